@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.any_film import rounded
 from benchmarks.compared import Decoder, opened
 from benchmarks.played import told
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.body.presets import preset_named
 from rtdecode.phantom.film.watched import KINDS, NONE
 from train.data.phantom import TRAINING_SEEDS, Participant, session_arrays, spans
@@ -79,7 +79,10 @@ class _Judge:
             where = spans(seed, session.film.windows, self.decoder.bundle.manifest.grid)
             made = self.decoder.show(inputs, where)
             if made.confidence is None:
-                raise UsageError("This run gives its clips no confidence that could be held against wins.")
+                raise UsageError(
+                    "benchmark-confidence-missing",
+                    "This run gives its clips no confidence that could be held against wins.",
+                )
             mean_clip = self.decoder.bundle.stats["mean_clip"][:-1]
             scores = told_apart(made.clips, describe(session.film, where), mean_clip, _TEMPERATURE)
             wins, _ = scores["identification_2way"]
@@ -105,7 +108,10 @@ class _Judge:
     def _brain(self, inputs: Arrays) -> Matrix:
         said = brain_of(self.decoder.system, inputs)
         if said is None:
-            raise UsageError("This run says nothing of brains that could be held against what is true.")
+            raise UsageError(
+                "benchmark-brain-missing",
+                "This run says nothing of brains that could be held against what is true.",
+            )
         return said[:, presence.BRAIN]
 
 
@@ -182,8 +188,7 @@ def main() -> int:
             if given.out is not None:
                 given.out.write_text(json.dumps(found, indent=1) + "\n")
     except RtDecodeError as error:
-        Console(stderr=True).print(str(error), markup=False)
-        return error.exit_code
+        return explain(error)
     Console(width=None if Console().is_terminal else 140).print(table(found))
     return 0
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from benchmarks import sessions
 from benchmarks.sessions import Sessions
 from rtdecode.bundle import Bundle
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.session import PhantomSession
 from train.data.phantom import Participant, session_arrays
 from train.judging import conditions
@@ -93,7 +93,11 @@ def measure(runs: Sequence[Path], asked: Sessions) -> list[Row]:
     decoders = [opened(run) for run in runs]
     names = [one.name for one in decoders]
     if len({*names}) < len(names):
-        raise UsageError(f"runs are told apart by the names of their folders, found {', '.join(names)}.")
+        raise UsageError(
+            "benchmark-run-names-duplicate",
+            "runs are told apart by the names of their folders, found {names}.",
+            names=list(names),
+        )
     first = decoders[0]
     scores: dict[str, list[Scores]] = {}
     films: list[Shown] = []
@@ -149,8 +153,7 @@ def main() -> int:
     try:
         rows = measure(given.runs, sessions.of(given))
     except RtDecodeError as error:
-        Console(stderr=True).print(str(error), markup=False)
-        return error.exit_code
+        return explain(error)
     Console(width=None if Console().is_terminal else 140).print(
         table(rows, f"{given.film}, preset {given.preset}, single trials")
     )

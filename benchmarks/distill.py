@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks import sessions
 from benchmarks.sessions import Sessions
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.data.phantom import film_clips, session_arrays
 from train.distillation import gates
 from train.distillation.gates import Latents, Windows
@@ -98,8 +98,10 @@ def measure(run: Path, asked: Sessions) -> dict[str, Any]:
     teacher = system.teacher()
     if teacher is None:
         raise UsageError(
-            f"{run} was not distilled: it has no student beside its teacher. Train a recipe with a phase "
-            "whose loss is flow_map."
+            "benchmark-run-not-distilled",
+            "{run} was not distilled: it has no student beside its teacher. Train a recipe with a "
+            "phase whose loss is flow_map.",
+            run=run,
         )
     bundle = draft_of(run)
     arrays: list[Arrays] = []
@@ -204,8 +206,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         found = measure(asked.run, sessions.of(asked))
     except RtDecodeError as error:
-        Console(stderr=True).print(str(error), markup=False, soft_wrap=True)
-        return error.exit_code
+        return explain(error, as_json=asked.json)
     if asked.json:
         print(json.dumps(found))  # noqa: T201
     else:

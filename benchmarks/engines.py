@@ -22,7 +22,7 @@ from export import engines
 from export.engines import NotBuiltError
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
-from rtdecode.errors import BundleError, RtDecodeError
+from rtdecode.errors import BundleError, RtDecodeError, explain
 from streaming.tools import bench
 
 # Ampere's large and small GPUs, Ada and Blackwell. Hopper (9.0) is no target of TensorRT-RTX.
@@ -152,8 +152,7 @@ def main(words: Sequence[str] | None = None, out: Path = _OUT) -> int:
                 figures = [*without(figures, about), measure(made, about)]
                 _write(out, machine, figures)
     except RtDecodeError as error:
-        Console(stderr=True).print(str(error), markup=False, soft_wrap=True)
-        return error.exit_code
+        return explain(error, as_json=asked.json)
     if asked.json:
         print(json.dumps({"machine": machine, "engines": figures}))  # noqa: T201
     else:

@@ -70,7 +70,8 @@ def cogvideox_step(
     """
     if dtype == torch.float16:
         raise UsageError(
-            "CogVideoX overflows in fp16: its clips are black (THUDM/CogVideo#637). Take bf16 or fp32."
+            "benchmark-fp16-overflow",
+            "CogVideoX overflows in fp16: its clips are black (THUDM/CogVideo#637). Take bf16 or fp32.",
         )
     transformer = _made(lambda: cogvideox.transformer_of(sizes, latent), dtype)
     transformer.set_attn_processor(CogVideoXAttention())

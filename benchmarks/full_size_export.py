@@ -60,7 +60,12 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if unknown := {*asked.models} - {*STEPS}:
-        raise UsageError(f"there is no model {sorted(unknown)[0]}; choose from {', '.join(STEPS)}.")
+        raise UsageError(
+            "benchmark-model-unknown",
+            "there is no model {model}; choose from {available}.",
+            model=sorted(unknown)[0],
+            available=list(STEPS),
+        )
     if asked.one:
         what = json.loads(asked.one)
         folder = Path(what["folder"])
@@ -91,8 +96,13 @@ def check_memory(model: str, dtype: str, layers: int | None) -> None:
     free = psutil.virtual_memory().available
     if need > free:
         raise UsageError(
-            f"the export of {model} in {dtype} takes about {need / 1e9:.1f} GB of memory, and "
-            f"{free / 1e9:.1f} GB are free here. Give --layers N for a part of it."
+            "benchmark-memory-insufficient",
+            "the export of {model} in {dtype} takes about {needed_gb:.1f} GB of memory, and "
+            "{free_gb:.1f} GB are free here. Give --layers N for a part of it.",
+            model=model,
+            dtype=dtype,
+            needed_gb=need / 1000000000.0,
+            free_gb=free / 1000000000.0,
         )
 
 

@@ -71,7 +71,12 @@ def main() -> None:
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if unknown := {*asked.parts} - {*PARTS}:
-        raise UsageError(f"there is no part {sorted(unknown)[0]}; choose from {', '.join(PARTS)}.")
+        raise UsageError(
+            "benchmark-part-unknown",
+            "there is no part {part}; choose from {available}.",
+            part=sorted(unknown)[0],
+            available=list(PARTS),
+        )
     if asked.device == "cuda" and not torch.cuda.is_available():
         sys.exit(
             f"torch {torch.__version__} finds no GPU here, and nothing was measured or written. Run this "

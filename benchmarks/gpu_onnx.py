@@ -45,7 +45,12 @@ class OnnxStep:
         self._session = onnxruntime.InferenceSession(path, providers=[provider])
         self.provider = self._session.get_providers()[0]
         if self.provider != provider:
-            raise UsageError(f"{provider} was asked for, and ONNX Runtime took {self.provider} instead.")
+            raise UsageError(
+                "benchmark-provider-substituted",
+                "{expected} was asked for, and ONNX Runtime took {actual} instead.",
+                expected=provider,
+                actual=self.provider,
+            )
         self._names = list(inputs)
         self._device = case.device
         self._made = torch.empty(1, *case.latent, device=case.device)
@@ -84,11 +89,17 @@ def provider_of(device: str) -> str:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UsageError(f"ONNX Runtime is not installed ({error}). Install onnxruntime-gpu.") from error
+        raise UsageError(
+            "benchmark-onnxruntime-missing",
+            "ONNX Runtime is not installed ({error}). Install onnxruntime-gpu.",
+            error=error,
+        ) from error
     there = onnxruntime.get_available_providers()
     if _PROVIDERS[device] not in there:
         raise UsageError(
-            f"this ONNX Runtime has only {', '.join(there)}. Install onnxruntime-gpu in its place for "
-            f"{_PROVIDERS[device]}."
+            "benchmark-provider-unavailable",
+            "this ONNX Runtime has only {available}. Install onnxruntime-gpu in its place for {provider}.",
+            available=list(there),
+            provider=_PROVIDERS[device],
         )
     return _PROVIDERS[device]

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.played import Figure, Played, opened, played, record, told
-from rtdecode.errors import RtDecodeError
+from rtdecode.errors import RtDecodeError, explain
 from rtdecode.phantom.body.bore import SFREQ, Artifacts
 from rtdecode.phantom.body.gaze import FIXED, FREE
 from rtdecode.phantom.film.watched import KINDS, SHAPES
@@ -215,8 +215,7 @@ def main() -> int:
         seeds = judging_seeds(given.seeds)
         found = measure(given.bundle, given.subject, seeds, seconds, given.film, given.delivery)
     except RtDecodeError as error:
-        Console(stderr=True).print(str(error), markup=False)
-        return error.exit_code
+        return explain(error)
     Console(width=170).print(table(found))
     return 0
 

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rtdecode.bundle import Bundle
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.body.presets import preset_named
 from rtdecode.phantom.film.film import ATTRIBUTES
 from rtdecode.phantom.film.known import STRATA, UNSEEN, novelty
@@ -81,8 +81,10 @@ def measure(run: Path, seeds: str = "1000-1009", seconds: float = 400.0, preset:
     data = recipe["data"]
     if not isinstance(data, SimulatedSessions):
         raise UsageError(
-            f"{run} was not trained on the simulated participant, who alone watches shapes. Give a run that "
-            "was, such as `python -m train.run ridge films=known-shapes`."
+            "benchmark-run-not-simulated",
+            "{run} was not trained on the simulated participant, who alone watches shapes. Give a "
+            "run that was, such as `python -m train.run ridge films=known-shapes`.",
+            run=run,
         )
     bundle = draft_of(run)
     show = shown(restored(run, recipe["system"]), bundle.manifest, tree["noise_key"])
@@ -192,8 +194,7 @@ def main() -> int:
         films = trained_on(given.run)
         rows = measure(given.run, given.seeds, given.seconds, given.preset)
     except RtDecodeError as error:
-        Console(stderr=True).print(str(error), markup=False)
-        return error.exit_code
+        return explain(error)
     console.print(table(rows, f"trained on {films}, judged on shapes, preset {given.preset}"))
     if given.out is not None:
         given.out.write_text(json.dumps({"trained on": films, "rows": rows}, indent=1) + "\n")

@@ -21,7 +21,7 @@ from rich.table import Table
 from benchmarks.played import Played, opened, played, record, told
 from export import fit
 from rtdecode import bundle as bundles
-from rtdecode.errors import RtDecodeError
+from rtdecode.errors import RtDecodeError, explain
 from rtdecode.phantom.film.watched import NATURAL, SHAPES
 from rtdecode.phantom.session import PhantomSession
 from train.work import tracked
@@ -139,8 +139,7 @@ def main() -> int:
     try:
         found = measure(given.bundle, minutes, given.subject, given.film, given.preset, given.seconds)
     except RtDecodeError as error:
-        Console(stderr=True).print(str(error), markup=False)
-        return error.exit_code
+        return explain(error)
     Console(width=150).print(table(found))
     return 0
 

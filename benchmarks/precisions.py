@@ -31,7 +31,7 @@ from export.parity import PASSED
 from rtdecode.bundle import Bundle, golden
 from rtdecode.bundle.engine import Engine, load
 from rtdecode.bundle.manifest import PRECISIONS
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores.accuracy import bootstrap_ci
 from rtdecode.types import Array
 from train.data.phantom import film_clips, session_arrays
@@ -235,8 +235,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         found = measure(asked.run, asked.steps, sessions.of(asked))
     except RtDecodeError as error:
-        Console(stderr=True).print(str(error), markup=False, soft_wrap=True)
-        return error.exit_code
+        return explain(error, as_json=asked.json)
     if asked.json:
         print(json.dumps(found))  # noqa: T201
     else:

@@ -47,7 +47,11 @@ class Sessions:
 def simulated(run: Path, data: Any) -> SimulatedSessions:
     """Refuse a run whose data are not of the simulated participant."""
     if not isinstance(data, SimulatedSessions):
-        raise UsageError(f"{run} was not trained on the simulated participant, who watches the films here.")
+        raise UsageError(
+            "benchmark-run-not-simulated",
+            "{run} was not trained on the simulated participant, who watches the films here.",
+            run=run,
+        )
     return data
 
 

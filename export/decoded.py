@@ -24,7 +24,7 @@ from rtdecode.bundle.graph import Graph, Value, host
 from rtdecode.bundle.memory import Rows
 from rtdecode.bundle.providers import CPU, Provider
 from rtdecode.disk import strict_json
-from rtdecode.errors import BundleError, RtDecodeError
+from rtdecode.errors import BundleError, RtDecodeError, explain
 from rtdecode.types import Array
 from train.work import read_arrays
 
@@ -86,11 +86,17 @@ def apart(
     )
     if done.returncode < 0:
         raise RtDecodeError(
-            f"the process that decodes the golden windows was ended by signal {-done.returncode}, perhaps "
-            "for want of memory. Export on a machine with more of it."
+            "golden-decoding-killed",
+            "the process that decodes the golden windows was ended by signal {signal}, perhaps for "
+            "want of memory. Export on a machine with more of it.",
+            signal=-done.returncode,
         )
     if done.returncode:
-        raise BundleError(f"the graphs do not decode the golden windows: {done.stderr.strip()[-2000:]}")
+        raise BundleError(
+            "golden-decoding-failed",
+            "the graphs do not decode the golden windows: {stderr}",
+            stderr=done.stderr.strip()[-2000:],
+        )
     return read_arrays(folder / _FOUND)
 
 
@@ -158,8 +164,7 @@ def main(folder: str) -> int:
     try:
         run(Path(folder))
     except RtDecodeError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return error.exit_code
+        return explain(error)
     return 0
 
 

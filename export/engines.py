@@ -30,7 +30,7 @@ from rtdecode import installing
 from rtdecode.bundle import BuiltEngine, Bundle, Input, Manifest, Output, Stage, gpu
 from rtdecode.bundle.ahead import logger
 from rtdecode.bundle.manifest import BUILDERS, DECOMPOSED, FUSED
-from rtdecode.errors import BundleError, RtDecodeError, UsageError
+from rtdecode.errors import BundleError, RtDecodeError, UsageError, explain
 
 # The GPUs that engines are built for unless others are asked for.
 CAPABILITY = "8.0"
@@ -90,8 +90,11 @@ def require() -> None:
     """
     if not installed():
         raise RtDecodeError(
-            "engines were asked for, and neither tensorrt nor tensorrt_rtx is installed. Install one of "
-            f"them: {installing.command('tensorrt')} or {installing.command('tensorrt-rtx')}"
+            "engine-builder-missing",
+            "engines were asked for, and neither tensorrt nor tensorrt_rtx is installed. Install one "
+            "of them: {tensorrt_command} or {tensorrt_rtx_command}",
+            tensorrt_command=installing.command("tensorrt"),
+            tensorrt_rtx_command=installing.command("tensorrt-rtx"),
         )
 
 
@@ -153,7 +156,11 @@ def add(
             files[file].write_bytes(one.engine)
             tell(f"{file}: {len(one.engine) / 1e6:.1f} MB in {one.seconds:.1f} s, {one.flavour}")
         if not engines:
-            raise RtDecodeError(f"no engine could be built: {' '.join(dict.fromkeys(refused))}")
+            raise RtDecodeError(
+                "engine-builds-all-failed",
+                "no engine could be built: {errors}",
+                errors=" ".join(dict.fromkeys(refused)),
+            )
         return bundles.write(out or made.path, replace(manifest, engines=engines), files)
 
 
@@ -201,8 +208,12 @@ def check_target(builder: str, capability: str) -> None:
     known = [name for name in module.ComputeCapability.__members__ if name.startswith("SM")]
     if _sm(capability) not in known:
         raise NotBuiltError(
-            f"{builder} {version(builder)} builds for {', '.join(known)}, and {_sm(capability)} was asked "
-            "for."
+            "engine-target-unsupported",
+            "{builder} {version} builds for {available}, and {requested} was asked for.",
+            builder=builder,
+            version=version(builder),
+            available=list(known),
+            requested=_sm(capability),
         )
 
 
@@ -324,7 +335,14 @@ def _parsed(builder: str, model: bytes, path: Path) -> _Network:
     if not parser.parse(model, str(path)):
         faults = [parser.get_error(n) for n in range(parser.num_errors)]
         words = [f"{fault.node_operator()} {fault.node_name()}: {fault.desc()}" for fault in faults]
-        raise NotBuiltError(f"{builder} {version(builder)} cannot read {path}: {' '.join(words)[:_TOLD]}")
+        raise NotBuiltError(
+            "engine-graph-unreadable",
+            "{builder} {version} cannot read {path}: {parser_errors}",
+            builder=builder,
+            version=version(builder),
+            path=path,
+            parser_errors=" ".join(words)[:_TOLD],
+        )
     return _Network(made, network, module, parser, logged)
 
 
@@ -338,7 +356,11 @@ def _built(parsed: _Network, capability: str) -> bytes:
     found = parsed.builder.build_serialized_network(parsed.network, config)
     if found is None:
         raise NotBuiltError(
-            f"{module.__name__} {module.__version__} built nothing: {' '.join(parsed.logged)[:_TOLD]}"
+            "engine-build-failed",
+            "{builder} {version} built nothing: {log}",
+            builder=module.__name__,
+            version=module.__version__,
+            log=" ".join(parsed.logged)[:_TOLD],
         )
     return bytes(found)
 
@@ -347,10 +369,17 @@ def _check_own(capability: str) -> None:
     try:
         own = gpu.find()
     except gpu.NoGpuError as error:
-        raise NotBuiltError(f"tensorrt builds for the machine's own GPU, and {error}.") from error
+        raise NotBuiltError(
+            "engine-target-gpu-missing",
+            "tensorrt builds for the machine's own GPU, and {error}.",
+            error=error,
+        ) from error
     if own.capability != capability:
         raise NotBuiltError(
-            f"tensorrt builds for the machine's own GPU, {own.name}, of compute capability {own.capability}."
+            "engine-target-wrong-gpu",
+            "tensorrt builds for the machine's own GPU, {gpu}, of compute capability {gpu_capability}.",
+            gpu=own.name,
+            gpu_capability=own.capability,
         )
 
 
@@ -370,7 +399,14 @@ def _check_ports(stage: Stage, made: Made, where: str) -> None:
     for side, stated, found in sides:
         wanted = {name: (port.shape, port.dtype) for name, port in stated.items()}
         if found != wanted:
-            raise BundleError(f"{where}: its engine has the {side} {found}, manifest.json says {wanted}.")
+            raise BundleError(
+                "engine-build-ports-mismatch",
+                "{stage}: its engine has the {side} {actual}, manifest.json says {expected}.",
+                stage=where,
+                side=side,
+                actual=found,
+                expected=wanted,
+            )
 
 
 def capabilities_of(text: str) -> list[str]:
@@ -383,7 +419,12 @@ def capabilities_of(text: str) -> list[str]:
     found = [word.strip() for word in text.split(",")]
     wrong = [word for word in found if not word.replace(".", "", 1).isdecimal() or "." not in word]
     if wrong:
-        raise UsageError(f"--sm {text}: compute capabilities such as 8.0,8.9 were expected, found {wrong}.")
+        raise UsageError(
+            "engine-sm-malformed",
+            "--sm {sm}: compute capabilities such as 8.0,8.9 were expected, found {invalid}.",
+            sm=text,
+            invalid=wrong,
+        )
     return found
 
 
@@ -406,8 +447,7 @@ def main() -> None:
     try:
         typer.run(command)
     except RtDecodeError as error:
-        typer.echo(f"export.engines: {error}", err=True)
-        sys.exit(error.exit_code)
+        sys.exit(explain(error, program="export.engines"))
 
 
 if __name__ == "__main__":

@@ -127,9 +127,12 @@ def fitter_of(base: Bundle) -> Fitter:
     name = base.manifest.fitter
     if name is None:
         raise UsageError(
-            f"--bundle {base.path} cannot be adapted to another participant: its manifest names no fitter "
-            "(fitter: null). Give a bundle that names its fitter, as `rtdecode inspect` shows, "
-            f"or train the recipe {base.manifest.recipe} on the participant."
+            "fit-bundle-without-fitter",
+            "--bundle {path} cannot be adapted to another participant: its manifest names no fitter "
+            "(fitter: null). Give a bundle that names its fitter, as `rtdecode inspect` shows, or "
+            "train the recipe {recipe} on the participant.",
+            path=base.path,
+            recipe=base.manifest.recipe,
         )
     try:
         builder = builders.find(name)
@@ -138,9 +141,15 @@ def fitter_of(base: Bundle) -> Fitter:
         inspect.signature(builder).bind(base=base)
     except (UsageError, TypeError) as error:
         raise BundleError(
-            f"{base.path} names the fitter '{name}', which is not installed here: {error}. Install "
-            f"the package that has the recipe {base.manifest.recipe}: it registers '{name}' in the "
-            f"entry-point group {builders.GROUP}."
+            "fit-fitter-not-installed",
+            "{path} names the fitter '{fitter}', which is not installed here: {error}. Install the "
+            "package that has the recipe {recipe}: it registers '{fitter}' in the entry-point group "
+            "{entry_point_group}.",
+            path=base.path,
+            fitter=name,
+            error=error,
+            recipe=base.manifest.recipe,
+            entry_point_group=builders.GROUP,
         ) from error
     return builder(base=base)
 
@@ -153,10 +162,19 @@ def _shown(
     for recording in recordings:
         path = film or (recording.path / "truth" / "film.mp4")
         if not path.is_file():
-            raise UsageError(f"{recording.path} has no film at {path}: give it with --film.")
+            raise UsageError(
+                "fit-film-missing",
+                "{recording} has no film at {path}: give it with --film.",
+                recording=recording.path,
+                path=path,
+            )
         paths.append(path)
     if events is not None and not events.is_file():
-        raise UsageError(f"--events {events} is not a file. Give a table of the film's shots.")
+        raise UsageError(
+            "fit-events-missing",
+            "--events {path} is not a file. Give a table of the film's shots.",
+            path=events,
+        )
     # Recordings often share a film: read each file once.
     known = {path: read_film(path, manifest.clip) for path in dict.fromkeys(paths)}
     # A recording's own events belong to its own film, so a film given by hand goes without them.
@@ -173,15 +191,21 @@ def _shown(
 def _check_length(recorded: Recorded, least: int, manifest: Manifest) -> None:
     if len(recorded) < least:
         raise UsageError(
-            f"a fit needs {least} windows with film and every modality, found {len(recorded)}. "
-            "Record longer (ten minutes do), give more recordings, or the film that belongs to them."
+            "fit-windows-too-few",
+            "a fit needs {min_windows} windows with film and every modality, found {n_windows}. "
+            "Record longer (ten minutes do), give more recordings, or the film that belongs to them.",
+            min_windows=least,
+            n_windows=len(recorded),
         )
     # The graphs have a fixed number of voxels, all of which must be filled.
     room = 0 if manifest.fmri is None else manifest.fmri.voxels
     if recorded.fmri is not None and len(recorded.fmri.head.voxels) < room:
         raise UsageError(
-            f"the bundle reads {room} voxels, and the head has {len(recorded.fmri.head.voxels)} on this "
-            "grid. Scan with smaller voxels or more slices."
+            "fit-voxels-too-few",
+            "the bundle reads {min_voxels} voxels, and the head has {n_voxels} on this grid. Scan "
+            "with smaller voxels or more slices.",
+            min_voxels=room,
+            n_voxels=len(recorded.fmri.head.voxels),
         )
 
 
@@ -293,11 +317,19 @@ def _check_beyond_chance(found: dict[str, dict[str, Any]]) -> None:
     if not _beyond_chance(figure):
         low, high = figure["ci95"]
         raise RtDecodeError(
-            f"held-out windows are identified at {figure['value']:.3f} (95 % {low:.3f} to {high:.3f}; after "
-            f"fits to films that nobody saw {figure['shifted']:.3f}, at most {figure['shifted_99']:.3f}) "
-            f"from {' + '.join(_NAMES[name] for name in _read_by(route))}, which does not differ from chance "
-            f"({_CHANCE}): no bundle was written. Check that the film given is the one that was shown and "
-            "began when the recording says, that the participant watched, and record ten minutes or more."
+            "fit-not-above-chance",
+            "held-out windows are identified at {accuracy:.3f} (95 % {ci_low:.3f} to {ci_high:.3f}; "
+            "after fits to films that nobody saw {null_mean:.3f}, at most {null_max:.3f}) from "
+            "{modalities}, which does not differ from chance ({chance}): no bundle was written. "
+            "Check that the film given is the one that was shown and began when the recording says, "
+            "that the participant watched, and record ten minutes or more.",
+            accuracy=figure["value"],
+            ci_low=low,
+            ci_high=high,
+            null_mean=figure["shifted"],
+            null_max=figure["shifted_99"],
+            modalities=" + ".join(_NAMES[name] for name in _read_by(route)),
+            chance=_CHANCE,
         )
 
 

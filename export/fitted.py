@@ -216,8 +216,11 @@ def compare(expected: Arrays, made: Arrays) -> dict[str, float]:
     if not expected or not set(expected) <= set(made):
         wanted = f"the outputs {', '.join(expected)}" if expected else "no outputs"
         raise BundleError(
-            f"the fit expects {wanted}, but the graphs give {', '.join(made)}: nothing was written. "
-            "Report it to whoever made the bundle's fitter."
+            "fit-outputs-mismatch",
+            "the fit expects {expected}, but the graphs give {actual}: nothing was written. Report "
+            "it to whoever made the bundle's fitter.",
+            expected=wanted,
+            actual=list(made),
         )
     found: dict[str, float] = {}
     for name, values in expected.items():
@@ -226,9 +229,13 @@ def compare(expected: Arrays, made: Arrays) -> dict[str, float]:
         # Not `error > _TOLERANCE`, which NaN would pass.
         if not error <= _TOLERANCE:
             raise BundleError(
-                f"the fitted graphs give a {name} that is {error:.2g} of its spread away from what the fit "
-                f"computes (allowed {_TOLERANCE}). Nothing was written; report it with the version of ONNX "
-                "Runtime."
+                "fit-difference-too-large",
+                "the fitted graphs give a {output} that is {difference:.2g} of its spread away from "
+                "what the fit computes (allowed {tolerance}). Nothing was written; report it with "
+                "the version of ONNX Runtime.",
+                output=name,
+                difference=error,
+                tolerance=_TOLERANCE,
             )
         found[name] = float(f"{error:.2g}")
     return found

@@ -36,8 +36,9 @@ def require() -> None:
     """
     if find_spec("modelopt") is None:
         raise UsageError(
-            "--precision fp8 needs scales that nvidia-modelopt measures, and it is not installed. Install it "
-            "with `pip install 'nvidia-modelopt[onnx]'`, or export in another precision."
+            "fp8-modelopt-missing",
+            "--precision fp8 needs scales that nvidia-modelopt measures, and it is not installed. "
+            "Install it with `pip install 'nvidia-modelopt[onnx]'`, or export in another precision.",
         )
 
 

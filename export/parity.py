@@ -336,8 +336,11 @@ def held_to(
     if beyond:
         refused = {name: limits[name] for name in beyond}
         raise BundleError(
-            f"the graphs differ from the run's own decoder: {beyond}, allowed {refused}. "
-            "Nothing was exported; train the run again, or report the ONNX Runtime version."
+            "export-difference-too-large",
+            "the graphs differ from the run's own decoder: {differences}, allowed {tolerances}. "
+            "Nothing was exported; train the run again, or report the ONNX Runtime version.",
+            differences=beyond,
+            tolerances=refused,
         )
     return {name: float(f"{error:.2g}") for name, error in worst.items()}
 
@@ -348,8 +351,12 @@ def _clips_held_to(wanted: Array, found: Array, precision: str) -> float:
     # Written so that a NaN fails too.
     if not lowest >= CLIP_DB[precision]:
         raise BundleError(
-            f"the clips of the graphs differ from those of the run's own decoder: a PSNR of {lowest:.1f} dB, "
-            f"where {precision} has to reach {CLIP_DB[precision]:.0f} dB. Nothing was exported; take a "
-            "higher --precision, or report the ONNX Runtime version."
+            "export-psnr-too-low",
+            "the clips of the graphs differ from those of the run's own decoder: a PSNR of "
+            "{psnr_db:.1f} dB, where {precision} has to reach {min_psnr_db:.0f} dB. Nothing was "
+            "exported; take a higher --precision, or report the ONNX Runtime version.",
+            psnr_db=lowest,
+            precision=precision,
+            min_psnr_db=CLIP_DB[precision],
         )
     return float(f"{lowest:.4g}")

@@ -263,8 +263,12 @@ class _Lowering:
             found = weight.astype(self._dtype)
         if not np.isfinite(found.astype(np.float32)).all():
             raise BundleError(
-                f"the weight {name} reaches {np.abs(weight).max():.3g}, more than {self._precision} holds. "
-                "Export it in bf16 or fp32."
+                "export-weight-overflow",
+                "the weight {weight} reaches {max_abs:.3g}, more than {precision} holds. Export it "
+                "in bf16 or fp32.",
+                weight=name,
+                max_abs=np.abs(weight).max(),
+                precision=self._precision,
             )
         return found
 

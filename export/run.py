@@ -95,7 +95,10 @@ def run(
         engines.require()
     elif capabilities is not None:
         raise UsageError(
-            f"--sm goes with --target {ENGINES}, and the target is {form}. Leave one of them out."
+            "export-sm-without-engines",
+            "--sm goes with --target {engine_target}, and the target is {target}. Leave one of them out.",
+            engine_target=ENGINES,
+            target=form,
         )
     # Writing would refuse this folder too, but only after all the work.
     bundle.check_target(out)
@@ -302,8 +305,12 @@ def _traced(stage: Traced, flavour: str) -> ModelProto:
     missing = [name for name in _TO_TRACE if find_spec(name) is None]
     if missing:
         raise RtDecodeError(
-            f"stage '{stage.name}' cannot be traced without {', '.join(missing)}, not installed here. "
-            f"Install it with: {installing.command('train,export')}"
+            "export-package-missing",
+            "stage '{stage}' cannot be traced without {packages}, not installed here. Install it "
+            "with: {command}",
+            stage=stage.name,
+            packages=list(missing),
+            command=installing.command("train,export"),
         )
     # Imported here because the module needs torch, and closed forms are exported without it.
     from export.trace import graph
@@ -314,34 +321,55 @@ def _traced(stage: Traced, flavour: str) -> ModelProto:
 def _check(target: str | None, precision: str | None) -> None:
     for name, value, there in (("target", target, TARGETS), ("precision", precision, PRECISIONS)):
         if value is not None and value not in there:
-            raise UsageError(f"--{name} {value} is not supported; choose from {', '.join(there)}.")
+            raise UsageError(
+                "export-option-unsupported",
+                "--{option} {value} is not supported; choose from {available}.",
+                option=name,
+                value=value,
+                available=list(there),
+            )
     if target == ENGINES and precision == "int8":
         raise UsageError(
-            f"--precision int8 is for ONNX Runtime on a CPU, and no engine is built from its graphs. With "
-            f"--target {ENGINES}, choose from {', '.join(name for name in PRECISIONS if name != 'int8')}."
+            "export-int8-engine-unsupported",
+            "--precision int8 is for ONNX Runtime on a CPU, and no engine is built from its graphs. "
+            "With --target {target}, choose from {available}.",
+            target=ENGINES,
+            available=[name for name in PRECISIONS if name != "int8"],
         )
 
 
 def _check_refused(system: System, precision: str) -> None:
     if precision in system.refused:
-        raise UsageError(f"--precision {precision} is refused: {system.refused[precision]}")
+        raise UsageError(
+            "export-precision-refused",
+            "--precision {precision} is refused: {explanation}",
+            precision=precision,
+            explanation=system.refused[precision],
+        )
 
 
 def _check_scopes(system: System) -> None:
     lasting = sorted(name for name, scope in system.scopes.items() if scope == "session")
     if lasting:
         raise UsageError(
-            f"the system keeps {', '.join(lasting)} from window to window, and this cannot be checked "
-            "against its own code. From window to window it can carry the end of its latents "
-            "(System.carried)."
+            "export-state-scope-unsupported",
+            "the system keeps {states} from window to window, and this cannot be checked against its "
+            "own code. From window to window it can carry the end of its latents (System.carried).",
+            states=list(lasting),
         )
 
 
 def _with_steps(system: System, manifest: Manifest, steps: int) -> Manifest:
     if not system.denoises:
-        raise UsageError(f"--steps {steps} needs a run with a denoiser, and this one has none. Leave it out.")
+        raise UsageError(
+            "export-steps-without-denoiser",
+            "--steps {steps} needs a run with a denoiser, and this one has none. Leave it out.",
+            steps=steps,
+        )
     if steps < 1:
-        raise UsageError(f"--steps {steps}: one step or more was expected.")
+        raise UsageError(
+            "export-steps-not-positive", "--steps {steps}: one step or more was expected.", steps=steps
+        )
     levels = system.levels(steps)
     # A session that has little time takes other numbers of steps, whose levels stay beside the new ones.
     sigmas = manifest.sigmas | {str(steps): levels} if levels else {}

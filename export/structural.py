@@ -76,7 +76,12 @@ def held(graph: Path) -> dict[str, str]:
     if _NO_KERNEL in faults.get("load", ""):
         del faults["load"]
     if faults:
-        raise BundleError(f"the graph {graph.name} is refused: {faults}. Nothing was exported; report it.")
+        raise BundleError(
+            "export-graph-invalid",
+            "the graph {graph} is refused: {faults}. Nothing was exported; report it.",
+            graph=graph.name,
+            faults=faults,
+        )
     return found
 
 

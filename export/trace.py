@@ -122,9 +122,15 @@ def _check_attentions(model: ModelProto, stage: str, flavour: str, calls: int) -
     found = sum(node.op_type == "Attention" for node in model.graph.node)
     if found != expected:
         raise RtDecodeError(
-            f"stage '{stage}' attends {calls} times, and its {flavour} graph has {found} Attention nodes, "
-            f"where {expected} were expected. Export it with a newer torch, and write its attentions as "
-            "scaled_dot_product_attention of (batch, head, token, width)."
+            "export-attention-count-mismatch",
+            "stage '{stage}' attends {n_calls} times, and its {flavour} graph has {actual} Attention "
+            "nodes, where {expected} were expected. Export it with a newer torch, and write its "
+            "attentions as scaled_dot_product_attention of (batch, head, token, width).",
+            stage=stage,
+            n_calls=calls,
+            flavour=flavour,
+            actual=found,
+            expected=expected,
         )
 
 

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from rtdecode import __version__, installing
 from rtdecode.disk import strict_json
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.options import (
     BundleName,
     Carry,
@@ -46,7 +46,12 @@ class _Commands(TyperGroup):
         found = super().get_command(ctx, cmd_name)
         if found is None:
             there = ", ".join(sorted(self.commands))
-            raise UsageError(f"there is no command '{cmd_name}'. The commands are {there}.")
+            raise UsageError(
+                "command-unknown",
+                "there is no command '{command}'. The commands are {available}.",
+                command=cmd_name,
+                available=there,
+            )
         return found
 
 
@@ -527,8 +532,11 @@ def _needs(module: str, extra: str) -> None:
     # Asked before the command is imported, which would end in a traceback instead of this advice.
     if find_spec(module) is None:
         raise RtDecodeError(
-            f"this command needs the package {module}, which is not installed. "
-            f"Install it with: {installing.command(extra)}"
+            "package-missing",
+            "this command needs the package {package}, which is not installed. Install it with: "
+            "{install_command}",
+            package=module,
+            install_command=installing.command(extra),
         )
 
 
@@ -540,8 +548,7 @@ def main() -> None:
     try:
         app()
     except RtDecodeError as error:
-        typer.echo(f"rtdecode: {error}", err=True)
-        sys.exit(error.exit_code)
+        sys.exit(explain(error, program="rtdecode", as_json="--json" in sys.argv))
 
 
 if __name__ == "__main__":

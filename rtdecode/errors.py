@@ -2,37 +2,112 @@
 
 ::
 
-    RtDecodeError            exit 1   any fault with an explanation
-    ├── OutputError          exit 1   the session's folder can no longer be written
-    ├── UsageError           exit 2   the command line asks for something impossible
-    ├── SourceLostError      exit 3   every source fell silent during a session
-    ├── BundleError          exit 4   a bundle cannot be read or does not fit
-    └── GeometryError        exit 4   volumes or channels differ from those the bundle was trained on
+    CodedError                        a fault with a code, a sentence and named values
+    ├── RtDecodeError        exit 1   any fault with an explanation for the operator
+    │   ├── OutputError      exit 1   the session's folder can no longer be written
+    │   ├── UsageError       exit 2   the command line asks for something impossible
+    │   ├── SourceLostError  exit 3   every source fell silent during a session
+    │   ├── BundleError      exit 4   a bundle cannot be read or does not fit
+    │   └── GeometryError    exit 4   volumes or channels differ from those the bundle was trained on
+    └── ManifestError                 a value of a manifest that no bundle can have
 
-Each message says what was asked, what was found and what to do. Messages are for the terminal and may name
-files, folders, hosts and streams. Reports on disk hold the error's `reason` instead, which names none of
-these, so that a report does not reveal who was scanned or where.
+Programs and tests read `code` and `values`; people read the sentence, which says what was asked, what was
+found and what to do. Sentences and values are for the terminal and may name files, folders, hosts and
+streams. Reports on disk hold the error's `reason` instead, which names none of these, so that a report does
+not reveal who was scanned or where.
 """
 
+import string
+import sys
+from collections.abc import Mapping
+from typing import Any, LiteralString, Self
 
-class RtDecodeError(Exception):
+import numpy as np
+
+from rtdecode.disk import strict_json
+
+
+class CodedError(Exception):
+    """A fault with a code, a sentence and named values.
+
+    Parameters
+    ----------
+    code : str
+        Which fault it is: a slug that never changes, such as `steps-unsupported`.
+    sentence : str
+        For the terminal, in the notation of `str.format`: `{name}` stands for the value of that name. A list
+        of texts is written with commas between them, and as `none` if it is empty.
+    **values : object
+        What the sentence names.
+    """
+
+    def __init__(self, code: LiteralString, sentence: LiteralString, /, **values: object) -> None:
+        # What `copy` and `pickle` make an error from again; they restore the values by themselves.
+        super().__init__(code, sentence)
+        self.code: str = code
+        self.values = values
+        self._sentence: str = sentence
+
+    def __str__(self) -> str:
+        return _SENTENCES.vformat(self._sentence, (), self.values)
+
+    @classmethod
+    def wrap(
+        cls, cause: Exception, code: LiteralString, sentence: LiteralString, /, **values: object
+    ) -> Self:
+        """Make an error of this class of another error, to add for example the file that it lies in.
+
+        Parameters
+        ----------
+        cause : Exception
+            If it has a code, the new error has this code and its values too.
+        code : str
+            The code if the cause has none.
+        sentence : str
+            Its `{error}` is the sentence of the cause.
+        **values : object
+        """
+        if not isinstance(cause, CodedError):
+            return cls(code, sentence, error=cause, **values)
+        error = cls(code, sentence, **(cause.values | values | {"error": str(cause)}))
+        error.code = cause.code
+        return error
+
+
+class RtDecodeError(CodedError):
     """A fault with an explanation for the operator.
 
     Parameters
     ----------
-    message : str
-        For the terminal.
+    code, sentence : str
     reason : str, optional
         For a report on disk, without any names; by default that of the error's class.
+    **values : object
     """
 
     exit_code = 1
     reason = "a fault that was explained on the terminal"
 
-    def __init__(self, message: str = "", reason: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, code: LiteralString, sentence: LiteralString, /, *, reason: str | None = None, **values: object
+    ) -> None:
+        super().__init__(code, sentence, **values)
         if reason is not None:
             self.reason = reason
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the error as the commands print it with `--json`: code, sentence, exit code and values."""
+        values = {name: _plain(value) for name, value in self.values.items()}
+        return {"code": self.code, "message": str(self), "exit_code": self.exit_code, "values": values}
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any], reason: str) -> Self:
+        """Make the error again that another process gave as `to_json`."""
+        error = cls("", "{message}", reason=reason, message=tree["message"])
+        error.code = tree["code"]
+        error.values |= tree["values"]
+        error.exit_code = tree["exit_code"]
+        return error
 
 
 class OutputError(RtDecodeError):
@@ -67,3 +142,49 @@ class GeometryError(RtDecodeError):
 
     exit_code = 4
     reason = "volumes or channels arrived that the bundle cannot read"
+
+
+class ManifestError(CodedError, ValueError):
+    """A value of a manifest that no bundle can have."""
+
+
+def explain(error: RtDecodeError, *, program: str = "", as_json: bool = False) -> int:
+    """Print the error that ends a command, and return the command's exit code.
+
+    Parameters
+    ----------
+    error : RtDecodeError
+    program : str
+        What the sentence on stderr begins with.
+    as_json : bool
+        Also print `{"error": {...}}` with code and values on stdout.
+    """
+    print(f"{program}: {error}" if program else error, file=sys.stderr)  # noqa: T201
+    if as_json:
+        print(strict_json.dumps({"error": error.to_json()}))  # noqa: T201
+    return error.exit_code
+
+
+class _Sentences(string.Formatter):
+    """Sentences with the values of an error."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return ", ".join(value) or "none"
+        return super().format_field(value, format_spec)
+
+
+_SENTENCES = _Sentences()
+
+
+def _plain(value: object) -> Any:
+    # Numbers of numpy give their Python number; what JSON does not know is written as in the sentence.
+    if isinstance(value, bool | int | float | str) or value is None:
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return str(value)

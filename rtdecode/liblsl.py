@@ -31,8 +31,11 @@ except RuntimeError as error:
     path = _bundled()
     if path is None:
         raise RtDecodeError(
-            f"liblsl, the library behind LSL, cannot be loaded ({str(error).strip().splitlines()[0]}). "
-            f"Install one with `{installing.command('lsl')}`, or set PYLSL_LIB to its path."
+            "lsl-library-unloadable",
+            "liblsl, the library behind LSL, cannot be loaded ({error}). Install one with "
+            "`{install_command}`, or set PYLSL_LIB to its path.",
+            error=str(error).strip().splitlines()[0],
+            install_command=installing.command("lsl"),
         ) from error
     os.environ["PYLSL_LIB"] = path
     import pylsl
@@ -82,11 +85,19 @@ def reach(peers: Sequence[str]) -> None:
     """
     wrong = [peer for peer in peers if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:]*::?[0-9A-Fa-f:.%\w]+", peer)]
     if wrong or not peers:
-        raise UsageError(f"peers are host names or addresses, found {', '.join(map(repr, wrong)) or 'none'}.")
+        raise UsageError(
+            "lsl-peer-invalid",
+            "peers are host names or addresses, found {invalid_peers}.",
+            invalid_peers=", ".join(map(repr, wrong)) or "none",
+        )
     site = _site()
     named = os.environ.get("LSLAPICFG")
     if named and site is None:
-        raise UsageError(f"LSLAPICFG names {named}, which is not a file. Correct it, or unset it.")
+        raise UsageError(
+            "lsl-config-missing",
+            "LSLAPICFG names {path}, which is not a file. Correct it, or unset it.",
+            path=named,
+        )
     # liblsl takes its settings as one text, so the site's file is read, extended and
     # handed over whole.
     settings = _Settings(strict=False, interpolation=None, inline_comment_prefixes=(";",))

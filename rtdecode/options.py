@@ -14,14 +14,24 @@ def positive(option: typer.CallbackParam, value: float | None) -> float | None:
     """Refuse an option's value unless it is a number above 0, or None because it was not given."""
     # The comparison is false for NaN, which typer's own bounds would let through.
     if value is not None and not 0 < value < math.inf:
-        raise UsageError(f"{option.opts[0]} {value:g}: a number above 0 was expected.")
+        raise UsageError(
+            "option-not-positive",
+            "{option} {value:g}: a number above 0 was expected.",
+            option=option.opts[0],
+            value=value,
+        )
     return value
 
 
 def from_zero(option: typer.CallbackParam, value: float | None) -> float | None:
     """Refuse an option's value unless it is a number from 0 on, or None because it was not given."""
     if value is not None and not 0 <= value < math.inf:
-        raise UsageError(f"{option.opts[0]} {value:g}: a number from 0 on was expected.")
+        raise UsageError(
+            "option-negative",
+            "{option} {value:g}: a number from 0 on was expected.",
+            option=option.opts[0],
+            value=value,
+        )
     return value
 
 

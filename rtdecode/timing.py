@@ -149,6 +149,10 @@ def check_tr(tr_s: float | None, trained_s: float, name: str = "this series") ->
     # A header may be slightly off (0.7995 s for 0.8 s); the run clock follows that as a slope.
     if tr_s is not None and abs(tr_s - trained_s) > 0.01 * trained_s:
         raise GeometryError(
-            f"the bundle was trained at TR {trained_s:g} s, {name} says {tr_s:g} s. Scan with the trained "
-            "protocol, or give another --bundle."
+            "tr-mismatch",
+            "the bundle was trained at TR {bundle_tr_s:g} s, {series} says {tr_s:g} s. Scan with the "
+            "trained protocol, or give another --bundle.",
+            bundle_tr_s=trained_s,
+            series=name,
+            tr_s=tr_s,
         )

@@ -121,12 +121,18 @@ class Clips:
 
     def __init__(self, name: str, *, timeout: float | None = None, wait: float = 30.0) -> None:
         if not name:
-            raise UsageError("Clips('') names no stream. Give what the session was given as --outlet.")
+            raise UsageError(
+                "clip-stream-unnamed",
+                "Clips('') names no stream. Give what the session was given as --outlet.",
+            )
         # The comparisons are false for NaN too, with which nothing would ever end.
         if not wait >= 0 or not (timeout is None or timeout >= 0):
             raise UsageError(
-                f"Clips has wait {wait} and timeout {timeout}: seconds from 0 on were expected. Leave out "
-                "timeout to wait for ever."
+                "clip-stream-wait-invalid",
+                "Clips has wait {wait_s} and timeout {timeout_s}: seconds from 0 on were expected. "
+                "Leave out timeout to wait for ever.",
+                wait_s=wait,
+                timeout_s=timeout,
             )
         self.stream = f"{name}{SUFFIX}"
         self._name = name
@@ -141,8 +147,11 @@ class Clips:
         except (LslTimeoutError, LostError) as error:
             self.close()
             raise RtDecodeError(
-                f"the LSL stream {self.stream} is announced by {info.hostname()} but does not answer. Open "
-                "the TCP ports 16572 to 16604 of that machine, or start the session again."
+                "clip-stream-unreachable",
+                "the LSL stream {stream} is announced by {host} but does not answer. Open the TCP "
+                "ports 16572 to 16604 of that machine, or start the session again.",
+                stream=self.stream,
+                host=info.hostname(),
             ) from error
 
     def __iter__(self) -> Self:
@@ -161,8 +170,12 @@ class Clips:
                 break
             if self._timeout is not None and time.monotonic() - silent_from >= self._timeout:
                 raise RtDecodeError(
-                    f"no clip came on the LSL stream {self.stream} within {self._timeout:g} s. The session "
-                    "is still there: look at what its terminal says of its sources, or give a longer timeout."
+                    "clip-stream-timeout",
+                    "no clip came on the LSL stream {stream} within {timeout_s:g} s. The session is "
+                    "still there: look at what its terminal says of its sources, or give a longer "
+                    "timeout.",
+                    stream=self.stream,
+                    timeout_s=self._timeout,
                 )
         self.close()
         raise StopIteration
@@ -191,10 +204,15 @@ class Clips:
             time.sleep(_LOOK_EVERY)
         seen = ", ".join(sorted({one.name() for one in there})[:_MOST_SEEN]) or "none"
         raise RtDecodeError(
-            f"there is no LSL stream {self.stream} after {wait:g} s; seen on this network: {seen}. Start "
-            f"`rtdecode stream --outlet {self._name} ...`, give the name that it was given, or a longer "
-            "wait. If it runs on another machine, see that both are on one network, or give "
-            "rtdecode.liblsl.reach its host."
+            "clip-stream-missing",
+            "there is no LSL stream {stream} after {wait_s:g} s; seen on this network: {available}. "
+            "Start `rtdecode stream --outlet {outlet} ...`, give the name that it was given, or a "
+            "longer wait. If it runs on another machine, see that both are on one network, or give "
+            "rtdecode.liblsl.reach its host.",
+            stream=self.stream,
+            wait_s=wait,
+            available=seen,
+            outlet=self._name,
         )
 
 
@@ -221,8 +239,11 @@ def parse(text: str, sent_at: float, stream: str) -> SentClip:
         tree = None
     if not isinstance(tree, dict) or not set(REQUIRED) <= tree.keys():
         raise RtDecodeError(
-            f"the LSL stream {stream} sent {text[:80]!r}, which is no clip of a session. Another program has "
-            "a stream of this name: give the session another --outlet."
+            "clip-stream-malformed",
+            "the LSL stream {stream} sent {sample!r}, which is no clip of a session. Another program "
+            "has a stream of this name: give the session another --outlet.",
+            stream=stream,
+            sample=text[:80],
         )
     values = {name: tree[name] for name in (*REQUIRED, *OPTIONAL) if name in tree}
     spans = {name: tuple(values[name]) for name in ("window_s", "session_s")}

@@ -107,7 +107,12 @@ class SeamSystem(System):
 
     def of_subject(self, name: str) -> "SeamSystem":
         if name not in PARTICIPANTS:
-            raise UsageError(f"there is no subject '{name}': there are {', '.join(PARTICIPANTS)}.")
+            raise UsageError(
+                "seam-unknown-subject",
+                "there is no subject '{subject}': there are {available}.",
+                subject=name,
+                available=list(PARTICIPANTS),
+            )
         return SeamSystem(self._parts, self._codec, self._brain, self._table, self._guidance, name)
 
     def ports(self, manifest: Manifest) -> tuple[Port, ...]:
@@ -367,7 +372,11 @@ class SeamJudge:
 
     def check(self, data: Scans) -> None:
         if data.count < 3:
-            raise UsageError(f"three windows or more are judged, found {data.count}: give more seconds.")
+            raise UsageError(
+                "seam-too-few-windows",
+                "three windows or more are judged, found {windows}: give more seconds.",
+                windows=data.count,
+            )
 
     def judge(self, work: Work, plan: SeamPlan, data: Scans, trained: Trained, show: Show) -> Judged:
         return self._judged(data, trained.bundle, show, "one")

@@ -35,7 +35,11 @@ class Adapter:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise UsageError(f"rank of an adapter must be 1 or more, found {self.rank}.")
+            raise UsageError(
+                "adapter-rank-too-small",
+                "rank of an adapter must be 1 or more, found {rank}.",
+                rank=self.rank,
+            )
 
 
 def inject(system: nn.Module, part: str, name: str, adapter: Adapter) -> None:
@@ -63,7 +67,10 @@ def inject(system: nn.Module, part: str, name: str, adapter: Adapter) -> None:
     except AttributeError as error:
         parts = ", ".join(f"'{n}'" for n, _ in system.named_children())
         raise UsageError(
-            f"an adapter names '{part}', which is no part of the system; its parts are {parts}."
+            "adapter-unknown-part",
+            "an adapter names '{part}', which is no part of the system; its parts are {available}.",
+            part=part,
+            available=parts,
         ) from error
     config = LoraConfig(
         r=adapter.rank,
@@ -74,7 +81,12 @@ def inject(system: nn.Module, part: str, name: str, adapter: Adapter) -> None:
     try:
         inject_adapter_in_model(config, module, name)
     except ValueError as error:
-        raise UsageError(f"the adapter of '{part}' cannot be put on: {error}") from error
+        raise UsageError(
+            "adapter-injection-failed",
+            "the adapter of '{part}' cannot be put on: {error}",
+            part=part,
+            error=error,
+        ) from error
     # PEFT keeps a note of what it put there, and would warn about it when a second adapter comes.
     del module.peft_config
     # All adapters of a layer stay active together; PEFT would leave only one of them so.

@@ -108,19 +108,39 @@ def find(name: str) -> Callable[..., Any]:
             return getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
             raise RtDecodeError(
-                f"builder '{name}' needs the package {error.name}, which is not installed. "
-                f"Install it with: {installing.command('train,export')}"
+                "builder-missing-package",
+                "builder '{builder}' needs the package {package}, which is not installed. Install it "
+                "with: {install_command}",
+                builder=name,
+                package=error.name,
+                install_command=installing.command("train,export"),
             ) from error
     points = entry_points(group=GROUP, name=name)
     if not points:
-        raise UsageError(f"there is no builder '{name}'; there are {', '.join(names())}")
+        raise UsageError(
+            "builder-unknown",
+            "there is no builder '{builder}'; there are {available}",
+            builder=name,
+            available=list(names()),
+        )
     (point, *_) = points
     try:
         found = point.load()
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"builder '{name}' of {point.value} cannot be imported ({error})") from error
+        raise UsageError(
+            "builder-import-failed",
+            "builder '{builder}' of {entry_point} cannot be imported ({error})",
+            builder=name,
+            entry_point=point.value,
+            error=error,
+        ) from error
     if not _builds(found):
-        raise UsageError(f"builder '{name}': {point.value} is no function or dataclass")
+        raise UsageError(
+            "builder-wrong-type",
+            "builder '{builder}': {entry_point} is no function or dataclass",
+            builder=name,
+            entry_point=point.value,
+        )
     return found
 
 

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from rtdecode import bundle as bundles
 from rtdecode.disk import strict_json
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.work import Arrays, read_arrays
 
 FILE = "bundled_weights.json"
@@ -49,7 +49,12 @@ def move(run: Path, bundle: str) -> tuple[int, int]:
         If there is no such bundle.
     """
     if not (run / _WEIGHTS).is_file():
-        raise UsageError(f"{run} has no {_WEIGHTS}: the folder of a run was expected.")
+        raise UsageError(
+            "run-missing-weights",
+            "{folder} has no {file}: the folder of a run was expected.",
+            folder=run,
+            file=_WEIGHTS,
+        )
     kept = read_arrays(run / _WEIGHTS)
     weights = kept | read(run)
     places: dict[tuple[str, tuple[int, ...], bytes], list[str]] = {}
@@ -98,8 +103,11 @@ def read(run: Path) -> Arrays:
             found[name] = (values.T if name in turned else values).copy(order="C")
     if len(found) < len(as_is | turned) or _digest(found) != tree["digest"]:
         raise UsageError(
-            f"{path} says that this run's weights lie in the bundle '{tree['bundle']}', but its graphs hold "
-            "others. Restore the bundle that was exported from this run, or train the run again."
+            "bundled-weights-mismatch",
+            "{path} says that this run's weights lie in the bundle '{bundle}', but its graphs hold "
+            "others. Restore the bundle that was exported from this run, or train the run again.",
+            path=path,
+            bundle=tree["bundle"],
         )
     return found
 
@@ -138,8 +146,7 @@ def main(arguments: list[str]) -> int:
     try:
         held, kept = move(Path(run), bundle)
     except RtDecodeError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return error.exit_code
+        return explain(error)
     print(f"{held} weights of {run} are read from the bundle {bundle}; {kept} stay in {_WEIGHTS}.")  # noqa: T201
     return 0
 

@@ -70,8 +70,11 @@ def refuse_others(folder: Path, wanted: dict[str, Any]) -> None:
     if names:
         changes = [f"{n} was {found.get(n)}, now {wanted.get(n)}" for n in names]
         raise UsageError(
-            f"{folder} holds checkpoints of another training: {'; '.join(changes)}. "
-            "Train as before, or in another folder."
+            "checkpoints-training-mismatch",
+            "{folder} holds checkpoints of another training: {changes}. Train as before, or in "
+            "another folder.",
+            folder=folder,
+            changes="; ".join(changes),
         )
 
 
@@ -121,9 +124,15 @@ def check_room(folder: Path, learned: Mapping[str, int]) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise UsageError(
-            f"phase '{name}' learns {learned[name] / 1e6:.1f} million numbers, whose checkpoints take "
-            f"{needed / 1e9:.1f} GB, and {there} has {free / 1e9:.1f} GB left. Make room, or give another "
-            "disk with out=."
+            "checkpoints-insufficient-disk",
+            "phase '{phase}' learns {parameters_millions:.1f} million numbers, whose checkpoints "
+            "take {needed_gb:.1f} GB, and {folder} has {free_gb:.1f} GB left. Make room, or give "
+            "another disk with out=.",
+            phase=name,
+            parameters_millions=learned[name] / 1000000.0,
+            needed_gb=needed / 1000000000.0,
+            folder=there,
+            free_gb=free / 1000000000.0,
         )
 
 
@@ -165,8 +174,13 @@ def writing(folder: Path, step: int) -> Iterator[None]:
         before = newest(folder)
         kept = "there is none before it" if before is None else f"{before.name} is kept"
         raise RtDecodeError(
-            f"what was trained up to step {step} could not be written into {folder} ({error}); {kept}. Make "
-            "room there, and go on with resume=."
+            "checkpoint-write-failed",
+            "what was trained up to step {step} could not be written into {folder} ({error}); "
+            "{previous_checkpoint}. Make room there, and go on with resume=.",
+            step=step,
+            folder=folder,
+            error=error,
+            previous_checkpoint=kept,
         ) from error
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from rtdecode.disk import strict_json
 from rtdecode.disk.recording import Recording
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.data.splits import Repeats
 from train.judging.any_film import on_film
 from train.judging.identification import judge_recording
@@ -113,17 +113,35 @@ def read_request(changes: list[str]) -> Request:
         if not equals or key not in Request.__slots__
     ]
     if unknown:
-        raise UsageError(f"cannot take {', '.join(unknown)}. Known keys: {', '.join(Request.__slots__)}.")
+        raise UsageError(
+            "evaluate-unknown-key",
+            "cannot take {arguments}. Known keys: {available}.",
+            arguments=list(unknown),
+            available=list(Request.__slots__),
+        )
     values: dict[str, Any] = {key: parsed(value, f"'{key}={value}'") for key, _, value in pairs}
     for key in ("data", "out", *NETWORKS):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
     if not isinstance(values.get("seconds", 0), int | float):
-        raise UsageError(f"seconds must be a number, found '{values['seconds']}'.")
+        raise UsageError(
+            "evaluate-seconds-not-number",
+            "seconds must be a number, found '{seconds}'.",
+            seconds=values["seconds"],
+        )
     if values.get("repeats", "single") not in get_args(Repeats):
-        raise UsageError(f"repeats must be {' or '.join(get_args(Repeats))}, found '{values['repeats']}'.")
+        raise UsageError(
+            "evaluate-repeats-unknown",
+            "repeats must be {available}, found '{repeats}'.",
+            available=" or ".join(get_args(Repeats)),
+            repeats=values["repeats"],
+        )
     if not isinstance(values.get("published", False), bool):
-        raise UsageError(f"published must be true or false, found '{values['published']}'.")
+        raise UsageError(
+            "evaluate-published-not-boolean",
+            "published must be true or false, found '{published}'.",
+            published=values["published"],
+        )
     return Request(**values)
 
 
@@ -176,8 +194,7 @@ def main(arguments: list[str]) -> int:
         if request.out is not None:
             write(request.out, found)
     except RtDecodeError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return error.exit_code
+        return explain(error, as_json=as_json)
     if as_json:
         print(strict_json.dumps(found.figures))  # noqa: T201
     else:

@@ -90,7 +90,12 @@ class Machine:
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
-            raise UsageError(f"device must be one of {', '.join(DEVICES)}, found '{self.device}'.")
+            raise UsageError(
+                "machine-device-unknown",
+                "device must be one of {available}, found '{device}'.",
+                available=list(DEVICES),
+                device=self.device,
+            )
 
 
 def train(

@@ -83,19 +83,40 @@ class Phase:
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
-            raise UsageError(f"schedule must be one of {', '.join(SCHEDULES)}, found '{self.schedule}'.")
+            raise UsageError(
+                "phase-schedule-unknown",
+                "schedule must be one of {available}, found '{schedule}'.",
+                available=list(SCHEDULES),
+                schedule=self.schedule,
+            )
         if self.precision not in PRECISIONS:
-            raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, found '{self.precision}'.")
+            raise UsageError(
+                "phase-precision-unknown",
+                "precision must be one of {available}, found '{precision}'.",
+                available=list(PRECISIONS),
+                precision=self.precision,
+            )
         for name in ("steps", "batch", "accumulate", "keep_every", "show_every"):
             if getattr(self, name) < 1:
-                raise UsageError(f"{name} of a phase must be 1 or more, found {getattr(self, name)}.")
+                raise UsageError(
+                    "phase-setting-too-small",
+                    "{key} of a phase must be 1 or more, found {actual}.",
+                    key=name,
+                    actual=getattr(self, name),
+                )
         for part, adapter in self.adapters.items():
             if not isinstance(adapter, Adapter):
                 raise UsageError(
-                    f"the adapter of '{part}' must be a node with `builder: adapter`, found {adapter}."
+                    "phase-adapter-wrong-type",
+                    "the adapter of '{part}' must be a node with `builder: adapter`, found {node}.",
+                    part=part,
+                    node=adapter,
                 )
         if not self.losses:
-            raise UsageError("a phase needs at least one loss, found none.")
+            raise UsageError(
+                "phase-missing-loss",
+                "a phase needs at least one loss, found none.",
+            )
 
 
 def check_losses(phases: Mapping[str, Phase], offered: Sequence[str]) -> None:
@@ -107,14 +128,26 @@ def check_losses(phases: Mapping[str, Phase], offered: Sequence[str]) -> None:
         If there is no phase, something else than a phase, or a loss that is not offered.
     """
     if not phases:
-        raise UsageError("a training needs at least one phase, found none.")
+        raise UsageError(
+            "training-missing-phase",
+            "a training needs at least one phase, found none.",
+        )
     for name, phase in phases.items():
         if not isinstance(phase, Phase):
-            raise UsageError(f"phase '{name}' must be a node with `builder: phase`, found {phase}.")
+            raise UsageError(
+                "phase-wrong-type",
+                "phase '{phase}' must be a node with `builder: phase`, found {node}.",
+                phase=name,
+                node=phase,
+            )
         unknown = [loss for loss in phase.losses if loss not in offered]
         if unknown:
             raise UsageError(
-                f"phase '{name}' asks for {_listed(unknown)}; the losses offered are {_listed(offered)}."
+                "phase-unknown-loss",
+                "phase '{phase}' asks for {losses}; the losses offered are {available}.",
+                phase=name,
+                losses=_listed(unknown),
+                available=_listed(offered),
             )
 
 
@@ -165,12 +198,20 @@ def begin(system: nn.Module, name: str, phase: Phase) -> list[str]:
         if not found:
             heads = sorted({n.partition(".")[0] for n in parameters})
             raise UsageError(
-                f"phase '{name}' trains '{pattern}', which matches no parameter. "
-                f"Their names begin with {_listed(heads)}."
+                "phase-pattern-unmatched",
+                "phase '{phase}' trains '{pattern}', which matches no parameter. Their names begin "
+                "with {available}.",
+                phase=name,
+                pattern=pattern,
+                available=_listed(heads),
             )
         learned.update(found)
     if not learned:
-        raise UsageError(f"phase '{name}' trains nothing. Give it patterns (trained) or adapters.")
+        raise UsageError(
+            "phase-trains-nothing",
+            "phase '{phase}' trains nothing. Give it patterns (trained) or adapters.",
+            phase=name,
+        )
     for n, parameter in parameters.items():
         parameter.requires_grad_(n in learned)
     # Imported where training begins: it takes seconds.

@@ -156,7 +156,10 @@ def _path(recipe: str, folder: Path) -> Path:
     path = FOLDER / f"{recipe}.yaml" if recipe in names() else folder / recipe
     if not path.is_file():
         raise UsageError(
-            f"no recipe '{recipe}'. Shipped recipes are {', '.join(names())}; a path works, too."
+            "recipe-unknown",
+            "no recipe '{recipe}'. Shipped recipes are {available}; a path works, too.",
+            recipe=recipe,
+            available=list(names()),
         )
     return path
 
@@ -164,7 +167,12 @@ def _path(recipe: str, folder: Path) -> Path:
 def _inherited(path: Path, heirs: list[Path]) -> dict[str, Any]:
     """Read a recipe, merged over the one it is based on. `heirs` are the recipes that led to this one."""
     if path.resolve() in heirs:
-        raise UsageError(f"{path} is based on itself, by way of {', '.join(map(str, heirs))}.")
+        raise UsageError(
+            "recipe-circular-base",
+            "{path} is based on itself, by way of {base_chain}.",
+            path=path,
+            base_chain=[str(heir) for heir in heirs],
+        )
     tree = _mapping(parsed(path.read_text(), str(path)), path)
     base = tree.pop("base", None)
     if base is not None:
@@ -190,18 +198,26 @@ def parsed(text: str, where: str) -> Any:
         import yaml
     except ModuleNotFoundError as error:
         raise RtDecodeError(
-            "training needs the package yaml, which is not installed. "
-            f"Install it with: {installing.command('train')}"
+            "training-missing-package",
+            "training needs the package yaml, which is not installed. Install it with: {install_command}",
+            install_command=installing.command("train"),
         ) from error
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UsageError(f"{where} cannot be read as YAML ({error}).") from error
+        raise UsageError(
+            "yaml-unreadable", "{location} cannot be read as YAML ({error}).", location=where, error=error
+        ) from error
 
 
 def _mapping(tree: Any, path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
-        raise UsageError(f"{path} is no recipe: a mapping of {', '.join(SLOTS)} was expected.")
+        raise UsageError(
+            "recipe-not-mapping",
+            "{path} is no recipe: a mapping of {slots} was expected.",
+            path=path,
+            slots=list(SLOTS),
+        )
     _check_slots({*tree} - {"base", "tiny", "recorded", "dataset"}, str(path))
     return tree
 
@@ -209,35 +225,56 @@ def _mapping(tree: Any, path: Path) -> dict[str, Any]:
 def _check_recorded(name: str, common: Common, *, learns: bool) -> None:
     """Refuse recordings without films, films without recordings, and recipes that take neither."""
     if common.film and not learns:
-        raise UsageError(f"film= cannot be used: '{name}' does not learn from recordings. Leave it out.")
+        raise UsageError(
+            "recipe-recordings-unsupported",
+            "film= cannot be used: '{recipe}' does not learn from recordings. Leave it out.",
+            recipe=name,
+        )
     if common.films and common.data is not None and not common.film:
         raise UsageError(
-            f"films= is what the simulated participant watches, and data={common.data} holds windows of its "
-            "own. Give one of them."
+            "recipe-films-data-conflict",
+            "films= is what the simulated participant watches, and data={data} holds windows of its "
+            "own. Give one of them.",
+            data=common.data,
         )
     if common.film and common.films:
         raise UsageError(
-            "films= is what the simulated participant watches, and film= what was watched in recordings. "
-            "Give one of them."
+            "recipe-films-film-conflict",
+            "films= is what the simulated participant watches, and film= what was watched in "
+            "recordings. Give one of them.",
         )
     if common.film and common.data is None:
-        raise UsageError("film= says what was watched in recordings. Name these with data=REC[,REC].")
+        raise UsageError(
+            "recipe-film-without-recordings",
+            "film= says what was watched in recordings. Name these with data=REC[,REC].",
+        )
     if learns and common.data is not None and not common.film:
         raise UsageError(
-            f"data={common.data} names recordings, and nothing says what was watched in them. Give the film "
-            "with film=FILE, or one for each recording. To train on simulated sessions, leave data= out."
+            "recipe-recordings-without-film",
+            "data={data} names recordings, and nothing says what was watched in them. Give the film "
+            "with film=FILE, or one for each recording. To train on simulated sessions, leave data= "
+            "out.",
+            data=common.data,
         )
 
 
 def _check_slots(slots: set[str], where: str) -> None:
     if unknown := sorted(slots - {*SLOTS}):
-        raise UsageError(f"{where}: there is no slot {', '.join(unknown)}; a recipe has {', '.join(SLOTS)}.")
+        raise UsageError(
+            "recipe-unknown-slot",
+            "{location}: there is no slot {slots}; a recipe has {available}.",
+            location=where,
+            slots=list(unknown),
+            available=list(SLOTS),
+        )
 
 
 def _change(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UsageError(f"'{text}' does not change the recipe. Write key=value.")
+        raise UsageError(
+            "recipe-change-malformed", "'{change}' does not change the recipe. Write key=value.", change=text
+        )
     return key, parsed(value, f"'{text}'")
 
 
@@ -249,7 +286,11 @@ def _common(given: dict[str, Any]) -> Common:
     values["film"] = tuple(_listed(values.get("film")))
     for path in values["film"]:
         if not path.is_file():
-            raise UsageError(f"film={path}: there is no such file. Give the film that was watched.")
+            raise UsageError(
+                "recipe-film-missing",
+                "film={path}: there is no such file. Give the film that was watched.",
+                path=path,
+            )
     if "films" in values:
         # Imported here, because reading films takes packages that reading a recipe does not.
         from train.data.training_films import training_films
@@ -257,9 +298,13 @@ def _common(given: dict[str, Any]) -> Common:
         values["films"] = training_films(values["films"] or "")
     common = Common(**values)
     if common.scale not in ("tiny", "full"):
-        raise UsageError(f"scale must be 'tiny' or 'full', found '{common.scale}'.")
+        raise UsageError(
+            "recipe-scale-unknown", "scale must be 'tiny' or 'full', found '{scale}'.", scale=common.scale
+        )
     if not isinstance(common.seed, int):
-        raise UsageError(f"seed must be a whole number, found '{common.seed}'.")
+        raise UsageError(
+            "recipe-seed-not-integer", "seed must be a whole number, found '{seed}'.", seed=common.seed
+        )
     return common
 
 
@@ -292,7 +337,12 @@ def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         tree = tree.setdefault(key, {})
         if not isinstance(tree, dict):
-            raise UsageError(f"'{'.'.join(keys)}' cannot be set: '{key}' has no keys of its own.")
+            raise UsageError(
+                "recipe-key-not-nested",
+                "'{key}' cannot be set: '{parent_key}' has no keys of its own.",
+                key=".".join(keys),
+                parent_key=key,
+            )
     tree[keys[-1]] = value
 
 
@@ -339,7 +389,13 @@ def check(recipe: Recipe) -> None:
     faults = [f"{recipe.name}: it has no {slot}" for slot in SLOTS if slot not in recipe.tree]
     faults += _faults(recipe.tree, recipe.name)
     if faults:
-        raise UsageError("the recipe cannot be run:\n" + "\n".join(f"  {fault}" for fault in faults))
+        explanation = "\n".join(f"  {fault}" for fault in faults)
+        raise UsageError(
+            "recipe-invalid",
+            "the recipe cannot be run:\n{explanation}",
+            explanation=explanation,
+            faults=faults,
+        )
 
 
 def _faults(tree: Any, where: str) -> Iterator[str]:
@@ -391,8 +447,17 @@ def numbers(text: str | int | list[int]) -> list[int]:
         try:
             some = range(int(first), int(last if dash else first) + 1)
         except ValueError as error:
-            raise UsageError(f"'{text}' is no list of whole numbers. Write 3, 1-8 or 1-3,7.") from error
+            raise UsageError(
+                "numbers-malformed",
+                "'{number_list}' is no list of whole numbers. Write 3, 1-8 or 1-3,7.",
+                number_list=text,
+            ) from error
         if not some:
-            raise UsageError(f"'{part}' in '{text}' runs backwards. Write the smaller number first.")
+            raise UsageError(
+                "numbers-range-reversed",
+                "'{number_range}' in '{number_list}' runs backwards. Write the smaller number first.",
+                number_range=part,
+                number_list=text,
+            )
         found += some
     return found

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.run import run
 from train.run_folder import read_run
 
@@ -26,8 +26,10 @@ def shipped() -> dict[str, Path]:
     """
     if not SHIPPED.is_dir():
         raise UsageError(
-            f"no training runs at {SHIPPED}: they come with the repository, not with the installed wheel. "
-            "Run this in a clone."
+            "shipped-runs-missing",
+            "no training runs at {folder}: they come with the repository, not with the installed "
+            "wheel. Run this in a clone.",
+            folder=SHIPPED,
         )
     return {str(read_run(path.parent)["recipe"]): path.parent for path in sorted(SHIPPED.glob("*/run.json"))}
 
@@ -71,7 +73,12 @@ def _folder(name: str) -> Path:
     for recipe, folder in ours.items():
         if name in (recipe, folder.name):
             return folder
-    raise UsageError(f"no shipped run has the recipe '{name}'; there are {', '.join(ours)}.")
+    raise UsageError(
+        "shipped-run-unknown",
+        "no shipped run has the recipe '{recipe}'; there are {available}.",
+        recipe=name,
+        available=list(ours),
+    )
 
 
 def retrain(name: str) -> Path:
@@ -89,8 +96,7 @@ def main(arguments: list[str]) -> int:
             again = Path(name) if (Path(name) / "run.json").is_file() else retrain(name)
             rows[again] = compare(again)
     except RtDecodeError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return error.exit_code
+        return explain(error)
     for again, found in rows.items():
         Console(width=None if sys.stdout.isatty() else 120).print(_table(again, found))
     for again in rows:

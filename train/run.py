@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from rtdecode.disk import strict_json
 from rtdecode.disk.folders import vacate
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.data.training_films import training_films
 from train.judging.judged import Judged, shown
 from train.recipe import ExportDefaults, Recipe, build, check, differences, names, read
@@ -78,7 +78,11 @@ def run(recipe: str, overrides: list[str]) -> Path:
     elif common.films:
         # A plan that learns any film says so by an attribute; others would be trained on something else.
         if not getattr(parts["system"], "learns_any_film", False):
-            raise UsageError(f"films= cannot be used: '{wanted.name}' does not learn any film. Leave it out.")
+            raise UsageError(
+                "recipe-films-unsupported",
+                "films= cannot be used: '{recipe}' does not learn any film. Leave it out.",
+                recipe=wanted.name,
+            )
         parts["data"] = parts["data"].with_films(common.films)
     elif shows:
         parts["data"] = parts["data"].with_films(training_films(shows))
@@ -114,7 +118,11 @@ def run(recipe: str, overrides: list[str]) -> Path:
 def _check_teacher(run: Path, recipe: str, system: Plan, phases: dict[str, Any]) -> None:
     check = getattr(system, "check_teacher", None)
     if check is None:
-        raise UsageError(f"teacher= cannot be used: '{recipe}' distils nothing. Leave it out.")
+        raise UsageError(
+            "teacher-unsupported",
+            "teacher= cannot be used: '{recipe}' distils nothing. Leave it out.",
+            recipe=recipe,
+        )
     check(run, phases)
 
 
@@ -131,15 +139,23 @@ def _folders(recipe: Recipe) -> tuple[Path, Path]:
     common = recipe.common
     if common.resume and common.out and common.resume.resolve() != common.out.resolve():
         raise UsageError(
-            f"resume={common.resume} and out={common.out} name different folders, and a run is resumed in "
-            "its own. Leave out= out."
+            "resume-out-conflict",
+            "resume={resume} and out={out} name different folders, and a run is resumed in its own. "
+            "Leave out= out.",
+            resume=common.resume,
+            out=common.out,
         )
     # The working folder lies beside the run's own, so that a finished run can be renamed into place.
     out = common.resume or common.out or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     part = out.with_name(out.name + ".part")
     check_new(out)
     if common.resume and not (part / "request.json").is_file():
-        raise UsageError(f"nothing to resume: {part} holds no started run. Start one with out={out}.")
+        raise UsageError(
+            "resume-missing-run",
+            "nothing to resume: {work_folder} holds no started run. Start one with out={out}.",
+            work_folder=part,
+            out=out,
+        )
     return out, part
 
 
@@ -151,19 +167,28 @@ def _claim(part: Path, out: Path, recipe: Recipe) -> None:
         started = json.loads(note.read_text()).get("values")
         if started is None:
             raise UsageError(
-                f"{part} was started by another version, which did not keep its arguments. "
-                "Start afresh with another out=DIR."
+                "resume-version-mismatch",
+                "{work_folder} was started by another version, which did not keep its arguments. "
+                "Start afresh with another out=DIR.",
+                work_folder=part,
             )
         changed = "; ".join(differences(started, recipe.values))
         if changed:
             raise UsageError(
-                f"{part} was started from other arguments: {changed}. "
-                "Give the same ones, or start afresh with another out=DIR."
+                "resume-arguments-mismatch",
+                "{work_folder} was started from other arguments: {changes}. Give the same ones, or "
+                "start afresh with another out=DIR.",
+                work_folder=part,
+                changes=changed,
             )
         return
     if any((part / "stages").glob("*.npz")):
         raise UsageError(
-            f"{part} holds the stages of an interrupted run. Go on with resume={out}, or remove {part}."
+            "run-stages-unfinished",
+            "{work_folder} holds the stages of an interrupted run. Go on with resume={out}, or "
+            "remove {work_folder}.",
+            work_folder=part,
+            out=out,
         )
     clear(part)
     part.mkdir(parents=True)
@@ -204,8 +229,7 @@ def main(arguments: list[str]) -> int:
     try:
         out = run(arguments[0], arguments[1:])
     except RtDecodeError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return error.exit_code
+        return explain(error)
     except KeyboardInterrupt as stop:
         print("; ".join(["stopped", *getattr(stop, "__notes__", [])]), file=sys.stderr)  # noqa: T201
         # The exit status of shells for a program that Ctrl-C has ended: 128 + SIGINT.

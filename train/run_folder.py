@@ -103,11 +103,20 @@ def read_run(folder: Path) -> dict[str, Any]:
         tree = json.loads((folder / "run.json").read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise UsageError(
-            f"{folder} is no run: a folder with run.json was expected ({error}). "
-            "Train one with `python -m train.run RECIPE`."
+            "run-unreadable",
+            "{folder} is no run: a folder with run.json was expected ({error}). Train one with "
+            "`python -m train.run RECIPE`.",
+            folder=folder,
+            error=error,
         ) from error
     if tree.get("schema") != SCHEMA:
-        raise UsageError(f"{folder} has run schema {tree.get('schema')}, this version reads {SCHEMA}.")
+        raise UsageError(
+            "run-schema-mismatch",
+            "{folder} has run schema {actual_schema}, this version reads {expected_schema}.",
+            folder=folder,
+            actual_schema=tree.get("schema"),
+            expected_schema=SCHEMA,
+        )
     return tree
 
 
@@ -132,7 +141,13 @@ def subject_of(folder: Path, name: str | None) -> tuple[Manifest, Path]:
     subjects = tree.get("subjects", {})
     if name not in subjects:
         there = f"; its subjects are {', '.join(subjects)}" if subjects else ", only the default one"
-        raise UsageError(f"{folder} has no subject '{name}'{there}. Leave subject= out for the default.")
+        raise UsageError(
+            "run-unknown-subject",
+            "{folder} has no subject '{subject}'{available}. Leave subject= out for the default.",
+            folder=folder,
+            subject=name,
+            available=there,
+        )
     manifest = bundle.from_json(subjects[name], f"{folder / 'run.json'}: subjects.{name}")
     return manifest, folder / "subjects" / name
 

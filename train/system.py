@@ -250,7 +250,11 @@ class System(ABC):
         UsageError
             If it was not trained on a participant of this name.
         """
-        raise UsageError(f"the run has no subject '{name}', only the default one. Leave subject= out.")
+        raise UsageError(
+            "run-unknown-subject",
+            "the run has no subject '{subject}', only the default one. Leave subject= out.",
+            subject=name,
+        )
 
 
 class ClosedForm(System):

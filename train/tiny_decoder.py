@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 
 from rtdecode.disk import strict_json
 from rtdecode.disk.folders import vacate
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError, UsageError, explain
 from train import loop
 from train.data import decoded_films
 from train.data.decoded_films import Cut, DecodedClips
@@ -182,8 +182,15 @@ def _opened(vae: Path, licence: str) -> tuple[Any, Source]:
     time, space = factors(autoencoder)
     if (time, space) != (FRAMES, SCALE):
         raise UsageError(
-            f"{vae} makes a latent of {time} frames of {space} x {space} pixels, and a tiny decoder draws "
-            f"{FRAMES} frames of {SCALE} x {SCALE}. Give the autoencoder of Wan 2.1 or of CogVideoX."
+            "tiny-decoder-vae-mismatch",
+            "{folder} makes a latent of {actual_frames} frames of {actual_pixels} x {actual_pixels} "
+            "pixels, and a tiny decoder draws {expected_frames} frames of {expected_pixels} x "
+            "{expected_pixels}. Give the autoencoder of Wan 2.1 or of CogVideoX.",
+            folder=vae,
+            actual_frames=time,
+            actual_pixels=space,
+            expected_frames=FRAMES,
+            expected_pixels=SCALE,
         )
     return autoencoder, origin
 
@@ -211,8 +218,11 @@ def _claim(part: Path, wanted: dict[str, Any]) -> None:
         changed = "; ".join(differences(json.loads(note.read_text()), wanted))
         if changed:
             raise UsageError(
-                f"{part} was begun with other values: {changed}. Give the same ones to go on, or another "
-                f"out=DIR, or remove {part}."
+                "tiny-decoder-arguments-mismatch",
+                "{work_folder} was begun with other values: {changes}. Give the same ones to go on, "
+                "or another out=DIR, or remove {work_folder}.",
+                work_folder=part,
+                changes=changed,
             )
         return
     part.mkdir(parents=True, exist_ok=True)
@@ -293,12 +303,22 @@ def read_arguments(changes: Sequence[str]) -> Settings:
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or key not in kinds:
-            raise UsageError(f"cannot take '{change}'. Known keys: {', '.join(kinds)}.")
+            raise UsageError(
+                "tiny-decoder-unknown-key",
+                "cannot take '{argument}'. Known keys: {available}.",
+                argument=change,
+                available=list(kinds),
+            )
         found[key] = _value(key, text, kinds[key])
     needed = {"out": "out=DIR", "films": "films=FILE,FOLDER", "licence": "licence=Apache-2.0"}
     for key, example in needed.items():
         if key not in found:
-            raise UsageError(f"{key}= is missing. Give it, such as {example}.")
+            raise UsageError(
+                "tiny-decoder-missing-key",
+                "{key}= is missing. Give it, such as {example}.",
+                key=key,
+                example=example,
+            )
     return Settings(**found)
 
 
@@ -310,10 +330,17 @@ def _value(key: str, text: str, kind: Any) -> Any:
     try:
         value = kind(text)
     except ValueError as error:
-        raise UsageError(f"{key}={text} is no number.") from error
+        raise UsageError(
+            "tiny-decoder-value-not-number", "{key}={actual} is no number.", key=key, actual=text
+        ) from error
     least = 0 if key in ("seed", "workers") else 1e-9
     if not least <= value < math.inf:
-        raise UsageError(f"{key}={text} cannot be used: a number above 0 was expected.")
+        raise UsageError(
+            "tiny-decoder-value-not-positive",
+            "{key}={actual} cannot be used: a number above 0 was expected.",
+            key=key,
+            actual=text,
+        )
     return value
 
 
@@ -327,8 +354,7 @@ def main(arguments: list[str]) -> int:
     try:
         out = run(Path(arguments[0]), read_arguments(arguments[1:]))
     except RtDecodeError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return error.exit_code
+        return explain(error)
     except KeyboardInterrupt:
         print("stopped; what was made is kept, and the same command goes on", file=sys.stderr)  # noqa: T201
         # The exit status of shells for a program that Ctrl-C has ended: 128 + SIGINT.

@@ -59,7 +59,9 @@ class Work:
         """Raise a `UsageError` if a recipe that simulates its data was given a folder of data."""
         if self.data is not None:
             raise UsageError(
-                f"data={self.data} cannot be used: this recipe simulates its data. Leave data= out."
+                "recipe-data-unsupported",
+                "data={data} cannot be used: this recipe simulates its data. Leave data= out.",
+                data=self.data,
             )
 
     def stage(self, name: str, make: Callable[[], Arrays]) -> Arrays:
@@ -173,7 +175,11 @@ def check_new(out: Path) -> None:
     UsageError
     """
     if taken(out):
-        raise UsageError(f"{out} already exists and is not empty. Give a new folder with out=DIR.")
+        raise UsageError(
+            "output-folder-not-empty",
+            "{folder} already exists and is not empty. Give a new folder with out=DIR.",
+            folder=out,
+        )
 
 
 def clear(folder: Path) -> None:

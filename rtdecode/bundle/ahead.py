@@ -78,8 +78,11 @@ def fitting(
         if must:
             reason = " ".join(faults) or f"The bundle has none of {' or '.join(builders)}."
             raise RtDecodeError(
-                f"bundle {bundle.path}: an engine built ahead was asked for, and none runs {stage} here. "
-                f"{reason}"
+                "engine-stage-unavailable",
+                "bundle {path}: an engine built ahead was asked for, and none runs {stage} here. {faults}",
+                path=bundle.path,
+                stage=stage,
+                faults=reason,
             )
     return found, [*dict.fromkeys(notes)]
 
@@ -98,27 +101,55 @@ def check_fit(engine: BuiltEngine) -> None:
     try:
         found = gpu.find()
     except gpu.NoGpuError as error:
-        raise UnfitError(f"{name} are not used: {error}. {instead}") from error
+        raise UnfitError(
+            "engine-gpu-missing",
+            "{engines} are not used: {error}. {fallback}",
+            engines=name,
+            error=error,
+            fallback=instead,
+        ) from error
     if found.capability != engine.compute_capability:
         raise UnfitError(
-            f"{name} are not used: {found.name} has {found.capability}. {instead} Build them for this GPU: "
-            f"`python -m export.engines BUNDLE --out DIR --sm {found.capability}`."
+            "engine-wrong-gpu",
+            "{engines} are not used: {gpu} has {gpu_capability}. {fallback} Build them for this GPU: "
+            "`python -m export.engines BUNDLE --out DIR --sm {gpu_capability}`.",
+            engines=name,
+            gpu=found.name,
+            gpu_capability=found.capability,
+            fallback=instead,
         )
     package = engine.builder.replace("_", "-")
     extra = installing.command(package)
     for module in (engine.builder, _CUDA):
         if not _is_installed(module):
             raise UnfitError(
-                f"{name} are not used: {module} is not installed. {instead} Install it: `{extra}`."
+                "engine-module-missing",
+                "{engines} are not used: {module} is not installed. {fallback} Install it: `{command}`.",
+                engines=name,
+                module=module,
+                fallback=instead,
+                command=extra,
             )
     if too_old := driver.fault(found, [engine.builder, _CUDA]):
-        raise UnfitError(f"{name} are not used: {too_old} {instead}")
+        raise UnfitError(
+            "engine-driver-outdated",
+            "{engines} are not used: {driver_fault} {fallback}",
+            engines=name,
+            driver_fault=too_old,
+            fallback=instead,
+        )
     version = import_module(engine.builder).__version__
     if version != engine.version:
         raise UnfitError(
-            f"{name} are not used: version {version} of the builder is installed, and an engine runs in the "
-            f"version that built it alone. {instead} Install that one (`pip install {package}"
-            f"=={engine.version}`), or build the engines again."
+            "engine-version-mismatch",
+            "{engines} are not used: version {installed_version} of the builder is installed, and an "
+            "engine runs in the version that built it alone. {fallback} Install that one (`pip "
+            "install {package}=={required_version}`), or build the engines again.",
+            engines=name,
+            installed_version=version,
+            fallback=instead,
+            package=package,
+            required_version=engine.version,
         )
 
 
@@ -247,8 +278,13 @@ class AheadGraph:
         given = np.ascontiguousarray(host(value), there.dtype)
         if given.shape != there.shape:
             raise BundleError(
-                f"{self._name} cannot be run: its port '{name}' has the shape {there.shape}, and "
-                f"{given.shape} was given. Export the bundle again."
+                "engine-input-shape-mismatch",
+                "{engine} cannot be run: its port '{port}' has the shape {expected}, and {actual} "
+                "was given. Export the bundle again.",
+                engine=self._name,
+                port=name,
+                expected=there.shape,
+                actual=given.shape,
             )
         _cuda("cudaMemcpy", there.address, given.ctypes.data, there.nbytes, _kind("HostToDevice"))
 
@@ -276,7 +312,12 @@ class AheadGraph:
 
     def _enqueue(self, stream: Any) -> None:
         if not self._context.execute_async_v3(int(stream)):
-            raise UnfitError(f"{self._name} does not run here: {' '.join(self._log)}")
+            raise UnfitError(
+                "engine-run-failed",
+                "{engine} does not run here: {log}",
+                engine=self._name,
+                log=" ".join(self._log),
+            )
 
     def _check_ports(self) -> None:
         names = [self._engine.get_tensor_name(n) for n in range(self._engine.num_io_tensors)]
@@ -284,7 +325,11 @@ class AheadGraph:
         stated = {name: shape for name, (shape, _) in (self.inputs | self.outputs).items()}
         if found != stated:
             raise BundleError(
-                f"{self._name} has the ports {found}, manifest.json says {stated}. Build the engines again."
+                "engine-ports-mismatch",
+                "{engine} has the ports {actual}, manifest.json says {expected}. Build the engines again.",
+                engine=self._name,
+                actual=found,
+                expected=stated,
             )
 
 
@@ -302,8 +347,14 @@ def deserialised(builder: str, data: bytes, log: list[str], name: str) -> tuple[
     if engine is None:
         words = " ".join(log) or "without a word"
         raise UnfitError(
-            f"{name} is refused by {builder} {module.__version__} ({words[:400]}). The graphs run in ONNX "
-            "Runtime instead. If a driver is named, install a newer one; else build the engines again."
+            "engine-deserialisation-failed",
+            "{engine} is refused by {builder} {builder_version} ({log}). The graphs run in ONNX "
+            "Runtime instead. If a driver is named, install a newer one; else build the engines "
+            "again.",
+            engine=name,
+            builder=builder,
+            builder_version=module.__version__,
+            log=words[:400],
         )
     return runtime, engine
 
@@ -342,5 +393,10 @@ def _cuda(function: str, *arguments: Any) -> tuple[Any, ...]:
     """Call a function of the CUDA runtime, and return what it gives besides its error."""
     error, *found = getattr(_runtime(), function)(*arguments)
     if int(error) != 0:
-        raise RtDecodeError(f"the GPU failed in {function}: {error.name}. Start the session again.")
+        raise RtDecodeError(
+            "cuda-call-failed",
+            "the GPU failed in {function}: {cuda_error}. Start the session again.",
+            function=function,
+            cuda_error=error.name,
+        )
     return tuple(found)

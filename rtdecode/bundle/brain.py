@@ -3,6 +3,7 @@
 import math
 from dataclasses import astuple, dataclass
 
+from rtdecode.errors import ManifestError
 from rtdecode.types import PRESENCES, Presence
 
 OUTPUT = "brain"
@@ -28,9 +29,17 @@ class Brain:
 
     def __post_init__(self) -> None:
         if self.output != OUTPUT:
-            raise ValueError(f"output is {OUTPUT!r}, found {self.output!r}")
+            raise ManifestError(
+                "brain-output-invalid",
+                "output is {expected!r}, found {actual!r}",
+                expected=OUTPUT,
+                actual=self.output,
+            )
         shares = astuple(self.prior)
         if not all(0 <= share <= 1 for share in shares) or abs(math.fsum(shares) - 1) > _ROUNDING:
-            raise ValueError(
-                f"prior has probabilities of {', '.join(PRESENCES)} that sum to 1, found {list(shares)}"
+            raise ManifestError(
+                "brain-prior-invalid",
+                "prior has probabilities of {presences} that sum to 1, found {probabilities}",
+                presences=list(PRESENCES),
+                probabilities=list(shares),
             )

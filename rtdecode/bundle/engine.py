@@ -74,7 +74,11 @@ class Engine:
     ) -> None:
         # `wiring.check` lets a manifest without stages pass, which an engine cannot run.
         if "encode" not in manifest.built:
-            raise BundleError(f"{name} has no stage 'encode', which decoding needs. Export it again.")
+            raise BundleError(
+                "bundle-encode-missing",
+                "{bundle} has no stage 'encode', which decoding needs. Export it again.",
+                bundle=name,
+            )
         wiring.check(manifest, name)
         if chosen is not None:
             providers.check(chosen)
@@ -127,8 +131,14 @@ class Engine:
         ):
             if found != _shapes(ports):
                 raise BundleError(
-                    f"{where} has the {kind} {found}, stages.{stage} of manifest.json says {_shapes(ports)}. "
-                    "Export the bundle again."
+                    "graph-ports-mismatch",
+                    "{graph} has the {side} {actual}, stages.{stage} of manifest.json says "
+                    "{expected}. Export the bundle again.",
+                    graph=where,
+                    side=kind,
+                    actual=found,
+                    stage=stage,
+                    expected=_shapes(ports),
                 )
         return graph
 
@@ -213,16 +223,27 @@ def check_steps(manifest: Manifest, name: str, steps: int | None) -> int:
         return manifest.steps if denoises else 0
     if not denoises:
         raise UsageError(
-            f"{steps} steps were asked for, and {name} has no denoising stage: it decodes in "
-            "closed form, in 0 steps. Leave the steps out, or give a --bundle with a stage 'denoise'."
+            "steps-unsupported",
+            "{steps} steps were asked for, and {bundle} has no denoising stage: it decodes in closed "
+            "form, in 0 steps. Leave the steps out, or give a --bundle with a stage 'denoise'.",
+            steps=steps,
+            bundle=name,
         )
     if steps < 1:
-        raise UsageError(f"{steps} steps were asked for: a whole number from 1 on was expected.")
+        raise UsageError(
+            "steps-not-positive",
+            "{steps} steps were asked for: a whole number from 1 on was expected.",
+            steps=steps,
+        )
     numbers = wiring.numbers_of_steps(manifest)
     if numbers is not None and steps not in numbers:
         raise UsageError(
-            f"{steps} steps were asked for, and {name} has noise levels for {', '.join(manifest.sigmas)} "
-            "steps. Ask for one of these."
+            "steps-without-noise-levels",
+            "{steps} steps were asked for, and {bundle} has noise levels for {available} steps. Ask "
+            "for one of these.",
+            steps=steps,
+            bundle=name,
+            available=list(manifest.sigmas),
         )
     return steps
 

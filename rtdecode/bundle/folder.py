@@ -107,12 +107,19 @@ def resolve(name: str | Path) -> Path:
         there = _found(path)
     except (OSError, ValueError) as error:
         raise BundleError(
-            f"the bundle {str(name)!r} cannot be read ({error}). Give a folder that can be read."
+            "bundle-unreadable",
+            "the bundle {path!r} cannot be read ({error}). Give a folder that can be read.",
+            path=str(name),
+            error=error,
         ) from error
     names = sorted(p.parent.name for p in SHIPPED.glob(f"*/{_HEAD}"))
     raise BundleError(
-        f"no bundle at '{name}': {there}, a folder with manifest.json was expected. "
-        f"Give the path of one, or the name of a shipped one: {', '.join(names) or 'none is shipped'}."
+        "bundle-missing",
+        "no bundle at '{path}': {actual}, a folder with manifest.json was expected. Give the path of "
+        "one, or the name of a shipped one: {available}.",
+        path=name,
+        actual=there,
+        available=", ".join(names) or "none is shipped",
     )
 
 
@@ -150,8 +157,12 @@ def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -
     # complain about these.
     if tree.get("schema") != SCHEMA:
         raise BundleError(
-            f"{path} has bundle schema {tree.get('schema')!r}, this version reads {SCHEMA}. Export it "
-            "again from its run: `rtdecode export RUN --out DIR`."
+            "bundle-schema-unsupported",
+            "{path} has bundle schema {actual!r}, this version reads {expected}. Export it again "
+            "from its run: `rtdecode export RUN --out DIR`.",
+            path=path,
+            actual=tree.get("schema"),
+            expected=SCHEMA,
         )
     manifest = from_json(tree, str(file))
     held = Sealed(file, manifest.files, _AGAIN)
@@ -169,7 +180,12 @@ def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -
     try:
         drift_of(stats, manifest.fmri.baseline if manifest.fmri else Baseline())
     except ValueError as error:
-        raise BundleError(f"{path / stats_file}: {error}. Export the bundle again.") from error
+        raise BundleError(
+            "stats-drift-invalid",
+            "{path}: {error}. Export the bundle again.",
+            path=path / stats_file,
+            error=error,
+        ) from error
     return Bundle(path, manifest, found, stats, projection, subject)
 
 
@@ -220,15 +236,26 @@ def _check_listed(file: Path, manifest: Manifest) -> None:
     for place, name in _named(manifest):
         if name not in manifest.files:
             raise BundleError(
-                f"{file}: {place} is in the file {name!r}, which is not listed under files: the "
-                f"name of a file in the bundle's own folder was expected. {_AGAIN}"
+                "bundle-file-unlisted",
+                "{manifest}: {entry} is in the file {file!r}, which is not listed under files: the "
+                "name of a file in the bundle's own folder was expected. {remedy}",
+                manifest=file,
+                entry=place,
+                file=name,
+                remedy=_AGAIN,
             )
     for n, engine in enumerate(manifest.engines):
         graph = manifest.built[engine.stage].file
         if engine.graph != manifest.files[graph]:
             raise BundleError(
-                f"{file}: engines[{n}] {engine.file!r} was built from another graph than {graph!r}. "
-                "Build the engines again: `rtdecode export RUN --out DIR --target tensorrt`."
+                "engine-graph-changed",
+                "{manifest}: engines[{index}] {engine!r} was built from another graph than "
+                "{graph!r}. Build the engines again: `rtdecode export RUN --out DIR --target "
+                "tensorrt`.",
+                manifest=file,
+                index=n,
+                engine=engine.file,
+                graph=graph,
             )
     # Provenance may hold anything, but a session computes with this value.
     correction = manifest.provenance.get("onset_correction_s")
@@ -265,7 +292,13 @@ def _check_stats(file: Path, stats: dict[str, NDArray[Any]], manifest: Manifest)
             found = stats[name].shape if name in stats else None
             if found != (sizes[modality],):
                 raise BundleError(
-                    f"{file}: {name} has shape {found}, manifest.json asks for ({sizes[modality]},). {_AGAIN}"
+                    "stats-shape-mismatch",
+                    "{path}: {array} has shape {actual}, manifest.json asks for ({expected_size},). {remedy}",
+                    path=file,
+                    array=name,
+                    actual=found,
+                    expected_size=sizes[modality],
+                    remedy=_AGAIN,
                 )
 
 
@@ -276,7 +309,9 @@ def _projection(files: Sealed, manifest: Manifest, name: str) -> Projection | No
     try:
         projection = Projection.from_arrays(files.arrays(name))
     except ValueError as error:
-        raise BundleError(f"{file}: {error}. Export the bundle again.") from error
+        raise BundleError(
+            "projection-invalid", "{path}: {error}. Export the bundle again.", path=file, error=error
+        ) from error
     held = {"voxels": projection.features, "shape": projection.shape, "affine": projection.affine}
     for name, found in held.items():
         _check_fit(file, name, found, getattr(manifest.fmri, name))
@@ -286,6 +321,11 @@ def _projection(files: Sealed, manifest: Manifest, name: str) -> Projection | No
 def _check_fit(file: Path, name: str, found: Any, stated: Any) -> None:
     if np.shape(found) != np.shape(stated) or not np.allclose(found, stated, rtol=1e-9, atol=1e-9):
         raise BundleError(
-            f"{file}: {name} is {np.asarray(found).tolist()}, manifest.json fmri.{name} says {stated}. "
-            "Export the bundle again."
+            "projection-manifest-mismatch",
+            "{path}: {field} is {actual}, manifest.json fmri.{field} says {expected}. Export the "
+            "bundle again.",
+            path=file,
+            field=name,
+            actual=np.asarray(found).tolist(),
+            expected=stated,
         )

@@ -122,7 +122,13 @@ def take(where: str, kept: Mapping[str, Array], names: Iterable[str]) -> dict[st
         If one of them is missing.
     """
     if missing := sorted(set(names) - set(kept)):
-        raise BundleError(f"{where} lacks {', '.join(missing)}: found {', '.join(kept)}. Export it again.")
+        raise BundleError(
+            "golden-array-missing",
+            "{path} lacks {missing}: found {available}. Export it again.",
+            path=where,
+            missing=list(missing),
+            available=list(kept),
+        )
     return {name: kept[name].astype(np.float32) for name in names}
 
 
@@ -170,8 +176,14 @@ def _check_differences(bundle: Bundle, kept: Mapping[str, Array], differences: M
         # Written so that a NaN fails too.
         if not error <= tolerance:
             raise BundleError(
-                f"bundle {bundle.path}: its golden window gives {name} {error:.2g} away from golden.npz "
-                f"(allowed {tolerance:.2g}). Export the bundle again with this ONNX Runtime."
+                "golden-difference-too-large",
+                "bundle {path}: its golden window gives {output} {difference:.2g} away from "
+                "golden.npz (allowed {tolerance:.2g}). Export the bundle again with this ONNX "
+                "Runtime.",
+                path=bundle.path,
+                output=name,
+                difference=error,
+                tolerance=tolerance,
             )
 
 
@@ -185,7 +197,13 @@ def _check_psnr(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, N
         # Written so that a NaN fails too.
         if not reached >= CLIP_DB[precision]:
             raise BundleError(
-                f"bundle {bundle.path}: its golden window gives {name} with a PSNR of {reached:.1f} dB to "
-                f"golden.npz, where {precision} has to reach {CLIP_DB[precision]:.0f} dB. Export the bundle "
-                "again with this ONNX Runtime, or in a higher --precision."
+                "golden-psnr-too-low",
+                "bundle {path}: its golden window gives {output} with a PSNR of {psnr_db:.1f} dB to "
+                "golden.npz, where {precision} has to reach {min_psnr_db:.0f} dB. Export the bundle "
+                "again with this ONNX Runtime, or in a higher --precision.",
+                path=bundle.path,
+                output=name,
+                psnr_db=reached,
+                precision=precision,
+                min_psnr_db=CLIP_DB[precision],
             )

@@ -50,7 +50,7 @@ def find() -> Gpu:
     try:
         driver = ctypes.CDLL(_LIBRARY)
     except OSError as error:
-        raise NoGpuError(f"there is no NVIDIA driver ({error})") from error
+        raise NoGpuError("gpu-driver-missing", "there is no NVIDIA driver ({error})", error=error) from error
     version = ctypes.c_int()
     _ask(driver, "cuDriverGetVersion", ctypes.byref(version))
     # 12040 is CUDA 12.4.
@@ -75,4 +75,10 @@ def _ask(driver: ctypes.CDLL, function: str, *arguments: object) -> None:
     words = ctypes.c_char_p()
     told = driver.cuGetErrorString(found, ctypes.byref(words)) == _SUCCESS and words.value is not None
     reason = words.value.decode() if told and words.value is not None else "no further words"
-    raise NoGpuError(f"the NVIDIA driver offers no GPU ({function}: error {found}, {reason})")
+    raise NoGpuError(
+        "gpu-driver-failed",
+        "the NVIDIA driver offers no GPU ({function}: error {status}, {description})",
+        function=function,
+        status=found,
+        description=reason,
+    )

@@ -101,7 +101,11 @@ class Graph:
         except (*providers.faults(), ValueError) as error:
             shapes = {name: tuple(np.shape(host(value))) for name, value in given.items()}
             raise BundleError(
-                f"{self._name} cannot be run on {shapes} ({error}). Export the bundle again."
+                "graph-run-failed",
+                "{graph} cannot be run on {shapes} ({error}). Export the bundle again.",
+                graph=self._name,
+                shapes=shapes,
+                error=error,
             ) from error
 
     def _loaded(
@@ -132,10 +136,18 @@ class Graph:
             self.notes.append(f"{_words(used)} did not load ({reason}).")
         if chosen is not None and self.notes:
             raise RtDecodeError(
-                f"{self._name} cannot be run as it was asked for: {' '.join(self.notes)} "
-                "`rtdecode doctor` says what this machine has."
+                "graph-provider-failed",
+                "{graph} cannot be run as it was asked for: {provider_faults} `rtdecode doctor` says "
+                "what this machine has.",
+                graph=self._name,
+                provider_faults=" ".join(self.notes),
             )
-        raise BundleError(f"{self._name} cannot be run ({fault}). Export the bundle again.") from fault
+        raise BundleError(
+            "graph-load-failed",
+            "{graph} cannot be run ({error}). Export the bundle again.",
+            graph=self._name,
+            error=fault,
+        ) from fault
 
     def _fitting(self, name: str, value: Value) -> Value:
         # A value on the device stays there, if this graph runs on the same one.
@@ -231,7 +243,10 @@ def _session(model: bytes, used: Sequence[Provider], beside: Mapping[str, Any] |
         # Plugins are given by their devices, and not by name.
         devices = providers.plugin()
         if not devices:
-            raise RtDecodeError("the plugin of TensorRT-RTX offers no device on this machine")
+            raise RtDecodeError(
+                "provider-device-missing",
+                "the plugin of TensorRT-RTX offers no device on this machine",
+            )
         settings = used[0][1] if isinstance(used[0], tuple) else {}
         options.add_provider_for_devices(list(devices), settings)
         return make(model, options, enable_fallback=0)

@@ -14,7 +14,7 @@ from typing import Any
 
 from rtdecode.bundle.brain import Brain
 from rtdecode.disk import typed
-from rtdecode.errors import BundleError
+from rtdecode.errors import BundleError, ManifestError
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
@@ -133,11 +133,25 @@ class BuiltEngine:
 
     def __post_init__(self) -> None:
         if self.builder not in BUILDERS:
-            raise ValueError(f"builder is one of {', '.join(BUILDERS)}, found {self.builder[:80]!r}")
+            raise ManifestError(
+                "engine-builder-unknown",
+                "builder is one of {available}, found {builder!r}",
+                available=list(BUILDERS),
+                builder=self.builder[:80],
+            )
         if self.flavour not in FLAVOURS:
-            raise ValueError(f"flavour is one of {', '.join(FLAVOURS)}, found {self.flavour[:80]!r}")
+            raise ManifestError(
+                "engine-flavour-unknown",
+                "flavour is one of {available}, found {flavour!r}",
+                available=list(FLAVOURS),
+                flavour=self.flavour[:80],
+            )
         if not _CAPABILITY.fullmatch(self.compute_capability):
-            raise ValueError(f"compute_capability is text like '8.0', found {self.compute_capability[:80]!r}")
+            raise ManifestError(
+                "engine-capability-malformed",
+                "compute_capability is text like '8.0', found {compute_capability!r}",
+                compute_capability=self.compute_capability[:80],
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +177,23 @@ class State:
     def __post_init__(self) -> None:
         _check_array(self.shape, self.dtype)
         if self.scope not in SCOPES:
-            raise ValueError(f"scope is one of {', '.join(SCOPES)}, found {self.scope!r}")
+            raise ManifestError(
+                "state-scope-unknown",
+                "scope is one of {available}, found {scope!r}",
+                available=list(SCOPES),
+                scope=self.scope,
+            )
         if self.source not in (None, "latent"):
-            raise ValueError(f"source is null or 'latent', found {self.source!r}")
+            raise ManifestError(
+                "state-source-unknown", "source is null or 'latent', found {source!r}", source=self.source
+            )
         if self.source == "latent" and (self.scope != "session" or len(self.shape) != 5):
-            raise ValueError(
-                "what is kept of the clean latent is (1, channel, latent frame, row, column) of scope "
-                f"session, found {self.shape} of scope {self.scope}"
+            raise ManifestError(
+                "state-latent-invalid",
+                "what is kept of the clean latent is (1, channel, latent frame, row, column) of "
+                "scope session, found {shape} of scope {scope}",
+                shape=self.shape,
+                scope=self.scope,
             )
 
 
@@ -210,7 +234,11 @@ class ClipGeometry:
 
     def __post_init__(self) -> None:
         if min(self.frames, self.height, self.width) < 1 or self.fps <= 0:
-            raise ValueError(f"a clip has a frame, a row, a column and a frame rate at least, found {self}")
+            raise ManifestError(
+                "clip-geometry-invalid",
+                "a clip has a frame, a row, a column and a frame rate at least, found {geometry}",
+                geometry=self,
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +252,11 @@ class EegInput:
 
     def __post_init__(self) -> None:
         if not self.channels or len(set(self.channels)) < len(self.channels):
-            raise ValueError(f"channels are one or more different labels, found {self.channels}")
+            raise ManifestError(
+                "eeg-channels-invalid",
+                "channels are one or more different labels, found {channels}",
+                channels=self.channels,
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +270,15 @@ class FmriInput:
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
-            raise ValueError(f"shape is three counts of voxels, found {self.shape}")
+            raise ManifestError(
+                "fmri-shape-invalid", "shape is three counts of voxels, found {shape}", shape=self.shape
+            )
         if [len(row) for row in self.affine] != [4, 4, 4, 4]:
-            raise ValueError(f"affine has four rows of four numbers, found {self.affine}")
+            raise ManifestError(
+                "fmri-affine-invalid",
+                "affine has four rows of four numbers, found {affine}",
+                affine=self.affine,
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +308,11 @@ class Subject:
 
     def __post_init__(self) -> None:
         if not {"encode"} <= set(self.stages) <= set(OWN_STAGES):
-            raise ValueError(f"stages are encode, and front where there is one, found {sorted(self.stages)}")
+            raise ManifestError(
+                "subject-stages-invalid",
+                "stages are encode, and front where there is one, found {stages}",
+                stages=sorted(self.stages),
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,27 +405,69 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if self.eeg is None and self.fmri is None:
-            raise ValueError("it reads neither eeg nor fmri: one of them was expected")
+            raise ManifestError(
+                "manifest-modality-missing",
+                "it reads neither eeg nor fmri: one of them was expected",
+            )
         if self.fmri is not None and self.grid.tr is None:
-            raise ValueError("it reads fmri, and grid.tr is null: the repetition time was expected")
+            raise ManifestError(
+                "manifest-tr-missing",
+                "it reads fmri, and grid.tr is null: the repetition time was expected",
+            )
         if self.chain not in (CAUSAL, OFFLINE):
-            raise ValueError(f"chain is {CAUSAL} or {OFFLINE}, found {self.chain[:80]!r}")
+            raise ManifestError(
+                "manifest-chain-unknown",
+                "chain is {causal} or {offline}, found {chain!r}",
+                causal=CAUSAL,
+                offline=OFFLINE,
+                chain=self.chain[:80],
+            )
         if self.flavour is not None and self.flavour not in FLAVOURS:
-            raise ValueError(f"flavour is one of {', '.join(FLAVOURS)}, found {self.flavour[:80]!r}")
+            raise ManifestError(
+                "manifest-flavour-unknown",
+                "flavour is one of {available}, found {flavour!r}",
+                available=list(FLAVOURS),
+                flavour=self.flavour[:80],
+            )
         if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, found {self.precision[:80]!r}")
+            raise ManifestError(
+                "manifest-precision-unknown",
+                "precision is one of {available}, found {precision!r}",
+                available=list(PRECISIONS),
+                precision=self.precision[:80],
+            )
         if not 0 <= self.steps <= _MOST_STEPS:
-            raise ValueError(f"steps lies between 0 and {_MOST_STEPS}, found {self.steps}")
+            raise ManifestError(
+                "manifest-steps-out-of-range",
+                "steps lies between 0 and {limit}, found {steps}",
+                limit=_MOST_STEPS,
+                steps=self.steps,
+            )
         if unknown := sorted(set(self.stages) - set(STAGES)):
-            raise ValueError(f"stages are {', '.join(STAGES)}, found {unknown}")
+            raise ManifestError(
+                "manifest-stage-unknown",
+                "stages are {available}, found {unknown}",
+                available=list(STAGES),
+                unknown=unknown,
+            )
         if self.labels is not None and (not self.labels or len(set(self.labels)) < len(self.labels)):
-            raise ValueError(f"labels are one or more different names, or null, found {self.labels}")
+            raise ManifestError(
+                "manifest-labels-invalid",
+                "labels are one or more different names, or null, found {labels}",
+                labels=self.labels,
+            )
         if self.latent is not None and (len(self.latent) != 5 or min(self.latent) < 1):
-            raise ValueError(
-                f"latent is (1, channel, latent frame, row, column), or null, found {self.latent}"
+            raise ManifestError(
+                "manifest-latent-shape-invalid",
+                "latent is (1, channel, latent frame, row, column), or null, found {shape}",
+                shape=self.latent,
             )
         if bad := [name for name in self.subjects if not _SUBJECT.fullmatch(name)]:
-            raise ValueError(f"names of subjects have letters, digits, '-' and '_', found {bad}")
+            raise ManifestError(
+                "manifest-subject-name-invalid",
+                "names of subjects have letters, digits, '-' and '_', found {subjects}",
+                subjects=bad,
+            )
         _check_key(self.noise_key)
         _check_sigmas(self.sigmas)
         _check_engines(self.engines, self.built)
@@ -416,8 +500,12 @@ def of_subject(manifest: Manifest, name: str) -> Manifest:
     if name not in manifest.subjects:
         there = ", ".join(manifest.subjects) or "the default one alone"
         raise BundleError(
-            f"bundle {manifest.name} has no subject '{name}': there is {there}. Give one of these with "
-            "--subject, or leave it out for the default one."
+            "bundle-subject-unknown",
+            "bundle {bundle} has no subject '{subject}': there is {available}. Give one of these "
+            "with --subject, or leave it out for the default one.",
+            bundle=manifest.name,
+            subject=name,
+            available=there,
         )
     found = manifest.subjects[name]
     # A subject without a front must not run the default subject's.
@@ -434,7 +522,13 @@ def of_subject(manifest: Manifest, name: str) -> Manifest:
     try:
         return replace(manifest, **own)
     except ValueError as error:
-        raise BundleError(f"bundle {manifest.name}: subject '{name}': {error}. Export it again.") from error
+        raise BundleError.wrap(
+            error,
+            "bundle-subject-invalid",
+            "bundle {bundle}: subject '{subject}': {error}. Export it again.",
+            bundle=manifest.name,
+            subject=name,
+        ) from error
 
 
 def to_json(manifest: Manifest) -> dict[str, Any]:
@@ -477,15 +571,25 @@ def _stated(port: dict[str, Any]) -> dict[str, Any]:
 
 def _check_array(shape: list[int], dtype: str) -> None:
     if not all(size >= 1 for size in shape):
-        raise ValueError(f"shape has sizes from 1 on, found {shape}")
+        raise ManifestError("array-shape-invalid", "shape has sizes from 1 on, found {shape}", shape=shape)
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, found {dtype!r}")
+        raise ManifestError(
+            "array-dtype-unsupported",
+            "dtype is one of {available}, found {dtype!r}",
+            available=list(DTYPES),
+            dtype=dtype,
+        )
 
 
 def _check_key(key: str) -> None:
     digits = "0123456789abcdef"
     if not 0 < len(key) <= _KEY_DIGITS or any(letter not in digits for letter in key):
-        raise ValueError(f"noise_key is 1 to {_KEY_DIGITS} hexadecimal digits, found {key[:80]!r}")
+        raise ManifestError(
+            "manifest-noise-key-invalid",
+            "noise_key is 1 to {max_digits} hexadecimal digits, found {noise_key!r}",
+            max_digits=_KEY_DIGITS,
+            noise_key=key[:80],
+        )
 
 
 def _check_engines(engines: list[BuiltEngine], built: dict[str, Stage]) -> None:
@@ -493,17 +597,34 @@ def _check_engines(engines: list[BuiltEngine], built: dict[str, Stage]) -> None:
     for engine in engines:
         kind = (engine.builder, engine.compute_capability, engine.stage)
         if engine.stage not in built:
-            raise ValueError(f"engines: {engine.file!r} is of the stage {engine.stage!r}, which has no graph")
+            raise ManifestError(
+                "engine-graph-missing",
+                "engines: {engine!r} is of the stage {stage!r}, which has no graph",
+                engine=engine.file,
+                stage=engine.stage,
+            )
         if kind in known:
-            raise ValueError(f"engines: there are two of {' '.join(kind)}, and one was expected")
+            raise ManifestError(
+                "engine-duplicate",
+                "engines: there are two of {engine}, and one was expected",
+                engine=" ".join(kind),
+            )
         known.add(kind)
 
 
 def _check_sigmas(sigmas: dict[str, list[float]]) -> None:
     for steps, levels in sigmas.items():
         if steps != str(len(levels)):
-            raise ValueError(
-                f"sigmas has a level for each step, found {len(levels)} levels for {steps[:80]!r} steps"
+            raise ManifestError(
+                "sigmas-count-mismatch",
+                "sigmas has a level for each step, found {n_levels} levels for {steps!r} steps",
+                n_levels=len(levels),
+                steps=steps[:80],
             )
         if not all(level > 0 and math.isfinite(level) for level in levels):
-            raise ValueError(f"sigmas.{steps}: noise levels above 0 were expected, found {levels}")
+            raise ManifestError(
+                "sigmas-not-positive",
+                "sigmas.{steps}: noise levels above 0 were expected, found {levels}",
+                steps=steps,
+                levels=levels,
+            )

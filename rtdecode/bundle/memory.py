@@ -48,8 +48,12 @@ class Rows:
         count = len(self._values)
         if asked.min() < 0 or asked.max() >= count:
             raise BundleError(
-                f"{self._name} has the rows 0 to {count - 1}, and a graph asked for {asked.tolist()[:8]}. "
-                f"{_AGAIN}"
+                "memory-row-out-of-range",
+                "{path} has the rows 0 to {last_row}, and a graph asked for {rows}. {remedy}",
+                path=self._name,
+                last_row=count - 1,
+                rows=asked.tolist()[:8],
+                remedy=_AGAIN,
             )
         found = self._values[asked]
         if self._dtype != "bfloat16":
@@ -84,14 +88,34 @@ def rows(data: mmap.mmap, memory: Memory, name: str) -> Rows:
         )
         shape, by_column, dtype = read(header)
     except ValueError as error:
-        raise BundleError(f"{name} is no array ({error}). {_AGAIN}") from error
+        raise BundleError(
+            "memory-unreadable",
+            "{path} is no array ({error}). {remedy}",
+            path=name,
+            error=error,
+            remedy=_AGAIN,
+        ) from error
     if (shape, dtype, by_column) != ((memory.rows, memory.width), kept, False):
         raise BundleError(
-            f"{name} holds {dtype} {shape}, memories of manifest.json says {kept} "
-            f"({memory.rows}, {memory.width}), row by row. {_AGAIN}"
+            "memory-array-mismatch",
+            "{path} holds {dtype} {shape}, memories of manifest.json says {expected_dtype} "
+            "({expected_rows}, {expected_width}), row by row. {remedy}",
+            path=name,
+            dtype=dtype,
+            shape=shape,
+            expected_dtype=kept,
+            expected_rows=memory.rows,
+            expected_width=memory.width,
+            remedy=_AGAIN,
         )
     start = header.tell()
     if len(data) != start + memory.rows * memory.width * kept.itemsize:
-        raise BundleError(f"{name} has {len(data)} bytes, but its header states a different size. {_AGAIN}")
+        raise BundleError(
+            "memory-size-mismatch",
+            "{path} has {size_bytes} bytes, but its header states a different size. {remedy}",
+            path=name,
+            size_bytes=len(data),
+            remedy=_AGAIN,
+        )
     values = np.frombuffer(data, kept, offset=start).reshape(memory.rows, memory.width)
     return Rows(values, memory.dtype, name)

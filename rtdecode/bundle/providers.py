@@ -48,14 +48,20 @@ def runtime() -> Any:
     except ImportError as error:
         more = "" if clash() is None else f" {clash()}"
         raise RtDecodeError(
-            f"decoding needs ONNX Runtime, which cannot be imported ({error}).{more} Install it with "
-            f"`{installing.command('cpu')}`, or the extra gpu for CUDA and TensorRT."
+            "onnxruntime-missing",
+            "decoding needs ONNX Runtime, which cannot be imported ({error}).{package_clash} Install "
+            "it with `{command}`, or the extra gpu for CUDA and TensorRT.",
+            error=error,
+            package_clash=more,
+            command=installing.command("cpu"),
         ) from error
     # What is left of the module when one of two packages was uninstalled is an empty folder.
     if not hasattr(onnxruntime, "InferenceSession"):
         raise RtDecodeError(
-            "the module onnxruntime is there, but holds no ONNX Runtime: two packages install it, and taking "
-            f"one away has taken files of the other. {clash() or _again(_installed())}"
+            "onnxruntime-incomplete",
+            "the module onnxruntime is there, but holds no ONNX Runtime: two packages install it, "
+            "and taking one away has taken files of the other. {remedy}",
+            remedy=clash() or _again(_installed()),
         )
     return onnxruntime
 
@@ -112,8 +118,11 @@ def check(chosen: Sequence[Provider]) -> None:
     there = {*runtime().get_available_providers(), *available()}
     if missing := [name for name in names(chosen) if name not in there]:
         raise RtDecodeError(
-            f"{', '.join(missing)} was asked for, but this ONNX Runtime has only {', '.join(sorted(there))}. "
-            "Ask for one of these, or install another ONNX Runtime."
+            "provider-unavailable",
+            "{missing} was asked for, but this ONNX Runtime has only {available}. Ask for one of "
+            "these, or install another ONNX Runtime.",
+            missing=list(missing),
+            available=sorted(there),
         )
     on_a_gpu = [name for name in names(chosen) if name in _ON_A_GPU]
     if not on_a_gpu:
@@ -123,11 +132,19 @@ def check(chosen: Sequence[Provider]) -> None:
         found = gpu.find()
     except gpu.NoGpuError as error:
         raise RtDecodeError(
-            f"{asked} was asked for, and {error}. Leave it out to decode on the CPU, or decode on a machine "
-            "with an NVIDIA GPU."
+            "provider-gpu-missing",
+            "{providers} was asked for, and {error}. Leave it out to decode on the CPU, or decode on "
+            "a machine with an NVIDIA GPU.",
+            providers=asked,
+            error=error,
         ) from error
     if too_old := driver.fault(found, [_module_of(name) for name in on_a_gpu]):
-        raise RtDecodeError(f"{asked} was asked for: {too_old}")
+        raise RtDecodeError(
+            "provider-driver-outdated",
+            "{providers} was asked for: {driver_fault}",
+            providers=asked,
+            driver_fault=too_old,
+        )
 
 
 def names(chosen: Sequence[Provider]) -> list[str]:
@@ -254,5 +271,5 @@ def plugin() -> tuple[Any, ...]:
     try:
         there.register_execution_provider_library(RTX, module.get_library_path())
     except faults() as error:
-        raise RtDecodeError(str(error)) from error
+        raise RtDecodeError("provider-plugin-load-failed", "{error}", error=error) from error
     return tuple(device for device in there.get_ep_devices() if device.ep_name == RTX)

@@ -35,9 +35,13 @@ def check(bundle: Bundle, stages: Iterable[str]) -> None:
     free = available()
     if needed > free:
         raise RtDecodeError(
-            f"bundle {bundle.path} takes {needed / 1e9:.1f} GB of memory at least, the size of its graphs "
-            f"and weights, and {free / 1e9:.1f} GB are free. Close other programs, or take a bundle of less "
-            "precision or a machine with more memory."
+            "bundle-memory-insufficient",
+            "bundle {path} takes {needed_gb:.1f} GB of memory at least, the size of its graphs and "
+            "weights, and {free_gb:.1f} GB are free. Close other programs, or take a bundle of less "
+            "precision or a machine with more memory.",
+            path=bundle.path,
+            needed_gb=needed / 1000000000.0,
+            free_gb=free / 1000000000.0,
         )
 
 

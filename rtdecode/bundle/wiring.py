@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rtdecode.bundle.manifest import STAGES, Input, Manifest, Output, Stage, State
-from rtdecode.errors import BundleError
+from rtdecode.errors import BundleError, ManifestError
 from rtdecode.types import PRESENCES
 
 SIGNALS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
@@ -83,7 +83,11 @@ def clean_latent(stages: Mapping[str, Stage]) -> str:
         return "encode.latent"
     free = [name for name, port in stages["denoise"].outputs.items() if port.state is None]
     if len(free) != 1:
-        raise ValueError(f"denoise has one output that writes no state, the next latent; found {free}")
+        raise ManifestError(
+            "wiring-denoise-output-invalid",
+            "denoise has one output that writes no state, the next latent; found {outputs}",
+            outputs=free,
+        )
     return f"denoise.{free[0]}"
 
 
@@ -112,7 +116,9 @@ def check(manifest: Manifest, where: str) -> None:
     try:
         _Check(manifest).whole()
     except ValueError as error:
-        raise BundleError(f"{where}: {error}. {_AGAIN}") from error
+        raise BundleError.wrap(
+            error, "wiring-invalid", "{manifest}: {error}. {remedy}", manifest=where, remedy=_AGAIN
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +137,23 @@ class _Check:
         # The later checks rely on what the earlier ones have established.
         stages = self.manifest.built
         if self.manifest.latent is None:
-            raise ValueError("latent is null: the shape of a window's clean latent was expected")
+            raise ManifestError(
+                "wiring-latent-shape-missing",
+                "latent is null: the shape of a window's clean latent was expected",
+            )
         for name in ("encode", "decode_first"):
             if name not in stages:
-                raise ValueError(
-                    f"there is no stage '{name}', which decoding needs: found {', '.join(stages)}"
+                raise ManifestError(
+                    "wiring-stage-missing",
+                    "there is no stage '{stage}', which decoding needs: found {available}",
+                    stage=name,
+                    available=list(stages),
                 )
         if "remember" in stages and "denoise" not in stages:
-            raise ValueError("there is a stage 'remember' and no stage 'denoise' whose caches it could write")
+            raise ManifestError(
+                "wiring-remember-without-denoise",
+                "there is a stage 'remember' and no stage 'denoise' whose caches it could write",
+            )
         clean_latent(stages)
         for stage in stages:
             self._ports(stage)
@@ -164,7 +179,11 @@ class _Check:
                 _refuse_elsewhere(place, stage, port.source, only=("denoise", "remember"))
             elif port.source == "subject":
                 if self.manifest.subject is None:
-                    raise ValueError(f"{place} reads the subject, and the manifest has no number of it")
+                    raise ManifestError(
+                        "wiring-subject-number-missing",
+                        "{port} reads the subject, and the manifest has no number of it",
+                        port=place,
+                    )
             else:
                 self._joined(place, stage, port)
         self._written(stage)
@@ -181,38 +200,76 @@ class _Check:
             shapes["fmri"] = [1, grid.slots, fmri.voxels]
             shapes["fmri_mask"] = [1, grid.slots]
         if port.source not in shapes:
-            raise ValueError(f"{place} reads {port.source}, which the manifest does not have")
+            raise ManifestError(
+                "wiring-signal-missing",
+                "{port} reads {signal}, which the manifest does not have",
+                port=place,
+                signal=port.source,
+            )
         if port.shape != shapes[port.source]:
-            raise ValueError(
-                f"{place} has the shape {port.shape}, a window's {port.source} has {shapes[port.source]}"
+            raise ManifestError(
+                "wiring-signal-shape-mismatch",
+                "{port} has the shape {actual}, a window's {signal} has {expected}",
+                port=place,
+                actual=port.shape,
+                signal=port.source,
+                expected=shapes[port.source],
             )
 
     def _read(self, place: str, port: Input) -> None:
         state = self.manifest.states.get(port.state or "")
         if state is None:
             there = ", ".join(self.manifest.states) or "none"
-            raise ValueError(f"{place} reads the state {port.state!r}, states has {there}")
+            raise ManifestError(
+                "wiring-state-unknown",
+                "{port} reads the state {state!r}, states has {available}",
+                port=place,
+                state=port.state,
+                available=there,
+            )
         if not port.there and (port.shape, port.dtype) != (state.shape, state.dtype):
-            raise ValueError(
-                f"{place} is {port.dtype} {port.shape}, the state {port.state!r} is {state.dtype} "
-                f"{state.shape}"
+            raise ManifestError(
+                "wiring-state-mismatch",
+                "{port} is {dtype} {shape}, the state {state!r} is {expected_dtype} {expected_shape}",
+                port=place,
+                dtype=port.dtype,
+                shape=port.shape,
+                state=port.state,
+                expected_dtype=state.dtype,
+                expected_shape=state.shape,
             )
 
     def _memory(self, place: str, stage: str, port: Input) -> None:
         memory = self.manifest.memories.get(port.memory or "")
         if memory is None:
             there = ", ".join(self.manifest.memories) or "none"
-            raise ValueError(f"{place} reads the memory {port.memory!r}, memories has {there}")
+            raise ManifestError(
+                "wiring-memory-unknown",
+                "{port} reads the memory {memory!r}, memories has {available}",
+                port=place,
+                memory=port.memory,
+                available=there,
+            )
         told = self._output(place, stage, port.rows or "")
         if "int" not in told.dtype:
-            raise ValueError(
-                f"{place} takes its rows from {port.rows}, {told.dtype}: whole numbers were expected"
+            raise ManifestError(
+                "wiring-memory-rows-not-integer",
+                "{port} takes its rows from {rows}, {dtype}: whole numbers were expected",
+                port=place,
+                rows=port.rows,
+                dtype=told.dtype,
             )
         wanted = math.prod(told.shape) * memory.width
         if math.prod(port.shape) != wanted:
-            raise ValueError(
-                f"{place} has the shape {port.shape}, and {told.shape} rows of {memory.width} values are "
-                f"{wanted} values"
+            raise ManifestError(
+                "wiring-memory-size-mismatch",
+                "{port} has the shape {shape}, and {rows_shape} rows of {width} values are "
+                "{expected_size} values",
+                port=place,
+                shape=port.shape,
+                rows_shape=told.shape,
+                width=memory.width,
+                expected_size=wanted,
             )
 
     def _joined(self, place: str, stage: str, port: Input) -> None:
@@ -223,7 +280,14 @@ class _Check:
         found = self._output(place, stage, port.source)
         in_turn = stage in _DECODING and port.source == clean_latent(self.manifest.built)
         if port.shape != found.shape and not (in_turn and _is_part(port.shape, self._whole)):
-            raise ValueError(f"{place} has the shape {port.shape}, {port.source} has {found.shape}")
+            raise ManifestError(
+                "wiring-port-shape-mismatch",
+                "{port} has the shape {actual}, {source} has {expected}",
+                port=place,
+                actual=port.shape,
+                source=port.source,
+                expected=found.shape,
+            )
 
     def _output(self, place: str, stage: str, source: str) -> Output:
         other, _, name = source.partition(".")
@@ -231,12 +295,21 @@ class _Check:
         earlier = [known for known in stages if STAGES.index(known) < STAGES.index(stage)]
         if not name or other not in STAGES:
             known = ", ".join((*SOURCES, "STAGE.PORT"))
-            raise ValueError(f"{place} has the unknown source {source!r}: there are {known}")
+            raise ManifestError(
+                "wiring-source-unknown",
+                "{port} has the unknown source {source!r}: there are {available}",
+                port=place,
+                source=source,
+                available=known,
+            )
         if other not in earlier or name not in stages[other].outputs:
             outputs = [f"{known}.{port}" for known in earlier for port in stages[known].outputs]
-            raise ValueError(
-                f"{place} has the source {source!r}, which no earlier stage gives: there are "
-                f"{', '.join(outputs) or 'none'}"
+            raise ManifestError(
+                "wiring-source-unavailable",
+                "{port} has the source {source!r}, which no earlier stage gives: there are {available}",
+                port=place,
+                source=source,
+                available=", ".join(outputs) or "none",
             )
         return stages[other].outputs[name]
 
@@ -249,15 +322,30 @@ class _Check:
             state = self.manifest.states.get(port.state)
             if state is None:
                 there = ", ".join(self.manifest.states) or "none"
-                raise ValueError(f"{place} writes the state {port.state!r}, states has {there}")
+                raise ManifestError(
+                    "wiring-state-unknown",
+                    "{port} writes the state {state!r}, states has {available}",
+                    port=place,
+                    state=port.state,
+                    available=there,
+                )
             if (port.shape, port.dtype) != (state.shape, state.dtype):
-                raise ValueError(
-                    f"{place} is {port.dtype} {port.shape}, the state {port.state!r} is {state.dtype} "
-                    f"{state.shape}"
+                raise ManifestError(
+                    "wiring-state-mismatch",
+                    "{port} is {dtype} {shape}, the state {state!r} is {expected_dtype} {expected_shape}",
+                    port=place,
+                    dtype=port.dtype,
+                    shape=port.shape,
+                    state=port.state,
+                    expected_dtype=state.dtype,
+                    expected_shape=state.shape,
                 )
             if port.state in seen:
-                raise ValueError(
-                    f"{place} writes the state {port.state!r}, as another port of the stage does"
+                raise ManifestError(
+                    "wiring-state-written-twice",
+                    "{port} writes the state {state!r}, as another port of the stage does",
+                    port=place,
+                    state=port.state,
                 )
             seen.add(port.state)
 
@@ -267,9 +355,18 @@ class _Check:
         written = {port.state for port in outputs}
         for name, state in self.manifest.states.items():
             if state.source is None and name not in written:
-                raise ValueError(f"states.{name} is written by no port, and has no source")
+                raise ManifestError(
+                    "wiring-state-unwritten",
+                    "states.{state} is written by no port, and has no source",
+                    state=name,
+                )
             if state.source is not None and name in written:
-                raise ValueError(f"states.{name} has the source {state.source!r}, and a port writes it too")
+                raise ManifestError(
+                    "wiring-state-source-conflict",
+                    "states.{state} has the source {source!r}, and a port writes it too",
+                    state=name,
+                    source=state.source,
+                )
 
     def _latent(self) -> None:
         # The clean latent has the stated shape: as a whole or, if it is denoised, in equal chunks.
@@ -277,26 +374,52 @@ class _Check:
         stages = manifest.built
         for name, state in manifest.states.items():
             if state.source == "latent" and not _is_part(state.shape, self._whole):
-                raise ValueError(f"states.{name} has the shape {state.shape}, the latent has {self._whole}")
+                raise ManifestError(
+                    "wiring-latent-state-mismatch",
+                    "states.{state} has the shape {actual}, the latent has {expected}",
+                    state=name,
+                    actual=state.shape,
+                    expected=self._whole,
+                )
         stage, _, name = clean_latent(stages).partition(".")
         if name not in stages[stage].outputs:
-            raise ValueError(
-                "it has no stage 'denoise', and encode no output 'latent': found "
-                f"{', '.join(stages[stage].outputs)}"
+            raise ManifestError(
+                "wiring-clean-latent-missing",
+                "it has no stage 'denoise', and encode no output 'latent': found {outputs}",
+                outputs=list(stages[stage].outputs),
             )
         found = stages[stage].outputs[name].shape
         if stage == "encode":
             if found != self._whole:
-                raise ValueError(f"encode.latent has the shape {found}, the latent has {self._whole}")
+                raise ManifestError(
+                    "wiring-latent-shape-mismatch",
+                    "encode.latent has the shape {actual}, the latent has {expected}",
+                    actual=found,
+                    expected=self._whole,
+                )
             return
         ports = [port for port in stages["denoise"].inputs.values() if port.source == "start"]
         if len(ports) != 1:
-            raise ValueError(f"denoise has {len(ports)} ports with the source 'start', one was expected")
+            raise ManifestError(
+                "wiring-start-port-not-single",
+                "denoise has {n_ports} ports with the source 'start', one was expected",
+                n_ports=len(ports),
+            )
         begun = ports[0].shape
         if begun != found:
-            raise ValueError(f"denoise takes a latent of {begun} and gives one of {found}")
+            raise ManifestError(
+                "wiring-denoise-shape-mismatch",
+                "denoise takes a latent of {input_shape} and gives one of {output_shape}",
+                input_shape=begun,
+                output_shape=found,
+            )
         if not _is_part(begun, self._whole) or self._whole[2] % begun[2]:
-            raise ValueError(f"denoise takes a latent of {begun}, whole parts of {self._whole} were expected")
+            raise ManifestError(
+                "wiring-denoise-chunk-mismatch",
+                "denoise takes a latent of {chunk_shape}, whole parts of {latent_shape} were expected",
+                chunk_shape=begun,
+                latent_shape=self._whole,
+            )
 
     def _start(self) -> None:
         """Check that ``encode`` gives a start and the level of noise in it, or neither of the two."""
@@ -305,27 +428,48 @@ class _Check:
         if not given:
             return
         if len(given) == 1:
-            raise ValueError(f"encode has the output {given[0]!r}: start and start_level go together")
+            raise ManifestError(
+                "wiring-start-level-unpaired",
+                "encode has the output {output!r}: start and start_level go together",
+                output=given[0],
+            )
         if outputs["start"].shape != self._whole:
-            raise ValueError(f"encode.start has the shape {outputs['start'].shape}, latent is {self._whole}")
+            raise ManifestError(
+                "wiring-start-shape-mismatch",
+                "encode.start has the shape {actual}, latent is {expected}",
+                actual=outputs["start"].shape,
+                expected=self._whole,
+            )
         if math.prod(outputs["start_level"].shape) != 1:
-            raise ValueError(f"encode.start_level is one number, found {outputs['start_level'].shape}")
+            raise ManifestError(
+                "wiring-start-level-not-scalar",
+                "encode.start_level is one number, found {shape}",
+                shape=outputs["start_level"].shape,
+            )
 
     def _steps(self) -> None:
         manifest = self.manifest
         if "denoise" not in manifest.built:
             if manifest.steps:
-                raise ValueError(f"it has no stage 'denoise', and steps is {manifest.steps}: 0 was expected")
+                raise ManifestError(
+                    "wiring-steps-without-denoise",
+                    "it has no stage 'denoise', and steps is {steps}: 0 was expected",
+                    steps=manifest.steps,
+                )
             return
         if manifest.steps < 1:
-            raise ValueError(
-                f"it has a stage 'denoise', and steps is {manifest.steps}: 1 or more was expected"
+            raise ManifestError(
+                "wiring-steps-not-positive",
+                "it has a stage 'denoise', and steps is {steps}: 1 or more was expected",
+                steps=manifest.steps,
             )
         numbers = numbers_of_steps(manifest)
         if numbers is not None and manifest.steps not in numbers:
-            raise ValueError(
-                f"denoise reads noise levels, and sigmas has none for {manifest.steps} steps: found "
-                f"{', '.join(manifest.sigmas) or 'none'}"
+            raise ManifestError(
+                "wiring-sigmas-missing",
+                "denoise reads noise levels, and sigmas has none for {steps} steps: found {available}",
+                steps=manifest.steps,
+                available=", ".join(manifest.sigmas) or "none",
             )
 
     def _clip(self) -> None:
@@ -336,33 +480,54 @@ class _Check:
         rest = self._whole[2] - latent_frames(manifest, "decode_first")
         total = first[1]
         if rest and "decode_next" not in stages:
-            raise ValueError(f"there is no stage 'decode_next' for the other {rest} latent frames")
+            raise ManifestError(
+                "wiring-decode-next-missing",
+                "there is no stage 'decode_next' for the other {n_latent_frames} latent frames",
+                n_latent_frames=rest,
+            )
         if rest:
             following = self._drawn("decode_next")
             at_once = latent_frames(manifest, "decode_next")
             if rest < 0 or rest % at_once or following[2:] != first[2:]:
-                raise ValueError(
-                    f"decode_first and decode_next, which draw {first} and {following}, do not take "
-                    f"{self._whole[2]} latent frames in whole turns"
+                raise ManifestError(
+                    "wiring-decode-frames-uneven",
+                    "decode_first and decode_next, which draw {first_shape} and {next_shape}, do not "
+                    "take {n_latent_frames} latent frames in whole turns",
+                    first_shape=first,
+                    next_shape=following,
+                    n_latent_frames=self._whole[2],
                 )
             total += rest // at_once * following[1]
         clip = manifest.clip
         stated = (1, clip.frames, clip.height, clip.width, 3)
         found = (1, total, *first[2:])
         if found != stated:
-            raise ValueError(f"its graphs draw clips of {found}, the clip of manifest.json is {stated}")
+            raise ManifestError(
+                "wiring-clip-shape-mismatch",
+                "its graphs draw clips of {actual}, the clip of manifest.json is {expected}",
+                actual=found,
+                expected=stated,
+            )
 
     def _drawn(self, name: str) -> list[int]:
         stage = self.manifest.built[name]
         source = clean_latent(self.manifest.built)
         read = [port for port in stage.inputs.values() if port.source == source]
         if len(read) != 1:
-            raise ValueError(f"{name} has {len(read)} ports with the source {source!r}, one was expected")
+            raise ManifestError(
+                "wiring-latent-port-not-single",
+                "{stage} has {n_ports} ports with the source {source!r}, one was expected",
+                stage=name,
+                n_ports=len(read),
+                source=source,
+            )
         frames = stage.outputs.get("frames")
         if frames is None or len(frames.shape) != 5:
-            raise ValueError(
-                f"{name} has no output 'frames' of shape (1, frame, row, column, 3): found "
-                f"{', '.join(stage.outputs)}"
+            raise ManifestError(
+                "wiring-frames-output-invalid",
+                "{stage} has no output 'frames' of shape (1, frame, row, column, 3): found {outputs}",
+                stage=name,
+                outputs=list(stage.outputs),
             )
         return frames.shape
 
@@ -371,26 +536,39 @@ class _Check:
         outputs = self.manifest.built["encode"].outputs
         labels = self.manifest.labels
         if self.manifest.confidence is not None and "confidence" not in outputs:
-            raise ValueError("the manifest has a calibrated confidence, and encode no output 'confidence'")
+            raise ManifestError(
+                "wiring-confidence-output-missing",
+                "the manifest has a calibrated confidence, and encode no output 'confidence'",
+            )
         scores = outputs["scores"].shape if "scores" in outputs else None
         if labels is not None and scores != [1, len(labels)]:
-            raise ValueError(
-                f"the manifest names {len(labels)} categories, and the output 'scores' of encode has the "
-                f"shape {scores}"
+            raise ManifestError(
+                "wiring-scores-shape-mismatch",
+                "the manifest names {n_labels} categories, and the output 'scores' of encode has the "
+                "shape {shape}",
+                n_labels=len(labels),
+                shape=scores,
             )
         self._presence(outputs)
 
     def _presence(self, outputs: Mapping[str, Output]) -> None:
         if "brain" not in outputs:
             if self.manifest.brain is not None:
-                raise ValueError("the manifest describes the output 'brain', and encode has no such output")
+                raise ManifestError(
+                    "wiring-brain-output-missing",
+                    "the manifest describes the output 'brain', and encode has no such output",
+                )
             return
         found = outputs["brain"].shape
         wanted = [1, len(PRESENCES)]
         if found != wanted:
-            raise ValueError(
-                f"encode.brain has the shape {found}, {wanted} was expected: the probabilities of "
-                f"{', '.join(PRESENCES)}"
+            raise ManifestError(
+                "wiring-brain-shape-mismatch",
+                "encode.brain has the shape {actual}, {expected} was expected: the probabilities of "
+                "{presences}",
+                actual=found,
+                expected=wanted,
+                presences=list(PRESENCES),
             )
 
 
@@ -472,8 +650,13 @@ def _check_said(stage: str, said: Said, graph: tuple[Ports, Ports]) -> None:
         unknown = sorted(set(named) - set(ports))
         if unknown:
             raise BundleError(
-                f"the stage '{stage}' has no {kind} {', '.join(unknown)}, although `said` names it. It "
-                f"has {', '.join(ports)}; name one of these."
+                "wiring-port-unknown",
+                "the stage '{stage}' has no {side} {unknown}, although `said` names it. It has "
+                "{available}; name one of these.",
+                stage=stage,
+                side=kind,
+                unknown=list(unknown),
+                available=list(ports),
             )
 
 
@@ -485,8 +668,12 @@ def _caches(graphs: Mapping[str, tuple[Ports, Ports]], stage: str) -> dict[str, 
     written = [port for port in graphs[stage][1] if port.startswith("cache")]
     if len(read) != len(written):
         raise BundleError(
-            f"the stage '{stage}' writes {len(written)} caches and decode_next reads {len(read)}: as many "
-            "were expected. Export every cache under a name of its own."
+            "wiring-cache-count-mismatch",
+            "the stage '{stage}' writes {n_written} caches and decode_next reads {n_read}: as many "
+            "were expected. Export every cache under a name of its own.",
+            stage=stage,
+            n_written=len(written),
+            n_read=len(read),
         )
     return dict(zip(written, read, strict=True))
 
@@ -508,15 +695,25 @@ def _wired(
     given = [f"{known}.{name}" for known in earlier if name in earlier[known].outputs]
     if not given:
         raise BundleError(
-            f"the stage '{stage}' has a port '{name}', and no source and no earlier stage's output has "
-            f"that name. There are {', '.join(SOURCES)}. Rename the port, or say its source."
+            "wiring-port-unconnected",
+            "the stage '{stage}' has a port '{port}', and no source and no earlier stage's output "
+            "has that name. There are {sources}. Rename the port, or say its source.",
+            stage=stage,
+            port=name,
+            sources=list(SOURCES),
         )
     return Input(*port, source=given[-1])
 
 
 def _refuse_elsewhere(place: str, stage: str, source: str, only: tuple[str, ...]) -> None:
     if stage not in only:
-        raise ValueError(f"{place} has the source {source!r}, which only {' and '.join(only)} may use")
+        raise ManifestError(
+            "wiring-source-not-allowed",
+            "{port} has the source {source!r}, which only {allowed_stages} may use",
+            port=place,
+            source=source,
+            allowed_stages=" and ".join(only),
+        )
 
 
 def _is_part(shape: list[int], whole: list[int]) -> bool:

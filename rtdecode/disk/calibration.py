@@ -201,8 +201,14 @@ class Calibration:
         mine = _say(self.projection)
         theirs = _say(trained)
         return GeometryError(
-            f"the calibration in {self.path} reads {mine}; the bundle reads {theirs}: {why}. "
-            "Calibrate with --bundle, or give the bundle that was trained on this calibration."
+            "calibration-bundle-mismatch",
+            "the calibration in {path} reads {calibration_features}; the bundle reads "
+            "{bundle_features}: {mismatch}. Calibrate with --bundle, or give the bundle that was "
+            "trained on this calibration.",
+            path=self.path,
+            calibration_features=mine,
+            bundle_features=theirs,
+            mismatch=why,
         )
 
 
@@ -262,13 +268,22 @@ def load(path: Path) -> Calibration:
     file = path / _HEAD
     if not file.is_file():
         raise UsageError(
-            f"no calibration at {path}: a folder made by `rtdecode calibrate --out` was expected."
+            "calibration-missing",
+            "no calibration at {path}: a folder made by `rtdecode calibrate --out` was expected.",
+            path=path,
         )
     tree, found = read_tree(file, _AGAIN)
     # Another schema has other keys, so it is named before the strict reading can
     # complain about these.
     if tree.get("schema") != SCHEMA:
-        raise BundleError(f"{file} has schema {tree.get('schema')}, this version reads {SCHEMA}. {_AGAIN}")
+        raise BundleError(
+            "calibration-schema-unsupported",
+            "{path} has schema {schema}, this version reads {supported_schema}. {advice}",
+            path=file,
+            schema=tree.get("schema"),
+            supported_schema=SCHEMA,
+            advice=_AGAIN,
+        )
     record = typed.read(Record, tree, str(file))
     files = Sealed(file, record.files, _AGAIN)
     files.check()
@@ -282,7 +297,13 @@ def _fitted(path: Path, record: Record, files: Sealed, digest: str) -> Calibrati
     try:
         projection = Projection.from_arrays(files.arrays("projection.npz"))
     except ValueError as error:
-        raise BundleError(f"{path / 'projection.npz'}: {error}. {_AGAIN}") from error
+        raise BundleError(
+            "calibration-projection-invalid",
+            "{path}: {error}. {advice}",
+            path=path / "projection.npz",
+            error=error,
+            advice=_AGAIN,
+        ) from error
     size = (record.features,)
     for what, is_, stated in (
         ("the reference's shape", reference["volume"].shape, tuple(record.shape)),
@@ -293,7 +314,15 @@ def _fitted(path: Path, record: Record, files: Sealed, digest: str) -> Calibrati
         ("the warm-up scale's shape", warmup["scale"].shape, size),
     ):
         if is_ != stated:
-            raise BundleError(f"{path}: {what} is {is_}, calibration.json says {stated}. {_AGAIN}")
+            raise BundleError(
+                "calibration-record-mismatch",
+                "{path}: {quantity} is {actual}, calibration.json says {expected}. {advice}",
+                path=path,
+                quantity=what,
+                actual=is_,
+                expected=stated,
+                advice=_AGAIN,
+            )
     affine = reference["affine"].astype(np.float64)
     volume = reference["volume"].astype(np.float32)
     mean, scale = (warmup[name].astype(np.float32) for name in ("mean", "scale"))

@@ -28,8 +28,11 @@ def taken(folder: Path) -> bool:
         return not folder.is_dir() or any(entry.name != _LOCK for entry in folder.iterdir())
     except OSError as error:
         raise UsageError(
-            f"the folder {folder} cannot be looked into ({error.strerror}). "
-            "Give another folder, or see to its permissions."
+            "output-folder-unreadable",
+            "the folder {folder} cannot be looked into ({error}). Give another folder, or see to its "
+            "permissions.",
+            folder=folder,
+            error=error.strerror,
         ) from error
 
 
@@ -81,8 +84,12 @@ def held(folder: Path, flag: str, owner: str) -> Iterator[None]:
         os.write(lock.fileno(), f"{owner} (process {os.getpid()})".encode())
     except OSError as error:
         raise UsageError(
-            f"{flag} {folder} cannot be made or written ({error.strerror}). "
-            "Give another folder, or see to its permissions and its disk."
+            "output-folder-unwritable",
+            "{option} {folder} cannot be made or written ({error}). Give another folder, or see to "
+            "its permissions and its disk.",
+            option=flag,
+            folder=folder,
+            error=error.strerror,
         ) from error
     with lock:
         try:
@@ -107,8 +114,12 @@ def _locked(folder: Path, flag: str) -> IO[str]:
             owner = file.read() or "another session"
             file.close()
             raise UsageError(
-                f"{flag} {folder} belongs to {owner}, which is running. "
-                "Stop that one first, or give another folder."
+                "output-folder-locked",
+                "{option} {folder} belongs to {owner}, which is running. Stop that one first, or "
+                "give another folder.",
+                option=flag,
+                folder=folder,
+                owner=owner,
             ) from error
         except OSError:
             file.close()

@@ -223,11 +223,20 @@ class Recording:
             head = json.loads((path / "recording.json").read_text())
         except (OSError, json.JSONDecodeError) as error:
             raise UsageError(
-                f"{path} is no recording: a folder with recording.json was expected ({error}). "
-                "Make one with `rtdecode stream --record DIR` or `rtdecode simulate --record DIR`."
+                "recording-unreadable",
+                "{path} is no recording: a folder with recording.json was expected ({error}). Make "
+                "one with `rtdecode stream --record DIR` or `rtdecode simulate --record DIR`.",
+                path=path,
+                error=error,
             ) from error
         if head["schema"] != SCHEMA:
-            raise UsageError(f"{path} has recording schema {head['schema']}, this version reads {SCHEMA}.")
+            raise UsageError(
+                "recording-schema-unsupported",
+                "{path} has recording schema {schema}, this version reads {supported_schema}.",
+                path=path,
+                schema=head["schema"],
+                supported_schema=SCHEMA,
+            )
         montage = head["montage"]
         self.path = path
         self.montage = montage and _montage(montage)
@@ -316,7 +325,11 @@ def check_unused(path: Path) -> None:
     UsageError
     """
     if taken(path):
-        raise UsageError(f"the recording folder {path} is not empty. Give a new or empty folder.")
+        raise UsageError(
+            "recording-folder-not-empty",
+            "the recording folder {folder} is not empty. Give a new or empty folder.",
+            folder=path,
+        )
 
 
 def _cut_torn(path: Path, montage: Montage | None) -> Montage | None:

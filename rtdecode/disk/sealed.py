@@ -88,8 +88,12 @@ def check_target(target: Path, head: str, kind: str) -> None:
     held = held_in(target) if target.is_dir() else {target.name}
     if other := held - _listed(target / head):
         raise UsageError(
-            f"{target} exists and holds something other than a {kind}: found {', '.join(sorted(other)[:8])}. "
-            "Give an empty or new folder with --out."
+            "output-folder-foreign-files",
+            "{folder} exists and holds something other than a {folder_kind}: found {foreign_files}. "
+            "Give an empty or new folder with --out.",
+            folder=target,
+            folder_kind=kind,
+            foreign_files=list(sorted(other)[:8]),
         )
 
 
@@ -155,16 +159,38 @@ def read_tree(file: Path, advice: str, *, verify: bool = True) -> tuple[dict[str
         # Python's parser accepts NaN, infinities and halves of surrogate pairs, which are not JSON.
         json.dumps(tree, allow_nan=False, ensure_ascii=False).encode()
     except OSError as error:
-        raise BundleError(f"{file} cannot be read ({error}). Give a folder that can be read.") from error
+        raise BundleError(
+            "manifest-unreadable",
+            "{path} cannot be read ({error}). Give a folder that can be read.",
+            path=file,
+            error=error,
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{file} is not JSON ({error}). {advice}") from error
+        raise BundleError(
+            "manifest-not-json",
+            "{path} is not JSON ({error}). {advice}",
+            path=file,
+            error=error,
+            advice=advice,
+        ) from error
     if not isinstance(tree, dict):
-        raise BundleError(f"{file} must be an object, found {type(tree).__name__}. {advice}")
+        raise BundleError(
+            "manifest-not-object",
+            "{path} must be an object, found {json_type}. {advice}",
+            path=file,
+            json_type=type(tree).__name__,
+            advice=advice,
+        )
     stated = tree.pop("digest", None)
     found = digest_of(tree)
     if verify and stated != found:
         raise BundleError(
-            f"{file} was changed: its digest says {stated or 'nothing'}, found {found}. {advice}"
+            "manifest-digest-mismatch",
+            "{path} was changed: its digest says {expected_digest}, found {actual_digest}. {advice}",
+            path=file,
+            expected_digest=stated or "nothing",
+            actual_digest=found,
+            advice=advice,
         )
     return tree, found
 
@@ -208,8 +234,13 @@ class Sealed:
         unlisted = sorted(self._held() - {self.head.name, *self.hashes})
         if unlisted:
             raise BundleError(
-                f"{self.head.parent} holds {', '.join(map(repr, unlisted[:8]))}, which {self.head.name} does "
-                f"not list under files. Take it out of the folder. {self.advice}"
+                "bundle-unlisted-files",
+                "{folder} holds {unlisted_files}, which {manifest} does not list under files. Take "
+                "it out of the folder. {advice}",
+                folder=self.head.parent,
+                unlisted_files=list(map(repr, unlisted[:8])),
+                manifest=self.head.name,
+                advice=self.advice,
             )
 
     def read(self, name: str) -> bytes:
@@ -275,13 +306,24 @@ class Sealed:
         """
         folder = self.head.parent
         if name not in self.hashes:
-            raise BundleError(f"{self.head} does not list {name!r} under files. {self.advice}")
+            raise BundleError(
+                "manifest-entry-missing",
+                "{manifest} does not list {file!r} under files. {advice}",
+                manifest=self.head,
+                file=name,
+                advice=self.advice,
+            )
         # The name is looked up among the names that exist, which never include '../x' or '/x'. A
         # backslash is part of a name here, but would separate folders on another system.
         if name not in self._held() or "\\" in name:
             raise BundleError(
-                f"{folder}/{name} is missing, but the {self.head.stem} names it: expected the name of a file "
-                f"in this folder or a subfolder, with slashes. {self.advice}"
+                "bundle-missing-file",
+                "{folder}/{file} is missing, but the {manifest} names it: expected the name of a "
+                "file in this folder or a subfolder, with slashes. {advice}",
+                folder=folder,
+                file=name,
+                manifest=self.head.stem,
+                advice=self.advice,
             )
         path = folder / name
         # Unlike `Path.resolve`, this does not raise for a link that leads to itself.
@@ -289,20 +331,36 @@ class Sealed:
         inside = os.path.realpath(folder) + os.sep
         if not leads_to.startswith(inside) or not path.is_file():
             raise BundleError(
-                f"{path} is not a file of this folder: it is a folder, or a link to {leads_to}. {self.advice}"
+                "bundle-file-not-regular",
+                "{path} is not a file of this folder: it is a folder, or a link to {link_target}. {advice}",
+                path=path,
+                link_target=leads_to,
+                advice=self.advice,
             )
         return path
 
     def _unreadable(self, path: Path, error: Exception) -> BundleError:
-        return BundleError(f"{path} cannot be read ({error}). {self.advice}")
+        return BundleError(
+            "bundle-file-unreadable",
+            "{path} cannot be read ({error}). {advice}",
+            path=path,
+            error=error,
+            advice=self.advice,
+        )
 
     def _hold(self, path: Path, name: str, found: str) -> None:
         """Refuse a file whose hash differs from the one that the head states."""
         expected = self.hashes[name]
         if found != expected:
             raise BundleError(
-                f"{path} was changed: the {self.head.stem} says SHA-256 {expected[:12]}..., "
-                f"found {found[:12]}.... {self.advice}"
+                "bundle-file-digest-mismatch",
+                "{path} was changed: the {manifest} says SHA-256 {expected_sha256}..., found "
+                "{actual_sha256}.... {advice}",
+                path=path,
+                manifest=self.head.stem,
+                expected_sha256=expected[:12],
+                actual_sha256=found[:12],
+                advice=self.advice,
             )
 
     def arrays(self, name: str, *wanted: str) -> dict[str, NDArray[Any]]:
@@ -318,9 +376,21 @@ class Sealed:
             with np.load(BytesIO(self.read(name)), allow_pickle=False) as archive:
                 arrays = {key: archive[key] for key in archive.files}
         except (*_NO_ARRAYS, OSError, EOFError, ValueError) as error:
-            raise BundleError(f"{path} cannot be read as arrays ({error}). {self.advice}") from error
+            raise BundleError(
+                "npz-unreadable",
+                "{path} cannot be read as arrays ({error}). {advice}",
+                path=path,
+                error=error,
+                advice=self.advice,
+            ) from error
         if missing := set(wanted) - set(arrays):
-            raise BundleError(f"{path} lacks {', '.join(sorted(missing))}. {self.advice}")
+            raise BundleError(
+                "npz-array-missing",
+                "{path} lacks {missing_arrays}. {advice}",
+                path=path,
+                missing_arrays=sorted(missing),
+                advice=self.advice,
+            )
         return arrays
 
     def _held(self) -> set[str]:
@@ -328,5 +398,8 @@ class Sealed:
             return held_in(self.head.parent)
         except OSError as error:
             raise BundleError(
-                f"{self.head.parent} cannot be read ({error}). Give a folder that can be read."
+                "bundle-folder-unreadable",
+                "{folder} cannot be read ({error}). Give a folder that can be read.",
+                folder=self.head.parent,
+                error=error,
             ) from error

@@ -69,18 +69,30 @@ def _object(kind: Any, tree: Any, where: str) -> Any:
     unknown = sorted(set(found) - names)
     missing = sorted(needed - set(found))
     if unknown or missing:
-        raise BundleError(f"{where}: unknown keys {unknown}, missing keys {missing}.")
+        raise BundleError(
+            "json-keys-mismatch",
+            "{location}: unknown keys {unknown_keys}, missing keys {missing_keys}.",
+            location=where,
+            unknown_keys=unknown,
+            missing_keys=missing,
+        )
     hints = get_type_hints(kind)
     values = {name: read(hints[name], value, f"{where}: {name}") for name, value in found.items()}
     try:
         return kind(**values)
     except ValueError as error:
-        raise BundleError(f"{where}: {error}") from error
+        raise BundleError.wrap(error, "json-object-invalid", "{location}: {error}", location=where) from error
 
 
 def _expected(kind: Any, said: str, value: Any, where: str) -> Any:
     if not isinstance(value, kind):
-        raise BundleError(f"{where} must be {said}, found {reprlib.repr(value)}.")
+        raise BundleError(
+            "json-wrong-type",
+            "{location} must be {expected_type}, found {value}.",
+            location=where,
+            expected_type=said,
+            value=reprlib.repr(value),
+        )
     return value
 
 
@@ -90,7 +102,13 @@ def _number(kind: type, value: Any, where: str) -> Any:
     fits = isinstance(value, kinds) and not isinstance(value, bool)
     if not fits or not abs(value) <= _LARGEST or not math.isfinite(value):
         said = "a whole number" if kind is int else "a number"
-        raise BundleError(f"{where} must be {said} of at most 2^53, found {reprlib.repr(value)}.")
+        raise BundleError(
+            "json-number-invalid",
+            "{location} must be {expected_type} of at most 2^53, found {value}.",
+            location=where,
+            expected_type=said,
+            value=reprlib.repr(value),
+        )
     return value
 
 
@@ -99,7 +117,15 @@ def _fraction(value: Any, where: str) -> Fraction:
         if isinstance(value, str) and _FRACTION.fullmatch(value):
             return Fraction(value)
     except ZeroDivisionError as error:
-        raise BundleError(f"{where}: '{value}' divides by zero.") from error
+        raise BundleError(
+            "json-fraction-zero-denominator",
+            "{location}: '{value}' divides by zero.",
+            location=where,
+            value=value,
+        ) from error
     raise BundleError(
-        f"{where}: {reprlib.repr(value)} is no fraction of seconds; text like '4/5' was expected."
+        "json-fraction-malformed",
+        "{location}: {value} is no fraction of seconds; text like '4/5' was expected.",
+        location=where,
+        value=reprlib.repr(value),
     )

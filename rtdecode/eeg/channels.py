@@ -126,8 +126,10 @@ def places(labels: Sequence[str]) -> NDArray[np.float64]:
     unplaced = [label for label, name in zip(labels, found, strict=True) if name not in known]
     if unplaced:
         raise GeometryError(
-            f"the position of {_listed(unplaced)} is unknown: use names of the 10-20, 10-10 or 10-5 system"
-            f"{_hint(unplaced)}."
+            "channel-position-unknown",
+            "the position of {channels} is unknown: use names of the 10-20, 10-10 or 10-5 system{hint}.",
+            channels=_listed(unplaced),
+            hint=_hint(unplaced),
         )
     return np.array([known[name] for name in found]).reshape(-1, 3)
 
@@ -163,9 +165,18 @@ def match(wanted: Sequence[str], montage: Montage) -> tuple[NDArray[np.int64], t
     if len(absent) > allowed or unplaced:
         limit = f"up to {allowed} would be interpolated" if not unplaced else "their positions are unknown"
         raise GeometryError(
-            f"the bundle reads {len(wanted)} EEG channels, and the stream lacks {_listed(absent)} "
-            f"({len(absent)} of them; {limit}). It has {len(eeg)}: {_listed(list(eeg))}"
-            f"{_hint(list(eeg))}. Use the trained cap, or another --bundle."
+            "montage-missing-channels",
+            "the bundle reads {bundle_channel_count} EEG channels, and the stream lacks "
+            "{missing_channels} ({missing_count} of them; {interpolation_limit}). It has "
+            "{stream_channel_count}: {stream_channels}{hint}. Use the trained cap, or another "
+            "--bundle.",
+            bundle_channel_count=len(wanted),
+            missing_channels=_listed(absent),
+            missing_count=len(absent),
+            interpolation_limit=limit,
+            stream_channel_count=len(eeg),
+            stream_channels=_listed(list(eeg)),
+            hint=_hint(list(eeg)),
         )
     return picks, absent
 

@@ -29,7 +29,7 @@ class RateCheck:
     """
 
     def __init__(self, declared_hz: float) -> None:
-        self._declared_hz = declared_hz
+        self.declared_hz = declared_hz
         self._from: tuple[float, float] | None = None
         self._count = 0
         self._steps: deque[float] = deque(maxlen=256)
@@ -63,9 +63,9 @@ class RateCheck:
         # The longer of both times gives the lower rate: only if that is too high do both agree.
         span_s = max(by_stamps, by_arrival)
         measured_hz = self._count / span_s
-        if measured_hz < self._declared_hz:
+        if measured_hz < self.declared_hz:
             return None
-        return plausible.declared_rate(self._declared_hz, measured_hz, span_s)
+        return plausible.declared_rate(self.declared_hz, measured_hz, span_s)
 
     def _too_slow(self, by_stamps: float, by_arrival: float) -> str | None:
         # The shorter time gives the higher rate.
@@ -82,6 +82,6 @@ class RateCheck:
         return self._slow(max(measured_hz, 1 / step_s), span_s)
 
     def _slow(self, measured_hz: float, span_s: float) -> str | None:
-        if measured_hz > self._declared_hz:
+        if measured_hz > self.declared_hz:
             return None
-        return plausible.declared_rate(self._declared_hz, measured_hz, span_s)
+        return plausible.declared_rate(self.declared_hz, measured_hz, span_s)

@@ -158,7 +158,12 @@ class EegStream:
             return
         wrong = self._rate.push(stamps, chunk.arrived_at)
         if wrong is not None:
-            raise GeometryError(wrong)
+            raise GeometryError(
+                "eeg-sfreq-mismatch",
+                "{explanation}",
+                explanation=wrong,
+                declared_sfreq=self._rate.declared_hz,
+            )
         pieces = self._clock.push(stamps, chunk.arrived_at)
         for piece in pieces:
             self._place(data[:, piece.start : piece.stop], piece)

@@ -128,9 +128,19 @@ class PhantomSession:
     ) -> None:
         _check(subject_number, seed, seconds, sfreq)
         if first_delay is not None and not (math.isfinite(first_delay) and first_delay >= 0):
-            raise UsageError(f"the first volume's delay is 0 s or more, found {first_delay:g}.")
+            raise UsageError(
+                "phantom-first-delay-invalid",
+                "the first volume's delay is 0 s or more, found {delay_s:g}.",
+                delay_s=first_delay,
+            )
         if not _TR_S[0] <= tr_s <= _TR_S[1]:
-            raise UsageError(f"--tr is {_TR_S[0]:g} to {_TR_S[1]:g} s, found {tr_s:g}.")
+            raise UsageError(
+                "phantom-tr-out-of-range",
+                "--tr is {min_tr_s:g} to {max_tr_s:g} s, found {tr_s:g}.",
+                min_tr_s=_TR_S[0],
+                max_tr_s=_TR_S[1],
+                tr_s=tr_s,
+            )
         self.tr_s = float(tr_s)
         self.vendor = vendor_named(vendor)
         # Recordings and reports name what was played or shown by its file alone.
@@ -147,7 +157,12 @@ class PhantomSession:
             seconds = self.film.count / FPS
         self.seconds = float(seconds)
         if gaze not in GAZES:
-            raise UsageError(f"--gaze is one of {', '.join(GAZES)}, found {gaze!r}.")
+            raise UsageError(
+                "phantom-gaze-unknown",
+                "--gaze is one of {available}, found {gaze!r}.",
+                available=list(GAZES),
+                gaze=gaze,
+            )
         # Where the eyes point; None where they rest on the middle of the screen.
         self.gaze = None if gaze == FIXED else gaze_path(-LEAD_IN_S, self.seconds + SCAN_ON_S, seed)
         self.artifacts = artifacts
@@ -453,18 +468,36 @@ def _in_turn(delays: list[float], tr_s: float) -> list[float]:
 def _table(option: str, value: str, words: tuple[str, ...]) -> Path:
     """Return the path of a table that an option names, if there is one."""
     if not Path(value).is_file():
-        raise UsageError(f"{option} {value}: there is no such file. Give {', '.join(words)} or a table.")
+        raise UsageError(
+            "phantom-table-missing",
+            "{option} {path}: there is no such file. Give {available} or a table.",
+            option=option,
+            path=value,
+            available=list(words),
+        )
     return Path(value)
 
 
 def _check(subject_number: int, seed: int, seconds: float | None, sfreq: float) -> None:
     if subject_number < 1:
-        raise UsageError(f"simulated subjects are numbered from 1, found {subject_number}.")
+        raise UsageError(
+            "phantom-subject-invalid",
+            "simulated subjects are numbered from 1, found {subject}.",
+            subject=subject_number,
+        )
     if seed < 0:
-        raise UsageError(f"a seed is a whole number, 0 or more, found {seed}.")
+        raise UsageError(
+            "phantom-seed-negative", "a seed is a whole number, 0 or more, found {seed}.", seed=seed
+        )
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
-        raise UsageError(f"the film lasts a number of seconds above 0, found {seconds:g}.")
+        raise UsageError(
+            "phantom-duration-invalid",
+            "the film lasts a number of seconds above 0, found {duration_s:g}.",
+            duration_s=seconds,
+        )
     if not (math.isfinite(sfreq) and sfreq >= 200 and sfreq == int(sfreq)):
         raise UsageError(
-            f"the phantom's EEG has a whole number of samples a second, at least 200, found {sfreq:g}."
+            "phantom-sfreq-invalid",
+            "the phantom's EEG has a whole number of samples a second, at least 200, found {sfreq:g}.",
+            sfreq=sfreq,
         )

@@ -48,8 +48,11 @@ def read_events(path: Path) -> list[Event]:
         events = [_event(dict(row)) for row in rows]
     except (KeyError, ValueError, TypeError) as error:
         raise UsageError(
-            f"{path} cannot be read as events ({error}). It needs the columns onset, duration and "
-            "trial_type, separated by tabs, with times in seconds."
+            "events-malformed",
+            "{path} cannot be read as events ({error}). It needs the columns onset, duration and "
+            "trial_type, separated by tabs, with times in seconds.",
+            path=path,
+            error=error,
         ) from error
     return sorted(events, key=lambda event: event.onset_s)
 

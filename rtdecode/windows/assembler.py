@@ -184,7 +184,13 @@ class Assembler:
             return
         slow = plausible.bundle_rate(montage.sfreq, float(self.grid.sfreq), self._manifest.eeg.band)
         if slow is not None:
-            raise GeometryError(slow)
+            raise GeometryError(
+                "eeg-sfreq-too-low",
+                "{explanation}",
+                explanation=slow,
+                sfreq=montage.sfreq,
+                bundle_sfreq=float(self.grid.sfreq),
+            )
         self._eeg_refused = False
         if self._eeg is not None:
             self._eeg.change(montage)

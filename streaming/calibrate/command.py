@@ -152,22 +152,48 @@ def _check(
 ) -> None:
     if fmriprep is not None or subject is not None:
         raise UsageError(
-            "regions from an fMRIPrep folder (--fmriprep, --subject) cannot be read yet. Give a mask or "
-            "label image in the space of the volumes with --mask."
+            "calibrate-fmriprep-unsupported",
+            "regions from an fMRIPrep folder (--fmriprep, --subject) cannot be read yet. Give a mask "
+            "or label image in the space of the volumes with --mask.",
         )
     if mask is None and bundle is None and reference is None:
-        raise UsageError("nothing says which voxels to read: give --mask, --bundle or --reference.")
+        raise UsageError(
+            "calibrate-voxels-unspecified",
+            "nothing says which voxels to read: give --mask, --bundle or --reference.",
+        )
     if bundle is not None and (mask is not None or reference is not None):
-        raise UsageError("a bundle brings its own voxels: leave out --mask and --reference, or --bundle.")
+        raise UsageError(
+            "calibrate-voxels-ambiguous",
+            "a bundle brings its own voxels: leave out --mask and --reference, or --bundle.",
+        )
     if labels not in LABELS:
-        raise UsageError(f"--labels must be one of {', '.join(LABELS)}, found '{labels}'")
+        raise UsageError(
+            "calibrate-labels-unknown",
+            "--labels must be one of {available}, found '{labels}'",
+            available=list(LABELS),
+            labels=labels,
+        )
     if not 2 <= volumes <= _MOST:
-        raise UsageError(f"--volumes lies between 2 and {_MOST}, found {volumes}")
+        raise UsageError(
+            "calibrate-volumes-out-of-range",
+            "--volumes lies between 2 and {max_volumes}, found {volumes}",
+            max_volumes=_MOST,
+            volumes=volumes,
+        )
     if wait < 0:
-        raise UsageError(f"--wait must be 0 (for ever) or a number of seconds, found {wait:g}")
+        raise UsageError(
+            "calibrate-wait-negative",
+            "--wait must be 0 (for ever) or a number of seconds, found {wait_s:g}",
+            wait_s=wait,
+        )
     # The folder may appear only when the scanner exports, but a path without a parent is mistyped.
     if not fmri_dir.absolute().parent.is_dir():
-        raise UsageError(f"--fmri-dir {fmri_dir}: there is no folder {fmri_dir.absolute().parent}")
+        raise UsageError(
+            "fmri-dir-parent-missing",
+            "--fmri-dir {folder}: there is no folder {parent}",
+            folder=fmri_dir,
+            parent=fmri_dir.absolute().parent,
+        )
 
 
 def _track(volumes: Iterable[Volume], word: str, console: Console) -> Iterator[Volume]:
@@ -188,7 +214,11 @@ def _choose(aligned: Aligned, sources: _Sources) -> _Chosen:
 def _of_bundle(aligned: Aligned, trained: Bundle) -> _Chosen:
     projection = trained.projection
     if projection is None:
-        raise UsageError(f"the bundle {trained.manifest.name} reads no volumes: it needs no calibration.")
+        raise UsageError(
+            "calibrate-bundle-without-fmri",
+            "the bundle {bundle} reads no volumes: it needs no calibration.",
+            bundle=trained.manifest.name,
+        )
     check_tr(aligned.volumes[0].tr_s, float(trained.manifest.grid.tr or 0))
     if min(*aligned.reference.shape, *projection.shape) < THIN:
         # Too few slices to register: the volumes must be on the grid that the bundle reads.
@@ -196,8 +226,10 @@ def _of_bundle(aligned: Aligned, trained: Bundle) -> _Chosen:
         return _Chosen(projection, "bundle", trained.digest, None, None)
     if projection.weights is not None:
         raise UsageError(
-            f"the bundle {trained.manifest.name} holds no reference volume to find its head by. "
-            "Calibrate with --reference, the calibration it was trained on."
+            "calibrate-bundle-without-reference",
+            "the bundle {bundle} holds no reference volume to find its head by. Calibrate with "
+            "--reference, the calibration it was trained on.",
+            bundle=trained.manifest.name,
         )
     # A bundle holds no reference volume: the resting level of its voxels takes that place.
     level = trained.stats["fmri_mean"].astype(np.float64)
@@ -240,12 +272,21 @@ def _placed(
     out = outside(aligned.reference.shape, aligned.affine, placed.points_mm)
     if found.correlation < _SAME_HEAD or out.mean() > _MOST_OUTSIDE:
         raise GeometryError(
-            f"the head of {whose} is not found in these volumes: the best placement has a correlation of "
-            f"{found.correlation:.2f} ({_SAME_HEAD} is needed) and leaves {100 * out.mean():.0f} % of the "
-            f"voxels outside (at most {100 * _MOST_OUTSIDE:.0f} %). It has {projection.shape} voxels with "
-            f"the affine {np.round(projection.affine, 2).tolist()}, the volumes "
-            f"{aligned.reference.shape} with {np.round(aligned.affine, 2).tolist()}. "
-            "Check the participant and the slices' position."
+            "head-registration-failed",
+            "the head of {origin} is not found in these volumes: the best placement has a "
+            "correlation of {correlation:.2f} ({min_correlation} is needed) and leaves "
+            "{outside_percent:.0f} % of the voxels outside (at most {max_outside_percent:.0f} %). It "
+            "has {origin_shape} voxels with the affine {origin_affine}, the volumes {volume_shape} "
+            "with {volume_affine}. Check the participant and the slices' position.",
+            origin=whose,
+            correlation=found.correlation,
+            min_correlation=_SAME_HEAD,
+            outside_percent=100 * out.mean(),
+            max_outside_percent=100 * _MOST_OUTSIDE,
+            origin_shape=projection.shape,
+            origin_affine=np.round(projection.affine, 2).tolist(),
+            volume_shape=aligned.reference.shape,
+            volume_affine=np.round(aligned.affine, 2).tolist(),
         )
     placement = Placement(found.matrix.tolist(), found.correlation, found.moved_mm, found.turned_deg)
     return placed, placement

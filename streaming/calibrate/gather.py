@@ -61,7 +61,7 @@ def gather(source: FolderSource, count: int, wait: float, console: Console) -> l
         _fill(runs, source, count, wait, lambda n: bar.update(task, completed=n), console)
     longest = max(runs.values(), key=len, default={})
     if len(longest) < _LEAST:
-        raise RtDecodeError(_too_few(source, len(longest), count, wait))
+        raise _too_few(source, len(longest), count, wait)
     # Volumes may arrive out of order, and one poll may bring more than are wanted.
     return [longest[index] for index in sorted(longest)][:count]
 
@@ -102,13 +102,21 @@ def _fill(
         console.print("stopped: continuing with the volumes so far", highlight=False)
 
 
-def _too_few(source: FolderSource, found: int, count: int, wait: float) -> str:
-    if found:
-        return (
-            f"only {found} volume of a run arrived in {source.directory}; a calibration needs at least "
-            f"{_LEAST} and should have {count}. Let the scanner run on, and call again."
+def _too_few(source: FolderSource, volumes: int, count: int, wait: float) -> RtDecodeError:
+    if volumes:
+        return RtDecodeError(
+            "calibrate-too-few-volumes",
+            "only {volumes} volume of a run arrived in {folder}; a calibration needs at least {minimum} and "
+            "should have {expected}. Let the scanner run on, and call again.",
+            volumes=volumes,
+            folder=source.directory,
+            minimum=_LEAST,
+            expected=count,
         )
-    return (
-        f"waited {wait:g} s (--wait) for volumes, none came: {source.state}. Start the scanner, correct "
-        f"--fmri-dir, or wait longer (--wait 0: for ever)."
+    return RtDecodeError(
+        "calibrate-volumes-timeout",
+        "waited {wait_s:g} s (--wait) for volumes, none came: {state}. Start the scanner, correct "
+        "--fmri-dir, or wait longer (--wait 0: for ever).",
+        wait_s=wait,
+        state=source.state,
     )

@@ -59,21 +59,35 @@ def read_region(path: Path) -> Region:
         If the file is not a 3-D NIfTI, or nothing in it is above 0.
     """
     if not path.is_file():
-        raise UsageError(f"--mask {path}: there is no such file. Give a 3-D NIfTI (.nii or .nii.gz).")
+        raise UsageError(
+            "mask-missing",
+            "--mask {path}: there is no such file. Give a 3-D NIfTI (.nii or .nii.gz).",
+            path=path,
+        )
     try:
         image: Any = nib.load(path)
         values = np.nan_to_num(np.asarray(image.dataobj, np.float64))
     except (ImageFileError, OSError, EOFError, ValueError) as error:
-        raise UsageError(f"--mask {path} cannot be read as NIfTI ({error}).") from error
+        raise UsageError(
+            "mask-unreadable", "--mask {path} cannot be read as NIfTI ({error}).", path=path, error=error
+        ) from error
     # A single 3-D image may be stored with a fourth axis of length one.
     if values.ndim == 4 and values.shape[3] == 1:
         values = values[..., 0]
     if values.ndim != 3:
-        raise UsageError(f"--mask {path} has the shape {values.shape}: a 3-D image is needed.")
+        raise UsageError(
+            "mask-not-3d",
+            "--mask {path} has the shape {shape}: a 3-D image is needed.",
+            path=path,
+            shape=values.shape,
+        )
     labels = _labels(values)
     if not labels.any():
         raise UsageError(
-            f"--mask {path} is empty: no voxel of its {values.shape} is above 0. Give another mask."
+            "mask-empty",
+            "--mask {path} is empty: no voxel of its {shape} is above 0. Give another mask.",
+            path=path,
+            shape=values.shape,
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return Region(labels, np.asarray(image.affine, np.float64), digest)
@@ -175,9 +189,17 @@ def _check_place(region: Region, path: Path, brain: NDArray[np.bool_], affine: R
     if held >= _IN_BRAIN * index.shape[1]:
         return
     raise UsageError(
-        f"--mask {path} does not lie in the brain: of its {index.shape[1]} voxels {int(inside.sum())} "
-        f"lie in the volumes and {held} in the brain. The mask has {region.labels.shape} voxels "
-        f"with the affine {np.round(region.affine, 2).tolist()}, the volumes {brain.shape} with "
-        f"{np.round(affine, 2).tolist()}. Draw it on a volume of this session, or give the session it was "
-        "drawn in with --reference."
+        "mask-outside-brain",
+        "--mask {path} does not lie in the brain: of its {mask_voxels} voxels {voxels_in_volume} lie "
+        "in the volumes and {voxels_in_brain} in the brain. The mask has {mask_shape} voxels with "
+        "the affine {mask_affine}, the volumes {volume_shape} with {volume_affine}. Draw it on a "
+        "volume of this session, or give the session it was drawn in with --reference.",
+        path=path,
+        mask_voxels=index.shape[1],
+        voxels_in_volume=int(inside.sum()),
+        voxels_in_brain=held,
+        mask_shape=region.labels.shape,
+        mask_affine=np.round(region.affine, 2).tolist(),
+        volume_shape=brain.shape,
+        volume_affine=np.round(affine, 2).tolist(),
     )

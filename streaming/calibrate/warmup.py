@@ -170,8 +170,10 @@ def measure(aligned: Aligned, projection: Projection) -> Warmup:
     if not np.isfinite(features).all():
         lost = int((~np.isfinite(features)).any(axis=0).sum())
         raise RtDecodeError(
-            f"{lost} features hold values that are not finite: the region reaches into voxels that "
-            "hold no data. Give a smaller mask."
+            "calibrate-features-not-finite",
+            "{nonfinite_features} features hold values that are not finite: the region reaches into "
+            "voxels that hold no data. Give a smaller mask.",
+            nonfinite_features=lost,
         )
     # About a line, so that slow drift does not count as noise.
     slope, spread = line(features, np.array([v.index for v in aligned.volumes]))
@@ -213,8 +215,11 @@ def _aligned(
     good = [(volume, motion) for volume, motion in found if motion.converged]
     if len(good) < 2:
         raise RtDecodeError(
-            f"{len(good)} of {len(volumes)} volumes could be aligned to each other: they do not show one "
-            "head. Look at them with `rtdecode volumes`, and choose a series with --series."
+            "calibrate-alignment-failed",
+            "{aligned_volumes} of {volumes} volumes could be aligned to each other: they do not show "
+            "one head. Look at them with `rtdecode volumes`, and choose a series with --series.",
+            aligned_volumes=len(good),
+            volumes=len(volumes),
         )
     return [volume for volume, _ in good], [motion for _, motion in good]
 

@@ -236,8 +236,12 @@ class Decoder:
         stated = (1, clip.frames, clip.height, clip.width, 3)
         if found["frames"].shape != stated:
             raise BundleError(
-                f"bundle {self._bundle.path}: its graphs draw clips of {found['frames'].shape}, the clip of "
-                f"manifest.json is {stated}. Export it again."
+                "golden-clip-shape-mismatch",
+                "bundle {path}: its graphs draw clips of {shape}, the clip of manifest.json is "
+                "{expected_shape}. Export it again.",
+                path=self._bundle.path,
+                shape=found["frames"].shape,
+                expected_shape=stated,
             )
         self.differences = golden.compare(self._bundle, kept, found)
         if self._bundle.manifest.brain is not None:
@@ -250,8 +254,11 @@ class Decoder:
         total = float(brain.sum())
         if not (brain.min() >= -_ROUNDING and abs(total - 1) <= _ROUNDING):
             raise BundleError(
-                f"bundle {self._bundle.path}: its output 'brain' is {brain.reshape(-1).tolist()} for the "
-                "golden window, and probabilities that sum to 1 were expected. Export it again."
+                "golden-probabilities-invalid",
+                "bundle {path}: its output 'brain' is {probabilities} for the golden window, and "
+                "probabilities that sum to 1 were expected. Export it again.",
+                path=self._bundle.path,
+                probabilities=brain.reshape(-1).tolist(),
             )
 
 
@@ -270,8 +277,15 @@ def _check_finite(name: str, values: NDArray[Any], window: Window) -> None:
     wrong = values.size - int(np.isfinite(values).sum())
     if wrong:
         raise NonFiniteError(
-            f"window {window.index} of run {window.run} has no clip: {wrong} of the {values.size} values of "
-            f"'{name}' are not finite. Check the bundle with `rtdecode doctor`, and export it again."
+            "window-output-not-finite",
+            "window {window} of run {run} has no clip: {nonfinite_count} of the {value_count} values "
+            "of '{output}' are not finite. Check the bundle with `rtdecode doctor`, and export it "
+            "again.",
+            window=window.index,
+            run=window.run,
+            nonfinite_count=wrong,
+            value_count=values.size,
+            output=name,
         )
 
 

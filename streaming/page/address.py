@@ -48,7 +48,9 @@ def parse(text: str) -> Address:
     found = split(text)
     if found is None:
         raise UsageError(
-            f"--dashboard {text} is no HOST:PORT. Give 127.0.0.1:8080, or 127.0.0.1:0 for any free port."
+            "dashboard-address-malformed",
+            "--dashboard {address} is no HOST:PORT. Give 127.0.0.1:8080, or 127.0.0.1:0 for any free port.",
+            address=text,
         )
     host, port = found
     token = "" if is_loopback(host) else secrets.token_urlsafe(_TOKEN_BYTES)
@@ -99,6 +101,10 @@ def listening(address: Address) -> socket.socket:
         return socket.create_server((address.host, address.port), family=family)
     except OSError as error:
         raise UsageError(
-            f"--dashboard {address.host}:{address.port} cannot be served ({error.strerror or error}). Give "
-            "an address of this machine and another port, or port 0 for any free one."
+            "dashboard-address-unavailable",
+            "--dashboard {host}:{port} cannot be served ({error}). Give an address of this machine "
+            "and another port, or port 0 for any free one.",
+            host=address.host,
+            port=address.port,
+            error=error.strerror or error,
         ) from error

@@ -166,8 +166,10 @@ def check_installed() -> None:
     """
     if find_spec("nicegui") is None:
         raise UsageError(
+            "dashboard-package-missing",
             "--dashboard needs the package nicegui, which is not installed. Install it with: "
-            f"{installing.command('dashboard')}"
+            "{install_command}",
+            install_command=installing.command("dashboard"),
         )
 
 

@@ -126,19 +126,31 @@ def run(options: PlayOptions) -> int:
 
 def _check(options: PlayOptions) -> None:
     if options.start_on not in starting.STARTS:
-        raise UsageError(f"--start-on {options.start_on}: choose from {', '.join(starting.STARTS)}")
+        raise UsageError(
+            "play-start-unknown",
+            "--start-on {start_on}: choose from {available}",
+            start_on=options.start_on,
+            available=list(starting.STARTS),
+        )
     if options.headless and options.start_on == "key":
         raise UsageError(
-            "--start-on key needs a window to be pressed in: leave --headless out, or start on now"
+            "play-start-key-headless",
+            "--start-on key needs a window to be pressed in: leave --headless out, or start on now",
         )
     if options.headless and options.screen is not None:
-        raise UsageError("--headless shows nothing, --screen fills a screen: give one of them")
+        raise UsageError(
+            "play-screen-headless-conflict",
+            "--headless shows nothing, --screen fills a screen: give one of them",
+        )
     if not options.lsl.strip():
         raise UsageError(
-            "--lsl is empty: give the name of the EEG stream, so that its recording finds the film"
+            "play-lsl-name-empty",
+            "--lsl is empty: give the name of the EEG stream, so that its recording finds the film",
         )
     if not 0 <= options.wait < math.inf:
-        raise UsageError(f"--wait {options.wait:g} must be 0 or more seconds")
+        raise UsageError(
+            "play-wait-invalid", "--wait {wait_s:g} must be 0 or more seconds", wait_s=options.wait
+        )
 
 
 def _screen(film: FilmFile, options: PlayOptions) -> Screen:
@@ -336,7 +348,12 @@ def _log(path: Path | None) -> Iterator[Callable[[int, float, float], None]]:
         if rows == 0:
             path.unlink()
     if failed and rows:
-        raise RtDecodeError(f"--log {path} ends early ({failed[0].strerror}): make room. The film was shown.")
+        raise RtDecodeError(
+            "play-log-incomplete",
+            "--log {path} ends early ({error}): make room. The film was shown.",
+            path=path,
+            error=failed[0].strerror,
+        )
 
 
 def _new(path: Path) -> TextIO:
@@ -345,6 +362,9 @@ def _new(path: Path) -> TextIO:
         return path.open("x", buffering=1)
     except OSError as error:
         raise UsageError(
-            f"--log {path} cannot be written ({error.strerror}). Give a file that is not there yet, "
-            "in a folder that is."
+            "play-log-unwritable",
+            "--log {path} cannot be written ({error}). Give a file that is not there yet, in a "
+            "folder that is.",
+            path=path,
+            error=error.strerror,
         ) from error

@@ -62,26 +62,38 @@ def read_film(path: Path) -> FilmFile:
         If the file does not exist, cannot be decoded, or its frames do not come at a steady rate.
     """
     if not path.is_file():
-        raise UsageError(f"there is no file {path}: give a film (MP4, MKV, AVI, ...)")
+        raise UsageError(
+            "film-missing", "there is no file {path}: give a film (MP4, MKV, AVI, ...)", path=path
+        )
     try:
         with av.open(str(path)) as container:
             return _look_through(path, container)
     except (FFmpegError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as a film ({error}): give MP4, MKV, AVI, ...") from error
+        raise UsageError(
+            "film-unreadable",
+            "{path} cannot be read as a film ({error}): give MP4, MKV, AVI, ...",
+            path=path,
+            error=error,
+        ) from error
 
 
 def _look_through(path: Path, container: InputContainer) -> FilmFile:
     stream = container.streams.best("video")
     first = None if stream is None else next(container.decode(stream), None)
     if stream is None or not isinstance(first, av.VideoFrame):
-        raise UsageError(f"{path} holds no video frame: give a film (MP4, MKV, AVI, ...)")
+        raise UsageError(
+            "film-frame-missing", "{path} holds no video frame: give a film (MP4, MKV, AVI, ...)", path=path
+        )
     fps = getattr(stream, "average_rate", None)
     container.seek(0)
     # Count the packets: the number of frames in a file's header is often missing or an estimate.
     packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
     if not fps or not packets:
         raise UsageError(
-            f"{path} states no frame rate: convert it with `ffmpeg -i {path.name} -r 25 film.mp4`"
+            "film-fps-missing",
+            "{path} states no frame rate: convert it with `ffmpeg -i {filename} -r 25 film.mp4`",
+            path=path,
+            filename=path.name,
         )
     times = [float(p.pts * p.time_base) for p in packets if p.pts is not None and p.time_base]
     _check_steady(path, np.sort(times), float(fps))
@@ -95,8 +107,15 @@ def _check_steady(path: Path, times: NDArray[np.float64], fps: float) -> None:
     off = np.abs(times - times[:1] - np.arange(len(times)) / fps)
     if len(off) and off.max() > 1 / fps:
         raise UsageError(
-            f"the frames of {path} do not come at a steady rate: frame {off.argmax()} lies {off.max():.3f} s "
-            f"from where {fps:g} a second put it. Convert it: `ffmpeg -i {path.name} -r {fps:.0f} film.mp4`."
+            "film-fps-variable",
+            "the frames of {path} do not come at a steady rate: frame {frame} lies {offset_s:.3f} s "
+            "from where {fps:g} a second put it. Convert it: `ffmpeg -i {filename} -r {fps:.0f} "
+            "film.mp4`.",
+            path=path,
+            frame=off.argmax(),
+            offset_s=off.max(),
+            fps=fps,
+            filename=path.name,
         )
 
 
@@ -142,7 +161,12 @@ class FilmPictures:
         if isinstance(item, str):
             raise EOFError(item)
         if isinstance(item, FFmpegError):
-            raise RtDecodeError(f"{self._film.path} cannot be decoded any further ({item})") from item
+            raise RtDecodeError(
+                "film-decoding-failed",
+                "{path} cannot be decoded any further ({error})",
+                path=self._film.path,
+                error=item,
+            ) from item
         if isinstance(item, Exception):
             raise item
         return item

@@ -53,7 +53,12 @@ def read_patch(text: str) -> Patch:
     """
     corner, _, size = text.partition(":")
     if corner not in CORNERS or not (size or "64").isdecimal() or not int(size or "64"):
-        raise UsageError(f"--patch {text}: {', '.join(CORNERS)} was expected, with :PIXELS as in top-left:64")
+        raise UsageError(
+            "play-patch-malformed",
+            "--patch {patch}: {corners} was expected, with :PIXELS as in top-left:64",
+            patch=text,
+            corners=list(CORNERS),
+        )
     return Patch(corner, int(size or "64"))
 
 
@@ -123,8 +128,10 @@ class FilmWindow:
         except pygame.error as error:
             pygame.display.quit()
             raise RtDecodeError(
-                f"no window can be opened ({error}). Run it on a machine with a screen (DISPLAY set), "
-                "or give --headless to send the markers alone."
+                "play-window-unavailable",
+                "no window can be opened ({error}). Run it on a machine with a screen (DISPLAY set), "
+                "or give --headless to send the markers alone.",
+                error=error,
             ) from error
         self.note = "; ".join(str(one.message) for one in caught)
         width, height = self._surface.get_size()
@@ -178,7 +185,12 @@ class FilmWindow:
         if screen is not None and not 0 <= screen < len(sizes):
             pygame.display.quit()
             there = ", ".join(f"{n} ({w} x {h})" for n, (w, h) in enumerate(sizes))
-            raise UsageError(f"there is no screen {screen}; there are {there}")
+            raise UsageError(
+                "play-screen-unknown",
+                "there is no screen {screen}; there are {available}",
+                screen=screen,
+                available=there,
+            )
         pygame.display.set_caption(f"rtdecode play {film.path.name}")
         # pygame waits for the screen's refresh (vsync) only in SCALED and OPENGL modes.
         if screen is not None:

@@ -38,6 +38,7 @@ from rtdecode.disk import film_marks
 from rtdecode.disk.film_marks import FilmMark
 from rtdecode.disk.recording import CALIBRATION, Recording, RecordingWriter
 from rtdecode.eeg.channels import match
+from rtdecode.disk import strict_json
 from rtdecode.errors import GeometryError, RtDecodeError
 from rtdecode.signal.volume.motion import THIN
 from rtdecode.timing import check_tr
@@ -78,6 +79,8 @@ _LONG_AGO = -1e12
 # Messages that may wait in the outbox. Beyond that, reading waits for the session: there
 # are so many only where a backlog is read, or where the session hangs.
 _OUTBOX = 32
+# Longest error that is passed on with its values, characters.
+_LONGEST_FAULT = 30000
 
 
 def main(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
@@ -109,9 +112,18 @@ def fault(error: BaseException) -> Message:
     # An OSError may name a file, so the reason, which goes into the report, keeps only its type.
     if not isinstance(error, RtDecodeError):
         name = type(error).__name__
-        error = RtDecodeError(f"{name}: {error}", f"an error in the acquisition: {name}")
-    head = {"kind": "fault", "text": str(error)[:8000], "exit_code": error.exit_code, "reason": error.reason}
-    return Message(head, {})
+        error = RtDecodeError(
+            "acquisition-unexpected-error",
+            "{error_type}: {error}",
+            reason=f"an error in the acquisition: {name}",
+            error_type=name,
+            error=error,
+        )
+    tree = error.to_json()
+    # A message has to fit into its slot, and some errors quote what another program said.
+    if len(strict_json.dumps(tree)) > _LONGEST_FAULT:
+        tree |= {"message": tree["message"][:8000], "values": {}}
+    return Message({"kind": "fault", "error": tree, "reason": error.reason}, {})
 
 
 class _Acquisition:

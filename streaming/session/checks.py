@@ -23,13 +23,19 @@ def check(options: StreamOptions, bundle: Bundle) -> Calibration | None:
     RtDecodeError
     """
     if options.decoder is not None:
-        raise UsageError("--decoder is not built yet. There are --lsl, --fmri-dir, --bundle and --truth.")
+        raise UsageError(
+            "session-decoder-unsupported",
+            "--decoder is not built yet. There are --lsl, --fmri-dir, --bundle and --truth.",
+        )
     check_steps(bundle, options.steps)
     _check_sources(options, bundle)
     window = float(bundle.manifest.grid.window)
     if options.seconds is not None and options.seconds < window:
         raise UsageError(
-            f"--seconds {options.seconds:g} holds no window of {window:g} s. Give {window:g} or more."
+            "session-shorter-than-window",
+            "--seconds {duration_s:g} holds no window of {window_s:g} s. Give {window_s:g} or more.",
+            duration_s=options.seconds,
+            window_s=window,
         )
     _check_places(options)
     return None if options.calibration is None else _checked_calibration(options.calibration, bundle)
@@ -40,12 +46,18 @@ def _check_sources(options: StreamOptions, bundle: Bundle) -> None:
     given = {"eeg": options.lsl, "fmri": options.fmri_dir}
     there = [modality for modality, source in given.items() if source is not None]
     if not there:
-        raise UsageError("nothing to read: give --lsl NAME, --fmri-dir DIR, or both.")
+        raise UsageError(
+            "session-source-missing",
+            "nothing to read: give --lsl NAME, --fmri-dir DIR, or both.",
+        )
     decoded = bundle.manifest.modalities
     if not set(there) & set(decoded):
         raise UsageError(
-            f"bundle {bundle.manifest.name} decodes {' and '.join(decoded)}, and no such source was given. "
-            "Give --lsl NAME for EEG or --fmri-dir DIR for fMRI, or another --bundle."
+            "session-modality-mismatch",
+            "bundle {bundle} decodes {bundle_modalities}, and no such source was given. Give --lsl "
+            "NAME for EEG or --fmri-dir DIR for fMRI, or another --bundle.",
+            bundle=bundle.manifest.name,
+            bundle_modalities=" and ".join(decoded),
         )
 
 
@@ -54,16 +66,34 @@ def _check_places(options: StreamOptions) -> None:
     # The export folder and the truth may appear during the session, so only their parents must exist.
     if _lacks_parent(options.fmri_dir):
         raise UsageError(
-            f"--fmri-dir {options.fmri_dir}: its parent folder does not exist. Check the path or the mount."
+            "fmri-dir-parent-missing",
+            "--fmri-dir {folder}: its parent folder does not exist. Check the path or the mount.",
+            folder=options.fmri_dir,
         )
     if _lacks_parent(options.report):
-        raise UsageError(f"--report {options.report}: its folder does not exist. Make it, or give another.")
+        raise UsageError(
+            "report-parent-missing",
+            "--report {path}: its folder does not exist. Make it, or give another.",
+            path=options.report,
+        )
     if _lacks_parent(options.truth):
-        raise UsageError(f"--truth {options.truth}: its parent folder does not exist. Check the path.")
+        raise UsageError(
+            "truth-parent-missing",
+            "--truth {path}: its parent folder does not exist. Check the path.",
+            path=options.truth,
+        )
     if _same(options.truth, options.out):
-        raise UsageError(f"--truth and --out are both {options.out}: film.mp4 there would be overwritten.")
+        raise UsageError(
+            "session-truth-out-conflict",
+            "--truth and --out are both {folder}: film.mp4 there would be overwritten.",
+            folder=options.out,
+        )
     if _same(options.record, options.out):
-        raise UsageError(f"--record and --out are both {options.out}: give each a folder of its own.")
+        raise UsageError(
+            "session-record-out-conflict",
+            "--record and --out are both {folder}: give each a folder of its own.",
+            folder=options.out,
+        )
 
 
 def _lacks_parent(path: Path | None) -> bool:

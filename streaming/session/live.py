@@ -297,9 +297,13 @@ class _Session:
             often = "" if again else f" {len(self._restarts.report)} times, the last ones within a minute"
             self._ended = True
             self._fault = self._fault or RtDecodeError(
-                f"the acquisition process ended unexpectedly{often} ({cause(code)}); what it printed above "
-                "says why. Everything decoded so far was written. Start the session again.",
-                f"the acquisition process ended unexpectedly{often} ({cause(code)})",
+                "acquisition-process-died",
+                "the acquisition process ended unexpectedly{restart_history} ({cause}); what it "
+                "printed above says why. Everything decoded so far was written. Start the session "
+                "again.",
+                reason=f"the acquisition process ended unexpectedly{often} ({cause(code)})",
+                restart_history=often,
+                cause=cause(code),
             )
             return
         self._progress.say(
@@ -346,9 +350,12 @@ class _Session:
         """Go on decoding without the recording; raise if clips cannot be written either."""
         self._record_reason = reason
         self._record_fault = RtDecodeError(
-            f"the recording in {self._options.record} could not be written any more: {reason}. What was "
-            "recorded before can be replayed; nothing after it is recorded. Free space, or give --record on "
-            "another disk, and start a new session to record again."
+            "recording-write-failed",
+            "the recording in {folder} could not be written any more: {error}. What was recorded "
+            "before can be replayed; nothing after it is recorded. Free space, or give --record on "
+            "another disk, and start a new session to record again.",
+            folder=self._options.record,
+            error=reason,
         )
         if self._out_fault is not None:
             raise self._out_fault
@@ -445,18 +452,25 @@ class _Session:
             # "EEG: no LSL stream ..." it keeps the modality.
             missing = [sentence.partition(":")[0] for sentence in self._waiting]
             return RtDecodeError(
-                f"waited {limit:g} s (--wait) for a run to begin. Still missing: {'; '.join(self._waiting)}. "
+                "session-start-timeout",
+                "waited {wait_s:g} s (--wait) for a run to begin. Still missing: {missing_sources}. "
                 "Start the source, correct its name, or wait longer (--wait 0: for ever).",
-                f"waited {limit:g} s (--wait) for a run to begin; still missing: {', '.join(missing)}",
+                reason=f"waited {limit:g} s (--wait) for a run to begin; still missing: {', '.join(missing)}",
+                wait_s=limit,
+                missing_sources="; ".join(self._waiting),
             )
         # A session that has had its seconds waits for late volumes alone: silence is no fault then.
         silent = None if self._status["done"] else self._status["silent"]
         limit = self._options.lost_after
         if limit and silent is not None and silent > limit:
             return SourceLostError(
-                f"every source has been silent for {silent:.0f} s (--lost-after {limit:g}): no EEG sample "
-                "and no volume. Everything decoded so far was written. Check the amplifier and the scanner's "
-                "export, then start a new session (--lost-after 0: never ends it)."
+                "session-sources-silent",
+                "every source has been silent for {silent_s:.0f} s (--lost-after {limit_s:g}): no "
+                "EEG sample and no volume. Everything decoded so far was written. Check the "
+                "amplifier and the scanner's export, then start a new session (--lost-after 0: never "
+                "ends it).",
+                silent_s=silent,
+                limit_s=limit,
             )
         return None
 
@@ -520,8 +534,11 @@ class _Session:
         except OSError as error:
             places = " and ".join(str(place) for place in (self._out, record) if place is not None)
             raise OutputError(
-                f"withdrawn, but not everything could be deleted: {error}. Delete {places} by hand.",
-                "withdrawn, but not everything could be deleted",
+                "session-withdrawal-incomplete",
+                "withdrawn, but not everything could be deleted: {error}. Delete {folders} by hand.",
+                reason="withdrawn, but not everything could be deleted",
+                error=error,
+                folders=places,
             ) from error
         self._console.print("Withdrawn: everything that this session had written was deleted.")
 
@@ -592,6 +609,4 @@ def _advisor(options: StreamOptions, bundle: Bundle, calibration: Calibration | 
 
 
 def _error(head: Mapping[str, Any]) -> RtDecodeError:
-    error = RtDecodeError(head["text"], head["reason"])
-    error.exit_code = head["exit_code"]
-    return error
+    return RtDecodeError.from_json(head["error"], head["reason"])

@@ -184,8 +184,14 @@ def _calibration(kept: Recording) -> Calibration | None:
     found = calibrations.load(path)
     if digest not in (None, found.digest):
         raise UsageError(
-            f"the recording {kept.path} was made with the calibration {digest}, but {path} holds "
-            f"{found.digest}, which may read other voxels. Restore the original one."
+            "recording-calibration-mismatch",
+            "the recording {recording} was made with the calibration {expected_digest}, but "
+            "{calibration} holds {actual_digest}, which may read other voxels. Restore the original "
+            "one.",
+            recording=kept.path,
+            expected_digest=digest,
+            calibration=path,
+            actual_digest=found.digest,
         )
     return found
 
@@ -200,8 +206,11 @@ def _elsewhere(kept: Recording, path: Path) -> Path:
     """
     if not path.is_absolute() or not path.is_dir():
         raise UsageError(
-            f"the recording {kept.path} was made with a calibration that is not in it. Copy the folder made "
-            f"by `rtdecode calibrate` to {kept.path / CALIBRATION}."
+            "recording-calibration-missing",
+            "the recording {recording} was made with a calibration that is not in it. Copy the "
+            "folder made by `rtdecode calibrate` to {calibration}.",
+            recording=kept.path,
+            calibration=kept.path / CALIBRATION,
         )
     return path
 
@@ -313,7 +322,11 @@ def _pace(speed: str) -> float | None:
     except ValueError:
         value = 0.0
     if not 0 < value < math.inf:
-        raise UsageError(f"--speed {speed}: a positive number (times real time) or 'max' was expected.")
+        raise UsageError(
+            "replay-speed-invalid",
+            "--speed {speed}: a positive number (times real time) or 'max' was expected.",
+            speed=speed,
+        )
     return value
 
 
@@ -321,7 +334,12 @@ def _modalities(kept: Recording, bundle: Bundle) -> list[str]:
     there = [n for n, has in (("eeg", kept.montage is not None), ("fmri", kept.has_volumes())) if has]
     if not set(there) & set(bundle.manifest.modalities):
         raise GeometryError(
-            f"bundle {bundle.manifest.name} decodes {' and '.join(bundle.manifest.modalities)}, the "
-            f"recording {kept.path} holds {' and '.join(there) or 'nothing'}. Give another --bundle."
+            "recording-modality-mismatch",
+            "bundle {bundle} decodes {bundle_modalities}, the recording {recording} holds "
+            "{recording_modalities}. Give another --bundle.",
+            bundle=bundle.manifest.name,
+            bundle_modalities=" and ".join(bundle.manifest.modalities),
+            recording=kept.path,
+            recording_modalities=" and ".join(there) or "nothing",
         )
     return there

@@ -81,8 +81,9 @@ def check_installed() -> None:
     """
     if find_spec("pythonosc") is None:
         raise UsageError(
-            "--osc needs the package python-osc, which is not installed. Install it with: "
-            f"{installing.command('outputs')}"
+            "osc-package-missing",
+            "--osc needs the package python-osc, which is not installed. Install it with: {install_command}",
+            install_command=installing.command("outputs"),
         )
 
 
@@ -90,8 +91,10 @@ def _address(text: str) -> tuple[str, int]:
     found = address.split(text)
     if found is None or found[1] == 0:
         raise UsageError(
-            f"--osc {text} is no HOST:PORT. Give the address that the receiver listens on, for example "
-            "127.0.0.1:9000."
+            "osc-address-malformed",
+            "--osc {address} is no HOST:PORT. Give the address that the receiver listens on, for "
+            "example 127.0.0.1:9000.",
+            address=text,
         )
     return found
 
@@ -102,8 +105,12 @@ def _number(text: str, host: str, port: int) -> str:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except OSError as error:
         raise UsageError(
-            f"--osc {text}: the host {host} is not known ({error.strerror or error}). Check its name, or "
-            "give its address in numbers."
+            "osc-host-unknown",
+            "--osc {address}: the host {host} is not known ({error}). Check its name, or give its "
+            "address in numbers.",
+            address=text,
+            host=host,
+            error=error.strerror or error,
         ) from error
     found.sort(key=lambda one: one[0] != socket.AF_INET)
     return str(found[0][4][0])

@@ -35,7 +35,11 @@ class ClipOutlets:
 
     def __init__(self, name: str, manifest: Manifest) -> None:
         if not name.strip() or not name.isprintable():
-            raise UsageError(f"--outlet {name!r} names no LSL stream. Give a word, for example --outlet lab.")
+            raise UsageError(
+                "outlet-name-invalid",
+                "--outlet {outlet!r} names no LSL stream. Give a word, for example --outlet lab.",
+                outlet=name,
+            )
         self._clips: pylsl.StreamOutlet | None = _outlet(name, SUFFIX, "Markers", ["clip"], pylsl.cf_string)
         self._names = [f"{name}{SUFFIX}"]
         self._condition: pylsl.StreamOutlet | None = None

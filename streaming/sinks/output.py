@@ -436,7 +436,11 @@ def check_free(out: Path) -> None:
         If the folder is in use.
     """
     if taken(out):
-        raise UsageError(f"--out {out} is in use. Give a new or empty folder, or --overwrite.")
+        raise UsageError(
+            "output-folder-not-empty",
+            "--out {folder} is in use. Give a new or empty folder, or --overwrite.",
+            folder=out,
+        )
 
 
 def prepare(out: Path, *, overwrite: bool) -> None:
@@ -455,7 +459,10 @@ def prepare(out: Path, *, overwrite: bool) -> None:
         (out / "clips").mkdir(exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"--out {out} cannot be made or written ({error.strerror}). Give another folder."
+            "output-folder-unwritable",
+            "--out {folder} cannot be made or written ({error}). Give another folder.",
+            folder=out,
+            error=error.strerror,
         ) from error
 
 
@@ -490,7 +497,9 @@ def writing() -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"the session's folder cannot be written any more: {error.strerror or error}. What was emitted "
-            "before is whole. Free space, or give --out on another disk, and start again.",
-            f"the session's folder could not be written any more: {error.strerror or type(error).__name__}",
+            "output-write-failed",
+            "the session's folder cannot be written any more: {error}. What was emitted before is "
+            "whole. Free space, or give --out on another disk, and start again.",
+            reason=f"{OutputError.reason}: {error.strerror or type(error).__name__}",
+            error=error.strerror or error,
         ) from error

@@ -85,8 +85,10 @@ def run(
     """
     if recorded and film is not None:
         raise UsageError(
-            f"--film {film}: --recorded plays human runs, whose pictures are fixed. Leave out --film or "
-            "--recorded."
+            "demo-film-conflict",
+            "--film {film}: --recorded plays human runs, whose pictures are fixed. Leave out --film "
+            "or --recorded.",
+            film=film,
         )
     page = None
     if dashboard is not None:
@@ -99,7 +101,9 @@ def run(
     shown = str(FILM) if film is None else film
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     if taken(folder):
-        raise UsageError(f"--out {folder} is in use. Give a new or empty folder.")
+        raise UsageError(
+            "output-folder-not-empty", "--out {folder} is in use. Give a new or empty folder.", folder=folder
+        )
     if not recorded and shown not in KINDS:
         # Read before any program starts, so that a film that cannot be shown is refused at once.
         watched(shown, seconds, 0, "grid")

@@ -55,7 +55,7 @@ def run(bold: Path, fmri_dir: Path, tr: float | None, speed: float) -> int:
     """
     image, tr_s = _open(bold, tr)
     if speed <= 0:
-        raise UsageError(f"--speed must be positive, found {speed}")
+        raise UsageError("play-volumes-speed-invalid", "--speed must be positive, found {speed}", speed=speed)
     _prepare(fmri_dir)
     count = image.shape[3]
     console = Console(stderr=True)
@@ -90,7 +90,9 @@ def encoded(image: Any, n: int, tr_s: float) -> bytes:
 
 def _open(bold: Path, tr: float | None) -> tuple[Any, float]:
     if not bold.is_file():
-        raise UsageError(f"there is no file {bold}: give a 4-D NIfTI (.nii or .nii.gz)")
+        raise UsageError(
+            "bold-missing", "there is no file {path}: give a 4-D NIfTI (.nii or .nii.gz)", path=bold
+        )
     try:
         image = _load(bold)
         shape = getattr(image, "shape", ())
@@ -98,12 +100,21 @@ def _open(bold: Path, tr: float | None) -> tuple[Any, float]:
         if len(shape) == 4:
             np.asanyarray(image.dataobj[..., -1])
     except (ImageFileError, IncompleteError, OSError, ValueError) as error:
-        raise UsageError(f"{bold} cannot be read as NIfTI ({error})") from error
+        raise UsageError(
+            "bold-unreadable", "{path} cannot be read as NIfTI ({error})", path=bold, error=error
+        ) from error
     if not isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)) or len(shape) != 4:
-        raise UsageError(f"{bold} has the shape {shape}: give a 4-D NIfTI")
+        raise UsageError(
+            "bold-not-4d", "{path} has the shape {shape}: give a 4-D NIfTI", path=bold, shape=shape
+        )
     tr_s = tr if tr is not None else repetition_time(image.header)
     if tr_s is None or tr_s <= 0:
-        raise UsageError(f"{bold} states no usable TR, found {tr_s}: give it with --tr, in seconds")
+        raise UsageError(
+            "bold-tr-invalid",
+            "{path} states no usable TR, found {tr_s}: give it with --tr, in seconds",
+            path=bold,
+            tr_s=tr_s,
+        )
     return image, tr_s
 
 
@@ -117,9 +128,18 @@ def _load(bold: Path) -> Any:
 
 def _prepare(folder: Path) -> None:
     if not folder.parent.is_dir():
-        raise UsageError(f"there is no folder {folder.parent} to make {folder.name} in")
+        raise UsageError(
+            "fmri-dir-parent-missing",
+            "there is no folder {parent} to make {folder} in",
+            parent=folder.parent,
+            folder=folder.name,
+        )
     if taken(folder):
-        raise UsageError(f"{folder} is not an empty folder: each run needs a folder of its own")
+        raise UsageError(
+            "fmri-dir-not-empty",
+            "{folder} is not an empty folder: each run needs a folder of its own",
+            folder=folder,
+        )
     folder.mkdir(exist_ok=True)
 
 

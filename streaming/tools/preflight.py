@@ -50,9 +50,15 @@ def run(asked: Asked, as_json: bool, *, seconds: float = 20.0, eyes_closed: bool
         If there is nothing to listen to.
     """
     if asked.lsl is None and asked.fmri_dir is None:
-        raise UsageError("nothing to listen to: give --lsl NAME, --fmri-dir DIR, or both.")
+        raise UsageError(
+            "preflight-source-missing",
+            "nothing to listen to: give --lsl NAME, --fmri-dir DIR, or both.",
+        )
     if eyes_closed and asked.lsl is None:
-        raise UsageError("--eyes-closed reads the EEG: give --lsl NAME.")
+        raise UsageError(
+            "preflight-eyes-closed-without-eeg",
+            "--eyes-closed reads the EEG: give --lsl NAME.",
+        )
     console = Console(stderr=True)
     began_at = time.monotonic()
     # Files that are there already are passed over, as by a session: what comes from now on is armed.

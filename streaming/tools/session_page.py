@@ -105,8 +105,11 @@ def read(folder: Path) -> Session:
     missing = [name for name in ("report.json", "clips.jsonl") if not (folder / name).is_file()]
     if missing:
         raise UsageError(
-            f"{folder} holds no session: {' and '.join(missing)} not found. Give the folder that `rtdecode "
-            "stream`, `replay` or `demo` named at its end (--out)."
+            "session-missing-files",
+            "{folder} holds no session: {missing_files} not found. Give the folder that `rtdecode "
+            "stream`, `replay` or `demo` named at its end (--out).",
+            folder=folder,
+            missing_files=" and ".join(missing),
         )
     lines = (folder / "clips.jsonl").read_text().splitlines()
     report = json.loads((folder / "report.json").read_text())

@@ -69,9 +69,17 @@ def run(
         If the folder does not exist, or `nifti` is the folder that is read.
     """
     if not directory.is_dir():
-        raise UsageError(f"there is no folder {directory}: give the folder the scanner exports to")
+        raise UsageError(
+            "export-folder-missing",
+            "there is no folder {folder}: give the folder the scanner exports to",
+            folder=directory,
+        )
     if nifti is not None and nifti.resolve() == directory.resolve():
-        raise UsageError(f"--nifti {nifti} is the folder that is read: give another one")
+        raise UsageError(
+            "nifti-folder-conflict",
+            "--nifti {folder} is the folder that is read: give another one",
+            folder=nifti,
+        )
     if nifti is not None:
         nifti.mkdir(parents=True, exist_ok=True)
     # List every series. Do not read volumes that were written into a subfolder as new ones.

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rtdecode.disk import strict_json
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.data import leaks, near_duplicates, regions, splits, standard
 from train.data.dataset import DataSet
 from train.data.opening import LAYOUTS, opened
@@ -112,7 +112,9 @@ def _statistics(
     # Before the reading, which takes long, and whose result could not be written otherwise.
     if path.suffix != ".npz" or not path.parent.is_dir():
         raise UsageError(
-            f"statistics={path} cannot be written. Give a file ending in .npz in a folder that is there."
+            "statistics-path-unwritable",
+            "statistics={path} cannot be written. Give a file ending in .npz in a folder that is there.",
+            path=path,
         )
     found = standard.statistics(data, split.train)
     standard.write(path, found)
@@ -215,7 +217,12 @@ def read_arguments(given: list[str]) -> dict[str, str]:
     known = [bool(equals) and key in _KEYS for key, equals, _ in parts]
     unknown = [text for text, is_known in zip(given, known, strict=True) if not is_known]
     if unknown:
-        raise UsageError(f"cannot take {', '.join(unknown)}. Known keys: {', '.join(_KEYS)}.")
+        raise UsageError(
+            "data-argument-unknown",
+            "cannot take {arguments}. Known keys: {available}.",
+            arguments=list(unknown),
+            available=list(_KEYS),
+        )
     return {key: value for key, _, value in parts}
 
 
@@ -229,8 +236,7 @@ def main(arguments: list[str]) -> int:
     try:
         found = described(Path(others[0]), read_arguments(others[1:]))
     except RtDecodeError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return error.exit_code
+        return explain(error, as_json=as_json)
     if as_json:
         print(strict_json.dumps(found))  # noqa: T201
     else:

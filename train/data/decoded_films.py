@@ -143,21 +143,33 @@ def prepare(
 def _count(film: TrainingFilm, cut: Cut) -> int:
     if film.drawn:
         raise UsageError(
-            f"films={film.name} is a word for films that are drawn. Give files or folders of films."
+            "films-drawn-unsupported",
+            "films={film} is a word for films that are drawn. Give files or folders of films.",
+            film=film.name,
         )
     seconds = cut.seconds if film.seconds is None else min(cut.seconds, film.seconds)
     frames, fault = film_from_file(Path(film.shown), _SMALL, cut.fps, int(seconds * cut.fps))
     if fault:
         raise UsageError(
-            f"films={film.shown}: it can be decoded for {len(frames) / cut.fps:g} s, and not beyond "
-            f"({fault}). Give a whole file, or less of it with seconds=."
+            "film-truncated",
+            "films={path}: it can be decoded for {decodable_s:g} s, and not beyond ({error}). Give a "
+            "whole file, or less of it with seconds=.",
+            path=film.shown,
+            decodable_s=len(frames) / cut.fps,
+            error=fault,
         )
     count = len(frames) // cut.frames
     if count < _LEAST:
         raise UsageError(
-            f"films={film.shown}: {len(frames)} frames of it can be read at {cut.fps:g} a second, and "
-            f"{_LEAST} clips of {cut.frames} are needed: one to learn from, and one that is held out. Give a "
-            "longer film, or more frames a second with fps=."
+            "film-too-few-clips",
+            "films={path}: {frames} frames of it can be read at {fps:g} a second, and {min_clips} "
+            "clips of {clip_frames} are needed: one to learn from, and one that is held out. Give a "
+            "longer film, or more frames a second with fps=.",
+            path=film.shown,
+            frames=len(frames),
+            fps=cut.fps,
+            min_clips=_LEAST,
+            clip_frames=cut.frames,
         )
     return count
 

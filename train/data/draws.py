@@ -55,29 +55,45 @@ class WindowRows:
 
     def __post_init__(self) -> None:
         if not len(self.rows):
-            raise UsageError("there is no window to draw from. Give the training windows of a split.")
+            raise UsageError(
+                "draw-no-windows",
+                "there is no window to draw from. Give the training windows of a split.",
+            )
         lacking = [subject for subject in self.subjects if subject not in self.statistics]
         if lacking:
             raise UsageError(
-                f"there are no statistics of {', '.join(lacking)}. Compute them from the training windows."
+                "statistics-missing-subject",
+                "there are no statistics of {subjects}. Compute them from the training windows.",
+                subjects=list(lacking),
             )
         absent = [column for column in self.columns if column not in self.data.columns]
         if absent:
-            raise UsageError(f"{self.data.folder} has no {', '.join(absent)}. Leave them out of the columns.")
+            raise UsageError(
+                "draw-missing-column",
+                "{folder} has no {columns}. Leave them out of the columns.",
+                folder=self.data.folder,
+                columns=list(absent),
+            )
         sizes = {
             tuple(len(self.statistics[subject].mean[column]) for column in self.columns if column in SIGNALS)
             for subject in self.subjects
         }
         if self.mixed and len(sizes) > 1:
             raise UsageError(
-                f"batches cannot mix these subjects, whose signals have {sorted(sizes)} values. "
-                "Leave mixed out."
+                "batch-size-mismatch",
+                "batches cannot mix these subjects, whose signals have {signal_sizes} values. Leave "
+                "mixed out.",
+                signal_sizes=sorted(sizes),
             )
         last = int((self.rows if self.latent_of is None else self.latent_of[self.rows]).max())
         for name, shards in self.latents.items():
             if last >= len(shards):
                 raise UsageError(
-                    f"'{name}' has {len(shards)} rows, and row {last} is needed. Make them again."
+                    "latent-too-few-rows",
+                    "'{latent}' has {rows} rows, and row {needed_row} is needed. Make them again.",
+                    latent=name,
+                    rows=len(shards),
+                    needed_row=last,
                 )
 
     @cached_property

@@ -36,7 +36,12 @@ def read_film(path: Path, clip: ClipGeometry, given: str = "--film ") -> Frames:
         with av.open(str(path)) as container:
             rate = container.streams.video[0].average_rate if container.streams.video else None
             if not rate:
-                raise UsageError(f"{given}{path} has no video with a steady frame rate. Give the film shown.")
+                raise UsageError(
+                    "film-no-frame-rate",
+                    "{argument}{path} has no video with a steady frame rate. Give the film shown.",
+                    argument=given,
+                    path=path,
+                )
             # A fraction, so that no rounding adds up in a long film. The clip's rate is a float, which
             # may stand for one like 30000/1001.
             step = Fraction(rate) / Fraction(clip.fps).limit_denominator(1001)
@@ -46,9 +51,20 @@ def read_film(path: Path, clip: ClipGeometry, given: str = "--film ") -> Frames:
                 while len(frames) * step < number + 1:
                     frames.append(_sized(frame, clip))
     except (OSError, av.error.FFmpegError) as error:
-        raise UsageError(f"{given}{path} cannot be read as a film ({error}). Give the film shown.") from error
+        raise UsageError(
+            "film-unreadable",
+            "{argument}{path} cannot be read as a film ({error}). Give the film shown.",
+            argument=given,
+            path=path,
+            error=error,
+        ) from error
     if not frames:
-        raise UsageError(f"{given}{path} has no frame that can be decoded. Give the film shown.")
+        raise UsageError(
+            "film-no-frames",
+            "{argument}{path} has no frame that can be decoded. Give the film shown.",
+            argument=given,
+            path=path,
+        )
     return np.stack(frames)
 
 

@@ -67,8 +67,10 @@ def folder(given: Path | None) -> Path:
         if place and (place / "run001" / "bold_events.tsv").is_file():
             return place
     raise UsageError(
-        f"no Haxby runs in {', '.join(str(p) for p in places)}: folders run001, run002, ... with "
-        "bold_1slice.nii.gz and bold_events.tsv were expected. Give them with data=DIR."
+        "haxby-no-runs",
+        "no Haxby runs in {folders}: folders run001, run002, ... with bold_1slice.nii.gz and "
+        "bold_events.tsv were expected. Give them with data=DIR.",
+        folders=[str(p) for p in places],
     )
 
 
@@ -85,7 +87,12 @@ def load(place: Path, number: int, bold: str = "bold_1slice.nii.gz") -> BoldRun:
     """
     path = place / f"run{number:03d}"
     if not (path / bold).is_file():
-        raise UsageError(f"{path / bold} is not there. Leave run {number} out, or give another data=DIR.")
+        raise UsageError(
+            "haxby-run-missing",
+            "{path} is not there. Leave run {run} out, or give another data=DIR.",
+            path=path / bold,
+            run=number,
+        )
     image: Any = nibabel.load(path / bold)
     events = read_events(path / "bold_events.tsv")
     data = np.asarray(image.dataobj)

@@ -64,8 +64,10 @@ def hashes(data: DataSet, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, 
     """Hash the clips that some windows show, name of what was shown -> (3,). Each is read once."""
     if "clips" not in data.columns:
         raise UsageError(
-            f"{data.folder} has no clips, so near-duplicates cannot be looked for. Add the clips, or leave "
-            "that out."
+            "near-duplicates-without-clips",
+            "{folder} has no clips, so near-duplicates cannot be looked for. Add the clips, or leave "
+            "that out.",
+            folder=data.folder,
         )
     first = {str(data.windows.shown[row]): int(row) for row in reversed(np.asarray(rows).tolist())}
     found = {}

@@ -43,7 +43,9 @@ def look_ahead_grid(
             after=after,
         )
     except (ValueError, TypeError) as error:
-        raise UsageError(f"the recipe's grid cannot be used: {error}") from error
+        raise UsageError(
+            "recipe-grid-invalid", "the recipe's grid cannot be used: {error}", error=error
+        ) from error
 
 
 def band(highpass_hz: float, lowpass_hz: float, order: int, reference: str) -> EegBand:

@@ -73,9 +73,16 @@ def opened(folder: Path, layout: str | None = None, subjects: list[str] | None =
         If the folder is not there, its layout is not known, or the layout refuses it.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder. Give the folder that holds the data.")
+        raise UsageError(
+            "data-not-folder", "{folder} is no folder. Give the folder that holds the data.", folder=folder
+        )
     if layout is not None and layout not in LAYOUTS:
-        raise UsageError(f"layout={layout} is not known. There are {', '.join(LAYOUTS)}.")
+        raise UsageError(
+            "layout-unknown",
+            "layout={layout} is not known. There are {available}.",
+            layout=layout,
+            available=list(LAYOUTS),
+        )
     return LAYOUTS[layout or recognised(folder)].opened(folder, subjects)
 
 
@@ -93,9 +100,18 @@ def recognised(folder: Path) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise UsageError(f"{folder} may have the layout {' or '.join(found)}. Choose one with layout=NAME.")
+        raise UsageError(
+            "layout-ambiguous",
+            "{folder} may have the layout {layouts}. Choose one with layout=NAME.",
+            folder=folder,
+            layouts=" or ".join(found),
+        )
     there = sorted(path.name for path in folder.iterdir())[:8]
     raise UsageError(
-        f"{folder} has none of the layouts that are known ({', '.join(LAYOUTS)}). It holds "
-        f"{', '.join(there) or 'nothing'}. docs/layouts.md shows how the folder of each layout looks."
+        "layout-unrecognised",
+        "{folder} has none of the layouts that are known ({available}). It holds {entries}. "
+        "docs/layouts.md shows how the folder of each layout looks.",
+        folder=folder,
+        available=list(LAYOUTS),
+        entries=", ".join(there) or "nothing",
     )

@@ -113,8 +113,9 @@ def modalities(recordings: Sequence[Recording], manifest: Manifest) -> list[str]
     found = [name for name, there in (("eeg", eeg), ("fmri", fmri)) if there and name in manifest.modalities]
     if not found:
         raise UsageError(
-            "no modality can be fitted: the bundle must read EEG that every recording holds, or volumes that "
-            "every recording holds. Look into recording.json and events.jsonl of each."
+            "recordings-no-modality",
+            "no modality can be fitted: the bundle must read EEG that every recording holds, or "
+            "volumes that every recording holds. Look into recording.json and events.jsonl of each.",
         )
     return found
 
@@ -149,7 +150,9 @@ def read_recordings(
     if not found:
         where = ", ".join(str(recording.path) for recording in recordings)
         raise UsageError(
-            f"no window of {where} lies inside the film. Give the film shown, and its recording."
+            "recordings-outside-film",
+            "no window of {recordings} lies inside the film. Give the film shown, and its recording.",
+            recordings=where,
         )
     kept = [window for window, _, _ in found]
     film = np.array([n for _, n, _ in found])
@@ -188,8 +191,11 @@ def film_starts(
     shown = _showings(recording, name)
     if not shown and len({window.run for window in cut}) > 1:
         raise UsageError(
-            f"{recording.path} has {len({window.run for window in cut})} runs and no markers of `rtdecode "
-            "play` to tell which one showed the film. Give recordings of one run each."
+            "recording-run-ambiguous",
+            "{recording} has {runs} runs and no markers of `rtdecode play` to tell which one showed "
+            "the film. Give recordings of one run each.",
+            recording=recording.path,
+            runs=len({window.run for window in cut}),
         )
     # Without markers the film's zero is the run's.
     starts = [_start(window, shown, seconds) if shown else window.start_s for window in cut]
@@ -210,8 +216,12 @@ def _showings(recording: Recording, name: str) -> list[ShownFilm]:
     shown = [film for film in every if film.name in wanted]
     if known and not shown:
         raise UsageError(
-            f"{recording.path} has the markers of {len(known)} films of other names, and the film given is "
-            f"{name}. Give the film that was shown, under the name it was shown by."
+            "recording-film-mismatch",
+            "{recording} has the markers of {marked_films} films of other names, and the film given "
+            "is {film}. Give the film that was shown, under the name it was shown by.",
+            recording=recording.path,
+            marked_films=len(known),
+            film=name,
         )
     return shown or every
 

@@ -88,19 +88,29 @@ class RecordedSessions:
         """
         if len(films) not in (1, len(paths)):
             raise UsageError(
-                f"film= names {len(films)} films, and data= {len(paths)} recordings. Give one film for all "
-                "recordings, or one for each, in the same order."
+                "recordings-film-count-mismatch",
+                "film= names {films} films, and data= {recordings} recordings. Give one film for all "
+                "recordings, or one for each, in the same order.",
+                films=len(films),
+                recordings=len(paths),
             )
         recordings = [Recording(path) for path in paths]
         digests = [recording.digest() for recording in recordings]
         if len({*digests}) < len(digests):
-            raise UsageError("data= names the same recording twice. A twin would teach what is held.")
+            raise UsageError(
+                "recordings-duplicate",
+                "data= names the same recording twice. A twin would teach what is held.",
+            )
         montage = shared_montage(recordings)
         grid = replace(self.grid, tr=shared_tr(recordings, self.grid))
         try:
             head, level = find_head(recordings)
         except GeometryError as error:
-            raise UsageError(f"data=: the recordings differ in the grid of their volumes. {error}") from error
+            raise UsageError(
+                "recordings-grid-mismatch",
+                "data=: the recordings differ in the grid of their volumes. {error}",
+                error=error,
+            ) from error
         draft = recorded_manifest(grid, self.band, self.baseline, montage, head, recordings)
         every = list(films) * (len(paths) // len(films))
         hashes = {film: file_hash(film) for film in dict.fromkeys(every)}
@@ -137,7 +147,10 @@ class RecordedSessions:
         UsageError
         """
         if not self.taught:
-            raise UsageError("this recipe trains on recordings: give data=REC[,REC] and film=FILE[,FILE].")
+            raise UsageError(
+                "recipe-needs-recordings",
+                "this recipe trains on recordings: give data=REC[,REC] and film=FILE[,FILE].",
+            )
 
     def say(self) -> None:
         """Print how many minutes there are, how many the shipped decoder had, and what is held."""
@@ -231,17 +244,27 @@ def shared_montage(recordings: Sequence[Recording]) -> Montage:
         if recording.montage is None or not recording.has_volumes():
             lacking = "EEG" if recording.montage is None else "volumes"
             raise UsageError(
-                f"data={recording.path} has no {lacking}, and this decoder learns from EEG and volumes "
-                "together. Give recordings of both."
+                "recording-missing-modality",
+                "data={recording} has no {modality}, and this decoder learns from EEG and volumes "
+                "together. Give recordings of both.",
+                recording=recording.path,
+                modality=lacking,
             )
         found.append((recording, recording.montage))
     first, cap = found[0]
     for recording, other in found[1:]:
         if sorted(_channels(other)) != sorted(_channels(cap)) or other.reference != cap.reference:
             raise UsageError(
-                f"data={recording.path} has {len(_channels(other))} EEG channels against {other.reference}, "
-                f"and {first.path} has {len(_channels(cap))} against {cap.reference}, or they bear other "
-                "names. Give recordings of one cap."
+                "recordings-montage-mismatch",
+                "data={recording} has {channels} EEG channels against {reference}, and "
+                "{first_recording} has {first_channels} against {first_reference}, or they bear "
+                "other names. Give recordings of one cap.",
+                recording=recording.path,
+                channels=len(_channels(other)),
+                reference=other.reference,
+                first_recording=first.path,
+                first_channels=len(_channels(cap)),
+                first_reference=cap.reference,
             )
     return cap
 
@@ -265,7 +288,11 @@ def shared_tr(recordings: Sequence[Recording], grid: TimingGrid) -> Any:
         told[str(recording.path)] = None if volume.tr_s is None else exact(round(volume.tr_s, 4))
     if len({*told.values()}) > 1:
         listed = ", ".join(f"{path}: {'unknown' if tr is None else f'{tr} s'}" for path, tr in told.items())
-        raise UsageError(f"data=: the recordings differ in TR ({listed}). Give recordings of one protocol.")
+        raise UsageError(
+            "recordings-tr-mismatch",
+            "data=: the recordings differ in TR ({trs}). Give recordings of one protocol.",
+            trs=listed,
+        )
     (tr,) = {*told.values()}
     return grid.tr if tr is None else tr
 
@@ -297,8 +324,14 @@ def _divided(
     total = sum(one.windows for one in found)
     if total < LEAST:
         raise UsageError(
-            f"data=: {total} windows of {window_s:g} s ({total * window_s / 60:.1f} minutes) have film, EEG "
-            f"and volumes, and {LEAST} are needed at least. Record longer; hours are better than minutes."
+            "recordings-too-few-windows",
+            "data=: {windows} windows of {window_s:g} s ({minutes:.1f} minutes) have film, EEG and "
+            "volumes, and {min_windows} are needed at least. Record longer; hours are better than "
+            "minutes.",
+            windows=total,
+            window_s=window_s,
+            minutes=total * window_s / 60,
+            min_windows=LEAST,
         )
     runs = list(dict.fromkeys((one.recording, one.run) for one in found))
     if len(runs) == 1:
@@ -310,9 +343,14 @@ def _divided(
     counts = [sum(one.windows for one in some) for some in (taught, held)]
     if counts[0] < _LEAST_TAUGHT or counts[1] < _LEAST_HELD:
         raise UsageError(
-            f"data=: the last run is held and judged, which leaves {counts[0]} windows to teach and "
-            f"{counts[1]} to be judged; {_LEAST_TAUGHT} and {_LEAST_HELD} are needed at least. Give a longer "
-            "run last, or more of them."
+            "recordings-last-run-short",
+            "data=: the last run is held and judged, which leaves {training_windows} windows to "
+            "teach and {test_windows} to be judged; {min_training_windows} and {min_test_windows} "
+            "are needed at least. Give a longer run last, or more of them.",
+            training_windows=counts[0],
+            test_windows=counts[1],
+            min_training_windows=_LEAST_TAUGHT,
+            min_test_windows=_LEAST_HELD,
         )
     return _in_parts(taught), held, len(runs) == 1
 

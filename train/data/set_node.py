@@ -65,9 +65,17 @@ class DataSetWindows:
 
     def __post_init__(self) -> None:
         if not isinstance(self.voxels, int) or self.voxels < 1:
-            raise UsageError(f"data.voxels must be a whole number of 1 or more, found '{self.voxels}'.")
+            raise UsageError(
+                "data-voxels-invalid",
+                "data.voxels must be a whole number of 1 or more, found '{voxels}'.",
+                voxels=self.voxels,
+            )
         if not isinstance(self.sfreq, int | float) or self.sfreq < 1:
-            raise UsageError(f"data.sfreq must be a number of 1 or more, found '{self.sfreq}'.")
+            raise UsageError(
+                "data-sfreq-invalid",
+                "data.sfreq must be a number of 1 or more, found '{sfreq}'.",
+                sfreq=self.sfreq,
+            )
 
     def check(self, work: Work) -> None:
         """Open the data set, and refuse what cannot be trained on.
@@ -91,7 +99,10 @@ class DataSetWindows:
             If there is none, or it lacks what is asked for.
         """
         if folder is None:
-            raise UsageError("this recipe trains on a data set: give its folder with data=DIR.")
+            raise UsageError(
+                "recipe-needs-data",
+                "this recipe trains on a data set: give its folder with data=DIR.",
+            )
         if folder not in self._opened:
             self._opened[folder] = self._open(folder)
         return self._opened[folder]
@@ -102,14 +113,23 @@ class DataSetWindows:
         subjects = data.windows.subjects
         if len(subjects) > 1:
             raise UsageError(
-                f"{folder} has {len(subjects)} subjects ({', '.join(subjects)}), and one is trained on. Name "
-                "it with data.subject=NAME."
+                "data-several-subjects",
+                "{folder} has {subject_count} subjects ({subjects}), and one is trained on. Name it "
+                "with data.subject=NAME.",
+                folder=folder,
+                subject_count=len(subjects),
+                subjects=list(subjects),
             )
         for column in ("fmri", "clips"):
             if column not in data.columns:
                 raise UsageError(
-                    f"{folder} ({data.layout}) has no {column}; it has {', '.join(data.columns)}. "
-                    "`python -m train.data DIR` says what is missing."
+                    "data-missing-column",
+                    "{folder} ({layout}) has no {column}; it has {available}. `python -m train.data "
+                    "DIR` says what is missing.",
+                    folder=folder,
+                    layout=data.layout,
+                    column=column,
+                    available=list(data.columns),
                 )
         _, slots, count = data.read("fmri", [0]).shape
         voxels = self._region(data, count)
@@ -124,8 +144,11 @@ class DataSetWindows:
         runs = list(dict.fromkeys(data.windows.run.tolist()))
         if len(runs) == 1:
             raise UsageError(
-                f"{data.folder} has one run of {data.windows.subjects[0]}, {runs[0]}, and a test takes "
-                "whole runs. Add another one."
+                "data-single-run",
+                "{folder} has one run of {subject}, {run}, and a test takes whole runs. Add another one.",
+                folder=data.folder,
+                subject=data.windows.subjects[0],
+                run=runs[0],
             )
         return splits.by_runs(data.windows, runs[-1:])
 
@@ -135,7 +158,13 @@ class DataSetWindows:
         regions = data.regions(data.windows.subjects[0])
         if self.region not in regions:
             there = ", ".join(regions) or "none, for want of an atlas"
-            raise UsageError(f"data.region={self.region}: {data.folder} has the regions {there}.")
+            raise UsageError(
+                "data-unknown-region",
+                "data.region={region}: {folder} has the regions {available}.",
+                region=self.region,
+                folder=data.folder,
+                available=there,
+            )
         return np.flatnonzero(regions[self.region])
 
     def _grid(self, data: DataSet, slots: int) -> TimingGrid:
@@ -149,8 +178,15 @@ class DataSetWindows:
         own = -(-window // tr)
         if slots < own:
             raise UsageError(
-                f"{data.folder} ({data.layout}) has {slots} volumes a window, and {own} of {data.tr_s:g} s "
-                f"were expected in {data.window_s:g} s."
+                "data-too-few-volumes",
+                "{folder} ({layout}) has {volumes} volumes a window, and {expected} of {tr_s:g} s "
+                "were expected in {window_s:g} s.",
+                folder=data.folder,
+                layout=data.layout,
+                volumes=slots,
+                expected=own,
+                tr_s=data.tr_s,
+                window_s=data.window_s,
             )
         try:
             return TimingGrid(
@@ -164,7 +200,10 @@ class DataSetWindows:
             )
         except ValueError as error:
             raise UsageError(
-                f"{data.folder}: {error}. Choose a rate of the EEG that fits with data.sfreq=."
+                "data-grid-invalid",
+                "{folder}: {error}. Choose a rate of the EEG that fits with data.sfreq=.",
+                folder=data.folder,
+                error=error,
             ) from error
 
     def _draft(self, data: DataSet, grid: TimingGrid, count: int, voxels: int) -> Manifest:

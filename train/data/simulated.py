@@ -185,8 +185,10 @@ class SimulatedSessions:
         every = [seed for seeds in found.values() for seed in seeds]
         if not {*every} <= {*TRAINING_SEEDS} or len({*every}) < len(every):
             raise UsageError(
-                "training seeds must be distinct and below 1000 (seeds from 1000 on are for judging), "
-                f"found {found}."
+                "training-seeds-invalid",
+                "training seeds must be distinct and below 1000 (seeds from 1000 on are for "
+                "judging), found {seeds}.",
+                seeds=found,
             )
         return found
 
@@ -286,7 +288,13 @@ class FilmSessions(SimulatedSessions):
 
     def __post_init__(self) -> None:
         if self.chain not in (CAUSAL, OFFLINE):
-            raise UsageError(f"data.chain is {CAUSAL} or {OFFLINE}, found {self.chain!r}.")
+            raise UsageError(
+                "data-chain-unknown",
+                "data.chain is {causal} or {offline}, found {chain!r}.",
+                causal=CAUSAL,
+                offline=OFFLINE,
+                chain=self.chain,
+            )
 
     def manifest(self, projection: Projection | None = None) -> Manifest:
         """Draft the manifest as for other sessions; it also says by which chain they are prepared."""

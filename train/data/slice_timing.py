@@ -56,11 +56,17 @@ def acquired_shift_s(sidecar: Mapping[str, Any]) -> float:
     slices = sidecar.get("SliceTiming")
     if tr is None and not slices:
         raise UsageError(
-            "the sidecar names a StartTime, but neither RepetitionTime nor SliceTiming, so its place in the "
-            "volume is unknown. Add RepetitionTime, as in the scanner's own sidecar."
+            "sidecar-tr-missing",
+            "the sidecar names a StartTime, but neither RepetitionTime nor SliceTiming, so its place "
+            "in the volume is unknown. Add RepetitionTime, as in the scanner's own sidecar.",
         )
     if start_s < 0 or (tr is not None and start_s > tr):
-        raise UsageError(f"the sidecar's StartTime {start_s:g} s lies outside its volume of {tr} s.")
+        raise UsageError(
+            "sidecar-start-outside-volume",
+            "the sidecar's StartTime {start_s:g} s lies outside its volume of {tr_s} s.",
+            start_s=start_s,
+            tr_s=tr,
+        )
     middle = float(np.mean(np.asarray(slices, np.float64))) if slices else (tr or 0.0) / 2
     return start_s - middle
 
@@ -74,5 +80,10 @@ def _seconds(sidecar: Mapping[str, Any], name: str) -> float:
     value = sidecar[name]
     # JSON's true and false are numbers to Python.
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise UsageError(f"the sidecar's {name} must be a number of seconds, found {value!r}.")
+        raise UsageError(
+            "sidecar-seconds-invalid",
+            "the sidecar's {key} must be a number of seconds, found {value!r}.",
+            key=name,
+            value=value,
+        )
     return float(value)

@@ -53,7 +53,8 @@ def released(windows: WindowTable, validation: int | Sequence[str] = 0) -> Split
     """
     if not windows.held_out.any():
         raise UsageError(
-            "the data have no window that the release keeps for testing. Name the runs to test on."
+            "split-no-released-test",
+            "the data have no window that the release keeps for testing. Name the runs to test on.",
         )
     return _split(windows, windows.held_out, validation)
 
@@ -113,13 +114,17 @@ def _split(windows: WindowTable, test: NDArray[np.bool_], validation: int | Sequ
         validated = _in_runs(windows, validation)
         if (validated & test).any():
             raise UsageError(
-                f"the runs {', '.join(validation)} cannot be validated on: some of them are tested on. "
-                "Name training runs."
+                "split-validation-in-test",
+                "the runs {runs} cannot be validated on: some of them are tested on. Name training runs.",
+                runs=list(validation),
             )
     chosen = rest & validated
     train = rest & ~validated & ~np.isin(windows.shown, windows.shown[chosen])
     if not train.any():
-        raise UsageError("no window is left to train on. Test and validate on fewer runs.")
+        raise UsageError(
+            "split-no-training",
+            "no window is left to train on. Test and validate on fewer runs.",
+        )
     left = ~(train | chosen | test)
     return Split(*(np.flatnonzero(part) for part in (train, chosen, test, left)))
 
@@ -129,8 +134,10 @@ def _refuse_divided(windows: WindowTable, test: NDArray[np.bool_]) -> None:
         own = test[_runs(windows) == run]
         if own.any() and not own.all():
             raise UsageError(
-                f"{run} would be divided between training and test, and its windows are alike. Test on whole "
-                "runs by naming them."
+                "split-run-divided",
+                "{run} would be divided between training and test, and its windows are alike. Test "
+                "on whole runs by naming them.",
+                run=run,
             )
 
 
@@ -140,7 +147,12 @@ def _in_runs(windows: WindowTable, names: Sequence[str]) -> NDArray[np.bool_]:
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         there = ", ".join(dict.fromkeys(windows.run.tolist()))
-        raise UsageError(f"there is no run {', '.join(unknown) or 'named'}. There are {there}.")
+        raise UsageError(
+            "split-unknown-run",
+            "there is no run {runs}. There are {available}.",
+            runs=", ".join(unknown) or "named",
+            available=there,
+        )
     return np.isin(full, names) | np.isin(windows.run, names)
 
 

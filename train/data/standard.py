@@ -97,8 +97,13 @@ class Statistics:
         known = len(self.mean[column]) if column in self.mean else 0
         if known != values.shape[axis]:
             raise UsageError(
-                f"the statistics of {self.subject} know {known} values of '{column}', and the data have "
-                f"{values.shape[axis]}. Compute them from these data."
+                "statistics-size-mismatch",
+                "the statistics of {subject} know {statistics_size} values of '{column}', and the "
+                "data have {data_size}. Compute them from these data.",
+                subject=self.subject,
+                statistics_size=known,
+                column=column,
+                data_size=values.shape[axis],
             )
         shape = [1] * values.ndim
         shape[axis] = -1
@@ -208,8 +213,11 @@ def read(path: Path) -> dict[str, Statistics]:
         return _read(path)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise UsageError(
-            f"{path} holds no statistics that train.data.standard wrote ({error}). Remove it, or give "
-            "another file."
+            "statistics-unreadable",
+            "{path} holds no statistics that train.data.standard wrote ({error}). Remove it, or give "
+            "another file.",
+            path=path,
+            error=error,
         ) from error
 
 

@@ -86,8 +86,13 @@ class TrainingFilm:
         if len(frames) < SHOT_FRAMES:
             broken = f" Its end cannot be decoded ({fault})." if fault else ""
             raise UsageError(
-                f"films={self.shown}: {len(frames) / FPS:g} s of it can be shown, and a window has "
-                f"{SHOT_FRAMES / FPS:g} s.{broken} Give a longer film."
+                "film-shorter-than-window",
+                "films={path}: {film_s:g} s of it can be shown, and a window has {window_s:g} "
+                "s.{decode_error} Give a longer film.",
+                path=self.shown,
+                film_s=len(frames) / FPS,
+                window_s=SHOT_FRAMES / FPS,
+                decode_error=broken,
             )
         return len(frames) / FPS
 
@@ -127,8 +132,11 @@ def training_films(told: str | list[str]) -> tuple[TrainingFilm, ...]:
             found.append(TrainingFilm(film.name, film.shown, film.digest) if whole else film)
         else:
             raise UsageError(
-                f"films={name}: there is no such film. Give {', '.join(WORDS)}, the path of a film or of a "
-                "folder of films, or a comma list of them."
+                "films-unknown",
+                "films={film}: there is no such film. Give {available}, the path of a film or of a "
+                "folder of films, or a comma list of them.",
+                film=name,
+                available=list(WORDS),
             )
     _refuse_twins(found)
     return tuple(found)
@@ -137,13 +145,29 @@ def training_films(told: str | list[str]) -> tuple[TrainingFilm, ...]:
 def _recorded() -> Path:
     """Find the folder of films for training among the recorded data."""
     data = os.environ.get(DATA)
-    if data and (Path(data) / _REAL).is_dir():
-        return Path(data) / _REAL
-    found = f"{DATA} is {data}, which has no folder {_REAL}" if data else f"{DATA} is not set"
-    raise UsageError(
-        f"films={REAL} stands for the real films of the recorded data, and {found}. Set {DATA} to the folder "
-        f"of the recorded data, or train without real films (films={NONE})."
-    )
+    if not data:
+        raise UsageError(
+            "films-recorded-variable-unset",
+            "films={films} stands for the real films of the recorded data, and {variable} is not set. Set it "
+            "to the folder of the recorded data, or train without real films (films={alternative}).",
+            films=REAL,
+            variable=DATA,
+            alternative=NONE,
+        )
+    folder = Path(data) / _REAL
+    if not folder.is_dir():
+        raise UsageError(
+            "films-recorded-folder-missing",
+            "films={films} stands for the real films of the recorded data, and {variable} is {data}, which "
+            "has no folder {folder}. Set {variable} to the folder of the recorded data, or train without "
+            "real films (films={alternative}).",
+            films=REAL,
+            variable=DATA,
+            data=data,
+            folder=_REAL,
+            alternative=NONE,
+        )
+    return folder
 
 
 def _in_folder(folder: Path) -> list[TrainingFilm]:
@@ -151,8 +175,10 @@ def _in_folder(folder: Path) -> list[TrainingFilm]:
     films = [film for film in map(_of_file, paths) if film.seconds != 0]
     if not films:
         raise UsageError(
-            f"films={folder}: the folder holds no film to train on ({', '.join(sorted(_ENDINGS))}). Give "
-            "another folder."
+            "films-folder-empty",
+            "films={folder}: the folder holds no film to train on ({suffixes}). Give another folder.",
+            folder=folder,
+            suffixes=sorted(_ENDINGS),
         )
     # Not in the order of their names, which may change.
     return sorted(films, key=lambda film: film.digest)
@@ -168,5 +194,10 @@ def _refuse_twins(films: Iterable[TrainingFilm]) -> None:
     seen: dict[str, str] = {}
     for film in films:
         if film.key in seen:
-            raise UsageError(f"films= names the same film twice: {seen[film.key]} and {film.shown}.")
+            raise UsageError(
+                "films-duplicate-film",
+                "films= names the same film twice: {first_film} and {second_film}.",
+                first_film=seen[film.key],
+                second_film=film.shown,
+            )
         seen[film.key] = film.shown

@@ -69,7 +69,11 @@ def put_on(module: nn.Module, arrays: Arrays) -> None:
     # Strict but for the teacher's own weights, which are there already.
     unknown = module.load_state_dict(learned, strict=False).unexpected_keys
     if unknown:
-        raise UsageError(f"the run's student has weights that its flow does not: {', '.join(unknown[:4])}.")
+        raise UsageError(
+            "student-unknown-weights",
+            "the run's student has weights that its flow does not: {weights}.",
+            weights=list(unknown[:4]),
+        )
     adapters.merge(module)
     for parameter in module.parameters():
         if parameter.dtype == torch.float32:

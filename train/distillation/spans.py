@@ -75,8 +75,10 @@ def add_spans(model: nn.Module) -> None:
     found = [name for name, one in model.named_modules() if isinstance(one, TimestepEmbedding)]
     if not found:
         raise UsageError(
-            f"a {type(model).__name__} has no TimestepEmbedding of diffusers, and cannot be told how far a "
-            "step goes. Distil a CogVideoX, a Wan or a UNet of diffusers."
+            "distillation-missing-timestep-embedding",
+            "a {model_class} has no TimestepEmbedding of diffusers, and cannot be told how far a "
+            "step goes. Distil a CogVideoX, a Wan or a UNet of diffusers.",
+            model_class=type(model).__name__,
         )
     # The first one is that of the noise level; models that continue a picture have another one.
     name = found[0]

@@ -166,14 +166,23 @@ def attached(phases: Mapping[str, Phase]) -> dict[str, Adapter]:
         shared = [pattern for pattern in phase.trained if SPAN not in pattern]
         if shared:
             raise UsageError(
-                f"phase '{name}' trains '{shared[0]}', which the teacher has as well. A student learns "
-                f"adapters and '*{SPAN}*'."
+                "student-trains-teacher-weights",
+                "phase '{phase}' trains '{pattern}', which the teacher has as well. A student learns "
+                "adapters and '*{span_name}*'.",
+                phase=name,
+                pattern=shared[0],
+                span_name=SPAN,
             )
         for part, adapter in phase.adapters.items():
             if part != PART or adapter.merge:
                 raise UsageError(
-                    f"phase '{name}' has an adapter of '{part}' with merge={adapter.merge}. A student's is "
-                    f"that of '{PART}', and with merge: false it leaves the teacher as it is."
+                    "student-adapter-unsupported",
+                    "phase '{phase}' has an adapter of '{part}' with merge={merge}. A student's is "
+                    "that of '{expected_part}', and with merge: false it leaves the teacher as it is.",
+                    phase=name,
+                    part=part,
+                    merge=adapter.merge,
+                    expected_part=PART,
                 )
             found[name] = adapter
     return found

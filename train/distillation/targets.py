@@ -78,7 +78,12 @@ class Distillation:
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
-            raise UsageError(f"target must be one of {', '.join(TARGETS)}, found '{self.target}'.")
+            raise UsageError(
+                "distillation-target-unknown",
+                "target must be one of {available}, found '{target}'.",
+                available=list(TARGETS),
+                target=self.target,
+            )
 
 
 @dataclass(frozen=True)

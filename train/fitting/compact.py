@@ -170,7 +170,12 @@ def compact_fitter(base: Bundle) -> CompactFitter:
         If the bundle lacks any of it.
     """
     if missing := [name for name in (*_CODEC, *_SPACE) if name not in base.stats]:
-        raise BundleError(f"{base.path / 'stats.npz'} lacks {', '.join(missing)}. Export the bundle again.")
+        raise BundleError(
+            "fit-missing-statistics",
+            "{path} lacks {missing_arrays}. Export the bundle again.",
+            path=base.path / "stats.npz",
+            missing_arrays=list(missing),
+        )
     encoder = onnx.load_model_from_string(base.read(base.manifest.built["encode"].file))
     weights = encoder_graph.weights_of(encoder, base.path, ("basis", "pictures", "latent_mean", "varied"))
     mean, basis, scale = (base.stats[name].astype(np.float64) for name in _CODEC)

@@ -41,7 +41,10 @@ def weights_of(model: ModelProto, where: Path, others: tuple[str, ...]) -> Array
     names = (*_WEIGHTS, *others)
     if missing := [name for name in names if name not in held]:
         raise BundleError(
-            f"{where / 'encode.onnx'} has no weights called {', '.join(missing)}. Export the bundle again."
+            "encoder-graph-missing-weights",
+            "{path} has no weights called {missing_weights}. Export the bundle again.",
+            path=where / "encode.onnx",
+            missing_weights=list(missing),
         )
     return {name: numpy_helper.to_array(held[name]) for name in names}
 
@@ -63,8 +66,12 @@ def replaced(model: ModelProto, weights: Arrays) -> ModelProto:
             continue
         if list(value.shape) != list(tensor.dims):
             raise BundleError(
-                f"the encoder takes {name} of shape {list(tensor.dims)}, found {list(value.shape)}. "
-                "Fit with the version that exported the bundle."
+                "encoder-graph-shape-mismatch",
+                "the encoder takes {weight} of shape {expected_shape}, found {actual_shape}. Fit "
+                "with the version that exported the bundle.",
+                weight=name,
+                expected_shape=list(tensor.dims),
+                actual_shape=list(value.shape),
             )
         kept = np.ascontiguousarray(value.astype(numpy_helper.to_array(tensor).dtype))
         tensor.CopyFrom(numpy_helper.from_array(kept, tensor.name))

@@ -85,8 +85,10 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
     """
     if not isinstance(data, SimulatedSessions):
         raise UsageError(
-            f"film={request.film} is for runs trained on the simulated participant, who can watch any film. "
-            "Judge this run on recorded data (runs=, data=)."
+            "film-needs-simulated-participant",
+            "film={film} is for runs trained on the simulated participant, who can watch any film. "
+            "Judge this run on recorded data (runs=, data=).",
+            film=request.film,
         )
     judging_seeds(request.seeds)
     films = [name.strip() for name in str(request.film).split(",")]
@@ -181,7 +183,10 @@ def title(film: str) -> str:
 
 def _check(film: str) -> None:
     if film == NONE:
-        raise UsageError("film=none shows nothing that could be judged. Give shapes, natural or a file.")
+        raise UsageError(
+            "judge-film-none",
+            "film=none shows nothing that could be judged. Give shapes, natural or a file.",
+        )
     if film not in KINDS:
         watched(film, None, 0, "grid")
 
@@ -191,9 +196,12 @@ def _check_repeats(films: Sequence[str], request: Request) -> None:
     drawn = [film for film in films if film in KINDS]
     if request.repeats == "averaged" and (drawn or len(judging_seeds(request.seeds)) < 2):
         raise UsageError(
+            "judge-averaging-unsupported",
             "repeats=averaged averages the signals of sessions that show one film; found "
-            f"film={request.film}, seeds={request.seeds}. Give film=FILE, which each session shows as a "
-            "whole, and two seeds or more."
+            "film={film}, seeds={seeds}. Give film=FILE, which each session shows as a whole, and "
+            "two seeds or more.",
+            film=request.film,
+            seeds=request.seeds,
         )
 
 

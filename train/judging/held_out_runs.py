@@ -49,7 +49,10 @@ class HeldOutRuns:
         UsageError
         """
         if not isinstance(data, DataSetWindows):
-            raise UsageError("the judge held-out-runs is for a data set (data=DIR). Choose another.")
+            raise UsageError(
+                "judge-needs-data-set",
+                "the judge held-out-runs is for a data set (data=DIR). Choose another.",
+            )
 
     def judge(self, work: Work, plan: Plan, data: DataSetWindows, trained: Trained, show: Show) -> Judged:
         """Judge what was just trained on the runs that are held out."""
@@ -58,14 +61,22 @@ class HeldOutRuns:
     def evaluate(self, data: DataSetWindows, bundle: Bundle, show: Show, request: Request) -> Judged:
         """Judge a finished run on the held-out runs of ``data=DIR``, the data set that it was trained on."""
         if request.data is None:
-            raise UsageError("this run was trained on a data set: name its folder with data=DIR.")
+            raise UsageError(
+                "evaluate-missing-data-set",
+                "this run was trained on a data set: name its folder with data=DIR.",
+            )
         there = data.opened(request.data)
         told = bundle.manifest.provenance
         if told["taught"] != there.digest:
             raise UsageError(
-                f"data={request.data} is not what this run was trained on ({told['participant']}, "
-                f"{told['windows']} windows of {len(told['runs'])} runs). Windows that taught it might be "
-                "judged. Give the same folder."
+                "evaluate-data-mismatch",
+                "data={data} is not what this run was trained on ({participant}, {window_count} "
+                "windows of {run_count} runs). Windows that taught it might be judged. Give the same "
+                "folder.",
+                data=request.data,
+                participant=told["participant"],
+                window_count=told["windows"],
+                run_count=len(told["runs"]),
             )
         return judged(there, bundle, show, request)
 
@@ -126,8 +137,9 @@ def _count(data: SetWindows, held: Sequence[SetRun], repeats: Repeats) -> int:
     count = max(len(trial) for one in held for trial in one.trials)
     if repeats == "averaged" and count == 1:
         raise UsageError(
-            f"repeats=averaged: no window that is held out in {data.data.folder} was shown twice. Leave it "
-            "out."
+            "judge-no-repeated-windows",
+            "repeats=averaged: no window that is held out in {folder} was shown twice. Leave it out.",
+            folder=data.data.folder,
         )
     return count
 

@@ -180,7 +180,11 @@ def judging_seeds(seeds: str | int | list[int]) -> list[int]:
     """
     found = numbers(seeds)
     if min(found, default=0) < 1000:
-        raise UsageError(f"seeds below 1000 are for training; judge with 1000 and up, not {found}.")
+        raise UsageError(
+            "judging-seeds-reserved",
+            "seeds below 1000 are for training; judge with 1000 and up, not {seeds}.",
+            seeds=found,
+        )
     return found
 
 
@@ -304,7 +308,11 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
     """
     recording = Recording(path)
     if recording.truth is None:
-        raise UsageError(f"{path} has no truth/events.tsv, and accuracy needs one. Record it with --truth.")
+        raise UsageError(
+            "recording-missing-truth",
+            "{path} has no truth/events.tsv, and accuracy needs one. Record it with --truth.",
+            path=path,
+        )
     # A recording without a montage holds no EEG; it is judged on the volumes alone.
     modalities = [m for m in bundle.manifest.modalities if m != "eeg" or recording.montage is not None]
     found = windows(
@@ -316,7 +324,12 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
         restarted_at=recording.restarted_at,
     )
     if not found:
-        raise UsageError(f"{path} holds no whole window for {' and '.join(modalities)}. Record longer.")
+        raise UsageError(
+            "recording-too-short",
+            "{path} holds no whole window for {modalities}. Record longer.",
+            path=path,
+            modalities=" and ".join(modalities),
+        )
     inputs = window_arrays(bundle.manifest, found)
     manifest = bundle.manifest
     known = {0: read_events(recording.truth / "events.tsv")}
@@ -330,8 +343,12 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
     kept = [i for i in apart(where) if len(truths[i]) == frames]
     if not kept:
         raise UsageError(
-            f"no window of {path} lies inside {recording.truth / 'film.mp4'}, {len(film)} frames long. "
-            "Give a recording with the film that was shown."
+            "recording-windows-outside-film",
+            "no window of {path} lies inside {film_path}, {frame_count} frames long. Give a "
+            "recording with the film that was shown.",
+            path=path,
+            film_path=recording.truth / "film.mp4",
+            frame_count=len(film),
         )
     inputs = {name: x[kept] for name, x in inputs.items()}
     chosen = [truths[i] for i in kept]

@@ -35,7 +35,10 @@ class LastRun:
         UsageError
         """
         if not isinstance(data, RecordedSessions):
-            raise UsageError("the judge last-run is for recordings (data=REC film=FILE). Choose another.")
+            raise UsageError(
+                "judge-needs-recordings",
+                "the judge last-run is for recordings (data=REC film=FILE). Choose another.",
+            )
 
     def judge(self, work: Work, plan: Plan, data: RecordedSessions, trained: Trained, show: Show) -> Judged:
         """Judge what was just trained on the held run."""
@@ -52,8 +55,9 @@ class LastRun:
         UsageError
         """
         raise UsageError(
-            "this run was trained on recordings, and judged on the last one when it was trained (run.json). "
-            "Judge it on another recording with its truth: data=RECORDING."
+            "evaluate-missing-recording",
+            "this run was trained on recordings, and judged on the last one when it was trained "
+            "(run.json). Judge it on another recording with its truth: data=RECORDING.",
         )
 
 

@@ -409,8 +409,10 @@ def refuse(request: Request) -> None:
     asked += ["repeats"] if request.repeats != "single" else []
     if asked:
         raise UsageError(
-            f"{'=, '.join(asked)}= is for runs that are judged on a film, or were trained on a data set. "
-            "Give film=shapes, natural or a file beside it, or leave it out."
+            "published-figures-unsupported",
+            "{keys}= is for runs that are judged on a film, or were trained on a data set. Give "
+            "film=shapes, natural or a file beside it, or leave it out.",
+            keys="=, ".join(asked),
         )
 
 
@@ -419,6 +421,8 @@ def _installed(module: str, package: str) -> None:
 
     if find_spec(module) is None:
         raise UsageError(
-            f"published=true needs {package}, which is not installed. Install it with: "
-            f"{installing.command('train')}"
+            "published-figures-missing-package",
+            "published=true needs {package}, which is not installed. Install it with: {install_command}",
+            package=package,
+            install_command=installing.command("train"),
         )

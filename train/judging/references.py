@@ -110,7 +110,12 @@ def references(
         If a seed is one for judging, or that of the session on which temperatures are found.
     """
     if not {*seeds} <= {*TRAINING_SEEDS} - {_UNJUDGED}:
-        raise UsageError(f"oracle= takes seeds of training sessions, below {_UNJUDGED}, found {list(seeds)}.")
+        raise UsageError(
+            "oracle-seeds-not-training",
+            "oracle= takes seeds of training sessions, below {limit}, found {seeds}.",
+            limit=_UNJUDGED,
+            seeds=list(seeds),
+        )
     oracle = None
     if seeds:
         sessions = (watch(who, seed, seconds) for seed in tracked(seeds, f"oracle, {who.film}, {who.preset}"))

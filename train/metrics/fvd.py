@@ -146,8 +146,10 @@ def detector(file: Path) -> Detector:
 
     if not file.is_file():
         raise UsageError(
-            f"fvd={file}: there is no such file. Give StyleGAN-V's detector, i3d_torchscript.pt, which is "
-            "not part of this project."
+            "fvd-detector-missing",
+            "fvd={path}: there is no such file. Give StyleGAN-V's detector, i3d_torchscript.pt, "
+            "which is not part of this project.",
+            path=file,
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with warnings.catch_warnings():
@@ -157,7 +159,9 @@ def detector(file: Path) -> Detector:
             network = torch.jit.load(str(file), map_location=device).eval()
         except RuntimeError as error:
             raise UsageError(
-                f"fvd={file} is no TorchScript file. Give StyleGAN-V's detector, i3d_torchscript.pt."
+                "fvd-detector-unreadable",
+                "fvd={path} is no TorchScript file. Give StyleGAN-V's detector, i3d_torchscript.pt.",
+                path=file,
             ) from error
 
     @torch.no_grad()
@@ -167,8 +171,11 @@ def detector(file: Path) -> Detector:
             some = np.stack([np.asarray(clip, np.uint8) for clip in clips[first : first + _BATCH]])
             if some.shape[1] < LEAST_FRAMES:
                 raise UsageError(
-                    f"fvd: the detector takes clips of {LEAST_FRAMES} frames or more, found {some.shape[1]}. "
-                    "Leave fvd= out for this bundle."
+                    "fvd-clips-too-short",
+                    "fvd: the detector takes clips of {min_frames} frames or more, found "
+                    "{frame_count}. Leave fvd= out for this bundle.",
+                    min_frames=LEAST_FRAMES,
+                    frame_count=some.shape[1],
                 )
             # (clip, channel, frame, row, column) from 0 to 255. The detector scales and resizes by itself.
             videos = torch.from_numpy(some).permute(0, 4, 1, 2, 3).to(device, torch.float32)

@@ -171,13 +171,26 @@ def _loaded(key: str, folder: Path, kind: Any) -> tuple[Any, Any]:
         )
         prepare = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
     except (ValueError, OSError, RuntimeError) as error:
-        raise UsageError(f"{key}={folder} cannot be loaded as {kind.__name__}: {error}") from error
+        raise UsageError(
+            "metric-network-unreadable",
+            "{key}={folder} cannot be loaded as {model_class}: {error}",
+            key=key,
+            folder=folder,
+            model_class=kind.__name__,
+            error=error,
+        ) from error
     # transformers draws at random what the file lacks, and only warns.
     missing = sorted(name for name in told["missing_keys"] if not name.startswith(_UNREAD))
     if missing:
         raise UsageError(
-            f"{key}={folder} lacks {len(missing)} weights of {type(model).__name__}, {missing[0]} among "
-            "them. Give a folder with a network that was trained for this."
+            "metric-network-missing-weights",
+            "{key}={folder} lacks {missing_count} weights of {model_class}, {missing_weight} among "
+            "them. Give a folder with a network that was trained for this.",
+            key=key,
+            folder=folder,
+            missing_count=len(missing),
+            model_class=type(model).__name__,
+            missing_weight=missing[0],
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval(), prepare
@@ -189,8 +202,12 @@ def _check(key: str, folder: Path) -> None:
         missing.append(" or ".join(_WEIGHTS))
     if missing:
         raise UsageError(
-            f"{key}={folder} lacks {', '.join(missing)}. Give a folder with a network as transformers writes "
-            "it; nothing is downloaded."
+            "metric-network-missing-files",
+            "{key}={folder} lacks {missing_files}. Give a folder with a network as transformers "
+            "writes it; nothing is downloaded.",
+            key=key,
+            folder=folder,
+            missing_files=list(missing),
         )
 
 

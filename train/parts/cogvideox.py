@@ -57,8 +57,12 @@ def transformer_of(sizes: VideoSizes, latent: tuple[int, int, int, int]) -> "Cog
     channels, frames, rows, columns = latent
     if rows % sizes.patch or columns % sizes.patch:
         raise UsageError(
-            f"latents of {rows} x {columns} cannot be cut into patches of {sizes.patch}. Choose a patch that "
-            "divides both."
+            "video-patch-indivisible",
+            "latents of {rows} x {columns} cannot be cut into patches of {patch}. Choose a patch "
+            "that divides both.",
+            rows=rows,
+            columns=columns,
+            patch=sizes.patch,
         )
     return CogVideoXTransformer3DModel(
         num_attention_heads=sizes.heads,
@@ -92,7 +96,10 @@ def transformer_from(
     model, source = diffusers_model(folder, "transformer" if whole else None, licence=licence, dtype=dtype)
     if type(model).__name__ != "CogVideoXTransformer3DModel":
         raise UsageError(
-            f"{folder} holds a {type(model).__name__}; a CogVideoXTransformer3DModel was expected."
+            "video-transformer-wrong-class",
+            "{folder} holds a {actual_class}; a CogVideoXTransformer3DModel was expected.",
+            folder=folder,
+            actual_class=type(model).__name__,
         )
     return model, source
 

@@ -58,7 +58,10 @@ class TwoStage(nn.Module):
         super().__init__()
         whole = _shared(sizes, "two-stage")
         if whole.depth < 2:
-            raise UsageError("two-stage fusion needs 2 blocks or more, found 1. Give a greater depth.")
+            raise UsageError(
+                "fusion-too-few-blocks",
+                "two-stage fusion needs 2 blocks or more, found 1. Give a greater depth.",
+            )
         first = whole.depth // 2
         self.apart = Apart({name: replace(size, depth=first) for name, size in sizes.items()}, tokens)
         self.trunk = Trunk(replace(whole, depth=whole.depth - first))
@@ -100,12 +103,21 @@ def _entries(sizes: Mapping[str, TrunkSizes], tokens: Mapping[str, int]) -> nn.M
 def _shared(sizes: Mapping[str, TrunkSizes], fusion: str) -> TrunkSizes:
     """Return the sizes that two modalities share, which see each other's tokens."""
     if len(sizes) != 2:
-        raise UsageError(f"{fusion} fusion needs fMRI and EEG, found {', '.join(sizes)} alone. Use dual.")
+        raise UsageError(
+            "fusion-missing-modality",
+            "{fusion} fusion needs fMRI and EEG, found {modalities} alone. Use dual.",
+            fusion=fusion,
+            modalities=list(sizes),
+        )
     first, second = sizes.values()
     if (first.width, first.depth, first.heads) != (second.width, second.depth, second.heads):
         raise UsageError(
-            f"{fusion} fusion needs the same depth, width and heads for both modalities, found {first} and "
-            f"{second}. Only dual and spatial fusion take different ones."
+            "fusion-sizes-mismatch",
+            "{fusion} fusion needs the same depth, width and heads for both modalities, found "
+            "{first_sizes} and {second_sizes}. Only dual and spatial fusion take different ones.",
+            fusion=fusion,
+            first_sizes=first,
+            second_sizes=second,
         )
     return first
 

@@ -110,7 +110,12 @@ def full_decoder(autoencoder: Any) -> VideoDecoder:
     """
     kind = type(autoencoder).__name__
     if kind not in _DECODERS:
-        raise UsageError(f"{' or '.join(_DECODERS)} was expected as an autoencoder, found {kind}.")
+        raise UsageError(
+            "autoencoder-wrong-class",
+            "{expected_classes} was expected as an autoencoder, found {actual_class}.",
+            expected_classes=" or ".join(_DECODERS),
+            actual_class=kind,
+        )
     return _DECODERS[kind](autoencoder)
 
 

@@ -115,8 +115,11 @@ class EegTokenizer(nn.Module):
         super().__init__()
         if samples % parts:
             raise UsageError(
-                f"{samples} EEG samples of a window cannot be cut into {parts} equal parts. Give a rate of "
-                "the EEG (sfreq) that is a multiple of one sample a volume."
+                "eeg-samples-indivisible",
+                "{samples} EEG samples of a window cannot be cut into {parts} equal parts. Give a "
+                "rate of the EEG (sfreq) that is a multiple of one sample a volume.",
+                samples=samples,
+                parts=parts,
             )
         self.parts = parts
         self.over_channels = nn.Linear(channels * parts, width)

@@ -38,10 +38,18 @@ class TrunkSizes:
     def __post_init__(self) -> None:
         for name in ("depth", "width", "heads", "inner"):
             if getattr(self, name) < 1:
-                raise UsageError(f"{name} of a transformer must be 1 or more, found {getattr(self, name)}.")
+                raise UsageError(
+                    "transformer-size-too-small",
+                    "{key} of a transformer must be 1 or more, found {actual}.",
+                    key=name,
+                    actual=getattr(self, name),
+                )
         if self.width % self.heads:
             raise UsageError(
-                f"{self.heads} heads cannot share a width of {self.width} evenly. Give a multiple of it."
+                "transformer-width-indivisible",
+                "{heads} heads cannot share a width of {width} evenly. Give a multiple of it.",
+                heads=self.heads,
+                width=self.width,
             )
 
 

@@ -98,8 +98,13 @@ def check_turns(decoder: VideoDecoder, count: int) -> None:
     first, later = decoder.turns
     if count < first or (count - first) % later:
         raise UsageError(
-            f"{count} latent frames cannot be decoded in turns: {first} were expected, and {later} for each "
-            "later turn. Take clips of another length; 33 frames have 9 latent frames."
+            "latent-frames-indivisible",
+            "{latent_frames} latent frames cannot be decoded in turns: {first_turn_frames} were "
+            "expected, and {later_turn_frames} for each later turn. Take clips of another length; 33 "
+            "frames have 9 latent frames.",
+            latent_frames=count,
+            first_turn_frames=first,
+            later_turn_frames=later,
         )
 
 

@@ -85,8 +85,9 @@ class VideoFlow(nn.Module):
         super().__init__()
         if transformer.config["added_kv_proj_dim"] is not None:
             raise UsageError(
-                "the transformer is an image-to-video Wan, which wants a first frame. Give a text-to-video "
-                "one, such as Wan2.1-T2V-1.3B."
+                "wan-image-to-video-unsupported",
+                "the transformer is an image-to-video Wan, which wants a first frame. Give a "
+                "text-to-video one, such as Wan2.1-T2V-1.3B.",
             )
         # diffusers' annotation lists its own processors alone.
         processor: Any = WanAttention()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.data.opening import opened
 from train.targets import cache, captions, embeddings, latents, transcripts
 from train.targets.cache import Target
@@ -122,21 +122,39 @@ def read_arguments(changes: list[str]) -> tuple[dict[str, Any], dict[str, dict[s
             unknown.append(change)
     known = [*_BUILDERS, *(f"{name}.{option}" for name in _BUILDERS for option in _options(name)), *_KEYS]
     if unknown:
-        raise UsageError(f"cannot take {', '.join(unknown)}. Known keys: {', '.join(known)}.")
+        raise UsageError(
+            "targets-unknown-key",
+            "cannot take {arguments}. Known keys: {available}.",
+            arguments=list(unknown),
+            available=list(known),
+        )
     if not models:
         raise UsageError(
-            f"no model was given. Give one or more of {', '.join(f'{n}=DIR' for n in _BUILDERS)}."
+            "targets-missing-model",
+            "no model was given. Give one or more of {available}.",
+            available=[f"{n}=DIR" for n in _BUILDERS],
         )
     for name, given in models.items():
         for needed, example in (("folder", f"{name}=DIR"), ("licence", f"{name}.licence=Apache-2.0")):
             if needed not in given:
-                raise UsageError(f"the model {name} has no {needed}. Give it with {example}.")
+                raise UsageError(
+                    "targets-model-missing-option",
+                    "the model {model} has no {option}. Give it with {example}.",
+                    model=name,
+                    option=needed,
+                    example=example,
+                )
     return common, models
 
 
 def _count(key: str, text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"{key}={text} is no count: a whole number from 1 on was expected.")
+        raise UsageError(
+            "targets-count-malformed",
+            "{key}={actual} is no count: a whole number from 1 on was expected.",
+            key=key,
+            actual=text,
+        )
     return int(text)
 
 
@@ -157,8 +175,7 @@ def main(arguments: list[str]) -> int:
     try:
         out = run(Path(arguments[0]), arguments[1:])
     except RtDecodeError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return error.exit_code
+        return explain(error)
     print(out)  # noqa: T201
     return 0
 

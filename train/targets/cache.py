@@ -100,8 +100,11 @@ class Cached:
         missing = [str(title) for title in shown if str(title) not in places]
         if missing:
             raise UsageError(
-                f"{len(missing)} titles have no targets, such as '{missing[0]}'. Compute them for this data "
-                "set with python -m train.targets."
+                "targets-missing-titles",
+                "{missing_count} titles have no targets, such as '{missing_title}'. Compute them for "
+                "this data set with python -m train.targets.",
+                missing_count=len(missing),
+                missing_title=missing[0],
             )
         return np.array([places[str(title)] for title in shown], np.int64)
 
@@ -137,12 +140,21 @@ def compute(
         stored.
     """
     if stored not in STORED:
-        raise UsageError(f"stored={stored} is not known; {' and '.join(STORED)} are.")
+        raise UsageError(
+            "targets-dtype-unknown",
+            "stored={dtype} is not known; {available} are.",
+            dtype=stored,
+            available=" and ".join(STORED),
+        )
     if lot < 1:
-        raise UsageError(f"lot={lot} was given; a file needs 1 title or more.")
+        raise UsageError(
+            "targets-lot-too-small", "lot={lot} was given; a file needs 1 title or more.", lot=lot
+        )
     if not len(data.windows):
         raise UsageError(
-            f"the data set in {data.folder} has no windows, so that there is nothing to compute."
+            "targets-data-set-empty",
+            "the data set in {folder} has no windows, so that there is nothing to compute.",
+            folder=data.folder,
         )
     inputs = _Inputs(data, lot)
     for target in targets:
@@ -170,14 +182,23 @@ def read(out: Path, name: str) -> Cached:
     """
     path = out / name / _INDEX
     if not path.is_file():
-        raise UsageError(f"no targets at {path.parent}: {_INDEX} was expected. Run python -m train.targets.")
+        raise UsageError(
+            "targets-missing-index",
+            "no targets at {folder}: {index_file} was expected. Run python -m train.targets.",
+            folder=path.parent,
+            index_file=_INDEX,
+        )
     index = json.loads(path.read_text())
     files = [path.with_name(file) for file in index["files"]]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise UsageError(
-            f"{len(missing)} files of {path.parent} are missing, such as {missing[0]}. Run python -m "
-            "train.targets again; it computes what is missing."
+            "targets-missing-files",
+            "{missing_count} files of {folder} are missing, such as {missing_file}. Run python -m "
+            "train.targets again; it computes what is missing.",
+            missing_count=len(missing),
+            folder=path.parent,
+            missing_file=missing[0],
         )
     counts = Shards(files, "counts") if index["tokens"] else None
     return Cached(index["shown"], Shards(files, "values"), counts, index)
@@ -209,8 +230,12 @@ class _Inputs:
             "captions": "Give captioner=DIR, a model that writes them.",
         }
         raise UsageError(
-            f"the target {target.name} reads {target.reads}, and the data set has "
-            f"{', '.join(self.data.columns) or 'none'} alone. {advice[target.reads]}"
+            "targets-missing-input",
+            "the target {target} reads {input_kind}, and the data set has {available} alone. {advice}",
+            target=target.name,
+            input_kind=target.reads,
+            available=", ".join(self.data.columns) or "none",
+            advice=advice[target.reads],
         )
 
     def digest(self, kind: Kind, number: int) -> str:
@@ -245,8 +270,12 @@ class _Inputs:
                 found[place] = value
         if len({np.shape(value) for value in found}) > 1:
             raise UsageError(
-                f"{kind} of different shapes were found among {self.lots[number][0]} to "
-                f"{self.lots[number][-1]}. Bring all films to one size and length."
+                "targets-shape-mismatch",
+                "{input_kind} of different shapes were found among {first_title} to {last_title}. "
+                "Bring all films to one size and length.",
+                input_kind=kind,
+                first_title=self.lots[number][0],
+                last_title=self.lots[number][-1],
             )
         return np.array(found)
 
@@ -282,18 +311,30 @@ def _storable(values: NDArray[Any], stored: str, what: str) -> NDArray[Any]:
         longest = max((len(text) for text in values.tolist()), default=0)
         if longest > CAPTION_LETTERS:
             raise UsageError(
-                f"a text has {longest} letters ({what}), and {CAPTION_LETTERS} are kept. Let the model write "
-                "less with captioner.tokens= or speech.tokens=."
+                "targets-text-too-long",
+                "a text has {letter_count} letters ({target_lot}), and {limit} are kept. Let the "
+                "model write less with captioner.tokens= or speech.tokens=.",
+                letter_count=longest,
+                target_lot=what,
+                limit=CAPTION_LETTERS,
             )
         return values.astype(f"U{CAPTION_LETTERS}")
     values = values.astype(np.float32)
     if not np.isfinite(values).all():
-        raise UsageError(f"values that are not finite were computed ({what}). Try precision=float32.")
+        raise UsageError(
+            "targets-non-finite",
+            "values that are not finite were computed ({target_lot}). Try precision=float32.",
+            target_lot=what,
+        )
     if stored == "float16":
         largest = float(np.abs(values).max(initial=0))
         if largest > float(np.finfo(np.float16).max):
             raise UsageError(
-                f"a value of {largest:g} is too large for float16 ({what}). Store them with stored=bfloat16."
+                "targets-float16-overflow",
+                "a value of {max_abs:g} is too large for float16 ({target_lot}). Store them with "
+                "stored=bfloat16.",
+                max_abs=largest,
+                target_lot=what,
             )
         return values.astype(np.float16)
     bits = values.view(np.uint32)

@@ -91,7 +91,11 @@ def text(folder: Path, hardware: Hardware, *, licence: str, tokens: int | None =
         tokenizer = prepared(AutoTokenizer, folder)
         length = tokens or tokenizer.model_max_length
         if length > _NO_LIMIT:
-            raise UsageError(f"the tokenizer in {folder} states no longest text. Give it with text.tokens=.")
+            raise UsageError(
+                "tokenizer-missing-max-length",
+                "the tokenizer in {folder} states no longest text. Give it with text.tokens=.",
+                folder=folder,
+            )
         model = _model(folder, hardware, licence)
         return lambda captions: _captions(captions, length, tokenizer, model, hardware)
 
@@ -112,7 +116,11 @@ def _captions(captions: NDArray[Any], length: int, tokenizer: Any, model: Any, h
         encoder = model.get_encoder() if model.config.is_encoder_decoder else model
         hidden = encoder(**hardware.moved(inputs)).last_hidden_state
     if "attention_mask" not in inputs:
-        raise UsageError(f"the tokenizer of {type(model).__name__} says not which tokens are padding.")
+        raise UsageError(
+            "tokenizer-missing-attention-mask",
+            "the tokenizer of {model_class} says not which tokens are padding.",
+            model_class=type(model).__name__,
+        )
     return {"values": _numbers(hidden), "counts": inputs["attention_mask"].sum(1).numpy()}
 
 
@@ -140,7 +148,12 @@ def action(folder: Path, hardware: Hardware, *, licence: str) -> Target:
         model = _model(folder, hardware, licence)
         encoder = getattr(model, "videomae", None)
         if encoder is None and type(model).__name__ != "VideoMAEModel":
-            raise UsageError(f"action= takes a VideoMAE; {folder} holds a {type(model).__name__}.")
+            raise UsageError(
+                "action-model-wrong-class",
+                "action= takes a VideoMAE; {folder} holds a {actual_class}.",
+                folder=folder,
+                actual_class=type(model).__name__,
+            )
         return lambda clips: {"values": _motion(clips, processor, model, hardware)}
 
     options = {"precision": hardware.precision}
@@ -172,7 +185,11 @@ def _pooled(features: Any, name: str, model: Any) -> NDArray[Any]:
     if found is None:
         found = getattr(features, "pooler_output", None)
     if found is None:
-        raise UsageError(f"a {type(model).__name__} gives no vector for a whole input. Give CLIP or SigLIP.")
+        raise UsageError(
+            "embedding-model-not-pooled",
+            "a {model_class} gives no vector for a whole input. Give CLIP or SigLIP.",
+            model_class=type(model).__name__,
+        )
     return _numbers(found)
 
 

@@ -49,7 +49,13 @@ def latents(
         model, _ = diffusers_model(folder, licence=licence, dtype=hardware.dtype)
         model = model.to(hardware.device)
         if type(model).__name__ not in _SCALED:
-            raise UsageError(f"vae= takes {' or '.join(_SCALED)}; {folder} holds a {type(model).__name__}.")
+            raise UsageError(
+                "vae-model-wrong-class",
+                "vae= takes {expected_classes}; {folder} holds a {actual_class}.",
+                expected_classes=" or ".join(_SCALED),
+                folder=folder,
+                actual_class=type(model).__name__,
+            )
         return lambda clips: {
             "values": np.concatenate([_latents(clip, frames, wanted, model, hardware) for clip in clips])
         }
@@ -62,7 +68,12 @@ def _latents(
     clip: NDArray[np.uint8], frames: int | None, size: tuple[int, int] | None, model: Any, hardware: Hardware
 ) -> NDArray[np.float32]:
     if frames is not None and frames > len(clip):
-        raise UsageError(f"vae.frames={frames} were asked for, and the clips have {len(clip)} frames.")
+        raise UsageError(
+            "vae-clip-too-short",
+            "vae.frames={requested_frames} were asked for, and the clips have {clip_frames} frames.",
+            requested_frames=frames,
+            clip_frames=len(clip),
+        )
     # (frame, channel, row, column)
     pictures = torch.from_numpy(clip[:frames]).to(hardware.device).permute(0, 3, 1, 2).float() / _HALF - 1
     if size is not None:
@@ -109,14 +120,26 @@ def check_clip(shape: Sequence[int], model: Any, given: str = "") -> None:
     if count % time != 1 % time:
         fewer = (count - 1) // time * time + 1
         raise UsageError(
-            f"clips of {count} frames cannot be encoded: 1 and a multiple of {time} were expected. Give "
-            f"{given}frames={fewer}."
+            "vae-frames-indivisible",
+            "clips of {frame_count} frames cannot be encoded: 1 and a multiple of {time_factor} were "
+            "expected. Give {key_prefix}frames={suggested_frames}.",
+            frame_count=count,
+            time_factor=time,
+            key_prefix=given,
+            suggested_frames=fewer,
         )
     if rows % space or columns % space:
         fits = f"{rows // space * space or space}x{columns // space * space or space}"
         raise UsageError(
-            f"frames of {rows} x {columns} pixels cannot be encoded: multiples of {space} were expected. "
-            f"Give {given}size={fits}, or the size that the generator was trained on."
+            "vae-frame-size-indivisible",
+            "frames of {rows} x {columns} pixels cannot be encoded: multiples of {space_factor} were "
+            "expected. Give {key_prefix}size={suggested_size}, or the size that the generator was "
+            "trained on.",
+            rows=rows,
+            columns=columns,
+            space_factor=space,
+            key_prefix=given,
+            suggested_size=fits,
         )
 
 
@@ -134,7 +157,12 @@ def read_size(text: str, key: str) -> tuple[int, int]:
     """
     rows, _, columns = text.partition("x")
     if not (rows.isdigit() and columns.isdigit()):
-        raise UsageError(f"{key}={text} is no size. Give ROWSxCOLUMNS, such as 480x720.")
+        raise UsageError(
+            "frame-size-malformed",
+            "{key}={size} is no size. Give ROWSxCOLUMNS, such as 480x720.",
+            key=key,
+            size=text,
+        )
     return int(rows), int(columns)
 
 

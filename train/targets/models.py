@@ -33,9 +33,18 @@ class Hardware:
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
-            raise UsageError(f"precision={self.precision} is not known; {', '.join(PRECISIONS)} are.")
+            raise UsageError(
+                "targets-precision-unknown",
+                "precision={precision} is not known; {available} are.",
+                precision=self.precision,
+                available=list(PRECISIONS),
+            )
         if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise UsageError(f"device={self.device} was given, and torch finds no GPU. Give device=cpu.")
+            raise UsageError(
+                "targets-gpu-unavailable",
+                "device={device} was given, and torch finds no GPU. Give device=cpu.",
+                device=self.device,
+            )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -63,7 +72,11 @@ def files_of(folder: Path, form: Form, licence: str) -> Source:
     held = sorted(folder.iterdir()) if folder.is_dir() else []
     files = [path for path in held if path.is_file() and not {path.suffix, path.name} & _ASIDE]
     if not files:
-        raise UsageError(f"no model at {folder}: a folder with config.json and weights was expected.")
+        raise UsageError(
+            "target-model-missing",
+            "no model at {folder}: a folder with config.json and weights was expected.",
+            folder=folder,
+        )
     return source.of_files(files, form, licence)
 
 
@@ -80,8 +93,12 @@ def prepared(library_class: Any, folder: Path, **how: Any) -> Any:
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise UsageError(
-            f"{folder} has no files for {library_class.__name__}: {first} Put those that were published with "
-            "the model beside its weights, such as preprocessor_config.json and the tokenizer's."
+            "processor-missing-files",
+            "{folder} has no files for {processor_class}: {error} Put those that were published with "
+            "the model beside its weights, such as preprocessor_config.json and the tokenizer's.",
+            folder=folder,
+            processor_class=library_class.__name__,
+            error=first,
         ) from error
 
 
@@ -96,5 +113,11 @@ def evenly(count: int, wanted: int | None, what: str) -> list[int]:
     if wanted is None:
         return list(range(count))
     if not 1 <= wanted <= count:
-        raise UsageError(f"{what} reads {wanted} frames of each clip, and the clips have {count}.")
+        raise UsageError(
+            "target-clip-too-short",
+            "{target} reads {model_frames} frames of each clip, and the clips have {clip_frames}.",
+            target=what,
+            model_frames=wanted,
+            clip_frames=count,
+        )
     return [(2 * n + 1) * count // (2 * wanted) for n in range(wanted)]

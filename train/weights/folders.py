@@ -132,8 +132,12 @@ def _opened(
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise UsageError(
-            f"{folder} cannot be opened as a {kind.__name__}: {error} Check that config.json belongs to "
-            "these weights, and fetch files again that may be cut short."
+            "weights-folder-unreadable",
+            "{folder} cannot be opened as a {model_class}: {error} Check that config.json belongs to "
+            "these weights, and fetch files again that may be cut short.",
+            folder=folder,
+            model_class=kind.__name__,
+            error=error,
         ) from error
     left = set(told["unexpected_keys"]) | _passed_over(module, held)
     strict.refuse(
@@ -169,15 +173,24 @@ def _library(folder: Path, part: str | None) -> str:
     """Find out which library a part of a pipeline is from."""
     if not (folder / _PIPELINE).is_file():
         raise UsageError(
-            f"{folder} has no {_PIPELINE}, so it has no part '{part}'. Give the folder of a pipeline, or "
-            "leave the part out to open the folder of one model."
+            "weights-folder-not-pipeline",
+            "{folder} has no {index_file}, so it has no part '{part}'. Give the folder of a "
+            "pipeline, or leave the part out to open the folder of one model.",
+            folder=folder,
+            index_file=_PIPELINE,
+            part=part,
         )
     listed = source.read_json(folder / _PIPELINE)
     parts = {name: told for name, told in listed.items() if isinstance(told, list) and told[0] is not None}
     if part not in parts:
         asked = "none was chosen" if part is None else f"'{part}' was asked for"
         raise UsageError(
-            f"{folder} is a pipeline of the parts {', '.join(parts)}, and {asked}. Choose one with part=."
+            "weights-pipeline-part-unknown",
+            "{folder} is a pipeline of the parts {available}, and {requested_part}. Choose one with part=.",
+            folder=folder,
+            available=list(parts),
+            requested_part=asked,
+            part=part,
         )
     return parts[part][0]
 
@@ -186,8 +199,13 @@ def _class(library: Any, name: str | None, folder: Path) -> Any:
     found = getattr(library, name, None) if name else None
     if found is None or not hasattr(found, "from_pretrained"):
         raise UsageError(
-            f"{folder / _CONFIG} names the class {name!r}, which {library.__name__} {library.__version__} "
-            "does not have. Install the version that the weights were published for."
+            "weights-class-unavailable",
+            "{path} names the class {model_class!r}, which {library} {version} does not have. "
+            "Install the version that the weights were published for.",
+            path=folder / _CONFIG,
+            model_class=name,
+            library=library.__name__,
+            version=library.__version__,
         )
     return found
 
@@ -197,8 +215,13 @@ def _settings(folder: Path) -> dict[str, Any]:
         inside = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         found = ", ".join(inside[:10]) or "nothing"
         raise UsageError(
-            f"no model in {folder}: {_CONFIG} and weights in {SAFETENSORS} were expected, found {found}. "
-            "Give the path of a folder that you have; nothing is downloaded."
+            "weights-folder-missing-config",
+            "no model in {folder}: {config_file} and weights in {weights_suffix} were expected, "
+            "found {files}. Give the path of a folder that you have; nothing is downloaded.",
+            folder=folder,
+            config_file=_CONFIG,
+            weights_suffix=SAFETENSORS,
+            files=found,
         )
     return source.read_json(folder / _CONFIG)
 
@@ -212,16 +235,26 @@ def _weights(folder: Path, stem: str) -> list[Path]:
     if not index.is_file():
         other = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", SAFETENSORS))
         raise UsageError(
-            f"no weights in {folder}: {whole.name}, or {index.name} with its parts, was expected, found "
-            f"{', '.join(other[:10]) or 'none'}. Fetch them, or save the model as safetensors under that "
-            "name."
+            "weights-missing-safetensors",
+            "no weights in {folder}: {weights_file}, or {index_file} with its parts, was expected, "
+            "found {available}. Fetch them, or save the model as safetensors under that name.",
+            folder=folder,
+            weights_file=whole.name,
+            index_file=index.name,
+            available=", ".join(other[:10]) or "none",
         )
     names = sorted(set(source.read_json(index)["weight_map"].values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise UsageError(
-            f"{len(missing)} of {len(names)} files with weights are missing in {folder}: "
-            f"{', '.join(missing[:10])}. {index.name} lists them; fetch them too."
+            "weights-missing-shards",
+            "{missing_count} of {shard_count} files with weights are missing in {folder}: "
+            "{missing_shards}. {index_file} lists them; fetch them too.",
+            missing_count=len(missing),
+            shard_count=len(names),
+            folder=folder,
+            missing_shards=list(missing[:10]),
+            index_file=index.name,
         )
     return [folder / name for name in names]
 
@@ -241,6 +274,9 @@ def _names(files: Sequence[Path]) -> set[str]:
                 found |= set(opened.keys())
         except SafetensorError as error:
             raise UsageError(
-                f"{path} cannot be read as safetensors: {error}. Fetch the file again; it may be cut short."
+                "safetensors-unreadable",
+                "{path} cannot be read as safetensors: {error}. Fetch the file again; it may be cut short.",
+                path=path,
+                error=error,
             ) from error
     return found

@@ -132,8 +132,11 @@ def read(path: Path, module: nn.Module, *, licence: str, alpha: float | None = N
     other = [name for name in _OTHER_MATHS if settings.get(name)]
     if other:
         raise UsageError(
-            f"the adapter in {file} was trained with {', '.join(other)}, which changes what its factors "
-            "mean. Merge it with the program that made it, and give the merged weights."
+            "lora-variant-unsupported",
+            "the adapter in {path} was trained with {options}, which changes what its factors mean. "
+            "Merge it with the program that made it, and give the merged weights.",
+            path=file,
+            options=list(other),
         )
     groups = _grouped(state, module, str(file))
     layers = {}

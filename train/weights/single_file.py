@@ -77,12 +77,24 @@ def read(path: Path, network: str | None = None) -> dict[str, Tensor]:
     UsageError
     """
     if not path.is_file():
-        raise UsageError(f"no weights at {path}: a file {SAFETENSORS}, {', '.join(TORCH)} was expected.")
+        raise UsageError(
+            "weights-file-missing",
+            "no weights at {path}: a file {safetensors_suffix}, {torch_suffixes} was expected.",
+            path=path,
+            safetensors_suffix=SAFETENSORS,
+            torch_suffixes=list(TORCH),
+        )
     if path.suffix == SAFETENSORS:
         return bare(_safetensors(path), str(path))
     if path.suffix in TORCH:
         return bare(_network(_pickled(path), network, path), str(path))
-    raise UsageError(f"{path} is of no known form: {SAFETENSORS}, {', '.join(TORCH)} were expected.")
+    raise UsageError(
+        "weights-file-unknown-format",
+        "{path} is of no known form: {safetensors_suffix}, {torch_suffixes} were expected.",
+        path=path,
+        safetensors_suffix=SAFETENSORS,
+        torch_suffixes=list(TORCH),
+    )
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -93,7 +105,10 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise UsageError(
-            f"{path} cannot be read as safetensors: {error}. Fetch the file again; it may be cut short."
+            "safetensors-unreadable",
+            "{path} cannot be read as safetensors: {error}. Fetch the file again; it may be cut short.",
+            path=path,
+            error=error,
         ) from error
 
 
@@ -104,9 +119,12 @@ def _pickled(path: Path) -> Any:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         first = str(error).splitlines()[0]
         raise UsageError(
-            f"{path} cannot be read as tensors alone: {first}. Fetch the file again if it is cut short. A "
-            "file that holds other objects is not opened, because that would run code from it: save its "
-            "state dict where you trust it."
+            "weights-pickle-unreadable",
+            "{path} cannot be read as tensors alone: {error}. Fetch the file again if it is cut "
+            "short. A file that holds other objects is not opened, because that would run code from "
+            "it: save its state dict where you trust it.",
+            path=path,
+            error=first,
         ) from error
 
 
@@ -121,16 +139,28 @@ def _network(held: Any, network: str | None, path: Path) -> dict[str, Tensor]:
     if network is not None:
         if network not in networks:
             raise UsageError(
-                f"{path} has no network '{network}'. There is {there}. Choose one with network=."
+                "weights-network-unknown",
+                "{path} has no network '{network}'. There is {available}. Choose one with network=.",
+                path=path,
+                network=network,
+                available=there,
             )
         return networks[network]
     if len(networks) == 1:
         return next(iter(networks.values()))
     if not networks:
         raise UsageError(
-            f"{path} holds no state dict: names with tensors were expected, found {_shown(held)}."
+            "weights-missing-state-dict",
+            "{path} holds no state dict: names with tensors were expected, found {contents}.",
+            path=path,
+            contents=_shown(held),
         )
-    raise UsageError(f"{path} holds several networks: {there}. Choose one with network=.")
+    raise UsageError(
+        "weights-network-ambiguous",
+        "{path} holds several networks: {available}. Choose one with network=.",
+        path=path,
+        available=there,
+    )
 
 
 def _is_state(value: Any) -> bool:

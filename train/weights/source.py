@@ -73,8 +73,10 @@ def check_licence(licence: str, where: Path) -> None:
     """Refuse weights whose licence nobody stated."""
     if not licence.strip():
         raise UsageError(
-            f"no licence was stated for the weights in {where}. Look it up where they were published, "
-            "and give it with licence=, such as licence=Apache-2.0."
+            "weights-missing-licence",
+            "no licence was stated for the weights in {path}. Look it up where they were published, "
+            "and give it with licence=, such as licence=Apache-2.0.",
+            path=where,
         )
 
 
@@ -89,4 +91,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise UsageError(f"{path} is no JSON: {error}. Fetch the file again.") from error
+        raise UsageError(
+            "weights-json-unreadable",
+            "{path} is no JSON: {error}. Fetch the file again.",
+            path=path,
+            error=error,
+        ) from error

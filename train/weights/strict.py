@@ -74,14 +74,19 @@ def refuse(where: str, faults: Mapping[str, Iterable[str]], advice: str) -> None
     ------
     UsageError
     """
-    told = [_told(kind, sorted(names)) for kind, names in faults.items()]
-    told = [text for text in told if text]
-    if told:
-        raise UsageError(f"the weights in {where} do not fit: {'; '.join(told)}. {advice}")
+    listed = {kind: sorted(names) for kind, names in faults.items()}
+    listed = {kind: names for kind, names in listed.items() if names}
+    if listed:
+        raise UsageError(
+            "weights-module-mismatch",
+            "the weights in {source} do not fit: {faults}. {advice}",
+            source=where,
+            faults="; ".join(_told(kind, names) for kind, names in listed.items()),
+            names=listed,
+            advice=advice,
+        )
 
 
 def _told(kind: str, names: list[str]) -> str:
-    if not names:
-        return ""
     more = "" if len(names) <= _LISTED else ", ..."
     return f"{len(names)} {kind}: {', '.join(names[:_LISTED])}{more}"

@@ -113,8 +113,11 @@ def base_rate(sfreq: int) -> int:
     rate = next((rate for rate in range(_BASE_HZ, 2 * _BASE_HZ) if sfreq % rate == 0), None)
     if rate is None:
         raise UsageError(
-            "inside the magnet the amplifier has a multiple of 1000 to 1999 samples a second, "
-            f"found {sfreq}; the usual rate is {SFREQ}."
+            "phantom-amplifier-sfreq-unsupported",
+            "inside the magnet the amplifier has a multiple of 1000 to 1999 samples a second, found "
+            "{sfreq}; the usual rate is {default_sfreq}.",
+            sfreq=sfreq,
+            default_sfreq=SFREQ,
         )
     return rate
 

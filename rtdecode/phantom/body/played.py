@@ -70,7 +70,9 @@ def played_delays(file: Path, count: int, tr_s: float) -> list[float]:
     """
     rows = _read(file, _TIMES)
     if len(rows) < 2:
-        raise UsageError(f"{file} has the times of one volume, and their TR needs two.")
+        raise UsageError(
+            "delay-table-too-short", "{path} has the times of one volume, and their TR needs two.", path=file
+        )
     acquired = rows[:, 0]
     steps = np.diff(acquired)
     theirs_s = float(np.median(steps))
@@ -78,8 +80,14 @@ def played_delays(file: Path, count: int, tr_s: float) -> list[float]:
     if theirs_s <= 0 or len(odd):
         at = int(odd[0]) if len(odd) else 0
         raise UsageError(
-            f"{file}, line {at + 3}: acquired_s goes from {acquired[at]:g} to {acquired[at + 1]:g} s, and "
-            f"volumes start every {theirs_s:g} s. Give a table with a row for every volume."
+            "delay-table-irregular",
+            "{path}, line {line}: acquired_s goes from {acquired_s:g} to {next_acquired_s:g} s, and "
+            "volumes start every {tr_s:g} s. Give a table with a row for every volume.",
+            path=file,
+            line=at + 3,
+            acquired_s=acquired[at],
+            next_acquired_s=acquired[at + 1],
+            tr_s=theirs_s,
         )
     created_s = (rows[:, 1] - acquired[0]) * tr_s / theirs_s
     delays = created_s - tr_s * np.arange(1, len(rows) + 1)
@@ -91,13 +99,19 @@ def _read(file: Path, columns: tuple[str, ...]) -> NDArray[np.float64]:
     try:
         lines = file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the table {file}: {error}") from error
+        raise UsageError(
+            "table-unreadable", "cannot read the table {path}: {error}", path=file, error=error
+        ) from error
     names = lines[0].split("\t") if lines else []
     absent = [name for name in columns if name not in names]
     if absent:
         raise UsageError(
-            f"{file} lacks the columns {', '.join(absent)}: a table separated by tabs has "
-            f"{', '.join(columns)} in its first line."
+            "table-missing-columns",
+            "{path} lacks the columns {missing_columns}: a table separated by tabs has "
+            "{expected_columns} in its first line.",
+            path=file,
+            missing_columns=list(absent),
+            expected_columns=list(columns),
         )
     # Empty lines at the end are no rows.
     while not lines[-1].strip():
@@ -107,7 +121,7 @@ def _read(file: Path, columns: tuple[str, ...]) -> NDArray[np.float64]:
         cells = dict(zip(names, line.split("\t"), strict=False))
         rows.append([_number(cells.get(name, ""), f"{file}, line {number}, {name}") for name in columns])
     if not rows:
-        raise UsageError(f"{file} has no row below its first line.")
+        raise UsageError("table-without-rows", "{path} has no row below its first line.", path=file)
     return np.array(rows)
 
 
@@ -117,5 +131,10 @@ def _number(cell: str, where: str) -> float:
     except ValueError:
         value = float("nan")
     if not np.isfinite(value):
-        raise UsageError(f"{where}: expected a number, found {cell!r}. Give a row for every volume.")
+        raise UsageError(
+            "table-cell-not-number",
+            "{location}: expected a number, found {cell!r}. Give a row for every volume.",
+            location=where,
+            cell=cell,
+        )
     return value

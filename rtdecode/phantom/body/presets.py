@@ -59,5 +59,10 @@ def preset_named(name: str) -> Preset:
         If no preset has this name.
     """
     if name not in PRESETS:
-        raise UsageError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
+        raise UsageError(
+            "preset-unknown",
+            "there is no preset {preset!r}; choose one of {available}",
+            preset=name,
+            available=list(PRESETS),
+        )
     return PRESETS[name]

@@ -68,5 +68,10 @@ def vendor_named(name: str) -> Vendor:
         If there is none.
     """
     if name not in VENDORS:
-        raise UsageError(f"--scanner {name} is not built yet; there is {', '.join(VENDORS)}")
+        raise UsageError(
+            "scanner-unsupported",
+            "--scanner {scanner} is not built yet; there is {available}",
+            scanner=name,
+            available=list(VENDORS),
+        )
     return VENDORS[name]

@@ -134,7 +134,7 @@ class Film:
 
     def __init__(self, seconds: float, seed: int, cuts: str = "grid", known: bool = False) -> None:
         if cuts not in ("grid", "free"):
-            raise UsageError(f"cuts must be 'grid' or 'free', found {cuts!r}")
+            raise UsageError("film-cuts-unknown", "cuts must be 'grid' or 'free', found {cuts!r}", cuts=cuts)
         self.count = frame_count(seconds)
         self.shots = _draw_shots(self.count, np.random.default_rng((seed, 1)), cuts, known)
 
@@ -196,7 +196,12 @@ def frame_count(seconds: float) -> int:
     """
     count = int(Fraction(str(seconds)) * FPS)
     if count < 1:
-        raise UsageError(f"a film must have at least one frame ({1 / FPS} s), found {seconds} s")
+        raise UsageError(
+            "film-under-one-frame",
+            "a film must have at least one frame ({frame_s} s), found {duration_s} s",
+            frame_s=1 / FPS,
+            duration_s=seconds,
+        )
     return count
 
 

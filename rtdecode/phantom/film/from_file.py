@@ -55,11 +55,16 @@ def film_from_file(path: Path, size: tuple[int, int], fps: float, count: int) ->
     except (OSError, av.error.FFmpegError, av.error.MemoryError) as error:
         if not frames:
             raise UsageError(
-                f"{path} cannot be read as a film ({error}). Give a film that PyAV reads."
+                "film-unreadable",
+                "{path} cannot be read as a film ({error}). Give a film that PyAV reads.",
+                path=path,
+                error=error,
             ) from error
         fault = str(error)
     if not frames:
-        raise UsageError(f"{path} has no frame that can be decoded. Give another film.")
+        raise UsageError(
+            "film-frame-missing", "{path} has no frame that can be decoded. Give another film.", path=path
+        )
     return np.stack(frames), fault
 
 
@@ -75,7 +80,7 @@ def frames_from_file(path: Path, size: tuple[int, int], fps: float) -> Iterator[
     """
     with av.open(str(path)) as container:
         if not container.streams.video:
-            raise UsageError(f"{path} has no video. Give a film.")
+            raise UsageError("film-without-video", "{path} has no video. Give a film.", path=path)
         stream = container.streams.video[0]
         # The width of a pixel, where its height is 1.
         pixel = float(stream.sample_aspect_ratio or 1)

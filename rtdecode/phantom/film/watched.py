@@ -162,7 +162,12 @@ def _made(name: str, seconds: float, seed: int, cuts: str) -> Watched:
 
 def _from_file(name: str, wanted: int | None) -> Pictures:
     if not Path(name).is_file():
-        raise UsageError(f"there is no film {name}. Give {', '.join(KINDS)} or the path of a film.")
+        raise UsageError(
+            "film-unknown",
+            "there is no film {film}. Give {available} or the path of a film.",
+            film=name,
+            available=list(KINDS),
+        )
 
     def read(size: tuple[int, int], fps: float, count: int) -> NDArray[np.uint8]:
         return film_from_file(Path(name), size, fps, count)[0]
@@ -171,14 +176,22 @@ def _from_file(name: str, wanted: int | None) -> Pictures:
     frames, fault = film_from_file(Path(name), (HEIGHT, WIDTH), FPS, min(wanted or _MOST + 1, _MOST + 1))
     if len(frames) > _MOST:
         raise UsageError(
-            f"{name} is longer than the {_MOST / FPS / 3600:g} hours that memory is meant for. Show less of "
-            "it (seconds)."
+            "film-too-long",
+            "{film} is longer than the {limit_hours:g} hours that memory is meant for. Show less of "
+            "it (seconds).",
+            film=name,
+            limit_hours=_MOST / FPS / 3600,
         )
     least = SHOT_FRAMES if wanted is None else wanted
     if len(frames) < least:
         broken = f" Its end cannot be decoded ({fault})." if fault else ""
         raise UsageError(
-            f"{name} lasts {len(frames) / FPS:g} s, and {least / FPS:g} s are needed.{broken} Give a longer "
-            "film, or show less of it (seconds)."
+            "film-too-short",
+            "{film} lasts {duration_s:g} s, and {required_s:g} s are needed.{decode_fault} Give a "
+            "longer film, or show less of it (seconds).",
+            film=name,
+            duration_s=len(frames) / FPS,
+            required_s=least / FPS,
+            decode_fault=broken,
         )
     return Pictures(frames, find_cuts(frames), fault=fault, source=read)

@@ -276,7 +276,12 @@ def _fate(faults: list[Fault], index: int, tr: float, seed: int) -> Fate:
 def _read(part: str, seconds: float, rng: np.random.Generator) -> list[Fault]:
     kind, mark = (part.split("@")[0], "@") if "@" in part else (part.split("=")[0], "=")
     if kind not in KINDS:
-        raise UsageError(f"--faults asks for {kind!r}; built so far: {', '.join(KINDS)}")
+        raise UsageError(
+            "simulated-fault-unknown",
+            "--faults asks for {fault_kind!r}; built so far: {available}",
+            fault_kind=kind,
+            available=list(KINDS),
+        )
     value = part[len(kind) + len(mark) :]
     usual = KINDS[kind].usual_s
     try:
@@ -286,7 +291,10 @@ def _read(part: str, seconds: float, rng: np.random.Generator) -> list[Fault]:
         times = rng.uniform(0, seconds, rng.poisson(float(value) * seconds / 60))
     except ValueError as error:
         raise UsageError(
-            f"--faults cannot read {part!r} ({error}); write kind=rate per minute or kind@second[:duration]"
+            "simulated-fault-malformed",
+            "--faults cannot read {fault!r} ({error}); write kind=rate per minute or kind@second[:duration]",
+            fault=part,
+            error=error,
         ) from error
     return [Fault(kind, float(t), usual) for t in times]
 

@@ -74,7 +74,10 @@ def run(
         If an option asks for what is not built, or there is nowhere to send anything.
     """
     if lsl is None and fmri_dir is None and record is None:
-        raise UsageError("nothing to simulate into: give --lsl NAME, --fmri-dir DIR, both, or --record DIR")
+        raise UsageError(
+            "simulation-destination-missing",
+            "nothing to simulate into: give --lsl NAME, --fmri-dir DIR, both, or --record DIR",
+        )
     # Signals are caught from the first moment on, while the session is still being made.
     with stop_on_signals() as stop:
         session = PhantomSession(
@@ -129,7 +132,11 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RtDecodeError(f"cannot write: {error}. Make room, or give another folder.") from error
+        raise RtDecodeError(
+            "simulation-write-failed",
+            "cannot write: {error}. Make room, or give another folder.",
+            error=error,
+        ) from error
 
 
 def _introduction(session: PhantomSession) -> str:

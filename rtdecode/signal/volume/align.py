@@ -173,8 +173,11 @@ def level_of(
     points = points[:, keep]
     if points.shape[1] < 100:
         raise GeometryError(
-            f"the reference shows no head to align to: {points.shape[1]} of {keep.size} points are bright"
-            + ("" if mask is None else " and inside the mask")
+            "reference-without-head",
+            "the reference shows no head to align to: {bright} of {points} points are bright{condition}",
+            bright=points.shape[1],
+            points=keep.size,
+            condition="" if mask is None else " and inside the mask",
         )
     middle = points.mean(axis=1) if centre is None else centre
     # Central differences over half a grid step; the candidates with the steepest slopes stay.

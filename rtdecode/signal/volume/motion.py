@@ -100,8 +100,11 @@ class Aligner:
         data = np.asarray(reference)
         if data.ndim != 3 or min(data.shape) < THIN:
             raise GeometryError(
-                f"motion correction needs at least {THIN} voxels along each axis, found "
-                f"{data.shape}. Run without motion correction."
+                "reference-too-thin",
+                "motion correction needs at least {min_voxels} voxels along each axis, found "
+                "{shape}. Run without motion correction.",
+                min_voxels=THIN,
+                shape=data.shape,
             )
         self._affine = np.asarray(affine, np.float64)
         self._fine, self.centre = level_of(data, self._affine, mask, FINE, None)
@@ -173,7 +176,11 @@ class Aligner:
         if known is None or known[1].shape != shape or not np.array_equal(known[0], affine):
             if len(shape) != 3 or min(shape) < THIN:
                 raise GeometryError(
-                    f"the volume to align has {shape} voxels: at least {THIN} are needed along each axis"
+                    "volume-too-thin",
+                    "the volume to align has {shape} voxels: at least {min_voxels} are needed along "
+                    "each axis",
+                    shape=shape,
+                    min_voxels=THIN,
                 )
             known = (affine.copy(), grid_of(shape, affine, FINE), grid_of(shape, affine, COARSE))
             self._grids = known

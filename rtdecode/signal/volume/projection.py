@@ -175,9 +175,15 @@ class Projection:
         found = self._flips(shape, affine)
         if found is None:
             raise GeometryError(
-                f"the bundle reads volumes of {self.shape} voxels with the affine "
-                f"{np.round(self.affine, 2).tolist()}, but {name or 'this series'} has {tuple(shape)} with "
-                f"{np.round(affine, 2).tolist()}. Scan with the trained protocol, or train a bundle on it."
+                "volume-grid-mismatch",
+                "the bundle reads volumes of {bundle_shape} voxels with the affine {bundle_affine}, "
+                "but {series} has {shape} with {affine}. Scan with the trained protocol, or train a "
+                "bundle on it.",
+                bundle_shape=self.shape,
+                bundle_affine=np.round(self.affine, 2).tolist(),
+                series=name or "this series",
+                shape=tuple(shape),
+                affine=np.round(affine, 2).tolist(),
             )
         return found
 

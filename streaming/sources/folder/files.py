@@ -76,9 +76,12 @@ def opened(path: Path) -> BinaryIO:
     # Without O_NONBLOCK, opening a named pipe waits for its other end.
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     stat = os.fstat(number)
-    if not modes.S_ISREG(stat.st_mode) or (stat.st_size > _MOST and not _may_be_long(path.name)):
+    if not modes.S_ISREG(stat.st_mode):
         os.close(number)
-        raise NotAVolumeError(f"not a regular file, or larger than {_MOST >> 30} GiB")
+        raise NotAVolumeError("file-irregular", "not a regular file")
+    if stat.st_size > _MOST and not _may_be_long(path.name):
+        os.close(number)
+        raise NotAVolumeError("file-oversized", "larger than {limit_gib} GiB", limit_gib=_MOST >> 30)
     return os.fdopen(number, "rb")
 
 
@@ -101,9 +104,12 @@ def kind_of(head: bytes) -> str:
         return "par"
     # A NIfTI-1 header with its extension flag takes 352 bytes; with fewer, any kind is still possible.
     if len(start) < 352:
-        raise IncompleteError(f"only {len(head)} bytes")
+        raise IncompleteError("file-too-short", "only {size_bytes} bytes", size_bytes=len(head))
     if not start.strip(b"\0"):
-        raise IncompleteError("begins with zeros")
+        raise IncompleteError(
+            "file-starts-with-zeros",
+            "begins with zeros",
+        )
     return "other"
 
 
@@ -131,12 +137,19 @@ def gunzip(data: bytes, most: int = _MOST) -> bytes:
             # One byte more than is allowed shows that there is more, without unpacking it.
             parts.append(stream.decompress(data, most - size + 1))
         except zlib.error as error:
-            raise IncompleteError(f"the gzip stream is damaged ({error})") from error
+            raise IncompleteError(
+                "gzip-damaged", "the gzip stream is damaged ({cause})", cause=error
+            ) from error
         size += len(parts[-1])
         if size > most:
-            raise NotAVolumeError(f"unpacks to more than {most} bytes")
+            raise NotAVolumeError(
+                "gzip-oversized", "unpacks to more than {limit_bytes} bytes", limit_bytes=most
+            )
         if not stream.eof:
-            raise IncompleteError("the gzip stream is cut short")
+            raise IncompleteError(
+                "gzip-truncated",
+                "the gzip stream is cut short",
+            )
         data = stream.unused_data.lstrip(b"\0")
     return b"".join(parts) if parts else data
 
@@ -209,27 +222,36 @@ class Tails:
         known = self._most.get(key)
         # Rescaling makes another value of a stored zero, the same one throughout a slice.
         if zeros >= size and (data == data[:1, :1]).all():
-            self._wait(age, patience, f"{size} bytes, all zero")
-            raise NotAVolumeError("nothing but zeros")
+            if age < patience:
+                raise IncompleteError("file-all-zeros", "{size_bytes} bytes, all zero", size_bytes=size)
+            raise NotAVolumeError(
+                "volume-all-zeros",
+                "nothing but zeros",
+            )
         if known is None:
             # A mosaic's last tiles may be empty, so the end of its last real slice is looked at too.
             end = data[(slice(-4, None), *(-1,) * (data.ndim - 1))]
             # The value that rescaling makes of a stored zero is the lowest.
             empty = not end.any() or (end == np.fmin.reduce(data[..., -1], axis=None)).all()
             whole = zeros < _FEW_ZEROS or not empty
-            self._wait(age, 0.0 if whole else _SETTLED, f"ends in {zeros} zero bytes, and changed just now")
+            if age < _SETTLED and not whole:
+                raise IncompleteError(
+                    "file-tail-unsettled",
+                    "ends in {zero_bytes} zero bytes, and changed just now",
+                    zero_bytes=zeros,
+                )
         elif zeros > known + _FEW_ZEROS:
-            words = f"ends in {zeros} zero bytes; others of its series end in {known} at most"
             much = zeros > known + min(8192, max(512, size // 50))
-            self._wait(age, patience if much else _SETTLED, words)
-            if much:
-                raise NotAVolumeError(words)
+            waiting = age < (patience if much else _SETTLED)
+            if waiting or much:
+                error = IncompleteError if waiting else NotAVolumeError
+                raise error(
+                    "file-tail-zeros-excess",
+                    "ends in {zero_bytes} zero bytes; others of its series end in {usual_zero_bytes} at most",
+                    zero_bytes=zeros,
+                    usual_zero_bytes=known,
+                )
         self._most[key] = max(known or 0, zeros)
-
-    @staticmethod
-    def _wait(age: float, needed: float, words: str) -> None:
-        if age < needed:
-            raise IncompleteError(words)
 
 
 def _unpacked_head(head: bytes) -> bytes:
@@ -239,7 +261,7 @@ def _unpacked_head(head: bytes) -> bytes:
     try:
         return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head)
     except zlib.error as error:
-        raise IncompleteError(f"the gzip stream is damaged ({error})") from error
+        raise IncompleteError("gzip-damaged", "the gzip stream is damaged ({cause})", cause=error) from error
 
 
 def _zeros(tail: ReadAt, most: int) -> int:

@@ -173,7 +173,9 @@ class Reader:
         data = head + file.read()
         stamp = stamp_of(os.fstat(file.fileno()))
         if _changed_while_read(before, stamp, len(data)):
-            raise IncompleteError(f"{len(data)} bytes, and still being written")
+            raise IncompleteError(
+                "file-changed-while-read", "{size_bytes} bytes, and still being written", size_bytes=len(data)
+            )
         taken = self._taken.get(name)
         known = taken and taken.size and files.fingerprint(data, taken.size) == taken.checksum
         reading = Reading([], stamp)
@@ -206,7 +208,10 @@ class Reader:
             return self._volumes(name, _container(kind, head, name), _reads(file), before, age)
         header = head + file.read()
         if _changed_while_read(before, stamp_of(os.fstat(file.fileno())), len(header)):
-            raise IncompleteError("a header that is still being written")
+            raise IncompleteError(
+                "header-changed-while-read",
+                "a header that is still being written",
+            )
         container = self._parsed(kind, header, name)
         self.watched, mates = self._mate(name)
         with files.opened(self._directory / self.watched) as data:
@@ -233,13 +238,23 @@ class Reader:
         for mate in mates:
             if self.content(mate) is not None:
                 return mate, mates
-        raise IncompleteError(f"waits for its data file {files.shown(mates[0]) if mates else ''}".rstrip())
+        if not mates:
+            raise IncompleteError("pair-data-missing", "waits for its data file")
+        raise IncompleteError(
+            "pair-data-missing", "waits for its data file {file}", file=files.shown(mates[0])
+        )
 
     def _parts_of(self, name: str, container: Container, data: bytes, stamp: Stamp) -> Reading:
         """Read all volumes of unpacked data, which the checksum of gzip has proved to be whole."""
         size = container.there(len(data))
         if size < container.promised:
-            raise IncompleteError(f"{size} of {container.promised} volumes in {len(data)} bytes")
+            raise IncompleteError(
+                "file-volumes-incomplete",
+                "{available_volumes} of {expected_volumes} volumes in {size_bytes} bytes",
+                available_volumes=size,
+                expected_volumes=container.promised,
+                size_bytes=len(data),
+            )
         sized = replace(stamp, size=len(data))
         reading = self._volumes(
             name, container, lambda at, n: data[at : at + n], sized, float("inf"), container.promised
@@ -262,8 +277,12 @@ class Reader:
         grew = stamp.size > given.size
         if there > container.promised and not grew:
             self._given[name] = given
-            words = f"bytes for {there} volumes, but the header promises {container.promised}"
-            raise IncompleteError(words)
+            raise IncompleteError(
+                "file-volumes-exceed-header",
+                "bytes for {available_volumes} volumes, but the header promises {expected_volumes}",
+                available_volumes=there,
+                expected_volumes=container.promised,
+            )
         images = []
         reason = ""
         for t in range(given.count, min(there, given.count + most)):
@@ -310,7 +329,11 @@ class Reader:
         if there == 0:
             # Keep this size: a file that has grown since may hold more than its header promises.
             self._given.setdefault(name, _Given(0, "", None, -1, stamp.size, False))
-            raise IncompleteError(f"{stamp.size} bytes, not one volume yet")
+            raise IncompleteError(
+                "file-first-volume-incomplete",
+                "{size_bytes} bytes, not one volume yet",
+                size_bytes=stamp.size,
+            )
         checksum = zlib.crc32(read_at(*container.span(0)))
         if given is not None and given.first == checksum:
             return replace(given, size=min(given.size, stamp.size)), None
@@ -340,12 +363,18 @@ def _kind(head: bytes, name: str) -> str:
         kind = files.kind_of(head)
     except IncompleteError as error:
         if half:
-            raise HalfError(f"{error}, and no header beside it") from error
+            raise HalfError.wrap(error, "pair-header-missing", "{error}, and no header beside it") from error
         raise
     if kind == "other" and half:
-        raise HalfError("no header beside it")
+        raise HalfError(
+            "pair-header-missing",
+            "no header beside it",
+        )
     if kind == "other":
-        raise NotAVolumeError("neither DICOM, NIfTI nor PAR/REC")
+        raise NotAVolumeError(
+            "file-format-unknown",
+            "neither DICOM, NIfTI nor PAR/REC",
+        )
     return kind
 
 

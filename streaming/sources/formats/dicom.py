@@ -66,10 +66,12 @@ def read_dicom(data: bytes, *, moco: bool = False) -> list[Image] | Plane:
                 return replace(found, simulated=simulated, value_bytes=value_bytes)
             return [replace(image, simulated=simulated, value_bytes=value_bytes) for image in found]
         except BrokenError as error:
-            raise IncompleteError(f"not whole: {error}") from None
+            raise IncompleteError.wrap(error, "dicom-incomplete", "not whole: {error}") from None
         except _BROKEN as error:
             # These errors' own words may quote the header, and with it the participant.
-            raise IncompleteError(f"not readable as DICOM ({type(error).__name__})") from None
+            raise IncompleteError(
+                "dicom-unreadable", "not readable as DICOM ({error_type})", error_type=type(error).__name__
+            ) from None
 
 
 def _read(header: Header, moco: bool) -> list[Image] | Plane:

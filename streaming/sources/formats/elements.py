@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from rtdecode.errors import CodedError
+
 PIXELS = 0x7FE00010
 _TRANSFER_SYNTAX = 0x00020010
 _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
@@ -33,7 +35,7 @@ _DEEPEST = 32
 _INFLATED_MOST = 1 << 30
 
 
-class BrokenError(Exception):
+class BrokenError(CodedError):
     """The bytes end before an element does, or are not elements."""
 
 
@@ -84,7 +86,10 @@ def opened(data: bytes) -> tuple[str, bytes, int, Encoding]:
         If the bytes end before the data set begins, or a deflated one before its end.
     """
     if data[128:132] != b"DICM":
-        raise BrokenError("no DICOM preamble")
+        raise BrokenError(
+            "dicom-preamble-missing",
+            "no DICOM preamble",
+        )
     syntax = _EXPLICIT_LITTLE
     at = 132
     meta = Encoding(implicit=False, little=True)
@@ -94,7 +99,10 @@ def opened(data: bytes) -> tuple[str, bytes, int, Encoding]:
             syntax = data[element.start : element.stop].rstrip(b"\0 ").decode("latin-1")
         at = element.stop
     if at >= len(data):
-        raise BrokenError("nothing after the preamble")
+        raise BrokenError(
+            "dicom-dataset-missing",
+            "nothing after the preamble",
+        )
     if syntax == _DEFLATED:
         return syntax, _inflated(data[at:]), 0, meta
     # Some writers claim explicit representations and write implicit ones, or the reverse, so the first
@@ -108,9 +116,15 @@ def _inflated(data: bytes) -> bytes:
     try:
         body = stream.decompress(data, _INFLATED_MOST)
     except zlib.error as error:
-        raise BrokenError("the deflated data set is damaged") from error
+        raise BrokenError(
+            "dicom-deflate-damaged",
+            "the deflated data set is damaged",
+        ) from error
     if not stream.eof:
-        raise BrokenError("the deflated data set has no end")
+        raise BrokenError(
+            "dicom-deflate-truncated",
+            "the deflated data set has no end",
+        )
     return body
 
 
@@ -147,7 +161,13 @@ def element_at(data: bytes, at: int, stop: int, encoding: Encoding, depth: int =
         return Element(tag, vr, at, start, end, True)
     if start + length > stop:
         what = "pixel data" if tag == PIXELS else "an element"
-        raise BrokenError(f"{max(stop - start, 0)} of {length} bytes of {what}")
+        raise BrokenError(
+            "dicom-element-truncated",
+            "{available_bytes} of {expected_bytes} bytes of {element}",
+            available_bytes=max(stop - start, 0),
+            expected_bytes=length,
+            element=what,
+        )
     return Element(tag, vr, at, start, start + length, False)
 
 
@@ -191,7 +211,10 @@ def values(
 def _head(data: bytes, at: int, stop: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
     """Return the tag, the value representation, the start of the value and its length."""
     if at + 8 > stop:
-        raise BrokenError("the bytes end inside an element's head")
+        raise BrokenError(
+            "dicom-element-header-truncated",
+            "the bytes end inside an element's head",
+        )
     group, number, vr, length = _SHORT_HEAD[encoding.little].unpack_from(data, at)
     start = at + 8
     if encoding.implicit or group == 0xFFFE or vr not in _SHORT:
@@ -201,7 +224,10 @@ def _head(data: bytes, at: int, stop: int, encoding: Encoding) -> tuple[int, byt
         elif vr in _LONG and at + 12 <= stop:
             start = at + 12
         else:
-            raise BrokenError("bytes that are not a DICOM element")
+            raise BrokenError(
+                "dicom-element-invalid",
+                "bytes that are not a DICOM element",
+            )
         (length,) = _LENGTH[encoding.little].unpack_from(data, start - 4)
     return group << 16 | number, vr, start, length
 
@@ -214,7 +240,10 @@ def _inside(vr: bytes, encoding: Encoding) -> Encoding:
 def _sequence_end(data: bytes, at: int, stop: int, encoding: Encoding, depth: int) -> int:
     """Find the delimiter that ends a sequence, or an item, of undefined length."""
     if depth > _DEEPEST:
-        raise BrokenError("sequences nested beyond reason")
+        raise BrokenError(
+            "dicom-sequence-too-deep",
+            "sequences nested beyond reason",
+        )
     begin = at
     while True:
         tag, vr, start, length = _head(data, at, stop, encoding)

@@ -122,7 +122,11 @@ def read_frames(header: Header) -> Frames:
         each = [shared]
     if len(each) != wanted or not 0 < wanted < _FRAMES_MOST:
         raise NotAVolumeError(
-            f"{wanted} frames, but attributes of {len(each)}: the header does not say where they lie"
+            "enhanced-frame-count-mismatch",
+            "{expected_frames} frames, but attributes of {described_frames}: the header does not say "
+            "where they lie",
+            expected_frames=wanted,
+            described_frames=len(each),
         )
     return Frames(each, encoding)
 
@@ -154,7 +158,12 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
     # A volume that lacks a frame is left out and its number stays free, so that it becomes a hole.
     complete = {number: group for number, group in enumerate(groups) if len(group) == len(positions)}
     if not complete:
-        raise NotAVolumeError(f"{len(kept)} frames at {len(positions)} places make no whole volume")
+        raise NotAVolumeError(
+            "enhanced-volume-incomplete",
+            "{frames} frames at {slice_positions} places make no whole volume",
+            frames=len(kept),
+            slice_positions=len(positions),
+        )
     starts = _starts(header, frames, list(complete.values()))
     stored = decoded(header)
     scales = _scales(header, frames)
@@ -216,9 +225,17 @@ def _magnitudes(header: Header, frames: Frames) -> list[int]:
     parts = [part.upper() or whole_file for part in frames.texts(COMPONENT)]
     kept = [index for index, part in enumerate(parts) if part in ("", "MAGNITUDE", "MIXED")]
     if not kept:
-        raise NotAVolumeError("phase, real or imaginary parts, not a volume of a run")
+        raise NotAVolumeError(
+            "enhanced-not-magnitude",
+            "phase, real or imaginary parts, not a volume of a run",
+        )
     if len(parts) % len(kept):
-        raise NotAVolumeError(f"{len(kept)} of {len(parts)} frames are of the magnitude: no whole volumes")
+        raise NotAVolumeError(
+            "enhanced-magnitude-count-mismatch",
+            "{magnitude_frames} of {total_frames} frames are of the magnitude: no whole volumes",
+            magnitude_frames=len(kept),
+            total_frames=len(parts),
+        )
     return kept
 
 
@@ -228,7 +245,12 @@ def _one_echo(frames: Frames, kept: list[int]) -> tuple[list[int], float]:
     best = min((echoes[index] for index in kept), key=lambda echo: abs(echo - _BEST_ECHO))
     chosen = [index for index in kept if abs(echoes[index] - best) < 0.1]
     if len(kept) % len(chosen):
-        raise NotAVolumeError(f"{len(chosen)} of {len(kept)} frames have one echo time: no whole volumes")
+        raise NotAVolumeError(
+            "enhanced-echo-count-mismatch",
+            "{echo_frames} of {magnitude_frames} frames have one echo time: no whole volumes",
+            echo_frames=len(chosen),
+            magnitude_frames=len(kept),
+        )
     return chosen, best
 
 
@@ -244,9 +266,15 @@ def _places(
     if not (
         lengths.all() and steps.all() and all(np.isfinite(x).all() for x in (orientation, steps, position))
     ):
-        raise NotAVolumeError("axes of zero length, or not finite")
+        raise NotAVolumeError(
+            "enhanced-axes-degenerate",
+            "axes of zero length, or not finite",
+        )
     if np.abs(orientation - orientation[0]).max() > 1e-3 or np.abs(steps - steps[0]).max() > 1e-3:
-        raise NotAVolumeError("frames of several orientations or sizes: a localizer")
+        raise NotAVolumeError(
+            "enhanced-orientation-mixed",
+            "frames of several orientations or sizes: a localizer",
+        )
     # Sort frames along the normal; a gap between neighbours begins the next slice.
     normal = np.cross(*(along / lengths))
     height = position @ normal
@@ -270,7 +298,11 @@ def _everywhere(header: Header, frames: Frames, tag: int, count: int, keyword: s
         return found
     plain = numbers(header.ds, keyword)
     if len(plain) != count:
-        raise NotAVolumeError(f"frames without {keyword}: the header does not say where they lie")
+        raise NotAVolumeError(
+            "enhanced-attribute-missing",
+            "frames without {keyword}: the header does not say where they lie",
+            keyword=keyword,
+        )
     return np.tile(plain, (len(frames.each), 1))
 
 

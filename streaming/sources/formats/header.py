@@ -80,7 +80,10 @@ def read_header(data: bytes) -> Header:
     ds = Dataset(_undecoded(body, [e for e in found.values() if e.head < end], encoding))
     ds.set_original_encoding(encoding.implicit, encoding.little, ds.get("SpecificCharacterSet", "iso8859"))
     if "SOPClassUID" not in ds:
-        raise IncompleteError("the file ends inside its header")
+        raise IncompleteError(
+            "dicom-header-truncated",
+            "the file ends inside its header",
+        )
     return Header(ds, body, encoding, UID(syntax), found)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.errors import CodedError
 from rtdecode.types import Array
 
 _DAY = 86400.0
@@ -20,11 +21,11 @@ SIMULATED = "simulated by rtdecode"
 NO_DAY = date(1, 2, 1)
 
 
-class IncompleteError(Exception):
+class IncompleteError(CodedError):
     """The bytes do not decode to a whole image: they may still be arriving."""
 
 
-class NotAVolumeError(Exception):
+class NotAVolumeError(CodedError):
     """The bytes are whole, but they are not a volume or slice of a run."""
 
 

@@ -61,11 +61,21 @@ def check_object(ds: Dataset) -> None:
     kind = UID(text(ds, "SOPClassUID"))
     if kind != MR and kind not in _ENHANCED:
         known = not kind.is_private and kind.name != kind
-        raise NotAVolumeError(f"{kind.name if known else 'a private object of the vendor'}, not an MR image")
+        raise NotAVolumeError(
+            "dicom-not-mr",
+            "{sop_class}, not an MR image",
+            sop_class=kind.name if known else "a private object of the vendor",
+        )
     if {"PHYSIO", "RAWDATA"} & set(words(ds, "ImageType")) or _named(ds, _PHYSIOLOGY):
-        raise NotAVolumeError("a physiology log, not an MR image")
+        raise NotAVolumeError(
+            "dicom-physiology-log",
+            "a physiology log, not an MR image",
+        )
     if not re.fullmatch(r"[0-9.]{1,64}", text(ds, "SeriesInstanceUID")):
-        raise NotAVolumeError("an image of no series (SeriesInstanceUID)")
+        raise NotAVolumeError(
+            "dicom-series-uid-invalid",
+            "an image of no series (SeriesInstanceUID)",
+        )
 
 
 def check_image(ds: Dataset, private: dict[str, list[str]], moco: bool) -> None:
@@ -121,7 +131,10 @@ def check_frames(ds: Dataset, frames: Frames, moco: bool) -> None:
     ]
     types = [*words(ds, "ImageType"), *own]
     if "MOSAIC" in own and len(frames.each) == 1:
-        raise NotAVolumeError("a navigator's mosaic within an Enhanced MR file, not a volume of a run")
+        raise NotAVolumeError(
+            "enhanced-navigator-mosaic",
+            "a navigator's mosaic within an Enhanced MR file, not a volume of a run",
+        )
     # A frame's own type goes before that of the file.
     kinds = {_words(value)[0] for value in frames.texts(enhanced.FRAME_TYPE)} - {""} or {*types[:1]}
     _check_copy(ds, types, kinds == {"DERIVED"}, moco)
@@ -143,18 +156,29 @@ def _check_copy(ds: Dataset, types: list[str], derived: bool, moco: bool) -> Non
     """Refuse motion-corrected copies, or with `moco` everything else, and other computed images."""
     if "MOCO" in types or _named(ds, _CORRECTED, ("SeriesDescription",)):
         if not moco:
-            raise NotAVolumeError("the scanner's motion-corrected copy, not a volume of a run")
+            raise NotAVolumeError(
+                "dicom-moco-unexpected",
+                "the scanner's motion-corrected copy, not a volume of a run",
+            )
         return
     _refuse("a derived image" if derived or _COMPUTED_TYPES & set(types) else None, types)
     if moco:
-        raise NotAVolumeError("an original, where motion-corrected copies were asked for")
+        raise NotAVolumeError(
+            "dicom-moco-expected",
+            "an original, where motion-corrected copies were asked for",
+        )
 
 
 def _refuse(reason: str | None, types: Iterable[str]) -> None:
     if reason:
         # A damaged length lets a value run on into others, so only plain words are repeated.
         shown = "/".join(word for word in [*types][:8] if _PLAIN_WORD.fullmatch(word))
-        raise NotAVolumeError(f"{reason}, not a volume of a run (ImageType {shown})")
+        raise NotAVolumeError(
+            "dicom-not-functional",
+            "{image_kind}, not a volume of a run (ImageType {image_type})",
+            image_kind=reason,
+            image_type=shown,
+        )
 
 
 def _diffusion(ds: Dataset, private: dict[str, list[str]]) -> bool:

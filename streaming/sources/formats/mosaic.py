@@ -56,7 +56,8 @@ def mosaic_slices(header: Header, private: Private) -> int:
     count = protocol_values(_head(header), "sSliceArray.lSize").get("", 0)
     if not 1 < count < _TILES_MOST:
         raise NotAVolumeError(
-            "a mosaic without its private header, which says how many slices it has: export it unchanged"
+            "mosaic-slice-count-missing",
+            "a mosaic without its private header, which says how many slices it has: export it unchanged",
         )
     return int(count)
 
@@ -94,7 +95,11 @@ def read_grid(header: Header, slices: int) -> Image:
         for start, stop in items(header.body, header.top[_GRID_FRAMES], header.encoding)
     ]
     if len(frames) != slices or not all(_POSITION in frame for frame in frames):
-        raise NotAVolumeError(f"a grid of {slices} slices that does not say where each lies")
+        raise NotAVolumeError(
+            "grid-position-missing",
+            "a grid of {slices} slices that does not say where each lies",
+            slices=slices,
+        )
     positions = np.array(
         [frame[_POSITION].decode("latin-1").strip("\0 ").split("\\") for frame in frames], float
     )
@@ -128,7 +133,11 @@ def stack_affine(axes: NDArray[np.float64], positions: NDArray[np.float64]) -> N
     places = positions[0] + np.arange(len(positions))[:, None] * step
     off = float(np.linalg.norm(positions - places, axis=1).max())
     if not off <= 0.05 * np.linalg.norm(step):
-        raise NotAVolumeError(f"slices that are not evenly spaced: one lies {off:.2f} mm off its place")
+        raise NotAVolumeError(
+            "slices-unevenly-spaced",
+            "slices that are not evenly spaced: one lies {deviation_mm:.2f} mm off its place",
+            deviation_mm=off,
+        )
     affine = np.eye(4)
     affine[:3, :3] = LPS @ np.stack([*axes, step], axis=1)
     affine[:3, 3] = LPS @ positions[0]
@@ -166,7 +175,14 @@ def _number(header: Header) -> int | None:
 def _tile(ds: Dataset, down: int, across: int) -> tuple[int, int]:
     """Return the rows and columns of one tile."""
     if ds.Rows % down or ds.Columns % across:
-        raise NotAVolumeError(f"{down} x {across} slices do not tile {ds.Rows} x {ds.Columns} pixels")
+        raise NotAVolumeError(
+            "mosaic-tiling-mismatch",
+            "{tiles_down} x {tiles_across} slices do not tile {rows} x {columns} pixels",
+            tiles_down=down,
+            tiles_across=across,
+            rows=ds.Rows,
+            columns=ds.Columns,
+        )
     return ds.Rows // down, ds.Columns // across
 
 
@@ -186,12 +202,16 @@ def _axes(ds: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     position = numbers(ds, "ImagePositionPatient") or [0.0] * 3
     if len(directions) != 6 or len(steps) != 2 or len(position) != 3:
         raise NotAVolumeError(
-            "tiles without orientation or spacing: a picture for display, export the images themselves"
+            "mosaic-geometry-missing",
+            "tiles without orientation or spacing: a picture for display, export the images themselves",
         )
     along = np.array(directions).reshape(2, 3)
     lengths = np.linalg.norm(along, axis=1, keepdims=True)
     if not (lengths.all() and all(steps) and np.isfinite([*directions, *steps, *position]).all()):
-        raise NotAVolumeError("axes of zero length, or not finite")
+        raise NotAVolumeError(
+            "mosaic-axes-degenerate",
+            "axes of zero length, or not finite",
+        )
     return along / lengths * np.array(steps)[::-1, None], np.array(position)
 
 
@@ -199,7 +219,8 @@ def _mosaic_affine(header: Header, tile_shape: tuple[int, int], private: Private
     ds = header.ds
     if not numbers(ds, "ImagePositionPatient"):
         raise NotAVolumeError(
-            "a mosaic without a position: a picture for display, export the images themselves"
+            "mosaic-position-missing",
+            "a mosaic without a position: a picture for display, export the images themselves",
         )
     axes, position = _axes(ds)
     normal = np.cross(*axes)
@@ -215,7 +236,10 @@ def _mosaic_affine(header: Header, tile_shape: tuple[int, int], private: Private
     affine[:3, :3] = LPS @ np.stack([*axes, normal * spacing], axis=1)
     affine[:3, 3] = LPS @ (position + beyond @ axes)
     if not abs(np.linalg.det(affine[:3, :3])) > 1e-9:
-        raise NotAVolumeError("slices without spacing")
+        raise NotAVolumeError(
+            "mosaic-slice-spacing-zero",
+            "slices without spacing",
+        )
     return affine
 
 

@@ -112,14 +112,24 @@ def read_layout(head: bytes) -> NiftiLayout:
             offset = header.get_data_offset()
             tr = repetition_time(header)
     except (HeaderDataError, ValueError, KeyError, IndexError, OverflowError, np.linalg.LinAlgError) as error:
-        raise IncompleteError(f"not readable as NIfTI ({type(error).__name__})") from error
+        raise IncompleteError(
+            "nifti-unreadable", "not readable as NIfTI ({error_type})", error_type=type(error).__name__
+        ) from error
     volume = [int(n) for n in shape]
     while len(volume) > 4 and volume[-1] == 1:
         volume.pop()
     if len(volume) not in (3, 4) or min(volume) < 1 or kind.kind not in "iuf":
-        raise NotAVolumeError(f"a NIfTI of shape {tuple(volume)} and type {kind}, not a volume")
+        raise NotAVolumeError(
+            "nifti-not-volume",
+            "a NIfTI of shape {shape} and type {dtype}, not a volume",
+            shape=tuple(volume),
+            dtype=kind,
+        )
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise NotAVolumeError("a NIfTI whose affine is singular or not finite")
+        raise NotAVolumeError(
+            "nifti-affine-singular",
+            "a NIfTI whose affine is singular or not finite",
+        )
     i, j, k, *rest = volume
     return NiftiLayout(
         (i, j, k),
@@ -167,7 +177,13 @@ def read_volume(layout: NiftiLayout, name: str, index: int, read_at: Callable[[i
     """
     raw = read_at(*layout.span(index))
     if len(raw) < layout.volume_bytes:
-        raise IncompleteError(f"{len(raw)} of {layout.volume_bytes} bytes of volume {index}")
+        raise IncompleteError(
+            "nifti-volume-truncated",
+            "{available_bytes} of {expected_bytes} bytes of volume {volume_index}",
+            available_bytes=len(raw),
+            expected_bytes=layout.volume_bytes,
+            volume_index=index,
+        )
     stored = np.frombuffer(raw, layout.kind).reshape(layout.shape, order="F")
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     with np.errstate(all="ignore"):
@@ -176,7 +192,10 @@ def read_volume(layout: NiftiLayout, name: str, index: int, read_at: Callable[[i
     scaled = (layout.slope, layout.intercept) != (1.0, 0.0)
     if scaled and (np.isfinite(stored) & ~np.isfinite(data)).any():
         raise NotAVolumeError(
-            f"a scale of {layout.slope:g} and {layout.intercept:g} makes infinite values: a damaged header"
+            "nifti-scale-overflow",
+            "a scale of {slope:g} and {intercept:g} makes infinite values: a damaged header",
+            slope=layout.slope,
+            intercept=layout.intercept,
         )
     stem, number = split_number(name)
     if layout.promised > 1:
@@ -184,7 +203,10 @@ def read_volume(layout: NiftiLayout, name: str, index: int, read_at: Callable[[i
         number = index
     # A numbered file is one of a run; only a file that stands alone may be a mask.
     elif number is None and _is_mask(data):
-        raise NotAVolumeError("a mask or a map, not a volume of a run (two values, or hardly any but zeros)")
+        raise NotAVolumeError(
+            "nifti-mask-not-volume",
+            "a mask or a map, not a volume of a run (two values, or hardly any but zeros)",
+        )
     return Image(data, layout.affine, number, 0, f"nifti:{stem}", layout.tr_s, simulated=layout.simulated)
 
 

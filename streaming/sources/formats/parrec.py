@@ -111,21 +111,32 @@ def read_par(data: bytes) -> Par:
     text = data.decode("latin-1")
     version = _VERSION.search(text)
     if version is None and _END not in text:
-        raise IncompleteError("the PAR file is cut short")
+        raise IncompleteError(
+            "par-truncated",
+            "the PAR file is cut short",
+        )
     if version is None or version[1] != "4":
-        raise NotAVolumeError("PAR/REC of a version other than 4")
+        raise NotAVolumeError(
+            "par-version-unsupported",
+            "PAR/REC of a version other than 4",
+        )
     try:
         general = _general(text)
         table = _table(text)
         if _END not in text or len(table) == 0 or not np.isfinite(table[:, :_NEEDED]).all():
-            raise IncompleteError("the PAR file's table is cut short")
+            raise IncompleteError(
+                "par-table-truncated",
+                "the PAR file's table is cut short",
+            )
         lines = _volumes(table, int(general["Max. number of slices/locations"][0]))
         return Par(
             lines, _affine(general, lines[0]), int(general["Acquisition nr"][0]), _repetition(general, lines)
         )
     except (ValueError, KeyError, IndexError, OverflowError) as error:
         # The error's own words would quote the header, which names the participant.
-        raise IncompleteError(f"not readable as PAR ({type(error).__name__})") from error
+        raise IncompleteError(
+            "par-unreadable", "not readable as PAR ({error_type})", error_type=type(error).__name__
+        ) from error
 
 
 def read_volume(par: Par, name: str, index: int, read_at: Callable[[int, int], bytes]) -> Image:
@@ -151,7 +162,13 @@ def read_volume(par: Par, name: str, index: int, read_at: Callable[[int, int], b
     else:
         raw = b"".join(read_at(int(place) * size, size) for place in places)
     if len(raw) < len(places) * size:
-        raise IncompleteError(f"{len(raw)} of {len(places) * size} bytes of volume {index} in the REC file")
+        raise IncompleteError(
+            "rec-volume-truncated",
+            "{available_bytes} of {expected_bytes} bytes of volume {volume_index} in the REC file",
+            available_bytes=len(raw),
+            expected_bytes=len(places) * size,
+            volume_index=index,
+        )
     stored = np.frombuffer(raw, "<u2" if lines[0, _BITS] == 16 else np.uint8)
     stored = stored.reshape(len(places), rows, columns).transpose(2, 1, 0)
     scale = lines[:, _SLOPE]
@@ -160,7 +177,10 @@ def read_volume(par: Par, name: str, index: int, read_at: Callable[[int, int], b
     with np.errstate(all="ignore"):
         data = compact(stored) if plain else (stored * scale + shift).astype(np.float32)
     if not np.isfinite(data).all():
-        raise NotAVolumeError("a scale that makes infinite values: a damaged header")
+        raise NotAVolumeError(
+            "par-scale-overflow",
+            "a scale that makes infinite values: a damaged header",
+        )
     # Begin times that are all the same say nothing.
     acquired = None
     if np.ptp(par.lines[:, 0, _BEGAN]) > 0:
@@ -204,14 +224,23 @@ def _volumes(table: NDArray[np.float64], slices: int) -> NDArray[np.float64]:
         t for t in types if t not in _PARTS and (table[table[:, _TYPE] == t, _INTERCEPT] >= 0).all()
     )
     if not kinds:
-        raise NotAVolumeError("PAR/REC without magnitude images")
+        raise NotAVolumeError(
+            "par-magnitude-missing",
+            "PAR/REC without magnitude images",
+        )
     table = table[table[:, _TYPE] == (_MAGNITUDE if _MAGNITUDE in kinds else kinds[0])]
     table = table[table[:, _ECHO] == table[:, _ECHO].min()]
     if len(set(table[:, _B_VALUE])) > 1:
-        raise NotAVolumeError("PAR/REC of a diffusion series")
+        raise NotAVolumeError(
+            "par-diffusion-series",
+            "PAR/REC of a diffusion series",
+        )
     same = table[:, [_COLUMNS, _ROWS, _BITS, _ORIENTATION]]
     if (same != same[0]).any() or same[0, 2] not in (8, 16) or not 0 < same[0, 0] * same[0, 1] < 1 << 24:
-        raise NotAVolumeError("PAR/REC with slices of several kinds, or of an unknown size")
+        raise NotAVolumeError(
+            "par-slices-mixed",
+            "PAR/REC with slices of several kinds, or of an unknown size",
+        )
     # In arterial spin labelling, label and control images of one dynamic are different volumes.
     label = table[:, _LABEL] if table.shape[1] > _LABEL else np.zeros(len(table))
     order = np.lexsort((table[:, _SLICE], np.nan_to_num(label), table[:, _PHASE], table[:, _DYNAMIC]))
@@ -220,7 +249,12 @@ def _volumes(table: NDArray[np.float64], slices: int) -> NDArray[np.float64]:
     count = len(table) // slices if slices > 0 else 0
     lines = table[: count * slices].reshape(count, slices, -1)
     if count == 0 or (lines[..., _SLICE] != np.arange(1, slices + 1)).any() or (lines[..., _PLACE] < 0).any():
-        raise IncompleteError(f"{len(table)} lines of {slices} slices per volume in the PAR file")
+        raise IncompleteError(
+            "par-slices-incomplete",
+            "{table_lines} lines of {slices} slices per volume in the PAR file",
+            table_lines=len(table),
+            slices=slices,
+        )
     return lines
 
 
@@ -232,7 +266,10 @@ def _affine(general: dict[str, list[float]], lines: NDArray[np.float64]) -> NDAr
     shape = np.array([first[_COLUMNS], first[_ROWS], len(lines)])
     axes = _AXES.get(int(first[_ORIENTATION]))
     if axes is None or not (steps > 0).all():
-        raise NotAVolumeError("PAR/REC whose slices have no known orientation or spacing")
+        raise NotAVolumeError(
+            "par-geometry-unknown",
+            "PAR/REC whose slices have no known orientation or spacing",
+        )
     matrix = _turn(2, rl) @ _turn(0, ap) @ _turn(1, fh) @ np.array(axes) * steps
     affine = np.eye(4)
     affine[:3, :3] = _RAS @ matrix

@@ -34,19 +34,34 @@ def check_pixels(header: Header) -> None:
     ds = header.ds
     pixels = header.pixels
     if any(tag in header.top for tag in FLOATS):
-        raise NotAVolumeError("floating-point pixels: a map computed from a run, not a volume of one")
+        raise NotAVolumeError(
+            "pixels-floating-point",
+            "floating-point pixels: a map computed from a run, not a volume of one",
+        )
     if pixels is None:
-        raise IncompleteError("the file ends before its pixel data")
+        raise IncompleteError(
+            "pixels-missing",
+            "the file ends before its pixel data",
+        )
     frames, rows, columns, wanted = _claimed(ds)
     there = pixels.stop - pixels.start
     if header.syntax.is_encapsulated != pixels.undefined:
-        raise NotAVolumeError("the pixel data are not written as the transfer syntax says")
+        raise NotAVolumeError(
+            "pixels-encoding-mismatch",
+            "the pixel data are not written as the transfer syntax says",
+        )
     least, most = (0, _RATIO_MOST * there) if pixels.undefined else (there - wanted // rows, there)
     # A byte or two too many are padding; a whole row too many shows that the header is wrong.
     if not least < wanted <= most or max(rows, columns) > _SIDE_MOST:
         raise NotAVolumeError(
-            f"the header claims {frames} x {rows} x {columns} pixels ({wanted} bytes), the pixel data have "
-            f"{there} bytes"
+            "pixels-size-mismatch",
+            "the header claims {frames} x {rows} x {columns} pixels ({expected_bytes} bytes), the "
+            "pixel data have {actual_bytes} bytes",
+            frames=frames,
+            rows=rows,
+            columns=columns,
+            expected_bytes=wanted,
+            actual_bytes=there,
         )
     if pixels.undefined:
         _check_decoder(header.syntax)
@@ -81,9 +96,19 @@ def _claimed(ds: Dataset) -> tuple[int, int, int, int]:
     bits = int(ds.BitsAllocated)
     samples = int(ds.get("SamplesPerPixel") or 1)
     if samples != 1:
-        raise NotAVolumeError("a colour image, not a volume of a run")
+        raise NotAVolumeError(
+            "pixels-colour",
+            "a colour image, not a volume of a run",
+        )
     if bits not in (8, 16, 32) or min(frames, rows, columns) < 1:
-        raise NotAVolumeError(f"{frames} x {rows} x {columns} pixels of {bits} bits: not an MR image")
+        raise NotAVolumeError(
+            "pixels-format-unsupported",
+            "{frames} x {rows} x {columns} pixels of {bits} bits: not an MR image",
+            frames=frames,
+            rows=rows,
+            columns=columns,
+            bits=bits,
+        )
     return frames, rows, columns, math.prod((frames, rows, columns, bits // 8))
 
 
@@ -91,9 +116,16 @@ def _check_decoder(syntax: UID) -> None:
     try:
         available = get_decoder(syntax).is_available
     except NotImplementedError:
-        raise NotAVolumeError(f"compressed ({syntax.name}), which is not read") from None
+        raise NotAVolumeError(
+            "pixels-compression-unsupported",
+            "compressed ({transfer_syntax}), which is not read",
+            transfer_syntax=syntax.name,
+        ) from None
     if not available:
         plugins = _PLUGINS.get(str(syntax), "pylibjpeg pylibjpeg-libjpeg")
         raise NotAVolumeError(
-            f"compressed ({syntax.name}), and no decoder is installed: pip install {plugins}"
+            "pixels-decoder-missing",
+            "compressed ({transfer_syntax}), and no decoder is installed: pip install {packages}",
+            transfer_syntax=syntax.name,
+            packages=plugins,
         )

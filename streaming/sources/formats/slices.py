@@ -87,7 +87,8 @@ def _geometry(ds: Dataset) -> tuple[NDArray[np.float64], float]:
     steps = numbers(ds, "PixelSpacing")
     if len(axes) != 6 or len(position) != 3 or len(steps) != 2:
         raise NotAVolumeError(
-            "one slice whose header does not say where it lies (position, orientation, spacing)"
+            "slice-geometry-missing",
+            "one slice whose header does not say where it lies (position, orientation, spacing)",
         )
     along_row = np.array(axes[:3])
     along_column = np.array(axes[3:])
@@ -102,7 +103,10 @@ def _geometry(ds: Dataset) -> tuple[NDArray[np.float64], float]:
     affine[:3, 3] = position
     affine[:3] = LPS @ affine[:3]
     if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise NotAVolumeError("one slice whose axes span no volume (orientation or spacing of zero)")
+        raise NotAVolumeError(
+            "slice-axes-degenerate",
+            "one slice whose axes span no volume (orientation or spacing of zero)",
+        )
     return affine, float(normal @ position)
 
 
@@ -198,7 +202,9 @@ def _identity(ds: Dataset, vendor: str) -> str:
     if vendor.startswith("GE"):
         part = private_number(ds, 0x0043, _GE_PARAMETERS, 0x2F)
         if part in _PARTS:
-            raise NotAVolumeError(f"{_PARTS[int(part)]}, not a volume of a run")
+            raise NotAVolumeError(
+                "dicom-not-magnitude", "{component}, not a volume of a run", component=_PARTS[int(part)]
+            )
     if "MFSPLIT" in text(ds, "ImageType"):
         began = str(private(ds, 0x0021, _SIEMENS_SERIES, 0x60) or text(ds, "SeriesTime"))
         keywords = (

@@ -87,9 +87,12 @@ def layout(info: pylsl.StreamInfo) -> Layout:
     chosen = tuple(spelled[i] for i in kept)
     if twice := sorted({name for name in chosen if chosen.count(name) > 1}):
         raise GeometryError(
-            f"LSL stream '{info.name()}' has more than one channel called {', '.join(twice)} (labels "
-            f"{', '.join(labels[i] for i in kept if spelled[i] in twice)}). Give each its own name in the "
-            "amplifier's LSL program."
+            "lsl-channel-duplicate",
+            "LSL stream '{stream}' has more than one channel called {channels} (labels {labels}). "
+            "Give each its own name in the amplifier's LSL program.",
+            stream=info.name(),
+            channels=list(twice),
+            labels=[labels[i] for i in kept if spelled[i] in twice],
         )
     simulated = info.desc().child_value("manufacturer") == _SIMULATED
     montage = Montage(chosen, info.nominal_srate(), reference, tuple(kinds[i] for i in kept), simulated)
@@ -107,9 +110,14 @@ def _check(info: pylsl.StreamInfo, labels: list[str], kinds: list[str]) -> None:
     eeg = sum(kind == "eeg" and bool(label) for label, kind in zip(labels, kinds, strict=True))
     if not eeg or info.nominal_srate() <= 0:
         raise GeometryError(
-            f"LSL stream '{info.name()}' has {info.channel_count()} channels, {eeg} of them EEG "
-            f"with a label, at {info.nominal_srate():g} Hz; labels (desc/channels/channel/label) and a "
-            "steady rate are needed. Switch the channel description on in the amplifier's LSL program."
+            "lsl-channels-or-sfreq-missing",
+            "LSL stream '{stream}' has {channel_count} channels, {eeg_channel_count} of them EEG "
+            "with a label, at {sfreq_hz:g} Hz; labels (desc/channels/channel/label) and a steady "
+            "rate are needed. Switch the channel description on in the amplifier's LSL program.",
+            stream=info.name(),
+            channel_count=info.channel_count(),
+            eeg_channel_count=eeg,
+            sfreq_hz=info.nominal_srate(),
         )
 
 
@@ -133,6 +141,10 @@ def _scale(name: str, label: str, unit: str, kind: str) -> float:
     if kind != "eeg":
         return 1.0  # of an artefact only the shape matters, not the size
     raise GeometryError(
-        f"channel {label} of LSL stream '{name}' is in '{unit}'; nanovolts, microvolts, millivolts and "
-        "volts are read. Set the unit in the amplifier's LSL program."
+        "lsl-channel-unit-unsupported",
+        "channel {channel} of LSL stream '{stream}' is in '{unit}'; nanovolts, microvolts, "
+        "millivolts and volts are read. Set the unit in the amplifier's LSL program.",
+        channel=label,
+        stream=name,
+        unit=unit,
     )

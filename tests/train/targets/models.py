@@ -92,7 +92,7 @@ class Films:
 
     def read(self, column: Column, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         if len(set(self.windows.subject[rows])) != 1:
-            raise UsageError("rows of one subject were expected.")
+            raise UsageError("rows-several-subjects", "rows of one subject were expected.")
         titles = self.windows.shown[rows]
         if column == "captions":
             return np.array([self.captions[title] for title in titles])

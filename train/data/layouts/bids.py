@@ -172,7 +172,10 @@ class Bids:
                 volumes = np.asarray(image(path).dataobj)
             except (OSError, EOFError, ValueError) as error:
                 raise UsageError(
-                    f"{path} is cut short or damaged ({error}). Fetch the file again."
+                    "bold-damaged",
+                    "{path} is cut short or damaged ({error}). Fetch the file again.",
+                    path=path,
+                    error=error,
                 ) from error
             self.held["run"] = number
             self.held["volumes"] = volumes.reshape(-1, volumes.shape[3])
@@ -199,8 +202,14 @@ class Bids:
         mask = np.asarray(image(path).dataobj)
         if mask.shape != shape or not mask.any():
             raise UsageError(
-                f"{path} is a mask of shape {mask.shape} with {np.count_nonzero(mask)} voxels, and "
-                f"{bold.name} has volumes of shape {shape}. Fetch both again."
+                "mask-grid-mismatch",
+                "{path} is a mask of shape {mask_shape} with {mask_voxels} voxels, and {bold} has "
+                "volumes of shape {volume_shape}. Fetch both again.",
+                path=path,
+                mask_shape=mask.shape,
+                mask_voxels=np.count_nonzero(mask),
+                bold=bold.name,
+                volume_shape=shape,
             )
         return mask
 
@@ -318,7 +327,12 @@ def _dummies(run: BidsRun) -> int:
     """Return how many volumes had a trigger and were then taken out of the file."""
     told = run.sidecar.get("NumberOfVolumesDiscardedByUser", 0)
     if isinstance(told, bool) or not isinstance(told, int) or told < 0:
-        raise UsageError(f"{run.bold} has NumberOfVolumesDiscardedByUser {told!r}; a count was expected.")
+        raise UsageError(
+            "dummy-volumes-invalid",
+            "{path} has NumberOfVolumesDiscardedByUser {discarded_volumes!r}; a count was expected.",
+            path=run.bold,
+            discarded_volumes=told,
+        )
     return told
 
 

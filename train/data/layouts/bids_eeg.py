@@ -48,7 +48,10 @@ def eeg_montage(path: Path) -> Montage:
     kinds = tuple(channels.kind_of(label) for label in found)
     if "eeg" not in kinds:
         raise UsageError(
-            f"{path} has no EEG channel; it has {', '.join(found)}. Leave it out with eeg=False."
+            "eeg-no-channel",
+            "{path} has no EEG channel; it has {channels}. Leave it out with eeg=False.",
+            path=path,
+            channels=list(found),
         )
     # The reference is the same for all channels, whatever it is: the chain subtracts their mean.
     return Montage(found, float(raw.info["sfreq"]), kinds=kinds)
@@ -99,14 +102,23 @@ def eeg_windows(
     if len(at) <= dummies:
         texts = ", ".join(sorted({str(text) for text in raw.annotations.description})) or "none"
         raise UsageError(
-            f"{path} has no volume trigger {trigger}, so it is not known when the film began; its markers "
-            f"are {texts}. Give the trigger's text, or leave the EEG out with eeg=False."
+            "volume-trigger-missing",
+            "{path} has no volume trigger {trigger}, so it is not known when the film began; its "
+            "markers are {markers}. Give the trigger's text, or leave the EEG out with eeg=False.",
+            path=path,
+            trigger=trigger,
+            markers=texts,
         )
     every_s = float(np.median(np.diff(at))) if len(at) > 1 else tr_s
     if abs(every_s - tr_s) > _APART * tr_s:
         raise UsageError(
-            f"{path} has the trigger {trigger} every {every_s:g} s, and the TR is {tr_s:g} s. Give the text "
-            "of the triggers that mark volumes."
+            "volume-trigger-tr-mismatch",
+            "{path} has the trigger {trigger} every {interval_s:g} s, and the TR is {tr_s:g} s. Give "
+            "the text of the triggers that mark volumes.",
+            path=path,
+            trigger=trigger,
+            interval_s=every_s,
+            tr_s=tr_s,
         )
     montage = eeg_montage(path)
     read = EegInput(list(wanted), montage.reference, "microvolts", band)
@@ -125,7 +137,7 @@ def eeg_windows(
         for n in range(done, len(times)):
             _read(stream, times[n], cut[n])
     except GeometryError as error:
-        raise UsageError(f"{path}: {error}") from error
+        raise UsageError("eeg-geometry-mismatch", "{path}: {error}", path=path, error=error) from error
     return cut
 
 
@@ -165,8 +177,11 @@ def _raw(path: Path) -> Any:
         import mne
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"{path} is read by MNE-Python, which is not installed. Install it with "
-            f"`{installing.command('bids')}`, or leave the EEG out with eeg=False."
+            "mne-not-installed",
+            "{path} is read by MNE-Python, which is not installed. Install it with `{command}`, or "
+            "leave the EEG out with eeg=False.",
+            path=path,
+            command=installing.command("bids"),
         ) from error
     try:
         with warnings.catch_warnings():
@@ -174,4 +189,9 @@ def _raw(path: Path) -> Any:
             warnings.simplefilter("ignore", RuntimeWarning)
             return mne.io.read_raw(path, preload=False, verbose="error")
     except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
-        raise UsageError(f"{path} cannot be read as EEG ({error}). Fetch the file again.") from error
+        raise UsageError(
+            "eeg-unreadable",
+            "{path} cannot be read as EEG ({error}). Fetch the file again.",
+            path=path,
+            error=error,
+        ) from error

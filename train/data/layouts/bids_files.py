@@ -94,8 +94,11 @@ def bids_runs(folder: Path, *, prepared: bool = False, space: str = "") -> list[
         key = (f"sub-{own['sub']}", name)
         if key in found:
             raise UsageError(
-                f"{path} and {found[key].bold.name} are volumes of one run. Give the space that is wanted, "
-                "or leave one echo."
+                "bold-run-ambiguous",
+                "{path} and {duplicate} are volumes of one run. Give the space that is wanted, or "
+                "leave one echo.",
+                path=path,
+                duplicate=found[key].bold.name,
             )
         place = folder / path.relative_to(root).parent
         events = next(_holding(folder, place, own, "_events.tsv"), None)
@@ -124,9 +127,16 @@ def sidecar_of(root: Path, path: Path) -> dict[str, Any]:
         try:
             read = json.loads(sidecar.read_text())
         except (OSError, ValueError) as error:
-            raise UsageError(f"{sidecar} cannot be read as JSON ({error}). Write it again.") from error
+            raise UsageError(
+                "sidecar-unreadable",
+                "{path} cannot be read as JSON ({error}). Write it again.",
+                path=sidecar,
+                error=error,
+            ) from error
         if not isinstance(read, dict):
-            raise UsageError(f"{sidecar} holds no JSON object. Write it again.")
+            raise UsageError(
+                "sidecar-not-object", "{path} holds no JSON object. Write it again.", path=sidecar
+            )
         told |= read
     return told
 
@@ -150,12 +160,21 @@ def shown_by_events(folder: Path, run: BidsRun) -> list[Shown]:
             film = folder / "stimuli" / name
             if not film.is_file():
                 raise UsageError(
-                    f"{run.events} names the film {name}, and {film} is not there. Put it there; films are "
-                    "often kept out of a release."
+                    "events-film-missing",
+                    "{events} names the film {film}, and {path} is not there. Put it there; films "
+                    "are often kept out of a release.",
+                    events=run.events,
+                    film=name,
+                    path=film,
                 )
             onset = _seconds(run.events, row, "onset")
             if onset is None:
-                raise UsageError(f"{run.events} does not say when {name} began. Write its onset, in seconds.")
+                raise UsageError(
+                    "events-onset-missing",
+                    "{path} does not say when {film} began. Write its onset, in seconds.",
+                    path=run.events,
+                    film=name,
+                )
             found.append(Shown(onset, _seconds(run.events, row, "duration"), film))
     return found
 
@@ -167,7 +186,13 @@ def _seconds(path: Path, row: Mapping[str, Any], name: str) -> Fraction | None:
     try:
         return exact(str(text))
     except ValueError as error:
-        raise UsageError(f"{path} has the {name} {text!r}; a number of seconds was expected.") from error
+        raise UsageError(
+            "events-seconds-invalid",
+            "{path} has the {column} {value!r}; a number of seconds was expected.",
+            path=path,
+            column=name,
+            value=text,
+        ) from error
 
 
 def _holding(root: Path, place: Path, entities: Mapping[str, str], suffix: str) -> Iterator[Path]:

@@ -122,8 +122,11 @@ def cut_films(
 def _without_windows(folder: Path, runs: Sequence[BidsRun]) -> UsageError:
     subjects = ", ".join(dict.fromkeys(run.subject for run in runs))
     return UsageError(
-        f"{folder}: no run of {subjects} has a window of a film with all its volumes. Name the films in the "
-        "column stim_file of the events, with onset and duration."
+        "bids-no-windows",
+        "{folder}: no run of {subjects} has a window of a film with all its volumes. Name the films "
+        "in the column stim_file of the events, with onset and duration.",
+        folder=folder,
+        subjects=subjects,
     )
 
 
@@ -139,11 +142,20 @@ def _shared_tr(runs: Sequence[BidsRun]) -> Fraction:
         # A header's TR is a float of 32 bits.
         tr_s = run.sidecar.get("RepetitionTime", round(float(image(run.bold).header.get_zooms()[-1]), 4))
         if isinstance(tr_s, bool) or not isinstance(tr_s, int | float) or not tr_s > 0:
-            raise UsageError(f"{run.bold} has the RepetitionTime {tr_s!r}; seconds were expected.")
+            raise UsageError(
+                "bold-tr-invalid",
+                "{path} has the RepetitionTime {tr_s!r}; seconds were expected.",
+                path=run.bold,
+                tr_s=tr_s,
+            )
         told.setdefault(exact(tr_s), run.bold)
     if len(told) > 1:
         listed = ", ".join(f"{path.name}: {float(tr):g} s" for tr, path in told.items())
-        raise UsageError(f"the runs differ in TR ({listed}). Open them apart: windows have one length.")
+        raise UsageError(
+            "runs-tr-mismatch",
+            "the runs differ in TR ({trs}). Open them apart: windows have one length.",
+            trs=listed,
+        )
     (tr,) = told
     return tr
 
@@ -153,7 +165,12 @@ def _slots(tr: Fraction, window_s: float | None) -> int:
         return max(1, round(_ABOUT_S / tr))
     slots = exact(window_s) / tr
     if slots.denominator != 1 or slots < 1:
-        raise UsageError(f"window_s is a whole number of TRs ({float(tr):g} s), found {window_s:g} s.")
+        raise UsageError(
+            "window-not-whole-trs",
+            "window_s is a whole number of TRs ({tr_s:g} s), found {window_s:g} s.",
+            tr_s=float(tr),
+            window_s=window_s,
+        )
     return int(slots)
 
 
@@ -161,11 +178,21 @@ def _grid_of(run: BidsRun, grids: dict[str, tuple[Any, Path]]) -> int:
     """Return a run's number of volumes, and refuse one that lies elsewhere than the subject's first."""
     header = image(run.bold)
     if len(header.shape) != 4:
-        raise UsageError(f"{run.bold} has the shape {header.shape}; volumes (i, j, k, volume) were expected.")
+        raise UsageError(
+            "bold-not-4d",
+            "{path} has the shape {shape}; volumes (i, j, k, volume) were expected.",
+            path=run.bold,
+            shape=header.shape,
+        )
     first, path = grids.setdefault(run.subject, (header.shape[:3], run.bold))
     if header.shape[:3] != first:
         raise UsageError(
-            f"{run.bold} has volumes of shape {header.shape[:3]}, and {path.name} of {first}. Prepare the "
-            "runs on one grid, or open them apart."
+            "bold-grid-mismatch",
+            "{path} has volumes of shape {shape}, and {first_bold} of {first_shape}. Prepare the "
+            "runs on one grid, or open them apart.",
+            path=run.bold,
+            shape=header.shape[:3],
+            first_bold=path.name,
+            first_shape=first,
         )
     return int(header.shape[3])

@@ -139,22 +139,36 @@ class _Responses:
         found = unpickled(path)
         if not isinstance(found, dict) or not all(isinstance(found.get(key), np.ndarray) for key in _KEYS):
             raise UsageError(
-                f"{path} is no dictionary with the arrays {' and '.join(_KEYS)}. Fetch the file again."
+                "bold-moments-arrays-missing",
+                "{path} is no dictionary with the arrays {keys}. Fetch the file again.",
+                path=path,
+                keys=" and ".join(_KEYS),
             )
         training, test = (found[key] for key in _KEYS)
         for key, stored, counts in zip(_KEYS, (training, test), _COUNTS, strict=True):
             fits = stored.ndim == 3 and stored.shape[:2] == counts and stored.dtype.kind == "f"
             if not fits or stored.shape[2] != training.shape[-1]:
                 raise UsageError(
-                    f"{path}: {key} is {stored.dtype} of shape {stored.shape}; floats of shape "
-                    f"({counts[0]}, {counts[1]}, voxel) were expected, with as many voxels as in the other "
-                    "array. Fetch the file again."
+                    "bold-moments-shape-mismatch",
+                    "{path}: {array} is {dtype} of shape {shape}; floats of shape "
+                    "({expected_videos}, {expected_repeats}, voxel) were expected, with as many "
+                    "voxels as in the other array. Fetch the file again.",
+                    path=path,
+                    array=key,
+                    dtype=stored.dtype,
+                    shape=stored.shape,
+                    expected_videos=counts[0],
+                    expected_repeats=counts[1],
                 )
         indices = next((np.asarray(found[key]).ravel() for key in _INDICES if key in found), None)
         if indices is not None and len(indices) != training.shape[2]:
             raise UsageError(
-                f"{path} says where {len(indices)} voxels lie and has responses of {training.shape[2]}. "
-                "Fetch the file again."
+                "bold-moments-voxel-mismatch",
+                "{path} says where {index_voxels} voxels lie and has responses of {response_voxels}. "
+                "Fetch the file again.",
+                path=path,
+                index_voxels=len(indices),
+                response_voxels=training.shape[2],
             )
         dead = np.isnan(training).all((0, 1)) & np.isnan(test).all((0, 1))
         return cls(path, (training, test), ~dead, indices)
@@ -244,8 +258,12 @@ def _whole(place: Path) -> Path:
     if len(pickles) == 1:
         return pickles[0]
     raise UsageError(
-        f"{place} has responses of {len(pickles)} regions and no file {_WHOLE[0]}{_ENDING} of all voxels. "
-        "Fetch it."
+        "bold-moments-voxels-missing",
+        "{folder} has responses of {regions} regions and no file {stem}{suffix} of all voxels. Fetch it.",
+        folder=place,
+        regions=len(pickles),
+        stem=_WHOLE[0],
+        suffix=_ENDING,
     )
 
 
@@ -254,7 +272,11 @@ def _films(folder: Path, windows: WindowTable) -> dict[str, Path]:
     absent = sorted(set(windows.shown.tolist()) - set(found))
     if found and absent:
         raise UsageError(
-            f"{folder / 'stimuli'} lacks {len(absent)} of the videos, the first is {absent[0]}.mp4. Fetch "
-            "them, or move the folder away to go on without clips."
+            "bold-moments-videos-missing",
+            "{folder} lacks {missing_count} of the videos, the first is {video}.mp4. Fetch them, or "
+            "move the folder away to go on without clips.",
+            folder=folder / "stimuli",
+            missing_count=len(absent),
+            video=absent[0],
         )
     return found

@@ -52,8 +52,16 @@ def segment_windows(training: int, test: int, training_path: Path, test_path: Pa
     length = training // TRAINING_SEGMENTS
     if not length or training != length * TRAINING_SEGMENTS or test != length * TEST_SEGMENTS:
         raise UsageError(
-            f"{training_path} has {training} windows and {test_path} {test}; {TRAINING_SEGMENTS} and "
-            f"{TEST_SEGMENTS} segments of one length were expected (4320 and 1200). Fetch the files again."
+            "cc2017-segment-mismatch",
+            "{training_path} has {training_windows} windows and {test_path} {test_windows}; "
+            "{training_segments} and {test_segments} segments of one length were expected (4320 and "
+            "1200). Fetch the files again.",
+            training_path=training_path,
+            training_windows=training,
+            test_path=test_path,
+            test_windows=test,
+            training_segments=TRAINING_SEGMENTS,
+            test_segments=TEST_SEGMENTS,
         )
     return length
 

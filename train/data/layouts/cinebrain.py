@@ -94,8 +94,11 @@ def opened(folder: Path, subjects: list[str] | None = None) -> CineBrain:
     columns: list[Column] = [c for c in _SIGNALS if all(signals[subject, c] for subject in chosen)]
     if not columns:
         raise UsageError(
-            f"the subjects {', '.join(chosen)} have neither EEG nor fMRI in common; missing: "
-            f"{', '.join(missing)}. Choose others with subjects=."
+            "cinebrain-no-common-signal",
+            "the subjects {subjects} have neither EEG nor fMRI in common; missing: {missing}. Choose "
+            "others with subjects=.",
+            subjects=list(chosen),
+            missing=list(missing),
         )
     windows, places, holes = _table(chosen, columns, signals)
     missing += holes
@@ -134,7 +137,8 @@ def opened(folder: Path, subjects: list[str] | None = None) -> CineBrain:
         fps=FPS if videos else None,
     )
     if twins := leaks.same_subjects(data):
-        raise UsageError(" ".join(one.says for one in twins))
+        explanation = " ".join(twin.says for twin in twins)
+        raise UsageError("cinebrain-duplicate-subject", "{explanation}", explanation=explanation)
     return data
 
 
@@ -156,9 +160,13 @@ def _chosen(folder: Path, subjects: list[str] | None) -> list[str]:
     unknown = [name for name in wanted if name not in there or name not in clips.SECOND]
     if unknown or not wanted:
         raise UsageError(
-            f"{folder} has no data of {', '.join(unknown) or 'any subject'} that can be used. It has "
-            f"{', '.join(there) or 'none'}, and it is known what {', '.join(clips.SECOND)} saw. "
-            "Choose with subjects=."
+            "cinebrain-unknown-subject",
+            "{folder} has no data of {subjects} that can be used. It has {available}, and it is "
+            "known what {supported} saw. Choose with subjects=.",
+            folder=folder,
+            subjects=", ".join(unknown) or "any subject",
+            available=", ".join(there) or "none",
+            supported=list(clips.SECOND),
         )
     return list(dict.fromkeys(wanted))
 
@@ -196,8 +204,12 @@ def _table(
     places = np.concatenate(where)
     if not len(places):
         raise UsageError(
-            f"no window has all its {' and '.join(columns)}: {len(holes)} files are missing, such as "
-            f"{', '.join(holes[:3]) or 'all'}. Fetch them."
+            "cinebrain-no-full-window",
+            "no window has all its {columns}: {missing_count} files are missing, such as "
+            "{missing_files}. Fetch them.",
+            columns=" and ".join(columns),
+            missing_count=len(holes),
+            missing_files=", ".join(holes[:3]) or "all",
         )
     runs = places // clips.RUN_CLIPS
     table = WindowTable(

@@ -107,9 +107,18 @@ def read_list(path: Path) -> list[Mapping[str, Any]]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as JSON ({error}). Fetch the file again.") from error
+        raise UsageError(
+            "cinebrain-list-unreadable",
+            "{path} cannot be read as JSON ({error}). Fetch the file again.",
+            path=path,
+            error=error,
+        ) from error
     if not isinstance(entries, list) or not all(isinstance(e, dict) and "video" in e for e in entries):
-        raise UsageError(f"{path} is no list of entries with the key 'video'. Remove it, or fetch it again.")
+        raise UsageError(
+            "cinebrain-list-invalid",
+            "{path} is no list of entries with the key 'video'. Remove it, or fetch it again.",
+            path=path,
+        )
     return entries
 
 
@@ -121,7 +130,12 @@ def clip_number(path: Path, entry: Mapping[str, Any]) -> int:
 def _number(path: Path, file: str) -> int:
     stem = Path(str(file)).stem
     if not stem.isdigit():
-        raise UsageError(f"{path} names the file '{file}', which has no number. Write the list again.")
+        raise UsageError(
+            "cinebrain-clip-unnumbered",
+            "{path} names the file '{file}', which has no number. Write the list again.",
+            path=path,
+            file=file,
+        )
     return int(stem)
 
 

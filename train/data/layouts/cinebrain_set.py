@@ -74,7 +74,13 @@ class CineBrain:
     def read(self, column: Column, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         """Read a column of some windows of one subject, see `train.data.dataset.DataSet.read`."""
         if column not in self.columns:
-            raise UsageError(f"{self.folder} has no {column}; it has {', '.join(self.columns)}.")
+            raise UsageError(
+                "data-missing-column",
+                "{folder} has no {column}; it has {available}.",
+                folder=self.folder,
+                column=column,
+                available=list(self.columns),
+            )
         rows = np.asarray(rows, np.int64)
         if column == "clips":
             return self._stacked([self._clip(int(self.windows.shown[row])) for row in rows])
@@ -117,7 +123,12 @@ class CineBrain:
 
     def _video(self, clip: int) -> Member:
         if clip not in self.videos:
-            raise UsageError(f"{self.folder} has no video of clip {clip:06d}. Fetch videos.tar again.")
+            raise UsageError(
+                "cinebrain-video-missing",
+                "{folder} has no video of clip {clip:06d}. Fetch videos.tar again.",
+                folder=self.folder,
+                clip=clip,
+            )
         return self.videos[clip]
 
     def _sound(self, clip: int) -> NDArray[np.float32]:
@@ -135,10 +146,19 @@ class CineBrain:
                     if len(frames) == FRAMES:
                         break
         except (av.error.FFmpegError, IndexError) as error:
-            raise UsageError(f"{member} cannot be read as a film ({error}). Fetch it again.") from error
+            raise UsageError(
+                "film-unreadable",
+                "{path} cannot be read as a film ({error}). Fetch it again.",
+                path=member,
+                error=error,
+            ) from error
         if len(frames) < FRAMES:
             raise UsageError(
-                f"{member} has {len(frames)} frames, and {FRAMES} were expected. Fetch it again."
+                "cinebrain-video-truncated",
+                "{member} has {frames} frames, and {expected} were expected. Fetch it again.",
+                member=member,
+                frames=len(frames),
+                expected=FRAMES,
             )
         return np.stack(frames)
 
@@ -146,14 +166,21 @@ class CineBrain:
         sizes = {one.shape[1:3] for one in found}
         if len(sizes) > 1:
             raise UsageError(
-                f"clips of {self.folder} differ in size: {sorted(sizes)} rows and columns. "
-                "Fetch the videos again."
+                "cinebrain-clip-size-mismatch",
+                "clips of {folder} differ in size: {sizes} rows and columns. Fetch the videos again.",
+                folder=self.folder,
+                sizes=sorted(sizes),
             )
         return np.stack(found)
 
     def _caption(self, clip: int) -> str:
         if clip not in self.captions:
-            raise UsageError(f"{self.folder / CAPTIONS} has no caption of clip {clip:06d}. Fetch it again.")
+            raise UsageError(
+                "cinebrain-caption-missing",
+                "{path} has no caption of clip {clip:06d}. Fetch it again.",
+                path=self.folder / CAPTIONS,
+                clip=clip,
+            )
         return self.captions[clip]
 
 
@@ -162,7 +189,12 @@ def count_voxels(volumes: Mapping[int, Member]) -> int:
     first = volumes[min(volumes)]
     found = array(first)
     if found.ndim != 1:
-        raise UsageError(f"{first} has the shape {found.shape}, and (voxel,) was expected.")
+        raise UsageError(
+            "cinebrain-volume-not-flat",
+            "{member} has the shape {shape}, and (voxel,) was expected.",
+            member=first,
+            shape=found.shape,
+        )
     return len(found)
 
 
@@ -170,12 +202,20 @@ def _whole(member: Member, found: NDArray[Any], shape: tuple[int, ...]) -> NDArr
     """Return an array that has a shape and finite numbers alone."""
     if found.shape != shape or found.dtype.kind not in "fiu":
         raise UsageError(
-            f"{member} has the shape {found.shape} of {found.dtype}, and {shape} was expected. "
-            "Fetch it again."
+            "cinebrain-shape-mismatch",
+            "{member} has the shape {shape} of {dtype}, and {expected} was expected. Fetch it again.",
+            member=member,
+            shape=found.shape,
+            dtype=found.dtype,
+            expected=shape,
         )
     bad = int((~np.isfinite(found)).sum())
     if bad:
         raise UsageError(
-            f"{member} has {bad} values that are no numbers. Leave its subject or run out, or fetch it again."
+            "cinebrain-nonfinite-values",
+            "{member} has {nonfinite_values} values that are no numbers. Leave its subject or run "
+            "out, or fetch it again.",
+            member=member,
+            nonfinite_values=bad,
         )
     return found.astype(np.float32)

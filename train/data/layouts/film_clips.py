@@ -39,7 +39,11 @@ def film_length_s(path: Path) -> float:
         with av.open(str(path)) as container:
             length = container.duration
             if not container.streams.video or length is None:
-                raise UsageError(f"{path} has no video of a known length. Give the film that was shown.")
+                raise UsageError(
+                    "film-no-length",
+                    "{path} has no video of a known length. Give the film that was shown.",
+                    path=path,
+                )
     except (OSError, av.error.FFmpegError) as error:
         raise unreadable(path, error) from error
     return length / av.time_base
@@ -85,7 +89,9 @@ def film_clips(
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise UsageError(f"{path} has no video. Give the film that was shown.")
+                raise UsageError(
+                    "film-no-video", "{path} has no video. Give the film that was shown.", path=path
+                )
             stream = container.streams.video[0]
             # An AVI has no times of its own: its frames are counted from the beginning.
             counted = container.format.name == "avi"
@@ -98,8 +104,12 @@ def film_clips(
                 if done < len(group):
                     start_s = starts_s[group[done] // count]
                     raise UsageError(
-                        f"{path} ends before the clip from {start_s:g} s to {start_s + seconds:g} s. Give "
-                        "the film that was shown, as a whole."
+                        "film-ends-early",
+                        "{path} ends before the clip from {start_s:g} s to {end_s:g} s. Give the "
+                        "film that was shown, as a whole.",
+                        path=path,
+                        start_s=start_s,
+                        end_s=start_s + seconds,
                     )
     except (OSError, av.error.FFmpegError) as error:
         raise unreadable(path, error) from error
@@ -201,4 +211,9 @@ def _ticks(stream: VideoStream, seconds: float) -> int:
 
 def unreadable(name: object, error: Exception) -> UsageError:
     """Make the error for what is no film."""
-    return UsageError(f"{name} cannot be read as a film ({error}). Give the film that was shown.")
+    return UsageError(
+        "film-unreadable",
+        "{path} cannot be read as a film ({error}). Give the film that was shown.",
+        path=name,
+        error=error,
+    )

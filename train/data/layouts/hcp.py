@@ -145,7 +145,12 @@ def opened(
             places.append(np.stack([np.full(count, len(runs)), starts], 1))
             runs.append(path)
     if shared is None:
-        raise UsageError(f"{folder}: no run has a file with {kind} in its name. Give another kind.")
+        raise UsageError(
+            "hcp-kind-missing",
+            "{folder}: no run has a file with {kind} in its name. Give another kind.",
+            folder=folder,
+            kind=kind,
+        )
     return Hcp(
         folder=folder,
         windows=joined(tables),
@@ -164,31 +169,53 @@ def _file(place: Path, kind: str) -> Path | None:
         found = [path for path in found if path.name == f"{place.name}{kind}.dtseries.nii"]
     if len(found) > 1:
         kinds = [path.name.removeprefix(place.name).removesuffix(".dtseries.nii") for path in found]
-        raise UsageError(f"{place} has several files of one run: {', '.join(kinds)}. Give one as kind.")
+        raise UsageError(
+            "hcp-run-ambiguous",
+            "{folder} has several files of one run: {kinds}. Give one as kind.",
+            folder=place,
+            kinds=list(kinds),
+        )
     return found[0] if found else None
 
 
 def _axes(path: Path) -> tuple[cifti2_axes.SeriesAxis, cifti2_axes.BrainModelAxis]:
     run = image(path, "CIFTI")
     if not isinstance(run, nibabel.Cifti2Image):
-        raise UsageError(f"{path} is no CIFTI file. Fetch the file again.")
+        raise UsageError("hcp-not-cifti", "{path} is no CIFTI file. Fetch the file again.", path=path)
     times, voxels = (run.header.get_axis(n) for n in (0, 1))
     if not isinstance(times, cifti2_axes.SeriesAxis) or not isinstance(voxels, cifti2_axes.BrainModelAxis):
-        raise UsageError(f"{path} is no dense time series. Give the .dtseries.nii of the run.")
+        raise UsageError(
+            "hcp-not-dense-series",
+            "{path} is no dense time series. Give the .dtseries.nii of the run.",
+            path=path,
+        )
     return times, voxels
 
 
 def _tr_s(path: Path, times: cifti2_axes.SeriesAxis) -> float:
     if times.unit not in _SECONDS or not times.step > 0:
-        raise UsageError(f"{path} has volumes every {times.step} {times.unit}; seconds were expected.")
+        raise UsageError(
+            "hcp-tr-invalid",
+            "{path} has volumes every {step} {unit}; seconds were expected.",
+            path=path,
+            step=times.step,
+            unit=times.unit,
+        )
     return float(times.step)
 
 
 def _same(path: Path, own: tuple[float, int], first: Path, shared: tuple[float, int]) -> None:
     if own != shared:
         raise UsageError(
-            f"{path} has {own[1]} voxels every {own[0]:g} s, and {first} has {shared[1]} every {shared[0]:g} "
-            "s. Open runs of one kind, with kind, or subjects one by one."
+            "hcp-runs-mismatch",
+            "{path} has {voxels} voxels every {tr_s:g} s, and {first_path} has {first_voxels} every "
+            "{first_tr_s:g} s. Open runs of one kind, with kind, or subjects one by one.",
+            path=path,
+            voxels=own[1],
+            tr_s=own[0],
+            first_path=first,
+            first_voxels=shared[1],
+            first_tr_s=shared[0],
         )
 
 
@@ -196,7 +223,12 @@ def _slots(tr_s: float, window_s: float | None) -> int:
     slots = max(1, round((window_s or _ABOUT_S) / tr_s))
     # A nanosecond of slack, as times are floats.
     if window_s is not None and abs(slots * tr_s - window_s) > 1e-9:
-        raise UsageError(f"window_s is a whole number of TRs ({tr_s:g} s), found {window_s:g} s.")
+        raise UsageError(
+            "window-not-whole-trs",
+            "window_s is a whole number of TRs ({tr_s:g} s), found {window_s:g} s.",
+            tr_s=tr_s,
+            window_s=window_s,
+        )
     return slots
 
 

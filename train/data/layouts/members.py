@@ -58,12 +58,19 @@ class Member:
                 found = os.pread(file.fileno(), self.size, self.offset)
         except OSError as error:
             raise UsageError(
-                f"{self} cannot be read ({error.strerror}). Restore the file, or open the folder again."
+                "member-unreadable",
+                "{member} cannot be read ({error}). Restore the file, or open the folder again.",
+                member=self,
+                error=error.strerror,
             ) from error
         if len(found) < self.size:
             raise UsageError(
-                f"{self} is cut short: {self.size} bytes were expected, {len(found)} are there. "
-                "Fetch it again."
+                "member-truncated",
+                "{member} is cut short: {expected_bytes} bytes were expected, {actual_bytes} are "
+                "there. Fetch it again.",
+                member=self,
+                expected_bytes=self.size,
+                actual_bytes=len(found),
             )
         return found
 
@@ -102,7 +109,12 @@ def array(member: Member) -> NDArray[Any]:
     try:
         return np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise UsageError(f"{member} is no array ({error}). Fetch the file again.") from error
+        raise UsageError(
+            "member-not-array",
+            "{member} is no array ({error}). Fetch the file again.",
+            member=member,
+            error=error,
+        ) from error
 
 
 def _in_folder(folder: Path, ending: str) -> dict[int, Member]:
@@ -141,8 +153,11 @@ def _in_archive(path: Path, ending: str, inside: str | None) -> dict[int, Member
 
 def _cut(path: Path, fault: str) -> UsageError:
     return UsageError(
-        f"{path} is no whole tar archive ({fault}): it was probably cut short on its way. Fetch it again, or "
-        "remove it, so that the unpacked folder beside it is read."
+        "archive-truncated",
+        "{path} is no whole tar archive ({error}): it was probably cut short on its way. Fetch it "
+        "again, or remove it, so that the unpacked folder beside it is read.",
+        path=path,
+        error=fault,
     )
 
 

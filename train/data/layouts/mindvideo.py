@@ -135,7 +135,12 @@ def opened(folder: Path, subjects: list[str] | None = None) -> MindVideo:
         film = _name("clips", part)
         arrays[film] = mapped_npy(present(place / film, _RELEASE), _PICTURE_AXES, "uf")
         if arrays[film].shape[-1] != 3:
-            raise UsageError(f"{place / film} has {arrays[film].shape[-1]} colours; 3 were expected.")
+            raise UsageError(
+                "mindvideo-colours-mismatch",
+                "{path} has {colours} colours; 3 were expected.",
+                path=place / film,
+                colours=arrays[film].shape[-1],
+            )
         for subject in names:
             fmri = _name("fmri", part, subject)
             arrays[fmri] = mapped_npy(present(place / fmri, _RELEASE), _VOXEL_AXES)
@@ -181,8 +186,15 @@ def _same_windows(place: Path, arrays: Mapping[str, NDArray[Any]], name: str, ot
     second = arrays[other].shape[:2]
     if first != second:
         raise UsageError(
-            f"{place / name} has {first[0]} segments of {first[1]} windows, and {other} has {second[0]} of "
-            f"{second[1]}. Fetch both again."
+            "mindvideo-window-mismatch",
+            "{path} has {segments} segments of {windows} windows, and {film} has {film_segments} of "
+            "{film_windows}. Fetch both again.",
+            path=place / name,
+            segments=first[0],
+            windows=first[1],
+            film=other,
+            film_segments=second[0],
+            film_windows=second[1],
         )
 
 
@@ -191,8 +203,13 @@ def _same_voxels(place: Path, arrays: Mapping[str, NDArray[Any]], subject: str) 
     training, test = (arrays[name].shape[2] for name in names)
     if training != test:
         raise UsageError(
-            f"{place / names[0]} has {training} voxels and {names[1]} {test}. Fetch both again: they are of "
-            "different selections."
+            "mindvideo-voxel-mismatch",
+            "{training_path} has {training_voxels} voxels and {test_file} {test_voxels}. Fetch both "
+            "again: they are of different selections.",
+            training_path=place / names[0],
+            training_voxels=training,
+            test_file=names[1],
+            test_voxels=test,
         )
 
 

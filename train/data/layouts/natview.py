@@ -68,8 +68,11 @@ def opened(folder: Path, subjects: list[str] | None = None, options: Options | N
     runs = [run for run in bids_runs(folder) if run.task in _FILMS]
     if runs and absent >= {run.task for run in runs}:
         raise UsageError(
-            f"{folder / 'stimuli'} has none of the films that were shown ({', '.join(sorted(absent))}). "
-            "Unpack the release's archive of videos there."
+            "natview-films-missing",
+            "{folder} has none of the films that were shown ({tasks}). Unpack the release's archive "
+            "of videos there.",
+            folder=folder / "stimuli",
+            tasks=sorted(absent),
         )
 
     def shown(run: BidsRun) -> list[Shown]:

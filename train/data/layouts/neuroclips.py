@@ -132,8 +132,13 @@ def opened(folder: Path, subjects: list[str] | None = None) -> NeuroClips:
     length = cc2017.segment_windows(len(training), len(test), *films)
     if training.shape[1:] != test.shape[1:] or training.shape[2] != 3:
         raise UsageError(
-            f"{films[0]} has clips of shape {training.shape[1:]} and {films[1]} of {test.shape[1:]}; one "
-            "shape (frame, 3, row, column) was expected. Fetch the files again."
+            "neuroclips-clip-mismatch",
+            "{training_path} has clips of shape {training_shape} and {test_path} of {test_shape}; "
+            "one shape (frame, 3, row, column) was expected. Fetch the files again.",
+            training_path=films[0],
+            training_shape=training.shape[1:],
+            test_path=films[1],
+            test_shape=test.shape[1:],
         )
     voxels: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
     tables = []
@@ -170,11 +175,22 @@ def _voxels(folder: Path, subject: str, counts: tuple[int, int]) -> tuple[NDArra
     training, test = (mapped_pt(path, _VOXEL_AXES) for path in paths)
     for path, stored, count in zip(paths, (training, test), counts, strict=True):
         if len(stored) != count:
-            raise UsageError(f"{path} has {len(stored)} windows, and the film has {count}. Fetch both again.")
+            raise UsageError(
+                "neuroclips-window-mismatch",
+                "{path} has {windows} windows, and the film has {film_windows}. Fetch both again.",
+                path=path,
+                windows=len(stored),
+                film_windows=count,
+            )
     if training.shape[2] != test.shape[2]:
         raise UsageError(
-            f"{paths[0]} has {training.shape[2]} voxels and {paths[1]} {test.shape[2]}. Fetch both again: "
-            "they are of different selections."
+            "neuroclips-voxel-mismatch",
+            "{training_path} has {training_voxels} voxels and {test_path} {test_voxels}. Fetch both "
+            "again: they are of different selections.",
+            training_path=paths[0],
+            training_voxels=training.shape[2],
+            test_path=paths[1],
+            test_voxels=test.shape[2],
         )
     return training, test
 
@@ -187,7 +203,11 @@ def _texts(folder: Path, counts: tuple[int, int]) -> tuple[NDArray[np.str_], NDA
     for path, texts, count in zip(paths, (training, test), counts, strict=True):
         if texts.shape != (count,):
             raise UsageError(
-                f"{path} has strings of shape {texts.shape}, and {count} captions were expected. Fetch the "
-                "file again, or move it away to go on without captions."
+                "neuroclips-caption-mismatch",
+                "{path} has strings of shape {shape}, and {expected} captions were expected. Fetch "
+                "the file again, or move it away to go on without captions.",
+                path=path,
+                shape=texts.shape,
+                expected=count,
             )
     return training, test

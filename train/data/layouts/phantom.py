@@ -28,7 +28,9 @@ def opened(folder: Path, subjects: list[str] | None = None) -> Recordings:
     real = [path for path in recordings_in(folder) if not is_simulated(path)]
     if real:
         raise UsageError(
-            f"{real[0]} does not say that its participant is simulated. Open the folder with the layout "
-            "'recordings'."
+            "phantom-not-simulated",
+            "{path} does not say that its participant is simulated. Open the folder with the layout "
+            "'recordings'.",
+            path=real[0],
         )
     return opened_as("phantom", _NOTES, folder, subjects)

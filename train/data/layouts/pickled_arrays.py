@@ -48,6 +48,9 @@ def unpickled(path: Path) -> Any:
             return _ArraysAlone(file).load()
     except (OSError, EOFError, pickle.UnpicklingError, ValueError, TypeError, IndexError, KeyError) as error:
         raise UsageError(
-            f"{path} is no pickle of arrays alone, or is damaged ({error}). Fetch the file again, or write "
-            "its arrays again with pickle.dump of a dictionary."
+            "pickle-unreadable",
+            "{path} is no pickle of arrays alone, or is damaged ({error}). Fetch the file again, or "
+            "write its arrays again with pickle.dump of a dictionary.",
+            path=path,
+            error=error,
         ) from error

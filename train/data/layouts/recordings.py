@@ -172,7 +172,11 @@ def opened_as(
     windows = joined(tables)
     grids = {one.draft.grid for one in showings}
     if len(grids) > 1:
-        raise UsageError(f"{folder}: the subjects were scanned at several TRs. Open them one by one.")
+        raise UsageError(
+            "recordings-subject-tr-mismatch",
+            "{folder}: the subjects were scanned at several TRs. Open them one by one.",
+            folder=folder,
+        )
     (shared,) = grids
     return Recordings(
         folder=folder,
@@ -217,7 +221,10 @@ def _showings(
         head, level = find_head(recordings)
     except GeometryError as error:
         raise UsageError(
-            f"{folder}: recordings of one participant differ in their volumes. {error}"
+            "recordings-grid-mismatch",
+            "{folder}: recordings of one participant differ in their volumes. {error}",
+            folder=folder,
+            error=error,
         ) from error
     draft = recorded_manifest(grid, band, baseline, montage, head, recordings)
     found: list[RecordedShowing] = []
@@ -241,8 +248,15 @@ def _films(folder: Path, recording: Recording) -> list[Path]:
         return films
     what = f"markers of {len(told)} films" if told else "no markers to tell which film was shown"
     raise UsageError(
-        f"{recording.path} has {what}, and {folder / 'films'} has {len(films)} films, {len(named)} of them "
-        "by a name that was shown. Put the films that were shown there, under the names they were shown by."
+        "recordings-film-ambiguous",
+        "{recording} has {markers}, and {folder} has {film_count} films, {match_count} of them by a "
+        "name that was shown. Put the films that were shown there, under the names they were shown "
+        "by.",
+        recording=recording.path,
+        markers=what,
+        folder=folder / "films",
+        film_count=len(films),
+        match_count=len(named),
     )
 
 

@@ -34,7 +34,10 @@ def present(path: Path, release: str) -> Path:
     """
     if not path.is_file():
         raise UsageError(
-            f"{path} is not there, and {release} has it. Fetch the file, or give another folder."
+            "release-file-missing",
+            "{path} is not there, and {release} has it. Fetch the file, or give another folder.",
+            path=path,
+            release=release,
         )
     return path
 
@@ -52,7 +55,10 @@ def npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
             shape, _, dtype = array_header(file)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{path} cannot be read as a NumPy array ({error}). Fetch the file again."
+            "array-unreadable",
+            "{path} cannot be read as a NumPy array ({error}). Fetch the file again.",
+            path=path,
+            error=error,
         ) from error
     return shape, dtype
 
@@ -78,7 +84,12 @@ def mapped_npy(path: Path, axes: Sequence[str], kinds: str = "f") -> NDArray[Any
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is cut short or damaged ({error}). Fetch the file again.") from error
+        raise UsageError(
+            "array-damaged",
+            "{path} is cut short or damaged ({error}). Fetch the file again.",
+            path=path,
+            error=error,
+        ) from error
 
 
 def mapped_pt(path: Path, axes: Sequence[str], kinds: str = "f") -> NDArray[Any]:
@@ -91,7 +102,12 @@ def mapped_pt(path: Path, axes: Sequence[str], kinds: str = "f") -> NDArray[Any]
     held = _loaded(path, mmap=True)
     if not isinstance(held, torch.Tensor) or held.dtype == torch.bfloat16:
         found = f"a tensor of {held.dtype}" if isinstance(held, torch.Tensor) else type(held).__name__
-        raise UsageError(f"{path} holds {found}; a tensor of numbers was expected. Fetch the file again.")
+        raise UsageError(
+            "tensor-not-numeric",
+            "{path} holds {actual}; a tensor of numbers was expected. Fetch the file again.",
+            path=path,
+            actual=found,
+        )
     values = held.numpy()
     _check(path, values.shape, values.dtype.kind, axes, kinds)
     return values
@@ -117,8 +133,11 @@ def strings_pt(path: Path) -> NDArray[np.str_]:
     whole = isinstance(held, np.ndarray) and held.dtype.kind == "U"
     if not whole and not (isinstance(held, list) and all(isinstance(one, str) for one in held)):
         raise UsageError(
-            f"{path} holds {type(held).__name__}, and strings were expected. Fetch the file again, or move "
-            "it away to go on without captions."
+            "captions-not-strings",
+            "{path} holds {actual}, and strings were expected. Fetch the file again, or move it away "
+            "to go on without captions.",
+            path=path,
+            actual=type(held).__name__,
         )
     return np.asarray(held, np.str_)
 
@@ -134,7 +153,13 @@ def image(path: Path, form: str = "NIfTI") -> Any:
     try:
         return nibabel.load(path)
     except (OSError, ImageFileError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as {form} ({error}). Fetch the file again.") from error
+        raise UsageError(
+            "image-unreadable",
+            "{path} cannot be read as {format} ({error}). Fetch the file again.",
+            path=path,
+            format=form,
+            error=error,
+        ) from error
 
 
 def finite(values: NDArray[Any], path: Path) -> NDArray[np.float32]:
@@ -150,8 +175,13 @@ def finite(values: NDArray[Any], path: Path) -> NDArray[np.float32]:
     if bad.any():
         voxels = int(bad.reshape(-1, found.shape[-1]).any(0).sum())
         raise UsageError(
-            f"{path}: {int(bad.sum())} values in the windows asked for, in {voxels} of {found.shape[-1]} "
-            "voxels or samples, are not finite. Prepare the file again, without them."
+            "data-nonfinite-values",
+            "{path}: {nonfinite_values} values in the windows asked for, in {nonfinite_voxels} of "
+            "{voxels} voxels or samples, are not finite. Prepare the file again, without them.",
+            path=path,
+            nonfinite_values=int(bad.sum()),
+            nonfinite_voxels=voxels,
+            voxels=found.shape[-1],
         )
     return found
 
@@ -180,8 +210,13 @@ def pixels(values: NDArray[Any], top: float, path: Path) -> NDArray[np.uint8]:
     # A value that is not finite is not inside either.
     if not (low >= -_BEYOND * top and high <= (1 + _BEYOND) * top):
         raise UsageError(
-            f"{path}: pixels from {low:g} to {high:g} were found, and 0 to {top:g} was expected. Fetch the "
-            "file again."
+            "pixels-out-of-range",
+            "{path}: pixels from {lowest:g} to {highest:g} were found, and 0 to {limit:g} was "
+            "expected. Fetch the file again.",
+            path=path,
+            lowest=low,
+            highest=high,
+            limit=top,
         )
     return np.rint(np.clip(found / top, 0, 1) * 255).astype(np.uint8)
 
@@ -195,13 +230,19 @@ def _loaded(path: Path, *, mmap: bool) -> Any:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         if os.strerror(errno.ENOMEM) in first:
             raise UsageError(
-                f"{path} has {path.stat().st_size / 1e9:.1f} GB, and the system maps no file that exceeds "
-                "memory and swap together. Take a machine with more, or set vm.overcommit_memory to 1: the "
-                "file is read in parts."
+                "tensor-exceeds-memory",
+                "{path} has {size_gb:.1f} GB, and the system maps no file that exceeds memory and "
+                "swap together. Take a machine with more, or set vm.overcommit_memory to 1: the file "
+                "is read in parts.",
+                path=path,
+                size_gb=path.stat().st_size / 1000000000.0,
             ) from error
         raise UsageError(
-            f"{path} cannot be read as tensors alone ({first}). Fetch the file again, or write it again with "
-            "torch.save. A file that would run code is not read."
+            "tensor-unreadable",
+            "{path} cannot be read as tensors alone ({error}). Fetch the file again, or write it "
+            "again with torch.save. A file that would run code is not read.",
+            path=path,
+            error=first,
         ) from error
 
 
@@ -210,6 +251,12 @@ def _check(path: Path, shape: tuple[int, ...], kind: str, axes: Sequence[str], k
         words = {"f": "floats", "u": "unsigned integers", "i": "integers", "U": "strings", "O": "objects"}
         wanted = " or ".join(words.get(one, one) for one in kinds)
         raise UsageError(
-            f"{path} has {words.get(kind, kind)} of shape {shape}; {wanted} of shape ({', '.join(axes)}) "
-            "were expected. Fetch the file again."
+            "array-shape-mismatch",
+            "{path} has {kind} of shape {shape}; {expected_kind} of shape ({expected_axes}) were "
+            "expected. Fetch the file again.",
+            path=path,
+            kind=words.get(kind, kind),
+            shape=shape,
+            expected_kind=wanted,
+            expected_axes=list(axes),
         )

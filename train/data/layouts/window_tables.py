@@ -60,11 +60,19 @@ def chosen(found: Sequence[str], wanted: list[str] | None, folder: Path) -> list
         If there is none, or one that is wanted is not there.
     """
     if not found:
-        raise UsageError(f"{folder} holds no subject in the layout that was expected. Give another folder.")
+        raise UsageError(
+            "data-no-subjects",
+            "{folder} holds no subject in the layout that was expected. Give another folder.",
+            folder=folder,
+        )
     absent = [name for name in wanted or () if name not in found]
     if absent:
         raise UsageError(
-            f"{folder} has no subject {', '.join(absent)}; it has {', '.join(found)}. Give some of these."
+            "data-unknown-subject",
+            "{folder} has no subject {subjects}; it has {available}. Give some of these.",
+            folder=folder,
+            subjects=list(absent),
+            available=list(found),
         )
     return list(dict.fromkeys(wanted or found))
 
@@ -88,11 +96,19 @@ def asked(
     """
     if column not in columns:
         raise UsageError(
-            f"'{column}' was asked of {folder}, and it has {', '.join(columns)}. Ask for one of these."
+            "data-missing-column",
+            "'{column}' was asked of {folder}, and it has {available}. Ask for one of these.",
+            column=column,
+            folder=folder,
+            available=list(columns),
         )
     wanted = np.asarray(rows, np.int64)
     subjects = list(dict.fromkeys(windows.subject[wanted].tolist()))
     if len(subjects) != 1:
         found = ", ".join(subjects) or "none"
-        raise UsageError(f"windows of one subject are read at a time, and those of {found} were asked for.")
+        raise UsageError(
+            "windows-not-one-subject",
+            "windows of one subject are read at a time, and those of {subjects} were asked for.",
+            subjects=found,
+        )
     return subjects[0], wanted

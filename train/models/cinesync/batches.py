@@ -94,11 +94,18 @@ class Dropout:
     def __post_init__(self) -> None:
         for name in ("words", "voxels", "channels"):
             if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"dropout.{name} is a share below 1, found {getattr(self, name)}.")
+                raise UsageError(
+                    "dropout-share-out-of-range",
+                    "dropout.{key} is a share below 1, found {share}.",
+                    key=name,
+                    share=getattr(self, name),
+                )
         if len(self.modalities) != 4 or abs(sum(self.modalities) - 1) > 1e-6 or min(self.modalities) < 0:
             raise UsageError(
-                "dropout.modalities are four shares that add up to 1: both, fMRI alone, EEG alone, neither; "
-                f"found {list(self.modalities)}."
+                "dropout-modalities-invalid",
+                "dropout.modalities are four shares that add up to 1: both, fMRI alone, EEG alone, "
+                "neither; found {shares}.",
+                shares=list(self.modalities),
             )
 
 

@@ -63,13 +63,24 @@ class EncoderSizes:
 
     def __post_init__(self) -> None:
         if not self.modalities or not {*self.modalities} <= {*MODALITIES}:
-            raise UsageError(f"modalities must be fmri, eeg or both, found {self.modalities}.")
+            raise UsageError(
+                "encoder-modalities-unknown",
+                "modalities must be fmri, eeg or both, found {modalities}.",
+                modalities=self.modalities,
+            )
         if self.fusion not in FUSIONS:
-            raise UsageError(f"fusion must be one of {', '.join(FUSIONS)}, found '{self.fusion}'.")
+            raise UsageError(
+                "encoder-fusion-unknown",
+                "fusion must be one of {available}, found '{fusion}'.",
+                available=list(FUSIONS),
+                fusion=self.fusion,
+            )
         if not 1 <= self.eeg_tokens < self.tokens:
             raise UsageError(
-                f"eeg_tokens is a part of tokens ({self.tokens}), and fMRI needs one at least; found "
-                f"{self.eeg_tokens}."
+                "eeg-tokens-out-of-range",
+                "eeg_tokens is a part of tokens ({tokens}), and fMRI needs one at least; found {eeg_tokens}.",
+                tokens=self.tokens,
+                eeg_tokens=self.eeg_tokens,
             )
 
     @property

@@ -275,7 +275,11 @@ def _apart(phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Pha
     """Check all phases, and return those that train on brains, and those that teach a student."""
     for name, offered in ((FILMS, FilmNet.offered), (PRETRAIN, Captioned.offered)):
         if name not in phases:
-            raise UsageError(f"the recipe has no phase '{name}', which a small CineSync begins with.")
+            raise UsageError(
+                "recipe-missing-phase",
+                "the recipe has no phase '{phase}', which a small CineSync begins with.",
+                phase=name,
+            )
         check_losses({name: phases[name]}, offered)
     rest = {name: phase for name, phase in phases.items() if name not in (FILMS, PRETRAIN)}
     brains, distilling = distilling_apart(rest)
@@ -297,8 +301,12 @@ def check_read(phases: Mapping[str, Phase], encoder: EncoderSizes) -> None:
             sides = {*CONTRASTS.get(loss, ())}
             for modality in sorted(sides & {*MODALITIES} - {*encoder.modalities}):
                 raise UsageError(
-                    f"phase '{name}' asks for '{loss}', and the recipe's encoder reads no {modality}. Leave "
-                    f"it out of phases.{name}.losses."
+                    "loss-modality-not-encoded",
+                    "phase '{phase}' asks for '{loss}', and the recipe's encoder reads no "
+                    "{modality}. Leave it out of phases.{phase}.losses.",
+                    phase=name,
+                    loss=loss,
+                    modality=modality,
                 )
 
 
@@ -328,8 +336,12 @@ def _check_tokens(encoder: EncoderSizes, tokens: int) -> None:
     found = sum(encoder.counts.values())
     if encoder.fusion == "spatial" and found != tokens:
         raise UsageError(
-            f"spatial fusion lays the tokens of both modalities one after the other, {found} in all, where a "
-            f"caption has {tokens}. Give system.encoder.tokens={tokens}, and eeg_tokens of a part of them."
+            "spatial-fusion-token-mismatch",
+            "spatial fusion lays the tokens of both modalities one after the other, {encoder_tokens} "
+            "in all, where a caption has {caption_tokens}. Give "
+            "system.encoder.tokens={caption_tokens}, and eeg_tokens of a part of them.",
+            encoder_tokens=found,
+            caption_tokens=tokens,
         )
 
 
@@ -345,8 +357,11 @@ def seen_by(signals: Mapping[str, Rows], encoder: EncoderSizes) -> Signals:
     missing = [name for name in encoder.trunks if name not in there]
     if missing:
         raise UsageError(
-            f"the windows have no {missing[0]}, which the recipe's encoder reads. Train on the other one "
-            f"alone with system.encoder.modalities=[{', '.join(there)}]."
+            "windows-missing-modality",
+            "the windows have no {modality}, which the recipe's encoder reads. Train on the other "
+            "one alone with system.encoder.modalities=[{available}].",
+            modality=missing[0],
+            available=list(there),
         )
     _, slots, voxels = signals["fmri"].shape
     _, channels, samples = signals["eeg"].shape if "eeg" in signals else (0, 0, 0)

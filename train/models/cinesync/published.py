@@ -193,8 +193,9 @@ class _Shown:
 def _check_vectors(text: Cached) -> None:
     if text.counts is not None:
         raise UsageError(
-            "the target text has a vector for each token, and one for each caption was expected. Compute it "
-            "with text=DIR of the whole of CLIP or SigLIP."
+            "target-text-not-pooled",
+            "the target text has a vector for each token, and one for each caption was expected. "
+            "Compute it with text=DIR of the whole of CLIP or SigLIP.",
         )
 
 
@@ -202,8 +203,11 @@ def _check_frames(latents: _Shown, frames: int) -> None:
     found = (latents.shape[2] - 1) * _FRAMES + 1
     if found != frames:
         raise UsageError(
-            f"the target vae has latents of {found} frames, and the clips have {frames}. Compute it with "
-            f"vae.frames={frames}."
+            "target-vae-frames-mismatch",
+            "the target vae has latents of {target_frames} frames, and the clips have {clip_frames}. "
+            "Compute it with vae.frames={clip_frames}.",
+            target_frames=found,
+            clip_frames=frames,
         )
 
 

@@ -71,10 +71,19 @@ class PublishedVideo:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UsageError(
-                f"system.video.precision must be one of {', '.join(PRECISIONS)}, found '{self.precision}'."
+                "video-precision-unknown",
+                "system.video.precision must be one of {available}, found '{precision}'.",
+                available=list(PRECISIONS),
+                precision=self.precision,
             )
         if self.decoder not in (FULL, TINY):
-            raise UsageError(f"system.video.decoder must be {FULL} or {TINY}, found '{self.decoder}'.")
+            raise UsageError(
+                "video-decoder-unknown",
+                "system.video.decoder must be {full_decoder} or {tiny_decoder}, found '{decoder}'.",
+                full_decoder=FULL,
+                tiny_decoder=TINY,
+                decoder=self.decoder,
+            )
 
     def check(self) -> None:
         """Refuse a folder that is none, before anything is read.
@@ -85,9 +94,12 @@ class PublishedVideo:
         """
         if not (Path(self.folder) / "model_index.json").is_file():
             raise UsageError(
-                f"system.video.folder='{self.folder}': the folder of a CogVideoX pipeline was expected, "
-                "with model_index.json, transformer/ and vae/. Nothing is downloaded; docs/full-scale.md "
-                "says what is needed. To train a small system from nothing, give scale=tiny."
+                "video-pipeline-missing",
+                "system.video.folder='{folder}': the folder of a CogVideoX pipeline was expected, "
+                "with model_index.json, transformer/ and vae/. Nothing is downloaded; "
+                "docs/full-scale.md says what is needed. To train a small system from nothing, give "
+                "scale=tiny.",
+                folder=self.folder,
             )
 
     def diffusion(self, latent: tuple[int, int, int, int], shift: float) -> tuple[VideoDiffusion, str]:
@@ -95,8 +107,12 @@ class PublishedVideo:
         transformer, source = transformer_from(Path(self.folder), self.licence, PRECISIONS[self.precision])
         if transformer.config["in_channels"] != latent[0]:
             raise UsageError(
-                f"the transformer in {self.folder} draws latents of {transformer.config['in_channels']} "
-                f"channels, and the targets have {latent[0]}. Compute them with the vae of the same folder."
+                "transformer-channels-mismatch",
+                "the transformer in {folder} draws latents of {transformer_channels} channels, and "
+                "the targets have {target_channels}. Compute them with the vae of the same folder.",
+                folder=self.folder,
+                transformer_channels=transformer.config["in_channels"],
+                target_channels=latent[0],
             )
         if self.recompute:
             # A function of this module, because diffusers' own cannot be handed to other processes.
@@ -118,21 +134,33 @@ class PublishedVideo:
     def _tiny(self, channels: int) -> tuple[VideoDecoder, Source]:
         if not self.tiny:
             raise UsageError(
-                "system.video.decoder=tiny needs the weights of a tiny decoder. Give system.video.tiny=FILE "
-                "and system.video.tiny_licence=TEXT, or system.video.decoder=full."
+                "tiny-decoder-missing-weights",
+                "system.video.decoder=tiny needs the weights of a tiny decoder. Give "
+                "system.video.tiny=FILE and system.video.tiny_licence=TEXT, or "
+                "system.video.decoder=full.",
             )
         decoder, source = from_published(Path(self.tiny), self.tiny_licence)
         if decoder.channels != channels:
             raise UsageError(
-                f"the tiny decoder in {self.tiny} draws latents of {decoder.channels} channels, and the "
-                f"video model's have {channels}. Give one that was made for this model."
+                "tiny-decoder-channels-mismatch",
+                "the tiny decoder in {path} draws latents of {decoder_channels} channels, and the "
+                "video model's have {latent_channels}. Give one that was made for this model.",
+                path=self.tiny,
+                decoder_channels=decoder.channels,
+                latent_channels=channels,
             )
         return decoder, source
 
     def _full(self) -> tuple[VideoDecoder, Source]:
         model, source = diffusers_model(Path(self.folder), "vae", licence=self.licence)
         if type(model).__name__ != _VAE:
-            raise UsageError(f"{self.folder}/vae holds a {type(model).__name__}; {_VAE} was expected.")
+            raise UsageError(
+                "video-vae-wrong-class",
+                "{folder}/vae holds a {actual_class}; {expected_class} was expected.",
+                folder=self.folder,
+                actual_class=type(model).__name__,
+                expected_class=_VAE,
+            )
         return full_decoder(model).eval(), source
 
 
@@ -280,8 +308,12 @@ def _check_same(part: str, wanted: str, found: str) -> None:
     """Refuse other weights than those that a run states."""
     if found != wanted:
         raise UsageError(
-            f"the run was trained with a {part} of the digest {wanted[:16]}, and its recipe now leads to one "
-            f"of {found[:16]}. Give the same weights."
+            "run-weights-digest-mismatch",
+            "the run was trained with a {part} of the digest {expected_digest}, and its recipe now "
+            "leads to one of {actual_digest}. Give the same weights.",
+            part=part,
+            expected_digest=wanted[:16],
+            actual_digest=found[:16],
         )
 
 
@@ -321,7 +353,12 @@ def _fill(module: nn.Module, weights: Arrays, part: str, *, whole: bool) -> None
     }
     told = module.load_state_dict(given, strict=whole)
     if told.unexpected_keys:
-        raise UsageError(f"the run has weights of {told.unexpected_keys[0]}, and the {part} has none.")
+        raise UsageError(
+            "run-unknown-weights",
+            "the run has weights of {weight}, and the {part} has none.",
+            weight=told.unexpected_keys[0],
+            part=part,
+        )
 
 
 def _recomputed(block: nn.Module, *given: Any) -> Any:

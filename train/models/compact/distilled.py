@@ -46,21 +46,33 @@ def check_critics(phases: Mapping[str, Phase]) -> None:
         critic = phase.adapters.get(TEACHER)
         if MATCHING in phase.losses and CRITIC not in phase.losses:
             raise UsageError(
-                f"phase '{name}' has the loss {MATCHING} without the loss {CRITIC}, by which its critic "
-                "learns. Give both."
+                "critic-missing-loss",
+                "phase '{phase}' has the loss {matching_loss} without the loss {critic_loss}, by "
+                "which its critic learns. Give both.",
+                phase=name,
+                matching_loss=MATCHING,
+                critic_loss=CRITIC,
             )
         if CRITIC not in phase.losses:
             continue
         if critic is None or critic.merge:
             raise UsageError(
-                f"phase '{name}' has the loss {CRITIC}, and no adapter of '{TEACHER}' with merge: false. The "
-                "critic is the teacher under that adapter, which is thrown away in the end."
+                "critic-missing-adapter",
+                "phase '{phase}' has the loss {critic_loss}, and no adapter of '{part}' with merge: "
+                "false. The critic is the teacher under that adapter, which is thrown away in the "
+                "end.",
+                phase=name,
+                critic_loss=CRITIC,
+                part=TEACHER,
             )
         shared = [pattern for pattern in phase.trained if not pattern.startswith("student.")]
         if shared:
             raise UsageError(
-                f"phase '{name}' trains '{shared[0]}', which may be the teacher's. Where a critic learns, "
-                "patterns begin with 'student.'."
+                "critic-trains-teacher-weights",
+                "phase '{phase}' trains '{pattern}', which may be the teacher's. Where a critic "
+                "learns, patterns begin with 'student.'.",
+                phase=name,
+                pattern=shared[0],
             )
 
 

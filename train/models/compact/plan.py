@@ -237,13 +237,18 @@ class CompactPlan:
         builder = read_run(run)["arguments"]["system"]["builder"]
         if builder != "compact":
             raise UsageError(
-                f"teacher={run} cannot be distilled here: its system is '{builder}', not 'compact'."
+                "teacher-wrong-system",
+                "teacher={teacher} cannot be distilled here: its system is '{builder}', not 'compact'.",
+                teacher=run,
+                builder=builder,
             )
         _, distilling = apart(phases, Student.offered)
         if not distilling:
             raise UsageError(
-                f"teacher={run} is a run to distil, and this recipe has no phase with the loss flow_map. "
-                "Use compact-distilled, or leave teacher= out."
+                "recipe-missing-distillation-phase",
+                "teacher={teacher} is a run to distil, and this recipe has no phase with the loss "
+                "flow_map. Use compact-distilled, or leave teacher= out.",
+                teacher=run,
             )
 
     def restore(self, weights: Arrays) -> Compact:
@@ -324,14 +329,24 @@ def take_flow(system: Trainables, codec: Arrays, run: Path) -> None:
     # The spread is measured, and comes with the weights.
     theirs, ours = (sizes | {"spread": None} for sizes in (flow.config, system.flow.config))
     if told := "; ".join(differences(theirs, ours)):
-        raise UsageError(f"teacher={run} has a flow of another size than this recipe: {told}.")
+        raise UsageError(
+            "teacher-flow-size-mismatch",
+            "teacher={teacher} has a flow of another size than this recipe: {differences}.",
+            teacher=run,
+            differences=told,
+        )
     fitted = decoder_of(codec).state_dict()
     for name, value in found.decoder.state_dict().items():
         off = float((fitted[name] - value).abs().max() / value.abs().max())
         if off > _SAME_CODEC:
             raise UsageError(
-                f"teacher={run} has another codec than these films give: {name} is {off:.2g} off, and its "
-                "latents would mean something else. Give the films, the seed and the arguments of that run."
+                "teacher-codec-mismatch",
+                "teacher={teacher} has another codec than these films give: {weight} is "
+                "{relative_difference:.2g} off, and its latents would mean something else. Give the "
+                "films, the seed and the arguments of that run.",
+                teacher=run,
+                weight=name,
+                relative_difference=off,
             )
     system.flow.load_state_dict(flow.state_dict())
     learned = {n: x for n, x in found.encoder.state_dict().items() if n.split(".")[0] in LEARNED}

@@ -107,7 +107,11 @@ def judge_runs(show: Show, bundle: Bundle, data: Path | None, runs: list[int]) -
     """
     seen = set(bundle.manifest.provenance.get("runs", [])) & set(runs)
     if seen:
-        raise UsageError(f"runs {sorted(seen)} were used for training and cannot be judged on.")
+        raise UsageError(
+            "haxby-judging-trained-runs",
+            "runs {runs} were used for training and cannot be judged on.",
+            runs=sorted(seen),
+        )
     place = haxby.folder(data)
     every = [haxby.load(place, number) for number in runs]
     found = [(run.number, w) for run in every for w in windows(bundle, run.volumes(), None)]
@@ -172,8 +176,14 @@ def leave_one_out(
         # The two are compared window by window, and windows without a volume are left out of either.
         if not np.array_equal(block, later):
             raise UsageError(
-                f"in run {left}, {len(hit)} windows inside blocks have volumes in the causal chain, and "
-                f"{len(after)} at a lag of {lag:g} s. Leave that lag out of judge.lags."
+                "haxby-lag-windows-mismatch",
+                "in run {run}, {causal_windows} windows inside blocks have volumes in the causal "
+                "chain, and {offline_windows} at a lag of {lag_s:g} s. Leave that lag out of "
+                "judge.lags.",
+                run=left,
+                causal_windows=len(hit),
+                offline_windows=len(after),
+                lag_s=lag,
             )
         folds.append(
             {

@@ -158,8 +158,12 @@ def enough(name: str, runs: list[int], least: int) -> None:
     """Refuse fewer runs than are needed. `name` is their key in the recipe."""
     if len({*runs}) < least:
         raise UsageError(
-            f"{name}={','.join(map(str, runs))}: {least} runs or more are needed, because settings are "
-            "chosen on training runs that are left out in turn. Give more, 1-8 for example."
+            "haxby-too-few-runs",
+            "{key}={runs}: {min_runs} runs or more are needed, because settings are chosen on "
+            "training runs that are left out in turn. Give more, 1-8 for example.",
+            key=name,
+            runs=",".join(map(str, runs)),
+            min_runs=least,
         )
 
 

@@ -1,0 +1,60 @@
+"""Find errors without a code: constructions of `CodedError` and its kin that name none, or lack a value."""
+
+import ast
+import re
+import string
+from collections.abc import Iterable
+from pathlib import Path
+
+CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
+ROOT = "CodedError"
+
+
+def faults(paths: Iterable[Path]) -> list[str]:
+    """Return a line for each construction that is not `Kind("a-code", "a sentence", **values)`.
+
+    A class that is derived from one of the kin in any of the files is of the kin too.
+    """
+    trees = {path: ast.parse(path.read_bytes()) for path in paths}
+    kin = _kin(trees.values())
+    lines = []
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and (fault := _fault(node, kin)) is not None:
+                lines.append(f"{path}:{node.lineno}: {fault}")
+    return lines
+
+
+def _kin(trees: Iterable[ast.AST]) -> set[str]:
+    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    bases = {node.name: {_name(base) for base in node.bases} for node in classes}
+    kin = {ROOT}
+    while more := {name for name, parents in bases.items() if parents & kin} - kin:
+        kin |= more
+    return kin
+
+
+def _name(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _fault(call: ast.Call, kin: set[str]) -> str | None:
+    function = call.func
+    wraps = isinstance(function, ast.Attribute) and function.attr == "wrap" and _name(function.value) in kin
+    if not wraps and _name(function) not in kin:
+        return None
+    code, sentence = [*call.args[1 if wraps else 0 :], None, None][:2]
+    if not (isinstance(code, ast.Constant) and isinstance(code.value, str) and CODE.fullmatch(code.value)):
+        return "an error without a code; give a slug such as 'film-unreadable' first"
+    if not (isinstance(sentence, ast.Constant) and isinstance(sentence.value, str)):
+        return f"the sentence of '{code.value}' is not written out; name its values in braces"
+    fields = {name for _, name, _, _ in string.Formatter().parse(sentence.value) if name is not None}
+    values = {keyword.arg for keyword in call.keywords} | ({"error"} if wraps else set())
+    missing = fields - values
+    if missing and None not in values:
+        return (
+            f"the sentence of '{code.value}' names {', '.join(sorted(missing))}, and no such value is given"
+        )
+    return None
