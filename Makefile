@@ -37,6 +37,7 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/python -m tests.words
 
 bench: .venv/test
 	$(BIN)/python -m benchmarks.run

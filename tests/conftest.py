@@ -48,6 +48,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(os.environ[_SHARED])
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[object]:
+    """Collect without the garbage collector, which would walk all that was imported again and again."""
+    gc.disable()
+    collected = yield
+    gc.enable()
+    # What is there by now stays: collections of the tests need not walk it either.
+    gc.freeze()
+    return collected
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         name = item.path.relative_to(config.rootpath).as_posix()
