@@ -81,13 +81,12 @@ class Preflight:
             self._command, stdout=subprocess.PIPE, stderr=nobody, stdin=nobody, text=True
         ) as self._program:
             said, _ = self._program.communicate()
-        try:
-            self.findings = [_nameless(Finding(**one)) for one in json.loads(said)]
-            self.fault = ""
-        except ValueError:
-            code = self._program.returncode
-            self.findings = []
-            self.fault = f"preflight ended with exit code {code}: start it on a terminal to see why"
+        findings = _findings(said)
+        self.findings = [_nameless(finding) for finding in findings]
+        code = self._program.returncode
+        self.fault = (
+            "" if findings else f"preflight ended with exit code {code}: start it on a terminal to see why"
+        )
         self.running = False
 
 
@@ -107,6 +106,15 @@ def _command(options: StreamOptions, bundle: Path, folder: Path) -> list[str]:
     for flag, value in flags.items():
         words += [] if value is None else [flag, str(value)]
     return words
+
+
+def _findings(printed: str) -> list[Finding]:
+    """Read what the command printed; none if it printed an error, or nothing as it was killed."""
+    try:
+        tree = json.loads(printed)
+    except ValueError:
+        return []
+    return [Finding(**values) for values in tree] if isinstance(tree, list) else []
 
 
 def _nameless(finding: Finding) -> Finding:
