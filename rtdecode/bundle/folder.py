@@ -229,7 +229,14 @@ def _check_wiring(manifest: Manifest, file: Path) -> None:
     """Refuse stages that do not fit together, for the default subject and for every other."""
     wiring.check(manifest, str(file))
     for subject in manifest.subjects:
-        wiring.check(of_subject(manifest, subject), f"{file}: subjects.{subject}")
+        try:
+            of_one = of_subject(manifest, subject)
+        except BundleError as error:
+            # It names the bundle as the manifest does, and not where the bundle lies.
+            raise BundleError.wrap(
+                error, "bundle-subject-invalid", "{manifest}: {error}", manifest=file
+            ) from error
+        wiring.check(of_one, f"{file}: subjects.{subject}")
 
 
 def _check_listed(file: Path, manifest: Manifest) -> None:
