@@ -22,8 +22,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any, LiteralString, Self
 
-import numpy as np
-
 from rtdecode.disk import strict_json
 
 
@@ -177,7 +175,7 @@ class _Sentences(string.Formatter):
 _SENTENCES = _Sentences()
 
 
-def _plain(value: object) -> Any:
+def _plain(value: Any) -> Any:
     # Numbers of numpy give their Python number; what JSON does not know is written as in the sentence.
     if isinstance(value, bool | int | float | str) or value is None:
         return value
@@ -185,6 +183,8 @@ def _plain(value: object) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
+    # `rtdecode --help` is printed without importing numpy.
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic):
         return _plain(value.item())
     return str(value)

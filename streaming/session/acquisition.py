@@ -34,11 +34,10 @@ from rtdecode import bundle as bundles
 from rtdecode import plausible
 from rtdecode.bundle import Bundle
 from rtdecode.disk import calibration as calibrations
-from rtdecode.disk import film_marks
+from rtdecode.disk import film_marks, strict_json
 from rtdecode.disk.film_marks import FilmMark
 from rtdecode.disk.recording import CALIBRATION, Recording, RecordingWriter
 from rtdecode.eeg.channels import match
-from rtdecode.disk import strict_json
 from rtdecode.errors import GeometryError, RtDecodeError
 from rtdecode.signal.volume.motion import THIN
 from rtdecode.timing import check_tr
