@@ -57,10 +57,17 @@ def judged(
     references: int = 0,
     quality: Quality | None = None,
 ) -> dict[str, float]:
-    """What is left of the artefact, and what of the EEG."""
+    """What is left of the artefact, what of the EEG, and what it cost."""
     began = time.process_time()
     _, clean, told = cleaned(recording, ecg, references, quality)
     cost = (time.process_time() - began) / (clean.shape[1] / recording.sfreq)
+    return judged_signals(recording, clean, told, from_s) | {"core": cost}
+
+
+def judged_signals(
+    recording: HeartbeatSignals, clean: NDArray[Any], quality: Quality, from_s: float = _FROM_S
+) -> dict[str, float]:
+    """What is left of the artefact in signals that were cleaned, and what of the EEG."""
     section = slice(int(from_s * recording.sfreq), -int(recording.sfreq))
     count = len(recording.eeg)
     before = _narrow(recording.data[:count], recording.sfreq)[:, section]
@@ -76,9 +83,8 @@ def judged(
         "correlation": _correlation(truth, after),
         "uncorrected_alpha": _alpha(before, recording.sfreq) / _alpha(truth, recording.sfreq),
         "alpha": _alpha(after, recording.sfreq) / _alpha(truth, recording.sfreq),
-        "corrected_share": float((told[section] == CORRECTED).mean()),
-        "corrected_from_s": float(np.argmax(told == CORRECTED) / recording.sfreq),
-        "core": cost,
+        "corrected_share": float((quality[section] == CORRECTED).mean()),
+        "corrected_from_s": float(np.argmax(quality == CORRECTED) / recording.sfreq),
     }
 
 

@@ -15,18 +15,28 @@ from hypothesis import settings
 settings.register_profile("rtdecode", deadline=None, max_examples=15, derandomize=True)
 settings.load_profile("rtdecode")
 
+# More threads than cores make each test several times as long; set before anything imports numpy or torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Files whose tests take minutes, the longest first. They begin first, so that none of them runs alone at the
 # end while other processes have nothing left to do.
 _LONG = (
     "tests/train/test_bars.py",
     "tests/export/test_fit.py",
+    "tests/test_wheel.py",
     "tests/test_magnet_identification.py",
     "tests/train/models/haxby/test_haxby.py",
+    "tests/streaming/session/test_faults.py",
     "tests/streaming/session/test_scanner.py",
     "tests/streaming/session/test_live.py",
     "tests/streaming/test_mutated_inputs.py",
     "tests/test_same_clips.py",
     "tests/test_seam.py",
+    "tests/streaming/session/test_watched.py",
+    "tests/streaming/tools/test_preflight.py",
+    "tests/train/models/cinesync/test_published.py",
+    "tests/train/models/cinesync/test_data_set.py",
+    "tests/train/test_data_set.py",
     "tests/export/test_export.py",
 )
 

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import calibration
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 
 RUNS = Path(__file__).parents[1] / "train" / "runs"
 
@@ -22,7 +23,7 @@ def test_probabilities_of_the_shipped_model_are_held_against_wins_and_kinds() ->
 
 
 def test_a_run_that_promises_nothing_is_refused() -> None:
-    with pytest.raises(UsageError, match="not trained on the simulated participant"):
+    with refused(UsageError, "benchmark-run-not-simulated"):
         calibration.measure(RUNS / "haxby", ["natural"], "easy", 1, 24.0)
-    with pytest.raises(UsageError, match="gives its clips no confidence"):
+    with refused(UsageError, "benchmark-confidence-missing"):
         calibration.measure(RUNS / "cinesync-tiny", ["shapes"], "easy", 1, 24.0)

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.compared import measure, table
 from benchmarks.sessions import Sessions
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.tiny import tiny
 
 
@@ -32,7 +33,7 @@ def test_a_run_lies_level_with_a_copy_of_itself_and_above_one_modality(tmp_path:
 
 
 def test_runs_that_cannot_be_told_apart_or_watch_no_film_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="told apart by the names of their folders"):
+    with refused(UsageError, "benchmark-run-names-duplicate"):
         measure([tiny("ridge"), tiny("ridge")], Sessions("shapes", "easy", "1000", 24.0))
-    with pytest.raises(UsageError, match="was not trained on the simulated participant"):
+    with refused(UsageError, "benchmark-run-not-simulated"):
         measure([tiny("haxby")], Sessions("shapes", "easy", "1000", 24.0))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from benchmarks import distill
 from benchmarks.sessions import Sessions
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.tiny import tiny, tiny_bundle
 from train.distillation import gates
 from train.distillation.matching import CRITIC, MATCHING
@@ -20,7 +22,7 @@ from train.run import run
 from train.run_folder import arrays, read_run, restored, weights_digest
 
 RECIPE = "compact-distilled"
-ROOT = Path(__file__).parents[1]
+RUNS = Path(__file__).parents[1] / "train" / "runs"
 
 
 @pytest.mark.full
@@ -68,7 +70,7 @@ def test_a_finished_run_is_distilled_without_being_trained_again(tmp_path: Path)
     assert tree["teacher"] == weights_digest(tiny("compact"))
     assert {row["phase"] for row in tree["tables"]["loss"]} == {"distill"}
     others = ["scale=tiny", "data.sessions=40-41", f"teacher={tiny('compact')}", f"out={tmp_path / 'other'}"]
-    with pytest.raises(UsageError, match="has another codec than these films give"):
+    with refused(UsageError, "teacher-codec-mismatch"):
         run(RECIPE, others)
 
 
@@ -114,21 +116,23 @@ def test_a_second_stage_matches_the_students_clips_and_leaves_no_critic(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("recipe", "teacher", "words"),
+    ("recipe", "teacher", "code", "values"),
     [
-        ("compact", "phantom", "has no phase with the loss flow_map"),
-        ("ridge", "phantom", "teacher= cannot be used: 'ridge' distils nothing"),
-        (RECIPE, "haxby", "cannot be distilled here: its system is"),
-        (RECIPE, "nowhere", "is no run: a folder with run.json was expected"),
+        ("compact", "phantom", "recipe-missing-distillation-phase", {"teacher": RUNS / "phantom"}),
+        ("ridge", "phantom", "teacher-unsupported", {"recipe": "ridge"}),
+        (RECIPE, "haxby", "teacher-wrong-system", {"teacher": RUNS / "haxby"}),
+        (RECIPE, "nowhere", "run-unreadable", {"folder": RUNS / "nowhere"}),
     ],
 )
-def test_what_cannot_be_distilled_is_refused_at_once(recipe: str, teacher: str, words: str, tmp_path: Path):
-    place = ROOT / "train" / "runs" / teacher
-    with pytest.raises(UsageError, match=words):
+def test_what_cannot_be_distilled_is_refused_at_once(
+    recipe: str, teacher: str, code: str, values: dict[str, Any], tmp_path: Path
+):
+    place = RUNS / teacher
+    with refused(UsageError, code, **values):
         run(recipe, ["scale=tiny", "films=none", f"teacher={place}", f"out={tmp_path / 'run'}"])
     assert not any(tmp_path.iterdir())
 
 
 def test_a_run_that_was_not_distilled_is_refused():
-    with pytest.raises(UsageError, match="was not distilled: it has no student beside its teacher"):
-        distill.measure(ROOT / "train" / "runs" / "cinesync-tiny", Sessions("natural", "easy", "1000", 24))
+    with refused(UsageError, "benchmark-run-not-distilled"):
+        distill.measure(RUNS / "cinesync-tiny", Sessions("natural", "easy", "1000", 24))

@@ -3,14 +3,16 @@
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from benchmarks import headline, minutes
 from benchmarks.played import Played, opened, played, record, revisions
-from rtdecode.errors import BundleError, UsageError
+from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.phantom.body.bore import SFREQ
 from rtdecode.phantom.session import STEADY, PhantomSession
+from tests.refusals import check_error
 from tests.train.tiny import tiny, tiny_bundle
 
 SECONDS = 24
@@ -111,23 +113,36 @@ def test_everything_at_once_is_what_it_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "given", "code", "said"),
+    ("module", "arguments", "exit_code", "code", "values"),
     [
-        (headline, ["phantom", "--seeds", "999"], UsageError.exit_code, "judge with 1000 and up"),
-        (minutes, ["no-such-bundle"], BundleError.exit_code, "no-such-bundle"),
+        (
+            headline,
+            ["phantom", "--seeds", "999"],
+            UsageError.exit_code,
+            "judging-seeds-reserved",
+            {"seeds": [999]},
+        ),
+        (minutes, ["no-such-bundle"], BundleError.exit_code, "bundle-missing", {"path": "no-such-bundle"}),
     ],
 )
-def test_what_is_asked_wrongly_is_told_in_words(
+def test_what_is_asked_wrongly_is_explained(
     module: ModuleType,
-    given: list[str],
-    code: int,
-    said: str,
+    arguments: list[str],
+    exit_code: int,
+    code: str,
+    values: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [module.__name__, *given])
-    assert module.main() == code
-    assert said in capsys.readouterr().err
+    errors: list[RtDecodeError] = []
+
+    def explain(error: RtDecodeError) -> int:
+        errors.append(error)
+        return error.exit_code
+
+    monkeypatch.setattr(module, "explain", explain)
+    monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
+    assert module.main() == exit_code
+    check_error(errors[0], code, **values)
 
 
 @pytest.mark.full

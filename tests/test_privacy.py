@@ -227,7 +227,7 @@ def test_nothing_that_a_session_wrote_or_printed_names_the_participant(
     said = {
         "stream": rtdecode(
             *("stream", "--fmri-dir", folder, "--bundle", used.path, "--existing", "read"),
-            *("--lost-after", "4", "--calibration", earlier.path),
+            *("--lost-after", "2", "--calibration", earlier.path),
             *("--out", left / "out", "--record", left / "recording", "--wait", "100"),
         ),
         "calibrate": rtdecode(

@@ -32,8 +32,10 @@ def program_of(shell: subprocess.Popen[str]) -> psutil.Process:
 
 
 @contextlib.contextmanager
-def script(*words: object) -> Iterator[subprocess.Popen[str]]:
-    command = [*SCRIPT, sys.executable, "-m", "rtdecode.cli", *map(str, words)]
+def script(
+    *words: object, python: tuple[str, ...] = ("-m", "rtdecode.cli")
+) -> Iterator[subprocess.Popen[str]]:
+    command = [*SCRIPT, sys.executable, *python, *map(str, words)]
     shell = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         yield shell
@@ -109,7 +111,11 @@ def test_a_calibration_goes_on_with_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "scanner").mkdir()
     nib.Nifti1Image(np.ones((5, 6, 4), np.uint8), np.eye(4)).to_filename(tmp_path / "mask.nii")
     words = ("calibrate", "--fmri-dir", tmp_path / "scanner", "--mask", tmp_path / "mask.nii", "--wait", 0)
-    with script(*words, "--out", tmp_path / "cal") as shell:
+    # It says that it waits at once, and not after some seconds.
+    patched = (
+        "from streaming.calibrate import gather; gather._SAY_EVERY = 0; from rtdecode.cli import main; main()"
+    )
+    with script(*words, "--out", tmp_path / "cal", python=("-c", patched)) as shell:
         assert shell.stdout is not None
         assert "waiting for volumes" in shell.stdout.readline()
         program_of(shell).send_signal(signal.SIGINT)

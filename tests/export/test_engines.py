@@ -1,6 +1,7 @@
 """Engines built ahead: real ones by TensorRT-RTX, which needs no GPU to build, and what is refused."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,8 @@ from export.trace import OPSETS
 from rtdecode import bundle as bundles
 from rtdecode.bundle import BuiltEngine, Bundle
 from rtdecode.disk.sealed import digest_of, file_hash
-from rtdecode.errors import BundleError, RtDecodeError, UsageError
+from rtdecode.errors import BundleError, ManifestError, RtDecodeError, UsageError
+from tests.refusals import refused
 from tests.streaming.bundles import make_bundle
 from tests.train.tiny import tiny
 
@@ -80,25 +82,49 @@ def test_a_damaged_engine_is_refused_by_name(harm: str, tmp_path: Path) -> None:
     else:
         # Beside another file, for the folder to be there.
         file.rename(file.with_name("other.engine"))
-    with pytest.raises(BundleError, match=r"encode\.engine.* was changed|'engines/.*other\.engine'"):
+    if harm == "missing":
+        expected = refused(
+            BundleError,
+            "bundle-unlisted-files",
+            folder=made.path,
+            unlisted_files=["'engines/tensorrt_rtx-sm80/other.engine'"],
+        )
+    else:
+        expected = refused(BundleError, "bundle-file-digest-mismatch", path=file)
+    with expected:
         bundles.load(made.path)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "what"),
+    ("key", "value", "code", "values"),
     [
-        ("builder", "tvm", "builder is one of tensorrt, tensorrt_rtx"),
-        ("flavour", "sour", "flavour is one of fused, decomposed"),
-        ("compute_capability", "80", "compute_capability is text like '8.0'"),
-        ("stage", "denoise", "which has no graph"),
-        ("file", "engines/other.engine", "not listed under files"),
-        ("graph", "0" * 64, "was built from another graph than 'encode.onnx'"),
-        ("version", 1, "must be text"),
-        ("extra", "x", "unknown keys"),
+        (
+            "builder",
+            "tvm",
+            "engine-builder-unknown",
+            {"builder": "tvm", "available": ["tensorrt", "tensorrt_rtx"]},
+        ),
+        (
+            "flavour",
+            "sour",
+            "engine-flavour-unknown",
+            {"flavour": "sour", "available": ["fused", "decomposed"]},
+        ),
+        ("compute_capability", "80", "engine-capability-malformed", {"compute_capability": "80"}),
+        ("stage", "denoise", "engine-graph-missing", {"stage": "denoise"}),
+        ("file", "engines/other.engine", "bundle-file-unlisted", {"file": "engines/other.engine"}),
+        ("graph", "0" * 64, "engine-graph-changed", {"graph": "encode.onnx"}),
+        (
+            "version",
+            1,
+            "json-wrong-type",
+            {"location": re.compile(r"version$"), "expected_type": "text", "value": "1"},
+        ),
+        ("extra", "x", "json-keys-mismatch", {"unknown_keys": ["extra"]}),
     ],
 )
 def test_a_wrong_description_of_an_engine_is_refused(
-    key: str, value: object, what: str, tmp_path: Path
+    key: str, value: object, code: str, values: dict[str, object], tmp_path: Path
 ) -> None:
     made = with_engine(make_bundle(tmp_path / "bundle"))
     head = made.path / "manifest.json"
@@ -107,13 +133,13 @@ def test_a_wrong_description_of_an_engine_is_refused(
     del tree["digest"]
     tree["digest"] = digest_of(tree)
     head.write_text(json.dumps(tree))
-    with pytest.raises(BundleError, match=what):
+    with refused(BundleError, code, **values):
         bundles.load(made.path)
 
 
 def test_two_engines_of_one_kind_are_refused(tmp_path: Path) -> None:
     made = with_engine(make_bundle(tmp_path / "bundle"))
-    with pytest.raises(ValueError, match=r"there are two of tensorrt_rtx 8\.0 encode"):
+    with refused(ManifestError, "engine-duplicate", engine="tensorrt_rtx 8.0 encode"):
         replace(made.manifest, engines=made.manifest.engines * 2)
 
 
@@ -128,7 +154,7 @@ def test_a_fit_leaves_out_the_engines_of_the_graphs_that_it_replaces(tmp_path: P
 @pytest.mark.parametrize("text", ["80", "8.x", "8.0,", ""])
 def test_other_words_than_compute_capabilities_are_refused(text: str) -> None:
     assert engines.capabilities_of("8.0, 12.0") == ["8.0", "12.0"]
-    with pytest.raises(UsageError, match=r"compute capabilities such as 8\.0,8\.9 were expected"):
+    with refused(UsageError, "engine-sm-malformed", sm=text):
         engines.capabilities_of(text)
 
 
@@ -136,7 +162,8 @@ def test_without_a_builder_the_command_that_installs_one_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    with pytest.raises(RtDecodeError, match=r"\[tensorrt-rtx\]"):
+    install = re.compile(r"\[tensorrt-rtx\]")
+    with refused(RtDecodeError, "engine-builder-missing", tensorrt_rtx_command=install):
         engines.add(make_bundle(tmp_path / "bundle"))
 
 
@@ -203,10 +230,16 @@ def test_the_flavour_is_the_one_that_the_builder_can_make() -> None:
 def test_what_the_builder_refuses_is_told_in_its_words(tmp_path: Path) -> None:
     unknown = attention(TensorProto.FLOAT)
     unknown.graph.node[0].op_type = "Inattention"
-    with pytest.raises(engines.NotBuiltError, match=r"tensorrt_rtx .* cannot read unknown: .*Inattention"):
+    with refused(
+        engines.NotBuiltError,
+        "engine-graph-unreadable",
+        builder="tensorrt_rtx",
+        path="unknown",
+        parser_errors=re.compile("Inattention"),
+    ):
         engines.build("tensorrt_rtx", unknown.SerializeToString(), "8.0", Path("unknown"))
     # Hopper is no target of TensorRT-RTX.
-    with pytest.raises(RtDecodeError, match=r"no engine could be built: .*SM90 was asked for"):
+    with refused(RtDecodeError, "engine-builds-all-failed", errors=re.compile("SM90 was asked for")):
         engines.add(bundles.load("phantom"), tmp_path / "bundle", ["9.0"], lambda words: None)
 
 
@@ -220,7 +253,12 @@ def test_ports_that_differ_from_the_manifest_are_refused(tmp_path: Path) -> None
         mapped=made.mapped,
         manifest=SimpleNamespace(built={"decode_first": replace(stage, file="decode_first.onnx")}),
     )
-    with pytest.raises(BundleError, match=r"stages\.decode_first: its engine has the outputs"):
+    with refused(
+        BundleError,
+        "engine-build-ports-mismatch",
+        stage=re.compile(r"stages\.decode_first$"),
+        side="outputs",
+    ):
         engines.of_stage(other, "decode_first", "tensorrt_rtx", "8.0")  # type: ignore[arg-type]
 
 

@@ -1,5 +1,6 @@
 """Runs of `rtdecode stream` beside a player, and what they leave."""
 
+import http.client
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -112,3 +114,30 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < last, "did not happen in time"
         time.sleep(0.05)
+
+
+def printed(process: subprocess.Popen[str], words: str) -> str:
+    """Read what a program prints, up to and with the first line that holds these words."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return "".join(lines)
+    raise AssertionError(f"{words!r} was not printed: {''.join(lines)}")
+
+
+def address(process: subprocess.Popen[str]) -> str:
+    """Read where the page is from what the session prints."""
+    return printed(process, "http://").split()[-1]
+
+
+def get(url: str, path: str, **headers: str) -> tuple[int, bytes]:
+    """Ask for a page exactly as it is written: no library tidies the path up."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()

@@ -1,5 +1,6 @@
 """Inputs changed at random, through windows and decoder: no clip of numbers that are none, no exception."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, replace
 from typing import Any
@@ -12,6 +13,7 @@ from rtdecode.errors import GeometryError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from rtdecode.windows.assembler import Assembler
 from streaming.decode.decoder import Decoder
+from tests.refusals import refused
 from tests.streaming.bundles import AFFINE, BRAIN, CHANNELS, make_bundle, scan
 
 ZERO = 300.0
@@ -159,7 +161,7 @@ def test_a_stream_of_another_rate_is_refused_before_its_windows_run_ahead(
                 windows = made.push(item, item.arrived_at)
                 ends.extend(item.arrived_at - (ZERO - 4 + window.stop_s) for window in windows)
 
-    with pytest.raises(GeometryError, match="declares 250 Hz"):
+    with refused(GeometryError, "eeg-sfreq-mismatch", explanation=re.compile("declares 250 Hz")):
         play()
     # Two percent are told in some 15 s, and run ahead by 0.3 s until then.
     assert all(late_s > -0.3 for late_s in ends)

@@ -1,6 +1,8 @@
 """A ridge that is trained on a data set as it was released, judged on runs of it, and exported."""
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +12,36 @@ from typer.testing import CliRunner
 
 from rtdecode import bundle as bundles
 from rtdecode.cli import app
+from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.data import cinebrain_folder
 from tests.train.data.layouts import released
 from tests.train.metrics import tiny_networks
 from train import evaluate
 from train.run import main as train
+from train.run import run as make_run
 from train.run_folder import read_run
 
 # Windows of some runs of a release; 19 and 20, the last two here, are kept for testing.
 PLACES = [270 * run + n for run, count in ((0, 14), (1, 14), (2, 14), (18, 6), (19, 6)) for n in range(count)]
+# For a training of which no figure is judged.
+FEW_PLACES = [270 * run + n for run, count in ((0, 6), (1, 6), (18, 3), (19, 3)) for n in range(count)]
 SUBJECT = "sub-0001"
 VOXELS = 60
 
 
-def release(folder: Path) -> Path:
+def release(folder: Path, places: Sequence[int] = PLACES) -> Path:
     """Write a release whose volumes follow the films, with noise of the same size."""
     rng = np.random.default_rng(0)
     weights = rng.normal(0, 1, (48, VOXELS))
     volumes = []
-    for place in PLACES:
+    for place in places:
         # The 4 x 4 colours of the clip.
         told = cinebrain_folder.film(place)[0, ::12, ::16][:4, :4].reshape(-1) / 60
         evoked = told @ weights
         volumes.append(evoked + rng.normal(0, evoked.std(), (5, VOXELS)))
     cinebrain_folder.write(
-        folder, [SUBJECT], PLACES, voxels=VOXELS, volumes={SUBJECT: np.concatenate(volumes)}
+        folder, [SUBJECT], places, voxels=VOXELS, volumes={SUBJECT: np.concatenate(volumes)}
     )
     return folder
 
@@ -92,27 +99,31 @@ def test_a_finished_run_is_judged_again_on_the_same_runs(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("changes", "code", "values"),
     [
-        ([], "name its folder with data=DIR"),
-        (["repeats=averaged"], "was shown twice"),
-        (["clip=nowhere"], "nowhere"),
+        ([], "evaluate-missing-data-set", {}),
+        (["repeats=averaged"], "judge-no-repeated-windows", {}),
+        (["clip=nowhere"], "metric-network-missing-files", {"key": "clip", "folder": "nowhere"}),
     ],
 )
 def test_what_cannot_be_judged_is_refused(
-    run: Path, data: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    run: Path, data: Path, changes: list[str], code: str, values: dict[str, str]
 ) -> None:
-    given = [f"data={data}", *words] if words else []
-    assert evaluate.main([str(run), *given]) == 2
-    assert message in capsys.readouterr().err
+    words = [f"data={data}", *changes] if changes else []
+    with refused(UsageError, code, **values):
+        evaluate.evaluate(run, evaluate.read_request(words))
 
 
-def test_windows_that_may_have_taught_are_not_judged(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_windows_that_may_have_taught_are_not_judged(run: Path, tmp_path: Path) -> None:
     cinebrain_folder.write(tmp_path, [SUBJECT], PLACES[14:], voxels=VOXELS)
-    assert evaluate.main([str(run), f"data={tmp_path}"]) == 2
-    assert "is not what this run was trained on (cinebrain, sub-0001, 42 windows" in capsys.readouterr().err
+    with refused(
+        UsageError,
+        "evaluate-data-mismatch",
+        data=tmp_path,
+        participant=re.compile("cinebrain, sub-0001"),
+        window_count=42,
+    ):
+        evaluate.evaluate(run, evaluate.Request(data=tmp_path))
 
 
 def test_its_bundle_says_that_its_signals_knew_their_future(run: Path, tmp_path: Path) -> None:
@@ -150,13 +161,11 @@ def test_volumes_alone_are_trained_on_and_exported(tmp_path: Path) -> None:
     assert bundles.load(str(tmp_path / "bundle")).manifest.modalities == ["fmri"]
 
 
-def test_a_data_set_and_films_are_not_trained_on_together(
-    data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train(["ridge", f"data={data}", "films=shapes"]) == 2
-    assert "films= is what the simulated participant watches" in capsys.readouterr().err
+def test_a_data_set_and_films_are_not_trained_on_together(data: Path) -> None:
+    with refused(UsageError, "recipe-films-data-conflict", data=data):
+        make_run("ridge", [f"data={data}", "films=shapes"])
 
 
-def test_another_recipe_takes_no_data_set(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(["compact", f"data={data}"]) == 2
-    assert "film=" in capsys.readouterr().err
+def test_another_recipe_takes_no_data_set(data: Path) -> None:
+    with refused(UsageError, "recipe-recordings-without-film", data=data):
+        make_run("compact", [f"data={data}"])

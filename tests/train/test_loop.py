@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.multiprocessing import ProcessRaisedException
 
 from rtdecode.errors import RtDecodeError, UsageError
+from tests.refusals import refused
 from tests.train.lines import COUNT, CPU, EXACT, PHASE, Line, Plain, equal, nothing, points
 from train import loop
 from train.adapters import Adapter
@@ -154,20 +156,36 @@ def test_rows_that_workers_read_from_disk_give_the_same_bits(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("phases", "said"),
+    ("phases", "code", "values"),
     [
-        ({}, "at least one phase"),
-        ({"x": replace(PHASE, losses={"near": 1.0})}, "phase 'x' asks for 'near'; .* are 'far', 'small'"),
-        ({"x": PHASE, "y": replace(PHASE, trained=["third.*"])}, "phase 'y' trains 'third.*', which matches"),
-        ({"x": replace(PHASE, trained=[])}, "phase 'x' trains nothing"),
-        ({"x": replace(PHASE, adapters={"third": Adapter(["a"], 2, 2)})}, "'third', which is no part"),
-        ({"x": replace(PHASE, adapters={"": Adapter(["third"], 2, 2)})}, "cannot be put on: .*third"),
+        ({}, "training-missing-phase", {}),
+        (
+            {"x": replace(PHASE, losses={"near": 1.0})},
+            "phase-unknown-loss",
+            {"phase": "x", "losses": "'near'", "available": "'far', 'small'"},
+        ),
+        (
+            {"x": PHASE, "y": replace(PHASE, trained=["third.*"])},
+            "phase-pattern-unmatched",
+            {"phase": "y", "pattern": "third.*"},
+        ),
+        ({"x": replace(PHASE, trained=[])}, "phase-trains-nothing", {"phase": "x"}),
+        (
+            {"x": replace(PHASE, adapters={"third": Adapter(["a"], 2, 2)})},
+            "adapter-unknown-part",
+            {"part": "third"},
+        ),
+        (
+            {"x": replace(PHASE, adapters={"": Adapter(["third"], 2, 2)})},
+            "adapter-injection-failed",
+            {"part": "", "error": re.compile("third")},
+        ),
     ],
 )
 def test_phases_that_do_not_fit_are_refused_before_anything_is_trained(
-    tmp_path: Path, phases: dict[str, Phase], said: str
+    tmp_path: Path, phases: dict[str, Phase], code: str, values: dict[str, Any]
 ) -> None:
-    with pytest.raises(UsageError, match=said):
+    with refused(UsageError, code, **values):
         loop.train(Line(), phases, pytest.fail, tmp_path / "new", nothing, machine=CPU)
     assert not (tmp_path / "new").exists()
 
@@ -179,52 +197,67 @@ def test_schedules_are_those_of_diffusers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "code", "values"),
     [
-        ({"schedule": "sine"}, "schedule must be one of linear, cosine.*found 'sine'"),
-        ({"precision": "fp8"}, "precision must be one of no, bf16, found 'fp8'"),
-        ({"accumulate": 0}, "accumulate of a phase must be 1 or more, found 0"),
-        ({"losses": {}}, "at least one loss"),
-        ({"adapters": {"first": {"rank": 2}}}, "adapter of 'first' must be .* `builder: adapter`, found"),
+        (
+            {"schedule": "sine"},
+            "phase-schedule-unknown",
+            {"schedule": "sine", "available": list(SCHEDULES)},
+        ),
+        (
+            {"precision": "fp8"},
+            "phase-precision-unknown",
+            {"precision": "fp8", "available": ["no", "bf16"]},
+        ),
+        ({"accumulate": 0}, "phase-setting-too-small", {"key": "accumulate", "actual": 0}),
+        ({"losses": {}}, "phase-missing-loss", {}),
+        (
+            {"adapters": {"first": {"rank": 2}}},
+            "phase-adapter-wrong-type",
+            {"part": "first", "node": {"rank": 2}},
+        ),
     ],
 )
-def test_a_phase_that_makes_no_sense_is_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_a_phase_that_makes_no_sense_is_refused(
+    change: dict[str, Any], code: str, values: dict[str, Any]
+) -> None:
+    with refused(UsageError, code, **values):
         replace(PHASE, **change)
 
 
 def test_an_unknown_device_and_an_adapter_of_no_rank_are_refused() -> None:
-    with pytest.raises(UsageError, match="device must be one of auto, cpu, found 'tpu'"):
+    with refused(UsageError, "machine-device-unknown", available=["auto", "cpu"], device="tpu"):
         Machine(device="tpu")
-    with pytest.raises(UsageError, match="rank of an adapter must be 1 or more"):
+    with refused(UsageError, "adapter-rank-too-small", rank=0):
         Adapter(["a"], 0, 1)
 
 
 @pytest.mark.parametrize(
-    ("phases", "seed", "said"),
+    ("phases", "seed", "changes"),
     [
-        ({**TWO, "rough": replace(PHASE, rate=2.0)}, 0, r"rough\.rate was 0\.01, now 2\.0"),
+        ({**TWO, "rough": replace(PHASE, rate=2.0)}, 0, "rough.rate was 0.01, now 2.0"),
         (
             {"fine": TWO["fine"], "rough": PHASE},
             0,
-            r"phases was \['rough', 'fine'\], now \['fine', 'rough'\]",
+            "phases was ['rough', 'fine'], now ['fine', 'rough']",
         ),
         (TWO, 1, "seed was 0, now 1"),
     ],
 )
 def test_checkpoints_of_another_training_are_refused(
-    tmp_path: Path, phases: dict[str, Phase], seed: int, said: str
+    tmp_path: Path, phases: dict[str, Phase], seed: int, changes: str
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         loop.train(Line(), TWO, partial(stopping, ("rough", 5)), tmp_path, nothing, machine=CPU)
-    with pytest.raises(UsageError, match=said):
+    with refused(UsageError, "checkpoints-training-mismatch", folder=tmp_path, changes=changes):
         loop.train(Line(), phases, pytest.fail, tmp_path, nothing, seed=seed, machine=CPU)
 
 
 def test_checkpoints_of_another_system_are_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         loop.train(Line(), TWO, partial(stopping, ("rough", 5)), tmp_path, nothing, machine=CPU)
-    with pytest.raises(UsageError, match="digest of the parameters' names and shapes was"):
+    shapes = re.compile("digest of the parameters' names and shapes was")
+    with refused(UsageError, "checkpoints-training-mismatch", changes=shapes):
         loop.train(Plain(), TWO, pytest.fail, tmp_path, nothing, machine=CPU)
 
 
@@ -311,7 +344,7 @@ def test_two_processes_see_different_batches_end_with_equal_weights_and_go_on(tm
 def test_checkpoints_of_another_number_of_processes_are_refused(tmp_path: Path) -> None:
     loop.train(Line(), {"rough": PHASE}, points, tmp_path, nothing, machine=CPU)
     machine = Machine(device="cpu", processes=2)
-    with pytest.raises(UsageError, match="processes was 1, now 2"):
+    with refused(UsageError, "checkpoints-training-mismatch", changes="processes was 1, now 2"):
         loop.train(Line(), {"rough": PHASE}, points, tmp_path, nothing, machine=machine)
 
 
@@ -326,7 +359,13 @@ def test_a_checkpoint_that_cannot_be_written_is_said_and_the_one_before_goes_on(
             (tmp_path / "again" / "only" / "step-00000004.part").write_text("full")
         return points(place)
 
-    with pytest.raises(RtDecodeError, match=r"step 4 could not be written .* step-00000002 is kept"):
+    with refused(
+        RtDecodeError,
+        "checkpoint-write-failed",
+        step=4,
+        folder=tmp_path / "again" / "only",
+        previous_checkpoint=re.compile("step-00000002"),
+    ):
         loop.train(Line(), phases, filling, tmp_path / "again", nothing, machine=CPU)
     assert not list((tmp_path / "again").rglob("*.part"))
     again = Line()
@@ -340,7 +379,12 @@ def test_checkpoints_without_room_are_refused_before_the_first_step(tmp_path: Pa
         large = nn.Linear(1_000_000, 1_000_000)
     system = Line()
     system.add_module("large", large)
-    with pytest.raises(UsageError, match=r"phase 'only' learns 1000001.0 million numbers, .* GB left"):
+    with refused(
+        UsageError,
+        "checkpoints-insufficient-disk",
+        phase="only",
+        parameters_millions=pytest.approx(1000001.0),
+    ):
         loop.train(system, {"only": EXACT}, points, tmp_path / "new" / "one", nothing, machine=CPU)
     assert not (tmp_path / "new").exists()
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from rtdecode.disk.recording import Recording
+from rtdecode.errors import UsageError
 from rtdecode.phantom.session import PhantomSession
 from tests.recordings import record
-from train.evaluate import main as evaluate
+from tests.refusals import refused
+from train.evaluate import Request, evaluate
 from train.run import main
 from train.run_folder import draft_of, read_run
 
@@ -50,5 +52,5 @@ def test_a_decoder_is_trained_on_recordings_and_judged_on_the_last(recordings, t
     assert not any(folder.name in text for folder in recordings), "recordings may be called after people"
     assert str(tmp_path.parent) not in text
     # A finished run does not say where its recordings lie.
-    assert evaluate([str(out)]) == 2
-    assert "judged on the last one" in capsys.readouterr().err
+    with refused(UsageError, "evaluate-missing-recording"):
+        evaluate(out, Request())

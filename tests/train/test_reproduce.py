@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.tiny import tiny
 from train.reproduce import SHIPPED, compare, main, retrain, shipped
 
@@ -31,9 +33,14 @@ def test_a_run_of_another_size_does_not(capsys: pytest.CaptureFixture[str]) -> N
     assert str(tiny("haxby")) in out
 
 
-def test_a_recipe_that_does_not_ship_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ridge"]) == 2
-    assert "cinesync, haxby, compact-distilled" in capsys.readouterr().err
+def test_a_recipe_that_does_not_ship_is_refused() -> None:
+    with refused(
+        UsageError,
+        "shipped-run-unknown",
+        recipe="ridge",
+        available=["cinesync", "haxby", "compact-distilled"],
+    ):
+        retrain("ridge")
 
 
 @pytest.mark.parametrize(
@@ -59,6 +66,8 @@ def test_an_installed_wheel_says_that_it_has_no_shipped_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("train.reproduce.SHIPPED", tmp_path / "runs")
+    with refused(UsageError, "shipped-runs-missing", folder=tmp_path / "runs"):
+        shipped()
     assert main([]) == 2
     assert "Run this in a clone" in capsys.readouterr().err
 

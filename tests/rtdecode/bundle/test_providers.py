@@ -16,6 +16,7 @@ from rtdecode.bundle.engine import load
 from rtdecode.bundle.graph import Graph, _Fixed
 from rtdecode.bundle.manifest import Stage
 from rtdecode.errors import RtDecodeError
+from tests.refusals import refused
 from tests.streaming.bundles import make_bundle
 
 A_GPU = gpu.Gpu("Some GPU", "8.6", "13.0")
@@ -44,13 +45,14 @@ def test_a_provider_that_does_not_load_is_told_and_the_next_one_runs(
     assert graph.runs_on.endswith("on the CPU")
     assert len(graph.notes) == 1
     assert "CUDAExecutionProvider did not load" in graph.notes[0]
-    with pytest.raises(RtDecodeError, match=r"as it was asked for: CUDAExecutionProvider did not load"):
+    faults = re.compile("CUDAExecutionProvider did not load")
+    with refused(RtDecodeError, "graph-provider-failed", graph="encode.onnx", provider_faults=faults):
         Graph(made.read("encode.onnx"), "encode.onnx", [providers.CUDA])
 
 
 def test_without_a_driver_no_provider_on_a_gpu_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> gpu.Gpu:
-        raise gpu.NoGpuError("there is no NVIDIA driver")
+        raise gpu.NoGpuError("gpu-driver-missing", "there is no NVIDIA driver")
 
     monkeypatch.setattr(gpu, "find", none)
     monkeypatch.setattr(providers, "available", lambda: [providers.CUDA, providers.CPU])
@@ -131,7 +133,12 @@ def test_providers_that_need_a_newer_driver_are_told_or_refused(
     assert re.match(both + TOO_OLD, note)
     assert note.endswith("The graphs run on the CPU instead.")
     made = make_bundle(tmp_path / "bundle")
-    with pytest.raises(RtDecodeError, match="CUDAExecutionProvider was asked for: onnxruntime " + TOO_OLD):
+    with refused(
+        RtDecodeError,
+        "provider-driver-outdated",
+        providers="CUDAExecutionProvider",
+        driver_fault=re.compile("^onnxruntime " + TOO_OLD),
+    ):
         load(made, [providers.CUDA])
 
 
@@ -140,8 +147,12 @@ def test_a_provider_that_was_asked_for_is_refused_without_a_gpu(
 ) -> None:
     monkeypatch.setattr(providers, "available", lambda: [providers.CUDA, providers.CPU])
     monkeypatch.setattr(gpu, "_LIBRARY", str(tmp_path / "libcuda.so.1"))
-    what = "CUDAExecutionProvider was asked for, and there is no NVIDIA driver .* Leave it out"
-    with pytest.raises(RtDecodeError, match=what):
+    with refused(
+        RtDecodeError,
+        "provider-gpu-missing",
+        providers="CUDAExecutionProvider",
+        error=re.compile("there is no NVIDIA driver"),
+    ):
         load(make_bundle(tmp_path / "bundle"), [providers.CUDA])
 
 
@@ -154,7 +165,7 @@ def test_an_engine_whose_builder_needs_a_newer_driver_is_refused(
     packaged(tmp_path, monkeypatch, "tensorrt-cu13-libs")
     monkeypatch.setattr(gpu, "find", lambda: OLD)
     engine = replace(ENGINE, builder="tensorrt", compute_capability="8.6")
-    with pytest.raises(ahead.UnfitError, match="are not used: tensorrt " + TOO_OLD):
+    with refused(ahead.UnfitError, "engine-driver-outdated", driver_fault=re.compile("^tensorrt " + TOO_OLD)):
         ahead.check_fit(engine)
 
 
@@ -176,18 +187,37 @@ def test_values_at_fixed_addresses_give_what_a_call_gives(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "what"),
+    ("change", "code", "values", "advice"),
     [
-        ({}, r"for compute capability 8\.0 are not used: Some GPU has 8\.6.*--sm 8\.6"),
-        ({"compute_capability": "8.6", "builder": "tensorrt"}, r"tensorrt is not installed.*\[tensorrt\]"),
+        (
+            {},
+            "engine-wrong-gpu",
+            {
+                "engines": re.compile(r"for compute capability 8\.0"),
+                "gpu": "Some GPU",
+                "gpu_capability": "8.6",
+            },
+            "--sm 8.6",
+        ),
+        (
+            {"compute_capability": "8.6", "builder": "tensorrt"},
+            "engine-module-missing",
+            {"module": "tensorrt", "command": re.compile(r"\[tensorrt\]")},
+            "[tensorrt]",
+        ),
     ],
 )
 def test_an_engine_that_does_not_fit_is_refused_with_the_reason(
-    change: dict[str, str], what: str, monkeypatch: pytest.MonkeyPatch
+    change: dict[str, str],
+    code: str,
+    values: dict[str, object],
+    advice: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     present(monkeypatch)
-    with pytest.raises(ahead.UnfitError, match=what):
+    with refused(ahead.UnfitError, code, **values) as caught:
         ahead.check_fit(replace(ENGINE, **change))
+    assert advice in str(caught.value)
 
 
 def test_engines_that_are_not_used_are_told_unless_they_were_asked_for(
@@ -200,15 +230,23 @@ def test_engines_that_are_not_used_are_told_unless_they_were_asked_for(
     engine = load(made)
     assert engine.runs_on["encode"].startswith("ONNX Runtime")
     assert "Some GPU has 8.6" in engine.notes[0]
-    with pytest.raises(RtDecodeError, match=r"none runs encode here\. .*Some GPU has 8\.6"):
+    fault = re.compile(r"Some GPU has 8\.6")
+    with refused(RtDecodeError, "engine-stage-unavailable", stage="encode", faults=fault):
         load(made, ["tensorrt_rtx"])
-    with pytest.raises(RtDecodeError, match="The bundle has none of tensorrt"):
+    fault = re.compile("has none of tensorrt")
+    with refused(RtDecodeError, "engine-stage-unavailable", stage="encode", faults=fault):
         load(plain, ["tensorrt"])
 
 
 @pytest.mark.full
 def test_an_engine_that_the_builder_refuses_names_it_and_its_words() -> None:
-    with pytest.raises(ahead.UnfitError, match=r"x\.engine is refused by tensorrt_rtx .*\(.+\)"):
+    with refused(
+        ahead.UnfitError,
+        "engine-deserialisation-failed",
+        engine="x.engine",
+        builder="tensorrt_rtx",
+        log=re.compile("."),
+    ):
         ahead.deserialised("tensorrt_rtx", b"no engine at all" * 100, [], "x.engine")
     assert driver.cuda_of("tensorrt_rtx") in (12, 13)
 
@@ -223,8 +261,10 @@ def test_a_bundle_that_memory_cannot_hold_is_refused_before_it_is_read(tmp_path:
     large = Stage(stage.file, stage.inputs, stage.outputs, ["encode.weights"])
     files = {**made.manifest.files, "encode.weights": "0" * 64}
     manifest = replace(made.manifest, stages={**made.manifest.stages, "encode": large}, files=files)
-    with pytest.raises(RtDecodeError, match=r"takes 1099\.5 GB of memory at least.* are free"):
+    needed = pytest.approx(2**40 / 1e9, abs=0.05)
+    with refused(RtDecodeError, "bundle-memory-insufficient", needed_gb=needed) as caught:
         load(replace(made, manifest=manifest))
+    assert caught.value.values["free_gb"] > 0
 
 
 def test_two_packages_of_one_module_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

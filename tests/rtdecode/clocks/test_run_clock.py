@@ -49,8 +49,8 @@ def test_triggers_lost_in_the_middle_and_extra_ones_shift_nothing() -> None:
 @given(ppm=st.floats(-60, 60), seed=st.integers(0, 99))
 def test_slope_and_offset_are_fitted(ppm: float, seed: int) -> None:
     made = RunClock(small.TR)
-    jitter = np.random.default_rng(seed).normal(0, 1e-4, 600)
-    for i in range(600):
+    jitter = np.random.default_rng(seed).normal(0, 1e-4, 300)
+    for i in range(300):
         made.add_trigger(ZERO + i * 0.8 * (1 + ppm * 1e-6) + jitter[i])
     fit = made.fit()
     assert fit["slope_ppm"] == pytest.approx(ppm, abs=0.3)

@@ -1,5 +1,6 @@
 import json
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from rtdecode.disk.sealed import digest_of
 from rtdecode.errors import BundleError, GeometryError, UsageError
 from rtdecode.signal.volume.motion import rigid
 from rtdecode.signal.volume.projection import Projection
+from tests.refusals import refused
 
 SHAPE = (6, 5, 4)
 AFFINE = np.array([[-3.0, 0, 0, 9], [0, 3.0, 0, -7], [0, 0, 4.0, -5], [0, 0, 0, 1]])
@@ -54,43 +56,74 @@ def rewritten(path, **change) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "code", "values"),
     [
-        ({"colour": "red"}, r"unknown keys \['colour'\]"),
-        ({"figures": {"max_fd_mm": 1}}, "figures: unknown keys .* missing keys"),
-        ({"placement": 3}, "placement must be an object"),
-        ({"schema": 9}, "schema 9, this version reads 1"),
-        ({"features": 7}, "the number of features is"),
-        ({"projection": "0" * 16}, "the matrix's digest"),
-        ({"shape": [6, 5, 5]}, "the reference's shape"),
+        (
+            {"colour": "red"},
+            "json-keys-mismatch",
+            {
+                "location": re.compile(r"calibration\.json$"),
+                "unknown_keys": ["colour"],
+                "missing_keys": [],
+            },
+        ),
+        (
+            {"figures": {"max_fd_mm": 1}},
+            "json-keys-mismatch",
+            {
+                "location": re.compile(r"calibration\.json: figures$"),
+                "missing_keys": sorted({field.name for field in fields(Figures)} - {"max_fd_mm"}),
+            },
+        ),
+        (
+            {"placement": 3},
+            "json-wrong-type",
+            {"location": re.compile(r"calibration\.json: placement$"), "expected_type": "an object"},
+        ),
+        ({"schema": 9}, "calibration-schema-unsupported", {"schema": 9, "supported_schema": 1}),
+        (
+            {"features": 7},
+            "calibration-record-mismatch",
+            {"quantity": "the number of features", "actual": (6,), "expected": (7,)},
+        ),
+        (
+            {"projection": "0" * 16},
+            "calibration-record-mismatch",
+            {"quantity": "the matrix's digest", "expected": "0" * 16},
+        ),
+        (
+            {"shape": [6, 5, 5]},
+            "calibration-record-mismatch",
+            {"quantity": "the reference's shape", "actual": (6, 5, 4), "expected": (6, 5, 5)},
+        ),
     ],
 )
-def test_a_record_that_does_not_fit_is_refused(tmp_path, change, said) -> None:
+def test_a_record_that_does_not_fit_is_refused(tmp_path, change, code, values) -> None:
     made(tmp_path / "c")
     rewritten(tmp_path / "c", **change)
-    with pytest.raises(BundleError, match=said):
+    with refused(BundleError, code, **values):
         calibration.load(tmp_path / "c")
 
 
 def test_what_was_changed_or_lost_is_named(tmp_path) -> None:
     path = tmp_path / "c"
-    with pytest.raises(UsageError, match="no calibration at"):
+    with refused(UsageError, "calibration-missing", path=path):
         calibration.load(path)
     made(path)
     held = (path / "warmup.npz").read_bytes()
     (path / "warmup.npz").write_bytes(held[:-1])
-    with pytest.raises(BundleError, match=r"warmup\.npz was changed"):
+    with refused(BundleError, "bundle-file-digest-mismatch", path=path / "warmup.npz"):
         calibration.load(path)
     (path / "warmup.npz").unlink()
-    with pytest.raises(BundleError, match=r"warmup\.npz is missing"):
+    with refused(BundleError, "bundle-missing-file", file="warmup.npz"):
         calibration.load(path)
     made(path)
     text = (path / "calibration.json").read_text()
     (path / "calibration.json").write_text(text.replace("0.8", "0.9"))
-    with pytest.raises(BundleError, match="was changed: its digest"):
+    with refused(BundleError, "manifest-digest-mismatch", path=path / "calibration.json"):
         calibration.load(path)
     (path / "calibration.json").write_text(text[:-9])
-    with pytest.raises(BundleError, match="is not JSON"):
+    with refused(BundleError, "manifest-not-json", path=path / "calibration.json"):
         calibration.load(path)
 
 
@@ -100,8 +133,8 @@ def test_a_folder_that_holds_anything_else_is_not_replaced(tmp_path) -> None:
     made(tmp_path / "both")
     (tmp_path / "both" / "thesis.txt").write_text("years of work")
     for target in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt", tmp_path / "both"):
-        with pytest.raises(
-            UsageError, match=r"exists and holds something other than a calibration: found thesis\.txt\."
+        with refused(
+            UsageError, "output-folder-foreign-files", folder_kind="calibration", foreign_files=["thesis.txt"]
         ):
             made(target)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
@@ -126,9 +159,10 @@ def test_a_registered_head_takes_the_bundles_features_wherever_it_lies(tmp_path)
     placed = replace(TRAINED, affine=rigid([9, -4, 12, 0.1, 0.2, -0.1]) @ AFFINE)
     one = made(tmp_path / "c", placed, PLACEMENT)
     assert one.matched(TRAINED) is one
-    with pytest.raises(GeometryError, match="for other features"):
+    mismatch = re.compile("for other features")
+    with refused(GeometryError, "calibration-bundle-mismatch", mismatch=mismatch):
         one.matched(Projection(VOXELS[::-1], SHAPE, AFFINE))
-    with pytest.raises(GeometryError, match="for other features"):
+    with refused(GeometryError, "calibration-bundle-mismatch", mismatch=mismatch):
         one.matched(replace(TRAINED, affine=AFFINE @ np.diag([1.2, 1, 1, 1])))
 
 
@@ -143,9 +177,13 @@ def test_a_registered_head_takes_the_bundles_features_wherever_it_lies(tmp_path)
 )
 def test_other_features_are_refused_with_both_geometries(tmp_path, other) -> None:
     one = made(tmp_path / "c")
-    with pytest.raises(GeometryError) as caught:
+    mine = f"^{one.projection.features} .*{re.escape(str(SHAPE))}"
+    theirs = f"^{other.features} .*{re.escape(str(other.shape))}"
+    with refused(
+        GeometryError,
+        "calibration-bundle-mismatch",
+        calibration_features=re.compile(mine),
+        bundle_features=re.compile(theirs),
+    ) as caught:
         one.matched(other)
-    said = str(caught.value)
-    assert f"{one.projection.features} features of a grid of {SHAPE}" in said
-    assert f"{other.features} features of a grid of {other.shape}" in said
-    assert "--bundle" in said
+    assert "--bundle" in str(caught.value)

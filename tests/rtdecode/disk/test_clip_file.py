@@ -23,7 +23,7 @@ LARGE = (3, 600, 600, 3)
 
 def clips(count: int, shape: tuple[int, ...], seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
-    return list(rng.integers(0, 256, (count, *shape)).astype(np.uint8))
+    return list(rng.integers(0, 256, (count, *shape), dtype=np.uint8))
 
 
 def stored(kept: list[np.ndarray]) -> list[StoredClip]:

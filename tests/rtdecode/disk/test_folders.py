@@ -1,6 +1,7 @@
 """Folders that another session holds, and folders that cannot be read or written."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from rtdecode.disk.folders import held, taken
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 
 NOBODY = 65534
 HOLD = """
@@ -36,8 +38,12 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_folder_that_is_held_is_refused_and_its_owner_named(holder, tmp_path: Path) -> None:
-    said = rf"--out .*out belongs to session of another program \(process {holder.pid}\), which is running"
-    with pytest.raises(UsageError, match=said), held(tmp_path / "out", "--out", "session 2"):
+    owner = f"session of another program (process {holder.pid})"
+    out = tmp_path / "out"
+    with (
+        refused(UsageError, "output-folder-locked", option="--out", folder=out, owner=owner),
+        held(out, "--out", "session 2"),
+    ):
         pass
 
 
@@ -84,12 +90,14 @@ def closed(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("below", ["", "below"])
 def test_a_folder_without_permission_is_refused_in_words(below: str, closed: Path) -> None:
-    with no_rights(), pytest.raises(UsageError, match=r"closed.* \(Permission denied\)"):
-        taken(closed / below)
+    folder = closed / below
+    error = re.compile("Permission denied")
+    with no_rights(), refused(UsageError, "output-folder-unreadable", folder=folder, error=error):
+        taken(folder)
     with (
         no_rights(),
-        pytest.raises(UsageError, match=r"--record .*closed.* \(Permission denied\)"),
-        held(closed / below, "--record", "session 1"),
+        refused(UsageError, "output-folder-unwritable", option="--record", folder=folder, error=error),
+        held(folder, "--record", "session 1"),
     ):
         pass
 
@@ -97,6 +105,8 @@ def test_a_folder_without_permission_is_refused_in_words(below: str, closed: Pat
 @pytest.mark.parametrize("folder", ["file", "file/below", "/proc/nothing/here"])
 def test_a_folder_that_cannot_be_made_is_refused_in_words(folder: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file")
-    said = "cannot be made or written"
-    with pytest.raises(UsageError, match=said), held(tmp_path / folder, "--out", "session 1"):
+    with (
+        refused(UsageError, "output-folder-unwritable", option="--out", folder=tmp_path / folder),
+        held(tmp_path / folder, "--out", "session 1"),
+    ):
         pass

@@ -13,6 +13,7 @@ from rtdecode.disk.recording import Recording, RecordingWriter
 from rtdecode.errors import UsageError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from tests import small
+from tests.refusals import refused
 
 KEY = b"of one session"
 
@@ -272,12 +273,12 @@ def test_film_marks_go_on_after_a_torn_one(tmp_path: Path) -> None:
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "r")
-    with pytest.raises(UsageError, match="not empty"):
+    with refused(UsageError, "recording-folder-not-empty", folder=tmp_path / "r"):
         RecordingWriter(tmp_path / "r", None, {})
 
 
 def test_a_folder_that_is_no_recording_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no recording"):
+    with refused(UsageError, "recording-unreadable", path=tmp_path):
         Recording(tmp_path)
 
 

@@ -13,6 +13,7 @@ from rtdecode.phantom.body.presets import PRESETS, Preset, preset_named
 from rtdecode.phantom.body.scanner import Scanner
 from rtdecode.phantom.session import LEAD_IN_S, START_AT, PhantomSession
 from rtdecode.types import EegChunk, Trigger, Volume
+from tests.refusals import refused
 
 
 @pytest.fixture(scope="module")
@@ -114,28 +115,28 @@ def test_lost_items_do_not_arrive() -> None:
 
 
 def test_what_cannot_be_is_said() -> None:
-    with pytest.raises(UsageError, match="easy, default, hard"):
+    with refused(UsageError, "preset-unknown", available=["easy", "default", "hard"]):
         preset_named("trivial")
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("options", "code", "values"),
     [
-        ({"subject_number": 0}, "numbered from 1, found 0"),
-        ({"subject_number": -1}, "numbered from 1, found -1"),
-        ({"seed": -3}, "0 or more, found -3"),
-        ({"seconds": 0}, "above 0, found 0"),
-        ({"seconds": 0.05}, "at least one frame"),
-        ({"seconds": float("nan")}, "above 0, found nan"),
-        ({"seconds": float("inf")}, "above 0, found inf"),
-        ({"sfreq": 99.0}, "at least 200, found 99"),
-        ({"sfreq": 250.5}, "at least 200, found 250.5"),
-        ({"sfreq": float("inf")}, "at least 200, found inf"),
+        ({"subject_number": 0}, "phantom-subject-invalid", {"subject": 0}),
+        ({"subject_number": -1}, "phantom-subject-invalid", {"subject": -1}),
+        ({"seed": -3}, "phantom-seed-negative", {"seed": -3}),
+        ({"seconds": 0}, "phantom-duration-invalid", {"duration_s": 0}),
+        ({"seconds": 0.05}, "film-under-one-frame", {"duration_s": 0.05}),
+        ({"seconds": float("nan")}, "phantom-duration-invalid", {"duration_s": "nan"}),
+        ({"seconds": float("inf")}, "phantom-duration-invalid", {"duration_s": "inf"}),
+        ({"sfreq": 99.0}, "phantom-sfreq-invalid", {"sfreq": 99.0}),
+        ({"sfreq": 250.5}, "phantom-sfreq-invalid", {"sfreq": 250.5}),
+        ({"sfreq": float("inf")}, "phantom-sfreq-invalid", {"sfreq": "inf"}),
     ],
 )
-def test_a_session_that_cannot_be_simulated_is_refused(asked: dict, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        PhantomSession("easy", **asked)
+def test_a_session_that_cannot_be_simulated_is_refused(options: dict, code: str, values: dict) -> None:
+    with refused(UsageError, code, **values):
+        PhantomSession("easy", **options)
 
 
 def _noise_readings(seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Identification and classification against brute force and against decoders whose score is known."""
 
+import re
 from itertools import combinations
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from rtdecode.scores.accuracy import (
     shift_orders,
 )
 from rtdecode.scores.events import Event, apart, attribute, categories, distractors, read_events
+from tests.refusals import refused
 
 BACKGROUNDS = ("navy", "forest", "maroon", "sand", "sky")
 
@@ -281,13 +283,18 @@ def test_events_are_read_with_their_attributes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["onset\ttrial_type\n1\tcat\n", "onset\tduration\ttrial_type\nsoon\t1\tcat\n"]
+    ("text", "error"),
+    [
+        ("onset\ttrial_type\n1\tcat\n", "duration"),
+        ("onset\tduration\ttrial_type\nsoon\t1\tcat\n", "soon"),
+    ],
 )
-def test_a_table_that_holds_no_events_is_named(tmp_path: Path, text: str) -> None:
+def test_a_table_that_holds_no_events_is_named(tmp_path: Path, text: str, error: str) -> None:
     path = tmp_path / "events.tsv"
     path.write_text(text)
-    with pytest.raises(UsageError, match=r"events\.tsv.*onset, duration and"):
+    with refused(UsageError, "events-malformed", path=path, error=re.compile(error)) as caught:
         read_events(path)
+    assert "onset, duration and" in str(caught.value)
 
 
 def test_two_decoders_are_compared_window_by_window() -> None:

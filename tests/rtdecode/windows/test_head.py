@@ -15,6 +15,7 @@ from rtdecode.types import Volume
 from rtdecode.windows.assembler import Assembler
 from rtdecode.windows.head import Head
 from tests import small
+from tests.refusals import refused
 from tests.rtdecode.windows.test_assembler import same
 
 ZERO = 300.0
@@ -158,5 +159,5 @@ def test_a_calibration_without_a_head_is_refused() -> None:
     level = bundle().stats["fmri_mean"]
     assert projection is not None
     head = Head(bundle(), calibrated(projection, np.zeros(PLACE.shape), level))
-    with pytest.raises(GeometryError):
+    with refused(GeometryError, "reference-without-head", bright=0):
         head.read(volumes()[0])

@@ -122,11 +122,11 @@ def test_what_a_refined_window_holds_does_not_depend_on_the_chunks() -> None:
     items = late(26.0, *range(10, 25))
     rest = [item for item in items if not hasattr(item, "stamps")]
     whole = small.eeg(50, ZERO - 10)
+    again, _ = play(items)
+    theirs = [window for window in again if window.revision == "refined"]
     for step in (37, 1000):
         chunks = small.chunks(whole, list(range(step, 50_000, step)))
         windows, _ = play(small.in_order(rest, chunks))
-        again, _ = play(items)
         ours = [window for window in windows if window.revision == "refined"]
-        theirs = [window for window in again if window.revision == "refined"]
         assert [window.index for window in ours] == [window.index for window in theirs]
         assert all(same(a, b) for a, b in zip(ours, theirs, strict=True))

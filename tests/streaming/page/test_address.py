@@ -1,9 +1,8 @@
-import re
-
 import pytest
 
 from rtdecode.errors import UsageError
 from streaming.page.address import Address, is_loopback, listening, parse
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize(
@@ -27,7 +26,7 @@ def test_an_address_that_others_reach_gets_a_token_of_its_own() -> None:
     "text", ["", "8080", "localhost", "localhost:", ":80", "localhost:x", "localhost:65536"]
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(f"--dashboard {text} is no HOST:PORT")):
+    with refused(UsageError, "dashboard-address-malformed", address=text):
         parse(text)
 
 
@@ -39,7 +38,7 @@ def test_only_this_machines_own_addresses_are_loopback() -> None:
 def test_a_port_in_use_and_a_foreign_address_are_refused() -> None:
     with listening(parse("127.0.0.1:0")) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"127.0.0.1:{port} cannot be served"):
+        with refused(UsageError, "dashboard-address-unavailable", host="127.0.0.1", port=port):
             listening(parse(f"127.0.0.1:{port}"))
-    with pytest.raises(UsageError, match=r"203\.0\.113\.1:80 cannot be served"):
+    with refused(UsageError, "dashboard-address-unavailable", host="203.0.113.1", port=80):
         listening(parse("203.0.113.1:80"))

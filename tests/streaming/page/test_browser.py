@@ -10,9 +10,8 @@ import pytest
 
 from benchmarks.browser import Browser, Tab, browser, found
 from tests.streaming.bundles import make_bundle
-from tests.streaming.page.test_page import address
 from tests.streaming.player import Player
-from tests.streaming.sessions import LIMIT, TR, WINDOW, end, gone, play, stream, text, until
+from tests.streaming.sessions import LIMIT, TR, WINDOW, address, end, gone, play, stream, text, until
 
 pytestmark = [
     pytest.mark.full,

@@ -2,10 +2,16 @@ from pathlib import Path
 
 import pytest
 
+from streaming.page import preflight
 from streaming.page.preflight import Preflight
 from streaming.session.orders import StreamOptions
 from tests.streaming.bundles import make_bundle
 from tests.streaming.sessions import until
+
+
+@pytest.fixture(autouse=True)
+def _a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "_SECONDS", 1)
 
 
 @pytest.fixture(scope="module")

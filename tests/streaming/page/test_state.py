@@ -232,7 +232,7 @@ def test_blanking_and_the_end_are_told_to_every_viewer(state: PageState) -> None
     state.toggle_blank()
     state.take(Message({"kind": "said", "text": "EEG hole: one", "wall_s": 5.0}, {}))
     state.take(Message({"kind": "over", "ended": "stopped by SIGINT"}, {}))
-    state.take(Message({"kind": "fault", "text": "a", "exit_code": 1, "reason": "b"}, {}))
+    state.take(Message({"kind": "fault", "error": {}, "reason": "b"}, {}))
     state.refresh(100.0)
     assert state.view.blank
     assert state.view.said == [(5.0, "EEG hole: one")]

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -24,12 +25,14 @@ from rtdecode.disk.recording import Recording
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.types import EegChunk, Trigger
-from streaming.play import command
+from streaming.play import command, starting
 from streaming.play.frames import FilmPictures, read_film
 from streaming.play.screen import FilmWindow, Patch, read_patch
 from streaming.play.starting import is_trigger
+from streaming.sources.lsl import source as lsl_source
 from streaming.sources.lsl.markers import MarkerSource
 from streaming.sources.lsl.source import LslSource
+from tests.refusals import refused
 from tests.streaming.bundles import make_bundle
 from tests.streaming.player import SFREQ, Player, markers, outlet
 from tests.streaming.sessions import LIMIT
@@ -94,26 +97,27 @@ def table(path: Path) -> list[tuple[int, float, float]]:
 
 
 def test_every_frame_is_marked_when_it_was_shown(tmp_path: Path, name: str) -> None:
-    film = make_film(tmp_path / "a film.mp4", 40)
+    film = make_film(tmp_path / "a film.mp4", 25)
     log = tmp_path / "log.tsv"
     with program("play", film, "--lsl", name, "--start-on", "now", "--headless", "--log", log) as process:
         got = heard(name, ended)
         _, said = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, said
     rows = table(log)
-    assert got[0][0] == "film start a film.mp4 25 40"
+    assert got[0][0] == "film start a film.mp4 25 25"
     assert [label for label, _ in got[1:-1]] == [f"frame {n}" for n, _, _ in rows]
-    assert f"{len(rows)} frames shown, {40 - len(rows)} dropped" in said
+    assert f"{len(rows)} frames shown, {25 - len(rows)} dropped" in said
     stamps = np.array([stamp for _, stamp in got[1:-1]])
     # The stamps are the table's, but for what liblsl takes for the offset of the two clocks.
     assert np.abs(stamps - [at for _, at, _ in rows]).max() < 0.05
     late = np.array([since - n / 25 for n, _, since in rows])
     assert late.min() >= -1e-5
-    assert got[-1][1] >= got[0][1] + 40 / 25 - 0.05
+    assert got[-1][1] >= got[0][1] + 25 / 25 - 0.05
 
 
 def test_what_is_late_is_dropped_and_the_rest_stays_in_time(tmp_path: Path, name: str) -> None:
-    film = make_film(tmp_path / "film.mp4", 100)
+    count = 60
+    film = make_film(tmp_path / "film.mp4", count)
     log = tmp_path / "log.tsv"
     words = ("play", film, "--lsl", name, "--start-on", "now", "--wait", 0, "--headless", "--log", log)
     with program(*words) as process:
@@ -124,8 +128,8 @@ def test_what_is_late_is_dropped_and_the_rest_stays_in_time(tmp_path: Path, name
         _, said = process.communicate(timeout=LIMIT)
     rows = table(log)
     numbers = [n for n, _, _ in rows]
-    assert 100 - len(numbers) >= 12
-    assert f"{100 - len(numbers)} dropped" in said
+    assert count - len(numbers) >= 12
+    assert f"{count - len(numbers)} dropped" in said
     assert numbers == sorted(numbers)
     gap = int(np.argmax(np.diff(numbers))) + 1
     assert numbers[gap] - numbers[gap - 1] >= 12
@@ -152,16 +156,18 @@ def _interrupt_after(process: subprocess.Popen[str], log: Path) -> None:
     process.send_signal(signal.SIGINT)
 
 
-def test_a_films_markers_are_never_taken_for_triggers(name: str) -> None:
+def test_a_films_markers_are_never_taken_for_triggers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lsl_source, "_OWN_MARKERS_WITHIN", 0.3)
     eeg = outlet(name)
     film = pylsl.StreamOutlet(pylsl.StreamInfo(f"{name}-film", "Markers", 1, 0, pylsl.cf_string, ""))
     source = LslSource(name)
     until(lambda: (source.poll(), source.montage is not None)[1])
     until(lambda: bool(eeg.have_consumers()))
     items: list[EegChunk | Trigger] = []
+    until(lambda: f"{name}-film" in [one.name() for one in source._resolver.results()])
     begun = time.monotonic()
-    # Other marker streams of the host are taken after three seconds without NAME-markers.
-    while time.monotonic() < begun + 4.0:
+    # By then other marker streams of the host are taken if there is no NAME-markers.
+    while time.monotonic() < begun + 1.3:
         film.push_sample(["frame 1"])
         items += source.poll()
         time.sleep(0.05)
@@ -210,16 +216,22 @@ def test_a_recording_carries_the_film_that_the_first_trigger_started(tmp_path: P
     assert shown.onset_at == pytest.approx(first, abs=0.04)
 
 
-def test_a_stim_channel_starts_a_film_at_its_edge(tmp_path: Path, name: str) -> None:
+def test_a_stim_channel_starts_a_film_at_its_edge(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starting, "_STIM_AFTER", 0.3)
     eeg = outlet(name, ("Cz", "TRIG"), types=("EEG", "stim"))
-    with program("play", make_film(tmp_path / "film.mp4", 5), "--lsl", name, "--headless") as process:
+    got: list[tuple[str, float]] = []
+    edges: list[float] = []
+
+    def amplify() -> None:
         until(lambda: bool(eeg.have_consumers()))
         source = MarkerSource(name, "-film")
-        got = []
         until(lambda: (source.poll(), source.found)[1])
-        edge_at = pylsl.local_clock() + 1.0
+        began = pylsl.local_clock()
+        edge_at = began + 1.0
+        edges.append(edge_at)
         sent = 0
-        began = edge_at - 1.0
         while not ended(got) and sent < 60 * SFREQ:
             time.sleep(0.005)
             due = int((pylsl.local_clock() - began) * SFREQ)
@@ -228,10 +240,13 @@ def test_a_stim_channel_starts_a_film_at_its_edge(tmp_path: Path, name: str) -> 
                 data = np.stack([np.zeros(due - sent), 8.0 * (stamps >= edge_at)], axis=1)
                 eeg.push_chunk(data.astype(np.float32), stamps.tolist())
                 sent = due
-            got += [(label, stamp) for label, stamp, _ in source.poll()]
-        _, said = process.communicate(timeout=LIMIT)
-    assert process.returncode == 0, said
-    assert got[0] == ("film start film.mp4 25 5", pytest.approx(edge_at, abs=0.1))
+            got.extend((label, stamp) for label, stamp, _ in source.poll())
+
+    amplifier = threading.Thread(target=amplify)
+    amplifier.start()
+    assert command.run(command.PlayOptions(make_film(tmp_path / "film.mp4", 5), name, headless=True)) == 0
+    amplifier.join()
+    assert got[0] == ("film start film.mp4 25 5", pytest.approx(edges[0], abs=0.1))
 
 
 @pytest.mark.parametrize(
@@ -256,24 +271,25 @@ def test_what_cannot_be_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no film")
     (tmp_path / "there.tsv").touch()
     uneven(tmp_path / "uneven.mp4")
-    cases: list[tuple[str, dict[str, object]]] = [
-        ("there is no file", {"film": tmp_path / "none.mp4"}),
-        ("cannot be read as a film", {"film": tmp_path / "text.mp4"}),
-        ("steady rate: frame", {"film": tmp_path / "uneven.mp4"}),
-        ("--headless out", {"start_on": "key"}),
-        ("choose from trigger, key, now", {"start_on": "soon"}),
-        ("--screen fills", {"screen": 0}),
-        ("not there yet", {"log": tmp_path / "there.tsv"}),
-        ("not there yet", {"log": tmp_path / "no" / "log.tsv"}),
-        ("--wait -1", {"wait": -1.0}),
-        ("--lsl is empty", {"lsl": " "}),
+    starts = {"start_on": "soon", "available": ["trigger", "key", "now"]}
+    cases: list[tuple[dict[str, object], str, dict[str, object]]] = [
+        ({"film": tmp_path / "none.mp4"}, "film-missing", {"path": tmp_path / "none.mp4"}),
+        ({"film": tmp_path / "text.mp4"}, "film-unreadable", {"path": tmp_path / "text.mp4"}),
+        ({"film": tmp_path / "uneven.mp4"}, "film-fps-variable", {"path": tmp_path / "uneven.mp4"}),
+        ({"start_on": "key"}, "play-start-key-headless", {}),
+        ({"start_on": "soon"}, "play-start-unknown", starts),
+        ({"screen": 0}, "play-screen-headless-conflict", {}),
+        ({"log": tmp_path / "there.tsv"}, "play-log-unwritable", {"path": tmp_path / "there.tsv"}),
+        ({"log": tmp_path / "no" / "a.tsv"}, "play-log-unwritable", {"path": tmp_path / "no" / "a.tsv"}),
+        ({"wait": -1.0}, "play-wait-invalid", {"wait_s": -1.0}),
+        ({"lsl": " "}, "play-lsl-name-empty", {}),
     ]
-    for words, changed in cases:
+    for changed, code, values in cases:
         options = {"film": film, "lsl": "x", "start_on": "now", "headless": True, "wait": 0.0} | changed
-        with pytest.raises(UsageError, match=words):
+        with refused(UsageError, code, **values):
             command.run(command.PlayOptions(**options))  # type: ignore[arg-type]
     for patch in ("middle", "top-left:0", "top-left:big", "top-left:-4"):
-        with pytest.raises(UsageError, match="bottom-right"):
+        with refused(UsageError, "play-patch-malformed", corners=re.compile("bottom-right")):
             read_patch(patch)
 
 
@@ -286,7 +302,7 @@ def test_a_film_that_is_damaged_on_its_way_ends_there_and_says_so(tmp_path: Path
     path.write_bytes(whole[:middle] + b"\xff" * 20000 + whole[middle + 20000 :])
     log = tmp_path / "log.tsv"
     options = command.PlayOptions(path, name, "now", headless=True, wait=0.0, log=log)
-    with pytest.raises(RtDecodeError, match="cannot be decoded any further"):
+    with refused(RtDecodeError, "film-decoding-failed", path=path):
         command.run(options)
     assert 0 < len(table(log)) < 30
 
@@ -306,7 +322,7 @@ def test_a_full_disk_under_the_table_is_said_after_the_film(tmp_path: Path, most
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
     try:
-        with pytest.raises(RtDecodeError, match=r"ends early \(File too large\)"):
+        with refused(RtDecodeError, "play-log-incomplete", path=path, error="File too large"):
             show()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -380,7 +396,7 @@ def test_a_window_shows_picture_and_patch_and_says_what_was_pressed(tmp_path: Pa
     assert window.said() == ["start", "quit"]
     window.close()
     options = command.PlayOptions(film.path, "x", "now", screen=7, wait=0.0, log=tmp_path / "log.tsv")
-    with pytest.raises(UsageError, match="there is no screen 7; there are 0"):
+    with refused(UsageError, "play-screen-unknown", screen=7, available=re.compile("^0 ")):
         command.run(options)
     assert not (tmp_path / "log.tsv").exists()
 

@@ -168,7 +168,7 @@ def volumes(count: int, *, shape: tuple[int, int, int] = SHAPE, lay_for: float =
     rng = np.random.default_rng(0)
     out = []
     for index in range(count):
-        data = rng.normal(500, 20, shape).astype(np.float32)
+        data = scan(rng)[: shape[0], : shape[1], : shape[2]]
         ready = 1000.0 + 0.5 * (index + 1) + 0.1
         at = ready if not lay_for else 1000.0 + lay_for + index / 100
         out.append(
@@ -303,14 +303,21 @@ def test_the_first_fault_is_told_not_what_closing_finds(monkeypatch: pytest.Monk
         raise error
 
     broken = SimpleNamespace(
-        run=lambda: fail(GeometryError("the first")), close=lambda: fail(OSError("the second"))
+        run=lambda: fail(GeometryError("head-wrong", "the {number}", number="first")),
+        close=lambda: fail(OSError("the second")),
     )
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(acquisition.signal, "signal", lambda *_: None)
     monkeypatch.setattr(acquisition, "_Acquisition", lambda *_: broken)
     mailbox: Any = SimpleNamespace(put=lambda message, timeout: told.append(message.head))
     acquisition.main(Sources(Path(), StreamOptions()), mailbox, CONTEXT.Event())
-    assert [(head["text"], head["exit_code"]) for head in told] == [("the first", 4)]
+    (head,) = told
+    assert head["error"] == {
+        "code": "head-wrong",
+        "message": "the first",
+        "exit_code": 4,
+        "values": {"number": "first"},
+    }
 
 
 def test_what_waits_to_be_taken_is_no_silence(tmp_path: Path) -> None:

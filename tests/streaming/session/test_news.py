@@ -163,7 +163,7 @@ def test_text_in_brackets_is_printed_as_it_is() -> None:
     assert printed.getvalue() == "not used: [red]run[0].dcm: no image\n"
 
 
-# What is told of each fault is tried above; that a session prints it, in `test_live.py`.
+# What is told of each fault is tried above; that a session prints it, in `test_watched.py`.
 @pytest.mark.full
 @pytest.mark.timeout(200)
 def test_each_fault_is_told_when_it_happens(tmp_path: Path) -> None:

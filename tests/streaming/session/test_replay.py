@@ -23,9 +23,9 @@ from rtdecode.types import Volume
 from streaming.decode.deadline import Job
 from streaming.session import memory, replay
 from streaming.sinks.output import Emitter
+from tests.refusals import refused
 from tests.streaming.bundles import AFFINE, SHAPE, make_bundle, make_calibration, scan
-from tests.streaming.page.test_page import address, get
-from tests.streaming.sessions import end, gone, text, until
+from tests.streaming.sessions import address, end, get, gone, text, until
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +87,13 @@ def test_a_fault_in_a_replay_leaves_the_report(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_self: Emitter, _work: Job) -> None:
-        raise RtDecodeError("no space left for DOE_JANE", "no space left")
+        raise RtDecodeError(
+            "disk-full", "no space left for {subject}", reason="no space left", subject="DOE_JANE"
+        )
 
     monkeypatch.setattr(Emitter, "emit", fail)
     out = tmp_path / "out"
-    with pytest.raises(RtDecodeError, match="no space left for DOE_JANE"):
+    with refused(RtDecodeError, "disk-full", subject="DOE_JANE"):
         replay.run(recorded(tmp_path / "r"), str(bundle.path), "max", out)
     assert json.loads((out / "report.json").read_text())["ended"] == "no space left"
     assert not (out / ".finals").exists()
@@ -197,10 +199,13 @@ def test_a_calibration_that_is_gone_or_another_one_is_refused(
     bundle: Bundle, calibration: Calibration, tmp_path: Path
 ) -> None:
     kept = of_an_earlier_version(calibrated(tmp_path / "r", calibration), tmp_path / "gone")
-    with pytest.raises(UsageError, match=rf"Copy the folder .* to {kept / 'calibration'}"):
+    missing = {"recording": kept, "calibration": kept / CALIBRATION}
+    with refused(UsageError, "recording-calibration-missing", **missing) as caught:
         replay.run(kept, str(bundle.path), "max", tmp_path / "out")
+    assert "Copy the folder" in str(caught.value), "what to do"
     other = make_calibration(tmp_path / "other", bundle, np.ones(SHAPE))
     calibrations.copy(other, kept / CALIBRATION)
-    with pytest.raises(UsageError, match=f"was made with the calibration {calibration.digest}"):
+    digests = {"expected_digest": calibration.digest, "actual_digest": other.digest}
+    with refused(UsageError, "recording-calibration-mismatch", **digests):
         replay.run(kept, str(bundle.path), "max", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -96,7 +96,7 @@ def test_a_live_session_goes_on_among_files_of_no_use(tmp_path: Path, bundle: Bu
     out = tmp_path / "out"
     stop = threading.Event()
     folder.mkdir()
-    words = ["stream", "--fmri-dir", folder, "--bundle", bundle.path, "--out", out, "--seconds", 3]
+    words = ["stream", "--fmri-dir", folder, "--bundle", bundle.path, "--out", out, "--seconds", 2]
     writer = threading.Thread(target=_scan, args=(folder, zoo(), stop), daemon=True)
     with program(*words, "--existing", "read") as process:
         writer.start()
@@ -105,11 +105,11 @@ def test_a_live_session_goes_on_among_files_of_no_use(tmp_path: Path, bundle: Bu
     writer.join()
     windows = report["windows"]
     # A busy machine may skip one; every window is counted.
-    assert finals == sorted(set(finals) & {0, 1, 2})
-    assert windows["final"] + windows["skipped"] == windows["expected"] == 3
+    assert finals == sorted(set(finals) & {0, 1})
+    assert windows["final"] + windows["skipped"] == windows["expected"] == 2
     fmri = report["fmri"]
     assert (fmri["duplicate"], fmri["out_of_order"]) == (0, 0)
-    assert fmri["volumes"] + fmri["missing"] >= 8
+    assert fmri["volumes"] + fmri["missing"] >= 6
     assert fmri["rejected_files"] >= 1
 
 

@@ -14,8 +14,10 @@ from rtdecode.disk.video import read_mp4
 from rtdecode.errors import RtDecodeError
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
+from streaming.sinks.film import FilmSink
 from streaming.sinks.output import Emitter, prepare
 from streaming.sinks.truth import Truth
+from tests.refusals import refused
 from tests.streaming.bundles import changed, make_bundle
 from tests.streaming.sinks.test_truth import write_film
 from tests.streaming.windows import window
@@ -81,14 +83,14 @@ def opened(bundle: Bundle, folder: Path, **how: Any) -> Emitter:
 
 
 def test_a_twin_is_shown_and_judged_but_is_no_clip(bundle: Bundle, tmp_path: Path) -> None:
-    _, sections, lines = session(bundle, tmp_path, 6, twin=True)
-    assert [line["revision"] for line in lines] == ["final"] * 6
-    assert len(list((tmp_path / "out" / "clips").iterdir())) == 12
+    _, sections, lines = session(bundle, tmp_path, 3, twin=True)
+    assert [line["revision"] for line in lines] == ["final"] * 3
+    assert len(list((tmp_path / "out" / "clips").iterdir())) == 6
     baselines = sections["baselines"]
     assert baselines["mean_clip"]["identification_2way"]["value"] == 0
-    assert baselines["null_brain"]["identification_2way"]["n"] == 6
+    assert baselines["null_brain"]["identification_2way"]["n"] == 3
     film = read_mp4(tmp_path / "out" / "film.mp4")
-    assert film.shape == (6 * 32, 24 + 256 + 48, 3 * 384 + 2 * 8, 3)
+    assert film.shape == (3 * 32, 24 + 256 + 48, 3 * 384 + 2 * 8, 3)
     decoder = Decoder(bundle, carry=False)
     twin = decoder.decode(window(2), null=True).clip.frames
     middle, right = (film[2 * 32 + 10, 24:-48, at : at + 384] for at in (392, 784))
@@ -108,7 +110,11 @@ def test_less_time_gives_fewer_steps_and_each_is_counted(bundle: Bundle, tmp_pat
     assert output.steps == {4: 2, 1: 2}
 
 
-def test_a_known_truth_gives_curves_and_seams(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_known_truth_gives_curves_and_seams(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody looks at the film here, and it takes longer than all else.
+    monkeypatch.setattr(FilmSink, "write", lambda *_, **__: None)
     _, sections, lines = session(bundle, tmp_path, 22)
     curve = sections["confidence"]["reliability"]
     assert curve["n"] == 22
@@ -218,7 +224,7 @@ def test_a_file_that_cannot_be_closed_leaves_the_others_whole(
     output.keep_one()
     archive = output._archive
     monkeypatch.setattr(output, "_archive", type("Full", (), {"close": staticmethod(full)}))
-    with pytest.raises(RtDecodeError, match="cannot be written any more: No space left"):
+    with refused(RtDecodeError, "output-write-failed", error="No space left on device"):
         output.close()
     archive.close()
     assert output._clips._lines.closed

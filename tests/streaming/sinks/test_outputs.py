@@ -1,14 +1,18 @@
 """What other programs get of emitted clips: real LSL streams, real datagrams, the real client."""
 
 import json
+import math
 import os
+import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,7 @@ from pythonosc.osc_message import OscMessage
 
 from rtdecode.bundle import Bundle, condition
 from rtdecode.errors import RtDecodeError, UsageError
+from streaming import client
 from streaming.client import SOURCE, Clips, SentClip, parse
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
@@ -25,8 +30,8 @@ from streaming.sinks.outlets import ClipOutlets
 from streaming.sinks.output import Emitter, prepare
 from streaming.sinks.outputs import Outputs, open_outputs
 from streaming.sinks.truth import Truth
+from tests.refusals import refused
 from tests.streaming.bundles import BRAIN, LABELS, make_bundle
-from tests.streaming.sessions import TR, WINDOW, play
 from tests.streaming.windows import window
 
 _NUMBER = count()
@@ -282,19 +287,19 @@ def test_a_receiver_that_is_not_there_is_no_fault(plain: Bundle, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("outlet", "osc", "words"),
+    ("outlet", "osc", "code", "values"),
     [
-        ("", None, "--outlet '' names no LSL stream"),
-        ("a\nb", None, "names no LSL stream. Give a word"),
-        (None, "9000", "--osc 9000 is no HOST:PORT. Give the address that the receiver listens on"),
-        (None, "127.0.0.1:0", "--osc 127.0.0.1:0 is no HOST:PORT"),
-        (None, "no-such-host.invalid:9000", "the host no-such-host.invalid is not known"),
+        ("", None, "outlet-name-invalid", {"outlet": ""}),
+        ("a\nb", None, "outlet-name-invalid", {"outlet": "a\nb"}),
+        (None, "9000", "osc-address-malformed", {"address": "9000"}),
+        (None, "127.0.0.1:0", "osc-address-malformed", {"address": "127.0.0.1:0"}),
+        (None, "no-such-host.invalid:9000", "osc-host-unknown", {"host": "no-such-host.invalid"}),
     ],
 )
 def test_what_cannot_be_sent_to_is_refused(
-    outlet: str | None, osc: str | None, words: str, plain: Bundle
+    outlet: str | None, osc: str | None, code: str, values: dict[str, str], plain: Bundle
 ) -> None:
-    with pytest.raises(UsageError, match=words) as caught:
+    with refused(UsageError, code, **values) as caught:
         open_outputs(outlet, osc, plain.manifest)
     assert caught.value.exit_code == 2
 
@@ -302,63 +307,69 @@ def test_what_cannot_be_sent_to_is_refused(
 def test_osc_without_its_package_names_the_extra(plain: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     # To the machinery of imports, a module that is None is not installed.
     monkeypatch.setitem(sys.modules, "pythonosc", None)
-    with pytest.raises(UsageError, match=r"--osc needs the package python-osc, .*outputs") as caught:
+    with refused(UsageError, "osc-package-missing", install_command=re.compile("outputs")) as caught:
         open_outputs(None, "127.0.0.1:9000", plain.manifest)
     assert caught.value.exit_code == 2
 
 
-def test_a_client_that_finds_nothing_says_what_is_there(plain: Bundle, name: str) -> None:
-    # Of the names that an error lists, this one stands first.
-    other = f"0-{name}"
-    outputs = open_outputs(other, None, plain.manifest)
-    inlet(f"{other}-clips")
-    with pytest.raises(RtDecodeError, match=f"no LSL stream {name}-clips after 2 s") as caught:
-        Clips(name, wait=2)
-    assert f"seen on this network: {other}-clips" in str(caught.value)
-    assert f"rtdecode stream --outlet {name}" in str(caught.value)
-    outputs.close()
+def test_a_client_that_finds_nothing_says_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["lab-scores", "an amplifier", "an amplifier"]
+    network = SimpleNamespace(
+        results=lambda: [SimpleNamespace(name=lambda name=name: name) for name in names]
+    )
+    monkeypatch.setattr(client.pylsl, "ContinuousResolver", lambda **_: network)
+    with refused(
+        RtDecodeError,
+        "clip-stream-missing",
+        stream="lab-clips",
+        wait_s=0,
+        available="an amplifier, lab-scores",
+        outlet="lab",
+    ) as caught:
+        Clips("lab", wait=0)
+    assert "rtdecode stream --outlet lab" in str(caught.value), "what to type"
 
 
 @pytest.mark.parametrize(
-    ("asked", "how", "words"),
+    ("stream", "seconds", "code", "values"),
     [
-        ("", {}, "names no stream"),
-        ("lab", {"wait": -1}, "wait -1 and timeout None: seconds from 0 on were expected"),
-        ("lab", {"wait": float("nan")}, "wait nan"),
-        ("lab", {"timeout": float("nan")}, "timeout nan"),
+        ("", {}, "clip-stream-unnamed", {}),
+        ("lab", {"wait": -1}, "clip-stream-wait-invalid", {"wait_s": -1, "timeout_s": None}),
+        ("lab", {"wait": math.nan}, "clip-stream-wait-invalid", {"wait_s": "nan"}),
+        ("lab", {"timeout": math.nan}, "clip-stream-wait-invalid", {"timeout_s": "nan"}),
     ],
 )
-def test_a_client_refuses_what_cannot_be(asked: str, how: dict[str, float], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        Clips(asked, **how)
+def test_a_client_refuses_what_cannot_be(
+    stream: str, seconds: dict[str, float], code: str, values: dict[str, object]
+) -> None:
+    with refused(UsageError, code, **values):
+        Clips(stream, **seconds)
 
 
-def test_a_client_waits_for_the_session_and_ends_with_it(plain: Bundle, tmp_path: Path, name: str) -> None:
-    code = (
-        "import sys; from streaming.client import Clips\n"
-        "print('waits', flush=True)\n"
-        f"for clip in Clips({name!r}, wait={_LIMIT_S}): print(clip.clip, clip.revision, flush=True)\n"
-        "print('over')\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as program:
-        try:
-            assert program.stdout is not None
-            assert program.stdout.readline() == "waits\n"
-            outputs = open_outputs(name, None, plain.manifest)
-            clips = outputs._outputs[0]
-            assert isinstance(clips, ClipOutlets)
-            assert clips._clips is not None
-            until(clips._clips.have_consumers)
-            output = emitter(plain, tmp_path / "out", outputs)
-            emit(output, "final", "final")
-            # The clips go out just before the streams are closed.
-            outputs.close()
-            said, _ = program.communicate(timeout=_LIMIT_S)
-            output.close()
-        finally:
-            program.kill()
-    assert said.splitlines() == ["0 final", "1 final", "over"]
-    assert program.returncode == 0
+def test_a_client_waits_for_the_session_and_ends_with_it(
+    plain: Bundle, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_GONE_AFTER", 2)
+    clips: list[tuple[int, str]] = []
+
+    def listen() -> None:
+        clips.extend((clip.clip, clip.revision) for clip in Clips(name, wait=_LIMIT_S))
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    outputs = open_outputs(name, None, plain.manifest)
+    outlets = outputs._outputs[0]
+    assert isinstance(outlets, ClipOutlets)
+    assert outlets._clips is not None
+    until(outlets._clips.have_consumers)
+    output = emitter(plain, tmp_path / "out", outputs)
+    emit(output, "final", "final")
+    # The clips go out just before the streams are closed.
+    outputs.close()
+    output.close()
+    listener.join(_LIMIT_S)
+    assert not listener.is_alive()
+    assert clips == [(0, "final"), (1, "final")]
 
 
 def test_a_clip_that_does_not_come_is_told_and_waited_for_again(
@@ -367,7 +378,7 @@ def test_a_clip_that_does_not_come_is_told_and_waited_for_again(
     outputs = open_outputs(name, None, plain.manifest)
     output = emitter(plain, tmp_path / "out", outputs)
     with Clips(name, timeout=0) as clips:
-        with pytest.raises(RtDecodeError, match=f"no clip came on the LSL stream {name}-clips within 0 s"):
+        with refused(RtDecodeError, "clip-stream-timeout", stream=f"{name}-clips", timeout_s=0):
             next(clips)
         emit(output, "final")
         clips._timeout = _LIMIT_S
@@ -379,7 +390,7 @@ def test_a_clip_that_does_not_come_is_told_and_waited_for_again(
 
 @pytest.mark.parametrize("text", ["R128", "[]", '{"clip": 3}'])
 def test_what_is_no_clip_is_refused(text: str) -> None:
-    with pytest.raises(RtDecodeError, match=r"the LSL stream lab-clips sent .* which is no clip"):
+    with refused(RtDecodeError, "clip-stream-malformed", stream="lab-clips"):
         parse(text, 1.0, "lab-clips")
 
 
@@ -399,26 +410,3 @@ def test_the_client_needs_no_large_package_but_pylsl() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_a_session_sends_what_it_writes(tmp_path: Path, name: str, receiver: socket.socket) -> None:
-    bundle = make_bundle(tmp_path / "bundle", tr=TR, window=WINDOW).path
-    found: list[SentClip] = []
-
-    def listen(_process: subprocess.Popen[str], _out: Path) -> None:
-        found.extend(Clips(name, wait=_LIMIT_S))
-
-    address = f"127.0.0.1:{receiver.getsockname()[1]}"
-    flags = ("--seconds", "3", "--outlet", name, "--osc", address)
-    ended = play(tmp_path / "s", bundle, *flags, seconds=8, during=listen)
-    assert ended.code == 0, ended.said
-    assert f"Clips go out to LSL {name}-clips, {name}-condition." in ended.said
-    assert f"Clips go out to OSC {address}." in ended.said
-    written = [(line["clip"], line["revision"]) for line in ended.clips]
-    # On a slow machine, the client may join after the first clips.
-    assert found
-    assert [(clip.clip, clip.revision) for clip in found] == written[-len(found) :]
-    for line in ended.clips:
-        assert told(receiver)[1][:2] == [line["clip"], line["revision"]]
-    left = b"".join(file.read_bytes() for file in ended.out.rglob("*") if file.is_file())
-    assert name.encode() not in left, "no file names a stream"

@@ -7,28 +7,50 @@ from rtdecode.types import Volume
 from streaming.sources.folder.source import FolderSource
 
 _PACE = 0.01
+# File systems keep times in ticks, s: what is written after a pause of this length has another time.
+_TICK = 0.02
 # Nothing here takes long: this only ends a test that would hang.
 _LIMIT = 120.0
 
 
-def polled(source: FolderSource, seconds: float) -> list[Volume]:
-    """Every volume of polls for some time; a machine that stood still makes the polls all the same."""
+def now_of(source: FolderSource) -> float:
+    """Return the local time, or that of the last poll if the polls are ahead of it, s."""
+    return max(time.monotonic(), source._polled_at)
+
+
+def polled(source: FolderSource, seconds: float, *, live: bool = False) -> list[Volume]:
+    """Every volume of polls for some time; a machine that stood still makes the polls all the same.
+
+    Parameters
+    ----------
+    source : FolderSource
+    seconds : float
+    live : bool
+        Let the time pass. Otherwise the polls follow each other at once, each a little later by its clock.
+    """
     found: list[Volume] = []
-    until = time.monotonic() + seconds
+    until = now_of(source) + seconds
     left = round(seconds / _PACE) + 1
-    while left > 0 or time.monotonic() < until:
-        found += source.poll(time.monotonic())
+    while left > 0 or now_of(source) < until:
+        found += _poll(source, live)
         left -= 1
-        time.sleep(_PACE)
+    time.sleep(_TICK)
     return found
 
 
-def polled_until(source: FolderSource, condition: Callable[[list[Volume]], bool]) -> list[Volume]:
+def polled_until(
+    source: FolderSource, condition: Callable[[list[Volume]], bool], *, live: bool = False
+) -> list[Volume]:
     """Every volume of polls until they are what is waited for."""
     found: list[Volume] = []
     until = time.monotonic() + _LIMIT
     while not condition(found):
         assert time.monotonic() < until, f"{len(found)} volumes so far; {source.state}"
-        found += source.poll(time.monotonic())
-        time.sleep(_PACE)
+        found += _poll(source, live)
     return found
+
+
+def _poll(source: FolderSource, live: bool) -> list[Volume]:
+    if live:
+        time.sleep(_PACE)
+    return source.poll(max(time.monotonic(), source._polled_at + _PACE))

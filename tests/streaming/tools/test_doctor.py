@@ -14,8 +14,9 @@ import pylsl
 import pytest
 
 from rtdecode import bundle as bundles
-from streaming.tools import doctor
+from streaming.tools import doctor, doctor_eeg
 from tests.streaming.player import outlet
+from tests.streaming.tools.looking import look_only_for
 
 Make = Callable[[int], np.ndarray]
 
@@ -27,10 +28,20 @@ def findings(
     return code, {f["subject"]: f for f in json.loads(capsys.readouterr().out)}
 
 
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look and listen no longer than it takes to judge."""
+    monkeypatch.setattr(doctor, "_LOOK_S", 0.1)
+    monkeypatch.setattr(doctor_eeg, "_JUDGED_S", 1.25)
+
+
 @contextmanager
-def amplifier(channels: tuple[str, ...], sfreq: float, make: Make) -> Iterator[str]:
+def amplifier(
+    channels: tuple[str, ...], sfreq: float, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """A stream that sends what `make` gives for a count of samples, (sample, channel), at its rate."""
     name = f"doctor-test-{os.getpid()}-{time.monotonic_ns() % 10**6}"
+    look_only_for(name, monkeypatch)
     stream = outlet(name, channels, sfreq=sfreq)
     over = threading.Event()
 
@@ -87,7 +98,9 @@ def test_each_thing_that_is_missing_is_named_with_what_to_do(
     assert "haxby" in found["bundle"]["found"]
 
 
-def test_a_trained_cap_and_grid_pass(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_trained_cap_and_grid_pass(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = bundles.load("phantom")
     wanted = read.manifest.eeg
     volumes = read.manifest.fmri
@@ -96,7 +109,7 @@ def test_a_trained_cap_and_grid_pass(capsys: pytest.CaptureFixture[str], tmp_pat
     rng = np.random.default_rng(1)
     noise: Make = lambda count: rng.normal(0, 40, (count, len(wanted.channels)))  # noqa: E731
     write_run(tmp_path / "scans", tuple(volumes.shape), np.array(volumes.affine), 0.8, 1200)
-    with amplifier(tuple(wanted.channels), 500.0, noise) as name:
+    with amplifier(tuple(wanted.channels), 500.0, noise, monkeypatch) as name:
         code, found = findings(capsys, name, tmp_path / "scans", "phantom", out=tmp_path / "out")
     states = {subject: finding["state"] for subject, finding in found.items()}
     # A stream without triggers is no fault; every subject that is judged is there.
@@ -117,11 +130,11 @@ def test_a_trained_cap_and_grid_pass(capsys: pytest.CaptureFixture[str], tmp_pat
 
 
 def test_another_cap_without_a_number_beside_another_grid_is_refused(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channels = tuple(bundles.load("phantom").manifest.eeg.channels[:20])  # type: ignore[union-attr]
     write_run(tmp_path / "scans", (40, 20, 1), np.diag([3.5, 3.75, 3.75, 1.0]), 2.5, 400)
-    with amplifier(channels, 500.0, lambda count: np.full((count, 20), np.nan)) as name:
+    with amplifier(channels, 500.0, lambda count: np.full((count, 20), np.nan), monkeypatch) as name:
         code, found = findings(capsys, name, tmp_path / "scans", "phantom", out=tmp_path / "out")
     assert code == 1
     for subject in ("cap", "samples", "grid", "TR"):
@@ -133,9 +146,9 @@ def test_another_cap_without_a_number_beside_another_grid_is_refused(
 
 
 def test_a_source_that_the_bundle_does_not_read_is_said(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with amplifier(("Cz", "Oz"), 500.0, lambda count: np.zeros((count, 2))) as name:
+    with amplifier(("Cz", "Oz"), 500.0, lambda count: np.zeros((count, 2)), monkeypatch) as name:
         code, found = findings(capsys, name, None, "haxby", out=tmp_path / "out")
     assert code == 1
     assert "reads no EEG" in found["cap"]["found"]

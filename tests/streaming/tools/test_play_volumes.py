@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -10,6 +11,7 @@ import pytest
 from rtdecode.errors import UsageError
 from streaming.sources.folder.source import FolderSource
 from streaming.tools import play_volumes
+from tests.refusals import refused
 from tests.streaming.sessions import LIMIT, until
 from tests.streaming.sources.polling import polled_until
 
@@ -31,15 +33,10 @@ def test_plays_a_run_as_a_scanner_writes_it(tmp_path, name, kind):
     data = bold(tmp_path / name, tr=2500, unit="msec", kind=kind)
     folder = tmp_path / "export"
     source = FolderSource(folder)
-    code = "import sys; from pathlib import Path; from streaming.tools.play_volumes import run; "
-    code += "sys.exit(run(Path(sys.argv[1]), Path(sys.argv[2]), None, 20.0))"
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name), str(folder)])
-    try:
-        found = polled_until(source, lambda volumes: len(volumes) == 5)
-        assert process.wait(timeout=LIMIT) == 0
-    finally:
-        process.kill()
-        process.wait()
+    with ThreadPoolExecutor() as reader:
+        reading = reader.submit(polled_until, source, lambda volumes: len(volumes) == 5, live=True)
+        assert play_volumes.run(tmp_path / name, folder, None, 100.0) == 0
+        found = reading.result()
     assert [volume.index for volume in found] == list(range(5))
     for n, volume in enumerate(found):
         np.testing.assert_array_equal(volume.data, data[..., n])
@@ -88,17 +85,17 @@ def test_refuses_with_a_reason(tmp_path):
     whole = (tmp_path / "bold.nii").read_bytes()
     (tmp_path / "cut.nii").write_bytes(whole[:-10])
     cases = [
-        ("missing.nii", "out", 1.0, 1.0, "there is no file"),
-        ("text.nii", "out", 1.0, 1.0, "cannot be read"),
-        ("cut.nii", "out", 1.0, 1.0, "cannot be read"),
-        ("one.nii", "out", 1.0, 1.0, "give a 4-D NIfTI"),
-        ("bold.nii", "out", None, 1.0, "states no usable TR.*--tr"),
-        ("bold.nii", "out", 1.0, 0.0, "--speed"),
-        ("bold.nii", "full", 1.0, 1.0, "not an empty folder"),
-        ("bold.nii", "no/out", 1.0, 1.0, "there is no folder"),
+        ("missing.nii", "out", 1.0, 1.0, "bold-missing", {"path": tmp_path / "missing.nii"}),
+        ("text.nii", "out", 1.0, 1.0, "bold-unreadable", {"path": tmp_path / "text.nii"}),
+        ("cut.nii", "out", 1.0, 1.0, "bold-unreadable", {"path": tmp_path / "cut.nii"}),
+        ("one.nii", "out", 1.0, 1.0, "bold-not-4d", {"shape": (3, 3, 3)}),
+        ("bold.nii", "out", None, 1.0, "bold-tr-invalid", {"tr_s": None}),
+        ("bold.nii", "out", 1.0, 0.0, "play-volumes-speed-invalid", {"speed": 0.0}),
+        ("bold.nii", "full", 1.0, 1.0, "fmri-dir-not-empty", {"folder": tmp_path / "full"}),
+        ("bold.nii", "no/out", 1.0, 1.0, "fmri-dir-parent-missing", {"parent": tmp_path / "no"}),
     ]
-    for name, folder, tr, speed, reason in cases:
-        with pytest.raises(UsageError, match=reason):
+    for name, folder, tr, speed, code, values in cases:
+        with refused(UsageError, code, **values):
             play_volumes.run(tmp_path / name, tmp_path / folder, tr, speed)
     assert not (tmp_path / "out").exists()
 

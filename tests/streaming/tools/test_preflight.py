@@ -27,14 +27,16 @@ from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from streaming.calibrate import command as calibrate
 from streaming.sources.folder.source import FolderSource
 from streaming.sources.lsl import impedance
-from streaming.tools import doctor_fmri, preflight, preflight_eeg, preflight_fmri, preflight_sync
+from streaming.tools import doctor_eeg, doctor_fmri, preflight, preflight_eeg, preflight_fmri, preflight_sync
 from streaming.tools.doctor import Asked
 from streaming.tools.finding import Finding
 from streaming.tools.heard import Heard
 from streaming.tools.preflight_clean import Cleaned, clean
+from tests.refusals import refused
 from tests.streaming.bundles import AFFINE, make_bundle, scan
 from tests.streaming.calibrate.test_command import seen, written
 from tests.streaming.player import Player
+from tests.streaming.tools.looking import look_only_for
 
 FS = 1500
 CHUNK = 50
@@ -79,9 +81,15 @@ def findings(
     return code, {one["subject"]: one for one in told}
 
 
+@pytest.fixture
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listen no longer than it takes to judge a level."""
+    monkeypatch.setattr(doctor_eeg, "_JUDGED_S", 1.25)
+
+
 @contextmanager
 def playing(name: str | None, folder: Path | None, **how: object) -> Iterator[Player]:
-    player = Player(name, folder, 120.0, tr=0.8, **how)  # type: ignore[arg-type]
+    player = Player(name, folder, 120.0, tr=0.8, lead=0.2, **how)  # type: ignore[arg-type]
     player.start()
     try:
         yield player
@@ -91,14 +99,15 @@ def playing(name: str | None, folder: Path | None, **how: object) -> Iterator[Pl
 
 
 def test_a_scanner_and_an_amplifier_that_run_may_start(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, small: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans = tmp_path / "scans"
     scans.mkdir()
     name = f"preflight-{os.getpid()}-runs"
+    look_only_for(name, monkeypatch)
     with playing(name, scans):
         asked = Asked(name, scans, str(small), out=tmp_path / "out", minutes=1.0)
-        code, found = findings(capsys, asked, seconds=6.0)
+        code, found = findings(capsys, asked, seconds=4.7)
     assert code == 0, found
     assert found["export"]["state"] == "ok"
     assert "came in" in found["export"]["found"]
@@ -113,14 +122,19 @@ def test_a_scanner_and_an_amplifier_that_run_may_start(
 
 
 def test_volumes_without_triggers_stop_a_run(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, small: Path
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    small: Path,
+    briefly: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scans = tmp_path / "scans"
     scans.mkdir()
     name = f"preflight-{os.getpid()}-unmarked"
+    look_only_for(name, monkeypatch)
     with playing(name, scans, marked=False):
         asked = Asked(name, scans, str(small), out=tmp_path / "out", minutes=1.0)
-        code, found = findings(capsys, asked, seconds=4.0)
+        code, found = findings(capsys, asked, seconds=3.0)
     assert code == 1
     assert found["triggers"]["state"] == "bad"
     assert "no trigger came while" in found["triggers"]["found"]
@@ -128,12 +142,17 @@ def test_volumes_without_triggers_stop_a_run(
 
 
 def test_the_eyes_are_asked_for_and_the_alpha_is_compared(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    small: Path,
+    briefly: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Noise has no alpha, so it does not rise."""
     pressed = io.StringIO("\n")
     monkeypatch.setattr("sys.stdin", pressed)
     name = f"preflight-{os.getpid()}-eyes"
+    look_only_for(name, monkeypatch)
     asked = Asked(name, None, str(small), out=tmp_path / "out", minutes=1.0)
     with playing(name, None):
         code = preflight.run(asked, True, seconds=3.0, eyes_closed=True)
@@ -145,9 +164,9 @@ def test_the_eyes_are_asked_for_and_the_alpha_is_compared(
 
 
 def test_nothing_to_listen_to_is_refused() -> None:
-    with pytest.raises(UsageError, match="nothing to listen to"):
+    with refused(UsageError, "preflight-source-missing"):
         preflight.run(Asked(None, None, "phantom"), True)
-    with pytest.raises(UsageError, match="--eyes-closed reads the EEG"):
+    with refused(UsageError, "preflight-eyes-closed-without-eeg"):
         preflight.run(Asked(None, Path(), "phantom"), True, eyes_closed=True)
 
 
@@ -338,9 +357,11 @@ def test_impedances_of_the_description_count_only_with_a_unit() -> None:
     assert (found.state, "above 20 kOhm: Cz" in found.found) == ("note", True)
 
 
-def test_impedances_of_a_stream_of_their_own_are_read() -> None:
+def test_impedances_of_a_stream_of_their_own_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     described = {"label": ["O1", "O2", "elsewhere"], "unit": ["kOhm", "", "kOhm"]}
-    made = outlet(f"preflight-{os.getpid()}-z", "Impedance", described)
+    name = f"preflight-{os.getpid()}-z"
+    look_only_for(name, monkeypatch)
+    made = outlet(name, "Impedance", described)
     over = threading.Event()
 
     def send() -> None:
@@ -354,14 +375,12 @@ def test_impedances_of_a_stream_of_their_own_are_read() -> None:
         until = time.monotonic() + 60
         while not (known := impedance.sent(("O1", "O2"), made.get_info().hostname())):
             assert time.monotonic() < until
+        # Those of another computer are not this amplifier's.
+        assert impedance.sent(("O1", "O2"), "elsewhere") == {}
     finally:
         over.set()
         thread.join()
     assert known == {"O1": 12.0}
-
-
-def test_another_computers_impedances_are_not_this_amplifiers() -> None:
-    assert impedance.sent(("O1", "O2"), "") == {}
 
 
 def test_none_sent_is_unknown_and_no_fault() -> None:
@@ -377,8 +396,8 @@ def test_none_sent_is_unknown_and_no_fault() -> None:
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> calibrations.Calibration:
     place = simulated_head(1)
     folder = tmp_path_factory.mktemp("head")
-    scans = written(folder / "scans", [seen(place, np.eye(4), n) for n in range(4)], place.affine)
-    calibrate.run(scans, None, folder / "cal", bundle="phantom")
+    scans = written(folder / "scans", [seen(place, np.eye(4), n) for n in range(2)], place.affine)
+    calibrate.run(scans, None, folder / "cal", bundle="phantom", volumes=2)
     return calibrations.load(folder / "cal")
 
 

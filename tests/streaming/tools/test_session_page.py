@@ -13,6 +13,7 @@ from PIL import Image
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
 from streaming.tools import session_page
+from tests.refusals import refused
 
 HOP = 4
 COUNT = 12
@@ -153,5 +154,5 @@ def test_a_histogram_has_a_bar_for_every_bin_and_counts_all() -> None:
 
 
 def test_a_folder_without_a_session_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"holds no session: report\.json and clips\.jsonl not found"):
+    with refused(UsageError, "session-missing-files", missing_files="report.json and clips.jsonl"):
         session_page.run(tmp_path, None)

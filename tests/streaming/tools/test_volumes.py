@@ -12,6 +12,7 @@ import pytest
 from rtdecode.errors import UsageError
 from rtdecode.phantom.files.mosaic import mosaic_bytes
 from streaming.tools import volumes
+from tests.refusals import refused
 from tests.scans import dcm2niix, same_world
 from tests.streaming.sessions import LIMIT
 
@@ -135,7 +136,7 @@ def test_the_table_names_what_was_lost_and_ignored(tmp_path, capsys):
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="there is no folder"):
+    with refused(UsageError, "export-folder-missing"):
         volumes.run(tmp_path / "no", once=True, as_json=True, nifti=None)
 
 
@@ -144,7 +145,7 @@ def test_what_it_writes_into_the_folder_is_not_read_again(tmp_path, capsys):
     for _ in range(2):
         lines, end = listed(tmp_path, capsys, tmp_path / "out")
         assert (len(lines), end["volumes"], end["ignored"]) == (1, 1, [])
-    with pytest.raises(UsageError, match="give another one"):
+    with refused(UsageError, "nifti-folder-conflict"):
         volumes.run(tmp_path, once=True, as_json=True, nifti=tmp_path / "." / "out" / "..")
 
 

@@ -1,14 +1,17 @@
 """``python -m train.data`` says what a folder holds, what is missing, and what would leak."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.data import cinebrain_folder as release
 from train.data import standard
-from train.data.__main__ import main
+from train.data.__main__ import main, read_arguments
 from train.data.opening import opened
 
 
@@ -93,8 +96,10 @@ def test_statistics_are_written_once_and_checked_for_the_test_ever_after(
 def test_statistics_that_cannot_be_written_are_refused_before_anything_is_read(
     folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
 ) -> None:
-    assert main([str(folder), f"statistics={tmp_path / name}"]) == 2
-    assert "cannot be written. Give a file ending in .npz" in capsys.readouterr().err
+    path = tmp_path / name
+    assert main([str(folder), f"statistics={path}", "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["code"], error["values"]) == ("statistics-path-unwritable", {"path": str(path)})
 
 
 def test_near_duplicates_are_looked_for_where_that_is_asked_for(
@@ -119,16 +124,23 @@ def test_data_without_a_test_have_no_split(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "words"),
-    [
-        ([], 2, "layout=NAME"),
-        (["--help"], 0, "near=yes"),
-        (["nowhere"], 2, "nowhere is no folder"),
-        (["nowhere", "subject=1", "x"], 2, "cannot take subject=1, x. Known keys: layout, subjects"),
-    ],
+    ("arguments", "status", "words"), [([], 2, "layout=NAME"), (["--help"], 0, "near=yes")]
 )
-def test_help_and_faults_are_told(
+def test_help_is_told(
     arguments: list[str], status: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == status
     assert words in capsys.readouterr().err
+
+
+def test_faults_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nowhere", "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["code"], error["values"]) == ("data-not-folder", {"folder": "nowhere"})
+    with refused(
+        UsageError,
+        "data-argument-unknown",
+        arguments=["subject=1", "x"],
+        available=re.compile("layout.*subjects"),
+    ):
+        read_arguments(["subject=1", "x"])

@@ -1,5 +1,6 @@
 """Films become latents and the pictures that a full decoder draws of them, once."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS, Film
+from tests.refusals import refused
 from tests.train.targets.models import cogvideox_vae, wan_vae
 from train.data import decoded_films
 from train.data.decoded_films import Cut, DecodedClips, check, counted, prepare
@@ -91,19 +93,21 @@ def test_the_last_tenth_of_each_film_is_held_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cut", "message"),
+    ("cut", "values"),
     [
-        (Cut(33, (16, 24), FPS, 60.0), "40 frames of it can be read at 8 a second, and 2 clips of 33"),
-        (Cut(9, (16, 24), FPS, 1.2), "9 frames of it can be read"),
+        (Cut(33, (16, 24), FPS, 60.0), {"frames": 40, "fps": 8, "min_clips": 2, "clip_frames": 33}),
+        (Cut(9, (16, 24), FPS, 1.2), {"frames": 9}),
     ],
 )
-def test_films_that_are_too_short_are_refused(film: list[TrainingFilm], cut: Cut, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_films_that_are_too_short_are_refused(
+    film: list[TrainingFilm], cut: Cut, values: dict[str, int]
+) -> None:
+    with refused(UsageError, "film-too-few-clips", **values):
         counted(film, cut)
 
 
 def test_a_drawn_film_is_refused() -> None:
-    with pytest.raises(UsageError, match="films=shapes is a word for films that are drawn"):
+    with refused(UsageError, "films-drawn-unsupported", film="shapes"):
         counted(training_films("shapes"), _CUT)
 
 
@@ -112,20 +116,30 @@ def test_a_damaged_film_is_refused(tmp_path: Path) -> None:
     content = (tmp_path / "film.mp4").read_bytes()
     (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])
     films = training_films(str(tmp_path / "half.mp4"))
-    with pytest.raises(UsageError, match=r"it can be decoded for [\d.]+ s, and not beyond"):
+    with refused(UsageError, "film-truncated", decodable_s=re.compile(r"^[\d.]+$")):
         counted(films, _CUT)
     # What can be decoded can be learned from.
     assert counted(films, Cut(9, (16, 24), FPS, seconds=3)) == [2]
 
 
 @pytest.mark.parametrize(
-    ("cut", "message"),
+    ("cut", "code", "values"),
     [
-        (Cut(10, (16, 24), FPS, 60.0), "clips of 10 frames cannot be encoded: .* Give frames=9"),
-        (Cut(9, (20, 24), FPS, 60.0), "frames of 20 x 24 pixels cannot be encoded: .* Give size=16x24"),
-        (Cut(13, (16, 24), FPS, 60.0), "4 latent frames cannot be decoded in turns"),
+        (
+            Cut(10, (16, 24), FPS, 60.0),
+            "vae-frames-indivisible",
+            {"frame_count": 10, "key_prefix": "", "suggested_frames": 9},
+        ),
+        (
+            Cut(9, (20, 24), FPS, 60.0),
+            "vae-frame-size-indivisible",
+            {"rows": 20, "columns": 24, "key_prefix": "", "suggested_size": "16x24"},
+        ),
+        (Cut(13, (16, 24), FPS, 60.0), "latent-frames-indivisible", {"latent_frames": 4}),
     ],
 )
-def test_clips_that_the_autoencoder_cannot_take_are_refused(tmp_path: Path, cut: Cut, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_clips_that_the_autoencoder_cannot_take_are_refused(
+    tmp_path: Path, cut: Cut, code: str, values: dict[str, object]
+) -> None:
+    with refused(UsageError, code, **values):
         check(cut, cogvideox_vae(tmp_path / "vae"))

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.data import cinebrain_folder as release
 from tests.train.data.held import Held, table
 from train.data import splits, standard
@@ -90,9 +90,7 @@ def test_a_place_always_gets_the_same_batch() -> None:
 
 def test_subjects_are_mixed_where_their_signals_have_the_same_shape() -> None:
     rows = two()
-    with pytest.raises(
-        UsageError, match=r"cannot mix these subjects, whose signals have \[\(2, 4\), \(2, 6\)\]"
-    ):
+    with refused(UsageError, "batch-size-mismatch", signal_sizes=[(2, 4), (2, 6)]):
         replace(rows, mixed=True)
     rows = replace(two((4, 4)), mixed=True)
     batch = rows(replace(FIRST, size=11))
@@ -114,17 +112,17 @@ def test_latents_come_from_shards_by_window_or_by_what_was_shown(tmp_path: Path)
     shown = rows.data.windows.shown.astype(np.int64)
     batch = replace(rows, latent_of=shown)(FIRST)
     assert batch["x"].tolist() == [shown[k] for k in number(rows, batch)]
-    with pytest.raises(UsageError, match="'x' has 11 rows, and row 11 is needed"):
+    with refused(UsageError, "latent-too-few-rows", latent="x", rows=11, needed_row=11):
         replace(rows, latent_of=np.arange(1, 12))
 
 
 def test_statistics_and_columns_that_are_not_there_are_named() -> None:
     rows = two()
-    with pytest.raises(UsageError, match="no statistics of B"):
+    with refused(UsageError, "statistics-missing-subject", subjects=["B"]):
         replace(rows, statistics={"A": rows.statistics["A"]})
-    with pytest.raises(UsageError, match="held has no clips"):
+    with refused(UsageError, "draw-missing-column", columns=["clips"]):
         replace(rows, columns=["fmri", "clips"])
-    with pytest.raises(UsageError, match="no window to draw from"):
+    with refused(UsageError, "draw-no-windows"):
         replace(rows, rows=rows.rows[:0])
 
 

@@ -1,10 +1,10 @@
 """Clips that look nearly the same are found, and others are not."""
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.data.held import Held, table
 from train.data import near_duplicates as near
 
@@ -88,5 +88,5 @@ def test_a_clip_is_read_once_however_often_it_is_shown() -> None:
 
 def test_without_clips_it_is_refused() -> None:
     data = Held(table(("A", "run-1", "x", False)), {"fmri": [np.zeros((5, 3))]})
-    with pytest.raises(UsageError, match="held has no clips"):
+    with refused(UsageError, "near-duplicates-without-clips"):
         near.hashes(data, [0])

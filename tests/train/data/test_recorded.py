@@ -16,6 +16,7 @@ from rtdecode.phantom.session import START_AT, PhantomSession
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.types import EegChunk, Trigger, Volume
+from tests.refusals import refused
 from train.data.chain import windows
 from train.data.nodes import grid
 from train.data.phantom import Participant, manifest
@@ -137,7 +138,7 @@ def test_markers_of_another_film_are_refused_and_markers_without_a_name_taken(dr
     recording = eeg_recording(tmp_path / "other", 30, 0.0)
     mark(recording.path, ZERO_AT, 28 * 8, "trailer.mp4")
     found = cut(recording, draft)
-    with pytest.raises(UsageError, match=r"1 films of other names, and the film given is film\.mp4"):
+    with refused(UsageError, "recording-film-mismatch", marked_films=1, film="film.mp4"):
         film_starts(recording, found, 28.0, "film.mp4")
     named = film_starts(recording, found, 28.0, "trailer.mp4")
     assert np.isfinite(named).any()
@@ -158,7 +159,7 @@ def test_a_film_is_known_by_its_names_digest_in_a_recording(draft, tmp_path):
     (tmp_path / "marks" / "film.jsonl").rename(kept.path / "film.jsonl")
     starts = film_starts(kept, cut(kept, draft), 28.0, "my film.mp4")
     assert np.isfinite(starts).any()
-    with pytest.raises(UsageError, match="films of other names"):
+    with refused(UsageError, "recording-film-mismatch", film="another.mp4"):
         film_starts(kept, cut(kept, draft), 28.0, "another.mp4")
 
 
@@ -192,7 +193,7 @@ def test_dummies_of_the_session_are_left_out(watched, draft):
 
 def test_several_runs_without_markers_are_refused(draft, tmp_path):
     recording = eeg_recording(tmp_path / "runs", 30, 0.0, (30,))
-    with pytest.raises(UsageError, match="2 runs and no markers"):
+    with refused(UsageError, "recording-run-ambiguous", runs=2):
         film_starts(recording, cut(recording, draft), 30.0, "film.mp4")
 
 
@@ -212,10 +213,10 @@ def test_one_modality_is_enough_and_none_is_not(draft, tmp_path):
     found = read_recordings([volumes], [8.0], ["film.mp4"], draft)
     assert found.eeg is None
     assert len(found) == 2
-    with pytest.raises(UsageError, match="no modality can be fitted"):
+    with refused(UsageError, "recordings-no-modality"):
         modalities([alone, volumes], draft)
 
 
 def test_a_film_that_was_not_shown_has_no_window(watched, draft):
-    with pytest.raises(UsageError, match="no window"):
+    with refused(UsageError, "recordings-outside-film"):
         read_recordings([watched], [3.0], ["film.mp4"], draft)

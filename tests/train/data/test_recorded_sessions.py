@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.types import Window
 from tests.recordings import record
+from tests.refusals import refused
 from tests.train.data.test_recorded import mark
 from train.data.nodes import grid
 from train.data.phantom import Participant, manifest
@@ -25,7 +27,7 @@ from train.data.recorded_sessions import RecordedSessions, _divided, shipped_min
 from train.data.recorded_showing import RecordedShowing, _through, stretches
 from train.data.showing import by_title
 from train.judging.last_run import novelty
-from train.run import main
+from train.run import main, run
 
 GRID = grid(tr="4/5", window=4, hop=4, lag=4, sfreq=125, fps=8)
 BLANK = RecordedSessions(GRID, EegBand(), Baseline(0, 0.005))
@@ -109,9 +111,11 @@ def test_of_a_single_run_the_last_fifth_is_held_after_a_gap():
 
 
 def test_too_few_windows_are_refused():
-    with pytest.raises(UsageError, match=r"59 windows of 4 s \(3\.9 minutes\)"):
+    with refused(
+        UsageError, "recordings-too-few-windows", windows=59, window_s=4.0, minutes=pytest.approx(59 * 4 / 60)
+    ):
         _divided([showing("a", 0, 30), showing("b", 0, 29)], 4.0)
-    with pytest.raises(UsageError, match="leaves 60 windows to teach and 5 to be judged"):
+    with refused(UsageError, "recordings-last-run-short", training_windows=60, test_windows=5):
         _divided([showing("a", 0, 60), showing("b", 0, 5)], 4.0)
 
 
@@ -183,30 +187,30 @@ def test_volumes_lie_on_the_time_of_the_film(watched: RecordedShowing, folder: P
     assert len(watched.tiles().cuts) == 6
 
 
-def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *changes: str) -> str:
-    """Run a training that is refused with exit 2 and leaves nothing; return what it says."""
+def check_training(changes: list[str], tmp_path: Path, code: str, **values: Any) -> None:
+    """Require that a training is refused and leaves nothing."""
     out = tmp_path / "out" / "mine"
-    assert main(["compact", "scale=tiny", f"out={out}", *changes]) == 2
+    with refused(UsageError, code, **values):
+        run("compact", ["scale=tiny", f"out={out}", *changes])
     assert not out.parent.exists()
-    return capsys.readouterr().err
 
 
-def test_recordings_and_films_are_asked_for_together(folder, tmp_path, capsys):
+def test_recordings_and_films_are_asked_for_together(folder, tmp_path):
     film = film_of(folder)
-    assert "nothing says what was watched" in refused(capsys, tmp_path, f"data={folder}")
-    assert "Name these with data=" in refused(capsys, tmp_path, f"film={film}")
-    assert "there is no such file" in refused(capsys, tmp_path, f"data={folder}", f"film={film}x")
-    assert "Give one of them" in refused(capsys, tmp_path, f"data={folder}", f"film={film}", "films=shapes")
+    data = f"data={folder}"
+    check_training([data], tmp_path, "recipe-recordings-without-film", data=folder)
+    check_training([f"film={film}"], tmp_path, "recipe-film-without-recordings")
+    check_training([data, f"film={film}x"], tmp_path, "recipe-film-missing", path=f"{film}x")
+    check_training([data, f"film={film}", "films=shapes"], tmp_path, "recipe-films-film-conflict")
     both = f"film={film},{film}"
-    assert "film= names 2 films, and data= 1 recordings" in refused(capsys, tmp_path, f"data={folder}", both)
-    assert "is no recording" in refused(capsys, tmp_path, f"data={tmp_path}", f"film={film}")
-    twins = f"data={folder},{folder}"
-    assert "the same recording twice" in refused(capsys, tmp_path, twins, f"film={film}")
+    check_training([data, both], tmp_path, "recordings-film-count-mismatch", films=2, recordings=1)
+    check_training([f"data={tmp_path}", f"film={film}"], tmp_path, "recording-unreadable", path=tmp_path)
+    check_training([f"data={folder},{folder}", f"film={film}"], tmp_path, "recordings-duplicate")
 
 
-def test_a_recipe_that_learns_from_no_recording_says_so(folder, capsys):
-    assert main(["ridge", f"data={folder}", f"film={film_of(folder)}"]) == 2
-    assert "'ridge' does not learn from recordings" in capsys.readouterr().err
+def test_a_recipe_that_learns_from_no_recording_says_so(folder):
+    with refused(UsageError, "recipe-recordings-unsupported", recipe="ridge"):
+        run("ridge", [f"data={folder}", f"film={film_of(folder)}"])
 
 
 def test_the_help_tells_of_recordings(capsys):
@@ -214,16 +218,19 @@ def test_the_help_tells_of_recordings(capsys):
     assert "data=REC,REC film=FILE" in capsys.readouterr().err
 
 
-def test_too_short_a_recording_is_refused(folder, tmp_path, capsys):
-    said = refused(capsys, tmp_path, f"data={folder}", f"film={film_of(folder)}")
-    assert "6 windows of 4 s (0.4 minutes)" in said
+def test_too_short_a_recording_is_refused(folder, tmp_path):
+    changes = [f"data={folder}", f"film={film_of(folder)}"]
+    check_training(
+        changes, tmp_path, "recordings-too-few-windows", windows=6, window_s=4, minutes=pytest.approx(0.4)
+    )
+    assert main(["compact", "scale=tiny", f"out={tmp_path / 'mine'}", *changes]) == 2
 
 
-def test_a_film_of_another_name_than_the_markers_is_refused(folder, tmp_path, capsys):
+def test_a_film_of_another_name_than_the_markers_is_refused(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "marked")
     mark(copy, 1000.0, 192, "sunset.mp4")
-    said = refused(capsys, tmp_path, f"data={copy}", f"film={film_of(folder)}")
-    assert "films of other names, and the film given is film.mp4" in said
+    changes = [f"data={copy}", f"film={film_of(folder)}"]
+    check_training(changes, tmp_path, "recording-film-mismatch", film="film.mp4")
 
 
 def changed(folder: Path, copy: Path, **values: object) -> Path:
@@ -239,17 +246,15 @@ def changed(folder: Path, copy: Path, **values: object) -> Path:
     return copy
 
 
-def test_recordings_of_another_protocol_or_cap_are_refused(folder, tmp_path, capsys):
+def test_recordings_of_another_protocol_or_cap_are_refused(folder, tmp_path):
     film = f"film={film_of(folder)}"
     slow = changed(folder, tmp_path / "slow", tr_s=1.6)
-    said = refused(capsys, tmp_path, f"data={folder},{slow}", film)
-    assert "the recordings differ in TR" in said
+    check_training([f"data={folder},{slow}", film], tmp_path, "recordings-tr-mismatch")
     channels = list(Recording(folder).montage.channels)
     other = changed(folder, tmp_path / "cap", channels=["Xz", *channels[1:]])
-    assert "Give recordings of one cap" in refused(capsys, tmp_path, f"data={folder},{other}", film)
+    check_training([f"data={folder},{other}", film], tmp_path, "recordings-montage-mismatch", recording=other)
     moved = changed(folder, tmp_path / "moved", affine=(3.5 * np.eye(4)).tolist())
-    said = refused(capsys, tmp_path, f"data={folder},{moved}", film)
-    assert "differ in the grid of their volumes" in said
+    check_training([f"data={folder},{moved}", film], tmp_path, "recordings-grid-mismatch")
 
 
 def test_the_shipped_decoder_had_hours():

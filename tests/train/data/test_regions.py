@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.data import cinebrain_folder as release
 from train.data import regions
 from train.data.opening import opened
@@ -108,15 +109,15 @@ def test_a_data_set_finds_the_atlas_in_its_folder(tmp_path: Path) -> None:
 
 def test_an_atlas_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     atlas = regions.read_atlas(npz(tmp_path / "atlas.npz"))
-    with pytest.raises(UsageError, match="the volumes have 7 voxels, and the release's areas have"):
+    with refused(UsageError, "atlas-voxel-mismatch", voxels=7):
         regions.cinebrain(atlas, 7)
-    with pytest.raises(UsageError, match="the atlas has no area L_X, R_X"):
+    with refused(UsageError, "atlas-missing-area", areas=["L_X", "R_X"]):
         atlas.of(["X"])
-    with pytest.raises(UsageError, match="3 voxels were asked for at random, and there are 2"):
+    with refused(UsageError, "region-too-few-voxels", requested=3, available=2):
         regions.random(np.array([True, True, False]), 3)
     (tmp_path / "bad.dlabel.nii").write_bytes(b"no image")
-    with pytest.raises(UsageError, match="cannot be read as an atlas"):
+    with refused(UsageError, "atlas-unreadable"):
         regions.read_atlas(tmp_path / "bad.dlabel.nii")
     np.savez(tmp_path / "other.npz", x=np.ones(3))
-    with pytest.raises(UsageError, match="cannot be read as an atlas"):
+    with refused(UsageError, "atlas-unreadable"):
         regions.read_atlas(tmp_path / "other.npz")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from train.data.simulated import FilmSessions
 from train.data.training_films import TrainingFilm
 from train.recipe import build, read
@@ -91,9 +92,9 @@ def test_who_rests_sees_no_film_at_every_preset(sessions: FilmSessions) -> None:
 
 
 def test_no_seed_serves_twice_or_judges() -> None:
-    with pytest.raises(UsageError, match="training seeds must be distinct and below 1000"):
+    with refused(UsageError, "training-seeds-invalid"):
         told("data.controls=60").with_films(DRAWN).check(work())
-    with pytest.raises(UsageError, match="training seeds must be distinct and below 1000"):
+    with refused(UsageError, "training-seeds-invalid"):
         told().with_films(DRAWN).check(work(950))
     assert [one.seed for one in told().with_films(DRAWN).showings(work(100))] == [100, 101] * 2
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from train.data.slice_timing import acquired_shift_s, moved_onset_s
 
 TR = 2.0
@@ -51,18 +52,22 @@ def test_slices_that_leave_a_pause_in_the_tr() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "code", "values"),
     [
-        ({"StartTime": "0.5"}, "StartTime must be a number"),
-        ({"StartTime": True}, "StartTime must be a number"),
-        ({"StartTime": 2.5}, "outside its volume"),
-        ({"StartTime": -0.1}, "outside its volume"),
-        ({"RepetitionTime": float("nan")}, "RepetitionTime must be a number"),
+        ({"StartTime": "0.5"}, "sidecar-seconds-invalid", {"key": "StartTime", "value": "0.5"}),
+        ({"StartTime": True}, "sidecar-seconds-invalid", {"key": "StartTime", "value": True}),
+        ({"StartTime": 2.5}, "sidecar-start-outside-volume", {"start_s": 2.5, "tr_s": TR}),
+        ({"StartTime": -0.1}, "sidecar-start-outside-volume", {"start_s": -0.1, "tr_s": TR}),
+        (
+            {"RepetitionTime": float("nan")},
+            "sidecar-seconds-invalid",
+            {"key": "RepetitionTime", "value": "nan"},
+        ),
     ],
 )
-def test_what_cannot_be_read_is_said(changes: dict[str, Any], says: str) -> None:
+def test_what_cannot_be_read_is_said(changes: dict[str, Any], code: str, values: dict[str, Any]) -> None:
     sidecar = {"RepetitionTime": TR, "SliceTimingCorrected": True, "StartTime": 1.0} | changes
-    with pytest.raises(UsageError, match=says):
+    with refused(UsageError, code, **values):
         acquired_shift_s(sidecar)
-    with pytest.raises(UsageError, match="neither RepetitionTime nor SliceTiming"):
+    with refused(UsageError, "sidecar-tr-missing"):
         acquired_shift_s({"StartTime": 1.0})

@@ -1,11 +1,13 @@
 """Splits keep runs whole, and what the test shows out of training."""
 
+import re
+
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.data.held import Held, table
 from train.data import splits
 
@@ -86,18 +88,18 @@ def test_runs_are_named_for_all_subjects_or_for_one() -> None:
 
 def test_what_cannot_be_split_is_refused() -> None:
     windows = seasons()
-    with pytest.raises(UsageError, match=r"no run run-7\. There are run-1, run-2"):
+    with refused(UsageError, "split-unknown-run", runs="run-7", available=re.compile("^run-1, run-2")):
         splits.by_runs(windows, ["run-7"])
-    with pytest.raises(UsageError, match="no run named"):
+    with refused(UsageError, "split-unknown-run", runs="named"):
         splits.by_runs(windows, [])
-    with pytest.raises(UsageError, match="no window that the release keeps"):
+    with refused(UsageError, "split-no-released-test"):
         splits.released(seasons("none"))
-    with pytest.raises(UsageError, match="run-5 cannot be validated on"):
+    with refused(UsageError, "split-validation-in-test", runs=["run-5"]):
         splits.released(windows, ["run-5"])
-    with pytest.raises(UsageError, match="no window is left to train on"):
+    with refused(UsageError, "split-no-training"):
         splits.released(windows, 9)
     divided = table(("A", "run-1", "x", True), ("A", "run-1", "y", False), ("A", "run-2", "z", False))
-    with pytest.raises(UsageError, match="A/run-1 would be divided"):
+    with refused(UsageError, "split-run-divided", run="A/run-1"):
         splits.released(divided)
 
 

@@ -1,7 +1,9 @@
 """``films=``: which films are trained on, by their content, and what must not be chosen by what."""
 
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,18 +11,19 @@ import pytest
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS, Film
+from tests.refusals import refused
 from train.data import training_films as module
 from train.data.simulated import FilmSessions
 from train.data.training_films import TrainingFilm, training_films
 from train.models.ridge.plan import PatchRidgePlan
 from train.recipe import build, differences, read
-from train.run import main, run
+from train.run import run
 from train.run_folder import read_run
 from train.work import Work
 
 SMALL = [
     "scale=tiny",
-    "data.sessions=0-1",
+    "data.sessions=0",
     "data.seconds=16",
     "system.codec.components=2",
     "system.codec.channels=4",
@@ -76,22 +79,27 @@ def test_without_films_a_recipe_is_what_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("films", "code", "values"),
     [
         (
-            "films=romance",
-            "films=romance: there is no such film. Give shapes, known-shapes, natural, real, none, the",
+            "romance",
+            "films-unknown",
+            {"film": "romance", "available": ["shapes", "known-shapes", "natural", "real", "none"]},
         ),
-        ("films=none,shapes", "the same film twice: shapes and shapes"),
-        ("films=", "films=: there is no such film"),
-        ("films=natural,natural", "the same film twice: natural and natural"),
-        ("films={empty}", "the folder holds no film to train on"),
-        ("films={text}", "text.mp4 cannot be read as a film"),
-        ("films={short}", "short.mp4: 2 s of it can be shown, and a window has 4 s. Give a longer film"),
+        ("none,shapes", "films-duplicate-film", {"first_film": "shapes", "second_film": "shapes"}),
+        ("", "films-unknown", {"film": ""}),
+        ("natural,natural", "films-duplicate-film", {"first_film": "natural", "second_film": "natural"}),
+        ("{empty}", "films-folder-empty", {"folder": re.compile("empty$")}),
+        ("{text}", "film-unreadable", {"path": re.compile(r"text\.mp4$")}),
+        (
+            "{short}",
+            "film-shorter-than-window",
+            {"path": re.compile(r"short\.mp4$"), "film_s": 2, "window_s": 4},
+        ),
     ],
 )
 def test_what_cannot_be_watched_is_refused_before_anything_is_simulated(
-    told: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    films: str, code: str, values: dict[str, Any], tmp_path: Path
 ) -> None:
     places = {"empty": tmp_path / "empty", "text": tmp_path / "text.mp4", "short": tmp_path / "short.mp4"}
     places["empty"].mkdir()
@@ -99,25 +107,25 @@ def test_what_cannot_be_watched_is_refused_before_anything_is_simulated(
     places["text"].write_text("no film")
     write_mp4(places["short"], Film(2, 1).frames, FPS)
     out = tmp_path / "out"
-    assert main(["ridge", *SMALL, told.format(**places), f"out={out}"]) == 2
-    assert said in capsys.readouterr().err
+    with refused(UsageError, code, **values):
+        run("ridge", [*SMALL, f"films={films.format(**places)}", f"out={out}"])
     assert not out.with_name("out.part").exists()
 
 
 @pytest.mark.parametrize("told", [["ridge", "films=real"], ["compact"]])
 def test_without_the_recorded_data_real_films_are_refused_and_a_way_out_is_named(
-    told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    for folder, found in ((None, "is not set"), (str(tmp_path), "which has no folder films/train")):
-        monkeypatch.delenv("RTDECODE_DATA", raising=False)
-        if folder:
-            monkeypatch.setenv("RTDECODE_DATA", folder)
-        assert main([*told, f"out={out}"]) == 2
-        said = capsys.readouterr().err
-        assert "RTDECODE_DATA" in said
-        assert found in said
-        assert "films=none" in said
+    for folder, code in (
+        ("", "films-recorded-variable-unset"),
+        (str(tmp_path), "films-recorded-folder-missing"),
+    ):
+        monkeypatch.setenv("RTDECODE_DATA", folder)
+        with refused(UsageError, code, variable="RTDECODE_DATA", alternative="none") as caught:
+            run(told[0], [*told[1:], f"out={out}"])
+        assert "RTDECODE_DATA" in str(caught.value)
+        assert "films=none" in str(caught.value)
         assert not out.with_name("out.part").exists()
 
 
@@ -127,7 +135,7 @@ def test_real_films_are_the_folder_of_the_recorded_data_and_none_leaves_them_out
 
 
 def test_a_system_that_does_not_say_it_learns_any_film_takes_none(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="films= cannot be used: 'haxby' does not learn any film"):
+    with refused(UsageError, "recipe-films-unsupported", recipe="haxby"):
         run("haxby", ["scale=tiny", "films=natural", f"out={tmp_path / 'x'}"])
 
 

@@ -11,6 +11,7 @@ from rtdecode.disk.clip_file import Pixels
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import Film
+from tests.refusals import refused
 from tests.train.tiny import tiny
 from train.evaluate import Request, evaluate, judged
 from train.judging.any_film import held_apart
@@ -102,17 +103,17 @@ def described(seed: int) -> Shown:
 
 
 def test_what_cannot_be_judged_is_refused_before_anything_is_judged() -> None:
-    with pytest.raises(UsageError, match="is for runs trained on the simulated participant"):
+    with refused(UsageError, "film-needs-simulated-participant", film="film.mp4"):
         evaluate(tiny("haxby"), Request(film="film.mp4"))
-    with pytest.raises(UsageError, match="seeds below 1000 are for training"):
+    with refused(UsageError, "judging-seeds-reserved", seeds=[3]):
         evaluate(tiny("ridge"), Request(film="shapes", seeds="3"))
-    with pytest.raises(UsageError, match="film=none shows nothing that could be judged"):
+    with refused(UsageError, "judge-film-none"):
         evaluate(tiny("ridge"), Request(film="shapes,none"))
-    with pytest.raises(UsageError, match=r"no film missing\.mp4"):
+    with refused(UsageError, "film-unknown", film="missing.mp4"):
         evaluate(tiny("ridge"), Request(film="shapes,missing.mp4"))
-    with pytest.raises(UsageError, match=r"repeats=averaged averages .* found film=shapes, seeds=1000-1001"):
+    with refused(UsageError, "judge-averaging-unsupported", film="shapes", seeds="1000-1001"):
         evaluate(tiny("ridge"), Request(film="shapes", repeats="averaged"))
-    with pytest.raises(UsageError, match=r"repeats= is for runs that are judged on a film"):
+    with refused(UsageError, "published-figures-unsupported", keys="repeats"):
         evaluate(tiny("ridge"), Request(seeds="1000", seconds=24, repeats="averaged"))
-    with pytest.raises(UsageError, match="oracle= takes seeds of training sessions"):
+    with refused(UsageError, "oracle-seeds-not-training", seeds=[1000]):
         evaluate(tiny("ridge"), Request(film="shapes", oracle="1000"))

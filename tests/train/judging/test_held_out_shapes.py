@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from benchmarks.held_out_shapes import OWN, judge, measure, table, trained_on
 from rtdecode.disk.clip_file import Pixels
@@ -13,6 +12,7 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import ATTRIBUTES, Film
 from rtdecode.phantom.film.known import STRATA, UNSEEN, novelty
 from rtdecode.scores.events import Span
+from tests.refusals import refused
 from tests.train.tiny import tiny
 from train.data.phantom import events
 from train.judging.identification import Fresh
@@ -20,7 +20,7 @@ from train.reconstruct import Reconstruction
 from train.run_folder import draft_of
 
 # So many windows of a film hold some of each kind.
-WINDOWS = 60
+WINDOWS = 40
 
 
 def test_the_strata_of_a_run_are_judged_beside_its_null_brain() -> None:
@@ -67,9 +67,9 @@ def test_a_decoder_that_draws_no_new_value_fails_where_there_is_one() -> None:
 
 
 def test_a_run_that_no_shapes_can_be_shown_to_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="was not trained on the simulated participant"):
+    with refused(UsageError, "benchmark-run-not-simulated"):
         measure(tiny("haxby"))
-    with pytest.raises(UsageError, match="seeds below 1000 are for training"):
+    with refused(UsageError, "judging-seeds-reserved", seeds=[7]):
         measure(tiny("ridge"), "7")
-    with pytest.raises(UsageError, match="run"):
+    with refused(UsageError, "run-unreadable", folder=tmp_path):
         measure(tmp_path)

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from rtdecode.phantom.session import START_AT
 from rtdecode.scores.accuracy import correlations
 from rtdecode.scores.events import Event
 from tests.recordings import record
+from tests.refusals import refused
 from tests.train.tiny import tiny
 from train.data.chain import windows
 from train.data.phantom import participant, session_arrays, window_arrays
@@ -28,7 +30,7 @@ from train.run_folder import arrays, draft_of
 
 
 def test_training_seeds_cannot_judge() -> None:
-    with pytest.raises(UsageError, match="1000 and up"):
+    with refused(UsageError, "judging-seeds-reserved", seeds=[7]):
         evaluate(tiny("ridge"), Request(seeds="7", seconds=8))
 
 
@@ -66,10 +68,10 @@ def test_a_recording_without_a_window_to_judge_is_said(tmp_path: Path) -> None:
                 if item.arrived_at < until:
                     writer.write(item)
         session.truth(tmp_path / name / "truth")
-    with pytest.raises(UsageError, match="holds no whole window for eeg and fmri"):
+    with refused(UsageError, "recording-too-short", modalities="eeg and fmri"):
         evaluate(tiny("ridge"), Request(data=tmp_path / "short"))
     write_mp4(tmp_path / "other" / "truth" / "film.mp4", session.film.frames[:8], 8)
-    with pytest.raises(UsageError, match=r"no window of .*other lies inside .* 8 frames long"):
+    with refused(UsageError, "recording-windows-outside-film", path=tmp_path / "other", frame_count=8):
         evaluate(tiny("ridge"), Request(data=tmp_path / "other"))
 
 
@@ -144,19 +146,25 @@ def test_the_report_is_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "what"),
+    ("changes", "code", "values"),
     [
-        (["seconds=four"], "seconds must be a number, found 'four'"),
-        (["presets=1"], "there is no preset '1'; choose one of easy, default, hard"),
-        (["presets=easy,defualt"], "there is no preset 'defualt'"),
+        (["seconds=four"], "evaluate-seconds-not-number", {"seconds": "four"}),
+        (["presets=1"], "preset-unknown", {"preset": "1", "available": ["easy", "default", "hard"]}),
+        (["presets=easy,defualt"], "preset-unknown", {"preset": "defualt"}),
     ],
 )
 def test_a_request_that_cannot_be_judged_is_refused_before_anything_is(
-    changes: list[str], what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    changes: list[str],
+    code: str,
+    values: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("train.judging.identification.judge_phantom", lambda *_: pytest.fail("judged"))
-    assert main([str(tiny("ridge")), *changes]) == 2
-    assert what in capsys.readouterr().err
+    assert main([str(tiny("ridge")), "--json", *changes]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == code
+    assert error["values"] == error["values"] | values
 
 
 def test_categories_are_judged_without_an_onset_correction_if_it_is_null() -> None:
@@ -174,10 +182,14 @@ def test_categories_are_judged_without_an_onset_correction_if_it_is_null() -> No
 
 
 def test_unknown_keys_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UsageError, match="speed=3"):
+    with refused(UsageError, "evaluate-unknown-key", arguments=["speed=3"]):
         read_request(["speed=3", "seconds=5"])
-    assert main(["nowhere"]) == 2
-    assert "run.json" in capsys.readouterr().err
+    assert main(["nowhere", "--json"]) == 2
+    told = capsys.readouterr()
+    error = json.loads(told.out)["error"]
+    assert error["code"] == "run-unreadable"
+    assert error["values"]["folder"] == "nowhere"
+    assert error["message"] in told.err
 
 
 def test_json_without_a_run_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Published figures beside their floors, by networks whose right answers are known."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.metrics import tiny_networks
 from tests.train.tiny import tiny
 from train.evaluate import evaluate, read_request
@@ -181,12 +183,18 @@ def test_pictures_alone_need_no_network() -> None:
 
 
 def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"clip=.*missing lacks config\.json"):
+    with refused(
+        UsageError,
+        "metric-network-missing-files",
+        key="clip",
+        folder=tmp_path / "missing",
+        missing_files=re.compile("'config.json'"),
+    ):
         load(Request(film="shapes", clip=tmp_path / "missing"))
-    with pytest.raises(UsageError, match="published=, dino= is for runs that are judged on a film"):
+    with refused(UsageError, "published-figures-unsupported", keys="published=, dino"):
         refuse(Request(published=True, dino=tmp_path))
     refuse(Request())
-    with pytest.raises(UsageError, match="published must be true or false, found 'all'"):
+    with refused(UsageError, "evaluate-published-not-boolean", published="all"):
         read_request(["published=all"])
     read = read_request(["published=true", "fvd=detector.pt"])
     assert read.published is True
@@ -208,9 +216,9 @@ def test_a_run_is_judged_by_networks_from_folders(tmp_path: Path) -> None:
         fvd=tiny_networks.detector(tmp_path / "i3d.pt"),
     )
     # What cannot be loaded is refused before anything is judged.
-    with pytest.raises(UsageError, match="there is no such file"):
+    with refused(UsageError, "fvd-detector-missing", path=tmp_path / "missing.pt"):
         evaluate(tiny("ridge"), replace(request, fvd=tmp_path / "missing.pt"))
-    with pytest.raises(UsageError, match="is for runs that are judged on a film"):
+    with refused(UsageError, "published-figures-unsupported"):
         evaluate(tiny("ridge"), replace(request, film=None))
     made = evaluate(tiny("ridge"), request)
     for name in (

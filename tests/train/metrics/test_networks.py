@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import Dinov2Model, ViTForImageClassification
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.metrics import tiny_networks
 from tests.train.metrics.tiny_networks import CLASSES, FRAMES, SIDE
 from train.metrics.networks import clip_images, dino_images, image_classifier, taken, video_classifier
@@ -76,18 +76,23 @@ def test_pictures_are_embedded_frame_by_frame(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_lacks_something_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match=r"lacks config\.json, preprocessor_config\.json, model\.safetensors or"
-    ):
+    needed = ["config.json", "preprocessor_config.json", "model.safetensors or pytorch_model.bin"]
+    with refused(UsageError, "metric-network-missing-files", folder=tmp_path, missing_files=needed):
         image_classifier(tmp_path)
     folder = tiny_networks.image_classifier(tmp_path / "vit")
     weights = load_file(folder / "model.safetensors")
     headless = {name: value for name, value in weights.items() if not name.startswith("classifier")}
     save_file(headless, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UsageError, match=r"lacks 2 weights of ViTForImageClassification, classifier\.bias"):
+    with refused(
+        UsageError,
+        "metric-network-missing-weights",
+        missing_count=2,
+        model_class="ViTForImageClassification",
+        missing_weight="classifier.bias",
+    ):
         image_classifier(folder)
 
 
 def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"image_classifier=.* cannot be loaded"):
+    with refused(UsageError, "metric-network-unreadable", key="image_classifier"):
         image_classifier(tiny_networks.video_classifier(tmp_path))

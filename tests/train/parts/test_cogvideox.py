@@ -9,6 +9,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from train.parts.cogvideox import (
     Sampler,
     VideoDiffusion,
@@ -87,7 +88,7 @@ def test_positions_are_those_of_the_pipeline(video: VideoDiffusion) -> None:
 
 
 def test_latents_that_cannot_be_cut_into_patches_are_refused() -> None:
-    with pytest.raises(UsageError, match="latents of 5 x 6 cannot be cut into patches of 2"):
+    with refused(UsageError, "video-patch-indivisible", rows=5, columns=6, patch=2):
         transformer_of(_SIZES, (4, 3, 5, 6))
 
 
@@ -108,5 +109,7 @@ def test_another_models_weights_are_refused(tmp_path: Path) -> None:
         num_attention_heads=1, attention_head_dim=12, num_layers=1, text_dim=8, ffn_dim=8, freq_dim=8
     )
     other.save_pretrained(tmp_path)
-    with pytest.raises(UsageError, match="holds a WanTransformer3DModel; a CogVideoXTransformer3DModel"):
+    with refused(
+        UsageError, "video-transformer-wrong-class", folder=tmp_path, actual_class="WanTransformer3DModel"
+    ):
         transformer_from(tmp_path, licence="for this test")

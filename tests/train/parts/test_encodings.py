@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from train.parts.encodings import Across, Apart, Joint, TwoStage
 from train.parts.transformer import TrunkSizes
 
@@ -45,11 +46,11 @@ def test_two_stages_share_the_depth() -> None:
 
 def test_what_cannot_be_fused_is_refused() -> None:
     wide = TrunkSizes(depth=2, width=32, heads=2, inner=24)
-    with pytest.raises(UsageError, match="joint fusion needs the same depth, width and heads"):
+    with refused(UsageError, "fusion-sizes-mismatch", fusion="joint", second_sizes=wide):
         Joint(_SIZES | {"eeg": wide}, _TOKENS)
-    with pytest.raises(UsageError, match="joint fusion needs fMRI and EEG, found fmri alone"):
+    with refused(UsageError, "fusion-missing-modality", fusion="joint", modalities=["fmri"]):
         Joint({"fmri": _SIZES["fmri"]}, _TOKENS)
-    with pytest.raises(UsageError, match="two-stage fusion needs 2 blocks or more"):
+    with refused(UsageError, "fusion-too-few-blocks"):
         TwoStage({name: TrunkSizes(1, 16, 2, 24) for name in _SIZES}, _TOKENS)
     # Apart, each may be as wide as it likes, and alone.
     assert Apart({"eeg": wide}, _TOKENS)({"eeg": torch.randn(1, 7, 32)})["eeg"].shape == (1, 8, 32)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.targets.models import cogvideox_vae, wan_vae
 from train.parts.full_video_decoder import full_decoder
 from train.parts.video_decoder import kept_shapes
@@ -90,7 +91,7 @@ def test_what_the_first_turn_does_not_keep_is_zeros(case: Any) -> None:
 
 
 def test_another_autoencoder_is_refused() -> None:
-    with pytest.raises(UsageError, match="found Linear"):
+    with refused(UsageError, "autoencoder-wrong-class", actual_class="Linear"):
         full_decoder(torch.nn.Linear(1, 1))
 
 

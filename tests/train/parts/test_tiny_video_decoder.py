@@ -1,5 +1,6 @@
 """The tiny decoder has the published layout, and decodes in turns what it decodes at once."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.parts.decoders import tiny_state
 from train.parts.tiny_video_decoder import TinyVideoDecoder, from_published
 from train.parts.video_decoder import kept_bytes, kept_shapes
@@ -40,7 +42,7 @@ def test_every_weight_is_where_it_was_published(decoder: TinyVideoDecoder, state
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "fault"),
     [
         ({"decoder.24.weight": torch.zeros(3)}, "1 left over: decoder.24.weight"),
         ({"decoder.4.conv.2.bias": None}, "1 missing: decoder.4.conv.2.bias"),
@@ -50,17 +52,18 @@ def test_every_weight_is_where_it_was_published(decoder: TinyVideoDecoder, state
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_name(
-    state: dict[str, Tensor], tmp_path: Path, change: dict[str, Tensor | None], message: str
+    state: dict[str, Tensor], tmp_path: Path, change: dict[str, Tensor | None], fault: str
 ) -> None:
     changed = {name: value for name, value in {**state, **change}.items() if value is not None}
     save_file(changed, tmp_path / "w.safetensors")
-    with pytest.raises(UsageError, match=message):
+    file = tmp_path / "w.safetensors"
+    with refused(UsageError, "weights-module-mismatch", source=file, faults=re.compile(re.escape(fault))):
         from_published(tmp_path / "w.safetensors", _LICENCE)
 
 
 def test_weights_need_a_licence(state: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(UsageError, match="no licence was stated"):
+    with refused(UsageError, "weights-missing-licence", path=tmp_path / "w.pth"):
         from_published(tmp_path / "w.pth", " ")
 
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from benchmarks.fused_tokenizer import Published, counted, graphs
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from train.parts.tokenizers import EegTokenizer, FusedVoxelTokenizer, VoxelTokenizer
 
 
@@ -64,5 +65,5 @@ def test_eeg_becomes_the_tokens_of_the_published_order(tokens: int) -> None:
 
 
 def test_samples_that_cannot_be_shared_evenly_are_refused() -> None:
-    with pytest.raises(UsageError, match="501 EEG samples of a window cannot be cut into 5 equal parts"):
+    with refused(UsageError, "eeg-samples-indivisible", samples=501, parts=5):
         EegTokenizer(channels=8, samples=501, parts=5, tokens=4, width=8)

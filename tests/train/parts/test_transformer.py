@@ -1,10 +1,10 @@
 """The transformer of the brain encoders is the one that torch has, and takes class token and positions."""
 
-import pytest
 import torch
 from torch import nn
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from train.parts.transformer import Block, Entry, Trunk, TrunkSizes
 
 _SIZES = TrunkSizes(depth=2, width=24, heads=3, inner=40)
@@ -68,7 +68,7 @@ def test_the_class_token_stands_first_and_every_token_has_its_place() -> None:
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(UsageError, match="5 heads cannot share a width of 24"):
+    with refused(UsageError, "transformer-width-indivisible", heads=5, width=24):
         TrunkSizes(depth=1, width=24, heads=5, inner=8)
-    with pytest.raises(UsageError, match="depth of a transformer must be 1 or more, found 0"):
+    with refused(UsageError, "transformer-size-too-small", key="depth", actual=0):
         TrunkSizes(depth=0, width=24, heads=3, inner=8)

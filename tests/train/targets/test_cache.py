@@ -1,13 +1,16 @@
 """Targets are computed once, and anew only where something has changed."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.data.layouts.released import LENGTH, mindvideo
 from tests.train.targets.models import LICENCE, Films, blip, clip_tower, wan_vae, whisper
 from train.data.dataset import WindowTable
@@ -54,7 +57,7 @@ def test_each_title_is_computed_once_and_found_by_its_name(tmp_path: Path) -> No
     np.testing.assert_allclose(found.read(rows), expected, rtol=1e-3)
     assert found.index["model"] == SOURCE.stated()
     assert found.index["options"] == {"factor": 1.0}
-    with pytest.raises(UsageError, match="1 titles have no targets, such as 'z'"):
+    with refused(UsageError, "targets-missing-titles", missing_count=1, missing_title="z"):
         found.rows(["a", "z"])
 
 
@@ -94,7 +97,7 @@ def test_an_interruption_leaves_whole_files_and_is_gone_on_from(tmp_path: Path) 
 
     with pytest.raises(KeyboardInterrupt):
         compute(films, [Target("means", "clips", SOURCE, whole.options, lambda: stopping)], tmp_path, lot=2)
-    with pytest.raises(UsageError, match=r"no targets at .*means: index\.json was expected"):
+    with refused(UsageError, "targets-missing-index", folder=tmp_path / "means", index_file="index.json"):
         read(tmp_path, "means")
     files = {path.name for path in (tmp_path / "means").iterdir()}
     assert len(files) == 2
@@ -103,7 +106,7 @@ def test_an_interruption_leaves_whole_files_and_is_gone_on_from(tmp_path: Path) 
     assert files < {path.name for path in (tmp_path / "means").iterdir()}
     first = read(tmp_path, "means").index["files"][0]
     (tmp_path / "means" / first).unlink()
-    with pytest.raises(UsageError, match=rf"1 files of .* are missing, such as {first}"):
+    with refused(UsageError, "targets-missing-files", missing_count=1, missing_file=first):
         read(tmp_path, "means")
 
 
@@ -121,15 +124,11 @@ def test_values_are_rounded_to_what_is_stored(tmp_path: Path, stored: str, error
 
 
 @pytest.mark.parametrize(
-    ("factor", "message"),
-    [
-        (1e9, r"too large for float16 \(means of a and others\)\. Store them with stored=bfloat16"),
-        (np.nan, r"not finite were computed \(means of a and others\)"),
-    ],
+    ("factor", "code"), [(1e9, "targets-float16-overflow"), (np.nan, "targets-non-finite")]
 )
-def test_values_that_cannot_be_stored(tmp_path: Path, factor: float, message: str) -> None:
+def test_values_that_cannot_be_stored(tmp_path: Path, factor: float, code: str) -> None:
     made = Target("means", "clips", SOURCE, {}, lambda: Means(factor).means)
-    with pytest.raises(UsageError, match=message):
+    with refused(UsageError, code, target_lot="means of a and others"):
         compute(Films(), [made], tmp_path)
     assert not list((tmp_path / "means").iterdir())
 
@@ -155,8 +154,13 @@ def test_captions_of_the_data_set_are_embedded(tmp_path: Path) -> None:
     expected = embedded.opened()(np.array([films.captions[title] for title in "abcde"]))["values"]
     np.testing.assert_allclose(read(tmp_path, "text").read(slice(None)), expected, rtol=1e-2, atol=1e-3)
     assert films.read_rows == []
-    with pytest.raises(
-        UsageError, match=r"text reads captions, and the data set has clips alone\. Give captioner="
+    with refused(
+        UsageError,
+        "targets-missing-input",
+        target="text",
+        input_kind="captions",
+        available="clips",
+        advice=re.compile("captioner="),
     ):
         compute(Films(), [embedded], tmp_path)
 
@@ -170,8 +174,8 @@ def test_transcripts_are_kept_as_text_and_need_sound(tmp_path: Path) -> None:
     told = kept.read(kept.rows(["a", "c"])).tolist()
     assert told[0] == ""
     assert len(told[1].split()) == 3
-    with pytest.raises(
-        UsageError, match=r"transcripts reads sound, and the data set has clips alone\. Give one"
+    with refused(
+        UsageError, "targets-missing-input", target="transcripts", input_kind="sound", available="clips"
     ):
         compute(Films(), [written], tmp_path)
 
@@ -195,7 +199,7 @@ def test_clips_of_different_shapes_are_refused(tmp_path: Path) -> None:
     films = Uneven()
     films.windows.shown[6:] = [*"vwxyz"]
     films.clips |= {new: films.clips[old] for new, old in zip("vwxyz", "abcde", strict=True)}
-    with pytest.raises(UsageError, match="clips of different shapes were found among a to z"):
+    with refused(UsageError, "targets-shape-mismatch", input_kind="clips", first_title="a", last_title="z"):
         compute(films, [Means().target()], tmp_path)
 
 
@@ -207,7 +211,9 @@ def test_the_command_computes_what_it_is_asked_for(
     wan_vae(tmp_path / "vae")
     given = [f"image={tmp_path / 'clip'}", "image.licence=MIT", "image.frames=2", f"vae={tmp_path / 'vae'}"]
     assert main([str(tmp_path / "data"), *given]) == 2
-    assert "the model vae has no licence. Give it with vae.licence=" in capsys.readouterr().err
+    assert "vae.licence=" in capsys.readouterr().err
+    with refused(UsageError, "targets-model-missing-option", model="vae", option="licence"):
+        read_arguments(given)
     given += ["vae.licence=Apache-2.0", "vae.frames=5", "vae.size=16x16", "device=cpu", "stored=bfloat16"]
     assert main([str(tmp_path / "data"), *given]) == 0
     out = tmp_path / "data-targets"
@@ -222,29 +228,37 @@ def test_the_command_computes_what_it_is_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "code", "values"),
     [
-        ([], "no model was given. Give one or more of vae=DIR, image=DIR"),
-        (["picture=x", "image.size=3"], r"cannot take picture=x, image\.size=3\. Known keys: vae, image"),
-        (["image.frames=some"], r"image\.frames=some is no count: a whole number from 1 on"),
-        (["lot=0"], "lot=0 is no count"),
-        (["image.licence=MIT"], "the model image has no folder. Give it with image=DIR"),
+        ([], "targets-missing-model", {"available": re.compile("vae=DIR.*image=DIR")}),
+        (
+            ["picture=x", "image.size=3"],
+            "targets-unknown-key",
+            {"arguments": ["picture=x", "image.size=3"], "available": re.compile("vae.*image")},
+        ),
+        (["image.frames=some"], "targets-count-malformed", {"key": "image.frames", "actual": "some"}),
+        (["lot=0"], "targets-count-malformed", {"key": "lot", "actual": "0"}),
+        (
+            ["image.licence=MIT"],
+            "targets-model-missing-option",
+            {"model": "image", "option": "folder", "example": "image=DIR"},
+        ),
     ],
 )
-def test_arguments_that_cannot_be_taken(changes: list[str], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_arguments_that_cannot_be_taken(changes: list[str], code: str, values: dict[str, Any]) -> None:
+    with refused(UsageError, code, **values):
         read_arguments(changes)
 
 
 def test_an_empty_data_set(tmp_path: Path) -> None:
     films = Films()
     films.windows = WindowTable(*(getattr(films.windows, one.name)[:0] for one in fields(WindowTable)))
-    with pytest.raises(UsageError, match="has no windows, so that there is nothing to compute"):
+    with refused(UsageError, "targets-data-set-empty"):
         compute(films, [Means().target()], tmp_path)
-    with pytest.raises(UsageError, match="lot=0 was given; a file needs 1 title or more"):
+    with refused(UsageError, "targets-lot-too-small", lot=0):
         compute(Films(), [], tmp_path, lot=0)
 
 
 def test_what_is_stored_must_be_known(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="stored=float64 is not known; float16 and bfloat16 are"):
+    with refused(UsageError, "targets-dtype-unknown", dtype="float64", available="float16 and bfloat16"):
         compute(Films(), [], tmp_path, stored="float64")

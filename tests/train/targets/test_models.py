@@ -1,5 +1,6 @@
 """Targets are what the models give when they are called as their libraries say."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from transformers import CLIPTextModel
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.targets.models import (
     LICENCE,
     SIDE,
@@ -54,7 +56,7 @@ def test_frames_by_clip(tmp_path: Path) -> None:
         np.testing.assert_allclose(found[1], model.visual_projection(hidden), **CLOSE)
     some = image(tmp_path, CPU, licence=LICENCE, frames=2).opened()(clips)["values"]
     np.testing.assert_allclose(some, found[:, [1, 3]], **CLOSE)
-    with pytest.raises(UsageError, match=r"image reads 6 frames of each clip, and the clips have 5"):
+    with refused(UsageError, "target-clip-too-short", target="image", model_frames=6, clip_frames=5):
         image(tmp_path, CPU, licence=LICENCE, frames=6).opened()(clips)
 
 
@@ -105,7 +107,7 @@ def test_captions_by_t5(tmp_path: Path) -> None:
         alone = model(torch.tensor([[2, 8, 9, 5, 3]])).last_hidden_state[0]
     np.testing.assert_allclose(found["values"][0, :5], alone, **CLOSE)
     words(tmp_path, longest=10**30)
-    with pytest.raises(UsageError, match=r"states no longest text. Give it with text\.tokens="):
+    with refused(UsageError, "tokenizer-missing-max-length"):
         text(tmp_path, CPU, licence=LICENCE).opened()
 
 
@@ -118,7 +120,7 @@ def test_motion_by_videomae(tmp_path: Path) -> None:
         scores = model(normalised(clips[1][[1, 3, 5, 7]], half, half)[None]).logits
         np.testing.assert_allclose(model.classifier(torch.from_numpy(found[1:])), scores, **CLOSE)
     clip_tower(tmp_path / "other")
-    with pytest.raises(UsageError, match=r"takes a VideoMAE; .* holds a CLIPModel"):
+    with refused(UsageError, "action-model-wrong-class", folder=tmp_path / "other", actual_class="CLIPModel"):
         action(tmp_path / "other", CPU, licence=LICENCE).opened()
 
 
@@ -191,32 +193,47 @@ def test_latents_of_cogvideox(tmp_path: Path) -> None:
 def test_clips_that_an_autoencoder_would_cut(tmp_path: Path) -> None:
     wan_vae(tmp_path)
     clips = Films(frames=8, side=20).read("clips", [0])
-    with pytest.raises(UsageError, match=r"clips of 8 frames .* Give vae\.frames=5\."):
+    with refused(UsageError, "vae-frames-indivisible", frame_count=8, key_prefix="vae.", suggested_frames=5):
         latents(tmp_path, CPU, licence=LICENCE).opened()(clips)
-    with pytest.raises(UsageError, match=r"frames of 20 x 20 pixels .* multiples of 8 .* vae\.size=16x16"):
+    with refused(
+        UsageError,
+        "vae-frame-size-indivisible",
+        rows=20,
+        columns=20,
+        space_factor=8,
+        key_prefix="vae.",
+        suggested_size="16x16",
+    ):
         latents(tmp_path, CPU, licence=LICENCE, frames=5).opened()(clips)
     found = latents(tmp_path, CPU, licence=LICENCE, frames=5, size="16x24").opened()(clips)["values"]
     assert found.shape == (1, 4, 2, 2, 3)
-    with pytest.raises(UsageError, match=r"vae\.frames=9 were asked for, and the clips have 8"):
+    with refused(UsageError, "vae-clip-too-short", requested_frames=9, clip_frames=8):
         latents(tmp_path, CPU, licence=LICENCE, frames=9).opened()(clips)
-    with pytest.raises(UsageError, match=r"vae\.size=big is no size"):
+    with refused(UsageError, "frame-size-malformed", key="vae.size", size="big"):
         latents(tmp_path, CPU, licence=LICENCE, size="big")
 
 
 def test_what_prepares_inputs_must_be_beside_the_weights(tmp_path: Path) -> None:
     clip_tower(tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()
-    with pytest.raises(UsageError, match=r"no files for AutoImageProcessor: .*preprocessor_config\.json"):
+    with refused(
+        UsageError,
+        "processor-missing-files",
+        processor_class="AutoImageProcessor",
+        error=re.compile("preprocessor_config"),
+    ):
         image(tmp_path, CPU, licence=LICENCE).opened()
-    with pytest.raises(UsageError, match=r"no model at .*none: a folder with config\.json"):
+    with refused(UsageError, "target-model-missing", folder=tmp_path / "none"):
         image(tmp_path / "none", CPU, licence=LICENCE)
-    with pytest.raises(UsageError, match="precision=half is not known; float32, bfloat16 are"):
+    with refused(
+        UsageError, "targets-precision-unknown", precision="half", available=["float32", "bfloat16"]
+    ):
         Hardware(precision="half")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
 def test_a_gpu_that_is_not_there() -> None:
-    with pytest.raises(UsageError, match=r"device=cuda was given, and torch finds no GPU\. Give device=cpu"):
+    with refused(UsageError, "targets-gpu-unavailable", device="cuda"):
         Hardware("cuda")
 
 

@@ -7,6 +7,7 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.body.amplifier import leads, montage
 from rtdecode.phantom.body.gaze import gaze_path
 from rtdecode.phantom.session import PhantomSession
+from tests.refusals import refused
 
 
 def test_three_saccades_a_second_around_the_middle() -> None:
@@ -52,5 +53,5 @@ def test_a_free_gaze_is_in_the_eeg_and_in_what_is_seen() -> None:
     assert difference[labels.index("F8")].std() > 2 * difference[labels.index("Pz")].std()
     assert not np.allclose(fixed.features, free.features)
     assert fixed.uid != free.uid
-    with pytest.raises(UsageError, match="--gaze is one of fixed, free, found 'roving'"):
+    with refused(UsageError, "phantom-gaze-unknown", available=["fixed", "free"], gaze="roving"):
         PhantomSession("easy", gaze="roving")

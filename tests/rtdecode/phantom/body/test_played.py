@@ -1,5 +1,6 @@
 """Head motion and delivery times of real sessions, played to the simulated scanner."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from rtdecode.phantom.body.brain import TR
 from rtdecode.phantom.body.played import played_delays, played_path
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.types import Volume
+from tests.refusals import refused
 
 
 def table(path: Path, names: str, *rows: tuple[float | str, ...]) -> Path:
@@ -43,33 +45,64 @@ TIMES = "acquired_s image_created_s"
 
 
 @pytest.mark.parametrize(
-    ("names", "rows", "said"),
+    ("names", "rows", "code", "values"),
     [
-        (MOTION, [(0, 0, 0, 0, 0, 0), (0, 0, "n/a", 0, 0, 0)], r"line 3, z: expected a number, found 'n/a'"),
-        (MOTION, [(0, 0, 0, 0, 0, 0), (0, 0, 0, 0)], r"line 3, roll: expected a number, found ''"),
-        (MOTION, [], "no row below"),
-        ("x y z", [(0, 0, 0)], "lacks the columns pitch, roll, yaw"),
-        (TIMES, [(0, 1), (2, 3), (6, 7), (8, 9)], r"line 4: acquired_s goes from 2 to 6 s.* every 2 s"),
-        (TIMES, [(0, 1), (0, 1), (0, 1)], "goes from 0 to 0 s"),
-        (TIMES, [(0, 1)], "one volume"),
-        (TIMES, [(0, 1), (2, "inf")], r"line 3, image_created_s: expected a number"),
+        (
+            MOTION,
+            [(0, 0, 0, 0, 0, 0), (0, 0, "n/a", 0, 0, 0)],
+            "table-cell-not-number",
+            {"location": re.compile(r"table\.tsv, line 3, z$"), "cell": "n/a"},
+        ),
+        (
+            MOTION,
+            [(0, 0, 0, 0, 0, 0), (0, 0, 0, 0)],
+            "table-cell-not-number",
+            {"location": re.compile(r"table\.tsv, line 3, roll$"), "cell": ""},
+        ),
+        (MOTION, [], "table-without-rows", {}),
+        ("x y z", [(0, 0, 0)], "table-missing-columns", {"missing_columns": ["pitch", "roll", "yaw"]}),
+        (
+            TIMES,
+            [(0, 1), (2, 3), (6, 7), (8, 9)],
+            "delay-table-irregular",
+            {"line": 4, "acquired_s": 2.0, "next_acquired_s": 6.0, "tr_s": 2.0},
+        ),
+        (
+            TIMES,
+            [(0, 1), (0, 1), (0, 1)],
+            "delay-table-irregular",
+            {"acquired_s": 0.0, "next_acquired_s": 0.0},
+        ),
+        (TIMES, [(0, 1)], "delay-table-too-short", {}),
+        (
+            TIMES,
+            [(0, 1), (2, "inf")],
+            "table-cell-not-number",
+            {"location": re.compile(r"table\.tsv, line 3, image_created_s$"), "cell": "inf"},
+        ),
     ],
 )
 def test_a_table_with_a_gap_is_refused_by_its_line(
-    names: str, rows: list[tuple[float | str, ...]], said: str, tmp_path: Path
+    names: str,
+    rows: list[tuple[float | str, ...]],
+    code: str,
+    values: dict[str, object],
+    tmp_path: Path,
 ) -> None:
     file = table(tmp_path / "table.tsv", names, *rows)
-    with pytest.raises(UsageError, match=said):
+    with refused(UsageError, code, **values):
         played_path(file, 9) if names != TIMES else played_delays(file, 9, 1.0)
 
 
 def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--motion jerky: there is no such file. Give still, typical"):
+    with refused(
+        UsageError, "phantom-table-missing", option="--motion", path="jerky", available=["still", "typical"]
+    ):
         PhantomSession("easy", motion="jerky")
-    with pytest.raises(UsageError, match=r"--delivery late: there is no such file. Give steady or a table"):
+    with refused(UsageError, "phantom-table-missing", option="--delivery", path="late", available=["steady"]):
         PhantomSession("easy", delivery="late")
     (tmp_path / "film.mp4").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="cannot read the table"):
+    with refused(UsageError, "table-unreadable", path=tmp_path / "film.mp4"):
         PhantomSession("easy", motion=str(tmp_path / "film.mp4"))
 
 

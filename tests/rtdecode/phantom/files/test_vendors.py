@@ -17,6 +17,7 @@ from rtdecode.phantom.files.names import ExportedRun, files, names, next_series,
 from rtdecode.phantom.files.nifti import nifti_bytes
 from rtdecode.phantom.files.vendors import VENDORS, vendor_named
 from rtdecode.phantom.session import PhantomSession
+from tests.refusals import refused
 from tests.scans import dcm2niix, same_world
 
 RUN = ExportedRun(4, "1.2.3.4", datetime(2026, 3, 1, 23, 59, 59, 900000))
@@ -148,7 +149,12 @@ def test_names_of_a_run_differ_and_tell_the_next_series(tmp_path, session, scann
 
 
 def test_a_scanner_that_is_not_built_is_named():
-    with pytest.raises(UsageError, match=r"canon.*siemens-mosaic, siemens-enhanced, ge, philips, nifti"):
+    with refused(
+        UsageError,
+        "scanner-unsupported",
+        scanner="canon",
+        available=["siemens-mosaic", "siemens-enhanced", "ge", "philips", "nifti"],
+    ):
         vendor_named("canon")
 
 

@@ -1,5 +1,6 @@
 """The film `natural`: the same at any size and length, cut where it is said to be, and cheap to draw."""
 
+from functools import cache
 from itertools import takewhile
 
 import numpy as np
@@ -11,7 +12,7 @@ from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.natural import natural_film, natural_shots
 from rtdecode.phantom.film.scene import TICKS
 from rtdecode.phantom.film.surfaces import Box, Surface, paint
-from rtdecode.phantom.film.watched import Pictures, watched
+from rtdecode.phantom.film.watched import Pictures, Watched, watched
 from rtdecode.phantom.session import PhantomSession
 
 SIZE = (64, 96)
@@ -37,10 +38,15 @@ def test_a_seed_fixes_the_film_and_a_longer_one_begins_alike() -> None:
     assert np.abs(natural_film(4, 50, SIZE, FPS).astype(int) - short).mean() > 20
 
 
+@cache
+def twenty_seconds() -> Watched:
+    return watched("natural", 20.0, 3, "grid")
+
+
 @pytest.mark.parametrize("size", [(128, 192), (96, 96), (40, 120)])
 def test_any_instant_at_any_size_is_the_same_picture(size: tuple[int, int]) -> None:
     """Drawn larger, or of another form, and scaled down, it is what the participant watches."""
-    film = watched("natural", 20.0, 3, "grid")
+    film = twenty_seconds()
     other = film.at(size, 1)
     assert other.shape == (20, *size, 3)
     for one, two in zip(other, film.frames[::FPS], strict=True):

@@ -14,6 +14,7 @@ from rtdecode.phantom.live.faults import (
     trigger_lines,
     triggers,
 )
+from tests.refusals import refused
 
 
 def test_a_fault_at_a_time() -> None:
@@ -47,20 +48,21 @@ def test_nothing_asked_nothing_lost() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec",
-    [
-        "eeg-warp@3",
-        "volume-drop",
-        "volume-drop@soon",
-        "eeg-drop=",
-        "sneeze=2",
-        "volume-late@-1",
-        "file-slow@3:-2",
-    ],
+    ("spec", "fault_kind"),
+    [("eeg-warp@3", "eeg-warp"), ("sneeze=2", "sneeze")],
 )
-def test_what_is_not_built_is_said(spec: str) -> None:
-    with pytest.raises(UsageError, match=r"folder-vanish|kind=rate"):
+def test_a_kind_that_is_not_built_is_refused_with_those_that_are(spec: str, fault_kind: str) -> None:
+    with refused(UsageError, "simulated-fault-unknown", fault_kind=fault_kind, available=list(KINDS)):
         plan(spec, 60, 1)
+
+
+@pytest.mark.parametrize(
+    "fault", ["volume-drop", "volume-drop@soon", "eeg-drop=", "volume-late@-1", "file-slow@3:-2"]
+)
+def test_a_fault_that_cannot_be_read_is_refused_with_how_to_write_one(fault: str) -> None:
+    with refused(UsageError, "simulated-fault-malformed", fault=fault) as caught:
+        plan(fault, 60, 1)
+    assert "kind=rate" in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,10 +1,8 @@
 import json
 import os
+import re
 import signal
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from rtdecode.phantom.live import live, simulate
 from rtdecode.phantom.live.faults import FaultLog
 from rtdecode.phantom.session import START_AT, PhantomSession
 from rtdecode.types import EegChunk, Trigger, Volume
+from tests.refusals import refused
 
 
 def test_a_recording_is_what_the_session_sends(tmp_path: Path) -> None:
@@ -65,37 +64,55 @@ def test_a_recording_that_is_stopped_is_whole_as_far_as_it_goes(
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "code", "values"),
     [
-        ({"scanner": "hitachi"}, "siemens-mosaic, siemens-enhanced, ge, philips, nifti"),
-        ({"in_magnet": True, "sfreq": 512}, "5000"),
-        ({"motion": "wild"}, "still, typical"),
-        ({"first_delay": -1.0}, "found -1"),
-        ({"faults": "eeg-warp@3"}, "eeg-jump, eeg-restart, eeg-clip"),
-        ({"preset": "trivial"}, "easy"),
-        ({"cuts": "none"}, "grid"),
+        (
+            {"scanner": "hitachi"},
+            "scanner-unsupported",
+            {"available": ["siemens-mosaic", "siemens-enhanced", "ge", "philips", "nifti"]},
+        ),
+        (
+            {"in_magnet": True, "sfreq": 512},
+            "phantom-amplifier-sfreq-unsupported",
+            {"sfreq": 512, "default_sfreq": 5000},
+        ),
+        (
+            {"motion": "wild"},
+            "phantom-table-missing",
+            {"option": "--motion", "path": "wild", "available": ["still", "typical"]},
+        ),
+        ({"first_delay": -1.0}, "phantom-first-delay-invalid", {"delay_s": -1.0}),
+        (
+            {"faults": "eeg-warp@3"},
+            "simulated-fault-unknown",
+            {"fault_kind": "eeg-warp", "available": re.compile("eeg-jump.*eeg-restart.*eeg-clip")},
+        ),
+        ({"preset": "trivial"}, "preset-unknown", {"preset": "trivial", "available": re.compile("easy")}),
+        ({"cuts": "none"}, "film-cuts-unknown", {"cuts": "none"}),
     ],
 )
-def test_what_is_not_built_is_refused_by_name(tmp_path: Path, options: dict, named: str) -> None:
-    with pytest.raises(UsageError, match=named):
+def test_what_is_not_built_is_refused_by_name(tmp_path: Path, options: dict, code: str, values: dict) -> None:
+    with refused(UsageError, code, **values):
         simulate.run(record=tmp_path / "r", **options)
     assert not (tmp_path / "r").exists()
 
 
 def test_nowhere_to_send_is_refused() -> None:
-    with pytest.raises(UsageError, match="--record"):
+    with refused(UsageError, "simulation-destination-missing") as caught:
         simulate.run()
+    assert "--record" in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(RtDecodeError, match="give another folder"):
+    volumes = re.compile("file/volumes")
+    with refused(RtDecodeError, "simulation-write-failed", error=volumes):
         simulate.run(fmri_dir=tmp_path / "file" / "volumes", seconds=1)
 
 
 def test_a_log_that_cannot_be_written_ends_the_export_too(tmp_path: Path) -> None:
     before = set(threading.enumerate())
-    session = PhantomSession("easy", seconds=60, spec="eeg-drop@-9.9:0.01")
+    session = PhantomSession("easy", seconds=20, spec="eeg-drop@-9.9:0.01")
     name = f"phantom-test-{os.getpid()}-log"
     log = FaultLog(tmp_path)
     console = Console(stderr=True)
@@ -138,18 +155,30 @@ def test_live_samples_triggers_and_files_keep_their_times(tmp_path: Path) -> Non
     assert {(fault["kind"], fault["t"]) for fault in faults} == {("eeg-drop", 1.0), ("volume-drop", 1.6)}
 
 
-def test_a_second_run_in_a_folder_is_another_series_and_sigterm_ends_it(tmp_path: Path) -> None:
+def test_a_second_run_in_a_folder_is_another_series_and_sigterm_ends_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "001_000004_000001.dcm").write_bytes(b"an earlier run")
-    command = [sys.executable, "-m", "rtdecode.cli", "simulate", "--fmri-dir", str(tmp_path)]
-    process = subprocess.Popen([*command, "--seconds", "60"], stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 180
-    while len(list(tmp_path.glob("001_000005_*.dcm"))) < 2 and time.monotonic() < until:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=180)
-    assert process.returncode == 0, said
-    assert "simulated" in said
-    assert "feature_noise 2.0" in said
+    ended = threading.Event()
+
+    def terminate() -> None:
+        while not ended.wait(0.05):
+            if len(list(tmp_path.glob("001_000005_*.dcm"))) >= 2:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    try:
+        # Without the signal it would go on for a minute.
+        assert simulate.run(fmri_dir=tmp_path, seconds=60, tr=0.4) == 0
+    finally:
+        ended.set()
+        thread.join()
+    text = capsys.readouterr().err
+    assert "simulated" in text
+    assert "feature_noise 2.0" in text
+    assert len(list(tmp_path.glob("001_000005_*.dcm"))) < 40
     for path in tmp_path.glob("001_000005_*.dcm"):
         assert pydicom.dcmread(path).pixel_array.size
     assert (tmp_path / "001_000004_000001.dcm").read_bytes() == b"an earlier run"

@@ -9,6 +9,7 @@ from benchmarks.motion import SERIES, Spm, brain_points, read_series
 from benchmarks.moving_head import MovingHead, distance, moving_head
 from rtdecode.errors import GeometryError
 from rtdecode.signal.volume.motion import Aligner, framewise_displacement, parameters_of, rigid
+from tests.refusals import refused
 
 SMALL = st.lists(st.floats(-1, 1), min_size=6, max_size=6)
 
@@ -27,7 +28,7 @@ def reference(head: MovingHead) -> np.ndarray:
 def moved(head: MovingHead) -> list[tuple[np.ndarray, np.ndarray]]:
     """Volumes anywhere within 3 mm and 3 degrees, with the truth."""
     rng = np.random.default_rng(1)
-    places = [anywhere(rng) for _ in range(6)]
+    places = [anywhere(rng) for _ in range(4)]
     return [(head.volume(place, rng), place) for place in places]
 
 
@@ -99,8 +100,13 @@ def test_a_mask_looks_there_only(
     motion = aligner.push(data)
     assert motion.converged
     assert head.error(motion.matrix, place) < 0.05
-    with pytest.raises(GeometryError, match="no head"):
+    with refused(GeometryError, "reference-without-head"):
         Aligner(reference, head.affine, np.zeros(reference.shape, bool))
+
+
+@pytest.fixture(scope="module")
+def unturned(head: MovingHead, reference: np.ndarray) -> Aligner:
+    return Aligner(reference, head.affine)
 
 
 @pytest.mark.parametrize(
@@ -111,10 +117,11 @@ def test_any_storage_order_and_dtype_gives_the_same_motion(
     head: MovingHead,
     reference: np.ndarray,
     moved: list[tuple[np.ndarray, np.ndarray]],
+    unturned: Aligner,
     order: tuple[int, ...],
     flips: tuple[int, ...],
 ) -> None:
-    expected = Aligner(reference, head.affine).push(moved[0][0]).matrix
+    expected = unturned.push(moved[0][0]).matrix
     step = np.zeros((4, 4))
     step[3, 3] = 1
     for new, old in enumerate(order):
@@ -128,7 +135,9 @@ def test_any_storage_order_and_dtype_gives_the_same_motion(
     for kind in (np.int16, np.float32):
         turned = Aligner(stored(reference), affine).push(np.asfortranarray(stored(moved[0][0])).astype(kind))
         assert np.allclose(turned.matrix, expected, atol=1e-6)
-    mixed = Aligner(reference, head.affine).push(stored(moved[0][0]), affine)
+    unturned.reset()
+    mixed = unturned.push(stored(moved[0][0]), affine)
+    unturned.reset()
     assert np.allclose(mixed.matrix, expected, atol=1e-6)
 
 
@@ -187,8 +196,9 @@ def test_what_cannot_be_aligned_is_flagged_and_the_next_volume_recovers(
     assert motion.converged
     assert head.error(motion.matrix, place) < 0.05
     assert motion.fd_mm == pytest.approx(framewise_displacement(motion.parameters, held.parameters))
+    stranger = moving_head(9)
     for _ in range(3):
-        assert not aligner.push(moving_head(9).volume(np.eye(4), rng)).converged
+        assert not aligner.push(stranger.volume(np.eye(4), rng)).converged
 
 
 def test_a_new_run_starts_anew(head: MovingHead, reference: np.ndarray) -> None:
@@ -204,11 +214,11 @@ def test_a_new_run_starts_anew(head: MovingHead, reference: np.ndarray) -> None:
 
 
 def test_what_no_head_can_be_aligned_to_is_refused(head: MovingHead, reference: np.ndarray) -> None:
-    with pytest.raises(GeometryError, match="4 voxels"):
+    with refused(GeometryError, "reference-too-thin", min_voxels=4):
         Aligner(reference[:, :, :3], head.affine)
-    with pytest.raises(GeometryError, match="no head"):
+    with refused(GeometryError, "reference-without-head", bright=0):
         Aligner(np.zeros_like(reference), head.affine)
-    with pytest.raises(GeometryError, match="at least 4"):
+    with refused(GeometryError, "volume-too-thin", min_voxels=4):
         Aligner(reference, head.affine).push(reference[:, :2])
 
 

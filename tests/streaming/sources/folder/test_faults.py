@@ -163,7 +163,7 @@ def test_what_comes_after_its_deadline_is_late_and_counts(tmp_path):
     assert source.lost(found[-1].arrived_at) == []
     half = dicom(4)
     (tmp_path / "4.dcm").write_bytes(half[:-9])
-    assert polled(source, 1.3) == []
+    assert polled(source, 1.3, live=True) == []
     ((run, index, slices),) = source.lost(time.monotonic())
     assert (run.label, index, slices) == ("7", 1, 9)
     assert source.lost(time.monotonic()) == []

@@ -9,15 +9,33 @@ from streaming.sources.folder.scan import FolderScan
 EVENTS = pytest.mark.parametrize("events", [True, False])
 
 
+_PACE = 0.005
+# File systems keep times in ticks, s: what is written after a pause of this length has another time.
+_TICK = 0.02
+
+
+class Clock:
+    """The local clock, as far ahead as polls that follow each other at once have put it, s."""
+
+    ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+now = Clock()
+
+
 def found(scan: FolderScan, seconds: float = 0.35) -> set[str]:
     """Names told in some time; a machine that stood still meanwhile makes the polls all the same."""
     names = set()
-    until = time.monotonic() + seconds
-    left = round(seconds / 0.005)
-    while left > 0 or time.monotonic() < until:
-        names |= scan.poll(time.monotonic()).keys()
+    until = now() + seconds
+    left = round(seconds / _PACE)
+    while left > 0 or now() < until:
+        names |= scan.poll(now()).keys()
         left -= 1
-        time.sleep(0.005)
+        now.ahead += _PACE
+    time.sleep(_TICK)
     return names
 
 
@@ -25,11 +43,11 @@ def listings(scan: FolderScan, monkeypatch: pytest.MonkeyPatch, seconds: float) 
     """How often a folder is listed while nothing happens, at a session's pace on a virtual clock."""
     listed = []
     real = os.listdir
-    began = time.monotonic()
     with monkeypatch.context() as patch:
         patch.setattr(os, "listdir", lambda path: listed.append(path) or real(path))
-        for n in range(round(seconds / 0.015)):
-            assert scan.poll(began + 0.015 * n) == {}
+        for _ in range(round(seconds / 0.015)):
+            assert scan.poll(now()) == {}
+            now.ahead += 0.015
     return len(listed)
 
 
@@ -71,7 +89,7 @@ def test_a_file_that_is_overwritten_is_told_again(tmp_path, events):
 @EVENTS
 def test_hundreds_of_folders_one_for_each_volume(tmp_path, events, monkeypatch):
     scan = FolderScan(tmp_path, events=events)
-    scan.poll(time.monotonic())
+    scan.poll(now())
     for n in range(200):
         folder = tmp_path / f"{n:04d}"
         folder.mkdir()
@@ -108,7 +126,7 @@ def test_a_folder_that_goes_and_comes_is_counted_and_looked_through(tmp_path):
     folder = tmp_path / "in"
     away = tmp_path / "away"
     scan = FolderScan(folder)
-    assert (scan.poll(time.monotonic()), scan.alive, scan.vanished) == ({}, False, 0)
+    assert (scan.poll(now()), scan.alive, scan.vanished) == ({}, False, 0)
     folder.mkdir()
     for n in range(3):
         (folder / str(n)).touch()
@@ -142,13 +160,12 @@ def test_ten_thousand_other_files_are_not_listed_at_every_poll(tmp_path, events,
     for n in range(10_000):
         (tmp_path / f"{n:05d}").touch()
     scan = FolderScan(tmp_path, events=events)
-    assert len(scan.poll(time.monotonic())) == 10_000
+    assert len(scan.poll(now())) == 10_000
     found(scan, 0.2)
     assert listings(scan, monkeypatch, 1.5) <= 8
     (tmp_path / "new").touch()
-    # The virtual clock went on by 1.5 s.
-    now = time.monotonic() + 1.5
     polls = 0
-    while "new" not in scan.poll(now + 0.015 * polls):
+    while "new" not in scan.poll(now()):
+        now.ahead += 0.015
         polls += 1
     assert polls == 0 or not events

@@ -13,7 +13,7 @@ from benchmarks.folder import long_run
 from rtdecode.phantom.files.classic import slice_bytes
 from rtdecode.phantom.files.nifti import nifti_bytes
 from streaming.sources.folder.source import FolderSource
-from tests.streaming.sources.polling import polled, polled_until
+from tests.streaming.sources.polling import now_of, polled, polled_until
 
 START = datetime(2026, 3, 1, 12)
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
@@ -48,7 +48,7 @@ def test_slices_in_any_order_and_a_lost_one(tmp_path, vendor):
         np.testing.assert_array_equal(
             np.sort(volume.data, axis=None), np.sort(volume_of(volume.index), axis=None)
         )
-    ((run, index, slices),) = source.lost(time.monotonic())
+    ((run, index, slices),) = source.lost(now_of(source))
     assert (run.label, index, slices) == ("5", 2, 1)
     counts = source.counters()
     assert (counts["missing"], counts["duplicate"], counts["volumes"]) == (1, 1, 4)

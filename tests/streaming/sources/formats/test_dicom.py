@@ -15,6 +15,7 @@ from streaming.sources.folder.files import gunzip
 from streaming.sources.formats.dicom import read_dicom
 from streaming.sources.formats.image import NO_DAY, Image, IncompleteError, NotAVolumeError
 from tests.dicoms import changed
+from tests.refusals import refused
 from tests.scans import same_world
 
 AFFINE = np.array([[-3.0, 0, 0, 90], [0, -2.9, 0.3, 80], [0, 0.3, 2.9, -50], [0, 0, 0, 1]])
@@ -81,7 +82,7 @@ def test_a_cut_gzip_is_incomplete():
     packed = gzip.compress(file_of(volume_of()))
     assert image_of(gunzip(packed)).series == 7
     for cut in (2, 20, len(packed) // 2, len(packed) - 1):
-        with pytest.raises(IncompleteError, match="gzip"):
+        with refused(IncompleteError, "gzip-truncated"):
             gunzip(packed[:cut])
 
 

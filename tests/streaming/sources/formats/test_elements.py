@@ -22,6 +22,7 @@ from streaming.sources.formats.elements import (
     opened,
 )
 from tests.dicoms import enhanced, rewritten, written
+from tests.refusals import refused
 
 SERIES = (
     "rt-cloud_siemens_mosaic_VE11_TR1500", "dcm_qa_mosaic_VB17_mb_jpeglossless", "dcm_qa_enh_XA10_TR500",
@@ -86,9 +87,9 @@ def test_a_deflated_data_set_has_an_end():
     assert [element.tag for element in top(data)] == [element.tag for element in top(file_of())]
     assert top(data)[-1].stop == len(plain)
     for cut in range(start + 1, len(data) - 2, 7):
-        with pytest.raises(BrokenError, match="deflated"):
+        with refused(BrokenError, "dicom-deflate-truncated"):
             top(data[:cut])
-    with pytest.raises(BrokenError, match="deflated"):
+    with refused(BrokenError, "dicom-deflate-damaged"):
         top(data[:start] + bytes(range(255)))
 
 
@@ -96,5 +97,5 @@ def test_sequences_within_sequences_end_somewhere():
     item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + b"\x08\x00\x11\x11SQ\0\0\xff\xff\xff\xff"
     data = file_of(1)
     at = top(data)[0].head
-    with pytest.raises(BrokenError, match="nested"):
+    with refused(BrokenError, "dicom-sequence-too-deep"):
         top(data[:at] + b"\x08\x00\x11\x11SQ\0\0\xff\xff\xff\xff" + item * 5000)

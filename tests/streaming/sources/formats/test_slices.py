@@ -20,6 +20,7 @@ from streaming.sources.folder.files import gunzip
 from streaming.sources.folder.stack import Stacks
 from streaming.sources.formats.dicom import read_dicom
 from streaming.sources.formats.image import Image, IncompleteError, NotAVolumeError, Plane
+from tests.refusals import refused
 from tests.scans import dcm2niix
 from tests.streaming.sources.planes import at, pushed
 
@@ -238,9 +239,11 @@ def test_ge_echoes_share_the_instance_numbers() -> None:
     assert numbers == [0, 0, 1, 1, 2]
 
 
-@pytest.mark.parametrize(("part", "reason"), [(1, "phase"), (2, "real"), (3, "imaginary")])
-def test_ge_parts_are_left_out(part: int, reason: str) -> None:
-    with pytest.raises(NotAVolumeError, match=reason):
+@pytest.mark.parametrize(
+    ("part", "component"), [(1, "a phase image"), (2, "a real part"), (3, "an imaginary part")]
+)
+def test_ge_parts_are_left_out(part: int, component: str) -> None:
+    with refused(NotAVolumeError, "dicom-not-magnitude", component=component):
         read_dicom(changed(phantom_files("ge")[0], {0x0043102F: ("SS", part)}))
 
 
@@ -248,9 +251,9 @@ def test_ge_parts_are_left_out(part: int, reason: str) -> None:
 def test_what_lies_nowhere_is_left_out(vendor: str) -> None:
     data = phantom_files(vendor)[0]
     for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        with pytest.raises(NotAVolumeError, match="where it lies"):
+        with refused(NotAVolumeError, "slice-geometry-missing"):
             read_dicom(changed(data, **{keyword: None}))
-    with pytest.raises(NotAVolumeError, match="span no volume"):
+    with refused(NotAVolumeError, "slice-axes-degenerate"):
         read_dicom(changed(data, ImageOrientationPatient=[1, 0, 0, 1, 0, 0]))
 
 
@@ -295,7 +298,7 @@ def test_bad_files_are_refused_with_a_reason(request: pytest.FixtureRequest, ser
     for what, bad in _spoiled(data).items():
         with pytest.raises((IncompleteError, NotAVolumeError)) as refusal:
             read_dicom(bad)
-        assert str(refusal.value), what
+        assert refusal.value.code, what
 
 
 @given(

@@ -9,6 +9,7 @@ import pytest
 
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from train.data.dataset import DataSet
 from train.data.layouts.bold_moments import opened, recognises
 from train.data.layouts.pickled_arrays import unpickled
@@ -97,7 +98,9 @@ def test_voxels_without_any_value_are_left_out_and_others_refused(tmp_path):
     )
     found["train_data_allvoxel"][0, 1, 0] = np.nan
     write(path, found)
-    with pytest.raises(UsageError, match=r"Group41.*\.pkl: 1 values .* in 1 of 4 voxels"):
+    with refused(
+        UsageError, "data-nonfinite-values", path=path, nonfinite_values=1, nonfinite_voxels=1, voxels=4
+    ):
         opened(tmp_path).read("fmri", [0, 1])
 
 
@@ -117,7 +120,7 @@ def test_videos_are_clips(folder, monkeypatch):
     first = folder / "stimuli" / "train" / "0001.mp4"
     first.parent.mkdir(parents=True)
     write_mp4(first, frames[:90], 30)
-    with pytest.raises(UsageError, match=r"lacks 1101 of the videos, the first is 0002\.mp4"):
+    with refused(UsageError, "bold-moments-videos-missing", missing_count=1101, video="0002"):
         opened(folder)
     for number in range(2, 1103):
         (folder / "stimuli" / f"{number:04d}.mp4").symlink_to(first)
@@ -143,29 +146,41 @@ def test_the_folder_is_recognised(folder, tmp_path_factory):
 def test_of_several_regions_one_has_to_hold_all_voxels(tmp_path):
     for name in ("V1", "V2"):
         write(tmp_path / "sub-01" / f"{name}{ENDING}", responses(2))
-    with pytest.raises(UsageError, match="has responses of 2 regions and no file Group41"):
+    with refused(UsageError, "bold-moments-voxels-missing", regions=2, stem="Group41"):
         opened(tmp_path)
     (tmp_path / "sub-01" / f"V2{ENDING}").unlink()
     assert opened(tmp_path).read("fmri", [0]).shape == (1, 1, 2)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "words"),
+    ("key", "value", "code", "values"),
     [
-        ("test_data_allvoxel", None, "is no dictionary with the arrays"),
-        ("train_data_allvoxel", np.zeros((1000, 5)), r"train_data_allvoxel is float64 of shape \(1000, 5\)"),
+        ("test_data_allvoxel", None, "bold-moments-arrays-missing", {}),
+        (
+            "train_data_allvoxel",
+            np.zeros((1000, 5)),
+            "bold-moments-shape-mismatch",
+            {"array": "train_data_allvoxel", "dtype": "float64", "shape": (1000, 5)},
+        ),
         (
             "test_data_allvoxel",
             np.zeros((102, 10, 4)),
-            r"test_data_allvoxel is float64 of shape \(102, 10, 4\)",
+            "bold-moments-shape-mismatch",
+            {"array": "test_data_allvoxel", "dtype": "float64", "shape": (102, 10, 4)},
         ),
-        ("roi_indices_hcp", np.arange(4), "says where 4 voxels lie and has responses of 5"),
+        (
+            "roi_indices_hcp",
+            np.arange(4),
+            "bold-moments-voxel-mismatch",
+            {"index_voxels": 4, "response_voxels": 5},
+        ),
     ],
 )
-def test_a_damaged_pickle_is_refused_by_path(tmp_path, key, value, words):
+def test_a_damaged_pickle_is_refused_by_path(tmp_path, key, value, code, values):
     found = responses(5) | {key: value}
-    write(tmp_path / "sub-01" / f"Group41{ENDING}", found)
-    with pytest.raises(UsageError, match=rf"Group41.*\.pkl.*{words}"):
+    path = tmp_path / "sub-01" / f"Group41{ENDING}"
+    write(path, found)
+    with refused(UsageError, code, path=path, **values):
         opened(tmp_path).read("fmri", [0])
 
 
@@ -190,7 +205,7 @@ class Harmful:
 def test_a_pickle_runs_no_code(tmp_path, harmful):
     path = tmp_path / "sub-01" / f"Group41{ENDING}"
     write(path, responses(2) | {"more": [harmful]})
-    with pytest.raises(UsageError, match="is no pickle of arrays alone, or is damaged"):
+    with refused(UsageError, "pickle-unreadable", path=path):
         opened(tmp_path).read("fmri", [0])
 
 

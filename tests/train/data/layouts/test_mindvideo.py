@@ -9,6 +9,7 @@ import pytest
 from numpy.lib.format import write_array_header_1_0
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.data.layouts.released import LENGTH, VOXELS, mindvideo
 from train.data.dataset import DataSet
 from train.data.layouts.mindvideo import opened, recognises
@@ -96,29 +97,61 @@ def test_without_captions_the_rest_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "words"),
+    ("name", "content", "code", "values"),
     [
-        ("video_test_256_3hz", None, r"video_test_256_3hz\.npy is not there"),
-        ("fmri_test_subject2", None, r"fmri_test_subject2\.npy is not there"),
-        ("fmri_train_subject1", np.zeros((18, 4)), r"shape \(18, 4\); floats of shape \(segment, window, vo"),
-        ("fmri_train_subject1", np.zeros((18, 5, 8)), "has 18 segments of 5 windows, and .* has 18 of 4"),
-        ("fmri_test_subject1", np.zeros((5, 4, 9)), "has 8 voxels and .* 9"),
-        ("fmri_test_subject1", np.zeros((5, 4, 8), int), "has integers of shape"),
-        ("text_test_256_3hz", np.zeros((5, 3, 6), "U4"), "has 5 segments of 3 windows"),
-        ("text_test_256_3hz", np.zeros((5, 4), "U4"), "has strings of shape"),
-        ("video_train_256_3hz", np.zeros((18, 4, 6, 6, 6, 1), np.uint8), "has 1 colours"),
-        ("video_train_256_3hz", b"\x93NUMPY", "cannot be read as a NumPy array"),
+        ("video_test_256_3hz", None, "release-file-missing", {}),
+        ("fmri_test_subject2", None, "release-file-missing", {}),
+        (
+            "fmri_train_subject1",
+            np.zeros((18, 4)),
+            "array-shape-mismatch",
+            {"shape": (18, 4), "expected_kind": "floats", "expected_axes": ["segment", "window", "voxel"]},
+        ),
+        (
+            "fmri_train_subject1",
+            np.zeros((18, 5, 8)),
+            "mindvideo-window-mismatch",
+            {"segments": 18, "windows": 5, "film_segments": 18, "film_windows": 4},
+        ),
+        (
+            "fmri_test_subject1",
+            np.zeros((5, 4, 9)),
+            "mindvideo-voxel-mismatch",
+            {"training_voxels": 8, "test_voxels": 9, "test_file": "fmri_test_subject1.npy"},
+        ),
+        (
+            "fmri_test_subject1",
+            np.zeros((5, 4, 8), int),
+            "array-shape-mismatch",
+            {"kind": "integers", "expected_kind": "floats"},
+        ),
+        (
+            "text_test_256_3hz",
+            np.zeros((5, 3, 6), "U4"),
+            "mindvideo-window-mismatch",
+            {"segments": 5, "windows": 3},
+        ),
+        ("text_test_256_3hz", np.zeros((5, 4), "U4"), "array-shape-mismatch", {"kind": "strings"}),
+        (
+            "video_train_256_3hz",
+            np.zeros((18, 4, 6, 6, 6, 1), np.uint8),
+            "mindvideo-colours-mismatch",
+            {"colours": 1},
+        ),
+        ("video_train_256_3hz", b"\x93NUMPY", "array-unreadable", {}),
     ],
 )
-def test_a_damaged_release_is_refused_by_path(tmp_path, name, values, words):
+def test_a_damaged_release_is_refused_by_path(tmp_path, name, content, code, values):
     mindvideo(tmp_path)
     path = tmp_path / f"{name}.npy"
     path.unlink()
-    if isinstance(values, bytes):
-        path.write_bytes(values)
-    elif values is not None:
-        np.save(path, values)
-    with pytest.raises(UsageError, match=words):
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    if "test_file" not in values:
+        values = {"path": path, **values}
+    with refused(UsageError, code, **values):
         opened(tmp_path)
 
 
@@ -128,7 +161,7 @@ def test_other_numbers_of_segments_are_refused(tmp_path):
         for stem in ("video_{}_256_3hz", "text_{}_256_3hz", "fmri_{}_subject1", "fmri_{}_subject2"):
             name = stem.format(part) + ".npy"
             np.save(tmp_path / name, made[name][:4])
-    with pytest.raises(UsageError, match="18 and 5 segments of one length"):
+    with refused(UsageError, "cc2017-segment-mismatch", training_segments=18, test_segments=5):
         opened(tmp_path)
 
 
@@ -136,14 +169,17 @@ def test_an_array_that_is_cut_short_is_refused(tmp_path):
     mindvideo(tmp_path)
     path = tmp_path / "fmri_train_subject1.npy"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(UsageError, match=r"fmri_train_subject1\.npy is cut short or damaged"):
+    with refused(UsageError, "array-damaged", path=path):
         opened(tmp_path)
 
 
 def test_a_value_that_is_not_finite_is_refused_when_it_is_read(tmp_path):
     made = mindvideo(tmp_path)
     made["fmri_test_subject1.npy"][0, 0] = np.inf
-    np.save(tmp_path / "fmri_test_subject1.npy", made["fmri_test_subject1.npy"])
+    path = tmp_path / "fmri_test_subject1.npy"
+    np.save(path, made["fmri_test_subject1.npy"])
     data = opened(tmp_path)
-    with pytest.raises(UsageError, match=r"fmri_test_subject1\.npy: 8 values .* in 8 of 8 voxels"):
+    with refused(
+        UsageError, "data-nonfinite-values", path=path, nonfinite_values=8, nonfinite_voxels=8, voxels=8
+    ):
         data.read("fmri", [18 * LENGTH])

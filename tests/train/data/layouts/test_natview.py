@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.data.layouts.laboratory import volumes, write_bold, write_film
 from train.data.dataset import DataSet
 from train.data.layouts.natview import opened, recognises
@@ -40,5 +41,5 @@ def test_the_folder_is_recognised(folder, tmp_path_factory):
 
 def test_without_films_the_release_is_refused(folder):
     (folder / "stimuli" / "The_Present_720x480.avi").unlink()
-    with pytest.raises(UsageError, match=r"stimuli has none of the films .* Unpack the release's archive"):
+    with refused(UsageError, "natview-films-missing", folder=folder / "stimuli"):
         opened(folder)

@@ -11,6 +11,7 @@ from rtdecode.disk.recording import Recording
 from rtdecode.errors import UsageError
 from rtdecode.phantom.session import PhantomSession
 from tests.recordings import record
+from tests.refusals import refused
 from tests.train.data.test_recorded import mark
 from train.data.dataset import DataSet
 from train.data.layouts import phantom, recordings
@@ -107,12 +108,25 @@ def test_films_lie_beside_recordings_that_do_not_hold_the_truth(session, tmp_pat
     (place / "truth" / "film.mp4").rename(films / "film.mp4")
     assert recordings._films(films.parent, recording) == [films / "film.mp4"]
     shutil.copy(films / "film.mp4", films / "more.mp4")
-    with pytest.raises(UsageError, match=r"has no markers to tell which film was shown, and .* has 2 films"):
+    with refused(
+        UsageError,
+        "recordings-film-ambiguous",
+        markers="no markers to tell which film was shown",
+        film_count=2,
+        folder=films,
+    ):
         recordings._films(films.parent, recording)
     mark(place, 1000.0, 96, "more.mp4")
     assert recordings._films(films.parent, recording) == [films / "more.mp4"]
     (films / "more.mp4").unlink()
-    with pytest.raises(UsageError, match=r"has markers of 1 films, and .* has 1 films, 0 of them by a name"):
+    with refused(
+        UsageError,
+        "recordings-film-ambiguous",
+        markers="markers of 1 films",
+        film_count=1,
+        match_count=0,
+        folder=films,
+    ):
         recordings._films(films.parent, recording)
 
 
@@ -123,7 +137,7 @@ def test_one_recording_or_those_of_one_participant_are_recognised(session, folde
         assert recordings._subject(place, alone) == "participant"
     assert recordings.recognises(folder)
     assert not recordings.recognises(tmp_path / "nothing")
-    with pytest.raises(UsageError, match="holds no subject in the layout"):
+    with refused(UsageError, "data-no-subjects"):
         recordings.opened(tmp_path / "nothing")
 
 
@@ -135,12 +149,12 @@ def test_a_simulated_participant_is_a_layout_of_its_own(session, folder):
     assert data.windows.subjects == ["participant"]
     assert any("SIMULATED" in note for note in data.notes)
     assert not phantom.recognises(folder)
-    with pytest.raises(UsageError, match="does not say that its participant is simulated"):
+    with refused(UsageError, "phantom-not-simulated"):
         phantom.opened(folder)
 
 
 def test_a_recording_without_volumes_is_refused(tmp_path):
     made = PhantomSession("easy", 2, 7, 4, sfreq=200, shape=SHAPE)
     place = record(made, tmp_path / "own", volumes=False)
-    with pytest.raises(UsageError, match="has no volumes"):
+    with refused(UsageError, "recording-missing-modality", modality="volumes"):
         phantom.opened(place)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.lines import CPU, EXACT, nothing
 from train import loop
 from train.adapters import Adapter
@@ -160,11 +161,11 @@ def test_the_mean_class_vector_rests_on_what_is_there() -> None:
 
 
 def test_sizes_that_cannot_be_are_refused() -> None:
-    with pytest.raises(UsageError, match="fusion must be one of joint, two-stage"):
+    with refused(UsageError, "encoder-fusion-unknown", available=list(FUSIONS), fusion="late"):
         replace(_SIZES, fusion="late")
-    with pytest.raises(UsageError, match="modalities must be fmri, eeg or both"):
+    with refused(UsageError, "encoder-modalities-unknown", modalities=["meg"]):
         replace(_SIZES, modalities=["meg"])
-    with pytest.raises(UsageError, match="eeg_tokens is a part of tokens"):
+    with refused(UsageError, "eeg-tokens-out-of-range", eeg_tokens=12):
         replace(_SIZES, eeg_tokens=12)
 
 

@@ -27,7 +27,7 @@ SHAPES = {
 
 @cache
 def clips(seed: int, cuts: str = "grid") -> np.ndarray:
-    return film_clips(Film(128, seed, cuts))
+    return film_clips(Film(64, seed, cuts))
 
 
 @cache

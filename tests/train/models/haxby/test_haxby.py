@@ -1,5 +1,6 @@
 """The category decoder on the ten runs that the project ships."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from rtdecode import bundle as bundles
 from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.tiny import tiny
 from train.data import haxby
 from train.evaluate import Request, evaluate
@@ -32,9 +34,9 @@ def test_the_shipped_data_are_the_ten_runs() -> None:
 
 
 def test_data_that_are_not_there_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="run001"):
+    with refused(UsageError, "haxby-no-runs", folders=re.compile(re.escape(str(tmp_path)))):
         haxby.folder(tmp_path)
-    with pytest.raises(UsageError, match="run 11"):
+    with refused(UsageError, "haxby-run-missing", run=11):
         haxby.load(DATA, 11)
 
 
@@ -62,11 +64,14 @@ def test_where_every_judged_run_is_trained_on_nothing_is_held_out(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("given", "named"), [("data.runs=1-2", "data.runs=1,2: 3 runs"), ("data.others=", "4 runs")]
+    ("change", "key", "runs", "min_runs"),
+    [("data.runs=1-2", "data.runs", "1,2", 3), ("data.others=", "data.others", "1,2,3", 4)],
 )
-def test_too_few_runs_are_refused_before_the_work(tmp_path: Path, given: str, named: str) -> None:
-    with pytest.raises(UsageError, match=named):
-        run("haxby", ["scale=tiny", given, f"data={DATA}", f"out={tmp_path / 'run'}"])
+def test_too_few_runs_are_refused_before_the_work(
+    tmp_path: Path, change: str, key: str, runs: str, min_runs: int
+) -> None:
+    with refused(UsageError, "haxby-too-few-runs", key=key, runs=runs, min_runs=min_runs):
+        run("haxby", ["scale=tiny", change, f"data={DATA}", f"out={tmp_path / 'run'}"])
 
 
 def test_the_offline_yardstick_removes_trend_and_level() -> None:
@@ -93,12 +98,14 @@ def test_a_lag_at_which_windows_of_a_block_have_no_volume_is_refused(tmp_path: P
     blocks = Blocks({number: one.events for number, one in runs.items()}, haxby.LABELS)
     candidates = Candidates([0.0], [0.5], [0.5])
     work = Work(None, 0, tmp_path / "stages")
-    with pytest.raises(UsageError, match=r"in run 1, 38 windows .* and 36 at a lag of 14 s\. Leave"):
+    with refused(
+        UsageError, "haxby-lag-windows-mismatch", run=1, causal_windows=38, offline_windows=36, lag_s=14.0
+    ):
         leave_one_out(work, chain, late, blocks, [*runs], candidates, 1)
 
 
 def test_runs_that_were_trained_on_cannot_judge() -> None:
-    with pytest.raises(UsageError, match="used for training"):
+    with refused(UsageError, "haxby-judging-trained-runs", runs=[3]):
         evaluate(tiny("haxby"), Request(runs="3-4", data=DATA))
 
 
