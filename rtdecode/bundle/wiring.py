@@ -217,27 +217,23 @@ class _Check:
             )
 
     def _read(self, place: str, port: Input) -> None:
+        state = self._state(place, port, "reads")
+        if not port.there:
+            _check_same(place, port, state)
+
+    def _state(self, place: str, port: Input | Output, verb: str) -> State:
+        """Return the state that a port reads or writes."""
         state = self.manifest.states.get(port.state or "")
         if state is None:
-            there = ", ".join(self.manifest.states) or "none"
             raise ManifestError(
                 "wiring-state-unknown",
-                "{port} reads the state {state!r}, states has {available}",
+                "{port} {verb} the state {state!r}, states has {available}",
                 port=place,
+                verb=verb,
                 state=port.state,
-                available=there,
+                available=", ".join(self.manifest.states) or "none",
             )
-        if not port.there and (port.shape, port.dtype) != (state.shape, state.dtype):
-            raise ManifestError(
-                "wiring-state-mismatch",
-                "{port} is {dtype} {shape}, the state {state!r} is {expected_dtype} {expected_shape}",
-                port=place,
-                dtype=port.dtype,
-                shape=port.shape,
-                state=port.state,
-                expected_dtype=state.dtype,
-                expected_shape=state.shape,
-            )
+        return state
 
     def _memory(self, place: str, stage: str, port: Input) -> None:
         memory = self.manifest.memories.get(port.memory or "")
@@ -319,27 +315,8 @@ class _Check:
             if port.state is None:
                 continue
             place = f"stages.{stage}.outputs.{name}"
-            state = self.manifest.states.get(port.state)
-            if state is None:
-                there = ", ".join(self.manifest.states) or "none"
-                raise ManifestError(
-                    "wiring-state-unknown",
-                    "{port} writes the state {state!r}, states has {available}",
-                    port=place,
-                    state=port.state,
-                    available=there,
-                )
-            if (port.shape, port.dtype) != (state.shape, state.dtype):
-                raise ManifestError(
-                    "wiring-state-mismatch",
-                    "{port} is {dtype} {shape}, the state {state!r} is {expected_dtype} {expected_shape}",
-                    port=place,
-                    dtype=port.dtype,
-                    shape=port.shape,
-                    state=port.state,
-                    expected_dtype=state.dtype,
-                    expected_shape=state.shape,
-                )
+            state = self._state(place, port, "writes")
+            _check_same(place, port, state)
             if port.state in seen:
                 raise ManifestError(
                     "wiring-state-written-twice",
@@ -703,6 +680,21 @@ def _wired(
             sources=list(SOURCES),
         )
     return Input(*port, source=given[-1])
+
+
+def _check_same(place: str, port: Input | Output, state: State) -> None:
+    """Refuse a port of another shape or type than the state that it reads or writes."""
+    if (port.shape, port.dtype) != (state.shape, state.dtype):
+        raise ManifestError(
+            "wiring-state-mismatch",
+            "{port} is {dtype} {shape}, the state {state!r} is {expected_dtype} {expected_shape}",
+            port=place,
+            dtype=port.dtype,
+            shape=port.shape,
+            state=port.state,
+            expected_dtype=state.dtype,
+            expected_shape=state.shape,
+        )
 
 
 def _refuse_elsewhere(place: str, stage: str, source: str, only: tuple[str, ...]) -> None:
