@@ -79,6 +79,9 @@ class EegChunk:
         Time by which deadlines are judged when this item is taken, if that is not `arrived_at`. It is set
         while a session catches up on volumes that were already in the folder when it started, and where an
         item that had arrived earlier was still to be taken.
+    source : int
+        Number of the source id that the stream had: 0 for the stream that the session opened, and a higher
+        one for each other source id under which it came back.
     """
 
     data: Float
@@ -87,6 +90,7 @@ class EegChunk:
     live: bool = True
     montage: Montage | None = None
     clock_at: float | None = None
+    source: int = 0
 
     def __post_init__(self) -> None:
         if self.data.ndim != 2 or self.stamps.shape != (self.data.shape[1],):
@@ -216,6 +220,8 @@ class Window:
     eeg_lacking, fmri_lacking : float
         Fraction of all values on the window's grid that are not valid numbers although their sample or
         volume arrived.
+    eeg_source : int
+        The highest `EegChunk.source` among its samples.
     """
 
     run: int
@@ -235,6 +241,7 @@ class Window:
     eeg_bad: list[str] = field(default_factory=list)
     eeg_lacking: float = 0.0
     fmri_lacking: float = 0.0
+    eeg_source: int = 0
 
     @property
     def missing(self) -> dict[str, float]:

@@ -33,6 +33,11 @@ class Status(TypedDict):
         How often the export folder was ``gone`` and ``back``.
     silent : float or None
         Time since anything came, s; None before that, and while items wait to be taken.
+    eeg_stream : dict or None
+        The stream that the session stays with (`streaming.sources.lsl.opened.OpenedStream.to_json`) and the
+        number of the ``source`` that is read; None before it was found.
+    eeg_ambiguous : bool
+        Whether several streams fit what was asked for, so that none was opened.
     simulated : bool
         Whether a source says that its participant is simulated.
     counters : Counters
@@ -71,6 +76,8 @@ class Status(TypedDict):
     back: dict[str, int]
     folder: dict[str, int]
     silent: float | None
+    eeg_stream: dict[str, Any] | None
+    eeg_ambiguous: bool
     simulated: bool
     counters: Counters
     costs: dict[str, list[float]]
@@ -99,6 +106,8 @@ NOTHING: Status = {
     "back": {},
     "folder": {},
     "silent": None,
+    "eeg_stream": None,
+    "eeg_ambiguous": False,
     "simulated": False,
     "counters": {"eeg": {}, "fmri": {}, "clock": {}, "runs": []},
     "costs": {},

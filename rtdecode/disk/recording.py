@@ -153,6 +153,7 @@ class RecordingWriter:
             line: dict[str, Any] = {"samples": item.data.shape[1], "arrived_at": item.arrived_at}
             line |= {} if item.live else {"live": False}
             line |= {} if item.clock_at is None else {"clock_at": item.clock_at}
+            line |= {} if item.source == 0 else {"source": item.source}
             changed = item.montage or self._changed
             self._changed = None
             line |= {} if changed is None else {"montage": asdict(changed)}
@@ -295,7 +296,8 @@ class Recording:
                         return
                     live = line.get("live", True)
                     clock_at = line.get("clock_at")
-                    yield EegChunk(data.T, when, line["arrived_at"], live, changed, clock_at)
+                    source = line.get("source", 0)
+                    yield EegChunk(data.T, when, line["arrived_at"], live, changed, clock_at, source)
                 elif "stamp" in line:
                     stamp = line.pop("stamp")
                     # JSON has no NaN: a stamp that was not finite was written as null.

@@ -113,6 +113,8 @@ class EegStream:
         self.first = 0.0
         self.samples = 0
         self._last: float | None = None
+        # From when on the samples are those of which source.
+        self._sources: list[tuple[float, int]] = []
         self._waiting: list[tuple[Float, Times]] = []
         self._lost = 0
         self._begin(montage)
@@ -167,6 +169,8 @@ class EegStream:
         pieces = self._clock.push(stamps, chunk.arrived_at)
         for piece in pieces:
             self._place(data[:, piece.start : piece.stop], piece)
+        if pieces and chunk.source != (self._sources[-1][1] if self._sources else 0):
+            self._sources.append((float(pieces[0].times[0]), chunk.source))
         if pieces:
             self._delivered.append((float(pieces[-1].times[-1]), chunk.arrived_at))
 
@@ -200,6 +204,15 @@ class EegStream:
             quality = worse(quality, np.full(len(quality), UNCORRECTED, np.uint8))
             return EegSpan(None, usable(quality), quality, names)
         return EegSpan(self._scored(values, mask), mask, quality, names)
+
+    def source_of(self, times: Times) -> int:
+        """Return the highest `EegChunk.source` of samples at ascending times, (n,); 0 for no samples."""
+        if not len(times):
+            return 0
+        begins = [(-np.inf, 0), *self._sources]
+        ends = [at for at, _ in begins[1:]] + [np.inf]
+        spans = zip(begins, ends, strict=True)
+        return max(number for (at, number), end in spans if at <= times[-1] and end > times[0])
 
     def shown(self, times: Times) -> tuple[Float, NDArray[np.bool_]]:
         """Return the clean EEG at ascending local times, for somebody to look at; it leaves all as it is.

@@ -538,6 +538,7 @@ class Assembler:
             "eeg_quality": share,
             "eeg_bad": found.bad,
             "eeg_lacking": self._eeg.lacking(times, found.mask),
+            "eeg_source": self._eeg.source_of(times[found.mask]),
         }
 
     def _cut_fmri(self, empty: int, wanted: range, held: dict[int, Any]) -> dict[str, Any]:

@@ -65,6 +65,8 @@ class View:
         Why the session has ended; empty while it goes on.
     blank, withdrawn, twin : bool
         Whether displays are blank, the participant has withdrawn, and null-brain twins are shown.
+    eeg_changed : bool
+        Whether the EEG comes from a source that nobody has confirmed.
     identified : str
         Identification so far, in words; empty where nothing is known.
     """
@@ -86,4 +88,5 @@ class View:
     blank: bool = False
     withdrawn: bool = False
     twin: bool = False
+    eeg_changed: bool = False
     identified: str = ""

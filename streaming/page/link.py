@@ -30,8 +30,8 @@ class Request:
     Attributes
     ----------
     what : str
-        ``stop``, ``withdraw``, ``mark`` (an event), ``label`` (the newest run) or ``twin`` (make null-brain
-        twins from here on, or no longer).
+        ``stop``, ``withdraw``, ``mark`` (an event), ``label`` (the newest run), ``confirm`` (a changed source
+        of the EEG is the participant's) or ``twin`` (make null-brain twins from here on, or no longer).
     word : str
         The label of a run; ``on`` or ``off`` for twins; empty otherwise.
     at : float
@@ -115,6 +115,10 @@ class PageLink:
         if newest is not None and newest != self._twin:
             self._twin = newest
             self.tell(Message({"kind": "twin", "clip": newest[0], "file": newest[1]}, {}))
+
+    def confirmed(self, source: int) -> None:
+        """Tell that sources of the EEG up to this number are the participant's."""
+        self.tell(Message({"kind": "confirmed", "source": source}, {}))
 
     def over(self, ended: str) -> None:
         """Say why the session ended."""

@@ -123,6 +123,8 @@ class PageState:
         self._moved: deque[NDArray[np.float64]] = deque(maxlen=_CARPET)
         self._moved_in = -1
         self._motion = drawing.motion(np.zeros((0, 6)))
+        # The newest source of the EEG that somebody has confirmed.
+        self._confirmed = 0
         self._over = ""
         self._blank = self._withdrawn = self._twin_shown = False
         self._acknowledged: set[str] = set()
@@ -139,6 +141,8 @@ class PageState:
             elif kind == "twin":
                 self._twins[message.head["clip"]] = message.head["file"]
                 forget(self._twins)
+            elif kind == "confirmed":
+                self._confirmed = message.head["source"]
             elif kind == "over":
                 self._over = message.head["ended"]
             elif kind != "fault":
@@ -174,6 +178,7 @@ class PageState:
                 blank=self._blank or self._withdrawn,
                 withdrawn=self._withdrawn,
                 twin=self._twin_shown,
+                eeg_changed=(self._status["eeg_stream"] or {}).get("source", 0) > self._confirmed,
                 identified=self._identified,
             )
 
@@ -421,6 +426,7 @@ class PageState:
         marks = ["LATE"] if record["late"] else []
         missing = max(record["missing"][name] for name in self._modalities)
         marks += ["DEGRADED"] if missing > 0 and record["revision"] == "final" else []
+        marks += ["EEG SOURCE CHANGED"] if record.get("eeg_source") == "changed" else []
         scores = record.get("scores") or {}
         likeliest = sorted(scores.items(), key=itemgetter(1))[-1:]
         named = [(label, _written(value)) for label, value in likeliest]

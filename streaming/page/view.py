@@ -152,6 +152,7 @@ class _Page:
             ui.space()
             self._alarm = ui.button("silence the alarm (A)", on_click=self._state.acknowledge).props("flat")
             ui.button("sound on", on_click=lambda: ui.run_javascript(_ARM)).props("flat")
+            self._changed = ui.button("EEG source is right (C)", on_click=self._confirm).props("flat")
             ui.button("mark (M)", on_click=self._mark).props("flat")
             ui.button("blank (B)", on_click=self._toggle).props("flat")
             stop = _question("Stop the session? Everything is written to its end.", "stop it", self._stop)
@@ -183,6 +184,10 @@ class _Page:
     def _mark(self) -> None:
         self._ask(Request("mark"))
 
+    def _confirm(self) -> None:
+        if self._state.view.eeg_changed:
+            self._ask(Request("confirm"))
+
     def _label(self, label: str) -> None:
         self._ask(Request("label", label))
 
@@ -198,6 +203,7 @@ class _Page:
         keys = {
             "a": self._state.acknowledge,
             "b": self._toggle,
+            "c": self._confirm,
             "m": self._mark,
             "n": self._toggle_twin,
             "s": self._snapshot,
@@ -217,6 +223,7 @@ class _Page:
         self._time.set_text(f"over: {view.over}" if view.over else _clock(view.run_s))
         self._banner.set_text(view.banner)
         self._alarm.set_visibility(view.alarm)
+        self._changed.set_visibility(view.eeg_changed)
         for card, lamp in zip(self._lamps, view.lamps, strict=False):
             card.show(lamp)
         waiting = view.run_s is None and not view.over

@@ -138,10 +138,10 @@ class _Acquisition:
         self._threads: list[threading.Thread] = []
         # Not verified again: the session did so before it started this process.
         bundle = bundles.load(sources.bundle, verify=False, subject=options.subject)
-        self._lsl = LslSource(options.lsl, options.peers, accept=_fits(bundle)) if options.lsl else None
+        self._resumed = past.Resumed(sources.past) if sources.past is not None else None
+        self._lsl = _lsl(options, bundle, self._resumed)
         self._lag = Lag(time.monotonic())
         calibration = calibrations.load(options.calibration) if options.calibration else None
-        self._resumed = past.Resumed(sources.past) if sources.past is not None else None
         given = {"eeg": options.lsl, "fmri": options.fmri_dir}
         self._there = [name for name, source in given.items() if source]
         self._assembler = Assembler(
@@ -475,6 +475,8 @@ class _Acquisition:
             "back": dict(self._back),
             "folder": self._folder_seen(folder),
             "silent": self._silent(now),
+            "eeg_stream": None if self._lsl is None else self._lsl.to_json(),
+            "eeg_ambiguous": self._lsl is not None and self._lsl.ambiguous,
             "simulated": self._simulated,
             "counters": counters,
             "costs": costs,
@@ -615,6 +617,13 @@ def _fits(bundle: Bundle) -> Callable[[Montage], str | None]:
         return plausible.bundle_rate(montage.sfreq, float(bundle.manifest.grid.sfreq), wanted.band)
 
     return accept
+
+
+def _lsl(options: StreamOptions, bundle: Bundle, resumed: past.Resumed | None) -> LslSource | None:
+    if options.lsl is None:
+        return None
+    opened = None if resumed is None else resumed.opened
+    return LslSource(options.lsl, options.peers, accept=_fits(bundle), opened=opened)
 
 
 def _folder(

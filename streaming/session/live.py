@@ -152,8 +152,8 @@ class _Session:
         self._patience = float(bundle.manifest.grid.hop)
         self._inbox = Inbox(self._patience)
         self._status: Status = NOTHING
-        # Whether the first status has come.
-        self._told = False
+        # Whether the first status has come, and whether --wait is over.
+        self._told = self._waited = False
         self._runs: dict[int, dict[str, Any]] = {}
         # Volumes when the session last looked whether late ones still come, and since when there are so many.
         self._volumes: int | None = None
@@ -204,8 +204,7 @@ class _Session:
                 heard,
                 self._advisor,
             )
-            if self._page is not None:
-                self._operator = Operator(self._page, self._out, self._progress, self._output)
+            self._operator = Operator(self._page, self._out, self._progress, self._output)
             # What the report says if anything but an `RtDecodeError` ends the session.
             ended = "an unexpected error"
             try:
@@ -447,6 +446,17 @@ class _Session:
         limit = self._options.wait
         # --wait counts from the first status. Until then the acquisition process is still starting,
         # which takes seconds on a busy machine, and nobody looks for the sources.
+        if limit and self._told and waited > limit and not self._waited:
+            self._waited = True
+            # Volumes may have come: a session that was asked for EEG does not go on with half of it.
+            if self._status["eeg_ambiguous"]:
+                return RtDecodeError(
+                    "session-eeg-ambiguous",
+                    "waited {wait_s:g} s (--wait) for one EEG stream. {missing_sources}.",
+                    reason=f"waited {limit:g} s (--wait) for one EEG stream; several fit",
+                    wait_s=limit,
+                    missing_sources="; ".join(self._waiting),
+                )
         if limit and self._told and not self._begun and waited > limit:
             # The second sentence goes into the report, which names no stream and no folder: of
             # "EEG: no LSL stream ..." it keeps the modality.
@@ -587,6 +597,7 @@ class _Session:
             recording=self._recording(),
             restarts=self._restarts.report,
             told=list(self._progress.told),
+            eeg_stream=self._status["eeg_stream"],
         )
         with writing():
             report.write(self._report_path, made)

@@ -1,14 +1,18 @@
-"""What the operator asks for on the page, done in the session's process."""
+"""What the operator asks for on the page or at the terminal, done in the session's process."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from streaming.page.link import PageLink, Request
+from streaming.session import keys
 from streaming.session.progress import Progress
 from streaming.sinks.operator_log import Moment, OperatorLog
 from streaming.sinks.output import Emitter
 from streaming.status import Status
+
+# What is typed at the terminal to confirm a changed source of the EEG.
+_CONFIRM = "c"
 
 
 class Operator:
@@ -16,7 +20,8 @@ class Operator:
 
     Parameters
     ----------
-    page : PageLink
+    page : PageLink or None
+        None without a page: then a key at the terminal alone is listened to.
     folder : Path
         The session's ``--out``, where notes are kept.
     progress : Progress
@@ -30,7 +35,7 @@ class Operator:
         Whether the participant has withdrawn.
     """
 
-    def __init__(self, page: PageLink, folder: Path, progress: Progress, output: Emitter) -> None:
+    def __init__(self, page: PageLink | None, folder: Path, progress: Progress, output: Emitter) -> None:
         self._page = page
         self._log = OperatorLog(folder)
         self._progress = progress
@@ -40,6 +45,10 @@ class Operator:
 
     def follow(self, status: Status) -> None:
         """Carry out what was asked since the last call."""
+        if self._source(status) > self._output.confirmed_source and _CONFIRM in keys.entered():
+            self._confirm(Request("confirm"), status)
+        if self._page is None:
+            return
         for request in self._page.requests():
             self._obey(request, status)
         self._page.show_twin(self._output.newest_twin)
@@ -57,10 +66,28 @@ class Operator:
                 self.withdrawn = True
             case "twin":
                 self._output.twins_wanted = request.word == "on"
+            case "confirm":
+                self._confirm(request, status)
             case "mark":
                 self._note(request, status, self._log.mark)
             case "label":
                 self._note(request, status, lambda moment: self._log.label(moment, request.word))
+
+    @staticmethod
+    def _source(status: Status) -> int:
+        """Return the number of the source that the EEG is read from."""
+        stream = status["eeg_stream"]
+        return 0 if stream is None else stream["source"]
+
+    def _confirm(self, request: Request, status: Status) -> None:
+        """Take the source that the EEG is read from as the participant's."""
+        source = self._source(status)
+        if source <= self._output.confirmed_source:
+            return
+        self._output.confirmed_source = source
+        if self._page is not None:
+            self._page.confirmed(source)
+        self._note(request, status, self._log.confirm)
 
     def _note(self, request: Request, status: Status, note: Callable[[Moment], str]) -> None:
         """Write down what the operator noted, and say it; decoding goes on if the disk is full."""

@@ -13,6 +13,7 @@ import numpy as np
 from rtdecode.types import EegChunk, Trigger, Volume
 from rtdecode.windows.assembler import Counters
 from streaming.session.orders import Past
+from streaming.sources.lsl.opened import OpenedStream
 
 _OF_A_VOLUME = (
     *("index", "series", "tr_s", "acquired_s", "recon_s", "readable_at", "arrived_at", "parsed_at"),
@@ -79,6 +80,12 @@ class Resumed:
     def heard_since(self) -> list[float]:
         """Stamps of what was heard first after each earlier restart."""
         return self._status["heard_since"]
+
+    @property
+    def opened(self) -> OpenedStream | None:
+        """The EEG stream that the session stays with; None if none had been found."""
+        tree = self._status["eeg_stream"]
+        return None if tree is None else OpenedStream.from_json(tree)
 
     @property
     def triggers_expected(self) -> bool:

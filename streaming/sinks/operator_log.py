@@ -66,6 +66,10 @@ class OperatorLog:
             raise ValueError(f"label {label!r}: one of {', '.join(LABELS)} was expected")
         return self._add(moment, label)
 
+    def confirm(self, moment: Moment) -> str:
+        """Note that the EEG of a changed source is the participant's; return what was noted."""
+        return self._add(moment, "EEG source confirmed")
+
     def _add(self, moment: Moment, what: str) -> str:
         fresh = not self._path.exists()
         with self._path.open("a", newline="") as file:

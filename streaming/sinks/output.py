@@ -121,6 +121,9 @@ class Emitter:
         Emitted clips by the number of denoising steps that they got.
     presence : PresenceLog
         Whether the finals so far hold a brain that the bundle can read.
+    confirmed_source : int
+        Sources of the EEG up to this number are the participant's, as somebody has confirmed; it may be
+        changed.
     twins_wanted : bool
         Whether to write the twin of each final beside it from here on; it may be changed.
     newest_twin : tuple of (int, str), or None
@@ -174,6 +177,7 @@ class Emitter:
         self.words: dict[str, str] = {}
         self.steps: Counter[int] = Counter()
         self.presence = PresenceLog(manifest.brain)
+        self.confirmed_source = 0
         self.twins_wanted = False
         self.newest_twin: tuple[int, str] | None = None
         self.runs_on = decoder.runs_on
@@ -382,6 +386,14 @@ class Emitter:
     def _is_degraded(self, window: Window) -> bool:
         return any(window.missing[name] > 0 for name in self._bundle.manifest.modalities)
 
+    def _eeg_source(self, window: Window) -> str | None:
+        """Say whether a window's EEG is of the stream that the session opened; None without EEG."""
+        if window.eeg is None:
+            return None
+        if not window.eeg_source:
+            return "opened"
+        return "confirmed" if window.eeg_source <= self.confirmed_source else "changed"
+
     def _record(
         self, job: Job, decoded: Decoded, stamps: dict[str, float], spent: meter.Durations
     ) -> dict[str, Any]:
@@ -398,6 +410,7 @@ class Emitter:
             "modalities": window.modalities,
             "missing": {name: round(share, 6) for name, share in window.missing.items()},
             "eeg_quality": {name: round(share, 6) for name, share in window.eeg_quality.items()} or None,
+            "eeg_source": self._eeg_source(window),
             "confidence": None if decoded.clip.confidence is None else round(decoded.clip.confidence, 6),
             "brain": None if presence is None else round(presence.brain, 6),
             "inconsistent": None if presence is None else round(presence.inconsistent, 6),

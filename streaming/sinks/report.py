@@ -1,6 +1,7 @@
 """The report of a session: ``report.json``, and the table that is printed at the end."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Report(Sections):
     windows: dict[str, int]
     late: int
     eeg: dict[str, Any]
+    eeg_stream: dict[str, Any] | None
     fmri: dict[str, Any]
     clock: dict[str, Any]
     runs: list[dict[str, Any]]
@@ -74,6 +76,7 @@ def build(
     recording: dict[str, Any] | None = None,
     restarts: list[dict[str, Any]] | None = None,
     told: list[dict[str, Any]] | None = None,
+    eeg_stream: dict[str, Any] | None = None,
 ) -> Report:
     """Make the report; what is not known is None.
 
@@ -102,6 +105,8 @@ def build(
     told : list of dict or None
         What the operator was told last, in order: `run_s` (time of the newest run, s; None before the
         first) and `text`. None where nobody was (a replay).
+    eeg_stream : dict or None
+        As in a status; None without EEG, and in a replay.
     """
     counts = output.counts
     windows = {key: counts[key] for key in ("final", "preview", "refined", "skipped", "degraded")}
@@ -116,6 +121,7 @@ def build(
         "windows": {"expected": expected, **windows, "dropped_previews": dropped_previews},
         "late": counts["late"],
         "eeg": {key: counters["eeg"].get(key) for key in _EEG},
+        "eeg_stream": None if eeg_stream is None else _eeg_stream(eeg_stream),
         "fmri": {key: counters["fmri"].get(key) for key in _FMRI},
         "clock": {key: counters["clock"].get(key) for key in _CLOCK},
         "runs": counters["runs"],
@@ -128,6 +134,21 @@ def build(
         "runs_on": output.runs_on,
         "brain": output.presence.section(),
         **(judged or nothing()),
+    }
+
+
+def _eeg_stream(stream: Mapping[str, Any]) -> dict[str, Any]:
+    """Say which stream was read.
+
+    It is named only where its name was not asked for: then nothing else tells afterwards whose signals the
+    session read, and elsewhere no name goes to disk.
+    """
+    named = stream["matched_by"] != "name"
+    return {
+        "matched_by": stream["matched_by"],
+        "name": stream["name"] if named else None,
+        "host": stream["host"] if named else None,
+        "sources": len(stream["keys"]),
     }
 
 

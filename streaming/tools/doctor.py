@@ -182,11 +182,15 @@ def _streams(name: str | None) -> Finding:
         from rtdecode.liblsl import pylsl
     except RtDecodeError as error:
         return Finding("LSL", "bad", str(error))
-    from streaming.sources.lsl.source import seen, select
+    from streaming.sources.lsl.source import ambiguity, choice, seen, select
 
     streams = pylsl.resolve_streams(wait_time=_LOOK_S)
     library = f"liblsl {pylsl.library_version()}"
-    if name is not None and not select(streams, name):
+    matches = [] if name is None else select(streams, name)
+    if name is not None and (several := ambiguity(matches, name)):
+        found, _, advice = several.rpartition(". ")
+        return Finding("LSL", "bad", f"{library}: {found}", advice)
+    if name is not None and not matches:
         return Finding(
             "LSL",
             "bad",
@@ -196,6 +200,8 @@ def _streams(name: str | None) -> Finding:
     if not streams:
         return Finding("LSL", "note", f"{library}: no stream on this network", "start the amplifier's outlet")
     found = f"{library}: {seen(streams)}"
+    if name is not None and (chosen := choice(matches[0], name)):
+        found = f"{found}. {chosen}"
     advice = "" if name is not None else "give --lsl NAME to have one judged"
     return Finding("LSL", "ok", found, advice)
 

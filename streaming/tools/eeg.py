@@ -141,7 +141,7 @@ def _json() -> Iterator[Show]:
         # Stdout carries the lines alone. Why a stream is not read goes to stderr, once per stream.
         for watch in network.watches.values():
             sys.stdout.write(strict_json.dumps(watch.line()) + "\n")
-            if watch.refused and watch.name not in refused:
+            if (watch.refused or watch.ambiguous) and watch.name not in refused:
                 refused.add(watch.name)
                 sys.stderr.write(watch.state + "\n")
         sys.stdout.flush()

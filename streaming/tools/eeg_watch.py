@@ -67,6 +67,11 @@ class Watch:
         return None if self._stream is None or self.refused else self._stream.montage
 
     @property
+    def ambiguous(self) -> bool:
+        """Whether several streams have the name, so that none is read."""
+        return self._source.ambiguous
+
+    @property
     def refused(self) -> bool:
         """Whether the stream cannot be read as EEG."""
         return self._refused is not None

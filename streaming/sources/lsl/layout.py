@@ -46,15 +46,15 @@ class Layout:
         """Return this layout with `scale` microvolts per unit where the stream states none."""
         return replace(self, scale=np.where(np.isnan(self.scale), scale, self.scale))
 
-    def ordered_as(self, montage: Montage) -> "Layout":
-        """Return this layout in the order of `montage`.
+    def ordered_as(self, order: tuple[str, ...]) -> "Layout":
+        """Return this layout with the channels in an order.
 
-        If all channels of `montage` are here, any others are left out; if some are missing, the others
+        If all channels of `order` are here, any others are left out; if some are missing, the others
         follow at the end.
         """
         own = self.montage
-        known = [own.channels.index(name) for name in montage.channels if name in own.channels]
-        if len(known) < len(montage.channels):
+        known = [own.channels.index(name) for name in order if name in own.channels]
+        if len(known) < len(order):
             known += [i for i in range(len(own.channels)) if i not in known]
         channels = replace(
             own,

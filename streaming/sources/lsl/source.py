@@ -1,13 +1,15 @@
 """Deliver EEG and volume triggers from the Lab Streaming Layer (LSL).
 
 Each poll looks for streams that are missing, takes the inlets that threads have opened meanwhile, and
-returns the markers and samples that came in. A stream is found by name, type or source id; the marker
-stream that belongs to it by its name or, after a while, by its host.
+returns the markers and samples that came in. A stream is found by name, type or source id, and from then on
+the source stays with it (`streaming.sources.lsl.opened`); the marker stream that belongs to it is found by
+its name or, after a while, by its host.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from streaming import client
 from streaming.sources.lsl import impedance
 from streaming.sources.lsl.inlet import DTYPES, Inlet, Opening
 from streaming.sources.lsl.layout import layout
+from streaming.sources.lsl.opened import OpenedStream, describe
 from streaming.sources.lsl.pulses import Triggers
 from streaming.sources.lsl.reader import EegReader
 
@@ -28,21 +31,31 @@ _LOOK_EVERY = 0.1
 _LOOK_IDLY = 1.0
 # A marker stream of another name is taken only if the stream's own has not shown up by then, s.
 _OWN_MARKERS_WITHIN = 3.0
-# After this much silence another stream of the same name may replace the open one, s.
+# After this much silence the stream may be opened anew, s: its program may have been started again.
 _SILENT = 2.0
+# The first stream is opened once it has been the only one that fits for so long, s: streams of several
+# computers do not become known at the same instant.
+_ALONE_S = 0.5
 # Time after which a stream that did not answer is tried again, s.
 _RETRY = 0.5
 # If two polls lie further apart than this, samples have piled up between them, s.
 _HELD_UP = 0.1
+# By what a stream is found, in this order.
+_KEYS = {
+    "name": pylsl.StreamInfo.name,
+    "type": pylsl.StreamInfo.type,
+    "source id": pylsl.StreamInfo.source_id,
+}
 
 
 class LslSource:
     """An EEG stream and its volume triggers, found by name, else type, else source id.
 
     Nothing here waits for a stream: `poll` returns what there is, and keeps looking for a stream that is
-    not there yet or has gone. A stream that comes back with its channels in another order continues in
-    the order of the first one. If it has another rate or other channels, the `montage` of its first chunk
-    says so, or the stream is refused.
+    not there yet or has gone. If several streams fit at first, none is opened. Once one has been opened, no
+    other is read in its place: what comes back has to be that stream (`OpenedStream`). A stream that comes
+    back with its channels in another order continues in the order of the first one. If it has another rate or
+    other channels, the `montage` of its first chunk says so, or the stream is refused.
 
     Parameters
     ----------
@@ -52,9 +65,15 @@ class LslSource:
         Hosts to ask directly because discovery does not reach them (`rtdecode.liblsl.reach`).
     accept : callable or None
         Maps the montage of a stream that came back changed to the reason why it cannot be used, or None.
+    opened : OpenedStream or None
+        The stream that an earlier process of the session had opened.
 
     Attributes
     ----------
+    opened : OpenedStream or None
+        The stream that the source stays with; None before it has been found.
+    ambiguous : bool
+        Whether no stream was opened because several fit.
     data_at : float or None
         When samples last came in.
     newest_at : float or None
@@ -68,6 +87,8 @@ class LslSource:
         name: str,
         peers: Sequence[str] = (),
         accept: Callable[[Montage], str | None] | None = None,
+        *,
+        opened: OpenedStream | None = None,
     ) -> None:
         if peers:
             liblsl.reach(peers)
@@ -81,7 +102,13 @@ class LslSource:
         self._triggers = Triggers()
         self._notes: deque[str] = deque(maxlen=64)
         self._unit_note = ""
-        self._first: Montage | None = None
+        self.opened = opened
+        self.ambiguous = False
+        # Since when one stream alone has fitted, and streams that were told to be other ones.
+        self._alone: tuple[str, float] | None = None
+        self._others: set[str] = set()
+        # Number of the source that is read, see `OpenedStream.number`.
+        self._number = 0
         self._montage: Montage | None = None
         self._changed: Montage | None = None
         self._retry_at: dict[str, float] = {}
@@ -113,6 +140,12 @@ class LslSource:
     def host(self) -> str:
         """Name of the computer that sends the stream; empty without one."""
         return "" if self._eeg is None else self._eeg.inlet.host
+
+    def to_json(self) -> dict[str, Any] | None:
+        """Return the stream that was opened as plain values; None before it has been found."""
+        if self.opened is None:
+            return None
+        return {**self.opened.to_json(), "source": self._number}
 
     def impedances(self) -> dict[str, float]:
         """Return the impedances that the stream's description states, kilohms, by channel."""
@@ -158,6 +191,8 @@ class LslSource:
 
     def _look(self, now: float) -> None:
         streams = self._resolver.results()
+        if self._eeg is not None and self.opened is not None:
+            self.opened.watch(streams, self._eeg.inlet.uid, self.data_at, now)
         if self._eeg is None or self._silent(now):
             self._find_eeg(streams, now)
         # A borrowed marker stream is given up for the stream's own. Just after the EEG was opened, its
@@ -171,26 +206,71 @@ class LslSource:
         return now - max(self.data_at or 0.0, self._opened_at) > _SILENT
 
     def _find_eeg(self, streams: list[pylsl.StreamInfo], now: float) -> None:
+        if self.opened is None:
+            self._find_first(streams, now)
+        else:
+            self._find_again(streams, self.opened, now)
+
+    def _find_first(self, streams: list[pylsl.StreamInfo], now: float) -> None:
+        """Open the stream that was asked for, if there is one and no more."""
         matches = select(streams, self._name)
-        names = sorted({s.name() for s in matches})
-        if self._eeg is not None:
-            matches = [s for s in matches if s.uid() != self._eeg.inlet.uid]
-        ready = [s for s in matches if self._retry_at.get(s.uid(), 0.0) <= now]
-        if len(names) > 1:
+        several = ambiguity(matches, self._name)
+        self.ambiguous = several is not None
+        if several is not None:
+            self._opening = self._alone = None
+            self._state = several
+            return
+        if not matches:
+            self._alone = None
+            if self._opening is None:
+                wanted = f"no LSL stream with name, type or source id '{self._name}'"
+                self._state = f"{wanted}; seen: {seen(streams)}"
+            return
+        label = describe(matches[0])
+        if self._alone is None or self._alone[0] != label:
+            self._alone = (label, now)
+        if now - self._alone[1] >= _ALONE_S:
+            self._open(matches, now)
+
+    def _find_again(self, streams: list[pylsl.StreamInfo], opened: OpenedStream, now: float) -> None:
+        """Open the stream that was lost, and name what is there in its place."""
+        uid = None if self._eeg is None else self._eeg.inlet.uid
+        signals = [s for s in streams if s.channel_format() in DTYPES and s.uid() != uid]
+        matches = opened.again(signals)
+        # Discovery still lists a stream for 5 s after it has gone, beside the one that takes its place.
+        fresh = [s for s in matches if s.uid() not in self._retry_at]
+        fresh = [s for s in fresh if opened.knows(s)] or fresh
+        labels = sorted({describe(s) for s in fresh})
+        if len(labels) > 1:
             self._state = (
-                f"{len(names)} LSL streams match '{self._name}': {', '.join(names)}; give the name of one"
+                f"{len(labels)} LSL streams may be {opened.label}, which this session opened: "
+                f"{', '.join(labels)}; none is read. End all but the right one"
             )
-        elif ready:
-            # Streams that were lost or did not answer come after those that have not been tried.
-            best = max(ready, key=lambda s: (s.uid() not in self._retry_at, s.created_at()))
-            # An opening under way is abandoned only for a stream that has not been tried.
-            if self._opening is None or (
-                best.uid() != self._opening.uid and best.uid() not in self._retry_at
-            ):
-                self._opening = Opening(best)
-        elif self._eeg is None and not matches:
-            wanted = f"no LSL stream with name, type or source id '{self._name}'"
-            self._state = f"{wanted}; seen: {seen(streams)}"
+        elif matches:
+            self._open(fresh or matches, now)
+        else:
+            self._tell_others([s for s in select(signals, self._name) if s.uid() not in self._others], opened)
+
+    def _tell_others(self, others: list[pylsl.StreamInfo], opened: OpenedStream) -> None:
+        """Say of streams that fit what was asked for why they are not read."""
+        for info in others:
+            self._others.add(info.uid())
+            self._notes.append(
+                f"LSL stream {describe(info)} is another source than {opened.label}, which this session "
+                "opened, and is not read. The session goes on without EEG until its own stream is back. For "
+                "the other one, start a new session with its name or source id as --lsl"
+            )
+
+    def _open(self, matches: list[pylsl.StreamInfo], now: float) -> None:
+        """Begin to open the newest of some streams."""
+        ready = [s for s in matches if self._retry_at.get(s.uid(), 0.0) <= now]
+        if not ready:
+            return
+        # Streams that were lost or did not answer come after those that have not been tried.
+        best = max(ready, key=lambda s: (s.uid() not in self._retry_at, s.created_at()))
+        # An opening under way is abandoned only for a stream that has not been tried.
+        if self._opening is None or (best.uid() != self._opening.uid and best.uid() not in self._retry_at):
+            self._opening = Opening(best)
 
     def _opened(self, now: float) -> None:
         """Take over the inlets that have been opened meanwhile."""
@@ -209,41 +289,69 @@ class LslSource:
         self._state = f"LSL stream '{opening.name}' is announced by {opening.host} but does not answer"
 
     def _take(self, inlet: Inlet, now: float) -> None:
-        """Continue with an opened stream if its channels fit."""
+        """Continue with an opened stream if it is the right one and its channels fit."""
         old = self._montage
         if self._eeg is not None and not self._silent(now):
             return  # the old stream sends again
         try:
-            found = layout(inlet.info)
+            columns = layout(inlet.info)
         except GeometryError as error:
             # The first stream decides whether a session can begin; later ones may not end it.
-            if old is None:
+            if self.opened is None:
                 raise
             self._refuse(inlet, str(error))
             return
-        found = found.ordered_as(self._first) if self._first is not None else found
-        same = old is not None and (old.channels, old.sfreq) == (found.montage.channels, found.montage.sfreq)
-        reason = self._accept(found.montage) if old is not None and not same and self._accept else None
+        if self.opened is not None:
+            columns = columns.ordered_as(self.opened.channels)
+        montage = columns.montage
+        same = old is not None and (old.channels, old.sfreq) == (montage.channels, montage.sfreq)
+        reason = self._accept(montage) if old is not None and not same and self._accept else None
         if reason is not None:
             self._refuse(inlet, reason)
             return
-        self._eeg = EegReader(inlet, found)
+        count = montage.kinds.count("eeg")
+        channels = f"{count} EEG channels at {montage.sfreq:g} Hz"
+        if self.opened is None:
+            self.opened = self._choose(inlet.info, montage)
+        elif not self._recognise(inlet, montage, channels, self.opened):
+            return
+        self._eeg = EegReader(inlet, columns)
         self._opened_at = now
         self._retry_at.clear()
         self.reopened += old is not None
-        count = found.montage.kinds.count("eeg")
-        channels = f"{count} EEG channels at {found.montage.sfreq:g} Hz"
-        self._state = f"LSL stream '{inlet.name}': {channels}"
-        if old is not None:
-            self._notes.append(
-                f"LSL stream '{inlet.name}' is back ({channels}); its samples count once the filters "
-                "have settled"
-            )
+        self._state = f"LSL stream '{inlet.name}' of {inlet.host}: {channels}"
         # A change stays to be told until a chunk bears it, although the stream may be lost before.
         if old is not None and not same:
-            self._changed = found.montage
-        self._montage = found.montage
-        self._first = self._first or found.montage
+            self._changed = montage
+        self._montage = montage
+
+    def _choose(self, info: pylsl.StreamInfo, montage: Montage) -> OpenedStream:
+        """Stay with a stream from now on, and say which one it is where its name was not asked for."""
+        sentence = choice(info, self._name)
+        self._notes += [sentence] if sentence else []
+        return OpenedStream.from_info(info, montage, _matched_by(info, self._name))
+
+    def _recognise(self, inlet: Inlet, montage: Montage, channels: str, opened: OpenedStream) -> bool:
+        """Return whether a stream is the opened one, and say that it is back."""
+        count = len(opened.keys)
+        number = opened.number(inlet.info.source_id(), montage)
+        if number is None:
+            self._refuse(inlet, f"it is {describe(inlet.info)} with {channels}, not {opened.label}")
+            return False
+        self._number = number
+        sentence = (
+            f"LSL stream '{inlet.name}' is back ({channels}); its samples count once the filters have settled"
+        )
+        if number >= count:
+            sentence += (
+                f". It is now {describe(inlet.info)} and was {opened.label}: its windows say eeg_source: "
+                "changed until somebody confirms that it is the same participant's amplifier (C on the page, "
+                "or c and Enter here)"
+            )
+        # The first stream of a process that took over is no news, unless it is another source.
+        if self._montage is not None or number >= count:
+            self._notes.append(sentence)
+        return True
 
     def _refuse(self, inlet: Inlet, reason: str) -> None:
         # Never tried again: a sender that is set up anew announces itself under another uid.
@@ -290,6 +398,8 @@ class LslSource:
         if now - self._polled_at > _HELD_UP:
             chunks = self._dated(chunks, self._eeg.layout.montage.sfreq, now)
         if chunks:
+            if self._number:
+                chunks = [replace(chunk, source=self._number) for chunk in chunks]
             chunks[0] = replace(chunks[0], montage=self._changed)
             self._changed = None
             self.data_at = chunks[-1].arrived_at
@@ -297,7 +407,8 @@ class LslSource:
         if self._eeg.inlet.lost:
             self._retry_at[self._eeg.inlet.uid] = now
             self._eeg = None
-            self._state = f"LSL stream '{self._name}' was closed; waiting for it to come back"
+            label = self.opened.label if self.opened is not None else f"'{self._name}'"
+            self._state = f"LSL stream {label} was closed; waiting for it to come back"
             self._notes.append(
                 f"{self._state}. Start it again at the amplifier; the session goes on meanwhile"
             )
@@ -319,11 +430,34 @@ class LslSource:
 def select(streams: Sequence[pylsl.StreamInfo], name: str) -> list[pylsl.StreamInfo]:
     """Return the streams called `name`, else those of that type, else those of that source id."""
     signals = [s for s in streams if s.channel_format() in DTYPES]
-    for key in (pylsl.StreamInfo.name, pylsl.StreamInfo.type, pylsl.StreamInfo.source_id):
-        matches = [s for s in signals if key(s) == name]
+    for value in _KEYS.values():
+        matches = [s for s in signals if value(s) == name]
         if matches:
             return matches
     return []
+
+
+def ambiguity(matches: Sequence[pylsl.StreamInfo], name: str) -> str | None:
+    """Name the streams that `select` returned, if they are several; None for one, or one started anew."""
+    labels = sorted({describe(info) for info in matches})
+    if len(labels) < 2:
+        return None
+    return (
+        f"{len(labels)} LSL streams match '{name}': {', '.join(labels)}; none is read. Give the name or the "
+        "source id of one, or end the other"
+    )
+
+
+def choice(info: pylsl.StreamInfo, name: str) -> str | None:
+    """Say which stream `name` stands for where that is not its name; else None."""
+    matched_by = _matched_by(info, name)
+    if matched_by == "name":
+        return None
+    return f"'{name}' is no stream's name but a {matched_by}: LSL stream {describe(info)} is read"
+
+
+def _matched_by(info: pylsl.StreamInfo, name: str) -> str:
+    return next(key for key, value in _KEYS.items() if value(info) == name)
 
 
 def seen(streams: Sequence[pylsl.StreamInfo]) -> str:

@@ -118,6 +118,7 @@ def test_a_line_holds_what_the_contract_names(whole_session: Ended) -> None:
             "chain",
             "latent",
             "eeg_quality",
+            "eeg_source",
         ),
     }
     assert set(clip["latency_ms"]) == set(DURATIONS)
