@@ -63,11 +63,16 @@ class SentClip:
     steps : int
         Denoising steps.
     simulated : bool
-        Whether the participant is simulated.
+        Whether a source says that the participant is simulated.
     beyond_floor_ms : float or None
         Time from the moment when the window's last input could first be read to the clip's emission, ms.
     scores : dict or None
         Category -> probability, where the bundle decodes named categories.
+    bundle_simulated : bool or None
+        Whether the bundle was made for a simulated brain; None from a session that does not tell.
+    eeg_source : str or None
+        ``opened``, ``changed`` or ``confirmed``: whether the EEG is of the stream that the session opened;
+        None without EEG.
     sent_at : float
         When it was sent, on the LSL clock of the session's machine, s.
     """
@@ -86,12 +91,14 @@ class SentClip:
     simulated: bool
     beyond_floor_ms: float | None
     scores: dict[str, float] | None = None
+    bundle_simulated: bool | None = None
+    eeg_source: str | None = None
     sent_at: float = 0.0
 
 
 # What a message must hold, and what it may hold.
 REQUIRED = tuple(one.name for one in fields(SentClip) if one.default is MISSING)
-OPTIONAL = ("scores",)
+OPTIONAL = ("scores", "bundle_simulated", "eeg_source")
 
 
 class Clips:

@@ -90,6 +90,7 @@ class PageState:
         self.geometry = manifest.clip
         self._note = manifest.note
         self._chain = manifest.chain
+        self._bundle_simulated = manifest.simulated
         self._modalities = manifest.modalities
         # Samples of EEG that are shown.
         self._most = TRACES_S * float(manifest.grid.sfreq)
@@ -164,7 +165,12 @@ class PageState:
                 tick=self.view.tick + 1,
                 clips=self._clips,
                 run_s=self._status["elapsed"],
-                banner=banner(self._note, self._chain, simulated=self._status["simulated"]),
+                banner=banner(
+                    self._note,
+                    self._chain,
+                    simulated=self._status["simulated"],
+                    bundle_simulated=self._bundle_simulated,
+                ),
                 lamps=seen,
                 alarm=bool(red - self._acknowledged),
                 clip=self._clip(now_at),

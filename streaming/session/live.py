@@ -91,7 +91,7 @@ def run(options: StreamOptions) -> int:
             console.print(f"Clips go out to {where}.", highlight=False, markup=False, soft_wrap=True)
         if bundle.manifest.simulated:
             console.print(
-                "[bold]Simulated participant:[/] the bundle decodes one simulated brain, and no other."
+                "[bold]Decoder of a simulated brain:[/] the bundle decodes one simulated brain, and no other."
             )
         if bundle.manifest.chain == OFFLINE:
             console.print(
@@ -191,7 +191,7 @@ class _Session:
                     decoder,
                     self._truth,
                     time.monotonic,
-                    simulated=self._bundle.manifest.simulated,
+                    simulated=False,
                     steps=self._options.steps,
                     twin=self._options.twin,
                     on_emitted=self._outputs.send,

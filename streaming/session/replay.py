@@ -98,7 +98,8 @@ def run(
     with held(folder, "--out", f"replay {name}"), ExitStack() as running:
         page = open_page(_options(kept, subject, dashboard), loaded, folder, running, console)
         prepare(folder, overwrite=False)
-        simulated = bool(kept.meta.get("simulated")) or loaded.manifest.simulated
+        of_stream = kept.montage is not None and kept.montage.simulated
+        simulated = bool(kept.meta.get("simulated")) or of_stream
         truth = Truth(kept.truth, loaded)
         output = Emitter(
             folder,

@@ -96,7 +96,7 @@ class Emitter:
     now : callable
         Reads the clock of the ledger.
     simulated : bool
-        Whether the participant is simulated.
+        Whether a source says that the participant is simulated; the bundle does not count.
     live : bool
         False on a virtual clock.
     steps : int, optional
@@ -155,7 +155,7 @@ class Emitter:
         self._now = now
         self._truth = truth
         self._live = live
-        self._note = note = banner(manifest.note, manifest.chain, simulated=simulated)
+        self._note = note = self._words(simulated=simulated)
         self._clips = ClipSink(out, simulated=simulated)
         title = "decoded category" if manifest.labels else "reconstruction"
         self._wanted = check_steps(bundle, steps)
@@ -263,9 +263,13 @@ class Emitter:
     def mark_simulated(self) -> None:
         """Mark everything that is written from here on as that of a simulated participant."""
         self._clips.simulated = True
-        manifest = self._bundle.manifest
-        self._note = banner(manifest.note, manifest.chain, simulated=True)
+        self._note = self._words(simulated=True)
         self._film.note = self._sheet.note = self._note
+
+    def _words(self, *, simulated: bool) -> str:
+        manifest = self._bundle.manifest
+        of_bundle = manifest.simulated
+        return banner(manifest.note, manifest.chain, simulated=simulated, bundle_simulated=of_bundle)
 
     def skip(self, job: Job, why: str = "this machine cannot keep up") -> None:
         """Count a window that has no clip, say why, and show in the film that there is none."""
@@ -418,6 +422,7 @@ class Emitter:
             "latency_ms": spent,
             "t_ms": meter.instants(window, stamps, live=self._live),
             "simulated": self.simulated,
+            "bundle_simulated": self._bundle.manifest.simulated,
             "bundle": self._bundle.digest,
             "chain": self._bundle.manifest.chain,
         }

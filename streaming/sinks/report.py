@@ -41,6 +41,7 @@ class Report(Sections):
     version: str
     bundle: str
     simulated: bool
+    bundle_simulated: bool
     note: str | None
     chain: str
     ended: str
@@ -89,6 +90,7 @@ def build(
     expected : int
         Windows that a session of this length has.
     simulated : bool
+        Whether a source says that the participant is simulated, whatever the bundle was made for.
     ended : str
         Why the session ended, in words that name no file, stream or host.
     memory_mb : float or None
@@ -115,6 +117,7 @@ def build(
         "version": __version__,
         "bundle": bundle.digest,
         "simulated": simulated,
+        "bundle_simulated": bundle.manifest.simulated,
         "note": bundle.manifest.note,
         "chain": bundle.manifest.chain,
         "ended": ended,
@@ -165,7 +168,8 @@ def write(path: Path, report: Report) -> None:
 
 def show(report: Report) -> None:
     """Print the table of a session on stdout."""
-    note = banner(report["note"], report["chain"], simulated=report["simulated"])
+    of_bundle = report["bundle_simulated"]
+    note = banner(report["note"], report["chain"], simulated=report["simulated"], bundle_simulated=of_bundle)
     # Without a terminal rich takes 80 columns, which would cut the longest rows.
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(f"session {report['session']}   {note}", highlight=False)

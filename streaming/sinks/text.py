@@ -14,7 +14,7 @@ FAINT = (140, 146, 156)
 ALERT = (255, 176, 64)
 
 
-def banner(note: str | None, chain: str, *, simulated: bool) -> str:
+def banner(note: str | None, chain: str, *, simulated: bool, bundle_simulated: bool) -> str:
     """Return the words under every picture.
 
     Parameters
@@ -24,8 +24,15 @@ def banner(note: str | None, chain: str, *, simulated: bool) -> str:
     chain : str
         Of the bundle; ``offline`` is told.
     simulated : bool
+        Whether a source says that the participant is simulated.
+    bundle_simulated : bool
+        Whether the bundle was made for a simulated brain; said where the participant is not.
     """
-    words = ["SIMULATED PARTICIPANT" if simulated else note, "TRAINED OFFLINE" if chain == OFFLINE else None]
+    words = [
+        "SIMULATED PARTICIPANT" if simulated else note,
+        "DECODER OF A SIMULATED BRAIN" if bundle_simulated and not simulated else None,
+        "TRAINED OFFLINE" if chain == OFFLINE else None,
+    ]
     return ", ".join(filter(None, words))
 
 

@@ -119,7 +119,13 @@ def read(folder: Path) -> Session:
 def page(session: Session) -> str:
     """Make the page."""
     report = session.report
-    note = banner(report["note"], report.get("chain", CAUSAL), simulated=report["simulated"])
+    note = banner(
+        report["note"],
+        report.get("chain", CAUSAL),
+        simulated=report["simulated"],
+        # Earlier reports called the session simulated in that case.
+        bundle_simulated=report.get("bundle_simulated", False),
+    )
     parts = [
         f"<h1>Session {_text(report['session'])}</h1>",
         f'<p class="note">{_text(note)}</p>' if note else "",

@@ -51,6 +51,8 @@ _SAME = (
     "brain",
     "steps",
     "simulated",
+    "bundle_simulated",
+    "eeg_source",
 )
 
 

@@ -1,0 +1,119 @@
+"""A person who is decoded with a bundle of a simulated brain is not called simulated."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from rtdecode.bundle import Bundle
+from rtdecode.disk.recording import RecordingWriter
+from rtdecode.types import Montage, Volume
+from streaming.client import parse
+from streaming.decode.decoder import Decoder
+from streaming.session import replay
+from streaming.session.live import _Session
+from streaming.session.orders import StreamOptions
+from streaming.sinks.output import Emitter, prepare
+from streaming.sinks.text import banner
+from streaming.sinks.truth import Truth
+from tests.streaming.bundles import AFFINE, CHANNELS, make_bundle, scan
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("b") / "bundle"
+    return make_bundle(folder, eeg=False, tr=Fraction(1, 2), window=Fraction(1))
+
+
+def recorded(folder: Path, meta: dict[str, Any], montage: Montage | None) -> Path:
+    rng = np.random.default_rng(0)
+    with RecordingWriter(folder, montage, meta) as writer:
+        for index in range(6):
+            at = 100.6 + 0.5 * index
+            writer.write(Volume(scan(rng), AFFINE, index, 1, 0.5, 0.5 * index, 0.6, at, at, at, "v", "1"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("meta", "montage", "simulated"),
+    [
+        ({"seconds": 1, "simulated": False}, None, False),
+        ({"seconds": 1, "simulated": False}, Montage(CHANNELS, 500.0, simulated=True), True),
+    ],
+)
+def test_a_replay_calls_simulated_what_its_sources_did(
+    bundle: Bundle, tmp_path: Path, meta: dict[str, Any], montage: Montage | None, simulated: bool
+) -> None:
+    out = tmp_path / "out"
+    replay.run(recorded(tmp_path / "r", meta, montage), str(bundle.path), speed="max", out=out)
+    report = json.loads((out / "report.json").read_text())
+    lines = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
+    assert lines
+    for tree in (report, *lines):
+        assert (tree["simulated"], tree["bundle_simulated"]) == (simulated, True)
+    assert all(("simulated" in line["file"]) is simulated for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("simulated", "bundle_simulated", "words"),
+    [
+        (True, True, "SIMULATED PARTICIPANT"),
+        (True, False, "SIMULATED PARTICIPANT"),
+        (False, True, "a note, DECODER OF A SIMULATED BRAIN"),
+        (False, False, "a note"),
+    ],
+)
+def test_every_picture_says_which_of_both_is_simulated(
+    simulated: bool, bundle_simulated: bool, words: str
+) -> None:
+    assert banner("a note", "causal", simulated=simulated, bundle_simulated=bundle_simulated) == words
+
+
+def test_a_live_session_begins_with_a_participant_who_is_not_simulated(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the session gives its emitter, before any source has spoken."""
+    given: list[bool] = []
+
+    class Watched(Emitter):
+        def __init__(self, *args: Any, **how: Any) -> None:
+            given.append(how["simulated"])
+            super().__init__(*args, **how)
+
+    out = tmp_path / "out"
+    prepare(out, overwrite=False)
+    options = StreamOptions(fmri_dir=tmp_path / "volumes", bundle=str(bundle.path))
+    session = _Session(options, bundle, out, "s", Console(quiet=True))
+    process = SimpleNamespace(start=list, end=list, stop=list, join=list)
+    session._acquisition = cast("Any", process)
+    monkeypatch.setattr(session, "_loop", lambda: "ended")
+    monkeypatch.setattr(session, "_hand_over", list)
+    monkeypatch.setattr("streaming.session.live.Emitter", Watched)
+    session.run()
+    assert given == [False]
+    assert json.loads((out / "report.json").read_text())["simulated"] is False
+
+
+def test_programs_of_ones_own_are_told_too(bundle: Bundle, tmp_path: Path) -> None:
+    prepare(tmp_path, overwrite=False)
+    output = Emitter(tmp_path, "s", bundle, Decoder(bundle), Truth(None, bundle), float, simulated=False)
+    assert not output.simulated
+    output.close()
+    values = {
+        **dict.fromkeys(("clip", "run", "steps"), 0),
+        **dict.fromkeys(("eeg_quality", "confidence", "brain", "beyond_floor_ms")),
+        "revision": "final",
+        "late": False,
+        "missing": {},
+        "simulated": False,
+        "window_s": [0, 1],
+        "session_s": [0, 1],
+    }
+    assert parse(json.dumps(values), 0.0, "x-clips").bundle_simulated is None
+    told = parse(json.dumps(values | {"bundle_simulated": True, "eeg_source": "changed"}), 0.0, "x-clips")
+    assert (told.bundle_simulated, told.eeg_source) == (True, "changed")
