@@ -35,6 +35,8 @@ _WHOLE = 0.25
 _ARRIVAL_FLOOR = 0.02
 # If the stamps jumped, data that come later than this were lost, s.
 _SILENCE = 0.25
+# No trigger takes so long to arrive, s.
+_NO_DELAY = 60.0
 # If a step back undoes a step within this time, the first step was a late stamp, s.
 _UNDONE = 1.0
 
@@ -136,12 +138,15 @@ class SampleClock:
         """Return the time of a trigger that was stamped by the same clock, s.
 
         The trigger's stamp may or may not contain the jumps so far. Of the stamp and the stamp without the
-        jumps, the one whose delay until arrival is nearer to that of the samples is taken.
+        jumps, the one whose delay until arrival is nearer to that of the samples is taken. A trigger that
+        comes before the first sample behind a jump bears a jump that is not known yet: it is placed by its
+        arrival.
         """
-        if self._shift == 0.0 or not self._delays:
+        if not self._delays:
             return stamp
         usual = float(np.median(self._delays))
-        return min(stamp, stamp - self._shift, key=lambda at: abs(arrived_at - at - usual))
+        at = min(stamp, stamp - self._shift, key=lambda at: abs(arrived_at - at - usual))
+        return at if abs(arrived_at - at - usual) <= _NO_DELAY else arrived_at - usual
 
     def report(self) -> dict[str, Any]:
         """Return ``rate_hz``, ``drift_ppm``, ``jitter_ms``, ``lost_samples``, ``gaps`` and ``epochs``."""

@@ -127,6 +127,11 @@ class EegStream:
         return self._ring.newest
 
     @property
+    def received(self) -> float:
+        """Local time of the newest sample that came in, clean or not, s; -inf before the first."""
+        return -np.inf if self._last is None else self._last
+
+    @property
     def looks_for_gradients(self) -> bool:
         """Whether gradients are removed from the stream where it has any."""
         return self._cleaner.looks_for_gradients
@@ -187,8 +192,20 @@ class EegStream:
         arrived_at : float, optional
             Time at which the trigger was read. None takes the stamp as it is, without regard to jumps.
         """
-        at = stamp if arrived_at is None else self._clock.local(stamp, arrived_at)
+        at = stamp if arrived_at is None else self.local(stamp, arrived_at)
         self._cleaner.trigger(at, moved)
+
+    def local(self, stamp: float, arrived_at: float) -> float:
+        """Return the time of a trigger on the local clock, s, where the stream's stamps may have jumped.
+
+        Parameters
+        ----------
+        stamp : float
+            As the trigger bears it, s.
+        arrived_at : float
+            When it was read, s on the local clock.
+        """
+        return self._clock.local(stamp, arrived_at)
 
     def read(self, times: Times) -> EegSpan:
         """Return the EEG at ascending local times, (n,)."""

@@ -149,6 +149,11 @@ class Assembler:
         return self._eeg.newest if self._eeg else -math.inf
 
     @property
+    def eeg_received(self) -> float:
+        """Local time of the newest sample that came in, s; -inf before the first that is decoded."""
+        return self._eeg.received if self._eeg else -math.inf
+
+    @property
     def head(self) -> Head | None:
         """The head in the newest run; None without volumes that are decoded."""
         return self._session.runs[-1].head if self._session.runs else None
@@ -447,10 +452,12 @@ class Assembler:
         if not math.isfinite(trigger.stamp):
             self._notes.append("ignored a trigger without a time: check the marker stream's clock")
             return
+        if self._eeg is not None:
+            trigger = replace(trigger, stamp=self._eeg.local(trigger.stamp, trigger.arrived_at))
         self._hear(trigger.arrived_at, trigger.stamp)
         self._session.trigger(trigger)
         if self._eeg is not None:
-            self._eeg.trigger(trigger.stamp, arrived_at=trigger.arrived_at)
+            self._eeg.trigger(trigger.stamp)
 
     def _open(self, run: Run, k: int) -> bool:
         # Within the limit, and its data were acquired before the run ended.

@@ -21,6 +21,7 @@ _WORDS = frozenset(
     (
         "rate",
         "samples",
+        "stamps",
         "level",
         "triggers",
         "sync",

@@ -354,8 +354,11 @@ class _Acquisition:
         windows = self._assembler.advance(at) + self._assembler.push(item, at)
         now = time.monotonic()
         if isinstance(item, EegChunk):
+            self._newest_sample_at = self._acquired_at(item)
             self._came("eeg", item.arrived_at)
-            self._count("eeg_push", now - float(item.stamps[-1]))
+            # Of stamps that were placed by their arrival no delay can be told.
+            if self._lsl is None or not self._lsl.placed_by_arrival:
+                self._count("eeg_push", now - self._acquired_at(item))
         elif isinstance(item, Volume):
             self._came("fmri", item.arrived_at)
             self._count("volume_to_vector", now - item.readable_at)
@@ -381,9 +384,13 @@ class _Acquisition:
         if not isinstance(item, EegChunk):
             self._untold.append(past.line(item))
             return
-        self._newest_sample_at = float(item.stamps[-1])
         if self._resumed is not None and self._assembler.montage is not None:
             self._resumed.measure(item, self._assembler.montage.sfreq)
+
+    def _acquired_at(self, chunk: EegChunk) -> float:
+        """Return when the last sample of a chunk was acquired, s; its stamp may have jumped."""
+        placed_at = self._assembler.eeg_received
+        return placed_at if chunk.live and math.isfinite(placed_at) else float(chunk.stamps[-1])
 
     def _came(self, name: str, at: float) -> None:
         """Note when a source gave something, and count its return if it had been silent."""

@@ -1,5 +1,6 @@
 """The operator's page during a replay: it is told at every window what a session tells twice a second."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -49,13 +50,15 @@ class ReplayPage:
 
     def tell(self, job: Job) -> None:
         """Tell of a window that is about to be decoded, and of all that came before it."""
+        received_at = self._assembler.eeg_received
         status = NOTHING | {
             "elapsed": self._assembler.elapsed(self._now_at),
             "waiting": [],
             "simulated": self._output.simulated,
             "counters": self._assembler.counters(),
             "items": self._items,
-            "newest_sample_at": self._sample_at,
+            # A stamp may have jumped.
+            "newest_sample_at": received_at if math.isfinite(received_at) else self._sample_at,
             "at": self._now_at,
             "wall_s": time.time(),
         }

@@ -95,9 +95,10 @@ def listen(lsl: str, band: EegBand, listen_s: float = 0.0) -> Heard:
             items,
             source.has_triggers,
             source.state,
-            source.notes(),
+            [source.unit_note] if source.unit_note else [],
             source.impedances(),
             source.host,
+            source.stamps_note,
         )
     finally:
         source.close()
@@ -119,6 +120,9 @@ def findings(heard: Heard, bundle: Bundle, wanted: EegInput) -> list[Finding]:
     cap = _cap(wanted, heard.montage)
     rate = _rate(heard, heard.montage, float(bundle.manifest.grid.sfreq), wanted.band)
     found = [cap, rate, _unit(heard), _samples(heard, wanted, heard.montage), _triggers(heard)]
+    if heard.stamps:
+        stated, _, advice = heard.stamps.rpartition(". ")
+        found.append(Finding("stamps", "note", stated, advice))
     # With a cap or a rate that does not fit, a session's chain gives no level to judge.
     if cap.state != "bad" and rate.state != "bad":
         found.append(_level(heard, bundle, wanted, heard.montage))

@@ -106,7 +106,9 @@ class Watch:
         found: dict[str, Any] = dict.fromkeys(KEYS)
         known = self.details() if known is None else known
         found |= {key: known[key] for key in KEYS if key in known}
-        found |= {"stream": self.name, "age_ms": self.age_ms()}
+        # By samples that are placed by their arrival no age can be told.
+        age_ms = None if self._source.placed_by_arrival else self.age_ms()
+        found |= {"stream": self.name, "age_ms": age_ms}
         found["triggers"] = self._count if self._source.has_triggers or self._count else None
         for key, digits in _DIGITS.items():
             if found[key] is not None:
@@ -119,7 +121,11 @@ class Watch:
 
     def age_ms(self) -> float | None:
         """Return the age of the newest sample, ms."""
-        age_s = self._source.age_s(pylsl.local_clock())
+        now = pylsl.local_clock()
+        if self._stream is not None and np.isfinite(self._stream.received):
+            # Its stamp may have jumped, which the chain knows.
+            return 1e3 * (now - self._stream.received)
+        age_s = self._source.age_s(now)
         return None if age_s is None else 1e3 * age_s
 
     def levels_uv(self) -> tuple[float | None, float | None]:

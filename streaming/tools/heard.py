@@ -20,9 +20,11 @@ class Heard:
     state : str
         What the source says about the stream.
     notes : list of str
-        What happened to the stream meanwhile, and what was concluded about a unit that it does not state.
+        What was concluded about a unit that the stream does not state.
     impedances : dict
         Impedances that the stream's description states, kilohms, by channel.
+    stamps : str
+        Where the stamps lie if they do not agree with their arrival; otherwise empty.
     host : str
         Computer that sends the stream; never written or printed.
     """
@@ -34,6 +36,7 @@ class Heard:
     notes: list[str]
     impedances: dict[str, float] = field(default_factory=dict)
     host: str = ""
+    stamps: str = ""
 
     @property
     def chunks(self) -> list[EegChunk]:

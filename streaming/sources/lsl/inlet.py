@@ -34,6 +34,8 @@ _OPEN_S = 5.0
 _REMEMBERED = 32
 # An offset this far from the line is doubted, s.
 _DOUBTFUL = 0.005
+# The line is extended to stamps so far from its newest offset, s: a little more than an inlet buffers.
+_REACH_S = 400.0
 # What `robust_line` is told: the least noise of an offset, s, and the usual drift between two clocks.
 _NOISE_FLOOR = 1e-4
 _DRIFT = 1e-4
@@ -86,10 +88,12 @@ class ClockOffset:
     def of(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what to add to the sender's stamps, (sample,), s.
 
-        One line serves for all of them, so that no step falls between two samples.
+        One line serves for all of them, so that no step falls between two samples. It is never extended to
+        stamps that have jumped, or that lie on another clock: they get the newest offset.
         """
         at, offset, slope = self._line
-        return offset + slope * (stamps + offset - at)
+        since = stamps + offset - at
+        return offset + slope * np.where(np.abs(since) <= _REACH_S, since, 0.0)
 
     def _at(self, local: float) -> float:
         at, offset, slope = self._line

@@ -1,6 +1,7 @@
 """Turn the samples of one open EEG stream into chunks in microvolts and triggers.
 
-Where the stream states no unit, samples are held back until their size makes it clear.
+Where the stamps do not agree with their arrival, samples are held back until it is clear what the stamps tell
+(`rtdecode.clocks.placement`); where the stream states no unit, until their size makes it clear.
 """
 
 from collections import deque
@@ -8,6 +9,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.clocks.placement import StampPlacement
 from rtdecode.eeg.channels import infer_unit
 from rtdecode.liblsl import pylsl
 from rtdecode.signal.eeg.badchannels import detrended
@@ -33,21 +35,35 @@ class EegReader:
     Attributes
     ----------
     layout : Layout
-    note : str
+    placement : StampPlacement
+    unit_note : str
         What was concluded about a missing unit, or why nothing was; otherwise empty.
     """
 
     def __init__(self, inlet: Inlet, layout: Layout) -> None:
         self.inlet = inlet
         self.layout = layout
+        self.placement = StampPlacement(layout.montage.sfreq)
+        self._unplaced: deque[tuple[Array, NDArray[np.float64], float]] = deque()
         self._edges = Edges(layout.stim)
         self._held: deque[tuple[Array, NDArray[np.float64], float]] = deque()
         self._unclear = bool(np.isnan(layout.scale).any())
         self._judged_from = 0
-        self.note = ""
+        self.unit_note = ""
+
+    @property
+    def note(self) -> str:
+        """What was concluded about a missing unit and about the stamps; empty where both are as usual."""
+        return "; ".join(filter(None, (self.unit_note, self.placement.note)))
 
     def pull(self) -> tuple[list[EegChunk], list[Trigger]]:
-        """Return the chunks and the triggers that are there."""
+        """Return the chunks and the triggers that are there.
+
+        Raises
+        ------
+        GeometryError
+            If the stamps tell nothing of when the samples were acquired.
+        """
         chunks: list[EegChunk] = []
         triggers: list[Trigger] = []
         left = True
@@ -55,11 +71,24 @@ class EegReader:
             raw, stamps = self.inlet.pull()
             # A full pull may have left samples behind.
             left = len(stamps) == PULL
-            if len(stamps) > 0:
-                now = pylsl.local_clock()
-                triggers += self._edges.push(raw, stamps, now)
-                chunks += self._converted(raw, stamps, now)
+            if len(stamps) > 0 or self._unplaced:
+                for part, local, arrived_at in self._placed(raw, stamps, pylsl.local_clock()):
+                    triggers += self._edges.push(part, local, arrived_at)
+                    chunks += self._converted(part, local, arrived_at)
         return chunks, triggers
+
+    def _placed(
+        self, raw: Array, stamps: NDArray[np.float64], now: float
+    ) -> list[tuple[Array, NDArray[np.float64], float]]:
+        """Return samples with their stamps on the local clock, as soon as that can be told."""
+        new = [(raw, stamps, now)] if len(stamps) else []
+        if not self.placement.decide(stamps, now):
+            # Copies, because the next pull overwrites the inlet's buffer.
+            self._unplaced += [(part.copy(), of_part, at) for part, of_part, at in new]
+            return []
+        parts = [*self._unplaced, *new]
+        self._unplaced.clear()
+        return [(part, self.placement.place(of_part, at), at) for part, of_part, at in parts]
 
     def _converted(self, raw: Array, stamps: NDArray[np.float64], now: float) -> list[EegChunk]:
         if not self._unclear:
@@ -84,12 +113,12 @@ class EegReader:
         rms = self._rms(int(_JUDGED_S * sfreq))
         scale = infer_unit(rms)
         if scale is None:
-            self.note = (
+            self.unit_note = (
                 f"the stream states no unit, and data of {rms:.3g} rms do not tell which: set the unit "
                 "(desc/channels/channel/unit) in the amplifier's LSL program"
             )
             return
-        self.note = f"the stream states no unit: taken as {_UNITS[scale]}, as its {rms:.3g} rms say"
+        self.unit_note = f"the stream states no unit: taken as {_UNITS[scale]}, as its {rms:.3g} rms say"
         self.layout = self.layout.with_unit(scale)
         self._unclear = False
 

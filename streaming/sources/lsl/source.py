@@ -6,6 +6,7 @@ the source stays with it (`streaming.sources.lsl.opened`); the marker stream tha
 its name or, after a while, by its host.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rtdecode import liblsl
+from rtdecode.clocks.placement import MarkerPlacement
 from rtdecode.disk import film_marks
 from rtdecode.errors import GeometryError
 from rtdecode.liblsl import pylsl
@@ -99,10 +101,13 @@ class LslSource:
         self._opening: Opening | None = None
         self._markers: Inlet | None = None
         self._opening_markers: Opening | None = None
+        self._marker_placement = MarkerPlacement()
+        self._unplaced: deque[Trigger] = deque()
         self._triggers = Triggers()
         self._notes: deque[str] = deque(maxlen=64)
         self._unit_note = ""
         self.opened = opened
+        self._taken_over = opened is not None
         self.ambiguous = False
         # Since when one stream alone has fitted, and streams that were told to be other ones.
         self._alone: tuple[str, float] | None = None
@@ -161,7 +166,27 @@ class LslSource:
 
     def _note(self) -> str:
         eeg = self._eeg  # read once: the polling thread may close the stream meanwhile
-        return eeg.note if eeg is not None else ""
+        notes = (eeg.note if eeg is not None else "", self._marker_placement.note)
+        return "; ".join(filter(None, notes))
+
+    @property
+    def unit_note(self) -> str:
+        """What was concluded about a missing unit; otherwise empty."""
+        eeg = self._eeg
+        return "" if eeg is None else eeg.unit_note
+
+    @property
+    def stamps_note(self) -> str:
+        """Where stamps of samples and triggers lie that do not agree with their arrival; otherwise empty."""
+        eeg = self._eeg
+        notes = ("" if eeg is None else eeg.placement.note, self._marker_placement.note)
+        return "; ".join(filter(None, notes))
+
+    @property
+    def placed_by_arrival(self) -> bool:
+        """Whether samples are placed by their arrival, so that no delay can be measured by their stamps."""
+        eeg = self._eeg
+        return eeg is not None and bool(eeg.placement.by_arrival)
 
     def age_s(self, now_at: float) -> float | None:
         """Return the age of the newest sample, s; None before the first."""
@@ -277,7 +302,9 @@ class LslSource:
         markers = self._opening_markers
         opening = self._opening
         if markers is not None and markers.done:
-            self._markers = markers.inlet or self._markers
+            if markers.inlet is not None:
+                self._markers = markers.inlet
+                self._marker_placement = MarkerPlacement()
             self._opening_markers = None
         if opening is None or not opening.done:
             return
@@ -382,18 +409,39 @@ class LslSource:
             self._opening_markers = Opening(newest)
 
     def _pull_markers(self) -> list[Trigger]:
-        if self._markers is None:
-            return []
+        texts = [] if self._markers is None else self._markers.pull_text()
         # The marks of a film that is being shown are never volume triggers.
-        marks = [mark for mark in self._markers.pull_text() if not film_marks.is_film_mark(mark[0])]
-        if self._markers.lost:
+        marks = [mark for mark in texts if not film_marks.is_film_mark(mark[0])]
+        if self._markers is not None and self._markers.lost:
             self._markers = None
-        return self._triggers.once("markers", [Trigger(stamp, label, at) for label, stamp, at in marks])
+        self._unplaced += [Trigger(stamp, label, at) for label, stamp, at in marks]
+        return self._triggers.once("markers", self._placed())
+
+    def _placed(self) -> list[Trigger]:
+        """Return the markers of which can be told when they were sent, in order."""
+        samples = None if self._eeg is None else self._eeg.placement
+        now = pylsl.local_clock()
+        triggers: list[Trigger] = []
+        while self._unplaced:
+            mark = self._unplaced[0]
+            stamp = self._marker_placement.place(mark.stamp, mark.arrived_at, now, time.time(), samples)
+            if stamp is None:
+                break
+            triggers.append(replace(self._unplaced.popleft(), stamp=stamp))
+        return triggers
 
     def _pull_eeg(self) -> list[EegChunk | Trigger]:
         if self._eeg is None:
             return []
-        chunks, triggers = self._eeg.pull()
+        try:
+            chunks, triggers = self._eeg.pull()
+        except GeometryError as error:
+            # As with its channels, the first stream decides whether a session can begin.
+            if self.data_at is None and not self._taken_over:
+                raise
+            self._refuse(self._eeg.inlet, str(error))
+            self._eeg = None
+            return []
         now = pylsl.local_clock()
         if now - self._polled_at > _HELD_UP:
             chunks = self._dated(chunks, self._eeg.layout.montage.sfreq, now)

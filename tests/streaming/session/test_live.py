@@ -175,7 +175,7 @@ def test_the_paths_are_printed_last(whole_session: Ended) -> None:
     ended = whole_session
     last = ended.said.strip().splitlines()[-2:]
     assert last == [str(ended.out), str(ended.out / "report.json")]
-    assert "imulated participant" in ended.said
+    assert "a simulated brain" in ended.said
 
 
 def test_the_film_has_a_hop_for_each_window(whole_session: Ended) -> None:
