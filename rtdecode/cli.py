@@ -151,6 +151,10 @@ def stream(
     series: Series = None,
     moco: Moco = False,
     peers: Peers = None,
+    markers: Annotated[
+        str | None,
+        typer.Option(help="LSL stream of the volume triggers; default: by its name, see docs/eeg.md."),
+    ] = None,
 ) -> None:
     """Decode a live session into clips."""
     from streaming.session import live as command
@@ -182,6 +186,7 @@ def stream(
         series=series,
         moco=moco,
         peers=tuple(_hosts(peers)),
+        markers=markers,
     )
     raise typer.Exit(command.run(options))
 

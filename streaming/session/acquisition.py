@@ -630,7 +630,8 @@ def _lsl(options: StreamOptions, bundle: Bundle, resumed: past.Resumed | None) -
     if options.lsl is None:
         return None
     opened = None if resumed is None else resumed.opened
-    return LslSource(options.lsl, options.peers, accept=_fits(bundle), opened=opened)
+    accept = _fits(bundle)
+    return LslSource(options.lsl, options.peers, accept=accept, opened=opened, markers=options.markers)
 
 
 def _folder(

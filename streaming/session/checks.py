@@ -50,6 +50,13 @@ def _check_sources(options: StreamOptions, bundle: Bundle) -> None:
             "session-source-missing",
             "nothing to read: give --lsl NAME, --fmri-dir DIR, or both.",
         )
+    if options.markers is not None and options.lsl is None:
+        raise UsageError(
+            "session-markers-without-eeg",
+            "--markers {markers} names the stream of the triggers, which are read beside an EEG stream, and "
+            "none was asked for. Give --lsl NAME too, or leave --markers out.",
+            markers=options.markers,
+        )
     decoded = bundle.manifest.modalities
     if not set(there) & set(decoded):
         raise UsageError(

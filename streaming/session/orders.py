@@ -61,6 +61,8 @@ class StreamOptions:
         Take the scanner's motion-corrected copy instead of the original.
     peers : tuple of str
         Hosts to ask directly for their LSL streams.
+    markers : str or None
+        Name of the LSL stream that brings the volume triggers; None chooses one.
     """
 
     lsl: str | None = None
@@ -88,6 +90,7 @@ class StreamOptions:
     series: int | None = None
     moco: bool = False
     peers: tuple[str, ...] = ()
+    markers: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

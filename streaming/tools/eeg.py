@@ -141,6 +141,7 @@ def _json() -> Iterator[Show]:
         # Stdout carries the lines alone. Why a stream is not read goes to stderr, once per stream.
         for watch in network.watches.values():
             sys.stdout.write(strict_json.dumps(watch.line()) + "\n")
+            sys.stderr.write("".join(f"{watch.name}: {note}\n" for note in watch.notes()))
             if (watch.refused or watch.ambiguous) and watch.name not in refused:
                 refused.add(watch.name)
                 sys.stderr.write(watch.state + "\n")
@@ -220,6 +221,8 @@ def _rows(watch: Watch) -> Iterator[tuple[str, str | Text]]:
         yield "heartbeat", _heartbeat(details.get("heartbeat"))
     bad = line["bad_channels"]
     many = " (more than can be interpolated)" if details.get("too_many_bad") else ""
+    if watch.last_note:
+        yield "note", Text(watch.last_note, "yellow")
     yield "bad", Text("-" if bad is None else (", ".join(bad) or "none") + many, "red" if bad else "")
     age = line["age_ms"]
     if age is not None and age > _SILENT_MS:

@@ -43,6 +43,8 @@ class Watch:
     name : str
     last_trigger : Trigger or None
         The newest trigger.
+    last_note : str
+        What the source said last: which stream it is, where its stamps lie, which triggers are read.
     """
 
     def __init__(self, name: str) -> None:
@@ -55,6 +57,8 @@ class Watch:
         self._count = 0
         self._raw: deque[Float] = deque()
         self.last_trigger: Trigger | None = None
+        self.last_note = ""
+        self._notes: list[str] = []
 
     @property
     def state(self) -> str:
@@ -84,12 +88,20 @@ class Watch:
         try:
             for item in self._source.poll():
                 self._take(item)
+            self._notes += self._source.notes()
+            self.last_note = self._notes[-1] if self._notes else self.last_note
         except GeometryError as error:
             self._refused = str(error)
             self._retry_at = now + _RETRY_S
             # A new source looks at the stream's description again.
             self._source.close()
             self._source = LslSource(self.name)
+
+    def notes(self) -> list[str]:
+        """Return what the source has said since the last call."""
+        notes = self._notes
+        self._notes = []
+        return notes
 
     def close(self) -> None:
         """Stop reading."""

@@ -14,15 +14,19 @@ _SAME = 0.005
 _REMEMBERED = 64
 # Higher bits are the amplifier's state (BioSemi), not the trigger port.
 _PORT = 0xFFFF
+# A trigger line is away from its resting level for less than this, s.
+_PULSE_S = 2.0
 # Values are limited to this first: converting a float beyond the range of integers is undefined.
 _LARGEST = 2.0**31
 
 
 class Edges:
-    """Find newly set bits of stim channels.
+    """Find newly set bits of stim channels, and newly cleared ones of lines that rest high.
 
     This reads a channel that rests at zero in the same way as one that holds a code while another is
-    added to it. What the channels hold at the first sample is not a trigger.
+    added to it. What the channels hold at the first sample is not a trigger: a bit that is set there rests
+    high, as an active-low trigger line does, and its triggers are its falling edges. It is read like the
+    others while it is cleared for longer than it is set, and from there on once it was cleared for seconds.
 
     Parameters
     ----------
@@ -32,22 +36,70 @@ class Edges:
 
     def __init__(self, columns: list[int]) -> None:
         self._columns = columns
-        self._before: NDArray[np.int64] | None = None
+        self._lines: list[_Line] = []
 
     def push(self, raw: Array, stamps: NDArray[np.float64], arrived_at: float) -> list[Trigger]:
         """Return the triggers in the next samples, (sample, column), with stamps (sample,)."""
-        if not self._columns:
+        if not self._columns or not len(raw):
             return []
         levels = np.clip(np.nan_to_num(raw[:, self._columns].astype(np.float64)), -_LARGEST, _LARGEST)
         values = np.rint(levels).astype(np.int64) & _PORT
-        before = values[:1] if self._before is None else self._before[None]
-        past = np.concatenate([before, values[:-1]])
-        self._before = values[-1]
-        rows, columns = np.nonzero(values & ~past)
-        return [
-            Trigger(float(stamps[r]), str(values[r, c]), arrived_at)
-            for r, c in zip(rows, columns, strict=True)
-        ]
+        if not self._lines:
+            self._lines = [_Line(int(value), float(stamps[0])) for value in values[0]]
+        past = np.concatenate([[[line.value for line in self._lines]], values[:-1]])
+        triggers: list[Trigger] = []
+        # Changes are rare.
+        for row, column in zip(*np.nonzero(values ^ past), strict=True):
+            code = self._lines[column].change(int(values[row, column]), float(stamps[row]))
+            if code:
+                triggers.append(Trigger(float(stamps[row]), str(code), arrived_at))
+        return triggers
+
+
+class _Line:
+    """The bits of one stim channel.
+
+    Parameters
+    ----------
+    value : int
+        What it holds at first.
+    at : float
+        When, s.
+    """
+
+    def __init__(self, value: int, at: float) -> None:
+        self.value = value
+        # Bits that rest high now, and of the bits that may: since when they are what they are, and for how
+        # long they were the opposite before, s.
+        self._high = value
+        self._since = dict.fromkeys(_bits(value), (at, 0.0))
+
+    def change(self, value: int, at: float) -> int:
+        """Take a new value; return the code of the trigger that it is, 0 if it is none."""
+        rose = value & ~self.value
+        fell = self.value & ~value & self._high
+        for bit in _bits(value ^ self.value):
+            if bit in self._since:
+                rose = self._turn(bit, rose, at)
+        self.value = value
+        # A code is the whole value, without the lines that rest high.
+        return (value & ~self._high if rose else 0) | fell
+
+    def _turn(self, bit: int, rose: int, at: float) -> int:
+        """Judge anew where a bit rests; return `rose` without it if its rise is the end of a pulse."""
+        since, opposite_s = self._since[bit]
+        lasted_s = at - since
+        self._since[bit] = (at, lasted_s)
+        if not rose & bit:
+            # It falls: a line that is set for longer than it is cleared rests high.
+            self._high |= bit if lasted_s > opposite_s else 0
+            return rose
+        if lasted_s > _PULSE_S:
+            del self._since[bit]
+        if lasted_s > min(opposite_s, _PULSE_S):
+            self._high &= ~bit
+            return rose
+        return rose & ~bit if self._high & bit else rose
 
 
 class Triggers:
@@ -83,6 +135,11 @@ class Triggers:
         if pair in self._pairs and first not in self._names:
             self._names |= dict.fromkeys(pair, first[1])
         self._pairs.add(pair)
+
+
+def _bits(value: int) -> list[int]:
+    """Return the bits of a value that are set."""
+    return [1 << place for place in range(value.bit_length()) if value >> place & 1]
 
 
 def _alike(a: Trigger, b: Trigger) -> bool:

@@ -16,23 +16,20 @@ import numpy as np
 
 from rtdecode import liblsl
 from rtdecode.clocks.placement import MarkerPlacement
-from rtdecode.disk import film_marks
 from rtdecode.errors import GeometryError
 from rtdecode.liblsl import pylsl
 from rtdecode.types import EegChunk, Montage, Trigger
-from streaming import client
 from streaming.sources.lsl import impedance
 from streaming.sources.lsl.inlet import DTYPES, Inlet, Opening
 from streaming.sources.lsl.layout import layout
 from streaming.sources.lsl.opened import OpenedStream, describe
 from streaming.sources.lsl.pulses import Triggers
 from streaming.sources.lsl.reader import EegReader
+from streaming.sources.lsl.trigger_streams import TriggerStreams
 
 # Interval at which the network is searched while a stream is missing, and while none is, s.
 _LOOK_EVERY = 0.1
 _LOOK_IDLY = 1.0
-# A marker stream of another name is taken only if the stream's own has not shown up by then, s.
-_OWN_MARKERS_WITHIN = 3.0
 # After this much silence the stream may be opened anew, s: its program may have been started again.
 _SILENT = 2.0
 # The first stream is opened once it has been the only one that fits for so long, s: streams of several
@@ -69,6 +66,8 @@ class LslSource:
         Maps the montage of a stream that came back changed to the reason why it cannot be used, or None.
     opened : OpenedStream or None
         The stream that an earlier process of the session had opened.
+    markers : str or None
+        Name of the marker stream that brings the triggers; None chooses one (`TriggerStreams`).
 
     Attributes
     ----------
@@ -91,6 +90,7 @@ class LslSource:
         accept: Callable[[Montage], str | None] | None = None,
         *,
         opened: OpenedStream | None = None,
+        markers: str | None = None,
     ) -> None:
         if peers:
             liblsl.reach(peers)
@@ -99,9 +99,7 @@ class LslSource:
         self._resolver = pylsl.ContinuousResolver(forget_after=5.0)
         self._eeg: EegReader | None = None
         self._opening: Opening | None = None
-        self._markers: Inlet | None = None
-        self._opening_markers: Opening | None = None
-        self._marker_placement = MarkerPlacement()
+        self._markers = TriggerStreams(markers)
         self._unplaced: deque[Trigger] = deque()
         self._triggers = Triggers()
         self._notes: deque[str] = deque(maxlen=64)
@@ -139,7 +137,7 @@ class LslSource:
     @property
     def has_triggers(self) -> bool:
         """Whether a marker stream or a stim channel has been found."""
-        return self._markers is not None or bool(self._eeg and self._eeg.layout.stim)
+        return self._markers.reads or bool(self._eeg and self._eeg.layout.stim)
 
     @property
     def host(self) -> str:
@@ -166,8 +164,13 @@ class LslSource:
 
     def _note(self) -> str:
         eeg = self._eeg  # read once: the polling thread may close the stream meanwhile
-        notes = (eeg.note if eeg is not None else "", self._marker_placement.note)
+        notes = (eeg.note if eeg is not None else "", self._marker_note)
         return "; ".join(filter(None, notes))
+
+    @property
+    def _marker_note(self) -> str:
+        placement = self._markers.placement
+        return "" if placement is None else placement.note
 
     @property
     def unit_note(self) -> str:
@@ -179,7 +182,7 @@ class LslSource:
     def stamps_note(self) -> str:
         """Where stamps of samples and triggers lie that do not agree with their arrival; otherwise empty."""
         eeg = self._eeg
-        notes = ("" if eeg is None else eeg.placement.note, self._marker_placement.note)
+        notes = ("" if eeg is None else eeg.placement.note, self._marker_note)
         return "; ".join(filter(None, notes))
 
     @property
@@ -201,7 +204,7 @@ class LslSource:
             If the first stream found carries no usable EEG.
         """
         now = pylsl.local_clock()
-        missing = self._eeg is None or self._markers is None
+        missing = self._eeg is None or not self._markers.reads
         if now - self._looked_at > (_LOOK_EVERY if missing else _LOOK_IDLY):
             self._looked_at = now
             self._look(now)
@@ -212,7 +215,8 @@ class LslSource:
 
     def close(self) -> None:
         """Close the inlets."""
-        self._eeg = self._markers = self._opening = self._opening_markers = None
+        self._eeg = self._opening = None
+        self._markers.close()
 
     def _look(self, now: float) -> None:
         streams = self._resolver.results()
@@ -220,12 +224,10 @@ class LslSource:
             self.opened.watch(streams, self._eeg.inlet.uid, self.data_at, now)
         if self._eeg is None or self._silent(now):
             self._find_eeg(streams, now)
-        # A borrowed marker stream is given up for the stream's own. Just after the EEG was opened, its
-        # own is sought again too, as it may have been restarted together with the EEG.
-        sought = self._markers is None or not self._own(self._markers.name)
-        sought = sought or now - self._opened_at < _OWN_MARKERS_WITHIN
-        if self._eeg is not None and sought and self._opening_markers is None:
-            self._find_markers(streams, now)
+        if self._eeg is not None:
+            inlet = self._eeg.inlet
+            self._markers.look(streams, inlet.name, inlet.host, now - self._opened_at)
+            self._notes += self._markers.notes()
 
     def _silent(self, now: float) -> bool:
         return now - max(self.data_at or 0.0, self._opened_at) > _SILENT
@@ -299,13 +301,7 @@ class LslSource:
 
     def _opened(self, now: float) -> None:
         """Take over the inlets that have been opened meanwhile."""
-        markers = self._opening_markers
         opening = self._opening
-        if markers is not None and markers.done:
-            if markers.inlet is not None:
-                self._markers = markers.inlet
-                self._marker_placement = MarkerPlacement()
-            self._opening_markers = None
         if opening is None or not opening.done:
             return
         self._opening = None
@@ -386,35 +382,8 @@ class LslSource:
         self._state = f"LSL stream '{inlet.name}' came back, but not as it was: {reason}"
         self._notes.append(self._state)
 
-    def _own(self, marker_name: str) -> bool:
-        return self._eeg is not None and marker_name == f"{self._eeg.inlet.name}-markers"
-
-    def _find_markers(self, streams: list[pylsl.StreamInfo], now: float) -> None:
-        assert self._eeg is not None
-        present = self._markers.uid if self._markers is not None else None
-        markers = [s for s in streams if s.type() == "Markers" and self._retry_at.get(s.uid(), 0.0) <= now]
-        markers = [s for s in markers if s.uid() != present]
-        found = [s for s in markers if self._own(s.name())]
-        if not found and self._markers is None and now - self._opened_at > _OWN_MARKERS_WITHIN:
-            # Fall back to markers of the same host that belong neither to another stream nor to a film,
-            # and that are not the clips of a session.
-            taken = {f"{s.name()}-markers" for s in streams}
-            near = [s for s in markers if s.hostname() == self._eeg.inlet.host and s.name() not in taken]
-            near = [s for s in near if not s.source_id().startswith(client.SOURCE)]
-            found = [s for s in near if not s.name().endswith(film_marks.SUFFIX)]
-        if found:
-            # Discovery still lists a stream for 5 s after it has gone, beside its successor.
-            newest = max(found, key=lambda s: s.created_at())
-            self._retry_at[newest.uid()] = now + _RETRY
-            self._opening_markers = Opening(newest)
-
     def _pull_markers(self) -> list[Trigger]:
-        texts = [] if self._markers is None else self._markers.pull_text()
-        # The marks of a film that is being shown are never volume triggers.
-        marks = [mark for mark in texts if not film_marks.is_film_mark(mark[0])]
-        if self._markers is not None and self._markers.lost:
-            self._markers = None
-        self._unplaced += [Trigger(stamp, label, at) for label, stamp, at in marks]
+        self._unplaced += self._markers.pull()
         return self._triggers.once("markers", self._placed())
 
     def _placed(self) -> list[Trigger]:
@@ -424,7 +393,8 @@ class LslSource:
         triggers: list[Trigger] = []
         while self._unplaced:
             mark = self._unplaced[0]
-            stamp = self._marker_placement.place(mark.stamp, mark.arrived_at, now, time.time(), samples)
+            placement = self._markers.placement or MarkerPlacement()
+            stamp = placement.place(mark.stamp, mark.arrived_at, now, time.time(), samples)
             if stamp is None:
                 break
             triggers.append(replace(self._unplaced.popleft(), stamp=stamp))

@@ -21,6 +21,7 @@ from rtdecode.types import EegChunk, Montage, Trigger
 from streaming.client import SOURCE
 from streaming.sources.lsl.layout import layout
 from streaming.sources.lsl.source import LslSource, select
+from streaming.sources.lsl.trigger_streams import candidates
 from tests.refusals import refused
 from tests.streaming.player import SFREQ, markers, outlet
 
@@ -158,13 +159,8 @@ def test_the_clips_of_a_session_are_never_triggers(name: str) -> None:
         return [one for one in source._resolver.results() if one.name() in wanted]
 
     until(lambda: len(streams()) == 3)
-    source._opening_markers = source._markers = None
-    long_after = source._opened_at + 60
-    source._find_markers([one for one in streams() if one.name() != f"{name}-box"], long_after)
-    assert source._opening_markers is None
-    source._find_markers(streams(), long_after)
-    assert source._opening_markers is not None
-    assert source._opening_markers.name == f"{name}-box"
+    seen = streams()
+    assert [one.info.name() for one in candidates(seen, name, seen[0].hostname())] == [f"{name}-box"]
     source.close()
     del eeg, other, clips
 
