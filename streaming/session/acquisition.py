@@ -459,6 +459,8 @@ class _Acquisition:
         self._costs = {name: [] for name in self._costs}
         counters = self._assembler.counters()
         counters["runs"] = counters["runs"][-_RUNS_TOLD:]
+        if self._lsl is not None and self._lsl.placed_by_arrival:
+            counters["eeg"]["age_ms"] = None
         # What the source counts here never reaches the assembler, so both counts add up.
         folder = self._folder.counters() if self._folder is not None else {}
         for key in ("duplicate", "rejected_files"):
