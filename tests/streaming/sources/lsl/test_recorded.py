@@ -80,7 +80,9 @@ def test_an_xdf_recording_with_a_clock_reset_arrives_bit_by_bit(data_root: Path)
     shift = pylsl.local_clock() - raw[499]
     raw = raw + shift
     label_stamps = label_stamps + shift
-    for first in range(0, len(sent), 500):
+    eeg.push_chunk(sent[:500], raw[:500].tolist())
+    polled(source, items, lambda: count(items)[0] == 500)
+    for first in range(500, len(sent), 500):
         eeg.push_chunk(sent[first : first + 500], raw[first : first + 500].tolist())
         items += source.poll()
     for text, at in zip(labels, label_stamps, strict=True):
