@@ -170,12 +170,12 @@ class StampPlacement:
             self._block_at = arrived_at
             self._block_shift = math.inf
             if len(self._blocks) >= _LEAST_BLOCKS:
-                at, shifts = np.array(self._blocks).T
-                line = robust_line(at - arrived_at, shifts, 0.0, noise_floor=_NOISE)
+                starts, shifts = np.array(self._blocks).T
+                line = robust_line(starts - arrived_at, shifts, 0.0, noise_floor=_NOISE)
                 self._target = line.offset
-        most = _SLEW * max(0.0, arrived_at - self._placed_at) if math.isfinite(self._placed_at) else 0.0
+        limit = _SLEW * max(0.0, arrived_at - self._placed_at) if math.isfinite(self._placed_at) else 0.0
         self._placed_at = arrived_at
-        self._shift += min(max(self._target - self._shift, -most), most)
+        self._shift += min(max(self._target - self._shift, -limit), limit)
 
 
 class MarkerPlacement:

@@ -145,8 +145,8 @@ class SampleClock:
         if not self._delays:
             return stamp
         usual = float(np.median(self._delays))
-        at = min(stamp, stamp - self._shift, key=lambda at: abs(arrived_at - at - usual))
-        return at if abs(arrived_at - at - usual) <= _NO_DELAY else arrived_at - usual
+        placed = min(stamp, stamp - self._shift, key=lambda time: abs(arrived_at - time - usual))
+        return placed if abs(arrived_at - placed - usual) <= _NO_DELAY else arrived_at - usual
 
     def report(self) -> dict[str, Any]:
         """Return ``rate_hz``, ``drift_ppm``, ``jitter_ms``, ``lost_samples``, ``gaps`` and ``epochs``."""

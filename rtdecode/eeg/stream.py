@@ -227,9 +227,9 @@ class EegStream:
         if not len(times):
             return 0
         begins = [(-np.inf, 0), *self._sources]
-        ends = [at for at, _ in begins[1:]] + [np.inf]
+        ends = [start for start, _ in begins[1:]] + [np.inf]
         spans = zip(begins, ends, strict=True)
-        return max(number for (at, number), end in spans if at <= times[-1] and end > times[0])
+        return max(number for (start, number), end in spans if start <= times[-1] and end > times[0])
 
     def shown(self, times: Times) -> tuple[Float, NDArray[np.bool_]]:
         """Return the clean EEG at ascending local times, for somebody to look at; it leaves all as it is.

@@ -146,11 +146,11 @@ def _eeg_stream(stream: Mapping[str, Any]) -> dict[str, Any]:
     It is named only where its name was not asked for: then nothing else tells afterwards whose signals the
     session read, and elsewhere no name goes to disk.
     """
-    named = stream["matched_by"] != "name"
+    by_other_means = stream["matched_by"] != "name"
     return {
         "matched_by": stream["matched_by"],
-        "name": stream["name"] if named else None,
-        "host": stream["host"] if named else None,
+        "name": stream["name"] if by_other_means else None,
+        "host": stream["host"] if by_other_means else None,
         "sources": len(stream["keys"]),
     }
 

@@ -188,8 +188,8 @@ def _streams(name: str | None) -> Finding:
     library = f"liblsl {pylsl.library_version()}"
     matches = [] if name is None else select(streams, name)
     if name is not None and (several := ambiguity(matches, name)):
-        found, _, advice = several.rpartition(". ")
-        return Finding("LSL", "bad", f"{library}: {found}", advice)
+        matches_text, _, advice = several.rpartition(". ")
+        return Finding("LSL", "bad", f"{library}: {matches_text}", advice)
     if name is not None and not matches:
         return Finding(
             "LSL",
@@ -199,11 +199,11 @@ def _streams(name: str | None) -> Finding:
         )
     if not streams:
         return Finding("LSL", "note", f"{library}: no stream on this network", "start the amplifier's outlet")
-    found = f"{library}: {seen(streams)}"
+    listing = f"{library}: {seen(streams)}"
     if name is not None and (chosen := choice(matches[0], name)):
-        found = f"{found}. {chosen}"
+        listing = f"{listing}. {chosen}"
     advice = "" if name is not None else "give --lsl NAME to have one judged"
-    return Finding("LSL", "ok", found, advice)
+    return Finding("LSL", "ok", listing, advice)
 
 
 def _fmri(

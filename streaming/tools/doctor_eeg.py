@@ -121,8 +121,8 @@ def findings(heard: Heard, bundle: Bundle, wanted: EegInput) -> list[Finding]:
     rate = _rate(heard, heard.montage, float(bundle.manifest.grid.sfreq), wanted.band)
     found = [cap, rate, _unit(heard), _samples(heard, wanted, heard.montage), _triggers(heard)]
     if heard.stamps:
-        stated, _, advice = heard.stamps.rpartition(". ")
-        found.append(Finding("stamps", "note", stated, advice))
+        observation, _, advice = heard.stamps.rpartition(". ")
+        found.append(Finding("stamps", "note", observation, advice))
     # With a cap or a rate that does not fit, a session's chain gives no level to judge.
     if cap.state != "bad" and rate.state != "bad":
         found.append(_level(heard, bundle, wanted, heard.montage))

@@ -120,7 +120,7 @@ class Watch:
         found |= {key: known[key] for key in KEYS if key in known}
         # By samples that are placed by their arrival no age can be told.
         age_ms = None if self._source.placed_by_arrival else self.age_ms()
-        found |= {"stream": self.name, "age_ms": age_ms}
+        found.update(stream=self.name, age_ms=age_ms)
         found["triggers"] = self._count if self._source.has_triggers or self._count else None
         for key, digits in _DIGITS.items():
             if found[key] is not None:

@@ -53,15 +53,15 @@ class Layout:
         follow at the end.
         """
         own = self.montage
-        known = [own.channels.index(name) for name in order if name in own.channels]
-        if len(known) < len(order):
-            known += [i for i in range(len(own.channels)) if i not in known]
+        columns = [own.channels.index(name) for name in order if name in own.channels]
+        if len(columns) < len(order):
+            columns += [i for i in range(len(own.channels)) if i not in columns]
         channels = replace(
             own,
-            channels=tuple(own.channels[i] for i in known),
-            kinds=tuple(own.kinds[i] for i in known),
+            channels=tuple(own.channels[i] for i in columns),
+            kinds=tuple(own.kinds[i] for i in columns),
         )
-        return Layout(channels, self.columns[known], self.scale[known], self.stim)
+        return Layout(channels, self.columns[columns], self.scale[columns], self.stim)
 
 
 def layout(info: pylsl.StreamInfo) -> Layout:

@@ -63,33 +63,33 @@ class _Line:
     ----------
     value : int
         What it holds at first.
-    at : float
+    time_s : float
         When, s.
     """
 
-    def __init__(self, value: int, at: float) -> None:
+    def __init__(self, value: int, time_s: float) -> None:
         self.value = value
         # Bits that rest high now, and of the bits that may: since when they are what they are, and for how
         # long they were the opposite before, s.
         self._high = value
-        self._since = dict.fromkeys(_bits(value), (at, 0.0))
+        self._since = dict.fromkeys(_bits(value), (time_s, 0.0))
 
-    def change(self, value: int, at: float) -> int:
+    def change(self, value: int, time_s: float) -> int:
         """Take a new value; return the code of the trigger that it is, 0 if it is none."""
         rose = value & ~self.value
         fell = self.value & ~value & self._high
         for bit in _bits(value ^ self.value):
             if bit in self._since:
-                rose = self._turn(bit, rose, at)
+                rose = self._turn(bit, rose, time_s)
         self.value = value
         # A code is the whole value, without the lines that rest high.
         return (value & ~self._high if rose else 0) | fell
 
-    def _turn(self, bit: int, rose: int, at: float) -> int:
+    def _turn(self, bit: int, rose: int, time_s: float) -> int:
         """Judge anew where a bit rests; return `rose` without it if its rise is the end of a pulse."""
         since, opposite_s = self._since[bit]
-        lasted_s = at - since
-        self._since[bit] = (at, lasted_s)
+        lasted_s = time_s - since
+        self._since[bit] = (time_s, lasted_s)
         if not rose & bit:
             # It falls: a line that is set for longer than it is cleared rests high.
             self._high |= bit if lasted_s > opposite_s else 0

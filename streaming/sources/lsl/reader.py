@@ -84,11 +84,14 @@ class EegReader:
         new = [(raw, stamps, now)] if len(stamps) else []
         if not self.placement.decide(stamps, now):
             # Copies, because the next pull overwrites the inlet's buffer.
-            self._unplaced += [(part.copy(), of_part, at) for part, of_part, at in new]
+            self._unplaced += [(part.copy(), of_part, arrived_at) for part, of_part, arrived_at in new]
             return []
         parts = [*self._unplaced, *new]
         self._unplaced.clear()
-        return [(part, self.placement.place(of_part, at), at) for part, of_part, at in parts]
+        return [
+            (part, self.placement.place(of_part, arrived_at), arrived_at)
+            for part, of_part, arrived_at in parts
+        ]
 
     def _converted(self, raw: Array, stamps: NDArray[np.float64], now: float) -> list[EegChunk]:
         if not self._unclear:

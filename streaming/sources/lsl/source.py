@@ -250,8 +250,9 @@ class LslSource:
         if not matches:
             self._alone = None
             if self._opening is None:
-                wanted = f"no LSL stream with name, type or source id '{self._name}'"
-                self._state = f"{wanted}; seen: {seen(streams)}"
+                self._state = (
+                    f"no LSL stream with name, type or source id '{self._name}'; seen: {seen(streams)}"
+                )
             return
         label = describe(matches[0])
         if self._alone is None or self._alone[0] != label:
@@ -278,9 +279,9 @@ class LslSource:
         else:
             self._tell_others([s for s in select(signals, self._name) if s.uid() not in self._others], opened)
 
-    def _tell_others(self, others: list[pylsl.StreamInfo], opened: OpenedStream) -> None:
+    def _tell_others(self, streams: list[pylsl.StreamInfo], opened: OpenedStream) -> None:
         """Say of streams that fit what was asked for why they are not read."""
-        for info in others:
+        for info in streams:
             self._others.add(info.uid())
             self._notes.append(
                 f"LSL stream {describe(info)} is another source than {opened.label}, which this session "

@@ -24,14 +24,14 @@ _TYPES = ("markers", "marker", "triggers", "trigger", "stim")
 _OWN_WITHIN = 3.0
 # Time after which a stream that did not answer is tried again, s.
 _RETRY = 0.5
-_MOST = 8
+_MAX_OPEN = 8
 
 # How a marker stream belongs to the EEG stream: the lower, the surer.
-_NAMED, _OWN, _NEAR = range(3)
+_REQUESTED, _BY_NAME, _BY_HOST = range(3)
 _REASONS = {
-    _NAMED: "--markers names it",
-    _OWN: "its name is that of the EEG stream",
-    _NEAR: "it is on the amplifier's computer, and no marker stream has the EEG stream's name",
+    _REQUESTED: "--markers names it",
+    _BY_NAME: "its name is that of the EEG stream",
+    _BY_HOST: "it is on the amplifier's computer, and no marker stream has the EEG stream's name",
 }
 
 
@@ -59,7 +59,7 @@ class Candidate:
 
 
 def candidates(
-    streams: Sequence[pylsl.StreamInfo], eeg: str, host: str, wanted: str | None = None
+    streams: Sequence[pylsl.StreamInfo], eeg: str, host: str, requested: str | None = None
 ) -> list[Candidate]:
     """Return the marker streams that may bring the triggers of an EEG stream, the surest first.
 
@@ -69,27 +69,27 @@ def candidates(
         All streams on the network.
     eeg, host : str
         Name and computer of the EEG stream.
-    wanted : str or None
+    requested : str or None
         Name of the marker stream, where it was asked for: then no other is returned.
     """
     markers = [s for s in streams if s.nominal_srate() == pylsl.IRREGULAR_RATE and not _of_others(s)]
-    if wanted is not None:
-        named = [s for s in markers if s.name() == wanted]
-        named = named or [s for s in markers if s.name().lower() == wanted.lower()]
-        return _sorted([Candidate(s, _NAMED, (int(s.hostname() != host),)) for s in named])
-    own = {f"{eeg.lower()}{end}": place for place, end in enumerate(OWN_ENDS)}
+    if requested is not None:
+        matches = [s for s in markers if s.name() == requested]
+        matches = matches or [s for s in markers if s.name().lower() == requested.lower()]
+        return _sorted([Candidate(s, _REQUESTED, (int(s.hostname() != host),)) for s in matches])
+    own_names = {f"{eeg.lower()}{end}": place for place, end in enumerate(OWN_ENDS)}
     rated = {s.name().lower() for s in streams if s.nominal_srate() != pylsl.IRREGULAR_RATE}
     # Those of another EEG stream are another amplifier's.
-    others = {f"{name}{end}" for name in rated for end in OWN_ENDS}
-    found: list[Candidate] = []
+    foreign_names = {f"{name}{end}" for name in rated for end in OWN_ENDS}
+    suitable: list[Candidate] = []
     for info in markers:
         name = info.name().lower()
         away = int(info.hostname() != host)
-        if name in own:
-            found.append(Candidate(info, _OWN, (away, own[name])))
-        elif info.type().lower() in _TYPES and not away and name not in others:
-            found.append(Candidate(info, _NEAR, ()))
-    return _sorted(found)
+        if name in own_names:
+            suitable.append(Candidate(info, _BY_NAME, (away, own_names[name])))
+        elif info.type().lower() in _TYPES and not away and name not in foreign_names:
+            suitable.append(Candidate(info, _BY_HOST, ()))
+    return _sorted(suitable)
 
 
 def _of_others(info: pylsl.StreamInfo) -> bool:
@@ -97,9 +97,9 @@ def _of_others(info: pylsl.StreamInfo) -> bool:
     return info.name().endswith(film_marks.SUFFIX) or info.source_id().startswith(client.SOURCE)
 
 
-def _sorted(found: list[Candidate]) -> list[Candidate]:
+def _sorted(streams: list[Candidate]) -> list[Candidate]:
     # Discovery still lists a stream for 5 s after it has gone: its successor is the newest.
-    return sorted(found, key=lambda one: (one.grade, one.order, -one.info.created_at()))
+    return sorted(streams, key=lambda stream: (stream.grade, stream.order, -stream.info.created_at()))
 
 
 @dataclass(slots=True)
@@ -117,12 +117,12 @@ class TriggerStreams:
 
     Parameters
     ----------
-    wanted : str or None
+    requested : str or None
         Name of the stream that is to be read; None chooses one.
     """
 
-    def __init__(self, wanted: str | None = None) -> None:
-        self._wanted = wanted
+    def __init__(self, requested: str | None = None) -> None:
+        self._requested = requested
         self._open: dict[str, _Open] = {}
         self._openings: dict[str, tuple[Candidate, Opening]] = {}
         self._retry_at: dict[str, float] = {}
@@ -160,15 +160,15 @@ class TriggerStreams:
             How long that stream has been open, s.
         """
         now = pylsl.local_clock()
-        self._seen = candidates(streams, eeg, host, self._wanted)
-        own = any(one.grade < _NEAR for one in self._seen)
+        self._seen = candidates(streams, eeg, host, self._requested)
+        has_own = any(candidate.grade < _BY_HOST for candidate in self._seen)
         late = open_s > _OWN_WITHIN
-        for one in self._seen:
-            uid = one.info.uid()
+        for candidate in self._seen:
+            uid = candidate.info.uid()
             busy = uid in self._open or uid in self._openings or self._retry_at.get(uid, 0.0) > now
-            room = len(self._open) + len(self._openings) < _MOST
-            if not busy and room and (one.grade < _NEAR or (late and not own)):
-                self._openings[uid] = (one, Opening(one.info))
+            room = len(self._open) + len(self._openings) < _MAX_OPEN
+            if not busy and room and (candidate.grade < _BY_HOST or (late and not has_own)):
+                self._openings[uid] = (candidate, Opening(candidate.info))
         if late:
             self._tell()
 
@@ -189,7 +189,7 @@ class TriggerStreams:
         # What a stream sent before it went is still taken.
         if last is not None and last is not self._read and last.inlet.lost:
             read = texts[last.inlet.uid] + read
-        return [Trigger(stamp, label, at) for label, stamp, at in read]
+        return [Trigger(stamp, label, arrived_at) for label, stamp, arrived_at in read]
 
     def close(self) -> None:
         """Close all streams."""
@@ -213,11 +213,11 @@ class TriggerStreams:
             read = None
         ranked = sorted(
             self._open.values(),
-            key=lambda one: (
-                not one.sends,
-                one.candidate.grade,
-                one.candidate.order,
-                -one.candidate.info.created_at(),
+            key=lambda stream: (
+                not stream.sends,
+                stream.candidate.grade,
+                stream.candidate.order,
+                -stream.candidate.info.created_at(),
             ),
         )
         if read is None:
@@ -238,22 +238,22 @@ class TriggerStreams:
         return other.sends and (surer or started_anew)
 
     def _tell(self) -> None:
-        """Say which stream is read, and why, if there are others or the one that was asked for is missing."""
-        labels = sorted({one.label for one in self._seen})
+        """Say which stream is read, and why, if there are others or the requested one is missing."""
+        labels = sorted({candidate.label for candidate in self._seen})
         read = None if self._read is None else self._read.candidate
         key = ("" if read is None else read.label, *labels)
         if key == self._told:
             return
         self._told = key
-        if read is None and self._wanted is not None and not labels:
+        if read is None and self._requested is not None and not labels:
             self._notes.append(
-                f"there is no marker stream '{self._wanted}' (--markers), and no other is read. Start it, or "
+                f"there is no marker stream '{self._requested}' (--markers), and no other is read. Start it, or "
                 "correct its name"
             )
-        others = [label for label in labels if read is not None and label != read.label]
-        if read is not None and others:
+        unread = [label for label in labels if read is not None and label != read.label]
+        if read is not None and unread:
             self._notes.append(
                 f"{len(labels)} marker streams may bring the triggers: {read.label} is read, as "
                 f"{_REASONS[read.grade]}{' and it sends' if self._read and self._read.sends else ''}; "
-                f"{', '.join(others)} not. Give --markers NAME for another one"
+                f"{', '.join(unread)} not. Give --markers NAME for another one"
             )
