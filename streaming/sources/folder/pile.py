@@ -1,5 +1,6 @@
 """Collect the slices of one volume, and join them into an array with its affine."""
 
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,12 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.types import Array
-from streaming.sources.formats.image import Moments, Plane, seconds_between
+from streaming.sources.formats.image import Counters, Moments, Plane, seconds_between
 
 # Slices of one volume may lie this far off an even spacing, in steps of it.
 _UNEVEN = 0.1
 # An even grid on which fewer than one place in this many is filled is not believed.
 _SPARSE = 4
+
+
+class Identity(NamedTuple):
+    """What tells a slice from another one at its position: the header's statements, and the pixels."""
+
+    counters: Counters
+    instance: int | None
+    acquired: datetime | None
+    checksum: int
 
 
 class Slot(NamedTuple):
@@ -28,6 +38,13 @@ class Slot(NamedTuple):
     def key(self) -> float:
         """Position along the normal, mm, rounded to hundredths: the same in every volume of a run."""
         return round(self.plane.normal_mm, 2)
+
+    @property
+    def identity(self) -> Identity:
+        """The slice's identity; its checksum is computed at each call."""
+        plane = self.plane
+        checksum = zlib.crc32(np.ascontiguousarray(plane.data).tobytes())
+        return Identity(plane.counters or Counters(), plane.instance, plane.acquired, checksum)
 
 
 class Span(NamedTuple):

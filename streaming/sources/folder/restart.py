@@ -3,11 +3,12 @@
 import zlib
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 
 from rtdecode.types import Array
-from streaming.sources.formats.image import Image, Plane, seconds_between
+from streaming.sources.formats.image import Counters, Image, Plane, seconds_between
 
 Key = tuple[int | None, ...]
 
@@ -17,6 +18,15 @@ _KEPT = 512
 # that come after a pause of `_PAUSE_S` may too; both in s.
 _LATER_S = 5.0
 _PAUSE_S = 10.0
+# An image that follows the newest one of its run within so many TRs continues it, whatever its counter says.
+_NEXT_TR = 2.5
+
+
+class _Acquired(NamedTuple):
+    """When an image was acquired by its header, and its counters."""
+
+    acquired: datetime
+    counters: Counters
 
 
 @dataclass(slots=True)
@@ -24,7 +34,8 @@ class _Begun:
     """What is known of one run of an identity.
 
     `firsts` are the header times of its first images by counter, `pixels` is a checksum of the very
-    first one, and `at` is when its newest file came (local clock, s).
+    first one, `newest` is the image of the latest header time (without its pixels), and `at` is when its
+    newest file came (local clock, s).
     """
 
     name: str
@@ -32,6 +43,7 @@ class _Begun:
     first: Key
     pixels: int
     at: float
+    newest: _Acquired | None = None
     firsts: dict[Key, datetime | None] = field(default_factory=dict)
 
 
@@ -39,8 +51,9 @@ class SeriesRestarts:
     """Give each run of one identity a name of its own.
 
     A series has begun again when a counter from its beginning comes once more with a header time more
-    than 5 s later. Without header times, its first image must come once more with other pixels, after a
-    pause of 10 s. An image older than the newest run belongs to an earlier one.
+    than 5 s later, unless that time, or another counter with it, continues the run: then the counter
+    stands still, and says nothing. Without header times, its first image must come once more with other
+    pixels, after a pause of 10 s. An image older than the newest run belongs to an earlier one.
     """
 
     def __init__(self) -> None:
@@ -67,6 +80,10 @@ class SeriesRestarts:
         if len(run.firsts) < _KEPT:
             run.firsts.setdefault(key, image.acquired)
         run.at = max(run.at, at)
+        if image.acquired is not None and image.counters is not None:
+            newest = run.newest
+            if newest is None or seconds_between(newest.acquired, image.acquired) >= 0:
+                run.newest = _Acquired(image.acquired, image.counters)
         return run.name
 
 
@@ -86,9 +103,26 @@ def _again(run: _Begun, key: Key, image: Image | Plane, at: float) -> bool:
         return False
     before = run.firsts[key]
     if before is not None and image.acquired is not None:
-        return seconds_between(before, image.acquired) > _LATER_S
+        return seconds_between(before, image.acquired) > _LATER_S and not _continues(run, image)
     untimed = before is None and image.acquired is None
     return untimed and key == run.first and at - run.at > _PAUSE_S and _checksum(image.data) != run.pixels
+
+
+def _continues(run: _Begun, image: Image | Plane) -> bool:
+    """Return whether an image follows the newest of a run by its time, or by its time and a counter."""
+    if run.newest is None or image.acquired is None or image.counters is None or not image.tr_s:
+        return False
+    turns = seconds_between(run.newest.acquired, image.acquired) / image.tr_s
+    if turns <= _NEXT_TR:
+        return True
+    before, now = run.newest.counters, image.counters
+    pairs = [(before.acquisition, now.acquisition), (before.temporal, now.temporal)]
+    if isinstance(image, Image):
+        pairs.append((before.instance, now.instance))
+    return any(
+        earlier is not None and later is not None and 0 < later - earlier == round(turns)
+        for earlier, later in pairs
+    )
 
 
 def _key(image: Image | Plane) -> Key | None:

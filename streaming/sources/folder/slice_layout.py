@@ -22,16 +22,20 @@ class SliceLayout:
         Instances by position, in rising order, until the period is known.
     gap : int
         Smallest distance between two instances at one position; 0 while none has come twice.
+    first : int
+        Instance of the run's first slice: 0, or -1 where headers count from 0.
     """
 
     period: int = 0
     inner: bool = False
     seen: dict[float, list[int]] = field(default_factory=dict)
     gap: int = 0
+    first: int = 0
 
     def volume(self, instance: int) -> int:
         """Return the index of an instance's volume; `period` must be known."""
-        return instance % self.period if self.inner else instance // self.period
+        place = instance - self.first
+        return place % self.period if self.inner else place // self.period
 
     def learn(self, key: float, instance: int) -> bool:
         """Take one slice into account.
@@ -44,6 +48,7 @@ class SliceLayout:
         bool
             Whether the period is known.
         """
+        self.first = min(self.first, instance)
         found = self.seen.setdefault(key, [])
         at = bisect_left(found, instance)
         if at < len(found) and found[at] == instance:

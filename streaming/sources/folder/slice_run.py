@@ -4,13 +4,14 @@
 many slices a volume has, and builds the volume.
 """
 
+import math
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
-from streaming.sources.folder.pile import Pile, Slot, joined, on_grid, places, timed
+from streaming.sources.folder.pile import Identity, Pile, Slot, joined, on_grid, places, timed
 from streaming.sources.folder.slice_layout import SliceLayout
-from streaming.sources.formats.image import Image, Moments, Plane
+from streaming.sources.formats.image import Image, Moments, Plane, seconds_between
 
 # The TR that is assumed if the header has none, or one of `_TR_MOST` or more; s.
 _TR = 2.0
@@ -18,7 +19,12 @@ _TR_MOST = 60.0
 # For this many volumes that were given last, late files are still told from second ones.
 _REMEMBERED = 4
 
-Rest = Literal["header", "instance", "order", "unknown"]
+# A slice at a known position belongs to the next volume from this part of a TR on.
+_NEXT_TR = 0.5
+# Header times are rounded by so much of a TR at most.
+_ROUNDED_TR = 0.01
+
+Rest = Literal["header", "instance", "acquisition", "temporal", "times", "order", "first", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,9 @@ class SliceRun:
         Lowest SeriesNumber so far.
     rest : str
         What indices rest on: a number in the ``header``, the ``instance`` numbers, or the ``order`` in
-        which positions come again; ``unknown`` until the instance numbers tell.
+        which positions come again; ``unknown`` until the instance numbers tell. Where a number turned
+        out not to count volumes, or where slices have none, the ``acquisition`` number, the ``temporal``
+        position, or the ``times``; ``first`` before these differ, while all slices are of one volume.
     count : int or None
         Slices of a volume, promised or learned.
     proven : bool
@@ -69,7 +77,17 @@ class SliceRun:
     given : set
         Indices of the volumes that were given.
     done : dict
-        Positions and instances of the last few of them.
+        Slices of the last few of them, by position.
+    base : int
+        The counter's value at index 0, where indices rest on the acquisition or temporal number.
+    timed : dict
+        Index and header time of the newest slice at each position, where indices rest on the times.
+    zero : datetime or None
+        The header time at which index 0 began, there.
+    left : set of str
+        What indices do not rest on any more, because it does not count volumes.
+    mixed : dict
+        The reason by index, for volumes of which several slices claimed one place.
     constant : bool
         Whether every header so far gave the same volume number.
     occurred : dict
@@ -94,7 +112,12 @@ class SliceRun:
     piles: dict[int, Pile] = field(default_factory=dict)
     unplaced: list[Slot] = field(default_factory=list)
     given: set[int] = field(default_factory=set)
-    done: dict[int, frozenset[tuple[float, int | None]]] = field(default_factory=dict)
+    done: dict[int, dict[float, Identity]] = field(default_factory=dict)
+    base: int = 0
+    timed: dict[float, tuple[int, datetime]] = field(default_factory=dict)
+    zero: datetime | None = None
+    left: set[Rest] = field(default_factory=set)
+    mixed: dict[int, str] = field(default_factory=dict)
     constant: bool = True
     occurred: dict[float, int] = field(default_factory=dict)
     grid: tuple[float, ...] = ()
@@ -118,14 +141,100 @@ class SliceRun:
             return slot.plane.number
         if self.rest == "instance":
             return None if slot.plane.instance is None else self.layout.volume(slot.plane.instance)
+        if self.rest == "first":
+            return 0
+        if self.rest == "times":
+            return self._index_by_time(slot)
+        if self.rest in ("acquisition", "temporal"):
+            value = getattr(slot.plane.counters, self.rest, None)
+            return None if value is None else value - self.base
         index = self.occurred.get(slot.key, 0)
         self.occurred[slot.key] = index + 1
         return index
 
+    def _index_by_time(self, slot: Slot) -> int | None:
+        acquired = slot.plane.acquired
+        if acquired is None:
+            return None
+        newest = self.timed.get(slot.key)
+        if newest is not None:
+            index = newest[0] + round(seconds_between(newest[1], acquired) / self.tr_s)
+        elif self.zero is not None:
+            # A new position: volumes begin a whole number of TRs after the first one.
+            turns = seconds_between(self.zero, acquired) / self.tr_s
+            index = math.floor(turns + _ROUNDED_TR)
+        else:
+            return None
+        self.timed[slot.key] = index, acquired
+        return index
+
+    def other_statement(self, slot: Slot, previous: Identity) -> Rest | None:
+        """Return what tells a slice's volume from that of another one at its place, besides `rest`.
+
+        That is a counter that differs between the two, or else their times, or else, without any instance
+        numbers, the order in which they come; None if nothing does.
+        """
+        lapse_s = None
+        if previous.acquired is not None and slot.plane.acquired is not None:
+            lapse_s = seconds_between(previous.acquired, slot.plane.acquired)
+        for counter in ("temporal", "acquisition"):
+            earlier = getattr(previous.counters, counter)
+            later = getattr(slot.plane.counters, counter, None)
+            if counter == self.rest or counter in self.left:
+                continue
+            if earlier is None or later is None or earlier == later:
+                continue
+            # A counter that falls while the time rises counts something else.
+            if not lapse_s or (later > earlier) == (lapse_s > 0):
+                return counter
+        timed = self.rest != "times" and "times" not in self.left and lapse_s is not None
+        if timed and abs(lapse_s or 0.0) >= _NEXT_TR * self.tr_s:
+            return "times"
+        # Where slices have no instance number at all, they come in order.
+        return "order" if slot.plane.instance is None and previous.instance is None else None
+
+    def rest_on(self, statement: Rest, index: int, previous: Identity, slots: list[Slot]) -> None:
+        """Let indices rest on another statement, by which a slice that was seen keeps its index.
+
+        Parameters
+        ----------
+        statement : str
+            As `other_statement` gives it.
+        index : int
+            That of the slice's volume.
+        previous : Identity
+        slots : list of Slot
+            All slices that wait.
+        """
+        self.left.add(self.rest)
+        self.rest = statement
+        if statement in ("acquisition", "temporal"):
+            value = getattr(previous.counters, statement)
+            self.base = value - index if self.given else min(value, 1)
+            return
+        if statement == "order":
+            self.occurred = {
+                key: known_index + 1 for known_index, slices in sorted(self.done.items()) for key in slices
+            }
+            return
+        # While no volume was given, all slices that wait are of the first ones.
+        starts = [] if self.done else [(0, slot.plane.acquired) for slot in slots]
+        for known_index, slices in sorted(self.done.items()):
+            for key, other in slices.items():
+                starts.append((known_index, other.acquired))
+                if other.acquired is not None:
+                    self.timed[key] = known_index, other.acquired
+        zeros = [
+            moment - timedelta(seconds=known_index * self.tr_s)
+            for known_index, moment in starts
+            if moment is not None
+        ]
+        self.zero = min(zeros, default=None)
+
     def remember(self, index: int, slots: list[Slot]) -> None:
         """Note that a volume was given."""
         self.given.add(index)
-        self.done[index] = frozenset((slot.key, slot.plane.instance) for slot in slots)
+        self.done[index] = {slot.key: slot.identity for slot in slots}
         while len(self.done) > _REMEMBERED:
             del self.done[next(iter(self.done))]
         if len(slots) == self.count:
@@ -193,8 +302,9 @@ class SliceRun:
                 acquired = None
                 recon_s = None
         missing = count - len(slots)
-        # The order of arrival is no number of the header, so `Runs` finds the index itself.
-        number = None if self.rest == "order" else index
+        # Neither the order of arrival nor a time is a number of the header, so `Runs` finds the index itself.
+        unnumbered = self.rest in ("order", "first") or (self.rest == "times" and self.first.instance is None)
+        number = None if unnumbered else index
         uid = self.first.uid
         tr_s = self.first.tr_s
         simulated = self.first.simulated

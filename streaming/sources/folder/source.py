@@ -2,8 +2,9 @@
 
 Each poll lists new and changed files (`FolderScan`), queues them (`Queue`), decodes those that are due
 (`Reader`), assembles slices where a file holds only one (`Stacks`), tells a restarted series from its
-duplicates (`SeriesRestarts`), and gives each volume its run and index (`Runs`). No marker says that a
-file is complete: it is complete once its pixels decode.
+duplicates (`SeriesRestarts`), finds the statement that numbers the volumes (`VolumeNumbering`), and gives
+each volume its run and index (`Runs`). No marker says that a file is complete: it is complete once its
+pixels decode.
 """
 
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from rtdecode.types import Volume
 from streaming.sources.folder.files import HalfError, counterparts, shown
+from streaming.sources.folder.numbering import Arrival, VolumeNumbering
 from streaming.sources.folder.pending import RESTLESS, Pending, Queue
 from streaming.sources.folder.reader import Reader, Reading
 from streaming.sources.folder.restart import SeriesRestarts
@@ -87,6 +89,7 @@ class FolderSource:
         self._reader = Reader(directory, moco)
         self._stacks = Stacks()
         self._restarts = SeriesRestarts()
+        self._numbering = VolumeNumbering()
         self._drained = False
         self._queue = Queue(self._reader.content)
         self._pending = self._queue.files
@@ -194,6 +197,8 @@ class FolderSource:
         # A slice whose file is still queued is not lost: first try all files, then give volumes up.
         if not self._queue.unread() and began_at - self._resumed_at >= _CATCH_UP:
             found += [volume for stacked in self._stacks.overdue(now_at) for volume in self._stacked(stacked)]
+            found += self._in_runs(self._numbering.overdue(now_at))
+            self._note_refused()
         self._looked_at = time.monotonic()
         self._volumes += len(found)
         return self._ordered(found)
@@ -216,6 +221,7 @@ class FolderSource:
                 self._volumes += len(volumes)
                 return self._ordered(volumes)
         volumes = [volume for stacked in self._stacks.drain() for volume in self._stacked(stacked)]
+        volumes += self._in_runs(self._numbering.drain())
         self._note_refused()
         for name, pending in list(self._pending.items()):
             self._ignore(name, pending.reason)
@@ -328,21 +334,36 @@ class FolderSource:
             self._rejected.discard(name)
 
     def _placed(self, name: str, reading: Reading, moments: Moments, since: float | None) -> list[Volume]:
-        volumes = []
-        doubles = self.runs.duplicate
         images = [] if isinstance(reading.images, Plane) else reading.images
+        if reading.by_name:
+            return [
+                volume
+                for image in images
+                for volume in self._in_run(
+                    Arrival(image, name, moments, since), self._first_number(name, image)
+                )
+            ]
+        numbered: list[Arrival] = []
         for image in images:
-            first = self._first_number(name, image) if reading.by_name else 0
-            uid = image.uid if reading.by_name else self._restarts.name(image, moments.arrived_at)
-            placed = self.runs.place(replace(image, uid=uid), shown(name), moments, first, since)
-            if isinstance(placed, Volume):
-                volumes.append(placed)
-            else:
-                self._ignored[name] = placed
+            named = replace(image, uid=self._restarts.name(image, moments.arrived_at))
+            numbered += self._numbering.push(Arrival(named, name, moments, since))
+        return self._in_runs(numbered)
+
+    def _in_runs(self, arrivals: list[Arrival]) -> list[Volume]:
+        return [volume for arrival in arrivals for volume in self._in_run(arrival, 0)]
+
+    def _in_run(self, arrival: Arrival, first: int) -> list[Volume]:
+        """Place a volume in its run, whose first one has the number `first`, or list its file as ignored."""
+        doubles = self.runs.duplicate
+        image, name, moments, since = arrival
+        placed = self.runs.place(image, shown(name), moments, first, since)
+        if isinstance(placed, Volume):
+            return [placed]
+        self._ignored[name] = placed
         # Duplicates have a counter of their own; anything else that was not placed is a rejection.
-        if len(volumes) + self.runs.duplicate - doubles < len(images):
+        if self.runs.duplicate == doubles:
             self._rejected.add(name)
-        return volumes
+        return []
 
     def _stacked(self, stacked: Stacked) -> list[Volume]:
         """Place a volume that was assembled from slices; if it lacks some, keep its place as a hole."""
@@ -356,8 +377,11 @@ class FolderSource:
         return []
 
     def _note_refused(self) -> None:
-        """List the slices that did not become part of a volume."""
+        """List the slices that did not become part of a volume, and the volumes that nothing places."""
         self._ignored.update(self._stacks.refused())
+        for name, reason in self._numbering.refused():
+            self._ignored[name] = reason
+            self._rejected.add(name)
 
     def _first_number(self, name: str, image: Image) -> int:
         """Return the lowest number among the file names of a run, which is index 0."""

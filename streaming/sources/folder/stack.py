@@ -11,10 +11,10 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming.sources.folder.pile import Pile, Slot
+from streaming.sources.folder.pile import Identity, Pile, Slot
 from streaming.sources.folder.slice_layout import SliceLayout
-from streaming.sources.folder.slice_run import SliceRun, Stacked
-from streaming.sources.formats.image import Moments, Plane, patience_s
+from streaming.sources.folder.slice_run import Rest, SliceRun, Stacked
+from streaming.sources.formats.image import Counters, Moments, Plane, patience_s
 
 # The layout of a run that is still unclear after this many TR is decided from what there is.
 _UNDECIDED = 3.0
@@ -101,7 +101,8 @@ class Stacks:
         """Give all that is left, because no more files will come."""
         found: list[Stacked] = []
         for run in self._runs.values():
-            if run.unplaced:
+            # What an instance number turns out not to tell waits once more.
+            while run.unplaced:
                 found += self._settle(run)
             while run.piles:
                 found += self._give_up(run, min(run.piles))
@@ -145,19 +146,28 @@ class Stacks:
         self._bytes += slot.plane.data.nbytes
         if run.rest == "unknown":
             return self._wait(run, slot)
+        instance = slot.plane.instance
+        if run.rest == "instance" and instance is not None and instance < run.layout.first:
+            # The instance numbers turn out to begin at 0, and so every volume one slice earlier.
+            run.layout.first = instance
+            return self._take_again(run, self._taken_out(run, slot))
         index = run.index(slot)
-        if index is None or index > _LAST:
+        if index is None or not 0 <= index <= _LAST:
             self._drop(
                 slot, f"a slice of series {run.series} whose number is missing, or no number of a volume"
             )
+            return []
+        if index in run.mixed:
+            self._drop(slot, run.mixed[index])
             return []
         if index in run.given:
             return self._again(run, slot, index)
         pile = run.piles.setdefault(index, Pile())
         other = pile.slots.get(slot.key)
         if other is not None:
-            same = slot.plane.instance == other.plane.instance
-            return self._second(run, slot, index) if same else self._clash(run, slot, index)
+            return self._clash(run, slot, index, other.identity)
+        if run.rest == "instance" and "instance" not in run.left and _shares_number(pile, slot):
+            return self._rest_on_none(run, slot)
         pile.put(slot)
         if run.count is None:
             run.count = run.counted(index)
@@ -167,16 +177,17 @@ class Stacks:
 
     def _ready(self, run: SliceRun, indices: Iterable[int]) -> list[Stacked]:
         """Give the volumes among `indices` that are whole."""
+        if run.mixed:
+            # Where slices of several images came, a second slice may follow until the deadline.
+            return []
         whole = [index for index in sorted(indices) if len(run.piles[index].slots) == run.count]
         return [volume for index in whole if index in run.piles for volume in self._give(run, index)]
 
     def _again(self, run: SliceRun, slot: Slot, index: int) -> list[Stacked]:
         """Handle a slice of a volume that has been given already."""
-        known = run.done.get(index, frozenset())
-        if (slot.key, slot.plane.instance) in known:
-            return self._second(run, slot, index)
-        if any(key == slot.key for key, _ in known):
-            return self._clash(run, slot, index)
+        earlier = run.done.get(index, {}).get(slot.key)
+        if earlier is not None:
+            return self._clash(run, slot, index, earlier)
         run.believe(slot)
         self._drop(
             slot, f"a slice of volume {index} of series {run.series} that came after the volume was given"
@@ -188,27 +199,85 @@ class Stacks:
         self._drop(slot, f"a second file for a slice of volume {index} of series {run.series}")
         return []
 
-    def _clash(self, run: SliceRun, slot: Slot, index: int) -> list[Stacked]:
-        """Handle two different slices that claim one place.
+    def _clash(self, run: SliceRun, slot: Slot, index: int, earlier: Identity) -> list[Stacked]:
+        """Handle two slices that claim one place.
 
-        The header may be wrong. A volume number that never changes is not one, and neither is a count of
-        slices a count if positions repeat before it is reached. In both cases the layout is learned
-        again, from the instance numbers alone. Otherwise the slice is a second file.
+        With the same pixels, time and number it is a second file. Otherwise the header may be wrong. A
+        volume number that never changes is not one, and neither is a count of slices a count if positions
+        repeat before it is reached. In both cases the layout is learned again, from the instance numbers
+        alone. A number that came before is none either where another number, or the times, tell the
+        volumes apart. Where nothing does, none of the slices is taken.
         """
+        if slot.identity[1:] == earlier[1:]:
+            return self._second(run, slot, index)
         constant = run.rest == "header" and run.constant
         promised = run.rest == "instance" and not run.layout.seen and not run.proven
-        if slot.plane.instance is None or not (constant or promised):
-            return self._second(run, slot, index)
-        slots = [*run.slots(), slot]
+        counted = slot.plane.instance is not None and slot.plane.instance != earlier.instance
+        if not (counted and (constant or promised)):
+            statement = run.other_statement(slot, earlier)
+            return (
+                self._rest_on(run, slot, statement, index, earlier)
+                if statement
+                else self._mixed(run, slot, index)
+            )
+        slots = self._taken_out(run, slot)
         run.rest = "unknown"
-        run.piles = {}
         run.layout = SliceLayout()
         run.count = run.count if constant else None
         # The volumes given last help to learn the layout, although their slices are gone.
-        for key, instance in (pair for pairs in run.done.values() for pair in pairs):
-            if instance is not None:
-                run.layout.learn(key, instance)
+        for key, ending in (pair for slices in run.done.values() for pair in slices.items()):
+            if ending.instance is not None:
+                run.layout.learn(key, ending.instance)
         return self._take_again(run, slots)
+
+    def _rest_on(
+        self, run: SliceRun, slot: Slot, statement: Rest, index: int, earlier: Identity
+    ) -> list[Stacked]:
+        """Place all slices that wait, and this one, by another statement than before."""
+        slots = self._taken_out(run, slot)
+        run.rest_on(statement, index, earlier, slots)
+        return self._take_again(run, slots)
+
+    def _rest_on_none(self, run: SliceRun, slot: Slot) -> list[Stacked]:
+        """Leave instance numbers that do not count slices, for a volume number or until positions repeat."""
+        counters = slot.plane.counters or Counters()
+        for counter in ("temporal", "acquisition"):
+            if counter not in run.left and getattr(counters, counter) is not None:
+                return self._rest_on(run, slot, counter, 0, slot.identity)
+        slots = self._taken_out(run, slot)
+        run.left.add("instance")
+        run.rest = "unknown"
+        run.layout = SliceLayout()
+        return self._take_again(run, slots)
+
+    def _mixed(self, run: SliceRun, slot: Slot, index: int) -> list[Stacked]:
+        """Refuse a volume at one of whose places there are two images that nothing tells apart."""
+        number = slot.plane.counters.instance if slot.plane.counters else None
+        what = "without a number" if number is None else f"with InstanceNumber {number}"
+        ending = "; the volume was given with the slices that came first" if index in run.given else ""
+        reason = (
+            f"two slices {what} at one place of volume {index} of series {run.series}, with other pixels; "
+            "neither acquisition time, acquisition number nor temporal position tells which volume each "
+            f"belongs to (several echoes in one series?){ending}"
+        )
+        if run.rest == "unknown":
+            # Nothing tells any volume of this run from another one.
+            self._refuse(run, reason)
+            self._drop(slot, reason)
+            return []
+        run.mixed[index] = reason
+        pile = run.piles.pop(index, None)
+        for other in pile.slots.values() if pile else ():
+            self._drop(other, reason)
+        self._drop(slot, reason)
+        return []
+
+    def _taken_out(self, run: SliceRun, slot: Slot) -> list[Slot]:
+        """Take all slices that wait out of their volumes; return them and one more."""
+        slots = [*run.slots(), slot]
+        run.piles = {}
+        run.unplaced = []
+        return slots
 
     def _take_again(self, run: SliceRun, slots: list[Slot]) -> list[Stacked]:
         found = []
@@ -220,8 +289,12 @@ class Stacks:
 
     def _wait(self, run: SliceRun, slot: Slot) -> list[Stacked]:
         """Keep a slice until the layout of the instance numbers is known."""
-        run.unplaced.append(slot)
         instance = slot.plane.instance
+        if instance is not None and instance in run.layout.seen.get(slot.key, ()):
+            other = next((o for o in run.unplaced if (o.key, o.plane.instance) == (slot.key, instance)), None)
+            if other is not None:
+                return self._clash(run, slot, 0, other.identity)
+        run.unplaced.append(slot)
         known = instance is not None and run.layout.learn(slot.key, instance)
         return self._place_all(run) if known else []
 
@@ -277,17 +350,27 @@ class Stacks:
 def _begun(plane: Plane) -> SliceRun:
     # A run begins with the best that its first slice offers to tell volumes apart: a volume number in
     # the header; else the instance number, at once if the header says how many slices a volume has, or
-    # once the layout has been learned; without either, the order in which positions come again.
+    # once the layout has been learned; without either, the acquisition number or the time at which a position
+    # comes again, or else the order in which they come.
+    counters = plane.counters or Counters()
     if plane.number is not None:
         run = SliceRun(plane, plane.series, "header", plane.slices)
+    elif plane.instance is None and counters.acquisition is not None:
+        run = SliceRun(plane, plane.series, "acquisition", plane.slices, base=min(counters.acquisition, 1))
     elif plane.instance is None:
-        run = SliceRun(plane, plane.series, "order", plane.slices)
+        rest = "order" if plane.acquired is None else "first"
+        run = SliceRun(plane, plane.series, rest, plane.slices)
     elif plane.slices:
         run = SliceRun(plane, plane.series, "instance", plane.slices, layout=SliceLayout(plane.slices))
     else:
         run = SliceRun(plane, plane.series, "unknown", None)
     run.reason = _SINGLE if plane.slices == 1 else ""
     return run
+
+
+def _shares_number(pile: Pile, slot: Slot) -> bool:
+    """Return whether a slice at another position has the same instance number."""
+    return any(other.plane.instance == slot.plane.instance for other in pile.slots.values())
 
 
 def _normal(plane: Plane) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ C.7.6.17 (dimensions). Nothing rests on the order of the frames.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -16,9 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming.sources.formats.elements import Encoding, items, values
-from streaming.sources.formats.fields import elapsed, moment, numbers, repetition_s, text, whole
-from streaming.sources.formats.header import PER_FRAME, SHARED, Header, date_time, number_of, started
-from streaming.sources.formats.image import Image, NotAVolumeError, Plane, compact
+from streaming.sources.formats.fields import (
+    elapsed,
+    moment,
+    numbers,
+    repetition_s,
+    text,
+    whole,
+)
+from streaming.sources.formats.header import (
+    PER_FRAME,
+    SHARED,
+    Header,
+    counters_of,
+    date_time,
+    number_of,
+    started,
+)
+from streaming.sources.formats.image import Counters, Image, NotAVolumeError, Plane, compact
 from streaming.sources.formats.mosaic import stack_affine
 from streaming.sources.formats.pixels import decoded
 
@@ -171,7 +186,9 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
         data = _rescaled(stored, scales, [0])[0]
         return _plane(header, frames, uid, data, axes, positions[0], starts[0])
     affine = stack_affine(axes, positions) if len(positions) > 1 else _flat_affine(frames, axes, positions[0])
-    first = _first_number(header, frames, groups)
+    first = _first_counters(header, frames, groups)
+    # Each of these files may be instance 1 of its own, so a greater time index says more than 1 does.
+    first_number = number_of(first) or max((first.temporal or 1) - 1, 0)
     tr_s = _repetition_s(header, frames)
     series = whole(header.ds, "SeriesNumber") or 0
     # The time of a file of many volumes belongs to none of them.
@@ -180,12 +197,13 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
         Image(
             data=compact(_rescaled(stored, scales, group).transpose(2, 1, 0)),
             affine=affine,
-            number=first + number,
+            number=first_number + number,
             series=series,
             uid=uid,
             tr_s=tr_s,
             acquired=start,
             recon_s=elapsed(start, done),
+            counters=first if len(groups) == 1 else Counters(temporal=first_number + number + 1),
         )
         for (number, group), start in zip(complete.items(), starts, strict=True)
     ]
@@ -203,19 +221,19 @@ def _plane(
     ds = header.ds
     affine = _flat_affine(frames, axes, position)
     normal = np.cross(*axes)
-    index = int(frames.packed(TIME_INDEX, "I")[0][0]) if frames.each[0].get(TIME_INDEX) else 0
-    instance = whole(ds, "InstanceNumber")
+    counters = replace(counters_of(ds), temporal=_first_time_index(frames))
     return Plane(
         data=compact(data.T),
         affine=affine,
         normal_mm=float(position @ normal / np.linalg.norm(normal)),
         uid=uid,
         series=whole(ds, "SeriesNumber") or 0,
-        number=index - 1 if index else None,
-        instance=instance - 1 if instance else None,
+        number=counters.temporal - 1 if counters.temporal else None,
+        instance=counters.slice_instance,
         tr_s=_repetition_s(header, frames),
         acquired=start,
         recon_s=elapsed(start, moment(ds, "Content")),
+        counters=counters,
     )
 
 
@@ -366,15 +384,25 @@ def _starts(header: Header, frames: Frames, groups: list[list[int]]) -> list[dat
     return starts if rising else [None] * len(groups)
 
 
-def _first_number(header: Header, frames: Frames, groups: list[list[int]]) -> int:
-    """Return the number of the file's first volume."""
+def _first_counters(header: Header, frames: Frames, groups: list[list[int]]) -> Counters:
+    """Return the counters of the file's first volume.
+
+    The file's own InstanceNumber and AcquisitionNumber count volumes only where it holds one.
+    """
     # A run may be split over several files (concatenation), each of which states its first frame.
     offset = int(header.ds.get("ConcatenationFrameOffsetNumber") or 0)
     if offset:
-        return offset // max(len(group) for group in groups)
-    index = [int(index[0]) for index in frames.packed(TIME_INDEX, "I") if index]
-    counter = number_of(header.ds) or 0
-    return counter if len(groups) == 1 and counter else max(min(index, default=1) - 1, 0)
+        return Counters(temporal=offset // max(len(group) for group in groups) + 1)
+    temporal = _first_time_index(frames)
+    if len(groups) == 1:
+        return replace(counters_of(header.ds), temporal=temporal)
+    return Counters(temporal=temporal)
+
+
+def _first_time_index(frames: Frames) -> int | None:
+    """Return the lowest TemporalPositionIndex of the frames; None if they have none, or only 0."""
+    indices = (int(index[0]) for index in frames.packed(TIME_INDEX, "I") if index)
+    return min(indices, default=0) or None
 
 
 def _repetition_s(header: Header, frames: Frames) -> float | None:

@@ -14,8 +14,8 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from streaming.sources.formats.elements import PIXELS, Element, Encoding, elements, opened
-from streaming.sources.formats.fields import moment, text
-from streaming.sources.formats.image import IncompleteError
+from streaming.sources.formats.fields import moment, text, whole
+from streaming.sources.formats.image import Counters, IncompleteError
 
 SHARED = 0x52009229
 PER_FRAME = 0x52009230
@@ -94,11 +94,22 @@ def words(ds: Dataset, keyword: str) -> list[str]:
     return [str(word).strip().upper() for word in values]
 
 
-def number_of(ds: Dataset) -> int | None:
-    """Return the place of a volume in its run by the file's own counters, from 0."""
-    for keyword in ("InstanceNumber", "AcquisitionNumber", "TemporalPositionIdentifier"):
-        if ds.get(keyword):
-            return int(ds[keyword].value) - 1
+def counters_of(ds: Dataset) -> Counters:
+    """Return the counters of a file."""
+    keywords = ("InstanceNumber", "AcquisitionNumber", "TemporalPositionIdentifier")
+    return Counters(*(whole(ds, keyword) for keyword in keywords))
+
+
+def number_of(counters: Counters) -> int | None:
+    """Return the place of a volume in its run, from 0, by the first counter that there is.
+
+    Whether that one counts volumes can only be told from several files
+    (`streaming.sources.folder.numbering.VolumeNumbering`).
+    """
+    for value in (counters.instance, counters.acquisition, counters.temporal):
+        if value is not None:
+            # Counters begin at 1, so a value of 0 means that this one begins at 0.
+            return value - 1 if value else 0
     return None
 
 

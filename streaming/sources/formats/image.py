@@ -30,6 +30,28 @@ class NotAVolumeError(CodedError):
 
 
 @dataclass(frozen=True, slots=True)
+class Counters:
+    """The numbers by which a header may count images, as it writes them; None where it has none.
+
+    Attributes
+    ----------
+    instance, acquisition : int or None
+        InstanceNumber and AcquisitionNumber.
+    temporal : int or None
+        TemporalPositionIdentifier, or TemporalPositionIndex of an Enhanced MR file.
+    """
+
+    instance: int | None = None
+    acquisition: int | None = None
+    temporal: int | None = None
+
+    @property
+    def slice_instance(self) -> int | None:
+        """InstanceNumber less 1; None if there is none, or one below 0, which counts nothing."""
+        return None if self.instance is None or self.instance < 0 else self.instance - 1
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """One volume as its file describes it.
 
@@ -55,6 +77,8 @@ class Image:
         Whether the file says that its participant is simulated.
     value_bytes : int
         Size of one stored value in a DICOM file, bytes.
+    counters : Counters or None
+        The header's counters; None for formats that have none.
     """
 
     data: Array
@@ -67,6 +91,7 @@ class Image:
     recon_s: float | None = None
     simulated: bool = False
     value_bytes: int = 2
+    counters: Counters | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +113,10 @@ class Plane:
     number : int or None
         Place of the volume in the run, from 0, if the header states it.
     instance : int or None
-        InstanceNumber, counted from 0.
+        InstanceNumber less 1: counted from 0, or from -1 where the header counts from 0.
     slices : int or None
         Slices of a volume, if the header states it.
-    tr_s, acquired, recon_s, simulated, value_bytes
+    tr_s, acquired, recon_s, simulated, value_bytes, counters
         As in `Image`; `acquired` is this slice's.
     """
 
@@ -108,6 +133,7 @@ class Plane:
     recon_s: float | None = None
     simulated: bool = False
     value_bytes: int = 2
+    counters: Counters | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ the private header, which may point against the cross product of the axes.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ from streaming.sources.formats.fields import (
     text,
     whole,
 )
-from streaming.sources.formats.header import Header, number_of, started, words
-from streaming.sources.formats.image import Image, NotAVolumeError, compact
+from streaming.sources.formats.header import Header, counters_of, number_of, started, words
+from streaming.sources.formats.image import Counters, Image, NotAVolumeError, compact
 from streaming.sources.formats.pixels import decoded
 
 Private = dict[str, list[str]]
@@ -149,27 +150,29 @@ def _image(header: Header, data: NDArray[Any], affine: NDArray[np.float64]) -> I
     acquired = started(ds)
     slope, intercept = (numbers(ds, name) or [0.0] for name in ("RescaleSlope", "RescaleIntercept"))
     echo = whole(ds, "EchoNumbers") or 1
+    counters = _counters(header)
     return Image(
         data=compact(data, slope[0] or 1.0, intercept[0]),
         affine=affine,
-        number=_number(header),
+        number=number_of(counters),
         series=whole(ds, "SeriesNumber") or 0,
         uid=text(ds, "SeriesInstanceUID") + (f" echo {echo}" if echo > 1 else ""),
         tr_s=repetition_s(numbers(ds, "RepetitionTime")),
         acquired=acquired,
         recon_s=elapsed(acquired, moment(ds, "Content")),
+        counters=counters,
     )
 
 
-def _number(header: Header) -> int | None:
-    """Return the file's counter, from 0; in a multi-echo run that of the acquisitions.
+def _counters(header: Header) -> Counters:
+    """Return the counters that count volumes; in a multi-echo run InstanceNumber is none.
 
     There each acquisition gives one image per echo, and InstanceNumber counts them all.
     """
-    acquisition = whole(header.ds, "AcquisitionNumber")
-    if acquisition and protocol_values(_head(header), "lContrasts").get("", 1) > 1:
-        return acquisition - 1
-    return number_of(header.ds)
+    counters = counters_of(header.ds)
+    if counters.acquisition and protocol_values(_head(header), "lContrasts").get("", 1) > 1:
+        return replace(counters, instance=None)
+    return counters
 
 
 def _tile(ds: Dataset, down: int, across: int) -> tuple[int, int]:

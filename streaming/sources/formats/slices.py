@@ -24,7 +24,7 @@ from streaming.sources.formats.fields import (
     text,
     whole,
 )
-from streaming.sources.formats.header import started
+from streaming.sources.formats.header import counters_of, started
 from streaming.sources.formats.image import NotAVolumeError, Plane, compact
 
 _GE_RELATION = "GEMS_RELA_01"
@@ -63,7 +63,8 @@ def read_plane(ds: Dataset) -> Plane:
     data = stored(ds).reshape(ds.Rows, ds.Columns)
     acquired = started(ds)
     affine, normal_mm = _geometry(ds)
-    instance = _counted(whole(ds, "InstanceNumber"))
+    counters = counters_of(ds)
+    instance = counters.slice_instance
     slices = _slices(ds, vendor)
     slope, intercept = _scale(ds, vendor)
     return Plane(
@@ -78,6 +79,7 @@ def read_plane(ds: Dataset) -> Plane:
         tr_s=repetition_s(numbers(ds, "RepetitionTime")),
         acquired=acquired,
         recon_s=elapsed(acquired, moment(ds, "Content")),
+        counters=counters,
     )
 
 
