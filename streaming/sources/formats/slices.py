@@ -218,6 +218,10 @@ def _identity(ds: Dataset, vendor: str) -> str:
         )
         said = "\0".join([began, *(text(ds, keyword) for keyword in keywords)])
         uid = "measurement-" + hashlib.blake2s(said.encode(), digest_size=16).hexdigest()
+    if vendor.startswith("GE") and (private_number(ds, 0x0019, _GE_ACQUISITION, 0xA9) or 0) > 1:
+        # Research sequences may give all echoes the first one's number; each is a raw data run of its own.
+        raw_run = private_number(ds, 0x0019, _GE_ACQUISITION, 0xA2)
+        uid = uid if raw_run is None else f"{uid} raw data run {raw_run:.0f}"
     echo = text(ds, "EchoNumbers")
     if not echo:
         return f"{uid} TE {text(ds, 'EchoTime')}" if text(ds, "EchoTime") else uid
