@@ -19,6 +19,7 @@ from streaming.sources.formats.elements import Encoding, items, values
 from streaming.sources.formats.fields import (
     elapsed,
     moment,
+    named_by_echo,
     numbers,
     repetition_s,
     text,
@@ -167,7 +168,7 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
     """
     kept, echo_ms = _one_echo(frames, _magnitudes(header, frames))
     # A scanner may write each echo to files of its own in one series: each echo is a run of its own.
-    uid = text(header.ds, "SeriesInstanceUID") + (f" TE {echo_ms:g}" if echo_ms else "")
+    uid = named_by_echo(text(header.ds, "SeriesInstanceUID"), echo_ms)
     axes, positions, place = _places(header, frames, kept)
     groups = _volumes(header, frames, kept, place)
     # A volume that lacks a frame is left out and its number stays free, so that it becomes a hole.

@@ -106,6 +106,15 @@ def repetition_s(milliseconds: Sequence[float]) -> float | None:
     return milliseconds[0] / 1000 if milliseconds and 0 < milliseconds[0] < math.inf else None
 
 
+def named_by_echo(uid: str, echo_ms: float | None) -> str:
+    """Return the identity of one echo of a series, a run of its own; the series' own if no time is known.
+
+    Echo times that differ by less than a microsecond are one: files of one series write it with different
+    roundings, and a scanner sets it in whole microseconds.
+    """
+    return f"{uid} TE {round(echo_ms, 3):g}" if echo_ms else uid
+
+
 def private(ds: Dataset, group: int, creator: str, element: int) -> Any:
     """Return the value of a private element in one creator's block; None if there is none."""
     present = ds.keys()

@@ -16,6 +16,7 @@ from streaming.sources.formats.fields import (
     LPS,
     elapsed,
     moment,
+    named_by_echo,
     numbers,
     private,
     private_number,
@@ -224,5 +225,5 @@ def _identity(ds: Dataset, vendor: str) -> str:
         uid = uid if raw_run is None else f"{uid} raw data run {raw_run:.0f}"
     echo = text(ds, "EchoNumbers")
     if not echo:
-        return f"{uid} TE {text(ds, 'EchoTime')}" if text(ds, "EchoTime") else uid
+        return named_by_echo(uid, next(iter(numbers(ds, "EchoTime")), None))
     return uid if echo == "1" else f"{uid} echo {echo}"
