@@ -82,7 +82,11 @@ _BEST_ECHO = 30.0
 # Most frames that are believed.
 _FRAMES_MOST = 1 << 20
 
+# Frames of one volume lie within one TR; beyond this many the dimensions are held against the times.
+_SPREAD_TR = 1.5
+
 Frame = dict[int, bytes]
+Key = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,49 +329,154 @@ def _everywhere(header: Header, frames: Frames, tag: int, count: int, keyword: s
     return np.tile(plain, (len(frames.each), 1))
 
 
-def _volumes(header: Header, frames: Frames, kept: list[int], place: NDArray[np.intp]) -> list[list[int]]:
+def _volumes(header: Header, frames: Frames, selected: list[int], place: NDArray[np.intp]) -> list[list[int]]:
     """Return the frames of each volume in order of place; volumes in order of their dimensions."""
-    keys = _keys(header, frames)
-    order = sorted(range(len(kept)), key=lambda at: (keys[kept[at]], kept[at]))
-    slots: dict[tuple[Any, int], dict[int, int]] = {}
-    seen: dict[tuple[Any, int], int] = {}
-    for at in order:
+    # With one frame at each place there is one volume, and no time is needed to tell it from others.
+    times = _times(header, frames, selected) if len(selected) > int(place.max()) + 1 else None
+    keys = _believed(header, frames, selected, place, times)
+    slots: dict[tuple[Key, int], dict[int, int]] = {}
+    occurrences: dict[tuple[Key, int], int] = {}
+    for nth in sorted(range(len(selected)), key=lambda nth: (keys[nth], _moment(times, nth), selected[nth])):
         # Frames of one key at one place are different volumes: the dimensions do not tell them apart.
-        key = keys[kept[at]]
-        where = int(place[at])
-        again = seen.get((key, where), 0)
-        seen[key, where] = again + 1
-        slots.setdefault((key, again), {})[where] = kept[at]
+        key = keys[nth]
+        where = int(place[nth])
+        again = occurrences.get((key, where), 0)
+        occurrences[key, where] = again + 1
+        slots.setdefault((key, again), {})[where] = selected[nth]
     groups = [[slot[where] for where in sorted(slot)] for _, slot in sorted(slots.items())]
     count = int(place.max()) + 1
     if len(groups) > 1 and all(len(group) == 1 for group in groups) and count > 1:
         # The dimensions number each frame separately, so each further frame at a place is a new volume.
-        return _by_occurrence(kept, place)
+        return _by_occurrence(selected, place, times)
     return groups
 
 
-def _by_occurrence(kept: list[int], place: NDArray[np.intp]) -> list[list[int]]:
-    at_place: list[list[int]] = [[] for _ in range(int(place.max()) + 1)]
-    for frame, where in zip(kept, place, strict=True):
-        at_place[where].append(frame)
-    most = max(len(frames) for frames in at_place)
-    return [[frames[n] for frames in at_place if n < len(frames)] for n in range(most)]
+def _by_occurrence(
+    selected: list[int], place: NDArray[np.intp], times: list[datetime] | None
+) -> list[list[int]]:
+    keys = _ranks(selected, place, times)
+    volumes: list[dict[int, int]] = [{} for _ in range(1 + int(max(key[0] for key in keys)))]
+    for nth, (rank,) in enumerate(keys):
+        volumes[int(rank)][int(place[nth])] = selected[nth]
+    return [[volume[where] for where in sorted(volume)] for volume in volumes]
 
 
-def _keys(header: Header, frames: Frames) -> list[tuple[float, ...]]:
-    """Return what tells the volume of each frame: its indices in the dimensions that are not spatial.
+def _ranks(selected: list[int], place: NDArray[np.intp], times: list[datetime] | None) -> list[Key]:
+    """Return of each frame how many came before it at its place, in time or else in the file."""
+    ranks: list[Key] = [(0.0,)] * len(selected)
+    occurred: dict[int, int] = {}
+    for nth in sorted(range(len(selected)), key=lambda nth: (_moment(times, nth), selected[nth])):
+        rank = occurred.get(int(place[nth]), 0)
+        occurred[int(place[nth])] = rank + 1
+        ranks[nth] = (float(rank),)
+    return ranks
 
-    The dimension listed last comes first, so that it varies slowest: all times of one label precede those
-    of the next.
+
+def _believed(
+    header: Header,
+    frames: Frames,
+    selected: list[int],
+    place: NDArray[np.intp],
+    times: list[datetime] | None,
+) -> list[Key]:
+    """Return what tells the volume of each kept frame: the statement that others support.
+
+    The dimensions may be listed in another order than their values have. So where they contradict the
+    TemporalPositionIndex, the positions (each occurs once in a volume) and the frames' times decide.
+
+    Raises
+    ------
+    NotAVolumeError
+        If two statements contradict each other, and no third decides.
+    """
+    dimensions, columns = _keys(header, frames, selected)
+    indices = [index or (0.0,) for index in (frames.packed(TIME_INDEX, "I")[n] for n in selected)]
+    if dimensions is None:
+        return indices
+    if len(set(dimensions)) == 1 and len(selected) == int(place.max()) + 1:
+        return dimensions
+    tr_s = _repetition_s(header, frames)
+    if len(set(indices)) > 1 and _mixes(dimensions, indices):
+        name = "TemporalPositionIndex"
+        other = indices
+        third = (_supports(times, dimensions, indices), _supports(times, indices, dimensions))
+    elif times is not None and tr_s and _spread_s(dimensions, times) > _SPREAD_TR * tr_s:
+        name = "FrameAcquisitionDateTime"
+        other = _ranks(selected, place, times)
+        # Temporal positions, if there are any, agree with the dimensions here.
+        third = (len(set(indices)) > 1, False)
+        if not _fits(other, place) or not _mixes(dimensions, other):
+            return dimensions
+    else:
+        # Another column may be the one that counts the volumes, as the positions show.
+        fits = [keys for keys in columns if _fits(keys, place)]
+        return fits[0] if len(fits) == 1 and not _fits(dimensions, place) else dimensions
+    support = _fits(dimensions, place) + third[0]
+    opposed = _fits(other, place) + third[1]
+    if support == opposed:
+        raise NotAVolumeError(
+            "enhanced-dimensions-contradict",
+            "{one} and {other} put the frames into different volumes, and nothing else in the header decides "
+            "between them",
+            one="DimensionIndexValues",
+            other=name,
+        )
+    return dimensions if support > opposed else other
+
+
+def _supports(times: list[datetime] | None, keys: list[Key], other_keys: list[Key]) -> bool:
+    """Return whether frames of one key lie far closer in time than those of another statement's keys."""
+    return times is not None and _spread_s(keys, times) < _spread_s(other_keys, times) / 2
+
+
+def _mixes(keys: list[Key], other_keys: list[Key]) -> bool:
+    """Return whether frames of one key have several values of another statement."""
+    return len(set(zip(keys, other_keys, strict=True))) > len(set(keys))
+
+
+def _fits(keys: list[Key], place: NDArray[np.intp]) -> bool:
+    """Return whether every key has one frame at each place."""
+    pairs = set(zip(keys, place.tolist(), strict=True))
+    return len(pairs) == len(keys) == len(set(keys)) * (int(place.max()) + 1)
+
+
+def _spread_s(keys: list[Key], times: list[datetime]) -> float:
+    """Return the longest time from the first to the last frame of one key, s."""
+    ends: dict[Key, tuple[datetime, datetime]] = {}
+    for key, moment_of in zip(keys, times, strict=True):
+        first, last = ends.get(key, (moment_of, moment_of))
+        ends[key] = min(first, moment_of), max(last, moment_of)
+    return max((last - first).total_seconds() for first, last in ends.values())
+
+
+def _times(header: Header, frames: Frames, selected: list[int]) -> list[datetime] | None:
+    """Return the time of each kept frame; None unless all have one."""
+    zone = text(header.ds, "TimezoneOffsetFromUTC")
+    written = frames.texts(_ACQUIRED)
+    parsed = {value: date_time(value, zone) for value in {written[n] for n in selected}}
+    times = [start for start in (parsed[written[n]] for n in selected) if start is not None]
+    return times if len(times) == len(selected) else None
+
+
+def _moment(times: list[datetime] | None, nth: int) -> datetime:
+    return datetime.min if times is None else times[nth]
+
+
+def _keys(header: Header, frames: Frames, selected: list[int]) -> tuple[list[Key] | None, list[list[Key]]]:
+    """Return the indices of each kept frame in the dimensions that are not spatial, and in each dimension.
+
+    The first are None if there are no dimensions. The dimension listed last comes first, so that it varies
+    slowest: all times of one label precede those of the next.
     """
     pointers = [
         int(item.get("DimensionIndexPointer") or 0) for item in header.ds.get("DimensionIndexSequence") or []
     ]
     indices = frames.packed(_DIMENSIONS, "I")
     if not pointers or any(len(index) != len(pointers) for index in indices):
-        return [index or (0.0,) for index in frames.packed(TIME_INDEX, "I")]
+        return None, []
     columns = [n for n, pointer in enumerate(pointers) if pointer not in _SPATIAL | _ECHO_POINTERS]
-    return [tuple(index[n] for n in reversed(columns)) for index in indices]
+    by_column = [[(indices[frame][n],) for frame in selected] for n in range(len(pointers))]
+    return [tuple(indices[frame][n] for n in reversed(columns)) for frame in selected], by_column
 
 
 def _starts(header: Header, frames: Frames, groups: list[list[int]]) -> list[datetime | None]:
