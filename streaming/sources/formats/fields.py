@@ -3,6 +3,7 @@
 import math
 import struct
 from collections.abc import Sequence
+from copy import copy
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.tag import BaseTag
-from pydicom.uid import UID
+from pydicom.uid import UID, RLELossless
 
 from streaming.sources.formats.image import NO_DAY, seconds_between
 
@@ -22,8 +23,9 @@ _PACKED = {2: "<h", 4: "<i"}
 def stored(ds: Dataset) -> NDArray[Any]:
     """Return the stored values of all frames in a row, before rescaling.
 
-    They are a view of the file's bytes where that is possible. Unsigned values of fewer than 16 bits come
-    as int16.
+    A value is what BitsStored, HighBit and PixelRepresentation say (PS3.5, 8.1.1): the other bits of its
+    cell may hold anything. Values are a view of the file's bytes where that is possible. Unsigned values of
+    fewer than 16 bits come as int16.
 
     Raises
     ------
@@ -31,17 +33,48 @@ def stored(ds: Dataset) -> NDArray[Any]:
         If there are fewer than the header declares.
     """
     syntax: UID = ds.file_meta.TransferSyntaxUID
+    allocated = int(ds.BitsAllocated)
+    bits = int(ds.get("BitsStored") or allocated)
+    high = int(ds.get("HighBit") or bits - 1)
+    if not 0 < bits <= high + 1 <= allocated:
+        bits, high = allocated, allocated - 1
     if syntax.is_compressed:
-        return ds.pixel_array.reshape(-1)
-    little = syntax.is_little_endian
-    kind = np.dtype(
-        f"{'<' if little else '>'}{'i' if ds.PixelRepresentation else 'u'}{ds.BitsAllocated // 8}"
-    )
-    count = ds.Rows * ds.Columns * int(ds.get("NumberOfFrames") or 1)
-    values = np.frombuffer(ds.PixelData, kind, count)
+        # Of the compressions, run lengths alone keep whole cells; others keep the values.
+        if syntax == RLELossless:
+            ds = copy(ds)
+            ds.BitsStored = allocated
+            ds.HighBit = allocated - 1
+        else:
+            high = bits - 1
+        values = ds.pixel_array.reshape(-1)
+    else:
+        order = "<" if syntax.is_little_endian else ">"
+        kind = np.dtype(f"{order}{'i' if ds.PixelRepresentation else 'u'}{allocated // 8}")
+        values = np.frombuffer(ds.PixelData, kind, ds.Rows * ds.Columns * int(ds.get("NumberOfFrames") or 1))
+    if bits < allocated == 8 * values.itemsize and values.size:
+        values = _signed(values, bits, high) if ds.PixelRepresentation else _unsigned(values, bits, high)
     # Values below 2 ** 15 mean the same signed or unsigned, and int16 needs no conversion later.
-    short = not ds.PixelRepresentation and ds.BitsAllocated == 16 and ds.BitsStored < 16
-    return values.view("i2") if short and little else values
+    short = values.dtype == np.uint16 and bits < 16 and values.dtype.isnative
+    return values.view(np.int16) if short else values
+
+
+def _signed(values: NDArray[Any], bits: int, high: int) -> NDArray[Any]:
+    """Return the signed values in `bits` bits up to bit `high` of each cell."""
+    limit = 1 << (bits - 1)
+    if high == bits - 1 and values.min() >= -limit and values.max() < limit:
+        return values
+    cells = values.astype(values.dtype.newbyteorder("="))
+    # Moved up to the end of the cell, the value's sign is the cell's, and is kept on the way down.
+    unused = 8 * cells.itemsize - bits
+    return (cells << (8 * cells.itemsize - 1 - high)) >> unused
+
+
+def _unsigned(values: NDArray[Any], bits: int, high: int) -> NDArray[Any]:
+    """Return the unsigned values in `bits` bits up to bit `high` of each cell."""
+    if high == bits - 1 and values.max() < 1 << bits:
+        return values
+    cells = values.astype(values.dtype.newbyteorder("="))
+    return (cells >> (high + 1 - bits)) & ((1 << bits) - 1)
 
 
 def moment(ds: Dataset, name: str) -> datetime | None:
