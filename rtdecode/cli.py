@@ -21,6 +21,7 @@ from rtdecode.options import (
     Carry,
     Dashboard,
     Existing,
+    Include,
     Json,
     Moco,
     Osc,
@@ -150,6 +151,7 @@ def stream(
     twin: Twin = False,
     series: Series = None,
     moco: Moco = False,
+    include: Include = "",
     peers: Peers = None,
     markers: Annotated[
         str | None,
@@ -185,6 +187,7 @@ def stream(
         twin=twin,
         series=series,
         moco=moco,
+        include=include,
         peers=tuple(_hosts(peers)),
         markers=markers,
     )
@@ -315,11 +318,13 @@ def volumes(
     nifti: Annotated[Path | None, typer.Option(help="Write each volume here as NIfTI.")] = None,
     series: Series = None,
     moco: Moco = False,
+    include: Include = "",
 ) -> None:
     """Show what the scanner side sees in a folder."""
     from streaming.tools import volumes as command
 
-    raise typer.Exit(command.run(directory, once, as_json, nifti, series=series, moco=moco))
+    code = command.run(directory, once, as_json, nifti, series=series, moco=moco, include=include)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -342,6 +347,7 @@ def calibrate(
     ] = None,
     volumes: Annotated[int, typer.Option(help="Number of volumes to use.", min=2)] = 60,
     series: Series = None,
+    include: Include = "",
     existing: Annotated[Existing, typer.Option(help="Files in the folder at the start.")] = Existing.read,
     wait: Annotated[
         float, typer.Option(help="Seconds to wait for the first volume; 0: for ever.", callback=from_zero)
@@ -362,6 +368,7 @@ def calibrate(
         labels=labels,
         volumes=volumes,
         series=series,
+        include=include,
         existing=existing.value,
         wait=wait,
         overwrite=overwrite,

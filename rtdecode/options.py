@@ -72,6 +72,13 @@ Series = Annotated[int | None, typer.Option(help="Take this SeriesNumber alone."
 Moco = Annotated[
     bool, typer.Option("--moco", help="Take the scanner's motion-corrected copy instead of the original.")
 ]
+Include = Annotated[
+    str,
+    typer.Option(
+        help="Take series whose name holds this, where the name alone speaks against them.",
+        metavar="PATTERN",
+    ),
+]
 Wait = Annotated[
     float,
     typer.Option(help="Seconds to wait for a reader of the EEG stream; 0: not at all.", callback=from_zero),

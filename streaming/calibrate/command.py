@@ -79,6 +79,7 @@ def run(
     labels: str = "voxels",
     volumes: int = 60,
     series: int | None = None,
+    include: str = "",
     existing: str = "read",
     wait: float = 60.0,
     overwrite: bool = False,
@@ -104,6 +105,8 @@ def run(
         Number of volumes the calibration rests on.
     series : int or None
         Take only runs with this SeriesNumber.
+    include : str
+        Part of the names of series that are not left out for their name alone.
     existing : str
         ``read`` or ``ignore`` files that already lie in the folder.
     wait : float
@@ -131,7 +134,7 @@ def run(
     )
     console = Console(stderr=True)
     # Not bound to one kind of series: `gather` chooses among all runs in the folder.
-    source = FolderSource(fmri_dir, existing, series, bound=False)
+    source = FolderSource(fmri_dir, existing, series, include=include, bound=False)
     scans = gather(source, volumes, wait, console)
     aligned = align(scans, lambda each, word: _track(each, word, console))
     chosen = _choose(aligned, sources)

@@ -667,6 +667,7 @@ def _folder(
         "ignore" if since is not None else options.existing,
         options.series,
         moco=options.moco,
+        include=options.include,
         accept=accept,
         since=since,
     )

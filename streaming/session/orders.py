@@ -59,6 +59,8 @@ class StreamOptions:
         Take only the series with this SeriesNumber.
     moco : bool
         Take the scanner's motion-corrected copy instead of the original.
+    include : str
+        Part of the names of series that are not left out for their name alone.
     peers : tuple of str
         Hosts to ask directly for their LSL streams.
     markers : str or None
@@ -89,6 +91,7 @@ class StreamOptions:
     twin: bool = False
     series: int | None = None
     moco: bool = False
+    include: str = ""
     peers: tuple[str, ...] = ()
     markers: str | None = None
 

@@ -40,6 +40,7 @@ def run(
     *,
     series: int | None = None,
     moco: bool = False,
+    include: str = "",
 ) -> int:
     """List the volumes of a folder, one line each, and at the end the files that are not volumes.
 
@@ -57,6 +58,8 @@ def run(
         Take only runs that begin with this SeriesNumber.
     moco : bool
         Take the scanner's motion-corrected series instead of the plain one.
+    include : str
+        Part of the names of series that are not left out for their name alone.
 
     Returns
     -------
@@ -83,7 +86,9 @@ def run(
     if nifti is not None:
         nifti.mkdir(parents=True, exist_ok=True)
     # List every series. Do not read volumes that were written into a subfolder as new ones.
-    source = FolderSource(directory, existing="read", series=series, moco=moco, bound=False, exclude=nifti)
+    source = FolderSource(
+        directory, existing="read", series=series, moco=moco, include=include, bound=False, exclude=nifti
+    )
     stop = threading.Event()
     with interrupts.told(lambda _name: stop.set()):
         lines = _once(source, nifti, stop) if once else _follow(source, nifti, stop)

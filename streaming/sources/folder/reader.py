@@ -84,6 +84,8 @@ class Reader:
     directory : Path
     moco : bool
         Take the motion-corrected series of a Siemens scanner instead of the plain one.
+    include : str
+        Part of the names of series that are not refused for their name alone.
 
     Attributes
     ----------
@@ -93,9 +95,10 @@ class Reader:
         The file whose changes matter to it: the file itself or, for a header, its data file.
     """
 
-    def __init__(self, directory: Path, moco: bool = False) -> None:
+    def __init__(self, directory: Path, moco: bool = False, include: str = "") -> None:
         self._directory = directory
         self._moco = moco
+        self._include = include
         self._tails = Tails()
         self._taken: dict[str, _Taken] = {}
         self._recent: OrderedDict[tuple[int, int], str] = OrderedDict()
@@ -191,7 +194,7 @@ class Reader:
         return reading
 
     def _dicom(self, data: bytes, packed: bool, age: float) -> list[Image] | Plane:
-        found = read_dicom(data, moco=self._moco)
+        found = read_dicom(data, moco=self._moco, include=self._include)
         # A gzip stream carries its own checksum, so its zeros are real.
         if packed or (isinstance(found, list) and not found):
             return found

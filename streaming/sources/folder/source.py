@@ -54,6 +54,8 @@ class FolderSource:
         Take only runs that begin with this SeriesNumber.
     moco : bool
         Take the scanner's motion-corrected series instead of the plain one.
+    include : str
+        Part of the names of series that are not refused for their name alone.
     bound : bool
         Follow one kind of series (see `Runs`).
     accept : callable or None
@@ -77,6 +79,7 @@ class FolderSource:
         series: int | None = None,
         *,
         moco: bool = False,
+        include: str = "",
         bound: bool = True,
         accept: Accept | None = None,
         exclude: Path | None = None,
@@ -86,7 +89,7 @@ class FolderSource:
         self.runs = Runs(bound, series, accept)
         self.existing = 0
         self._scan = FolderScan(directory, exclude)
-        self._reader = Reader(directory, moco)
+        self._reader = Reader(directory, moco, include)
         self._stacks = Stacks()
         self._restarts = SeriesRestarts()
         self._numbering = VolumeNumbering()

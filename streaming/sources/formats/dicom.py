@@ -34,7 +34,7 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM"
 
 
-def read_dicom(data: bytes, *, moco: bool = False) -> list[Image] | Plane:
+def read_dicom(data: bytes, *, moco: bool = False, include: str = "") -> list[Image] | Plane:
     """Decode one file.
 
     Parameters
@@ -42,6 +42,8 @@ def read_dicom(data: bytes, *, moco: bool = False) -> list[Image] | Plane:
     data : bytes
     moco : bool
         Take the scanner's motion-corrected copies instead of the originals.
+    include : str
+        Part of the names of series that are not refused for their name alone (`kinds.check_image`).
 
     Returns
     -------
@@ -59,7 +61,7 @@ def read_dicom(data: bytes, *, moco: bool = False) -> list[Image] | Plane:
         warnings.simplefilter("ignore")
         try:
             header = read_header(data)
-            found = _read(header, moco)
+            found = _read(header, moco, include)
             simulated = text(header.ds, "ImageComments") == SIMULATED
             value_bytes = int(header.ds.BitsAllocated) // 8
             if isinstance(found, Plane):
@@ -74,14 +76,14 @@ def read_dicom(data: bytes, *, moco: bool = False) -> list[Image] | Plane:
             ) from None
 
 
-def _read(header: Header, moco: bool) -> list[Image] | Plane:
-    check_object(header.ds)
+def _read(header: Header, moco: bool, include: str) -> list[Image] | Plane:
+    check_object(header.ds, include)
     check_pixels(header)
     private = siemens_private(header.ds)
-    check_image(header.ds, private, moco)
+    check_image(header.ds, private, moco, include)
     if PER_FRAME in header.top or int(header.ds.get("NumberOfFrames") or 1) > 1:
         frames = read_frames(header)
-        check_frames(header.ds, frames, moco)
+        check_frames(header.ds, frames, moco, include)
         return read_enhanced(header, frames)
     slices = mosaic_slices(header, private)
     if slices > 1:

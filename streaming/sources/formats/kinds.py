@@ -1,11 +1,15 @@
 """Refuse images in an export folder that are not volumes of a functional run, with the reason in words.
 
-The object's class and the attributes of PS3.3 decide first, then the vendors' private ones. ImageType, and
-the names that operators give a series, count only where those say nothing else.
+The object's class and the attributes of PS3.3 decide first, then the vendors' private ones, then ImageType.
+Names count where nothing else does: the protocol's name is the operator's, and says nothing about a series
+that its header describes as an original echo-planar one. What the series' name adds to it is the scanner's
+(``_SBRef``, ``_MoCo``). What is refused for its name alone says so, and can be let in.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from shlex import quote
 
 from pydicom import Dataset
 from pydicom.uid import UID
@@ -50,8 +54,15 @@ _TEMPORAL = ("NumberOfTemporalPositions", "TemporalPositionIdentifier")
 _PLAIN_WORD = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 
-def check_object(ds: Dataset) -> None:
+def check_object(ds: Dataset, include: str = "") -> None:
     """Refuse files that are not MR images at all, before their pixels are looked for.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Header of a file.
+    include : str
+        As for `check_image`.
 
     Raises
     ------
@@ -66,10 +77,17 @@ def check_object(ds: Dataset) -> None:
             "{sop_class}, not an MR image",
             sop_class=kind.name if known else "a private object of the vendor",
         )
-    if {"PHYSIO", "RAWDATA"} & set(words(ds, "ImageType")) or _named(ds, _PHYSIOLOGY):
+    types = words(ds, "ImageType")
+    word = (
+        ""
+        if {"PHYSIO", "RAWDATA"} & set(types)
+        else _named(ds, _PHYSIOLOGY, _is_functional(ds, types), include)
+    )
+    if word or {"PHYSIO", "RAWDATA"} & set(types):
         raise NotAVolumeError(
             "dicom-physiology-log",
-            "a physiology log, not an MR image",
+            "a physiology log, not an MR image{advice}",
+            advice=_advice(word),
         )
     if not re.fullmatch(r"[0-9.]{1,64}", text(ds, "SeriesInstanceUID")):
         raise NotAVolumeError(
@@ -78,7 +96,7 @@ def check_object(ds: Dataset) -> None:
         )
 
 
-def check_image(ds: Dataset, private: dict[str, list[str]], moco: bool) -> None:
+def check_image(ds: Dataset, private: dict[str, list[str]], moco: bool, include: str = "") -> None:
     """Refuse a file that, by its header as a whole, is not a volume of a functional run.
 
     Parameters
@@ -89,6 +107,9 @@ def check_image(ds: Dataset, private: dict[str, list[str]], moco: bool) -> None:
         Siemens' private header.
     moco : bool
         Take motion-corrected copies instead of the originals.
+    include : str
+        Part of a series' or protocol's name, with ``*`` and ``?`` as in file names: what bears it is not
+        refused for its name alone. Nothing bears an empty one.
 
     Raises
     ------
@@ -96,8 +117,9 @@ def check_image(ds: Dataset, private: dict[str, list[str]], moco: bool) -> None:
         With the reason.
     """
     types = words(ds, "ImageType")
+    functional = _is_functional(ds, types)
     if text(ds, "SOPClassUID") == MR:
-        _check_copy(ds, types, types[:1] == ["DERIVED"], moco)
+        _check_copy(ds, types, types[:1] == ["DERIVED"], moco, include)
     _refuse("a secondary image" if types[1:2] == ["SECONDARY"] else None, types)
     part = text(ds, "ComplexImageComponent").upper()
     if part not in ("MAGNITUDE", "MIXED"):
@@ -105,10 +127,12 @@ def check_image(ds: Dataset, private: dict[str, list[str]], moco: bool) -> None:
     diffusion = _diffusion(ds, private) or _DIFFUSION_TYPES & set(types)
     _refuse("a diffusion-weighted image" if diffusion else None, types)
     _refuse(_field_map(ds, types) or _localizer(ds, types) or _reference(ds), types)
+    for kind, word in _kinds_by_name(ds, functional, include):
+        _refuse(kind if word else None, types, word)
     _refuse(_anatomy(ds) if text(ds, "SOPClassUID") == MR and "MOSAIC" not in types else None, types)
 
 
-def check_frames(ds: Dataset, frames: Frames, moco: bool) -> None:
+def check_frames(ds: Dataset, frames: Frames, moco: bool, include: str = "") -> None:
     """Refuse an Enhanced MR file whose frames are not volumes of a functional run.
 
     Parameters
@@ -116,7 +140,7 @@ def check_frames(ds: Dataset, frames: Frames, moco: bool) -> None:
     ds : Dataset
         Header of the file.
     frames : Frames
-    moco : bool
+    moco, include
         As for `check_image`.
 
     Raises
@@ -137,7 +161,7 @@ def check_frames(ds: Dataset, frames: Frames, moco: bool) -> None:
         )
     # A frame's own type goes before that of the file.
     kinds = {_words(value)[0] for value in frames.texts(enhanced.FRAME_TYPE)} - {""} or {*types[:1]}
-    _check_copy(ds, types, kinds == {"DERIVED"}, moco)
+    _check_copy(ds, types, kinds == {"DERIVED"}, moco, include)
     directions = {value.upper() for value in frames.texts(enhanced.DIRECTION)}
     weighted = (
         any(b and b[0] > 0 for b in frames.packed(enhanced.B_VALUE, "d")) or "DIRECTIONAL" in directions
@@ -152,13 +176,17 @@ def check_frames(ds: Dataset, frames: Frames, moco: bool) -> None:
     _refuse(_anatomy(ds) if len(set(frames.texts(enhanced.TIME_INDEX))) == 1 else None, types)
 
 
-def _check_copy(ds: Dataset, types: list[str], derived: bool, moco: bool) -> None:
+def _check_copy(ds: Dataset, types: list[str], derived: bool, moco: bool, include: str) -> None:
     """Refuse motion-corrected copies, or with `moco` everything else, and other computed images."""
-    if "MOCO" in types or _named(ds, _CORRECTED, ("SeriesDescription",)):
+    original = not derived and types[:1] == ["ORIGINAL"]
+    # Siemens' product protocol is called ep2d_bold_moco itself: the corrected copies have MOCO in ImageType.
+    word = "" if "MOCO" in types else _named(ds, _CORRECTED, original, include)
+    if "MOCO" in types or word:
         if not moco:
             raise NotAVolumeError(
                 "dicom-moco-unexpected",
-                "the scanner's motion-corrected copy, not a volume of a run",
+                "the scanner's motion-corrected copy, not a volume of a run{advice}",
+                advice=_advice(word),
             )
         return
     _refuse("a derived image" if derived or _COMPUTED_TYPES & set(types) else None, types)
@@ -169,16 +197,22 @@ def _check_copy(ds: Dataset, types: list[str], derived: bool, moco: bool) -> Non
         )
 
 
-def _refuse(reason: str | None, types: Iterable[str]) -> None:
+def _refuse(reason: str | None, types: Iterable[str], word: str = "") -> None:
+    """Refuse an image if there is a reason, where `word` is the one in its name that alone says so."""
     if reason:
         # A damaged length lets a value run on into others, so only plain words are repeated.
         shown = "/".join(word for word in [*types][:8] if _PLAIN_WORD.fullmatch(word))
         raise NotAVolumeError(
             "dicom-not-functional",
-            "{image_kind}, not a volume of a run (ImageType {image_type})",
+            "{image_kind}, not a volume of a run (ImageType {image_type}){advice}",
             image_kind=reason,
             image_type=shown,
+            advice=_advice(word),
         )
+
+
+def _advice(word: str) -> str:
+    return f"; its name alone says so: --include {quote(word)} takes it all the same" if word else ""
 
 
 def _diffusion(ds: Dataset, private: dict[str, list[str]]) -> bool:
@@ -207,16 +241,28 @@ def _diffusion(ds: Dataset, private: dict[str, list[str]]) -> bool:
 
 
 def _field_map(ds: Dataset, types: list[str]) -> str | None:
-    if _FIELD_TYPES & set(types[2:]) or _is_sequence(ds, r"fm\d") or _named(ds, _FIELD_MAP):
-        return "a field map"
-    if not _echo_planar(ds):
-        return "a field map" if _named(ds, _FIELD_MAP_UNLESS_EPI) else None
-    return "a spin-echo field map" if _spin_echo(ds) and _named(ds, _PAIR_OF_BLIPS) else None
+    return "a field map" if _FIELD_TYPES & set(types[2:]) or _is_sequence(ds, r"fm\d") else None
 
 
 def _localizer(ds: Dataset, types: list[str]) -> str | None:
-    looks = "LOCALIZER" in types or _named(ds, _LOCALIZER_UNLESS_EPI)
-    return "a localizer" if looks and not _echo_planar(ds) else None
+    return "a localizer" if "LOCALIZER" in types and not _echo_planar(ds) else None
+
+
+def _kinds_by_name(ds: Dataset, functional: bool, include: str) -> Iterator[tuple[str, str]]:
+    """Yield what a name may say that an image is, with the word that says so, or an empty one."""
+    planar = _echo_planar(ds)
+    # An echo-planar image by spin echoes may be one of a pair that maps the field.
+    yield "a field map", _named(ds, _FIELD_MAP, functional and not _spin_echo(ds), include)
+    if planar and _spin_echo(ds):
+        yield "a spin-echo field map", _named(ds, _PAIR_OF_BLIPS, False, include)
+    if not planar:
+        yield "a field map", _named(ds, _FIELD_MAP_UNLESS_EPI, False, include)
+        yield "a localizer", _named(ds, _LOCALIZER_UNLESS_EPI, False, include)
+    # The header of a reference is that of its run. So a protocol's word is the operator's only where the
+    # series is called after the protocol: a series that is called otherwise may be its reference.
+    after_protocol = text(ds, "ProtocolName").lower() in text(ds, "SeriesDescription").lower()
+    opposed = functional and (after_protocol or not text(ds, "SeriesDescription"))
+    yield "a single-band reference", _named(ds, _REFERENCE, opposed, include)
 
 
 def _anatomy(ds: Dataset) -> str | None:
@@ -232,7 +278,12 @@ def _anatomy(ds: Dataset) -> str | None:
 
 def _reference(ds: Dataset) -> str | None:
     said = text(ds, "ImageComments").lower().startswith("single-band reference")
-    return "a single-band reference" if said or _named(ds, _REFERENCE) else None
+    return "a single-band reference" if said else None
+
+
+def _is_functional(ds: Dataset, types: list[str]) -> bool:
+    """Return whether the header describes an original echo-planar image."""
+    return types[:2] == ["ORIGINAL", "PRIMARY"] and _echo_planar(ds)
 
 
 def _echo_planar(ds: Dataset) -> bool:
@@ -250,10 +301,33 @@ def _is_sequence(ds: Dataset, pattern: str) -> bool:
     return re.match(r"\*?" + pattern, name) is not None
 
 
-def _named(
-    ds: Dataset, pattern: str, keywords: tuple[str, ...] = ("SeriesDescription", "ProtocolName")
-) -> bool:
-    return any(re.search(pattern, text(ds, keyword), re.IGNORECASE) for keyword in keywords)
+def _named(ds: Dataset, pattern: str, opposed: bool, include: str) -> str:
+    """Return the word of a name that says what an image is; empty if none does, or it does not count.
+
+    Parameters
+    ----------
+    ds : Dataset
+    pattern : str
+        What is looked for.
+    opposed : bool
+        Whether the header says the opposite; it then goes before an operator's word.
+    include : str
+        As for `check_image`.
+    """
+    series = text(ds, "SeriesDescription")
+    protocol = text(ds, "ProtocolName")
+    # A series is called as its protocol is, and the scanner puts its own words behind that name.
+    at = series.lower().find(protocol.lower())
+    by_scanner = series if at < 0 else series[:at] + series[at + len(protocol) :]
+    word = re.search(pattern, by_scanner, re.IGNORECASE)
+    if word is None and not opposed:
+        word = re.search(pattern, protocol, re.IGNORECASE)
+    return "" if word is None or _is_included((series, protocol), include) else word.group()
+
+
+def _is_included(names: Iterable[str], include: str) -> bool:
+    pattern = f"*{include.lower()}*"
+    return bool(include) and any(fnmatchcase(name.lower(), pattern) for name in names)
 
 
 def _words(value: str) -> list[str]:
