@@ -163,10 +163,10 @@ def check_frames(ds: Dataset, frames: Frames, moco: bool, include: str = "") -> 
     kinds = {_words(value)[0] for value in frames.texts(enhanced.FRAME_TYPE)} - {""} or {*types[:1]}
     _check_copy(ds, types, kinds == {"DERIVED"}, moco, include)
     directions = {value.upper() for value in frames.texts(enhanced.DIRECTION)}
-    weighted = (
-        any(b and b[0] > 0 for b in frames.packed(enhanced.B_VALUE, "d")) or "DIRECTIONAL" in directions
-    )
-    diffusion = weighted or _DIFFUSION_TYPES & set(types)
+    values = [value[0] for value in frames.packed(enhanced.B_VALUE, "d") if value]
+    weighted = any(value > 0 for value in values) or "DIRECTIONAL" in directions
+    unweighted = bool(values) and _is_unweighted(ds)
+    diffusion = weighted or unweighted or _DIFFUSION_TYPES & set(types)
     _refuse("a diffusion-weighted image" if diffusion else None, types)
     units = {unit.upper() for unit in frames.texts(enhanced.UNIT)}
     _refuse("a field map" if "HZ" in units or _FIELD_TYPES & set(types) else None, types)
@@ -225,6 +225,9 @@ def _diffusion(ds: Dataset, private: dict[str, list[str]]) -> bool:
     ]
     if any(float(value or 0) > 0 for value in values) or private.get("DiffusionDirectionality"):
         return True
+    states_b_value = ds.get("DiffusionBValue") is not None or bool(text(ds, "DiffusionDirectionality"))
+    if private.get("B_value") or (states_b_value and _is_unweighted(ds)):
+        return True
     if vendor.startswith("UIH"):
         return bool(re.search("DTI|DWI", str(private_value(ds, 0x0065, "Image Private Header", 0x2B))))
     if vendor.startswith("GE"):
@@ -238,6 +241,15 @@ def _diffusion(ds: Dataset, private: dict[str, list[str]]) -> bool:
     weighted = private_number(ds, 0x0019, "SIEMENS MR HEADER", 0x0C) is not None or max(several) > 1
     named = text(ds, "AcquisitionContrast") == "DIFFUSION" or _is_sequence(ds, r"ep_b\d")
     return weighted or named
+
+
+def _is_unweighted(ds: Dataset) -> bool:
+    """Return whether an image with a b-value of 0 is the unweighted one of a diffusion series.
+
+    Some vendors state a b-value of 0 for all images, but diffusion is weighted by spin echoes, and runs are
+    by gradient echoes. Philips says in elements of its own how many b-values a series has.
+    """
+    return _spin_echo(ds) and not text(ds, "Manufacturer").upper().startswith("PHILIPS")
 
 
 def _field_map(ds: Dataset, types: list[str]) -> str | None:
@@ -317,8 +329,10 @@ def _named(ds: Dataset, pattern: str, opposed: bool, include: str) -> str:
     series = text(ds, "SeriesDescription")
     protocol = text(ds, "ProtocolName")
     # A series is called as its protocol is, and the scanner puts its own words behind that name.
-    at = series.lower().find(protocol.lower())
-    by_scanner = series if at < 0 else series[:at] + series[at + len(protocol) :]
+    protocol_start = series.lower().find(protocol.lower())
+    by_scanner = (
+        series if protocol_start < 0 else series[:protocol_start] + series[protocol_start + len(protocol) :]
+    )
     word = re.search(pattern, by_scanner, re.IGNORECASE)
     if word is None and not opposed:
         word = re.search(pattern, protocol, re.IGNORECASE)
