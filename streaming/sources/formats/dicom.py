@@ -12,7 +12,7 @@ from dataclasses import replace
 from pydicom.errors import InvalidDicomError
 
 from streaming.sources.formats.csa import siemens_private
-from streaming.sources.formats.elements import BrokenError
+from streaming.sources.formats.elements import BrokenError, is_data_set
 from streaming.sources.formats.enhanced import read_enhanced, read_frames
 from streaming.sources.formats.fields import text
 from streaming.sources.formats.header import PER_FRAME, Header, read_header
@@ -30,8 +30,11 @@ _BROKEN = (
 
 
 def is_dicom(head: bytes) -> bool:
-    """Return whether a file that begins with `head` (132 bytes or more) is a DICOM file."""
-    return head[128:132] == b"DICM"
+    """Return whether a file that begins with `head` (132 bytes or more) is a DICOM file.
+
+    It may lack the preamble, and the file meta information behind it.
+    """
+    return is_data_set(head)
 
 
 def read_dicom(data: bytes, *, moco: bool = False, include: str = "") -> list[Image] | Plane:

@@ -13,6 +13,11 @@ from typing import NamedTuple
 from rtdecode.errors import CodedError
 
 PIXELS = 0x7FE00010
+_MAGIC = b"DICM"
+# Groups of the first element: file meta information, or identification, in either order of bytes.
+_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
+# So many elements in a row tell a data set without a preamble from other files.
+_FIRST_ELEMENTS = 4
 _TRANSFER_SYNTAX = 0x00020010
 _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _EXPLICIT_BIG = "1.2.840.10008.1.2.2"
@@ -85,13 +90,14 @@ def opened(data: bytes) -> tuple[str, bytes, int, Encoding]:
     BrokenError
         If the bytes end before the data set begins, or a deflated one before its end.
     """
-    if data[128:132] != b"DICM":
+    start = _begin(data)
+    if start is None:
         raise BrokenError(
             "dicom-preamble-missing",
-            "no DICOM preamble",
+            "no DICOM preamble, and no data set without one",
         )
-    syntax = _EXPLICIT_LITTLE
-    at = 132
+    at, little = start
+    syntax = _EXPLICIT_LITTLE if little else _EXPLICIT_BIG
     meta = Encoding(implicit=False, little=True)
     while data[at : at + 2] == b"\x02\x00":
         element = element_at(data, at, len(data), meta)
@@ -109,6 +115,40 @@ def opened(data: bytes) -> tuple[str, bytes, int, Encoding]:
     # element decides.
     explicit = data[at + 4 : at + 6] in _SHORT | _LONG
     return syntax, data, at, Encoding(not explicit, syntax != _EXPLICIT_BIG)
+
+
+def is_data_set(data: bytes) -> bool:
+    """Return whether bytes begin as a DICOM file does, with its preamble or without."""
+    return _begin(data) is not None
+
+
+def _begin(data: bytes) -> tuple[int, bool] | None:
+    """Return where the first element lies, and whether its bytes are in little-endian order.
+
+    Some exporters leave out the preamble, or the file meta information with it. Then the bytes begin with
+    an element of group 0002 or 0008, and others follow it in rising order. None is returned for other bytes.
+    """
+    if data[128:132] == _MAGIC:
+        return 132, True
+    at = len(_MAGIC) if data.startswith(_MAGIC) else 0
+    group = data[at : at + 2]
+    little = group != b"\x00\x08"
+    if group not in _FIRST_GROUPS:
+        return None
+    explicit = data[at + 4 : at + 6] in _SHORT | _LONG
+    encoding = Encoding(not explicit, little)
+    place = at
+    before = 0
+    for _ in range(_FIRST_ELEMENTS):
+        try:
+            tag, _, start, length = _head(data, place, len(data), encoding)
+        except BrokenError:
+            return None
+        if tag <= before or length > len(data) - start:
+            return None
+        before = tag
+        place = start + length
+    return at, little
 
 
 def _inflated(data: bytes) -> bytes:

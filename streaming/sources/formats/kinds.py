@@ -89,11 +89,6 @@ def check_object(ds: Dataset, include: str = "") -> None:
             "a physiology log, not an MR image{advice}",
             advice=_advice(word),
         )
-    if not re.fullmatch(r"[0-9.]{1,64}", text(ds, "SeriesInstanceUID")):
-        raise NotAVolumeError(
-            "dicom-series-uid-invalid",
-            "an image of no series (SeriesInstanceUID)",
-        )
 
 
 def check_image(ds: Dataset, private: dict[str, list[str]], moco: bool, include: str = "") -> None:
@@ -116,6 +111,11 @@ def check_image(ds: Dataset, private: dict[str, list[str]], moco: bool, include:
     NotAVolumeError
         With the reason.
     """
+    if not re.fullmatch(r"[0-9.]{1,64}", text(ds, "SeriesInstanceUID")):
+        raise NotAVolumeError(
+            "dicom-series-uid-invalid",
+            "an image of no series (SeriesInstanceUID)",
+        )
     types = words(ds, "ImageType")
     functional = _is_functional(ds, types)
     if text(ds, "SOPClassUID") == MR:
