@@ -16,7 +16,14 @@ import numpy as np
 
 from rtdecode.errors import CodedError
 from rtdecode.types import Array
-from streaming.sources.formats.image import Counters, Image, Moments, patience_s, seconds_between
+from streaming.sources.formats.image import (
+    Counters,
+    Image,
+    Moments,
+    patience_s,
+    seconds_between,
+    whole_days,
+)
 
 Statement = Literal["instance", "acquisition", "temporal", "time"]
 _COUNTERS: tuple[Statement, ...] = ("instance", "acquisition", "temporal")
@@ -320,7 +327,8 @@ def _steps(before: _Numbered, volume: _Numbered, tr_s: float | None) -> dict[Sta
 def _lapse_s(before: _Numbered, volume: _Numbered) -> float | None:
     if before.acquired is None or volume.acquired is None:
         return None
-    return seconds_between(before.acquired, volume.acquired)
+    # No two volumes of a run that follow each other lie half a day apart: the date changed late, or early.
+    return whole_days(seconds_between(before.acquired, volume.acquired), 0.0)
 
 
 def _is_same(first: _Numbered, other: _Numbered, tr_s: float | None) -> bool:

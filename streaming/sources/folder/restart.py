@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rtdecode.types import Array
-from streaming.sources.formats.image import Counters, Image, Plane, seconds_between
+from streaming.sources.formats.image import Counters, Image, Plane, seconds_between, whole_days
 
 Key = tuple[int | None, ...]
 
@@ -112,7 +112,8 @@ def _continues(run: _Begun, image: Image | Plane) -> bool:
     """Return whether an image follows the newest of a run by its time, or by its time and a counter."""
     if run.newest is None or image.acquired is None or image.counters is None or not image.tr_s:
         return False
-    turns = seconds_between(run.newest.acquired, image.acquired) / image.tr_s
+    lapse_s = whole_days(seconds_between(run.newest.acquired, image.acquired), 0.0)
+    turns = lapse_s / image.tr_s
     if turns <= _NEXT_TR:
         return True
     before, now = run.newest.counters, image.counters

@@ -93,7 +93,7 @@ class FolderScan:
     Attributes
     ----------
     alive : bool
-        Whether the folder was there at the last poll.
+        Whether the folder was there at the last poll, or at the start.
     vanished : int
         How often it went away.
     returning : bool
@@ -113,7 +113,8 @@ class FolderScan:
         self._unseen = 0
         self._relist_at = -float("inf")
         self.seen_at = -float("inf")
-        self.alive = False
+        # A folder that is there at the start has not come back at the first poll.
+        self.alive = os.path.isdir(directory)
         self.vanished = 0
         self.returning = False
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.types import Volume
-from streaming.sources.formats.image import Image, Moments, patience_s, seconds_between
+from streaming.sources.formats.image import Image, Moments, patience_s, seconds_between, whole_days
 
 Kind = tuple[tuple[int, ...], tuple[float, ...], float | None]
 Accept = Callable[[tuple[int, ...], NDArray[np.float64], float | None], str | None]
@@ -295,4 +295,6 @@ def _since_origin(image: Image, run: SeriesRun, index: int) -> float | None:
         return None
     if run.origin is None:
         run.origin = image.acquired - timedelta(seconds=index * (image.tr_s or 0.0))
-    return round(seconds_between(run.origin, image.acquired), 6)
+    lapse_s = seconds_between(run.origin, image.acquired)
+    # Dates may change before or after midnight, or not at all.
+    return round(whole_days(lapse_s, index * image.tr_s) if image.tr_s else lapse_s, 6)

@@ -146,9 +146,17 @@ class Moments:
 
 
 def seconds_between(earlier: datetime, later: datetime) -> float:
-    """Return the seconds from one header time to another; times without a day may pass midnight."""
+    """Return the seconds from one header time to another, which may pass midnight.
+
+    Times without a day do so, and times whose date stands still there.
+    """
     seconds = (later - earlier).total_seconds()
-    return seconds + _DAY if later.year == NO_DAY.year and seconds < -_DAY / 2 else seconds
+    return seconds + _DAY if -_DAY < seconds < -_DAY / 2 else seconds
+
+
+def whole_days(seconds: float, expected_s: float) -> float:
+    """Return a lapse of header times with the whole days that put it nearest to what is expected, s."""
+    return seconds + _DAY * round((expected_s - seconds) / _DAY)
 
 
 def patience_s(tr_s: float | None) -> float:
