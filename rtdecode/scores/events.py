@@ -4,15 +4,16 @@ Events come from a BIDS events.tsv. They tell which true clips may be distractor
 of a window.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
+from rtdecode.disk.tsv import read_tsv
 from rtdecode.errors import UsageError
 
 Span = tuple[int, float, float]
@@ -40,12 +41,11 @@ def read_events(path: Path) -> list[Event]:
     Raises
     ------
     UsageError
-        If the file lacks a column of BIDS events or contains a time that is not a number.
+        If the file cannot be read (`read_tsv`), lacks a column of BIDS events, or contains a time that is not
+        a number.
     """
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
     try:
-        events = [_event(dict(row)) for row in rows]
+        events = [_event(row) for row in read_tsv(path)]
     except (KeyError, ValueError, TypeError) as error:
         raise UsageError(
             "events-malformed",
@@ -58,11 +58,18 @@ def read_events(path: Path) -> list[Event]:
 
 
 def _event(row: dict[str, str]) -> Event:
-    onset = float(row.pop("onset"))
-    duration = float(row.pop("duration"))
+    onset = _finite(row.pop("onset"))
+    duration = _finite(row.pop("duration"))
     kind = row.pop("trial_type")
     # As BIDS has it, n/a is a value that is not known.
     return Event(onset, duration, kind, {name: value for name, value in row.items() if value != "n/a"})
+
+
+def _finite(text: str) -> float:
+    seconds = float(text)
+    if not isfinite(seconds):
+        raise ValueError(f"{text} is no time")
+    return seconds
 
 
 def film_clip(film: Pixels, start_s: float, fps: float, frames: int) -> Pixels:

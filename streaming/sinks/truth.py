@@ -4,7 +4,6 @@
 the session is over and `streaming.sinks.judged` compares them.
 """
 
-import csv
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from rtdecode.types import Clip, Window
 
 Frames = NDArray[np.uint8]
 # Errors of films and tables that are damaged, cannot be opened, or are something else.
-_UNREADABLE = (FFmpegError, OSError, ValueError, LookupError, csv.Error, UsageError)
+_UNREADABLE = (FFmpegError, OSError, ValueError, LookupError, UsageError)
 
 
 class Truth:

@@ -4,7 +4,6 @@ BIDS 1.9: names are made of entities (``sub-01_task-film_run-1_bold.nii.gz``), a
 in a folder above holds for all files whose entities include its own.
 """
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from rtdecode.disk.tsv import read_tsv
 from rtdecode.errors import UsageError
 from rtdecode.timing import exact
 
@@ -125,7 +125,7 @@ def sidecar_of(root: Path, path: Path) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for sidecar in reversed(list(_holding(root, path.parent, entities_of(path), suffix))):
         try:
-            read = json.loads(sidecar.read_text())
+            read = json.loads(sidecar.read_text("utf-8-sig"))
         except (OSError, ValueError) as error:
             raise UsageError(
                 "sidecar-unreadable",
@@ -152,31 +152,54 @@ def shown_by_events(folder: Path, run: BidsRun) -> list[Shown]:
     if run.events is None:
         return []
     found = []
-    with run.events.open(newline="", encoding="utf-8-sig") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            name = row.get("stim_file") or "n/a"
-            if Path(name).suffix.lower() not in _FILMS:
-                continue
-            film = folder / "stimuli" / name
-            if not film.is_file():
-                raise UsageError(
-                    "events-film-missing",
-                    "{events} names the film {film}, and {path} is not there. Put it there; films "
-                    "are often kept out of a release.",
-                    events=run.events,
-                    film=name,
-                    path=film,
-                )
-            onset = _seconds(run.events, row, "onset")
-            if onset is None:
-                raise UsageError(
-                    "events-onset-missing",
-                    "{path} does not say when {film} began. Write its onset, in seconds.",
-                    path=run.events,
-                    film=name,
-                )
-            found.append(Shown(onset, _seconds(run.events, row, "duration"), film))
+    for row in read_tsv(run.events):
+        _check_columns(run.events, row)
+        name = row.get("stim_file") or "n/a"
+        if Path(name).suffix.lower() not in _FILMS:
+            continue
+        film = _film(folder / "stimuli", name)
+        if film is None:
+            raise UsageError(
+                "events-film-missing",
+                "{events} names the film {film}, and {path} is not there. Put it there; films "
+                "are often kept out of a release.",
+                events=run.events,
+                film=name,
+                path=folder / "stimuli" / name,
+            )
+        onset = _seconds(run.events, row, "onset")
+        if onset is None:
+            raise UsageError(
+                "events-onset-missing",
+                "{path} does not say when {film} began. Write its onset, in seconds.",
+                path=run.events,
+                film=name,
+            )
+        found.append(Shown(onset, _seconds(run.events, row, "duration"), film))
     return found
+
+
+def _check_columns(path: Path, row: Mapping[str, str]) -> None:
+    """Refuse a table whose columns are not separated by tabs: a film that it names would be passed over."""
+    joined = [name for name in row if "stim_file" in name and name != "stim_file"]
+    if joined and "stim_file" not in row:
+        raise UsageError(
+            "events-columns-joined",
+            "{path} has a column {column!r}, so its columns are not separated by tabs. Write it again with "
+            "tabs, as BIDS has it.",
+            path=path,
+            column=joined[0],
+        )
+
+
+def _film(stimuli: Path, name: str) -> Path | None:
+    """Find a film by the name that events have for it; None where it is not there.
+
+    BIDS names a film relative to ``stimuli``. Some begin with that folder, or divide folders as Windows does.
+    """
+    divided = name.replace("\\", "/").lstrip("/")
+    names = [name.lstrip("/"), divided, divided.removeprefix("stimuli/")]
+    return next((stimuli / one for one in names if (stimuli / one).is_file()), None)
 
 
 def _seconds(path: Path, row: Mapping[str, Any], name: str) -> Fraction | None:
