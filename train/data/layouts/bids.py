@@ -2,7 +2,7 @@
 
 ::
 
-    sub-01/[ses-01/]func/sub-01_task-film_run-1_bold.nii.gz    and its sidecar, RepetitionTime
+    sub-01/[ses-01/]func/sub-01_task-film_run-1_bold.nii.gz    or .nii; and its sidecar, RepetitionTime
     sub-01/[ses-01/]func/sub-01_task-film_run-1_events.tsv     onset, duration, stim_file
     sub-01/[ses-01/]eeg/sub-01_task-film_run-1_eeg.vhdr        or .edf, .bdf, .set, if there
     stimuli/FILM                                               what stim_file names
@@ -25,7 +25,8 @@ from rtdecode.errors import UsageError
 from train.data.arrays import in_head
 from train.data.dataset import Chain, Column, WindowTable
 from train.data.layouts.bids_eeg import SFREQ, TRIGGER, eeg_montage, eeg_windows
-from train.data.layouts.bids_files import BidsRun, Shown, bids_runs, shown_by_events
+from train.data.layouts.bids_files import IMAGES, BidsRun, Shown, bids_runs, shown_by_events, volume_files
+from train.data.layouts.bids_timing import pauses
 from train.data.layouts.bids_windows import cut_films
 from train.data.layouts.film_clips import CLIP_FPS, CLIP_SIZE, film_clips
 from train.data.layouts.film_sound import film_sound, has_sound
@@ -195,8 +196,10 @@ class Bids:
 
     def _mask(self, number: int) -> NDArray[Any] | None:
         bold = self.runs[number].bold
-        path = bold.with_name(bold.name.replace("_desc-preproc_bold", "_desc-brain_mask"))
-        if path == bold or not path.is_file():
+        stem, prepared, _ = bold.name.partition("_desc-preproc_bold")
+        masks = [bold.with_name(f"{stem}_desc-brain_mask{ending}") for ending in IMAGES]
+        path = next((path for path in masks if prepared and path.is_file()), None)
+        if path is None:
             return None
         shape = image(bold).shape[:3]
         mask = np.asarray(image(path).dataobj)
@@ -216,10 +219,7 @@ class Bids:
 
 def recognises(folder: Path) -> bool:
     """Whether a folder is a BIDS data set with volumes."""
-    described = (folder / "dataset_description.json").is_file()
-    return described and any(
-        [*folder.glob("sub-*/func/*_bold.nii.gz"), *folder.glob("sub-*/ses-*/func/*_bold.nii.gz")]
-    )
+    return (folder / "dataset_description.json").is_file() and bool(volume_files(folder))
 
 
 def opened(
@@ -297,7 +297,8 @@ def opened_runs(
     prepared = "desc-preproc" in kept[0].bold.name
     used = [kept[number] for number in np.unique(cut.where[:, 0])]
     channels = _channels(used) if options.eeg else []
-    notes = (_PREPARED if prepared else _RAW, _EEG if channels else _NO_EEG, *more)
+    paused = [note for note in [pauses(cut.times.values())] if note]
+    notes = (_PREPARED if prepared else _RAW, _EEG if channels else _NO_EEG, *paused, *more)
     columns: list[Column] = ["eeg", "fmri", "clips"] if channels else ["fmri", "clips"]
     if any(has_sound(film) for film in dict.fromkeys(cut.films)):
         columns.append("sound")

@@ -19,6 +19,9 @@ from rtdecode.timing import exact
 _PREPARED = {"space", "res", "den", "desc", "echo", "part"}
 # What events name that is a film.
 _FILMS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"}
+# How a file of volumes may end, and where below a subject it may lie.
+IMAGES = (".nii.gz", ".nii")
+_PLACES = ("func", "ses-*/func")
 _EEG = (".vhdr", ".edf", ".bdf", ".set")
 
 
@@ -83,9 +86,8 @@ def bids_runs(folder: Path, *, prepared: bool = False, space: str = "") -> list[
         If a run's volumes are there in several spaces, or a sidecar cannot be read.
     """
     root = folder / "derivatives" / "fmriprep" if prepared else folder
-    ending = "_desc-preproc_bold.nii.gz" if prepared else "_bold.nii.gz"
     found: dict[tuple[str, str], BidsRun] = {}
-    for path in sorted([*root.glob(f"sub-*/func/*{ending}"), *root.glob(f"sub-*/ses-*/func/*{ending}")]):
+    for path in volume_files(root, "_desc-preproc_bold" if prepared else "_bold"):
         entities = entities_of(path)
         if space and entities.get("space") != space:
             continue
@@ -96,7 +98,7 @@ def bids_runs(folder: Path, *, prepared: bool = False, space: str = "") -> list[
             raise UsageError(
                 "bold-run-ambiguous",
                 "{path} and {duplicate} are volumes of one run. Give the space that is wanted, or "
-                "leave one echo.",
+                "leave one echo, or one of the two files.",
                 path=path,
                 duplicate=found[key].bold.name,
             )
@@ -105,6 +107,12 @@ def bids_runs(folder: Path, *, prepared: bool = False, space: str = "") -> list[
         eeg = _eeg(place.parent / "eeg", own)
         found[key] = BidsRun(*key, own.get("task", ""), path, sidecar_of(root, path), events, eeg)
     return list(found.values())
+
+
+def volume_files(root: Path, suffix: str = "_bold") -> list[Path]:
+    """List the files of a data set that hold volumes, compressed or not, in the order of their names."""
+    found = [root.glob(f"sub-*/{place}/*{suffix}{ending}") for place in _PLACES for ending in IMAGES]
+    return sorted(path for paths in found for path in paths)
 
 
 def entities_of(path: Path) -> dict[str, str]:

@@ -1,10 +1,9 @@
 """Windows of a BIDS folder's films, and the volumes that belong to them."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from rtdecode.errors import UsageError
 from rtdecode.timing import exact
 from train.data.dataset import WindowTable
 from train.data.layouts.bids_files import BidsRun, Shown
+from train.data.layouts.bids_timing import VolumeTimes, volume_times
 from train.data.layouts.film_clips import film_length_s
 from train.data.layouts.stored_arrays import image
 from train.data.layouts.window_tables import joined, of_run
-from train.data.slice_timing import acquired_shift_s
 
 # By default windows are the whole number of TRs that is nearest to this, s.
 _ABOUT_S = Fraction(4)
@@ -43,6 +42,8 @@ class CutFilms:
         Number of volumes of a window.
     tr : Fraction
         Time between volumes, s. A window lasts `slots` of them.
+    times : mapping
+        A run's volumes (`BidsRun.bold`) -> when they were acquired.
     """
 
     windows: WindowTable
@@ -51,6 +52,7 @@ class CutFilms:
     film_s: NDArray[np.float64]
     slots: int
     tr: Fraction
+    times: Mapping[Path, VolumeTimes]
 
 
 def cut_films(
@@ -84,7 +86,8 @@ def cut_films(
     showing = [(number, run, films) for number, run, films in showing if films]
     if not showing:
         raise _without_windows(folder, runs)
-    tr = _shared_tr([run for _, run, _ in showing])
+    times = {run.bold: volume_times(run) for _, run, _ in showing}
+    tr = _shared_tr([run for _, run, _ in showing], times)
     slots = _slots(tr, window_s)
     window = slots * tr
     tables: list[WindowTable] = []
@@ -103,7 +106,7 @@ def cut_films(
             if one.duration_s is not None:
                 length = min(length, one.duration_s)
             starts = [one.onset_s + k * window for k in range(int((length + _SLACK_S) / window))]
-            firsts = [_first_volume(start, run, tr, lag_s) for start in starts]
+            firsts = [times[run.bold].first_from(start + exact(lag_s)) for start in starts]
             whole = [k for k, first in enumerate(firsts) if 0 <= first <= volumes - slots]
             if not whole:
                 continue
@@ -116,7 +119,7 @@ def cut_films(
             film_s += [float(k * window) for k in whole]
     if not tables:
         raise _without_windows(folder, runs)
-    return CutFilms(joined(tables), np.concatenate(places), films, np.array(film_s), slots, tr)
+    return CutFilms(joined(tables), np.concatenate(places), films, np.array(film_s), slots, tr, times)
 
 
 def _without_windows(folder: Path, runs: Sequence[BidsRun]) -> UsageError:
@@ -130,25 +133,10 @@ def _without_windows(folder: Path, runs: Sequence[BidsRun]) -> UsageError:
     )
 
 
-def _first_volume(start_s: Fraction, run: BidsRun, tr: Fraction, lag_s: float) -> int:
-    """Return the first volume whose middle lies at or after a window's start plus lag; see `TimingGrid`."""
-    shift = exact(round(acquired_shift_s(run.sidecar), 6))
-    return ceil((start_s + exact(lag_s) - shift) / tr - Fraction(1, 2))
-
-
-def _shared_tr(runs: Sequence[BidsRun]) -> Fraction:
+def _shared_tr(runs: Sequence[BidsRun], times: Mapping[Path, VolumeTimes]) -> Fraction:
     told: dict[Fraction, Path] = {}
     for run in runs:
-        # A header's TR is a float of 32 bits.
-        tr_s = run.sidecar.get("RepetitionTime", round(float(image(run.bold).header.get_zooms()[-1]), 4))
-        if isinstance(tr_s, bool) or not isinstance(tr_s, int | float) or not tr_s > 0:
-            raise UsageError(
-                "bold-tr-invalid",
-                "{path} has the RepetitionTime {tr_s!r}; seconds were expected.",
-                path=run.bold,
-                tr_s=tr_s,
-            )
-        told.setdefault(exact(tr_s), run.bold)
+        told.setdefault(times[run.bold].tr, run.bold)
     if len(told) > 1:
         listed = ", ".join(f"{path.name}: {float(tr):g} s" for tr, path in told.items())
         raise UsageError(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rtdecode.errors import UsageError
 from train.data.layouts.bids import Bids, Options, opened_runs
-from train.data.layouts.bids_files import BidsRun, Shown, bids_runs
+from train.data.layouts.bids_files import BidsRun, Shown, bids_runs, entities_of, volume_files
 
 # Task -> the film's file, and how long it was shown, s.
 _FILMS = {
@@ -37,9 +37,8 @@ _ONSET = (
 
 def recognises(folder: Path) -> bool:
     """Whether a folder holds runs with the tasks of this release."""
-    return any(
-        any(folder.glob(f"sub-*/ses-*/func/*_task-{task}_*bold.nii.gz")) for task in ("dme", "dmh", "tp")
-    )
+    told = [entities_of(path) for path in volume_files(folder)]
+    return any("ses" in one and one.get("task") in ("dme", "dmh", "tp") for one in told)
 
 
 def _film(place: Path, name: str) -> Path | None:
