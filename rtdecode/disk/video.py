@@ -14,11 +14,11 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import OutputContainer
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import ClipFile, StoredClip
+from rtdecode.disk.film_file import open_film, video_of
 
 Frames = NDArray[np.uint8]
 
@@ -84,18 +84,17 @@ def unpack_mp4(path: str | Path) -> StoredClip:
 
 def iter_mp4(path: str | Path) -> Iterator[Frames]:
     """Yield the frames of a film one by one, each (row, column, 3) uint8 RGB."""
-    with av.open(str(path)) as container:
-        # One for all frames: a frame's own takes as long to be made as the frame to be decoded.
-        reformatter = VideoReformatter()
-        for frame in container.decode(video=0):
-            yield np.asarray(reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
+    with open_film(path) as film:
+        for _, frame in film.frames():
+            yield film.picture(frame)
 
 
 def count_frames(path: str | Path) -> int:
     """Count the frames of a film without decoding them."""
     with av.open(str(path)) as container:
+        stream = video_of(container)
         # The last packet is empty: it only says that the film has ended.
-        return sum(packet.size > 0 for packet in container.demux(video=0))
+        return sum(packet.size > 0 for packet in container.demux(stream))
 
 
 class FilmWriter:

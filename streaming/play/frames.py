@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
-from av.container import InputContainer
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from rtdecode.disk.film_file import OpenFilm, Picture, open_film
 from rtdecode.errors import RtDecodeError, UsageError
-
-Picture = NDArray[np.uint8]
 
 # Pictures that are decoded ahead.
 _AHEAD = 12
@@ -66,8 +63,8 @@ def read_film(path: Path) -> FilmFile:
             "film-missing", "there is no file {path}: give a film (MP4, MKV, AVI, ...)", path=path
         )
     try:
-        with av.open(str(path)) as container:
-            return _look_through(path, container)
+        with open_film(path) as film:
+            return _look_through(path, film)
     except (FFmpegError, UnicodeDecodeError) as error:
         raise UsageError(
             "film-unreadable",
@@ -77,17 +74,15 @@ def read_film(path: Path) -> FilmFile:
         ) from error
 
 
-def _look_through(path: Path, container: InputContainer) -> FilmFile:
-    stream = container.streams.best("video")
-    first = None if stream is None else next(container.decode(stream), None)
-    if stream is None or not isinstance(first, av.VideoFrame):
+def _look_through(path: Path, film: OpenFilm) -> FilmFile:
+    if next(film.frames(), None) is None:
         raise UsageError(
             "film-frame-missing", "{path} holds no video frame: give a film (MP4, MKV, AVI, ...)", path=path
         )
-    fps = getattr(stream, "average_rate", None)
-    container.seek(0)
+    fps = film.fps
+    film.container.seek(0)
     # Count the packets: the number of frames in a file's header is often missing or an estimate.
-    packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
+    packets = [p for p in film.container.demux(film.stream) if p.size and not p.is_discard]
     if not fps or not packets:
         raise UsageError(
             "film-fps-missing",
@@ -97,9 +92,9 @@ def _look_through(path: Path, container: InputContainer) -> FilmFile:
         )
     times = [float(p.pts * p.time_base) for p in packets if p.pts is not None and p.time_base]
     _check_steady(path, np.sort(times), float(fps))
+    height, width = film.size
     # Pixels may be wider than high; a screen's are square.
-    aspect = getattr(stream, "sample_aspect_ratio", None) or 1
-    return FilmFile(path, Fraction(fps), len(packets), first.height, max(1, round(first.width * aspect)))
+    return FilmFile(path, fps, len(packets), height, max(1, round(width * film.pixel)))
 
 
 def _check_steady(path: Path, times: NDArray[np.float64], fps: float) -> None:
@@ -185,20 +180,15 @@ class FilmPictures:
         self._put("the film is over")
 
     def _decode(self) -> None:
-        height, width = self._size
-        with av.open(str(self._film.path)) as container:
-            stream = container.streams.best("video")
-            assert stream is not None
-            stream.codec_context.thread_type = "AUTO"
-            for number, frame in enumerate(container.decode(stream)):
-                if self._stop.is_set() or not isinstance(frame, av.VideoFrame):
+        with open_film(self._film.path, threaded=True) as film:
+            for number, (_, frame) in enumerate(film.frames()):
+                if self._stop.is_set():
                     return
                 if number < self.skip_to:
                     self._put(None)
                     continue
-                scaled = frame.reformat(width, height, "rgb24", interpolation="BICUBIC")
-                # pygame takes a picture as one block of memory.
-                self._put(np.ascontiguousarray(scaled.to_ndarray(), np.uint8))
+                # pygame takes a picture as one block of memory, as these are.
+                self._put(film.picture(frame, self._size, "BICUBIC"))
 
     def _put(self, item: Picture | Exception | str | None) -> None:
         # Wait for room with a time limit, so that `close` ends the thread even if nobody reads on.

@@ -5,17 +5,15 @@ begin a shot.
 """
 
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import av.error
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from rtdecode.bundle import ClipGeometry
 from rtdecode.errors import UsageError
+from rtdecode.phantom.film.from_file import frames_from_file
 
 Frames = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -24,32 +22,19 @@ Matrix = NDArray[np.float64]
 def read_film(path: Path, clip: ClipGeometry, given: str = "--film ") -> Frames:
     """Read a film at a clip's size and frame rate, (frame, row, column, 3).
 
-    Each frame is the one of the file's that is on at that instant. Another size is resampled. Messages name
-    the path after `given`, as it was given.
+    The pictures are those that the simulated participant sees (`frames_from_file`): each is the one of the
+    file that is on at its instant, scaled until it fills the size, with what then lies outside cut off.
+    Messages name the path after `given`, as it was given.
 
     Raises
     ------
     UsageError
-        If the file is no film, its frame rate is not known, or no frame of it can be decoded.
+        If the file is no film, or no frame of it can be decoded.
     """
+    frames: list[Frames] = []
     try:
-        with av.open(str(path)) as container:
-            rate = container.streams.video[0].average_rate if container.streams.video else None
-            if not rate:
-                raise UsageError(
-                    "film-no-frame-rate",
-                    "{argument}{path} has no video with a steady frame rate. Give the film shown.",
-                    argument=given,
-                    path=path,
-                )
-            # A fraction, so that no rounding adds up in a long film. The clip's rate is a float, which
-            # may stand for one like 30000/1001.
-            step = Fraction(rate) / Fraction(clip.fps).limit_denominator(1001)
-            frames: list[Frames] = []
-            for number, frame in enumerate(container.decode(video=0)):
-                # As often as instants of the clip's rate fall on this frame: several times or never.
-                while len(frames) * step < number + 1:
-                    frames.append(_sized(frame, clip))
+        for frame in frames_from_file(path, (clip.height, clip.width), clip.fps):
+            frames.append(frame)
     except (OSError, av.error.FFmpegError) as error:
         raise UsageError(
             "film-unreadable",
@@ -66,14 +51,6 @@ def read_film(path: Path, clip: ClipGeometry, given: str = "--film ") -> Frames:
             path=path,
         )
     return np.stack(frames)
-
-
-def _sized(frame: av.VideoFrame, clip: ClipGeometry) -> Frames:
-    picture = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    if picture.shape[:2] == (clip.height, clip.width):
-        return picture
-    image = Image.fromarray(picture).resize((clip.width, clip.height), Image.Resampling.BOX)
-    return np.asarray(image, np.uint8)
 
 
 def clips_at(film: Frames, starts: Sequence[float] | Matrix, clip: ClipGeometry, hop_frames: int) -> Frames:

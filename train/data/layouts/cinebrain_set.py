@@ -3,14 +3,15 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import av
 import av.error
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.disk.film_file import open_film
 from rtdecode.errors import UsageError
 from train.data import regions
 from train.data.dataset import Chain, Column, WindowTable
@@ -140,11 +141,8 @@ class CineBrain:
         content = member.read()
         frames: list[NDArray[np.uint8]] = []
         try:
-            with av.open(io.BytesIO(content), "r") as container:
-                for frame in container.decode(video=0):
-                    frames.append(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
-                    if len(frames) == FRAMES:
-                        break
+            with open_film(io.BytesIO(content), member) as film:
+                frames = [film.picture(frame) for _, frame in islice(film.frames(), FRAMES)]
         except (av.error.FFmpegError, IndexError) as error:
             raise UsageError(
                 "film-unreadable",

@@ -11,7 +11,8 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from train.data.layouts.film_clips import begin_s, unreadable
+from rtdecode.disk.film_file import video_of
+from train.data.layouts.film_clips import unreadable
 
 # Samples a second.
 SOUND_HZ = 16_000
@@ -75,12 +76,18 @@ def film_sound(
         with _opened(film) as container:
             if not container.streams.audio:
                 return found
-            zero_s = begin_s(container.streams.video[0]) if container.streams.video else 0.0
+            zero_s = _picture_begins_s(container)
             for clip, start_s in zip(found, starts_s, strict=True):
                 _fill(clip, container, container.streams.audio[0], zero_s + float(start_s))
     except (OSError, av.error.FFmpegError) as error:
         raise unreadable(name or film, error) from error
     return found
+
+
+def _picture_begins_s(container: InputContainer) -> float:
+    """Return when the film's picture begins on its file's own clock, s."""
+    stream = video_of(container)
+    return 0.0 if stream is None else float((stream.start_time or 0) * (stream.time_base or 0))
 
 
 def _fill(clip: NDArray[np.float32], container: InputContainer, stream: AudioStream, at_s: float) -> None:
