@@ -85,7 +85,7 @@ def _text(path: Path) -> str:
     try:
         text = content.decode(marked)
     except UnicodeDecodeError as error:
-        text = _western(content)
+        text = _western(content) if marked == "utf-8" else None
         if text is None:
             raise _unknown(path, content, error.start) from error
     # What is in UTF-16 without a mark has a zero beside every letter.

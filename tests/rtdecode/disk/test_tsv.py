@@ -37,6 +37,8 @@ def test_an_encoding_that_can_be_told_is_read(tmp_path: Path, encoding: str) -> 
         # Cut off within a letter.
         ("a\tb\n1\té\n2\té".encode()[:-1], 0xC3, 3),
         (TEXT.encode("utf-16-le"), 0, 1),
+        # A mark alone does not make it.
+        (b"\xff\xfe\n", 0x0A, 1),
     ],
 )
 def test_another_encoding_is_refused_by_path_and_line(

@@ -40,7 +40,8 @@ _RAW = (
 )
 _EEG = (
     "The EEG went through the chain of a session: gradients, heartbeat and bad channels by what came before, "
-    "then a causal band-pass. Samples that could not be corrected are zero."
+    "then a causal band-pass. Samples that could not be corrected are zero, as are those at which all "
+    "channels of the file stand still."
 )
 _NO_EEG = "There is no EEG: not every run that showed a film has a file of it, or it was left out."
 _PREPARED = (

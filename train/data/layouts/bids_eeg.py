@@ -19,6 +19,7 @@ from rtdecode.eeg.stream import EegStream
 from rtdecode.errors import GeometryError, UsageError
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.types import EegChunk, Montage
+from train.data.layouts.eeg_units import microvolts_of
 
 # A volume trigger as BrainVision amplifiers write it.
 TRIGGER = "R128"
@@ -29,7 +30,9 @@ BAND = EegBand()
 _CHUNK_S = 0.2
 # What the chain remembers beyond a window, s: artefacts are removed with a delay.
 _KEEP_S = 30.0
-_MICROVOLTS = 1e6
+# EEG that stands still for so long in all channels was not measured, s, and so many samples.
+_STILL_S = 0.05
+_LEAST_STILL = 5
 # By how much, as a share of the TR, the time between volume triggers may differ from it: the amplifier has a
 # clock of its own.
 _APART = 0.01
@@ -90,12 +93,14 @@ def eeg_windows(
     Returns
     -------
     float32, (window, channel, sample)
-        Microvolts. Samples that were lost, or from which gradients could not be removed, are zero.
+        Microvolts. Samples that were lost, or from which gradients could not be removed, are zero, as are
+        those at which all EEG of the file stands still.
 
     Raises
     ------
     UsageError
-        If the file has no volume triggers, has others than one in every TR, or lacks channels.
+        If the file has no volume triggers, has others than one in every TR, lacks channels, or states units
+        that are not known.
     """
     raw = _raw(path)
     at = _triggers(raw, trigger)
@@ -121,6 +126,8 @@ def eeg_windows(
             tr_s=tr_s,
         )
     montage = eeg_montage(path)
+    scale = microvolts_of(path, raw, montage.kinds)[:, None]
+    still = Standstill([n for n, kind in enumerate(montage.kinds) if kind == "eeg"], montage.sfreq)
     read = EegInput(list(wanted), montage.reference, "microvolts", band)
     # The units stay as they are.
     stats = {"eeg_mean": np.zeros(len(wanted)), "eeg_scale": np.ones(len(wanted))}
@@ -129,7 +136,7 @@ def eeg_windows(
     try:
         stream = EegStream(read, stats, montage, window_s + _KEEP_S, tr_s=tr_s)
         done = 0
-        for _ in _played(raw, at, stream):
+        for _ in _played(raw, scale, still, at, stream):
             # A window is read as soon as all of it is clean, before its samples are forgotten.
             while done < len(times) and stream.newest >= times[done, -1]:
                 _read(stream, times[done], cut[done])
@@ -141,14 +148,56 @@ def eeg_windows(
     return cut
 
 
+class Standstill:
+    """Find samples that were filled in and not measured: for a while no EEG channel has changed.
+
+    Whether a sample is one depends on it and on those before it.
+
+    Parameters
+    ----------
+    rows : sequence of int
+        The EEG channels.
+    sfreq : float
+        Sampling rate, Hz.
+    """
+
+    def __init__(self, rows: Sequence[int], sfreq: float) -> None:
+        self._rows = list(rows)
+        self._least = max(_LEAST_STILL, round(_STILL_S * sfreq))
+        self._before: NDArray[np.floating[Any]] | None = None
+        # Samples since the last one at which a channel changed.
+        self._run = 0
+
+    def push(self, data: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+        """Take the next samples (channel, sample); return which of them are filled in, (sample,)."""
+        eeg = data[self._rows]
+        before = eeg[:, :1] + 1 if self._before is None else self._before
+        changed = (np.diff(eeg, axis=1, prepend=before) != 0).any(axis=0)
+        self._before = eeg[:, -1:].copy()
+        places = np.arange(len(changed))
+        newest = np.maximum.accumulate(np.where(changed, places, -1 - self._run))
+        runs = places - newest
+        self._run = int(runs[-1])
+        return runs >= self._least
+
+
 def _read(stream: EegStream, times: NDArray[np.float64], into: NDArray[np.float32]) -> None:
     span = stream.read(times)
     if span.values is not None:
         into[:] = span.values
 
 
-def _played(raw: Any, triggers: NDArray[np.float64], stream: EegStream) -> Iterator[None]:
-    """Hand a file to the stream chunk by chunk, with the triggers as they would have arrived."""
+def _played(
+    raw: Any,
+    scale: NDArray[np.float64],
+    still: "Standstill",
+    triggers: NDArray[np.float64],
+    stream: EegStream,
+) -> Iterator[None]:
+    """Hand a file to the stream chunk by chunk, with the triggers as they would have arrived.
+
+    `scale` (channel, 1) makes microvolts of what is read. Samples at which all EEG stands still are holes.
+    """
     sfreq = float(raw.info["sfreq"])
     length = max(1, round(_CHUNK_S * sfreq))
     sent = 0
@@ -159,7 +208,8 @@ def _played(raw: Any, triggers: NDArray[np.float64], stream: EegStream) -> Itera
         while sent < len(triggers) and triggers[sent] <= arrived_at:
             stream.trigger(float(triggers[sent]))
             sent += 1
-        data = raw.get_data(start=first, stop=stop) * _MICROVOLTS
+        data = raw.get_data(start=first, stop=stop) * scale
+        data[:, still.push(data)] = np.nan
         stream.push(EegChunk(data.astype(np.float32), stamps, arrived_at))
         yield
 
