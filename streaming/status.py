@@ -62,6 +62,8 @@ class Status(TypedDict):
         Whether a run without volumes waits for its first trigger.
     behind : bool
         Whether files that lay in the folder before the session are still being read.
+    rests : bool
+        Whether the newest run has ended with its last volume, as its files are of an earlier time.
     at, wall_s : float or None
         When this was told, by the local clock and in wall time, s; None in `NOTHING`.
     """
@@ -91,6 +93,7 @@ class Status(TypedDict):
     heard_since: list[float]
     triggers_expected: bool
     behind: bool
+    rests: bool
     at: float | None
     wall_s: float | None
 
@@ -121,6 +124,7 @@ NOTHING: Status = {
     "heard_since": [],
     "triggers_expected": True,
     "behind": True,
+    "rests": False,
     "at": None,
     "wall_s": None,
 }

@@ -229,6 +229,7 @@ class Assembler:
         ended_at: float = -math.inf,
         *,
         to_end: bool = True,
+        rested_at: float | None = None,
     ) -> Iterator[Window]:
         """Yield the windows of a whole recording, in the order in which a live session would cut them.
 
@@ -243,16 +244,33 @@ class Assembler:
             Local time at which the session ended, if that was later than the last item.
         to_end : bool
             False stops as soon as every window of a limited session has gone out.
+        rested_at : float, optional
+            Local time at which the session called `rest`, if it did.
         """
         now_at = -math.inf
+        rest_at = math.inf if rested_at is None else rested_at
         for item in items:
             now_at = max(now_at, item.arrived_at if item.clock_at is None else item.clock_at)
+            if now_at > rest_at:
+                yield from self.rest(rest_at)
+                rest_at = math.inf
             # A deadline that passed before the item arrived was kept without it.
             yield from self.advance(now_at) + self.push(item, now_at)
             if not to_end and self.done():
                 break
+        if math.isfinite(rest_at):
+            yield from self.rest(max(now_at, rest_at))
         now_at = max(now_at, ended_at)
         yield from self.advance(now_at) + self.flush(now_at)
+
+    def rest(self, now_at: float) -> list[Window]:
+        """End the newest run with its last volume, until another one comes; return the windows that are due.
+
+        For volumes that were exported at an earlier time: what passed since their files were written, or
+        read, is no time of their run.
+        """
+        self._session.rest()
+        return self.tick(now_at)
 
     def tick(self, now_at: float) -> list[Window]:
         """Return the windows that are complete, or whose deadline has passed."""
@@ -356,7 +374,12 @@ class Assembler:
     def elapsed(self, now_at: float) -> float | None:
         """Return the run time of the newest run, s; None before the first run."""
         known = self._session.known
-        return known[-1].clock.elapsed(now_at) if known else None
+        return min(known[-1].ended_s, known[-1].clock.elapsed(now_at)) if known else None
+
+    @property
+    def rests(self) -> bool:
+        """Whether the newest run has ended with its last volume for all that is known; see `rest`."""
+        return bool(self._session.runs) and self._session.runs[-1].rests
 
     def begin(self, stamp: float) -> None:
         """Begin the run with an EEG sample, of this process or of one before it; its local time, s."""

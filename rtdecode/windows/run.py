@@ -95,6 +95,10 @@ class Run:
         self.series: int | None = None
         self.next_preview = self.next_final = 0
         self.ended_s = math.inf
+        # Whether the run has ended with its newest volume for all that is known, and whether its files tell
+        # when they were written.
+        self.rests = False
+        self.told_by_files = True
         self.newest = -1
         self.readable_at = -math.inf
         self.session_offset_s: float | None = None
@@ -159,6 +163,18 @@ class Run:
         for held in self._onset.push(Held(volume.index, vector, stamps, holes)):
             lacking = 0.0 if held.holes is None else float(held.holes.mean())
             self._ring.put(held.index, self._normalizer.push(held.vector, held.holes), held.stamps, lacking)
+
+    def rest(self) -> None:
+        """End with the newest volume, until another one comes."""
+        if self.fmri and self.newest >= 0:
+            self.rests = True
+            self.ended_s = min(self.ended_s, (self.newest + 1 - self._dummies) * self._tr)
+
+    def wake(self) -> None:
+        """Go on, as a volume has come although the run was over for all that was known."""
+        if self.rests:
+            self.rests = False
+            self.ended_s = math.inf
 
     def notes(self) -> list[str]:
         """Return what went wrong with the volumes since the last call, one sentence for each fault."""
@@ -283,15 +299,20 @@ class Run:
         return min([_FILE_DELAY, *delays.tolist()])
 
     def delays(self) -> NDArray[np.float64]:
-        """Return the time from each volume's end until its file could be read, s, (volume,)."""
-        if not (self._files and self.clock.known):
+        """Return the time from each volume's end until its file could be read, s, (volume,).
+
+        There are none where the files do not tell it.
+        """
+        if not (self._files and self.clock.known and self.told_by_files):
             return np.zeros(0)
         index, readable_at = np.array(self._files).T
         run_s = (index + 1 - self._dummies) * self._tr
         return readable_at - self.clock.to_local(run_s, math.inf)
 
     def burst(self) -> int:
-        """Return the most volumes that became readable within one TR."""
+        """Return the most volumes that became readable within one TR; 0 if it is not known."""
+        if not self.told_by_files:
+            return 0
         return most_within(np.array([at for _, at in self._files]), self._tr)
 
     def windows_by(self, elapsed_s: float) -> int:

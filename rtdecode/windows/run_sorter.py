@@ -98,7 +98,8 @@ class SessionRuns:
         self._last_trigger = trigger.stamp
         run = self.runs[-1] if self.runs else None
         # A run that volumes began takes its first triggers, whatever pause there was before them.
-        over = run is None or (pause and run.clock.triggered and not self._goes_on(run, trigger.stamp))
+        resumed = pause and run is not None and run.clock.triggered and not self._goes_on(run, trigger.stamp)
+        over = run is None or run.rests or resumed
         if run is not None and not (over or self._loose):
             run.clock.add_trigger(trigger.stamp, trigger.label)
             return
@@ -145,6 +146,13 @@ class SessionRuns:
         for one in held:
             self._add(last, one, now)
 
+    def rest(self) -> None:
+        """End the newest run with its last volume, until another one comes: the files are old."""
+        for run in self.runs:
+            run.told_by_files = False
+        if self.runs:
+            self.runs[-1].rest()
+
     def close(self) -> None:
         """End the session: volumes that are still held belong to no run."""
         self._refuse_strangers()
@@ -189,6 +197,7 @@ class SessionRuns:
             self.runs.pop()
         # The last run keeps the windows whose data were acquired before this one began.
         for run in self.known[-1:]:
+            run.rests = False
             run.ended_s = min(run.ended_s, run.clock.elapsed(at))
         last = self.runs[-1] if self.runs else None
         first = last.first_clip + self._clips(last) if last else 0
@@ -207,4 +216,5 @@ class SessionRuns:
             return
         self.counts["out_of_order"] += volume.index < run.newest
         self.counts["late"] += run.too_late(volume.index)
+        run.wake()
         run.add(volume, now)

@@ -181,6 +181,8 @@ class _Acquisition:
         # Why the bundle cannot read a series, by the series' identity; empty if it can.
         self._unread: dict[str, str] = {}
         self._noted: set[str] = set()
+        # Sentences for the next status.
+        self._news: list[str] = []
         self._data_at: dict[str, float] = {}
         # How often each source came back after silence.
         self._back = dict.fromkeys(_SILENT, 0)
@@ -233,6 +235,8 @@ class _Acquisition:
         for item in resumed.items():
             at = self._time_of(item)
             self._emit(self._assembler.advance(at) + self._assembler.push(item, at))
+        if resumed.rests:
+            self._emit(self._assembler.rest(time.monotonic()))
 
     def _opened(self, meta: dict[str, Any]) -> RecordingWriter | None:
         """Begin the recording, or go on with the one of the acquisition before this one."""
@@ -319,7 +323,15 @@ class _Acquisition:
     def _catch_up(self) -> None:
         """Go on in real time, now that everything that lay in the folder has been read."""
         now = time.monotonic()
-        self._emit(self._assembler.tick(now))
+        if self._folder is not None and self._folder.old:
+            self._emit(self._assembler.rest(now))
+            self._record(lambda kept: kept.note(rested_at=now))
+            self._news.append(
+                f"the files that lay in {self._folder.directory} are old: their last run ends with its last "
+                "volume, and how long a volume took to be exported is not known"
+            )
+        else:
+            self._emit(self._assembler.tick(now))
         self._kept_at = now
         self._behind_at = None
 
@@ -475,7 +487,8 @@ class _Acquisition:
         self._untold = self._untold[_UNTOLD_MOST:]
         return {
             "kind": "status",
-            "elapsed": self._assembler.elapsed(now),
+            # In a backlog, what was read so far: the local clock is far ahead of it.
+            "elapsed": self._assembler.elapsed(now if self._behind_at is None else self._behind_at),
             "expected": self._assembler.expected(now),
             "reached": self._assembler.reached(now),
             "done": done,
@@ -499,6 +512,7 @@ class _Acquisition:
             "heard_since": self._assembler.heard_since,
             "triggers_expected": self._assembler.triggers_expected,
             "behind": self._behind_at is not None,
+            "rests": self._assembler.rests,
             "at": now,
             "wall_s": time.time(),
         }
@@ -518,7 +532,8 @@ class _Acquisition:
         unread = {reason for reason in self._unread.values() if reason} - self._noted
         self._noted |= unread
         said += [f"recorded, but not decoded: {reason}" for reason in unread]
-        said += self._assembler.notes()
+        said += [*self._assembler.notes(), *self._news]
+        self._news = []
         return said + [f"EEG: {sentence}" for sentence in (self._lsl.notes() if self._lsl else [])]
 
     def _folder_seen(self, counters: dict[str, int]) -> dict[str, int]:

@@ -57,6 +57,11 @@ class Resumed:
         return self._status["behind"]
 
     @property
+    def rests(self) -> bool:
+        """Whether the newest run had ended with its last volume, as its files were of an earlier time."""
+        return self._status["rests"]
+
+    @property
     def begun(self) -> bool:
         """Whether a run had begun."""
         return bool(self._items) or self.first_sample_at is not None

@@ -136,9 +136,14 @@ def run(
     return 0
 
 
-def windows(events: Iterator[Item], assembler: Assembler, ended_at: float = -math.inf) -> Iterator[Job]:
+def windows(
+    events: Iterator[Item],
+    assembler: Assembler,
+    ended_at: float = -math.inf,
+    rested_at: float | None = None,
+) -> Iterator[Job]:
     """Yield the windows of a recording in the order in which a live session would have cut them."""
-    for window in assembler.play(events, ended_at):
+    for window in assembler.play(events, ended_at, rested_at=rested_at):
         yield Job(window, assembler.clip(window))
 
 
@@ -246,7 +251,8 @@ def _play(
     console = Console(stderr=True)
     items = _items(kept, bundle, assembler)
     items = items if watched is None else watched.seen(items)
-    jobs = windows(items, assembler, kept.meta.get("ended_at", -math.inf))
+    told = kept.meta
+    jobs = windows(items, assembler, told.get("ended_at", -math.inf), told.get("rested_at"))
     shown = track(jobs, "replay", console=console, transient=True, disable=not console.is_terminal)
     for job in shown:
         # A window is due when the session cut it, counted from the first one.

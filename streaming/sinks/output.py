@@ -325,7 +325,8 @@ class Emitter:
         latent = self._clips.save_latent(job.clip, window.revision, decoded.clip.latent)
         stamps = window.stamps | decoded.stamps | {"emitted": self._now()}
         spent = meter.durations(window, decoded.started_at, stamps, job.costs, live=self._live)
-        late_s = self._late_s(window, stamps["emitted"])
+        # A backlog has no deadline.
+        late_s = 0.0 if job.backlog else self._late_s(window, stamps["emitted"])
         record = self._record(job, decoded, stamps, spent) | {"late": late_s > 0}
         record |= {"file": file, "latent": latent}
         self._clips.append(record)

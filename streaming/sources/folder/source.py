@@ -31,6 +31,9 @@ GIVE_UP = 30.0
 # time is the tighter limit because on a busy machine wall time passes without anything being read.
 _POLL_S = 0.06
 _POLL_MOST_S = 0.5
+# Where the newest of the files that lay there at the start changed longer ago than this, no run is being
+# exported, and the files tell nothing of when volumes were acquired: they may have been copied, s.
+_OLD_S = 60.0
 # A gap between polls longer than `_STALL` means that this machine was held up. No slice is then given
 # up for `_CATCH_UP`, in which the files that arrived meanwhile can be found and read; both in s.
 _STALL = 0.5
@@ -70,6 +73,9 @@ class FolderSource:
     runs : Runs
     existing : int
         Number of files that were skipped because they were there before.
+    old : bool
+        Whether the files that are read although they were there before are of an earlier time: no run is
+        being exported. Their volumes count as readable when they are read.
     """
 
     def __init__(
@@ -88,6 +94,8 @@ class FolderSource:
         self.directory = directory
         self.runs = Runs(bound, series, accept)
         self.existing = 0
+        self.old = False
+        self._begun = existing == "ignore"
         self._scan = FolderScan(directory, exclude)
         self._reader = Reader(directory, moco, include)
         self._stacks = Stacks()
@@ -238,7 +246,13 @@ class FolderSource:
         self._polled_at = now_at
         # Read before the scan updates it: a file found now was absent at the previous full listing.
         seen_at = self._scan.seen_at
-        for name, stamp in self._scan.poll(now_at).items():
+        found = self._scan.poll(now_at)
+        if found and not self._begun:
+            self._begun = True
+            self.old = time.time() - max(stamp.changed_at for stamp in found.values()) > _OLD_S
+            # Seen absent until it is read: its age says nothing.
+            seen_at = float("inf") if self.old else seen_at
+        for name, stamp in found.items():
             # A share that is mounted anew may show old files with other times. A file that was skipped
             # at the start and still has its size is still an old one.
             if self._passed.get(name) == stamp.size and self._scan.returning:
