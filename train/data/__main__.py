@@ -2,7 +2,6 @@
 
 import sys
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,10 @@ from rich.table import Table
 
 from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from train.data import leaks, near_duplicates, regions, splits, standard
+from train.data import near_duplicates, regions, splits, standard
 from train.data.dataset import DataSet
+from train.data.examined import examined
+from train.data.leaks import Leak
 from train.data.opening import LAYOUTS, opened
 
 _LAYOUTS = textwrap.fill(", ".join(LAYOUTS), 80, subsequent_indent=" " * 27)
@@ -30,13 +31,15 @@ leak into training. Nothing is changed in the folder. Archives are read in place
   statistics=FILE          mean and deviation of the training windows: a file that is there is checked for
                            windows of the test; otherwise every training window is read, and FILE is written
   near=yes                 look for clips of the test that look like a clip of training; decodes every clip
+  signals=yes              look for signals that were scaled by themselves, stand still or were cut off; reads
+                           every window
 
 Exit status: 0, also where something leaks, 2 where the folder cannot be used.
 
   python -m train.data ~/CineBrain
   python -m train.data ~/CineBrain subjects=1,2,3,4,6 validation=2 statistics=cinebrain.npz near=yes"""
 
-_KEYS = ("layout", "subjects", "test", "validation", "statistics", "near")
+_KEYS = ("layout", "subjects", "test", "validation", "statistics", "near", "signals")
 # So many missing files are printed; ``--json`` has all of them.
 _PRINTED = 8
 
@@ -60,6 +63,8 @@ def described(folder: Path, told: dict[str, str]) -> dict[str, Any]:
     split = _split(data, told)
     near = _near(data, split, told)
     statistics = _statistics(data, split, told)
+    signals = told.get("signals", "no") != "no"
+    found = examined(data, split, statistics, near, signals=signals)
     return {
         "layout": data.layout,
         "chain": data.chain,
@@ -74,12 +79,15 @@ def described(folder: Path, told: dict[str, str]) -> dict[str, Any]:
         "notes": list(data.notes),
         "split": None if split is None else _sizes(data, split, near),
         "scaling": {subject: dict(one.scaling) for subject, one in statistics.items()},
-        "not_looked_for": _not_looked_for(split, near, statistics),
-        "leaks": [
-            {"kind": leak.kind, "names": list(leak.names), "says": leak.says}
-            for leak in _leaks(data, split, statistics, near or [])
-        ],
+        "looked_for": found.looked_for,
+        "not_looked_for": found.not_looked_for,
+        "leaks": [_plain(leak) for leak in found.leaks],
+        "faults": [_plain(fault) for fault in found.faults],
     }
+
+
+def _plain(leak: Leak) -> dict[str, Any]:
+    return {"kind": leak.kind, "names": list(leak.names), "says": leak.says}
 
 
 def _split(data: DataSet, told: dict[str, str]) -> splits.Split | None:
@@ -119,29 +127,6 @@ def _statistics(
     found = standard.statistics(data, split.train)
     standard.write(path, found)
     return found
-
-
-def _leaks(
-    data: DataSet,
-    split: splits.Split | None,
-    statistics: dict[str, standard.Statistics],
-    near: Sequence[near_duplicates.Pair],
-) -> list[leaks.Leak]:
-    if split is None:
-        return [*leaks.same_subjects(data), *leaks.wrong_seasons(data)]
-    return leaks.found(data, split, statistics, near)
-
-
-def _not_looked_for(
-    split: splits.Split | None,
-    near: list[near_duplicates.Pair] | None,
-    statistics: dict[str, standard.Statistics],
-) -> list[str]:
-    """Name the leaks that nothing was found of because nobody looked."""
-    if split is None:
-        return ["all that concerns a test, because there is none (test=RUNS)"]
-    missed = [] if statistics else ["windows of the test in the statistics (statistics=FILE)"]
-    return missed if near is not None else [*missed, "near-duplicate clips (near=yes)"]
 
 
 def _subject(data: DataSet, subject: str) -> dict[str, Any]:
@@ -193,6 +178,9 @@ def _print(found: dict[str, Any]) -> None:
     _listed(console, "to know", found["notes"], len(found["notes"]))
     said = [f"{leak['kind']}: {leak['says']}" for leak in found["leaks"]]
     _listed(console, "leaks", said, len(said))
+    faults = [f"{fault['kind']}: {fault['says']}" for fault in found["faults"]]
+    _listed(console, "faults", faults, len(faults))
+    console.print(f"looked for: {'; '.join(found['looked_for']) or 'nothing'}", highlight=False)
     for one in found["not_looked_for"]:
         console.print(f"not looked for: {one}", highlight=False)
 

@@ -8,9 +8,10 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from train.data.dataset import Column, DataSet, WindowTable
 from train.data.layouts import cinebrain_clips
@@ -25,14 +26,31 @@ Kind = Literal[
     "wrong season",
     "near-duplicate clips",
     "scaled run by run",
+    "test scaled by itself",
+    "run copied",
+    "test beside training",
+    "EEG stands still",
+    "values cut off",
+    "captions",
 ]
+# What answers to one clip lasts so long after it, s: signals of windows that are nearer share it.
+RESPONSE_S = 20.0
+# Runs are compared by so many windows from their beginning, and by so many voxels or channels at most.
+_COMPARED = 3
+_VOXELS = 2000
+# Rounding leaves copies correlated by more than this. With fewer values of a voxel nothing is compared.
+_COPY = 0.98
+_LEAST_VALUES = 6
+_LEAST_NUMBERS = 25
+# What stands for no caption.
+_NOTHING_SAID = {"", "n/a", "na", "nan", "none", "null", "unknown"}
 # No more names than these are written out in a sentence.
 _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Something of the test that training would know.
+    """Something of the test that training would know, or another fault of a data set.
 
     Attributes
     ----------
@@ -64,9 +82,10 @@ def found(
     """
     known = list(statistics.values()) if statistics else []
     return [
-        *same_subjects(data),
+        *copies(data, split),
         *wrong_seasons(data),
         *on_both_sides(data.windows, split),
+        *beside_training(data, split),
         *in_statistics(data.windows, split, known),
         *near_duplicates(near),
     ]
@@ -81,7 +100,7 @@ def in_statistics(windows: WindowTable, split: Split, statistics: Iterable[Stati
         if inside:
             says = (
                 f"The statistics of {one.subject} rest on {len(inside)} windows of the test "
-                f"({_some(inside)}). Compute them from the training windows."
+                f"({some(inside)}). Compute them from the training windows."
             )
             leaks.append(Leak("test window in the statistics", tuple(inside), says))
         leaks += [Leak("scaled run by run", (one.subject,), says) for says in one.told()]
@@ -96,7 +115,7 @@ def on_both_sides(windows: WindowTable, split: Split) -> list[Leak]:
     if not both:
         return []
     says = (
-        f"{len(both)} clips are shown both in the test and in training ({_some(both)}). Leave their windows "
+        f"{len(both)} clips are shown both in the test and in training ({some(both)}). Leave their windows "
         "out of training, as train.data.splits does."
     )
     return [Leak("same film on both sides", tuple(both), says)]
@@ -127,11 +146,165 @@ def same_subjects(data: DataSet) -> list[Leak]:
                 twins.setdefault((other, subject), []).append(where)
         for (one, other), runs in twins.items():
             says = (
-                f"{one} and {other} have the same {column} in {len(runs)} runs ({_some(runs)}), so one of "
+                f"{one} and {other} have the same {column} in {len(runs)} runs ({some(runs)}), so one of "
                 f"them is a copy of the other. Leave one out, for example with subjects={one}."
             )
             leaks.append(Leak("same subject twice", (one, other), says))
     return leaks
+
+
+def copies(data: DataSet, split: Split | None = None) -> list[Leak]:
+    """Find runs that are another's copy, also where one of them was rounded or scaled again.
+
+    The first windows of each run are compared, each voxel by its changes in units of their deviation. Of one
+    subject's runs, a copy is told where one of them is tested on and the other is trained on.
+
+    Parameters
+    ----------
+    data : DataSet
+    split : Split, optional
+        Without one, subjects alone are compared.
+    """
+    leaks = same_subjects(data)
+    known = {(leak.names, leak.says.split(" in ")[0]) for leak in leaks}
+    part = _part_of_runs(data.windows, split)
+    columns: list[Column] = [column for column in SIGNALS if column in data.columns]
+    for column in columns:
+        twins: dict[tuple[str, str], list[str]] = {}
+        copied: dict[str, list[str]] = {}
+        for (one, run), (other, other_run) in _alike(data, column):
+            if one != other:
+                where = run if run == other_run else f"{run} and {other_run}"
+                twins.setdefault((one, other), []).append(where)
+            elif {part.get((one, run)), part.get((other, other_run))} == {"train", "test"}:
+                copied.setdefault(one, []).append(f"{run} and {other_run}")
+        for (one, other), runs in twins.items():
+            begun = f"{one} and {other} have the same {column}"
+            if ((one, other), begun) in known:
+                continue
+            says = (
+                f"{begun}, but for rounding or scaling, in {len(runs)} runs ({some(runs)}), so one of them "
+                f"is a copy of the other. Leave one out, for example with subjects={one}."
+            )
+            leaks.append(Leak("same subject twice", (one, other), says))
+        for subject, pairs in copied.items():
+            says = (
+                f"{len(pairs)} runs that are tested on are copies of runs that are trained on, by their "
+                f"{column} ({subject}: {some(pairs)}). Leave one of each pair out."
+            )
+            leaks.append(Leak("run copied", (subject,), says))
+    return leaks
+
+
+def _alike(data: DataSet, column: Column) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """Return the pairs of runs, each as subject and run, that begin with the same changes."""
+    table = data.windows
+    begun: dict[tuple[str, str], list[int]] = {}
+    for row in range(len(table)):
+        rows = begun.setdefault((str(table.subject[row]), str(table.run[row])), [])
+        if len(rows) < _COMPARED:
+            rows.append(row)
+    # Runs of other lengths, voxels or channels cannot be told to be copies.
+    sizes: dict[tuple[int, ...], list[tuple[tuple[str, str], NDArray[np.float32]]]] = {}
+    for name, rows in begun.items():
+        changes = _changes(column, data.read(column, rows))
+        if changes is not None:
+            sizes.setdefault(changes.shape, []).append((name, changes.ravel()))
+    pairs = []
+    for found in sizes.values():
+        table_of = np.stack([values for _, values in found])
+        alike = table_of @ table_of.T / table_of.shape[1]
+        for n, k in np.argwhere(np.triu(alike > _COPY, 1)).tolist():
+            pairs.append((found[n][0], found[k][0]))
+    return pairs
+
+
+def _changes(column: Column, values: NDArray[Any]) -> NDArray[np.float32] | None:
+    """Return the changes of each voxel in units of their deviation, (value, voxel); None if there are few."""
+    axis = 2 if column == "fmri" else 1
+    table = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis]).astype(np.float64)
+    step = -(-table.shape[1] // _VOXELS)
+    table = table[:, ::step]
+    if column == "eeg":
+        # Neighbouring samples say the same.
+        table = table[:: max(1, len(table) // _VOXELS)]
+    deviation = table.std(axis=0)
+    living = deviation > 0
+    if len(table) < _LEAST_VALUES or living.sum() * len(table) < _LEAST_NUMBERS:
+        return None
+    scaled = (table - table.mean(axis=0)) / np.where(living, deviation, 1)
+    # Each counts alike, however many of them change.
+    return (scaled * np.sqrt(len(living) / living.sum())).astype(np.float32)
+
+
+def _part_of_runs(windows: WindowTable, split: Split | None) -> dict[tuple[str, str], str]:
+    """Return whether each run, by subject and name, is trained or tested on."""
+    parts = {} if split is None else {"train": split.train, "test": split.test}
+    return {
+        (str(windows.subject[row]), str(windows.run[row])): name
+        for name, rows in parts.items()
+        for row in rows.tolist()
+    }
+
+
+def beside_training(data: DataSet, split: Split) -> list[Leak]:
+    """Find windows of the test that lie beside windows of training in their run: they share a response.
+
+    The blood's response lasts 12 s and follows its clip by seconds, and neighbouring clips are alike.
+    """
+    table = data.windows
+    near = []
+    for row in split.test.tolist():
+        own = split.train[
+            (table.subject[split.train] == table.subject[row]) & (table.run[split.train] == table.run[row])
+        ]
+        apart = np.abs(table.start_s[own] - table.start_s[row]) - data.window_s
+        if (apart < RESPONSE_S).any():
+            near.append(row)
+    if not near:
+        return []
+    names = tuple(table.names(near))
+    says = (
+        f"{len(near)} of {len(split.test)} windows of the test lie within {RESPONSE_S:g} s of a window of "
+        f"training in the same run ({some(names)}): they share their response, and their clips are alike. "
+        "Test on whole runs."
+    )
+    return [Leak("test beside training", names, says)]
+
+
+def poor_captions(data: DataSet) -> list[Leak]:
+    """Find captions that say nothing, and captions that several clips share."""
+    if "captions" not in data.columns:
+        return []
+    table = data.windows
+    told: dict[str, str] = {}
+    for subject in table.subjects:
+        rows = np.flatnonzero(table.subject == subject)
+        fresh = [row for row in rows.tolist() if str(table.shown[row]) not in told]
+        if fresh:
+            texts = data.read("captions", fresh).tolist()
+            names = table.shown[fresh].tolist()
+            told |= {name: " ".join(text.split()) for name, text in zip(names, texts, strict=True)}
+    empty = [shown for shown, text in told.items() if text.lower() in _NOTHING_SAID]
+    clips: dict[str, list[str]] = {}
+    for shown, text in told.items():
+        if shown not in empty:
+            clips.setdefault(text.lower(), []).append(shown)
+    doubled = [shown for shared in clips.values() if len(shared) > 1 for shown in shared]
+    faults = []
+    if empty:
+        says = (
+            f"{len(empty)} of {len(told)} clips have a caption that says nothing ({some(empty)}). Write "
+            "them, or leave the clips out where captions are learned from."
+        )
+        faults.append(Leak("captions", tuple(empty), says))
+    if doubled:
+        says = (
+            f"{len(doubled)} of {len(told)} clips share their caption with another clip ({some(doubled)}), "
+            "so it cannot tell them apart. See whether captions were shifted or written twice."
+        )
+        faults.append(Leak("captions", tuple(doubled), says))
+    return faults
 
 
 def wrong_seasons(data: DataSet) -> list[Leak]:
@@ -150,7 +323,7 @@ def wrong_seasons(data: DataSet) -> list[Leak]:
         unseen = [clip for clip in clips.tolist() if cinebrain_clips.place_of(subject, clip) is None]
         twice = len(clips) - len(set(clips.tolist()))
         if unseen or twice:
-            named = _some([f"{clip:06d}" for clip in unseen]) or "none"
+            named = some([f"{clip:06d}" for clip in unseen]) or "none"
             second = cinebrain_clips.SECOND[subject]
             says = (
                 f"Of the {len(clips)} windows of {subject}, {len(unseen)} show clips of a season that it did "
@@ -165,9 +338,9 @@ def near_duplicates(pairs: Sequence[Pair]) -> list[Leak]:
     """Say which clips of the test look nearly like one of training."""
     if not pairs:
         return []
-    some = [f"{pair.test} like {pair.train}" for pair in pairs]
+    alike = [f"{pair.test} like {pair.train}" for pair in pairs]
     says = (
-        f"{len(pairs)} clips of the test look nearly like a clip of training ({_some(some)}). Give results "
+        f"{len(pairs)} clips of the test look nearly like a clip of training ({some(alike)}). Give results "
         "with and without them."
     )
     return [Leak("near-duplicate clips", tuple(pair.test for pair in pairs), says)]
@@ -185,5 +358,6 @@ def _first_of_runs(windows: WindowTable) -> list[int]:
     return list(first.values())
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """Write a few names out, and say if there are more."""
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -27,6 +27,7 @@ from rtdecode.signal.volume.projection import Projection
 from train.data import near_duplicates, splits
 from train.data.dataset import DataSet
 from train.data.driven_voxels import driven_voxels
+from train.data.examined import examined
 from train.data.splits import Repeats, Rows, Split
 from train.data.standard import Statistics, names_digest, statistics
 from train.data.taught import Taught
@@ -282,6 +283,8 @@ class SetWindows:
         return Projection(voxels, (count, 1, 1), np.asarray(self.draft.fmri.affine))
 
     def _manifest(self, found: Statistics, voxels: int) -> Manifest:
+        # Every window that teaches is read for a training, so those of the test are read as well.
+        examination = examined(self.data, self.split, {self.subject: found}, None, signals=True)
         runs, held = (
             list(dict.fromkeys(self.data.windows.run[rows].tolist()))
             for rows in (self.split.train, self.split.test)
@@ -293,7 +296,7 @@ class SetWindows:
             "windows": len(self.split.train),
             "minutes": round(len(self.split.train) * self.data.window_s / 60, 2),
             "taught": found.digest,
-            "told": [*self.data.notes, *found.told()],
+            "told": [*self.data.notes, *examination.told()],
         }
         assert self.draft.fmri is not None
         return replace(self.draft, provenance=told, fmri=replace(self.draft.fmri, voxels=voxels))

@@ -143,7 +143,7 @@ def statistics(data: DataSet, rows: Rows, columns: Sequence[Column] = SIGNALS) -
         # The same whatever order the rows came in.
         own = np.unique(own)
         runs = {column: run_moments(data, column, own) for column in columns if column in data.columns}
-        whole = {column: _all(each.values()) for column, each in runs.items()}
+        whole = {column: all_of(each.values()) for column, each in runs.items()}
         found[subject] = Statistics(
             subject=subject,
             windows=tuple(sorted(data.windows.names(own))),
@@ -161,7 +161,7 @@ def run_moments(data: DataSet, column: Column, rows: NDArray[np.int64]) -> dict[
     for run in dict.fromkeys(data.windows.run[rows].tolist()):
         own = rows[data.windows.run[rows] == run]
         parts = (own[first : first + _AT_A_TIME] for first in range(0, len(own), _AT_A_TIME))
-        found[run] = _all(_moments(column, data.read(column, part)) for part in parts)
+        found[run] = all_of(moments(column, data.read(column, part)) for part in parts)
     return found
 
 
@@ -174,7 +174,7 @@ def scaling(runs: Mapping[str, Moments], *, by_mean: bool = True) -> Scaling:
     """
     if len(runs) < 2:
         return "unknown"
-    whole = _all(runs.values())
+    whole = all_of(runs.values())
     living = whole.deviation > 0
     if not living.any():
         return "unknown"
@@ -241,13 +241,15 @@ def _axis(column: str) -> int:
     return 2 if column == "fmri" else 1
 
 
-def _moments(column: str, values: NDArray[Any]) -> Moments:
+def moments(column: str, values: NDArray[Any]) -> Moments:
+    """Compute the moments of windows of a column, of the shape that `DataSet.read` gives."""
     table = np.moveaxis(values, _axis(column), -1).astype(np.float64).reshape(-1, values.shape[_axis(column)])
     mean = table.mean(axis=0)
     return Moments(len(table), mean, np.square(table - mean).sum(axis=0))
 
 
-def _all(parts: Iterable[Moments]) -> Moments:
+def all_of(parts: Iterable[Moments]) -> Moments:
+    """Return the moments of all parts together."""
     first, *others = parts
     for other in others:
         first = first.joined(other)

@@ -53,7 +53,7 @@ def z_scored(volumes: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 )
 def test_moments_of_parts_are_those_of_the_whole(parts: list[list[float]], level: float) -> None:
     tables = [np.array(part)[:, None, None] + level for part in parts]
-    joined = standard._all(standard._moments("fmri", one) for one in tables)
+    joined = standard.all_of(standard.moments("fmri", one) for one in tables)
     whole = np.concatenate(tables).ravel()
     assert joined.count == len(whole)
     np.testing.assert_allclose(joined.mean[0], whole.mean(), rtol=1e-12, atol=1e-9)

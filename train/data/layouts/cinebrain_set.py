@@ -207,6 +207,9 @@ def _whole(member: Member, found: NDArray[Any], shape: tuple[int, ...]) -> NDArr
             dtype=found.dtype,
             expected=shape,
         )
+    # A large number may have no place in single precision.
+    with np.errstate(over="ignore"):
+        found = found.astype(np.float32)
     bad = int((~np.isfinite(found)).sum())
     if bad:
         raise UsageError(
@@ -216,4 +219,4 @@ def _whole(member: Member, found: NDArray[Any], shape: tuple[int, ...]) -> NDArr
             member=member,
             nonfinite_values=bad,
         )
-    return found.astype(np.float32)
+    return found

@@ -170,7 +170,9 @@ def finite(values: NDArray[Any], path: Path) -> NDArray[np.float32]:
     UsageError
         If one of them is not finite.
     """
-    found = np.asarray(values, np.float32)
+    # A large number may have no place in single precision.
+    with np.errstate(over="ignore"):
+        found = np.asarray(values, np.float32)
     bad = ~np.isfinite(found)
     if bad.any():
         voxels = int(bad.reshape(-1, found.shape[-1]).any(0).sum())

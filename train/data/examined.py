@@ -1,0 +1,106 @@
+"""Look for all that is known to go wrong with data sets, and say what was looked for and what was not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from train.data import leaks, signal_checks
+from train.data.dataset import DataSet
+from train.data.leaks import Leak
+from train.data.near_duplicates import Pair
+from train.data.splits import Split
+from train.data.standard import Statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found.
+
+    Attributes
+    ----------
+    leaks : list of Leak
+        What training would know of the test.
+    faults : list of Leak
+        What else is wrong.
+    looked_for, not_looked_for : list of str
+        That nothing was found says no more than that these were looked for.
+    """
+
+    leaks: list[Leak]
+    faults: list[Leak]
+    looked_for: list[str]
+    not_looked_for: list[str]
+
+    def told(self) -> list[str]:
+        """Say all of it in sentences."""
+        said = [f"{one.kind}: {one.says}" for one in [*self.leaks, *self.faults]]
+        found = "" if said else "Nothing was found. "
+        return [
+            *said,
+            f"{found}Looked for: {'; '.join(self.looked_for) or 'nothing'}.",
+            f"Not looked for: {'; '.join(self.not_looked_for)}.",
+        ]
+
+
+def examined(
+    data: DataSet,
+    split: Split | None,
+    statistics: Mapping[str, Statistics],
+    near: Sequence[Pair] | None,
+    *,
+    signals: bool,
+) -> Examined:
+    """Examine a data set.
+
+    Parameters
+    ----------
+    data : DataSet
+    split : Split or None
+        None where nothing is tested.
+    statistics : mapping
+        Subject -> what signals are standardised by; empty if it is not known.
+    near : sequence of Pair, or None
+        Clips that look alike (`train.data.near_duplicates`); None where nobody looked.
+    signals : bool
+        Whether the signals of every window are read.
+    """
+    runs = signal_checks.looked_at(data) if signals else []
+    if split is None:
+        found = [*leaks.copies(data), *leaks.wrong_seasons(data)]
+    else:
+        found = leaks.found(data, split, statistics, near or ())
+        found += signal_checks.scaled_by_itself(runs, split)
+    centred = signal_checks.centred_by_runs(data, runs)
+    # The statistics of the training runs may have said it of the same subject.
+    known = {(leak.kind, leak.names) for leak in found}
+    found += [leak for leak in centred if (leak.kind, leak.names) not in known]
+    faults = [*leaks.poor_captions(data), *signal_checks.still_eeg(runs), *signal_checks.cut_off(runs)]
+    tested = split is not None
+    captions = "captions" in data.columns
+    looked_for = {
+        "subjects who are copies of others": len(data.windows.subjects) > 1,
+        "clips of a season that a subject did not see": data.layout == "cinebrain",
+        "captions that are empty, or shared by clips": captions,
+        "clips that are shown in the test and in training": tested,
+        f"windows of the test within {leaks.RESPONSE_S:g} s of training in one run": tested,
+        "runs of the test that are copies of training": tested,
+        "windows of the test in the statistics": tested and bool(statistics),
+        "near-duplicate clips": near is not None,
+        "runs that were centred by themselves": signals and data.chain == "offline",
+        "tests that were scaled by themselves": signals and tested,
+        "EEG that stands still": signals and "eeg" in data.columns,
+        "values that were cut off": signals,
+    }
+    missed = {
+        "all that concerns a test, because there is none (test=RUNS)": not tested,
+        "windows of the test in the statistics (statistics=FILE)": tested and not statistics,
+        "near-duplicate clips (near=yes)": tested and near is None,
+        "signals that were scaled by themselves, stand still or were cut off (signals=yes)": not signals,
+        "captions that were shifted against their clips": captions,
+        "signals that were shifted against their clips": True,
+    }
+    return Examined(
+        found,
+        faults,
+        [what for what, was_done in looked_for.items() if was_done],
+        [what for what, was_missed in missed.items() if was_missed],
+    )

@@ -1,0 +1,240 @@
+"""What the signals of a data set say against how it was prepared; every window of a run is read once.
+
+`looked_at` reads them, and the functions below judge what it kept: a test that was scaled by itself, runs
+that were centred by themselves, EEG that stands still, and values that were cut off.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2
+
+from train.data.dataset import Column, DataSet
+from train.data.leaks import Leak, some
+from train.data.splits import Split
+from train.data.standard import SIGNALS, Moments, all_of, moments
+
+# A window of EEG is a hole where no channel changes in so large a share of its samples.
+_STILL_SHARE = 0.5
+# Windows that are read at a time.
+_AT_A_TIME = 16
+# Every voxel's mean and deviation of a block that was scaled by itself are 0 and 1 to within this.
+_EXACT = 1e-3
+# With fewer values a mean says nothing of how it came about, and with fewer voxels neither do all of them.
+_LEAST_VALUES = 20
+_LEAST_VOXELS = 8
+# How rarely an honest set may look as if its runs had been centred one by one.
+_FALSE_ALARM = 1e-5
+# From so many voxels it is estimated how many of them are independent.
+_SAMPLED = 256
+# Values that lie at the largest one, so many of them and in so many voxels, were cut off there.
+_CUT_OFF = 10
+_CUT_VOXELS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunSignals:
+    """What was kept of one column of one run.
+
+    Attributes
+    ----------
+    subject, run, column : str
+    rows : (window,)
+    moments : Moments
+    independent : float
+        Number of independent voxels or channels, by the spread of the eigenvalues of their correlations.
+    still : int
+        Windows in which the EEG stands still; 0 for other columns.
+    top : float
+        The largest absolute value of a voxel that changes.
+    at_top, voxels_at_top : int
+        How many values are that large, and in how many voxels.
+    """
+
+    subject: str
+    run: str
+    column: Column
+    rows: NDArray[np.int64]
+    moments: Moments
+    independent: float
+    still: int
+    top: float
+    at_top: int
+    voxels_at_top: int
+
+
+def looked_at(data: DataSet, columns: Sequence[Column] = SIGNALS) -> list[RunSignals]:
+    """Read the signals of every window, run by run."""
+    table = data.windows
+    found = []
+    for column in columns:
+        if column not in data.columns:
+            continue
+        for subject in table.subjects:
+            for run in dict.fromkeys(table.run[table.subject == subject].tolist()):
+                rows = np.flatnonzero((table.subject == subject) & (table.run == run))
+                found.append(_of_run(data, column, subject, run, rows))
+    return found
+
+
+def scaled_by_itself(runs: Sequence[RunSignals], split: Split) -> list[Leak]:
+    """Find tests whose voxels all have the mean 0 and the deviation 1: they were scaled by themselves."""
+    leaks = []
+    tested = set(split.test.tolist())
+    for subject, column, own in _blocks(runs):
+        held = [one for one in own if tested.issuperset(one.rows.tolist())]
+        # A release that was scaled as a whole has the same figures where all of it is tested.
+        blocks = {one.run: [one] for one in held} | ({"the test": held} if len(held) > 1 else {})
+        exact = [name for name, block in blocks.items() if len(block) < len(own) and _is_exact(block)]
+        if exact:
+            says = (
+                f"Every voxel of {subject}'s {column} has the mean 0 and the deviation 1 in {some(exact)} "
+                "alone, so it was scaled by itself, with knowledge of its own future. Scale it by the "
+                "training runs."
+            )
+            leaks.append(Leak("test scaled by itself", (f"{subject}/{column}",), says))
+    return leaks
+
+
+def centred_by_runs(data: DataSet, runs: Sequence[RunSignals]) -> list[Leak]:
+    """Find subjects whose volumes were centred run by run, even if some of them were left out since.
+
+    Means of runs scatter: those of independent volumes by the deviation over the root of their number, and
+    those of volumes that resemble their neighbours by more. Means that scatter less were subtracted.
+    """
+    leaks = []
+    # A session subtracts a level that follows the signal, which makes means small and knows no future.
+    for subject, column, own in _blocks(runs) if data.chain == "offline" else ():
+        # A high-pass filter leaves no mean of the EEG, and it may be causal.
+        if column != "fmri" or len(own) < 2 or any(one.moments.count < _LEAST_VALUES for one in own):
+            continue
+        whole = all_of([one.moments for one in own])
+        living = whole.deviation > 0
+        if living.sum() < _LEAST_VOXELS:
+            continue
+        shares = [
+            one.moments.count
+            * np.square(one.moments.mean / np.where(living, whole.deviation, 1))[living].mean()
+            for one in own
+        ]
+        scatter = float(np.mean(shares))
+        freedom = sum(one.independent for one in own)
+        if scatter < chi2.ppf(_FALSE_ALARM, freedom) / freedom:
+            says = (
+                f"The means of {subject}'s {len(own)} runs of {column} scatter by {scatter**0.5:.2f} of what "
+                "independent volumes would: each run was centred by itself, with knowledge of its own "
+                "future. Standardising by training runs does not take that back."
+            )
+            leaks.append(Leak("scaled run by run", (subject,), says))
+    return leaks
+
+
+def still_eeg(runs: Sequence[RunSignals]) -> list[Leak]:
+    """Find EEG in which nothing changes: zeros, or one value that was held."""
+    found = []
+    for subject, column, own in _blocks(runs):
+        holes = {one.run: one.still for one in own if one.still}
+        if holes:
+            windows = sum(len(one.rows) for one in own)
+            listed = [f"{run}: {count}" for run, count in holes.items()]
+            says = (
+                f"The {column} of {subject} stands still in {sum(holes.values())} of {windows} windows "
+                f"({some(listed)}): they hold no measurement. Leave them out, or fetch the files again."
+            )
+            found.append(Leak("EEG stands still", (subject,), says))
+    return found
+
+
+def cut_off(runs: Sequence[RunSignals]) -> list[Leak]:
+    """Find values that were cut off at a limit, as that of float16."""
+    found = []
+    for subject, column, own in _blocks(runs):
+        top = max(one.top for one in own)
+        there = [one for one in own if one.top == top]
+        count = sum(one.at_top for one in there)
+        if count >= _CUT_OFF and max(one.voxels_at_top for one in there) >= _CUT_VOXELS:
+            limit = ", the largest number of float16" if top == np.finfo(np.float16).max else ""
+            says = (
+                f"{count} values of {subject}'s {column} are {top:g}{limit}, and none is larger: they were "
+                "cut off there. Convert the data again, in float32."
+            )
+            found.append(Leak("values cut off", (subject,), says))
+    return found
+
+
+def _of_run(data: DataSet, column: Column, subject: str, run: str, rows: NDArray[np.int64]) -> RunSignals:
+    parts: list[Moments] = []
+    sampled: list[NDArray[Any]] = []
+    still = at_top = 0
+    top = 0.0
+    voxels: set[int] = set()
+    for first in range(0, len(rows), _AT_A_TIME):
+        values = data.read(column, rows[first : first + _AT_A_TIME])
+        parts.append(moments(column, values))
+        # (value, voxel)
+        table = np.moveaxis(values, 2 if column == "fmri" else 1, -1).reshape(-1, len(parts[-1].mean))
+        step = max(1, table.shape[1] // _SAMPLED)
+        sampled.append(table[:, ::step][:, :_SAMPLED])
+        if column == "eeg":
+            still += int((_standing(values) > _STILL_SHARE).sum())
+        sizes = np.abs(table)
+        # What never changes, like the background, is no value that was cut off.
+        sizes[:, table.min(0) == table.max(0)] = 0
+        largest = float(sizes.max(initial=0))
+        if largest > top:
+            top = largest
+            at_top = 0
+            voxels = set()
+        if largest == top > 0:
+            where = sizes == top
+            at_top += int(where.sum())
+            voxels |= set(np.flatnonzero(where.any(0)).tolist())
+    independent = _independent(np.concatenate(sampled))
+    return RunSignals(subject, run, column, rows, all_of(parts), independent, still, top, at_top, len(voxels))
+
+
+def _standing(eeg: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the share of a window's samples at which no channel has changed, (window,)."""
+    return (np.diff(eeg, axis=2) == 0).all(axis=1).mean(axis=1)
+
+
+def _independent(table: NDArray[Any]) -> float:
+    """Estimate how many of some voxels (value, voxel) are independent.
+
+    Notes
+    -----
+    The squared sum of a correlation matrix's eigenvalues over the sum of their squares. What chance adds to
+    the squared correlations, one over the number of values each, is taken off.
+    """
+    deviation = table.std(axis=0)
+    living = deviation > 0
+    count = int(living.sum())
+    if count < 2:
+        return float(count)
+    scaled = (table[:, living] - table[:, living].mean(0)) / deviation[living]
+    squares = float(np.square(scaled.T @ scaled / len(scaled)).sum())
+    chance = count * (count - 1) / max(1, len(scaled) - 1)
+    return float(min(count, count**2 / max(count, squares - chance)))
+
+
+def _blocks(runs: Sequence[RunSignals]) -> list[tuple[str, Column, list[RunSignals]]]:
+    """Return the runs of each subject and column."""
+    found: dict[tuple[str, Column], list[RunSignals]] = {}
+    for one in runs:
+        found.setdefault((one.subject, one.column), []).append(one)
+    return [(subject, column, own) for (subject, column), own in found.items()]
+
+
+def _is_exact(block: Sequence[RunSignals]) -> bool:
+    whole = all_of([one.moments for one in block])
+    living = whole.deviation > 0
+    if living.sum() < _LEAST_VOXELS or whole.count < _LEAST_VALUES:
+        return False
+    centred = np.abs(whole.mean[living]) < _EXACT
+    # Either divisor, n or n - 1, may have been used.
+    unbiased = whole.deviation[living] * (whole.count / (whole.count - 1)) ** 0.5
+    scaled = np.minimum(np.abs(whole.deviation[living] - 1), np.abs(unbiased - 1)) < _EXACT
+    return bool(centred.all() and scaled.all())
