@@ -1,17 +1,18 @@
 """Windows of CineBrain, read from the files of its release (`train.data.layouts.cinebrain` finds them)."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import av
 import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk.film_file import open_film
+from rtdecode.disk.film_file import OpenFilm, open_film
 from rtdecode.errors import UsageError
 from train.data import regions
 from train.data.dataset import Chain, Column, WindowTable
@@ -30,6 +31,9 @@ CHANNELS = 64
 SAMPLES = 800
 # Frames of a clip that the published systems use; a file may hold more.
 FRAMES = 33
+# Rates that differ by so large a share are the same, and lengths by so much, s.
+_SAME = 0.01
+_ABOUT_S = 0.15
 
 CAPTIONS = "captions-qwen-2.5-vl-7b.json"
 # An atlas of this name in the folder gives the regions (`train.data.regions`).
@@ -142,7 +146,7 @@ class CineBrain:
         frames: list[NDArray[np.uint8]] = []
         try:
             with open_film(io.BytesIO(content), member) as film:
-                frames = [film.picture(frame) for _, frame in islice(film.frames(), FRAMES)]
+                frames = [film.picture(frame) for frame in _shown(film, member)]
         except (av.error.FFmpegError, IndexError) as error:
             raise UsageError(
                 "film-unreadable",
@@ -194,6 +198,32 @@ def count_voxels(volumes: Mapping[int, Member]) -> int:
             shape=found.shape,
         )
     return len(found)
+
+
+def _shown(film: OpenFilm, member: Member) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a clip at the layout's rate.
+
+    Raises
+    ------
+    UsageError
+        If the film has another rate, and another length as well: then it is not known what it shows when.
+    """
+    if film.fps is None or abs(float(film.fps) - FPS) <= _SAME * FPS:
+        return (frame for _, frame in islice(film.frames(), FRAMES))
+    length_s = film.length_s or 0.0
+    if not WINDOW_S - _ABOUT_S <= length_s <= FRAMES / FPS + _ABOUT_S:
+        raise UsageError(
+            "cinebrain-video-rate-mismatch",
+            "{member} has {fps:g} frames a second and lasts {length_s:g} s, and {expected_fps:g} in "
+            "{window_s:g} s were expected. Convert it to that rate and length, or fetch the videos again.",
+            member=member,
+            fps=float(film.fps),
+            length_s=length_s,
+            expected_fps=FPS,
+            window_s=WINDOW_S,
+        )
+    # The last frame begins as the window ends.
+    return film.on_at((n / FPS for n in range(FRAMES)), 1 / FPS)
 
 
 def _whole(member: Member, found: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
