@@ -5,6 +5,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +16,7 @@ from train.data.dataset import DataSet
 from train.data.examined import examined
 from train.data.leaks import Leak
 from train.data.opening import LAYOUTS, opened
+from train.data.shifts import Shift, shifts
 
 _LAYOUTS = textwrap.fill(", ".join(LAYOUTS), 80, subsequent_indent=" " * 27)
 _USAGE = f"""python -m train.data DIR [key=value ...] [--json]
@@ -33,13 +35,15 @@ leak into training. Nothing is changed in the folder. Archives are read in place
   near=yes                 look for clips of the test that look like a clip of training; decodes every clip
   signals=yes              look for signals that were scaled by themselves, stand still or were cut off; reads
                            every window
+  shift=yes                look for signals that follow their clips better earlier or later than they are
+                           paired; decodes every clip of training
 
 Exit status: 0, also where something leaks, 2 where the folder cannot be used.
 
   python -m train.data ~/CineBrain
   python -m train.data ~/CineBrain subjects=1,2,3,4,6 validation=2 statistics=cinebrain.npz near=yes"""
 
-_KEYS = ("layout", "subjects", "test", "validation", "statistics", "near", "signals")
+_KEYS = ("layout", "subjects", "test", "validation", "statistics", "near", "signals", "shift")
 # So many missing files are printed; ``--json`` has all of them.
 _PRINTED = 8
 
@@ -64,7 +68,8 @@ def described(folder: Path, told: dict[str, str]) -> dict[str, Any]:
     near = _near(data, split, told)
     statistics = _statistics(data, split, told)
     signals = told.get("signals", "no") != "no"
-    found = examined(data, split, statistics, near, signals=signals)
+    moved = _shifts(data, split) if told.get("shift", "no") != "no" else None
+    found = examined(data, split, statistics, near, signals=signals, shifts=moved)
     return {
         "layout": data.layout,
         "chain": data.chain,
@@ -79,6 +84,7 @@ def described(folder: Path, told: dict[str, str]) -> dict[str, Any]:
         "notes": list(data.notes),
         "split": None if split is None else _sizes(data, split, near),
         "scaling": {subject: dict(one.scaling) for subject, one in statistics.items()},
+        "shifts": found.shifts,
         "looked_for": found.looked_for,
         "not_looked_for": found.not_looked_for,
         "leaks": [_plain(leak) for leak in found.leaks],
@@ -107,6 +113,13 @@ def _near(
         return None
     test = near_duplicates.hashes(data, split.test)
     return near_duplicates.pairs(test, near_duplicates.hashes(data, split.train))
+
+
+def _shifts(data: DataSet, split: splits.Split | None) -> list[Shift] | None:
+    """Look for shifts in the windows that teach; None where there are no clips."""
+    if "clips" not in data.columns:
+        return None
+    return shifts(data, np.arange(len(data.windows)) if split is None else split.train)
 
 
 def _statistics(
@@ -180,6 +193,8 @@ def _print(found: dict[str, Any]) -> None:
     _listed(console, "leaks", said, len(said))
     faults = [f"{fault['kind']}: {fault['says']}" for fault in found["faults"]]
     _listed(console, "faults", faults, len(faults))
+    for sentence in found["shifts"]:
+        console.print(f"  {sentence}", highlight=False, markup=False)
     console.print(f"looked for: {'; '.join(found['looked_for']) or 'nothing'}", highlight=False)
     for one in found["not_looked_for"]:
         console.print(f"not looked for: {one}", highlight=False)

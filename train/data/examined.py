@@ -7,6 +7,7 @@ from train.data import leaks, signal_checks
 from train.data.dataset import DataSet
 from train.data.leaks import Leak
 from train.data.near_duplicates import Pair
+from train.data.shifts import Shift
 from train.data.splits import Split
 from train.data.standard import Statistics
 
@@ -21,12 +22,15 @@ class Examined:
         What training would know of the test.
     faults : list of Leak
         What else is wrong.
+    shifts : list of str
+        What was found on shifts of each subject's signals against their clips, in sentences.
     looked_for, not_looked_for : list of str
         That nothing was found says no more than that these were looked for.
     """
 
     leaks: list[Leak]
     faults: list[Leak]
+    shifts: list[str]
     looked_for: list[str]
     not_looked_for: list[str]
 
@@ -48,6 +52,7 @@ def examined(
     near: Sequence[Pair] | None,
     *,
     signals: bool,
+    shifts: Sequence[Shift] | None = None,
 ) -> Examined:
     """Examine a data set.
 
@@ -62,6 +67,8 @@ def examined(
         Clips that look alike (`train.data.near_duplicates`); None where nobody looked.
     signals : bool
         Whether the signals of every window are read.
+    shifts : sequence of Shift, optional
+        Shifts against the clips (`train.data.shifts`); None where nobody looked.
     """
     runs = signal_checks.looked_at(data) if signals else []
     if split is None:
@@ -74,6 +81,7 @@ def examined(
     known = {(leak.kind, leak.names) for leak in found}
     found += [leak for leak in centred if (leak.kind, leak.names) not in known]
     faults = [*leaks.poor_captions(data), *signal_checks.still_eeg(runs), *signal_checks.cut_off(runs)]
+    faults += [Leak("shifted signals", (one.subject,), one.says) for one in shifts or () if one.is_told]
     tested = split is not None
     captions = "captions" in data.columns
     looked_for = {
@@ -89,6 +97,7 @@ def examined(
         "tests that were scaled by themselves": signals and tested,
         "EEG that stands still": signals and "eeg" in data.columns,
         "values that were cut off": signals,
+        "signals that were shifted against their clips": shifts is not None,
     }
     missed = {
         "all that concerns a test, because there is none (test=RUNS)": not tested,
@@ -96,11 +105,12 @@ def examined(
         "near-duplicate clips (near=yes)": tested and near is None,
         "signals that were scaled by themselves, stand still or were cut off (signals=yes)": not signals,
         "captions that were shifted against their clips": captions,
-        "signals that were shifted against their clips": True,
+        "signals that were shifted against their clips (shift=yes)": shifts is None,
     }
     return Examined(
         found,
         faults,
+        [one.says for one in shifts or ()],
         [what for what, was_done in looked_for.items() if was_done],
         [what for what, was_missed in missed.items() if was_missed],
     )

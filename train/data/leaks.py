@@ -32,6 +32,7 @@ Kind = Literal[
     "EEG stands still",
     "values cut off",
     "captions",
+    "shifted signals",
 ]
 # What answers to one clip lasts so long after it, s: signals of windows that are nearer share it.
 RESPONSE_S = 20.0

@@ -14,6 +14,7 @@ from train.data import leaks
 from train.data.__main__ import main
 from train.data.examined import examined
 from train.data.opening import opened as opened_folder
+from train.data.shifts import Shift
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
@@ -34,7 +35,7 @@ def test_what_was_looked_for_is_said_beside_what_was_not(folder: Path, capsys) -
     assert "runs of the test that are copies of training" in found["looked_for"]
     assert "EEG that stands still" not in found["looked_for"]
     assert unread in found["not_looked_for"]
-    assert "signals that were shifted against their clips" in found["not_looked_for"]
+    assert "signals that were shifted against their clips (shift=yes)" in found["not_looked_for"]
     found = told(capsys, folder, "signals=yes")
     assert {"EEG that stands still", "values that were cut off"} <= {*found["looked_for"]}
     assert unread not in found["not_looked_for"]
@@ -46,6 +47,24 @@ def test_what_was_looked_for_is_said_beside_what_was_not(folder: Path, capsys) -
         < printed.index("faults: none found")
         < printed.index("looked for: ")
     )
+
+
+def test_a_shift_is_looked_for_where_that_is_asked_for(folder: Path, capsys) -> None:
+    found = told(capsys, folder, "shift=yes")
+    assert "signals that were shifted against their clips" in found["looked_for"]
+    # The folder has a few windows alone.
+    assert [sentence.startswith("Whether sub-0001's ") for sentence in found["shifts"]] == [True, True]
+    assert found["faults"] == []
+
+
+def test_a_shift_that_is_told_is_a_fault() -> None:
+    data = held(*[("A", f"run-{run}", f"{run}{n}", False) for run in range(3) for n in range(4)])
+    split = opened(data, ["run-2"]).split
+    told = Shift("A", "fmri", 200, 3, 2.4, 0.3, 0.2, 0.4, 0.1)
+    untold = Shift("A", "eeg", 200, 1, 0.8, 0.1, -0.1, 0.2, 0.1)
+    found = examined(data, split, {}, None, signals=False, shifts=[told, untold])
+    assert [fault.says for fault in found.faults] == [told.says]
+    assert found.shifts == [told.says, untold.says]
 
 
 def test_eeg_of_zeros_is_a_fault_of_the_folder(folder: Path, capsys) -> None:
