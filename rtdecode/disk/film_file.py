@@ -60,10 +60,10 @@ class Turn:
 
     def upright(self, picture: Picture) -> Picture:
         """Return a stored picture as it is shown."""
-        shown = picture.transpose(1, 0, 2) if self.transposed else picture
-        shown = shown[::-1] if self.upside_down else shown
-        shown = shown[:, ::-1] if self.mirrored else shown
-        return np.ascontiguousarray(shown)
+        pixels = picture.transpose(1, 0, 2) if self.transposed else picture
+        pixels = pixels[::-1] if self.upside_down else pixels
+        pixels = pixels[:, ::-1] if self.mirrored else pixels
+        return np.ascontiguousarray(pixels)
 
 
 class OpenFilm:
@@ -104,16 +104,16 @@ class OpenFilm:
     @property
     def size(self) -> tuple[int, int]:
         """Rows and columns of a picture as it is shown."""
-        one = self._first or self.stream.codec_context
-        return (one.width, one.height) if self.turn.transposed else (one.height, one.width)
+        video = self._first or self.stream.codec_context
+        return (video.width, video.height) if self.turn.transposed else (video.height, video.width)
 
     @property
     def length_s(self) -> float | None:
         """Length, s; None where the file does not say it."""
-        whole = Fraction(self.container.duration or 0, av.time_base)
+        container_s = Fraction(self.container.duration or 0, av.time_base)
         # A sound track may be longer than the picture.
         pictures = (self.stream.duration or 0) * (self.stream.time_base or 0)
-        return min((float(seconds) for seconds in (whole, pictures) if seconds > 0), default=None)
+        return min((float(seconds) for seconds in (container_s, pictures) if seconds > 0), default=None)
 
     def frames(self, from_s: float = 0.0) -> Iterator[Timed]:
         """Yield the frames in order, each with its time.
@@ -151,25 +151,25 @@ class OpenFilm:
         held_s : float
             For how long the last frame stays on beyond its own length, s.
         """
-        wanted = iter(instants)
-        at_s = next(wanted, None)
+        coming = iter(instants)
+        at_s = next(coming, None)
         if at_s is None:
             return
         slack_s = self._slack_s
-        held: av.VideoFrame | None = None
+        current: av.VideoFrame | None = None
         begun_s = 0.0
         for begins_s, frame in self.frames(at_s):
-            while held is not None and at_s < begins_s - slack_s:
-                yield held
-                at_s = next(wanted, None)
+            while current is not None and at_s < begins_s - slack_s:
+                yield current
+                at_s = next(coming, None)
                 if at_s is None:
                     return
-            held = frame
+            current = frame
             begun_s = begins_s
         until_s = begun_s + (float(1 / self.fps) if self.fps else 0.0) + held_s
-        while held is not None and at_s is not None and at_s < until_s - slack_s:
-            yield held
-            at_s = next(wanted, None)
+        while current is not None and at_s is not None and at_s < until_s - slack_s:
+            yield current
+            at_s = next(coming, None)
 
     def picture(
         self, frame: av.VideoFrame, size: tuple[int, int] | None = None, interpolation: str | None = None
@@ -187,15 +187,15 @@ class OpenFilm:
         rows, columns = (None, None) if size is None else size
         if self.turn.transposed:
             rows, columns = columns, rows
-        shown = self._reformatter.reformat(frame, columns, rows, "rgb24", interpolation=interpolation)
-        return self.turn.upright(np.asarray(shown.to_ndarray(), np.uint8))
+        pixels = self._reformatter.reformat(frame, columns, rows, "rgb24", interpolation=interpolation)
+        return self.turn.upright(np.asarray(pixels.to_ndarray(), np.uint8))
 
     @property
     def _slack_s(self) -> float:
         if self.counted:
             return 0.0
-        least, most = _SLACK_S
-        return min(max(float(self.stream.time_base or 0), least), most)
+        least, largest_s = _SLACK_S
+        return min(max(float(self.stream.time_base or 0), least), largest_s)
 
     def _timed(self, decoded: Iterator[av.VideoFrame]) -> Iterator[Timed]:
         step_s = float(1 / self.fps) if self.fps else 0.0
@@ -250,14 +250,14 @@ def open_film(source: Source, name: object = None, *, threaded: bool = False) ->
     OSError, av.error.FFmpegError
         If the file cannot be opened, or its first frame cannot be decoded.
     """
-    told = name or source
+    label = name or source
     with av.open(str(source) if isinstance(source, Path) else source, "r") as container:
         stream = video_of(container)
         if stream is None:
-            raise UsageError("film-without-video", "{path} has no video. Give a film.", path=told)
+            raise UsageError("film-without-video", "{path} has no video. Give a film.", path=label)
         if threaded:
             stream.codec_context.thread_type = "AUTO"
-        yield OpenFilm(told, container, stream)
+        yield OpenFilm(label, container, stream)
 
 
 def video_of(container: InputContainer) -> VideoStream | None:
@@ -272,7 +272,7 @@ def video_of(container: InputContainer) -> VideoStream | None:
     if best in videos and isinstance(best, VideoStream):
         return best
     # The player would show a cover, because it is marked as the default.
-    return max(videos, key=lambda one: (one.disposition & Disposition.default, one.width), default=None)
+    return max(videos, key=lambda video: (video.disposition & Disposition.default, video.width), default=None)
 
 
 def _is_still(video: VideoStream) -> bool:
@@ -280,9 +280,9 @@ def _is_still(video: VideoStream) -> bool:
     return video.frames == 1 or (video.frames == 0 and video.codec_context.name in _STILLS)
 
 
-def _before(first: av.VideoFrame, others: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+def _before(first: av.VideoFrame, later: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     yield first
-    yield from others
+    yield from later
 
 
 def _turn(name: object, frame: av.VideoFrame) -> Turn:
@@ -293,10 +293,10 @@ def _turn(name: object, frame: av.VideoFrame) -> Turn:
     ISO/IEC 14496-12, 6.2.2: nine numbers ``a b u c d v x y w``, by which a point goes to
     ``(a * x + c * y, b * x + d * y)``, with rows counted downwards. Sizes and places in it do not count.
     """
-    found = frame.side_data.get("DISPLAYMATRIX")
-    if found is None:
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
         return Turn()
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(found))
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
     straight = math.hypot(a, d)
     across = math.hypot(b, c)
     # Some programs write a matrix of zeros.

@@ -105,12 +105,12 @@ def _western(content: bytes) -> str | None:
         return None
 
 
-def _unknown(path: Path, content: bytes, at: int) -> UsageError:
+def _unknown(path: Path, content: bytes, offset: int) -> UsageError:
     return UsageError(
         "table-encoding-unknown",
         "{path} is not UTF-8, as BIDS has it, and its encoding cannot be told: byte 0x{byte:02x} in line "
         "{line}. Save it as UTF-8.",
         path=path,
-        byte=content[at],
-        line=content.count(b"\n", 0, at) + 1,
+        byte=content[offset],
+        line=content.count(b"\n", 0, offset) + 1,
     )

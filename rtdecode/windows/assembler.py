@@ -245,31 +245,31 @@ class Assembler:
         to_end : bool
             False stops as soon as every window of a limited session has gone out.
         rested_at : float, optional
-            Local time at which the session called `rest`, if it did.
+            Local time at which the session called `end_newest_run`, if it did.
         """
         now_at = -math.inf
         rest_at = math.inf if rested_at is None else rested_at
         for item in items:
             now_at = max(now_at, item.arrived_at if item.clock_at is None else item.clock_at)
             if now_at > rest_at:
-                yield from self.rest(rest_at)
+                yield from self.end_newest_run(rest_at)
                 rest_at = math.inf
             # A deadline that passed before the item arrived was kept without it.
             yield from self.advance(now_at) + self.push(item, now_at)
             if not to_end and self.done():
                 break
         if math.isfinite(rest_at):
-            yield from self.rest(max(now_at, rest_at))
+            yield from self.end_newest_run(max(now_at, rest_at))
         now_at = max(now_at, ended_at)
         yield from self.advance(now_at) + self.flush(now_at)
 
-    def rest(self, now_at: float) -> list[Window]:
+    def end_newest_run(self, now_at: float) -> list[Window]:
         """End the newest run with its last volume, until another one comes; return the windows that are due.
 
         For volumes that were exported at an earlier time: what passed since their files were written, or
         read, is no time of their run.
         """
-        self._session.rest()
+        self._session.end_newest_run()
         return self.tick(now_at)
 
     def tick(self, now_at: float) -> list[Window]:
@@ -378,7 +378,7 @@ class Assembler:
 
     @property
     def rests(self) -> bool:
-        """Whether the newest run has ended with its last volume for all that is known; see `rest`."""
+        """Whether the newest run has ended with its last volume, as far as is known; see `end_newest_run`."""
         return bool(self._session.runs) and self._session.runs[-1].rests
 
     def begin(self, stamp: float) -> None:

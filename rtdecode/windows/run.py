@@ -164,7 +164,7 @@ class Run:
             lacking = 0.0 if held.holes is None else float(held.holes.mean())
             self._ring.put(held.index, self._normalizer.push(held.vector, held.holes), held.stamps, lacking)
 
-    def rest(self) -> None:
+    def end_with_newest(self) -> None:
         """End with the newest volume, until another one comes."""
         if self.fmri and self.newest >= 0:
             self.rests = True

@@ -146,12 +146,12 @@ class SessionRuns:
         for one in held:
             self._add(last, one, now)
 
-    def rest(self) -> None:
+    def end_newest_run(self) -> None:
         """End the newest run with its last volume, until another one comes: the files are old."""
         for run in self.runs:
             run.told_by_files = False
         if self.runs:
-            self.runs[-1].rest()
+            self.runs[-1].end_with_newest()
 
     def close(self) -> None:
         """End the session: volumes that are still held belong to no run."""

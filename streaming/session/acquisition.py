@@ -236,7 +236,7 @@ class _Acquisition:
             at = self._time_of(item)
             self._emit(self._assembler.advance(at) + self._assembler.push(item, at))
         if resumed.rests:
-            self._emit(self._assembler.rest(time.monotonic()))
+            self._emit(self._assembler.end_newest_run(time.monotonic()))
 
     def _opened(self, meta: dict[str, Any]) -> RecordingWriter | None:
         """Begin the recording, or go on with the one of the acquisition before this one."""
@@ -324,8 +324,8 @@ class _Acquisition:
         """Go on in real time, now that everything that lay in the folder has been read."""
         now = time.monotonic()
         if self._folder is not None and self._folder.old:
-            self._emit(self._assembler.rest(now))
-            self._record(lambda kept: kept.note(rested_at=now))
+            self._emit(self._assembler.end_newest_run(now))
+            self._record(lambda writer: writer.note(rested_at=now))
             self._news.append(
                 f"the files that lay in {self._folder.directory} are old: their last run ends with its last "
                 "volume, and how long a volume took to be exported is not known"

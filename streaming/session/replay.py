@@ -251,8 +251,8 @@ def _play(
     console = Console(stderr=True)
     items = _items(kept, bundle, assembler)
     items = items if watched is None else watched.seen(items)
-    told = kept.meta
-    jobs = windows(items, assembler, told.get("ended_at", -math.inf), told.get("rested_at"))
+    rested_at = kept.meta.get("rested_at")
+    jobs = windows(items, assembler, kept.meta.get("ended_at", -math.inf), rested_at)
     shown = track(jobs, "replay", console=console, transient=True, disable=not console.is_terminal)
     for job in shown:
         # A window is due when the session cut it, counted from the first one.

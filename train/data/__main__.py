@@ -69,7 +69,7 @@ def described(folder: Path, told: dict[str, str]) -> dict[str, Any]:
     statistics = _statistics(data, split, told)
     signals = told.get("signals", "no") != "no"
     moved = _shifts(data, split) if told.get("shift", "no") != "no" else None
-    found = examined(data, split, statistics, near, signals=signals, shifts=moved)
+    examination = examined(data, split, statistics, near, signals=signals, shifts=moved)
     return {
         "layout": data.layout,
         "chain": data.chain,
@@ -84,11 +84,11 @@ def described(folder: Path, told: dict[str, str]) -> dict[str, Any]:
         "notes": list(data.notes),
         "split": None if split is None else _sizes(data, split, near),
         "scaling": {subject: dict(one.scaling) for subject, one in statistics.items()},
-        "shifts": found.shifts,
-        "looked_for": found.looked_for,
-        "not_looked_for": found.not_looked_for,
-        "leaks": [_plain(leak) for leak in found.leaks],
-        "faults": [_plain(fault) for fault in found.faults],
+        "shifts": examination.shifts,
+        "looked_for": examination.looked_for,
+        "not_looked_for": examination.not_looked_for,
+        "leaks": [_plain(leak) for leak in examination.leaks],
+        "faults": [_plain(fault) for fault in examination.faults],
     }
 
 

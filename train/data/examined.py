@@ -36,11 +36,11 @@ class Examined:
 
     def told(self) -> list[str]:
         """Say all of it in sentences."""
-        said = [f"{one.kind}: {one.says}" for one in [*self.leaks, *self.faults]]
-        found = "" if said else "Nothing was found. "
+        sentences = [f"{leak.kind}: {leak.says}" for leak in [*self.leaks, *self.faults]]
+        leaking = "" if sentences else "Nothing was found. "
         return [
-            *said,
-            f"{found}Looked for: {'; '.join(self.looked_for) or 'nothing'}.",
+            *sentences,
+            f"{leaking}Looked for: {'; '.join(self.looked_for) or 'nothing'}.",
             f"Not looked for: {'; '.join(self.not_looked_for)}.",
         ]
 
@@ -72,16 +72,16 @@ def examined(
     """
     runs = signal_checks.looked_at(data) if signals else []
     if split is None:
-        found = [*leaks.copies(data), *leaks.wrong_seasons(data)]
+        leaking = [*leaks.copies(data), *leaks.wrong_seasons(data)]
     else:
-        found = leaks.found(data, split, statistics, near or ())
-        found += signal_checks.scaled_by_itself(runs, split)
+        leaking = leaks.found(data, split, statistics, near or ())
+        leaking += signal_checks.scaled_by_itself(runs, split)
     centred = signal_checks.centred_by_runs(data, runs)
     # The statistics of the training runs may have said it of the same subject.
-    known = {(leak.kind, leak.names) for leak in found}
-    found += [leak for leak in centred if (leak.kind, leak.names) not in known]
+    kinds = {(leak.kind, leak.names) for leak in leaking}
+    leaking += [leak for leak in centred if (leak.kind, leak.names) not in kinds]
     faults = [*leaks.poor_captions(data), *signal_checks.still_eeg(runs), *signal_checks.cut_off(runs)]
-    faults += [Leak("shifted signals", (one.subject,), one.says) for one in shifts or () if one.is_told]
+    faults += [Leak("shifted signals", (leak.subject,), leak.says) for leak in shifts or () if leak.is_told]
     tested = split is not None
     captions = "captions" in data.columns
     looked_for = {
@@ -108,9 +108,9 @@ def examined(
         "signals that were shifted against their clips (shift=yes)": shifts is None,
     }
     return Examined(
-        found,
+        leaking,
         faults,
-        [one.says for one in shifts or ()],
+        [leak.says for leak in shifts or ()],
         [what for what, was_done in looked_for.items() if was_done],
         [what for what, was_missed in missed.items() if was_missed],
     )

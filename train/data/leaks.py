@@ -167,27 +167,27 @@ def copies(data: DataSet, split: Split | None = None) -> list[Leak]:
         Without one, subjects alone are compared.
     """
     leaks = same_subjects(data)
-    known = {(leak.names, leak.says.split(" in ")[0]) for leak in leaks}
+    exact = {(leak.names, leak.says.split(" in ")[0]) for leak in leaks}
     part = _part_of_runs(data.windows, split)
     columns: list[Column] = [column for column in SIGNALS if column in data.columns]
     for column in columns:
         twins: dict[tuple[str, str], list[str]] = {}
         copied: dict[str, list[str]] = {}
-        for (one, run), (other, other_run) in _alike(data, column):
-            if one != other:
+        for (first, run), (other, other_run) in _alike(data, column):
+            if first != other:
                 where = run if run == other_run else f"{run} and {other_run}"
-                twins.setdefault((one, other), []).append(where)
-            elif {part.get((one, run)), part.get((other, other_run))} == {"train", "test"}:
-                copied.setdefault(one, []).append(f"{run} and {other_run}")
-        for (one, other), runs in twins.items():
-            begun = f"{one} and {other} have the same {column}"
-            if ((one, other), begun) in known:
+                twins.setdefault((first, other), []).append(where)
+            elif {part.get((first, run)), part.get((other, other_run))} == {"train", "test"}:
+                copied.setdefault(first, []).append(f"{run} and {other_run}")
+        for (first, other), runs in twins.items():
+            sentence = f"{first} and {other} have the same {column}"
+            if ((first, other), sentence) in exact:
                 continue
             says = (
-                f"{begun}, but for rounding or scaling, in {len(runs)} runs ({some(runs)}), so one of them "
-                f"is a copy of the other. Leave one out, for example with subjects={one}."
+                f"{sentence}, but for rounding or scaling, in {len(runs)} runs ({some(runs)}), so one of "
+                f"them is a copy of the other. Leave one out, for example with subjects={first}."
             )
-            leaks.append(Leak("same subject twice", (one, other), says))
+            leaks.append(Leak("same subject twice", (first, other), says))
         for subject, pairs in copied.items():
             says = (
                 f"{len(pairs)} runs that are tested on are copies of runs that are trained on, by their "
@@ -200,23 +200,23 @@ def copies(data: DataSet, split: Split | None = None) -> list[Leak]:
 def _alike(data: DataSet, column: Column) -> list[tuple[tuple[str, str], tuple[str, str]]]:
     """Return the pairs of runs, each as subject and run, that begin with the same changes."""
     table = data.windows
-    begun: dict[tuple[str, str], list[int]] = {}
+    first_rows: dict[tuple[str, str], list[int]] = {}
     for row in range(len(table)):
-        rows = begun.setdefault((str(table.subject[row]), str(table.run[row])), [])
+        rows = first_rows.setdefault((str(table.subject[row]), str(table.run[row])), [])
         if len(rows) < _COMPARED:
             rows.append(row)
     # Runs of other lengths, voxels or channels cannot be told to be copies.
     sizes: dict[tuple[int, ...], list[tuple[tuple[str, str], NDArray[np.float32]]]] = {}
-    for name, rows in begun.items():
+    for name, rows in first_rows.items():
         changes = _changes(column, data.read(column, rows))
         if changes is not None:
             sizes.setdefault(changes.shape, []).append((name, changes.ravel()))
     pairs = []
-    for found in sizes.values():
-        table_of = np.stack([values for _, values in found])
+    for comparable in sizes.values():
+        table_of = np.stack([values for _, values in comparable])
         alike = table_of @ table_of.T / table_of.shape[1]
         for n, k in np.argwhere(np.triu(alike > _COPY, 1)).tolist():
-            pairs.append((found[n][0], found[k][0]))
+            pairs.append((comparable[n][0], comparable[k][0]))
     return pairs
 
 
@@ -254,19 +254,19 @@ def beside_training(data: DataSet, split: Split) -> list[Leak]:
     The blood's response lasts 12 s and follows its clip by seconds, and neighbouring clips are alike.
     """
     table = data.windows
-    near = []
+    close = []
     for row in split.test.tolist():
-        own = split.train[
+        training = split.train[
             (table.subject[split.train] == table.subject[row]) & (table.run[split.train] == table.run[row])
         ]
-        apart = np.abs(table.start_s[own] - table.start_s[row]) - data.window_s
-        if (apart < RESPONSE_S).any():
-            near.append(row)
-    if not near:
+        gaps = np.abs(table.start_s[training] - table.start_s[row]) - data.window_s
+        if (gaps < RESPONSE_S).any():
+            close.append(row)
+    if not close:
         return []
-    names = tuple(table.names(near))
+    names = tuple(table.names(close))
     says = (
-        f"{len(near)} of {len(split.test)} windows of the test lie within {RESPONSE_S:g} s of a window of "
+        f"{len(close)} of {len(split.test)} windows of the test lie within {RESPONSE_S:g} s of a window of "
         f"training in the same run ({some(names)}): they share their response, and their clips are alike. "
         "Test on whole runs."
     )
@@ -278,31 +278,32 @@ def poor_captions(data: DataSet) -> list[Leak]:
     if "captions" not in data.columns:
         return []
     table = data.windows
-    told: dict[str, str] = {}
+    captions: dict[str, str] = {}
     for subject in table.subjects:
         rows = np.flatnonzero(table.subject == subject)
-        fresh = [row for row in rows.tolist() if str(table.shown[row]) not in told]
+        fresh = [row for row in rows.tolist() if str(table.shown[row]) not in captions]
         if fresh:
             texts = data.read("captions", fresh).tolist()
             names = table.shown[fresh].tolist()
-            told |= {name: " ".join(text.split()) for name, text in zip(names, texts, strict=True)}
-    empty = [shown for shown, text in told.items() if text.lower() in _NOTHING_SAID]
+            captions |= {name: " ".join(text.split()) for name, text in zip(names, texts, strict=True)}
+    empty = [clip for clip, text in captions.items() if text.lower() in _NOTHING_SAID]
     clips: dict[str, list[str]] = {}
-    for shown, text in told.items():
-        if shown not in empty:
-            clips.setdefault(text.lower(), []).append(shown)
-    doubled = [shown for shared in clips.values() if len(shared) > 1 for shown in shared]
+    for clip, text in captions.items():
+        if clip not in empty:
+            clips.setdefault(text.lower(), []).append(clip)
+    doubled = [clip for shared in clips.values() if len(shared) > 1 for clip in shared]
     faults = []
     if empty:
         says = (
-            f"{len(empty)} of {len(told)} clips have a caption that says nothing ({some(empty)}). Write "
+            f"{len(empty)} of {len(captions)} clips have a caption that says nothing ({some(empty)}). Write "
             "them, or leave the clips out where captions are learned from."
         )
         faults.append(Leak("captions", tuple(empty), says))
     if doubled:
         says = (
-            f"{len(doubled)} of {len(told)} clips share their caption with another clip ({some(doubled)}), "
-            "so it cannot tell them apart. See whether captions were shifted or written twice."
+            f"{len(doubled)} of {len(captions)} clips share their caption with another clip "
+            f"({some(doubled)}), so it cannot tell them apart. See whether captions were shifted or written "
+            "twice."
         )
         faults.append(Leak("captions", tuple(doubled), says))
     return faults

@@ -22,7 +22,7 @@ LAGS = (-2, -1, 0, 1, 2, 3)
 # With fewer windows nothing is fitted.
 _LEAST = 40
 # Most voxels or channels' figures that are read.
-_MOST = 4000
+_FEATURES = 4000
 # Neighbouring windows are alike: so many are drawn together, and so often.
 _TOGETHER = 6
 _DRAWS = 2000
@@ -104,17 +104,17 @@ def shifts(data: DataSet, rows: Sequence[int] | NDArray[np.int64]) -> list[Shift
         The windows that teach.
     """
     table = data.windows
-    wanted = np.unique(np.asarray(rows, np.int64))
+    teaching = np.unique(np.asarray(rows, np.int64))
     columns: list[Column] = [column for column in ("eeg", "fmri") if column in data.columns]
-    found = []
-    for subject in dict.fromkeys(table.subject[wanted].tolist()):
-        own = wanted[table.subject[wanted] == subject]
-        stretches = _stretches(data, own)
+    results = []
+    for subject in dict.fromkeys(table.subject[teaching].tolist()):
+        of_subject = teaching[table.subject[teaching] == subject]
+        stretches = _stretches(data, of_subject)
         colours = [_colours(data, stretch) for stretch in stretches]
         for column in columns:
             signals = [_pieces(data, column, stretch) for stretch in stretches]
-            found.append(_shift(data, subject, column, signals, colours))
-    return found
+            results.append(_shift(data, subject, column, signals, colours))
+    return results
 
 
 def _stretches(data: DataSet, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -122,9 +122,9 @@ def _stretches(data: DataSet, rows: NDArray[np.int64]) -> list[NDArray[np.int64]
     table = data.windows
     order = np.lexsort((table.start_s[rows], np.unique(table.run[rows], return_inverse=True)[1]))
     rows = rows[order]
-    apart = np.abs(np.diff(table.start_s[rows]) - data.window_s) > _SAME_S
+    gaps = np.abs(np.diff(table.start_s[rows]) - data.window_s) > _SAME_S
     other = table.run[rows][1:] != table.run[rows][:-1]
-    return np.split(rows, np.flatnonzero(apart | other) + 1)
+    return np.split(rows, np.flatnonzero(gaps | other) + 1)
 
 
 def _colours(data: DataSet, rows: NDArray[np.int64]) -> Reals:
@@ -148,7 +148,7 @@ def _pieces(data: DataSet, column: Column, rows: NDArray[np.int64]) -> NDArray[n
         if column == "fmri":
             if values.shape[1] != count:
                 return None
-            parts.append(values[..., :: -(-values.shape[2] // _MOST)])
+            parts.append(values[..., :: -(-values.shape[2] // _FEATURES)])
             continue
         length = values.shape[2] // count
         cut = values[..., : length * count].reshape(*values.shape[:2], count, length)
@@ -165,29 +165,35 @@ def _shift(
     signals: Sequence[NDArray[np.float32] | None],
     colours: Sequence[Reals],
 ) -> Shift:
-    usable = [(one, shown) for one, shown in zip(signals, colours, strict=True) if one is not None]
-    laid = [_at_lags(one, shown) for one, shown in usable]
-    laid = [one for one in laid if one is not None]
-    windows = sum(len(shown) for _, shown in laid)
+    usable = [
+        (stretch, colours_of)
+        for stretch, colours_of in zip(signals, colours, strict=True)
+        if stretch is not None
+    ]
+    laid = [_at_lags(stretch, colours_of) for stretch, colours_of in usable]
+    laid = [stretch for stretch in laid if stretch is not None]
+    windows = sum(len(colours_of) for _, colours_of in laid)
     if windows < _LEAST:
         return Shift(subject, column, windows)
-    shown = _scaled(np.concatenate([shown for _, shown in laid]))
+    colours_of = _scaled(np.concatenate([colours_of for _, colours_of in laid]))
     at_lags = [_scaled(np.concatenate([at_lag[n] for at_lag, _ in laid])) for n in range(len(LAGS))]
     hats = [_hat(signals, blocks(windows)) for signals in at_lags]
-    gains = _gains(hats, shown)
+    gains = _gains(hats, colours_of)
     best = int(gains.mean(axis=1).argmax())
     low, high = _interval(gains[best])
     # Predictions of different windows rest on the same fit, so their scores go together by chance, and the
     # interval does not know it.
     away = np.unique(np.linspace(_TOGETHER, windows - _TOGETHER, _MOVED).astype(int))
-    chance = max(float(_gains(hats, np.roll(shown, by, axis=0)).mean(axis=1).max()) for by in away)
+    chance = max(float(_gains(hats, np.roll(colours_of, by, axis=0)).mean(axis=1).max()) for by in away)
     every_s = data.tr_s or data.window_s / _PIECES
     lag = LAGS[best]
     gain = float(gains[best].mean())
     return Shift(subject, column, windows, lag, round(lag * every_s, 6), gain, low, high, chance)
 
 
-def _at_lags(pieces: NDArray[np.float32], shown: Reals) -> tuple[list[NDArray[np.float32]], Reals] | None:
+def _at_lags(
+    pieces: NDArray[np.float32], colours_of: Reals
+) -> tuple[list[NDArray[np.float32]], Reals] | None:
     """Return the signals of a stretch's windows at each lag, (window, value), where they have all lags."""
     windows, count, size = pieces.shape
     series = pieces.reshape(windows * count, size)
@@ -198,7 +204,7 @@ def _at_lags(pieces: NDArray[np.float32], shown: Reals) -> tuple[list[NDArray[np
     begins = np.arange(first, last) * count
     places = [begins[:, None] + lag + np.arange(count) for lag in LAGS]
     # Volumes are averaged: the response is slow.
-    return [series[one].mean(axis=1) for one in places], shown[first:last]
+    return [series[stretch].mean(axis=1) for stretch in places], colours_of[first:last]
 
 
 def _scaled(values: NDArray[np.floating]) -> Reals:
@@ -214,23 +220,23 @@ def _hat(signals: Reals, folds: NDArray[np.int64]) -> Reals:
     hat = np.zeros(kernel.shape)
     for fold in range(int(folds.max()) + 1):
         outside = folds == fold
-        inside = ~outside
-        lifted = kernel[np.ix_(inside, inside)] + penalty * np.eye(int(inside.sum()))
-        hat[np.ix_(outside, inside)] = np.linalg.solve(lifted, kernel[np.ix_(inside, outside)]).T
+        taught = ~outside
+        lifted = kernel[np.ix_(taught, taught)] + penalty * np.eye(int(taught.sum()))
+        hat[np.ix_(outside, taught)] = np.linalg.solve(lifted, kernel[np.ix_(taught, outside)]).T
     return hat
 
 
-def _scores(hat: Reals, shown: Reals) -> Reals:
+def _scores(hat: Reals, colours_of: Reals) -> Reals:
     """Correlate what is predicted of each window that was left out with what it showed, (window,)."""
-    predicted = hat @ shown
-    product = (predicted * shown).sum(axis=1)
-    norm = np.linalg.norm(predicted, axis=1) * np.linalg.norm(shown, axis=1)
+    predicted = hat @ colours_of
+    product = (predicted * colours_of).sum(axis=1)
+    norm = np.linalg.norm(predicted, axis=1) * np.linalg.norm(colours_of, axis=1)
     return product / np.maximum(norm, 1e-12)
 
 
-def _gains(hats: Sequence[Reals], shown: Reals) -> Reals:
+def _gains(hats: Sequence[Reals], colours_of: Reals) -> Reals:
     """Return by how much each window is predicted better at each lag than at lag 0, (lag, window)."""
-    scores = np.array([_scores(hat, shown) for hat in hats])
+    scores = np.array([_scores(hat, colours_of) for hat in hats])
     return scores - scores[LAGS.index(0)]
 
 
@@ -240,8 +246,8 @@ def _interval(gains: Reals) -> tuple[float, float]:
     parts = [gains[first : first + _TOGETHER] for first in range(0, len(gains), _TOGETHER)]
     sums = np.array([part.sum() for part in parts])
     sizes = np.array([len(part) for part in parts])
-    drawn = draws.integers(0, len(parts), (_DRAWS, len(parts)))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    picks = draws.integers(0, len(parts), (_DRAWS, len(parts)))
+    means = sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)
     # The best of several lags was chosen.
     tail = _ALPHA / 2 / (len(LAGS) - 1)
     low, high = np.quantile(means, (tail, 1 - tail))

@@ -69,26 +69,28 @@ class RunSignals:
 def looked_at(data: DataSet, columns: Sequence[Column] = SIGNALS) -> list[RunSignals]:
     """Read the signals of every window, run by run."""
     table = data.windows
-    found = []
+    faults = []
     for column in columns:
         if column not in data.columns:
             continue
         for subject in table.subjects:
             for run in dict.fromkeys(table.run[table.subject == subject].tolist()):
                 rows = np.flatnonzero((table.subject == subject) & (table.run == run))
-                found.append(_of_run(data, column, subject, run, rows))
-    return found
+                faults.append(_of_run(data, column, subject, run, rows))
+    return faults
 
 
 def scaled_by_itself(runs: Sequence[RunSignals], split: Split) -> list[Leak]:
     """Find tests whose voxels all have the mean 0 and the deviation 1: they were scaled by themselves."""
     leaks = []
     tested = set(split.test.tolist())
-    for subject, column, own in _blocks(runs):
-        held = [one for one in own if tested.issuperset(one.rows.tolist())]
+    for subject, column, of_subject in _blocks(runs):
+        tested_runs = [run for run in of_subject if tested.issuperset(run.rows.tolist())]
         # A release that was scaled as a whole has the same figures where all of it is tested.
-        blocks = {one.run: [one] for one in held} | ({"the test": held} if len(held) > 1 else {})
-        exact = [name for name, block in blocks.items() if len(block) < len(own) and _is_exact(block)]
+        blocks = {run.run: [run] for run in tested_runs} | (
+            {"the test": tested_runs} if len(tested_runs) > 1 else {}
+        )
+        exact = [name for name, block in blocks.items() if len(block) < len(of_subject) and _is_exact(block)]
         if exact:
             says = (
                 f"Every voxel of {subject}'s {column} has the mean 0 and the deviation 1 in {some(exact)} "
@@ -107,26 +109,30 @@ def centred_by_runs(data: DataSet, runs: Sequence[RunSignals]) -> list[Leak]:
     """
     leaks = []
     # A session subtracts a level that follows the signal, which makes means small and knows no future.
-    for subject, column, own in _blocks(runs) if data.chain == "offline" else ():
+    for subject, column, of_subject in _blocks(runs) if data.chain == "offline" else ():
         # A high-pass filter leaves no mean of the EEG, and it may be causal.
-        if column != "fmri" or len(own) < 2 or any(one.moments.count < _LEAST_VALUES for one in own):
+        if (
+            column != "fmri"
+            or len(of_subject) < 2
+            or any(run.moments.count < _LEAST_VALUES for run in of_subject)
+        ):
             continue
-        whole = all_of([one.moments for one in own])
-        living = whole.deviation > 0
+        total = all_of([run.moments for run in of_subject])
+        living = total.deviation > 0
         if living.sum() < _LEAST_VOXELS:
             continue
         shares = [
-            one.moments.count
-            * np.square(one.moments.mean / np.where(living, whole.deviation, 1))[living].mean()
-            for one in own
+            run.moments.count
+            * np.square(run.moments.mean / np.where(living, total.deviation, 1))[living].mean()
+            for run in of_subject
         ]
         scatter = float(np.mean(shares))
-        freedom = sum(one.independent for one in own)
+        freedom = sum(run.independent for run in of_subject)
         if scatter < chi2.ppf(_FALSE_ALARM, freedom) / freedom:
             says = (
-                f"The means of {subject}'s {len(own)} runs of {column} scatter by {scatter**0.5:.2f} of what "
-                "independent volumes would: each run was centred by itself, with knowledge of its own "
-                "future. Standardising by training runs does not take that back."
+                f"The means of {subject}'s {len(of_subject)} runs of {column} scatter by {scatter**0.5:.2f} "
+                "of what independent volumes would: each run was centred by itself, with knowledge of its "
+                "own future. Standardising by training runs does not take that back."
             )
             leaks.append(Leak("scaled run by run", (subject,), says))
     return leaks
@@ -134,35 +140,35 @@ def centred_by_runs(data: DataSet, runs: Sequence[RunSignals]) -> list[Leak]:
 
 def still_eeg(runs: Sequence[RunSignals]) -> list[Leak]:
     """Find EEG in which nothing changes: zeros, or one value that was held."""
-    found = []
-    for subject, column, own in _blocks(runs):
-        holes = {one.run: one.still for one in own if one.still}
+    faults = []
+    for subject, column, of_subject in _blocks(runs):
+        holes = {run.run: run.still for run in of_subject if run.still}
         if holes:
-            windows = sum(len(one.rows) for one in own)
+            windows = sum(len(run.rows) for run in of_subject)
             listed = [f"{run}: {count}" for run, count in holes.items()]
             says = (
                 f"The {column} of {subject} stands still in {sum(holes.values())} of {windows} windows "
                 f"({some(listed)}): they hold no measurement. Leave them out, or fetch the files again."
             )
-            found.append(Leak("EEG stands still", (subject,), says))
-    return found
+            faults.append(Leak("EEG stands still", (subject,), says))
+    return faults
 
 
 def cut_off(runs: Sequence[RunSignals]) -> list[Leak]:
     """Find values that were cut off at a limit, as that of float16."""
-    found = []
-    for subject, column, own in _blocks(runs):
-        top = max(one.top for one in own)
-        there = [one for one in own if one.top == top]
-        count = sum(one.at_top for one in there)
-        if count >= _CUT_OFF and max(one.voxels_at_top for one in there) >= _CUT_VOXELS:
+    faults = []
+    for subject, column, of_subject in _blocks(runs):
+        top = max(run.top for run in of_subject)
+        extreme = [run for run in of_subject if run.top == top]
+        count = sum(run.at_top for run in extreme)
+        if count >= _CUT_OFF and max(run.voxels_at_top for run in extreme) >= _CUT_VOXELS:
             limit = ", the largest number of float16" if top == np.finfo(np.float16).max else ""
             says = (
                 f"{count} values of {subject}'s {column} are {top:g}{limit}, and none is larger: they were "
                 "cut off there. Convert the data again, in float32."
             )
-            found.append(Leak("values cut off", (subject,), says))
-    return found
+            faults.append(Leak("values cut off", (subject,), says))
+    return faults
 
 
 def _of_run(data: DataSet, column: Column, subject: str, run: str, rows: NDArray[np.int64]) -> RunSignals:
@@ -222,19 +228,19 @@ def _independent(table: NDArray[Any]) -> float:
 
 def _blocks(runs: Sequence[RunSignals]) -> list[tuple[str, Column, list[RunSignals]]]:
     """Return the runs of each subject and column."""
-    found: dict[tuple[str, Column], list[RunSignals]] = {}
-    for one in runs:
-        found.setdefault((one.subject, one.column), []).append(one)
-    return [(subject, column, own) for (subject, column), own in found.items()]
+    faults: dict[tuple[str, Column], list[RunSignals]] = {}
+    for run in runs:
+        faults.setdefault((run.subject, run.column), []).append(run)
+    return [(subject, column, of_subject) for (subject, column), of_subject in faults.items()]
 
 
 def _is_exact(block: Sequence[RunSignals]) -> bool:
-    whole = all_of([one.moments for one in block])
-    living = whole.deviation > 0
-    if living.sum() < _LEAST_VOXELS or whole.count < _LEAST_VALUES:
+    total = all_of([run.moments for run in block])
+    living = total.deviation > 0
+    if living.sum() < _LEAST_VOXELS or total.count < _LEAST_VALUES:
         return False
-    centred = np.abs(whole.mean[living]) < _EXACT
+    centred = np.abs(total.mean[living]) < _EXACT
     # Either divisor, n or n - 1, may have been used.
-    unbiased = whole.deviation[living] * (whole.count / (whole.count - 1)) ** 0.5
-    scaled = np.minimum(np.abs(whole.deviation[living] - 1), np.abs(unbiased - 1)) < _EXACT
+    unbiased = total.deviation[living] * (total.count / (total.count - 1)) ** 0.5
+    scaled = np.minimum(np.abs(total.deviation[living] - 1), np.abs(unbiased - 1)) < _EXACT
     return bool(centred.all() and scaled.all())

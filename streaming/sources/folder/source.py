@@ -246,13 +246,13 @@ class FolderSource:
         self._polled_at = now_at
         # Read before the scan updates it: a file found now was absent at the previous full listing.
         seen_at = self._scan.seen_at
-        found = self._scan.poll(now_at)
-        if found and not self._begun:
+        stamps = self._scan.poll(now_at)
+        if stamps and not self._begun:
             self._begun = True
-            self.old = time.time() - max(stamp.changed_at for stamp in found.values()) > _OLD_S
+            self.old = time.time() - max(stamp.changed_at for stamp in stamps.values()) > _OLD_S
             # Seen absent until it is read: its age says nothing.
             seen_at = float("inf") if self.old else seen_at
-        for name, stamp in found.items():
+        for name, stamp in stamps.items():
             # A share that is mounted anew may show old files with other times. A file that was skipped
             # at the start and still has its size is still an old one.
             if self._passed.get(name) == stamp.size and self._scan.returning:

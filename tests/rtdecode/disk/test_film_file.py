@@ -32,27 +32,27 @@ MATRICES = [(a, 0, 0, d) for a in (1, -1) for d in (1, -1)] + [(0, b, c, 0) for 
 
 
 def picture() -> np.ndarray:
-    made = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     for (x, y), colour in COLOURS.items():
         rows = slice(0, HEIGHT // 2) if y < 0 else slice(HEIGHT // 2, None)
         columns = slice(0, WIDTH // 2) if x < 0 else slice(WIDTH // 2, None)
-        made[rows, columns] = colour
-    return made
+        pixels[rows, columns] = colour
+    return pixels
 
 
 def add_video(
-    container, shown: np.ndarray, frames: int = FRAMES, disposition: Disposition | None = None
+    container, frame_of: np.ndarray, frames: int = FRAMES, disposition: Disposition | None = None
 ) -> Callable[[], None]:
     """Add a video of one picture; it is written when what is returned is called."""
     stream = container.add_stream("mjpeg" if frames == 1 else "libx264", rate=10)
-    stream.height, stream.width = shown.shape[:2]
+    stream.height, stream.width = frame_of.shape[:2]
     stream.pix_fmt = "yuvj420p" if frames == 1 else "yuv420p"
     if disposition is not None:
         stream.disposition = disposition
 
     def write() -> None:
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(shown, format="rgb24").reformat(format=stream.pix_fmt)
+            frame = av.VideoFrame.from_ndarray(frame_of, format="rgb24").reformat(format=stream.pix_fmt)
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -65,31 +65,32 @@ def turned(path: Path, matrix: tuple[float, ...]) -> Path:
     with av.open(str(path), "w", format="mp4") as container:
         add_video(container, picture())()
     content = bytearray(path.read_bytes())
-    a, b, c, d = (round(one * 65536) for one in matrix)
+    a, b, c, d = (round(entry * 65536) for entry in matrix)
     # The matrix lies behind the times, the layer and the volume of the track's header.
-    at = content.find(b"tkhd") + 4 + 40
-    assert struct.unpack_from(">i", content, at) == (65536,)
-    struct.pack_into(">9i", content, at, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    offset = content.find(b"tkhd") + 4 + 40
+    assert struct.unpack_from(">i", content, offset) == (65536,)
+    struct.pack_into(">9i", content, offset, a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
     return path
 
 
-def corners(shown: np.ndarray) -> dict[tuple[int, int], list[int]]:
-    rows, columns = shown.shape[0] // 4, shown.shape[1] // 4
+def corners(frame_of: np.ndarray) -> dict[tuple[int, int], list[int]]:
+    rows, columns = frame_of.shape[0] // 4, frame_of.shape[1] // 4
     return {
-        (x, y): shown[rows if y < 0 else -rows, columns if x < 0 else -columns].tolist() for x, y in COLOURS
+        (x, y): frame_of[rows if y < 0 else -rows, columns if x < 0 else -columns].tolist()
+        for x, y in COLOURS
     }
 
 
 def on_the_screen(path: Path, size: tuple[int, int]) -> np.ndarray:
     pictures = FilmPictures(read_for_the_screen(path), *size)
-    shown = pictures.next(5.0)
+    frame_of = pictures.next(5.0)
     pictures.close()
-    assert shown is not None
-    return shown
+    assert frame_of is not None
+    return frame_of
 
 
-def seen(path: Path, size: tuple[int, int]) -> dict[str, np.ndarray]:
+def read_everywhere(path: Path, size: tuple[int, int]) -> dict[str, np.ndarray]:
     """The first picture as simulate, play, fit, a data set and a session's truth have it."""
     return {
         "simulate": film_from_file(path, size, 8, 1)[0][0],
@@ -107,12 +108,12 @@ def test_a_film_is_turned_and_mirrored_as_it_says(tmp_path: Path, matrix: tuple[
     upright = (HEIGHT, WIDTH) if a else (WIDTH, HEIGHT)
     film = read_for_the_screen(path)
     assert (film.height, film.width) == upright
-    for reader, shown in seen(path, upright).items():
-        assert shown.shape == (*upright, 3), reader
-        found = corners(shown)
+    for reader, frame_of in read_everywhere(path, upright).items():
+        assert frame_of.shape == (*upright, 3), reader
+        by_corner = corners(frame_of)
         for (x, y), colour in COLOURS.items():
             place = (a * x + c * y, b * x + d * y)
-            np.testing.assert_allclose(found[place], colour, atol=16, err_msg=f"{reader} {place}")
+            np.testing.assert_allclose(by_corner[place], colour, atol=16, err_msg=f"{reader} {place}")
 
 
 def test_the_size_in_a_matrix_and_a_matrix_of_zeros_turn_nothing(tmp_path: Path) -> None:
@@ -145,8 +146,8 @@ def test_a_cover_is_no_film(tmp_path: Path, ending: str, disposition: Dispositio
         film = add_video(container, picture())
         cover()
         film()
-    for reader, shown in seen(path, (HEIGHT, WIDTH)).items():
-        np.testing.assert_allclose(corners(shown)[-1, -1], COLOURS[-1, -1], atol=16, err_msg=reader)
+    for reader, frame_of in read_everywhere(path, (HEIGHT, WIDTH)).items():
+        np.testing.assert_allclose(corners(frame_of)[-1, -1], COLOURS[-1, -1], atol=16, err_msg=reader)
     assert count_frames(path) == FRAMES
 
 
@@ -159,8 +160,8 @@ def test_of_several_videos_everyone_takes_the_one_that_players_show(tmp_path: Pa
         ]
         for write in videos:
             write()
-    for reader, shown in seen(path, (HEIGHT, WIDTH)).items():
-        np.testing.assert_allclose(corners(shown)[-1, -1], COLOURS[-1, -1], atol=16, err_msg=reader)
+    for reader, frame_of in read_everywhere(path, (HEIGHT, WIDTH)).items():
+        np.testing.assert_allclose(corners(frame_of)[-1, -1], COLOURS[-1, -1], atol=16, err_msg=reader)
 
 
 def test_a_cover_alone_is_no_film(tmp_path: Path) -> None:
@@ -189,9 +190,9 @@ def test_a_turned_films_pixels_are_as_high_as_they_were_wide(tmp_path: Path) -> 
     content = path.read_bytes()
     with open_film(path) as film:
         assert (film.size, film.pixel) == ((HEIGHT, WIDTH), 2)
-    at = content.find(b"tkhd") + 4 + 40
+    offset = content.find(b"tkhd") + 4 + 40
     matrix = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
-    path.write_bytes(content[:at] + matrix + content[at + 36 :])
+    path.write_bytes(content[:offset] + matrix + content[offset + 36 :])
     with open_film(path) as film:
         assert (film.size, film.pixel) == ((WIDTH, HEIGHT), 0.5)
     film_of_the_screen = read_for_the_screen(path)
@@ -204,8 +205,8 @@ def steps(path: Path, rate: int, count: int, start: int = 0) -> Path:
         stream = container.add_stream("libx264", rate=rate, options={"g": "5", "bf": "2", "crf": "4"})
         stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
         for number in range(count):
-            shown = np.full((HEIGHT, WIDTH, 3), 20 + 8 * number, np.uint8)
-            frame = av.VideoFrame.from_ndarray(shown, format="rgb24")
+            frame_of = np.full((HEIGHT, WIDTH, 3), 20 + 8 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(frame_of, format="rgb24")
             frame.pts = number + start
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -239,10 +240,10 @@ def test_a_film_that_begins_later_on_its_own_clock_begins_with_its_first_frame(t
 
 def test_frames_can_be_read_again(tmp_path: Path) -> None:
     with open_film(steps(tmp_path / "film.mp4", 10, 20)) as film:
-        first = [at for at, _ in film.frames()]
+        first = [offset for offset, _ in film.frames()]
         assert first == pytest.approx(np.arange(20) / 10)
-        assert [at for at, _ in film.frames()] == first
+        assert [offset for offset, _ in film.frames()] == first
         # Sought by the key frame before it.
-        (at, _), *_ = islice(film.frames(1.23), 1)
-        assert at <= 1.23
-        assert [at for at, _ in film.frames()] == first
+        (offset, _), *_ = islice(film.frames(1.23), 1)
+        assert offset <= 1.23
+        assert [offset for offset, _ in film.frames()] == first

@@ -38,10 +38,10 @@ def test_volumes_of_old_files_count_from_when_they_are_read(tmp_path, monkeypatc
     later(monkeypatch, age)
     began_at = time.monotonic()
     source = FolderSource(folder, existing="read")
-    found = source.poll(time.monotonic())
-    assert [volume.index for volume in found] == [0, 1, 2]
+    delivered = source.poll(time.monotonic())
+    assert [volume.index for volume in delivered] == [0, 1, 2]
     assert source.old is old
-    for volume in found:
+    for volume in delivered:
         ago = began_at - volume.readable_at
         assert ago == pytest.approx(age, abs=2) if not old else ago <= 0
 
@@ -67,10 +67,10 @@ def test_what_comes_after_old_files_is_timed_by_its_file(tmp_path, monkeypatch) 
     came_at = time.monotonic()
     (folder / "0002.dcm").write_bytes(mosaic(2, "1.2.3", 0.5))
     time.sleep(0.2)
-    found: list[Volume] = []
-    while not found:
-        found = source.poll(time.monotonic())
-    assert found[0].readable_at == pytest.approx(came_at, abs=0.1)
+    delivered: list[Volume] = []
+    while not delivered:
+        delivered = source.poll(time.monotonic())
+    assert delivered[0].readable_at == pytest.approx(came_at, abs=0.1)
     assert source.old
 
 
@@ -84,26 +84,26 @@ class OldFiles(Session):
         self.began_at = time.monotonic()
         self.take(*self.read(volumes(10)))
 
-    def read(self, found: list[Volume]) -> list[Volume]:
+    def read(self, delivered: list[Volume]) -> list[Volume]:
         """Volumes as they come from old files: read one after the other within a moment."""
-        ats = self.began_at + np.arange(len(found)) / 1000
+        ats = self.began_at + np.arange(len(delivered)) / 1000
         return [
-            replace(one, readable_at=at, arrived_at=at, parsed_at=at)
-            for one, at in zip(found, ats.tolist(), strict=True)
+            replace(volume, readable_at=moment, arrived_at=moment, parsed_at=moment)
+            for volume, moment in zip(delivered, ats.tolist(), strict=True)
         ]
 
     def catch_up(self) -> None:
         self.made._catch_up()
 
-    def counted(self, at: float) -> tuple[int, int]:
-        return self.made._assembler.expected(at), self.made._assembler.reached(at)
+    def counted(self, moment: float) -> tuple[int, int]:
+        return self.made._assembler.expected(moment), self.made._assembler.reached(moment)
 
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[OldFiles]:
-    made = OldFiles(tmp_path)
-    yield made
-    made.made.close()
+    running = OldFiles(tmp_path)
+    yield running
+    running.made.close()
 
 
 def test_a_run_of_old_files_ends_with_its_last_volume(session: OldFiles) -> None:
@@ -131,29 +131,31 @@ def test_while_old_files_are_read_the_run_is_as_long_as_what_was_read(session: O
 def test_a_volume_that_comes_after_all_goes_on_with_the_run(session: OldFiles) -> None:
     session.catch_up()
     came_at = session.began_at + 1.0
-    more = [replace(one, readable_at=came_at, arrived_at=came_at) for one in volumes(12)[10:]]
-    session.take(*more)
+    continuing = [replace(volume, readable_at=came_at, arrived_at=came_at) for volume in volumes(12)[10:]]
+    session.take(*continuing)
     assert missing(session.windows) == [0.0] * 5
     assert not session.made._assembler.rests
 
 
 def test_triggers_after_old_files_begin_a_run(session: OldFiles) -> None:
     session.catch_up()
-    at = session.began_at + 3.0
-    session.take(Trigger(at, "R128", at), Trigger(at + 0.5, "R128", at + 0.5))
+    moment = session.began_at + 3.0
+    session.take(Trigger(moment, "R128", moment), Trigger(moment + 0.5, "R128", moment + 0.5))
     new = [
-        replace(one, uid="2", readable_at=at + 0.5 * (n + 1) + 0.1, arrived_at=at + 0.5 * (n + 1) + 0.1)
-        for n, one in enumerate(volumes(6))
+        replace(
+            volume, uid="2", readable_at=moment + 0.5 * (n + 1) + 0.1, arrived_at=moment + 0.5 * (n + 1) + 0.1
+        )
+        for n, volume in enumerate(volumes(6))
     ]
     session.take(*new)
-    runs = session.made._status(at + 4)["counters"]["runs"]
+    runs = session.made._status(moment + 4)["counters"]["runs"]
     assert [(run["run"], run["volumes"]) for run in runs] == [(0, 10), (1, 6)]
     assert [window.run for window in session.windows] == [0] * 4 + [1] * 2
 
 
 def test_several_old_runs_have_no_windows_between_them(session: OldFiles) -> None:
     session.began_at += 0.1
-    session.take(*session.read([replace(one, uid="2") for one in volumes(10)]))
+    session.take(*session.read([replace(volume, uid="2") for volume in volumes(10)]))
     session.catch_up()
     much_later = time.monotonic() + DAY
     session.made._emit(session.made._assembler.advance(much_later))
@@ -166,12 +168,12 @@ def test_a_replay_of_old_files_cuts_the_sessions_windows(session: OldFiles) -> N
     session.catch_up()
     ended_at = time.monotonic() + 100
     session.made._emit(session.made._assembler.flush(ended_at))
-    session.made._record(lambda kept: kept.note(ended_at=ended_at))
+    session.made._record(lambda recording: recording.note(ended_at=ended_at))
     session.made.close()
-    kept = Recording(session.record)
-    assembler = replay._assembler(kept, session.bundle)
-    items = replay._items(kept, session.bundle, assembler)
-    jobs = list(replay.windows(items, assembler, ended_at, kept.meta["rested_at"]))
+    recording = Recording(session.record)
+    assembler = replay._assembler(recording, session.bundle)
+    items = replay._items(recording, session.bundle, assembler)
+    jobs = list(replay.windows(items, assembler, ended_at, recording.meta["rested_at"]))
     assert missing([job.window for job in jobs]) == missing(session.windows) == [0.0] * 4
 
 
@@ -179,7 +181,7 @@ def test_an_acquisition_that_is_started_again_leaves_the_run_ended(session: OldF
     session.catch_up()
     status = session.made._status(time.monotonic())
     assert status["rests"]
-    items = [past.line(one) for one in session.read(volumes(10))]
+    items = [past.line(volume) for volume in session.read(volumes(10))]
     (tmp_path / "again").mkdir()
     again = Session(tmp_path / "again", existing="read")
     again.made._go_on(past.Resumed(Past(items, status)))

@@ -17,7 +17,7 @@ from train.data.opening import opened as opened_folder
 from train.data.shifts import Shift
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
+def described(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
     assert main([*map(str, arguments), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
@@ -29,17 +29,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_what_was_looked_for_is_said_beside_what_was_not(folder: Path, capsys) -> None:
-    found = told(capsys, folder)
+    findings = described(capsys, folder)
     unread = "signals that were scaled by themselves, stand still or were cut off (signals=yes)"
-    assert "captions that are empty, or shared by clips" in found["looked_for"]
-    assert "runs of the test that are copies of training" in found["looked_for"]
-    assert "EEG that stands still" not in found["looked_for"]
-    assert unread in found["not_looked_for"]
-    assert "signals that were shifted against their clips (shift=yes)" in found["not_looked_for"]
-    found = told(capsys, folder, "signals=yes")
-    assert {"EEG that stands still", "values that were cut off"} <= {*found["looked_for"]}
-    assert unread not in found["not_looked_for"]
-    assert (found["leaks"], found["faults"]) == ([], [])
+    assert "captions that are empty, or shared by clips" in findings["looked_for"]
+    assert "runs of the test that are copies of training" in findings["looked_for"]
+    assert "EEG that stands still" not in findings["looked_for"]
+    assert unread in findings["not_looked_for"]
+    assert "signals that were shifted against their clips (shift=yes)" in findings["not_looked_for"]
+    findings = described(capsys, folder, "signals=yes")
+    assert {"EEG that stands still", "values that were cut off"} <= {*findings["looked_for"]}
+    assert unread not in findings["not_looked_for"]
+    assert (findings["leaks"], findings["faults"]) == ([], [])
     assert main([str(folder)]) == 0
     printed = capsys.readouterr().out
     assert (
@@ -50,28 +50,28 @@ def test_what_was_looked_for_is_said_beside_what_was_not(folder: Path, capsys) -
 
 
 def test_a_shift_is_looked_for_where_that_is_asked_for(folder: Path, capsys) -> None:
-    found = told(capsys, folder, "shift=yes")
-    assert "signals that were shifted against their clips" in found["looked_for"]
+    findings = described(capsys, folder, "shift=yes")
+    assert "signals that were shifted against their clips" in findings["looked_for"]
     # The folder has a few windows alone.
-    assert [sentence.startswith("Whether sub-0001's ") for sentence in found["shifts"]] == [True, True]
-    assert found["faults"] == []
+    assert [sentence.startswith("Whether sub-0001's ") for sentence in findings["shifts"]] == [True, True]
+    assert findings["faults"] == []
 
 
 def test_a_shift_that_is_told_is_a_fault() -> None:
     data = held(*[("A", f"run-{run}", f"{run}{n}", False) for run in range(3) for n in range(4)])
     split = opened(data, ["run-2"]).split
-    told = Shift("A", "fmri", 200, 3, 2.4, 0.3, 0.2, 0.4, 0.1)
+    described = Shift("A", "fmri", 200, 3, 2.4, 0.3, 0.2, 0.4, 0.1)
     untold = Shift("A", "eeg", 200, 1, 0.8, 0.1, -0.1, 0.2, 0.1)
-    found = examined(data, split, {}, None, signals=False, shifts=[told, untold])
-    assert [fault.says for fault in found.faults] == [told.says]
-    assert found.shifts == [told.says, untold.says]
+    findings = examined(data, split, {}, None, signals=False, shifts=[described, untold])
+    assert [fault.says for fault in findings.faults] == [described.says]
+    assert findings.shifts == [described.says, untold.says]
 
 
 def test_eeg_of_zeros_is_a_fault_of_the_folder(folder: Path, capsys) -> None:
     some = sorted((folder / "sub-0001" / "eeg_02").glob("*.npy"), key=lambda path: int(path.stem))[:5]
     for path in some:
         np.save(path, np.zeros_like(np.load(path)))
-    [fault] = told(capsys, folder, "signals=yes")["faults"]
+    [fault] = described(capsys, folder, "signals=yes")["faults"]
     assert fault["kind"] == "EEG stands still"
     assert fault["names"] == ["sub-0001"]
     assert "in 1 of " in fault["says"]
@@ -95,17 +95,19 @@ def test_a_training_says_what_was_found_and_looked_for() -> None:
     assert plain[-1].startswith("Not looked for: near-duplicate clips")
     data.values["eeg"][1][:] = 0
     data.values["fmri"][8:] = data.values["fmri"][:4]
-    said = opened(data, ["run-2"]).taught().manifest.provenance["told"]
-    assert said[-4].startswith("run copied: 1 runs that are tested on are copies of runs that are trained on")
-    assert said[-3].startswith("EEG stands still: The eeg of A stands still in 1 of 12 windows")
-    assert said[-2].startswith("Looked for: ")
+    sentences = opened(data, ["run-2"]).taught().manifest.provenance["told"]
+    assert sentences[-4].startswith(
+        "run copied: 1 runs that are tested on are copies of runs that are trained on"
+    )
+    assert sentences[-3].startswith("EEG stands still: The eeg of A stands still in 1 of 12 windows")
+    assert sentences[-2].startswith("Looked for: ")
 
 
 def test_what_is_said_of_one_subject_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The statistics of the training runs and the signals of all runs may say the same."""
     data = held(*[("A", f"run-{run}", f"{run}{n}", False) for run in range(3) for n in range(4)])
-    one = leaks.Leak("scaled run by run", ("A",), "so")
-    monkeypatch.setattr(leaks, "found", lambda *_: [one])
-    monkeypatch.setattr("train.data.signal_checks.centred_by_runs", lambda *_: [one])
+    leak = leaks.Leak("scaled run by run", ("A",), "so")
+    monkeypatch.setattr(leaks, "found", lambda *_: [leak])
+    monkeypatch.setattr("train.data.signal_checks.centred_by_runs", lambda *_: [leak])
     split = opened(data, ["run-2"]).split
-    assert examined(data, split, {}, None, signals=True).leaks == [one]
+    assert examined(data, split, {}, None, signals=True).leaks == [leak]

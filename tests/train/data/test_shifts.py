@@ -9,7 +9,7 @@ from train.data.shifts import Shift, shifts
 SLOTS = 5
 
 
-def shown(seed: int, noise: float = 0.5, windows: int = 60, late: dict[str, int] | None = None) -> Held:
+def driven_set(seed: int, noise: float = 0.5, windows: int = 60, late: dict[str, int] | None = None) -> Held:
     """Signals that the colours of the clips drive, each taken `late` windows after its clip."""
     draws = np.random.default_rng(seed)
     rows = [("A", f"run-{run}", f"{run}-{n}", False) for run in range(2) for n in range(windows)]
@@ -35,14 +35,14 @@ def shown(seed: int, noise: float = 0.5, windows: int = 60, late: dict[str, int]
 
 
 def looked_for(data: Held) -> dict[str, Shift]:
-    return {one.column: one for one in shifts(data, np.arange(len(data.windows)))}
+    return {shift.column: shift for shift in shifts(data, np.arange(len(data.windows)))}
 
 
 def test_signals_that_follow_their_clips_are_not_shifted() -> None:
-    found = looked_for(shown(0))
-    assert [(one.lag, one.is_told) for one in found.values()] == [(0, False)] * 2
+    by_column = looked_for(driven_set(0))
+    assert [(shift.lag, shift.is_told) for shift in by_column.values()] == [(0, False)] * 2
     # Windows at both ends of a run do not have all lags.
-    assert [one.windows for one in found.values()] == [116, 116]
+    assert [shift.windows for shift in by_column.values()] == [116, 116]
 
 
 @pytest.mark.parametrize(("windows", "lag"), [(1, 3), (-1, -2)])
@@ -50,28 +50,28 @@ def test_signals_that_follow_their_clips_are_not_shifted() -> None:
 def test_a_shift_of_one_window_is_told_of_the_modality_that_has_it(
     column: str, windows: int, lag: int
 ) -> None:
-    found = looked_for(shown(1, late={column: windows}))
-    one = found.pop(column)
-    assert one.is_told
-    assert (one.lag, one.lag_s) == (lag, pytest.approx(lag * 0.8))
-    assert one.gain > one.low > 0.05
-    assert f"A's {column} follows its clips better {abs(lag)} volumes" in one.says
-    (other,) = found.values()
+    by_column = looked_for(driven_set(1, late={column: windows}))
+    shift = by_column.pop(column)
+    assert shift.is_told
+    assert (shift.lag, shift.lag_s) == (lag, pytest.approx(lag * 0.8))
+    assert shift.gain > shift.low > 0.05
+    assert f"A's {column} follows its clips better {abs(lag)} volumes" in shift.says
+    (other,) = by_column.values()
     assert not other.is_told
 
 
 def test_what_follows_no_clip_cannot_be_told() -> None:
     """Of noise alone, the best of the lags is better than lag 0 by chance."""
-    found = [one for seed in range(5) for one in looked_for(shown(seed, noise=1e3)).values()]
-    assert any(one.low > 0 for one in found)
-    assert [one.is_told for one in found] == [False] * 10
-    assert "cannot be told from 116 windows" in looked_for(shown(0, noise=1e3))["eeg"].says
+    by_column = [shift for seed in range(5) for shift in looked_for(driven_set(seed, noise=1e3)).values()]
+    assert any(shift.low > 0 for shift in by_column)
+    assert [shift.is_told for shift in by_column] == [False] * 10
+    assert "cannot be told from 116 windows" in looked_for(driven_set(0, noise=1e3))["eeg"].says
 
 
 def test_few_windows_or_volumes_that_overlap_tell_nothing() -> None:
-    found = looked_for(shown(2, windows=15))
-    assert {one.windows for one in found.values()} == {26}
-    data = shown(2)
+    by_column = looked_for(driven_set(2, windows=15))
+    assert {shift.windows for shift in by_column.values()} == {26}
+    data = driven_set(2)
     data.values = {**data.values, "fmri": np.repeat(data.values["fmri"], 2, axis=1)}
     assert looked_for(data)["fmri"].says == (
         "Whether A's fmri is shifted against its clips cannot be told from 0 windows."
@@ -79,7 +79,7 @@ def test_few_windows_or_volumes_that_overlap_tell_nothing() -> None:
 
 
 def test_a_gap_divides_a_run() -> None:
-    data = shown(3)
+    data = driven_set(3)
     data.windows.start_s[30:60] += 4.0
     # Two windows or so are lost at each end of the gap.
     assert looked_for(data)["fmri"].windows == 114

@@ -38,7 +38,7 @@ def honest(seed: int, runs: int = 4, subjects: str = "A") -> Held:
     return data
 
 
-def kept(data: Held, which: np.ndarray) -> Held:
+def subset(data: Held, which: np.ndarray) -> Held:
     windows = data.windows
     names = ("subject", "run", "shown", "start_s", "repeat", "held_out")
     fewer = replace(windows, **{name: getattr(windows, name)[which] for name in names})
@@ -47,50 +47,50 @@ def kept(data: Held, which: np.ndarray) -> Held:
     )
 
 
-def found(data: Held) -> list[str]:
+def kinds_found(data: Held) -> list[str]:
     split = splits.released(data.windows)
     runs = signal_checks.looked_at(data)
-    told = [*signal_checks.scaled_by_itself(runs, split), *signal_checks.centred_by_runs(data, runs)]
-    told += [*signal_checks.still_eeg(runs), *signal_checks.cut_off(runs), *leaks.found(data, split)]
-    return [leak.kind for leak in told]
+    leaking = [*signal_checks.scaled_by_itself(runs, split), *signal_checks.centred_by_runs(data, runs)]
+    leaking += [*signal_checks.still_eeg(runs), *signal_checks.cut_off(runs), *leaks.found(data, split)]
+    return [leak.kind for leak in leaking]
 
 
 def by_runs(data: Held, runs: list[str], *, ddof: int = 0) -> None:
     """Scale some runs by themselves."""
     volumes = np.array(data.values["fmri"], np.float64)
     for run in runs:
-        own = data.windows.run == run
-        flat = volumes[own].reshape(-1, VOXELS)
-        volumes[own] = ((flat - flat.mean(0)) / flat.std(0, ddof=ddof)).reshape(-1, SLOTS, VOXELS)
+        of_run = data.windows.run == run
+        flat = volumes[of_run].reshape(-1, VOXELS)
+        volumes[of_run] = ((flat - flat.mean(0)) / flat.std(0, ddof=ddof)).reshape(-1, SLOTS, VOXELS)
     data.values = {**data.values, "fmri": volumes.astype(np.float32)}
 
 
 def test_nothing_is_found_in_honest_sets() -> None:
-    told = {}
+    leaking = {}
     for seed in range(50):
         data = honest(seed, runs=2 + seed % 4)
         # Of every second set some windows are left out.
-        left = np.random.default_rng(seed).uniform(size=len(data.windows)) < (0.9 if seed % 2 else 1)
-        told[seed] = found(kept(data, left))
-    assert {seed: kinds for seed, kinds in told.items() if kinds} == {}
+        chosen = np.random.default_rng(seed).uniform(size=len(data.windows)) < (0.9 if seed % 2 else 1)
+        leaking[seed] = kinds_found(subset(data, chosen))
+    assert {seed: kinds for seed, kinds in leaking.items() if kinds} == {}
 
 
 @pytest.mark.parametrize("ddof", [0, 1])
 def test_a_test_that_was_scaled_by_itself(ddof: int) -> None:
     data = honest(1)
     by_runs(data, ["run-3"], ddof=ddof)
-    assert found(data) == ["test scaled by itself"]
+    assert kinds_found(data) == ["test scaled by itself"]
 
 
 def test_a_test_of_several_runs_that_was_scaled_as_a_whole() -> None:
     data = honest(2)
-    held = np.isin(data.windows.run, ["run-2", "run-3"])
-    data.windows = replace(data.windows, held_out=held)
+    of_test = np.isin(data.windows.run, ["run-2", "run-3"])
+    data.windows = replace(data.windows, held_out=of_test)
     volumes = np.array(data.values["fmri"])
-    flat = volumes[held].reshape(-1, VOXELS)
-    volumes[held] = ((flat - flat.mean(0)) / flat.std(0)).reshape(-1, SLOTS, VOXELS)
+    flat = volumes[of_test].reshape(-1, VOXELS)
+    volumes[of_test] = ((flat - flat.mean(0)) / flat.std(0)).reshape(-1, SLOTS, VOXELS)
     data.values = {**data.values, "fmri": volumes}
-    assert found(data) == ["test scaled by itself"]
+    assert kinds_found(data) == ["test scaled by itself"]
 
 
 def test_training_that_was_scaled_by_itself_is_as_it_should_be() -> None:
@@ -98,22 +98,22 @@ def test_training_that_was_scaled_by_itself_is_as_it_should_be() -> None:
     data = honest(3)
     flat = np.asarray(data.values["fmri"])[~data.windows.held_out].reshape(-1, VOXELS)
     assert np.abs(flat.mean(0)).max() < 1e-3
-    assert found(data) == []
+    assert kinds_found(data) == []
 
 
-@pytest.mark.parametrize("taken", [1.0, 0.96, 0.9])
-def test_runs_that_were_scaled_by_themselves_and_lost_some_volumes(taken: float) -> None:
+@pytest.mark.parametrize("share", [1.0, 0.96, 0.9])
+def test_runs_that_were_scaled_by_themselves_and_lost_some_volumes(share: float) -> None:
     data = honest(4)
     by_runs(data, [f"run-{n}" for n in range(4)])
-    left = np.random.default_rng(0).uniform(size=len(data.windows)) < taken
-    assert "scaled run by run" in found(kept(data, left))
+    chosen = np.random.default_rng(0).uniform(size=len(data.windows)) < share
+    assert "scaled run by run" in kinds_found(subset(data, chosen))
 
 
 def test_a_level_that_follows_the_signal_is_causal() -> None:
     data = honest(4)
     by_runs(data, [f"run-{n}" for n in range(4)])
     data.chain = "causal"
-    assert "scaled run by run" not in found(data)
+    assert "scaled run by run" not in kinds_found(data)
 
 
 @pytest.mark.parametrize("value", [0.0, 12.5])
@@ -131,14 +131,14 @@ def test_eeg_that_stands_still(value: float) -> None:
     assert "in 4 of 100 windows (run-0: 3, run-1: 1)" in fault.says
 
 
-@pytest.mark.parametrize(("limit", "said"), [(3.0, " 3,"), (65504.0, "the largest number of float16")])
-def test_values_that_were_cut_off(limit: float, said: str) -> None:
+@pytest.mark.parametrize(("limit", "words"), [(3.0, " 3,"), (65504.0, "the largest number of float16")])
+def test_values_that_were_cut_off(limit: float, words: str) -> None:
     data = honest(6)
     volumes = np.array(data.values["fmri"]) * (1 if limit == 3 else 30_000)
     data.values = {**data.values, "fmri": np.clip(volumes, -limit, limit)}
     [fault] = signal_checks.cut_off(signal_checks.looked_at(data))
     assert fault.kind == "values cut off"
-    assert said in fault.says
+    assert words in fault.says
 
 
 def test_a_background_of_one_value_was_not_cut_off() -> None:
@@ -194,15 +194,15 @@ def test_windows_of_the_test_beside_training_in_one_run() -> None:
     data = honest(9, runs=2)
     rows = np.arange(len(data.windows))
     # Every tenth clip is tested on, drawn from the runs that are trained on.
-    drawn = splits.Split(rows[rows % 10 != 0], rows[:0], rows[rows % 10 == 0], rows[:0])
-    [leak] = leaks.beside_training(data, drawn)
+    random_split = splits.Split(rows[rows % 10 != 0], rows[:0], rows[rows % 10 == 0], rows[:0])
+    [leak] = leaks.beside_training(data, random_split)
     assert leak.kind == "test beside training"
     assert len(leak.names) == 5
     assert "5 of 5 windows of the test lie within 20 s" in leak.says
     # The windows of 4 s that lie within 20 s of the test are left out.
-    apart = splits.Split(rows[:19], rows[:0], rows[24:25], rows[19:24])
-    assert leaks.beside_training(data, apart) == []
-    assert len(leaks.beside_training(data, replace(apart, train=rows[:20]))) == 1
+    distant = splits.Split(rows[:19], rows[:0], rows[24:25], rows[19:24])
+    assert leaks.beside_training(data, distant) == []
+    assert len(leaks.beside_training(data, replace(distant, train=rows[:20]))) == 1
 
 
 def captions(*texts: str) -> Held:

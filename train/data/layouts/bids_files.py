@@ -111,8 +111,8 @@ def bids_runs(folder: Path, *, prepared: bool = False, space: str = "") -> list[
 
 def volume_files(root: Path, suffix: str = "_bold") -> list[Path]:
     """List the files of a data set that hold volumes, compressed or not, in the order of their names."""
-    found = [root.glob(f"sub-*/{place}/*{suffix}{ending}") for place in _PLACES for ending in IMAGES]
-    return sorted(path for paths in found for path in paths)
+    listings = [root.glob(f"sub-*/{place}/*{suffix}{ending}") for place in _PLACES for ending in IMAGES]
+    return sorted(path for paths in listings for path in paths)
 
 
 def entities_of(path: Path) -> dict[str, str]:
@@ -207,7 +207,7 @@ def _film(stimuli: Path, name: str) -> Path | None:
     """
     divided = name.replace("\\", "/").lstrip("/")
     names = [name.lstrip("/"), divided, divided.removeprefix("stimuli/")]
-    return next((stimuli / one for one in names if (stimuli / one).is_file()), None)
+    return next((stimuli / spelt for spelt in names if (stimuli / spelt).is_file()), None)
 
 
 def _seconds(path: Path, row: Mapping[str, Any], name: str) -> Fraction | None:

@@ -22,7 +22,7 @@ from train.data.slice_timing import acquired_shift_s
 # No volume takes so long, s. Who writes so much has written milliseconds.
 _LONGEST_S = 60
 # By how much an onset may lie beside a steady one, as a share of the TR: onsets may be those of triggers.
-_BESIDE = 0.01
+_SCATTER = 0.01
 # Units of time of a NIfTI header -> seconds. Without a unit they are seconds, as BIDS has it.
 _UNITS_S = {"msec": Fraction(1, 1000), "usec": Fraction(1, 1_000_000)}
 
@@ -60,22 +60,22 @@ def volume_times(run: BidsRun) -> VolumeTimes:
         If the TR is not known, times are no seconds or contradict each other, or volumes do not follow each
         other at a steady distance.
     """
-    told = run.sidecar
-    every = _onsets_tr(run) if "VolumeTiming" in told else None
-    stated = _stated_tr(run) if every is None or "RepetitionTime" in told else every
-    if every is not None and abs(stated - every) > exact(_BESIDE) * every:
+    sidecar = run.sidecar
+    interval = _onsets_tr(run) if "VolumeTiming" in sidecar else None
+    stated_s = _stated_tr(run) if interval is None or "RepetitionTime" in sidecar else interval
+    if interval is not None and abs(stated_s - interval) > exact(_SCATTER) * interval:
         raise UsageError(
             "bold-timing-contradicts",
             "{path} has volumes every {interval_s:g} s by VolumeTiming, and the RepetitionTime {tr_s:g} s. "
             "BIDS has one of both: remove the wrong one.",
             path=run.bold,
-            interval_s=float(every),
-            tr_s=float(stated),
+            interval_s=float(interval),
+            tr_s=float(stated_s),
         )
-    tr = stated if every is None else every
+    tr = stated_s if interval is None else interval
     acquired = _acquired(run, tr)
     # Of data that were corrected for slice timing, a moment of the acquisition is known.
-    shift = exact(round(acquired_shift_s({**told, "RepetitionTime": float(acquired)}), 6))
+    shift = exact(round(acquired_shift_s({**sidecar, "RepetitionTime": float(acquired)}), 6))
     return VolumeTimes(tr, acquired, acquired / 2 + shift)
 
 
@@ -129,17 +129,17 @@ def _seconds(path: Path, key: str, value: object) -> Fraction:
 
 def _times(run: BidsRun, key: str) -> list[float]:
     """Return a list of times of the sidecar, which is not empty."""
-    found = run.sidecar[key]
-    usable = isinstance(found, list) and bool(found)
-    if not usable or any(isinstance(t, bool) or not isinstance(t, int | float) for t in found):
+    values = run.sidecar[key]
+    usable = isinstance(values, list) and bool(values)
+    if not usable or any(isinstance(t, bool) or not isinstance(t, int | float) for t in values):
         raise UsageError(
             "bold-seconds-invalid",
             "{path} has the {key} {value!r}; a list of seconds was expected.",
             path=run.bold,
             key=key,
-            value=found,
+            value=values,
         )
-    return [float(t) for t in found]
+    return [float(t) for t in values]
 
 
 def _onsets_tr(run: BidsRun) -> Fraction:
@@ -167,53 +167,53 @@ def _onsets_tr(run: BidsRun) -> Fraction:
     # The shortest decimal that is near enough: onsets that were measured scatter.
     for digits in (3, 6):
         tr = exact(round(mean_s, digits))
-        beside = np.abs(onsets - float(tr) * np.arange(volumes)).max()
-        if tr > 0 and beside <= _BESIDE * mean_s:
+        deviation = np.abs(onsets - float(tr) * np.arange(volumes)).max()
+        if tr > 0 and deviation <= _SCATTER * mean_s:
             return _seconds(run.bold, "VolumeTiming", float(tr))
     distances = np.diff(onsets)
     usual = float(np.median(distances))
-    at = int(np.abs(distances - usual).argmax()) + 1
+    place_at = int(np.abs(distances - usual).argmax()) + 1
     raise UsageError(
         "bold-onsets-unsteady",
         "{path} has volume {volume} {distance_s:g} s after the one before by VolumeTiming, and most begin "
         "{usual_s:g} s after each other. Windows are read of volumes at a steady distance: leave the run "
         "out, or prepare its volumes on a steady grid.",
         path=run.bold,
-        volume=at,
-        distance_s=float(distances[at - 1]),
+        volume=place_at,
+        distance_s=float(distances[place_at - 1]),
         usual_s=usual,
     )
 
 
 def _acquired(run: BidsRun, tr: Fraction) -> Fraction:
     """Return for how long of a TR a volume is acquired; without another word it is all of it."""
-    told = run.sidecar
-    slices = _slices_end(run) if told.get("SliceTiming") else None
-    key = "DelayTime" if "VolumeTiming" not in told else "AcquisitionDuration"
+    sidecar = run.sidecar
+    slices = _slices_end(run) if sidecar.get("SliceTiming") else None
+    key = "DelayTime" if "VolumeTiming" not in sidecar else "AcquisitionDuration"
     if key == "DelayTime":
-        delay = _seconds(run.bold, key, told.get(key, 0))
-        stated = None if delay == 0 else tr - delay
+        delay = _seconds(run.bold, key, sidecar.get(key, 0))
+        stated_s = None if delay == 0 else tr - delay
     else:
         # With RepetitionTime some programs keep the length of the whole run under this name.
-        duration = told.get(key)
-        stated = None if duration is None else _seconds(run.bold, key, duration)
-        if stated is None and slices is None:
+        duration = sidecar.get(key)
+        stated_s = None if duration is None else _seconds(run.bold, key, duration)
+        if stated_s is None and slices is None:
             raise UsageError(
                 "bold-acquisition-unknown",
                 "{path} has VolumeTiming and neither AcquisitionDuration nor SliceTiming, so it is not known "
                 "how long a volume takes. Add one of them.",
                 path=run.bold,
             )
-    if stated is not None and not 0 < stated <= tr:
-        raise _contradiction(run.bold, stated, key, tr)
+    if stated_s is not None and not 0 < stated_s <= tr:
+        raise _contradiction(run.bold, stated_s, key, tr)
     if slices is None:
-        return tr if stated is None else stated
+        return tr if stated_s is None else stated_s
     last, after = slices
-    end = tr if stated is None else stated
+    end = tr if stated_s is None else stated_s
     if last >= end:
         raise _contradiction(run.bold, last, "SliceTiming", end)
     # How long one slice takes is rounded. What its end misses of the TR by less is no pause.
-    return end if stated is not None or after > tr - (after - last) else after
+    return end if stated_s is not None or after > tr - (after - last) else after
 
 
 def _slices_end(run: BidsRun) -> tuple[Fraction, Fraction] | None:
@@ -235,24 +235,26 @@ def _slices_end(run: BidsRun) -> tuple[Fraction, Fraction] | None:
     return last, last + exact(round(float(np.median(np.diff(begins))), 6))
 
 
-def _contradiction(path: Path, at: Fraction, key: str, end: Fraction) -> UsageError:
+def _contradiction(path: Path, place_at: Fraction, key: str, end: Fraction) -> UsageError:
     return UsageError(
         "bold-acquisition-contradicts",
         "{path}: by {key} a volume is acquired until {at_s:g} s, and by what else is told it ends within "
         "{acquired_s:g} s. Write the right one, in seconds.",
         path=path,
         key=key,
-        at_s=float(at),
+        at_s=float(place_at),
         acquired_s=float(end),
     )
 
 
 def pauses(times: Iterable[VolumeTimes]) -> str:
     """Return what a user has to know of volumes with pauses between them; empty where there are none."""
-    found = sorted({(float(one.acquired), float(one.tr)) for one in times if one.acquired < one.tr})
-    if not found:
+    values = sorted(
+        {(float(times.acquired), float(times.tr)) for times in times if times.acquired < times.tr}
+    )
+    if not values:
         return ""
-    listed = ", ".join(f"{acquired:g} of {tr:g} s" for acquired, tr in found)
+    listed = ", ".join(f"{acquired:g} of {tr:g} s" for acquired, tr in values)
     return (
         f"The scanner paused between volumes (acquisition in {listed}): a volume stands for the middle of "
         "its own acquisition."

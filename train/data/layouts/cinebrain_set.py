@@ -239,8 +239,8 @@ def _whole(member: Member, found: NDArray[Any], shape: tuple[int, ...]) -> NDArr
         )
     # A large number may have no place in single precision.
     with np.errstate(over="ignore"):
-        found = found.astype(np.float32)
-    bad = int((~np.isfinite(found)).sum())
+        values = found.astype(np.float32)
+    bad = int((~np.isfinite(values)).sum())
     if bad:
         raise UsageError(
             "cinebrain-nonfinite-values",
@@ -249,4 +249,4 @@ def _whole(member: Member, found: NDArray[Any], shape: tuple[int, ...]) -> NDArr
             member=member,
             nonfinite_values=bad,
         )
-    return found
+    return values

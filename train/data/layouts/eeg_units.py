@@ -50,16 +50,16 @@ def microvolts_of(path: Path, raw: Any, kinds: tuple[str, ...]) -> NDArray[np.fl
     UsageError
         If an EEG channel states no unit, or none of voltage.
     """
-    stated, read_as = _STATED[path.suffix.lower()](path, raw)
-    units = ["" if unit == "n/a" else unit for unit in stated]
-    known = [microvolts(unit) for unit in units]
-    absent = [n for n, kind in enumerate(kinds) if kind == "eeg" and known[n] is None]
+    units, read_as = _READERS[path.suffix.lower()](path, raw)
+    units = ["" if unit == "n/a" else unit for unit in units]
+    scales = [microvolts(unit) for unit in units]
+    absent = [n for n, kind in enumerate(kinds) if kind == "eeg" and scales[n] is None]
     if absent:
-        told = _told_beside(path) if any(not units[n] for n in absent) else {}
+        told_units = _told_beside(path) if any(not units[n] for n in absent) else {}
         for n in absent:
             if not units[n]:
-                known[n] = microvolts(told.get(str(raw.ch_names[n]), ""))
-    unknown = [n for n in absent if known[n] is None]
+                scales[n] = microvolts(told_units.get(str(raw.ch_names[n]), ""))
+    unknown = [n for n in absent if scales[n] is None]
     if unknown:
         raise UsageError(
             "eeg-unit-unknown",
@@ -70,23 +70,25 @@ def microvolts_of(path: Path, raw: Any, kinds: tuple[str, ...]) -> NDArray[np.fl
             channels=[f"{raw.ch_names[n]} in {units[n] or 'no unit'}" for n in unknown],
         )
     # What is no voltage stays as MNE-Python reads it.
-    return np.array([_VOLT if one is None else one / was for one, was in zip(known, read_as, strict=True)])
+    return np.array(
+        [_VOLT if scale is None else scale / was for scale, was in zip(scales, read_as, strict=True)]
+    )
 
 
 def _of_brainvision(path: Path, raw: Any) -> tuple[list[str], list[float]]:
-    units: dict[int, str] = {}
+    by_number: dict[int, str] = {}
     section = ""
     for line in _text(path.read_bytes()).splitlines():
         if line.startswith("["):
             section = line.strip()
-        found = re.match(r"Ch(\d+)\s*=(.*)", line)
-        if section == "[Channel Infos]" and found:
+        entry = re.match(r"Ch(\d+)\s*=(.*)", line)
+        if section == "[Channel Infos]" and entry:
             # Name, reference, resolution, unit; commas in a name are written in another way.
-            fields = [field.strip() for field in found[2].split(",")]
-            units[int(found[1])] = fields[3] if len(fields) > 3 else ""
+            fields = [field.strip() for field in entry[2].split(",")]
+            by_number[int(entry[1])] = fields[3] if len(fields) > 3 else ""
     channels = raw.info["chs"]
-    stated = [units.get(number) or _BRAINVISION for number in range(1, len(channels) + 1)]
-    return stated, [float(one["range"]) for one in channels]
+    units = [by_number.get(number) or _BRAINVISION for number in range(1, len(channels) + 1)]
+    return units, [float(scale["range"]) for scale in channels]
 
 
 def _of_edf(path: Path, raw: Any) -> tuple[list[str], list[float]]:
@@ -94,8 +96,8 @@ def _of_edf(path: Path, raw: Any) -> tuple[list[str], list[float]]:
         count = int(file.read(_HEADER)[_CHANNELS_AT:])
         labels = [_text(file.read(_LABEL)).strip() for _ in range(count)]
         file.seek(_TRANSDUCER * count, 1)
-        stated = [_text(file.read(_UNIT)).strip() for _ in range(count)]
-    units = [unit for label, unit in zip(labels, stated, strict=True) if label not in _TEXTS]
+        units = [_text(file.read(_UNIT)).strip() for _ in range(count)]
+    units = [unit for label, unit in zip(labels, units, strict=True) if label not in _TEXTS]
     read_as = np.asarray(raw._raw_extras[0]["units"], np.float64)
     return units, read_as.tolist()
 
@@ -105,7 +107,7 @@ def _of_eeglab(path: Path, raw: Any) -> tuple[list[str], list[float]]:
     return [_EEGLAB] * count, [1 / _VOLT] * count
 
 
-_STATED = {".vhdr": _of_brainvision, ".edf": _of_edf, ".bdf": _of_edf, ".set": _of_eeglab}
+_READERS = {".vhdr": _of_brainvision, ".edf": _of_edf, ".bdf": _of_edf, ".set": _of_eeglab}
 
 
 def _text(content: bytes) -> str:

@@ -37,8 +37,8 @@ _ONSET = (
 
 def recognises(folder: Path) -> bool:
     """Whether a folder holds runs with the tasks of this release."""
-    told = [entities_of(path) for path in volume_files(folder)]
-    return any("ses" in one and one.get("task") in ("dme", "dmh", "tp") for one in told)
+    entities = [entities_of(path) for path in volume_files(folder)]
+    return any("ses" in of_path and of_path.get("task") in ("dme", "dmh", "tp") for of_path in entities)
 
 
 def _film(place: Path, name: str) -> Path | None:

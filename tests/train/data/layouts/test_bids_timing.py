@@ -26,19 +26,19 @@ SPARSE = {"RepetitionTime": 10, "DelayTime": 8}
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A film of 10 s from 4 s on, in 24 volumes."""
-    made = bids(tmp_path / "own")
-    (made / "task-film_bold.json").unlink()
-    write_events(made / EVENTS, [("4", "10", "film", "own/film.mp4")])
-    return made
+    written = bids(tmp_path / "own")
+    (written / "task-film_bold.json").unlink()
+    write_events(written / EVENTS, [("4", "10", "film", "own/film.mp4")])
+    return written
 
 
-def with_sidecar(folder: Path, told: dict[str, Any]) -> Bids:
-    (folder / BOLD.with_name("sub-02_task-film_bold.json")).write_text(json.dumps(told))
+def with_sidecar(folder: Path, sidecar: dict[str, Any]) -> Bids:
+    (folder / BOLD.with_name("sub-02_task-film_bold.json")).write_text(json.dumps(sidecar))
     return opened(folder, ["sub-02"])
 
 
 @pytest.mark.parametrize(
-    "told",
+    "sidecar",
     [
         {"VolumeTiming": [10.0 * n for n in range(24)], "AcquisitionDuration": 2.0},
         {"VolumeTiming": [10.0 * n for n in range(24)], "SliceTiming": SLICES.tolist()},
@@ -51,22 +51,22 @@ def with_sidecar(folder: Path, told: dict[str, Any]) -> Bids:
         {**SPARSE, "AcquisitionDuration": 240.0},
     ],
 )
-def test_volumes_with_pauses_stand_for_the_middle_of_their_acquisition(folder, told):
+def test_volumes_with_pauses_stand_for_the_middle_of_their_acquisition(folder, sidecar):
     """The middles are 1, 11, 21 s; the film answers in [8, 18). The middle of a TR would be 5, 15 s."""
-    data = with_sidecar(folder, told)
+    data = with_sidecar(folder, sidecar)
     assert (data.tr_s, data.window_s, data.slots) == (pytest.approx(10, abs=1e-3), data.tr_s, 1)
     assert data.where[:, 1].tolist() == [1]
     assert any("2 of 10 s" in note for note in data.notes)
     write_events(folder / EVENTS, [("6.5", "10", "film", "own/film.mp4")])
     # From 10.5 s on volume 1 is still the first whose middle follows, and from 11.5 s on it is not.
-    assert with_sidecar(folder, told).where[:, 1].tolist() == [1]
+    assert with_sidecar(folder, sidecar).where[:, 1].tolist() == [1]
     write_events(folder / EVENTS, [("7.5", "10", "film", "own/film.mp4")])
-    assert with_sidecar(folder, told).where[:, 1].tolist() == [2]
+    assert with_sidecar(folder, sidecar).where[:, 1].tolist() == [2]
 
 
 def test_slices_that_fill_the_tr_change_nothing(folder):
-    for told in ({}, {"SliceTiming": SLICES.tolist()}, {"SliceTiming": [0, 0, 0]}, {"DelayTime": 0}):
-        data = with_sidecar(folder, {"RepetitionTime": 2.0, **told})
+    for sidecar in ({}, {"SliceTiming": SLICES.tolist()}, {"SliceTiming": [0, 0, 0]}, {"DelayTime": 0}):
+        data = with_sidecar(folder, {"RepetitionTime": 2.0, **sidecar})
         # The middles are 1, 3, ...; the windows answer in [8, 12) and [12, 16).
         assert data.where[:, 1].tolist() == [4, 6]
         assert not any("paused" in note for note in data.notes)
@@ -77,15 +77,15 @@ def test_slices_that_fill_the_tr_change_nothing(folder):
 
 def test_prepared_volumes_with_pauses_stand_for_their_moment(folder):
     place = folder / "derivatives" / "fmriprep" / PLACE
-    told = {**SPARSE, "SliceTimingCorrected": True, "StartTime": 0.0}
-    write_bold(place / "sub-02_task-film_space-T1w_desc-preproc_bold.nii.gz", volumes(24, 1), told)
+    sidecar = {**SPARSE, "SliceTimingCorrected": True, "StartTime": 0.0}
+    write_bold(place / "sub-02_task-film_space-T1w_desc-preproc_bold.nii.gz", volumes(24, 1), sidecar)
     write_events(folder / EVENTS, [("6.5", "10", "film", "own/film.mp4")])
     # They stand for 0, 10, 20 s; the film answers from 10.5 s on.
     assert opened(folder, ["sub-02"], prepared=True).where[:, 1].tolist() == [2]
 
 
 @pytest.mark.parametrize(
-    ("told", "code", "values"),
+    ("sidecar", "code", "values"),
     [
         ({"RepetitionTime": 2000}, "bold-milliseconds", {"key": "RepetitionTime", "seconds": 2}),
         ({"RepetitionTime": 10, "DelayTime": 8000}, "bold-milliseconds", {"key": "DelayTime"}),
@@ -136,9 +136,9 @@ def test_prepared_volumes_with_pauses_stand_for_their_moment(folder):
         ),
     ],
 )
-def test_times_that_cannot_be_meant_are_refused(folder, told, code, values):
+def test_times_that_cannot_be_meant_are_refused(folder, sidecar, code, values):
     with refused(UsageError, code, **values):
-        with_sidecar(folder, told)
+        with_sidecar(folder, sidecar)
 
 
 def test_a_headers_tr_has_the_unit_that_it_says(folder):
@@ -166,9 +166,9 @@ def test_volumes_may_be_uncompressed(folder):
 
 def test_prepared_volumes_and_their_mask_may_be_uncompressed(folder):
     place = folder / "derivatives" / "fmriprep" / PLACE
-    told = {"RepetitionTime": 0.8}
+    sidecar = {"RepetitionTime": 0.8}
     write_bold(place / "sub-02_task-film_space-T1w_desc-preproc_bold.nii", volumes(24, 1), None)
-    (place / "sub-02_task-film_space-T1w_desc-preproc_bold.json").write_text(json.dumps(told))
+    (place / "sub-02_task-film_space-T1w_desc-preproc_bold.json").write_text(json.dumps(sidecar))
     mask = np.zeros((3, 4, 2), np.uint8)
     mask[1, 2] = 1
     # One of both is compressed.

@@ -33,9 +33,9 @@ def edf(path: Path, unit: bytes, scale: float, names=NAMES) -> Path:
     """Write an EDF+ or BDF+ with its triggers among the annotations, and values that are microvolts times a
     scale."""
     width, begin = (3, b"\xffBIOSEMI") if path.suffix == ".bdf" else (2, b"0       ")
-    most = 2 ** (8 * width - 1)
+    range_limit = 2 ** (8 * width - 1)
     limit = 200 * scale
-    texts = b"+0\x14\x14\x00" + b"".join(b"+%g\x14R128\x14\x00" % at for at in TRIGGERS)
+    texts = b"+0\x14\x14\x00" + b"".join(b"+%g\x14R128\x14\x00" % offset for offset in TRIGGERS)
     room = -(-len(texts) // width)
     count = len(names) + 1
     labels = [*names, "BDF Annotations" if width == 3 else "EDF Annotations"]
@@ -48,10 +48,12 @@ def edf(path: Path, unit: bytes, scale: float, names=NAMES) -> Path:
     head += field([count], 4) + field(labels, 16) + field([b""] * count, 80)
     head += field([unit] * len(names) + [b""], 8)
     head += field([f"{-limit:.8g}"] * len(names) + [-1], 8) + field([f"{limit:.8g}"] * len(names) + [1], 8)
-    head += field([-most] * count, 8) + field([most - 1] * count, 8)
+    head += field([-range_limit] * count, 8) + field([range_limit - 1] * count, 8)
     head += field([b""] * count, 80) + field([SFREQ * SECONDS] * len(names) + [room], 8) + b" " * 32 * count
     # The lowest number stands for -limit, and the highest one for limit.
-    stored = np.rint((DATA[: len(names)] * scale + limit) / (2 * limit) * (2 * most - 1) - most).astype("<i4")
+    stored = np.rint(
+        (DATA[: len(names)] * scale + limit) / (2 * limit) * (2 * range_limit - 1) - range_limit
+    ).astype("<i4")
     values = stored.reshape(-1, 1).view(np.uint8)[:, :width].tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(head + values + texts.ljust(room * width, b"\x00"))
@@ -82,7 +84,9 @@ def test_brainvisions_numbers_are_what_their_unit_says(tmp_path: Path, unit: byt
 
 
 @pytest.mark.parametrize("ending", ["edf", "bdf"])
-@pytest.mark.parametrize(("unit", "scale"), [one for one in UNITS if len(one[0]) < 9] + [(b"\x83\xcaV", 1)])
+@pytest.mark.parametrize(
+    ("unit", "scale"), [unit_scale for unit_scale in UNITS if len(unit_scale[0]) < 9] + [(b"\x83\xcaV", 1)]
+)
 def test_edfs_numbers_are_what_their_unit_says(
     tmp_path: Path, ending: str, unit: bytes, scale: float
 ) -> None:
@@ -111,8 +115,8 @@ def test_an_unknown_unit_is_refused_for_eeg_alone(tmp_path: Path) -> None:
     names = [*NAMES[:4], "RESP"]
     path = edf(tmp_path / "eeg.edf", b"uV", 1, names)
     header = path.read_bytes()
-    at = 256 + 96 * (len(names) + 1)
-    units = header[at : at + 8 * len(names)]
+    offset = 256 + 96 * (len(names) + 1)
+    units = header[offset : offset + 8 * len(names)]
     path.write_bytes(header.replace(units, units[:-8] + b"ARU     "))
     np.testing.assert_allclose(read(path)[:4], DATA[:4], atol=0.01)
     path.write_bytes(header.replace(units, b"pV      " + units[8:]))

@@ -21,8 +21,8 @@ def folder(tmp_path: Path) -> Path:
 def brighter(folder: Path, frames: int, fps: float) -> None:
     """Let the first clip become brighter by 40 a second, and end with its last frame."""
     levels = 20 + 40 * np.arange(frames) / fps
-    shown = np.broadcast_to(levels[:, None, None, None], (frames, 48, 64, 3)).astype(np.uint8)
-    write_mp4(folder / "videos" / "000000.mp4", np.ascontiguousarray(shown), fps)
+    pictures = np.broadcast_to(levels[:, None, None, None], (frames, 48, 64, 3)).astype(np.uint8)
+    write_mp4(folder / "videos" / "000000.mp4", np.ascontiguousarray(pictures), fps)
 
 
 @pytest.mark.parametrize(

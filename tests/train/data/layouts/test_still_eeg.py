@@ -28,18 +28,18 @@ def test_windows_of_still_eeg_are_zero(tmp_path: Path, value: float | str) -> No
     part = slice(SFREQ * 10, SFREQ * 16)
     still[:, part] = still[:, part.start - 1, None] if value == "last" else value
     plain = windows(tmp_path / "plain", DATA)
-    found = windows(tmp_path / "still", still)
-    np.testing.assert_array_equal(found[0], plain[0])
-    assert not found[1].any()
+    cut = windows(tmp_path / "still", still)
+    np.testing.assert_array_equal(cut[0], plain[0])
+    assert not cut[1].any()
     assert plain[1].std() > 3
 
 
 def test_a_part_that_stands_still_leaves_the_rest(tmp_path: Path) -> None:
     still = DATA.copy()
     still[:, SFREQ * 11 : SFREQ * 12] = 4.0
-    found = windows(tmp_path, still)
+    cut = windows(tmp_path, still)
     # The last samples before the hole, and those after the filters have settled again.
-    quiet = ~found[1].any(axis=0)
+    quiet = ~cut[1].any(axis=0)
     assert 0.2 < quiet.mean() < 0.9
 
 
@@ -56,9 +56,9 @@ def test_what_stands_still_does_not_depend_on_chunks_or_on_what_follows(chunk: i
     data = np.random.default_rng(0).normal(size=(2, 400))
     data[:, 100:230] = 5
     data[:, 300:309] = 1
-    whole = Standstill([0, 1], SFREQ).push(data)
-    assert np.flatnonzero(whole).tolist() == list(range(112, 230))
-    one = Standstill([0, 1], SFREQ)
-    parts = [one.push(data[:, at : at + chunk]) for at in range(0, 400, chunk)]
-    np.testing.assert_array_equal(np.concatenate(parts), whole)
-    np.testing.assert_array_equal(Standstill([0, 1], SFREQ).push(data[:, :150]), whole[:150])
+    at_once = Standstill([0, 1], SFREQ).push(data)
+    assert np.flatnonzero(at_once).tolist() == list(range(112, 230))
+    standstill = Standstill([0, 1], SFREQ)
+    parts = [standstill.push(data[:, start : start + chunk]) for start in range(0, 400, chunk)]
+    np.testing.assert_array_equal(np.concatenate(parts), at_once)
+    np.testing.assert_array_equal(Standstill([0, 1], SFREQ).push(data[:, :150]), at_once[:150])
