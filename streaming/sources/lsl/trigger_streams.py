@@ -247,8 +247,8 @@ class TriggerStreams:
         self._told = key
         if read is None and self._requested is not None and not labels:
             self._notes.append(
-                f"there is no marker stream '{self._requested}' (--markers), and no other is read. Start it, or "
-                "correct its name"
+                f"there is no marker stream '{self._requested}' (--markers), and no other is read. Start it, "
+                "or correct its name"
             )
         unread = [label for label in labels if read is not None and label != read.label]
         if read is not None and unread:
