@@ -173,9 +173,16 @@ def other_interpreters() -> list[str]:
     programs = []
     for minor in (11, 12, 13):
         name = f"python3.{minor}"
-        paths = [shutil.which(name), *sorted(root.glob(f"versions/3.{minor}.*/bin/{name}"))]
-        programs += [str(path) for path in paths if path and sys.version_info[:2] != (3, minor)][:1]
+        paths = [*sorted(root.glob(f"versions/3.{minor}.*/bin/{name}")), shutil.which(name)]
+        # What pyenv puts on the path for a version that is not chosen only says so.
+        programs += [
+            str(path) for path in paths if path and sys.version_info[:2] != (3, minor) and _runs(path)
+        ][:1]
     return programs
+
+
+def _runs(python: str | Path) -> bool:
+    return subprocess.run([str(python), "-c", ""], capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.full
