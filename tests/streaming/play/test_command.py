@@ -29,7 +29,7 @@ from streaming.play import command, starting
 from streaming.play.frames import FilmPictures, read_film
 from streaming.play.screen import FilmWindow, Patch, read_patch
 from streaming.play.starting import is_trigger
-from streaming.sources.lsl import source as lsl_source
+from streaming.sources.lsl import trigger_streams
 from streaming.sources.lsl.markers import MarkerSource
 from streaming.sources.lsl.source import LslSource
 from tests.refusals import refused
@@ -157,7 +157,7 @@ def _interrupt_after(process: subprocess.Popen[str], log: Path) -> None:
 
 
 def test_a_films_markers_are_never_taken_for_triggers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lsl_source, "_OWN_MARKERS_WITHIN", 0.3)
+    monkeypatch.setattr(trigger_streams, "_OWN_WITHIN", 0.3)
     eeg = outlet(name)
     film = pylsl.StreamOutlet(pylsl.StreamInfo(f"{name}-film", "Markers", 1, 0, pylsl.cf_string, ""))
     source = LslSource(name)

@@ -40,5 +40,5 @@ def test_the_simulated_amplifiers_stream_says_so() -> None:
     found = layout(made._outlet.get_info())
     assert found.montage.simulated
     turned = Montage(found.montage.channels[::-1], 1000)
-    assert found.ordered_as(turned).montage.simulated
+    assert found.ordered_as(turned.channels).montage.simulated
     assert not layout(outlet(f"real-{os.getpid()}").get_info()).montage.simulated
