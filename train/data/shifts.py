@@ -109,7 +109,7 @@ def shifts(data: DataSet, rows: Sequence[int] | NDArray[np.int64]) -> list[Shift
     results = []
     for subject in dict.fromkeys(table.subject[teaching].tolist()):
         of_subject = teaching[table.subject[teaching] == subject]
-        stretches = _stretches(data, of_subject)
+        stretches = stretches_of(data, of_subject)
         colours = [_colours(data, stretch) for stretch in stretches]
         for column in columns:
             signals = [_pieces(data, column, stretch) for stretch in stretches]
@@ -117,7 +117,7 @@ def shifts(data: DataSet, rows: Sequence[int] | NDArray[np.int64]) -> list[Shift
     return results
 
 
-def _stretches(data: DataSet, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def stretches_of(data: DataSet, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Divide windows of one subject into stretches that follow each other without a gap or an overlap."""
     table = data.windows
     order = np.lexsort((table.start_s[rows], np.unique(table.run[rows], return_inverse=True)[1]))

@@ -204,6 +204,23 @@ def read(out: Path, name: str) -> Cached:
     return Cached(index["shown"], Shards(files, "values"), counts, index)
 
 
+def pooled_text(text: Cached) -> Cached:
+    """Return embeddings of captions that are one vector for each caption.
+
+    Raises
+    ------
+    UsageError
+        If they are a vector for each token.
+    """
+    if text.counts is not None:
+        raise UsageError(
+            "target-text-not-pooled",
+            "the target text has a vector for each token, and one for each caption was expected. "
+            "Compute it with text=DIR of the whole of CLIP or SigLIP.",
+        )
+    return text
+
+
 class _Inputs:
     """What targets read, lot by lot. The last lot of clips or sound is kept, and the digests of all."""
 

@@ -32,7 +32,7 @@ from train.models.cinesync.trainable import CONTRASTS, DENOISING, BrainVideo
 from train.phases import Phase, check_losses
 from train.system import Trained
 from train.targets import cache
-from train.targets.cache import Cached
+from train.targets.cache import Cached, pooled_text
 from train.work import Arrays, Work
 
 # The targets that are read, and by which key of `train.targets` each is computed.
@@ -85,7 +85,7 @@ class PublishedPlan:
         targets = {name: cache.read(Path(self.targets), name) for name in _TARGETS}
         shown = windows.data.windows.shown[windows.split.train]
         aimed = {name: _Shown(cached, cached.rows(shown)) for name, cached in targets.items()}
-        _check_vectors(targets["text"])
+        pooled_text(targets["text"])
         _check_frames(aimed["vae"], windows.draft.clip.frames)
         taught = data.taught(work)
         manifest = taught.manifest
@@ -188,15 +188,6 @@ class _Shown:
 
     def __getitem__(self, key: Any, /) -> NDArray[Any]:
         return self._cached.read(self._rows[key])
-
-
-def _check_vectors(text: Cached) -> None:
-    if text.counts is not None:
-        raise UsageError(
-            "target-text-not-pooled",
-            "the target text has a vector for each token, and one for each caption was expected. "
-            "Compute it with text=DIR of the whole of CLIP or SigLIP.",
-        )
 
 
 def _check_frames(latents: _Shown, frames: int) -> None:
