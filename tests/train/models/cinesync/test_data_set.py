@@ -26,7 +26,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_is_trained_and_judged_on_runs_of_its_own(data: Path, tmp_path: Path) -> None:
     out = make_run("cinesync", [*STEPS, "data.voxels=40", f"data={data}", f"out={tmp_path / 'run'}"])
-    figures = read_run(out)["figures"]
+    run = read_run(out)
+    figures = run["figures"]
+    # What `train.run` prints: how the runs were divided, and what was looked for.
+    notes = [row["note"] for row in run["tables"]["notes"]]
+    assert "are held out and judged" in notes[0]
+    assert [note.partition(" ")[0] for note in notes[-2:]] == ["Nothing", "Not"]
+    assert "runs of the test that are copies of training" in notes[-2]
+    assert "signals that were shifted against their clips (shift=yes)" in notes[-1]
     assert figures["identification_2way"]["n"] == 6
     assert figures["identification_2way"]["shuffled"] is not None
     manifest = draft_of(out).manifest
