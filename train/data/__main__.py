@@ -12,6 +12,7 @@ from rich.table import Table
 from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.data import near_duplicates, regions, splits, standard
+from train.data.caption_shifts import caption_shift
 from train.data.dataset import DataSet
 from train.data.examined import examined
 from train.data.leaks import Leak
@@ -37,13 +38,15 @@ leak into training. Nothing is changed in the folder. Archives are read in place
                            every window
   shift=yes                look for signals that follow their clips better earlier or later than they are
                            paired; decodes every clip of training
+  targets=DIR              look for captions that fit clips of neighbouring windows better, or fit none, by
+                           the embeddings image and text that python -m train.targets has put there
 
 Exit status: 0, also where something leaks, 2 where the folder cannot be used.
 
   python -m train.data ~/CineBrain
   python -m train.data ~/CineBrain subjects=1,2,3,4,6 validation=2 statistics=cinebrain.npz near=yes"""
 
-_KEYS = ("layout", "subjects", "test", "validation", "statistics", "near", "signals", "shift")
+_KEYS = ("layout", "subjects", "test", "validation", "statistics", "near", "signals", "shift", "targets")
 # So many missing files are printed; ``--json`` has all of them.
 _PRINTED = 8
 
@@ -69,7 +72,10 @@ def described(folder: Path, told: dict[str, str]) -> dict[str, Any]:
     statistics = _statistics(data, split, told)
     signals = told.get("signals", "no") != "no"
     moved = _shifts(data, split) if told.get("shift", "no") != "no" else None
-    examination = examined(data, split, statistics, near, signals=signals, shifts=moved)
+    captions = caption_shift(data, Path(told["targets"])) if "targets" in told else None
+    examination = examined(
+        data, split, statistics, near, signals=signals, shifts=moved, caption_shift=captions
+    )
     return {
         "layout": data.layout,
         "chain": data.chain,

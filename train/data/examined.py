@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from train.data import leaks, signal_checks
+from train.data.caption_shifts import CaptionShift
 from train.data.dataset import DataSet
 from train.data.leaks import Leak
 from train.data.near_duplicates import Pair
@@ -23,7 +24,8 @@ class Examined:
     faults : list of Leak
         What else is wrong.
     shifts : list of str
-        What was found on shifts of each subject's signals against their clips, in sentences.
+        What was found on shifts of each subject's signals, and of captions, against their clips, in
+        sentences.
     looked_for, not_looked_for : list of str
         That nothing was found says no more than that these were looked for.
     """
@@ -53,6 +55,7 @@ def examined(
     *,
     signals: bool,
     shifts: Sequence[Shift] | None = None,
+    caption_shift: CaptionShift | None = None,
 ) -> Examined:
     """Examine a data set.
 
@@ -69,6 +72,8 @@ def examined(
         Whether the signals of every window are read.
     shifts : sequence of Shift, optional
         Shifts against the clips (`train.data.shifts`); None where nobody looked.
+    caption_shift : CaptionShift, optional
+        How captions fit their clips (`train.data.caption_shifts`); None where nobody looked.
     """
     runs = signal_checks.looked_at(data) if signals else []
     if split is None:
@@ -82,6 +87,7 @@ def examined(
     leaking += [leak for leak in centred if (leak.kind, leak.names) not in kinds]
     faults = [*leaks.poor_captions(data), *signal_checks.still_eeg(runs), *signal_checks.cut_off(runs)]
     faults += [Leak("shifted signals", (leak.subject,), leak.says) for leak in shifts or () if leak.is_told]
+    faults += _captions_elsewhere(caption_shift)
     tested = split is not None
     captions = "captions" in data.columns
     looked_for = {
@@ -97,6 +103,7 @@ def examined(
         "tests that were scaled by themselves": signals and tested,
         "EEG that stands still": signals and "eeg" in data.columns,
         "values that were cut off": signals,
+        "captions that were shifted against their clips": caption_shift is not None,
         "signals that were shifted against their clips": shifts is not None,
     }
     missed = {
@@ -104,13 +111,22 @@ def examined(
         "windows of the test in the statistics (statistics=FILE)": tested and not statistics,
         "near-duplicate clips (near=yes)": tested and near is None,
         "signals that were scaled by themselves, stand still or were cut off (signals=yes)": not signals,
-        "captions that were shifted against their clips": captions,
+        "captions that were shifted against their clips (targets=DIR)": captions and caption_shift is None,
         "signals that were shifted against their clips (shift=yes)": shifts is None,
     }
     return Examined(
         leaking,
         faults,
-        [leak.says for leak in shifts or ()],
+        [shift.says for shift in (*(shifts or ()), *([caption_shift] if caption_shift else []))],
         [what for what, was_done in looked_for.items() if was_done],
         [what for what, was_missed in missed.items() if was_missed],
     )
+
+
+def _captions_elsewhere(shift: CaptionShift | None) -> list[Leak]:
+    """Return the fault of captions that describe other clips than their own."""
+    if shift is None:
+        return []
+    if shift.is_shifted:
+        return [Leak("shifted captions", (), shift.says)]
+    return [Leak("captions", (), shift.says)] if shift.is_permuted else []

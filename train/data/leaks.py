@@ -33,6 +33,7 @@ Kind = Literal[
     "values cut off",
     "captions",
     "shifted signals",
+    "shifted captions",
 ]
 # What answers to one clip lasts so long after it, s: signals of windows that are nearer share it.
 RESPONSE_S = 20.0
