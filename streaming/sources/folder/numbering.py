@@ -6,21 +6,18 @@ before it in all of them. A counter that stands still although pixels or times d
 statements contradict each other, the majority is taken; where there is none, the volume is refused.
 """
 
-import zlib
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from rtdecode.errors import CodedError
-from rtdecode.types import Array
 from streaming.sources.formats.image import (
     Counters,
     Image,
     Moments,
     patience_s,
+    pixel_checksum,
     seconds_between,
     whole_days,
 )
@@ -341,8 +338,4 @@ def _is_same(first: _Numbered, other: _Numbered, tr_s: float | None) -> bool:
 
 def _numbered(image: Image, index: int) -> _Numbered:
     assert image.counters is not None
-    return _Numbered(index, image.counters, image.acquired, _checksum(image.data))
-
-
-def _checksum(data: Array) -> int:
-    return zlib.crc32(np.ascontiguousarray(data[::_STRIDE, ::_STRIDE]).tobytes())
+    return _Numbered(index, image.counters, image.acquired, pixel_checksum(image.data[::_STRIDE, ::_STRIDE]))

@@ -1,6 +1,5 @@
 """Collect the slices of one volume, and join them into an array with its affine."""
 
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.types import Array
-from streaming.sources.formats.image import Counters, Moments, Plane, seconds_between
+from streaming.sources.formats.image import Counters, Moments, Plane, pixel_checksum, seconds_between
 
 # Slices of one volume may lie this far off an even spacing, in steps of it.
 _UNEVEN = 0.1
@@ -43,8 +42,9 @@ class Slot(NamedTuple):
     def identity(self) -> Identity:
         """The slice's identity; its checksum is computed at each call."""
         plane = self.plane
-        checksum = zlib.crc32(np.ascontiguousarray(plane.data).tobytes())
-        return Identity(plane.counters or Counters(), plane.instance, plane.acquired, checksum)
+        return Identity(
+            plane.counters or Counters(), plane.instance, plane.acquired, pixel_checksum(plane.data)
+        )
 
 
 class Span(NamedTuple):

@@ -1,14 +1,17 @@
 """Tell a series that the scanner began again under the same identity from files that came twice."""
 
-import zlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-import numpy as np
-
-from rtdecode.types import Array
-from streaming.sources.formats.image import Counters, Image, Plane, seconds_between, whole_days
+from streaming.sources.formats.image import (
+    Counters,
+    Image,
+    Plane,
+    pixel_checksum,
+    seconds_between,
+    whole_days,
+)
 
 Key = tuple[int | None, ...]
 
@@ -75,7 +78,7 @@ class SeriesRestarts:
         run = _owner(runs, image.acquired)
         if run is None or (run is runs[-1] and _again(run, key, image, at)):
             name = image.uid if not runs else f"{image.uid} ({len(runs) + 1})"
-            run = _Begun(name, image.acquired, key, _checksum(image.data), at)
+            run = _Begun(name, image.acquired, key, pixel_checksum(image.data), at)
             runs.append(run)
         if len(run.firsts) < _KEPT:
             run.firsts.setdefault(key, image.acquired)
@@ -105,7 +108,9 @@ def _again(run: _Begun, key: Key, image: Image | Plane, at: float) -> bool:
     if before is not None and image.acquired is not None:
         return seconds_between(before, image.acquired) > _LATER_S and not _continues(run, image)
     untimed = before is None and image.acquired is None
-    return untimed and key == run.first and at - run.at > _PAUSE_S and _checksum(image.data) != run.pixels
+    return (
+        untimed and key == run.first and at - run.at > _PAUSE_S and pixel_checksum(image.data) != run.pixels
+    )
 
 
 def _continues(run: _Begun, image: Image | Plane) -> bool:
@@ -133,7 +138,3 @@ def _key(image: Image | Plane) -> Key | None:
     if image.instance is None:
         return None
     return image.number, image.instance, round(100 * image.normal_mm)
-
-
-def _checksum(data: Array) -> int:
-    return zlib.crc32(np.ascontiguousarray(data).tobytes())

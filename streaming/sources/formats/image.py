@@ -1,5 +1,6 @@
 """Define what a decoder returns, a volume or a slice, and the two errors of a file that is neither."""
 
+import zlib
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -176,3 +177,8 @@ def compact(data: NDArray[Any], slope: float = 1.0, intercept: float = 0.0) -> A
         span = np.iinfo(np.int16)
         fits = bool(data.size) and int(data.max()) <= span.max and int(data.min()) >= span.min
     return data.astype(np.int16 if fits else np.float32, copy=False)
+
+
+def pixel_checksum(data: Array) -> int:
+    """Return a checksum of an image's pixels, by which two files with the same image are known."""
+    return zlib.crc32(np.ascontiguousarray(data).tobytes())
