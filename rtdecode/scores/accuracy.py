@@ -171,8 +171,10 @@ def _shifts(starts: list[float]) -> range:
     return range(least, len(starts) - least + 1)
 
 
-def bootstrap_ci(scores: Score, groups: NDArray[np.int64] | None = None, seed: int = 0) -> list[float]:
-    """Compute the 95 % percentile interval of the mean by resampling windows, or whole groups of them.
+def bootstrap_ci(
+    scores: Score, groups: NDArray[np.int64] | None = None, seed: int = 0, tail: float = 0.025
+) -> list[float]:
+    """Compute the percentile interval of the mean by resampling windows, or whole groups of them.
 
     Parameters
     ----------
@@ -180,6 +182,8 @@ def bootstrap_ci(scores: Score, groups: NDArray[np.int64] | None = None, seed: i
     groups : (window,) int, optional
         Block of each window. Where given, blocks are resampled instead of windows.
     seed : int
+    tail : float
+        Share of the means below the interval, and above it; 0.025 gives 95 %.
     """
     ids = np.arange(len(scores)) if groups is None else np.unique(groups, return_inverse=True)[1]
     total = np.bincount(ids, scores)
@@ -190,7 +194,7 @@ def bootstrap_ci(scores: Score, groups: NDArray[np.int64] | None = None, seed: i
     for _ in range(0, RESAMPLES, _AT_ONCE):
         draws = rng.integers(0, len(total), (_AT_ONCE, len(total)))
         means += (total[draws].sum(1) / count[draws].sum(1)).tolist()
-    return [float(q) for q in np.quantile(means, [0.025, 0.975])]
+    return [float(q) for q in np.quantile(means, [tail, 1 - tail])]
 
 
 def sessions_of(windows: Sequence[Span]) -> NDArray[np.int64] | None:

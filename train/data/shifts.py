@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.scores.accuracy import bootstrap_ci
 from train.closed_form.encoding import blocks
 from train.data.dataset import Column, DataSet
 from train.metrics.layout import layouts
@@ -23,9 +24,8 @@ LAGS = (-2, -1, 0, 1, 2, 3)
 _LEAST = 40
 # Most voxels or channels' figures that are read.
 _FEATURES = 4000
-# Neighbouring windows are alike: so many are drawn together, and so often.
+# Neighbouring windows are alike: so many are drawn together.
 _TOGETHER = 6
-_DRAWS = 2000
 # Chance of a false alarm, over all lags but 0.
 _ALPHA = 0.05
 # How often clips are put beside the signals of other windows, to see what chance alone gains.
@@ -242,13 +242,7 @@ def _gains(hats: Sequence[Reals], colours_of: Reals) -> Reals:
 
 def _interval(gains: Reals) -> tuple[float, float]:
     """Return the interval of a mean, by drawing stretches of neighbouring windows."""
-    draws = np.random.default_rng(0)
-    parts = [gains[first : first + _TOGETHER] for first in range(0, len(gains), _TOGETHER)]
-    sums = np.array([part.sum() for part in parts])
-    sizes = np.array([len(part) for part in parts])
-    picks = draws.integers(0, len(parts), (_DRAWS, len(parts)))
-    means = sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)
     # The best of several lags was chosen.
     tail = _ALPHA / 2 / (len(LAGS) - 1)
-    low, high = np.quantile(means, (tail, 1 - tail))
-    return float(low), float(high)
+    low, high = bootstrap_ci(gains, np.arange(len(gains)) // _TOGETHER, tail=tail)
+    return low, high
