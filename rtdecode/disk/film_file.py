@@ -184,10 +184,10 @@ class OpenFilm:
         interpolation : str, optional
             As FFmpeg calls it.
         """
-        rows, columns = (None, None) if size is None else size
+        height, width = size or (None, None)
         if self.turn.transposed:
-            rows, columns = columns, rows
-        pixels = self._reformatter.reformat(frame, columns, rows, "rgb24", interpolation=interpolation)
+            height, width = width, height
+        pixels = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=interpolation)
         return self.turn.upright(np.asarray(pixels.to_ndarray(), np.uint8))
 
     @property

@@ -78,11 +78,11 @@ def frames_from_file(path: Path, size: tuple[int, int], fps: float) -> Iterator[
     """
     rate = Fraction(fps).limit_denominator(1001)
     with open_film(path) as film:
-        held: av.VideoFrame | None = None
+        previous: av.VideoFrame | None = None
         picture: Frames | None = None
         for frame in film.on_at(float(n / rate) for n in count()):
             # A frame that is on at several instants is scaled once.
-            if picture is None or frame is not held:
+            if picture is None or frame is not previous:
                 picture = filling(Image.fromarray(film.picture(frame)), size, film.pixel)
-            held = frame
+            previous = frame
             yield picture
