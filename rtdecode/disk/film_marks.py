@@ -11,6 +11,7 @@ The markers go out as text on an LSL stream of their own, ``NAME-film``::
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,8 +23,10 @@ from numpy.typing import NDArray
 SUFFIX = "-film"
 END = "film end"
 
+# No film has as many frames, or a rate of as many digits, as the longest numbers here.
 _MARK = re.compile(
-    r"film end|film start (?P<name>.+) (?P<fps>\d+(?:\.\d+)?) (?P<frames>\d+)|frame (?P<frame>\d+)"
+    r"film end|film start (?P<name>.+) (?P<fps>[0-9]{1,9}(?:\.[0-9]{1,9})?) (?P<frames>[0-9]{1,9})"
+    r"|frame (?P<frame>[0-9]{1,9})"
 )
 
 
@@ -119,7 +122,7 @@ def showings(marks: Iterable[FilmMark]) -> list[ShownFilm]:
     """Sort markers into showings, in the order in which they came.
 
     A showing without frames is left out. One whose start was not received (because the recording began later)
-    needs two different frames, because its rate has to be measured.
+    needs two different frames, because its rate has to be measured, and has to be one at which a film runs.
     """
     films: list[ShownFilm] = []
     head: tuple[str, float | None, int | None] = ("", None, None)
@@ -128,7 +131,8 @@ def showings(marks: Iterable[FilmMark]) -> list[ShownFilm]:
 
     def close(*, ended: bool) -> None:
         if len(set(numbers)) >= (2 if head[1] is None else 1):
-            films.append(_showing(*head, np.array(numbers, np.int64), np.array(stamps), ended=ended))
+            showing = _showing(*head, np.array(numbers, np.int64), np.array(stamps), ended=ended)
+            films.extend([] if showing is None else [showing])
         numbers.clear()
         stamps.clear()
 
@@ -137,6 +141,9 @@ def showings(marks: Iterable[FilmMark]) -> list[ShownFilm]:
         if match is None:
             continue
         if match["frame"] is not None:
+            # A marker without a stamp does not tell when its frame was shown.
+            if not math.isfinite(mark.stamp):
+                continue
             numbers.append(int(match["frame"]))
             stamps.append(mark.stamp)
             continue
@@ -163,7 +170,11 @@ def _showing(
     shown_at: NDArray[np.float64],
     *,
     ended: bool,
-) -> ShownFilm:
+) -> ShownFilm | None:
     # Without the start, the rate is fitted to the frames' numbers, which dropped frames do not bias.
-    rate = 1 / np.polyfit(shown - shown[0], shown_at - shown_at[0], 1)[0] if fps is None else fps
-    return ShownFilm(name, float(rate), frames, shown, shown_at, ended)
+    if fps is None:
+        frame_s = float(np.polyfit(shown - shown[0], shown_at - shown_at[0], 1)[0])
+        if not frame_s > 0:
+            return None
+        fps = 1 / frame_s
+    return ShownFilm(name, fps, frames, shown, shown_at, ended)

@@ -11,6 +11,7 @@ from rtdecode.disk.film_marks import (
     name_digest,
     showings,
     start_label,
+    without_name,
 )
 from rtdecode.disk.recording import Recording, RecordingWriter
 from tests import small
@@ -62,6 +63,19 @@ def test_markers_that_say_no_film_are_passed_over() -> None:
     assert film.shown.tolist() == [0, 2]
     assert film.fps == pytest.approx(1.0)
     assert showings([]) == []
+
+
+def test_frames_whose_rate_cannot_be_measured_are_no_showing() -> None:
+    assert showings(marks(["frame 1", "frame 2"], [5.0, 5.0])) == []
+    assert showings(marks(["frame 1", "frame 2"], [5.0, 4.0])) == []
+    assert showings(marks(["frame 1", "frame 2"], [5.0, float("nan")])) == []
+
+
+@pytest.mark.parametrize("label", ["frame " + "9" * 5000, "film start a " + "9" * 400 + " 1", "frame \u0661"])
+def test_numbers_that_no_film_has_are_no_film_mark(label: str) -> None:
+    assert not is_film_mark(label)
+    assert without_name(label) == ""
+    assert showings(marks([label, label], [1.0, 2.0])) == []
 
 
 @pytest.mark.parametrize("label", [start_label(" ", 25, 1), frame_label(0), frame_label(99999), END])
