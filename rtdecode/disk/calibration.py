@@ -305,7 +305,20 @@ def _fitted(path: Path, record: Record, files: Sealed, digest: str) -> Calibrati
             advice=_AGAIN,
         ) from error
     size = (record.features,)
+    for name, values in {**reference, **warmup}.items():
+        # A mean volume may have holes.
+        if values.dtype.kind not in "iuf" or not (name == "volume" or np.isfinite(values).all()):
+            raise BundleError(
+                "calibration-not-numbers",
+                "{path}: {array} must hold numbers, found other values of type {dtype}. {advice}",
+                path=path,
+                array=name,
+                dtype=values.dtype,
+                advice=_AGAIN,
+            )
     for what, is_, stated in (
+        ("the reference's number of axes", reference["volume"].ndim, 3),
+        ("the shape of the reference's affine", reference["affine"].shape, (4, 4)),
         ("the reference's shape", reference["volume"].shape, tuple(record.shape)),
         ("the reference's affine", reference["affine"].tolist(), record.affine),
         ("the number of features", (projection.features,), size),

@@ -7,6 +7,7 @@ must have the hash that the head states.
 
 import hashlib
 import json
+import lzma
 import mmap
 import os
 import shutil
@@ -23,13 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk import strict_json
+from rtdecode.disk.regular import open_regular
 from rtdecode.errors import BundleError, UsageError
 
 # Number of bytes of a mapped file that are hashed at a time.
 _PIECE_BYTES = 2**24
 # What numpy raises, besides the usual errors, for bytes that are not an `.npz`, or a
-# damaged or encrypted one.
-_NO_ARRAYS = (TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# damaged or encrypted one, or one that states sizes that nothing has.
+_NO_ARRAYS = (
+    *(TypeError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(MemoryError, OverflowError, SyntaxError),
+)
 
 
 def digest_of(tree: dict[str, Any]) -> str:
@@ -155,7 +160,8 @@ def read_tree(file: Path, advice: str, *, verify: bool = True) -> tuple[dict[str
         If the file holds no such object, or was changed.
     """
     try:
-        tree = json.loads(file.read_bytes())
+        with open_regular(file) as opened:
+            tree = json.loads(opened.read())
         # Python's parser accepts NaN, infinities and halves of surrogate pairs, which are not JSON.
         json.dumps(tree, allow_nan=False, ensure_ascii=False).encode()
     except OSError as error:

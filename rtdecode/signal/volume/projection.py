@@ -98,18 +98,25 @@ class Projection:
         if missing := ({"shape", "affine"} | names) - set(arrays):
             raise ValueError(f"missing arrays: {', '.join(sorted(missing))}")
         affine = np.asarray(arrays["affine"], np.float64)
-        if arrays["shape"].shape != (3,) or affine.shape != (4, 4):
+        shape = np.asarray(arrays["shape"])
+        # No scanner has as many voxels along an axis, and sizes of that many can be multiplied.
+        sizes = (
+            shape.dtype.kind in "iu" and shape.shape == (3,) and bool(((shape > 0) & (shape < 2**16)).all())
+        )
+        if not sizes or affine.shape != (4, 4):
             raise ValueError(
                 "expected a grid of three axes and a (4, 4) affine, "
-                f"found {arrays['shape'].tolist()} and {affine.shape}"
+                f"found {shape.tolist()} and {affine.shape}"
             )
-        i, j, k = (int(n) for n in arrays["shape"])
+        i, j, k = (int(n) for n in shape)
         if "voxels" in names:
             voxels = np.asarray(arrays["voxels"]).astype(np.int64)
             if voxels.ndim != 1 or not voxels.size or voxels.min() < 0 or voxels.max() >= i * j * k:
                 raise ValueError(f"voxels must lie in a grid of {i} x {j} x {k}")
             return cls(voxels, (i, j, k), affine)
         parts = (arrays["data"], arrays["indices"], arrays["indptr"])
+        if any(part.ndim != 1 for part in parts):
+            raise ValueError("the parts of a matrix must have one axis each")
         matrix = csr_array(parts, (len(arrays["indptr"]) - 1, i * j * k))
         # The arrays come from a file, and scipy's constructor does not check every index.
         matrix.check_format(full_check=True)

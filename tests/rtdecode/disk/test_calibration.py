@@ -1,11 +1,12 @@
 import json
 import re
+import zipfile
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
-from rtdecode.disk import calibration
+from rtdecode.disk import calibration, sealed
 from rtdecode.disk.calibration import Calibration, Figures, Placement, Record
 from rtdecode.disk.sealed import digest_of
 from rtdecode.errors import BundleError, GeometryError, UsageError
@@ -103,6 +104,45 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path, change, code, values) -
     rewritten(tmp_path / "c", **change)
     with refused(BundleError, code, **values):
         calibration.load(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "code"),
+    [
+        ("warmup.npz", {"mean": np.array(["a"] * 6), "scale": np.ones(6)}, "calibration-not-numbers"),
+        ("warmup.npz", {"mean": np.full(6, np.nan), "scale": np.ones(6)}, "calibration-not-numbers"),
+        ("warmup.npz", {"mean": np.array([{}] * 6), "scale": np.ones(6)}, "npz-unreadable"),
+        ("reference.npz", {"volume": np.ones(3), "affine": AFFINE}, "calibration-record-mismatch"),
+        ("projection.npz", {"shape": np.full(3, 2**40)}, "calibration-projection-invalid"),
+        ("projection.npz", {"shape": np.full(3, np.inf)}, "calibration-projection-invalid"),
+    ],
+)
+def test_arrays_that_no_calibration_has_are_refused(tmp_path, file, values, code) -> None:
+    path = tmp_path / "c"
+    made(path)
+    parts = TRAINED.to_arrays() if file == "projection.npz" else {}
+    np.savez(path / file, **(parts | values))
+    rewritten(path, files={name: sealed.file_hash(path / name) for name in calibration_files(path)})
+    with refused(BundleError, code):
+        calibration.load(path)
+
+
+def test_arrays_that_state_sizes_that_nothing_has_are_refused(tmp_path) -> None:
+    path = tmp_path / "c"
+    made(path)
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999,), }"
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    with zipfile.ZipFile(path / "warmup.npz", "w") as archive:
+        for name in ("mean", "scale"):
+            data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+            archive.writestr(f"{name}.npy", data)
+    rewritten(path, files={name: sealed.file_hash(path / name) for name in calibration_files(path)})
+    with refused(BundleError, "npz-unreadable", path=path / "warmup.npz"):
+        calibration.load(path)
+
+
+def calibration_files(path) -> list[str]:
+    return [file.name for file in path.iterdir() if file.name != "calibration.json"]
 
 
 def test_what_was_changed_or_lost_is_named(tmp_path) -> None:
