@@ -5,6 +5,7 @@
     CodedError                        a fault with a code, a sentence and named values
     ├── RtDecodeError        exit 1   any fault with an explanation for the operator
     │   ├── OutputError      exit 1   the session's folder can no longer be written
+    │   ├── RecordingError   exit 1   a recording is damaged or not whole
     │   ├── UsageError       exit 2   the command line asks for something impossible
     │   ├── SourceLostError  exit 3   every source fell silent during a session
     │   ├── BundleError      exit 4   a bundle cannot be read or does not fit
@@ -112,6 +113,12 @@ class OutputError(RtDecodeError):
     """The session's folder can no longer be written."""
 
     reason = "the session's folder could not be written any more"
+
+
+class RecordingError(RtDecodeError):
+    """A recording that is damaged or not whole."""
+
+    reason = "the recording is damaged or not whole"
 
 
 class UsageError(RtDecodeError):

@@ -309,6 +309,19 @@ def line_value_other(folder: Path, rng: random.Random) -> None:
     _changed_line(folder, rng, lambda tree: tree.update({rng.choice(list(tree)): rng.choice(_VALUES)}), kind)
 
 
+def line_number_other(folder: Path, rng: random.Random) -> None:
+    """A number of a line is another one, of the same type."""
+
+    def change(tree: dict[str, Any]) -> None:
+        names = [name for name, value in tree.items() if type(value) in (int, float)]
+        name = rng.choice(names)
+        tree[name] = rng.choice(
+            (-tree[name], tree[name] * 10, tree[name] + 1, tree[name] + 1000, type(tree[name])(0))
+        )
+
+    _changed_line(folder, rng, change, rng.choice(("samples", "stamp", "shape")))
+
+
 def line_key_more(folder: Path, rng: random.Random) -> None:
     """A line has a key that is not known."""
     _changed_line(
@@ -526,7 +539,14 @@ KINDS: tuple[Damage, ...] = (
     *(data_cut, data_cut_a_little, data_empty, data_longer, all_cut, file_gone, lines_cut, lines_cut_whole),
     *(bytes_flipped, block_zeroed, text_binary, stamps_not_finite),
     *(line_torn, line_joined, line_gone, line_twice, lines_shuffled, line_other, line_key_gone),
-    *(line_value_other, line_key_more, line_key_twice, chunk_size_other, volume_shape_other),
+    *(
+        line_value_other,
+        line_number_other,
+        line_key_more,
+        line_key_twice,
+        chunk_size_other,
+        volume_shape_other,
+    ),
     *(volume_dtype_other, volume_at_other, montage_on_a_line),
     *(head_key_gone, head_value_other, head_key_more, head_other, head_schema_other, head_montage_other),
     *(meta_other, folder_for_a_file, pipe_for_a_file, link_for_a_file),

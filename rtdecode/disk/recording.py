@@ -19,11 +19,14 @@ written: a volume is called by its index, a series and a marker's text become di
 not kept (`rtdecode.disk.identity`), and a film's name becomes a digest.
 """
 
-import json
+import hashlib
 import math
 import os
+import reprlib
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -32,21 +35,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk import calibration as calibrations
-from rtdecode.disk import strict_json
+from rtdecode.disk import recording_index, recording_text, strict_json
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.film_marks import FilmMark, ShownFilm, showings, without_name
 from rtdecode.disk.folders import taken
 from rtdecode.disk.identity import Pseudonyms, new_key
-from rtdecode.disk.sealed import digest_of, file_hash
-from rtdecode.errors import UsageError
+from rtdecode.disk.recording_index import FLUSH_S, Entry, Loss, Survey
+from rtdecode.disk.recording_text import HEAD, MARK, META, UnknownKeys, head_fault, line_fault
+from rtdecode.disk.sealed import digest_of
+from rtdecode.errors import RecordingError, UsageError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 
 SCHEMA = 1
-# Chunks wait in the files' buffers no longer than this, s: a killed process loses what waits there.
-_FLUSH_S = 1.0
 # Name of the folder in a recording that holds the session's calibration, and of the key in `meta` that
 # says that there is one.
 CALIBRATION = "calibration"
+_FILM = "film.jsonl"
+# Samples that one read delivers at the beginning span less, s.
+_FIRST_CHUNK_S = 3600.0
 
 
 class RecordingWriter:
@@ -93,7 +99,7 @@ class RecordingWriter:
             kept = Recording(path)
             self._meta = kept.meta
             self._montage = kept.montage
-            self._before = _cut_torn(path, kept.montage)
+            self._before = _cut_torn(kept)
         else:
             check_unused(path)
             path.mkdir(parents=True, exist_ok=True)
@@ -164,7 +170,7 @@ class RecordingWriter:
         self._events.write(strict_json.dumps(line) + "\n")
         # Chunks come many times a second and may wait a little in the files' buffers. The rarer triggers and
         # volumes go out at once, with everything before them.
-        if not isinstance(item, EegChunk) or item.arrived_at - self._flushed_at >= _FLUSH_S:
+        if not isinstance(item, EegChunk) or item.arrived_at - self._flushed_at >= FLUSH_S:
             self._flushed_at = item.arrived_at
             self.flush()
 
@@ -187,7 +193,7 @@ class RecordingWriter:
     def _write_mark(self, mark: FilmMark) -> None:
         if self._film is None:
             # Line by line, so that a crash loses no marker that was received.
-            self._film = (self._path / "film.jsonl").open("a", buffering=1)
+            self._film = (self._path / _FILM).open("a", buffering=1)
         line = asdict(mark) | {"label": without_name(mark.label)}
         self._film.write(strict_json.dumps(line) + "\n")
 
@@ -206,6 +212,13 @@ class RecordingWriter:
 class Recording:
     """A recording, read back.
 
+    Parameters
+    ----------
+    path : Path
+    partial : bool
+        Whether `events` goes on where data are missing, as in a copy that was cut short. Otherwise it
+        refuses such a recording.
+
     Attributes
     ----------
     montage : Montage or None
@@ -217,106 +230,156 @@ class Recording:
     ------
     UsageError
         If `path` is no recording, or one of a different schema.
+    RecordingError
+        If its head is damaged. The index is read, and checked, once something is asked of it.
     """
 
-    def __init__(self, path: Path) -> None:
-        try:
-            head = json.loads((path / "recording.json").read_text())
-        except (OSError, json.JSONDecodeError) as error:
+    def __init__(self, path: Path, *, partial: bool = False) -> None:
+        file = path / "recording.json"
+        if not os.path.lexists(file):
             raise UsageError(
                 "recording-unreadable",
-                "{path} is no recording: a folder with recording.json was expected ({error}). Make "
-                "one with `rtdecode stream --record DIR` or `rtdecode simulate --record DIR`.",
+                "{path} is no recording: a folder with recording.json was expected. Make one with `rtdecode "
+                "stream --record DIR` or `rtdecode simulate --record DIR`.",
                 path=path,
-                error=error,
-            ) from error
-        if head["schema"] != SCHEMA:
-            raise UsageError(
-                "recording-schema-unsupported",
-                "{path} has recording schema {schema}, this version reads {supported_schema}.",
-                path=path,
-                schema=head["schema"],
-                supported_schema=SCHEMA,
             )
-        montage = head["montage"]
+        self._unknown = UnknownKeys()
+        head = _head(file, self._unknown)
         self.path = path
-        self.montage = montage and _montage(montage)
+        self.montage = _head_montage(file, head["montage"], self._unknown)
         self.meta: dict[str, Any] = head["meta"]
         self.truth = path / "truth" if (path / "truth" / "events.tsv").is_file() else None
+        self._partial = partial
 
     def digest(self) -> str:
         """Return a digest of what was recorded and when, 16 hexadecimal digits, to tell recordings apart.
 
         The events hold the times of every item, so the large data files need not be read.
         """
-        return digest_of({name: file_hash(self.path / name) for name in ("recording.json", "events.jsonl")})
+        texts = {}
+        for name in ("recording.json", recording_index.EVENTS):
+            with recording_text.opened(self.path / name) as file:
+                texts[name] = hashlib.sha256(file.read()).hexdigest()
+        return digest_of(texts)
 
     @property
     def restarted_at(self) -> list[float]:
         """Local times at which the acquisition was started again after it had died."""
         return [one["resumed_at"] for one in self.meta.get("restarts", [])]
 
+    @cached_property
+    def survey(self) -> Survey:
+        """What the index names, and what of it is there."""
+        return recording_index.survey(self.path, self.montage, self._unknown)
+
+    @property
+    def loss(self) -> Loss:
+        """What the recording lacks."""
+        return self.survey.loss
+
     def has_triggers(self) -> bool:
         """Return whether any trigger was recorded."""
-        return self._has('"stamp"')
+        return self.survey.triggers > 0
 
     def has_volumes(self) -> bool:
         """Return whether any volume was recorded."""
-        return self._has('"shape": ')
+        return self.survey.volumes > 0
 
-    def _has(self, key: str) -> bool:
-        """Return whether any line has a key."""
-        # A last line without its end was torn by a crash, and its item is not read back.
-        with (self.path / "events.jsonl").open() as lines:
-            return any(key in line for line in lines if line.endswith("\n"))
+    def notes(self) -> list[str]:
+        """Say what is lost, and what was passed over, one sentence for each.
+
+        Without `partial`, that the recording is not whole is said by `events`.
+        """
+        sentences = []
+        if self.loss.damage and self._partial:
+            sentences.append(f"{self.path} is not whole: {self.loss.sentence()}. They count as lost.")
+        elif self.loss and not self.loss.damage:
+            sentences.append(
+                f"{self.path} ends in the middle of an item, as where a session was killed: "
+                f"{self.loss.sentence()}. It is read up to there."
+            )
+        self._marks()
+        return [*sentences, *(f"{self.path}: {sentence}" for sentence in self._unknown.sentences())]
 
     def events(self) -> Iterator[EegChunk | Trigger | Volume]:
-        """Yield the items in the order in which they arrived.
+        """Return the items in the order in which they arrived.
 
-        A line, or the data of an item, that a crash left incomplete ends the recording.
+        A line, or the data of an item, that a crash left incomplete ends the recording. Of a recording that
+        is not whole, with `partial`, chunks and volumes whose data are missing come without them: they are
+        not `live`, and hold zeros.
+
+        Raises
+        ------
+        RecordingError
+            If the recording is not whole, without `partial`; while it is read, if it is damaged.
         """
-        channels = len(self.montage.channels) if self.montage else 0
+        if self.loss.damage and not self._partial:
+            raise RecordingError(
+                "recording-incomplete",
+                "{path} is not whole: {lost}. Copy the recording again from where it was made. `rtdecode "
+                "replay` decodes what is there.",
+                path=self.path,
+                lost=self.loss.sentence(),
+                lost_samples=self.loss.samples,
+                lost_eeg_s=self.loss.eeg_s,
+                lost_volumes=self.loss.volumes,
+                unlisted_eeg_s=self.loss.unlisted_eeg_s,
+                unlisted_volumes=self.loss.unlisted_volumes,
+            )
+        return self._items()
+
+    def _items(self) -> Iterator[EegChunk | Trigger | Volume]:
         with (
-            (self.path / "events.jsonl").open() as lines,
-            (self.path / "eeg.f32").open("rb") as eeg,
-            (self.path / "stamps.f64").open("rb") as stamps,
-            (self.path / "volumes.bin").open("rb") as volumes,
+            _opened_data(self.path / recording_index.EEG) as eeg,
+            _opened_data(self.path / recording_index.STAMPS) as stamps,
+            _opened_data(self.path / recording_index.VOLUMES) as volumes,
         ):
-            for text in lines:
-                if not text.endswith("\n"):
-                    return
-                line = json.loads(text)
-                if "samples" in line:
-                    n = line["samples"]
-                    changed = line.get("montage") and _montage(line["montage"])
-                    channels = len(changed.channels) if changed else channels
-                    data = _values(eeg, np.float32, n, channels)
-                    when = _values(stamps, np.float64, n)
-                    if data is None or when is None:
-                        return
-                    live = line.get("live", True)
-                    clock_at = line.get("clock_at")
-                    source = line.get("source", 0)
-                    yield EegChunk(data.T, when, line["arrived_at"], live, changed, clock_at, source)
-                elif "stamp" in line:
+            eeg_bytes, stamps_bytes, volumes_bytes = map(_size, (eeg, stamps, volumes))
+            for entry in recording_index.entries(self.path, self.montage, self._unknown):
+                line = entry.line
+                if "stamp" in line:
                     stamp = line.pop("stamp")
                     # JSON has no NaN: a stamp that was not finite was written as null.
                     yield Trigger(stamp=math.nan if stamp is None else stamp, **line)
+                    continue
+                # Nothing is read, and no room made for it, unless the file has it.
+                if "samples" in line:
+                    intact = entry.eeg_end <= eeg_bytes and entry.stamps_end <= stamps_bytes
                 else:
-                    volumes.seek(line.pop("at"))
-                    data = _values(volumes, line.pop("dtype"), *line.pop("shape"))
-                    if data is None:
-                        return
-                    yield Volume(data=data, affine=np.array(line.pop("affine"), np.float64), **line)
+                    intact = entry.volumes_end <= volumes_bytes
+                if not intact and not self.loss.damage:
+                    return
+                if "samples" in line:
+                    chunk = _chunk(entry, eeg if intact else None, stamps if intact else None)
+                    if entry.stamps_end == len(chunk.stamps) * chunk.stamps.itemsize:
+                        _check_first(self.path / recording_index.STAMPS, chunk)
+                    yield chunk
+                else:
+                    yield _volume(line, volumes if intact else None)
 
     def films(self) -> list[ShownFilm]:
         """Return the films that `rtdecode play` showed, in order, with times on the clock of `events`.
 
         ``films()[0].onset_at`` is the film's zero on the clock of the samples and triggers.
         """
-        file = self.path / "film.jsonl"
-        lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
-        return showings(FilmMark(**json.loads(text)) for text in lines if text.endswith("\n"))
+        return showings(self._marks())
+
+    def _marks(self) -> list[FilmMark]:
+        file = self.path / _FILM
+        if not os.path.lexists(file):
+            return []
+        marks = []
+        for number, text in recording_text.lines(file):
+            try:
+                tree = recording_text.parsed(text)
+                if fault := MARK.fault(tree):
+                    raise ValueError(fault)
+            except ValueError as error:
+                raise line_fault(file, number, str(error)) from error
+            line = self._unknown.without(_FILM, MARK, tree)
+            stamp = math.nan if line["stamp"] is None else line["stamp"]
+            marks.append(FilmMark(stamp, line["label"], line["arrived_at"]))
+        return marks
 
 
 def check_unused(path: Path) -> None:
@@ -334,57 +397,130 @@ def check_unused(path: Path) -> None:
         )
 
 
-def _cut_torn(path: Path, montage: Montage | None) -> Montage | None:
-    """Cut a recording back to its complete items, and return the montage of its newest chunk."""
-    # The sizes of the files after the last item that is complete: its line has its end, and every
-    # data file is long enough for it.
-    sizes = {"events.jsonl": 0, "eeg.f32": 0, "stamps.f64": 0, "volumes.bin": 0}
-    there = {name: _size(path / name) for name in sizes}
-    with (path / "events.jsonl").open("ab+") as lines:
-        lines.seek(0)
-        for text in lines:
-            if not text.endswith(b"\n"):
-                break
-            line = json.loads(text)
-            # The montage and the sizes count only if all of this item is there.
-            now = montage
-            after = dict(sizes)
-            after["events.jsonl"] += len(text)
-            if "samples" in line:
-                now = _montage(line["montage"]) if line.get("montage") else montage
-                channels = len(now.channels) if now is not None else 0
-                after["eeg.f32"] += line["samples"] * channels * np.dtype(np.float32).itemsize
-                after["stamps.f64"] += line["samples"] * np.dtype(np.float64).itemsize
-            elif "shape" in line:
-                bytes_of_one = math.prod(line["shape"]) * np.dtype(line["dtype"]).itemsize
-                after["volumes.bin"] = line["at"] + bytes_of_one
-            if any(after[name] > there[name] for name in sizes):
-                break
-            montage = now
-            sizes = after
-    for name, size in sizes.items():
-        if there[name] > size:
-            os.truncate(path / name, size)
+def _cut_torn(recording: Recording) -> Montage | None:
+    """Cut a recording back to its complete items, and return the montage of its newest chunk.
+
+    Raises
+    ------
+    RecordingError
+        If more would be cut off than a writer loses that is killed.
+    """
+    if recording.loss.damage:
+        recording.events()
+    intact = recording.survey.intact
+    for name, size in (
+        (recording_index.EVENTS, intact.index_end),
+        (recording_index.EEG, intact.eeg_end),
+        (recording_index.STAMPS, intact.stamps_end),
+        (recording_index.VOLUMES, intact.volumes_end),
+    ):
+        if recording_text.size_of(recording.path / name) > size:
+            os.truncate(recording.path / name, size)
     # Markers have no data beside their lines, so only a torn last line is cut off.
-    film = path / "film.jsonl"
+    film = recording.path / _FILM
     if film.is_file():
         os.truncate(film, film.read_bytes().rfind(b"\n") + 1)
-    return montage
+    return intact.montage
 
 
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.is_file() else 0
+def _head(file: Path, unknown: UnknownKeys) -> dict[str, Any]:
+    """Read and check the head.
+
+    Raises
+    ------
+    RecordingError
+        If it is damaged.
+    UsageError
+        If it has a schema of another version.
+    """
+    try:
+        tree = recording_text.parsed(recording_text.head_bytes(file))
+        # Another schema has other fields, so it is named before these are looked at.
+        schema = tree.get("schema") if isinstance(tree, dict) else None
+        if type(schema) is int and schema != SCHEMA:
+            raise UsageError(
+                "recording-schema-unsupported",
+                "{path} has recording schema {schema}, this version reads {supported_schema}. Read it with "
+                "the version of rtdecode that wrote it, or with a newer one.",
+                path=file.parent,
+                schema=reprlib.repr(schema),
+                supported_schema=SCHEMA,
+            )
+        if fault := HEAD.fault(tree):
+            raise ValueError(fault)
+        if fault := META.fault(tree["meta"]):
+            raise ValueError(f"meta: {fault}")
+    except ValueError as error:
+        raise head_fault(file, str(error)) from error
+    return unknown.without(file.name, HEAD, tree)
 
 
-def _montage(line: dict[str, Any]) -> Montage:
-    # Recordings of earlier versions state neither kinds nor whether the participant is simulated.
-    kinds = tuple(line.get("kinds", ()))
-    simulated = line.get("simulated", False)
-    return Montage(tuple(line["channels"]), line["sfreq"], line["reference"], kinds, simulated)
+def _head_montage(file: Path, tree: dict[str, Any] | None, unknown: UnknownKeys) -> Montage | None:
+    if tree is None:
+        return None
+    try:
+        return recording_text.montage_of(tree, unknown, file.name)
+    except ValueError as error:
+        raise head_fault(file, str(error)) from error
 
 
-def _values(file: IO[bytes], kind: Any, *shape: int) -> NDArray[Any] | None:
-    """Read the next values of a file; None if some of them are missing."""
-    size = math.prod(shape) * np.dtype(kind).itemsize
-    raw = file.read(size)
-    return np.frombuffer(raw, kind).reshape(shape) if len(raw) == size else None
+def _opened_data(path: Path) -> IO[bytes]:
+    """Open a data file; one that is missing is empty."""
+    return recording_text.opened(path) if os.path.lexists(path) else BytesIO()
+
+
+def _size(file: IO[bytes]) -> int:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
+
+
+def _chunk(entry: Entry, eeg: IO[bytes] | None, stamps: IO[bytes] | None) -> EegChunk:
+    """Read the next chunk; None in place of its files makes one that was lost."""
+    line = entry.line
+    assert entry.montage is not None
+    shape = (line["samples"], len(entry.montage.channels))
+    return EegChunk(
+        _values(eeg, np.dtype(np.float32), shape).T,
+        _values(stamps, np.dtype(np.float64), shape[:1]),
+        line["arrived_at"],
+        eeg is not None and line.get("live", True),
+        entry.changed,
+        line.get("clock_at"),
+        line.get("source", 0),
+    )
+
+
+def _check_first(path: Path, chunk: EegChunk) -> None:
+    """Refuse stamps that do not tell when the samples begin; what follows may jump as it did live.
+
+    Raises
+    ------
+    RecordingError
+    """
+    stamps = chunk.stamps[np.isfinite(chunk.stamps)]
+    if len(stamps) and float(stamps.max()) - float(stamps.min()) > _FIRST_CHUNK_S:
+        raise RecordingError(
+            "recording-stamps-invalid",
+            "{path} is damaged: the stamps of its first {samples} samples range from {first_at:g} to "
+            "{last_at:g} s. Copy the recording again from where it was made.",
+            path=path,
+            samples=len(stamps),
+            first_at=float(stamps.min()),
+            last_at=float(stamps.max()),
+        )
+
+
+def _volume(line: dict[str, Any], volumes: IO[bytes] | None) -> Volume:
+    """Read the next volume; None in place of the file makes one that was lost."""
+    data = _values(volumes, np.dtype(line["dtype"]), tuple(line["shape"]))
+    fields = {name: line[name] for name in line.keys() - {"dtype", "shape", "at", "affine"}}
+    return Volume(data, np.array(line["affine"], np.float64), live=volumes is not None, **fields)
+
+
+def _values(file: IO[bytes] | None, kind: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Read the next values of a file; None gives zeros, or stamps that are not known."""
+    if file is None:
+        # A view of one number, which needs no memory however much was lost.
+        return np.broadcast_to(np.full((), np.nan if len(shape) == 1 else 0, kind), shape)
+    return np.frombuffer(file.read(math.prod(shape) * kind.itemsize), kind).reshape(shape)

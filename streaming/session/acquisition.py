@@ -38,7 +38,7 @@ from rtdecode.disk import film_marks, strict_json
 from rtdecode.disk.film_marks import FilmMark
 from rtdecode.disk.recording import CALIBRATION, Recording, RecordingWriter
 from rtdecode.eeg.channels import match
-from rtdecode.errors import GeometryError, RtDecodeError
+from rtdecode.errors import GeometryError, RecordingError, RtDecodeError
 from rtdecode.signal.volume.motion import THIN
 from rtdecode.timing import check_tr
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
@@ -253,6 +253,9 @@ class _Acquisition:
                 writer.note(restarts=[*Recording(folder).meta.get("restarts", []), restart])
         except OSError as error:
             self._record_fault = error.strerror or str(error)
+            return None
+        except RecordingError as error:
+            self._record_fault = error.reason
             return None
         return writer
 
