@@ -21,9 +21,10 @@ from rtdecode.disk import calibration as calibrations
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.folders import held
 from rtdecode.disk.recording import CALIBRATION, Recording
+from rtdecode.disk.recording_index import Loss
 from rtdecode.errors import GeometryError, RtDecodeError, UsageError
 from rtdecode.types import EegChunk, Trigger, Volume
-from rtdecode.windows.assembler import Assembler
+from rtdecode.windows.assembler import Assembler, Counters
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder, check_steps
 from streaming.page.link import open_page
@@ -84,7 +85,7 @@ def run(
         If the recording holds nothing that the bundle reads.
     """
     pace = _pace(speed)
-    kept = Recording(recording)
+    kept = Recording(recording, partial=True)
     loaded = bundles.load(bundle, subject=subject)
     check_steps(loaded, steps)
     name = time.strftime("%Y%m%d-%H%M%S")
@@ -93,7 +94,7 @@ def run(
     assembler = _assembler(kept, loaded)
     decoder = Decoder(loaded, carry=carry)
     console = Console(stderr=True)
-    for note in decoder.notes:
+    for note in [*kept.notes(), *decoder.notes]:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     with held(folder, "--out", f"replay {name}"), ExitStack() as running:
         page = open_page(_options(kept, subject, dashboard), loaded, folder, running, console)
@@ -128,7 +129,7 @@ def run(
             finally:
                 if watched is not None:
                     watched.over(ended)
-                _close(name, loaded, output, assembler, path, ended, memory)
+                _close(name, loaded, output, assembler, kept.loss, path, ended, memory)
                 print(folder)  # noqa: T201
                 print(path)  # noqa: T201
     if truth.fault:
@@ -229,7 +230,7 @@ def _items(kept: Recording, bundle: Bundle, assembler: Assembler) -> Iterator[It
     """
     unread = kept.meta.get("unread", False) and kept.meta.get("bundle") == bundle.digest
     for item in kept.events():
-        if unread and isinstance(item, Volume):
+        if unread and isinstance(item, Volume) and item.live:
             yield replace(item, live=assembler.unread(item.data.shape, item.affine) is None)
         else:
             yield item
@@ -288,6 +289,7 @@ def _close(
     bundle: Bundle,
     output: Emitter,
     assembler: Assembler,
+    loss: Loss,
     path: Path,
     ended: str,
     memory: MemoryMeter,
@@ -309,7 +311,7 @@ def _close(
                 name,
                 bundle,
                 output,
-                assembler.counters(),
+                _counted(assembler.counters(), bundle, loss),
                 expected,
                 simulated=output.simulated,
                 ended=ended,
@@ -319,6 +321,19 @@ def _close(
             with writing():
                 reports.write(path, made)
     reports.show(made)
+
+
+def _counted(counters: Counters, bundle: Bundle, loss: Loss) -> Counters:
+    """Count what the recording lacks as lost, as far as the bundle reads it."""
+    if not loss.damage:
+        return counters
+    if bundle.manifest.eeg is not None:
+        counters["eeg"]["lost_samples"] += loss.samples + loss.unlisted_samples
+    if bundle.manifest.fmri is not None:
+        # The assembler has taken their times, and counts them as received.
+        counters["fmri"]["volumes"] = max(0, counters["fmri"]["volumes"] - loss.volumes)
+        counters["fmri"]["missing"] += loss.volumes + loss.unlisted_volumes
+    return counters
 
 
 def _pace(speed: str) -> float | None:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from rtdecode.types import EegChunk, Trigger, Volume
 from rtdecode.windows.assembler import Assembler
 from streaming.decode.deadline import Job
@@ -42,7 +44,9 @@ class ReplayPage:
         for item in items:
             self._now_at = item.arrived_at
             if isinstance(item, EegChunk):
-                self._sample_at = float(item.stamps[-1])
+                # The stamps of samples that the recording has lost are not known.
+                dated = item.stamps[np.isfinite(item.stamps)]
+                self._sample_at = float(dated[-1]) if len(dated) else self._sample_at
             else:
                 uid = {"uid": item.uid} if isinstance(item, Volume) else {}
                 self._items.append({"arrived_at": item.arrived_at} | uid)

@@ -23,6 +23,7 @@ from rtdecode.types import Volume
 from streaming.decode.deadline import Job
 from streaming.session import memory, replay
 from streaming.sinks.output import Emitter
+from tests import small
 from tests.refusals import refused
 from tests.streaming.bundles import AFFINE, SHAPE, make_bundle, make_calibration, scan
 from tests.streaming.sessions import address, end, get, gone, text, until
@@ -104,6 +105,37 @@ def test_a_whole_replay_counts_every_window(bundle: Bundle, tmp_path: Path) -> N
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["ended"] == "end of the recording"
     assert (report["windows"]["expected"], report["windows"]["final"]) == (4, 4)
+
+
+def test_volumes_that_a_recording_lacks_are_said_and_counted(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = recorded(tmp_path / "r")
+    os.truncate(recording / "volumes.bin", (recording / "volumes.bin").stat().st_size // 2)
+    assert replay.run(recording, str(bundle.path), "max", tmp_path / "out") == 0
+    assert "6 volumes that events.jsonl names are missing" in capsys.readouterr().err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["fmri"]["volumes"], report["fmri"]["missing"]) == (6, 6)
+    # The run is as long as it was, and nothing is decoded of its second half.
+    assert report["windows"]["expected"] == 4
+    assert (report["windows"]["final"], report["windows"]["skipped"]) == (2, 2)
+
+
+def test_samples_that_a_recording_lacks_are_counted(tmp_path: Path) -> None:
+    items = small.in_order(
+        small.chunks(small.eeg(10, 90.0), list(range(100, 10_000, 100))), small.volumes(12, 90.0)
+    )
+    with RecordingWriter(tmp_path / "r", small.montage(), {}) as writer:
+        for item in items:
+            writer.write(item)
+    os.truncate(tmp_path / "r" / "eeg.f32", (tmp_path / "r" / "eeg.f32").stat().st_size // 2)
+    recording = Recording(tmp_path / "r", partial=True)
+    assembler = replay._assembler(recording, small.bundle())
+    for _ in replay.windows(replay._items(recording, small.bundle(), assembler), assembler):
+        pass
+    counted = replay._counted(assembler.counters(), small.bundle(), recording.loss)
+    assert (counted["eeg"]["samples"], counted["eeg"]["lost_samples"]) == (5000, 5000)
+    assert (counted["fmri"]["volumes"], counted["fmri"]["missing"]) == (12, 0)
 
 
 def test_the_peak_of_memory_is_that_of_the_whole_replay(
