@@ -70,6 +70,8 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
         not suffice.
     BundleError
         If the bundle's fitter is not installed, or the bundle lacks what the fitter needs.
+    RecordingError
+        If a recording is damaged or not whole.
     RtDecodeError
         If held-out windows are not identified better than by chance. Nothing is written then.
     """
@@ -81,6 +83,8 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     bundles.check_target(out)
     # Cut the recordings into windows, and place these on the film.
     opened = [Recording(path) for path in recordings]
+    for note in [note for recording in opened for note in recording.notes()]:
+        console.print(note, markup=False)
     shown = _shown(opened, film, events, base.manifest)
     lengths = [len(frames) / base.manifest.clip.fps for frames in shown.films]
     recorded = read_recordings(opened, lengths, shown.names, base.manifest)
