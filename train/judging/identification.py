@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rtdecode.bundle import Bundle
-from rtdecode.disk.clip_file import ClipFile, Pixels, keep
+from rtdecode.disk.clip_file import ClipFile, Pixels, StoredClip, keep
 from rtdecode.disk.recording import Recording
 from rtdecode.disk.video import unpack_mp4
-from rtdecode.errors import UsageError
+from rtdecode.errors import RecordingError, UsageError
 from rtdecode.phantom.body.presets import preset_named
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores.accuracy import (
@@ -298,6 +298,25 @@ def background_wins(
     return identification_nway(corr, distractors(where, known), 2)
 
 
+def _true_film(path: Path) -> StoredClip:
+    """Unpack the film of a recording.
+
+    Raises
+    ------
+    RecordingError
+        If it cannot be read.
+    """
+    try:
+        return unpack_mp4(path)
+    except (OSError, ValueError) as error:
+        raise RecordingError(
+            "recording-film-unreadable",
+            "{path} cannot be read as a film ({error}). Copy the recording again from where it was made.",
+            path=path,
+            error=getattr(error, "strerror", None) or error,
+        ) from error
+
+
 def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
     """Judge a decoder on a recording whose truth is known; arguments as for `judge_clips`.
 
@@ -336,7 +355,7 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
     where = [(w.run, w.start_s, w.stop_s) for w in found]
     if manifest.labels:
         return classified(show(inputs, where), where, known, bundle)
-    film = unpack_mp4(recording.truth / "film.mp4")
+    film = _true_film(recording.truth / "film.mp4")
     frames = manifest.grid.hop_frames
     truths = [film_clip(film, start, manifest.clip.fps, frames) for _, start, _ in where]
     # Overlapping windows show the same film twice, and the film may end inside the last window.

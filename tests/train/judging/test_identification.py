@@ -12,7 +12,7 @@ import pytest
 from rtdecode import bundle as bundles
 from rtdecode.disk.recording import RecordingWriter
 from rtdecode.disk.video import write_mp4
-from rtdecode.errors import UsageError
+from rtdecode.errors import RecordingError, UsageError
 from rtdecode.phantom.session import START_AT
 from rtdecode.scores.accuracy import correlations
 from rtdecode.scores.events import Event
@@ -195,3 +195,12 @@ def test_unknown_keys_are_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_without_a_run_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--json"]) == 2
     assert "train.evaluate RUN [--json]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("contents", [None, b"", b"no film" * 500])
+def test_a_recording_whose_film_cannot_be_read_is_named(contents: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    if contents is not None:
+        path.write_bytes(contents)
+    with refused(RecordingError, "recording-film-unreadable", path=path):
+        judge._true_film(path)
