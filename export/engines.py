@@ -23,10 +23,9 @@ from typing import Annotated, Any
 import onnx
 import typer
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, inliner, shape_inference
-from rich.console import Console
 
 from rtdecode import bundle as bundles
-from rtdecode import installing
+from rtdecode import installing, terminal
 from rtdecode.bundle import BuiltEngine, Bundle, Input, Manifest, Output, Stage, gpu
 from rtdecode.bundle.ahead import logger
 from rtdecode.bundle.manifest import BUILDERS, DECOMPOSED, FUSED
@@ -429,7 +428,7 @@ def capabilities_of(text: str) -> list[str]:
 
 
 def _print(sentence: str) -> None:
-    Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
+    terminal.console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def command(
@@ -439,7 +438,7 @@ def command(
 ) -> None:
     """Write a bundle again, with engines built ahead."""
     made = add(bundles.load(bundle), out, capabilities_of(sm))
-    typer.echo(f"{made.path}  {made.digest}  {len(made.manifest.engines)} engines")
+    terminal.line(f"{made.path}  {made.digest}  {len(made.manifest.engines)} engines")
 
 
 def main() -> None:
@@ -451,4 +450,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    terminal.guard()
     main()

@@ -22,6 +22,7 @@ from rich.table import Table
 from export import lags
 from export.fitted import write
 from rtdecode import bundle as bundles
+from rtdecode import terminal
 from rtdecode.bundle import Bundle, Manifest
 from rtdecode.disk.recording import Recording
 from rtdecode.disk.sealed import file_hash
@@ -75,7 +76,7 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     RtDecodeError
         If held-out windows are not identified better than by chance. Nothing is written then.
     """
-    console = Console(soft_wrap=True, highlight=False)
+    console = terminal.console(soft_wrap=True)
     started = (time.process_time(), time.monotonic())
     # Refuse a bundle that cannot be fitted, or an unsuitable folder, before the long work.
     base = bundles.load(bundle)

@@ -7,13 +7,15 @@ sentence on stderr and the exit code of their class.
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from rtdecode import __version__, installing
+from rtdecode import __version__, installing, terminal
 from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.options import (
@@ -39,9 +41,20 @@ from rtdecode.options import (
 )
 from rtdecode.phantom.live.command import simulate
 
+# What typer raises when it refuses an option or an argument.
+_Refused: Any = typer.BadParameter.__bases__[0]
+
 
 class _Commands(TyperGroup):
     """A command group that answers an unknown command with the list of commands."""
+
+    def make_context(self, *args: Any, **how: Any) -> Any:
+        with _plainly():
+            return super().make_context(*args, **how)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _plainly():
+            return super().invoke(ctx)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
@@ -54,6 +67,16 @@ class _Commands(TyperGroup):
                 available=there,
             )
         return found
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Have typer print a refused value as it is."""
+    try:
+        yield
+    except _Refused as error:
+        error.message = terminal.plain(error.message)
+        raise
 
 
 app = typer.Typer(
@@ -70,7 +93,7 @@ app = typer.Typer(
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Decode continuous video from EEG and fMRI while they are recorded."""
     if version:
-        typer.echo(__version__)
+        terminal.line(__version__)
         raise typer.Exit
 
 
@@ -268,7 +291,7 @@ def export(
     told = f"largest difference from the run: {parity['largest_difference']}"
     if parity["status"] != "passed":
         told = f"the graphs were not run: {parity['reason']}"
-    typer.echo(f"{made.path}  {made.digest}  {told}")
+    terminal.line(f"{made.path}  {made.digest}  {told}")
 
 
 @app.command()
@@ -294,7 +317,7 @@ def fit(
     from export import fit as command
 
     made = command.run(recordings, film, events, bundle, out)
-    typer.echo(f"{made.path}  {made.digest}")
+    terminal.line(f"{made.path}  {made.digest}")
 
 
 @app.command()
@@ -305,7 +328,7 @@ def inspect(bundle: Annotated[str, typer.Argument(help="A bundle.")], as_json: J
 
     read = bundles.load(bundle)
     if as_json:
-        typer.echo(strict_json.dumps(bundles.to_json(read.manifest) | {"digest": read.digest}))
+        terminal.line(strict_json.dumps(bundles.to_json(read.manifest) | {"digest": read.digest}))
     else:
         describe.show(read)
 
@@ -557,6 +580,7 @@ def main() -> None:
     # A shell script starts `program &` with SIGINT ignored, and Python leaves it ignored, so that
     # the program could not be stopped by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    terminal.guard()
     try:
         app()
     except RtDecodeError as error:

@@ -164,9 +164,12 @@ def explain(error: RtDecodeError, *, program: str = "", as_json: bool = False) -
     as_json : bool
         Also print `{"error": {...}}` with code and values on stdout.
     """
-    print(f"{program}: {error}" if program else error, file=sys.stderr)  # noqa: T201
+    # Imported here: most processes make errors, and few print them.
+    from rtdecode import terminal
+
+    terminal.say(f"{program}: {error}" if program else error)
     if as_json:
-        print(strict_json.dumps({"error": error.to_json()}))  # noqa: T201
+        terminal.line(strict_json.dumps({"error": error.to_json()}))
     return error.exit_code
 
 

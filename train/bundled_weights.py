@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from rtdecode import bundle as bundles
+from rtdecode import terminal
 from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.work import Arrays, read_arrays
@@ -140,16 +141,17 @@ def _digest(weights: Arrays) -> str:
 def main(arguments: list[str]) -> int:
     """Move the weights of the run that the command line names into the bundle that it names."""
     if len(arguments) != 2:
-        print("usage: python -m train.bundled_weights RUN BUNDLE", file=sys.stderr)  # noqa: T201
+        terminal.say("usage: python -m train.bundled_weights RUN BUNDLE")
         return 2
     run, bundle = arguments
     try:
         held, kept = move(Path(run), bundle)
     except RtDecodeError as error:
         return explain(error)
-    print(f"{held} weights of {run} are read from the bundle {bundle}; {kept} stay in {_WEIGHTS}.")  # noqa: T201
+    terminal.line(f"{held} weights of {run} are read from the bundle {bundle}; {kept} stay in {_WEIGHTS}.")
     return 0
 
 
 if __name__ == "__main__":
+    terminal.guard()
     raise SystemExit(main(sys.argv[1:]))

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from rich.console import Console
 from rich.table import Table
 
+from rtdecode import terminal
 from rtdecode.disk import strict_json
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import RtDecodeError, UsageError, explain
@@ -168,7 +168,7 @@ def write(folder: Path, found: Judged) -> None:
 
 def show_tables(tables: dict[str, Any]) -> None:
     """Print the tables that are lists of rows."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = terminal.console(width=None if sys.stdout.isatty() else 140)
     for title, rows in tables.items():
         if isinstance(rows, list) and rows:
             table = Table(*rows[0], title=title, title_justify="left")
@@ -182,7 +182,7 @@ def main(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     others = [text for text in arguments if text != "--json"]
     if not others or others[0] in ("-h", "--help"):
-        print(_USAGE, file=sys.stderr)  # noqa: T201
+        terminal.say(*_USAGE.splitlines())
         return 0 if others else 2
     run, *changes = others
     try:
@@ -196,7 +196,7 @@ def main(arguments: list[str]) -> int:
     except RtDecodeError as error:
         return explain(error, as_json=as_json)
     if as_json:
-        print(strict_json.dumps(found.figures))  # noqa: T201
+        terminal.line(strict_json.dumps(found.figures))
     else:
         show(found.figures)
         show_tables(found.tables)
@@ -204,4 +204,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    terminal.guard()
     raise SystemExit(main(sys.argv[1:]))

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from rtdecode import terminal
 from rtdecode.disk import strict_json
 from rtdecode.errors import UsageError
 from train import checkpoints
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
 
 DEVICES = ("auto", "cpu")
+# What stands before and after the bar.
+_COLUMNS = ("{task.description}", "{task.completed}/{task.total}")
 # Phase and step -> a held-out figure, the smaller the better, or nothing.
 Show = Callable[[str, int], float | None]
 
@@ -518,7 +520,7 @@ def _tracked(accelerator: Accelerator, name: str, step: int) -> Iterator[None]:
 
 def _progress(accelerator: Accelerator) -> Progress:
     # Standard output is for results.
-    console = Console(stderr=True)
-    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")]
+    console = terminal.console(stderr=True)
+    name, count = (TextColumn(text, markup=False) for text in _COLUMNS)
     hidden = not (console.is_terminal and accelerator.is_main_process)
-    return Progress(*columns, TimeRemainingColumn(), console=console, disable=hidden)
+    return Progress(name, BarColumn(), count, TimeRemainingColumn(), console=console, disable=hidden)

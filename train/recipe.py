@@ -389,11 +389,10 @@ def check(recipe: Recipe) -> None:
     faults = [f"{recipe.name}: it has no {slot}" for slot in SLOTS if slot not in recipe.tree]
     faults += _faults(recipe.tree, recipe.name)
     if faults:
-        explanation = "\n".join(f"  {fault}" for fault in faults)
         raise UsageError(
             "recipe-invalid",
-            "the recipe cannot be run:\n{explanation}",
-            explanation=explanation,
+            "the recipe cannot be run: {explanation}",
+            explanation="; ".join(faults),
             faults=faults,
         )
 

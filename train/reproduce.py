@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from rtdecode import terminal
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.run import run
 from train.run_folder import read_run
@@ -98,9 +98,9 @@ def main(arguments: list[str]) -> int:
     except RtDecodeError as error:
         return explain(error)
     for again, found in rows.items():
-        Console(width=None if sys.stdout.isatty() else 120).print(_table(again, found))
+        terminal.console(width=None if sys.stdout.isatty() else 120).print(_table(again, found))
     for again in rows:
-        print(again)  # noqa: T201
+        terminal.line(again)
     return 0 if all(row[-1] for found in rows.values() for row in found) else 1
 
 
@@ -113,4 +113,5 @@ def _table(again: Path, rows: list[Row]) -> Table:
 
 
 if __name__ == "__main__":
+    terminal.guard()
     raise SystemExit(main(sys.argv[1:]))

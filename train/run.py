@@ -9,9 +9,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rich.console import Console
 from rich.table import Column, Table
 
+from rtdecode import terminal
 from rtdecode.disk import strict_json
 from rtdecode.disk.folders import vacate
 from rtdecode.errors import RtDecodeError, UsageError, explain
@@ -216,13 +216,13 @@ def table(figures: dict[str, dict[str, Any]]) -> Table:
 
 def show(figures: dict[str, dict[str, Any]]) -> None:
     """Print figures as a table, wide enough not to be cut off when the output is no terminal."""
-    Console(width=None if sys.stdout.isatty() else 140).print(table(figures))
+    terminal.console(width=None if sys.stdout.isatty() else 140).print(table(figures))
 
 
 def main(arguments: list[str]) -> int:
     """Run the program; return its exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_USAGE.format(recipes=", ".join(names())), file=sys.stderr)  # noqa: T201
+        terminal.say(*_USAGE.format(recipes=", ".join(names())).splitlines())
         return 0 if arguments else 2
     # A terminated run, too, says how it can be resumed.
     signal.signal(signal.SIGTERM, _stop)
@@ -231,14 +231,14 @@ def main(arguments: list[str]) -> int:
     except RtDecodeError as error:
         return explain(error)
     except KeyboardInterrupt as stop:
-        print("; ".join(["stopped", *getattr(stop, "__notes__", [])]), file=sys.stderr)  # noqa: T201
+        terminal.say("; ".join(["stopped", *getattr(stop, "__notes__", [])]))
         # The exit status of shells for a program that Ctrl-C has ended: 128 + SIGINT.
         return 130
     made = read_run(out)
     show(made["figures"])
     for row in made["tables"].get("notes", []):
-        print(row["note"])  # noqa: T201
-    print(out)  # noqa: T201
+        terminal.line(row["note"])
+    terminal.line(out)
     return 0
 
 
@@ -247,4 +247,5 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    terminal.guard()
     raise SystemExit(main(sys.argv[1:]))

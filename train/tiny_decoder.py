@@ -18,10 +18,10 @@ from types import FrameType
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
+from rtdecode import terminal
 from rtdecode.disk import strict_json
 from rtdecode.disk.folders import vacate
 from rtdecode.errors import RtDecodeError, UsageError, explain
@@ -284,7 +284,7 @@ def show(figures: dict[str, Any]) -> None:
     }
     for key, name in names.items():
         told.add_row(name, f"{psnr[key]:.2f}" if psnr[key] is not None else "equal")
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = terminal.console(width=None if sys.stdout.isatty() else 100)
     console.print(told)
     state = ", ".join(f"{count / 1e6:.1f} MB in {name}" for name, count in figures["state_bytes"].items())
     console.print(f"a session keeps {state}")
@@ -347,7 +347,7 @@ def _value(key: str, text: str, kind: Any) -> Any:
 def main(arguments: list[str]) -> int:
     """Run the program; return its exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_USAGE, file=sys.stderr)  # noqa: T201
+        terminal.say(*_USAGE.splitlines())
         return 0 if arguments else 2
     # A terminated run, too, says how it goes on.
     signal.signal(signal.SIGTERM, _stop)
@@ -356,11 +356,11 @@ def main(arguments: list[str]) -> int:
     except RtDecodeError as error:
         return explain(error)
     except KeyboardInterrupt:
-        print("stopped; what was made is kept, and the same command goes on", file=sys.stderr)  # noqa: T201
+        terminal.say("stopped; what was made is kept, and the same command goes on")
         # The exit status of shells for a program that Ctrl-C has ended: 128 + SIGINT.
         return 130
     show(json.loads((out / FIGURES).read_text()))
-    print(out)  # noqa: T201
+    terminal.line(out)
     return 0
 
 
@@ -369,4 +369,5 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    terminal.guard()
     raise SystemExit(main(sys.argv[1:]))

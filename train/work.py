@@ -17,9 +17,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
+from rtdecode import terminal
 from rtdecode.disk.folders import taken
 from rtdecode.errors import UsageError
 
@@ -115,7 +114,7 @@ class Work:
 def tracked(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
     """Yield items, with a progress bar if standard error is a terminal, and else with a line a minute."""
     if sys.stderr.isatty():
-        yield from track(items, label, total, console=Console(file=sys.stderr))
+        yield from terminal.track(items, label, total, console=terminal.console(stderr=True))
         return
     lines = Lines(len(items) if total is None and isinstance(items, Sized) else total)
     for done, item in enumerate(items):
@@ -140,7 +139,7 @@ class Lines:
         """Write a line, unless there was one less than a minute ago."""
         now = time.monotonic()
         if now - self._told >= _BETWEEN_LINES_S:
-            console = Console(file=sys.stderr, soft_wrap=True)
+            console = terminal.console(stderr=True, soft_wrap=True)
             console.print(f"{label}: {done}{self._total}", markup=False, highlight=False)
             self._told = now
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from rtdecode import terminal
 from rtdecode.bundle import Brain, BuiltEngine, Bundle
 from rtdecode.bundle.manifest import CAUSAL, OFFLINE
 from rtdecode.types import PRESENCES
@@ -51,7 +51,7 @@ def show(bundle: Bundle) -> None:
     }
     for name, value in rows.items():
         table.add_row(name, "-" if value is None else str(value))
-    Console().print(table)
+    terminal.console().print(table)
 
 
 def _parity(parity: dict[str, Any]) -> str | None:

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 
-from rtdecode import __version__
+from rtdecode import __version__, terminal
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.disk import calibration as calibrations
@@ -132,7 +131,7 @@ def run(
         None if reference is None else calibrations.load(reference),
         labels == "mean",
     )
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     # Not bound to one kind of series: `gather` chooses among all runs in the folder.
     source = FolderSource(fmri_dir, existing, series, include=include, bound=False)
     scans = gather(source, volumes, wait, console)
@@ -200,7 +199,9 @@ def _check(
 
 
 def _track(volumes: Iterable[Volume], word: str, console: Console) -> Iterator[Volume]:
-    return iter(track(list(volumes), word, console=console, transient=True, disable=not console.is_terminal))
+    return iter(
+        terminal.track(list(volumes), word, console=console, transient=True, disable=not console.is_terminal)
+    )
 
 
 def _choose(aligned: Aligned, sources: _Sources) -> _Chosen:
@@ -357,4 +358,4 @@ def _say(made: Calibration, console: Console) -> None:
     for line in page.verdict(made.record):
         console.print(line, highlight=False, soft_wrap=True)
     for name in ("calibration.json", "quality.html"):
-        print(made.path / name)  # noqa: T201
+        terminal.line(made.path / name)

@@ -49,7 +49,7 @@ def gather(source: FolderSource, count: int, wait: float, console: Console) -> l
     """
     runs: dict[str, dict[int, Volume]] = {}
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         console=console,

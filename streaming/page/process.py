@@ -16,6 +16,7 @@ from fastapi import FastAPI, Response
 from nicegui import ui
 
 from rtdecode import bundle as bundles
+from rtdecode import terminal
 from streaming.page.address import Address
 from streaming.page.guard import Guard
 from streaming.page.preflight import Preflight
@@ -43,6 +44,7 @@ def main(
     asking: Connection,
 ) -> None:
     """Serve the page until `stop` is set or the session's process is gone."""
+    terminal.guard()
     # Where there are few cores, decoding goes first.
     os.nice(_NICE)
     for number in (signal.SIGINT, signal.SIGTERM):

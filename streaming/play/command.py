@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rtdecode import terminal
 from rtdecode.disk import film_marks
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.liblsl import pylsl
@@ -105,7 +106,7 @@ def run(options: PlayOptions) -> int:
     """
     _check(options)
     film = read_film(options.film)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = terminal.console(stderr=True, soft_wrap=True)
     stop = threading.Event()
     with interrupts.told(lambda _name: stop.set()), _log(options.log) as log:
         # The screen comes first: pictures are decoded straight to the size that fits it.
@@ -296,7 +297,7 @@ def _bar(film: FilmFile, console: Console) -> Iterator[Callable[[int], None]]:
     if not console.is_terminal:
         yield lambda _number: None
         return
-    columns = TextColumn("{task.completed:.0f} s"), BarColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.completed:.0f} s", markup=False), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
         task = bar.add_task("playing", total=film.seconds)
         drawn_at = 0.0

@@ -17,6 +17,7 @@ from typing import Any, cast
 from rich.console import Console
 
 from rtdecode import bundle as bundles
+from rtdecode import terminal
 from rtdecode.bundle import Bundle
 from rtdecode.bundle.manifest import OFFLINE
 from rtdecode.disk import strict_json
@@ -75,7 +76,7 @@ def run(options: StreamOptions) -> int:
     calibration = check(options, bundle)
     name = time.strftime("%Y%m%d-%H%M%S")
     out = options.out or Path("runs") / f"stream-{name}"
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     with ExitStack() as folders:
         # Locked before `prepare`, or --overwrite would empty the folder of a session still writing.
         folders.enter_context(held(out, "--out", f"session {name}"))
@@ -91,12 +92,14 @@ def run(options: StreamOptions) -> int:
             console.print(f"Clips go out to {where}.", highlight=False, markup=False, soft_wrap=True)
         if bundle.manifest.simulated:
             console.print(
-                "[bold]Decoder of a simulated brain:[/] the bundle decodes one simulated brain, and no other."
+                terminal.bold("Decoder of a simulated brain:"),
+                "the bundle decodes one simulated brain, and no other.",
             )
         if bundle.manifest.chain == OFFLINE:
             console.print(
-                "[bold]Trained offline:[/] the signals that the bundle was trained on had been prepared with "
-                "knowledge of what came later, which a session does not have. Expect less than its figures."
+                terminal.bold("Trained offline:"),
+                "the signals that the bundle was trained on had been prepared with "
+                "knowledge of what came later, which a session does not have. Expect less than its figures.",
             )
         advisor = _advisor(options, bundle, calibration)
         session = _Session(options, bundle, out, name, console, advisor, page, outputs)
@@ -525,8 +528,8 @@ class _Session:
             self._discard()
             return
         report.show(final)
-        print(self._out)  # noqa: T201
-        print(self._report_path)  # noqa: T201
+        terminal.line(self._out)
+        terminal.line(self._report_path)
 
     def _discard(self) -> None:
         """Delete what was written, as the participant has withdrawn.

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
+from rtdecode.terminal import plain
 from streaming.session.advice import Advisor
 from streaming.session.news import News, happened, is_stale
 from streaming.sinks.output import Emitter
@@ -79,7 +80,7 @@ class Progress:
         if elapsed is None:
             return
         lines = standing(status, output, now_at)
-        self._bar.update(self._task, completed=max(elapsed, 0.0), description="\n".join(lines))
+        self._bar.update(self._task, completed=max(elapsed, 0.0), description="\n".join(map(plain, lines)))
         if not self._console.is_terminal and now_at - self._line_at > _LINE_EVERY:
             self._line_at = now_at
             self.say("   ".join(lines))

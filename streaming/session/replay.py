@@ -12,10 +12,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
 from rtdecode import bundle as bundles
+from rtdecode import terminal
 from rtdecode.bundle import Bundle
 from rtdecode.disk import calibration as calibrations
 from rtdecode.disk.calibration import Calibration
@@ -93,7 +91,7 @@ def run(
     # Both may refuse the recording or the bundle; only then is a folder made.
     assembler = _assembler(kept, loaded)
     decoder = Decoder(loaded, carry=carry)
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     for note in [*kept.notes(), *decoder.notes]:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     with held(folder, "--out", f"replay {name}"), ExitStack() as running:
@@ -130,8 +128,8 @@ def run(
                 if watched is not None:
                     watched.over(ended)
                 _close(name, loaded, output, assembler, kept.loss, path, ended, memory)
-                print(folder)  # noqa: T201
-                print(path)  # noqa: T201
+                terminal.line(folder)
+                terminal.line(path)
     if truth.fault:
         console.print(truth.fault, highlight=False, soft_wrap=True)
     return 0
@@ -249,12 +247,12 @@ def _play(
     """Decode until the end, or until `stopped` holds what stops it; return in words what ended it."""
     began = time.monotonic()
     first = None
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     items = _items(kept, bundle, assembler)
     items = items if watched is None else watched.seen(items)
     rested_at = kept.meta.get("rested_at")
     jobs = windows(items, assembler, kept.meta.get("ended_at", -math.inf), rested_at)
-    shown = track(jobs, "replay", console=console, transient=True, disable=not console.is_terminal)
+    shown = terminal.track(jobs, "replay", console=console, transient=True, disable=not console.is_terminal)
     for job in shown:
         # A window is due when the session cut it, counted from the first one.
         first = job.window.stamps["windowed"] if first is None else first

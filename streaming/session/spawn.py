@@ -2,6 +2,7 @@
 
 from multiprocessing.synchronize import Event
 
+from rtdecode import terminal
 from streaming.session.mailbox import Mailbox
 from streaming.session.orders import Sources
 
@@ -11,4 +12,5 @@ def acquire(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
     # Imported here, so that only the process that reads the sources pays for what reading needs.
     from streaming.session.acquisition import main
 
+    terminal.guard()
     main(sources, mailbox, stop)

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from rtdecode import __version__
+from rtdecode import __version__, terminal
 from rtdecode.bundle import Bundle
 from rtdecode.disk import strict_json
 from rtdecode.windows.assembler import Counters
@@ -171,7 +170,7 @@ def show(report: Report) -> None:
     of_bundle = report["bundle_simulated"]
     note = banner(report["note"], report["chain"], simulated=report["simulated"], bundle_simulated=of_bundle)
     # Without a terminal rich takes 80 columns, which would cut the longest rows.
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = terminal.console(width=None if sys.stdout.isatty() else 120)
     console.print(f"session {report['session']}   {note}", highlight=False)
     table = Table(show_header=False)
     table.add_column(no_wrap=True)

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import psutil
-from rich.console import Console
 from rich.table import Table
 
 from rtdecode import bundle as bundles
+from rtdecode import terminal
 from rtdecode.bundle import Bundle, engine, golden, session
 from rtdecode.disk import strict_json
 from streaming.decode.decoder import Decoder
@@ -118,7 +118,7 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
         },
     }
     if as_json:
-        Console().print_json(strict_json.dumps(report))
+        terminal.console().print_json(strict_json.dumps(report))
     else:
         _show(report)
     return report
@@ -238,7 +238,7 @@ def _processor() -> str:
 
 def _show(report: dict[str, Any]) -> None:
     machine = report["machine"]
-    console = Console()
+    console = terminal.console()
     console.print(_table(f"{machine['processor']}, {machine['cores']} cores", report["stages"]))
     engines = report["engines"]
     console.print(_table("one call of each stage of the bundle", engines))

@@ -4,8 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 
-from rich.console import Console
-from rich.progress import track
+from rtdecode import terminal
 
 SAMPLES = 1000
 _QUICK_SAMPLES = 40
@@ -31,7 +30,7 @@ class Pace:
     def __init__(self, samples: int, stage_s: float = math.inf) -> None:
         self.samples = samples
         self._stage_s = stage_s
-        self.console = Console(stderr=True)
+        self.console = terminal.console(stderr=True)
 
     @classmethod
     def of(cls, samples: int, *, quick: bool) -> "Pace":
@@ -51,7 +50,7 @@ class Pace:
             Repetitions that are made however long they take.
         """
         until = time.perf_counter() + self._stage_s
-        for n in track(range(count), description=stage, console=self.console, transient=True):
+        for n in terminal.track(range(count), stage, console=self.console, transient=True):
             if n >= least and time.perf_counter() > until:
                 break
             yield n

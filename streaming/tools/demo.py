@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 import rtdecode
+from rtdecode import terminal
 from rtdecode.disk.folders import taken
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import KINDS, watched
@@ -107,7 +107,7 @@ def run(
     if not recorded and shown not in KINDS:
         # Read before any program starts, so that a film that cannot be shown is refused at once.
         watched(shown, seconds, 0, "grid")
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     stopped = list[str]()
     flags = [] if page is None else ["--dashboard", f"{page.host}:{page.port}"]
     flags += [] if outlet is None else ["--outlet", outlet]
@@ -149,7 +149,8 @@ def _simulated(
     folder: Path, seconds: float, film: str, flags: Sequence[str], console: Console, stopped: Sequence[str]
 ) -> int:
     console.print(
-        f"Demo: {seconds:g} s of film ({escape(_title(film))}), seen by a [bold]simulated participant[/] "
+        f"Demo: {seconds:g} s of film ({_title(film)}), seen by a",
+        terminal.bold("simulated participant"),
         "(preset easy), no person. One program is the participant, the amplifier and the scanner; the other "
         "decodes what it receives.",
         soft_wrap=True,
@@ -175,8 +176,10 @@ def _recorded(
     folder: Path, seconds: float, flags: Sequence[str], console: Console, stopped: Sequence[str]
 ) -> int:
     console.print(
-        f"Demo: the first {seconds:g} s of two runs of [bold]recorded human fMRI[/] (one slice, eight "
-        "categories of objects), played at their own pace. Category decoding, not a reconstruction.",
+        f"Demo: the first {seconds:g} s of two runs of",
+        terminal.bold("recorded human fMRI"),
+        "(one slice, eight categories of objects), played at their own pace. Category decoding, not a "
+        "reconstruction.",
         soft_wrap=True,
     )
     code = 0
@@ -221,12 +224,11 @@ def _session(
     # The exported volumes were only the way from one program to the other.
     shutil.rmtree(volumes, ignore_errors=True)
     if not stopped and (failed or read.returncode != 0):
-        said = "\n".join(log.read_text().splitlines()[-_LINES:])
         console.print(
             f"`rtdecode {reader[0]}` ended with exit code {read.returncode}: see its output above. "
-            f"`rtdecode {player[0]}` said last:\n{said}",
-            highlight=False,
-            markup=False,
+            f"`rtdecode {player[0]}` said last:",
+            *log.read_text().splitlines()[-_LINES:],
+            sep="\n",
         )
         return read.returncode or 1
     return 0

@@ -9,11 +9,10 @@ import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from rtdecode import __version__
+from rtdecode import __version__, terminal
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.disk import calibration as calibrations
@@ -110,7 +109,7 @@ def run(
         0, or 1 if a session would be refused or degraded.
     """
     # On stderr, so that stdout holds nothing but the report.
-    with Console(stderr=True).status("looking and listening, up to 25 s"):
+    with terminal.console(stderr=True).status("looking and listening, up to 25 s"):
         checked = check(Asked(lsl, fmri_dir, bundle, calibration, out, record, minutes))
     return tell(checked.findings, as_json=as_json)
 
@@ -144,7 +143,7 @@ def check(asked: Asked, listen_s: float = 0.0) -> Checked:
 def tell(findings: list[Finding], *, as_json: bool) -> int:
     """Print findings as a table, or as JSON; return 1 if one of them is bad, else 0."""
     if as_json:
-        Console().print_json(strict_json.dumps([asdict(f) for f in findings]))
+        terminal.console().print_json(strict_json.dumps([asdict(f) for f in findings]))
     else:
         _show(findings)
     return int(any(f.state == "bad" for f in findings))
@@ -252,5 +251,5 @@ def _show(findings: list[Finding]) -> None:
         table.add_column(column)
     for f in findings:
         colour = _COLOURS[f.state]
-        table.add_row(f.subject, f"[{colour}]{f.state}[/]", escape(f.found), escape(f.advice))
-    Console().print(table)
+        table.add_row(f.subject, Text(f.state, colour), f.found, f.advice)
+    terminal.console().print(table)

@@ -4,18 +4,18 @@
 page on a terminal, or as JSON lines for programs.
 """
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from rtdecode import terminal
 from rtdecode.disk import strict_json
 from rtdecode.liblsl import pylsl, reach
 from streaming.session.interrupts import told
@@ -140,18 +140,17 @@ def _json() -> Iterator[Show]:
     def show(network: _Network) -> None:
         # Stdout carries the lines alone. Why a stream is not read goes to stderr, once per stream.
         for watch in network.watches.values():
-            sys.stdout.write(strict_json.dumps(watch.line()) + "\n")
-            sys.stderr.write("".join(f"{watch.name}: {note}\n" for note in watch.notes()))
+            terminal.line(strict_json.dumps(watch.line()))
+            for note in watch.notes():
+                terminal.say(f"{watch.name}: {note}")
             if (watch.refused or watch.ambiguous) and watch.name not in refused:
                 refused.add(watch.name)
-                sys.stderr.write(watch.state + "\n")
-        sys.stdout.flush()
+                terminal.say(watch.state)
         text = network.waiting()
         now = time.monotonic()
         if text and now - said["at"] >= _SAY_EVERY:
             said["at"] = now
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
+            terminal.say(text)
 
     yield show
 
@@ -159,12 +158,12 @@ def _json() -> Iterator[Show]:
 @contextmanager
 def _page(network: _Network) -> Iterator[Show]:
     """Show a page that renews itself on a terminal, elsewhere one every five seconds and one at the end."""
-    console = Console(highlight=False)
+    console = terminal.console()
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             yield lambda network: live.update(page(network), refresh=True)
         return
-    console = Console(highlight=False, width=_WIDTH)
+    console = terminal.console(width=_WIDTH)
     shown = {"at": time.monotonic() - _SAY_EVERY}
 
     def show(network: _Network) -> None:

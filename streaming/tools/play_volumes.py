@@ -12,9 +12,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from rich.console import Console
-from rich.progress import track
 
+from rtdecode import terminal
 from rtdecode.disk.folders import taken
 from rtdecode.errors import UsageError
 from streaming.session import interrupts
@@ -58,12 +57,12 @@ def run(bold: Path, fmri_dir: Path, tr: float | None, speed: float) -> int:
         raise UsageError("play-volumes-speed-invalid", "--speed must be positive, found {speed}", speed=speed)
     _prepare(fmri_dir)
     count = image.shape[3]
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     console.print(f"{count} volumes of recorded data, TR {tr_s:g} s, into {fmri_dir}", highlight=False)
     began = time.monotonic()
     stop = threading.Event()
     with interrupts.told(lambda _name: stop.set()):
-        for n in track(range(count), "playing", console=console):
+        for n in terminal.track(range(count), "playing", console=console):
             # Encode before waiting, so that writing is all that is left when the volume is due.
             data = encoded(image, n, tr_s)
             due = began + (n + 1) * tr_s / speed

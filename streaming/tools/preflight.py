@@ -12,6 +12,7 @@ import time
 import psutil
 from rich.console import Console
 
+from rtdecode import terminal
 from rtdecode.bundle import EegInput
 from rtdecode.errors import GeometryError, UsageError
 from rtdecode.types import Volume
@@ -59,7 +60,7 @@ def run(asked: Asked, as_json: bool, *, seconds: float = 20.0, eyes_closed: bool
             "preflight-eyes-closed-without-eeg",
             "--eyes-closed reads the EEG: give --lsl NAME.",
         )
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     began_at = time.monotonic()
     # Files that are there already are passed over, as by a session: what comes from now on is armed.
     source = None

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import terminal
 from rtdecode.bundle.manifest import CAUSAL
 from rtdecode.disk.moving import moving
 from rtdecode.disk.video import count_frames, iter_mp4
@@ -90,7 +91,7 @@ def run(folder: Path, out: Path | None) -> int:
     target = out or folder / "report.html"
     session = read(folder)
     target.write_text(page(session), encoding="utf-8")
-    print(target)  # noqa: T201
+    terminal.line(target)
     return 0
 
 

@@ -4,7 +4,6 @@
 volume, lost ones included, and at the end the files that gave no volume.
 """
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +12,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from rich.console import Console
 
+from rtdecode import terminal
 from rtdecode.disk import strict_json
 from rtdecode.errors import UsageError
 from rtdecode.types import Volume
@@ -135,7 +134,7 @@ def _follow(source: FolderSource, nifti: Path | None, stop: threading.Event) -> 
         if source.missing != missing:
             missing = source.missing
             gone = "is not there any more" if missing else "is there again"
-            sys.stderr.write(f"the folder {source.directory} {gone}\n")
+            terminal.say(f"the folder {source.directory} {gone}")
         time.sleep(_POLL_S)
 
 
@@ -185,12 +184,12 @@ def _start_at_first(lines: dict[int, Line]) -> None:
 
 
 def _print_json(lines: Iterator[Line], stop: threading.Event) -> int:
-    return _each(lines, lambda line: _write(strict_json.dumps(line)), stop)
+    return _each(lines, lambda line: terminal.line(strict_json.dumps(line)), stop)
 
 
 def _print_rows(lines: Iterator[Line], stop: threading.Event) -> int:
     heads = ("series", "index", "shape", "TR s", "start s", "mean", "parse ms", "file")
-    console = Console(soft_wrap=True, highlight=False)
+    console = terminal.console(soft_wrap=True)
     console.print(_COLUMNS.format(*heads), style="bold")
     return _each(lines, lambda line: console.print(_COLUMNS.format(*_cells(line)), markup=False), stop)
 
@@ -215,18 +214,12 @@ def _cells(line: Line) -> list[str]:
     return [line["run"], str(line["index"]), shape, *times, *numbers, line["file"]]
 
 
-def _write(text: str) -> None:
-    # Flush each line: a program that reads along should see a volume when it comes.
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
 def _print_end(source: FolderSource, total: int, as_json: bool) -> None:
     ignored = [{"file": name, "reason": reason} for name, reason in source.ignored]
     if as_json:
-        _write(strict_json.dumps({"ignored": ignored, "volumes": total}))
+        terminal.line(strict_json.dumps({"ignored": ignored, "volumes": total}))
         return
-    console = Console(soft_wrap=True, highlight=False)
+    console = terminal.console(soft_wrap=True)
     console.print(f"{total} volumes, {len(ignored)} files ignored")
     for entry in ignored:
         console.print(f"  {entry['file']}: {entry['reason']}", markup=False)

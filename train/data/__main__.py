@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from rtdecode import terminal
 from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.data import near_duplicates, regions, splits, standard
@@ -176,7 +177,7 @@ def _sizes(
 
 
 def _print(found: dict[str, Any]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = terminal.console(width=None if sys.stdout.isatty() else 140)
     rates = [f"window {found['window_s']:g} s", f"first volume {found['lag_s']:g} s after its start"]
     rates += [f"TR {found['tr_s']:g} s"] if found["tr_s"] else []
     rates += [f"EEG {found['sfreq']:g} Hz"] if found["sfreq"] else []
@@ -240,18 +241,19 @@ def main(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     others = [text for text in arguments if text != "--json"]
     if not others or others[0] in ("-h", "--help"):
-        print(_USAGE, file=sys.stderr)  # noqa: T201
+        terminal.say(*_USAGE.splitlines())
         return 0 if others else 2
     try:
         found = described(Path(others[0]), read_arguments(others[1:]))
     except RtDecodeError as error:
         return explain(error, as_json=as_json)
     if as_json:
-        print(strict_json.dumps(found))  # noqa: T201
+        terminal.line(strict_json.dumps(found))
     else:
         _print(found)
     return 0
 
 
 if __name__ == "__main__":
+    terminal.guard()
     raise SystemExit(main(sys.argv[1:]))

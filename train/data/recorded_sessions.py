@@ -4,7 +4,6 @@
 some runs from teaching. Nothing of a participant is assumed: grid, cap and head are those of the recordings.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from rtdecode import bundle as bundles
+from rtdecode import terminal
 from rtdecode.bundle import ClipGeometry, EegInput, FmriInput, Manifest
 from rtdecode.disk.recording import Recording
 from rtdecode.disk.sealed import file_hash
@@ -155,7 +154,7 @@ class RecordedSessions:
     def say(self) -> None:
         """Print how many minutes there are, how many the shipped decoder had, and what is held."""
         assert self.draft is not None
-        console = Console(file=sys.stderr, soft_wrap=True, highlight=False)
+        console = terminal.console(stderr=True, soft_wrap=True)
         minutes = _minutes(self.taught, self.draft)
         console.print(
             f"{minutes:.1f} minutes of recording teach. The shipped video model had {shipped_minutes():.0f}: "

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from rtdecode import terminal
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.data.opening import opened
 from train.targets import cache, captions, embeddings, latents, transcripts
@@ -170,15 +171,16 @@ def _options(name: str) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Run the program; return its exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_USAGE, file=sys.stderr)  # noqa: T201
+        terminal.say(*_USAGE.splitlines())
         return 0 if arguments else 2
     try:
         out = run(Path(arguments[0]), arguments[1:])
     except RtDecodeError as error:
         return explain(error)
-    print(out)  # noqa: T201
+    terminal.line(out)
     return 0
 
 
 if __name__ == "__main__":
+    terminal.guard()
     raise SystemExit(main(sys.argv[1:]))

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 
+from rtdecode import terminal
 from rtdecode.disk.recording import RecordingWriter
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.phantom.body import bore
@@ -110,8 +110,8 @@ def _send(
     record: Path | None,
     stop: threading.Event,
 ) -> int:
-    console = Console(stderr=True)
-    console.print(_introduction(session), highlight=False, soft_wrap=True)
+    console = terminal.console(stderr=True)
+    console.print(*_introduction(session), sep="\n", soft_wrap=True)
     log = FaultLog(None if truth is None else truth / "faults.jsonl")
     with _writing():
         if truth is not None:
@@ -139,17 +139,20 @@ def _writing() -> Iterator[None]:
         ) from error
 
 
-def _introduction(session: PhantomSession) -> str:
+def _introduction(session: PhantomSession) -> tuple[str, str, str]:
     preset = session.preset
     head = "still" if session.path is None else f"moving ({_motion(session)})"
-    return (
+    participant = (
         f"The participant is simulated: preset {preset.name} ({preset.describe()}), subject "
         f"{session.subject}, seed {session.seed}, {_film(session)}, "
-        f"{session.volumes} volumes at TR {session.tr_s:g} s.\n"
-        f"Scanner {session.vendor.name}: files whole {_delivery(session)}; "
-        f"head {head}{', first volumes brighter (T1)' if session.settling else ''}.\n"
-        f"EEG {len(session.montage.channels)} channels at {session.sfreq} Hz, {_surroundings(session)}."
+        f"{session.volumes} volumes at TR {session.tr_s:g} s."
     )
+    scanner = (
+        f"Scanner {session.vendor.name}: files whole {_delivery(session)}; "
+        f"head {head}{', first volumes brighter (T1)' if session.settling else ''}."
+    )
+    channels = len(session.montage.channels)
+    return participant, scanner, f"EEG {channels} channels at {session.sfreq} Hz, {_surroundings(session)}."
 
 
 def _film(session: PhantomSession) -> str:
@@ -207,7 +210,7 @@ def _record(session: PhantomSession, folder: Path, console: Console, stop: threa
     total = session.volumes * 2 + session.samples / (CHUNK_S * session.sfreq)
     with RecordingWriter(folder, session.montage, meta) as writer:
         session.truth(folder / "truth")
-        items = track(session.events(), "recording", total=total, console=console, transient=True)
+        items = terminal.track(session.events(), "recording", total=total, console=console, transient=True)
         until_s = math.inf
         for item in items:
             if stop.is_set():
