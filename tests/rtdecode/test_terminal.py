@@ -146,3 +146,16 @@ def test_everything_is_printed_through_it():
 def test_what_prints_past_it_is_found(tmp_path, line):
     (tmp_path / "module.py").write_text(line)
     assert len(faults([tmp_path / "module.py"])) == 1
+
+
+def test_names_of_files_do_not_act_on_the_terminal(tmp_path):
+    name = "[bold]\x1b[2J\n<img src=x onerror=alert(1)>\u202e.dcm"
+    (tmp_path / name).write_bytes(b"no image")
+    command = [sys.executable, "-m", "rtdecode.cli", "volumes", str(tmp_path), "--once"]
+    table = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert terminal.plain(name) in table.stdout
+    assert harmless(table.stdout + table.stderr)
+    lines = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout
+    assert lines.isascii()
+    ignored = json.loads(lines.splitlines()[-1])["ignored"]
+    assert [entry["file"] for entry in ignored] == [terminal.plain(name)]

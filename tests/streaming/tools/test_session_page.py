@@ -1,4 +1,5 @@
 import base64
+import html
 import io
 import json
 import re
@@ -156,3 +157,18 @@ def test_a_histogram_has_a_bar_for_every_bin_and_counts_all() -> None:
 def test_a_folder_without_a_session_is_refused(tmp_path: Path) -> None:
     with refused(UsageError, "session-missing-files", missing_files="report.json and clips.jsonl"):
         session_page.run(tmp_path, None)
+
+
+def test_no_text_of_a_report_is_markup() -> None:
+    name = "<img src=x onerror=alert(1)>[/x]"
+
+    def renamed(tree: Any) -> Any:
+        if isinstance(tree, dict):
+            return {key: renamed(value) for key, value in tree.items()}
+        if isinstance(tree, list):
+            return [renamed(value) for value in tree]
+        return name if isinstance(tree, str) else tree
+
+    page = session_page.page(session_page.Session(renamed(report(note="")), [], Path("film.mp4")))
+    assert page.count(html.escape(name)) > 5
+    assert name not in page
