@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rtdecode.bundle import Manifest
+from rtdecode.disk import private
 from train.closed_form.encoding import FOLDS, best_explained, blocks, fold_errors, widened
 from train.data.recorded import Fmri, Recorded
 from train.fitting.fitter import Story
@@ -196,4 +197,4 @@ def plot(lags: Matrix, curve: Matrix, used_s: float, path: Path) -> None:
     axes.set_xlabel("haemodynamic lag, s")
     axes.set_ylabel("R2 of held-out predictions")
     axes.legend()
-    figure.savefig(path, dpi=120)
+    figure.savefig(private.file(path), dpi=120)

@@ -23,6 +23,7 @@ from rtdecode.options import (
     Carry,
     Dashboard,
     Existing,
+    GroupReadable,
     Include,
     Json,
     Moco,
@@ -115,6 +116,7 @@ def demo(
     dashboard: Dashboard = None,
     outlet: Outlet = None,
     osc: Osc = None,
+    group_readable: GroupReadable = False,
 ) -> None:
     """Run a live session against a simulated participant, or against recorded human fMRI."""
     from streaming.tools import demo as command
@@ -128,6 +130,7 @@ def demo(
         dashboard=dashboard,
         outlet=outlet,
         osc=osc,
+        group_readable=group_readable,
     )
     raise typer.Exit(code)
 
@@ -180,6 +183,7 @@ def stream(
         str | None,
         typer.Option(help="LSL stream of the volume triggers; default: by its name, see docs/eeg.md."),
     ] = None,
+    group_readable: GroupReadable = False,
 ) -> None:
     """Decode a live session into clips."""
     from streaming.session import live as command
@@ -213,6 +217,7 @@ def stream(
         include=include,
         peers=tuple(_hosts(peers)),
         markers=markers,
+        group_readable=group_readable,
     )
     raise typer.Exit(command.run(options))
 
@@ -229,6 +234,7 @@ def replay(
     carry: Carry = True,
     twin: Twin = False,
     dashboard: Dashboard = None,
+    group_readable: GroupReadable = False,
 ) -> None:
     """Decode a recording through the same code on a virtual clock."""
     from streaming.session import replay as command
@@ -254,6 +260,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The page; default OUT/report.html.", metavar="FILE")
     ] = None,
+    group_readable: GroupReadable = False,
 ) -> None:
     """Make one self-contained page of a session."""
     from streaming.tools import session_page as command
@@ -278,6 +285,7 @@ def export(
     sm: Annotated[
         str | None, typer.Option(help="Compute capabilities that engines are for; default: 8.0.")
     ] = None,
+    group_readable: GroupReadable = False,
 ) -> None:
     """Turn a training run into a bundle."""
     _needs("onnx", "export")
@@ -310,6 +318,7 @@ def fit(
         ),
     ] = None,
     bundle: BundleName = "phantom",
+    group_readable: GroupReadable = False,
 ) -> None:
     """Adapt a bundle to another participant, from ten minutes of recording with a known film."""
     _needs("onnx", "export")
@@ -342,6 +351,7 @@ def volumes(
     series: Series = None,
     moco: Moco = False,
     include: Include = "",
+    group_readable: GroupReadable = False,
 ) -> None:
     """Show what the scanner side sees in a folder."""
     from streaming.tools import volumes as command
@@ -376,6 +386,7 @@ def calibrate(
         float, typer.Option(help="Seconds to wait for the first volume; 0: for ever.", callback=from_zero)
     ] = 60.0,
     overwrite: Annotated[bool, typer.Option(help="Replace a calibration that is in the folder.")] = False,
+    group_readable: GroupReadable = False,
 ) -> None:
     """Prepare a session: reference volume, projection, warm-up statistics, one page on the signal."""
     from streaming.calibrate import command
@@ -435,6 +446,7 @@ def play(
         ),
     ] = 60.0,
     log: Annotated[Path | None, typer.Option(help="TSV of the frames shown, a new file.")] = None,
+    group_readable: GroupReadable = False,
 ) -> None:
     """Show a film to the participant; mark each frame when it is shown."""
     from streaming.play import command

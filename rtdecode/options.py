@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rtdecode.disk import private
 from rtdecode.errors import UsageError
 
 
@@ -32,6 +33,12 @@ def from_zero(option: typer.CallbackParam, value: float | None) -> float | None:
             option=option.opts[0],
             value=value,
         )
+    return value
+
+
+def _share(value: bool) -> bool:
+    """Open to the group what this process writes from here on, or close it."""
+    private.share_with_group(value)
     return value
 
 
@@ -82,6 +89,16 @@ Include = Annotated[
 Wait = Annotated[
     float,
     typer.Option(help="Seconds to wait for a reader of the EEG stream; 0: not at all.", callback=from_zero),
+]
+
+
+GroupReadable = Annotated[
+    bool,
+    typer.Option(
+        "--group-readable",
+        help="Let the group read what is written; default: its owner alone.",
+        callback=_share,
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from rich.table import Table
 
 from rtdecode import terminal
-from rtdecode.disk import strict_json
+from rtdecode.disk import private, strict_json
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.data.splits import Repeats
@@ -154,16 +154,16 @@ def claim(folder: Path) -> None:
         If the path is no folder, or the folder is not empty.
     """
     check_new(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    private.folder(folder)
 
 
 def write(folder: Path, found: Judged) -> None:
     """Write figures.json {figures, tables, floors}, the page and the pictures."""
     told = {"figures": found.figures, "tables": found.tables, "floors": floors(found.figures)}
-    (folder / "figures.json").write_text(strict_json.dumps(told, indent=1) + "\n")
-    (folder / "index.html").write_text(page(found), encoding="utf-8")
+    private.file(folder / "figures.json").write_text(strict_json.dumps(told, indent=1) + "\n")
+    private.file(folder / "index.html").write_text(page(found), encoding="utf-8")
     for name, picture in found.pictures.items():
-        picture.save(folder / name)
+        picture.save(private.file(folder / name))
 
 
 def show_tables(tables: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Column, Table
 
 from rtdecode import terminal
-from rtdecode.disk import strict_json
+from rtdecode.disk import private, strict_json
 from rtdecode.disk.folders import vacate
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.data.training_films import training_films
@@ -105,7 +105,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
     # The run is written beside the stages and renamed, so that an incomplete run never bears the name.
     whole = part / "run"
     clear(whole)
-    whole.mkdir()
+    private.folder(whole)
     write(whole, wanted, trained, found)
     # `check_new` accepts an empty folder. It makes room for the run.
     if out.exists():
@@ -191,8 +191,8 @@ def _claim(part: Path, out: Path, recipe: Recipe) -> None:
             out=out,
         )
     clear(part)
-    part.mkdir(parents=True)
-    note.write_text(strict_json.dumps({"recipe": recipe.name, "values": recipe.values}) + "\n")
+    private.folder(part)
+    private.file(note).write_text(strict_json.dumps({"recipe": recipe.name, "values": recipe.values}) + "\n")
 
 
 def table(figures: dict[str, dict[str, Any]]) -> Table:

@@ -15,7 +15,7 @@ import numpy as np
 
 from rtdecode import __version__, bundle
 from rtdecode.bundle import Bundle, Manifest
-from rtdecode.disk import strict_json
+from rtdecode.disk import private, strict_json
 from rtdecode.errors import UsageError
 from rtdecode.scores.accuracy import METRICS
 from rtdecode.signal.volume.projection import Projection
@@ -47,17 +47,17 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
     subjects: dict[str, Any] = {}
     for name, other in trained.subjects.items():
         place = folder / "subjects" / name
-        place.mkdir(parents=True)
+        private.folder(place)
         _write_subject(place, other)
         subjects[name] = bundle.to_json(replace(other.manifest, **stated))
     for name, table in trained.system.memories().items():
         place = folder / "memory" / f"{name}.npy"
-        place.parent.mkdir(exist_ok=True)
+        private.folder(place.parent)
         # Not in an archive, because `restored` maps the file into memory.
-        np.save(place, table.values, allow_pickle=False)
+        np.save(private.file(place), table.values, allow_pickle=False)
     for name, picture in (trained.pictures | found.pictures).items():
         # A palette keeps large sheets small enough to ship.
-        picture.convert("RGB").quantize(64).save(folder / name, optimize=True)
+        picture.convert("RGB").quantize(64).save(private.file(folder / name), optimize=True)
     tree = {
         "schema": SCHEMA,
         "recipe": recipe.name,
@@ -76,7 +76,7 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
         "manifest": bundle.to_json(manifest),
         "subjects": subjects,
     }
-    (folder / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
+    private.file(folder / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
 
 
 def _write_subject(folder: Path, found: OfSubject) -> None:
@@ -88,7 +88,7 @@ def _write_subject(folder: Path, found: OfSubject) -> None:
 
 def _write_arrays(folder: Path, name: str, found: Arrays) -> None:
     if found:
-        np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **found)
+        np.savez_compressed(private.file(folder / f"{name}.npz"), allow_pickle=False, **found)
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode import terminal
+from rtdecode.disk import private
 from rtdecode.disk.folders import taken
 from rtdecode.errors import UsageError
 
@@ -67,7 +68,7 @@ class Work:
         """Return the arrays of a stage, and let `make` make them if they are not on disk yet."""
         path = self.path(name)
         if not path.is_file():
-            self.stages.mkdir(parents=True, exist_ok=True)
+            private.folder(self.stages)
             write_arrays(path, make())
         return self.read(name)
 
@@ -156,7 +157,7 @@ def _make(work: Work, name: str, make: Callable[[], Arrays]) -> None:
 def write_arrays(path: Path, arrays: Arrays) -> None:
     """Write an uncompressed ``.npz`` file in one step, so that an interrupted write leaves no such file."""
     part = path.with_suffix(".part.npz")
-    np.savez(part, allow_pickle=False, **arrays)
+    np.savez(private.file(part), allow_pickle=False, **arrays)
     part.replace(path)
 
 

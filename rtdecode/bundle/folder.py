@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle import wiring
 from rtdecode.bundle.manifest import SCHEMA, Manifest, from_json, of_subject, to_json
-from rtdecode.disk import sealed, typed
+from rtdecode.disk import private, sealed, typed
 from rtdecode.disk.sealed import Sealed, read_tree
 from rtdecode.errors import BundleError
 from rtdecode.signal.volume.baseline import Baseline, drift_of
@@ -219,8 +219,8 @@ def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
     with sealed.replacing(target) as part:
         for name, source in files.items():
             place = part / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, place)
+            private.folder(place.parent)
+            shutil.copyfile(source, private.file(place))
         sealed.write_tree(part / _HEAD, to_json(manifest))
     return load(target)
 

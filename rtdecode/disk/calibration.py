@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk import sealed, typed
+from rtdecode.disk import private, sealed, typed
 from rtdecode.disk.sealed import Sealed, read_tree
 from rtdecode.errors import BundleError, GeometryError, UsageError
 from rtdecode.signal.volume.projection import Projection, Reals
@@ -241,18 +241,18 @@ def write(
     check_target(target)
     with sealed.replacing(target) as part:
         for name, arrays in parts.items():
-            np.savez_compressed(part / f"{name}.npz", **arrays)
+            np.savez_compressed(private.file(part / f"{name}.npz"), **arrays)
         for name, data in extra.items():
-            (part / name).write_bytes(data)
+            private.file(part / name).write_bytes(data)
         sealed.write_tree(part / _HEAD, asdict(record))
     return load(target)
 
 
 def copy(calibration: Calibration, target: Path) -> None:
     """Copy a calibration's files unchanged into a folder, so that the copy has the same digest."""
-    target.mkdir(exist_ok=True)
+    private.folder(target)
     for name in (*calibration.record.files, _HEAD):
-        shutil.copyfile(calibration.path / name, target / name)
+        shutil.copyfile(calibration.path / name, private.file(target / name))
 
 
 def load(path: Path) -> Calibration:

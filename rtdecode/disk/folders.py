@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from rtdecode.disk import private
 from rtdecode.errors import UsageError
 
 _LOCK = ".rtdecode-lock"
@@ -79,7 +80,7 @@ def held(folder: Path, flag: str, owner: str) -> Iterator[None]:
     """
     try:
         made = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
+        private.folder(folder)
         lock = _locked(folder, flag)
         os.write(lock.fileno(), f"{owner} (process {os.getpid()})".encode())
     except OSError as error:
@@ -106,7 +107,7 @@ def _locked(folder: Path, flag: str) -> IO[str]:
     path = folder / _LOCK
     while True:
         # Opening must not empty the file, which names the session that holds the lock.
-        file = path.open("a+")
+        file = private.open_file(path, "a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

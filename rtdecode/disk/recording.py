@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk import calibration as calibrations
-from rtdecode.disk import recording_index, recording_text, strict_json
+from rtdecode.disk import private, recording_index, recording_text, strict_json
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.film_marks import FilmMark, ShownFilm, showings, without_name
 from rtdecode.disk.folders import taken
@@ -102,12 +102,12 @@ class RecordingWriter:
             self._before = _cut_torn(kept)
         else:
             check_unused(path)
-            path.mkdir(parents=True, exist_ok=True)
+            private.folder(path, exclusive=True)
         self._write_head()
-        self._events = (path / "events.jsonl").open("a")
-        self._eeg = (path / "eeg.f32").open("ab")
-        self._stamps = (path / "stamps.f64").open("ab")
-        self._volumes = (path / "volumes.bin").open("ab")
+        self._events = private.open_file(path / "events.jsonl", "a")
+        self._eeg = private.open_file(path / "eeg.f32", "ab")
+        self._stamps = private.open_file(path / "stamps.f64", "ab")
+        self._volumes = private.open_file(path / "volumes.bin", "ab")
         self._film: IO[str] | None = None
         # The first chunk goes out at once: a run of EEG alone begins with it.
         self._flushed_at = -math.inf
@@ -143,7 +143,7 @@ class RecordingWriter:
         # crash leaves the old one.
         part = self._path / "recording.json.part"
         try:
-            part.write_text(strict_json.dumps(head, indent=1) + "\n")
+            private.file(part).write_text(strict_json.dumps(head, indent=1) + "\n")
             part.replace(self._path / "recording.json")
         finally:
             part.unlink(missing_ok=True)
@@ -193,7 +193,7 @@ class RecordingWriter:
     def _write_mark(self, mark: FilmMark) -> None:
         if self._film is None:
             # Line by line, so that a crash loses no marker that was received.
-            self._film = (self._path / _FILM).open("a", buffering=1)
+            self._film = private.open_file(self._path / _FILM, "a", buffering=1)
         line = asdict(mark) | {"label": without_name(mark.label)}
         self._film.write(strict_json.dumps(line) + "\n")
 

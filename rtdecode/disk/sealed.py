@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk import strict_json
+from rtdecode.disk import private, strict_json
 from rtdecode.disk.regular import open_regular
 from rtdecode.errors import BundleError, UsageError
 
@@ -118,7 +118,7 @@ def replacing(target: Path) -> Iterator[Path]:
     part = target.with_name(target.name + ".part")
     old = target.with_name(target.name + ".replaced")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    private.folder(part)
     yield part
     # The old folder is deleted last, so that a crash at any moment leaves it or the new one. After a crash
     # between the two renames it is the only one, and stays until there is another.
@@ -133,7 +133,7 @@ def write_tree(file: Path, tree: dict[str, Any]) -> None:
     """Write a head: JSON values, the hashes of the files beside it under ``files``, and its digest."""
     tree["files"] = {name: file_hash(file.parent / name) for name in sorted(held_in(file.parent))}
     tree["digest"] = digest_of(tree)
-    file.write_text(strict_json.dumps(tree, indent=1) + "\n")
+    private.file(file).write_text(strict_json.dumps(tree, indent=1) + "\n")
 
 
 def read_tree(file: Path, advice: str, *, verify: bool = True) -> tuple[dict[str, Any], str]:

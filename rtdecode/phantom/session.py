@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.disk import private
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
 from rtdecode.phantom.body.amplifier import LEAD_IN_S, Amplifier, montage
@@ -314,14 +315,22 @@ class PhantomSession:
         voxels = self.head.voxels
         return np.stack([self.scanner.volume(i).reshape(-1)[voxels] for i in range(self.volumes)])
 
-    def truth(self, folder: Path) -> None:
-        """Write ``film.mp4``, ``events.tsv``, an empty ``faults.jsonl``; for a moving head ``motion.tsv``."""
+    def truth(self, folder: Path, *, closed: bool = False) -> None:
+        """Write ``film.mp4``, ``events.tsv``, an empty ``faults.jsonl``; for a moving head ``motion.tsv``.
+
+        Parameters
+        ----------
+        folder : Path
+        closed : bool
+            Whether it belongs to a recording, which its owner alone reads.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        write_mp4(folder / "film.mp4", self.film.frames, FPS)
-        self.film.write_events(folder / "events.tsv")
-        (folder / "faults.jsonl").write_text("")
+        made = private.file if closed else Path
+        write_mp4(made(folder / "film.mp4"), self.film.frames, FPS)
+        self.film.write_events(made(folder / "events.tsv"))
+        made(folder / "faults.jsonl").write_text("")
         if self.path is not None:
-            write_path(folder / "motion.tsv", self.path)
+            write_path(made(folder / "motion.tsv"), self.path)
 
     def file_name(self, index: int) -> str:
         """Return the name of a volume's file."""

@@ -17,6 +17,7 @@ from nicegui import ui
 
 from rtdecode import bundle as bundles
 from rtdecode import terminal
+from rtdecode.disk import private
 from streaming.page.address import Address
 from streaming.page.guard import Guard
 from streaming.page.preflight import Preflight
@@ -45,6 +46,7 @@ def main(
 ) -> None:
     """Serve the page until `stop` is set or the session's process is gone."""
     terminal.guard()
+    private.share_with_group(options.group_readable)
     # Where there are few cores, decoding goes first.
     os.nice(_NICE)
     for number in (signal.SIGINT, signal.SIGTERM):

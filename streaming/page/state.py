@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rtdecode.bundle import Bundle
+from rtdecode.disk import private
 from rtdecode.disk.video import Frames
 from rtdecode.types import Array, Window
 from streaming.page import drawing, lamps, slices, traces
@@ -231,7 +232,7 @@ class PageState:
         sheet = ContactSheet(self.view.banner)
         sheet.add(f"{record['revision']} of clip {record['clip']}", frames, truth)
         folder = self._folder / SNAPSHOTS
-        folder.mkdir(exist_ok=True)
+        private.folder(folder)
         name = f"clip_{record['clip']:05d}_{record['revision']}.png"
         sheet.save(folder / name)
         return f"kept as {SNAPSHOTS}/{name}"

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rtdecode import terminal
-from rtdecode.disk import film_marks
+from rtdecode.disk import film_marks, private
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.liblsl import pylsl
 from streaming.play import starting
@@ -360,7 +360,7 @@ def _log(path: Path | None) -> Iterator[Callable[[int, float, float], None]]:
 def _new(path: Path) -> TextIO:
     # Line by line, so that a crash leaves all frames shown so far; never over an existing table.
     try:
-        return path.open("x", buffering=1)
+        return private.open_file(path, "x", buffering=1)
     except OSError as error:
         raise UsageError(
             "play-log-unwritable",

@@ -20,7 +20,7 @@ from rtdecode import bundle as bundles
 from rtdecode import terminal
 from rtdecode.bundle import Bundle
 from rtdecode.bundle.manifest import OFFLINE
-from rtdecode.disk import strict_json
+from rtdecode.disk import private, strict_json
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.folders import held
 from rtdecode.disk.recording import check_unused
@@ -72,6 +72,7 @@ def run(options: StreamOptions) -> int:
     RtDecodeError
         After everything has been written; its `exit_code` says which fault it was.
     """
+    private.share_with_group(options.group_readable)
     bundle = bundles.load(options.bundle, subject=options.subject)
     calibration = check(options, bundle)
     name = time.strftime("%Y%m%d-%H%M%S")

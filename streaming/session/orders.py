@@ -65,6 +65,8 @@ class StreamOptions:
         Hosts to ask directly for their LSL streams.
     markers : str or None
         Name of the LSL stream that brings the volume triggers; None chooses one.
+    group_readable : bool
+        Whether the group may read what the session writes, and not its owner alone.
     """
 
     lsl: str | None = None
@@ -94,6 +96,7 @@ class StreamOptions:
     include: str = ""
     peers: tuple[str, ...] = ()
     markers: str | None = None
+    group_readable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

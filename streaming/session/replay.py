@@ -16,6 +16,7 @@ from rtdecode import bundle as bundles
 from rtdecode import terminal
 from rtdecode.bundle import Bundle
 from rtdecode.disk import calibration as calibrations
+from rtdecode.disk import private
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.folders import held
 from rtdecode.disk.recording import CALIBRATION, Recording
@@ -154,6 +155,7 @@ def _options(kept: Recording, subject: str | None, dashboard: str | None) -> Str
         truth=kept.truth,
         subject=subject,
         dashboard=dashboard,
+        group_readable=private.shared_with_group(),
     )
 
 

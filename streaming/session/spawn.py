@@ -3,6 +3,7 @@
 from multiprocessing.synchronize import Event
 
 from rtdecode import terminal
+from rtdecode.disk import private
 from streaming.session.mailbox import Mailbox
 from streaming.session.orders import Sources
 
@@ -13,4 +14,5 @@ def acquire(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
     from streaming.session.acquisition import main
 
     terminal.guard()
+    private.share_with_group(sources.options.group_readable)
     main(sources, mailbox, stop)

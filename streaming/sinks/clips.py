@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk import strict_json
+from rtdecode.disk import private, strict_json
 from rtdecode.disk.video import write_mp4
 from rtdecode.types import Float
 
@@ -35,10 +35,10 @@ class ClipSink:
     def __init__(self, out: Path, *, simulated: bool) -> None:
         self._out = out
         self.simulated = simulated
-        (out / "clips").mkdir(parents=True, exist_ok=True)
-        (out / "clips.jsonl").write_bytes(b"")
+        private.folder(out / "clips")
         # Unbuffered: a line that a full disk refused must not be written again with the next one.
-        self._lines = (out / "clips.jsonl").open("ab", buffering=0)
+        private.file(out / "clips.jsonl")
+        self._lines = private.open_file(out / "clips.jsonl", "ab", buffering=0)
 
     @property
     def _suffix(self) -> str:
@@ -49,7 +49,7 @@ class ClipSink:
         name = f"clips/clip_{clip:05d}_{revision}{self._suffix}.mp4"
         part = self._out / f"{name}.part"
         try:
-            write_mp4(part, frames, fps)
+            write_mp4(private.file(part), frames, fps)
             part.replace(self._out / name)
         finally:
             part.unlink(missing_ok=True)
@@ -58,7 +58,7 @@ class ClipSink:
     def save_latent(self, clip: int, revision: str, latent: Float) -> str:
         """Write the latent that the clip was drawn from; return the path relative to the folder."""
         name = f"clips/clip_{clip:05d}_{revision}{self._suffix}.npy"
-        np.save(self._out / name, latent, allow_pickle=False)
+        np.save(private.file(self._out / name), latent, allow_pickle=False)
         return name
 
     def append(self, record: dict[str, Any]) -> None:

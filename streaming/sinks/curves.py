@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from rtdecode.disk import private
 from streaming.sinks.text import ALERT, FAINT, INK, PAPER, font
 
 # Pixels: the side of a plot, and what lies around it.
@@ -40,7 +41,7 @@ def save(path: Path, confidence: dict[str, Any], note: str = "") -> None:
     _risk_coverage(draw, 2 * _LEFT + _SIDE + _GAP, risks)
     draw.text((_LEFT, size[1] - 16), note, fill=ALERT, font=font(14), anchor="lm")
     part = path.with_suffix(".part.png")
-    picture.save(part)
+    picture.save(private.file(part))
     part.replace(path)
 
 

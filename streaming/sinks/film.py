@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import ClipGeometry
+from rtdecode.disk import private
 from rtdecode.disk.video import FilmWriter
 from rtdecode.types import Window
 from streaming.sinks.text import ALERT, FAINT, INK, bar, card, enlarge
@@ -82,7 +83,7 @@ class FilmSink:
         self._path = path
         self._hop = hop_frames
         self.note = note
-        self._writer = FilmWriter(path, *self._layout.size, geometry.fps)
+        self._writer = FilmWriter(private.file(path), *self._layout.size, geometry.fps)
 
     def write(
         self,

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rtdecode.disk import private
+
 NAME = "operator.tsv"
 # The folder of the pictures that the operator kept.
 SNAPSHOTS = "snapshots"
@@ -72,7 +74,7 @@ class OperatorLog:
 
     def _add(self, moment: Moment, what: str) -> str:
         fresh = not self._path.exists()
-        with self._path.open("a", newline="") as file:
+        with private.open_file(self._path, "a", newline="") as file:
             lines = csv.writer(file, delimiter="\t", lineterminator="\n")
             if fresh:
                 lines.writerow(_HEAD)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
+from rtdecode.disk import private
 from rtdecode.disk.folders import taken
 from rtdecode.errors import OutputError, UsageError
 from rtdecode.types import Window
@@ -473,9 +474,11 @@ def prepare(out: Path, *, overwrite: bool) -> None:
     if not overwrite:
         check_free(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        private.folder(out)
         clear(out)
-        (out / "clips").mkdir(exist_ok=True)
+        # What others put there, if anything, was not theirs alone before.
+        private.folder(out, exclusive=not taken(out))
+        private.folder(out / "clips")
     except OSError as error:
         raise UsageError(
             "output-folder-unwritable",

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from rtdecode import __version__, terminal
 from rtdecode.bundle import Bundle
-from rtdecode.disk import strict_json
+from rtdecode.disk import private, strict_json
 from rtdecode.windows.assembler import Counters
 from streaming.sinks.judged import Sections, nothing
 from streaming.sinks.output import Emitter
@@ -156,10 +156,11 @@ def _eeg_stream(stream: Mapping[str, Any]) -> dict[str, Any]:
 
 def write(path: Path, report: Report) -> None:
     """Write a report in one step, so that the file is whole at any time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.exists():
+        private.folder(path.parent)
     part = path.with_name(path.name + ".part")
     try:
-        part.write_text(strict_json.dumps(report, indent=1) + "\n")
+        private.file(part).write_text(strict_json.dumps(report, indent=1) + "\n")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from rtdecode.disk import private
 from streaming.sinks.text import ALERT, FAINT, PAPER, card, font
 
 Frames = NDArray[np.uint8]
@@ -69,7 +70,7 @@ class ContactSheet:
         if not self._kept:
             return
         part = path.with_suffix(".part.png")
-        self._draw().save(part)
+        self._draw().save(private.file(part))
         part.replace(path)
 
     def _draw(self) -> Image.Image:

@@ -14,6 +14,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
+from rtdecode.disk import private
 from rtdecode.disk.clip_file import ClipFile, StoredClip
 from rtdecode.disk.video import iter_mp4
 from rtdecode.errors import UsageError
@@ -69,11 +70,11 @@ class Truth:
         """Copy the truth into a folder: ``events.tsv``, and the film and the faults if there are any."""
         if self._events_path is None or not self._events_path.is_file():
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self._events_path, folder / "events.tsv")
+        private.folder(folder)
+        shutil.copyfile(self._events_path, private.file(folder / "events.tsv"))
         beside = [self._film_path, self._film_path.with_name("faults.jsonl")] if self._film_path else []
         for file in (file for file in beside if file.is_file()):
-            shutil.copyfile(file, folder / file.name)
+            shutil.copyfile(file, private.file(folder / file.name))
 
     def clip(self, window: Window) -> Frames | None:
         """Return what was shown during a window's hop, (frame, row, column, 3); None if it is not known."""
@@ -159,7 +160,7 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("w+b", buffering=0)
+        self._file = private.open_file(path, "w+b", buffering=0)
         self._clips = ClipFile(self._file)
         self._pairs: dict[str, list[StoredClip]] = {}
         self.paired: list[Span] = []

@@ -20,6 +20,7 @@ from rich.console import Console
 
 import rtdecode
 from rtdecode import terminal
+from rtdecode.disk import private
 from rtdecode.disk.folders import taken
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import KINDS, watched
@@ -51,6 +52,7 @@ def run(
     dashboard: str | None = None,
     outlet: str | None = None,
     osc: str | None = None,
+    group_readable: bool = False,
 ) -> int:
     """Run a session and show what came of it.
 
@@ -71,6 +73,8 @@ def run(
         ``HOST:PORT`` of the operator's page, which is opened where there is a display.
     outlet, osc : str, optional
         Name of the LSL streams, and ``HOST:PORT`` of the OSC receiver, that emitted clips go out to.
+    group_readable : bool
+        Whether the group may read what the session writes.
 
     Returns
     -------
@@ -112,6 +116,7 @@ def run(
     flags = [] if page is None else ["--dashboard", f"{page.host}:{page.port}"]
     flags += [] if outlet is None else ["--outlet", outlet]
     flags += [] if osc is None else ["--osc", osc]
+    flags += ["--group-readable"] if group_readable else []
     if page is not None:
         _open_page(page)
     with interrupts.told(stopped.append):
@@ -159,7 +164,7 @@ def _simulated(
     name = f"rtdecode-demo-{os.getpid()}-{time.time_ns() % 100000}"
     volumes = folder / "scanner"
     truth = folder / "truth"
-    volumes.mkdir(parents=True)
+    private.folder(volumes)
     length = ["--seconds", f"{seconds:g}"]
     sources = ["--lsl", name, "--fmri-dir", str(volumes), "--truth", str(truth), *length]
     player = ["simulate", *sources, "--preset", "easy", "--film", film]
@@ -189,7 +194,7 @@ def _recorded(
         source = _RECORDED / run_name
         target = folder / run_name
         volumes = target / "scanner"
-        volumes.mkdir(parents=True)
+        private.folder(volumes)
         player = ["play-volumes", str(source / "bold_1slice.nii.gz"), "--fmri-dir", str(volumes)]
         reader = ["stream", "--fmri-dir", str(volumes), "--bundle", "haxby", "--existing", "read"]
         reader += ["--truth", str(source / "bold_events.tsv"), "--seconds", f"{seconds:g}", *flags]
@@ -213,7 +218,7 @@ def _session(
     # A long film takes minutes to be made. A player that fails ends the demo at once.
     reader = [*reader, "--out", str(folder), "--overwrite", "--wait", "0", "--lost-after", "20"]
     with (
-        log.open("w") as lines,
+        private.open_file(log) as lines,
         _program(player, lines.fileno()) as played,
         _program(reader, None) as read,
     ):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rtdecode import terminal
 from rtdecode.bundle.manifest import CAUSAL
+from rtdecode.disk import private
 from rtdecode.disk.moving import moving
 from rtdecode.disk.video import count_frames, iter_mp4
 from rtdecode.errors import UsageError
@@ -90,7 +91,8 @@ def run(folder: Path, out: Path | None) -> int:
     """
     target = out or folder / "report.html"
     session = read(folder)
-    target.write_text(page(session), encoding="utf-8")
+    text = page(session)
+    private.file(target).write_text(text, encoding="utf-8")
     terminal.line(target)
     return 0
 

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from rtdecode import terminal
-from rtdecode.disk import strict_json
+from rtdecode.disk import private, strict_json
 from rtdecode.errors import UsageError
 from rtdecode.types import Volume
 from streaming.session import interrupts
@@ -83,7 +83,7 @@ def run(
             folder=nifti,
         )
     if nifti is not None:
-        nifti.mkdir(parents=True, exist_ok=True)
+        private.folder(nifti)
     # List every series. Do not read volumes that were written into a subfolder as new ones.
     source = FolderSource(
         directory, existing="read", series=series, moco=moco, include=include, bound=False, exclude=nifti
@@ -103,7 +103,7 @@ def write_nifti(volume: Volume, path: Path) -> None:
     image.header["pixdim"][4] = volume.tr_s or 0.0
     image.set_sform(volume.affine, code=1)
     image.set_qform(volume.affine, code=1)
-    image.to_filename(path)
+    image.to_filename(private.file(path))
 
 
 def _once(source: FolderSource, nifti: Path | None, stop: threading.Event) -> Iterator[Line]:

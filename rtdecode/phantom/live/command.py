@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rtdecode.options import PresetName, Wait, from_zero, positive
+from rtdecode.options import GroupReadable, PresetName, Wait, from_zero, positive
 
 
 def simulate(
@@ -69,6 +69,7 @@ def simulate(
     record: Annotated[
         Path | None, typer.Option(help="Write a recording as fast as possible; wait for no clock.")
     ] = None,
+    group_readable: GroupReadable = False,
 ) -> None:
     """Be a simulated participant, amplifier and scanner: an LSL stream and a folder of volumes."""
     # Imported here, so that `--help` is quick and other commands do not load the simulation.

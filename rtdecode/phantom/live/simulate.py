@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rtdecode import terminal
+from rtdecode.disk import private
 from rtdecode.disk.recording import RecordingWriter
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.phantom.body import bore
@@ -209,7 +210,7 @@ def _record(session: PhantomSession, folder: Path, console: Console, stop: threa
     # For the progress bar: volumes and their triggers, and the chunks of EEG.
     total = session.volumes * 2 + session.samples / (CHUNK_S * session.sfreq)
     with RecordingWriter(folder, session.montage, meta) as writer:
-        session.truth(folder / "truth")
+        session.truth(private.folder(folder / "truth"), closed=True)
         items = terminal.track(session.events(), "recording", total=total, console=console, transient=True)
         until_s = math.inf
         for item in items:
