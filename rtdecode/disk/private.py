@@ -98,8 +98,8 @@ def file(path: Path) -> Path:
 def open_file(path: Path, mode: str = "w", **how: Any) -> IO[Any]:
     """Open a file to write, as `open` does with the modes ``w``, ``a`` and ``x``, binary or text.
 
-    With ``w`` an older file of that name is replaced, and with ``a`` continued and closed to others; a link is
-    not followed.
+    With ``w`` an older file of that name is replaced. With ``a`` it is continued and closed to others, and a
+    link is not followed.
     """
 
     def opener(name: str, flags: int) -> int:
