@@ -3,10 +3,10 @@
 import multiprocessing
 from dataclasses import replace
 from multiprocessing.context import SpawnProcess
-from multiprocessing.synchronize import Event
 
 from rtdecode.bundle import Bundle
 from streaming.session import interrupts
+from streaming.session.flag import Flag
 from streaming.session.mailbox import Mailbox
 from streaming.session.orders import Past, Sources, StreamOptions
 from streaming.session.spawn import acquire
@@ -36,8 +36,8 @@ def sources(options: StreamOptions, bundle: Bundle, name: str) -> Sources:
 class AcquisitionProcess:
     """The acquisition process: started, started again, stopped.
 
-    Each start gets a new mailbox and a new stop event, because a process that is killed while it holds a lock
-    of theirs leaves it locked for ever.
+    Each start gets a new mailbox, because what a process that was killed had taken of it, or put into it, may
+    be incomplete.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class AcquisitionProcess:
     def _make(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.mailbox = Mailbox(context, _SLOTS, self._message_bytes)
-        self._stop: Event = context.Event()
+        self._stop = Flag(context)
         self._process: SpawnProcess = context.Process(
             target=acquire, args=(self._sources, self.mailbox, self._stop), daemon=True
         )

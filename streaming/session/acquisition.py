@@ -24,7 +24,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from multiprocessing.synchronize import Event
 from typing import Any
 
 import numpy as np
@@ -46,6 +45,7 @@ from rtdecode.windows.assembler import Assembler
 from streaming.page.shown import Shown
 from streaming.session import past
 from streaming.session.backlog import Lag
+from streaming.session.flag import Stop
 from streaming.session.mailbox import Mailbox, Message, pack
 from streaming.session.orders import Sources, StreamOptions
 from streaming.session.turns import Action, Turns
@@ -82,7 +82,7 @@ _OUTBOX = 32
 _LONGEST_FAULT = 30000
 
 
-def main(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
+def main(sources: Sources, mailbox: Mailbox, stop: Stop) -> None:
     """Read the sources until `stop` is set; the body of the acquisition process."""
     # Ctrl-C reaches every process of a terminal. This one waits for
     # `stop`, so that what it still holds is recorded and decoded.
@@ -127,7 +127,7 @@ def fault(error: BaseException) -> Message:
 
 class _Acquisition:
     def __init__(
-        self, sources: Sources, mailbox: Mailbox, stop: Event, parent_alive: Callable[[], bool]
+        self, sources: Sources, mailbox: Mailbox, stop: Stop, parent_alive: Callable[[], bool]
     ) -> None:
         options = sources.options
         self._sources = sources

@@ -84,6 +84,8 @@ class Restarts:
 
 def cause(exit_code: int | None) -> str:
     """Say how a process ended."""
-    if exit_code is not None and exit_code < 0:
-        return f"killed by {signal.Signals(-exit_code).name}"
-    return f"exit code {exit_code}"
+    if exit_code is None or exit_code >= 0:
+        return f"exit code {exit_code}"
+    # Signals of real time have no names but the first and the last.
+    names = {number.value: number.name for number in signal.Signals}
+    return f"killed by {names.get(-exit_code, f'signal {-exit_code}')}"

@@ -1,14 +1,13 @@
 """Entry point of the acquisition process, light enough for the session's process to import."""
 
-from multiprocessing.synchronize import Event
-
 from rtdecode import terminal
 from rtdecode.disk import private
+from streaming.session.flag import Stop
 from streaming.session.mailbox import Mailbox
 from streaming.session.orders import Sources
 
 
-def acquire(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
+def acquire(sources: Sources, mailbox: Mailbox, stop: Stop) -> None:
     """Run the acquisition process until `stop` is set."""
     # Imported here, so that only the process that reads the sources pays for what reading needs.
     from streaming.session.acquisition import main
