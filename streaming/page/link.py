@@ -14,8 +14,10 @@ from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
 from streaming.page import address as addresses
 from streaming.session import interrupts
+from streaming.session.flag import Flag
 from streaming.session.mailbox import Mailbox, Message, slot_bytes
 from streaming.session.orders import StreamOptions
+from streaming.session.restarts import cause
 
 # Messages that may wait. What comes beyond that is not shown.
 _SLOTS = 32
@@ -68,7 +70,7 @@ class PageLink:
         self._address = replace(asked, port=socket.getsockname()[1])
         context = multiprocessing.get_context("spawn")
         self._mailbox = Mailbox(context, _SLOTS, slot_bytes(bundle))
-        self._stop = context.Event()
+        self._stop = Flag(context)
         # A request is some bytes, and the session takes them twenty times a second: the page never waits.
         self._requests, asking = context.Pipe(duplex=False)
         self._process = context.Process(
@@ -81,7 +83,7 @@ class PageLink:
         with interrupts.ignored():
             self._process.start()
         socket.close()
-        self._alive = True
+        self._alive = self._hears = True
         self._twin: tuple[int, str] | None = None
 
     @property
@@ -90,21 +92,32 @@ class PageLink:
         return self._address.url
 
     def requests(self) -> list[Request]:
-        """Return what has been asked since the last call."""
-        asked: list[Request] = []
-        while self._alive and self._requests.poll():
-            asked.append(self._requests.recv())
-        return asked
+        """Return what has been asked since the last call; nothing more from a page that has died."""
+        requests: list[Request] = []
+        try:
+            while self._hears and self._requests.poll():
+                requests.append(self._requests.recv())
+        # So a pipe ends whose writer is gone, also in the middle of a request.
+        except (EOFError, OSError):
+            self._hears = False
+        return requests
 
-    def died(self) -> bool:
-        """Return, once, that the page's process has ended by itself."""
-        died = self._alive and not self._process.is_alive()
-        self._alive = self._alive and not died
-        return died
+    def death(self) -> str:
+        """Say, once, that the page's process has ended by itself, and how to go on; empty while it runs."""
+        if not self._alive or self._process.is_alive():
+            return ""
+        self._alive = False
+        code = self._process.exitcode
+        why = "" if code is None or code < 0 else " What it printed above says why."
+        return (
+            f"The page ended unexpectedly ({cause(code)}).{why} Everything else goes on and nothing is lost. "
+            "Ctrl-C ends the session from here on; the next one has a page again."
+        )
 
     def tell(self, message: Message) -> None:
         """Hand a message on if there is room for it; a page that is slow misses it."""
-        self._mailbox.put(message, timeout=0.0)
+        if self._alive:
+            self._mailbox.put(message, timeout=0.0)
 
     def say(self, text: str) -> None:
         """Hand a sentence on."""

@@ -7,13 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from socket import socket
 
 import uvicorn
 from fastapi import FastAPI, Response
-from nicegui import ui
+from nicegui import run, ui
 
 from rtdecode import bundle as bundles
 from rtdecode import terminal
@@ -23,6 +22,7 @@ from streaming.page.guard import Guard
 from streaming.page.preflight import Preflight
 from streaming.page.state import PageState
 from streaming.page.view import build
+from streaming.session.flag import Flag
 from streaming.session.mailbox import Mailbox
 from streaming.session.orders import StreamOptions
 
@@ -41,7 +41,7 @@ def main(
     bundle: Path,
     *,
     mailbox: Mailbox,
-    stop: Event,
+    stop: Flag,
     asking: Connection,
 ) -> None:
     """Serve the page until `stop` is set or the session's process is gone."""
@@ -51,6 +51,9 @@ def main(
     os.nice(_NICE)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    # The toolkit makes a pool of processes, which nothing here uses. So made, its semaphores are gone with
+    # this process even if it is killed, and the session has nothing to clean up at its end.
+    run.process_pool_start_method = "fork"
     # Not verified again: the session did so before it started this process.
     state = PageState(folder, options, bundles.load(bundle, verify=False, subject=options.subject))
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)

@@ -52,10 +52,9 @@ class Operator:
         for request in self._page.requests():
             self._obey(request, status)
         self._page.show_twin(self._output.newest_twin)
-        if self._page.died():
-            self._progress.say(
-                "The page ended unexpectedly; what it printed above says why. Decoding goes on."
-            )
+        death = self._page.death()
+        if death:
+            self._progress.tell(death)
 
     def _obey(self, request: Request, status: Status) -> None:
         match request.what:

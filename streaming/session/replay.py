@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rtdecode import bundle as bundles
@@ -118,7 +119,10 @@ def run(
         ended = "an unexpected error"
         stopped = list[str]()
         memory = MemoryMeter()
-        watched = None if page is None else ReplayPage(page, assembler, output)
+        watched = None
+        if page is not None:
+            say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+            watched = ReplayPage(page, assembler, output, say)
         with interrupts.told(stopped.append):
             try:
                 ended = _play(kept, loaded, assembler, output, pace, stopped, memory, watched)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,15 @@ class ReplayPage:
     page : PageLink
     assembler : Assembler
     output : Emitter
+    say : callable
+        Prints a sentence on the terminal.
     """
 
-    def __init__(self, page: PageLink, assembler: Assembler, output: Emitter) -> None:
+    def __init__(
+        self, page: PageLink, assembler: Assembler, output: Emitter, say: Callable[[str], None]
+    ) -> None:
         self._page = page
+        self._say = say
         self._assembler = assembler
         self._output = output
         self._shown = Shown(assembler)
@@ -86,6 +91,9 @@ class ReplayPage:
                 self._output.twins_wanted = request.word == "on"
             else:
                 self._page.say("A replay notes nothing and deletes nothing: its recording stays as it is.")
+        death = self._page.death()
+        if death:
+            self._say(death)
         return stopped
 
     def over(self, ended: str) -> None:

@@ -1,0 +1,79 @@
+"""The session's side of a page whose process dies, or stands still, at some moment."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rtdecode.bundle import Bundle
+from streaming.page import link
+from streaming.page.link import PageLink
+from streaming.session.mailbox import Message
+from streaming.session.orders import StreamOptions
+from tests.streaming.bundles import make_bundle
+from tests.streaming.page import stand_ins
+from tests.streaming.sessions import LIMIT, until
+
+HELLO = Message({"kind": "said", "text": "hello", "wall_s": 0.0}, {})
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("b") / "bundle")
+
+
+class Opened:
+    """A page whose process runs something else, and what the session was told of it."""
+
+    def __init__(
+        self, body: Callable[..., None], bundle: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(link, "_serve", body)
+        self.link = PageLink("127.0.0.1:0", folder, StreamOptions(), bundle)
+        self.requests: list[str] = []
+        self.deaths: list[str] = []
+
+    def follow(self) -> None:
+        """Do what a session does twenty times a second."""
+        self.link.tell(HELLO)
+        self.requests.extend(request.what for request in self.link.requests())
+        death = self.link.death()
+        self.deaths.extend([death] if death else [])
+
+
+def test_a_page_that_dies_is_told_of_once_and_one_that_stands_still_holds_nothing_up(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "_END_WITHIN", LIMIT)
+    # All at once, as each takes a while to start.
+    pages = [Opened(body, bundle, tmp_path, monkeypatch) for body in stand_ins.BODIES]
+    *dead, still, alive = pages
+
+    def followed() -> bool:
+        for page in pages:
+            page.follow()
+        return all(page.deaths for page in dead) and bool(still.requests and alive.requests)
+
+    try:
+        until(followed)
+        # More than there is room for.
+        for _ in range(100):
+            followed()
+        causes = [
+            death.removeprefix("The page ended unexpectedly (") for page in dead for death in page.deaths
+        ]
+        assert [cause.partition(" Everything else goes on")[0] for cause in causes] == [
+            "exit code 3). What it printed above says why.",
+            "killed by SIGKILL).",
+            f"killed by signal {signal.SIGRTMIN + 1}).",
+        ]
+        assert not still.deaths + alive.deaths
+        assert [page.requests for page in pages] == [[], ["mark"], [], ["mark"], ["mark"]]
+        alive.link.close()
+    finally:
+        monkeypatch.setattr(link, "_END_WITHIN", 0.1)
+        for page in pages:
+            page.link.close()
+    assert alive.link._process.exitcode == 0
+    assert not any(page.link._process.is_alive() for page in pages)
