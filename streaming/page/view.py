@@ -14,6 +14,7 @@ from streaming.page.lamps import Lamp
 from streaming.page.link import Request
 from streaming.page.preflight import Preflight
 from streaming.page.state import LAMPS, SAID, PageState
+from streaming.page.twice import WITHIN_S, Twice
 from streaming.sinks.operator_log import LABELS
 from streaming.tools.finding import Finding
 
@@ -98,6 +99,7 @@ class _Page:
         self._ask = ask
         self._updates = 0
         self._gone = False
+        self._twice = Twice()
         ui.add_css(_STYLE)
         ui.add_body_html(f"<script>{strip.SCRIPT}{traces.SCRIPT}</script>")
         self._build_head()
@@ -161,7 +163,8 @@ class _Page:
 
     def _build_menu(self) -> None:
         withdraw = _question(
-            "Withdraw? The session stops, and its clips, report and recording are deleted for good.",
+            "Withdraw? The session stops, and its clips, report and recording are deleted for good. "
+            f"Press twice within {WITHIN_S:.0f} seconds.",
             "delete everything",
             self._withdraw,
         )
@@ -174,12 +177,17 @@ class _Page:
             ui.separator()
             ui.menu_item("withdraw ...", withdraw.open)
 
-    def _stop(self) -> None:
+    def _stop(self) -> bool:
         self._ask(Request("stop"))
+        return True
 
-    def _withdraw(self) -> None:
+    def _withdraw(self) -> bool:
+        if not self._twice.press():
+            ui.notify(f"Press again within {WITHIN_S:.0f} seconds, and everything is deleted.")
+            return False
         self._state.withdraw()
         self._ask(Request("withdraw"))
+        return True
 
     def _mark(self) -> None:
         self._ask(Request("mark"))
@@ -355,12 +363,17 @@ class _Picture:
             self._image.props(f'src="{self._path}/{number}"')
 
 
-def _question(text: str, yes: str, act: Callable[[], None]) -> ui.dialog:
-    """Build a question that is asked before something that cannot be undone."""
+def _question(text: str, yes: str, act: Callable[[], bool]) -> ui.dialog:
+    """Build a question that is asked before something that cannot be undone, until that is done."""
+
+    def press() -> None:
+        if act():
+            dialog.close()
+
     with ui.dialog() as dialog, ui.card():
         ui.label(text)
         with ui.row():
-            ui.button(yes, on_click=act).on_click(dialog.close)
+            ui.button(yes, on_click=press)
             ui.button("go on", on_click=dialog.close).props("flat")
     return dialog
 

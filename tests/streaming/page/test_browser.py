@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import psutil
@@ -99,6 +100,13 @@ def test_the_operator_notes_keeps_and_withdraws(bundle: Path, tmp_path: Path) ->
             tab.evaluate(MENU.format("withdraw ..."))
             tab.until("document.body.innerText.includes('Withdraw?')")
             assert process.poll() is None
+            tab.evaluate(CLICK.format("DELETE EVERYTHING"))
+            tab.until("document.body.innerText.includes('Press again within 10 seconds')")
+            # A double click is one press.
+            tab.evaluate(CLICK.format("DELETE EVERYTHING") + "; " + CLICK.format("DELETE EVERYTHING"))
+            time.sleep(1)
+            assert process.poll() is None
+            assert out.is_dir()
             tab.evaluate(CLICK.format("DELETE EVERYTHING"))
             tab.until(BLANK)
             tab.until("document.querySelectorAll('canvas, img').length === 0")
