@@ -25,7 +25,7 @@ import psutil
 from rich.console import Console
 
 from benchmarks.browser import browser
-from streaming.page import address
+from streaming.page import address, entrance
 
 # With one viewer, share of a core.
 CPU = 0.05
@@ -46,10 +46,11 @@ def measure(minutes: float, viewers: int) -> dict[str, Any]:
         words = [sys.executable, "-m", "rtdecode.cli", "demo", "--film", "natural", "--out", str(out)]
         words += ["--seconds", f"{60 * minutes:g}", "--dashboard", f"127.0.0.1:{port}"]
         demo = subprocess.Popen(words)
-        _wait_for(port)
+        way = out / entrance.NAME
+        _wait_for(way)
         for _ in range(viewers):
-            chrome.open(f"http://127.0.0.1:{port}/")
-        absent.open(f"http://127.0.0.1:{port}/")
+            chrome.open(way.as_uri())
+        absent.open(way.as_uri())
         leaves = threading.Timer(_LEAVES_S, absent.stop_reading)
         leaves.start()
         before = psutil.cpu_times()
@@ -145,8 +146,9 @@ def _by_minute(values: Sequence[float]) -> list[int]:
     return [round(float(np.median(values[at : at + count]))) for at in range(0, len(values), count)]
 
 
-def _wait_for(port: int) -> None:
-    while not any(one.laddr and one.laddr.port == port for one in psutil.net_connections("tcp")):
+def _wait_for(way: Path) -> None:
+    """Wait for the file that leads to the page: it is there once the page can be reached."""
+    while not (way.is_file() and way.stat().st_size):
         time.sleep(0.2)
 
 

@@ -157,6 +157,9 @@ def stream(
     ] = None,
     record: Annotated[Path | None, typer.Option(help="Keep everything that arrives in this folder.")] = None,
     dashboard: Dashboard = None,
+    dashboard_token_fd: Annotated[
+        int | None, typer.Option(help="Read the page's token here.", hidden=True, min=0)
+    ] = None,
     outlet: Outlet = None,
     osc: Osc = None,
     decoder: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
@@ -186,6 +189,7 @@ def stream(
     group_readable: GroupReadable = False,
 ) -> None:
     """Decode a live session into clips."""
+    from streaming.page.address import take_over
     from streaming.session import live as command
     from streaming.session.orders import StreamOptions
 
@@ -201,6 +205,7 @@ def stream(
         truth=truth,
         record=record,
         dashboard=dashboard,
+        dashboard_token=None if dashboard_token_fd is None else take_over(dashboard_token_fd),
         outlet=outlet,
         osc=osc,
         decoder=decoder,

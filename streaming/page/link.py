@@ -2,7 +2,7 @@
 
 import multiprocessing
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +13,8 @@ from rtdecode import installing
 from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
 from streaming.page import address as addresses
+from streaming.page import entrance
+from streaming.page.address import Address
 from streaming.session import interrupts
 from streaming.session.flag import Flag
 from streaming.session.mailbox import Mailbox, Message, slot_bytes
@@ -33,9 +35,10 @@ class Request:
     ----------
     what : str
         ``stop``, ``withdraw``, ``mark`` (an event), ``label`` (the newest run), ``confirm`` (a changed source
-        of the EEG is the participant's) or ``twin`` (make null-brain twins from here on, or no longer).
+        of the EEG is the participant's), ``twin`` (make null-brain twins from here on, or no longer) or
+        ``say`` (the page itself has something for the terminal).
     word : str
-        The label of a run; ``on`` or ``off`` for twins; empty otherwise.
+        The label of a run; ``on`` or ``off`` for twins; the sentence to say; empty otherwise.
     at : float
         When, by the local clock, s.
     """
@@ -50,8 +53,8 @@ class PageLink:
 
     Parameters
     ----------
-    text : str
-        ``HOST:PORT``.
+    address : Address
+        Where it is to be served.
     folder : Path
         The session's ``--out``.
     options : StreamOptions
@@ -63,11 +66,12 @@ class PageLink:
         If the address cannot be served, or the toolkit is not installed.
     """
 
-    def __init__(self, text: str, folder: Path, options: StreamOptions, bundle: Bundle) -> None:
+    def __init__(self, address: Address, folder: Path, options: StreamOptions, bundle: Bundle) -> None:
         check_installed()
-        asked = addresses.parse(text)
-        socket = addresses.listening(asked)
-        self._address = replace(asked, port=socket.getsockname()[1])
+        socket = addresses.listening(address)
+        self._address = replace(address, port=socket.getsockname()[1])
+        self._folder = folder
+        self._entrance: Path | None = None
         context = multiprocessing.get_context("spawn")
         self._mailbox = Mailbox(context, _SLOTS, slot_bytes(bundle))
         self._stop = Flag(context)
@@ -88,8 +92,18 @@ class PageLink:
 
     @property
     def url(self) -> str:
-        """Where the page is, with the token if it needs one."""
+        """Where the page is, with the token."""
         return self._address.url
+
+    def write_entrance(self) -> None:
+        """Write the file in the session's folder that leads a browser to the page; `close` deletes it.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written, or others could read it.
+        """
+        self._entrance = entrance.write(self._folder, self._address)
 
     def requests(self) -> list[Request]:
         """Return what has been asked since the last call; nothing more from a page that has died."""
@@ -139,6 +153,10 @@ class PageLink:
 
     def close(self) -> None:
         """End the page."""
+        if self._entrance is not None:
+            # Where it cannot be deleted it leads nowhere: the token ends with the page.
+            with suppress(OSError):
+                self._entrance.unlink()
         self._stop.set()
         self._process.join(_END_WITHIN)
         if self._process.is_alive():
@@ -168,10 +186,29 @@ def open_page(
     """
     if options.dashboard is None:
         return None
-    page = PageLink(options.dashboard, out, options, bundle)
+    address = addresses.parse(options.dashboard, options.dashboard_token)
+    page = PageLink(address, out, options, bundle)
     running.callback(page.close)
-    console.print(f"The session's page, for the operator alone: {page.url}", soft_wrap=True)
+    # An IPv6 address looks like markup.
+    where = f"The session's page, for the operator alone: {page.url}"
+    console.print(where, highlight=False, markup=False, soft_wrap=True)
     return page
+
+
+def write_entrance(page: PageLink | None, console: Console) -> None:
+    """Write the file that leads a browser to the page, if there is one; the session goes on without it."""
+    if page is None:
+        return
+    try:
+        page.write_entrance()
+    except OSError as error:
+        console.print(
+            f"No file that leads to the page is kept in the session's folder ({error.strerror or error}). "
+            "Open the address above.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def check_installed() -> None:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socket
@@ -19,7 +20,9 @@ from rtdecode import terminal
 from rtdecode.disk import private
 from streaming.page.address import Address
 from streaming.page.guard import Guard
+from streaming.page.link import Request
 from streaming.page.preflight import Preflight
+from streaming.page.refusals import Refusals
 from streaming.page.state import PageState
 from streaming.page.view import build
 from streaming.session.flag import Flag
@@ -59,10 +62,18 @@ def main(
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _add_pictures(app, state)
     preflight = Preflight(options, bundle, folder)
-    build(state, preflight, asking.send)
+    talking = threading.Lock()
+
+    def ask(request: Request) -> None:
+        # A session that is gone takes nothing; `follow` then ends the page.
+        with talking, suppress(BrokenPipeError):
+            asking.send(request)
+
+    build(state, preflight, ask)
     ui.run_with(app, title="rtdecode", dark=True, favicon="🧠")
+    refusals = Refusals()
     config = uvicorn.Config(
-        Guard(app, address),
+        Guard(app, address, refusals.add),
         log_level="critical",
         access_log=False,
         # Viewers that are still there do not hold the end of a session up.
@@ -82,6 +93,9 @@ def main(
             if now_at - made_at > _EVERY:
                 made_at = now_at
                 state.refresh(now_at)
+                refused = refusals.sentence(now_at)
+                if refused:
+                    ask(Request("say", refused))
             if ends_at is None and (stop.is_set() or (parent is not None and not parent.is_alive())):
                 ends_at = now_at + _LINGERS
         server.should_exit = True

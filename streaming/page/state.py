@@ -438,9 +438,9 @@ class PageState:
         likeliest = sorted(scores.items(), key=itemgetter(1))[-1:]
         named = [(label, _written(value)) for label, value in likeliest]
         return ShownClip(
-            url=f"/clip/{number}/{record['revision']}",
-            truth_url=f"/truth/{number}" if number in self._truths else "",
-            twin_url=f"/twin/{next(reversed(self._twins))}" if self._twins else "",
+            url=f"clip/{number}/{record['revision']}",
+            truth_url=f"truth/{number}" if number in self._truths else "",
+            twin_url=f"twin/{next(reversed(self._twins))}" if self._twins else "",
             words=", ".join([f"{record['revision']} of {start_s:g} to {stop_s:g} s", *marks]),
             numbers=[(name, _written(record[name])) for name in ("confidence", "brain", "steps")] + named,
             age_s=age_s,

@@ -28,7 +28,7 @@ _MOST = 127
 SCRIPT = f"""
 window.rtTraces = async (tick) => {{
   const canvas = document.querySelector('.rt-traces');
-  const answer = await fetch('/traces?' + tick).catch(() => null);
+  const answer = await fetch('traces?' + tick).catch(() => null);
   if (!canvas || !answer || !answer.ok) return;
   const traces = await answer.json();
   const points = Uint8Array.from(atob(traces.points), (one) => one.charCodeAt(0));

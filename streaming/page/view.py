@@ -137,9 +137,9 @@ class _Page:
             with _panel("finals after their input; dashed: one hop", "rt-third"):
                 self._ledger = ui.html(sanitize=False).classes("rt-low")
             with _panel("volumes as they are decoded, a column each", "rt-third"):
-                self._carpet = _Picture("/carpet")
+                self._carpet = _Picture("carpet")
             with _panel("newest volume; orange: decoded", "rt-third"):
-                self._slices = _Picture("/slices")
+                self._slices = _Picture("slices")
             with _panel("head: blue shifts, orange turns, grey displacement", "rt-third"):
                 self._motion = ui.html(sanitize=False).classes("rt-low")
                 self._displaced = ui.label().classes("rt-small")

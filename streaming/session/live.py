@@ -28,7 +28,7 @@ from rtdecode.errors import OutputError, RtDecodeError, SourceLostError
 from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Inbox, Job, time_left
 from streaming.decode.decoder import Decoder
-from streaming.page.link import PageLink, open_page
+from streaming.page.link import PageLink, open_page, write_entrance
 from streaming.session import interrupts
 from streaming.session.acquiring import AcquisitionProcess, sources
 from streaming.session.advice import Advisor
@@ -89,6 +89,7 @@ def run(options: StreamOptions) -> int:
         outputs = open_outputs(options.outlet, options.osc, bundle.manifest)
         folders.callback(outputs.close)
         prepare(out, overwrite=options.overwrite)
+        write_entrance(page, console)
         for where in outputs.names:
             console.print(f"Clips go out to {where}.", highlight=False, markup=False, soft_wrap=True)
         if bundle.manifest.simulated:
@@ -525,7 +526,11 @@ class _Session:
         finally:
             self._keep_truth()
         # Judging takes a while, in which the operator may have asked for it.
-        if self._page is not None and any(one.what == "withdraw" for one in self._page.requests()):
+        requests = [] if self._page is None else self._page.requests()
+        for request in requests:
+            if request.what == "say":
+                self._progress.say(request.word)
+        if any(request.what == "withdraw" for request in requests):
             self._discard()
             return
         report.show(final)

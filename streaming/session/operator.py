@@ -65,6 +65,9 @@ class Operator:
                 self.withdrawn = True
             case "twin":
                 self._output.twins_wanted = request.word == "on"
+            case "say":
+                # On the terminal alone, as it names an address.
+                self._progress.say(request.word)
             case "confirm":
                 self._confirm(request, status)
             case "mark":

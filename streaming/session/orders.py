@@ -34,6 +34,8 @@ class StreamOptions:
         Folder of the recording.
     dashboard : str or None
         ``HOST:PORT`` of the operator's page.
+    dashboard_token : str or None
+        What a viewer of the page has to show; None makes one.
     outlet : str or None
         Name of the LSL streams that emitted clips go out on: ``NAME-clips``, ``NAME-condition`` and
         ``NAME-scores``.
@@ -80,6 +82,7 @@ class StreamOptions:
     truth: Path | None = None
     record: Path | None = None
     dashboard: str | None = None
+    dashboard_token: str | None = field(default=None, repr=False)
     outlet: str | None = None
     osc: str | None = None
     decoder: str | None = None

@@ -27,7 +27,7 @@ from rtdecode.types import EegChunk, Trigger, Volume
 from rtdecode.windows.assembler import Assembler, Counters
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder, check_steps
-from streaming.page.link import open_page
+from streaming.page.link import open_page, write_entrance
 from streaming.session import interrupts
 from streaming.session.memory import MemoryMeter
 from streaming.session.orders import StreamOptions
@@ -99,6 +99,7 @@ def run(
     with held(folder, "--out", f"replay {name}"), ExitStack() as running:
         page = open_page(_options(kept, subject, dashboard), loaded, folder, running, console)
         prepare(folder, overwrite=False)
+        write_entrance(page, console)
         of_stream = kept.montage is not None and kept.montage.simulated
         simulated = bool(kept.meta.get("simulated")) or of_stream
         truth = Truth(kept.truth, loaded)

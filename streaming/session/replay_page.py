@@ -89,6 +89,8 @@ class ReplayPage:
                 stopped = True
             elif request.what == "twin":
                 self._output.twins_wanted = request.word == "on"
+            elif request.what == "say":
+                self._say(request.word)
             else:
                 self._page.say("A replay notes nothing and deletes nothing: its recording stays as it is.")
         death = self._page.death()

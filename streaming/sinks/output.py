@@ -41,6 +41,8 @@ _OURS = (
     "confidence.png",
     "report.json",
     "report.html",
+    # Leads to the page of a session that was killed.
+    "page.html",
     operator_log.NAME,
     ".finals",
 )

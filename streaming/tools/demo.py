@@ -6,14 +6,13 @@ scanner, or recorded fMRI; the other decodes what it receives.
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
 import webbrowser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -24,8 +23,7 @@ from rtdecode.disk import private
 from rtdecode.disk.folders import taken
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import KINDS, watched
-from streaming.page import address
-from streaming.page.address import Address
+from streaming.page import address, entrance
 from streaming.page.link import check_installed
 from streaming.session import interrupts
 from streaming.sinks.osc import OscSender
@@ -113,45 +111,49 @@ def run(
         watched(shown, seconds, 0, "grid")
     console = terminal.console(stderr=True)
     stopped = list[str]()
-    flags = [] if page is None else ["--dashboard", f"{page.host}:{page.port}"]
+    flags = [] if page is None else ["--dashboard", page.place]
     flags += [] if outlet is None else ["--outlet", outlet]
     flags += [] if osc is None else ["--osc", osc]
     flags += ["--group-readable"] if group_readable else []
     if page is not None:
-        _open_page(page)
+        _open_page(folder / _RUNS[0] if recorded else folder)
+    token = None if page is None else page.token
     with interrupts.told(stopped.append):
         if recorded:
-            code = _recorded(folder, seconds, flags, console, stopped)
+            code = _recorded(folder, seconds, flags, token, console, stopped)
         else:
-            code = _simulated(folder, seconds, shown, flags, console, stopped)
+            code = _simulated(folder, seconds, shown, flags, token, console, stopped)
     films = sorted(folder.glob("**/film.mp4"))
     if open_film and code == 0 and films:
         webbrowser.open(films[0].resolve().as_uri())
     return code
 
 
-def _open_page(page: Address) -> None:
-    """Open the page once it is there, where there is a display; nobody waits for it."""
-    # The session makes the token of a page for other machines, and prints it.
-    if page.token or not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+def _open_page(folder: Path) -> None:
+    """Open the page of the session in this folder, where there is a display; nobody waits for it."""
+    if not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
         return
+    way = folder / entrance.NAME
 
     def wait() -> None:
         last = time.monotonic() + _PAGE_WITHIN
         while time.monotonic() < last:
-            try:
-                socket.create_connection((page.host, page.port), timeout=1).close()
-            except OSError:
-                time.sleep(0.2)
-            else:
-                webbrowser.open(page.url)
+            if way.is_file() and way.stat().st_size:
+                webbrowser.open(way.resolve().as_uri())
                 return
+            time.sleep(0.2)
 
     threading.Thread(target=wait, daemon=True).start()
 
 
 def _simulated(
-    folder: Path, seconds: float, film: str, flags: Sequence[str], console: Console, stopped: Sequence[str]
+    folder: Path,
+    seconds: float,
+    film: str,
+    flags: Sequence[str],
+    token: str | None,
+    console: Console,
+    stopped: Sequence[str],
 ) -> int:
     console.print(
         f"Demo: {seconds:g} s of film ({_title(film)}), seen by a",
@@ -168,7 +170,7 @@ def _simulated(
     length = ["--seconds", f"{seconds:g}"]
     sources = ["--lsl", name, "--fmri-dir", str(volumes), "--truth", str(truth), *length]
     player = ["simulate", *sources, "--preset", "easy", "--film", film]
-    return _session(player, ["stream", *sources, *flags], folder, volumes, console, stopped)
+    return _session(player, ["stream", *sources, *flags], token, folder, volumes, console, stopped)
 
 
 def _title(film: str) -> str:
@@ -178,7 +180,12 @@ def _title(film: str) -> str:
 
 
 def _recorded(
-    folder: Path, seconds: float, flags: Sequence[str], console: Console, stopped: Sequence[str]
+    folder: Path,
+    seconds: float,
+    flags: Sequence[str],
+    token: str | None,
+    console: Console,
+    stopped: Sequence[str],
 ) -> int:
     console.print(
         f"Demo: the first {seconds:g} s of two runs of",
@@ -198,13 +205,14 @@ def _recorded(
         player = ["play-volumes", str(source / "bold_1slice.nii.gz"), "--fmri-dir", str(volumes)]
         reader = ["stream", "--fmri-dir", str(volumes), "--bundle", "haxby", "--existing", "read"]
         reader += ["--truth", str(source / "bold_events.tsv"), "--seconds", f"{seconds:g}", *flags]
-        code = _session(player, reader, target, volumes, console, stopped)
+        code = _session(player, reader, token, target, volumes, console, stopped)
     return code
 
 
 def _session(
     player: Sequence[str],
     reader: Sequence[str],
+    token: str | None,
     folder: Path,
     volumes: Path,
     console: Console,
@@ -220,7 +228,7 @@ def _session(
     with (
         private.open_file(log) as lines,
         _program(player, lines.fileno()) as played,
-        _program(reader, None) as read,
+        _program(reader, None, token) as read,
     ):
         # A player that ends with 0 has played everything: the reader still has work to do.
         while not stopped and read.poll() is None and played.poll() in (None, 0):
@@ -240,14 +248,23 @@ def _session(
 
 
 @contextmanager
-def _program(command: Sequence[str], output: int | None) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command of rtdecode; it has ended when the block is left, however the block is left."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rtdecode.cli", *command],
-        stdout=output,
-        stderr=output,
-        stdin=subprocess.DEVNULL,
-    )
+def _program(
+    command: Sequence[str], output: int | None, token: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command of rtdecode; it has ended when the block is left, however the block is left.
+
+    A token is that of its page.
+    """
+    with ExitStack() as inherited:
+        descriptors = [] if token is None else [inherited.enter_context(address.hand_over(token))]
+        flags = [word for number in descriptors for word in ("--dashboard-token-fd", str(number))]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rtdecode.cli", *command, *flags],
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            pass_fds=descriptors,
+        )
     try:
         yield process
     finally:

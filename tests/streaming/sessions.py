@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from streaming.page.address import Address
 from tests.streaming.player import Player
 
 _NUMBER = count()
@@ -132,11 +133,25 @@ def address(process: subprocess.Popen[str]) -> str:
     return printed(process, "http://").split()[-1]
 
 
+def root(url: str) -> str:
+    """What paths of the page begin with; nothing where the address has no token."""
+    place = urlsplit(url)
+    token = place.query.removeprefix("token=")
+    return Address(place.hostname or "", place.port or 0, token).root if token else ""
+
+
 def get(url: str, path: str, **headers: str) -> tuple[int, bytes]:
-    """Ask for a page exactly as it is written: no library tidies the path up."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    """Ask for a path of the page exactly as it is written: no library tidies it up.
+
+    The token is taken from the address, and sent as a browser sends it.
+    """
+    place = urlsplit(url)
+    token = place.query.removeprefix("token=")
+    path = root(url) + path
+    connection = http.client.HTTPConnection(place.netloc, timeout=60)
     try:
-        connection.request("GET", path, headers=headers)
+        cookie = {"Cookie": f"rtdecode-{place.port}={token}"} if token else {}
+        connection.request("GET", path, headers=cookie | headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:

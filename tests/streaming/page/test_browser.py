@@ -4,15 +4,22 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from benchmarks.browser import Browser, Tab, browser, found
+from rtdecode.disk.recording import Recording
+from rtdecode.types import EegChunk, Volume
+from streaming.page import entrance
 from tests.streaming.bundles import make_bundle
 from tests.streaming.player import Player
-from tests.streaming.sessions import LIMIT, TR, WINDOW, address, end, gone, play, stream, text, until
+from tests.streaming.sessions import LIMIT, TR, WINDOW, address, end, gone, play, root, stream, text, until
 
 pytestmark = [
     pytest.mark.full,
@@ -30,6 +37,7 @@ MENU = (
     "[...document.querySelectorAll('button')].find(b => b.innerText === 'MORE').click(); setTimeout(() => "
     "[...document.querySelectorAll('.q-item')].find(b => b.innerText.trim() === '{}').click(), 500)"
 )
+LAMPS = "document.querySelectorAll('.rt-lamp').length === 6"
 TRACES = "document.querySelector('.rt-traces').toDataURL()"
 
 
@@ -47,9 +55,9 @@ def test_the_operator_sees_what_comes_what_fails_and_what_comes_back(bundle: Pat
     given += ["--lsl", NAME, "--fmri-dir", str(volumes)]
     process = stream(*given, "--dashboard", "127.0.0.1:0")
     try:
-        url = address(process)
+        address(process)
         with browser() as chrome:
-            _watch(chrome, url, process)
+            _watch(chrome, way(tmp_path / "out"), process)
             ended = end(process, tmp_path / "out")
     finally:
         gone(process)
@@ -94,7 +102,7 @@ def test_the_operator_notes_keeps_and_withdraws(bundle: Path, tmp_path: Path) ->
             until(lambda: "event 1" in text(out / "operator.tsv"))
             until(lambda: list((out / "snapshots").glob("clip_*.png")) != [])
             # The null brain's clip comes with the next final.
-            tab.until("document.querySelectorAll('.rt-clip[data-shown^=\"/twin/\"]').length === 1")
+            tab.until("document.querySelectorAll('.rt-clip[data-shown^=\"twin/\"]').length === 1")
             tab.evaluate(MENU.format("this run is aborted"))
             until(lambda: "aborted" in text(out / "operator.tsv"))
             tab.evaluate(MENU.format("withdraw ..."))
@@ -144,20 +152,122 @@ def _many(chrome: Browser, url: str, process: subprocess.Popen[str]) -> None:
     assert all(page.is_running() for page in pages)
 
 
-def test_a_page_for_other_machines_wants_its_token(bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "volumes").mkdir()
-    given = ["--bundle", str(bundle), "--out", str(tmp_path / "out"), "--fmri-dir", str(tmp_path / "volumes")]
-    process = stream(*given, "--wait", "0", "--dashboard", "0.0.0.0:0")
-    try:
-        url = address(process)
-        port = url.split(":")[2].split("/")[0]
-        with browser() as chrome:
-            wrong = chrome.open(f"http://127.0.0.1:{port}/?token=wrong")
-            wrong.until("document.body.innerText.includes('needs the token')")
-            right = chrome.open(url.replace("0.0.0.0", "127.0.0.1"))
-            right.until("document.querySelectorAll('.rt-lamp').length === 6")
-            assert "token" not in right.evaluate("location.href")
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "[::1]"])
+def test_a_page_wants_its_token(host: str, tmp_path: Path) -> None:
+    with waiting(tmp_path, host) as (process, url), browser() as chrome:
+        place = url.removeprefix("http://").split("/")[0].replace("0.0.0.0", "127.0.0.1")
+        refused = chrome.open(f"http://{place}/?token=wrong")
+        refused.until("document.body.innerText.includes('needs the token')")
+        right = chrome.open(way(tmp_path / "out"))
+        right.until(LAMPS)
+        assert right.evaluate("location.href") == f"http://{place}{root(url)}/"
+        # Typed into another tab, and loaded again.
+        typed = chrome.open(f"http://{place}/{url.split('/')[3]}")
+        typed.until(LAMPS)
+        _reload(typed)
+        _socket(place, url)
         process.send_signal(signal.SIGINT)
-        assert end(process, tmp_path / "out").code == 0
+        ended = end(process, tmp_path / "out")
+    assert ended.code == 0
+    assert "The page refused " in ended.said
+    assert url.startswith(f"http://{host}:")
+    assert not (tmp_path / "out" / entrance.NAME).exists()
+
+
+def _socket(place: str, url: str) -> None:
+    """Sockets, by which buttons are pressed, are for the page itself."""
+    port = place.rpartition(":")[2]
+    token = url.partition("token=")[2]
+    socket = f"ws://{place}{root(url)}/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+    cookie = {"Cookie": f"rtdecode-{port}={token}"}
+    for headers in ({}, cookie | {"Origin": "http://127.0.0.1:9"}, cookie | {"Sec-Fetch-Site": "same-site"}):
+        with pytest.raises(InvalidStatus) as caught, connect(socket, additional_headers=headers):
+            pass
+        assert caught.value.response.status_code == 403
+    with connect(socket, additional_headers=cookie) as opened:
+        assert "sid" in str(opened.recv(LIMIT))
+
+
+@contextmanager
+def waiting(folder: Path, host: str = "127.0.0.1") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run a session that waits for a scanner, and say where its page is."""
+    (folder / "volumes").mkdir(parents=True)
+    flags = ["--out", str(folder / "out"), "--fmri-dir", str(folder / "volumes"), "--wait", "0"]
+    process = stream(*flags, "--dashboard", f"{host}:0")
+    try:
+        yield process, address(process)
     finally:
         gone(process)
+
+
+def _reload(tab: Tab) -> None:
+    """Ask for the page anew, by the cookie alone."""
+    tab.evaluate("window.before = true")
+    tab.ask("Page.reload")
+    tab.until(f"!window.before && {LAMPS}")
+
+
+def way(out: Path) -> str:
+    """The file that a browser is started with; it leads to the page."""
+    return (out / entrance.NAME).as_uri()
+
+
+def test_two_pages_in_one_browser_keep_their_tokens(tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    with waiting(folders[0]) as (first, _), waiting(folders[1]) as (second, _), browser() as chrome:
+        tabs = [chrome.open(way(folder / "out")) for folder in folders]
+        for tab in tabs * 2:
+            tab.until(LAMPS)
+            _reload(tab)
+        # Each button reaches its own session.
+        for tab, process, folder in zip(tabs, (first, second), folders, strict=True):
+            tab.press("m")
+            until(lambda folder=folder: "event 1" in text(folder / "out" / "operator.tsv"))
+            tab.evaluate(CLICK.format("STOP"))
+            tab.until("document.body.innerText.includes('Stop the session?')")
+            tab.evaluate(CLICK.format("STOP IT"))
+            assert end(process, folder / "out").report["ended"] == "stopped on the page"
+
+
+def test_a_session_whose_page_is_killed_goes_on_to_its_end(bundle: Path, tmp_path: Path) -> None:
+    seconds = 14
+    finals_before = []
+
+    def kill(process: subprocess.Popen[str], out: Path) -> None:
+        address(process)
+        with browser() as chrome:
+            tab = chrome.open(way(out))
+            tab.until("document.querySelector('.rt-clip').dataset.shown")
+            tab.press("m")
+            until(lambda: "event 1" in text(out / "operator.tsv"))
+            finals_before.append(text(out / "clips.jsonl").count('"final"'))
+            page(process).kill()
+            # The viewer that is left goes on trying.
+            until(lambda: text(out / "clips.jsonl").count('"final"') > finals_before[0] + 3)
+
+    record = tmp_path / "record"
+    flags = ["--seconds", str(seconds), "--record", str(record), "--dashboard", "127.0.0.1:0"]
+    ended = play(tmp_path / "s", bundle, *flags, seconds=120, during=kill)
+    assert ended.code == 0, ended.said
+    assert ended.said.count("The page ended unexpectedly (killed by SIGKILL). Everything else goes on") == 1
+    assert "Traceback" not in ended.said
+    # Not of Python either, which would clean up after the page.
+    assert "leaked" not in ended.said
+    assert ended.report["ended"] == "the requested seconds were decoded"
+    assert ended.report["windows"]["final"] == ended.report["windows"]["expected"] == seconds
+    assert any("The page ended" in sentence["text"] for sentence in ended.report["told"])
+    assert not (ended.out / entrance.NAME).exists()
+    recording = Recording(record)
+    items = list(recording.events())
+    assert sum(isinstance(item, Volume) for item in items) >= ended.report["fmri"]["volumes"]
+    chunks = [item for item in items if isinstance(item, EegChunk)]
+    assert sum(len(chunk.stamps) for chunk in chunks) == ended.report["eeg"]["samples"]
+
+
+def page(process: subprocess.Popen[str]) -> psutil.Process:
+    """The process of a session that serves its page."""
+    return next(
+        child
+        for child in psutil.Process(process.pid).children()
+        if any(socket.status == psutil.CONN_LISTEN for socket in child.net_connections("tcp"))
+    )

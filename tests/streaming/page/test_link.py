@@ -3,14 +3,22 @@
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from rtdecode.bundle import Bundle
-from streaming.page import link
-from streaming.page.link import PageLink
+from streaming.page import entrance, link
+from streaming.page.address import parse
+from streaming.page.link import PageLink, Request
 from streaming.session.mailbox import Message
+from streaming.session.operator import Operator
 from streaming.session.orders import StreamOptions
+from streaming.session.progress import Progress
+from streaming.session.replay_page import ReplayPage
+from streaming.sinks.output import Emitter
+from streaming.status import NOTHING, Status
 from tests.streaming.bundles import make_bundle
 from tests.streaming.page import stand_ins
 from tests.streaming.sessions import LIMIT, until
@@ -30,7 +38,7 @@ class Opened:
         self, body: Callable[..., None], bundle: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(link, "_serve", body)
-        self.link = PageLink("127.0.0.1:0", folder, StreamOptions(), bundle)
+        self.link = PageLink(parse("127.0.0.1:0"), folder, StreamOptions(), bundle)
         self.requests: list[str] = []
         self.deaths: list[str] = []
 
@@ -70,10 +78,37 @@ def test_a_page_that_dies_is_told_of_once_and_one_that_stands_still_holds_nothin
         ]
         assert not still.deaths + alive.deaths
         assert [page.requests for page in pages] == [[], ["mark"], [], ["mark"], ["mark"]]
+        alive.link.write_entrance()
+        assert alive.link.url in (tmp_path / entrance.NAME).read_text()
         alive.link.close()
     finally:
         monkeypatch.setattr(link, "_END_WITHIN", 0.1)
         for page in pages:
             page.link.close()
     assert alive.link._process.exitcode == 0
+    assert not (tmp_path / entrance.NAME).exists()
     assert not any(page.link._process.is_alive() for page in pages)
+
+
+def test_what_the_page_says_goes_to_the_terminal_and_its_death_is_noted(tmp_path: Path) -> None:
+    requests = [Request("say", "The page refused a request.")]
+    opened = SimpleNamespace(
+        requests=lambda: [requests.pop()] if requests else [], show_twin=id, death=lambda: "It died."
+    )
+    lines = list[tuple[str, str]]()
+    output = cast("Emitter", SimpleNamespace(newest_twin=None, confirmed_source=0))
+    progress = SimpleNamespace(
+        say=lambda text: lines.append(("say", text)), tell=lambda text: lines.append(("tell", text))
+    )
+    operator = Operator(cast("Any", opened), tmp_path, cast("Progress", progress), output)
+    operator.follow(cast("Status", NOTHING))
+    assert lines == [("say", "The page refused a request."), ("tell", "It died.")]
+    assert not operator.ended
+    requests.append(Request("say", "Another."))
+    lines.clear()
+    replay = ReplayPage.__new__(ReplayPage)
+    replay._page = cast("Any", opened)
+    replay._output = output
+    replay._say = lambda text: lines.append(("say", text))
+    assert not replay.stopped()
+    assert lines == [("say", "Another."), ("say", "It died.")]

@@ -76,13 +76,13 @@ def test_the_newest_clip_is_shown_with_what_is_known_of_it(state: PageState, tmp
     state.refresh(100.0)
     clip = state.view.clip
     assert clip is not None
-    assert clip.url == "/clip/1/preview"
+    assert clip.url == "clip/1/preview"
     assert clip.words == "preview of 4 to 8 s, LATE"
     assert clip.numbers == [("confidence", "0.812"), ("brain", "0.99"), ("steps", "4")]
     emit(tmp_path, 0, "refined")
     state.refresh(103.0)
     assert state.view.clip is not None
-    assert state.view.clip.url == "/clip/1/preview", "a refined clip is of a window long gone"
+    assert state.view.clip.url == "clip/1/preview", "a refined clip is of a window long gone"
     assert state.view.clip.age_s == 3.0
     state.refresh(120.0)
     assert state.view.clip.stale
@@ -136,7 +136,7 @@ def test_a_null_brain_twin_is_shown_on_request(state: PageState, tmp_path: Path)
     state.refresh(101.0)
     assert state.view.twin
     assert state.view.clip is not None
-    assert state.view.clip.twin_url == "/twin/3"
+    assert state.view.clip.twin_url == "twin/3"
     assert state.twin(3) is not None
     assert not state.toggle_twin()
 

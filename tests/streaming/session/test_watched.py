@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ from rtdecode.disk.folders import held
 from rtdecode.disk.video import read_mp4
 from rtdecode.errors import RtDecodeError, UsageError
 from streaming.client import Clips, SentClip
+from streaming.page import entrance
 from streaming.session import live, replay
 from streaming.session.orders import StreamOptions
 from streaming.session.withdrawal import withdraw
@@ -53,6 +55,9 @@ class Watched:
     children: list[psutil.Process] = field(default_factory=list)
     pages: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     refusals: list[RtDecodeError] = field(default_factory=list)
+    token: str = ""
+    entrance_mode: int = 0
+    command_lines: list[str] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +78,7 @@ def watched(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Watched:
         _take_folders(session, bundle, out)
         until(lambda: max(_finals(out), default=0) >= LAST_WINDOW)
         session.children.extend(psutil.Process(process.pid).children(recursive=True))
+        session.command_lines.extend(" ".join(child.cmdline()) for child in session.children)
         process.send_signal(signal.SIGINT)
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, _listening(session):
@@ -98,10 +104,15 @@ def _finals(out: Path) -> list[int]:
 
 def _look(session: Watched, url: str, out: Path) -> None:
     """Ask the page for what it shows, and for what it must not."""
+    session.token = url.partition("?token=")[2]
+    assert len(session.token) > 20
     for path in ("/", *NO_PAGE):
         session.pages[path] = get(url, path)
     session.pages["another host"] = get(url, "/", Host="evil.example")
     session.pages["another origin"] = get(url, "/", Origin="http://evil.example")
+    session.pages["no token"] = get(url.partition("?")[0], "/")
+    session.pages["health"] = get(url.partition("?")[0], "/health")
+    session.entrance_mode = stat.S_IMODE((out / entrance.NAME).stat().st_mode)
     until(lambda: json.loads(get(url, "/traces")[1])["bad"])
     until(lambda: '"final"' in text(out / "clips.jsonl"))
     clip = json.loads(text(out / "clips.jsonl").splitlines()[0])
@@ -244,7 +255,16 @@ def test_a_session_is_seen_on_its_page_and_ends_with_it(watched: Watched) -> Non
     assert watched.pages["carpet"][1].startswith(b"\x89PNG")
     for path in NO_PAGE:
         assert status[path] in (404, 422), path
-    assert status["another host"] == status["another origin"] == 403
+    assert status["another host"] == status["another origin"] == status["no token"] == 403
+    assert watched.pages["health"] == (200, b"ok")
+    assert watched.entrance_mode == 0o600
+    assert not (watched.ended.out / entrance.NAME).exists()
+    assert re.search(
+        r"The page refused (a request|\d requests, the newest) from 127\.0\.0\.1", watched.ended.said
+    )
+    assert not [child for child in watched.command_lines if watched.token in child]
+    files = b"".join(file.read_bytes() for file in watched.ended.out.rglob("*") if file.is_file())
+    assert watched.token.encode() not in files, "no file keeps the token"
     assert len(watched.children) >= 2
     psutil.wait_procs(watched.children, timeout=10)
     assert not [child for child in watched.children if child.is_running()], "no process is left"

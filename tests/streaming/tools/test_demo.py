@@ -1,6 +1,7 @@
 """The demo as a user starts it."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -69,6 +70,47 @@ def test_a_demo_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
     assert not alive
 
 
+@pytest.mark.full
+def test_the_demo_opens_its_page_by_a_file_and_hands_the_token_on_unseen(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$@" >> {seen}\ncat "${{1#file://}}" >> {seen}\n')
+    browser.chmod(0o700)
+    out = tmp_path / "out"
+    words = [*DEMO, str(out), "--recorded", "--seconds", "8", "--dashboard", "localhost:0"]
+    process = subprocess.Popen(
+        words,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "DISPLAY": ":99", "BROWSER": str(browser)},
+    )
+    urls = list[str]()
+    public = list[str]()
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "http://" in line:
+                urls.append(line.split()[-1])
+                # What other accounts, or some of them, can read of a process.
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    public += [*child.cmdline(), *child.environ().values()]
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    # A browser that is open goes on from one run to the next.
+    assert len(urls) == 2
+    assert len(set(urls)) == 1
+    token = urls[0].partition("?token=")[2]
+    assert len(token) > 20
+    assert "--dashboard-token-fd" in public
+    assert not [word for word in public if token in word]
+    command, page = seen.read_text().split("\n", 1)
+    assert command == (out / "run009" / "page.html").as_uri()
+    assert urls[0] in page
+
+
 def test_the_real_film_is_a_small_silent_minute_of_many_shots() -> None:
     path = demo.FILM
     assert path.stat().st_size <= 2_000_000
@@ -103,7 +145,7 @@ def test_ctrl_c_in_the_first_recorded_run_ends_the_demo(
     presses = [signal.SIGINT]
 
     @contextmanager
-    def program(command: list[str], _output: int | None) -> Iterator[SimpleNamespace]:
+    def program(command: list[str], *_arguments: object) -> Iterator[SimpleNamespace]:
         started.append(command[0])
         assert len(started) <= 2
         yield SimpleNamespace(
