@@ -3,9 +3,11 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -219,6 +221,7 @@ def test_two_pages_in_one_browser_keep_their_tokens(tmp_path: Path) -> None:
         for tab in tabs * 2:
             tab.until(LAMPS)
             _reload(tab)
+        assert "rtdecode" not in _cookies_at_another_port(chrome)
         # Each button reaches its own session.
         for tab, process, folder in zip(tabs, (first, second), folders, strict=True):
             tab.press("m")
@@ -227,6 +230,31 @@ def test_two_pages_in_one_browser_keep_their_tokens(tmp_path: Path) -> None:
             tab.until("document.body.innerText.includes('Stop the session?')")
             tab.evaluate(CLICK.format("STOP IT"))
             assert end(process, folder / "out").report["ended"] == "stopped on the page"
+
+
+def _cookies_at_another_port(chrome: Browser) -> str:
+    """What a browser tells another server of this machine, as any account of it can start one."""
+    cookies = list[str]()
+
+    class Neighbour(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            cookies.append(self.headers.get("Cookie", ""))
+            self.send_response(200)
+            self.send_header("Set-Cookie", "neighbour=1; SameSite=Strict")
+            self.end_headers()
+            self.wfile.write(b"neighbour")
+
+        def log_message(self, *_arguments: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Neighbour) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tab = chrome.open(f"http://127.0.0.1:{server.server_port}/")
+        tab.until("document.body.innerText === 'neighbour'")
+        tab.ask("Page.reload")
+        until(lambda: any("neighbour=1" in cookie for cookie in cookies))
+        server.shutdown()
+    return " ".join(cookies)
 
 
 def test_a_session_whose_page_is_killed_goes_on_to_its_end(bundle: Path, tmp_path: Path) -> None:
