@@ -139,7 +139,8 @@ def _listening(session: Watched) -> Iterator[None]:
     def listen() -> None:
         with Clips(OUTLET, wait=LIMIT, timeout=0.2) as clips:
             while not over.is_set():
-                with suppress(RtDecodeError):
+                # The stream ends with the session, on a busy machine before anybody says so here.
+                with suppress(RtDecodeError, StopIteration):
                     session.clips.append(next(clips))
 
     listener = threading.Thread(target=listen, daemon=True)
