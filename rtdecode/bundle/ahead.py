@@ -25,10 +25,15 @@ from rtdecode.errors import BundleError, RtDecodeError
 
 # The package that gives Python the CUDA runtime: memory, streams and graphs.
 _CUDA = "cuda.bindings"
+_INSTEAD = "The graphs run in ONNX Runtime instead."
 
 
 class UnfitError(RtDecodeError):
     """An engine cannot run on this machine; the message says why."""
+
+
+class CudaError(RtDecodeError):
+    """A call of the CUDA runtime failed."""
 
 
 def fitting(
@@ -97,7 +102,7 @@ def check_fit(engine: BuiltEngine) -> None:
     UnfitError
     """
     name = f"Engines of {engine.builder} {engine.version} for compute capability {engine.compute_capability}"
-    instead = "The graphs run in ONNX Runtime instead."
+    instead = _INSTEAD
     try:
         found = gpu.find()
     except gpu.NoGpuError as error:
@@ -165,7 +170,18 @@ def _loaded(bundle: Bundle, engine: BuiltEngine) -> "AheadGraph":
     check_fit(engine)
     # Read last: its hash is checked, and what was hashed is what is run.
     data = bundle.read(engine.file)
-    return AheadGraph(data, engine, bundle.manifest.built[engine.stage], f"{bundle.path}/{engine.file}")
+    name = f"{bundle.path}/{engine.file}"
+    try:
+        return AheadGraph(data, engine, bundle.manifest.built[engine.stage], name)
+    except (CudaError, ImportError, MemoryError, OSError, RuntimeError) as error:
+        # What loads the libraries of CUDA raises an ImportError, an OSError or a RuntimeError.
+        raise UnfitError(
+            "engine-start-failed",
+            "{engine} is not used: it cannot be made ready on this GPU ({error}). {fallback}",
+            engine=name,
+            error=str(error) or type(error).__name__,
+            fallback=_INSTEAD,
+        ) from error
 
 
 class DeviceArray:
@@ -184,8 +200,7 @@ class DeviceArray:
         self.nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         (address,) = _cuda("cudaMalloc", max(1, self.nbytes))
         self.address = int(address)
-        # Not at the end of the program, when the CUDA runtime may be gone already.
-        weakref.finalize(self, _cuda, "cudaFree", self.address).atexit = False
+        _free_with(self, "cudaFree", self.address)
 
     def numpy(self) -> NDArray[Any]:
         """Copy the values to the host."""
@@ -228,7 +243,10 @@ class AheadGraph:
     Raises
     ------
     UnfitError
-        If the builder refuses the engine on this machine, for example because the driver is too old.
+        If the builder refuses the engine on this machine, for example because the driver is too old, or has
+        no memory for it.
+    CudaError
+        If the GPU has no memory for its values, or its run cannot be captured.
     BundleError
         If the ports are not those of the manifest.
     """
@@ -239,6 +257,16 @@ class AheadGraph:
         self._log: list[str] = []
         self._runtime, self._engine = deserialised(engine.builder, data, self._log, name)
         self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise UnfitError(
+                "engine-context-refused",
+                "{engine} is not used: {builder} cannot make it ready, which happens where the GPU's memory "
+                "is taken ({log}). {fallback}",
+                engine=name,
+                builder=engine.builder,
+                log=_words(self._log),
+                fallback=_INSTEAD,
+            )
         self.inputs = {port: (kind.shape, kind.dtype) for port, kind in stage.inputs.items()}
         self.outputs = {port: (kind.shape, kind.dtype) for port, kind in stage.outputs.items()}
         self._check_ports()
@@ -300,12 +328,18 @@ class AheadGraph:
     def _capture(self) -> _Captured:
         """Capture one run, which later calls replay: shapes and addresses never change."""
         (stream,) = _cuda("cudaStreamCreate")
+        _free_with(self, "cudaStreamDestroy", stream)
         # The first run may allocate memory, which a capture must not.
         self._enqueue(stream)
         _cuda("cudaStreamSynchronize", stream)
         modes = _runtime().cudaStreamCaptureMode
         _cuda("cudaStreamBeginCapture", stream, modes.cudaStreamCaptureModeThreadLocal)
-        self._enqueue(stream)
+        try:
+            self._enqueue(stream)
+        except UnfitError:
+            # As long as a capture goes on, this thread cannot ask for memory. That this one failed is known.
+            _runtime().cudaStreamEndCapture(stream)
+            raise
         (graph,) = _cuda("cudaStreamEndCapture", stream)
         (ready,) = _cuda("cudaGraphInstantiate", graph, 0)
         return _Captured(stream, ready)
@@ -314,9 +348,10 @@ class AheadGraph:
         if not self._context.execute_async_v3(int(stream)):
             raise UnfitError(
                 "engine-run-failed",
-                "{engine} does not run here: {log}",
+                "{engine} is not used, as it does not run on this GPU ({log}). {fallback}",
                 engine=self._name,
-                log=" ".join(self._log),
+                log=_words(self._log),
+                fallback=_INSTEAD,
             )
 
     def _check_ports(self) -> None:
@@ -345,16 +380,15 @@ def deserialised(builder: str, data: bytes, log: list[str], name: str) -> tuple[
     runtime = module.Runtime(logger(module, log))
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
-        words = " ".join(log) or "without a word"
         raise UnfitError(
             "engine-deserialisation-failed",
-            "{engine} is refused by {builder} {builder_version} ({log}). The graphs run in ONNX "
-            "Runtime instead. If a driver is named, install a newer one; else build the engines "
-            "again.",
+            "{engine} is refused by {builder} {builder_version} ({log}). {fallback} If a driver is named, "
+            "install a newer one; else build the engines again.",
             engine=name,
             builder=builder,
             builder_version=module.__version__,
-            log=words[:400],
+            log=_words(log),
+            fallback=_INSTEAD,
         )
     return runtime, engine
 
@@ -389,11 +423,25 @@ def _kind(name: str) -> Any:
     return getattr(_runtime().cudaMemcpyKind, f"cudaMemcpy{name}")
 
 
+def _words(log: list[str]) -> str:
+    """Return what a builder has logged, cut to a few lines."""
+    return " ".join(log)[:400] or "without a word"
+
+
+def _free_with(owner: object, function: str, what: Any) -> None:
+    """Free something of the CUDA runtime once its owner is gone.
+
+    Not at the end of the program, when the runtime may be gone already. Whether it can be freed is not asked:
+    after a fault of the GPU nothing can.
+    """
+    weakref.finalize(owner, lambda: getattr(_runtime(), function)(what)).atexit = False
+
+
 def _cuda(function: str, *arguments: Any) -> tuple[Any, ...]:
     """Call a function of the CUDA runtime, and return what it gives besides its error."""
     error, *found = getattr(_runtime(), function)(*arguments)
     if int(error) != 0:
-        raise RtDecodeError(
+        raise CudaError(
             "cuda-call-failed",
             "the GPU failed in {function}: {cuda_error}. Start the session again.",
             function=function,

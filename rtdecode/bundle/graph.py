@@ -67,13 +67,11 @@ class Graph:
     ) -> None:
         self._name = name
         self.notes: list[str] = []
-        self._session, used = self._loaded(model, chosen, beside)
+        self._session, self._fixed, used = self._loaded(model, chosen, beside)
         self._device = providers.device_of(used)
-        self.inputs = {port.name: (port.shape, _dtype(port.type)) for port in self._session.get_inputs()}
-        self.outputs = {port.name: (port.shape, _dtype(port.type)) for port in self._session.get_outputs()}
+        self.inputs = _kinds(self._session.get_inputs())
+        self.outputs = _kinds(self._session.get_outputs())
         self.runs_on = _runs_on(self._session, used)
-        # A captured graph reads and writes where it read and wrote when it was captured.
-        self._fixed = _Fixed(self._session, self.inputs, self.outputs, "cuda") if _is_captured(used) else None
 
     def __call__(self, arrays: Mapping[str, Value], stay: Collection[str] = ()) -> dict[str, Value]:
         """Run the graph on arrays by port name, and return its outputs by name, in their own dtypes.
@@ -110,8 +108,8 @@ class Graph:
 
     def _loaded(
         self, model: bytes, chosen: Sequence[Provider] | None, beside: Mapping[str, Any] | None
-    ) -> tuple[Any, list[Provider]]:
-        """Load the graph with the first providers that can run it; return these too."""
+    ) -> tuple[Any, "_Fixed | None", list[Provider]]:
+        """Load the graph with the first providers that can run it; return it, its fixed ports, and these."""
         if chosen is None:
             tried, fallback = providers.attempts()
         else:
@@ -124,12 +122,14 @@ class Graph:
             first = providers.names(used)[0]
             try:
                 session = _session(model, used, beside)
+                loaded = first in session.get_providers()
+                fixed = _fixed(session) if loaded and _is_captured(used) else None
             except (*providers.faults(), RtDecodeError, RuntimeError, ValueError) as error:
                 fault = error
                 reason = str(error).strip()
             else:
-                if first in session.get_providers():
-                    return session, used
+                if loaded:
+                    return session, fixed, used
                 reason = "ONNX Runtime could not load it: a library or a newer driver is missing"
             if first == CPU:
                 break
@@ -257,6 +257,16 @@ def _session(model: bytes, used: Sequence[Provider], beside: Mapping[str, Any] |
         warnings.simplefilter("ignore", UserWarning)
         # Without its own fallback, which prints to stdout.
         return make(model, options, providers=list(used), enable_fallback=0)
+
+
+def _fixed(session: Any) -> "_Fixed":
+    """Make the ports of a captured graph, which reads and writes where it did when it was captured."""
+    return _Fixed(session, _kinds(session.get_inputs()), _kinds(session.get_outputs()), "cuda")
+
+
+def _kinds(ports: Sequence[Any]) -> dict[str, tuple[list[int], str]]:
+    """Return shape and dtype of ports by name."""
+    return {port.name: (port.shape, _dtype(port.type)) for port in ports}
 
 
 def _is_captured(used: Sequence[Provider]) -> bool:

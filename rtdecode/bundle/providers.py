@@ -243,6 +243,8 @@ def faults() -> tuple[type[Exception], ...]:
     """List what ONNX Runtime raises for a graph it cannot run; the exceptions have no common base."""
     state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     kinds = ("Fail", "InvalidGraph", "InvalidProtobuf", "InvalidArgument", "NoSuchFile", "NotImplemented")
+    # Of a provider: its memory cannot be had, or it refuses the graph.
+    kinds += ("EPFail", "EngineError", "RuntimeException")
     return tuple(getattr(state, name) for name in kinds)
 
 

@@ -4,8 +4,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from enum import IntEnum
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -236,6 +240,87 @@ def test_engines_that_are_not_used_are_told_unless_they_were_asked_for(
     fault = re.compile("has none of tensorrt")
     with refused(RtDecodeError, "engine-stage-unavailable", stage="encode", faults=fault):
         load(plain, ["tensorrt"])
+
+
+class _Cuda:
+    """The CUDA runtime of a GPU on which everything succeeds but one function; it counts what is freed."""
+
+    def __init__(self, fails: str) -> None:
+        self._fails = fails
+        self.called: list[str] = []
+        self.cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+
+    def __getattr__(self, function: str) -> Callable[..., tuple[Any, ...]]:
+        def call(*arguments: Any) -> tuple[Any, ...]:
+            self.called.append(function)
+            return Error.cudaErrorMemoryAllocation if function == self._fails else Error.cudaSuccess, 1
+
+        return call
+
+
+# Two of the CUDA runtime's errors.
+Error = IntEnum("Error", {"cudaSuccess": 0, "cudaErrorMemoryAllocation": 2})
+
+
+class _Context:
+    """What a builder runs an engine in; `runs` many runs succeed."""
+
+    def __init__(self, runs: int) -> None:
+        self._left = runs
+
+    def set_tensor_address(self, port: str, address: int) -> bool:
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        self._left -= 1
+        return self._left >= 0
+
+
+def _as_the_builder_gives_it(stage: Stage, context: _Context | None) -> SimpleNamespace:
+    shapes = {name: port.shape for name, port in (stage.inputs | stage.outputs).items()}
+    names = list(shapes)
+    return SimpleNamespace(
+        create_execution_context=lambda: context,
+        num_io_tensors=len(names),
+        get_tensor_name=lambda number: names[number],
+        get_tensor_shape=lambda name: shapes[name],
+    )
+
+
+@pytest.mark.parametrize(
+    ("fails", "runs", "reason"),
+    [
+        ("cudaMalloc", 2, r"the GPU failed in cudaMalloc: cudaErrorMemoryAllocation"),
+        ("cudaGraphInstantiate", 2, r"the GPU failed in cudaGraphInstantiate"),
+        ("", 1, r"does not run on this GPU \(without a word\)"),
+        ("", None, r"cannot make it ready, which happens where the GPU's memory is taken"),
+    ],
+)
+def test_an_engine_without_memory_or_a_capture_gives_way_to_the_graph(
+    fails: str, runs: int | None, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plain = make_bundle(tmp_path / "bundle")
+    stage = plain.manifest.built["encode"]
+    cuda = _Cuda(fails)
+    built = _as_the_builder_gives_it(stage, None if runs is None else _Context(runs))
+    # What needs a GPU: whether there is one, the builder's runtime, and CUDA's.
+    monkeypatch.setattr(ahead, "check_fit", lambda engine: None)
+    monkeypatch.setattr(ahead, "deserialised", lambda *arguments: (None, built))
+    monkeypatch.setattr(ahead, "_runtime", lambda: cuda)
+    manifest = replace(plain.manifest, engines=[replace(ENGINE, file=stage.file)])
+    with_engine = replace(plain, manifest=manifest)
+    engine = load(with_engine)
+    assert engine.runs_on["encode"].endswith("on the CPU")
+    (note,) = engine.notes
+    assert re.search(reason, note)
+    assert note.endswith("The graphs run in ONNX Runtime instead.")
+    # Its memory is given back for what runs instead, and no capture is left open.
+    assert cuda.called.count("cudaFree") == cuda.called.count("cudaMalloc") - (fails == "cudaMalloc")
+    assert cuda.called.count("cudaStreamEndCapture") == cuda.called.count("cudaStreamBeginCapture")
+    if runs is not None:
+        built.create_execution_context = lambda: _Context(runs)
+    with refused(RtDecodeError, "engine-stage-unavailable", stage="encode", faults=re.compile(reason)):
+        load(with_engine, ["tensorrt_rtx"])
 
 
 @pytest.mark.full
