@@ -121,7 +121,7 @@ def _load(bold: Path) -> Any:
     """Open an image; unpack a compressed one once, instead of from its start for every volume."""
     image: Any = nib.load(bold)
     if bold.name.endswith(".gz"):
-        return type(image).from_bytes(gunzip(bold.read_bytes(), most=_ANY_SIZE))
+        return type(image).from_bytes(gunzip(bold.read_bytes(), limit_bytes=_ANY_SIZE))
     return image
 
 

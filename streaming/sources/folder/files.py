@@ -4,6 +4,7 @@ Endings say nothing about a file's kind; they only pair a header with its data. 
 that were given their full size before their content.
 """
 
+import io
 import os
 import stat as modes
 import zlib
@@ -19,11 +20,14 @@ from streaming.sources.formats.dicom import is_dicom
 from streaming.sources.formats.image import Image, IncompleteError, NotAVolumeError
 from streaming.sources.formats.nifti import is_nifti, is_nifti_header
 from streaming.sources.formats.parrec import is_par
+from streaming.sources.formats.unpacked import MOST, OversizedError, inflate
 
 # Bytes from which a file's kind is told.
 HEAD = 4096
-# Larger files, packed or unpacked, are not volumes, except for uncompressed NIfTI and REC; bytes.
-_MOST = 4 << 30
+# Most bytes of a header that lies in a file of its own.
+HEADER_MOST = 16 << 20
+# Most gzip streams that one file may consist of. Blocks of 64 KiB, as some programs write them, stay below.
+_MEMBERS_MOST = 1 << 16
 # Step of a fingerprint, bytes. As it is prime, it does not fall into line with values or rows.
 _PRIME = 61
 _PAIRS = {".par": (".rec",), ".hdr": (".img", ".img.gz")}
@@ -35,7 +39,7 @@ _FEW_ZEROS = 16
 # of the run yet, s.
 _SETTLED = 0.25
 
-ReadAt = Callable[[int, int], bytes]
+ReadAt = Callable[[int, int], bytes | memoryview]
 
 
 class HalfError(IncompleteError):
@@ -71,7 +75,7 @@ def opened(path: Path) -> BinaryIO:
     Raises
     ------
     NotAVolumeError
-        If it is not a regular file, or too large.
+        If it is not a regular file.
     """
     # Without O_NONBLOCK, opening a named pipe waits for its other end.
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -79,10 +83,28 @@ def opened(path: Path) -> BinaryIO:
     if not modes.S_ISREG(stat.st_mode):
         os.close(number)
         raise NotAVolumeError("file-irregular", "not a regular file")
-    if stat.st_size > _MOST and not _may_be_long(path.name):
-        os.close(number)
-        raise NotAVolumeError("file-oversized", "larger than {limit_gib} GiB", limit_gib=_MOST >> 30)
     return os.fdopen(number, "rb")
+
+
+def read_whole(file: BinaryIO, limit_bytes: int) -> bytes:
+    """Read a file from its first byte to its last.
+
+    Raises
+    ------
+    NotAVolumeError
+        If it has more than `limit_bytes`. A file may claim terabytes and hold nothing: none is read then.
+    """
+    if os.fstat(file.fileno()).st_size <= limit_bytes:
+        # Joined to what was read before, it would be there twice for a moment.
+        file.seek(0)
+        data = file.read()
+        if len(data) <= limit_bytes:
+            return data
+    raise NotAVolumeError(
+        "file-oversized",
+        "larger than the {limit_mib} MiB that are read as a whole",
+        limit_mib=limit_bytes >> 20,
+    )
 
 
 def kind_of(head: bytes) -> str:
@@ -93,7 +115,7 @@ def kind_of(head: bytes) -> str:
     IncompleteError
         If there are too few of them, or nothing but zeros.
     """
-    start = _unpacked_head(head)
+    start = unpacked_head(head)
     if is_dicom(start):
         return "dicom"
     if is_nifti(start):
@@ -118,8 +140,8 @@ def is_packed(head: bytes) -> bool:
     return head[:2] == _GZIP
 
 
-def gunzip(data: bytes, most: int = _MOST) -> bytes:
-    """Unpack gzip data of at most `most` bytes; return anything else as it is.
+def gunzip(data: bytes, limit_bytes: int = MOST) -> bytes:
+    """Unpack gzip data of at most `limit_bytes` bytes; return anything else as it is.
 
     Raises
     ------
@@ -129,29 +151,35 @@ def gunzip(data: bytes, most: int = _MOST) -> bytes:
         If it unpacks to more.
     """
     # A gzip file may consist of several members, with zeros as padding behind each.
-    parts = []
-    size = 0
-    while is_packed(data):
-        stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    if not is_packed(data):
+        return data
+    unpacked = io.BytesIO()
+    view = memoryview(data)
+    start = 0
+    for _ in range(_MEMBERS_MOST):
         try:
-            # One byte more than is allowed shows that there is more, without unpacking it.
-            parts.append(stream.decompress(data, most - size + 1))
+            used, ended = inflate(unpacked, view[start:], zlib.MAX_WBITS | 16, limit_bytes)
         except zlib.error as error:
             raise IncompleteError(
                 "gzip-damaged", "the gzip stream is damaged ({cause})", cause=error
             ) from error
-        size += len(parts[-1])
-        if size > most:
+        except OversizedError as error:
             raise NotAVolumeError(
-                "gzip-oversized", "unpacks to more than {limit_bytes} bytes", limit_bytes=most
-            )
-        if not stream.eof:
+                "gzip-oversized",
+                "unpacks to more than {limit_bytes} bytes: deliver it unpacked",
+                limit_bytes=limit_bytes,
+            ) from error
+        if not ended:
             raise IncompleteError(
                 "gzip-truncated",
                 "the gzip stream is cut short",
             )
-        data = stream.unused_data.lstrip(b"\0")
-    return b"".join(parts) if parts else data
+        start = _behind_zeros(view, start + used)
+        if not is_packed(bytes(view[start : start + 2])):
+            return unpacked.getvalue()
+    raise NotAVolumeError(
+        "gzip-members-excess", "more than {limit} gzip streams in one file", limit=_MEMBERS_MOST
+    )
 
 
 def counterparts(name: str) -> list[str]:
@@ -254,14 +282,24 @@ class Tails:
         self._most[key] = max(known or 0, zeros)
 
 
-def _unpacked_head(head: bytes) -> bytes:
+def unpacked_head(head: bytes) -> bytes:
     """Unpack the first bytes of a gzip file, as far as they go."""
     if not is_packed(head):
         return head
     try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head)
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD)
     except zlib.error as error:
         raise IncompleteError("gzip-damaged", "the gzip stream is damaged ({cause})", cause=error) from error
+
+
+def _behind_zeros(data: memoryview, start: int) -> int:
+    """Return where the first byte from a place on lies that is not zero."""
+    while start < len(data):
+        part = bytes(data[start : start + HEAD])
+        if length := len(part.lstrip(b"\0")):
+            return start + len(part) - length
+        start += len(part)
+    return start
 
 
 def _zeros(tail: ReadAt, most: int) -> int:
@@ -269,14 +307,9 @@ def _zeros(tail: ReadAt, most: int) -> int:
     count = 0
     step = 4096
     while count < most:
-        part = tail(count, step)
+        part = bytes(tail(count, step))
         kept = len(part.rstrip(b"\0"))
         count += len(part) - kept
         if kept or not part:
             break
     return count
-
-
-def _may_be_long(name: str) -> bool:
-    # These are read volume by volume, never as a whole.
-    return name.lower().endswith((".nii", ".rec", ".img"))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rtdecode.types import Array
 from streaming.sources.formats.image import Counters, Moments, Plane, pixel_checksum, seconds_between
+from streaming.sources.formats.unpacked import MOST
 
 # Slices of one volume may lie this far off an even spacing, in steps of it.
 _UNEVEN = 0.1
@@ -141,10 +142,13 @@ def joined(planes: Sequence[Plane], at: Sequence[int], count: int) -> tuple[Arra
     Raises
     ------
     ValueError
-        If the slices are not evenly spaced along one line.
+        If the slices are not evenly spaced along one line, or make a volume of more than 1 GiB.
     """
     kind = np.result_type(*(plane.data.dtype for plane in planes))
     columns, rows = planes[0].data.shape
+    # The header states the number of slices, and a slice may be as large as a damaged header says.
+    if count * rows * columns * kind.itemsize > MOST:
+        raise ValueError(f"{count} slices of {columns} x {rows} pixels in one volume: a damaged header")
     stack = np.zeros((count, rows, columns), kind)
     for place, plane in zip(at, planes, strict=True):
         stack[place] = plane.data.T

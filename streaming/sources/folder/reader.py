@@ -19,9 +19,13 @@ from streaming.sources.folder.scan import Content, Stamp, stamp_of
 from streaming.sources.formats import nifti, parrec
 from streaming.sources.formats.dicom import read_dicom
 from streaming.sources.formats.image import Image, IncompleteError, NotAVolumeError, Plane, patience_s
+from streaming.sources.formats.unpacked import MOST
 
 # Volumes that one reading takes from one file: the reading cannot be interrupted, and a poll is short.
 _MOST_VOLUMES = 16
+# Bytes to which a file may unpack at least, whatever series is followed: a file of another one is then named
+# for what it is.
+_UNPACKED_LEAST = 64 << 20
 # A renamed file is recognised by its inode among this many that were taken last.
 _RECENT = 1024
 
@@ -86,6 +90,8 @@ class Reader:
         Take the motion-corrected series of a Siemens scanner instead of the plain one.
     include : str
         Part of the names of series that are not refused for their name alone.
+    voxels : callable, optional
+        Returns the number of voxels in the volumes of the series that is followed; None while there is none.
 
     Attributes
     ----------
@@ -95,8 +101,15 @@ class Reader:
         The file whose changes matter to it: the file itself or, for a header, its data file.
     """
 
-    def __init__(self, directory: Path, moco: bool = False, include: str = "") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        moco: bool = False,
+        include: str = "",
+        voxels: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self._directory = directory
+        self._voxels = voxels
         self._moco = moco
         self._include = include
         self._tails = Tails()
@@ -108,6 +121,12 @@ class Reader:
         self._last_header: tuple[str, bytes, Container] | None = None
         self.image = False
         self.watched = ""
+
+    @property
+    def limit_bytes(self) -> int:
+        """Bytes to which a file may unpack: some volumes of the series that is followed, if there is one."""
+        voxels = self._voxels()
+        return MOST if voxels is None else min(MOST, max(_UNPACKED_LEAST, _MOST_VOLUMES * 8 * voxels))
 
     def knows(self, name: str) -> bool:
         """Return whether a file of that name was taken before."""
@@ -173,7 +192,7 @@ class Reader:
 
     def _whole(self, name: str, file: BinaryIO, kind: str, head: bytes, before: Stamp, age: float) -> Reading:
         """Read a file that counts only once all of it is there."""
-        data = head + file.read()
+        data = files.read_whole(file, MOST)
         stamp = stamp_of(os.fstat(file.fileno()))
         if _changed_while_read(before, stamp, len(data)):
             raise IncompleteError(
@@ -183,18 +202,25 @@ class Reader:
         known = taken and taken.size and files.fingerprint(data, taken.size) == taken.checksum
         reading = Reading([], stamp)
         if not known:
-            plain = files.gunzip(data)
             if kind == "dicom":
+                plain = files.gunzip(data, self.limit_bytes)
                 reading = Reading(self._dicom(plain, plain is not data, age), stamp)
+            elif kind == "nifti":
+                container = _container(kind, files.unpacked_head(head), name)
+                plain = files.gunzip(data, self._promised_bytes(container))
+                reading = self._parts_of(name, container, plain, stamp)
             else:
-                reading = self._parts_of(name, _container(kind, plain, name), plain, stamp)
+                # A packed header says nothing of where its data are.
+                raise NotAVolumeError(
+                    "header-packed", "a packed header: deliver it unpacked, beside its data"
+                )
         # A known file that was dated anew, or padded at its end, only has its new state noted.
         if not reading.rest:
             self._take(name, stamp, len(data), files.fingerprint(data, len(data)))
         return reading
 
     def _dicom(self, data: bytes, packed: bool, age: float) -> list[Image] | Plane:
-        found = read_dicom(data, moco=self._moco, include=self._include)
+        found = read_dicom(data, moco=self._moco, include=self._include, limit_bytes=self.limit_bytes)
         # A gzip stream carries its own checksum, so its zeros are real.
         if packed or (isinstance(found, list) and not found):
             return found
@@ -209,7 +235,7 @@ class Reader:
         """Read what is there of a file, or of a pair of files, whose header gives the layout."""
         if kind == "nifti":
             return self._volumes(name, _container(kind, head, name), _reads(file), before, age)
-        header = head + file.read()
+        header = files.read_whole(file, files.HEADER_MOST)
         if _changed_while_read(before, stamp_of(os.fstat(file.fileno())), len(header)):
             raise IncompleteError(
                 "header-changed-while-read",
@@ -220,12 +246,35 @@ class Reader:
         with files.opened(self._directory / self.watched) as data:
             stamp = stamp_of(os.fstat(data.fileno()))
             if self.watched.lower().endswith(".gz"):
-                reading = self._parts_of(name, container, files.gunzip(data.read()), stamp)
+                packed = files.read_whole(data, MOST)
+                plain = files.gunzip(packed, self._promised_bytes(container))
+                reading = self._parts_of(name, container, plain, stamp)
             else:
                 reading = self._volumes(name, container, _reads(data), stamp, age)
         if not reading.rest:
             self._take(name, before, len(header), zlib.crc32(header))
         return replace(reading, mates=mates)
+
+    def _promised_bytes(self, container: Container) -> int:
+        """Return the bytes to which a packed file may unpack: what its header promises, and one volume more.
+
+        Raises
+        ------
+        NotAVolumeError
+            If that is more than one file may unpack to.
+        """
+        _, volume_bytes = container.span(0)
+        promised = sum(container.span(container.promised - 1))
+        if promised > self.limit_bytes:
+            raise NotAVolumeError(
+                "file-promises-oversized",
+                "{volumes} packed volumes of {volume_bytes} bytes, and {limit_bytes} bytes are unpacked at "
+                "most: deliver them unpacked",
+                volumes=container.promised,
+                volume_bytes=volume_bytes,
+                limit_bytes=self.limit_bytes,
+            )
+        return promised + volume_bytes
 
     def _parsed(self, kind: str, header: bytes, name: str) -> Container:
         """Return the layout by a pair's header.
@@ -259,8 +308,15 @@ class Reader:
                 size_bytes=len(data),
             )
         sized = replace(stamp, size=len(data))
+        # A lone volume is not copied. One of many is, or it would hold the memory of all of them.
+        source = memoryview(data) if container.promised == 1 else data
         reading = self._volumes(
-            name, container, lambda at, n: data[at : at + n], sized, float("inf"), container.promised
+            name,
+            container,
+            lambda start, n: source[start : start + n],
+            sized,
+            float("inf"),
+            container.promised,
         )
         return replace(reading, stamp=stamp)
 
@@ -273,6 +329,13 @@ class Reader:
         age: float,
         most: int = _MOST_VOLUMES,
     ) -> Reading:
+        _, volume_bytes = container.span(0)
+        if volume_bytes > MOST:
+            raise NotAVolumeError(
+                "volume-oversized",
+                "a volume of {volume_bytes} bytes: a damaged header",
+                volume_bytes=volume_bytes,
+            )
         there = container.there(stamp.size)
         given, first = self._begun(name, container, read_at, there, stamp)
         # A writer may set the number of volumes only at the end, so while a file grows it may hold more
@@ -401,11 +464,11 @@ def _reads(file: BinaryIO) -> ReadAt:
     return lambda offset, length: os.pread(number, length, offset)
 
 
-def _tail_of(data: bytes) -> Callable[[int, int], bytes]:
+def _tail_of(data: bytes) -> ReadAt:
     return lambda back, n: data[max(0, len(data) - back - n) : len(data) - back]
 
 
-def _tail_in(container: Container, t: int, read_at: ReadAt) -> Callable[[int, int], bytes]:
+def _tail_in(container: Container, t: int, read_at: ReadAt) -> ReadAt:
     start, length = container.span(t)
     return lambda back, n: read_at(start + max(0, length - back - n), min(n, length - back))
 

@@ -4,6 +4,7 @@ An image comes in with its header's identity, counter and time; out comes a `Vol
 belongs to no run that is followed. A volume that was passed over is a hole until it comes.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -135,6 +136,12 @@ class Runs:
     def __iter__(self) -> Iterator[SeriesRun]:
         # A copy: the counters are read in another thread than the one that begins runs.
         return iter(list(self._runs.values()))
+
+    @property
+    def voxels(self) -> int | None:
+        """Number of voxels in the volumes of the series that is followed; None while none is."""
+        newest = next(reversed(self._runs.values()), None) if self._bound else None
+        return None if newest is None else math.prod(newest.kind[0])
 
     def of(self, volume: Volume) -> SeriesRun:
         """Return the run of a volume that was placed here."""

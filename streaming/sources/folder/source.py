@@ -18,7 +18,7 @@ from streaming.sources.folder.numbering import Arrival, VolumeNumbering
 from streaming.sources.folder.pending import RESTLESS, Pending, Queue
 from streaming.sources.folder.reader import Reader, Reading
 from streaming.sources.folder.restart import SeriesRestarts
-from streaming.sources.folder.scan import FolderScan, Stamp
+from streaming.sources.folder.scan import DEEPEST, FolderScan, Stamp
 from streaming.sources.folder.series import Accept, Runs, SeriesRun
 from streaming.sources.folder.stack import Stacked, Stacks
 from streaming.sources.formats.image import Image, IncompleteError, Moments, NotAVolumeError, Plane
@@ -97,7 +97,7 @@ class FolderSource:
         self.old = False
         self._begun = existing == "ignore"
         self._scan = FolderScan(directory, exclude)
-        self._reader = Reader(directory, moco, include)
+        self._reader = Reader(directory, moco, include, lambda: self.runs.voxels)
         self._stacks = Stacks()
         self._restarts = SeriesRestarts()
         self._numbering = VolumeNumbering()
@@ -252,6 +252,9 @@ class FolderSource:
             self.old = time.time() - max(stamp.changed_at for stamp in stamps.values()) > _OLD_S
             # Seen absent until it is read: its age says nothing.
             seen_at = float("inf") if self.old else seen_at
+        for name in self._scan.too_deep:
+            self._ignored[name] = f"a folder more than {DEEPEST} folders down, which is not searched"
+        self._scan.too_deep.clear()
         for name, stamp in stamps.items():
             # A share that is mounted anew may show old files with other times. A file that was skipped
             # at the start and still has its size is still an old one.
@@ -289,6 +292,9 @@ class FolderSource:
             return []
         except IncompleteError as error:
             self._postpone(name, str(error), now_at, arrived_at)
+            return []
+        except MemoryError:
+            self._ignore(name, "this machine has not the memory that reading it takes")
             return []
         except OSError as error:
             self._postpone(name, error.strerror or type(error).__name__, now_at, arrived_at)

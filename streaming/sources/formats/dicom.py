@@ -21,6 +21,7 @@ from streaming.sources.formats.kinds import check_frames, check_image, check_obj
 from streaming.sources.formats.mosaic import grid_slices, mosaic_slices, read_grid, read_mosaic
 from streaming.sources.formats.pixels import check_pixels, with_pixels
 from streaming.sources.formats.slices import read_plane
+from streaming.sources.formats.unpacked import MOST
 
 # What pydicom and its decoders raise on files that are cut or damaged at any place.
 _BROKEN = (
@@ -37,7 +38,9 @@ def is_dicom(head: bytes) -> bool:
     return is_data_set(head)
 
 
-def read_dicom(data: bytes, *, moco: bool = False, include: str = "") -> list[Image] | Plane:
+def read_dicom(
+    data: bytes, *, moco: bool = False, include: str = "", limit_bytes: int = MOST
+) -> list[Image] | Plane:
     """Decode one file.
 
     Parameters
@@ -47,6 +50,8 @@ def read_dicom(data: bytes, *, moco: bool = False, include: str = "") -> list[Im
         Take the scanner's motion-corrected copies instead of the originals.
     include : str
         Part of the names of series that are not refused for their name alone (`kinds.check_image`).
+    limit_bytes : int
+        Bytes that a deflated data set, or compressed pixels, may unpack to.
 
     Returns
     -------
@@ -63,8 +68,8 @@ def read_dicom(data: bytes, *, moco: bool = False, include: str = "") -> list[Im
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            header = read_header(data)
-            found = _read(header, moco, include)
+            header = read_header(data, limit_bytes)
+            found = _read(header, moco, include, limit_bytes)
             simulated = text(header.ds, "ImageComments") == SIMULATED
             value_bytes = int(header.ds.BitsAllocated) // 8
             if isinstance(found, Plane):
@@ -79,9 +84,9 @@ def read_dicom(data: bytes, *, moco: bool = False, include: str = "") -> list[Im
             ) from None
 
 
-def _read(header: Header, moco: bool, include: str) -> list[Image] | Plane:
+def _read(header: Header, moco: bool, include: str, limit_bytes: int) -> list[Image] | Plane:
     check_object(header.ds, include)
-    check_pixels(header)
+    check_pixels(header, limit_bytes)
     private = siemens_private(header.ds)
     check_image(header.ds, private, moco, include)
     if PER_FRAME in header.top or int(header.ds.get("NumberOfFrames") or 1) > 1:

@@ -4,6 +4,7 @@ Only tags and lengths are read. That costs a microsecond an element, where decod
 Enhanced MR file costs hundreds, and no length is believed that reaches beyond the bytes at hand.
 """
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rtdecode.errors import CodedError
+from streaming.sources.formats.image import NotAVolumeError
+from streaming.sources.formats.unpacked import MOST, OversizedError, inflate
 
 PIXELS = 0x7FE00010
 _MAGIC = b"DICM"
@@ -36,8 +39,8 @@ _ITEM_END = 0xFFFEE00D
 _SEQUENCE_END = 0xFFFEE0DD
 # Most levels of nested sequences: a damaged file must not exhaust the stack.
 _DEEPEST = 32
-# No scanner's file inflates beyond this, bytes.
-_INFLATED_MOST = 1 << 30
+# Most sequences and items of undefined length. The largest files have some hundreds of thousands.
+_ENDS_MOST = 1 << 21
 
 
 class BrokenError(CodedError):
@@ -72,8 +75,14 @@ class Element(NamedTuple):
     undefined: bool
 
 
-def opened(data: bytes) -> tuple[str, bytes, int, Encoding]:
+def opened(data: bytes, limit_bytes: int = MOST) -> tuple[str, bytes, int, Encoding]:
     """Read what precedes the data set.
+
+    Parameters
+    ----------
+    data : bytes
+    limit_bytes : int
+        Bytes to which a deflated data set may inflate.
 
     Returns
     -------
@@ -89,6 +98,8 @@ def opened(data: bytes) -> tuple[str, bytes, int, Encoding]:
     ------
     BrokenError
         If the bytes end before the data set begins, or a deflated one before its end.
+    NotAVolumeError
+        If a deflated one inflates to more than is allowed.
     """
     start = _begin(data)
     if start is None:
@@ -110,7 +121,7 @@ def opened(data: bytes) -> tuple[str, bytes, int, Encoding]:
             "nothing after the preamble",
         )
     if syntax == _DEFLATED:
-        return syntax, _inflated(data[at:]), 0, meta
+        return syntax, _inflated(memoryview(data)[at:], limit_bytes), 0, meta
     # Some writers claim explicit representations and write implicit ones, or the reverse, so the first
     # element decides.
     explicit = data[at + 4 : at + 6] in _SHORT | _LONG
@@ -151,21 +162,27 @@ def _begin(data: bytes) -> tuple[int, bool] | None:
     return at, little
 
 
-def _inflated(data: bytes) -> bytes:
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+def _inflated(data: memoryview, limit_bytes: int) -> bytes:
+    body = io.BytesIO()
     try:
-        body = stream.decompress(data, _INFLATED_MOST)
+        _, ended = inflate(body, data, -zlib.MAX_WBITS, limit_bytes)
     except zlib.error as error:
         raise BrokenError(
             "dicom-deflate-damaged",
             "the deflated data set is damaged",
         ) from error
-    if not stream.eof:
+    except OversizedError as error:
+        raise NotAVolumeError(
+            "dicom-deflate-oversized",
+            "the deflated data set inflates to more than {limit_bytes} bytes",
+            limit_bytes=limit_bytes,
+        ) from error
+    if not ended:
         raise BrokenError(
             "dicom-deflate-truncated",
             "the deflated data set has no end",
         )
-    return body
+    return body.getvalue()
 
 
 def elements(data: bytes, at: int, stop: int, encoding: Encoding, depth: int = 0) -> Iterator[Element]:
@@ -288,6 +305,8 @@ def _sequence_end(data: bytes, at: int, stop: int, encoding: Encoding, depth: in
     while True:
         tag, vr, start, length = _head(data, at, stop, encoding)
         if tag in (_ITEM_END, _SEQUENCE_END):
+            if len(encoding.ends) >= _ENDS_MOST:
+                raise BrokenError("dicom-sequences-excess", "more sequences than any file has")
             encoding.ends[begin] = at
             return at
         if length == _UNDEFINED:

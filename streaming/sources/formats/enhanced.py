@@ -9,7 +9,7 @@ C.7.6.17 (dimensions). Nothing rests on the order of the frames.
 import struct
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ _ECHO_POINTERS = {_ECHO, 0x00180086}
 # Of several echoes, the one nearest to this is kept, where BOLD contrast is best at 3 T, ms.
 _BEST_ECHO = 30.0
 # Most frames that are believed.
-_FRAMES_MOST = 1 << 20
+_FRAMES_MOST = 1 << 17
 
 # Frames of one volume lie within one TR; beyond this many the dimensions are held against the times.
 _SPREAD_TR = 1.5
@@ -136,7 +136,8 @@ def read_frames(header: Header) -> Frames:
     wanted = int(header.ds.get("NumberOfFrames") or 1)
     each = []
     if PER_FRAME in header.top:
-        for start, stop in items(body, header.top[PER_FRAME], encoding):
+        # Damaged bytes may hold millions of empty items.
+        for start, stop in islice(items(body, header.top[PER_FRAME], encoding), _FRAMES_MOST):
             each.append(shared | values(body, start, stop, encoding, _WANTED))
     elif wanted == 1:
         each = [shared]

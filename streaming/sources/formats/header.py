@@ -15,11 +15,14 @@ from pydicom.uid import UID
 
 from streaming.sources.formats.elements import PIXELS, Element, Encoding, elements, opened
 from streaming.sources.formats.fields import moment, text, whole
-from streaming.sources.formats.image import Counters, IncompleteError
+from streaming.sources.formats.image import Counters, IncompleteError, NotAVolumeError
+from streaming.sources.formats.unpacked import MOST
 
 SHARED = 0x52009229
 PER_FRAME = 0x52009230
 FLOATS = (0x7FE00008, 0x7FE00009)
+# Most elements outside of sequences that are believed. The largest files have some hundreds.
+_ELEMENTS_MOST = 1 << 16
 # pydicom's warnings quote values, the participant's name among them, in the log.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 config.settings.reading_validation_mode = config.IGNORE
@@ -59,17 +62,25 @@ class Header:
         return b"" if element is None else self.body[element.start : element.stop]
 
 
-def read_header(data: bytes) -> Header:
-    """Open a file.
+def read_header(data: bytes, limit_bytes: int = MOST) -> Header:
+    """Open a file, whose data set may inflate to `limit_bytes` bytes.
 
     Raises
     ------
     BrokenError, IncompleteError
         If the bytes end before the file does.
+    NotAVolumeError
+        If its data set inflates to more.
     """
-    syntax, body, at, encoding = opened(data)
+    syntax, body, at, encoding = opened(data, limit_bytes)
     found: dict[int, Element] = {}
-    for element in elements(body, at, len(body), encoding):
+    for place, element in enumerate(elements(body, at, len(body), encoding)):
+        if place >= _ELEMENTS_MOST:
+            raise NotAVolumeError(
+                "dicom-elements-excess",
+                "more than {limit} elements before the pixels: a damaged header",
+                limit=_ELEMENTS_MOST,
+            )
         found.setdefault(element.tag, element)
         # Padding behind the pixels would not read as elements.
         if element.tag == PIXELS or element.tag in FLOATS:

@@ -8,6 +8,7 @@ the private header, which may point against the cross product of the axes.
 
 import math
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def read_grid(header: Header, slices: int) -> Image:
     _tile(header.ds, down, across)
     frames = [
         values(header.body, start, stop, header.encoding, {0: frozenset({_POSITION})})
-        for start, stop in items(header.body, header.top[_GRID_FRAMES], header.encoding)
+        for start, stop in islice(items(header.body, header.top[_GRID_FRAMES], header.encoding), slices + 1)
     ]
     if len(frames) != slices or not all(_POSITION in frame for frame in frames):
         raise NotAVolumeError(

@@ -154,7 +154,9 @@ def _header(head: bytes) -> Any:
     return header
 
 
-def read_volume(layout: NiftiLayout, name: str, index: int, read_at: Callable[[int, int], bytes]) -> Image:
+def read_volume(
+    layout: NiftiLayout, name: str, index: int, read_at: Callable[[int, int], bytes | memoryview]
+) -> Image:
     """Decode one volume of a file.
 
     Parameters

@@ -139,7 +139,7 @@ def read_par(data: bytes) -> Par:
         ) from error
 
 
-def read_volume(par: Par, name: str, index: int, read_at: Callable[[int, int], bytes]) -> Image:
+def read_volume(par: Par, name: str, index: int, read_at: Callable[[int, int], bytes | memoryview]) -> Image:
     """Decode one volume.
 
     Parameters

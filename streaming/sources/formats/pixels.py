@@ -6,12 +6,16 @@ from typing import Any
 from numpy.typing import NDArray
 from pydicom import Dataset, FileDataset
 from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
+from streaming.sources.formats.codestream import fits
+from streaming.sources.formats.elements import Element
 from streaming.sources.formats.fields import stored
 from streaming.sources.formats.header import FLOATS, Header
 from streaming.sources.formats.image import IncompleteError, NotAVolumeError
+from streaming.sources.formats.unpacked import MOST
 
 _OPENJPEG = "pylibjpeg pylibjpeg-openjpeg"
 _PLUGINS = {"1.2.840.10008.1.2.4.90": _OPENJPEG, "1.2.840.10008.1.2.4.91": _OPENJPEG}
@@ -21,8 +25,14 @@ _RATIO_MOST = 4096
 _SIDE_MOST = 1 << 14
 
 
-def check_pixels(header: Header) -> None:
+def check_pixels(header: Header, limit_bytes: int = MOST) -> None:
     """Check that the pixel data are whole before they are decoded.
+
+    Parameters
+    ----------
+    header : Header
+    limit_bytes : int
+        Bytes that compressed pixels may unpack to.
 
     Raises
     ------
@@ -50,9 +60,9 @@ def check_pixels(header: Header) -> None:
             "pixels-encoding-mismatch",
             "the pixel data are not written as the transfer syntax says",
         )
-    least, most = (0, _RATIO_MOST * there) if pixels.undefined else (there - wanted // rows, there)
+    least, greatest = (0, _RATIO_MOST * there) if pixels.undefined else (there - wanted // rows, there)
     # A byte or two too many are padding; a whole row too many shows that the header is wrong.
-    if not least < wanted <= most or max(rows, columns) > _SIDE_MOST:
+    if not least < wanted <= greatest or max(rows, columns) > _SIDE_MOST:
         raise NotAVolumeError(
             "pixels-size-mismatch",
             "the header claims {frames} x {rows} x {columns} pixels ({expected_bytes} bytes), the "
@@ -64,7 +74,16 @@ def check_pixels(header: Header) -> None:
             actual_bytes=there,
         )
     if pixels.undefined:
+        if wanted > limit_bytes:
+            raise NotAVolumeError(
+                "pixels-oversized",
+                "compressed pixels of {claimed_bytes} bytes, and {limit_bytes} are read at most: deliver "
+                "them uncompressed",
+                claimed_bytes=wanted,
+                limit_bytes=limit_bytes,
+            )
         _check_decoder(header.syntax)
+        _check_frames(header, pixels)
 
 
 def decoded(header: Header) -> NDArray[Any]:
@@ -110,6 +129,26 @@ def _claimed(ds: Dataset) -> tuple[int, int, int, int]:
             bits=bits,
         )
     return frames, rows, columns, math.prod((frames, rows, columns, bits // 8))
+
+
+def _check_frames(header: Header, pixels: Element) -> None:
+    """Refuse compressed frames that would unpack to another size than the header says."""
+    ds = header.ds
+    frames, rows, columns, claimed_bytes = _claimed(ds)
+    tables = [ds.get(name) for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
+    codestreams = generate_frames(
+        header.body[pixels.start : pixels.stop],
+        number_of_frames=frames,
+        extended_offsets=(tables[0], tables[1]) if all(tables) else None,
+    )
+    value_bytes = claimed_bytes // (frames * rows * columns)
+    if not all(fits(codestream, header.syntax, rows, columns, value_bytes) for codestream in codestreams):
+        raise NotAVolumeError(
+            "pixels-codestream-mismatch",
+            "compressed frames that are not of the {rows} x {columns} pixels which the header states",
+            rows=rows,
+            columns=columns,
+        )
 
 
 def _check_decoder(syntax: UID) -> None:

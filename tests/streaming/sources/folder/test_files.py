@@ -104,5 +104,8 @@ def test_only_a_file_is_opened(tmp_path):
             files.opened(tmp_path / name)
     with (tmp_path / "large.dcm").open("wb") as file:
         file.truncate(5 << 30)
-    with refused(NotAVolumeError, "file-oversized", limit_gib=4):
-        files.opened(tmp_path / "large.dcm")
+    with (
+        files.opened(tmp_path / "large.dcm") as file,
+        refused(NotAVolumeError, "file-oversized", limit_mib=4096),
+    ):
+        files.read_whole(file, 4 << 30)
