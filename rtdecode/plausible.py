@@ -5,6 +5,7 @@ is wrong, and otherwise a sentence that says what was found, what was expected a
 `rtdecode doctor` judge by the same functions.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,11 @@ MOST_CHANNELS = 0.5
 MOST_VOXELS = 0.5
 # Share by which a stream's rate may differ from the declared one. Amplifiers keep theirs within 0.001.
 RATE_SHARE = 0.01
+# What amplifiers offer at most: samples a second, channels, and values a second of all channels. Buffers are
+# made by what a stream declares, so more than this is not believed.
+MOST_SFREQ_HZ = 100_000.0
+MOST_CHANNELS = 1024
+MOST_VALUES_HZ = 25_600_000.0
 # Chunks and networks blur the two ends of a measured span by this much, s.
 _RATE_SLACK_S = 0.15
 
@@ -128,6 +134,26 @@ def declared_rate(declared_hz: float, measured_hz: float, span_s: float) -> str 
     return (
         f"the stream declares {declared_hz:g} Hz and sends {measured_hz:.4g} samples a second: set the "
         "outlet's nominal rate to the amplifier's"
+    )
+
+
+def stream_size(sfreq_hz: float, channels: int) -> str | None:
+    """Describe a stream that declares a rate or a number of channels that no amplifier has; None otherwise.
+
+    Parameters
+    ----------
+    sfreq_hz : float
+        Nominal rate; 0 for a stream without a steady one.
+    channels : int
+        Of all kinds.
+    """
+    rate = sfreq_hz if math.isfinite(sfreq_hz) and sfreq_hz >= 0 else math.inf
+    if rate <= MOST_SFREQ_HZ and 0 < channels <= MOST_CHANNELS and rate * channels <= MOST_VALUES_HZ:
+        return None
+    return (
+        f"the stream declares {channels} channels at {sfreq_hz:g} Hz; 1 to {MOST_CHANNELS} channels and up to "
+        f"{MOST_SFREQ_HZ:.0f} Hz are read, {MOST_VALUES_HZ:.0f} values a second in all: set the outlet's "
+        "nominal rate and channels to the amplifier's"
     )
 
 

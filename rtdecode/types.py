@@ -8,6 +8,7 @@ Instants whose names end in ``_at`` are seconds on the local monotonic clock (LS
 Instants whose names end in ``_s`` are seconds on a run's time line.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,8 +56,8 @@ class Montage:
             )
         if not self.channels or len(set(self.channels)) != len(self.channels):
             raise ValueError(f"channel labels must be present and unique, found {self.channels}")
-        if self.sfreq <= 0:
-            raise ValueError(f"sfreq must be positive, found {self.sfreq}")
+        if not 0 < self.sfreq < math.inf:
+            raise ValueError(f"sfreq must be positive and finite, found {self.sfreq}")
 
 
 @dataclass(frozen=True, slots=True)

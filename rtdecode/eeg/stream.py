@@ -86,7 +86,8 @@ class EegStream:
     Raises
     ------
     GeometryError
-        If the stream lacks more of the bundle's channels than can be interpolated.
+        If the stream lacks more of the bundle's channels than can be interpolated, or declares a rate or a
+        number of channels that no amplifier has.
     """
 
     def __init__(
@@ -296,6 +297,9 @@ class EegStream:
 
     def _begin(self, montage: Montage) -> None:
         # All that may refuse the montage comes first, so that a refusal leaves the stream as it was.
+        fault = plausible.stream_size(montage.sfreq, len(montage.channels))
+        if fault is not None:
+            raise GeometryError("eeg-stream-implausible", "{explanation}", explanation=fault)
         picks, _ = channels.match(self._wanted.channels, montage)
         cleaner = Cleaner(montage, self._tr_s)
         cap = Cap(self._wanted, picks, cleaner.rate, montage.reference)

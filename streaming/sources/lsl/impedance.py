@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection
 
 from rtdecode.eeg.channels import names
+from rtdecode.errors import GeometryError
 from rtdecode.liblsl import LostError, LslTimeoutError, pylsl
 from streaming.sources.lsl.inlet import DTYPES, Inlet
 from streaming.sources.lsl.layout import described
@@ -60,7 +61,7 @@ def sent(channels: Collection[str], host: str) -> dict[str, float]:
 def _newest(info: pylsl.StreamInfo) -> dict[str, float]:
     try:
         inlet = Inlet(info)
-    except (LslTimeoutError, LostError):
+    except (GeometryError, LslTimeoutError, LostError):
         return {}
     scales = [_kilohms(unit) for unit in described(inlet.info, "unit")]
     labels = names(described(inlet.info, "label"))

@@ -10,7 +10,9 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import plausible
 from rtdecode.clocks.lines import robust_line
+from rtdecode.errors import GeometryError
 from rtdecode.liblsl import LostError, LslTimeoutError, pylsl
 from rtdecode.types import Array
 
@@ -34,6 +36,10 @@ _OPEN_S = 5.0
 _REMEMBERED = 32
 # An offset this far from the line is doubted, s.
 _DOUBTFUL = 0.005
+# Time for which samples are kept while nobody pulls, s, and samples of a fast stream that are kept at most,
+# as the library makes room for all of them at once.
+_BUFFERED_S = 360
+_BUFFERED_MOST = 2_000_000
 # The line is extended to stamps so far from its newest offset, s: a little more than an inlet buffers.
 _REACH_S = 400.0
 # What `robust_line` is told: the least noise of an offset, s, and the usual drift between two clocks.
@@ -123,6 +129,8 @@ class Inlet:
 
     Raises
     ------
+    GeometryError
+        If it declares a size that no amplifier has. Then nothing is made for it.
     pylsl.util.TimeoutError, pylsl.util.LostError
         If the stream does not answer.
     """
@@ -131,8 +139,9 @@ class Inlet:
         self.uid = info.uid()
         self.name = info.name()
         self.host = info.hostname()
-        # The library buffers up to 360 s of samples while nobody pulls.
-        self._inlet = pylsl.StreamInlet(info, max_buflen=360, recover=False)
+        rate = _checked_rate(info)
+        buffered_s = min(_BUFFERED_S, int(_BUFFERED_MOST / rate)) if rate else _BUFFERED_S
+        self._inlet = pylsl.StreamInlet(info, max_buflen=buffered_s, recover=False)
         self._inlet.open_stream(timeout=_OPEN_S)
         self.info = self._inlet.info(timeout=_OPEN_S)
         self.offset = ClockOffset()
@@ -186,6 +195,20 @@ class Inlet:
             return  # no new estimate: the line continues as it is
 
 
+def _checked_rate(info: pylsl.StreamInfo) -> float:
+    """Return the nominal rate of a stream, Hz, if an amplifier may have its rate and its channels."""
+    fault = plausible.stream_size(info.nominal_srate(), info.channel_count())
+    if fault is not None:
+        raise GeometryError(
+            "lsl-stream-implausible",
+            "LSL stream '{stream}' of {host} is not read: {explanation}.",
+            stream=info.name(),
+            host=info.hostname(),
+            explanation=fault,
+        )
+    return info.nominal_srate()
+
+
 class Opening:
     """Open an inlet in a thread of its own, so that a sender that does not answer holds up nothing.
 
@@ -198,12 +221,15 @@ class Opening:
     ----------
     uid, name, host : str
         Those of the sender.
+    refusal : GeometryError or None
+        Why the stream is not opened, however often it is asked; None if nothing speaks against it.
     """
 
     def __init__(self, info: pylsl.StreamInfo) -> None:
         self.uid = info.uid()
         self.name = info.name()
         self.host = info.hostname()
+        self.refusal: GeometryError | None = None
         self._inlet: Inlet | None = None
         self._thread = threading.Thread(target=self._open, args=(info,), daemon=True)
         self._thread.start()
@@ -221,5 +247,7 @@ class Opening:
     def _open(self, info: pylsl.StreamInfo) -> None:
         try:
             self._inlet = Inlet(info)
+        except GeometryError as error:
+            self.refusal = error
         except (LslTimeoutError, LostError):
             self._inlet = None

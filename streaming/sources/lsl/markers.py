@@ -78,6 +78,10 @@ class MarkerSource:
         if opening is None or not opening.done:
             return
         self._opening = None
+        if opening.refusal is not None:
+            self._opened.add(opening.uid)
+            self.state = str(opening.refusal)
+            return
         if opening.inlet is None:
             self.state = f"LSL stream '{opening.name}' is announced by {opening.host} but does not answer"
             return

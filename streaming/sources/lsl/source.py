@@ -250,8 +250,11 @@ class LslSource:
         if not matches:
             self._alone = None
             if self._opening is None:
+                text = [s for s in streams if any(value(s) == self._name for value in _KEYS.values())]
                 self._state = (
-                    f"no LSL stream with name, type or source id '{self._name}'; seen: {seen(streams)}"
+                    f"LSL stream {describe(text[0])} sends text, and no numbers; seen: {seen(streams)}"
+                    if text
+                    else f"no LSL stream with name, type or source id '{self._name}'; seen: {seen(streams)}"
                 )
             return
         label = describe(matches[0])
@@ -309,6 +312,12 @@ class LslSource:
         if opening.inlet is not None:
             self._take(opening.inlet, now)
             return
+        if opening.refusal is not None:
+            # As with its channels, the first stream decides whether a session can begin.
+            if self.opened is None:
+                raise opening.refusal
+            self._refuse(opening.uid, opening.name, str(opening.refusal))
+            return
         self._retry_at[opening.uid] = now + _RETRY
         self._state = f"LSL stream '{opening.name}' is announced by {opening.host} but does not answer"
 
@@ -323,7 +332,7 @@ class LslSource:
             # The first stream decides whether a session can begin; later ones may not end it.
             if self.opened is None:
                 raise
-            self._refuse(inlet, str(error))
+            self._refuse(inlet.uid, inlet.name, str(error))
             return
         if self.opened is not None:
             columns = columns.ordered_as(self.opened.channels)
@@ -331,7 +340,7 @@ class LslSource:
         same = old is not None and (old.channels, old.sfreq) == (montage.channels, montage.sfreq)
         reason = self._accept(montage) if old is not None and not same and self._accept else None
         if reason is not None:
-            self._refuse(inlet, reason)
+            self._refuse(inlet.uid, inlet.name, reason)
             return
         count = montage.kinds.count("eeg")
         channels = f"{count} EEG channels at {montage.sfreq:g} Hz"
@@ -360,7 +369,8 @@ class LslSource:
         count = len(opened.keys)
         number = opened.number(inlet.info.source_id(), montage)
         if number is None:
-            self._refuse(inlet, f"it is {describe(inlet.info)} with {channels}, not {opened.label}")
+            reason = f"it is {describe(inlet.info)} with {channels}, not {opened.label}"
+            self._refuse(inlet.uid, inlet.name, reason)
             return False
         self._number = number
         sentence = (
@@ -377,10 +387,10 @@ class LslSource:
             self._notes.append(sentence)
         return True
 
-    def _refuse(self, inlet: Inlet, reason: str) -> None:
+    def _refuse(self, uid: str, name: str, reason: str) -> None:
         # Never tried again: a sender that is set up anew announces itself under another uid.
-        self._retry_at[inlet.uid] = np.inf
-        self._state = f"LSL stream '{inlet.name}' came back, but not as it was: {reason}"
+        self._retry_at[uid] = np.inf
+        self._state = f"LSL stream '{name}' came back, but not as it was: {reason}"
         self._notes.append(self._state)
 
     def _pull_markers(self) -> list[Trigger]:
@@ -410,7 +420,7 @@ class LslSource:
             # As with its channels, the first stream decides whether a session can begin.
             if self.data_at is None and not self._taken_over:
                 raise
-            self._refuse(self._eeg.inlet, str(error))
+            self._refuse(self._eeg.inlet.uid, self._eeg.inlet.name, str(error))
             self._eeg = None
             return []
         now = pylsl.local_clock()

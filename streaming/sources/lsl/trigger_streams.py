@@ -5,6 +5,7 @@ else, after a while, it is one of the same computer that belongs to nothing else
 are opened, and one is read. A stream that sends is not given up for one that does not.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -203,6 +204,9 @@ class TriggerStreams:
                 continue
             del self._openings[uid]
             self._retry_at[uid] = pylsl.local_clock() + _RETRY
+            if opening.refusal is not None:
+                self._retry_at[uid] = math.inf
+                self._notes.append(str(opening.refusal))
             if opening.inlet is not None:
                 self._open[uid] = _Open(candidate, opening.inlet, MarkerPlacement())
 

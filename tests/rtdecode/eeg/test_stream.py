@@ -167,6 +167,18 @@ def test_absent_channels_are_interpolated_and_a_wrong_cap_is_refused() -> None:
         stream(Montage(NAMES[:50], 1000.0))
 
 
+@pytest.mark.parametrize("sfreq", [1e6, 1e308])
+def test_a_rate_that_no_amplifier_has_is_refused_before_a_buffer_is_made(sfreq: float) -> None:
+    with refused(
+        GeometryError, "eeg-stream-implausible", explanation=re.compile(f"{sfreq:g}".replace("+", r"\+"))
+    ):
+        stream(Montage(NAMES, sfreq))
+    eeg_stream = stream(cap(1000))
+    with refused(GeometryError, "eeg-stream-implausible"):
+        eeg_stream.change(Montage(NAMES, sfreq))
+    assert eeg_stream.montage == cap(1000)
+
+
 def test_a_stream_that_comes_back_changed_goes_on() -> None:
     data = noise(8)
     made = stream(cap(1000))

@@ -1,6 +1,7 @@
 """The LSL source against real outlets in this process."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from rtdecode import liblsl
 from rtdecode.errors import GeometryError, UsageError
 from rtdecode.types import EegChunk, Montage, Trigger
 from streaming.client import SOURCE
+from streaming.sources.lsl.inlet import Inlet
 from streaming.sources.lsl.layout import layout
 from streaming.sources.lsl.source import LslSource, select
 from streaming.sources.lsl.trigger_streams import candidates
@@ -332,6 +334,38 @@ def test_named_peers_are_asked_directly_and_so_are_those_of_the_site(tmp_path: P
 def test_a_peer_with_a_port_is_refused() -> None:
     with refused(UsageError, "lsl-peer-invalid", invalid_peers="'host 16572'"):
         liblsl.reach(["host 16572"])
+
+
+def test_a_stream_of_a_size_that_no_amplifier_has_is_refused_before_a_buffer_is_made(name: str) -> None:
+    fast = pylsl.StreamOutlet(pylsl.StreamInfo(name, "EEG", 64, 1e6, pylsl.cf_float32, ""))
+    source = LslSource(name)
+    with refused(GeometryError, "lsl-stream-implausible", stream=name, explanation=re.compile("1e\\+06 Hz")):
+        connect(source)
+    assert not fast.have_consumers()
+    wide = pylsl.StreamInfo(f"{name}-wide", "EEG", 5000, 250, pylsl.cf_float32, "")
+    with refused(GeometryError, "lsl-stream-implausible", explanation=re.compile("5000 channels")):
+        Inlet(wide)
+
+
+def test_a_stream_that_comes_back_with_such_a_size_is_not_opened(name: str) -> None:
+    first = outlet(name, source_id=f"{name}-id")
+    source = LslSource(name)
+    connect(source)
+    del first
+    until(lambda: (source.poll(), "waiting for it" in source.state)[1])
+    fast = pylsl.StreamOutlet(pylsl.StreamInfo(name, "EEG", 64, 1e6, pylsl.cf_float32, f"{name}-id"))
+    until(lambda: (source.poll(), "1e+06 Hz" in source.state)[1])
+    assert not fast.have_consumers()
+    again = outlet(name, source_id=f"{name}-id")
+    until(lambda: (source.poll(), bool(again.have_consumers()))[1])
+
+
+def test_a_stream_of_text_is_named(name: str) -> None:
+    text = pylsl.StreamOutlet(pylsl.StreamInfo(name, "EEG", 1, 250, pylsl.cf_string, ""))
+    source = LslSource(name)
+    until(lambda: (source.poll(), "sends text, and no numbers" in source.state)[1])
+    assert name in source.state
+    del text
 
 
 def test_a_stream_without_labels_or_with_another_unit_is_refused(name: str) -> None:
