@@ -58,6 +58,8 @@ class Status(TypedDict):
         Local times of EEG samples, s: of the newest one, and of the one with which the run began.
     heard_since : list of float
         See `rtdecode.windows.assembler.Assembler`.
+    listening_since : float or None
+        See `rtdecode.windows.assembler.Assembler`.
     triggers_expected : bool
         Whether a run without volumes waits for its first trigger.
     behind : bool
@@ -91,6 +93,7 @@ class Status(TypedDict):
     newest_sample_at: float | None
     first_sample_at: float | None
     heard_since: list[float]
+    listening_since: float | None
     triggers_expected: bool
     behind: bool
     rests: bool
@@ -122,6 +125,7 @@ NOTHING: Status = {
     "newest_sample_at": None,
     "first_sample_at": None,
     "heard_since": [],
+    "listening_since": None,
     "triggers_expected": True,
     "behind": True,
     "rests": False,

@@ -63,7 +63,8 @@ class Assembler:
     modalities : sequence of str
         ``eeg``, ``fmri``: the sources of this session.
     seconds : float or None
-        Cut only the windows that lie within this much run time; None for all.
+        Cut only the windows that lie within this much run time, from its start or from where the session
+        joined it; None for all.
     dummies : int
         Number of dummy volumes at the start of each run. The run's zero lies after them.
     triggers_expected : bool
@@ -79,6 +80,9 @@ class Assembler:
         paused.
     heard_since : sequence of float
         Stamps of the first item after each restart, where an earlier process saw it.
+    listening_since : float or None
+        Local time from which on the sources are read, s. A first run that was under way by then is joined late
+        where `seconds` are given. None where it was not, as in a backlog.
     reported : bool
         False where nobody reads the report's entry on motion. The motion is then measured only where
         windows depend on it: with a calibration, or with EEG from which gradients may have to be removed.
@@ -102,6 +106,7 @@ class Assembler:
         calibration: Calibration | None = None,
         restarted_at: Sequence[float] = (),
         heard_since: Sequence[float] = (),
+        listening_since: float | None = None,
         reported: bool = True,
     ) -> None:
         manifest = bundle.manifest
@@ -111,6 +116,7 @@ class Assembler:
         self._eeg_on = "eeg" in modalities and manifest.eeg is not None
         self._fmri_on = "fmri" in modalities and manifest.fmri is not None
         self._limit = math.inf if seconds is None else self.grid.count(exact(seconds))
+        self._listening_since = listening_since
         self._now = now
         self._calibrated = calibration is not None
         self._reported = reported
@@ -304,6 +310,8 @@ class Assembler:
         out: list[Window] = []
         # Runs that have ended may still wait for their last volumes.
         for run in self._session.known:
+            if run.number == 0 and self._listening_since is not None and math.isfinite(self._limit):
+                run.join(self._listening_since)
             self._previews(run, now_at, out)
             # In order: a window that is complete waits for the one before it.
             while self._open(run, run.next_final) and (
@@ -360,11 +368,13 @@ class Assembler:
         A window may go out a moment before its stop has passed: sample times lie on a line that is fitted to
         the stamps, and on a busy machine the newest of them may be ahead of the clock.
         """
-        return int(min(self._limit, max(run.next_final, run.windows_by(until_s))))
+        reached = max(run.next_final, run.windows_by(until_s))
+        return int(min(self._limit, max(0, reached - run.first_window)))
 
     def done(self) -> bool:
         """Return whether every window of a limited session has gone out."""
-        return bool(self._session.runs) and self._session.runs[-1].next_final >= self._limit
+        runs = self._session.runs
+        return bool(runs) and runs[-1].next_final >= runs[-1].first_window + self._limit
 
     def awaited(self, now_at: float) -> int:
         """Count the finals that went out without volumes which may still come, and make them refined."""
@@ -484,7 +494,7 @@ class Assembler:
 
     def _open(self, run: Run, k: int) -> bool:
         # Within the limit, and its data were acquired before the run ended.
-        return k < self._limit and run.needs_s(k) <= run.ended_s
+        return k < run.first_window + self._limit and run.needs_s(k) <= run.ended_s
 
     def _eeg_in(self, run: Run, k: int) -> bool:
         return self._eeg is not None and self._eeg.newest >= run.last_sample_at(k)

@@ -93,7 +93,8 @@ class Run:
         # Identity of the run's series; a run that triggers began has none until its first volume.
         self.uid: str | None = None
         self.series: int | None = None
-        self.next_preview = self.next_final = 0
+        # Where a session of limited length joined the run late: the windows before it are not the session's.
+        self.first_window = self.next_preview = self.next_final = 0
         self.ended_s = math.inf
         # Whether the run has ended with its newest volume for all that is known, and whether its files tell
         # when they were written.
@@ -163,6 +164,24 @@ class Run:
         for held in self._onset.push(Held(volume.index, vector, stamps, holes)):
             lacking = 0.0 if held.holes is None else float(held.holes.mean())
             self._ring.put(held.index, self._normalizer.push(held.vector, held.holes), held.stamps, lacking)
+
+    def join(self, listening_since: float) -> None:
+        """Begin with the first window after somebody began to listen, unless the run's first volume came.
+
+        It moves with the clock until the first window has gone out.
+
+        Parameters
+        ----------
+        listening_since : float
+            Local time, s.
+        """
+        if not self.first_window == self.next_preview == self.next_final:
+            return
+        whole_run = self._first is None or self._first[0] == 0
+        joined_s = 0.0 if whole_run else max(0.0, self.clock.elapsed(listening_since))
+        # Rounded as in `windows_by`.
+        first = math.ceil(round(joined_s, 6) / float(self.grid.hop))
+        self.first_window = self.next_preview = self.next_final = first
 
     def end_with_newest(self) -> None:
         """End with the newest volume, until another one comes."""

@@ -207,7 +207,8 @@ class SessionRuns:
 
     def _clips(self, run: Run) -> int:
         """Count the clip numbers that a run takes, those of windows still to come included."""
-        ended = min(run.windows_by(run.ended_s), self._limit) if math.isfinite(run.ended_s) else 0
+        stop = run.first_window + self._limit
+        ended = min(run.windows_by(run.ended_s), stop) if math.isfinite(run.ended_s) else 0
         return max(run.next_final, run.next_preview, int(ended))
 
     def _add(self, run: Run, volume: Volume, now: Callable[[], float] | None) -> None:

@@ -142,6 +142,10 @@ class _Acquisition:
         self._lsl = _lsl(options, bundle, self._resumed)
         self._lag = Lag(time.monotonic())
         calibration = calibrations.load(options.calibration) if options.calibration else None
+        # In a backlog, what came before is read too.
+        reads = options.existing == "read"
+        first = self._resumed.listening_since if self._resumed is not None else None
+        self._listening_since = None if reads else time.monotonic() if first is None else first
         given = {"eeg": options.lsl, "fmri": options.fmri_dir}
         self._there = [name for name, source in given.items() if source]
         self._assembler = Assembler(
@@ -154,6 +158,7 @@ class _Acquisition:
             calibration=calibration,
             restarted_at=[] if self._resumed is None else [time.monotonic()],
             heard_since=[] if self._resumed is None else self._resumed.heard_since,
+            listening_since=self._listening_since,
         )
         self._calibration = calibration
         since = self._resumed.since if self._resumed is not None else None
@@ -198,6 +203,9 @@ class _Acquisition:
         self._newest: dict[str, float | None] = dict.fromkeys(self._costs)
 
     def run(self) -> None:
+        if self._resumed is None:
+            # A replay needs it to cut the same windows.
+            self._record(lambda kept: kept.note(listening_since=self._listening_since))
         if (used := self._calibration) is not None and self._resumed is None:
             self._record(lambda kept: kept.keep_calibration(used))
         # An error in a thread is raised again in the main thread, where it ends the loop below.
@@ -513,6 +521,7 @@ class _Acquisition:
             "newest_sample_at": self._newest_sample_at,
             "first_sample_at": self._assembler.first_sample_at,
             "heard_since": self._assembler.heard_since,
+            "listening_since": self._listening_since,
             "triggers_expected": self._assembler.triggers_expected,
             "behind": self._behind_at is not None,
             "rests": self._assembler.rests,

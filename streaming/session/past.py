@@ -87,6 +87,11 @@ class Resumed:
         return self._status["heard_since"]
 
     @property
+    def listening_since(self) -> float | None:
+        """Local time from which on the session reads its sources, s; None before the first status."""
+        return self._status["listening_since"]
+
+    @property
     def opened(self) -> OpenedStream | None:
         """The EEG stream that the session stays with; None if none had been found."""
         tree = self._status["eeg_stream"]

@@ -175,6 +175,7 @@ def _assembler(kept: Recording, bundle: Bundle) -> Assembler:
         triggers_expected=kept.meta.get("triggers_expected", kept.has_triggers()),
         calibration=_calibration(kept),
         restarted_at=kept.restarted_at,
+        listening_since=kept.meta.get("listening_since"),
     )
 
 

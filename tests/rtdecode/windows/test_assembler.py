@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -476,3 +477,46 @@ def test_a_volume_counts_as_corrected_once_its_features_are_read(monkeypatch: py
     made = Assembler(small.bundle(modalities=("fmri",)), None, ("fmri",), 4, now=lambda: clock[0])
     (window,) = made.play(small.volumes(10, ZERO))
     assert window.stamps["corrected"] == ZERO + 10
+
+
+def joined(at_s: float, seconds: float | None) -> tuple[Assembler, list[Window]]:
+    """Windows of a session that begins to listen so long after its run began."""
+    listening_since = ZERO + at_s
+    items = [item for item in session(seconds=60) if item.arrived_at >= listening_since]
+    assembler = Assembler(
+        small.bundle(), small.montage(), ("eeg", "fmri"), seconds, listening_since=listening_since
+    )
+    return assembler, finals(list(assembler.play(items, ZERO + 70)))
+
+
+def test_the_seconds_of_a_session_that_joins_a_run_late_count_from_there() -> None:
+    hop = float(small.bundle().manifest.grid.hop)
+    assembler, windows = joined(20.5, 16)
+    count = small.bundle().manifest.grid.count(16)
+    first = math.ceil(20.5 / hop)
+    assert [window.index for window in windows] == list(range(first, first + count))
+    assert all(window.eeg is not None and window.fmri is not None for window in windows)
+    assert (assembler.expected(ZERO + 70), assembler.reached(ZERO + 70), assembler.done()) == (
+        count,
+        count,
+        True,
+    )
+    assert [assembler.clip(window) for window in windows] == list(range(first, first + count))
+    # On the time line of the whole run.
+    assert [window.session_s for window in windows] == pytest.approx(
+        [window.index * hop for window in windows]
+    )
+
+
+def test_a_session_that_was_there_before_its_run_begins_with_the_first_window() -> None:
+    _, windows = joined(-3.0, 16)
+    assert windows[0].index == 0
+    # The first volume still came: nothing of the run was missed but samples.
+    _, windows = joined(1.0, 16)
+    assert windows[0].index == 0
+
+
+def test_without_seconds_the_windows_before_a_session_joined_count_too() -> None:
+    assembler, windows = joined(20.5, None)
+    assert windows[0].index == 0
+    assert assembler.expected(ZERO + 70) == len(windows)
