@@ -151,8 +151,8 @@ def stream_size(sfreq_hz: float, channels: int) -> str | None:
     if rate <= MOST_SFREQ_HZ and 0 < channels <= MOST_CHANNELS and rate * channels <= MOST_VALUES_HZ:
         return None
     return (
-        f"the stream declares {channels} channels at {sfreq_hz:g} Hz; 1 to {MOST_CHANNELS} channels and up to "
-        f"{MOST_SFREQ_HZ:.0f} Hz are read, {MOST_VALUES_HZ:.0f} values a second in all: set the outlet's "
+        f"the stream declares {channels} channels at {sfreq_hz:g} Hz; 1 to {MOST_CHANNELS} channels and up "
+        f"to {MOST_SFREQ_HZ:.0f} Hz are read, {MOST_VALUES_HZ:.0f} values a second in all: set the outlet's "
         "nominal rate and channels to the amplifier's"
     )
 

@@ -24,6 +24,8 @@ from rtdecode.types import Volume
 _EARLY = 0.15
 # Number of triggers in a row that take over a run after windows were cut on a line without triggers.
 _TAKE_OVER = 5
+# Most lines that are kept.
+_LINES = 256
 # No volume is readable before it was acquired, but stamps may be off by this much, s.
 _SLACK = 0.02
 
@@ -54,7 +56,8 @@ class RunClock:
         self._first_sample: float | None = None
         self._zero: float | None = None
         self._frozen = False
-        # Lines by the run time up to which they may look; emptied by everything that can change one.
+        # Lines by the run time up to which they may look; emptied by everything that can change one, and once
+        # there are many.
         self._lines: dict[float, tuple[float, float, float | None]] = {}
 
     @property
@@ -227,6 +230,8 @@ class RunClock:
     def _line(self, upto_s: float) -> tuple[float, float, float | None]:
         """Return zero on the local clock, local seconds per run second, and the residual (s)."""
         if upto_s not in self._lines:
+            if len(self._lines) >= _LINES:
+                self._lines.clear()
             self._lines[upto_s] = self._fit_line(upto_s)
         return self._lines[upto_s]
 

@@ -114,7 +114,7 @@ class EegStream:
         self.first = 0.0
         self.samples = 0
         self._last: float | None = None
-        # From when on the samples are those of which source.
+        # From when on the samples are those of which source; one entry for each time that it changed.
         self._sources: list[tuple[float, int]] = []
         self._waiting: list[tuple[Float, Times]] = []
         self._lost = 0

@@ -81,8 +81,8 @@ class Assembler:
     heard_since : sequence of float
         Stamps of the first item after each restart, where an earlier process saw it.
     listening_since : float or None
-        Local time from which on the sources are read, s. A first run that was under way by then is joined late
-        where `seconds` are given. None where it was not, as in a backlog.
+        Local time from which on the sources are read, s. A first run that was under way by then is joined
+        late where `seconds` are given. None where it was not, as in a backlog.
     reported : bool
         False where nobody reads the report's entry on motion. The motion is then measured only where
         windows depend on it: with a calibration, or with EEG from which gradients may have to be removed.
@@ -319,6 +319,10 @@ class Assembler:
             ):
                 self._final(run, now_at, out)
             out += [self._refined(run, window, now_at) for window in run.recovered()]
+        # A volume of the last run but one may still come; those before it are over.
+        for run in self._session.runs[:-2]:
+            if not (run.released or self._open(run, run.next_final)):
+                run.release()
         return out
 
     def advance(self, until_at: float) -> list[Window]:

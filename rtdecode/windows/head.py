@@ -51,6 +51,8 @@ class Head:
         self._calibration = calibration
         self._reader: VoxelReader | None = None
         self._aligner: Aligner | None = None
+        # Whether it has been made, also once it is released.
+        self._is_aligned = False
         # Volumes read and not yet aligned, and motions that `follow` has not yet returned.
         self._waiting: list[tuple[Volume, Float]] = []
         self._moved: list[tuple[int, Motion]] = []
@@ -116,6 +118,11 @@ class Head:
         """Leave the motion in the volumes read since the last call unmeasured, where no feature needs it."""
         self._waiting.clear()
 
+    def release(self) -> None:
+        """Free what reading and aligning take: no other volume will come. The report stays as it is."""
+        self._waiting.clear()
+        self._reader = self._aligner = self.volume = None
+
     def _align(self, volume: Volume) -> Motion | None:
         if self._aligner is None:
             return None
@@ -131,6 +138,7 @@ class Head:
         reference = (volume.data, affine) if known is None else (known.reference, known.affine)
         try:
             self._aligner = Aligner(*reference)
+            self._is_aligned = True
         except GeometryError:
             # A slab of a few slices cannot be aligned; its features are read all the same. A thick
             # calibration that cannot be aligned to is an error.
@@ -148,7 +156,7 @@ class Head:
         verdict = self._quality.verdict
         return {
             **asdict(self._quality.now()),
-            "corrected": self._calibration is not None and self._aligner is not None,
+            "corrected": self._calibration is not None and self._is_aligned,
             "outside": self.outside,
             "parameters": None if self.newest is None else np.round(self.newest.parameters, 5).tolist(),
             "verdict": verdict and verdict.grade,

@@ -100,6 +100,8 @@ class Run:
         # when they were written.
         self.rests = False
         self.told_by_files = True
+        # Whether volumes that still come are counted alone, see `release`.
+        self.released = False
         self.newest = -1
         self.readable_at = -math.inf
         self.session_offset_s: float | None = None
@@ -144,7 +146,7 @@ class Run:
         GeometryError
             If the volume lies on another grid than the bundle's.
         """
-        read = self._vector(volume) if volume.live else None
+        read = self._vector(volume) if volume.live and not self.released else None
         corrected_at = volume.parsed_at if now is None else now()
         if self._first is None:
             self._first = (volume.index, _checksum(volume))
@@ -182,6 +184,19 @@ class Run:
         # Rounded as in `windows_by`.
         first = math.ceil(round(joined_s, 6) / float(self.grid.hop))
         self.first_window = self.next_preview = self.next_final = first
+
+    def release(self) -> None:
+        """Free what only further windows need, tens of megabytes: every window has gone out.
+
+        What is left of a run for its report are some 200 bytes a volume, 1 MB an hour.
+        """
+        self.released = True
+        self._lacking.clear()
+        self._ring = VolumeRing(1)
+        if self._door is not None:
+            self._door.release()
+        if self.head is not None:
+            self.head.release()
 
     def end_with_newest(self) -> None:
         """End with the newest volume, until another one comes."""

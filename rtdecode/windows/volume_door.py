@@ -121,6 +121,10 @@ class VolumeDoor:
         self._whole = share == 0
         return vector, holes if share else None
 
+    def release(self) -> None:
+        """Forget the last good volume: no other will come."""
+        self._good = None
+
     def notes(self) -> list[str]:
         """Return one sentence for each fault that began since the last call."""
         told = self._notes

@@ -185,6 +185,7 @@ class _Acquisition:
         self._simulated = False
         # Why the bundle cannot read a series, by the series' identity; empty if it can.
         self._unread: dict[str, str] = {}
+        # Reasons that were told, each once; there is one for each file that was passed over at most.
         self._noted: set[str] = set()
         # Sentences for the next status.
         self._news: list[str] = []

@@ -7,7 +7,6 @@ progress. When the session is stopped, has decoded its ``--seconds`` or meets a 
 over what it still has, and the files and the report are finished. An acquisition that dies is started again.
 """
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,7 +19,7 @@ from rtdecode import bundle as bundles
 from rtdecode import terminal
 from rtdecode.bundle import Bundle
 from rtdecode.bundle.manifest import OFFLINE
-from rtdecode.disk import private, strict_json
+from rtdecode.disk import private
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.folders import held
 from rtdecode.disk.recording import check_unused
@@ -37,6 +36,7 @@ from streaming.session.mailbox import Message, slot_bytes, unpack
 from streaming.session.memory import MemoryMeter
 from streaming.session.operator import Operator
 from streaming.session.orders import Past, StreamOptions
+from streaming.session.past import Items
 from streaming.session.progress import Progress
 from streaming.session.restarts import Restarts, cause
 from streaming.session.withdrawal import withdraw
@@ -150,8 +150,7 @@ class _Session:
         self._acquisition = AcquisitionProcess(sources(options, bundle, name), slot_bytes(bundle))
         self._restarts = Restarts()
         # All triggers and volumes so far, without pixels: what a restarted acquisition has to know.
-        # As text, which takes a quarter of the memory of the values: it is kept for the whole session.
-        self._items: list[str] = []
+        self._items = Items()
         self._handing_over = False
         # A clip is worth showing until the next one is due, one hop later.
         self._patience = float(bundle.manifest.grid.hop)
@@ -314,7 +313,7 @@ class _Session:
             f"the acquisition process ended unexpectedly ({cause(code)}) and is started again. Nothing "
             "is received until it reads again, which leaves a gap in the windows and the recording."
         )
-        past = Past([json.loads(one) for one in self._items], self._status)
+        past = Past(self._items.all(), self._status)
         self._acquisition.start_again(past, recording=self._record_fault is None)
 
     def _take_window(self, message: Message) -> None:
@@ -339,7 +338,7 @@ class _Session:
         hole_s = self._restarts.back(time.monotonic()) if status["heard"] else None
         if hole_s is not None:
             self._progress.say(f"the acquisition is receiving again, after {hole_s:.1f} s without data")
-        self._items += [strict_json.dumps(one) for one in status["items"]]
+        self._items.add(status["items"])
         # Emptied here, as `_items` has them now.
         self._status = {**with_runs(self._runs, status), "items": []}
         self._told = True

@@ -65,7 +65,10 @@ class _Numbered:
 
 @dataclass(slots=True)
 class _Run:
-    """The volumes of a run so far, the newest, which statement gives indices, and which are believed."""
+    """The volumes of a run so far, the newest, which statement gives indices, and which are believed.
+
+    All volumes are kept, so that a second file of one is known: some 400 bytes each, 2 MB an hour at 0.8 s.
+    """
 
     by: Statement
     newest: _Numbered

@@ -104,6 +104,7 @@ class FolderSource:
         self._drained = False
         self._queue = Queue(self._reader.content)
         self._pending = self._queue.files
+        # Of these each has one entry at most for a file that the folder has held.
         self._ignored: dict[str, str] = {}
         self._passed: dict[str, int] = {}
         self._firsts: dict[str, int] = {}

@@ -134,3 +134,11 @@ def test_a_zero_that_windows_were_cut_on_moves_for_a_volume_half_a_tr_too_early_
     early_s = early_tr * 0.8
     made.add_volume(dataclasses.replace(second, readable_at=second.readable_at - early_s))
     assert made.to_local(0.0, math.inf) == pytest.approx(before - (early_s if moved else 0.0), abs=1e-6)
+
+
+def test_a_run_of_a_day_without_triggers_keeps_few_lines() -> None:
+    clock = RunClock(None)
+    clock.start_at(100.0)
+    for stop_s in range(50_000):
+        assert clock.to_local(stop_s, stop_s) == 100.0 + stop_s
+    assert len(clock._lines) < 300

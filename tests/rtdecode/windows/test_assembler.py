@@ -14,6 +14,7 @@ from rtdecode.errors import GeometryError
 from rtdecode.types import EegChunk, Montage, Volume, Window
 from rtdecode.windows.assembler import Assembler
 from rtdecode.windows.head import Head
+from rtdecode.windows.run import Run
 from tests import small
 from tests.refusals import refused
 
@@ -294,6 +295,33 @@ def test_a_second_run_has_its_own_time_line_and_clips() -> None:
     assert later[0].session_s == pytest.approx(gap, abs=1e-6)
     clips = [made.clip(w) for w in finals(windows)]
     assert len(set(clips)) == len(clips)
+
+
+def test_a_run_that_is_over_frees_its_volumes_and_its_report_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = []
+    for number in range(4):
+        begin = ZERO + 40.0 * number
+        items += [*small.triggers(20, begin), *small.volumes(20, begin, uid=str(number))]
+    items = small.in_order(items, small.chunks(small.eeg(180, ZERO - 10), list(range(400, 180_000, 400))))
+
+    def session_of(seconds: float | None) -> tuple[Assembler, list[Window]]:
+        assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), seconds)
+        return assembler, [window for item in items for window in assembler.push(item, item.arrived_at)]
+
+    assembler, windows = session_of(None)
+    assert [run.released for run in assembler._session.runs] == [True, True, False, False]
+    head = assembler._session.runs[0].head
+    assert head is None or head.volume is None
+    counters = assembler.counters()
+    # One that comes after all is counted, and no more.
+    late = next(item for item in items if isinstance(item, Volume))
+    assembler.push(dataclasses.replace(late, index=20, uid="0"), ZERO + 200)
+    assert assembler.counters()["fmri"]["volumes"] == counters["fmri"]["volumes"] + 1
+    monkeypatch.setattr(Run, "release", lambda run: None)
+    unreleased, undisturbed_windows = session_of(None)
+    assert unreleased.counters() == counters
+    assert len(windows) == len(undisturbed_windows)
+    assert all(same(*pair) for pair in zip(windows, undisturbed_windows, strict=True))
 
 
 def test_a_lost_first_trigger_shifts_no_window() -> None:

@@ -19,7 +19,7 @@ from rtdecode.windows.assembler import Assembler, Counters
 from streaming.session import acquisition
 from streaming.session.mailbox import Mailbox, slot_bytes
 from streaming.session.orders import Past, Sources, StreamOptions
-from streaming.session.past import Resumed
+from streaming.session.past import Items, Resumed
 from streaming.session.restarts import Restarts, cause
 from streaming.sources.folder.source import FolderSource
 from streaming.status import NOTHING, Status
@@ -267,6 +267,25 @@ def test_files_that_changed_after_the_last_status_are_read(
     assert source.existing == 2 - len(taken)
     source.poll(time.monotonic())
     assert sorted(name for name, _ in source.waiting + source.ignored) == taken
+
+
+def test_the_items_of_a_long_session_take_little_and_come_back_as_they_were() -> None:
+    items = Items()
+    volumes = [
+        {
+            "index": n,
+            "uid": "1.2.826.0.1",
+            "tr_s": 0.8,
+            "readable_at": 1000.25 + 0.8 * n,
+            "name": f"{n:06}.dcm",
+        }
+        for n in range(10_000)
+    ]
+    for start in range(0, len(volumes), 7):
+        items.add(volumes[start : start + 7])
+    assert items.all() == volumes
+    assert sum(len(block) for block in items._blocks) < 40 * len(volumes)
+    assert len(items._newest) < 300
 
 
 def test_three_deaths_within_a_minute_are_too_many() -> None:
