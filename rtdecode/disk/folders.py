@@ -15,8 +15,14 @@ from rtdecode.errors import UsageError
 _LOCK = ".rtdecode-lock"
 
 
-def taken(folder: Path) -> bool:
+def taken(folder: Path, beside: str = "") -> bool:
     """Return whether a file, or a folder that is not empty, is in the way of a new folder.
+
+    Parameters
+    ----------
+    folder : Path
+    beside : str
+        Name of an entry that is not in the way.
 
     Raises
     ------
@@ -26,7 +32,7 @@ def taken(folder: Path) -> bool:
     try:
         if not folder.exists():
             return False
-        return not folder.is_dir() or any(entry.name != _LOCK for entry in folder.iterdir())
+        return not folder.is_dir() or any(entry.name not in (_LOCK, beside) for entry in folder.iterdir())
     except OSError as error:
         raise UsageError(
             "output-folder-unreadable",
@@ -58,12 +64,25 @@ def empty(folder: Path) -> None:
             entry.unlink()
 
 
+def holder(folder: Path) -> str | None:
+    """Return who holds a folder now, as `held` was told; None if nobody does."""
+    try:
+        with (folder / _LOCK).open() as file:
+            # Shared, so that it keeps nobody but a session out, and for a moment.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return (folder / _LOCK).read_text() or "another session"
+    except OSError:
+        return None
+    return None
+
+
 @contextmanager
 def held(folder: Path, flag: str, owner: str) -> Iterator[None]:
     """Make a folder, and lock it against every other session while the block runs.
 
     The kernel holds the lock for this process, and frees it when the process ends, however it ends. A folder
-    that was made here and is still empty at the end is removed.
+    that was made here and is still empty at the end is removed, and so are those above it.
 
     Parameters
     ----------
@@ -79,7 +98,7 @@ def held(folder: Path, flag: str, owner: str) -> Iterator[None]:
         If the folder belongs to a running session, or cannot be made or written.
     """
     try:
-        made = not folder.exists()
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         private.folder(folder)
         lock = _locked(folder, flag)
         os.write(lock.fileno(), f"{owner} (process {os.getpid()})".encode())
@@ -97,9 +116,10 @@ def held(folder: Path, flag: str, owner: str) -> Iterator[None]:
             yield
         finally:
             (folder / _LOCK).unlink(missing_ok=True)
-            if made:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+            # One that is not empty, or is gone, ends it.
+            with contextlib.suppress(OSError):
+                for path in missing:
+                    path.rmdir()
 
 
 def _locked(folder: Path, flag: str) -> IO[str]:

@@ -397,6 +397,21 @@ def check_unused(path: Path) -> None:
         )
 
 
+def session_of(path: Path) -> str | None:
+    """Return the session that a recording's head names; None without a head that can be read."""
+    try:
+        return recording_text.parsed(recording_text.head_bytes(path / "recording.json"))["meta"]["session"]
+    except (OSError, ValueError, LookupError, TypeError, RecordingError):
+        return None
+
+
+def holds_data(path: Path) -> bool:
+    """Return whether a recording's folder holds anything but its head and copies of what lies elsewhere."""
+    copies = {"recording.json", CALIBRATION, "truth"}
+    entries = [entry for entry in path.iterdir() if entry.name not in copies and entry.name[0] != "."]
+    return any(entry.is_dir() or entry.stat().st_size for entry in entries)
+
+
 def _cut_torn(recording: Recording) -> Montage | None:
     """Cut a recording back to its complete items, and return the montage of its newest chunk.
 

@@ -21,8 +21,8 @@ from rtdecode.bundle import Bundle
 from rtdecode.bundle.manifest import OFFLINE
 from rtdecode.disk import private
 from rtdecode.disk.calibration import Calibration
-from rtdecode.disk.folders import held
-from rtdecode.disk.recording import check_unused
+from rtdecode.disk.folders import empty, held
+from rtdecode.disk.recording import check_unused, holds_data, session_of
 from rtdecode.errors import OutputError, RtDecodeError, SourceLostError
 from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Inbox, Job, time_left
@@ -40,9 +40,9 @@ from streaming.session.past import Items
 from streaming.session.progress import Progress
 from streaming.session.restarts import Restarts, cause
 from streaming.session.withdrawal import withdraw
-from streaming.sinks import report
+from streaming.sinks import aside, report
 from streaming.sinks.judged import Sections
-from streaming.sinks.output import Emitter, prepare, writing
+from streaming.sinks.output import RUNNING, Emitter, clear, prepare, recover, writing
 from streaming.sinks.outputs import Outputs, open_outputs
 from streaming.sinks.report import Report
 from streaming.sinks.truth import Truth
@@ -88,8 +88,6 @@ def run(options: StreamOptions) -> int:
         page = open_page(options, bundle, out, folders, console)
         outputs = open_outputs(options.outlet, options.osc, bundle.manifest)
         folders.callback(outputs.close)
-        prepare(out, overwrite=options.overwrite)
-        write_entrance(page, console)
         for where in outputs.names:
             console.print(f"Clips go out to {where}.", highlight=False, markup=False, soft_wrap=True)
         if bundle.manifest.simulated:
@@ -105,7 +103,14 @@ def run(options: StreamOptions) -> int:
             )
         advisor = _advisor(options, bundle, calibration)
         session = _Session(options, bundle, out, name, console, advisor, page, outputs)
-        session.run()
+        prepare(out, overwrite=options.overwrite)
+        write_entrance(page, console)
+        failed = True
+        try:
+            session.run()
+            failed = False
+        finally:
+            session.take_back(failed=failed)
     return 0
 
 
@@ -158,6 +163,7 @@ class _Session:
         self._status: Status = NOTHING
         # Whether the first status has come, and whether --wait is over.
         self._told = self._waited = False
+        self._windows_came = False
         self._runs: dict[int, dict[str, Any]] = {}
         # Volumes when the session last looked whether late ones still come, and since when there are so many.
         self._volumes: int | None = None
@@ -225,6 +231,40 @@ class _Session:
             fault = self._fault or self._out_fault or self._record_fault
             if fault is not None:
                 raise fault
+
+    def take_back(self, *, failed: bool) -> None:
+        """Undo what a session without any window did to its folders, once everything is closed.
+
+        The files of an earlier session are put back. A start that failed before a run began leaves
+        nothing but what was recorded.
+
+        Parameters
+        ----------
+        failed : bool
+            Whether an error ended it.
+        """
+        if self._windows_came:
+            return
+        failed = failed and not self._begun
+        try:
+            if aside.is_aside(self._out):
+                recover(self._out)
+                self._console.print(
+                    f"No window came: {self._out} holds the files of the earlier session again.",
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
+                )
+            elif failed:
+                clear(self._out)
+            record = self._options.record
+            # The acquisition may have refused the folder, as it holds another recording.
+            if failed and record is not None and session_of(record) == self._name and not holds_data(record):
+                empty(record)
+        except OSError as error:
+            self._console.print(
+                f"not everything could be put back or deleted: {error}", highlight=False, markup=False
+            )
 
     @contextmanager
     def _running(self) -> Iterator[None]:
@@ -321,8 +361,19 @@ class _Session:
         head = message.head
         # A restarted acquisition cuts every window again, also those that came before it died.
         if self._restarts.is_new(window):
+            self._begin_windows()
             clip = self._restarts.clip(window, head["clip"])
             self._inbox.put(Job(window, clip, head["costs"], head["backlog"]))
+
+    def _begin_windows(self) -> None:
+        """Delete the files of an earlier session, now that this one has something in their place."""
+        if self._windows_came:
+            return
+        self._windows_came = True
+        try:
+            aside.delete(self._out)
+        except OSError as error:
+            self._progress.say(f"files of the earlier session in {self._out} could not be deleted: {error}")
 
     def _take_status(self, status: Status) -> None:
         if not self._told:
@@ -428,7 +479,7 @@ class _Session:
         if self._out_fault is not None:
             return
         try:
-            self._write_report("running", None)
+            self._write_report(RUNNING, None)
         except OutputError as error:
             self._lose_output(error)
 
@@ -531,6 +582,10 @@ class _Session:
                 self._progress.say(request.word)
         if any(request.what == "withdraw" for request in requests):
             self._discard()
+            return
+        # What is not left of it is not shown, see `take_back`.
+        came_to_nothing = not (self._begun or self._interrupted) or aside.is_aside(self._out)
+        if came_to_nothing and not self._windows_came:
             return
         report.show(final)
         terminal.line(self._out)

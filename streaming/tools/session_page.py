@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 from rtdecode import terminal
 from rtdecode.bundle.manifest import CAUSAL
 from rtdecode.disk import private
+from rtdecode.disk.folders import held, holder
 from rtdecode.disk.moving import moving
 from rtdecode.disk.video import count_frames, iter_mp4
 from rtdecode.errors import UsageError
+from streaming.sinks.aside import is_aside
+from streaming.sinks.output import killed, recover
 from streaming.sinks.text import banner
 
 Frames = NDArray[np.uint8]
@@ -69,11 +72,14 @@ class Session:
     clips : list of dict
         The lines of its ``clips.jsonl``.
     film : Path
+    state : str
+        That it still runs or was killed, and what that means for the page; empty where it has ended.
     """
 
     report: dict[str, Any]
     clips: list[dict[str, Any]]
     film: Path
+    state: str = ""
 
     @property
     def finals(self) -> list[dict[str, Any]]:
@@ -90,7 +96,16 @@ def run(folder: Path, out: Path | None) -> int:
         If the folder holds no session.
     """
     target = out or folder / "report.html"
+    if is_aside(folder) and holder(folder) is None:
+        with held(folder, "OUT", "rtdecode report"):
+            recover(folder)
+        sentence = (
+            f"A session in {folder} was killed before its first window: the files of the one before are back."
+        )
+        terminal.say(sentence)
     session = read(folder)
+    if session.state:
+        terminal.say(f"{folder}: {session.state}.")
     text = page(session)
     private.file(target).write_text(text, encoding="utf-8")
     terminal.line(target)
@@ -105,6 +120,15 @@ def read(folder: Path) -> Session:
     UsageError
         If it holds no session.
     """
+    owner = holder(folder)
+    state = f"{owner} still runs, and this is how it stood" if owner else killed(folder) or ""
+    if state and not (folder / "report.json").is_file():
+        raise UsageError(
+            "session-without-report",
+            "{folder}: {state}. It had not written a report yet: its clips and its film are all there is.",
+            folder=folder,
+            state=state,
+        )
     missing = [name for name in ("report.json", "clips.jsonl") if not (folder / name).is_file()]
     if missing:
         raise UsageError(
@@ -114,9 +138,10 @@ def read(folder: Path) -> Session:
             folder=folder,
             missing_files=" and ".join(missing),
         )
-    lines = (folder / "clips.jsonl").read_text().splitlines()
+    # A line without its end was being written.
+    lines = (folder / "clips.jsonl").read_text().split("\n")[:-1]
     report = json.loads((folder / "report.json").read_text())
-    return Session(report, [json.loads(line) for line in lines], folder / "film.mp4")
+    return Session(report, [json.loads(line) for line in lines], folder / "film.mp4", state)
 
 
 def page(session: Session) -> str:
@@ -132,6 +157,7 @@ def page(session: Session) -> str:
     parts = [
         f"<h1>Session {_text(report['session'])}</h1>",
         f'<p class="note">{_text(note)}</p>' if note else "",
+        f'<p class="note">{_text(session.state)}.</p>' if session.state else "",
         f"<p>{_text(methods(session))}</p>",
         _section("What was shown", _pictures(session)),
         _section("Against the truth", _accuracy(report)),

@@ -11,7 +11,7 @@ import subprocess
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,11 @@ def _look(session: Watched, url: str, out: Path) -> None:
     session.pages["carpet"] = get(url, "/carpet/1")
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 def _take_folders(session: Watched, bundle: Path, out: Path) -> None:
     """Try to give another session a folder of the one that runs."""
     for folder in (out, session.record):
@@ -212,6 +217,8 @@ def test_a_session_whose_sources_do_not_come_ends_with_1_in_the_folder_of_one_th
         overwrite=True,
         wait=0.6,
     )
+    before = contents(out)
+    assert len(before) > 5
     missing = re.compile("nobody-is-called-so")
     with refused(RtDecodeError, "session-start-timeout", wait_s=0.6, missing_sources=missing) as caught:
         live.run(options)
@@ -220,8 +227,16 @@ def test_a_session_whose_sources_do_not_come_ends_with_1_in_the_folder_of_one_th
     assert "waiting for EEG" in said
     assert "nobody-is-called-so" in said
     assert "1 were there before" in said
-    assert json.loads((out / "report.json").read_text())["windows"]["expected"] == 0
-    assert text(out / "clips.jsonl") == ""
+    # A typo in --lsl costs nothing of the session that was there, and shows no table of zeros.
+    assert contents(out) == before
+    assert "holds the files of the earlier session again" in said
+    # With a new folder, none is left.
+    parent = tmp_path / "parent"
+    options = replace(options, out=parent / "out", record=parent / "record", overwrite=False)
+    with refused(RtDecodeError, "session-start-timeout"):
+        live.run(options)
+    assert not parent.exists()
+    assert capsys.readouterr().out == ""
 
 
 def test_nothing_of_a_session_that_is_withdrawn_is_left_and_nothing_of_others_is_touched(
