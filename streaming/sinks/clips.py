@@ -1,14 +1,13 @@
 """Clips as MP4 files with their latents as arrays, and their records as JSON lines."""
 
-import errno
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk import private, strict_json
+from rtdecode.disk import private
+from rtdecode.disk.lines import JsonLines
 from rtdecode.disk.video import write_mp4
 from rtdecode.types import Float
 
@@ -36,9 +35,7 @@ class ClipSink:
         self._out = out
         self.simulated = simulated
         private.folder(out / "clips")
-        # Unbuffered: a line that a full disk refused must not be written again with the next one.
-        private.file(out / "clips.jsonl")
-        self._lines = private.open_file(out / "clips.jsonl", "ab", buffering=0)
+        self._lines = JsonLines(out / "clips.jsonl")
 
     @property
     def _suffix(self) -> str:
@@ -63,15 +60,7 @@ class ClipSink:
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one line; it is in the file when this returns."""
-        line = (strict_json.dumps(record) + "\n").encode()
-        whole = os.fstat(self._lines.fileno()).st_size
-        # On a full disk an unbuffered write may end within the line; what it wrote is cut off again.
-        try:
-            if self._lines.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            os.ftruncate(self._lines.fileno(), whole)
-            raise
+        self._lines.append(record)
 
     def close(self) -> None:
         """Close ``clips.jsonl``."""

@@ -227,7 +227,7 @@ def test_a_file_that_cannot_be_closed_leaves_the_others_whole(
     with refused(RtDecodeError, "output-write-failed", error="No space left on device"):
         output.close()
     archive.close()
-    assert output._clips._lines.closed
+    assert output._clips._lines._file.closed
     assert output._film._writer._container is None
     assert len(read_mp4(tmp_path / "out" / "film.mp4")) == 32
     assert (tmp_path / "out" / "contact_sheet.png").is_file()
