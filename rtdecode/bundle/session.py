@@ -6,7 +6,7 @@ states of a finished pass for the windows that follow.
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -54,14 +54,22 @@ class Session:
         The program of an engine, which other sessions may use too.
     carry : bool
         If False, every window starts afresh.
+
+    Attributes
+    ----------
+    carried_from : str or None
+        Revision from which the window that was opened last carries on; None if it starts afresh.
     """
 
     def __init__(self, program: Program, *, carry: bool = True) -> None:
         self._program = program
         self._carry = carry
+        self.carried_from: str | None = None
         self._last: dict[str, deque[_Last]] = {name: deque(maxlen=_KEPT) for name in _CHAINS}
 
-    def open(self, window: Window, steps: int, *, null: bool = False) -> Pass:
+    def open(
+        self, window: Window, steps: int, *, null: bool = False, chain: Sequence[str] | None = None
+    ) -> Pass:
         """Begin a window's pass through the graphs.
 
         Parameters
@@ -73,11 +81,20 @@ class Session:
         null : bool
             Leave out every signal and everything that is carried on, so that only the weights and the noise
             are the same.
+        chain : sequence of str, optional
+            The revisions from which it may carry on, the best first; by default those of its own revision.
         """
         drawn = self._noise(window)
+        self.carried_from = None
         if null:
             return Pass(self._program, {}, drawn, steps)
-        return Pass(self._program, signals(window), drawn, steps, self._before(window))
+        states = None
+        for revision in _CHAINS[window.revision] if chain is None else chain:
+            states = self._before(window, revision)
+            if states is not None:
+                self.carried_from = revision
+                break
+        return Pass(self._program, signals(window), drawn, steps, states)
 
     def keep(self, window: Window, done: Pass) -> None:
         """Store the states of a finished pass, whose whole latent is clean, for the windows that follow."""
@@ -94,15 +111,14 @@ class Session:
         """Go back to what the session held at a snapshot; an empty one lets it hold nothing."""
         self._last = {name: deque(snapshot.get(name, ()), maxlen=_KEPT) for name in _CHAINS}
 
-    def _before(self, window: Window) -> Mapping[str, Value] | None:
-        """Return the states to carry on from; None if the window before is missing."""
+    def _before(self, window: Window, revision: str) -> Mapping[str, Value] | None:
+        """Return the states of a revision of the window before; None if it was not decoded."""
         # Judged by when the windows were cut, which a replay repeats, and not by
         # when they were decoded.
         wanted = (window.run, window.index - 1)
-        for revision in _CHAINS[window.revision]:
-            for last in reversed(self._last[revision]):
-                if (last.run, last.index) == wanted and last.windowed_at <= _windowed_at(window):
-                    return last.states
+        for last in reversed(self._last[revision]):
+            if (last.run, last.index) == wanted and last.windowed_at <= _windowed_at(window):
+                return last.states
         return None
 
     def _noise(self, window: Window) -> Noise:

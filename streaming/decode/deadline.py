@@ -30,12 +30,15 @@ class Job:
         What the newest volume and EEG chunk cost (``volume_to_vector``, ``eeg_push``), ms.
     backlog : bool
         Whether its volumes lay in the folder before the session. It is then decoded however late it is.
+    acquisition : int
+        Number of the acquisition process that cut it, from 0; each restart begins another one.
     """
 
     window: Window
     clip: int
     costs: dict[str, float | None] = field(default_factory=dict)
     backlog: bool = False
+    acquisition: int = 0
 
     @property
     def empty(self) -> bool:
@@ -158,6 +161,7 @@ class Inbox:
         self._previews: deque[Job] = deque()
         self._refined: deque[Job] = deque()
         self.dropped_previews = 0
+        self._dropped: list[Job] = []
 
     def __len__(self) -> int:
         return self.urgent + len(self._refined)
@@ -189,16 +193,21 @@ class Inbox:
         queue = self._finals or self._previews or self._refined
         return (queue.popleft() if queue else None), skipped
 
+    def dropped(self) -> list[Job]:
+        """Return the previews that were dropped since the last call."""
+        dropped = self._dropped
+        self._dropped = []
+        return dropped
+
     def _late(self, job: Job, now_at: float) -> bool:
         return not job.backlog and now_at - job.window.stamps["windowed"] > self._patience
 
     def _drop_previews(self, now_at: float) -> None:
         done = {job.clip for job in self._finals}
-        # As among the finals, the newest one is kept however late it is.
-        keep = [
-            job
-            for n, job in enumerate(self._previews, 1)
-            if job.clip not in done and not (n < len(self._previews) and self._late(job, now_at))
-        ]
-        self.dropped_previews += len(self._previews) - len(keep)
-        self._previews = deque(keep)
+        previews = self._previews
+        self._previews = deque()
+        for n, job in enumerate(previews, 1):
+            # As among the finals, the newest one is kept however late it is.
+            late = n < len(previews) and self._late(job, now_at)
+            (self._dropped if job.clip in done or late else self._previews).append(job)
+        self.dropped_previews += len(previews) - len(self._previews)

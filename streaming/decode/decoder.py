@@ -6,7 +6,7 @@ and a window whose values are not finite is refused. A new decoder first decodes
 that shows whether this machine computes what the export computed, and what a clip costs here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -45,6 +45,8 @@ class Decoded:
         What the encoder told the next stage, if that was asked for; see `rtdecode.bundle.condition`.
     calls : list of (str, float)
         Each call of an engine, in order: its stage, and how long it took, s.
+    carried_from : str or None
+        Revision of the clip of the window before that it carries on from; None if it started afresh.
     """
 
     clip: Clip
@@ -56,6 +58,7 @@ class Decoded:
     denoising_s: float
     condition: Float | None
     calls: list[tuple[str, float]]
+    carried_from: str | None
 
     @property
     def stamps(self) -> dict[str, float]:
@@ -125,7 +128,14 @@ class Decoder:
         self.differences: dict[str, float] = {}
         self.cost = self._check_golden()
 
-    def decode(self, window: Window, steps: int | None = None, *, null: bool = False) -> Decoded:
+    def decode(
+        self,
+        window: Window,
+        steps: int | None = None,
+        *,
+        null: bool = False,
+        chain: Sequence[str] | None = None,
+    ) -> Decoded:
         """Decode one window; what it lacks enters as zeros under a zero mask.
 
         Parameters
@@ -136,6 +146,8 @@ class Decoder:
         null : bool
             Decode the null-brain twin instead, from the same weights and noise but without any signal. The
             clips that follow do not depend on it.
+        chain : sequence of str, optional
+            The revisions from which it may carry on; see `rtdecode.bundle.session.Session.open`.
 
         Raises
         ------
@@ -146,7 +158,8 @@ class Decoder:
         """
         count = self._engine.steps(steps)
         started_at = self._now()
-        opened = self._session.open(window, count, null=null)
+        opened = self._session.open(window, count, null=null, chain=chain)
+        carried_from = self._session.carried_from
         encoded = opened.encode()
         encoded_at = self._now()
         # Values that are not finite would end as a black clip, so every stage is checked for them.
@@ -195,6 +208,7 @@ class Decoder:
             denoising_s,
             condition,
             opened.calls,
+            carried_from,
         )
 
     def _scores(self, encoded: dict[str, NDArray[Any]]) -> dict[str, float] | None:

@@ -462,6 +462,10 @@ class _Acquisition:
 
     def _emit(self, windows: list[Window]) -> None:
         backlog = self._behind_at is not None
+        if windows:
+            # What a clip rests on is recorded before it is shown, so that a replay has it even if this
+            # process is killed.
+            self._record(RecordingWriter.flush)
         for window in windows:
             message = pack(
                 window, clip=self._assembler.clip(window), costs=dict(self._newest), backlog=backlog

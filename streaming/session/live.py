@@ -21,6 +21,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.bundle.manifest import OFFLINE
 from rtdecode.disk import private
 from rtdecode.disk.calibration import Calibration
+from rtdecode.disk.decisions import DecisionWriter
 from rtdecode.disk.folders import empty, held
 from rtdecode.disk.recording import check_unused, holds_data, session_of
 from rtdecode.errors import OutputError, RtDecodeError, SourceLostError
@@ -32,6 +33,7 @@ from streaming.session import interrupts
 from streaming.session.acquiring import AcquisitionProcess, sources
 from streaming.session.advice import Advisor
 from streaming.session.checks import check
+from streaming.session.decided import DecisionLog
 from streaming.session.mailbox import Message, slot_bytes, unpack
 from streaming.session.memory import MemoryMeter
 from streaming.session.operator import Operator
@@ -181,6 +183,8 @@ class _Session:
         self._began_at = self._heard_at = time.monotonic()
         self._said_at = self._reported_at = self._began_at
         self._memory = MemoryMeter()
+        writer = None if options.record is None else DecisionWriter(options.record, name, bundle)
+        self._decisions = DecisionLog(writer, lambda sentence: self._progress.say(sentence))
 
     def run(self) -> None:
         with interrupts.told(self._interrupt), self._running():
@@ -205,6 +209,7 @@ class _Session:
                     steps=self._options.steps,
                     twin=self._options.twin,
                     on_emitted=self._outputs.send,
+                    on_decided=self._decisions.decided,
                 )
             heard = None if self._page is None else self._page.say
             self._progress = Progress(
@@ -353,7 +358,10 @@ class _Session:
             f"the acquisition process ended unexpectedly ({cause(code)}) and is started again. Nothing "
             "is received until it reads again, which leaves a gap in the windows and the recording."
         )
-        past = Past(self._items.all(), self._status)
+        items = self._items.all()
+        number = len(self._restarts.report)
+        self._decisions.restarted(time.monotonic(), number, len(items), self._status)
+        past = Past(items, self._status)
         self._acquisition.start_again(past, recording=self._record_fault is None)
 
     def _take_window(self, message: Message) -> None:
@@ -363,7 +371,8 @@ class _Session:
         if self._restarts.is_new(window):
             self._begin_windows()
             clip = self._restarts.clip(window, head["clip"])
-            self._inbox.put(Job(window, clip, head["costs"], head["backlog"]))
+            acquisition = len(self._restarts.report)
+            self._inbox.put(Job(window, clip, head["costs"], head["backlog"], acquisition))
 
     def _begin_windows(self) -> None:
         """Delete the files of an earlier session, now that this one has something in their place."""
@@ -403,6 +412,8 @@ class _Session:
     def _lose_recording(self, reason: str) -> None:
         """Go on decoding without the recording; raise if clips cannot be written either."""
         self._record_reason = reason
+        # A replay ends where the recording does.
+        self._decisions.end()
         self._record_fault = RtDecodeError(
             "recording-write-failed",
             "the recording in {folder} could not be written any more: {error}. What was recorded "
@@ -428,6 +439,8 @@ class _Session:
         """Count waiting windows as skipped, as their clips cannot be written any more."""
         while len(self._inbox):
             job, skipped = self._inbox.take(time.monotonic())
+            # Nobody has decided on them: a replay decodes them.
+            self._inbox.dropped()
             dropped = skipped if job is None else [*skipped, job]
             self._output.counts["skipped"] += sum(one.window.revision == "final" for one in dropped)
 
@@ -453,6 +466,7 @@ class _Session:
         job, skipped = self._inbox.take(now)
         for late in skipped:
             self._output.skip(late)
+        self._decisions.dropped(self._inbox.dropped())
         if job is not None:
             self._output.emit(job, time_left(job, now, self._patience, self._inbox.urgent + 1))
         for sentence in self._output.notes():
@@ -557,6 +571,7 @@ class _Session:
     def _finish(self, ended: str) -> None:
         self._acquisition.stop()
         self._acquisition.join()
+        self._decisions.end()
         self._memory.sample(time.monotonic(), now=True)
         # Every window that was reached ends in one final or one skip: what never came is skipped.
         counts = self._output.counts

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk import private
+from rtdecode.disk.decisions import Decision
 from rtdecode.disk.folders import taken
 from rtdecode.errors import OutputError, UsageError
 from rtdecode.types import Window
@@ -59,6 +60,8 @@ _MOST_UNKEPT = 4
 
 # Gets the record of a clip as ``clips.jsonl`` has it, and the clip.
 OnEmitted = Callable[[dict[str, Any], Decoded], None]
+# Gets a window, its clip or None where it was skipped, and why it was.
+OnDecided = Callable[[Job, Decoded | None, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,8 @@ class Emitter:
         denoises is compared with its twins in any case.
     on_emitted : callable, optional
         Gets the record of every clip, and the clip, once its line is in ``clips.jsonl``.
+    on_decided : callable, optional
+        Gets every window once its clip is out, or once it was skipped.
 
     Attributes
     ----------
@@ -155,6 +160,7 @@ class Emitter:
         steps: int | None = None,
         twin: bool = False,
         on_emitted: OnEmitted | None = None,
+        on_decided: OnDecided | None = None,
     ) -> None:
         manifest = bundle.manifest
         self._session = session
@@ -169,6 +175,7 @@ class Emitter:
         self._wanted = check_steps(bundle, steps)
         self._twin = _TWIN if twin else None
         self._on_emitted = on_emitted
+        self._on_decided = on_decided
         hop = manifest.grid.hop_frames
         self._film = FilmSink(out / "film.mp4", manifest.clip, hop, note, title, self._twin)
         self._sheet = ContactSheet(note, title, self._twin)
@@ -191,7 +198,7 @@ class Emitter:
         self.runs_on = decoder.runs_on
         self.meter = meter.Meter()
 
-    def emit(self, job: Job, left_s: float = math.inf) -> None:
+    def emit(self, job: Job, left_s: float = math.inf, *, repeated: Decision | None = None) -> None:
         """Decode a window and show its clip; a final without any data, or without a clip, is skipped.
 
         Parameters
@@ -199,6 +206,8 @@ class Emitter:
         job : Job
         left_s : float
             Time that it may take, s. It gets fewer steps if that is not enough for all.
+        repeated : Decision, optional
+            What a live session decided: the steps, and which clip it carries on from.
 
         Raises
         ------
@@ -208,10 +217,15 @@ class Emitter:
         if job.empty:
             self.skip(job, "nothing was received for it")
             return
-        steps = steps_within(left_s, self._cost, self._wanted, self._decoder.numbers_of_steps)
+        chain = None
+        if repeated is None:
+            steps = steps_within(left_s, self._cost, self._wanted, self._decoder.numbers_of_steps)
+        else:
+            steps = repeated.steps or 0
+            chain = [repeated.carried_from] if repeated.carried_from else []
         # A closed-form bundle has 0 steps and refuses any number that is asked for, so None is passed.
         try:
-            decoded = self._decoder.decode(job.window, steps or None)
+            decoded = self._decoder.decode(job.window, steps or None, chain=chain)
         except NonFiniteError as error:
             self._notes.append(str(error))
             self.skip(job, "its decoded values are not finite")
@@ -221,6 +235,8 @@ class Emitter:
         # Outside of `writing`: a fault of another program's is no fault of the session's folder.
         if self._on_emitted is not None:
             self._on_emitted(record, decoded)
+        if self._on_decided is not None:
+            self._on_decided(job, decoded, "")
         encode_s = decoded.encoded_at - decoded.started_at
         whole_s = self._now() - decoded.started_at
         decode_s = whole_s - encode_s - decoded.denoising_s
@@ -287,6 +303,8 @@ class Emitter:
             self.words["skipped"] = f"{_name(job.window)}: {why}"
             # In the film, windows stand in order.
             self._keep_later(_Unkept(job))
+        if self._on_decided is not None:
+            self._on_decided(job, None, why)
 
     def notes(self) -> list[str]:
         """Return sentences on what the clips show of the session since the last call."""
