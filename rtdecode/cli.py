@@ -240,8 +240,16 @@ def replay(
     twin: Twin = False,
     dashboard: Dashboard = None,
     group_readable: GroupReadable = False,
+    as_live: Annotated[
+        bool | None,
+        typer.Option(
+            "--as-live/--best",
+            help="Repeat what was live, or decode every window at full steps; default: as live where the "
+            "recording has the session's decisions with this bundle.",
+        ),
+    ] = None,
 ) -> None:
-    """Decode a recording through the same code on a virtual clock."""
+    """Decode a recording through the same code on a virtual clock: as it was live, or at full steps."""
     from streaming.session import replay as command
 
     code = command.run(
@@ -255,6 +263,7 @@ def replay(
         twin=twin,
         subject=subject,
         dashboard=dashboard,
+        as_live=as_live,
     )
     raise typer.Exit(code)
 

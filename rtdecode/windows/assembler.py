@@ -235,6 +235,7 @@ class Assembler:
         ended_at: float = -math.inf,
         *,
         to_end: bool = True,
+        ends: bool = True,
         rested_at: float | None = None,
     ) -> Iterator[Window]:
         """Yield the windows of a whole recording, in the order in which a live session would cut them.
@@ -250,6 +251,8 @@ class Assembler:
             Local time at which the session ended, if that was later than the last item.
         to_end : bool
             False stops as soon as every window of a limited session has gone out.
+        ends : bool
+            False where the session goes on with another assembler: then its last windows do not go out.
         rested_at : float, optional
             Local time at which the session called `end_newest_run`, if it did.
         """
@@ -267,7 +270,7 @@ class Assembler:
         if math.isfinite(rest_at):
             yield from self.end_newest_run(max(now_at, rest_at))
         now_at = max(now_at, ended_at)
-        yield from self.advance(now_at) + self.flush(now_at)
+        yield from self.advance(now_at) + (self.flush(now_at) if ends else [])
 
     def end_newest_run(self, now_at: float) -> list[Window]:
         """End the newest run with its last volume, until another one comes; return the windows that are due.

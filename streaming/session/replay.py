@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rtdecode import bundle as bundles
 from rtdecode import terminal
@@ -23,12 +24,12 @@ from rtdecode.disk.folders import held
 from rtdecode.disk.recording import CALIBRATION, Recording
 from rtdecode.disk.recording_index import Loss
 from rtdecode.errors import GeometryError, RtDecodeError, UsageError
-from rtdecode.types import EegChunk, Trigger, Volume
+from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from rtdecode.windows.assembler import Assembler, Counters
-from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder, check_steps
 from streaming.page.link import open_page, write_entrance
 from streaming.session import interrupts
+from streaming.session.as_live import AsLive, Windows, choose
 from streaming.session.memory import MemoryMeter
 from streaming.session.orders import StreamOptions
 from streaming.session.replay_page import ReplayPage
@@ -54,6 +55,7 @@ def run(
     twin: bool = False,
     subject: str | None = None,
     dashboard: str | None = None,
+    as_live: bool | None = None,
 ) -> int:
     """Decode a recording; after Ctrl-C or SIGTERM, end with everything written.
 
@@ -68,19 +70,21 @@ def run(
     out, report : Path, optional
         As for a live session.
     steps : int, optional
-        Denoising steps, the same for every clip at any speed; by default the bundle's.
+        Denoising steps, the same for every clip at any speed; by default as live, or the bundle's.
     carry, twin : bool
         As for a live session.
     subject : str, optional
         One of the bundle's subjects. A recording does not say whose it is.
     dashboard : str, optional
         ``HOST:PORT`` of the operator's page.
+    as_live : bool, optional
+        Repeat what was live, or decode every window at full steps; by default what the recording allows.
 
     Raises
     ------
     UsageError
-        If the bundle cannot take `steps`, the page cannot be served, or the calibration of the session is
-        missing or a different one.
+        If the bundle cannot take `steps`, the page cannot be served, the calibration of the session is
+        missing or a different one, or `as_live` was asked for and cannot be.
     GeometryError
         If the recording holds nothing that the bundle reads.
     """
@@ -90,10 +94,13 @@ def run(
     check_steps(loaded, steps)
     name = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"replay-{name}"
+    choice = choose(recording, loaded, as_live, steps=steps, carry=carry)
+    again = None if choice.decisions is None else AsLive(choice.decisions)
     # Both may refuse the recording or the bundle; only then is a folder made.
-    assembler = _assembler(kept, loaded)
+    windows = Windows(partial(_assembler, kept, loaded), kept.montage, choice.decisions)
     decoder = Decoder(loaded, carry=carry)
     console = terminal.console(stderr=True)
+    console.print(choice.sentence, highlight=False, markup=False, soft_wrap=True)
     for note in [*kept.notes(), *decoder.notes]:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     with held(folder, "--out", f"replay {name}"), ExitStack() as running:
@@ -114,6 +121,7 @@ def run(
             live=False,
             steps=steps,
             twin=twin,
+            on_decided=None if again is None else again.compare,
         )
         path = report or folder / "report.json"
         # What the report says if anything but an `RtDecodeError` ends the replay.
@@ -123,33 +131,26 @@ def run(
         watched = None
         if page is not None:
             say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-            watched = ReplayPage(page, assembler, output, say)
+            watched = ReplayPage(page, windows.assembler, output, say)
+            windows.on_new = watched.follow
         with interrupts.told(stopped.append):
             try:
-                ended = _play(kept, loaded, assembler, output, pace, stopped, memory, watched)
+                ended = _play(kept, loaded, windows, again, output, pace, stopped, memory, watched)
             except RtDecodeError as error:
                 ended = error.reason
                 raise
             finally:
                 if watched is not None:
                     watched.over(ended)
-                _close(name, loaded, output, assembler, kept.loss, path, ended, memory)
+                _close(name, loaded, output, windows, again, kept.loss, path, ended, memory)
                 terminal.line(folder)
                 terminal.line(path)
     if truth.fault:
         console.print(truth.fault, highlight=False, soft_wrap=True)
+    if again is not None:
+        sentence = again.sentence(to_end=ended == _WHOLE)
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     return 0
-
-
-def windows(
-    events: Iterator[Item],
-    assembler: Assembler,
-    ended_at: float = -math.inf,
-    rested_at: float | None = None,
-) -> Iterator[Job]:
-    """Yield the windows of a recording in the order in which a live session would have cut them."""
-    for window in assembler.play(events, ended_at, rested_at=rested_at):
-        yield Job(window, assembler.clip(window))
 
 
 def _options(kept: Recording, subject: str | None, dashboard: str | None) -> StreamOptions:
@@ -164,18 +165,17 @@ def _options(kept: Recording, subject: str | None, dashboard: str | None) -> Str
     )
 
 
-def _assembler(kept: Recording, bundle: Bundle) -> Assembler:
-    return Assembler(
-        bundle,
-        kept.montage,
-        _modalities(kept, bundle),
-        kept.meta.get("seconds"),
-        dummies=kept.meta.get("dummies", 0),
+def _assembler(kept: Recording, bundle: Bundle, montage: Montage | None, **changed: Any) -> Assembler:
+    settings: dict[str, Any] = {
+        "dummies": kept.meta.get("dummies", 0),
         # A session writes this down when it ends: a recording that was cut off does not have it.
-        triggers_expected=kept.meta.get("triggers_expected", kept.has_triggers()),
-        calibration=_calibration(kept),
-        restarted_at=kept.restarted_at,
-        listening_since=kept.meta.get("listening_since"),
+        "triggers_expected": kept.meta.get("triggers_expected", kept.has_triggers()),
+        "calibration": _calibration(kept),
+        "restarted_at": kept.restarted_at,
+        "listening_since": kept.meta.get("listening_since"),
+    }
+    return Assembler(
+        bundle, montage, _modalities(kept, bundle), kept.meta.get("seconds"), **settings | changed
     )
 
 
@@ -245,7 +245,8 @@ def _items(kept: Recording, bundle: Bundle, assembler: Assembler) -> Iterator[It
 def _play(
     kept: Recording,
     bundle: Bundle,
-    assembler: Assembler,
+    windows: Windows,
+    again: AsLive | None,
     output: Emitter,
     pace: float | None,
     stopped: list[str],
@@ -256,10 +257,10 @@ def _play(
     began = time.monotonic()
     first = None
     console = terminal.console(stderr=True)
-    items = _items(kept, bundle, assembler)
+    items = _items(kept, bundle, windows.assembler)
     items = items if watched is None else watched.seen(items)
     rested_at = kept.meta.get("rested_at")
-    jobs = windows(items, assembler, kept.meta.get("ended_at", -math.inf), rested_at)
+    jobs = windows.jobs(items, kept.meta.get("ended_at", -math.inf), rested_at)
     shown = terminal.track(jobs, "replay", console=console, transient=True, disable=not console.is_terminal)
     for job in shown:
         # A window is due when the session cut it, counted from the first one.
@@ -272,12 +273,17 @@ def _play(
         _ask(watched, stopped)
         if stopped:
             return f"stopped by {stopped[0]}"
+        if again is not None and again.drops(job):
+            continue
         if watched is not None:
             watched.tell(job)
-        output.emit(job)
+        if again is None:
+            output.emit(job)
+        else:
+            again.emit(output, job)
         memory.sample(time.monotonic())
         told = output.notes()
-        for sentence in [*assembler.notes(), *told]:
+        for sentence in [*windows.notes(), *told]:
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         if watched is not None:
             watched.say(told)
@@ -294,7 +300,8 @@ def _close(
     name: str,
     bundle: Bundle,
     output: Emitter,
-    assembler: Assembler,
+    windows: Windows,
+    again: AsLive | None,
     loss: Loss,
     path: Path,
     ended: str,
@@ -304,7 +311,8 @@ def _close(
     memory.sample(time.monotonic(), now=True)
     # At the end of the recording the flush has ended every run, so any later time gives the same
     # number. A replay that was stopped expects no more windows than it decoded or skipped.
-    expected = assembler.expected(math.inf) if ended == _WHOLE else counts["final"] + counts["skipped"]
+    to_end = ended == _WHOLE
+    expected = windows.assembler.expected(math.inf) if to_end else counts["final"] + counts["skipped"]
     judged = None
     try:
         judged = output.judge()
@@ -317,12 +325,15 @@ def _close(
                 name,
                 bundle,
                 output,
-                _counted(assembler.counters(), bundle, loss),
+                _counted(windows.counters(), bundle, loss),
                 expected,
                 simulated=output.simulated,
                 ended=ended,
                 memory_mb=memory.peak_mb,
                 judged=judged,
+                dropped_previews=0 if again is None else again.dropped_previews,
+                replayed="best" if again is None else "as-live",
+                as_live=None if again is None else again.counts(to_end=to_end),
             )
             with writing():
                 reports.write(path, made)

@@ -57,6 +57,11 @@ class ReplayPage:
                 self._items.append({"arrived_at": item.arrived_at} | uid)
             yield item
 
+    def follow(self, assembler: Assembler) -> None:
+        """Show what this assembler has from here on."""
+        self._assembler = assembler
+        self._shown = Shown(assembler)
+
     def tell(self, job: Job) -> None:
         """Tell of a window that is about to be decoded, and of all that came before it."""
         received_at = self._assembler.eeg_received

@@ -54,6 +54,8 @@ class Report(Sections):
     latency_ms: dict[str, Any]
     memory_mb: dict[str, float | None]
     recording: dict[str, Any] | None
+    replayed: str | None
+    as_live: dict[str, int] | None
     restarts: list[dict[str, Any]]
     told: list[dict[str, Any]] | None
     steps: dict[str, int] | None
@@ -77,6 +79,8 @@ def build(
     restarts: list[dict[str, Any]] | None = None,
     told: list[dict[str, Any]] | None = None,
     eeg_stream: dict[str, Any] | None = None,
+    replayed: str | None = None,
+    as_live: dict[str, int] | None = None,
 ) -> Report:
     """Make the report; what is not known is None.
 
@@ -108,6 +112,11 @@ def build(
         first) and `text`. None where nobody was (a replay).
     eeg_stream : dict or None
         As in a status; None without EEG, and in a replay.
+    replayed : str or None
+        ``as-live`` or ``best`` in a replay; None in a live session.
+    as_live : dict or None
+        How many ``windows`` a session had decided on, how many of them a replay ``repeated``, and how many of
+        these ``bit_for_bit``. None unless `replayed` is ``as-live``.
     """
     counts = output.counts
     windows = {key: counts[key] for key in ("final", "preview", "refined", "skipped", "degraded")}
@@ -130,6 +139,8 @@ def build(
         "latency_ms": output.meter.summary(),
         "memory_mb": {"peak": memory_mb},
         "recording": recording,
+        "replayed": replayed,
+        "as_live": as_live,
         "restarts": restarts or [],
         "told": told,
         "steps": {str(n): output.steps[n] for n in sorted(output.steps, reverse=True) if n} or None,

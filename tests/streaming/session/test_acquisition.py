@@ -1,5 +1,6 @@
 """What the acquisition takes from the folder, and what it tells of it."""
 
+import math
 import multiprocessing
 import resource
 import time
@@ -24,6 +25,7 @@ from rtdecode.phantom.files.mosaic import mosaic_bytes
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
 from streaming.session import acquisition, replay
+from streaming.session.as_live import Windows
 from streaming.session.live import with_runs
 from streaming.session.mailbox import Mailbox, Message, slot_bytes
 from streaming.session.orders import Sources, StreamOptions
@@ -159,9 +161,9 @@ class Session:
         """The windows that a replay cuts."""
         self.made.close()
         kept = Recording(self.record)
-        assembler = replay._assembler(kept, self.bundle)
-        items = replay._items(kept, self.bundle, assembler)
-        return [work.window for work in replay.windows(items, assembler)]
+        windows = Windows(partial(replay._assembler, kept, self.bundle), kept.montage)
+        items = replay._items(kept, self.bundle, windows.assembler)
+        return [job.window for job in windows.jobs(items, -math.inf, None)]
 
 
 def volumes(count: int, *, shape: tuple[int, int, int] = SHAPE, lay_for: float = 0.0, **more: Any) -> list:

@@ -1,13 +1,15 @@
 """A live session of a bundle whose denoising is too much for the machine."""
 
+import json
 from pathlib import Path
 from time import monotonic
 
 import numpy as np
 import pytest
 
+from streaming.session import replay
 from tests.streaming.bundles import make_bundle
-from tests.streaming.sessions import TR, WINDOW, play
+from tests.streaming.sessions import TR, WINDOW, play, text
 
 
 def _toil(seconds: float) -> int:
@@ -27,7 +29,9 @@ def test_a_step_too_dear_is_left_out_before_a_window_is(tmp_path: Path) -> None:
     """Eight steps of this bundle take longer than the hop of a second: finals get fewer."""
     heavy = make_bundle(tmp_path / "heavy", tr=TR, window=WINDOW, steps=4, toil=_toil(0.35)).path
     # With EEG the player waits until the session listens, however long that takes to start.
-    ended = play(tmp_path / "pressed", heavy, "--seconds", "8", "--steps", "8", seconds=120)
+    record = tmp_path / "record"
+    flags = ("--seconds", "8", "--steps", "8", "--record", str(record))
+    ended = play(tmp_path / "pressed", heavy, *flags, seconds=120)
     assert ended.code == 0, ended.said
     taken = [clip["steps"] for clip in ended.finals()]
     windows = ended.report["windows"]
@@ -37,3 +41,7 @@ def test_a_step_too_dear_is_left_out_before_a_window_is(tmp_path: Path) -> None:
     assert set(taken[1:]) <= {8, 4, 2, 1}
     assert min(taken) < 8 or windows["skipped"] > 0
     assert set(ended.report["steps"]) <= {"8", "4", "2", "1"}
+    assert replay.run(record, str(heavy), "max", tmp_path / "again") == 0
+    again = json.loads(text(tmp_path / "again" / "report.json"))
+    assert again["as_live"] == {"windows": 8, "repeated": 8, "bit_for_bit": 8}
+    assert again["steps"] == ended.report["steps"]

@@ -90,6 +90,9 @@ def test_an_acquisition_that_is_killed_is_started_again_on_the_same_time_line(
     last = whole(ended.out, sources)[-1]
     assert again[last["clip"]]["window_s"] == last["window_s"]
     assert all(again[last["clip"]]["missing"][name] == 0 for name in sources)
+    # The process that took over learned anew, and so does the replay.
+    as_live = json.loads(text(tmp_path / "again" / "report.json"))["as_live"]
+    assert as_live["repeated"] == as_live["windows"] > 3
     if "eeg" in sources:
         assert ended.report["eeg"]["lost_samples"] > 0
         assert ended.report["eeg"]["gaps"] >= 1
@@ -209,10 +212,16 @@ def test_no_process_outlives_a_session_that_is_killed(bundle: Path, tmp_path: Pa
         seen.extend(psutil.Process(process.pid).children(recursive=True))
         process.kill()
 
-    ended = play(tmp_path / "s", bundle, "--existing", "read", eeg=False, seconds=120, lead=0, during=kill)
+    record = tmp_path / "record"
+    flags = ("--existing", "read", "--record", str(record))
+    ended = play(tmp_path / "s", bundle, *flags, eeg=False, seconds=120, lead=0, during=kill)
     assert ended.code == -signal.SIGKILL
     assert seen
     _, alive = psutil.wait_procs(seen, timeout=LIMIT)
     assert not alive
     assert len(read_mp4(ended.out / "film.mp4")) >= 1
     assert ended.finals()
+    # What it had decided is repeated. It may have been killed between the last clip and its decision.
+    assert replay.run(record, str(bundle), "max", tmp_path / "again") == 0
+    as_live = json.loads(text(tmp_path / "again" / "report.json"))["as_live"]
+    assert as_live["repeated"] == as_live["windows"] >= max(1, len(ended.finals()) - 1)

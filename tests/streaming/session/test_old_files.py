@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from rtdecode.disk.recording import Recording
 from rtdecode.types import Trigger, Volume
 from streaming.session import past, replay
+from streaming.session.as_live import Windows
 from streaming.session.orders import Past
 from streaming.sources.folder.source import FolderSource
 from tests.streaming.session.test_acquisition import Session, missing, mosaic, volumes
@@ -171,9 +173,9 @@ def test_a_replay_of_old_files_cuts_the_sessions_windows(session: OldFiles) -> N
     session.made._record(lambda recording: recording.note(ended_at=ended_at))
     session.made.close()
     recording = Recording(session.record)
-    assembler = replay._assembler(recording, session.bundle)
-    items = replay._items(recording, session.bundle, assembler)
-    jobs = list(replay.windows(items, assembler, ended_at, recording.meta["rested_at"]))
+    windows = Windows(partial(replay._assembler, recording, session.bundle), recording.montage)
+    items = replay._items(recording, session.bundle, windows.assembler)
+    jobs = list(windows.jobs(items, ended_at, recording.meta["rested_at"]))
     assert missing([job.window for job in jobs]) == missing(session.windows) == [0.0] * 4
 
 

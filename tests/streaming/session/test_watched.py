@@ -324,10 +324,11 @@ def replayed(watched: Watched, bundle: Path, tmp_path_factory: pytest.TempPathFa
     """The recording decoded again, with other flags each time."""
     root = tmp_path_factory.mktemp("replayed")
     flags: dict[str, dict[str, Any]] = {
-        "plain": {},
+        "as live": {},
+        "plain": {"as_live": False},
         "free": {"carry": False},
         "two": {"steps": 2},
-        "twin": {"twin": True},
+        "twin": {"twin": True, "as_live": False},
     }
     for name, words in flags.items():
         assert replay.run(watched.record, str(bundle), "max", root / name, **words) == 0
@@ -344,6 +345,11 @@ def test_a_replay_takes_the_wanted_steps_and_makes_the_same_clips(
     out = replayed["plain"]
     again = clips_of(out)
     assert {clip["steps"] for clip in again.values()} == {4}
+    as_live = clips_of(replayed["as live"])
+    live_steps = {_key(clip): clip["steps"] for clip in watched.ended.clips}
+    assert {key: clip["steps"] for key, clip in as_live.items() if key in live_steps} == live_steps
+    report = json.loads(text(replayed["as live"] / "report.json"))
+    assert report["as_live"]["repeated"] == report["as_live"]["windows"] > LAST_WINDOW
     sent = _ordered(watched.ended.clips)
     same = 0
     # A clip of fewer steps, or none, on a busy machine changes those that carry on from it.
@@ -377,7 +383,8 @@ def _ordered(clips: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_flags_of_a_replay_change_what_they_say(replayed: dict[str, Path]) -> None:
     latents = {}
-    for name, out in replayed.items():
+    for name in ("plain", "free", "two", "twin"):
+        out = replayed[name]
         latents[name] = [np.load(file) for file in sorted((out / "clips").glob("*_final*.npy"))]
         assert len(latents[name]) == len(latents["plain"]) > LAST_WINDOW
     assert np.array_equal(latents["plain"], latents["twin"])
