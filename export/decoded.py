@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from rtdecode import bundle
+from rtdecode import bundle, child
 from rtdecode.bundle import Manifest, providers
 from rtdecode.bundle.engine import Engine
 from rtdecode.bundle.golden import decode
@@ -78,7 +78,7 @@ def apart(
     root = str(Path(__file__).parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [sys.executable, "-m", "export.decoded", str(folder)],
+        child.python("-m", "export.decoded", str(folder)),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,

@@ -6,11 +6,11 @@ Some of what it finds names streams and files. The page shows those findings wit
 
 import json
 import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 
+from rtdecode import child
 from streaming.session.orders import StreamOptions
 from streaming.tools.finding import Finding
 
@@ -102,11 +102,10 @@ def _command(options: StreamOptions, bundle: Path, folder: Path) -> list[str]:
         "--minutes": None if options.seconds is None else options.seconds / 60,
         "--peers": ",".join(options.peers) or None,
     }
-    words = [sys.executable, "-m", "rtdecode.cli", "preflight", "--bundle", str(bundle), "--json"]
-    words += ["--seconds", str(_SECONDS)]
+    words = ["preflight", "--bundle", str(bundle), "--json", "--seconds", str(_SECONDS)]
     for flag, value in flags.items():
         words += [] if value is None else [flag, str(value)]
-    return words
+    return child.command(*words)
 
 
 def _findings(printed: str) -> list[Finding]:

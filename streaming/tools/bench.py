@@ -8,7 +8,6 @@ a table or as JSON, with what runs each stage of the bundle.
 import math
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ import psutil
 from rich.table import Table
 
 from rtdecode import bundle as bundles
-from rtdecode import terminal
+from rtdecode import child, terminal
 from rtdecode.bundle import Bundle, engine, golden, session
 from rtdecode.disk import strict_json
 from streaming.decode.decoder import Decoder
@@ -208,7 +207,7 @@ def _cold_start(path: Path, pace: Pace) -> list[float]:
     spent = []
     for _ in pace.repeat(_COLD_STARTS, "cold_start"):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code, str(path.resolve())], check=True)
+        subprocess.run(child.python("-c", code, str(path.resolve())), check=True)
         spent.append(1e3 * (time.perf_counter() - start))
     return spent
 

@@ -7,7 +7,6 @@ scanner, or recorded fMRI; the other decodes what it receives.
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 import webbrowser
@@ -18,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 import rtdecode
-from rtdecode import terminal
+from rtdecode import child, terminal
 from rtdecode.disk import private
 from rtdecode.disk.folders import taken
 from rtdecode.errors import UsageError
@@ -259,7 +258,7 @@ def _program(
         descriptors = [] if token is None else [inherited.enter_context(address.hand_over(token))]
         flags = [word for number in descriptors for word in ("--dashboard-token-fd", str(number))]
         process = subprocess.Popen(
-            [sys.executable, "-m", "rtdecode.cli", *command, *flags],
+            child.command(*command, *flags),
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
