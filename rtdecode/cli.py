@@ -100,7 +100,12 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 @app.command()
 def demo(
-    seconds: Annotated[float, typer.Option(help="Length of the film, s.", callback=positive)] = 60.0,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="Length of the film, s; default: 60, or all of a film that is shorter.", callback=positive
+        ),
+    ] = None,
     out: Out = None,
     film: Annotated[
         str | None,
@@ -442,7 +447,13 @@ def play_volumes(
 @app.command()
 def play(
     film: Annotated[Path, typer.Argument(help="A film: MP4, MKV, AVI, ...")],
-    lsl: Annotated[str, typer.Option(help="EEG stream; frames are marked on NAME-film.", metavar="NAME")],
+    lsl: Annotated[
+        str | None,
+        typer.Option(
+            help="EEG stream; frames are marked on NAME-film; default: the only one on the network.",
+            metavar="NAME",
+        ),
+    ] = None,
     start_on: Annotated[
         StartOn, typer.Option(help="The first volume trigger, a key (space, 5, t), or now.")
     ] = StartOn.trigger,

@@ -42,7 +42,7 @@ class PlayOptions:
     """Options of the command line; see `run`."""
 
     film: Path
-    lsl: str
+    lsl: str | None = None
     start_on: str = "trigger"
     screen: int | None = None
     headless: bool = False
@@ -85,7 +85,8 @@ def run(options: PlayOptions) -> int:
     Parameters
     ----------
     options : PlayOptions
-        ``film`` is any file that FFmpeg decodes; ``lsl`` is NAME; ``start_on`` is ``trigger`` (the
+        ``film`` is any file that FFmpeg decodes; ``lsl`` is NAME, by default that
+        of the only EEG stream on the network; ``start_on`` is ``trigger`` (the
         first volume trigger on ``NAME-markers``), ``key`` (space, or the 5 or t of a button box) or
         ``now``; ``screen`` is the number of the screen to fill, None opens a window; ``patch`` is the
         photodiode's square, ``CORNER:PIXELS``; ``trigger`` is the only text that counts as a trigger;
@@ -113,9 +114,14 @@ def run(options: PlayOptions) -> int:
         screen = _screen(film, options)
         pictures = FilmPictures(film, screen.height, screen.width)
         try:
-            _introduce(film, screen, options, console)
-            outlet = _outlet(options.lsl)
-            start = _start(film, options, outlet, screen, stop, console)
+            name = options.lsl
+            if name is None:
+                name = starting.session_name(options.start_on, lambda: called_off(screen, stop), console)
+            if name is None:
+                return 0
+            _introduce(film, name, screen, options, console)
+            outlet = _outlet(name)
+            start = _start(film, name, options, outlet, screen, stop, console)
             if start is not None:
                 shown = _Show(film, screen, outlet, pictures, stop, log, console).run(start)
                 console.print(f"{'stopped: ' if stop.is_set() else ''}{shown.sentence()}")
@@ -143,7 +149,7 @@ def _check(options: PlayOptions) -> None:
             "play-screen-headless-conflict",
             "--headless shows nothing, --screen fills a screen: give one of them",
         )
-    if not options.lsl.strip():
+    if options.lsl is not None and not options.lsl.strip():
         raise UsageError(
             "play-lsl-name-empty",
             "--lsl is empty: give the name of the EEG stream, so that its recording finds the film",
@@ -160,11 +166,11 @@ def _screen(film: FilmFile, options: PlayOptions) -> Screen:
     return FilmWindow(film, options.screen, None if options.patch is None else read_patch(options.patch))
 
 
-def _introduce(film: FilmFile, screen: Screen, options: PlayOptions, console: Console) -> None:
+def _introduce(film: FilmFile, name: str, screen: Screen, options: PlayOptions, console: Console) -> None:
     where = "nowhere (--headless)" if options.headless else f"at {screen.width} x {screen.height}"
     console.print(
         f"{film.path.name}: {film.frames} frames at {float(film.fps):g} a second, {film.seconds:.1f} s, "
-        f"shown {where}; frames are marked on the LSL stream {options.lsl}{film_marks.SUFFIX}"
+        f"shown {where}; frames are marked on the LSL stream {name}{film_marks.SUFFIX}"
     )
     if screen.note:
         console.print(f"the window system says: {screen.note}")
@@ -182,6 +188,7 @@ def _outlet(name: str) -> pylsl.StreamOutlet:
 
 def _start(
     film: FilmFile,
+    name: str,
     options: PlayOptions,
     outlet: pylsl.StreamOutlet,
     screen: Screen,
@@ -194,14 +201,14 @@ def _start(
         return called_off(screen, stop)
 
     if options.start_on == "trigger":
-        start = starting.on_trigger(options.lsl, options.trigger, float(1 / film.fps), off, console)
+        start = starting.on_trigger(name, options.trigger, float(1 / film.fps), off, console)
     elif options.start_on == "key":
         start = starting.on_key(screen, stop, console)
     else:
         start = starting.on_reader(outlet, options.wait, off, console)
     if start is not None and not outlet.have_consumers():
         console.print(
-            f"nobody reads the markers: start `rtdecode stream --lsl {options.lsl} --record DIR` first to "
+            f"nobody reads the markers: start `rtdecode stream --lsl {name} --record DIR` first to "
             "have them recorded, or keep them with --log"
         )
     return start

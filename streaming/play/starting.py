@@ -1,6 +1,7 @@
 """Wait for what starts a film: a volume trigger, a key, or a reader of its markers.
 
-Each of the three functions returns the local time of the film's first frame, or None if it was called off.
+`on_trigger`, `on_key` and `on_reader` return the local time of the film's first frame, or None if it was called
+off. `session_name` finds the name of the session's EEG stream where it was not given.
 """
 
 import threading
@@ -13,7 +14,7 @@ from rtdecode.liblsl import pylsl
 from rtdecode.types import Trigger
 from streaming.play.screen import Screen
 from streaming.sources.lsl.markers import MarkerSource
-from streaming.sources.lsl.source import LslSource
+from streaming.sources.lsl.source import LslSource, seen
 
 STARTS = ("trigger", "key", "now")
 
@@ -24,8 +25,57 @@ _READER_POLL = 0.02
 # If there is no stream NAME-markers by then, stim channels and other marker streams count too, s.
 _STIM_AFTER = 3.0
 _SAY_EVERY = 5.0
+# A film that waits for no trigger does not wait longer for the EEG stream to be seen, s.
+_LOOK_WITHIN = 2.0
+# What the markers are named after where there is no EEG stream.
+_NOBODY = "rtdecode"
 # From the start to the first frame, where no trigger gives the time, s.
 _LEAD = 0.05
+
+
+def session_name(start_on: str, off: Callable[[], bool], console: Console) -> str | None:
+    """Find the only EEG stream on the network, whose session is to hear of the film.
+
+    A film that starts with a trigger waits for it, for ever. Any other is shown without it, and its markers
+    then belong to no EEG stream.
+
+    Parameters
+    ----------
+    start_on : str
+        One of `STARTS`.
+    off : callable
+        Returns whether the film is called off.
+    console : rich.console.Console
+
+    Returns
+    -------
+    str or None
+        Its name; None if called off.
+    """
+    resolver = pylsl.ContinuousResolver(forget_after=5.0)
+    began = pylsl.local_clock()
+    said_at = began + _LOOK_WITHIN - _SAY_EVERY
+    while not off():
+        streams = resolver.results()
+        names = sorted({stream.name() for stream in streams if stream.type().lower() == "eeg"})
+        now = pylsl.local_clock()
+        # By then every stream that is there has answered, so that the only one is the only one.
+        if now - began > _LOOK_WITHIN and len(names) == 1:
+            console.print(f"without --lsl: the EEG stream is {names[0]}, the only one on this network")
+            return names[0]
+        several = f"there are several EEG streams ({', '.join(names)}): choose one by --lsl NAME"
+        none = f"there is no EEG stream on this network (seen: {seen(streams)})"
+        found = several if names else none
+        if now - began > _LOOK_WITHIN and start_on != "trigger":
+            console.print(f"without --lsl: {found}. No recording hears of this film: keep it with --log")
+            return _NOBODY
+        if now - said_at > _SAY_EVERY:
+            said_at = now
+            console.print(
+                f"waiting for the EEG stream, whose triggers start the film: {found}; --start-on key needs none"
+            )
+        threading.Event().wait(_READER_POLL)
+    return None
 
 
 def on_trigger(

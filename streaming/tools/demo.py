@@ -21,6 +21,7 @@ from rtdecode import child, terminal
 from rtdecode.disk import private
 from rtdecode.disk.folders import taken
 from rtdecode.errors import UsageError
+from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import KINDS, watched
 from streaming.page import address, entrance
 from streaming.page.link import check_installed
@@ -34,6 +35,8 @@ FILM = Path(rtdecode.__file__).with_name("phantom") / "films" / "demo.mp4"
 _CREDIT = "Caminandes 3: Llamigos, (c) Blender Foundation / studio.blender.org, CC-BY 4.0"
 _RECORDED = Path(rtdecode.__file__).with_name("recorded") / "haxby"
 _RUNS = ("run009", "run010")
+# Length where none is given, s.
+_SECONDS = 60.0
 # Within this time a session has opened its page, s.
 _PAGE_WITHIN = 60.0
 # Last lines of the player's log that are shown if the session fails.
@@ -41,7 +44,7 @@ _LINES = 12
 
 
 def run(
-    seconds: float = 60.0,
+    seconds: float | None = None,
     out: Path | None = None,
     open_film: bool = False,
     recorded: bool = False,
@@ -55,8 +58,8 @@ def run(
 
     Parameters
     ----------
-    seconds : float
-        Length of the film, or of each recorded run, s.
+    seconds : float, optional
+        Length of the film, or of each recorded run, s; by default a minute, or all of a film that is shorter.
     out : Path, optional
         Folder of the session; by default ``runs/demo-TIME``.
     open_film : bool
@@ -105,9 +108,10 @@ def run(
         raise UsageError(
             "output-folder-not-empty", "--out {folder} is in use. Give a new or empty folder.", folder=folder
         )
+    length = _SECONDS if seconds is None else seconds
     if not recorded and shown not in KINDS:
         # Read before any program starts, so that a film that cannot be shown is refused at once.
-        watched(shown, seconds, 0, "grid")
+        length = min(length, watched(shown, length, 0, "grid", at_most=seconds is None).count / FPS)
     console = terminal.console(stderr=True)
     stopped = list[str]()
     flags = [] if page is None else ["--dashboard", page.place]
@@ -119,9 +123,9 @@ def run(
     token = None if page is None else page.token
     with interrupts.told(stopped.append):
         if recorded:
-            code = _recorded(folder, seconds, flags, token, console, stopped)
+            code = _recorded(folder, length, flags, token, console, stopped)
         else:
-            code = _simulated(folder, seconds, shown, flags, token, console, stopped)
+            code = _simulated(folder, length, shown, flags, token, console, stopped)
     films = sorted(folder.glob("**/film.mp4"))
     if open_film and code == 0 and films:
         webbrowser.open(films[0].resolve().as_uri())

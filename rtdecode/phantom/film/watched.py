@@ -120,7 +120,7 @@ class Pictures:
 Watched = Film | Pictures
 
 
-def watched(name: str, seconds: float | None, seed: int, cuts: str) -> Watched:
+def watched(name: str, seconds: float | None, seed: int, cuts: str, *, at_most: bool = False) -> Watched:
     """Make what the participant watches.
 
     Parameters
@@ -134,15 +134,19 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str) -> Watched:
         Fixes the films that are drawn: `shapes`, `known-shapes` and `natural`.
     cuts : str
         Where the films of shapes cut, see `Film`.
+    at_most : bool
+        Take a film from a file that is shorter than `seconds` for as long as it is.
 
     Raises
     ------
     UsageError
-        If there is no such film, or it is shorter than `seconds` or than one window.
+        If there is no such film, or it is shorter than `seconds` (without `at_most`) or than one window.
     """
     if name in KINDS:
         return _made(name, _SECONDS if seconds is None else seconds, seed, cuts)
-    return _from_file(name, None if seconds is None else frame_count(seconds))
+    wanted = None if seconds is None else frame_count(seconds)
+    least = SHOT_FRAMES if wanted is None or at_most else wanted
+    return _from_file(name, wanted, least)
 
 
 def _made(name: str, seconds: float, seed: int, cuts: str) -> Watched:
@@ -160,7 +164,7 @@ def _made(name: str, seconds: float, seed: int, cuts: str) -> Watched:
     return Pictures(frames, find_cuts(frames), source=draw)
 
 
-def _from_file(name: str, wanted: int | None) -> Pictures:
+def _from_file(name: str, wanted: int | None, least: int) -> Pictures:
     if not Path(name).is_file():
         raise UsageError(
             "film-unknown",
@@ -182,7 +186,6 @@ def _from_file(name: str, wanted: int | None) -> Pictures:
             film=name,
             limit_hours=_MOST / FPS / 3600,
         )
-    least = SHOT_FRAMES if wanted is None else wanted
     if len(frames) < least:
         broken = f" Its end cannot be decoded ({fault})." if fault else ""
         raise UsageError(

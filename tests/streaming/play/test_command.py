@@ -216,6 +216,56 @@ def test_a_recording_carries_the_film_that_the_first_trigger_started(tmp_path: P
     assert shown.onset_at == pytest.approx(first, abs=0.04)
 
 
+_AMPLIFIERS = """
+import sys, time, pylsl
+streams = [pylsl.StreamInfo(name, "EEG", 1, 100.0, pylsl.cf_float32, name) for name in sys.argv[1:]]
+outlets = [pylsl.StreamOutlet(stream) for stream in streams]
+marks = pylsl.StreamOutlet(pylsl.StreamInfo("amp-markers", "Markers", 1, 0, pylsl.cf_string, "marks"))
+print("on", flush=True)
+while True:
+    time.sleep(0.1)
+    marks.push_sample(["R128"])
+"""
+
+
+@contextlib.contextmanager
+def amplifiers(*names: str) -> Iterator[None]:
+    command = [sys.executable, "-c", _AMPLIFIERS, *names]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "on\n"
+            yield
+        finally:
+            process.kill()
+
+
+def test_without_a_name_the_only_eeg_stream_is_the_sessions(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The processes that are started here see only each other.
+    config = tmp_path / "lsl_api.cfg"
+    config.write_text(f"[lab]\nSessionID = {name}\n[log]\nlevel = -3\n")
+    monkeypatch.setenv("LSLAPICFG", str(config))
+    film = make_film(tmp_path / "film.mp4", 5)
+    with program("play", film, "--headless", "--start-on", "now", "--wait", 0) as process:
+        _, said = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0
+    assert "there is no EEG stream on this network (seen: none)" in said
+    assert "5 frames shown" in said
+    with amplifiers("amp"), program("play", film, "--headless") as process:
+        _, said = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0
+    assert "the EEG stream is amp, the only one on this network" in said
+    assert "frames are marked on the LSL stream amp-film" in said
+    assert "5 frames shown" in said
+    with amplifiers("amp", "other"), program("play", film, "--headless") as process:
+        assert process.stderr is not None
+        assert "several EEG streams (amp, other): choose one by --lsl NAME" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT) == 0
+
+
 def test_a_stim_channel_starts_a_film_at_its_edge(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

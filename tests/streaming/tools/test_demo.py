@@ -13,10 +13,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import av
+import numpy as np
 import psutil
 import pytest
 
-from rtdecode.disk.video import read_mp4
+from rtdecode.disk.video import read_mp4, write_mp4
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import watched
 from streaming.tools import demo
@@ -136,6 +137,25 @@ def test_the_demo_tells_a_film_that_cannot_be_shown_before_anything_starts(tmp_p
     with refused(UsageError, "demo-film-conflict"):
         demo.run(out=tmp_path / "out", recorded=True, film="shapes")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_short_film_is_shown_for_as_long_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[tuple[list[str], list[str]]]()
+
+    def session(player: list[str], reader: list[str], *_others: object) -> int:
+        asked.append((player, reader))
+        return 0
+
+    monkeypatch.setattr(demo, "_session", session)
+    film = tmp_path / "short.mp4"
+    write_mp4(film, np.zeros((130, 48, 64, 3), np.uint8), 25)
+    demo.run(film=str(film), out=tmp_path / "all")
+    demo.run(film=str(film), out=tmp_path / "less", seconds=4.5)
+    demo.run(out=tmp_path / "own")
+    lengths = [{words[words.index("--seconds") + 1] for words in both} for both in asked]
+    assert lengths == [{"5.25"}, {"4.5"}, {"60"}]
+    with refused(UsageError, "film-too-short", film=str(film), duration_s=5.25, required_s=6.0):
+        demo.run(film=str(film), out=tmp_path / "more", seconds=6.0)
 
 
 def test_ctrl_c_in_the_first_recorded_run_ends_the_demo(
