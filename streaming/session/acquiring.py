@@ -27,6 +27,8 @@ def sources(options: StreamOptions, bundle: Bundle, name: str) -> Sources:
         "bundle": bundle.digest,
         "seconds": options.seconds,
         "dummies": options.dummies,
+        # A replay counts as degraded what the session did.
+        "asked": options.asked,
         # Set by the acquisition once it has put a copy into the recording.
         "calibration": None,
     }

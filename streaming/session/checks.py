@@ -43,8 +43,7 @@ def check(options: StreamOptions, bundle: Bundle) -> Calibration | None:
 
 def _check_sources(options: StreamOptions, bundle: Bundle) -> None:
     """Refuse a session that would have nothing to read, or nothing that the bundle decodes."""
-    given = {"eeg": options.lsl, "fmri": options.fmri_dir}
-    there = [modality for modality, source in given.items() if source is not None]
+    there = options.asked
     if not there:
         raise UsageError(
             "session-source-missing",

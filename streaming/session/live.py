@@ -208,6 +208,7 @@ class _Session:
                     simulated=False,
                     steps=self._options.steps,
                     twin=self._options.twin,
+                    asked=self._options.asked,
                     on_emitted=self._outputs.send,
                     on_decided=self._decisions.decided,
                 )
@@ -229,6 +230,7 @@ class _Session:
                 ended = self._out_fault.reason if self._out_fault is not None else ended
             except RtDecodeError as error:
                 ended = error.reason
+                self._fault = self._fault or error
                 raise
             finally:
                 self._finish(ended)
@@ -471,6 +473,8 @@ class _Session:
             self._output.emit(job, time_left(job, now, self._patience, self._inbox.urgent + 1))
         for sentence in self._output.notes():
             self._progress.tell(sentence)
+        for sentence in self._output.named():
+            self._progress.say(sentence)
         # On the terminal alone, as they name hosts.
         for sentence in self._outputs.notes():
             self._progress.say(sentence)
@@ -598,9 +602,10 @@ class _Session:
         if any(request.what == "withdraw" for request in requests):
             self._discard()
             return
-        # What is not left of it is not shown, see `take_back`.
+        # Of a start that failed, its one sentence says all there is to say. What is not left of a session is
+        # not shown either, see `take_back`.
         came_to_nothing = not (self._begun or self._interrupted) or aside.is_aside(self._out)
-        if came_to_nothing and not self._windows_came:
+        if came_to_nothing and not self._windows_came or (self._fault is not None and not self._begun):
             return
         report.show(final)
         terminal.line(self._out)

@@ -101,6 +101,12 @@ class StreamOptions:
     markers: str | None = None
     group_readable: bool = False
 
+    @property
+    def asked(self) -> list[str]:
+        """The modalities that have a source."""
+        sources = {"eeg": self.lsl, "fmri": self.fmri_dir}
+        return [name for name, source in sources.items() if source is not None]
+
 
 @dataclass(frozen=True, slots=True)
 class Past:

@@ -121,6 +121,7 @@ def run(
             live=False,
             steps=steps,
             twin=twin,
+            asked=kept.meta.get("asked") or _modalities(kept, loaded),
             on_decided=None if again is None else again.compare,
         )
         path = report or folder / "report.json"
@@ -283,7 +284,7 @@ def _play(
             again.emit(output, job)
         memory.sample(time.monotonic())
         told = output.notes()
-        for sentence in [*windows.notes(), *told]:
+        for sentence in [*windows.notes(), *told, *output.named()]:
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         if watched is not None:
             watched.say(told)

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +115,9 @@ class Emitter:
     twin : bool
         Show each final's null-brain twin beside it, in the film too. Where the truth is known, a bundle that
         denoises is compared with its twins in any case.
+    asked : sequence of str, optional
+        The modalities that the session was asked for: a final is degraded that lacks one of these, or any of
+        its data. By default all that the bundle decodes.
     on_emitted : callable, optional
         Gets the record of every clip, and the clip, once its line is in ``clips.jsonl``.
     on_decided : callable, optional
@@ -159,6 +162,7 @@ class Emitter:
         live: bool = True,
         steps: int | None = None,
         twin: bool = False,
+        asked: Sequence[str] | None = None,
         on_emitted: OnEmitted | None = None,
         on_decided: OnDecided | None = None,
     ) -> None:
@@ -176,6 +180,7 @@ class Emitter:
         self._twin = _TWIN if twin else None
         self._on_emitted = on_emitted
         self._on_decided = on_decided
+        self._asked = [name for name in manifest.modalities if asked is None or name in asked]
         hop = manifest.grid.hop_frames
         self._film = FilmSink(out / "film.mp4", manifest.clip, hop, note, title, self._twin)
         self._sheet = ContactSheet(note, title, self._twin)
@@ -184,6 +189,7 @@ class Emitter:
         self._cost = decoder.cost
         self._sections = judged.nothing()
         self._notes: list[str] = []
+        self._named: list[str] = []
         self._unkept: deque[_Unkept] = deque()
         self.hop_s = float(manifest.grid.hop)
         self.tr_s = float(manifest.grid.tr or 0)
@@ -243,6 +249,8 @@ class Emitter:
         newest = Cost(encode_s, decoded.denoising_s / max(1, steps), decode_s)
         self._cost = self._cost.followed_by(newest)
         if job.window.revision == "final":
+            if decoded.clip.scores:
+                self._named.append(f"{_name(job.window)}: {top(decoded.clip.scores)}")
             self._follow_presence(job, decoded)
             self._keep_later(_Unkept(job, decoded, late_s))
 
@@ -311,6 +319,12 @@ class Emitter:
         told = self._notes
         self._notes = []
         return told
+
+    def named(self) -> list[str]:
+        """Return the likeliest category of each final since the last call, where the bundle names any."""
+        named = self._named
+        self._named = []
+        return named
 
     def abandon(self, count: int) -> None:
         """Count windows that were reached and never came here as skipped."""
@@ -415,7 +429,7 @@ class Emitter:
         return self._decoder.decode(job.window, steps or None, null=True).clip.frames
 
     def _is_degraded(self, window: Window) -> bool:
-        return any(window.missing[name] > 0 for name in self._bundle.manifest.modalities)
+        return any(window.missing[name] > 0 for name in self._asked)
 
     def _eeg_source(self, window: Window) -> str | None:
         """Say whether a window's EEG is of the stream that the session opened; None without EEG."""

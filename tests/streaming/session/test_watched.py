@@ -223,7 +223,10 @@ def test_a_session_whose_sources_do_not_come_ends_with_1_in_the_folder_of_one_th
     with refused(RtDecodeError, "session-start-timeout", wait_s=0.6, missing_sources=missing) as caught:
         live.run(options)
     assert caught.value.exit_code == 1
-    said = " ".join(capsys.readouterr().err.split())
+    printed = capsys.readouterr()
+    # No table of what did not come: the error says it, in one sentence.
+    assert printed.out == ""
+    said = " ".join(printed.err.split())
     assert "waiting for EEG" in said
     assert "nobody-is-called-so" in said
     assert "1 were there before" in said
