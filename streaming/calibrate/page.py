@@ -104,8 +104,10 @@ def page(record: Record, drawn: bytes) -> bytes:
     remarks = "".join(f"<p>{escape(one.strip())}</p>" for one in verdict(record))
     source = base64.b64encode(drawn).decode()
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>calibration</title><style>'
-        "body{background:#181a1e;color:#e2e4e8;font:15px sans-serif;max-width:1320px;margin:24px auto}"
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>calibration</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><style>'
+        "body{background:#181a1e;color:#e2e4e8;font:15px sans-serif;max-width:1320px;margin:24px auto;"
+        "padding:0 12px}td{overflow-wrap:anywhere}"
         "th{text-align:left;font-weight:normal;color:#8c929c;padding-right:24px}img{max-width:100%}"
         f"</style><h1>Calibration</h1>{remarks}<table>{rows}</table>"
         f'<img alt="mean volume with the region, temporal SNR, motion, drift" '

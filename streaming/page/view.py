@@ -1,7 +1,7 @@
 """What a viewer sees: built once for each, and brought up to date by one timer."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from nicegui import ui
@@ -28,15 +28,16 @@ _STYLE = """
 :root { --rt-free: max(100vh - 330px, 300px); }
 body { background: #101214; color: #d6dade; font-size: 15px; }
 .nicegui-content { padding: 8px 12px; gap: 6px; min-height: 100vh; }
-.nicegui-row { align-items: stretch; }
+.rt-row { display: flex; gap: 8px; width: 100%; }
+.rt-lamps { display: grid; grid-template-columns: repeat(6, minmax(0, 1fr)); gap: 8px; width: 100%; }
 .rt-head { font-size: 20px; font-weight: 600; white-space: nowrap; }
 .q-btn { white-space: nowrap; }
 .rt-small { color: #9aa1a8; font-size: 13px; }
 .rt-banner { color: #E69F00; font-size: 16px; white-space: normal; line-height: 1.2; }
 .rt-name { font-weight: 600; }
 .rt-lamp { border-left: 6px solid #6b7278; background: #1a1d21; padding: 4px 10px; min-height: 76px;
-  flex: 1 1 0; min-width: 0; line-height: 1.3; }
-.rt-panel { background: #1a1d21; padding: 6px 10px; min-width: 0; }
+  min-width: 0; line-height: 1.3; overflow-wrap: anywhere; }
+.rt-panel { background: #1a1d21; padding: 6px 10px; min-width: 0; overflow-wrap: anywhere; }
 .rt-third { flex: 2 1 0; }
 .rt-rest { flex: 3 1 0; }
 .rt-wide { width: 100%; flex: none; }
@@ -44,12 +45,29 @@ body { background: #101214; color: #d6dade; font-size: 15px; }
 .rt-traces { width: 100%; height: calc(0.6 * var(--rt-free) + 45px); }
 .rt-line { width: 100%; height: calc(0.1 * var(--rt-free)); }
 .rt-low { width: 100%; height: calc(0.19 * var(--rt-free)); image-rendering: pixelated; }
+.rt-slices { object-fit: contain; object-position: left top; }
 .rt-sheet { display: grid; grid-template-columns: max-content 2fr 1fr; gap: 4px 20px; }
-.rt-said { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; max-width: 100%; }
+.rt-told { width: 100%; max-height: calc(0.19 * var(--rt-free) + 50px); overflow-y: auto; }
 .rt-unknown { visibility: hidden; }
 .rt-stale { outline: 4px solid #D55E00; }
 .rt-blank { position: fixed; inset: 0; background: #000; z-index: 9999; display: flex; align-items: center;
   justify-content: center; color: #33373b; }
+@media (max-width: 1100px) {
+  .rt-row { flex-wrap: wrap; }
+  .rt-lamps { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+  .rt-third { flex: 1 1 40%; }
+  .rt-rest { flex: 1 1 100%; }
+  .rt-clip { height: auto; }
+  .rt-traces { height: 320px; }
+  .rt-line { height: 60px; }
+  .rt-low { height: 130px; }
+  .rt-told { max-height: 260px; }
+}
+@media (max-width: 600px) {
+  .rt-lamps { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .rt-sheet { grid-template-columns: minmax(0, 1fr); }
+  .rt-buttons .q-btn { padding: 4px 8px; }
+}
 """
 # A quarter of a second of 660 Hz, quietly.
 _BEEP = """
@@ -103,7 +121,7 @@ class _Page:
         ui.add_css(_STYLE)
         ui.add_body_html(f"<script>{strip.SCRIPT}{traces.SCRIPT}</script>")
         self._build_head()
-        with ui.row(wrap=False).classes("w-full gap-2"):
+        with ui.element("div").classes("rt-lamps"):
             self._lamps = [_LampCard() for _ in LAMPS]
         self._sheet = _Sheet(preflight)
         with ui.column().classes("w-full gap-2") as self._running:
@@ -116,7 +134,7 @@ class _Page:
         self._update()
 
     def _build_panels(self) -> None:
-        with ui.row(wrap=False).classes("w-full gap-2"):
+        with ui.element("div").classes("rt-row"):
             with _panel("decoded", "rt-third"):
                 self._clip = _Clip(self._state.geometry)
                 self._words = ui.label()
@@ -133,33 +151,36 @@ class _Page:
             "the last 2 minutes: windows (dark: previews, vermilion: late), volumes, triggers", "rt-wide"
         ):
             self._line = ui.html(sanitize=False).classes("rt-line")
-        with ui.row(wrap=False).classes("w-full gap-2"):
+        with ui.element("div").classes("rt-row"):
             with _panel("finals after their input; dashed: one hop", "rt-third"):
                 self._ledger = ui.html(sanitize=False).classes("rt-low")
             with _panel("volumes as they are decoded, a column each", "rt-third"):
                 self._carpet = _Picture("carpet")
             with _panel("newest volume; orange: decoded", "rt-third"):
-                self._slices = _Picture("slices")
+                self._slices = _Picture("slices", "rt-slices")
             with _panel("head: blue shifts, orange turns, grey displacement", "rt-third"):
                 self._motion = ui.html(sanitize=False).classes("rt-low")
                 self._displaced = ui.label().classes("rt-small")
             with _panel("what happened", "rt-rest"):
-                self._said = [ui.label().classes("rt-small rt-said") for _ in range(SAID)]
+                self._told = _Told()
 
     def _build_head(self) -> None:
-        with ui.row(wrap=False).classes("w-full items-center gap-4"):
+        with ui.row().classes("w-full items-center gap-x-4 gap-y-0"):
             self._time = ui.label().classes("rt-head")
             self._banner = ui.label().classes("rt-head rt-banner")
             ui.label("For the operator. Never for the participant's screen.").classes("rt-small")
             ui.space()
-            self._alarm = ui.button("silence the alarm (A)", on_click=self._state.acknowledge).props("flat")
-            ui.button("sound on", on_click=lambda: ui.run_javascript(_ARM)).props("flat")
-            self._changed = ui.button("EEG source is right (C)", on_click=self._confirm).props("flat")
-            ui.button("mark (M)", on_click=self._mark).props("flat")
-            ui.button("blank (B)", on_click=self._toggle).props("flat")
-            stop = _question("Stop the session? Everything is written to its end.", "stop it", self._stop)
-            ui.button("stop", on_click=stop.open).props("flat")
-            self._build_menu()
+            with ui.row().classes("rt-buttons gap-0"):
+                self._alarm = ui.button("silence the alarm (A)", on_click=self._state.acknowledge).props(
+                    "flat"
+                )
+                ui.button("sound on", on_click=lambda: ui.run_javascript(_ARM)).props("flat")
+                self._changed = ui.button("EEG source is right (C)", on_click=self._confirm).props("flat")
+                ui.button("mark (M)", on_click=self._mark).props("flat")
+                ui.button("blank (B)", on_click=self._toggle).props("flat")
+                stop = _question("Stop the session? Everything is written to its end.", "stop it", self._stop)
+                ui.button("stop", on_click=stop.open).props("flat")
+                self._build_menu()
 
     def _build_menu(self) -> None:
         withdraw = _question(
@@ -252,8 +273,7 @@ class _Page:
         self._carpet.show(view.clips)
         self._slices.show(view.volumes)
         ui.run_javascript(f"rtTraces({view.tick})")
-        for label, (wall_s, sentence) in zip(self._said, view.said, strict=False):
-            label.set_text(f"{time.strftime('%H:%M:%S', time.localtime(wall_s))}  {sentence}")
+        self._told.show(view.told, view.said)
         if view.alarm and self._updates % _BEEPS_EVERY == 0:
             ui.run_javascript(_BEEP)
 
@@ -352,8 +372,8 @@ class _Clip:
 class _Picture:
     """A picture that is asked for anew when its number changes."""
 
-    def __init__(self, path: str) -> None:
-        self._image = ui.element("img").classes("rt-low")
+    def __init__(self, path: str, style: str = "") -> None:
+        self._image = ui.element("img").classes(f"rt-low {style}")
         self._path = path
         self._number = 0
 
@@ -361,6 +381,33 @@ class _Picture:
         if number != self._number:
             self._number = number
             self._image.props(f'src="{self._path}/{number}"')
+
+
+class _Told:
+    """What the operator was told, the newest at the top; the rest is reached by scrolling."""
+
+    def __init__(self) -> None:
+        self._list = ui.element("div").classes("rt-told").props("tabindex=0")
+        self._count = 0
+
+    def show(self, count: int, newest: Sequence[tuple[float, str]]) -> None:
+        """Add what is new.
+
+        Parameters
+        ----------
+        count : int
+            Sentences since the session began.
+        newest : sequence of (float, str)
+            The newest ones with their wall-clock times, s, the newest first.
+        """
+        fresh = newest[: count - self._count]
+        self._count = count
+        for wall_s, sentence in reversed(fresh):
+            with self._list:
+                line = ui.label(f"{time.strftime('%H:%M:%S', time.localtime(wall_s))}  {sentence}")
+                line.classes("rt-small").move(target_index=0)
+        for line in self._list.default_slot.children[SAID:]:
+            line.delete()
 
 
 def _question(text: str, yes: str, act: Callable[[], bool]) -> ui.dialog:

@@ -55,9 +55,10 @@ _WHY_MISSING = (
 _STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f23; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-table { border-collapse: collapse; } td, th { padding: 0.15rem 0.9rem 0.15rem 0; text-align: left; }
+table { border-collapse: collapse; display: block; max-width: 100%; overflow-x: auto; } td, th { padding: 0.15rem 0.9rem 0.15rem 0; text-align: left; }
 .note { color: #b34700; font-weight: 600; } .small { color: #5a6269; font-size: 13px; }
-figure { display: inline-block; margin: 0 1rem 1rem 0; } figure img { width: 18rem; } svg { max-width: 100%; }
+figure { display: inline-block; margin: 0 1rem 1rem 0; max-width: 100%; }
+figure img { width: 18rem; max-width: 100%; } svg { max-width: 100%; }
 """
 
 
@@ -168,6 +169,7 @@ def page(session: Session) -> str:
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Session {_text(report['session'])}</title><style>{_STYLE}</style></head>"
         f"<body>{''.join(parts)}</body></html>\n"
     )
