@@ -9,7 +9,7 @@ import math
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rich.table import Table
 
 from rtdecode import bundle as bundles
 from rtdecode import child, terminal
-from rtdecode.bundle import Bundle, engine, golden, session
+from rtdecode.bundle import Bundle, Manifest, engine, golden, session
 from rtdecode.disk import strict_json
 from streaming.decode.decoder import Decoder
 from streaming.tools import bench_volumes
@@ -68,7 +68,7 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
     -------
     dict
         What was printed: machine, stages (ms), engines (what runs each stage of the bundle, and ms of a
-        call), fallbacks, memory_mb, state_mb, probe (ms).
+        call), fallbacks, fits (see `fits`), memory_mb, state_mb, probe (ms).
     """
     pace = Pace.of(samples, quick=quick)
     read = bundles.load(bundle)
@@ -107,6 +107,7 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
             for stage, ms in calls.items()
         },
         "fallbacks": decoder.notes,
+        "fits": fits(read.manifest, decoder.steps, clips),
         "memory_mb": round(getattr(memory, "pss", memory.rss) / 2**20, 1),
         "state_mb": round(session.most_bytes(read.manifest) / 1e6, 3),
         "probe": probe,
@@ -121,6 +122,58 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
     else:
         _show(report)
     return report
+
+
+def fits(manifest: Manifest, steps: int, clips: Timings) -> dict[str, Any]:
+    """Say whether this machine decodes every window of a bundle before the next one is due.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    steps : int
+        The bundle's own number of denoising steps; 0 for a closed form.
+    clips : dict
+        ``clip_N_steps`` -> times of a whole clip, ms.
+
+    Returns
+    -------
+    dict
+        ``fast_enough``; ``hop_ms``, from one window to the next; ``clips_per_hop``, 2 where a preview comes
+        before each final; ``clip_ms``, number of steps -> what 95 of 100 clips took at most; ``most_steps``,
+        the most of the measured numbers that fit, None if none does; ``sentence``.
+    """
+    hop_ms = 1e3 * float(manifest.grid.hop)
+    per_hop = len(manifest.modalities)
+    clip_ms = {
+        int(name.split("_")[1]): float(np.percentile(times, 95))
+        for name, times in clips.items()
+        if name.startswith("clip_")
+    }
+    fit = [n for n, spent_ms in clip_ms.items() if per_hop * spent_ms <= hop_ms]
+    enough = steps in fit
+    what = "preview and final of a window take" if per_hop > 1 else "the clip of a window takes"
+    spent_s = per_hop * clip_ms[steps] / 1e3
+    advice = ""
+    if steps and fit:
+        advice = f" Of {_listed(clip_ms)} steps, {_listed(fit)} fit{'' if enough else ': give --steps'}."
+    elif steps:
+        advice = " No number of steps fits."
+    return {
+        "fast_enough": enough,
+        "hop_ms": hop_ms,
+        "clips_per_hop": per_hop,
+        "clip_ms": {str(n): round(spent_ms, 3) for n, spent_ms in clip_ms.items()},
+        "most_steps": max(fit, default=None),
+        "sentence": (
+            f"This machine is {'fast enough' if enough else 'too slow'} for {manifest.name}: {what} "
+            f"{spent_s:.2g} s{f' with {steps} steps' if steps else ''}, and the next one is due after "
+            f"{hop_ms / 1e3:g} s.{advice}"
+        ),
+    }
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(str(n) for n in numbers)
 
 
 def _expected_s(made: Case, decoder: Decoder, samples: int) -> float:
@@ -242,8 +295,8 @@ def _show(report: dict[str, Any]) -> None:
     engines = report["engines"]
     console.print(_table("one call of each stage of the bundle", engines))
     places = engine.places({stage: found["runs_on"] for stage, found in engines.items()})
-    for sentence in [f"{places}.", *report["fallbacks"]]:
-        console.print(sentence, highlight=False, markup=False)
+    for sentence in [f"{places}.", *report["fallbacks"], report["fits"]["sentence"]]:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"memory {report['memory_mb']} MB; a session's state at most {report['state_mb']} MB; the machine's "
         f"own lateness {report['probe']}"

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,28 @@ def test_a_closed_form_bundle_takes_no_step(tmp_path: Path) -> None:
     assert len(spent["encode"]) == 5
 
 
+@pytest.mark.parametrize(
+    ("spent_ms", "fast", "most", "said"),
+    [
+        ({1: 100, 2: 150, 4: 200, 8: 700}, True, 4, "Of 1, 2, 4, 8 steps, 1, 2, 4 fit."),
+        ({1: 400, 2: 600, 4: 700}, False, 1, "Of 1, 2, 4 steps, 1 fit: give --steps."),
+        ({1: 600, 4: 900}, False, None, "No number of steps fits."),
+    ],
+)
+def test_the_machine_is_fast_enough_if_preview_and_final_fit_into_a_hop(
+    tmp_path: Path, spent_ms: dict[int, float], fast: bool, most: int | None, said: str
+) -> None:
+    manifest = make_bundle(tmp_path / "bundle", steps=4).manifest
+    hop_ms = 1e3 * float(manifest.grid.hop)
+    clips = {f"clip_{n}_steps": [ms * hop_ms / 1000.0] for n, ms in spent_ms.items()}
+    found = bench.fits(manifest, 4, clips)
+    assert (found["fast_enough"], found["clips_per_hop"], found["most_steps"]) == (fast, 2, most)
+    assert said in found["sentence"]
+    assert ("is fast enough for" in found["sentence"]) is fast
+    alone = bench.fits(replace(manifest, eeg=None), 4, clips)
+    assert alone["clips_per_hop"] == 1
+
+
 def test_a_stage_ends_when_its_time_is_up_but_not_before_its_least() -> None:
     assert list(Pace(40, math.inf).repeat(5, "stage")) == [0, 1, 2, 3, 4]
     assert list(Pace(40, -1.0).repeat(5, "stage")) == [0]
@@ -83,6 +106,7 @@ def test_a_quick_benchmark_has_the_stages_of_a_whole_one(
     assert all(found["runs_on"].endswith("on the CPU") for found in report["engines"].values())
     assert report["fallbacks"] == []
     assert report["state_mb"] > 0
+    assert report["fits"]["clip_ms"].keys() == {"1", "2", "4", "8", "50"}
     assert "at most a minute" in said.err
 
 
