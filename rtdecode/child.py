@@ -6,8 +6,8 @@ import sys
 def python(*words: str) -> list[str]:
     """Return the command of this interpreter, for what is installed beside it.
 
-    Without ``-P``, Python looks for packages in the current folder first, and takes what is called ``rtdecode``
-    there (a clone's folder, another version) for this program.
+    Without ``-P``, Python looks for packages in the current folder first, and takes what is called
+    ``rtdecode`` there (a clone's folder, another version) for this program.
 
     Parameters
     ----------

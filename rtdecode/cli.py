@@ -7,15 +7,13 @@ sentence on stderr and the exit code of their class.
 
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from rtdecode import __version__, installing, terminal
+from rtdecode import __version__, installing, reasons, terminal
 from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.options import (
@@ -42,20 +40,12 @@ from rtdecode.options import (
 )
 from rtdecode.phantom.live.command import simulate
 
-# What typer raises when it refuses an option or an argument.
-_Refused: Any = typer.BadParameter.__bases__[0]
+# typer does not name the class of its errors on command lines, of which this is one.
+_Misuse: Any = typer.BadParameter.__bases__[0]
 
 
 class _Commands(TyperGroup):
     """A command group that answers an unknown command with the list of commands."""
-
-    def make_context(self, *args: Any, **how: Any) -> Any:
-        with _plainly():
-            return super().make_context(*args, **how)
-
-    def invoke(self, ctx: Any) -> Any:
-        with _plainly():
-            return super().invoke(ctx)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
@@ -68,16 +58,6 @@ class _Commands(TyperGroup):
                 available=there,
             )
         return found
-
-
-@contextmanager
-def _plainly() -> Iterator[None]:
-    """Have typer print a refused value as it is."""
-    try:
-        yield
-    except _Refused as error:
-        error.message = terminal.plain(error.message)
-        raise
 
 
 app = typer.Typer(
@@ -619,9 +599,43 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     terminal.guard()
     try:
-        app()
+        code = app(standalone_mode=False)
     except RtDecodeError as error:
-        sys.exit(explain(error, program="rtdecode", as_json="--json" in sys.argv))
+        code = _explained(error)
+    except _Misuse as error:
+        code = _explained(_misused(error)) if error.format_message() else 2
+    except OSError as error:
+        # A file or folder that no command had looked at before it used it.
+        code = _explained(_refused_by_system(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explained(error: RtDecodeError) -> int:
+    return explain(error, program="rtdecode", as_json="--json" in sys.argv)
+
+
+def _misused(error: Any) -> UsageError:
+    """Return what typer says of a command line in one sentence, as of every other error."""
+    named = error.ctx.info_name if error.ctx is not None and error.ctx.parent is not None else ""
+    return UsageError(
+        "command-line-invalid",
+        "{explanation}. See `{help_command}`.",
+        explanation=" ".join(error.format_message().split()).rstrip("."),
+        help_command=" ".join(filter(None, ["rtdecode", named, "--help"])),
+    )
+
+
+def _refused_by_system(error: OSError) -> RtDecodeError:
+    kind = UsageError if error.errno in reasons.GIVEN else RtDecodeError
+    path = error.filename
+    if path is None:
+        return kind("system-refused", "the system refused what was asked: {error}.", error=error)
+    return kind(
+        "path-refused",
+        "{path} cannot be used: {error}. Give another, or see to it.",
+        path=path,
+        error=error,
+    )
 
 
 if __name__ == "__main__":

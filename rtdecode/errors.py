@@ -23,6 +23,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, LiteralString, Self
 
+from rtdecode import reasons
 from rtdecode.disk import strict_json
 
 
@@ -48,7 +49,8 @@ class CodedError(Exception):
         self._sentence: str = sentence
 
     def __str__(self) -> str:
-        return _SENTENCES.vformat(self._sentence, (), self.values)
+        said = {name: _in_words(value, self.values) for name, value in self.values.items()}
+        return _SENTENCES.vformat(self._sentence, (), said)
 
     @classmethod
     def wrap(
@@ -185,6 +187,15 @@ class _Sentences(string.Formatter):
 _SENTENCES = _Sentences()
 
 
+def _in_words(value: Any, beside: Mapping[str, Any]) -> Any:
+    """Put an error of the system into words; its file is named unless the other values name it."""
+    if not reasons.knows(value):
+        return value
+    file = getattr(value, "filename", None)
+    named = any(str(file) in str(one) for one in beside.values() if one is not value)
+    return reasons.words(value) if file is None or named else f"{reasons.words(value)}: {file}"
+
+
 def _plain(value: Any) -> Any:
     # Numbers of numpy give their Python number; what JSON does not know is written as in the sentence.
     if isinstance(value, bool | int | float | str) or value is None:
@@ -197,4 +208,4 @@ def _plain(value: Any) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic):
         return _plain(value.item())
-    return str(value)
+    return str(_in_words(value, {}))

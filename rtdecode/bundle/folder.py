@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rtdecode.bundle import wiring
 from rtdecode.bundle.manifest import SCHEMA, Manifest, from_json, of_subject, to_json
 from rtdecode.disk import private, sealed, typed
+from rtdecode.disk.folders import what_is_there
 from rtdecode.disk.sealed import Sealed, read_tree
 from rtdecode.errors import BundleError
 from rtdecode.signal.volume.baseline import Baseline, drift_of
@@ -104,7 +105,7 @@ def resolve(name: str | Path) -> Path:
             return path
         if os.sep not in str(name) and (shipped / _HEAD).is_file():
             return shipped
-        there = _found(path)
+        there = what_is_there(path)
     except (OSError, ValueError) as error:
         raise BundleError(
             "bundle-unreadable",
@@ -115,20 +116,12 @@ def resolve(name: str | Path) -> Path:
     names = sorted(p.parent.name for p in SHIPPED.glob(f"*/{_HEAD}"))
     raise BundleError(
         "bundle-missing",
-        "no bundle at '{path}': {actual}, a folder with manifest.json was expected. Give the path of "
-        "one, or the name of a shipped one: {available}.",
+        "no bundle at '{path}': found {actual}, and a folder with manifest.json was expected. Give the path "
+        "of one, or the name of a shipped one: {available}.",
         path=name,
         actual=there,
         available=", ".join(names) or "none is shipped",
     )
-
-
-def _found(path: Path) -> str:
-    """Describe what is there instead of a bundle."""
-    if path.is_dir():
-        held = sorted(entry.name for entry in path.iterdir())
-        return f"a folder that holds {', '.join(held[:5])}" if held else "a folder that is empty"
-    return "a file" if path.exists() else "nothing is there"
 
 
 def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -> Bundle:

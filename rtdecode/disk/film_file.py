@@ -35,6 +35,8 @@ Timed = tuple[float, av.VideoFrame]
 _NO_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 # What pictures are stored in, and hardly a film beside another video.
 _STILLS = {"bmp", "gif", "mjpeg", "png", "tiff", "webp"}
+# FFmpeg draws the letters of a text file and calls that a film.
+_NO_FILE_OF_FILM = {"tty"}
 # Times of frames are rounded to the file's time base. An instant so close before a frame is that frame's:
 # the time base, but no less and no more than this, s.
 _SLACK_S = (1.25e-4, 1e-3)
@@ -253,7 +255,7 @@ def open_film(source: Source, name: object = None, *, threaded: bool = False) ->
     label = name or source
     with av.open(str(source) if isinstance(source, Path) else source, "r") as container:
         stream = video_of(container)
-        if stream is None:
+        if stream is None or container.format.name in _NO_FILE_OF_FILM:
             raise UsageError("film-without-video", "{path} has no video. Give a film.", path=label)
         if threaded:
             stream.codec_context.thread_type = "AUTO"

@@ -15,6 +15,33 @@ from rtdecode.errors import UsageError
 _LOCK = ".rtdecode-lock"
 
 
+# What a folder of ours is known by.
+_KINDS = {
+    "recording.json": "a recording",
+    "clips.jsonl": "a session",
+    "manifest.json": "a bundle",
+    "calibration.json": "a calibration",
+    "run.json": "a training run",
+}
+
+
+def what_is_there(path: Path) -> str:
+    """Describe what lies at a path, where something else was expected there.
+
+    Raises
+    ------
+    OSError
+        If it cannot be looked at.
+    """
+    if not path.is_dir():
+        return "a file" if path.exists() else "nothing"
+    names = sorted(entry.name for entry in path.iterdir())
+    kind = next((kind for name, kind in _KINDS.items() if name in names), None)
+    if kind is not None:
+        return f"the folder of {kind}"
+    return f"a folder that holds {', '.join(names[:5])}" if names else "a folder that is empty"
+
+
 def taken(folder: Path, beside: str = "") -> bool:
     """Return whether a file, or a folder that is not empty, is in the way of a new folder.
 

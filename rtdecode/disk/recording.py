@@ -38,7 +38,7 @@ from rtdecode.disk import calibration as calibrations
 from rtdecode.disk import private, recording_index, recording_text, strict_json
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.film_marks import FilmMark, ShownFilm, showings, without_name
-from rtdecode.disk.folders import taken
+from rtdecode.disk.folders import taken, what_is_there
 from rtdecode.disk.identity import Pseudonyms, new_key
 from rtdecode.disk.recording_index import FLUSH_S, Entry, Loss, Survey
 from rtdecode.disk.recording_text import HEAD, MARK, META, UnknownKeys, head_fault, line_fault
@@ -239,9 +239,10 @@ class Recording:
         if not os.path.lexists(file):
             raise UsageError(
                 "recording-unreadable",
-                "{path} is no recording: a folder with recording.json was expected. Make one with `rtdecode "
-                "stream --record DIR` or `rtdecode simulate --record DIR`.",
+                "{path} is no recording: found {found}, and a folder with recording.json was expected. Make "
+                "one with `rtdecode stream --record DIR` or `rtdecode simulate --record DIR`.",
                 path=path,
+                found=what_is_there(path),
             )
         self._unknown = UnknownKeys()
         head = _head(file, self._unknown)

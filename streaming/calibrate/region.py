@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import csr_array
 
+from rtdecode.disk.folders import what_is_there
 from rtdecode.errors import UsageError
 from rtdecode.signal.volume.projection import Projection, Reals
 from rtdecode.signal.volume.register import head_of
@@ -61,8 +62,9 @@ def read_region(path: Path) -> Region:
     if not path.is_file():
         raise UsageError(
             "mask-missing",
-            "--mask {path}: there is no such file. Give a 3-D NIfTI (.nii or .nii.gz).",
+            "--mask {path} is no file: found {found}. Give a 3-D NIfTI (.nii or .nii.gz).",
             path=path,
+            found=what_is_there(path),
         )
     try:
         image: Any = nib.load(path)

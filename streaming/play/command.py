@@ -172,6 +172,11 @@ def _introduce(film: FilmFile, name: str, screen: Screen, options: PlayOptions, 
         f"{film.path.name}: {film.frames} frames at {float(film.fps):g} a second, {film.seconds:.1f} s, "
         f"shown {where}; frames are marked on the LSL stream {name}{film_marks.SUFFIX}"
     )
+    if film.lost:
+        console.print(
+            f"the file was cut short: it says that it has {film.lost} frames more. Copy it again to show "
+            "all of it."
+        )
     if screen.note:
         console.print(f"the window system says: {screen.note}")
 

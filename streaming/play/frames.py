@@ -17,6 +17,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from rtdecode.disk.film_file import OpenFilm, Picture, open_film
+from rtdecode.disk.folders import what_is_there
 from rtdecode.errors import RtDecodeError, UsageError
 
 # Pictures that are decoded ahead.
@@ -36,6 +37,8 @@ class FilmFile:
         Number of frames in the file.
     height, width : int
         Size of a frame in square pixels.
+    lost : int
+        Frames that the file says it has, and has not: it was cut short.
     """
 
     path: Path
@@ -43,6 +46,7 @@ class FilmFile:
     frames: int
     height: int
     width: int
+    lost: int = 0
 
     @property
     def seconds(self) -> float:
@@ -60,7 +64,10 @@ def read_film(path: Path) -> FilmFile:
     """
     if not path.is_file():
         raise UsageError(
-            "film-missing", "there is no file {path}: give a film (MP4, MKV, AVI, ...)", path=path
+            "film-missing",
+            "{path} is no file: found {found}. Give a film (MP4, MKV, AVI, ...).",
+            path=path,
+            found=what_is_there(path),
         )
     try:
         with open_film(path) as film:
@@ -90,11 +97,14 @@ def _look_through(path: Path, film: OpenFilm) -> FilmFile:
             path=path,
             filename=path.name,
         )
+    lost = max(0, film.stream.frames - len(packets))
     times = [float(p.pts * p.time_base) for p in packets if p.pts is not None and p.time_base]
-    _check_steady(path, np.sort(times), float(fps))
+    # Where a file was cut off, its last frames are stored before some of those that they build on.
+    if not lost:
+        _check_steady(path, np.sort(times), float(fps))
     height, width = film.size
     # Pixels may be wider than high; a screen's are square.
-    return FilmFile(path, fps, len(packets), height, max(1, round(width * film.pixel)))
+    return FilmFile(path, fps, len(packets), height, max(1, round(width * film.pixel)), lost)
 
 
 def _check_steady(path: Path, times: NDArray[np.float64], fps: float) -> None:

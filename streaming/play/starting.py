@@ -1,7 +1,7 @@
 """Wait for what starts a film: a volume trigger, a key, or a reader of its markers.
 
-`on_trigger`, `on_key` and `on_reader` return the local time of the film's first frame, or None if it was called
-off. `session_name` finds the name of the session's EEG stream where it was not given.
+`on_trigger`, `on_key` and `on_reader` return the local time of the film's first frame, or None if it was
+called off. `session_name` finds the name of the session's EEG stream where it was not given.
 """
 
 import threading
@@ -72,7 +72,8 @@ def session_name(start_on: str, off: Callable[[], bool], console: Console) -> st
         if now - said_at > _SAY_EVERY:
             said_at = now
             console.print(
-                f"waiting for the EEG stream, whose triggers start the film: {found}; --start-on key needs none"
+                f"waiting for the EEG stream, whose triggers start the film: {found}; --start-on key needs "
+                "none"
             )
         threading.Event().wait(_READER_POLL)
     return None

@@ -605,7 +605,7 @@ class _Session:
         # Of a start that failed, its one sentence says all there is to say. What is not left of a session is
         # not shown either, see `take_back`.
         came_to_nothing = not (self._begun or self._interrupted) or aside.is_aside(self._out)
-        if came_to_nothing and not self._windows_came or (self._fault is not None and not self._begun):
+        if (came_to_nothing and not self._windows_came) or (self._fault is not None and not self._begun):
             return
         report.show(final)
         terminal.line(self._out)

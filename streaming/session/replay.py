@@ -20,7 +20,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk import calibration as calibrations
 from rtdecode.disk import private
 from rtdecode.disk.calibration import Calibration
-from rtdecode.disk.folders import held
+from rtdecode.disk.folders import held, taken
 from rtdecode.disk.recording import CALIBRATION, Recording
 from rtdecode.disk.recording_index import Loss
 from rtdecode.errors import GeometryError, RtDecodeError, UsageError
@@ -94,6 +94,10 @@ def run(
     check_steps(loaded, steps)
     name = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"replay-{name}"
+    if taken(folder):
+        raise UsageError(
+            "output-folder-not-empty", "--out {folder} is in use. Give a new or empty folder.", folder=folder
+        )
     choice = choose(recording, loaded, as_live, steps=steps, carry=carry)
     again = None if choice.decisions is None else AsLive(choice.decisions)
     # Both may refuse the recording or the bundle; only then is a folder made.

@@ -14,7 +14,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
 from rtdecode import terminal
-from rtdecode.disk.folders import taken
+from rtdecode.disk.folders import taken, what_is_there
 from rtdecode.errors import UsageError
 from streaming.session import interrupts
 from streaming.sources.folder.files import gunzip
@@ -23,6 +23,8 @@ from streaming.sources.formats.nifti import repetition_time
 
 # No limit: the limit of `gunzip` is for files that turn up in a scanner's folder.
 _ANY_SIZE = 1 << 62
+# No scan of a person takes longer for a volume, s: a TR in milliseconds does.
+_MOST_TR_S = 60.0
 
 
 def run(bold: Path, fmri_dir: Path, tr: float | None, speed: float) -> int:
@@ -90,7 +92,10 @@ def encoded(image: Any, n: int, tr_s: float) -> bytes:
 def _open(bold: Path, tr: float | None) -> tuple[Any, float]:
     if not bold.is_file():
         raise UsageError(
-            "bold-missing", "there is no file {path}: give a 4-D NIfTI (.nii or .nii.gz)", path=bold
+            "bold-missing",
+            "{path} is no file: found {found}. Give a 4-D NIfTI (.nii or .nii.gz).",
+            path=bold,
+            found=what_is_there(bold),
         )
     try:
         image = _load(bold)
@@ -107,10 +112,10 @@ def _open(bold: Path, tr: float | None) -> tuple[Any, float]:
             "bold-not-4d", "{path} has the shape {shape}: give a 4-D NIfTI", path=bold, shape=shape
         )
     tr_s = tr if tr is not None else repetition_time(image.header)
-    if tr_s is None or tr_s <= 0:
+    if tr_s is None or not 0 < tr_s <= _MOST_TR_S:
         raise UsageError(
             "bold-tr-invalid",
-            "{path} states no usable TR, found {tr_s}: give it with --tr, in seconds",
+            "{path} has no usable TR, found {tr_s} s: give it with --tr, in seconds",
             path=bold,
             tr_s=tr_s,
         )

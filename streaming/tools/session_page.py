@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rtdecode import terminal
 from rtdecode.bundle.manifest import CAUSAL
 from rtdecode.disk import private
-from rtdecode.disk.folders import held, holder
+from rtdecode.disk.folders import held, holder, what_is_there
 from rtdecode.disk.moving import moving
 from rtdecode.disk.video import count_frames, iter_mp4
 from rtdecode.errors import UsageError
@@ -55,7 +55,8 @@ _WHY_MISSING = (
 _STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f23; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-table { border-collapse: collapse; display: block; max-width: 100%; overflow-x: auto; } td, th { padding: 0.15rem 0.9rem 0.15rem 0; text-align: left; }
+table { border-collapse: collapse; display: block; max-width: 100%; overflow-x: auto; }
+td, th { padding: 0.15rem 0.9rem 0.15rem 0; text-align: left; }
 .note { color: #b34700; font-weight: 600; } .small { color: #5a6269; font-size: 13px; }
 figure { display: inline-block; margin: 0 1rem 1rem 0; max-width: 100%; }
 figure img { width: 18rem; max-width: 100%; } svg { max-width: 100%; }
@@ -94,7 +95,7 @@ def run(folder: Path, out: Path | None) -> int:
     Raises
     ------
     UsageError
-        If the folder holds no session.
+        If the folder holds no session, or the page cannot be written.
     """
     target = out or folder / "report.html"
     if is_aside(folder) and holder(folder) is None:
@@ -107,8 +108,16 @@ def run(folder: Path, out: Path | None) -> int:
     session = read(folder)
     if session.state:
         terminal.say(f"{folder}: {session.state}.")
-    text = page(session)
-    private.file(target).write_text(text, encoding="utf-8")
+    made = page(session)
+    try:
+        private.file(target).write_text(made, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            "page-unwritable",
+            "the page cannot be written to {path}: {error}. Give another file by --out.",
+            path=target,
+            error=error,
+        ) from error
     terminal.line(target)
     return 0
 
@@ -134,9 +143,10 @@ def read(folder: Path) -> Session:
     if missing:
         raise UsageError(
             "session-missing-files",
-            "{folder} holds no session: {missing_files} not found. Give the folder that `rtdecode "
-            "stream`, `replay` or `demo` named at its end (--out).",
+            "{folder} holds no session: found {found}, without {missing_files}. Give the folder that "
+            "`rtdecode stream`, `replay` or `demo` named at its end (--out).",
             folder=folder,
+            found=what_is_there(folder),
             missing_files=" and ".join(missing),
         )
     # A line without its end was being written.

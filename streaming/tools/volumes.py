@@ -15,6 +15,7 @@ import numpy as np
 
 from rtdecode import terminal
 from rtdecode.disk import private, strict_json
+from rtdecode.disk.folders import what_is_there
 from rtdecode.errors import UsageError
 from rtdecode.types import Volume
 from streaming.session import interrupts
@@ -73,8 +74,9 @@ def run(
     if not directory.is_dir():
         raise UsageError(
             "export-folder-missing",
-            "there is no folder {folder}: give the folder the scanner exports to",
+            "{folder} is no folder: found {found}. Give the folder that the scanner exports to.",
             folder=directory,
+            found=what_is_there(directory),
         )
     if nifti is not None and nifti.resolve() == directory.resolve():
         raise UsageError(
@@ -83,7 +85,15 @@ def run(
             folder=nifti,
         )
     if nifti is not None:
-        private.folder(nifti)
+        try:
+            private.folder(nifti)
+        except OSError as error:
+            raise UsageError(
+                "nifti-folder-unwritable",
+                "--nifti {folder} cannot be made: {error}. Give another folder.",
+                folder=nifti,
+                error=error,
+            ) from error
     # List every series. Do not read volumes that were written into a subfolder as new ones.
     source = FolderSource(
         directory, existing="read", series=series, moco=moco, include=include, bound=False, exclude=nifti

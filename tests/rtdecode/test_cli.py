@@ -251,6 +251,72 @@ def test_what_cannot_be_is_refused_with_its_code(
     assert not (tmp_path / "out").exists()
 
 
+RECORDING = re.compile("^the folder of a recording$")
+SESSION = re.compile("^the folder of a session$")
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Path:
+    """A folder with one of each thing that may be given in place of another."""
+    for name, head in (("recording", "recording.json"), ("session", "clips.jsonl"), ("empty", None)):
+        (tmp_path / name).mkdir()
+        if head is not None:
+            (tmp_path / name / head).write_text("{}")
+    (tmp_path / "file").write_text("a text")
+    # FFmpeg would draw its letters.
+    (tmp_path / "notes.txt").write_text("a line of text\n" * 50)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "values"),
+    [
+        (["report", "recording"], "session-missing-files", {"found": RECORDING}),
+        (["report", "file"], "session-missing-files", {"found": "a file"}),
+        (["report", "empty"], "session-missing-files", {"found": "a folder that is empty"}),
+        (["replay", "session"], "recording-unreadable", {"found": SESSION}),
+        (["replay", "file"], "recording-unreadable", {"found": "a file"}),
+        (["volumes", "file", "--once"], "export-folder-missing", {"found": "a file"}),
+        (["volumes", "empty", "--once", "--nifti", "file"], "nifti-folder-unwritable", {"folder": "file"}),
+        (
+            ["volumes", "empty", "--once", "--nifti", "file/x"],
+            "nifti-folder-unwritable",
+            {"folder": "file/x"},
+        ),
+        (["play", "empty", "--headless"], "film-missing", {"found": "a folder that is empty"}),
+        (["play", "file", "--headless"], "film-unreadable", {"path": "file"}),
+        (["play", "notes.txt", "--headless"], "film-without-video", {"path": "notes.txt"}),
+        (["play-volumes", "session", "--fmri-dir", "x"], "bold-missing", {"found": SESSION}),
+        (["inspect", "x" * 300], "bundle-unreadable", {}),
+        (["volumes", "x" * 300], "path-refused", {"path": "x" * 300}),
+        (["stream", "--seconds", "soon"], "command-line-invalid", {"help_command": "rtdecode stream --help"}),
+        (["stream", "--sconds", "3"], "command-line-invalid", {"explanation": re.compile("--sconds")}),
+        (["report"], "command-line-invalid", {"help_command": "rtdecode report --help"}),
+        (
+            ["play", "file", "--screen", "1.5"],
+            "command-line-invalid",
+            {"explanation": re.compile("--screen")},
+        ),
+    ],
+)
+def test_one_thing_given_for_another_is_told_in_one_sentence(
+    words: list[str],
+    code: str,
+    values: dict[str, Any],
+    places: Path,
+    run: Callable[..., Done],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(places)
+    done = run(*words)
+    assert done.code == (4 if words[0] == "inspect" else 2), done.err
+    assert done.error is not None, done.err
+    check_error(done.error, code, **values)
+    assert done.err == f"rtdecode: {done.error}\n"
+    assert "Errno" not in done.err
+    assert done.out == ""
+
+
 @pytest.mark.parametrize(
     ("words", "options"),
     [

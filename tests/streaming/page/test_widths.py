@@ -26,8 +26,8 @@ READY = (
     " && document.querySelector('.rt-slices').naturalWidth > 0"
 )
 MARKS = 30
-# Everything that cannot be seen, as it is outside of the window to its left or right, or cut off. What lies in a
-# place that can be scrolled may be anywhere in it.
+# Everything that cannot be seen, as it is outside of the window to its left or right, or cut off. What lies in
+# a place that can be scrolled may be anywhere in it.
 OUTSIDE = """
 (() => {
   const overflow = (one) => getComputedStyle(one).overflowX;
@@ -68,7 +68,9 @@ LAST_IN_SIGHT = """
 
 
 def sized(tab: Tab, width: int, height: int) -> None:
-    tab.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+    tab.ask(
+        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+    )
     tab.until(f"innerWidth === {width}")
 
 

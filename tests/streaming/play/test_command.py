@@ -343,6 +343,19 @@ def test_what_cannot_be_is_refused_in_words(tmp_path: Path) -> None:
             read_patch(patch)
 
 
+def test_a_film_that_was_cut_short_is_told_before_it_is_shown(tmp_path: Path, name: str) -> None:
+    film = make_film(tmp_path / "film.mp4", 250)
+    assert read_film(film).lost == 0
+    whole = film.read_bytes()
+    film.write_bytes(whole[: len(whole) * 3 // 4])
+    found = read_film(film)
+    assert found.lost == 250 - found.frames > 0
+    with program("play", film, "--lsl", name, "--headless", "--start-on", "now", "--wait", 0) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline() + process.stderr.readline()
+    assert f"it says that it has {found.lost} frames more" in said
+
+
 def test_a_film_that_is_damaged_on_its_way_ends_there_and_says_so(tmp_path: Path, name: str) -> None:
     path = tmp_path / "film.mp4"
     noise = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), dtype=np.uint8)

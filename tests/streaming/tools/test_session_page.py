@@ -154,6 +154,14 @@ def test_a_histogram_has_a_bar_for_every_bin_and_counts_all() -> None:
     assert max(tall) == 100
 
 
+def test_a_page_that_cannot_be_written_is_told_in_one_sentence(folder: Path) -> None:
+    (folder / "file").touch()
+    for out, why in ((folder, "it is a folder"), (folder / "file" / "x.html", "it is a file")):
+        with refused(UsageError, "page-unwritable", path=out) as caught:
+            session_page.run(folder, out)
+        assert why in str(caught.value)
+
+
 def test_a_folder_without_a_session_is_refused(tmp_path: Path) -> None:
     with refused(UsageError, "session-missing-files", missing_files="report.json and clips.jsonl"):
         session_page.run(tmp_path, None)
