@@ -616,17 +616,17 @@ def _explained(error: RtDecodeError) -> int:
 
 def _misused(error: Any) -> UsageError:
     """Return what typer says of a command line in one sentence, as of every other error."""
-    named = error.ctx.info_name if error.ctx is not None and error.ctx.parent is not None else ""
+    subcommand = error.ctx.info_name if error.ctx is not None and error.ctx.parent is not None else ""
     return UsageError(
         "command-line-invalid",
         "{explanation}. See `{help_command}`.",
         explanation=" ".join(error.format_message().split()).rstrip("."),
-        help_command=" ".join(filter(None, ["rtdecode", named, "--help"])),
+        help_command=" ".join(filter(None, ["rtdecode", subcommand, "--help"])),
     )
 
 
 def _refused_by_system(error: OSError) -> RtDecodeError:
-    kind = UsageError if error.errno in reasons.GIVEN else RtDecodeError
+    kind = UsageError if error.errno in reasons.OF_PATHS else RtDecodeError
     path = error.filename
     if path is None:
         return kind("system-refused", "the system refused what was asked: {error}.", error=error)

@@ -49,8 +49,8 @@ class CodedError(Exception):
         self._sentence: str = sentence
 
     def __str__(self) -> str:
-        said = {name: _in_words(value, self.values) for name, value in self.values.items()}
-        return _SENTENCES.vformat(self._sentence, (), said)
+        values = {name: _in_words(value, self.values) for name, value in self.values.items()}
+        return _SENTENCES.vformat(self._sentence, (), values)
 
     @classmethod
     def wrap(
@@ -187,13 +187,13 @@ class _Sentences(string.Formatter):
 _SENTENCES = _Sentences()
 
 
-def _in_words(value: Any, beside: Mapping[str, Any]) -> Any:
+def _in_words(value: Any, values: Mapping[str, Any]) -> Any:
     """Put an error of the system into words; its file is named unless the other values name it."""
     if not reasons.knows(value):
         return value
     file = getattr(value, "filename", None)
-    named = any(str(file) in str(one) for one in beside.values() if one is not value)
-    return reasons.words(value) if file is None or named else f"{reasons.words(value)}: {file}"
+    is_named = any(str(file) in str(other) for other in values.values() if other is not value)
+    return reasons.words(value) if file is None or is_named else f"{reasons.words(value)}: {file}"
 
 
 def _plain(value: Any) -> Any:

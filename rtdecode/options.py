@@ -10,6 +10,9 @@ import typer
 from rtdecode.disk import private
 from rtdecode.errors import UsageError
 
+# Seconds, minutes and factors beyond this are typing errors: as seconds it is four months.
+_LARGEST = 1e7
+
 
 def positive(option: typer.CallbackParam, value: float | None) -> float | None:
     """Refuse an option's value unless it is a number above 0, or None because it was not given."""
@@ -21,7 +24,7 @@ def positive(option: typer.CallbackParam, value: float | None) -> float | None:
             option=option.opts[0],
             value=value,
         )
-    return value
+    return _bounded(option, value)
 
 
 def from_zero(option: typer.CallbackParam, value: float | None) -> float | None:
@@ -32,6 +35,18 @@ def from_zero(option: typer.CallbackParam, value: float | None) -> float | None:
             "{option} {value:g}: a number from 0 on was expected.",
             option=option.opts[0],
             value=value,
+        )
+    return _bounded(option, value)
+
+
+def _bounded(option: typer.CallbackParam, value: float | None) -> float | None:
+    if value is not None and value > _LARGEST:
+        raise UsageError(
+            "option-too-large",
+            "{option} {value:g}: a number up to {most:g} was expected.",
+            option=option.opts[0],
+            value=value,
+            most=_LARGEST,
         )
     return value
 

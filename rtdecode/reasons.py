@@ -36,7 +36,7 @@ _FFMPEG = {
     "StreamNotFoundError": "it holds no video",
 }
 # A path or an option that somebody gave, rather than a machine in trouble.
-GIVEN = frozenset(
+OF_PATHS = frozenset(
     (
         *(errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT),
         *(errno.ENOTDIR, errno.EPERM, errno.EROFS),
@@ -53,10 +53,10 @@ def words(error: BaseException) -> str:
         An error of the system or of PyAV; what another one says is returned as it is.
     """
     name = type(error).__name__
-    told = _FFMPEG.get(name) if type(error).__module__.startswith("av.") else None
-    if told is None:
-        told = _SYSTEM.get(abs(getattr(error, "errno", None) or 0))
-    return told or getattr(error, "strerror", None) or str(error) or name
+    sentence = _FFMPEG.get(name) if type(error).__module__.startswith("av.") else None
+    if sentence is None:
+        sentence = _SYSTEM.get(abs(getattr(error, "errno", None) or 0))
+    return sentence or getattr(error, "strerror", None) or str(error) or name
 
 
 def knows(error: object) -> bool:

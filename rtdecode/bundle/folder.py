@@ -105,7 +105,7 @@ def resolve(name: str | Path) -> Path:
             return path
         if os.sep not in str(name) and (shipped / _HEAD).is_file():
             return shipped
-        there = what_is_there(path)
+        actual = what_is_there(path)
     except (OSError, ValueError) as error:
         raise BundleError(
             "bundle-unreadable",
@@ -119,7 +119,7 @@ def resolve(name: str | Path) -> Path:
         "no bundle at '{path}': found {actual}, and a folder with manifest.json was expected. Give the path "
         "of one, or the name of a shipped one: {available}.",
         path=name,
-        actual=there,
+        actual=actual,
         available=", ".join(names) or "none is shipped",
     )
 

@@ -393,8 +393,9 @@ def check_unused(path: Path) -> None:
     if taken(path):
         raise UsageError(
             "recording-folder-not-empty",
-            "the recording folder {folder} is not empty. Give a new or empty folder.",
+            "the recording's folder {folder} is in use: found {found}. Give a new or empty folder.",
             folder=path,
+            found=what_is_there(path),
         )
 
 

@@ -487,6 +487,10 @@ def _table(option: str, value: str, words: tuple[str, ...]) -> Path:
     return Path(value)
 
 
+# More than any amplifier sends, Hz.
+_MOST_SFREQ = 100_000
+
+
 def _check(subject_number: int, seed: int, seconds: float | None, sfreq: float) -> None:
     if subject_number < 1:
         raise UsageError(
@@ -504,9 +508,10 @@ def _check(subject_number: int, seed: int, seconds: float | None, sfreq: float) 
             "the film lasts a number of seconds above 0, found {duration_s:g}.",
             duration_s=seconds,
         )
-    if not (math.isfinite(sfreq) and sfreq >= 200 and sfreq == int(sfreq)):
+    if not (200 <= sfreq <= _MOST_SFREQ and sfreq == int(sfreq)):
         raise UsageError(
             "phantom-sfreq-invalid",
-            "the phantom's EEG has a whole number of samples a second, at least 200, found {sfreq:g}.",
+            "the phantom's EEG has a whole number of samples a second, 200 to {most}, found {sfreq:g}.",
             sfreq=sfreq,
+            most=_MOST_SFREQ,
         )

@@ -61,8 +61,8 @@ class View:
         Number of volumes so far whose slices are shown.
     said : list of (wall time in s, sentence)
         Newest first.
-    told : int
-        Sentences so far.
+    sentences : int
+        Number of sentences so far.
     over : str
         Why the session has ended; empty while it goes on.
     blank, withdrawn, twin : bool
@@ -86,7 +86,7 @@ class View:
     displaced: str = ""
     volumes: int = 0
     said: list[tuple[float, str]] = field(default_factory=list)
-    told: int = 0
+    sentences: int = 0
     over: str = ""
     blank: bool = False
     withdrawn: bool = False

@@ -55,7 +55,7 @@ _RECORDS = 300
 # The parts of a session that have a lamp.
 LAMPS = ("EEG", "fMRI", "triggers", "clips", "brain", "recording")
 # Sentences that can be read: as many as the report keeps.
-SAID = 1000
+MOST_SENTENCES = 1000
 # A status may be so old and still tell of the present, s.
 _UNTOLD_S = 5.0
 _COLOURS = {"preview": "#3d5a73", "final": drawing.LINE, "refined": "#009E73"}
@@ -110,8 +110,8 @@ class PageState:
         self._clips = 0
         self._identified = ""
         self._counts: Counter[str] = Counter()
-        self._said: deque[tuple[float, str]] = deque(maxlen=SAID)
-        self._told = 0
+        self._said: deque[tuple[float, str]] = deque(maxlen=MOST_SENTENCES)
+        self._sentences = 0
         self._pictures = Pictures(folder)
         self._truths: dict[int, Frames] = {}
         # Files of null-brain twins, by the clip.
@@ -141,7 +141,7 @@ class PageState:
                 self._take_window(unpack(message), message.head["clip"])
             elif kind == "said":
                 self._said.appendleft((message.head["wall_s"], message.head["text"]))
-                self._told += 1
+                self._sentences += 1
             elif kind == "twin":
                 self._twins[message.head["clip"]] = message.head["file"]
                 forget(self._twins)
@@ -183,7 +183,7 @@ class PageState:
                 displaced=self._displaced(),
                 volumes=self._volumes,
                 said=list(self._said),
-                told=self._told,
+                sentences=self._sentences,
                 over=self._over,
                 blank=self._blank or self._withdrawn,
                 withdrawn=self._withdrawn,

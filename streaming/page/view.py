@@ -13,7 +13,7 @@ from streaming.page.contents import ShownClip
 from streaming.page.lamps import Lamp
 from streaming.page.link import Request
 from streaming.page.preflight import Preflight
-from streaming.page.state import LAMPS, SAID, PageState
+from streaming.page.state import LAMPS, MOST_SENTENCES, PageState
 from streaming.page.twice import WITHIN_S, Twice
 from streaming.sinks.operator_log import LABELS
 from streaming.tools.finding import Finding
@@ -273,7 +273,7 @@ class _Page:
         self._carpet.show(view.clips)
         self._slices.show(view.volumes)
         ui.run_javascript(f"rtTraces({view.tick})")
-        self._told.show(view.told, view.said)
+        self._told.show(view.sentences, view.said)
         if view.alarm and self._updates % _BEEPS_EVERY == 0:
             ui.run_javascript(_BEEP)
 
@@ -406,7 +406,7 @@ class _Told:
             with self._list:
                 line = ui.label(f"{time.strftime('%H:%M:%S', time.localtime(wall_s))}  {sentence}")
                 line.classes("rt-small").move(target_index=0)
-        for line in self._list.default_slot.children[SAID:]:
+        for line in self._list.default_slot.children[MOST_SENTENCES:]:
             line.delete()
 
 

@@ -65,14 +65,14 @@ def session_name(start_on: str, off: Callable[[], bool], console: Console) -> st
             return names[0]
         several = f"there are several EEG streams ({', '.join(names)}): choose one by --lsl NAME"
         none = f"there is no EEG stream on this network (seen: {seen(streams)})"
-        found = several if names else none
+        state = several if names else none
         if now - began > _LOOK_WITHIN and start_on != "trigger":
-            console.print(f"without --lsl: {found}. No recording hears of this film: keep it with --log")
+            console.print(f"without --lsl: {state}. No recording hears of this film: keep it with --log")
             return _NOBODY
         if now - said_at > _SAY_EVERY:
             said_at = now
             console.print(
-                f"waiting for the EEG stream, whose triggers start the film: {found}; --start-on key needs "
+                f"waiting for the EEG stream, whose triggers start the film: {state}; --start-on key needs "
                 "none"
             )
         threading.Event().wait(_READER_POLL)

@@ -28,7 +28,7 @@ def sources(options: StreamOptions, bundle: Bundle, name: str) -> Sources:
         "seconds": options.seconds,
         "dummies": options.dummies,
         # A replay counts as degraded what the session did.
-        "asked": options.asked,
+        "asked": options.modalities,
         # Set by the acquisition once it has put a copy into the recording.
         "calibration": None,
     }

@@ -1,5 +1,6 @@
 """What a session is asked for is checked before any folder is made."""
 
+import os
 from pathlib import Path
 
 from rtdecode.bundle import Bundle
@@ -43,8 +44,8 @@ def check(options: StreamOptions, bundle: Bundle) -> Calibration | None:
 
 def _check_sources(options: StreamOptions, bundle: Bundle) -> None:
     """Refuse a session that would have nothing to read, or nothing that the bundle decodes."""
-    there = options.asked
-    if not there:
+    sources = options.modalities
+    if not sources:
         raise UsageError(
             "session-source-missing",
             "nothing to read: give --lsl NAME, --fmri-dir DIR, or both.",
@@ -57,7 +58,7 @@ def _check_sources(options: StreamOptions, bundle: Bundle) -> None:
             markers=options.markers,
         )
     decoded = bundle.manifest.modalities
-    if not set(there) & set(decoded):
+    if not set(sources) & set(decoded):
         raise UsageError(
             "session-modality-mismatch",
             "bundle {bundle} decodes {bundle_modalities}, and no such source was given. Give --lsl "
@@ -76,12 +77,7 @@ def _check_places(options: StreamOptions) -> None:
             "--fmri-dir {folder}: its parent folder does not exist. Check the path or the mount.",
             folder=options.fmri_dir,
         )
-    if _lacks_parent(options.report):
-        raise UsageError(
-            "report-parent-missing",
-            "--report {path}: its folder does not exist. Make it, or give another.",
-            path=options.report,
-        )
+    check_report(options.report)
     if _lacks_parent(options.truth):
         raise UsageError(
             "truth-parent-missing",
@@ -99,6 +95,36 @@ def _check_places(options: StreamOptions) -> None:
             "session-record-out-conflict",
             "--record and --out are both {folder}: give each a folder of its own.",
             folder=options.out,
+        )
+
+
+def check_report(path: Path | None) -> None:
+    """Refuse a report's file that could not be written at the end.
+
+    Parameters
+    ----------
+    path : Path or None
+        None, where the report lies in the session's folder.
+
+    Raises
+    ------
+    UsageError
+    """
+    if path is None:
+        return
+    if _lacks_parent(path):
+        raise UsageError(
+            "report-parent-missing",
+            "--report {path}: its folder does not exist. Make it, or give another.",
+            path=path,
+        )
+    if path.is_dir() or not os.access(path.resolve().parent, os.W_OK):
+        reason = "it is a folder" if path.is_dir() else "no permission to write into its folder"
+        raise UsageError(
+            "report-unwritable",
+            "--report {path} cannot be written: {found}. Give a file in a folder that can be written.",
+            path=path,
+            found=reason,
         )
 
 

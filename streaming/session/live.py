@@ -208,7 +208,7 @@ class _Session:
                     simulated=False,
                     steps=self._options.steps,
                     twin=self._options.twin,
-                    asked=self._options.asked,
+                    modalities=self._options.modalities,
                     on_emitted=self._outputs.send,
                     on_decided=self._decisions.decided,
                 )
@@ -473,7 +473,7 @@ class _Session:
             self._output.emit(job, time_left(job, now, self._patience, self._inbox.urgent + 1))
         for sentence in self._output.notes():
             self._progress.tell(sentence)
-        for sentence in self._output.named():
+        for sentence in self._output.categories():
             self._progress.say(sentence)
         # On the terminal alone, as they name hosts.
         for sentence in self._outputs.notes():

@@ -102,7 +102,7 @@ class StreamOptions:
     group_readable: bool = False
 
     @property
-    def asked(self) -> list[str]:
+    def modalities(self) -> list[str]:
         """The modalities that have a source."""
         sources = {"eeg": self.lsl, "fmri": self.fmri_dir}
         return [name for name, source in sources.items() if source is not None]

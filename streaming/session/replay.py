@@ -30,6 +30,7 @@ from streaming.decode.decoder import Decoder, check_steps
 from streaming.page.link import open_page, write_entrance
 from streaming.session import interrupts
 from streaming.session.as_live import AsLive, Windows, choose
+from streaming.session.checks import check_report
 from streaming.session.memory import MemoryMeter
 from streaming.session.orders import StreamOptions
 from streaming.session.replay_page import ReplayPage
@@ -94,6 +95,7 @@ def run(
     check_steps(loaded, steps)
     name = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"replay-{name}"
+    check_report(report)
     if taken(folder):
         raise UsageError(
             "output-folder-not-empty", "--out {folder} is in use. Give a new or empty folder.", folder=folder
@@ -125,7 +127,7 @@ def run(
             live=False,
             steps=steps,
             twin=twin,
-            asked=kept.meta.get("asked") or _modalities(kept, loaded),
+            modalities=kept.meta.get("asked") or _modalities(kept, loaded),
             on_decided=None if again is None else again.compare,
         )
         path = report or folder / "report.json"
@@ -147,7 +149,7 @@ def run(
             finally:
                 if watched is not None:
                     watched.over(ended)
-                _close(name, loaded, output, windows, again, kept.loss, path, ended, memory)
+                _close(recording, name, loaded, output, windows, again, kept.loss, path, ended, memory)
                 terminal.line(folder)
                 terminal.line(path)
     if truth.fault:
@@ -288,7 +290,7 @@ def _play(
             again.emit(output, job)
         memory.sample(time.monotonic())
         told = output.notes()
-        for sentence in [*windows.notes(), *told, *output.named()]:
+        for sentence in [*windows.notes(), *told, *output.categories()]:
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         if watched is not None:
             watched.say(told)
@@ -302,6 +304,7 @@ def _ask(watched: ReplayPage | None, stopped: list[str]) -> None:
 
 
 def _close(
+    recording: Path,
     name: str,
     bundle: Bundle,
     output: Emitter,
@@ -342,6 +345,17 @@ def _close(
             )
             with writing():
                 reports.write(path, made)
+    if ended == _WHOLE and not expected:
+        raise UsageError(
+            "recording-too-short",
+            "no run of {recording} is as long as a window of the bundle {bundle} and its response, which "
+            "take {needed_s:g} s. {volumes} volumes and {samples} EEG samples came. Give a longer recording.",
+            recording=recording,
+            bundle=bundle.manifest.name,
+            needed_s=float(bundle.manifest.grid.window + bundle.manifest.grid.lag),
+            volumes=made["fmri"]["volumes"] or 0,
+            samples=made["eeg"]["samples"] or 0,
+        )
     reports.show(made)
 
 
@@ -376,6 +390,12 @@ def _pace(speed: str) -> float | None:
 
 def _modalities(kept: Recording, bundle: Bundle) -> list[str]:
     there = [n for n, has in (("eeg", kept.montage is not None), ("fmri", kept.has_volumes())) if has]
+    if not there:
+        raise UsageError(
+            "recording-empty",
+            "{recording} holds no EEG and no volume: nothing came while it was made. Give another recording.",
+            recording=kept.path,
+        )
     if not set(there) & set(bundle.manifest.modalities):
         raise GeometryError(
             "recording-modality-mismatch",

@@ -115,7 +115,7 @@ class Emitter:
     twin : bool
         Show each final's null-brain twin beside it, in the film too. Where the truth is known, a bundle that
         denoises is compared with its twins in any case.
-    asked : sequence of str, optional
+    modalities : sequence of str, optional
         The modalities that the session was asked for: a final is degraded that lacks one of these, or any of
         its data. By default all that the bundle decodes.
     on_emitted : callable, optional
@@ -162,7 +162,7 @@ class Emitter:
         live: bool = True,
         steps: int | None = None,
         twin: bool = False,
-        asked: Sequence[str] | None = None,
+        modalities: Sequence[str] | None = None,
         on_emitted: OnEmitted | None = None,
         on_decided: OnDecided | None = None,
     ) -> None:
@@ -180,7 +180,7 @@ class Emitter:
         self._twin = _TWIN if twin else None
         self._on_emitted = on_emitted
         self._on_decided = on_decided
-        self._asked = [name for name in manifest.modalities if asked is None or name in asked]
+        self._asked = [name for name in manifest.modalities if modalities is None or name in modalities]
         hop = manifest.grid.hop_frames
         self._film = FilmSink(out / "film.mp4", manifest.clip, hop, note, title, self._twin)
         self._sheet = ContactSheet(note, title, self._twin)
@@ -189,7 +189,7 @@ class Emitter:
         self._cost = decoder.cost
         self._sections = judged.nothing()
         self._notes: list[str] = []
-        self._named: list[str] = []
+        self._categories: list[str] = []
         self._unkept: deque[_Unkept] = deque()
         self.hop_s = float(manifest.grid.hop)
         self.tr_s = float(manifest.grid.tr or 0)
@@ -250,7 +250,7 @@ class Emitter:
         self._cost = self._cost.followed_by(newest)
         if job.window.revision == "final":
             if decoded.clip.scores:
-                self._named.append(f"{_name(job.window)}: {top(decoded.clip.scores)}")
+                self._categories.append(f"{_name(job.window)}: {top(decoded.clip.scores)}")
             self._follow_presence(job, decoded)
             self._keep_later(_Unkept(job, decoded, late_s))
 
@@ -320,11 +320,11 @@ class Emitter:
         self._notes = []
         return told
 
-    def named(self) -> list[str]:
+    def categories(self) -> list[str]:
         """Return the likeliest category of each final since the last call, where the bundle names any."""
-        named = self._named
-        self._named = []
-        return named
+        sentences = self._categories
+        self._categories = []
+        return sentences
 
     def abandon(self, count: int) -> None:
         """Count windows that were reached and never came here as skipped."""

@@ -26,6 +26,7 @@ _SFREQ = 5000.0
 # Bytes per voxel of the bundle's grid, assumed if no volume was seen.
 _VOXEL = 2
 _ROOM = "make room, or give a folder on another disk"
+_OTHER = "give another folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,10 @@ def _judged(place: DiskFolder, above: Path, disk_bytes_a_minute: float, minutes:
     if taken(place.folder):
         found = f"{place.folder} is in use"
         return Finding(place.subject, "bad", found, "give a new or empty folder")
+    if not above.is_dir():
+        return Finding(place.subject, "bad", f"{above} is a file, and no folder can be made in it", _OTHER)
     if not os.access(above, os.W_OK):
-        return Finding(place.subject, "bad", f"{above} cannot be written into", "give another folder")
+        return Finding(place.subject, "bad", f"{above} cannot be written into", _OTHER)
     free = shutil.disk_usage(above).free
     fits = free / disk_bytes_a_minute
     found = (
@@ -126,8 +129,8 @@ def _judged(place: DiskFolder, above: Path, disk_bytes_a_minute: float, minutes:
 
 
 def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that exists."""
+    """Return the folder, or the nearest place above it that exists."""
     place = folder.resolve()
-    while not place.is_dir():
+    while not place.exists():
         place = place.parent
     return place

@@ -108,9 +108,9 @@ def run(folder: Path, out: Path | None) -> int:
     session = read(folder)
     if session.state:
         terminal.say(f"{folder}: {session.state}.")
-    made = page(session)
+    content = page(session)
     try:
-        private.file(target).write_text(made, encoding="utf-8")
+        private.file(target).write_text(content, encoding="utf-8")
     except OSError as error:
         raise UsageError(
             "page-unwritable",

@@ -10,13 +10,13 @@ import rtdecode
 from rtdecode import child
 
 ROOT = Path(rtdecode.__file__).parents[1]
-OURS = ("rtdecode", "streaming", "train", "export")
+PACKAGES = ("rtdecode", "streaming", "train", "export")
 
 
 @pytest.fixture
 def above(tmp_path: Path) -> Path:
     """A folder with something else of each name: what Python would take first."""
-    for name in OURS:
+    for name in PACKAGES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the current folder was taken')\n")
     return tmp_path
@@ -28,10 +28,10 @@ def test_a_program_is_started_as_itself_from_any_folder(above: Path) -> None:
 
 
 def test_nothing_else_starts_programs_by_the_name_of_the_interpreter() -> None:
-    files = [file for name in OURS for file in (ROOT / name).rglob("*.py")]
-    found = {file.relative_to(ROOT).as_posix() for file in files if "sys.executable" in file.read_text()}
+    files = [file for name in PACKAGES for file in (ROOT / name).rglob("*.py")]
+    users = {file.relative_to(ROOT).as_posix() for file in files if "sys.executable" in file.read_text()}
     # The other one prints an advice.
-    assert found == {"rtdecode/child.py", "rtdecode/installing.py"}
+    assert users == {"rtdecode/child.py", "rtdecode/installing.py"}
 
 
 @pytest.mark.full

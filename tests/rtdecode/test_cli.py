@@ -224,6 +224,20 @@ def test_inspect_reads_the_shipped_bundles(name: str, run: Callable[..., Done]) 
             "option-negative",
             {"option": "--wait", "value": "nan"},
         ),
+        (
+            ["stream", "--lsl", "X", "--seconds", "1e300"],
+            2,
+            "option-too-large",
+            {"option": "--seconds", "value": 1e300},
+        ),
+        (["simulate", "--lsl", "X", "--sfreq", "1e6"], 2, "phantom-sfreq-invalid", {"sfreq": 1e6}),
+        (["simulate", "--lsl", "X", "--seconds", "1e6"], 2, "film-duration-too-long", {"duration_s": 1e6}),
+        (
+            ["stream", "--lsl", "X", "--report", HERE],
+            2,
+            "report-unwritable",
+            {"path": HERE, "found": "it is a folder"},
+        ),
         (["replay", ".", "--speed", "inf"], 2, "replay-speed-invalid", {"speed": "inf"}),
         (
             ["stream", "--lsl", "X", "--report", "/no/such/dir/r.json"],

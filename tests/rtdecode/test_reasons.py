@@ -22,7 +22,7 @@ def caught(act: Callable[[], object]) -> Exception:
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "sentence"),
     [
         (errno.ENOSPC, "the disk is full"),
         (errno.EACCES, "no permission"),
@@ -31,13 +31,13 @@ def caught(act: Callable[[], object]) -> Exception:
         (errno.EISDIR, "it is a folder, and a file was expected"),
     ],
 )
-def test_an_error_of_the_system_is_said_in_words_without_its_number(number: int, said: str) -> None:
+def test_an_error_of_the_system_is_said_in_words_without_its_number(number: int, sentence: str) -> None:
     error = OSError(number, os.strerror(number), "/a/b")
-    assert reasons.words(error) == said
+    assert reasons.words(error) == sentence
     # The file is named once.
-    assert str(RtDecodeError("x", "no: {error}.", error=error)) == f"no: {said}: /a/b."
-    assert str(RtDecodeError("x", "{path}: {error}.", path=Path("/a/b"), error=error)) == f"/a/b: {said}."
-    assert RtDecodeError("x", "{error}", error=error).to_json()["values"] == {"error": f"{said}: /a/b"}
+    assert str(RtDecodeError("x", "no: {error}.", error=error)) == f"no: {sentence}: /a/b."
+    assert str(RtDecodeError("x", "{path}: {error}.", path=Path("/a/b"), error=error)) == f"/a/b: {sentence}."
+    assert RtDecodeError("x", "{error}", error=error).to_json()["values"] == {"error": f"{sentence}: /a/b"}
 
 
 def test_what_the_table_does_not_know_is_said_as_the_system_does() -> None:

@@ -34,6 +34,8 @@ _SECONDS = 60.0
 GREY = 128
 # Films are held in memory, at 0.5 GB an hour; with what is computed from them, this many frames fit.
 _MOST = 2 * 3600 * FPS
+# No participant watches for longer, s.
+_LONGEST = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +144,18 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str, *, at_most: 
     UsageError
         If there is no such film, or it is shorter than `seconds` (without `at_most`) or than one window.
     """
+    if seconds is not None and seconds > _LONGEST:
+        raise UsageError(
+            "film-duration-too-long",
+            "a film of {duration_s:g} s is longer than a day ({limit_s:g} s). Show less of it (seconds).",
+            duration_s=seconds,
+            limit_s=_LONGEST,
+        )
     if name in KINDS:
         return _made(name, _SECONDS if seconds is None else seconds, seed, cuts)
-    wanted = None if seconds is None else frame_count(seconds)
-    least = SHOT_FRAMES if wanted is None or at_most else wanted
-    return _from_file(name, wanted, least)
+    count = None if seconds is None else frame_count(seconds)
+    least = SHOT_FRAMES if count is None or at_most else count
+    return _from_file(name, count, least)
 
 
 def _made(name: str, seconds: float, seed: int, cuts: str) -> Watched:
@@ -164,7 +173,7 @@ def _made(name: str, seconds: float, seed: int, cuts: str) -> Watched:
     return Pictures(frames, find_cuts(frames), source=draw)
 
 
-def _from_file(name: str, wanted: int | None, least: int) -> Pictures:
+def _from_file(name: str, limit: int | None, least: int) -> Pictures:
     if not Path(name).is_file():
         raise UsageError(
             "film-unknown",
@@ -177,7 +186,7 @@ def _from_file(name: str, wanted: int | None, least: int) -> Pictures:
         return film_from_file(Path(name), size, fps, count)[0]
 
     # One frame more tells a film that is too long from one that is just not.
-    frames, fault = film_from_file(Path(name), (HEIGHT, WIDTH), FPS, min(wanted or _MOST + 1, _MOST + 1))
+    frames, fault = film_from_file(Path(name), (HEIGHT, WIDTH), FPS, min(limit or _MOST + 1, _MOST + 1))
     if len(frames) > _MOST:
         raise UsageError(
             "film-too-long",

@@ -135,7 +135,7 @@ def _writing() -> Iterator[None]:
     except OSError as error:
         raise RtDecodeError(
             "simulation-write-failed",
-            "cannot write: {error}. Make room, or give another folder.",
+            "cannot write: {error}. Give another folder, or see to this one.",
             error=error,
         ) from error
 

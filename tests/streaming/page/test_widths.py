@@ -26,8 +26,8 @@ READY = (
     " && document.querySelector('.rt-slices').naturalWidth > 0"
 )
 MARKS = 30
-# Everything that cannot be seen, as it is outside of the window to its left or right, or cut off. What lies in
-# a place that can be scrolled may be anywhere in it.
+# Everything that cannot be seen, as it is outside of the window to its left or right, or cut off. What lies
+# in a place that can be scrolled may be anywhere in it.
 OUTSIDE = """
 (() => {
   const overflow = (one) => getComputedStyle(one).overflowX;
@@ -55,7 +55,7 @@ STRETCHED = """
   return drawn / (one.naturalHeight / one.naturalWidth);
 })()
 """
-TOLD = "[...document.querySelectorAll('.rt-told > *')].map((one) => one.innerText)"
+LINES = "[...document.querySelectorAll('.rt-told > *')].map((one) => one.innerText)"
 # The list is scrolled to its end: is its last line inside of it?
 LAST_IN_SIGHT = """
 (() => {
@@ -89,11 +89,11 @@ def watch(tab: Tab) -> None:
         check(tab, size)
         buttons: list[list[Any]] = tab.evaluate(BUTTONS)
         assert {"STOP", "BLANK (B)", "MARK (M)", "MORE", "SOUND ON"} <= {name for name, _ in buttons}
-        assert all(inside for _, inside in buttons), (size, buttons)
+        assert all(visible for _, visible in buttons), (size, buttons)
         assert tab.evaluate(STRETCHED) == pytest.approx(1, rel=0.02)
         # The newest stands at the top, and the first one can be scrolled to.
         tab.evaluate("document.querySelector('.rt-told').scrollTop = 0")
-        marks = [line for line in tab.evaluate(TOLD) if "the operator noted" in line]
+        marks = [line for line in tab.evaluate(LINES) if "the operator noted" in line]
         assert f"event {MARKS}" in marks[0]
         assert marks[-1].endswith("event 1")
         assert tab.evaluate(LAST_IN_SIGHT)
@@ -106,8 +106,8 @@ def test_page_and_report_fit_a_telephone_a_tablet_and_a_laptop(tmp_path: Path) -
     out = tmp_path / "out"
     player = Player(NAME, volumes, 300, tr=float(TR))
     player.start()
-    given = ["--bundle", str(bundle), "--out", str(out), "--lsl", NAME, "--fmri-dir", str(volumes)]
-    process = stream(*given, "--dashboard", "127.0.0.1:0", "--seconds", "6000")
+    flags = ["--bundle", str(bundle), "--out", str(out), "--lsl", NAME, "--fmri-dir", str(volumes)]
+    process = stream(*flags, "--dashboard", "127.0.0.1:0", "--seconds", "6000")
     try:
         with browser() as chrome:
             watch(chrome.open(address(process)))

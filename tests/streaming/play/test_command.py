@@ -249,16 +249,16 @@ def test_without_a_name_the_only_eeg_stream_is_the_sessions(
     monkeypatch.setenv("LSLAPICFG", str(config))
     film = make_film(tmp_path / "film.mp4", 5)
     with program("play", film, "--headless", "--start-on", "now", "--wait", 0) as process:
-        _, said = process.communicate(timeout=LIMIT)
+        _, stderr = process.communicate(timeout=LIMIT)
     assert process.returncode == 0
-    assert "there is no EEG stream on this network (seen: none)" in said
-    assert "5 frames shown" in said
+    assert "there is no EEG stream on this network (seen: none)" in stderr
+    assert "5 frames shown" in stderr
     with amplifiers("amp"), program("play", film, "--headless") as process:
-        _, said = process.communicate(timeout=LIMIT)
+        _, stderr = process.communicate(timeout=LIMIT)
     assert process.returncode == 0
-    assert "the EEG stream is amp, the only one on this network" in said
-    assert "frames are marked on the LSL stream amp-film" in said
-    assert "5 frames shown" in said
+    assert "the EEG stream is amp, the only one on this network" in stderr
+    assert "frames are marked on the LSL stream amp-film" in stderr
+    assert "5 frames shown" in stderr
     with amplifiers("amp", "other"), program("play", film, "--headless") as process:
         assert process.stderr is not None
         assert "several EEG streams (amp, other): choose one by --lsl NAME" in process.stderr.readline()
@@ -346,14 +346,14 @@ def test_what_cannot_be_is_refused_in_words(tmp_path: Path) -> None:
 def test_a_film_that_was_cut_short_is_told_before_it_is_shown(tmp_path: Path, name: str) -> None:
     film = make_film(tmp_path / "film.mp4", 250)
     assert read_film(film).lost == 0
-    whole = film.read_bytes()
-    film.write_bytes(whole[: len(whole) * 3 // 4])
-    found = read_film(film)
-    assert found.lost == 250 - found.frames > 0
+    content = film.read_bytes()
+    film.write_bytes(content[: len(content) * 3 // 4])
+    film_file = read_film(film)
+    assert film_file.lost == 250 - film_file.frames > 0
     with program("play", film, "--lsl", name, "--headless", "--start-on", "now", "--wait", 0) as process:
         assert process.stderr is not None
-        said = process.stderr.readline() + process.stderr.readline()
-    assert f"it says that it has {found.lost} frames more" in said
+        stderr = process.stderr.readline() + process.stderr.readline()
+    assert f"it says that it has {film_file.lost} frames more" in stderr
 
 
 def test_a_film_that_is_damaged_on_its_way_ends_there_and_says_so(tmp_path: Path, name: str) -> None:

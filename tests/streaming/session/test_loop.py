@@ -72,7 +72,7 @@ def test_a_backlog_is_decoded_to_its_end_however_long_that_takes(
 
     monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now_at))
     made = _Session(StreamOptions(lsl="x"), load(str(bundle)), tmp_path, "s", Console())
-    made._output = cast("Emitter", SimpleNamespace(emit=decode, notes=list, named=list, unkept=0))
+    made._output = cast("Emitter", SimpleNamespace(emit=decode, notes=list, categories=list, unkept=0))
     for clip in range(4):
         made._inbox.put(Job(window(clip, at=0.0), clip, backlog=True))
     made._ended = True
@@ -84,7 +84,7 @@ def test_film_and_twins_wait_for_windows_with_a_deadline_and_refined_ones_for_th
     bundle: Path, tmp_path: Path
 ) -> None:
     done: list[tuple[str, int]] = []
-    output = SimpleNamespace(notes=list, named=list, unkept=0)
+    output = SimpleNamespace(notes=list, categories=list, unkept=0)
 
     def emit(job: Job, _left_s: float) -> None:
         done.append((job.window.revision, job.clip))

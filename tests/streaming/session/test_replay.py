@@ -1,12 +1,14 @@
 """Replays that end early, and recordings that were made otherwise than they are read."""
 
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.types import Volume
 from streaming.decode.deadline import Job
 from streaming.session import memory, replay
+from streaming.session.as_live import Windows
 from streaming.sinks.output import Emitter
 from tests import small
 from tests.refusals import refused
@@ -130,12 +133,31 @@ def test_samples_that_a_recording_lacks_are_counted(tmp_path: Path) -> None:
             writer.write(item)
     os.truncate(tmp_path / "r" / "eeg.f32", (tmp_path / "r" / "eeg.f32").stat().st_size // 2)
     recording = Recording(tmp_path / "r", partial=True)
-    assembler = replay._assembler(recording, small.bundle())
-    for _ in replay.windows(replay._items(recording, small.bundle(), assembler), assembler):
+    windows = Windows(partial(replay._assembler, recording, small.bundle()), recording.montage, None)
+    for _ in windows.jobs(replay._items(recording, small.bundle(), windows.assembler), -math.inf, None):
         pass
-    counted = replay._counted(assembler.counters(), small.bundle(), recording.loss)
+    counted = replay._counted(windows.counters(), small.bundle(), recording.loss)
     assert (counted["eeg"]["samples"], counted["eeg"]["lost_samples"]) == (5000, 5000)
     assert (counted["fmri"]["volumes"], counted["fmri"]["missing"]) == (12, 0)
+
+
+def test_a_recording_without_a_window_is_told_in_one_sentence(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def volumes(folder: Path, count: int) -> Path:
+        with RecordingWriter(folder, None, {}) as writer:
+            for index in range(count):
+                data = scan(np.random.default_rng(index))
+                at = 100.6 + 0.5 * index
+                writer.write(Volume(data, AFFINE, index, 1, 0.5, 0.5 * index, 0.6, at, at, at, "v", "1"))
+        return folder
+
+    with refused(UsageError, "recording-empty", recording=tmp_path / "empty"):
+        replay.run(volumes(tmp_path / "empty", 0), str(bundle.path), "max", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with refused(UsageError, "recording-too-short", recording=tmp_path / "short", volumes=2, samples=0):
+        replay.run(volumes(tmp_path / "short", 2), str(bundle.path), "max", tmp_path / "out")
+    assert capsys.readouterr().out == ""
 
 
 def test_the_peak_of_memory_is_that_of_the_whole_replay(

@@ -293,13 +293,13 @@ def test_nothing_is_late_on_a_virtual_clock(bundle: Bundle, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("asked", "eeg", "degraded"),
+    ("modalities", "eeg", "degraded"),
     [(["fmri"], False, 0), (["eeg", "fmri"], False, 1), (None, False, 1), (["eeg"], True, 0)],
 )
 def test_a_modality_that_was_not_asked_for_is_not_missed(
-    bundle: Bundle, tmp_path: Path, asked: list[str] | None, eeg: bool, degraded: int
+    bundle: Bundle, tmp_path: Path, modalities: list[str] | None, eeg: bool, degraded: int
 ) -> None:
-    output = opened(bundle, tmp_path, asked=asked)
+    output = opened(bundle, tmp_path, modalities=modalities)
     output.emit(Job(window(0, eeg=eeg, fmri=not eeg), 0))
     output.close()
     assert output.counts["degraded"] == degraded
@@ -324,5 +324,5 @@ def test_the_likeliest_category_is_named_in_film_and_sheet(
     named = f"{label} {line['scores'][label]:.2f}"
     assert shown == [named]
     assert [label for label, _ in output._sheet._kept] == [f"window 0   {named}"]
-    assert output.named() == [f"final of window 0: {named}"]
-    assert output.named() == []
+    assert output.categories() == [f"final of window 0: {named}"]
+    assert output.categories() == []

@@ -54,7 +54,7 @@ def test_a_closed_form_bundle_takes_no_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spent_ms", "fast", "most", "said"),
+    ("spent_ms", "fast", "largest", "advice"),
     [
         ({1: 100, 2: 150, 4: 200, 8: 700}, True, 4, "Of 1, 2, 4, 8 steps, 1, 2, 4 fit."),
         ({1: 400, 2: 600, 4: 700}, False, 1, "Of 1, 2, 4 steps, 1 fit: give --steps."),
@@ -62,15 +62,15 @@ def test_a_closed_form_bundle_takes_no_step(tmp_path: Path) -> None:
     ],
 )
 def test_the_machine_is_fast_enough_if_preview_and_final_fit_into_a_hop(
-    tmp_path: Path, spent_ms: dict[int, float], fast: bool, most: int | None, said: str
+    tmp_path: Path, spent_ms: dict[int, float], fast: bool, largest: int | None, advice: str
 ) -> None:
     manifest = make_bundle(tmp_path / "bundle", steps=4).manifest
     hop_ms = 1e3 * float(manifest.grid.hop)
     clips = {f"clip_{n}_steps": [ms * hop_ms / 1000.0] for n, ms in spent_ms.items()}
-    found = bench.fits(manifest, 4, clips)
-    assert (found["fast_enough"], found["clips_per_hop"], found["most_steps"]) == (fast, 2, most)
-    assert said in found["sentence"]
-    assert ("is fast enough for" in found["sentence"]) is fast
+    verdict = bench.fits(manifest, 4, clips)
+    assert (verdict["fast_enough"], verdict["clips_per_hop"], verdict["most_steps"]) == (fast, 2, largest)
+    assert advice in verdict["sentence"]
+    assert ("is fast enough for" in verdict["sentence"]) is fast
     alone = bench.fits(replace(manifest, eeg=None), 4, clips)
     assert alone["clips_per_hop"] == 1
 

@@ -140,10 +140,10 @@ def test_the_demo_tells_a_film_that_cannot_be_shown_before_anything_starts(tmp_p
 
 
 def test_a_short_film_is_shown_for_as_long_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = list[tuple[list[str], list[str]]]()
+    commands = list[tuple[list[str], list[str]]]()
 
-    def session(player: list[str], reader: list[str], *_others: object) -> int:
-        asked.append((player, reader))
+    def session(player: list[str], reader: list[str], *_log: object) -> int:
+        commands.append((player, reader))
         return 0
 
     monkeypatch.setattr(demo, "_session", session)
@@ -152,7 +152,7 @@ def test_a_short_film_is_shown_for_as_long_as_it_is(tmp_path: Path, monkeypatch:
     demo.run(film=str(film), out=tmp_path / "all")
     demo.run(film=str(film), out=tmp_path / "less", seconds=4.5)
     demo.run(out=tmp_path / "own")
-    lengths = [{words[words.index("--seconds") + 1] for words in both} for both in asked]
+    lengths = [{words[words.index("--seconds") + 1] for words in both} for both in commands]
     assert lengths == [{"5.25"}, {"4.5"}, {"60"}]
     with refused(UsageError, "film-too-short", film=str(film), duration_s=5.25, required_s=6.0):
         demo.run(film=str(film), out=tmp_path / "more", seconds=6.0)
