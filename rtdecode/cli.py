@@ -604,6 +604,9 @@ def main() -> None:
         code = _explained(error)
     except _Misuse as error:
         code = _explained(_misused(error)) if error.format_message() else 2
+    except typer.Abort:
+        # What another program was to say has ended too early.
+        code = _explained(RtDecodeError("command-aborted", "the command ended before it was done."))
     except OSError as error:
         # A file or folder that no command had looked at before it used it.
         code = _explained(_refused_by_system(error))

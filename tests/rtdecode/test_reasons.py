@@ -35,9 +35,14 @@ def test_an_error_of_the_system_is_said_in_words_without_its_number(number: int,
     error = OSError(number, os.strerror(number), "/a/b")
     assert reasons.words(error) == sentence
     # The file is named once.
-    assert str(RtDecodeError("x", "no: {error}.", error=error)) == f"no: {sentence}: /a/b."
-    assert str(RtDecodeError("x", "{path}: {error}.", path=Path("/a/b"), error=error)) == f"/a/b: {sentence}."
-    assert RtDecodeError("x", "{error}", error=error).to_json()["values"] == {"error": f"{sentence}: /a/b"}
+    assert str(RtDecodeError("path-refused", "no: {error}.", error=error)) == f"no: {sentence}: /a/b."
+    assert (
+        str(RtDecodeError("path-refused", "{path}: {error}.", path=Path("/a/b"), error=error))
+        == f"/a/b: {sentence}."
+    )
+    assert RtDecodeError("path-refused", "{error}", error=error).to_json()["values"] == {
+        "error": f"{sentence}: /a/b"
+    }
 
 
 def test_what_the_table_does_not_know_is_said_as_the_system_does() -> None:
