@@ -122,11 +122,7 @@ class Running:
 
     def processes(self) -> list[psutil.Process]:
         """Return all processes of the session."""
-        try:
-            session = psutil.Process(self.session.pid)
-            return [session, *session.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+        return tree(self.session.pid)
 
     def interrupt(self) -> int | None:
         """Ask the session to end as Ctrl-C does; return its exit code, or None if it does not end."""
@@ -161,6 +157,15 @@ def network(folder: Path) -> dict[str, str]:
     tuning = "[tuning]\nTimeProbeInterval = 0.016\nContinuousResolveInterval = 0.25\n"
     config.write_text(f"[lab]\nSessionID = {name}\n[log]\nlevel = -3\n{tuning}")
     return os.environ | {"LSLAPICFG": str(config)}
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """Return a process and all that it has started; none if it has ended."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def pss_mb(process: psutil.Process) -> float:

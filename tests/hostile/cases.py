@@ -35,6 +35,10 @@ _CALLS = 12
 TRACEBACK = "Traceback (most recent call last)"
 
 
+# Most memory that the commands of a case took, MB.
+_commands_mb: dict[int, float] = {}
+
+
 @dataclass
 class Outcome:
     """What a part of the run did.
@@ -82,6 +86,11 @@ def limit_space() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_SPACE, _SPACE))
 
 
+def count_memory(case: int, peak_mb: float) -> None:
+    """Count the memory of a command that a case has run."""
+    _commands_mb[case] = max(_commands_mb.get(case, 0.0), peak_mb)
+
+
 def fault_of(error: BaseException) -> str:
     """Describe an exception that should not have been, with its traceback."""
     return "".join(traceback.format_exception(error, limit=-_CALLS)).strip()
@@ -115,7 +124,6 @@ def delete(folder: Path) -> None:
 
 def work(part: str, case: Case, seed: int, first: int, stop: int, keep: Path, out: IO[str]) -> None:
     """Do cases in this process, and write a line of JSON before and after each."""
-    children_mb = 0.0
     for number in range(first, stop):
         _tell(out, {"begins": number})
         _forget_peak()
@@ -125,11 +133,7 @@ def work(part: str, case: Case, seed: int, first: int, stop: int, keep: Path, ou
             # Whatever leaves a case is what the run is there to find.
             except Exception as error:  # noqa: BLE001
                 faults.append(fault_of(error))
-            peak_mb = _peak_mb()
-            # That of the children is of all of them so far.
-            if _children_peak_mb() > children_mb:
-                children_mb = _children_peak_mb()
-                peak_mb = max(peak_mb, children_mb)
+            peak_mb = max(_peak_mb(), _commands_mb.pop(number, 0.0))
             if peak_mb > PEAK_MB:
                 faults.append(f"took {peak_mb:.0f} MB")
         _tell(out, {"ends": number, "faults": faults, "peak_mb": peak_mb})
@@ -215,7 +219,3 @@ def _peak_mb() -> float:
     status = Path("/proc/self/status").read_text()
     [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024 / 1e6
-
-
-def _children_peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6

@@ -4,21 +4,24 @@ import atexit
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.running import pss_mb, tree
 from rtdecode.disk.film_marks import FilmMark
 from rtdecode.disk.recording import Recording, RecordingWriter
 from rtdecode.errors import RtDecodeError
 from rtdecode.types import EegChunk, Montage, Volume
 from tests.damage import damaged
-from tests.hostile.cases import TRACEBACK, Rng
+from tests.hostile.cases import TRACEBACK, Rng, count_memory
 from tests.streaming.bundles import BRAIN, CHANNELS, make_bundle
 from tests.streaming.test_mutated_inputs import SFREQ, ZERO, clean, mutated
 
@@ -26,6 +29,7 @@ from tests.streaming.test_mutated_inputs import SFREQ, ZERO, clean, mutated
 REPLAYED = 20
 # A replay of a session of some seconds that is not over by then hangs, s.
 _WITHIN = 90.0
+_SAMPLE_S = 0.1
 # Share of the recordings whose items were changed before they were written.
 _CHANGED = 0.2
 
@@ -35,7 +39,7 @@ def case(folder: Path, rng: Rng, number: int) -> list[str]:
     path, ways = _damaged(folder, rng)
     faults = read_through(path)
     if is_replayed(number):
-        faults += replay(path, small_bundle(), folder / "out")
+        faults += replay(path, small_bundle(), folder / "out", number)
     return [f"{fault} ({ways})" for fault in faults]
 
 
@@ -61,34 +65,48 @@ def read_through(path: Path) -> list[str]:
     return []
 
 
-def replay(path: Path, bundle: str | Path, out: Path) -> list[str]:
+def replay(path: Path, bundle: str | Path, out: Path, number: int) -> list[str]:
     """Replay with the command; an exit code other than 0 comes with a sentence that names the folder."""
     words = ["replay", str(path), "--bundle", str(bundle), "--speed", "max", "--out", str(out)]
-    code, output = command(words)
+    code, output = command(words, number)
     faults = [output[-4000:]] if TRACEBACK in output else []
     if code not in (0, 1, 2, 4):
         faults.append(f"`rtdecode replay` ended with {code}: {output[-2000:]}")
     return faults if code == 0 else [*faults, *_unnamed(output, path)]
 
 
-def command(words: Sequence[str], within: float = _WITHIN) -> tuple[int | str, str]:
-    """Run a command of rtdecode; return its exit code, or that it hung, and all that it output."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rtdecode.cli", *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=os.environ | {"PYTHONPATH": str(Path.cwd()), "COLUMNS": "500"},
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=within)
-    except subprocess.TimeoutExpired:
-        # Its children are in its group, and must not outlive it.
-        os.killpg(process.pid, 9)
-        output, _ = process.communicate()
-        return f"nothing, as it was not over after {within:g} s", output.decode(errors="backslashreplace")
-    return process.returncode, output.decode(errors="backslashreplace")
+def command(words: Sequence[str], number: int = -1) -> tuple[int | str, str]:
+    """Run a command of rtdecode and count its memory as that of a case.
+
+    Returns
+    -------
+    code : int or str
+        The exit code, or in words that it hung.
+    output : str
+        All that it said.
+    """
+    environment = os.environ | {"COLUMNS": "500"}
+    with tempfile.TemporaryFile() as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rtdecode.cli", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+        until = time.monotonic() + _WITHIN
+        while process.poll() is None and time.monotonic() < until:
+            time.sleep(_SAMPLE_S)
+            count_memory(number, sum(map(pss_mb, tree(process.pid))))
+        code = process.poll()
+        if code is None:
+            # Its children are in its group, and must not outlive it.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        file.seek(0)
+        output = file.read().decode(errors="backslashreplace")
+    return f"nothing, as it was not over after {_WITHIN:g} s" if code is None else code, output
 
 
 def _unnamed(sentence: str, path: Path) -> list[str]:

@@ -309,7 +309,7 @@ def _a_bomb(path: Path, data: bytes, rng: Rng, polls: Polling) -> None:
 
 def _named(path: Path, data: bytes, rng: Rng, polls: Polling) -> None:
     names = [
-        b"[/red]\x1b[2J\x07.dcm",
+        b"[red]\x1b[2J\x07[link=x.dcm",
         b"line\nfeed\r.nii",
         b"\xff\xfe\xc3.dcm",
         "\u202egpj.dcm\u2066".encode(),
