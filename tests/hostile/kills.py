@@ -78,7 +78,8 @@ def run(kills: int, seed: int, keep: Path, say: Callable[[str], None]) -> Outcom
     """Run sessions until so many processes have been killed."""
     outcome = Outcome()
     number = 0
-    while outcome.counts.get("kills", 0) < kills:
+    # Where sessions do not even start, nothing can be killed.
+    while outcome.counts.get("kills", 0) < kills and number < 2 * kills:
         outcome.add(session(seed, number, keep, say, kills - outcome.counts.get("kills", 0)))
         number += 1
     return outcome
