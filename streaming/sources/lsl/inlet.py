@@ -139,7 +139,7 @@ class Inlet:
         self.uid = info.uid()
         self.name = info.name()
         self.host = info.hostname()
-        rate = _checked_rate(info)
+        rate = checked_rate(info)
         buffered_s = min(_BUFFERED_S, int(_BUFFERED_MOST / rate)) if rate else _BUFFERED_S
         self._inlet = pylsl.StreamInlet(info, max_buflen=buffered_s, recover=False)
         self._inlet.open_stream(timeout=_OPEN_S)
@@ -195,8 +195,13 @@ class Inlet:
             return  # no new estimate: the line continues as it is
 
 
-def _checked_rate(info: pylsl.StreamInfo) -> float:
-    """Return the nominal rate of a stream, Hz, if an amplifier may have its rate and its channels."""
+def checked_rate(info: pylsl.StreamInfo) -> float:
+    """Return the nominal rate of a stream, Hz, if an amplifier may have its rate and its channels.
+
+    Raises
+    ------
+    GeometryError
+    """
     fault = plausible.stream_size(info.nominal_srate(), info.channel_count())
     if fault is not None:
         raise GeometryError(

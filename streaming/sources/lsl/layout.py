@@ -9,6 +9,7 @@ from rtdecode.eeg.channels import kind_of, microvolts, names
 from rtdecode.errors import GeometryError
 from rtdecode.liblsl import pylsl
 from rtdecode.types import Array, Float, Montage
+from streaming.sources.lsl.inlet import checked_rate
 
 _KEPT = ("eeg", "ecg", "eog", "reference")
 # The manufacturer that the simulated amplifier's stream states.
@@ -76,8 +77,10 @@ def layout(info: pylsl.StreamInfo) -> Layout:
     ------
     GeometryError
         If the stream has no labelled EEG channel, no steady rate, two channels of one name, or an EEG
-        channel in a unit that is not a voltage.
+        channel in a unit that is not a voltage, or declares a size that no amplifier has.
     """
+    # What a stream says once it is open need not be what it announced.
+    checked_rate(info)
     labels, types, units = (described(info, key) for key in ("label", "type", "unit"))
     kinds = [kind_of(label, kind) for label, kind in zip(labels, types, strict=True)]
     _check(info, labels, kinds)

@@ -378,3 +378,9 @@ def test_a_stream_without_labels_or_with_another_unit_is_refused(name: str) -> N
     stream = outlet(name, unit="degrees")
     with refused(GeometryError, "lsl-channel-unit-unsupported", unit="degrees"):
         layout(stream.get_info())
+
+
+def test_a_description_of_more_channels_than_any_amplifier_has_is_refused_at_once() -> None:
+    """What a sender says of itself once it is open need not be what it announced."""
+    with refused(GeometryError, "lsl-stream-implausible"):
+        layout(pylsl.StreamInfo("many", "EEG", 2**31 - 1, SFREQ, pylsl.cf_float32, ""))
