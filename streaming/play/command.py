@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import IO, Literal
 
 import numpy as np
 from rich.console import Console
@@ -369,7 +369,7 @@ def _log(path: Path | None) -> Iterator[Callable[[int, float, float], None]]:
         )
 
 
-def _new(path: Path) -> TextIO:
+def _new(path: Path) -> IO[str]:
     # Line by line, so that a crash leaves all frames shown so far; never over an existing table.
     try:
         return private.open_file(path, "x", buffering=1)
