@@ -120,7 +120,6 @@ def test_volumes_that_end_a_session_are_named_on_the_terminal_alone(bundle: Path
     ended = end(process, left / "out")
     assert ended.code == 4, ended.said
     assert PLACE in ended.said
-    assert ended.report["ended"] == "volumes or channels arrived that the bundle cannot read"
     assert not leaks(left)
 
 

@@ -154,7 +154,9 @@ def entries(path: Path, montage: Montage | None, unknown: UnknownKeys) -> Iterat
             if math.isnan(began_at):
                 began_at = line["arrived_at"]
             _check_time("arrived_at", line["arrived_at"], began_at)
-            _check_time("clock_at", line.get("clock_at"), began_at)
+            clock_at = line.get("clock_at")
+            # Of a backlog, the clock may stand at any time before.
+            _check_time("clock_at", None if clock_at is None else max(clock_at, began_at), began_at)
             if form is CHUNK:
                 if "montage" in line:
                     changed = montage = recording_text.montage_of(line["montage"], unknown, EVENTS)

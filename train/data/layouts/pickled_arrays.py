@@ -21,8 +21,11 @@ _ALLOWED = {
     ("builtins", "bytearray"),
 }
 # Modules by the names that they had before, in NumPy 1 and in Python 2.
-_NOW = {"numpy.core.multiarray": "numpy._core.multiarray", "numpy.core.numeric": "numpy._core.numeric"}
-_NOW |= {"__builtin__": "builtins"}
+_NOW = {
+    "numpy.core.multiarray": "numpy._core.multiarray",
+    "numpy.core.numeric": "numpy._core.numeric",
+    "__builtin__": "builtins",
+}
 
 
 class _ArraysAlone(pickle.Unpickler):
