@@ -138,9 +138,12 @@ def test_a_process_that_takes_over_stays_with_the_same_stream(name: str) -> None
 
 @pytest.mark.parametrize("ids", [("one", "two"), ("one", "")])
 def test_two_streams_that_fit_are_both_named_and_neither_is_opened(name: str, ids: tuple[str, str]) -> None:
+    outlets = [outlet(name, source_id=source_id) for source_id in ids]
+    # Both are announced before the source looks: it opens the one that it knows of alone for half a second.
+    assert len(pylsl.resolve_byprop("name", name, minimum=2, timeout=60.0)) == 2
     sender = Sender(LslSource(name))
-    sender.add(1.0, outlet(name, source_id=ids[0]))
-    sender.add(2.0, outlet(name, source_id=ids[1]))
+    sender.add(1.0, outlets.pop(0))
+    sender.add(2.0, outlets.pop(0))
     sender.until(lambda: sender.source.ambiguous)
     sender.go_on(0.7)
     assert sender.source.montage is None
