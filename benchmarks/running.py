@@ -16,7 +16,7 @@ from streaming.page import address
 PARTS = ("session", "acquisition", "page")
 # How long programs may take to end once they have been asked to, s.
 _END_WITHIN = 60.0
-# A session receives its first samples within this, s.
+# A session receives its first samples within this where the simulated run is short, s.
 _BEGINS_WITHIN = 120.0
 
 
@@ -79,16 +79,16 @@ class Running:
                 env=self._environment,
             )
 
-    def wait_for_samples(self) -> None:
+    def wait_for_samples(self, within_s: float = _BEGINS_WITHIN) -> None:
         """Wait until the recording has begun.
 
         Raises
         ------
         TimeoutError
-            If it does not, in a time in which every session begins.
+            If it does not within this time.
         """
         samples = self.recording / "eeg.f32"
-        until = time.monotonic() + _BEGINS_WITHIN
+        until = time.monotonic() + within_s
         while not (samples.is_file() and samples.stat().st_size):
             if time.monotonic() > until or self.session.poll() is not None:
                 raise TimeoutError(f"no samples came: {self.logs()}")

@@ -27,6 +27,8 @@ SHARE = 0.05
 GROWTH_MB = 5.0
 _EARLY_MIN = 10
 _READINGS = 6
+# A participant who watches a film of an hour takes minutes to prepare, s.
+_BEGINS_WITHIN = 900.0
 # A minute: one lost volume, one of them late, a hole of some samples, a trigger too few.
 _FAULTS = "volume-drop=1,volume-late=0.5,eeg-drop=0.5,trigger-drop=0.5,slice-drop=0.5"
 _OUT = Path(__file__).with_suffix(".json")
@@ -49,9 +51,9 @@ def measure(minutes: float) -> dict[str, Any]:
         # The film goes on until the last reading has been made.
         length = f"{60 * (minutes + 1):g}"
         simulator = ["--preset", "easy", "--film", "natural", "--seconds", length, "--faults", _FAULTS]
-        running = Running(Path(name), simulator, [])
+        running = Running(Path(name), simulator, ["--wait", f"{_BEGINS_WITHIN:g}"])
         try:
-            running.wait_for_samples()
+            running.wait_for_samples(_BEGINS_WITHIN)
             memory = _followed(running, minutes)
             code = running.interrupt()
             report = json.loads((running.out / "report.json").read_text())
