@@ -73,6 +73,7 @@ def test_a_session_and_its_recording(umask: str, sessions: dict[str, Ended]) -> 
     assert stat.S_IMODE(ended.out.with_name("volumes").stat().st_mode) & 0o055 != 0
 
 
+@pytest.mark.full
 def test_a_simulated_recording_its_replay_and_their_page(recording: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "out"
     rtdecode("000", "replay", recording, "--speed", "max", "--out", out, "--twin")
@@ -84,6 +85,7 @@ def test_a_simulated_recording_its_replay_and_their_page(recording: Path, tmp_pa
     assert stat.S_IMODE((tmp_path / "page.html").stat().st_mode) == 0o600
 
 
+@pytest.mark.full
 def test_head_volumes_and_a_calibration(scan: Path, tmp_path: Path) -> None:
     rtdecode("000", "volumes", scan / "volumes", "--once", "--nifti", tmp_path / "nifti")
     words = ("--fmri-dir", scan / "volumes", "--mask", scan / "mask.nii", "--volumes", 3, "--wait", 5)
@@ -93,6 +95,7 @@ def test_head_volumes_and_a_calibration(scan: Path, tmp_path: Path) -> None:
     assert wrong_modes(tmp_path / "cal", GROUP_READS) == {}
 
 
+@pytest.mark.full
 def test_what_a_simulation_exports_is_as_the_umask_has_it(tmp_path: Path) -> None:
     folders = ("--fmri-dir", tmp_path / "scanner", "--truth", tmp_path / "truth")
     rtdecode("027", "simulate", "--seconds", "1", "--wait", "0", *folders)
@@ -112,7 +115,7 @@ def test_overwriting_in_a_folder_that_all_may_read(name: str, tmp_path: Path) ->
     assert stat.S_IMODE((out / "clips").stat().st_mode) == 0o700
 
 
-@pytest.fixture(params=[False, True], ids=["ignored", "refused"])
+@pytest.fixture(params=[pytest.param(False, marks=pytest.mark.full), True], ids=["ignored", "refused"])
 def modeless(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """Where a file system is mounted that holds no modes."""
     with ExitStack() as running:

@@ -43,6 +43,7 @@ def test_it_is_trained_and_judged_on_runs_of_its_own(data: Path, tmp_path: Path)
     assert manifest.fmri.voxels == 40
 
 
+@pytest.mark.full
 def test_eeg_alone_makes_a_bundle_that_reads_no_volumes(data: Path, tmp_path: Path) -> None:
     run = _one_modality(data, tmp_path / "run", "eeg", refused_modality="fmri")
     exporting.run(run, tmp_path / "bundle")
