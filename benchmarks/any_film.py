@@ -5,8 +5,8 @@ RTDECODE_DATA=DIR python -m benchmarks.any_film --freeze   # the oracle's figure
 
 The recipe `ridge` is trained on `natural` for each participant, into ``runs/figures``. Each run, and the
 shipped video model, is then judged by ``python -m train.evaluate`` on each kind of film, two at a time. What
-is there already is left alone, so that an interrupted call goes on. All figures go to any_film.json beside
-this file, and a table of most of them is printed; ``docs/figures.md`` tells a selection.
+is there already is left alone, so that an interrupted call goes on. All figures go to
+results/any_film.json, and a table of most of them is printed; ``docs/figures.md`` tells a selection.
 
 Real films are those of ``films/judged``, on which no choice may rest: they are opened once a release.
 """
@@ -24,10 +24,12 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.result_files import RESULTS
+
 _PARTICIPANTS = (1, 2, 3, 4)
 _SHIPPED = Path("train/runs/phantom")
 _WORK = Path("runs/figures")
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "any_film.json"
 _BARS = Path(__file__).with_name("bars.json")
 _REAL = "judged"
 # Of films that differ by session: so many that intervals are over sessions, each this long, s.

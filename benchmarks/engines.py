@@ -4,8 +4,8 @@
 
 Each builder that is installed builds the engine of each stage for each compute capability, as `rtdecode
 export --target tensorrt` does, and the ports are held against the manifest. No engine is run. It prints
-whether each was built or why not, in how many seconds, and its size, and writes that to the file beside this
-one engine by engine. An engine whose figures the file has is not built again unless `--again` is given, as
+whether each was built or why not, in how many seconds, and its size, and writes that to results/engines.json
+engine by engine. An engine whose figures the file has is not built again unless `--again` is given, as
 long as graph, builder's version and machine are the same.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.result_files import RESULTS
 from export import engines
 from export.engines import NotBuiltError
 from rtdecode import bundle as bundles
@@ -27,7 +28,7 @@ from streaming.tools import bench
 
 # Ampere's large and small GPUs, Ada and Blackwell. Hopper (9.0) is no target of TensorRT-RTX.
 CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "engines.json"
 # What tells an engine from all others, whatever it was built from.
 _PLACE = ("bundle", "stage", "builder", "compute_capability")
 

@@ -1,6 +1,6 @@
 """What the films of the simulated participant are like: `natural` and `shapes` beside real ones.
 
-RTDECODE_DATA=DIR python -m benchmarks.films    # writes films.json beside this file
+RTDECODE_DATA=DIR python -m benchmarks.films    # writes results/films.json
 
 Every film is taken as the participant watches it, 64 x 96 px at 8 frames a second, with the cuts that are
 found in its pixels. `natural` was tuned until its values lay within those of the five films of
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.result_files import RESULTS
 from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import NATURAL, SHAPES, watched
@@ -24,7 +25,7 @@ from rtdecode.phantom.film.watched import NATURAL, SHAPES, watched
 Frames = NDArray[np.uint8]
 Reals = NDArray[np.float64]
 
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "films.json"
 # Ten minutes of each film that is made, cut wherever it likes.
 _SECONDS = 600.0
 _SEED = 0

@@ -7,8 +7,8 @@
 A clip has 33 frames of 480 x 720 (12,150 tokens, 226 that condition). A part is a model and an engine:
 `compiled` (torch: blocks and tiny decoder compiled, every stage one CUDA graph), `eager` (torch), `onnx`
 (the step in ONNX Runtime), `stock` (diffusers' own pipeline, whole), and for Wan `causal` (the shapes of
-Self-Forcing and Causal-Forcing). Each takes at most the seconds given, and what it has found is in the file
-beside this one at once. Parts that the file has are left out, unless `--again`. Nothing is downloaded.
+Self-Forcing and Causal-Forcing). Each takes at most the seconds given, and what it has found is in
+results/gpu.json at once. Parts that the file has are left out, unless `--again`. Nothing is downloaded.
 """
 
 import argparse
@@ -30,9 +30,10 @@ from benchmarks import gpu_parts
 from benchmarks.gpu_parts import Record
 from benchmarks.gpu_rates import Clock
 from benchmarks.gpu_stages import case_of
+from benchmarks.result_files import RESULTS
 from rtdecode.errors import UsageError
 
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "gpu.json"
 PARTS = (
     "wan.compiled",
     "wan.eager",

@@ -1,6 +1,6 @@
 """Motion estimates against the truth, and beside SPM's algorithm as python-rtspm has it.
 
-python -m benchmarks.motion [FOLDER OF REAL SERIES]    # prints tables, writes motion.json beside this file
+python -m benchmarks.motion [FOLDER OF REAL SERIES]    # prints tables, writes results/motion.json
 
 python-rtspm (GPL, `pip install python-rtspm`) is used here and in tests only. Both see the same volumes,
 alternating, on one thread.
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.moving_head import MovingHead, distance, moving_head
+from benchmarks.result_files import RESULTS
 from rtdecode.signal.volume.motion import Aligner, rigid
 from rtdecode.types import Array
 from streaming.sources.folder.files import gunzip
@@ -39,7 +40,7 @@ SERIES = {
     "dcm_qa_xa30_enhanced_TR1000": 0,
     "dcm_qa_philips_classic_slices_TR1259": 0,
 }
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "motion.json"
 _FLAGS: dict[str, Any] = {
     "quality": 0.9, "fwhm": 5, "sep": 4, "interp": 4, "wrap": np.zeros((3, 1)), "rtm": 0, "PW": "",
     "lkp": np.arange(6), "mask": 1, "mean": 0, "which": 2,

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from benchmarks.result_files import RESULTS
 from streaming.tools import bench
 from tests.hostile import cases, kills, volumes
 from tests.hostile.cases import PARTS, PEAK_MB, TRACEBACK, Outcome
@@ -22,7 +23,7 @@ from tests.hostile.recordings import is_replayed
 from tests.hostile.streams import is_announced
 
 ROOT = Path(__file__).parents[2]
-_OUT = ROOT / "benchmarks" / "hostile.json"
+_OUT = RESULTS / "hostile.json"
 MINUTES = 15.0
 KILLS = 20
 VOLUMES = 5000
