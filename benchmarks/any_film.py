@@ -24,7 +24,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, read, write
 
 _PARTICIPANTS = (1, 2, 3, 4)
 _SHIPPED = Path("train/runs/phantom")
@@ -234,9 +234,9 @@ def main() -> None:
         made = jobs.map(lambda cell: judge(cell, real), cells)
         found = {cell.name: figures for cell, figures in zip(cells, made, strict=True)}
     Console(width=None if sys.stdout.isatty() else 1000).print(markdown(found), markup=False)
-    kept: dict[str, Figures] = json.loads(_OUT.read_text()) if given.only else {}
+    kept: dict[str, Figures] = read(_OUT) if given.only else {}
     every = kept | {name: rounded(figures) for name, figures in found.items()}
-    _OUT.write_text(json.dumps(every, indent=1) + "\n")
+    write(_OUT, every)
     if given.freeze:
         freeze(every)
 

@@ -18,6 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import result_files
+
 PATH = Path(__file__).with_name("bars.json")
 FIGURES = Path(__file__).parents[1] / "train" / "runs" / "phantom" / "run.json"
 # Cells of `benchmarks.any_film` that hold the shipped model's figures -> the share that it must reach of what
@@ -150,7 +152,7 @@ def _found(figures: Figures, bar: Bar) -> float | None:
 
 def read(path: Path) -> dict[str, Figures]:
     """Read figures by cell, from the file of a run or of `benchmarks.any_film`."""
-    tree = json.loads(path.read_text())
+    tree = result_files.read(path)
     if "figures" not in tree:
         return tree
     # A run is judged on `natural` first, whose figures bear no film's name.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from rtdecode.eeg.door import Door
 from rtdecode.eeg.rate import RateCheck
 from rtdecode.windows.volume_door import VolumeDoor
@@ -99,7 +99,7 @@ def main() -> None:
     """Measure, print, write."""
     found = {"machine": bench._machine(), "probe_ms": bench._percentiles(bench._probe(Pace(500)))} | measure()
     Console().print_json(json.dumps(found))
-    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    write(_OUT, found)
 
 
 if __name__ == "__main__":

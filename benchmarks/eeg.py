@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 from rich.console import Console
 
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from rtdecode import bundle
 from rtdecode.disk.video import write_mp4
 from rtdecode.eeg.stream import EegStream
@@ -170,7 +170,7 @@ def main(seconds: float) -> None:
     found = {"machine": bench._machine(), "probe_ms": bench._percentiles(bench._probe(Pace(500)))}
     found |= {"beside": beside()} | measure(seconds)
     Console().print_json(json.dumps(found, default=str))
-    _OUT.write_text(json.dumps(found, indent=1, default=str) + "\n")
+    write(_OUT, found)
 
 
 if __name__ == "__main__":

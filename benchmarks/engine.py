@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from rtdecode import bundle as bundles
 from rtdecode.bundle import golden
 from rtdecode.bundle.engine import load
@@ -69,7 +69,7 @@ def main(words: list[str]) -> None:
         print(json.dumps(peak(words[0], int(words[1]), int(words[2]))))  # noqa: T201
         return
     found = measure(words[0] if words else "phantom")
-    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    write(_OUT, found)
     Console().print_json(data=found)
 
 

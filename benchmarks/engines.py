@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from export import engines
 from export.engines import NotBuiltError
 from rtdecode import bundle as bundles
@@ -151,7 +151,7 @@ def main(words: Sequence[str] | None = None, out: Path = _OUT) -> int:
                 if is_kept(figures, about) and not asked.again:
                     continue
                 figures = [*without(figures, about), measure(made, about)]
-                _write(out, machine, figures)
+                write(out, {"machine": machine, "engines": figures})
     except RtDecodeError as error:
         return explain(error, as_json=asked.json)
     if asked.json:
@@ -159,13 +159,6 @@ def main(words: Sequence[str] | None = None, out: Path = _OUT) -> int:
     else:
         Console(width=None if Console().is_terminal else 140).print(table(figures))
     return 0
-
-
-def _write(out: Path, machine: Figures, figures: Sequence[Figures]) -> None:
-    """Write all figures; a process that is stopped meanwhile leaves the file as it was."""
-    part = out.with_suffix(".part")
-    part.write_text(json.dumps({"machine": machine, "engines": figures}, indent=1) + "\n")
-    part.replace(out)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ found in its pixels. `natural` was tuned until its values lay within those of th
 ``films/train``.
 """
 
-import json
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import NATURAL, SHAPES, watched
@@ -119,7 +118,7 @@ def main() -> None:
     for name in found[NATURAL]:
         table.add_row(name, *(f"{film[name]:.4g}" for film in found.values()))
     Console().print(table)
-    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    write(_OUT, found)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from train.models.cinesync.encoder import BrainEncoder, Signals
 from train.models.cinesync.published import PublishedPlan
 from train.models.cinesync.trainable import DENOISING, BrainVideo
@@ -57,7 +57,7 @@ def main() -> None:
         "measured": measured() if torch.cuda.is_available() else None,
     }
     text = json.dumps(found, indent=1)
-    _OUT.write_text(text + "\n")
+    write(_OUT, found)
     print(text)  # noqa: T201
 
 

@@ -34,7 +34,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks.full_size import DTYPES, LATENT, STEPS, layered, weights_bytes
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from export.structural import looked_at
 from export.trace import OPSETS
 from rtdecode.errors import UsageError
@@ -201,7 +201,7 @@ def _add(part: str, name: str, found: dict[str, Any]) -> None:
     }
     every["latent"] = list(LATENT)
     every.setdefault(part, {})[name] = found
-    _OUT.write_text(json.dumps(every, indent=1) + "\n")
+    write(_OUT, every)
 
 
 def _peak_gb() -> float:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from export.trace import graph
 from rtdecode.bundle.manifest import FUSED
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
@@ -75,7 +75,7 @@ def main() -> None:
         "bars": {"times_fewer": FEWER, "largest_difference": MOST},
     }
     text = json.dumps(found, indent=1)
-    _OUT.write_text(text + "\n")
+    write(_OUT, found)
     print(text)  # noqa: T201
 
 

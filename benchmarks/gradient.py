@@ -8,7 +8,6 @@ without artefact. MNE takes a line out of every epoch, EEG and all: beside that 
 both errors after a line was taken out of the EEG and of our result alike.
 """
 
-import json
 import sys
 import time
 from typing import Any
@@ -28,7 +27,7 @@ from benchmarks.gradient_signals import (
     likeness,
     recorded,
 )
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from rtdecode.signal.gradient.remover import Gradient, GradientRemover
 from streaming.tools import bench
 
@@ -132,7 +131,7 @@ def main(as_json: bool) -> None:
     """Run everything, print it, write it."""
     found = {name: compare(**case) for name, case in CASES.items()}
     result = {"machine": bench._machine(), "gradient": found, "cost_64_channels": cost()}
-    _OUT.write_text(json.dumps(result, indent=1) + "\n")
+    write(_OUT, result)
     console = Console(width=150)
     if as_json:
         console.print_json(data=result)

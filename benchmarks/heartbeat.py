@@ -7,7 +7,6 @@ The recordings are those of `benchmarks.heartbeat_signals`: 64 channels, 1000 Hz
 from the 40th second on, between 0.5 and 30 Hz; cost is processor time on one thread over recorded time.
 """
 
-import json
 import time
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,7 @@ from rich.table import Table
 from scipy import signal
 
 from benchmarks.heartbeat_signals import HeartbeatSettings, HeartbeatSignals, record
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from rtdecode.signal.eeg.quality import CORRECTED, Quality
 from rtdecode.signal.heartbeat.remover import HeartbeatRemover
 
@@ -132,7 +131,7 @@ def main() -> None:
     for case, row in figures.items():
         table.add_row(case, *(f"{row[name]:.3f}" for name in names))
     Console(width=200).print(table)
-    _OUT.write_text(json.dumps(figures, indent=2) + "\n")
+    write(_OUT, figures)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from rtdecode.disk.clip_file import keep
 from rtdecode.scores.accuracy import correlations, identification, psnr
 from rtdecode.scores.events import Event
@@ -133,7 +133,7 @@ def main() -> None:
     found = {"machine": bench._machine()} | measure(given.frames)
     found["wall_s"] = round(time.monotonic() - began, 1)
     Console().print_json(json.dumps(found))
-    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    write(_OUT, found)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ python-rtspm (GPL, `pip install python-rtspm`) is used here and in tests only. B
 alternating, on one thread.
 """
 
-import json
 import os
 import sys
 import time
@@ -20,14 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.moving_head import MovingHead, distance, moving_head
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from rtdecode.signal.volume.motion import Aligner, rigid
 from rtdecode.types import Array
 from streaming.sources.folder.files import gunzip
 from streaming.sources.folder.stack import Stacks
 from streaming.sources.formats.dicom import read_dicom
 from streaming.sources.formats.image import Image, Moments, Plane
-from streaming.tools import bench
 
 Matrix = NDArray[np.float64]
 
@@ -180,7 +178,7 @@ def main(folder: str | None) -> None:
     for name, start in SERIES.items() if folder else ():
         found[name] = real(Path(str(folder)) / name, start)
     _show(found)
-    _OUT.write_text(json.dumps({"machine": bench._machine(), "motion": found}, indent=1) + "\n")
+    write(_OUT, {"motion": found})
 
 
 def _show(found: dict[str, Any]) -> None:

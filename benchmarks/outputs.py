@@ -27,7 +27,7 @@ from typing import Any
 from pythonosc.osc_message import OscMessage
 from rich.console import Console
 
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, golden
 from streaming.client import Clips
@@ -181,7 +181,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the simulated session")
     given = parser.parse_args(words)
     found = {"bar_p99_ms": BAR_MS, "paced": paced(given.sends), "live": live(given.seconds)}
-    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    write(_OUT, found)
     console = Console()
     console.print_json(data=found)
     for way in ("lsl", "osc"):

@@ -25,7 +25,7 @@ import psutil
 from rich.console import Console
 
 from benchmarks.browser import browser
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from streaming.page import address, entrance
 
 # With one viewer, share of a core.
@@ -171,7 +171,7 @@ def main() -> None:
     ]
     for name, value, bar in rows:
         console.print(f"{name}: {value:g}, bar {bar:g}, {'pass' if value <= bar else 'FAIL'}")
-    _OUT.write_text(json.dumps(found) + "\n")
+    write(_OUT, found)
 
 
 if __name__ == "__main__":

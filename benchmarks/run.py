@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks import checks, eeg, install, judging, volumes
 from benchmarks.bars import SPEED
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from streaming.tools import bench
 
 # At p99, ms; from the table of bars in the project's design. Stages without code have none.
@@ -71,7 +71,7 @@ def main() -> None:
     _show(rows, late)
     figures = {"rounds": rounds, "live": live, "probe_p99_ms": late, "install": installed}
     figures |= {"volumes": scanner, "eeg": magnet, "checks": door, "judging": clips}
-    _OUT.write_text(json.dumps(figures, indent=1) + "\n")
+    write(_OUT, figures)
 
 
 def _live() -> dict[str, Any]:

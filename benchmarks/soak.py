@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from benchmarks.running import PARTS, Running, pss_mb
 from streaming.tools import bench
 
@@ -120,7 +120,7 @@ def main() -> int:
     options = parser.parse_args()
     result = measure(options.minutes) | {"machine": bench._machine()}
     if options.write:
-        _OUT.write_text(json.dumps(result, indent=1) + "\n")
+        write(_OUT, result)
     if options.json:
         sys.stdout.write(json.dumps(result) + "\n")
     else:

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from benchmarks import folder
 from benchmarks.motion import Spm
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import RESULTS, write
 from rtdecode import bundle as bundles
 from streaming.tools import bench, bench_volumes
 from streaming.tools.bench_pace import Pace
@@ -190,7 +190,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=usual)
     found = measure(**vars(parser.parse_args()))
     show(found)
-    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    write(_OUT, found)
 
 
 if __name__ == "__main__":
