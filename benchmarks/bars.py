@@ -181,18 +181,18 @@ def missed(found: Sequence[Verdict]) -> list[str]:
     return list(dict.fromkeys(one.bar.name for one in found if not one.passed))
 
 
-def strays(found: Mapping[str, Sequence[Verdict]], known: Mapping[str, Sequence[str]]) -> list[str]:
+def strays(cells: Mapping[str, Sequence[Verdict]], listed: Mapping[str, Sequence[str]]) -> list[str]:
     """Say in a sentence each where what is missed and what is known to be missed part."""
-    misses = {cell: missed(verdicts_of) for cell, verdicts_of in found.items()}
+    misses = {cell: missed(verdicts_of) for cell, verdicts_of in cells.items()}
     new = [
         f"{cell} misses {name}, which is not among the lapses of bars.json. Mend it or name it there."
         for cell, names in misses.items()
         for name in names
-        if name not in known.get(cell, ())
+        if name not in listed.get(cell, ())
     ]
     met = [
         f"{cell} does not miss {name}, which is among the lapses of bars.json. Take it out."
-        for cell, names in known.items()
+        for cell, names in listed.items()
         for name in names
         if name not in misses.get(cell, ())
     ]
@@ -216,10 +216,10 @@ def main(arguments: Sequence[str]) -> int:
     """Print how figures stand to the bars; 1 if what they miss is not what they are known to miss."""
     path = Path(arguments[0]) if arguments else FIGURES
     found = judged(read(path))
-    known = lapses(path)
+    listed = lapses(path)
     console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(table(found, known))
-    different = strays(found, known)
+    console.print(table(found, listed))
+    different = strays(found, listed)
     for sentence in different:
         console.print(sentence, markup=False)
     return 1 if different else 0

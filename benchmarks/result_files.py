@@ -33,13 +33,7 @@ def write(path: Path, figures: Mapping[str, Any]) -> None:
         What it has of `ORIGIN` from an earlier call is replaced, apart from ``machine``.
     """
     module = getattr(sys.modules["__main__"].__spec__, "name", "").removesuffix(".__main__")
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    commit = _git(ROOT, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     origin = {
         "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
         # A copy without its history has none, and `faults` says so.
@@ -55,7 +49,7 @@ def write(path: Path, figures: Mapping[str, Any]) -> None:
 def read(path: Path) -> dict[str, Any]:
     """Read the figures of a file, without where they come from."""
     tree = json.loads(path.read_text())
-    return {name: one for name, one in tree.items() if name not in (*ORIGIN, SOURCE)}
+    return {name: value for name, value in tree.items() if name not in (*ORIGIN, SOURCE)}
 
 
 def faults(path: Path, root: Path = ROOT) -> Iterator[str]:
@@ -99,10 +93,15 @@ def _files(program: str) -> list[str]:
 
 
 def _had(root: Path, commit: str, files: list[str]) -> bool:
-    """Tell whether a commit has one of the files."""
-    words = ["git", "ls-tree", "--name-only", commit, "--", *files]
-    tree = subprocess.run(words, cwd=root, check=False, capture_output=True, text=True)
+    """Tell whether a commit has one of the files; a copy without the history takes it on trust."""
+    tree = _git(root, "ls-tree", "--name-only", commit, "--", *files)
+    if tree.returncode:
+        return _git(root, "rev-parse", "--is-shallow-repository").stdout.strip() != "false"
     return bool(tree.stdout)
+
+
+def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *words], cwd=root, check=False, capture_output=True, text=True)
 
 
 def _machine() -> dict[str, Any]:

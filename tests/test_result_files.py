@@ -61,6 +61,10 @@ def test_a_command_is_one_that_is_there_or_that_the_commit_had(tmp_path: Path) -
     assert "tests.gone" in fault
     assert list(faults(written(file, commit=had), tmp_path)) == []
     assert list(faults(written(file, commit=f"{had}-dirty"), tmp_path)) == []
+    # A clone without the commit cannot tell.
+    git("commit", "--quiet", "--all", "--message", "gone")
+    git("clone", "--quiet", "--depth=1", f"file://{tmp_path}", "shallow")
+    assert list(faults(file, tmp_path / "shallow")) == []
 
 
 def test_what_a_program_writes_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
