@@ -15,8 +15,12 @@ _LEFT = 250
 _RIGHT = 150
 _ROW = 22
 _TOP = 44
-# A dash pattern and a colour for each floor, in the order in which the first group names them.
-_FLOORS = (("2 3", "#444444"), ("7 3", "#b3471d"), ("1 0", "#7a3e9d"), ("9 3 2 3", "#1b7837"))
+# Dashes and colour of each floor, by what its label says before a comma: the same in every chart.
+_FLOORS = {
+    "chance": ("2 3", "#444444"),
+    "null brain": ("7 3", "#b3471d"),
+    "nearest training clip": ("1 0", "#7a3e9d"),
+}
 _BAR = "#7ea6d8"
 _FONT = 'font-family="sans-serif" font-size="12"'
 
@@ -45,14 +49,14 @@ def svg(toml: str, figure: Callable[[str], Any]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {_WIDTH} {height}">',
         f'<rect {size} fill="#ffffff"/>',
         _text(12, 22, chart["title"], weight="bold"),
-        *_body(chart, figure, floors),
+        *_body(chart, figure),
         *_legend(floors, _TOP + rows * _ROW + 34),
         "</svg>",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _body(chart: dict[str, Any], figure: Callable[[str], Any], floors: list[str]) -> Iterator[str]:
+def _body(chart: dict[str, Any], figure: Callable[[str], Any]) -> Iterator[str]:
     """Draw the axis, and each group with its bars and floors."""
 
     def x(value: float) -> float:
@@ -83,14 +87,14 @@ def _body(chart: dict[str, Any], figure: Callable[[str], Any], floors: list[str]
         for label, place in group.get("floors", {}).items():
             floor = figure(place)
             value = floor["value"] if isinstance(floor, dict) else floor
-            dash, colour = _FLOORS[floors.index(label)]
+            dash, colour = _FLOORS[label.partition(",")[0]]
             yield _line(x(value), first, x(value), y, colour, dash)
 
 
 def _legend(floors: list[str], y: float) -> Iterator[str]:
     """Say what each line is."""
     for number, label in enumerate(floors):
-        dash, colour = _FLOORS[number]
+        dash, colour = _FLOORS[label.partition(",")[0]]
         middle = y + 20 * number
         yield _line(_LEFT, middle, _LEFT + 40, middle, colour, dash)
         yield _text(_LEFT + 50, middle + 4, label)

@@ -7,7 +7,7 @@ A table stands between the lines ``<!-- table: NAME -->`` and ``<!-- end -->``. 
 ``benchmarks/templates/NAME.md`` says, with a figure in place of each ``{FILE > KEY > ... : FORMAT}``: a file
 of ``benchmarks/results`` (or a path in the repository), and the keys that lead to the figure, which is
 written with its interval if it has one. ``benchmarks/templates/NAME.toml`` is a chart (`benchmarks.charts`),
-drawn into ``docs/images/NAME.svg``.
+drawn into ``docs/images/NAME.svg``. No figure with an interval may stand elsewhere on a page.
 """
 
 import argparse
@@ -28,6 +28,7 @@ FILES = "files"
 _BEGIN = re.compile(r"<!-- table: ([\w-]+) -->")
 _END = "<!-- end -->"
 _FIGURE = re.compile(r"\{([\w./-]+ > [^{}]+?)(?: : ([^{} ]+))?\}")
+_INTERVAL = re.compile(r"[-+]?\d+\.\d+\s+\((?:95 %\s+)?[-+]?\d+\.\d+\s+to\s+[-+]?\d+\.\d+")
 
 
 @cache
@@ -82,11 +83,11 @@ def filled(name: str) -> str:
 
 
 def _files() -> str:
-    """Lay out where the figures of each result file come from."""
-    lines = ["| file | command | commit | date |", "|---|---|---|---|"]
+    """List where the figures of each result file come from."""
+    lines = []
     for path in sorted(RESULTS.glob("*.json")):
-        command, commit, date, _ = (_tree(path.stem)[name] for name in ORIGIN)
-        lines.append(f"| `{path.stem}` | `{command}` | {commit[:7]} | {date} |")
+        command, commit, date, _ = (_tree(path.stem).get(name, "") for name in ORIGIN)
+        lines.append(f"- `{path.name}`: `{command}` ({commit[:7]}, {date})")
     return "\n".join(lines) + "\n"
 
 
@@ -104,6 +105,18 @@ def written(text: str) -> str:
             else:
                 raise LookupError(f"table {begins[1]} has no line {_END}")
     return "".join(page)
+
+
+def _outside(text: str) -> Iterator[tuple[int, str]]:
+    """Yield line and words of each figure with an interval that stands in no table."""
+    in_table = False
+    lines: list[str] = []
+    for line in text.splitlines():
+        in_table = (in_table or bool(_BEGIN.match(line))) and line.strip() != _END
+        lines.append("" if in_table else line)
+    words = "\n".join(lines)
+    for match in _INTERVAL.finditer(words):
+        yield words.count("\n", 0, match.start()) + 1, " ".join(match[0].split())
 
 
 def differences(root: Path, *, write: bool) -> Iterator[str]:
@@ -128,6 +141,8 @@ def differences(root: Path, *, write: bool) -> Iterator[str]:
             path.write_text(wanted)
         elif text != wanted:
             yield _edited(name, text.splitlines(), wanted.splitlines())
+        for number, words in _outside(wanted):
+            yield f"{name}:{number}: {words}) stands in no table. Put it into a result file and a template."
     for template in sorted(TEMPLATES.glob("*.toml")):
         picture = root / "docs" / "images" / f"{template.stem}.svg"
         drawn = charts.svg(template.read_text(), figure)

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import tables
+from benchmarks import charts, tables
 from benchmarks.tables import differences, worded
 
 PAGE = "# Title\n\n<!-- table: mine -->\n| a |\n|---|\n| 0.250 (0.100 to 0.500) |\n<!-- end -->\n\nText.\n"
@@ -78,6 +79,46 @@ def test_a_table_without_template_or_end_is_named(root: Path) -> None:
     assert "there is no template other.md" in checked(root)[0]
     (root / "README.md").write_text(PAGE.replace("<!-- end -->\n", ""))
     assert "table mine has no line <!-- end -->" in checked(root)[0]
+
+
+def test_a_figure_outside_of_a_table_is_named_with_its_line(root: Path) -> None:
+    (root / "docs" / "more.md").write_text("First 0.5 to 0.6.\n\nIt has 0.912 (95 % 0.900\nto 0.924; n 3).\n")
+    (sentence,) = checked(root)
+    assert sentence.startswith("docs/more.md:3: 0.912 (95 % 0.900 to 0.924) stands in no table.")
+
+
+CHART = """
+title = "Bars & lines"
+low = 0.0
+high = 1.0
+ticks = [0.0, 1.0]
+[[group]]
+title = "one"
+bars = {"mine" = "kept > a b"}
+floors = {"chance" = "kept > a b > value", "null brain, mine" = "kept > a b"}
+"""
+
+
+def test_a_chart_is_drawn_from_its_figures_and_the_same_again(root: Path) -> None:
+    drawn = charts.svg(CHART, tables.figure)
+    assert drawn == charts.svg(CHART, tables.figure)
+    assert "0.250 (0.100 to 0.500)" in drawn
+    texts = [text.text for text in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"Bars & lines", "one", "mine", "chance", "null brain, mine"} <= set(texts)
+    bars = list(ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}rect"))[1:]
+    assert [float(bar.get("width", "")) for bar in bars] == [0.25 * 460]
+
+
+def test_a_picture_that_its_figures_do_not_draw_is_named(root: Path) -> None:
+    (root / "templates" / "bars.toml").write_text(CHART)
+    assert checked(root) == [
+        "docs/images/bars.svg is not what bars.toml draws. Run python -m benchmarks.tables."
+    ]
+    assert list(differences(root, write=True)) == []
+    assert checked(root) == []
+    picture = root / "docs" / "images" / "bars.svg"
+    picture.write_text(picture.read_text().replace("0.250", "0.350"))
+    assert len(checked(root)) == 1
 
 
 def test_a_figure_is_written_with_its_interval() -> None:
