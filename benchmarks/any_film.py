@@ -8,7 +8,8 @@ shipped video model, is then judged by ``python -m train.evaluate`` on each kind
 is there already is left alone, so that an interrupted call goes on. All figures go to
 results/any_film.json, and a table of most of them is printed; ``docs/figures.md`` tells a selection.
 
-Real films are those of ``films/judged``, on which no choice may rest: they are opened once a release.
+Real films are those of the development set, ``films/judged`` (``docs/data.md``). No decoder is trained on
+them, but they were looked at while decoders were made: nothing is unseen on them.
 """
 
 import argparse
@@ -31,7 +32,8 @@ _SHIPPED = Path("train/runs/phantom")
 _WORK = Path("runs/figures")
 _OUT = RESULTS / "any_film.json"
 _BARS = Path(__file__).with_name("bars.json")
-_REAL = "judged"
+# The folder of the development set, and its name in cells.
+_DEVELOPMENT = "judged"
 # Of films that differ by session: so many that intervals are over sessions, each this long, s.
 _FRESH = {"seeds": "1000-1019", "seconds": "60"}
 # A film from a file is shown whole in each.
@@ -54,7 +56,7 @@ class Cell:
         ``ridge`` or ``phantom``.
     participant : int
     films : str
-        ``natural``, ``shapes``, or ``judged`` for the real films.
+        ``natural``, ``shapes``, or ``judged`` for the development set.
     preset : str
     """
 
@@ -76,11 +78,11 @@ class Cell:
 
 CELLS = (
     *(Cell("ridge", participant, "natural", "easy") for participant in _PARTICIPANTS),
-    *(Cell("ridge", participant, _REAL, "easy") for participant in _PARTICIPANTS),
+    *(Cell("ridge", participant, _DEVELOPMENT, "easy") for participant in _PARTICIPANTS),
     Cell("ridge", 1, "shapes", "easy"),
     Cell("ridge", 1, "natural", "default"),
-    *(Cell("phantom", 1, films, "easy") for films in ("natural", "shapes", _REAL)),
-    *(Cell("phantom", 1, films, "default") for films in ("natural", _REAL)),
+    *(Cell("phantom", 1, films, "easy") for films in ("natural", "shapes", _DEVELOPMENT)),
+    *(Cell("phantom", 1, films, "default") for films in ("natural", _DEVELOPMENT)),
 )
 
 
@@ -105,13 +107,13 @@ def judge(cell: Cell, real: list[Path]) -> Figures:
     out = _WORK / cell.name
     if not (out / "figures.json").is_file():
         shutil.rmtree(out, ignore_errors=True)
-        films = ",".join(map(str, real)) if cell.films == _REAL else cell.films
+        films = ",".join(map(str, real)) if cell.films == _DEVELOPMENT else cell.films
         given = {"film": films, "presets": cell.preset, "oracle": _ORACLE, "out": str(out), **_FRESH}
-        if cell.films == _REAL:
+        if cell.films == _DEVELOPMENT:
             given |= _FIXED
         _program("train.evaluate", str(cell.run), *(f"{key}={value}" for key, value in given.items()))
     figures: Figures = json.loads((out / "figures.json").read_text())["figures"]
-    if cell.films != _REAL:
+    if cell.films != _DEVELOPMENT:
         return figures
     # Figures of the first film bear no name.
     return {key if "/" in key else f"{real[0].stem}/{key}": one for key, one in figures.items()}
@@ -223,9 +225,10 @@ def main() -> None:
     given = parser.parse_args()
     if "RTDECODE_DATA" not in os.environ:
         raise SystemExit(
-            "RTDECODE_DATA is not set: it names the folder of the recorded data, with films/judged in it."
+            "RTDECODE_DATA is not set: it names the folder of the recorded data, with the films "
+            "of the development set in films/judged."
         )
-    real = sorted((Path(os.environ["RTDECODE_DATA"]) / "films" / _REAL).glob("*.mp4"))
+    real = sorted((Path(os.environ["RTDECODE_DATA"]) / "films" / _DEVELOPMENT).glob("*.mp4"))
     cells = [cell for cell in CELLS if cell.name.startswith(given.only)]
     _WORK.mkdir(parents=True, exist_ok=True)
     participants = sorted({cell.participant for cell in cells if cell.decoder == "ridge"})
