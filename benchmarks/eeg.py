@@ -169,8 +169,9 @@ def main(seconds: float) -> None:
     """Measure, print, write."""
     found = {"machine": bench._machine(), "probe_ms": bench._percentiles(bench._probe(Pace(500)))}
     found |= {"beside": beside()} | measure(seconds)
-    Console().print_json(json.dumps(found, default=str))
-    write(_OUT, found)
+    text = json.dumps(found, default=str)
+    Console().print_json(text)
+    write(_OUT, json.loads(text))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def write(path: Path, figures: Mapping[str, Any]) -> None:
         "machine": figures.get("machine") or _machine(),
     }
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(origin | {**figures, **origin}, indent=1, default=str) + "\n")
+    part.write_text(json.dumps(origin | {**figures, **origin}, indent=1) + "\n")
     part.replace(path)
 
 
