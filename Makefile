@@ -38,6 +38,7 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/python -m tests.words
+	$(BIN)/python -m benchmarks.tables --check
 
 bench: .venv/test
 	$(BIN)/python -m benchmarks.run

@@ -5,10 +5,11 @@ RTDECODE_DATA=DIR python -m benchmarks.any_film --freeze   # the oracle's figure
 
 The recipe `ridge` is trained on `natural` for each participant, into ``runs/figures``. Each run, and the
 shipped video model, is then judged by ``python -m train.evaluate`` on each kind of film, two at a time. What
-is there already is left alone, so that an interrupted call goes on. All figures go to any_film.json beside
-this file, and a table of most of them is printed; ``docs/figures.md`` tells a selection.
+is there already is left alone, so that an interrupted call goes on. All figures go to
+results/any_film.json, and a table of most of them is printed; ``docs/figures.md`` tells a selection.
 
-Real films are those of ``films/judged``, on which no choice may rest: they are opened once a release.
+Real films are those of the development set, ``films/judged`` (``docs/data.md``). No decoder is trained on
+them, but they were looked at while decoders were made: nothing is unseen on them.
 """
 
 import argparse
@@ -24,12 +25,15 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.result_files import RESULTS, read, write
+
 _PARTICIPANTS = (1, 2, 3, 4)
 _SHIPPED = Path("train/runs/phantom")
 _WORK = Path("runs/figures")
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "any_film.json"
 _BARS = Path(__file__).with_name("bars.json")
-_REAL = "judged"
+# The folder of the development set, and its name in cells.
+_DEVELOPMENT = "judged"
 # Of films that differ by session: so many that intervals are over sessions, each this long, s.
 _FRESH = {"seeds": "1000-1019", "seconds": "60"}
 # A film from a file is shown whole in each.
@@ -52,7 +56,7 @@ class Cell:
         ``ridge`` or ``phantom``.
     participant : int
     films : str
-        ``natural``, ``shapes``, or ``judged`` for the real films.
+        ``natural``, ``shapes``, or ``judged`` for the development set.
     preset : str
     """
 
@@ -74,11 +78,11 @@ class Cell:
 
 CELLS = (
     *(Cell("ridge", participant, "natural", "easy") for participant in _PARTICIPANTS),
-    *(Cell("ridge", participant, _REAL, "easy") for participant in _PARTICIPANTS),
+    *(Cell("ridge", participant, _DEVELOPMENT, "easy") for participant in _PARTICIPANTS),
     Cell("ridge", 1, "shapes", "easy"),
     Cell("ridge", 1, "natural", "default"),
-    *(Cell("phantom", 1, films, "easy") for films in ("natural", "shapes", _REAL)),
-    *(Cell("phantom", 1, films, "default") for films in ("natural", _REAL)),
+    *(Cell("phantom", 1, films, "easy") for films in ("natural", "shapes", _DEVELOPMENT)),
+    *(Cell("phantom", 1, films, "default") for films in ("natural", _DEVELOPMENT)),
 )
 
 
@@ -103,13 +107,13 @@ def judge(cell: Cell, real: list[Path]) -> Figures:
     out = _WORK / cell.name
     if not (out / "figures.json").is_file():
         shutil.rmtree(out, ignore_errors=True)
-        films = ",".join(map(str, real)) if cell.films == _REAL else cell.films
+        films = ",".join(map(str, real)) if cell.films == _DEVELOPMENT else cell.films
         given = {"film": films, "presets": cell.preset, "oracle": _ORACLE, "out": str(out), **_FRESH}
-        if cell.films == _REAL:
+        if cell.films == _DEVELOPMENT:
             given |= _FIXED
         _program("train.evaluate", str(cell.run), *(f"{key}={value}" for key, value in given.items()))
     figures: Figures = json.loads((out / "figures.json").read_text())["figures"]
-    if cell.films != _REAL:
+    if cell.films != _DEVELOPMENT:
         return figures
     # Figures of the first film bear no name.
     return {key if "/" in key else f"{real[0].stem}/{key}": one for key, one in figures.items()}
@@ -221,9 +225,10 @@ def main() -> None:
     given = parser.parse_args()
     if "RTDECODE_DATA" not in os.environ:
         raise SystemExit(
-            "RTDECODE_DATA is not set: it names the folder of the recorded data, with films/judged in it."
+            "RTDECODE_DATA is not set: it names the folder of the recorded data, with the films "
+            "of the development set in films/judged."
         )
-    real = sorted((Path(os.environ["RTDECODE_DATA"]) / "films" / _REAL).glob("*.mp4"))
+    real = sorted((Path(os.environ["RTDECODE_DATA"]) / "films" / _DEVELOPMENT).glob("*.mp4"))
     cells = [cell for cell in CELLS if cell.name.startswith(given.only)]
     _WORK.mkdir(parents=True, exist_ok=True)
     participants = sorted({cell.participant for cell in cells if cell.decoder == "ridge"})
@@ -232,9 +237,9 @@ def main() -> None:
         made = jobs.map(lambda cell: judge(cell, real), cells)
         found = {cell.name: figures for cell, figures in zip(cells, made, strict=True)}
     Console(width=None if sys.stdout.isatty() else 1000).print(markdown(found), markup=False)
-    kept: dict[str, Figures] = json.loads(_OUT.read_text()) if given.only else {}
+    kept: dict[str, Figures] = read(_OUT) if given.only else {}
     every = kept | {name: rounded(figures) for name, figures in found.items()}
-    _OUT.write_text(json.dumps(every, indent=1) + "\n")
+    write(_OUT, every)
     if given.freeze:
         freeze(every)
 

@@ -4,7 +4,9 @@ python -m benchmarks.bars        # hold the figures of the shipped run against t
 python -m benchmarks.bars FILE   # hold another run.json, or the figures that benchmarks.any_film writes
 
 The oracle's figures were frozen in ``bars.json``, section ``film``, before the model was trained. A bar that
-is missed and known to be is a lapse, and is named in the section ``lapses`` of the same file.
+is missed and known to be is a lapse, and is named in the section ``lapses`` of the same file: of ``run``, the
+shipped run's own figures, and of ``any_film``, which are of other windows. A bar that is missed without being
+named there fails, and so does one that is named there and met.
 """
 
 import json
@@ -17,6 +19,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks import result_files
 
 PATH = Path(__file__).with_name("bars.json")
 FIGURES = Path(__file__).parents[1] / "train" / "runs" / "phantom" / "run.json"
@@ -150,7 +154,7 @@ def _found(figures: Figures, bar: Bar) -> float | None:
 
 def read(path: Path) -> dict[str, Figures]:
     """Read figures by cell, from the file of a run or of `benchmarks.any_film`."""
-    tree = json.loads(path.read_text())
+    tree = result_files.read(path)
     if "figures" not in tree:
         return tree
     # A run is judged on `natural` first, whose figures bear no film's name.
@@ -167,14 +171,32 @@ def judged(found: Mapping[str, Figures]) -> dict[str, list[Verdict]]:
     return {cell: verdicts(found[cell], bars(oracle[cell], cell)) for cell in CELLS if cell in found}
 
 
-def lapses() -> dict[str, list[str]]:
-    """Read which bars are known to be missed, by cell."""
-    return json.loads(PATH.read_text()).get("lapses", {})
+def lapses(path: Path) -> dict[str, list[str]]:
+    """Read which bars the figures of a file are known to miss, by cell; ``path`` counts by its name alone."""
+    return json.loads(PATH.read_text())["lapses"].get(path.stem, {})
 
 
 def missed(found: Sequence[Verdict]) -> list[str]:
     """Name the bars that were missed, each once and in their order."""
     return list(dict.fromkeys(one.bar.name for one in found if not one.passed))
+
+
+def strays(cells: Mapping[str, Sequence[Verdict]], listed: Mapping[str, Sequence[str]]) -> list[str]:
+    """Say in a sentence each where what is missed and what is known to be missed part."""
+    misses = {cell: missed(verdicts_of) for cell, verdicts_of in cells.items()}
+    new = [
+        f"{cell} misses {name}, which is not among the lapses of bars.json. Mend it or name it there."
+        for cell, names in misses.items()
+        for name in names
+        if name not in listed.get(cell, ())
+    ]
+    met = [
+        f"{cell} does not miss {name}, which is among the lapses of bars.json. Take it out."
+        for cell, names in listed.items()
+        for name in names
+        if name not in misses.get(cell, ())
+    ]
+    return new + met
 
 
 def table(found: Mapping[str, Sequence[Verdict]], known: Mapping[str, Sequence[str]]) -> Table:
@@ -191,13 +213,16 @@ def table(found: Mapping[str, Sequence[Verdict]], known: Mapping[str, Sequence[s
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print how figures stand to the bars; 1 if one is missed that is no known lapse."""
+    """Print how figures stand to the bars; 1 if what they miss is not what they are known to miss."""
     path = Path(arguments[0]) if arguments else FIGURES
     found = judged(read(path))
-    known = lapses()
-    Console(width=None if sys.stdout.isatty() else 200).print(table(found, known))
-    new = [name for cell, of in found.items() for name in missed(of) if name not in known.get(cell, ())]
-    return 1 if new else 0
+    listed = lapses(path)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table(found, listed))
+    different = strays(found, listed)
+    for sentence in different:
+        console.print(sentence, markup=False)
+    return 1 if different else 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from session to session. Intervals resample sessions.
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from rich.table import Table
 from benchmarks.any_film import rounded
 from benchmarks.compared import Decoder, opened
 from benchmarks.played import told
+from benchmarks.result_files import write
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.body.presets import preset_named
 from rtdecode.phantom.film.watched import KINDS, NONE
@@ -186,7 +186,7 @@ def main() -> int:
             films = given.films.split(",")
             found[preset] = rounded(measure(given.run, films, preset, given.sessions, given.seconds))
             if given.out is not None:
-                given.out.write_text(json.dumps(found, indent=1) + "\n")
+                write(given.out, found)
     except RtDecodeError as error:
         return explain(error)
     Console(width=None if Console().is_terminal else 140).print(table(found))

@@ -1,6 +1,6 @@
 """What it costs to look at every value at the door: share of a core for the EEG, time for a volume.
 
-python -m benchmarks.checks    # writes checks.json beside this file
+python -m benchmarks.checks    # writes results/checks.json
 
 64 channels at 5 kHz in chunks of 20 ms, and volumes of 104 x 104 x 72, all of them clean, as nearly all are.
 """
@@ -8,12 +8,12 @@ python -m benchmarks.checks    # writes checks.json beside this file
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from benchmarks.result_files import RESULTS, write
 from rtdecode.eeg.door import Door
 from rtdecode.eeg.rate import RateCheck
 from rtdecode.windows.volume_door import VolumeDoor
@@ -22,7 +22,7 @@ from streaming.tools.bench_pace import Pace
 
 CORE_PERCENT = 0.5
 VOLUME_MS = 1.0
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "checks.json"
 _SFREQ = 5000
 _CHANNELS = 64
 _CHUNK = 100
@@ -99,7 +99,7 @@ def main() -> None:
     """Measure, print, write."""
     found = {"machine": bench._machine(), "probe_ms": bench._percentiles(bench._probe(Pace(500)))} | measure()
     Console().print_json(json.dumps(found))
-    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    write(_OUT, found)
 
 
 if __name__ == "__main__":

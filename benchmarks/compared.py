@@ -9,7 +9,6 @@ resample sessions if there are 20, and blocks of 30 s with fewer. A run that was
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import sessions
+from benchmarks.result_files import write
 from benchmarks.sessions import Sessions
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError, explain
@@ -158,7 +158,7 @@ def main() -> int:
         table(rows, f"{given.film}, preset {given.preset}, single trials")
     )
     if given.out is not None:
-        given.out.write_text(json.dumps(rows, indent=1) + "\n")
+        write(given.out, {"rows": rows})
     return 0
 
 

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import sessions
+from benchmarks.result_files import write
 from benchmarks.sessions import Sessions
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.data.phantom import film_clips, session_arrays
@@ -215,7 +216,7 @@ def main(words: Sequence[str] | None = None) -> int:
         for line in verdicts(found):
             console.print(line, markup=False)
     if asked.out is not None:
-        asked.out.write_text(json.dumps(found, indent=1) + "\n")
+        write(asked.out, found)
     return 0
 
 

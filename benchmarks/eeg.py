@@ -1,6 +1,6 @@
 """EEG inside a running scanner, from chunk to ring: time, share of a core, memory over an hour, age.
 
-python -m benchmarks.eeg [SECONDS]    # of stream, an hour by default; writes eeg.json beside this file
+python -m benchmarks.eeg [SECONDS]    # of stream, an hour by default; writes results/eeg.json
 
 64 channels at 5 kHz with everything on: gradient artefact, decimation, heartbeat, bad channels, filters.
 The stream is simulated, as fast as it is taken; generating it counts for nothing. Before that come two
@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 from rich.console import Console
 
+from benchmarks.result_files import RESULTS, write
 from rtdecode import bundle
 from rtdecode.disk.video import write_mp4
 from rtdecode.eeg.stream import EegStream
@@ -33,7 +34,7 @@ from streaming.tools.bench_pace import Pace
 PUSH_MS = 10.0
 CORE_PERCENT = 10.0
 GROWN_MB = 5.0
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "eeg.json"
 _BESIDE_S = 120.0
 _WINDOW_S = 4.0
 _MINUTE = round(60 / bench_eeg.CHUNK_S)
@@ -168,8 +169,9 @@ def main(seconds: float) -> None:
     """Measure, print, write."""
     found = {"machine": bench._machine(), "probe_ms": bench._percentiles(bench._probe(Pace(500)))}
     found |= {"beside": beside()} | measure(seconds)
-    Console().print_json(json.dumps(found, default=str))
-    _OUT.write_text(json.dumps(found, indent=1, default=str) + "\n")
+    text = json.dumps(found, default=str)
+    Console().print_json(text)
+    write(_OUT, json.loads(text))
 
 
 if __name__ == "__main__":

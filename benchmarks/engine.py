@@ -1,6 +1,6 @@
 """What a second session on one engine costs in memory.
 
-python -m benchmarks.engine    # writes engine.json beside this file
+python -m benchmarks.engine    # writes results/engine.json
 
 Each arrangement runs in a process of its own, and decodes the golden window of the bundle a few times in
 every session. Its peak is the largest resident set of the process; what it had before the graphs were loaded
@@ -11,18 +11,18 @@ import json
 import resource
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from benchmarks.result_files import RESULTS, write
 from rtdecode import bundle as bundles
 from rtdecode.bundle import golden
 from rtdecode.bundle.engine import load
 
 # Two sessions on one engine take at most so much of what one takes.
 MOST = 1.3
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "engine.json"
 # Engines and sessions on each.
 _ARRANGEMENTS = {"one session": (1, 1), "two sessions, one engine": (1, 2), "two engines": (2, 1)}
 _WINDOWS = 5
@@ -69,7 +69,7 @@ def main(words: list[str]) -> None:
         print(json.dumps(peak(words[0], int(words[1]), int(words[2]))))  # noqa: T201
         return
     found = measure(words[0] if words else "phantom")
-    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    write(_OUT, found)
     Console().print_json(data=found)
 
 

@@ -4,8 +4,8 @@
 
 Each builder that is installed builds the engine of each stage for each compute capability, as `rtdecode
 export --target tensorrt` does, and the ports are held against the manifest. No engine is run. It prints
-whether each was built or why not, in how many seconds, and its size, and writes that to the file beside this
-one engine by engine. An engine whose figures the file has is not built again unless `--again` is given, as
+whether each was built or why not, in how many seconds, and its size, and writes that to results/engines.json
+engine by engine. An engine whose figures the file has is not built again unless `--again` is given, as
 long as graph, builder's version and machine are the same.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.result_files import RESULTS, write
 from export import engines
 from export.engines import NotBuiltError
 from rtdecode import bundle as bundles
@@ -27,7 +28,7 @@ from streaming.tools import bench
 
 # Ampere's large and small GPUs, Ada and Blackwell. Hopper (9.0) is no target of TensorRT-RTX.
 CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "engines.json"
 # What tells an engine from all others, whatever it was built from.
 _PLACE = ("bundle", "stage", "builder", "compute_capability")
 
@@ -150,7 +151,7 @@ def main(words: Sequence[str] | None = None, out: Path = _OUT) -> int:
                 if is_kept(figures, about) and not asked.again:
                     continue
                 figures = [*without(figures, about), measure(made, about)]
-                _write(out, machine, figures)
+                write(out, {"machine": machine, "engines": figures})
     except RtDecodeError as error:
         return explain(error, as_json=asked.json)
     if asked.json:
@@ -158,13 +159,6 @@ def main(words: Sequence[str] | None = None, out: Path = _OUT) -> int:
     else:
         Console(width=None if Console().is_terminal else 140).print(table(figures))
     return 0
-
-
-def _write(out: Path, machine: Figures, figures: Sequence[Figures]) -> None:
-    """Write all figures; a process that is stopped meanwhile leaves the file as it was."""
-    part = out.with_suffix(".part")
-    part.write_text(json.dumps({"machine": machine, "engines": figures}, indent=1) + "\n")
-    part.replace(out)
 
 
 if __name__ == "__main__":

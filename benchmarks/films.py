@@ -1,13 +1,12 @@
 """What the films of the simulated participant are like: `natural` and `shapes` beside real ones.
 
-RTDECODE_DATA=DIR python -m benchmarks.films    # writes films.json beside this file
+RTDECODE_DATA=DIR python -m benchmarks.films    # writes results/films.json
 
 Every film is taken as the participant watches it, 64 x 96 px at 8 frames a second, with the cuts that are
 found in its pixels. `natural` was tuned until its values lay within those of the five films of
 ``films/train``.
 """
 
-import json
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.result_files import RESULTS, write
 from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import NATURAL, SHAPES, watched
@@ -24,7 +24,7 @@ from rtdecode.phantom.film.watched import NATURAL, SHAPES, watched
 Frames = NDArray[np.uint8]
 Reals = NDArray[np.float64]
 
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "films.json"
 # Ten minutes of each film that is made, cut wherever it likes.
 _SECONDS = 600.0
 _SEED = 0
@@ -118,7 +118,7 @@ def main() -> None:
     for name in found[NATURAL]:
         table.add_row(name, *(f"{film[name]:.4g}" for film in found.values()))
     Console().print(table)
-    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    write(_OUT, found)
 
 
 if __name__ == "__main__":

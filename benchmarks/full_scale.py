@@ -5,19 +5,19 @@
 Builds the networks of the recipes `cinesync` and `cinesync-released` on torch's meta device, which allocates
 nothing, and counts parameters, bytes and floating-point operations. Where there is a GPU, one optimizer step
 of the phase `diffuse` is taken on it with random weights, and its time and memory are measured. Prints one
-JSON object, and writes it beside this file.
+JSON object, and writes it into ``results``.
 """
 
 import argparse
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.result_files import RESULTS, write
 from train.models.cinesync.encoder import BrainEncoder, Signals
 from train.models.cinesync.published import PublishedPlan
 from train.models.cinesync.trainable import DENOISING, BrainVideo
@@ -31,7 +31,7 @@ _LATENT = (16, 9, 60, 90)
 _EMBEDDING = 1152
 _FRAMES = 33
 _TITLES = 8100
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "full_scale.json"
 # Bytes of a value: weights of the video model, and all else that is trained.
 _HALF = 2
 _SINGLE = 4
@@ -57,7 +57,7 @@ def main() -> None:
         "measured": measured() if torch.cuda.is_available() else None,
     }
     text = json.dumps(found, indent=1)
-    _OUT.write_text(text + "\n")
+    write(_OUT, found)
     print(text)  # noqa: T201
 
 

@@ -7,7 +7,7 @@ One denoising step of 33 frames of 480 x 720, its schedule inside, is exported i
 Every export runs in a process of its own, so that its peak of memory is its own, and its files are deleted
 afterwards. What cannot run here is checked as far as that goes: the checker, shape inference, a load by ONNX
 Runtime without optimisation; and the same code at full width, with two layers and few tokens in single
-precision, gives the values of torch. Prints what was found and adds it to the file beside this one.
+precision, gives the values of torch. Prints what was found and adds it to results/full_size_export.json.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks.full_size import DTYPES, LATENT, STEPS, layered, weights_bytes
+from benchmarks.result_files import RESULTS, write
 from export.structural import looked_at
 from export.trace import OPSETS
 from rtdecode.errors import UsageError
@@ -47,7 +48,7 @@ MOST = 1e-4
 # Bytes beyond the weights that an export takes: torch, the graph, and the file's buffers.
 _BESIDE = 2.0e9
 _COUNTED = ("Attention", "Softmax", "ScatterND", "RMSNormalization", "LayerNormalization", "Cast")
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "full_size_export.json"
 
 
 def main() -> None:
@@ -200,7 +201,7 @@ def _add(part: str, name: str, found: dict[str, Any]) -> None:
     }
     every["latent"] = list(LATENT)
     every.setdefault(part, {})[name] = found
-    _OUT.write_text(json.dumps(every, indent=1) + "\n")
+    write(_OUT, every)
 
 
 def _peak_gb() -> float:

@@ -6,11 +6,10 @@ The published order brings every voxel's volumes to the width of a token and sum
 `train.parts.tokenizers.FusedVoxelTokenizer` sums over voxels first, and its weights hold the z-score. Both
 are counted at CineSync's full size, compared as graphs in ONNX Runtime, and compared by the condition that
 the whole encoder makes of them, with random weights in single precision (6 GB of memory). Prints one JSON
-object, and writes it beside this file.
+object, and writes it into ``results``.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.result_files import RESULTS, write
 from export.trace import graph
 from rtdecode.bundle.manifest import FUSED
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
@@ -38,7 +38,7 @@ _DRIFT = 0.1
 # Values of a scanner instead: their level, and their spread over time.
 _LEVEL = 1000.0
 _SPREAD = 10.0
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "fused_tokenizer.json"
 
 
 class Published(nn.Module):
@@ -75,7 +75,7 @@ def main() -> None:
         "bars": {"times_fewer": FEWER, "largest_difference": MOST},
     }
     text = json.dumps(found, indent=1)
-    _OUT.write_text(text + "\n")
+    write(_OUT, found)
     print(text)  # noqa: T201
 
 

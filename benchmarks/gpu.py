@@ -7,8 +7,8 @@
 A clip has 33 frames of 480 x 720 (12,150 tokens, 226 that condition). A part is a model and an engine:
 `compiled` (torch: blocks and tiny decoder compiled, every stage one CUDA graph), `eager` (torch), `onnx`
 (the step in ONNX Runtime), `stock` (diffusers' own pipeline, whole), and for Wan `causal` (the shapes of
-Self-Forcing and Causal-Forcing). Each takes at most the seconds given, and what it has found is in the file
-beside this one at once. Parts that the file has are left out, unless `--again`. Nothing is downloaded.
+Self-Forcing and Causal-Forcing). Each takes at most the seconds given, and what it has found is in
+results/gpu.json at once. Parts that the file has are left out, unless `--again`. Nothing is downloaded.
 """
 
 import argparse
@@ -30,9 +30,10 @@ from benchmarks import gpu_parts
 from benchmarks.gpu_parts import Record
 from benchmarks.gpu_rates import Clock
 from benchmarks.gpu_stages import case_of
+from benchmarks.result_files import RESULTS, write
 from rtdecode.errors import UsageError
 
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "gpu.json"
 PARTS = (
     "wan.compiled",
     "wan.eager",
@@ -128,7 +129,8 @@ def measure(
     def keep(figures: dict[str, Any]) -> None:
         console.print(f"{part}: {list(figures)[-1]}")
         found["parts"][part] = {"finished": False, **figures}
-        _write(found, out)
+        if out is not None:
+            write(out, found)
 
     clock = Clock(most_s - (time.time() - began))
     record = Record(case_of(model, scale, device), clock, keep, began)
@@ -144,7 +146,8 @@ def measure(
         record.found["failed"] = {"error": f"{type(error).__name__}: {str(error)[:600]}"}
     took_s = round(time.time() - began, 1)
     found["parts"][part] = {"finished": record.finished, "took_s": took_s, **record.found}
-    _write(found, out)
+    if out is not None:
+        write(out, found)
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
@@ -269,15 +272,6 @@ def _apart(part: str, asked: argparse.Namespace, out: Path | None) -> None:
         return
     if done.returncode:
         Console().print(f"{part}: its process ended with {done.returncode}; what it had found is kept")
-
-
-def _write(found: dict[str, Any], out: Path | None) -> None:
-    """Write all figures; a process that is stopped meanwhile leaves the file as it was."""
-    if out is None:
-        return
-    beside = out.with_suffix(".part")
-    beside.write_text(json.dumps(found, indent=1) + "\n")
-    beside.replace(out)
 
 
 def _version(name: str) -> str | None:

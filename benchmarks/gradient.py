@@ -1,6 +1,6 @@
 """The gradient artefact's residual, beside MNE's GradientRemover and a template that counts samples.
 
-python -m benchmarks.gradient [--json]     # prints a table, writes gradient.json beside this file
+python -m benchmarks.gradient [--json]     # prints a table, writes results/gradient.json
 
 MNE (`pip install "mne>=1.13"`) is used here and in tests only. All see the same recordings; all templates
 are of the 30 epochs before. What counts begins with the 60th second. Errors are rms against the same run
@@ -8,10 +8,8 @@ without artefact. MNE takes a line out of every epoch, EEG and all: beside that 
 both errors after a line was taken out of the EEG and of our result alike.
 """
 
-import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +27,7 @@ from benchmarks.gradient_signals import (
     likeness,
     recorded,
 )
+from benchmarks.result_files import RESULTS, write
 from rtdecode.signal.gradient.remover import Gradient, GradientRemover
 from streaming.tools import bench
 
@@ -43,7 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     "12 uV of EEG, 20 ppm, 1 % of motion": {"drift_ppm": 20.0, "motion": 0.01},
     "12 uV of EEG, 50 ppm, TR 1.2345 s": {"drift_ppm": 50.0, "tr_s": 1.2345},
 }
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "gradient.json"
 
 
 def with_mne(recording: GradientSignals, epochs: int) -> tuple[NDArray[Any], NDArray[Any], int]:
@@ -132,7 +131,7 @@ def main(as_json: bool) -> None:
     """Run everything, print it, write it."""
     found = {name: compare(**case) for name, case in CASES.items()}
     result = {"machine": bench._machine(), "gradient": found, "cost_64_channels": cost()}
-    _OUT.write_text(json.dumps(result, indent=1) + "\n")
+    write(_OUT, result)
     console = Console(width=150)
     if as_json:
         console.print_json(data=result)

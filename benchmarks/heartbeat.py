@@ -1,16 +1,14 @@
 """The heartbeat artefact removed, against EEG that never had it.
 
-python -m benchmarks.heartbeat    # prints a table, writes heartbeat.json beside this file
+python -m benchmarks.heartbeat    # prints a table, writes results/heartbeat.json
 
 The recordings are those of `benchmarks.heartbeat_signals`: 64 channels, 1000 Hz, 150 microvolts at the peak,
 5 % jitter of the intervals, 20 % of the sizes, each channel with its own topography and delays. Figures are
 from the 40th second on, between 0.5 and 30 Hz; cost is processor time on one thread over recorded time.
 """
 
-import json
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +18,11 @@ from rich.table import Table
 from scipy import signal
 
 from benchmarks.heartbeat_signals import HeartbeatSettings, HeartbeatSignals, record
+from benchmarks.result_files import RESULTS, write
 from rtdecode.signal.eeg.quality import CORRECTED, Quality
 from rtdecode.signal.heartbeat.remover import HeartbeatRemover
 
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "heartbeat.json"
 _BAND_HZ = (0.5, 30.0)
 _ALPHA_HZ = (8.0, 12.0)
 _CHUNK_S = 0.02
@@ -132,7 +131,7 @@ def main() -> None:
     for case, row in figures.items():
         table.add_row(case, *(f"{row[name]:.3f}" for name in names))
     Console(width=200).print(table)
-    _OUT.write_text(json.dumps(figures, indent=2) + "\n")
+    write(_OUT, figures)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ new, by most of which it can be told apart; so an attribute is read once more wh
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.result_files import write
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.body.presets import preset_named
@@ -197,7 +197,7 @@ def main() -> int:
         return explain(error)
     console.print(table(rows, f"trained on {films}, judged on shapes, preset {given.preset}"))
     if given.out is not None:
-        given.out.write_text(json.dumps({"trained on": films, "rows": rows}, indent=1) + "\n")
+        write(given.out, {"trained on": films, "rows": rows})
     return 0
 
 

@@ -1,6 +1,6 @@
 """What memory judging takes: 200 clips of 33 frames of 480 x 720 pixels against their truths.
 
-python -m benchmarks.judging    # writes judging.json beside this file
+python -m benchmarks.judging    # writes results/judging.json
 
 Clips are drawn at random and kept as those of a decoder are (`rtdecode.disk.clip_file.keep`), in 15 GB of
 temporary files. A process of its own draws and judges them by all that looks at pixels of any size, and tells
@@ -14,13 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from benchmarks.result_files import RESULTS, write
 from rtdecode.disk.clip_file import keep
 from rtdecode.scores.accuracy import correlations, identification, psnr
 from rtdecode.scores.events import Event
@@ -31,7 +31,7 @@ from train.judging.pictures import contact_sheet
 from train.metrics.pixels import gradient_energy, nearest
 
 MEMORY_MB = 2000.0
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "judging.json"
 _CLIPS = 200
 _FRAMES = 33
 _HEIGHT = 480
@@ -133,7 +133,7 @@ def main() -> None:
     found = {"machine": bench._machine()} | measure(given.frames)
     found["wall_s"] = round(time.monotonic() - began, 1)
     Console().print_json(json.dumps(found))
-    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    write(_OUT, found)
 
 
 if __name__ == "__main__":

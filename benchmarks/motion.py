@@ -1,12 +1,11 @@
 """Motion estimates against the truth, and beside SPM's algorithm as python-rtspm has it.
 
-python -m benchmarks.motion [FOLDER OF REAL SERIES]    # prints tables, writes motion.json beside this file
+python -m benchmarks.motion [FOLDER OF REAL SERIES]    # prints tables, writes results/motion.json
 
 python-rtspm (GPL, `pip install python-rtspm`) is used here and in tests only. Both see the same volumes,
 alternating, on one thread.
 """
 
-import json
 import os
 import sys
 import time
@@ -20,13 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.moving_head import MovingHead, distance, moving_head
+from benchmarks.result_files import RESULTS, write
 from rtdecode.signal.volume.motion import Aligner, rigid
 from rtdecode.types import Array
 from streaming.sources.folder.files import gunzip
 from streaming.sources.folder.stack import Stacks
 from streaming.sources.formats.dicom import read_dicom
 from streaming.sources.formats.image import Image, Moments, Plane
-from streaming.tools import bench
 
 Matrix = NDArray[np.float64]
 
@@ -39,7 +38,7 @@ SERIES = {
     "dcm_qa_xa30_enhanced_TR1000": 0,
     "dcm_qa_philips_classic_slices_TR1259": 0,
 }
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "motion.json"
 _FLAGS: dict[str, Any] = {
     "quality": 0.9, "fwhm": 5, "sep": 4, "interp": 4, "wrap": np.zeros((3, 1)), "rtm": 0, "PW": "",
     "lkp": np.arange(6), "mask": 1, "mean": 0, "which": 2,
@@ -179,7 +178,7 @@ def main(folder: str | None) -> None:
     for name, start in SERIES.items() if folder else ():
         found[name] = real(Path(str(folder)) / name, start)
     _show(found)
-    _OUT.write_text(json.dumps({"machine": bench._machine(), "motion": found}, indent=1) + "\n")
+    write(_OUT, {"motion": found})
 
 
 def _show(found: dict[str, Any]) -> None:

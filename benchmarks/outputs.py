@@ -1,6 +1,6 @@
 """How long a clip's values take to another program, over LSL and by OSC on one machine.
 
-python -m benchmarks.outputs [--sends 3000] [--seconds 60]    # writes outputs.json beside this file
+python -m benchmarks.outputs [--sends 3000] [--seconds 60]    # writes results/outputs.json
 
 `paced` decodes one window of the shipped bundle, and hands its clip to the session's outputs fifty times a
 second. One process reads with `streaming.client.Clips`, another one OSC datagrams. The time runs from just
@@ -27,6 +27,7 @@ from typing import Any
 from pythonosc.osc_message import OscMessage
 from rich.console import Console
 
+from benchmarks.result_files import RESULTS, write
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, golden
 from streaming.client import Clips
@@ -43,7 +44,7 @@ BAR_MS = 40.0
 _EVERY_S = 0.02
 # A reader gives up when nothing has come for so long, s.
 _SILENT_S = 20.0
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "outputs.json"
 # Largest datagram, bytes.
 _DATAGRAM = 65536
 
@@ -180,7 +181,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the simulated session")
     given = parser.parse_args(words)
     found = {"bar_p99_ms": BAR_MS, "paced": paced(given.sends), "live": live(given.seconds)}
-    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    write(_OUT, found)
     console = Console()
     console.print_json(data=found)
     for way in ("lsl", "osc"):

@@ -1,6 +1,6 @@
 """What the operator's page costs: a simulated session at full pace with viewers in a real browser.
 
-python -m benchmarks.page [--minutes 30] [--viewers 2]    # needs Chromium; writes page.json beside this file
+python -m benchmarks.page [--minutes 30] [--viewers 2]    # needs Chromium; writes results/page.json
 
 Beside these viewers there is one whose browser is stopped after a minute: it takes nothing any more, and does
 not leave. CPU is the share of one core over the session, part by part. `stolen` is the share of all cores
@@ -25,6 +25,7 @@ import psutil
 from rich.console import Console
 
 from benchmarks.browser import browser
+from benchmarks.result_files import RESULTS, write
 from streaming.page import address, entrance
 
 # With one viewer, share of a core.
@@ -35,7 +36,7 @@ BROWSER_GROWTH = 0.1
 _EVERY_S = 10.0
 # When one viewer stops reading, s.
 _LEAVES_S = 60.0
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "page.json"
 
 
 def measure(minutes: float, viewers: int) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def main() -> None:
     ]
     for name, value, bar in rows:
         console.print(f"{name}: {value:g}, bar {bar:g}, {'pass' if value <= bar else 'FAIL'}")
-    _OUT.write_text(json.dumps(found) + "\n")
+    write(_OUT, found)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import sessions
+from benchmarks.result_files import write
 from benchmarks.sessions import Sessions
 from export import run as exporting
 from export.parity import PASSED
@@ -242,7 +243,7 @@ def main(words: Sequence[str] | None = None) -> int:
         console = Console(width=None if Console().is_terminal else 140)
         console.print(table(found))
     if asked.out is not None:
-        asked.out.write_text(json.dumps(found, indent=1) + "\n")
+        write(asked.out, found)
     return 0
 
 

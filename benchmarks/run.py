@@ -16,6 +16,7 @@ from rich.table import Table
 
 from benchmarks import checks, eeg, install, judging, volumes
 from benchmarks.bars import SPEED
+from benchmarks.result_files import RESULTS, write
 from streaming.tools import bench
 
 # At p99, ms; from the table of bars in the project's design. Stages without code have none.
@@ -39,11 +40,11 @@ _MAGNET_S = 900.0
 _JUDGED_FRAMES = 5
 # A machine whose own lateness is above this cannot judge an absolute bar, ms.
 _QUIET = 5.0
-_OUT = Path(__file__).with_name("figures.json")
+_OUT = RESULTS / "figures.json"
 
 
 def main() -> None:
-    """Run everything, print the verdicts, write the figures beside this file."""
+    """Run everything, print the verdicts, write the figures."""
     rounds = [bench.run("phantom", as_json=False) for _ in range(3)]
     live = _live()
     late = min(r["probe"]["p99_ms"] for r in rounds)
@@ -70,7 +71,7 @@ def main() -> None:
     _show(rows, late)
     figures = {"rounds": rounds, "live": live, "probe_p99_ms": late, "install": installed}
     figures |= {"volumes": scanner, "eeg": magnet, "checks": door, "judging": clips}
-    _OUT.write_text(json.dumps(figures, indent=1) + "\n")
+    write(_OUT, figures)
 
 
 def _live() -> dict[str, Any]:

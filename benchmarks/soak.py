@@ -1,6 +1,6 @@
 """Whether a long session takes ever more memory: an hour with page, recording, both modalities and faults.
 
-python -m benchmarks.soak [--minutes 60] [--json] [--write]    # --write: soak.json beside this file
+python -m benchmarks.soak [--minutes 60] [--json] [--write]    # --write: results/soak.json
 
 The session is in real time. The memory of each of its processes (proportional set size) is read once a
 minute, as the median of six readings. That of the last minute is held against that of the tenth, or of the
@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.result_files import RESULTS, write
 from benchmarks.running import PARTS, Running, pss_mb
 from streaming.tools import bench
 
@@ -31,7 +32,7 @@ _READINGS = 6
 _BEGINS_WITHIN = 900.0
 # A minute: one lost volume, one of them late, a hole of some samples, a trigger too few.
 _FAULTS = "volume-drop=1,volume-late=0.5,eeg-drop=0.5,trigger-drop=0.5,slice-drop=0.5"
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "soak.json"
 
 
 def measure(minutes: float) -> dict[str, Any]:
@@ -117,11 +118,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--json", action="store_true", help="print JSON alone")
-    parser.add_argument("--write", action="store_true", help=f"write {_OUT.name} beside this file")
+    parser.add_argument("--write", action="store_true", help=f"write results/{_OUT.name}")
     options = parser.parse_args()
     result = measure(options.minutes) | {"machine": bench._machine()}
     if options.write:
-        _OUT.write_text(json.dumps(result, indent=1) + "\n")
+        write(_OUT, result)
     if options.json:
         sys.stdout.write(json.dumps(result) + "\n")
     else:

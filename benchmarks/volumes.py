@@ -2,7 +2,7 @@
 
     python -m benchmarks.volumes [--samples 1000] [--volumes 3000] [--others 10000] [--oracle 20]
 
-Prints a table and writes volumes.json beside this file. The oracles see the same volumes, on one thread:
+Prints a table and writes results/volumes.json. The oracles see the same volumes, on one thread:
 python-rtspm (realign and reslice; GPL, used here and in tests only), and dcm2niix with a nibabel load, as
 pipelines of that kind call them for every volume. Times by the clock hold only on a quiet machine, so
 those of the processor stand beside them.
@@ -28,6 +28,7 @@ from rich.table import Table
 
 from benchmarks import folder
 from benchmarks.motion import Spm
+from benchmarks.result_files import RESULTS, write
 from rtdecode import bundle as bundles
 from streaming.tools import bench, bench_volumes
 from streaming.tools.bench_pace import Pace
@@ -45,7 +46,7 @@ FASTER = 10.0
 # What counts as flat: the last tenth of a run over the first, beside other files over alone, and MB.
 FLAT = 1.5
 GROWN_MB = 20.0
-_OUT = Path(__file__).with_suffix(".json")
+_OUT = RESULTS / "volumes.json"
 
 
 def points(values: Iterable[float]) -> dict[str, float]:
@@ -189,7 +190,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=usual)
     found = measure(**vars(parser.parse_args()))
     show(found)
-    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    write(_OUT, found)
 
 
 if __name__ == "__main__":

@@ -7,22 +7,20 @@ code 1. A case that fails leaves its files in the folder of --keep, and says the
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from streaming.tools import bench
+from benchmarks.result_files import RESULTS, write
 from tests.hostile import cases, kills, volumes
 from tests.hostile.cases import PARTS, PEAK_MB, TRACEBACK, Outcome
 from tests.hostile.recordings import is_replayed
 from tests.hostile.streams import is_announced
 
 ROOT = Path(__file__).parents[2]
-_OUT = ROOT / "benchmarks" / "hostile.json"
+_OUT = RESULTS / "hostile.json"
 MINUTES = 15.0
 KILLS = 20
 VOLUMES = 5000
@@ -122,7 +120,7 @@ def main() -> int:
         results = attack(options.minutes, options.seed, keep, parts=parts)
     fails = missed(results)
     if options.write:
-        _write(results)
+        write(_OUT, results)
     if options.json:
         print(json.dumps(results))
     else:
@@ -133,20 +131,6 @@ def main() -> int:
     if fails:
         say(f"What failed is in {keep}.")
     return 1 if fails else 0
-
-
-def _write(results: dict[str, Any]) -> None:
-    """Keep the figures with what they are of."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    of = {
-        "command": " ".join(["python -m tests.hostile", *sys.argv[1:]]),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "commit": commit.stdout.strip(),
-        "machine": bench._machine(),
-    }
-    _OUT.write_text(json.dumps(of | results, indent=1) + "\n")
 
 
 def _case(part: str) -> cases.Case:
