@@ -3,11 +3,11 @@
 Windows, clips and truth come in; the section ``accuracy`` of a report comes out (`report_accuracy`).
 
 *Identification*: an emitted clip is compared with its true clip and with other true clips, by Pearson
-correlation over pixels with the training-mean clip subtracted. A tie is lost, and so is a correlation that
-does not exist (a clip that equals the mean clip has none). So a constant decoder that always shows the mean
-clip scores 0, not chance. Chance is 1/n.
+correlation over pixels with the training-mean clip subtracted. A tie is lost (`rtdecode.scores.ties` says
+what is one), and so is a correlation that does not exist (a clip that equals the mean clip has none). So a
+constant decoder that always shows the mean clip scores 0, not chance. Chance is 1/n.
 
-*Classification*: the category with the highest score must be the true one (the strict rule). Chance is 1/n.
+*Classification*: the true category must score higher than all others (the strict rule). Chance is 1/n.
 """
 
 import math
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels, pieces
 from rtdecode.scores.events import Event, Span, apart, attribute, categories, distractors, same
+from rtdecode.scores.ties import beats, hits
 from rtdecode.types import Array
 
 Score = NDArray[np.float64]
@@ -136,9 +137,9 @@ def compared(
     corr: NDArray[np.floating], allowed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count how many distractors each clip's own truth beats, and how many there are, (clip,) each."""
-    # A strict comparison loses ties, and any that involves NaN.
+    # A tie is lost, and so is a comparison that involves NaN.
     own = np.diagonal(corr)[:, None]
-    return ((own > corr) & allowed).sum(1), allowed.sum(1)
+    return (beats(own, corr) & allowed).sum(1), allowed.sum(1)
 
 
 def shift_orders(windows: Sequence[Span]) -> list[NDArray[np.int64]]:
@@ -362,12 +363,11 @@ def classification(
         As for `categories`.
     """
     truth, block = categories(windows, events, labels, onset_correction_s)
-    best = np.argmax(scores, axis=1)
     counted = truth >= 0
-    hit = np.where(counted, best == truth, np.nan)
+    hit = np.where(counted, hits(scores, truth), np.nan)
     enough = int(counted.sum()) >= MIN_SHUFFLED
     orders = shift_orders(windows) if enough else []
-    moved = [np.where(counted, best[order] == truth, np.nan) for order in orders]
+    moved = [np.where(counted, hits(scores[order], truth), np.nan) for order in orders]
     return entry(hit, 1 / len(labels), moved, block)
 
 

@@ -62,7 +62,7 @@ class SoFar:
         spans = [span for span, _, _ in finals]
         clips = np.stack([clip for _, clip, _ in finals]).astype(np.float32)
         truths = np.stack([truth for _, _, truth in finals]).astype(np.float32)
-        wins = identification_nway((clips @ truths.T).astype(np.float64), distractors(spans, events), 2)
+        wins = identification_nway(clips @ truths.T, distractors(spans, events), 2)
         found = entry(wins, 0.5, groups=sessions_of(spans))
         if found is None:
             return ""

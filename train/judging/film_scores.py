@@ -11,6 +11,7 @@ from itertools import combinations
 import networkx
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.phantom.film.watched import Watched
@@ -21,6 +22,7 @@ from rtdecode.scores.accuracy import (
     psnr,
 )
 from rtdecode.scores.events import Span, distractors
+from rtdecode.scores.ties import duels
 from train.data.phantom import events
 from train.metrics.bits import bits
 from train.metrics.cuts import cut_counts
@@ -190,7 +192,9 @@ def matched(colours: Matrix, allowed: NDArray[np.bool_]) -> list[tuple[int, int]
     list of (int, int)
         Each window is in one pair at most. The matching is Edmonds' (1965), by networkx.
     """
-    distances = _distances(colours.reshape(len(colours), -1))
+    flat = colours.reshape(len(colours), -1)
+    # Not `_distances`: a matrix product rounds as the number of threads has it, which would choose partners.
+    distances = cdist(flat, flat) / np.sqrt(flat.shape[1])
     graph = networkx.Graph()
     for a, b in combinations(range(len(colours)), 2):
         if allowed[a, b]:
@@ -267,7 +271,9 @@ def similarity(clips: Sequence[Pixels], truths: Sequence[Pixels]) -> Matrix:
 
 def _centred(clips: Sequence[Pixels]) -> list[Pixels]:
     whole = np.stack([np.asarray(clip, np.float32) for clip in clips])
-    return list(whole - whole.mean(axis=0))
+    # In double precision, so that nothing is left of a clip that is always the same.
+    mean = whole.mean(axis=0, dtype=np.float64)
+    return [(clip - mean).astype(np.float32) for clip in whole]
 
 
 def identify(alike: Matrix, plain: Matrix, shown: Shown, temperature: float) -> Scores:
@@ -309,8 +315,7 @@ def in_pairs(corr: Matrix, pairs: list[tuple[int, int]]) -> Matrix:
     known = np.nan_to_num(corr)
     found = np.full(len(corr), np.nan)
     for a, b in pairs:
-        wins = np.sign(known[a, a] - known[a, b]) + np.sign(known[b, b] - known[b, a])
-        found[[a, b]] = 0.5 + wins / 4
+        found[[a, b]] = duels([known[a, a], known[b, b]], [known[a, b], known[b, a]]).mean()
     return found
 
 

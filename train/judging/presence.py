@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rtdecode.scores.accuracy import MIN_SHIFT_S, RESAMPLES
 from rtdecode.scores.reliability import brier_skill, calibration_error, squared_calibration_error
+from rtdecode.scores.ties import duels
 from train.closed_form.brain_maps import fit_logistic
 from train.judging.identification import ROUTES, only
 from train.judging.judged import Figures
@@ -262,7 +263,7 @@ class _Auroc:
         """
         ids = np.unique(kept, return_inverse=True)[1]
         member = np.eye(int(ids.max()) + 1)[ids]
-        higher = (1 + np.sign(true[:, None] - other[None])) / 2
+        higher = duels(true[:, None], other[None])
         won = member.T @ higher @ member
         size = member.sum(axis=0)
         drawn = _drawn(len(size))

@@ -15,6 +15,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
 from rtdecode.scores.accuracy import Score, entry
 from rtdecode.scores.events import Span
+from rtdecode.scores.ties import hits
 from rtdecode.timing import TimingGrid, exact
 from train.data import haxby
 from train.data.chain import windows
@@ -226,8 +227,8 @@ def _judge(
     lesson = truth if taught is None else taught.truth(trials.spans, correction_s)[0]
     scale, [(weights, offset)] = fit(trials, lesson, runs, [shrinkage], len(blocks.labels))
     rows = (trials.run == left) & (truth >= 0)
-    best = (trials.x[rows] / scale @ weights + offset).argmax(1)
-    return (best == truth[rows]).astype(np.float64), block[rows], truth[rows]
+    hit = hits(trials.x[rows] / scale @ weights + offset, truth[rows])
+    return hit.astype(np.float64), block[rows], truth[rows]
 
 
 def _figures(folds: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
