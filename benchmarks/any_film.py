@@ -24,6 +24,8 @@ from typing import Any
 
 from rich.console import Console
 
+from rtdecode.scores import intervals
+
 _PARTICIPANTS = (1, 2, 3, 4)
 _SHIPPED = Path("train/runs/phantom")
 _WORK = Path("runs/figures")
@@ -127,11 +129,7 @@ def _program(module: str, *words: str) -> None:
 
 def rounded(figures: Figures) -> Figures:
     """Round to what intervals leave of the digits."""
-    return {
-        name: one
-        | {"value": round(one["value"], _DIGITS), "ci95": [round(edge, _DIGITS) for edge in one["ci95"]]}
-        for name, one in figures.items()
-    }
+    return {name: intervals.rounded(one, _DIGITS) for name, one in figures.items()}
 
 
 def freeze(found: dict[str, Figures]) -> None:
@@ -205,8 +203,7 @@ def _columns(found: dict[str, Figures]) -> dict[str, Figures]:
 def _told(one: dict[str, Any] | None) -> str:
     if one is None:
         return ""
-    low, high = one["ci95"]
-    return f"{one['value']:.3f} ({low:.3f} to {high:.3f})"
+    return f"{one['value']:.3f} ({intervals.words(one)})"
 
 
 def main() -> None:

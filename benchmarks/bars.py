@@ -140,12 +140,15 @@ def _found(figures: Figures, bar: Bar) -> float | None:
     if name == " or ".join(_DRAWN):
         # An error is better where it is less.
         compared = [(figures.get(f"{film}{slash}{one}_above_oracle"), "error" in one) for one in _DRAWN]
-        gains = [-one["ci95"][1] if less else one["ci95"][0] for one, less in compared if one is not None]
+        spans = [(figure["ci95"], less) for figure, less in compared if figure is not None]
+        gains = [-span[1] if less else span[0] for span, less in spans if span is not None]
         return max(gains, default=None)
     one = figures.get(bar.figure)
     if one is None:
         return None
-    return one["ci95"][0] if bar.part == "low" else one["value"]
+    if bar.part == "low":
+        return None if one["ci95"] is None else one["ci95"][0]
+    return one["value"]
 
 
 def read(path: Path) -> dict[str, Figures]:

@@ -32,7 +32,7 @@ from rtdecode.bundle import Bundle, golden
 from rtdecode.bundle.engine import Engine, load
 from rtdecode.bundle.manifest import PRECISIONS
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from rtdecode.scores.accuracy import bootstrap_ci
+from rtdecode.scores import intervals
 from rtdecode.types import Array
 from train.data.phantom import film_clips, session_arrays
 from train.data.simulated import SimulatedSessions
@@ -172,7 +172,7 @@ def _identify(
         found[precision]["identification"] = {
             "value": float(scores.mean()),
             "lost": float(lost.mean()),
-            "ci95": bootstrap_ci(lost, kept),
+            **intervals.of_mean(lost, kept, bounded=False).entries(),
         }
     return len(won[_SINGLE]), words
 
@@ -217,8 +217,7 @@ def _shown(value: float | None, form: str) -> str:
 def _identified(figure: dict[str, Any] | None) -> str:
     if figure is None:
         return "-"
-    low, high = figure["ci95"]
-    return f"{figure['value']:.4f}, lost {figure['lost']:.4f} ({low:.4f} to {high:.4f})"
+    return f"{figure['value']:.4f}, lost {figure['lost']:.4f} ({intervals.words(figure, '.4f')})"
 
 
 def main(words: Sequence[str] | None = None) -> int:

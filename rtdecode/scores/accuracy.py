@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels, pieces
+from rtdecode.scores import intervals
 from rtdecode.scores.events import Event, Span, apart, attribute, categories, distractors, same
 from rtdecode.scores.ties import beats, hits
 from rtdecode.types import Array
@@ -32,11 +33,6 @@ SHIFTS = 40
 MIN_SHIFTS = 20
 MIN_SHIFT_S = 30.0
 MIN_SHUFFLED = 50
-# An interval over fewer sessions than this would be based on too few numbers.
-MIN_SESSIONS = 5
-# Draws of a bootstrap interval, and how many of them are made at once.
-RESAMPLES = 2000
-_AT_ONCE = 100
 # Values of each clip that are correlated at once: a frame of 64 x 96 pixels.
 BLOCK = 64 * 96 * 3
 METRICS = (
@@ -172,37 +168,11 @@ def _shifts(starts: list[float]) -> range:
     return range(least, len(starts) - least + 1)
 
 
-def bootstrap_ci(
-    scores: Score, groups: NDArray[np.int64] | None = None, seed: int = 0, tail: float = 0.025
-) -> list[float]:
-    """Compute the percentile interval of the mean by resampling windows, or whole groups of them.
-
-    Parameters
-    ----------
-    scores : (window,)
-    groups : (window,) int, optional
-        Block of each window. Where given, blocks are resampled instead of windows.
-    seed : int
-    tail : float
-        Share of the means below the interval, and above it; 0.025 gives 95 %.
-    """
-    ids = np.arange(len(scores)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    total = np.bincount(ids, scores)
-    count = np.bincount(ids)
-    rng = np.random.default_rng(seed)
-    means: list[float] = []
-    # Some at a time: all draws of a long session together would take tens of MB.
-    for _ in range(0, RESAMPLES, _AT_ONCE):
-        draws = rng.integers(0, len(total), (_AT_ONCE, len(total)))
-        means += (total[draws].sum(1) / count[draws].sum(1)).tolist()
-    return [float(q) for q in np.quantile(means, [tail, 1 - tail])]
-
-
 def sessions_of(windows: Sequence[Span]) -> NDArray[np.int64] | None:
-    """Tell which windows an interval keeps together: those of one session (its run).
+    """Tell which windows an interval keeps together: those of one session (its run), or of a block of it.
 
     Windows of one session share the noise of one brain and one scanner and, where each session has a film of
-    its own, that film. Resampling single windows would make the interval too narrow.
+    its own, that film. Taking single windows for units would make the interval too narrow.
 
     Parameters
     ----------
@@ -211,10 +181,13 @@ def sessions_of(windows: Sequence[Span]) -> NDArray[np.int64] | None:
     Returns
     -------
     (window,) int64, or None
-        Number of each window's session. None if there are fewer than 5; windows are then resampled singly.
+        Number of each window's session; with fewer than 4 sessions, of its block of ten windows or more. None
+        if there are fewer than 4 of these, too: windows are then units by themselves.
     """
     runs, session = np.unique([run for run, _, _ in windows], return_inverse=True)
-    return session.astype(np.int64) if len(runs) >= MIN_SESSIONS else None
+    if len(runs) >= intervals.FEWEST:
+        return session.astype(np.int64)
+    return intervals.in_blocks(session)
 
 
 def identification(
@@ -227,7 +200,7 @@ def identification(
     corr : (clip, truth)
         From `correlations`, for windows that do not overlap.
     windows : sequence of (run, start_s, stop_s)
-        In time order within each run. Intervals resample whole runs where there are at least 5.
+        In time order within each run. `sessions_of` says what the units of intervals are.
     events : mapping
         Run -> shots.
     """
@@ -264,9 +237,14 @@ def _nway(
 
 
 def entry(
-    scores: Score, chance: float, shuffled: Sequence[Score] = (), groups: NDArray[np.int64] | None = None
+    scores: Score,
+    chance: float,
+    shuffled: Sequence[Score] = (),
+    groups: NDArray[np.int64] | None = None,
+    *,
+    bounded: bool | None = None,
 ) -> dict[str, Any] | None:
-    """Make one figure of a report: {value, chance, shuffled, ci95, n}; None if no window can be scored.
+    """Make one figure of a report: {value, chance, shuffled, ci95, interval, n}; None without a score.
 
     Parameters
     ----------
@@ -276,7 +254,9 @@ def entry(
     shuffled : sequence of (window,)
         Scores under each circular shift.
     groups : (window,) int, optional
-        Block of each window, for the interval.
+        Unit of each window, for the interval (`rtdecode.scores.intervals`).
+    bounded : bool, optional
+        Whether the value can only be within [0, 1]; by default, if all scores are.
     """
     there = np.isfinite(scores)
     if not there.any():
@@ -286,7 +266,7 @@ def entry(
         "value": float(scores[there].mean()),
         "chance": chance,
         "shuffled": float(np.mean([np.nanmean(s) for s in shuffled])) if len(shuffled) else None,
-        "ci95": bootstrap_ci(scores[there], known),
+        **intervals.of_mean(scores[there], known, bounded=bounded).entries(),
         "n": int(there.sum()),
     }
 
@@ -299,12 +279,12 @@ def above(scores: Score, others: Score, groups: NDArray[np.int64] | None = None)
     scores, others : (window,)
         NaN where a window cannot be scored. Windows with both scores are compared.
     groups : (window,) int, optional
-        Block of each window, for the interval.
+        Unit of each window, for the interval.
 
     Returns
     -------
     dict
-        {value, chance, shuffled, ci95, n}. The interval resamples the differences.
+        {value, chance, shuffled, ci95, interval, n}. The interval is that of the differences.
 
     Raises
     ------
@@ -313,7 +293,7 @@ def above(scores: Score, others: Score, groups: NDArray[np.int64] | None = None)
     """
     if scores.shape != others.shape or not np.isfinite(scores - others).any():
         raise ValueError(f"two scores per window were expected, found {scores.shape} and {others.shape}")
-    found = entry(scores - others, 0.0, groups=groups)
+    found = entry(scores - others, 0.0, groups=groups, bounded=False)
     assert found is not None
     return found
 

@@ -15,7 +15,7 @@ TOLERANCE = 1e-6
 # The size of correlations and cosines.
 UNIT = 1.0
 # Of values that have no size of their own, such as a network's class scores: each is its own.
-OWN = 0.0
+NO_SIZE = 0.0
 
 Float = NDArray[np.float64]
 
@@ -71,7 +71,7 @@ def hits(scores: ArrayLike, true: NDArray[np.integer]) -> NDArray[np.bool_]:
     """
     values = np.asarray(scores, np.float64)
     rows = np.arange(len(values))
-    beaten = beats(values[rows, true][:, None], values, OWN)
+    beaten = beats(values[rows, true][:, None], values, NO_SIZE)
     beaten[rows, true] = True
     return np.asarray(beaten.all(axis=1))
 

@@ -14,7 +14,6 @@ from rtdecode.scores import accuracy
 from rtdecode.scores.accuracy import (
     METRICS,
     above,
-    bootstrap_ci,
     correlations,
     identification,
     identification_nway,
@@ -25,6 +24,7 @@ from rtdecode.scores.accuracy import (
     shift_orders,
 )
 from rtdecode.scores.events import Event, apart, attribute, categories, distractors, read_events
+from rtdecode.scores.intervals import of_mean
 from tests.refusals import refused
 
 BACKGROUNDS = ("navy", "forest", "maroon", "sand", "sky")
@@ -246,16 +246,6 @@ def test_classification_is_strict_and_over_blocks() -> None:
     assert wrong["classification_top1"]["value"] == 0
 
 
-def test_resampling_blocks_widens_the_interval() -> None:
-    block = np.repeat(np.arange(20), 5)
-    scores = np.repeat(np.random.default_rng(2).integers(0, 2, 20), 5).astype(float)
-    by_window = bootstrap_ci(scores)
-    by_block = bootstrap_ci(scores, block)
-    assert by_block[1] - by_block[0] > 1.5 * (by_window[1] - by_window[0])
-    assert by_block[0] <= scores.mean() <= by_block[1]
-    assert bootstrap_ci(scores, block) == by_block, "seeded"
-
-
 def test_the_interval_of_a_classification_is_over_blocks() -> None:
     labels = ["cat", "shoe"]
     rng = np.random.default_rng(5)
@@ -269,9 +259,9 @@ def test_the_interval_of_a_classification_is_over_blocks() -> None:
     figure = report_accuracy(windows, events, scores=scores, labels=labels)["classification_top1"]
     assert figure is not None
     assert figure["value"] == hit.mean()
-    assert figure["ci95"] == bootstrap_ci(hit.astype(float), block)
-    by_window = bootstrap_ci(hit.astype(float))
-    assert np.ptp(figure["ci95"]) > 1.8 * np.ptp(by_window)
+    assert figure["ci95"] == of_mean(hit.astype(float), block).ci95
+    assert figure["interval"]["units"] == 12
+    assert np.ptp(figure["ci95"]) > 1.8 * np.ptp(of_mean(hit.astype(float)).ci95)
 
 
 def test_events_are_read_with_their_attributes(tmp_path: Path) -> None:
@@ -306,7 +296,7 @@ def test_two_decoders_are_compared_window_by_window() -> None:
     assert found["value"] == pytest.approx((ours - theirs).mean())
     # What makes a window hard is in both and cancels: each interval alone would overlap the other's.
     assert found["ci95"][0] > 0.015
-    assert bootstrap_ci(ours)[0] < bootstrap_ci(theirs)[1]
+    assert of_mean(ours).ci95[0] < of_mean(theirs).ci95[1]
     assert found["chance"] == 0
     assert found["n"] == 200
 
@@ -316,7 +306,11 @@ def test_an_interval_keeps_the_windows_of_a_session_together() -> None:
     sessions = sessions_of(windows)
     assert sessions is not None
     assert sessions.tolist() == [n // 10 for n in range(50)]
-    assert sessions_of(windows[:40]) is None, "four sessions are too few to resample"
+    # Three sessions are too few, and ten windows of each are as many blocks.
+    assert sessions_of(windows[:30]) is None
+    in_blocks = sessions_of([(0, 4.0 * n, 4.0 * n + 4) for n in range(45)])
+    assert in_blocks is not None
+    assert np.bincount(in_blocks).tolist() == [10, 10, 10, 15]
     # Clips of the first three sessions find themselves, those of the others do not.
     own = np.repeat([1.0, 1.0, 1.0, -1.0, -1.0], 10)
     corr = np.zeros((50, 50))
@@ -324,9 +318,9 @@ def test_an_interval_keeps_the_windows_of_a_session_together() -> None:
     found = identification(corr, windows, {})["identification_2way"]
     assert found is not None
     scores = (own > 0).astype(float)
-    assert found["ci95"] == bootstrap_ci(scores, sessions)
-    low, high = bootstrap_ci(scores)
-    assert found["ci95"][1] - found["ci95"][0] > 2 * (high - low)
+    assert found["ci95"] == of_mean(scores, sessions).ci95
+    assert found["interval"]["values"] == [1, 1, 1, 0, 0]
+    assert np.ptp(found["ci95"]) > 2 * np.ptp(of_mean(scores).ci95)
 
 
 def test_windows_that_only_one_decoder_is_scored_on_are_not_compared() -> None:

@@ -5,7 +5,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from rtdecode.scores.accuracy import correlations, identification_nway, identification_top1
-from rtdecode.scores.ties import OWN, TOLERANCE, bar, beats, best, duels, hits
+from rtdecode.scores.ties import NO_SIZE, TOLERANCE, bar, beats, best, duels, hits
 from train.judging.conditions import told_apart
 from train.judging.film_scores import in_pairs, similarity
 from train.metrics.classification import nway, sampled_nway
@@ -30,16 +30,16 @@ def test_a_difference_counts_from_the_tolerance_on() -> None:
 def test_the_tolerance_is_relative_to_the_size_of_what_is_compared() -> None:
     assert not beats(1e6, 1e6 - 0.5)
     assert beats(1e6, 1e6 - 2)
-    assert beats(2e-9, 1e-9, OWN)
+    assert beats(2e-9, 1e-9, NO_SIZE)
     assert not beats(2e-9, 1e-9)
-    assert not beats(2e-9, 2e-9 * (1 - TOLERANCE / 2), OWN)
+    assert not beats(2e-9, 2e-9 * (1 - TOLERANCE / 2), NO_SIZE)
 
 
 def test_a_duel_is_the_same_from_both_sides() -> None:
-    one = np.array([0.5, 0.5, 0.5])
-    other = np.array([0.4, 0.6, 0.5 + 1e-9])
-    assert duels(one, other).tolist() == [1, 0, 0.5]
-    assert duels(other, one).tolist() == [0, 1, 0.5]
+    similarities = np.array([0.5, 0.5, 0.5])
+    rivals = np.array([0.4, 0.6, 0.5 + 1e-9])
+    assert duels(similarities, rivals).tolist() == [1, 0, 0.5]
+    assert duels(rivals, similarities).tolist() == [0, 1, 0.5]
 
 
 def test_of_classes_that_are_level_none_is_the_first() -> None:
@@ -103,11 +103,11 @@ def test_what_is_always_the_same_scores_nothing_with_any_number_of_threads(threa
         alike = similarity(still, film)
         pairs = in_pairs(correlations(still, film, mean), [(n, n + 1) for n in range(0, CLIPS, 2)])
         same = correlations(film, still, mean)
-        told = told_apart(vectors, true[:, :40], Everyone())["condition_2way"][0]
-    for found in (by_film, alike, same):
-        assert not identification_nway(found, everyone, 2).any()
-        assert not identification_top1(found, everyone).any()
-        assert not top_k(found, 50, 5).any()
-        assert not percentile_rank(found).any()
-    assert not told.any()
+        conditions = told_apart(vectors, true[:, :40], Everyone())["condition_2way"][0]
+    for similarities in (by_film, alike, same):
+        assert not identification_nway(similarities, everyone, 2).any()
+        assert not identification_top1(similarities, everyone).any()
+        assert not top_k(similarities, 50, 5).any()
+        assert not percentile_rank(similarities).any()
+    assert not conditions.any()
     assert (pairs == 0.5).all()

@@ -36,7 +36,7 @@ def test_a_run_is_judged_on_films_beside_controls_and_references(tmp_path: Path)
     for suffix in ("", "_oracle", *CONTROLS):
         assert every <= {name.removesuffix(suffix) for name in figures if name.endswith(suffix)}
     for name, figure in figures.items():
-        assert {"value", "chance", "shuffled", "constant", "ci95", "n"} == figure.keys()
+        assert {"value", "chance", "shuffled", "constant", "ci95", "interval", "n"} == figure.keys()
         low, high = figure["ci95"]
         assert low - 1e-9 <= figure["value"] <= high + 1e-9, name
     # The decoder is compared with what stands beside it, window by window.

@@ -166,13 +166,14 @@ def test_a_window_of_a_fixed_film_is_averaged_over_sessions() -> None:
 
 def test_intervals_resample_sessions_or_blocks() -> None:
     assert len(np.unique(groups([shown()] * 20, by_session=True)[0])) == 20
-    # A film of 60 s has two blocks of 30 s.
-    assert len(np.unique(groups([shown()] * 19, by_session=True)[0])) == 38
+    assert len(np.unique(groups([shown()] * 4, by_session=True)[0])) == 4
+    # A film of 60 s has two blocks of 30 s, and one of ten windows or more.
     assert len(np.unique(groups([shown()] * 20, by_session=False)[0])) == 40
-    # Two blocks are too few to be resampled.
-    assert len(np.unique(groups([shown()], by_session=False)[0])) == len(shown().clips)
-    words = [groups([shown()] * count, by_session=count > 1)[1] for count in (20, 19, 1)]
-    assert words == ["sessions", "30 s blocks", "windows"]
+    assert len(np.unique(groups([shown()] * 9, by_session=False)[0])) == 9
+    # Three sessions, or three blocks, are too few to be units.
+    assert len(np.unique(groups([shown()] * 3, by_session=True)[0])) == 3 * len(shown().clips)
+    words = [groups([shown()] * count, by_session=count == 4)[1] for count in (4, 20, 9, 1)]
+    assert words == ["sessions", "30 s blocks", "blocks of 10 windows or more", "windows"]
 
 
 def test_a_figure_is_the_mean_under_its_weights() -> None:
@@ -180,7 +181,8 @@ def test_a_figure_is_the_mean_under_its_weights() -> None:
     assert found is not None
     assert found["value"] == 0.75
     assert found["n"] == 2
-    assert found["ci95"] == [0, 1]
+    assert found["ci95"] is None
+    assert found["interval"]["reason"] == "fewer than 4 units"
     assert figure(np.array([np.nan]), np.ones(1), 0.5, np.arange(1)) is None
 
 

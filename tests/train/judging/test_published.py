@@ -98,7 +98,7 @@ def test_the_truth_scores_all_and_the_floors_little(papers: Published, shown: Sh
     made = figures(found, [shown], fixed=False)
     made |= tally.distances(np.arange(len(shown.clips)) // 8)
     for name, figure in made.items():
-        assert {"value", "chance", "shuffled", "constant", "ci95", "n"} == figure.keys(), name
+        assert {"value", "chance", "shuffled", "constant", "ci95", "interval", "n"} == figure.keys(), name
     for rule in ("papers", "strict"):
         for kind in ("image", "video"):
             assert made[f"classification_50way_{kind}_{rule}"]["value"] == pytest.approx(1)

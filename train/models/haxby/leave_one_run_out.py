@@ -13,6 +13,7 @@ import numpy as np
 
 from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
+from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import Score, entry
 from rtdecode.scores.events import Span
 from rtdecode.scores.ties import hits
@@ -264,10 +265,9 @@ def live_over_offline(folds: list[dict[str, Any]]) -> dict[str, Any]:
     # Windows of a block are not independent, so whole blocks are drawn, with both accuracies of each.
     block = np.unique(np.concatenate([f["block"] for f in folds]), return_inverse=True)[1]
     sums = np.stack([np.bincount(block, causal), np.bincount(block, offline)])
-    draws = np.random.default_rng(0).integers(0, sums.shape[1], (2000, sums.shape[1]))
-    ratios = sums[0][draws].sum(1) / sums[1][draws].sum(1)
-    low, high = (float(q) for q in np.quantile(ratios, [0.025, 0.975]))
-    return {"value": float(causal.sum() / offline.sum()), "ci95": [low, high], "n": len(causal)}
+    blocks = sums.shape[1]
+    ratio = intervals.of_statistic(lambda counts: (counts @ sums[0]) / (counts @ sums[1]), blocks)
+    return {"value": float(causal.sum() / offline.sum()), **ratio.entries(), "n": len(causal)}
 
 
 def lag_table(
