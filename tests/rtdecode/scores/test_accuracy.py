@@ -74,6 +74,17 @@ def test_the_mean_clip_correlates_with_nothing_and_loses() -> None:
     assert identification_top1(corr, everyone).sum() == 0
 
 
+@pytest.mark.parametrize(("variance", "is_known"), [(0.5e-9, False), (2e-9, True)])
+def test_a_clip_that_hardly_differs_from_the_mean_clip_correlates_with_nothing(
+    variance: float, is_known: bool
+) -> None:
+    true = clips(2, 4)
+    mean = np.full(true[0].shape, 127.0)
+    signs = np.resize([1.0, -1.0], mean.shape)
+    corr = correlations([mean + np.sqrt(variance) * signs] * 2, true, mean)
+    assert np.isfinite(corr).all() == is_known
+
+
 def test_one_clip_for_every_window_is_at_chance() -> None:
     true = clips(12, 4)
     corr = correlations([clips(1, 5)[0]] * 12, true, np.full(true[0].shape, 128.0))
@@ -140,6 +151,13 @@ def test_the_shortest_shift_is_half_a_minute_where_windows_follow_each_other_by_
     windows = [(0, float(k), k + 4.0) for k in range(120)]
     shifts = {int(order[0]) for order in shift_orders(windows)}
     assert min(min(shift, 120 - shift) for shift in shifts) == 30
+
+
+def test_the_first_and_the_last_shift_are_as_far_from_the_truth() -> None:
+    orders = shift_orders(grid_windows(60))
+    # 32 s one way and 32 s the other way round: eight windows.
+    assert orders[0][0] == 60 - 8
+    assert orders[-1][0] == 8
 
 
 def test_shifts_are_the_same_wherever_a_run_begins() -> None:
