@@ -142,7 +142,10 @@ def freeze(found: dict[str, Figures]) -> None:
         name: {
             metric: {"value": one["value"], "ci95": one["ci95"]}
             for metric, one in figures.items()
-            if metric.endswith("_oracle") and "_cuts_" not in metric and "_above_" not in metric
+            if one["value"] is not None
+            and metric.endswith("_oracle")
+            and "_cuts_" not in metric
+            and "_above_" not in metric
         }
         for name, figures in found.items()
     }
@@ -151,16 +154,16 @@ def freeze(found: dict[str, Figures]) -> None:
 
 
 _ROWS = (
-    "identification_2way",
-    "identification_2way_oracle",
-    "identification_2way_above_oracle",
-    "identification_2way_ceiling",
-    "identification_2way_other_film",
-    "identification_2way_rest",
-    "identification_2way_other_subject",
-    "identification_2way_null",
-    "identification_2way_nearest",
-    "identification_2way_above_nearest",
+    "identification_2way_centred",
+    "identification_2way_centred_oracle",
+    "identification_2way_centred_above_oracle",
+    "identification_2way_centred_ceiling",
+    "identification_2way_centred_other_film",
+    "identification_2way_centred_rest",
+    "identification_2way_centred_other_subject",
+    "identification_2way_centred_null",
+    "identification_2way_centred_nearest",
+    "identification_2way_centred_above_nearest",
     "identification_2way_matched",
     "identification_2way_matched_oracle",
     "layout_colour",
@@ -201,7 +204,7 @@ def _columns(found: dict[str, Figures]) -> dict[str, Figures]:
 
 
 def _told(one: dict[str, Any] | None) -> str:
-    if one is None:
+    if one is None or one["value"] is None:
         return ""
     return f"{one['value']:.3f} ({intervals.words(one)})"
 

@@ -39,7 +39,7 @@ from train.recipe import build
 from train.run_folder import draft_of, read_run, restored
 from train.system import System
 
-_METRICS = (conditions.IDENTIFIED, "identification_2way", "identification_2way_matched")
+_METRICS = (conditions.IDENTIFIED, "identification_2way_centred", "identification_2way_matched")
 # Bits are not compared, and all else does not depend on it.
 _TEMPERATURE = 1.0
 

@@ -6,7 +6,8 @@
 Fresh sessions of the simulated participant go through the run and through the teacher that it was distilled
 from, window by window from the same noise, each window without the clip before. For 1, 2 and 4 steps it
 prints what `train.distillation.gates` measures, for the student and beside it for the teacher in as few
-steps, and how long a clip takes. Intervals resample sessions if there are 20, and else blocks of 30 s.
+steps, and how long a clip takes. Intervals are over sessions if there are four, and else over
+blocks of film.
 """
 
 import argparse

@@ -7,8 +7,8 @@ The run is exported in every precision to a temporary folder. For each it prints
 parity that the export found, and, where this machine runs the graphs, how long the encoder, a denoising step
 and a clip take, each in turn with fp32 in the same process, on one thread. Fresh sessions of the simulated
 participant then go through the graphs that run here, window by window from the same noise, each window
-without the clip before: what is lost of 2-way identification against fp32 is paired. Intervals resample
-sessions if there are 20, and else blocks of 30 s.
+without the clip before: what is lost of 2-way identification against fp32 is paired. Intervals are
+over sessions if there are four, and else over blocks of film.
 """
 
 import argparse

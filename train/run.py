@@ -211,7 +211,8 @@ def table(figures: dict[str, dict[str, Any]]) -> Table:
         within = intervals.words(figure, joint=" .. ")
         others = [figure.get(key) for key in ("chance", "shuffled", "constant")]
         texts = ["" if v is None else f"{v:.3f}" for v in others]
-        found.add_row(name, f"{figure['value']:.3f}", within, *texts, str(figure["n"]))
+        value = "-" if figure["value"] is None else f"{figure['value']:.3f}"
+        found.add_row(name, value, within, *texts, str(figure["n"]))
     return found
 
 

@@ -310,7 +310,7 @@ def judge_seams(
         if ratio and ratio["reconstruction"] is not None:
             figures[f"seam_ratio{suffix}"] = _seam_figure(ratio)
     if np.isfinite(wins[0]).any():
-        figures["carry_gain_2way"] = _plain(above(wins[0], wins[1]))
+        figures["carry_gain_2way"] = _plain(above(wins[0], wins[1], sessions_of(data.where)))
     return figures, rows
 
 

@@ -1,5 +1,6 @@
 """Figures of the scores of all sessions in which one kind of film was watched, with their intervals."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,14 +19,19 @@ from train.judging.published import CHANCE as PUBLISHED_CHANCE
 _BLOCK_S = 30.0
 # The suffix of the scores of a clip that is always the same. They stand in the other figures.
 CONSTANT = "_constant"
-# Fewer windows than this make no figure.
+# Fewer windows than this make no figure but an unknown one.
 _LEAST = 5
 # Half of the windows must have these: where only a few have enough distractors, those are no sample of the
 # film.
-_OF_MOST = ("identification_10way", "identification_50way", "identification_top1")
+_OF_MOST = ("identification_10way_centred", "identification_50way_centred", "identification_top1_centred")
 _POOLS = "retrieval_top"
 # One modality alone is judged by these.
-_OF_ROUTES = ("identification_2way", "identification_2way_matched", "identification_10way", IDENTIFIED)
+_OF_ROUTES = (
+    "identification_2way_centred",
+    "identification_2way_matched",
+    "identification_10way_centred",
+    IDENTIFIED,
+)
 # The suffixes under which windows are also told apart by their number of cuts, and under which clips of the
 # true colour stand, which no signal changes.
 _BY_CUTS = ("", "_oracle", "_ceiling")
@@ -56,7 +62,8 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
     -------
     dict
         Metric with suffix -> {value, chance, shuffled, constant, ci95, interval, n}. ``METRIC_above_oracle``
-        and ``METRIC_above_nearest`` are paired differences, decoder less reference.
+        and ``METRIC_above_nearest`` are paired differences, decoder less reference. A figure for which there
+        are too few windows is that of `unknown`.
     """
     kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
     distractors = np.concatenate([one.allowed.sum(axis=1) for one in shown])
@@ -64,7 +71,7 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
         CHANCE
         | CONDITION_CHANCE
         | PUBLISHED_CHANCE
-        | {"identification_top1": float(np.mean(1 / (distractors + 1)))}
+        | {"identification_top1_centred": float(np.mean(1 / (distractors + 1)))}
     )
     found: Figures = {}
     for suffix, sessions in scores.items():
@@ -74,10 +81,29 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
             made = figure(*gathered(sessions, metric, fixed=fixed), chance[metric], kept)
             of_most = metric in _OF_MOST or metric.startswith(_POOLS)
             least = len(kept) / 2 if of_most else _LEAST
-            if made is not None and made["n"] >= least:
-                same = figure(*gathered(scores[CONSTANT], metric, fixed=fixed), None, kept)
-                found[metric + suffix] = made | {"constant": same["value"] if same else None}
+            count = 0 if made is None else made["n"]
+            if made is None or count < least:
+                reason = f"{count} of {len(kept)} windows can be scored, and {math.ceil(least)} are needed"
+                found[metric + suffix] = unknown(chance[metric], count, reason)
+                continue
+            same = figure(*gathered(scores[CONSTANT], metric, fixed=fixed), None, kept)
+            found[metric + suffix] = made | {"constant": same["value"] if same else None}
     return found | _differences(scores, found, kept, fixed=fixed)
+
+
+def unknown(chance: float | None, n: int, reason: str) -> dict[str, Any]:
+    """Make the figure of what cannot be computed: its value is None, and ``reason`` says why.
+
+    Parameters
+    ----------
+    chance : float or None
+    n : int
+        Number of windows that can be scored.
+    reason : str
+    """
+    interval = intervals.Interval(None, 0, reason=reason)
+    figure = {"value": None, "chance": chance, "shuffled": None, "constant": None}
+    return figure | interval.entries() | {"n": n, "reason": reason}
 
 
 def _differences(
@@ -92,8 +118,10 @@ def _differences(
             ours = gathered(scores[""], metric, fixed=fixed)
             others = gathered(scores[reference], metric, fixed=fixed)
             compared = difference(ours, others, kept, pooled=metric == _POOLED)
-            if compared is not None:
-                made[f"{metric}_above{reference}"] = compared | {"constant": None}
+            pair = (found[metric], found[metric + reference])
+            if compared is None or any(figure["value"] is None for figure in pair):
+                compared = unknown(0.0, 0, "one of the two figures cannot be computed")
+            made[f"{metric}_above{reference}"] = compared | {"constant": None}
     return made
 
 

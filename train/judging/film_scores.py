@@ -45,11 +45,11 @@ _LEAST_MOTION = 0.25
 # What a guess scores on average, where that is known. Where it depends on the film, the brain of another film
 # stands for it.
 CHANCE: dict[str, float | None] = {
-    "identification_2way": 0.5,
-    "identification_10way": 0.1,
-    "identification_50way": 0.02,
+    "identification_2way_centred": 0.5,
+    "identification_10way_centred": 0.1,
+    "identification_50way_centred": 0.02,
     "identification_2way_matched": 0.5,
-    **{f"identification_2way_cuts_{number}": 0.5 for number in STRATA},
+    **{f"identification_2way_centred_cuts_{number}": 0.5 for number in STRATA},
     "layout_colour": 0.0,
     "layout_luminance": 0.0,
     "motion_energy": 0.0,
@@ -279,6 +279,9 @@ def _centred(clips: Sequence[Pixels]) -> list[Pixels]:
 def identify(alike: Matrix, plain: Matrix, shown: Shown, temperature: float) -> Scores:
     """Identify windows among those of their session.
 
+    A name that ends in ``_centred`` says that the session's own mean was removed from its clips and from its
+    film. Without that ending it is the training mean, as in a session's report (`rtdecode.scores.accuracy`).
+
     Parameters
     ----------
     alike : (clip, truth)
@@ -293,16 +296,16 @@ def identify(alike: Matrix, plain: Matrix, shown: Shown, temperature: float) -> 
     allowed = shown.allowed
     two = identification_nway(alike, allowed, 2)
     values = {
-        "identification_2way": two,
-        "identification_10way": identification_nway(alike, allowed, 10),
-        "identification_50way": identification_nway(alike, allowed, 50),
-        "identification_top1": identification_top1(alike, allowed),
+        "identification_2way_centred": two,
+        "identification_10way_centred": identification_nway(alike, allowed, 10),
+        "identification_50way_centred": identification_nway(alike, allowed, 50),
+        "identification_top1_centred": identification_top1(alike, allowed),
         "identification_2way_matched": in_pairs(plain, shown.pairs),
         "bits_per_window": bits(alike, allowed, temperature),
     }
     for number in STRATA:
         held = shown.within >= number if number == STRATA[-1] else shown.within == number
-        values[f"identification_2way_cuts_{number}"] = np.where(held, two, np.nan)
+        values[f"identification_2way_centred_cuts_{number}"] = np.where(held, two, np.nan)
     return {name: (value, np.ones(len(value))) for name, value in values.items()}
 
 

@@ -133,8 +133,7 @@ class Presence:
         Parameters
         ----------
         kept : (window,) int
-            Of the windows of all sessions, one after the other. Those with the same number are resampled
-            together.
+            Of the windows of all sessions, one after the other. Those with the same number are one unit.
         """
         if not self._seen:
             return {}
@@ -300,7 +299,7 @@ def promises(name: str, told: Matrix, right: Matrix, kept: NDArray[np.int64]) ->
     told, right : (promise,)
         Probabilities, and whether (or how often) each came true, from 0 to 1.
     kept : (promise,) int
-        Promises with the same number are resampled together.
+        Promises with the same number are one unit of intervals.
 
     Returns
     -------
