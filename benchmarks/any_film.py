@@ -26,6 +26,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.result_files import RESULTS, read, write
+from rtdecode.scores import intervals
 
 _PARTICIPANTS = (1, 2, 3, 4)
 _SHIPPED = Path("train/runs/phantom")
@@ -131,11 +132,7 @@ def _program(module: str, *words: str) -> None:
 
 def rounded(figures: Figures) -> Figures:
     """Round to what intervals leave of the digits."""
-    return {
-        name: one
-        | {"value": round(one["value"], _DIGITS), "ci95": [round(edge, _DIGITS) for edge in one["ci95"]]}
-        for name, one in figures.items()
-    }
+    return {name: intervals.rounded(one, _DIGITS) for name, one in figures.items()}
 
 
 def freeze(found: dict[str, Figures]) -> None:
@@ -148,7 +145,10 @@ def freeze(found: dict[str, Figures]) -> None:
         name: {
             metric: {"value": one["value"], "ci95": one["ci95"]}
             for metric, one in figures.items()
-            if metric.endswith("_oracle") and "_cuts_" not in metric and "_above_" not in metric
+            if one["value"] is not None
+            and metric.endswith("_oracle")
+            and "_cuts_" not in metric
+            and "_above_" not in metric
         }
         for name, figures in found.items()
     }
@@ -157,16 +157,16 @@ def freeze(found: dict[str, Figures]) -> None:
 
 
 _ROWS = (
-    "identification_2way",
-    "identification_2way_oracle",
-    "identification_2way_above_oracle",
-    "identification_2way_ceiling",
-    "identification_2way_other_film",
-    "identification_2way_rest",
-    "identification_2way_other_subject",
-    "identification_2way_null",
-    "identification_2way_nearest",
-    "identification_2way_above_nearest",
+    "identification_2way_centred",
+    "identification_2way_centred_oracle",
+    "identification_2way_centred_above_oracle",
+    "identification_2way_centred_ceiling",
+    "identification_2way_centred_other_film",
+    "identification_2way_centred_rest",
+    "identification_2way_centred_other_subject",
+    "identification_2way_centred_null",
+    "identification_2way_centred_nearest",
+    "identification_2way_centred_above_nearest",
     "identification_2way_matched",
     "identification_2way_matched_oracle",
     "layout_colour",
@@ -207,10 +207,9 @@ def _columns(found: dict[str, Figures]) -> dict[str, Figures]:
 
 
 def _told(one: dict[str, Any] | None) -> str:
-    if one is None:
+    if one is None or one["value"] is None:
         return ""
-    low, high = one["ci95"]
-    return f"{one['value']:.3f} ({low:.3f} to {high:.3f})"
+    return f"{one['value']:.3f} ({intervals.words(one)})"
 
 
 def main() -> None:

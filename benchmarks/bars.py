@@ -95,7 +95,7 @@ def bars(oracle: Figures, cell: str) -> list[Bar]:
     found: list[Bar] = []
     for name in oracle:
         film, slash, metric = name.rpartition("/")
-        if metric == "identification_2way_oracle":
+        if metric == "identification_2way_centred_oracle":
             reached = {
                 key.removeprefix(film + slash).removesuffix("_oracle"): float(one["value"])
                 for key, one in oracle.items()
@@ -107,14 +107,15 @@ def bars(oracle: Figures, cell: str) -> list[Bar]:
 
 def _bars(oracle: Mapping[str, float], cell: str) -> list[Bar]:
     """Set the bars on one film from what the oracle reaches on it."""
-    shares = {"identification_2way": (CELLS[cell], 1 / 2)}
+    shares = {"identification_2way_centred": (CELLS[cell], 1 / 2)}
     if "shapes" in cell:
-        shares["identification_10way"] = (TENFOLD, 1 / 10)
+        shares["identification_10way_centred"] = (TENFOLD, 1 / 10)
     found: list[Bar] = []
     for name, (share, chance) in shares.items():
         why = f"{share} of the oracle's {oracle[name]:.3f} above chance"
         found.append(Bar(name, "value", ">=", chance + share * (oracle[name] - chance), why))
-    found.append(Bar("identification_2way_above_nearest", "low", ">", 0.0, "above the nearest training clip"))
+    nearest = "identification_2way_centred_above_nearest"
+    found.append(Bar(nearest, "low", ">", 0.0, "above the nearest training clip"))
     if (name := "identification_2way_matched") in oracle:
         why = f"the oracle's {oracle[name]:.3f} less {MATCHED}"
         found.append(Bar(name, "value", ">=", oracle[name] - MATCHED, why))
@@ -144,12 +145,15 @@ def _found(figures: Figures, bar: Bar) -> float | None:
     if name == " or ".join(_DRAWN):
         # An error is better where it is less.
         compared = [(figures.get(f"{film}{slash}{one}_above_oracle"), "error" in one) for one in _DRAWN]
-        gains = [-one["ci95"][1] if less else one["ci95"][0] for one, less in compared if one is not None]
+        spans = [(figure["ci95"], less) for figure, less in compared if figure is not None]
+        gains = [-span[1] if less else span[0] for span, less in spans if span is not None]
         return max(gains, default=None)
     one = figures.get(bar.figure)
     if one is None:
         return None
-    return one["ci95"][0] if bar.part == "low" else one["value"]
+    if bar.part == "low":
+        return None if one["ci95"] is None else one["ci95"][0]
+    return one["value"]
 
 
 def read(path: Path) -> dict[str, Figures]:

@@ -8,7 +8,7 @@ comparisons that a clip wins, is held against the share that it won. ``brain`` i
 is one. Beside each window of film stands one of another kind, in the shares of the prior for which systems
 are trained (`train.judging.presence`): every second one has the EEG of the session before, and the others of
 a session are all of one kind (rest, another participant, noise, a cap put on wrongly). The kinds take turns
-from session to session. Intervals resample sessions.
+from session to session. Intervals are over sessions.
 """
 
 import argparse
@@ -85,7 +85,7 @@ class _Judge:
                 )
             mean_clip = self.decoder.bundle.stats["mean_clip"][:-1]
             scores = told_apart(made.clips, describe(session.film, where), mean_clip, _TEMPERATURE)
-            wins, _ = scores["identification_2way"]
+            wins, _ = scores["identification_2way_centred"]
             kind = presence.NEITHER[number % len(presence.NEITHER)]
             other = self._brain(self._of_kind(kind, inputs, seed))
             other[::2] = self._brain(presence.together(inputs, before))[::2]

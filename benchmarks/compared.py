@@ -4,7 +4,7 @@
 
 The same sessions of the simulated participant go through each run. The first run is also given EEG alone and
 volumes alone. Every row holds a figure, and its difference to that of the first run with both; the intervals
-resample sessions if there are 20, and blocks of 30 s with fewer. A run that was trained with
+are over sessions if there are 4, and over blocks of film with fewer. A run that was trained with
 ``data.chain=offline`` is given sessions that were prepared in that way.
 """
 
@@ -24,6 +24,7 @@ from benchmarks.sessions import Sessions
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.session import PhantomSession
+from rtdecode.scores import intervals
 from train.data.phantom import Participant, session_arrays
 from train.judging import conditions
 from train.judging.film_figures import difference, figure, gathered, groups
@@ -34,7 +35,7 @@ from train.recipe import build
 from train.run_folder import draft_of, read_run, restored
 from train.system import System
 
-_METRICS = (conditions.IDENTIFIED, "identification_2way", "identification_2way_matched")
+_METRICS = (conditions.IDENTIFIED, "identification_2way_centred", "identification_2way_matched")
 # Bits are not compared, and all else does not depend on it.
 _TEMPERATURE = 1.0
 
@@ -87,7 +88,7 @@ def measure(runs: Sequence[Path], asked: Sessions) -> list[Row]:
 
     Returns
     -------
-    list of {decoder, metric, value, ci95, n, less, less_ci95}
+    list of {decoder, metric, value, ci95, interval, n, less, less_ci95, less_interval}
         `less` is the paired difference to the first run.
     """
     decoders = [opened(run) for run in runs]
@@ -121,10 +122,13 @@ def measure(runs: Sequence[Path], asked: Sessions) -> list[Row]:
 
 
 def _row(name: str, metric: str, found: dict[str, Any], less: dict[str, Any] | None) -> Row:
-    row = {"decoder": name, "metric": metric} | {key: found[key] for key in ("value", "ci95", "n")}
+    row = {"decoder": name, "metric": metric} | {
+        key: found[key] for key in ("value", "ci95", "interval", "n")
+    }
     return row | {
         "less": None if less is None else less["value"],
         "less_ci95": None if less is None else less["ci95"],
+        "less_interval": None if less is None else less["interval"],
     }
 
 
@@ -132,13 +136,13 @@ def table(rows: Sequence[Row], title: str) -> Table:
     """Lay out rows as they are printed."""
     laid = Table("metric", "decoder", "n", "value", "difference to the first, paired", title=title)
     for row in rows:
-        less = "-" if row["less"] is None else _told(row["less"], row["less_ci95"])
-        laid.add_row(row["metric"], row["decoder"], str(row["n"]), _told(row["value"], row["ci95"]), less)
+        less = {"value": row["less"], "ci95": row["less_ci95"], "interval": row["less_interval"]}
+        laid.add_row(row["metric"], row["decoder"], str(row["n"]), _told(row), _told(less))
     return laid
 
 
-def _told(value: float, ci95: Sequence[float]) -> str:
-    return f"{value:.3f} ({ci95[0]:.3f} to {ci95[1]:.3f})"
+def _told(figure: dict[str, Any]) -> str:
+    return "-" if figure["value"] is None else f"{figure['value']:.3f} ({intervals.words(figure)})"
 
 
 def main() -> int:
@@ -158,7 +162,7 @@ def main() -> int:
         table(rows, f"{given.film}, preset {given.preset}, single trials")
     )
     if given.out is not None:
-        write(given.out, {"rows": rows})
+        write(given.out, {"film": given.film, "preset": given.preset, "rows": rows})
     return 0
 
 

@@ -6,8 +6,8 @@ All sessions go through the runtime on its virtual clock. In the real ones the p
 moves, the EEG is recorded inside the magnet, the eyes look about, and volumes come late. In the ideal ones
 the preset is `easy`, the head lies still, the EEG is clean, the eyes rest and every volume comes in time. A
 film from a file is the same in all sessions, and only the brain's noise differs: a window's share of won
-comparisons is then its mean over them. Intervals resample blocks of 30 s of film, or windows where there are
-fewer than five blocks. What the brain gave is the difference to the null brain, window by window.
+comparisons is then its mean over them. Units of intervals are blocks of film (`film_figures.in_blocks`). What
+the brain gave is the difference to the null brain, window by window.
 """
 
 import argparse
@@ -173,7 +173,8 @@ def _means(sessions: Sequence[dict[Span, float]], *, fixed: bool) -> dict[_Place
 
 def _figure(scores: dict[_Place, float], chance: float) -> Figure | None:
     kept, _ = in_blocks([(film, start_s) for film, (_, start_s, _) in scores])
-    return entry(np.array(list(scores.values())), chance, groups=kept)
+    # A gain has the chance 0 and may be below it.
+    return entry(np.array(list(scores.values())), chance, groups=kept, bounded=chance > 0)
 
 
 def table(found: dict[str, Held]) -> Table:

@@ -29,6 +29,7 @@ from rtdecode.phantom.body.presets import preset_named
 from rtdecode.phantom.film.film import ATTRIBUTES
 from rtdecode.phantom.film.known import STRATA, UNSEEN, novelty
 from rtdecode.phantom.film.watched import SHAPES
+from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import (
     MIN_SHUFFLED,
     correlations,
@@ -152,7 +153,7 @@ def _rows(
             return np.where(held, scores, np.nan)
 
         found = entry(within(scores), chance, [within(one) for one in moved], sessions)
-        blank = {"value": None, "chance": chance, "shuffled": None, "ci95": None, "n": 0}
+        blank = {"value": None, "chance": chance, "shuffled": None, "ci95": None, "interval": None, "n": 0}
         twin = float(np.nanmean(within(null))) if found else None
         rows.append({"metric": metric, "stratum": stratum, **(found or blank), "null": twin})
     return rows
@@ -162,7 +163,7 @@ def table(rows: Sequence[Row], title: str) -> Table:
     """Lay out rows as they are printed."""
     found = Table("", "windows", "n", "value", "95 %", "chance", "shuffled", "null brain", title=title)
     for row in rows:
-        span = "-" if row["ci95"] is None else "{:.3f} to {:.3f}".format(*row["ci95"])
+        span = intervals.words(row)
         numbers = [_told(row[name]) for name in ("chance", "shuffled", "null")]
         found.add_row(row["metric"], row["stratum"], str(row["n"]), _told(row["value"]), span, *numbers)
     return found

@@ -112,7 +112,7 @@ def table(found: dict[str, Played | str]) -> Table:
         "2-way",
         "2-way, null brain",
         "windows",
-        title="2-way identification (95 % interval over windows), chance 0.5",
+        title="2-way identification (95 % intervals), chance 0.5",
         title_justify="left",
     )
     for title, one in found.items():

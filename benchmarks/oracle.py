@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from rtdecode.phantom.body.presets import PRESETS, Preset
 from rtdecode.phantom.film.film import FPS, Film
 from rtdecode.phantom.session import PhantomSession
-from rtdecode.scores.accuracy import above, bootstrap_ci, correlations, identification_nway
+from rtdecode.scores.accuracy import above, correlations, identification_nway
+from rtdecode.scores.intervals import of_mean
 from rtdecode.signal.eeg.band import EegBand, EegFilter
 from rtdecode.signal.volume.baseline import Baseline, VolumeNormalizer
 from rtdecode.timing import TimingGrid
@@ -198,7 +199,7 @@ def fusion(scores: dict[str, dict[str, NDArray[np.float64]]]) -> dict[str, Any]:
 
 
 def _figure(scores: NDArray[np.float64]) -> dict[str, Any]:
-    return {"value": float(scores.mean()), "ci95": bootstrap_ci(scores), "n": len(scores)}
+    return {"value": float(scores.mean()), **of_mean(scores).entries(), "n": len(scores)}
 
 
 @dataclass(frozen=True)

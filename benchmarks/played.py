@@ -21,6 +21,7 @@ from rtdecode.disk.clip_file import Pixels
 from rtdecode.disk.recording import RecordingWriter
 from rtdecode.disk.video import unpack_mp4
 from rtdecode.phantom.session import PhantomSession
+from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import correlations, identification, identification_nway
 from rtdecode.scores.events import Span, apart, distractors, film_clip, read_events
 from streaming.session import replay
@@ -163,8 +164,7 @@ def told(figure: Figure | None) -> str:
     """Write a figure with its interval."""
     if figure is None:
         return "-"
-    low, high = figure["ci95"]
-    return f"{figure['value']:.3f} ({low:.3f} to {high:.3f})"
+    return f"{figure['value']:.3f} ({intervals.words(figure)})"
 
 
 def _silent() -> contextlib.redirect_stdout[io.StringIO]:

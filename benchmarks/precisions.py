@@ -7,8 +7,8 @@ The run is exported in every precision to a temporary folder. For each it prints
 parity that the export found, and, where this machine runs the graphs, how long the encoder, a denoising step
 and a clip take, each in turn with fp32 in the same process, on one thread. Fresh sessions of the simulated
 participant then go through the graphs that run here, window by window from the same noise, each window
-without the clip before: what is lost of 2-way identification against fp32 is paired. Intervals resample
-sessions if there are 20, and else blocks of 30 s.
+without the clip before: what is lost of 2-way identification against fp32 is paired. Intervals are
+over sessions if there are four, and else over blocks of film.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from rtdecode.bundle import Bundle, golden
 from rtdecode.bundle.engine import Engine, load
 from rtdecode.bundle.manifest import PRECISIONS
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from rtdecode.scores.accuracy import bootstrap_ci
+from rtdecode.scores import intervals
 from rtdecode.types import Array
 from train.data.phantom import film_clips, session_arrays
 from train.data.simulated import SimulatedSessions
@@ -173,7 +173,7 @@ def _identify(
         found[precision]["identification"] = {
             "value": float(scores.mean()),
             "lost": float(lost.mean()),
-            "ci95": bootstrap_ci(lost, kept),
+            **intervals.of_mean(lost, kept, bounded=False).entries(),
         }
     return len(won[_SINGLE]), words
 
@@ -218,8 +218,7 @@ def _shown(value: float | None, form: str) -> str:
 def _identified(figure: dict[str, Any] | None) -> str:
     if figure is None:
         return "-"
-    low, high = figure["ci95"]
-    return f"{figure['value']:.4f}, lost {figure['lost']:.4f} ({low:.4f} to {high:.4f})"
+    return f"{figure['value']:.4f}, lost {figure['lost']:.4f} ({intervals.words(figure, '.4f')})"
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -145,7 +145,11 @@ def differences(root: Path, *, write: bool) -> Iterator[str]:
             yield f"{name}:{number}: {words}) stands in no table. Put it into a result file and a template."
     for template in sorted(TEMPLATES.glob("*.toml")):
         picture = root / "docs" / "images" / f"{template.stem}.svg"
-        drawn = charts.svg(template.read_text(), figure)
+        try:
+            drawn = charts.svg(template.read_text(), figure)
+        except LookupError as error:
+            yield f"{template.name}: {error.args[0]}. Correct this chart, or the result file."
+            continue
         if write:
             picture.write_text(drawn)
         elif not picture.is_file() or picture.read_text() != drawn:

@@ -27,7 +27,7 @@ from rtdecode.bundle import Bundle, Manifest
 from rtdecode.disk.recording import Recording
 from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
-from rtdecode.scores import accuracy
+from rtdecode.scores import intervals
 from train import builders
 from train.data.films import read_film
 from train.data.recorded import Recorded, read_recordings
@@ -37,8 +37,8 @@ from train.work import tracked
 # Chance of 2-way identification.
 _CHANCE = 0.5
 _NAMES = {"eeg": "EEG", "fmri": "fMRI"}
-# Neighbouring windows are alike in film and signal, so the bootstrap resamples whole stretches of
-# film of this length (s) rather than single windows.
+# Neighbouring windows are alike in film and signal, so the units of intervals are whole stretches of film of
+# this length (s) rather than single windows; blocks of ten windows or more where there are fewer than 20.
 _STRETCH_S = 24.0
 # The films that nobody saw are shifted by ninths of the recording. The figure of one more of them is in 99 of
 # 100 cases no more standard deviations than this above their mean: Student's t with seven degrees of freedom,
@@ -243,11 +243,10 @@ def _report(
     found: dict[str, dict[str, Any]] = {}
     for route, points in fitted.held_out.items():
         figure: dict[str, Any] = _figure(points, recorded, story) | _by_luck(nulls[route])
-        low, high = figure["ci95"]
         name = " + ".join(_read_by(route))
         cells = [figure["value"], figure["shifted"], figure["shifted_99"]]
         value, null, most = (f"{cell:.3f}" for cell in cells)
-        table.add_row(name, value, f"{low:.3f} to {high:.3f}", null, most)
+        table.add_row(name, value, intervals.words(figure), null, most)
         found[route] = figure
     console.print(table)
     return found
@@ -268,11 +267,11 @@ def _read_by(route: str) -> tuple[str, ...]:
 def _figure(points: Matrix, recorded: Recorded, story: Story) -> dict[str, Any]:
     """Compute the identification of held-out windows, with an interval over stretches of film."""
     scores = identified(points, recorded, story)
-    interval = accuracy.bootstrap_ci(scores, stretches(recorded))
+    units = intervals.stretches(stretches(recorded), recorded.film)
     return {
         "value": round(float(scores.mean()), 4),
         "chance": _CHANCE,
-        "ci95": [round(edge, 4) for edge in interval],
+        **intervals.rounded(intervals.of_mean(scores, units).entries(), 4),
         "n": len(scores),
     }
 
@@ -286,7 +285,9 @@ def stretches(recorded: Recorded) -> NDArray[np.int64]:
 
 def _beyond_chance(figure: dict[str, Any]) -> bool:
     """Return whether the interval lies above chance, and the value above what luck gives."""
-    return figure["ci95"][0] > max(_CHANCE, figure["shifted"]) and figure["value"] > figure["shifted_99"]
+    # Too few windows for an interval prove nothing.
+    low, _ = figure["ci95"] or (0.0, 1.0)
+    return low > max(_CHANCE, figure["shifted"]) and figure["value"] > figure["shifted_99"]
 
 
 def _say_routes(
@@ -320,7 +321,7 @@ def _check_beyond_chance(found: dict[str, dict[str, Any]]) -> None:
     route = next(iter(found))
     figure = found[route]
     if not _beyond_chance(figure):
-        low, high = figure["ci95"]
+        low, high = figure["ci95"] or (0.0, 1.0)
         raise RtDecodeError(
             "fit-not-above-chance",
             "held-out windows are identified at {accuracy:.3f} (95 % {ci_low:.3f} to {ci_high:.3f}; "

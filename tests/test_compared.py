@@ -19,14 +19,14 @@ def test_a_run_lies_level_with_a_copy_of_itself_and_above_one_modality(tmp_path:
     rows = measure([tiny("ridge"), copy], Sessions("shapes", "easy", "1000", 120.0))
     found = {(row["decoder"], row["metric"]): row for row in rows}
     # A closed form has no condition that aims at anything.
-    assert {metric for _, metric in found} == {"identification_2way", "identification_2way_matched"}
+    assert {metric for _, metric in found} == {"identification_2way_centred", "identification_2way_matched"}
     assert {name for name, _ in found} == {"ridge", "ridge_eeg", "ridge_fmri", "copy"}
-    first = found["ridge", "identification_2way"]
-    same = found["copy", "identification_2way"]
+    first = found["ridge", "identification_2way_centred"]
+    same = found["copy", "identification_2way_centred"]
     assert first["less"] is None
     assert (same["less"], same["less_ci95"]) == (0.0, [0.0, 0.0])
     assert same["value"] == first["value"]
-    alone = found["ridge_eeg", "identification_2way"]
+    alone = found["ridge_eeg", "identification_2way_centred"]
     assert alone["less"] == pytest.approx(alone["value"] - first["value"])
     assert alone["less"] < 0
     assert table(rows, "both").row_count == len(rows) == 8

@@ -119,6 +119,9 @@ def test_a_picture_that_its_figures_do_not_draw_is_named(root: Path) -> None:
     picture = root / "docs" / "images" / "bars.svg"
     picture.write_text(picture.read_text().replace("0.250", "0.350"))
     assert len(checked(root)) == 1
+    (root / "templates" / "bars.toml").write_text(CHART.replace("a b", "b"))
+    (sentence,) = checked(root)
+    assert sentence.startswith("bars.toml: kept > b: there is no 'b'")
 
 
 def test_a_figure_is_written_with_its_interval() -> None:

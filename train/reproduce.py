@@ -52,10 +52,14 @@ def compare(again: Path) -> list[Row]:
     """
     found = read_run(again)
     rows = []
-    for name, figure in read_run(_folder(str(found["recipe"])))["figures"].items():
+    stated = read_run(_folder(str(found["recipe"])))["figures"]
+    for name, figure in stated.items():
+        if figure["value"] is None:
+            continue
         low, high = _interval(figure)
-        # A figure that the retrained run lacks is NaN, which agrees with nothing.
-        made = found["figures"].get(name, {"value": float("nan")})
+        # A figure that the retrained run lacks, or cannot compute, is NaN, which agrees with nothing.
+        value = found["figures"].get(name, {}).get("value")
+        made = {"value": float("nan")} if value is None else found["figures"][name]
         bottom, top = _interval(made)
         rows.append((name, made["value"], figure["value"], low, high, low <= top and bottom <= high))
     return rows

@@ -15,6 +15,7 @@ from rtdecode import terminal
 from rtdecode.disk import private, strict_json
 from rtdecode.disk.folders import vacate
 from rtdecode.errors import RtDecodeError, UsageError, explain
+from rtdecode.scores import intervals
 from train.data.training_films import training_films
 from train.judging.judged import Judged, shown
 from train.recipe import ExportDefaults, Recipe, build, check, differences, names, read
@@ -207,10 +208,11 @@ def table(figures: dict[str, dict[str, Any]]) -> Table:
         "n",
     )
     for name, figure in figures.items():
-        within = "{:.3f} .. {:.3f}".format(*figure["ci95"]) if figure["ci95"] else "-"
+        within = intervals.words(figure, joint=" .. ")
         others = [figure.get(key) for key in ("chance", "shuffled", "constant")]
         texts = ["" if v is None else f"{v:.3f}" for v in others]
-        found.add_row(name, f"{figure['value']:.3f}", within, *texts, str(figure["n"]))
+        value = "-" if figure["value"] is None else f"{figure['value']:.3f}"
+        found.add_row(name, value, within, *texts, str(figure["n"]))
     return found
 
 

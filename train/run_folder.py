@@ -27,11 +27,18 @@ from train.system import OfSubject, Plan, System, Trained
 from train.work import Arrays, read_arrays
 
 SCHEMA = 1
+# The figures in a bundle's provenance: those of a session's report, and what the judge of any film has in
+# their place.
+_HEADLINE = (*METRICS, "identification_2way_centred", "identification_top1_centred")
+
+
+def _is_known(found: Judged, name: str) -> bool:
+    return name in found.figures and found.figures[name]["value"] is not None
 
 
 def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None:
     """Write the files of a run into an empty folder."""
-    headline = {name: found.figures[name] for name in METRICS if name in found.figures}
+    headline = {name: found.figures[name] for name in _HEADLINE if _is_known(found, name)}
     provenance = trained.manifest.provenance | {"figures": headline}
     # The noise key is written once and never derived again, so that no later change of a recipe's
     # digest changes a clip.

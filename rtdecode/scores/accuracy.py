@@ -3,11 +3,11 @@
 Windows, clips and truth come in; the section ``accuracy`` of a report comes out (`report_accuracy`).
 
 *Identification*: an emitted clip is compared with its true clip and with other true clips, by Pearson
-correlation over pixels with the training-mean clip subtracted. A tie is lost, and so is a correlation that
-does not exist (a clip that equals the mean clip has none). So a constant decoder that always shows the mean
-clip scores 0, not chance. Chance is 1/n.
+correlation over pixels with the training-mean clip subtracted. A tie is lost (`rtdecode.scores.ties` says
+what is one), and so is a correlation that does not exist (a clip that equals the mean clip has none). So a
+constant decoder that always shows the mean clip scores 0, not chance. Chance is 1/n.
 
-*Classification*: the category with the highest score must be the true one (the strict rule). Chance is 1/n.
+*Classification*: the true category must score higher than all others (the strict rule). Chance is 1/n.
 """
 
 import math
@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels, pieces
+from rtdecode.scores import intervals
 from rtdecode.scores.events import Event, Span, apart, attribute, categories, distractors, same
+from rtdecode.scores.ties import beats, hits
 from rtdecode.types import Array
 
 Score = NDArray[np.float64]
@@ -31,11 +33,6 @@ SHIFTS = 40
 MIN_SHIFTS = 20
 MIN_SHIFT_S = 30.0
 MIN_SHUFFLED = 50
-# An interval over fewer sessions than this would be based on too few numbers.
-MIN_SESSIONS = 5
-# Draws of a bootstrap interval, and how many of them are made at once.
-RESAMPLES = 2000
-_AT_ONCE = 100
 # Values of each clip that are correlated at once: a frame of 64 x 96 pixels.
 BLOCK = 64 * 96 * 3
 METRICS = (
@@ -136,9 +133,9 @@ def compared(
     corr: NDArray[np.floating], allowed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count how many distractors each clip's own truth beats, and how many there are, (clip,) each."""
-    # A strict comparison loses ties, and any that involves NaN.
+    # A tie is lost, and so is a comparison that involves NaN.
     own = np.diagonal(corr)[:, None]
-    return ((own > corr) & allowed).sum(1), allowed.sum(1)
+    return (beats(own, corr) & allowed).sum(1), allowed.sum(1)
 
 
 def shift_orders(windows: Sequence[Span]) -> list[NDArray[np.int64]]:
@@ -171,37 +168,11 @@ def _shifts(starts: list[float]) -> range:
     return range(least, len(starts) - least + 1)
 
 
-def bootstrap_ci(
-    scores: Score, groups: NDArray[np.int64] | None = None, seed: int = 0, tail: float = 0.025
-) -> list[float]:
-    """Compute the percentile interval of the mean by resampling windows, or whole groups of them.
-
-    Parameters
-    ----------
-    scores : (window,)
-    groups : (window,) int, optional
-        Block of each window. Where given, blocks are resampled instead of windows.
-    seed : int
-    tail : float
-        Share of the means below the interval, and above it; 0.025 gives 95 %.
-    """
-    ids = np.arange(len(scores)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    total = np.bincount(ids, scores)
-    count = np.bincount(ids)
-    rng = np.random.default_rng(seed)
-    means: list[float] = []
-    # Some at a time: all draws of a long session together would take tens of MB.
-    for _ in range(0, RESAMPLES, _AT_ONCE):
-        draws = rng.integers(0, len(total), (_AT_ONCE, len(total)))
-        means += (total[draws].sum(1) / count[draws].sum(1)).tolist()
-    return [float(q) for q in np.quantile(means, [tail, 1 - tail])]
-
-
 def sessions_of(windows: Sequence[Span]) -> NDArray[np.int64] | None:
-    """Tell which windows an interval keeps together: those of one session (its run).
+    """Tell which windows an interval keeps together: those of one session (its run), or of a block of it.
 
     Windows of one session share the noise of one brain and one scanner and, where each session has a film of
-    its own, that film. Resampling single windows would make the interval too narrow.
+    its own, that film. Taking single windows for units would make the interval too narrow.
 
     Parameters
     ----------
@@ -210,10 +181,13 @@ def sessions_of(windows: Sequence[Span]) -> NDArray[np.int64] | None:
     Returns
     -------
     (window,) int64, or None
-        Number of each window's session. None if there are fewer than 5; windows are then resampled singly.
+        Number of each window's session; with fewer than 4 sessions, of its block of ten windows or more. None
+        if there are fewer than 4 of these, too: windows are then units by themselves.
     """
     runs, session = np.unique([run for run, _, _ in windows], return_inverse=True)
-    return session.astype(np.int64) if len(runs) >= MIN_SESSIONS else None
+    if len(runs) >= intervals.FEWEST:
+        return session.astype(np.int64)
+    return intervals.in_blocks(session)
 
 
 def identification(
@@ -226,7 +200,7 @@ def identification(
     corr : (clip, truth)
         From `correlations`, for windows that do not overlap.
     windows : sequence of (run, start_s, stop_s)
-        In time order within each run. Intervals resample whole runs where there are at least 5.
+        In time order within each run. `sessions_of` says what the units of intervals are.
     events : mapping
         Run -> shots.
     """
@@ -263,9 +237,14 @@ def _nway(
 
 
 def entry(
-    scores: Score, chance: float, shuffled: Sequence[Score] = (), groups: NDArray[np.int64] | None = None
+    scores: Score,
+    chance: float,
+    shuffled: Sequence[Score] = (),
+    groups: NDArray[np.int64] | None = None,
+    *,
+    bounded: bool | None = None,
 ) -> dict[str, Any] | None:
-    """Make one figure of a report: {value, chance, shuffled, ci95, n}; None if no window can be scored.
+    """Make one figure of a report: {value, chance, shuffled, ci95, interval, n}; None without a score.
 
     Parameters
     ----------
@@ -275,7 +254,9 @@ def entry(
     shuffled : sequence of (window,)
         Scores under each circular shift.
     groups : (window,) int, optional
-        Block of each window, for the interval.
+        Unit of each window, for the interval (`rtdecode.scores.intervals`).
+    bounded : bool, optional
+        Whether the value can only be within [0, 1]; by default, if all scores are.
     """
     there = np.isfinite(scores)
     if not there.any():
@@ -285,7 +266,7 @@ def entry(
         "value": float(scores[there].mean()),
         "chance": chance,
         "shuffled": float(np.mean([np.nanmean(s) for s in shuffled])) if len(shuffled) else None,
-        "ci95": bootstrap_ci(scores[there], known),
+        **intervals.of_mean(scores[there], known, bounded=bounded).entries(),
         "n": int(there.sum()),
     }
 
@@ -298,12 +279,12 @@ def above(scores: Score, others: Score, groups: NDArray[np.int64] | None = None)
     scores, others : (window,)
         NaN where a window cannot be scored. Windows with both scores are compared.
     groups : (window,) int, optional
-        Block of each window, for the interval.
+        Unit of each window, for the interval.
 
     Returns
     -------
     dict
-        {value, chance, shuffled, ci95, n}. The interval resamples the differences.
+        {value, chance, shuffled, ci95, interval, n}. The interval is that of the differences.
 
     Raises
     ------
@@ -312,7 +293,7 @@ def above(scores: Score, others: Score, groups: NDArray[np.int64] | None = None)
     """
     if scores.shape != others.shape or not np.isfinite(scores - others).any():
         raise ValueError(f"two scores per window were expected, found {scores.shape} and {others.shape}")
-    found = entry(scores - others, 0.0, groups=groups)
+    found = entry(scores - others, 0.0, groups=groups, bounded=False)
     assert found is not None
     return found
 
@@ -362,12 +343,11 @@ def classification(
         As for `categories`.
     """
     truth, block = categories(windows, events, labels, onset_correction_s)
-    best = np.argmax(scores, axis=1)
     counted = truth >= 0
-    hit = np.where(counted, best == truth, np.nan)
+    hit = np.where(counted, hits(scores, truth), np.nan)
     enough = int(counted.sum()) >= MIN_SHUFFLED
     orders = shift_orders(windows) if enough else []
-    moved = [np.where(counted, best[order] == truth, np.nan) for order in orders]
+    moved = [np.where(counted, hits(scores[order], truth), np.nan) for order in orders]
     return entry(hit, 1 / len(labels), moved, block)
 
 

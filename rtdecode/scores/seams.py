@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels, pieces
-from rtdecode.scores.accuracy import RESAMPLES
+from rtdecode.scores import intervals
 from rtdecode.scores.events import Span
 from rtdecode.types import Array
 
@@ -51,9 +51,9 @@ def seam_ratio(
         `reconstruction`, `shown`, `steepest`, `truth`, `steepest_truth` and `n` over the pairs whose later
         window has no cut in it, its start included; None and 0 where there is none. The same with the suffix
         ``_same_shot`` over those of them that have no cut in the second half of the earlier window either,
-        so that both clips should show the same shot, and with ``_all`` over every pair. `ci95`: the 95 %
-        percentile interval of `reconstruction`, resampling pairs. None without a pair, and for clips that
-        do not contain the instant of the cut.
+        so that both clips should show the same shot, and with ``_all`` over every pair. `ci95` and
+        `interval`: those of `reconstruction` (`rtdecode.scores.intervals`); units are blocks of ten pairs or
+        more, or single pairs. None without a pair, and for clips that do not contain the instant of the cut.
     """
     # A window follows another where its start is the other's stop, to the microsecond.
     place = {(run, round(start, 6)): i for i, (run, start, _) in enumerate(windows)}
@@ -82,7 +82,8 @@ def seam_ratio(
     for suffix, rows in {"": whole, "_same_shot": same, "_all": np.full(len(pairs), True)}.items():
         found |= {f"{name}{suffix}": _ratio(across[name][rows], inside[name][rows]) for name in inside}
         found[f"n{suffix}"] = int(rows.sum())
-    return found | {"ci95": _interval(across["reconstruction"][whole], ours[whole])}
+    runs = np.unique([windows[j][0] for _, j in pairs], return_inverse=True)[1]
+    return found | _interval(across["reconstruction"][whole], ours[whole], runs[whole])
 
 
 def _second_half(window: Span) -> Span:
@@ -100,13 +101,16 @@ def _ratio(across: NDArray[np.float64], inside: NDArray[np.float64]) -> float | 
     return float(across.mean() / inside.mean()) if len(inside) and inside.mean() > 0 else None
 
 
-def _interval(across: NDArray[np.float64], inside: NDArray[np.float64]) -> list[float] | None:
+def _interval(
+    across: NDArray[np.float64], inside: NDArray[np.float64], runs: NDArray[np.int64]
+) -> dict[str, Any]:
     # With a still clip among the pairs, a draw of nothing but still clips would divide by zero.
-    if len(inside) == 0 or inside.min() <= 0:
-        return None
-    draws = np.random.default_rng(0).integers(0, len(inside), (RESAMPLES, len(inside)))
-    ratios = across[draws].mean(1) / inside[draws].mean(1)
-    return [float(q) for q in np.quantile(ratios, [0.025, 0.975])]
+    if len(inside) and inside.min() <= 0:
+        still = intervals.Interval(None, len(inside), reason="a clip among the pairs stands still")
+        return still.entries()
+    blocks = intervals.in_blocks(runs)
+    # Each ratio weighs as much as the clip moves: the mean is the ratio of the sums.
+    return intervals.of_mean(across / inside, blocks, inside, bounded=False).entries()
 
 
 def _steepest(before: Array, frames: Array) -> float:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rtdecode.scores.accuracy import entry, identification_nway, sessions_of
 from rtdecode.scores.events import Event, Span, apart, distractors
+from rtdecode.scores.intervals import words
 from rtdecode.types import Array
 
 Coarse = NDArray[np.float16]
@@ -62,18 +63,15 @@ class SoFar:
         spans = [span for span, _, _ in finals]
         clips = np.stack([clip for _, clip, _ in finals]).astype(np.float32)
         truths = np.stack([truth for _, _, truth in finals]).astype(np.float32)
-        wins = identification_nway((clips @ truths.T).astype(np.float64), distractors(spans, events), 2)
+        wins = identification_nway(clips @ truths.T, distractors(spans, events), 2)
         found = entry(wins, 0.5, groups=sessions_of(spans))
         if found is None:
             return ""
-        low, high = found["ci95"]
+        span = "" if found["ci95"] is None else f" ({words(found, '.2f')})"
         count = f"{found['n']} clips so far"
         if len(self._finals) == _MOST:
             count = f"the newest {found['n']} clips"
-        return (
-            f"2-way {found['value']:.2f} ({low:.2f} to {high:.2f}), chance {found['chance']:.1f}, "
-            f"{count}; not for stopping"
-        )
+        return f"2-way {found['value']:.2f}{span}, chance {found['chance']:.1f}, {count}; not for stopping"
 
     def _coarse(self, frames: NDArray[np.uint8]) -> Coarse:
         """Return the averages over blocks, with mean 0 and norm 1: products of two are correlations."""

@@ -10,6 +10,7 @@ from rich.table import Table
 from rtdecode import __version__, terminal
 from rtdecode.bundle import Bundle
 from rtdecode.disk import private, strict_json
+from rtdecode.scores.intervals import ends
 from rtdecode.windows.assembler import Counters
 from streaming.sinks.judged import Sections, nothing
 from streaming.sinks.output import Emitter
@@ -237,11 +238,11 @@ def _seam(seam: dict[str, Any], title: str, suffix: str) -> tuple[str, str]:
 
 
 def _figure(entry: dict[str, Any]) -> str:
-    low, high = entry["ci95"]
+    span = "[no interval]" if entry["ci95"] is None else f"[{ends(entry, '.2f', ', ')}]"
     shuffled = _or_dash(entry["shuffled"], "{:.2f}")
     return (
-        f"{entry['value']:.3f} [{low:.2f}, {high:.2f}]   chance {entry['chance']:.3f}   "
-        f"shifted brain {shuffled}   n {entry['n']}"
+        f"{entry['value']:.3f} {span}   chance {entry['chance']:.3f}   "
+        f"shifted brain {shuffled}   n {entry['n']}   units {entry['interval']['units']}"
     )
 
 

@@ -23,6 +23,7 @@ from rtdecode.disk.folders import held, holder, what_is_there
 from rtdecode.disk.moving import moving
 from rtdecode.disk.video import count_frames, iter_mp4
 from rtdecode.errors import UsageError
+from rtdecode.scores import intervals
 from streaming.sinks.aside import is_aside
 from streaming.sinks.output import killed, recover
 from streaming.sinks.text import banner
@@ -50,8 +51,10 @@ _LATENCIES = {
 # Stands for a control that was not computed.
 _MISSING = "-"
 _WHY_MISSING = (
-    "A dash stands for a control that the session was too short for, or that its bundle does not have."
+    "A dash stands for an interval or a control that the session was too short for, or for a control that "
+    "its bundle does not have."
 )
+_MANY = "The intervals are not corrected for their number."
 _STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f23; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
@@ -207,10 +210,10 @@ def methods(session: Session) -> str:
         sentences.append(f"Both were placed on one time line by the {report['clock']['source']}{fits}.")
     figure = report["accuracy"]["identification_2way"]
     if figure:
-        low, high = figure["ci95"]
+        span = ("" if figure["ci95"] is None else "95 % interval ") + intervals.words(figure)
         sentences.append(
-            f"2-way identification of single windows was {figure['value']:.3f} (95 % interval {low:.3f} to "
-            f"{high:.3f}, chance {figure['chance']:g}, n = {figure['n']})."
+            f"2-way identification of single windows was {figure['value']:.3f} ({span}, chance "
+            f"{figure['chance']:g}, n = {figure['n']})."
         )
     sentences.append(f"The session ended because of this: {report['ended']}.")
     return " ".join(sentences)
@@ -283,17 +286,26 @@ def _accuracy(report: Mapping[str, Any]) -> str:
         figure = report["accuracy"][key]
         if figure is None:
             continue
-        low, high = figure["ci95"]
         shifted = _MISSING if figure["shuffled"] is None else f"{figure['shuffled']:.3f}"
         null = baselines.get("null_brain", {}).get(key)
         without = _MISSING if null is None else f"{null['value']:.3f}"
-        values = (f"{figure['value']:.3f}", f"{low:.3f} to {high:.3f}", f"{figure['chance']:.3f}")
-        rows.append((title, *values, shifted, without, str(figure["n"])))
+        values = (f"{figure['value']:.3f}", intervals.ends(figure), f"{figure['chance']:.3f}")
+        rows.append((title, *values, shifted, without, str(figure["n"]), _units(figure)))
     if not rows:
         return "<p>The truth is not known.</p>"
-    table = _table(("", "value", "95 % interval", "chance", "shifted brain", "no brain", "n"), rows)
+    headings = ("", "value", "95 % interval", "chance", "shifted brain", "no brain", "n", "units")
     missing = any(_MISSING in row for row in rows)
-    return table + (f"<p>{_text(_WHY_MISSING)}</p>" if missing else "")
+    return _table(headings, rows) + f"<p>{_text(f'{_WHY_MISSING} {_MANY}' if missing else _MANY)}</p>"
+
+
+def _units(figure: Mapping[str, Any]) -> str:
+    """Return the number of units of an interval, and each of few; older reports do not say it."""
+    interval = figure.get("interval")
+    if interval is None:
+        return ""
+    is_short = interval["units"] <= intervals.FEW and interval["values"] is not None
+    values = interval["values"] if is_short else []
+    return " ".join([str(interval["units"]), *(f"{value:.3f}" for value in values)])
 
 
 def _latencies(session: Session) -> str:

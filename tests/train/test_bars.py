@@ -28,13 +28,13 @@ def oracle() -> dict[str, dict[str, dict[str, float]]]:
 
 def test_bars_follow_the_oracle_above_chance_for_every_film() -> None:
     made = {(bar.figure, bar.rule): bar.bar for bar in bars.bars(oracle()[NATURAL], NATURAL)}
-    reached = oracle()[NATURAL]["identification_2way_oracle"]["value"]
-    assert made["identification_2way", ">="] == pytest.approx(0.5 + 0.85 * (reached - 0.5))
-    assert ("identification_10way", ">=") not in made
+    reached = oracle()[NATURAL]["identification_2way_centred_oracle"]["value"]
+    assert made["identification_2way_centred", ">="] == pytest.approx(0.5 + 0.85 * (reached - 0.5))
+    assert ("identification_10way_centred", ">=") not in made
     reached = oracle()[NATURAL]["layout_colour_oracle"]["value"]
     assert made["layout_colour", ">="] == pytest.approx(0.9 * reached)
     shapes = {bar.figure for bar in bars.bars(oracle()["phantom-1-shapes-easy"], "phantom-1-shapes-easy")}
-    assert "identification_10way" in shapes
+    assert "identification_10way_centred" in shapes
     real = {bar.figure for bar in bars.bars(oracle()["phantom-1-judged-easy"], "phantom-1-judged-easy")}
     titles = {"caminandes_llama_drama", "caminandes_llamigos", "sintel_trailer"}
     assert {name.partition("/")[0] for name in real} == titles
@@ -109,13 +109,13 @@ def shipped() -> Judged:
 def test_the_shipped_decoder_does_on_fresh_windows_what_is_stated() -> None:
     stated = bars.read(FIGURES)[NATURAL]
     figures = shipped().figures
-    for name in ("identification_2way", "layout_luminance", "psnr", "sharpness_codec"):
+    for name in ("identification_2way_centred", "layout_luminance", "psnr", "sharpness_codec"):
         low, high = stated[name]["ci95"]
         fresh_low, fresh_high = figures[name]["ci95"]
         assert fresh_low <= high, name
         assert low <= fresh_high, name
     for control in ("null", "rest", "other_film"):
-        assert abs(figures[f"identification_2way_{control}"]["value"] - 0.5) < 0.1
+        assert abs(figures[f"identification_2way_centred_{control}"]["value"] - 0.5) < 0.1
 
 
 @pytest.mark.full

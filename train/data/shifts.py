@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.scores.accuracy import bootstrap_ci
+from rtdecode.scores import intervals
 from train.closed_form.encoding import blocks
 from train.data.dataset import Column, DataSet
 from train.metrics.layout import layouts
@@ -241,8 +241,10 @@ def _gains(hats: Sequence[Reals], colours_of: Reals) -> Reals:
 
 
 def _interval(gains: Reals) -> tuple[float, float]:
-    """Return the interval of a mean, by drawing stretches of neighbouring windows."""
+    """Return the interval of a mean, over stretches of neighbouring windows; infinite if they are too few."""
     # The best of several lags was chosen.
     tail = _ALPHA / 2 / (len(LAGS) - 1)
-    low, high = bootstrap_ci(gains, np.arange(len(gains)) // _TOGETHER, tail=tail)
+    places = np.arange(len(gains))
+    units = intervals.stretches(places // _TOGETHER, 0 * places)
+    low, high = intervals.of_mean(gains, units, bounded=False, tail=tail).ci95 or (-np.inf, np.inf)
     return low, high

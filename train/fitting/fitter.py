@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.scores.accuracy import compared
 from train.data.films import Frames
 from train.data.recorded import Recorded
 from train.work import Arrays
@@ -177,5 +178,5 @@ def identified(points: Matrix, recorded: Recorded, story: Story) -> Matrix:
     allowed = apart | (recorded.film[:, None] != recorded.film)
     # The quarter of the matrix that holds predictions (rows) against true points (columns).
     corr = np.corrcoef(seen, true)[: len(seen), len(seen) :]
-    beaten = (np.diag(corr)[:, None] > corr) & allowed
-    return beaten.sum(1) / np.maximum(allowed.sum(1), 1)
+    beaten, distractors = compared(corr, allowed)
+    return beaten / np.maximum(distractors, 1)

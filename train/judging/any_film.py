@@ -5,9 +5,9 @@ its clips are held against what was shown (`train.judging.film_scores`). Beside 
 controls that it must beat, and of references that bound it; ``docs/training.md`` says what each means. A
 system that says whether it sees a brain is judged by that too (`train.judging.presence`).
 
-Where the film differs by session, intervals resample sessions if there are 20 of them. A film from a file is
-the same in all sessions: a window's score is its mean over them, and intervals resample blocks of the film.
-They tell what to expect of these windows with other noise, and little of other films.
+Where the film differs by session, intervals are over sessions if there are four of them. A film from a file
+is the same in all sessions: a window's score is its mean over them, and intervals are over blocks of the
+film. They tell what to expect of these windows with other noise, and little of other films.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -277,7 +277,7 @@ def judge_film(
             # Of the first session, which is enough to be looked at.
             if suffix in _PICTURED and len(shown) == 1:
                 pictured[_PICTURED[suffix]] = clips
-        wins, _ = scores[""][-1]["identification_2way"]
+        wins, _ = scores[""][-1]["identification_2way_centred"]
         others = {name: controls[f"_{name}"] for name in ("rest", "other_subject")}
         presence.add(inputs, others, made.confidence, wins)
         if beside.forward is not None:
@@ -312,7 +312,7 @@ def judge_film(
     kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
     every = np.tile(kept, len(shown)) if fixed else kept
     made = figures(scores, shown, fixed=fixed) | presence.figures(every) | tally.distances(every)
-    wins, _ = scores[""][0]["identification_2way"]
+    wins, _ = scores[""][0]["identification_2way_centred"]
     beside_film = {name: pictured[name] for name in _PICTURED.values() if name in pictured}
     versions = {"film": shown[0].clips, **beside_film}
     words = f"{title(who.film)}, {who.preset}, {signals}"

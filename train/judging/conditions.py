@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.scores.accuracy import correlations, identification_nway, psnr
+from rtdecode.scores.ties import TOLERANCE
 from train.judging.film_scores import Matrix, Scores, Shown, in_pairs
 from train.judging.judged import Show
 from train.metrics.quality import one_colour
@@ -47,7 +48,9 @@ def _unit(values: NDArray[np.floating]) -> Matrix:
     """Bring rows, less their mean, to length 1; NaN for rows that are all the same, which win nothing."""
     about = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
     norms = np.linalg.norm(about, axis=1, keepdims=True)
-    return np.divide(about, norms, out=np.full_like(about, np.nan), where=norms > 1e-9)
+    # An encoder's rounding leaves a little even of a vector that is always the same.
+    least = TOLERANCE * np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
+    return np.divide(about, norms, out=np.full_like(about, np.nan), where=norms > least)
 
 
 def gains(

@@ -310,7 +310,7 @@ def judge_seams(
         if ratio and ratio["reconstruction"] is not None:
             figures[f"seam_ratio{suffix}"] = _seam_figure(ratio)
     if np.isfinite(wins[0]).any():
-        figures["carry_gain_2way"] = _plain(above(wins[0], wins[1]))
+        figures["carry_gain_2way"] = _plain(above(wins[0], wins[1], sessions_of(data.where)))
     return figures, rows
 
 
@@ -325,7 +325,7 @@ def _seam_rows(carry: bool, ratio: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _seam_figure(ratio: dict[str, Any]) -> dict[str, Any]:
     more = {"value": ratio["reconstruction"], "chance": None, "shuffled": None, "constant": None}
-    return more | {name: ratio[name] for name in ("ci95", "n", "truth", "shown", "steepest")}
+    return more | {name: ratio[name] for name in ("ci95", "interval", "n", "truth", "shown", "steepest")}
 
 
 def confidence_rows(routes: dict[str, Route]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -364,7 +364,7 @@ def fusion_rows(figures: Figures) -> list[dict[str, Any]]:
         gain = figures.get(f"fusion_gain_{way}")
         if gain:
             values = {name: figure["value"] for name, figure in found.items() if figure}
-            low, high = gain["ci95"]
+            low, high = gain["ci95"] or (None, None)
             rows.append({"way": way, **values, "gain": gain["value"], "low": low, "high": high})
     return rows
 

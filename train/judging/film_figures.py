@@ -1,12 +1,13 @@
 """Figures of the scores of all sessions in which one kind of film was watched, with their intervals."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.scores.accuracy import MIN_SESSIONS, RESAMPLES
+from rtdecode.scores import intervals
 from train.judging.conditions import CHANCE as CONDITION_CHANCE
 from train.judging.conditions import IDENTIFIED
 from train.judging.film_scores import CHANCE, Scores, Shown, averaged
@@ -14,19 +15,23 @@ from train.judging.identification import ROUTES
 from train.judging.judged import Figures
 from train.judging.published import CHANCE as PUBLISHED_CHANCE
 
-# Intervals resample sessions from this many on, and blocks of the film of this length, s, with fewer.
-_SESSIONS = 20
+# Length of a block of the film, s, where there are enough of them.
 _BLOCK_S = 30.0
 # The suffix of the scores of a clip that is always the same. They stand in the other figures.
 CONSTANT = "_constant"
-# Fewer windows than this make no figure.
+# Fewer windows than this make no figure but an unknown one.
 _LEAST = 5
 # Half of the windows must have these: where only a few have enough distractors, those are no sample of the
 # film.
-_OF_MOST = ("identification_10way", "identification_50way", "identification_top1")
+_OF_MOST = ("identification_10way_centred", "identification_50way_centred", "identification_top1_centred")
 _POOLS = "retrieval_top"
 # One modality alone is judged by these.
-_OF_ROUTES = ("identification_2way", "identification_2way_matched", "identification_10way", IDENTIFIED)
+_OF_ROUTES = (
+    "identification_2way_centred",
+    "identification_2way_matched",
+    "identification_10way_centred",
+    IDENTIFIED,
+)
 # The suffixes under which windows are also told apart by their number of cuts, and under which clips of the
 # true colour stand, which no signal changes.
 _BY_CUTS = ("", "_oracle", "_ceiling")
@@ -56,8 +61,9 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
     Returns
     -------
     dict
-        Metric with suffix -> {value, chance, shuffled, constant, ci95, n}. ``METRIC_above_oracle`` and
-        ``METRIC_above_nearest`` are paired differences, decoder less reference.
+        Metric with suffix -> {value, chance, shuffled, constant, ci95, interval, n}. ``METRIC_above_oracle``
+        and ``METRIC_above_nearest`` are paired differences, decoder less reference. A figure for which there
+        are too few windows is that of `unknown`.
     """
     kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
     distractors = np.concatenate([one.allowed.sum(axis=1) for one in shown])
@@ -65,7 +71,7 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
         CHANCE
         | CONDITION_CHANCE
         | PUBLISHED_CHANCE
-        | {"identification_top1": float(np.mean(1 / (distractors + 1)))}
+        | {"identification_top1_centred": float(np.mean(1 / (distractors + 1)))}
     )
     found: Figures = {}
     for suffix, sessions in scores.items():
@@ -75,10 +81,29 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
             made = figure(*gathered(sessions, metric, fixed=fixed), chance[metric], kept)
             of_most = metric in _OF_MOST or metric.startswith(_POOLS)
             least = len(kept) / 2 if of_most else _LEAST
-            if made is not None and made["n"] >= least:
-                same = figure(*gathered(scores[CONSTANT], metric, fixed=fixed), None, kept)
-                found[metric + suffix] = made | {"constant": same["value"] if same else None}
+            count = 0 if made is None else made["n"]
+            if made is None or count < least:
+                reason = f"{count} of {len(kept)} windows can be scored, and {math.ceil(least)} are needed"
+                found[metric + suffix] = unknown(chance[metric], count, reason)
+                continue
+            same = figure(*gathered(scores[CONSTANT], metric, fixed=fixed), None, kept)
+            found[metric + suffix] = made | {"constant": same["value"] if same else None}
     return found | _differences(scores, found, kept, fixed=fixed)
+
+
+def unknown(chance: float | None, n: int, reason: str) -> dict[str, Any]:
+    """Make the figure of what cannot be computed: its value is None, and ``reason`` says why.
+
+    Parameters
+    ----------
+    chance : float or None
+    n : int
+        Number of windows that can be scored.
+    reason : str
+    """
+    interval = intervals.Interval(None, 0, reason=reason)
+    figure = {"value": None, "chance": chance, "shuffled": None, "constant": None}
+    return figure | interval.entries() | {"n": n, "reason": reason}
 
 
 def _differences(
@@ -93,8 +118,10 @@ def _differences(
             ours = gathered(scores[""], metric, fixed=fixed)
             others = gathered(scores[reference], metric, fixed=fixed)
             compared = difference(ours, others, kept, pooled=metric == _POOLED)
-            if compared is not None:
-                made[f"{metric}_above{reference}"] = compared | {"constant": None}
+            pair = (found[metric], found[metric + reference])
+            if compared is None or any(figure["value"] is None for figure in pair):
+                compared = unknown(0.0, 0, "one of the two figures cannot be computed")
+            made[f"{metric}_above{reference}"] = compared | {"constant": None}
     return made
 
 
@@ -123,23 +150,23 @@ def groups(shown: Sequence[Shown], *, by_session: bool) -> tuple[NDArray[np.int6
     shown : sequence of Shown
         The films, each with its windows.
     by_session : bool
-        Whether the films differ by session, so that sessions are resampled if there are 20.
+        Whether the films differ by session, so that sessions are units if there are four.
 
     Returns
     -------
     ids : (window,) int
-        Windows with the same number are resampled together: those of a session, or of 30 s of a film.
+        Windows with the same number are one unit: those of a session, or of a block of a film.
     words : str
-        What is resampled.
+        What the units are.
     """
     starts = [(n, start) for n, one in enumerate(shown) for _, start, _ in one.where]
-    if by_session and len(shown) >= _SESSIONS:
+    if by_session and len(shown) >= intervals.FEWEST:
         return np.array([n for n, _ in starts]), "sessions"
     return in_blocks(starts)
 
 
 def in_blocks(starts: Sequence[tuple[int, float]]) -> tuple[NDArray[np.int64], str]:
-    """Tell which windows lie in one block of 30 s of a film.
+    """Tell which windows lie in one block of a film: of 30 s if there are 20 of them, else of ten windows.
 
     Parameters
     ----------
@@ -153,16 +180,18 @@ def in_blocks(starts: Sequence[tuple[int, float]]) -> tuple[NDArray[np.int64], s
     """
     blocks = [(film, start // _BLOCK_S) for film, start in starts]
     numbers = {block: number for number, block in enumerate(dict.fromkeys(blocks))}
-    # An interval over fewer groups would rest on too few numbers. Windows are then resampled singly.
-    if len(numbers) < MIN_SESSIONS:
+    fine = np.array([numbers[block] for block in blocks], np.int64)
+    units = intervals.stretches(fine, np.array([film for film, _ in starts], np.int64))
+    if units is None:
         return np.arange(len(blocks)), "windows"
-    return np.array([numbers[block] for block in blocks]), f"{_BLOCK_S:g} s blocks"
+    short = len(numbers) >= intervals.MANY
+    return units, f"{_BLOCK_S:g} s blocks" if short else f"blocks of {intervals.BLOCK} windows or more"
 
 
 def figure(
     scores: Matrix, weights: Matrix, chance: float | None, kept: NDArray[np.int64]
 ) -> dict[str, Any] | None:
-    """Make a figure of the scores of windows: {value, chance, shuffled, ci95, n}.
+    """Make a figure of the scores of windows: {value, chance, shuffled, ci95, interval, n}.
 
     Parameters
     ----------
@@ -170,7 +199,7 @@ def figure(
         NaN, or a weight of 0, where a window cannot be scored.
     chance : float or None
     kept : (window,) int
-        Windows with the same number are resampled together.
+        Windows with the same number are one unit.
 
     Returns
     -------
@@ -181,16 +210,11 @@ def figure(
     there = np.isfinite(scores) & (weights > 0)
     if not there.any():
         return None
-    ids = np.unique(kept[there], return_inverse=True)[1]
-    total = np.bincount(ids, scores[there] * weights[there])
-    weight = np.bincount(ids, weights[there])
-    draws = np.random.default_rng(0).integers(0, len(total), (RESAMPLES, len(total)))
-    means = total[draws].sum(axis=1) / weight[draws].sum(axis=1)
     return {
-        "value": float(total.sum() / weight.sum()),
+        "value": float(np.average(scores[there], weights=weights[there])),
         "chance": chance,
         "shuffled": None,
-        "ci95": [float(q) for q in np.quantile(means, [0.025, 0.975])],
+        **intervals.of_mean(scores[there], kept[there], weights[there]).entries(),
         "n": int(there.sum()),
     }
 
@@ -209,7 +233,7 @@ def difference(
     ours, others : (scores, weights)
         (window,) each, as for `figure`.
     kept : (window,) int
-        Windows with the same number are resampled together, on both sides alike.
+        Windows with the same number are one unit, on both sides alike.
     pooled : bool
         Whether windows that only one of the two can be scored on count as well. They count for a ratio of
         sums; else only windows with both scores are compared.
@@ -217,31 +241,32 @@ def difference(
     Returns
     -------
     dict or None
-        {value, chance, shuffled, ci95, n}, in the metric's own units; chance is 0. None without a window to
-        compare.
+        {value, chance, shuffled, ci95, interval, n}, in the metric's own units; chance is 0. None without a
+        window to compare.
     """
     known = np.array([np.isfinite(scores) & (weights > 0) for scores, weights in (ours, others)])
     there = known.any(axis=0) if pooled else known.all(axis=0)
     if not known[:, there].any(axis=1).all():
         return None
-    ids = np.unique(kept[there], return_inverse=True)[1]
-    count = int(ids.max()) + 1
-    draws = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
-    value = 0.0
-    means = np.zeros(RESAMPLES)
-    for sign, (scores, weights), scored in zip((1, -1), (ours, others), known[:, there], strict=True):
+    ids, count, single = intervals.numbered(kept[there], kept[there])
+    sums = []
+    for (scores, weights), scored in zip((ours, others), known[:, there], strict=True):
         weight = np.where(scored, weights[there], 0)
-        total = np.bincount(ids, np.where(scored, scores[there], 0) * weight)
-        whole = np.bincount(ids, weight)
-        value += sign * float(total.sum() / whole.sum())
-        # A draw of windows that all have no weight on one side has no mean, and does not count.
-        with np.errstate(invalid="ignore"):
-            means += sign * total[draws].sum(axis=1) / whole[draws].sum(axis=1)
-    low, high = np.nanquantile(means, [0.025, 0.975])
+        total = np.bincount(ids, np.where(scored, scores[there], 0) * weight, count)
+        sums.append((total, np.bincount(ids, weight, count)))
+
+    def gain(counts: Matrix) -> Matrix:
+        means = [(counts @ total) / (counts @ weight) for total, weight in sums]
+        return means[0] - means[1]
+
+    # A unit may have no weight on one side, and then it has no difference of its own.
+    by_unit = None
+    if not single and all(weight.all() for _, weight in sums):
+        by_unit = gain(np.eye(count)).tolist()
     return {
-        "value": value,
+        "value": float(gain(np.ones((1, count)))[0]),
         "chance": 0.0,
         "shuffled": None,
-        "ci95": [float(low), float(high)],
+        **intervals.of_statistic(gain, count, single=single, values=by_unit).entries(),
         "n": int(there.sum()),
     }

@@ -11,6 +11,7 @@ from itertools import combinations
 import networkx
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.phantom.film.watched import Watched
@@ -21,6 +22,7 @@ from rtdecode.scores.accuracy import (
     psnr,
 )
 from rtdecode.scores.events import Span, distractors
+from rtdecode.scores.ties import duels
 from train.data.phantom import events
 from train.metrics.bits import bits
 from train.metrics.cuts import cut_counts
@@ -43,11 +45,11 @@ _LEAST_MOTION = 0.25
 # What a guess scores on average, where that is known. Where it depends on the film, the brain of another film
 # stands for it.
 CHANCE: dict[str, float | None] = {
-    "identification_2way": 0.5,
-    "identification_10way": 0.1,
-    "identification_50way": 0.02,
+    "identification_2way_centred": 0.5,
+    "identification_10way_centred": 0.1,
+    "identification_50way_centred": 0.02,
     "identification_2way_matched": 0.5,
-    **{f"identification_2way_cuts_{number}": 0.5 for number in STRATA},
+    **{f"identification_2way_centred_cuts_{number}": 0.5 for number in STRATA},
     "layout_colour": 0.0,
     "layout_luminance": 0.0,
     "motion_energy": 0.0,
@@ -190,7 +192,9 @@ def matched(colours: Matrix, allowed: NDArray[np.bool_]) -> list[tuple[int, int]
     list of (int, int)
         Each window is in one pair at most. The matching is Edmonds' (1965), by networkx.
     """
-    distances = _distances(colours.reshape(len(colours), -1))
+    flat = colours.reshape(len(colours), -1)
+    # Not `_distances`: a matrix product rounds as the number of threads has it, which would choose partners.
+    distances = cdist(flat, flat) / np.sqrt(flat.shape[1])
     graph = networkx.Graph()
     for a, b in combinations(range(len(colours)), 2):
         if allowed[a, b]:
@@ -267,11 +271,16 @@ def similarity(clips: Sequence[Pixels], truths: Sequence[Pixels]) -> Matrix:
 
 def _centred(clips: Sequence[Pixels]) -> list[Pixels]:
     whole = np.stack([np.asarray(clip, np.float32) for clip in clips])
-    return list(whole - whole.mean(axis=0))
+    # In double precision, so that nothing is left of a clip that is always the same.
+    mean = whole.mean(axis=0, dtype=np.float64)
+    return [(clip - mean).astype(np.float32) for clip in whole]
 
 
 def identify(alike: Matrix, plain: Matrix, shown: Shown, temperature: float) -> Scores:
     """Identify windows among those of their session.
+
+    A name that ends in ``_centred`` says that the session's own mean was removed from its clips and from its
+    film. Without that ending it is the training mean, as in a session's report (`rtdecode.scores.accuracy`).
 
     Parameters
     ----------
@@ -287,16 +296,16 @@ def identify(alike: Matrix, plain: Matrix, shown: Shown, temperature: float) -> 
     allowed = shown.allowed
     two = identification_nway(alike, allowed, 2)
     values = {
-        "identification_2way": two,
-        "identification_10way": identification_nway(alike, allowed, 10),
-        "identification_50way": identification_nway(alike, allowed, 50),
-        "identification_top1": identification_top1(alike, allowed),
+        "identification_2way_centred": two,
+        "identification_10way_centred": identification_nway(alike, allowed, 10),
+        "identification_50way_centred": identification_nway(alike, allowed, 50),
+        "identification_top1_centred": identification_top1(alike, allowed),
         "identification_2way_matched": in_pairs(plain, shown.pairs),
         "bits_per_window": bits(alike, allowed, temperature),
     }
     for number in STRATA:
         held = shown.within >= number if number == STRATA[-1] else shown.within == number
-        values[f"identification_2way_cuts_{number}"] = np.where(held, two, np.nan)
+        values[f"identification_2way_centred_cuts_{number}"] = np.where(held, two, np.nan)
     return {name: (value, np.ones(len(value))) for name, value in values.items()}
 
 
@@ -309,8 +318,7 @@ def in_pairs(corr: Matrix, pairs: list[tuple[int, int]]) -> Matrix:
     known = np.nan_to_num(corr)
     found = np.full(len(corr), np.nan)
     for a, b in pairs:
-        wins = np.sign(known[a, a] - known[a, b]) + np.sign(known[b, b] - known[b, a])
-        found[[a, b]] = 0.5 + wins / 4
+        found[[a, b]] = duels([known[a, a], known[b, b]], [known[a, b], known[b, a]]).mean()
     return found
 
 

@@ -184,5 +184,5 @@ def _with_shifted(made: Figures) -> Figures:
 
 def _examples(held: Sequence[SetRun], found: HeldOut, bundle: Bundle) -> list[Example]:
     """Choose windows of the first run to be looked at."""
-    wins = found.scores[""][0]["identification_2way"][0]
+    wins = found.scores[""][0]["identification_2way_centred"][0]
     return examples("the first held-out run", wins, found.first, bundle.manifest.clip.fps)

@@ -1,7 +1,7 @@
 """The judge `last-run`: what can be judged of a decoder that was trained on one's own recordings.
 
 The run that was kept from teaching goes through the chain and the decoder, and its clips are held against
-what was shown (`train.judging.held_runs`). Intervals resample blocks of 30 s. Guidance was chosen on the same
+what was shown (`train.judging.held_runs`). Intervals are over blocks of film. Guidance was chosen on the same
 run, and no weights.
 """
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.disk.moving import moving
+from rtdecode.scores.intervals import FEW
 from train.judging.judged import Example, Figures, Judged
 from train.judging.likeness import FROZEN
 from train.judging.published import FILM, HALVES, MARGINAL, NEAREST, NULL, OTHER_FILM, TRAINING
@@ -37,7 +38,9 @@ _READING = (
     "brain that watches another film, or, where no such brain was decoded, the same brain shifted in time. "
     "The null brain is the same decoder with the same weights and seed, and no signal. The nearest training "
     "clip is the window of the training films that is most like the decoder's clip. The constant is the "
-    "training mean, always the same. The marginal knows how often each class is shown, and sees no brain."
+    "training mean, always the same. The marginal knows how often each class is shown, and sees no brain. "
+    "Intervals are of 95 %, over the units that are counted beside them; they are not corrected for their "
+    "number."
 )
 _SINGLE = "All figures rest on single trials: no repetitions were averaged."
 _STYLE = """
@@ -85,7 +88,7 @@ def _row(name: str, figures: Figures) -> dict[str, Any]:
     }
     for suffix, heading in _BESIDE.items():
         row[heading] = figures.get(f"{name}{suffix}", {}).get("value")
-    return row | {"constant": figure.get("constant"), "n": figure["n"]}
+    return row | {"constant": figure.get("constant"), "n": figure["n"], **_units(figure)}
 
 
 def page(found: Judged) -> str:
@@ -120,9 +123,21 @@ def _flat(figures: Figures) -> list[dict[str, Any]]:
     rows = []
     for name, figure in figures.items():
         low, high = figure["ci95"] or (None, None)
-        rest = {key: value for key, value in figure.items() if key not in ("ci95", "value")}
-        rows.append({"figure": name, "value": figure["value"], "from": low, "to": high, **rest})
+        row = {"figure": name, "value": figure["value"], "from": low, "to": high}
+        row |= {key: value for key, value in figure.items() if key not in ("ci95", "interval", "value")}
+        rows.append(row | _units(figure))
     return rows
+
+
+def _units(figure: dict[str, Any]) -> dict[str, Any]:
+    """Return the units of a figure's interval: their number, each of few, and why there is no interval."""
+    interval = figure.get("interval")
+    if interval is None:
+        return {"units": None}
+    is_short = interval["units"] <= FEW and interval["values"] is not None
+    values = interval["values"] if is_short else []
+    listed = ", ".join(f"{value:.3f}" for value in values)
+    return {"units": interval["units"], "each unit": listed, "no interval, because": interval["reason"]}
 
 
 def _clips(shown: Sequence[Example]) -> str:

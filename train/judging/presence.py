@@ -7,13 +7,17 @@ looks at energy, and does it hold what it promises? ``docs/training.md`` says wh
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.scores.accuracy import MIN_SHIFT_S, RESAMPLES
+from rtdecode.scores import intervals
+from rtdecode.scores.accuracy import MIN_SHIFT_S
+from rtdecode.scores.intervals import Interval
 from rtdecode.scores.reliability import brier_skill, calibration_error, squared_calibration_error
+from rtdecode.scores.ties import duels
 from train.closed_form.brain_maps import fit_logistic
 from train.judging.identification import ROUTES, only
 from train.judging.judged import Figures
@@ -129,8 +133,7 @@ class Presence:
         Parameters
         ----------
         kept : (window,) int
-            Of the windows of all sessions, one after the other. Those with the same number are resampled
-            together.
+            Of the windows of all sessions, one after the other. Those with the same number are one unit.
         """
         if not self._seen:
             return {}
@@ -156,13 +159,13 @@ class Presence:
     def _told_apart(self, kind: str, route: str, kept: NDArray[np.int64]) -> Figures:
         name = f"brain_auroc_{kind}{route}"
         ours = _Auroc.of(self._brain(_TRUE, route), self._brain(kind, route), kept)
-        found = {name: _figure(ours.value, ours.draws, 0.5, len(kept))}
+        found = {name: _figure(ours.value, ours.interval(), 0.5, len(kept))}
         # Without another session there is none that the detector could learn from.
         if len(self._seen[_TRUE]) > 1:
             energy = _Auroc.of(self._energetic(_TRUE, route), self._energetic(kind, route), kept)
-            above = (ours.value - energy.value, ours.draws - energy.draws)
-            found[f"{name}_energy"] = _figure(energy.value, energy.draws, 0.5, len(kept))
-            found[f"{name}_above_energy"] = _figure(*above, 0.0, len(kept)) | {"constant": None}
+            above = _figure(ours.value - energy.value, ours.above(energy), 0.0, len(kept))
+            found[f"{name}_energy"] = _figure(energy.value, energy.interval(), 0.5, len(kept))
+            found[f"{name}_above_energy"] = above | {"constant": None}
         return found
 
     def _brain(self, kind: str, route: str) -> Matrix:
@@ -242,38 +245,48 @@ def energies(inputs: Arrays) -> Matrix:
 
 @dataclass(frozen=True)
 class _Auroc:
-    """The area under the curve, and what it is under each draw of the bootstrap.
+    """The area under the curve, and what it is made of.
 
     Attributes
     ----------
     value : float
-    draws : (draw,)
+    won : (unit, unit)
+        How often a true window of the one unit scores higher than another window of the other.
+    size : (unit,)
+        Number of windows on each side.
     """
 
     value: float
-    draws: Matrix
+    won: Matrix
+    size: Matrix
 
     @staticmethod
     def of(true: Matrix, other: Matrix, kept: NDArray[np.int64]) -> "_Auroc":
         """Compute the share of pairs in which the true window scores higher; a tie is half.
 
-        Windows of both sides with the same number in `kept` are drawn together. The same draws are made for
-        all pairs of sides, so that two of them can be compared.
+        Windows of both sides with the same number in `kept` are one unit.
         """
         ids = np.unique(kept, return_inverse=True)[1]
         member = np.eye(int(ids.max()) + 1)[ids]
-        higher = (1 + np.sign(true[:, None] - other[None])) / 2
+        higher = duels(true[:, None], other[None])
         won = member.T @ higher @ member
-        size = member.sum(axis=0)
-        drawn = _drawn(len(size))
-        draws = np.einsum("rg,gh,rh->r", drawn, won, drawn, optimize=True) / np.square(drawn @ size)
-        return _Auroc(float(higher.mean()), draws)
+        return _Auroc(float(higher.mean()), won, member.sum(axis=0))
 
+    def areas(self, counts: Matrix) -> Matrix:
+        """Compute the area where each unit was drawn so often, (draw, unit) -> (draw,)."""
+        sums = np.einsum("rg,gh,rh->r", counts, self.won, counts, optimize=True)
+        return sums / np.square(counts @ self.size)
 
-def _drawn(count: int) -> Matrix:
-    """Draw as many groups as there are with replacement; return how often each was drawn, (draw, group)."""
-    draws = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
-    return np.stack([np.bincount(draw, minlength=count) for draw in draws]).astype(np.float64)
+    def interval(self) -> Interval:
+        """Make the interval of the area."""
+        single = bool((self.size == 1).all())
+        return intervals.of_statistic(self.areas, len(self.size), bounded=True, single=single)
+
+    def above(self, other: "_Auroc") -> Interval:
+        """Make the interval of how much larger this area is than another of the same units."""
+        single = bool((self.size == 1).all())
+        gain = lambda counts: self.areas(counts) - other.areas(counts)  # noqa: E731
+        return intervals.of_statistic(gain, len(self.size), single=single)
 
 
 def promises(name: str, told: Matrix, right: Matrix, kept: NDArray[np.int64]) -> Figures:
@@ -286,7 +299,7 @@ def promises(name: str, told: Matrix, right: Matrix, kept: NDArray[np.int64]) ->
     told, right : (promise,)
         Probabilities, and whether (or how often) each came true, from 0 to 1.
     kept : (promise,) int
-        Promises with the same number are resampled together.
+        Promises with the same number are one unit of intervals.
 
     Returns
     -------
@@ -296,39 +309,45 @@ def promises(name: str, told: Matrix, right: Matrix, kept: NDArray[np.int64]) ->
     found: Figures = {}
     error = calibration_error(told, right)
     if np.isfinite(error):
-        squares = _resampled(squared_calibration_error, told, right, kept)
         # Resampling adds its own variance to a square. On average it must not.
-        squares += squared_calibration_error(told, right) - np.nanmean(squares)
-        draws = np.sqrt(np.maximum(squares, 0))
-        found[f"{name}_calibration_error"] = _figure(error, draws, None, len(told)) | {"constant": 0.0}
+        squares = _interval(squared_calibration_error, told, right, kept, centred=True)
+        figure = _figure(error, _rooted(squares), None, len(told))
+        found[f"{name}_calibration_error"] = figure | {"constant": 0.0}
     skill = brier_skill(told, right)
     if np.isfinite(skill):
-        draws = _resampled(brier_skill, told, right, kept)
-        found[f"{name}_brier_skill"] = _figure(skill, draws, 0.0, len(told))
+        skills = _interval(brier_skill, told, right, kept)
+        found[f"{name}_brier_skill"] = _figure(skill, skills, 0.0, len(told))
     return found
 
 
-def _resampled(
-    statistic: Callable[[Matrix, Matrix], float], told: Matrix, right: Matrix, kept: NDArray[np.int64]
-) -> Matrix:
-    """Compute a statistic under each draw of the bootstrap, (draw,)."""
-    members = [np.flatnonzero(kept == group) for group in np.unique(kept)]
-    draws = np.random.default_rng(0).integers(0, len(members), (RESAMPLES, len(members)))
-    found = []
-    for draw in draws:
-        rows = np.concatenate([members[group] for group in draw])
-        found.append(statistic(told[rows], right[rows]))
-    return np.array(found)
+def _interval(
+    statistic: Callable[[Matrix, Matrix], float],
+    promised: Matrix,
+    right: Matrix,
+    groups: NDArray[np.int64],
+    *,
+    centred: bool = False,
+) -> Interval:
+    ids = np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(ids)
+
+    def resampled(counts: Matrix) -> Matrix:
+        draws = [np.repeat(np.arange(len(ids)), row[ids].astype(np.int64)) for row in counts]
+        return np.array([statistic(promised[rows], right[rows]) for rows in draws])
+
+    # A window has a second promise where another one stands beside it.
+    return intervals.of_statistic(resampled, len(sizes), single=bool(sizes.max() <= 2), centred=centred)
 
 
-def _figure(value: float, draws: Matrix, chance: float | None, n: int) -> dict[str, object]:
+def _rooted(squares: Interval) -> Interval:
+    """Take the root of an interval of squares, which may reach below 0 by chance, and is cut there."""
+    if squares.ci95 is None:
+        return squares
+    roots = [float(np.sqrt(max(0.0, end))) for end in squares.ci95]
+    return replace(squares, ci95=roots, cut=squares.ci95[0] < 0)
+
+
+def _figure(value: float, interval: Interval, chance: float | None, n: int) -> dict[str, Any]:
     """Lay out a figure; one that always says the same does as chance does."""
-    low, high = np.nanquantile(draws, [0.025, 0.975])
-    return {
-        "value": value,
-        "chance": chance,
-        "shuffled": None,
-        "constant": chance,
-        "ci95": [float(low), float(high)],
-        "n": n,
-    }
+    figure = {"value": value, "chance": chance, "shuffled": None, "constant": chance}
+    return figure | interval.entries() | {"n": n}

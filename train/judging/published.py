@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rtdecode import installing
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
+from rtdecode.scores.intervals import Interval
 from train.judging.film_scores import Scores, Shown
 from train.judging.judged import PUBLISHED, Figures, Request
 from train.judging.likeness import FROZEN, likenesses
@@ -374,8 +375,13 @@ def _motion(seen: Sequence[Seen]) -> NDArray[np.float64]:
     return np.concatenate([one.motion for one in seen if one.motion is not None]).astype(np.float64)
 
 
-def _distance(value: float, n: int, constant: float, interval: list[float] | None = None) -> dict[str, Any]:
-    return {"value": value, "chance": None, "shuffled": None, "constant": constant, "ci95": interval, "n": n}
+# A floor is computed of one set of clips as a whole.
+_NO_UNITS = Interval(None, 0, reason="a distance of one set of clips")
+
+
+def _distance(value: float, n: int, constant: float, interval: Interval = _NO_UNITS) -> dict[str, Any]:
+    figure = {"value": value, "chance": None, "shuffled": None, "constant": constant}
+    return figure | interval.entries() | {"n": n}
 
 
 def load(request: Request) -> Published:

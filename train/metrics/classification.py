@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from rtdecode.scores.ties import NO_SIZE, beats
 from train.metrics.drawn import few_ahead
 
 # How many of the truth's best classes are accepted.
@@ -61,8 +62,8 @@ def nway(found: Matrix, true: Matrix, n: int, places: int = 1, accepted: int = P
     """
     right = accepted_classes(true, accepted)
     best = np.where(right, found, -np.inf).max(axis=-1, keepdims=True)
-    # Written with "not below", so that what is no number counts as ahead.
-    ahead = (~(found < best) & ~right).sum(axis=-1)
+    # Written with "not beaten", so that what is no number counts as ahead.
+    ahead = (~beats(best, found, NO_SIZE) & ~right).sum(axis=-1)
     return few_ahead(ahead, true.shape[-1] - accepted, n - 1, places)
 
 
@@ -102,7 +103,7 @@ def sampled_nway(
         own = found[place][right[place]]
         for _ in range(trials):
             drawn = found[place][rng.choice(wrong, n - 1, replace=False)]
-            ahead = (~(drawn < own[:, None])).sum(axis=1)
+            ahead = (~beats(own[:, None], drawn, NO_SIZE)).sum(axis=1)
             won[place] += bool((ahead < places).any())
     return won / trials
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
+from rtdecode.scores.intervals import FEWEST, Interval, of_pseudovalues
 
 # The detector halves time several times. It cannot take a clip of fewer frames.
 LEAST_FRAMES = 10
@@ -95,7 +96,7 @@ def between_halves(features: Matrix, blocks: NDArray[np.int64], seed: int = 0) -
     return frechet(features[first], features[~first])
 
 
-def jackknife(a: Matrix, b: Matrix, blocks: NDArray[np.int64]) -> list[float] | None:
+def jackknife(a: Matrix, b: Matrix, blocks: NDArray[np.int64]) -> Interval:
     """Compute the 95 % interval of `frechet` of clips and their truths, leaving out one block at a time.
 
     A bootstrap would draw some clips twice, which narrows the covariance and moves the distance itself.
@@ -109,18 +110,14 @@ def jackknife(a: Matrix, b: Matrix, blocks: NDArray[np.int64]) -> list[float] | 
 
     Returns
     -------
-    list of float or None
-        The distance less and plus 1.96 standard errors, by Tukey's jackknife. None with fewer than two
-        blocks, or where a block leaves fewer than two clips.
+    Interval
+        A t interval by Tukey's jackknife, however many blocks there are.
     """
-    numbers = np.unique(blocks)
-    if len(numbers) < 2 or len(a) - np.bincount(np.unique(blocks, return_inverse=True)[1]).max() < 2:
-        return None
-    left = np.array([frechet(a[blocks != n], b[blocks != n]) for n in numbers])
-    count = len(numbers)
-    error = np.sqrt((count - 1) / count * np.square(left - left.mean()).sum())
-    value = frechet(a, b)
-    return [value - 1.96 * float(error), value + 1.96 * float(error)]
+    numbers, sizes = np.unique(blocks, return_counts=True)
+    if len(numbers) < FEWEST or len(a) - sizes.max() < 2:
+        return Interval(None, len(numbers), reason="too few blocks, or one that holds nearly all clips")
+    without = np.array([frechet(a[blocks != n], b[blocks != n]) for n in numbers])
+    return of_pseudovalues(frechet(a, b), without)
 
 
 def detector(file: Path) -> Detector:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
+from rtdecode.scores.ties import duels
 
 
 def order(clips: Sequence[Pixels], truths: Sequence[Pixels], cut: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -38,7 +39,10 @@ def order(clips: Sequence[Pixels], truths: Sequence[Pixels], cut: NDArray[np.boo
     ours -= ours.mean(axis=0)
     film -= film.mean(axis=0)
     tie = np.abs(ours).max(axis=1) <= slack
-    won = (np.sign((ours * film).sum(axis=1)) + 1) / 2
+    # The two correlations that are compared are this over the norms, and its negative.
+    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(film, axis=1)
+    alike = np.divide((ours * film).sum(axis=1), norms, out=np.zeros(len(ours)), where=norms > 0)
+    won = duels(alike, -alike)
     return np.where(cut, np.where(tie, 0.5, won), np.nan)
 
 

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels, pieces
+from rtdecode.scores.ties import beats
+from rtdecode.scores.ties import best as best_of
 from rtdecode.types import Float
 
 # Every so many frames are compared, averaged over blocks with sides of so many pixels.
@@ -37,7 +39,8 @@ def _steps(frames: Float) -> float:
 def nearest(clips: Sequence[Pixels], films: Iterable[Sequence[Pixels]], mean_clip: Pixels) -> list[Pixels]:
     """Choose, for each clip, the window of some films that correlates with it best.
 
-    Every fourth frame is compared, averaged over blocks of 8 x 8 pixels, the mean clip subtracted.
+    Every fourth frame is compared, averaged over blocks of 8 x 8 pixels, the mean clip subtracted. Of windows
+    that are equally like a clip the first is chosen.
 
     Parameters
     ----------
@@ -58,9 +61,9 @@ def nearest(clips: Sequence[Pixels], films: Iterable[Sequence[Pixels]], mean_cli
     for film in films:
         windows = [window[:frames] for window in film]
         match = wanted @ _described(windows, mean_clip[:frames]).T
-        top = match.argmax(1)
+        top = best_of(match)
         values = match[np.arange(len(clips)), top]
-        for n in np.flatnonzero(values > best):
+        for n in np.flatnonzero(beats(values, best)):
             best[n] = values[n]
             chosen[n] = windows[top[n]]
     return chosen
@@ -84,7 +87,7 @@ class NearestClips:
     def to(self, clips: Sequence[Pixels]) -> list[Pixels]:
         """Choose one for each of some clips, which are as long as the mean clip."""
         match = _described(clips, self._mean) @ self._own.T
-        return [self._clips[number] for number in match.argmax(1)]
+        return [self._clips[number] for number in best_of(match)]
 
 
 def _described(clips: Sequence[Pixels], mean_clip: Pixels) -> Float:

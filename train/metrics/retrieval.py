@@ -3,13 +3,14 @@
 All functions take a similarity of queries and candidates, whose diagonal holds the right pairs. Its transpose
 is the other direction, and a figure must say which of the two it is. A pool has a stated size, because top-1
 among 50 and among 300 are different figures: RT-MindEye and MindEye2 take 50, 62 and 300, and CineNeuron four
-pools of 300 (supplement, C.10). A tie is lost.
+pools of 300 (supplement, C.10). A tie is lost (`rtdecode.scores.ties`).
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.scores.accuracy import compared, identification_nway
+from rtdecode.scores.ties import bar
 from train.metrics.drawn import few_ahead
 
 Matrix = NDArray[np.floating]
@@ -88,7 +89,7 @@ def pairwise_auc(similarity: Matrix, allowed: Allowed | None = None) -> NDArray[
     values = np.sort(similarity[wrong])
     own = np.diagonal(similarity)
     # What is no number is sorted behind all numbers, so no right pair beats it.
-    below = np.searchsorted(values, own, side="left")
+    below = np.searchsorted(values, bar(own), side="left")
     if not len(values):
         return np.full(len(own), np.nan)
     return np.where(np.isfinite(own), below / len(values), 0.0)

@@ -122,6 +122,21 @@ def test_no_file_is_readable_before_its_volume_was_acquired(delay_s: float, firs
     assert made.to_local(0.0, math.inf) == pytest.approx(ZERO + first * 0.8, abs=1e-6)
 
 
+@pytest.mark.parametrize(("lead_tr", "shift"), [(-0.14, 0), (-0.16, -1), (0.84, 0), (0.86, 1)])
+def test_by_its_header_a_volume_may_begin_a_little_before_its_trigger_or_nearly_a_tr_after(
+    lead_tr: float, shift: int
+) -> None:
+    clock = RunClock(small.TR)
+    # Files take 0.05 s on their way.
+    late_s = lead_tr * 0.8 - 0.05
+    for volume in small.volumes(6, ZERO):
+        clock.add_volume(dataclasses.replace(volume, readable_at=volume.readable_at + late_s))
+    for i in range(6):
+        clock.add_trigger(ZERO + i * 0.8)
+    assert clock.source == "trigger"
+    assert clock.to_local(0.0, math.inf) == pytest.approx(ZERO + shift * 0.8, abs=1e-6)
+
+
 @pytest.mark.parametrize(("early_tr", "moved"), [(0.45, False), (0.55, True)])
 def test_a_zero_that_windows_were_cut_on_moves_for_a_volume_half_a_tr_too_early_only(
     early_tr: float, moved: bool

@@ -14,7 +14,6 @@ from rtdecode.scores import accuracy
 from rtdecode.scores.accuracy import (
     METRICS,
     above,
-    bootstrap_ci,
     correlations,
     identification,
     identification_nway,
@@ -25,6 +24,7 @@ from rtdecode.scores.accuracy import (
     shift_orders,
 )
 from rtdecode.scores.events import Event, apart, attribute, categories, distractors, read_events
+from rtdecode.scores.intervals import of_mean
 from tests.refusals import refused
 
 BACKGROUNDS = ("navy", "forest", "maroon", "sand", "sky")
@@ -72,6 +72,17 @@ def test_the_mean_clip_correlates_with_nothing_and_loses() -> None:
     everyone = ~np.eye(3, dtype=bool)
     assert identification_nway(corr, everyone, 2).sum() == 0
     assert identification_top1(corr, everyone).sum() == 0
+
+
+@pytest.mark.parametrize(("variance", "is_known"), [(0.5e-9, False), (2e-9, True)])
+def test_a_clip_that_hardly_differs_from_the_mean_clip_correlates_with_nothing(
+    variance: float, is_known: bool
+) -> None:
+    true = clips(2, 4)
+    mean = np.full(true[0].shape, 127.0)
+    signs = np.resize([1.0, -1.0], mean.shape)
+    corr = correlations([mean + np.sqrt(variance) * signs] * 2, true, mean)
+    assert np.isfinite(corr).all() == is_known
 
 
 def test_one_clip_for_every_window_is_at_chance() -> None:
@@ -140,6 +151,13 @@ def test_the_shortest_shift_is_half_a_minute_where_windows_follow_each_other_by_
     windows = [(0, float(k), k + 4.0) for k in range(120)]
     shifts = {int(order[0]) for order in shift_orders(windows)}
     assert min(min(shift, 120 - shift) for shift in shifts) == 30
+
+
+def test_the_first_and_the_last_shift_are_as_far_from_the_truth() -> None:
+    orders = shift_orders(grid_windows(60))
+    # 32 s one way and 32 s the other way round: eight windows.
+    assert orders[0][0] == 60 - 8
+    assert orders[-1][0] == 8
 
 
 def test_shifts_are_the_same_wherever_a_run_begins() -> None:
@@ -246,16 +264,6 @@ def test_classification_is_strict_and_over_blocks() -> None:
     assert wrong["classification_top1"]["value"] == 0
 
 
-def test_resampling_blocks_widens_the_interval() -> None:
-    block = np.repeat(np.arange(20), 5)
-    scores = np.repeat(np.random.default_rng(2).integers(0, 2, 20), 5).astype(float)
-    by_window = bootstrap_ci(scores)
-    by_block = bootstrap_ci(scores, block)
-    assert by_block[1] - by_block[0] > 1.5 * (by_window[1] - by_window[0])
-    assert by_block[0] <= scores.mean() <= by_block[1]
-    assert bootstrap_ci(scores, block) == by_block, "seeded"
-
-
 def test_the_interval_of_a_classification_is_over_blocks() -> None:
     labels = ["cat", "shoe"]
     rng = np.random.default_rng(5)
@@ -269,9 +277,9 @@ def test_the_interval_of_a_classification_is_over_blocks() -> None:
     figure = report_accuracy(windows, events, scores=scores, labels=labels)["classification_top1"]
     assert figure is not None
     assert figure["value"] == hit.mean()
-    assert figure["ci95"] == bootstrap_ci(hit.astype(float), block)
-    by_window = bootstrap_ci(hit.astype(float))
-    assert np.ptp(figure["ci95"]) > 1.8 * np.ptp(by_window)
+    assert figure["ci95"] == of_mean(hit.astype(float), block).ci95
+    assert figure["interval"]["units"] == 12
+    assert np.ptp(figure["ci95"]) > 1.8 * np.ptp(of_mean(hit.astype(float)).ci95)
 
 
 def test_events_are_read_with_their_attributes(tmp_path: Path) -> None:
@@ -306,7 +314,7 @@ def test_two_decoders_are_compared_window_by_window() -> None:
     assert found["value"] == pytest.approx((ours - theirs).mean())
     # What makes a window hard is in both and cancels: each interval alone would overlap the other's.
     assert found["ci95"][0] > 0.015
-    assert bootstrap_ci(ours)[0] < bootstrap_ci(theirs)[1]
+    assert of_mean(ours).ci95[0] < of_mean(theirs).ci95[1]
     assert found["chance"] == 0
     assert found["n"] == 200
 
@@ -316,7 +324,11 @@ def test_an_interval_keeps_the_windows_of_a_session_together() -> None:
     sessions = sessions_of(windows)
     assert sessions is not None
     assert sessions.tolist() == [n // 10 for n in range(50)]
-    assert sessions_of(windows[:40]) is None, "four sessions are too few to resample"
+    # Three sessions are too few, and ten windows of each are as many blocks.
+    assert sessions_of(windows[:30]) is None
+    in_blocks = sessions_of([(0, 4.0 * n, 4.0 * n + 4) for n in range(45)])
+    assert in_blocks is not None
+    assert np.bincount(in_blocks).tolist() == [10, 10, 10, 15]
     # Clips of the first three sessions find themselves, those of the others do not.
     own = np.repeat([1.0, 1.0, 1.0, -1.0, -1.0], 10)
     corr = np.zeros((50, 50))
@@ -324,9 +336,9 @@ def test_an_interval_keeps_the_windows_of_a_session_together() -> None:
     found = identification(corr, windows, {})["identification_2way"]
     assert found is not None
     scores = (own > 0).astype(float)
-    assert found["ci95"] == bootstrap_ci(scores, sessions)
-    low, high = bootstrap_ci(scores)
-    assert found["ci95"][1] - found["ci95"][0] > 2 * (high - low)
+    assert found["ci95"] == of_mean(scores, sessions).ci95
+    assert found["interval"]["values"] == [1, 1, 1, 0, 0]
+    assert np.ptp(found["ci95"]) > 2 * np.ptp(of_mean(scores).ci95)
 
 
 def test_windows_that_only_one_decoder_is_scored_on_are_not_compared() -> None:

@@ -108,6 +108,14 @@ def test_bins_of_one_confidence_are_debiased_as_published() -> None:
     assert calibration_error(np.full(10, 0.6), wins) == 0
 
 
+def test_bins_of_two_have_a_variance_and_count() -> None:
+    confidence = np.repeat([0.1, 0.3, 0.5, 0.7, 0.9], 2)
+    wins = np.array([0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0])
+    # Less each bin's variance over two; a pair that differs by 1 has the variance 0.5.
+    squares = [0.4**2 - 0.25, 0.3**2, 0.5**2, 0.2**2 - 0.25, 0.9**2]
+    assert squared_calibration_error(confidence, wins) == pytest.approx(np.mean(squares))
+
+
 def test_skill_is_measured_against_the_share_of_wins() -> None:
     wins = np.array([1.0, 1.0, 1.0, 0.0])
     assert brier_skill(wins, wins) == 1

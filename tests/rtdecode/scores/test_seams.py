@@ -46,8 +46,23 @@ def test_clips_that_know_nothing_of_each_other_have_a_seam() -> None:
     found = seam_ratio(clips, truths, WINDOWS, {})
     assert found is not None
     assert found["reconstruction"] > 8
-    assert found["ci95"][0] < found["reconstruction"] < found["ci95"][1]
+    assert found["ci95"] is None
+    assert found["interval"]["reason"].startswith("single windows are no units")
     assert found["truth"] == pytest.approx(1)
+
+
+def test_the_interval_is_over_blocks_of_pairs() -> None:
+    count = 45
+    clips = [film(1, seed) + 40 * seed for seed in range(count)]
+    truths = [clip[:-1] for clip in cut(film(count), count)]
+    windows = [(0, 4.0 * k, 4.0 * k + 4) for k in range(count)]
+    found = seam_ratio(clips, truths, windows, {})
+    assert found is not None
+    # Of 44 pairs, in four blocks.
+    assert found["interval"]["units"] == 4
+    assert found["interval"]["method"] == "t"
+    assert len(found["interval"]["values"]) == 4
+    assert found["ci95"][0] < found["reconstruction"] < found["ci95"][1]
 
 
 def test_only_pairs_that_the_film_does_not_cut_are_counted() -> None:
@@ -70,7 +85,7 @@ def test_only_pairs_that_the_film_does_not_cut_are_counted() -> None:
     order = [3, 1, 4, 0, 2]
     again = seam_ratio(*([part[i] for i in order] for part in (clips, truths, WINDOWS)), {0: [8.0]})
     assert again is not None
-    assert again.pop("ci95") == pytest.approx(found.pop("ci95"))
+    assert again.pop("interval") == found.pop("interval")
     assert again == pytest.approx(found)
     # A cut inside the later window counts as well, one at its end does not.
     inside = seam_ratio(clips, truths, WINDOWS, {0: [10.0, 20.0]})

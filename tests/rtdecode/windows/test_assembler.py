@@ -123,6 +123,17 @@ def test_a_session_ends_with_the_windows_whose_look_ahead_was_acquired() -> None
         assert made.reached(ZERO + seconds) == count
 
 
+def test_a_run_that_ends_with_the_data_of_a_window_has_that_window() -> None:
+    assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"))
+    for item in session(seconds=20):
+        assembler.push(item, item.arrived_at)
+    (only,) = assembler._session.known
+    only.ended_s = only.needs_s(2)
+    assert assembler._open(only, 2)
+    only.ended_s = math.nextafter(only.ended_s, 0)
+    assert not assembler._open(only, 2)
+
+
 def test_a_window_holds_the_eeg_of_its_span_and_the_volumes_a_lag_later() -> None:
     window = finals(undisturbed(16))[2]
     volumes = small.volumes(37, ZERO)

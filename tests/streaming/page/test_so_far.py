@@ -28,9 +28,12 @@ def test_one_clip_alone_is_not_identified() -> None:
 
 def test_right_clips_win_and_clips_that_show_nothing_lose() -> None:
     truths = [film(seed) for seed in range(6)]
-    assert words(truths, truths).startswith("2-way 1.00 (1.00 to 1.00), chance 0.5, 6 clips")
+    assert words(truths, truths).startswith("2-way 1.00, chance 0.5, 6 clips")
     mean = [MEAN.astype(np.uint8)] * 6
-    assert words(mean, truths).startswith("2-way 0.00 (0.00 to 0.00)")
+    assert words(mean, truths).startswith("2-way 0.00, chance")
+    # There is an interval once four blocks are there.
+    many = [film(seed) for seed in range(40)]
+    assert words(many, many).startswith("2-way 1.00 (1.00 to 1.00, 4 units: 1.00,")
 
 
 def test_the_figure_is_near_that_of_the_report() -> None:

@@ -118,6 +118,28 @@ def test_figures_stand_beside_chance_and_controls(folder: Path) -> None:
     assert row == ["identification, 2-way", "0.900", "0.800 to 1.000", "0.500", "0.480", "0.510", str(COUNT)]
 
 
+def test_the_units_of_an_interval_stand_beside_it_and_few_are_listed(folder: Path) -> None:
+    figures = report()["accuracy"]
+    four_units = {
+        "units": 4,
+        "method": "t of logits",
+        "values": [0.8, 0.9, 1.0, 0.7],
+        "reason": None,
+        "cut": False,
+    }
+    figures["identification_2way"]["interval"] = four_units
+    (folder / "report.json").write_text(json.dumps(report(accuracy=figures)))
+    page = made(folder)
+    assert "<td>4 0.800 0.900 1.000 0.700</td>" in page
+    assert "not corrected for their number" in page
+    none = {"units": 3, "method": None, "values": None, "reason": "fewer than 4 units", "cut": False}
+    figures["identification_2way"] |= {"ci95": None, "interval": none}
+    (folder / "report.json").write_text(json.dumps(report(accuracy=figures)))
+    page = made(folder)
+    assert "no interval: fewer than 4 units" in page
+    assert "<td>-</td>" in page
+
+
 def test_a_control_that_was_not_computed_is_a_dash_with_its_reason(folder: Path) -> None:
     assert "A dash stands for" not in made(folder)
     figures = report()["accuracy"]
@@ -125,7 +147,7 @@ def test_a_control_that_was_not_computed_is_a_dash_with_its_reason(folder: Path)
     (folder / "report.json").write_text(json.dumps(report(accuracy=figures)))
     page = made(folder)
     assert "<td>-</td>" in page
-    assert "A dash stands for a control that the session was too short for" in page
+    assert "A dash stands for an interval or a control that the session was too short for" in page
 
 
 def test_the_methods_say_what_was_done_and_how_it_ended(folder: Path) -> None:

@@ -48,8 +48,9 @@ def found() -> Judged:
 def test_every_figure_has_its_parts() -> None:
     figures = found().figures
     for name, figure in figures.items():
-        assert {"value", "chance", "shuffled", "constant", "ci95", "n"} <= set(figure), name
-        assert figure["ci95"][0] <= figure["value"] <= figure["ci95"][1], name
+        assert {"value", "chance", "shuffled", "constant", "ci95", "interval", "n"} <= set(figure), name
+        # So short a session has no units, and says so.
+        assert (figure["ci95"] is None) == (figure["interval"]["reason"] is not None), name
     for suffix in ("", "_eeg", "_fmri", "_null", "_nearest", "_background"):
         assert figures[f"identification_2way{suffix}"]["chance"] == 0.5
     for name, values in ATTRIBUTES.items():
@@ -184,15 +185,20 @@ def test_fusion_gains_over_the_better_modality() -> None:
 
 
 def test_intervals_are_over_sessions_where_there_are_enough_of_them() -> None:
-    # Ten windows of each session are alike: there are six numbers, not sixty.
-    by_session = np.repeat([0.2, 0.9, 0.4, 0.8, 0.6, 0.7], 10).tolist()
-    even = [0.5] * 60
+    # Five windows of each session are alike: there are six numbers, not thirty.
+    values = [0.2, 0.9, 0.4, 0.8, 0.6, 0.7]
+    by_session = np.repeat(values, 5).tolist()
+    even = [0.5] * 30
     routes = {"": route(by_session), "_eeg": route(even), "_fmri": route(even)}
-    apart = [(n // 10, 4.0 * n, 4.0 * n + 4) for n in range(60)]
-    together = [(0, 4.0 * n, 4.0 * n + 4) for n in range(60)]
-    wide = routes_figures(routes, apart)["fusion_gain_2way"]["ci95"]
-    narrow = routes_figures(routes, together)["fusion_gain_2way"]["ci95"]
-    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
+    of_sessions = [(n // 5, 4.0 * n, 4.0 * n + 4) for n in range(30)]
+    together = [(0, 4.0 * n, 4.0 * n + 4) for n in range(30)]
+    wide = routes_figures(routes, of_sessions)["fusion_gain_2way"]
+    assert wide["interval"]["units"] == 6
+    assert wide["interval"]["values"] == pytest.approx([value - 0.5 for value in values])
+    # Three blocks of ten windows are too few; single windows stand in their place.
+    narrow = routes_figures(routes, together)["fusion_gain_2way"]
+    assert narrow["interval"]["units"] == 30
+    assert np.ptp(wide["ci95"]) > 2 * np.ptp(narrow["ci95"])
 
 
 def test_windows_without_a_score_do_not_count_for_the_confidence() -> None:

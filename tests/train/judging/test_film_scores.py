@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rtdecode.phantom.film.film import Film
+from rtdecode.scores import intervals
 from train.closed_form import patch_codec
 from train.data.phantom import film_clips
 from train.judging.film_figures import CONSTANT, difference, figure, figures, groups
@@ -20,8 +21,14 @@ from train.judging.film_scores import (
     score,
 )
 from train.metrics.layout import layouts
+from train.run import table
 
-NWAY = ("identification_2way", "identification_10way", "identification_top1", "identification_2way_matched")
+NWAY = (
+    "identification_2way_centred",
+    "identification_10way_centred",
+    "identification_top1_centred",
+    "identification_2way_matched",
+)
 
 
 @cache
@@ -90,8 +97,8 @@ def test_a_clip_that_is_always_the_same_wins_nothing(which: str) -> None:
     assert found["identification_2way_matched"] == 0.5
     assert found["order"] == 0.5
     for name in (
-        "identification_2way",
-        "identification_top1",
+        "identification_2way_centred",
+        "identification_top1_centred",
         "layout_colour",
         "layout_luminance",
         "motion_energy",
@@ -108,14 +115,14 @@ def test_a_clip_that_is_always_the_same_wins_nothing(which: str) -> None:
 def test_clips_of_other_windows_score_as_by_chance() -> None:
     others = [Film(60, seed=n, cuts="free") for n in (11, 12, 13)]
     found = [scores(list(film_clips(other))) for other in others]
-    for name in ("identification_2way", "identification_2way_matched", "order"):
+    for name in ("identification_2way_centred", "identification_2way_matched", "order"):
         assert np.mean([one[name] for one in found]) == pytest.approx(0.5, abs=0.15), name
     assert np.mean([one["layout_luminance"] for one in found]) == pytest.approx(0, abs=0.15)
 
 
 def test_strata_are_counted_by_cuts_inside_a_window() -> None:
     values = score(list(shown().clips), shown(), mean(), 0.05)
-    held = [np.isfinite(values[f"identification_2way_cuts_{n}"][0]).sum() for n in (0, 1, 2)]
+    held = [np.isfinite(values[f"identification_2way_centred_cuts_{n}"][0]).sum() for n in (0, 1, 2)]
     frames = [cut % 32 for cut in shown().cuts]
     assert sum(held) == len(shown().clips)
     assert sum(shown().within) == sum(frame > 0 for frame in frames)
@@ -166,13 +173,30 @@ def test_a_window_of_a_fixed_film_is_averaged_over_sessions() -> None:
 
 def test_intervals_resample_sessions_or_blocks() -> None:
     assert len(np.unique(groups([shown()] * 20, by_session=True)[0])) == 20
-    # A film of 60 s has two blocks of 30 s.
-    assert len(np.unique(groups([shown()] * 19, by_session=True)[0])) == 38
+    assert len(np.unique(groups([shown()] * 4, by_session=True)[0])) == 4
+    # A film of 60 s has two blocks of 30 s, and one of ten windows or more.
     assert len(np.unique(groups([shown()] * 20, by_session=False)[0])) == 40
-    # Two blocks are too few to be resampled.
-    assert len(np.unique(groups([shown()], by_session=False)[0])) == len(shown().clips)
-    words = [groups([shown()] * count, by_session=count > 1)[1] for count in (20, 19, 1)]
-    assert words == ["sessions", "30 s blocks", "windows"]
+    assert len(np.unique(groups([shown()] * 9, by_session=False)[0])) == 9
+    # Three sessions, or three blocks, are too few to be units.
+    assert len(np.unique(groups([shown()] * 3, by_session=True)[0])) == 3 * len(shown().clips)
+    words = [groups([shown()] * count, by_session=count == 4)[1] for count in (4, 20, 9, 1)]
+    assert words == ["sessions", "30 s blocks", "blocks of 10 windows or more", "windows"]
+
+
+def test_a_figure_that_too_few_windows_have_is_null_with_its_reason() -> None:
+    count = len(shown().clips)
+    values = [1.0] * 4 + [np.nan] * (count - 4)
+    short = {"order": made(values)["sharpness"], "psnr": made([20.0] * count)["sharpness"]}
+    result = figures({"": [short], "_oracle": [short], CONSTANT: [short]}, [shown()], fixed=True)
+    order = result["order"]
+    assert (order["value"], order["ci95"], order["n"], order["chance"]) == (None, None, 4, 0.5)
+    assert order["reason"] == f"4 of {count} windows can be scored, and 5 are needed"
+    assert result["order_above_oracle"]["value"] is None
+    assert result["psnr_above_oracle"]["value"] == 0
+    assert "reason" not in result["psnr"]
+    # The table has a row for it, and rounding leaves it as it is.
+    assert table(result).row_count == len(result)
+    assert intervals.rounded(order, 3) == order
 
 
 def test_a_figure_is_the_mean_under_its_weights() -> None:
@@ -180,7 +204,8 @@ def test_a_figure_is_the_mean_under_its_weights() -> None:
     assert found is not None
     assert found["value"] == 0.75
     assert found["n"] == 2
-    assert found["ci95"] == [0, 1]
+    assert found["ci95"] is None
+    assert found["interval"]["reason"] == "fewer than 4 units"
     assert figure(np.array([np.nan]), np.ones(1), 0.5, np.arange(1)) is None
 
 
@@ -213,4 +238,4 @@ def test_a_ratio_of_sums_is_compared_over_all_windows() -> None:
 
 
 def test_every_metric_has_its_chance() -> None:
-    assert {*true_scores()} - {"identification_top1"} <= CHANCE.keys()
+    assert {*true_scores()} - {"identification_top1_centred"} <= CHANCE.keys()

@@ -142,7 +142,9 @@ def test_a_shuffled_brain_is_at_chance() -> None:
 def test_the_report_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tiny("ridge")), "--json", "seeds=1000", "seconds=12"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert {"value", "chance", "shuffled", "constant", "ci95", "n"} == set(figures["identification_2way"])
+    assert {"value", "chance", "shuffled", "constant", "ci95", "interval", "n"} == set(
+        figures["identification_2way"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,9 @@ def test_the_truth_scores_all_and_the_floors_little(papers: Published, shown: Sh
     made = figures(found, [shown], fixed=False)
     made |= tally.distances(np.arange(len(shown.clips)) // 8)
     for name, figure in made.items():
-        assert {"value", "chance", "shuffled", "constant", "ci95", "n"} == figure.keys(), name
+        assert {"value", "chance", "shuffled", "constant", "ci95", "interval", "n"} == figure.keys() - {
+            "reason"
+        }, name
     for rule in ("papers", "strict"):
         for kind in ("image", "video"):
             assert made[f"classification_50way_{kind}_{rule}"]["value"] == pytest.approx(1)
@@ -107,7 +109,8 @@ def test_the_truth_scores_all_and_the_floors_little(papers: Published, shown: Sh
     assert made["retrieval_top1_of_50"]["value"] > 0.9
     # A clip that is always the same is level with itself wherever a film looks for its clip.
     assert made["retrieval_top1_of_50_by_film"]["constant"] == 0
-    assert "retrieval_top1_of_300" not in made
+    # There are fewer windows than that.
+    assert made["retrieval_top1_of_300"]["value"] is None
     assert made["clip_consistency_pairs_difference"]["value"] == pytest.approx(0, abs=1e-9)
     assert made["clip_consistency_pairs"]["value"] == pytest.approx(
         made["clip_consistency_pairs_film"]["value"]

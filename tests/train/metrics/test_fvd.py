@@ -74,9 +74,12 @@ def test_an_interval_leaves_out_blocks_and_holds_the_value() -> None:
     ours = truth + rng.normal(size=truth.shape)
     blocks = np.repeat(np.arange(12), 5)
     found = jackknife(ours, truth, blocks)
-    assert found is not None
-    assert found[0] < frechet(ours, truth) < found[1]
-    assert jackknife(ours, truth, np.zeros(60, np.int64)) is None
+    assert found.units == 12
+    assert found.ci95 is not None
+    assert found.ci95[0] < frechet(ours, truth) < found.ci95[1]
+    none = jackknife(ours, truth, np.repeat(np.arange(3), 20))
+    assert (none.ci95, none.units) == (None, 3)
+    assert none.reason is not None
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ import numpy as np
 
 from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
+from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import Score, entry
 from rtdecode.scores.events import Span
+from rtdecode.scores.ties import hits
 from rtdecode.timing import TimingGrid, exact
 from train.data import haxby
 from train.data.chain import windows
@@ -226,8 +228,8 @@ def _judge(
     lesson = truth if taught is None else taught.truth(trials.spans, correction_s)[0]
     scale, [(weights, offset)] = fit(trials, lesson, runs, [shrinkage], len(blocks.labels))
     rows = (trials.run == left) & (truth >= 0)
-    best = (trials.x[rows] / scale @ weights + offset).argmax(1)
-    return (best == truth[rows]).astype(np.float64), block[rows], truth[rows]
+    hit = hits(trials.x[rows] / scale @ weights + offset, truth[rows])
+    return hit.astype(np.float64), block[rows], truth[rows]
 
 
 def _figures(folds: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -263,10 +265,9 @@ def live_over_offline(folds: list[dict[str, Any]]) -> dict[str, Any]:
     # Windows of a block are not independent, so whole blocks are drawn, with both accuracies of each.
     block = np.unique(np.concatenate([f["block"] for f in folds]), return_inverse=True)[1]
     sums = np.stack([np.bincount(block, causal), np.bincount(block, offline)])
-    draws = np.random.default_rng(0).integers(0, sums.shape[1], (2000, sums.shape[1]))
-    ratios = sums[0][draws].sum(1) / sums[1][draws].sum(1)
-    low, high = (float(q) for q in np.quantile(ratios, [0.025, 0.975]))
-    return {"value": float(causal.sum() / offline.sum()), "ci95": [low, high], "n": len(causal)}
+    blocks = sums.shape[1]
+    ratio = intervals.of_statistic(lambda counts: (counts @ sums[0]) / (counts @ sums[1]), blocks)
+    return {"value": float(causal.sum() / offline.sum()), **ratio.entries(), "n": len(causal)}
 
 
 def lag_table(

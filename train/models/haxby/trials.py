@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rtdecode.scores.accuracy import Score
 from rtdecode.scores.events import Event, Span, categories
+from rtdecode.scores.ties import hits
 from train.closed_form.lda import fit_lda, fit_temperature, relevance, softmax
 
 Labels = NDArray[np.int64]
@@ -136,8 +137,8 @@ def accuracies(
     """Compute the cross-validated accuracy within `runs`, (shrinkage,)."""
     truth, _ = blocks.truth(learn(runs).spans, correction_s)
     folds = list(held_out(learn, truth, runs, shrinkages, len(blocks.labels)))
-    hits = [[(logits.argmax(1) == truth[rows]) for logits in by] for rows, by in folds]
-    return np.array([np.concatenate(column).mean() for column in zip(*hits, strict=True)])
+    right = [[hits(logits, truth[rows]) for logits in by] for rows, by in folds]
+    return np.array([np.concatenate(column).mean() for column in zip(*right, strict=True)])
 
 
 def choose(by_floor: Mapping[float, Learn], blocks: Blocks, runs: Sequence[int], given: Candidates) -> Choice:

@@ -84,6 +84,14 @@ def test_flat_noisy_and_saturated_channels_are_found_and_forgiven(eeg: np.ndarra
     assert verdicts[-1] == set()
 
 
+def test_a_channel_is_forgiven_after_ten_good_seconds_and_not_after_nine(eeg: np.ndarray) -> None:
+    broken = np.tile(eeg[:, :4000], (1, 4))
+    broken[5, 1000:2000] = 3.0
+    _, verdicts = judged(broken)
+    assert verdicts[1] == verdicts[10] == {5}
+    assert verdicts[11] == set()
+
+
 def test_more_than_eight_of_64_are_too_many(eeg: np.ndarray) -> None:
     broken = eeg.copy()
     broken[:8] = 0.0

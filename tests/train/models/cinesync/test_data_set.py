@@ -34,8 +34,8 @@ def test_it_is_trained_and_judged_on_runs_of_its_own(data: Path, tmp_path: Path)
     assert [note.partition(" ")[0] for note in notes[-2:]] == ["Nothing", "Not"]
     assert "runs of the test that are copies of training" in notes[-2]
     assert "signals that were shifted against their clips (shift=yes)" in notes[-1]
-    assert figures["identification_2way"]["n"] == 6
-    assert figures["identification_2way"]["shuffled"] is not None
+    assert figures["identification_2way_centred"]["n"] == 6
+    assert figures["identification_2way_centred"]["shuffled"] is not None
     manifest = draft_of(out).manifest
     assert manifest.modalities == ["eeg", "fmri"]
     assert manifest.chain == "offline"

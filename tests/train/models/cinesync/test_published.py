@@ -118,7 +118,7 @@ def test_a_run_keeps_the_encoder_and_the_adapters_alone(run: Path) -> None:
     assert all(np.abs(x).max() > 0 for x in made)
     tables = read_run(run)["tables"]
     assert {row["phase"] for row in tables["loss"]} == {"align", "diffuse"}
-    assert read_run(run)["figures"]["identification_2way"]["n"] == 6
+    assert read_run(run)["figures"]["identification_2way_centred"]["n"] == 6
 
 
 def test_its_clips_have_the_size_of_the_bundle(run: Path) -> None:
