@@ -37,6 +37,9 @@ _LEFT_OUT = ("BitOr", "ExceptionReplacer")
 # How many of the changes fall to a module, or to all modules of a folder.
 COUNTS = {
     "rtdecode/scores/accuracy.py": 30,
+    "rtdecode/scores/intervals.py": 20,
+    "rtdecode/scores/reliability.py": 12,
+    "rtdecode/scores/ties.py": 8,
     "rtdecode/clocks/run_clock.py": 30,
     "streaming/sinks/judged.py": 14,
     "streaming/sources/folder/stack.py": 26,
@@ -50,6 +53,9 @@ _GRADIENT = ["rtdecode/signal/gradient/test_remover.py"]
 _FOLDER = [f"streaming/sources/folder/test_{name}.py" for name in ("source", "slices", "faults", "growing")]
 # The tests that are asked about each module, in the folder of tests; the quickest first.
 TESTS = {
+    "rtdecode/scores/intervals.py": ["rtdecode/scores/test_intervals.py"],
+    "rtdecode/scores/reliability.py": ["rtdecode/scores/test_reliability.py"],
+    "rtdecode/scores/ties.py": ["rtdecode/scores/test_ties.py"],
     "rtdecode/scores/accuracy.py": ["rtdecode/scores/test_accuracy.py", "streaming/sinks/test_judged.py"],
     "rtdecode/clocks/run_clock.py": ["rtdecode/clocks/test_run_clock.py", "rtdecode/clocks/test_triggers.py"],
     "streaming/sinks/judged.py": ["streaming/sinks/test_judged.py", "streaming/sinks/test_truth.py"],

@@ -197,6 +197,14 @@ def test_figures_are_null_below_what_they_need() -> None:
     assert set(report_accuracy([], {}).values()) == {None}
 
 
+@pytest.mark.parametrize("absent", ["clips", "truths", "mean_clip"])
+def test_without_clips_truths_and_the_mean_clip_nothing_is_identified(absent: str) -> None:
+    true = clips(4, 6)
+    needed = {"clips": true, "truths": true, "mean_clip": np.full(true[0].shape, 127.0)}
+    report = report_accuracy(grid_windows(4), {0: shots(4)}, **(needed | {absent: None}))
+    assert set(report.values()) == {None}
+
+
 def test_of_overlapping_windows_the_first_count() -> None:
     windows = grid_windows(9, hop=2.0)
     assert apart(windows) == [0, 2, 4, 6, 8]

@@ -92,6 +92,27 @@ def test_percentiles_are_expanded_for_the_number_of_units() -> None:
     assert of_mean(values).ci95 == result.ci95, "seeded"
 
 
+def test_the_percentiles_of_twenty_units_are_those_of_t_and_not_of_z() -> None:
+    draws = iter(np.linspace(0, 1, intervals.RESAMPLES))
+    result = of_statistic(lambda counts: np.array([next(draws) for _ in counts]), 20)
+    # t of 19 degrees of freedom is 2.0930; times sqrt(20 / 19) it is 2.1474, beyond which z lies in 0.015881.
+    assert result.ci95 == pytest.approx([0.015881, 1 - 0.015881], abs=2e-5)
+
+
+def test_a_figure_that_resampling_moves_is_moved_back() -> None:
+    values = np.random.default_rng(3).normal(size=25)
+
+    def square(counts: np.ndarray) -> np.ndarray:
+        return (counts @ values / counts.sum(1)) ** 2
+
+    moved, back = (of_statistic(square, 25, centred=centred).ci95 for centred in (False, True))
+    assert moved is not None
+    assert back is not None
+    # The square of a drawn mean is larger by the variance of that mean.
+    assert moved[0] - back[0] == pytest.approx(values.var() / 25, rel=0.15)
+    assert moved[1] - back[1] == pytest.approx(moved[0] - back[0])
+
+
 def test_units_of_more_windows_weigh_more() -> None:
     scores = np.array([0.0, 4.0, 4.0, 4.0, 8.0, 8.0, 1.0, 2.0])
     groups = np.array([0, 1, 1, 1, 2, 2, 3, 3])

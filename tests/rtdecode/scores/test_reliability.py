@@ -34,6 +34,14 @@ def test_clips_that_crowd_near_certainty_are_told_apart() -> None:
     assert [one["n"] for one in bins] == [20] * 10
     assert np.all(np.diff([one["confidence"] for one in bins]) > 0)
     assert len(reliability(confidence[:60], rng.random(60))["bins"]) == 5
+    # A bin is added for whole twenties.
+    assert [one["n"] for one in reliability(confidence[:119], rng.random(119))["bins"]] == [
+        24,
+        24,
+        23,
+        24,
+        24,
+    ]
 
 
 @given(st.permutations([(1.0, 1.0), (1.0, 0.0), (1.0, 0.5), (0.3, 1.0), (0.3, 0.0), (0.2, 0.0)]))

@@ -44,9 +44,11 @@ def test_a_run_is_judged_on_films_beside_controls_and_references(tmp_path: Path)
         if figure["ci95"] is not None:
             low, high = figure["ci95"]
             assert low - 1e-9 <= figure["value"] <= high + 1e-9, name
-    # In six windows there is too little to be told of the order of halves, and that is said.
-    assert figures["order"]["value"] is None
-    assert figures["order"]["reason"].endswith("windows can be scored, and 5 are needed")
+    # No window has 49 distractors, and that is said.
+    assert figures["identification_50way_centred"]["value"] is None
+    assert figures["identification_50way_centred"]["reason"] == (
+        "0 of 6 windows can be scored, and 3 are needed"
+    )
     # The decoder is compared with what stands beside it, window by window.
     for metric in every - {"bits_per_window"}:
         for reference in ("oracle", "nearest"):
