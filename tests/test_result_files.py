@@ -11,11 +11,11 @@ import pytest
 from benchmarks import bars, result_files
 from benchmarks.result_files import RESULTS, faults, read, write
 
-STATED = {"command": "python -m tests.gone --all", "commit": "", "date": "2026-01-01", "machine": "x"}
+ORIGIN = {"command": "python -m tests.gone --all", "commit": "", "date": "2026-01-01", "machine": "x"}
 
 
 def written(path: Path, **changes: str | None) -> Path:
-    path.write_text(json.dumps(STATED | {"figure": 1.0} | changes))
+    path.write_text(json.dumps(ORIGIN | {"figure": 1.0} | changes))
     return path
 
 
@@ -31,8 +31,8 @@ def test_no_result_lies_beside_the_programs() -> None:
 
 @pytest.mark.parametrize("name", result_files.ORIGIN)
 def test_a_file_that_does_not_say_it_is_named_in_a_sentence(tmp_path: Path, name: str) -> None:
-    stated = {"command": "python -m benchmarks.bars", "commit": "0" * 40} | {name: None}
-    (fault,) = faults(written(tmp_path / "mine.json", **stated))
+    origin = {"command": "python -m benchmarks.bars", "commit": "0" * 40} | {name: None}
+    (fault,) = faults(written(tmp_path / "mine.json", **origin))
     assert fault.startswith(f"mine.json does not say the {name} of its figures.")
 
 

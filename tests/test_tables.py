@@ -100,12 +100,12 @@ floors = {"chance" = "kept > a b > value", "null brain, mine" = "kept > a b"}
 
 
 def test_a_chart_is_drawn_from_its_figures_and_the_same_again(root: Path) -> None:
-    drawn = charts.svg(CHART, tables.figure)
-    assert drawn == charts.svg(CHART, tables.figure)
-    assert "0.250 (0.100 to 0.500)" in drawn
-    texts = [text.text for text in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    picture = charts.svg(CHART, tables.figure)
+    assert picture == charts.svg(CHART, tables.figure)
+    assert "0.250 (0.100 to 0.500)" in picture
+    texts = [text.text for text in ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")]
     assert {"Bars & lines", "one", "mine", "chance", "null brain, mine"} <= set(texts)
-    bars = list(ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}rect"))[1:]
+    bars = list(ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}rect"))[1:]
     assert [float(bar.get("width", "")) for bar in bars] == [0.25 * 460]
 
 
