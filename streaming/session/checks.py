@@ -77,7 +77,7 @@ def _check_places(options: StreamOptions) -> None:
             "--fmri-dir {folder}: its parent folder does not exist. Check the path or the mount.",
             folder=options.fmri_dir,
         )
-    check_report(options.report)
+    check_report(options.report, options.out)
     if _lacks_parent(options.truth):
         raise UsageError(
             "truth-parent-missing",
@@ -98,19 +98,21 @@ def _check_places(options: StreamOptions) -> None:
         )
 
 
-def check_report(path: Path | None) -> None:
+def check_report(path: Path | None, out: Path) -> None:
     """Refuse a report's file that could not be written at the end.
 
     Parameters
     ----------
     path : Path or None
         None, where the report lies in the session's folder.
+    out : Path
+        The session's folder, which the session makes itself.
 
     Raises
     ------
     UsageError
     """
-    if path is None:
+    if path is None or (_same(path.parent, out) and not path.is_dir()):
         return
     if _lacks_parent(path):
         raise UsageError(
