@@ -10,6 +10,7 @@ from rtdecode.bundle.manifest import PRECISIONS
 from tests.train.tiny import tiny
 
 
+@pytest.mark.full
 def test_every_precision_is_measured_or_says_why_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

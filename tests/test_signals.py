@@ -71,6 +71,7 @@ def test_a_session_ends_with_everything_written(tmp_path: Path, number: signal.S
 
 
 # That SIGTERM ends it too is tried in `tests/rtdecode/phantom/live/test_simulate.py`.
+@pytest.mark.full
 def test_a_simulated_session_ends_between_two_files(tmp_path: Path) -> None:
     with script("simulate", "--fmri-dir", tmp_path / "scanner", "--seconds", 60) as shell:
         until(lambda: len(list((tmp_path / "scanner").glob("*.dcm"))) >= 2)

@@ -98,15 +98,15 @@ def _check_places(options: StreamOptions) -> None:
         )
 
 
-def check_report(path: Path | None, out: Path) -> None:
+def check_report(path: Path | None, out: Path | None) -> None:
     """Refuse a report's file that could not be written at the end.
 
     Parameters
     ----------
     path : Path or None
         None, where the report lies in the session's folder.
-    out : Path
-        The session's folder, which the session makes itself.
+    out : Path or None
+        The session's folder, which the session makes itself; None for one that it names.
 
     Raises
     ------

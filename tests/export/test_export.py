@@ -148,7 +148,7 @@ def test_a_bundle_of_int8_has_passed_and_says_its_precision(
         bundle.from_json(bundle.to_json(made.manifest) | {"precision": "fp4"})
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", [pytest.param("bf16", marks=pytest.mark.full), "fp16"])
 def test_a_precision_that_does_not_run_here_is_rounded_to_and_has_not_passed(
     precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

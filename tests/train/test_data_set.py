@@ -75,6 +75,7 @@ def test_held_out_runs_are_identified_and_their_controls_are_not(run: Path) -> N
     assert figures["identification_2way_centred_without_near_duplicates"]["n"] <= two["n"]
 
 
+@pytest.mark.full
 def test_a_finished_run_is_judged_again_on_the_same_runs(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

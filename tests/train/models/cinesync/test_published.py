@@ -137,6 +137,7 @@ def test_without_adapters_it_is_the_published_model(run: Path) -> None:
     assert not np.allclose(drawn, bare.sample(bare.condition(inputs), noise, 2))
 
 
+@pytest.mark.full
 def test_it_becomes_a_bundle_that_draws_in_turns(run: Path, tmp_path: Path) -> None:
     exporting.run(run, tmp_path / "bundle")
     manifest = bundles.load(tmp_path / "bundle").manifest
