@@ -37,12 +37,14 @@ def test_a_decoder_is_trained_on_recordings_and_judged_on_the_last(recordings, t
     assert "the last run is held for choices and judged (1.3 minutes)" in told.out
     assert "a film that teaches nothing" in told.out
     run = read_run(out)
-    figure = run["figures"]["identification_2way"]
+    figure = run["figures"]["identification_2way_centred"]
     assert figure["n"] == 19
     assert figure["chance"] == 0.5
-    assert {"identification_2way_fmri", "identification_2way_eeg", "identification_2way_null"} <= {
-        *run["figures"]
-    }
+    assert {
+        "identification_2way_centred_fmri",
+        "identification_2way_centred_eeg",
+        "identification_2way_centred_null",
+    } <= {*run["figures"]}
     assert (out / "last-run.png").is_file()
     about = draft_of(out).manifest.provenance
     assert about["recordings"] == [Recording(folder).digest() for folder in recordings]
