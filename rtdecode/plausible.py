@@ -32,6 +32,8 @@ RATE_SHARE = 0.01
 # What amplifiers offer at most: samples a second, channels, and values a second of all channels. Buffers are
 # made by what a stream declares, so more than this is not believed.
 MOST_SFREQ_HZ = 100_000.0
+# Below it no amplifier sends, and liblsl does not return from smoothing the stamps of a stream of 0.001 Hz.
+LEAST_SFREQ_HZ = 1.0
 LARGEST_CAP = 1024
 MOST_VALUES_HZ = 25_600_000.0
 # Chunks and networks blur the two ends of a measured span by this much, s.
@@ -148,12 +150,13 @@ def stream_size(sfreq_hz: float, channels: int) -> str | None:
         Of all kinds.
     """
     rate = sfreq_hz if math.isfinite(sfreq_hz) and sfreq_hz >= 0 else math.inf
-    if rate <= MOST_SFREQ_HZ and 0 < channels <= LARGEST_CAP and rate * channels <= MOST_VALUES_HZ:
+    steady = rate == 0 or LEAST_SFREQ_HZ <= rate <= MOST_SFREQ_HZ
+    if steady and 0 < channels <= LARGEST_CAP and rate * channels <= MOST_VALUES_HZ:
         return None
     return (
-        f"the stream declares {channels} channels at {sfreq_hz:g} Hz; 1 to {LARGEST_CAP} channels and up "
-        f"to {MOST_SFREQ_HZ:.0f} Hz are read, {MOST_VALUES_HZ:.0f} values a second in all: set the outlet's "
-        "nominal rate and channels to the amplifier's"
+        f"the stream declares {channels} channels at {sfreq_hz:g} Hz; 1 to {LARGEST_CAP} channels and "
+        f"{LEAST_SFREQ_HZ:.0f} to {MOST_SFREQ_HZ:.0f} Hz are read, {MOST_VALUES_HZ:.0f} values a second in "
+        "all: set the outlet's nominal rate and channels to the amplifier's"
     )
 
 

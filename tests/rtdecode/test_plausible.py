@@ -8,7 +8,7 @@ from rtdecode import plausible
 
 
 @pytest.mark.parametrize(
-    ("sfreq_hz", "channels"), [(250, 1), (5000, 64), (100_000, 128), (0, 1), (38_400, 512), (1e-3, 1024)]
+    ("sfreq_hz", "channels"), [(250, 1), (5000, 64), (100_000, 128), (0, 1), (38_400, 512), (1, 1024)]
 )
 def test_what_amplifiers_declare_is_believed(sfreq_hz: float, channels: int) -> None:
     assert plausible.stream_size(sfreq_hz, channels) is None
@@ -19,6 +19,7 @@ def test_what_amplifiers_declare_is_believed(sfreq_hz: float, channels: int) -> 
     [
         (1e6, 64),
         (1e308, 1),
+        (1e-3, 4),
         (math.inf, 1),
         (math.nan, 1),
         (-1, 64),
