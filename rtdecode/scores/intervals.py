@@ -175,10 +175,15 @@ def _by_jackknife(statistic: Statistic, units: int, *, bounded: bool, tail: floa
     # A unit that holds all there is leaves nothing to divide by.
     with np.errstate(invalid="ignore", divide="ignore"):
         figures = np.asarray(statistic(rows), np.float64)
-    if not np.isfinite(figures).all():
+    return _of_jackknifed(float(figures[0]), figures[1:], bounded=bounded, tail=tail)
+
+
+def _of_jackknifed(figure: float, without: Float, *, bounded: bool, tail: float) -> list[float] | None:
+    """Return the t interval of a figure by what it is without each unit."""
+    if not (np.isfinite(figure) and np.isfinite(without).all()):
         return None
-    figure = float(figures[0])
-    pseudo = units * figure - (units - 1) * figures[1:]
+    units = len(without)
+    pseudo = units * figure - (units - 1) * without
     error = float(pseudo.std(ddof=1)) / np.sqrt(units)
     reach = float(stdtrit(units - 1, 1 - tail)) * error
     if not bounded:
@@ -223,8 +228,7 @@ def of_pseudovalues(figure: float, without: Float, *, tail: float = TAIL) -> Int
     units = len(without)
     if units < FEWEST:
         return Interval(None, units, reason=f"fewer than {FEWEST} units")
-    figures = np.concatenate([[figure], without])
-    return Interval(_by_jackknife(lambda _: figures, units, bounded=False, tail=tail), units, "t")
+    return Interval(_of_jackknifed(figure, without, bounded=False, tail=tail), units, "t")
 
 
 def in_blocks(parts: NDArray[np.integer]) -> NDArray[np.int64] | None:

@@ -285,8 +285,9 @@ class _Auroc:
     def above(self, other: "_Auroc") -> Interval:
         """Make the interval of how much larger this area is than another of the same units."""
         single = bool((self.size == 1).all())
-        gain = lambda counts: self.areas(counts) - other.areas(counts)  # noqa: E731
-        return intervals.of_statistic(gain, len(self.size), single=single)
+        return intervals.of_statistic(
+            lambda counts: self.areas(counts) - other.areas(counts), len(self.size), single=single
+        )
 
 
 def promises(name: str, told: Matrix, right: Matrix, kept: NDArray[np.int64]) -> Figures:

@@ -100,8 +100,9 @@ def test_components_that_are_missing_or_misfit_are_named() -> None:
 
 
 def test_the_last_volume_of_the_warm_up_counts_and_the_next_does_not() -> None:
-    zero, scale = np.zeros(1, np.float32), np.ones(1, np.float32)
-    norm = VolumeNormalizer(zero, scale, Baseline(warmup=3))
+    mean = np.zeros(1, np.float32)
+    scale = np.ones(1, np.float32)
+    norm = VolumeNormalizer(mean, scale, Baseline(warmup=3))
     out = [float(norm.push(np.array([x], np.float32))[0]) for x in (1, 3, 8, 10, 10)]
     # The mean so far, which is 4 from the third on.
     assert out == [0, 1, 4, 6, 6]
