@@ -353,7 +353,9 @@ class _Acquisition:
     def _take(self, item: EegChunk | Trigger | Volume) -> None:
         # Each volume is told of at once. If this process died, the next one would read the file
         # again, and it knows from the statuses alone which volumes are recorded already.
-        self._tell_now = self._tell_now or (isinstance(item, Volume) and self._behind_at is None)
+        # It also counts what was lost from the newest sample that was told of: the first one is told at once.
+        begins = isinstance(item, EegChunk) and self._newest_sample_at is None
+        self._tell_now = self._tell_now or begins or (isinstance(item, Volume) and self._behind_at is None)
         if self._resumed is not None and isinstance(item, Volume) and self._resumed.knows(item):
             return
         self._heard = True
