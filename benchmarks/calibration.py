@@ -149,8 +149,9 @@ def measure(run: Path, films: Sequence[str], preset: str, count: int, seconds: f
     session = np.repeat(np.arange(len(found)), [len(one.wins) for one in found])
     confidence = np.concatenate([one.confidence for one in found])
     wins = np.concatenate([one.wins for one in found])
-    # A window that has no other to be told from wins nothing and loses nothing.
-    known = np.isfinite(wins)
+    # A window that has no other to be told from wins nothing and loses nothing; one in which no brain is read
+    # has no confidence.
+    known = np.isfinite(wins) & np.isfinite(confidence)
     figures = presence.promises("confidence", confidence[known], wins[known], session[known])
     brain = np.concatenate([one.brain for one in found] + [one.other for one in found])
     right = np.repeat([1.0, 0.0], len(session))

@@ -33,7 +33,7 @@ _GOLDEN = 3
 # Largest difference allowed, as a share of the spread of what is compared.
 _TOLERANCE = 1e-3
 # Outputs that golden.npz keeps.
-_KEPT = ("latent", "confidence", "brain", "scores", "frames")
+_KEPT = ("latent", "confidence", "brain", "brain_by", "scores", "frames")
 
 
 def write(

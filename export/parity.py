@@ -33,8 +33,8 @@ STRUCTURAL = "structural"
 # Largest difference allowed of an output in single precision.
 _TOLERANCE = 1e-4
 # A probability far from one half amplifies the rounding of what it is computed from.
-_PROBABILITIES = ("confidence", "brain", "scores")
-_LOOSE = {"confidence": 1e-3, "brain": 1e-3}
+_PROBABILITIES = ("confidence", "brain", "brain_by", "scores")
+_LOOSE = {"confidence": 1e-3, "brain": 1e-3, "brain_by": 1e-3}
 # Largest difference allowed of what the denoiser is told, of its largest value where that is above 1.
 _CONDITION = 1e-5
 # Largest difference allowed of a probability in a lower precision.
@@ -67,7 +67,7 @@ def expected(system: System, windows: Arrays, steps: int = 0) -> Arrays:
     -------
     dict
         The windows with ``latent``, ``frames`` and, if the system has them, ``scores``, ``confidence``,
-        ``brain``, ``carry``, ``carry_mask`` and the starting ``noise``; float32.
+        ``brain``, ``brain_by``, ``carry``, ``carry_mask`` and the starting ``noise``; float32.
     """
     count = len(next(iter(windows.values())))
     noise = golden_noise(count, system.latent_shape)
@@ -82,7 +82,7 @@ def expected(system: System, windows: Arrays, steps: int = 0) -> Arrays:
         condition = system.condition(given)
         latents = system.sample(condition, noise, steps)
     found = {"latent": latents, "scores": condition.scores, "confidence": condition.confidence}
-    found |= {"brain": condition.brain, "frames": system.frames(latents)}
+    found |= {"brain": condition.brain, "brain_by": condition.brain_by, "frames": system.frames(latents)}
     said = {name: np.asarray(value, np.float32) for name, value in found.items() if value is not None}
     return given | ({"noise": noise} if system.denoises else {}) | said
 

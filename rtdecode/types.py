@@ -301,6 +301,9 @@ class Clip:
         Calibrated probability that the clip wins its 2-way identification.
     presence : Presence or None
         Whether its window holds a brain that the bundle can read, if the bundle tells.
+    brain_by : dict or None
+        For ``eeg`` and ``fmri``, how probable it is that it is of a brain that the bundle can read;
+        None for one that the window lacks. None as a whole if the bundle does not tell.
     """
 
     frames: NDArray[np.uint8]
@@ -309,3 +312,4 @@ class Clip:
     steps: int
     confidence: float | None = None
     presence: Presence | None = None
+    brain_by: dict[str, float | None] | None = None

@@ -73,6 +73,9 @@ class SentClip:
     eeg_source : str or None
         ``opened``, ``changed`` or ``confirmed``: whether the EEG is of the stream that the session opened;
         None without EEG.
+    brain_by : dict or None
+        For ``eeg`` and ``fmri``, the same as `brain` of each alone; None where the window lacks it. None as a
+        whole where the bundle does not tell.
     sent_at : float
         When it was sent, on the LSL clock of the session's machine, s.
     """
@@ -93,12 +96,13 @@ class SentClip:
     scores: dict[str, float] | None = None
     bundle_simulated: bool | None = None
     eeg_source: str | None = None
+    brain_by: dict[str, float | None] | None = None
     sent_at: float = 0.0
 
 
 # What a message must hold, and what it may hold.
 REQUIRED = tuple(one.name for one in fields(SentClip) if one.default is MISSING)
-OPTIONAL = ("scores", "bundle_simulated", "eeg_source")
+OPTIONAL = ("scores", "bundle_simulated", "eeg_source", "brain_by")
 
 
 class Clips:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.bundle.brain import LEAST
 from rtdecode.bundle.noise import noise
 from rtdecode.disk.clip_file import Pixels, keep
 from rtdecode.scores.events import Span
@@ -34,11 +35,13 @@ class Reconstruction:
         A clip for each window; many or large clips lie in a temporary file (`rtdecode.disk.clip_file.keep`).
     latents : float32, (window, channel, latent frame, row, column)
     confidence : float64, (window,), or None
-        None without a signal, and for a system that has none.
+        None without a signal, and for a system that has none. NaN where the system reads no brain.
     scores : float64, (window, label), or None
         Probabilities of the categories, for systems that name categories.
     brain : float64, (window, 3), or None
         Probabilities of `rtdecode.types.PRESENCES`, for systems that tell the presence of a brain.
+    brain_by : float64, (window, 2), or None
+        The same of each modality alone, in the order of `rtdecode.bundle.brain.MODALITIES`.
     """
 
     clips: Sequence[Pixels]
@@ -46,6 +49,7 @@ class Reconstruction:
     confidence: NDArray[np.float64] | None
     scores: NDArray[np.float64] | None = None
     brain: NDArray[np.float64] | None = None
+    brain_by: NDArray[np.float64] | None = None
 
 
 def reconstruct(
@@ -92,14 +96,18 @@ def reconstruct(
         starts = np.stack([_noise(noise_key, where[n], hop_s, system.latent_shape) for n in rows])
         condition = system.condition(given)
         latents[rows] = system.sample(condition, starts, steps)
-        for name in ("confidence", "scores", "brain"):
+        for name in ("confidence", "scores", "brain", "brain_by"):
             value = getattr(condition, name)
             if value is not None:
                 said.setdefault(name, np.zeros((len(where), value.shape[1])))[rows] = np.asarray(value)
     # A clip without a signal has no confidence, whatever the system says.
     confidence = said["confidence"][:, 0] if "confidence" in said and not null else None
+    brain = said.get("brain")
+    if confidence is not None and brain is not None:
+        # As a session does: a clip without a readable brain has none either.
+        confidence = np.where(brain[:, 0] >= LEAST, confidence, np.nan)
     clips = clips_of(system, latents)
-    return Reconstruction(clips, latents, confidence, said.get("scores"), said.get("brain"))
+    return Reconstruction(clips, latents, confidence, said.get("scores"), brain, said.get("brain_by"))
 
 
 def brain_of(system: System, inputs: Arrays) -> NDArray[np.float64] | None:

@@ -81,6 +81,9 @@ class Condition:
         From 0 to 1, (window, 1).
     brain
         Probabilities of `rtdecode.types.PRESENCES`, in that order, (window, 3).
+    brain_by
+        Probabilities that each modality alone is of a brain that can be read, in the order of
+        `rtdecode.bundle.brain.MODALITIES`, (window, 2).
     """
 
     tokens: Any = None
@@ -92,6 +95,7 @@ class Condition:
     scores: Any = None
     confidence: Any = None
     brain: Any = None
+    brain_by: Any = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,11 @@ from rtdecode.errors import ManifestError
 from rtdecode.types import PRESENCES, Presence
 
 OUTPUT = "brain"
+# The output that tells of each modality alone, and the modalities in its order. Bundles of 0.1 lack it.
+BY_OUTPUT = "brain_by"
+MODALITIES = ("eeg", "fmri")
+# A window at or above this probability holds a readable brain. Below it a clip has no confidence.
+LEAST = 0.5
 # Largest distance of the prior's sum from 1: the rounding of its decimals.
 _ROUNDING = 1e-6
 

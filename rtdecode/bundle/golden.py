@@ -22,7 +22,7 @@ from rtdecode.bundle.wiring import SIGNALS
 from rtdecode.errors import BundleError
 from rtdecode.types import Array, Float, Window
 
-_COMPARED = ("latent", "confidence", "brain", "scores", "frames")
+_COMPARED = ("latent", "confidence", "brain", "brain_by", "scores", "frames")
 # Largest differences allowed in closed form and after denoising, see `compare`.
 _CLOSED = 1e-4
 _DENOISED = 1e-3

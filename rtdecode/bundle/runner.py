@@ -25,7 +25,7 @@ from rtdecode.types import Float
 
 # Outputs of `encode` that are reported with a clip, or from which its start is made.
 # The host reads them.
-_TOLD = ("latent", "scores", "confidence", "brain", "start", "start_level")
+_TOLD = ("latent", "scores", "confidence", "brain", "brain_by", "start", "start_level")
 _DRAWN = ("frames",)
 
 

@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rtdecode.bundle import brain
 from rtdecode.bundle.manifest import STAGES, Input, Manifest, Output, Stage, State
 from rtdecode.errors import BundleError, ManifestError
 from rtdecode.types import PRESENCES
@@ -536,17 +537,18 @@ class _Check:
                     "the manifest describes the output 'brain', and encode has no such output",
                 )
             return
-        found = outputs["brain"].shape
-        wanted = [1, len(PRESENCES)]
-        if found != wanted:
-            raise ManifestError(
-                "wiring-brain-shape-mismatch",
-                "encode.brain has the shape {actual}, {expected} was expected: the probabilities of "
-                "{presences}",
-                actual=found,
-                expected=wanted,
-                presences=list(PRESENCES),
-            )
+        for name, told in ((brain.OUTPUT, PRESENCES), (brain.BY_OUTPUT, brain.MODALITIES)):
+            wanted = [1, len(told)]
+            if name in outputs and outputs[name].shape != wanted:
+                raise ManifestError(
+                    "wiring-brain-shape-mismatch",
+                    "encode.{output} has the shape {actual}, {expected} was expected: the probabilities of "
+                    "{presences}",
+                    output=name,
+                    actual=outputs[name].shape,
+                    expected=wanted,
+                    presences=list(told),
+                )
 
 
 def numbers_of_steps(manifest: Manifest) -> set[int] | None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle, engine, golden, wiring
+from rtdecode.bundle.brain import BY_OUTPUT, LEAST, MODALITIES
 from rtdecode.bundle.engine import Engine
 from rtdecode.errors import BundleError, RtDecodeError
 from rtdecode.types import Clip, Float, Presence, Window
@@ -194,6 +195,7 @@ class Decoder:
             count,
             self._confidence(encoded),
             self._presence(encoded),
+            self._brain_by(encoded, window),
         )
         last_at = self._now()
         # Read last: on a GPU the condition stays on the device until then.
@@ -222,6 +224,9 @@ class Decoder:
     def _confidence(self, encoded: dict[str, NDArray[Any]]) -> float | None:
         if self._bundle.manifest.confidence is None:
             return None
+        presence = self._presence(encoded)
+        if presence is not None and presence.brain < LEAST:
+            return None
         return float(np.clip(encoded["confidence"].item(), 0, 1))
 
     def _presence(self, encoded: dict[str, NDArray[Any]]) -> Presence | None:
@@ -229,6 +234,13 @@ class Decoder:
             return None
         brain, inconsistent, neither = np.clip(encoded["brain"].reshape(-1), 0, 1).tolist()
         return Presence(brain, inconsistent, neither)
+
+    def _brain_by(self, encoded: dict[str, NDArray[Any]], window: Window) -> dict[str, float | None] | None:
+        if self._bundle.manifest.brain is None or BY_OUTPUT not in encoded:
+            return None
+        told = np.clip(encoded[BY_OUTPUT].reshape(-1), 0, 1).tolist()
+        there = window.modalities
+        return {name: value if name in there else None for name, value in zip(MODALITIES, told, strict=True)}
 
     def _check_golden(self) -> Cost:
         """Decode the golden window, refuse a bundle that does not decode as promised, and return the cost."""

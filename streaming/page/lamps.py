@@ -4,11 +4,13 @@ Causes are told from what still comes: triggers without volumes mean that the sc
 not. Nothing here is about safety.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from rtdecode.bundle.brain import LEAST
 from streaming.session.news import is_stale
-from streaming.sinks.presence import IN_A_ROW, LEAST
+from streaming.sinks.presence import IN_A_ROW, mean_odds
 from streaming.status import Status
 
 GREEN = "green"
@@ -24,6 +26,15 @@ _SILENT = {"EEG": (2.0, 8.0), "fMRI": (6.0, 20.0)}
 _RUNNING_TRS = 3.0
 # So many volumes within one TR are a burst.
 _BURST = 3
+_UNREAD = {
+    "eeg": f"EEG: nothing readable in {IN_A_ROW} finals",
+    "fmri": f"fMRI: nothing readable in {IN_A_ROW} finals",
+}
+_READ = {"eeg": "the EEG is read", "fmri": "the volumes are read"}
+_UNBELIEVED = (
+    "Do not believe the clips. Check the cap, the participant's place in the scanner, and that --bundle is "
+    "this participant's."
+)
 # A worse state has to last so long before it is shown, and a better one so long, s: a lamp must not flutter.
 _HOLDS = {"worse": 1.0, "better": 2.0}
 
@@ -96,7 +107,11 @@ def fmri(status: Status, silence: Silence, tr_s: float, *, asked: bool) -> Lamp:
     if not asked:
         return Lamp("fMRI", GREY, "not asked for")
     running = silence.trigger is not None and silence.trigger <= _RUNNING_TRS * tr_s
+    late, gone = (max(limit, trs * tr_s) for limit, trs in zip(_SILENT["fMRI"], (4, 12), strict=True))
     if silence.volume is None:
+        # The first volume comes after its own trigger, and may take as long as any.
+        if running and (status["counters"]["eeg"].get("triggers") or 0) * tr_s <= late:
+            return Lamp("fMRI", AMBER, "triggers, and no volume yet")
         if running:
             return Lamp(
                 "fMRI",
@@ -105,7 +120,6 @@ def fmri(status: Status, silence: Silence, tr_s: float, *, asked: bool) -> Lamp:
                 "The scanner runs. The console's export is off, or its mapped drive is gone: check both.",
             )
         return Lamp("fMRI", AMBER, "no volume yet", "Start the scanner's run with the export switched on.")
-    late, gone = (max(limit, trs * tr_s) for limit, trs in zip(_SILENT["fMRI"], (4, 12), strict=True))
     counted = status["counters"]["fmri"]
     if silence.volume > late:
         found = f"no volume for {silence.volume:.0f} s"
@@ -166,22 +180,32 @@ def clips(age_s: float | None, late: int, finals: int, hop_s: float) -> Lamp:
     return Lamp("clips", GREEN, f"{finals} finals, {late} late")
 
 
-def brain(finals: Sequence[float | None]) -> Lamp:
-    """Tell whether the newest finals hold a brain that the bundle can read (its probability in each)."""
-    newest = [value for value in finals[-IN_A_ROW:] if value is not None]
+def brain(finals: Sequence[Mapping[str, Any]]) -> Lamp:
+    """Tell whether the newest finals hold a brain that the bundle can read, by their records."""
+    newest = [one for one in finals[-IN_A_ROW:] if one["brain"] is not None]
     if not newest:
         return Lamp("brain", GREY, "not told")
-    with_brain = sum(value >= LEAST for value in newest)
+    told = [one["brain"] for one in newest]
+    with_brain = sum(value >= LEAST for value in told)
     found = f"read in {with_brain} of the last {len(newest)} finals"
-    if with_brain or len(newest) < IN_A_ROW:
+    unread = [name for name in ("eeg", "fmri") if _unread(newest, name)]
+    if unread:
+        others = [text for name, text in _READ.items() if name not in unread and _given(newest, name)]
+        return Lamp("brain", RED, "; ".join([*(_UNREAD[name] for name in unread), *others]), _UNBELIEVED)
+    if len(newest) < IN_A_ROW or mean_odds(told) >= 0:
         return Lamp("brain", GREEN if with_brain == len(newest) else AMBER, found)
-    return Lamp(
-        "brain",
-        RED,
-        found,
-        "Do not believe the clips. Check the cap, the participant's place in the scanner, and that --bundle "
-        "is this participant's.",
-    )
+    return Lamp("brain", RED, found, _UNBELIEVED)
+
+
+def _given(finals: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Return what finals say of one modality."""
+    told = [(one.get("brain_by") or {}).get(name) for one in finals]
+    return [value for value in told if value is not None]
+
+
+def _unread(finals: Sequence[Mapping[str, Any]], name: str) -> bool:
+    told = _given(finals, name)
+    return len(told) == IN_A_ROW and all(value < LEAST for value in told)
 
 
 def recording(fault: str, *, asked: bool) -> Lamp:

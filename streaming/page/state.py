@@ -374,7 +374,7 @@ class PageState:
         with_eeg = options.lsl is not None
         newest = self._newest()
         age_s = None if newest is None else now_at - newest["seen_at"]
-        finals = [one["brain"] for one in self._records if one["revision"] == "final"]
+        finals = [one for one in self._records if one["revision"] == "final"]
         return [
             lamps.eeg(status, silence, asked=with_eeg),
             lamps.fmri(status, silence, self._tr_s, asked=options.fmri_dir is not None),

@@ -274,8 +274,8 @@ class Emitter:
 
     def _follow_presence(self, job: Job, decoded: Decoded) -> None:
         if decoded.clip.presence is not None:
-            sentence = self.presence.add(round(job.window.session_s, 6), decoded.clip.presence)
-            self._notes += [sentence] if sentence else []
+            at_s = round(job.window.session_s, 6)
+            self._notes += self.presence.add(at_s, decoded.clip.presence, decoded.clip.brain_by)
 
     def _keep_later(self, one: _Unkept) -> None:
         self._unkept.append(one)
@@ -459,6 +459,7 @@ class Emitter:
             "confidence": None if decoded.clip.confidence is None else round(decoded.clip.confidence, 6),
             "brain": None if presence is None else round(presence.brain, 6),
             "inconsistent": None if presence is None else round(presence.inconsistent, 6),
+            "brain_by": _rounded(decoded.clip.brain_by),
             "steps": decoded.clip.steps,
             "latency_ms": spent,
             "t_ms": meter.instants(window, stamps, live=self._live),
@@ -470,6 +471,12 @@ class Emitter:
         if decoded.clip.scores is not None:
             record["scores"] = decoded.clip.scores
         return record
+
+
+def _rounded(told: dict[str, float | None] | None) -> dict[str, float | None] | None:
+    if told is None:
+        return None
+    return {name: None if value is None else round(value, 6) for name, value in told.items()}
 
 
 def top(scores: dict[str, float] | None) -> str:

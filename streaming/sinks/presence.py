@@ -1,20 +1,32 @@
-"""Whether a session's finals hold a brain that the bundle can read, and since when they do not."""
+"""Whether a session's finals hold a brain that the bundle can read, and since when they do not.
 
+A single window cannot tell rest from a film, nor EEG of another moment from its own. The mean of the log odds
+of five finals in a row can, and what a session says of a brain rests on it. What one modality says of itself
+is sharper: its signals are like those of a brain, or are not.
+"""
+
+import math
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rtdecode.bundle import Brain
+from rtdecode.bundle.brain import LEAST
 from rtdecode.types import Presence
 
-# A final at or above this probability holds a readable brain.
-LEAST = 0.5
-# So many finals in a row say that it is gone, or back. A single window is wrong too often to be believed.
+# The log odds of so many finals in a row are averaged, and so many averages in a row say that the brain is
+# gone, or back. A single one is wrong too often to be believed.
 IN_A_ROW = 5
+# Log odds are no further from 0 than this, so that one window does not outweigh the other four.
+_MOST_ODDS = 4.0
 
+# Where the two modalities are both there, and where one is.
+_BRAIN = "readable brain has"
+_SIGNALS = "signals of this participant have"
 _GONE = {
     "neither": (
-        "No readable brain has been seen since {since:.1f} s of the session. Do not believe the clips from "
+        "No {what} been seen since {since:.1f} s of the session. Do not believe the clips from "
         "there on. Check the cap, the participant's place in the scanner, and that --bundle (and --subject) "
         "is this participant's."
     ),
@@ -24,23 +36,65 @@ _GONE = {
         "triggers reach the EEG."
     ),
 }
-_BACK = "A readable brain has been seen again since {since:.1f} s of the session."
+_BACK = {
+    _BRAIN: "A readable brain has been seen again since {since:.1f} s of the session.",
+    _SIGNALS: "Signals of this participant have been seen again since {since:.1f} s of the session.",
+}
+_NAMES = {"eeg": "EEG", "fmri": "fMRI"}
+_OTHERS = {"eeg": "the volumes are read", "fmri": "the EEG is read"}
+_LOOK = {
+    "eeg": "Check the cap and its cable: the stream comes, and is not this participant's EEG.",
+    "fmri": "Check the participant's place in the scanner, and that the volumes are this participant's.",
+}
+_UNTOLD = (
+    "This bundle was exported before EEG and fMRI were told apart: brain_by is null, and noise that is "
+    "louder than a brain may be taken for one. Export it again."
+)
 
 
 @dataclass(slots=True)
 class _Spell:
-    """A time without a readable brain, on the session's time line; `to_s` is None while it lasts."""
+    """A time without something, on the session's time line; `to_s` is None while it lasts."""
 
     from_s: float
-    finals: list[Presence]
     to_s: float | None = None
+
+
+class _Followed:
+    """Follow a yes or no from final to final: it changes once five in a row say the other."""
+
+    def __init__(self) -> None:
+        self.spells: list[_Spell] = []
+        # When the windows of the last finals in a row that agree began, s, and what they say.
+        self._since: deque[float] = deque(maxlen=IN_A_ROW)
+        self._said = True
+
+    @property
+    def there(self) -> bool:
+        """Whether it is there; a session begins as if it were."""
+        return not self.spells or self.spells[-1].to_s is not None
+
+    def add(self, start_s: float, *, there: bool) -> float | None:
+        """Take the next final; return since when it has changed, s, if it does now."""
+        if there != self._said:
+            self._since.clear()
+        self._said = there
+        self._since.append(start_s)
+        if there == self.there or len(self._since) < IN_A_ROW:
+            return None
+        if there:
+            self.spells[-1].to_s = self._since[0]
+        else:
+            self.spells.append(_Spell(self._since[0]))
+        return self._since[0]
 
 
 class PresenceLog:
     """Follow the finals of a session in order.
 
-    A readable brain is gone once five finals in a row have a probability of it below 0.5, and back once five
-    in a row have one of at least 0.5. The session begins as if one were there.
+    A readable brain is gone once the mean log odds of five finals in a row were below 0 five times in a row,
+    and back once they were not five times in a row. A modality is gone, or back, once five finals in a row
+    say so. The session begins as if all were there.
 
     Parameters
     ----------
@@ -52,39 +106,64 @@ class PresenceLog:
         self._brain = brain
         self._finals = 0
         self._with_brain = 0
-        self._spells: list[_Spell] = []
-        # The last finals in a row that agree: when their windows began, s, and what they said.
-        self._row: deque[tuple[float, Presence]] = deque(maxlen=IN_A_ROW)
+        self._joint = _Followed()
+        self._modalities = {name: _Followed() for name in _NAMES}
+        # Finals without a brain, of each of its spells.
+        self._without: list[list[Presence]] = []
+        # The last finals: when their windows began, s, and what they said.
+        self._last: deque[tuple[float, Presence]] = deque(maxlen=2 * IN_A_ROW - 1)
 
-    def add(self, start_s: float, presence: Presence) -> str | None:
-        """Take the next final; return a sentence if it shows that the brain is gone or back.
+    def add(
+        self, start_s: float, presence: Presence, by: Mapping[str, float | None] | None = None
+    ) -> list[str]:
+        """Take the next final; return sentences if it shows that something is gone or back.
 
         Parameters
         ----------
         start_s : float
             When its window began, s on the session's time line.
         presence : Presence
+        by : mapping, optional
+            Modality -> how probable it is that this one is read; None for one that the window lacks.
         """
-        there = _is_brain(presence)
         self._finals += 1
-        self._with_brain += there
-        spell = self._spells[-1] if self._spells and self._spells[-1].to_s is None else None
-        if spell is not None and not there:
-            spell.finals.append(presence)
-        if self._row and _is_brain(self._row[-1][1]) != there:
-            self._row.clear()
-        self._row.append((start_s, presence))
-        if len(self._row) < IN_A_ROW:
-            return None
-        since_s, _ = self._row[0]
-        if spell is None and not there:
-            finals = [one for _, one in self._row]
-            self._spells.append(_Spell(since_s, finals))
-            return _GONE[_kind(finals)].format(since=since_s)
-        if spell is not None and there:
-            spell.to_s = since_s
-            return _BACK.format(since=since_s)
-        return None
+        self._with_brain += presence.brain >= LEAST
+        self._last.append((start_s, presence))
+        said = [_UNTOLD] if by is None and self._finals == 1 else []
+        for name, value in (by or {}).items():
+            if value is not None:
+                said += self._modality(name, start_s, there=value >= LEAST)
+        alone = by is not None and None in by.values()
+        return said + self._both(_SIGNALS if alone else _BRAIN)
+
+    def _modality(self, name: str, start_s: float, *, there: bool) -> list[str]:
+        since = self._modalities[name].add(start_s, there=there)
+        if since is None:
+            return []
+        if there:
+            return [f"{_NAMES[name]}: readable again since {since:.1f} s of the session."]
+        read = [_OTHERS[name]] if all(one.there for n, one in self._modalities.items() if n != name) else []
+        found = "; ".join([f"{_NAMES[name]}: nothing readable since {since:.1f} s of the session", *read])
+        return [f"{found}. {_LOOK[name]}"]
+
+    def _both(self, what: str) -> list[str]:
+        newest = list(self._last)[-IN_A_ROW:]
+        if len(newest) < IN_A_ROW:
+            return []
+        there = mean_odds([one.brain for _, one in newest]) >= 0
+        # The first of the five that says so itself.
+        since_s = next(at for at, one in newest if (one.brain >= LEAST) == there)
+        since = self._joint.add(since_s, there=there)
+        if not self._joint.there:
+            if since is not None:
+                self._without.append([one for _, one in self._last])
+            else:
+                self._without[-1].append(newest[-1][1])
+        if since is None:
+            return []
+        if there:
+            return [_BACK[what].format(since=since)]
+        return [_GONE[_kind(self._without[-1])].format(what=what, since=since)]
 
     def section(self) -> dict[str, Any] | None:
         """Return the section ``brain`` of the report; None if the bundle does not tell.
@@ -94,28 +173,38 @@ class PresenceLog:
         dict or None
             `share`: share of the `finals` that hold a readable brain, None without any. `gone`: for each time
             without one its `from_s`, `to_s` (None if it lasted to the end) and `kind`, ``inconsistent`` if
-            that is the largest mean probability of its finals, else ``neither``. `prior`: as the bundle
-            states it.
+            that is the largest mean probability of its finals, else ``neither``. `gone_by`: the same times of
+            each modality. `prior`: as the bundle states it.
         """
         if self._brain is None:
             return None
         gone = [
-            {"from_s": spell.from_s, "to_s": spell.to_s, "kind": _kind(spell.finals)}
-            for spell in self._spells
+            asdict(spell) | {"kind": _kind(finals)}
+            for spell, finals in zip(self._joint.spells, self._without, strict=True)
         ]
+        by = {name: [asdict(spell) for spell in one.spells] for name, one in self._modalities.items()}
         return {
             "share": self._with_brain / self._finals if self._finals else None,
             "finals": self._finals,
             "gone": gone,
+            "gone_by": by,
             "prior": asdict(self._brain.prior),
         }
 
 
-def _is_brain(presence: Presence) -> bool:
-    return presence.brain >= LEAST
+def mean_odds(probabilities: Sequence[float]) -> float:
+    """Return the mean log odds of probabilities, none further from 0 than 4."""
+    return sum(_odds(one) for one in probabilities) / len(probabilities)
 
 
-def _kind(finals: list[Presence]) -> str:
+def _odds(probability: float) -> float:
+    if not 0 < probability < 1:
+        return math.copysign(_MOST_ODDS, probability - LEAST)
+    odds = math.log(probability / (1 - probability))
+    return min(max(odds, -_MOST_ODDS), _MOST_ODDS)
+
+
+def _kind(finals: Sequence[Presence]) -> str:
     """Return what finals without a readable brain say on the whole."""
     inconsistent = sum(one.inconsistent for one in finals)
     others = max(sum(one.brain for one in finals), sum(one.neither for one in finals))

@@ -210,6 +210,15 @@ def _encode(
             helper.make_node("Softmax", ["presence"], ["brain"]),
         ]
         outputs.append(helper.make_tensor_value_info("brain", TensorProto.FLOAT, [1, 3]))
+        if len(seen) == len(_PRESENCE):
+            weights.append(numpy_helper.from_array(np.array([6], np.float32), "W_by"))
+            weights.append(numpy_helper.from_array(np.array([-3], np.float32), "b_by"))
+            nodes += [
+                helper.make_node("Mul", ["masks", "W_by"], ["said_by"]),
+                helper.make_node("Add", ["said_by", "b_by"], ["presence_by"]),
+                helper.make_node("Sigmoid", ["presence_by"], ["brain_by"]),
+            ]
+            outputs.append(helper.make_tensor_value_info("brain_by", TensorProto.FLOAT, [1, 2]))
     inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in ports.items()]
     return _model(helper.make_graph(nodes, "encode", inputs, outputs, weights))
 
@@ -305,7 +314,7 @@ def _golden(
         for t in range(LATENT[1])
     ]
     frames = np.concatenate([part["frames"] for part in parts], axis=1)
-    told = {name: found[name] for name in ("latent", "confidence", "brain") if name in found}
+    told = {name: found[name] for name in ("latent", "confidence", "brain", "brain_by") if name in found}
     return arrays | told | {"frames": frames}
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest
 from rtdecode.bundle.manifest import OFFLINE
 from rtdecode.phantom.body.amplifier import montage
+from rtdecode.phantom.body.bore import Artifacts
 from rtdecode.phantom.body.scanner import SHAPE, head
 from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH
 from rtdecode.phantom.film.watched import SHAPES, Watched, watched
@@ -24,7 +25,7 @@ from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
-from rtdecode.types import Window
+from rtdecode.types import Float, Window
 from train.data.chain import draft_manifest, windows
 from train.data.offline import offline_arrays
 from train.work import Arrays, Work
@@ -32,24 +33,51 @@ from train.work import Arrays, Work
 # The seeds of sessions for training. All others are for judging.
 TRAINING_SEEDS = range(1000)
 
+# What a session may suffer and still be one of a brain: an electrode without contact, faults on the way of
+# both modalities, a head that moves, and the magnet's artefacts.
+ELECTRODE = "electrode"
+DISTURBANCES: Mapping[str, Mapping[str, Any]] = {
+    ELECTRODE: {},
+    "faults": {"spec": "volume-drop=3,volume-late=2,eeg-drop=2,trigger-drop=2"},
+    "motion": {"motion": "typical"},
+    "magnet": {"artifacts": Artifacts()},
+}
+# Noise of an electrode without contact, standard deviation, microvolts.
+_LOOSE_UV = 300.0
+
+
+class LooseElectrode(PhantomSession):
+    """A session in which one electrode, another one in each, has lost contact throughout."""
+
+    def eeg_blocks(self) -> Iterator[Float]:
+        """Yield the EEG second by second, as `PhantomSession.eeg_blocks` does."""
+        rng = np.random.default_rng((self.seed, 91, *f"{self.preset.name} {self.film_name}".encode()))
+        channel = rng.integers(self.montage.kinds.count("eeg"))
+        for block in super().eeg_blocks():
+            block[channel] += _LOOSE_UV * rng.standard_normal(block.shape[1], np.float32)
+            yield block
+
 
 @dataclass(frozen=True)
 class Participant:
     """A simulated participant and how hard it is to read: preset, brain, size of a volume, and its film.
 
     `film` is a word (`shapes`, `known-shapes`, `natural`, `none`) or a path, see
-    `rtdecode.phantom.film.watched`.
+    `rtdecode.phantom.film.watched`. `disturbance` is one of `DISTURBANCES`, or empty.
     """
 
     preset: str = "easy"
     subject: int = 1
     shape: tuple[int, int, int] = SHAPE
     film: str = SHAPES
+    disturbance: str = ""
 
     def session(self, seed: int, seconds: float | None, cuts: str = "grid") -> PhantomSession:
         """Make one session; the seed fixes noise and, of films that are drawn, the film."""
-        return PhantomSession(
-            self.preset, self.subject, seed, seconds, cuts, shape=self.shape, film=self.film
+        made = LooseElectrode if self.disturbance == ELECTRODE else PhantomSession
+        suffered = DISTURBANCES[self.disturbance] if self.disturbance else {}
+        return made(
+            self.preset, self.subject, seed, seconds, cuts, shape=self.shape, film=self.film, **suffered
         )
 
     def projection(self) -> Projection:

@@ -88,6 +88,11 @@ class RecordedShowing:
         return self.name
 
     @property
+    def setting(self) -> str:
+        """One and the same: nothing is known of what was suffered."""
+        return self.kind
+
+    @property
     def windows(self) -> int:
         """Number of windows."""
         return len(self.index)

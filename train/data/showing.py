@@ -86,6 +86,11 @@ class AnyShowing(Protocol):
         ...
 
     @property
+    def setting(self) -> str:
+        """What its signals are like; those of one participant differ by setting."""
+        ...
+
+    @property
     def windows(self) -> int:
         """Number of windows."""
         ...

@@ -25,6 +25,7 @@ from rtdecode.timing import TimingGrid
 from train.data.arrays import in_head, normalised, statistics
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.phantom import (
+    DISTURBANCES,
     TRAINING_SEEDS,
     Participant,
     events,
@@ -39,7 +40,9 @@ from train.data.training_films import REAL, TrainingFilm
 from train.recipe import numbers
 from train.work import Arrays, Work
 
-KINDS = ("sessions", "free", "held", "controls")
+KINDS = ("sessions", "free", "held", "presence", "controls")
+# Length of a session in which something is suffered, at most, s: few numbers of its windows are needed.
+_DISTURBED_S = 200.0
 # Films whose cuts are where a session wants them.
 _OF_SHAPES = (SHAPES, KNOWN_SHAPES)
 
@@ -68,6 +71,11 @@ class Showing:
     seconds: float
     kind: str = ""
     cuts: str = "grid"
+
+    @property
+    def setting(self) -> str:
+        """What its signals are like: the preset, and what is suffered."""
+        return f"{self.who.preset} {self.who.disturbance}".strip()
 
     @property
     def windows(self) -> int:
@@ -271,17 +279,20 @@ class FilmSessions(SimulatedSessions):
         The films, and how many seconds are shown of each.
     shows : str
         The films that are watched where ``films=`` names none, in the same words.
+    presence : str
+        Seeds of sessions from which it is learned what a brain looks like, see
+        `train.models.compact.presence`: like those held, and with each of `train.data.phantom.DISTURBANCES`.
     controls : str
-        Seeds of sessions from which it is learned what is no film that is watched, see
-        `train.models.compact.presence`.
+        Seeds of sessions from which it is learned what is no film that is watched; the same apart from that.
     presets : list of str
-        The presets of those sessions.
+        The presets of those of `held`, `presence` and `controls`.
     chain : str
         ``causal``, as in a session, or ``offline`` (`train.data.offline`), for comparison alone.
     """
 
     films: tuple[tuple[TrainingFilm, float], ...] = ()
     shows: str = ""
+    presence: str = ""
     controls: str = ""
     presets: tuple[str, ...] = ()
     chain: str = CAUSAL
@@ -305,24 +316,27 @@ class FilmSessions(SimulatedSessions):
 
         Films from files are for training alone: who has seen them in one session knows them in all. `free`
         are sessions of shapes, as other films have cuts of their own. Sessions that are held are cut freely
-        as well, like any that is decoded, and watched at every preset; in `controls` nothing is watched.
+        as well, like any that is decoded, and watched at every preset; so are those of `presence`, also with
+        each disturbance. In `controls` nothing is watched.
         """
         if kind == "controls":
             return self._resting(work)
-        presets = self.presets if kind == "held" and self.presets else (self.who.preset,)
+        chosen = kind in ("held", "presence")
+        presets = self.presets if chosen and self.presets else (self.who.preset,)
+        suffered = ("", *DISTURBANCES) if kind == "presence" else ("",)
         found = []
         for film, seconds in self.films:
             if (kind != "sessions" and not film.drawn) or (kind == "free" and film.name not in _OF_SHAPES):
                 continue
-            for preset, seed in product(presets, self.seeds(work)[kind]):
+            for what, preset, seed in product(suffered, presets, self.seeds(work)[kind]):
                 title = f"{film.key}-{seed}" if film.drawn else film.key
                 found.append(
                     Showing(
-                        name=f"{film.key}-{seed}{self._at(preset)}",
+                        name=f"{film.key}-{seed}{self._at(preset)}{_mark(what)}",
                         title=title,
-                        who=replace(self.who, film=film.shown, preset=preset),
+                        who=replace(self.who, film=film.shown, preset=preset, disturbance=what),
                         seed=seed,
-                        seconds=seconds,
+                        seconds=min(seconds, _DISTURBED_S) if what else seconds,
                         kind=film.name if film.drawn else REAL,
                         cuts="grid" if kind == "sessions" else "free",
                     )
@@ -330,17 +344,17 @@ class FilmSessions(SimulatedSessions):
         return found
 
     def _resting(self, work: Work) -> list[Showing]:
-        """List sessions in which the participant rests before a grey screen, at every preset."""
+        """List sessions in which the participant rests before a grey screen."""
         return [
             Showing(
-                name=f"{NONE}-{seed}{self._at(preset)}",
+                name=f"{NONE}-{seed}{self._at(preset)}{_mark(what)}",
                 title=f"{NONE}-{seed}",
-                who=replace(self.who, film=NONE, preset=preset),
+                who=replace(self.who, film=NONE, preset=preset, disturbance=what),
                 seed=seed,
-                seconds=self.seconds,
+                seconds=min(self.seconds, _DISTURBED_S) if what else self.seconds,
                 kind=NONE,
             )
-            for preset, seed in product(self.presets, self.seeds(work)["controls"])
+            for what, preset, seed in product(("", *DISTURBANCES), self.presets, self.seeds(work)["controls"])
         ]
 
     def _at(self, preset: str) -> str:
@@ -366,6 +380,10 @@ class FilmSessions(SimulatedSessions):
             for film, seconds in self.films
         ]
         return super().provenance(work) | {"films": films}
+
+
+def _mark(disturbance: str) -> str:
+    return f"-{disturbance}" if disturbance else ""
 
 
 def _watched(work: Work, raw: Bundle, showings: Sequence[Showing]) -> Arrays:
@@ -395,6 +413,7 @@ def film_sessions(
     seconds: float,
     shows: str,
     chain: str = CAUSAL,
+    presence: str = "",
 ) -> FilmSessions:
     """Make sessions in which several films are watched, with the arguments of `FilmSessions`.
 
@@ -413,4 +432,5 @@ def film_sessions(
         seconds=seconds,
         shows=shows,
         chain=chain,
+        presence=presence,
     )

@@ -335,9 +335,11 @@ def confidence_rows(routes: dict[str, Route]) -> tuple[list[dict[str, Any]], dic
     for suffix, route in routes.items():
         sure = route.made.confidence
         wins = route.scores["2way"]
-        if sure is None or not np.isfinite(wins).any():
+        if sure is None:
             continue
-        there = np.isfinite(wins)
+        there = np.isfinite(wins) & np.isfinite(sure)
+        if not there.any():
+            continue
         bins = reliability(sure[there], wins[there])
         risks = risk_coverage(sure[there], wins[there])
         name = suffix[1:] or "both"

@@ -189,11 +189,12 @@ class Presence:
         found: Figures = {}
         wins = np.concatenate(self._wins)
         if len(self._confidence) == len(self._wins):
-            known = np.isfinite(wins)
-            # A film of one window has nothing that it could be told from.
+            sure = np.concatenate(self._confidence)
+            # A film of one window has nothing that it could be told from, and where no brain is read nothing
+            # is promised.
+            known = np.isfinite(wins) & np.isfinite(sure)
             if known.any():
-                sure = np.concatenate(self._confidence)[known]
-                found |= promises("confidence", sure, wins[known], kept[known])
+                found |= promises("confidence", sure[known], wins[known], kept[known])
         if INCONSISTENT in self._seen:
             true = self._brain(_TRUE, "")
             told = np.concatenate([true, self._mixture()])

@@ -33,7 +33,9 @@ def test_bad_channels_are_named() -> None:
 
 
 def test_triggers_without_files_mean_that_the_export_is_off() -> None:
-    seen = lamps.fmri(status(), Silence(eeg=0.0, trigger=0.5), TR, asked=True)
+    begun = lamps.fmri(status(eeg={"triggers": 2}), Silence(eeg=0.0, trigger=0.5), TR, asked=True)
+    assert (begun.colour, begun.advice) == (AMBER, ""), "the first volume may still come"
+    seen = lamps.fmri(status(eeg={"triggers": 20}), Silence(eeg=0.0, trigger=0.5), TR, asked=True)
     assert seen.colour == RED
     assert "export is off" in seen.advice
     without = lamps.fmri(status(), Silence(eeg=0.0), TR, asked=True)
@@ -72,12 +74,28 @@ def test_a_stale_clip_is_told(age: float | None, colour: str) -> None:
     assert lamps.clips(age, late=0, finals=3, hop_s=4.0).colour == colour
 
 
+def final(brain: float | None, **by: float) -> dict[str, Any]:
+    """The record of a final, as far as the lamp looks at it."""
+    return {"brain": brain, "brain_by": {"eeg": None, "fmri": None} | by}
+
+
 def test_a_brain_that_is_gone_is_believed_after_five_finals_alone() -> None:
     assert lamps.brain([]).colour == GREY
-    assert lamps.brain([None, None]).colour == GREY
-    assert lamps.brain([0.9] * 5).colour == GREEN
-    assert lamps.brain([0.1] * 4).colour == AMBER
-    assert lamps.brain([0.9] + [0.1] * 5).colour == RED
+    assert lamps.brain([final(None)] * 2).colour == GREY
+    assert lamps.brain([final(0.9)] * 5).colour == GREEN
+    assert lamps.brain([final(0.1)] * 4).colour == AMBER
+    assert lamps.brain([final(0.9)] + [final(0.1)] * 5).colour == RED
+    assert lamps.brain([final(0.9)] * 3 + [final(0.1)] * 2).colour == AMBER
+    assert lamps.brain([final(0.9)] * 2 + [final(0.1)] * 3).colour == RED
+
+
+def test_a_modality_that_is_not_read_is_named_by_the_lamp() -> None:
+    noisy = lamps.brain([final(0.1, eeg=0.0, fmri=0.9)] * 5)
+    assert (noisy.colour, noisy.found) == (RED, "EEG: nothing readable in 5 finals; the volumes are read")
+    assert "is read" not in lamps.brain([final(0.1, eeg=0.0, fmri=0.0)] * 5).found
+    alone = lamps.brain([final(0.1, fmri=0.0)] * 5)
+    assert alone.found == "fMRI: nothing readable in 5 finals"
+    assert lamps.brain([final(0.1, eeg=0.0)] * 4).colour == AMBER
 
 
 def test_a_recording_that_broke_off_is_red() -> None:

@@ -49,6 +49,7 @@ _SAME = (
     "eeg_quality",
     "confidence",
     "brain",
+    "brain_by",
     "steps",
     "simulated",
     "bundle_simulated",

@@ -1,6 +1,7 @@
 """Whether the finals hold a brain: sentences, the report's section, and the record."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from streaming.decode.decoder import Decoder
 from streaming.sinks import report
 from streaming.sinks.film import FilmSink
 from streaming.sinks.output import Emitter
-from streaming.sinks.presence import PresenceLog
+from streaming.sinks.presence import PresenceLog, mean_odds
 from streaming.status import NOTHING
 from tests.refusals import refused
 from tests.streaming.bundles import BRAIN, make_bundle
@@ -37,11 +38,21 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_bundle(tmp_path_factory.mktemp("b") / "bundle", brain=BRAIN)
 
 
-def followed(*finals: Presence) -> tuple[PresenceLog, dict[float, str]]:
-    """Follow finals every 4 s; return the log, and each sentence by the start of its final."""
+BOTH = {"eeg": 0.9, "fmri": 0.9}
+Final = tuple[Presence, Mapping[str, float | None] | None]
+
+
+def heard(*finals: Final) -> tuple[PresenceLog, list[tuple[float, str]]]:
+    """Follow finals every 4 s; return the log, and each sentence with the start of its final."""
     log = PresenceLog(BRAIN)
-    told = {4.0 * k: log.add(4.0 * k, one) for k, one in enumerate(finals)}
-    return log, {at: sentence for at, sentence in told.items() if sentence is not None}
+    told = [(4.0 * k, said) for k, (one, by) in enumerate(finals) for said in log.add(4.0 * k, one, by)]
+    return log, told
+
+
+def followed(*finals: Presence) -> tuple[PresenceLog, dict[float, str]]:
+    """Follow finals of which each modality is read."""
+    log, told = heard(*((one, BOTH) for one in finals))
+    return log, dict(told)
 
 
 def section(log: PresenceLog) -> dict[str, Any]:
@@ -50,41 +61,80 @@ def section(log: PresenceLog) -> dict[str, Any]:
     return found
 
 
-def test_five_finals_in_a_row_say_that_it_is_gone_and_back() -> None:
-    log, told = followed(SURE, *[BLANK] * 6, SURE, EVEN, SURE, EVEN, SURE, SURE)
-    assert list(told) == [20.0, 44.0]
-    assert told[20.0].startswith("No readable brain has been seen since 4.0 s of the session.")
-    assert told[44.0] == "A readable brain has been seen again since 28.0 s of the session."
+def test_five_means_in_a_row_say_that_it_is_gone_and_back() -> None:
+    log, told = followed(SURE, *[BLANK] * 9, *[SURE] * 9)
+    assert list(told) == [32.0, 64.0]
+    assert told[32.0].startswith("No readable brain has been seen since 4.0 s of the session.")
+    assert told[64.0] == "A readable brain has been seen again since 40.0 s of the session."
     found = section(log)
-    assert found["gone"] == [{"from_s": 4.0, "to_s": 28.0, "kind": "neither"}]
-    assert found["finals"] == 13
-    assert found["share"] == pytest.approx(7 / 13)
+    assert found["gone"] == [{"from_s": 4.0, "to_s": 40.0, "kind": "neither"}]
+    assert found["finals"] == 19
+    assert found["share"] == pytest.approx(10 / 19)
     assert found["prior"] == {"brain": 0.5, "inconsistent": 0.25, "neither": 0.25}
 
 
-def test_fewer_than_five_say_nothing() -> None:
-    log, told = followed(*[BLANK] * 4, SURE, *[BLANK] * 4, SURE)
+def test_single_finals_that_are_wrong_say_nothing() -> None:
+    # Two of five, each no further from 0 than the three others.
+    log, told = followed(*[SURE, BLANK, SURE, BLANK, SURE] * 6)
     assert told == {}
     assert section(log)["gone"] == []
-    log, told = followed(*[BLANK] * 5, *[SURE] * 4, BLANK, SURE)
-    assert list(told) == [16.0]
-    assert section(log)["gone"] == [{"from_s": 0.0, "to_s": None, "kind": "neither"}]
+    assert followed(*[BLANK] * 8)[1] == {}, "four means are too few"
+
+
+def test_no_final_outweighs_the_others() -> None:
+    certain = Presence(0.0, 0.0, 1.0)
+    likely = Presence(0.9, 0.05, 0.05)
+    assert followed(*[certain, likely, likely, likely, likely] * 4)[1] == {}
+    assert mean_odds([1.0, 0.0]) == 0
+    assert mean_odds([0.5] * 5) == 0
+    assert mean_odds([1.0]) == 4
 
 
 def test_signals_that_do_not_belong_together_are_told_as_such() -> None:
-    log, told = followed(SURE, *[MIXED] * 5)
-    assert told[20.0].startswith("EEG and fMRI have not belonged together since 4.0 s of the session.")
+    log, told = followed(SURE, *[MIXED] * 9)
+    assert told[32.0].startswith("EEG and fMRI have not belonged together since 4.0 s of the session.")
     assert section(log)["gone"] == [{"from_s": 4.0, "to_s": None, "kind": "inconsistent"}]
-    _, told = followed(*[HALF] * 5)
-    assert told[16.0].startswith("No readable brain"), "inconsistent is not the largest of the three"
+    _, told = followed(*[HALF] * 9)
+    assert told[32.0].startswith("No readable brain"), "inconsistent is not the largest of the three"
 
 
 def test_the_kind_of_a_spell_is_that_of_all_its_finals() -> None:
-    log, _ = followed(*[MIXED] * 5, *[BLANK] * 6, *[SURE] * 5, *[MIXED] * 5)
-    assert section(log)["gone"] == [
-        {"from_s": 0.0, "to_s": 44.0, "kind": "neither"},
-        {"from_s": 64.0, "to_s": None, "kind": "inconsistent"},
+    log, _ = followed(*[MIXED] * 9, *[BLANK] * 30, *[SURE] * 12, *[MIXED] * 12)
+    first, second = section(log)["gone"]
+    assert first == {"from_s": 0.0, "to_s": 156.0, "kind": "neither"}
+    assert second["kind"] == "inconsistent"
+
+
+def test_a_modality_that_is_not_read_is_named() -> None:
+    noisy = {"eeg": 0.0, "fmri": 0.98}
+    log, told = heard(*[(SURE, BOTH)] * 2, *[(BLANK, noisy)] * 9, *[(SURE, BOTH)] * 5)
+    said = [sentence for _, sentence in told]
+    assert said[0].startswith("EEG: nothing readable since 8.0 s of the session; the volumes are read.")
+    assert said[1].startswith("No readable brain has been seen since 8.0 s")
+    assert said[2] == "EEG: readable again since 44.0 s of the session."
+    assert section(log)["gone_by"] == {"eeg": [{"from_s": 8.0, "to_s": 44.0}], "fmri": []}
+    neither = {"eeg": 0.0, "fmri": 0.0}
+    said = [sentence for _, sentence in heard(*[(BLANK, neither)] * 5)[1]]
+    assert [one.split(".")[0] for one in said] == [
+        "EEG: nothing readable since 0",
+        "fMRI: nothing readable since 0",
     ]
+    assert not any("are read" in one or "is read" in one for one in said[1:])
+
+
+def test_one_modality_is_of_this_participant_and_no_brain() -> None:
+    alone = {"eeg": None, "fmri": 0.9}
+    _, told = heard(*[(BLANK, alone)] * 9, *[(SURE, alone)] * 9)
+    said = [sentence for _, sentence in told]
+    assert said[0].startswith("No signals of this participant have been seen since 0.0 s")
+    assert said[1] == "Signals of this participant have been seen again since 36.0 s of the session."
+
+
+def test_a_bundle_that_tells_no_modalities_apart_says_so_once() -> None:
+    _, told = heard(*[(SURE, None)] * 3)
+    ((at, sentence),) = told
+    assert at == 0
+    assert "brain_by is null" in sentence
 
 
 def test_before_the_first_final_no_share_is_known() -> None:
@@ -147,7 +197,7 @@ def emitted(bundle: Bundle, folder: Path) -> Session:
         # Nobody looks at the film here.
         patch.setattr(FilmSink, "write", lambda *_, **__: None)
         output = opened(bundle, folder)
-        for k in range(12):
+        for k in range(14):
             output.emit(Job(window(k, "preview", fmri=False), k))
             output.emit(Job(window(k, eeg=not 2 <= k < 7), k))
             notes += output.notes()
@@ -167,12 +217,14 @@ def test_a_session_records_and_tells_what_its_finals_hold(session: Session) -> N
     assert gone.startswith("No readable brain has been seen since 8.0 s of the session.")
     assert back == "A readable brain has been seen again since 28.0 s of the session."
     finals = [line for line in lines if line["revision"] == "final"]
-    assert [line["brain"] > 0.5 for line in finals] == [*[True] * 2, *[False] * 5, *[True] * 5]
+    assert [line["brain"] > 0.5 for line in finals] == [*[True] * 2, *[False] * 5, *[True] * 7]
+    assert finals[2]["brain_by"] == {"eeg": None, "fmri": pytest.approx(1 / (1 + np.exp(-3)), abs=1e-6)}
+    assert min(finals[0]["brain_by"].values()) > 0.9
     previews = [line for line in lines if line["revision"] == "preview"]
     assert all(line["inconsistent"] > 0.9 > line["brain"] for line in previews)
     found = output.presence.section()
     assert found is not None
-    assert found["share"] == pytest.approx(7 / 12)
+    assert found["share"] == pytest.approx(9 / 14)
     assert found["gone"] == [{"from_s": 8.0, "to_s": 28.0, "kind": "neither"}]
 
 
@@ -198,7 +250,7 @@ def test_the_report_has_it_and_shows_it(
     assert made["brain"] == output.presence.section()
     assert made["runs_on"] == Decoder(bundle).runs_on
     report.show(made)
-    assert "58% of 12   times gone 1" in capsys.readouterr().out
+    assert "64% of 14   times gone 1" in capsys.readouterr().out
 
 
 def test_a_bundle_that_does_not_tell_has_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

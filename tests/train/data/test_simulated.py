@@ -7,6 +7,7 @@ import pytest
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
+from train.data.phantom import DISTURBANCES, ELECTRODE, Participant
 from train.data.simulated import FilmSessions
 from train.data.training_films import TrainingFilm
 from train.recipe import build, read
@@ -85,10 +86,35 @@ def test_films_of_shapes_alone_are_cut_freely(sessions: FilmSessions) -> None:
 
 def test_who_rests_sees_no_film_at_every_preset(sessions: FilmSessions) -> None:
     resting = sessions.showings(work(), "controls")
-    assert [one.name for one in resting] == ["none-62", "none-62-hard"]
+    assert [one.name for one in resting][:2] == ["none-62", "none-62-hard"]
+    assert [one.name for one in resting][-2:] == ["none-62-magnet", "none-62-hard-magnet"]
+    assert [one.who.disturbance for one in resting[::2]] == ["", *DISTURBANCES]
     assert {one.who.film for one in resting} == {"none"}
     shown = resting[0].session().film.frames
     assert not np.ptp(shown), "a grey screen"
+
+
+def test_what_a_brain_looks_like_is_learned_undisturbed_and_with_what_a_session_may_suffer() -> None:
+    sessions = told("data.presence=64", "data.seconds=400").with_films(DRAWN)
+    shown = sessions.showings(work(), "presence")
+    assert {one.setting for one in shown} == {
+        f"{preset} {what}".strip() for preset in ("easy", "hard") for what in ("", *DISTURBANCES)
+    }
+    assert len({one.name for one in shown}) == len(shown) == 2 * 2 * (1 + len(DISTURBANCES))
+    assert {one.cuts for one in shown} == {"free"}
+    assert {(bool(one.who.disturbance), one.seconds) for one in shown} == {(False, 400), (True, 200)}
+
+
+def test_each_disturbance_disturbs() -> None:
+    """The one modality of what comes, the other one, or both are not as they are otherwise."""
+    plain = Participant("easy", 1, film="natural").session(64, 16.0)
+    for what in DISTURBANCES:
+        other = Participant("easy", 1, film="natural", disturbance=what).session(64, 16.0)
+        eeg = not np.array_equal(other.eeg(), plain.eeg())
+        moved = other.path is not None
+        assert eeg or moved or other.faults, what
+    loose = Participant("easy", 1, film="natural", disturbance=ELECTRODE).session(64, 16.0).eeg()
+    assert (loose != plain.eeg()).any(1).sum() == 1
 
 
 def test_no_seed_serves_twice_or_judges() -> None:

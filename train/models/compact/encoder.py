@@ -123,7 +123,7 @@ class BrainEncoder(nn.Module):
         fmri_mask: Tensor,
         carry: Tensor,
         carry_mask: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Encode windows.
 
         Parameters
@@ -148,6 +148,9 @@ class BrainEncoder(nn.Module):
         brain : (batch, 3)
             Probabilities that the window holds a brain that can be read, signals that do not belong together,
             or neither.
+        brain_by : (batch, 2)
+            For EEG and fMRI, whether the modality is one of a brain that can be read: 1 if it is, 0 if not
+            or if there is none. Left out by weights of before 0.2.
         """
         there = torch.cat([m.amax(1, keepdim=True) for m in (fmri_mask, eeg_mask)], 1) * self.reads
         route = routes(there)
@@ -157,10 +160,11 @@ class BrainEncoder(nn.Module):
         places = self.place(of_fmri, of_eeg)
         cuts, onsets = self.shots(eeg)
         glimpses = self.refiner(self.led(places), cuts, onsets, route)
-        measured = self.evidence(eeg, whole, of_eeg, of_fmri, places, self.voxels)
+        measured, inside = self.evidence(eeg, whole, of_eeg, of_fmri, places, self.voxels)
         condition, embedding = self.condition(glimpses, cuts, route, carry, carry_mask)
         confidence = self.confidence(glimpses, measured, route)
-        return condition, embedding, confidence, self.presence(measured, route)
+        told = [condition, embedding, confidence, self.presence(measured, inside, route)]
+        return (*told, inside * there.flip(1)) if self.evidence.by_modality else tuple(told)
 
     def measure(self, eeg: Tensor, fmri: Tensor, fmri_mask: Tensor) -> Tensor:
         """Measure windows of both modalities, in the numbers' own units, (batch, number)."""
@@ -305,15 +309,24 @@ class BrainEncoder(nn.Module):
         alike = (before * after).sum((1, 2, 3)) / size.clamp(min=1e-6).sqrt()
         return torch.stack([cuts[:, 0], apart, alike], 1)
 
-    def presence(self, measured: Tensor, route: Tensor) -> Tensor:
-        """Return the probabilities of a brain, of signals that do not belong together, and of neither."""
+    def presence(self, measured: Tensor, inside: Tensor, route: Tensor) -> Tensor:
+        """Return the probabilities of a brain, of signals that do not belong together, and of neither.
+
+        Parameters
+        ----------
+        measured, inside
+            As `evidence.Evidence` returns them.
+        route : (batch, 3)
+        """
         terms = torch.cat([measured, measured.square()], 1)
-        there = route.sum(1, keepdim=True)
         weights = route @ torch.stack([self.get_buffer(f"neither_{name}") for name in ROUTES])
         nothing = (terms * weights[:, :-1]).sum(1, keepdim=True).add(weights[:, -1:]).sigmoid()
-        neither = there * nothing + (1 - there)
+        # The regressions hold within what they were fitted to, and are believed nowhere else.
+        of_eeg, of_fmri = inside.split(1, 1)
+        within = route[:, :1] * of_eeg * of_fmri + route[:, 1:2] * of_fmri + route[:, 2:] * of_eeg
+        readable = within * (1 - nothing)
         apart = (terms @ self.inconsistent[:-1, None] + self.inconsistent[-1]).sigmoid() * route[:, :1]
-        return torch.cat([(1 - neither) * (1 - apart), (1 - neither) * apart, neither], 1)
+        return torch.cat([readable * (1 - apart), readable * apart, 1 - readable], 1)
 
     def confidence(self, glimpses: Tensor, measured: Tensor, route: Tensor) -> Tensor:
         """Return the probability that the clip wins its 2-way identification, (batch, 1)."""

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rtdecode.bundle.brain import MODALITIES
 from train.closed_form.canonical import canonical
 from train.closed_form.ridge import fit_ridge
 from train.work import Arrays
@@ -42,6 +43,10 @@ KNOWN = {
 }
 # Numbers further out than so many standard deviations tell no more.
 CLIP = 8.0
+# Neither is it told how far beyond this they are.
+_FAR = 100.0
+# Width of the edge of what a brain looks like, as a share of the distance from its middle to the edge.
+_EDGE = 0.05
 _LEAST = 1e-6
 PREFIX = "evidence."
 
@@ -75,14 +80,16 @@ class Evidence(nn.Module):
 
     def __init__(self, arrays: Arrays, components: int) -> None:
         super().__init__()
-        for name, value in arrays.items():
-            self.register_buffer(name, torch.from_numpy(value.astype(np.float32)))
+        # A run of before 0.2 was not told what a brain of each modality looks like.
+        self.by_modality = f"{MODALITIES[0]}_middle" in arrays
+        for name, value in (anything(1) | arrays).items():
+            self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=name in arrays)
         self.components = components
 
     def forward(
         self, eeg: Tensor, volumes: Tensor, of_eeg: Tensor, of_fmri: Tensor, places: Tensor, voxels: Tensor
-    ) -> Tensor:
-        """Measure windows, (batch, `COUNT`), standardised by windows that hold a brain.
+    ) -> tuple[Tensor, Tensor]:
+        """Measure windows, standardised by windows that hold a brain.
 
         Parameters
         ----------
@@ -95,9 +102,27 @@ class Evidence(nn.Module):
             The points of the linear maps.
         voxels : (voxel, component)
             Directions of the volumes that were learned.
+
+        Returns
+        -------
+        numbers : (batch, `COUNT`)
+            None further out than `CLIP`.
+        inside : (batch, 2)
+            For each of `MODALITIES`, how far its numbers are within what a brain looks like: 1 within it, 0
+            outside of it in whatever direction, and one half at its edge.
         """
-        found = self.raw(eeg, volumes, of_eeg, of_fmri, places, voxels)
-        return ((found - self.middle) / self.scale).clamp(-CLIP, CLIP)
+        found = (self.raw(eeg, volumes, of_eeg, of_fmri, places, voxels) - self.middle) / self.scale
+        inside = torch.stack([self._inside(found, modality) for modality in MODALITIES], 1)
+        return found.clamp(-CLIP, CLIP), inside
+
+    def _inside(self, numbers: Tensor, modality: str) -> Tensor:
+        """Compare one modality's numbers with the kind of session that they are most like, (batch,)."""
+        # Bounded, so that an amplitude that overflows stays a number.
+        own = numbers[:, KNOWN[modality]].clamp(-_FAR, _FAR)
+        apart = own[:, None] - self.get_buffer(f"{modality}_middle")
+        white = (apart[:, :, None] @ self.get_buffer(f"{modality}_root"))[:, :, 0]
+        nearest = white.square().sum(2).amin(1).clamp(min=_LEAST).sqrt()
+        return ((1 - nearest) / _EDGE).sigmoid()
 
     def raw(
         self, eeg: Tensor, volumes: Tensor, of_eeg: Tensor, of_fmri: Tensor, places: Tensor, voxels: Tensor
@@ -167,7 +192,8 @@ def fit_evidence(
     Returns
     -------
     dict
-        ``middle`` and ``scale`` are left at 0 and 1 until windows are measured (`standardised`).
+        ``middle`` and ``scale`` are left at 0 and 1, and every window is within what a brain looks like,
+        until `train.models.compact.presence` has measured windows.
     """
     spreads = {name: np.maximum(values.std(0), _LEAST) for name, values in features.items()}
     fmri = (features["fmri"] - features["fmri"].mean(0)) / spreads["fmri"]
@@ -201,4 +227,16 @@ def fit_evidence(
         "pair": pair.correlations.astype(np.float32),
         "middle": np.zeros(COUNT, np.float32),
         "scale": np.ones(COUNT, np.float32),
+        **anything(1),
     }
+
+
+def anything(kinds: int) -> Arrays:
+    """Make what `Evidence` compares windows of so many kinds with, so that every window is within it."""
+    found: Arrays = {}
+    for modality in MODALITIES:
+        known = KNOWN[modality]
+        count = known.stop - known.start
+        found[f"{modality}_middle"] = np.zeros((kinds, count), np.float32)
+        found[f"{modality}_root"] = np.zeros((kinds, count, count), np.float32)
+    return found

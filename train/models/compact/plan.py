@@ -8,7 +8,7 @@ knows what the films show. Everything that takes long is kept on disk, so that a
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -269,7 +269,9 @@ class CompactPlan:
         projection = taught[0].projection(found["voxels"])
         level = found["level"].astype(np.float32)
         draft = data.manifest(projection)
-        watched = Watched(work, taught, data.showings(work, "held"), data.showings(work, "controls"), codec)
+        kinds = ("held", "presence", "controls")
+        held, shown, resting = (data.showings(work, kind) for kind in kinds)
+        watched = Watched(work, taught, held, shown, resting, codec)
         watched.prepare(draft_bundle(draft, unit_statistics(draft, level), projection))
         fitted = work.stage(
             "brain", partial(watched.fit, encoder.stems, encoder.space, sizes.components, level)
@@ -281,16 +283,13 @@ class CompactPlan:
 
 def fit_brain(encoder: BrainEncoder, watched: Watched, fitted: Arrays, seed: int) -> NDArray[np.float64]:
     """Fit whether there is a brain into the encoder; return what it measures of the held windows."""
-    found = presence.show(
-        encoder,
-        list(watched.windows(watched.held, fitted)),
-        list(watched.windows(watched.resting, fitted)),
-        seed,
-    )
-    found = presence.standardise(encoder, found)
-    for name, weights in presence.fit_presence(found).items():
-        encoder.get_buffer(name).copy_(torch.from_numpy(weights))
-    return np.clip(found.brain, -CLIP, CLIP)
+
+    def kinds(some: Sequence[AnyShowing]) -> Iterator[tuple[str, Arrays]]:
+        return zip([one.setting for one in some], watched.windows(some, fitted), strict=True)
+
+    sessions = (watched.held, watched.presence, watched.resting)
+    shown = presence.show(encoder, *(kinds(some) for some in sessions), seed=seed)
+    return np.clip(np.concatenate(presence.fit(encoder, shown)), -CLIP, CLIP)
 
 
 def _train_flow(

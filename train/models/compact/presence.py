@@ -1,45 +1,85 @@
 """Whether a window holds a brain that the encoder can read: the fit of the probabilities.
 
 Windows of sessions that trained nothing are shown to the encoder: those in which a film was watched, at
-several presets, and windows that hold something else. The latter are a participant at rest, white noise in
-place of both signals, and EEG that belongs to another window than the volumes. Two logistic regressions on
-the evidence (`train.models.compact.evidence`) tell them apart, for each route. They are fitted to the prior
-that the bundle states. Other participants and caps that are put on wrongly are not shown here: on them the
-probabilities are judged.
+several presets and with what a session may suffer (`train.data.phantom.DISTURBANCES`), and windows that
+hold something else. The latter are a participant at rest, white noise in place of both signals, and EEG that
+belongs to another window than the volumes.
+
+Two things are fitted to the evidence of these windows (`train.models.compact.evidence`). For each modality
+and each kind of session in which a film was watched, a normal density says what its numbers look like, and
+its distance what is too unlike them to be read at all: noise of any strength, another participant, a cap put
+on wrongly. None of these is shown here. Within that distance, two logistic regressions for each route tell
+the kinds apart. They are fitted to the prior that the bundle states.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rtdecode.bundle.brain import MODALITIES
 from train.closed_form.brain_maps import fit_logistic
 from train.closed_form.refine import ROUTES
+from train.data.phantom import ELECTRODE
 from train.models.compact.encoder import BrainEncoder
 from train.models.compact.evidence import CLIP, COUNT, KNOWN
 from train.work import Arrays
 
 Matrix = NDArray[np.float64]
+Standard = tuple[Matrix, Matrix]
+# The kind of a session, such as "easy motion", and the evidence of its windows, (window, number).
+Session = tuple[str, Matrix]
 
 # Probabilities, before a window was seen, that it holds a brain, signals that do not belong together, or
 # nothing that can be read.
 PRIOR = {"brain": 0.5, "inconsistent": 0.25, "neither": 0.25}
+# Share of the windows of a kind of session that lie within the distance fitted to it; and of a kind in which
+# something is suffered, which is broader, and would take in too much that is no brain.
+_WITHIN = 0.99
+_WITHIN_DISTURBED = 0.95
 # Windows between one whose volumes are taken and one whose EEG is.
 _APART = 10
 _AT_ONCE = 50
 # Ridge penalty of the regressions. There are some dozens of terms, and thousands of windows.
 _PENALTY = 0.1
+# What a kind of session counts in which a brain is hard to read, by its preset or by what is suffered: at
+# `hard` most windows cannot be told from rest, and were they to count fully, rest would pass for a film.
+_LESS = 0.3
+_UNREADABLE = "hard"
+# Parts of a session that are left out in turns where there is one alone.
+_PARTS = 5
+# Share of a covariance that is replaced by its diagonal: a kind of session has some hundred windows.
+_SHRINKAGE = 0.05
+_LEAST = 1e-6
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Evidence of windows, (window, number), by what they hold; in its own units until `standardise`."""
+    """Evidence of windows, (window, number), by what they hold; in its own units until `standardise`.
 
-    brain: Matrix
-    inconsistent: Matrix
-    neither: list[Matrix]
+    Attributes
+    ----------
+    held, others : list of Session
+        Kind and windows of each session in which a film was watched: those on which choices are made, and
+        those that tell what a brain looks like alone.
+    inconsistent : list of Session
+        The same sessions with EEG of other windows.
+    neither : list of list of Session
+        By what they hold instead.
+    """
+
+    held: list[Session]
+    others: list[Session]
+    inconsistent: list[Session]
+    neither: list[list[Session]]
+
+    @property
+    def brain(self) -> list[Session]:
+        """All sessions that hold a brain."""
+        return [*self.held, *self.others]
 
 
 @torch.no_grad()
@@ -52,28 +92,39 @@ def evidence_of(encoder: BrainEncoder, windows: Arrays) -> Matrix:
     return np.concatenate(found)
 
 
-def show(encoder: BrainEncoder, watched: Sequence[Arrays], resting: Sequence[Arrays], seed: int) -> Shown:
+def show(
+    encoder: BrainEncoder,
+    held: Iterable[tuple[str, Arrays]],
+    others: Iterable[tuple[str, Arrays]],
+    resting: Iterable[tuple[str, Arrays]],
+    seed: int,
+) -> Shown:
     """Show windows of sessions to the encoder, those that hold a brain and others made of them.
 
     Parameters
     ----------
     encoder : BrainEncoder
-    watched, resting : sequence of dict
-        Normalised windows by port, of each session in which a film was watched, and at rest. Where nobody
-        rested, white noise alone is nothing that can be read.
+    held, others : iterable of (str, dict)
+        Of each session in which a film was watched, its kind and its normalised windows by port; see `Shown`.
+    resting : iterable of (str, dict)
+        The same of sessions at rest. Where nobody rested, white noise alone is nothing that can be read.
     seed : int
     """
     rng = np.random.default_rng((seed, 71))
-    swapped = [one | {"eeg": np.roll(one["eeg"], _apart(len(one["eeg"])), axis=0)} for one in watched]
-    noise = [
-        one | {name: rng.standard_normal(one[name].shape, np.float32) for name in ("eeg", "fmri")}
-        for one in watched
-    ]
+    swapped: list[Session] = []
+    noise: list[Session] = []
 
-    def measured(sets: Sequence[Arrays]) -> Matrix:
-        return np.concatenate([evidence_of(encoder, one) for one in sets])
+    def looked_at(kind: str, one: Arrays) -> Session:
+        later = np.roll(one["eeg"], _apart(len(one["eeg"])), axis=0)
+        swapped.append((kind, evidence_of(encoder, one | {"eeg": later})))
+        white = {name: rng.standard_normal(one[name].shape, np.float32) for name in ("eeg", "fmri")}
+        noise.append((kind, evidence_of(encoder, one | white)))
+        return kind, evidence_of(encoder, one)
 
-    return Shown(measured(watched), measured(swapped), [measured(sets) for sets in (resting, noise) if sets])
+    first = [looked_at(kind, one) for kind, one in held]
+    then = [looked_at(kind, one) for kind, one in others]
+    rest = [(kind, evidence_of(encoder, one)) for kind, one in resting]
+    return Shown(first, then, swapped, [sets for sets in (rest, noise) if sets])
 
 
 def _apart(windows: int) -> int:
@@ -82,17 +133,101 @@ def _apart(windows: int) -> int:
     return min(_APART, windows // 2)
 
 
-def standardise(encoder: BrainEncoder, shown: Shown) -> Shown:
-    """Let the encoder measure against windows that hold a brain, and return the numbers measured so."""
-    middle = shown.brain.mean(0)
-    scale = np.maximum(shown.brain.std(0), 1e-6)
+def fit(encoder: BrainEncoder, shown: Shown, standard: Standard | None = None) -> list[Matrix]:
+    """Fit everything that is said of a brain into the encoder.
+
+    Parameters
+    ----------
+    encoder : BrainEncoder
+    shown : Shown
+    standard : (number,), (number,), optional
+        Middle and scale by which the numbers are standardised; by default those of the windows `held`.
+
+    Returns
+    -------
+    list of (window, number)
+        Of each of the sessions `held`, the numbers as the encoder measures them now.
+    """
+    shown = standardise(encoder, shown, standard)
+    for name, values in fit_limits(shown).items():
+        # The number of kinds is not known before.
+        encoder.evidence.register_buffer(name, torch.from_numpy(values))
+    for name, weights in fit_presence(shown).items():
+        encoder.get_buffer(name).copy_(torch.from_numpy(weights))
+    return [one for _, one in shown.held]
+
+
+def standardise(encoder: BrainEncoder, shown: Shown, standard: Standard | None = None) -> Shown:
+    """Let the encoder measure against the windows `held`, and return the numbers measured so."""
+    if standard is None:
+        watched = np.concatenate([one for _, one in shown.held])
+        standard = watched.mean(0), np.maximum(watched.std(0), _LEAST)
+    middle, scale = standard
     encoder.evidence.middle.copy_(torch.from_numpy(middle))
     encoder.evidence.scale.copy_(torch.from_numpy(scale))
+
+    def measured(sessions: list[Session]) -> list[Session]:
+        return [(kind, (one - middle) / scale) for kind, one in sessions]
+
     return Shown(
-        (shown.brain - middle) / scale,
-        (shown.inconsistent - middle) / scale,
-        [(one - middle) / scale for one in shown.neither],
+        measured(shown.held),
+        measured(shown.others),
+        measured(shown.inconsistent),
+        [measured(sessions) for sessions in shown.neither],
     )
+
+
+def fit_limits(shown: Shown) -> Arrays:
+    """Fit what `Evidence` compares each modality's numbers with, by their names there.
+
+    The Mahalanobis distance to a kind of session is divided by the one within which 99 % of the windows of
+    a session lie that was left out of the fit, and 95 % where something was suffered. An electrode without
+    contact moves the numbers of its session, by its place, and makes them no broader: each such session is
+    a kind of its own, of the shape that its preset has without.
+    """
+    found: Arrays = {}
+    for modality in MODALITIES:
+        kinds: dict[str, list[Matrix]] = {}
+        for kind, one in shown.brain:
+            kinds.setdefault(kind, []).append(one[:, KNOWN[modality]])
+        middles: list[Matrix] = []
+        roots: list[Matrix] = []
+        for kind, own in kinds.items():
+            preset, *disturbances = kind.split()
+            within = _WITHIN_DISTURBED if disturbances else _WITHIN
+            if ELECTRODE in disturbances:
+                middles += [one.mean(0) for one in own]
+                roots += [_limited(kinds[preset], within)] * len(own)
+            else:
+                middles.append(np.concatenate(own).mean(0))
+                roots.append(_limited(own, within))
+        found[f"{modality}_middle"] = np.stack(middles).astype(np.float32)
+        found[f"{modality}_root"] = np.stack(roots).astype(np.float32)
+    return found
+
+
+def _limited(sessions: list[Matrix], within: float) -> Matrix:
+    """Return the root that brings the distance within which a share of left-out windows lies to 1."""
+    # Parts of the only session stand for sessions.
+    parts = sessions if len(sessions) > 1 else np.array_split(sessions[0], _PARTS)
+    left_out = [
+        _distances(one, *_normal(np.concatenate([*parts[:number], *parts[number + 1 :]])))
+        for number, one in enumerate(parts)
+    ]
+    _, root = _normal(np.concatenate(sessions))
+    return root / np.quantile(np.concatenate(left_out), within)
+
+
+def _normal(rows: Matrix) -> tuple[Matrix, Matrix]:
+    """Return mean and a root of the inverse covariance, so that ``(x - mean) @ root`` is white."""
+    covariance = np.cov(rows, rowvar=False)
+    covariance = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.diag(np.diag(covariance))
+    values, vectors = np.linalg.eigh(covariance)
+    return rows.mean(0), vectors / np.sqrt(np.maximum(values, _LEAST))
+
+
+def _distances(rows: Matrix, middle: Matrix, root: Matrix) -> Matrix:
+    return np.linalg.norm((rows - middle) @ root, axis=1)
 
 
 def fit_presence(shown: Shown) -> Arrays:
@@ -103,17 +238,34 @@ def fit_presence(shown: Shown) -> Arrays:
     found: Arrays = {}
     for route in ROUTES:
         known = KNOWN[route]
-        brain, inconsistent, *neither = (
-            terms(one[:, known]) for one in (shown.brain, shown.inconsistent, *shown.neither)
-        )
-        there = [(brain, PRIOR["brain"])]
-        if route == "both":
-            there.append((inconsistent, PRIOR["inconsistent"]))
-        nothing = [(one, PRIOR["neither"] / len(neither)) for one in neither]
+        brain = _weighed(shown.brain, known, PRIOR["brain"])
+        apart = _weighed(shown.inconsistent, known, PRIOR["inconsistent"])
+        share = PRIOR["neither"] / len(shown.neither)
+        nothing = [_weighed(sessions, known, share) for sessions in shown.neither]
+        there = [brain, apart] if route == "both" else [brain]
         found[f"neither_{route}"] = _wide(_told_apart(there, nothing), known)
         if route == "both":
-            found["inconsistent"] = _wide(_told_apart(there[:1], there[1:]), known)
+            found["inconsistent"] = _wide(_told_apart([brain], [apart]), known)
     return found
+
+
+def _weighed(sessions: Sequence[Session], known: slice, share: float) -> tuple[Matrix, Matrix]:
+    """Return the terms of the windows of some sessions, and their weights, which sum to a share.
+
+    Every kind of session counts as much as any other, but for those of `_LESS`.
+    """
+    windows = Counter[str]()
+    for kind, one in sessions:
+        windows[kind] += len(one)
+    each = [np.full(len(one), _weight(kind) / windows[kind]) for kind, one in sessions]
+    weights = np.concatenate(each)
+    rows = np.concatenate([one[:, known] for _, one in sessions])
+    return terms(rows), share * weights / weights.sum()
+
+
+def _weight(kind: str) -> float:
+    preset, *disturbances = kind.split()
+    return _LESS ** ((preset == _UNREADABLE) + len(disturbances))
 
 
 def terms(evidence: Matrix) -> Matrix:
@@ -122,10 +274,10 @@ def terms(evidence: Matrix) -> Matrix:
     return np.concatenate([kept, kept**2], axis=1)
 
 
-def _told_apart(ones: Sequence[tuple[Matrix, float]], others: Sequence[tuple[Matrix, float]]) -> Matrix:
-    """Fit the probability of the others; each set of windows weighs as much as the prior says."""
+def _told_apart(ones: Sequence[tuple[Matrix, Matrix]], others: Sequence[tuple[Matrix, Matrix]]) -> Matrix:
+    """Fit the probability of the others to sets of rows with their weights."""
     rows = np.concatenate([x for x, _ in (*ones, *others)])
-    weights = np.concatenate([np.full(len(x), share / len(x)) for x, share in (*ones, *others)])
+    weights = np.concatenate([weight for _, weight in (*ones, *others)])
     told = np.concatenate([np.zeros(sum(len(x) for x, _ in ones)), np.ones(sum(len(x) for x, _ in others))])
     return fit_logistic(rows, told, _PENALTY, weights=weights * len(rows) / weights.sum())
 

@@ -63,8 +63,10 @@ class Compact(System):
         """Encode windows into a map that is laid beside the latents, and a pooled vector."""
         names = ("eeg", "eeg_mask", "fmri", "fmri_mask", "carry", "carry_mask")
         given = [torch.from_numpy(np.asarray(inputs[name], np.float32)) for name in names]
-        drawn, pooled, confidence, brain = self._model.encoder(*given)
-        return Condition(map=drawn, pooled=pooled, confidence=confidence, brain=brain)
+        drawn, pooled, confidence, brain, *by = self._model.encoder(*given)
+        return Condition(
+            map=drawn, pooled=pooled, confidence=confidence, brain=brain, brain_by=by[0] if by else None
+        )
 
     def negative(self, condition: Condition) -> Condition:
         """Return null tokens, which say that there is no brain, and an empty map."""
@@ -98,7 +100,8 @@ class Compact(System):
         signals = {port.name: torch.randn(1, *port.shape) for port in self.ports(manifest)}
         for name in ("eeg_mask", "fmri_mask", "carry_mask"):
             signals[name] = torch.ones_like(signals[name])
-        drawn, pooled, _, _ = model.encoder(*signals.values())
+        drawn, pooled, *told = model.encoder(*signals.values())
+        names = ("condition", "embedding", "confidence", "brain", "brain_by")[: len(told) + 2]
         step = {
             "latent": torch.randn(1, *self.latent_shape),
             "condition": drawn,
@@ -107,7 +110,7 @@ class Compact(System):
             "r": 0.75 * torch.ones(1),
         }
         return [
-            Traced("encode", model.encoder, signals, ["condition", "embedding", "confidence", "brain"]),
+            Traced("encode", model.encoder, signals, list(names)),
             Traced("denoise", model.denoiser, step, ["next"]),
             *decoding(model.decoder, self.latent_shape),
         ]

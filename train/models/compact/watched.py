@@ -53,8 +53,9 @@ class Watched:
     Attributes
     ----------
     work : Work
-    taught, held, resting : sequence of AnyShowing
-        The sessions that teach, those on which choices are made, and those in which nothing is watched.
+    taught, held, presence, resting : sequence of AnyShowing
+        The sessions that teach, those on which choices are made, those that tell what a brain looks like,
+        and those in which nothing is watched.
     codec : dict
         See `fit_codec`.
     """
@@ -62,6 +63,7 @@ class Watched:
     work: Work
     taught: Sequence[AnyShowing]
     held: Sequence[AnyShowing]
+    presence: Sequence[AnyShowing]
     resting: Sequence[AnyShowing]
     codec: Arrays
 
@@ -72,7 +74,7 @@ class Watched:
         for one in (*self.taught, *self.held):
             jobs[film_stage(one)] = partial(draw, self.codec, one)
             jobs[session_stage(one)] = partial(watch, one, raw)
-        for one in self.resting:
+        for one in (*self.presence, *self.resting):
             jobs[session_stage(one)] = partial(watch, one, raw)
         self.work.make_all(jobs, "watching films")
 

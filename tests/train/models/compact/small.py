@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from rtdecode.bundle.brain import MODALITIES
 from train.closed_form.brain_maps import GROUPS
 from train.closed_form.cuts import TAPS, bins
 from train.closed_form.refine import ROUTES
@@ -10,6 +11,7 @@ from train.models.compact.batches import Clips
 from train.models.compact.encoder import DOUBT, SEAM_FEATURES, BrainEncoder
 from train.models.compact.evidence import COUNT, KNOWN
 from train.models.compact.refiner import Refiner
+from train.work import Arrays
 
 SHAPE = (2, 3, 2, 2)
 CLIP_SHAPE = (16, 9, 8, 12)
@@ -24,6 +26,12 @@ _TOLD = 4
 
 def small_encoder() -> BrainEncoder:
     """Make one for 6 channels of 10 samples, and 5 volumes of 7 voxels."""
+    torch.manual_seed(0)
+    return BrainEncoder(small_arrays(), 8).eval()
+
+
+def small_arrays() -> Arrays:
+    """Draw the arrays of one."""
     rng = np.random.default_rng(0)
 
     def draw(*shape: int) -> np.ndarray:
@@ -81,8 +89,13 @@ def small_encoder() -> BrainEncoder:
         "middle": draw(COUNT),
         "scale": np.ones(COUNT),
     }
+    for name in MODALITIES:
+        count = len(range(COUNT)[KNOWN[name]])
+        measured[f"{name}_middle"] = 0.1 * draw(2, count)
+        # Far from both middles, and still within: the edge is at the distance 1.
+        measured[f"{name}_root"] = np.stack([0.08 * np.eye(count)] * 2)
     arrays |= {f"evidence.{name}": value for name, value in measured.items()}
-    return BrainEncoder(arrays, 8).eval()
+    return arrays
 
 
 def few_clips() -> Clips:

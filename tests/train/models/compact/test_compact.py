@@ -88,8 +88,10 @@ def test_the_encoder_of_a_bundle_tells_of_a_brain_and_how_sure_it_is() -> None:
     assert manifest.brain.prior == Presence(brain=0.5, inconsistent=0.25, neither=0.25)
     assert manifest.confidence is not None
     graph = onnx.load(made.path / "encode.onnx").graph
-    assert [port.name for port in graph.output] == ["condition", "embedding", "confidence", "brain"]
-    assert {"confidence", "brain"} <= set(manifest.parity["largest_difference"])
+    assert [port.name for port in graph.output] == [
+        *("condition", "embedding", "confidence", "brain", "brain_by")
+    ]
+    assert {"confidence", "brain", "brain_by"} <= set(manifest.parity["largest_difference"])
 
 
 @pytest.mark.full
@@ -104,4 +106,7 @@ def test_every_clip_of_a_replay_tells_of_a_brain(tmp_path: Path) -> None:
         assert 0 <= clip["brain"] <= 1
         assert 0 <= clip["inconsistent"] <= 1
         assert clip["brain"] + clip["inconsistent"] <= 1 + 1e-5
-        assert 0 <= clip["confidence"] <= 1
+        assert set(clip["brain_by"]) == {"eeg", "fmri"}
+        assert all(0 <= value <= 1 for value in clip["brain_by"].values())
+        assert (clip["confidence"] is None) == (clip["brain"] < 0.5)
+        assert 0 <= (clip["confidence"] or 0) <= 1

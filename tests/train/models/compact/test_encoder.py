@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 import torch
 
-from tests.train.models.compact.small import COMPONENTS, PICTURES, SHAPE, VALUES, small_encoder
+from tests.train.models.compact.small import COMPONENTS, PICTURES, SHAPE, VALUES, small_arrays, small_encoder
 from train.closed_form import onsets
 from train.closed_form.brain_maps import StemSizes, fit_logistic, fit_maps, place
 from train.closed_form.cuts import told
@@ -53,10 +53,11 @@ def test_what_an_absent_modality_would_have_said_changes_nothing(encoder):
 
 def test_without_a_brain_there_is_nothing_but_the_null_tokens(encoder):
     silent = _without(_without(_window(), "eeg"), "fmri")
-    condition, embedding, _, brain = encoder(**silent)
+    condition, embedding, _, brain, by = encoder(**silent)
     assert not condition.any()
     torch.testing.assert_close(embedding[0], encoder.null_eeg + encoder.null_fmri)
     assert brain.tolist() == [[0, 0, 1]]
+    assert by.tolist() == [[0, 0]]
 
 
 def test_a_brain_is_told_by_probabilities_and_one_modality_is_never_inconsistent(encoder):
@@ -136,9 +137,9 @@ def test_a_seam_is_told_by_the_cut_the_colours_and_the_likeness(encoder):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_the_exported_graph_is_the_encoder_and_has_its_four_outputs(encoder, tmp_path):
+def test_the_exported_graph_is_the_encoder_and_has_its_five_outputs(encoder, tmp_path):
     window = _window() | {"carry_mask": torch.ones(1, 1)}
-    outputs = ["condition", "embedding", "confidence", "brain"]
+    outputs = ["condition", "embedding", "confidence", "brain", "brain_by"]
     torch.onnx.export(
         encoder,
         tuple(window.values()),
@@ -184,6 +185,37 @@ def test_the_onset_of_a_shot_is_told_as_in_numpy(encoder):
     cuts, found = encoder.shots(window["eeg"])
     assert cuts.shape == (1, 8)
     np.testing.assert_allclose(found.numpy(), onsets.told(weights, mixed), rtol=1e-4, atol=1e-4)
+
+
+def test_signals_out_of_all_proportion_are_no_brain_whatever_the_regressions_say(encoder):
+    for route in ROUTES:
+        weights = encoder.get_buffer(f"neither_{route}")
+        weights[:] = 0
+        # All but certain that there is something.
+        weights[-1] = -20
+    encoder.inconsistent[:] = 0
+    encoder.inconsistent[-1] = -20
+    window = _window()
+    *_, brain, by = encoder(**window)
+    assert brain[0, 0] > 0.9
+    assert by.min() > 0.9
+    for size in (1e-12, 1e12):
+        for number, name in enumerate(("eeg", "fmri")):
+            *_, brain, by = encoder(**(window | {name: size * window[name]}))
+            assert torch.isfinite(brain).all()
+            assert brain[0].tolist() == pytest.approx([0, 0, 1], abs=0.05)
+            assert by[0, number] < 0.05
+            assert by[0, 1 - number] > 0.9, "the other one is still read"
+
+
+def test_weights_of_before_tell_no_modalities_apart():
+    arrays = {
+        name: value for name, value in small_arrays().items() if not name.endswith(("_middle", "_root"))
+    }
+    old = BrainEncoder(arrays, 8).eval()
+    condition, _, _, brain = old(**_window())
+    assert condition.shape[0] == len(brain) == 1
+    assert not [name for name in old.state_dict() if name.endswith("_root")]
 
 
 def test_a_modality_that_is_not_read_is_as_good_as_absent(encoder):

@@ -113,7 +113,8 @@ def test_they_are_measured_against_the_middle_and_no_further_than_told(world: Wo
     middle = raw.mean(0)
     arrays = world.arrays | {"middle": middle, "scale": raw.std(0)}
     arrays["scale"][0] = 1e-3
-    found = Evidence(arrays, MIXED)(*world.given(world.eeg, world.fmri)).numpy()
+    found, inside = (x.numpy() for x in Evidence(arrays, MIXED)(*world.given(world.eeg, world.fmri)))
+    assert inside.shape == (WINDOWS, 2)
     np.testing.assert_allclose(found[:, 1:], ((raw - middle) / raw.std(0))[:, 1:].clip(-8, 8), atol=1e-2)
     assert np.abs(found[:, 0]).max() == 8
 
@@ -170,4 +171,5 @@ def test_sizes_that_do_not_divide_give_as_many_numbers(
     maps, held_out = brain_maps.fit_maps(features, shown, sizes, folds)
     arrays = fit_evidence(features, [held_out["fmri"], held_out["eeg"]], shown, folds)
     other = World(world.eeg, world.fmri, stems, maps, arrays)
-    assert Evidence(arrays, components)(*other.given(other.eeg, other.fmri)).shape == (WINDOWS, COUNT)
+    found, _ = Evidence(arrays, components)(*other.given(other.eeg, other.fmri))
+    assert found.shape == (WINDOWS, COUNT)

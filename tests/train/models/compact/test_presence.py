@@ -1,5 +1,7 @@
 """The probabilities of a brain: fitted to evidence whose classes are known, and to the prior."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,15 @@ import torch
 from tests.train.models.compact.small import small_encoder
 from train.models.compact.encoder import BrainEncoder
 from train.models.compact.evidence import COUNT, EEG, FMRI
-from train.models.compact.presence import PRIOR, Shown, evidence_of, fit_presence, show, standardise
+from train.models.compact.presence import (
+    PRIOR,
+    Shown,
+    evidence_of,
+    fit_limits,
+    fit_presence,
+    show,
+    standardise,
+)
 
 BOTH = torch.eye(3)[:1]
 ALONE = torch.eye(3)[1:]
@@ -29,16 +39,20 @@ def told(shown: Shown, evidence: np.ndarray, route: torch.Tensor = BOTH) -> np.n
     for name, weights in fit_presence(shown).items():
         encoder.get_buffer(name).copy_(torch.from_numpy(weights))
     given = torch.from_numpy(evidence.astype(np.float32))
-    return encoder.presence(given, route.expand(len(given), -1)).numpy()
+    return encoder.presence(given, torch.ones(len(given), 2), route.expand(len(given), -1)).numpy()
 
 
 @pytest.fixture(scope="module")
 def apart() -> Shown:
     """Classes that hardly overlap, in numbers that are far from the prior."""
     return Shown(
-        drawn(600, 0),
-        drawn(300, 1, agreed=-6),
-        [drawn(100, 2, fmri=-4, eeg=-4, agreed=-6), drawn(400, 3, fmri=5, eeg=5, agreed=-6)],
+        [("easy", drawn(400, 0))],
+        [("easy motion", drawn(200, 4))],
+        [("easy", drawn(300, 1, agreed=-6))],
+        [
+            [("easy", drawn(100, 2, fmri=-4, eeg=-4, agreed=-6))],
+            [("easy", drawn(400, 3, fmri=5, eeg=5, agreed=-6))],
+        ],
     )
 
 
@@ -54,16 +68,20 @@ def test_each_class_is_told_from_the_others_on_fresh_windows(apart: Shown) -> No
 def test_the_fit_repeats_the_prior_however_many_windows_there_are(apart: Shown) -> None:
     """The mean probability of a class, over windows weighed by the prior, is its prior."""
     sets = {"brain": [apart.brain], "inconsistent": [apart.inconsistent], "neither": apart.neither}
+    counts = {"easy": 1.0, "easy motion": 0.3}
     mean = np.zeros(3)
     for name, parts in sets.items():
         for part in parts:
-            mean += PRIOR[name] / len(parts) * told(apart, part).mean(0)
+            weights = np.array([counts[kind] for kind, _ in part])
+            means = [told(apart, one).mean(0) for _, one in part]
+            mean += PRIOR[name] / len(parts) * np.average(means, axis=0, weights=weights)
     assert list(PRIOR) == ["brain", "inconsistent", "neither"]
     np.testing.assert_allclose(mean, list(PRIOR.values()), atol=0.03)
 
 
 def test_evidence_that_tells_nothing_leaves_the_prior() -> None:
-    same = Shown(drawn(3000, 0), drawn(1000, 1), [drawn(500, 2), drawn(2000, 3)])
+    sets = [[("easy", drawn(count, seed))] for count, seed in ((3000, 0), (1000, 1), (500, 2), (2000, 3))]
+    same = Shown(sets[0], [], sets[1], sets[2:])
     found = told(same, np.zeros((1, COUNT)))[0]
     np.testing.assert_allclose(found, [0.5, 0.25, 0.25], atol=0.1)
     # Without a second modality there is nothing to be inconsistent with.
@@ -87,6 +105,17 @@ def test_without_a_modality_there_is_neither(apart: Shown) -> None:
     np.testing.assert_array_equal(found, [[0, 0, 1]] * 3)
 
 
+def test_a_kind_in_which_a_brain_is_hard_to_read_counts_less(apart: Shown) -> None:
+    """Windows at `hard` that look like rest: the less they count, the surer rest is told."""
+    like_rest = drawn(400, 40, fmri=-4, eeg=-4, agreed=-6)
+    fresh = drawn(200, 41, fmri=-4, eeg=-4, agreed=-6)
+    lost = [
+        told(replace(apart, others=[(kind, like_rest)]), fresh)[:, 0].mean()
+        for kind in ("default", "hard", "hard magnet")
+    ]
+    assert lost[0] > lost[1] > lost[2]
+
+
 def windows(count: int, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {
@@ -106,26 +135,82 @@ def test_windows_are_shown_as_they_are_with_eeg_of_others_and_as_noise() -> None
     encoder = blank()
     watched = [windows(30, 0), windows(30, 1)]
     resting = [windows(20, 2)]
-    shown = show(encoder, watched, resting, seed=0)
-    assert [len(part) for part in (shown.brain, shown.inconsistent, *shown.neither)] == [60, 60, 20, 60]
-    np.testing.assert_allclose(shown.neither[0], evidence_of(encoder, resting[0]))
-    np.testing.assert_allclose(shown.brain[30:], evidence_of(encoder, watched[1]))
+    given = ([("easy", watched[0])], [("easy motion", watched[1])], [("easy", resting[0])])
+    shown = show(encoder, *given, seed=0)
+    for sessions in (shown.brain, shown.inconsistent, shown.neither[1]):
+        assert [kind for kind, _ in sessions] == ["easy", "easy motion"]
+    brain, apart, rest, noise = (
+        np.concatenate([one for _, one in sessions])
+        for sessions in (shown.brain, shown.inconsistent, *shown.neither)
+    )
+    assert [len(part) for part in (brain, apart, rest, noise)] == [60, 60, 20, 60]
+    np.testing.assert_allclose(rest, evidence_of(encoder, resting[0]))
+    np.testing.assert_allclose(brain[30:], evidence_of(encoder, watched[1]))
     # Volumes stay in their places, and EEG comes from ten windows before, of the same session.
-    np.testing.assert_allclose(shown.inconsistent[:, :FMRI], shown.brain[:, :FMRI], atol=1e-5)
+    np.testing.assert_allclose(apart[:, :FMRI], brain[:, :FMRI], atol=1e-5)
     energy = FMRI + EEG - 2
-    np.testing.assert_allclose(shown.inconsistent[10:30, energy], shown.brain[:20, energy], atol=1e-5)
-    assert not np.allclose(shown.inconsistent[:, energy], shown.brain[:, energy])
-    again = show(encoder, watched, resting, seed=0)
-    np.testing.assert_array_equal(again.neither[1], shown.neither[1])
+    np.testing.assert_allclose(apart[10:30, energy], brain[:20, energy], atol=1e-5)
+    assert not np.allclose(apart[:, energy], brain[:, energy])
+    again = show(encoder, *given, seed=0)
+    np.testing.assert_array_equal(np.concatenate([one for _, one in again.neither[1]]), noise)
 
 
-def test_what_the_encoder_measures_is_standardised_by_windows_with_a_brain() -> None:
+def test_what_the_encoder_measures_is_standardised_by_windows_that_are_held() -> None:
     encoder = blank()
-    watched = [windows(60, 3)]
-    standard = standardise(encoder, show(encoder, watched, [windows(10, 4)], seed=0))
-    np.testing.assert_allclose(standard.brain.mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(standard.brain.std(0), 1, atol=1e-5)
-    raw = torch.from_numpy(evidence_of(encoder, watched[0]))
+    watched = windows(60, 3)
+    other = {name: 5 * values for name, values in watched.items()}
+    shown = show(encoder, [("easy", watched)], [("easy motion", other)], [("easy", windows(10, 4))], seed=0)
+    standard = standardise(encoder, shown)
+    ((_, held),) = standard.held
+    np.testing.assert_allclose(held.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(held.std(0), 1, atol=1e-5)
+    raw = torch.from_numpy(evidence_of(encoder, watched))
     inside = ((raw - encoder.evidence.middle) / encoder.evidence.scale).numpy()
-    np.testing.assert_allclose(inside, standard.brain, atol=1e-3)
+    np.testing.assert_allclose(inside, held, atol=1e-3)
     assert np.abs(raw.numpy()).max() > 20, "what is measured is not clipped before it is standardised"
+    kept = (np.zeros(COUNT), np.ones(COUNT))
+    same = standardise(encoder, shown, kept)
+    np.testing.assert_array_equal(same.held[0][1], shown.held[0][1])
+
+
+def limited(kinds: list[tuple[str, np.ndarray]]) -> BrainEncoder:
+    """An encoder whose limits were fitted to these sessions."""
+    encoder = small_encoder()
+    for name, values in fit_limits(Shown(kinds, [], [], [])).items():
+        encoder.evidence.register_buffer(name, torch.from_numpy(values))
+    return encoder
+
+
+def within(encoder: BrainEncoder, evidence: np.ndarray, modality: str) -> np.ndarray:
+    """Whether each window is within what a brain looks like."""
+    given = torch.from_numpy(evidence.astype(np.float32))
+    return encoder.evidence._inside(given, modality).numpy()
+
+
+@pytest.mark.parametrize("sessions", [1, 4])
+def test_of_fresh_windows_of_a_kind_that_was_shown_one_in_a_hundred_is_outside(sessions: int) -> None:
+    made = [("easy", drawn(400, n)) for n in range(sessions)]
+    made += [("hard", drawn(400, 50 + n, eeg=20, fmri=20)) for n in range(sessions)]
+    encoder = limited(made)
+    for fresh in (drawn(2000, 90), drawn(2000, 91, eeg=20, fmri=20)):
+        for modality in ("eeg", "fmri"):
+            found = within(encoder, fresh, modality)
+            assert 0.97 < (found > 0.5).mean() < 0.998
+    # Between the kinds, and beyond them in every direction, there is nothing.
+    for step in (10, -10, 30, 1e6, -1e6, 1e30):
+        for modality in ("eeg", "fmri"):
+            found = within(encoder, drawn(200, 92, **{modality: step}), modality)
+            assert np.isfinite(found).all()
+            assert found.max() < 0.01
+
+
+def test_a_modality_is_compared_by_its_own_numbers_alone() -> None:
+    encoder = limited([("easy", drawn(400, n)) for n in range(3)])
+    other = drawn(300, 95, eeg=50)
+    assert (within(encoder, other, "fmri") > 0.5).mean() > 0.95
+    assert within(encoder, other, "eeg").max() < 0.01
+
+
+def test_few_windows_of_one_session_err_on_the_side_of_a_brain() -> None:
+    encoder = limited([("recorded", drawn(20, 0))])
+    assert (within(encoder, drawn(500, 96), "eeg") > 0.5).mean() > 0.95

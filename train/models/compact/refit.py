@@ -1,0 +1,137 @@
+"""Fit anew what a finished run of `compact` or `compact-distilled` says of a brain, and nothing else.
+
+    python -m train.models.compact.refit RUN [--presence 64-66] [--controls 62-63,68-69] [--stages DIR]
+
+The sessions of `held`, `presence` and `controls` are simulated as the run's recipe has them, and shown to its
+encoder (`train.models.compact.presence`). Clips stay the same to the bit. How the numbers are standardised
+stays as well, and with it the confidence, which is computed from them. The run is judged again and written in
+place; export it after this.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from rtdecode import terminal
+from rtdecode.bundle import Bundle
+from rtdecode.disk import strict_json
+from rtdecode.errors import RtDecodeError, UsageError, explain
+from train import bundled_weights
+from train.data.simulated import FilmSessions
+from train.data.training_films import training_films
+from train.judging.judged import shown
+from train.models.compact import evidence, presence
+from train.models.compact.system import unpack
+from train.recipe import build
+from train.run_folder import arrays, draft_of, read_run, weights
+from train.system import Trained
+from train.work import Arrays, Work
+
+_ENCODER = "encoder."
+
+
+def refit(run: Path, seeds: dict[str, str], stages: Path) -> None:
+    """Fit the probabilities of a brain anew, judge the run, and write it in place.
+
+    Parameters
+    ----------
+    run : Path
+        A folder that `train.run` wrote.
+    seeds : dict
+        ``presence`` and ``controls`` as `FilmSessions` has them, where the run has others.
+    stages : Path
+        Folder of simulated sessions, which are not simulated again.
+
+    Raises
+    ------
+    UsageError
+        If the run is of another system, or was not trained on the simulated participant.
+    """
+    tree = read_run(run)
+    arguments = tree["arguments"]
+    if arguments["system"]["builder"] != "compact" or arguments["data"]["builder"] != "film-sessions":
+        raise UsageError(
+            "refit-run-unsupported",
+            "{run} is of the system '{system}' with the data '{data}'; what can be fitted anew is "
+            "'compact' with 'film-sessions'.",
+            run=run,
+            system=arguments["system"]["builder"],
+            data=arguments["data"]["builder"],
+        )
+    arguments["data"] |= seeds
+    parts = build(arguments)
+    data: FilmSessions = parts["data"].with_films(training_films(parts["data"].shows))
+    work = Work(None, tree["seed"], stages, noise_key=tree["noise_key"])
+    draft = draft_of(run)
+    found = weights(run)
+    found |= _fitted(found, work, draft, data)
+    fitted = parts["system"].restore(found)
+    trained = Trained(
+        system=fitted,
+        manifest=draft.manifest,
+        stats=draft.stats,
+        projection=draft.projection,
+        golden=arrays(run, "golden"),
+        tables=tree["tables"],
+        pictures={},
+    )
+    show = shown(fitted, draft.manifest, work.noise_key)
+    judged = parts["judge"].judge(work, parts["system"], data, trained, show)
+    provenance = draft.manifest.provenance | {kind: data.seeds(work)[kind] for kind in seeds}
+    tree["manifest"]["provenance"] = provenance
+    tree |= {"figures": judged.figures, "tables": tree["tables"] | judged.tables}
+    np.savez_compressed(run / "weights.npz", allow_pickle=False, **found)
+    (run / bundled_weights.FILE).unlink(missing_ok=True)
+    (run / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
+
+
+def _fitted(found: Arrays, work: Work, draft: Bundle, data: FilmSessions) -> Arrays:
+    """Return the weights that say whether there is a brain, fitted anew, by their names in a run."""
+    kinds = {kind: data.showings(work, kind) for kind in ("held", "presence", "controls")}
+    jobs = {one.name: partial(one.arrays, draft) for showings in kinds.values() for one in showings}
+    work.make_all(jobs, "watching films")
+
+    def windows(kind: str) -> Iterator[tuple[str, Arrays]]:
+        for one in kinds[kind]:
+            read = work.read(one.name)
+            yield one.setting, {name: values.astype(np.float32) for name, values in read.items()}
+
+    # A run of before 0.2 has nothing to compare modalities with.
+    blank = {f"{_ENCODER}{evidence.PREFIX}{name}": value for name, value in evidence.anything(1).items()}
+    encoder = unpack(blank | found).encoder
+    middle = encoder.evidence.middle.numpy().astype(np.float64)
+    scale = encoder.evidence.scale.numpy().astype(np.float64)
+    shown = presence.show(encoder, *(windows(kind) for kind in kinds), seed=work.seed)
+    presence.fit(encoder, shown, (middle, scale))
+    state = encoder.state_dict()
+    told = [name for name in state if name.startswith(("neither_", "inconsistent"))]
+    told += [name.removeprefix(_ENCODER) for name in blank]
+    return {f"{_ENCODER}{name}": state[name].numpy() for name in told}
+
+
+def main() -> int:
+    """Read the arguments, and fit anew."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path, help="a folder that `train.run` wrote")
+    parser.add_argument(
+        "--presence", default="64-66", help="seeds of sessions that tell what a brain looks like"
+    )
+    parser.add_argument("--controls", default="62-63,68-69", help="seeds of sessions at rest")
+    parser.add_argument("--stages", type=Path, help="a folder for the simulated sessions, to be kept")
+    given = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            seeds = {"presence": given.presence, "controls": given.controls}
+            refit(given.run, seeds, given.stages or Path(folder))
+    except RtDecodeError as error:
+        return explain(error)
+    terminal.line(given.run)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
