@@ -31,9 +31,9 @@ _RAIL = 30.0
 def _sized(values: NDArray[np.floating], like: Signal, level: float) -> Signal:
     """Give each window the mean square of another signal's, times the level's square."""
     axes = tuple(range(1, like.ndim))
-    wanted = np.square(like, dtype=np.float64).mean(axis=axes, keepdims=True)
-    has = np.square(values, dtype=np.float64).mean(axis=axes, keepdims=True)
-    return (level * values * np.sqrt(wanted / np.maximum(has, 1e-12))).astype(np.float32)
+    target_power = np.square(like, dtype=np.float64).mean(axis=axes, keepdims=True)
+    power = np.square(values, dtype=np.float64).mean(axis=axes, keepdims=True)
+    return (level * values * np.sqrt(target_power / np.maximum(power, 1e-12))).astype(np.float32)
 
 
 def _through_the_chain(eeg: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -105,26 +105,26 @@ def _swapped(signal: Signal, rng: np.random.Generator, axis: int) -> Signal:
 
 def saturated(signal: Signal, rng: np.random.Generator, _: float) -> Signal:
     """Drive half of the channels to the rail in turns."""
-    found = signal.copy()
+    signals = signal.copy()
     channels = rng.permutation(signal.shape[1])[: signal.shape[1] // 2]
     square = np.sign(rng.standard_normal((len(signal), len(channels), 10)))
-    found[:, channels] = _RAIL * np.repeat(square, signal.shape[2] // 10, axis=2)
-    return found
+    signals[:, channels] = _RAIL * np.repeat(square, signal.shape[2] // 10, axis=2)
+    return signals
 
 
 def bridged(signal: Signal, rng: np.random.Generator, _: float) -> Signal:
     """Short eight neighbouring channels, which then all have their mean."""
-    found = signal.copy()
+    signals = signal.copy()
     first = int(rng.integers(signal.shape[1] - _BRIDGED))
     channels = slice(first, first + _BRIDGED)
-    found[:, channels] = signal[:, channels].mean(axis=1, keepdims=True)
-    return found
+    signals[:, channels] = signal[:, channels].mean(axis=1, keepdims=True)
+    return signals
 
 
 def copied(signal: Signal, rng: np.random.Generator, level: float) -> Signal:
-    """Send one channel to all."""
-    one = signal[:, rng.integers(signal.shape[1])][:, None]
-    return _sized(np.repeat(one, signal.shape[1], axis=1), signal, level)
+    """Send source channel to all."""
+    source = signal[:, rng.integers(signal.shape[1])][:, None]
+    return _sized(np.repeat(source, signal.shape[1], axis=1), signal, level)
 
 
 def bottle(signal: Signal, rng: np.random.Generator, level: float) -> Signal:

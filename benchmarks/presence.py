@@ -53,9 +53,9 @@ _SECONDS = 600.0
 # Of sessions that only lend their windows.
 _LENT_S = 200.0
 # Every so many windows of a session are replaced.
-_EVERY = 15
+_STRIDE = 15
 # Sessions of which clips of replaced signals are drawn, to hold them against the confidence.
-_DRAWN = 5
+_DECODED_SESSIONS = 5
 # Fewer windows that are taken for a brain say nothing of their confidence.
 _FEWEST = 20
 _TEMPERATURE = 1.0
@@ -94,11 +94,15 @@ class _Told:
 
 def ask(decoder: Decoder, inputs: Arrays) -> _Told:
     """Ask a system of windows, each alone."""
-    found = list(conditions_alone(decoder.system, inputs))
-    brain = np.concatenate([np.asarray(one.brain, np.float64) for one in found])
-    by = np.concatenate([np.asarray(one.brain_by, np.float64) for one in found])
-    confidence = np.concatenate([np.asarray(one.confidence, np.float64) for one in found])[:, 0]
-    return _Told(brain[:, BRAIN], by, brain[:, 1], confidence)
+    conditions = list(conditions_alone(decoder.system, inputs))
+
+    def joined(output: str) -> Matrix:
+        return np.concatenate(
+            [np.asarray(getattr(condition, output), np.float64) for condition in conditions]
+        )
+
+    brain = joined("brain")
+    return _Told(brain[:, BRAIN], joined("brain_by"), brain[:, 1], joined("confidence")[:, 0])
 
 
 @dataclass(frozen=True)
@@ -131,11 +135,11 @@ class _Judge:
     def _name(self, kind: str, seed: int) -> str:
         return f"{kind.replace(' ', '-')}-{self.who.preset}-{seed}"
 
-    def windows(self, kind: str, seed: int, *, few: bool = True) -> Arrays:
+    def windows(self, kind: str, seed: int, *, sampled: bool = True) -> Arrays:
         """Read the windows of a session by port."""
-        every = slice(None, None, _EVERY if kind == "clean" else 3) if few else slice(None)
-        found = self.work.read(self._name(kind, seed))
-        return {name: values[every].astype(np.float32) for name, values in found.items()}
+        rows = slice(None, None, _STRIDE if kind == "clean" else 3) if sampled else slice(None)
+        arrays = self.work.read(self._name(kind, seed))
+        return {name: values[rows].astype(np.float32) for name, values in arrays.items()}
 
     def bad(self) -> Iterator[tuple[str, float, str, list[Arrays]]]:
         """Yield bad signals: kind, level, what is replaced, and the windows of every session."""
@@ -144,11 +148,11 @@ class _Judge:
         for modality, of_modality in kinds.items():
             for name, make in of_modality.items():
                 for level in _levels(name):
-                    made = [
-                        one | {modality: make(one[modality], _random(seed, name), level)}
-                        for one, seed in zip(clean, self.seeds, strict=True)
+                    sessions = [
+                        windows | {modality: make(windows[modality], _random(seed, name), level)}
+                        for windows, seed in zip(clean, self.seeds, strict=True)
                     ]
-                    yield f"{modality}: {name}", level, modality, made
+                    yield f"{modality}: {name}", level, modality, sessions
         # Each kind of EEG beside one of the volumes, in turns.
         of_fmri = list(bad_signals.FMRI.items())
         for number, (name, make) in enumerate(bad_signals.EEG.items()):
@@ -156,30 +160,29 @@ class _Judge:
             for level in _levels(name):
                 if bad_signals.TRUE_AT_1 in (name, other) and level == 1:
                     continue
-                made = [
-                    one
-                    | {"eeg": make(one["eeg"], _random(seed, name), level)}
-                    | {"fmri": make_other(one["fmri"], _random(seed, other), level)}
-                    for one, seed in zip(clean, self.seeds, strict=True)
+                sessions = [
+                    windows
+                    | {"eeg": make(windows["eeg"], _random(seed, name), level)}
+                    | {"fmri": make_other(windows["fmri"], _random(seed, other), level)}
+                    for windows, seed in zip(clean, self.seeds, strict=True)
                 ]
-                yield f"eeg: {name}, fmri: {other}", level, "both", made
-        others = [self.windows("another participant", seed) for seed in self.seeds]
-        yield "another participant", 1.0, "both", others
+                yield f"eeg: {name}, fmri: {other}", level, "both", sessions
+        sessions = [self.windows("another participant", seed) for seed in self.seeds]
+        yield "another participant", 1.0, "both", sessions
 
     def no_film(self) -> Iterator[tuple[str, list[Arrays]]]:
         """Yield whole sessions of signals of the participant that are of no film, or of another moment."""
-        clean = [self.first(self.windows("clean", seed, few=False)) for seed in self.seeds]
-        yield "rest", [self.windows("rest", seed, few=False) for seed in self.seeds]
+        clean = [self.first(self.windows("clean", seed, sampled=False)) for seed in self.seeds]
+        yield "rest", [self.windows("rest", seed, sampled=False) for seed in self.seeds]
         # A session of the other film lends its EEG.
-        yield "EEG of another film", [one | _eeg(clean[n - 1]) for n, one in enumerate(clean)]
-        earlier = [{name: np.roll(values, 1, axis=0) for name, values in _eeg(one).items()} for one in clean]
-        yield "EEG of a window before", [one | eeg for one, eeg in zip(clean, earlier, strict=True)]
-        made = [
-            bad_signals.surrogates(one, _random(seed, "surrogates"))
-            for one, seed in zip(clean, self.seeds, strict=True)
+        yield "EEG of another film", [windows | _eeg(clean[n - 1]) for n, windows in enumerate(clean)]
+        yield "EEG of a window before", [windows | _eeg(windows, later=1) for windows in clean]
+        sessions = [
+            bad_signals.surrogates(windows, _random(seed, "surrogates"))
+            for windows, seed in zip(clean, self.seeds, strict=True)
         ]
-        yield "surrogates", made
-        yield "one bad channel", [self.windows("one bad channel", seed, few=False) for seed in self.seeds]
+        yield "surrogates", sessions
+        yield "one bad channel", [self.windows("one bad channel", seed, sampled=False) for seed in self.seeds]
 
     def first(self, windows: Arrays) -> Arrays:
         """Take the first windows, those of which clips are drawn."""
@@ -190,9 +193,9 @@ class _Judge:
         """Return the share of 2-way comparisons that the clip of each window wins, (window,)."""
         who, _ = self._kinds(seed)["clean"]
         where, film = _film(who.film, seed, self.decoder.bundle.manifest.grid)
-        made = self.decoder.show(inputs, where)
+        decoded = self.decoder.show(inputs, where)
         mean_clip = self.decoder.bundle.stats["mean_clip"][:-1]
-        return told_apart(made.clips, film, mean_clip, _TEMPERATURE)["identification_2way_centred"][0]
+        return told_apart(decoded.clips, film, mean_clip, _TEMPERATURE)["identification_2way_centred"][0]
 
 
 @cache
@@ -204,13 +207,14 @@ def _film(name: str, seed: int, grid: TimingGrid) -> tuple[list[Span], Shown]:
 
 
 def _arrays(bundle: Bundle, who: Participant, seed: int, seconds: float) -> Arrays:
-    found = session_arrays(bundle, watch(who, seed, seconds))
+    arrays = session_arrays(bundle, watch(who, seed, seconds))
     # In half precision they take half of the disk, and are a thousandth off at most.
-    return {name: values.astype(np.float16) for name, values in found.items()}
+    return {name: values.astype(np.float16) for name, values in arrays.items()}
 
 
-def _eeg(windows: Arrays) -> Arrays:
-    return {name: windows[name] for name in ("eeg", "eeg_mask")}
+def _eeg(windows: Arrays, later: int = 0) -> Arrays:
+    """Take the EEG, so many windows later than it was."""
+    return {name: np.roll(windows[name], later, axis=0) for name in ("eeg", "eeg_mask")}
 
 
 def _random(seed: int, name: str) -> np.random.Generator:
@@ -223,58 +227,59 @@ def _levels(name: str) -> list[float]:
     return [level for level in bad_signals.LEVELS if not (name == bad_signals.TRUE_AT_1 and level == 1)]
 
 
-def _above(told: Matrix) -> float:
-    return float((told >= LEAST).mean())
+def _above(probabilities: Matrix) -> float:
+    return float((probabilities >= LEAST).mean())
 
 
 def bad_rows(judge: _Judge) -> list[Row]:
     """Judge bad signals: a row for each kind, level and route."""
     decoder = judge.decoder
     clean = [judge.windows("clean", seed) for seed in judge.seeds]
-    true = {route: _asked(decoder, clean, kept) for route, kept in ROUTES.items()}
+    true = {route: _asked(decoder, clean, modalities) for route, modalities in ROUTES.items()}
     rows = []
-    for kind, level, replaced, made in judge.bad():
+    for kind, level, replaced, sessions in judge.bad():
         # With both there, only where both are bad is the joint number held to anything.
         routes = [route for route in ROUTES if replaced == "both" or route in ("", f"_{replaced}")]
         for route in routes:
-            told = _asked(decoder, made, ROUTES[route])
+            answer = _asked(decoder, sessions, ROUTES[route])
             row = {"kind": kind, "level": level, "replaced": replaced, "route": route[1:] or "both"}
-            row |= _row(told, true[route])
+            row |= _row(answer, true[route])
             if not route:
-                row["by"] = {name: _above(told.by[:, n]) for n, name in enumerate(MODALITIES)}
+                row["by"] = {name: _above(answer.by[:, n]) for n, name in enumerate(MODALITIES)}
             rows.append(row)
     return rows
 
 
-def _row(told: _Told, true: _Told) -> Row:
-    row: Row = {"above": _above(told.brain), "auroc": float(duels(true.brain[:, None], told.brain).mean())}
-    there = told.brain >= LEAST
-    enough = int(there.sum()) >= _FEWEST
-    sure = float(told.confidence[there].mean()) if enough else None
-    return row | {"confidence": sure, "taken": int(there.sum()), "n": len(there)}
+def _row(answer: _Told, true: _Told) -> Row:
+    auroc = float(duels(true.brain[:, None], answer.brain).mean())
+    row: Row = {"above": _above(answer.brain), "auroc": auroc}
+    above = answer.brain >= LEAST
+    enough = int(above.sum()) >= _FEWEST
+    sure = float(answer.confidence[above].mean()) if enough else None
+    return row | {"confidence": sure, "taken": int(above.sum()), "n": len(above)}
 
 
 def film_rows(judge: _Judge) -> list[Row]:
     """Judge what is of the participant and of no film, by single windows and by means of five."""
     decoder = judge.decoder
     clean = [judge.windows("clean", seed) for seed in judge.seeds]
-    true = {route: _asked(decoder, clean, kept) for route, kept in ROUTES.items()}
+    true = {route: _asked(decoder, clean, modalities) for route, modalities in ROUTES.items()}
     rows = []
-    for kind, made in judge.no_film():
-        for route, kept in ROUTES.items():
-            sessions = [ask(decoder, only(one, kept)) for one in made]
-            told = _joined(sessions)
-            row = {"kind": kind, "level": 1.0, "route": route[1:] or "both"} | _row(told, true[route])
-            means = np.concatenate([five(one.brain) for one in sessions])
+    for kind, by_session in judge.no_film():
+        for route, modalities in ROUTES.items():
+            answers = [ask(decoder, only(windows, modalities)) for windows in by_session]
+            answer = _joined(answers)
+            row = {"kind": kind, "level": 1.0, "route": route[1:] or "both"} | _row(answer, true[route])
+            means = np.concatenate([five(per_session.brain) for per_session in answers])
             row["means_above_0"] = float((means >= 0).mean())
             if row["confidence"] is not None and kind != "rest":
-                some = list(zip(made, judge.seeds, strict=True))[:_DRAWN]
-                wins = np.concatenate([judge.wins(only(one, kept), seed) for one, seed in some])
-                drawn = _joined(sessions[:_DRAWN])
-                known = (drawn.brain >= LEAST) & np.isfinite(wins)
+                some = list(zip(by_session, judge.seeds, strict=True))[:_DECODED_SESSIONS]
+                wins = np.concatenate([judge.wins(only(windows, modalities), seed) for windows, seed in some])
+                decoded = _joined(answers[:_DECODED_SESSIONS])
+                comparable = (decoded.brain >= LEAST) & np.isfinite(wins)
                 row |= {
-                    "confidence": float(drawn.confidence[known].mean()),
-                    "wins": float(wins[known].mean()),
+                    "confidence": float(decoded.confidence[comparable].mean()),
+                    "wins": float(wins[comparable].mean()),
                 }
             rows.append(row)
     return rows
@@ -282,45 +287,46 @@ def film_rows(judge: _Judge) -> list[Row]:
 
 def clean_row(judge: _Judge) -> Row:
     """Judge whole sessions in which a film is watched."""
-    told = []
-    drawn = []
+    answers = []
+    decoded = []
     wins = []
     alarms = 0
     hop_s = float(judge.decoder.bundle.manifest.grid.hop)
     for seed in tracked(judge.seeds, f"{judge.who.preset}, clean"):
-        inputs = judge.windows("clean", seed, few=False)
-        found = ask(judge.decoder, inputs)
-        told.append(found)
+        inputs = judge.windows("clean", seed, sampled=False)
+        answer = ask(judge.decoder, inputs)
+        answers.append(answer)
         first = judge.first(inputs)
         wins.append(judge.wins(first, seed))
-        drawn.append(ask(judge.decoder, first))
-        alarms += _alarmed(found, judge.decoder.bundle, hop_s)
-    joined = _joined(told)
-    means = np.concatenate([five(one.brain) for one in told])
+        decoded.append(ask(judge.decoder, first))
+        alarms += _alarmed(answer, judge.decoder.bundle, hop_s)
+    joined = _joined(answers)
+    means = np.concatenate([five(each_answer.brain) for each_answer in answers])
     won = np.concatenate(wins)
-    shown = _joined(drawn)
-    known = (shown.brain >= LEAST) & np.isfinite(won)
-    session = np.repeat(np.arange(len(wins)), [len(one) for one in wins])
+    decoded_answer = _joined(decoded)
+    comparable = (decoded_answer.brain >= LEAST) & np.isfinite(won)
+    session = np.repeat(np.arange(len(wins)), [len(each_answer) for each_answer in wins])
     return {
-        "sessions": len(told),
+        "sessions": len(answers),
         "windows": len(joined.brain),
         "windows_lost": float((joined.brain < LEAST).mean()),
         "means_below_0": float((means < 0).mean()),
         "false_alarms": alarms,
         "by": {name: _above(joined.by[:, n]) for n, name in enumerate(MODALITIES)},
-        "confidence": float(shown.confidence[known].mean()),
-        "wins": float(won[known].mean()),
-        **promises("confidence", shown.confidence[known], won[known], session[known]),
+        "confidence": float(decoded_answer.confidence[comparable].mean()),
+        "wins": float(won[comparable].mean()),
+        **promises("confidence", decoded_answer.confidence[comparable], won[comparable], session[comparable]),
     }
 
 
-def _alarmed(told: _Told, bundle: Bundle, hop_s: float) -> bool:
+def _alarmed(answer: _Told, bundle: Bundle, hop_s: float) -> bool:
     log = PresenceLog(bundle.manifest.brain)
-    said = []
-    for n, (brain, apart, by) in enumerate(zip(told.brain, told.inconsistent, told.by, strict=True)):
-        final = Presence(float(brain), float(apart), float(1 - brain - apart))
-        said += log.add(hop_s * n, final, dict(zip(MODALITIES, by.tolist(), strict=True)))
-    return bool(said)
+    sentences = []
+    finals = zip(answer.brain, answer.inconsistent, answer.by, strict=True)
+    for n, (brain, inconsistent, by) in enumerate(finals):
+        final = Presence(float(brain), float(inconsistent), float(1 - brain - inconsistent))
+        sentences += log.add(hop_s * n, final, dict(zip(MODALITIES, by.tolist(), strict=True)))
+    return bool(sentences)
 
 
 def five(brain: Matrix) -> Matrix:
@@ -329,13 +335,13 @@ def five(brain: Matrix) -> Matrix:
     return np.array([mean_odds(row.tolist()) for row in rows])
 
 
-def _asked(decoder: Decoder, sessions: Sequence[Arrays], kept: Sequence[str]) -> _Told:
-    return _joined([ask(decoder, only(one, kept)) for one in sessions])
+def _asked(decoder: Decoder, sessions: Sequence[Arrays], modalities: Sequence[str]) -> _Told:
+    return _joined([ask(decoder, only(windows, modalities)) for windows in sessions])
 
 
-def _joined(told: Sequence[_Told]) -> _Told:
+def _joined(answers: Sequence[_Told]) -> _Told:
     names = ("brain", "by", "inconsistent", "confidence")
-    return _Told(*(np.concatenate([getattr(one, name) for one in told]) for name in names))
+    return _Told(*(np.concatenate([getattr(answer, name) for answer in answers]) for name in names))
 
 
 def measure(run: Path, preset: str, seeds: Sequence[int], folder: Path) -> Row:
@@ -366,14 +372,14 @@ def measure(run: Path, preset: str, seeds: Sequence[int], folder: Path) -> Row:
 
 def worst(clean: Row, no_film: Sequence[Row], bad: Sequence[Row]) -> Row:
     """Pick what bars are held against: the worst kind, level and route of each sort."""
-    whole = [row for row in bad if row["route"] != "both" or row["replaced"] == "both"]
+    replaced_whole = [row for row in bad if row["route"] != "both" or row["replaced"] == "both"]
     # Of these the joint number is printed, and each modality judged.
     of_one = [row for row in bad if row["route"] == "both" and row["replaced"] != "both"]
     other = {"eeg": "fmri", "fmri": "eeg"}
     both = {row["kind"]: row for row in no_film if row["route"] == "both"}
     promised = [row["confidence"] - row["wins"] for row in (clean, *no_film) if row.get("wins") is not None]
     return {
-        "bad_above": max(row["above"] for row in whole),
+        "bad_above": max(row["above"] for row in replaced_whole),
         "bad_modality_above": max(row["by"][row["replaced"]] for row in of_one),
         "true_modality_above": min(row["by"][other[row["replaced"]]] for row in of_one),
         "rest_means_above_0": both["rest"]["means_above_0"],
@@ -388,20 +394,20 @@ def worst(clean: Row, no_film: Sequence[Row], bad: Sequence[Row]) -> Row:
 def missed(figures: Row, preset: str) -> list[str]:
     """Name the bars that the figures of a preset miss. Most are not held at `hard`, where little is read."""
     clean = figures["clean"]
-    found = figures["worst"] | {
+    values = figures["worst"] | {
         name: clean[name] for name in ("windows_lost", "means_below_0", "false_alarms")
     }
-    found["confidence_calibration_error"] = clean["confidence_calibration_error"]["value"]
+    values["confidence_calibration_error"] = clean["confidence_calibration_error"]["value"]
     # Below 20 units an interval may be missing; none is above nothing.
-    found["confidence_brier_skill_low"] = (clean["confidence_brier_skill"]["ci95"] or [-np.inf])[0]
-    names = [name for name, most in AT_MOST.items() if found[name] > most]
-    names += [name for name, least in AT_LEAST.items() if found[name] <= least]
+    values["confidence_brier_skill_low"] = (clean["confidence_brier_skill"]["ci95"] or [-np.inf])[0]
+    names = [name for name, limit in AT_MOST.items() if values[name] > limit]
+    names += [name for name, least in AT_LEAST.items() if values[name] <= least]
     return [name for name in names if preset != _UNHELD or name in _OF_BAD]
 
 
-def table(found: Mapping[str, Row]) -> Iterator[Table]:
-    """Lay out what was found under every preset."""
-    for preset, figures in found.items():
+def table(by_preset: Mapping[str, Row]) -> Iterator[Table]:
+    """Lay out the figures of every preset."""
+    for preset, figures in by_preset.items():
         clean = figures["clean"]
         lost = Table("clean sessions", preset, title_justify="left")
         for name in ("sessions", "windows_lost", "means_below_0", "false_alarms", "confidence", "wins"):
@@ -414,8 +420,8 @@ def table(found: Mapping[str, Row]) -> Iterator[Table]:
         for row in (*figures["no_film"], *figures["bad"]):
             by = row.get("by", {})
             cells = (row["above"], row["auroc"], row["confidence"], row.get("wins"), by.get("eeg"))
-            shown = (*cells, by.get("fmri"), row.get("means_above_0"))
-            texts = ("" if value is None else f"{value:.3f}" for value in shown)
+            columns = (*cells, by.get("fmri"), row.get("means_above_0"))
+            texts = ("" if value is None else f"{value:.3f}" for value in columns)
             rows.add_row(row["kind"], f"{row['level']:g}", row["route"], *texts)
         yield rows
 
@@ -431,23 +437,23 @@ def main() -> int:
     parser.add_argument("--sessions", type=Path, help="a folder for the simulated sessions, to be kept")
     parser.add_argument("--json", action="store_true", help="print JSON alone")
     parser.add_argument("--write", action="store_true", help=f"write results/{_OUT.name}")
-    given = parser.parse_args()
-    found: dict[str, Row] = {}
+    options = parser.parse_args()
+    by_preset: dict[str, Row] = {}
     try:
-        run = given.run or shipped()["compact-distilled"]
-        with TemporaryDirectory(prefix="presence-") as made:
-            for preset in given.presets.split(","):
-                folder = given.sessions or Path(made)
-                found[preset] = measure(run, preset, judging_seeds(given.seeds), folder)
-                if given.write:
-                    write(_OUT, found)
+        run = options.run or shipped()["compact-distilled"]
+        with TemporaryDirectory(prefix="presence-") as temporary:
+            for preset in options.presets.split(","):
+                folder = options.sessions or Path(temporary)
+                by_preset[preset] = measure(run, preset, judging_seeds(options.seeds), folder)
+                if options.write:
+                    write(_OUT, by_preset)
     except RtDecodeError as error:
         return explain(error)
-    if given.json:
-        sys.stdout.write(json.dumps(found) + "\n")
+    if options.json:
+        sys.stdout.write(json.dumps(by_preset) + "\n")
     else:
-        for one in table(found):
-            Console(width=None if Console().is_terminal else 140).print(one)
+        for laid_out in table(by_preset):
+            Console(width=None if Console().is_terminal else 140).print(laid_out)
     return 0
 
 

@@ -34,8 +34,8 @@ def decoder() -> Decoder:
 
 def decoded(session: PhantomSession, modalities: list[str]) -> list[Clip]:
     """The clips of a session's finals, with some of its modalities."""
-    made = bundles.load("phantom")
-    cut = windows(made, session.events(chunk_s=1.0), session.montage, modalities, seconds=SECONDS)
+    bundle = bundles.load("phantom")
+    cut = windows(bundle, session.events(chunk_s=1.0), session.montage, modalities, seconds=SECONDS)
     return [decoder().decode(window).clip for window in cut]
 
 
@@ -44,12 +44,12 @@ def session(kind: type[PhantomSession] = PhantomSession) -> PhantomSession:
 
 
 def test_a_participant_who_watches_is_read_in_both_modalities() -> None:
-    found = decoded(session(), ["eeg", "fmri"])
-    assert len(found) == 6
-    for clip in found:
+    clips = decoded(session(), ["eeg", "fmri"])
+    assert len(clips) == 6
+    for clip in clips:
         assert clip.brain_by is not None
         assert min(value for value in clip.brain_by.values() if value is not None) > LEAST
-    sure = [clip for clip in found if clip.presence is not None and clip.presence.brain >= LEAST]
+    sure = [clip for clip in clips if clip.presence is not None and clip.presence.brain >= LEAST]
     assert len(sure) >= 4
     assert all(clip.confidence is not None for clip in sure)
 

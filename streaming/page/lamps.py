@@ -185,27 +185,27 @@ def brain(finals: Sequence[Mapping[str, Any]]) -> Lamp:
     newest = [one for one in finals[-IN_A_ROW:] if one["brain"] is not None]
     if not newest:
         return Lamp("brain", GREY, "not told")
-    told = [one["brain"] for one in newest]
-    with_brain = sum(value >= LEAST for value in told)
+    probabilities = [one["brain"] for one in newest]
+    with_brain = sum(value >= LEAST for value in probabilities)
     found = f"read in {with_brain} of the last {len(newest)} finals"
     unread = [name for name in ("eeg", "fmri") if _unread(newest, name)]
     if unread:
-        others = [text for name, text in _READ.items() if name not in unread and _given(newest, name)]
-        return Lamp("brain", RED, "; ".join([*(_UNREAD[name] for name in unread), *others]), _UNBELIEVED)
-    if len(newest) < IN_A_ROW or mean_odds(told) >= 0:
+        still_read = [text for name, text in _READ.items() if name not in unread and _given(newest, name)]
+        return Lamp("brain", RED, "; ".join([*(_UNREAD[name] for name in unread), *still_read]), _UNBELIEVED)
+    if len(newest) < IN_A_ROW or mean_odds(probabilities) >= 0:
         return Lamp("brain", GREEN if with_brain == len(newest) else AMBER, found)
     return Lamp("brain", RED, found, _UNBELIEVED)
 
 
 def _given(finals: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     """Return what finals say of one modality."""
-    told = [(one.get("brain_by") or {}).get(name) for one in finals]
-    return [value for value in told if value is not None]
+    probabilities = [(one.get("brain_by") or {}).get(name) for one in finals]
+    return [value for value in probabilities if value is not None]
 
 
 def _unread(finals: Sequence[Mapping[str, Any]], name: str) -> bool:
-    told = _given(finals, name)
-    return len(told) == IN_A_ROW and all(value < LEAST for value in told)
+    probabilities = _given(finals, name)
+    return len(probabilities) == IN_A_ROW and all(value < LEAST for value in probabilities)
 
 
 def recording(fault: str, *, asked: bool) -> Lamp:

@@ -41,7 +41,7 @@ _BACK = {
     _SIGNALS: "Signals of this participant have been seen again since {since:.1f} s of the session.",
 }
 _NAMES = {"eeg": "EEG", "fmri": "fMRI"}
-_OTHERS = {"eeg": "the volumes are read", "fmri": "the EEG is read"}
+_STILL_READ = {"eeg": "the volumes are read", "fmri": "the EEG is read"}
 _LOOK = {
     "eeg": "Check the cap and its cable: the stream comes, and is not this participant's EEG.",
     "fmri": "Check the participant's place in the scanner, and that the volumes are this participant's.",
@@ -129,12 +129,12 @@ class PresenceLog:
         self._finals += 1
         self._with_brain += presence.brain >= LEAST
         self._last.append((start_s, presence))
-        said = [_UNTOLD] if by is None and self._finals == 1 else []
+        sentences = [_UNTOLD] if by is None and self._finals == 1 else []
         for name, value in (by or {}).items():
             if value is not None:
-                said += self._modality(name, start_s, there=value >= LEAST)
+                sentences += self._modality(name, start_s, there=value >= LEAST)
         alone = by is not None and None in by.values()
-        return said + self._both(_SIGNALS if alone else _BRAIN)
+        return sentences + self._both(_SIGNALS if alone else _BRAIN)
 
     def _modality(self, name: str, start_s: float, *, there: bool) -> list[str]:
         since = self._modalities[name].add(start_s, there=there)
@@ -142,9 +142,13 @@ class PresenceLog:
             return []
         if there:
             return [f"{_NAMES[name]}: readable again since {since:.1f} s of the session."]
-        read = [_OTHERS[name]] if all(one.there for n, one in self._modalities.items() if n != name) else []
-        found = "; ".join([f"{_NAMES[name]}: nothing readable since {since:.1f} s of the session", *read])
-        return [f"{found}. {_LOOK[name]}"]
+        still_read = (
+            [_STILL_READ[name]] if all(one.there for n, one in self._modalities.items() if n != name) else []
+        )
+        words = "; ".join(
+            [f"{_NAMES[name]}: nothing readable since {since:.1f} s of the session", *still_read]
+        )
+        return [f"{words}. {_LOOK[name]}"]
 
     def _both(self, what: str) -> list[str]:
         newest = list(self._last)[-IN_A_ROW:]

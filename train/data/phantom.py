@@ -74,9 +74,9 @@ class Participant:
 
     def session(self, seed: int, seconds: float | None, cuts: str = "grid") -> PhantomSession:
         """Make one session; the seed fixes noise and, of films that are drawn, the film."""
-        made = LooseElectrode if self.disturbance == ELECTRODE else PhantomSession
+        kind_of_session = LooseElectrode if self.disturbance == ELECTRODE else PhantomSession
         suffered = DISTURBANCES[self.disturbance] if self.disturbance else {}
-        return made(
+        return kind_of_session(
             self.preset, self.subject, seed, seconds, cuts, shape=self.shape, film=self.film, **suffered
         )
 

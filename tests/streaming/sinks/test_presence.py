@@ -45,14 +45,18 @@ Final = tuple[Presence, Mapping[str, float | None] | None]
 def heard(*finals: Final) -> tuple[PresenceLog, list[tuple[float, str]]]:
     """Follow finals every 4 s; return the log, and each sentence with the start of its final."""
     log = PresenceLog(BRAIN)
-    told = [(4.0 * k, said) for k, (one, by) in enumerate(finals) for said in log.add(4.0 * k, one, by)]
-    return log, told
+    sentences = [
+        (4.0 * k, sentence)
+        for k, (presence, by) in enumerate(finals)
+        for sentence in log.add(4.0 * k, presence, by)
+    ]
+    return log, sentences
 
 
 def followed(*finals: Presence) -> tuple[PresenceLog, dict[float, str]]:
     """Follow finals of which each modality is read."""
-    log, told = heard(*((one, BOTH) for one in finals))
-    return log, dict(told)
+    log, sentences = heard(*((presence, BOTH) for presence in finals))
+    return log, dict(sentences)
 
 
 def section(log: PresenceLog) -> dict[str, Any]:
@@ -62,21 +66,21 @@ def section(log: PresenceLog) -> dict[str, Any]:
 
 
 def test_five_means_in_a_row_say_that_it_is_gone_and_back() -> None:
-    log, told = followed(SURE, *[BLANK] * 9, *[SURE] * 9)
-    assert list(told) == [32.0, 64.0]
-    assert told[32.0].startswith("No readable brain has been seen since 4.0 s of the session.")
-    assert told[64.0] == "A readable brain has been seen again since 40.0 s of the session."
-    found = section(log)
-    assert found["gone"] == [{"from_s": 4.0, "to_s": 40.0, "kind": "neither"}]
-    assert found["finals"] == 19
-    assert found["share"] == pytest.approx(10 / 19)
-    assert found["prior"] == {"brain": 0.5, "inconsistent": 0.25, "neither": 0.25}
+    log, sentences = followed(SURE, *[BLANK] * 9, *[SURE] * 9)
+    assert list(sentences) == [32.0, 64.0]
+    assert sentences[32.0].startswith("No readable brain has been seen since 4.0 s of the session.")
+    assert sentences[64.0] == "A readable brain has been seen again since 40.0 s of the session."
+    report = section(log)
+    assert report["gone"] == [{"from_s": 4.0, "to_s": 40.0, "kind": "neither"}]
+    assert report["finals"] == 19
+    assert report["share"] == pytest.approx(10 / 19)
+    assert report["prior"] == {"brain": 0.5, "inconsistent": 0.25, "neither": 0.25}
 
 
 def test_single_finals_that_are_wrong_say_nothing() -> None:
     # Two of five, each no further from 0 than the three others.
-    log, told = followed(*[SURE, BLANK, SURE, BLANK, SURE] * 6)
-    assert told == {}
+    log, sentences = followed(*[SURE, BLANK, SURE, BLANK, SURE] * 6)
+    assert sentences == {}
     assert section(log)["gone"] == []
     assert followed(*[BLANK] * 8)[1] == {}, "four means are too few"
 
@@ -91,11 +95,11 @@ def test_no_final_outweighs_the_others() -> None:
 
 
 def test_signals_that_do_not_belong_together_are_told_as_such() -> None:
-    log, told = followed(SURE, *[MIXED] * 9)
-    assert told[32.0].startswith("EEG and fMRI have not belonged together since 4.0 s of the session.")
+    log, sentences = followed(SURE, *[MIXED] * 9)
+    assert sentences[32.0].startswith("EEG and fMRI have not belonged together since 4.0 s of the session.")
     assert section(log)["gone"] == [{"from_s": 4.0, "to_s": None, "kind": "inconsistent"}]
-    _, told = followed(*[HALF] * 9)
-    assert told[32.0].startswith("No readable brain"), "inconsistent is not the largest of the three"
+    _, sentences = followed(*[HALF] * 9)
+    assert sentences[32.0].startswith("No readable brain"), "inconsistent is not the largest of the three"
 
 
 def test_the_kind_of_a_spell_is_that_of_all_its_finals() -> None:
@@ -107,33 +111,33 @@ def test_the_kind_of_a_spell_is_that_of_all_its_finals() -> None:
 
 def test_a_modality_that_is_not_read_is_named() -> None:
     noisy = {"eeg": 0.0, "fmri": 0.98}
-    log, told = heard(*[(SURE, BOTH)] * 2, *[(BLANK, noisy)] * 9, *[(SURE, BOTH)] * 5)
-    said = [sentence for _, sentence in told]
-    assert said[0].startswith("EEG: nothing readable since 8.0 s of the session; the volumes are read.")
-    assert said[1].startswith("No readable brain has been seen since 8.0 s")
-    assert said[2] == "EEG: readable again since 44.0 s of the session."
+    log, spoken = heard(*[(SURE, BOTH)] * 2, *[(BLANK, noisy)] * 9, *[(SURE, BOTH)] * 5)
+    sentences = [sentence for _, sentence in spoken]
+    assert sentences[0].startswith("EEG: nothing readable since 8.0 s of the session; the volumes are read.")
+    assert sentences[1].startswith("No readable brain has been seen since 8.0 s")
+    assert sentences[2] == "EEG: readable again since 44.0 s of the session."
     assert section(log)["gone_by"] == {"eeg": [{"from_s": 8.0, "to_s": 44.0}], "fmri": []}
     neither = {"eeg": 0.0, "fmri": 0.0}
-    said = [sentence for _, sentence in heard(*[(BLANK, neither)] * 5)[1]]
-    assert [one.split(".")[0] for one in said] == [
+    sentences = [sentence for _, sentence in heard(*[(BLANK, neither)] * 5)[1]]
+    assert [words.split(".")[0] for words in sentences] == [
         "EEG: nothing readable since 0",
         "fMRI: nothing readable since 0",
     ]
-    assert not any("are read" in one or "is read" in one for one in said[1:])
+    assert not any("are read" in words or "is read" in words for words in sentences[1:])
 
 
 def test_one_modality_is_of_this_participant_and_no_brain() -> None:
     alone = {"eeg": None, "fmri": 0.9}
-    _, told = heard(*[(BLANK, alone)] * 9, *[(SURE, alone)] * 9)
-    said = [sentence for _, sentence in told]
-    assert said[0].startswith("No signals of this participant have been seen since 0.0 s")
-    assert said[1] == "Signals of this participant have been seen again since 36.0 s of the session."
+    _, spoken = heard(*[(BLANK, alone)] * 9, *[(SURE, alone)] * 9)
+    sentences = [sentence for _, sentence in spoken]
+    assert sentences[0].startswith("No signals of this participant have been seen since 0.0 s")
+    assert sentences[1] == "Signals of this participant have been seen again since 36.0 s of the session."
 
 
 def test_a_bundle_that_tells_no_modalities_apart_says_so_once() -> None:
-    _, told = heard(*[(SURE, None)] * 3)
-    ((at, sentence),) = told
-    assert at == 0
+    _, spoken = heard(*[(SURE, None)] * 3)
+    ((start_s, sentence),) = spoken
+    assert start_s == 0
     assert "brain_by is null" in sentence
 
 

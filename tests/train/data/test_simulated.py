@@ -86,23 +86,26 @@ def test_films_of_shapes_alone_are_cut_freely(sessions: FilmSessions) -> None:
 
 def test_who_rests_sees_no_film_at_every_preset(sessions: FilmSessions) -> None:
     resting = sessions.showings(work(), "controls")
-    assert [one.name for one in resting][:2] == ["none-62", "none-62-hard"]
-    assert [one.name for one in resting][-2:] == ["none-62-magnet", "none-62-hard-magnet"]
-    assert [one.who.disturbance for one in resting[::2]] == ["", *DISTURBANCES]
-    assert {one.who.film for one in resting} == {"none"}
-    shown = resting[0].session().film.frames
-    assert not np.ptp(shown), "a grey screen"
+    assert [showing.name for showing in resting][:2] == ["none-62", "none-62-hard"]
+    assert [showing.name for showing in resting][-2:] == ["none-62-magnet", "none-62-hard-magnet"]
+    assert [showing.who.disturbance for showing in resting[::2]] == ["", *DISTURBANCES]
+    assert {showing.who.film for showing in resting} == {"none"}
+    frames = resting[0].session().film.frames
+    assert not np.ptp(frames), "a grey screen"
 
 
 def test_what_a_brain_looks_like_is_learned_undisturbed_and_with_what_a_session_may_suffer() -> None:
     sessions = told("data.presence=64", "data.seconds=400").with_films(DRAWN)
-    shown = sessions.showings(work(), "presence")
-    assert {one.setting for one in shown} == {
+    showings = sessions.showings(work(), "presence")
+    assert {showing.setting for showing in showings} == {
         f"{preset} {what}".strip() for preset in ("easy", "hard") for what in ("", *DISTURBANCES)
     }
-    assert len({one.name for one in shown}) == len(shown) == 2 * 2 * (1 + len(DISTURBANCES))
-    assert {one.cuts for one in shown} == {"free"}
-    assert {(bool(one.who.disturbance), one.seconds) for one in shown} == {(False, 400), (True, 200)}
+    assert len({showing.name for showing in showings}) == len(showings) == 2 * 2 * (1 + len(DISTURBANCES))
+    assert {showing.cuts for showing in showings} == {"free"}
+    assert {(bool(showing.who.disturbance), showing.seconds) for showing in showings} == {
+        (False, 400),
+        (True, 200),
+    }
 
 
 def test_each_disturbance_disturbs() -> None:

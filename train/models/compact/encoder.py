@@ -163,8 +163,8 @@ class BrainEncoder(nn.Module):
         measured, inside = self.evidence(eeg, whole, of_eeg, of_fmri, places, self.voxels)
         condition, embedding = self.condition(glimpses, cuts, route, carry, carry_mask)
         confidence = self.confidence(glimpses, measured, route)
-        told = [condition, embedding, confidence, self.presence(measured, inside, route)]
-        return (*told, inside * there.flip(1)) if self.evidence.by_modality else tuple(told)
+        outputs = [condition, embedding, confidence, self.presence(measured, inside, route)]
+        return (*outputs, inside * there.flip(1)) if self.evidence.by_modality else tuple(outputs)
 
     def measure(self, eeg: Tensor, fmri: Tensor, fmri_mask: Tensor) -> Tensor:
         """Measure windows of both modalities, in the numbers' own units, (batch, number)."""

@@ -118,9 +118,9 @@ class Evidence(nn.Module):
     def _inside(self, numbers: Tensor, modality: str) -> Tensor:
         """Compare one modality's numbers with the kind of session that they are most like, (batch,)."""
         # Bounded, so that an amplitude that overflows stays a number.
-        own = numbers[:, KNOWN[modality]].clamp(-_FAR, _FAR)
-        apart = own[:, None] - self.get_buffer(f"{modality}_middle")
-        white = (apart[:, :, None] @ self.get_buffer(f"{modality}_root"))[:, :, 0]
+        of_modality = numbers[:, KNOWN[modality]].clamp(-_FAR, _FAR)
+        differences = of_modality[:, None] - self.get_buffer(f"{modality}_middle")
+        white = (differences[:, :, None] @ self.get_buffer(f"{modality}_root"))[:, :, 0]
         nearest = white.square().sum(2).amin(1).clamp(min=_LEAST).sqrt()
         return ((1 - nearest) / _EDGE).sigmoid()
 
@@ -233,10 +233,10 @@ def fit_evidence(
 
 def anything(kinds: int) -> Arrays:
     """Make what `Evidence` compares windows of so many kinds with, so that every window is within it."""
-    found: Arrays = {}
+    arrays: Arrays = {}
     for modality in MODALITIES:
-        known = KNOWN[modality]
-        count = known.stop - known.start
-        found[f"{modality}_middle"] = np.zeros((kinds, count), np.float32)
-        found[f"{modality}_root"] = np.zeros((kinds, count, count), np.float32)
-    return found
+        columns = KNOWN[modality]
+        count = columns.stop - columns.start
+        arrays[f"{modality}_middle"] = np.zeros((kinds, count), np.float32)
+        arrays[f"{modality}_root"] = np.zeros((kinds, count, count), np.float32)
+    return arrays

@@ -285,11 +285,11 @@ def fit_brain(encoder: BrainEncoder, watched: Watched, fitted: Arrays, seed: int
     """Fit whether there is a brain into the encoder; return what it measures of the held windows."""
 
     def kinds(some: Sequence[AnyShowing]) -> Iterator[tuple[str, Arrays]]:
-        return zip([one.setting for one in some], watched.windows(some, fitted), strict=True)
+        return zip([showing.setting for showing in some], watched.windows(some, fitted), strict=True)
 
     sessions = (watched.held, watched.presence, watched.resting)
-    shown = presence.show(encoder, *(kinds(some) for some in sessions), seed=seed)
-    return np.clip(np.concatenate(presence.fit(encoder, shown)), -CLIP, CLIP)
+    evidence = presence.show(encoder, *(kinds(some) for some in sessions), seed=seed)
+    return np.clip(np.concatenate(presence.fit(encoder, evidence)), -CLIP, CLIP)
 
 
 def _train_flow(

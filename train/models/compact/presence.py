@@ -114,17 +114,17 @@ def show(
     swapped: list[Session] = []
     noise: list[Session] = []
 
-    def looked_at(kind: str, one: Arrays) -> Session:
-        later = np.roll(one["eeg"], _apart(len(one["eeg"])), axis=0)
-        swapped.append((kind, evidence_of(encoder, one | {"eeg": later})))
-        white = {name: rng.standard_normal(one[name].shape, np.float32) for name in ("eeg", "fmri")}
-        noise.append((kind, evidence_of(encoder, one | white)))
-        return kind, evidence_of(encoder, one)
+    def looked_at(kind: str, windows: Arrays) -> Session:
+        later = np.roll(windows["eeg"], _apart(len(windows["eeg"])), axis=0)
+        swapped.append((kind, evidence_of(encoder, windows | {"eeg": later})))
+        white = {name: rng.standard_normal(windows[name].shape, np.float32) for name in ("eeg", "fmri")}
+        noise.append((kind, evidence_of(encoder, windows | white)))
+        return kind, evidence_of(encoder, windows)
 
-    first = [looked_at(kind, one) for kind, one in held]
-    then = [looked_at(kind, one) for kind, one in others]
-    rest = [(kind, evidence_of(encoder, one)) for kind, one in resting]
-    return Shown(first, then, swapped, [sets for sets in (rest, noise) if sets])
+    held_sessions = [looked_at(kind, windows) for kind, windows in held]
+    other_sessions = [looked_at(kind, windows) for kind, windows in others]
+    resting_sessions = [(kind, evidence_of(encoder, windows)) for kind, windows in resting]
+    return Shown(held_sessions, other_sessions, swapped, [sets for sets in (resting_sessions, noise) if sets])
 
 
 def _apart(windows: int) -> int:
@@ -154,20 +154,20 @@ def fit(encoder: BrainEncoder, shown: Shown, standard: Standard | None = None) -
         encoder.evidence.register_buffer(name, torch.from_numpy(values))
     for name, weights in fit_presence(shown).items():
         encoder.get_buffer(name).copy_(torch.from_numpy(weights))
-    return [one for _, one in shown.held]
+    return [numbers for _, numbers in shown.held]
 
 
 def standardise(encoder: BrainEncoder, shown: Shown, standard: Standard | None = None) -> Shown:
     """Let the encoder measure against the windows `held`, and return the numbers measured so."""
     if standard is None:
-        watched = np.concatenate([one for _, one in shown.held])
+        watched = np.concatenate([numbers for _, numbers in shown.held])
         standard = watched.mean(0), np.maximum(watched.std(0), _LEAST)
     middle, scale = standard
     encoder.evidence.middle.copy_(torch.from_numpy(middle))
     encoder.evidence.scale.copy_(torch.from_numpy(scale))
 
     def measured(sessions: list[Session]) -> list[Session]:
-        return [(kind, (one - middle) / scale) for kind, one in sessions]
+        return [(kind, (numbers - middle) / scale) for kind, numbers in sessions]
 
     return Shown(
         measured(shown.held),
@@ -185,25 +185,25 @@ def fit_limits(shown: Shown) -> Arrays:
     contact moves the numbers of its session, by its place, and makes them no broader: each such session is
     a kind of its own, of the shape that its preset has without.
     """
-    found: Arrays = {}
+    limits: Arrays = {}
     for modality in MODALITIES:
         kinds: dict[str, list[Matrix]] = {}
-        for kind, one in shown.brain:
-            kinds.setdefault(kind, []).append(one[:, KNOWN[modality]])
+        for kind, numbers in shown.brain:
+            kinds.setdefault(kind, []).append(numbers[:, KNOWN[modality]])
         middles: list[Matrix] = []
         roots: list[Matrix] = []
-        for kind, own in kinds.items():
+        for kind, sessions in kinds.items():
             preset, *disturbances = kind.split()
             within = _WITHIN_DISTURBED if disturbances else _WITHIN
             if ELECTRODE in disturbances:
-                middles += [one.mean(0) for one in own]
-                roots += [_limited(kinds[preset], within)] * len(own)
+                middles += [numbers.mean(0) for numbers in sessions]
+                roots += [_limited(kinds[preset], within)] * len(sessions)
             else:
-                middles.append(np.concatenate(own).mean(0))
-                roots.append(_limited(own, within))
-        found[f"{modality}_middle"] = np.stack(middles).astype(np.float32)
-        found[f"{modality}_root"] = np.stack(roots).astype(np.float32)
-    return found
+                middles.append(np.concatenate(sessions).mean(0))
+                roots.append(_limited(sessions, within))
+        limits[f"{modality}_middle"] = np.stack(middles).astype(np.float32)
+        limits[f"{modality}_root"] = np.stack(roots).astype(np.float32)
+    return limits
 
 
 def _limited(sessions: list[Matrix], within: float) -> Matrix:
@@ -211,8 +211,8 @@ def _limited(sessions: list[Matrix], within: float) -> Matrix:
     # Parts of the only session stand for sessions.
     parts = sessions if len(sessions) > 1 else np.array_split(sessions[0], _PARTS)
     left_out = [
-        _distances(one, *_normal(np.concatenate([*parts[:number], *parts[number + 1 :]])))
-        for number, one in enumerate(parts)
+        _distances(numbers, *_normal(np.concatenate([*parts[:number], *parts[number + 1 :]])))
+        for number, numbers in enumerate(parts)
     ]
     _, root = _normal(np.concatenate(sessions))
     return root / np.quantile(np.concatenate(left_out), within)
@@ -235,18 +235,18 @@ def fit_presence(shown: Shown) -> Arrays:
 
     With one modality alone nothing can be inconsistent, and its share of the prior is left out.
     """
-    found: Arrays = {}
+    weights: Arrays = {}
     for route in ROUTES:
         known = KNOWN[route]
         brain = _weighed(shown.brain, known, PRIOR["brain"])
-        apart = _weighed(shown.inconsistent, known, PRIOR["inconsistent"])
+        inconsistent = _weighed(shown.inconsistent, known, PRIOR["inconsistent"])
         share = PRIOR["neither"] / len(shown.neither)
         nothing = [_weighed(sessions, known, share) for sessions in shown.neither]
-        there = [brain, apart] if route == "both" else [brain]
-        found[f"neither_{route}"] = _wide(_told_apart(there, nothing), known)
+        something = [brain, inconsistent] if route == "both" else [brain]
+        weights[f"neither_{route}"] = _wide(_told_apart(something, nothing), known)
         if route == "both":
-            found["inconsistent"] = _wide(_told_apart([brain], [apart]), known)
-    return found
+            weights["inconsistent"] = _wide(_told_apart([brain], [inconsistent]), known)
+    return weights
 
 
 def _weighed(sessions: Sequence[Session], known: slice, share: float) -> tuple[Matrix, Matrix]:
@@ -255,11 +255,11 @@ def _weighed(sessions: Sequence[Session], known: slice, share: float) -> tuple[M
     Every kind of session counts as much as any other, but for those of `_LESS`.
     """
     windows = Counter[str]()
-    for kind, one in sessions:
-        windows[kind] += len(one)
-    each = [np.full(len(one), _weight(kind) / windows[kind]) for kind, one in sessions]
-    weights = np.concatenate(each)
-    rows = np.concatenate([one[:, known] for _, one in sessions])
+    for kind, numbers in sessions:
+        windows[kind] += len(numbers)
+    per_session = [np.full(len(numbers), _weight(kind) / windows[kind]) for kind, numbers in sessions]
+    weights = np.concatenate(per_session)
+    rows = np.concatenate([numbers[:, known] for _, numbers in sessions])
     return terms(rows), share * weights / weights.sum()
 
 

@@ -67,9 +67,9 @@ def refit(run: Path, seeds: dict[str, str], stages: Path) -> None:
     data: FilmSessions = parts["data"].with_films(training_films(parts["data"].shows))
     work = Work(None, tree["seed"], stages, noise_key=tree["noise_key"])
     draft = draft_of(run)
-    found = weights(run)
-    found |= _fitted(found, work, draft, data)
-    fitted = parts["system"].restore(found)
+    arrays_of_run = weights(run)
+    arrays_of_run |= _fitted(arrays_of_run, work, draft, data)
+    fitted = parts["system"].restore(arrays_of_run)
     trained = Trained(
         system=fitted,
         manifest=draft.manifest,
@@ -84,33 +84,35 @@ def refit(run: Path, seeds: dict[str, str], stages: Path) -> None:
     provenance = draft.manifest.provenance | {kind: data.seeds(work)[kind] for kind in seeds}
     tree["manifest"]["provenance"] = provenance
     tree |= {"figures": judged.figures, "tables": tree["tables"] | judged.tables}
-    np.savez_compressed(run / "weights.npz", allow_pickle=False, **found)
+    np.savez_compressed(run / "weights.npz", allow_pickle=False, **arrays_of_run)
     (run / bundled_weights.FILE).unlink(missing_ok=True)
     (run / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
 
 
-def _fitted(found: Arrays, work: Work, draft: Bundle, data: FilmSessions) -> Arrays:
+def _fitted(arrays_of_run: Arrays, work: Work, draft: Bundle, data: FilmSessions) -> Arrays:
     """Return the weights that say whether there is a brain, fitted anew, by their names in a run."""
     kinds = {kind: data.showings(work, kind) for kind in ("held", "presence", "controls")}
-    jobs = {one.name: partial(one.arrays, draft) for showings in kinds.values() for one in showings}
+    jobs = {
+        showing.name: partial(showing.arrays, draft) for showings in kinds.values() for showing in showings
+    }
     work.make_all(jobs, "watching films")
 
     def windows(kind: str) -> Iterator[tuple[str, Arrays]]:
-        for one in kinds[kind]:
-            read = work.read(one.name)
-            yield one.setting, {name: values.astype(np.float32) for name, values in read.items()}
+        for showing in kinds[kind]:
+            read = work.read(showing.name)
+            yield showing.setting, {name: values.astype(np.float32) for name, values in read.items()}
 
     # A run of before 0.2 has nothing to compare modalities with.
     blank = {f"{_ENCODER}{evidence.PREFIX}{name}": value for name, value in evidence.anything(1).items()}
-    encoder = unpack(blank | found).encoder
+    encoder = unpack(blank | arrays_of_run).encoder
     middle = encoder.evidence.middle.numpy().astype(np.float64)
     scale = encoder.evidence.scale.numpy().astype(np.float64)
-    shown = presence.show(encoder, *(windows(kind) for kind in kinds), seed=work.seed)
-    presence.fit(encoder, shown, (middle, scale))
+    evidence_shown = presence.show(encoder, *(windows(kind) for kind in kinds), seed=work.seed)
+    presence.fit(encoder, evidence_shown, (middle, scale))
     state = encoder.state_dict()
-    told = [name for name in state if name.startswith(("neither_", "inconsistent"))]
-    told += [name.removeprefix(_ENCODER) for name in blank]
-    return {f"{_ENCODER}{name}": state[name].numpy() for name in told}
+    names = [name for name in state if name.startswith(("neither_", "inconsistent"))]
+    names += [name.removeprefix(_ENCODER) for name in blank]
+    return {f"{_ENCODER}{name}": state[name].numpy() for name in names}
 
 
 def main() -> int:
@@ -122,14 +124,14 @@ def main() -> int:
     )
     parser.add_argument("--controls", default="62-63,68-69", help="seeds of sessions at rest")
     parser.add_argument("--stages", type=Path, help="a folder for the simulated sessions, to be kept")
-    given = parser.parse_args()
+    options = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            seeds = {"presence": given.presence, "controls": given.controls}
-            refit(given.run, seeds, given.stages or Path(folder))
+            seeds = {"presence": options.presence, "controls": options.controls}
+            refit(options.run, seeds, options.stages or Path(folder))
     except RtDecodeError as error:
         return explain(error)
-    terminal.line(given.run)
+    terminal.line(options.run)
     return 0
 
 

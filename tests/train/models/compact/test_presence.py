@@ -73,7 +73,7 @@ def test_the_fit_repeats_the_prior_however_many_windows_there_are(apart: Shown) 
     for name, parts in sets.items():
         for part in parts:
             weights = np.array([counts[kind] for kind, _ in part])
-            means = [told(apart, one).mean(0) for _, one in part]
+            means = [told(apart, numbers).mean(0) for _, numbers in part]
             mean += PRIOR[name] / len(parts) * np.average(means, axis=0, weights=weights)
     assert list(PRIOR) == ["brain", "inconsistent", "neither"]
     np.testing.assert_allclose(mean, list(PRIOR.values()), atol=0.03)
@@ -135,42 +135,44 @@ def test_windows_are_shown_as_they_are_with_eeg_of_others_and_as_noise() -> None
     encoder = blank()
     watched = [windows(30, 0), windows(30, 1)]
     resting = [windows(20, 2)]
-    given = ([("easy", watched[0])], [("easy motion", watched[1])], [("easy", resting[0])])
-    shown = show(encoder, *given, seed=0)
-    for sessions in (shown.brain, shown.inconsistent, shown.neither[1]):
+    to_show = ([("easy", watched[0])], [("easy motion", watched[1])], [("easy", resting[0])])
+    evidence = show(encoder, *to_show, seed=0)
+    for sessions in (evidence.brain, evidence.inconsistent, evidence.neither[1]):
         assert [kind for kind, _ in sessions] == ["easy", "easy motion"]
-    brain, apart, rest, noise = (
-        np.concatenate([one for _, one in sessions])
-        for sessions in (shown.brain, shown.inconsistent, *shown.neither)
+    brain, swapped, at_rest, noise = (
+        np.concatenate([numbers for _, numbers in sessions])
+        for sessions in (evidence.brain, evidence.inconsistent, *evidence.neither)
     )
-    assert [len(part) for part in (brain, apart, rest, noise)] == [60, 60, 20, 60]
-    np.testing.assert_allclose(rest, evidence_of(encoder, resting[0]))
+    assert [len(part) for part in (brain, swapped, at_rest, noise)] == [60, 60, 20, 60]
+    np.testing.assert_allclose(at_rest, evidence_of(encoder, resting[0]))
     np.testing.assert_allclose(brain[30:], evidence_of(encoder, watched[1]))
     # Volumes stay in their places, and EEG comes from ten windows before, of the same session.
-    np.testing.assert_allclose(apart[:, :FMRI], brain[:, :FMRI], atol=1e-5)
+    np.testing.assert_allclose(swapped[:, :FMRI], brain[:, :FMRI], atol=1e-5)
     energy = FMRI + EEG - 2
-    np.testing.assert_allclose(apart[10:30, energy], brain[:20, energy], atol=1e-5)
-    assert not np.allclose(apart[:, energy], brain[:, energy])
-    again = show(encoder, *given, seed=0)
-    np.testing.assert_array_equal(np.concatenate([one for _, one in again.neither[1]]), noise)
+    np.testing.assert_allclose(swapped[10:30, energy], brain[:20, energy], atol=1e-5)
+    assert not np.allclose(swapped[:, energy], brain[:, energy])
+    again = show(encoder, *to_show, seed=0)
+    np.testing.assert_array_equal(np.concatenate([numbers for _, numbers in again.neither[1]]), noise)
 
 
 def test_what_the_encoder_measures_is_standardised_by_windows_that_are_held() -> None:
     encoder = blank()
     watched = windows(60, 3)
     other = {name: 5 * values for name, values in watched.items()}
-    shown = show(encoder, [("easy", watched)], [("easy motion", other)], [("easy", windows(10, 4))], seed=0)
-    standard = standardise(encoder, shown)
-    ((_, held),) = standard.held
-    np.testing.assert_allclose(held.mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(held.std(0), 1, atol=1e-5)
+    evidence = show(
+        encoder, [("easy", watched)], [("easy motion", other)], [("easy", windows(10, 4))], seed=0
+    )
+    standard = standardise(encoder, evidence)
+    ((_, numbers),) = standard.held
+    np.testing.assert_allclose(numbers.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(numbers.std(0), 1, atol=1e-5)
     raw = torch.from_numpy(evidence_of(encoder, watched))
     inside = ((raw - encoder.evidence.middle) / encoder.evidence.scale).numpy()
-    np.testing.assert_allclose(inside, held, atol=1e-3)
+    np.testing.assert_allclose(inside, numbers, atol=1e-3)
     assert np.abs(raw.numpy()).max() > 20, "what is measured is not clipped before it is standardised"
-    kept = (np.zeros(COUNT), np.ones(COUNT))
-    same = standardise(encoder, shown, kept)
-    np.testing.assert_array_equal(same.held[0][1], shown.held[0][1])
+    unchanged = (np.zeros(COUNT), np.ones(COUNT))
+    same = standardise(encoder, evidence, unchanged)
+    np.testing.assert_array_equal(same.held[0][1], evidence.held[0][1])
 
 
 def limited(kinds: list[tuple[str, np.ndarray]]) -> BrainEncoder:
@@ -183,25 +185,25 @@ def limited(kinds: list[tuple[str, np.ndarray]]) -> BrainEncoder:
 
 def within(encoder: BrainEncoder, evidence: np.ndarray, modality: str) -> np.ndarray:
     """Whether each window is within what a brain looks like."""
-    given = torch.from_numpy(evidence.astype(np.float32))
-    return encoder.evidence._inside(given, modality).numpy()
+    numbers = torch.from_numpy(evidence.astype(np.float32))
+    return encoder.evidence._inside(numbers, modality).numpy()
 
 
 @pytest.mark.parametrize("sessions", [1, 4])
 def test_of_fresh_windows_of_a_kind_that_was_shown_one_in_a_hundred_is_outside(sessions: int) -> None:
-    made = [("easy", drawn(400, n)) for n in range(sessions)]
-    made += [("hard", drawn(400, 50 + n, eeg=20, fmri=20)) for n in range(sessions)]
-    encoder = limited(made)
+    kinds = [("easy", drawn(400, n)) for n in range(sessions)]
+    kinds += [("hard", drawn(400, 50 + n, eeg=20, fmri=20)) for n in range(sessions)]
+    encoder = limited(kinds)
     for fresh in (drawn(2000, 90), drawn(2000, 91, eeg=20, fmri=20)):
         for modality in ("eeg", "fmri"):
-            found = within(encoder, fresh, modality)
-            assert 0.97 < (found > 0.5).mean() < 0.998
+            inside_share = within(encoder, fresh, modality)
+            assert 0.97 < (inside_share > 0.5).mean() < 0.998
     # Between the kinds, and beyond them in every direction, there is nothing.
     for step in (10, -10, 30, 1e6, -1e6, 1e30):
         for modality in ("eeg", "fmri"):
-            found = within(encoder, drawn(200, 92, **{modality: step}), modality)
-            assert np.isfinite(found).all()
-            assert found.max() < 0.01
+            inside_share = within(encoder, drawn(200, 92, **{modality: step}), modality)
+            assert np.isfinite(inside_share).all()
+            assert inside_share.max() < 0.01
 
 
 def test_a_modality_is_compared_by_its_own_numbers_alone() -> None:
