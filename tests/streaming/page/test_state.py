@@ -206,7 +206,9 @@ def test_volumes_fill_the_carpet(state: PageState) -> None:
 def test_triggers_without_files_raise_an_alarm_until_it_is_acknowledged(state: PageState) -> None:
     def told(at: float) -> None:
         trigger = {"stamp": at, "label": "R128", "arrived_at": at, "clock_at": None}
-        state.take(Message({**status(at, items=[trigger])}, {}))
+        newest = status(at, items=[trigger])
+        newest["counters"]["eeg"]["triggers"] = 20
+        state.take(Message({**newest}, {}))
         state.refresh(at)
 
     for at in np.arange(100.0, 103.0, 0.5):

@@ -113,6 +113,7 @@ def test_a_line_holds_what_the_contract_names(whole_session: Ended) -> None:
         *(
             "confidence",
             "brain",
+            "brain_by",
             "inconsistent",
             "steps",
             "latency_ms",

@@ -311,7 +311,9 @@ def test_a_session_sends_what_it_writes(watched: Watched) -> None:
 def test_each_clip_says_its_steps_and_how_sure_it_is(watched: Watched) -> None:
     ended = watched.ended
     assert {clip["steps"] for clip in ended.finals()} <= {1, 2, 4}
-    assert all(0 < clip["confidence"] < 1 for clip in ended.clips)
+    # A clip in which no brain is read is promised nothing.
+    assert all((clip["confidence"] is None) == (clip["brain"] < 0.5) for clip in ended.clips)
+    assert all(0 < clip["confidence"] < 1 for clip in ended.clips if clip["brain"] >= 0.5)
     assert all(clip["latency_ms"]["denoise"] > 0 for clip in ended.clips)
     steps = ended.report["steps"]
     assert sum(steps.values()) == len(ended.clips)

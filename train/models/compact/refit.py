@@ -18,7 +18,7 @@ import numpy as np
 
 from rtdecode import terminal
 from rtdecode.bundle import Bundle
-from rtdecode.disk import strict_json
+from rtdecode.disk import private, strict_json
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train import bundled_weights
 from train.data.simulated import FilmSessions
@@ -84,9 +84,9 @@ def refit(run: Path, seeds: dict[str, str], stages: Path) -> None:
     provenance = draft.manifest.provenance | {kind: data.seeds(work)[kind] for kind in seeds}
     tree["manifest"]["provenance"] = provenance
     tree |= {"figures": judged.figures, "tables": tree["tables"] | judged.tables}
-    np.savez_compressed(run / "weights.npz", allow_pickle=False, **arrays_of_run)
+    np.savez_compressed(private.file(run / "weights.npz"), allow_pickle=False, **arrays_of_run)
     (run / bundled_weights.FILE).unlink(missing_ok=True)
-    (run / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
+    private.file(run / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
 
 
 def _fitted(arrays_of_run: Arrays, work: Work, draft: Bundle, data: FilmSessions) -> Arrays:
