@@ -130,25 +130,22 @@ class PresenceLog:
         self._with_brain += presence.brain >= LEAST
         self._last.append((start_s, presence))
         sentences = [_UNTOLD] if by is None and self._finals == 1 else []
-        for name, value in (by or {}).items():
-            if value is not None:
-                sentences += self._modality(name, start_s, there=value >= LEAST)
+        read = {name: value >= LEAST for name, value in (by or {}).items() if value is not None}
+        for name, there in read.items():
+            since_s = self._modalities[name].add(start_s, there=there)
+            if since_s is not None:
+                sentences.append(self._changed(name, since_s, read))
         alone = by is not None and None in by.values()
         return sentences + self._both(_SIGNALS if alone else _BRAIN)
 
-    def _modality(self, name: str, start_s: float, *, there: bool) -> list[str]:
-        since = self._modalities[name].add(start_s, there=there)
-        if since is None:
-            return []
-        if there:
-            return [f"{_NAMES[name]}: readable again since {since:.1f} s of the session."]
-        still_read = (
-            [_STILL_READ[name]] if all(one.there for n, one in self._modalities.items() if n != name) else []
-        )
-        words = "; ".join(
-            [f"{_NAMES[name]}: nothing readable since {since:.1f} s of the session", *still_read]
-        )
-        return [f"{words}. {_LOOK[name]}"]
+    def _changed(self, name: str, since_s: float, read: Mapping[str, bool]) -> str:
+        """Say that a modality is gone or back, and of the other one if it is there and read."""
+        if self._modalities[name].there:
+            return f"{_NAMES[name]}: readable again since {since_s:.1f} s of the session."
+        words = f"{_NAMES[name]}: nothing readable since {since_s:.1f} s of the session"
+        if any(there for other, there in read.items() if other != name):
+            words += f"; {_STILL_READ[name]}"
+        return f"{words}. {_LOOK[name]}"
 
     def _both(self, what: str) -> list[str]:
         newest = list(self._last)[-IN_A_ROW:]

@@ -123,7 +123,9 @@ def test_a_modality_that_is_not_read_is_named() -> None:
         "EEG: nothing readable since 0",
         "fMRI: nothing readable since 0",
     ]
-    assert not any("are read" in words or "is read" in words for words in sentences[1:])
+    assert not any("are read" in words or "is read" in words for words in sentences)
+    ((_, sentence),) = heard(*[(SURE, {"eeg": 0.0, "fmri": None})] * 5)[1]
+    assert "are read" not in sentence, "there are no volumes"
 
 
 def test_one_modality_is_of_this_participant_and_no_brain() -> None:
