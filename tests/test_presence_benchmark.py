@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks import bad_signals
-from benchmarks.presence import _levels, _row, _Told, five, worst
+from benchmarks import bad_signals, bars, result_files
+from benchmarks.presence import _levels, _row, _Told, five, missed, worst
+from benchmarks.result_files import RESULTS
 
 SIGNAL = np.random.default_rng(0).standard_normal((4, 16, 500)).astype(np.float32) * 3
 VOLUMES = np.random.default_rng(1).standard_normal((4, 5, 2000)).astype(np.float32) * 2
@@ -120,3 +121,13 @@ def test_bars_are_held_against_the_worst_of_each_sort() -> None:
     assert (values["rest_means_above_0"], values["other_film_means_above_0"]) == (0.0, 0.01)
     assert values["bad_channel_loses"] == pytest.approx(0.05)
     assert values["confidence_above_wins"] == pytest.approx(0.03)
+
+
+def test_the_bars_that_are_missed_are_those_that_are_listed() -> None:
+    path = RESULTS / "presence.json"
+    values = result_files.read(path)
+    listed = bars.lapses(path)
+    assert listed.keys() <= values.keys() == {"easy", "default", "hard"}
+    for preset, figures in values.items():
+        assert missed(figures, preset) == listed.get(preset, []), preset
+        assert figures["clean"]["sessions"] == 20
