@@ -1,8 +1,8 @@
 """Signals that are no brain that a bundle can read, made of the normalised windows of sessions.
 
-`EEG` and `FMRI` name the kinds of one modality. Each takes the windows of a session by port, the generator of
-its random numbers, and a level: the size of the signal as a multiple of the usual one. `NO_FILM` are kinds of
-both modalities that are of the participant's brain and of no film, or of another moment of one.
+`EEG` and `FMRI` name the kinds of one modality. Each takes that modality's windows of a session, the
+generator of its random numbers, and a level: the size of the signal as a multiple of the usual one.
+`surrogates` are of both modalities, and look like the participant's.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfiltfilt
 
+from train.judging.presence import in_other_places
 from train.work import Arrays
 
 Signal = NDArray[np.float32]
@@ -87,20 +88,12 @@ def scaled(signal: Signal, _: np.random.Generator, level: float) -> Signal:
 
 def channels_permuted(signal: Signal, rng: np.random.Generator, _: float) -> Signal:
     """Plug every channel of the cap in another place, the same in all windows."""
-    return _swapped(signal, rng, 1)
+    return in_other_places(signal, rng, 1)
 
 
 def voxels_shuffled(signal: Signal, rng: np.random.Generator, _: float) -> Signal:
     """Take every voxel from another place, the same in all volumes."""
-    return _swapped(signal, rng, 2)
-
-
-def _swapped(signal: Signal, rng: np.random.Generator, axis: int) -> Signal:
-    order = rng.permutation(signal.shape[axis])
-    # One round through all of them, so that none stays where it is.
-    from_place = np.empty_like(order)
-    from_place[order] = np.roll(order, 1)
-    return np.take(signal, from_place, axis)
+    return in_other_places(signal, rng, 2)
 
 
 def saturated(signal: Signal, rng: np.random.Generator, _: float) -> Signal:
@@ -122,7 +115,7 @@ def bridged(signal: Signal, rng: np.random.Generator, _: float) -> Signal:
 
 
 def copied(signal: Signal, rng: np.random.Generator, level: float) -> Signal:
-    """Send source channel to all."""
+    """Send one channel to all."""
     source = signal[:, rng.integers(signal.shape[1])][:, None]
     return _sized(np.repeat(source, signal.shape[1], axis=1), signal, level)
 

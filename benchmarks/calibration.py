@@ -151,8 +151,8 @@ def measure(run: Path, films: Sequence[str], preset: str, count: int, seconds: f
     wins = np.concatenate([one.wins for one in found])
     # A window that has no other to be told from wins nothing and loses nothing; one in which no brain is read
     # has no confidence.
-    known = np.isfinite(wins) & np.isfinite(confidence)
-    figures = presence.promises("confidence", confidence[known], wins[known], session[known])
+    comparable = np.isfinite(wins) & np.isfinite(confidence)
+    figures = presence.promises("confidence", confidence[comparable], wins[comparable], session[comparable])
     brain = np.concatenate([one.brain for one in found] + [one.other for one in found])
     right = np.repeat([1.0, 0.0], len(session))
     return figures | presence.promises("brain", brain, right, np.tile(session, 2))

@@ -18,7 +18,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -91,6 +91,10 @@ class _Told:
     inconsistent: Matrix
     confidence: Matrix
 
+    def first(self, count: int) -> "_Told":
+        """Return what it says of the first windows."""
+        return _Told(*(values[:count] for values in vars(self).values()))
+
 
 def ask(decoder: Decoder, inputs: Arrays) -> _Told:
     """Ask a system of windows, each alone."""
@@ -141,9 +145,19 @@ class _Judge:
         arrays = self.work.read(self._name(kind, seed))
         return {name: values[rows].astype(np.float32) for name, values in arrays.items()}
 
+    @cached_property
+    def clean(self) -> list[Arrays]:
+        """The windows that are replaced, of every session."""
+        return [self.windows("clean", seed) for seed in self.seeds]
+
+    @cached_property
+    def true(self) -> dict[str, _Told]:
+        """What the system says of them as they are, by route."""
+        return {route: _asked(self.decoder, self.clean, modalities) for route, modalities in ROUTES.items()}
+
     def bad(self) -> Iterator[tuple[str, float, str, list[Arrays]]]:
         """Yield bad signals: kind, level, what is replaced, and the windows of every session."""
-        clean = [self.windows("clean", seed) for seed in self.seeds]
+        clean = self.clean
         kinds = {"eeg": bad_signals.EEG, "fmri": bad_signals.FMRI}
         for modality, of_modality in kinds.items():
             for name, make in of_modality.items():
@@ -233,17 +247,14 @@ def _above(probabilities: Matrix) -> float:
 
 def bad_rows(judge: _Judge) -> list[Row]:
     """Judge bad signals: a row for each kind, level and route."""
-    decoder = judge.decoder
-    clean = [judge.windows("clean", seed) for seed in judge.seeds]
-    true = {route: _asked(decoder, clean, modalities) for route, modalities in ROUTES.items()}
     rows = []
     for kind, level, replaced, sessions in judge.bad():
         # With both there, only where both are bad is the joint number held to anything.
         routes = [route for route in ROUTES if replaced == "both" or route in ("", f"_{replaced}")]
         for route in routes:
-            answer = _asked(decoder, sessions, ROUTES[route])
+            answer = _asked(judge.decoder, sessions, ROUTES[route])
             row = {"kind": kind, "level": level, "replaced": replaced, "route": route[1:] or "both"}
-            row |= _row(answer, true[route])
+            row |= _row(answer, judge.true[route])
             if not route:
                 row["by"] = {name: _above(answer.by[:, n]) for n, name in enumerate(MODALITIES)}
             rows.append(row)
@@ -261,15 +272,12 @@ def _row(answer: _Told, true: _Told) -> Row:
 
 def film_rows(judge: _Judge) -> list[Row]:
     """Judge what is of the participant and of no film, by single windows and by means of five."""
-    decoder = judge.decoder
-    clean = [judge.windows("clean", seed) for seed in judge.seeds]
-    true = {route: _asked(decoder, clean, modalities) for route, modalities in ROUTES.items()}
     rows = []
     for kind, by_session in judge.no_film():
         for route, modalities in ROUTES.items():
-            answers = [ask(decoder, only(windows, modalities)) for windows in by_session]
+            answers = [ask(judge.decoder, only(windows, modalities)) for windows in by_session]
             answer = _joined(answers)
-            row = {"kind": kind, "level": 1.0, "route": route[1:] or "both"} | _row(answer, true[route])
+            row = {"kind": kind, "level": 1.0, "route": route[1:] or "both"} | _row(answer, judge.true[route])
             means = np.concatenate([five(per_session.brain) for per_session in answers])
             row["means_above_0"] = float((means >= 0).mean())
             if row["confidence"] is not None and kind != "rest":
@@ -298,7 +306,7 @@ def clean_row(judge: _Judge) -> Row:
         answers.append(answer)
         first = judge.first(inputs)
         wins.append(judge.wins(first, seed))
-        decoded.append(ask(judge.decoder, first))
+        decoded.append(answer.first(len(first["eeg"])))
         alarms += _alarmed(answer, judge.decoder.bundle, hop_s)
     joined = _joined(answers)
     means = np.concatenate([five(each_answer.brain) for each_answer in answers])

@@ -40,8 +40,6 @@ class Reconstruction:
         Probabilities of the categories, for systems that name categories.
     brain : float64, (window, 3), or None
         Probabilities of `rtdecode.types.PRESENCES`, for systems that tell the presence of a brain.
-    brain_by : float64, (window, 2), or None
-        The same of each modality alone, in the order of `rtdecode.bundle.brain.MODALITIES`.
     """
 
     clips: Sequence[Pixels]
@@ -49,7 +47,6 @@ class Reconstruction:
     confidence: NDArray[np.float64] | None
     scores: NDArray[np.float64] | None = None
     brain: NDArray[np.float64] | None = None
-    brain_by: NDArray[np.float64] | None = None
 
 
 def reconstruct(
@@ -96,7 +93,7 @@ def reconstruct(
         starts = np.stack([_noise(noise_key, where[n], hop_s, system.latent_shape) for n in rows])
         condition = system.condition(given)
         latents[rows] = system.sample(condition, starts, steps)
-        for name in ("confidence", "scores", "brain", "brain_by"):
+        for name in ("confidence", "scores", "brain"):
             value = getattr(condition, name)
             if value is not None:
                 said.setdefault(name, np.zeros((len(where), value.shape[1])))[rows] = np.asarray(value)
@@ -107,7 +104,7 @@ def reconstruct(
         # As a session does: a clip without a readable brain has none either.
         confidence = np.where(brain[:, 0] >= LEAST, confidence, np.nan)
     clips = clips_of(system, latents)
-    return Reconstruction(clips, latents, confidence, said.get("scores"), brain, said.get("brain_by"))
+    return Reconstruction(clips, latents, confidence, said.get("scores"), brain)
 
 
 def brain_of(system: System, inputs: Arrays) -> NDArray[np.float64] | None:

@@ -188,13 +188,14 @@ class Decoder:
         # Only a whole and finite clip is kept for the next window to carry on from.
         if not null:
             self._session.keep(window, opened)
+        presence = self._presence(encoded)
         clip = Clip(
             np.concatenate(frames),
             opened.latent,
             self._scores(encoded),
             count,
-            self._confidence(encoded),
-            self._presence(encoded),
+            self._confidence(encoded, presence),
+            presence,
             self._brain_by(encoded, window),
         )
         last_at = self._now()
@@ -221,11 +222,8 @@ class Decoder:
             label: float(value) for label, value in zip(labels, encoded["scores"].reshape(-1), strict=True)
         }
 
-    def _confidence(self, encoded: dict[str, NDArray[Any]]) -> float | None:
-        if self._bundle.manifest.confidence is None:
-            return None
-        presence = self._presence(encoded)
-        if presence is not None and presence.brain < LEAST:
+    def _confidence(self, encoded: dict[str, NDArray[Any]], presence: Presence | None) -> float | None:
+        if self._bundle.manifest.confidence is None or (presence is not None and presence.brain < LEAST):
             return None
         return float(np.clip(encoded["confidence"].item(), 0, 1))
 
@@ -238,9 +236,12 @@ class Decoder:
     def _brain_by(self, encoded: dict[str, NDArray[Any]], window: Window) -> dict[str, float | None] | None:
         if self._bundle.manifest.brain is None or BY_OUTPUT not in encoded:
             return None
-        told = np.clip(encoded[BY_OUTPUT].reshape(-1), 0, 1).tolist()
-        there = window.modalities
-        return {name: value if name in there else None for name, value in zip(MODALITIES, told, strict=True)}
+        probabilities = np.clip(encoded[BY_OUTPUT].reshape(-1), 0, 1).tolist()
+        present = window.modalities
+        return {
+            name: value if name in present else None
+            for name, value in zip(MODALITIES, probabilities, strict=True)
+        }
 
     def _check_golden(self) -> Cost:
         """Decode the golden window, refuse a bundle that does not decode as promised, and return the cost."""

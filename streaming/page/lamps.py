@@ -10,7 +10,7 @@ from typing import Any
 
 from rtdecode.bundle.brain import LEAST
 from streaming.session.news import is_stale
-from streaming.sinks.presence import IN_A_ROW, mean_odds
+from streaming.sinks.presence import IN_A_ROW, NAMES, READ, mean_odds
 from streaming.status import Status
 
 GREEN = "green"
@@ -26,11 +26,6 @@ _SILENT = {"EEG": (2.0, 8.0), "fMRI": (6.0, 20.0)}
 _RUNNING_TRS = 3.0
 # So many volumes within one TR are a burst.
 _BURST = 3
-_UNREAD = {
-    "eeg": f"EEG: nothing readable in {IN_A_ROW} finals",
-    "fmri": f"fMRI: nothing readable in {IN_A_ROW} finals",
-}
-_READ = {"eeg": "the EEG is read", "fmri": "the volumes are read"}
 _UNBELIEVED = (
     "Do not believe the clips. Check the cap, the participant's place in the scanner, and that --bundle is "
     "this participant's."
@@ -188,10 +183,11 @@ def brain(finals: Sequence[Mapping[str, Any]]) -> Lamp:
     probabilities = [one["brain"] for one in newest]
     with_brain = sum(value >= LEAST for value in probabilities)
     found = f"read in {with_brain} of the last {len(newest)} finals"
-    unread = [name for name in ("eeg", "fmri") if _unread(newest, name)]
+    unread = [name for name in NAMES if _unread(newest, name)]
     if unread:
-        still_read = [text for name, text in _READ.items() if name not in unread and _given(newest, name)]
-        return Lamp("brain", RED, "; ".join([*(_UNREAD[name] for name in unread), *still_read]), _UNBELIEVED)
+        gone = [f"{NAMES[name]}: nothing readable in {IN_A_ROW} finals" for name in unread]
+        still_read = [READ[name] for name in NAMES if name not in unread and _given(newest, name)]
+        return Lamp("brain", RED, "; ".join([*gone, *still_read]), _UNBELIEVED)
     if len(newest) < IN_A_ROW or mean_odds(probabilities) >= 0:
         return Lamp("brain", GREEN if with_brain == len(newest) else AMBER, found)
     return Lamp("brain", RED, found, _UNBELIEVED)

@@ -40,8 +40,8 @@ _BACK = {
     _BRAIN: "A readable brain has been seen again since {since:.1f} s of the session.",
     _SIGNALS: "Signals of this participant have been seen again since {since:.1f} s of the session.",
 }
-_NAMES = {"eeg": "EEG", "fmri": "fMRI"}
-_STILL_READ = {"eeg": "the volumes are read", "fmri": "the EEG is read"}
+NAMES = {"eeg": "EEG", "fmri": "fMRI"}
+READ = {"eeg": "the EEG is read", "fmri": "the volumes are read"}
 _LOOK = {
     "eeg": "Check the cap and its cable: the stream comes, and is not this participant's EEG.",
     "fmri": "Check the participant's place in the scanner, and that the volumes are this participant's.",
@@ -107,7 +107,7 @@ class PresenceLog:
         self._finals = 0
         self._with_brain = 0
         self._joint = _Followed()
-        self._modalities = {name: _Followed() for name in _NAMES}
+        self._modalities = {name: _Followed() for name in NAMES}
         # Finals without a brain, of each of its spells.
         self._without: list[list[Presence]] = []
         # The last finals: when their windows began, s, and what they said.
@@ -141,20 +141,19 @@ class PresenceLog:
     def _changed(self, name: str, since_s: float, read: Mapping[str, bool]) -> str:
         """Say that a modality is gone or back, and of the other one if it is there and read."""
         if self._modalities[name].there:
-            return f"{_NAMES[name]}: readable again since {since_s:.1f} s of the session."
-        words = f"{_NAMES[name]}: nothing readable since {since_s:.1f} s of the session"
-        if any(there for other, there in read.items() if other != name):
-            words += f"; {_STILL_READ[name]}"
-        return f"{words}. {_LOOK[name]}"
+            return f"{NAMES[name]}: readable again since {since_s:.1f} s of the session."
+        gone = f"{NAMES[name]}: nothing readable since {since_s:.1f} s of the session"
+        others = [READ[other] for other, is_read in read.items() if is_read and other != name]
+        return f"{'; '.join([gone, *others])}. {_LOOK[name]}"
 
     def _both(self, what: str) -> list[str]:
         newest = list(self._last)[-IN_A_ROW:]
         if len(newest) < IN_A_ROW:
             return []
-        there = mean_odds([one.brain for _, one in newest]) >= 0
+        is_read = mean_odds([one.brain for _, one in newest]) >= 0
         # The first of the five that says so itself.
-        since_s = next(at for at, one in newest if (one.brain >= LEAST) == there)
-        since = self._joint.add(since_s, there=there)
+        since_s = next(at for at, one in newest if (one.brain >= LEAST) == is_read)
+        since = self._joint.add(since_s, there=is_read)
         if not self._joint.there:
             if since is not None:
                 self._without.append([one for _, one in self._last])
@@ -162,7 +161,7 @@ class PresenceLog:
                 self._without[-1].append(newest[-1][1])
         if since is None:
             return []
-        if there:
+        if is_read:
             return [_BACK[what].format(since=since)]
         return [_GONE[_kind(self._without[-1])].format(what=what, since=since)]
 

@@ -337,18 +337,18 @@ def confidence_rows(routes: dict[str, Route]) -> tuple[list[dict[str, Any]], dic
         wins = route.scores["2way"]
         if sure is None:
             continue
-        there = np.isfinite(wins) & np.isfinite(sure)
-        if not there.any():
+        comparable = np.isfinite(wins) & np.isfinite(sure)
+        if not comparable.any():
             continue
-        bins = reliability(sure[there], wins[there])
-        risks = risk_coverage(sure[there], wins[there])
+        bins = reliability(sure[comparable], wins[comparable])
+        risks = risk_coverage(sure[comparable], wins[comparable])
         name = suffix[1:] or "both"
         curves[name] = {"reliability": bins, "risk_coverage": risks}
         rows.append(
             {
                 "route": name,
-                "confidence": float(sure[there].mean()),
-                "wins": float(wins[there].mean()),
+                "confidence": float(sure[comparable].mean()),
+                "wins": float(wins[comparable].mean()),
                 "calibration_error": bins["ece"],
                 "risk_area": risks["area"],
                 "risk_of_all": risks["risk"][-1],

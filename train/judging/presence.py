@@ -192,9 +192,9 @@ class Presence:
             sure = np.concatenate(self._confidence)
             # A film of one window has nothing that it could be told from, and where no brain is read nothing
             # is promised.
-            known = np.isfinite(wins) & np.isfinite(sure)
-            if known.any():
-                found |= promises("confidence", sure[known], wins[known], kept[known])
+            comparable = np.isfinite(wins) & np.isfinite(sure)
+            if comparable.any():
+                found |= promises("confidence", sure[comparable], wins[comparable], kept[comparable])
         if INCONSISTENT in self._seen:
             true = self._brain(_TRUE, "")
             told = np.concatenate([true, self._mixture()])
@@ -224,11 +224,16 @@ def noise(inputs: Arrays, rng: np.random.Generator) -> Arrays:
 
 def permuted(inputs: Arrays) -> Arrays:
     """Plug every channel of the cap in another place, the same in all windows; volumes stay as they are."""
-    channels = np.random.default_rng(_CAP).permutation(inputs["eeg"].shape[1])
-    # One round through all channels, so that none stays where it is.
-    plugged = np.empty_like(inputs["eeg"])
-    plugged[:, channels] = inputs["eeg"][:, np.roll(channels, 1)]
-    return {**inputs, "eeg": plugged}
+    return {**inputs, "eeg": in_other_places(inputs["eeg"], np.random.default_rng(_CAP), 1)}
+
+
+def in_other_places(signal: NDArray[np.float32], rng: np.random.Generator, axis: int) -> NDArray[np.float32]:
+    """Take what lies at every place along an axis from another one, the same in all windows."""
+    order = rng.permutation(signal.shape[axis])
+    # One round through all of them, so that none stays where it is.
+    sources = np.empty_like(order)
+    sources[order] = np.roll(order, 1)
+    return np.take(signal, sources, axis)
 
 
 def together(inputs: Arrays, others: Arrays) -> Arrays:

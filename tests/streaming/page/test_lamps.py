@@ -33,8 +33,8 @@ def test_bad_channels_are_named() -> None:
 
 
 def test_triggers_without_files_mean_that_the_export_is_off() -> None:
-    begun = lamps.fmri(status(eeg={"triggers": 2}), Silence(eeg=0.0, trigger=0.5), TR, asked=True)
-    assert (begun.colour, begun.advice) == (AMBER, ""), "the first volume may still come"
+    early_lamp = lamps.fmri(status(eeg={"triggers": 2}), Silence(eeg=0.0, trigger=0.5), TR, asked=True)
+    assert (early_lamp.colour, early_lamp.advice) == (AMBER, ""), "the first volume may still come"
     seen = lamps.fmri(status(eeg={"triggers": 20}), Silence(eeg=0.0, trigger=0.5), TR, asked=True)
     assert seen.colour == RED
     assert "export is off" in seen.advice

@@ -111,9 +111,9 @@ class Evidence(nn.Module):
             For each of `MODALITIES`, how far its numbers are within what a brain looks like: 1 within it, 0
             outside of it in whatever direction, and one half at its edge.
         """
-        found = (self.raw(eeg, volumes, of_eeg, of_fmri, places, voxels) - self.middle) / self.scale
-        inside = torch.stack([self._inside(found, modality) for modality in MODALITIES], 1)
-        return found.clamp(-CLIP, CLIP), inside
+        numbers = (self.raw(eeg, volumes, of_eeg, of_fmri, places, voxels) - self.middle) / self.scale
+        inside = torch.stack([self._inside(numbers, modality) for modality in MODALITIES], 1)
+        return numbers.clamp(-CLIP, CLIP), inside
 
     def _inside(self, numbers: Tensor, modality: str) -> Tensor:
         """Compare one modality's numbers with the kind of session that they are most like, (batch,)."""
