@@ -5,7 +5,8 @@
     python -m benchmarks.gpu --scale tiny --device cpu         # the same code paths
 
 A clip has 33 frames of 480 x 720 (12,150 tokens, 226 that condition). A part is a model and an engine:
-`compiled` (torch: blocks and tiny decoder compiled, every stage one CUDA graph), `eager` (torch), `onnx`
+`compiled` (torch: blocks and tiny decoder compiled), `captured` (so, and every stage one CUDA graph), `eager`
+(torch), `onnx`
 (the step in ONNX Runtime), `stock` (diffusers' own pipeline, whole), and for Wan `causal` (the shapes of
 Self-Forcing and Causal-Forcing). Each takes at most the seconds given, and what it has found is in
 results/gpu.json at once. Parts that the file has are left out, unless `--again`. Nothing is downloaded.
@@ -26,21 +27,23 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import gpu_parts
+from benchmarks import gpu_parts, gpu_rates
 from benchmarks.gpu_parts import Record
 from benchmarks.gpu_rates import Clock
-from benchmarks.gpu_stages import case_of
+from benchmarks.gpu_stages import Case, case_of
 from benchmarks.result_files import RESULTS, write
 from rtdecode.errors import UsageError
 
 _OUT = RESULTS / "gpu.json"
 PARTS = (
     "wan.compiled",
+    "wan.captured",
     "wan.eager",
     "wan.stock",
     "wan.causal",
     "wan.onnx",
     "cogvideox.compiled",
+    "cogvideox.captured",
     "cogvideox.eager",
     "cogvideox.stock",
     "cogvideox.onnx",
@@ -68,6 +71,8 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="also parts that were measured before")
     parser.add_argument("--scale", choices=("full", "narrow", "tiny"), default="full")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    kernels = [*gpu_rates.KERNELS]
+    parser.add_argument("--attention", choices=kernels, help="prefer this kernel; by default the fastest one")
     parser.add_argument("--out", type=Path, help="where figures are kept; on a CPU nowhere by default")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -92,18 +97,27 @@ def main() -> None:
             Console().print(f"{part}: measured before; --again measures it again")
         elif asked.device == "cpu" or asked.child:
             began = psutil.Process().create_time() if asked.child else time.time()
-            measure(part, asked.scale, asked.device, asked.seconds, began, found, out)
+            case = case_of(part.partition(".")[0], asked.scale, asked.device)
+            measure(part, case, asked.attention, asked.seconds, began, found, out)
         else:
-            _apart(part, asked, out)
+            died = _apart(part, asked, out)
             found = there(out, machine)
+            if died is not None:
+                Console().print(f"{part}: {died}; what it had found is kept")
+                found["parts"][part] = {
+                    "finished": False,
+                    **found["parts"].get(part, {}),
+                    "failed": {"error": died},
+                }
+                write(out, found)
     if not asked.child:
         show(found)
 
 
 def measure(
     part: str,
-    scale: str,
-    device: str,
+    case: Case,
+    attention: str | None,
     most_s: float,
     began: float,
     found: dict[str, Any],
@@ -114,7 +128,9 @@ def measure(
     Parameters
     ----------
     part : str
-    scale, device : str
+    case : Case
+    attention : str, optional
+        The kernel to prefer.
     most_s : float
         Time that it may take, s.
     began : float
@@ -123,7 +139,7 @@ def measure(
         The figures of all parts.
     out : Path, optional
     """
-    model, _, engine = part.partition(".")
+    engine = part.partition(".")[2]
     console = Console()
 
     def keep(figures: dict[str, Any]) -> None:
@@ -133,7 +149,7 @@ def measure(
             write(out, found)
 
     clock = Clock(most_s - (time.time() - began))
-    record = Record(case_of(model, scale, device), clock, keep, began)
+    record = Record(case, clock, keep, began, attention)
     try:
         if engine == "stock":
             gpu_parts.stock(record)
@@ -261,17 +277,20 @@ def _row(
     return [] if value is None else [(part, what, float(value), kind, bar)]
 
 
-def _apart(part: str, asked: argparse.Namespace, out: Path | None) -> None:
-    """Measure a part in a process of its own, so that cold start and memory are its own."""
-    words = [sys.executable, "-m", "benchmarks.gpu", part, "--child", "--again", "--out", str(out)]
-    words += ["--scale", asked.scale, "--device", asked.device, "--seconds", str(asked.seconds)]
+def _apart(part: str, asked: argparse.Namespace, out: Path | None) -> str | None:
+    """Measure a part in a process of its own, so that cold start and memory are its own.
+
+    Returns what ended it, or None if it ended by itself.
+    """
+    words = [sys.executable, "-X", "faulthandler", "-m", "benchmarks.gpu", part, "--child", "--again"]
+    words += ["--out", str(out), "--scale", asked.scale, "--device", asked.device]
+    words += ["--seconds", str(asked.seconds)]
+    words += ["--attention", asked.attention] if asked.attention else []
     try:
         done = subprocess.run(words, check=False, timeout=asked.seconds + _GRACE_S)
     except subprocess.TimeoutExpired:
-        Console().print(f"{part}: stopped after {asked.seconds + _GRACE_S:.0f} s; what it had found is kept")
-        return
-    if done.returncode:
-        Console().print(f"{part}: its process ended with {done.returncode}; what it had found is kept")
+        return f"stopped after {asked.seconds + _GRACE_S:.0f} s"
+    return f"its process ended with {done.returncode}" if done.returncode else None
 
 
 def _version(name: str) -> str | None:

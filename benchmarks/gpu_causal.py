@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu_rates import synchronise
-from benchmarks.gpu_stages import Captured, Case, Pipeline, Stage, blocks_of, received
+from benchmarks.gpu_stages import Case, Pipeline, Stage, blocks_of, received
 from train.parts.rotary import WanAttention
 from train.parts.wan import LEVELS, shifted
 
@@ -148,25 +148,15 @@ class Chunked:
             latent = noise[:, :, first : first + self.frames]
             for n in range(self.steps):
                 latent = run(latent, condition, clock[n : n + 1], clock[n + 1 : n + 2])[0]
-            # A captured pass overwrites what it returned before.
-            latent = latent.clone()
             yield latent
             if number < len(self.passes) - 1:
                 run(latent, condition, clean, clean)
 
 
-def chunked(causal: Causal, pipeline: Pipeline, frames: int, steps: int, *, captured: bool) -> Chunked:
-    """Make the passes of a shape, captured as CUDA graphs if that is wanted."""
-    case = pipeline.case
-    channels, count, *size = case.latent
-    passes: list[Stage] = []
-    for frame in range(0, count, frames):
-        run = _pass_at(causal, frame)
-        if captured:
-            latent = torch.randn(1, channels, frames, *size, device=case.device)
-            clock = torch.ones(1, device=case.device)
-            run = Captured(run, [latent, pipeline.null, clock, clock])
-        passes.append(run)
+def chunked(causal: Causal, pipeline: Pipeline, frames: int, steps: int) -> Chunked:
+    """Make the passes of a shape."""
+    count = pipeline.case.latent[1]
+    passes = [_pass_at(causal, frame) for frame in range(0, count, frames)]
     return Chunked(pipeline, passes, frames, steps)
 
 

@@ -41,6 +41,8 @@ class Record:
         Takes all figures so far.
     started : float
         When the process started, or the part where one process measures several; s since the epoch.
+    attention : str, optional
+        The kernel to prefer in place of the fastest.
     found : dict
     """
 
@@ -48,6 +50,7 @@ class Record:
     clock: Clock
     keep: Callable[[dict[str, Any]], None]
     started: float
+    attention: str | None = None
     found: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str, measure: Callable[[], Any]) -> Any:
@@ -71,7 +74,7 @@ class Record:
 
 @torch.no_grad()
 def student(record: Record, engine: str) -> None:
-    """Measure our pipeline on an engine: ``compiled``, ``eager`` or ``onnx`` (its step alone)."""
+    """Measure our pipeline on an engine; ``onnx`` is one for its step alone."""
     case = record.case
     if engine == "onnx":
         provider_of(case.device)
@@ -80,7 +83,8 @@ def student(record: Record, engine: str) -> None:
         made = gpu_stages.denoiser(case)
         instead = OnnxStep(made, case, Path(folder)) if engine == "onnx" else None
         built = time.time()
-        plain = "eager" if engine == "eager" else "compiled"
+        # Beside ONNX Runtime, which captures no graph here, the other stages are captured.
+        plain = "captured" if engine == "onnx" else engine
         line = gpu_stages.pipeline(case, plain, made.step, instead)
         record.found["engine"] = _engines(case, engine, instead)
         prepared = time.time()
@@ -129,14 +133,13 @@ def causal(record: Record) -> None:
         step = gpu_stages.denoiser(case).step
         looking = gpu_causal.Causal(step, case)
         for engine in ("eager", "compiled"):
-            captured = engine == "compiled" and case.device == "cuda"
             # The blocks of the step are replaced below; `pipeline` only encodes and draws here.
             line = gpu_stages.pipeline(case, engine, step, _no_step)
             full = gpu_stages.full_drawing(case, engine)
-            if engine == "compiled":
+            if engine != "eager":
                 gpu_stages.compile_blocks(step, case.device)
             for name, (frames, steps) in gpu_causal.SHAPES.items():
-                shape = partial(gpu_causal.chunked, looking, line, frames, steps, captured=captured)
+                shape = partial(gpu_causal.chunked, looking, line, frames, steps)
                 record.add(f"{engine}, {name}", partial(causal_times, shape, full, record.clock))
         record.add("memory", memory)
 
@@ -258,7 +261,7 @@ def _prepared(record: Record, *, chosen: bool = True) -> Iterator[None]:
         "copy_tb_s": round(gpu_rates.copy_rate(case.device), 3),
         "attention_tflops": attentions,
     }
-    with gpu_rates.attention(attentions if chosen else {}) as kernel:
+    with gpu_rates.attention(attentions if chosen else {}, record.attention) as kernel:
         record.found["attention_preferred"] = kernel
         record.keep(record.found)
         yield
@@ -268,7 +271,8 @@ def _engines(case: Case, engine: str, instead: OnnxStep | None) -> dict[str, str
     """Tell in words how each stage runs."""
     if engine == "eager":
         return dict.fromkeys(("encode", "denoise", "decode"), "torch")
-    graph = ", one CUDA graph" if case.device == "cuda" else ""
+    captured = engine != "compiled" and case.device == "cuda"
+    graph = ", one CUDA graph" if captured else ""
     denoise = f"torch, blocks compiled{graph}" if instead is None else f"ONNX Runtime, {instead.provider}"
     return {"encode": f"torch{graph}", "denoise": denoise, "decode": f"torch, compiled{graph}"}
 

@@ -28,7 +28,7 @@ _REPEATS = 10
 _WARM = 3
 # Kernels for attention that are compared on a GPU. What the faster one refuses, such as heads wider than
 # 256 values, goes to the next one, and in the end to plain products.
-_KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
 _LAST = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -115,7 +115,7 @@ def attention_rates(shape: tuple[int, int, int], dtype: torch.dtype) -> dict[str
     # Two products of (token, token, value) in each head.
     total = 4 * heads * tokens**2 * width / 1e12
     found: dict[str, Any] = {}
-    for name, kernel in _KERNELS.items():
+    for name, kernel in KERNELS.items():
         try:
             with sdpa_kernel(kernel):
                 found[name] = round(total / _steady(_attended(query, key, value), "cuda"), 1)
@@ -125,8 +125,8 @@ def attention_rates(shape: tuple[int, int, int], dtype: torch.dtype) -> dict[str
 
 
 @contextmanager
-def attention(rates: dict[str, Any]) -> Iterator[str]:
-    """Prefer the kernel with the highest rate for all attention inside; give its name.
+def attention(rates: dict[str, Any], first: str | None = None) -> Iterator[str]:
+    """Prefer the kernel with the highest rate, or the one named `first`, for all attention; give its name.
 
     Without rates, as on a CPU, torch chooses.
     """
@@ -134,8 +134,8 @@ def attention(rates: dict[str, Any]) -> Iterator[str]:
     if not measured:
         yield "torch's choice"
         return
-    order = sorted(measured, key=lambda name: -measured[name])
-    kernels = [_KERNELS[name] for name in order] + _LAST
+    order = sorted(measured, key=lambda name: (name != first, -measured[name]))
+    kernels = [KERNELS[name] for name in order] + _LAST
     with sdpa_kernel(kernels, set_priority=True):
         yield order[0]
 

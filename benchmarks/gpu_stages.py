@@ -378,16 +378,17 @@ def pipeline(case: Case, engine: str, step: nn.Module, instead: Stage | None = N
     ----------
     case : Case
     engine : str
-        ``eager``, or ``compiled``: blocks and decoder compiled, all stages captured as CUDA graphs on a GPU.
+        ``eager``; ``compiled``: blocks and decoder compiled; ``captured``: so, and on a GPU each stage is one
+        CUDA graph.
     step : nn.Module
-        The denoiser's step; ``compiled`` compiles its blocks.
+        The denoiser's step; its blocks are compiled but for ``eager``.
     instead : Stage, optional
         What takes the steps instead, such as a graph of ONNX.
     """
     device = case.device
     null = step.get_buffer("null")[None].to(device).clone()
-    compiled = engine == "compiled"
-    captured = compiled and device == "cuda"
+    compiled = engine != "eager"
+    captured = engine == "captured" and device == "cuda"
     with torch.device(device):
         encode: Stage = Encode(case).eval().to(device)
         tiny = TinyVideoDecoder(case.latent[0])
@@ -406,11 +407,11 @@ def pipeline(case: Case, engine: str, step: nn.Module, instead: Stage | None = N
 
 
 def full_drawing(case: Case, engine: str) -> Drawing:
-    """Make the model's own decoder, of its published size; it is captured, and not compiled.
+    """Make the model's own decoder, of its published size; it may be captured, and is not compiled.
 
     Its code keeps features in lists and by words, which a compiler would follow turn by turn.
     """
-    captured = engine == "compiled" and case.device == "cuda"
+    captured = engine == "captured" and case.device == "cuda"
     decoder = full_decoder(autoencoder(case))
     return Drawing(decoder, case, compiled=False, captured=captured)
 
