@@ -348,6 +348,8 @@ def _parsed(builder: str, model: bytes, path: Path) -> _Network:
 def _built(parsed: _Network, capability: str) -> bytes:
     module = parsed.module
     config = parsed.builder.create_builder_config()
+    # TensorRT rounds products of single precision to 10 bits by default, also in a strongly typed network.
+    config.clear_flag(module.BuilderFlag.TF32)
     # TensorRT has no such setting: it builds for the machine's own GPU, see `check_target`.
     if module.__name__ != "tensorrt":
         config.num_compute_capabilities = 1

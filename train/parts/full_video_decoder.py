@@ -36,9 +36,12 @@ class WanDecoder(VideoDecoder):
         self.decoder = autoencoder.decoder
         self.before = autoencoder.post_quant_conv
         self.patch = autoencoder.config.patch_size
-        shape = (1, -1, 1, 1, 1)
-        self.register_buffer("mean", torch.tensor(autoencoder.config.latents_mean).view(shape))
-        self.register_buffer("spread", torch.tensor(autoencoder.config.latents_std).view(shape))
+        device = next(autoencoder.parameters()).device
+        for name, values in (
+            ("mean", autoencoder.config.latents_mean),
+            ("spread", autoencoder.config.latents_std),
+        ):
+            self.register_buffer(name, torch.tensor(values, device=device).view(1, -1, 1, 1, 1))
         # Some convolutions keep nothing: there are no more places than convolutions.
         self.places = sum(isinstance(module, nn.Conv3d) for module in self.decoder.modules())
 

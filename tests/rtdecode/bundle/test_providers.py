@@ -173,6 +173,12 @@ def test_an_engine_whose_builder_needs_a_newer_driver_is_refused(
         ahead.check_fit(engine)
 
 
+def test_cuda_keeps_single_precision_whole() -> None:
+    """With TF32 a GPU's golden windows are ten thousandths off, and refused."""
+    for captured in (True, False):
+        assert providers.options(providers.CUDA, captured=captured)["use_tf32"] == "0"
+
+
 def test_values_at_fixed_addresses_give_what_a_call_gives(tmp_path: Path) -> None:
     """The host's memory serves as the device of a captured graph."""
     made = make_bundle(tmp_path / "bundle", steps=2)

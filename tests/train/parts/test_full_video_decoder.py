@@ -35,6 +35,16 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return cogvideox_vae(folder), _cogvideox, [9, 8, 8, 8]
 
 
+def test_what_a_decoder_adds_lies_where_the_weights_are(case: Any) -> None:
+    """An autoencoder that is on a GPU already has no part of its decoder left behind."""
+    vae = case[0]
+    with torch.device("meta"):
+        elsewhere = type(vae).from_config(vae.config)
+    decoder = full_decoder(elsewhere)
+    devices = {x.device.type for x in [*decoder.parameters(), *decoder.buffers()]}
+    assert devices == {"meta"}
+
+
 @torch.no_grad()
 def test_turns_give_what_the_autoencoder_gives_of_the_whole_clip(case: Any) -> None:
     vae, units, wanted = case
