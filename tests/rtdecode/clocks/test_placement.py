@@ -171,6 +171,14 @@ def test_markers_of_another_clock_are_placed_by_the_earliest_of_them(per_second:
     assert 0.0 < off[-1] < 0.01
 
 
+@pytest.mark.parametrize(("delay_s", "stays"), [(-0.6, False), (-0.4, True), (29.0, True), (31.0, False)])
+def test_a_marker_takes_no_more_than_half_a_minute(delay_s: float, stays: bool) -> None:
+    markers = MarkerPlacement()
+    now = START + delay_s
+    assert markers.place(START, now, now, UNIX + now, None) == pytest.approx(START if stays else now)
+    assert (markers.note == "") == stays
+
+
 def test_markers_that_agree_with_their_arrival_stay_as_they_are() -> None:
     markers = MarkerPlacement()
     for at, delay_s in itertools.product((START, START + 2), (-0.1, 0.0, 25.0)):

@@ -86,11 +86,22 @@ def test_a_trigger_counts_from_half_a_tr_after_its_place(upto: float, seed: int)
     assert last.to_local(upto, upto) != before, "the newest of them has a say"
 
 
+def test_a_run_of_which_nothing_has_come_has_no_line() -> None:
+    clock = RunClock(small.TR, volumes_come=True)
+    assert not clock.known
+    fit = clock.fit()
+    assert (fit["source"], fit["offset_s"], fit["slope_ppm"], fit["triggers"]) == (None, None, None, 0)
+    clock.add_trigger(ZERO)
+    assert not clock.known, "one trigger may be a stray"
+    clock.add_trigger(ZERO + 0.8)
+    assert clock.known
+
+
 def test_without_triggers_the_header_places_the_run_within_the_file_transfer() -> None:
     made = RunClock(small.TR)
     for volume in small.volumes(5, ZERO):
         made.add_volume(volume)
-    assert made.source == "header"
+    assert (made.source, made.triggers, made.newest_trigger) == ("header", 0, -1)
     assert made.to_local(0.0, math.inf) == pytest.approx(ZERO + 0.05, abs=1e-6)
 
 

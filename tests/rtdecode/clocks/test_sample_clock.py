@@ -129,6 +129,17 @@ def test_one_late_stamp_leaves_the_time_line_where_it_was() -> None:
     assert clock.lost <= 60
 
 
+def test_a_late_stamp_costs_no_more_samples_than_it_seemed_to_lose() -> None:
+    true, _ = stamped(1000.0, 30)
+    stamps = true.copy()
+    stamps[20_000:20_020] += 0.05
+    clock = SampleClock(1000.0)
+    pieces = placed(clock, stamps)
+    assert (clock.lost, clock.gaps, clock.epochs) == (50, 1, 1)
+    assert len(times_of(pieces)) == len(true) - 50
+    assert np.abs(pieces[-1].times - true[-20:]).max() < 1e-6
+
+
 def test_a_small_shift_of_the_source_clock_is_followed() -> None:
     true, _ = stamped(1000.0, 60)
     stamps = true.copy()

@@ -72,6 +72,13 @@ def test_triggers_of_preparation_scans_without_files_shift_nothing(tr: float) ->
     assert clock.newest_trigger == 19
 
 
+@pytest.mark.parametrize("zero", [-5.0, 0.3, 1e6])
+def test_a_clock_may_begin_anywhere(zero: float) -> None:
+    clock = made([zero + i * 0.8 for i in range(40)], [], 0.8)
+    assert (clock.triggers, clock.newest_trigger, clock.extra_triggers) == (40, 39, 0)
+    assert zero_of(clock) == pytest.approx(zero, abs=1e-6)
+
+
 def test_triggers_of_a_preparation_scan_at_another_phase_are_left_behind() -> None:
     before = [ZERO - 20.3 + i * 0.8 for i in range(18)]
     clock = made(before + [ZERO + i * 0.8 for i in range(10)], volumes(8, 0.8), 0.8)
@@ -125,6 +132,14 @@ def test_irregular_markers_place_nothing_and_do_not_hide_the_triggers() -> None:
     for at, label in sorted([(m, "S 1") for m in marks] + [(ZERO + i * 0.8, "R128") for i in range(60)]):
         clock.add_trigger(at, label)
     assert (clock.triggers, zero_of(clock)) == (60, pytest.approx(ZERO, abs=1e-6))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_answers_a_tr_after_pictures_place_nothing(seed: int) -> None:
+    """By chance some pairs lie whole TRs apart, but most of the marks do not."""
+    pictures = ZERO + np.cumsum(np.random.default_rng(seed).uniform(3, 6, 30))
+    clock = made([*pictures, *(pictures + 0.8)], volumes(60, 0.8), 0.8)
+    assert (clock.source, clock.triggers, clock.extra_triggers) == ("header", 0, 60)
 
 
 def test_a_lone_trigger_counts_only_where_the_run_can_begin() -> None:
@@ -193,6 +208,18 @@ def test_triggers_that_come_late_take_over() -> None:
         clock.add_trigger(ZERO + i * 0.8)
     assert (clock.source, clock.newest_trigger) == ("trigger", 29)
     assert zero_of(clock) == pytest.approx(ZERO, abs=1e-6)
+
+
+def test_triggers_among_strays_take_over_once_they_are_most_of_what_came() -> None:
+    clock = made([], volumes(20, 0.8), 0.8)
+    clock.freeze()
+    strays = [ZERO + 16.1 + 0.35 * i + 0.01 * i**2 for i in range(12)]
+    counts = []
+    for stamp in sorted([*strays, *(ZERO + i * 0.8 for i in range(20, 40))]):
+        clock.add_trigger(stamp)
+        counts.append(clock.triggers)
+    assert min(count for count in counts if count) > 5
+    assert (clock.source, clock.triggers, clock.newest_trigger) == ("trigger", 20, 39)
 
 
 @pytest.mark.parametrize("rounded", [False, True])
