@@ -91,6 +91,18 @@ def test_only_the_volume_that_moved_is_told_whatever_comes_again(items: list, kn
     assert told(made) == [JUMP]
 
 
+def test_the_head_is_that_of_the_newest_run() -> None:
+    live = Assembler(bundle(), None, ("fmri",))
+    assert live.head is None
+    for uid, later_s in (("1", 0.0), ("2", 60.0)):
+        for volume in volumes()[:3]:
+            now = volume.arrived_at + later_s
+            live.push(replace(volume, uid=uid, readable_at=now, arrived_at=now, parsed_at=now), now)
+        assert live.head is not None
+        assert live.head.volume is not None
+        assert live.head.volume.uid == uid
+
+
 def test_a_volume_in_which_the_head_cannot_be_found_has_moved() -> None:
     """The head nods far and back in one volume: of its slices, the upper ones show it elsewhere."""
     seen = volumes()[:JUMP]
@@ -140,6 +152,16 @@ def test_without_a_calibration_a_volume_is_read_before_it_is_aligned() -> None:
     assert head.follow() == []
     assert head.report()["volumes"] == 2
     assert np.array_equal(read[1], seen[1].data.reshape(-1)[VOXELS])
+
+
+def test_features_are_read_where_the_head_has_moved_to() -> None:
+    head = Head(bundle(), with_calibration())
+    still, moved = volumes()[JUMP - 1 : JUMP + 1]
+    head.read(still)
+    voxels = head.region()
+    assert np.array_equal(voxels, np.unravel_index(VOXELS, PLACE.shape))
+    head.read(moved)
+    assert np.array_equal(head.region() - voxels, np.repeat([[0], [0], [1]], 5, axis=1))
 
 
 def test_a_calibration_of_few_slices_corrects_nothing_and_reads_all_the_same() -> None:

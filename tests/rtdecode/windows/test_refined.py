@@ -118,6 +118,18 @@ def test_volumes_may_still_come_until_later_ones_have() -> None:
     assert awaited[35] == [0, 0, 0]
 
 
+def test_a_run_that_another_one_has_followed_waits_for_no_volume() -> None:
+    assembler = Assembler(small.bundle(), None, ("fmri",))
+    # The last two of the second window's volumes do not come.
+    items = small.in_order(small.volumes(13, ZERO), small.triggers(15, ZERO))
+    windows = list(assembler.play(items, ZERO + 16.0, ends=False))
+    assert [window.fmri_mask.sum() for window in finals(windows)] == [5, 3]
+    assert assembler.awaited(ZERO + 16.0) == 1
+    for volume in small.volumes(2, ZERO + 40.0, uid="2"):
+        assembler.push(volume, volume.arrived_at)
+    assert assembler.awaited(ZERO + 44.0) == 0
+
+
 def test_what_a_refined_window_holds_does_not_depend_on_the_chunks() -> None:
     items = late(26.0, *range(10, 25))
     rest = [item for item in items if not hasattr(item, "stamps")]

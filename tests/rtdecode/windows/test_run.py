@@ -106,6 +106,16 @@ def test_triggers_that_fail_for_a_while_do_not_end_a_run() -> None:
     assert made.counters()["runs"][0]["missing"] == 0
 
 
+@pytest.mark.parametrize(("pause", "runs"), [(8.2, 1), (8.6, 2)])
+def test_triggers_that_failed_go_on_until_two_tr_less_than_a_pause_after_the_last_volume(
+    pause: float, runs: int
+) -> None:
+    items = small.in_order(small.volumes(20, ZERO), small.triggers(5, ZERO))
+    assembler = Assembler(small.bundle(), None, ("fmri",))
+    list(assembler.play([*items, *small.triggers(2, ZERO + 20 * 0.8 + pause)]))
+    assert len(assembler.counters()["runs"]) == runs
+
+
 @pytest.mark.parametrize("modalities", [("fmri",), ("eeg", "fmri")])
 def test_a_stray_trigger_in_a_break_begins_no_run(modalities: tuple[str, ...]) -> None:
     stray = dataclasses.replace(small.triggers(1, ZERO)[0], stamp=ZERO + 40, arrived_at=ZERO + 40)
@@ -135,6 +145,54 @@ def test_someone_taken_out_and_brought_back_starts_from_the_training_level() -> 
         assert np.array_equal(a.fmri, b.fmri)
     assert alone.counters()["fmri"]["volumes"] == 20
     assert made.counters()["runs"][1]["check"] == {"moved_mm": 0.0, "turned_deg": 0.0}
+
+
+def test_a_recording_rests_where_its_session_did() -> None:
+    assembler = Assembler(small.bundle(), None, ("fmri",))
+    old, new = small.volumes(12, ZERO), small.volumes(12, ZERO + 100, uid="2")
+    items = small.in_order(old, new, small.triggers(12, ZERO + 100))
+    list(assembler.play(items, rested_at=ZERO + 50))
+    assert [run["volumes"] for run in assembler.counters()["runs"]] == [12, 12]
+    # Files that were old when they were read tell no delay; those that came afterwards do.
+    delay_s = assembler.counters()["fmri"]["delay_s"]
+    assert delay_s["p50"] == delay_s["max"] == pytest.approx(small.DELAY)
+
+
+def test_the_time_of_a_session_is_that_of_its_newest_run() -> None:
+    assembler = Assembler(small.bundle(), None, ("fmri",))
+    assert assembler.elapsed(ZERO) is None
+    for number in range(3):
+        zero = ZERO + 60 * number
+        for volume in small.volumes(4, zero, uid=str(number)):
+            assembler.push(volume, volume.arrived_at)
+        # By its header the run began 0.05 s later, which is the way of the files.
+        assert assembler.elapsed(zero + 5.0) == pytest.approx(4.95)
+    assembler.end_newest_run(zero + 6.0)
+    assert assembler.elapsed(zero + 90.0) == pytest.approx(3.2)
+
+
+@pytest.mark.parametrize(("early_s", "extra"), [(9.0, 1), (9.3, 0)])
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_trigger_from_more_than_a_pause_before_the_run_is_none_of_it(
+    early_s: float, extra: int, first: int
+) -> None:
+    """The pause of 10 s is counted from the latest begin that the first file allows, here 0.85 s."""
+    assembler, _ = played(small.triggers(1, ZERO - early_s), small.volumes(12, ZERO)[first:])
+    (run,) = assembler.counters()["runs"]
+    assert (run["clock"]["source"], run["clock"]["extra_triggers"]) == ("header", extra)
+
+
+def test_a_grid_that_is_stored_the_other_way_round_has_not_moved() -> None:
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = small.SHAPE[0] - 1
+    files = [
+        dataclasses.replace(v, data=v.data[::-1], affine=v.affine @ flip) for v in small.volumes(8, ZERO)
+    ]
+    assembler, windows = played(files)
+    expected = played(small.volumes(8, ZERO))[1]
+    assert assembler.counters()["runs"][0]["check"] == {"moved_mm": 0.0, "turned_deg": 0.0}
+    for flipped, plain in zip(windows, expected, strict=True):
+        assert np.array_equal(flipped.fmri, plain.fmri)
 
 
 def saturated(count: int, uid: str = "1", zero: float = ZERO, gain: float = 1.0) -> list[Volume]:
