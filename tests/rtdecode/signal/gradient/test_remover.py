@@ -156,6 +156,16 @@ def test_the_scanner_stops_and_starts_again() -> None:
     assert remover.report()["learned"] == 2
 
 
+@pytest.mark.parametrize("last", [1, 11, 125, 250])
+def test_an_epoch_is_learned_however_few_samples_its_last_block_has(last: int) -> None:
+    """The template, of 27 samples more than an epoch, has blocks of 250."""
+    tr_s = (7 * 250 + last - 27 + 250 - 0.3) / SFREQ
+    recording = recorded(7, 5, **(SHORT | {"tr_s": tr_s}))
+    clean, quality, _ = corrected(recording, 1000, QUICK)
+    assert share(quality, CORRECTED, 5, 7) == 1
+    assert error_uv(clean[:, 25_000:], recording.eeg[:, 25_000:]) < 8
+
+
 def test_another_sequence_is_learned() -> None:
     first = recorded(8, 5, volumes=12, **SHORT)
     second = recorded(14, 5, tr_s=0.7207, slices=24, multiband=3, lead_s=1.0)

@@ -11,10 +11,10 @@ from benchmarks.heartbeat_signals import HeartbeatSettings, HeartbeatSignals, re
 from rtdecode.phantom.body.pulse import Heart
 from rtdecode.signal.eeg.quality import CORRECTED, GAP, LEARNING, UNCORRECTED
 from rtdecode.signal.heartbeat.beats import BeatFinder
-from rtdecode.signal.heartbeat.match import find_beats
+from rtdecode.signal.heartbeat.match import Matcher, find_beats
 from rtdecode.signal.heartbeat.remover import Heartbeat, HeartbeatRemover
 from rtdecode.signal.heartbeat.rpeaks import RPeaks, vertex
-from rtdecode.signal.heartbeat.wave import lagrange, shifted
+from rtdecode.signal.heartbeat.wave import Beat, PulseWave, lagrange, shifted
 
 SMALL = {"seconds": 48.0, "sfreq": 250.0, "channels": 24}
 FROM_S = 26.0
@@ -57,6 +57,22 @@ def test_r_peaks_come_within_the_stated_delay():
             assert n - place <= 0.312 * recording.sfreq + 1
 
 
+@pytest.mark.parametrize(("interval_s", "reported"), [(1.5, True), (2.3, False)])
+def test_a_faint_beat_is_reported_if_it_is_overdue_before_its_time_is_over(interval_s, reported):
+    """A beat is overdue 0.15 intervals late, and reported within 0.31 s."""
+    beats = np.concatenate([np.arange(1.0, 10.0), 10.0 + interval_s * np.arange(20)])
+    times = np.arange(250 * 40) / 250
+    ecg = np.random.default_rng(0).normal(0, 5, len(times))
+    for number, beat in enumerate(beats):
+        ecg += (200 if number == 19 else 1000) * np.exp(-np.square((times - beat) / 0.012))
+    finder = RPeaks(250)
+    pushed = [np.array(finder.push(np.array([value]))) / 250 for value in ecg]
+    assert max(now - peak for now, peaks in zip(times, pushed, strict=True) for peak in peaks) < 0.312
+    peaks = np.concatenate(pushed)
+    assert np.abs(peaks - beats[18]).min() < 0.1
+    assert (np.abs(peaks - beats[19]).min() < 0.1) == reported
+
+
 def test_thresholds_follow_a_lead_that_loosens():
     recording = small()
     ecg = recording.data[-1].copy()
@@ -91,6 +107,14 @@ def test_template_bars(seed):
     assert figures["down_db"] >= 15
     assert figures["correlation"] >= 0.90
     assert 0.9 <= figures["alpha"] <= 1.1
+
+
+@pytest.mark.parametrize(("sfreq", "step"), [(200.0, 1), (250.0, 2), (500.0, 4), (1000.0, 8), (1024.0, 8)])
+def test_samples_leave_in_steps_of_8_ms(sfreq, step):
+    remover = HeartbeatRemover(sfreq, 5, 4)
+    quality = np.full(1, CORRECTED, np.uint8)
+    counts = [remover.push(np.ones((5, 1)), quality)[0].shape[1] for _ in range(int(2 * sfreq))]
+    assert set(counts) == {0, step}
 
 
 def test_size_is_fitted_beat_by_beat():
@@ -250,6 +274,18 @@ def test_uncorrected_samples_stay_so_and_teach_nothing():
     np.testing.assert_array_equal(clean[-1], data[-1].astype(np.float32))
 
 
+def test_an_offset_of_the_electrodes_changes_nothing_where_samples_are_uncorrected():
+    recording = small()
+    quality = np.full(recording.data.shape[1], CORRECTED, np.uint8)
+    for beat in recording.beats[20:]:
+        quality[int((beat + 0.12) * 250) :][:10] = UNCORRECTED
+    offset = np.append(np.full(24, 3000.0), 0.0)[:, None]
+    without, moved = (
+        HeartbeatRemover(250, 25, 24).push(recording.data + added, quality)[0] for added in (0.0, offset)
+    )
+    np.testing.assert_allclose(moved - offset, without, atol=1e-6)
+
+
 def test_values_that_are_no_numbers_are_a_gap_and_do_no_harm():
     recording = small()
     data = recording.data.copy()
@@ -335,6 +371,26 @@ def test_what_cannot_work_is_refused():
         Heartbeat(hold_s=0.5)
     with pytest.raises(ValueError, match="expected 8 channels"):
         HeartbeatRemover(250, 8, 3).push(np.zeros((7, 5)), np.zeros(5, np.uint8))
+
+
+@pytest.mark.parametrize(("intervals", "reported"), [(1.0, False), (1.3, True)])
+def test_a_faint_wave_is_a_beat_where_one_is_overdue(intervals, reported):
+    wave = PulseWave(4, 125.0, 0.6, 20.0)
+    rng = np.random.default_rng(0)
+    moved = np.sin(np.linspace(0, 2 * np.pi, 60)) * np.hanning(60)
+    moved = moved[:, None] * np.array([40.0, -30.0, 20.0, 10.0])
+    for _ in range(12):
+        epoch = rng.normal(0, 1, (wave.length, 4))
+        epoch[6:66] += moved
+        passed = Beat(0.0, wave)
+        passed.see(epoch)
+        wave.learn(epoch, passed.amounts, passed.basis, passed.offset)
+    rows = rng.normal(0, 1, (400, 4))
+    rows[306:366] += 0.2 * moved
+    matcher = Matcher(125.0)
+    since = 300 - 100 * intervals
+    beats = [matcher.push(rows[now - 50 : now + 1], now, wave, since, 100.0) for now in range(100, 350)]
+    assert any(beat is not None and abs(beat - 300) < 2 for beat in beats) == reported
 
 
 def test_beats_are_found_in_eeg_alone_and_not_where_there_are_none():
