@@ -1,10 +1,11 @@
 """A sample of all small changes to the modules that everything rests on: which do the tests not notice?
 
-python -m tests.mutants.sampled OUT.jsonl [--seed 0] [--workers 2] [--minutes 60]
+python -m tests.mutants.sampled OUT.jsonl [--seed 0] [--workers 2] [--minutes 60] [--only PREFIX[,PREFIX]]
 
 The changes are those of cosmic-ray (the extra ``mutation``): another operator, another number, a loop that
 does not run, an exception that is not caught. Each is made in a copy, and the narrow tests of its module are
 run until one fails. A line is written for each: module, line, what was changed, and whether it survived.
+With ``--only`` those of the sample are judged whose module begins with one of the prefixes.
 """
 
 import argparse
@@ -47,9 +48,22 @@ COUNTS = {
     "rtdecode/signal/": 60,
     "rtdecode/bundle/folder.py": 10,
     "rtdecode/windows/assembler.py": 8,
+    "rtdecode/windows/head.py": 4,
+    "rtdecode/windows/rings.py": 4,
+    "rtdecode/windows/run.py": 8,
+    "rtdecode/windows/run_sorter.py": 4,
+    "rtdecode/windows/saturation.py": 3,
+    "rtdecode/windows/volume_door.py": 3,
+    "rtdecode/clocks/arrivals.py": 4,
+    "rtdecode/clocks/lines.py": 4,
+    "rtdecode/clocks/placement.py": 4,
+    "rtdecode/clocks/sample_clock.py": 5,
+    "rtdecode/clocks/triggers.py": 5,
 }
 _HEART = ["rtdecode/signal/heartbeat/test_remover.py"]
 _GRADIENT = ["rtdecode/signal/gradient/test_remover.py"]
+_WINDOWS = [f"rtdecode/windows/test_{name}.py" for name in ("run", "refined", "head", "assembler")]
+_CLOCKS = ["rtdecode/clocks/test_run_clock.py", "rtdecode/clocks/test_triggers.py"]
 _FOLDER = [f"streaming/sources/folder/test_{name}.py" for name in ("source", "slices", "faults", "growing")]
 # The tests that are asked about each module, in the folder of tests; the quickest first.
 TESTS = {
@@ -99,7 +113,21 @@ TESTS = {
         "rtdecode/signal/volume/test_projection.py",
     ],
     "rtdecode/bundle/folder.py": ["rtdecode/bundle/test_folder.py"],
-    "rtdecode/windows/assembler.py": ["rtdecode/windows/test_assembler.py", "rtdecode/windows/test_run.py"],
+    "rtdecode/windows/assembler.py": _WINDOWS,
+    "rtdecode/windows/head.py": ["rtdecode/windows/test_head.py", "rtdecode/windows/test_assembler.py"],
+    "rtdecode/windows/rings.py": ["rtdecode/windows/test_rings.py", *_WINDOWS],
+    "rtdecode/windows/run.py": _WINDOWS,
+    "rtdecode/windows/run_sorter.py": _WINDOWS,
+    "rtdecode/windows/saturation.py": ["rtdecode/windows/test_run.py"],
+    "rtdecode/windows/volume_door.py": ["rtdecode/windows/test_volume_door.py", *_WINDOWS],
+    "rtdecode/clocks/arrivals.py": ["rtdecode/clocks/test_arrivals.py", *_CLOCKS],
+    "rtdecode/clocks/lines.py": _CLOCKS,
+    "rtdecode/clocks/placement.py": ["rtdecode/clocks/test_placement.py", "rtdecode/eeg/test_stream.py"],
+    "rtdecode/clocks/sample_clock.py": [
+        "rtdecode/clocks/test_sample_clock.py",
+        "rtdecode/clocks/test_placement.py",
+    ],
+    "rtdecode/clocks/triggers.py": _CLOCKS,
 }
 
 
@@ -193,11 +221,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no further change after that")
+    parser.add_argument(
+        "--only", type=lambda text: tuple(text.split(",")), default=("",), metavar="PREFIX[,PREFIX]"
+    )
     given = parser.parse_args()
+    if strange := [prefix for prefix in given.only if not any(module.startswith(prefix) for module in TESTS)]:
+        parser.error(f"no module begins with {', '.join(strange)}")
     given.out.touch()
     before = [json.loads(line) for line in given.out.read_text().splitlines()]
     known = {(told["module"], told["operator"], told["occurrence"]) for told in before}
-    drawn = [one for one in sample(given.seed) if (one.module, one.operator, one.occurrence) not in known]
+    drawn = [
+        change
+        for change in sample(given.seed)
+        if change.module.startswith(given.only)
+        and (change.module, change.operator, change.occurrence) not in known
+    ]
     _judged(drawn, given.out, given.workers, time.monotonic() + 60 * given.minutes)
     every = [json.loads(line) for line in given.out.read_text().splitlines()]
     survivors = [told for told in every if told["survived"]]
