@@ -28,7 +28,8 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   seconds=400                length of each film
   film=shapes,natural,FILE   films that the simulated participant watches, judged by what any film can be
                              judged by; without it a run is judged as its recipe says
-  oracle=900-905             training seeds of the ridge oracle beside them, `seconds` of film each; oracle=
+  oracle=own|900-905|        the ridge beside them: had the run's own sessions (the default; at full size many
+                             minutes), or sessions of these training seeds, `seconds` of film each; oracle=
                              leaves it out
   repeats=single|averaged    averaged decodes the mean of all sessions of a film from a file, or of all
                              showings of what is held out of a data set, and says so

@@ -32,7 +32,7 @@ from train.data.simulated import SimulatedSessions
 from train.judging import conditions, published
 from train.judging.ceiling import Forward, likelihood
 from train.judging.examples import examples
-from train.judging.film_figures import CONSTANT, figures, groups
+from train.judging.film_figures import CONSTANT, DECODED, FLOORS, REVERSED, TOLD, figures, groups, words_of
 from train.judging.film_scores import (
     Scores,
     Shown,
@@ -44,13 +44,24 @@ from train.judging.film_scores import (
     told_apart,
 )
 from train.judging.identification import ROUTES, by_preset, judging_seeds, only
-from train.judging.judged import Judged, Request, Show
+from train.judging.judged import OWN, Judged, Request, Show
+from train.judging.oracle import Oracle
 from train.judging.pictures import contact_sheet
 from train.judging.presence import Presence
 from train.judging.published import NEAREST, NULL, OTHER_FILM, Published, Tally
-from train.judging.references import References, kind_of, recoded, references, watch
+from train.judging.references import (
+    References,
+    fresh_sessions,
+    kind_of,
+    own_sessions,
+    recoded,
+    references,
+    ridge_of,
+    watch,
+)
 from train.metrics.cuts import step_profile
 from train.metrics.pixels import NearestClips
+from train.metrics.quality import drawn_layout, one_colour, still_layout
 from train.recipe import numbers
 from train.system import Plan, System, Trained
 from train.work import Arrays, Work, tracked
@@ -98,13 +109,20 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
     papers = published.load(request)
     found = Judged({}, {"networks": papers.told()} if papers.networks() else {}, simulated=True)
     # Films from files share them, as all of them are held against what is learned from one kind of film.
-    beside = cache(partial(_beside, show, bundle, system, request))
+    ridge = _ridge(bundle, system, data.who, request)
+
+    @cache
+    def beside(learner: Participant) -> References:
+        return references(show, bundle, system, learner, request.seconds, ridge(learner)[0])
+
     for film in films:
         who = replace(data.who, film=film)
         judged = by_preset(
             who,
             request,
-            lambda who, _: judge_film(show, bundle, system, who, request, beside(_learner(who)), papers),
+            lambda who, _: judge_film(
+                show, bundle, system, who, request, beside(_learner(who)), papers, ridge(_learner(who))[1]
+            ),
         )
         before = "" if film == films[0] else f"{title(film)}/"
         made = {before + name: one for name, one in judged.figures.items()}
@@ -209,10 +227,19 @@ def _learner(who: Participant) -> Participant:
     return replace(who, film=kind_of(who.film))
 
 
-def _beside(show: Show, bundle: Bundle, system: System, request: Request, learner: Participant) -> References:
-    # Written without seeds (``oracle=``), there is no oracle.
-    training = [] if request.oracle is None else numbers(request.oracle)
-    return references(show, bundle, system, learner, training, request.seconds)
+def _ridge(
+    bundle: Bundle, system: System, trained: Participant, request: Request
+) -> Callable[[Participant], tuple[Oracle | None, float | None]]:
+    """Return what fits the ridge for a participant who watches an endless film, with its minutes of film."""
+    if request.oracle is None:
+        # Written without a value (``oracle=``), there is none.
+        return lambda _: (None, None)
+    if request.oracle == OWN:
+        # The same for all films and presets: it had what the decoder had.
+        whole = cache(lambda: ridge_of(bundle, system, own_sessions(bundle, trained)))
+        return lambda _: whole()
+    seeds = numbers(request.oracle)
+    return cache(lambda who: ridge_of(bundle, system, fresh_sessions(who, seeds, request.seconds)))
 
 
 def judge_film(
@@ -223,6 +250,7 @@ def judge_film(
     request: Request,
     beside: References,
     papers: Published,
+    minutes: float | None = None,
 ) -> Judged:
     """Judge sessions in which the participant watches one kind of film.
 
@@ -242,6 +270,8 @@ def judge_film(
         Made for this participant and preset, and the kind of film that stands for this one.
     papers : Published
         The networks by which published figures are made.
+    minutes : float, optional
+        Of film that the ridge learned from.
     """
     seeds = judging_seeds(request.seeds)
     fixed = who.film not in KINDS
@@ -291,7 +321,7 @@ def judge_film(
             told.append(conditions.vectors(system, inputs))
             for suffix, found in judging.conditions(told[-1], aims, film, inputs, controls):
                 scores[suffix][-1] |= found
-            gained = conditions.gains(show, system, made.clips, null, inputs, film, judging.mean_clip)
+            gained = conditions.gains(show, system, made.clips, null, inputs, film)
             scores[""][-1] |= gained
             scores[CONSTANT][-1] |= conditions.unchanging(len(film.clips))
         tally.join_pictures(scores, CONSTANT)
@@ -307,11 +337,16 @@ def judge_film(
         scores |= tally.references()
     repeats = len(trials[0])
     signals = "single trials" if repeats == 1 else f"mean of {repeats} repeats"
-    about = _told(who, shown, beside, fixed=fixed) | {"repeats": repeats, "signals": signals}
+    about = _told(who, shown, beside, fixed=fixed) | {
+        "repeats": repeats,
+        "signals": signals,
+        "minutes of the ridge": minutes,
+    }
     tables = {"films": [about], "steps after a seam": _steps(profiles)}
     kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
     every = np.tile(kept, len(shown)) if fixed else kept
     made = figures(scores, shown, fixed=fixed) | presence.figures(every) | tally.distances(every)
+    tables["words"] = [{"film": title(who.film), "preset": who.preset} | words_of(made)]
     wins, _ = scores[""][0]["identification_2way_centred"]
     beside_film = {name: pictured[name] for name in _PICTURED.values() if name in pictured}
     versions = {"film": shown[0].clips, **beside_film}
@@ -375,10 +410,13 @@ class _Judging:
         if self.system.denoises:
             yield "_one_step", self.show(inputs, where, steps=1).clips
         yield "_null", self.show(inputs, where, null=True).clips
+        yield REVERSED, [clip[:frames][::-1] for clip in own]
+        yield from zip(TOLD, told_colours(shown.clips), strict=True)
         for suffix, other in controls.items():
             yield suffix, self.show(other, where).clips
         if self.beside.oracle is not None:
             yield "_oracle", self.beside.oracle.clips(inputs)
+            yield from zip(DECODED, self.beside.oracle.floors(inputs), strict=True)
 
     def conditions(
         self,
@@ -432,8 +470,8 @@ class _Judging:
         """Hold clips against the film."""
         beside = self.beside
         temperature = beside.oracle_temperature if suffix == "_oracle" else beside.temperature
-        # Of one modality alone no other figure is made.
-        alone = suffix in ROUTES and suffix != ""
+        # Of one modality alone, and of clips that know colours alone, no other figure is made.
+        alone = suffix in (*ROUTES, *FLOORS, REVERSED) and suffix != ""
         scored = told_apart if alone else score
         return scored(clips, shown, self.mean_clip, temperature)
 
@@ -441,6 +479,11 @@ class _Judging:
         """Identify windows by the known forward model."""
         likely = likelihood(forward, self.bundle, session, inputs)
         return identify(likely, likely, shown, temperature=1.0)
+
+
+def told_colours(clips: Sequence[Pixels]) -> tuple[Sequence[Pixels], Sequence[Pixels]]:
+    """Draw clips that know the true mean colours alone, and the true layouts: what colour alone can say."""
+    return one_colour(clips), drawn_layout(still_layout(clips), clips[0].shape)
 
 
 def held_apart(

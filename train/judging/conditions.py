@@ -11,19 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
-from rtdecode.scores.accuracy import correlations, identification_nway, psnr
+from rtdecode.scores.accuracy import identification_nway, psnr
 from rtdecode.scores.ties import TOLERANCE
-from train.judging.film_scores import Matrix, Scores, Shown, in_pairs
+from train.judging.film_scores import Matrix, Scores, Shown
 from train.judging.judged import Show
-from train.metrics.quality import one_colour
 from train.reconstruct import conditions_alone
 from train.system import System
 from train.work import Arrays
 
 IDENTIFIED = "condition_2way"
-# Windows that are matched, told apart by a clip of their true mean colour alone.
-COLOUR = "identification_2way_matched_told_colour"
-ABOVE_COLOUR = "identification_2way_matched_above_told_colour"
 GAINS = ("adapter_gain", "condition_gain", "brain_gain")
 
 
@@ -60,7 +56,6 @@ def gains(
     null: Sequence[Pixels],
     inputs: Arrays,
     shown: Shown,
-    mean_clip: Pixels,
 ) -> Scores:
     """Compare clips with others that lack something, window by window, by PSNR in dB.
 
@@ -74,15 +69,12 @@ def gains(
     inputs : dict
         What `own` was drawn from.
     shown : Shown
-    mean_clip : (frame, row, column, 3)
-        Training mean.
 
     Returns
     -------
     dict
         ``adapter_gain``, over the same system without its adapters; ``condition_gain``, over the condition
-        without a brain; ``brain_gain``, over the brain of the window that this one is matched with; how
-        well a clip of the true mean colour tells matched windows apart, and how much better the clips do.
+        without a brain; ``brain_gain``, over the brain of the window that this one is matched with.
     """
     one = np.ones(len(own))
     quality = psnr(own, shown.clips)
@@ -93,11 +85,6 @@ def gains(
     rows, paired = _exchanged(shown)
     other = show({name: x[rows] for name, x in inputs.items()}, shown.where).clips
     found["brain_gain"] = (np.where(paired, quality - psnr(other, shown.clips), np.nan), one)
-    plain = correlations(one_colour(shown.clips), shown.clips, mean_clip)
-    told = in_pairs(plain, shown.pairs)
-    ours = in_pairs(correlations(own, shown.clips, mean_clip), shown.pairs)
-    found[COLOUR] = (told, one)
-    found[ABOVE_COLOUR] = (ours - told, one)
     return found
 
 
@@ -113,7 +100,7 @@ def unchanging(count: int) -> Scores:
     """Return the scores of a vector that is always the same: it tells no window. Gains have no such thing."""
     one = np.ones(count)
     unknown = np.full(count, np.nan)
-    return {IDENTIFIED: (0 * one, one), **dict.fromkeys((COLOUR, ABOVE_COLOUR, *GAINS), (unknown, one))}
+    return {IDENTIFIED: (0 * one, one), **dict.fromkeys(GAINS, (unknown, one))}
 
 
-CHANCE: dict[str, float | None] = {IDENTIFIED: 0.5, COLOUR: 0.5, **dict.fromkeys((ABOVE_COLOUR, *GAINS), 0.0)}
+CHANCE: dict[str, float | None] = {IDENTIFIED: 0.5, **dict.fromkeys(GAINS, 0.0)}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rtdecode.scores import intervals
 from train.judging.conditions import CHANCE as CONDITION_CHANCE
 from train.judging.conditions import IDENTIFIED
-from train.judging.film_scores import CHANCE, Scores, Shown, averaged
+from train.judging.film_scores import CHANCE, TEMPORAL, Scores, Shown, averaged
 from train.judging.identification import ROUTES
 from train.judging.judged import Figures
 from train.judging.published import CHANCE as PUBLISHED_CHANCE
@@ -19,13 +19,22 @@ from train.judging.published import CHANCE as PUBLISHED_CHANCE
 _BLOCK_S = 30.0
 # The suffix of the scores of a clip that is always the same. They stand in the other figures.
 CONSTANT = "_constant"
+# The suffixes of clips that know colours alone: read by a ridge that had the same data, or told.
+DECODED = ("_decoded_colour", "_decoded_layout")
+TOLD = ("_told_colour", "_told_layout")
+FLOORS = (*DECODED, *TOLD)
+# That of the decoder's clips backwards in time.
+REVERSED = "_reversed"
+# Where the interval of a control must lie, and windows that it rests on at least.
+_NEAR_CHANCE = (0.44, 0.56)
+_ENOUGH = 300
 # Fewer windows than this make no figure but an unknown one.
 _LEAST = 5
 # Half of the windows must have these: where only a few have enough distractors, those are no sample of the
 # film.
 _OF_MOST = ("identification_10way_centred", "identification_50way_centred", "identification_top1_centred")
 _POOLS = "retrieval_top"
-# One modality alone is judged by these.
+# One modality alone and clips that know colours alone are judged by these.
 _OF_ROUTES = (
     "identification_2way_centred",
     "identification_2way_matched",
@@ -37,7 +46,7 @@ _OF_ROUTES = (
 _BY_CUTS = ("", "_oracle", "_ceiling")
 _OF_COLOUR = ("", "_oracle")
 # The suffixes of what the decoder is compared with window by window.
-_COMPARED = ("_oracle", "_nearest")
+_COMPARED = ("_oracle", "_nearest", *FLOORS, REVERSED)
 # No signal changes a clip of the true colour, so that decoders do not differ in it.
 _SAME = "psnr_told_colour"
 # F1 counts cuts over all windows. One that holds none on one side still counts on the other.
@@ -91,6 +100,40 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
     return found | _differences(scores, found, kept, fixed=fixed)
 
 
+def words_of(found: Figures) -> dict[str, bool | None]:
+    """Say which words the figures allow for the decoder's clips.
+
+    Returns
+    -------
+    dict
+        ``picture``: windows are told apart better than by a decoded mean colour (the paired lower end is
+        above 0). ``video``: by what changes within them they are told apart better than by chance, and better
+        than by the same clips backwards. None where a figure that it takes cannot be computed.
+    """
+    centred = "identification_2way_centred"
+    picture = _above(found.get(f"{centred}_above{DECODED[0]}"), 0.0)
+    moving = [_above(found.get(TEMPORAL), 0.5), _above(found.get(f"{TEMPORAL}_above{REVERSED}"), 0.0)]
+    video = None if None in moving else all(moving)
+    return {"picture": picture, "video": video}
+
+
+def at_chance(figure: dict[str, Any]) -> bool:
+    """Tell whether a control is at chance: its whole interval lies near 0.5, of windows enough.
+
+    That an interval holds 0.5 says little: that of a small sample always does.
+    """
+    if figure["ci95"] is None or figure["n"] < _ENOUGH:
+        return False
+    low, high = figure["ci95"]
+    return _NEAR_CHANCE[0] <= low and high <= _NEAR_CHANCE[1]
+
+
+def _above(figure: dict[str, Any] | None, least: float) -> bool | None:
+    if figure is None or figure["ci95"] is None:
+        return None
+    return bool(figure["ci95"][0] > least)
+
+
 def unknown(chance: float | None, n: int, reason: str) -> dict[str, Any]:
     """Make the figure of what cannot be computed: its value is None, and ``reason`` says why.
 
@@ -113,7 +156,9 @@ def _differences(
     made: Figures = {}
     for reference in (suffix for suffix in _COMPARED if suffix in scores):
         for metric in scores[""][0]:
-            if metric == _SAME or not {metric, metric + reference} <= found.keys():
+            # `psnr_told_colour` is a metric, and no score of the clips of the true colour.
+            both = metric in scores[reference][0] and {metric, metric + reference} <= found.keys()
+            if metric == _SAME or not both:
                 continue
             ours = gathered(scores[""], metric, fixed=fixed)
             others = gathered(scores[reference], metric, fixed=fixed)
@@ -130,7 +175,10 @@ def _wanted(metric: str, suffix: str) -> bool:
         return False
     if metric == "psnr_told_colour" and suffix not in _OF_COLOUR:
         return False
-    return suffix == "" or suffix not in ROUTES or metric in _OF_ROUTES
+    if suffix == REVERSED:
+        return metric == TEMPORAL
+    few = suffix in FLOORS or (suffix in ROUTES and suffix != "")
+    return not few or metric in _OF_ROUTES
 
 
 def gathered(sessions: Sequence[Scores], metric: str, *, fixed: bool = False) -> tuple[Matrix, Matrix]:

@@ -42,6 +42,9 @@ STRATA = (0, 1, 2)
 # Amplitudes of motion, in grey levels: a window that differs less from the session's mean has no score.
 _LEAST_MOTION = 0.25
 
+# Windows told apart by what changes within each alone.
+TEMPORAL = "identification_2way_temporal"
+
 # What a guess scores on average, where that is known. Where it depends on the film, the brain of another film
 # stands for it.
 CHANCE: dict[str, float | None] = {
@@ -49,6 +52,7 @@ CHANCE: dict[str, float | None] = {
     "identification_10way_centred": 0.1,
     "identification_50way_centred": 0.02,
     "identification_2way_matched": 0.5,
+    TEMPORAL: 0.5,
     **{f"identification_2way_centred_cuts_{number}": 0.5 for number in STRATA},
     "layout_colour": 0.0,
     "layout_luminance": 0.0,
@@ -254,7 +258,17 @@ def told_apart(clips: Sequence[Pixels], shown: Shown, mean_clip: Pixels, tempera
     """Identify windows by the clips of one session; arguments as of `score`."""
     cut = [np.asarray(clip[: len(shown.clips[0])]) for clip in clips]
     plain = correlations(cut, shown.clips, mean_clip)
-    return identify(similarity(cut, shown.clips), plain, shown, temperature)
+    moving = similarity(changes(cut), changes(shown.clips))
+    found = identify(similarity(cut, shown.clips), plain, shown, temperature)
+    return found | {TEMPORAL: (identification_nway(moving, shown.allowed, 2), np.ones(len(cut)))}
+
+
+def changes(clips: Sequence[Pixels]) -> list[NDArray[np.float32]]:
+    """Take from each clip its own mean over time. Nothing is left of one that stands still."""
+    return [
+        np.asarray(clip, np.float32) - np.asarray(clip, np.float64).mean(axis=0).astype(np.float32)
+        for clip in clips
+    ]
 
 
 def similarity(clips: Sequence[Pixels], truths: Sequence[Pixels]) -> Matrix:

@@ -2,21 +2,25 @@
 
 It is trained for the judging alone, on sessions of the same participant at the same preset, with training
 seeds. Signals of a window go in, and the leading principal components of what a patch codec makes of its clip
-come out, each with its own penalty and its own weight of fMRI against EEG, chosen by leaving one window out.
-The least-squares prediction is shown as it is: faint where little is known.
+come out, each with its own penalty and its own weight of fMRI against EEG, chosen by leaving sessions out.
+The least-squares prediction is shown as it is: faint where little is known. The same regression reads the
+mean colour of a clip, three numbers, and the colours of its parts: how much of a figure colour alone can say.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.disk.clip_file import Pixels
 from train.closed_form import patch_codec
 from train.closed_form.components import principal_components
 from train.closed_form.patch_codec import Codec
 from train.closed_form.ridge import RidgeFit, fit_ridge
 from train.closed_form.stem import EegStem, fit_eeg_stem, fit_voxel_stem
+from train.metrics.quality import LAYOUT, drawn_layout, still_layout
 from train.work import Arrays
 
 Matrix = NDArray[np.float64]
@@ -31,6 +35,7 @@ _FREQUENCIES = 96
 _WHITEN = 0.75
 # Candidate weights of fMRI against EEG.
 _SHARES = (0.2, 0.4, 0.6, 0.8)
+_COLOURS = 3
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,12 @@ class Oracle:
         From fMRI and EEG to components.
     conditions : RidgeFit or None
         From fMRI and EEG to what the judged decoder's condition aims at; None where it aims at no vector.
+    looks : RidgeFit
+        From fMRI and EEG to the mean colour of the clip and to the colours of its parts.
+    mean_look : (value,)
+        Of these.
+    drawn : tuple of int
+        Shape of a clip, without the frame after the window.
     carried : RidgeFit or None
         From the components read in the window before to what the window's own signals leave open. None for
         a decoder that does not get the end of the clip before either.
@@ -63,6 +74,9 @@ class Oracle:
     stem: EegStem
     signals: RidgeFit
     conditions: RidgeFit | None
+    looks: RidgeFit
+    mean_look: Matrix
+    drawn: tuple[int, ...]
     carried: RidgeFit | None
 
     def clips(self, inputs: Arrays) -> list[NDArray[np.uint8]]:
@@ -75,6 +89,14 @@ class Oracle:
         drawn = patch_codec.decode(self.codec, latents)
         return list(np.rint(drawn * 255).astype(np.uint8))
 
+    def floors(self, inputs: Arrays) -> tuple[Sequence[Pixels], Sequence[Pixels]]:
+        """Draw what is read of the mean colours, flat, and of the layouts, standing still."""
+        read = self.mean_look + _predicted(self.looks, _reduced(inputs, self.voxels, self.stem))
+        colour = read[:, :_COLOURS].reshape(-1, 1, 1, _COLOURS)
+        layout = read[:, _COLOURS:].reshape(-1, *LAYOUT, _COLOURS)
+        flat, still = (drawn_layout(values, self.drawn) for values in (colour, layout))
+        return flat, still
+
     def vectors(self, inputs: Arrays) -> Matrix | None:
         """Predict what the decoder's condition aims at, from its mean, (window, value)."""
         if self.conditions is None:
@@ -82,7 +104,9 @@ class Oracle:
         return _predicted(self.conditions, _reduced(inputs, self.voxels, self.stem))
 
 
-def fit_oracle(sessions: Sequence[Arrays], *, carry: bool, aims: Matrix | None = None) -> Oracle:
+def fit_oracle(
+    sessions: Sequence[Arrays], *, carry: bool, aims: Matrix | None = None, apart: Sequence[int] | None = None
+) -> Oracle:
     """Fit the oracle.
 
     Parameters
@@ -95,6 +119,9 @@ def fit_oracle(sessions: Sequence[Arrays], *, carry: bool, aims: Matrix | None =
         reading of the window before, as it was when that window was not trained on.
     aims : (window, value), optional
         What the condition of the judged decoder aims at in all these windows.
+    apart : sequence of int, optional
+        Sessions of the same number are left out together when penalties are chosen: those that showed the
+        same film. By default each by itself. Where there is one alone, its windows are.
     """
     lengths = [len(session["clips"]) for session in sessions]
     whole = {name: np.concatenate([session[name] for session in sessions]) for name in sessions[0]}
@@ -107,13 +134,44 @@ def fit_oracle(sessions: Sequence[Arrays], *, carry: bool, aims: Matrix | None =
     voxels = fit_voxel_stem(whole["fmri"], _VOXELS)
     stem = fit_eeg_stem(whole["eeg"], _EEG, _FREQUENCIES, _WHITEN)
     reduced = _reduced(whole, voxels, stem)
-    signals = fit_ridge(reduced, targets, _SHARES)
-    conditions = None if aims is None else fit_ridge(reduced, aims, _SHARES)
+    seen = whole["clips"][:, :-1]
+    parts = still_layout([*seen]).reshape(len(seen), -1, _COLOURS)
+    looks = np.concatenate([parts.mean(axis=1), parts.reshape(len(seen), -1)], axis=1)
+    numbers = range(len(lengths)) if apart is None else apart
+    folds = np.repeat(np.asarray(numbers), lengths) if len({*numbers}) > 1 else None
+    # One regression, in which each target has a penalty of its own, reads them all.
+    wanted = [targets, looks] if aims is None else [targets, looks, aims]
+    signals, seen_looks, *rest = _apart(
+        fit_ridge(reduced, np.concatenate(wanted, axis=1), _SHARES, folds), [x.shape[1] for x in wanted]
+    )
+    conditions = rest[0] if rest else None
     carried = None
     if carry:
         # Each window's own signals first. What they leave open is all that the window before may explain.
-        carried = fit_ridge([_before(signals.held_out, lengths)], targets - signals.held_out, [1.0])
-    return Oracle(codec, mean, basis, latents.shape[1:], voxels, stem, signals, conditions, carried)
+        carried = fit_ridge([_before(signals.held_out, lengths)], targets - signals.held_out, [1.0], folds)
+    return Oracle(
+        codec=codec,
+        mean=mean,
+        basis=basis,
+        shape=latents.shape[1:],
+        voxels=voxels,
+        stem=stem,
+        signals=signals,
+        conditions=conditions,
+        looks=seen_looks,
+        mean_look=looks.mean(0),
+        drawn=seen.shape[1:],
+        carried=carried,
+    )
+
+
+def _apart(fit: RidgeFit, widths: Sequence[int]) -> list[RidgeFit]:
+    """Take a regression apart by its targets."""
+    ends = np.cumsum([0, *widths])
+    return [
+        RidgeFit(fit.means, [linear[:, a:b] for linear in fit.maps], fit.explained[a:b], fit.held_out[:, a:b])
+        for a, b in pairwise(ends)
+    ]
 
 
 def _reduced(inputs: Arrays, voxels: Matrix, stem: EegStem) -> list[NDArray[np.float32]]:

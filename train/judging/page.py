@@ -25,7 +25,12 @@ _EVERY = 2
 # Suffixes of what stands beside a figure -> the column's heading.
 _BESIDE = {
     NULL: "null brain",
+    "_decoded_colour": "decoded mean colour",
+    "_decoded_layout": "decoded still layout",
     NEAREST: "nearest training clip",
+    "_told_colour": "told mean colour",
+    "_told_layout": "told still layout",
+    "_oracle": "ridge, same data",
     MARGINAL: "marginal",
     FROZEN: "standing still",
     FILM: "the film itself",
@@ -38,7 +43,10 @@ _READING = (
     "brain that watches another film, or, where no such brain was decoded, the same brain shifted in time. "
     "The null brain is the same decoder with the same weights and seed, and no signal. The nearest training "
     "clip is the window of the training films that is most like the decoder's clip. The constant is the "
-    "training mean, always the same. The marginal knows how often each class is shown, and sees no brain. "
+    "training mean, always the same. The ridge is a linear decoder; its sessions stand with the films. The "
+    "decoded mean colour is three numbers that it reads as well, drawn flat, and the decoded still layout is "
+    "2 x 3 colours. Told ones are the true colours, which no brain tells: what colour alone can say. The "
+    "marginal knows how often each class is shown, and sees no brain. "
     "Intervals are of 95 %, over the units that are counted beside them; they are not corrected for their "
     "number."
 )

@@ -5,8 +5,9 @@ windows of training films. Nothing of it depends on what is judged: it comes fro
 seeds, in which the participant watches films of the judged kind, and for a film from a file the endless one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 import numpy as np
@@ -28,6 +29,7 @@ from train.data.phantom import (
     session_arrays,
     spans,
 )
+from train.data.training_films import DATA, REAL, training_films
 from train.judging.ceiling import Forward, fit_forward
 from train.judging.film_scores import Shown, describe, similarity
 from train.judging.judged import Show
@@ -85,22 +87,42 @@ def watch(who: Participant, seed: int, seconds: float) -> PhantomSession:
     return who.session(seed, seconds if who.film in KINDS else None, "free")
 
 
-def references(
-    show: Show, bundle: Bundle, system: System, who: Participant, seeds: Sequence[int], seconds: float
-) -> References:
-    """Make what stands beside a decoder.
+# Sessions that a ridge learns from, each with a word for its film: those of one word show the same.
+Sessions = Iterable[tuple[str, PhantomSession]]
+
+
+def own_sessions(bundle: Bundle, who: Participant) -> Sessions:
+    """Make the sessions again that a run was trained on.
+
+    A bundle does not say where films from files lie: those among the recorded data are found by their
+    SHA-256, and others are left out.
 
     Parameters
     ----------
-    show : callable
-        See `Show`.
     bundle : Bundle
-    system : System
-        What `show` shows.
+    who : Participant
+        Whom the run was trained on.
+    """
+    told = bundle.manifest.provenance
+    recorded = {film.digest: film.shown for film in training_films(REAL)} if os.environ.get(DATA) else {}
+    for film in told.get("films", [{"film": who.film}]):
+        digest = film.get("sha256")
+        shown = recorded.get(digest) if digest else film["film"]
+        if shown is None:
+            continue
+        for seed in told["sessions"]:
+            watching = replace(who, film=shown)
+            yield digest or f"{shown}-{seed}", watching.session(seed, film.get("seconds", told["seconds"]))
+
+
+def fresh_sessions(who: Participant, seeds: Sequence[int], seconds: float) -> Sessions:
+    """Make sessions of training seeds.
+
+    Parameters
+    ----------
     who : Participant
         Its film is an endless one.
     seeds : sequence of int
-        Of the oracle's sessions.
     seconds : float
         Length of each session.
 
@@ -116,14 +138,54 @@ def references(
             limit=_UNJUDGED,
             seeds=list(seeds),
         )
-    oracle = None
-    if seeds:
-        sessions = (watch(who, seed, seconds) for seed in tracked(seeds, f"oracle, {who.film}, {who.preset}"))
-        trained = [_trained(bundle, session) for session in sessions]
-        aims = [system.targets(one["clips"][:, :-1]) for one in trained]
-        found = [one.astype(np.float64) for one in aims if one is not None]
-        together = np.concatenate(found) if found else None
-        oracle = fit_oracle(trained, carry=system.carried > 0, aims=together)
+    return [(str(seed), watch(who, seed, seconds)) for seed in seeds]
+
+
+def ridge_of(bundle: Bundle, system: System, sessions: Sessions) -> tuple[Oracle, float]:
+    """Fit the ridge oracle; also return the minutes of film that it learned from.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Reads the signals: the same voxels for the ridge and for the decoder.
+    system : System
+        The decoder that it stands beside.
+    sessions : iterable of (str, PhantomSession)
+    """
+    trained: list[Arrays] = []
+    words: list[str] = []
+    for word, session in tracked([*sessions], "sessions of the ridge"):
+        trained.append(session_arrays(bundle, session) | {"clips": film_clips(session.film)})
+        words.append(word)
+    aims = [system.targets(one["clips"][:, :-1]) for one in trained]
+    found = [one.astype(np.float64) for one in aims if one is not None]
+    together = np.concatenate(found) if found else None
+    numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
+    apart = [numbers[word] for word in words]
+    windows = sum(len(one["clips"]) for one in trained)
+    minutes = windows * float(bundle.manifest.grid.window) / 60
+    return fit_oracle(trained, carry=system.carried > 0, aims=together, apart=apart), minutes
+
+
+def references(
+    show: Show, bundle: Bundle, system: System, who: Participant, seconds: float, oracle: Oracle | None
+) -> References:
+    """Make what stands beside a decoder.
+
+    Parameters
+    ----------
+    show : callable
+        See `Show`.
+    bundle : Bundle
+    system : System
+        What `show` shows.
+    who : Participant
+        Its film is an endless one.
+    seconds : float
+        Length of the session on which temperatures are found.
+    oracle : Oracle, optional
+        See `ridge_of`.
+    """
     session = watch(who, _UNJUDGED, seconds)
     inputs = session_arrays(bundle, session)
     shown = describe(session.film, spans(_UNJUDGED, session.film.windows, bundle.manifest.grid))
@@ -140,10 +202,6 @@ def _temperature(clips: Sequence[Pixels], shown: Shown) -> float:
     frames = len(shown.clips[0])
     cut = [clip[:frames] for clip in clips]
     return fit_temperature(similarity(cut, shown.clips), shown.allowed)
-
-
-def _trained(bundle: Bundle, session: PhantomSession) -> Arrays:
-    return session_arrays(bundle, session) | {"clips": film_clips(session.film)}
 
 
 def recoded(system: System, bundle: Bundle, clips: NDArray[np.uint8]) -> list[Pixels] | None:

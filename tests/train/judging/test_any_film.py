@@ -15,8 +15,11 @@ from tests.refusals import refused
 from tests.train.tiny import tiny
 from train.evaluate import Request, evaluate, judged
 from train.judging.any_film import held_apart
-from train.judging.film_scores import CHANCE, Scores, Shown, describe, told_apart
+from train.judging.film_figures import FLOORS
+from train.judging.film_scores import CHANCE, TEMPORAL, Scores, Shown, describe, told_apart
 from train.judging.page import page
+from train.recipe import numbers
+from train.run_folder import read_run
 
 CONTROLS = ("_rest", "_other_film", "_other_subject", "_null")
 
@@ -57,6 +60,14 @@ def test_a_run_is_judged_on_films_beside_controls_and_references(tmp_path: Path)
             assert above["value"] == pytest.approx(pair), metric
             assert above["chance"] == 0
     assert not any("above" in name and name.endswith(CONTROLS) for name in figures)
+    # Clips that know colours alone are held against the film as well, and the decoder against them.
+    for floor in FLOORS:
+        centred = f"identification_2way_centred{floor}"
+        assert figures[centred]["n"] == 6
+        pair = figures["identification_2way_centred"]["value"] - figures[centred]["value"]
+        assert figures[f"identification_2way_centred_above{floor}"]["value"] == pytest.approx(pair)
+        assert f"psnr{floor}" not in figures or floor == "_told_colour"
+    assert figures[f"{TEMPORAL}_reversed"]["chance"] == 0.5
     # What is known of the simulation identifies every window, more than any decoder does.
     assert figures["identification_2way_centred_ceiling"]["value"] > 0.95
     assert figures["shapes/identification_2way_centred_ceiling"]["value"] > 0.95
@@ -64,6 +75,20 @@ def test_a_run_is_judged_on_films_beside_controls_and_references(tmp_path: Path)
     assert figures["identification_2way_matched"]["constant"] == 0.5
     assert figures["layout_luminance"]["constant"] == 0
     assert figures["bits_per_window"]["constant"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.full
+def test_the_ridge_beside_a_run_had_the_sessions_of_the_run() -> None:
+    run = tiny("ridge")
+    request = Request(film="shapes,natural", seeds="1000-1001", seconds=24)
+    found = judged(run, request)
+    arguments = read_run(run)["arguments"]["data"]
+    minutes = len(numbers(arguments["sessions"])) * arguments["seconds"] / 60
+    for name in ("films", "natural/films"):
+        assert found.tables[name][0]["minutes of the ridge"] == pytest.approx(minutes, abs=0.1)
+    assert found.figures["identification_2way_centred_oracle"]["n"] == 12
+    # The page says whether the clips are pictures, and whether they move as the film does.
+    assert {"picture", "video"} <= found.tables["words"][0].keys()
 
 
 @pytest.mark.full

@@ -1,6 +1,7 @@
 """Scores of windows against a film: what the truth scores, and what a constant clip does."""
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from rtdecode.phantom.film.film import Film
 from rtdecode.scores import intervals
 from train.closed_form import patch_codec
 from train.data.phantom import film_clips
-from train.judging.film_figures import CONSTANT, difference, figure, figures, groups
+from train.judging.any_film import told_colours
+from train.judging.film_figures import CONSTANT, at_chance, difference, figure, figures, groups, words_of
 from train.judging.film_scores import (
     CHANCE,
+    TEMPORAL,
     Shown,
     constant_scores,
     describe,
@@ -110,6 +113,47 @@ def test_a_clip_that_is_always_the_same_wins_nothing(which: str) -> None:
         again = constant_scores(one, shown(), 0.05)
         assert again.keys() == found.keys()
         assert np.nanmean(again["ssim"][0]) == pytest.approx(found["ssim"])
+
+
+def test_what_changes_within_a_clip_is_judged_without_its_colours() -> None:
+    """The truth in other colours wins; the truth that stands still, or runs backwards, does not."""
+    other = clips(1, 3)[0].mean(axis=0)
+    moved = [np.asarray(clip, np.float64) - clip.mean(axis=0) + other for clip in shown().clips]
+    still = [np.broadcast_to(clip.mean(axis=0), clip.shape) for clip in shown().clips]
+    backwards = [clip[::-1] for clip in shown().clips]
+    assert true_scores()[TEMPORAL] == 1
+    assert scores(moved)[TEMPORAL] == 1
+    assert scores(still)[TEMPORAL] == 0
+    assert scores(still)["identification_2way_centred"] > 0.9
+    assert scores(backwards)[TEMPORAL] < 0.9
+
+
+def test_colours_that_are_told_say_much_and_less_than_the_truth() -> None:
+    flat, still = (scores([*one])["identification_2way_centred"] for one in told_colours(shown().clips))
+    assert 0.7 < flat < still < 1
+
+
+def test_words_stand_for_what_the_figures_hold() -> None:
+    def told(low: float | None) -> dict[str, Any]:
+        return {"ci95": None if low is None else [low, 1.0]}
+
+    names = ("identification_2way_centred_above_decoded_colour", TEMPORAL, f"{TEMPORAL}_above_reversed")
+    for lows, wanted in (
+        ((0.01, 0.51, 0.01), (True, True)),
+        ((0.0, 0.5, 0.01), (False, False)),
+        ((0.01, 0.51, 0.0), (True, False)),
+        ((None, 0.51, None), (None, None)),
+    ):
+        found = dict(zip(names, map(told, lows), strict=True))
+        assert tuple(words_of(found).values()) == wanted
+    assert tuple(words_of({}).values()) == (None, None)
+
+
+def test_a_control_is_at_chance_where_its_interval_is_narrow() -> None:
+    assert at_chance({"ci95": [0.45, 0.55], "n": 300})
+    assert not at_chance({"ci95": [0.45, 0.55], "n": 299})
+    assert not at_chance({"ci95": [0.40, 0.60], "n": 300})
+    assert not at_chance({"ci95": None, "n": 300})
 
 
 def test_clips_of_other_windows_score_as_by_chance() -> None:

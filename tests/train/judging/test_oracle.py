@@ -37,6 +37,39 @@ def test_the_oracle_reads_what_is_there(carry: bool) -> None:
     assert error([np.full_like(clip, 128) for clip in drawn], judged["clips"]) > 40
 
 
+def test_floors_are_what_is_read_of_the_colours() -> None:
+    """Halves of the pictures differ: a flat colour cannot say it, and a layout can."""
+
+    def halved(seed: int) -> Arrays:
+        made = session(60, seed, 0.05)
+        other = session(60, seed + 50, 0.05)
+        half = made["clips"].shape[3] // 3
+        made["clips"][:, :, :, :half] = other["clips"][:, :, :, :half]
+        return made | {"fmri": np.concatenate([made["fmri"], other["fmri"]], axis=2)}
+
+    oracle = fit_oracle([halved(1), halved(2)], carry=False)
+    judged = halved(3)
+    flat, still = (np.stack(drawn) for drawn in oracle.floors(judged))
+    shown = judged["clips"][:, :-1]
+    assert flat.shape == still.shape == shown.shape
+    assert np.ptp(flat, axis=(1, 2, 3)).max() == 0
+    assert np.ptp(still, axis=1).max() == 0
+    # Two of six columns are of the other colour.
+    assert error([*still], shown) < 10 < error([*flat], shown)
+    true = shown.mean(axis=(1, 2, 3))
+    assert np.abs(flat[:, 0, 0, 0] - true).mean() < 10 < np.abs(true - true.mean(0)).mean()
+
+
+def test_sessions_of_one_film_are_left_out_together() -> None:
+    """A penalty that was chosen among showings of one film would be that of a film known by heart."""
+    one = session(40, 1, 1.0)
+    again = one | {"fmri": one["fmri"] + np.random.default_rng(5).normal(size=one["fmri"].shape)}
+    others = [session(40, seed, 1.0) for seed in (2, 3)]
+    known = fit_oracle([one, again, *others], carry=False)
+    apart = fit_oracle([one, again, *others], carry=False, apart=[0, 0, 1, 2])
+    assert apart.signals.explained.mean() < known.signals.explained.mean()
+
+
 def test_the_carry_helps_where_a_window_continues_the_one_before() -> None:
     def continued(seed: int) -> Arrays:
         made = session(60, seed, 2.0)
