@@ -37,7 +37,8 @@ _BF16_CONVOLUTIONS = 22
 # Nodes that only move values: between two nodes of a lower precision they move the lower ones.
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Gather", "Expand")
 # Sources of ports that tell the denoiser where the sampler is, see `rtdecode.bundle.wiring`.
-CLOCK = ("t", "r", "step", "steps", "chunk")
+# Beside them stands the share of detail, a factor that is one number too.
+CLOCK = ("t", "r", "step", "steps", "chunk", "detail")
 
 
 def converted(

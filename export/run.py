@@ -253,7 +253,8 @@ def _joined(
     for a denoiser that works in chunks has fewer latent frames.
     """
     said = {stage.name: stage.said for stage in stages}
-    return replace(wired(manifest, graphs, said, system.scopes), latent=[1, *system.latent_shape])
+    joined = wired(manifest, graphs, said, system.scopes)
+    return replace(joined, latent=[1, *system.latent_shape], detail=system.detail)
 
 
 def _of_others(graphs: dict[str, ModelProto]) -> dict[str, ModelProto]:

@@ -70,6 +70,14 @@ SubjectName = Annotated[
 Steps = Annotated[
     int | None, typer.Option(help="Denoising steps of a clip, 1 or more; default: the bundle's.", min=1)
 ]
+Detail = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the detail that no brain told, 0 (none) to 1 (all); default: the bundle's.",
+        metavar="S",
+        callback=from_zero,
+    ),
+]
 Carry = Annotated[bool, typer.Option("--carry/--no-carry", help="Carry each clip on from the one before it.")]
 Twin = Annotated[
     bool, typer.Option("--twin", help="Show what the bundle decodes from no signal beside each clip.")

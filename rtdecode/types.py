@@ -304,6 +304,8 @@ class Clip:
     brain_by : dict or None
         For ``eeg`` and ``fmri``, how probable it is that it is of a brain that the bundle can read;
         None for one that the window lacks. None as a whole if the bundle does not tell.
+    detail : float or None
+        Share that was kept of what is drawn beyond what the brain told; None if the bundle has no choice.
     """
 
     frames: NDArray[np.uint8]
@@ -313,3 +315,4 @@ class Clip:
     confidence: float | None = None
     presence: Presence | None = None
     brain_by: dict[str, float | None] | None = None
+    detail: float | None = None

@@ -163,6 +163,9 @@ class System(ABC):
         ``carry_mask``; 0 for none.
     denoises : bool
         Whether it samples from noise. A system that does not decodes in closed form.
+    detail : float or None
+        Share, from 0 to 1, that its graphs keep by default of what is drawn beyond what the brain told, for a
+        system whose stage ``denoise`` has a port ``detail``; None for others.
     refused : mapping
         Precision that its graphs cannot be exported in -> why, in a sentence.
     scopes : mapping
@@ -173,6 +176,7 @@ class System(ABC):
     latent_shape: tuple[int, int, int, int]
     carried: int = 0
     denoises: bool = False
+    detail: float | None = None
     # Read-only, because all systems that do not set them share these mappings.
     refused: Mapping[str, str] = MappingProxyType({})
     scopes: Mapping[str, str] = MappingProxyType({})

@@ -33,6 +33,7 @@ def show(bundle: Bundle) -> None:
         "look-ahead": f"{grid.before} volumes before a window and {grid.after} after it" if more else None,
         "clip": f"{clip.frames} frames of {clip.height} x {clip.width} at {clip.fps:g} fps",
         "steps": manifest.steps,
+        "share of detail": manifest.detail,
         "noise key": manifest.noise_key,
         "categories": manifest.labels and ", ".join(manifest.labels),
         "tells a brain": manifest.brain and f"at the prior {_prior(manifest.brain)}",

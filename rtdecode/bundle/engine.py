@@ -114,6 +114,10 @@ class Engine:
         """Return the number of denoising steps to take when `asked` for so many; see `check_steps`."""
         return check_steps(self.manifest, self._name, asked)
 
+    def detail(self, asked: float | None = None) -> float | None:
+        """Return the share of detail to keep when `asked` for so much; see `check_detail`."""
+        return check_detail(self.manifest, self._name, asked)
+
     def _graph(
         self,
         stage: str,
@@ -246,6 +250,40 @@ def check_steps(manifest: Manifest, name: str, steps: int | None) -> int:
             available=list(manifest.sigmas),
         )
     return steps
+
+
+def check_detail(manifest: Manifest, name: str, detail: float | None) -> float | None:
+    """Return the share of detail that a bundle keeps when `detail` is asked for; None where it has no choice.
+
+    Raises
+    ------
+    UsageError
+        If the bundle cannot choose the share, or `detail` is no number from 0 to 1.
+    """
+    if detail is None:
+        return manifest.detail
+    if manifest.detail is None:
+        fixed = "the share is fixed inside its graph"
+        closed = "it decodes in closed form and draws none"
+        raise UsageError(
+            "detail-unsupported",
+            "a share of detail of {detail:g} was asked for, and {bundle} lets none be chosen: {found}. Leave "
+            "--detail out, or give a --bundle for which `rtdecode inspect` names a share of detail.",
+            detail=detail,
+            bundle=name,
+            found=fixed if "denoise" in manifest.built else closed,
+        )
+    # Written so that a NaN is refused too.
+    if not 0 <= detail <= 1:
+        raise UsageError(
+            "detail-out-of-range",
+            "a share of detail of {detail:g} was asked for: a number from 0 to 1 was expected. Where none "
+            "is given, {bundle} keeps {default:g}.",
+            detail=detail,
+            bundle=name,
+            default=manifest.detail,
+        )
+    return detail
 
 
 def _shapes(ports: Mapping[str, Input] | Mapping[str, Output]) -> dict[str, tuple[list[int], str]]:

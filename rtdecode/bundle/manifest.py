@@ -366,6 +366,9 @@ class Manifest:
     precision : str
         What its graphs compute matrix products, convolutions and attentions in. Their ports are the same in
         every precision, but those of states may be in half precision.
+    detail : float or None
+        Share, from 0 to 1, that its denoiser keeps by default of what it draws beyond what the brain told:
+        the value of its port with the source ``detail``. None if it has no such port.
 
     The other attributes are plain values.
     """
@@ -402,6 +405,7 @@ class Manifest:
     gpu: str | None = None
     flavour: str | None = None
     precision: str = PRECISIONS[0]
+    detail: float | None = None
 
     def __post_init__(self) -> None:
         if self.eeg is None and self.fmri is None:
@@ -442,6 +446,12 @@ class Manifest:
                 "steps lies between 0 and {limit}, found {steps}",
                 limit=_MOST_STEPS,
                 steps=self.steps,
+            )
+        if self.detail is not None and not 0 <= self.detail <= 1:
+            raise ManifestError(
+                "manifest-detail-out-of-range",
+                "detail is a share from 0 to 1, or null, found {detail:g}",
+                detail=self.detail,
             )
         if unknown := sorted(set(self.stages) - set(STAGES)):
             raise ManifestError(
@@ -538,7 +548,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     """
     tree = asdict(manifest)
     # A bundle without these keys keeps its digest when it is written again.
-    for key in ("fitter", "brain", "gpu", "flavour"):
+    for key in ("fitter", "brain", "gpu", "flavour", "detail"):
         if tree[key] is None:
             del tree[key]
     if not tree["engines"]:

@@ -118,6 +118,8 @@ class Pass:
         Number of denoising steps; 0 in closed form.
     before : dict or None
         The session's states that the window carries on from; None to start afresh.
+    detail : float or None
+        Share of detail that the denoiser keeps; None takes the manifest's.
 
     Attributes
     ----------
@@ -132,8 +134,10 @@ class Pass:
         noise: Noise,
         steps: int,
         before: Mapping[str, Value] | None = None,
+        detail: float | None = None,
     ) -> None:
         self._program = program
+        self._detail = program.manifest.detail if detail is None else detail
         self._given = given
         self._noise = noise
         self._steps = steps
@@ -217,6 +221,7 @@ class Pass:
                 "t": levels[step],
                 "r": following[step],
                 "chunk": chunk,
+                "detail": self._detail,
             }
             latent = self._run("denoise", now)[name]
         if "remember" in self._program.graphs:

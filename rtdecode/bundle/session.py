@@ -68,7 +68,13 @@ class Session:
         self._last: dict[str, deque[_Last]] = {name: deque(maxlen=_KEPT) for name in _CHAINS}
 
     def open(
-        self, window: Window, steps: int, *, null: bool = False, chain: Sequence[str] | None = None
+        self,
+        window: Window,
+        steps: int,
+        *,
+        detail: float | None = None,
+        null: bool = False,
+        chain: Sequence[str] | None = None,
     ) -> Pass:
         """Begin a window's pass through the graphs.
 
@@ -78,6 +84,8 @@ class Session:
             Signals that it lacks enter as zeros under a zero mask.
         steps : int
             Number of denoising steps; 0 in closed form.
+        detail : float, optional
+            Share of detail that is kept; by default the manifest's.
         null : bool
             Leave out every signal and everything that is carried on, so that only the weights and the noise
             are the same.
@@ -87,14 +95,14 @@ class Session:
         drawn = self._noise(window)
         self.carried_from = None
         if null:
-            return Pass(self._program, {}, drawn, steps)
+            return Pass(self._program, {}, drawn, steps, detail=detail)
         states = None
         for revision in _CHAINS[window.revision] if chain is None else chain:
             states = self._before(window, revision)
             if states is not None:
                 self.carried_from = revision
                 break
-        return Pass(self._program, signals(window), drawn, steps, states)
+        return Pass(self._program, signals(window), drawn, steps, states, detail)
 
     def keep(self, window: Window, done: Pass) -> None:
         """Store the states of a finished pass, whose whole latent is clean, for the windows that follow."""

@@ -15,6 +15,7 @@ Every input port has one of these sources:
 | ``step``, ``steps`` | number of the step from 0, and how many there are |
 | ``t``, ``r`` | the noise level at which the step begins, and the one at which it ends |
 | ``chunk`` | number of the chunk of latent frames from 0 |
+| ``detail`` | share that is kept of what is drawn beyond what the brain told |
 | ``STAGE.PORT`` | an output of an earlier stage |
 
 The output of ``denoise`` that writes no state is the next latent, and after the last step the clean
@@ -36,7 +37,7 @@ SIGNALS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
 _EVERYWHERE = (*SIGNALS, "subject", "memory", "state")
 # Sources for the denoiser and for the stage that writes its caches only, and for the denoiser only.
 _OF_STEPS = ("step", "steps", "t", "r", "chunk")
-_OF_DENOISING = ("start", "noise")
+_OF_DENOISING = ("start", "noise", "detail")
 SOURCES = (*_EVERYWHERE, *_OF_DENOISING, *_OF_STEPS)
 _AGAIN = "Export it again."
 _DECODING = ("decode_first", "decode_next")
@@ -162,6 +163,7 @@ class _Check:
         self._latent()
         self._start()
         self._steps()
+        self._detail()
         self._clip()
         self._results()
 
@@ -448,6 +450,26 @@ class _Check:
                 "denoise reads noise levels, and sigmas has none for {steps} steps: found {available}",
                 steps=manifest.steps,
                 available=", ".join(manifest.sigmas) or "none",
+            )
+
+    def _detail(self) -> None:
+        """Check that the manifest has a share of detail exactly where ``denoise`` has a port for it."""
+        manifest = self.manifest
+        denoise = manifest.built.get("denoise")
+        inputs = {} if denoise is None else denoise.inputs
+        reads = [name for name, port in inputs.items() if port.source == "detail"]
+        if manifest.detail is None and reads:
+            raise ManifestError(
+                "wiring-detail-missing",
+                "stages.denoise.inputs.{port} reads the share of detail, and detail is null: a share from 0 "
+                "to 1 was expected",
+                port=reads[0],
+            )
+        if manifest.detail is not None and not reads:
+            raise ManifestError(
+                "wiring-detail-port-missing",
+                "detail is {detail:g}, and no port of denoise has the source 'detail': null was expected",
+                detail=manifest.detail,
             )
 
     def _clip(self) -> None:

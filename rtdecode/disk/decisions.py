@@ -53,6 +53,8 @@ class Decision:
         `streaming.session.decided.colours`.
     why : str or None
         Why it was skipped, in words that name nothing.
+    detail : float or None
+        Share of detail that the clip keeps; None where the bundle has no choice.
 
     Raises
     ------
@@ -71,6 +73,7 @@ class Decision:
     latent: str | None = None
     colours: str | None = None
     why: str | None = None
+    detail: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("run", "window", "acquisition"):
@@ -80,6 +83,8 @@ class Decision:
         _check(self.steps is None or _is_count(self.steps), "steps", self.steps)
         _check(self.carried_from in (None, *REVISIONS), "carried_from", self.carried_from)
         _check(self.why is None or isinstance(self.why, str), "why", self.why)
+        kept = self.detail
+        _check(kept is None or (_is_time(kept) and 0 <= kept <= 1), "detail", kept)
         if self.outcome == "emitted":
             _check(self.steps is not None, "steps", self.steps)
             _check(isinstance(self.latent, str), "latent", self.latent)

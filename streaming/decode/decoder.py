@@ -91,6 +91,8 @@ class Decoder:
     ----------
     steps : int
         Denoising steps of a clip by default; 0 for a bundle that decodes in closed form.
+    detail : float or None
+        Share of detail that a clip keeps by default; None for a bundle that has no choice.
     numbers_of_steps : set of int or None
         The numbers of steps that can be taken; None for any.
     cost : Cost
@@ -123,6 +125,7 @@ class Decoder:
         self._engine = engine.load(bundle) if loaded is None else loaded
         self._session = self._engine.session(carry=carry)
         self.steps = self._engine.steps()
+        self.detail = self._engine.detail()
         self.numbers_of_steps = wiring.numbers_of_steps(bundle.manifest)
         self.runs_on = self._engine.runs_on
         self.notes = self._engine.notes
@@ -134,6 +137,7 @@ class Decoder:
         window: Window,
         steps: int | None = None,
         *,
+        detail: float | None = None,
         null: bool = False,
         chain: Sequence[str] | None = None,
     ) -> Decoded:
@@ -144,6 +148,8 @@ class Decoder:
         window : Window
         steps : int, optional
             Denoising steps; by default the bundle's.
+        detail : float, optional
+            Share that is kept of what is drawn beyond what the brain told; by default the bundle's.
         null : bool
             Decode the null-brain twin instead, from the same weights and noise but without any signal. The
             clips that follow do not depend on it.
@@ -153,13 +159,14 @@ class Decoder:
         Raises
         ------
         UsageError
-            If `steps` cannot be taken.
+            If `steps` cannot be taken, or `detail` cannot be kept.
         NonFiniteError
             If a graph returned values that are not finite. The clips that follow do not depend on them.
         """
         count = self._engine.steps(steps)
+        share = self._engine.detail(detail)
         started_at = self._now()
-        opened = self._session.open(window, count, null=null, chain=chain)
+        opened = self._session.open(window, count, detail=share, null=null, chain=chain)
         carried_from = self._session.carried_from
         encoded = opened.encode()
         encoded_at = self._now()
@@ -197,6 +204,7 @@ class Decoder:
             self._confidence(encoded, presence),
             presence,
             self._brain_by(encoded, window),
+            share,
         )
         last_at = self._now()
         # Read last: on a GPU the condition stays on the device until then.
@@ -298,6 +306,17 @@ def check_steps(bundle: Bundle, steps: int | None) -> int:
         See `rtdecode.bundle.engine.check_steps`.
     """
     return engine.check_steps(bundle.manifest, f"bundle {bundle.path}", steps)
+
+
+def check_detail(bundle: Bundle, detail: float | None) -> float | None:
+    """Return the share of detail that a bundle keeps when `detail` is asked for; None where it has no choice.
+
+    Raises
+    ------
+    UsageError
+        See `rtdecode.bundle.engine.check_detail`.
+    """
+    return engine.check_detail(bundle.manifest, f"bundle {bundle.path}", detail)
 
 
 def _check_finite(name: str, values: NDArray[Any], window: Window) -> None:

@@ -52,7 +52,13 @@ class Choice:
 
 
 def choose(
-    recording: Path, bundle: Bundle, as_live: bool | None, *, steps: int | None, carry: bool
+    recording: Path,
+    bundle: Bundle,
+    as_live: bool | None,
+    *,
+    steps: int | None,
+    carry: bool,
+    detail: float | None = None,
 ) -> Choice:
     """Say how a recording is replayed.
 
@@ -65,13 +71,15 @@ def choose(
     steps : int or None
         Denoising steps, if any number was asked for.
     carry : bool
+    detail : float, optional
+        Share of detail, if one was asked for.
 
     Raises
     ------
     UsageError
         If `as_live` was asked for and cannot be, or the decisions cannot be read.
     """
-    otherwise = _asked_otherwise(as_live, steps, carry=carry)
+    otherwise = _asked_otherwise(as_live, steps, detail, carry=carry)
     decisions = None if otherwise else files.read(recording)
     reason = otherwise or _not_repeatable(decisions, bundle)
     if not reason:
@@ -93,12 +101,14 @@ def choose(
     return Choice(None, f"Not as live: every window is decoded at {count}, as {reason}.")
 
 
-def _asked_otherwise(as_live: bool | None, steps: int | None, *, carry: bool) -> str:
+def _asked_otherwise(as_live: bool | None, steps: int | None, detail: float | None, *, carry: bool) -> str:
     """Say which flag asks for other clips than were live; empty if none does."""
     if as_live is False:
         return "--best asks for it"
     if steps is not None:
         return f"--steps {steps} asks for other clips"
+    if detail is not None:
+        return f"--detail {detail:g} asks for other clips"
     return "" if carry else "--no-carry asks for other clips"
 
 
@@ -379,12 +389,16 @@ class AsLive:
 
 
 def _likeness(live: Decision, again: Decision) -> _Likeness:
-    same = (live.outcome, live.steps, live.carried_from) == (again.outcome, again.steps, again.carried_from)
+    same = _taken(live) == _taken(again)
     if same and live.latent == again.latent:
         return _Likeness.SAME
     if same and _distance(live, again) <= _COLOUR_TOLERANCE:
         return _Likeness.ALIKE
     return _Likeness.OTHER if live.inputs == again.inputs else _Likeness.OTHER_INPUTS
+
+
+def _taken(decision: Decision) -> tuple[str, int | None, float | None, str | None]:
+    return decision.outcome, decision.steps, decision.detail, decision.carried_from
 
 
 def _distance(live: Decision, again: Decision) -> float:

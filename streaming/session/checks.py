@@ -7,7 +7,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk import calibration as calibrations
 from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import UsageError
-from streaming.decode.decoder import check_steps
+from streaming.decode.decoder import check_detail, check_steps
 from streaming.session.orders import StreamOptions
 
 
@@ -29,6 +29,7 @@ def check(options: StreamOptions, bundle: Bundle) -> Calibration | None:
             "--decoder is not built yet. There are --lsl, --fmri-dir, --bundle and --truth.",
         )
     check_steps(bundle, options.steps)
+    check_detail(bundle, options.detail)
     _check_sources(options, bundle)
     window = float(bundle.manifest.grid.window)
     if options.seconds is not None and options.seconds < window:

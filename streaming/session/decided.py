@@ -102,6 +102,7 @@ def decision(job: Job, decoded: Decoded | None, why: str) -> Decision:
         decoded.carried_from,
         _digest(decoded.clip.latent),
         colours(decoded.clip.frames).tobytes().hex(),
+        detail=decoded.clip.detail,
     )
 
 

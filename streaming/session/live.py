@@ -207,6 +207,7 @@ class _Session:
                     time.monotonic,
                     simulated=False,
                     steps=self._options.steps,
+                    detail=self._options.detail,
                     twin=self._options.twin,
                     modalities=self._options.modalities,
                     on_emitted=self._outputs.send,

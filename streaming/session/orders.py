@@ -55,6 +55,8 @@ class StreamOptions:
         Write into a folder even if it is not empty.
     steps : int or None
         Denoising steps of a clip; None takes the bundle's.
+    detail : float or None
+        Share that is kept of the detail beyond what the brain told; None takes the bundle's.
     carry, twin : bool
         Carry each clip on from the one before it; show the null-brain twin beside it.
     series : int or None
@@ -92,6 +94,7 @@ class StreamOptions:
     dummies: int = 0
     overwrite: bool = False
     steps: int | None = None
+    detail: float | None = None
     carry: bool = True
     twin: bool = False
     series: int | None = None

@@ -26,7 +26,7 @@ from rtdecode.disk.recording_index import Loss
 from rtdecode.errors import GeometryError, RtDecodeError, UsageError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from rtdecode.windows.assembler import Assembler, Counters
-from streaming.decode.decoder import Decoder, check_steps
+from streaming.decode.decoder import Decoder, check_detail, check_steps
 from streaming.page.link import open_page, write_entrance
 from streaming.session import interrupts
 from streaming.session.as_live import AsLive, Windows, choose
@@ -52,6 +52,7 @@ def run(
     report: Path | None = None,
     *,
     steps: int | None = None,
+    detail: float | None = None,
     carry: bool = True,
     twin: bool = False,
     subject: str | None = None,
@@ -72,6 +73,8 @@ def run(
         As for a live session.
     steps : int, optional
         Denoising steps, the same for every clip at any speed; by default as live, or the bundle's.
+    detail : float, optional
+        Share of detail that every clip keeps; by default as live, or the bundle's.
     carry, twin : bool
         As for a live session.
     subject : str, optional
@@ -84,8 +87,8 @@ def run(
     Raises
     ------
     UsageError
-        If the bundle cannot take `steps`, the page cannot be served, the calibration of the session is
-        missing or a different one, or `as_live` was asked for and cannot be.
+        If the bundle cannot take `steps` or keep `detail`, the page cannot be served, the calibration of the
+        session is missing or a different one, or `as_live` was asked for and cannot be.
     GeometryError
         If the recording holds nothing that the bundle reads.
     """
@@ -93,6 +96,7 @@ def run(
     kept = Recording(recording, partial=True)
     loaded = bundles.load(bundle, subject=subject)
     check_steps(loaded, steps)
+    check_detail(loaded, detail)
     name = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"replay-{name}"
     check_report(report, folder)
@@ -100,7 +104,7 @@ def run(
         raise UsageError(
             "output-folder-not-empty", "--out {folder} is in use. Give a new or empty folder.", folder=folder
         )
-    choice = choose(recording, loaded, as_live, steps=steps, carry=carry)
+    choice = choose(recording, loaded, as_live, steps=steps, detail=detail, carry=carry)
     again = None if choice.decisions is None else AsLive(choice.decisions)
     # Both may refuse the recording or the bundle; only then is a folder made.
     windows = Windows(partial(_assembler, kept, loaded), kept.montage, choice.decisions)
@@ -126,6 +130,7 @@ def run(
             simulated=simulated,
             live=False,
             steps=steps,
+            detail=detail,
             twin=twin,
             modalities=kept.meta.get("asked") or _modalities(kept, loaded),
             on_decided=None if again is None else again.compare,

@@ -24,9 +24,9 @@ from rtdecode.disk import private
 from rtdecode.disk.decisions import Decision
 from rtdecode.disk.folders import taken
 from rtdecode.errors import OutputError, UsageError
-from rtdecode.types import Window
+from rtdecode.types import Clip, Window
 from streaming.decode.deadline import Cost, Job, steps_within
-from streaming.decode.decoder import Decoded, Decoder, NonFiniteError, check_steps
+from streaming.decode.decoder import Decoded, Decoder, NonFiniteError, check_detail, check_steps
 from streaming.sinks import aside, curves, judged, meter, operator_log
 from streaming.sinks.clips import ClipSink
 from streaming.sinks.film import FilmSink, describe
@@ -112,6 +112,8 @@ class Emitter:
         False on a virtual clock.
     steps : int, optional
         Denoising steps of a clip when there is time for them; by default the bundle's.
+    detail : float, optional
+        Share of detail that every clip keeps; by default the bundle's.
     twin : bool
         Show each final's null-brain twin beside it, in the film too. Where the truth is known, a bundle that
         denoises is compared with its twins in any case.
@@ -135,6 +137,9 @@ class Emitter:
         Sentence on the newest clip or window that counted as ``late``, ``degraded`` or ``skipped``.
     steps : Counter
         Emitted clips by the number of denoising steps that they got.
+    detail : float or None
+        Share of detail that clips keep, where no decision that is repeated says another; None where the
+        bundle has no choice.
     presence : PresenceLog
         Whether the finals so far hold a brain that the bundle can read.
     confirmed_source : int
@@ -161,6 +166,7 @@ class Emitter:
         simulated: bool,
         live: bool = True,
         steps: int | None = None,
+        detail: float | None = None,
         twin: bool = False,
         modalities: Sequence[str] | None = None,
         on_emitted: OnEmitted | None = None,
@@ -177,6 +183,7 @@ class Emitter:
         self._clips = ClipSink(out, simulated=simulated)
         title = "decoded category" if manifest.labels else "reconstruction"
         self._wanted = check_steps(bundle, steps)
+        self.detail = check_detail(bundle, detail)
         self._twin = _TWIN if twin else None
         self._on_emitted = on_emitted
         self._on_decided = on_decided
@@ -213,7 +220,7 @@ class Emitter:
         left_s : float
             Time that it may take, s. It gets fewer steps if that is not enough for all.
         repeated : Decision, optional
-            What a live session decided: the steps, and which clip it carries on from.
+            What a live session decided: the steps, the share of detail, and which clip it carries on from.
 
         Raises
         ------
@@ -224,14 +231,16 @@ class Emitter:
             self.skip(job, "nothing was received for it")
             return
         chain = None
+        detail = self.detail
         if repeated is None:
             steps = steps_within(left_s, self._cost, self._wanted, self._decoder.numbers_of_steps)
         else:
             steps = repeated.steps or 0
+            detail = repeated.detail
             chain = [repeated.carried_from] if repeated.carried_from else []
         # A closed-form bundle has 0 steps and refuses any number that is asked for, so None is passed.
         try:
-            decoded = self._decoder.decode(job.window, steps or None, chain=chain)
+            decoded = self._decoder.decode(job.window, steps or None, detail=detail, chain=chain)
         except NonFiniteError as error:
             self._notes.append(str(error))
             self.skip(job, "its decoded values are not finite")
@@ -411,7 +420,7 @@ class Emitter:
         hop = self._bundle.manifest.grid.hop_frames
         judged_too = truth is not None and decoded.clip.steps > 0
         needed = self._twin or judged_too or self.twins_wanted
-        twin = self._null_brain(job, decoded.clip.steps) if needed else None
+        twin = self._null_brain(job, decoded.clip) if needed else None
         shown = twin if self._twin else None
         four = None if shown is None else shown[:hop]
         named = top(decoded.clip.scores)
@@ -425,8 +434,9 @@ class Emitter:
                 fps = self._bundle.manifest.clip.fps
                 self.newest_twin = (job.clip, self._clips.save(job.clip, "twin", twin, fps))
 
-    def _null_brain(self, job: Job, steps: int) -> NDArray[np.uint8]:
-        return self._decoder.decode(job.window, steps or None, null=True).clip.frames
+    def _null_brain(self, job: Job, clip: Clip) -> NDArray[np.uint8]:
+        """Decode the twin of a clip, in as many steps and with as much detail."""
+        return self._decoder.decode(job.window, clip.steps or None, detail=clip.detail, null=True).clip.frames
 
     def _is_degraded(self, window: Window) -> bool:
         return any(window.missing[name] > 0 for name in self._asked)
@@ -461,6 +471,7 @@ class Emitter:
             "inconsistent": None if presence is None else round(presence.inconsistent, 6),
             "brain_by": _rounded(decoded.clip.brain_by),
             "steps": decoded.clip.steps,
+            "detail": decoded.clip.detail,
             "latency_ms": spent,
             "t_ms": meter.instants(window, stamps, live=self._live),
             "simulated": self.simulated,

@@ -60,6 +60,7 @@ class Report(Sections):
     restarts: list[dict[str, Any]]
     told: list[dict[str, Any]] | None
     steps: dict[str, int] | None
+    detail: float | None
     runs_on: dict[str, str]
     brain: dict[str, Any] | None
 
@@ -145,6 +146,7 @@ def build(
         "restarts": restarts or [],
         "told": told,
         "steps": {str(n): output.steps[n] for n in sorted(output.steps, reverse=True) if n} or None,
+        "detail": output.detail,
         "runs_on": output.runs_on,
         "brain": output.presence.section(),
         **(judged or nothing()),

@@ -17,12 +17,14 @@ from pathlib import Path
 from rich.console import Console
 
 import rtdecode
+from rtdecode import bundle as bundles
 from rtdecode import child, terminal
 from rtdecode.disk import private
 from rtdecode.disk.folders import taken
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import KINDS, watched
+from streaming.decode.decoder import check_detail
 from streaming.page import address, entrance
 from streaming.page.link import check_installed
 from streaming.session import interrupts
@@ -35,6 +37,9 @@ FILM = Path(rtdecode.__file__).with_name("phantom") / "films" / "demo.mp4"
 _CREDIT = "Caminandes 3: Llamigos, (c) Blender Foundation / studio.blender.org, CC-BY 4.0"
 _RECORDED = Path(rtdecode.__file__).with_name("recorded") / "haxby"
 _RUNS = ("run009", "run010")
+# The shipped bundles that decode the two kinds of participants.
+_VIDEO = "phantom"
+_CATEGORIES = "haxby"
 # Length where none is given, s.
 _SECONDS = 60.0
 # Within this time a session has opened its page, s.
@@ -53,6 +58,7 @@ def run(
     outlet: str | None = None,
     osc: str | None = None,
     group_readable: bool = False,
+    detail: float | None = None,
 ) -> int:
     """Run a session and show what came of it.
 
@@ -75,6 +81,8 @@ def run(
         Name of the LSL streams, and ``HOST:PORT`` of the OSC receiver, that emitted clips go out to.
     group_readable : bool
         Whether the group may read what the session writes.
+    detail : float, optional
+        Share of the detail that the brain did not tell; by default the bundle's.
 
     Returns
     -------
@@ -85,7 +93,8 @@ def run(
     ------
     UsageError
         If the folder is in use, if there is no such film or it is shorter than `seconds`, if a film is
-        named for recorded runs, if the page cannot be served at its address, or if OSC cannot be sent.
+        named for recorded runs, if the page cannot be served at its address, if OSC cannot be sent, or if the
+        bundle cannot keep `detail`.
     """
     if recorded and film is not None:
         raise UsageError(
@@ -94,6 +103,9 @@ def run(
             "or --recorded.",
             film=film,
         )
+    if detail is not None:
+        # Refused here, before any program starts; the session checks it again.
+        check_detail(bundles.load(_CATEGORIES if recorded else _VIDEO), detail)
     page = None
     if dashboard is not None:
         check_installed()
@@ -117,6 +129,7 @@ def run(
     flags = [] if page is None else ["--dashboard", page.place]
     flags += [] if outlet is None else ["--outlet", outlet]
     flags += [] if osc is None else ["--osc", osc]
+    flags += [] if detail is None else ["--detail", f"{detail!r}"]
     flags += ["--group-readable"] if group_readable else []
     if page is not None:
         _open_page(folder / _RUNS[0] if recorded else folder)
@@ -173,7 +186,8 @@ def _simulated(
     length = ["--seconds", f"{seconds:g}"]
     sources = ["--lsl", name, "--fmri-dir", str(volumes), "--truth", str(truth), *length]
     player = ["simulate", *sources, "--preset", "easy", "--film", film]
-    return _session(player, ["stream", *sources, *flags], token, folder, volumes, console, stopped)
+    reader = ["stream", *sources, "--bundle", _VIDEO, *flags]
+    return _session(player, reader, token, folder, volumes, console, stopped)
 
 
 def _title(film: str) -> str:
@@ -206,7 +220,7 @@ def _recorded(
         volumes = target / "scanner"
         private.folder(volumes)
         player = ["play-volumes", str(source / "bold_1slice.nii.gz"), "--fmri-dir", str(volumes)]
-        reader = ["stream", "--fmri-dir", str(volumes), "--bundle", "haxby", "--existing", "read"]
+        reader = ["stream", "--fmri-dir", str(volumes), "--bundle", _CATEGORIES, "--existing", "read"]
         reader += ["--truth", str(source / "bold_events.tsv"), "--seconds", f"{seconds:g}", *flags]
         code = _session(player, reader, token, target, volumes, console, stopped)
     return code

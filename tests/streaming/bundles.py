@@ -50,11 +50,13 @@ def make_bundle(
     confidence: dict[str, Any] | None = None,
     brain: Brain | None = None,
     toil: int = 0,
+    detail: float | None = None,
 ) -> Bundle:
     """Write a bundle whose decoder is random but whose every part is real; hop and lag are the window.
 
     With `steps` it denoises, carries on and says how sure it is; `toil` makes each step cost that many
-    products of matrices more. With `brain` it tells from the masks alone whether a brain is there.
+    products of matrices more. With `detail` its denoiser has a port for the share of detail. With
+    `brain` it tells from the masks alone whether a brain is there.
     """
     work = folder.with_name(folder.name + ".parts")
     work.mkdir(parents=True)
@@ -64,7 +66,7 @@ def make_bundle(
     names = ["encode.onnx", "decode_first.onnx", "decode_next.onnx", "stats.npz", "golden.npz"]
     if steps:
         ports |= {"carry": [1, LATENT[0], 1, *LATENT[2:]], "carry_mask": [1, 1]}
-        onnx.save(_denoise(toil), work / "denoise.onnx")
+        onnx.save(_denoise(toil, chooses=detail is not None), work / "denoise.onnx")
         names.append("denoise.onnx")
     onnx.save(_encode(ports, labels, rng, denoised=steps > 0, tells=brain is not None), work / "encode.onnx")
     onnx.save(_decode(1), work / "decode_first.onnx")
@@ -79,9 +81,10 @@ def make_bundle(
     }
     np.savez(work / "stats.npz", **stats)
     np.savez(work / "projection.npz", voxels=voxels, shape=np.array(shape), affine=affine)
-    np.savez(work / "golden.npz", **_golden(work, ports, rng, steps))
+    np.savez(work / "golden.npz", **_golden(work, ports, rng, steps, detail))
     manifest = _manifest(grid, channels if eeg else None, fmri, labels, shape, affine, simulated)
-    manifest = replace(manifest, steps=steps, confidence=confidence, brain=brain, **_wired(work))
+    told = {"steps": steps, "confidence": confidence, "brain": brain, "detail": detail}
+    manifest = replace(manifest, **told, **_wired(work))
     return write(folder, manifest, {name: work / name for name in (*names, "projection.npz")})
 
 
@@ -223,8 +226,11 @@ def _encode(
     return _model(helper.make_graph(nodes, "encode", inputs, outputs, weights))
 
 
-def _denoise(toil: int) -> onnx.ModelProto:
-    """x + (condition + embedding + tanh(x) / 2 - x) / (steps - step): what it ends in depends on the way."""
+def _denoise(toil: int, *, chooses: bool) -> onnx.ModelProto:
+    """x + (condition + embedding + tanh(x) / 2 - x) / (steps - step): what it ends in depends on the way.
+
+    With `chooses` the last step keeps a share of what is added to the condition.
+    """
     values: dict[str, np.ndarray] = {
         "half": np.array([0.5], np.float32),
         "tiny": np.array([1e-30], np.float32),
@@ -241,12 +247,15 @@ def _denoise(toil: int) -> onnx.ModelProto:
         *(helper.make_node("MatMul", [f"work{n}", "mix"], [f"work{n + 1}"]) for n in range(toil)),
         helper.make_node("ReduceMean", [f"work{toil}"], ["effort"], keepdims=0),
         helper.make_node("Mul", ["effort", "tiny"], ["nothing"]),
-        helper.make_node("Sum", ["condition", "level", "halved", "nothing"], ["aim"]),
+        helper.make_node("Sum", ["level", "halved", "nothing"], ["drawn"]),
+        *_share(chooses),
+        helper.make_node("Add", ["condition", "kept"], ["aim"]),
         helper.make_node("Sub", ["aim", "latent"], ["way"]),
         helper.make_node("Div", ["way", "left"], ["stride"]),
         helper.make_node("Add", ["latent", "stride"], ["next"]),
     ]
-    shapes = _STEP | {"embedding": _AROUND["embedding"]}
+    values["one"] = np.array([1], np.float32)
+    shapes = _STEP | {"embedding": _AROUND["embedding"]} | ({"detail": [1]} if chooses else {})
     graph = helper.make_graph(
         nodes,
         "denoise",
@@ -255,6 +264,17 @@ def _denoise(toil: int) -> onnx.ModelProto:
         [numpy_helper.from_array(v, k) for k, v in values.items()],
     )
     return _model(graph)
+
+
+def _share(chooses: bool) -> list[onnx.NodeProto]:
+    """Keep a share of what is drawn in the last step, of which one is left, and all of it before."""
+    if not chooses:
+        return [helper.make_node("Identity", ["drawn"], ["kept"])]
+    return [
+        helper.make_node("Equal", ["left", "one"], ["ends"]),
+        helper.make_node("Where", ["ends", "detail", "one"], ["share"]),
+        helper.make_node("Mul", ["drawn", "share"], ["kept"]),
+    ]
 
 
 def _decode(frames: int) -> onnx.ModelProto:
@@ -295,7 +315,7 @@ def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
 
 
 def _golden(
-    work: Path, ports: dict[str, list[int]], rng: np.random.Generator, steps: int
+    work: Path, ports: dict[str, list[int]], rng: np.random.Generator, steps: int, detail: float | None
 ) -> dict[str, np.ndarray]:
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in ports.items()}
     if steps:
@@ -306,6 +326,7 @@ def _golden(
     arrays["noise"] = found["latent"] = rng.normal(size=(1, *LATENT)).astype(np.float32)
     given = {name: found[name] for name in ("condition", "embedding")}
     given["steps"] = np.array([steps], np.float32)
+    given |= {} if detail is None else {"detail": np.array([detail], np.float32)}
     for step in range(steps):
         at = {"latent": found["latent"], "step": np.array([step], np.float32)}
         found["latent"] = _run(work / "denoise.onnx", given | at)["next"]

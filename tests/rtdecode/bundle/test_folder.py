@@ -482,6 +482,8 @@ def test_statistics_of_another_size_are_refused(written: Path) -> None:
         ),
         ({"steps": True}, "json-number-invalid", ": steps", {"expected_type": "a whole number"}),
         ({"steps": 10**9}, "manifest-steps-out-of-range", "", {"limit": 1000, "steps": 10**9}),
+        ({"detail": 1.5}, "manifest-detail-out-of-range", "", {"detail": 1.5}),
+        ({"detail": "all"}, "json-number-invalid", ": detail", {"expected_type": "a number"}),
         ({"name": None}, "json-wrong-type", ": name", {"expected_type": "text", "value": "None"}),
         (
             {"simulated": 1},

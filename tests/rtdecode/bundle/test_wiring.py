@@ -51,6 +51,16 @@ def begun(manifest: Manifest, **shapes: list[int]) -> Manifest:
     return stage(manifest, "encode", {}, {name: Output(shape, FLOAT) for name, shape in shapes.items()})
 
 
+def fixed(manifest: Manifest) -> Manifest:
+    """Copy a manifest whose denoiser has no port for the share of detail."""
+    return replace(stage(manifest, "denoise", {"detail": None}, {}), detail=None)
+
+
+def choosing(manifest: Manifest, source_of: str = "denoise") -> Manifest:
+    """Copy a manifest with a share of detail, and a port for it."""
+    return replace(extra(fixed(manifest), source_of, "detail"), detail=0.5)
+
+
 def state(manifest: Manifest, name: str, found: State) -> Manifest:
     """Copy a manifest with another state."""
     return replace(manifest, states=manifest.states | {name: found})
@@ -65,6 +75,13 @@ def test_a_graph_may_tell_a_brain_whether_the_manifest_describes_it_or_not(manif
     assert manifest.brain is not None
     wiring.check(replace(manifest, brain=None), "silent")
     wiring.check(replace(manifest, brain=BRAIN), "told")
+
+
+def test_the_share_of_detail_can_be_chosen_or_is_fixed(manifest: Manifest) -> None:
+    wiring.check(fixed(manifest), "fixed")
+    wiring.check(choosing(manifest), "choosing")
+    assert "detail" not in bundles.to_json(fixed(manifest))
+    assert bundles.to_json(choosing(manifest))["detail"] == 0.5
 
 
 def test_a_draft_has_no_stages_and_passes(manifest: Manifest) -> None:
@@ -225,6 +242,21 @@ def test_a_draft_has_no_stages_and_passes(manifest: Manifest) -> None:
             lambda m: begun(m, start=[1, 32, 9, 8, 12], start_level=[2]),
             "wiring-start-level-not-scalar",
             {"shape": [2]},
+        ),
+        (
+            lambda m: replace(choosing(m), detail=None),
+            "wiring-detail-missing",
+            {"port": "extra"},
+        ),
+        (
+            lambda m: replace(fixed(m), detail=0.5),
+            "wiring-detail-port-missing",
+            {"detail": 0.5},
+        ),
+        (
+            lambda m: choosing(m, "encode"),
+            "wiring-source-not-allowed",
+            {"port": "stages.encode.inputs.extra", "source": "detail", "allowed_stages": "denoise"},
         ),
         (lambda m: replace(m, steps=0), "wiring-steps-not-positive", {"steps": 0}),
         (

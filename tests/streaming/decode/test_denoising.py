@@ -53,6 +53,47 @@ def test_the_bundle_says_how_many_steps_are_usual(bundle: Bundle) -> None:
     assert not np.allclose(latent(Decoder(bundle)), latent(Decoder(bundle), steps=2))
 
 
+@pytest.fixture(scope="module")
+def choosing(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle whose denoiser has a port for the share of detail."""
+    return make_bundle(tmp_path_factory.mktemp("b") / "choosing", steps=4, detail=0.5)
+
+
+def test_the_bundle_says_which_share_of_detail_is_usual(choosing: Bundle) -> None:
+    decoded = Decoder(choosing).decode(window())
+    assert decoded.clip.detail == Decoder(choosing).detail == 0.5
+    assert np.array_equal(decoded.clip.latent, latent(Decoder(choosing), detail=0.5))
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_without_detail_a_clip_is_what_the_encoder_told(choosing: Bundle, steps: int) -> None:
+    none, some, every = (latent(Decoder(choosing), steps=steps, detail=share) for share in (0.0, 0.5, 1.0))
+    told = load(choosing).session().open(window(), steps).encode()
+    np.testing.assert_allclose(none, told["condition"], atol=1e-5)
+    assert not np.allclose(none, every)
+    np.testing.assert_allclose(some, (none + every) / 2, atol=1e-5)
+
+
+def test_a_null_brain_keeps_the_share_that_is_asked_for(choosing: Bundle) -> None:
+    none, every = (Decoder(choosing).decode(window(), detail=share, null=True) for share in (0.0, 1.0))
+    assert not np.allclose(none.clip.latent, every.clip.latent)
+
+
+def test_a_share_of_detail_is_refused_where_none_can_be_chosen(
+    bundle: Bundle, choosing: Bundle, tmp_path: Path
+) -> None:
+    assert Decoder(bundle).decode(window()).clip.detail is None
+    with refused(UsageError, "detail-unsupported", detail=0.5, found="the share is fixed inside its graph"):
+        Decoder(bundle).decode(window(), detail=0.5)
+    closed = make_bundle(tmp_path / "closed")
+    with refused(UsageError, "detail-unsupported", found="it decodes in closed form and draws none"):
+        Decoder(closed).decode(window(), detail=0.0)
+    for share in (-0.1, 1.5, float("nan")):
+        with refused(UsageError, "detail-out-of-range", default=0.5) as caught:
+            Decoder(choosing).decode(window(), detail=share)
+        assert caught.value.exit_code == 2
+
+
 def test_the_noise_is_the_windows_own(bundle: Bundle) -> None:
     """Same data, other window: other noise; another decoder, another order: the same clip."""
     decoder = Decoder(bundle, carry=False)

@@ -42,6 +42,8 @@ SECONDS = 14
 # The machine is slow between these run times, s.
 SLOW = (5.0, 10.0)
 BEGAN_AT = 1000.0
+# The share of detail that the session is asked for; the bundle's own is another.
+ASKED = 0.25
 # What a window holds of the signals.
 SIGNALS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
 
@@ -76,7 +78,7 @@ class Pressed:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("b") / "bundle"
-    return make_bundle(folder, tr=Fraction(1, 2), window=Fraction(1), steps=4)
+    return make_bundle(folder, tr=Fraction(1, 2), window=Fraction(1), steps=4, detail=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,15 @@ def pressed(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Pressed
         truth = Truth(None, bundle)
         decided = process._decisions.decided
         output = Emitter(
-            root / "out", "s", bundle, decoder, truth, clock, simulated=False, on_decided=decided
+            root / "out",
+            "s",
+            bundle,
+            decoder,
+            truth,
+            clock,
+            simulated=False,
+            detail=ASKED,
+            on_decided=decided,
         )
         process._output = output
         due = deque(one_after_the_other(cut(Recording(recording), bundle)))
@@ -176,10 +186,11 @@ def test_a_session_under_pressure_is_repeated_bit_for_bit(
     assert pressed.counts["refined"] > 0
     assert len(steps) > 1, "some clips got fewer steps"
     for line, again in zip(before, after, strict=True):
-        for name in ("clip", "revision", "steps", "missing"):
+        for name in ("clip", "revision", "steps", "detail", "missing"):
             assert line[name] == again[name]
         for name in ("latent", "file"):
             assert (pressed.out / line[name]).read_bytes() == (tmp_path / "out" / again[name]).read_bytes()
+    assert {line["detail"] for line in after} == {ASKED}
     assert report["replayed"] == "as-live"
     assert report["as_live"] == {"windows": count, "repeated": count, "bit_for_bit": count}
     assert report["windows"]["skipped"] == pressed.counts["skipped"]
@@ -199,7 +210,7 @@ def test_best_decodes_every_window_at_full_steps(
     printed = capsys.readouterr().err
     assert printed.startswith("Not as live: every window is decoded at full steps, as --best asks for it.\n")
     assert "windows as live" not in printed
-    assert (report["replayed"], report["as_live"]) == ("best", None)
+    assert (report["replayed"], report["as_live"], report["detail"]) == ("best", None, 0.5)
     windows = report["windows"]
     assert windows["final"] == pressed.counts["final"] + pressed.counts["skipped"]
     assert windows["preview"] > pressed.counts["preview"]
@@ -216,6 +227,7 @@ def test_best_decodes_every_window_at_full_steps(
         ({"named": "other"}, "the session decoded with the bundle"),
         ({"subject": "two"}, "the session decoded as another --subject"),
         ({"steps": 2}, "--steps 2 asks for other clips"),
+        ({"detail": 0.75}, "--detail 0.75 asks for other clips"),
         ({"carry": False}, "--no-carry asks for other clips"),
     ],
 )
@@ -226,7 +238,7 @@ def test_what_cannot_be_repeated_says_why_and_is_refused_where_asked_for(
     bundle = replace(pressed.bundle, subject=how.get("subject"))
     if "named" in how:
         bundle = changed(pressed.bundle, tmp_path / "other", name=how["named"])
-    flags = {"steps": how.get("steps"), "carry": how.get("carry", True)}
+    flags = {"steps": how.get("steps"), "detail": how.get("detail"), "carry": how.get("carry", True)}
     choice = choose(recording, bundle, None, **flags)
     assert choice.decisions is None
     assert choice.sentence.startswith("Not as live: every window is decoded at ")
@@ -285,6 +297,10 @@ def one_clip() -> Decision:
         ),
         (
             {"steps": 2},
+            OTHER.format(0, 0),
+        ),
+        (
+            {"detail": 0.5},
             OTHER.format(0, 0),
         ),
         (

@@ -412,3 +412,15 @@ def test_steps_are_refused_where_there_is_nothing_to_denoise(watched: Watched, t
         live.run(StreamOptions(lsl="x", bundle=str(closed), out=tmp_path / "out", steps=2))
     assert not (tmp_path / "out").exists()
     assert load(closed).manifest.steps == 0
+
+
+def test_a_share_of_detail_is_refused_where_none_can_be_chosen(watched: Watched, tmp_path: Path) -> None:
+    closed = make_bundle(tmp_path / "closed", tr=TR, window=WINDOW).path
+    with refused(UsageError, "detail-unsupported") as caught:
+        replay.run(watched.record, str(closed), "max", tmp_path / "out", detail=0.5)
+    assert caught.value.exit_code == 2
+    with refused(UsageError, "detail-unsupported"):
+        live.run(StreamOptions(lsl="x", bundle=str(closed), out=tmp_path / "out", detail=0.5))
+    assert not (tmp_path / "out").exists()
+    assert {clip["detail"] for clip in watched.ended.clips} == {None}
+    assert watched.ended.report["detail"] is None

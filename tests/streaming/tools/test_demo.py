@@ -136,6 +136,8 @@ def test_the_demo_tells_a_film_that_cannot_be_shown_before_anything_starts(tmp_p
         demo.run(61.0, tmp_path / "out")
     with refused(UsageError, "demo-film-conflict"):
         demo.run(out=tmp_path / "out", recorded=True, film="shapes")
+    with refused(UsageError, "detail-unsupported", detail=0.5):
+        demo.run(out=tmp_path / "out", recorded=True, detail=0.5)
     assert not (tmp_path / "out").exists()
 
 

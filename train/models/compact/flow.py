@@ -328,10 +328,10 @@ class Denoiser(nn.Module):
     making_up : (channel, channel, k, k)
         See `train.models.compact.codec.making_up`.
     detail : float
-        Share that is kept of what the flow draws beyond the encoder's own clip. On the line from the mean of
-        all clips that fit to one clip drawn from them lies the best trade of fidelity for realism (Freirich,
-        Michaeli and Meir 2021, A theory of the distortion-perception tradeoff in Wasserstein space,
-        arXiv:2107.02555). The encoder's clip stands for the mean.
+        Share that is kept by default of what the flow draws beyond the encoder's own clip. On the line from
+        the mean of all clips that fit to one clip drawn from them lies the best trade of fidelity for realism
+        (Freirich, Michaeli and Meir 2021, A theory of the distortion-perception tradeoff in Wasserstein
+        space, arXiv:2107.02555). The encoder's clip stands for the mean.
     """
 
     null: Tensor
@@ -359,15 +359,27 @@ class Denoiser(nn.Module):
         joining = (1 - torch.arange(flow.place.shape[2]) / _JOINED).clamp(min=0)
         self.register_buffer("joining", joining.view(1, 1, -1, 1, 1))
 
-    def forward(self, latent: Tensor, condition: Tensor, embedding: Tensor, t: Tensor, r: Tensor) -> Tensor:
-        """Take a step from `t` to `r` of the clock, both (1,) float."""
+    def forward(
+        self,
+        latent: Tensor,
+        condition: Tensor,
+        embedding: Tensor,
+        t: Tensor,
+        r: Tensor,
+        detail: Tensor | None = None,
+    ) -> Tensor:
+        """Take a step from `t` to `r` of the clock, both (1,) float.
+
+        `detail`, (1,) float from 0 to 1, is another share than the sampler's own.
+        """
         now = shifted(t, self.shift)
         after = shifted(r, self.shift)
         slow = slow_part(latent)
         latent = latent - self.calm * (t >= 1).float() * slow
         # The path to the clip stays what it is, and its last step ends nearer to the encoder's.
-        detail = 1 - (1 - self.detail) * (r <= 0).float()
-        clean = self.clean(latent, now, condition, embedding, after, detail=detail)
+        share = self.detail if detail is None else detail
+        kept = 1 - (1 - share) * (r <= 0).float()
+        clean = self.clean(latent, now, condition, embedding, after, detail=kept)
         found = clean + (latent - clean) * (after / now)
         # Conditions are factors and not branches, because this module is traced into one graph.
         # A flag of the condition has one value everywhere in its channel, so the mean is that value.

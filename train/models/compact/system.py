@@ -51,6 +51,7 @@ class Compact(System):
         self._model = unpack(weights)
         channels, frames, rows, columns = self._model.encoder.shape
         self.latent_shape = (channels, frames, rows, columns)
+        self.detail = self._model.denoiser.detail
 
     def ports(self, manifest: Manifest) -> tuple[Port, ...]:
         """List the signals, and the end of the clip before with its mask."""
@@ -108,6 +109,7 @@ class Compact(System):
             "embedding": pooled,
             "t": torch.ones(1),
             "r": 0.75 * torch.ones(1),
+            "detail": model.denoiser.detail * torch.ones(1),
         }
         return [
             Traced("encode", model.encoder, signals, list(names)),

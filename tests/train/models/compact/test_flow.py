@@ -126,6 +126,9 @@ def test_a_share_of_the_detail_is_kept_and_the_path_to_it_stays_what_it_is(flow)
     drawn = whole(latent, *given, half, torch.zeros(1)) - known
     found = share(latent, *given, half, torch.zeros(1))
     torch.testing.assert_close(found, known + 0.25 * drawn, rtol=1e-3, atol=1e-4)
+    # Told as an input, the share is the same to the bit, and without any the encoder's own clip is left.
+    assert torch.equal(whole(latent, *given, half, torch.zeros(1), torch.tensor([0.25])), found)
+    assert torch.equal(whole(latent, *given, half, torch.zeros(1), torch.zeros(1)), known)
 
 
 def test_guidance_leads_away_from_the_null_brain_and_a_clip_that_carries_on_is_joined_instead(flow):
