@@ -20,7 +20,7 @@ from onnx import ModelProto, ValueInfoProto, helper
 from export import engines, float8, states
 from export.decoded import providers_for
 from export.digest import digest
-from export.files import beside, write
+from export.files import beside, write, write_arrays
 from export.parity import PASSED, StandIn, calls, checked, condition, expected
 from export.precision import CLOCK, ROUNDED, converted, emulated, opset_of
 from rtdecode import bundle, installing
@@ -443,7 +443,7 @@ def _write(run_dir: Path, out: Path, manifest: Manifest, made: dict[str | None, 
             # The default participant's files, and stages that all share, lie beside the manifest.
             for name in one.own:
                 write(one.graphs[name], name, folder / within)
-            np.savez_compressed(folder / within / "golden.npz", allow_pickle=False, **one.golden)
+            write_arrays(folder / within / "golden.npz", one.golden)
             for path in sorted((folder / within).glob("*.*")):
                 files[(within / path.name).as_posix()] = path
             for name in ("stats.npz", "projection.npz"):
