@@ -33,7 +33,6 @@ TENFOLD = 0.85
 LAYOUT = 0.9
 MATCHED = 0.05
 DECIBELS = 0.5
-SHARPNESS = (0.6, 1.2)
 BRAIN = 0.95
 # Milliseconds at p95, alone and on one thread, and how much slower 50 guided steps are than 4.
 SPEED = {"clip_4_steps": 150.0, "first_frame": 100.0, "fifty_steps_over_four": 10.0}
@@ -125,9 +124,6 @@ def _bars(oracle: Mapping[str, float], cell: str) -> list[Bar]:
         found.append(Bar(name, "value", ">=", LAYOUT * oracle[name], why))
     why = f"the oracle's {oracle['psnr']:.2f} dB less {DECIBELS}"
     found.append(Bar("psnr_one_step", "value", ">=", oracle["psnr"] - DECIBELS, why))
-    least, most = SHARPNESS
-    found.append(Bar("sharpness_codec", "value", ">=", least, "as sharp as the codec draws the film"))
-    found.append(Bar("sharpness_codec", "value", "<=", most, "and not sharper"))
     found.append(Bar(" or ".join(_DRAWN), "low", ">", 0.0, "above the oracle in one of them"))
     found += [Bar(f"brain_auroc_{kind}", "value", ">=", BRAIN, "given") for kind in _KINDS]
     return found
