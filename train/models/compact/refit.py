@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from rtdecode.errors import RtDecodeError, UsageError, explain
 from train import bundled_weights
 from train.data.simulated import FilmSessions
 from train.data.training_films import training_films
-from train.judging.judged import shown
+from train.judging.judged import Judged, shown
 from train.models.compact import evidence, presence
 from train.models.compact.system import unpack
 from train.recipe import build
@@ -69,9 +70,41 @@ def refit(run: Path, seeds: dict[str, str], stages: Path) -> None:
     draft = draft_of(run)
     arrays_of_run = weights(run)
     arrays_of_run |= _fitted(arrays_of_run, work, draft, data)
-    fitted = parts["system"].restore(arrays_of_run)
+    judged = judged_anew(run, tree, parts, data, work, arrays_of_run)
+    provenance = draft.manifest.provenance | {kind: data.seeds(work)[kind] for kind in seeds}
+    tree["manifest"]["provenance"] = provenance
+    tree |= {"figures": judged.figures, "tables": tree["tables"] | judged.tables}
+    np.savez_compressed(private.file(run / "weights.npz"), allow_pickle=False, **arrays_of_run)
+    (run / bundled_weights.FILE).unlink(missing_ok=True)
+    private.file(run / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
+
+
+def judged_anew(
+    run: Path,
+    tree: dict[str, Any],
+    parts: dict[str, Any],
+    data: FilmSessions,
+    work: Work,
+    arrays_of_run: Arrays,
+) -> Judged:
+    """Judge a finished run with other weights, as it was judged when it was trained.
+
+    Parameters
+    ----------
+    run : Path
+    tree : dict
+        Its ``run.json``.
+    parts : dict
+        What `train.recipe.build` makes of its arguments.
+    data : FilmSessions
+    work : Work
+    arrays_of_run : dict
+        The weights that are judged.
+    """
+    draft = draft_of(run)
+    system = parts["system"].restore(arrays_of_run)
     trained = Trained(
-        system=fitted,
+        system=system,
         manifest=draft.manifest,
         stats=draft.stats,
         projection=draft.projection,
@@ -79,14 +112,8 @@ def refit(run: Path, seeds: dict[str, str], stages: Path) -> None:
         tables=tree["tables"],
         pictures={},
     )
-    show = shown(fitted, draft.manifest, work.noise_key)
-    judged = parts["judge"].judge(work, parts["system"], data, trained, show)
-    provenance = draft.manifest.provenance | {kind: data.seeds(work)[kind] for kind in seeds}
-    tree["manifest"]["provenance"] = provenance
-    tree |= {"figures": judged.figures, "tables": tree["tables"] | judged.tables}
-    np.savez_compressed(private.file(run / "weights.npz"), allow_pickle=False, **arrays_of_run)
-    (run / bundled_weights.FILE).unlink(missing_ok=True)
-    private.file(run / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
+    show = shown(system, draft.manifest, work.noise_key)
+    return parts["judge"].judge(work, parts["system"], data, trained, show)
 
 
 def _fitted(arrays_of_run: Arrays, work: Work, draft: Bundle, data: FilmSessions) -> Arrays:

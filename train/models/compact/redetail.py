@@ -1,0 +1,103 @@
+"""Change the share of detail that a finished run of `compact` or `compact-distilled` keeps by default.
+
+    python -m train.models.compact.redetail RUN SHARE
+
+Nothing is trained: the share is a factor of the sampler's last step (`train.models.compact.flow.Denoiser`).
+All other weights stay as they are. The run is judged again and written in place; export it after this.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from rtdecode import terminal
+from rtdecode.disk import private, strict_json
+from rtdecode.errors import RtDecodeError, UsageError, explain
+from train.data.simulated import FilmSessions
+from train.data.training_films import training_films
+from train.models.compact.refit import judged_anew
+from train.recipe import build
+from train.run_folder import read_run, weights
+from train.work import Arrays, Work, read_arrays
+
+_WEIGHTS = "weights.npz"
+
+
+def redetail(run: Path, share: float, stages: Path) -> None:
+    """Change the share of detail of a run, judge it, and write it in place.
+
+    Parameters
+    ----------
+    run : Path
+        A folder that `train.run` wrote.
+    share : float
+        From 0, the encoder's own clip, to 1, all that the flow draws.
+    stages : Path
+        Folder for what judging keeps.
+
+    Raises
+    ------
+    UsageError
+        If the share is no number from 0 to 1, or the run is of another system or was not trained on the
+        simulated participant.
+    """
+    # Written so that a NaN is refused too.
+    if not 0 <= share <= 1:
+        raise UsageError(
+            "redetail-share-out-of-range",
+            "a share of detail of {share:g} was asked for: a number from 0 to 1 was expected.",
+            share=share,
+        )
+    tree = read_run(run)
+    arguments = tree["arguments"]
+    if arguments["system"]["builder"] != "compact" or arguments["data"]["builder"] != "film-sessions":
+        raise UsageError(
+            "redetail-run-unsupported",
+            "{run} is of the system '{system}' with the data '{data}'; a share of detail has 'compact' with "
+            "'film-sessions'.",
+            run=run,
+            system=arguments["system"]["builder"],
+            data=arguments["data"]["builder"],
+        )
+    settings = arguments["system"]["generator"]["settings"]
+    if settings is not None:
+        settings["detail"] = share
+    parts = build(arguments)
+    data: FilmSessions = parts["data"].with_films(training_films(parts["data"].shows))
+    work = Work(None, tree["seed"], stages, noise_key=tree["noise_key"])
+    judged = judged_anew(run, tree, parts, data, work, with_share(weights(run), share))
+    tree |= {"figures": judged.figures, "tables": tree["tables"] | judged.tables}
+    # Weights that lie in a bundle stay there.
+    kept_here = with_share(read_arrays(run / _WEIGHTS), share)
+    np.savez_compressed(private.file(run / _WEIGHTS), allow_pickle=False, **kept_here)
+    private.file(run / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
+    for name, picture in judged.pictures.items():
+        picture.save(private.file(run / name), optimize=True)
+
+
+def with_share(arrays: Arrays, share: float) -> Arrays:
+    """Return the weights of a run with another share of detail in their settings."""
+    settings = json.loads(str(arrays["config"]))
+    return arrays | {"config": np.array(strict_json.dumps(settings | {"detail": share}))}
+
+
+def main() -> int:
+    """Read the arguments, and change the share."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path, help="a folder that `train.run` wrote")
+    parser.add_argument("share", type=float, help="from 0 to 1")
+    options = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            redetail(options.run, options.share, Path(folder))
+    except RtDecodeError as error:
+        return explain(error)
+    terminal.line(options.run)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
