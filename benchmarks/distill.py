@@ -6,8 +6,8 @@
 Fresh sessions of the simulated participant go through the run and through the teacher that it was distilled
 from, window by window from the same noise, each window without the clip before. For 1, 2 and 4 steps it
 prints what `train.distillation.gates` measures, for the student and beside it for the teacher in as few
-steps, and how long a clip takes. Intervals are over sessions if there are four, and else over
-blocks of film.
+steps, and how long a clip takes. Both draw all detail, whatever share of it the run keeps.
+Intervals are over sessions if there are four, and else over blocks of film.
 """
 
 import argparse
@@ -32,6 +32,8 @@ from train.data.phantom import film_clips, session_arrays
 from train.distillation import gates
 from train.distillation.gates import Latents, Windows
 from train.judging.film_figures import groups
+from train.models.compact.redetail import with_share
+from train.models.compact.system import Compact
 from train.recipe import build
 from train.reconstruct import clips_of, conditions_alone
 from train.run_folder import draft_of, read_run, restored
@@ -79,6 +81,13 @@ class Decoding:
         return np.concatenate(found)
 
 
+def in_full(system: System) -> System:
+    """Return a system that draws all detail, of which a share would hide what a student learned."""
+    if system.detail in (None, 1.0):
+        return system
+    return Compact(with_share(system.weights(), 1.0))
+
+
 def measure(run: Path, asked: Sessions) -> dict[str, Any]:
     """Hold a run against its teacher, on sessions.
 
@@ -97,7 +106,7 @@ def measure(run: Path, asked: Sessions) -> dict[str, Any]:
     tree = read_run(run)
     parts = build(tree["arguments"])
     data = sessions.simulated(run, parts["data"])
-    system = restored(run, parts["system"])
+    system = in_full(restored(run, parts["system"]))
     teacher = system.teacher()
     if teacher is None:
         raise UsageError(

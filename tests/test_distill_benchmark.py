@@ -15,11 +15,12 @@ from tests.refusals import refused
 from tests.train.tiny import tiny, tiny_bundle
 from train.distillation import gates
 from train.distillation.matching import CRITIC, MATCHING
+from train.models.compact.redetail import with_share
 from train.models.compact.system import Compact
 from train.recipe import FOLDER, build
 from train.reconstruct import conditions_alone
 from train.run import run
-from train.run_folder import arrays, read_run, restored, weights_digest
+from train.run_folder import arrays, read_run, restored, weights, weights_digest
 
 RECIPE = "compact-distilled"
 RUNS = Path(__file__).parents[1] / "train" / "runs"
@@ -136,3 +137,10 @@ def test_what_cannot_be_distilled_is_refused_at_once(
 def test_a_run_that_was_not_distilled_is_refused():
     with refused(UsageError, "benchmark-run-not-distilled"):
         distill.measure(RUNS / "cinesync-tiny", Sessions("natural", "easy", "1000", 24))
+
+
+def test_both_sides_draw_all_detail_whatever_the_run_keeps() -> None:
+    system = distill.in_full(Compact(with_share(weights(RUNS / "phantom"), 0.25)))
+    teacher = system.teacher()
+    assert teacher is not None
+    assert system.detail == teacher.detail == 1.0

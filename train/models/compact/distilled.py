@@ -148,12 +148,15 @@ class _Few:
     def draw(
         self, sampler: Denoiser, brain: str, rows: NDArray[np.int64], noise: Latents, steps: int
     ) -> Latents:
-        """Draw windows; see `train.distillation.gates.Sampler`."""
+        """Draw windows with all detail; see `train.distillation.gates.Sampler`.
+
+        A share of it would hide what the student learned: with none, all clips are the encoder's.
+        """
         found: list[Latents] = []
         for n in range(0, len(rows), _AT_ONCE):
             start = torch.from_numpy(noise[n : n + _AT_ONCE])
             condition, embedding = self._told(brain, rows[n : n + _AT_ONCE])
-            found.append(sample(sampler, start, condition, embedding, steps).numpy())
+            found.append(sample(sampler, start, condition, embedding, steps, detail=1.0).numpy())
         return np.concatenate(found)
 
     def _told(self, brain: str, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

@@ -231,11 +231,19 @@ def decoder_of(arrays: Arrays) -> ClipDecoder:
 
 
 @torch.no_grad()
-def sample(denoiser: Denoiser, start: Tensor, condition: Tensor, embedding: Tensor, steps: int) -> Tensor:
-    """Take all steps of the sampler, from noise to clean latents."""
+def sample(
+    denoiser: Denoiser,
+    start: Tensor,
+    condition: Tensor,
+    embedding: Tensor,
+    steps: int,
+    detail: float | None = None,
+) -> Tensor:
+    """Take all steps of the sampler, from noise to clean latents; `detail` is another share than its own."""
     latent = start
+    share = None if detail is None else torch.tensor([detail])
     for t, r in pairwise(clock(steps)):
-        latent = denoiser(latent, condition, embedding, torch.tensor([t]), torch.tensor([r]))
+        latent = denoiser(latent, condition, embedding, torch.tensor([t]), torch.tensor([r]), share)
     return latent
 
 
