@@ -24,6 +24,8 @@ from train.run_folder import read_run, weights
 from train.work import Arrays, Work, read_arrays
 
 _WEIGHTS = "weights.npz"
+# Of its pictures, as in a new run.
+_COLOURS = 64
 
 
 def redetail(run: Path, share: float, stages: Path) -> None:
@@ -75,7 +77,7 @@ def redetail(run: Path, share: float, stages: Path) -> None:
     np.savez_compressed(private.file(run / _WEIGHTS), allow_pickle=False, **kept_here)
     private.file(run / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
     for name, picture in judged.pictures.items():
-        picture.save(private.file(run / name), optimize=True)
+        picture.convert("RGB").quantize(_COLOURS).save(private.file(run / name), optimize=True)
 
 
 def with_share(arrays: Arrays, share: float) -> Arrays:
