@@ -102,7 +102,7 @@ def main() -> None:
         else:
             died = _apart(part, asked, out)
             found = there(out, machine)
-            if died is not None:
+            if died is not None and out is not None:
                 Console().print(f"{part}: {died}; what it had found is kept")
                 found["parts"][part] = {
                     "finished": False,

@@ -37,19 +37,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_bundles", description=__doc__)
     parser.add_argument("--clips", type=int, default=30, help="timed for each number of steps")
     parser.add_argument("--out", type=Path, default=_OUT)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     if providers.CUDA not in providers.available():
         sys.exit(f"ONNX Runtime has {', '.join(providers.available())} here, and nothing was measured.")
     machine = {"gpu": asdict(gpu.find()), "system": platform.platform(), "cores": psutil.cpu_count()}
-    found: dict[str, Any] = {"machine": machine, "bundles": {}}
+    figures: dict[str, Any] = {"machine": machine, "bundles": {}}
     for path in sorted(bundles.SHIPPED.glob("*/manifest.json")):
         bundle = bundles.load(path.parent)
-        found["bundles"][path.parent.name] = {
-            "gpu": decoded(bundle, None, asked.clips),
-            "cpu": decoded(bundle, [providers.CPU], asked.clips),
+        figures["bundles"][path.parent.name] = {
+            "gpu": decoded(bundle, None, arguments.clips),
+            "cpu": decoded(bundle, [providers.CPU], arguments.clips),
         }
-        Console().print_json(data=found["bundles"][path.parent.name])
-    write(asked.out, found)
+        Console().print_json(data=figures["bundles"][path.parent.name])
+    write(arguments.out, figures)
 
 
 def decoded(bundle: Bundle, chosen: list[str] | None, clips: int) -> dict[str, Any]:
@@ -65,32 +65,32 @@ def decoded(bundle: Bundle, chosen: list[str] | None, clips: int) -> dict[str, A
     """
     began = time.perf_counter()
     runner = engine.load(bundle, chosen)
-    kept = golden.first(bundle)
+    golden_window = golden.first(bundle)
     where = str(bundle.golden_file)
-    outputs = golden.decode(runner, kept, bundle.manifest.steps, where)
-    told: dict[str, Any] = {
+    outputs = golden.decode(runner, golden_window, bundle.manifest.steps, where)
+    entry: dict[str, Any] = {
         "runs_on": runner.runs_on,
         "notes": runner.notes,
         "first_clip_s": round(time.perf_counter() - began, 3),
     }
     try:
-        told["differences"] = golden.compare(bundle, kept, outputs)
-        told["refused"] = None
+        entry["differences"] = golden.compare(bundle, golden_window, outputs)
+        entry["refused"] = None
     except BundleError as error:
-        told["differences"] = None
-        told["refused"] = str(error)
+        entry["differences"] = None
+        entry["refused"] = str(error)
     numbers = _STEPS if bundle.manifest.steps else (0,)
-    told["clip_ms"] = {str(steps): _timed(runner, kept, steps, where, clips) for steps in numbers}
-    return told
+    entry["clip_ms"] = {str(steps): _timed(runner, golden_window, steps, where, clips) for steps in numbers}
+    return entry
 
 
-def _timed(runner: engine.Engine, kept: Any, steps: int, where: str, clips: int) -> dict[str, float]:
-    taken: list[float] = []
+def _timed(runner: engine.Engine, golden_window: Any, steps: int, where: str, clips: int) -> dict[str, float]:
+    times_ms: list[float] = []
     for _ in range(_WARM + clips):
         began = time.perf_counter()
-        golden.decode(runner, kept, steps, where)
-        taken.append(1000 * (time.perf_counter() - began))
-    p50, p95 = np.percentile(taken[_WARM:], [50, 95])
+        golden.decode(runner, golden_window, steps, where)
+        times_ms.append(1000 * (time.perf_counter() - began))
+    p50, p95 = np.percentile(times_ms[_WARM:], [50, 95])
     return {"p50": round(float(p50), 2), "p95": round(float(p95), 2), "n": clips}
 
 

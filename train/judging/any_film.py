@@ -32,7 +32,16 @@ from train.data.simulated import SimulatedSessions
 from train.judging import conditions, published
 from train.judging.ceiling import Forward, likelihood
 from train.judging.examples import examples
-from train.judging.film_figures import CONSTANT, DECODED, FLOORS, REVERSED, TOLD, figures, groups, words_of
+from train.judging.film_figures import (
+    CONSTANT,
+    DECODED_COLOURS,
+    FLOORS,
+    REVERSED,
+    TOLD_COLOURS,
+    figures,
+    groups,
+    words_of,
+)
 from train.judging.film_scores import (
     Scores,
     Shown,
@@ -44,7 +53,7 @@ from train.judging.film_scores import (
     told_apart,
 )
 from train.judging.identification import ROUTES, by_preset, judging_seeds, only
-from train.judging.judged import OWN, Judged, Request, Show
+from train.judging.judged import OWN_SESSIONS, Judged, Request, Show
 from train.judging.oracle import Oracle
 from train.judging.pictures import contact_sheet
 from train.judging.presence import Presence
@@ -234,10 +243,10 @@ def _ridge(
     if request.oracle is None:
         # Written without a value (``oracle=``), there is none.
         return lambda _: (None, None)
-    if request.oracle == OWN:
+    if request.oracle == OWN_SESSIONS:
         # The same for all films and presets: it had what the decoder had.
-        whole = cache(lambda: ridge_of(bundle, system, own_sessions(bundle, trained)))
-        return lambda _: whole()
+        of_own = cache(lambda: ridge_of(bundle, system, own_sessions(bundle, trained)))
+        return lambda _: of_own()
     seeds = numbers(request.oracle)
     return cache(lambda who: ridge_of(bundle, system, fresh_sessions(who, seeds, request.seconds)))
 
@@ -411,12 +420,12 @@ class _Judging:
             yield "_one_step", self.show(inputs, where, steps=1).clips
         yield "_null", self.show(inputs, where, null=True).clips
         yield REVERSED, [clip[:frames][::-1] for clip in own]
-        yield from zip(TOLD, told_colours(shown.clips), strict=True)
+        yield from zip(TOLD_COLOURS, told_colours(shown.clips), strict=True)
         for suffix, other in controls.items():
             yield suffix, self.show(other, where).clips
         if self.beside.oracle is not None:
             yield "_oracle", self.beside.oracle.clips(inputs)
-            yield from zip(DECODED, self.beside.oracle.floors(inputs), strict=True)
+            yield from zip(DECODED_COLOURS, self.beside.oracle.floors(inputs), strict=True)
 
     def conditions(
         self,

@@ -20,9 +20,9 @@ _BLOCK_S = 30.0
 # The suffix of the scores of a clip that is always the same. They stand in the other figures.
 CONSTANT = "_constant"
 # The suffixes of clips that know colours alone: read by a ridge that had the same data, or told.
-DECODED = ("_decoded_colour", "_decoded_layout")
-TOLD = ("_told_colour", "_told_layout")
-FLOORS = (*DECODED, *TOLD)
+DECODED_COLOURS = ("_decoded_colour", "_decoded_layout")
+TOLD_COLOURS = ("_told_colour", "_told_layout")
+FLOORS = (*DECODED_COLOURS, *TOLD_COLOURS)
 # That of the decoder's clips backwards in time.
 REVERSED = "_reversed"
 # Where the interval of a control must lie, and windows that it rests on at least.
@@ -100,7 +100,7 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
     return found | _differences(scores, found, kept, fixed=fixed)
 
 
-def words_of(found: Figures) -> dict[str, bool | None]:
+def words_of(figures_of_film: Figures) -> dict[str, bool | None]:
     """Say which words the figures allow for the decoder's clips.
 
     Returns
@@ -111,8 +111,11 @@ def words_of(found: Figures) -> dict[str, bool | None]:
         than by the same clips backwards. None where a figure that it takes cannot be computed.
     """
     centred = "identification_2way_centred"
-    picture = _above(found.get(f"{centred}_above{DECODED[0]}"), 0.0)
-    moving = [_above(found.get(TEMPORAL), 0.5), _above(found.get(f"{TEMPORAL}_above{REVERSED}"), 0.0)]
+    picture = _above(figures_of_film.get(f"{centred}_above{DECODED_COLOURS[0]}"), 0.0)
+    moving = [
+        _above(figures_of_film.get(TEMPORAL), 0.5),
+        _above(figures_of_film.get(f"{TEMPORAL}_above{REVERSED}"), 0.0),
+    ]
     video = None if None in moving else all(moving)
     return {"picture": picture, "video": video}
 
@@ -177,8 +180,8 @@ def _wanted(metric: str, suffix: str) -> bool:
         return False
     if suffix == REVERSED:
         return metric == TEMPORAL
-    few = suffix in FLOORS or (suffix in ROUTES and suffix != "")
-    return not few or metric in _OF_ROUTES
+    identified = suffix in FLOORS or (suffix in ROUTES and suffix != "")
+    return not identified or metric in _OF_ROUTES
 
 
 def gathered(sessions: Sequence[Scores], metric: str, *, fixed: bool = False) -> tuple[Matrix, Matrix]:

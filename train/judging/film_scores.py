@@ -259,8 +259,8 @@ def told_apart(clips: Sequence[Pixels], shown: Shown, mean_clip: Pixels, tempera
     cut = [np.asarray(clip[: len(shown.clips[0])]) for clip in clips]
     plain = correlations(cut, shown.clips, mean_clip)
     moving = similarity(changes(cut), changes(shown.clips))
-    found = identify(similarity(cut, shown.clips), plain, shown, temperature)
-    return found | {TEMPORAL: (identification_nway(moving, shown.allowed, 2), np.ones(len(cut)))}
+    identified = identify(similarity(cut, shown.clips), plain, shown, temperature)
+    return identified | {TEMPORAL: (identification_nway(moving, shown.allowed, 2), np.ones(len(cut)))}
 
 
 def changes(clips: Sequence[Pixels]) -> list[NDArray[np.float32]]:

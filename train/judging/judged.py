@@ -24,7 +24,7 @@ from train.work import Arrays
 Figures = dict[str, dict[str, Any]]
 
 # The ridge beside a decoder learns from the sessions that the decoder was trained on.
-OWN = "own"
+OWN_SESSIONS = "own"
 # The keys of a request that name networks, as files or folders, and those that ask for published figures.
 NETWORKS = ("image_classifier", "video_classifier", "clip", "dino", "fvd")
 PUBLISHED = ("published", *NETWORKS)
@@ -42,7 +42,7 @@ class Request:
     out: Path | None = None
     subject: str | None = None
     film: str | None = None
-    oracle: str | int | None = OWN
+    oracle: str | int | None = OWN_SESSIONS
     repeats: Repeats = "single"
     published: bool = False
     image_classifier: Path | None = None

@@ -59,7 +59,7 @@ class Oracle:
         From fMRI and EEG to the mean colour of the clip and to the colours of its parts.
     mean_look : (value,)
         Of these.
-    drawn : tuple of int
+    clip_shape : tuple of int
         Shape of a clip, without the frame after the window.
     carried : RidgeFit or None
         From the components read in the window before to what the window's own signals leave open. None for
@@ -76,7 +76,7 @@ class Oracle:
     conditions: RidgeFit | None
     looks: RidgeFit
     mean_look: Matrix
-    drawn: tuple[int, ...]
+    clip_shape: tuple[int, ...]
     carried: RidgeFit | None
 
     def clips(self, inputs: Arrays) -> list[NDArray[np.uint8]]:
@@ -94,7 +94,7 @@ class Oracle:
         read = self.mean_look + _predicted(self.looks, _reduced(inputs, self.voxels, self.stem))
         colour = read[:, :_COLOURS].reshape(-1, 1, 1, _COLOURS)
         layout = read[:, _COLOURS:].reshape(-1, *LAYOUT, _COLOURS)
-        flat, still = (drawn_layout(values, self.drawn) for values in (colour, layout))
+        flat, still = (drawn_layout(values, self.clip_shape) for values in (colour, layout))
         return flat, still
 
     def vectors(self, inputs: Arrays) -> Matrix | None:
@@ -105,7 +105,7 @@ class Oracle:
 
 
 def fit_oracle(
-    sessions: Sequence[Arrays], *, carry: bool, aims: Matrix | None = None, apart: Sequence[int] | None = None
+    sessions: Sequence[Arrays], *, carry: bool, aims: Matrix | None = None, films: Sequence[int] | None = None
 ) -> Oracle:
     """Fit the oracle.
 
@@ -119,7 +119,7 @@ def fit_oracle(
         reading of the window before, as it was when that window was not trained on.
     aims : (window, value), optional
         What the condition of the judged decoder aims at in all these windows.
-    apart : sequence of int, optional
+    films : sequence of int, optional
         Sessions of the same number are left out together when penalties are chosen: those that showed the
         same film. By default each by itself. Where there is one alone, its windows are.
     """
@@ -134,17 +134,18 @@ def fit_oracle(
     voxels = fit_voxel_stem(whole["fmri"], _VOXELS)
     stem = fit_eeg_stem(whole["eeg"], _EEG, _FREQUENCIES, _WHITEN)
     reduced = _reduced(whole, voxels, stem)
-    seen = whole["clips"][:, :-1]
-    parts = still_layout([*seen]).reshape(len(seen), -1, _COLOURS)
-    looks = np.concatenate([parts.mean(axis=1), parts.reshape(len(seen), -1)], axis=1)
-    numbers = range(len(lengths)) if apart is None else apart
+    shown_clips = whole["clips"][:, :-1]
+    parts = still_layout([*shown_clips]).reshape(len(shown_clips), -1, _COLOURS)
+    looks = np.concatenate([parts.mean(axis=1), parts.reshape(len(shown_clips), -1)], axis=1)
+    numbers = range(len(lengths)) if films is None else films
     folds = np.repeat(np.asarray(numbers), lengths) if len({*numbers}) > 1 else None
     # One regression, in which each target has a penalty of its own, reads them all.
-    wanted = [targets, looks] if aims is None else [targets, looks, aims]
-    signals, seen_looks, *rest = _apart(
-        fit_ridge(reduced, np.concatenate(wanted, axis=1), _SHARES, folds), [x.shape[1] for x in wanted]
+    all_targets = [targets, looks] if aims is None else [targets, looks, aims]
+    signals, seen_looks, *condition_fits = _apart(
+        fit_ridge(reduced, np.concatenate(all_targets, axis=1), _SHARES, folds),
+        [x.shape[1] for x in all_targets],
     )
-    conditions = rest[0] if rest else None
+    conditions = condition_fits[0] if condition_fits else None
     carried = None
     if carry:
         # Each window's own signals first. What they leave open is all that the window before may explain.
@@ -160,7 +161,7 @@ def fit_oracle(
         conditions=conditions,
         looks=seen_looks,
         mean_look=looks.mean(0),
-        drawn=seen.shape[1:],
+        clip_shape=shown_clips.shape[1:],
         carried=carried,
     )
 

@@ -103,16 +103,19 @@ def own_sessions(bundle: Bundle, who: Participant) -> Sessions:
     who : Participant
         Whom the run was trained on.
     """
-    told = bundle.manifest.provenance
+    provenance = bundle.manifest.provenance
     recorded = {film.digest: film.shown for film in training_films(REAL)} if os.environ.get(DATA) else {}
-    for film in told.get("films", [{"film": who.film}]):
+    for film in provenance.get("films", [{"film": who.film}]):
         digest = film.get("sha256")
-        shown = recorded.get(digest) if digest else film["film"]
-        if shown is None:
+        film_word = recorded.get(digest) if digest else film["film"]
+        if film_word is None:
             continue
-        for seed in told["sessions"]:
-            watching = replace(who, film=shown)
-            yield digest or f"{shown}-{seed}", watching.session(seed, film.get("seconds", told["seconds"]))
+        for seed in provenance["sessions"]:
+            watching = replace(who, film=film_word)
+            yield (
+                digest or f"{film_word}-{seed}",
+                watching.session(seed, film.get("seconds", provenance["seconds"])),
+            )
 
 
 def fresh_sessions(who: Participant, seeds: Sequence[int], seconds: float) -> Sessions:
@@ -157,14 +160,14 @@ def ridge_of(bundle: Bundle, system: System, sessions: Sessions) -> tuple[Oracle
     for word, session in tracked([*sessions], "sessions of the ridge"):
         trained.append(session_arrays(bundle, session) | {"clips": film_clips(session.film)})
         words.append(word)
-    aims = [system.targets(one["clips"][:, :-1]) for one in trained]
-    found = [one.astype(np.float64) for one in aims if one is not None]
-    together = np.concatenate(found) if found else None
+    aims = [system.targets(windows["clips"][:, :-1]) for windows in trained]
+    condition_aims = [vectors.astype(np.float64) for vectors in aims if vectors is not None]
+    together = np.concatenate(condition_aims) if condition_aims else None
     numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
-    apart = [numbers[word] for word in words]
-    windows = sum(len(one["clips"]) for one in trained)
+    films = [numbers[word] for word in words]
+    windows = sum(len(session_windows["clips"]) for session_windows in trained)
     minutes = windows * float(bundle.manifest.grid.window) / 60
-    return fit_oracle(trained, carry=system.carried > 0, aims=together, apart=apart), minutes
+    return fit_oracle(trained, carry=system.carried > 0, aims=together, films=films), minutes
 
 
 def references(

@@ -81,14 +81,14 @@ def test_a_run_is_judged_on_films_beside_controls_and_references(tmp_path: Path)
 def test_the_ridge_beside_a_run_had_the_sessions_of_the_run() -> None:
     run = tiny("ridge")
     request = Request(film="shapes,natural", seeds="1000-1001", seconds=24)
-    found = judged(run, request)
+    page_of_run = judged(run, request)
     arguments = read_run(run)["arguments"]["data"]
     minutes = len(numbers(arguments["sessions"])) * arguments["seconds"] / 60
     for name in ("films", "natural/films"):
-        assert found.tables[name][0]["minutes of the ridge"] == pytest.approx(minutes, abs=0.1)
-    assert found.figures["identification_2way_centred_oracle"]["n"] == 12
+        assert page_of_run.tables[name][0]["minutes of the ridge"] == pytest.approx(minutes, abs=0.1)
+    assert page_of_run.figures["identification_2way_centred_oracle"]["n"] == 12
     # The page says whether the clips are pictures, and whether they move as the film does.
-    assert {"picture", "video"} <= found.tables["words"][0].keys()
+    assert {"picture", "video"} <= page_of_run.tables["words"][0].keys()
 
 
 @pytest.mark.full

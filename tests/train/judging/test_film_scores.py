@@ -129,23 +129,23 @@ def test_what_changes_within_a_clip_is_judged_without_its_colours() -> None:
 
 
 def test_colours_that_are_told_say_much_and_less_than_the_truth() -> None:
-    flat, still = (scores([*one])["identification_2way_centred"] for one in told_colours(shown().clips))
+    flat, still = (scores([*floor])["identification_2way_centred"] for floor in told_colours(shown().clips))
     assert 0.7 < flat < still < 1
 
 
 def test_words_stand_for_what_the_figures_hold() -> None:
-    def told(low: float | None) -> dict[str, Any]:
+    def figure_from(low: float | None) -> dict[str, Any]:
         return {"ci95": None if low is None else [low, 1.0]}
 
     names = ("identification_2way_centred_above_decoded_colour", TEMPORAL, f"{TEMPORAL}_above_reversed")
-    for lows, wanted in (
+    for lows, words in (
         ((0.01, 0.51, 0.01), (True, True)),
         ((0.0, 0.5, 0.01), (False, False)),
         ((0.01, 0.51, 0.0), (True, False)),
         ((None, 0.51, None), (None, None)),
     ):
-        found = dict(zip(names, map(told, lows), strict=True))
-        assert tuple(words_of(found).values()) == wanted
+        figures_of_film = dict(zip(names, map(figure_from, lows), strict=True))
+        assert tuple(words_of(figures_of_film).values()) == words
     assert tuple(words_of({}).values()) == (None, None)
 
 

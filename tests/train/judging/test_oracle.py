@@ -41,33 +41,35 @@ def test_floors_are_what_is_read_of_the_colours() -> None:
     """Halves of the pictures differ: a flat colour cannot say it, and a layout can."""
 
     def halved(seed: int) -> Arrays:
-        made = session(60, seed, 0.05)
-        other = session(60, seed + 50, 0.05)
-        half = made["clips"].shape[3] // 3
-        made["clips"][:, :, :, :half] = other["clips"][:, :, :, :half]
-        return made | {"fmri": np.concatenate([made["fmri"], other["fmri"]], axis=2)}
+        windows = session(60, seed, 0.05)
+        second = session(60, seed + 50, 0.05)
+        half = windows["clips"].shape[3] // 3
+        windows["clips"][:, :, :, :half] = second["clips"][:, :, :, :half]
+        return windows | {"fmri": np.concatenate([windows["fmri"], second["fmri"]], axis=2)}
 
     oracle = fit_oracle([halved(1), halved(2)], carry=False)
     judged = halved(3)
     flat, still = (np.stack(drawn) for drawn in oracle.floors(judged))
-    shown = judged["clips"][:, :-1]
-    assert flat.shape == still.shape == shown.shape
+    clips = judged["clips"][:, :-1]
+    assert flat.shape == still.shape == clips.shape
     assert np.ptp(flat, axis=(1, 2, 3)).max() == 0
     assert np.ptp(still, axis=1).max() == 0
-    # Two of six columns are of the other colour.
-    assert error([*still], shown) < 10 < error([*flat], shown)
-    true = shown.mean(axis=(1, 2, 3))
+    # Two of six columns are of the second colour.
+    assert error([*still], clips) < 10 < error([*flat], clips)
+    true = clips.mean(axis=(1, 2, 3))
     assert np.abs(flat[:, 0, 0, 0] - true).mean() < 10 < np.abs(true - true.mean(0)).mean()
 
 
 def test_sessions_of_one_film_are_left_out_together() -> None:
     """A penalty that was chosen among showings of one film would be that of a film known by heart."""
-    one = session(40, 1, 1.0)
-    again = one | {"fmri": one["fmri"] + np.random.default_rng(5).normal(size=one["fmri"].shape)}
-    others = [session(40, seed, 1.0) for seed in (2, 3)]
-    known = fit_oracle([one, again, *others], carry=False)
-    apart = fit_oracle([one, again, *others], carry=False, apart=[0, 0, 1, 2])
-    assert apart.signals.explained.mean() < known.signals.explained.mean()
+    showing = session(40, 1, 1.0)
+    second_showing = showing | {
+        "fmri": showing["fmri"] + np.random.default_rng(5).normal(size=showing["fmri"].shape)
+    }
+    further = [session(40, seed, 1.0) for seed in (2, 3)]
+    by_session = fit_oracle([showing, second_showing, *further], carry=False)
+    by_film = fit_oracle([showing, second_showing, *further], carry=False, films=[0, 0, 1, 2])
+    assert by_film.signals.explained.mean() < by_session.signals.explained.mean()
 
 
 def test_the_carry_helps_where_a_window_continues_the_one_before() -> None:
