@@ -67,7 +67,8 @@ def test_a_denoiser_lists_its_stages_with_ports_in_order() -> None:
     assert list(encode.inputs) == [port.name for port in system.ports(manifest)]
     denoise = stages["denoise"]
     assert isinstance(denoise, Traced)
-    assert list(denoise.inputs)[-2:] == ["t", "r"]
+    assert list(denoise.inputs)[-3:] == ["t", "r", "detail"]
+    assert system.detail == float(denoise.inputs["detail"])
     # The schedule is inside the graph.
     assert system.levels(4) == []
 
