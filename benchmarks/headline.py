@@ -1,35 +1,43 @@
 """Sessions under everything at once, and ideal ones: what a decoder reads of each, in a small table.
 
 python -m benchmarks.headline BUNDLE|RUN [--film shapes|natural|FILE] [--seconds S] [--seeds 1000-1003]
+python -m benchmarks.headline BUNDLE --ridge RUN --write    # beside a ridge; the figures are kept
 
 All sessions go through the runtime on its virtual clock. In the real ones the preset is `default`, the head
 moves, the EEG is recorded inside the magnet, the eyes look about, and volumes come late. In the ideal ones
 the preset is `easy`, the head lies still, the EEG is clean, the eyes rest and every volume comes in time. A
 film from a file is the same in all sessions, and only the brain's noise differs: a window's share of won
 comparisons is then its mean over them. Units of intervals are blocks of film (`film_figures.in_blocks`). What
-the brain gave is the difference to the null brain, window by window.
+the brain gave is the difference to the null brain, window by window. With `--ridge` a ridge regression that
+learned from the sessions of the bundle's run reads the same recordings, and the mean colour of its clips.
 """
 
 import argparse
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.played import Figure, Played, opened, played, record, told
+from benchmarks.played import Figure, Played, opened, played, record, ridge_wins, told
+from benchmarks.result_files import RESULTS, write
 from rtdecode.errors import RtDecodeError, explain
 from rtdecode.phantom.body.bore import SFREQ, Artifacts
 from rtdecode.phantom.body.gaze import FIXED, FREE
 from rtdecode.phantom.film.watched import KINDS, SHAPES
 from rtdecode.phantom.session import STEADY, PhantomSession
+from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import MIN_SHUFFLED, entry
 from rtdecode.scores.events import Span
 from train.judging.film_figures import in_blocks
 from train.judging.identification import judging_seeds
+from train.judging.references import own_sessions, ridge_of
+from train.recipe import build
+from train.run_folder import draft_of, read_run, restored
 from train.work import tracked
 
 # Where no table of delays is given: volumes that come 2 s late, so many a minute.
@@ -37,6 +45,8 @@ _LATE = "volume-late=10"
 # Long enough for the figures to have 50 windows of 4 s.
 _SECONDS = 4.0 * MIN_SHUFFLED
 _SEEDS = "1000"
+_OUT = RESULTS / "everything.json"
+_DIGITS = 4
 
 # Number of a film, and a window of it.
 _Place = tuple[int, Span]
@@ -100,6 +110,9 @@ class Held:
         As of `benchmarks.played.Played`, over all sessions.
     gained : dict or None
         By how much the finals are above the null brain, paired.
+    comparisons : dict
+        ``ridge`` and ``colour``, what a ridge reads and its mean colours, and by how much the finals are
+        above each, paired (``above ridge``, ``above colour``). Empty without a ridge.
     windows : dict
         How many windows came out, by revision.
     """
@@ -109,10 +122,17 @@ class Held:
     null: Figure | None
     gained: Figure | None
     windows: dict[str, int]
+    comparisons: dict[str, Figure | None]
 
 
 def measure(
-    bundle: str, subject: int, seeds: Sequence[int], seconds: float | None, film: str, delivery: str = STEADY
+    bundle: str,
+    subject: int,
+    seeds: Sequence[int],
+    seconds: float | None,
+    film: str,
+    delivery: str = STEADY,
+    ridge_run: Path | None = None,
 ) -> dict[str, Held]:
     """Play each case through a bundle, once for each seed.
 
@@ -125,8 +145,16 @@ def measure(
     seeds : sequence of int
     seconds, film, delivery
         As of `PhantomSession`.
+    ridge_run : Path, optional
+        The run from whose sessions a ridge learns.
     """
     found = {}
+    ridge = None
+    if ridge_run is not None:
+        recipe = build(read_run(ridge_run)["arguments"])
+        draft = draft_of(ridge_run)
+        system = restored(ridge_run, recipe["system"])
+        ridge = ridge_of(draft, system, own_sessions(draft, recipe["data"].who))[0]
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         loaded = opened(bundle, scratch / "bundle")
@@ -135,7 +163,11 @@ def measure(
             for seed in tracked(seeds, title):
                 session = case.session(subject, seed, seconds, film, delivery)
                 recording = record(session, scratch / f"{title}-{seed}")
-                sessions.append(played(recording, loaded, scratch / f"{title}-{seed}-out"))
+                session_played = played(recording, loaded, scratch / f"{title}-{seed}-out")
+                if ridge is not None:
+                    more_wins = ridge_wins(recording, loaded, ridge)
+                    session_played = replace(session_played, wins=session_played.wins | more_wins)
+                sessions.append(session_played)
             found[title] = held(sessions, fixed=film not in KINDS)
     return found
 
@@ -150,16 +182,25 @@ def held(sessions: Sequence[Played], *, fixed: bool) -> Held:
         Whether all of them showed the same film.
     """
     every = {name: _means([one.wins[name] for one in sessions], fixed=fixed) for name in sessions[0].wins}
-    both = [place for place in every["finals"] if place in every["null"]]
-    gains = {place: every["finals"][place] - every["null"][place] for place in both}
+    comparisons: dict[str, Figure | None] = {}
+    for name in ("ridge", "colour"):
+        if name in every:
+            comparisons |= {name: _figure(every[name], 1 / 2), f"above {name}": _gained(every, name)}
     counts = {name: sum(one.windows[name] for one in sessions) for name in sessions[0].windows}
     return Held(
         finals=_figure(every["finals"], 1 / 2),
         last=_figure(every["last"], 1 / 2),
         null=_figure(every["null"], 1 / 2),
-        gained=_figure(gains, 0.0),
+        gained=_gained(every, "null"),
         windows=counts,
+        comparisons=comparisons,
     )
+
+
+def _gained(wins: dict[str, dict[_Place, float]], reference: str) -> Figure | None:
+    """Tell by how much the finals are above a reference, on the windows that both have."""
+    both = [place for place in wins["finals"] if place in wins[reference]]
+    return _figure({place: wins["finals"][place] - wins[reference][place] for place in both}, 0.0)
 
 
 def _means(sessions: Sequence[dict[Span, float]], *, fixed: bool) -> dict[_Place, float]:
@@ -185,6 +226,9 @@ def table(found: dict[str, Held]) -> Table:
         "2-way, last revisions",
         "2-way, null brain",
         "finals above null brain, paired",
+        "2-way, ridge of the same data",
+        "finals above the ridge, paired",
+        "2-way, its mean colour",
         "windows",
         "refined",
         "skipped",
@@ -193,8 +237,23 @@ def table(found: dict[str, Held]) -> Table:
     )
     for title, one in found.items():
         counts = [str(one.windows[name]) for name in ("final", "refined", "skipped")]
-        laid.add_row(title, told(one.finals), told(one.last), told(one.null), told(one.gained), *counts)
+        of_session = [told(figure) for figure in (one.finals, one.last, one.null, one.gained)]
+        of_ridge = [told(one.comparisons.get(name)) for name in ("ridge", "above ridge", "colour")]
+        laid.add_row(title, *of_session, *of_ridge, *counts)
     return laid
+
+
+def rounded_figures(case: Held) -> dict[str, Any]:
+    """Return all figures of a case, as a file keeps them."""
+    figures = {
+        "finals": case.finals,
+        "last revisions": case.last,
+        "null brain": case.null,
+        "above null brain": case.gained,
+        **case.comparisons,
+    }
+    rounded = {name: x if x is None else intervals.rounded(x, _DIGITS) for name, x in figures.items()}
+    return rounded | {"windows": case.windows}
 
 
 def main() -> int:
@@ -208,16 +267,20 @@ def main() -> int:
     parser.add_argument("--seeds", default=_SEEDS, help="a session for each, 1000 and up")
     parser.add_argument("--subject", type=int, default=1, help="the participant whom the bundle knows")
     parser.add_argument("--delivery", default=STEADY, help="a table of delays for the late volumes")
+    parser.add_argument("--ridge", type=Path, help="the bundle's run, from whose sessions a ridge learns")
+    parser.add_argument("--write", action="store_true", help="keep the figures in results/everything.json")
     given = parser.parse_args()
     seconds = given.seconds
     if seconds is None and given.film in KINDS:
         seconds = _SECONDS
     try:
         seeds = judging_seeds(given.seeds)
-        found = measure(given.bundle, given.subject, seeds, seconds, given.film, given.delivery)
+        found = measure(given.bundle, given.subject, seeds, seconds, given.film, given.delivery, given.ridge)
     except RtDecodeError as error:
         return explain(error)
-    Console(width=170).print(table(found))
+    Console(width=220).print(table(found))
+    if given.write:
+        write(_OUT, {title: rounded_figures(one) for title, one in found.items()})
     return 0
 
 

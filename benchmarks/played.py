@@ -7,7 +7,7 @@ what it emitted is then held against the film, from the files that it wrote.
 import contextlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ from export import run as exporting
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.disk.clip_file import Pixels
-from rtdecode.disk.recording import RecordingWriter
+from rtdecode.disk.recording import Recording, RecordingWriter
 from rtdecode.disk.video import unpack_mp4
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import correlations, identification, identification_nway
 from rtdecode.scores.events import Span, apart, distractors, film_clip, read_events
 from streaming.session import replay
+from train.data.chain import windows
+from train.data.phantom import window_arrays
+from train.judging.oracle import Oracle
 
 # An amplifier sends ten times as many chunks; the same windows come of them, in more time.
 _CHUNK_S = 0.2
@@ -142,17 +145,56 @@ def _identified(
     wins : dict
         Window -> the share of its comparisons that it won.
     """
+    return _told_apart(recording, bundle, list(files), lambda span: unpack_mp4(out / files[span]))
+
+
+def ridge_wins(recording: Path, bundle: Bundle, ridge: Oracle) -> dict[str, dict[Span, float]]:
+    """Identify what a ridge reads of the finals of a recording, and of their mean colours, drawn flat.
+
+    Parameters
+    ----------
+    recording : Path
+    bundle : Bundle
+        By which the ridge was fitted.
+    ridge : Oracle
+
+    Returns
+    -------
+    dict
+        ``ridge`` and ``colour`` -> window -> the share of its comparisons that it won.
+    """
+    opened_recording = Recording(recording)
+    finals = windows(
+        bundle,
+        opened_recording.events(),
+        opened_recording.montage,
+        dummies=opened_recording.meta.get("dummies", 0),
+        restarted_at=opened_recording.restarted_at,
+    )
+    inputs = window_arrays(bundle.manifest, finals)
+    spans = [(window.run, window.start_s, window.stop_s) for window in finals]
+    frames = bundle.manifest.grid.hop_frames
+    wins: dict[str, dict[Span, float]] = {}
+    for name, clips in (("ridge", ridge.clips(inputs)), ("colour", ridge.floors(inputs)[0])):
+        by_window = {span: clip[:frames] for span, clip in zip(spans, clips, strict=True)}
+        wins[name] = _told_apart(recording, bundle, spans, by_window.__getitem__)[1]
+    return wins
+
+
+def _told_apart(
+    recording: Path, bundle: Bundle, spans: Sequence[Span], clip_of: Callable[[Span], Pixels]
+) -> tuple[Figure | None, dict[Span, float]]:
+    """Identify the clips of windows that do not overlap, each by what `clip_of` gives; see `_identified`."""
     manifest = bundle.manifest
     film = unpack_mp4(recording / "truth" / "film.mp4")
     frames = manifest.grid.hop_frames
-    spans = list(files)
     kept = [spans[number] for number in apart(spans)]
     truths = {span: film_clip(film, span[1], manifest.clip.fps, frames) for span in kept}
     # The film may end inside the last window.
     whole = [span for span in kept if len(truths[span]) == frames]
     if len(whole) < 2:
         return None, {}
-    clips: Sequence[Pixels] = [unpack_mp4(out / files[span]) for span in whole]
+    clips = [clip_of(span) for span in whole]
     corr = correlations(clips, [np.asarray(truths[span]) for span in whole], bundle.stats["mean_clip"])
     events = {0: read_events(recording / "truth" / "events.tsv")}
     wins = identification_nway(corr, distractors(whole, events), 2)

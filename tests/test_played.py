@@ -1,19 +1,24 @@
 """Simulated sessions played through the runtime for a benchmark, with a tiny decoder."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import headline, minutes
-from benchmarks.played import Played, opened, played, record, revisions
+from benchmarks.played import Played, opened, played, record, revisions, ridge_wins
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.phantom.body.bore import SFREQ
 from rtdecode.phantom.session import STEADY, PhantomSession
 from tests.refusals import check_error
 from tests.train.tiny import tiny, tiny_bundle
+from train.judging.references import own_sessions, ridge_of
+from train.recipe import build
+from train.run_folder import read_run, restored
 
 SECONDS = 24
 
@@ -83,6 +88,32 @@ def test_sessions_of_one_film_are_one_score_a_window_and_the_null_brain_is_paire
     assert other.finals is not None
     assert other.finals["n"] == 4
     assert headline.table({"ideal": same}).row_count == 1
+
+
+def test_a_ridge_is_compared_on_the_same_windows() -> None:
+    """The ridge misses a window that the finals have: it is left out of the difference alone."""
+    session = session_of([1.0, 0.8, 0.6], [0.5, 0.5, 0.5])
+    spans = list(session.wins["finals"])
+    wins = {"ridge": dict(zip(spans[:2], (0.9, 0.9), strict=True)), "colour": dict.fromkeys(spans, 0.6)}
+    compared = headline.held([replace(session, wins=session.wins | wins)], fixed=True)
+    values = {name: round(figure["value"], 9) for name, figure in compared.comparisons.items() if figure}
+    assert values == {"ridge": 0.9, "above ridge": 0.0, "colour": 0.6, "above colour": 0.2}
+    assert headline.rounded_figures(compared)["ridge"]["n"] == 2
+    assert headline.held([session], fixed=True).comparisons == {}
+
+
+@pytest.mark.full
+def test_a_ridge_reads_what_a_session_decodes(tmp_path: Path) -> None:
+    run = tiny("ridge")
+    bundle = opened(str(run), tmp_path / "bundle")
+    recipe = build(read_run(run)["arguments"])
+    system = restored(run, recipe["system"])
+    ridge = ridge_of(bundle, system, own_sessions(bundle, recipe["data"].who))[0]
+    recording = record(PhantomSession("easy", 1, 1000, 40, "grid"), tmp_path / "recording")
+    wins = ridge_wins(recording, bundle, ridge)
+    finals = played(recording, bundle, tmp_path / "out").wins["finals"]
+    assert wins["ridge"].keys() == wins["colour"].keys() == finals.keys()
+    assert np.mean(list(wins["ridge"].values())) > 0.6
 
 
 def test_a_run_is_exported_and_a_bundle_is_loaded(tmp_path: Path) -> None:
