@@ -43,7 +43,8 @@ SUFFIXES = {
     "told still layout": "_told_layout",
     "ridge, same data": "_oracle",
 }
-CONTROLS = ("_rest", "_other_film", "_other_subject", "_null")
+# The null brain is none of them: without detail its clip is always the same, and loses all ties.
+CONTROLS = ("_rest", "_other_film", "_other_subject")
 CENTRED = "identification_2way_centred"
 
 
