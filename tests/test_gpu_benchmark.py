@@ -3,7 +3,6 @@
 Its parts take minutes each on a CPU, even at tiny size, and are not run here.
 """
 
-import itertools
 import json
 import sys
 from pathlib import Path
@@ -41,13 +40,3 @@ def test_figures_of_another_machine_are_not_taken_for_this_ones(tmp_path: Path) 
     assert gpu.there(out, machine)["parts"] == parts
     assert gpu.there(out, machine | {"python": "2.7"})["parts"] == {}
     assert gpu.there(None, machine)["parts"] == {}
-
-
-def test_the_readme_says_that_nothing_was_run_on_a_gpu_until_figures_are_there() -> None:
-    root = Path(gpu.__file__).parents[1]
-    lines = (root / "README.md").read_text().splitlines()
-    first = next(n for n, line in enumerate(lines) if line.startswith("|"))
-    table = itertools.takewhile(lambda line: line.startswith("|"), lines[first:])
-    said = [line for line in table if "Not run on a GPU" in line]
-    wanted = 0 if Path(gpu.__file__).with_suffix(".json").exists() else 2
-    assert len(said) == wanted

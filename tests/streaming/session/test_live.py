@@ -116,6 +116,7 @@ def test_a_line_holds_what_the_contract_names(whole_session: Ended) -> None:
             "brain_by",
             "inconsistent",
             "steps",
+            "detail",
             "latency_ms",
             "t_ms",
             "simulated",
