@@ -116,8 +116,11 @@ def test_the_shipped_decoder_does_on_fresh_windows_what_is_stated() -> None:
         fresh_low, fresh_high = figures[name]["ci95"]
         assert fresh_low <= high, name
         assert low <= fresh_high, name
-    for control in ("null", "rest", "other_film"):
+    for control in ("rest", "other_film"):
         assert abs(figures[f"identification_2way_centred_{control}"]["value"] - 0.5) < 0.1
+    # Without a brain and without detail the clip is always the same: ties are lost, or split in pairs.
+    assert figures["identification_2way_centred_null"]["value"] == 0
+    assert figures["identification_2way_matched_null"]["value"] == 0.5
 
 
 @pytest.mark.full
