@@ -105,19 +105,24 @@ def train(participant: int) -> None:
 
 def judge(cell: Cell, real: list[Path]) -> Figures:
     """Judge one cell, unless that was done, and return its figures."""
-    out = _WORK / cell.name
-    if not (out / "figures.json").is_file():
-        shutil.rmtree(out, ignore_errors=True)
-        films = ",".join(map(str, real)) if cell.films == _DEVELOPMENT else cell.films
-        given = {"film": films, "presets": cell.preset, "oracle": _ORACLE, "out": str(out), **_FRESH}
-        if cell.films == _DEVELOPMENT:
-            given |= _FIXED
-        _program("train.evaluate", str(cell.run), *(f"{key}={value}" for key, value in given.items()))
-    figures: Figures = json.loads((out / "figures.json").read_text())["figures"]
+    films = ",".join(map(str, real)) if cell.films == _DEVELOPMENT else cell.films
+    arguments = {"film": films, "presets": cell.preset, "oracle": _ORACLE, **_FRESH}
+    if cell.films == _DEVELOPMENT:
+        arguments |= _FIXED
+    figures: Figures = evaluated(cell.run, _WORK / cell.name, arguments)["figures"]
     if cell.films != _DEVELOPMENT:
         return figures
     # Figures of the first film bear no name.
     return {key if "/" in key else f"{real[0].stem}/{key}": one for key, one in figures.items()}
+
+
+def evaluated(run: Path, out: Path, arguments: dict[str, str]) -> dict[str, Any]:
+    """Judge a run in a program of its own, unless that was done; return what its figures.json holds."""
+    if not (out / "figures.json").is_file():
+        shutil.rmtree(out, ignore_errors=True)
+        words = (f"{key}={value}" for key, value in arguments.items())
+        _program("train.evaluate", str(run), *words, f"out={out}")
+    return json.loads((out / "figures.json").read_text())
 
 
 def _program(module: str, *words: str) -> None:

@@ -9,10 +9,6 @@ everybody may look at. Bars are stated on seeds 3010 to 3029, which are run once
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,8 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.any_film import evaluated, rounded
 from benchmarks.result_files import RESULTS, write
-from rtdecode.scores import intervals
 from train.judging.film_figures import at_chance
 
 _RUN = Path("train/runs/phantom")
@@ -31,7 +27,6 @@ _FILMS = ("natural", "shapes")
 # The first preset bears no name in figures.
 _PRESETS = ("easy", "default")
 _SECONDS = 60
-_DIGITS = 4
 # What stands beside the figure of the decoder, in the order of columns.
 SUFFIXES = {
     "the model": "",
@@ -55,26 +50,19 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="keep the figures in results/floors.json")
     arguments = parser.parse_args()
     with ThreadPoolExecutor(len(_FILMS)) as programs:
-        folders = list(programs.map(lambda film: judge(film, arguments.seeds), _FILMS))
+        pages = list(programs.map(lambda film: judge(film, arguments.seeds), _FILMS))
     cells: dict[str, Any] = {}
-    for film, folder in zip(_FILMS, folders, strict=True):
-        cells |= cells_of(film, json.loads((folder / "figures.json").read_text()))
+    for film, page in zip(_FILMS, pages, strict=True):
+        cells |= cells_of(film, page)
     show(cells)
     if arguments.write:
         write(_OUT, {"seeds": arguments.seeds, "seconds": _SECONDS, "cells": cells})
 
 
-def judge(film: str, seeds: str) -> Path:
-    """Judge one kind of film, unless that was done; return the folder of its figures."""
-    folder = _WORK / f"{film}-{seeds}"
-    if not (folder / "figures.json").is_file():
-        words = [f"film={film}", f"presets={','.join(_PRESETS)}", f"seeds={seeds}", f"seconds={_SECONDS}"]
-        program = [sys.executable, "-m", "train.evaluate", str(_RUN), *words, f"out={folder}"]
-        # One core each.
-        subprocess.run(
-            program, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, stdout=subprocess.DEVNULL
-        )
-    return folder
+def judge(film: str, seeds: str) -> dict[str, Any]:
+    """Judge one kind of film, unless that was done; return what its figures.json holds."""
+    arguments = {"film": film, "presets": ",".join(_PRESETS), "seeds": seeds, "seconds": str(_SECONDS)}
+    return evaluated(_RUN, _WORK / f"{film}-{seeds}", arguments)
 
 
 def cells_of(film: str, page: dict[str, Any]) -> dict[str, Any]:
@@ -89,11 +77,13 @@ def cells_of(film: str, page: dict[str, Any]) -> dict[str, Any]:
     cells: dict[str, Any] = {}
     for preset in _PRESETS:
         before = "" if preset == _PRESETS[0] else f"{preset}/"
-        figures = {
-            name.removeprefix(before): intervals.rounded(figure, _DIGITS)
-            for name, figure in page["figures"].items()
-            if name.startswith(f"{before}identification_2way")
-        }
+        figures = rounded(
+            {
+                name.removeprefix(before): figure
+                for name, figure in page["figures"].items()
+                if name.startswith(f"{before}identification_2way")
+            }
+        )
         rows = page["tables"]
         cells[f"{film}-{preset}"] = figures | {
             "words": rows[f"{before}words"][0],

@@ -23,6 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import compared
 from benchmarks.played import Figure, Played, opened, played, record, ridge_wins, told
 from benchmarks.result_files import RESULTS, write
 from rtdecode.errors import RtDecodeError, explain
@@ -36,8 +37,6 @@ from rtdecode.scores.events import Span
 from train.judging.film_figures import in_blocks
 from train.judging.identification import judging_seeds
 from train.judging.references import own_sessions, ridge_of
-from train.recipe import build
-from train.run_folder import draft_of, read_run, restored
 from train.work import tracked
 
 # Where no table of delays is given: volumes that come 2 s late, so many a minute.
@@ -151,10 +150,8 @@ def measure(
     found = {}
     ridge = None
     if ridge_run is not None:
-        recipe = build(read_run(ridge_run)["arguments"])
-        draft = draft_of(ridge_run)
-        system = restored(ridge_run, recipe["system"])
-        ridge = ridge_of(draft, system, own_sessions(draft, recipe["data"].who))[0]
+        decoder = compared.opened(ridge_run)
+        ridge = ridge_of(decoder.bundle, decoder.system, own_sessions(decoder.bundle, decoder.who))
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         loaded = opened(bundle, scratch / "bundle")

@@ -25,8 +25,8 @@ from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import correlations, identification, identification_nway
 from rtdecode.scores.events import Span, apart, distractors, film_clip, read_events
 from streaming.session import replay
-from train.data.chain import windows
 from train.data.phantom import window_arrays
+from train.data.recorded import cut_windows
 from train.judging.oracle import Oracle
 
 # An amplifier sends ten times as many chunks; the same windows come of them, in more time.
@@ -163,14 +163,7 @@ def ridge_wins(recording: Path, bundle: Bundle, ridge: Oracle) -> dict[str, dict
     dict
         ``ridge`` and ``colour`` -> window -> the share of its comparisons that it won.
     """
-    opened_recording = Recording(recording)
-    finals = windows(
-        bundle,
-        opened_recording.events(),
-        opened_recording.montage,
-        dummies=opened_recording.meta.get("dummies", 0),
-        restarted_at=opened_recording.restarted_at,
-    )
+    finals = cut_windows(bundle, Recording(recording), bundle.manifest.modalities)
     inputs = window_arrays(bundle.manifest, finals)
     spans = [(window.run, window.start_s, window.stop_s) for window in finals]
     frames = bundle.manifest.grid.hop_frames

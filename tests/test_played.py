@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import headline, minutes
+from benchmarks import compared, headline, minutes
 from benchmarks.played import Played, opened, played, record, revisions, ridge_wins
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.phantom.body.bore import SFREQ
@@ -17,8 +17,6 @@ from rtdecode.phantom.session import STEADY, PhantomSession
 from tests.refusals import check_error
 from tests.train.tiny import tiny, tiny_bundle
 from train.judging.references import own_sessions, ridge_of
-from train.recipe import build
-from train.run_folder import read_run, restored
 
 SECONDS = 24
 
@@ -106,9 +104,8 @@ def test_a_ridge_is_compared_on_the_same_windows() -> None:
 def test_a_ridge_reads_what_a_session_decodes(tmp_path: Path) -> None:
     run = tiny("ridge")
     bundle = opened(str(run), tmp_path / "bundle")
-    recipe = build(read_run(run)["arguments"])
-    system = restored(run, recipe["system"])
-    ridge = ridge_of(bundle, system, own_sessions(bundle, recipe["data"].who))[0]
+    decoder = compared.opened(run)
+    ridge = ridge_of(bundle, decoder.system, own_sessions(bundle, decoder.who))
     recording = record(PhantomSession("easy", 1, 1000, 40, "grid"), tmp_path / "recording")
     wins = ridge_wins(recording, bundle, ridge)
     finals = played(recording, bundle, tmp_path / "out").wins["finals"]

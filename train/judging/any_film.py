@@ -54,7 +54,7 @@ from train.judging.film_scores import (
 )
 from train.judging.identification import ROUTES, by_preset, judging_seeds, only
 from train.judging.judged import OWN_SESSIONS, Judged, Request, Show
-from train.judging.oracle import Oracle
+from train.judging.oracle import LAYOUT, Oracle
 from train.judging.pictures import contact_sheet
 from train.judging.presence import Presence
 from train.judging.published import NEAREST, NULL, OTHER_FILM, Published, Tally
@@ -69,8 +69,9 @@ from train.judging.references import (
     watch,
 )
 from train.metrics.cuts import step_profile
+from train.metrics.layout import layouts
 from train.metrics.pixels import NearestClips
-from train.metrics.quality import drawn_layout, one_colour, still_layout
+from train.metrics.quality import drawn_layout, one_colour
 from train.recipe import numbers
 from train.system import Plan, System, Trained
 from train.work import Arrays, Work, tracked
@@ -122,16 +123,14 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
 
     @cache
     def beside(learner: Participant) -> References:
-        return references(show, bundle, system, learner, request.seconds, ridge(learner)[0])
+        return references(show, bundle, system, learner, request.seconds, ridge(learner))
 
     for film in films:
         who = replace(data.who, film=film)
         judged = by_preset(
             who,
             request,
-            lambda who, _: judge_film(
-                show, bundle, system, who, request, beside(_learner(who)), papers, ridge(_learner(who))[1]
-            ),
+            lambda who, _: judge_film(show, bundle, system, who, request, beside(_learner(who)), papers),
         )
         before = "" if film == films[0] else f"{title(film)}/"
         made = {before + name: one for name, one in judged.figures.items()}
@@ -238,11 +237,11 @@ def _learner(who: Participant) -> Participant:
 
 def _ridge(
     bundle: Bundle, system: System, trained: Participant, request: Request
-) -> Callable[[Participant], tuple[Oracle | None, float | None]]:
-    """Return what fits the ridge for a participant who watches an endless film, with its minutes of film."""
+) -> Callable[[Participant], Oracle | None]:
+    """Return what fits the ridge for a participant who watches an endless film."""
     if request.oracle is None:
         # Written without a value (``oracle=``), there is none.
-        return lambda _: (None, None)
+        return lambda _: None
     if request.oracle == OWN_SESSIONS:
         # The same for all films and presets: it had what the decoder had.
         of_own = cache(lambda: ridge_of(bundle, system, own_sessions(bundle, trained)))
@@ -259,7 +258,6 @@ def judge_film(
     request: Request,
     beside: References,
     papers: Published,
-    minutes: float | None = None,
 ) -> Judged:
     """Judge sessions in which the participant watches one kind of film.
 
@@ -279,8 +277,6 @@ def judge_film(
         Made for this participant and preset, and the kind of film that stands for this one.
     papers : Published
         The networks by which published figures are made.
-    minutes : float, optional
-        Of film that the ridge learned from.
     """
     seeds = judging_seeds(request.seeds)
     fixed = who.film not in KINDS
@@ -346,6 +342,8 @@ def judge_film(
         scores |= tally.references()
     repeats = len(trials[0])
     signals = "single trials" if repeats == 1 else f"mean of {repeats} repeats"
+    window_min = float(bundle.manifest.grid.window) / 60
+    minutes = None if beside.oracle is None else beside.oracle.windows * window_min
     about = _told(who, shown, beside, fixed=fixed) | {
         "repeats": repeats,
         "signals": signals,
@@ -492,7 +490,7 @@ class _Judging:
 
 def told_colours(clips: Sequence[Pixels]) -> tuple[Sequence[Pixels], Sequence[Pixels]]:
     """Draw clips that know the true mean colours alone, and the true layouts: what colour alone can say."""
-    return one_colour(clips), drawn_layout(still_layout(clips), clips[0].shape)
+    return one_colour(clips), drawn_layout(layouts(clips, LAYOUT), clips[0].shape)
 
 
 def held_apart(

@@ -20,7 +20,8 @@ from train.closed_form.components import principal_components
 from train.closed_form.patch_codec import Codec
 from train.closed_form.ridge import RidgeFit, fit_ridge
 from train.closed_form.stem import EegStem, fit_eeg_stem, fit_voxel_stem
-from train.metrics.quality import LAYOUT, drawn_layout, still_layout
+from train.metrics.layout import layouts
+from train.metrics.quality import drawn_layout
 from train.work import Arrays
 
 Matrix = NDArray[np.float64]
@@ -36,6 +37,8 @@ _WHITEN = 0.75
 # Candidate weights of fMRI against EEG.
 _SHARES = (0.2, 0.4, 0.6, 0.8)
 _COLOURS = 3
+# Rows and columns of the parts of a still layout.
+LAYOUT = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Oracle:
         Of these.
     clip_shape : tuple of int
         Shape of a clip, without the frame after the window.
+    windows : int
+        How many it learned from.
     carried : RidgeFit or None
         From the components read in the window before to what the window's own signals leave open. None for
         a decoder that does not get the end of the clip before either.
@@ -77,6 +82,7 @@ class Oracle:
     looks: RidgeFit
     mean_look: Matrix
     clip_shape: tuple[int, ...]
+    windows: int
     carried: RidgeFit | None
 
     def clips(self, inputs: Arrays) -> list[NDArray[np.uint8]]:
@@ -135,7 +141,7 @@ def fit_oracle(
     stem = fit_eeg_stem(whole["eeg"], _EEG, _FREQUENCIES, _WHITEN)
     reduced = _reduced(whole, voxels, stem)
     shown_clips = whole["clips"][:, :-1]
-    parts = still_layout([*shown_clips]).reshape(len(shown_clips), -1, _COLOURS)
+    parts = layouts([*shown_clips], LAYOUT).reshape(len(shown_clips), -1, _COLOURS)
     looks = np.concatenate([parts.mean(axis=1), parts.reshape(len(shown_clips), -1)], axis=1)
     numbers = range(len(lengths)) if films is None else films
     folds = np.repeat(np.asarray(numbers), lengths) if len({*numbers}) > 1 else None
@@ -162,6 +168,7 @@ def fit_oracle(
         looks=seen_looks,
         mean_look=looks.mean(0),
         clip_shape=shown_clips.shape[1:],
+        windows=len(shown_clips),
         carried=carried,
     )
 

@@ -6,8 +6,9 @@ seeds, in which the participant watches films of the judged kind, and for a film
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 
 import numpy as np
@@ -87,8 +88,9 @@ def watch(who: Participant, seed: int, seconds: float) -> PhantomSession:
     return who.session(seed, seconds if who.film in KINDS else None, "free")
 
 
-# Sessions that a ridge learns from, each with a word for its film: those of one word show the same.
-Sessions = Iterable[tuple[str, PhantomSession]]
+# Sessions that a ridge learns from: a word for the film, and what makes the session. Those of one word show
+# the same film.
+Sessions = list[tuple[str, Callable[[], PhantomSession]]]
 
 
 def own_sessions(bundle: Bundle, who: Participant) -> Sessions:
@@ -105,17 +107,17 @@ def own_sessions(bundle: Bundle, who: Participant) -> Sessions:
     """
     provenance = bundle.manifest.provenance
     recorded = {film.digest: film.shown for film in training_films(REAL)} if os.environ.get(DATA) else {}
+    sessions: Sessions = []
     for film in provenance.get("films", [{"film": who.film}]):
         digest = film.get("sha256")
         film_word = recorded.get(digest) if digest else film["film"]
         if film_word is None:
             continue
+        watching = replace(who, film=film_word)
+        seconds = film.get("seconds", provenance["seconds"])
         for seed in provenance["sessions"]:
-            watching = replace(who, film=film_word)
-            yield (
-                digest or f"{film_word}-{seed}",
-                watching.session(seed, film.get("seconds", provenance["seconds"])),
-            )
+            sessions.append((digest or f"{film_word}-{seed}", partial(watching.session, seed, seconds)))
+    return sessions
 
 
 def fresh_sessions(who: Participant, seeds: Sequence[int], seconds: float) -> Sessions:
@@ -141,11 +143,11 @@ def fresh_sessions(who: Participant, seeds: Sequence[int], seconds: float) -> Se
             limit=_UNJUDGED,
             seeds=list(seeds),
         )
-    return [(str(seed), watch(who, seed, seconds)) for seed in seeds]
+    return [(str(seed), partial(watch, who, seed, seconds)) for seed in seeds]
 
 
-def ridge_of(bundle: Bundle, system: System, sessions: Sessions) -> tuple[Oracle, float]:
-    """Fit the ridge oracle; also return the minutes of film that it learned from.
+def ridge_of(bundle: Bundle, system: System, sessions: Sessions) -> Oracle:
+    """Fit the ridge oracle.
 
     Parameters
     ----------
@@ -153,21 +155,20 @@ def ridge_of(bundle: Bundle, system: System, sessions: Sessions) -> tuple[Oracle
         Reads the signals: the same voxels for the ridge and for the decoder.
     system : System
         The decoder that it stands beside.
-    sessions : iterable of (str, PhantomSession)
+    sessions : list of (str, callable)
     """
     trained: list[Arrays] = []
-    words: list[str] = []
-    for word, session in tracked([*sessions], "sessions of the ridge"):
+    # Each session is made when its turn comes, so that one film at a time is in memory.
+    for _, begin in tracked(sessions, "sessions of the ridge"):
+        session = begin()
         trained.append(session_arrays(bundle, session) | {"clips": film_clips(session.film)})
-        words.append(word)
     aims = [system.targets(windows["clips"][:, :-1]) for windows in trained]
     condition_aims = [vectors.astype(np.float64) for vectors in aims if vectors is not None]
     together = np.concatenate(condition_aims) if condition_aims else None
+    words = [word for word, _ in sessions]
     numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
     films = [numbers[word] for word in words]
-    windows = sum(len(session_windows["clips"]) for session_windows in trained)
-    minutes = windows * float(bundle.manifest.grid.window) / 60
-    return fit_oracle(trained, carry=system.carried > 0, aims=together, films=films), minutes
+    return fit_oracle(trained, carry=system.carried > 0, aims=together, films=films)
 
 
 def references(

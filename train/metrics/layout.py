@@ -20,20 +20,22 @@ _LEAST = 0.5
 Matrix = NDArray[np.float64]
 
 
-def layouts(clips: Sequence[Pixels]) -> Matrix:
-    """Average clips over 4 x 6 cells and over time, (clip, 4, 6, 3), in grey levels of 0 to 255.
+def layouts(clips: Sequence[Pixels], cells: tuple[int, int] = CELLS) -> Matrix:
+    """Average clips over cells and over time, (clip, *cells, 3), in grey levels of 0 to 255.
 
     Parameters
     ----------
     clips : sequence of (frame, row, column, 3)
         Rows and columns that no cell gets in full, at the lower and the right edge, are left out.
+    cells : (int, int)
+        Rows and columns of cells.
     """
-    return np.array([_layout(np.asarray(clip, np.float32)) for clip in clips])
+    return np.array([_layout(np.asarray(clip, np.float32), cells) for clip in clips])
 
 
-def _layout(clip: NDArray[np.float32]) -> Matrix:
+def _layout(clip: NDArray[np.float32], cells: tuple[int, int]) -> Matrix:
     picture = clip.mean(axis=0, dtype=np.float64)
-    rows, columns = CELLS
+    rows, columns = cells
     height = picture.shape[0] // rows
     width = picture.shape[1] // columns
     whole = picture[: rows * height, : columns * width]

@@ -16,9 +16,6 @@ _SIGMA = 1.5
 # The window of 11 x 11 pixels ends at 3.5 standard deviations.
 _TRUNCATE = 3.5
 
-# Rows and columns of the parts of a still layout.
-LAYOUT = (2, 3)
-
 
 def ssim(clips: Iterable[Pixels], truths: Iterable[Pixels]) -> NDArray[np.float64]:
     """Compute the structural similarity of each clip to its truth, (clip,), the mean over frames.
@@ -59,34 +56,19 @@ def one_colour(clips: Sequence[Pixels]) -> list[NDArray[np.float32]]:
     return [_filled(np.asarray(clip, np.float32)) for clip in clips]
 
 
-def still_layout(clips: Sequence[Pixels]) -> NDArray[np.float64]:
-    """Return the mean colours of the parts of each clip, `LAYOUT` of them, (clip, row, column, 3)."""
-    return np.stack([_parts(np.asarray(clip, np.float32)) for clip in clips])
-
-
 def drawn_layout(colours: NDArray[np.floating], shape: Sequence[int]) -> list[NDArray[np.float32]]:
     """Draw clips that stand still: each part of the picture has one colour.
 
     Parameters
     ----------
     colours : (clip, row, column, 3)
-        A single row and column fill the picture with one colour.
+        Such as of `train.metrics.layout.layouts`. A single row and column fill the picture with one colour.
     shape : (frame, row, column, 3)
         Of a clip.
     """
     rows, columns = (_places(shape[n], colours.shape[n]) for n in (1, 2))
     pictures = np.clip(colours, 0, 255).astype(np.float32)[:, rows][:, :, columns]
     return [np.broadcast_to(picture, shape) for picture in pictures]
-
-
-def _parts(clip: NDArray[np.float32]) -> NDArray[np.float64]:
-    picture = clip.mean(axis=0, dtype=np.float64)
-    rows, columns = (_places(size, count) for size, count in zip(picture.shape, LAYOUT, strict=False))
-    parts = [
-        [picture[rows == i][:, columns == j].mean(axis=(0, 1)) for j in range(LAYOUT[1])]
-        for i in range(LAYOUT[0])
-    ]
-    return np.array(parts)
 
 
 def _places(size: int, count: int) -> NDArray[np.int64]:

@@ -149,7 +149,8 @@ def test_someone_taken_out_and_brought_back_starts_from_the_training_level() -> 
 
 def test_a_recording_rests_where_its_session_did() -> None:
     assembler = Assembler(small.bundle(), None, ("fmri",))
-    old, new = small.volumes(12, ZERO), small.volumes(12, ZERO + 100, uid="2")
+    old = small.volumes(12, ZERO)
+    new = small.volumes(12, ZERO + 100, uid="2")
     items = small.in_order(old, new, small.triggers(12, ZERO + 100))
     list(assembler.play(items, rested_at=ZERO + 50))
     assert [run["volumes"] for run in assembler.counters()["runs"]] == [12, 12]

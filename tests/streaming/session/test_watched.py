@@ -403,24 +403,22 @@ def test_flags_of_a_replay_change_what_they_say(replayed: dict[str, Path]) -> No
     )
 
 
-def test_steps_are_refused_where_there_is_nothing_to_denoise(watched: Watched, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "code"), [({"steps": 2}, "steps-unsupported"), ({"detail": 0.5}, "detail-unsupported")]
+)
+def test_what_only_a_denoiser_has_is_refused_where_there_is_none(
+    option: dict[str, Any], code: str, watched: Watched, tmp_path: Path
+) -> None:
     closed = make_bundle(tmp_path / "closed", tr=TR, window=WINDOW).path
-    with refused(UsageError, "steps-unsupported") as caught:
-        replay.run(watched.record, str(closed), "max", tmp_path / "out", steps=2)
+    with refused(UsageError, code) as caught:
+        replay.run(watched.record, str(closed), "max", tmp_path / "out", **option)
     assert caught.value.exit_code == 2
-    with refused(UsageError, "steps-unsupported"):
-        live.run(StreamOptions(lsl="x", bundle=str(closed), out=tmp_path / "out", steps=2))
+    with refused(UsageError, code):
+        live.run(StreamOptions(lsl="x", bundle=str(closed), out=tmp_path / "out", **option))
     assert not (tmp_path / "out").exists()
     assert load(closed).manifest.steps == 0
 
 
-def test_a_share_of_detail_is_refused_where_none_can_be_chosen(watched: Watched, tmp_path: Path) -> None:
-    closed = make_bundle(tmp_path / "closed", tr=TR, window=WINDOW).path
-    with refused(UsageError, "detail-unsupported") as caught:
-        replay.run(watched.record, str(closed), "max", tmp_path / "out", detail=0.5)
-    assert caught.value.exit_code == 2
-    with refused(UsageError, "detail-unsupported"):
-        live.run(StreamOptions(lsl="x", bundle=str(closed), out=tmp_path / "out", detail=0.5))
-    assert not (tmp_path / "out").exists()
+def test_a_clip_says_that_its_bundle_has_no_share_of_detail_to_choose(watched: Watched) -> None:
     assert {clip["detail"] for clip in watched.ended.clips} == {None}
     assert watched.ended.report["detail"] is None

@@ -16,12 +16,9 @@ import numpy as np
 from rtdecode import terminal
 from rtdecode.disk import private, strict_json
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from train.data.simulated import FilmSessions
-from train.data.training_films import training_films
-from train.models.compact.refit import judged_anew
-from train.recipe import build
+from train.models.compact.refit import judged_anew, of_films, reopened
 from train.run_folder import read_run, weights
-from train.work import Arrays, Work, read_arrays
+from train.work import Arrays, read_arrays
 
 _WEIGHTS = "weights.npz"
 # Of its pictures, as in a new run.
@@ -55,7 +52,7 @@ def redetail(run: Path, share: float, stages: Path) -> None:
         )
     tree = read_run(run)
     arguments = tree["arguments"]
-    if arguments["system"]["builder"] != "compact" or arguments["data"]["builder"] != "film-sessions":
+    if not of_films(arguments):
         raise UsageError(
             "redetail-run-unsupported",
             "{run} is of the system '{system}' with the data '{data}'; a share of detail has 'compact' with "
@@ -67,9 +64,7 @@ def redetail(run: Path, share: float, stages: Path) -> None:
     settings = arguments["system"]["generator"]["settings"]
     if settings is not None:
         settings["detail"] = share
-    parts = build(arguments)
-    data: FilmSessions = parts["data"].with_films(training_films(parts["data"].shows))
-    work = Work(None, tree["seed"], stages, noise_key=tree["noise_key"])
+    parts, data, work = reopened(tree, stages)
     judged = judged_anew(run, tree, parts, data, work, with_share(weights(run), share))
     tree |= {"figures": judged.figures, "tables": tree["tables"] | judged.tables}
     # Weights that lie in a bundle stay there.

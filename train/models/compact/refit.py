@@ -54,7 +54,7 @@ def refit(run: Path, seeds: dict[str, str], stages: Path) -> None:
     """
     tree = read_run(run)
     arguments = tree["arguments"]
-    if arguments["system"]["builder"] != "compact" or arguments["data"]["builder"] != "film-sessions":
+    if not of_films(arguments):
         raise UsageError(
             "refit-run-unsupported",
             "{run} is of the system '{system}' with the data '{data}'; what can be fitted anew is "
@@ -64,9 +64,7 @@ def refit(run: Path, seeds: dict[str, str], stages: Path) -> None:
             data=arguments["data"]["builder"],
         )
     arguments["data"] |= seeds
-    parts = build(arguments)
-    data: FilmSessions = parts["data"].with_films(training_films(parts["data"].shows))
-    work = Work(None, tree["seed"], stages, noise_key=tree["noise_key"])
+    parts, data, work = reopened(tree, stages)
     draft = draft_of(run)
     arrays_of_run = weights(run)
     arrays_of_run |= _fitted(arrays_of_run, work, draft, data)
@@ -77,6 +75,34 @@ def refit(run: Path, seeds: dict[str, str], stages: Path) -> None:
     np.savez_compressed(private.file(run / "weights.npz"), allow_pickle=False, **arrays_of_run)
     (run / bundled_weights.FILE).unlink(missing_ok=True)
     private.file(run / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
+
+
+def of_films(arguments: dict[str, Any]) -> bool:
+    """Tell whether the arguments of a run are those of `compact` on the simulated participant's films."""
+    return arguments["system"]["builder"] == "compact" and arguments["data"]["builder"] == "film-sessions"
+
+
+def reopened(tree: dict[str, Any], stages: Path) -> tuple[dict[str, Any], FilmSessions, Work]:
+    """Build again what a finished run was trained by.
+
+    Parameters
+    ----------
+    tree : dict
+        Its ``run.json``.
+    stages : Path
+        Folder for what is computed on the way.
+
+    Returns
+    -------
+    parts : dict
+        What `train.recipe.build` makes of its arguments.
+    data : FilmSessions
+        With the films that were watched.
+    work : Work
+    """
+    parts = build(tree["arguments"])
+    data: FilmSessions = parts["data"].with_films(training_films(parts["data"].shows))
+    return parts, data, Work(None, tree["seed"], stages, noise_key=tree["noise_key"])
 
 
 def judged_anew(

@@ -88,7 +88,8 @@ def test_flat_noisy_and_saturated_channels_are_found_and_forgiven(eeg: np.ndarra
 def test_a_channel_that_has_little_in_common_with_the_others_is_bad(share: float, bad: bool) -> None:
     rng = np.random.default_rng(0)
     # What the scalp sees is smooth in space; what the channel adds is its own, of the same size.
-    sources, private = rng.normal(0, 20, (3, 100)), rng.normal(0, 20, 100)
+    sources = rng.normal(0, 20, (3, 100))
+    private = rng.normal(0, 20, 100)
     eeg = (PLACES / np.linalg.norm(PLACES, axis=1, keepdims=True)) @ sources
     eeg[30] = share * eeg[30] + np.sqrt(1 - share**2) * private
     eeg = eeg.repeat(50, axis=1) + rng.normal(0, 0.5, (64, 5000))
