@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.scores.colours import layouts
 from train.closed_form.encoding import PICKING, best_explained, fold_errors
-from train.metrics.layout import layouts
 
 
 def driven_voxels(

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.scores import intervals
+from rtdecode.scores.colours import layouts
 from train.closed_form.encoding import blocks
 from train.data.dataset import Column, DataSet
-from train.metrics.layout import layouts
 
 Reals = NDArray[np.float64]
 

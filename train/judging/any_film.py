@@ -26,6 +26,7 @@ from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import KINDS, NONE, watched
 from rtdecode.phantom.session import PhantomSession
+from rtdecode.scores.colours import STILL, drawn_layout, layouts, one_colour
 from train.data.arrays import averaged_signals
 from train.data.phantom import Participant, film_clips, session_arrays, spans
 from train.data.simulated import SimulatedSessions
@@ -54,7 +55,7 @@ from train.judging.film_scores import (
 )
 from train.judging.identification import ROUTES, by_preset, judging_seeds, only
 from train.judging.judged import OWN_SESSIONS, Judged, Request, Show
-from train.judging.oracle import LAYOUT, Oracle
+from train.judging.oracle import Oracle
 from train.judging.pictures import contact_sheet
 from train.judging.presence import Presence
 from train.judging.published import NEAREST, NULL, OTHER_FILM, Published, Tally
@@ -69,9 +70,7 @@ from train.judging.references import (
     watch,
 )
 from train.metrics.cuts import step_profile
-from train.metrics.layout import layouts
 from train.metrics.pixels import NearestClips
-from train.metrics.quality import drawn_layout, one_colour
 from train.recipe import numbers
 from train.system import Plan, System, Trained
 from train.work import Arrays, Work, tracked
@@ -490,7 +489,7 @@ class _Judging:
 
 def told_colours(clips: Sequence[Pixels]) -> tuple[Sequence[Pixels], Sequence[Pixels]]:
     """Draw clips that know the true mean colours alone, and the true layouts: what colour alone can say."""
-    return one_colour(clips), drawn_layout(layouts(clips, LAYOUT), clips[0].shape)
+    return one_colour(clips), drawn_layout(layouts(clips, STILL), clips[0].shape)
 
 
 def held_apart(

@@ -21,16 +21,17 @@ from rtdecode.scores.accuracy import (
     identification_top1,
     psnr,
 )
+from rtdecode.scores.colours import layouts, one_colour
 from rtdecode.scores.events import Span, distractors
 from rtdecode.scores.ties import duels
 from train.data.phantom import events
 from train.metrics.bits import bits
 from train.metrics.cuts import cut_counts
-from train.metrics.layout import agreement, hue, layouts, luminance
+from train.metrics.layout import agreement, hue, luminance
 from train.metrics.motion import direction_error, motion_energy, opponent
 from train.metrics.order import order
 from train.metrics.pixels import gradient_energy
-from train.metrics.quality import one_colour, ssim
+from train.metrics.quality import ssim
 
 # Two windows are near-duplicates if both their layouts and their mean pictures differ by less than this, rms
 # in grey levels of 255. In Nosferatu (`films/train` of the recorded data) about half of the pairs that
@@ -81,7 +82,7 @@ class Looks:
     Attributes
     ----------
     colours : (clip, 4, 6, 3)
-        See `train.metrics.layout.layouts`.
+        See `rtdecode.scores.colours.layouts`.
     energies : (clip, direction, 4, 6)
         See `train.metrics.motion.motion_energy`.
     sharpness : (clip,)

@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
+from rtdecode.scores.colours import STILL, drawn_layout, layouts
 from train.closed_form import patch_codec
 from train.closed_form.components import principal_components
 from train.closed_form.patch_codec import Codec
 from train.closed_form.ridge import RidgeFit, fit_ridge
 from train.closed_form.stem import EegStem, fit_eeg_stem, fit_voxel_stem
-from train.metrics.layout import layouts
-from train.metrics.quality import drawn_layout
 from train.work import Arrays
 
 Matrix = NDArray[np.float64]
@@ -37,8 +36,6 @@ _WHITEN = 0.75
 # Candidate weights of fMRI against EEG.
 _SHARES = (0.2, 0.4, 0.6, 0.8)
 _COLOURS = 3
-# Rows and columns of the parts of a still layout.
-LAYOUT = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ class Oracle:
         """Draw what is read of the mean colours, flat, and of the layouts, standing still."""
         read = self.mean_look + _predicted(self.looks, _reduced(inputs, self.voxels, self.stem))
         colour = read[:, :_COLOURS].reshape(-1, 1, 1, _COLOURS)
-        layout = read[:, _COLOURS:].reshape(-1, *LAYOUT, _COLOURS)
+        layout = read[:, _COLOURS:].reshape(-1, *STILL, _COLOURS)
         flat, still = (drawn_layout(values, self.clip_shape) for values in (colour, layout))
         return flat, still
 
@@ -141,7 +138,7 @@ def fit_oracle(
     stem = fit_eeg_stem(whole["eeg"], _EEG, _FREQUENCIES, _WHITEN)
     reduced = _reduced(whole, voxels, stem)
     shown_clips = whole["clips"][:, :-1]
-    parts = layouts([*shown_clips], LAYOUT).reshape(len(shown_clips), -1, _COLOURS)
+    parts = layouts([*shown_clips], STILL).reshape(len(shown_clips), -1, _COLOURS)
     looks = np.concatenate([parts.mean(axis=1), parts.reshape(len(shown_clips), -1)], axis=1)
     numbers = range(len(lengths)) if films is None else films
     folds = np.repeat(np.asarray(numbers), lengths) if len({*numbers}) > 1 else None

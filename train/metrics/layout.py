@@ -1,14 +1,8 @@
-"""Which colours lie where in clips: the mean colours of 4 x 6 cells, and how well two sets of them agree."""
-
-from collections.abc import Sequence
+"""How well two sets of layouts of colours agree; `rtdecode.scores.colours` makes them."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk.clip_file import Pixels
-
-# Rows and columns of cells.
-CELLS = (4, 6)
 # Luminance and the two colour differences of a colour (ITU-R BT.601, equation of Y', P_B, P_R).
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _BLUE = np.array([-0.168736, -0.331264, 0.5])
@@ -18,28 +12,6 @@ _RED = np.array([0.5, -0.418688, -0.081312])
 _LEAST = 0.5
 
 Matrix = NDArray[np.float64]
-
-
-def layouts(clips: Sequence[Pixels], cells: tuple[int, int] = CELLS) -> Matrix:
-    """Average clips over cells and over time, (clip, *cells, 3), in grey levels of 0 to 255.
-
-    Parameters
-    ----------
-    clips : sequence of (frame, row, column, 3)
-        Rows and columns that no cell gets in full, at the lower and the right edge, are left out.
-    cells : (int, int)
-        Rows and columns of cells.
-    """
-    return np.array([_layout(np.asarray(clip, np.float32), cells) for clip in clips])
-
-
-def _layout(clip: NDArray[np.float32], cells: tuple[int, int]) -> Matrix:
-    picture = clip.mean(axis=0, dtype=np.float64)
-    rows, columns = cells
-    height = picture.shape[0] // rows
-    width = picture.shape[1] // columns
-    whole = picture[: rows * height, : columns * width]
-    return whole.reshape(rows, height, columns, width, 3).mean(axis=(1, 3))
 
 
 def luminance(colours: Matrix) -> Matrix:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
-from train.metrics.layout import CELLS, LUMINANCE
+from rtdecode.scores.colours import CELLS
+from train.metrics.layout import LUMINANCE
 
 # Directions of motion, counted as an angle from rightwards to upwards.
 DIRECTIONS = np.arange(0, 360, 45)

@@ -1,6 +1,6 @@
-"""How much clips look like their film: structural similarity, and clips of one colour to compare with."""
+"""How much clips look like their film: structural similarity."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,33 +49,3 @@ def _ssim(clip: Pixels, truth: Pixels) -> float:
 
 def _smooth(frames: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.asarray(gaussian_filter(frames, (0, _SIGMA, _SIGMA), mode="mirror", truncate=_TRUNCATE))
-
-
-def one_colour(clips: Sequence[Pixels]) -> list[NDArray[np.float32]]:
-    """Reduce each clip to its mean colour, which fills it."""
-    return [_filled(np.asarray(clip, np.float32)) for clip in clips]
-
-
-def drawn_layout(colours: NDArray[np.floating], shape: Sequence[int]) -> list[NDArray[np.float32]]:
-    """Draw clips that stand still: each part of the picture has one colour.
-
-    Parameters
-    ----------
-    colours : (clip, row, column, 3)
-        Such as of `train.metrics.layout.layouts`. A single row and column fill the picture with one colour.
-    shape : (frame, row, column, 3)
-        Of a clip.
-    """
-    rows, columns = (_places(shape[n], colours.shape[n]) for n in (1, 2))
-    pictures = np.clip(colours, 0, 255).astype(np.float32)[:, rows][:, :, columns]
-    return [np.broadcast_to(picture, shape) for picture in pictures]
-
-
-def _places(size: int, count: int) -> NDArray[np.int64]:
-    """Tell in which of `count` parts each of `size` pixels lies."""
-    return np.arange(size) * count // size
-
-
-def _filled(clip: NDArray[np.float32]) -> NDArray[np.float32]:
-    colour = clip.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
-    return np.broadcast_to(colour, clip.shape)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rtdecode.disk.clip_file import Pixels
-from train.metrics.layout import LUMINANCE, layouts
+from rtdecode.scores.colours import layouts
+from train.metrics.layout import LUMINANCE
 from train.metrics.motion import DIRECTIONS, motion_energy
 
 # Stands between the words of one token, and the most words that one has.

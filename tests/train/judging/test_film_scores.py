@@ -8,6 +8,7 @@ import pytest
 
 from rtdecode.phantom.film.film import Film
 from rtdecode.scores import intervals
+from rtdecode.scores.colours import layouts
 from train.closed_form import patch_codec
 from train.data.phantom import film_clips
 from train.judging.any_film import told_colours
@@ -23,7 +24,6 @@ from train.judging.film_scores import (
     near_duplicates,
     score,
 )
-from train.metrics.layout import layouts
 from train.run import table
 
 NWAY = (

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from rtdecode.scores.colours import layouts
 from train.judging.ceiling import SharedNoise
 from train.judging.oracle import fit_oracle
-from train.metrics.layout import layouts
 from train.work import Arrays
 
 

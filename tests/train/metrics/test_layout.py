@@ -3,21 +3,12 @@
 import numpy as np
 import pytest
 
-from train.metrics.layout import agreement, hue, layouts, luminance
+from rtdecode.scores.colours import layouts
+from train.metrics.layout import agreement, hue, luminance
 
 
 def flat(colour: tuple[int, int, int]) -> np.ndarray:
     return np.full((4, 64, 96, 3), colour, np.uint8)
-
-
-def test_a_layout_is_the_mean_colour_of_each_cell_over_all_frames() -> None:
-    clip = flat((0, 0, 0))
-    # The lower right cell of four rows and six columns, in half of the frames.
-    clip[:2, 48:, 80:] = (100, 40, 20)
-    found = layouts([clip])
-    assert found.shape == (1, 4, 6, 3)
-    np.testing.assert_allclose(found[0, 3, 5], [50, 20, 10])
-    assert np.count_nonzero(found) == 3
 
 
 def test_luminance_and_hue_part_a_colour() -> None:

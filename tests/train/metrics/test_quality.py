@@ -1,10 +1,9 @@
-"""Structural similarity and clips of one colour."""
+"""Structural similarity."""
 
 import numpy as np
 import pytest
 
-from rtdecode.scores.accuracy import psnr
-from train.metrics.quality import one_colour, ssim
+from train.metrics.quality import ssim
 
 
 def clip(seed: int) -> np.ndarray:
@@ -30,12 +29,3 @@ def test_frames_after_the_window_do_not_count() -> None:
     film = clip(0)
     longer = np.concatenate([film, clip(1)])
     assert ssim([longer], [film])[0] == pytest.approx(1)
-
-
-def test_a_clip_of_its_mean_colour_has_the_error_of_its_variance() -> None:
-    film = clip(0)
-    reduced = one_colour([film])[0]
-    assert reduced.shape == film.shape
-    np.testing.assert_allclose(reduced[1, 5, 7], film.mean(axis=(0, 1, 2)), rtol=1e-6)
-    variance = np.square(film - film.mean(axis=(0, 1, 2))).mean()
-    assert psnr([reduced], [film])[0] == pytest.approx(10 * np.log10(255**2 / variance), rel=1e-4)
