@@ -1,16 +1,18 @@
 """What the truth says of a session's clips: the sections of the report that rest on it.
 
-Each clip is identified among the true clips; the null-brain twins and the mean clip are the baselines. Named
-categories are compared with the events.
+Each clip is identified among the true clips. The baselines are the null-brain twins, the mean clip, and what
+colour alone says: clips of one colour, or of 2 x 3, which stand still. Named categories are compared with the
+events.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
+from rtdecode.disk.clip_file import Pixels
 from rtdecode.scores.accuracy import (
     METRICS,
     correlations,
@@ -18,6 +20,7 @@ from rtdecode.scores.accuracy import (
     identification_nway,
     report_accuracy,
 )
+from rtdecode.scores.colours import STILL, drawn_layout, layouts
 from rtdecode.scores.events import Event, apart, distractors
 from rtdecode.scores.reliability import reliability, risk_coverage
 from rtdecode.scores.seams import seam_ratio
@@ -26,6 +29,17 @@ from streaming.sinks.truth import Archive, Truth
 
 # Curves over fewer clips would say nothing.
 _FEWEST = 20
+
+# What a session's clips are held beside, and its words: clips without a brain, the training mean, and clips
+# that stand still, of one colour or of 2 x 3, as the session's own clips have them and as the film has them.
+BASELINES = {
+    "null_brain": "null brain",
+    "mean_clip": "mean clip",
+    "own_colour": "its own mean colour alone",
+    "own_layout": "its own still layout alone",
+    "told_colour": "told mean colour",
+    "told_layout": "told still layout",
+}
 
 Events = Mapping[int, Sequence[Event]]
 
@@ -38,7 +52,8 @@ class Sections(TypedDict):
     accuracy : dict
         Each metric of `rtdecode.scores.accuracy` and its figure.
     baselines : dict or None
-        The identification figures of ``null_brain`` and ``mean_clip``, if twins were made.
+        The identification figures of what tells nothing, or colours alone: see `BASELINES`. ``null_brain`` is
+        None where no twins were made.
     confidence : dict or None
         ``reliability`` and ``risk_coverage``, from 20 clips on.
     seam : dict or None
@@ -113,15 +128,33 @@ def _clips(shown: Archive, events: Events, mean_clip: Array) -> Sections:
         for (run, start_s, stop_s), won in zip(spans, wins, strict=True)
         if np.isfinite(won)
     ]
-    if "twin" in parts:
-        others = {"null_brain": parts["twin"], "mean_clip": [mean_clip] * len(kept)}
-        held = {name: correlations(clips, parts["truth"], mean_clip) for name, clips in others.items()}
-        found["baselines"] = {name: identification(one, spans, events) for name, one in held.items()}
-        null_wins = identification_nway(held["null_brain"], allowed, 2)
+    held = _baseline_clips(parts, mean_clip)
+    compared = {name: correlations(clips, parts["truth"], mean_clip) for name, clips in held}
+    baselines = dict.fromkeys(BASELINES) | compared
+    found["baselines"] = {
+        name: None if one is None else identification(one, spans, events) for name, one in baselines.items()
+    }
+    if baselines["null_brain"] is not None:
+        null_wins = identification_nway(baselines["null_brain"], allowed, 2)
         # A twin has the same distractors as its clip, so that it can be scored where the clip can.
         for line, won in zip(found["identified"], null_wins[np.isfinite(wins)], strict=True):
             line["null_wins"] = float(won)
     return found
+
+
+def _baseline_clips(
+    parts: Mapping[str, Sequence[Pixels]], mean_clip: Array
+) -> Iterator[tuple[str, Sequence[Pixels]]]:
+    """Yield the clips of each baseline; those of colours are pictures that fill a clip, and take no room."""
+    if "twin" in parts:
+        yield "null_brain", parts["twin"]
+    yield "mean_clip", [mean_clip] * len(parts["clip"])
+    shape = parts["truth"][0].shape
+    for whose, part in (("own", "clip"), ("told", "truth")):
+        for name, cells in (("colour", (1, 1)), ("layout", STILL)):
+            # A clip may have a frame more than its truth. One at a time is in memory.
+            colours = [layouts([clip[: shape[0]]], cells)[0] for clip in parts[part]]
+            yield f"{whose}_{name}", drawn_layout(np.array(colours), shape)
 
 
 def _confidence(told: Sequence[float | None], wins: NDArray[np.float64]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk import private, strict_json
 from rtdecode.scores.intervals import ends
 from rtdecode.windows.assembler import Counters
-from streaming.sinks.judged import Sections, nothing
+from streaming.sinks.judged import BASELINES, Sections, nothing
 from streaming.sinks.output import Emitter
 from streaming.sinks.text import banner
 
@@ -221,9 +221,10 @@ def _judged(report: Report) -> list[tuple[str, str]]:
     accuracy = report["accuracy"]
     baselines = report["baselines"] or {}
     rows = [(title, _figure(accuracy[key])) for key, title in _FIGURES.items() if accuracy[key]]
-    twin = baselines.get("null_brain", {}).get("identification_2way")
-    if twin:
-        rows.append(("null brain, 2-way", _figure(twin)))
+    for name, title in BASELINES.items():
+        beside = (baselines.get(name) or {}).get("identification_2way")
+        if beside:
+            rows.append((f"  {title}, 2-way", _figure(beside)))
     if report["confidence"] is not None:
         curve = report["confidence"]["reliability"]
         risks = report["confidence"]["risk_coverage"]

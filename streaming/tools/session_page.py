@@ -25,6 +25,7 @@ from rtdecode.disk.video import count_frames, iter_mp4
 from rtdecode.errors import UsageError
 from rtdecode.scores import intervals
 from streaming.sinks.aside import is_aside
+from streaming.sinks.judged import BASELINES
 from streaming.sinks.output import killed, recover
 from streaming.sinks.text import banner
 
@@ -53,6 +54,11 @@ _MISSING = "-"
 _WHY_MISSING = (
     "A dash stands for an interval or a control that the session was too short for, or for a control that "
     "its bundle does not have."
+)
+_FLOORS = (
+    "Colours alone say much: the clips stand beside their own mean colour and still layout, and beside the "
+    "true ones, which were told. A ridge regression of the same data and the nearest training clip need what "
+    "the bundle was trained on: python -m train.evaluate RUN has them."
 )
 _MANY = "The intervals are not corrected for their number."
 _STYLE = """
@@ -281,21 +287,31 @@ def _hop_frames(session: Session) -> int:
 def _accuracy(report: Mapping[str, Any]) -> str:
     """Show each figure with its chance, its controls and its interval."""
     baselines = report["baselines"] or {}
+    # Older reports have fewer of them.
+    shown = ["null_brain", *(name for name in BASELINES if name in baselines and name != "null_brain")]
     rows = []
     for key, title in _FIGURES.items():
         figure = report["accuracy"][key]
         if figure is None:
             continue
         shifted = _MISSING if figure["shuffled"] is None else f"{figure['shuffled']:.3f}"
-        null = baselines.get("null_brain", {}).get(key)
-        without = _MISSING if null is None else f"{null['value']:.3f}"
+        beside = [_baseline(baselines.get(name), key) for name in shown]
         values = (f"{figure['value']:.3f}", intervals.ends(figure), f"{figure['chance']:.3f}")
-        rows.append((title, *values, shifted, without, str(figure["n"]), _units(figure)))
+        rows.append((title, *values, shifted, *beside, str(figure["n"]), _units(figure)))
     if not rows:
         return "<p>The truth is not known.</p>"
-    headings = ("", "value", "95 % interval", "chance", "shifted brain", "no brain", "n", "units")
-    missing = any(_MISSING in row for row in rows)
-    return _table(headings, rows) + f"<p>{_text(f'{_WHY_MISSING} {_MANY}' if missing else _MANY)}</p>"
+    floors = [BASELINES[name] for name in shown]
+    headings = ("", "value", "95 % interval", "chance", "shifted brain", *floors, "n", "units")
+    sentences = [_MANY, _FLOORS] if len(shown) > 1 else [_MANY]
+    if any(_MISSING in row for row in rows):
+        sentences.insert(0, _WHY_MISSING)
+    return _table(headings, rows) + f"<p>{_text(' '.join(sentences))}</p>"
+
+
+def _baseline(figures: Mapping[str, Any] | None, key: str) -> str:
+    """Write the figure of a baseline."""
+    figure = (figures or {}).get(key)
+    return _MISSING if figure is None else f"{figure['value']:.3f}"
 
 
 def _units(figure: Mapping[str, Any]) -> str:

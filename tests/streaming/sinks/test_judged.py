@@ -54,6 +54,29 @@ def test_twins_are_scored_by_their_own_clips(bundle: Bundle, tmp_path: Path) -> 
     assert found["baselines"]["null_brain"]["identification_2way"]["value"] == pytest.approx(0.5)
 
 
+def test_clips_stand_beside_what_their_colours_alone_say(bundle: Bundle, tmp_path: Path) -> None:
+    truth = told(tmp_path, [f"{4 * k}\t4\tshot" for k in range(8)], bundle)
+    archive = Archive(tmp_path / "kept")
+    # Four levels of grey, each with a bright half on the left and on the right.
+    true = np.zeros((8, 2, 64, 96, 3), np.uint8)
+    for k in range(8):
+        true[k] += np.uint8(40 + 20 * (k // 2))
+        half = slice(0, 48) if k % 2 else slice(48, 96)
+        true[k, :, :, half] += np.uint8(60)
+    # The decoder knows the mean colour alone.
+    for k in range(8):
+        level = np.uint8(true[k].mean())
+        archive.add(window(k), Clip(np.full((3, 64, 96, 3), level, np.uint8), LATENT, None, 0), true[k])
+    baselines = sections(truth, archive, bundle)["baselines"]
+    archive.close()
+    assert baselines["null_brain"] is None
+    won = {name: one["identification_2way"]["value"] for name, one in baselines.items() if one}
+    # Less a mean clip of one colour nothing is left of one colour. The layout tells left from right: four of
+    # seven others, and not the three whose contrast alone differs.
+    assert won["own_colour"] == won["own_layout"] == won["told_colour"] == 0
+    assert won["told_layout"] == pytest.approx(4 / 7)
+
+
 def test_each_confidence_is_held_against_the_clip_it_was_said_of(bundle: Bundle, tmp_path: Path) -> None:
     truth = told(tmp_path, [f"{4 * k}\t4\tshot" for k in range(24)], bundle)
     archive = Archive(tmp_path / "kept")

@@ -160,6 +160,18 @@ def test_the_methods_say_what_was_done_and_how_it_ended(folder: Path) -> None:
     assert "40 samples &lt;lost&gt;" in made(folder)
 
 
+def test_figures_stand_beside_colours_alone(folder: Path) -> None:
+    assert "told mean colour" not in made(folder)
+    figure = report()["accuracy"]["identification_2way"]
+    baselines = {"null_brain": None, "told_colour": {"identification_2way": figure | {"value": 0.857}}}
+    (folder / "report.json").write_text(json.dumps(report(baselines=baselines)))
+    page = made(folder)
+    assert "<th>told mean colour</th>" in page
+    assert "<td>0.857</td>" in page
+    # A session without twins has no figure of the null brain, and says so.
+    assert "A dash stands for" in page
+
+
 def test_without_a_truth_clips_from_all_over_are_shown(folder: Path) -> None:
     nothing = report(accuracy=dict.fromkeys(report()["accuracy"]), baselines=None, identified=None, told=None)
     (folder / "report.json").write_text(json.dumps(nothing))
