@@ -76,6 +76,8 @@ class SentClip:
     brain_by : dict or None
         For ``eeg`` and ``fmri``, the same as `brain` of each alone; None where the window lacks it. None as a
         whole where the bundle does not tell.
+    detail : float or None
+        Share of the detail that no brain told and that the clip keeps; None where the bundle has no choice.
     sent_at : float
         When it was sent, on the LSL clock of the session's machine, s.
     """
@@ -97,12 +99,13 @@ class SentClip:
     bundle_simulated: bool | None = None
     eeg_source: str | None = None
     brain_by: dict[str, float | None] | None = None
+    detail: float | None = None
     sent_at: float = 0.0
 
 
 # What a message must hold, and what it may hold.
 REQUIRED = tuple(one.name for one in fields(SentClip) if one.default is MISSING)
-OPTIONAL = ("scores", "bundle_simulated", "eeg_source", "brain_by")
+OPTIONAL = ("scores", "bundle_simulated", "eeg_source", "brain_by", "detail")
 
 
 class Clips:

@@ -54,6 +54,7 @@ _SAME = (
     "simulated",
     "bundle_simulated",
     "eeg_source",
+    "detail",
 )
 
 
