@@ -42,10 +42,10 @@ from train.judging.identification import (
     by_preset,
     fresh,
     judging_seeds,
+    named,
     only,
-    with_constant,
 )
-from train.judging.judged import Figures, Judged, Request, Show
+from train.judging.judged import Figures, Judged, Request, Show, unknown
 from train.judging.pictures import confidence_curves, contact_sheet, step_curves
 from train.metrics import attributes
 from train.metrics.pixels import gradient_energy, nearest
@@ -57,6 +57,9 @@ from train.work import Work
 STEPS = (1, 2, 4, 8)
 FREE_SEED = 1010
 _WAYS = {"2way": 2, "50way": 50}
+# Why no window gives a figure.
+_NO_COMPARISON = "no window has others enough that it could be taken for"
+_NO_SEAM = "no clip holds the instant at which the next begins, or none follows another without a cut"
 _SHEET_ROWS = 10
 
 Scores = dict[str, NDArray[np.float64]]
@@ -123,7 +126,7 @@ def judge(
     # A control that draws nothing: the training windows that are most like the clips of one step.
     close = nearest([clip[:-1] for clip in one.clips], clips_of_training(bundle), mean)
     figures = routes_figures(routes, data.where) | baselines(data, mean, routes[""]) | null.figures
-    figures |= _named(_identified(close, data, mean), "_nearest")
+    figures |= named(_identified(close, data, mean), "_nearest")
     figures |= null_figures(data, read, null)
     # The sessions above are cut at every window's start. Joins are judged on a film cut anywhere.
     joined, seams = judge_seams(show, fresh(bundle, who, [free_seed], seconds, "free"), mean, steps)
@@ -173,15 +176,11 @@ def _route(show: Show, data: Fresh, mean: NDArray[np.uint8], suffix: str, **how:
     allowed = distractors(data.where, data.known)
     scores = {name: identification_nway(corr, allowed, n) for name, n in _WAYS.items()}
     found = identification(corr, data.where, data.known)
-    return Route(made, _named(found, suffix), scores, spent)
+    return Route(made, named(found, suffix), scores, spent)
 
 
 def _identified(clips: Sequence[Pixels], data: Fresh, mean: NDArray[np.uint8]) -> dict[str, Any]:
     return identification(correlations(clips, data.truths, mean), data.where, data.known)
-
-
-def _named(found: dict[str, dict[str, Any] | None], suffix: str) -> Figures:
-    return {f"{name}{suffix}": with_constant(figure) for name, figure in found.items() if figure}
 
 
 def routes_figures(routes: dict[str, Route], where: list[Span]) -> Figures:
@@ -192,10 +191,12 @@ def routes_figures(routes: dict[str, Route], where: list[Span]) -> Figures:
     figures = {name: figure for route in routes.values() for name, figure in route.figures.items()}
     for way in _WAYS:
         scores = {suffix: route.scores[way] for suffix, route in routes.items()}
-        if np.isfinite(scores[""]).any():
-            better = max(("_eeg", "_fmri"), key=lambda name: float(np.nanmean(scores[name])))
-            gain = above(scores[""], scores[better], sessions_of(where))
-            figures[f"fusion_gain_{way}"] = _plain(gain) | {"over": better[1:]}
+        if not np.isfinite(scores[""]).any():
+            figures[f"fusion_gain_{way}"] = unknown(0.0, 0, _NO_COMPARISON) | {"over": None}
+            continue
+        better = max(("_eeg", "_fmri"), key=lambda name: float(np.nanmean(scores[name])))
+        gain = above(scores[""], scores[better], sessions_of(where))
+        figures[f"fusion_gain_{way}"] = _plain(gain) | {"over": better[1:]}
     return figures
 
 
@@ -207,15 +208,22 @@ def baselines(data: Fresh, mean: NDArray[np.uint8], both: Route) -> Figures:
     flat = psnr([mean] * len(data.truths), data.truths)
     told = psnr(background_clips(data.truths, data.where, data.known), data.truths)
     figures = background_baseline(wins, data.where)
-    if np.isfinite(wins).any():
-        gain = above(both.scores["2way"], wins, sessions)
-        figures["identification_2way_above_background"] = _plain(gain)
     return figures | {
+        "identification_2way_above_background": _gain(both.scores["2way"], wins, sessions),
         "psnr": _decibel(noise, sessions),
         "psnr_mean_clip": _decibel(flat, sessions),
         "psnr_above_mean_clip": _plain(above(noise, flat, sessions)),
         "psnr_background": _decibel(told, sessions),
     }
+
+
+def _gain(
+    ours: NDArray[np.float64], others: NDArray[np.float64], sessions: NDArray[np.int64] | None
+) -> dict[str, Any]:
+    """Make the figure of a paired difference of shares of comparisons won."""
+    if not np.isfinite(others).any():
+        return unknown(0.0, 0, _NO_COMPARISON)
+    return _plain(above(ours, others, sessions))
 
 
 def _decibel(values: NDArray[np.float64], sessions: NDArray[np.int64] | None) -> dict[str, Any]:
@@ -307,10 +315,9 @@ def judge_seams(
         figures |= route.figures
         ratio = seam_ratio(route.made.clips, data.truths, data.where, cuts)
         rows += _seam_rows(carry, ratio or {})
-        if ratio and ratio["reconstruction"] is not None:
-            figures[f"seam_ratio{suffix}"] = _seam_figure(ratio)
-    if np.isfinite(wins[0]).any():
-        figures["carry_gain_2way"] = _plain(above(wins[0], wins[1], sessions_of(data.where)))
+        joined = ratio and ratio["reconstruction"] is not None
+        figures[f"seam_ratio{suffix}"] = _seam_figure(ratio) if joined else unknown(None, 0, _NO_SEAM)
+    figures["carry_gain_2way"] = _gain(wins[0], wins[1], sessions_of(data.where))
     return figures, rows
 
 
@@ -364,7 +371,7 @@ def fusion_rows(figures: Figures) -> list[dict[str, Any]]:
     for way in _WAYS:
         found = {suffix[1:] or "both": figures.get(f"identification_{way}{suffix}") for suffix in ROUTES}
         gain = figures.get(f"fusion_gain_{way}")
-        if gain:
+        if gain and gain["value"] is not None:
             values = {name: figure["value"] for name, figure in found.items() if figure}
             low, high = gain["ci95"] or (None, None)
             rows.append({"way": way, **values, "gain": gain["value"], "low": low, "high": high})

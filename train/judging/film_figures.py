@@ -12,7 +12,7 @@ from train.judging.conditions import CHANCE as CONDITION_CHANCE
 from train.judging.conditions import IDENTIFIED
 from train.judging.film_scores import CHANCE, TEMPORAL, Scores, Shown, averaged
 from train.judging.identification import ROUTES
-from train.judging.judged import Figures
+from train.judging.judged import Figures, unknown
 from train.judging.published import CHANCE as PUBLISHED_CHANCE
 
 # Length of a block of the film, s, where there are enough of them.
@@ -135,21 +135,6 @@ def _above(figure: dict[str, Any] | None, least: float) -> bool | None:
     if figure is None or figure["ci95"] is None:
         return None
     return bool(figure["ci95"][0] > least)
-
-
-def unknown(chance: float | None, n: int, reason: str) -> dict[str, Any]:
-    """Make the figure of what cannot be computed: its value is None, and ``reason`` says why.
-
-    Parameters
-    ----------
-    chance : float or None
-    n : int
-        Number of windows that can be scored.
-    reason : str
-    """
-    interval = intervals.Interval(None, 0, reason=reason)
-    figure = {"value": None, "chance": chance, "shuffled": None, "constant": None}
-    return figure | interval.entries() | {"n": n, "reason": reason}
 
 
 def _differences(

@@ -34,7 +34,7 @@ from rtdecode.scores.events import Event, Span, apart, attribute, distractors, f
 from train.data.chain import windows
 from train.data.phantom import Participant, events, film_clips, session_arrays, spans, window_arrays
 from train.data.simulated import SimulatedSessions
-from train.judging.judged import Figures, Judged, Request, Show
+from train.judging.judged import Figures, Judged, Request, Show, unknown
 from train.judging.pictures import rows
 from train.recipe import numbers
 from train.reconstruct import Reconstruction
@@ -46,6 +46,14 @@ _SHOWN = (0, 8, 16, 24)
 _SHOWN_S = 20.0
 # Suffixes of figures' names -> the modalities that the decoder is given.
 ROUTES = {"": ("eeg", "fmri"), "_eeg": ("eeg",), "_fmri": ("fmri",)}
+# Why no window gives a figure, and its chance level.
+_ALONE = "no window has another that it could be taken for"
+_NO_WINDOW: dict[str, tuple[float | None, str]] = {
+    "identification_2way": (1 / 2, _ALONE),
+    "identification_2way_same_background": (1 / 2, "no window has another with the same background"),
+    "identification_50way": (1 / 50, "no window has 49 others that it could be taken for"),
+    "identification_top1": (None, _ALONE),
+}
 
 
 @dataclass(frozen=True)
@@ -235,9 +243,27 @@ def judge_clips(
     for suffix, kept in ROUTES.items():
         clips = show(only(inputs, kept), where).clips
         found = identification(correlations(clips, truths, mean), where, known)
-        figures |= {f"{name}{suffix}": with_constant(value) for name, value in found.items() if value}
+        figures |= named(found, suffix)
     wins = background_wins(truths, where, known, mean)
     return figures | background_baseline(wins, where)
+
+
+def named(found: Mapping[str, dict[str, Any] | None], suffix: str) -> Figures:
+    """Name the figures of a route; one that no window gives is null, with its reason.
+
+    Parameters
+    ----------
+    found : mapping
+        From `identification`.
+    suffix : str
+        Of `ROUTES`, or of another decoder.
+    """
+    return {
+        f"{name}{suffix}": unknown(_NO_WINDOW[name][0], 0, _NO_WINDOW[name][1])
+        if figure is None
+        else with_constant(figure)
+        for name, figure in found.items()
+    }
 
 
 def only(inputs: Arrays, kept: Sequence[str]) -> Arrays:
@@ -257,7 +283,8 @@ def background_baseline(wins: NDArray[np.float64], where: list[Span]) -> Figures
     `wins` come from `background_wins`. The decoder shows the clips of `background_clips`.
     """
     figure = entry(wins, 0.5, groups=sessions_of(where))
-    return {"identification_2way_background": with_constant(figure)} if figure else {}
+    made = unknown(1 / 2, 0, _ALONE) if figure is None else with_constant(figure)
+    return {"identification_2way_background": made}
 
 
 def background_clips(
@@ -383,4 +410,7 @@ def classified(
     told = report_accuracy(where, known, scores=made.scores, labels=labels, onset_correction_s=correction)
     figure = told["classification_top1"]
     # Blocks are balanced in the design, so one label for all windows is right at chance level.
-    return {"classification_top1": {**figure, "constant": 1 / len(labels)}} if figure else {}
+    chance = 1 / len(labels)
+    if figure is None:
+        return {"classification_top1": unknown(chance, 0, "no window lies within one block")}
+    return {"classification_top1": {**figure, "constant": chance}}

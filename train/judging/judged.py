@@ -15,6 +15,7 @@ from PIL import Image
 
 from rtdecode.bundle import Manifest
 from rtdecode.disk.clip_file import Pixels
+from rtdecode.scores import intervals
 from rtdecode.scores.events import Span
 from train.data.splits import Repeats
 from train.reconstruct import Reconstruction, reconstruct
@@ -102,6 +103,21 @@ class _Decoder:
 
     def of(self, system: System) -> Show:
         return replace(self, system=system)
+
+
+def unknown(chance: float | None, n: int, reason: str) -> dict[str, Any]:
+    """Make the figure of what cannot be computed: its value is None, and ``reason`` says why.
+
+    Parameters
+    ----------
+    chance : float or None
+    n : int
+        Number of windows that can be scored.
+    reason : str
+    """
+    interval = intervals.Interval(None, 0, reason=reason)
+    figure = {"value": None, "chance": chance, "shuffled": None, "constant": None}
+    return figure | interval.entries() | {"n": n, "reason": reason}
 
 
 def shown(system: System, manifest: Manifest, noise_key: str) -> Show:

@@ -181,7 +181,9 @@ def test_fusion_gains_over_the_better_modality() -> None:
     figures = routes_figures(routes, where)
     assert figures["fusion_gain_2way"]["value"] == pytest.approx(0.075)
     assert figures["fusion_gain_2way"]["over"] == "fmri"
-    assert "fusion_gain_50way" not in figures
+    # No window has 49 others: the figure is there, and says so.
+    assert figures["fusion_gain_50way"]["value"] is None
+    assert "others enough" in figures["fusion_gain_50way"]["reason"]
 
 
 def test_intervals_are_over_sessions_where_there_are_enough_of_them() -> None:

@@ -14,7 +14,7 @@ from rtdecode.disk.recording import RecordingWriter
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import RecordingError, UsageError
 from rtdecode.phantom.session import START_AT
-from rtdecode.scores.accuracy import correlations
+from rtdecode.scores.accuracy import correlations, identification
 from rtdecode.scores.events import Event
 from tests.recordings import record
 from tests.refusals import refused
@@ -23,7 +23,14 @@ from train.data.chain import windows
 from train.data.phantom import participant, session_arrays, window_arrays
 from train.evaluate import Request, evaluate, main, read_request
 from train.judging import identification as judge
-from train.judging.identification import background_baseline, background_wins, classified, judge_clips, only
+from train.judging.identification import (
+    background_baseline,
+    background_wins,
+    classified,
+    judge_clips,
+    named,
+    only,
+)
 from train.models.ridge.system import PatchRidge
 from train.reconstruct import Reconstruction, clips_of, reconstruct
 from train.run_folder import arrays, draft_of
@@ -104,6 +111,20 @@ def test_without_any_signal_the_mean_clip_is_shown() -> None:
     assert np.array_equal(shown[0], shown[1])
     mean = arrays(folder, "stats")["mean_clip"].astype(int)
     assert np.abs(shown[0] - mean).mean() < 2
+
+
+def test_a_figure_that_no_window_gives_is_null_and_says_why() -> None:
+    # Two windows of different backgrounds: each has one other, none of its own background, and no 49.
+    truths = list(np.random.default_rng(0).integers(0, 256, (2, 2, 8, 8, 3)).astype(np.uint8))
+    spans = [(0, 0.0, 4.0), (0, 4.0, 8.0)]
+    events = {0: [Event(4.0 * k, 4.0, "shot", {"background": f"{k}"}) for k in range(2)]}
+    corr = correlations(truths, truths, np.zeros((2, 8, 8, 3), np.uint8))
+    figures = named(identification(corr, spans, events), "_eeg")
+    assert figures["identification_2way_eeg"]["value"] == 1
+    alike = figures["identification_2way_same_background_eeg"]
+    assert (alike["value"], alike["ci95"], alike["n"], alike["chance"]) == (None, None, 0, 0.5)
+    assert "same background" in alike["reason"]
+    assert "49" in figures["identification_50way_eeg"]["reason"]
 
 
 def test_the_background_baseline_knows_the_background_alone() -> None:
