@@ -1,11 +1,13 @@
 """Accuracy against minutes of recording: a bundle's encoder fitted again to so much of a participant.
 
-python -m benchmarks.minutes BUNDLE|RUN [--minutes 10,30,120] [--film shapes] [--subject N]
+python -m benchmarks.minutes BUNDLE|RUN [--minutes 10,30,120] [--film shapes] [--subjects 1,2]
+python -m benchmarks.minutes BUNDLE --ridge RUN --write    # beside a ridge; the figures are kept
 
-The simulated participant is recorded in sessions of ten minutes. `rtdecode fit` fits what belongs to the
+Each simulated participant is recorded in sessions of ten minutes. `rtdecode fit` fits what belongs to the
 participant to the first so many minutes of them; the generator stays as it is. Each bundle then
 decodes the same session, which no fit has seen. The last row is the bundle as it was given: for the
-participant that it was trained on, all minutes that there were.
+participant that it was trained on, all minutes that there were. With `--ridge` a ridge regression that had
+the same minutes reads the voxels of the fitted bundle, and so do the mean colours that it predicts.
 """
 
 import argparse
@@ -13,20 +15,30 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.played import Played, opened, played, record, told
+from benchmarks import compared
+from benchmarks.headline import Held, held, rounded_figures
+from benchmarks.played import opened, played, record, ridge_wins, told
+from benchmarks.result_files import RESULTS, write
 from export import fit
 from rtdecode import bundle as bundles
 from rtdecode.errors import RtDecodeError, explain
 from rtdecode.phantom.film.watched import NATURAL, SHAPES
 from rtdecode.phantom.session import PhantomSession
+from train.judging.identification import judging_seeds
+from train.judging.references import ridge_of
+from train.recipe import numbers
 from train.work import tracked
 
-_AS_GIVEN = "all (the bundle as it is)"
+_OUT = RESULTS / "minutes.json"
+_AS_GIVEN = "as it is"
 # Sessions that are fitted, of which no shipped recipe trains on any, and the one that is judged.
 _FITTED = 600
 _JUDGED = 1061
@@ -43,7 +55,10 @@ def measure(
     preset: str = "easy",
     seconds: float = 400.0,
     session_min: float = _SESSION_MIN,
-) -> dict[str, Played | str]:
+    *,
+    seed: int = _JUDGED,
+    ridge_run: Path | None = None,
+) -> dict[str, Held | str]:
     """Fit, decode and judge.
 
     Parameters
@@ -61,38 +76,48 @@ def measure(
         Length of the judged session.
     session_min : float
         Length of a recorded session, minutes.
+    seed : int
+        Of the judged session.
+    ridge_run : Path, optional
+        The run of the bundle, by whose system a ridge of the same minutes is fitted.
 
     Returns
     -------
     dict
         Minutes in words -> what came of the judged session, or why there is no fit.
     """
-    found: dict[str, Played | str] = {}
+    found: dict[str, Held | str] = {}
+    system = None if ridge_run is None else compared.opened(ridge_run).system
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         base = opened(bundle, scratch / "bundle")
-        judged = _recorded(scratch / "judged", preset, subject, _JUDGED, seconds, film)
+        session_of = partial(PhantomSession, preset, subject, sfreq=_SFREQ, film=film)
+        judged = record(session_of(seed=seed, seconds=seconds), scratch / "judged")
         recordings: list[Path] = []
+        # What each recording was made by. A ridge reads the session, which is the same to the bit.
+        sessions = []
         recorded = 0.0
         for length in tracked(sorted(minutes), "fits"):
             while recorded < length:
                 more = min(session_min, length - recorded)
                 number = len(recordings)
-                folder = scratch / f"session-{number}"
-                recordings.append(_recorded(folder, preset, subject, _FITTED + number, 60 * more, film))
+                session = partial(session_of, seed=_FITTED + number, seconds=60 * more)
+                sessions.append((str(number), session))
+                recordings.append(record(session(), scratch / f"session-{number}"))
                 recorded += more
             made = _fitted(recordings, str(base.path), scratch / f"fitted-{length:g}")
             title = f"{length:g}"
             if isinstance(made, str):
                 found[title] = made
-            else:
-                found[title] = played(judged, bundles.load(str(made)), scratch / f"out-{length:g}")
-        found[_AS_GIVEN] = played(judged, base, scratch / "out")
+                continue
+            loaded = bundles.load(str(made))
+            session_played = played(judged, loaded, scratch / f"out-{length:g}")
+            if system is not None:
+                more_wins = ridge_wins(judged, loaded, ridge_of(loaded, system, sessions))
+                session_played = replace(session_played, wins=session_played.wins | more_wins)
+            found[title] = held([session_played], fixed=False)
+        found[_AS_GIVEN] = held([played(judged, base, scratch / "out")], fixed=False)
     return found
-
-
-def _recorded(folder: Path, preset: str, subject: int, seed: int, seconds: float, film: str) -> Path:
-    return record(PhantomSession(preset, subject, seed, seconds, sfreq=_SFREQ, film=film), folder)
 
 
 def _fitted(recordings: list[Path], bundle: str, out: Path) -> Path | str:
@@ -105,21 +130,25 @@ def _fitted(recordings: list[Path], bundle: str, out: Path) -> Path | str:
     return out
 
 
-def table(found: dict[str, Played | str]) -> Table:
-    """Lay out what was found."""
+def table(found: dict[str, Held | str], subject: int) -> Table:
+    """Lay out what was found of a participant."""
     laid = Table(
         "minutes",
         "2-way",
         "2-way, null brain",
+        "2-way, ridge of the same minutes",
+        "above the ridge, paired",
+        "2-way, its mean colour",
         "windows",
-        title="2-way identification (95 % intervals), chance 0.5",
+        title=f"participant {subject}: 2-way identification (95 % intervals), chance 0.5",
         title_justify="left",
     )
     for title, one in found.items():
         if isinstance(one, str):
-            laid.add_row(title, one, "", "")
+            laid.add_row(title, one)
         else:
-            laid.add_row(title, told(one.finals), told(one.null), str(one.windows["final"]))
+            of_ridge = [told(one.comparisons.get(name)) for name in ("ridge", "above ridge", "colour")]
+            laid.add_row(title, told(one.finals), told(one.null), *of_ridge, str(one.windows["final"]))
     return laid
 
 
@@ -131,16 +160,28 @@ def main() -> int:
     parser.add_argument("bundle", nargs="?", default="phantom", help="a bundle, or the folder of a run")
     parser.add_argument("--minutes", default="10,30,120", help="minutes of recording, separated by commas")
     parser.add_argument("--film", default=SHAPES, choices=(SHAPES, NATURAL))
-    parser.add_argument("--subject", type=int, default=1, help="number of the simulated participant")
+    parser.add_argument("--subjects", default="1", help="numbers of simulated participants")
     parser.add_argument("--preset", default="easy")
     parser.add_argument("--seconds", type=float, default=400.0, help="length of the judged session")
+    parser.add_argument("--seed", type=int, default=_JUDGED, help="of the judged session, 1000 and up")
+    parser.add_argument("--ridge", type=Path, help="the bundle's run, by whose system a ridge is fitted")
+    parser.add_argument("--write", action="store_true", help="keep the figures in results/minutes.json")
     given = parser.parse_args()
     minutes = [float(word) for word in given.minutes.split(",")]
+    kept: dict[str, dict[str, Any]] = {}
     try:
-        found = measure(given.bundle, minutes, given.subject, given.film, given.preset, given.seconds)
+        (seed,) = judging_seeds([given.seed])
+        for subject in numbers(given.subjects):
+            how = (given.film, given.preset, given.seconds)
+            found = measure(given.bundle, minutes, subject, *how, seed=seed, ridge_run=given.ridge)
+            Console(width=180).print(table(found, subject))
+            for title, one in found.items():
+                figures = one if isinstance(one, str) else rounded_figures(one)
+                kept.setdefault(title, {})[f"participant {subject}"] = figures
     except RtDecodeError as error:
         return explain(error)
-    Console(width=150).print(table(found))
+    if given.write:
+        write(_OUT, kept)
     return 0
 
 

@@ -180,7 +180,7 @@ def test_too_few_minutes_are_told_and_the_bundle_as_it_is_stands_below() -> None
     few, whole = found.values()
     assert isinstance(few, str)
     assert "a fit needs 60 windows" in few
-    assert isinstance(whole, Played)
+    assert isinstance(whole, headline.Held)
     assert whole.finals is not None
     assert whole.finals["n"] == SECONDS // 4
-    assert minutes.table(found).row_count == 2
+    assert minutes.table(found, 1).row_count == 2
