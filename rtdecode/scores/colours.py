@@ -33,8 +33,8 @@ def _layout(clip: NDArray[np.float32], cells: tuple[int, int]) -> Matrix:
     rows, columns = cells
     height = picture.shape[0] // rows
     width = picture.shape[1] // columns
-    whole = picture[: rows * height, : columns * width]
-    return whole.reshape(rows, height, columns, width, 3).mean(axis=(1, 3))
+    in_cells = picture[: rows * height, : columns * width]
+    return in_cells.reshape(rows, height, columns, width, 3).mean(axis=(1, 3))
 
 
 def one_colour(clips: Sequence[Pixels]) -> list[NDArray[np.float32]]:
