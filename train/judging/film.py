@@ -315,8 +315,7 @@ def judge_seams(
         figures |= route.figures
         ratio = seam_ratio(route.made.clips, data.truths, data.where, cuts)
         rows += _seam_rows(carry, ratio or {})
-        joined = ratio and ratio["reconstruction"] is not None
-        figures[f"seam_ratio{suffix}"] = _seam_figure(ratio) if joined else unknown(None, 0, _NO_SEAM)
+        figures[f"seam_ratio{suffix}"] = _seam_figure(ratio)
     figures["carry_gain_2way"] = _gain(wins[0], wins[1], sessions_of(data.where))
     return figures, rows
 
@@ -330,7 +329,9 @@ def _seam_rows(carry: bool, ratio: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _seam_figure(ratio: dict[str, Any]) -> dict[str, Any]:
+def _seam_figure(ratio: dict[str, Any] | None) -> dict[str, Any]:
+    if ratio is None or ratio["reconstruction"] is None:
+        return unknown(None, 0, _NO_SEAM)
     more = {"value": ratio["reconstruction"], "chance": None, "shuffled": None, "constant": None}
     return more | {name: ratio[name] for name in ("ci95", "interval", "n", "truth", "shown", "steepest")}
 
