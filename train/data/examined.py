@@ -12,6 +12,9 @@ from train.data.shifts import Shift
 from train.data.splits import Split
 from train.data.standard import Statistics
 
+# So many leaks or faults of one kind are told in full, and the others are counted.
+_ALIKE = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Examined:
@@ -38,7 +41,13 @@ class Examined:
 
     def told(self) -> list[str]:
         """Say all of it in sentences."""
-        sentences = [f"{leak.kind}: {leak.says}" for leak in [*self.leaks, *self.faults]]
+        sentences = []
+        for kind in dict.fromkeys(leak.kind for leak in [*self.leaks, *self.faults]):
+            alike = [leak for leak in [*self.leaks, *self.faults] if leak.kind == kind]
+            sentences += [f"{kind}: {leak.says}" for leak in alike[:_ALIKE]]
+            concerned = [leak.names[0] if leak.names else kind for leak in alike[_ALIKE:]]
+            if concerned:
+                sentences.append(f"{kind}: the same of {len(concerned)} more ({leaks.some(concerned)}).")
         leaking = "" if sentences else "Nothing was found. "
         return [
             *sentences,
@@ -85,6 +94,7 @@ def examined(
     # The statistics of the training runs may have said it of the same subject.
     kinds = {(leak.kind, leak.names) for leak in leaking}
     leaking += [leak for leak in centred if (leak.kind, leak.names) not in kinds]
+    leaking += signal_checks.filtered_by_runs(runs)
     faults = [*leaks.poor_captions(data), *signal_checks.still_eeg(runs), *signal_checks.cut_off(runs)]
     faults += [Leak("shifted signals", (leak.subject,), leak.says) for leak in shifts or () if leak.is_told]
     faults += _captions_elsewhere(caption_shift)
@@ -100,6 +110,7 @@ def examined(
         "windows of the test in the statistics": tested and bool(statistics),
         "near-duplicate clips": near is not None,
         "runs that were centred by themselves": signals and data.chain == "offline",
+        "runs that were filtered by themselves": signals and "fmri" in data.columns,
         "tests that were scaled by themselves": signals and tested,
         "EEG that stands still": signals and "eeg" in data.columns,
         "values that were cut off": signals,

@@ -26,6 +26,7 @@ Kind = Literal[
     "wrong season",
     "near-duplicate clips",
     "scaled run by run",
+    "filtered run by run",
     "test scaled by itself",
     "run copied",
     "test beside training",
@@ -255,12 +256,14 @@ def beside_training(data: DataSet, split: Split) -> list[Leak]:
     The blood's response lasts 12 s and follows its clip by seconds, and neighbouring clips are alike.
     """
     table = data.windows
+    taught: dict[tuple[str, str], list[float]] = {}
+    for row in split.train.tolist():
+        run = (str(table.subject[row]), str(table.run[row]))
+        taught.setdefault(run, []).append(float(table.start_s[row]))
     close = []
     for row in split.test.tolist():
-        training = split.train[
-            (table.subject[split.train] == table.subject[row]) & (table.run[split.train] == table.run[row])
-        ]
-        gaps = np.abs(table.start_s[training] - table.start_s[row]) - data.window_s
+        starts = taught.get((str(table.subject[row]), str(table.run[row])), [])
+        gaps = np.abs(np.array(starts) - table.start_s[row]) - data.window_s
         if (gaps < RESPONSE_S).any():
             close.append(row)
     if not close:

@@ -1,7 +1,7 @@
 """What the signals of a data set say against how it was prepared; every window of a run is read once.
 
 `looked_at` reads them, and the functions below judge what it kept: a test that was scaled by itself, runs
-that were centred by themselves, EEG that stands still, and values that were cut off.
+that were centred or filtered by themselves, EEG that stands still, and values that were cut off.
 """
 
 from collections.abc import Sequence
@@ -33,6 +33,15 @@ _SAMPLED = 256
 # Values that lie at the largest one, so many of them and in so many voxels, were cut off there.
 _CUT_OFF = 10
 _CUT_VOXELS = 3
+# The spectrum of volumes is compared with its mean between these frequencies, Hz.
+_BAND_HZ = (0.01, 0.04)
+# It begins where it first has this share of that mean. So many steps of it below there, and all the way down,
+# it has less than this share where a filter was as long as the run.
+_BEGINS = 0.25
+_STEPS = 3
+_GONE = 0.01
+# Starts of windows that differ by less from a whole number of windows follow each other, s.
+_SLACK_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +61,9 @@ class RunSignals:
         The largest absolute value of a voxel that changes.
     at_top, voxels_at_top : int
         How many values are that large, and in how many voxels.
+    edge_hz : float or None
+        The frequency at which the spectrum of volumes begins, where it begins as abruptly as a filter of the
+        run's length makes it; else None.
     """
 
     subject: str
@@ -64,6 +76,7 @@ class RunSignals:
     top: float
     at_top: int
     voxels_at_top: int
+    edge_hz: float | None
 
 
 def looked_at(data: DataSet, columns: Sequence[Column] = SIGNALS) -> list[RunSignals]:
@@ -138,6 +151,28 @@ def centred_by_runs(data: DataSet, runs: Sequence[RunSignals]) -> list[Leak]:
     return leaks
 
 
+def filtered_by_runs(runs: Sequence[RunSignals]) -> list[Leak]:
+    """Find subjects whose volumes were filtered run by run, with knowledge of the whole run.
+
+    A filter whose response falls to nothing within a few steps of a run's spectrum answers for as long as the
+    run lasts. One that knows the past alone would not have settled before the run's end, and no session has
+    such a filter. One that falls more slowly is not told: forwards and backwards, it leaves the same spectrum
+    as twice forwards.
+    """
+    leaks = []
+    for subject, column, of_subject in _blocks(runs):
+        edges = {run.run: run.edge_hz for run in of_subject if run.edge_hz is not None}
+        if edges:
+            says = (
+                f"Nothing is left of {subject}'s {column} below {min(edges.values()):.3f} Hz in {len(edges)} "
+                f"of {len(of_subject)} runs ({some(list(edges))}), with an edge that takes a filter as long "
+                "as the run: each was filtered as a whole, with knowledge of its own future. Standardising "
+                "by training runs does not take that back."
+            )
+            leaks.append(Leak("filtered run by run", (subject,), says))
+    return leaks
+
+
 def still_eeg(runs: Sequence[RunSignals]) -> list[Leak]:
     """Find EEG in which nothing changes: zeros, or one value that was held."""
     faults = []
@@ -198,8 +233,43 @@ def _of_run(data: DataSet, column: Column, subject: str, run: str, rows: NDArray
             where = sizes == top
             at_top += int(where.sum())
             voxels |= set(np.flatnonzero(where.any(0)).tolist())
-    independent = _independent(np.concatenate(sampled))
-    return RunSignals(subject, run, column, rows, all_of(parts), independent, still, top, at_top, len(voxels))
+    values_sampled = np.concatenate(sampled)
+    return RunSignals(
+        subject=subject,
+        run=run,
+        column=column,
+        rows=rows,
+        moments=all_of(parts),
+        independent=_independent(values_sampled),
+        still=still,
+        top=top,
+        at_top=at_top,
+        voxels_at_top=len(voxels),
+        edge_hz=_edge_hz(data, rows, values_sampled) if column == "fmri" else None,
+    )
+
+
+def _edge_hz(data: DataSet, rows: NDArray[np.int64], table: NDArray[Any]) -> float | None:
+    """Return where the spectrum of a run's volumes (value, voxel) begins abruptly; None where it does not."""
+    steps = np.diff(data.windows.start_s[rows])
+    if len(rows) < 2 or np.abs(steps - data.window_s).max() > _SLACK_S:
+        return None
+    means = table.reshape(len(rows), -1, table.shape[1]).mean(axis=1, dtype=np.float64)
+    deviation = means.std(axis=0)
+    living = deviation > 0
+    frequencies = np.fft.rfftfreq(len(means), data.window_s)[1:]
+    band = (frequencies >= _BAND_HZ[0]) & (frequencies <= _BAND_HZ[1])
+    # A short run has no step of its spectrum in the band, and long windows do not reach up to it.
+    if living.sum() < _LEAST_VOXELS or band.sum() < _STEPS or frequencies[-1] < _BAND_HZ[1]:
+        return None
+    scaled = (means[:, living] - means[:, living].mean(0)) / deviation[living]
+    power = np.square(np.abs(np.fft.rfft(scaled, axis=0)[1:])).mean(axis=1)
+    level = power[band].mean()
+    begins = int(np.argmax(power >= _BEGINS * level))
+    below = power[: max(0, begins - _STEPS + 1)]
+    if len(below) < _STEPS or below.max() >= _GONE * level:
+        return None
+    return float(frequencies[begins])
 
 
 def _standing(eeg: NDArray[Any]) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.signal import butter, sosfilt
 
 from tests.train.data.held import Held, table
 from train.data import leaks, signal_checks, splits
@@ -216,3 +217,40 @@ def test_captions_that_say_nothing_or_are_shared() -> None:
     assert nothing.names == ("1", "2", "5")
     assert "3 of 6 clips have a caption that says nothing (1, 2, 5)" in nothing.says
     assert shared.names == ("0", "3")
+
+
+def filtered(draws: np.random.Generator, how: str, windows: int = 300) -> Held:
+    """A person's two runs, filtered below 0.0095 Hz: not at all, forwards alone, or as a whole."""
+    rows = [("A", f"run-{run}", f"{run}-{n}", run == 1) for run in range(2) for n in range(windows)]
+    seconds = windows * SLOTS
+    runs = []
+    for _ in range(2):
+        drifting = np.cumsum(draws.normal(0, 0.1, (seconds, VOXELS)), axis=0) + draws.normal(
+            size=(seconds, VOXELS)
+        )
+        if how == "forwards":
+            drifting = sosfilt(butter(2, 0.0095, "high", fs=SLOTS / 4, output="sos"), drifting, axis=0)
+        if how == "whole":
+            spectrum = np.fft.rfft(drifting, axis=0)
+            spectrum[np.fft.rfftfreq(seconds, 4 / SLOTS) < 0.0095] = 0
+            drifting = np.fft.irfft(spectrum, seconds, axis=0)
+        runs.append(drifting + 100)
+    volumes = np.concatenate(runs).reshape(len(rows), SLOTS, VOXELS).astype(np.float32)
+    return Held(table(*rows), {"fmri": volumes})
+
+
+@pytest.mark.parametrize("how", ["not", "forwards", "whole"])
+def test_runs_that_were_filtered_as_a_whole_are_told_and_those_of_a_causal_filter_are_not(how: str) -> None:
+    data = filtered(np.random.default_rng(3), how)
+    leaking = signal_checks.filtered_by_runs(signal_checks.looked_at(data))
+    assert [leak.kind for leak in leaking] == (["filtered run by run"] if how == "whole" else [])
+    if how == "whole":
+        assert "below 0.010 Hz in 2 of 2 runs (run-0, run-1)" in leaking[0].says
+
+
+def test_a_run_that_is_short_or_has_gaps_has_no_spectrum() -> None:
+    short = filtered(np.random.default_rng(3), "whole", windows=5)
+    assert signal_checks.filtered_by_runs(signal_checks.looked_at(short)) == []
+    data = filtered(np.random.default_rng(3), "whole")
+    gapped = subset(data, np.arange(len(data.windows)) % 7 > 0)
+    assert signal_checks.filtered_by_runs(signal_checks.looked_at(gapped)) == []
