@@ -19,6 +19,7 @@ from train.data.layouts import (
     neuroclips,
     phantom,
     recordings,
+    song,
 )
 
 
@@ -49,6 +50,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "natview": natview,
     "bids": bids,
     "hcp": hcp,
+    "song": song,
     "recordings": recordings,
     "phantom": phantom,
 }

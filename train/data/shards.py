@@ -8,7 +8,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -149,7 +149,7 @@ def mapped(path: Path, name: str) -> NDArray[Any]:
     return np.memmap(path, dtype, "r", offset=start, shape=shape, order=order)
 
 
-def array_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Read shape, whether the order is Fortran's, and dtype from where a ``.npy`` begins.
 
     Raises

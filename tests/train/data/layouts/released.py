@@ -51,3 +51,55 @@ def mindvideo(folder: Path) -> dict[str, NDArray[Any]]:
     for name, values in made.items():
         np.save(folder / name, values)
     return made
+
+
+def song(
+    folder: Path,
+    *,
+    films: dict[str, int],
+    people: dict[str, list[str]],
+    noise: float = 1.0,
+    parcels: int = 24,
+    width: int = 6,
+    seed: int = 0,
+) -> dict[str, dict[str, NDArray[Any]]]:
+    """Write films as SONG is packed; return the arrays by film.
+
+    Features are slow noise of their own for each film. Everybody's parcels mix them in the same way, with
+    noise of their own, and each run is z-scored.
+
+    Parameters
+    ----------
+    folder : Path
+    films : dict
+        Name -> number of seconds.
+    people : dict
+        Name of a film -> who watched it.
+    noise : float
+        Deviation of each person's noise, in that of what the film drives.
+    parcels, width, seed : int
+    """
+    draws = rng(seed)
+    mixing = draws.standard_normal((width, parcels)) / width**0.5
+    written = {}
+    for film, seconds in films.items():
+        features = _slow(draws.standard_normal((seconds, width)))
+        shape = (len(people[film]), seconds, parcels)
+        bold = features @ mixing + noise * draws.standard_normal(shape)
+        bold = (bold - bold.mean(1, keepdims=True)) / bold.std(1, keepdims=True)
+        written[film] = {
+            "bold_i8": np.clip(np.rint(bold / 0.05), -127, 127).astype(np.int8),
+            "scale": np.float32(0.05),
+            "people": np.array(people[film]),
+            "tr": np.float64(1.0),
+            "features": features.astype(np.float16),
+        }
+        np.savez(folder / f"song_{film}.npz", **written[film])
+    return written
+
+
+def _slow(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Let each value last some seconds, and give every column the deviation 1."""
+    for second in range(1, len(values)):
+        values[second] += 0.8 * values[second - 1]
+    return values / values.std(0)
