@@ -19,7 +19,7 @@ from train.judging.page import floors, page
 from train.judging.published import refuse
 from train.recipe import build, parsed
 from train.run import show
-from train.run_folder import draft_of, read_run, restored
+from train.run_folder import draft_of, fitted_of, read_run, restored
 from train.work import check_new
 
 _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
@@ -34,7 +34,7 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   repeats=single|averaged    averaged decodes the mean of all sessions of a film from a file, or of all
                              showings of what is held out of a data set, and says so
   runs=9-10                  of the recorded data, for a run trained on them
-  subject=NAME               one of the run's other participants
+  subject=NAME               one of the run's other participants, or one of the people who were left out
   data=DIR                   a recording with its truth, the folder of the recorded data, or the data set that
                              the run was trained on, whose held-out runs are judged
   out=DIR                    figures.json, tables and pictures go there, and a page with moving pictures,
@@ -76,6 +76,10 @@ def judged(run: Path, request: Request) -> Judged:
     """
     tree = read_run(run)
     recipe = build(tree["arguments"])
+    # A run that draws no clips has no decoder to be shown; a recording has no features to judge it by.
+    if tree["manifest"] is None:
+        refuse(request)
+        return recipe["judge"].evaluate(recipe["data"], fitted_of(run), request)
     system = restored(run, recipe["system"])
     held = draft_of(run, request.subject)
     if request.subject is not None:

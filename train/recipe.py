@@ -13,6 +13,7 @@ calls the builders. The slots of a recipe are these::
     tiny:                 changes at ``scale=tiny``, of `recorded` and `dataset` as well
     recorded:             changes where one's own recordings are trained on (``film=``)
     dataset:              changes where a data set is trained on (``data=`` without ``film=``)
+    features:             changes where its features are learned and no clips (``target=features``)
 """
 
 import hashlib
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "recipes"
 SLOTS = ("data", "system", "phases", "judge", "export")
+# What is learned of what was watched.
+_CLIPS = "clips"
+_FEATURES = "features"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,8 @@ class Common:
     """The keys of every recipe.
 
     They are output and data folders, scale, seed, the run to resume, the films that a simulated participant
-    watches (`films`), those that were watched in recordings (`film`), and the run that is distilled
-    (`teacher`).
+    watches (`films`), those that were watched in recordings (`film`), the run that is distilled (`teacher`),
+    and what is learned of what was watched (`target`).
     """
 
     out: Path | None = None
@@ -55,6 +59,7 @@ class Common:
     films: "tuple[TrainingFilm, ...]" = ()
     film: tuple[Path, ...] = ()
     teacher: Path | None = None
+    target: str = _CLIPS
 
     @property
     def recordings(self) -> list[Path]:
@@ -139,8 +144,12 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
         _merge(tree, tiny)
     recorded = tree.pop("recorded", {})
     dataset = tree.pop("dataset", {})
+    features = tree.pop("features", {})
     _check_recorded(path.stem, common, learns=bool(recorded))
-    if common.film:
+    _check_target(path.stem, common, learns=bool(features))
+    if common.target == _FEATURES:
+        _merge(tree, features)
+    elif common.film:
         _merge(tree, recorded)
     elif common.data is not None:
         _merge(tree, dataset)
@@ -178,7 +187,7 @@ def _inherited(path: Path, heirs: list[Path]) -> dict[str, Any]:
     if base is not None:
         below = _inherited(_path(str(base), path.parent), [*heirs, path.resolve()])
         # What makes one system tiny, or lets it learn from a data set, need not fit another.
-        for special in ("tiny", "dataset"):
+        for special in ("tiny", "dataset", "features"):
             below.pop(special, None)
         _merge(below, tree)
         tree = below
@@ -218,7 +227,7 @@ def _mapping(tree: Any, path: Path) -> dict[str, Any]:
             path=path,
             slots=list(SLOTS),
         )
-    _check_slots({*tree} - {"base", "tiny", "recorded", "dataset"}, str(path))
+    _check_slots({*tree} - {"base", "tiny", "recorded", "dataset", "features"}, str(path))
     return tree
 
 
@@ -255,6 +264,30 @@ def _check_recorded(name: str, common: Common, *, learns: bool) -> None:
             "with film=FILE, or one for each recording. To train on simulated sessions, leave data= "
             "out.",
             data=common.data,
+        )
+
+
+def _check_target(name: str, common: Common, *, learns: bool) -> None:
+    """Refuse a target that is not known, and features where a recipe learns none or nothing has them."""
+    if common.target not in (_CLIPS, _FEATURES):
+        raise UsageError(
+            "recipe-target-unknown",
+            "target must be '{clips}' or '{features}', found '{target}'.",
+            clips=_CLIPS,
+            features=_FEATURES,
+            target=common.target,
+        )
+    if common.target == _FEATURES and not learns:
+        raise UsageError(
+            "recipe-features-unsupported",
+            "target=features cannot be used: '{recipe}' learns no features. Leave it out, or take ridge.",
+            recipe=name,
+        )
+    if common.target == _FEATURES and (common.data is None or common.film):
+        raise UsageError(
+            "recipe-features-need-data-set",
+            "target=features learns the features of a data set. Name its folder with data=DIR, and leave "
+            "film= out.",
         )
 
 

@@ -19,8 +19,8 @@ from rtdecode.scores import intervals
 from train.data.training_films import training_films
 from train.judging.judged import Judged, shown
 from train.recipe import ExportDefaults, Recipe, build, check, differences, names, read
-from train.run_folder import read_run, write
-from train.system import Plan, Trained
+from train.run_folder import read_run, write, write_fitted
+from train.system import Fitted, Plan, Trained
 from train.work import Work, check_new, clear
 
 _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
@@ -35,6 +35,8 @@ _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
   teacher=RUN                distil this finished run, and train nothing before it (compact-distilled)
   data=DIR                   a data set, as `python -m train.data DIR` describes it (ridge, cinesync), or the
                              folder of the recorded data (haxby)
+  target=features            learn the features that a data set has of what was watched, and no clips; judged
+                             on people and films that are left out (ridge)
   SLOT.KEY=value             any argument of the recipe"""
 
 
@@ -47,16 +49,16 @@ def run(recipe: str, overrides: list[str]) -> Path:
         Name of a shipped recipe, or a path.
     overrides : list of str
         ``key=value``. Every recipe takes ``out``, ``data``, ``scale``, ``seed`` and ``resume``; one whose
-        system learns any film takes ``films``, one that learns from recordings ``film``, and one that distils
-        ``teacher``.
+        system learns any film takes ``films``, one that learns from recordings ``film``, one that distils
+        ``teacher``, and one that learns features ``target``.
 
     Returns
     -------
     Path
         The run's folder. It holds run.json, weights.npz, stats.npz, projection.npz, golden.npz and pictures;
         a system with memories adds ``memory/NAME.npy``, and other participants ``subjects/NAME`` with their
-        arrays. The folder appears when the run is complete; until then ``<folder>.part`` keeps the finished
-        stages.
+        arrays. Where no clips are learned it holds run.json and weights.npz. The folder appears when the run
+        is complete; until then ``<folder>.part`` keeps the finished stages.
 
     Raises
     ------
@@ -107,7 +109,10 @@ def run(recipe: str, overrides: list[str]) -> Path:
     whole = part / "run"
     clear(whole)
     private.folder(whole)
-    write(whole, wanted, trained, found)
+    if isinstance(trained, Fitted):
+        write_fitted(whole, wanted, trained, found)
+    else:
+        write(whole, wanted, trained, found)
     # `check_new` accepts an empty folder. It makes room for the run.
     if out.exists():
         vacate(out)
@@ -129,9 +134,11 @@ def _check_teacher(run: Path, recipe: str, system: Plan, phases: dict[str, Any])
 
 def _train(
     work: Work, data: Any, system: Plan, phases: dict[str, Any], judge: Any, export: ExportDefaults
-) -> tuple[Trained, Judged]:
+) -> tuple[Trained | Fitted, Judged]:
     """Train the system on the data, and judge what it decodes."""
     trained = system.train(work, data, phases)
+    if isinstance(trained, Fitted):
+        return trained, judge.judge(work, system, data, trained)
     show = shown(trained.system, trained.manifest, work.noise_key)
     return trained, judge.judge(work, system, data, trained, show)
 

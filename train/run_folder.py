@@ -1,7 +1,8 @@
 """The folder of a run: run.json, and the arrays and pictures beside it.
 
-`write` makes it from a trained system and its figures. The other functions read it again: `restored` makes
-the system, and `draft_of` what the causal chain needs. ``docs/training.md`` lists the files.
+`write` makes it from a trained system and its figures, and `write_fitted` from what draws no clips. The other
+functions read it again: `restored` makes the system, and `draft_of` what the causal chain needs.
+``docs/training.md`` lists the files.
 """
 
 import json
@@ -23,7 +24,7 @@ from train import bundled_weights
 from train.data.chain import draft_bundle
 from train.judging.judged import Judged
 from train.recipe import Recipe
-from train.system import OfSubject, Plan, System, Trained
+from train.system import Fitted, OfSubject, Plan, System, Trained
 from train.work import Arrays, read_arrays
 
 SCHEMA = 1
@@ -65,7 +66,30 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
     for name, picture in (trained.pictures | found.pictures).items():
         # A palette keeps large sheets small enough to ship.
         picture.convert("RGB").quantize(64).save(private.file(folder / name), optimize=True)
-    tree = {
+    tree = _of_recipe(recipe) | {
+        "figures": found.figures,
+        "tables": trained.tables | found.tables,
+        "manifest": bundle.to_json(manifest),
+        "subjects": subjects,
+    }
+    _write_tree(folder, tree)
+
+
+def write_fitted(folder: Path, recipe: Recipe, fitted: Fitted, judged: Judged) -> None:
+    """Write the files of a run that draws no clips into an empty folder; its manifest is null."""
+    _write_arrays(folder, "weights", fitted.weights)
+    tree = _of_recipe(recipe) | {
+        "figures": judged.figures,
+        "tables": fitted.tables | judged.tables,
+        "manifest": None,
+        "provenance": fitted.provenance,
+    }
+    _write_tree(folder, tree)
+
+
+def _of_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return what run.json says of any run."""
+    return {
         "schema": SCHEMA,
         "recipe": recipe.name,
         "digest": recipe.digest,
@@ -78,11 +102,10 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
         "teacher": recipe.values.get("teacher"),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"rtdecode": __version__, "numpy": np.__version__, "python": sys.version.split()[0]},
-        "figures": found.figures,
-        "tables": trained.tables | found.tables,
-        "manifest": bundle.to_json(manifest),
-        "subjects": subjects,
     }
+
+
+def _write_tree(folder: Path, tree: dict[str, Any]) -> None:
     private.file(folder / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
 
 
@@ -140,9 +163,10 @@ def subject_of(folder: Path, name: str | None) -> tuple[Manifest, Path]:
     Raises
     ------
     UsageError
-        If the folder holds no run, or the run has no such participant.
+        If the folder holds no run, the run draws no clips, or it has no such participant.
     """
     tree = read_run(folder)
+    _refuse_fitted(folder, tree)
     if name is None:
         return bundle.from_json(tree["manifest"], f"{folder / 'run.json'}: manifest"), folder
     subjects = tree.get("subjects", {})
@@ -157,6 +181,22 @@ def subject_of(folder: Path, name: str | None) -> tuple[Manifest, Path]:
         )
     manifest = bundle.from_json(subjects[name], f"{folder / 'run.json'}: subjects.{name}")
     return manifest, folder / "subjects" / name
+
+
+def fitted_of(folder: Path) -> Fitted:
+    """Read a run that `write_fitted` wrote."""
+    tree = read_run(folder)
+    return Fitted(weights(folder), tree["provenance"], tree["tables"])
+
+
+def _refuse_fitted(folder: Path, tree: dict[str, Any]) -> None:
+    if tree["manifest"] is None:
+        raise UsageError(
+            "run-draws-no-clips",
+            "{folder} was trained on features (target=features): it draws no clips, and no bundle can be "
+            "made of it. Judge it with `python -m train.evaluate`, or train clips.",
+            folder=folder,
+        )
 
 
 def draft_of(folder: Path, subject: str | None = None) -> Bundle:
@@ -175,7 +215,14 @@ def draft_of(folder: Path, subject: str | None = None) -> Bundle:
 
 
 def restored(folder: Path, plan: Plan) -> System:
-    """Make the system of a run from its weights and its memories, which stay on disk."""
+    """Make the system of a run from its weights and its memories, which stay on disk.
+
+    Raises
+    ------
+    UsageError
+        If the run draws no clips.
+    """
+    _refuse_fitted(folder, read_run(folder))
     mapped: Arrays = {}
     for path in sorted((folder / "memory").glob("*.npy")):
         mapped[f"memory.{path.stem}"] = np.load(path, mmap_mode="r", allow_pickle=False)

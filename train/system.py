@@ -346,6 +346,26 @@ class Trained(OfSubject):
     subjects: dict[str, OfSubject] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """The result of a plan that predicts numbers of what was watched and draws no clips.
+
+    No bundle can be made of it, so it has neither a system nor a manifest. Its judge reads the weights.
+
+    Attributes
+    ----------
+    weights : dict
+    provenance : dict
+        JSON values that a manifest's provenance would hold.
+    tables : dict
+        JSON values, as for `Trained`.
+    """
+
+    weights: Arrays
+    provenance: dict[str, Any]
+    tables: dict[str, Any] = field(default_factory=dict)
+
+
 class Plan(Protocol):
     """How a system is made. The builder of a recipe's `system` node returns one.
 
@@ -354,7 +374,7 @@ class Plan(Protocol):
     ``check_teacher(run, phases)``, which raises a `UsageError` for a run that it cannot take.
     """
 
-    def train(self, work: Work, data: Any, phases: dict[str, Any]) -> Trained:
+    def train(self, work: Work, data: Any, phases: dict[str, Any]) -> Trained | Fitted:
         """Train on what the recipe's `data` node built, in the phases that the recipe lists."""
         ...
 

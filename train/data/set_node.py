@@ -111,6 +111,14 @@ class DataSetWindows:
         # On the command line, a name may look like a number.
         data = opened(folder, self.layout or None, [str(self.subject)] if self.subject else None)
         subjects = data.windows.subjects
+        if "features" in data.columns and "clips" not in data.columns:
+            raise UsageError(
+                "data-features-without-clips",
+                "{folder} ({layout}) has features of what was watched and no clips. Learn the features with "
+                "target=features.",
+                folder=folder,
+                layout=data.layout,
+            )
         if len(subjects) > 1:
             raise UsageError(
                 "data-several-subjects",

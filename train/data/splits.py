@@ -75,7 +75,7 @@ def by_runs(windows: WindowTable, test: Sequence[str], validation: int | Sequenc
     UsageError
         If there is no such run.
     """
-    return _split(windows, _in_runs(windows, test), validation)
+    return _split(windows, in_runs(windows, test), validation)
 
 
 def trials(windows: WindowTable, rows: Rows, repeats: Repeats = "single") -> list[Rows]:
@@ -111,7 +111,7 @@ def _split(windows: WindowTable, test: NDArray[np.bool_], validation: int | Sequ
     if isinstance(validation, int):
         validated = _last_runs(windows, ~test, validation)
     else:
-        validated = _in_runs(windows, validation)
+        validated = in_runs(windows, validation)
         if (validated & test).any():
             raise UsageError(
                 "split-validation-in-test",
@@ -141,7 +141,7 @@ def _refuse_divided(windows: WindowTable, test: NDArray[np.bool_]) -> None:
             )
 
 
-def _in_runs(windows: WindowTable, names: Sequence[str]) -> NDArray[np.bool_]:
+def in_runs(windows: WindowTable, names: Sequence[str]) -> NDArray[np.bool_]:
     full = _runs(windows)
     known = set(full.tolist()) | set(windows.run.tolist())
     unknown = [name for name in names if name not in known]
