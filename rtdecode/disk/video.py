@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 import av
@@ -30,6 +30,8 @@ _CLIP = {"crf": "10", "preset": "veryfast", "threads": "1", "x264-params": "mbtr
 _FILM = {"crf": "18", "preset": "veryfast", "tune": "zerolatency", "threads": "1"}
 # One fragment per frame, so that whatever has been written so far can be played.
 _LIVE = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
+# A file's rate may be an average: rates that differ by less, as a share, are the same.
+_SAME_RATE = 0.01
 
 
 def write_mp4(path: str | Path, frames: Frames, fps: float) -> None:
@@ -67,25 +69,43 @@ def read_mp4(path: str | Path) -> Frames:
     return np.stack(frames)
 
 
-def unpack_mp4(path: str | Path) -> StoredClip:
+def unpack_mp4(path: str | Path, fps: float | None = None) -> StoredClip:
     """Unpack a film into a temporary file, for films with which `read_mp4` would fill the memory.
+
+    Parameters
+    ----------
+    path, fps
+        See `iter_mp4`.
 
     Raises
     ------
     ValueError
         If the file holds no video frame.
     """
-    frames = iter_mp4(path)
+    frames = iter_mp4(path, fps)
     first = next(frames, None)
     if first is None:
         raise ValueError(f"{path} holds no video frame")
     return ClipFile().add(chain([first], frames))
 
 
-def iter_mp4(path: str | Path) -> Iterator[Frames]:
-    """Yield the frames of a film one by one, each (row, column, 3) uint8 RGB."""
+def iter_mp4(path: str | Path, fps: float | None = None) -> Iterator[Frames]:
+    """Yield the frames of a film one by one, each (row, column, 3) uint8 RGB.
+
+    Parameters
+    ----------
+    path : str or Path
+    fps : float, optional
+        Frames a second that are wanted: of a film with another rate, the frame that is on at each instant.
+        By default all frames of the file.
+    """
     with open_film(path) as film:
-        for _, frame in film.frames():
+        if fps is None or film.fps is None or abs(film.fps - fps) <= _SAME_RATE * fps:
+            for _, frame in film.frames():
+                yield film.picture(frame)
+            return
+        rate = Fraction(fps).limit_denominator(1001)
+        for frame in film.on_at(float(n / rate) for n in count()):
             yield film.picture(frame)
 
 

@@ -127,7 +127,8 @@ class Truth:
         # The film is read forwards and one hop of it is kept; for an earlier window it starts anew.
         if self._film is None or wanted.start < self._next - len(self._recent):
             assert self._film_path is not None
-            self._film = iter_mp4(self._film_path)
+            # A film of another rate is read at the rate of the clips.
+            self._film = iter_mp4(self._film_path, self._bundle.manifest.clip.fps)
             self._next = 0
             self._recent = {}
         while self._next < wanted.stop:

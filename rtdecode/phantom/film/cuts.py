@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH
+from rtdecode.phantom.film.film import FPS
 
 # Side of the cells whose mean colours are compared, px.
 _CELL = 8
@@ -21,8 +21,8 @@ def find_cuts(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
 
     Parameters
     ----------
-    frames : (frame, 64, 96, 3) uint8
-        At 8 frames a second.
+    frames : (frame, row, column, 3) uint8
+        At about 8 frames a second. Rows and columns beyond whole cells of 8 are left out.
 
     Notes
     -----
@@ -30,7 +30,9 @@ def find_cuts(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
     through black, whose shot begins with the first frame that can be seen again. A dissolve is found only
     where it is quick.
     """
-    cells = frames.reshape(len(frames), HEIGHT // _CELL, _CELL, WIDTH // _CELL, _CELL, 3).mean((2, 4))
+    rows, columns = (side // _CELL for side in frames.shape[1:3])
+    whole = frames[:, : rows * _CELL, : columns * _CELL]
+    cells = whole.reshape(len(frames), rows, _CELL, columns, _CELL, 3).mean((2, 4))
     change = np.abs(np.diff(cells, axis=0, prepend=cells[:1])).mean((1, 2, 3))
     black = cells.mean((1, 2, 3)) < _BLACK
     found = []

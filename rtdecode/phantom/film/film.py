@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +113,7 @@ class Shot:
 
 
 class Film:
-    """A procedural film of moving shapes, 64 x 96 px at 8 fps.
+    """A procedural film of moving shapes, 64 x 96 px at `fps` (8) frames a second.
 
     Parameters
     ----------
@@ -131,6 +131,8 @@ class Film:
     UsageError
         If `cuts` has another value, or the film is shorter than one frame.
     """
+
+    fps: ClassVar[float] = FPS
 
     def __init__(self, seconds: float, seed: int, cuts: str = "grid", known: bool = False) -> None:
         if cuts not in ("grid", "free"):
@@ -205,14 +207,14 @@ def frame_count(seconds: float) -> int:
     return count
 
 
-def write_shots(shots: Iterable[Any], path: Path) -> None:
+def write_shots(shots: Iterable[Any], path: Path, fps: float = FPS) -> None:
     """Write shots, with `first`, `frames` and `attributes`, as a BIDS events file; ``n/a`` is not known."""
     with path.open("w", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
         table.writerow(["onset", "duration", "trial_type", *ATTRIBUTES])
         for shot in shots:
             shown = [shot.attributes.get(name, "n/a") for name in ATTRIBUTES]
-            table.writerow([shot.first / FPS, shot.frames / FPS, "shot", *shown])
+            table.writerow([shot.first / fps, shot.frames / fps, "shot", *shown])
 
 
 def render(shot: Shot, frames: int) -> NDArray[np.uint8]:

@@ -63,6 +63,8 @@ class Pictures:
         Frames of a window.
     source : function, optional
         Makes the film at any size and rate; without it `at` scales `frames`.
+    fps : float
+        Frames a second.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class Pictures:
         fault: str = "",
         window: int = SHOT_FRAMES,
         source: Source | None = None,
+        fps: float = FPS,
     ) -> None:
+        self.fps = fps
         self.fault = fault
         self._window = window
         self._source = source
@@ -110,15 +114,15 @@ class Pictures:
         as finely as the size needs. What then lies outside is cut off.
         """
         if self._source is None:
-            return resampled(self.frames, FPS, size, fps)
-        return self._source(size, fps, frames_at(self.count, FPS, fps))
+            return resampled(self.frames, self.fps, size, fps)
+        return self._source(size, fps, frames_at(self.count, self.fps, fps))
 
     def write_events(self, path: Path) -> None:
         """Write the shots as a BIDS events file; what they show is not known (``n/a``)."""
-        write_shots(self.shots, path)
+        write_shots(self.shots, path, self.fps)
 
 
-# All of them have count, frames, shots, cut_frames, windows, clip, at and write_events.
+# All of them have fps, count, frames, shots, cut_frames, windows, clip, at and write_events.
 Watched = Film | Pictures
 
 

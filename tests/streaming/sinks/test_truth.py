@@ -1,3 +1,5 @@
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,17 @@ def test_the_film_is_cut_at_the_windows_in_any_order(tmp_path: Path) -> None:
         assert clip.shape == (32, 64, 96, 3)
         assert np.abs(clip.astype(int) - film[32 * k : 32 * k + 32]).mean() < 3
     assert truth.clip(window(4)) is None
+
+
+def test_a_film_of_another_rate_is_read_at_the_rate_of_the_clips(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    film = write_film(tmp_path / "truth", 2)
+    slow = replace(bundle.manifest, clip=replace(bundle.manifest.clip, fps=2.0))
+    slow = replace(slow, grid=replace(slow.grid, fps=Fraction(2)))
+    clip = Truth(tmp_path / "truth", replace(bundle, manifest=slow)).clip(window(1))
+    assert clip is not None
+    assert clip.shape == (8, 64, 96, 3)
+    assert np.abs(clip.astype(int) - film[32:64:4]).mean() < 3
 
 
 def test_the_truth_goes_with_a_recording(tmp_path: Path) -> None:
