@@ -1,10 +1,12 @@
 """A closed-form video codec: principal components of small space-time patches.
 
 Frame 0 is repeated three times before it, so that latent frame 0 holds it alone and every later latent
-frame holds the next four: a clip of 4 n + 1 frames has n + 1 latent frames, decodable one by one.
+frame holds the next four: a clip of 4 n + 1 frames has n + 1 latent frames, decodable one by one. In a clip
+of any other length each latent frame holds one frame.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,8 @@ from train.closed_form.stem import fixed_signs
 FRAMES = 4
 SIDE = 8
 COLOURS = 3
-SIZE = FRAMES * SIDE * SIDE * COLOURS
+_ONE = SIDE * SIDE * COLOURS
+SIZE = FRAMES * _ONE
 _AT_ONCE = 50
 
 
@@ -53,33 +56,52 @@ class Codec:
     mean: NDArray[np.float32]
     basis: NDArray[np.float32]
 
+    @property
+    def turn(self) -> int:
+        """Video frames in each latent frame but the first."""
+        return turn_of(self.mean)
 
-def patches(clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+
+def turn_of(mean: NDArray[Any]) -> int:
+    """Return how many frames a patch has, by the mean patch, (patch,)."""
+    return mean.size // _ONE
+
+
+def turn_for(frames: int) -> int:
+    """Return how many frames of clips of this length are coded together: four where they come out, or one."""
+    return FRAMES if (frames - 1) % FRAMES == 0 else 1
+
+
+def patches(clips: NDArray[np.uint8], turn: int = FRAMES) -> NDArray[np.float32]:
     """Cut clips into patches.
 
     Parameters
     ----------
-    clips : uint8, (clip, 4 n + 1, row, column, 3)
+    clips : uint8, (clip, turn n + 1, row, column, 3)
         Rows and columns in multiples of 8.
+    turn : int
+        Frames of a patch.
 
     Returns
     -------
     (clip, n + 1, row / 8, column / 8, patch) float32
     """
     n, frames, height, width, _ = clips.shape
-    whole = np.concatenate([np.repeat(clips[:, :1], FRAMES - 1, axis=1), clips], axis=1)
-    shape = (n, (frames + FRAMES - 1) // FRAMES, FRAMES, height // SIDE, SIDE, width // SIDE, SIDE, COLOURS)
+    whole = np.concatenate([np.repeat(clips[:, :1], turn - 1, axis=1), clips], axis=1)
+    shape = (n, (frames + turn - 1) // turn, turn, height // SIDE, SIDE, width // SIDE, SIDE, COLOURS)
     blocks = whole.reshape(shape).transpose(0, 1, 3, 5, 2, 4, 6, 7)
-    return (blocks.reshape(*blocks.shape[:4], SIZE) / np.float32(255)).astype(np.float32)
+    return (blocks.reshape(*blocks.shape[:4], turn * _ONE) / np.float32(255)).astype(np.float32)
 
 
 def fit_codec(clips: NDArray[np.uint8], channels: int) -> Codec:
     """Find the principal components of the patches of clips (clip, frame, row, column, 3)."""
-    total = np.zeros(SIZE)
-    gram = np.zeros((SIZE, SIZE))
+    turn = turn_for(clips.shape[1])
+    size = turn * _ONE
+    total = np.zeros(size)
+    gram = np.zeros((size, size))
     count = 0
     for start in range(0, len(clips), _AT_ONCE):
-        x = patches(clips[start : start + _AT_ONCE]).reshape(-1, SIZE)
+        x = patches(clips[start : start + _AT_ONCE], turn).reshape(-1, size)
         total += x.sum(0, dtype=np.float64)
         gram += x.T @ x
         count += len(x)
@@ -92,7 +114,7 @@ def encode(codec: Codec, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Encode clips to latents, (clip, channel, latent frame, row / 8, column / 8)."""
     parts = []
     for start in range(0, len(clips), _AT_ONCE):
-        x = patches(clips[start : start + _AT_ONCE]) - codec.mean
+        x = patches(clips[start : start + _AT_ONCE], codec.turn) - codec.mean
         parts.append(np.moveaxis(x @ codec.basis, -1, 1))
     return np.concatenate(parts).astype(np.float32)
 
@@ -107,8 +129,9 @@ def decode(codec: Codec, latent: NDArray[np.floating]) -> NDArray[np.float64]:
     """
     n, _, times, rows, columns = latent.shape
     x = np.moveaxis(latent.astype(np.float64), 1, -1) @ codec.basis.T.astype(np.float64) + codec.mean
-    blocks = x.reshape(n, times, rows, columns, FRAMES, SIDE, SIDE, COLOURS).transpose(0, 1, 4, 2, 5, 3, 6, 7)
-    frames = blocks.reshape(n, times, FRAMES, rows * SIDE, columns * SIDE, COLOURS)
+    turn = codec.turn
+    blocks = x.reshape(n, times, rows, columns, turn, SIDE, SIDE, COLOURS).transpose(0, 1, 4, 2, 5, 3, 6, 7)
+    frames = blocks.reshape(n, times, turn, rows * SIDE, columns * SIDE, COLOURS)
     first = frames[:, :1].mean(2)
     rest = frames[:, 1:].reshape(n, -1, *frames.shape[3:])
     return np.clip(np.concatenate([first, rest], axis=1), 0, 1)

@@ -13,7 +13,7 @@ from onnx import ModelProto
 from rtdecode.bundle import Manifest
 from train.closed_form import patch_codec
 from train.closed_form.graph_writer import GraphWriter
-from train.closed_form.patch_codec import COLOURS, FRAMES, SIDE
+from train.closed_form.patch_codec import COLOURS, SIDE
 from train.closed_form.stem import fill_slots
 from train.system import ClosedForm, Condition, batched, signal_ports
 from train.work import Arrays
@@ -125,16 +125,17 @@ def _slow(writer: GraphWriter, weights: Arrays) -> str:
 
 
 def _patches(name: str, weights: Arrays, shape: list[int], *, first: bool) -> ModelProto:
-    """Write the graph that decodes a latent frame to its four video frames, or the first one to one frame."""
+    """Write the graph that decodes a latent frame to its video frames, or the first one to one frame."""
     _, channels, _, rows, columns = shape
     mean = weights["codec_mean"]
     basis = weights["codec_basis"]
-    # Latent frame 0 codes video frame 0 four times over: it is decoded once, by the mean of the four.
-    frames = FRAMES
+    # Latent frame 0 codes video frame 0 several times over: it is decoded once, by the mean of them.
+    turn = patch_codec.turn_of(mean)
+    frames = turn
     if first:
         frames = 1
-        mean = mean.reshape(FRAMES, -1).mean(0)
-        basis = basis.reshape(FRAMES, -1, channels).mean(0)
+        mean = mean.reshape(turn, -1).mean(0)
+        basis = basis.reshape(turn, -1, channels).mean(0)
     writer = GraphWriter()
     cells = writer.add("Transpose", writer.shaped("latent", channels, rows * columns), perm=[1, 0])
     patches = writer.add("Add", writer.add("MatMul", cells, writer.constant(basis.T)), writer.constant(mean))
