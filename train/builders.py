@@ -9,12 +9,17 @@ import inspect
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 from rtdecode import installing
 from rtdecode.errors import RtDecodeError, UsageError
 
 GROUP = "rtdecode.builders"
+T = TypeVar("T")
+_LATER = "came later"
+# The type of an argument that a builder was given after runs had been made without it. Its default is what it
+# did before, and does not enter a recipe's values: the digests of those runs stay.
+Later = Annotated[T, _LATER]
 # Name -> module and function or dataclass. `find` imports them only when needed: some need torch.
 SHIPPED = {
     "grid": "train.data.nodes:grid",
@@ -22,7 +27,7 @@ SHIPPED = {
     "eeg-band": "train.data.nodes:band",
     "baseline": "train.data.nodes:baseline",
     "participant": "train.data.phantom:participant",
-    "simulated-sessions": "train.data.simulated:SimulatedSessions",
+    "simulated-sessions": "train.data.simulated:simulated_sessions",
     "film-sessions": "train.data.simulated:film_sessions",
     "recorded-sessions": "train.data.recorded_sessions:recorded_sessions",
     "data-set": "train.data.set_node:DataSetWindows",
@@ -145,6 +150,11 @@ def find(name: str) -> Callable[..., Any]:
             entry_point=point.value,
         )
     return found
+
+
+def came_later(argument: inspect.Parameter) -> bool:
+    """Whether a builder was given this argument later, see `Later`."""
+    return _LATER in getattr(argument.annotation, "__metadata__", ())
 
 
 def _builds(found: Any) -> bool:

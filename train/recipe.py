@@ -387,7 +387,8 @@ def _resolved(tree: Any) -> Any:
     values = {key: _resolved(value) for key, value in tree.items() if not _is_machine(value)}
     if "builder" not in tree:
         return values
-    return _defaults(builders.find(tree["builder"])) | values
+    builder = builders.find(tree["builder"])
+    return _defaults(builder) | _told(builder, values)
 
 
 def _is_machine(node: Any) -> bool:
@@ -398,7 +399,18 @@ def _defaults(builder: Callable[..., Any]) -> dict[str, Any]:
     known = inspect.signature(builder).parameters.values()
     # Defaults that are no JSON values cannot be written in a recipe or compared, so they are left out.
     plain = (str, int, float, list, dict, NoneType)
-    return {one.name: one.default for one in known if isinstance(one.default, plain)}
+    return {
+        one.name: one.default
+        for one in known
+        if isinstance(one.default, plain) and not builders.came_later(one)
+    }
+
+
+def _told(builder: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what says the default of an argument that came later: it is as if nothing were said."""
+    known = inspect.signature(builder).parameters
+    later = {name: one.default for name, one in known.items() if builders.came_later(one)}
+    return {name: value for name, value in values.items() if name not in later or value != later[name]}
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:

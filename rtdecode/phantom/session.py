@@ -59,6 +59,11 @@ _APART_S = 0.001  # between files of a table that has several images at once
 _QUEUE_S = 0.2  # between volumes that queued up behind a late first one
 
 
+def volumes_scanned(seconds: float, tr_s: float) -> int:
+    """Return how many volumes are scanned while a film of a length is shown, and after it."""
+    return int((Fraction(str(seconds)) + SCAN_ON_S) / Fraction(str(tr_s)))
+
+
 class PhantomSession:
     """One session of a simulated participant; the same arguments give the same bits.
 
@@ -178,7 +183,7 @@ class PhantomSession:
         # Counted in fractions: 0.8 is not exact in binary, and a quotient just below a whole number
         # would lose a volume.
         length = Fraction(str(seconds))
-        self.volumes = int((length + SCAN_ON_S) / Fraction(str(self.tr_s)))
+        self.volumes = volumes_scanned(self.seconds, self.tr_s)
         self.samples = int((length + SCAN_ON_S + LEAD_IN_S) * self.sfreq)
         self.volume_delay = self.vendor.delay_s
         # Where the head is in each volume, as `head_path` gives it; None at rest.

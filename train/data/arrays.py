@@ -22,7 +22,8 @@ def statistics(data: Arrays, level: NDArray[Any]) -> Arrays:
     Parameters
     ----------
     data : dict
-        ``eeg`` (window, channel, sample) and ``fmri`` (window, slot, voxel) in their own units.
+        ``eeg`` (window, channel, sample), if there is any, and ``fmri`` (window, slot, voxel) in their own
+        units.
     level : (voxel,)
         Resting level.
 
@@ -34,7 +35,7 @@ def statistics(data: Arrays, level: NDArray[Any]) -> Arrays:
     voxels = data["fmri"].reshape(-1, data["fmri"].shape[-1])
     scale = np.maximum(voxels.std(0, dtype=np.float64), _LEAST_SCALE)
     fmri = {"fmri_mean": level.astype(np.float32), "fmri_scale": scale.astype(np.float32)}
-    return eeg_statistics(data["eeg"]) | fmri
+    return (eeg_statistics(data["eeg"]) if "eeg" in data else {}) | fmri
 
 
 def eeg_statistics(eeg: NDArray[Any]) -> Arrays:
@@ -46,7 +47,16 @@ def eeg_statistics(eeg: NDArray[Any]) -> Arrays:
 
 def normalised(data: Arrays, stats: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
     """Normalise windows in their own units: EEG (window, channel, sample), fMRI (window, slot, voxel)."""
-    return normalised_eeg(data["eeg"], data["eeg_mask"], stats), data["fmri"] / stats["fmri_scale"]
+    found = normalised_signals(data, stats)
+    return found["eeg"], found["fmri"]
+
+
+def normalised_signals(data: Arrays, stats: Arrays) -> Arrays:
+    """Normalise ``fmri`` and, if there is any, ``eeg`` of windows; see `statistics`."""
+    found = {"fmri": data["fmri"] / stats["fmri_scale"]}
+    if "eeg" in data:
+        found["eeg"] = normalised_eeg(data["eeg"], data["eeg_mask"], stats)
+    return found
 
 
 def normalised_eeg(eeg: NDArray[Any], mask: NDArray[Any], stats: Arrays) -> NDArray[Any]:

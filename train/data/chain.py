@@ -17,6 +17,7 @@ from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
+from train.data.clip_grid import timing_of
 
 LICENCE = "Apache-2.0"
 
@@ -54,7 +55,8 @@ def draft_manifest(
         "provenance": {},
         "licence": LICENCE,
     }
-    return Manifest(name=name, grid=grid, eeg=eeg, fmri=fmri, clip=clip, **(blank | more))
+    timing = timing_of(grid)
+    return Manifest(name=name, grid=timing, eeg=eeg, fmri=fmri, clip=clip, **(blank | more))
 
 
 def unit_statistics(manifest: Manifest, fmri_mean: NDArray[Any] | None = None) -> dict[str, NDArray[Any]]:

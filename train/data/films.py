@@ -53,21 +53,21 @@ def read_film(path: Path, clip: ClipGeometry, given: str = "--film ") -> Frames:
     return np.stack(frames)
 
 
-def clips_at(film: Frames, starts: Sequence[float] | Matrix, clip: ClipGeometry, hop_frames: int) -> Frames:
+def clips_at(film: Frames, starts: Sequence[float] | Matrix, clip: ClipGeometry, own: int) -> Frames:
     """Cut clips that begin at some film times in s, (clip, frame, row, column, 3).
 
-    A clip ends with the instant after its window, which may lie behind a cut. The window's last frame stands
-    in for it.
+    The first `own` frames of a clip lie in its window. It may end with the instant after the window, which
+    may lie behind a cut: the window's last frame stands in for it.
     """
     firsts = _first_frames(starts, clip)
-    steps = np.minimum(np.arange(clip.frames), hop_frames - 1)
+    steps = np.minimum(np.arange(clip.frames), own - 1)
     return film[np.minimum(firsts[:, None] + steps, len(film) - 1)]
 
 
 def cuts_at(
-    cuts: NDArray[np.int64], starts: Sequence[float] | Matrix, clip: ClipGeometry
+    cuts: NDArray[np.int64], starts: Sequence[float] | Matrix, clip: ClipGeometry, own: int
 ) -> NDArray[np.bool_]:
-    """Say which frames of the clips of `clips_at` begin a shot, (clip, frame), without a clip's last frame.
+    """Say which frames of the clips of `clips_at` begin a shot, (clip, frame), of those in the windows.
 
     Parameters
     ----------
@@ -77,8 +77,10 @@ def cuts_at(
     starts : (clip,)
         Film times, s.
     clip : ClipGeometry
+    own : int
+        As in `clips_at`.
     """
-    frames = _first_frames(starts, clip)[:, None] + np.arange(clip.frames - 1)
+    frames = _first_frames(starts, clip)[:, None] + np.arange(own)
     return np.isin(frames, np.append(0, cuts))
 
 

@@ -1,9 +1,13 @@
 """Builders of grid, pass band and baseline, with arguments as recipes write them."""
 
+from collections.abc import Sequence
+
 from rtdecode.errors import UsageError
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
-from rtdecode.timing import TimingGrid, exact
+from rtdecode.timing import exact
+from train.builders import Later
+from train.data.clip_grid import SIZE, ClipGrid
 
 
 def grid(
@@ -13,11 +17,27 @@ def grid(
     lag: float | str,
     sfreq: float | str,
     fps: float | str,
-) -> TimingGrid:
-    """Make a grid from numbers or fractions written as text (``4/5``)."""
-    # Look-ahead has a builder of its own: another argument here, even with a default, would change the
-    # digest of every recipe.
-    return look_ahead_grid(tr, window, hop, lag, sfreq, fps, before=0, after=0)
+    after: Later[int] = 0,
+    size: Later[Sequence[int]] = SIZE,
+    frame_after: Later[bool | None] = None,
+) -> ClipGrid:
+    """Make a grid from numbers or fractions written as text (``4/5``).
+
+    Parameters
+    ----------
+    tr, window, hop, lag, sfreq, fps
+        As in `rtdecode.timing.TimingGrid`.
+    after : int
+        Number of volumes after its own that a window reads.
+    size, frame_after
+        As in `train.data.clip_grid.ClipGrid`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such grid, or a window or a hop has no whole number of frames.
+    """
+    return look_ahead_grid(tr, window, hop, lag, sfreq, fps, 0, after, size, frame_after)
 
 
 def look_ahead_grid(
@@ -29,10 +49,12 @@ def look_ahead_grid(
     fps: float | str,
     before: int,
     after: int,
-) -> TimingGrid:
+    size: Later[Sequence[int]] = SIZE,
+    frame_after: Later[bool | None] = None,
+) -> ClipGrid:
     """Make a grid as `grid` does, whose windows also read some volumes before and after their own."""
     try:
-        return TimingGrid(
+        return ClipGrid(
             tr=None if tr is None else exact(tr),
             window=exact(window),
             hop=exact(hop),
@@ -41,8 +63,10 @@ def look_ahead_grid(
             fps=exact(fps),
             before=before,
             after=after,
+            size=(size[0], size[1]),
+            frame_after=frame_after,
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, LookupError) as error:
         raise UsageError(
             "recipe-grid-invalid", "the recipe's grid cannot be used: {error}", error=error
         ) from error

@@ -39,8 +39,8 @@ def zero_phase(eeg: NDArray[np.floating], band: EegBand, sfreq: float) -> NDArra
     return found / np.maximum(found.std(axis=1, keepdims=True), _LEAST)
 
 
-def offline_arrays(bundle: Bundle, session: PhantomSession) -> Arrays:
-    """Prepare a whole session outside the magnet, and cut its windows.
+def offline_arrays(bundle: Bundle, session: PhantomSession, count: int | None = None) -> Arrays:
+    """Prepare a whole session outside the magnet, and cut its first `count` windows; all by default.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def offline_arrays(bundle: Bundle, session: PhantomSession) -> Arrays:
     """
     manifest = bundle.manifest
     grid = manifest.grid
-    windows = range(session.film.windows)
+    windows = range(session.film.windows if count is None else count)
     arrays: Arrays = {}
     if manifest.eeg is not None:
         series = zero_phase(np.concatenate([*session.eeg_blocks()], axis=1), manifest.eeg.band, session.sfreq)

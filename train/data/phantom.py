@@ -1,35 +1,43 @@
 """Sessions of the simulated participant, run through the causal chain.
 
-A `Participant` makes sessions, `session_arrays` turns one into arrays of windows, and `film_clips`, `spans`
-and `events` give what was shown in each window. `clips_of_training` draws once more what a run was trained
-on.
+A `Participant` makes sessions, `session_arrays` turns one into arrays of windows, and `spans` and `events`
+say what was shown in each window (`train.data.film_windows` has the clips). `clips_of_training` draws once
+more what a run was trained on.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest
+from rtdecode.bundle import Bundle, EegInput, FmriInput, Manifest
 from rtdecode.bundle.manifest import OFFLINE
+from rtdecode.errors import UsageError
 from rtdecode.phantom.body.amplifier import montage
 from rtdecode.phantom.body.bore import Artifacts
+from rtdecode.phantom.body.brain import TR
 from rtdecode.phantom.body.scanner import SHAPE, head
-from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH
+from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import SHAPES, Watched, watched
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores.events import Event, Span
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
-from rtdecode.timing import TimingGrid
+from rtdecode.timing import TimingGrid, exact
 from rtdecode.types import Float, Window
+from train.builders import Later
 from train.data.chain import draft_manifest, windows
+from train.data.clip_grid import clip_of
+from train.data.film_windows import film_clips
 from train.data.offline import offline_arrays
 from train.work import Arrays, Work
 
+# The signals of the simulated participant.
+MODALITIES = ("eeg", "fmri")
 # The seeds of sessions for training. All others are for judging.
 TRAINING_SEEDS = range(1000)
 
@@ -63,7 +71,8 @@ class Participant:
     """A simulated participant and how hard it is to read: preset, brain, size of a volume, and its film.
 
     `film` is a word (`shapes`, `known-shapes`, `natural`, `none`) or a path, see
-    `rtdecode.phantom.film.watched`. `disturbance` is one of `DISTURBANCES`, or empty.
+    `rtdecode.phantom.film.watched`. `disturbance` is one of `DISTURBANCES`, or empty. `tr` is the time
+    between volumes, s; None takes that of the grid by which the participant is read (`scanned_on`).
     """
 
     preset: str = "easy"
@@ -71,13 +80,47 @@ class Participant:
     shape: tuple[int, int, int] = SHAPE
     film: str = SHAPES
     disturbance: str = ""
+    tr: Fraction | None = None
+
+    @property
+    def tr_s(self) -> float:
+        """Time between volumes, s."""
+        return TR if self.tr is None else float(self.tr)
+
+    def scanned_on(self, grid: TimingGrid) -> "Participant":
+        """Return this participant in a scanner with the TR of a grid.
+
+        Raises
+        ------
+        UsageError
+            If the participant is scanned at another TR.
+        """
+        if grid.tr is None or self.tr == grid.tr:
+            return self
+        if self.tr is not None:
+            raise UsageError(
+                "participant-tr-mismatch",
+                "the participant is scanned at TR {participant_tr_s:g} s (data.who.tr), and the grid has TR "
+                "{grid_tr_s:g} s (data.grid.tr). Give one of them, or both the same.",
+                participant_tr_s=float(self.tr),
+                grid_tr_s=float(grid.tr),
+            )
+        return replace(self, tr=grid.tr)
 
     def session(self, seed: int, seconds: float | None, cuts: str = "grid") -> PhantomSession:
         """Make one session; the seed fixes noise and, of films that are drawn, the film."""
         kind_of_session = LooseElectrode if self.disturbance == ELECTRODE else PhantomSession
         suffered = DISTURBANCES[self.disturbance] if self.disturbance else {}
         return kind_of_session(
-            self.preset, self.subject, seed, seconds, cuts, shape=self.shape, film=self.film, **suffered
+            self.preset,
+            self.subject,
+            seed,
+            seconds,
+            cuts,
+            shape=self.shape,
+            film=self.film,
+            tr_s=self.tr_s,
+            **suffered,
         )
 
     def projection(self) -> Projection:
@@ -86,9 +129,43 @@ class Participant:
         return Projection(place.voxels, self.shape, place.affine)
 
 
-def participant(preset: str, subject: int) -> Participant:
-    """Choose a participant, with arguments as recipes write them."""
-    return Participant(preset, subject)
+def participant(preset: str, subject: int, tr: Later[float | str | None] = None) -> Participant:
+    """Choose a participant, with arguments as recipes write them.
+
+    Without a `tr` the scanner has that of the grid.
+
+    Raises
+    ------
+    UsageError
+        If `tr` is no time.
+    """
+    try:
+        return Participant(preset, subject, tr=None if tr is None else exact(tr))
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(
+            "participant-tr-invalid",
+            "who.tr is a time in s, such as 2 or 4/5, found {tr!r}.",
+            tr=tr,
+        ) from error
+
+
+def read_modalities(told: Sequence[str]) -> tuple[str, ...]:
+    """Read which signals a bundle is to have.
+
+    Raises
+    ------
+    UsageError
+        If volumes are not among them, or there is no such signal.
+    """
+    # One alone may be written without brackets.
+    names = [told] if isinstance(told, str) else list(told)
+    if "fmri" not in names or not {*names} <= {*MODALITIES}:
+        raise UsageError(
+            "data-modalities-unknown",
+            "data.modalities is [fmri] or [eeg, fmri], found {modalities}.",
+            modalities=names,
+        )
+    return tuple(name for name in MODALITIES if name in names)
 
 
 def manifest(
@@ -97,6 +174,7 @@ def manifest(
     band: EegBand,
     baseline: Baseline,
     projection: Projection | None = None,
+    modalities: Sequence[str] = MODALITIES,
 ) -> Manifest:
     """Draft the manifest of a bundle for a participant, who is read through `projection`."""
     projection = who.projection() if projection is None else projection
@@ -104,9 +182,8 @@ def manifest(
     eeg = EegInput(list(cap.channels), cap.reference, "microvolts", band)
     affine = projection.affine.tolist()
     fmri = FmriInput(len(projection.voxels), list(projection.shape), affine, baseline)
-    # The frame after the window belongs to the clip, too: the codec takes clips of 4 n + 1 frames.
-    clip = ClipGeometry(int(grid.window * FPS) + 1, HEIGHT, WIDTH, float(FPS))
-    return draft_manifest("phantom", grid, clip, eeg, fmri, simulated=True)
+    read = {"eeg": eeg if "eeg" in modalities else None, "fmri": fmri if "fmri" in modalities else None}
+    return draft_manifest("phantom", grid, clip_of(grid), **read, simulated=True)
 
 
 def resting_level(
@@ -130,10 +207,28 @@ def session_arrays(bundle: Bundle, session: PhantomSession) -> Arrays:
     dict
         The arrays of `window_arrays`, with a row for each window of the film.
     """
+    count = windows_of(bundle.manifest, session)
     if bundle.manifest.chain == OFFLINE:
-        return offline_arrays(bundle, session)
+        return offline_arrays(bundle, session, count)
     found = windows(bundle, session.events(chunk_s=1.0), session.montage, seconds=session.seconds)
-    return window_arrays(bundle.manifest, found)
+    return window_arrays(bundle.manifest, found[:count])
+
+
+def windows_of(manifest: Manifest, session: PhantomSession) -> int:
+    """Count the windows of a session's film whose volumes were all scanned, if the bundle reads volumes."""
+    scanned = None if manifest.fmri is None else session.volumes
+    return whole_windows(manifest.grid, session.film.count, scanned)
+
+
+def whole_windows(grid: TimingGrid, frames: int, volumes: int | None) -> int:
+    """Count the windows of a film of so many frames whose volumes are all among the first so many.
+
+    With None for the volumes they are not read, and all windows of the film count.
+    """
+    count = grid.count(Fraction(frames, FPS))
+    while volumes is not None and count and grid.volumes(count - 1).stop > volumes:
+        count -= 1
+    return count
 
 
 def window_arrays(manifest: Manifest, found: Sequence[Window]) -> Arrays:
@@ -164,16 +259,11 @@ def spans(run: int, count: int, grid: TimingGrid) -> list[Span]:
 
 def events(films: Mapping[int, Watched]) -> dict[int, list[Event]]:
     """List the shots of films as events, by run."""
-    return {run: [_event(shot) for shot in film.shots] for run, film in films.items()}
+    return {run: [_event(shot, film.fps) for shot in film.shots] for run, film in films.items()}
 
 
-def _event(shot: Any) -> Event:
-    return Event(shot.first / FPS, shot.frames / FPS, "shot", dict(shot.attributes))
-
-
-def film_clips(film: Watched) -> NDArray[np.uint8]:
-    """Cut a film into the clips of its windows, (window, 33, 64, 96, 3)."""
-    return np.stack([film.clip(k) for k in range(film.windows)])
+def _event(shot: Any, fps: float) -> Event:
+    return Event(shot.first / fps, shot.frames / fps, "shot", dict(shot.attributes))
 
 
 def clips_of_training(bundle: Bundle) -> Iterator[list[NDArray[np.uint8]]]:
@@ -187,4 +277,4 @@ def clips_of_training(bundle: Bundle) -> Iterator[list[NDArray[np.uint8]]]:
         for kind in drawn:
             film = watched(kind, told["seconds"], seed, "grid")
             # Separate arrays, not rows of one: a clip that is kept must not keep its whole film in memory.
-            yield [film.clip(k) for k in range(film.windows)]
+            yield [np.array(clip) for clip in film_clips(film, bundle.manifest)]

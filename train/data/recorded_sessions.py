@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from rtdecode import bundle as bundles
 from rtdecode import terminal
-from rtdecode.bundle import ClipGeometry, EegInput, FmriInput, Manifest
+from rtdecode.bundle import EegInput, FmriInput, Manifest
 from rtdecode.disk.recording import Recording
 from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import GeometryError, UsageError
-from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid, exact
 from rtdecode.types import Montage, Volume
 from train.data.chain import draft_manifest
+from train.data.clip_grid import clip_of
 from train.data.recorded import find_head
 from train.data.recorded_showing import RecordedShowing, stretches
 from train.data.showing import PARTS
@@ -210,10 +210,8 @@ def recorded_manifest(
     """Draft the manifest of a bundle that reads the EEG and all voxels of the head of some recordings."""
     eeg = EegInput(_channels(montage), montage.reference, "microvolts", band)
     fmri = FmriInput(len(head.voxels), list(head.shape), head.affine.tolist(), baseline)
-    # The frame after the window belongs to the clip, too: the codec takes clips of 4 n + 1 frames.
-    clip = ClipGeometry(int(grid.window * FPS) + 1, HEIGHT, WIDTH, float(FPS))
     simulated = all(recording.meta.get("simulated") is True for recording in recordings)
-    return draft_manifest("recorded", grid, clip, eeg, fmri, simulated=simulated)
+    return draft_manifest("recorded", grid, clip_of(grid), eeg, fmri, simulated=simulated)
 
 
 def recorded_sessions(grid: TimingGrid, band: EegBand, baseline: Baseline) -> RecordedSessions:

@@ -18,6 +18,7 @@ from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.watched import Pictures
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.types import Window
+from train.data.clip_grid import shown_frames
 from train.data.films import Frames, clips_at, cuts_at, read_film
 from train.data.phantom import window_arrays
 from train.data.recorded import cut_windows, film_starts, is_whole, raw_bundle
@@ -118,7 +119,7 @@ class RecordedShowing:
         return self._shown(self.start_s)
 
     def clips(self) -> NDArray[np.uint8]:
-        """Return the clips of its windows, each with the frame after it."""
+        """Return the clips of its windows."""
         return self.film().clips
 
     def told(self) -> list[str]:
@@ -134,8 +135,9 @@ class RecordedShowing:
     def _shown(self, starts: NDArray[np.float64]) -> ShownClips:
         frames = self._frames()
         clip = self.draft.clip
-        clips = clips_at(frames, starts, clip, self.draft.grid.hop_frames)
-        return ShownClips(clips, cuts_at(find_cuts(frames), starts, clip))
+        own = shown_frames(self.draft)
+        clips = clips_at(frames, starts, clip, own)
+        return ShownClips(clips, cuts_at(find_cuts(frames), starts, clip, own))
 
     def _frames(self) -> Frames:
         return read_film(self.path, self.draft.clip, GIVEN)
@@ -143,8 +145,8 @@ class RecordedShowing:
     def watched(self) -> Pictures:
         """Return the film as if its windows had been shown one after the other, without the gaps."""
         frames = self._frames()
-        clips = clips_at(frames, self.start_s, self.draft.clip, self.draft.grid.hop_frames)[:, :-1]
-        length = clips.shape[1]
+        length = shown_frames(self.draft)
+        clips = clips_at(frames, self.start_s, self.draft.clip, length)[:, :length]
         cuts = find_cuts(frames)
         firsts = np.rint(self.start_s * self.draft.clip.fps).astype(int)
         # What lies on the two sides of a gap belongs to two shots.
@@ -153,7 +155,8 @@ class RecordedShowing:
             inside = cuts[(cuts >= first) & (cuts < first + length)]
             found |= set(inside - first + k * length)
         edges = np.array(sorted(found - {0}), np.int64)
-        return Pictures(clips.reshape(-1, *clips.shape[2:]), edges)
+        shown = clips.reshape(-1, *clips.shape[2:])
+        return Pictures(shown, edges, window=length, fps=self.draft.clip.fps)
 
     def volumes(self, voxels: NDArray[np.int64] | None = None) -> HeadVolumes:
         """Return the volumes that its windows read, at some voxels or at all of the head."""

@@ -14,25 +14,32 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Bundle, Manifest
 from rtdecode.bundle.manifest import CAUSAL, OFFLINE
 from rtdecode.errors import UsageError
-from rtdecode.phantom.film.film import FPS, SHOT_FRAMES
+from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import KNOWN_SHAPES, NATURAL, NONE, SHAPES
-from rtdecode.phantom.session import PhantomSession
+from rtdecode.phantom.session import PhantomSession, volumes_scanned
 from rtdecode.scores.events import told_of
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
-from train.data.arrays import in_head, normalised, statistics
-from train.data.chain import draft_bundle, unit_statistics
+from train.builders import Later
+from train.data.arrays import in_head, normalised_signals, statistics
+from train.data.chain import draft_bundle, draft_manifest, unit_statistics
+from train.data.clip_grid import clip_of
+from train.data.film_windows import clip_cuts, film_clips
+from train.data.nodes import grid as grid_of
 from train.data.phantom import (
     DISTURBANCES,
+    MODALITIES,
     TRAINING_SEEDS,
     Participant,
     events,
-    film_clips,
     manifest,
+    read_modalities,
     resting_level,
     session_arrays,
+    spans,
+    whole_windows,
 )
 from train.data.showing import PARTS, HeadVolumes, ShownClips, by_title
 from train.data.taught import Taught
@@ -45,6 +52,8 @@ KINDS = ("sessions", "free", "held", "presence", "controls")
 _DISTURBED_S = 200.0
 # Films whose cuts are where a session wants them.
 _OF_SHAPES = (SHAPES, KNOWN_SHAPES)
+# The grid of the simulated participant's films.
+FILM_GRID = grid_of(tr="4/5", window=4, hop=4, lag=4, sfreq=125, fps=8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,8 @@ class Showing:
         A kind of film: its word, or `real` for films from files.
     cuts : str
         Where a film of shapes cuts, see `rtdecode.phantom.film.film.Film`.
+    grid : TimingGrid
+        Of its windows.
     """
 
     name: str
@@ -71,6 +82,7 @@ class Showing:
     seconds: float
     kind: str = ""
     cuts: str = "grid"
+    grid: TimingGrid = FILM_GRID
 
     @property
     def setting(self) -> str:
@@ -79,8 +91,8 @@ class Showing:
 
     @property
     def windows(self) -> int:
-        """Number of whole windows."""
-        return int(self.seconds * FPS) // SHOT_FRAMES
+        """Number of windows of the film whose volumes are all scanned."""
+        return whole_windows(self.grid, int(self.seconds * FPS), volumes_scanned(self.seconds, self.who.tr_s))
 
     @property
     def pictures(self) -> str:
@@ -100,7 +112,7 @@ class Showing:
     @property
     def joined(self) -> NDArray[np.bool_]:
         """Whether each window goes on where the one before it ended, (window,)."""
-        return np.arange(self.windows) > 0
+        return (np.arange(self.windows) > 0) & (self.grid.hop == self.grid.window)
 
     def session(self) -> PhantomSession:
         """Make the session."""
@@ -109,16 +121,20 @@ class Showing:
     def film(self) -> ShownClips:
         """Return what the windows showed. The film's beginning counts as a cut."""
         film = self.session().film
-        frames = np.arange(self.windows * SHOT_FRAMES).reshape(self.windows, SHOT_FRAMES)
-        clips = np.stack([film.clip(k) for k in range(self.windows)])
-        return ShownClips(clips, np.isin(frames, np.append(0, film.cut_frames)))
+        # What lies behind the last volume is no window.
+        count = self.windows
+        draft = self._draft
+        return ShownClips(film_clips(film, draft)[:count], clip_cuts(film, draft)[:count])
+
+    @property
+    def _draft(self) -> Manifest:
+        return draft_manifest("phantom", self.grid, clip_of(self.grid), None, None)
 
     def told(self) -> list[str]:
         """Return the words of the shots in each window."""
         film = self.session().film
         # From 0 on, as the film's own times are.
-        windows = [(0, k * SHOT_FRAMES / FPS, (k + 1) * SHOT_FRAMES / FPS) for k in range(self.windows)]
-        return told_of(windows, events({0: film}))
+        return told_of(spans(0, self.windows, self.grid), events({0: film}))
 
     def tiles(self) -> ShownClips:
         """Return what the windows showed: no session has a gap."""
@@ -159,6 +175,8 @@ class SimulatedSessions:
         which choices are made and no weights are trained, which are cut freely too.
     seconds : float
         Length of the film under each seed; of a film from a file no more is shown.
+    modalities : tuple of str
+        What a bundle reads: ``eeg`` and ``fmri``, or one of them.
     """
 
     who: Participant
@@ -169,6 +187,7 @@ class SimulatedSessions:
     seconds: float
     free: str = ""
     held: str = ""
+    modalities: tuple[str, ...] = MODALITIES
 
     def check(self, work: Work) -> None:
         """Refuse what cannot be trained on before anything is simulated.
@@ -176,10 +195,35 @@ class SimulatedSessions:
         Raises
         ------
         UsageError
-            If the recipe was given a folder of data, or a seed is used twice or is one for judging.
+            If the recipe was given a folder of data, a seed is used twice or is one for judging, or a session
+            holds no window.
         """
         work.refuse_data()
         self.seeds(work)
+        self.check_length(self.seconds)
+
+    def check_length(self, seconds: float) -> None:
+        """Refuse sessions of a length in which no window is whole.
+
+        Raises
+        ------
+        UsageError
+        """
+        scanned = volumes_scanned(seconds, self.who.tr_s)
+        if whole_windows(self.grid, int(seconds * FPS), scanned if "fmri" in self.modalities else None):
+            return
+        raise UsageError(
+            "data-session-too-short",
+            "a session with {film_s:g} s of film holds no window: the first one, of {window_s:g} s, needs "
+            "{needed} volumes ({after} of them after its own), and {scanned} of TR {tr_s:g} s are scanned. "
+            "Show more film (seconds), or read fewer volumes after a window (data.grid.after).",
+            film_s=seconds,
+            window_s=float(self.grid.window),
+            needed=self.grid.volumes(0).stop,
+            after=self.grid.after,
+            scanned=scanned,
+            tr_s=self.who.tr_s,
+        )
 
     def seeds(self, work: Work) -> dict[str, list[int]]:
         """Return the seeds of each kind, moved by the seed of the run.
@@ -219,7 +263,7 @@ class SimulatedSessions:
     def showings(self, work: Work) -> list[Showing]:
         """List the sessions for training, which are those of `sessions`."""
         seeds = self.seeds(work)["sessions"]
-        return [Showing(str(seed), str(seed), self.who, seed, self.seconds) for seed in seeds]
+        return [Showing(str(seed), str(seed), self.who, seed, self.seconds, grid=self.grid) for seed in seeds]
 
     def taught(self, work: Work) -> Taught:
         """Simulate the sessions of `sessions`, each as a stage on disk, and normalise their windows."""
@@ -234,9 +278,8 @@ class SimulatedSessions:
         watched = _watched(work, raw, showings)
         clips = watched.pop("clips")
         stats = statistics(watched, level) | {"mean_clip": np.rint(clips.mean(0)).astype(np.uint8)}
-        eeg, fmri = normalised(watched, stats)
         return Taught(
-            signals=watched | {"eeg": eeg, "fmri": fmri},
+            signals=watched | normalised_signals(watched, stats),
             clips=clips,
             folds=self.left_out(work),
             manifest=replace(draft, provenance=self.provenance(work)),
@@ -257,7 +300,7 @@ class SimulatedSessions:
 
         It reads the voxels of `projection`; by default those that the film drives.
         """
-        return manifest(self.who, self.grid, self.band, self.baseline, projection)
+        return manifest(self.who, self.grid, self.band, self.baseline, projection, self.modalities)
 
     def provenance(self, work: Work) -> dict[str, Any]:
         """Return what a bundle says about the data it was trained on."""
@@ -339,6 +382,7 @@ class FilmSessions(SimulatedSessions):
                         seconds=min(seconds, _DISTURBED_S) if what else seconds,
                         kind=film.name if film.drawn else REAL,
                         cuts="grid" if kind == "sessions" else "free",
+                        grid=self.grid,
                     )
                 )
         return found
@@ -353,6 +397,7 @@ class FilmSessions(SimulatedSessions):
                 seed=seed,
                 seconds=min(self.seconds, _DISTURBED_S) if what else self.seconds,
                 kind=NONE,
+                grid=self.grid,
             )
             for what, preset, seed in product(("", *DISTURBANCES), self.presets, self.seeds(work)["controls"])
         ]
@@ -391,13 +436,46 @@ def _watched(work: Work, raw: Bundle, showings: Sequence[Showing]) -> Arrays:
 
     def make(one: Showing) -> Arrays:
         session = one.who.session(one.seed, one.seconds)
-        return session_arrays(raw, session) | {"clips": film_clips(session.film)}
+        signals = session_arrays(raw, session)
+        count = len(next(iter(signals.values())))
+        return signals | {"clips": film_clips(session.film, raw.manifest)[:count]}
 
     parts = [
         work.stage(f"session-{one.name}", lambda one=one: make(one))
         for one in work.track(showings, "sessions")
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def simulated_sessions(
+    who: Participant,
+    grid: TimingGrid,
+    band: EegBand,
+    baseline: Baseline,
+    sessions: str,
+    seconds: float,
+    free: str = "",
+    held: str = "",
+    modalities: Later[Sequence[str]] = MODALITIES,
+) -> SimulatedSessions:
+    """Make sessions of the simulated participant, with the arguments of `SimulatedSessions`.
+
+    Raises
+    ------
+    UsageError
+        If the participant is scanned at another TR than the grid's, or there is no such modality.
+    """
+    return SimulatedSessions(
+        who=who.scanned_on(grid),
+        grid=grid,
+        band=band,
+        baseline=baseline,
+        sessions=sessions,
+        seconds=seconds,
+        free=free,
+        held=held,
+        modalities=read_modalities(modalities),
+    )
 
 
 def film_sessions(
@@ -420,7 +498,7 @@ def film_sessions(
     The films themselves are looked up when a run begins (`SimulatedSessions.with_films`).
     """
     return FilmSessions(
-        who=who,
+        who=who.scanned_on(grid),
         grid=grid,
         band=band,
         baseline=baseline,

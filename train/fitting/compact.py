@@ -19,6 +19,7 @@ from rtdecode.errors import BundleError
 from rtdecode.phantom.film.cuts import find_cuts
 from train.closed_form import patch_codec as patch
 from train.closed_form.refine import Shots, perceptron, refine
+from train.data.clip_grid import shown_frames
 from train.data.films import Frames, clips_at, cuts_at
 from train.data.recorded import Recorded
 from train.fitting import encoder_graph, participant
@@ -111,7 +112,7 @@ class CompactFitter:
             mine = recorded.start_s[recorded.film == number]
             whole = np.arange(0, len(film) / self.manifest.clip.fps - window_s + 1e-6, window_s)
             glimpses.append(self.space.glimpses(self._watch(film, mine)))
-            begun.append(cuts_at(cuts, mine, self.manifest.clip))
+            begun.append(cuts_at(cuts, mine, self.manifest.clip, shown_frames(self.manifest)))
             tiles.append(self._watch(film, whole))
         every = Seen(*(np.concatenate([getattr(tile, name) for tile in tiles]) for name in Seen.__slots__))
         features = fit_features(every, window_s)

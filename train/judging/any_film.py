@@ -28,7 +28,9 @@ from rtdecode.phantom.film.watched import KINDS, NONE, watched
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores.colours import STILL, drawn_layout, layouts, one_colour
 from train.data.arrays import averaged_signals
-from train.data.phantom import Participant, film_clips, session_arrays, spans
+from train.data.clip_grid import shown_frames
+from train.data.film_windows import film_clips, on_grid
+from train.data.phantom import Participant, session_arrays, spans, windows_of
 from train.data.simulated import SimulatedSessions
 from train.judging import conditions, published
 from train.judging.ceiling import Forward, likelihood
@@ -84,7 +86,7 @@ _OTHERS = 3
 _STEPS = 9
 _SHEET_ROWS = 12
 # Frames of a clip that a sheet shows.
-_SHEET_FRAMES = [4, 16, 28]
+_SHEET_AT = (1 / 8, 1 / 2, 7 / 8)
 # Whose clips the page shows beside the film, and under which heading.
 _PICTURED = {"": "reconstruction", NULL: "null brain", NEAREST: "nearest training clip"}
 
@@ -188,8 +190,9 @@ class AnyFilm:
 def sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
     """Draw film, clips, clips of one step and those of no brain of a session beside each other."""
     inputs = session_arrays(bundle, session)
-    where = spans(session.seed, session.film.windows, bundle.manifest.grid)
-    clips: dict[str, Sequence[Pixels]] = {"film": list(film_clips(session.film))}
+    count = windows_of(bundle.manifest, session)
+    where = spans(session.seed, count, bundle.manifest.grid)
+    clips: dict[str, Sequence[Pixels]] = {"film": list(film_clips(session.film, bundle.manifest)[:count])}
     clips["both"] = show(inputs, where).clips
     if bundle.manifest.steps > 1:
         clips["1 step"] = show(inputs, where, steps=1).clips
@@ -198,7 +201,8 @@ def sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
     rows = {name: [each[row] for row in picked] for name, each in clips.items()}
     told = f"simulated participant, preset {session.preset.name}, {title(session.film_name)}"
     steps = bundle.manifest.steps
-    return contact_sheet(rows, _SHEET_FRAMES, f"{told}, {steps} step{'s' if steps > 1 else ''}")
+    frames = [int(at * shown_frames(bundle.manifest)) for at in _SHEET_AT]
+    return contact_sheet(rows, frames, f"{told}, {steps} step{'s' if steps > 1 else ''}")
 
 
 def title(film: str) -> str:
@@ -379,7 +383,7 @@ class _Judging:
     @property
     def mean_clip(self) -> Pixels:
         """Training mean, without the frame after the window."""
-        return self.bundle.stats["mean_clip"][:-1]
+        return self.bundle.stats["mean_clip"][: shown_frames(self.bundle.manifest)]
 
     @cached_property
     def _training(self) -> NearestClips:
@@ -387,9 +391,11 @@ class _Judging:
 
     def describe(self, session: PhantomSession) -> Shown:
         """Measure what a session shows."""
-        film = session.film
-        where = spans(session.seed, film.windows, self.bundle.manifest.grid)
-        return describe(film, where, recoded(self.system, self.bundle, film_clips(film)))
+        manifest = self.bundle.manifest
+        count = windows_of(manifest, session)
+        where = spans(session.seed, count, manifest.grid)
+        clips = film_clips(session.film, manifest)[:count]
+        return describe(on_grid(session.film, manifest), where, recoded(self.system, self.bundle, clips))
 
     def clips(
         self, own: Sequence[Pixels], shown: Shown, inputs: Arrays, controls: dict[str, Arrays]

@@ -30,6 +30,7 @@ from rtdecode.scores.accuracy import (
 from rtdecode.scores.events import Span, distractors
 from rtdecode.scores.reliability import reliability, risk_coverage
 from rtdecode.scores.seams import seam_ratio
+from train.data.clip_grid import shown_frames
 from train.data.phantom import Participant, clips_of_training
 from train.data.simulated import SimulatedSessions
 from train.judging.identification import (
@@ -124,7 +125,8 @@ def judge(
     read = attributes.readings(_shown(routes[""], data))
     rows, one = step_rows(show, data, mean, steps, routes[""], read)
     # A control that draws nothing: the training windows that are most like the clips of one step.
-    close = nearest([clip[:-1] for clip in one.clips], clips_of_training(bundle), mean)
+    own = shown_frames(bundle.manifest)
+    close = nearest([clip[:own] for clip in one.clips], clips_of_training(bundle), mean)
     figures = routes_figures(routes, data.where) | baselines(data, mean, routes[""]) | null.figures
     figures |= named(_identified(close, data, mean), "_nearest")
     figures |= null_figures(data, read, null)

@@ -17,9 +17,10 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.phantom.film.watched import Watched
 from rtdecode.scores.events import Span
+from train.data.clip_grid import shown_frames
 from train.judging.film_figures import CONSTANT
 from train.judging.film_scores import Scores, Shown, constant_scores, describe, score, told_apart
-from train.judging.identification import ROUTES, only
+from train.judging.identification import ROUTES, only, routes_of
 from train.judging.judged import Show
 from train.judging.pictures import contact_sheet
 from train.judging.published import NEAREST, NULL, Published, Tally
@@ -52,7 +53,7 @@ class HeldRun(Protocol):
         ...
 
     def clips(self) -> NDArray[np.uint8]:
-        """Return what the windows showed, each with the frame after it, (window, frame, row, column, 3)."""
+        """Return what the windows showed as clips of the bundle, (window, frame, row, column, 3)."""
         ...
 
     def watched(self) -> Watched:
@@ -113,7 +114,7 @@ def judge_runs(
     training : sequence of (frame, row, column, 3)
         What taught. With it, the nearest of these clips stand beside the decoder's.
     """
-    mean_clip = bundle.stats["mean_clip"][:-1]
+    mean_clip = _mean_clip(bundle)
     scores: dict[str, list[Scores]] = {}
     shown: list[Shown] = []
     drawn: list[Sequence[Pixels]] = []
@@ -149,13 +150,18 @@ def judge_runs(
 
 def scored(clips: Sequence[Pixels], film: Shown, bundle: Bundle) -> Scores:
     """Score clips of a run, as `judge_runs` does."""
-    return _without_bits(score(clips, film, bundle.stats["mean_clip"][:-1], _TEMPERATURE))
+    return _without_bits(score(clips, film, _mean_clip(bundle), _TEMPERATURE))
+
+
+def _mean_clip(bundle: Bundle) -> Pixels:
+    """Return the training mean without the frame after the window."""
+    return bundle.stats["mean_clip"][: shown_frames(bundle.manifest)]
 
 
 def _describe(one: HeldRun, number: int, bundle: Bundle, system: System | None) -> Shown:
     # Windows are described one after the other, without the gaps between them.
     clip = bundle.manifest.clip
-    length_s = (clip.frames - 1) / clip.fps
+    length_s = shown_frames(bundle.manifest) / clip.fps
     where: list[Span] = [(number, k * length_s, (k + 1) * length_s) for k in range(one.windows)]
     through_codec = None if system is None else recoded(system, bundle, one.clips())
     return describe(one.watched(), where, through_codec)
@@ -167,8 +173,7 @@ def _clips(show: Show, one: HeldRun, number: int, bundle: Bundle) -> dict[str, S
     window_s = float(bundle.manifest.grid.window)
     # Where they lie in the run: a clip carries on from the one before unless there is a gap.
     where: list[Span] = [(number, float(start), float(start) + window_s) for start in one.run_s]
-    there = {*bundle.manifest.modalities}
-    routes = {suffix: kept for suffix, kept in ROUTES.items() if suffix == "" or there > {*kept}}
+    routes = routes_of(bundle.manifest)
     found = {suffix: show(only(inputs, kept), where).clips for suffix, kept in routes.items()}
     return {**found, NULL: show(inputs, where, null=True).clips}
 

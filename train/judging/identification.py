@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rtdecode.bundle import Bundle
+from rtdecode.bundle import Bundle, Manifest
 from rtdecode.disk.clip_file import ClipFile, Pixels, StoredClip, keep
 from rtdecode.disk.recording import Recording
 from rtdecode.disk.video import unpack_mp4
@@ -32,7 +32,9 @@ from rtdecode.scores.accuracy import (
 )
 from rtdecode.scores.events import Event, Span, apart, attribute, distractors, film_clip, read_events
 from train.data.chain import windows
-from train.data.phantom import Participant, events, film_clips, session_arrays, spans, window_arrays
+from train.data.clip_grid import shown_frames
+from train.data.film_windows import film_clips
+from train.data.phantom import Participant, events, session_arrays, spans, window_arrays, windows_of
 from train.data.simulated import SimulatedSessions
 from train.judging.judged import Figures, Judged, Request, Show, unknown
 from train.judging.pictures import rows
@@ -41,8 +43,8 @@ from train.reconstruct import Reconstruction
 from train.system import Plan, Trained
 from train.work import Arrays, Work
 
-# Frames, and seconds of a fresh session, that the sheet shows.
-_SHOWN = (0, 8, 16, 24)
+# Where in a window the frames lie that the sheet shows, and seconds of a fresh session.
+_SHOWN_AT = (0, 1 / 4, 1 / 2, 3 / 4)
 _SHOWN_S = 20.0
 # Suffixes of figures' names -> the modalities that the decoder is given.
 ROUTES = {"": ("eeg", "fmri"), "_eeg": ("eeg",), "_fmri": ("fmri",)}
@@ -79,6 +81,7 @@ class Identification:
         UsageError
         """
         judging_seeds(self.seeds)
+        data.check_length(self.seconds)
 
     def judge(self, work: Work, plan: Plan, data: SimulatedSessions, trained: Trained, show: Show) -> Judged:
         """Judge what was just trained, and draw a picture of the first fresh session."""
@@ -124,9 +127,12 @@ def by_preset(who: Participant, request: Request, judge: Callable[[Participant, 
 def _sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
     """Draw film and reconstruction of a fresh session, row below row."""
     inputs = session_arrays(bundle, session)
-    where = spans(session.seed, session.film.windows, bundle.manifest.grid)
-    pairs = zip(film_clips(session.film), show(inputs, where).clips, strict=True)
-    sheet = rows([clip for pair in pairs for clip in pair], _SHOWN)
+    count = windows_of(bundle.manifest, session)
+    where = spans(session.seed, count, bundle.manifest.grid)
+    shown = film_clips(session.film, bundle.manifest)[:count]
+    pairs = zip(shown, show(inputs, where).clips, strict=True)
+    frames = shown_frames(bundle.manifest)
+    sheet = rows([clip for pair in pairs for clip in pair], [int(at * frames) for at in _SHOWN_AT])
     return sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.LANCZOS)
 
 
@@ -207,11 +213,16 @@ def fresh(
         If a seed is one of those for training.
     """
     sessions = {seed: who.session(seed, seconds, cuts) for seed in judging_seeds(list(seeds))}
+    manifest = bundle.manifest
     films = {seed: session.film for seed, session in sessions.items()}
+    counts = {seed: windows_of(manifest, session) for seed, session in sessions.items()}
     parts = [session_arrays(bundle, session) for session in sessions.values()]
     inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    truths = keep(film.clip(k)[:-1] for film in films.values() for k in range(film.windows))
-    where = [span for seed, film in films.items() for span in spans(seed, film.windows, bundle.manifest.grid)]
+    own = shown_frames(manifest)
+    truths = keep(
+        clip[:own] for seed, film in films.items() for clip in film_clips(film, manifest)[: counts[seed]]
+    )
+    where = [span for seed, count in counts.items() for span in spans(seed, count, manifest.grid)]
     return Fresh(inputs, truths, where, events(films))
 
 
@@ -240,7 +251,7 @@ def judge_clips(
     """
     mean = bundle.stats["mean_clip"]
     figures: Figures = {}
-    for suffix, kept in ROUTES.items():
+    for suffix, kept in routes_of(bundle.manifest).items():
         clips = show(only(inputs, kept), where).clips
         found = identification(correlations(clips, truths, mean), where, known)
         figures |= named(found, suffix)
@@ -264,6 +275,12 @@ def named(found: Mapping[str, dict[str, Any] | None], suffix: str) -> Figures:
         else with_constant(figure)
         for name, figure in found.items()
     }
+
+
+def routes_of(manifest: Manifest) -> dict[str, tuple[str, ...]]:
+    """Return the routes of a bundle: of one that reads a single modality there is one alone."""
+    there = {*manifest.modalities}
+    return {suffix: kept for suffix, kept in ROUTES.items() if suffix == "" or there > {*kept}}
 
 
 def only(inputs: Arrays, kept: Sequence[str]) -> Arrays:
@@ -325,8 +342,8 @@ def background_wins(
     return identification_nway(corr, distractors(where, known), 2)
 
 
-def _true_film(path: Path) -> StoredClip:
-    """Unpack the film of a recording.
+def _true_film(path: Path, fps: float | None = None) -> StoredClip:
+    """Unpack the film of a recording, at the rate of the clips.
 
     Raises
     ------
@@ -334,7 +351,7 @@ def _true_film(path: Path) -> StoredClip:
         If it cannot be read.
     """
     try:
-        return unpack_mp4(path)
+        return unpack_mp4(path, fps)
     except (OSError, ValueError) as error:
         raise RecordingError(
             "recording-film-unreadable",
@@ -382,7 +399,7 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
     where = [(w.run, w.start_s, w.stop_s) for w in found]
     if manifest.labels:
         return classified(show(inputs, where), where, known, bundle)
-    film = _true_film(recording.truth / "film.mp4")
+    film = _true_film(recording.truth / "film.mp4", manifest.clip.fps)
     frames = manifest.grid.hop_frames
     truths = [film_clip(film, start, manifest.clip.fps, frames) for _, start, _ in where]
     # Overlapping windows show the same film twice, and the film may end inside the last window.

@@ -22,13 +22,15 @@ from rtdecode.phantom.film.watched import KINDS, NATURAL
 from rtdecode.phantom.session import PhantomSession
 from train.closed_form import patch_codec
 from train.closed_form.patch_codec import Codec
+from train.data.clip_grid import shown_frames
+from train.data.film_windows import film_clips, on_grid
 from train.data.phantom import (
     TRAINING_SEEDS,
     Participant,
     clips_of_training,
-    film_clips,
     session_arrays,
     spans,
+    windows_of,
 )
 from train.data.training_films import DATA, REAL, training_films
 from train.judging.ceiling import Forward, fit_forward
@@ -161,8 +163,11 @@ def ridge_of(bundle: Bundle, system: System, sessions: Sessions) -> Oracle:
     # Each session is made when its turn comes, so that one film at a time is in memory.
     for _, begin in tracked(sessions, "sessions of the ridge"):
         session = begin()
-        trained.append(session_arrays(bundle, session) | {"clips": film_clips(session.film)})
-    aims = [system.targets(windows["clips"][:, :-1]) for windows in trained]
+        count = windows_of(bundle.manifest, session)
+        clips = film_clips(session.film, bundle.manifest)[:count]
+        trained.append(session_arrays(bundle, session) | {"clips": clips})
+    own = shown_frames(bundle.manifest)
+    aims = [system.targets(windows["clips"][:, :own]) for windows in trained]
     condition_aims = [vectors.astype(np.float64) for vectors in aims if vectors is not None]
     together = np.concatenate(condition_aims) if condition_aims else None
     words = [word for word, _ in sessions]
@@ -192,7 +197,8 @@ def references(
     """
     session = watch(who, _UNJUDGED, seconds)
     inputs = session_arrays(bundle, session)
-    shown = describe(session.film, spans(_UNJUDGED, session.film.windows, bundle.manifest.grid))
+    where = spans(_UNJUDGED, windows_of(bundle.manifest, session), bundle.manifest.grid)
+    shown = describe(on_grid(session.film, bundle.manifest), where)
     temperature = _temperature(show(inputs, shown.where).clips, shown)
     oracle_temperature = temperature if oracle is None else _temperature(oracle.clips(inputs), shown)
     causal = bundle.manifest.chain == CAUSAL
@@ -216,7 +222,7 @@ def recoded(system: System, bundle: Bundle, clips: NDArray[np.uint8]) -> list[Pi
     system : System
     bundle : Bundle
     clips : uint8 (clip, frame, row, column, 3)
-        With the frame after the window, which is left out of what is drawn.
+        As the bundle has them; a frame after the window is left out of what is drawn.
     """
     held = {**bundle.stats, **system.weights()}
     if "codec_basis" not in held:
@@ -225,4 +231,4 @@ def recoded(system: System, bundle: Bundle, clips: NDArray[np.uint8]) -> list[Pi
     # The columns of the basis are orthogonal, but may be scaled.
     inverse = basis / np.square(basis).sum(axis=0)
     latents = patch_codec.encode(Codec(held["codec_mean"], inverse.astype(np.float32)), clips)
-    return [clip[:-1] for clip in clips_of(system, latents)]
+    return [clip[: shown_frames(bundle.manifest)] for clip in clips_of(system, latents)]

@@ -1,0 +1,106 @@
+"""A recipe's grid says what the clips of its windows look like."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rtdecode.errors import UsageError
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
+from rtdecode.timing import TimingGrid
+from tests.refusals import refused
+from train import builders
+from train.data import nodes
+from train.data.clip_grid import clip_of, shown_frames, timing_of
+from train.data.phantom import Participant, manifest
+from train.recipe import build, read
+
+USUAL: dict[str, Any] = {"tr": "4/5", "window": 4, "hop": 4, "lag": 4, "sfreq": 125, "fps": 8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "frames", "own"),
+    [
+        ({}, 33, 32),
+        ({"window": 2, "hop": 2}, 17, 16),
+        ({"window": 2, "hop": 2, "fps": 3}, 6, 6),
+        ({"window": 2, "hop": 2, "fps": 3, "frame_after": True}, 7, 6),
+        ({"window": 3, "hop": 3, "tr": "7/4"}, 25, 24),
+        ({"frame_after": False}, 32, 32),
+        ({"window": 3, "hop": 3, "fps": 5}, 15, 15),
+    ],
+)
+def test_a_clip_has_the_frames_of_its_window_and_one_more_where_a_codec_wants_it(
+    changes: dict[str, Any], frames: int, own: int
+) -> None:
+    grid = nodes.grid(**(USUAL | changes))
+    draft = manifest(Participant(), grid, EegBand(), Baseline())
+    assert clip_of(grid).frames == draft.clip.frames == frames
+    assert shown_frames(draft) == own
+    # A bundle keeps the timing alone.
+    assert type(draft.grid) is TimingGrid
+    assert draft.grid == timing_of(grid)
+
+
+def test_clips_have_the_size_of_the_grid() -> None:
+    clip = clip_of(nodes.grid(**USUAL, size=[128, 192]))
+    assert (clip.height, clip.width) == (128, 192)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"fps": 7.3}, "a window of 4 s has 29.2 frames at 7.3 frames a second"),
+        ({"hop": "1/3", "sfreq": 120}, "a hop of 0.333333 s has 2.66667 frames"),
+        ({"size": [60, 96]}, r"rows and columns in multiples of 8, found \[60, 96\]"),
+        ({"size": [64]}, "index out of range"),
+        ({"after": -1}, "counts of volumes"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(changes: dict[str, Any], told: str) -> None:
+    with refused(UsageError, "recipe-grid-invalid") as caught:
+        nodes.grid(**(USUAL | changes))
+    assert caught.match(told)
+
+
+def test_what_came_later_changes_no_digest_unless_it_is_said() -> None:
+    usual = read("ridge", [])
+    assert usual.digest == "5cd3b3b42dd5f23f"
+    assert read("ridge", ["data.grid.after=0"]).digest == usual.digest
+    assert read("ridge", ["data.grid.after=1"]).digest != usual.digest
+    assert read("ridge", ["data.who.tr=2"]).digest != usual.digest
+    assert read("ridge", ["data=x"]).digest == read("ridge", ["data=x", "data.after=0"]).digest
+    assert "after" not in str(usual.values)
+
+
+def test_an_argument_that_came_later_is_known_by_its_type() -> None:
+    known = builders.inspect.signature(nodes.grid).parameters
+    assert [name for name, one in known.items() if builders.came_later(one)] == [
+        "after",
+        "size",
+        "frame_after",
+    ]
+
+
+def test_the_participant_is_scanned_at_the_tr_of_the_grid() -> None:
+    data = build(read("ridge", ["data.grid.tr=2"]).tree)["data"]
+    assert data.who.tr_s == data.who.session(0, 8.0).tr_s == 2
+    assert build(read("ridge", []).tree)["data"].who.session(0, 8.0).tr_s == 0.8
+    assert build(read("ridge", ["data.grid.tr=2", "data.who.tr=2"]).tree)["data"].who.tr == 2
+    with refused(UsageError, "participant-tr-mismatch", participant_tr_s=2.0, grid_tr_s=0.8):
+        build(read("ridge", ["data.who.tr=2"]).tree)
+    with refused(UsageError, "participant-tr-invalid", tr="soon"):
+        build(read("ridge", ["data.who.tr=soon"]).tree)
+
+
+@pytest.mark.parametrize("told", ["[eeg]", "[fmri, meg]", "[]"])
+def test_signals_that_nobody_reads_are_refused(told: str) -> None:
+    with refused(UsageError, "data-modalities-unknown"):
+        build(read("ridge", [f"data.modalities={told}"]).tree)
+
+
+def test_a_manifest_without_a_frame_after_has_all_its_frames_in_the_window() -> None:
+    draft = manifest(Participant(), nodes.grid(**USUAL), EegBand(), Baseline(), modalities=["fmri"])
+    assert draft.modalities == ["fmri"]
+    assert shown_frames(replace(draft, clip=replace(draft.clip, frames=20))) == 20

@@ -1,0 +1,173 @@
+"""A ridge on windows of other lengths, TRs and rates: trained, judged, exported, replayed and streamed.
+
+Each row of the table is a grid. Every window of a replay, and of a live session, ends in one final or one
+skip, and what a final holds has the bits of the batch.
+"""
+
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle
+from rtdecode.cli import app
+from rtdecode.disk.recording import Recording
+from rtdecode.errors import UsageError
+from rtdecode.phantom.session import PhantomSession
+from streaming.decode.decoder import Decoder
+from tests.recordings import record
+from tests.refusals import refused
+from tests.test_live import finals, program
+from train import evaluate
+from train.data.chain import windows
+from train.run import run as make_run
+from train.run_folder import read_run
+
+SECONDS = 24
+
+
+@dataclass(frozen=True)
+class Row:
+    """A grid as a recipe's changes, and what a bundle then has."""
+
+    name: str
+    changes: tuple[str, ...]
+    tr: Fraction
+    window: int
+    frames: int
+    modalities: tuple[str, ...] = ("eeg", "fmri")
+    after: int = 0
+
+
+FMRI = "data.modalities=[fmri]"
+TWO = ("data.grid.tr=2", "data.grid.window=2", "data.grid.hop=2")
+ROWS = [
+    Row("4 s, both", (), Fraction(4, 5), 4, 33),
+    Row("2 s, both, 3 fps", (*TWO, "data.grid.fps=3"), Fraction(2), 2, 6),
+    Row("2 s, fMRI, 3 fps", (*TWO, "data.grid.fps=3", FMRI), Fraction(2), 2, 6, ("fmri",)),
+    Row("2 s, fMRI, 8 fps", (*TWO, FMRI), Fraction(2), 2, 17, ("fmri",)),
+    Row(
+        "2 s, fMRI, 3 fps, one volume more",
+        (*TWO, "data.grid.fps=3", "data.grid.after=1", FMRI),
+        Fraction(2),
+        2,
+        6,
+        ("fmri",),
+        1,
+    ),
+    Row(
+        "3 s, TR 1.75 s", ("data.grid.tr=7/4", "data.grid.window=3", "data.grid.hop=3"), Fraction(7, 4), 3, 25
+    ),
+]
+# One row is enough where time is short; all of them are in `make test-all`.
+SLOW = [
+    pytest.param(row, id=row.name, marks=pytest.mark.full if n != 4 else ()) for n, row in enumerate(ROWS)
+]
+
+
+def exported(run: Path, out: Path) -> Bundle:
+    made: Any = CliRunner().invoke(app, ["export", str(run), "--out", str(out)])
+    assert made.exit_code == 0, made.output
+    return bundles.load(str(out))
+
+
+def batch(bundle: Bundle, recording: Path) -> list[np.ndarray]:
+    """Latents of all windows of a recording, decoded one after the other outside any session."""
+    read = Recording(recording)
+    found = windows(bundle, read.events(), read.montage, bundle.manifest.modalities, SECONDS)
+    decoder = Decoder(bundle)
+    return [decoder.decode(window).clip.latent for window in found]
+
+
+def check_equal(bundle: Bundle, recording: Path, out: Path) -> dict[str, Any]:
+    """Hold a session's finals against the batch, and return its report."""
+    report = json.loads((out / "report.json").read_text())
+    lines = finals(out)
+    counts = report["windows"]
+    assert counts["final"] + counts["skipped"] == counts["expected"]
+    assert counts["skipped"] == counts["degraded"] == 0
+    wanted = batch(bundle, recording)
+    assert [line["clip"] for line in lines] == list(range(counts["expected"]))
+    assert len(wanted) == len(lines)
+    for line, latent in zip(lines, wanted, strict=True):
+        np.testing.assert_array_equal(np.load(out / line["latent"]), latent)
+    grid = bundle.manifest.grid
+    # No window is decoded before its last volume has arrived.
+    least_ms = 1000 * float(grid.wait)
+    assert min(line["latency_ms"]["since_stimulus"] for line in lines) >= least_ms
+    return report
+
+
+def told(row: Row, run: Path, report: dict[str, Any], n: int) -> None:
+    """Print a line of the table."""
+    figures = read_run(run)["figures"]
+    two = next(figures[name] for name in figures if name.startswith("identification_2way"))
+    late = report["latency_ms"]["since_stimulus"]["p50"]
+    print(
+        f"| {row.name} | TR {float(row.tr):g} s | {row.frames} frames | {n} windows "
+        f"| 2-way {two['value']:.3f} (n {two['n']}) | {late:.0f} ms after the stimulus |"
+    )
+
+
+@pytest.mark.parametrize("row", SLOW)
+def test_simulated_sessions_are_trained_judged_exported_and_replayed(row: Row, tmp_path: Path) -> None:
+    run = make_run("ridge", ["scale=tiny", *row.changes, f"out={tmp_path / 'run'}"])
+    bundle = exported(run, tmp_path / "bundle")
+    manifest = bundle.manifest
+    assert manifest.modalities == list(row.modalities)
+    assert (manifest.grid.tr, manifest.grid.window, manifest.grid.after) == (row.tr, row.window, row.after)
+    assert manifest.clip.frames == row.frames
+    figures = evaluate.evaluate(run, evaluate.Request(seeds="1001", seconds=SECONDS))
+    count = int(SECONDS / row.window)
+    assert figures["identification_2way"]["n"] == count
+    session = PhantomSession("easy", 1, 1002, SECONDS, tr_s=float(row.tr))
+    recording = record(session, tmp_path / "recording")
+    out = tmp_path / "replayed"
+    words = ["replay", str(recording), "--bundle", str(tmp_path / "bundle"), "--out", str(out)]
+    replayed: Any = CliRunner().invoke(app, [*words, "--speed", "max", "--best"])
+    assert replayed.exit_code == 0, replayed.output
+    report = check_equal(bundle, recording, out)
+    assert report["windows"]["expected"] == count
+    assert report["accuracy"]["identification_2way"]["n"] == count
+    told(row, run, report, count)
+
+
+@pytest.mark.full
+@pytest.mark.timed
+@pytest.mark.parametrize("row", ROWS[1:5:3], ids=lambda row: row.name)
+def test_a_live_session_at_tr_2_equals_the_batch(row: Row, tmp_path: Path) -> None:
+    run = make_run("ridge", ["scale=tiny", *row.changes, f"out={tmp_path / 'run'}"])
+    bundle = exported(run, tmp_path / "bundle")
+    out = tmp_path / "out"
+    kept = tmp_path / "recording"
+    both = ["--lsl", "rtdecode-grid", "--fmri-dir", tmp_path / "scanner", "--truth", tmp_path / "truth"]
+    both += ["--seconds", SECONDS]
+    read = ["--bundle", tmp_path / "bundle", "--out", out, "--record", kept, "--wait", 120]
+    with (
+        program("simulate", *both, "--preset", "easy", "--seed", 1003, "--tr", 2) as player,
+        program("stream", *both, *read) as reader,
+    ):
+        said, _ = reader.communicate(timeout=300)
+        assert reader.returncode == 0, said
+        assert player.poll() in (None, 0)
+    report = check_equal(bundle, kept, out)
+    assert report["windows"]["expected"] == SECONDS // 2
+    told(row, run, report, SECONDS // 2)
+
+
+def test_look_ahead_beyond_a_session_is_refused_before_anything_is_simulated(tmp_path: Path) -> None:
+    with refused(UsageError, "data-session-too-short", after=60, needed=63, scanned=28):
+        make_run("ridge", ["scale=tiny", *TWO, "data.grid.after=60", f"out={tmp_path / 'run'}"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_grid_without_whole_frames_is_refused_before_anything_is_simulated(tmp_path: Path) -> None:
+    with refused(UsageError, "recipe-grid-invalid"):
+        make_run("ridge", ["scale=tiny", "data.grid.fps=7.3", f"out={tmp_path / 'run'}"])
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,78 @@
+"""A recipe's grid: the timing of windows, and what the clips of films look like in them.
+
+`ClipGrid` is what the nodes `grid` and `look-ahead-grid` of a recipe build. `clip_of` says which clips a
+system learns, and `shown_frames` how many frames of a bundle's clip lie in its window.
+"""
+
+from dataclasses import dataclass, fields
+
+from rtdecode.bundle import ClipGeometry, Manifest
+from rtdecode.phantom.film.film import HEIGHT, WIDTH
+from rtdecode.timing import TimingGrid, exact
+
+SIZE = (HEIGHT, WIDTH)
+# Codecs take patches, or strides, of so many rows and columns.
+_PATCH = 8
+# Codecs that take so many frames at a time want a frame more.
+_TURN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ClipGrid(TimingGrid):
+    """The timing of windows, as `rtdecode.timing.TimingGrid` has it, and their clips.
+
+    Attributes
+    ----------
+    size : (int, int)
+        Rows and columns of a clip, in multiples of 8.
+    frame_after : bool or None
+        Whether a clip has the frame after its window as well, as codecs want that take the first frame alone
+        and then four at a time. None where the frames of a window are a multiple of four.
+    """
+
+    size: tuple[int, int] = SIZE
+    frame_after: bool | None = None
+
+    def __post_init__(self) -> None:
+        TimingGrid.__post_init__(self)
+        if any(not isinstance(side, int) or side < _PATCH or side % _PATCH for side in self.size):
+            raise ValueError(f"size is rows and columns in multiples of {_PATCH}, found {list(self.size)}")
+        for name, length in (("window", self.window), ("hop", self.hop)):
+            frames = length * self.fps
+            if frames.denominator != 1:
+                raise ValueError(
+                    f"a {name} of {float(length):g} s has {float(frames):g} frames at {float(self.fps):g} "
+                    "frames a second, and a whole number is needed. Change one of them"
+                )
+
+    @property
+    def timing(self) -> TimingGrid:
+        """The timing alone, as a bundle keeps it."""
+        return timing_of(self)
+
+
+def timing_of(grid: TimingGrid) -> TimingGrid:
+    """Return the timing of a grid, without what its clips look like."""
+    return TimingGrid(**{one.name: getattr(grid, one.name) for one in fields(TimingGrid)})
+
+
+def clip_of(grid: TimingGrid) -> ClipGeometry:
+    """Return the geometry of the clips that a system learns on a grid.
+
+    A grid that says nothing of its clips has those of the simulated participant's films.
+    """
+    size = SIZE
+    more = None
+    if isinstance(grid, ClipGrid):
+        size = grid.size
+        more = grid.frame_after
+    frames = int(grid.window * grid.fps)
+    if more is None:
+        more = frames % _TURN == 0
+    return ClipGeometry(frames + more, *size, float(grid.fps))
+
+
+def shown_frames(manifest: Manifest) -> int:
+    """Return how many frames of a bundle's clip lie in its window, without the one after it."""
+    within = int(manifest.grid.window * exact(manifest.clip.fps))
+    return min(manifest.clip.frames, within)

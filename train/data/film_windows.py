@@ -1,0 +1,107 @@
+"""What a film shows in the windows of a grid: the clips that a system learns, and is judged by.
+
+The simulated participant's film has windows of its own (4 s, 32 frames of 64 x 96 pixels at 8 frames a
+second). `on_grid` returns a film with the windows, the size and the rate of a bundle instead.
+"""
+
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import ClipGeometry, Manifest
+from rtdecode.errors import UsageError
+from rtdecode.phantom.film.film import FPS, HEIGHT, SHOT_FRAMES, WIDTH
+from rtdecode.phantom.film.watched import Pictures, Watched
+from rtdecode.timing import TimingGrid, exact
+from train.data.clip_grid import shown_frames
+
+Frames = NDArray[np.uint8]
+
+
+def count_windows(film: Watched, grid: TimingGrid) -> int:
+    """Count the windows that lie wholly inside a film."""
+    return grid.count(Fraction(film.count) / exact(film.fps))
+
+
+def film_clips(film: Watched, manifest: Manifest | None = None) -> Frames:
+    """Cut a film into the clips of its windows, (window, frame, row, column, 3).
+
+    Without a manifest they are the windows of the film itself, each with the frame after it.
+    """
+    if manifest is None:
+        return np.stack([film.clip(k) for k in range(film.windows)])
+    if _is_drawn(manifest.grid, manifest.clip):
+        return film_clips(film)
+    own = shown_frames(manifest)
+    frames = _shown(film, manifest.clip)
+    steps = np.minimum(np.arange(manifest.clip.frames), own - 1)
+    starts = _starts(film, manifest.grid)
+    # The frame after the window may lie behind a cut. The window's last frame stands in for it.
+    return frames[starts[:, None] + steps]
+
+
+def clip_cuts(film: Watched, manifest: Manifest) -> NDArray[np.bool_]:
+    """Say which frames of the windows begin a shot, (window, frame). The film's beginning counts as a cut."""
+    found = np.append(0, _cuts(film, manifest.clip.fps))
+    frames = _starts(film, manifest.grid)[:, None] + np.arange(shown_frames(manifest))
+    return np.isin(frames, found)
+
+
+def on_grid(film: Watched, manifest: Manifest) -> Watched:
+    """Return a film whose windows are those of a bundle, in the size and at the rate of its clips.
+
+    Raises
+    ------
+    UsageError
+        If the windows overlap, or leave gaps: a film is judged as a whole.
+    """
+    grid = manifest.grid
+    if _is_drawn(grid, manifest.clip):
+        return film
+    if grid.hop != grid.window:
+        raise UsageError(
+            "film-windows-not-adjacent",
+            "a film is judged by windows that follow each other, and these of {window_s:g} s begin every "
+            "{hop_s:g} s. Give the grid a hop of its window's length.",
+            window_s=float(grid.window),
+            hop_s=float(grid.hop),
+        )
+    fps = manifest.clip.fps
+    frames = _shown(film, manifest.clip)
+    cuts = _cuts(film, fps)
+    return Pictures(
+        frames,
+        cuts[cuts > 0],
+        shown=len(film.cut_frames) > 0,
+        window=shown_frames(manifest),
+        fps=fps,
+    )
+
+
+def _is_drawn(grid: TimingGrid, clip: ClipGeometry) -> bool:
+    """Whether windows and clips are those that the simulated participant's films have by themselves."""
+    length = Fraction(SHOT_FRAMES, FPS)
+    wanted = ClipGeometry(SHOT_FRAMES + 1, HEIGHT, WIDTH, float(FPS))
+    return clip == wanted and grid.window == grid.hop == length
+
+
+def _shown(film: Watched, clip: ClipGeometry) -> Frames:
+    """Return all frames of a film in the size and at the rate of a clip."""
+    size = (clip.height, clip.width)
+    if clip.fps == film.fps and film.frames.shape[1:3] == size:
+        return film.frames
+    return film.at(size, clip.fps)
+
+
+def _starts(film: Watched, grid: TimingGrid) -> NDArray[np.int64]:
+    """Return the first frame of each window, (window,)."""
+    return np.arange(count_windows(film, grid)) * grid.hop_frames
+
+
+def _cuts(film: Watched, fps: float) -> NDArray[np.int64]:
+    """Return the first frame of each shot at a frame rate, (shot,)."""
+    # At each instant the frame is shown that is on, so that a shot begins with the first instant in it.
+    ratio = exact(fps) / exact(film.fps)
+    found = [-(-cut * ratio.numerator // ratio.denominator) for cut in film.cut_frames.tolist()]
+    return np.unique(np.array(found, np.int64))
