@@ -80,7 +80,8 @@ class DataSet(Protocol):
     lag_s : float
         From the start of a window's stimulus to the start of its first volume, s.
     tr_s : float or None
-        Time between volumes; None without fMRI.
+        Time between volumes; None without fMRI, and where a slot of fMRI is the response to what was shown
+        and no volume.
     sfreq : float or None
         Sampling rate of the EEG, Hz; None without EEG.
     fps : float or None

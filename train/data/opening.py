@@ -4,10 +4,13 @@ A layout is a module of `train.data.layouts` with two functions. `LAYOUTS` is th
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
 from rtdecode.errors import UsageError
+from train.data.clip_grid import ClipGrid
 from train.data.dataset import DataSet
 from train.data.layouts import (
     bids,
@@ -21,6 +24,45 @@ from train.data.layouts import (
     recordings,
     song,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How windows are cut where a layout leaves it to the reader, and how their clips look.
+
+    Attributes
+    ----------
+    fps : Fraction
+        Frames a second.
+    size : (int, int)
+        Rows and columns.
+    window, lag : Fraction or None
+        Length of a window, and haemodynamic lag, s; None as the layout does it.
+    """
+
+    fps: Fraction
+    size: tuple[int, int]
+    window: Fraction | None = None
+    lag: Fraction | None = None
+
+    def over(self, grid: ClipGrid) -> ClipGrid:
+        """Return a layout's grid with these changes.
+
+        Raises
+        ------
+        UsageError
+            If there is no such grid.
+        """
+        window = grid.window if self.window is None else self.window
+        lag = grid.lag if self.lag is None else self.lag
+        try:
+            return replace(grid, window=window, hop=window, lag=lag, fps=self.fps, size=self.size)
+        except ValueError as error:
+            raise UsageError(
+                "data-cut-impossible",
+                "windows cannot be cut as data.window, data.lag, data.fps and data.size say: {error}.",
+                error=error,
+            ) from error
 
 
 class Layout(Protocol):
@@ -54,11 +96,18 @@ LAYOUTS: Mapping[str, Layout] = {
     "recordings": recordings,
     "phantom": phantom,
 }
+# Layouts whose windows are cut when they are opened.
+CUT = ("bids", "recordings", "phantom")
 # A folder of another layout may have this one, too: the other is meant.
 _GENERAL = "bids"
 
 
-def opened(folder: Path, layout: str | None = None, subjects: list[str] | None = None) -> DataSet:
+def opened(
+    folder: Path,
+    layout: str | None = None,
+    subjects: list[str] | None = None,
+    cut: Cut | None = None,
+) -> DataSet:
     """Open a folder of data.
 
     Parameters
@@ -68,6 +117,9 @@ def opened(folder: Path, layout: str | None = None, subjects: list[str] | None =
         Name of the layout (of `LAYOUTS`). It is recognised by default.
     subjects : list of str, optional
         The subjects to use; all that are there by default.
+    cut : Cut, optional
+        How windows are cut, and how their clips look, in layouts that leave it to the reader. By default as
+        the layout does it.
 
     Raises
     ------
@@ -85,7 +137,23 @@ def opened(folder: Path, layout: str | None = None, subjects: list[str] | None =
             layout=layout,
             available=list(LAYOUTS),
         )
-    return LAYOUTS[layout or recognised(folder)].opened(folder, subjects)
+    name = layout or recognised(folder)
+    return LAYOUTS[name].opened(folder, subjects) if cut is None else _cut(name, folder, subjects, cut)
+
+
+def _cut(name: str, folder: Path, subjects: list[str] | None, cut: Cut) -> DataSet:
+    fps = float(cut.fps)
+    if name == "bids":
+        window_s = None if cut.window is None else float(cut.window)
+        lag_s = bids.LAG_S if cut.lag is None else float(cut.lag)
+        return bids.opened(folder, subjects, window_s=window_s, lag_s=lag_s, fps=fps, size=cut.size)
+    if name == "bold-moments":
+        return bold_moments.opened(folder, subjects, fps=fps, size=cut.size)
+    if name == "recordings":
+        return recordings.opened(folder, subjects, grid=cut.over(recordings.GRID))
+    if name == "phantom":
+        return phantom.opened(folder, subjects, grid=cut.over(recordings.GRID))
+    return LAYOUTS[name].opened(folder, subjects)
 
 
 def recognised(folder: Path) -> str:

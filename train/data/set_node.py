@@ -1,22 +1,27 @@
 """The recipe's data node `data-set`: which windows of a data set (``data=DIR``) are trained on, and how."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.bundle import ClipGeometry, EegInput, FmriInput, Manifest
+from rtdecode.bundle import EegInput, FmriInput, Manifest
 from rtdecode.errors import UsageError
-from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH
+from rtdecode.phantom.film.film import FPS
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid, exact
+from train.builders import Later
 from train.data import splits
 from train.data.chain import draft_manifest
+from train.data.clip_grid import SIZE, ClipGrid, clip_of
 from train.data.dataset import DataSet
-from train.data.opening import opened
+from train.data.look_ahead import look_ahead
+from train.data.opening import CUT, Cut, opened
+from train.data.phantom import MODALITIES, read_modalities
 from train.data.set_windows import SetWindows
 from train.data.splits import Split
 from train.data.taught import Taught
@@ -51,6 +56,17 @@ class DataSetWindows:
         Recognised by default, see `train.data.opening`.
     region : str
         Name of the voxels that may be read (`train.data.regions`); all by default.
+    after : int
+        Number of volumes after its own that a window reads (`train.data.look_ahead`).
+    fps : float or None
+        Frames a second of the clips; 8 by default.
+    size : (int, int)
+        Rows and columns of the clips.
+    window, lag : float or None
+        How windows are cut, s, of layouts that leave it to the reader (`train.data.opening.CUT`). By default
+        as the layout does it.
+    modalities : sequence of str
+        What is read of a set with EEG and fMRI: both, or fMRI alone.
     """
 
     band: EegBand
@@ -61,6 +77,12 @@ class DataSetWindows:
     test: str = ""
     layout: str = ""
     region: str = ""
+    after: Later[int] = 0
+    fps: Later[float | str | None] = None
+    size: Later[Sequence[int]] = SIZE
+    window: Later[float | str | None] = None
+    lag: Later[float | str | None] = None
+    modalities: Later[Sequence[str]] = MODALITIES
     _opened: dict[Path, SetWindows] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -76,6 +98,13 @@ class DataSetWindows:
                 "data.sfreq must be a number of 1 or more, found '{sfreq}'.",
                 sfreq=self.sfreq,
             )
+        if not isinstance(self.after, int) or self.after < 0:
+            raise UsageError(
+                "data-after-invalid",
+                "data.after is a number of volumes, 0 or more, found '{after}'.",
+                after=self.after,
+            )
+        self.modalities = read_modalities(self.modalities)
 
     def check(self, work: Work) -> None:
         """Open the data set, and refuse what cannot be trained on.
@@ -109,7 +138,8 @@ class DataSetWindows:
 
     def _open(self, folder: Path) -> SetWindows:
         # On the command line, a name may look like a number.
-        data = opened(folder, self.layout or None, [str(self.subject)] if self.subject else None)
+        subjects = [str(self.subject)] if self.subject else None
+        data: DataSet = opened(folder, self.layout or None, subjects, self._cut())
         subjects = data.windows.subjects
         if "features" in data.columns and "clips" not in data.columns:
             raise UsageError(
@@ -139,6 +169,9 @@ class DataSetWindows:
                     column=column,
                     available=list(data.columns),
                 )
+        self._check_window(data)
+        if self.after:
+            data = look_ahead(data, self.after)
         _, slots, count = data.read("fmri", [0]).shape
         voxels = self._region(data, count)
         draft = self._draft(data, self._grid(data, slots), count, len(voxels))
@@ -175,13 +208,59 @@ class DataSetWindows:
             )
         return np.flatnonzero(regions[self.region])
 
+    def _cut(self) -> Cut | None:
+        """Return how windows are cut and clips look; None where nothing is said of it."""
+        if self._usual and self.window is None and self.lag is None:
+            return None
+        try:
+            window, lag = (None if told is None else exact(told) for told in (self.window, self.lag))
+            return Cut(self._fps, (self.size[0], self.size[1]), window, lag)
+        except (ValueError, TypeError, LookupError) as error:
+            raise UsageError(
+                "data-cut-invalid",
+                "data.window={window}, data.lag={lag}, data.fps={fps} and data.size={size} are lengths in s, "
+                "frames a second, and rows and columns ({error}).",
+                window=self.window,
+                lag=self.lag,
+                fps=self.fps,
+                size=self.size,
+                error=error,
+            ) from error
+
+    @property
+    def _fps(self) -> Fraction:
+        return exact(FPS if self.fps is None else self.fps)
+
+    @property
+    def _usual(self) -> bool:
+        """Whether nothing is said of how clips look."""
+        return self.fps is None and tuple(self.size) == SIZE
+
+    def _check_window(self, data: DataSet) -> None:
+        """Refuse windows that were asked for and that the layout does not have."""
+        for name, told, found in (("window", self.window, data.window_s), ("lag", self.lag, data.lag_s)):
+            if told is not None and abs(float(exact(told)) - found) > _SAME_S:
+                raise UsageError(
+                    "data-window-released",
+                    "data.{key}={asked}: {folder} ({layout}) was released with windows of {window_s:g} s and "
+                    "volumes {lag_s:g} s later. Leave data.{key} out; windows are cut anew in {available}.",
+                    key=name,
+                    asked=told,
+                    folder=data.folder,
+                    layout=data.layout,
+                    window_s=data.window_s,
+                    lag_s=data.lag_s,
+                    available=list(CUT),
+                )
+
     def _grid(self, data: DataSet, slots: int) -> TimingGrid:
-        assert data.tr_s is not None
         window = exact(round(data.window_s, 4))
+        # The response to a window is read as one volume that lasts as long.
+        tr_s = data.window_s if data.tr_s is None else data.tr_s
         # A third of a second has no finite decimals: a window of whole TRs has them exactly.
-        count = max(1, round(data.window_s / data.tr_s))
-        whole = abs(count * data.tr_s - data.window_s) < _SAME_S
-        tr = window / count if whole else exact(round(data.tr_s, 4))
+        count = max(1, round(data.window_s / tr_s))
+        whole = abs(count * tr_s - data.window_s) < _SAME_S
+        tr = window / count if whole else exact(round(tr_s, 4))
         sfreq = exact(self.sfreq if data.sfreq is None else min(self.sfreq, data.sfreq))
         own = -(-window // tr)
         if slots < own:
@@ -193,36 +272,42 @@ class DataSetWindows:
                 layout=data.layout,
                 volumes=slots,
                 expected=own,
-                tr_s=data.tr_s,
+                tr_s=tr_s,
                 window_s=data.window_s,
             )
+        timing = {
+            "tr": tr,
+            "sfreq": sfreq,
+            "window": window,
+            "hop": window,
+            "lag": exact(round(data.lag_s, 4)),
+            "after": slots - own,
+        }
         try:
-            return TimingGrid(
-                tr=tr,
-                sfreq=sfreq,
-                window=window,
-                hop=window,
-                lag=exact(round(data.lag_s, 4)),
-                fps=Fraction(FPS),
-                after=slots - own,
-            )
-        except ValueError as error:
+            if self._usual:
+                return TimingGrid(fps=self._fps, **timing)
+            return ClipGrid(fps=self._fps, size=(self.size[0], self.size[1]), **timing)
+        except (ValueError, LookupError) as error:
             raise UsageError(
                 "data-grid-invalid",
-                "{folder}: {error}. Choose a rate of the EEG that fits with data.sfreq=.",
+                "{folder}: {error}. Choose a rate of the EEG that fits with data.sfreq=, and a rate and a "
+                "size of the clips with data.fps= and data.size=.",
                 folder=data.folder,
                 error=error,
             ) from error
 
     def _draft(self, data: DataSet, grid: TimingGrid, count: int, voxels: int) -> Manifest:
         eeg = None
-        if "eeg" in data.columns:
+        if "eeg" in data.columns and "eeg" in self.modalities:
             channels = data.read("eeg", [0]).shape[1]
             # Releases do not name their channels: these are the names that MNE gives to channels without any.
             names = [f"EEG {n:03d}" for n in range(1, channels + 1)]
             eeg = EegInput(names, self.band.reference, "microvolts", self.band)
         fmri = FmriInput(voxels, [count, 1, 1], np.eye(4).tolist(), self.baseline)
-        frames = int(grid.window * FPS) // _FRAMES * _FRAMES + 1
-        clip = ClipGeometry(frames, HEIGHT, WIDTH, float(FPS))
+        clip = clip_of(grid)
+        if not isinstance(grid, ClipGrid):
+            # Without a word, what is beyond whole latent frames of a codec is left out.
+            frames = int(grid.window * grid.fps) // _FRAMES * _FRAMES + 1
+            clip = replace(clip, frames=frames)
         simulated = data.layout == _SIMULATED
         return draft_manifest(data.layout, grid, clip, eeg, fmri, simulated=simulated, chain=data.chain)

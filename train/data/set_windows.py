@@ -25,7 +25,8 @@ from rtdecode.phantom.film.fit import filling
 from rtdecode.phantom.film.watched import Pictures
 from rtdecode.signal.volume.projection import Projection
 from train.data import near_duplicates, splits
-from train.data.dataset import DataSet
+from train.data.clip_grid import shown_frames
+from train.data.dataset import Column, DataSet
 from train.data.driven_voxels import driven_voxels
 from train.data.examined import examined
 from train.data.splits import Repeats, Rows, Split
@@ -69,11 +70,16 @@ class SetRun:
 
     @property
     def run_s(self) -> NDArray[np.float64]:
-        """Start of each window in the run, s."""
+        """Start of each window in the run, s.
+
+        Responses to showings that were no run together have places of their own, none beside another.
+        """
+        if self.of.data.tr_s is None:
+            return 2 * self.of.data.window_s * np.arange(len(self.trials))
         return self.of.data.windows.start_s[self.rows]
 
     def clips(self) -> NDArray[np.uint8]:
-        """Return what the windows showed, each with its last frame."""
+        """Return what the windows showed, as clips of the bundle."""
         return self._shown
 
     @cached_property
@@ -82,13 +88,14 @@ class SetRun:
 
     def watched(self) -> Pictures:
         """Return the film as if its windows had been shown one after the other, without the gaps."""
-        clips = self.clips()[:, :-1]
-        length = clips.shape[1]
+        length = shown_frames(self.of.draft)
+        clips = self.clips()[:, :length]
         frames = clips.reshape(-1, *clips.shape[2:])
-        gaps = np.flatnonzero(np.abs(np.diff(self.run_s) - self.of.data.window_s) > 1 / FPS) + 1
+        fps = self.of.draft.clip.fps
+        gaps = np.flatnonzero(np.abs(np.diff(self.run_s) - self.of.data.window_s) > 1 / fps) + 1
         # What lies on the two sides of a gap belongs to two shots.
         cuts = np.union1d(find_cuts(frames), gaps * length)
-        return Pictures(frames, cuts[cuts > 0], window=length)
+        return Pictures(frames, cuts[cuts > 0], window=length, fps=fps)
 
     def arrays(self, bundle: Bundle) -> Arrays:
         """Return the signals that the bundle reads by port, normalised as it says."""
@@ -138,7 +145,7 @@ class SetWindows:
         rows = self.split.train
         folds = self.folds()
         clips = np.stack([np.asarray(clip) for clip in self.taught_clips])
-        found = statistics(self.data, rows)[self.subject]
+        found = statistics(self.data, rows, self._columns)[self.subject]
         stats = self._stats(found) | {"mean_clip": np.rint(clips.mean(0)).astype(np.uint8)}
         signals = self.signals(splits.trials(self.data.windows, rows), stats, self.voxels)
         driven = driven_voxels(clips, signals["fmri"], folds, self.most)
@@ -160,9 +167,15 @@ class SetWindows:
         return keep(self._read_clips(self.split.train))
 
     def held(self, repeats: Repeats = "single") -> list[SetRun]:
-        """List the runs that are held out. The mean of several showings belongs to the run of the first."""
+        """List the runs that are held out. The mean of several showings belongs to the run of the first.
+
+        Responses have no run of several windows: the first showings of all that is held out count as one,
+        then the second showings, and so on.
+        """
         found = splits.trials(self.data.windows, self.split.test, repeats)
-        runs = self.data.windows.run[[trial[0] for trial in found]]
+        windows = self.data.windows
+        named = windows.run if self.data.tr_s is not None else windows.repeat.astype(str)
+        runs = named[[trial[0] for trial in found]]
         return [
             SetRun(self, [trial for trial, own in zip(found, runs, strict=True) if own == run])
             for run in dict.fromkeys(runs.tolist())
@@ -225,6 +238,9 @@ class SetWindows:
         rows = self.split.train
         runs = _numbered(table.run[rows])
         shown = _numbered(table.shown[rows])
+        if self.data.tr_s is None:
+            # As many parts as there are showings would take long, and say no more.
+            return shown * _PARTS // (shown.max() + 1)
         count = runs.max() + 1
         films = shown.max() + 1
         links = coo_array((np.ones(len(rows)), (runs, count + shown)), shape=(count + films, count + films))
@@ -265,6 +281,11 @@ class SetWindows:
         for _ in self._read_clips(np.array(unknown, np.int64)):
             pass
         return {name: self.hashes[name] for name in dict.fromkeys(names)}
+
+    @property
+    def _columns(self) -> list[Column]:
+        """The signals that are read."""
+        return ["fmri"] if self.draft.eeg is None else ["eeg", "fmri"]
 
     def _stats(self, found: Statistics) -> Arrays:
         stats: Arrays = {

@@ -117,8 +117,11 @@ def judged(
     found.scores[_SHIFTED] = [
         _shifted(found, number, bundle, data.data.window_s) for number in range(len(held))
     ]
-    blocks, _ = groups(found.shown, by_session=True)
-    made = figures(found.scores, found.shown, fixed=False) | found.tally.distances(blocks)
+    # Where every run showed the same, a window's score is its mean over them.
+    fixed = _same_shown(data, held)
+    blocks, _ = groups(found.shown[:1] if fixed else found.shown, by_session=not fixed)
+    every = np.tile(blocks, len(held)) if fixed else blocks
+    made = figures(found.scores, found.shown, fixed=fixed) | found.tally.distances(every)
     signals = "single trials" if count == 1 else f"mean of {count} repeats"
     films = [{"film": data.data.layout, "repeats": count, "signals": signals}]
     notes = [{"note": text} for text in (data.division, *bundle.manifest.provenance["told"])]
@@ -142,6 +145,12 @@ def _count(data: SetWindows, held: Sequence[SetRun], repeats: Repeats) -> int:
             folder=data.data.folder,
         )
     return count
+
+
+def _same_shown(data: SetWindows, held: Sequence[SetRun]) -> bool:
+    """Whether what is judged are showings of the same, as those of responses are."""
+    shown = [data.data.windows.shown[one.rows].tolist() for one in held]
+    return data.data.tr_s is None and len(held) > 1 and all(one == shown[0] for one in shown)
 
 
 def _identification(scores: Scores) -> Scores:

@@ -250,6 +250,69 @@ def test_windows_hold_the_volumes_that_were_released(tr_s: float, slots: int, af
     assert (grid.slots, grid.after) == (slots, after)
 
 
+def responses() -> Held:
+    """Two videos of a test that were shown three times, each showing a run of its own; six that teach."""
+    taught = [("A", f"{video}_{n}", video, False) for video in "abcdef" for n in range(2)]
+    tested = [("A", f"{video}_{n}", video, True) for video in "xy" for n in range(3)]
+    data = held(*taught, *tested)
+    values = {"fmri": [one[:1] for one in data.values["fmri"]], "clips": data.values["clips"]}
+    return replace(data, tr_s=None, sfreq=None, values=values)
+
+
+def test_responses_are_told_apart_among_all_that_was_held_out() -> None:
+    windows = opened(responses(), [])
+    runs = windows.held()
+    shown = windows.data.windows.shown
+    # No run has more than one of them: the first showings of all videos, the second ones, and the third.
+    assert [shown[run.rows].tolist() for run in runs] == [["x", "y"]] * 3
+    assert len({row for run in runs for row in run.rows.tolist()}) == 6
+    # None is taken to go on where another one ended.
+    assert (np.diff(runs[0].run_s) > windows.data.window_s).all()
+    (averaged,) = windows.held("averaged")
+    assert [len(trial) for trial in averaged.trials] == [3, 3]
+    # A video is left out with all its showings.
+    folds = windows.folds()
+    assert (folds[::2] == folds[1::2]).all()
+    assert len(set(folds.tolist())) == 5
+
+
+def test_a_response_is_read_as_one_volume_that_lasts_as_long_as_its_window() -> None:
+    grid = opened(responses(), []).draft.grid
+    assert (grid.tr, grid.slots, grid.after) == (4, 1, 0)
+
+
+def test_clips_have_the_rate_and_the_size_that_are_asked_for() -> None:
+    data = held(("A", "1", "a", False), ("A", "2", "b", False))
+    windows = opened(data, [], fps=1.5, size=[32, 48])
+    clip = windows.draft.clip
+    assert (clip.frames, clip.height, clip.width, clip.fps) == (6, 32, 48, 1.5)
+    assert windows.clips(np.array([0])).shape == (1, 6, 32, 48, 3)
+    assert windows.held()[0].watched().frames.shape == (6, 32, 48, 3)
+    with refused(UsageError, "data-grid-invalid", error=re.compile("10.8 frames at 2.7 frames a second")):
+        opened(data, [], fps=2.7)
+
+
+def test_of_both_signals_the_volumes_alone_are_read() -> None:
+    data = held(("A", "1", "a", False), ("A", "1", "c", False), ("A", "2", "b", False))
+    windows = opened(data, [], modalities=["fmri"])
+    assert windows.draft.modalities == ["fmri"]
+    assert {*windows.taught().signals} == {"fmri", "fmri_mask"}
+    with refused(UsageError, "data-modalities-unknown"):
+        opened(data, [], modalities=["eeg"])
+
+
+@pytest.mark.parametrize(("key", "told"), [("window", 2), ("lag", 5)])
+def test_windows_that_were_released_are_not_cut_anew(cinebrain: Path, key: str, told: float) -> None:
+    with refused(UsageError, "data-window-released", key=key, asked=told, window_s=4.0, lag_s=4.8):
+        node(**{key: told}).opened(cinebrain)
+
+
+@pytest.mark.parametrize("changes", [{"window": "long"}, {"size": [64]}, {"fps": "fast"}])
+def test_no_length_and_no_size_are_refused(cinebrain: Path, changes: dict[str, Any]) -> None:
+    with refused(UsageError, "data-cut-invalid"):
+        node(**changes).opened(cinebrain)
+
+
 def test_a_set_without_clips_is_refused() -> None:
     data = held(("A", "1", "a", False), ("A", "2", "b", False))
     columns: Any = {name: data.values[name] for name in ("fmri", "eeg")}

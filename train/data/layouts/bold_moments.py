@@ -35,9 +35,8 @@ _KEYS = ("train_data_allvoxel", "test_data_allvoxel")
 # Videos, and showings of each, for training and for testing. A pickle cannot be mapped, so that its shapes
 # are not known before it is read; every subject has these.
 _COUNTS = ((1000, 3), (102, 10))
-# Length of a video, and time between volumes, s (Lahner et al. 2024).
+# Length of a video, s (Lahner et al. 2024). The volumes had a TR of 1.75 s; a response has none.
 _WINDOW_S = 3.0
-_TR_S = 1.75
 _NOTES = (
     (
         "A slot of fMRI is a response that GLMsingle estimated, and no volume. Its type D fits the shape of "
@@ -83,7 +82,7 @@ class BoldMoments:
     layout: str = "bold-moments"
     window_s: float = _WINDOW_S
     lag_s: float = 0.0
-    tr_s: float | None = _TR_S
+    tr_s: float | None = None
     sfreq: float | None = None
     chain: Chain = "offline"
     missing: Sequence[str] = ()
@@ -93,9 +92,11 @@ class BoldMoments:
         subject, wanted = asked(self.windows, rows, column, self.columns, self.folder)
         if column == "clips":
             assert self.fps is not None
-            paths = [self.films[name] for name in self.windows.shown[wanted]]
+            # Several showings of a video read it once.
+            names, places = np.unique(self.windows.shown[wanted], return_inverse=True)
+            paths = [self.films[name] for name in names]
             cut = [film_clips(path, [0.0], _WINDOW_S, self.fps, self.size) for path in paths]
-            return np.concatenate(cut)
+            return np.concatenate(cut)[places]
         found = self._responses(subject)
         test = self.windows.held_out[wanted]
         values = np.empty((len(wanted), 1, int(found.kept.sum())), np.float32)

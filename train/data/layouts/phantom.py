@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from rtdecode.errors import UsageError
-from train.data.layouts.recordings import Recordings, is_simulated, opened_as, recordings_in
+from rtdecode.timing import TimingGrid
+from train.data.layouts.recordings import GRID, Recordings, is_simulated, opened_as, recordings_in
 
 _NOTES = (
     "The participant is SIMULATED: no figure on these windows says anything about people.",
@@ -17,7 +18,7 @@ def recognises(folder: Path) -> bool:
     return bool(found) and all(is_simulated(path) for path in found)
 
 
-def opened(folder: Path, subjects: list[str] | None = None) -> Recordings:
+def opened(folder: Path, subjects: list[str] | None = None, *, grid: TimingGrid = GRID) -> Recordings:
     """Open recordings of the simulated participant; see `train.data.layouts.recordings.opened`.
 
     Raises
@@ -33,4 +34,4 @@ def opened(folder: Path, subjects: list[str] | None = None) -> Recordings:
             "'recordings'.",
             path=real[0],
         )
-    return opened_as("phantom", _NOTES, folder, subjects)
+    return opened_as("phantom", _NOTES, folder, subjects, grid)

@@ -27,6 +27,7 @@ from rtdecode.errors import GeometryError, UsageError
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
+from train.data.clip_grid import shown_frames
 from train.data.dataset import Chain, Column, WindowTable
 from train.data.layouts.stored_arrays import finite
 from train.data.layouts.window_tables import Rows, asked, chosen, joined, of_run
@@ -37,7 +38,7 @@ from train.data.recorded_showing import RecordedShowing, stretches
 from train.work import Arrays
 
 # The grid, the pass band and the baseline of the recipe `compact`.
-_GRID = grid_of(tr="4/5", window=4, hop=4, lag=4, sfreq=125, fps=8)
+GRID = grid_of(tr="4/5", window=4, hop=4, lag=4, sfreq=125, fps=8)
 _BAND = EegBand()
 _BASELINE = Baseline(warmup=0, rate=0.005)
 _NOTES = (
@@ -109,7 +110,7 @@ class Recordings:
             one = self.showings[number]
             if kind == "clips":
                 # Without the frame after each window.
-                self.held[number, kind] = {"clips": one.film().clips[:, :-1]}
+                self.held[number, kind] = {"clips": one.film().clips[:, : shown_frames(one.draft)]}
             else:
                 self.held[number, kind] = one.arrays(raw_bundle(one.draft, one.head, one.level))
         return self.held[number, kind]
@@ -125,7 +126,7 @@ def opened(
     folder: Path,
     subjects: list[str] | None = None,
     *,
-    grid: TimingGrid = _GRID,
+    grid: TimingGrid = GRID,
     band: EegBand = _BAND,
     baseline: Baseline = _BASELINE,
 ) -> Recordings:
@@ -153,7 +154,7 @@ def opened_as(
     notes: Sequence[str],
     folder: Path,
     subjects: list[str] | None,
-    grid: TimingGrid = _GRID,
+    grid: TimingGrid = GRID,
     band: EegBand = _BAND,
     baseline: Baseline = _BASELINE,
 ) -> Recordings:

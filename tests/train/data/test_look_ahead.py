@@ -1,0 +1,145 @@
+"""Windows of a data set that also read the volumes that follow in their run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
+from tests.refusals import refused
+from tests.train.data.held import Held, table
+from train.closed_form.ridge import fit_ridge
+from train.data import set_node
+from train.data.look_ahead import look_ahead
+from train.data.set_node import DataSetWindows
+from train.data.set_windows import SetWindows
+
+VOXELS = 12
+RUNS = 6
+LENGTH = 20
+
+
+def volumes_of(series: NDArray[np.float64], own: int) -> list[NDArray[np.float32]]:
+    """Cut the volumes of a run (volume, voxel) into those of its windows."""
+    return [*series.reshape(-1, own, series.shape[1]).astype(np.float32)]
+
+
+def runs(own: int = 1, *, later: int = 0, noise: float = 0.3) -> Held:
+    """Runs whose volumes follow the colours of the clips, `later` volumes later than the layout says."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(0, 1, (3, VOXELS))
+    names = [("A", f"{run}", f"{run}-{n:02d}", False) for run in range(RUNS) for n in range(LENGTH)]
+    clips: list[NDArray[np.uint8]] = []
+    volumes: list[NDArray[np.float32]] = []
+    for _ in range(RUNS):
+        colours = rng.integers(20, 236, (LENGTH, 3))
+        told = (colours / 60 @ weights).repeat(own, axis=0)
+        series = np.roll(told, later, axis=0) + rng.normal(0, noise, (LENGTH * own, VOXELS))
+        volumes += volumes_of(series, own)
+        clips += [np.broadcast_to(one.astype(np.uint8), (6, 16, 24, 3)) for one in colours]
+    values: Mapping[Any, Sequence[Any]] = {"fmri": volumes, "clips": clips}
+    tr_s = 4.0 / own
+    return Held(table(*names), values, fps=1.5, tr_s=tr_s, sfreq=None)
+
+
+def opened(data: Held, after: int) -> SetWindows:
+    node = DataSetWindows(EegBand(), Baseline(), sfreq=125, voxels=2000, test=str(RUNS - 1), after=after)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(set_node, "opened", lambda *_: data)
+        return node.opened(Path("held"))
+
+
+@pytest.mark.parametrize(("own", "after"), [(1, 1), (1, 3), (5, 2), (5, 5), (5, 6)])
+def test_a_window_reads_the_volumes_that_follow_its_own(own: int, after: int) -> None:
+    data = runs(own)
+    ahead = look_ahead(data, after)
+    series = np.concatenate([np.asarray(one) for one in data.values["fmri"]])
+    rows = [0, 7, len(ahead.windows) - 1]
+    found = ahead.read("fmri", rows)
+    assert found.shape == (3, own + after, VOXELS)
+    for row, volumes in zip(rows, found, strict=True):
+        begin = int(ahead.rows[row]) * own
+        np.testing.assert_array_equal(volumes, series[begin : begin + own + after])
+    np.testing.assert_array_equal(ahead.read("clips", rows), data.read("clips", ahead.rows[rows]))
+
+
+def test_windows_that_lack_a_volume_are_left_out_and_counted() -> None:
+    windows = opened(runs(), 2)
+    table_of = windows.data.windows
+    assert len(table_of) == RUNS * (LENGTH - 2)
+    assert {name.split("-")[1] for name in table_of.shown.tolist()} == {f"{n:02d}" for n in range(18)}
+    told = windows.taught().manifest.provenance["told"]
+    assert any("12 of 120 windows lack one of them in their run, and are left out" in note for note in told)
+
+
+def test_a_gap_in_a_run_is_no_neighbour() -> None:
+    data = runs()
+    start_s = data.windows.start_s.copy()
+    start_s[10:LENGTH] += 4
+    ahead = look_ahead(replace(data, windows=replace(data.windows, start_s=start_s)), 1)
+    assert 9 not in ahead.rows
+    assert {8, 10} <= {*ahead.rows.tolist()}
+
+
+def test_the_grid_of_a_bundle_keeps_how_long_a_window_waits() -> None:
+    windows = opened(runs(), 1)
+    grid = windows.taught().manifest.grid
+    assert (grid.after, grid.slots) == (1, 2)
+    assert grid.wait == grid.lag + grid.tr
+    assert opened(runs(), 0).draft.grid.wait == grid.lag
+
+
+def explained(data: Held, after: int) -> float:
+    """Share of the colours that ridge reads from windows that it has not seen."""
+    windows = opened(data, after)
+    signals = windows.signals(
+        [np.array([row]) for row in windows.split.train],
+        {"fmri_mean": np.zeros(VOXELS), "fmri_scale": np.ones(VOXELS)},
+        np.arange(VOXELS),
+    )["fmri"]
+    colours = np.array([clip[0, 0, 0] for clip in windows.taught_clips], np.float64)
+    fit = fit_ridge([signals.reshape(len(signals), -1)], colours, [1.0], windows.folds())
+    return float(fit.explained.mean())
+
+
+def test_a_signal_that_comes_one_volume_later_is_found_with_look_ahead_alone() -> None:
+    late = runs(later=1)
+    assert explained(late, 0) < 0.05
+    assert explained(late, 1) > 0.9
+    # Two volumes later it is found by nobody who waits for one.
+    later = runs(later=2)
+    assert explained(later, 1) < 0.05
+    assert explained(later, 2) > 0.9
+
+
+def test_a_run_that_is_too_short_is_refused_before_it_is_read() -> None:
+    data = runs()
+    with refused(UsageError, "data-after-beyond-run", after=LENGTH, longest=LENGTH, own=1):
+        opened(data, LENGTH)
+    names = [("A", f"{n}", f"{n}", False) for n in range(30)]
+    single = replace(data, windows=table(*names))
+    with refused(UsageError, "data-after-beyond-run", after=1, longest=1):
+        opened(single, 1)
+    assert data.reads == single.reads == []
+
+
+def test_responses_have_no_volumes_that_follow() -> None:
+    with refused(UsageError, "data-after-without-volumes", after=1):
+        opened(replace(runs(), tr_s=None), 1)
+
+
+def test_windows_that_share_volumes_are_refused() -> None:
+    with refused(UsageError, "data-after-uneven-windows", window_s=4.0, tr_s=1.5):
+        opened(replace(runs(), tr_s=1.5), 1)
+
+
+@pytest.mark.parametrize("after", [-1, 1.5, "some"])
+def test_no_number_of_volumes_is_refused(after: Any) -> None:
+    with refused(UsageError, "data-after-invalid", after=after):
+        opened(runs(), after)
