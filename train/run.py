@@ -16,12 +16,16 @@ from rtdecode.disk import private, strict_json
 from rtdecode.disk.folders import vacate
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
+from rtdecode.timing import TimingGrid
 from train.data.training_films import training_films
 from train.judging.judged import Judged, shown
 from train.recipe import ExportDefaults, Recipe, build, check, differences, names, read
-from train.run_folder import read_run, write, write_fitted
+from train.run_folder import read_run, subject_of, write, write_fitted
 from train.system import Fitted, Plan, Trained
 from train.work import Work, check_new, clear
+
+# What a teacher's windows and a student's share.
+_GRID = ("window", "hop", "lag", "tr", "fps", "sfreq", "before", "after")
 
 _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
   out=DIR                    where the run goes; runs/RECIPE-TIME where not given
@@ -92,6 +96,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
     # All that can be refused is refused before the folder is claimed and the long work begins.
     if common.teacher is not None:
         _check_teacher(common.teacher, wanted.name, parts["system"], parts["phases"])
+        _check_grid(common.teacher, getattr(parts["data"], "grid", None))
     parts["data"].check(work)
     parts["judge"].check(parts["data"])
     _claim(part, out, wanted)
@@ -130,6 +135,24 @@ def _check_teacher(run: Path, recipe: str, system: Plan, phases: dict[str, Any])
             recipe=recipe,
         )
     check(run, phases)
+
+
+def _check_grid(teacher: Path, grid: TimingGrid | None) -> None:
+    """Refuse a teacher that was trained on windows of another grid: a student learns from its clips."""
+    if grid is None:
+        return
+    told = subject_of(teacher, None)[0].grid
+    asked = {name: str(getattr(grid, name)) for name in _GRID if getattr(grid, name) != getattr(told, name)}
+    if not asked:
+        return
+    raise UsageError(
+        "teacher-grid-mismatch",
+        "teacher={teacher} was trained on another grid than this recipe has: {teacher_grid} against {grid}. "
+        "Give the recipe the teacher's grid (data.grid), or another teacher.",
+        teacher=teacher,
+        teacher_grid={name: str(getattr(told, name)) for name in asked},
+        grid=asked,
+    )
 
 
 def _train(

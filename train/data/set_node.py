@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,9 +211,9 @@ class DataSetWindows:
 
     def _cut(self) -> Cut | None:
         """Return how windows are cut and clips look; None where nothing is said of it."""
-        if self._usual and self.window is None and self.lag is None:
-            return None
         try:
+            if self._usual and self.window is None and self.lag is None:
+                return None
             window, lag = (None if told is None else exact(told) for told in (self.window, self.lag))
             return Cut(self._fps, (self.size[0], self.size[1]), window, lag)
         except (ValueError, TypeError, LookupError) as error:
@@ -275,7 +276,7 @@ class DataSetWindows:
                 tr_s=tr_s,
                 window_s=data.window_s,
             )
-        timing = {
+        timing: dict[str, Any] = {
             "tr": tr,
             "sfreq": sfreq,
             "window": window,

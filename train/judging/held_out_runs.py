@@ -66,6 +66,7 @@ class HeldOutRuns:
                 "this run was trained on a data set: name its folder with data=DIR.",
             )
         there = data.opened(request.data)
+        _check_windows(bundle, there, request)
         told = bundle.manifest.provenance
         if told["taught"] != there.digest:
             raise UsageError(
@@ -79,6 +80,22 @@ class HeldOutRuns:
                 run_count=len(told["runs"]),
             )
         return judged(there, bundle, show, request)
+
+
+def _check_windows(bundle: Bundle, data: SetWindows, request: Request) -> None:
+    """Refuse windows of another length, or with other volumes, than the bundle reads."""
+    ours, theirs = bundle.manifest.grid, data.draft.grid
+    if (ours.window, ours.slots) != (theirs.window, theirs.slots):
+        raise UsageError(
+            "evaluate-window-mismatch",
+            "data={data} has windows of {found_s:g} s with {found_volumes} volumes, and this run reads "
+            "windows of {window_s:g} s with {volumes}. Give the folder that it was trained on.",
+            data=request.data,
+            found_s=float(theirs.window),
+            found_volumes=theirs.slots,
+            window_s=float(ours.window),
+            volumes=ours.slots,
+        )
 
 
 def judged(

@@ -16,9 +16,13 @@ from tests.refusals import refused
 from tests.train.data.held import Held, table
 from train.closed_form.ridge import fit_ridge
 from train.data import set_node
+from train.data.chain import draft_bundle
 from train.data.look_ahead import look_ahead
 from train.data.set_node import DataSetWindows
 from train.data.set_windows import SetWindows
+from train.judging.held_out_runs import HeldOutRuns
+from train.judging.judged import Request, shown
+from train.models.ridge.system import PatchRidge
 
 VOXELS = 12
 RUNS = 6
@@ -48,11 +52,14 @@ def runs(own: int = 1, *, later: int = 0, noise: float = 0.3) -> Held:
     return Held(table(*names), values, fps=1.5, tr_s=tr_s, sfreq=None)
 
 
+def node(after: int) -> DataSetWindows:
+    return DataSetWindows(EegBand(), Baseline(), sfreq=125, voxels=2000, test=str(RUNS - 1), after=after)
+
+
 def opened(data: Held, after: int) -> SetWindows:
-    node = DataSetWindows(EegBand(), Baseline(), sfreq=125, voxels=2000, test=str(RUNS - 1), after=after)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(set_node, "opened", lambda *_: data)
-        return node.opened(Path("held"))
+        return node(after).opened(Path("held"))
 
 
 @pytest.mark.parametrize(("own", "after"), [(1, 1), (1, 3), (5, 2), (5, 5), (5, 6)])
@@ -93,6 +100,21 @@ def test_the_grid_of_a_bundle_keeps_how_long_a_window_waits() -> None:
     assert (grid.after, grid.slots) == (1, 2)
     assert grid.wait == grid.lag + grid.tr
     assert opened(runs(), 0).draft.grid.wait == grid.lag
+
+
+def test_windows_of_another_grid_are_not_judged() -> None:
+    taught = opened(runs(), 0).taught()
+    bundle = draft_bundle(taught.manifest, taught.stats, taught.projection)
+    wider = node(1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(set_node, "opened", lambda *_: runs())
+        with refused(UsageError, "evaluate-window-mismatch", volumes=1, found_volumes=2, window_s=4.0):
+            HeldOutRuns().evaluate(
+                wider,
+                bundle,
+                shown(PatchRidge({"latent_shape": np.ones(4)}), taught.manifest, "0"),
+                Request(data=Path("held")),
+            )
 
 
 def explained(data: Held, after: int) -> float:

@@ -307,7 +307,7 @@ def test_windows_that_were_released_are_not_cut_anew(cinebrain: Path, key: str, 
         node(**{key: told}).opened(cinebrain)
 
 
-@pytest.mark.parametrize("changes", [{"window": "long"}, {"size": [64]}, {"fps": "fast"}])
+@pytest.mark.parametrize("changes", [{"window": "long"}, {"size": [64]}, {"size": 64}, {"fps": "fast"}])
 def test_no_length_and_no_size_are_refused(cinebrain: Path, changes: dict[str, Any]) -> None:
     with refused(UsageError, "data-cut-invalid"):
         node(**changes).opened(cinebrain)
