@@ -25,11 +25,12 @@ from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores import intervals
+from train.data.clip_grid import shown_frames
 from train.data.phantom import Participant, session_arrays
 from train.judging import conditions
 from train.judging.film_figures import difference, figure, gathered, groups
 from train.judging.film_scores import Scores, Shown, told_apart
-from train.judging.identification import ROUTES, only
+from train.judging.identification import only, routes_of
 from train.judging.judged import Show, shown
 from train.recipe import build
 from train.run_folder import draft_of, read_run, restored
@@ -56,8 +57,8 @@ class Decoder:
         """Yield the scores of a session, with both modalities and, if `routes`, with each alone."""
         inputs = session_arrays(self.bundle, session)
         aims = self.system.targets(np.stack(film.clips))
-        mean_clip = self.bundle.stats["mean_clip"][:-1]
-        for suffix, kept in ROUTES.items():
+        mean_clip = self.bundle.stats["mean_clip"][: shown_frames(self.bundle.manifest)]
+        for suffix, kept in routes_of(self.bundle.manifest).items():
             if suffix and not routes:
                 continue
             given = only(inputs, kept)
@@ -102,7 +103,7 @@ def measure(runs: Sequence[Path], asked: Sessions) -> list[Row]:
     first = decoders[0]
     scores: dict[str, list[Scores]] = {}
     films: list[Shown] = []
-    for session, film in asked.watched(first.who, first.bundle.manifest.grid):
+    for session, film in asked.watched(first.who, first.bundle.manifest):
         films.append(film)
         for one in decoders:
             for name, found in one.scores(session, film, routes=one is first):

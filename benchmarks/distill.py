@@ -28,7 +28,9 @@ from benchmarks.result_files import write
 from benchmarks.sessions import Sessions
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
-from train.data.phantom import film_clips, session_arrays
+from train.data.clip_grid import shown_frames
+from train.data.film_windows import film_clips
+from train.data.phantom import session_arrays
 from train.distillation import gates
 from train.distillation.gates import Latents, Windows
 from train.judging.film_figures import groups
@@ -119,17 +121,17 @@ def measure(run: Path, asked: Sessions) -> dict[str, Any]:
     arrays: list[Arrays] = []
     films = []
     truths: list[NDArray[np.uint8]] = []
-    for session, film in asked.watched(data.who, bundle.manifest.grid):
+    for session, film in asked.watched(data.who, bundle.manifest):
         arrays.append(session_arrays(bundle, session))
         films.append(film)
-        truths.append(film_clips(session.film))
+        truths.append(film_clips(session.film, bundle.manifest))
     inputs = {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
     kept, words = groups(films, by_session=True)
     windows = Windows(
         truths=list(np.concatenate(truths)),
         sessions=np.repeat(np.arange(len(truths)), [len(one) for one in truths]),
         groups=kept,
-        mean_clip=bundle.stats["mean_clip"][:-1],
+        mean_clip=bundle.stats["mean_clip"][: shown_frames(bundle.manifest)],
         frames=lambda latents: np.stack(clips_of(system, latents)),
         latent=system.latent_shape,
     )

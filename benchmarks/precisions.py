@@ -35,7 +35,9 @@ from rtdecode.bundle.manifest import PRECISIONS
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
 from rtdecode.types import Array
-from train.data.phantom import film_clips, session_arrays
+from train.data.clip_grid import shown_frames
+from train.data.film_windows import film_clips
+from train.data.phantom import session_arrays
 from train.data.simulated import SimulatedSessions
 from train.judging.film_figures import groups
 from train.metrics.wins import wins_in_session
@@ -151,13 +153,13 @@ def _identify(
     if not isinstance(data, SimulatedSessions):
         return 0, None
     bundle = made[_SINGLE]
-    mean_clip = bundle.stats["mean_clip"][:-1]
+    mean_clip = bundle.stats["mean_clip"][: shown_frames(bundle.manifest)]
     wins: dict[str, list[NDArray[np.float64]]] = {precision: [] for precision in made}
     films = []
-    for session, film in asked.watched(data.who, bundle.manifest.grid):
+    for session, film in asked.watched(data.who, bundle.manifest):
         films.append(film)
         inputs = session_arrays(bundle, session)
-        truths = film_clips(session.film)
+        truths = film_clips(session.film, bundle.manifest)
         alike = np.zeros(len(truths), np.int64)
         shape = (len(truths), *engines[_SINGLE].program.latent[1:])
         # A run bears the number of its session's seed.

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rtdecode.bundle import Manifest
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import KINDS
 from rtdecode.phantom.session import PhantomSession
-from rtdecode.timing import TimingGrid
-from train.data.phantom import Participant, spans
+from train.data.film_windows import on_grid
+from train.data.phantom import Participant, spans, windows_of
 from train.data.simulated import SimulatedSessions
 from train.judging.film_scores import Shown, describe
 from train.judging.identification import judging_seeds
@@ -36,12 +37,13 @@ class Sessions:
     seeds: str
     seconds: float
 
-    def watched(self, who: Participant, grid: TimingGrid) -> Iterator[tuple[PhantomSession, Shown]]:
-        """Yield each session, and what was shown in it, with a progress bar."""
+    def watched(self, who: Participant, manifest: Manifest) -> Iterator[tuple[PhantomSession, Shown]]:
+        """Yield each session, and what was shown in a bundle's windows of it, with a progress bar."""
         asked = replace(who, film=self.film, preset=self.preset)
         for seed in tracked(judging_seeds(self.seeds), f"{self.film}, {self.preset}"):
             session = watch(asked, seed, self.seconds)
-            yield session, describe(session.film, spans(seed, session.film.windows, grid))
+            where = spans(seed, windows_of(manifest, session), manifest.grid)
+            yield session, describe(on_grid(session.film, manifest), where)
 
 
 def simulated(run: Path, data: Any) -> SimulatedSessions:
