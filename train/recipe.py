@@ -396,20 +396,20 @@ def _is_machine(node: Any) -> bool:
 
 
 def _defaults(builder: Callable[..., Any]) -> dict[str, Any]:
-    known = inspect.signature(builder).parameters.values()
+    parameters = inspect.signature(builder).parameters.values()
     # Defaults that are no JSON values cannot be written in a recipe or compared, so they are left out.
     plain = (str, int, float, list, dict, NoneType)
     return {
-        one.name: one.default
-        for one in known
-        if isinstance(one.default, plain) and not builders.came_later(one)
+        argument.name: argument.default
+        for argument in parameters
+        if isinstance(argument.default, plain) and not builders.came_later(argument)
     }
 
 
 def _told(builder: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:
     """Leave out what says the default of an argument that came later: it is as if nothing were said."""
-    known = inspect.signature(builder).parameters
-    later = {name: one.default for name, one in known.items() if builders.came_later(one)}
+    parameters = inspect.signature(builder).parameters
+    later = {name: argument.default for name, argument in parameters.items() if builders.came_later(argument)}
     return {name: value for name, value in values.items() if name not in later or value != later[name]}
 
 

@@ -141,17 +141,19 @@ def _check_grid(teacher: Path, grid: TimingGrid | None) -> None:
     """Refuse a teacher that was trained on windows of another grid: a student learns from its clips."""
     if grid is None:
         return
-    told = subject_of(teacher, None)[0].grid
-    asked = {name: str(getattr(grid, name)) for name in _GRID if getattr(grid, name) != getattr(told, name)}
-    if not asked:
+    teachers = subject_of(teacher, None)[0].grid
+    differing = {
+        name: str(getattr(grid, name)) for name in _GRID if getattr(grid, name) != getattr(teachers, name)
+    }
+    if not differing:
         return
     raise UsageError(
         "teacher-grid-mismatch",
         "teacher={teacher} was trained on another grid than this recipe has: {teacher_grid} against {grid}. "
         "Give the recipe the teacher's grid (data.grid), or another teacher.",
         teacher=teacher,
-        teacher_grid={name: str(getattr(told, name)) for name in asked},
-        grid=asked,
+        teacher_grid={name: str(getattr(teachers, name)) for name in differing},
+        grid=differing,
     )
 
 

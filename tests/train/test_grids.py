@@ -29,6 +29,7 @@ from train.data.chain import windows
 from train.run import run as make_run
 from train.run_folder import read_run
 
+# Length of the sessions that are judged, s.
 SECONDS = 24
 
 
@@ -43,6 +44,7 @@ class Row:
     frames: int
     modalities: tuple[str, ...] = ("eeg", "fmri")
     after: int = 0
+    seconds: int = SECONDS
 
 
 FMRI = "data.modalities=[fmri]"
@@ -54,12 +56,13 @@ ROWS = [
     Row("2 s, fMRI, 8 fps", (*TWO, FMRI), Fraction(2), 2, 17, ("fmri",)),
     Row(
         "2 s, fMRI, 3 fps, one volume more",
-        (*TWO, "data.grid.fps=3", "data.grid.after=1", FMRI),
+        (*TWO, "data.grid.fps=3", "data.grid.after=1", FMRI, "data.seconds=24", "judge.seconds=12"),
         Fraction(2),
         2,
         6,
         ("fmri",),
         1,
+        12,
     ),
     Row(
         "3 s, TR 1.75 s", ("data.grid.tr=7/4", "data.grid.window=3", "data.grid.hop=3"), Fraction(7, 4), 3, 25
@@ -72,35 +75,35 @@ SLOW = [
 
 
 def exported(run: Path, out: Path) -> Bundle:
-    made: Any = CliRunner().invoke(app, ["export", str(run), "--out", str(out)])
-    assert made.exit_code == 0, made.output
+    outcome: Any = CliRunner().invoke(app, ["export", str(run), "--out", str(out)])
+    assert outcome.exit_code == 0, outcome.output
     return bundles.load(str(out))
 
 
-def batch(bundle: Bundle, recording: Path) -> list[np.ndarray]:
+def batch(bundle: Bundle, recording: Path, seconds: int) -> list[np.ndarray]:
     """Latents of all windows of a recording, decoded one after the other outside any session."""
     read = Recording(recording)
-    found = windows(bundle, read.events(), read.montage, bundle.manifest.modalities, SECONDS)
+    cut = windows(bundle, read.events(), read.montage, bundle.manifest.modalities, seconds)
     decoder = Decoder(bundle)
-    return [decoder.decode(window).clip.latent for window in found]
+    return [decoder.decode(window).clip.latent for window in cut]
 
 
-def check_equal(bundle: Bundle, recording: Path, out: Path) -> dict[str, Any]:
+def check_equal(bundle: Bundle, recording: Path, out: Path, seconds: int) -> dict[str, Any]:
     """Hold a session's finals against the batch, and return its report."""
     report = json.loads((out / "report.json").read_text())
     lines = finals(out)
     counts = report["windows"]
     assert counts["final"] + counts["skipped"] == counts["expected"]
     assert counts["skipped"] == counts["degraded"] == 0
-    wanted = batch(bundle, recording)
+    latents = batch(bundle, recording, seconds)
     assert [line["clip"] for line in lines] == list(range(counts["expected"]))
-    assert len(wanted) == len(lines)
-    for line, latent in zip(lines, wanted, strict=True):
+    assert len(latents) == len(lines)
+    for line, latent in zip(lines, latents, strict=True):
         np.testing.assert_array_equal(np.load(out / line["latent"]), latent)
     return report
 
 
-def told(row: Row, run: Path, report: dict[str, Any], n: int) -> None:
+def print_row(row: Row, run: Path, report: dict[str, Any], n: int) -> None:
     """Print a line of the table."""
     figures = read_run(run)["figures"]
     two = next(figures[name] for name in figures if name.startswith("identification_2way"))
@@ -121,19 +124,19 @@ def test_simulated_sessions_are_trained_judged_exported_and_replayed(row: Row, t
     assert manifest.modalities == list(row.modalities)
     assert (manifest.grid.tr, manifest.grid.window, manifest.grid.after) == (row.tr, row.window, row.after)
     assert manifest.clip.frames == row.frames
-    figures = evaluate.evaluate(run, evaluate.Request(seeds="1001", seconds=SECONDS))
-    count = int(SECONDS / row.window)
+    figures = evaluate.evaluate(run, evaluate.Request(seeds="1001", seconds=row.seconds))
+    count = int(row.seconds / row.window)
     assert figures["identification_2way"]["n"] == count
-    session = PhantomSession("easy", 1, 1002, SECONDS, tr_s=float(row.tr))
+    session = PhantomSession("easy", 1, 1002, row.seconds, tr_s=float(row.tr))
     recording = record(session, tmp_path / "recording")
     out = tmp_path / "replayed"
     words = ["replay", str(recording), "--bundle", str(tmp_path / "bundle"), "--out", str(out)]
     replayed: Any = CliRunner().invoke(app, [*words, "--speed", "max", "--best"])
     assert replayed.exit_code == 0, replayed.output
-    report = check_equal(bundle, recording, out)
+    report = check_equal(bundle, recording, out, row.seconds)
     assert report["windows"]["expected"] == count
     assert report["accuracy"]["identification_2way"]["n"] == count
-    told(row, run, report, count)
+    print_row(row, run, report, count)
 
 
 @pytest.mark.full
@@ -143,23 +146,23 @@ def test_a_live_session_at_tr_2_equals_the_batch(row: Row, tmp_path: Path) -> No
     run = make_run("ridge", ["scale=tiny", *row.changes, f"out={tmp_path / 'run'}"])
     bundle = exported(run, tmp_path / "bundle")
     out = tmp_path / "out"
-    kept = tmp_path / "recording"
+    recording = tmp_path / "recording"
     both = ["--lsl", "rtdecode-grid", "--fmri-dir", tmp_path / "scanner", "--truth", tmp_path / "truth"]
     both += ["--seconds", SECONDS]
-    read = ["--bundle", tmp_path / "bundle", "--out", out, "--record", kept, "--wait", 120]
+    read = ["--bundle", tmp_path / "bundle", "--out", out, "--record", recording, "--wait", 120]
     with (
         program("simulate", *both, "--preset", "easy", "--seed", 1003, "--tr", 2) as player,
         program("stream", *both, *read) as reader,
     ):
-        said, _ = reader.communicate(timeout=300)
-        assert reader.returncode == 0, said
+        output, _ = reader.communicate(timeout=300)
+        assert reader.returncode == 0, output
         assert player.poll() in (None, 0)
-    report = check_equal(bundle, kept, out)
+    report = check_equal(bundle, recording, out, SECONDS)
     assert report["windows"]["expected"] == SECONDS // 2
     # No window is decoded before its last volume has arrived, and the latency that is reported holds it.
     least_ms = 1000 * float(bundle.manifest.grid.wait)
     assert min(line["latency_ms"]["since_stimulus"] for line in finals(out)) >= least_ms
-    told(row, run, report, SECONDS // 2)
+    print_row(row, run, report, SECONDS // 2)
 
 
 def test_look_ahead_beyond_a_session_is_refused_before_anything_is_simulated(tmp_path: Path) -> None:

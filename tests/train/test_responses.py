@@ -35,14 +35,14 @@ def release(folder: Path) -> Path:
         write_mp4(folder / "stimuli" / f"{number:04d}.mp4", np.repeat(picture[None], FRAMES, 0), 8)
     evoked = looks.reshape(videos, -1) @ rng.normal(0, 1, (48, VOXELS))
     evoked = (evoked - evoked.mean(0)) / evoked.std(0)
-    (first, showings), (others, more) = COUNTS
-    found = {
+    (first, showings), (tests, test_showings) = COUNTS
+    pickled = {
         "train_data_allvoxel": evoked[:first, None] + rng.normal(0, 1, (first, showings, VOXELS)),
-        "test_data_allvoxel": evoked[first:, None] + rng.normal(0, 1, (others, more, VOXELS)),
+        "test_data_allvoxel": evoked[first:, None] + rng.normal(0, 1, (tests, test_showings, VOXELS)),
     }
     path = folder / "sub-01" / "Group41_betas-GLMsingle_type-typed_z=1.pkl"
     path.parent.mkdir()
-    path.write_bytes(pickle.dumps(found))
+    path.write_bytes(pickle.dumps(pickled))
     return folder
 
 
@@ -55,16 +55,16 @@ def test_responses_are_trained_on_and_told_apart_among_all_showings(
     run = tmp_path / "run"
     words = ["ridge", "scale=tiny", f"data={data}", "data.fps=5", f"out={run}"]
     assert train(words) == 0
-    made = read_run(run)
-    figures = made["figures"]
+    finished = read_run(run)
+    figures = finished["figures"]
     two = figures["identification_2way_centred"]
     # Each of twelve videos counts once, with the mean over its four showings.
     assert two["n"] == 12
     assert two["value"] > 0.7
     assert figures["identification_2way_centred_null"]["value"] == 0
     assert abs(two["shuffled"] - 0.5) < 0.2
-    (told,) = [row["note"] for row in made["tables"]["notes"] if "teach" in row["note"]]
-    assert "108 windows of 108 runs teach, and 48 of 48 are held out" in told
+    (note,) = [row["note"] for row in finished["tables"]["notes"] if "teach" in row["note"]]
+    assert "108 windows of 108 runs teach, and 48 of 48 are held out" in note
     out = tmp_path / "averaged"
     assert evaluate.main([str(run), f"data={data}", "repeats=averaged", f"out={out}"]) == 0
     averaged = json.loads((out / "figures.json").read_text())

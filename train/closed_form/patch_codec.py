@@ -16,8 +16,8 @@ from train.closed_form.stem import fixed_signs
 FRAMES = 4
 SIDE = 8
 COLOURS = 3
-_ONE = SIDE * SIDE * COLOURS
-SIZE = FRAMES * _ONE
+_PICTURE = SIDE * SIDE * COLOURS
+SIZE = FRAMES * _PICTURE
 _AT_ONCE = 50
 
 
@@ -64,7 +64,7 @@ class Codec:
 
 def turn_of(mean: NDArray[Any]) -> int:
     """Return how many frames a patch has, by the mean patch, (patch,)."""
-    return mean.size // _ONE
+    return mean.size // _PICTURE
 
 
 def turn_for(frames: int) -> int:
@@ -90,13 +90,13 @@ def patches(clips: NDArray[np.uint8], turn: int = FRAMES) -> NDArray[np.float32]
     whole = np.concatenate([np.repeat(clips[:, :1], turn - 1, axis=1), clips], axis=1)
     shape = (n, (frames + turn - 1) // turn, turn, height // SIDE, SIDE, width // SIDE, SIDE, COLOURS)
     blocks = whole.reshape(shape).transpose(0, 1, 3, 5, 2, 4, 6, 7)
-    return (blocks.reshape(*blocks.shape[:4], turn * _ONE) / np.float32(255)).astype(np.float32)
+    return (blocks.reshape(*blocks.shape[:4], turn * _PICTURE) / np.float32(255)).astype(np.float32)
 
 
 def fit_codec(clips: NDArray[np.uint8], channels: int) -> Codec:
     """Find the principal components of the patches of clips (clip, frame, row, column, 3)."""
     turn = turn_for(clips.shape[1])
-    size = turn * _ONE
+    size = turn * _PICTURE
     total = np.zeros(size)
     gram = np.zeros((size, size))
     count = 0

@@ -47,16 +47,16 @@ def eeg_statistics(eeg: NDArray[Any]) -> Arrays:
 
 def normalised(data: Arrays, stats: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
     """Normalise windows in their own units: EEG (window, channel, sample), fMRI (window, slot, voxel)."""
-    found = normalised_signals(data, stats)
-    return found["eeg"], found["fmri"]
+    signals = normalised_signals(data, stats)
+    return signals["eeg"], signals["fmri"]
 
 
 def normalised_signals(data: Arrays, stats: Arrays) -> Arrays:
     """Normalise ``fmri`` and, if there is any, ``eeg`` of windows; see `statistics`."""
-    found = {"fmri": data["fmri"] / stats["fmri_scale"]}
+    scaled = {"fmri": data["fmri"] / stats["fmri_scale"]}
     if "eeg" in data:
-        found["eeg"] = normalised_eeg(data["eeg"], data["eeg_mask"], stats)
-    return found
+        scaled["eeg"] = normalised_eeg(data["eeg"], data["eeg_mask"], stats)
+    return scaled
 
 
 def normalised_eeg(eeg: NDArray[Any], mask: NDArray[Any], stats: Arrays) -> NDArray[Any]:

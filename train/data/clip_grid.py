@@ -53,7 +53,7 @@ class ClipGrid(TimingGrid):
 
 def timing_of(grid: TimingGrid) -> TimingGrid:
     """Return the timing of a grid, without what its clips look like."""
-    return TimingGrid(**{one.name: getattr(grid, one.name) for one in fields(TimingGrid)})
+    return TimingGrid(**{field.name: getattr(grid, field.name) for field in fields(TimingGrid)})
 
 
 def clip_of(grid: TimingGrid) -> ClipGeometry:
@@ -62,14 +62,14 @@ def clip_of(grid: TimingGrid) -> ClipGeometry:
     A grid that says nothing of its clips has those of the simulated participant's films.
     """
     size = SIZE
-    more = None
+    frame_after = None
     if isinstance(grid, ClipGrid):
         size = grid.size
-        more = grid.frame_after
+        frame_after = grid.frame_after
     frames = int(grid.window * grid.fps)
-    if more is None:
-        more = frames % _TURN == 0
-    return ClipGeometry(frames + more, *size, float(grid.fps))
+    if frame_after is None:
+        frame_after = frames % _TURN == 0
+    return ClipGeometry(frames + frame_after, *size, float(grid.fps))
 
 
 def shown_frames(manifest: Manifest) -> int:

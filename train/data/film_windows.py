@@ -33,9 +33,9 @@ def film_clips(film: Watched, manifest: Manifest | None = None) -> Frames:
         return np.stack([film.clip(k) for k in range(film.windows)])
     if _is_drawn(manifest.grid, manifest.clip):
         return film_clips(film)
-    own = shown_frames(manifest)
+    length = shown_frames(manifest)
     frames = _shown(film, manifest.clip)
-    steps = np.minimum(np.arange(manifest.clip.frames), own - 1)
+    steps = np.minimum(np.arange(manifest.clip.frames), length - 1)
     starts = _starts(film, manifest.grid)
     # The frame after the window may lie behind a cut. The window's last frame stands in for it.
     return frames[starts[:, None] + steps]
@@ -43,9 +43,9 @@ def film_clips(film: Watched, manifest: Manifest | None = None) -> Frames:
 
 def clip_cuts(film: Watched, manifest: Manifest) -> NDArray[np.bool_]:
     """Say which frames of the windows begin a shot, (window, frame). The film's beginning counts as a cut."""
-    found = np.append(0, _cuts(film, manifest.clip.fps))
+    firsts = np.append(0, _cuts(film, manifest.clip.fps))
     frames = _starts(film, manifest.grid)[:, None] + np.arange(shown_frames(manifest))
-    return np.isin(frames, found)
+    return np.isin(frames, firsts)
 
 
 def on_grid(film: Watched, manifest: Manifest) -> Watched:
@@ -82,8 +82,8 @@ def on_grid(film: Watched, manifest: Manifest) -> Watched:
 def _is_drawn(grid: TimingGrid, clip: ClipGeometry) -> bool:
     """Whether windows and clips are those that the simulated participant's films have by themselves."""
     length = Fraction(SHOT_FRAMES, FPS)
-    wanted = ClipGeometry(SHOT_FRAMES + 1, HEIGHT, WIDTH, float(FPS))
-    return clip == wanted and grid.window == grid.hop == length
+    usual = ClipGeometry(SHOT_FRAMES + 1, HEIGHT, WIDTH, float(FPS))
+    return clip == usual and grid.window == grid.hop == length
 
 
 def _shown(film: Watched, clip: ClipGeometry) -> Frames:
@@ -103,5 +103,5 @@ def _cuts(film: Watched, fps: float) -> NDArray[np.int64]:
     """Return the first frame of each shot at a frame rate, (shot,)."""
     # At each instant the frame is shown that is on, so that a shot begins with the first instant in it.
     ratio = exact(fps) / exact(film.fps)
-    found = [-(-cut * ratio.numerator // ratio.denominator) for cut in film.cut_frames.tolist()]
-    return np.unique(np.array(found, np.int64))
+    firsts = [-(-cut * ratio.numerator // ratio.denominator) for cut in film.cut_frames.tolist()]
+    return np.unique(np.array(firsts, np.int64))

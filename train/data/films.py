@@ -53,19 +53,19 @@ def read_film(path: Path, clip: ClipGeometry, given: str = "--film ") -> Frames:
     return np.stack(frames)
 
 
-def clips_at(film: Frames, starts: Sequence[float] | Matrix, clip: ClipGeometry, own: int) -> Frames:
+def clips_at(film: Frames, starts: Sequence[float] | Matrix, clip: ClipGeometry, length: int) -> Frames:
     """Cut clips that begin at some film times in s, (clip, frame, row, column, 3).
 
-    The first `own` frames of a clip lie in its window. It may end with the instant after the window, which
+    The first `length` frames of a clip lie in its window. It may end with the instant after the window, which
     may lie behind a cut: the window's last frame stands in for it.
     """
     firsts = _first_frames(starts, clip)
-    steps = np.minimum(np.arange(clip.frames), own - 1)
+    steps = np.minimum(np.arange(clip.frames), length - 1)
     return film[np.minimum(firsts[:, None] + steps, len(film) - 1)]
 
 
 def cuts_at(
-    cuts: NDArray[np.int64], starts: Sequence[float] | Matrix, clip: ClipGeometry, own: int
+    cuts: NDArray[np.int64], starts: Sequence[float] | Matrix, clip: ClipGeometry, length: int
 ) -> NDArray[np.bool_]:
     """Say which frames of the clips of `clips_at` begin a shot, (clip, frame), of those in the windows.
 
@@ -77,10 +77,10 @@ def cuts_at(
     starts : (clip,)
         Film times, s.
     clip : ClipGeometry
-    own : int
+    length : int
         As in `clips_at`.
     """
-    frames = _first_frames(starts, clip)[:, None] + np.arange(own)
+    frames = _first_frames(starts, clip)[:, None] + np.arange(length)
     return np.isin(frames, np.append(0, cuts))
 
 

@@ -31,15 +31,15 @@ class LookAhead:
         Its windows that are followed by enough others.
     following : int64, (window, window after)
         The windows of `of` that follow each.
-    own : int
-        Volumes of a window itself.
+    volumes : int
+        Number of volumes of a window itself.
     after : int
     """
 
     of: DataSet
     rows: NDArray[np.int64]
     following: NDArray[np.int64]
-    own: int
+    volumes: int
     after: int
     windows: WindowTable
     layout: str
@@ -56,16 +56,16 @@ class LookAhead:
 
     def read(self, column: Column, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
-        wanted = np.asarray(rows, np.int64)
+        numbers = np.asarray(rows, np.int64)
         if column != "fmri":
-            return self.of.read(column, self.rows[wanted])
-        beside = np.concatenate([self.rows[wanted, None], self.following[wanted]], axis=1)
+            return self.of.read(column, self.rows[numbers])
+        neighbours = np.concatenate([self.rows[numbers, None], self.following[numbers]], axis=1)
         # Neighbouring windows share volumes, which are read once.
-        needed, places = np.unique(beside, return_inverse=True)
-        volumes = self.of.read(column, needed)[:, : self.own]
-        series = volumes[places.reshape(beside.shape)]
-        flat = series.reshape(len(wanted), -1, series.shape[-1])
-        return flat[:, : self.own + self.after]
+        needed, places = np.unique(neighbours, return_inverse=True)
+        own_volumes = self.of.read(column, needed)[:, : self.volumes]
+        by_window = own_volumes[places.reshape(neighbours.shape)]
+        series = by_window.reshape(len(numbers), -1, own_volumes.shape[-1])
+        return series[:, : self.volumes + self.after]
 
     def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
         """Return the regions of the data set itself."""
@@ -89,8 +89,8 @@ def look_ahead(data: DataSet, after: int) -> LookAhead:
     UsageError
         If windows have no volumes that follow each other, or no window has enough of them after it.
     """
-    own = _own_volumes(data, after)
-    count = -(-after // own)
+    volumes = _own_volumes(data, after)
+    count = -(-after // volumes)
     rows, following = _followed(data, count)
     windows = data.windows
     if not len(rows):
@@ -98,26 +98,26 @@ def look_ahead(data: DataSet, after: int) -> LookAhead:
         raise UsageError(
             "data-after-beyond-run",
             "data.after={after}: no window of {folder} ({layout}) is followed by so many volumes in its run. "
-            "The longest run has {longest} windows, each of {own} volumes. Ask for fewer.",
+            "The longest run has {longest} windows, each of {volumes} volumes. Ask for fewer.",
             after=after,
             folder=data.folder,
             layout=data.layout,
             longest=int(longest),
-            own=own,
+            volumes=volumes,
         )
     lacking = len(windows) - len(rows)
     note = (
         f"A window also reads the {after} volumes after its own: {lacking} of {len(windows)} windows lack "
         "one of them in their run, and are left out."
     )
-    kept = {one.name: getattr(windows, one.name)[rows] for one in fields(WindowTable)}
+    columns = {field.name: getattr(windows, field.name)[rows] for field in fields(WindowTable)}
     return LookAhead(
         of=data,
         rows=rows,
         following=following,
-        own=own,
+        volumes=volumes,
         after=after,
-        windows=replace(windows, **kept),
+        windows=replace(windows, **columns),
         layout=data.layout,
         folder=data.folder,
         columns=data.columns,
@@ -142,8 +142,8 @@ def _own_volumes(data: DataSet, after: int) -> int:
             folder=data.folder,
             layout=data.layout,
         )
-    own = round(data.window_s / data.tr_s)
-    if own < 1 or abs(own * data.tr_s - data.window_s) > _SAME_S:
+    volumes = round(data.window_s / data.tr_s)
+    if volumes < 1 or abs(volumes * data.tr_s - data.window_s) > _SAME_S:
         raise UsageError(
             "data-after-uneven-windows",
             "data.after={after}: {folder} ({layout}) has windows of {window_s:g} s, which is no whole number "
@@ -155,7 +155,7 @@ def _own_volumes(data: DataSet, after: int) -> int:
             window_s=data.window_s,
             tr_s=data.tr_s,
         )
-    return own
+    return volumes
 
 
 def _followed(data: DataSet, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -164,13 +164,13 @@ def _followed(data: DataSet, count: int) -> tuple[NDArray[np.int64], NDArray[np.
     _, runs = np.unique(_runs(windows), return_inverse=True)
     order = np.lexsort((windows.start_s, runs))
     start_s = windows.start_s[order]
-    whole = np.ones(max(0, len(order) - count), bool)
+    followed = np.ones(max(0, len(order) - count), bool)
     for step in range(1, count + 1):
-        later = slice(step, step + len(whole))
-        first = slice(0, len(whole))
-        apart = start_s[later] - start_s[first] - step * data.window_s
-        whole &= (runs[order][later] == runs[order][first]) & (np.abs(apart) < _SAME_S)
-    places = np.flatnonzero(whole)
+        later = slice(step, step + len(followed))
+        first = slice(0, len(followed))
+        gap_s = start_s[later] - start_s[first] - step * data.window_s
+        followed &= (runs[order][later] == runs[order][first]) & (np.abs(gap_s) < _SAME_S)
+    places = np.flatnonzero(followed)
     # In the order of the table.
     places = places[np.argsort(order[places])]
     return order[places], order[places[:, None] + np.arange(1, count + 1)]

@@ -149,7 +149,7 @@ def participant(preset: str, subject: int, tr: Later[float | str | None] = None)
         ) from error
 
 
-def read_modalities(told: Sequence[str]) -> tuple[str, ...]:
+def read_modalities(signals: Sequence[str]) -> tuple[str, ...]:
     """Read which signals a bundle is to have.
 
     Raises
@@ -158,7 +158,7 @@ def read_modalities(told: Sequence[str]) -> tuple[str, ...]:
         If volumes are not among them, or there is no such signal.
     """
     # One alone may be written without brackets.
-    names = [told] if isinstance(told, str) else list(told)
+    names = [signals] if isinstance(signals, str) else list(signals)
     if "fmri" not in names or not {*names} <= {*MODALITIES}:
         raise UsageError(
             "data-modalities-unknown",

@@ -135,9 +135,9 @@ class RecordedShowing:
     def _shown(self, starts: NDArray[np.float64]) -> ShownClips:
         frames = self._frames()
         clip = self.draft.clip
-        own = shown_frames(self.draft)
-        clips = clips_at(frames, starts, clip, own)
-        return ShownClips(clips, cuts_at(find_cuts(frames), starts, clip, own))
+        length = shown_frames(self.draft)
+        clips = clips_at(frames, starts, clip, length)
+        return ShownClips(clips, cuts_at(find_cuts(frames), starts, clip, length))
 
     def _frames(self) -> Frames:
         return read_film(self.path, self.draft.clip, GIVEN)
@@ -155,8 +155,8 @@ class RecordedShowing:
             inside = cuts[(cuts >= first) & (cuts < first + length)]
             found |= set(inside - first + k * length)
         edges = np.array(sorted(found - {0}), np.int64)
-        shown = clips.reshape(-1, *clips.shape[2:])
-        return Pictures(shown, edges, window=length, fps=self.draft.clip.fps)
+        flat = clips.reshape(-1, *clips.shape[2:])
+        return Pictures(flat, edges, window=length, fps=self.draft.clip.fps)
 
     def volumes(self, voxels: NDArray[np.int64] | None = None) -> HeadVolumes:
         """Return the volumes that its windows read, at some voxels or at all of the head."""

@@ -214,7 +214,7 @@ class DataSetWindows:
         try:
             if self._usual and self.window is None and self.lag is None:
                 return None
-            window, lag = (None if told is None else exact(told) for told in (self.window, self.lag))
+            window, lag = (None if seconds is None else exact(seconds) for seconds in (self.window, self.lag))
             return Cut(self._fps, (self.size[0], self.size[1]), window, lag)
         except (ValueError, TypeError, LookupError) as error:
             raise UsageError(
@@ -239,14 +239,17 @@ class DataSetWindows:
 
     def _check_window(self, data: DataSet) -> None:
         """Refuse windows that were asked for and that the layout does not have."""
-        for name, told, found in (("window", self.window, data.window_s), ("lag", self.lag, data.lag_s)):
-            if told is not None and abs(float(exact(told)) - found) > _SAME_S:
+        for name, asked_s, released_s in (
+            ("window", self.window, data.window_s),
+            ("lag", self.lag, data.lag_s),
+        ):
+            if asked_s is not None and abs(float(exact(asked_s)) - released_s) > _SAME_S:
                 raise UsageError(
                     "data-window-released",
                     "data.{key}={asked}: {folder} ({layout}) was released with windows of {window_s:g} s and "
                     "volumes {lag_s:g} s later. Leave data.{key} out; windows are cut anew in {available}.",
                     key=name,
-                    asked=told,
+                    asked=asked_s,
                     folder=data.folder,
                     layout=data.layout,
                     window_s=data.window_s,

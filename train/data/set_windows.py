@@ -174,8 +174,8 @@ class SetWindows:
         """
         found = splits.trials(self.data.windows, self.split.test, repeats)
         windows = self.data.windows
-        named = windows.run if self.data.tr_s is not None else windows.repeat.astype(str)
-        runs = named[[trial[0] for trial in found]]
+        run_of = windows.run if self.data.tr_s is not None else windows.repeat.astype(str)
+        runs = run_of[[trial[0] for trial in found]]
         return [
             SetRun(self, [trial for trial, own in zip(found, runs, strict=True) if own == run])
             for run in dict.fromkeys(runs.tolist())

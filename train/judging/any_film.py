@@ -201,7 +201,7 @@ def sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
     rows = {name: [each[row] for row in picked] for name, each in clips.items()}
     told = f"simulated participant, preset {session.preset.name}, {title(session.film_name)}"
     steps = bundle.manifest.steps
-    frames = [int(at * shown_frames(bundle.manifest)) for at in _SHEET_AT]
+    frames = [int(share * shown_frames(bundle.manifest)) for share in _SHEET_AT]
     return contact_sheet(rows, frames, f"{told}, {steps} step{'s' if steps > 1 else ''}")
 
 

@@ -125,8 +125,8 @@ def judge(
     read = attributes.readings(_shown(routes[""], data))
     rows, one = step_rows(show, data, mean, steps, routes[""], read)
     # A control that draws nothing: the training windows that are most like the clips of one step.
-    own = shown_frames(bundle.manifest)
-    close = nearest([clip[:own] for clip in one.clips], clips_of_training(bundle), mean)
+    length = shown_frames(bundle.manifest)
+    close = nearest([clip[:length] for clip in one.clips], clips_of_training(bundle), mean)
     figures = routes_figures(routes, data.where) | baselines(data, mean, routes[""]) | null.figures
     figures |= named(_identified(close, data, mean), "_nearest")
     figures |= null_figures(data, read, null)

@@ -84,17 +84,18 @@ class HeldOutRuns:
 
 def _check_windows(bundle: Bundle, data: SetWindows, request: Request) -> None:
     """Refuse windows of another length, or with other volumes, than the bundle reads."""
-    ours, theirs = bundle.manifest.grid, data.draft.grid
-    if (ours.window, ours.slots) != (theirs.window, theirs.slots):
+    grid = bundle.manifest.grid
+    other = data.draft.grid
+    if (grid.window, grid.slots) != (other.window, other.slots):
         raise UsageError(
             "evaluate-window-mismatch",
             "data={data} has windows of {found_s:g} s with {found_volumes} volumes, and this run reads "
             "windows of {window_s:g} s with {volumes}. Give the folder that it was trained on.",
             data=request.data,
-            found_s=float(theirs.window),
-            found_volumes=theirs.slots,
-            window_s=float(ours.window),
-            volumes=ours.slots,
+            found_s=float(other.window),
+            found_volumes=other.slots,
+            window_s=float(grid.window),
+            volumes=grid.slots,
         )
 
 
@@ -137,8 +138,8 @@ def judged(
     # Where every run showed the same, a window's score is its mean over them.
     fixed = _same_shown(data, held)
     blocks, _ = groups(found.shown[:1] if fixed else found.shown, by_session=not fixed)
-    every = np.tile(blocks, len(held)) if fixed else blocks
-    made = figures(found.scores, found.shown, fixed=fixed) | found.tally.distances(every)
+    units = np.tile(blocks, len(held)) if fixed else blocks
+    made = figures(found.scores, found.shown, fixed=fixed) | found.tally.distances(units)
     signals = "single trials" if count == 1 else f"mean of {count} repeats"
     films = [{"film": data.data.layout, "repeats": count, "signals": signals}]
     notes = [{"note": text} for text in (data.division, *bundle.manifest.provenance["told"])]
@@ -166,8 +167,8 @@ def _count(data: SetWindows, held: Sequence[SetRun], repeats: Repeats) -> int:
 
 def _same_shown(data: SetWindows, held: Sequence[SetRun]) -> bool:
     """Whether what is judged are showings of the same, as those of responses are."""
-    shown = [data.data.windows.shown[one.rows].tolist() for one in held]
-    return data.data.tr_s is None and len(held) > 1 and all(one == shown[0] for one in shown)
+    names = [data.data.windows.shown[run.rows].tolist() for run in held]
+    return data.data.tr_s is None and len(held) > 1 and all(videos == names[0] for videos in names)
 
 
 def _identification(scores: Scores) -> Scores:

@@ -129,10 +129,10 @@ def _sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
     inputs = session_arrays(bundle, session)
     count = windows_of(bundle.manifest, session)
     where = spans(session.seed, count, bundle.manifest.grid)
-    shown = film_clips(session.film, bundle.manifest)[:count]
-    pairs = zip(shown, show(inputs, where).clips, strict=True)
+    truths = film_clips(session.film, bundle.manifest)[:count]
+    pairs = zip(truths, show(inputs, where).clips, strict=True)
     frames = shown_frames(bundle.manifest)
-    sheet = rows([clip for pair in pairs for clip in pair], [int(at * frames) for at in _SHOWN_AT])
+    sheet = rows([clip for pair in pairs for clip in pair], [int(share * frames) for share in _SHOWN_AT])
     return sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.LANCZOS)
 
 
@@ -218,9 +218,9 @@ def fresh(
     counts = {seed: windows_of(manifest, session) for seed, session in sessions.items()}
     parts = [session_arrays(bundle, session) for session in sessions.values()]
     inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    own = shown_frames(manifest)
+    length = shown_frames(manifest)
     truths = keep(
-        clip[:own] for seed, film in films.items() for clip in film_clips(film, manifest)[: counts[seed]]
+        clip[:length] for seed, film in films.items() for clip in film_clips(film, manifest)[: counts[seed]]
     )
     where = [span for seed, count in counts.items() for span in spans(seed, count, manifest.grid)]
     return Fresh(inputs, truths, where, events(films))
@@ -279,8 +279,8 @@ def named(found: Mapping[str, dict[str, Any] | None], suffix: str) -> Figures:
 
 def routes_of(manifest: Manifest) -> dict[str, tuple[str, ...]]:
     """Return the routes of a bundle: of one that reads a single modality there is one alone."""
-    there = {*manifest.modalities}
-    return {suffix: kept for suffix, kept in ROUTES.items() if suffix == "" or there > {*kept}}
+    modalities = {*manifest.modalities}
+    return {suffix: group for suffix, group in ROUTES.items() if suffix == "" or modalities > {*group}}
 
 
 def only(inputs: Arrays, kept: Sequence[str]) -> Arrays:

@@ -166,8 +166,8 @@ def ridge_of(bundle: Bundle, system: System, sessions: Sessions) -> Oracle:
         count = windows_of(bundle.manifest, session)
         clips = film_clips(session.film, bundle.manifest)[:count]
         trained.append(session_arrays(bundle, session) | {"clips": clips})
-    own = shown_frames(bundle.manifest)
-    aims = [system.targets(windows["clips"][:, :own]) for windows in trained]
+    length = shown_frames(bundle.manifest)
+    aims = [system.targets(windows["clips"][:, :length]) for windows in trained]
     condition_aims = [vectors.astype(np.float64) for vectors in aims if vectors is not None]
     together = np.concatenate(condition_aims) if condition_aims else None
     words = [word for word, _ in sessions]

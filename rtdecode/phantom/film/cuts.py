@@ -31,11 +31,11 @@ def find_cuts(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
     where it is quick.
     """
     rows, columns = (side // _CELL for side in frames.shape[1:3])
-    whole = frames[:, : rows * _CELL, : columns * _CELL]
-    cells = whole.reshape(len(frames), rows, _CELL, columns, _CELL, 3).mean((2, 4))
+    cropped = frames[:, : rows * _CELL, : columns * _CELL]
+    cells = cropped.reshape(len(frames), rows, _CELL, columns, _CELL, 3).mean((2, 4))
     change = np.abs(np.diff(cells, axis=0, prepend=cells[:1])).mean((1, 2, 3))
     black = cells.mean((1, 2, 3)) < _BLACK
-    found = []
+    shots = []
     for frame in range(1, len(frames)):
         around = change[max(1, frame - _NEAR) : frame + _NEAR + 1]
         others = np.delete(around, min(_NEAR, frame - 1))
@@ -43,7 +43,7 @@ def find_cuts(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
         # A film that begins black has no shot before it.
         light_again = black[frame - 1] and not black[frame] and not black[:frame].all()
         if stands_out or light_again:
-            found.append(frame)
+            shots.append(frame)
     # A cut out of black is found twice, where the light comes and where the picture changes most.
-    apart = np.diff(found, prepend=-FPS) > _NEAR
-    return np.array(found, np.int64)[apart]
+    apart = np.diff(shots, prepend=-FPS) > _NEAR
+    return np.array(shots, np.int64)[apart]

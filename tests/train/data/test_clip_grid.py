@@ -20,7 +20,7 @@ USUAL: dict[str, Any] = {"tr": "4/5", "window": 4, "hop": 4, "lag": 4, "sfreq": 
 
 
 @pytest.mark.parametrize(
-    ("changes", "frames", "own"),
+    ("changes", "frames", "length"),
     [
         ({}, 33, 32),
         ({"window": 2, "hop": 2}, 17, 16),
@@ -32,12 +32,12 @@ USUAL: dict[str, Any] = {"tr": "4/5", "window": 4, "hop": 4, "lag": 4, "sfreq": 
     ],
 )
 def test_a_clip_has_the_frames_of_its_window_and_one_more_where_a_codec_wants_it(
-    changes: dict[str, Any], frames: int, own: int
+    changes: dict[str, Any], frames: int, length: int
 ) -> None:
     grid = nodes.grid(**(USUAL | changes))
     draft = manifest(Participant(), grid, EegBand(), Baseline())
     assert clip_of(grid).frames == draft.clip.frames == frames
-    assert shown_frames(draft) == own
+    assert shown_frames(draft) == length
     # A bundle keeps the timing alone.
     assert type(draft.grid) is TimingGrid
     assert draft.grid == timing_of(grid)
@@ -49,7 +49,7 @@ def test_clips_have_the_size_of_the_grid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"fps": 7.3}, "a window of 4 s has 29.2 frames at 7.3 frames a second"),
         ({"hop": "1/3", "sfreq": 120}, "a hop of 0.333333 s has 2.66667 frames"),
@@ -58,10 +58,10 @@ def test_clips_have_the_size_of_the_grid() -> None:
         ({"after": -1}, "counts of volumes"),
     ],
 )
-def test_a_grid_that_cannot_be_is_refused(changes: dict[str, Any], told: str) -> None:
+def test_a_grid_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with refused(UsageError, "recipe-grid-invalid") as caught:
         nodes.grid(**(USUAL | changes))
-    assert caught.match(told)
+    assert caught.match(message)
 
 
 def test_what_came_later_changes_no_digest_unless_it_is_said() -> None:
@@ -75,8 +75,8 @@ def test_what_came_later_changes_no_digest_unless_it_is_said() -> None:
 
 
 def test_an_argument_that_came_later_is_known_by_its_type() -> None:
-    known = builders.inspect.signature(nodes.grid).parameters
-    assert [name for name, one in known.items() if builders.came_later(one)] == [
+    parameters = builders.inspect.signature(nodes.grid).parameters
+    assert [name for name, parameter in parameters.items() if builders.came_later(parameter)] == [
         "after",
         "size",
         "frame_after",
@@ -94,10 +94,10 @@ def test_the_participant_is_scanned_at_the_tr_of_the_grid() -> None:
         build(read("ridge", ["data.who.tr=soon"]).tree)
 
 
-@pytest.mark.parametrize("told", ["[eeg]", "[fmri, meg]", "[]"])
-def test_signals_that_nobody_reads_are_refused(told: str) -> None:
+@pytest.mark.parametrize("modalities", ["[eeg]", "[fmri, meg]", "[]"])
+def test_signals_that_nobody_reads_are_refused(modalities: str) -> None:
     with refused(UsageError, "data-modalities-unknown"):
-        build(read("ridge", [f"data.modalities={told}"]).tree)
+        build(read("ridge", [f"data.modalities={modalities}"]).tree)
 
 
 def test_a_manifest_without_a_frame_after_has_all_its_frames_in_the_window() -> None:

@@ -23,43 +23,43 @@ def draft(**changes: Any) -> Manifest:
 
 def test_the_film_on_its_own_grid_is_the_film() -> None:
     film = watched("shapes", 12.0, 3, "free")
-    own = draft(tr="4/5", window=4, hop=4, fps=8)
-    np.testing.assert_array_equal(film_clips(film, own), film_clips(film))
-    assert on_grid(film, own) is film
+    usual = draft(tr="4/5", window=4, hop=4, fps=8)
+    np.testing.assert_array_equal(film_clips(film, usual), film_clips(film))
+    assert on_grid(film, usual) is film
 
 
 def test_each_frame_is_the_one_that_is_on() -> None:
     film = watched("shapes", 12.5, 3, "free")
     clips = film_clips(film, draft())
     assert clips.shape == (6, 6, 64, 96, 3)
-    at = [int((2 * window + n / 3) * 8 + 1e-9) for window in range(6) for n in range(6)]
-    np.testing.assert_array_equal(clips.reshape(36, 64, 96, 3), film.frames[at])
+    instants = [int((2 * window + n / 3) * 8 + 1e-9) for window in range(6) for n in range(6)]
+    np.testing.assert_array_equal(clips.reshape(36, 64, 96, 3), film.frames[instants])
 
 
 def test_windows_may_overlap_and_have_the_frame_after_them() -> None:
     film = watched("shapes", 12.0, 3, "free")
-    told = draft(window=4, hop=1, fps=8)
-    assert count_windows(film, told.grid) == 9
-    clips = film_clips(film, told)
+    overlapping = draft(window=4, hop=1, fps=8)
+    assert count_windows(film, overlapping.grid) == 9
+    clips = film_clips(film, overlapping)
     np.testing.assert_array_equal(clips[3, :32], film.frames[24:56])
     # What is beyond the window may lie behind a cut.
     np.testing.assert_array_equal(clips[:, 32], clips[:, 31])
     with refused(UsageError, "film-windows-not-adjacent", window_s=4.0, hop_s=1.0):
-        on_grid(film, told)
+        on_grid(film, overlapping)
 
 
 def test_shots_begin_where_they_begin_in_the_film() -> None:
     film = watched("shapes", 40.0, 5, "free")
-    told = draft()
-    shown = on_grid(film, told)
-    assert (shown.windows, shown.fps) == (20, 3)
-    assert len(shown.cut_frames) == len(film.cut_frames)
-    ours, wanted = (events({0: one})[0] for one in (shown, film))
-    for one, other in zip(ours, wanted, strict=True):
-        assert 0 <= one.onset_s - other.onset_s < 1 / 3
-    cuts = np.flatnonzero(clip_cuts(film, told).ravel())
-    assert cuts.tolist() == [cut for cut in shown.cut_frames if cut < 120]
-    np.testing.assert_array_equal(shown.clip(2)[:6], film_clips(film, told)[2])
+    manifest_of_six = draft()
+    on_windows = on_grid(film, manifest_of_six)
+    assert (on_windows.windows, on_windows.fps) == (20, 3)
+    assert len(on_windows.cut_frames) == len(film.cut_frames)
+    shots, film_shots = (events({0: shot})[0] for shot in (on_windows, film))
+    for shot, film_shot in zip(shots, film_shots, strict=True):
+        assert 0 <= shot.onset_s - film_shot.onset_s < 1 / 3
+    cuts = np.flatnonzero(clip_cuts(film, manifest_of_six).ravel())
+    assert cuts.tolist() == [cut for cut in on_windows.cut_frames if cut < 120]
+    np.testing.assert_array_equal(on_windows.clip(2)[:6], film_clips(film, manifest_of_six)[2])
 
 
 def test_a_film_is_drawn_in_the_size_of_the_grid() -> None:

@@ -29,12 +29,12 @@ RUNS = 6
 LENGTH = 20
 
 
-def volumes_of(series: NDArray[np.float64], own: int) -> list[NDArray[np.float32]]:
+def volumes_of(series: NDArray[np.float64], count: int) -> list[NDArray[np.float32]]:
     """Cut the volumes of a run (volume, voxel) into those of its windows."""
-    return [*series.reshape(-1, own, series.shape[1]).astype(np.float32)]
+    return [*series.reshape(-1, count, series.shape[1]).astype(np.float32)]
 
 
-def runs(own: int = 1, *, later: int = 0, noise: float = 0.3) -> Held:
+def runs(volumes_each: int = 1, *, later: int = 0, noise: float = 0.3) -> Held:
     """Runs whose volumes follow the colours of the clips, `later` volumes later than the layout says."""
     rng = np.random.default_rng(0)
     weights = rng.normal(0, 1, (3, VOXELS))
@@ -43,12 +43,12 @@ def runs(own: int = 1, *, later: int = 0, noise: float = 0.3) -> Held:
     volumes: list[NDArray[np.float32]] = []
     for _ in range(RUNS):
         colours = rng.integers(20, 236, (LENGTH, 3))
-        told = (colours / 60 @ weights).repeat(own, axis=0)
-        series = np.roll(told, later, axis=0) + rng.normal(0, noise, (LENGTH * own, VOXELS))
-        volumes += volumes_of(series, own)
-        clips += [np.broadcast_to(one.astype(np.uint8), (6, 16, 24, 3)) for one in colours]
+        evoked = (colours / 60 @ weights).repeat(volumes_each, axis=0)
+        series = np.roll(evoked, later, axis=0) + rng.normal(0, noise, (LENGTH * volumes_each, VOXELS))
+        volumes += volumes_of(series, volumes_each)
+        clips += [np.broadcast_to(colour.astype(np.uint8), (6, 16, 24, 3)) for colour in colours]
     values: Mapping[Any, Sequence[Any]] = {"fmri": volumes, "clips": clips}
-    tr_s = 4.0 / own
+    tr_s = 4.0 / volumes_each
     return Held(table(*names), values, fps=1.5, tr_s=tr_s, sfreq=None)
 
 
@@ -62,17 +62,17 @@ def opened(data: Held, after: int) -> SetWindows:
         return node(after).opened(Path("held"))
 
 
-@pytest.mark.parametrize(("own", "after"), [(1, 1), (1, 3), (5, 2), (5, 5), (5, 6)])
-def test_a_window_reads_the_volumes_that_follow_its_own(own: int, after: int) -> None:
-    data = runs(own)
+@pytest.mark.parametrize(("volumes", "after"), [(1, 1), (1, 3), (5, 2), (5, 5), (5, 6)])
+def test_a_window_reads_the_volumes_that_follow_its_own(volumes: int, after: int) -> None:
+    data = runs(volumes)
     ahead = look_ahead(data, after)
-    series = np.concatenate([np.asarray(one) for one in data.values["fmri"]])
+    series = np.concatenate([np.asarray(window) for window in data.values["fmri"]])
     rows = [0, 7, len(ahead.windows) - 1]
-    found = ahead.read("fmri", rows)
-    assert found.shape == (3, own + after, VOXELS)
-    for row, volumes in zip(rows, found, strict=True):
-        begin = int(ahead.rows[row]) * own
-        np.testing.assert_array_equal(volumes, series[begin : begin + own + after])
+    read = ahead.read("fmri", rows)
+    assert read.shape == (3, volumes + after, VOXELS)
+    for row, expected in zip(rows, read, strict=True):
+        begin = int(ahead.rows[row]) * volumes
+        np.testing.assert_array_equal(expected, series[begin : begin + volumes + after])
     np.testing.assert_array_equal(ahead.read("clips", rows), data.read("clips", ahead.rows[rows]))
 
 
@@ -81,8 +81,8 @@ def test_windows_that_lack_a_volume_are_left_out_and_counted() -> None:
     table_of = windows.data.windows
     assert len(table_of) == RUNS * (LENGTH - 2)
     assert {name.split("-")[1] for name in table_of.shown.tolist()} == {f"{n:02d}" for n in range(18)}
-    told = windows.taught().manifest.provenance["told"]
-    assert any("12 of 120 windows lack one of them in their run, and are left out" in note for note in told)
+    notes = windows.taught().manifest.provenance["told"]
+    assert any("12 of 120 windows lack one of them in their run, and are left out" in note for note in notes)
 
 
 def test_a_gap_in_a_run_is_no_neighbour() -> None:
@@ -142,7 +142,7 @@ def test_a_signal_that_comes_one_volume_later_is_found_with_look_ahead_alone() -
 
 def test_a_run_that_is_too_short_is_refused_before_it_is_read() -> None:
     data = runs()
-    with refused(UsageError, "data-after-beyond-run", after=LENGTH, longest=LENGTH, own=1):
+    with refused(UsageError, "data-after-beyond-run", after=LENGTH, longest=LENGTH, volumes=1):
         opened(data, LENGTH)
     names = [("A", f"{n}", f"{n}", False) for n in range(30)]
     single = replace(data, windows=table(*names))

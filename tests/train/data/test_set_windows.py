@@ -255,16 +255,16 @@ def responses() -> Held:
     taught = [("A", f"{video}_{n}", video, False) for video in "abcdef" for n in range(2)]
     tested = [("A", f"{video}_{n}", video, True) for video in "xy" for n in range(3)]
     data = held(*taught, *tested)
-    values = {"fmri": [one[:1] for one in data.values["fmri"]], "clips": data.values["clips"]}
+    values = {"fmri": [volumes[:1] for volumes in data.values["fmri"]], "clips": data.values["clips"]}
     return replace(data, tr_s=None, sfreq=None, values=values)
 
 
 def test_responses_are_told_apart_among_all_that_was_held_out() -> None:
     windows = opened(responses(), [])
     runs = windows.held()
-    shown = windows.data.windows.shown
+    videos = windows.data.windows.shown
     # No run has more than one of them: the first showings of all videos, the second ones, and the third.
-    assert [shown[run.rows].tolist() for run in runs] == [["x", "y"]] * 3
+    assert [videos[run.rows].tolist() for run in runs] == [["x", "y"]] * 3
     assert len({row for run in runs for row in run.rows.tolist()}) == 6
     # None is taken to go on where another one ended.
     assert (np.diff(runs[0].run_s) > windows.data.window_s).all()
@@ -301,10 +301,10 @@ def test_of_both_signals_the_volumes_alone_are_read() -> None:
         opened(data, [], modalities=["eeg"])
 
 
-@pytest.mark.parametrize(("key", "told"), [("window", 2), ("lag", 5)])
-def test_windows_that_were_released_are_not_cut_anew(cinebrain: Path, key: str, told: float) -> None:
-    with refused(UsageError, "data-window-released", key=key, asked=told, window_s=4.0, lag_s=4.8):
-        node(**{key: told}).opened(cinebrain)
+@pytest.mark.parametrize(("key", "length_s"), [("window", 2), ("lag", 5)])
+def test_windows_that_were_released_are_not_cut_anew(cinebrain: Path, key: str, length_s: float) -> None:
+    with refused(UsageError, "data-window-released", key=key, asked=length_s, window_s=4.0, lag_s=4.8):
+        node(**{key: length_s}).opened(cinebrain)
 
 
 @pytest.mark.parametrize("changes", [{"window": "long"}, {"size": [64]}, {"size": 64}, {"fps": "fast"}])
