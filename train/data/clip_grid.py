@@ -5,8 +5,9 @@ system learns, and `shown_frames` how many frames of a bundle's clip lie in its 
 """
 
 from dataclasses import dataclass, fields
+from typing import Protocol
 
-from rtdecode.bundle import ClipGeometry, Manifest
+from rtdecode.bundle import ClipGeometry
 from rtdecode.phantom.film.film import HEIGHT, WIDTH
 from rtdecode.timing import TimingGrid, exact
 
@@ -72,7 +73,29 @@ def clip_of(grid: TimingGrid) -> ClipGeometry:
     return ClipGeometry(frames + frame_after, *size, float(grid.fps))
 
 
-def shown_frames(manifest: Manifest) -> int:
-    """Return how many frames of a bundle's clip lie in its window, without the one after it."""
-    within = int(manifest.grid.window * exact(manifest.clip.fps))
-    return min(manifest.clip.frames, within)
+class HasClips(Protocol):
+    """What has windows with clips: a bundle's manifest, or a grid with the clips that are learned on it."""
+
+    @property
+    def grid(self) -> TimingGrid:
+        """The timing of the windows."""
+        ...
+
+    @property
+    def clip(self) -> ClipGeometry:
+        """What a clip looks like."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClipWindows:
+    """A grid and its clips, before there is a bundle."""
+
+    grid: TimingGrid
+    clip: ClipGeometry
+
+
+def shown_frames(windows: HasClips) -> int:
+    """Return how many frames of a clip lie in its window, without the one after it."""
+    within = int(windows.grid.window * exact(windows.clip.fps))
+    return min(windows.clip.frames, within)

@@ -9,12 +9,12 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.bundle import ClipGeometry, Manifest
+from rtdecode.bundle import ClipGeometry
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS, HEIGHT, SHOT_FRAMES, WIDTH
 from rtdecode.phantom.film.watched import Pictures, Watched
 from rtdecode.timing import TimingGrid, exact
-from train.data.clip_grid import shown_frames
+from train.data.clip_grid import HasClips, shown_frames
 
 Frames = NDArray[np.uint8]
 
@@ -24,31 +24,31 @@ def count_windows(film: Watched, grid: TimingGrid) -> int:
     return grid.count(Fraction(film.count) / exact(film.fps))
 
 
-def film_clips(film: Watched, manifest: Manifest | None = None) -> Frames:
+def film_clips(film: Watched, windows: HasClips | None = None) -> Frames:
     """Cut a film into the clips of its windows, (window, frame, row, column, 3).
 
-    Without a manifest they are the windows of the film itself, each with the frame after it.
+    Without any given they are the windows of the film itself, each with the frame after it.
     """
-    if manifest is None:
+    if windows is None:
         return np.stack([film.clip(k) for k in range(film.windows)])
-    if _is_drawn(manifest.grid, manifest.clip):
+    if _is_drawn(windows.grid, windows.clip):
         return film_clips(film)
-    length = shown_frames(manifest)
-    frames = _shown(film, manifest.clip)
-    steps = np.minimum(np.arange(manifest.clip.frames), length - 1)
-    starts = _starts(film, manifest.grid)
+    length = shown_frames(windows)
+    frames = _shown(film, windows.clip)
+    steps = np.minimum(np.arange(windows.clip.frames), length - 1)
+    starts = _starts(film, windows.grid)
     # The frame after the window may lie behind a cut. The window's last frame stands in for it.
     return frames[starts[:, None] + steps]
 
 
-def clip_cuts(film: Watched, manifest: Manifest) -> NDArray[np.bool_]:
+def clip_cuts(film: Watched, windows: HasClips) -> NDArray[np.bool_]:
     """Say which frames of the windows begin a shot, (window, frame). The film's beginning counts as a cut."""
-    firsts = np.append(0, _cuts(film, manifest.clip.fps))
-    frames = _starts(film, manifest.grid)[:, None] + np.arange(shown_frames(manifest))
+    firsts = np.append(0, _cuts(film, windows.clip.fps))
+    frames = _starts(film, windows.grid)[:, None] + np.arange(shown_frames(windows))
     return np.isin(frames, firsts)
 
 
-def on_grid(film: Watched, manifest: Manifest) -> Watched:
+def on_grid(film: Watched, windows: HasClips) -> Watched:
     """Return a film whose windows are those of a bundle, in the size and at the rate of its clips.
 
     Raises
@@ -56,8 +56,8 @@ def on_grid(film: Watched, manifest: Manifest) -> Watched:
     UsageError
         If the windows overlap, or leave gaps: a film is judged as a whole.
     """
-    grid = manifest.grid
-    if _is_drawn(grid, manifest.clip):
+    grid = windows.grid
+    if _is_drawn(grid, windows.clip):
         return film
     if grid.hop != grid.window:
         raise UsageError(
@@ -67,14 +67,14 @@ def on_grid(film: Watched, manifest: Manifest) -> Watched:
             window_s=float(grid.window),
             hop_s=float(grid.hop),
         )
-    fps = manifest.clip.fps
-    frames = _shown(film, manifest.clip)
+    fps = windows.clip.fps
+    frames = _shown(film, windows.clip)
     cuts = _cuts(film, fps)
     return Pictures(
         frames,
         cuts[cuts > 0],
         shown=len(film.cut_frames) > 0,
-        window=shown_frames(manifest),
+        window=shown_frames(windows),
         fps=fps,
     )
 

@@ -24,8 +24,8 @@ from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
 from train.builders import Later
 from train.data.arrays import in_head, normalised_signals, statistics
-from train.data.chain import draft_bundle, draft_manifest, unit_statistics
-from train.data.clip_grid import clip_of
+from train.data.chain import draft_bundle, unit_statistics
+from train.data.clip_grid import ClipWindows, clip_of
 from train.data.film_windows import clip_cuts, film_clips
 from train.data.nodes import grid as grid_of
 from train.data.phantom import (
@@ -123,12 +123,8 @@ class Showing:
         film = self.session().film
         # What lies behind the last volume is no window.
         count = self.windows
-        draft = self._draft
-        return ShownClips(film_clips(film, draft)[:count], clip_cuts(film, draft)[:count])
-
-    @property
-    def _draft(self) -> Manifest:
-        return draft_manifest("phantom", self.grid, clip_of(self.grid), None, None)
+        windows = ClipWindows(self.grid, clip_of(self.grid))
+        return ShownClips(film_clips(film, windows)[:count], clip_cuts(film, windows)[:count])
 
     def told(self) -> list[str]:
         """Return the words of the shots in each window."""
