@@ -75,7 +75,7 @@ class SetRun:
         Responses to showings that were no run together have places of their own, none beside another.
         """
         if self.of.data.tr_s is None:
-            return 2 * self.of.data.window_s * np.arange(len(self.trials))
+            return np.linspace(0.0, 2 * self.of.data.window_s * (self.windows - 1), self.windows)
         return self.of.data.windows.start_s[self.rows]
 
     def clips(self) -> NDArray[np.uint8]:
