@@ -16,6 +16,7 @@ from rich.console import Console
 from benchmarks.result_files import RESULTS, write
 from rtdecode.eeg.door import Door
 from rtdecode.eeg.rate import RateCheck
+from rtdecode.plausible import Resting
 from rtdecode.windows.volume_door import VolumeDoor
 from streaming.tools import bench
 from streaming.tools.bench_pace import Pace
@@ -76,7 +77,7 @@ def _volume_check() -> Callable[[int], None]:
     rng = np.random.default_rng(0)
     data = rng.normal(1000, 100, _SHAPE).astype(np.float32)
     vector = data.reshape(-1)[:_FEATURES].copy()
-    door = VolumeDoor(np.full(_FEATURES, 1000.0))
+    door = VolumeDoor(Resting(np.full(_FEATURES, 1000.0), np.full(_FEATURES, 100.0), centred=False))
 
     def check(index: int) -> None:
         door.fill(index, data)

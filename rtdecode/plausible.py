@@ -6,6 +6,9 @@ is wrong, and otherwise a sentence that says what was found, what was expected a
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,11 @@ VOXEL_LIMIT = 1e9
 # A level that differs from that of training by more than this factor is of another kind. Participants,
 # caps and scanner gains differ by a few times; another unit differs by 1000 and more.
 FAR = 20.0
+# Signals whose level in training lies fewer standard deviations than this above zero were centred, as the
+# z-scores of releases are: what is left of the level is rounding. A scanner's voxels have 20 to 100 (tSNR).
+CENTRED = 5.0
+# The spread of fewer features than this may be small in one volume by chance.
+_FEWEST = 16
 # If more than this share of the channels of an EEG sample are not numbers, the whole sample is a gap.
 MOST_CHANNELS = 0.5
 # If more than this share of the bundle's features in a volume are not numbers, the whole volume is a hole.
@@ -79,24 +87,111 @@ def volume_constant(data: NDArray[Any]) -> str | None:
     return f"every voxel is {least:g}: check the scanner's reconstruction and export"
 
 
-def volume_level(values: Reals, trained: Reals) -> str | None:
-    """Describe a volume whose level is far from that of training; None if it is near.
+@dataclass(frozen=True, eq=False)
+class Resting:
+    """Where the features of volumes lay in training: what those of a session are judged by.
+
+    Attributes
+    ----------
+    level : (feature,)
+        Their resting level.
+    spread : (feature,)
+        Their standard deviation in training.
+    centred : bool
+        Whether the signals of the training were centred: then the spread is the measure, and not the level.
+    """
+
+    level: Reals
+    spread: Reals
+    centred: bool
+
+    @cached_property
+    def usual(self) -> float:
+        """Median of the resting levels."""
+        return float(np.median(self.level))
+
+    @cached_property
+    def measured(self) -> bool:
+        """Whether training has measured them. While a bundle is trained they are all zeros and ones."""
+        return bool(np.any(self.level) or np.any(self.spread != 1))
+
+    @property
+    def expected(self) -> str:
+        """What the bundle expects, in words."""
+        if not self.centred:
+            return f"in training it was {self.usual:.4g}"
+        spread = float(np.median(self.spread))
+        return f"in training, whose signals were centred, their standard deviation was {spread:.4g}"
+
+    def part(self, features: Mask) -> "Resting":
+        """Return some of the features, by a mask (feature,)."""
+        return Resting(self.level[features], self.spread[features], self.centred)
+
+    def far(self, values: Reals) -> Mask:
+        """Mark the features of a volume, (feature,), that are far from where they lay in training."""
+        if not self.measured:
+            return np.zeros(len(values), bool)
+        if self.centred:
+            return np.abs(values - self.level) > FAR * self.spread
+        return np.abs(values) > FAR * self.usual
+
+    def distance(self, values: Reals) -> float:
+        """Return how far features lie from their level in standard deviations, the median over features."""
+        return float(np.median(np.abs(values - self.level) / self.spread))
+
+    def described(self, values: Reals) -> str:
+        """Describe the features of a volume, (feature,), beside what the bundle expects."""
+        level = float(np.median(values))
+        if not self.centred:
+            return f"the voxels that the bundle reads have a median of {level:.4g}; {self.expected}"
+        typical = float(np.median(np.abs(values - self.level)))
+        return (
+            f"the voxels that the bundle reads have a median of {level:.4g} and lie {typical:.4g} from their "
+            f"means in training (median); {self.expected}"
+        )
+
+
+def resting(stats: Mapping[str, NDArray[Any]], today: Reals | None = None) -> Resting:
+    """Say where features lay in training, from a bundle's ``fmri_mean`` and ``fmri_scale``.
 
     Parameters
     ----------
-    values : (voxel,)
-        The voxels that the bundle reads, finite.
-    trained : (voxel,)
-        Their resting level: the bundle's ``fmri_mean``, or the mean of today's calibration.
+    stats : mapping
+        The bundle's statistics.
+    today : (feature,), optional
+        The mean of today's calibration. It takes the place of training's where that is a level.
     """
-    usual = float(np.median(trained))
-    level = float(np.median(values))
-    if usual <= 0 or usual / FAR <= level <= usual * FAR:
+    level = stats["fmri_mean"]
+    spread = stats["fmri_scale"]
+    centred = float(np.median(level)) < CENTRED * float(np.median(spread))
+    return Resting(level if centred or today is None else today, spread, centred)
+
+
+def volume_level(values: Reals, trained: Resting) -> str | None:
+    """Describe a volume whose values are far from those of training; None if they are near.
+
+    Where the signals of the training were centred, their distance from the training's means is compared with
+    its standard deviations, and otherwise their level with the resting level.
+
+    Parameters
+    ----------
+    values : (feature,)
+        The features that the bundle reads, finite.
+    trained : Resting
+        Of the same features.
+    """
+    if not trained.measured:
         return None
-    return (
-        f"the voxels that the bundle reads have a median of {level:.4g}; in training it was {usual:.4g}: "
-        "check the scanner's rescaling and that this is the functional series"
-    )
+    if trained.centred:
+        distance = trained.distance(values)
+        if distance <= FAR and (distance >= 1 / FAR or len(values) < _FEWEST):
+            return None
+        return f"{trained.described(values)}: prepare the volumes as those of the training were"
+    level = float(np.median(values))
+    if trained.usual <= 0 or trained.usual / FAR <= level <= trained.usual * FAR:
+        return None
+    advice = "check the scanner's rescaling and that this is the functional series"
+    return f"{trained.described(values)}: {advice}"
 
 
 def eeg_level(spread_uv: Reals, trained_uv: Reals) -> str | None:

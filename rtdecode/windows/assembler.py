@@ -444,6 +444,8 @@ class Assembler:
         delays = np.concatenate([run.delays() for run in runs if run.fmri] or [np.zeros(0)])
         fmri["delay_s"] = _spread(delays)
         fmri["burst"] = max((run.burst() for run in runs), default=0)
+        values = [run.values for run in runs if run.values is not None]
+        fmri["values"] = values[-1] if values else None
         clock = runs[-1].clock if runs else RunClock(None)
         reports = [run.report(self._zero_at(), self._now_at) for run in runs]
         return {"eeg": eeg, "fmri": fmri, "clock": clock.fit(), "runs": reports}

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import plausible
 from rtdecode.bundle import Bundle
 from rtdecode.clocks.run_clock import RunClock
 from rtdecode.disk.calibration import Calibration
@@ -124,7 +125,8 @@ class Run:
             today = {} if calibration is None else {"fmri_mean": calibration.warmup_mean}
             stats = bundle.stats | today
             self._normalizer = normalizer(stats, bundle.manifest.fmri.baseline)
-            self._door = VolumeDoor(stats["fmri_mean"])
+            resting = plausible.resting(bundle.stats, today.get("fmri_mean"))
+            self._door = VolumeDoor(resting)
             self._onset = Onset(bundle.stats["fmri_scale"])
         if bundle.projection is not None:
             self.head = Head(bundle, calibration)
@@ -354,6 +356,11 @@ class Run:
         # The grid counts in exact fractions. Rounding to a microsecond keeps an instant that the
         # clock's arithmetic puts a hair before a window's end from losing that window.
         return self.grid.count(max(0.0, round(elapsed_s - self.lag_s, 6)))
+
+    @property
+    def values(self) -> str | None:
+        """What the values of the newest volume were, and what the bundle expects; None before the first."""
+        return self._door.newest if self._door is not None else None
 
     def counts(self, now_at: float) -> dict[str, int]:
         """Count volumes (received, missing by now, saturated, unusable) and invalid voxels."""

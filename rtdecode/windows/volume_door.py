@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode import plausible
+from rtdecode.plausible import Resting
 from rtdecode.types import Float, Volume
 
 Mask = NDArray[np.bool_]
@@ -30,8 +31,8 @@ class VolumeDoor:
 
     Parameters
     ----------
-    trained : (feature,)
-        Resting level of the features: the bundle's, or that of today's calibration.
+    trained : Resting
+        Where the features lie: by the bundle, or by today's calibration.
 
     Attributes
     ----------
@@ -39,12 +40,12 @@ class VolumeDoor:
         Indices of the volumes that are holes as a whole.
     voxels : int
         Number of invalid voxels.
+    newest : str or None
+        What the values of the newest volume were, and what the bundle expects; None before the first.
     """
 
-    def __init__(self, trained: NDArray[np.floating[Any]]) -> None:
+    def __init__(self, trained: Resting) -> None:
         self._trained = trained
-        # A feature beyond this is invalid.
-        self._most = plausible.FAR * float(np.median(trained))
         # The last volume that was not refused, without holes.
         self._good: NDArray[Any] | None = None
         # Whether the last volume was good in full: faults are reported when they begin.
@@ -52,6 +53,7 @@ class VolumeDoor:
         self._notes: list[str] = []
         self.unusable: set[int] = set()
         self.voxels = 0
+        self.newest: str | None = None
 
     def fill(self, index: int, data: NDArray[Any]) -> tuple[NDArray[Any], Mask | None] | None:
         """Replace each invalid voxel by its value in the last good volume.
@@ -75,7 +77,10 @@ class VolumeDoor:
         known = data if holes is None else data[~holes]
         if holes is not None:
             self.voxels += int(holes.sum())
-        if self._refused(index, plausible.volume_constant(known)):
+        constant = plausible.volume_constant(known)
+        if constant is not None:
+            self.newest = f"{constant.partition(':')[0]}; {self._trained.expected}"
+        if self._refused(index, constant):
             return None
         # A refused volume does not get here: the next holes are not filled from it.
         if holes is not None:
@@ -104,14 +109,16 @@ class VolumeDoor:
         None
             Where the volume as a whole is a hole.
         """
-        holes = np.zeros(len(vector), bool) if touched is None else touched
-        # While a bundle is trained its level is not known yet, and nothing is far from it.
-        if self._most > 0:
-            holes = holes | (np.abs(vector) > self._most)
-            vector = np.where(holes, self._trained, vector).astype(np.float32) if holes.any() else vector
+        replaced = np.zeros(len(vector), bool) if touched is None else touched
+        holes = replaced | self._trained.far(vector)
+        read = ~replaced
+        if read.any():
+            self.newest = self._trained.part(read).described(vector[read])
         share = float(holes.mean())
-        if self._refused(index, self._fault(vector, holes, share)):
+        fault = self._fault(vector, replaced, holes)
+        if self._refused(index, fault):
             return None
+        vector = np.where(holes, self._trained.level, vector).astype(np.float32) if share else vector
         if share and self._whole:
             self._notes.append(
                 f"volume {index}: {100 * share:.2g} % of the features that the bundle reads are "
@@ -137,15 +144,20 @@ class VolumeDoor:
             return self._good
         return np.full(shape, np.median(known), known.dtype)
 
-    def _fault(self, vector: Float, holes: Mask, share: float) -> str | None:
-        if share > plausible.MOST_VOXELS:
+    def _fault(self, vector: Float, replaced: Mask, holes: Mask) -> str | None:
+        # Where most features are far off, the others do not tell what the values are.
+        lost = float(holes.mean()) > plausible.MOST_VOXELS
+        judged = ~replaced if lost else ~holes
+        values = vector[judged]
+        constant = plausible.volume_constant(values) if len(values) > 1 else None
+        level = plausible.volume_level(values, self._trained.part(judged)) if len(values) else None
+        fault = constant or level
+        if fault is None and lost:
             return (
-                f"{100 * share:.0f} % of the features that the bundle reads are invalid: check the "
+                f"{100 * holes.mean():.0f} % of the features that the bundle reads are invalid: check the "
                 "scanner's reconstruction and export"
             )
-        known = vector[~holes]
-        constant = plausible.volume_constant(known) if len(known) > 1 else None
-        return constant or plausible.volume_level(known, self._trained[~holes])
+        return fault
 
     def _refused(self, index: int, fault: str | None) -> bool:
         if fault is None:

@@ -204,10 +204,9 @@ def _values(one: Series) -> Finding:
 def _level(volume: Volume, bundle: Bundle, calibration: Calibration | None) -> Finding:
     """Judge the level of the features that the bundle reads."""
     matched = None
-    trained = bundle.stats["fmri_mean"]
     if calibration is not None and bundle.projection is not None:
         matched = calibration.matched(bundle.projection)
-        trained = matched.warmup_mean
+    trained = plausible.resting(bundle.stats, None if matched is None else matched.warmup_mean)
     features = Head(bundle, matched).read(volume)
     wrong = plausible.volume_level(features, trained)
     if wrong is None:

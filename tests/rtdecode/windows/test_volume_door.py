@@ -90,6 +90,49 @@ def test_a_volume_that_is_none_is_a_hole_that_no_window_waits_for(kind: str) -> 
     assert made.counters()["fmri"]["implausible"] == 2
 
 
+@pytest.mark.parametrize("level", [0.0024, -0.0024])
+def test_z_scores_pass_whatever_the_sign_of_their_mean(level: float) -> None:
+    windows, assembler = played_centred(session_of_z_scores(), level)
+    assert [window.missing["fmri"] for window in windows] == [0, 0, 0, 0]
+    assert assembler.notes() == []
+    values = assembler.counters()["fmri"]["values"]
+    assert values.endswith("their standard deviation was 1.1")
+
+
+def test_a_voxel_beyond_all_z_scores_is_a_hole_of_its_volume() -> None:
+    windows, assembler = played_centred(changed(session_of_z_scores(), with_voxels(READ[:1], 40.0)), 0.0024)
+    assert windows[1].missing["fmri"] == pytest.approx(1 / 5 / 5)
+    assert [w.missing["fmri"] for w in (windows[0], *windows[2:])] == [0, 0, 0]
+    (note,) = assembler.notes()
+    assert "volume 12" in note
+
+
+def test_raw_volumes_are_none_where_training_had_z_scores() -> None:
+    windows, assembler = played_centred(session(), -0.0024)
+    assert [window.missing["fmri"] for window in windows] == [1, 1, 1, 1]
+    (note,) = assembler.notes()
+    assert "prepare the volumes as those of the training were" in note
+    assert assembler.counters()["fmri"]["implausible"] == assembler.counters()["fmri"]["volumes"]
+
+
+def session_of_z_scores() -> list:
+    return [
+        replace(item, data=np.float32((np.asarray(item.data) - 100) / 4))
+        if isinstance(item, Volume)
+        else item
+        for item in session()
+    ]
+
+
+def played_centred(items: list, level: float) -> tuple[list[Window], Assembler]:
+    """Play a session to a bundle that was trained on z-scores."""
+    bundle = small.bundle()
+    bundle.stats["fmri_mean"][:] = level
+    bundle.stats["fmri_scale"][:] = 1.1
+    assembler = Assembler(bundle, small.montage(), ("eeg", "fmri"), 16)
+    return finals(list(assembler.play(items))), assembler
+
+
 def test_voxels_that_no_feature_reads_cost_nothing() -> None:
     clean = undisturbed()
     windows, made = played(changed(session(), with_voxels([0, 2], np.nan), tuple(range(37))))
