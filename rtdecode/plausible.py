@@ -210,9 +210,16 @@ def eeg_level(spread_uv: Reals, trained_uv: Reals) -> str | None:
     if 1 / FAR <= ratio <= FAR:
         return None
     return (
-        f"the EEG's standard deviation in the bundle's band is {float(np.median(spread_uv)):.4g} uV, at "
-        f"training it was {float(np.median(trained_uv)):.4g} uV: check the unit that the outlet declares "
+        f"{eeg_described(spread_uv, trained_uv)}: check the unit that the outlet declares "
         "(microvolts, volts), the electrodes and the amplifier's gain"
+    )
+
+
+def eeg_described(spread_uv: Reals, trained_uv: Reals) -> str:
+    """Describe the level of EEG, as for `eeg_level`, beside what the bundle expects."""
+    return (
+        f"the EEG's standard deviation in the bundle's band is {float(np.median(spread_uv)):.4g} uV, at "
+        f"training it was {float(np.median(trained_uv)):.4g} uV"
     )
 
 

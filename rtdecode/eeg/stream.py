@@ -111,6 +111,8 @@ class EegStream:
         self._notes: list[str] = []
         self._nonfinite = 0
         self._off_level = False
+        # The level of the newest window, beside what the bundle expects, in words.
+        self._values: str | None = None
         self.first = 0.0
         self.samples = 0
         self._last: float | None = None
@@ -262,7 +264,9 @@ class EegStream:
         if mask.mean() < _JUDGED_SHARE:
             return False
         spread_uv = values[:, mask].std(axis=1)
-        wrong = plausible.eeg_level(spread_uv, self._scale[:, 0])
+        trained_uv = self._scale[:, 0]
+        self._values = plausible.eeg_described(spread_uv, trained_uv)
+        wrong = plausible.eeg_level(spread_uv, trained_uv)
         # Reported when it begins, not with every window.
         if wrong is not None and not self._off_level:
             self._notes.append(f"{wrong}. The EEG of such windows counts as missing")
@@ -288,6 +292,7 @@ class EegStream:
             **counts,
             **self._cleaner.report(),
             "nonfinite_samples": self._nonfinite + self._door.samples,
+            "values": self._values,
             "bad_channels": self._cap.bad_channels,
             "too_many_bad": self._cap.too_many,
             "age_ms": None if age is None or not np.isfinite(age) else float(age) * 1e3,

@@ -63,6 +63,7 @@ class Report(Sections):
     detail: float | None
     runs_on: dict[str, str]
     brain: dict[str, Any] | None
+    no_final: str | None
 
 
 def build(
@@ -149,8 +150,26 @@ def build(
         "detail": output.detail,
         "runs_on": output.runs_on,
         "brain": output.presence.section(),
+        "no_final": None if windows["final"] else _no_final(counters, windows["skipped"]),
         **(judged or nothing()),
     }
+
+
+def _no_final(counters: Counters, skipped: int) -> str | None:
+    """Say of a session whose windows were all skipped what came; None where no window was reached."""
+    if not skipped:
+        return None
+    fmri = counters["fmri"]
+    eeg = counters["eeg"]
+    parts = list[str]()
+    if fmri.get("values"):
+        refused = f"{fmri['implausible']} of {fmri['volumes']} volumes were refused"
+        parts.append(f"fMRI: {refused}; in the newest one, {fmri['values']}.")
+    if eeg.get("values"):
+        parts.append(f"EEG: {eeg['values']}.")
+    if not parts:
+        parts.append("No volume and no EEG came that the bundle could read.")
+    return " ".join([f"None of {skipped} windows has a clip.", *parts])
 
 
 def _eeg_stream(stream: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,6 +229,8 @@ def show(report: Report) -> None:
         table.add_row(title, _spread(latency[key]))
     table.add_row("peak memory", _or_dash(report["memory_mb"]["peak"], "{:.0f} MB"))
     console.print(table)
+    if report["no_final"]:
+        console.print(report["no_final"], highlight=False, markup=False, soft_wrap=True)
 
 
 def _presence(brain: dict[str, Any]) -> str:

@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from rtdecode import bundle as bundles
 from rtdecode.cli import app
+from rtdecode.disk.recording import RecordingWriter
 from rtdecode.errors import UsageError
+from rtdecode.types import Volume
+from streaming.session import replay
 from tests.refusals import refused
 from tests.train.data import cinebrain_folder
 from tests.train.data.layouts import released
@@ -141,7 +146,9 @@ def test_its_bundle_says_that_its_signals_knew_their_future(run: Path, tmp_path:
     assert "offline" in told.output or "future" in told.output
 
 
-def test_volumes_alone_are_trained_on_and_exported(tmp_path: Path) -> None:
+def test_volumes_alone_are_trained_on_exported_and_decoded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "cc2017").mkdir()
     released.neuroclips(tmp_path / "cc2017")
     run = tmp_path / "run"
@@ -162,7 +169,31 @@ def test_volumes_alone_are_trained_on_and_exported(tmp_path: Path) -> None:
     assert "No session can do so" in (out / "index.html").read_text()
     exported = CliRunner().invoke(app, ["export", str(run), "--out", str(tmp_path / "bundle")])
     assert exported.exit_code == 0, exported.output
-    assert bundles.load(str(tmp_path / "bundle")).manifest.modalities == ["fmri"]
+    bundle = tmp_path / "bundle"
+    assert bundles.load(str(bundle)).manifest.modalities == ["fmri"]
+    values = torch.load(tmp_path / "cc2017" / "subj01_test_fmri.pt").numpy()[:6, 0]
+    # The volume of a window lies a lag of 4 s, two TRs, behind it.
+    replayed = replayed_values(values, bundle, tmp_path / "as released")
+    assert (replayed["windows"]["final"], replayed["windows"]["skipped"]) == (4, 0)
+    assert replayed["no_final"] is None
+    capsys.readouterr()
+    replayed = replayed_values(1000 * values, bundle, tmp_path / "in another unit")
+    assert (replayed["windows"]["final"], replayed["windows"]["skipped"]) == (0, 4)
+    assert "fMRI: 6 of 6 volumes were refused" in replayed["no_final"]
+    assert f"have a median of {1000 * np.median(values[-1]):.4g}" in replayed["no_final"]
+    assert replayed["no_final"] in capsys.readouterr().out
+
+
+def replayed_values(values: NDArray[np.float32], bundle: Path, place: Path) -> dict[str, Any]:
+    """Replay values of a release (volume, voxel) at its TR of 2 s as volumes of n x 1 x 1; the report."""
+    with RecordingWriter(place / "recording", None, {"triggers_expected": False}) as writer:
+        for index, vector in enumerate(values):
+            end_at = 2.0 * (index + 1)
+            volume = vector.reshape(-1, 1, 1)
+            times = (2.0, 2.0 * index, None, end_at, end_at, end_at)
+            writer.write(Volume(volume, np.eye(4), index, 1, *times, f"{index}", "1"))
+    assert replay.run(place / "recording", str(bundle), "max", place / "replayed") == 0
+    return json.loads((place / "replayed" / "report.json").read_text())
 
 
 def test_a_data_set_and_films_are_not_trained_on_together(data: Path) -> None:
