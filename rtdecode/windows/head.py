@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import plausible
 from rtdecode.bundle import Bundle
 from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import GeometryError
@@ -58,7 +59,8 @@ class Head:
         self._moved: list[tuple[int, Motion]] = []
         # Where the head lay when the last volume was read; None for the place that the bundle says.
         self._read_at: NDArray[np.float64] | None = None
-        self._quality = Quality(float(bundle.manifest.grid.tr or 1))
+        centred = plausible.resting(bundle.stats).centred
+        self._quality = Quality(float(bundle.manifest.grid.tr or 1), centred=centred)
         self.newest: Motion | None = None
         self.volume: Volume | None = None
         self.outside = 0

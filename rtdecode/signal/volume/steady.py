@@ -82,12 +82,12 @@ class Steadiness:
         Share of the volumes whose alignment did not converge.
     dvars_percent : float or None
         DVARS of the last volume: root mean square over voxels of the change since the volume before, in
-        percent of the mean signal (Power et al. 2012, NeuroImage 59:2142).
+        percent of the mean signal (Power et al. 2012, NeuroImage 59:2142). None for centred signals.
     jump_share : float or None
         Share of the volumes whose DVARS is more than 1.5 times the median of the 60 before.
     tsnr : float or None
         Temporal signal-to-noise ratio: mean divided by standard deviation about a straight line, median
-        over voxels; None before ten volumes.
+        over voxels; None before ten volumes, and for centred signals.
     moved, jumps : int
         Number of volumes that moved by more than 0.5 mm, and of those that are a jump.
     """
@@ -130,6 +130,9 @@ class Quality:
     tr_s : float
     seconds : float
         Length of signal on which the verdict is based.
+    centred : bool
+        Whether the signals were centred before, as released z-scores are: they have no level, so that no
+        figure is given as a share of it.
 
     Attributes
     ----------
@@ -137,9 +140,10 @@ class Quality:
         None until the run has lasted that long; unchanged afterwards.
     """
 
-    def __init__(self, tr_s: float, seconds: float = _MINUTE_S) -> None:
+    def __init__(self, tr_s: float, seconds: float = _MINUTE_S, *, centred: bool = False) -> None:
         if not (tr_s > 0 and seconds > 0):
             raise ValueError(f"the TR and the time to judge must be above 0 s, found {tr_s} and {seconds}")
+        self._centred = centred
         # At least the ten volumes that tsnr needs; the margin keeps rounding from adding a volume.
         self._judge_at = max(10, math.ceil(seconds / tr_s - 1e-6))
         self.reset()
@@ -190,14 +194,14 @@ class Quality:
     def _figures(self) -> Steadiness:
         aligned = self._aligned or None
         seen = self._aligned + self._unaligned
-        tsnr = self.tsnr_map()
+        tsnr = None if self._centred else self.tsnr_map()
         return Steadiness(
             volumes=self._count,
             mean_fd_mm=aligned and self._fd_sum / aligned,
             max_fd_mm=aligned and self._fd_max,
             moved_share=aligned and self._moved / aligned,
             unaligned_share=self._unaligned / seen if seen else None,
-            dvars_percent=self._dvars,
+            dvars_percent=None if self._centred else self._dvars,
             jump_share=self._jumps / self._compared if self._compared else None,
             tsnr=None if tsnr is None or not tsnr.any() else float(np.median(tsnr[tsnr > 0])),
             moved=self._moved,
@@ -229,7 +233,7 @@ class Quality:
         self._fd_max = max(self._fd_max, fd_mm)
 
     def _changed(self, change: NDArray[np.float64]) -> None:
-        level = abs(float(self._mean.mean()))
+        level = 100.0 if self._centred else abs(float(self._mean.mean()))
         self._dvars = 100 * float(np.sqrt(np.mean(change**2))) / level if level > 0 else None
         if self._dvars is None:
             return

@@ -154,6 +154,19 @@ def test_dark_and_constant_voxels_do_not_count() -> None:
     assert empty.now().dvars_percent is None
 
 
+def test_centred_signals_have_no_share_of_a_level() -> None:
+    data = run(80) - 700
+    data[70] += 2 * np.ptp(data)
+    quality = Quality(1.0, centred=True)
+    for volume in data:
+        quality.push(volume)
+    assert quality.now().tsnr is None
+    assert quality.now().dvars_percent is None
+    assert quality.now().jumps == 2
+    assert quality.verdict is not None
+    assert quality.verdict.grade == "good"
+
+
 def test_unknown_figures_are_no_fault() -> None:
     verdict = judge(Steadiness(60, None, None, None, None, None, None, None))
     assert (verdict.grade, verdict.reasons) == ("good", ())
