@@ -5,12 +5,19 @@ weights of this participant's voxels and sources, and the noise. The candidate i
 window's volumes and EEG are most likely. No decoder that is given one window's signals identifies more on
 average, so a figure says how much of what the signals hold a decoder has found.
 
+The windows are those of the bundle's grid, with all volumes that it reads, its look-ahead included; a bundle
+that reads one modality is held against that one alone. Where a window holds no whole number of TRs, its
+volumes lie elsewhere in it than those of the next one: each candidate's are predicted for the instants at
+which the window in question has its own.
+
 Two things are less than exact, so that it may lie a little too low: the noise that EEG and fMRI share counts
 as if each had its own, and the EEG's noise is estimated from a session instead of being derived. A decoder
 that gets the end of the clip before knows more than one window's signals, and may come nearer or go beyond.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +40,7 @@ from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.session import SCAN_ON_S, PhantomSession
 from rtdecode.signal.eeg.band import EegFilter
 from rtdecode.signal.volume.baseline import Baseline, normalizer
+from rtdecode.timing import TimingGrid
 from train.work import Arrays
 
 Matrix = NDArray[np.float64]
@@ -53,18 +61,26 @@ class Forward:
 
     Attributes
     ----------
-    volumes : SharedNoise
-        The noise of volumes.
-    cross : (frequency, channel, channel) complex
-        Inverse covariance of the EEG's noise at each frequency of a window.
+    volumes : dict
+        How many volumes a window has -> their noise. Empty where the bundle reads none.
+    cross : (frequency, channel, channel) complex, or None
+        Inverse covariance of the EEG's noise at each frequency of a window; None where it reads no EEG.
     """
 
-    volumes: "SharedNoise"
-    cross: NDArray[np.complex128]
+    volumes: dict[int, "SharedNoise"]
+    cross: NDArray[np.complex128] | None
 
 
 def fit_forward(bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Forward:
     """Make the forward model; a session that is not judged gives the covariance of the EEG's noise."""
+    volumes: dict[int, SharedNoise] = {}
+    if bundle.manifest.fmri is not None:
+        volumes = {count: _volume_noise(bundle, session, count) for count in _counts(bundle.manifest.grid)}
+    cross = None if bundle.manifest.eeg is None else _inverse_cross(bundle, session, inputs)
+    return Forward(volumes, cross)
+
+
+def _inverse_cross(bundle: Bundle, session: PhantomSession, inputs: Arrays) -> NDArray[np.complex128]:
     rest = np.fft.rfft(inputs["eeg"] - predicted_eeg(bundle, session), axis=2)
     # (frequency, channel, window)
     noise = rest.transpose(2, 1, 0)
@@ -74,9 +90,8 @@ def fit_forward(bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Forw
     bands = [every[max(0, f - around) : f + around + 1] for f in range(frequencies)]
     cross = np.array([band.mean(axis=0) for band in bands])
     # The filter leaves nothing at some frequencies, and the average reference nothing along one direction.
-    floor = 1e-3 * np.trace(cross, axis1=1, axis2=2).real.max() / channels
-    inverse = np.linalg.inv(cross + floor * np.eye(channels))
-    return Forward(_volume_noise(bundle, session), inverse)
+    least = 1e-3 * np.trace(cross, axis1=1, axis2=2).real.max() / channels
+    return np.linalg.inv(cross + least * np.eye(channels))
 
 
 def likelihood(forward: Forward, bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Matrix:
@@ -87,22 +102,35 @@ def likelihood(forward: Forward, bundle: Bundle, session: PhantomSession, inputs
     (window, candidate) float64
         Logarithm of the density, up to a constant a window.
     """
-    volumes = _volumes(forward, bundle, session, inputs)
-    return volumes + _eeg(forward, bundle, session, inputs)
+    count = _windows(bundle, session)
+    likely = np.zeros((count, count))
+    if forward.volumes:
+        likely += _volumes(forward, bundle, session, inputs)
+    if forward.cross is not None:
+        likely += _eeg(forward.cross, bundle, session, inputs)
+    return likely
 
 
 def _volumes(forward: Forward, bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Matrix:
+    grid = bundle.manifest.grid
     driven = _driven(bundle, session)
-    seen = inputs["fmri"][:, :, driven.columns].reshape(len(inputs["fmri"]), -1).astype(np.float64)
-    model = predicted_volumes(bundle, session).reshape(seen.shape)
-    weighed = forward.volumes.precision(model)
-    return seen @ weighed.T - np.einsum("ij,ij->i", model, weighed) / 2
+    count = _windows(bundle, session)
+    likely = np.zeros((count, count))
+    for offsets, rows in _alike(grid, count).items():
+        # Slots before the run's first volume are empty.
+        first = grid.empty_slots(rows[0])
+        slots = slice(first, first + len(offsets))
+        seen = inputs["fmri"][rows, slots][:, :, driven.columns].reshape(len(rows), -1).astype(np.float64)
+        model = predicted_volumes(bundle, session, offsets).reshape(count, -1)
+        weighed = forward.volumes[len(offsets)].precision(model)
+        likely[rows] = seen @ weighed.T - np.einsum("ij,ij->i", model, weighed) / 2
+    return likely
 
 
-def _eeg(forward: Forward, bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Matrix:
+def _eeg(cross: NDArray[np.complex128], bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Matrix:
     seen = np.fft.rfft(inputs["eeg"], axis=2).transpose(2, 0, 1)
     model = np.fft.rfft(predicted_eeg(bundle, session), axis=2).transpose(2, 0, 1)
-    weighed = np.einsum("fcd,fwd->fwc", forward.cross, model)
+    weighed = np.einsum("fcd,fwd->fwc", cross, model)
     # Each frequency but the first and the last stands for two.
     twice = np.full(len(seen), 2.0)
     twice[[0, -1]] = 1
@@ -111,20 +139,86 @@ def _eeg(forward: Forward, bundle: Bundle, session: PhantomSession, inputs: Arra
     return fits - energy / 2
 
 
-def predicted_volumes(bundle: Bundle, session: PhantomSession) -> Matrix:
-    """Predict what the chain makes of a session's volumes without noise, (window, slot, driven voxel)."""
+def _windows(bundle: Bundle, session: PhantomSession) -> int:
+    """Count the windows of a session whose volumes were all scanned, as far as volumes are read."""
+    grid = bundle.manifest.grid
+    count = grid.count(Fraction(session.film.count, FPS))
+    while bundle.manifest.fmri is not None and count and grid.volumes(count - 1).stop > session.volumes:
+        count -= 1
+    return count
+
+
+# When volumes are read, middle of their acquisition after the start of a window, s.
+Offsets = tuple[Fraction, ...]
+
+
+def volume_offsets(grid: TimingGrid, k: int) -> Offsets:
+    """Return when the volumes of window k are read."""
+    assert grid.tr is not None
+    start, _ = grid.span(k)
+    return tuple((n + Fraction(1, 2)) * grid.tr - start for n in grid.volumes(k))
+
+
+def _alike(grid: TimingGrid, count: int) -> dict[Offsets, list[int]]:
+    """Group the first windows of a run by where their volumes lie in them; those without any are left out."""
+    groups: dict[Offsets, list[int]] = {}
+    for k in range(count):
+        groups.setdefault(volume_offsets(grid, k), []).append(k)
+    return {offsets: rows for offsets, rows in groups.items() if offsets}
+
+
+def _counts(grid: TimingGrid) -> list[int]:
+    """List how many volumes a window may have."""
+    assert grid.tr is not None
+    # The first windows may reach back behind the run's first volume; then they repeat.
+    begins = ceil(grid.before * grid.tr / grid.hop) + 1
+    period = (grid.hop / grid.tr).denominator
+    return sorted({len(grid.volumes(k)) for k in range(begins + period)} - {0})
+
+
+def predicted_volumes(bundle: Bundle, session: PhantomSession, offsets: Offsets | None = None) -> Matrix:
+    """Predict what the chain makes of a session's volumes without noise, (window, volume, driven voxel).
+
+    Parameters
+    ----------
+    bundle : Bundle
+    session : PhantomSession
+    offsets : tuple of Fraction, optional
+        When the volumes are read, middle of their acquisition after the start of a window, s. By default as
+        in the first window.
+    """
     driven = _driven(bundle, session)
-    gain, rest = (values[driven.at] for values in _levels(session))
-    state = neural_state(session.features, 0.0, SCAN_ON_S + 2.0, np.random.default_rng(0))
-    person = subject(session.subject)
-    shift = scanner.read_shift(session.head, TR)
-    times = np.arange(0.5, session.volumes) * TR
-    clean = bold(person, state, shift, times) / bold_scale(person, session.preset.feature_noise, shift)
     stats = {name: bundle.stats[name][driven.columns] for name in ("fmri_mean", "fmri_scale")}
     chain = normalizer(stats, _baseline(bundle))
-    series = np.stack([chain.push((rest + gain * one[driven.at]).astype(np.float32)) for one in clean])
+    middles = np.arange(0.5, session.volumes) * session.tr_s
+    clean = _clean(session, driven, middles)
+    series = np.stack([chain.push(volume) for volume in clean]).astype(np.float64)
     grid = bundle.manifest.grid
-    return np.stack([series[list(grid.volumes(k))] for k in range(session.film.windows)]).astype(np.float64)
+    assert grid.tr is not None
+    reading = volume_offsets(grid, 0) if offsets is None else offsets
+    starts = [grid.span(k)[0] for k in range(_windows(bundle, session))]
+    instants = [start + offset for start in starts for offset in reading]
+    # The volume that is acquired at each instant, or was last, and whether it lies there exactly.
+    places = [instant / grid.tr - Fraction(1, 2) for instant in instants]
+    volumes = np.array([min(max(floor(place), 0), session.volumes - 1) for place in places])
+    between = np.array([place != volume for place, volume in zip(places, volumes.tolist(), strict=True)])
+    found = series[volumes]
+    if between.any():
+        # The resting level that the chain takes off is that of the last volume.
+        level = clean[volumes] - found * stats["fmri_scale"]
+        values = _clean(session, driven, np.array([float(instant) for instant in instants]))
+        found = np.where(between[:, None], (values - level) / stats["fmri_scale"], found)
+    return found.reshape(len(starts), len(reading), -1)
+
+
+def _clean(session: PhantomSession, driven: "_Driven", times: Matrix) -> NDArray[np.float32]:
+    """Return the values of driven voxels at instants of the film, without noise, (time, voxel)."""
+    state = neural_state(session.features, 0.0, SCAN_ON_S + 2.0, np.random.default_rng(0))
+    person = subject(session.subject)
+    shift = scanner.read_shift(session.head, session.tr_s)
+    response = bold(person, state, shift, times) / bold_scale(person, session.preset.feature_noise, shift)
+    gain, rest = (values[driven.at] for values in _levels(session))
+    return (rest + gain * response[:, driven.at]).astype(np.float32)
 
 
 def predicted_eeg(bundle: Bundle, session: PhantomSession) -> Matrix:
@@ -145,7 +239,7 @@ def predicted_eeg(bundle: Bundle, session: PhantomSession) -> Matrix:
     step = round(session.sfreq / float(grid.sfreq))
     series = np.concatenate(blocks, axis=1)[:, LEAD_IN_S * session.sfreq :: step]
     hop = round(float(grid.hop * grid.sfreq))
-    cut = [series[:, k * hop : k * hop + grid.samples] for k in range(session.film.windows)]
+    cut = [series[:, k * hop : k * hop + grid.samples] for k in range(_windows(bundle, session))]
     return np.stack(cut) / bundle.stats["eeg_scale"][:, None]
 
 
@@ -181,9 +275,8 @@ class SharedNoise:
         return weighed.reshape(len(windows), -1)
 
 
-def _volume_noise(bundle: Bundle, session: PhantomSession) -> SharedNoise:
-    """Return the noise of a window's volumes, in the units that the chain gives them."""
-    slots = bundle.manifest.grid.slots
+def _volume_noise(bundle: Bundle, session: PhantomSession, slots: int) -> SharedNoise:
+    """Return the noise of volumes that follow each other, in the units that the chain gives them."""
     driven = _driven(bundle, session)
     scale = bundle.stats["fmri_scale"].astype(np.float64)[driven.columns]
     gain = _levels(session)[0][driven.at]
@@ -191,7 +284,7 @@ def _volume_noise(bundle: Bundle, session: PhantomSession) -> SharedNoise:
     shared = _shared_columns(session, scale, slots, driven.at)
     deviation, thermal = _private(session)
     deviation = deviation[driven.at]
-    blocks = deviation[:, None, None] ** 2 * toeplitz(scanner.PRIVATE_RHO ** np.arange(slots))
+    blocks = deviation[:, None, None] ** 2 * toeplitz(_over(scanner.PRIVATE_RHO, session) ** np.arange(slots))
     own = (blocks + thermal**2 * np.eye(slots)) / scale[:, None, None] ** 2
     return SharedNoise(own, np.concatenate([state, shared], axis=1))
 
@@ -240,20 +333,24 @@ def _private(session: PhantomSession) -> tuple[Matrix, float]:
     return rest * spread * np.sqrt(np.maximum(room, 0)), scanner.THERMAL
 
 
+def _over(rho: float, session: PhantomSession) -> float:
+    """Return the correlation of noise from volume to volume, given that over the simulator's own TR."""
+    return float(rho ** (session.tr_s / TR))
+
+
 def _shared_columns(session: PhantomSession, scale: Matrix, slots: int, at: NDArray[np.int64]) -> Matrix:
     """Return the columns of the noise that voxels share, (slot * voxel, column)."""
     place = session.head
     maps = session.scanner._maps[:, np.searchsorted(place.brain, place.voxels[at])] / scale
     waves, drifts, cycles = np.split(maps, np.cumsum([scanner.SHARED, scanner.DRIFTS]))
     lags = np.arange(slots)
-    together = np.linalg.cholesky(toeplitz(scanner.SHARED_RHO**lags)) * np.sqrt(
-        scanner.COMMON / scanner.SHARED
-    )
+    lasting = np.linalg.cholesky(toeplitz(_over(scanner.SHARED_RHO, session) ** lags))
+    together = lasting * np.sqrt(scanner.COMMON / scanner.SHARED)
     # Within a window a drift is constant, and heartbeat and breathing are waves of any phase.
     still = np.full((slots, 1), np.sqrt(scanner.DRIFT / scanner.DRIFTS))
     columns = [np.einsum("cv,se->svce", waves, together), np.einsum("cv,se->svce", drifts, still)]
     for one, rate in zip(cycles, scanner.CYCLES_HZ, strict=True):
-        angles = 2 * np.pi * rate * lags * TR
+        angles = 2 * np.pi * rate * lags * session.tr_s
         phases = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.sqrt(scanner.CYCLES / 4)
         columns.append(np.einsum("cv,se->svce", one[None], phases))
     size = slots * maps.shape[1]
@@ -267,7 +364,7 @@ def _state_columns(session: PhantomSession, gain: Matrix, slots: int, at: NDArra
     slots and responses is reduced to few directions in time, each of which makes a column a feature.
     """
     person = subject(session.subject)
-    shift = scanner.read_shift(session.head, TR)
+    shift = scanner.read_shift(session.head, session.tr_s)
     seconds = np.arange(0, RESPONSE_S, 1 / FPS)
     delay = (person.delay[at] - shift[at])[:, None]
     each = haemodynamic_response(seconds, delay, person.stretch[at][:, None]) / FPS
@@ -275,7 +372,7 @@ def _state_columns(session: PhantomSession, gain: Matrix, slots: int, at: NDArra
     mixture = each @ basis.T
     strength = np.sqrt(np.square(mixture).mean(axis=0))
     # Each response, read at each slot, as weights of the frames of the state before it.
-    frames = np.rint(np.arange(slots) * TR * FPS).astype(int)
+    frames = np.rint(np.arange(slots) * session.tr_s * FPS).astype(int)
     reads = np.zeros((_BASIS, slots, len(seconds) + frames[-1]))
     for slot, frame in enumerate(frames):
         reads[:, slot, frame : frame + len(seconds)] = (basis * strength[:, None])[:, ::-1]

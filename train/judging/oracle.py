@@ -3,6 +3,8 @@
 It is trained for the judging alone, on sessions of the same participant at the same preset, with training
 seeds. Signals of a window go in, and the leading principal components of what a patch codec makes of its clip
 come out, each with its own penalty and its own weight of fMRI against EEG, chosen by leaving sessions out.
+Of a bundle that reads one modality, the other has no part in it. A window's volumes are those that the bundle
+reads, its look-ahead included.
 The least-squares prediction is shown as it is: faint where little is known. The same regression reads the
 mean colour of a clip, three numbers, and the colours of its parts: how much of a figure colour alone can say.
 """
@@ -20,7 +22,7 @@ from train.closed_form import patch_codec
 from train.closed_form.components import principal_components
 from train.closed_form.patch_codec import Codec
 from train.closed_form.ridge import RidgeFit, fit_ridge
-from train.closed_form.stem import EegStem, fit_eeg_stem, fit_voxel_stem
+from train.closed_form.stem import EegStem, fill_slots, fit_eeg_stem, fit_voxel_stem
 from train.work import Arrays
 
 Matrix = NDArray[np.float64]
@@ -49,18 +51,17 @@ class Oracle:
         Of the latents.
     shape : tuple of int
         Of the latents of one clip.
-    voxels : (voxel, component)
-    stem : EegStem
+    stems : Stems
     signals : RidgeFit
-        From fMRI and EEG to components.
+        From fMRI and EEG, as far as there are, to components.
     conditions : RidgeFit or None
-        From fMRI and EEG to what the judged decoder's condition aims at; None where it aims at no vector.
+        From the same to what the judged decoder's condition aims at; None where it aims at no vector.
     looks : RidgeFit
-        From fMRI and EEG to the mean colour of the clip and to the colours of its parts.
+        From the same to the mean colour of the clip and to the colours of its parts.
     mean_look : (value,)
         Of these.
     clip_shape : tuple of int
-        Shape of a clip, without the frame after the window.
+        Shape of what a clip shows in its window, without a frame after it.
     windows : int
         How many it learned from.
     carried : RidgeFit or None
@@ -72,8 +73,7 @@ class Oracle:
     mean: Matrix
     basis: Matrix
     shape: tuple[int, ...]
-    voxels: Matrix
-    stem: EegStem
+    stems: "Stems"
     signals: RidgeFit
     conditions: RidgeFit | None
     looks: RidgeFit
@@ -84,8 +84,7 @@ class Oracle:
 
     def clips(self, inputs: Arrays) -> list[NDArray[np.uint8]]:
         """Draw the clips of the consecutive windows of one session, uint8 (frame, row, column, 3) each."""
-        parts = _reduced(inputs, self.voxels, self.stem)
-        read = _predicted(self.signals, parts)
+        read = _predicted(self.signals, self.stems(inputs))
         if self.carried is not None:
             read = read + _predicted(self.carried, [_before(read, [len(read)])])
         latents = (read @ self.basis + self.mean).reshape(-1, *self.shape)
@@ -94,7 +93,7 @@ class Oracle:
 
     def floors(self, inputs: Arrays) -> tuple[Sequence[Pixels], Sequence[Pixels]]:
         """Draw what is read of the mean colours, flat, and of the layouts, standing still."""
-        read = self.mean_look + _predicted(self.looks, _reduced(inputs, self.voxels, self.stem))
+        read = self.mean_look + _predicted(self.looks, self.stems(inputs))
         colour = read[:, :_COLOURS].reshape(-1, 1, 1, _COLOURS)
         layout = read[:, _COLOURS:].reshape(-1, *STILL, _COLOURS)
         flat, still = (drawn_layout(values, self.clip_shape) for values in (colour, layout))
@@ -104,19 +103,61 @@ class Oracle:
         """Predict what the decoder's condition aims at, from its mean, (window, value)."""
         if self.conditions is None:
             return None
-        return _predicted(self.conditions, _reduced(inputs, self.voxels, self.stem))
+        return _predicted(self.conditions, self.stems(inputs))
+
+
+@dataclass(frozen=True)
+class Stems:
+    """From the signals of windows to few features, by modality.
+
+    Attributes
+    ----------
+    voxels : (voxel, component), or None
+        None where no volumes are read.
+    eeg : EegStem or None
+        None where no EEG is read.
+    """
+
+    voxels: Matrix | None
+    eeg: EegStem | None
+
+    def __call__(self, inputs: Arrays) -> list[NDArray[np.float32]]:
+        """Reduce windows: one (window, feature) array for each modality, volumes first."""
+        parts = []
+        if self.voxels is not None:
+            reduced = _volumes(inputs) @ self.voxels.astype(np.float32)
+            parts.append(reduced.reshape(len(reduced), -1))
+        if self.eeg is not None:
+            parts.append(self.eeg(inputs["eeg"]))
+        return parts
+
+
+def _volumes(inputs: Arrays) -> NDArray[np.float32]:
+    """Return the volumes of windows, (window, slot, voxel); a slot without one gets the window's mean."""
+    volumes = inputs["fmri"]
+    mask = inputs.get("fmri_mask")
+    if mask is None or mask.all():
+        return volumes.astype(np.float32)
+    return fill_slots(volumes, mask).astype(np.float32)
 
 
 def fit_oracle(
-    sessions: Sequence[Arrays], *, carry: bool, aims: Matrix | None = None, films: Sequence[int] | None = None
+    sessions: Sequence[Arrays],
+    *,
+    frames: int,
+    carry: bool,
+    aims: Matrix | None = None,
+    films: Sequence[int] | None = None,
 ) -> Oracle:
     """Fit the oracle.
 
     Parameters
     ----------
     sessions : sequence of dict
-        Of each training session, the windows' signals by port and ``clips`` (window, frame, row, column, 3),
-        with the frame after the window.
+        Of each training session, the windows' signals by port (``fmri``, ``eeg`` or both) and ``clips``
+        (window, frame, row, column, 3), as the bundle has them.
+    frames : int
+        How many frames of a clip lie in its window: not the one after it, where clips have one.
     carry : bool
         Whether the decoder that is judged gets the end of the clip before. The oracle then gets its own
         reading of the window before, as it was when that window was not trained on.
@@ -134,10 +175,12 @@ def fit_oracle(
     # A film may show the same window twice, which adds no direction.
     count = min(_COMPONENTS, len(np.unique(flat, axis=0)) - 1)
     mean, basis, targets = principal_components(flat, count)
-    voxels = fit_voxel_stem(whole["fmri"], _VOXELS)
-    stem = fit_eeg_stem(whole["eeg"], _EEG, _FREQUENCIES, _WHITEN)
-    reduced = _reduced(whole, voxels, stem)
-    shown_clips = whole["clips"][:, :-1]
+    stems = Stems(
+        fit_voxel_stem(_volumes(whole), _VOXELS) if "fmri" in whole else None,
+        fit_eeg_stem(whole["eeg"], _EEG, _FREQUENCIES, _WHITEN) if "eeg" in whole else None,
+    )
+    reduced = stems(whole)
+    shown_clips = whole["clips"][:, :frames]
     parts = layouts([*shown_clips], STILL).reshape(len(shown_clips), -1, _COLOURS)
     looks = np.concatenate([parts.mean(axis=1), parts.reshape(len(shown_clips), -1)], axis=1)
     numbers = range(len(lengths)) if films is None else films
@@ -158,8 +201,7 @@ def fit_oracle(
         mean=mean,
         basis=basis,
         shape=latents.shape[1:],
-        voxels=voxels,
-        stem=stem,
+        stems=stems,
         signals=signals,
         conditions=conditions,
         looks=seen_looks,
@@ -177,11 +219,6 @@ def _apart(fit: RidgeFit, widths: Sequence[int]) -> list[RidgeFit]:
         RidgeFit(fit.means, [linear[:, a:b] for linear in fit.maps], fit.explained[a:b], fit.held_out[:, a:b])
         for a, b in pairwise(ends)
     ]
-
-
-def _reduced(inputs: Arrays, voxels: Matrix, stem: EegStem) -> list[NDArray[np.float32]]:
-    seen = inputs["fmri"].astype(np.float32) @ voxels.astype(np.float32)
-    return [seen.reshape(len(seen), -1), stem(inputs["eeg"])]
 
 
 def _predicted(fit: RidgeFit, parts: Sequence[NDArray[np.floating]]) -> Matrix:

@@ -26,9 +26,47 @@ def error(drawn: list[np.ndarray], clips: np.ndarray) -> float:
     return float(np.sqrt(np.square(layouts(drawn) - layouts(list(clips))).mean()))
 
 
+@pytest.mark.parametrize("absent", ["eeg", "fmri"])
+def test_one_modality_is_enough(absent: str) -> None:
+    """Here the EEG is a copy of the volumes, so that each tells the colours by itself."""
+
+    def alone(seed: int) -> Arrays:
+        windows = session(40, seed, 0.05)
+        wave = np.random.default_rng(9).normal(size=24).astype(np.float32)
+        windows["eeg"] = windows["fmri"][:, 0, :, None] * wave
+        return {name: values for name, values in windows.items() if name != absent}
+
+    oracle = fit_oracle([alone(1), alone(2)], frames=32, carry=True)
+    judged = alone(3)
+    assert error(oracle.clips(judged), judged["clips"]) < 8
+    flat, _ = oracle.floors(judged)
+    assert error([*np.stack(flat)], judged["clips"]) < 8
+
+
+def test_what_lies_after_the_window_is_no_part_of_what_it_showed() -> None:
+    training = [session(40, seed, 0.05) for seed in (1, 2)]
+    for windows in training:
+        windows["clips"][:, -1] = 0
+    oracle = fit_oracle(training, frames=32, carry=False)
+    flat, _ = oracle.floors(session(20, 3, 0.05))
+    assert flat[0].shape == (32, 16, 24, 3)
+    # With the black frames, the mean would be darker by a thirty-third.
+    within = np.concatenate([windows["clips"][:, :32] for windows in training])
+    assert oracle.mean_look[:3] == pytest.approx(within.mean((0, 1, 2, 3)), abs=1e-6)
+
+
+def test_a_slot_without_a_volume_has_the_windows_mean() -> None:
+    oracle = fit_oracle([session(40, seed, 0.05) for seed in (1, 2)], frames=32, carry=False)
+    judged = session(20, 3, 0.05)
+    judged["fmri_mask"] = np.ones((20, 5), np.float32)
+    judged["fmri_mask"][::2, 3:] = 0
+    judged["fmri"] *= judged["fmri_mask"][:, :, None]
+    assert error(oracle.clips(judged), judged["clips"]) < 8
+
+
 @pytest.mark.parametrize("carry", [False, True])
 def test_the_oracle_reads_what_is_there(carry: bool) -> None:
-    oracle = fit_oracle([session(40, 1, 0.05), session(40, 2, 0.05)], carry=carry)
+    oracle = fit_oracle([session(40, 1, 0.05), session(40, 2, 0.05)], frames=32, carry=carry)
     judged = session(20, 3, 0.05)
     drawn = oracle.clips(judged)
     assert drawn[0].shape == (33, 16, 24, 3)
@@ -47,7 +85,7 @@ def test_floors_are_what_is_read_of_the_colours() -> None:
         windows["clips"][:, :, :, :half] = second["clips"][:, :, :, :half]
         return windows | {"fmri": np.concatenate([windows["fmri"], second["fmri"]], axis=2)}
 
-    oracle = fit_oracle([halved(1), halved(2)], carry=False)
+    oracle = fit_oracle([halved(1), halved(2)], frames=32, carry=False)
     judged = halved(3)
     flat, still = (np.stack(drawn) for drawn in oracle.floors(judged))
     clips = judged["clips"][:, :-1]
@@ -67,8 +105,8 @@ def test_sessions_of_one_film_are_left_out_together() -> None:
         "fmri": showing["fmri"] + np.random.default_rng(5).normal(size=showing["fmri"].shape)
     }
     further = [session(40, seed, 1.0) for seed in (2, 3)]
-    by_session = fit_oracle([showing, second_showing, *further], carry=False)
-    by_film = fit_oracle([showing, second_showing, *further], carry=False, films=[0, 0, 1, 2])
+    by_session = fit_oracle([showing, second_showing, *further], frames=32, carry=False)
+    by_film = fit_oracle([showing, second_showing, *further], frames=32, carry=False, films=[0, 0, 1, 2])
     assert by_film.signals.explained.mean() < by_session.signals.explained.mean()
 
 
@@ -83,8 +121,8 @@ def test_the_carry_helps_where_a_window_continues_the_one_before() -> None:
 
     training = [continued(1), continued(2)]
     judged = continued(3)
-    with_carry = error(fit_oracle(training, carry=True).clips(judged), judged["clips"])
-    assert with_carry < error(fit_oracle(training, carry=False).clips(judged), judged["clips"])
+    with_carry = error(fit_oracle(training, frames=32, carry=True).clips(judged), judged["clips"])
+    assert with_carry < error(fit_oracle(training, frames=32, carry=False).clips(judged), judged["clips"])
 
 
 def test_shared_noise_is_inverted_as_a_whole() -> None:
