@@ -73,7 +73,7 @@ class PhantomSession:
     subject_number : int
         Fixes the brain; 1 or more.
     seed : int
-        Fixes film and noise; 0 or more.
+        Fixes film, eyes and noise; 0 or more.
     seconds : float or None
         Length of the film, at least one frame; None takes all of a film from a file, and a minute of anything
         else. The scan lasts 8 s longer; the EEG begins 10 s before it.
@@ -105,6 +105,9 @@ class PhantomSession:
         ``fixed``, or ``free``: the eyes move (`rtdecode.phantom.body.gaze`).
     tr_s : float
         Time from one volume to the next.
+    film_seed : int, optional
+        Fixes a film that is drawn (`shapes`, `known-shapes`, `natural`) in place of `seed`: sessions of one
+        film_seed and several seeds show one film again, with eyes and noise of their own.
 
     Raises
     ------
@@ -131,8 +134,15 @@ class PhantomSession:
         film: str = SHAPES,
         gaze: str = FIXED,
         tr_s: float = TR,
+        film_seed: int | None = None,
     ) -> None:
         _check(subject_number, seed, seconds, sfreq)
+        if film_seed is not None and film_seed < 0:
+            raise UsageError(
+                "phantom-film-seed-negative",
+                "a film's seed is a whole number, 0 or more, found {film_seed}.",
+                film_seed=film_seed,
+            )
         if first_delay is not None and not (math.isfinite(first_delay) and first_delay >= 0):
             raise UsageError(
                 "phantom-first-delay-invalid",
@@ -157,8 +167,9 @@ class PhantomSession:
         self.preset = preset_named(preset) if isinstance(preset, str) else preset
         self.subject = subject_number
         self.seed = seed
+        self.film_seed = film_seed
         self.sfreq = int(sfreq)
-        self.film = watched(film, seconds, seed, cuts)
+        self.film = watched(film, seconds, seed if film_seed is None else film_seed, cuts)
         if seconds is None:
             seconds = self.film.count / FPS
         self.seconds = float(seconds)
@@ -195,6 +206,7 @@ class PhantomSession:
         name = f"{self.preset.name}/{subject_number}/{seed}/{seconds}/{cuts}/{shape}"
         name += f"/{self.film_name}" * (film != SHAPES) + f"/{gaze}" * (gaze != FIXED)
         name += f"/{self.tr_s}" * (tr_s != TR)
+        name += f"/film {film_seed}" * (film_seed is not None)
         name += f"/{self.motion}" * (motion != "still") + "/settling" * settling
         self.uid = f"2.25.{int.from_bytes(hashlib.sha256(name.encode()).digest()[:15], 'big')}"
 

@@ -14,6 +14,9 @@ def simulate(
     preset: Annotated[PresetName, typer.Option(help="How much the signals tell.")] = PresetName.default,
     subject: Annotated[int, typer.Option(help="Which simulated brain; shipped bundles know 1.")] = 1,
     seed: Annotated[int, typer.Option(help="Film and noise; below 1000 is for training.")] = 1000,
+    film_seed: Annotated[
+        int | None, typer.Option(help="Seed of a drawn film, to show it again; default: --seed.")
+    ] = None,
     seconds: Annotated[
         float | None,
         typer.Option(
@@ -81,6 +84,7 @@ def simulate(
         preset=preset.value,
         subject=subject,
         seed=seed,
+        film_seed=film_seed,
         seconds=seconds,
         film=film,
         gaze=gaze,

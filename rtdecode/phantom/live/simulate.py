@@ -51,6 +51,7 @@ def run(
     cuts: str = "grid",
     first_delay: float | None = None,
     settling: bool = False,
+    film_seed: int | None = None,
 ) -> int:
     """Simulate one session; the options are those of the command line. Ctrl-C and SIGTERM end it early.
 
@@ -98,6 +99,7 @@ def run(
             tr_s=tr,
             settling=settling,
             artifacts=bore.Artifacts() if in_magnet else None,
+            film_seed=film_seed,
         )
         return _send(session, lsl, fmri_dir, wait, truth, record, stop)
 
@@ -167,9 +169,10 @@ def _film(session: PhantomSession) -> str:
     # How much of what the eye takes changes in this film, against the films that the eye is standardised on.
     share = spread(session.features)
     noise = session.preset.feature_noise / share
+    seeded = "" if session.film_seed is None else f" under seed {session.film_seed}"
     return (
-        f"{length} of {session.film_name} ({cuts} cuts; {eyes}; features vary {share:.2g} times as much as "
-        f"those of usual films, effective noise {noise:.2g}{broken})"
+        f"{length} of {session.film_name}{seeded} ({cuts} cuts; {eyes}; features vary {share:.2g} times as "
+        f"much as those of usual films, effective noise {noise:.2g}{broken})"
     )
 
 

@@ -53,6 +53,25 @@ def test_another_seed_is_another_film_and_noise_in_the_same_brain(session: Phant
     assert np.array_equal(other.head.mean, session.head.mean)
 
 
+def test_a_drawn_film_is_shown_again_with_fresh_noise(session: PhantomSession) -> None:
+    again = PhantomSession("easy", seed=43, seconds=12, film_seed=41, gaze="free")
+    assert np.array_equal(again.film.frames, session.film.frames)
+    assert again.film.shots == session.film.shots
+    third = PhantomSession("easy", seed=44, seconds=12, film_seed=41, gaze="free")
+    assert again.gaze is not None
+    assert third.gaze is not None
+    assert not np.array_equal(again.gaze.pixels(20), third.gaze.pixels(20))
+    assert len({session.uid, again.uid, third.uid}) == 3
+    # Two showings share what the film drives, and no noise.
+    fixed = PhantomSession("easy", seed=43, seconds=12, film_seed=41)
+    elsewhere = PhantomSession("easy", seed=43, seconds=12)
+    assert np.array_equal(fixed.features, session.features)
+    same, other = (np.corrcoef(session.state.ravel(), x.state.ravel())[0, 1] for x in (fixed, elsewhere))
+    assert 0.1 < same < 0.9
+    assert other < same / 2
+    assert not np.array_equal(fixed.scanner.volume(2), session.scanner.volume(2))
+
+
 def test_another_subject_is_another_brain(session: PhantomSession) -> None:
     other = PhantomSession("easy", 2, seed=41, seconds=12)
     assert other.film.shots == session.film.shots
@@ -125,6 +144,7 @@ def test_what_cannot_be_is_said() -> None:
         ({"subject_number": 0}, "phantom-subject-invalid", {"subject": 0}),
         ({"subject_number": -1}, "phantom-subject-invalid", {"subject": -1}),
         ({"seed": -3}, "phantom-seed-negative", {"seed": -3}),
+        ({"film_seed": -3}, "phantom-film-seed-negative", {"film_seed": -3}),
         ({"seconds": 0}, "phantom-duration-invalid", {"duration_s": 0}),
         ({"seconds": 0.05}, "film-under-one-frame", {"duration_s": 0.05}),
         ({"seconds": float("nan")}, "phantom-duration-invalid", {"duration_s": "nan"}),
