@@ -149,6 +149,16 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
         read("cinesync-plus", [])
 
 
+def test_an_argument_that_came_later_enters_the_digest_where_it_says_something_else() -> None:
+    chosen = {
+        word: read("ridge", ["data=SET", f"data.choose={word}"] if word else ["data=SET"])
+        for word in ("", "driven", "reproducible")
+    }
+    assert "choose" not in chosen[""].values["arguments"]["data"]
+    assert chosen["driven"].digest == chosen[""].digest
+    assert chosen["reproducible"].digest != chosen[""].digest
+
+
 def test_the_digest_follows_arguments_and_seed_but_not_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,8 @@ from train.data.dataset import DataSet
 from train.data.look_ahead import look_ahead
 from train.data.opening import CUT, Cut, opened
 from train.data.phantom import MODALITIES, read_modalities
-from train.data.set_windows import SetWindows
+from train.data.reproducible_voxels import segments
+from train.data.set_windows import CHOICES, DRIVEN, REPRODUCIBLE, SetWindows
 from train.data.splits import Split
 from train.data.taught import Taught
 from train.work import Work
@@ -47,7 +48,7 @@ class DataSetWindows:
     sfreq : float
         Rate that the EEG is brought to, Hz, where the release has a higher one.
     voxels : int
-        So many voxels are read, those that follow the clips best (`train.data.driven_voxels`).
+        So many voxels are read, or at most so many, see `choose`.
     subject : str
         May be left out where there is one alone.
     test : str
@@ -68,6 +69,9 @@ class DataSetWindows:
         as the layout does it.
     modalities : sequence of str
         What is read of a set with EEG and fMRI: both, or fMRI alone.
+    choose : str
+        Which of them are read: ``driven``, those that follow the clips best (`train.data.driven_voxels`), or
+        ``reproducible``, those that respond alike to showings of the same (`train.data.reproducible_voxels`).
     """
 
     band: EegBand
@@ -84,6 +88,7 @@ class DataSetWindows:
     window: Later[float | str | None] = None
     lag: Later[float | str | None] = None
     modalities: Later[Sequence[str]] = MODALITIES
+    choose: Later[str] = DRIVEN
     _opened: dict[Path, SetWindows] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -106,6 +111,14 @@ class DataSetWindows:
                 after=self.after,
             )
         self.modalities = read_modalities(self.modalities)
+
+        if self.choose not in CHOICES:
+            raise UsageError(
+                "data-choose-unknown",
+                "data.choose is one of {available}, found '{choose}'.",
+                available=list(CHOICES),
+                choose=self.choose,
+            )
 
     def check(self, work: Work) -> None:
         """Open the data set, and refuse what cannot be trained on.
@@ -176,7 +189,11 @@ class DataSetWindows:
         _, slots, count = data.read("fmri", [0]).shape
         voxels = self._region(data, count)
         draft = self._draft(data, self._grid(data, slots), count, len(voxels))
-        return SetWindows(data, self._split(data), voxels, self.voxels, draft)
+        split = self._split(data)
+        if self.choose == REPRODUCIBLE:
+            # Refused before anything is read for long.
+            segments(data.windows, split.train)
+        return SetWindows(data, split, voxels, self.voxels, draft, self.choose)
 
     def _split(self, data: DataSet) -> Split:
         if self.test:

@@ -29,11 +29,16 @@ from train.data.clip_grid import shown_frames
 from train.data.dataset import Column, DataSet
 from train.data.driven_voxels import driven_voxels
 from train.data.examined import examined
+from train.data.reproducible_voxels import reproducible_voxels, segments
 from train.data.splits import Repeats, Rows, Split
 from train.data.standard import Statistics, names_digest, statistics
 from train.data.taught import Taught
 from train.work import Arrays, tracked
 
+# How voxels are chosen.
+DRIVEN = "driven"
+REPRODUCIBLE = "reproducible"
+CHOICES = (DRIVEN, REPRODUCIBLE)
 # Windows that are read at a time: clips may be large.
 _AT_A_TIME = 8
 # Parts of the time that are left out in turn where all runs show the same.
@@ -118,6 +123,8 @@ class SetWindows:
         So many of them are read at most.
     draft : Manifest
         Of a bundle that reads all of `voxels`.
+    choose : str
+        How they are chosen, one of `CHOICES`.
     hashes : dict
         Name of what was shown -> see `near_duplicates.clip_hashes`; of the clips that were read so far.
     """
@@ -127,6 +134,7 @@ class SetWindows:
     voxels: NDArray[np.int64]
     most: int
     draft: Manifest
+    choose: str = DRIVEN
     hashes: dict[str, NDArray[np.uint64]] = field(default_factory=dict, repr=False)
 
     @property
@@ -148,18 +156,24 @@ class SetWindows:
         found = statistics(self.data, rows, self._columns)[self.subject]
         stats = self._stats(found) | {"mean_clip": np.rint(clips.mean(0)).astype(np.uint8)}
         signals = self.signals(splits.trials(self.data.windows, rows), stats, self.voxels)
-        driven = driven_voxels(clips, signals["fmri"], folds, self.most)
-        signals["fmri"] = np.ascontiguousarray(signals["fmri"][..., driven])
+        chosen = self._chosen(clips, signals["fmri"], folds)
+        signals["fmri"] = np.ascontiguousarray(signals["fmri"][..., chosen])
         for name in ("fmri_mean", "fmri_scale"):
-            stats[name] = stats[name][driven]
+            stats[name] = stats[name][chosen]
         return Taught(
             signals=signals,
             clips=clips,
             folds=folds,
-            manifest=self._manifest(found, len(driven)),
+            manifest=self._manifest(found, len(chosen)),
             stats=stats,
-            projection=self._projection(self.voxels[driven]),
+            projection=self._projection(self.voxels[chosen]),
         )
+
+    def _chosen(self, clips: NDArray[np.uint8], fmri: NDArray[np.float32], folds: NDArray[np.int64]) -> Rows:
+        """Choose voxels by the windows that teach, (voxel,); what is held out has no part in it."""
+        if self.choose == REPRODUCIBLE:
+            return reproducible_voxels(fmri, segments(self.data.windows, self.split.train), self.most)
+        return driven_voxels(clips, fmri, folds, self.most)
 
     @cached_property
     def taught_clips(self) -> list[Pixels]:
@@ -319,6 +333,8 @@ class SetWindows:
             "taught": found.digest,
             "told": [*self.data.notes, *examination.told()],
         }
+        if self.choose != DRIVEN:
+            told["voxels_chosen"] = self.choose
         assert self.draft.fmri is not None
         return replace(self.draft, provenance=told, fmri=replace(self.draft.fmri, voxels=voxels))
 

@@ -186,6 +186,48 @@ def test_the_voxels_that_follow_what_is_shown_are_read() -> None:
     assert taught.manifest.fmri.shape == [30, 1, 1]
 
 
+def repeating(segments: int, showings: int) -> Held:
+    """Segments of six windows, shown in runs of their own, and a run that is held out."""
+    watched = [
+        ("A", f"{segment}-{repeat}", f"{segment}-{n}", False)
+        for segment in range(segments)
+        for repeat in range(showings)
+        for n in range(6)
+    ]
+    return held(*watched, ("A", "z", "z", False), voxels=30)
+
+
+def test_voxels_that_respond_alike_to_showings_are_read() -> None:
+    data = repeating(8, 2)
+    rng = np.random.default_rng(4)
+    # What the cells of a clip do not tell: a response of its own to each clip.
+    responses = {name: rng.normal(0, 9, 4) for name in dict.fromkeys(data.windows.shown.tolist())}
+    alike = [2, 9, 17, 28]
+    volumes = [window.copy() for window in data.values["fmri"]]
+    for window, name in zip(volumes, data.windows.shown.tolist(), strict=True):
+        window[:, alike] += responses[name]
+    # In the run that is held out another voxel varies more than any.
+    volumes[-1][:, 5] += 1e4
+    data = replace(data, values={**data.values, "fmri": volumes})
+    windows = opened(data, ["z"], choose="reproducible")
+    taught = windows.taught()
+    chosen = taught.projection.voxels.tolist()
+    assert {*chosen} <= {*alike}
+    assert len(chosen) == 2
+    assert taught.manifest.provenance["voxels_chosen"] == "reproducible"
+    assert taught.stats["fmri_mean"].shape == (2,)
+    assert "voxels_chosen" not in opened(data, ["z"], voxels=3).taught().manifest.provenance
+
+
+@pytest.mark.parametrize(("segments", "showings"), [(8, 1), (2, 2)])
+def test_without_repeats_nothing_is_read_for_the_choice(segments: int, showings: int) -> None:
+    data = repeating(segments, showings)
+    with refused(UsageError, "data-few-repeats"):
+        opened(data, ["z"], choose="reproducible")
+    # One window, for the shapes of volumes and of EEG.
+    assert sum(data.reads) <= 2
+
+
 def test_a_set_of_volumes_alone_is_read(tmp_path: Path) -> None:
     released.neuroclips(tmp_path)
     windows = node(subject="subj01").opened(tmp_path)
@@ -216,6 +258,11 @@ def test_a_set_of_volumes_alone_is_read(tmp_path: Path) -> None:
         ({"voxels": "lots"}, "data-voxels-invalid", {"voxels": "lots"}),
         ({"voxels": 2.5}, "data-voxels-invalid", {"voxels": 2.5}),
         ({"sfreq": 0}, "data-sfreq-invalid", {"sfreq": 0}),
+        (
+            {"choose": "best"},
+            "data-choose-unknown",
+            {"choose": "best", "available": ["driven", "reproducible"]},
+        ),
         ({"layout": "betamax"}, "layout-unknown", {"layout": "betamax"}),
     ],
 )
