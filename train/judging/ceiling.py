@@ -41,6 +41,7 @@ from rtdecode.phantom.session import SCAN_ON_S, PhantomSession
 from rtdecode.signal.eeg.band import EegFilter
 from rtdecode.signal.volume.baseline import Baseline, normalizer
 from rtdecode.timing import TimingGrid
+from train.data.phantom import windows_of
 from train.work import Arrays
 
 Matrix = NDArray[np.float64]
@@ -102,7 +103,7 @@ def likelihood(forward: Forward, bundle: Bundle, session: PhantomSession, inputs
     (window, candidate) float64
         Logarithm of the density, up to a constant a window.
     """
-    count = _windows(bundle, session)
+    count = windows_of(bundle.manifest, session)
     likely = np.zeros((count, count))
     if forward.volumes:
         likely += _volumes(forward, bundle, session, inputs)
@@ -114,7 +115,7 @@ def likelihood(forward: Forward, bundle: Bundle, session: PhantomSession, inputs
 def _volumes(forward: Forward, bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Matrix:
     grid = bundle.manifest.grid
     driven = _driven(bundle, session)
-    count = _windows(bundle, session)
+    count = windows_of(bundle.manifest, session)
     likely = np.zeros((count, count))
     for offsets, rows in _alike(grid, count).items():
         # Slots before the run's first volume are empty.
@@ -137,15 +138,6 @@ def _eeg(cross: NDArray[np.complex128], bundle: Bundle, session: PhantomSession,
     fits = np.einsum("f,fic,fjc->ij", twice, seen, weighed.conj(), optimize=True).real
     energy = np.einsum("f,fjc,fjc->j", twice, model, weighed.conj(), optimize=True).real
     return fits - energy / 2
-
-
-def _windows(bundle: Bundle, session: PhantomSession) -> int:
-    """Count the windows of a session whose volumes were all scanned, as far as volumes are read."""
-    grid = bundle.manifest.grid
-    count = grid.count(Fraction(session.film.count, FPS))
-    while bundle.manifest.fmri is not None and count and grid.volumes(count - 1).stop > session.volumes:
-        count -= 1
-    return count
 
 
 # When volumes are read, middle of their acquisition after the start of a window, s.
@@ -196,7 +188,7 @@ def predicted_volumes(bundle: Bundle, session: PhantomSession, offsets: Offsets 
     grid = bundle.manifest.grid
     assert grid.tr is not None
     reading = volume_offsets(grid, 0) if offsets is None else offsets
-    starts = [grid.span(k)[0] for k in range(_windows(bundle, session))]
+    starts = [grid.span(k)[0] for k in range(windows_of(bundle.manifest, session))]
     instants = [start + offset for start in starts for offset in reading]
     # The volume that is acquired at each instant, or was last, and whether it lies there exactly.
     places = [instant / grid.tr - Fraction(1, 2) for instant in instants]
@@ -239,7 +231,7 @@ def predicted_eeg(bundle: Bundle, session: PhantomSession) -> Matrix:
     step = round(session.sfreq / float(grid.sfreq))
     series = np.concatenate(blocks, axis=1)[:, LEAD_IN_S * session.sfreq :: step]
     hop = round(float(grid.hop * grid.sfreq))
-    cut = [series[:, k * hop : k * hop + grid.samples] for k in range(_windows(bundle, session))]
+    cut = [series[:, k * hop : k * hop + grid.samples] for k in range(windows_of(bundle.manifest, session))]
     return np.stack(cut) / bundle.stats["eeg_scale"][:, None]
 
 

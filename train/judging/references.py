@@ -173,8 +173,7 @@ def ridge_of(bundle: Bundle, system: System, sessions: Sessions) -> Oracle:
     words = [word for word, _ in sessions]
     numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
     films = [numbers[word] for word in words]
-    own = bundle.manifest.clip.frames - 1
-    return fit_oracle(trained, frames=own, carry=system.carried > 0, aims=together, films=films)
+    return fit_oracle(trained, frames=length, carry=system.carried > 0, aims=together, films=films)
 
 
 def references(
