@@ -29,7 +29,8 @@ from rtdecode.phantom.body.bore import (
     clock_drift,
     closed_eyes,
 )
-from rtdecode.phantom.body.brain import TR, neural_state, subject
+from rtdecode.phantom.body.brain import TR, Traits, neural_state, subject
+from rtdecode.phantom.body.cortex import MIXED, check_cortex
 from rtdecode.phantom.body.gaze import FIXED, GAZES, gaze_path
 from rtdecode.phantom.body.magnet import GradientArtifact
 from rtdecode.phantom.body.movement import MOTIONS, head_path, write_path
@@ -108,6 +109,9 @@ class PhantomSession:
     film_seed : int, optional
         Fixes a film that is drawn (`shapes`, `known-shapes`, `natural`) in place of `seed`: sessions of one
         film_seed and several seeds show one film again, with eyes and noise of their own.
+    cortex : str
+        ``mixed``, or ``shared``: the weights of voxels are smooth over a sheet, and participants share them
+        (`rtdecode.phantom.body.cortex`).
 
     Raises
     ------
@@ -135,6 +139,7 @@ class PhantomSession:
         gaze: str = FIXED,
         tr_s: float = TR,
         film_seed: int | None = None,
+        cortex: str = MIXED,
     ) -> None:
         _check(subject_number, seed, seconds, sfreq)
         if film_seed is not None and film_seed < 0:
@@ -143,6 +148,7 @@ class PhantomSession:
                 "a film's seed is a whole number, 0 or more, found {film_seed}.",
                 film_seed=film_seed,
             )
+        check_cortex(cortex)
         if first_delay is not None and not (math.isfinite(first_delay) and first_delay >= 0):
             raise UsageError(
                 "phantom-first-delay-invalid",
@@ -190,7 +196,8 @@ class PhantomSession:
             self.montage = bore_montage(sfreq, artifacts.references)
             self.drift_ppm = clock_drift(seed, artifacts)
         self.rate = self.sfreq * (1 + self.drift_ppm * 1e-6)
-        self.head = head(subject_number, shape)
+        self.cortex = cortex
+        self.head = head(subject_number, shape, cortex)
         # Counted in fractions: 0.8 is not exact in binary, and a quotient just below a whole number
         # would lose a volume.
         length = Fraction(str(seconds))
@@ -207,6 +214,7 @@ class PhantomSession:
         name += f"/{self.film_name}" * (film != SHAPES) + f"/{gaze}" * (gaze != FIXED)
         name += f"/{self.tr_s}" * (tr_s != TR)
         name += f"/film {film_seed}" * (film_seed is not None)
+        name += f"/{cortex}" * (cortex != MIXED)
         name += f"/{self.motion}" * (motion != "still") + "/settling" * settling
         self.uid = f"2.25.{int.from_bytes(hashlib.sha256(name.encode()).digest()[:15], 'big')}"
 
@@ -223,12 +231,17 @@ class PhantomSession:
             return resting_features(self.film.count, np.random.default_rng((self.seed, 52)))
         return film_features(self.film, None if self.gaze is None else self.gaze.pixels(self.film.count))
 
+    @property
+    def person(self) -> Traits:
+        """The participant's brain."""
+        return subject(self.subject, self.cortex)
+
     @cached_property
     def scanner(self) -> Scanner:
         """The scanner with this participant in it."""
         return Scanner(
             self.head,
-            subject(self.subject),
+            self.person,
             self.preset,
             self.state,
             self.volumes,

@@ -34,7 +34,6 @@ from rtdecode.phantom.body.brain import (
     bold_scale,
     haemodynamic_response,
     neural_state,
-    subject,
 )
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.session import SCAN_ON_S, PhantomSession
@@ -206,7 +205,7 @@ def predicted_volumes(bundle: Bundle, session: PhantomSession, offsets: Offsets 
 def _clean(session: PhantomSession, driven: "_Driven", times: Matrix) -> NDArray[np.float32]:
     """Return the values of driven voxels at instants of the film, without noise, (time, voxel)."""
     state = neural_state(session.features, 0.0, SCAN_ON_S + 2.0, np.random.default_rng(0))
-    person = subject(session.subject)
+    person = session.person
     shift = scanner.read_shift(session.head, session.tr_s)
     response = bold(person, state, shift, times) / bold_scale(person, session.preset.feature_noise, shift)
     gain, rest = (values[driven.at] for values in _levels(session))
@@ -312,7 +311,7 @@ def _levels(session: PhantomSession) -> tuple[Matrix, Matrix]:
 
 def _voxels(session: PhantomSession) -> tuple[Matrix, Matrix, Matrix]:
     """Return level at rest, relative standard deviation and explained share of each voxel, see `Scanner`."""
-    person = subject(session.subject)
+    person = session.person
     rest = session.head.mean.reshape(-1)[session.head.voxels].astype(np.float64)
     spread = 1 / (session.preset.tsnr * person.tsnr)
     return rest, spread, scanner.explained_share(person, session.preset)
@@ -321,8 +320,8 @@ def _voxels(session: PhantomSession) -> tuple[Matrix, Matrix, Matrix]:
 def _private(session: PhantomSession) -> tuple[Matrix, float]:
     """Return the standard deviation of each voxel's own noise, and of the thermal noise."""
     rest, spread, share = _voxels(session)
-    room = scanner.PRIVATE * (1 - share) - (scanner.THERMAL / (rest * spread)) ** 2
-    return rest * spread * np.sqrt(np.maximum(room, 0)), scanner.THERMAL
+    _, room = scanner.own_noise(session.person, share, rest * spread)
+    return rest * spread * np.sqrt(room), scanner.THERMAL
 
 
 def _over(rho: float, session: PhantomSession) -> float:
@@ -345,8 +344,19 @@ def _shared_columns(session: PhantomSession, scale: Matrix, slots: int, at: NDAr
         angles = 2 * np.pi * rate * lags * session.tr_s
         phases = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.sqrt(scanner.CYCLES / 4)
         columns.append(np.einsum("cv,se->svce", one[None], phases))
+    if session.person.near:
+        near = np.linalg.cholesky(toeplitz(scanner.PRIVATE_RHO**lags))
+        columns.append(np.einsum("cv,se->svce", _near_maps(session, scale, at), near))
     size = slots * maps.shape[1]
     return np.concatenate([part.reshape(size, -1) for part in columns], axis=1)
+
+
+def _near_maps(session: PhantomSession, scale: Matrix, at: NDArray[np.int64]) -> Matrix:
+    """Return where the noise that neighbours share acts, (component, voxel)."""
+    rest, spread, share = _voxels(session)
+    near, _ = scanner.own_noise(session.person, share, rest * spread)
+    maps = scanner.near_maps(session.head, session.subject)
+    return (maps * rest * spread * np.sqrt(near))[:, at] / scale
 
 
 def _state_columns(session: PhantomSession, gain: Matrix, slots: int, at: NDArray[np.int64]) -> Matrix:
@@ -355,7 +365,7 @@ def _state_columns(session: PhantomSession, gain: Matrix, slots: int, at: NDArra
     The state's noise is the same for all features but independent (`neural_state`). Its covariance over
     slots and responses is reduced to few directions in time, each of which makes a column a feature.
     """
-    person = subject(session.subject)
+    person = session.person
     shift = scanner.read_shift(session.head, session.tr_s)
     seconds = np.arange(0, RESPONSE_S, 1 / FPS)
     delay = (person.delay[at] - shift[at])[:, None]

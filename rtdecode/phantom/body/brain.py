@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import signal
 from scipy.special import gamma
 
+from rtdecode.phantom.body.cortex import MIXED, SHARED, STAGES, VERTICES, shared_weights, sheet
 from rtdecode.phantom.film.features import CALIBRATION, FEATURES, feature_blocks, film_features
 from rtdecode.phantom.film.film import FPS
 from rtdecode.types import Float
@@ -24,7 +25,7 @@ TR = 0.8
 # The state begins this long before the film: the amplifier's lead-in of 10 s, after one whole
 # haemodynamic response.
 LEAD_S = 42.0
-VOXELS = 2000
+VOXELS = VERTICES
 RESPONSE_S = 32.0
 # Correlation of the state's noise over one TR.
 NOISE_RHO = 0.8
@@ -36,6 +37,8 @@ _AREAS = (
     (0.25, 0.67, (0.25, 0.25, 0.35, 0.2)),
     (0.20, 0.5, (0.1, 0.1, 0.1, 0.6)),
 )
+# In a shared cortex, the share of a voxel's own noise that its neighbours have too.
+NEAR = 0.5
 # Exponent of the features' power, by a rank that is the same for all subjects.
 _SLOPE = 0.5
 _RANK = np.random.default_rng(31).permutation(FEATURES) + 1
@@ -58,6 +61,8 @@ class Traits:
         Share of a voxel's variance that the state explains, relative to the mean over voxels.
     tsnr : (voxel,)
         Temporal signal-to-noise ratio relative to the preset's median.
+    near : float
+        Share of a voxel's own noise that its neighbours have too.
     """
 
     number: int
@@ -66,19 +71,32 @@ class Traits:
     stretch: NDArray[np.float64]
     share: NDArray[np.float64]
     tsnr: NDArray[np.float64]
+    near: float = 0.0
 
 
 @lru_cache(maxsize=8)
-def subject(number: int) -> Traits:
-    """Draw the brain of a subject from its number alone."""
+def subject(number: int, cortex: str = MIXED) -> Traits:
+    """Draw the brain of a subject from its number and the kind of its cortex.
+
+    Parameters
+    ----------
+    number : int
+    cortex : str
+        ``mixed``: the weights of each voxel are drawn by themselves. ``shared``: they are those of a vertex
+        of `rtdecode.phantom.body.cortex`, in whose order voxels then are.
+    """
     # The order of the draws is part of the subject: the shipped bundle was trained on number 1.
     rng = np.random.default_rng((number, 11))
-    # Rounding leaves a few voxels over, which go to the early areas.
-    counts = np.floor(np.array([part for part, _, _ in _AREAS]) * VOXELS).astype(int)
-    counts[0] += VOXELS - counts.sum()
-    area = np.repeat(np.arange(len(_AREAS)), counts)
-    chance = np.array([chances for _, _, chances in _AREAS])[area][:, feature_blocks()]
-    weights = rng.normal(size=(VOXELS, FEATURES)) * (rng.random((VOXELS, FEATURES)) < chance)
+    chances = np.array([chances for _, _, chances in _AREAS])[:, feature_blocks()]
+    if cortex == SHARED:
+        area = STAGES[sheet().area]
+        weights = shared_weights(number, chances)
+    else:
+        # Rounding leaves a few voxels over, which go to the early areas.
+        counts = np.floor(np.array([part for part, _, _ in _AREAS]) * VOXELS).astype(int)
+        counts[0] += VOXELS - counts.sum()
+        area = np.repeat(np.arange(len(_AREAS)), counts)
+        weights = rng.normal(size=(VOXELS, FEATURES)) * (rng.random((VOXELS, FEATURES)) < chances[area])
     share = rng.beta(1.6, 4.5, VOXELS) * np.array([level for _, level, _ in _AREAS])[area]
     return Traits(
         number=number,
@@ -87,6 +105,7 @@ def subject(number: int) -> Traits:
         stretch=rng.uniform(0.85, 1.15, VOXELS),
         share=share / share.mean(),
         tsnr=np.exp(rng.normal(0, 0.25, VOXELS)),
+        near=NEAR if cortex == SHARED else 0.0,
     )
 
 

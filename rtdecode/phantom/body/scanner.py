@@ -7,11 +7,13 @@ tissue, moved with the head if it moves, plus thermal noise.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.phantom.body.brain import TR, VOXELS, Traits, autoregressive, bold, bold_scale
+from rtdecode.phantom.body.cortex import MIXED, folded
 from rtdecode.phantom.body.movement import Resampler
 from rtdecode.phantom.body.presets import Preset
 from rtdecode.types import Float
@@ -22,9 +24,12 @@ CENTRE = (0.0, -12.0, 6.0)
 
 # Standard deviation of the thermal noise, in scanner units.
 THERMAL = 6.0
-# Components of the shared noise, and of the drift.
+# Components of the shared noise, of the drift, and of what neighbours share.
 SHARED = 30
 DRIFTS = 6
+NEIGHBOURS = 200
+# Distance at which the correlation of what neighbours share is exp(-1/2), mm.
+NEAR_MM = 10.0
 # The slices are oblique, so that a wrong orientation shows.
 _TILT_DEG = (9.0, -4.0, 3.0)
 # Shares of the noise variance.
@@ -58,7 +63,8 @@ class PhantomHead:
     brain : int64
         Flat C-order indices of the voxels of the brain.
     voxels : int64, (voxel,)
-        Flat C-order indices of the voxels that the film drives, ascending.
+        Flat C-order indices of the voxels that the film drives: ascending, or in the order of the vertices of
+        a shared cortex.
     """
 
     shape: tuple[int, int, int]
@@ -69,7 +75,7 @@ class PhantomHead:
 
 
 @lru_cache(maxsize=4)
-def head(number: int, shape: tuple[int, int, int] = SHAPE) -> PhantomHead:
+def head(number: int, shape: tuple[int, int, int] = SHAPE, cortex: str = MIXED) -> PhantomHead:
     """Return the head of a subject on a grid of 3 mm voxels (2 mm for grids of 84 voxels and more)."""
     affine = _affine(shape)
     mean, depth, rng = _anatomy(number, shape, affine)
@@ -77,7 +83,11 @@ def head(number: int, shape: tuple[int, int, int] = SHAPE) -> PhantomHead:
     brain = np.flatnonzero(depth < 0.88)
     x, y, z = _places(shape, affine).reshape(3, -1)[:, brain]
     posterior = (y < -8) & (depth.reshape(-1)[brain] > 0.6) & (np.abs(x) > 4) & (np.abs(z) < 45)
-    voxels = np.sort(rng.choice(brain[posterior], VOXELS, replace=False))
+    if cortex == MIXED:
+        voxels = np.sort(rng.choice(brain[posterior], VOXELS, replace=False))
+    else:
+        candidates = np.stack([x, y, z], axis=1)[posterior].astype(np.float64)
+        voxels = brain[posterior][folded(candidates, _half_axes(np.random.default_rng((number, 12))))]
     return PhantomHead(shape, affine, mean, brain, voxels)
 
 
@@ -132,7 +142,8 @@ class Scanner:
     response and z is noise of unit variance. Of z, 40 % is its own, AR(1) with 0.35 over 0.8 s; 40 %
     is shared and smooth in space, AR(1) with 0.7; 15 % is drift; 5 % is heartbeat and breathing, aliased at
     the TR. Thermal noise is everywhere, and adds to the total where it is larger than the voxel's own share.
-    Other voxels of the brain have the shared part alone.
+    Other voxels of the brain have the shared part alone. In a shared cortex, half of a voxel's own noise is
+    common to what lies within 10 mm.
     """
 
     def __init__(
@@ -170,10 +181,12 @@ class Scanner:
         amplitude = mean * spread * np.sqrt(physiology)
         self._maps = (maps[:, place.brain] * amplitude[place.brain]).astype(np.float32)
         response = self._response(person, preset, state) * np.sqrt(share)
-        # The thermal noise takes its part of a voxel's own share.
-        room = PRIVATE * (1 - share) - (THERMAL / (mean * spread)[place.voxels]) ** 2
-        own = np.sqrt(np.maximum(room, 0)) * autoregressive(rng, count, VOXELS, _over(PRIVATE_RHO, tr_s))
-        self._driven = ((mean * spread)[place.voxels] * (response + own)).astype(np.float32)
+        near, room = own_noise(person, share, (mean * spread)[place.voxels])
+        private = np.sqrt(room) * autoregressive(rng, count, VOXELS, _over(PRIVATE_RHO, tr_s))
+        if person.near:
+            common = autoregressive(rng, count, NEIGHBOURS, _over(PRIVATE_RHO, tr_s))
+            private += np.sqrt(near) * (common @ near_maps(place, person.number))
+        self._driven = ((mean * spread)[place.voxels] * (response + private)).astype(np.float32)
 
     def volume(self, index: int) -> NDArray[np.int16]:
         """Return volume `index`, (i, j, k), with values from 0 to 4095, whatever the order of calls."""
@@ -206,6 +219,39 @@ class Scanner:
         times = np.arange(0.5, self.count, dtype=np.float64) * self._tr
         scale = bold_scale(person, preset.feature_noise, shift)
         return bold(person, state, shift, times) / scale
+
+
+def own_noise(
+    person: Traits, share: NDArray[np.float64], deviation: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Divide each voxel's own noise into what its neighbours have too and what is its own alone.
+
+    Parameters
+    ----------
+    person : Traits
+    share : (voxel,)
+        As from `explained_share`.
+    deviation : (voxel,)
+        Standard deviation of each voxel, in scanner units.
+
+    Returns
+    -------
+    near, room : (voxel,)
+        Shares of the variance. The thermal noise takes its part of the latter.
+    """
+    private = PRIVATE * (1 - share)
+    near = private * person.near
+    return near, np.maximum(private - near - (THERMAL / deviation) ** 2, 0)
+
+
+def near_maps(place: PhantomHead, number: int) -> Float:
+    """Draw where noise that neighbours share acts on driven voxels, (component, voxel).
+
+    The squares of the components add up to about 1.
+    """
+    rng = np.random.default_rng((number, 24))
+    where = _places(place.shape, place.affine).reshape(3, -1)[:, place.voxels]
+    return _waves(rng, where, NEIGHBOURS, 1 / NEAR_MM) / np.float32(np.sqrt(NEIGHBOURS))
 
 
 def explained_share(person: Traits, preset: Preset) -> NDArray[np.float64]:
@@ -253,10 +299,16 @@ def _anatomy(
 ) -> tuple[Float, Float, np.random.Generator]:
     """Return image and depth of a subject's head on any grid, and the generator that drew them."""
     rng = np.random.default_rng((number, 12))
-    size = 1 + 0.03 * rng.normal(size=3)
+    axes = _half_axes(rng)
     place = _places(shape, affine)
-    depth = _depth(place, (72 * size[0], 88 * size[1], 62 * size[2]))
+    depth = _depth(place, axes)
     return _mean_image(place, depth, rng), depth, rng
+
+
+def _half_axes(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Draw how long the half axes of a head are, mm."""
+    size = 1 + 0.03 * rng.normal(size=3)
+    return 72 * size[0], 88 * size[1], 62 * size[2]
 
 
 def _enlarged(place: PhantomHead, number: int) -> PhantomHead:
@@ -303,10 +355,17 @@ def _at(x: float, y: float, z: float) -> Float:
 
 def _common_maps(rng: np.random.Generator, place: Float) -> Float:
     """Draw where the shared noise acts, (component, voxel), as smooth waves of unit variance."""
-    flat = place.reshape(3, -1)
-    count = SHARED + DRIFTS + 4
-    waves = rng.normal(0, 2 * np.pi / 70, (count, 3)).astype(np.float32)
-    return np.float32(np.sqrt(2)) * np.cos(waves @ flat + rng.uniform(0, 6.28, (count, 1)).astype(np.float32))
+    return _waves(rng, place.reshape(3, -1), SHARED + DRIFTS + 4, 2 * np.pi / 70)
+
+
+def _waves(rng: np.random.Generator, place: Float, count: int, rate: float) -> Float:
+    """Draw waves of unit variance at places (3, voxel), -> (wave, voxel).
+
+    Their correlation over a distance is that of a Gaussian whose standard deviation is 1 / rate.
+    """
+    waves = rng.normal(0, rate, (count, 3)).astype(np.float32)
+    phases = rng.uniform(0, 6.28, (count, 1)).astype(np.float32)
+    return np.float32(np.sqrt(2)) * np.cos(waves @ place + phases)
 
 
 def _common_series(rng: np.random.Generator, count: int, tr_s: float) -> Float:

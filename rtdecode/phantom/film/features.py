@@ -119,6 +119,16 @@ def feature_blocks() -> NDArray[np.int64]:
     return np.repeat(np.arange(len(BLOCKS)), list(BLOCKS.values()))
 
 
+def receptive_fields() -> Float:
+    """Return where in the picture each feature looks, (`FEATURES`, cell): shares of its weights in `GRID`.
+
+    The outputs of the net look everywhere.
+    """
+    weights = np.abs(_fields()).reshape(GRID[0] * GRID[1], len(MAPS), -1).sum(axis=1)
+    everywhere = np.full((OUTPUTS, len(weights)), 1 / len(weights), np.float32)
+    return np.concatenate([(weights / weights.sum(axis=0)).T, everywhere])
+
+
 def standardise(films: Sequence[Watched]) -> Scales:
     """Compute the scales of the eye over films, each frame of which counts alike."""
     count = sum(film.count for film in films)

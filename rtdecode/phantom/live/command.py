@@ -40,6 +40,10 @@ def simulate(
             help="Time from one volume to the next, s; shipped bundles take 0.8.", callback=positive
         ),
     ] = 0.8,
+    cortex: Annotated[
+        str,
+        typer.Option(help="mixed, or shared: all participants have one cortex, but for how it is stretched."),
+    ] = "mixed",
     scanner: Annotated[
         str, typer.Option(help="siemens-mosaic, siemens-enhanced, ge, philips or nifti.")
     ] = "siemens-mosaic",
@@ -89,6 +93,7 @@ def simulate(
         film=film,
         gaze=gaze,
         tr=tr,
+        cortex=cortex,
         wait=wait,
         scanner=scanner,
         in_magnet=in_magnet,

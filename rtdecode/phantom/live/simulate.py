@@ -18,6 +18,7 @@ from rtdecode.disk.recording import RecordingWriter
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.phantom.body import bore
 from rtdecode.phantom.body.brain import TR
+from rtdecode.phantom.body.cortex import MIXED
 from rtdecode.phantom.body.gaze import FIXED, FREE
 from rtdecode.phantom.body.movement import MOTIONS
 from rtdecode.phantom.body.movement import describe as describe_motion
@@ -39,6 +40,7 @@ def run(
     film: str = SHAPES,
     gaze: str = FIXED,
     tr: float = TR,
+    cortex: str = MIXED,
     wait: float = 60.0,
     scanner: str = "siemens-mosaic",
     in_magnet: bool = False,
@@ -97,6 +99,7 @@ def run(
             film=film,
             gaze=gaze,
             tr_s=tr,
+            cortex=cortex,
             settling=settling,
             artifacts=bore.Artifacts() if in_magnet else None,
             film_seed=film_seed,
@@ -147,7 +150,7 @@ def _introduction(session: PhantomSession) -> tuple[str, str, str]:
     head = "still" if session.path is None else f"moving ({_motion(session)})"
     participant = (
         f"The participant is simulated: preset {preset.name} ({preset.describe()}), subject "
-        f"{session.subject}, seed {session.seed}, {_film(session)}, "
+        f"{session.subject}{_cortex(session)}, seed {session.seed}, {_film(session)}, "
         f"{session.volumes} volumes at TR {session.tr_s:g} s."
     )
     scanner = (
@@ -174,6 +177,10 @@ def _film(session: PhantomSession) -> str:
         f"{length} of {session.film_name}{seeded} ({cuts} cuts; {eyes}; features vary {share:.2g} times as "
         f"much as those of usual films, effective noise {noise:.2g}{broken})"
     )
+
+
+def _cortex(session: PhantomSession) -> str:
+    return "" if session.cortex == MIXED else f" ({session.cortex} cortex)"
 
 
 def _motion(session: PhantomSession) -> str:
@@ -210,6 +217,9 @@ def _record(session: PhantomSession, folder: Path, console: Console, stop: threa
         "tr_s": session.tr_s,
         "in_magnet": session.artifacts is not None,
     }
+    # A recording of the default has the words that it had before there was another one.
+    if session.cortex != MIXED:
+        meta["cortex"] = session.cortex
     # For the progress bar: volumes and their triggers, and the chunks of EEG.
     total = session.volumes * 2 + session.samples / (CHUNK_S * session.sfreq)
     with RecordingWriter(folder, session.montage, meta) as writer:

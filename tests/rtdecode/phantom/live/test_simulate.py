@@ -39,6 +39,22 @@ def test_a_recording_is_what_the_session_sends(tmp_path: Path) -> None:
     assert [json.loads(line)["kind"] for line in lines] == ["volume-drop"]
 
 
+def test_a_recording_names_a_cortex_that_is_not_the_default(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for cortex in ("mixed", "shared"):
+        assert simulate.run(preset="easy", seconds=2, record=tmp_path / cortex, cortex=cortex) == 0
+    plain, shared = (Recording(tmp_path / cortex) for cortex in ("mixed", "shared"))
+    assert "cortex" not in plain.meta
+    assert shared.meta["cortex"] == "shared"
+    first, second = (
+        next(item.data for item in recording.events() if isinstance(item, Volume))
+        for recording in (plain, shared)
+    )
+    assert not np.array_equal(first, second)
+    assert "subject 1 (shared cortex), seed" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_recording_that_is_stopped_is_whole_as_far_as_it_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
@@ -66,6 +82,11 @@ def test_a_recording_that_is_stopped_is_whole_as_far_as_it_goes(
 @pytest.mark.parametrize(
     ("options", "code", "values"),
     [
+        (
+            {"cortex": "smooth"},
+            "phantom-cortex-unknown",
+            {"option": "--cortex", "available": ["mixed", "shared"], "cortex": "smooth"},
+        ),
         (
             {"scanner": "hitachi"},
             "scanner-unsupported",
