@@ -18,7 +18,8 @@ from rtdecode.bundle.manifest import OFFLINE
 from rtdecode.errors import UsageError
 from rtdecode.phantom.body.amplifier import montage
 from rtdecode.phantom.body.bore import Artifacts
-from rtdecode.phantom.body.brain import TR
+from rtdecode.phantom.body.brain import TR, VOXELS
+from rtdecode.phantom.body.cortex import MIXED, check_cortex, regions
 from rtdecode.phantom.body.scanner import SHAPE, head
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import SHAPES, Watched, watched
@@ -73,6 +74,8 @@ class Participant:
     `film` is a word (`shapes`, `known-shapes`, `natural`, `none`) or a path, see
     `rtdecode.phantom.film.watched`. `disturbance` is one of `DISTURBANCES`, or empty. `tr` is the time
     between volumes, s; None takes that of the grid by which the participant is read (`scanned_on`).
+    `cortex` is a word of `rtdecode.phantom.body.cortex`, and `region` an area of a shared one, whose voxels
+    alone are read.
     """
 
     preset: str = "easy"
@@ -81,6 +84,8 @@ class Participant:
     film: str = SHAPES
     disturbance: str = ""
     tr: Fraction | None = None
+    cortex: str = MIXED
+    region: str = ""
 
     @property
     def tr_s(self) -> float:
@@ -120,16 +125,28 @@ class Participant:
             shape=self.shape,
             film=self.film,
             tr_s=self.tr_s,
+            cortex=self.cortex,
             **suffered,
         )
 
+    @property
+    def read(self) -> NDArray[np.bool_]:
+        """Which of the voxels that respond to the film are read, (voxel,)."""
+        return regions()[self.region] if self.region else np.ones(VOXELS, bool)
+
     def projection(self) -> Projection:
-        """Return the voxels that respond to the film."""
-        place = head(self.subject, self.shape)
-        return Projection(place.voxels, self.shape, place.affine)
+        """Return the voxels that respond to the film, those of the region if there is one."""
+        place = head(self.subject, self.shape, self.cortex)
+        return Projection(place.voxels[self.read], self.shape, place.affine)
 
 
-def participant(preset: str, subject: int, tr: Later[float | str | None] = None) -> Participant:
+def participant(
+    preset: str,
+    subject: int,
+    tr: Later[float | str | None] = None,
+    cortex: Later[str] = MIXED,
+    region: Later[str] = "",
+) -> Participant:
     """Choose a participant, with arguments as recipes write them.
 
     Without a `tr` the scanner has that of the grid.
@@ -137,16 +154,28 @@ def participant(preset: str, subject: int, tr: Later[float | str | None] = None)
     Raises
     ------
     UsageError
-        If `tr` is no time.
+        If `tr` is no time, there is no such cortex, or it has no such region.
     """
+    check_cortex(cortex, "data.who.cortex")
+    available = [] if cortex == MIXED else list(regions())
+    if region and region not in available:
+        raise UsageError(
+            "participant-region-unknown",
+            "data.who.region={region}: a {cortex} cortex has the regions {available}. Choose one of them, or "
+            "data.who.cortex=shared, which has areas.",
+            region=region,
+            cortex=cortex,
+            available=available,
+        )
     try:
-        return Participant(preset, subject, tr=None if tr is None else exact(tr))
+        scanned_at = None if tr is None else exact(tr)
     except (ValueError, ZeroDivisionError) as error:
         raise UsageError(
             "participant-tr-invalid",
             "who.tr is a time in s, such as 2 or 4/5, found {tr!r}.",
             tr=tr,
         ) from error
+    return Participant(preset, subject, tr=scanned_at, cortex=cortex, region=region)
 
 
 def read_modalities(signals: Sequence[str]) -> tuple[str, ...]:
@@ -194,7 +223,8 @@ def resting_level(
     The stage is named by the session; by its seed, where no name is given.
     """
     made = work.stage(
-        f"level-{name or seed}", lambda: {"level": who.session(seed, seconds).vectors().mean(0)}
+        f"level-{name or seed}",
+        lambda: {"level": who.session(seed, seconds).vectors()[:, who.read].mean(0)},
     )
     return made["level"].astype(np.float32)
 

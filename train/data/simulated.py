@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Bundle, Manifest
 from rtdecode.bundle.manifest import CAUSAL, OFFLINE
 from rtdecode.errors import UsageError
+from rtdecode.phantom.body.cortex import MIXED
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import KNOWN_SHAPES, NATURAL, NONE, SHAPES
 from rtdecode.phantom.session import PhantomSession, volumes_scanned
@@ -144,6 +145,8 @@ class Showing:
         mean = values.mean(0)
         if voxels is None:
             voxels = in_head(mean)
+            if self.who.region:
+                voxels = np.intersect1d(voxels, self.who.projection().voxels)
         times = np.arange(0.5, len(values)) * session.tr_s
         return HeadVolumes(values[:, voxels], times, voxels, mean[voxels])
 
@@ -301,11 +304,17 @@ class SimulatedSessions:
     def provenance(self, work: Work) -> dict[str, Any]:
         """Return what a bundle says about the data it was trained on."""
         used = {kind: seeds for kind, seeds in self.seeds(work).items() if seeds}
+        who = f"preset {self.who.preset}, subject {self.who.subject}{_cortex(self.who)}"
         return {
-            "participant": f"simulated, preset {self.who.preset}, subject {self.who.subject}",
+            "participant": f"simulated, {who}",
             **used,
             "seconds": self.seconds,
         }
+
+
+def _cortex(who: Participant) -> str:
+    read = f", {who.region} alone" if who.region else ""
+    return "" if who.cortex == MIXED else f", {who.cortex} cortex{read}"
 
 
 @dataclass(frozen=True)

@@ -345,7 +345,7 @@ def _shared_columns(session: PhantomSession, scale: Matrix, slots: int, at: NDAr
         phases = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.sqrt(scanner.CYCLES / 4)
         columns.append(np.einsum("cv,se->svce", one[None], phases))
     if session.person.near:
-        near = np.linalg.cholesky(toeplitz(scanner.PRIVATE_RHO**lags))
+        near = np.linalg.cholesky(toeplitz(_over(scanner.PRIVATE_RHO, session) ** lags))
         columns.append(np.einsum("cv,se->svce", _near_maps(session, scale, at), near))
     size = slots * maps.shape[1]
     return np.concatenate([part.reshape(size, -1) for part in columns], axis=1)

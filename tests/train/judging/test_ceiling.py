@@ -73,6 +73,15 @@ def test_voxels_that_no_film_drives_change_nothing(session: PhantomSession) -> N
     assert found[0][0].shape == (4, 5, DRIVEN)
 
 
+def test_noise_that_neighbours_share_is_known_to_the_ceiling() -> None:
+    session = replace(WHO, cortex="shared").session(3, 40.0)
+    voxels = session.head.voxels[:400]
+    bundle = reading(session, voxels)
+    arrays = session_arrays(bundle, session)
+    density = likelihood(fit_forward(bundle, session, arrays), bundle, session, arrays)
+    assert np.array_equal(density.argmax(axis=1), np.arange(session.film.windows))
+
+
 def test_a_part_of_the_driven_voxels_is_predicted_as_among_all(session: PhantomSession) -> None:
     whole = predicted_volumes(reading(session, session.head.voxels), session)
     few = np.arange(5, len(session.head.voxels), 97)
