@@ -96,7 +96,9 @@ def _patches(clip: NDArray[np.uint8]) -> Float:
 
 def read_sessions(sessions: Sequence[PhantomSession], level: Float) -> Windows:
     """Run the causal chain over sessions; `level` is as of `voxel_levels`."""
-    fmri = np.concatenate([_cut_volumes(session, *level) for session in sessions])
+    fmri = np.concatenate(
+        [cut_volumes(session.vectors(), session.film.windows, *level) for session in sessions]
+    )
     eeg = np.concatenate([_cut_eeg(session) for session in sessions])
     return Windows(fmri, eeg)
 
@@ -107,10 +109,11 @@ def voxel_levels(sessions: Sequence[PhantomSession]) -> Float:
     return np.stack([x.mean(axis=0), x.std(axis=0)])
 
 
-def _cut_volumes(session: PhantomSession, mean: Float, scale: Float) -> Float:
+def cut_volumes(vectors: NDArray[np.int16], windows: int, mean: Float, scale: Float) -> Float:
+    """Run the causal chain over the voxels of a session, and cut its windows, (window, slot * voxel)."""
     chain = VolumeNormalizer(mean, scale, Baseline(warmup=0, rate=0.005))
-    series = np.stack([chain.push(vector.astype(np.float32)) for vector in session.vectors()])
-    return np.stack([series[list(GRID.volumes(k))].reshape(-1) for k in range(session.film.windows)])
+    series = np.stack([chain.push(vector.astype(np.float32)) for vector in vectors])
+    return np.stack([series[list(GRID.volumes(k))].reshape(-1) for k in range(windows)])
 
 
 def _cut_eeg(session: PhantomSession) -> Float:
@@ -249,7 +252,7 @@ def oracle(
         x, z = standardise(getattr(seen, name), getattr(fresh, name), group)
         kernels[name] = (x @ x.T, z @ x.T)
     center = pictures.latents.mean(axis=0)
-    axes = _leading(pictures.latents - center)
+    axes = leading(pictures.latents - center)
     problem = Problem(kernels, (pictures.latents - center) @ axes.T)
     out: dict[str, Any] = {"constants": asdict(preset)}
     scores = {}
@@ -262,7 +265,7 @@ def oracle(
     return out | fusion(scores)
 
 
-def _leading(x: Float) -> Float:
+def leading(x: Float) -> Float:
     """Leading principal components: their number is `COMPONENTS`."""
     values, vectors = np.linalg.eigh(x @ x.T)
     order = np.argsort(values)[::-1][:COMPONENTS]
