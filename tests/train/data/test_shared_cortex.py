@@ -54,6 +54,6 @@ def test_a_region_that_is_not_there_is_refused() -> None:
     with refused(UsageError, "participant-region-unknown", region="V1", cortex="mixed", available=[]):
         participant("easy", 1, region="V1")
     with refused(UsageError, "participant-region-unknown", region="A1", cortex="shared"):
-        participant("easy", 1, "shared", "A1")
+        participant("easy", 1, cortex="shared", region="A1")
     with refused(UsageError, "phantom-cortex-unknown", option="data.who.cortex", cortex="smooth"):
-        participant("easy", 1, "smooth")
+        participant("easy", 1, cortex="smooth")
