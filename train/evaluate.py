@@ -36,7 +36,7 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   runs=9-10                  of the recorded data, for a run trained on them
   subject=NAME               one of the run's other participants, or one of the people who were left out
   data=DIR                   a recording with its truth, the folder of the recorded data, or the data set that
-                             the run was trained on, whose held-out runs are judged
+                             the run was trained on, whose held-out runs are judged (data=A,B for several)
   out=DIR                    figures.json, tables and pictures go there, and a page with moving pictures,
                              index.html
 with film=, and for runs trained on a data set, the figures that papers publish, each beside its floors:

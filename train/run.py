@@ -39,6 +39,8 @@ _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
   teacher=RUN                distil this finished run, and train nothing before it (compact-distilled)
   data=DIR                   a data set, as `python -m train.data DIR` describes it (ridge, cinesync), or the
                              folder of the recorded data (haxby)
+  data=A,B data.subject=A:sub-01,B:sub-02
+                             several participants, of several data sets (ridge)
   target=features            learn the features that a data set has of what was watched, and no clips; judged
                              on people and films that are left out (ridge)
   SLOT.KEY=value             any argument of the recipe"""

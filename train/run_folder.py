@@ -33,23 +33,25 @@ SCHEMA = 1
 _HEADLINE = (*METRICS, "identification_2way_centred", "identification_top1_centred")
 
 
-def _is_known(found: Judged, name: str) -> bool:
-    return name in found.figures and found.figures[name]["value"] is not None
+def _with_figures(manifest: Manifest, found: Judged, before: str) -> Manifest:
+    """Put the known figures of a participant, whose names begin with `before`, into its provenance."""
+    figures = {name: found.figures.get(before + name) for name in _HEADLINE}
+    headline = {
+        name: figure for name, figure in figures.items() if figure is not None and figure["value"] is not None
+    }
+    return replace(manifest, provenance=manifest.provenance | {"figures": headline})
 
 
 def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None:
     """Write the files of a run into an empty folder."""
-    headline = {name: found.figures[name] for name in _HEADLINE if _is_known(found, name)}
-    provenance = trained.manifest.provenance | {"figures": headline}
     # The noise key is written once and never derived again, so that no later change of a recipe's
     # digest changes a clip.
     stated = {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
         "noise_key": recipe.digest,
-        "provenance": provenance,
     }
-    manifest = replace(trained.manifest, **stated)
+    manifest = _with_figures(replace(trained.manifest, **stated), found, "")
     _write_arrays(folder, "weights", trained.system.weights())
     _write_subject(folder, trained)
     subjects: dict[str, Any] = {}
@@ -57,7 +59,7 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
         place = folder / "subjects" / name
         private.folder(place)
         _write_subject(place, other)
-        subjects[name] = bundle.to_json(replace(other.manifest, **stated))
+        subjects[name] = bundle.to_json(_with_figures(replace(other.manifest, **stated), found, f"{name}/"))
     for name, table in trained.system.memories().items():
         place = folder / "memory" / f"{name}.npy"
         private.folder(place.parent)

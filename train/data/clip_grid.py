@@ -97,5 +97,9 @@ class ClipWindows:
 
 def shown_frames(windows: HasClips) -> int:
     """Return how many frames of a clip lie in its window, without the one after it."""
-    within = int(windows.grid.window * exact(windows.clip.fps))
+    fps = windows.grid.fps
+    # A third of a frame has no finite decimals: the clip's own rate is rounded.
+    if float(fps) != windows.clip.fps:
+        fps = exact(windows.clip.fps)
+    within = int(windows.grid.window * fps)
     return min(windows.clip.frames, within)

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ RESPONSE_S = 20.0
 _COMPARED = 3
 _VOXELS = 2000
 # Rounding leaves copies correlated by more than this. With fewer values of a voxel nothing is compared.
-_COPY = 0.98
+COPY = 0.98
 _LEAST_VALUES = 6
 _LEAST_NUMBERS = 25
 # What stands for no caption.
@@ -67,6 +67,17 @@ class Leak:
     kind: Kind
     names: tuple[str, ...]
     says: str
+
+
+class Signals(Protocol):
+    """Windows of several subjects whose signals can be read, such as a `DataSet`."""
+
+    windows: WindowTable
+    columns: Sequence[Column]
+
+    def read(self, column: Column, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
+        """Read a column of some windows, which are of one subject."""
+        ...
 
 
 def found(
@@ -124,7 +135,7 @@ def on_both_sides(windows: WindowTable, split: Split) -> list[Leak]:
     return [Leak("same film on both sides", tuple(both), says)]
 
 
-def same_subjects(data: DataSet) -> list[Leak]:
+def same_subjects(data: Signals) -> list[Leak]:
     """Find subjects who have the same signals: one of them is a copy of the other.
 
     The first window of each run is compared, bit by bit, whatever was shown in it. Windows in which nothing
@@ -210,19 +221,19 @@ def _alike(data: DataSet, column: Column) -> list[tuple[tuple[str, str], tuple[s
     # Runs of other lengths, voxels or channels cannot be told to be copies.
     sizes: dict[tuple[int, ...], list[tuple[tuple[str, str], NDArray[np.float32]]]] = {}
     for name, rows in first_rows.items():
-        changes = _changes(column, data.read(column, rows))
-        if changes is not None:
-            sizes.setdefault(changes.shape, []).append((name, changes.ravel()))
+        moved = changes(column, data.read(column, rows))
+        if moved is not None:
+            sizes.setdefault(moved.shape, []).append((name, moved.ravel()))
     pairs = []
     for comparable in sizes.values():
         table_of = np.stack([values for _, values in comparable])
         alike = table_of @ table_of.T / table_of.shape[1]
-        for n, k in np.argwhere(np.triu(alike > _COPY, 1)).tolist():
+        for n, k in np.argwhere(np.triu(alike > COPY, 1)).tolist():
             pairs.append((comparable[n][0], comparable[k][0]))
     return pairs
 
 
-def _changes(column: Column, values: NDArray[Any]) -> NDArray[np.float32] | None:
+def changes(column: Column, values: NDArray[Any]) -> NDArray[np.float32] | None:
     """Return the changes of each voxel in units of their deviation, (value, voxel); None if there are few."""
     axis = 2 if column == "fmri" else 1
     table = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis]).astype(np.float64)

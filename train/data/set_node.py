@@ -1,4 +1,4 @@
-"""The recipe's data node `data-set`: which windows of a data set (``data=DIR``) are trained on, and how."""
+"""The recipe's data node `data-set`: which windows of data sets (``data=A,B``) are trained on, and how."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid, exact
 from train.builders import Later
-from train.data import splits
+from train.data import several_sets, splits
 from train.data.chain import draft_manifest
 from train.data.clip_grid import SIZE, ClipGrid, clip_of
 from train.data.dataset import DataSet
@@ -25,6 +25,7 @@ from train.data.opening import CUT, Cut, opened
 from train.data.phantom import MODALITIES, read_modalities
 from train.data.reproducible_voxels import segments
 from train.data.set_windows import CHOICES, DRIVEN, REPRODUCIBLE, SetWindows
+from train.data.several_sets import FolderSubject, Participants
 from train.data.splits import Split
 from train.data.taught import Taught
 from train.work import Work
@@ -39,7 +40,7 @@ _FRAMES = 4
 
 @dataclass
 class DataSetWindows:
-    """Which windows of a data set are trained on, and how a bundle reads the signals.
+    """Which windows of data sets are trained on, and how a bundle reads the signals.
 
     Attributes
     ----------
@@ -49,11 +50,13 @@ class DataSetWindows:
         Rate that the EEG is brought to, Hz, where the release has a higher one.
     voxels : int
         So many voxels are read, or at most so many, see `choose`.
-    subject : str
-        May be left out where there is one alone.
+    subject : str or sequence of str
+        May be left out where there is one alone. Several have commas between them, and of several folders the
+        name or the path of one stands before each, and a colon (`train.data.several_sets`).
     test : str
         Names of the runs that are held out, with commas between them. By default those that the release keeps
-        for testing, and the last run where it keeps none.
+        for testing, and the last run where it keeps none. A run of one of several folders may be named as a
+        subject of it is.
     layout : str
         Recognised by default, see `train.data.opening`.
     region : str
@@ -69,6 +72,9 @@ class DataSetWindows:
         as the layout does it.
     modalities : sequence of str
         What is read of a set with EEG and fMRI: both, or fMRI alone.
+    frames : int or None
+        Frames of each clip that lie in its window, evenly, in place of `fps`: windows of other lengths then
+        have as many.
     choose : str
         Which of them are read: ``driven``, those that follow the clips best (`train.data.driven_voxels`), or
         ``reproducible``, those that respond alike to showings of the same (`train.data.reproducible_voxels`).
@@ -78,7 +84,7 @@ class DataSetWindows:
     baseline: Baseline
     sfreq: float
     voxels: int
-    subject: str = ""
+    subject: str | Sequence[str] = ""
     test: str = ""
     layout: str = ""
     region: str = ""
@@ -89,7 +95,8 @@ class DataSetWindows:
     lag: Later[float | str | None] = None
     modalities: Later[Sequence[str]] = MODALITIES
     choose: Later[str] = DRIVEN
-    _opened: dict[Path, SetWindows] = field(default_factory=dict, init=False, repr=False)
+    frames: Later[int | None] = None
+    _opened: dict[Path, Participants] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.voxels, int) or self.voxels < 1:
@@ -111,7 +118,20 @@ class DataSetWindows:
                 after=self.after,
             )
         self.modalities = read_modalities(self.modalities)
-
+        if self.frames is not None and (not isinstance(self.frames, int) or self.frames < 1):
+            raise UsageError(
+                "data-frames-invalid",
+                "data.frames is a number of frames, 1 or more, found '{frames}'.",
+                frames=self.frames,
+            )
+        if self.frames is not None and self.fps is not None:
+            raise UsageError(
+                "data-frames-fps-conflict",
+                "data.frames={frames} and data.fps={fps} both say how many frames a clip has. Give one of "
+                "them.",
+                frames=self.frames,
+                fps=self.fps,
+            )
         if self.choose not in CHOICES:
             raise UsageError(
                 "data-choose-unknown",
@@ -121,39 +141,93 @@ class DataSetWindows:
             )
 
     def check(self, work: Work) -> None:
-        """Open the data set, and refuse what cannot be trained on.
+        """Open the data sets, and refuse what cannot be trained on.
 
         Raises
         ------
         UsageError
         """
-        self.opened(work.data)
+        everybody = self.participants(work.data)
+        if len(everybody) > 1:
+            several_sets.check_copies(everybody)
 
     def taught(self, work: Work) -> Taught:
-        """Read the windows that teach."""
+        """Read the windows that teach, of one participant."""
         return self.opened(work.data).taught()
 
-    def opened(self, folder: Path | None) -> SetWindows:
-        """Open a data set.
+    def everybody_taught(self, work: Work) -> dict[str, Taught]:
+        """Read the windows that teach, by participant, the default one first.
 
         Raises
         ------
         UsageError
-            If there is none, or it lacks what is asked for.
+            If a clip that is held out of one folder teaches a participant of another.
         """
-        if folder is None:
+        everybody = self.participants(work.data)
+        taught = {name: windows.taught() for name, windows in everybody.items()}
+        # Clips have been looked at by now, and maps are yet to be fitted.
+        several_sets.check_near_duplicates(everybody)
+        return taught
+
+    def opened(self, data: Path | None) -> SetWindows:
+        """Open a data set with one participant.
+
+        Raises
+        ------
+        UsageError
+            If there is none, it lacks what is asked for, or several participants are asked for.
+        """
+        everybody = self.participants(data)
+        if len(everybody) > 1:
+            raise UsageError(
+                "data-several-participants",
+                "this recipe learns from one participant, and {count} are asked for: {participants}. Name "
+                "one folder and one subject, or take ridge.",
+                count=len(everybody),
+                participants=list(everybody),
+            )
+        (windows,) = everybody.values()
+        return windows
+
+    def participants(self, data: Path | None) -> Participants:
+        """Open the windows of all participants by name, the default one first.
+
+        Raises
+        ------
+        UsageError
+            If there are none, a folder lacks what is asked for, or they cannot be trained on together.
+        """
+        if data is None:
             raise UsageError(
                 "recipe-needs-data",
                 "this recipe trains on a data set: give its folder with data=DIR.",
             )
-        if folder not in self._opened:
-            self._opened[folder] = self._open(folder)
-        return self._opened[folder]
+        if data not in self._opened:
+            # On the command line, a name may look like a number.
+            subject = self.subject if isinstance(self.subject, list | tuple) else str(self.subject or "")
+            participants = several_sets.read_subjects(data, subject)
+            folders = several_sets.folders_of(data)
+            opened_sets = [self._open(participant, folders) for participant in participants]
+            names = several_sets.names_of(opened_sets)
+            everybody = dict(zip(names, opened_sets, strict=True))
+            if len(everybody) > 1:
+                several_sets.check_clips(everybody)
+                everybody = several_sets.held_for_all(everybody)
+            self._opened[data] = everybody
+        return self._opened[data]
 
-    def _open(self, folder: Path) -> SetWindows:
-        # On the command line, a name may look like a number.
-        subjects = [str(self.subject)] if self.subject else None
-        data: DataSet = opened(folder, self.layout or None, subjects, self._cut())
+    def _open_set(self, participant: FolderSubject) -> DataSet:
+        subjects = [participant.subject] if participant.subject else None
+        layout = self.layout or None
+        data = opened(participant.folder, layout, subjects, self._cut())
+        if self.frames is None or self.window is not None:
+            return data
+        # How many frames a second these are is known once the layout has said how long its windows are.
+        return opened(participant.folder, layout, subjects, self._cut(data.window_s))
+
+    def _open(self, participant: FolderSubject, folders: Sequence[Path]) -> SetWindows:
+        folder = participant.folder
+        data = self._open_set(participant)
         subjects = data.windows.subjects
         if "features" in data.columns and "clips" not in data.columns:
             raise UsageError(
@@ -189,15 +263,15 @@ class DataSetWindows:
         _, slots, count = data.read("fmri", [0]).shape
         voxels = self._region(data, count)
         draft = self._draft(data, self._grid(data, slots), count, len(voxels))
-        split = self._split(data)
+        split = self._split(data, several_sets.runs_of(str(self.test), folder, folders))
         if self.choose == REPRODUCIBLE:
             # Refused before anything is read for long.
             segments(data.windows, split.train)
         return SetWindows(data, split, voxels, self.voxels, draft, self.choose)
 
-    def _split(self, data: DataSet) -> Split:
-        if self.test:
-            return splits.by_runs(data.windows, [name.strip() for name in str(self.test).split(",")])
+    def _split(self, data: DataSet, test: Sequence[str]) -> Split:
+        if test:
+            return splits.by_runs(data.windows, test)
         if data.windows.held_out.any():
             return splits.released(data.windows)
         runs = list(dict.fromkeys(data.windows.run.tolist()))
@@ -226,13 +300,17 @@ class DataSetWindows:
             )
         return np.flatnonzero(regions[self.region])
 
-    def _cut(self) -> Cut | None:
-        """Return how windows are cut and clips look; None where nothing is said of it."""
+    def _cut(self, window_s: float | None = None) -> Cut | None:
+        """Return how windows are cut and clips look; None where nothing is said of it.
+
+        `window_s` is how long windows are, where that is known.
+        """
         try:
             if self._usual and self.window is None and self.lag is None:
                 return None
             window, lag = (None if seconds is None else exact(seconds) for seconds in (self.window, self.lag))
-            return Cut(self._fps, (self.size[0], self.size[1]), window, lag)
+            length = window if window_s is None else exact(round(window_s, 4))
+            return Cut(self._fps(length), (self.size[0], self.size[1]), window, lag)
         except (ValueError, TypeError, LookupError) as error:
             raise UsageError(
                 "data-cut-invalid",
@@ -245,14 +323,16 @@ class DataSetWindows:
                 error=error,
             ) from error
 
-    @property
-    def _fps(self) -> Fraction:
+    def _fps(self, window: Fraction | None) -> Fraction:
+        """Return the frames a second of clips in windows of this length, s."""
+        if self.frames is not None and window is not None:
+            return self.frames / window
         return exact(FPS if self.fps is None else self.fps)
 
     @property
     def _usual(self) -> bool:
         """Whether nothing is said of how clips look."""
-        return self.fps is None and tuple(self.size) == SIZE
+        return self.fps is None and self.frames is None and tuple(self.size) == SIZE
 
     def _check_window(self, data: DataSet) -> None:
         """Refuse windows that were asked for and that the layout does not have."""
@@ -306,8 +386,8 @@ class DataSetWindows:
         }
         try:
             if self._usual:
-                return TimingGrid(fps=self._fps, **timing)
-            return ClipGrid(fps=self._fps, size=(self.size[0], self.size[1]), **timing)
+                return TimingGrid(fps=self._fps(window), **timing)
+            return ClipGrid(fps=self._fps(window), size=(self.size[0], self.size[1]), **timing)
         except (ValueError, LookupError) as error:
             raise UsageError(
                 "data-grid-invalid",

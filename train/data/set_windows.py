@@ -44,7 +44,7 @@ _AT_A_TIME = 8
 # Parts of the time that are left out in turn where all runs show the same.
 _PARTS = 5
 # Subjects as releases call them. A folder of one's own may bear another name.
-_CODE = re.compile(r"(sub-?|subj|S)?\d+|participant")
+_CODE = re.compile(r"(sub-?|subj|subject|S)?\d+|participant")
 # An instant so close before a frame is that frame's, as a share of a frame.
 _SLACK = 1e-6
 
@@ -145,8 +145,12 @@ class SetWindows:
     @property
     def participant(self) -> str:
         """Whose the windows are, without a name that may be a person's."""
-        code = self.subject if _CODE.fullmatch(self.subject) else "a participant"
-        return f"{self.data.layout}, {code}"
+        return f"{self.data.layout}, {self.code or 'a participant'}"
+
+    @property
+    def code(self) -> str:
+        """The subject as a release calls it; "" for a name that may be a person's."""
+        return self.subject if _CODE.fullmatch(self.subject) else ""
 
     def taught(self) -> Taught:
         """Read the windows that teach. Their statistics rest on no other window."""
@@ -197,7 +201,7 @@ class SetWindows:
 
     def clear(self, rows: Rows) -> NDArray[np.bool_]:
         """Say which windows look like nothing that teaches, (row,); see `train.data.near_duplicates`."""
-        found = near_duplicates.pairs(self._hashes(rows), self._hashes(self.split.train))
+        found = near_duplicates.pairs(self.shown_hashes(rows), self.shown_hashes(self.split.train))
         return near_duplicates.without(self.data, rows, found)
 
     def clips(self, rows: Rows) -> NDArray[np.uint8]:
@@ -288,7 +292,7 @@ class SetWindows:
                 self.hashes[str(self.data.windows.shown[row])] = near_duplicates.clip_hashes(shown)
                 yield shown
 
-    def _hashes(self, rows: Rows) -> dict[str, NDArray[np.uint64]]:
+    def shown_hashes(self, rows: Rows) -> dict[str, NDArray[np.uint64]]:
         """Return the hashes of what windows showed; only clips that were not read yet are read."""
         names = self.data.windows.shown[rows].tolist()
         unknown = [row for row, name in zip(rows, names, strict=True) if name not in self.hashes]

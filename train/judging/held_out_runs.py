@@ -6,7 +6,7 @@ windows that look like something that taught.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from train.judging.examples import examples
 from train.judging.film_figures import figures, groups
 from train.judging.film_scores import Scores, averaged
 from train.judging.held_runs import HeldOut, judge_runs, scored
-from train.judging.judged import Example, Figures, Judged, Request, Show
+from train.judging.judged import Example, Figures, Judged, Request, Show, shown
 from train.judging.published import load
 from train.system import Plan, System, Trained
 from train.work import Work
@@ -55,17 +55,43 @@ class HeldOutRuns:
             )
 
     def judge(self, work: Work, plan: Plan, data: DataSetWindows, trained: Trained, show: Show) -> Judged:
-        """Judge what was just trained on the runs that are held out."""
-        return judged(data.opened(work.data), trained.bundle, show, Request(), trained.system)
+        """Judge what was just trained on the runs that are held out, of every participant.
+
+        Figures of participants other than the default one have the participant's name and a slash before
+        their own.
+        """
+        everybody = data.participants(work.data)
+        (default, *names) = everybody
+        judgement = judged(everybody[default], trained.bundle, show, Request(), trained.system)
+        for name in names:
+            system = trained.system.of_subject(name)
+            bundle = trained.subjects[name].bundle
+            decoder = shown(system, bundle.manifest, work.noise_key)
+            other = judged(everybody[name], bundle, decoder, Request(), system)
+            judgement = _together(judgement, name, other)
+        return judgement
 
     def evaluate(self, data: DataSetWindows, bundle: Bundle, show: Show, request: Request) -> Judged:
-        """Judge a finished run on the held-out runs of ``data=DIR``, the data set that it was trained on."""
+        """Judge a finished run on the held-out runs of ``data=DIR``, the data sets that it was trained on.
+
+        Of several participants, one is judged: the default one, or that of ``subject=NAME``.
+        """
         if request.data is None:
             raise UsageError(
                 "evaluate-missing-data-set",
                 "this run was trained on a data set: name its folder with data=DIR.",
             )
-        there = data.opened(request.data)
+        everybody = data.participants(request.data)
+        if request.subject is not None and request.subject not in everybody:
+            raise UsageError(
+                "evaluate-subject-without-data",
+                "subject={subject}: data={data} has {available}. Name all folders that the run was trained "
+                "on.",
+                subject=request.subject,
+                data=request.data,
+                available=list(everybody),
+            )
+        there = everybody[request.subject or next(iter(everybody))]
         _check_windows(bundle, there, request)
         told = bundle.manifest.provenance
         if told["taught"] != there.digest:
@@ -80,6 +106,20 @@ class HeldOutRuns:
                 run_count=len(told["runs"]),
             )
         return judged(there, bundle, show, request)
+
+
+def _together(default: Judged, name: str, other: Judged) -> Judged:
+    """Put the findings of another participant beside those of the default one."""
+    figures = {f"{name}/{metric}": figure for metric, figure in other.figures.items()}
+    tables = {title: [*rows, *other.tables.get(title, [])] for title, rows in default.tables.items()}
+    pictures = {f"{name}-{file}": picture for file, picture in other.pictures.items()}
+    return replace(
+        default,
+        figures=default.figures | figures,
+        tables=tables,
+        pictures=default.pictures | pictures,
+        simulated=default.simulated or other.simulated,
+    )
 
 
 def _check_windows(bundle: Bundle, data: SetWindows, request: Request) -> None:

@@ -4,6 +4,7 @@ The windows that teach come from simulated sessions or from a data set. `fit` ta
 their clips, and returns the weights from which `PatchRidge` is made.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
@@ -17,9 +18,10 @@ from train.closed_form.patch_codec import CodecSizes
 from train.closed_form.ridge import RidgeFit, fit_ridge
 from train.closed_form.stem import fit_eeg_stem, fit_voxel_stem
 from train.data.arrays import golden
+from train.data.set_node import DataSetWindows
 from train.data.taught import Taught
-from train.models.ridge.system import PatchRidge
-from train.system import Trained
+from train.models.ridge.system import PatchRidge, of_another
+from train.system import OfSubject, Trained
 from train.work import Arrays, Work
 
 
@@ -52,22 +54,44 @@ class PatchRidgePlan:
     learns_any_film: ClassVar[bool] = True
 
     def train(self, work: Work, data: Teaching, phases: dict[str, Any]) -> Trained:
-        """Fit the windows that teach. There are no phases."""
-        taught = data.taught(work)
-        weights, explained = fit(taught.signals, taught.clips, self, taught.folds)
+        """Fit the windows that teach. There are no phases.
+
+        Of several participants, codec and components are fitted to the clips of all, each window of each as
+        one clip, and stems and maps to each participant's own windows.
+        """
+        everybody = (
+            data.everybody_taught(work) if isinstance(data, DataSetWindows) else {"": data.taught(work)}
+        )
+        default = next(iter(everybody))
+        weights, targets = fit_latents([taught.clips for taught in everybody.values()], self)
+        belongings: dict[str, OfSubject] = {}
+        for (name, taught), own_targets in zip(everybody.items(), targets, strict=True):
+            maps, explained = fit_maps(taught.signals, own_targets, self, taught.folds)
+            weights |= maps if name == default else of_another(name, maps)
+            belongings[name] = _belonging(taught, explained)
+        trained = belongings.pop(default)
         return Trained(
             system=PatchRidge(weights),
-            manifest=replace(
-                taught.manifest, provenance=taught.manifest.provenance | {"explained": explained}
-            ),
-            stats=taught.stats,
-            projection=taught.projection,
-            golden=golden(taught.signals),
+            manifest=trained.manifest,
+            stats=trained.stats,
+            projection=trained.projection,
+            golden=trained.golden,
+            subjects=belongings,
         )
 
     def restore(self, weights: Arrays) -> PatchRidge:
         """Make the system again from the weights of a run."""
         return PatchRidge(weights)
+
+
+def _belonging(taught: Taught, explained: dict[str, float]) -> OfSubject:
+    provenance = taught.manifest.provenance | {"explained": explained}
+    return OfSubject(
+        manifest=replace(taught.manifest, provenance=provenance),
+        stats=taught.stats,
+        projection=taught.projection,
+        golden=golden(taught.signals),
+    )
 
 
 def fit(
@@ -94,21 +118,55 @@ def fit(
     explained : dict
         Route -> held-out R^2.
     """
-    sizes = plan.encoder
-    codec = patch.fit_codec(clips, plan.codec.channels)
-    latent = patch.encode(codec, clips)
+    weights, (targets,) = fit_latents([clips], plan)
+    maps, explained = fit_maps(signals, targets, plan, folds)
+    return weights | maps, explained
+
+
+def fit_latents(
+    clips: Sequence[NDArray[np.uint8]], plan: PatchRidgePlan
+) -> tuple[Arrays, list[NDArray[np.float64]]]:
+    """Fit codec and latent components to the clips of one or more participants.
+
+    Parameters
+    ----------
+    clips : sequence of uint8, (window, frame, row, column, 3)
+        Those of each participant.
+    plan : PatchRidgePlan
+
+    Returns
+    -------
+    weights : dict
+    targets : list of (window, component)
+        Of each participant.
+    """
+    together = np.concatenate(clips) if len(clips) > 1 else clips[0]
+    codec = patch.fit_codec(together, plan.codec.channels)
+    latent = patch.encode(codec, together)
     mean, basis, targets = principal_components(latent.reshape(len(latent), -1), plan.codec.components)
-    # The maps are fitted on what the rounded components give, as the decoder will read them.
-    voxels = fit_voxel_stem(signals["fmri"], sizes.voxel_components).astype(np.float16)
     weights: Arrays = {
         "codec_mean": codec.mean,
         "codec_basis": codec.basis,
         "latent_mean": mean.astype(np.float32),
         "latent_basis": basis.astype(np.float16),
         "latent_shape": np.array(latent.shape[1:]),
-        "voxels": voxels,
     }
-    features = {"fmri": (signals["fmri"] @ voxels.astype(np.float32)).reshape(len(clips), -1)}
+    ends = np.cumsum([len(own) for own in clips])
+    return weights, np.split(targets, ends[:-1])
+
+
+def fit_maps(
+    signals: Arrays,
+    targets: NDArray[np.float64],
+    plan: PatchRidgePlan,
+    folds: NDArray[np.int64] | None = None,
+) -> tuple[Arrays, dict[str, float]]:
+    """Fit one participant's stems, and the linear map of each route to the components; see `fit`."""
+    sizes = plan.encoder
+    # The maps are fitted on what the rounded components give, as the decoder will read them.
+    voxels = fit_voxel_stem(signals["fmri"], sizes.voxel_components).astype(np.float16)
+    weights: Arrays = {"voxels": voxels}
+    features = {"fmri": (signals["fmri"] @ voxels.astype(np.float32)).reshape(len(targets), -1)}
     if "eeg" in signals:
         stem = fit_eeg_stem(signals["eeg"], sizes.eeg_components, sizes.eeg_frequencies, sizes.whiten)
         weights |= stem.arrays()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from rtdecode.bundle import Manifest
+from rtdecode.errors import UsageError
 from train.closed_form import patch_codec
 from train.closed_form.graph_writer import GraphWriter
 from train.closed_form.patch_codec import COLOURS, SIDE
@@ -18,24 +19,31 @@ from train.closed_form.stem import fill_slots
 from train.system import ClosedForm, Condition, batched, signal_ports
 from train.work import Arrays
 
+# What all participants share, and how weights of others than the default one begin.
+_SHARED = ("codec_mean", "codec_basis", "latent_mean", "latent_basis", "latent_shape")
+_SUBJECTS = "subjects."
+
 
 class PatchRidge(ClosedForm):
     """Linear maps, one for each route, from reduced volumes and slow EEG to components of the latents.
 
+    Participants share the codec and the components, and each has stems and maps of its own.
+
     Parameters
     ----------
     weights : dict
-        As `train.models.ridge.plan.fit` returns them.
+        As `train.models.ridge.plan.fit` returns them, and those of other participants (`of_another`).
     """
 
     def __init__(self, weights: Arrays) -> None:
         super().__init__(weights)
+        self._own = {name: value for name, value in weights.items() if not name.startswith(_SUBJECTS)}
         channels, frames, rows, columns = (int(n) for n in weights["latent_shape"])
         self.latent_shape = (channels, frames, rows, columns)
 
     def condition(self, inputs: Arrays) -> Condition:
         """Map windows to the finished latents, float64."""
-        w = {name: value.astype(np.float64) for name, value in self._weights.items()}
+        w = {name: value.astype(np.float64) for name, value in self._own.items()}
         features = {"fmri": fill_slots(inputs["fmri"], inputs["fmri_mask"]) @ w["voxels"]}
         if "mixing" in w:
             features["eeg"] = w["mixing"] @ (inputs["eeg"].astype(np.float64) @ w["cosines"])
@@ -63,7 +71,33 @@ class PatchRidge(ClosedForm):
 
     def graphs(self, manifest: Manifest) -> dict[str, ModelProto]:
         """Write the encoder and the two ways to decode a latent frame."""
-        return graphs(manifest, self._weights)
+        return graphs(manifest, self._own)
+
+    def of_subject(self, name: str) -> "PatchRidge":
+        """Return the maps of another participant, over the same codec; see `System.of_subject`."""
+        before = _before(name)
+        maps = {
+            key.removeprefix(before): value for key, value in self._weights.items() if key.startswith(before)
+        }
+        if not maps:
+            names = {key.split(".")[1] for key in self._weights if key.startswith(_SUBJECTS)}
+            raise UsageError(
+                "run-unknown-subject",
+                "the run has no subject '{subject}' but for the default one; there are {available}.",
+                subject=name,
+                available=sorted(names),
+            )
+        shared = {key: self._weights[key] for key in _SHARED}
+        return PatchRidge(shared | maps)
+
+
+def of_another(name: str, maps: Arrays) -> Arrays:
+    """Name the stems and maps of a participant other than the default one, as weights of a run."""
+    return {_before(name) + key: value for key, value in maps.items()}
+
+
+def _before(name: str) -> str:
+    return f"{_SUBJECTS}{name}."
 
 
 def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:

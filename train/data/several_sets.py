@@ -1,0 +1,284 @@
+"""Several participants in one training: who they are, and what must not pass from one to another.
+
+`read_subjects` reads which subjects of which folders are asked for, as in
+``data=A,B data.subject=A:sub-01,B:sub-02``. The other functions take the windows of all of them by name
+(`Participants`), the default participant first.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+from train.data import near_duplicates
+from train.data.dataset import Column, WindowTable
+from train.data.leaks import COPY, changes, same_subjects, some
+from train.data.set_windows import SetWindows
+from train.data.splits import Rows
+
+# Name -> windows.
+Participants = dict[str, SetWindows]
+# Between a folder and a subject, or a run, of it.
+_OF = ":"
+# Participants are compared by so many windows from the beginning.
+_COMPARED = 24
+# What a participant is called whose own name may be a person's.
+_NAMELESS = "participant"
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSubject:
+    """A participant that is asked for: a folder, and a subject of it; "" where the folder has one alone."""
+
+    folder: Path
+    subject: str
+
+
+def read_subjects(data: Path, subject: str | Sequence[str]) -> list[FolderSubject]:
+    """Read who is asked for, folder by folder in their order.
+
+    Parameters
+    ----------
+    data : Path
+        A folder, or several with commas between them.
+    subject : str or sequence of str
+        Subjects, with commas between them. Where there are several folders, the name or the path of one
+        stands before each, and a colon.
+
+    Raises
+    ------
+    UsageError
+        If a folder or a participant is named twice, or it is not clear whose folder a subject is of.
+    """
+    folders = folders_of(data)
+    subjects: dict[Path, list[str]] = {folder: [] for folder in folders}
+    for word in _words(subject):
+        folder, name = _split_name(word, folders)
+        if folder is None and len(folders) > 1:
+            raise UsageError(
+                "data-subject-without-folder",
+                "data.subject={subject}: there are several folders ({folders}). Write FOLDER:SUBJECT.",
+                subject=word,
+                folders=[str(path) for path in folders],
+            )
+        subjects[folder or folders[0]].append(name)
+    participants = [FolderSubject(folder, name) for folder in folders for name in subjects[folder] or [""]]
+    for first, second in combinations(participants, 2):
+        if first.subject == second.subject and first.folder.resolve() == second.folder.resolve():
+            raise UsageError(
+                "data-participant-named-twice",
+                "{folder} {subject} is named twice. Name every participant once.",
+                folder=first.folder,
+                subject=first.subject,
+            )
+    return participants
+
+
+def folders_of(data: Path) -> list[Path]:
+    """Return the folders that ``data=`` names. A folder whose own name has a comma is one."""
+    if data.is_dir():
+        return [data]
+    return [Path(word) for word in _words(str(data))] or [data]
+
+
+def runs_of(test: str, folder: Path, folders: Sequence[Path]) -> list[str]:
+    """Return the names of runs that are for one of several folders: those of it, and those of none."""
+    runs = [_split_name(word, folders) for word in _words(test)]
+    return [name for of, name in runs if of in (None, folder)]
+
+
+def names_of(opened: Sequence[SetWindows]) -> list[str]:
+    """Name participants by subject, and by layout and subject where two subjects have one name.
+
+    A name that may be a person's is not used, nor is a folder's.
+    """
+    codes = [windows.code or _NAMELESS for windows in opened]
+    layouts = [f"{windows.data.layout}-{code}" for windows, code in zip(opened, codes, strict=True)]
+    names: list[str] = []
+    for number, (code, of_layout) in enumerate(zip(codes, layouts, strict=True), 1):
+        if codes.count(code) == 1:
+            names.append(code)
+        elif layouts.count(of_layout) == 1:
+            names.append(of_layout)
+        else:
+            names.append(f"{of_layout}-{number}")
+    return names
+
+
+def check_clips(everybody: Participants) -> None:
+    """Refuse clips that differ in their number of frames or in their size.
+
+    Raises
+    ------
+    UsageError
+    """
+    clips = {name: windows.draft.clip for name, windows in everybody.items()}
+    looks = {(clip.frames, clip.height, clip.width) for clip in clips.values()}
+    if len(looks) == 1:
+        return
+    lengths_s = {name: float(windows.draft.grid.window) for name, windows in everybody.items()}
+    descriptions = [
+        f"{name}: {clip.frames} frames of {clip.height} x {clip.width} for {lengths_s[name]:g} s"
+        for name, clip in clips.items()
+    ]
+    raise UsageError(
+        "data-clips-differ",
+        "clips of all participants must have as many frames, of one size: {clips}. Ask for as many in every "
+        "window with data.frames=N.",
+        clips="; ".join(descriptions),
+    )
+
+
+def held_for_all(everybody: Participants) -> Participants:
+    """Hold out for everybody what is held out for one of them.
+
+    Names of what was shown are compared within a layout. Windows that teach and show it are left out.
+
+    Raises
+    ------
+    UsageError
+        If nothing is left to teach one of them.
+    """
+    titles: dict[str, set[str]] = {}
+    for windows in everybody.values():
+        shown_in_test = windows.data.windows.shown[windows.split.test].tolist()
+        titles.setdefault(windows.data.layout, set()).update(shown_in_test)
+    return {name: _without(name, windows, titles[windows.data.layout]) for name, windows in everybody.items()}
+
+
+def _without(name: str, windows: SetWindows, titles: set[str]) -> SetWindows:
+    split = windows.split
+    in_test = np.isin(windows.data.windows.shown[split.train], sorted(titles))
+    if in_test.all():
+        raise UsageError(
+            "data-participant-without-training",
+            "every window that could teach {subject} shows what is held out for another participant. "
+            "Hold out the same for all of them, with data.test=RUN,RUN.",
+            subject=name,
+        )
+    left_out = np.union1d(split.left_out, split.train[in_test])
+    return replace(windows, split=replace(split, train=split.train[~in_test], left_out=left_out))
+
+
+def check_copies(everybody: Participants) -> None:
+    """Refuse participants who are one, by the bits of a run, or of the first windows but for rounding.
+
+    Raises
+    ------
+    UsageError
+    """
+    twins = [leak.names for leak in same_subjects(_Together(everybody))]
+    twins += [names for names in combinations(everybody, 2) if _alike(*(everybody[name] for name in names))]
+    if twins:
+        first, second = twins[0]
+        raise UsageError(
+            "data-participant-copied",
+            "{first} ({first_folder}) and {second} ({second_folder}) have the same signals, or the same but "
+            "for rounding: one of them is a copy of the other. Name one of them.",
+            first=first,
+            first_folder=everybody[first].data.folder,
+            second=second,
+            second_folder=everybody[second].data.folder,
+        )
+
+
+def _alike(first_windows: SetWindows, second_windows: SetWindows) -> bool:
+    """Whether two participants begin with the same changes; see `train.data.leaks.copies`."""
+    first, second = (_beginning(windows) for windows in (first_windows, second_windows))
+    if first is None or second is None or first.shape != second.shape:
+        return False
+    return float((first * second).mean()) > COPY
+
+
+def _beginning(windows: SetWindows) -> NDArray[np.float32] | None:
+    rows = range(min(_COMPARED, len(windows.data.windows)))
+    return changes("fmri", windows.data.read("fmri", rows))
+
+
+def check_near_duplicates(everybody: Participants) -> None:
+    """Refuse clips that teach one participant and nearly look like a clip that another folder holds out.
+
+    Within a folder such clips are no reason to refuse it: figures are given with and without them.
+
+    Raises
+    ------
+    UsageError
+    """
+    for (name, windows), (other_name, other) in permutations(everybody.items(), 2):
+        if windows.data.folder == other.data.folder:
+            continue
+        pairs = near_duplicates.pairs(
+            windows.shown_hashes(windows.split.test), other.shown_hashes(other.split.train)
+        )
+        if pairs:
+            raise UsageError(
+                "data-clip-held-and-taught",
+                "{count} clips that are held out for {held} teach {taught}, or look nearly like a clip that "
+                "does: {clips}. Hold out their runs in both with data.test=, or leave a folder out.",
+                count=len(pairs),
+                held=name,
+                taught=other_name,
+                clips=some([f"{pair.test} like {pair.train}" for pair in pairs]),
+            )
+
+
+class _Together:
+    """The signals of all participants as those of one data set, so that they can be compared."""
+
+    def __init__(self, everybody: Mapping[str, SetWindows]) -> None:
+        self._everybody = everybody
+        self._first: dict[str, int] = {}
+        tables: dict[str, list[NDArray[Any]]] = {}
+        count = 0
+        for name, participant in everybody.items():
+            windows = participant.data.windows
+            self._first[name] = count
+            count += len(windows)
+            columns = {key: getattr(windows, key) for key in WindowTable.__slots__}
+            for key, values in (columns | {"subject": np.full(len(windows), name)}).items():
+                tables.setdefault(key, []).append(values)
+        self.windows = WindowTable(**{key: np.concatenate(values) for key, values in tables.items()})
+        self.columns: Sequence[Column] = ["fmri"]
+        if all("eeg" in windows.data.columns for windows in everybody.values()):
+            self.columns = ["eeg", "fmri"]
+
+    def read(self, column: Column, rows: Sequence[int] | Rows) -> NDArray[Any]:
+        """Read a column of some windows of one participant."""
+        numbers = np.asarray(rows)
+        name = str(self.windows.subject[numbers[0]])
+        return self._everybody[name].data.read(column, numbers - self._first[name])
+
+
+def _words(text: str | Sequence[str]) -> list[str]:
+    words = text.split(",") if isinstance(text, str) else [str(word) for word in text]
+    return [word.strip() for word in words if word.strip()]
+
+
+def _split_name(word: str, folders: Sequence[Path]) -> tuple[Path | None, str]:
+    """Take the folder off a name; None where there is none before it.
+
+    Raises
+    ------
+    UsageError
+        If it is none of the folders, or several bear the name.
+    """
+    before, colon, name = word.rpartition(_OF)
+    if not colon:
+        return None, name
+    matching = [folder for folder in folders if Path(before) == folder or before == folder.name]
+    if len(matching) != 1:
+        raise UsageError(
+            "data-folder-of-subject-unknown",
+            "'{word}': {count} of the folders {folders} are called {folder}. Write the name or the path of "
+            "one before the colon.",
+            word=word,
+            count=len(matching),
+            folders=[str(folder) for folder in folders],
+            folder=before,
+        )
+    return matching[0], name
