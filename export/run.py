@@ -38,6 +38,8 @@ from train.work import Arrays
 ENGINES = "tensorrt"
 # Target -> the flavour of the graphs that are traced for it.
 TARGETS = {"onnx": FUSED, ENGINES: DECOMPOSED}
+# What a bundle has once for all of its participants.
+_ONCE = ("grid", "clip", "chain", "simulated", "modalities")
 # Packages that tracing needs; graphs of closed forms are written without them.
 _TO_TRACE = ("torch", "onnxscript")
 
@@ -49,8 +51,11 @@ def run(
     precision: str | None = None,
     steps: int | None = None,
     capabilities: Sequence[str] | None = None,
+    subject: str | None = None,
 ) -> Bundle:
-    """Write the bundle of a run.
+    """Write the bundle of a run: of its default participant, and of all that share what a bundle has once.
+
+    Windows, clips and chain are a bundle's own. `with_other_windows` names the participants who have others.
 
     Parameters
     ----------
@@ -69,6 +74,8 @@ def run(
         is kept.
     capabilities : sequence of str, optional
         Compute capabilities that engines are built for.
+    subject : str, optional
+        One of `with_other_windows`, who is the default participant of the bundle.
 
     Raises
     ------
@@ -102,14 +109,16 @@ def run(
         )
     # Writing would refuse this folder too, but only after all the work.
     bundle.check_target(out)
+    names = _together(run_dir, tree, subject)
     system = restored(run_dir, plan)
     _check_scopes(system)
     _check_refused(system, asked.precision)
     memories = system.memories()
     # The default participant comes first: the others share its stages.
-    made = _made(system, run_dir, None, asked, None, memories)
+    base = system if subject is None else system.of_subject(subject)
+    made = _made(base, run_dir, subject, asked, None, memories)
     others: dict[str, _Made] = {}
-    for name in tree.get("subjects", {}):
+    for name in names:
         others[name] = _made(system.of_subject(name), run_dir, name, asked, made, memories)
     manifest = made.manifest
     graphs = made.graphs
@@ -125,10 +134,45 @@ def run(
     }
     subjects = {name: _subject(name, other) for name, other in others.items()}
     manifest = replace(manifest, parity=parity, provenance=provenance, subjects=subjects)
-    written = _write(run_dir, out, manifest, {None: made, **others})
+    written = _write(run_dir, out, manifest, subject, {None: made, **others})
     if form != ENGINES:
         return written
     return engines.add(written, capabilities=capabilities or (engines.CAPABILITY,))
+
+
+def with_other_windows(run_dir: Path) -> list[str]:
+    """Name the participants of a run whose windows, clips or chain are not those of the default one.
+
+    A bundle has these once, so that each of them needs a bundle of another, see `run`.
+    """
+    tree = read_run(run_dir)
+    default, _ = subject_of(run_dir, None)
+    return [name for name in tree.get("subjects", {}) if not _shares(default, subject_of(run_dir, name)[0])]
+
+
+def _shares(default: Manifest, other: Manifest) -> bool:
+    """Whether two participants can have one bundle."""
+    return all(getattr(default, name) == getattr(other, name) for name in _ONCE)
+
+
+def _together(run_dir: Path, tree: dict[str, Any], subject: str | None) -> list[str]:
+    """Name the participants beside the default one of a bundle.
+
+    Raises
+    ------
+    UsageError
+        If `subject` is not of the run, or has its place in the bundle of the run's default participant.
+    """
+    manifest, _ = subject_of(run_dir, subject)
+    if subject is not None and subject not in with_other_windows(run_dir):
+        raise UsageError(
+            "export-subject-shares-bundle",
+            "--subject {subject}: the bundle of the default participant holds this one as well. Leave "
+            "--subject out, and choose the participant where the bundle is used.",
+            subject=subject,
+        )
+    names = [name for name in tree.get("subjects", {}) if name != subject]
+    return [name for name in names if _shares(manifest, subject_of(run_dir, name)[0])]
 
 
 @dataclass(frozen=True)
@@ -188,8 +232,8 @@ def _made(
 ) -> _Made:
     """Make the graphs of one participant and check them against the run's own decoder.
 
-    `subject` is None for the default participant. Any other one takes its graphs from `shared`, except
-    for the stages through which its own signals enter (`OWN_STAGES`).
+    `subject` is None for the run's default participant, and `shared` for the bundle's. Any other one takes
+    its graphs from `shared`, except for the stages through which its own signals enter (`OWN_STAGES`).
     """
     manifest, place = subject_of(run_dir, subject)
     if asked.steps is not None:
@@ -198,7 +242,7 @@ def _made(
     # After the stages are listed, for which a system goes to single precision, and before anything is traced,
     # which adds adapters to weights for a while.
     golden = expected(system, arrays(place, "golden"), manifest.steps)
-    own = [stage for stage in stages if subject is None or stage.name in OWN_STAGES]
+    own = [stage for stage in stages if shared is None or stage.name in OWN_STAGES]
     traced = any(isinstance(stage, Traced) for stage in stages)
     kept = {name: _memory(name, table) for name, table in memories.items()}
     manifest = replace(manifest, memories=kept, flavour=asked.flavour if traced else None)
@@ -428,8 +472,10 @@ def _ports(side: Iterable[ValueInfoProto]) -> dict[str, tuple[list[int], str]]:
     }
 
 
-def _write(run_dir: Path, out: Path, manifest: Manifest, made: dict[str | None, _Made]) -> Bundle:
-    """Write the bundle of all participants; the key None is the default one.
+def _write(
+    run_dir: Path, out: Path, manifest: Manifest, default: str | None, made: dict[str | None, _Made]
+) -> Bundle:
+    """Write the bundle of all participants; the key None is its default one, whom the run calls `default`.
 
     Graphs and golden windows are written to a temporary folder first. Statistics, projections and
     memories are copied from the run.
@@ -446,9 +492,10 @@ def _write(run_dir: Path, out: Path, manifest: Manifest, made: dict[str | None, 
             write_arrays(folder / within / "golden.npz", one.golden)
             for path in sorted((folder / within).glob("*.*")):
                 files[(within / path.name).as_posix()] = path
+            _, arrays_of = subject_of(run_dir, default if subject is None else subject)
             for name in ("stats.npz", "projection.npz"):
-                if (run_dir / within / name).is_file():
-                    files[(within / name).as_posix()] = run_dir / within / name
+                if (arrays_of / name).is_file():
+                    files[(within / name).as_posix()] = arrays_of / name
         for memory in manifest.memories.values():
             files[memory.file] = run_dir / memory.file
         return bundle.write(out, manifest, files)

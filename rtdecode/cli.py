@@ -291,6 +291,12 @@ def export(
     sm: Annotated[
         str | None, typer.Option(help="Compute capabilities that engines are for; default: 8.0.")
     ] = None,
+    subject: Annotated[
+        str | None,
+        typer.Option(
+            help="A participant whose windows are not those of the run's default one.", metavar="NAME"
+        ),
+    ] = None,
     group_readable: GroupReadable = False,
 ) -> None:
     """Turn a training run into a bundle."""
@@ -300,12 +306,15 @@ def export(
     from export import run as command
 
     capabilities = None if sm is None else engines.capabilities_of(sm)
-    made = command.run(run, out, target, precision, steps, capabilities)
+    made = command.run(run, out, target, precision, steps, capabilities, subject)
     parity = made.manifest.parity
     told = f"largest difference from the run: {parity['largest_difference']}"
     if parity["status"] != "passed":
         told = f"the graphs were not run: {parity['reason']}"
     terminal.line(f"{made.path}  {made.digest}  {told}")
+    for name in command.with_other_windows(run) if subject is None else ():
+        again = f"rtdecode export {run} --subject {name} --out DIR"
+        terminal.line(f"{name} has other windows, and a bundle of its own: {again}")
 
 
 @app.command()
