@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.any_film import rounded
-from benchmarks.compared import Decoder, opened
 from benchmarks.played import told
 from benchmarks.result_files import write
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.body.presets import preset_named
 from rtdecode.phantom.film.watched import KINDS, NONE
+from train.compare import Decoder, opened
 from train.data.phantom import TRAINING_SEEDS, Participant, session_arrays, spans
 from train.judging import presence
 from train.judging.film_scores import describe, told_apart

@@ -34,7 +34,6 @@ from rich.table import Table
 
 from benchmarks import lite_features
 from benchmarks.bars import FIGURES
-from benchmarks.compared import opened
 from benchmarks.result_files import RESULTS, write
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, engine
@@ -48,6 +47,7 @@ from rtdecode.scores.accuracy import above, correlations, entry, identification_
 from rtdecode.scores.events import Event, Span, distractors
 from rtdecode.types import Window
 from streaming.decode.decoder import Decoder
+from train.compare import opened
 from train.data.chain import windows
 from train.data.phantom import Participant, events, film_clips, spans
 from train.judging.pictures import contact_sheet

@@ -23,9 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import sessions
 from benchmarks.result_files import write
-from benchmarks.sessions import Sessions
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
 from train.data.clip_grid import shown_frames
@@ -33,7 +31,9 @@ from train.data.film_windows import film_clips
 from train.data.phantom import session_arrays
 from train.distillation import gates
 from train.distillation.gates import Latents, Windows
+from train.judging import sessions
 from train.judging.film_figures import groups
+from train.judging.sessions import Sessions
 from train.models.compact.redetail import with_share
 from train.models.compact.system import Compact
 from train.recipe import build

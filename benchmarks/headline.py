@@ -23,7 +23,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import compared
 from benchmarks.played import Figure, Played, opened, played, record, ridge_wins, told
 from benchmarks.result_files import RESULTS, write
 from rtdecode.errors import RtDecodeError, explain
@@ -34,6 +33,7 @@ from rtdecode.phantom.session import STEADY, PhantomSession
 from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import MIN_SHUFFLED, entry
 from rtdecode.scores.events import Span
+from train import compare
 from train.judging.film_figures import in_blocks
 from train.judging.identification import judging_seeds
 from train.judging.references import own_sessions, ridge_of
@@ -150,7 +150,7 @@ def measure(
     found = {}
     ridge = None
     if ridge_run is not None:
-        decoder = compared.opened(ridge_run)
+        decoder = compare.opened(ridge_run)
         ridge = ridge_of(decoder.bundle, decoder.system, own_sessions(decoder.bundle, decoder.who))
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)

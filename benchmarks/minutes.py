@@ -23,7 +23,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import compared
 from benchmarks.headline import Held, held, rounded_figures
 from benchmarks.played import opened, played, record, ridge_wins, told
 from benchmarks.result_files import RESULTS, write
@@ -32,6 +31,7 @@ from rtdecode import bundle as bundles
 from rtdecode.errors import RtDecodeError, explain
 from rtdecode.phantom.film.watched import NATURAL, SHAPES
 from rtdecode.phantom.session import PhantomSession
+from train import compare
 from train.judging.identification import judging_seeds
 from train.judging.references import ridge_of
 from train.recipe import numbers
@@ -87,7 +87,7 @@ def measure(
         Minutes in words -> what came of the judged session, or why there is no fit.
     """
     found: dict[str, Held | str] = {}
-    system = None if ridge_run is None else compared.opened(ridge_run).system
+    system = None if ridge_run is None else compare.opened(ridge_run).system
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         base = opened(bundle, scratch / "bundle")

@@ -24,9 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import sessions
 from benchmarks.result_files import write
-from benchmarks.sessions import Sessions
 from export import run as exporting
 from export.parity import PASSED
 from rtdecode.bundle import Bundle, golden
@@ -39,7 +37,9 @@ from train.data.clip_grid import shown_frames
 from train.data.film_windows import film_clips
 from train.data.phantom import session_arrays
 from train.data.simulated import SimulatedSessions
+from train.judging import sessions
 from train.judging.film_figures import groups
+from train.judging.sessions import Sessions
 from train.metrics.wins import wins_in_session
 from train.recipe import build
 from train.run_folder import read_run

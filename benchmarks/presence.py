@@ -29,7 +29,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import bad_signals
-from benchmarks.compared import Decoder, opened
 from benchmarks.result_files import RESULTS, write
 from rtdecode.bundle import Bundle
 from rtdecode.bundle.brain import LEAST, MODALITIES
@@ -40,6 +39,7 @@ from rtdecode.scores.ties import duels
 from rtdecode.timing import TimingGrid
 from rtdecode.types import Presence
 from streaming.sinks.presence import IN_A_ROW, PresenceLog, mean_odds
+from train.compare import Decoder, opened
 from train.data.phantom import ELECTRODE, Participant, session_arrays, spans
 from train.judging.film_scores import Shown, describe, told_apart
 from train.judging.identification import ROUTES, judging_seeds, only

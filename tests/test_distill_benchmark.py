@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from benchmarks import distill
-from benchmarks.sessions import Sessions
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.tiny import tiny, tiny_bundle
 from train.distillation import gates
 from train.distillation.matching import CRITIC, MATCHING
+from train.judging.sessions import Sessions
 from train.models.compact.redetail import with_share
 from train.models.compact.system import Compact
 from train.recipe import FOLDER, build

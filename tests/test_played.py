@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import compared, headline, minutes
+from benchmarks import headline, minutes
 from benchmarks.played import Played, opened, played, record, revisions, ridge_wins
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.phantom.body.bore import SFREQ
 from rtdecode.phantom.session import STEADY, PhantomSession
 from tests.refusals import check_error
 from tests.train.tiny import tiny, tiny_bundle
+from train import compare
 from train.judging.references import own_sessions, ridge_of
 
 SECONDS = 24
@@ -104,7 +105,7 @@ def test_a_ridge_is_compared_on_the_same_windows() -> None:
 def test_a_ridge_reads_what_a_session_decodes(tmp_path: Path) -> None:
     run = tiny("ridge")
     bundle = opened(str(run), tmp_path / "bundle")
-    decoder = compared.opened(run)
+    decoder = compare.opened(run)
     ridge = ridge_of(bundle, decoder.system, own_sessions(bundle, decoder.who))
     recording = record(PhantomSession("easy", 1, 1000, 40, "grid"), tmp_path / "recording")
     wins = ridge_wins(recording, bundle, ridge)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks import distill
-from benchmarks.sessions import Sessions
 from export import run as exporting
 from rtdecode import bundle as bundles
 from tests.train.models.cinesync.test_cinesync import SMALL
 from train.distillation import gates
+from train.judging.sessions import Sessions
 from train.recipe import build
 from train.run import main as train
 from train.run_folder import arrays, read_run, restored, weights

@@ -1,4 +1,4 @@
-"""The fresh sessions on which benchmarks hold runs against each other, and the options that name them."""
+"""The fresh sessions on which programs hold runs against each other, and the options that name them."""
 
 import argparse
 from collections.abc import Iterator

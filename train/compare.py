@@ -1,6 +1,6 @@
 """Trained systems on the same windows: what one reads that another does not, with paired intervals.
 
-    python -m benchmarks.compared RUN [OTHER ...] [--film shapes] [--preset easy] [--seeds 1000-1019]
+    python -m train.compare RUN [OTHER ...] [--film shapes] [--preset easy] [--seeds 1000-1019]
 
 The same sessions of the simulated participant go through each run. The first run is also given EEG alone and
 volumes alone. Every row holds a figure, and its difference to that of the first run with both; the intervals
@@ -18,20 +18,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import sessions
-from benchmarks.result_files import write
-from benchmarks.sessions import Sessions
 from rtdecode.bundle import Bundle
+from rtdecode.disk import private, strict_json
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores import intervals
 from train.data.clip_grid import shown_frames
 from train.data.phantom import Participant, session_arrays
-from train.judging import conditions
+from train.judging import conditions, sessions
 from train.judging.film_figures import difference, figure, gathered, groups
 from train.judging.film_scores import Scores, Shown, told_apart
 from train.judging.identification import only, routes_of
 from train.judging.judged import Show, shown
+from train.judging.sessions import Sessions
 from train.recipe import build
 from train.run_folder import draft_of, read_run, restored
 from train.system import System
@@ -163,7 +162,8 @@ def main() -> int:
         table(rows, f"{given.film}, preset {given.preset}, single trials")
     )
     if given.out is not None:
-        write(given.out, {"film": given.film, "preset": given.preset, "rows": rows})
+        told = {"film": given.film, "preset": given.preset, "rows": rows}
+        private.file(given.out).write_text(strict_json.dumps(told, indent=1) + "\n")
     return 0
 
 

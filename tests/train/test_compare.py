@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.compared import measure, table
-from benchmarks.sessions import Sessions
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.tiny import tiny
+from train.compare import measure, table
+from train.judging.sessions import Sessions
 
 
 @pytest.mark.full
