@@ -1,23 +1,36 @@
-"""Trained systems on the same windows: what one reads that another does not, with paired intervals.
+"""Hold runs against each other on the same windows: paired differences, with their intervals.
 
     python -m train.compare RUN [OTHER ...] [--film shapes] [--preset easy] [--seeds 1000-1019]
 
-The same sessions of the simulated participant go through each run. The first run is also given EEG alone and
-volumes alone. Every row holds a figure, and its difference to that of the first run with both; the intervals
-are over sessions if there are 4, and over blocks of film with fewer. A run that was trained with
-``data.chain=offline`` is given sessions that were prepared in that way.
+Two figures whose intervals overlap may differ all the same: both runs met the same films and the same
+noise, and most of each interval is theirs. So fresh sessions of the simulated participant go through every
+run, and a row holds a run's figure and how far it lies above the first run's on the same windows. Where the
+interval of that difference holds no 0, the runs differ. Intervals are over sessions from 4 on, and over
+blocks of film below.
+
+- A first run that reads both modalities is also given each alone: RUN_eeg and RUN_fmri.
+- Runs are of one participant (subject, cortex, TR), and their windows and clips are the same (window, hop,
+  frames a second, size). All else may differ: recipe, training films, modalities, volumes a window reads.
+- A window that one run cannot read, as its volumes were not scanned, is left out for all of them.
+- A run that was trained with data.chain=offline is given sessions that were prepared in that way.
+
+Does a run read more when it looks ahead, or after more training?
+
+    python -m train.compare runs/after-0 runs/after-1 runs/after-2 --previous
+    python -m train.compare runs/10-minutes runs/40-minutes --preset default --json
 """
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from rtdecode import terminal
 from rtdecode.bundle import Bundle
 from rtdecode.disk import private, strict_json
 from rtdecode.errors import RtDecodeError, UsageError, explain
@@ -25,6 +38,7 @@ from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores import intervals
 from train.data.clip_grid import shown_frames
 from train.data.phantom import Participant, session_arrays
+from train.data.simulated import SimulatedSessions
 from train.judging import conditions, sessions
 from train.judging.film_figures import difference, figure, gathered, groups
 from train.judging.film_scores import Scores, Shown, told_apart
@@ -47,24 +61,31 @@ class Decoder:
     """A run, opened."""
 
     name: str
-    who: Participant
+    data: SimulatedSessions
     bundle: Bundle
     system: System
     show: Show
 
+    @property
+    def who(self) -> Participant:
+        """Whom the run was trained on."""
+        return self.data.who
+
     def scores(self, session: PhantomSession, film: Shown, *, routes: bool) -> Iterator[tuple[str, Scores]]:
         """Yield the scores of a session, with both modalities and, if `routes`, with each alone."""
-        inputs = session_arrays(self.bundle, session)
+        # A run that looks ahead less has windows at the end that another lacks.
+        session_inputs = session_arrays(self.bundle, session)
+        inputs = {name: rows[: len(film.where)] for name, rows in session_inputs.items()}
         aims = self.system.targets(np.stack(film.clips))
         mean_clip = self.bundle.stats["mean_clip"][: shown_frames(self.bundle.manifest)]
-        for suffix, kept in routes_of(self.bundle.manifest).items():
+        for suffix, modalities in routes_of(self.bundle.manifest).items():
             if suffix and not routes:
                 continue
-            given = only(inputs, kept)
-            found = told_apart(self.show(given, film.where).clips, film, mean_clip, _TEMPERATURE)
+            signals = only(inputs, modalities)
+            scores = told_apart(self.show(signals, film.where).clips, film, mean_clip, _TEMPERATURE)
             if aims is not None:
-                found |= conditions.told_apart(conditions.vectors(self.system, given), aims, film)
-            yield self.name + suffix, found
+                scores |= conditions.told_apart(conditions.vectors(self.system, signals), aims, film)
+            yield self.name + suffix, scores
 
 
 def opened(run: Path) -> Decoder:
@@ -73,26 +94,19 @@ def opened(run: Path) -> Decoder:
     recipe = build(tree["arguments"])
     data = sessions.simulated(run, recipe["data"])
     system = restored(run, recipe["system"])
-    held = draft_of(run)
-    return Decoder(run.name, data.who, held, system, shown(system, held.manifest, tree["noise_key"]))
+    bundle = draft_of(run)
+    return Decoder(run.name, data, bundle, system, shown(system, bundle.manifest, tree["noise_key"]))
 
 
-def measure(runs: Sequence[Path], asked: Sessions) -> list[Row]:
-    """Compare runs on the same sessions.
+def check_alike(decoders: Sequence[Decoder]) -> None:
+    """Refuse runs that cannot be given the same windows.
 
-    Parameters
-    ----------
-    runs : sequence of Path
-        Runs of one participant. All others are compared with the first.
-    asked : Sessions
-
-    Returns
-    -------
-    list of {decoder, metric, value, ci95, interval, n, less, less_ci95, less_interval}
-        `less` is the paired difference to the first run.
+    Raises
+    ------
+    UsageError
+        If two have one name, or one is of another participant or has other windows than the first.
     """
-    decoders = [opened(run) for run in runs]
-    names = [one.name for one in decoders]
+    names = [decoder.name for decoder in decoders]
     if len({*names}) < len(names):
         raise UsageError(
             "benchmark-run-names-duplicate",
@@ -100,32 +114,125 @@ def measure(runs: Sequence[Path], asked: Sessions) -> list[Row]:
             names=list(names),
         )
     first = decoders[0]
-    scores: dict[str, list[Scores]] = {}
+    for other in decoders[1:]:
+        differing = _differing(_participant(first), _participant(other))
+        if differing:
+            raise UsageError(
+                "compare-participants-differ",
+                "{first} and {other} are of different participants: {first_participant} against "
+                "{other_participant}. One session cannot go through both. Train both on one participant "
+                "(data.who, data.grid.tr).",
+                first=first.name,
+                other=other.name,
+                first_participant={name: pair[0] for name, pair in differing.items()},
+                other_participant={name: pair[1] for name, pair in differing.items()},
+            )
+        differing = _differing(_windows(first), _windows(other))
+        if differing:
+            raise UsageError(
+                "compare-windows-differ",
+                "{first} and {other} have different windows or clips: {first_windows} against "
+                "{other_windows}. What they tell apart is not the same. Train both on one grid (data.grid).",
+                first=first.name,
+                other=other.name,
+                first_windows={name: pair[0] for name, pair in differing.items()},
+                other_windows={name: pair[1] for name, pair in differing.items()},
+            )
+
+
+def _participant(decoder: Decoder) -> dict[str, Any]:
+    """Return what fixes the signals of a session; film and preset are named with the sessions."""
+    who = decoder.who
+    return {
+        "subject": who.subject,
+        "cortex": who.cortex,
+        "shape": list(who.shape),
+        "tr_s": who.tr_s,
+        "disturbance": who.disturbance,
+    }
+
+
+def _windows(decoder: Decoder) -> dict[str, Any]:
+    """Return what fixes the true clips of a film."""
+    manifest = decoder.bundle.manifest
+    return {
+        "window_s": float(manifest.grid.window),
+        "hop_s": float(manifest.grid.hop),
+        "fps": manifest.clip.fps,
+        "frames": shown_frames(manifest),
+        "size": [manifest.clip.height, manifest.clip.width],
+    }
+
+
+def _differing(first: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return what two runs do not share, as the first has it and as the other."""
+    return {name: (first[name], other[name]) for name in first if first[name] != other[name]}
+
+
+def measure(runs: Sequence[Path], judged: Sessions, *, previous: bool = False) -> list[Row]:
+    """Compare runs on the same sessions.
+
+    Parameters
+    ----------
+    runs : sequence of Path
+        Runs of one participant, with the same windows.
+    judged : Sessions
+    previous : bool
+        Whether each run is compared with the one before it, and not with the first.
+
+    Returns
+    -------
+    list of {decoder, metric, value, ci95, interval, n, less_than, less, less_ci95, less_interval}
+        `less` is the paired difference to the run `less_than`; both are None for the first run.
+
+    Raises
+    ------
+    UsageError
+        Before anything is simulated, if the runs cannot be compared on such sessions.
+    """
+    decoders = [opened(run) for run in runs]
+    check_alike(decoders)
+    for decoder in decoders:
+        decoder.data.check_length(judged.seconds)
+    first = decoders[0]
+    manifests = [decoder.bundle.manifest for decoder in decoders]
+    sessions_of: dict[str, list[Scores]] = {}
     films: list[Shown] = []
-    for session, film in asked.watched(first.who, first.bundle.manifest):
+    for session, film in judged.watched(first.who, *manifests):
         films.append(film)
-        for one in decoders:
-            for name, found in one.scores(session, film, routes=one is first):
-                scores.setdefault(name, []).append(found)
-    kept, _ = groups(films, by_session=True)
+        for decoder in decoders:
+            for name, scores in decoder.scores(session, film, routes=decoder is first):
+                sessions_of.setdefault(name, []).append(scores)
+    units, _ = groups(films, by_session=True)
+    references = _references([decoder.name for decoder in decoders], previous=previous)
     rows = []
     for metric in _METRICS:
-        told = {name: gathered(held, metric) for name, held in scores.items() if metric in held[0]}
-        for name, values in told.items():
-            found = figure(*values, None, kept)
-            less = None
-            if name != first.name and first.name in told:
-                less = difference(values, told[first.name], kept)
-            if found is not None:
-                rows.append(_row(name, metric, found, less))
+        values_of = {
+            name: gathered(scores, metric) for name, scores in sessions_of.items() if metric in scores[0]
+        }
+        for name, values in values_of.items():
+            # The first run's single modalities are compared with itself.
+            reference = None if name == first.name else references.get(name, first.name)
+            less = None if reference not in values_of else difference(values, values_of[reference], units)
+            entry = figure(*values, None, units)
+            if entry is not None:
+                rows.append(_row(name, metric, entry, reference, less))
     return rows
 
 
-def _row(name: str, metric: str, found: dict[str, Any], less: dict[str, Any] | None) -> Row:
+def _references(names: Sequence[str], *, previous: bool) -> dict[str, str]:
+    """Say with which run each is compared but the first."""
+    return {name: names[n] if previous else names[0] for n, name in enumerate(names[1:])}
+
+
+def _row(
+    name: str, metric: str, entry: dict[str, Any], reference: str | None, less: dict[str, Any] | None
+) -> Row:
     row = {"decoder": name, "metric": metric} | {
-        key: found[key] for key in ("value", "ci95", "interval", "n")
+        key: entry[key] for key in ("value", "ci95", "interval", "n")
     }
     return row | {
+        "less_than": reference,
         "less": None if less is None else less["value"],
         "less_ci95": None if less is None else less["ci95"],
         "less_interval": None if less is None else less["interval"],
@@ -134,10 +241,11 @@ def _row(name: str, metric: str, found: dict[str, Any], less: dict[str, Any] | N
 
 def table(rows: Sequence[Row], title: str) -> Table:
     """Lay out rows as they are printed."""
-    laid = Table("metric", "decoder", "n", "value", "difference to the first, paired", title=title)
+    laid = Table("metric", "decoder", "n", "value", "less than it", "difference, paired", title=title)
     for row in rows:
         less = {"value": row["less"], "ci95": row["less_ci95"], "interval": row["less_interval"]}
-        laid.add_row(row["metric"], row["decoder"], str(row["n"]), _told(row), _told(less))
+        reference = row["less_than"] or "-"
+        laid.add_row(row["metric"], row["decoder"], str(row["n"]), _told(row), reference, _told(less))
     return laid
 
 
@@ -145,27 +253,49 @@ def _told(figure: dict[str, Any]) -> str:
     return "-" if figure["value"] is None else f"{figure['value']:.3f} ({intervals.words(figure)})"
 
 
-def main() -> int:
-    """Compare, print, write."""
+def _check_writable(path: Path) -> None:
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(
+            "compare-out-unwritable",
+            "--out {path} cannot be written. Give a file in a folder that is there.",
+            path=path,
+        )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Compare, print, write; return the exit status."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m train.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", type=Path, nargs="+", help="folders that `train.run` wrote")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a folder that `train.run` wrote")
     sessions.add_options(parser, "shapes", "1000-1019", 60.0)
-    parser.add_argument("--out", type=Path, help="a JSON file for the rows")
-    given = parser.parse_args()
-    try:
-        rows = measure(given.runs, sessions.of(given))
-    except RtDecodeError as error:
-        return explain(error)
-    Console(width=None if Console().is_terminal else 140).print(
-        table(rows, f"{given.film}, preset {given.preset}, single trials")
+    parser.add_argument(
+        "--previous", action="store_true", help="compare each run with the one before it, not with the first"
     )
-    if given.out is not None:
-        told = {"film": given.film, "preset": given.preset, "rows": rows}
-        private.file(given.out).write_text(strict_json.dumps(told, indent=1) + "\n")
+    parser.add_argument("--json", action="store_true", help="print the rows, and what fails, as JSON")
+    parser.add_argument("--out", type=Path, help="a JSON file for the rows")
+    options = parser.parse_args(arguments)
+    try:
+        # Before the sessions, which take long, and whose rows could not be written otherwise.
+        if options.out is not None:
+            _check_writable(options.out)
+        rows = measure(options.runs, sessions.of(options), previous=options.previous)
+    except RtDecodeError as error:
+        return explain(error, as_json=options.json)
+    sessions_judged = {name: getattr(options, name) for name in ("film", "preset", "seeds", "seconds")}
+    report = sessions_judged | {"rows": rows}
+    if options.out is not None:
+        private.file(options.out).write_text(strict_json.dumps(report, indent=1) + "\n")
+    if options.json:
+        terminal.line(strict_json.dumps(report))
+    else:
+        console = terminal.console(width=None if sys.stdout.isatty() else 160)
+        console.print(table(rows, f"{options.film}, preset {options.preset}, single trials"))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    terminal.guard()
+    raise SystemExit(main(sys.argv[1:]))

@@ -37,13 +37,19 @@ class Sessions:
     seeds: str
     seconds: float
 
-    def watched(self, who: Participant, manifest: Manifest) -> Iterator[tuple[PhantomSession, Shown]]:
-        """Yield each session, and what was shown in a bundle's windows of it, with a progress bar."""
+    def watched(self, who: Participant, *manifests: Manifest) -> Iterator[tuple[PhantomSession, Shown]]:
+        """Yield each session, and what was shown in a bundle's windows of it, with a progress bar.
+
+        Of several bundles with the same windows, those that each of them has are yielded: one that looks
+        ahead has fewer at the end of a session.
+        """
+        first = manifests[0]
         asked = replace(who, film=self.film, preset=self.preset)
         for seed in tracked(judging_seeds(self.seeds), f"{self.film}, {self.preset}"):
             session = watch(asked, seed, self.seconds)
-            where = spans(seed, windows_of(manifest, session), manifest.grid)
-            yield session, describe(on_grid(session.film, manifest), where)
+            count = min(windows_of(manifest, session) for manifest in manifests)
+            where = spans(seed, count, first.grid)
+            yield session, describe(on_grid(session.film, first), where)
 
 
 def simulated(run: Path, data: Any) -> SimulatedSessions:
@@ -51,7 +57,8 @@ def simulated(run: Path, data: Any) -> SimulatedSessions:
     if not isinstance(data, SimulatedSessions):
         raise UsageError(
             "benchmark-run-not-simulated",
-            "{run} was not trained on the simulated participant, who watches the films here.",
+            "{run} was not trained on the simulated participant, who watches the films here. "
+            "`python -m train.evaluate {run}` judges it on what its own data hold out.",
             run=run,
         )
     return data
