@@ -16,7 +16,7 @@ from rtdecode.errors import UsageError
 from train.data import splits
 from train.data.dataset import DataSet
 from train.data.examined import examined
-from train.data.opening import opened
+from train.data.opening import check_columns, opened
 from train.data.splits import Rows, Split
 from train.data.standard import names_digest, statistics
 from train.work import Work
@@ -183,17 +183,7 @@ class FeatureRuns:
         # On the command line, a name may look like a number.
         subjects = _listed(self.subject)
         data = opened(folder, self.layout or None, subjects or None)
-        for column in ("fmri", "features"):
-            if column not in data.columns:
-                raise UsageError(
-                    "data-missing-column",
-                    "{folder} ({layout}) has no {column}; it has {available}. `python -m train.data "
-                    "DIR` says what is missing.",
-                    folder=folder,
-                    layout=data.layout,
-                    column=column,
-                    available=list(data.columns),
-                )
+        check_columns(data, "fmri", "features")
         taught, test = self._divided(data)
         judged = list(_runs(data, test))
         unjudged = _unjudged(data, judged)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from rtdecode.errors import UsageError
 from train.data.clip_grid import ClipGrid
-from train.data.dataset import DataSet
+from train.data.dataset import Column, DataSet
 from train.data.layouts import (
     bids,
     bold_moments,
@@ -185,3 +185,23 @@ def recognised(folder: Path) -> str:
         available=list(LAYOUTS),
         entries=", ".join(there) or "nothing",
     )
+
+
+def check_columns(data: DataSet, *columns: Column) -> None:
+    """Refuse a data set that lacks a column.
+
+    Raises
+    ------
+    UsageError
+    """
+    for column in columns:
+        if column not in data.columns:
+            raise UsageError(
+                "data-missing-column",
+                "{folder} ({layout}) has no {column}; it has {available}. `python -m train.data DIR` says "
+                "what is missing.",
+                folder=data.folder,
+                layout=data.layout,
+                column=column,
+                available=list(data.columns),
+            )

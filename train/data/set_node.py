@@ -21,7 +21,7 @@ from train.data.chain import draft_manifest
 from train.data.clip_grid import SIZE, ClipGrid, clip_of
 from train.data.dataset import DataSet
 from train.data.look_ahead import look_ahead
-from train.data.opening import CUT, Cut, opened
+from train.data.opening import CUT, Cut, check_columns, opened
 from train.data.phantom import MODALITIES, read_modalities
 from train.data.reproducible_voxels import segments
 from train.data.set_windows import CHOICES, DRIVEN, REPRODUCIBLE, SetWindows
@@ -240,23 +240,13 @@ class DataSetWindows:
         if len(subjects) > 1:
             raise UsageError(
                 "data-several-subjects",
-                "{folder} has {subject_count} subjects ({subjects}), and one is trained on. Name it "
-                "with data.subject=NAME.",
+                "{folder} has {subject_count} subjects ({subjects}), and none is named. Name one with "
+                "data.subject=NAME, or several, with commas between them.",
                 folder=folder,
                 subject_count=len(subjects),
                 subjects=list(subjects),
             )
-        for column in ("fmri", "clips"):
-            if column not in data.columns:
-                raise UsageError(
-                    "data-missing-column",
-                    "{folder} ({layout}) has no {column}; it has {available}. `python -m train.data "
-                    "DIR` says what is missing.",
-                    folder=folder,
-                    layout=data.layout,
-                    column=column,
-                    available=list(data.columns),
-                )
+        check_columns(data, "fmri", "clips")
         self._check_window(data)
         if self.after:
             data = look_ahead(data, self.after)
