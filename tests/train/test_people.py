@@ -112,6 +112,17 @@ def test_brains_beside_the_features_of_another_film_are_at_chance(tmp_path: Path
     assert 0.44 < figure["value"] < 0.56
 
 
+def test_a_figure_for_which_no_film_is_long_enough_is_null_and_says_why(tmp_path: Path) -> None:
+    # 40 windows of 4 s are not 50.
+    song(tmp_path, films=FILMS | {"gamma": 160}, people=PEOPLE, noise=6.0)
+    out = make_run("ridge", ["target=features", f"data={tmp_path}", SIZE, f"out={tmp_path / 'run'}"])
+    figures = read_run(out)["figures"]
+    assert figures[TWO_WAY]["n"] == 160
+    missing = figures["identification_50way_features"]
+    assert (missing["value"], missing["ci95"], missing["n"]) == (None, None, 0)
+    assert "50 windows" in missing["reason"]
+
+
 def test_a_finished_run_is_judged_again(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

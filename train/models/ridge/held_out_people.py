@@ -17,7 +17,7 @@ from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import Score, entry, identification_nway, shift_orders
 from train.data.feature_runs import FeatureRuns, FeatureSet, PersonRun
 from train.judging.identification import with_constant
-from train.judging.judged import Figures, Judged, Request
+from train.judging.judged import Figures, Judged, Request, unknown
 from train.metrics.retrieval import cosines
 from train.models.ridge.features import predicted
 from train.system import Fitted
@@ -141,7 +141,7 @@ def _centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _figures(runs: list[_JudgedRun]) -> Figures:
-    """Make the figures over all windows. What has too few windows for a number of candidates is left out."""
+    """Make the figures over all windows. One for which no film has enough is null, with its reason."""
     figures: Figures = {}
     for n, name in _FIGURES.items():
         scores = np.concatenate([run.scores[n] for run in runs])
@@ -150,8 +150,8 @@ def _figures(runs: list[_JudgedRun]) -> Figures:
         by_shift = zip(*(run.shifted[n] for run in runs), strict=False)
         shifted = [np.concatenate(parts) for parts in by_shift]
         figure = entry(scores, 1 / n, shifted, _units(runs))
-        if figure is not None:
-            figures[name] = with_constant(figure)
+        reason = f"no film has {n} windows to be told apart"
+        figures[name] = unknown(1 / n, 0, reason) if figure is None else with_constant(figure)
     return figures
 
 
