@@ -343,7 +343,7 @@ def _common(given: dict[str, Any]) -> Common:
 
 def _listed(told: Any) -> list[Path]:
     """Read paths with commas between them."""
-    return [Path(part.strip()) for part in str(told or "").split(",") if part.strip()]
+    return [Path(word) for word in words(str(told or ""))]
 
 
 # Lists are replaced as a whole, and so is a node whose builder changes: arguments of the one builder
@@ -473,6 +473,11 @@ def build(tree: Any) -> Any:
     builder = builders.find(tree["builder"]) if "builder" in tree else None
     values = {key: build(value) for key, value in tree.items() if key != "builder"}
     return values if builder is None else builder(**values)
+
+
+def words(text: str) -> list[str]:
+    """Read words with commas between them."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def numbers(text: str | int | list[int]) -> list[int]:

@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,9 +24,6 @@ from train.recipe import ExportDefaults, Recipe, build, check, differences, name
 from train.run_folder import read_run, subject_of, write, write_fitted
 from train.system import Fitted, Plan, Trained
 from train.work import Work, check_new, clear
-
-# What a teacher's windows and a student's share.
-_GRID = ("window", "hop", "lag", "tr", "fps", "sfreq", "before", "after")
 
 _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
   out=DIR                    where the run goes; runs/RECIPE-TIME where not given
@@ -144,8 +142,10 @@ def _check_grid(teacher: Path, grid: TimingGrid | None) -> None:
     if grid is None:
         return
     teachers = subject_of(teacher, None)[0].grid
+    # What clips look like is not of the timing.
+    names = [field.name for field in fields(TimingGrid)]
     differing = {
-        name: str(getattr(grid, name)) for name in _GRID if getattr(grid, name) != getattr(teachers, name)
+        name: str(getattr(grid, name)) for name in names if getattr(grid, name) != getattr(teachers, name)
     }
     if not differing:
         return

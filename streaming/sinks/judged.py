@@ -128,9 +128,10 @@ def _clips(shown: Archive, events: Events, mean_clip: Array) -> Sections:
         for (run, start_s, stop_s), won in zip(spans, wins, strict=True)
         if np.isfinite(won)
     ]
-    held = _baseline_clips(parts, mean_clip)
-    compared = {name: correlations(clips, parts["truth"], mean_clip) for name, clips in held}
-    baselines = dict.fromkeys(BASELINES) | compared
+    baselines = dict.fromkeys(BASELINES) | {
+        name: correlations(clips, parts["truth"], mean_clip)
+        for name, clips in _baseline_clips(parts, mean_clip)
+    }
     found["baselines"] = {
         name: None if one is None else identification(one, spans, events) for name, one in baselines.items()
     }
@@ -151,10 +152,14 @@ def _baseline_clips(
     yield "mean_clip", [mean_clip] * len(parts["clip"])
     shape = parts["truth"][0].shape
     for whose, part in (("own", "clip"), ("told", "truth")):
-        for name, cells in (("colour", (1, 1)), ("layout", STILL)):
-            # A clip may have a frame more than its truth. One at a time is in memory.
-            colours = [layouts([clip[: shape[0]]], cells)[0] for clip in parts[part]]
-            yield f"{whose}_{name}", drawn_layout(np.array(colours), shape)
+        colours: dict[str, list[NDArray[np.float64]]] = {"colour": [], "layout": []}
+        for clip in parts[part]:
+            # Read once, one at a time. A clip may have a frame more than its truth.
+            pixels = [np.asarray(clip[: shape[0]])]
+            colours["colour"] += list(layouts(pixels, (1, 1)))
+            colours["layout"] += list(layouts(pixels, STILL))
+        for name, of_clips in colours.items():
+            yield f"{whose}_{name}", drawn_layout(np.array(of_clips), shape)
 
 
 def _confidence(told: Sequence[float | None], wins: NDArray[np.float64]) -> dict[str, Any] | None:

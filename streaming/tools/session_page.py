@@ -288,7 +288,7 @@ def _accuracy(report: Mapping[str, Any]) -> str:
     """Show each figure with its chance, its controls and its interval."""
     baselines = report["baselines"] or {}
     # Older reports have fewer of them.
-    shown = ["null_brain", *(name for name in BASELINES if name in baselines and name != "null_brain")]
+    shown = [name for name in BASELINES if name == "null_brain" or name in baselines]
     rows = []
     for key, title in _FIGURES.items():
         figure = report["accuracy"][key]

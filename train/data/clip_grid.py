@@ -46,11 +46,6 @@ class ClipGrid(TimingGrid):
                     "frames a second, and a whole number is needed. Change one of them"
                 )
 
-    @property
-    def timing(self) -> TimingGrid:
-        """The timing alone, as a bundle keeps it."""
-        return timing_of(self)
-
 
 def timing_of(grid: TimingGrid) -> TimingGrid:
     """Return the timing of a grid, without what its clips look like."""

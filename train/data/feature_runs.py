@@ -19,6 +19,7 @@ from train.data.examined import examined
 from train.data.opening import check_columns, opened
 from train.data.splits import Rows, Split
 from train.data.standard import names_digest, statistics
+from train.recipe import words
 from train.work import Work
 
 # Whose runs teach nothing where a participant is judged on a film: its own, those of the film, or both.
@@ -181,7 +182,7 @@ class FeatureRuns:
 
     def _open(self, folder: Path) -> FeatureSet:
         # On the command line, a name may look like a number.
-        subjects = _listed(self.subject)
+        subjects = words(str(self.subject))
         data = opened(folder, self.layout or None, subjects or None)
         check_columns(data, "fmri", "features")
         taught, test = self._divided(data)
@@ -198,8 +199,8 @@ class FeatureRuns:
     def _divided(self, data: DataSet) -> tuple[Rows, Rows]:
         """Return the rows that teach somebody and those that are judged; some may be both."""
         windows = data.windows
-        train = _listed(self.train)
-        test = _listed(self.test) or _held_out_runs(data)
+        train = words(str(self.train))
+        test = words(str(self.test)) or _held_out_runs(data)
         teaching = splits.in_runs(windows, train) if train else np.full(len(windows), True)
         if self.leave_out == "person":
             return np.flatnonzero(teaching), np.flatnonzero(splits.in_runs(windows, test))
@@ -272,10 +273,6 @@ def _refuse_untaught(division: FeatureSet) -> None:
                 people=len({run.subject for run in division.teachers(subject)}),
                 least=_LEAST,
             )
-
-
-def _listed(names: str) -> list[str]:
-    return [part.strip() for part in str(names).split(",") if part.strip()]
 
 
 def _named(films: set[str]) -> str:

@@ -250,6 +250,16 @@ def windows_of(manifest: Manifest, session: PhantomSession) -> int:
     return whole_windows(manifest.grid, session.film.count, scanned)
 
 
+def session_clips(manifest: Manifest, session: PhantomSession) -> NDArray[np.uint8]:
+    """Cut a session's film into the clips of `windows_of`, (window, frame, row, column, 3)."""
+    return film_clips(session.film, manifest)[: windows_of(manifest, session)]
+
+
+def session_spans(manifest: Manifest, session: PhantomSession) -> list[Span]:
+    """List seed, start and stop (s) of the windows of `windows_of`."""
+    return spans(session.seed, windows_of(manifest, session), manifest.grid)
+
+
 def whole_windows(grid: TimingGrid, frames: int, volumes: int | None) -> int:
     """Count the windows of a film of so many frames whose volumes are all among the first so many.
 

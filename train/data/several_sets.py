@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
 from train.data import near_duplicates
-from train.data.dataset import Column, WindowTable
+from train.data.dataset import Column
+from train.data.layouts.window_tables import joined
 from train.data.leaks import COPY, changes, same_subjects, some
 from train.data.set_windows import SetWindows
 from train.data.splits import Rows
+from train.recipe import words
 
 # Name -> windows.
 Participants = dict[str, SetWindows]
@@ -57,7 +59,7 @@ def read_subjects(data: Path, subject: str | Sequence[str]) -> list[FolderSubjec
     """
     folders = folders_of(data)
     subjects: dict[Path, list[str]] = {folder: [] for folder in folders}
-    for word in _words(subject):
+    for word in words(subject if isinstance(subject, str) else ",".join(map(str, subject))):
         folder, name = _split_name(word, folders)
         if folder is None and len(folders) > 1:
             raise UsageError(
@@ -83,12 +85,12 @@ def folders_of(data: Path) -> list[Path]:
     """Return the folders that ``data=`` names. A folder whose own name has a comma is one."""
     if data.is_dir():
         return [data]
-    return [Path(word) for word in _words(str(data))] or [data]
+    return [Path(word) for word in words(str(data))] or [data]
 
 
 def runs_of(test: str, folder: Path, folders: Sequence[Path]) -> list[str]:
     """Return the names of runs that are for one of several folders: those of it, and those of none."""
-    runs = [_split_name(word, folders) for word in _words(test)]
+    runs = [_split_name(word, folders) for word in words(test)]
     return [name for of, name in runs if of in (None, folder)]
 
 
@@ -232,17 +234,14 @@ class _Together:
 
     def __init__(self, everybody: Mapping[str, SetWindows]) -> None:
         self._everybody = everybody
-        self._first: dict[str, int] = {}
-        tables: dict[str, list[NDArray[Any]]] = {}
-        count = 0
-        for name, participant in everybody.items():
-            windows = participant.data.windows
-            self._first[name] = count
-            count += len(windows)
-            columns = {key: getattr(windows, key) for key in WindowTable.__slots__}
-            for key, values in (columns | {"subject": np.full(len(windows), name)}).items():
-                tables.setdefault(key, []).append(values)
-        self.windows = WindowTable(**{key: np.concatenate(values) for key, values in tables.items()})
+        self.windows = joined(
+            [
+                replace(participant.data.windows, subject=np.full(len(participant.data.windows), name))
+                for name, participant in everybody.items()
+            ]
+        )
+        # The first row of each participant.
+        self._first = {name: int(np.argmax(self.windows.subject == name)) for name in everybody}
         self.columns: Sequence[Column] = ["fmri"]
         if all("eeg" in windows.data.columns for windows in everybody.values()):
             self.columns = ["eeg", "fmri"]
@@ -252,11 +251,6 @@ class _Together:
         numbers = np.asarray(rows)
         name = str(self.windows.subject[numbers[0]])
         return self._everybody[name].data.read(column, numbers - self._first[name])
-
-
-def _words(text: str | Sequence[str]) -> list[str]:
-    words = text.split(",") if isinstance(text, str) else [str(word) for word in text]
-    return [word.strip() for word in words if word.strip()]
 
 
 def _split_name(word: str, folders: Sequence[Path]) -> tuple[Path | None, str]:

@@ -39,6 +39,7 @@ from train.data.phantom import (
     read_modalities,
     resting_level,
     session_arrays,
+    session_clips,
     spans,
     whole_windows,
 )
@@ -441,9 +442,7 @@ def _watched(work: Work, raw: Bundle, showings: Sequence[Showing]) -> Arrays:
 
     def make(one: Showing) -> Arrays:
         session = one.who.session(one.seed, one.seconds)
-        signals = session_arrays(raw, session)
-        count = len(next(iter(signals.values())))
-        return signals | {"clips": film_clips(session.film, raw.manifest)[:count]}
+        return session_arrays(raw, session) | {"clips": session_clips(raw.manifest, session)}
 
     parts = [
         work.stage(f"session-{one.name}", lambda one=one: make(one))

@@ -29,8 +29,8 @@ from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores.colours import STILL, drawn_layout, layouts, one_colour
 from train.data.arrays import averaged_signals
 from train.data.clip_grid import shown_frames
-from train.data.film_windows import film_clips, on_grid
-from train.data.phantom import Participant, session_arrays, spans, windows_of
+from train.data.film_windows import on_grid
+from train.data.phantom import Participant, session_arrays, session_clips, session_spans
 from train.data.simulated import SimulatedSessions
 from train.judging import conditions, published
 from train.judging.ceiling import Forward, likelihood
@@ -190,9 +190,8 @@ class AnyFilm:
 def sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
     """Draw film, clips, clips of one step and those of no brain of a session beside each other."""
     inputs = session_arrays(bundle, session)
-    count = windows_of(bundle.manifest, session)
-    where = spans(session.seed, count, bundle.manifest.grid)
-    clips: dict[str, Sequence[Pixels]] = {"film": list(film_clips(session.film, bundle.manifest)[:count])}
+    where = session_spans(bundle.manifest, session)
+    clips: dict[str, Sequence[Pixels]] = {"film": list(session_clips(bundle.manifest, session))}
     clips["both"] = show(inputs, where).clips
     if bundle.manifest.steps > 1:
         clips["1 step"] = show(inputs, where, steps=1).clips
@@ -392,10 +391,8 @@ class _Judging:
     def describe(self, session: PhantomSession) -> Shown:
         """Measure what a session shows."""
         manifest = self.bundle.manifest
-        count = windows_of(manifest, session)
-        where = spans(session.seed, count, manifest.grid)
-        clips = film_clips(session.film, manifest)[:count]
-        return describe(on_grid(session.film, manifest), where, recoded(self.system, self.bundle, clips))
+        again = recoded(self.system, self.bundle, session_clips(manifest, session))
+        return describe(on_grid(session.film, manifest), session_spans(manifest, session), again)
 
     def clips(
         self, own: Sequence[Pixels], shown: Shown, inputs: Arrays, controls: dict[str, Arrays]

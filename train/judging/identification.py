@@ -33,8 +33,14 @@ from rtdecode.scores.accuracy import (
 from rtdecode.scores.events import Event, Span, apart, attribute, distractors, film_clip, read_events
 from train.data.chain import windows
 from train.data.clip_grid import shown_frames
-from train.data.film_windows import film_clips
-from train.data.phantom import Participant, events, session_arrays, spans, window_arrays, windows_of
+from train.data.phantom import (
+    Participant,
+    events,
+    session_arrays,
+    session_clips,
+    session_spans,
+    window_arrays,
+)
 from train.data.simulated import SimulatedSessions
 from train.judging.judged import Figures, Judged, Request, Show, unknown
 from train.judging.pictures import rows
@@ -127,11 +133,10 @@ def by_preset(who: Participant, request: Request, judge: Callable[[Participant, 
 def _sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
     """Draw film and reconstruction of a fresh session, row below row."""
     inputs = session_arrays(bundle, session)
-    count = windows_of(bundle.manifest, session)
-    where = spans(session.seed, count, bundle.manifest.grid)
-    truths = film_clips(session.film, bundle.manifest)[:count]
-    pairs = zip(truths, show(inputs, where).clips, strict=True)
-    frames = shown_frames(bundle.manifest)
+    manifest = bundle.manifest
+    clips = show(inputs, session_spans(manifest, session)).clips
+    pairs = zip(session_clips(manifest, session), clips, strict=True)
+    frames = shown_frames(manifest)
     sheet = rows([clip for pair in pairs for clip in pair], [int(share * frames) for share in _SHOWN_AT])
     return sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.LANCZOS)
 
@@ -215,14 +220,11 @@ def fresh(
     sessions = {seed: who.session(seed, seconds, cuts) for seed in judging_seeds(list(seeds))}
     manifest = bundle.manifest
     films = {seed: session.film for seed, session in sessions.items()}
-    counts = {seed: windows_of(manifest, session) for seed, session in sessions.items()}
     parts = [session_arrays(bundle, session) for session in sessions.values()]
     inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     length = shown_frames(manifest)
-    truths = keep(
-        clip[:length] for seed, film in films.items() for clip in film_clips(film, manifest)[: counts[seed]]
-    )
-    where = [span for seed, count in counts.items() for span in spans(seed, count, manifest.grid)]
+    truths = keep(clip[:length] for session in sessions.values() for clip in session_clips(manifest, session))
+    where = [span for session in sessions.values() for span in session_spans(manifest, session)]
     return Fresh(inputs, truths, where, events(films))
 
 

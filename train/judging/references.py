@@ -23,14 +23,14 @@ from rtdecode.phantom.session import PhantomSession
 from train.closed_form import patch_codec
 from train.closed_form.patch_codec import Codec
 from train.data.clip_grid import shown_frames
-from train.data.film_windows import film_clips, on_grid
+from train.data.film_windows import on_grid
 from train.data.phantom import (
     TRAINING_SEEDS,
     Participant,
     clips_of_training,
     session_arrays,
-    spans,
-    windows_of,
+    session_clips,
+    session_spans,
 )
 from train.data.training_films import DATA, REAL, training_films
 from train.judging.ceiling import Forward, fit_forward
@@ -163,8 +163,7 @@ def ridge_of(bundle: Bundle, system: System, sessions: Sessions) -> Oracle:
     # Each session is made when its turn comes, so that one film at a time is in memory.
     for _, begin in tracked(sessions, "sessions of the ridge"):
         session = begin()
-        count = windows_of(bundle.manifest, session)
-        clips = film_clips(session.film, bundle.manifest)[:count]
+        clips = session_clips(bundle.manifest, session)
         trained.append(session_arrays(bundle, session) | {"clips": clips})
     length = shown_frames(bundle.manifest)
     aims = [system.targets(windows["clips"][:, :length]) for windows in trained]
@@ -197,8 +196,7 @@ def references(
     """
     session = watch(who, _UNJUDGED, seconds)
     inputs = session_arrays(bundle, session)
-    where = spans(_UNJUDGED, windows_of(bundle.manifest, session), bundle.manifest.grid)
-    shown = describe(on_grid(session.film, bundle.manifest), where)
+    shown = describe(on_grid(session.film, bundle.manifest), session_spans(bundle.manifest, session))
     temperature = _temperature(show(inputs, shown.where).clips, shown)
     oracle_temperature = temperature if oracle is None else _temperature(oracle.clips(inputs), shown)
     causal = bundle.manifest.chain == CAUSAL

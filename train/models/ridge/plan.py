@@ -94,35 +94,6 @@ def _belonging(taught: Taught, explained: dict[str, float]) -> OfSubject:
     )
 
 
-def fit(
-    signals: Arrays,
-    clips: NDArray[np.uint8],
-    plan: PatchRidgePlan,
-    folds: NDArray[np.int64] | None = None,
-) -> tuple[Arrays, dict[str, float]]:
-    """Fit codec, latent components, stems, and the linear map of each route.
-
-    Parameters
-    ----------
-    signals : dict
-        Normalised ``fmri`` (window, slot, voxel) and, where there is any, ``eeg`` (window, channel, sample).
-    clips : uint8, (window, frame, row, column, 3)
-    plan : PatchRidgePlan
-    folds : (window,), optional
-        Windows of the same number are left out together when penalties and weightings are chosen.
-
-    Returns
-    -------
-    weights : dict
-        The weights that `train.models.ridge.system.PatchRidge` takes.
-    explained : dict
-        Route -> held-out R^2.
-    """
-    weights, (targets,) = fit_latents([clips], plan)
-    maps, explained = fit_maps(signals, targets, plan, folds)
-    return weights | maps, explained
-
-
 def fit_latents(
     clips: Sequence[NDArray[np.uint8]], plan: PatchRidgePlan
 ) -> tuple[Arrays, list[NDArray[np.float64]]]:

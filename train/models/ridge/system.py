@@ -32,7 +32,7 @@ class PatchRidge(ClosedForm):
     Parameters
     ----------
     weights : dict
-        As `train.models.ridge.plan.fit` returns them, and those of other participants (`of_another`).
+        As `train.models.ridge.plan` fits them, and those of other participants (`of_another`).
     """
 
     def __init__(self, weights: Arrays) -> None:
@@ -107,7 +107,7 @@ def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
     ----------
     manifest : Manifest
     weights : dict
-        As `train.models.ridge.plan.fit` returns them.
+        As `train.models.ridge.plan` fits them.
     """
     ports = batched(signal_ports(manifest))
     writer = GraphWriter()

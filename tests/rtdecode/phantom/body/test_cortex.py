@@ -150,7 +150,8 @@ def test_a_feature_drives_early_voxels_whose_receptive_fields_it_overlaps() -> N
     on = cortex.sheet()
     early = cortex.regions()["early"]
     driven = brain.subject(1, "shared").weights != 0
-    rows, columns = 8, 12
+    rows = 8
+    columns = 12
     windows = cortex.receptive_fields().reshape(FEATURES, rows, columns).sum(axis=1)
     leftward = windows[:, : columns // 2].sum(axis=1) - windows[:, columns // 2 :].sum(axis=1)
     right = driven[early & on.right].mean(axis=0) - driven[early & ~on.right].mean(axis=0)
