@@ -1,4 +1,4 @@
-"""A decoder on shapes that it never saw: identification and attributes by what was new in each window.
+"""A decoder on shapes that it never saw: identification by what was new in each window.
 
 python -m benchmarks.held_out_shapes RUN [--seeds 1000-1009] [--seconds 400] [--preset easy] [--out FILE]
 
@@ -8,7 +8,7 @@ A window is known, or holds a combination that was never seen, or a value that w
 trained on `shapes` saw all of them, and is the reference that tells how hard the windows are by themselves.
 
 All windows are identified among the same others. A clip with one new value has five attributes that are not
-new, by most of which it can be told apart; so an attribute is read once more where its own value is new.
+new, by most of which it can be told apart.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.body.presets import preset_named
 from rtdecode.phantom.film.film import ATTRIBUTES
-from rtdecode.phantom.film.known import STRATA, UNSEEN, novelty
+from rtdecode.phantom.film.known import STRATA, novelty
 from rtdecode.phantom.film.watched import SHAPES
 from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import (
@@ -38,16 +38,12 @@ from rtdecode.scores.accuracy import (
     sessions_of,
     shift_orders,
 )
-from rtdecode.scores.events import distractors
+from rtdecode.scores.events import attribute, distractors
 from train.data.simulated import SimulatedSessions
 from train.judging.identification import Fresh, fresh, judging_seeds
 from train.judging.judged import Show, shown
-from train.metrics import attributes
 from train.recipe import build
 from train.run_folder import draft_of, read_run, restored
-
-# Windows in which the value of the attribute that is read was never seen.
-OWN = "own value"
 
 Row = dict[str, Any]
 Mask = NDArray[np.bool_]
@@ -69,8 +65,8 @@ def measure(run: Path, seeds: str = "1000-1009", seconds: float = 400.0, preset:
     Returns
     -------
     list of dict
-        A row for each metric and stratum: ``metric``, ``stratum``, ``n`` (windows), ``value``, ``ci95``,
-        ``chance``, ``shuffled`` and ``null`` (the null-brain twin). They are None where there is no window.
+        A row for each stratum: ``metric``, ``stratum``, ``n`` (windows), ``value``, ``ci95``, ``chance``,
+        ``shuffled`` and ``null`` (the null-brain twin). They are None where there is no window.
 
     Raises
     ------
@@ -98,65 +94,34 @@ def judge(show: Show, bundle: Bundle, data: Fresh) -> list[Row]:
     mean = bundle.stats["mean_clip"]
     clips = show(data.inputs, data.where).clips
     twin = show(data.inputs, data.where, null=True).clips
-    truths = attributes.shown(data.where, data.known)
-    strata = _strata(truths)
+    strata = _strata(data)
     allowed = distractors(data.where, data.known)
     corr = correlations(clips, data.truths, mean)
     orders = shift_orders(data.where) if len(data.where) >= MIN_SHUFFLED else []
+    wins = identification_nway(corr, allowed, 2)
+    null = identification_nway(correlations(twin, data.truths, mean), allowed, 2)
+    moved = [identification_nway(corr[order], allowed, 2) for order in orders]
     sessions = sessions_of(data.where)
-
-    rows = _rows(
-        "identification_2way",
-        strata,
-        identification_nway(corr, allowed, 2),
-        identification_nway(correlations(twin, data.truths, mean), allowed, 2),
-        [identification_nway(corr[order], allowed, 2) for order in orders],
-        0.5,
-        sessions,
-    )
-    frames = len(data.truths[0])
-    read = attributes.readings(clip[:frames] for clip in clips)
-    null = attributes.readings(clip[:frames] for clip in twin)
-    for name, values in ATTRIBUTES.items():
-        own = {OWN: np.array([truth[name] == UNSEEN[name] for truth in truths])}
-        rows += _rows(
-            f"attribute_{name}",
-            strata | own,
-            attributes.hits(read, truths, name),
-            attributes.hits(null, truths, name),
-            [attributes.hits([read[i] for i in order], truths, name) for order in orders],
-            1 / len(values),
-            sessions,
-        )
-    return rows
-
-
-def _strata(truths: Sequence[attributes.Reading]) -> dict[str, Mask]:
-    found = np.array([novelty({name: str(value) for name, value in truth.items()}) for truth in truths])
-    return {stratum: found == stratum for stratum in STRATA}
-
-
-def _rows(
-    metric: str,
-    strata: dict[str, Mask],
-    scores: NDArray[np.float64],
-    null: NDArray[np.float64],
-    moved: Sequence[NDArray[np.float64]],
-    chance: float,
-    sessions: NDArray[np.int64] | None,
-) -> list[Row]:
-    """Make a row of each stratum of one score a window."""
     rows = []
     for stratum, held in strata.items():
 
         def within(scores: NDArray[np.float64], held: Mask = held) -> NDArray[np.float64]:
             return np.where(held, scores, np.nan)
 
-        found = entry(within(scores), chance, [within(one) for one in moved], sessions)
-        blank = {"value": None, "chance": chance, "shuffled": None, "ci95": None, "interval": None, "n": 0}
-        twin = float(np.nanmean(within(null))) if found else None
-        rows.append({"metric": metric, "stratum": stratum, **(found or blank), "null": twin})
+        found = entry(within(wins), 0.5, [within(one) for one in moved], sessions)
+        blank = {"value": None, "chance": 0.5, "shuffled": None, "ci95": None, "interval": None, "n": 0}
+        of_null = float(np.nanmean(within(null))) if found else None
+        row = {"metric": "identification_2way", "stratum": stratum}
+        rows.append(row | (found or blank) | {"null": of_null})
     return rows
+
+
+def _strata(data: Fresh) -> dict[str, Mask]:
+    """Say which windows are of each stratum, by the shot that fills most of each."""
+    values = {name: attribute(data.where, data.known, name) for name in ATTRIBUTES}
+    shots = [{name: str(values[name][row]) for name in ATTRIBUTES} for row in range(len(data.where))]
+    found = np.array([novelty(shot) for shot in shots])
+    return {stratum: found == stratum for stratum in STRATA}
 
 
 def table(rows: Sequence[Row], title: str) -> Table:

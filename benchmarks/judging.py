@@ -28,7 +28,7 @@ from rtdecode.scores.seams import seam_ratio
 from streaming.tools import bench
 from train.judging.identification import background_clips
 from train.judging.pictures import contact_sheet
-from train.metrics.pixels import gradient_energy, nearest
+from train.metrics.pixels import NearestClips, gradient_energy
 
 MEMORY_MB = 2000.0
 _OUT = RESULTS / "judging.json"
@@ -82,8 +82,7 @@ def _judged(frames: int) -> dict[str, Any]:
     timed("psnr", lambda: psnr(clips, truths))
     timed("psnr_background", lambda: psnr(told, truths))
     timed("sharpness", lambda: gradient_energy(clips))
-    films = (truths[first : first + 50] for first in range(0, _CLIPS, 50))
-    close = timed("nearest", lambda: nearest([clip[:-1] for clip in clips], films, mean))
+    close = timed("nearest", lambda: NearestClips(truths, mean).to([clip[:-1] for clip in clips]))
     timed("seams", lambda: seam_ratio(clips, truths, where, {}))
     sheet = {"film": truths[:10], "clips": clips[:10], "nearest": close[:10]}
     timed("sheet", lambda: contact_sheet(sheet, [0, frames // 2, frames - 1], "judging"))

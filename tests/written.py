@@ -24,7 +24,6 @@ ELSEWHERE = {
     "train/data/standard.py": "means over the windows of a data set",
     "train/distillation/teaching.py": "within the stages of a run, a closed folder",
     "train/loop.py": "within the stages of a run, a closed folder",
-    "train/metrics/attributes.py": "temporary folders, which are their owner's alone",
     "train/shared.py": "copies into folders of mkdtemp, which are their owner's alone",
     "train/targets/": "values of films, which are no participant's data",
     "train/tiny_decoder.py": "a decoder of films, which are no participant's data",

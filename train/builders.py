@@ -63,10 +63,11 @@ SHIPPED = {
     "held-out-runs": "train.judging.held_out_runs:HeldOutRuns",
     "held-out-people": "train.models.ridge.held_out_people:HeldOutPeople",
     "identification": "train.judging.identification:Identification",
-    "film": "train.judging.film:FilmJudge",
     "leave-one-run-out": "train.models.haxby.leave_one_run_out:LeaveOneRunOut",
     "export": "train.recipe:ExportDefaults",
 }
+# Builders that are gone -> the one that took their place.
+_SUCCESSORS = {"film": "any-film"}
 _registered: dict[str, Callable[..., Any]] = {}
 
 
@@ -124,6 +125,13 @@ def find(name: str) -> Callable[..., Any]:
                 install_command=installing.command("train,export"),
             ) from error
     points = entry_points(group=GROUP, name=name)
+    if not points and name in _SUCCESSORS:
+        raise UsageError(
+            "builder-gone",
+            "there is no builder '{builder}' any more. Name '{successor}', which took its place.",
+            builder=name,
+            successor=_SUCCESSORS[name],
+        )
     if not points:
         raise UsageError(
             "builder-unknown",

@@ -82,6 +82,11 @@ def test_a_phase_that_nobody_builds_is_refused() -> None:
         check(read("compact", ["phases.flow.builder=dream"]))
 
 
+def test_the_judge_that_went_names_its_successor() -> None:
+    with refused(UsageError, "recipe-invalid", faults=re.compile("no builder 'film' any more. Name 'any-film'")):
+        check(read("ridge", ["judge.builder=film"]))
+
+
 def test_a_recipe_inherits_from_another(recipe_file: Path) -> None:
     heir = recipe_file.with_name("heir.yaml")
     heir.write_text("base: mine.yaml\ndata: {hop: 2}\njudge: {builder: film, seeds: 1000, seconds: 4}\n")

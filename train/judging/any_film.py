@@ -131,7 +131,7 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
         judged = by_preset(
             who,
             request,
-            lambda who, _: judge_film(show, bundle, system, who, request, beside(_learner(who)), papers),
+            lambda who: judge_film(show, bundle, system, who, request, beside(_learner(who)), papers),
         )
         before = "" if film == films[0] else f"{title(film)}/"
         made = {before + name: one for name, one in judged.figures.items()}

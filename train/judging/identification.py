@@ -100,11 +100,11 @@ class Identification:
         """Judge a finished run as requested."""
         return by_preset(data.who, request, partial(self._figures, bundle, show, request))
 
-    def _figures(self, bundle: Bundle, show: Show, request: Request, who: Participant, first: bool) -> Judged:
+    def _figures(self, bundle: Bundle, show: Show, request: Request, who: Participant) -> Judged:
         return Judged(judge_phantom(show, bundle, who, numbers(request.seeds), request.seconds))
 
 
-def by_preset(who: Participant, request: Request, judge: Callable[[Participant, bool], Judged]) -> Judged:
+def by_preset(who: Participant, request: Request, judge: Callable[[Participant], Judged]) -> Judged:
     """Judge on each requested preset. Figures and tables of all but the first carry the preset's name.
 
     Parameters
@@ -112,7 +112,7 @@ def by_preset(who: Participant, request: Request, judge: Callable[[Participant, 
     who : Participant
     request : Request
     judge : callable
-        Takes the participant at a preset, and whether it is the first.
+        Takes the participant at a preset.
 
     Raises
     ------
@@ -121,9 +121,9 @@ def by_preset(who: Participant, request: Request, judge: Callable[[Participant, 
     """
     # All names are read before the first preset is judged, which takes long.
     presets = [preset_named(name.strip()).name for name in str(request.presets).split(",")]
-    found = replace(judge(replace(who, preset=presets[0]), True), simulated=True)
+    found = replace(judge(replace(who, preset=presets[0])), simulated=True)
     for preset in presets[1:]:
-        other = judge(replace(who, preset=preset), False)
+        other = judge(replace(who, preset=preset))
         figures = {f"{preset}/{name}": figure for name, figure in other.figures.items()}
         tables = {f"{preset}/{name}": table for name, table in other.tables.items()}
         found = replace(found, figures=found.figures | figures, tables=found.tables | tables)

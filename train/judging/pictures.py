@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -53,56 +52,6 @@ def rows(clips: Sequence[Pixels], frames: Sequence[int]) -> Image.Image:
     """
     sheet = np.concatenate([np.concatenate([clip[f] for f in frames], axis=1) for clip in clips])
     return Image.fromarray(np.asarray(sheet, np.uint8))
-
-
-def step_curves(rows: Sequence[dict[str, Any]]) -> Image.Image:
-    """Draw how figures depend on the number of steps; `rows` come from `train.judging.film.step_rows`."""
-    figure = Figure(figsize=(10, 3.2), layout="constrained", dpi=110)
-    panels = {
-        "share of clips": ("identification_2way", "background", "texture", "color", "shape"),
-        "PSNR, dB": ("psnr",),
-        "gradient energy over the film's": ("sharpness",),
-    }
-    steps = [row["steps"] for row in rows]
-    for place, (label, names) in enumerate(panels.items(), 1):
-        axes = figure.add_subplot(1, len(panels), place)
-        for name in names:
-            axes.plot(steps, [row[name] for row in rows], marker="o", label=name.replace("_", " "))
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(steps, [str(n) for n in steps])
-        axes.set(xlabel="steps", ylabel=label)
-        if len(names) > 1:
-            axes.legend(fontsize="small")
-    return _image(figure)
-
-
-def confidence_curves(curves: dict[str, dict[str, Any]]) -> Image.Image:
-    """Draw reliability, and risk against coverage, with a line for each route.
-
-    Parameters
-    ----------
-    curves : dict
-        Route -> {reliability, risk_coverage}, as `rtdecode.scores.reliability` makes them.
-    """
-    figure = Figure(figsize=(9, 4.2), layout="constrained", dpi=110)
-    left, right = figure.subplots(1, 2)
-    left.plot([0, 1], [0, 1], linestyle="--", color="grey", label="as promised")
-    for name, found in curves.items():
-        bins = found["reliability"]["bins"]
-        risks = found["risk_coverage"]
-        points = [(one["confidence"], one["win_rate"]) for one in bins]
-        left.plot(
-            *zip(*points, strict=True), marker="o", label=f"{name}: error {found['reliability']['ece']:.3f}"
-        )
-        right.plot(risks["coverage"], risks["risk"], label=f"{name}: area {risks['area']:.3f}")
-    low = min(min(one.values()) for c in curves.values() for one in c["reliability"]["bins"])
-    left.set(
-        xlabel="confidence", ylabel="2-way comparisons won", xlim=(low - 0.05, 1), ylim=(low - 0.05, 1.02)
-    )
-    right.set(xlabel="share of clips kept, the surest first", ylabel="2-way comparisons lost", ylim=(0, None))
-    for axes in (left, right):
-        axes.legend(fontsize="small")
-    return _image(figure)
 
 
 def contact_sheet(

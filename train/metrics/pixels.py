@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels, pieces
-from rtdecode.scores.ties import beats
-from rtdecode.scores.ties import best as best_of
+from rtdecode.scores.ties import best
 from rtdecode.types import Float
 
 # Every so many frames are compared, averaged over blocks with sides of so many pixels.
@@ -36,41 +35,11 @@ def _steps(frames: Float) -> float:
     return float(np.mean([np.square(np.diff(frames, axis=axis)).mean() for axis in (1, 2)]))
 
 
-def nearest(clips: Sequence[Pixels], films: Iterable[Sequence[Pixels]], mean_clip: Pixels) -> list[Pixels]:
-    """Choose, for each clip, the window of some films that correlates with it best.
-
-    Every fourth frame is compared, averaged over blocks of 8 x 8 pixels, the mean clip subtracted. Of windows
-    that are equally like a clip the first is chosen.
-
-    Parameters
-    ----------
-    clips : sequence of uint8 (frame, row, column, 3)
-    films : iterable of sequence of uint8 (frame, row, column, 3)
-        The windows of each film; frames beyond those of the clips are left out.
-    mean_clip : uint8, (frame, row, column, 3)
-
-    Returns
-    -------
-    list of uint8 (frame, row, column, 3)
-        The windows themselves, not copies; the mean clip where there is no film.
-    """
-    frames = len(clips[0])
-    wanted = _described(clips, mean_clip[:frames])
-    best = np.full(len(clips), -np.inf)
-    chosen: list[Pixels] = [mean_clip[:frames]] * len(clips)
-    for film in films:
-        windows = [window[:frames] for window in film]
-        match = wanted @ _described(windows, mean_clip[:frames]).T
-        top = best_of(match)
-        values = match[np.arange(len(clips)), top]
-        for n in np.flatnonzero(beats(values, best)):
-            best[n] = values[n]
-            chosen[n] = windows[top[n]]
-    return chosen
-
-
 class NearestClips:
-    """Clips that are described once, of which the nearest to others are chosen as `nearest` does.
+    """Clips of which the one is chosen that correlates with another clip best.
+
+    Every fourth frame is compared, averaged over blocks of 8 x 8 pixels, the mean clip subtracted. Of clips
+    that are equally like it the first is chosen.
 
     Parameters
     ----------
@@ -85,9 +54,9 @@ class NearestClips:
         self._own = _described(self._clips, mean_clip)
 
     def to(self, clips: Sequence[Pixels]) -> list[Pixels]:
-        """Choose one for each of some clips, which are as long as the mean clip."""
+        """Choose one for each of some clips, which are as long as the mean clip: not a copy."""
         match = _described(clips, self._mean) @ self._own.T
-        return [self._clips[number] for number in best_of(match)]
+        return [self._clips[number] for number in best(match)]
 
 
 def _described(clips: Sequence[Pixels], mean_clip: Pixels) -> Float:

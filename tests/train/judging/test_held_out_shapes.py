@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.held_out_shapes import OWN, judge, measure, table, trained_on
+from benchmarks.held_out_shapes import judge, measure, table, trained_on
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
-from rtdecode.phantom.film.film import ATTRIBUTES, Film
-from rtdecode.phantom.film.known import STRATA, UNSEEN, novelty
+from rtdecode.phantom.film.film import Film
+from rtdecode.phantom.film.known import STRATA, novelty
 from rtdecode.scores.events import Span
 from tests.refusals import refused
 from tests.train.tiny import tiny
@@ -25,13 +25,11 @@ WINDOWS = 40
 
 def test_the_strata_of_a_run_are_judged_beside_its_null_brain() -> None:
     rows = measure(tiny("ridge"), "1000-1001", 24.0)
-    assert [row["metric"] for row in rows[:3]] == ["identification_2way"] * 3
-    for metric in ("identification_2way", *(f"attribute_{name}" for name in ATTRIBUTES)):
-        found = {row["stratum"]: row for row in rows if row["metric"] == metric}
-        assert sum(found[stratum]["n"] for stratum in STRATA) == 12
-        for row in found.values():
-            assert (row["value"] is None) == (row["null"] is None) == (row["n"] == 0)
-    assert table(rows, trained_on(tiny("ridge"))).row_count == 3 + 4 * len(ATTRIBUTES)
+    assert [row["stratum"] for row in rows] == list(STRATA)
+    assert sum(row["n"] for row in rows) == 12
+    for row in rows:
+        assert (row["value"] is None) == (row["null"] is None) == (row["n"] == 0)
+    assert table(rows, trained_on(tiny("ridge"))).row_count == len(STRATA)
     assert trained_on(tiny("ridge")) == "shapes"
 
 
@@ -50,20 +48,13 @@ def test_a_decoder_that_draws_no_new_value_fails_where_there_is_one() -> None:
 
     where = [(1300, 4.0 * k, 4.0 * k + 4) for k in range(WINDOWS)]
     data = Fresh({}, truths, where, events({1300: film}))
-    rows = judge(show, draft_of(tiny("ridge")), data)
-    found = {(row["metric"], row["stratum"]): row for row in rows}
+    found = {row["stratum"]: row for row in judge(show, draft_of(tiny("ridge")), data)}
     for stratum in STRATA:
-        assert found["identification_2way", stratum]["n"] == strata.count(stratum) > 0
-    for name, values in ATTRIBUTES.items():
-        metric = f"attribute_{name}"
-        assert found[metric, "known"]["value"] == found[metric, "combination"]["value"] == 1
-        assert found[metric, OWN]["value"] == 0
-        assert found[metric, OWN]["n"] == sum(getattr(shot, name) == UNSEEN[name] for shot in film.shots)
-        assert found[metric, OWN]["chance"] == 1 / len(values)
-    assert found["identification_2way", "known"]["value"] == 1
-    assert found["identification_2way", "value"]["value"] < 0.7
+        assert found[stratum]["n"] == strata.count(stratum) > 0
+    assert found["known"]["value"] == 1
+    assert found["value"]["value"] < 0.7
     # Of the known windows the twin draws the first one alone.
-    assert found["identification_2way", "known"]["null"] < 1
+    assert found["known"]["null"] < 1
 
 
 def test_a_run_that_no_shapes_can_be_shown_to_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from rtdecode.disk.clip_file import StoredClip
 from tests.rtdecode.disk.test_clip_file import LARGE, WIDE, clips, peak, stored
 from train.judging.identification import background_clips
-from train.metrics.pixels import gradient_energy, nearest
+from train.metrics.pixels import NearestClips, gradient_energy
 
 
 def energies(kept: list[np.ndarray], kind: type) -> list[float]:
@@ -38,10 +38,10 @@ def test_a_background_is_the_mean_of_its_clips() -> None:
 
 def test_the_nearest_clip_is_found_in_a_file_whatever_its_size() -> None:
     """Neither 17 rows nor 45 columns are whole blocks of 8 pixels."""
-    films = [clips(4, (6, 17, 45, 3), seed) for seed in (1, 2)]
+    film = clips(8, (6, 17, 45, 3))
     mean = np.full((6, 17, 45, 3), 128, np.uint8)
-    wanted = [films[1][3][:5], films[0][2][:5]]
-    found = nearest(stored(wanted), [stored(film) for film in films], mean)
+    wanted = [film[7][:5], film[2][:5]]
+    found = NearestClips(stored(film), mean[:5]).to(stored(wanted))
     assert {type(clip) for clip in found} == {StoredClip}
     assert np.array_equal(np.stack([np.asarray(clip) for clip in found]), np.stack(wanted))
 
