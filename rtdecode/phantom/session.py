@@ -521,13 +521,23 @@ def _table(option: str, value: str, words: tuple[str, ...]) -> Path:
 _MOST_SFREQ = 100_000
 
 
-def _check(subject_number: int, seed: int, seconds: float | None, sfreq: float) -> None:
-    if subject_number < 1:
+def check_subject(number: int) -> None:
+    """Refuse a number that no simulated participant has.
+
+    Raises
+    ------
+    UsageError
+    """
+    if number < 1:
         raise UsageError(
             "phantom-subject-invalid",
             "simulated subjects are numbered from 1, found {subject}.",
-            subject=subject_number,
+            subject=number,
         )
+
+
+def _check(subject_number: int, seed: int, seconds: float | None, sfreq: float) -> None:
+    check_subject(subject_number)
     if seed < 0:
         raise UsageError(
             "phantom-seed-negative", "a seed is a whole number, 0 or more, found {seed}.", seed=seed

@@ -53,6 +53,8 @@ DISTURBANCES: Mapping[str, Mapping[str, Any]] = {
 }
 # Noise of an electrode without contact, standard deviation, microvolts.
 _LOOSE_UV = 300.0
+# Seeds of one participant's noise lie so far above those of another's.
+_NOISE_APART = 1_000_000
 
 
 class LooseElectrode(PhantomSession):
@@ -75,7 +77,8 @@ class Participant:
     `rtdecode.phantom.film.watched`. `disturbance` is one of `DISTURBANCES`, or empty. `tr` is the time
     between volumes, s; None takes that of the grid by which the participant is read (`scanned_on`).
     `cortex` is a word of `rtdecode.phantom.body.cortex`, and `region` an area of a shared one, whose voxels
-    alone are read.
+    alone are read. `beside` is for the second of several participants in a run and those that follow: under
+    a seed they watch the film that the first one watches, and their noise is their own.
     """
 
     preset: str = "easy"
@@ -86,6 +89,17 @@ class Participant:
     tr: Fraction | None = None
     cortex: str = MIXED
     region: str = ""
+    beside: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the participant where there are several."""
+        return f"sub-{self.subject:02}"
+
+    @property
+    def mark(self) -> str:
+        """What stages of this participant begin with, so that they are told from the first one's."""
+        return f"{self.name}-" if self.beside else ""
 
     @property
     def tr_s(self) -> float:
@@ -114,17 +128,21 @@ class Participant:
 
     def session(self, seed: int, seconds: float | None, cuts: str = "grid") -> PhantomSession:
         """Make one session; the seed fixes noise and, of films that are drawn, the film."""
+        # The simulation draws noise by the seed alone, and two people have none in common.
+        noise_seed = seed + _NOISE_APART * self.subject if self.beside else seed
+        film_seed = seed if self.beside else None
         kind_of_session = LooseElectrode if self.disturbance == ELECTRODE else PhantomSession
         suffered = DISTURBANCES[self.disturbance] if self.disturbance else {}
         return kind_of_session(
             self.preset,
             self.subject,
-            seed,
+            noise_seed,
             seconds,
             cuts,
             shape=self.shape,
             film=self.film,
             tr_s=self.tr_s,
+            film_seed=film_seed,
             cortex=self.cortex,
             **suffered,
         )

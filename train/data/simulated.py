@@ -6,7 +6,7 @@ Nothing is simulated here: `SimulatedSessions` says who watches which films, and
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.body.cortex import MIXED
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import KNOWN_SHAPES, NATURAL, NONE, SHAPES
-from rtdecode.phantom.session import PhantomSession, volumes_scanned
+from rtdecode.phantom.session import PhantomSession, check_subject, volumes_scanned
 from rtdecode.scores.events import told_of
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
@@ -177,6 +177,8 @@ class SimulatedSessions:
         Length of the film under each seed; of a film from a file no more is shown.
     modalities : tuple of str
         What a bundle reads: ``eeg`` and ``fmri``, or one of them.
+    subjects : tuple of int
+        Numbers of the participants, where there are several; `who` is the first of them.
     """
 
     who: Participant
@@ -188,6 +190,24 @@ class SimulatedSessions:
     free: str = ""
     held: str = ""
     modalities: tuple[str, ...] = MODALITIES
+    subjects: tuple[int, ...] = ()
+
+    def participants(self) -> dict[str, Self]:
+        """Return the sessions of each participant by name, the default one first.
+
+        All watch the same films, under noise of their own (`train.data.phantom.Participant.beside`).
+
+        Returns
+        -------
+        dict
+            Such as ``sub-01``; of a single participant, who needs no name, "".
+        """
+        if not self.subjects:
+            return {"": self}
+        first, *others = self.subjects
+        people = [replace(self.who, subject=first)]
+        people += [replace(self.who, subject=number, beside=True) for number in others]
+        return {who.name: replace(self, who=who, subjects=()) for who in people}
 
     def check(self, work: Work) -> None:
         """Refuse what cannot be trained on before anything is simulated.
@@ -263,7 +283,10 @@ class SimulatedSessions:
     def showings(self, work: Work) -> list[Showing]:
         """List the sessions for training, which are those of `sessions`."""
         seeds = self.seeds(work)["sessions"]
-        return [Showing(str(seed), str(seed), self.who, seed, self.seconds, grid=self.grid) for seed in seeds]
+        return [
+            Showing(f"{self.who.mark}{seed}", str(seed), self.who, seed, self.seconds, grid=self.grid)
+            for seed in seeds
+        ]
 
     def taught(self, work: Work) -> Taught:
         """Simulate the sessions of `sessions`, each as a stage on disk, and normalise their windows."""
@@ -381,7 +404,7 @@ class FilmSessions(SimulatedSessions):
                 title = f"{film.key}-{seed}" if film.drawn else film.key
                 found.append(
                     Showing(
-                        name=f"{film.key}-{seed}{self._at(preset)}{_mark(what)}",
+                        name=f"{self.who.mark}{film.key}-{seed}{self._at(preset)}{_mark(what)}",
                         title=title,
                         who=replace(self.who, film=film.shown, preset=preset, disturbance=what),
                         seed=seed,
@@ -397,7 +420,7 @@ class FilmSessions(SimulatedSessions):
         """List sessions in which the participant rests before a grey screen."""
         return [
             Showing(
-                name=f"{NONE}-{seed}{self._at(preset)}{_mark(what)}",
+                name=f"{self.who.mark}{NONE}-{seed}{self._at(preset)}{_mark(what)}",
                 title=f"{NONE}-{seed}",
                 who=replace(self.who, film=NONE, preset=preset, disturbance=what),
                 seed=seed,
@@ -461,16 +484,21 @@ def simulated_sessions(
     free: str = "",
     held: str = "",
     modalities: Later[Sequence[str]] = MODALITIES,
+    subject: Later[str | int | list[int] | None] = None,
 ) -> SimulatedSessions:
     """Make sessions of the simulated participant, with the arguments of `SimulatedSessions`.
+
+    `subject` takes the place of ``who.subject``; there may be several, see `read_subjects`.
 
     Raises
     ------
     UsageError
-        If the participant is scanned at another TR than the grid's, or there is no such modality.
+        If the participant is scanned at another TR than the grid's, there is no such modality, or `subject`
+        names no participants.
     """
+    subjects = read_subjects(who, subject)
     return SimulatedSessions(
-        who=who.scanned_on(grid),
+        who=replace(who.scanned_on(grid), subject=subjects[0]),
         grid=grid,
         band=band,
         baseline=baseline,
@@ -479,7 +507,40 @@ def simulated_sessions(
         free=free,
         held=held,
         modalities=read_modalities(modalities),
+        subjects=_several(subjects),
     )
+
+
+def read_subjects(who: Participant, subject: str | int | list[int] | None) -> list[int]:
+    """Read the numbers of the simulated participants of a run, such as ``1-4``.
+
+    Parameters
+    ----------
+    who : Participant
+        The only one where no other is named.
+    subject : str, int, list of int or None
+        As `train.recipe.numbers` reads it.
+
+    Raises
+    ------
+    UsageError
+        If there is no such participant, or one is named twice.
+    """
+    found = [who.subject] if subject in (None, "", []) else numbers(subject)
+    for number in found:
+        check_subject(number)
+    if twice := sorted({number for number in found if found.count(number) > 1}):
+        raise UsageError(
+            "simulated-participant-named-twice",
+            "data.subject={subject} names {participants} twice. Name every participant once.",
+            subject=subject,
+            participants=", ".join(replace(who, subject=number).name for number in twice),
+        )
+    return found
+
+
+def _several(subjects: Sequence[int]) -> tuple[int, ...]:
+    return tuple(subjects) if len(subjects) > 1 else ()
 
 
 def film_sessions(
@@ -496,13 +557,16 @@ def film_sessions(
     shows: str,
     chain: str = CAUSAL,
     presence: str = "",
+    subject: Later[str | int | list[int] | None] = None,
 ) -> FilmSessions:
     """Make sessions in which several films are watched, with the arguments of `FilmSessions`.
 
-    The films themselves are looked up when a run begins (`SimulatedSessions.with_films`).
+    The films themselves are looked up when a run begins (`SimulatedSessions.with_films`). `subject` is as for
+    `simulated_sessions`.
     """
+    subjects = read_subjects(who, subject)
     return FilmSessions(
-        who=who.scanned_on(grid),
+        who=replace(who.scanned_on(grid), subject=subjects[0]),
         grid=grid,
         band=band,
         baseline=baseline,
@@ -515,4 +579,5 @@ def film_sessions(
         shows=shows,
         chain=chain,
         presence=presence,
+        subjects=_several(subjects),
     )

@@ -219,7 +219,8 @@ def fresh(
     """
     sessions = {seed: who.session(seed, seconds, cuts) for seed in judging_seeds(list(seeds))}
     manifest = bundle.manifest
-    films = {seed: session.film for seed, session in sessions.items()}
+    # By the number that `session_spans` gives a session.
+    films = {session.seed: session.film for session in sessions.values()}
     parts = [session_arrays(bundle, session) for session in sessions.values()]
     inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     length = shown_frames(manifest)
