@@ -11,6 +11,7 @@ from rtdecode import terminal
 from rtdecode.disk import private, strict_json
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import RtDecodeError, UsageError, explain
+from train.data.simulated import SimulatedSessions
 from train.data.splits import Repeats
 from train.judging.any_film import on_film
 from train.judging.identification import judge_recording
@@ -76,14 +77,17 @@ def judged(run: Path, request: Request) -> Judged:
     """
     tree = read_run(run)
     recipe = build(tree["arguments"])
+    data = recipe["data"]
     # A run that draws no clips has no decoder to be shown; a recording has no features to judge it by.
     if tree["manifest"] is None:
         refuse(request)
-        return recipe["judge"].evaluate(recipe["data"], fitted_of(run), request)
+        return recipe["judge"].evaluate(data, fitted_of(run), request)
     system = restored(run, recipe["system"])
     held = draft_of(run, request.subject)
     if request.subject is not None:
         system = system.of_subject(request.subject)
+    if isinstance(data, SimulatedSessions):
+        data = data.of_subject(request.subject)
     show = shown(system, held.manifest, tree["noise_key"])
     # A run of a data set reads its windows and no session.
     of_windows = getattr(recipe["judge"], "makes_published", False)
@@ -96,10 +100,10 @@ def judged(run: Path, request: Request) -> Judged:
     # A judge that knows no film but those that it is told of has films of its own for who names none.
     film = request.film if request.film is not None else getattr(recipe["judge"], "films", None)
     if film is not None:
-        return on_film(recipe["data"], held, system, show, replace(request, film=film))
+        return on_film(data, held, system, show, replace(request, film=film))
     if not of_windows:
         refuse(request)
-    return recipe["judge"].evaluate(recipe["data"], held, show, request)
+    return recipe["judge"].evaluate(data, held, show, request)
 
 
 def read_request(changes: list[str]) -> Request:

@@ -18,6 +18,7 @@ from rtdecode.disk.folders import vacate
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
 from rtdecode.timing import TimingGrid
+from train.data.simulated import SimulatedSessions
 from train.data.training_films import training_films
 from train.judging.judged import Judged, shown
 from train.recipe import ExportDefaults, Recipe, build, check, differences, names, read
@@ -39,6 +40,7 @@ _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
                              folder of the recorded data (haxby)
   data=A,B data.subject=A:sub-01,B:sub-02
                              several participants, of several data sets (ridge)
+  data.subject=1-4           several simulated participants, who watch the same films (ridge)
   target=features            learn the features that a data set has of what was watched, and no clips; judged
                              on people and films that are left out (ridge)
   SLOT.KEY=value             any argument of the recipe"""
@@ -93,6 +95,8 @@ def run(recipe: str, overrides: list[str]) -> Path:
         parts["data"] = parts["data"].with_films(common.films)
     elif shows:
         parts["data"] = parts["data"].with_films(training_films(shows))
+    if isinstance(parts["data"], SimulatedSessions):
+        _check_participants(parts["data"], parts["system"], wanted.name)
     # All that can be refused is refused before the folder is claimed and the long work begins.
     if common.teacher is not None:
         _check_teacher(common.teacher, wanted.name, parts["system"], parts["phases"])
@@ -124,6 +128,20 @@ def run(recipe: str, overrides: list[str]) -> Path:
     whole.rename(out)
     clear(part)
     return out
+
+
+def _check_participants(data: SimulatedSessions, system: Plan, recipe: str) -> None:
+    """Refuse several simulated participants where the plan learns from one."""
+    everybody = data.participants()
+    if len(everybody) == 1 or getattr(system, "learns_several_participants", False):
+        return
+    raise UsageError(
+        "recipe-single-participant",
+        "'{recipe}' learns from one participant, and data.subject asks for {participants}. Name one of them, "
+        "or take ridge.",
+        recipe=recipe,
+        participants=", ".join(everybody),
+    )
 
 
 def _check_teacher(run: Path, recipe: str, system: Plan, phases: dict[str, Any]) -> None:
@@ -166,8 +184,22 @@ def _train(
     trained = system.train(work, data, phases)
     if isinstance(trained, Fitted):
         return trained, judge.judge(work, system, data, trained)
+    if isinstance(data, SimulatedSessions):
+        return trained, _judged(work, system, data, judge, trained)
     show = shown(trained.system, trained.manifest, work.noise_key)
     return trained, judge.judge(work, system, data, trained, show)
+
+
+def _judged(work: Work, system: Plan, data: SimulatedSessions, judge: Any, trained: Trained) -> Judged:
+    """Judge what was trained on simulated sessions, for each participant on sessions of its own."""
+    show = shown(trained.system, trained.manifest, work.noise_key)
+    judgement = judge.judge(work, system, data.of_subject(None), trained, show)
+    for name in trained.subjects:
+        another = trained.of_subject(name)
+        show = shown(another.system, another.manifest, work.noise_key)
+        of_another = judge.judge(work, system, data.of_subject(name), another, show)
+        judgement = judgement.with_participant(name, of_another)
+    return judgement
 
 
 def _folders(recipe: Recipe) -> tuple[Path, Path]:
@@ -252,7 +284,7 @@ def table(figures: dict[str, dict[str, Any]]) -> Table:
 
 def show(figures: dict[str, dict[str, Any]]) -> None:
     """Print figures as a table, wide enough not to be cut off when the output is no terminal."""
-    terminal.console(width=None if sys.stdout.isatty() else 140).print(table(figures))
+    terminal.console(width=None if sys.stdout.isatty() else 180).print(table(figures))
 
 
 def main(arguments: list[str]) -> int:

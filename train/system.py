@@ -345,6 +345,17 @@ class Trained(OfSubject):
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     subjects: dict[str, OfSubject] = field(default_factory=dict)
 
+    def of_subject(self, name: str) -> "Trained":
+        """Return the same with another participant as the default one, and nobody beside it."""
+        other = self.subjects[name]
+        return Trained(
+            manifest=other.manifest,
+            stats=other.stats,
+            projection=other.projection,
+            golden=other.golden,
+            system=self.system.of_subject(name),
+        )
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -369,8 +380,9 @@ class Fitted:
 class Plan(Protocol):
     """How a system is made. The builder of a recipe's `system` node returns one.
 
-    A plan that can be trained on any film (``films=``) has an attribute `learns_any_film`, which is true. One
-    that can distil a finished run (``teacher=``, `train.work.Work.teacher`) has a method
+    A plan that can be trained on any film (``films=``) has an attribute `learns_any_film`, which is true, and
+    one that can be trained on several simulated participants `learns_several_participants`. One that can
+    distil a finished run (``teacher=``, `train.work.Work.teacher`) has a method
     ``check_teacher(run, phases)``, which raises a `UsageError` for a run that it cannot take.
     """
 

@@ -77,8 +77,8 @@ class Participant:
     `rtdecode.phantom.film.watched`. `disturbance` is one of `DISTURBANCES`, or empty. `tr` is the time
     between volumes, s; None takes that of the grid by which the participant is read (`scanned_on`).
     `cortex` is a word of `rtdecode.phantom.body.cortex`, and `region` an area of a shared one, whose voxels
-    alone are read. `beside` is for the second of several participants in a run and those that follow: under
-    a seed they watch the film that the first one watches, and their noise is their own.
+    alone are read. `own_noise` is for the second of several participants in a run and those that follow: they
+    watch the film of a seed as the first one does, under noise that is not the first one's.
     """
 
     preset: str = "easy"
@@ -89,7 +89,7 @@ class Participant:
     tr: Fraction | None = None
     cortex: str = MIXED
     region: str = ""
-    beside: bool = False
+    own_noise: bool = False
 
     @property
     def name(self) -> str:
@@ -97,9 +97,9 @@ class Participant:
         return f"sub-{self.subject:02}"
 
     @property
-    def mark(self) -> str:
+    def prefix(self) -> str:
         """What stages of this participant begin with, so that they are told from the first one's."""
-        return f"{self.name}-" if self.beside else ""
+        return f"{self.name}-" if self.own_noise else ""
 
     @property
     def tr_s(self) -> float:
@@ -129,8 +129,8 @@ class Participant:
     def session(self, seed: int, seconds: float | None, cuts: str = "grid") -> PhantomSession:
         """Make one session; the seed fixes noise and, of films that are drawn, the film."""
         # The simulation draws noise by the seed alone, and two people have none in common.
-        noise_seed = seed + _NOISE_APART * self.subject if self.beside else seed
-        film_seed = seed if self.beside else None
+        noise_seed = seed + _NOISE_APART * self.subject if self.own_noise else seed
+        film_seed = seed if self.own_noise else None
         kind_of_session = LooseElectrode if self.disturbance == ELECTRODE else PhantomSession
         suffered = DISTURBANCES[self.disturbance] if self.disturbance else {}
         return kind_of_session(

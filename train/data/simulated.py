@@ -195,7 +195,7 @@ class SimulatedSessions:
     def participants(self) -> dict[str, Self]:
         """Return the sessions of each participant by name, the default one first.
 
-        All watch the same films, under noise of their own (`train.data.phantom.Participant.beside`).
+        All watch the same films, under noise of their own (`train.data.phantom.Participant.own_noise`).
 
         Returns
         -------
@@ -204,9 +204,9 @@ class SimulatedSessions:
         """
         if not self.subjects:
             return {"": self}
-        first, *others = self.subjects
+        first, *further = self.subjects
         people = [replace(self.who, subject=first)]
-        people += [replace(self.who, subject=number, beside=True) for number in others]
+        people += [replace(self.who, subject=number, own_noise=True) for number in further]
         return {who.name: replace(self, who=who, subjects=()) for who in people}
 
     def check(self, work: Work) -> None:
@@ -284,9 +284,14 @@ class SimulatedSessions:
         """List the sessions for training, which are those of `sessions`."""
         seeds = self.seeds(work)["sessions"]
         return [
-            Showing(f"{self.who.mark}{seed}", str(seed), self.who, seed, self.seconds, grid=self.grid)
+            Showing(f"{self.who.prefix}{seed}", str(seed), self.who, seed, self.seconds, grid=self.grid)
             for seed in seeds
         ]
+
+    def of_subject(self, name: str | None) -> Self:
+        """Return the sessions of one participant; None is for the default one."""
+        everybody = self.participants()
+        return everybody[next(iter(everybody)) if name is None else name]
 
     def taught(self, work: Work) -> Taught:
         """Simulate the sessions of `sessions`, each as a stage on disk, and normalise their windows."""
@@ -309,6 +314,10 @@ class SimulatedSessions:
             stats=stats,
             projection=projection,
         )
+
+    def everybody_taught(self, work: Work) -> dict[str, Taught]:
+        """Simulate the sessions that teach, by participant, the default one first; see `taught`."""
+        return {name: sessions.taught(work) for name, sessions in self.participants().items()}
 
     def left_out(self, work: Work) -> NDArray[np.int64] | None:
         """Say which windows are left out together when choices are made; None leaves out each by itself."""
@@ -404,7 +413,7 @@ class FilmSessions(SimulatedSessions):
                 title = f"{film.key}-{seed}" if film.drawn else film.key
                 found.append(
                     Showing(
-                        name=f"{self.who.mark}{film.key}-{seed}{self._at(preset)}{_mark(what)}",
+                        name=f"{self.who.prefix}{film.key}-{seed}{self._at(preset)}{_mark(what)}",
                         title=title,
                         who=replace(self.who, film=film.shown, preset=preset, disturbance=what),
                         seed=seed,
@@ -420,7 +429,7 @@ class FilmSessions(SimulatedSessions):
         """List sessions in which the participant rests before a grey screen."""
         return [
             Showing(
-                name=f"{self.who.mark}{NONE}-{seed}{self._at(preset)}{_mark(what)}",
+                name=f"{self.who.prefix}{NONE}-{seed}{self._at(preset)}{_mark(what)}",
                 title=f"{NONE}-{seed}",
                 who=replace(self.who, film=NONE, preset=preset, disturbance=what),
                 seed=seed,
@@ -526,17 +535,17 @@ def read_subjects(who: Participant, subject: str | int | list[int] | None) -> li
     UsageError
         If there is no such participant, or one is named twice.
     """
-    found = [who.subject] if subject in (None, "", []) else numbers(subject)
-    for number in found:
+    subjects = [who.subject] if subject in (None, "", []) else numbers(subject)
+    for number in subjects:
         check_subject(number)
-    if twice := sorted({number for number in found if found.count(number) > 1}):
+    if twice := sorted({number for number in subjects if subjects.count(number) > 1}):
         raise UsageError(
             "simulated-participant-named-twice",
             "data.subject={subject} names {participants} twice. Name every participant once.",
             subject=subject,
             participants=", ".join(replace(who, subject=number).name for number in twice),
         )
-    return found
+    return subjects
 
 
 def _several(subjects: Sequence[int]) -> tuple[int, ...]:

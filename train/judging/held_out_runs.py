@@ -64,10 +64,9 @@ class HeldOutRuns:
         (default, *names) = everybody
         judgement = judged(everybody[default], trained.bundle, show, Request(), trained.system)
         for name in names:
-            system = trained.system.of_subject(name)
-            bundle = trained.subjects[name].bundle
-            decoder = shown(system, bundle.manifest, work.noise_key)
-            other = judged(everybody[name], bundle, decoder, Request(), system)
+            another = trained.of_subject(name)
+            decoder = shown(another.system, another.manifest, work.noise_key)
+            other = judged(everybody[name], another.bundle, decoder, Request(), another.system)
             judgement = _together(judgement, name, other)
         return judgement
 
@@ -109,17 +108,9 @@ class HeldOutRuns:
 
 
 def _together(default: Judged, name: str, other: Judged) -> Judged:
-    """Put the findings of another participant beside those of the default one."""
-    figures = {f"{name}/{metric}": figure for metric, figure in other.figures.items()}
+    """Put the findings of another participant beside those of the default one, in the same tables."""
     tables = {title: [*rows, *other.tables.get(title, [])] for title, rows in default.tables.items()}
-    pictures = {f"{name}-{file}": picture for file, picture in other.pictures.items()}
-    return replace(
-        default,
-        figures=default.figures | figures,
-        tables=tables,
-        pictures=default.pictures | pictures,
-        simulated=default.simulated or other.simulated,
-    )
+    return replace(default.with_participant(name, other), tables=tables)
 
 
 def _check_windows(bundle: Bundle, data: SetWindows, request: Request) -> None:

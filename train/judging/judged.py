@@ -166,3 +166,16 @@ class Judged:
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
     simulated: bool = False
+
+    def with_participant(self, name: str, other: "Judged") -> "Judged":
+        """Put the findings of another participant beside these.
+
+        Its figures and tables have its name and a slash before their own, and its pictures a hyphen.
+        """
+        return replace(
+            self,
+            figures=self.figures | {f"{name}/{metric}": figure for metric, figure in other.figures.items()},
+            tables=self.tables | {f"{name}/{title}": table for title, table in other.tables.items()},
+            pictures=self.pictures | {f"{name}-{file}": picture for file, picture in other.pictures.items()},
+            simulated=self.simulated or other.simulated,
+        )

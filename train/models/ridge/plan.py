@@ -18,7 +18,6 @@ from train.closed_form.patch_codec import CodecSizes
 from train.closed_form.ridge import RidgeFit, fit_ridge
 from train.closed_form.stem import fit_eeg_stem, fit_voxel_stem
 from train.data.arrays import golden
-from train.data.set_node import DataSetWindows
 from train.data.taught import Taught
 from train.models.ridge.system import PatchRidge, of_another
 from train.system import OfSubject, Trained
@@ -28,8 +27,8 @@ from train.work import Arrays, Work
 class Teaching(Protocol):
     """Data that the plan learns from."""
 
-    def taught(self, work: Work) -> Taught:
-        """Return the windows that teach."""
+    def everybody_taught(self, work: Work) -> dict[str, Taught]:
+        """Return the windows that teach, by participant, the default one first."""
         ...
 
 
@@ -52,6 +51,8 @@ class PatchRidgePlan:
 
     # `train.run` asks for it where it is given films.
     learns_any_film: ClassVar[bool] = True
+    # And where it is given several simulated participants.
+    learns_several_participants: ClassVar[bool] = True
 
     def train(self, work: Work, data: Teaching, phases: dict[str, Any]) -> Trained:
         """Fit the windows that teach. There are no phases.
@@ -59,9 +60,7 @@ class PatchRidgePlan:
         Of several participants, codec and components are fitted to the clips of all, each window of each as
         one clip, and stems and maps to each participant's own windows.
         """
-        everybody = (
-            data.everybody_taught(work) if isinstance(data, DataSetWindows) else {"": data.taught(work)}
-        )
+        everybody = data.everybody_taught(work)
         default = next(iter(everybody))
         weights, targets = fit_latents([taught.clips for taught in everybody.values()], self)
         belongings: dict[str, OfSubject] = {}
