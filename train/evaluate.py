@@ -1,7 +1,6 @@
 """Judge a run: ``python -m train.evaluate RUN [--json] [key=value ...]``."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,16 +10,19 @@ from rtdecode import terminal
 from rtdecode.disk import private, strict_json
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import RtDecodeError, UsageError, explain
+from train.data.set_node import DataSetWindows
 from train.data.simulated import SimulatedSessions
 from train.data.splits import Repeats
 from train.judging.any_film import on_film
 from train.judging.identification import judge_recording
-from train.judging.judged import NETWORKS, Figures, Judged, Request, shown
+from train.judging.judged import NETWORKS, FeatureJudge, Figures, Judged, Request, shown
+from train.judging.kept import KeptDecodes
 from train.judging.page import floors, page
 from train.judging.published import refuse
-from train.recipe import build, parsed
+from train.recipe import parsed
 from train.run import show
-from train.run_folder import draft_of, fitted_of, read_run, restored
+from train.run_folder import fitted_of, read_run, subject_of, trained_of
+from train.slots import parts_of
 from train.work import check_new
 
 _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
@@ -38,6 +40,7 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   subject=NAME               one of the run's other participants, or one of the people who were left out
   data=DIR                   a recording with its truth, the folder of the recorded data, or the data set that
                              the run was trained on, whose held-out runs are judged (data=A,B for several)
+  keep=DIR                   decoded clips are kept here, and an evaluation that was stopped goes on with them
   out=DIR                    figures.json, tables and pictures go there, and a page with moving pictures,
                              index.html
 with film=, and for runs trained on a data set, the figures that papers publish, each beside its floors:
@@ -76,34 +79,34 @@ def judged(run: Path, request: Request) -> Judged:
         Before anything is judged, if the run cannot be judged as requested.
     """
     tree = read_run(run)
-    recipe = build(tree["arguments"])
-    data = recipe["data"]
-    # A run that draws no clips has no decoder to be shown; a recording has no features to judge it by.
-    if tree["manifest"] is None:
+    parts = parts_of(tree["arguments"])
+    data = parts.data
+    judge = parts.judge
+    # What draws no clips has no decoder to be shown; a recording has no features to judge it by.
+    if isinstance(judge, FeatureJudge):
         refuse(request)
-        return recipe["judge"].evaluate(data, fitted_of(run), request)
-    system = restored(run, recipe["system"])
-    held = draft_of(run, request.subject)
+        return judge.evaluate_fitted(data, fitted_of(run), request)
+    trained = trained_of(run, parts.system)
     if request.subject is not None:
-        system = system.of_subject(request.subject)
+        # Refuses a name that the run does not have.
+        subject_of(run, request.subject)
+        trained = trained.of_subject(request.subject)
     if isinstance(data, SimulatedSessions):
         data = data.of_subject(request.subject)
-    show = shown(system, held.manifest, tree["noise_key"])
-    # A run of a data set reads its windows and no session.
-    of_windows = getattr(recipe["judge"], "makes_published", False)
-    # A recording brings its own truth and is judged the same way whatever the run was trained on.
-    # Any other folder is data for the run's own judge.
-    if request.data is not None and (request.data / "recording.json").is_file() and not of_windows:
+    kept = None if request.keep is None else KeptDecodes(request.keep)
+    show = shown(trained.system, trained.manifest, tree["noise_key"], kept)
+    # A recording brings its own truth and is judged the same way whatever the run was trained on, but for a
+    # run of a data set, which reads windows and no session. Any other folder is data for the run's own judge.
+    is_of_windows = isinstance(data, DataSetWindows)
+    if request.data is not None and (request.data / "recording.json").is_file() and not is_of_windows:
         refuse(request)
         simulated = bool(Recording(request.data).meta.get("simulated"))
-        return Judged(judge_recording(show, held, request.data), simulated=simulated)
-    # A judge that knows no film but those that it is told of has films of its own for who names none.
-    film = request.film if request.film is not None else getattr(recipe["judge"], "films", None)
-    if film is not None:
-        return on_film(data, held, system, show, replace(request, film=film))
-    if not of_windows:
+        return Judged(judge_recording(show, trained.bundle, request.data), simulated=simulated)
+    if request.film is not None:
+        return on_film(data, trained.bundle, trained.system, show, request)
+    if not judge.makes_published:
         refuse(request)
-    return recipe["judge"].evaluate(data, held, show, request)
+    return judge.evaluate(data, trained, show, request)
 
 
 def read_request(changes: list[str]) -> Request:
@@ -129,7 +132,7 @@ def read_request(changes: list[str]) -> Request:
             available=list(Request.__slots__),
         )
     values: dict[str, Any] = {key: parsed(value, f"'{key}={value}'") for key, _, value in pairs}
-    for key in ("data", "out", *NETWORKS):
+    for key in ("data", "out", "keep", *NETWORKS):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
     if not isinstance(values.get("seconds", 0), int | float):

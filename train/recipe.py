@@ -40,6 +40,8 @@ SLOTS = ("data", "system", "phases", "judge", "export")
 # What is learned of what was watched.
 _CLIPS = "clips"
 _FEATURES = "features"
+# The change that leaves the evaluation out, and changes nothing else of a recipe.
+_NOT_JUDGED = ("judge", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,15 @@ class Recipe:
     tree : dict
         Slot -> node; a node is a ``builder`` with its arguments, which may be nodes too.
     common : Common
+    judged : bool
+        Whether the run is judged when it was trained (``judge=none``: it is not). A run is the same either
+        way, and so are its values.
     """
 
     name: str
     tree: dict[str, Any]
     common: Common
+    judged: bool = True
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -137,7 +143,8 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
     path = _path(recipe, Path())
     tree = _inherited(path, [])
     tiny = tree.pop("tiny", {})
-    changes = [_change(text) for text in overrides]
+    asked = [_change(text) for text in overrides]
+    changes = [change for change in asked if change != _NOT_JUDGED]
     common = _common({key: value for key, value in changes if key in Common.__slots__})
     # The changes of `tiny` come first, so that those of the command line still have the last word.
     if common.scale == "tiny":
@@ -157,7 +164,7 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
         if key not in Common.__slots__:
             _check_slots({key.split(".")[0]}, f"'{key}'")
             _put(tree, key.split("."), value)
-    return Recipe(path.stem, tree, common)
+    return Recipe(path.stem, tree, common, judged=_NOT_JUDGED not in asked)
 
 
 def _path(recipe: str, folder: Path) -> Path:

@@ -7,6 +7,7 @@ depend on each other are decoded together.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,12 @@ from rtdecode.bundle.brain import LEAST
 from rtdecode.bundle.noise import noise
 from rtdecode.disk.clip_file import Pixels, keep
 from rtdecode.scores.events import Span
+from train.judging.kept import KeptWindows
 from train.system import Condition, System
 from train.work import Arrays
 
+# The name of the latents among what is kept of a round.
+_LATENT = "latents"
 # Windows that are sampled, or clips that are decoded, at once.
 _AT_ONCE = 20
 # Latent values that are decoded at once. 20 clips of 33 frames of 64 x 96 pixels stay below it.
@@ -59,6 +63,7 @@ def reconstruct(
     steps: int = 0,
     carry: bool = True,
     null: bool = False,
+    kept: KeptWindows | None = None,
 ) -> Reconstruction:
     """Reconstruct windows as a session would.
 
@@ -80,6 +85,8 @@ def reconstruct(
         Whether clips get the end of the one before. With False, every clip begins afresh.
     null : bool
         Whether to make the null-brain twin, which has no signal and the same noise.
+    kept : KeptWindows, optional
+        Where they are kept: what is there is not decoded again.
     """
     if null:
         inputs = {name: np.zeros_like(value) for name, value in inputs.items()}
@@ -87,24 +94,31 @@ def reconstruct(
     latents = np.zeros((len(where), *system.latent_shape), np.float32)
     said: dict[str, NDArray[np.float64]] = {}
     # A clip needs the end of the one before: `_order` puts that into an earlier round.
-    for rows in _order(where, carry=joins):
+    for number, rows in enumerate(_order(where, carry=joins)):
         before = [n - 1 if joins and _joined(where, n) else -1 for n in rows]
         given = {name: value[rows] for name, value in inputs.items()} | _carried(system, latents, before)
         starts = np.stack([_noise(noise_key, where[n], hop_s, system.latent_shape) for n in rows])
-        condition = system.condition(given)
-        latents[rows] = system.sample(condition, starts, steps)
-        for name in ("confidence", "scores", "brain"):
-            value = getattr(condition, name)
-            if value is not None:
-                said.setdefault(name, np.zeros((len(where), value.shape[1])))[rows] = np.asarray(value)
+        make = partial(_decoded, system, given, starts, steps)
+        found = make() if kept is None else kept.round(number, make)
+        latents[rows] = found.pop(_LATENT)
+        for name, value in found.items():
+            said.setdefault(name, np.zeros((len(where), value.shape[1])))[rows] = value
     # A clip without a signal has no confidence, whatever the system says.
     confidence = said["confidence"][:, 0] if "confidence" in said and not null else None
     brain = said.get("brain")
     if confidence is not None and brain is not None:
         # As a session does: a clip without a readable brain has none either.
         confidence = np.where(brain[:, 0] >= LEAST, confidence, np.nan)
-    clips = clips_of(system, latents)
+    clips = clips_of(system, latents, kept)
     return Reconstruction(clips, latents, confidence, said.get("scores"), brain)
+
+
+def _decoded(system: System, given: Arrays, starts: NDArray[np.float32], steps: int) -> Arrays:
+    """Decode some windows to latents, with what the system says of them."""
+    condition = system.condition(given)
+    found = {_LATENT: np.asarray(system.sample(condition, starts, steps))}
+    said = {name: getattr(condition, name) for name in ("confidence", "scores", "brain")}
+    return found | {name: np.asarray(value) for name, value in said.items() if value is not None}
 
 
 def brain_of(system: System, inputs: Arrays) -> NDArray[np.float64] | None:
@@ -144,16 +158,18 @@ def conditions_alone(system: System, inputs: Arrays) -> Iterator[Condition]:
         yield system.condition(given | _carried(system, latents, [-1] * rows))
 
 
-def clips_of(system: System, latents: NDArray[Any]) -> list[Pixels]:
+def clips_of(system: System, latents: NDArray[Any], kept: KeptWindows | None = None) -> list[Pixels]:
     """Draw latents as the clips that a session emits, each uint8 (frame, row, column, 3)."""
-    return keep(clip for part in _drawn(system, latents) for clip in part)
-
-
-def _drawn(system: System, latents: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
-    """Draw a few clips at a time, and fewer if they are large."""
+    # A few clips at a time, and fewer if they are large.
     at_once = max(1, min(_AT_ONCE, _LATENTS // latents[0].size))
-    for n in range(0, len(latents), at_once):
-        yield np.rint(system.frames(latents[n : n + at_once]) * 255).astype(np.uint8)
+    if kept is None:
+        return keep(_drawn(system, latents, at_once, 0))
+    return kept.clips(len(latents), at_once, partial(_drawn, system, latents, at_once))
+
+
+def _drawn(system: System, latents: NDArray[Any], at_once: int, first: int) -> Iterator[NDArray[np.uint8]]:
+    for n in range(first, len(latents), at_once):
+        yield from np.rint(system.frames(latents[n : n + at_once]) * 255).astype(np.uint8)
 
 
 def _carried(system: System, latents: NDArray[np.float32], before: list[int]) -> Arrays:

@@ -20,9 +20,30 @@ from rtdecode.scores import intervals
 from rtdecode.timing import TimingGrid
 from train.data.simulated import SimulatedSessions
 from train.data.training_films import training_films
-from train.judging.judged import Judged, shown
-from train.recipe import ExportDefaults, Recipe, build, check, differences, names, read
-from train.run_folder import read_run, subject_of, write, write_fitted
+from train.judging.judged import FeatureJudge, Judged, shown
+from train.judging.kept import KeptDecodes
+from train.recipe import Recipe, check, differences, names, read
+from train.run_folder import (
+    add_figures,
+    fitted_of,
+    read_run,
+    subject_of,
+    trained_of,
+    unjudged,
+    write,
+    write_fitted,
+)
+from train.slots import (
+    Data,
+    Distils,
+    LearnsFilms,
+    LearnsParticipants,
+    OnGrid,
+    Parts,
+    ReadsRecordings,
+    WatchesFilms,
+    parts_of,
+)
 from train.system import Fitted, Plan, Trained
 from train.work import Work, check_new, clear
 
@@ -43,11 +64,12 @@ _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
   data.subject=1-4           several simulated participants, who watch the same films (ridge)
   target=features            learn the features that a data set has of what was watched, and no clips; judged
                              on people and films that are left out (ridge)
+  judge=none                 train and judge later, with resume=DIR and the same arguments
   SLOT.KEY=value             any argument of the recipe"""
 
 
 def run(recipe: str, overrides: list[str]) -> Path:
-    """Train a recipe, judge the trained system, and write the run.
+    """Train a recipe, write the run, and judge it.
 
     Parameters
     ----------
@@ -63,8 +85,9 @@ def run(recipe: str, overrides: list[str]) -> Path:
     Path
         The run's folder. It holds run.json, weights.npz, stats.npz, projection.npz, golden.npz and pictures;
         a system with memories adds ``memory/NAME.npy``, and other participants ``subjects/NAME`` with their
-        arrays. Where no clips are learned it holds run.json and weights.npz. The folder appears when the run
-        is complete; until then ``<folder>.part`` keeps the finished stages.
+        arrays. Where no clips are learned it holds run.json and weights.npz. The folder appears when the
+        system is trained; until then ``<folder>.part`` keeps the finished stages. Its figures come in when it
+        was judged.
 
     Raises
     ------
@@ -80,60 +103,86 @@ def run(recipe: str, overrides: list[str]) -> Path:
     # Recordings are handed to the data themselves.
     data = None if common.film else common.data
     work = Work(data, common.seed, part / "stages", noise_key=wanted.digest, teacher=common.teacher)
-    parts = build(wanted.tree)
-    shows = getattr(parts["data"], "shows", "")
-    if common.film:
-        parts["data"] = parts["data"].with_recordings(common.recordings, common.film)
-    elif common.films:
-        # A plan that learns any film says so by an attribute; others would be trained on something else.
-        if not getattr(parts["system"], "learns_any_film", False):
-            raise UsageError(
-                "recipe-films-unsupported",
-                "films= cannot be used: '{recipe}' does not learn any film. Leave it out.",
-                recipe=wanted.name,
-            )
-        parts["data"] = parts["data"].with_films(common.films)
-    elif shows:
-        parts["data"] = parts["data"].with_films(training_films(shows))
-    if isinstance(parts["data"], SimulatedSessions):
-        _check_participants(parts["data"], parts["system"], wanted.name)
+    parts = parts_of(wanted.tree)
+    data = _data(parts, wanted)
+    if isinstance(data, SimulatedSessions):
+        _check_participants(data, parts.system, wanted.name)
     # All that can be refused is refused before the folder is claimed and the long work begins.
     if common.teacher is not None:
-        _check_teacher(common.teacher, wanted.name, parts["system"], parts["phases"])
-        _check_grid(common.teacher, getattr(parts["data"], "grid", None))
-    parts["data"].check(work)
-    parts["judge"].check(parts["data"])
-    _claim(part, out, wanted)
-    if common.film:
-        parts["data"].say()
+        _check_teacher(common.teacher, wanted.name, parts.system, parts.phases)
+        _check_grid(common.teacher, data.grid if isinstance(data, OnGrid) else None)
+    data.check(work)
+    if wanted.judged:
+        parts.judge.check(data)
+    # A run that is there was trained, and is not judged yet.
+    is_trained = (out / "run.json").is_file()
+    if not is_trained:
+        _claim(part, out, wanted)
+    if isinstance(data, ReadsRecordings):
+        data.say()
     try:
-        trained, found = _train(work, **parts)
+        if not is_trained:
+            _write(part, out, wanted, parts.system.train(work, data, parts.phases))
+        if wanted.judged:
+            # What is decoded is kept too, until the run has its figures.
+            kept = KeptDecodes(part / "decoded")
+            add_figures(out, _judged(work, parts, data, out, kept))
     except KeyboardInterrupt as stop:
         # The command to go on repeats every change but the folder, which `resume` names instead.
         kept = [text for text in overrides if text.partition("=")[0] not in ("out", "resume")]
         again = shlex.join(["python", "-m", "train.run", recipe, *kept, f"resume={out}"])
         stop.add_note(f"finished stages are kept; to go on: {again}")
         raise
-    # The run is written beside the stages and renamed, so that an incomplete run never bears the name.
+    clear(part)
+    return out
+
+
+def _data(parts: Parts, wanted: Recipe) -> Data:
+    """Hand the recordings or the films of a recipe to its data."""
+    data = parts.data
+    common = wanted.common
+    if common.film:
+        if not isinstance(data, ReadsRecordings):
+            raise UsageError(
+                "recipe-data-without-recordings",
+                "film= cannot be used: the data of '{recipe}' are no recordings. Leave it out.",
+                recipe=wanted.name,
+            )
+        return data.with_recordings(common.recordings, common.film)
+    # A plan that learns any film says so; others would be trained on something else.
+    plan = parts.system
+    learns = isinstance(plan, LearnsFilms) and plan.learns_any_film and isinstance(data, WatchesFilms)
+    if common.films and not learns:
+        raise UsageError(
+            "recipe-films-unsupported",
+            "films= cannot be used: '{recipe}' does not learn any film. Leave it out.",
+            recipe=wanted.name,
+        )
+    if not isinstance(data, WatchesFilms):
+        return data
+    films = common.films or (training_films(data.shows) if data.shows else ())
+    return data.with_films(films) if films else data
+
+
+def _write(part: Path, out: Path, wanted: Recipe, trained: Trained | Fitted) -> None:
+    """Write a run beside its stages and rename it, so that an incomplete one never bears the name."""
     whole = part / "run"
     clear(whole)
     private.folder(whole)
     if isinstance(trained, Fitted):
-        write_fitted(whole, wanted, trained, found)
+        write_fitted(whole, wanted, trained)
     else:
-        write(whole, wanted, trained, found)
+        write(whole, wanted, trained)
     # `check_new` accepts an empty folder. It makes room for the run.
     if out.exists():
         vacate(out)
     whole.rename(out)
-    clear(part)
-    return out
 
 
 def _check_participants(data: SimulatedSessions, system: Plan, recipe: str) -> None:
     """Refuse several simulated participants where the plan learns from one."""
     everybody = data.participants()
-    if len(everybody) == 1 or getattr(system, "learns_several_participants", False):
+    if len(everybody) == 1 or (isinstance(system, LearnsParticipants) and system.learns_several_participants):
         return
     raise UsageError(
         "recipe-single-participant",
@@ -145,14 +194,13 @@ def _check_participants(data: SimulatedSessions, system: Plan, recipe: str) -> N
 
 
 def _check_teacher(run: Path, recipe: str, system: Plan, phases: dict[str, Any]) -> None:
-    check = getattr(system, "check_teacher", None)
-    if check is None:
+    if not isinstance(system, Distils):
         raise UsageError(
             "teacher-unsupported",
             "teacher= cannot be used: '{recipe}' distils nothing. Leave it out.",
             recipe=recipe,
         )
-    check(run, phases)
+    system.check_teacher(run, phases)
 
 
 def _check_grid(teacher: Path, grid: TimingGrid | None) -> None:
@@ -177,27 +225,21 @@ def _check_grid(teacher: Path, grid: TimingGrid | None) -> None:
     )
 
 
-def _train(
-    work: Work, data: Any, system: Plan, phases: dict[str, Any], judge: Any, export: ExportDefaults
-) -> tuple[Trained | Fitted, Judged]:
-    """Train the system on the data, and judge what it decodes."""
-    trained = system.train(work, data, phases)
-    if isinstance(trained, Fitted):
-        return trained, judge.judge(work, system, data, trained)
-    if isinstance(data, SimulatedSessions):
-        return trained, _judged(work, system, data, judge, trained)
-    show = shown(trained.system, trained.manifest, work.noise_key)
-    return trained, judge.judge(work, system, data, trained, show)
-
-
-def _judged(work: Work, system: Plan, data: SimulatedSessions, judge: Any, trained: Trained) -> Judged:
-    """Judge what was trained on simulated sessions, for each participant on sessions of its own."""
-    show = shown(trained.system, trained.manifest, work.noise_key)
-    judgement = judge.judge(work, system, data.of_subject(None), trained, show)
+def _judged(work: Work, parts: Parts, data: Data, run: Path, kept: KeptDecodes) -> Judged:
+    """Judge a run that was written; of simulated sessions, each participant on sessions of its own."""
+    plan = parts.system
+    judge = parts.judge
+    if isinstance(judge, FeatureJudge):
+        return judge.judge_fitted(work, data, fitted_of(run))
+    trained = trained_of(run, plan)
+    show = shown(trained.system, trained.manifest, work.noise_key, kept)
+    if not isinstance(data, SimulatedSessions):
+        return judge.judge(work, plan, data, trained, show)
+    judgement = judge.judge(work, plan, data.of_subject(None), trained, show)
     for name in trained.subjects:
         another = trained.of_subject(name)
-        show = shown(another.system, another.manifest, work.noise_key)
-        of_another = judge.judge(work, system, data.of_subject(name), another, show)
+        decoder = show.of(another.system, another.manifest)
+        of_another = judge.judge(work, plan, data.of_subject(name), another, decoder)
         judgement = judgement.with_participant(name, of_another)
     return judgement
 
@@ -215,6 +257,9 @@ def _folders(recipe: Recipe) -> tuple[Path, Path]:
     # The working folder lies beside the run's own, so that a finished run can be renamed into place.
     out = common.resume or common.out or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     part = out.with_name(out.name + ".part")
+    if common.resume and (out / "run.json").is_file():
+        _check_unjudged(out, recipe)
+        return out, part
     check_new(out)
     if common.resume and not (part / "request.json").is_file():
         raise UsageError(
@@ -224,6 +269,30 @@ def _folders(recipe: Recipe) -> tuple[Path, Path]:
             out=out,
         )
     return out, part
+
+
+def _check_unjudged(run: Path, recipe: Recipe) -> None:
+    """Refuse a run that was judged already, or was trained from other values."""
+    values = unjudged(run)
+    if values is None:
+        raise UsageError(
+            "resume-run-complete",
+            "{run} is complete: it was trained and judged. `python -m train.evaluate {run}` judges it anew.",
+            run=run,
+        )
+    _check_same(values, recipe, run)
+
+
+def _check_same(started: dict[str, Any], recipe: Recipe, folder: Path) -> None:
+    changed = "; ".join(differences(started, recipe.values))
+    if changed:
+        raise UsageError(
+            "resume-arguments-mismatch",
+            "{work_folder} was started from other arguments: {changes}. Give the same ones, or "
+            "start afresh with another out=DIR.",
+            work_folder=folder,
+            changes=changed,
+        )
 
 
 def _claim(part: Path, out: Path, recipe: Recipe) -> None:
@@ -239,15 +308,7 @@ def _claim(part: Path, out: Path, recipe: Recipe) -> None:
                 "Start afresh with another out=DIR.",
                 work_folder=part,
             )
-        changed = "; ".join(differences(started, recipe.values))
-        if changed:
-            raise UsageError(
-                "resume-arguments-mismatch",
-                "{work_folder} was started from other arguments: {changes}. Give the same ones, or "
-                "start afresh with another out=DIR.",
-                work_folder=part,
-                changes=changed,
-            )
+        _check_same(started, recipe, part)
         return
     if any((part / "stages").glob("*.npz")):
         raise UsageError(

@@ -1,18 +1,21 @@
 """The folder of a run: run.json, and the arrays and pictures beside it.
 
-`write` makes it from a trained system and its figures, and `write_fitted` from what draws no clips. The other
-functions read it again: `restored` makes the system, and `draft_of` what the causal chain needs.
+`write` makes it from a trained system, and `write_fitted` from what draws no clips. The figures come into it
+later, when it has been judged (`add_figures`). The other functions read it again: `trained_of` makes what was
+written, `restored` the system alone, and `draft_of` what the causal chain needs.
 ``docs/training.md`` lists the files.
 """
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from rtdecode import __version__, bundle
 from rtdecode.bundle import Bundle, Manifest
@@ -28,22 +31,16 @@ from train.system import Fitted, OfSubject, Plan, System, Trained
 from train.work import Arrays, read_arrays
 
 SCHEMA = 1
+# The key of run.json that holds the recipe's values until the run is judged: an evaluation that was stopped
+# goes on with the same ones alone.
+_UNJUDGED = "unjudged"
 # The figures in a bundle's provenance: those of a session's report, and what the judge of any film has in
 # their place.
 _HEADLINE = (*METRICS, "identification_2way_centred", "identification_top1_centred")
 
 
-def _with_figures(manifest: Manifest, found: Judged, before: str) -> Manifest:
-    """Put the known figures of a participant, whose names begin with `before`, into its provenance."""
-    figures = {name: found.figures.get(before + name) for name in _HEADLINE}
-    headline = {
-        name: figure for name, figure in figures.items() if figure is not None and figure["value"] is not None
-    }
-    return replace(manifest, provenance=manifest.provenance | {"figures": headline})
-
-
-def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None:
-    """Write the files of a run into an empty folder."""
+def write(folder: Path, recipe: Recipe, trained: Trained) -> None:
+    """Write the files of a run into an empty folder, before it is judged."""
     # The noise key is written once and never derived again, so that no later change of a recipe's
     # digest changes a clip.
     stated = {
@@ -51,7 +48,7 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
         "recipe_digest": recipe.digest,
         "noise_key": recipe.digest,
     }
-    manifest = _with_figures(replace(trained.manifest, **stated), found, "")
+    manifest = replace(trained.manifest, **stated)
     _write_arrays(folder, "weights", trained.system.weights())
     _write_subject(folder, trained)
     subjects: dict[str, Any] = {}
@@ -59,34 +56,63 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
         place = folder / "subjects" / name
         private.folder(place)
         _write_subject(place, other)
-        subjects[name] = bundle.to_json(_with_figures(replace(other.manifest, **stated), found, f"{name}/"))
+        subjects[name] = bundle.to_json(replace(other.manifest, **stated))
     for name, table in trained.system.memories().items():
         place = folder / "memory" / f"{name}.npy"
         private.folder(place.parent)
         # Not in an archive, because `restored` maps the file into memory.
         np.save(private.file(place), table.values, allow_pickle=False)
-    for name, picture in (trained.pictures | found.pictures).items():
-        # A palette keeps large sheets small enough to ship.
-        picture.convert("RGB").quantize(64).save(private.file(folder / name), optimize=True)
+    _write_pictures(folder, trained.pictures)
     tree = _of_recipe(recipe) | {
-        "figures": found.figures,
-        "tables": trained.tables | found.tables,
+        "tables": trained.tables,
         "manifest": bundle.to_json(manifest),
         "subjects": subjects,
     }
     _write_tree(folder, tree)
 
 
-def write_fitted(folder: Path, recipe: Recipe, fitted: Fitted, judged: Judged) -> None:
+def write_fitted(folder: Path, recipe: Recipe, fitted: Fitted) -> None:
     """Write the files of a run that draws no clips into an empty folder; its manifest is null."""
     _write_arrays(folder, "weights", fitted.weights)
     tree = _of_recipe(recipe) | {
-        "figures": judged.figures,
-        "tables": fitted.tables | judged.tables,
+        "tables": fitted.tables,
         "manifest": None,
         "provenance": fitted.provenance,
     }
     _write_tree(folder, tree)
+
+
+def add_figures(folder: Path, found: Judged) -> None:
+    """Put what a judge has found into a run: figures, tables and pictures.
+
+    The headline figures of each participant also go into the provenance of its manifest.
+    """
+    _write_pictures(folder, found.pictures)
+    tree = read_run(folder)
+    del tree[_UNJUDGED]
+    tree |= {"figures": found.figures, "tables": tree["tables"] | found.tables}
+    # Names of figures of participants other than the default one begin with the participant's.
+    manifests = {"": tree["manifest"]} | {f"{name}/": one for name, one in tree.get("subjects", {}).items()}
+    for before, manifest in manifests.items():
+        if manifest is not None:
+            manifest["provenance"]["figures"] = _headline(found, before)
+    _write_tree(folder, tree)
+
+
+def _headline(found: Judged, before: str) -> dict[str, Any]:
+    figures = {name: found.figures.get(before + name) for name in _HEADLINE}
+    return {name: figure for name, figure in figures.items() if figure and figure["value"] is not None}
+
+
+def unjudged(folder: Path) -> dict[str, Any] | None:
+    """Return the values of the recipe of a run that is not judged yet; None for one that is.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds no run.
+    """
+    return read_run(folder).get(_UNJUDGED)
 
 
 def _of_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -104,11 +130,22 @@ def _of_recipe(recipe: Recipe) -> dict[str, Any]:
         "teacher": recipe.values.get("teacher"),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"rtdecode": __version__, "numpy": np.__version__, "python": sys.version.split()[0]},
+        "figures": {},
+        _UNJUDGED: recipe.values,
     }
 
 
 def _write_tree(folder: Path, tree: dict[str, Any]) -> None:
-    private.file(folder / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
+    """Write run.json in one step: what was there stays until the new one is whole."""
+    part = private.file(folder / "run.json.part")
+    part.write_text(strict_json.dumps(tree, indent=1) + "\n")
+    part.replace(folder / "run.json")
+
+
+def _write_pictures(folder: Path, pictures: Mapping[str, Image.Image]) -> None:
+    for name, picture in pictures.items():
+        # A palette keeps large sheets small enough to ship.
+        picture.convert("RGB").quantize(64).save(private.file(folder / name), optimize=True)
 
 
 def _write_subject(folder: Path, found: OfSubject) -> None:
@@ -199,6 +236,33 @@ def _refuse_fitted(folder: Path, tree: dict[str, Any]) -> None:
             "made of it. Judge it with `python -m train.evaluate`, or train clips.",
             folder=folder,
         )
+
+
+def trained_of(folder: Path, plan: Plan) -> Trained:
+    """Read what `write` wrote, but for the pictures.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds no run, or one that draws no clips.
+    """
+    tree = read_run(folder)
+    default = _subject(folder, None)
+    return Trained(
+        manifest=default.manifest,
+        stats=default.stats,
+        projection=default.projection,
+        golden=default.golden,
+        system=restored(folder, plan),
+        tables=tree["tables"],
+        subjects={name: _subject(folder, name) for name in tree.get("subjects", {})},
+    )
+
+
+def _subject(folder: Path, name: str | None) -> OfSubject:
+    draft = draft_of(folder, name)
+    _, place = subject_of(folder, name)
+    return OfSubject(draft.manifest, draft.stats, draft.projection, arrays(place, "golden"))
 
 
 def draft_of(folder: Path, subject: str | None = None) -> Bundle:

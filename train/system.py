@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -377,13 +377,12 @@ class Fitted:
     tables: dict[str, Any] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Plan(Protocol):
     """How a system is made. The builder of a recipe's `system` node returns one.
 
-    A plan that can be trained on any film (``films=``) has an attribute `learns_any_film`, which is true, and
-    one that can be trained on several simulated participants `learns_several_participants`. One that can
-    distil a finished run (``teacher=``, `train.work.Work.teacher`) has a method
-    ``check_teacher(run, phases)``, which raises a `UsageError` for a run that it cannot take.
+    What some plans can do and others cannot is said in `train.slots`: learn any film, learn from several
+    simulated participants, distil a finished run.
     """
 
     def train(self, work: Work, data: Any, phases: dict[str, Any]) -> Trained | Fitted:

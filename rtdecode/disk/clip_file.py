@@ -50,11 +50,13 @@ class ClipFile:
     file : binary file, optional
         An unbuffered file, open for writing and reading. By default a temporary file without a name, in the
         folder that the environment variable TMPDIR names.
+    end : int
+        Number of bytes that are kept of what the file holds; the next clip begins there.
     """
 
-    def __init__(self, file: IO[bytes] | None = None) -> None:
+    def __init__(self, file: IO[bytes] | None = None, end: int = 0) -> None:
         self._file: Any = _nameless() if file is None else file
-        self._end = 0
+        self._end = end
         weakref.finalize(self, self._file.close)
 
     def add(self, frames: Iterable[NDArray[Any]]) -> "StoredClip":

@@ -14,6 +14,7 @@ from tests.refusals import refused
 from train import builders
 from train.data import nodes
 from train.recipe import FOLDER, SLOTS, build, check, differences, names, numbers, read
+from train.slots import parts_of
 
 
 def part(size: int, colour: str = "red") -> tuple[int, str]:
@@ -82,8 +83,16 @@ def test_a_phase_that_nobody_builds_is_refused() -> None:
         check(read("compact", ["phases.flow.builder=dream"]))
 
 
+def test_a_slot_takes_what_belongs_there() -> None:
+    tree = read("ridge", ["judge={builder: machine}"]).tree
+    with refused(UsageError, "recipe-slot-wrong-type", slot="judge", found="Machine", builder="machine"):
+        parts_of(tree)
+
+
 def test_the_judge_that_went_names_its_successor() -> None:
-    with refused(UsageError, "recipe-invalid", faults=re.compile("no builder 'film' any more. Name 'any-film'")):
+    with refused(
+        UsageError, "recipe-invalid", faults=re.compile("no builder 'film' any more. Name 'any-film'")
+    ):
         check(read("ridge", ["judge.builder=film"]))
 
 

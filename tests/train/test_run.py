@@ -18,6 +18,7 @@ from tests.refusals import refused
 from tests.train.stages import counted, waiting
 from tests.train.tiny import tiny
 from train.data import simulated
+from train.judging import identification
 from train.recipe import read
 from train.run import main, run, show
 from train.run_folder import arrays, read_run
@@ -62,6 +63,39 @@ def test_an_interrupted_run_leaves_nothing_and_resumes(
     assert capsys.readouterr().out.strip().splitlines()[-1] == str(out)
     assert not out.with_name("mine.part").exists()
     assert read_run(out)["figures"]["identification_2way"]["n"] == 3
+
+
+def test_a_run_is_written_before_it_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An evaluation that was stopped goes on without a second training, and finds what it would have."""
+    out = tmp_path / "mine"
+    arguments = ["ridge", *SMALL, f"out={out}"]
+
+    def stopped(*_: object) -> dict:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(identification, "judge_phantom", stopped)
+        assert main(arguments) == 130
+    assert f"resume={out}\n" in capsys.readouterr().err
+    assert read_run(out)["figures"] == {}
+    weights = (out / "weights.npz").read_bytes()
+    with refused(UsageError, "resume-arguments-mismatch", work_folder=out):
+        run("ridge", [*SMALL, "seed=3", f"resume={out}"])
+    run("ridge", [*SMALL, f"resume={out}"])
+    assert (out / "weights.npz").read_bytes() == weights
+    assert not out.with_name("mine.part").exists()
+    with refused(UsageError, "resume-run-complete", run=out):
+        run("ridge", [*SMALL, f"resume={out}"])
+    later = tmp_path / "later"
+    run("ridge", [*SMALL, "judge=none", f"out={later}"])
+    assert read_run(later)["figures"] == {}
+    assert read_run(later)["digest"] == read_run(out)["digest"]
+    run("ridge", [*SMALL, f"resume={later}"])
+    assert read_run(later) == read_run(out)
+    assert read_run(out)["figures"]["identification_2way"]["n"] == 3
+    assert read_run(out)["manifest"]["provenance"]["figures"]["identification_2way"]["n"] == 3
 
 
 def test_the_default_folder_is_named_when_a_run_is_stopped(

@@ -179,6 +179,8 @@ class SimulatedSessions:
         What a bundle reads: ``eeg`` and ``fmri``, or one of them.
     subjects : tuple of int
         Numbers of the participants, where there are several; `who` is the first of them.
+    shows : str
+        The films that are watched where ``films=`` names none, in the same words; "" leaves it to `who`.
     """
 
     who: Participant
@@ -191,6 +193,7 @@ class SimulatedSessions:
     held: str = ""
     modalities: tuple[str, ...] = MODALITIES
     subjects: tuple[int, ...] = ()
+    shows: str = ""
 
     def participants(self) -> dict[str, Self]:
         """Return the sessions of each participant by name, the default one first.
@@ -358,8 +361,6 @@ class FilmSessions(SimulatedSessions):
     ----------
     films : tuple of (TrainingFilm, float)
         The films, and how many seconds are shown of each.
-    shows : str
-        The films that are watched where ``films=`` names none, in the same words.
     presence : str
         Seeds of sessions from which it is learned what a brain looks like, see
         `train.models.compact.presence`: like those held, and with each of `train.data.phantom.DISTURBANCES`.
@@ -372,7 +373,6 @@ class FilmSessions(SimulatedSessions):
     """
 
     films: tuple[tuple[TrainingFilm, float], ...] = ()
-    shows: str = ""
     presence: str = ""
     controls: str = ""
     presets: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,8 +149,6 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
 class AnyFilm:
     """The judge `any-film`: what can be judged of any film, on fresh sessions.
 
-    Finished runs are judged by `on_film`, with or without a film in the request: it has no `evaluate`.
-
     Attributes
     ----------
     films : str
@@ -164,6 +162,8 @@ class AnyFilm:
     films: str
     seeds: str
     seconds: float
+
+    makes_published: ClassVar[bool] = True
 
     def check(self, data: SimulatedSessions) -> None:
         """Refuse films and seeds that cannot be judged.
@@ -185,6 +185,11 @@ class AnyFilm:
             session = replace(data.who, film=film).session(judging_seeds(self.seeds)[0], self.seconds)
             pictures[f"{film}.png"] = sheet(show, trained.bundle, session)
         return replace(found, pictures=pictures)
+
+    def evaluate(self, data: SimulatedSessions, trained: Trained, show: Show, request: Request) -> Judged:
+        """Judge a finished run as requested, on its own films where none is named."""
+        asked = request if request.film is not None else replace(request, film=self.films)
+        return on_film(data, trained.bundle, trained.system, show, asked)
 
 
 def sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
@@ -328,7 +333,7 @@ def judge_film(
             told.append(conditions.vectors(system, inputs))
             for suffix, found in judging.conditions(told[-1], aims, film, inputs, controls):
                 scores[suffix][-1] |= found
-            gained = conditions.gains(show, system, made.clips, null, inputs, film)
+            gained = conditions.gains(show, made.clips, null, inputs, film)
             scores[""][-1] |= gained
             scores[CONSTANT][-1] |= conditions.unchanging(len(film.clips))
         tally.join_pictures(scores, CONSTANT)

@@ -51,7 +51,6 @@ def _unit(values: NDArray[np.floating]) -> Matrix:
 
 def gains(
     show: Show,
-    system: System,
     own: Sequence[Pixels],
     null: Sequence[Pixels],
     inputs: Arrays,
@@ -63,7 +62,6 @@ def gains(
     ----------
     show : callable
         See `Show`.
-    system : System
     own, null : sequence of (frame, row, column, 3)
         The clips of the windows, and those without a brain.
     inputs : dict
@@ -79,9 +77,9 @@ def gains(
     one = np.ones(len(own))
     quality = psnr(own, shown.clips)
     found: Scores = {"condition_gain": (quality - psnr(null, shown.clips), one)}
-    bare = system.without_adapters()
+    bare = show.without_adapters()
     if bare is not None:
-        found["adapter_gain"] = (quality - psnr(show.of(bare)(inputs, shown.where).clips, shown.clips), one)
+        found["adapter_gain"] = (quality - psnr(bare(inputs, shown.where).clips, shown.clips), one)
     rows, paired = _exchanged(shown)
     other = show({name: x[rows] for name, x in inputs.items()}, shown.where).clips
     found["brain_gain"] = (np.where(paired, quality - psnr(other, shown.clips), np.nan), one)

@@ -21,7 +21,7 @@ from train.judging.examples import examples
 from train.judging.film_figures import figures, groups
 from train.judging.film_scores import Scores, averaged
 from train.judging.held_runs import HeldOut, judge_runs, scored
-from train.judging.judged import Example, Figures, Judged, Request, Show, shown
+from train.judging.judged import Example, Figures, Judged, Request, Show
 from train.judging.published import load
 from train.system import Plan, System, Trained
 from train.work import Work
@@ -38,7 +38,6 @@ _LEAST_S = 30.0
 class HeldOutRuns:
     """The judge `held-out-runs`. It has no settings."""
 
-    # `train.evaluate` asks for it before it hands on a request for published figures or averaged repeats.
     makes_published: ClassVar[bool] = True
 
     def check(self, data: Any) -> None:
@@ -65,12 +64,12 @@ class HeldOutRuns:
         judgement = judged(everybody[default], trained.bundle, show, Request(), trained.system)
         for name in names:
             another = trained.of_subject(name)
-            decoder = shown(another.system, another.manifest, work.noise_key)
+            decoder = show.of(another.system, another.manifest)
             other = judged(everybody[name], another.bundle, decoder, Request(), another.system)
             judgement = _together(judgement, name, other)
         return judgement
 
-    def evaluate(self, data: DataSetWindows, bundle: Bundle, show: Show, request: Request) -> Judged:
+    def evaluate(self, data: DataSetWindows, trained: Trained, show: Show, request: Request) -> Judged:
         """Judge a finished run on the held-out runs of ``data=DIR``, the data sets that it was trained on.
 
         Of several participants, one is judged: the default one, or that of ``subject=NAME``.
@@ -91,8 +90,8 @@ class HeldOutRuns:
                 available=list(everybody),
             )
         there = everybody[request.subject or next(iter(everybody))]
-        _check_windows(bundle, there, request)
-        told = bundle.manifest.provenance
+        _check_windows(trained.bundle, there, request)
+        told = trained.manifest.provenance
         if told["taught"] != there.digest:
             raise UsageError(
                 "evaluate-data-mismatch",
@@ -104,7 +103,7 @@ class HeldOutRuns:
                 window_count=told["windows"],
                 run_count=len(told["runs"]),
             )
-        return judged(there, bundle, show, request)
+        return judged(there, trained.bundle, show, request, trained.system)
 
 
 def _together(default: Judged, name: str, other: Judged) -> Judged:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,8 @@ class Identification:
     seeds: str
     seconds: float
 
+    makes_published: ClassVar[bool] = False
+
     def check(self, data: SimulatedSessions) -> None:
         """Refuse seeds that are for training.
 
@@ -96,9 +98,9 @@ class Identification:
         session = data.who.session(seeds[0], _SHOWN_S)
         return Judged(figures, pictures={"fresh.png": _sheet(show, trained.bundle, session)})
 
-    def evaluate(self, data: SimulatedSessions, bundle: Bundle, show: Show, request: Request) -> Judged:
+    def evaluate(self, data: SimulatedSessions, trained: Trained, show: Show, request: Request) -> Judged:
         """Judge a finished run as requested."""
-        return by_preset(data.who, request, partial(self._figures, bundle, show, request))
+        return by_preset(data.who, request, partial(self._figures, trained.bundle, show, request))
 
     def _figures(self, bundle: Bundle, show: Show, request: Request, who: Participant) -> Judged:
         return Judged(judge_phantom(show, bundle, who, numbers(request.seeds), request.seconds))

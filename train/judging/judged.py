@@ -1,15 +1,12 @@
 """The interface of judges: what one is asked (`Request`) and shown (`Show`), and what it finds (`Judged`).
 
-A recipe's `judge` node builds a judge with three methods. ``check(data)`` refuses what cannot be judged,
-before anything is trained. ``judge(work, plan, data, trained, show)`` judges what was just trained, and
-``evaluate(data, bundle, show, request)`` judges a finished run. The last two return a `Judged`. A judge of
-films has ``films`` instead of ``evaluate``: `train.judging.any_film.on_film` judges finished runs on them.
+A recipe's `judge` node builds a `Judge`, or a `FeatureJudge` for what draws no clips.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -18,9 +15,10 @@ from rtdecode.disk.clip_file import Pixels
 from rtdecode.scores import intervals
 from rtdecode.scores.events import Span
 from train.data.splits import Repeats
+from train.judging.kept import KeptDecodes, digest
 from train.reconstruct import Reconstruction, reconstruct
-from train.system import System
-from train.work import Arrays
+from train.system import Fitted, Plan, System, Trained
+from train.work import Arrays, Work
 
 Figures = dict[str, dict[str, Any]]
 
@@ -41,6 +39,7 @@ class Request:
     runs: str | int = "9-10"
     data: Path | None = None
     out: Path | None = None
+    keep: Path | None = None
     subject: str | None = None
     film: str | None = None
     oracle: str | int | None = OWN_SESSIONS
@@ -68,18 +67,24 @@ class Show(Protocol):
         """Reconstruct windows. Without `steps` they are the bundle's own."""
         ...
 
-    def of(self, system: System) -> "Show":
-        """Return the decoder of another system, with the same noise."""
+    def of(self, system: System, manifest: Manifest) -> "Show":
+        """Return the decoder of another system, such as another participant's, with the same noise."""
+        ...
+
+    def without_adapters(self) -> "Show | None":
+        """Return the same decoder as it was before its adapters; None where it has none."""
         ...
 
 
 @dataclass(frozen=True)
 class _Decoder:
-    """What `shown` returns."""
+    """What `shown` returns. `kept` is where its clips are kept, and `key` what these depend on."""
 
     system: System
     manifest: Manifest
     noise_key: str
+    kept: KeptDecodes | None
+    key: str
 
     def __call__(
         self,
@@ -90,19 +95,30 @@ class _Decoder:
         carry: bool = True,
         null: bool = False,
     ) -> Reconstruction:
+        hop_s = float(self.manifest.grid.hop)
+        count = self.manifest.steps if steps is None else steps
+        kept = None
+        if self.kept is not None:
+            how = {"noise": self.noise_key, "hop": hop_s, "steps": count, "carry": carry, "null": null}
+            kept = self.kept.of(self.key, inputs, where, how)
         return reconstruct(
             self.system,
             inputs,
             where,
             self.noise_key,
-            hop_s=float(self.manifest.grid.hop),
-            steps=self.manifest.steps if steps is None else steps,
+            hop_s=hop_s,
+            steps=count,
             carry=carry,
             null=null,
+            kept=kept,
         )
 
-    def of(self, system: System) -> Show:
-        return replace(self, system=system)
+    def of(self, system: System, manifest: Manifest) -> Show:
+        return shown(system, manifest, self.noise_key, self.kept)
+
+    def without_adapters(self) -> Show | None:
+        bare = self.system.without_adapters()
+        return None if bare is None else replace(self, system=bare, key=f"{self.key} without adapters")
 
 
 def unknown(chance: float | None, n: int, reason: str) -> dict[str, Any]:
@@ -120,9 +136,22 @@ def unknown(chance: float | None, n: int, reason: str) -> dict[str, Any]:
     return figure | interval.entries() | {"n": n, "reason": reason}
 
 
-def shown(system: System, manifest: Manifest, noise_key: str) -> Show:
-    """Return a trained system's decoder, with the noise, the hop and the steps of its sessions."""
-    return _Decoder(system, manifest, noise_key)
+def shown(system: System, manifest: Manifest, noise_key: str, kept: KeptDecodes | None = None) -> Show:
+    """Return a trained system's decoder, with the noise, the hop and the steps of its sessions.
+
+    Parameters
+    ----------
+    system : System
+    manifest : Manifest
+    noise_key : str
+    kept : KeptDecodes, optional
+        Where what it decodes is kept, so that it is not decoded again.
+    """
+    key = ""
+    if kept is not None:
+        memories = {f"memory {name}": table.values for name, table in system.memories().items()}
+        key = digest(system.weights() | memories)
+    return _Decoder(system, manifest, noise_key, kept, key)
 
 
 @dataclass(frozen=True)
@@ -179,3 +208,42 @@ class Judged:
             pictures=self.pictures | {f"{name}-{file}": picture for file, picture in other.pictures.items()},
             simulated=self.simulated or other.simulated,
         )
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """What computes the figures of a run that draws clips or names categories."""
+
+    @property
+    def makes_published(self) -> bool:
+        """Whether it reads the keys of a request that ask for published figures (`PUBLISHED`)."""
+        ...
+
+    def check(self, data: Any) -> None:
+        """Refuse data that cannot be judged, before anything is trained."""
+        ...
+
+    def judge(self, work: Work, plan: Plan, data: Any, trained: Trained, show: Show) -> Judged:
+        """Judge what was just trained, as the recipe says."""
+        ...
+
+    def evaluate(self, data: Any, trained: Trained, show: Show, request: Request) -> Judged:
+        """Judge a finished run as requested."""
+        ...
+
+
+@runtime_checkable
+class FeatureJudge(Protocol):
+    """What computes the figures of a run that predicts numbers of what was watched."""
+
+    def check(self, data: Any) -> None:
+        """Refuse data that cannot be judged, before anything is fitted."""
+        ...
+
+    def judge_fitted(self, work: Work, data: Any, fitted: Fitted) -> Judged:
+        """Judge what was just fitted."""
+        ...
+
+    def evaluate_fitted(self, data: Any, fitted: Fitted, request: Request) -> Judged:
+        """Judge a finished run as requested."""
+        ...

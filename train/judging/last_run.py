@@ -6,11 +6,10 @@ run, and no weights.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
 from train.data.recorded_sessions import RecordedSessions
 from train.judging.film_figures import figures
@@ -26,6 +25,8 @@ _SAME_S = 4.0
 @dataclass(frozen=True)
 class LastRun:
     """The judge `last-run`. It has no settings."""
+
+    makes_published: ClassVar[bool] = False
 
     def check(self, data: Any) -> None:
         """Refuse data that are no recordings.
@@ -47,7 +48,7 @@ class LastRun:
         made = figures(found.scores, found.shown, fixed=False)
         return Judged(made, {"notes": notes}, {"last-run.png": found.sheet})
 
-    def evaluate(self, data: Any, bundle: Bundle, show: Show, request: Request) -> Judged:
+    def evaluate(self, data: Any, trained: Trained, show: Show, request: Request) -> Judged:
         """Refuse to judge a finished run by itself: it does not say where its recordings lie.
 
         Raises

@@ -89,17 +89,20 @@ class Decoder:
         drawn = self.system.frames(inputs["eeg"]).astype(np.uint8)
         return Reconstruction(list(drawn), np.zeros((len(drawn), 1, 1, 1, 1), np.float32), None)
 
-    def of(self, system: System) -> Show:
+    def of(self, system: System, manifest: Manifest) -> Show:
         return Decoder(system)
+
+    def without_adapters(self) -> Show | None:
+        bare = self.system.without_adapters()
+        return None if bare is None else Decoder(bare)
 
 
 def test_gains_are_what_clips_lose_without_each_part() -> None:
-    system = Dimmed(0.9, bare=Dimmed(0.5))
-    show = Decoder(system)
+    show = Decoder(Dimmed(0.9, bare=Dimmed(0.5)))
     inputs = {"eeg": np.arange(30.0)[:, None]}
     own = show(inputs, shown().where).clips
     null = [np.full_like(clip, 128) for clip in own]
-    found = conditions.gains(show, system, own, null, inputs, shown())
+    found = conditions.gains(show, own, null, inputs, shown())
     ours = psnr(own, shown().clips)
     assert value(found, "condition_gain") == pytest.approx((ours - psnr(null, shown().clips)).mean())
     # Half as bright instead of nine tenths is five times the error: 14 dB.
@@ -110,11 +113,10 @@ def test_gains_are_what_clips_lose_without_each_part() -> None:
 def test_windows_without_a_match_have_no_gain_of_the_brain_and_a_system_without_adapters_none_of_those() -> (
     None
 ):
-    system = Dimmed(0.9)
-    show = Decoder(system)
+    show = Decoder(Dimmed(0.9))
     inputs = {"eeg": np.arange(30.0)[:, None]}
     own = show(inputs, shown().where).clips
-    found = conditions.gains(show, system, own, own, inputs, shown())
+    found = conditions.gains(show, own, own, inputs, shown())
     assert "adapter_gain" not in found
     matched = np.isin(np.arange(30), shown().pairs)
     assert (np.isfinite(found["brain_gain"][0]) == matched).all()

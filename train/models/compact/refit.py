@@ -11,6 +11,7 @@ place; export it after this.
 import argparse
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,7 @@ from train.judging.judged import Judged, shown
 from train.models.compact import evidence, presence
 from train.models.compact.system import unpack
 from train.recipe import build
-from train.run_folder import arrays, draft_of, read_run, weights
-from train.system import Trained
+from train.run_folder import draft_of, read_run, trained_of, weights
 from train.work import Arrays, Work
 
 _ENCODER = "encoder."
@@ -127,18 +127,9 @@ def judged_anew(
     arrays_of_run : dict
         The weights that are judged.
     """
-    draft = draft_of(run)
     system = parts["system"].restore(arrays_of_run)
-    trained = Trained(
-        system=system,
-        manifest=draft.manifest,
-        stats=draft.stats,
-        projection=draft.projection,
-        golden=arrays(run, "golden"),
-        tables=tree["tables"],
-        pictures={},
-    )
-    show = shown(system, draft.manifest, work.noise_key)
+    trained = replace(trained_of(run, parts["system"]), system=system)
+    show = shown(system, trained.manifest, work.noise_key)
     return parts["judge"].judge(work, parts["system"], data, trained, show)
 
 

@@ -7,7 +7,7 @@ judged on the runs that it was not trained on.
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -51,6 +51,8 @@ class LeaveOneRunOut:
     lags: list[float]
     permutations: int
 
+    makes_published: ClassVar[bool] = False
+
     def check(self, data: HaxbyRuns) -> None:
         """Refuse too few runs to leave one out.
 
@@ -90,9 +92,9 @@ class LeaveOneRunOut:
         }
         return Judged(figures, tables, pictures)
 
-    def evaluate(self, data: HaxbyRuns, bundle: Bundle, show: Show, request: Request) -> Judged:
+    def evaluate(self, data: HaxbyRuns, trained: Trained, show: Show, request: Request) -> Judged:
         """Judge on runs that were not trained on."""
-        return Judged(judge_runs(show, bundle, request.data, numbers(request.runs)))
+        return Judged(judge_runs(show, trained.bundle, request.data, numbers(request.runs)))
 
 
 def judge_runs(show: Show, bundle: Bundle, data: Path | None, runs: list[int]) -> Figures:

@@ -65,11 +65,11 @@ class HeldOutPeople:
                 "the judge held-out-people is for features of a data set (target=features). Choose another.",
             )
 
-    def judge(self, work: Work, plan: Any, data: FeatureRuns, fitted: Fitted) -> Judged:
+    def judge_fitted(self, work: Work, data: FeatureRuns, fitted: Fitted) -> Judged:
         """Judge what was just fitted."""
         return judged(data.opened(work.data), fitted, None)
 
-    def evaluate(self, data: FeatureRuns, fitted: Fitted, request: Request) -> Judged:
+    def evaluate_fitted(self, data: FeatureRuns, fitted: Fitted, request: Request) -> Judged:
         """Judge a finished run on the judged films of ``data=DIR``, the data set that it was trained on."""
         if request.data is None:
             raise UsageError(

@@ -1,0 +1,153 @@
+"""Decoded windows on disk: what was stopped goes on to the same bits, and what was altered is told."""
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+from rtdecode.scores.events import Span
+from tests.refusals import refused
+from tests.train.tiny import tiny
+from train.data.phantom import session_arrays, session_spans
+from train.judging.judged import shown
+from train.judging.kept import KeptDecodes
+from train.reconstruct import Reconstruction
+from train.run_folder import read_run, trained_of
+from train.slots import parts_of
+from train.system import System, Trained
+from train.work import Arrays
+
+# Calls of the system after which it is stopped: while latents are sampled, and while clips are drawn.
+STOPS = (1, 3, 5, 6, 7)
+SECONDS = 24.0
+Disk = namedtuple("Disk", "free")
+
+
+class Stopping:
+    """A system that stops the process at one of its calls."""
+
+    def __init__(self, system: System, at: int = -1) -> None:
+        self._system = system
+        self.at = at
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._system, name)
+
+    def sample(self, *given: Any) -> NDArray[np.floating]:
+        self._count()
+        return self._system.sample(*given)
+
+    def frames(self, latents: NDArray[Any]) -> NDArray[Any]:
+        self._count()
+        return self._system.frames(latents)
+
+    def _count(self) -> None:
+        if self.calls == self.at:
+            raise KeyboardInterrupt
+        self.calls += 1
+
+
+def windows() -> tuple[Trained, Arrays, list[Span]]:
+    run = tiny("compact")
+    parts = parts_of(read_run(run)["arguments"])
+    trained = trained_of(run, parts.system)
+    session: Any = parts.data.who.session(1000, SECONDS)  # type: ignore[attr-defined]
+    return trained, session_arrays(trained.bundle, session), session_spans(trained.manifest, session)
+
+
+def same(one: Reconstruction, other: Reconstruction) -> bool:
+    np.testing.assert_array_equal(one.confidence, other.confidence)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(one.latents, other.latents)
+    return all(np.array_equal(a, b) for a, b in zip(one.clips, other.clips, strict=True))
+
+
+def test_what_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    trained, inputs, where = windows()
+    plain = shown(trained.system, trained.manifest, "1")(inputs, where)
+    whole = Stopping(trained.system)
+    shown(whole, trained.manifest, "1")(inputs, where)  # type: ignore[arg-type]
+    assert whole.calls == max(STOPS)
+    for at in STOPS[:-1]:
+        kept = KeptDecodes(tmp_path / str(at))
+        stopping = Stopping(trained.system, at)
+        with pytest.raises(KeyboardInterrupt):
+            shown(stopping, trained.manifest, "1", kept)(inputs, where)  # type: ignore[arg-type]
+        going_on = Stopping(trained.system)
+        found = shown(going_on, trained.manifest, "1", kept)(inputs, where)  # type: ignore[arg-type]
+        assert same(found, plain)
+        assert going_on.calls == whole.calls - at
+        # All of it is there now, and nothing is decoded.
+        again = Stopping(trained.system, 0)
+        assert same(shown(again, trained.manifest, "1", kept)(inputs, where), plain)  # type: ignore[arg-type]
+
+
+def test_clips_go_on_within_those_that_are_drawn_together(tmp_path: Path) -> None:
+    kept = KeptDecodes(tmp_path).of("system", {}, [], {})
+    clips = [np.full((2, 3, 4, 3), n, np.uint8) for n in range(7)]
+    starts = []
+
+    def draw(first: int, last: int = 7) -> Any:
+        starts.append(first)
+        yield from clips[first:last]
+        if last < 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kept.clips(7, 2, lambda first: draw(first, 5))
+    # What a process leaves that was killed while it wrote: a clip without a digest.
+    with (kept.folder / "clips.u8").open("ab") as file:
+        file.write(b"half a clip")
+    found = kept.clips(7, 2, draw)
+    assert starts == [0, 4]
+    np.testing.assert_array_equal(np.stack(found), np.stack(clips))  # type: ignore[arg-type]
+
+
+def test_what_was_altered_or_cut_is_told(tmp_path: Path) -> None:
+    kept = KeptDecodes(tmp_path).of("system", {}, [], {})
+    clips = [np.full((2, 3, 4, 3), n, np.uint8) for n in range(3)]
+    kept.clips(3, 2, lambda first: iter(clips[first:]))
+    path = kept.folder / "clips.u8"
+    good = path.read_bytes()
+    path.write_bytes(good[:100] + b"\xff" + good[101:])
+    with refused(UsageError, "evaluation-kept-altered", path=path, folder=kept.folder):
+        kept.clips(3, 2, lambda first: iter(clips[first:]))
+    path.write_bytes(good[:-1])
+    with refused(UsageError, "evaluation-kept-altered", path=path):
+        kept.clips(3, 2, lambda first: iter(clips[first:]))
+    first = kept.folder / "round-00000.npz"
+    kept.round(0, lambda: {"latents": np.zeros(400)})
+    first.write_bytes(first.read_bytes()[:-300])
+    with refused(UsageError, "evaluation-kept-altered", path=first):
+        kept.round(0, dict)
+
+
+def test_other_signals_noise_or_steps_are_decoded_anew(tmp_path: Path) -> None:
+    kept = KeptDecodes(tmp_path)
+    inputs = {"eeg": np.zeros((2, 3))}
+    where: list[Span] = [(0, 0.0, 4.0), (0, 4.0, 8.0)]
+    others = {
+        kept.of("a", inputs, where, {"steps": 4}).folder,
+        kept.of("b", inputs, where, {"steps": 4}).folder,
+        kept.of("a", {"eeg": np.ones((2, 3))}, where, {"steps": 4}).folder,
+        kept.of("a", inputs, where[::-1], {"steps": 4}).folder,
+        kept.of("a", inputs, where, {"steps": 1}).folder,
+    }
+    assert len(others) == 5
+
+
+def test_clips_without_room_are_drawn_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = KeptDecodes(tmp_path).of("system", {}, [], {})
+    clips = [np.full((2, 3, 4, 3), n, np.uint8) for n in range(3)]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Disk(200))
+    found = kept.clips(3, 2, lambda first: iter(clips[first:]))
+    np.testing.assert_array_equal(np.stack(found), np.stack(clips))  # type: ignore[arg-type]
+    assert "are not kept" in capsys.readouterr().err
+    assert not (kept.folder / "clips.u8").exists()

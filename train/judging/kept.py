@@ -1,0 +1,211 @@
+"""Decoded windows that are kept on disk while a run is judged, so that a stopped evaluation goes on.
+
+Whatever a judge decodes has a folder of its own in a `KeptDecodes`, named by everything that it depends on:
+the system, its noise, the signals, and how they are decoded. `KeptWindows` holds what was decoded so far,
+clips as 8-bit frames, and a digest of each.
+"""
+
+import hashlib
+import math
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, NoReturn
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode import terminal
+from rtdecode.disk import private, strict_json
+from rtdecode.disk.clip_file import IN_MEMORY, ClipFile, Pixels, StoredClip, keep
+from rtdecode.errors import UsageError
+from rtdecode.scores.events import Span
+from train.work import Arrays, write_arrays
+
+_CLIPS = "clips.u8"
+_DIGESTS = "clips.sha256"
+# What is left free on the disk, as a share of what is written.
+_SPARE = 0.1
+
+
+@dataclass(frozen=True)
+class KeptDecodes:
+    """A folder of decoded windows.
+
+    Attributes
+    ----------
+    folder : Path
+    """
+
+    folder: Path
+
+    def of(self, system: str, inputs: Arrays, where: Sequence[Span], how: dict[str, Any]) -> "KeptWindows":
+        """Return what is kept of some windows.
+
+        Parameters
+        ----------
+        system : str
+            Digest of the system, see `digest`.
+        inputs : dict
+            Signals by port.
+        where : sequence of (run, start_s, stop_s)
+        how : dict
+            JSON values: everything else that the clips depend on.
+        """
+        told = {
+            "system": system,
+            "inputs": digest(inputs),
+            "where": [[int(run), float(start_s), float(stop_s)] for run, start_s, stop_s in where],
+            **how,
+        }
+        key = hashlib.sha256(strict_json.dumps(told, sort_keys=True).encode()).hexdigest()[:24]
+        return KeptWindows(self.folder / key)
+
+
+def digest(arrays: Arrays) -> str:
+    """Hash named arrays: their names, types, shapes and bytes."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {values.dtype.str} {values.shape} ".encode())
+        total.update(values.reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class KeptWindows:
+    """What was decoded of some windows so far: rounds of latents, and clips.
+
+    Attributes
+    ----------
+    folder : Path
+    """
+
+    folder: Path
+
+    def round(self, number: int, make: Callable[[], Arrays]) -> Arrays:
+        """Return the arrays of one round of decoding, and let `make` make them if they are not there yet.
+
+        Raises
+        ------
+        UsageError
+            If they were altered.
+        """
+        path = self.folder / f"round-{number:05}.npz"
+        if not path.is_file():
+            private.folder(self.folder)
+            write_arrays(path, make())
+        try:
+            # Opened here: numpy leaves a file open that it cannot read.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, BadZipFile) as error:
+            self._altered(path, str(error))
+
+    def clips(
+        self, count: int, at_once: int, draw: Callable[[int], Iterator[NDArray[np.uint8]]]
+    ) -> list[Pixels]:
+        """Return the clips of all windows, and draw those that are not there yet.
+
+        Parameters
+        ----------
+        count : int
+            Number of windows.
+        at_once : int
+            So many clips are drawn together: drawing goes on at a multiple of it, because clips depend in
+            their last bits on those beside them.
+        draw : callable
+            Takes the first window, and yields the clips from there on, uint8 (frame, row, column, 3).
+
+        Raises
+        ------
+        UsageError
+            If one was altered or cut.
+        """
+        kept, digests = self._there()
+        first = len(kept) if len(kept) == count else len(kept) // at_once * at_once
+        kept = kept[:first]
+        if first < count:
+            drawn = draw(first)
+            clip = next(drawn)
+            drawn = chain([clip], drawn)
+            if not self._has_room(clip.nbytes * (count - first)):
+                return keep(chain((np.asarray(one) for one in kept), drawn))
+            kept += self._drawn(clip.shape, digests[:first], drawn)
+        return keep(np.asarray(clip) for clip in kept) if _nbytes(kept) <= IN_MEMORY else list(kept)
+
+    def _there(self) -> tuple[list[StoredClip], list[str]]:
+        """Read the clips that are there, and the digest of each."""
+        path = self.folder / _DIGESTS
+        if not path.is_file():
+            return [], []
+        # A last line that is not whole is that of a clip that was being written.
+        size, *digests = path.read_text().split("\n")[:-1] or [""]
+        shape = tuple(int(word) for word in size.split())
+        step = math.prod(shape)
+        file = self._file(step * len(digests))
+        clips = [StoredClip(file, step * n, shape, np.dtype(np.uint8)) for n in range(len(digests))]
+        for number, (clip, known) in enumerate(zip(clips, digests, strict=True), 1):
+            try:
+                found = _hash(np.asarray(clip))
+            except OSError as error:
+                self._altered(self.folder / _CLIPS, str(error))
+            if found != known:
+                self._altered(self.folder / _CLIPS, f"clip {number} has other bytes")
+        return clips, digests
+
+    def _drawn(
+        self, shape: tuple[int, ...], digests: list[str], clips: Iterable[NDArray[np.uint8]]
+    ) -> Iterator[StoredClip]:
+        """Write clips after those of some digests; what lay behind these is overwritten."""
+        path = private.file(self.folder / _DIGESTS)
+        size = " ".join(map(str, shape))
+        path.write_text("".join(f"{line}\n" for line in (size, *digests)))
+        file = self._file(math.prod(shape) * len(digests))
+        with path.open("a") as lines:
+            for clip in clips:
+                stored = file.add(clip)
+                # After the clip itself: one without a digest was cut off, and is drawn again.
+                lines.write(f"{_hash(clip)}\n")
+                lines.flush()
+                yield stored
+
+    def _file(self, end: int) -> ClipFile:
+        path = self.folder / _CLIPS
+        if not path.is_file():
+            private.folder(self.folder)
+            private.file(path)
+        return ClipFile(path.open("r+b", buffering=0), end)
+
+    def _has_room(self, needed: int) -> bool:
+        """Say whether the disk has room, and tell if it has not."""
+        private.folder(self.folder)
+        free = shutil.disk_usage(self.folder).free
+        if needed * (1 + _SPARE) <= free:
+            return True
+        terminal.say(
+            f"clips of {needed / 1e9:.1f} GB are not kept, as {free / 1e9:.1f} GB are free: if the "
+            "evaluation is stopped, they are drawn again."
+        )
+        return False
+
+    def _altered(self, path: Path, error: str) -> NoReturn:
+        raise UsageError(
+            "evaluation-kept-altered",
+            "{path} was altered or cut after it was written ({error}). Remove {folder}, so that its windows "
+            "are decoded again.",
+            path=path,
+            error=error,
+            folder=self.folder,
+        )
+
+
+def _hash(clip: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(clip).data).hexdigest()
+
+
+def _nbytes(clips: Sequence[StoredClip]) -> int:
+    return sum(clip.nbytes for clip in clips)

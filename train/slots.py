@@ -1,0 +1,134 @@
+"""What the slots of a recipe hold: the parts that `train.run` and `train.evaluate` work with.
+
+Builders may come from other packages, so that what they return is looked at once, here. What some data or
+plans can do and others cannot is a protocol of its own (`WatchesFilms`), which they are asked for by
+``isinstance``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+from rtdecode.errors import UsageError
+from rtdecode.timing import TimingGrid
+from train.data.training_films import TrainingFilm
+from train.judging.judged import FeatureJudge, Judge
+from train.recipe import ExportDefaults, build
+from train.system import Plan
+from train.work import Work
+
+
+@runtime_checkable
+class Data(Protocol):
+    """What a system is trained on. The builder of a recipe's `data` node returns it."""
+
+    def check(self, work: Work) -> None:
+        """Refuse what cannot be trained on, before anything is computed."""
+        ...
+
+
+@runtime_checkable
+class WatchesFilms(Data, Protocol):
+    """Data of somebody who watches the films of ``films=``, or those of `shows` where none are named."""
+
+    shows: str
+
+    def with_films(self, films: Sequence[TrainingFilm]) -> "WatchesFilms":
+        """Return the same data with films that are watched."""
+        ...
+
+
+@runtime_checkable
+class ReadsRecordings(Data, Protocol):
+    """Data that are recordings (``data=REC,REC film=FILE``)."""
+
+    def with_recordings(self, paths: Sequence[Path], films: Sequence[Path]) -> Self:
+        """Return the same data with these recordings, and what was watched in each."""
+        ...
+
+    def say(self) -> None:
+        """Print what was found in them."""
+        ...
+
+
+@runtime_checkable
+class OnGrid(Data, Protocol):
+    """Data whose windows all lie on one grid, which is known before they are read."""
+
+    @property
+    def grid(self) -> TimingGrid:
+        """The grid."""
+        ...
+
+
+@runtime_checkable
+class LearnsFilms(Protocol):
+    """A plan that says whether it learns any film (``films=``)."""
+
+    learns_any_film: ClassVar[bool]
+
+
+@runtime_checkable
+class LearnsParticipants(Protocol):
+    """A plan that says whether it learns from several simulated participants (``data.subject=1-4``)."""
+
+    learns_several_participants: ClassVar[bool]
+
+
+@runtime_checkable
+class Distils(Protocol):
+    """A plan that can distil a finished run (``teacher=``, `train.work.Work.teacher`)."""
+
+    def check_teacher(self, run: Path, phases: dict[str, Any]) -> None:
+        """Refuse a run that it cannot distil, and phases of which none distils."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The slots of a recipe, built.
+
+    Attributes
+    ----------
+    data : Data
+    system : Plan
+    phases : dict
+        Name -> phase.
+    judge : Judge or FeatureJudge
+    export : ExportDefaults
+    """
+
+    data: Data
+    system: Plan
+    phases: dict[str, Any]
+    judge: Judge | FeatureJudge
+    export: ExportDefaults
+
+
+def parts_of(tree: dict[str, Any]) -> Parts:
+    """Build the slots of a checked recipe.
+
+    Raises
+    ------
+    UsageError
+        If what a builder returns is not what its slot takes.
+    """
+    built = build(tree)
+    wanted: dict[str, type | tuple[type, ...]] = {
+        "data": Data,
+        "system": Plan,
+        "judge": (Judge, FeatureJudge),
+        "export": ExportDefaults,
+    }
+    for slot, kind in wanted.items():
+        if not isinstance(built[slot], kind):
+            raise UsageError(
+                "recipe-slot-wrong-type",
+                "the slot '{slot}' holds {found}, built by '{builder}', which cannot be used there. Name "
+                "another builder (docs/training.md says what each slot takes).",
+                slot=slot,
+                found=type(built[slot]).__name__,
+                builder=tree[slot].get("builder"),
+            )
+    return Parts(**built)
