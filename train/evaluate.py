@@ -210,7 +210,7 @@ def main(arguments: list[str]) -> int:
     if as_json:
         terminal.line(strict_json.dumps(found.figures))
     else:
-        show(found.figures)
+        show(found.figures, f"{request.out}/index.html" if request.out else "--json, or a page with out=DIR")
         show_tables(found.tables)
     return 0
 

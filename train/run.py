@@ -20,8 +20,11 @@ from rtdecode.scores import intervals
 from rtdecode.timing import TimingGrid
 from train.data.simulated import SimulatedSessions
 from train.data.training_films import training_films
-from train.judging.judged import FeatureJudge, Judged, shown
+from train.judging.film_figures import DECODED_COLOURS
+from train.judging.judged import FeatureJudge, Figures, Judged, shown
 from train.judging.kept import KeptDecodes
+from train.judging.published import NULL
+from train.judging.reading import BESIDE, main_figures, reading
 from train.recipe import Recipe, check, differences, names, read
 from train.run_folder import (
     add_figures,
@@ -323,8 +326,14 @@ def _claim(part: Path, out: Path, recipe: Recipe) -> None:
     private.file(note).write_text(strict_json.dumps({"recipe": recipe.name, "values": recipe.values}) + "\n")
 
 
-def table(figures: dict[str, dict[str, Any]]) -> Table:
-    """Lay out figures as a table."""
+# What stands beside a figure in the terminal.
+_COLUMNS = (NULL, DECODED_COLOURS[0], "_oracle")
+
+
+def table(figures: Figures) -> Table:
+    """Lay out the main figures as a table, each beside its floors."""
+    names = main_figures(figures)
+    beside = [suffix for suffix in _COLUMNS if any(f"{name}{suffix}" in figures for name in names)]
     found = Table(
         Column("metric", no_wrap=True),
         "value",
@@ -332,20 +341,38 @@ def table(figures: dict[str, dict[str, Any]]) -> Table:
         "chance",
         "shuffled",
         "constant",
+        *(BESIDE[suffix] for suffix in beside),
         "n",
     )
-    for name, figure in figures.items():
-        within = intervals.words(figure, joint=" .. ")
+    for name in names:
+        figure = figures[name]
         others = [figure.get(key) for key in ("chance", "shuffled", "constant")]
-        texts = ["" if v is None else f"{v:.3f}" for v in others]
-        value = "-" if figure["value"] is None else f"{figure['value']:.3f}"
-        found.add_row(name, value, within, *texts, str(figure["n"]))
+        others += [figures.get(f"{name}{suffix}", {}).get("value") for suffix in beside]
+        within = intervals.words(figure, joint=" .. ")
+        found.add_row(name, _told(figure["value"], "-"), within, *map(_told, others), str(figure["n"]))
     return found
 
 
-def show(figures: dict[str, dict[str, Any]]) -> None:
-    """Print figures as a table, wide enough not to be cut off when the output is no terminal."""
-    terminal.console(width=None if sys.stdout.isatty() else 180).print(table(figures))
+def _told(value: float | None, absent: str = "") -> str:
+    return absent if value is None else f"{value:.3f}"
+
+
+def show(figures: Figures, whole: str) -> None:
+    """Print what to read, and the main figures, wide enough not to be cut off where there is no terminal.
+
+    Parameters
+    ----------
+    figures : dict
+        Metric with suffix -> {value, chance, shuffled, constant, ci95, n}.
+    whole : str
+        Where all of them are.
+    """
+    console = terminal.console(width=None if sys.stdout.isatty() else 180)
+    for sentence in reading(figures):
+        console.print(sentence, markup=False, highlight=False)
+    console.print(table(figures))
+    if more := len(figures) - len(main_figures(figures)):
+        console.print(f"{more} more figures, of floors and controls: {whole}", markup=False, highlight=False)
 
 
 def main(arguments: list[str]) -> int:
@@ -364,7 +391,8 @@ def main(arguments: list[str]) -> int:
         # The exit status of shells for a program that Ctrl-C has ended: 128 + SIGINT.
         return 130
     made = read_run(out)
-    show(made["figures"])
+    if made["figures"]:
+        show(made["figures"], str(out / "run.json"))
     for row in made["tables"].get("notes", []):
         terminal.line(row["note"])
     terminal.line(out)

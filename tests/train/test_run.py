@@ -231,7 +231,7 @@ def test_training_seeds_do_not_judge_and_are_refused_before_anything_is_made(
 
 
 def test_a_figure_without_an_interval_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    show({"seam_ratio": {"value": 1.5, "ci95": None, "n": 7}})
+    show({"seam_ratio": {"value": 1.5, "ci95": None, "n": 7}}, "run.json")
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "seam_ratio" in line]
     assert row.replace("│", " ").split() == ["seam_ratio", "1.500", "-", "7"]
 

@@ -27,7 +27,7 @@ FLOORS = (*DECODED_COLOURS, *TOLD_COLOURS)
 REVERSED = "_reversed"
 # Where the interval of a control must lie, and windows that it rests on at least.
 _NEAR_CHANCE = (0.44, 0.56)
-_ENOUGH = 300
+ENOUGH = 300
 # Fewer windows than this make no figure but an unknown one.
 _LEAST = 5
 # Half of the windows must have these: where only a few have enough distractors, those are no sample of the
@@ -125,7 +125,7 @@ def at_chance(figure: dict[str, Any]) -> bool:
 
     That an interval holds 0.5 says little: that of a small sample always does.
     """
-    if figure["ci95"] is None or figure["n"] < _ENOUGH:
+    if figure["ci95"] is None or figure["n"] < ENOUGH:
         return False
     low, high = figure["ci95"]
     return _NEAR_CHANCE[0] <= low and high <= _NEAR_CHANCE[1]

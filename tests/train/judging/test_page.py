@@ -85,6 +85,7 @@ def test_the_page_holds_figures_floors_and_moving_pictures() -> None:
             "fvd_film_halves": figure(120.0, ci95=None),
         },
         {"films": [{"film": "a <b> & c", "windows": 6}]},
+        pictures={"sheet.png": Image.new("RGB", (30, 20))},
         examples=examples("shapes", np.linspace(0, 1, 6), {"film": clips(6), "null brain": clips(6, 1)}, 8.0),
         simulated=True,
     )
@@ -93,10 +94,33 @@ def test_the_page_holds_figures_floors_and_moving_pictures() -> None:
     assert "SIMULATED PARTICIPANT" in text
     assert {"value", "chance", "other or shifted brain", "null brain"} <= {*seen.texts["th"]}
     assert {"score", "0.800", "0.450", "0.400", "a <b> & c", "120.000"} <= {*seen.texts["td"]}
-    assert len(seen.pictures) == 6 * 2
-    assert all(one["src"].startswith("data:image/webp;base64,") for one in seen.pictures)
+    assert len(seen.pictures) == 6 * 2 + 1
+    kinds = [one["src"].split(";")[0] for one in seen.pictures]
+    assert kinds == ["data:image/png"] + ["data:image/webp"] * 12
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "SIMULATED" not in page(Judged({"score": figure(0.8)}))
+
+
+def test_bars_lie_where_their_figures_do() -> None:
+    name = "identification_2way_centred"
+    figures = {
+        name: figure(0.8, ci95=[0.75, 0.86], n=400),
+        f"{name}_null": figure(0.5, ci95=[0.47, 0.53], n=400),
+        f"{name}_rest": figure(0.62, ci95=[0.58, 0.66], n=400),
+        "psnr": figure(18.0, chance=None),
+        "psnr_null": figure(16.0, chance=None),
+        "order": figure(0.0, ci95=None, reason="too few cuts") | {"value": None},
+    }
+    text = page(Judged(figures))
+    assert '<i style="width:80.0%"></i><b style="left:75.0%;width:11.0%"></b><u style="left:50.0%">' in text
+    assert '<span>null brain</span><div class="track"><i style="width:50.0%"></i>' in text
+    assert "0.800, 95 % 0.100" not in text
+    assert "Two windows are told apart by their clips in 0.800 of all pairs" in text
+    cells = read(text).texts["td"]
+    assert [cell for cell in cells if "at chance" in cell] == ["at chance", "NOT at chance"]
+    assert {"too few cuts", "order"} <= {*cells}
+    # Decibels are no share, and have no bar.
+    assert "psnr: 18" not in text
 
 
 def test_a_judge_without_a_null_brain_has_a_row_for_each_figure() -> None:
