@@ -109,8 +109,9 @@ def test_two_subjects_of_one_folder_have_one_codec_and_maps_of_their_own(
 
 @pytest.mark.full
 def test_windows_of_two_and_three_seconds_teach_one_codec(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Each has windows, voxels and volumes that follow of its own, said before the colon of a value."""
     counts = ((24, 2), (8, 2))
     monkeypatch.setattr(bold_moments, "_COUNTS", counts)
     monkeypatch.setattr(test_responses, "COUNTS", counts)
@@ -122,17 +123,26 @@ def test_windows_of_two_and_three_seconds_teach_one_codec(
         make_run("ridge", [*words, f"out={tmp_path / 'none'}"])
     assert "17 frames of 64 x 96 for 2 s" in str(caught.value)
     assert "25 frames of 64 x 96 for 3 s" in str(caught.value)
-    run = make_run("ridge", [*words, "data.frames=6", f"out={tmp_path / 'run'}"])
+    values = ["data.window=films:2,responses:3", "data.voxels=films:20,responses:25", "data.after=films:1"]
+    run = make_run("ridge", [*words, *values, "data.frames=6", f"out={tmp_path / 'run'}"])
     assert two_way(run)["value"] > 0.7
     assert two_way(run, "sub-01/")["value"] > 0.7
+    capsys.readouterr()
+    for subject, before in (([], ""), (["subject=sub-01"], "sub-01/")):
+        assert evaluate.main([str(run), words[0], *subject, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)[TWO_WAY] == two_way(run, before)
     result = exported(run, tmp_path / "bundle")
     assert result.exit_code == 0, result.output
     command = f"rtdecode export {run} --subject sub-01"
     assert command in result.output.replace("\n", "")
     bundle = bundles.load(str(tmp_path / "bundle")).manifest
     assert (bundle.grid.window, bundle.clip.frames, bundle.clip.fps) == (2, 6, 3)
+    assert bundle.fmri is not None
+    assert (bundle.fmri.voxels, bundle.grid.slots, bundle.grid.after) == (20, 2, 1)
     assert not bundle.subjects
     of_other = exported(run, tmp_path / "other", "--subject", "sub-01")
     assert of_other.exit_code == 0, of_other.output
     bundle = bundles.load(str(tmp_path / "other")).manifest
     assert (bundle.grid.window, bundle.clip.frames, bundle.clip.fps) == (3, 6, 2)
+    assert bundle.fmri is not None
+    assert (bundle.fmri.voxels, bundle.grid.slots, bundle.grid.after) == (25, 1, 0)

@@ -22,10 +22,11 @@ from train.data.clip_grid import SIZE, ClipGrid, clip_of
 from train.data.dataset import DataSet
 from train.data.look_ahead import look_ahead
 from train.data.opening import CUT, Cut, check_columns, opened
+from train.data.participant_values import FolderSubject, folders_of, read_subjects, read_values, runs_of
 from train.data.phantom import MODALITIES, read_modalities
 from train.data.reproducible_voxels import segments
 from train.data.set_windows import CHOICES, DRIVEN, REPRODUCIBLE, SetWindows
-from train.data.several_sets import FolderSubject, Participants
+from train.data.several_sets import Participants
 from train.data.splits import Split
 from train.data.taught import Taught
 from train.work import Work
@@ -36,11 +37,42 @@ _SIMULATED = "phantom"
 _SAME_S = 1e-3
 # Frames of a clip but the first come in latent frames of so many.
 _FRAMES = 4
+# What the recipe `ridge` says of `voxels`, for those of whom nothing is said where others have their own.
+_VOXELS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKeys:
+    """What each participant may have for itself; see `DataSetWindows`."""
+
+    voxels: int
+    after: int
+    window: float | str | None
+    lag: float | str | None
+    layout: str
+    region: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.voxels, int) or self.voxels < 1:
+            raise UsageError(
+                "data-voxels-invalid",
+                "data.voxels must be a whole number of 1 or more, found '{voxels}'.",
+                voxels=self.voxels,
+            )
+        if not isinstance(self.after, int) or self.after < 0:
+            raise UsageError(
+                "data-after-invalid",
+                "data.after is a number of volumes, 0 or more, found '{after}'.",
+                after=self.after,
+            )
 
 
 @dataclass
 class DataSetWindows:
     """Which windows of data sets are trained on, and how a bundle reads the signals.
+
+    Of several participants, each may have `voxels`, `after`, `window`, `lag`, `layout` and `region` of its
+    own (`train.data.participant_values`): ``data.window=A:2,B:3``.
 
     Attributes
     ----------
@@ -52,7 +84,7 @@ class DataSetWindows:
         So many voxels are read, or at most so many, see `choose`.
     subject : str or sequence of str
         May be left out where there is one alone. Several have commas between them, and of several folders the
-        name or the path of one stands before each, and a colon (`train.data.several_sets`).
+        name or the path of one stands before each, and a colon (`train.data.participant_values`).
     test : str
         Names of the runs that are held out, with commas between them. By default those that the release keeps
         for testing, and the last run where it keeps none. A run of one of several folders may be named as a
@@ -83,12 +115,12 @@ class DataSetWindows:
     band: EegBand
     baseline: Baseline
     sfreq: float
-    voxels: int
+    voxels: int | str
     subject: str | Sequence[str] = ""
     test: str = ""
     layout: str = ""
     region: str = ""
-    after: Later[int] = 0
+    after: Later[int | str] = 0
     fps: Later[float | str | None] = None
     size: Later[Sequence[int]] = SIZE
     window: Later[float | str | None] = None
@@ -99,23 +131,11 @@ class DataSetWindows:
     _opened: dict[Path, Participants] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.voxels, int) or self.voxels < 1:
-            raise UsageError(
-                "data-voxels-invalid",
-                "data.voxels must be a whole number of 1 or more, found '{voxels}'.",
-                voxels=self.voxels,
-            )
         if not isinstance(self.sfreq, int | float) or self.sfreq < 1:
             raise UsageError(
                 "data-sfreq-invalid",
                 "data.sfreq must be a number of 1 or more, found '{sfreq}'.",
                 sfreq=self.sfreq,
-            )
-        if not isinstance(self.after, int) or self.after < 0:
-            raise UsageError(
-                "data-after-invalid",
-                "data.after is a number of volumes, 0 or more, found '{after}'.",
-                after=self.after,
             )
         self.modalities = read_modalities(self.modalities)
         if self.frames is not None and (not isinstance(self.frames, int) or self.frames < 1):
@@ -205,9 +225,13 @@ class DataSetWindows:
         if data not in self._opened:
             # On the command line, a name may look like a number.
             subject = self.subject if isinstance(self.subject, list | tuple) else str(self.subject or "")
-            participants = several_sets.read_subjects(data, subject)
-            folders = several_sets.folders_of(data)
-            opened_sets = [self._open(participant, folders) for participant in participants]
+            participants = read_subjects(data, subject)
+            every_key = self._own_keys(participants)
+            folders = folders_of(data)
+            opened_sets = [
+                self._open(participant, folders, own_keys)
+                for participant, own_keys in zip(participants, every_key, strict=True)
+            ]
             names = several_sets.names_of(opened_sets)
             everybody = dict(zip(names, opened_sets, strict=True))
             if len(everybody) > 1:
@@ -216,18 +240,30 @@ class DataSetWindows:
             self._opened[data] = everybody
         return self._opened[data]
 
-    def _open_set(self, participant: FolderSubject) -> DataSet:
+    def _own_keys(self, participants: Sequence[FolderSubject]) -> list[OwnKeys]:
+        """Read what is said of each participant."""
+        defaults = {"voxels": _VOXELS, "after": 0, "window": None, "lag": None, "layout": "", "region": ""}
+        values = {
+            key: read_values(key, getattr(self, key), participants, default)
+            for key, default in defaults.items()
+        }
+        return [
+            OwnKeys(**{key: by_participant[number] for key, by_participant in values.items()})
+            for number in range(len(participants))
+        ]
+
+    def _open_set(self, participant: FolderSubject, own_keys: OwnKeys) -> DataSet:
         subjects = [participant.subject] if participant.subject else None
-        layout = self.layout or None
-        data = opened(participant.folder, layout, subjects, self._cut())
-        if self.frames is None or self.window is not None:
+        layout = own_keys.layout or None
+        data = opened(participant.folder, layout, subjects, self._cut(own_keys))
+        if self.frames is None or own_keys.window is not None:
             return data
         # How many frames a second these are is known once the layout has said how long its windows are.
-        return opened(participant.folder, layout, subjects, self._cut(data.window_s))
+        return opened(participant.folder, layout, subjects, self._cut(own_keys, data.window_s))
 
-    def _open(self, participant: FolderSubject, folders: Sequence[Path]) -> SetWindows:
+    def _open(self, participant: FolderSubject, folders: Sequence[Path], own_keys: OwnKeys) -> SetWindows:
         folder = participant.folder
-        data = self._open_set(participant)
+        data = self._open_set(participant, own_keys)
         subjects = data.windows.subjects
         if "features" in data.columns and "clips" not in data.columns:
             raise UsageError(
@@ -247,17 +283,17 @@ class DataSetWindows:
                 subjects=list(subjects),
             )
         check_columns(data, "fmri", "clips")
-        self._check_window(data)
-        if self.after:
-            data = look_ahead(data, self.after)
+        self._check_window(data, own_keys)
+        if own_keys.after:
+            data = look_ahead(data, own_keys.after)
         _, slots, count = data.read("fmri", [0]).shape
-        voxels = self._region(data, count)
+        voxels = self._region(data, count, own_keys.region)
         draft = self._draft(data, self._grid(data, slots), count, len(voxels))
-        split = self._split(data, several_sets.runs_of(str(self.test), folder, folders))
+        split = self._split(data, runs_of(str(self.test), folder, folders))
         if self.choose == REPRODUCIBLE:
             # Refused before anything is read for long.
             segments(data.windows, split.train)
-        return SetWindows(data, split, voxels, self.voxels, draft, self.choose)
+        return SetWindows(data, split, voxels, own_keys.voxels, draft, self.choose)
 
     def _split(self, data: DataSet, test: Sequence[str]) -> Split:
         if test:
@@ -275,30 +311,32 @@ class DataSetWindows:
             )
         return splits.by_runs(data.windows, runs[-1:])
 
-    def _region(self, data: DataSet, count: int) -> NDArray[np.int64]:
-        if not self.region:
+    def _region(self, data: DataSet, count: int, region: str) -> NDArray[np.int64]:
+        if not region:
             return np.arange(count)
         regions = data.regions(data.windows.subjects[0])
-        if self.region not in regions:
+        if region not in regions:
             there = ", ".join(regions) or "none, for want of an atlas"
             raise UsageError(
                 "data-unknown-region",
                 "data.region={region}: {folder} has the regions {available}.",
-                region=self.region,
+                region=region,
                 folder=data.folder,
                 available=there,
             )
-        return np.flatnonzero(regions[self.region])
+        return np.flatnonzero(regions[region])
 
-    def _cut(self, window_s: float | None = None) -> Cut | None:
+    def _cut(self, own_keys: OwnKeys, window_s: float | None = None) -> Cut | None:
         """Return how windows are cut and clips look; None where nothing is said of it.
 
         `window_s` is how long windows are, where that is known.
         """
         try:
-            if self._usual and self.window is None and self.lag is None:
+            if self._usual and own_keys.window is None and own_keys.lag is None:
                 return None
-            window, lag = (None if seconds is None else exact(seconds) for seconds in (self.window, self.lag))
+            window, lag = (
+                None if seconds is None else exact(seconds) for seconds in (own_keys.window, own_keys.lag)
+            )
             length = window if window_s is None else exact(round(window_s, 4))
             return Cut(self._fps(length), (self.size[0], self.size[1]), window, lag)
         except (ValueError, TypeError, LookupError) as error:
@@ -306,8 +344,8 @@ class DataSetWindows:
                 "data-cut-invalid",
                 "data.window={window}, data.lag={lag}, data.fps={fps} and data.size={size} are lengths in s, "
                 "frames a second, and rows and columns ({error}).",
-                window=self.window,
-                lag=self.lag,
+                window=own_keys.window,
+                lag=own_keys.lag,
                 fps=self.fps,
                 size=self.size,
                 error=error,
@@ -324,11 +362,11 @@ class DataSetWindows:
         """Whether nothing is said of how clips look."""
         return self.fps is None and self.frames is None and tuple(self.size) == SIZE
 
-    def _check_window(self, data: DataSet) -> None:
+    def _check_window(self, data: DataSet, own_keys: OwnKeys) -> None:
         """Refuse windows that were asked for and that the layout does not have."""
         for name, asked_s, released_s in (
-            ("window", self.window, data.window_s),
-            ("lag", self.lag, data.lag_s),
+            ("window", own_keys.window, data.window_s),
+            ("lag", own_keys.lag, data.lag_s),
         ):
             if asked_s is not None and abs(float(exact(asked_s)) - released_s) > _SAME_S:
                 raise UsageError(
@@ -353,8 +391,8 @@ class DataSetWindows:
         whole = abs(count * tr_s - data.window_s) < _SAME_S
         tr = window / count if whole else exact(round(tr_s, 4))
         sfreq = exact(self.sfreq if data.sfreq is None else min(self.sfreq, data.sfreq))
-        own = -(-window // tr)
-        if slots < own:
+        own_volumes = -(-window // tr)
+        if slots < own_volumes:
             raise UsageError(
                 "data-too-few-volumes",
                 "{folder} ({layout}) has {volumes} volumes a window, and {expected} of {tr_s:g} s "
@@ -362,7 +400,7 @@ class DataSetWindows:
                 folder=data.folder,
                 layout=data.layout,
                 volumes=slots,
-                expected=own,
+                expected=own_volumes,
                 tr_s=tr_s,
                 window_s=data.window_s,
             )
@@ -372,7 +410,7 @@ class DataSetWindows:
             "window": window,
             "hop": window,
             "lag": exact(round(data.lag_s, 4)),
-            "after": slots - own,
+            "after": slots - own_volumes,
         }
         try:
             if self._usual:

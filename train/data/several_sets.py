@@ -1,14 +1,12 @@
-"""Several participants in one training: who they are, and what must not pass from one to another.
+"""Several participants in one training: what they are called, and what must not pass from one to another.
 
-`read_subjects` reads which subjects of which folders are asked for, as in
-``data=A,B data.subject=A:sub-01,B:sub-02``. The other functions take the windows of all of them by name
-(`Participants`), the default participant first.
+The functions take the windows of all of them by name (`Participants`), the default participant first. Who is
+asked for is read by `train.data.participant_values`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations, permutations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,77 +19,13 @@ from train.data.layouts.window_tables import joined
 from train.data.leaks import COPY, changes, same_subjects, some
 from train.data.set_windows import SetWindows
 from train.data.splits import Rows
-from train.recipe import words
 
 # Name -> windows.
 Participants = dict[str, SetWindows]
-# Between a folder and a subject, or a run, of it.
-_OF = ":"
 # Participants are compared by so many windows from the beginning.
 _COMPARED = 24
 # What a participant is called whose own name may be a person's.
 _NAMELESS = "participant"
-
-
-@dataclass(frozen=True, slots=True)
-class FolderSubject:
-    """A participant that is asked for: a folder, and a subject of it; "" where the folder has one alone."""
-
-    folder: Path
-    subject: str
-
-
-def read_subjects(data: Path, subject: str | Sequence[str]) -> list[FolderSubject]:
-    """Read who is asked for, folder by folder in their order.
-
-    Parameters
-    ----------
-    data : Path
-        A folder, or several with commas between them.
-    subject : str or sequence of str
-        Subjects, with commas between them. Where there are several folders, the name or the path of one
-        stands before each, and a colon.
-
-    Raises
-    ------
-    UsageError
-        If a folder or a participant is named twice, or it is not clear whose folder a subject is of.
-    """
-    folders = folders_of(data)
-    subjects: dict[Path, list[str]] = {folder: [] for folder in folders}
-    for word in words(subject if isinstance(subject, str) else ",".join(map(str, subject))):
-        folder, name = _split_name(word, folders)
-        if folder is None and len(folders) > 1:
-            raise UsageError(
-                "data-subject-without-folder",
-                "data.subject={subject}: there are several folders ({folders}). Write FOLDER:SUBJECT.",
-                subject=word,
-                folders=[str(path) for path in folders],
-            )
-        subjects[folder or folders[0]].append(name)
-    participants = [FolderSubject(folder, name) for folder in folders for name in subjects[folder] or [""]]
-    for first, second in combinations(participants, 2):
-        if first.subject == second.subject and first.folder.resolve() == second.folder.resolve():
-            raise UsageError(
-                "data-participant-named-twice",
-                "{folder} {subject} is named twice. Name every participant once.",
-                folder=first.folder,
-                subject=first.subject,
-            )
-    return participants
-
-
-def folders_of(data: Path) -> list[Path]:
-    """Return the folders that ``data=`` names. A folder whose own name has a comma is one."""
-    if data.is_dir():
-        return [data]
-    return [Path(word) for word in words(str(data))] or [data]
-
-
-def runs_of(test: str, folder: Path, folders: Sequence[Path]) -> list[str]:
-    """Return the names of runs that are for one of several folders: those of it, and those of none."""
-    runs = [_split_name(word, folders) for word in words(test)]
-    return [name for of, name in runs if of in (None, folder)]
 
 
 def names_of(opened: Sequence[SetWindows]) -> list[str]:
@@ -251,28 +185,3 @@ class _Together:
         numbers = np.asarray(rows)
         name = str(self.windows.subject[numbers[0]])
         return self._everybody[name].data.read(column, numbers - self._first[name])
-
-
-def _split_name(word: str, folders: Sequence[Path]) -> tuple[Path | None, str]:
-    """Take the folder off a name; None where there is none before it.
-
-    Raises
-    ------
-    UsageError
-        If it is none of the folders, or several bear the name.
-    """
-    before, colon, name = word.rpartition(_OF)
-    if not colon:
-        return None, name
-    matching = [folder for folder in folders if Path(before) == folder or before == folder.name]
-    if len(matching) != 1:
-        raise UsageError(
-            "data-folder-of-subject-unknown",
-            "'{word}': {count} of the folders {folders} are called {folder}. Write the name or the path of "
-            "one before the colon.",
-            word=word,
-            count=len(matching),
-            folders=[str(folder) for folder in folders],
-            folder=before,
-        )
-    return matching[0], name

@@ -15,7 +15,6 @@ from train.data import several_sets
 from train.data.clip_grid import ClipGrid, ClipWindows, clip_of, shown_frames
 from train.data.opening import opened
 from train.data.set_node import DataSetWindows
-from train.data.several_sets import FolderSubject, read_subjects
 from train.recipe import build, read
 from train.work import Work
 
@@ -54,46 +53,6 @@ def other(tmp_path: Path) -> Path:
 
 def subjects_of(folder: Path) -> list[str]:
     return opened(folder).windows.subjects
-
-
-def test_subjects_are_named_by_folder_name_or_path(tmp_path: Path) -> None:
-    a, b = (tmp_path / name for name in "AB")
-    data = Path(f"{a},{b}")
-    assert read_subjects(data, f"B:two,{a}:one") == [FolderSubject(a, "one"), FolderSubject(b, "two")]
-    assert read_subjects(data, "") == [FolderSubject(a, ""), FolderSubject(b, "")]
-    assert (
-        read_subjects(a, "one, two")
-        == read_subjects(a, ["one", "two"])
-        == [FolderSubject(a, "one"), FolderSubject(a, "two")]
-    )
-    assert several_sets.runs_of("B:late, early", a, [a, b]) == ["early"]
-    assert several_sets.runs_of("B:late, early", b, [a, b]) == ["late", "early"]
-
-
-def test_a_folder_with_a_comma_in_its_name_is_one(tmp_path: Path) -> None:
-    place = tmp_path / "A,B"
-    place.mkdir()
-    assert read_subjects(place, "one") == [FolderSubject(place, "one")]
-
-
-@pytest.mark.parametrize(
-    ("subject", "code"),
-    [
-        ("one", "data-subject-without-folder"),
-        ("C:one", "data-folder-of-subject-unknown"),
-        ("A:one,A:one", "data-participant-named-twice"),
-    ],
-)
-def test_unclear_names_are_refused(tmp_path: Path, subject: str, code: str) -> None:
-    with refused(UsageError, code):
-        read_subjects(Path(f"{tmp_path / 'A'},{tmp_path / 'B'}"), subject)
-
-
-def test_one_folder_by_two_paths_is_named_twice(tmp_path: Path) -> None:
-    (tmp_path / "A").mkdir()
-    (tmp_path / "B").symlink_to(tmp_path / "A")
-    with refused(UsageError, "data-participant-named-twice"):
-        read_subjects(Path(f"{tmp_path / 'A'},{tmp_path / 'B'}"), "A:one,B:one")
 
 
 def test_what_one_holds_out_teaches_nobody(folder: Path, tmp_path: Path) -> None:
