@@ -72,6 +72,9 @@ class DataSet(Protocol):
     ----------
     layout : str
         Name of the layout.
+    study : str
+        Name of the study that was released; "" for data of one's own. Layouts of one study have the same one,
+        and the same names of what was shown.
     folder : Path
     windows : WindowTable
     columns : sequence of str
@@ -96,6 +99,7 @@ class DataSet(Protocol):
     """
 
     layout: str
+    study: str
     folder: Path
     windows: WindowTable
     columns: Sequence[Column]

@@ -43,6 +43,7 @@ class LookAhead:
     after: int
     windows: WindowTable
     layout: str
+    study: str
     folder: Path
     columns: Sequence[Column]
     window_s: float
@@ -119,6 +120,7 @@ def look_ahead(data: DataSet, after: int) -> LookAhead:
         after=after,
         windows=replace(windows, **columns),
         layout=data.layout,
+        study=data.study,
         folder=data.folder,
         columns=data.columns,
         window_s=data.window_s,

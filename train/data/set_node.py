@@ -170,6 +170,8 @@ class DataSetWindows:
         everybody = self.participants(work.data)
         if len(everybody) > 1:
             several_sets.check_copies(everybody)
+            assert work.data is not None
+            self._opened[work.data] = several_sets.check_studies(everybody)
 
     def taught(self, work: Work) -> Taught:
         """Read the windows that teach, of one participant."""

@@ -125,6 +125,8 @@ class SetWindows:
         Of a bundle that reads all of `voxels`.
     choose : str
         How they are chosen, one of `CHOICES`.
+    study_notes : sequence of str
+        What is known of other folders of the same study.
     hashes : dict
         Name of what was shown -> see `near_duplicates.clip_hashes`; of the clips that were read so far.
     """
@@ -135,6 +137,7 @@ class SetWindows:
     most: int
     draft: Manifest
     choose: str = DRIVEN
+    study_notes: Sequence[str] = ()
     hashes: dict[str, NDArray[np.uint64]] = field(default_factory=dict, repr=False)
 
     @property
@@ -335,7 +338,7 @@ class SetWindows:
             "windows": len(self.split.train),
             "minutes": round(len(self.split.train) * self.data.window_s / 60, 2),
             "taught": found.digest,
-            "told": [*self.data.notes, *examination.told()],
+            "told": [*self.data.notes, *self.study_notes, *examination.told()],
         }
         if self.choose != DRIVEN:
             told["voxels_chosen"] = self.choose

@@ -17,6 +17,7 @@ from train.data import near_duplicates
 from train.data.dataset import Column
 from train.data.layouts.window_tables import joined
 from train.data.leaks import COPY, changes, same_subjects, some
+from train.data.same_brain import SAME_BRAIN, same_brain
 from train.data.set_windows import SetWindows
 from train.data.splits import Rows
 
@@ -73,7 +74,8 @@ def check_clips(everybody: Participants) -> None:
 def held_for_all(everybody: Participants) -> Participants:
     """Hold out for everybody what is held out for one of them.
 
-    Names of what was shown are compared within a layout. Windows that teach and show it are left out.
+    Names of what was shown are compared within a study, or a layout that holds none. Windows that teach and
+    show it are left out.
 
     Raises
     ------
@@ -83,8 +85,13 @@ def held_for_all(everybody: Participants) -> Participants:
     titles: dict[str, set[str]] = {}
     for windows in everybody.values():
         shown_in_test = windows.data.windows.shown[windows.split.test].tolist()
-        titles.setdefault(windows.data.layout, set()).update(shown_in_test)
-    return {name: _without(name, windows, titles[windows.data.layout]) for name, windows in everybody.items()}
+        titles.setdefault(_names_of(windows), set()).update(shown_in_test)
+    return {name: _without(name, windows, titles[_names_of(windows)]) for name, windows in everybody.items()}
+
+
+def _names_of(windows: SetWindows) -> str:
+    """Return what the names of what was shown hold for: a study, or a layout that holds none."""
+    return windows.data.study or windows.data.layout
 
 
 def _without(name: str, windows: SetWindows, titles: set[str]) -> SetWindows:
@@ -112,15 +119,59 @@ def check_copies(everybody: Participants) -> None:
     twins += [names for names in combinations(everybody, 2) if _alike(*(everybody[name] for name in names))]
     if twins:
         first, second = twins[0]
-        raise UsageError(
-            "data-participant-copied",
-            "{first} ({first_folder}) and {second} ({second_folder}) have the same signals, or the same but "
-            "for rounding: one of them is a copy of the other. Name one of them.",
-            first=first,
-            first_folder=everybody[first].data.folder,
-            second=second,
-            second_folder=everybody[second].data.folder,
+        raise _copied(everybody, first, second, "they have the same signals, or the same but for rounding")
+
+
+def _copied(everybody: Participants, first: str, second: str, reason: str) -> UsageError:
+    return UsageError(
+        "data-participant-copied",
+        "{first} ({first_folder}) and {second} ({second_folder}) are one participant: {explanation}. Name "
+        "one of them.",
+        first=first,
+        first_folder=everybody[first].data.folder,
+        second=second,
+        second_folder=everybody[second].data.folder,
+        explanation=reason,
+    )
+
+
+def check_studies(everybody: Participants) -> Participants:
+    """Refuse a participant whom two folders of one study hold, with other voxels, and note the study.
+
+    Folders are of one study by its name (`train.data.dataset.DataSet.study`), and participants are one brain
+    by `train.data.same_brain`.
+
+    Returns
+    -------
+    dict
+        The participants; those of a study that is there in several folders have a note that names it.
+
+    Raises
+    ------
+    UsageError
+    """
+    notes: dict[str, list[str]] = {name: [] for name in everybody}
+    for first, second in combinations(everybody, 2):
+        data, other = (everybody[name].data for name in (first, second))
+        if not data.study or data.study != other.study or data.folder == other.folder:
+            continue
+        likeness = same_brain(everybody[first], everybody[second])
+        if likeness is not None and likeness > SAME_BRAIN:
+            reason = (
+                f"both folders ({data.layout}, {other.layout}) hold the study {data.study}, and which of its "
+                f"windows are alike correlates at {likeness:.2f} between them, where more than "
+                f"{SAME_BRAIN:g} is one brain"
+            )
+            raise _copied(everybody, first, second, reason)
+        compared = "they were shown too little of the same" if likeness is None else f"{likeness:.2f}"
+        note = (
+            f"Two folders ({data.layout}, {other.layout}) hold the study {data.study}. Whether {first} and "
+            f"{second} are one brain was asked by which of the windows that both were shown are alike: "
+            f"{compared} (one brain: more than {SAME_BRAIN:g})."
         )
+        notes[first].append(note)
+        notes[second].append(note)
+    return {name: replace(windows, study_notes=notes[name]) for name, windows in everybody.items()}
 
 
 def _alike(first_windows: SetWindows, second_windows: SetWindows) -> bool:

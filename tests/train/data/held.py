@@ -40,6 +40,7 @@ class Held:
     windows: WindowTable
     values: Mapping[Column, Sequence[Any]]
     layout: str = "held"
+    study: str = "held"
     folder: Path = Path("held")
     window_s: float = 4.0
     lag_s: float = 4.0

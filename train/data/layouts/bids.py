@@ -89,6 +89,7 @@ class Bids:
     chain: Chain
     notes: Sequence[str]
     layout: str
+    study: str
     columns: Sequence[Column]
     sfreq: float | None
     missing: Sequence[str] = ()
@@ -320,6 +321,7 @@ def opened_runs(
         chain="offline" if prepared else "causal",
         notes=notes,
         layout=layout,
+        study="" if layout == "bids" else layout,
         columns=columns,
         sfreq=SFREQ if channels else None,
     )

@@ -80,6 +80,7 @@ class BoldMoments:
     fps: float | None
     held: dict[str, "_Responses"] = field(default_factory=dict, repr=False)
     layout: str = "bold-moments"
+    study: str = "bold-moments"
     window_s: float = _WINDOW_S
     lag_s: float = 0.0
     tr_s: float | None = None

@@ -15,6 +15,8 @@ from rtdecode.errors import UsageError
 from train.data.dataset import WindowTable
 from train.data.layouts.window_tables import joined, of_run
 
+# The study, whichever release of it a folder holds.
+STUDY = "cc2017"
 TRAINING_SEGMENTS = 18
 TEST_SEGMENTS = 5
 # Every window is one volume, s.
@@ -76,7 +78,7 @@ def segment_tables(subject: str, length: int, repeats: int, *, held_out: bool) -
     starts = WINDOW_S * np.arange(length)
     tables = []
     for segment in range(1, count + 1):
-        shown = [f"cc2017/{kind}{segment}/{k:03d}" for k in range(length)]
+        shown = [f"{STUDY}/{kind}{segment}/{k:03d}" for k in range(length)]
         tables += [
             of_run(subject, f"{kind}{segment}_{repeat + 1}", shown, starts, repeat, held_out=held_out)
             for repeat in range(repeats)

@@ -69,6 +69,7 @@ class CineBrain:
     captions: Mapping[int, str]
     voxels: Mapping[str, int]
     layout: str = "cinebrain"
+    study: str = "cinebrain"
     window_s: float = WINDOW_S
     lag_s: float = LAG_S
     tr_s: float | None = TR_S

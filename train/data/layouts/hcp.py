@@ -64,6 +64,7 @@ class Hcp:
     window_s: float
     tr_s: float | None
     layout: str = "hcp"
+    study: str = "hcp"
     columns: Sequence[Column] = ("fmri",)
     lag_s: float = 0.0
     sfreq: float | None = None

@@ -77,6 +77,7 @@ class MindVideo:
     columns: Sequence[Column]
     notes: Sequence[str]
     layout: str = "mindvideo"
+    study: str = cc2017.STUDY
     window_s: float = cc2017.WINDOW_S
     lag_s: float = cc2017.LAG_S
     tr_s: float | None = cc2017.TR_S

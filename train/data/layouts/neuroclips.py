@@ -68,6 +68,7 @@ class NeuroClips:
     columns: Sequence[Column]
     notes: Sequence[str]
     layout: str = "neuroclips"
+    study: str = cc2017.STUDY
     window_s: float = cc2017.WINDOW_S
     lag_s: float = cc2017.LAG_S
     tr_s: float | None = cc2017.TR_S

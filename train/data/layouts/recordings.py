@@ -74,6 +74,7 @@ class Recordings:
     showings: Sequence[RecordedShowing]
     where: NDArray[np.int64]
     layout: str
+    study: str
     window_s: float
     lag_s: float
     tr_s: float | None
@@ -185,6 +186,7 @@ def opened_as(
         showings=showings,
         where=np.concatenate(places),
         layout=layout,
+        study="",
         window_s=float(shared.window),
         lag_s=float(shared.lag),
         tr_s=None if shared.tr is None else float(shared.tr),

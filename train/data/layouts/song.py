@@ -97,6 +97,7 @@ class Song:
     notes: Sequence[str]
     arrays: dict[str, _Series] = field(default_factory=dict, repr=False)
     layout: str = "song"
+    study: str = "song"
     columns: Sequence[Column] = ("fmri", "features")
     lag_s: float = 0.0
     sfreq: float | None = None
