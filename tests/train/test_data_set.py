@@ -19,6 +19,7 @@ from rtdecode.errors import UsageError
 from rtdecode.types import Volume
 from streaming.session import replay
 from tests.refusals import refused
+from tests.train import layouts
 from tests.train.data import cinebrain_folder
 from tests.train.data.layouts import released
 from tests.train.metrics import tiny_networks
@@ -133,6 +134,13 @@ def test_windows_that_may_have_taught_are_not_judged(run: Path, tmp_path: Path) 
         window_count=42,
     ):
         evaluate.evaluate(run, evaluate.Request(data=tmp_path))
+
+
+def test_windows_of_another_length_are_not_judged(run: Path, tmp_path: Path) -> None:
+    data = layouts.neuroclips(tmp_path / "cc2017")
+    numbers = {"found_s": 2.0, "found_volumes": 1, "window_s": 4.0, "volumes": 5}
+    with refused(UsageError, "evaluate-window-mismatch", data=data, **numbers):
+        evaluate.evaluate(run, evaluate.Request(data=data))
 
 
 def test_its_bundle_says_that_its_signals_knew_their_future(run: Path, tmp_path: Path) -> None:

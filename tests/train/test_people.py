@@ -161,6 +161,7 @@ def test_a_run_without_clips_has_no_bundle(run: Path, tmp_path: Path) -> None:
     [
         # Who is named and lacks the film is refused, and not left out.
         (["data.subject=sub-001,sub-005"], "features-person-without-film", {"subject": "sub-005"}),
+        (["data.subject=sub-005", "data.test=gamma"], "features-person-without-film", {"subject": "sub-005"}),
         (["data.subject=sub-009"], "data-unknown-subject", {"subjects": ["sub-009"]}),
         (["data.test=delta"], "split-unknown-run", {"runs": "delta"}),
         (["data.train=delta"], "split-unknown-run", {"runs": "delta"}),

@@ -185,6 +185,7 @@ class FeatureRuns:
         subjects = words(str(self.subject))
         data = opened(folder, self.layout or None, subjects or None)
         check_columns(data, "fmri", "features")
+        self._refuse_without_film(data, subjects)
         taught, test = self._divided(data)
         judged = list(_runs(data, test))
         unjudged = _unjudged(data, judged)
@@ -195,6 +196,16 @@ class FeatureRuns:
         division = FeatureSet(data, self.leave_out, split, list(_runs(data, taught)), judged, unjudged)
         _refuse_untaught(division)
         return division
+
+    def _refuse_without_film(self, data: DataSet, subjects: list[str]) -> None:
+        """Refuse people who are named where none of them has a film that is judged and others have."""
+        films = {*words(str(self.test))} - {*data.windows.run.tolist()}
+        if not subjects or not films:
+            return
+        everybody = opened(data.folder, data.layout).windows
+        lacking = sorted(films & {*everybody.run.tolist()})
+        if lacking:
+            _refuse_named(dict.fromkeys(subjects, lacking), subjects, data)
 
     def _divided(self, data: DataSet) -> tuple[Rows, Rows]:
         """Return the rows that teach somebody and those that are judged; some may be both."""

@@ -35,6 +35,8 @@ from train.work import Work
 _SIMULATED = "phantom"
 # Times that differ by less are the same, s.
 _SAME_S = 1e-3
+# Windows of a run that is held out are told apart from each other.
+_FEWEST_WINDOWS = 2
 # Frames of a clip but the first come in latent frames of so many.
 _FRAMES = 4
 # What the recipe `ridge` says of `voxels`, for those of whom nothing is said where others have their own.
@@ -168,6 +170,8 @@ class DataSetWindows:
         UsageError
         """
         everybody = self.participants(work.data)
+        for windows in everybody.values():
+            _check_runs(windows)
         if len(everybody) > 1:
             several_sets.check_copies(everybody)
             assert work.data is not None
@@ -442,3 +446,23 @@ class DataSetWindows:
             clip = replace(clip, frames=frames)
         simulated = data.layout == _SIMULATED
         return draft_manifest(data.layout, grid, clip, eeg, fmri, simulated=simulated, chain=data.chain)
+
+
+def _check_runs(windows: SetWindows) -> None:
+    """Refuse a data set of volumes no run of which has two windows to be told apart."""
+    data = windows.data
+    if data.tr_s is None:
+        return
+    runs, counts = np.unique(data.windows.run[windows.split.test], return_counts=True)
+    if counts.max() < _FEWEST_WINDOWS:
+        raise UsageError(
+            "data-one-window-runs",
+            "{folder} ({layout}): none of {runs} runs that are held out has more than one window, and "
+            "windows are told apart within a run. Give runs of {fewest_windows} windows of {window_s:g} s or "
+            "more.",
+            folder=data.folder,
+            layout=data.layout,
+            runs=len(runs),
+            fewest_windows=_FEWEST_WINDOWS,
+            window_s=data.window_s,
+        )

@@ -85,7 +85,13 @@ def cut_films(
     showing = [(number, run, shown_in(run)) for number, run in enumerate(runs)]
     showing = [(number, run, films) for number, run, films in showing if films]
     if not showing:
-        raise _without_windows(folder, runs)
+        raise UsageError(
+            "bids-no-windows",
+            "{folder}: no run of {subjects} shows a film. Name the films in the column stim_file of the "
+            "events, with onset and duration.",
+            folder=folder,
+            subjects=", ".join(dict.fromkeys(run.subject for run in runs)),
+        )
     times = {run.bold: volume_times(run) for _, run, _ in showing}
     tr = _shared_tr([run for _, run, _ in showing], times)
     slots = _slots(tr, window_s)
@@ -118,19 +124,20 @@ def cut_films(
             films += [one.film] * len(whole)
             film_s += [float(k * window) for k in whole]
     if not tables:
-        raise _without_windows(folder, runs)
+        longest = max(_grid_of(run, {}) for _, run, _ in showing)
+        raise UsageError(
+            "bids-runs-too-short",
+            "{folder}: no window of a film has all its volumes. A window of {window_s:g} s has {slots} "
+            "volumes from {lag_s:g} s after its start on, and the longest run that shows a film has "
+            "{volumes} of {tr_s:g} s. Give longer runs, or films and lengths that fit them.",
+            folder=folder,
+            window_s=float(window),
+            slots=slots,
+            lag_s=lag_s,
+            volumes=longest,
+            tr_s=float(tr),
+        )
     return CutFilms(joined(tables), np.concatenate(places), films, np.array(film_s), slots, tr, times)
-
-
-def _without_windows(folder: Path, runs: Sequence[BidsRun]) -> UsageError:
-    subjects = ", ".join(dict.fromkeys(run.subject for run in runs))
-    return UsageError(
-        "bids-no-windows",
-        "{folder}: no run of {subjects} has a window of a film with all its volumes. Name the films "
-        "in the column stim_file of the events, with onset and duration.",
-        folder=folder,
-        subjects=subjects,
-    )
 
 
 def _shared_tr(runs: Sequence[BidsRun], times: Mapping[Path, VolumeTimes]) -> Fraction:
@@ -155,7 +162,8 @@ def _slots(tr: Fraction, window_s: float | None) -> int:
     if slots.denominator != 1 or slots < 1:
         raise UsageError(
             "window-not-whole-trs",
-            "window_s is a whole number of TRs ({tr_s:g} s), found {window_s:g} s.",
+            "a window has a whole number of TRs of {tr_s:g} s, and {window_s:g} s were asked for. Ask for a "
+            "multiple of the TR.",
             tr_s=float(tr),
             window_s=window_s,
         )

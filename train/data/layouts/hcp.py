@@ -226,7 +226,8 @@ def _slots(tr_s: float, window_s: float | None) -> int:
     if window_s is not None and abs(slots * tr_s - window_s) > 1e-9:
         raise UsageError(
             "window-not-whole-trs",
-            "window_s is a whole number of TRs ({tr_s:g} s), found {window_s:g} s.",
+            "a window has a whole number of TRs of {tr_s:g} s, and {window_s:g} s were asked for. Ask for a "
+            "multiple of the TR.",
             tr_s=tr_s,
             window_s=window_s,
         )
