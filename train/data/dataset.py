@@ -12,6 +12,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.bundle import EegInput
+from rtdecode.signal.volume.baseline import Baseline
+from rtdecode.signal.volume.projection import Projection
+
 # What a window may have. A set lists those that it has.
 Column = Literal["eeg", "fmri", "clips", "sound", "captions", "features"]
 # Whether the signals were prepared from the past alone, as a session does it, or also from the future.
@@ -63,6 +67,27 @@ class WindowTable:
         return [
             f"{self.subject[row]}/{self.run[row]}/{self.shown[row]}@{self.start_s[row]:g}s" for row in rows
         ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Acquired:
+    """What a session has to know in order to acquire signals as a data set has them.
+
+    Attributes
+    ----------
+    head : Projection
+        The places of the data set's voxels in the scanner's volumes, in their order.
+    baseline : Baseline
+        How the resting level of the volumes is followed.
+    level : float32, (voxel,) or None
+        Where it starts, if the data set has differences from it; None where volumes are as they came.
+    eeg : EegInput or None
+    """
+
+    head: Projection
+    baseline: Baseline
+    level: NDArray[np.float32] | None
+    eeg: EegInput | None
 
 
 class DataSet(Protocol):
@@ -132,4 +157,8 @@ class DataSet(Protocol):
 
     def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
         """Return the regions that the data hold by name, each a mask (voxel,)."""
+        ...
+
+    def acquired(self, subject: str) -> Acquired | None:
+        """Return how a session acquires these signals; None where a release does not tell."""
         ...

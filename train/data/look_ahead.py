@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
-from train.data.dataset import Chain, Column, DataSet, WindowTable
+from train.data.dataset import Acquired, Chain, Column, DataSet, WindowTable
 
 # Times that differ by less are the same, s.
 _SAME_S = 1e-3
@@ -71,6 +71,10 @@ class LookAhead:
     def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
         """Return the regions of the data set itself."""
         return self.of.regions(subject)
+
+    def acquired(self, subject: str) -> Acquired | None:
+        """Return how the signals of the data set itself are acquired."""
+        return self.of.acquired(subject)
 
 
 def look_ahead(data: DataSet, after: int) -> LookAhead:

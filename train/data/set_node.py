@@ -79,7 +79,8 @@ class DataSetWindows:
     Attributes
     ----------
     band, baseline
-        What a session does to EEG and volumes. The windows of a release are taken as they are.
+        What a session does to EEG and volumes. The windows of a release are taken as they are, and those of
+        one's own recordings and BIDS folders have been through the chain of their layout.
     sfreq : float
         Rate that the EEG is brought to, Hz, where the release has a higher one.
     voxels : int
@@ -432,13 +433,20 @@ class DataSetWindows:
             ) from error
 
     def _draft(self, data: DataSet, grid: TimingGrid, count: int, voxels: int) -> Manifest:
+        acquired = data.acquired(data.windows.subjects[0])
         eeg = None
-        if "eeg" in data.columns and "eeg" in self.modalities:
+        if "eeg" in data.columns and "eeg" in self.modalities and acquired is not None:
+            eeg = acquired.eeg
+        elif "eeg" in data.columns and "eeg" in self.modalities:
             channels = data.read("eeg", [0]).shape[1]
             # Releases do not name their channels: these are the names that MNE gives to channels without any.
             names = [f"EEG {n:03d}" for n in range(1, channels + 1)]
             eeg = EegInput(names, self.band.reference, "microvolts", self.band)
+        # What is not known of the place of voxels is read as a row of them.
         fmri = FmriInput(voxels, [count, 1, 1], np.eye(4).tolist(), self.baseline)
+        if acquired is not None:
+            head = acquired.head
+            fmri = FmriInput(voxels, list(head.shape), head.affine.tolist(), acquired.baseline)
         clip = clip_of(grid)
         if not isinstance(grid, ClipGrid):
             # Without a word, what is beyond whole latent frames of a codec is left out.

@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 
 from rtdecode.bundle import Bundle, ClipGeometry, Manifest
 from rtdecode.disk.clip_file import Pixels, keep
+from rtdecode.errors import UsageError
 from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.fit import filling
@@ -26,7 +27,7 @@ from rtdecode.phantom.film.watched import Pictures
 from rtdecode.signal.volume.projection import Projection
 from train.data import near_duplicates, splits
 from train.data.clip_grid import shown_frames
-from train.data.dataset import Column, DataSet
+from train.data.dataset import Acquired, Column, DataSet
 from train.data.driven_voxels import driven_voxels
 from train.data.examined import examined
 from train.data.reproducible_voxels import reproducible_voxels, segments
@@ -104,7 +105,7 @@ class SetRun:
 
     def arrays(self, bundle: Bundle) -> Arrays:
         """Return the signals that the bundle reads by port, normalised as it says."""
-        voxels = None if bundle.projection is None else bundle.projection.voxels
+        voxels = None if bundle.projection is None else self.of.places(bundle.projection)
         return self.of.signals(self.trials, bundle.stats, voxels)
 
 
@@ -154,6 +155,40 @@ class SetWindows:
     def code(self) -> str:
         """The subject as a release calls it; "" for a name that may be a person's."""
         return self.subject if _CODE.fullmatch(self.subject) else ""
+
+    @cached_property
+    def acquired(self) -> Acquired | None:
+        """How a session acquires the signals, where the layout tells."""
+        return self.data.acquired(self.subject)
+
+    def places(self, projection: Projection) -> Rows:
+        """Return the places, among the data set's voxels, of those that a bundle reads.
+
+        Raises
+        ------
+        UsageError
+            If the bundle reads other volumes than those of the data set.
+        """
+        if self.acquired is None:
+            return projection.voxels
+        if projection.shape != self.acquired.head.shape:
+            raise UsageError(
+                "data-volumes-mismatch",
+                "{folder} ({layout}) has volumes of shape {shape}, and the bundle reads {expected}. Give the "
+                "data that it was trained on, or train it again: before, bundles of such data did not keep "
+                "the place of their voxels.",
+                folder=self.data.folder,
+                layout=self.data.layout,
+                shape=list(self.acquired.head.shape),
+                expected=list(projection.shape),
+            )
+        return np.searchsorted(self.acquired.head.voxels, projection.voxels)
+
+    def _level(self, stats: Mapping[str, NDArray[Any]]) -> NDArray[Any] | float:
+        """Return what is taken off the volumes: nothing where they are differences from a level already."""
+        if self.acquired is not None and self.acquired.level is not None:
+            return 0.0
+        return stats["fmri_mean"]
 
     def taught(self) -> Taught:
         """Read the windows that teach. Their statistics rest on no other window."""
@@ -243,7 +278,7 @@ class SetWindows:
             part = slice(first, first + len(few))
             if "fmri" in found:
                 volumes = splits.read_trials(self.data, "fmri", few)[..., voxels]
-                found["fmri"][part] = (volumes - stats["fmri_mean"]) / stats["fmri_scale"]
+                found["fmri"][part] = (volumes - self._level(stats)) / stats["fmri_scale"]
             if "eeg" in found:
                 eeg = _resampled(splits.read_trials(self.data, "eeg", few), grid.samples)
                 found["eeg"][part] = (eeg - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None]
@@ -313,13 +348,18 @@ class SetWindows:
             "fmri_mean": found.mean["fmri"][self.voxels].astype(np.float32),
             "fmri_scale": found.deviation["fmri"][self.voxels].astype(np.float32),
         }
+        if self.acquired is not None and self.acquired.level is not None:
+            stats["fmri_mean"] = self.acquired.level[self.voxels]
         if self.draft.eeg is not None:
             stats["eeg_mean"] = found.mean["eeg"].astype(np.float32)
             stats["eeg_scale"] = found.deviation["eeg"].astype(np.float32)
         return stats
 
     def _projection(self, voxels: NDArray[np.int64]) -> Projection:
-        """Return voxels as a bundle reads them: the values of a release lie in a row and not in a volume."""
+        """Return voxels as a bundle reads them: most releases have values in a row and not in a volume."""
+        if self.acquired is not None:
+            head = self.acquired.head
+            return replace(head, voxels=head.voxels[voxels])
         assert self.draft.fmri is not None
         count, *_ = self.draft.fmri.shape
         return Projection(voxels, (count, 1, 1), np.asarray(self.draft.fmri.affine))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.dataset import Chain, Column, WindowTable
+from train.data.dataset import Acquired, Chain, Column, WindowTable
 
 
 def table(*windows: tuple[str, str, str, bool]) -> WindowTable:
@@ -50,6 +50,7 @@ class Held:
     chain: Chain = "offline"
     notes: Sequence[str] = ()
     missing: Sequence[str] = ()
+    acquisition: Acquired | None = None
     reads: list[int] = field(default_factory=list)
 
     @property
@@ -63,3 +64,6 @@ class Held:
 
     def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
         return {}
+
+    def acquired(self, subject: str) -> Acquired | None:
+        return self.acquisition

@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rtdecode.bundle import ClipGeometry
+from rtdecode.bundle import ClipGeometry, EegInput
 from rtdecode.errors import UsageError
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
+from rtdecode.signal.volume.projection import Projection
 from tests.refusals import refused
 from tests.train.data import cinebrain_folder
 from tests.train.data.held import Held, table
 from tests.train.data.layouts import released
 from train.data import set_node, set_windows
 from train.data.chain import draft_bundle
+from train.data.dataset import Acquired
 from train.data.set_node import DataSetWindows
 from train.data.set_windows import SetWindows
 from train.data.splits import by_runs, trials
@@ -371,3 +373,28 @@ def test_the_last_run_is_held_out_where_a_release_keeps_none() -> None:
     windows = opened(held(("A", "1", "a", False), ("A", "2", "b", False), ("A", "3", "c", False)), [])
     assert by_runs(windows.data.windows, ["3"]).test.tolist() == windows.split.test.tolist()
     assert [len(one) for one in trials(windows.data.windows, windows.split.test)] == [1]
+
+
+def test_a_bundle_reads_voxels_where_a_session_acquires_them() -> None:
+    """Values of the set are differences from a level, which the bundle follows from there on."""
+    head = Projection(np.array([2, 5, 9]), (2, 3, 2), np.diag([3.0, 3.0, 3.0, 1.0]))
+    level = np.array([900, 1000, 1100], np.float32)
+    eeg = EegInput(["Cz", "Oz"], "FCz", "microvolts", EegBand())
+    acquisition = Acquired(head, Baseline(rate=0.005), level, eeg)
+    data = replace(held(*((("A", str(n), str(n), False)) for n in range(8))), acquisition=acquisition)
+    windows = opened(data, ["7"], voxels=2)
+    taught = windows.taught()
+    assert taught.projection.shape == (2, 3, 2)
+    assert {*taught.projection.voxels.tolist()} < {2, 5, 9}
+    places = windows.places(taught.projection)
+    np.testing.assert_array_equal(taught.stats["fmri_mean"], level[places])
+    assert taught.manifest.fmri is not None
+    assert (taught.manifest.fmri.shape, taught.manifest.fmri.baseline.rate) == ([2, 3, 2], 0.005)
+    assert taught.manifest.eeg == eeg
+    bundle = draft_bundle(taught.manifest, taught.stats, taught.projection)
+    (run,) = windows.held()
+    values = data.values["fmri"][7][:, places] / taught.stats["fmri_scale"]
+    np.testing.assert_allclose(run.arrays(bundle)["fmri"][0], values, rtol=1e-5)
+    row = Projection(taught.projection.voxels, (12, 1, 1), np.eye(4))
+    with refused(UsageError, "data-volumes-mismatch", shape=[2, 3, 2], expected=[12, 1, 1]):
+        windows.places(row)

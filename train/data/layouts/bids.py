@@ -21,9 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.bundle import EegInput
 from rtdecode.errors import UsageError
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
+from rtdecode.signal.volume.projection import Projection
 from train.data.arrays import in_head
-from train.data.dataset import Chain, Column, WindowTable
+from train.data.dataset import Acquired, Chain, Column, WindowTable
 from train.data.layouts.bids_eeg import SFREQ, TRIGGER, eeg_montage, eeg_windows
 from train.data.layouts.bids_files import IMAGES, BidsRun, Shown, bids_runs, shown_by_events, volume_files
 from train.data.layouts.bids_timing import pauses
@@ -118,6 +122,20 @@ class Bids:
     def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
         """Return no regions: the voxels are all those of the head."""
         return {}
+
+    def acquired(self, subject: str) -> Acquired | None:
+        """Return cap and head of a subject; None for volumes that were prepared."""
+        if self.chain == "offline":
+            return None
+        run = self.runs[int(self.where[self.windows.subject == subject][0, 0])]
+        volumes = image(run.bold)
+        rows, columns, slices = volumes.shape[:3]
+        head = Projection(self._head(subject), (rows, columns, slices), np.asarray(volumes.affine))
+        eeg = None
+        if run.eeg is not None and self.channels:
+            reference = eeg_montage(run.eeg).reference
+            eeg = EegInput(list(self.channels), reference, "microvolts", EegBand())
+        return Acquired(head, Baseline(), None, eeg)
 
     def _of_films(
         self, wanted: NDArray[np.int64], cut: Callable[[Path, NDArray[np.float64]], NDArray[Any]]

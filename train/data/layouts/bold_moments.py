@@ -120,6 +120,9 @@ class BoldMoments:
                     masks[name] = np.isin(found.indices[found.kept], other.indices)
         return masks
 
+    def acquired(self, subject: str) -> None:
+        """Return nothing: the release names neither its channels nor the place of its voxels."""
+
     def _responses(self, subject: str) -> "_Responses":
         if subject not in self.held:
             self.held.clear()

@@ -108,6 +108,9 @@ class CineBrain:
                 return regions.cinebrain(regions.read_atlas(self.folder / name), self.voxels[subject])
         return {}
 
+    def acquired(self, subject: str) -> None:
+        """Return nothing: the release names neither its channels nor the place of its voxels."""
+
     def _fmri(self, subject: str, place: int) -> NDArray[np.float32]:
         volumes = []
         for member in self._files(subject, "fmri", place):

@@ -96,6 +96,9 @@ class Hcp:
             masks[str(name).removeprefix("CIFTI_STRUCTURE_")] = mask
         return masks
 
+    def acquired(self, subject: str) -> None:
+        """Return nothing: the release names neither its channels nor the place of its voxels."""
+
 
 def recognises(folder: Path) -> bool:
     """Whether a folder holds runs of subjects in this layout."""

@@ -107,6 +107,9 @@ class MindVideo:
         """Return no regions: the release does not say where its voxels lie."""
         return {}
 
+    def acquired(self, subject: str) -> None:
+        """Return nothing: the release names neither its channels nor the place of its voxels."""
+
 
 def recognises(folder: Path) -> bool:
     """Whether a folder is the release, or holds its folder ``preprocessed``."""

@@ -98,6 +98,9 @@ class NeuroClips:
         """Return no regions: the release does not say where its voxels lie."""
         return {}
 
+    def acquired(self, subject: str) -> None:
+        """Return nothing: the release names neither its channels nor the place of its voxels."""
+
     def _fmri(self, subject: str, n: int, index: NDArray[Any], repeat: NDArray[Any]) -> NDArray[np.float32]:
         path = self.folder / _fmri_name(subject, ("train", "test")[n])
         return finite(self.voxels[subject][n][index, repeat][:, None], path)

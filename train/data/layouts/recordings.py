@@ -28,7 +28,7 @@ from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
 from train.data.clip_grid import shown_frames
-from train.data.dataset import Chain, Column, WindowTable
+from train.data.dataset import Acquired, Chain, Column, WindowTable
 from train.data.layouts.stored_arrays import finite
 from train.data.layouts.window_tables import Rows, asked, chosen, joined, of_run
 from train.data.nodes import grid as grid_of
@@ -102,6 +102,13 @@ class Recordings:
     def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
         """Return no regions: the voxels are all those of the head."""
         return {}
+
+    def acquired(self, subject: str) -> Acquired:
+        """Return cap and head of a subject, and the resting level that its volumes differ from."""
+        number = int(self.where[self.windows.subject == subject][0, 0])
+        showing = self.showings[number]
+        assert showing.draft.fmri is not None
+        return Acquired(showing.head, showing.draft.fmri.baseline, showing.level, showing.draft.eeg)
 
     def _arrays(self, number: int, column: str) -> Arrays:
         kind = "clips" if column == "clips" else "signals"

@@ -126,6 +126,9 @@ class Song:
         """Return no regions: the release does not name its parcels."""
         return {}
 
+    def acquired(self, subject: str) -> None:
+        """Return nothing: the release names neither its channels nor the place of its voxels."""
+
     def _arrays(self, film: str) -> _Series:
         if film not in self.arrays:
             path = self.films[film].path
