@@ -22,6 +22,8 @@ from train.data.dataset import DataSet
 # Colours of a picture of 2 x 2.
 COLOURS = 12
 VOXELS = 30
+# An amplifier runs so long before the first volume, s.
+SETTLING_S = 10
 
 
 def looks(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
@@ -85,8 +87,7 @@ def bids(folder: Path, *, runs: int = 4, windows: int = 16, tr_s: float = 2.0, l
 def sessions(folder: Path, *, seeds: Sequence[int], seconds: int, tr_s: float) -> Path:
     """Record simulated sessions, one a seed, of a film of their own."""
     for seed in seeds:
-        # A small head: the chain follows its motion.
-        session = PhantomSession("easy", 1, seed, seconds, sfreq=250, tr_s=tr_s, shape=(48, 48, 30))
+        session = PhantomSession("easy", 1, seed, seconds, sfreq=250, tr_s=tr_s)
         record(session, folder / f"session-{seed}")
     return folder
 
@@ -94,8 +95,8 @@ def sessions(folder: Path, *, seeds: Sequence[int], seconds: int, tr_s: float) -
 def replayable(bundle: Bundle, data: DataSet, rows: NDArray[np.int64], folder: Path) -> Path:
     """Write windows of a data set as a recording of the acquisition that a bundle of it reads.
 
-    Values of volumes are those of the set, n x 1 x 1, and its EEG comes as it was released. The volumes
-    before those of the first window repeat its first.
+    Values of volumes are those of the set, in the volumes that the bundle reads, and its EEG comes as it was
+    released. The volumes before those of the first window repeat its first.
 
     Parameters
     ----------
@@ -110,10 +111,13 @@ def replayable(bundle: Bundle, data: DataSet, rows: NDArray[np.int64], folder: P
     if bundle.manifest.eeg is not None:
         eeg = np.concatenate(list(data.read("eeg", rows)), axis=1)
         assert data.sfreq is not None
-        # The last window is whole once a sample after it has come.
-        eeg = np.concatenate([eeg, eeg[:, -round(data.sfreq) :]], axis=1)
+        # Filters have settled before the first window, and the last one is whole once a sample after it came.
+        before = eeg[:, : round(SETTLING_S * data.sfreq)][:, ::-1]
+        eeg = np.concatenate([before, eeg, eeg[:, -round(data.sfreq) :]], axis=1)
         montage = Montage(tuple(bundle.manifest.eeg.channels), data.sfreq)
     volumes = series(bundle, data, rows)
+    assert bundle.projection is not None
+    affine = bundle.projection.affine
     tr_s = float(bundle.manifest.grid.tr or 0)
     with RecordingWriter(folder, montage, {"triggers_expected": False}) as writer:
         items: list[EegChunk | Volume] = []
@@ -121,13 +125,13 @@ def replayable(bundle: Bundle, data: DataSet, rows: NDArray[np.int64], folder: P
             step = round(data.sfreq * 0.2)
             for first in range(0, eeg.shape[1], step):
                 part = np.ascontiguousarray(eeg[:, first : first + step], np.float32)
-                stamps = (first + np.arange(part.shape[1])) / data.sfreq
+                stamps = (first + np.arange(part.shape[1])) / data.sfreq - SETTLING_S
                 items.append(EegChunk(part, stamps, float(stamps[-1])))
         for index, values in enumerate(volumes):
             end_at = tr_s * (index + 1)
             times = (tr_s, tr_s * index, None, end_at, end_at, end_at)
-            volume = values.reshape(-1, 1, 1)
-            items.append(Volume(volume, np.eye(4), index, 1, *times, f"{index}", "1"))
+            volume = values.reshape(bundle.projection.shape)
+            items.append(Volume(volume, affine, index, 1, *times, f"{index}", "1"))
         for item in sorted(items, key=lambda item: item.arrived_at):
             writer.write(item)
     return folder
@@ -145,7 +149,7 @@ def series(bundle: Bundle, data: DataSet, rows: NDArray[np.int64]) -> NDArray[np
 
 
 def image(volumes: NDArray[np.float32], tr_s: float, path: Path) -> Path:
-    """Write volumes (volume, voxel) as an image of n x 1 x 1."""
+    """Write volumes (volume, voxel) as an image of n x 1 x 1 voxels."""
     values = nibabel.Nifti1Image(volumes.T[:, None, None], np.eye(4))
     values.header.set_zooms((1, 1, 1, tr_s))
     nibabel.save(values, path)

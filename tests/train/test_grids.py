@@ -80,7 +80,7 @@ def exported(run: Path, out: Path) -> Bundle:
     return bundles.load(str(out))
 
 
-def batch(bundle: Bundle, recording: Path, seconds: int) -> list[np.ndarray]:
+def batch(bundle: Bundle, recording: Path, seconds: float) -> list[np.ndarray]:
     """Latents of all windows of a recording, decoded one after the other outside any session."""
     read = Recording(recording)
     cut = windows(bundle, read.events(), read.montage, bundle.manifest.modalities, seconds)
@@ -88,7 +88,7 @@ def batch(bundle: Bundle, recording: Path, seconds: int) -> list[np.ndarray]:
     return [decoder.decode(window).clip.latent for window in cut]
 
 
-def check_equal(bundle: Bundle, recording: Path, out: Path, seconds: int) -> dict[str, Any]:
+def check_equal(bundle: Bundle, recording: Path, out: Path, seconds: float) -> dict[str, Any]:
     """Hold a session's finals against the batch, and return its report."""
     report = json.loads((out / "report.json").read_text())
     lines = finals(out)
