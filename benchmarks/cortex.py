@@ -1,14 +1,15 @@
 """A cortex that participants share, beside one in which every voxel is drawn by itself.
 
-python -m benchmarks.cortex [--preset easy] [--json] [--write]
+python -m benchmarks.cortex [--preset easy] [--modalities fmri] [--json] [--write]
 
 What is asked of `rtdecode.phantom.body.cortex`: that decoding is as hard as before (`calibration`), that
 participants who watch one film are as alike as people are (`alike`), and that a ridge of three participants,
 read vertex by vertex, tells something of a fourth (`zero-shot`), also as a start for a few minutes of the
 fourth's own (`others first`). In a mixed cortex the last two tell nothing: they are the controls. Decoders
 read volumes alone, as EEG is the same in both; what they tell apart are the leading components of clips among
-those of the same session. Each of four participants is the fourth in turn. ``--write`` keeps the figures in
-results/cortex.json.
+those of the same session. Each of four participants is the fourth in turn. ``--modalities eeg,fmri`` lets the
+decoder of the first part read EEG too, and leaves out the others. ``--write`` keeps the figures in
+results/cortex.json, those of another preset in cortex-PRESET.json, and those with EEG in cortex-eeg.json.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,9 @@ from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import above, entry, identification_nway, shift_orders
 from rtdecode.types import Float
 
-_OUT = RESULTS / "cortex.json"
+# What decoders read.
+FMRI = "fmri"
+BOTH = "eeg,fmri"
 PARTICIPANTS = (1, 2, 3, 4)
 # Seeds of the sessions from which each participant's decoder learns, and of those on which it is judged.
 TAUGHT = tuple(range(100 * number, 100 * number + 4) for number in PARTICIPANTS)
@@ -66,11 +70,14 @@ class Windows:
     codes : (window, component) float32
         What was shown.
     session : (window,) int64
+    eeg : (window, channel * sample) float32, optional
+        Where decoders read it.
     """
 
     volumes: Float
     codes: Float
     session: NDArray[np.int64]
+    eeg: Float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,14 +114,19 @@ def _latents(codec: oracle.FilmCodec, film: Watched) -> Float:
 
 
 def recorded(
-    preset: str, number: int, clips: Clips, taught: Sequence[int], judged: Sequence[int]
+    preset: str,
+    number: int,
+    clips: Clips,
+    taught: Sequence[int],
+    judged: Sequence[int],
+    modalities: str = FMRI,
 ) -> dict[str, Participant]:
     """Record a participant under seeds in both cortices, by the name of the cortex.
 
     The volumes to learn from set the level and the scale of each voxel.
     """
-    learned = _pairs(preset, number, taught, TAUGHT_S, clips)
-    fresh = _pairs(preset, number, judged, JUDGED_S, clips)
+    learned = _pairs(preset, number, taught, TAUGHT_S, clips, modalities)
+    fresh = _pairs(preset, number, judged, JUDGED_S, clips, modalities)
     people = {}
     for cortex in CORTICES:
         vectors = np.concatenate([session.vectors[cortex] for session in learned]).astype(np.float32)
@@ -125,14 +137,28 @@ def recorded(
 
 @dataclass(frozen=True)
 class SessionPair:
-    """One session in both cortices: what was shown, (window, component), and volumes by the cortex."""
+    """One session in both cortices.
+
+    Attributes
+    ----------
+    seed : int
+    codes : (window, component) float32
+        What was shown.
+    vectors : dict of (volume, voxel) int16
+        By the cortex.
+    eeg : (window, channel * sample) float32, optional
+        The same in both.
+    """
 
     seed: int
     codes: Float
     vectors: dict[str, NDArray[np.int16]]
+    eeg: Float | None
 
 
-def _pairs(preset: str, number: int, seeds: Sequence[int], seconds: float, clips: Clips) -> list[SessionPair]:
+def _pairs(
+    preset: str, number: int, seeds: Sequence[int], seconds: float, clips: Clips, modalities: str
+) -> list[SessionPair]:
     sessions = []
     for seed in seeds:
         pair = [PhantomSession(preset, number, seed, seconds, cortex=cortex) for cortex in CORTICES]
@@ -140,7 +166,8 @@ def _pairs(preset: str, number: int, seeds: Sequence[int], seconds: float, clips
         # The eye is the same, and most of the work.
         second.features = first.features
         vectors = {session.cortex: session.vectors() for session in pair}
-        sessions.append(SessionPair(seed, clips.codes(first.film), vectors))
+        eeg = oracle.cut_eeg(first) if modalities == BOTH else None
+        sessions.append(SessionPair(seed, clips.codes(first.film), vectors, eeg))
     return sessions
 
 
@@ -150,7 +177,10 @@ def _windows(sessions: Sequence[SessionPair], cortex: str, level: Float) -> Wind
     ]
     codes = [session.codes for session in sessions]
     number = np.repeat([session.seed for session in sessions], [len(part) for part in codes])
-    return Windows(np.concatenate(volumes), np.concatenate(codes), number)
+    eeg = [session.eeg for session in sessions if session.eeg is not None]
+    return Windows(
+        np.concatenate(volumes), np.concatenate(codes), number, np.concatenate(eeg) if eeg else None
+    )
 
 
 def ridge(volumes: Float, codes: Float, elsewhere: Float) -> Float:
@@ -162,6 +192,17 @@ def ridge(volumes: Float, codes: Float, elsewhere: Float) -> Float:
     nothing = np.zeros((1, 1), np.float32)
     problem = oracle.Problem(kernels | {"eeg": (nothing, nothing)}, codes - mean)
     return oracle.predict(problem, oracle.FMRI_WEIGHTS["fmri"])[0].astype(np.float32) + mean
+
+
+def ridge_of_both(taught: Windows, judged: Windows) -> Float:
+    """Learn codes from volumes and EEG, and read those of other windows, (window, component)."""
+    assert taught.eeg is not None
+    assert judged.eeg is not None
+    seen = oracle.Windows(taught.volumes, taught.eeg)
+    fresh = oracle.Windows(judged.volumes, judged.eeg)
+    mean = taught.codes.mean(axis=0)
+    problem = oracle.Problem(oracle.kernels_of(seen, fresh), taught.codes - mean)
+    return oracle.predict(problem, oracle.FMRI_WEIGHTS["both"])[0].astype(np.float32) + mean
 
 
 def told_apart(read: Float, judged: Windows) -> tuple[Scores, list[Scores]]:
@@ -298,7 +339,7 @@ def _of_pairs(matrix: Scores) -> Figure:
     return figure | intervals.of_statistic(mean, len(matrix)).entries() | {"n": len(matrix)}
 
 
-def calibrated(preset: str, clips: Clips) -> dict[str, Figure]:
+def calibrated(preset: str, clips: Clips, modalities: str = FMRI) -> dict[str, Figure]:
     """Decode participant 1 after 80 minutes in both cortices.
 
     Returns
@@ -306,11 +347,14 @@ def calibrated(preset: str, clips: Clips) -> dict[str, Figure]:
     dict
         ``mixed``, ``shared``, and their paired ``difference``.
     """
-    people = recorded(preset, PARTICIPANTS[0], clips, oracle.TRAINING, [*chain(*JUDGED)])
+    people = recorded(preset, PARTICIPANTS[0], clips, oracle.TRAINING, [*chain(*JUDGED)], modalities)
     scores = {}
     figures: dict[str, Figure] = {}
     for cortex, person in people.items():
-        read = ridge(person.taught.volumes, person.taught.codes, person.judged.volumes)
+        if modalities == BOTH:
+            read = ridge_of_both(person.taught, person.judged)
+        else:
+            read = ridge(person.taught.volumes, person.taught.codes, person.judged.volumes)
         scores[cortex], shuffled = told_apart(read, person.judged)
         figures[cortex] = _figure(scores[cortex], shuffled, person.judged.session)
     session = people[MIXED].judged.session
@@ -318,10 +362,16 @@ def calibrated(preset: str, clips: Clips) -> dict[str, Figure]:
     return figures
 
 
-def measure(preset: str) -> dict[str, Any]:
-    """Compute all figures of a preset."""
+def measure(preset: str, modalities: str = FMRI) -> dict[str, Any]:
+    """Compute all figures of a preset; with EEG, those of the calibration."""
     clips = fit_clips([Film(TAUGHT_S, seed) for seed in TAUGHT[0]])
-    figures: dict[str, Any] = {"preset": preset, "calibration": calibrated(preset, clips)}
+    figures: dict[str, Any] = {
+        "preset": preset,
+        "modalities": modalities,
+        "calibration": calibrated(preset, clips, modalities),
+    }
+    if modalities == BOTH:
+        return figures
     people = [
         recorded(preset, number, clips, taught, judged)
         for number, taught, judged in zip(PARTICIPANTS, TAUGHT, JUDGED, strict=True)
@@ -335,18 +385,28 @@ def measure(preset: str) -> dict[str, Any]:
 def tables(figures: dict[str, Any]) -> list[Table]:
     """Lay out the figures as they are printed."""
     calibration = Table(
-        "80 minutes of participant 1", "2-way (95 % interval)", title=f"preset {figures['preset']}"
+        "80 minutes of participant 1",
+        "2-way (95 % interval)",
+        title=f"preset {figures['preset']}, {figures['modalities']}",
     )
     for name, figure in figures["calibration"].items():
         today = f"; mixed {figure['mixed']:.3f}" if "mixed" in figure else ""
         calibration.add_row(name, _told(figure) + today)
     laid = [calibration]
+    if MIXED not in figures:
+        return laid
     for part in ("alike", "between"):
         table = Table(part, *CORTICES)
         for name in figures[MIXED][part]:
             table.add_row(name, *(_told(figures[cortex][part][name]) for cortex in CORTICES))
         laid.append(table)
     return laid
+
+
+def _out(preset: str, modalities: str) -> Path:
+    """Return the file that keeps figures."""
+    name = "cortex" + "-eeg" * (modalities == BOTH) + f"-{preset}" * (preset != "easy")
+    return RESULTS / f"{name}.json"
 
 
 def _told(figure: Figure) -> str:
@@ -359,10 +419,11 @@ def main(words: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", default="easy", choices=list(PRESETS))
+    parser.add_argument("--modalities", default=FMRI, choices=[FMRI, BOTH], help="what decoders read")
     parser.add_argument("--json", action="store_true", help="print JSON alone")
-    parser.add_argument("--write", action="store_true", help="keep the figures in results/cortex.json")
+    parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results")
     options = parser.parse_args(words)
-    figures = measure(options.preset)
+    figures = measure(options.preset, options.modalities)
     if options.json:
         print(json.dumps(figures))  # noqa: T201
     else:
@@ -370,7 +431,7 @@ def main(words: Sequence[str] | None = None) -> int:
         for table in tables(figures):
             console.print(table)
     if options.write:
-        write(_OUT, figures)
+        write(_out(options.preset, options.modalities), figures)
     return 0
 
 

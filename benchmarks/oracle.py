@@ -99,7 +99,7 @@ def read_sessions(sessions: Sequence[PhantomSession], level: Float) -> Windows:
     fmri = np.concatenate(
         [cut_volumes(session.vectors(), session.film.windows, *level) for session in sessions]
     )
-    eeg = np.concatenate([_cut_eeg(session) for session in sessions])
+    eeg = np.concatenate([cut_eeg(session) for session in sessions])
     return Windows(fmri, eeg)
 
 
@@ -116,7 +116,8 @@ def cut_volumes(vectors: NDArray[np.int16], windows: int, mean: Float, scale: Fl
     return np.stack([series[list(GRID.volumes(k))].reshape(-1) for k in range(windows)])
 
 
-def _cut_eeg(session: PhantomSession) -> Float:
+def cut_eeg(session: PhantomSession) -> Float:
+    """Run the causal chain over the EEG of a session, and cut its windows, (window, channel * sample)."""
     chain = EegFilter(EegBand(), session.sfreq)
     step = int(session.sfreq / GRID.sfreq)
     blocks = [chain.push(block) for block in session.eeg_blocks()]
@@ -132,6 +133,15 @@ def standardise(train: Float, test: Float, group: int) -> tuple[Float, Float]:
     spread = train.reshape(len(train), -1, group).std(axis=(0, 2)).repeat(group)
     scale = np.float32(1 / np.sqrt(train.shape[1])) / spread
     return (train - mean) * scale, (test - mean) * scale
+
+
+def kernels_of(seen: Windows, fresh: Windows) -> dict[str, tuple[Float, Float]]:
+    """Return of each modality the kernels of training and of test windows with training windows."""
+    kernels = {}
+    for name, group in (("fmri", 1), ("eeg", GRID.samples)):
+        x, z = standardise(getattr(seen, name), getattr(fresh, name), group)
+        kernels[name] = (x @ x.T, z @ x.T)
+    return kernels
 
 
 @dataclass(frozen=True)
@@ -247,10 +257,7 @@ def oracle(
     level = voxel_levels(train)
     seen = read_sessions(train, level)
     fresh = read_sessions(test, level)
-    kernels = {}
-    for name, group in (("fmri", 1), ("eeg", GRID.samples)):
-        x, z = standardise(getattr(seen, name), getattr(fresh, name), group)
-        kernels[name] = (x @ x.T, z @ x.T)
+    kernels = kernels_of(seen, fresh)
     center = pictures.latents.mean(axis=0)
     axes = leading(pictures.latents - center)
     problem = Problem(kernels, (pictures.latents - center) @ axes.T)
