@@ -18,6 +18,7 @@ from rtdecode.disk import private
 from rtdecode.disk.clip_file import ClipFile, StoredClip
 from rtdecode.disk.video import iter_mp4
 from rtdecode.errors import UsageError
+from rtdecode.phantom.film.fit import at_size
 from rtdecode.scores.events import Event, Span, categories, read_events
 from rtdecode.types import Clip, Window
 
@@ -87,11 +88,10 @@ class Truth:
         frames: list[Frames] = []
         with self._reading():
             frames = self._read(wanted)
-        shape = (geometry.height, geometry.width, 3)
-        # A film that has ended, or that has another size, cannot be compared.
-        if len(frames) < len(wanted) or frames[0].shape != shape:
+        # A film that has ended cannot be compared.
+        if len(frames) < len(wanted):
             return None
-        return np.stack(frames)
+        return at_size(np.stack(frames), (geometry.height, geometry.width))
 
     def category(self, window: Window) -> str | None:
         """Return the category that was shown during a window; None if unknown, or without categories."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rtdecode import terminal
 from rtdecode.bundle.manifest import CAUSAL
 from rtdecode.disk import private
+from rtdecode.disk.film_file import open_film
 from rtdecode.disk.folders import held, holder, what_is_there
 from rtdecode.disk.moving import moving
 from rtdecode.disk.video import count_frames, iter_mp4
@@ -34,9 +35,10 @@ Frames = NDArray[np.uint8]
 # Clips of each kind that are shown.
 _SHOWN = 3
 _BINS = 24
-# Of a clip's frames every second one is shown, at this rate, Hz.
+# Of a clip's frames every second one is shown.
 _EVERY = 2
-_FPS = 4.0
+# Frames a second of a film that does not say it.
+_FPS = 8.0
 _FIGURES = {
     "identification_2way": "identification, 2-way",
     "identification_2way_same_background": "identification, 2-way, same background",
@@ -233,10 +235,11 @@ def _pictures(session: Session) -> str:
     if not chosen:
         return ""
     found = dict(_hops(session, {number for _, number in chosen}))
+    fps = _fps(session.film)
     shown = []
     for words, number in chosen:
         if number in found:
-            data = base64.b64encode(moving(found[number][::_EVERY], _FPS)).decode()
+            data = base64.b64encode(moving(found[number][::_EVERY], fps / _EVERY)).decode()
             picture = f'<img alt="{_text(words)}" src="data:image/webp;base64,{data}">'
             shown.append(f"<figure>{picture}<figcaption>{_text(words)}</figcaption></figure>")
     return "".join(shown)
@@ -275,6 +278,11 @@ def _hops(session: Session, wanted: set[int]) -> Iterator[tuple[int, Frames]]:
             return
         if number in wanted:
             yield number, np.stack(hop)
+
+
+def _fps(film_path: Path) -> float:
+    with open_film(film_path) as film:
+        return _FPS if film.fps is None else float(film.fps)
 
 
 def _hop_frames(session: Session) -> int:

@@ -33,6 +33,13 @@ def filling(picture: Image.Image, size: tuple[int, int], pixel: float = 1.0) -> 
     return np.asarray(picture.resize((width, height), Image.Resampling.BOX, box=box), np.uint8)
 
 
+def at_size(frames: Frames, size: tuple[int, int]) -> Frames:
+    """Return frames (frame, row, column, 3) scaled to fill a size; as they are where they have it already."""
+    if frames.shape[1:3] == size:
+        return frames
+    return np.stack([filling(Image.fromarray(frame), size) for frame in frames])
+
+
 def frames_at(frames: int, rate: float, fps: float) -> int:
     """Return how many frames at `fps` a film has that has so many at `rate`."""
     return int(frames * Fraction(fps) / Fraction(rate))

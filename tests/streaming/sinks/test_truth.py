@@ -63,11 +63,16 @@ def test_the_truth_goes_with_a_recording(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_film_of_another_size_is_not_compared(tmp_path: Path) -> None:
-    (tmp_path / "truth").mkdir()
-    write_mp4(tmp_path / "truth" / "film.mp4", np.zeros((64, 32, 48, 3), np.uint8), 8)
-    truth = Truth(tmp_path / "truth", make_bundle(tmp_path / "bundle"))
-    assert truth.clip(window(0)) is None
+def test_a_film_of_another_size_is_scaled_until_it_fills_that_of_the_clips(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    film = write_film(tmp_path / "truth", 2)
+    small = replace(bundle.manifest, clip=replace(bundle.manifest.clip, height=32, width=32))
+    clip = Truth(tmp_path / "truth", replace(bundle, manifest=small)).clip(window(1))
+    assert clip is not None
+    assert clip.shape == (32, 32, 32, 3)
+    # Nothing is stretched: what lies at the sides is cut off.
+    middle = film[32:64, ::2, 16:80:2]
+    assert np.abs(clip.astype(int) - middle).mean() < 3
 
 
 def test_a_film_that_cannot_be_read_is_given_up_with_one_reason(tmp_path: Path) -> None:

@@ -111,6 +111,17 @@ def test_best_median_and_worst_are_the_windows_that_won_so(folder: Path) -> None
         assert abs(level - LEVELS[int(number)]) < 6, f"clip {number}: the film's hop of another window"
 
 
+@pytest.mark.parametrize("fps", [3, 8])
+def test_clips_move_as_fast_as_the_film_does(folder: Path, fps: int) -> None:
+    rng = np.random.default_rng(0)
+    write_mp4(folder / "film.mp4", rng.integers(0, 256, (HOP * COUNT, 32, 48, 3), np.uint8), fps)
+    data = re.findall(r"data:image/webp;base64,([^\"]+)", made(folder))
+    with Image.open(io.BytesIO(base64.b64decode(data[0]))) as image:
+        image.load()
+        # Every second frame is shown, for twice as long.
+        assert image.info["duration"] == round(2000 / fps)
+
+
 def test_figures_stand_beside_chance_and_controls(folder: Path) -> None:
     page = made(folder)
     cells = re.findall(r"<td>([^<]*)</td>", page)
