@@ -65,7 +65,7 @@ class TimingGrid:
             raise ValueError(f"tr must be positive, found {self.tr}")
         if self.lag < 0:
             raise ValueError(f"lag must not be negative, found {self.lag}")
-        if min(self.before, self.after) < 0:
+        if any(not isinstance(count, int) or count < 0 for count in (self.before, self.after)):
             raise ValueError(f"before and after are counts of volumes, found {self.before} and {self.after}")
         if self.tr is None and (self.before or self.after):
             raise ValueError(f"{self.before} volumes before and {self.after} after are read, and tr is null")

@@ -65,6 +65,24 @@ def volumes_scanned(seconds: float, tr_s: float) -> int:
     return int((Fraction(str(seconds)) + SCAN_ON_S) / Fraction(str(tr_s)))
 
 
+def check_scanned_tr(tr_s: float, argument: str = "--tr") -> None:
+    """Refuse a TR at which the participant is not scanned; `argument` is what it was given with.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not _TR_S[0] <= tr_s <= _TR_S[1]:
+        raise UsageError(
+            "phantom-tr-out-of-range",
+            "{argument} is {min_tr_s:g} to {max_tr_s:g} s, found {tr_s:g}.",
+            argument=argument,
+            min_tr_s=_TR_S[0],
+            max_tr_s=_TR_S[1],
+            tr_s=tr_s,
+        )
+
+
 class PhantomSession:
     """One session of a simulated participant; the same arguments give the same bits.
 
@@ -155,14 +173,7 @@ class PhantomSession:
                 "the first volume's delay is 0 s or more, found {delay_s:g}.",
                 delay_s=first_delay,
             )
-        if not _TR_S[0] <= tr_s <= _TR_S[1]:
-            raise UsageError(
-                "phantom-tr-out-of-range",
-                "--tr is {min_tr_s:g} to {max_tr_s:g} s, found {tr_s:g}.",
-                min_tr_s=_TR_S[0],
-                max_tr_s=_TR_S[1],
-                tr_s=tr_s,
-            )
+        check_scanned_tr(tr_s)
         self.tr_s = float(tr_s)
         self.vendor = vendor_named(vendor)
         # Recordings and reports name what was played or shown by its file alone.

@@ -353,11 +353,11 @@ def _close(
     if ended == _WHOLE and not expected:
         raise UsageError(
             "recording-too-short",
-            "no run of {recording} is as long as a window of the bundle {bundle} and its response, which "
+            "no run of {recording} is as long as a window of the bundle {bundle} and its volumes, which "
             "take {needed_s:g} s. {volumes} volumes and {samples} EEG samples came. Give a longer recording.",
             recording=recording,
             bundle=bundle.manifest.name,
-            needed_s=float(bundle.manifest.grid.window + bundle.manifest.grid.lag),
+            needed_s=float(bundle.manifest.grid.window + bundle.manifest.grid.wait),
             volumes=made["fmri"]["volumes"] or 0,
             samples=made["eeg"]["samples"] or 0,
         )

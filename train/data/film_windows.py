@@ -56,17 +56,9 @@ def on_grid(film: Watched, windows: HasClips) -> Watched:
     UsageError
         If the windows overlap, or leave gaps: a film is judged as a whole.
     """
-    grid = windows.grid
-    if _is_drawn(grid, windows.clip):
+    if _is_drawn(windows.grid, windows.clip):
         return film
-    if grid.hop != grid.window:
-        raise UsageError(
-            "film-windows-not-adjacent",
-            "a film is judged by windows that follow each other, and these of {window_s:g} s begin every "
-            "{hop_s:g} s. Give the grid a hop of its window's length.",
-            window_s=float(grid.window),
-            hop_s=float(grid.hop),
-        )
+    check_adjacent(windows.grid)
     fps = windows.clip.fps
     frames = _shown(film, windows.clip)
     cuts = _cuts(film, fps)
@@ -77,6 +69,23 @@ def on_grid(film: Watched, windows: HasClips) -> Watched:
         window=shown_frames(windows),
         fps=fps,
     )
+
+
+def check_adjacent(grid: TimingGrid) -> None:
+    """Refuse windows that overlap or leave gaps, by which no film is judged.
+
+    Raises
+    ------
+    UsageError
+    """
+    if grid.hop != grid.window:
+        raise UsageError(
+            "film-windows-not-adjacent",
+            "a film is judged by windows that follow each other, and these of {window_s:g} s begin every "
+            "{hop_s:g} s. Give the grid a hop of its window's length (data.grid.hop).",
+            window_s=float(grid.window),
+            hop_s=float(grid.hop),
+        )
 
 
 def _is_drawn(grid: TimingGrid, clip: ClipGeometry) -> bool:

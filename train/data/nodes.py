@@ -63,13 +63,25 @@ def look_ahead_grid(
             fps=exact(fps),
             before=before,
             after=after,
-            size=(size[0], size[1]),
-            frame_after=frame_after,
+            size=_rows_and_columns(size),
+            frame_after=_yes_or_no(frame_after),
         )
     except (ValueError, TypeError, LookupError) as error:
         raise UsageError(
             "recipe-grid-invalid", "the recipe's grid cannot be used: {error}", error=error
         ) from error
+
+
+def _rows_and_columns(size: Sequence[int]) -> tuple[int, int]:
+    if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2:
+        raise ValueError(f"size is rows and columns, such as [64, 96], found {size}")
+    return size[0], size[1]
+
+
+def _yes_or_no(frame_after: bool | None) -> bool | None:
+    if frame_after is not None and not isinstance(frame_after, bool):
+        raise ValueError(f"frame_after is true or false, found {frame_after}")
+    return frame_after
 
 
 def band(highpass_hz: float, lowpass_hz: float, order: int, reference: str) -> EegBand:

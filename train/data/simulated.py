@@ -17,7 +17,7 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.body.cortex import MIXED
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import KNOWN_SHAPES, NATURAL, NONE, SHAPES
-from rtdecode.phantom.session import PhantomSession, check_subject, volumes_scanned
+from rtdecode.phantom.session import PhantomSession, check_scanned_tr, check_subject, volumes_scanned
 from rtdecode.scores.events import told_of
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
@@ -218,11 +218,12 @@ class SimulatedSessions:
         Raises
         ------
         UsageError
-            If the recipe was given a folder of data, a seed is used twice or is one for judging, or a session
-            holds no window.
+            If the recipe was given a folder of data, a seed is used twice or is one for judging, nobody is
+            scanned at the grid's TR, or a session holds no window.
         """
         work.refuse_data()
         self.seeds(work)
+        check_scanned_tr(self.who.tr_s, "data.grid.tr")
         self.check_length(self.seconds)
 
     def check_length(self, seconds: float) -> None:
@@ -279,7 +280,8 @@ class SimulatedSessions:
             If a film cannot be read, or is shorter than one window.
         """
         drawn = next((film.name for film in films if film.drawn), NATURAL)
-        lengths = [self.seconds if film.drawn else film.length(self.seconds) for film in films]
+        window_s = float(self.grid.window)
+        lengths = [self.seconds if film.drawn else film.length(self.seconds, window_s) for film in films]
         shown = tuple(zip(films, lengths, strict=True))
         return FilmSessions(**(vars(self) | {"who": replace(self.who, film=drawn), "films": shown}))
 

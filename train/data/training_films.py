@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtdecode.errors import UsageError
-from rtdecode.phantom.film.film import FPS, SHOT_FRAMES
+from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.from_file import film_from_file
 from rtdecode.phantom.film.watched import KNOWN_SHAPES, NATURAL, SHAPES
 
@@ -73,8 +73,14 @@ class TrainingFilm:
         """What a run's result depends on."""
         return {"film": self.digest or self.name, "seconds": self.seconds}
 
-    def length(self, most: float) -> float:
+    def length(self, most: float, window_s: float) -> float:
         """Return how many seconds of a film from a file are shown, of at most so many.
+
+        Parameters
+        ----------
+        most : float
+        window_s : float
+            Length of a window, s.
 
         Raises
         ------
@@ -83,7 +89,7 @@ class TrainingFilm:
         """
         most = most if self.seconds is None else min(most, self.seconds)
         frames, fault = film_from_file(Path(self.shown), _SMALL, FPS, int(most * FPS))
-        if len(frames) < SHOT_FRAMES:
+        if len(frames) < window_s * FPS:
             broken = f" Its end cannot be decoded ({fault})." if fault else ""
             raise UsageError(
                 "film-shorter-than-window",
@@ -91,7 +97,7 @@ class TrainingFilm:
                 "s.{decode_error} Give a longer film.",
                 path=self.shown,
                 film_s=len(frames) / FPS,
-                window_s=SHOT_FRAMES / FPS,
+                window_s=window_s,
                 decode_error=broken,
             )
         return len(frames) / FPS

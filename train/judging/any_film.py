@@ -29,7 +29,7 @@ from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores.colours import STILL, drawn_layout, layouts, one_colour
 from train.data.arrays import averaged_signals
 from train.data.clip_grid import shown_frames
-from train.data.film_windows import on_grid
+from train.data.film_windows import check_adjacent, on_grid
 from train.data.phantom import Participant, session_arrays, session_clips, session_spans
 from train.data.simulated import SimulatedSessions
 from train.judging import conditions, published
@@ -103,7 +103,8 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
     ------
     UsageError
         Before anything is judged, if the run was not trained on the simulated participant, a seed is one
-        for training, a film cannot be watched, or a network cannot be loaded.
+        for training, a film cannot be watched, a session holds no window, windows do not follow each other,
+        or a network cannot be loaded.
     """
     if not isinstance(data, SimulatedSessions):
         raise UsageError(
@@ -113,6 +114,8 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
             film=request.film,
         )
     judging_seeds(request.seeds)
+    data.check_length(request.seconds)
+    check_adjacent(bundle.manifest.grid)
     films = [name.strip() for name in str(request.film).split(",")]
     for film in films:
         _check(film)
@@ -166,13 +169,15 @@ class AnyFilm:
     makes_published: ClassVar[bool] = True
 
     def check(self, data: SimulatedSessions) -> None:
-        """Refuse films and seeds that cannot be judged.
+        """Refuse films, seeds, lengths and windows that cannot be judged.
 
         Raises
         ------
         UsageError
         """
         judging_seeds(self.seeds)
+        data.check_length(self.seconds)
+        check_adjacent(data.grid)
         for film in self.films.split(","):
             _check(film.strip())
 

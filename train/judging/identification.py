@@ -21,6 +21,7 @@ from rtdecode.disk.recording import Recording
 from rtdecode.disk.video import unpack_mp4
 from rtdecode.errors import RecordingError, UsageError
 from rtdecode.phantom.body.presets import preset_named
+from rtdecode.phantom.film.fit import at_size
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores.accuracy import (
     correlations,
@@ -40,6 +41,7 @@ from train.data.phantom import (
     session_clips,
     session_spans,
     window_arrays,
+    windows_of,
 )
 from train.data.simulated import SimulatedSessions
 from train.judging.judged import Figures, Judged, Request, Show, unknown
@@ -96,10 +98,20 @@ class Identification:
         seeds = judging_seeds(self.seeds)
         figures = judge_phantom(show, trained.bundle, data.who, seeds, self.seconds)
         session = data.who.session(seeds[0], _SHOWN_S)
+        if not windows_of(trained.manifest, session):
+            # A long window, or one that waits for many volumes, does not fit into so little.
+            session = data.who.session(seeds[0], self.seconds)
         return Judged(figures, pictures={"fresh.png": _sheet(show, trained.bundle, session)})
 
     def evaluate(self, data: SimulatedSessions, trained: Trained, show: Show, request: Request) -> Judged:
-        """Judge a finished run as requested."""
+        """Judge a finished run as requested.
+
+        Raises
+        ------
+        UsageError
+            If a session holds no window.
+        """
+        data.check_length(request.seconds)
         return by_preset(data.who, request, partial(self._figures, trained.bundle, show, request))
 
     def _figures(self, bundle: Bundle, show: Show, request: Request, who: Participant) -> Judged:
@@ -419,7 +431,11 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
             frame_count=len(film),
         )
     inputs = {name: x[kept] for name, x in inputs.items()}
-    chosen = [truths[i] for i in kept]
+    chosen: Sequence[Pixels] = [truths[i] for i in kept]
+    size = (manifest.clip.height, manifest.clip.width)
+    if chosen[0].shape[1:3] != size:
+        # On disk if they are many.
+        chosen = keep(at_size(np.asarray(truth), size) for truth in chosen)
     return judge_clips(show, bundle, inputs, chosen, [where[i] for i in kept], known)
 
 

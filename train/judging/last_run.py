@@ -18,9 +18,6 @@ from train.judging.judged import Judged, Request, Show
 from train.system import Plan, Trained
 from train.work import Work
 
-# Windows whose starts lie closer together than this on the time of one film show some of the same, s.
-_SAME_S = 4.0
-
 
 @dataclass(frozen=True)
 class LastRun:
@@ -64,6 +61,8 @@ class LastRun:
 
 def novelty(data: RecordedSessions) -> str:
     """Say in a sentence whether the held windows show what was taught."""
+    # Windows whose starts lie closer together than this on the time of one film show some of the same, s.
+    window_s = float(data.grid.window)
     new = [one for one in data.held if one.source not in {other.source for other in data.taught}]
     if len(new) == len(data.held):
         return "The held run shows a film that teaches nothing: the figures tell what to expect of new films."
@@ -72,7 +71,7 @@ def novelty(data: RecordedSessions) -> str:
         taught = [other.start_s for other in data.taught if other.source == one.source]
         if taught:
             apart = np.abs(one.start_s[:, None] - np.concatenate(taught)).min(axis=1)
-            known += int((apart < _SAME_S).sum())
+            known += int((apart < window_s).sum())
     total = sum(one.windows for one in data.held)
     if not known:
         return (

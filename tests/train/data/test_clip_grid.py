@@ -54,8 +54,12 @@ def test_clips_have_the_size_of_the_grid() -> None:
         ({"fps": 7.3}, "a window of 4 s has 29.2 frames at 7.3 frames a second"),
         ({"hop": "1/3", "sfreq": 120}, "a hop of 0.333333 s has 2.66667 frames"),
         ({"size": [60, 96]}, r"rows and columns in multiples of 8, found \[60, 96\]"),
-        ({"size": [64]}, "index out of range"),
+        ({"size": [64]}, r"such as \[64, 96\], found \[64\]"),
+        ({"size": 64}, r"such as \[64, 96\], found 64"),
         ({"after": -1}, "counts of volumes"),
+        ({"after": 1.5}, "counts of volumes, found 0 and 1.5"),
+        ({"after": "few"}, "counts of volumes, found 0 and few"),
+        ({"frame_after": "perhaps"}, "true or false, found perhaps"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -112,6 +112,15 @@ def test_what_cannot_be_watched_is_refused_before_anything_is_simulated(
     assert not out.with_name("out.part").exists()
 
 
+def test_a_film_is_long_enough_for_the_windows_of_the_grid(tmp_path: Path) -> None:
+    short = tmp_path / "short.mp4"
+    write_mp4(short, Film(2, 1).frames, FPS)
+    (film,) = training_films(str(short))
+    assert film.length(most=16, window_s=2) == 2
+    with refused(UsageError, "film-shorter-than-window", film_s=2, window_s=3):
+        film.length(most=16, window_s=3)
+
+
 @pytest.mark.parametrize("told", [["ridge", "films=real"], ["compact"]])
 def test_without_the_recorded_data_real_films_are_refused_and_a_way_out_is_named(
     told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
