@@ -18,6 +18,7 @@ from rtdecode.disk.folders import vacate
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
 from rtdecode.timing import TimingGrid
+from train.data.clip_grid import clip_of
 from train.data.simulated import SimulatedSessions
 from train.data.training_films import training_films
 from train.judging.film_figures import DECODED_COLOURS
@@ -39,6 +40,7 @@ from train.run_folder import (
 from train.slots import (
     Data,
     Distils,
+    DrawsSomeClips,
     LearnsFilms,
     LearnsParticipants,
     OnGrid,
@@ -107,6 +109,9 @@ def run(recipe: str, overrides: list[str]) -> Path:
     data = None if common.film else common.data
     work = Work(data, common.seed, part / "stages", noise_key=wanted.digest, teacher=common.teacher)
     parts = parts_of(wanted.tree)
+    # Before recordings are read for long.
+    if isinstance(parts.system, DrawsSomeClips) and isinstance(parts.data, OnGrid):
+        parts.system.check_clip(clip_of(parts.data.grid))
     data = _data(parts, wanted)
     if isinstance(data, SimulatedSessions):
         _check_participants(data, parts.system, wanted.name)

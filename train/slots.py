@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
+from rtdecode.bundle import ClipGeometry
 from rtdecode.errors import UsageError
 from rtdecode.timing import TimingGrid
 from train.data.training_films import TrainingFilm
@@ -82,6 +83,15 @@ class Distils(Protocol):
 
     def check_teacher(self, run: Path, phases: dict[str, Any]) -> None:
         """Refuse a run that it cannot distil, and phases of which none distils."""
+        ...
+
+
+@runtime_checkable
+class DrawsSomeClips(Protocol):
+    """A plan that cannot draw clips of every length and size."""
+
+    def check_clip(self, clip: ClipGeometry) -> None:
+        """Refuse clips that it cannot draw."""
         ...
 
 

@@ -382,7 +382,7 @@ class Plan(Protocol):
     """How a system is made. The builder of a recipe's `system` node returns one.
 
     What some plans can do and others cannot is said in `train.slots`: learn any film, learn from several
-    simulated participants, distil a finished run.
+    simulated participants, distil a finished run, draw clips of some lengths and sizes alone.
     """
 
     def train(self, work: Work, data: Any, phases: dict[str, Any]) -> Trained | Fitted:

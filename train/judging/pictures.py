@@ -11,6 +11,8 @@ from rtdecode.disk.clip_file import Pixels
 
 # Frames that are wider than this are made smaller on a contact sheet, px.
 _WIDEST = 240
+# Frames that a sheet of samples shows of each clip.
+_OF_EACH = 5
 
 
 def curves(table: dict[str, list[float]], axis: str, chance: float) -> Image.Image:
@@ -40,6 +42,11 @@ def _image(figure: Figure) -> Image.Image:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return Image.open(buffer).convert("RGB")
+
+
+def over_clip(frames: int) -> list[int]:
+    """Choose frames of a clip of so many for a sheet of samples: the first, the last, and some between."""
+    return np.linspace(0, frames - 1, min(_OF_EACH, frames)).round().astype(int).tolist()
 
 
 def rows(clips: Sequence[Pixels], frames: Sequence[int]) -> Image.Image:

@@ -16,6 +16,7 @@ from rtdecode.bundle import Manifest
 from rtdecode.signal.volume.projection import Projection
 from train.data.arrays import golden, statistics
 from train.data.chain import draft_bundle, unit_statistics
+from train.data.clip_grid import shown_frames
 from train.data.set_node import DataSetWindows
 from train.data.shards import Shards
 from train.data.showing import AnyShowing
@@ -129,7 +130,7 @@ def of_sessions(work: Work, data: FilmSessions, sizes: FilmSizes, voxels: int) -
     raw = draft_bundle(draft, unit_statistics(draft, level), projection)
     jobs: dict[str, Any] = {}
     for one in taught:
-        jobs[film_stage(one)] = partial(_draw, codec, sizes.every, one)
+        jobs[film_stage(one)] = partial(_draw, codec, sizes.every, shown_frames(draft), one)
         jobs[session_stage(one)] = partial(watch, one, raw)
     work.make_all(jobs, "watching films")
     stats = work.stage("statistics", partial(_statistics, work, taught, level))
@@ -155,7 +156,8 @@ def of_set(work: Work, data: DataSetWindows, sizes: FilmSizes) -> Material:
     taught = data.taught(work)
     clips = taught.clips
     codec = work.stage("codec", lambda: fit_codec(clips, sizes.channels, sizes.contrast))
-    films = work.stage("films", lambda: _reduced(codec, clips, sizes.every, None))
+    frames = shown_frames(taught.manifest)
+    films = work.stage("films", lambda: _reduced(codec, clips, sizes.every, frames, None))
     return Material(
         codec=codec,
         latents=films["latents"],
@@ -170,15 +172,17 @@ def of_set(work: Work, data: DataSetWindows, sizes: FilmSizes) -> Material:
     )
 
 
-def _draw(codec: Arrays, every: int, one: AnyShowing) -> Arrays:
+def _draw(codec: Arrays, every: int, frames: int, one: AnyShowing) -> Arrays:
     """Reduce the film of a session."""
-    return _reduced(codec, one.film().clips, every, one.told())
+    return _reduced(codec, one.film().clips, every, frames, one.told())
 
 
-def _reduced(codec: Arrays, clips: NDArray[np.uint8], every: int, told: Sequence[str] | None) -> Arrays:
-    """Encode and caption clips, and keep the pictures that are embedded."""
+def _reduced(
+    codec: Arrays, clips: NDArray[np.uint8], every: int, frames: int, told: Sequence[str] | None
+) -> Arrays:
+    """Encode and caption clips, and keep the pictures that are embedded, of so many frames of the window."""
     # The frame after the window may lie behind a cut: the codec needs it, and captions are not told of it.
-    inside = clips[:, :-1]
+    inside = clips[:, :frames]
     return {
         "latents": np.concatenate([encode(codec, clip[None]) for clip in clips]).astype(np.float16),
         "pictures": film_net.pictures(inside, every),

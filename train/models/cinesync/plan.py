@@ -23,10 +23,12 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
+from rtdecode.bundle import ClipGeometry
 from rtdecode.errors import UsageError
 from rtdecode.scores.accuracy import identification_nway, identification_top1
 from train import loop, shared
 from train.adapters import Adapter
+from train.closed_form.patch_codec import SIDE
 from train.data.set_node import DataSetWindows
 from train.data.simulated import FilmSessions
 from train.distillation.student import Student, attached
@@ -41,6 +43,7 @@ from train.models.cinesync.encoder import MODALITIES, BrainEncoder, EncoderSizes
 from train.models.cinesync.material import FilmSizes, of_sessions, of_set
 from train.models.cinesync.system import CineSync, Sampling, Shape, encoded, pack
 from train.models.cinesync.trainable import CONTRASTS, BrainVideo, Captioned
+from train.models.compact.codec import check_decodable
 from train.models.compact.system import decode, decoder_of
 from train.parts import film_net
 from train.parts.cogvideox import Sampler, VideoDiffusion, VideoSizes, sample, transformer_of
@@ -59,9 +62,8 @@ PRETRAIN = "pretrain"
 _AT_ONCE = 256
 # One clip of so many, the last ones, is kept from the film net, which is judged on them.
 _HELD = 10
-# Clips on a sheet of samples, and the frames that are shown of each.
+# Clips on a sheet of samples.
 _SHOWN = 6
-_SHOWN_FRAMES = (0, 8, 16, 24, 32)
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class CineSyncPlan:
         _check_tokens(self.encoder, self.films.tokens)
         films = self.films
         if isinstance(data, DataSetWindows):
+            self.check_clip(data.opened(work.data).draft.clip)
             material = of_set(work, data, films)
         else:
             material = of_sessions(work, data, films, self.voxels)
@@ -179,6 +182,16 @@ class CineSyncPlan:
             tables=tables,
             pictures={"samples.png": Image.open(_sheet(work, list(brains)[-1]))},
         )
+
+    def check_clip(self, clip: ClipGeometry) -> None:
+        """Refuse clips that the codec or the video model cannot have, or of which the film net sees too few.
+
+        Raises
+        ------
+        UsageError
+        """
+        check_decodable(clip, self.video.patch * SIDE)
+        _check_pictures(clip, self.films.every)
 
     def restore(self, weights: Arrays) -> CineSync:
         """Make the system again from the weights of a run."""
@@ -268,7 +281,7 @@ class CineSyncPlan:
         decoder = decoder_of(codec)
         videos = [decode(decoder, latents) for latents in (truth.astype(np.float32), drawn)]
         rows = [one[n] for n in range(len(truth)) for one in videos]
-        sheets.rows(rows, _SHOWN_FRAMES).save(_sheet(work, phase))
+        sheets.rows(rows, sheets.over_clip(len(rows[0]))).save(_sheet(work, phase))
 
 
 def _apart(phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Phase]]:
@@ -329,6 +342,20 @@ def beside(phases: Mapping[str, Phase]) -> dict[str, Adapter]:
 
 def losses_of(phases: Mapping[str, Phase]) -> dict[str, list[str]]:
     return {name: list(phase.losses) for name, phase in phases.items()}
+
+
+def _check_pictures(clip: ClipGeometry, every: int) -> None:
+    """Refuse clips of which the film net would see one frame: it learns from two of each."""
+    # The frame after the window is not embedded.
+    if clip.frames - 1 <= every:
+        raise UsageError(
+            "film-net-frames-too-few",
+            "one frame in {every} is embedded (system.films.every), two of a clip at least, and the recipe's "
+            "clips have {frames} frames. Choose a window or a frame rate with more (data.grid.window, "
+            "data.grid.fps), or a smaller system.films.every.",
+            every=every,
+            frames=clip.frames,
+        )
 
 
 def _check_tokens(encoder: EncoderSizes, tokens: int) -> None:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rtdecode.bundle import ClipGeometry
+from rtdecode.errors import UsageError
 from train.closed_form import patch_codec as patch
 
 _ROWS = patch.SIDE
@@ -28,6 +30,39 @@ _ENOUGH = 1000
 # Least spread of a channel and least ridge penalty, so that every fit has a solution.
 _FLOOR = 1e-6
 _Rows = tuple[Tensor, Tensor]
+
+
+def check_decodable(clip: ClipGeometry, side: int) -> None:
+    """Refuse clips that the decoder, or what draws its latents, cannot have.
+
+    Parameters
+    ----------
+    clip : ClipGeometry
+    side : int
+        Rows and columns come in multiples of so many pixels.
+
+    Raises
+    ------
+    UsageError
+    """
+    if clip.frames <= patch.FRAMES or clip.frames % patch.FRAMES != 1:
+        raise UsageError(
+            "clip-frames-unsupported",
+            "the recipe's clips have {frames} frames ({fps:g} a second), and this system draws one frame and "
+            "then four at a time: 5, 9, 13 and so on. Choose a window and a frame rate (data.grid.window, "
+            "data.grid.fps) with a multiple of four frames in a window, and leave data.grid.frame_after out.",
+            frames=clip.frames,
+            fps=clip.fps,
+        )
+    if clip.height % side or clip.width % side:
+        raise UsageError(
+            "clip-size-unsupported",
+            "the recipe's clips have {rows} x {columns} pixels, and this system draws multiples of {side}. "
+            "Give such a size (data.grid.size, or data.size of a data set).",
+            rows=clip.height,
+            columns=clip.width,
+            side=side,
+        )
 
 
 class ClipDecoder(nn.Module):

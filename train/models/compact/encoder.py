@@ -273,8 +273,9 @@ class BrainEncoder(nn.Module):
 
     def draw_cuts(self, told: Tensor) -> Tensor:
         """Lay the cuts of video frames out beside the latents, (batch, 4, frame, row, column)."""
-        # Latent frame 0 is the first video frame alone, and the last one ends after the window.
-        whole = functional.pad(told, (FRAMES - 1, 1))
+        # Latent frame 0 is the first video frame alone, and the last one may end after the window.
+        after = FRAMES * (self.shape[1] - 1) + 1 - told.shape[1]
+        whole = functional.pad(told, (FRAMES - 1, after))
         frames = whole.unflatten(1, (self.shape[1], FRAMES)).transpose(1, 2)
         return frames[:, :, :, None, None].expand(-1, -1, *self.shape[1:])
 

@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from rtdecode.bundle import Brain
+from rtdecode.bundle import Brain, ClipGeometry
 from rtdecode.errors import UsageError
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.types import Presence
 from train import loop
 from train.closed_form.brain_maps import StemSizes
-from train.closed_form.patch_codec import CodecSizes
+from train.closed_form.patch_codec import SIDE, CodecSizes
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.recorded_sessions import RecordedSessions
 from train.data.showing import AnyShowing
@@ -37,6 +37,7 @@ from train.loop import Machine
 from train.models.compact import build as systems
 from train.models.compact import presence
 from train.models.compact.batches import Clips, Mixture, batch
+from train.models.compact.codec import check_decodable
 from train.models.compact.distilled import check_critics, distil
 from train.models.compact.encoder import CARRIED, LEARNED, BrainEncoder, routes
 from train.models.compact.evidence import CLIP
@@ -73,9 +74,8 @@ from train.system import Trained
 from train.tuning import choose, fit_confidence
 from train.work import Arrays, Work
 
-# Clips on a sheet of samples, and the frames that are shown of each.
+# Clips on a sheet of samples.
 _SHOWN = 6
-_SHOWN_FRAMES = (0, 8, 16, 24, 32)
 # A codec that is fitted again to the same films differs by the rounding of weights to half precision alone.
 _SAME_CODEC = 0.01
 # Held-out clips on which settings are chosen, and on which the confidence is fitted: that has more weights.
@@ -232,6 +232,15 @@ class CompactPlan:
             pictures={"samples.png": _sheet(system.encoder, draws, watched.codec, clips, generator.steps)},
         )
 
+    def check_clip(self, clip: ClipGeometry) -> None:
+        """Refuse clips that the codec, or the flow, which halves rows and columns of latents, cannot have.
+
+        Raises
+        ------
+        UsageError
+        """
+        check_decodable(clip, 2 * SIDE)
+
     def check_teacher(self, run: Path, phases: dict[str, Phase]) -> None:
         """Refuse a run that is none of this plan, and phases of which none distils."""
         builder = read_run(run)["arguments"]["system"]["builder"]
@@ -378,4 +387,4 @@ def _sheet(encoder: BrainEncoder, denoiser: Denoiser, codec: Arrays, clips: Clip
     drawn = [sample(denoiser, noise, condition, embedding, n).numpy() for n in ways]
     videos = [decode(decoder, latents) for latents in (truth, *drawn)]
     sheet = [video[n] for n in range(_SHOWN) for video in videos]
-    return pictures.rows(sheet, _SHOWN_FRAMES)
+    return pictures.rows(sheet, pictures.over_clip(len(sheet[0])))
