@@ -1,11 +1,14 @@
 """Sessions of films as the recipe `compact` names them: who watches what, under which name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rtdecode.errors import UsageError
+from rtdecode.phantom.body.brain import LEAD_S
+from rtdecode.phantom.film.film import FPS
 from tests.refusals import refused
 from train.data.phantom import DISTURBANCES, ELECTRODE, Participant
 from train.data.simulated import FilmSessions
@@ -45,6 +48,49 @@ def test_without_films_nothing_is_watched_and_the_recipe_says_what_is() -> None:
     assert data.films == ()
     assert data.shows == "natural,shapes,real"
     assert data.presets == ("easy", "hard")
+
+
+def test_a_single_participant_needs_no_name() -> None:
+    data = told()
+    assert data.participants() == {"": data}
+    (sessions,) = told("data.subject=3").participants().values()
+    assert sessions.who == replace(data.who, subject=3)
+    # An argument that came later: runs without it keep their digests.
+    assert read("ridge", ["data.subject="]).digest == read("ridge", []).digest
+
+
+def test_the_first_of_several_participants_is_as_it_would_be_alone() -> None:
+    several = told("data.subject=2,5").with_films(DRAWN).participants()
+    assert [*several] == ["sub-02", "sub-05"]
+    assert several["sub-02"] == told("data.subject=2").with_films(DRAWN)
+
+
+@pytest.mark.parametrize("kind", ["sessions", "free", "held", "controls"])
+def test_participants_watch_the_same_films_and_have_stages_of_their_own(kind: str) -> None:
+    first, second = told("data.subject=2,5").with_films(DRAWN).participants().values()
+    pairs = [*zip(first.showings(work(), kind), second.showings(work(), kind), strict=True)]
+    assert pairs
+    for showing, other in pairs:
+        assert other.name == f"sub-05-{showing.name}"
+        assert (other.title, other.seed, other.who.film) == (showing.title, showing.seed, showing.who.film)
+
+
+def test_participants_have_noise_of_their_own_over_one_film() -> None:
+    everybody = told("data.subject=2,5").with_films(DRAWN).participants().values()
+    first, second = (sessions.showings(work())[0].session() for sessions in everybody)
+    assert np.array_equal(first.film.frames, second.film.frames)
+    assert np.array_equal(first.features, second.features)
+    # Before the film begins, the state is noise.
+    frames = round(LEAD_S * FPS)
+    noise = [session.state[:frames].ravel() for session in (first, second)]
+    assert abs(np.corrcoef(noise)[0, 1]) < 0.1
+
+
+def test_participants_are_named_once_and_numbered_from_one() -> None:
+    with refused(UsageError, "simulated-participant-named-twice", participants="sub-02"):
+        told("data.subject=1-2,2")
+    with refused(UsageError, "phantom-subject-invalid", subject=0):
+        told("data.subject=0-3")
 
 
 def test_every_film_teaches_under_every_seed_at_the_preset_of_the_participant(sessions: FilmSessions) -> None:
