@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -13,10 +14,13 @@ from rtdecode.phantom.session import PhantomSession
 from tests.recordings import record
 from tests.refusals import refused
 from tests.train.test_grids import check_equal
+from train.closed_form.brain_maps import StemSizes
+from train.closed_form.patch_codec import CodecSizes
 from train.data.phantom import Participant
 from train.evaluate import Request, evaluate
 from train.judging.identification import fresh, judge_clips
 from train.judging.judged import shown
+from train.models.ridge.plan import PatchRidgePlan, fit_latents
 from train.models.ridge.system import PatchRidge
 from train.recipe import build
 from train.run import run as make_run
@@ -27,6 +31,20 @@ NUMBERS = {None: 1, "sub-02": 2}
 SECONDS = 48
 WORDS = ("scale=tiny", "data.subject=1-2", "data.modalities=[fmri]", "data.sessions=0", "data.seconds=100")
 TWO_WAY = "identification_2way"
+
+
+def test_clips_that_all_have_watched_count_once() -> None:
+    plan = PatchRidgePlan(CodecSizes(4, 4), StemSizes(8, 2, 2, 0.75, [0.5]), 0.5)
+    clips = np.random.default_rng(0).integers(0, 255, (12, 33, 16, 16, 3)).astype(np.uint8)
+    weights, targets = fit_latents([clips, clips.copy()], plan)
+    alone, (of_one,) = fit_latents([clips], plan)
+    assert all(np.array_equal(weights[name], alone[name]) for name in alone)
+    assert all(np.array_equal(values, of_one) for values in targets)
+    # Clips in another order are fitted together, and are as many times over the same: nothing is lost.
+    together, of_two = fit_latents([clips, clips[::-1]], plan)
+    assert np.allclose(together["codec_mean"], alone["codec_mean"], atol=1e-5)
+    assert np.allclose(np.abs(of_two[0]), np.abs(of_one), rtol=1e-2, atol=1e-2)
+    assert np.allclose(np.abs(of_two[1]), np.abs(of_one[::-1]), rtol=1e-2, atol=1e-2)
 
 
 @pytest.fixture(scope="module")

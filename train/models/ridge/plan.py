@@ -98,6 +98,9 @@ def fit_latents(
 ) -> tuple[Arrays, list[NDArray[np.float64]]]:
     """Fit codec and latent components to the clips of one or more participants.
 
+    Where all have watched the same, the clips of one of them say it all: counted several times over, they
+    would give the same codec and components.
+
     Parameters
     ----------
     clips : sequence of uint8, (window, frame, row, column, 3)
@@ -110,7 +113,9 @@ def fit_latents(
     targets : list of (window, component)
         Of each participant.
     """
-    together = np.concatenate(clips) if len(clips) > 1 else clips[0]
+    first, *further = clips
+    same = all(np.array_equal(first, clips_of_another) for clips_of_another in further)
+    together = first if same else np.concatenate(clips)
     codec = patch.fit_codec(together, plan.codec.channels)
     latent = patch.encode(codec, together)
     mean, basis, targets = principal_components(latent.reshape(len(latent), -1), plan.codec.components)
@@ -121,6 +126,8 @@ def fit_latents(
         "latent_basis": basis.astype(np.float16),
         "latent_shape": np.array(latent.shape[1:]),
     }
+    if same:
+        return weights, [targets for _ in clips]
     ends = np.cumsum([len(own) for own in clips])
     return weights, np.split(targets, ends[:-1])
 
