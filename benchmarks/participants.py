@@ -40,7 +40,7 @@ from train.judging.identification import judging_seeds
 from train.models.ridge.plan import PatchRidgePlan, fit_latents, fit_maps
 from train.models.ridge.system import PatchRidge
 from train.recipe import build, read
-from train.system import Trained
+from train.system import System, Trained
 from train.work import Work, tracked
 
 _OUT = RESULTS / "participants.json"
@@ -89,7 +89,7 @@ def by_participant(trained: Trained, names: Sequence[str]) -> dict[str, Trained]
 
 
 def told_apart(
-    systems: Mapping[str, PatchRidge], bundle: Bundle, who: Participant, seeds: Sequence[int], seconds: float
+    systems: Mapping[str, System], bundle: Bundle, who: Participant, seeds: Sequence[int], seconds: float
 ) -> dict[str, list[Scores]]:
     """Tell each window of fresh sessions apart from the others of its session, by several systems.
 
@@ -156,11 +156,11 @@ def judged(
     """
     participants = data.participants()
     ridges = by_participant(trained, [*participants])
-    maps = {name: ridge.system for name, ridge in ridges.items()}
+    maps: dict[str, System] = {name: ridge.system for name, ridge in ridges.items()}
     by_name: dict[str, dict[str, list[Scores]]] = {}
     for name, sessions in participants.items():
         of_nothing = {f"{PERMUTED} {number}": ridge for number, ridge in enumerate(permuted[name])}
-        scores = told_apart(maps | of_nothing, ridges[name].bundle, sessions.who, seeds, seconds)
+        scores = told_apart({**maps, **of_nothing}, ridges[name].bundle, sessions.who, seeds, seconds)
         by_name[name] = {
             OWN: scores[name],
             PERMUTED: _mean([scores[number] for number in of_nothing]),
