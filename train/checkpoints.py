@@ -33,7 +33,13 @@ _BYTES = 4
 _CHECKPOINTS = 2
 
 
-def request(system: nn.Module, phases: Mapping[str, Phase], seed: int, processes: int) -> dict[str, Any]:
+def request(
+    system: nn.Module,
+    phases: Mapping[str, Phase],
+    seed: int,
+    processes: int,
+    participants: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
     """Return everything that fixes the bits of a training, as flat values that can be compared and shown."""
     shapes = [(name, list(p.shape)) for name, p in system.named_parameters()]
     digest = hashlib.sha256(strict_json.dumps(shapes).encode()).hexdigest()[:16]
@@ -43,6 +49,9 @@ def request(system: nn.Module, phases: Mapping[str, Phase], seed: int, processes
         "phases": list(phases),
         "digest of the parameters' names and shapes": digest,
     }
+    # Trainings of before there were participants go on. A list, because their order counts as well.
+    if participants:
+        told["participants' weights"] = [[name, weight] for name, weight in participants.items()]
     for name, phase in phases.items():
         told |= {f"{name}.{key}": value for key, value in asdict(phase).items() if _counts(key, value)}
     # As JSON gives it back, so that it compares equal to what `note` has written.

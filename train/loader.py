@@ -1,10 +1,12 @@
 """The batches of a training: which one belongs where, and the loader that draws them ahead.
 
 A batch depends on its `Place` alone. So a resumed training sees the batches that it would have seen,
-several processes see different ones, and it makes no difference which worker draws them.
+several processes see different ones, and it makes no difference which worker draws them. Of several
+participants, each batch is of one.
 """
 
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -32,9 +34,11 @@ class Place:
     order : int
         Number of phases before this one.
     number : int
-        Number of batches that this process got before this one, in the phase.
+        Number of batches of this participant that this process got before this one, in the phase.
     process, processes : int
         Number of the process, from 0, and how many there are.
+    participant : str
+        Whose batch it is; "" where the training knows no participants.
     """
 
     phase: str
@@ -44,11 +48,12 @@ class Place:
     number: int
     process: int = 0
     processes: int = 1
+    participant: str = ""
 
     @property
     def key(self) -> tuple[int, ...]:
         """Numbers that together belong to no other batch of the training."""
-        return self.seed, self.order, self.number, self.process
+        return self.seed, self.order, self.number, self.process, *self._whose
 
     @property
     def torch_seed(self) -> int:
@@ -62,18 +67,25 @@ class Place:
     def rows(self, count: int) -> NDArray[np.int64]:
         """Choose the rows of this batch from a data set of `count` rows.
 
-        Every epoch has an order of its own, which depends on seed and epoch. All processes together take
-        every row once in an epoch.
+        Every epoch has an order of its own, which depends on seed, participant and epoch. All processes
+        together take every row once in an epoch.
         """
         first = (self.number * self.processes + self.process) * self.size
         turns = range(first, first + self.size)
-        return np.array([_shuffled(self.seed, turn // count, count)[turn % count] for turn in turns])
+        whose = self._whose
+        return np.array([_shuffled(self.seed, turn // count, count, *whose)[turn % count] for turn in turns])
+
+    @property
+    def _whose(self) -> tuple[int, ...]:
+        """The participant as a number of its own; it does not depend on who else takes part."""
+        return (zlib.crc32(self.participant.encode()),) if self.participant else ()
 
 
-# A batch reaches over two epochs at most, unless it is larger than the data set.
-@lru_cache(maxsize=2)
-def _shuffled(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    return np.random.default_rng((seed, epoch)).permutation(count)
+# A batch reaches over two epochs at most, unless it is larger than the data set; several participants take
+# turns.
+@lru_cache(maxsize=32)
+def _shuffled(seed: int, epoch: int, count: int, *whose: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch, *whose)).permutation(count)
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,7 @@ class ShardRows:
 
 
 class Batches(Dataset[Any]):
-    """The batches of one process in one phase, by number.
+    """The batches of one process in one phase, by number. Participants take turns.
 
     Parameters
     ----------
@@ -106,15 +118,21 @@ class Batches(Dataset[Any]):
         Place -> batch.
     first : Place
         Place of the first batch.
+    participants : sequence of str
+        Their names, in the order of their turns.
     """
 
-    def __init__(self, draw: Callable[[Place], Any], first: Place) -> None:
+    def __init__(
+        self, draw: Callable[[Place], Any], first: Place, participants: Sequence[str] = ("",)
+    ) -> None:
         self.draw = draw
         self.first = first
+        self.participants = participants
 
     def at(self, number: int) -> Place:
-        """Return the place of a batch."""
-        return replace(self.first, number=number)
+        """Return the place of a batch. At the same number, all processes are at the same participant."""
+        rounds, turn = divmod(number, len(self.participants))
+        return replace(self.first, number=rounds, participant=self.participants[turn])
 
     def __getitem__(self, number: int) -> Any:
         return self.draw(self.at(number))

@@ -2,7 +2,8 @@
 
 A system, the phases of a recipe and a function that draws batches come in; the trained system and the log
 go out. Every phase freezes what it does not train, takes its steps from its newest checkpoint on, and
-leaves the moving average of its weights to the next phase. The files lie in a folder of the run:
+leaves the moving average of its weights to the next phase. Of several participants, each step takes batches
+of each and adds up their gradients. The files lie in a folder of the run:
 
 - ``training.json`` says what is trained there (`train.checkpoints`).
 - ``PHASE/`` keeps the newest checkpoint of a phase and, once it has finished, its weights.
@@ -30,6 +31,7 @@ from rtdecode.disk import strict_json
 from rtdecode.errors import UsageError
 from train import checkpoints
 from train.loader import Batches, Place, loader
+from train.participants import NOBODY, check_weights, factors
 from train.phases import Phase, begin, check, check_losses, end
 from train.processes import together
 from train.work import Lines
@@ -108,12 +110,17 @@ def train(
     show: Show,
     seed: int = 0,
     machine: Machine | None = None,
+    participants: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Train the system through all phases, or resume a stopped training from its last checkpoint.
 
     On the CPU a resumed training ends with the same bits as one that was never stopped. Several processes
     see different batches. Either this function starts them (`Machine.processes`), or torchrun has started
     them and each of them calls this function.
+
+    Of participants that are named, a step takes `Phase.accumulate` batches of each, and adds up their
+    gradients: that of a participant's mean loss counts by its share of the sum of weights. Several processes
+    draw batches of the same participant at the same moment, and different rows of it.
 
     Parameters
     ----------
@@ -135,31 +142,37 @@ def train(
     seed : int
         Fixes the batches, the adapters' first weights and what the system draws itself.
     machine : Machine, optional
+    participants : mapping, optional
+        Name -> weight. Without any, places name no participant.
 
     Returns
     -------
     list of {phase, step, loss, losses, rate, seconds}
-        Each entry has the mean losses since the entry before.
+        Each entry has the mean losses since the entry before, weighted as in the step. Of participants that
+        are named, ``participants`` has the mean loss of each by its name.
 
     Raises
     ------
     UsageError
-        Before anything is trained, if the phases do not fit the system, the folder holds checkpoints of
-        another training, or there is no room for its own.
+        Before anything is trained, if the phases do not fit the system, a weight is none, the folder holds
+        checkpoints of another training, or there is no room for its own.
     RtDecodeError
         If a checkpoint cannot be written. The one before is kept.
     """
     machine = machine or Machine()
     check_losses(phases, system.offered)
+    check_weights(participants or {})
     checkpoints.check_room(folder, check(phases, system))
     # torchrun and accelerate tell each process that they start how many there are.
     world = max(machine.processes, int(os.environ.get("WORLD_SIZE", "1")))
-    wanted = checkpoints.request(system, phases, seed, world)
+    wanted = checkpoints.request(system, phases, seed, world, participants)
     checkpoints.refuse_others(folder, wanted)
+    weights = dict(participants) if participants else NOBODY
+    arguments = (system, phases, draw, folder, show, seed, machine, weights, wanted)
     if machine.processes > 1:
-        together(machine.processes, _train, system, phases, draw, folder, show, seed, machine, wanted)
+        together(machine.processes, _train, *arguments)
     # After other processes have trained, every phase is finished: this only loads what they left.
-    return _train(system, phases, draw, folder, show, seed, machine, wanted)
+    return _train(*arguments)
 
 
 def _train(
@@ -170,13 +183,14 @@ def _train(
     show: Show,
     seed: int,
     machine: Machine,
+    participants: dict[str, float],
     wanted: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Train through all phases as one of the processes."""
     home = next(system.parameters()).device
     log: list[dict[str, Any]] = []
     for order, (name, phase) in enumerate(phases.items()):
-        accelerator = _accelerator(machine, phase, folder)
+        accelerator = _accelerator(machine, phase, folder, len(participants))
         if order == 0:
             # `train` has looked for a note. No process may write one while another still looks.
             accelerator.wait_for_everyone()
@@ -197,8 +211,8 @@ def _train(
                 process=accelerator.process_index,
                 processes=accelerator.num_processes,
             )
-            running = _start(accelerator, system, phase, learned, own)
-            _go_on(running, Batches(draw, first), machine, log, show)
+            running = _start(accelerator, system, phase, learned, own, participants)
+            _go_on(running, Batches(draw, first, list(participants)), machine, log, show)
             running.ema.copy_to(running.learned)
             if running.position.best is not None:
                 checkpoints.take_best(own, system)
@@ -216,13 +230,14 @@ def _train(
     return log
 
 
-def _accelerator(machine: Machine, phase: Phase, folder: Path) -> Accelerator:
+def _accelerator(machine: Machine, phase: Phase, folder: Path, participants: int) -> Accelerator:
     return Accelerator(
         cpu=machine.device == "cpu" or not torch.accelerator.is_available(),
         # Each phase has its own precision, but accelerate has one for the life of a process.
         # `_Weighted` sets it instead.
         mixed_precision="no",
-        gradient_accumulation_steps=phase.accumulate,
+        # accelerate divides every loss by this number.
+        gradient_accumulation_steps=phase.accumulate * participants,
         # Otherwise accelerate moves the schedule on by as many steps as there are processes.
         step_scheduler_with_optimizer=False,
         log_with="tensorboard" if find_spec("tensorboard") else None,
@@ -302,10 +317,22 @@ class _Running:
     rates: Any
     ema: "EMAModel"
     position: _Position
+    # Name -> what the loss of a participant's batch is multiplied by.
+    factors: dict[str, float]
+
+    @property
+    def batches(self) -> int:
+        """Batches of a step."""
+        return self.phase.accumulate * len(self.factors)
 
 
 def _start(
-    accelerator: Accelerator, system: Trainable, phase: Phase, names: list[str], folder: Path
+    accelerator: Accelerator,
+    system: Trainable,
+    phase: Phase,
+    names: list[str],
+    folder: Path,
+    participants: Mapping[str, float],
 ) -> _Running:
     """Make a phase's optimizer, schedule and moving average, and load its newest checkpoint if it has one."""
     # Imported where training begins: it takes seconds, and what judges or exports needs none of it.
@@ -335,7 +362,18 @@ def _start(
         # accelerate loads registered objects to the CPU.
         ema.to(accelerator.device)
     return _Running(
-        accelerator, phase, folder, model, system, names, learned, optimizer, rates, ema, position
+        accelerator=accelerator,
+        phase=phase,
+        folder=folder,
+        model=model,
+        system=system,
+        names=names,
+        learned=learned,
+        optimizer=optimizer,
+        rates=rates,
+        ema=ema,
+        position=position,
+        factors=factors(participants),
     )
 
 
@@ -352,11 +390,11 @@ def _go_on(
     position = running.position
     name = batches.first.phase
     # Batches have numbers, so that a resumed phase begins with the one that it would have drawn next.
-    first = position.step * phase.accumulate
-    last = phase.steps * phase.accumulate
+    first = position.step * running.batches
+    last = phase.steps * running.batches
     pinned = accelerator.device.type == "cuda"
     drawn = iter(loader(batches, first, last, machine.workers, machine.prefetch, pinned=pinned))
-    meter = _Meter(list(phase.losses))
+    meter = _Meter(list(phase.losses), running.factors)
     started = time.monotonic() - position.seconds
     if phase.patience and batches.first.order > 0 and position.step == 0:
         # What the phases before left counts as well: this one may make nothing of it better.
@@ -420,75 +458,99 @@ def _enough(running: _Running) -> bool:
 
 
 def _step(running: _Running, batches: Batches, drawn: Iterator[Any], meter: "_Meter") -> None:
-    """Take one step of the optimizer, on as many batches as the phase accumulates."""
+    """Take one step of the optimizer, on as many batches of each participant as the phase accumulates."""
     accelerator = running.accelerator
     phase = running.phase
-    first = running.position.step * phase.accumulate
-    for number in range(first, first + phase.accumulate):
+    first = running.position.step * running.batches
+    for number in range(first, first + running.batches):
         batch = send_to_device(next(drawn), accelerator.device)
+        place = batches.at(number)
         # What the system draws itself, such as dropout, depends on the place of the batch alone, too.
-        torch.manual_seed(batches.at(number).torch_seed)
+        torch.manual_seed(place.torch_seed)
         with accelerator.accumulate(running.model):
             loss, found = running.model(batch)
-            accelerator.backward(loss)
+            accelerator.backward(running.factors[place.participant] * loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(running.learned, phase.clip)
             # accelerate lets both do nothing until the last of the accumulated batches.
             running.optimizer.step()
             running.optimizer.zero_grad()
-        meter.add(loss, found)
+        meter.add(place.participant, loss, found)
     running.rates.step()
     running.ema.step(running.learned)
     running.position.step += 1
 
 
 class _Meter:
-    """Add up the losses of each batch, and give their means since they were last read."""
+    """Add up the losses of each batch, and give their means since they were last read.
 
-    def __init__(self, names: list[str]) -> None:
+    The means over all batches are weighted as the gradient is. Participants that are named have the mean loss
+    of their own batches beside them.
+    """
+
+    def __init__(self, names: list[str], factors: Mapping[str, float]) -> None:
         self.names = names
+        self.factors = factors
+        self.participants = [name for name in factors if name]
         self._begin()
 
     def _begin(self) -> None:
         self.count = 0
         self.totals = [0.0] * (1 + len(self.names))
+        self.by_participant = dict.fromkeys(self.participants, 0.0)
 
-    def add(self, loss: Tensor, found: Mapping[str, Tensor]) -> None:
+    def add(self, participant: str, loss: Tensor, found: Mapping[str, Tensor]) -> None:
         # Stacked, so that all losses come from the accelerator in one transfer.
         values = torch.stack([loss, *(found[name] for name in self.names)]).tolist()
-        self.totals = [total + value for total, value in zip(self.totals, values, strict=True)]
+        factor = self.factors[participant]
+        self.totals = [total + factor * value for total, value in zip(self.totals, values, strict=True)]
         self.count += 1
+        if participant:
+            self.by_participant[participant] += values[0]
 
     @property
     def loss(self) -> float:
         return self.totals[0] / self.count
 
-    def read(self, accelerator: Accelerator) -> list[float]:
-        """Return the means over all processes, the weighted sum first, and start again from zero."""
-        means = torch.tensor([[total / self.count for total in self.totals]], device=accelerator.device)
+    def read(self, accelerator: Accelerator) -> dict[str, Any]:
+        """Return the means over all processes, as `_write_log` writes them, and start again from zero."""
+        # Participants take turns, so that all have the same number of batches.
+        batches = self.count // len(self.factors)
+        by_participant = [total / batches for total in self.by_participant.values()]
+        means = torch.tensor(
+            [[*(total / self.count for total in self.totals), *by_participant]], device=accelerator.device
+        )
         self._begin()
         gathered: Any = accelerator.gather(means)
-        return gathered.mean(0).tolist()
+        loss, *values = gathered.mean(0).tolist()
+        losses = dict(zip(self.names, values, strict=False))
+        if not self.participants:
+            return {"loss": loss, "losses": losses}
+        last = values[len(self.names) :]
+        return {
+            "loss": loss,
+            "losses": losses,
+            "participants": dict(zip(self.participants, last, strict=True)),
+        }
 
 
 def _write_log(running: _Running, name: str, meter: _Meter, log: list[dict[str, Any]]) -> None:
     accelerator = running.accelerator
     position = running.position
-    loss, *others = meter.read(accelerator)
-    losses = dict(zip(meter.names, others, strict=True))
+    means = meter.read(accelerator)
     rate = running.rates.get_last_lr()[0]
     row = {
         "phase": name,
         "step": position.step,
-        "loss": loss,
-        "losses": losses,
+        **means,
         "rate": rate,
         "seconds": round(position.seconds, 1),
     }
     position.rows.append(row)
-    accelerator.log(
-        {"loss": loss, "rate": rate, **{f"losses/{n}": x for n, x in losses.items()}}, position.step
-    )
+    by_name = {
+        f"{kind}/{n}": x for kind in ("losses", "participants") for n, x in means.get(kind, {}).items()
+    }
+    accelerator.log({"loss": means["loss"], "rate": rate, **by_name}, position.step)
     if accelerator.is_main_process:
         # The whole file is written anew: a stopped run may have logged rows after its last checkpoint.
         lines = [strict_json.dumps(each) + "\n" for each in [*log, *position.rows]]

@@ -37,7 +37,8 @@ class Phase:
     steps : int
         Steps of the optimizer.
     batch : int
-        Rows that one process takes at once. A step sees `batch` x `accumulate` x processes.
+        Rows that one process takes at once. A step sees `batch` x `accumulate` x processes of each
+        participant.
     rate : float
         Largest learning rate of AdamW.
     warmup : int
@@ -53,7 +54,7 @@ class Phase:
     keep_every, show_every : int
         Steps between checkpoints and between pictures.
     accumulate : int
-        Batches whose gradients are added up for one step.
+        Batches of each participant whose gradients are added up for one step.
     clip : float
         Largest norm of the gradient.
     adapters : dict

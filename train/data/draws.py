@@ -1,7 +1,7 @@
 """Batches of training windows from a data set of one or more subjects.
 
 `WindowRows` draws them as `train.loader.ShardRows` does from arrays on disk: the batch depends on its place
-alone. Subjects differ in their number of voxels, so a batch is of one subject, unless `mixed` is asked for.
+alone. Subjects differ in their number of voxels, so a batch is of one subject: the participant of its place.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,8 +41,6 @@ class WindowRows:
     latent_of : (window,), optional
         Row of the latents that belongs to each window of the whole table. Window n has row n by default. Two
         windows that show the same may have the same.
-    mixed : bool
-        Whether a batch may have windows of several subjects, whose signals must then have the same shape.
     """
 
     data: DataSet
@@ -51,7 +49,6 @@ class WindowRows:
     columns: Sequence[Column] = SIGNALS
     latents: Mapping[str, Shards] = field(default_factory=dict)
     latent_of: Rows | None = None
-    mixed: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.rows):
@@ -74,17 +71,6 @@ class WindowRows:
                 folder=self.data.folder,
                 columns=list(absent),
             )
-        sizes = {
-            tuple(len(self.statistics[subject].mean[column]) for column in self.columns if column in SIGNALS)
-            for subject in self.subjects
-        }
-        if self.mixed and len(sizes) > 1:
-            raise UsageError(
-                "batch-size-mismatch",
-                "batches cannot mix these subjects, whose signals have {signal_sizes} values. Leave "
-                "mixed out.",
-                signal_sizes=sorted(sizes),
-            )
         last = int((self.rows if self.latent_of is None else self.latent_of[self.rows]).max())
         for name, shards in self.latents.items():
             if last >= len(shards):
@@ -103,50 +89,49 @@ class WindowRows:
         return [subject for subject in self.data.windows.subjects if subject in there]
 
     def __call__(self, place: Place) -> dict[str, Tensor]:
-        """Read the batch that belongs at `place`.
+        """Read the batch that belongs at `place`, of the subject that is its participant.
+
+        An epoch of a subject takes each of its windows once.
 
         Returns
         -------
         dict
             Column -> (row, ...): signals float32, clips uint8, latents as they are, and ``subject`` (row,)
-            int64, the number of the row's subject in `subjects`.
+            int64, the number of the batch's subject in `subjects`.
+
+        Raises
+        ------
+        UsageError
+            If the place names nobody of `subjects`. It may name none where there is one alone.
         """
-        rows = self.rows[place.rows(len(self.rows))] if self.mixed else self._of_one(place)
-        whose = self.data.windows.subject[rows]
-        batch = {column: torch.from_numpy(self._read(column, rows)) for column in self.columns}
+        subject = self._subject(place)
+        windows = self._windows[subject]
+        rows = windows[place.rows(len(windows))]
+        batch = {column: torch.from_numpy(self._read(column, subject, rows)) for column in self.columns}
         numbers = rows if self.latent_of is None else self.latent_of[rows]
         batch |= {name: torch.from_numpy(shards[numbers]) for name, shards in self.latents.items()}
-        batch["subject"] = torch.tensor([self.subjects.index(subject) for subject in whose.tolist()])
+        batch["subject"] = torch.full((len(rows),), self.subjects.index(subject))
         return batch
 
-    def _of_one(self, place: Place) -> Rows:
-        """Choose rows of one subject.
+    def _subject(self, place: Place) -> str:
+        if not place.participant and len(self.subjects) == 1:
+            return self.subjects[0]
+        if place.participant not in self.subjects:
+            raise UsageError(
+                "draw-unknown-participant",
+                "a batch of '{participant}' is asked for, and there are windows of {available}. Name these "
+                "as the participants of the training.",
+                participant=place.participant,
+                available=self.subjects,
+            )
+        return place.participant
 
-        An epoch has as many batches of each subject as its rows fill, the last of them filled up from the
-        subject's first rows. Their order is shuffled over all subjects.
-        """
-        table = self.data.windows.subject[self.rows]
-        own = [self.rows[table == subject] for subject in self.subjects]
-        batches = [-(-len(rows) // place.size) for rows in own]
-        turn = place.number * place.processes + place.process
-        epoch, slot = divmod(turn, sum(batches))
-        order = np.random.default_rng((place.seed, epoch)).permutation(sum(batches))
-        which = int(order[slot])
-        subject = int(np.searchsorted(np.cumsum(batches), which, side="right"))
-        first = (which - sum(batches[:subject])) * place.size
-        shuffled = np.random.default_rng((place.seed, epoch, subject)).permutation(own[subject])
-        return shuffled[np.arange(first, first + place.size) % len(shuffled)]
+    @cached_property
+    def _windows(self) -> dict[str, Rows]:
+        """The windows of each subject."""
+        whose = self.data.windows.subject[self.rows]
+        return {subject: self.rows[whose == subject] for subject in self.subjects}
 
-    def _read(self, column: Column, rows: Rows) -> NDArray[Any]:
-        whose = self.data.windows.subject[rows]
-        found: NDArray[Any] | None = None
-        for subject in dict.fromkeys(whose.tolist()):
-            here = whose == subject
-            values = self.data.read(column, rows[here])
-            if column in SIGNALS:
-                values = self.statistics[subject].standardised(column, values)
-            if found is None:
-                found = np.empty((len(rows), *values.shape[1:]), values.dtype)
-            found[here] = values
-        assert found is not None
-        return found
+    def _read(self, column: Column, subject: str, rows: Rows) -> NDArray[Any]:
+        values = self.data.read(column, rows)
+        return self.statistics[subject].standardised(column, values) if column in SIGNALS else values

@@ -1,4 +1,4 @@
-"""Batches of windows are standardised, of one subject each, and take every training window in an epoch."""
+"""Batches of windows are standardised, of one subject each, and take each of its windows once in an epoch."""
 
 import pickle
 from dataclasses import replace
@@ -18,17 +18,17 @@ from train.data.shards import Shards
 from train.loader import Batches, Place, loader
 
 FIRST = Place(phase="only", size=3, seed=5, order=0, number=0, process=0, processes=2)
-# Windows of A and of B, whose volumes have 4 and 6 voxels.
+# Windows of A and of B, and the voxels of their volumes.
 COUNTS = {"A": 7, "B": 4}
+VOXELS = {"A": 4, "B": 6}
 
 
-def two(voxels: tuple[int, int] = (4, 6)) -> WindowRows:
+def two() -> WindowRows:
     draws = np.random.default_rng(0)
     windows = table(
         *((s, f"run-{n // 3}", f"{n}", False) for s, count in COUNTS.items() for n in range(count))
     )
-    sizes = dict(zip(COUNTS, voxels, strict=True))
-    volumes = [draws.normal(5, 2, (5, sizes[s])).astype(np.float32) for s in windows.subject.tolist()]
+    volumes = [draws.normal(5, 2, (5, VOXELS[s])).astype(np.float32) for s in windows.subject.tolist()]
     # The first value of a window's EEG tells which window it is.
     eeg = [np.full((2, 8), n, np.float32) for n in range(11)]
     data = Held(windows, {"fmri": volumes, "eeg": eeg})
@@ -45,61 +45,47 @@ def number(rows: WindowRows, batch: dict[str, torch.Tensor]) -> list[int]:
     return found
 
 
-def test_a_batch_is_of_one_subject_says_which_and_is_standardised() -> None:
+def test_a_batch_is_of_the_participant_of_its_place_and_is_standardised() -> None:
     rows = two()
-    for n in range(4):
-        batch = rows(replace(FIRST, number=n))
-        [subject] = set(batch["subject"].tolist())
-        known = rows.statistics[rows.subjects[subject]]
+    for n, name in ((0, "A"), (0, "B"), (1, "A")):
+        batch = rows(replace(FIRST, number=n, participant=name))
+        assert [rows.subjects[k] for k in batch["subject"].tolist()] == [name] * FIRST.size
         windows = number(rows, batch)
-        assert {rows.data.windows.subject[k] for k in windows} == {rows.subjects[subject]}
-        expected = known.standardised("fmri", rows.data.read("fmri", windows))
+        assert {*rows.data.windows.subject[windows].tolist()} == {name}
+        expected = rows.statistics[name].standardised("fmri", rows.data.read("fmri", windows))
         assert batch["fmri"].dtype == torch.float32
         np.testing.assert_array_equal(batch["fmri"].numpy(), expected)
 
 
-def test_an_epoch_takes_every_window_and_each_epoch_has_its_own_order() -> None:
+def test_an_epoch_of_a_participant_takes_each_window_once_and_each_epoch_has_its_own_order() -> None:
     rows = two()
-    # 7 and 4 windows fill three and two batches of three; two processes share them.
-    turns = [rows(replace(FIRST, number=n // 2, process=n % 2)) for n in range(10)]
-    epochs = [[k for batch in part for k in number(rows, batch)] for part in (turns[:5], turns[5:])]
-    for epoch in epochs:
-        assert set(epoch) == set(range(11))
-        assert len(epoch) == 15
-    batches = [{frozenset(number(rows, batch)) for batch in part} for part in (turns[:5], turns[5:])]
-    assert batches[0] != batches[1]
+    for name, count in COUNTS.items():
+        # As many batches of three rows as fill three epochs; two processes share them.
+        turns = [rows(replace(FIRST, number=n // 2, process=n % 2, participant=name)) for n in range(count)]
+        order = [window for batch in turns for window in number(rows, batch)]
+        epochs = [order[n : n + count] for n in range(0, len(order), count)]
+        assert len(epochs) == 3
+        windows = np.flatnonzero(rows.data.windows.subject == name).tolist()
+        assert all(sorted(epoch) == windows for epoch in epochs)
+        assert epochs[0] != epochs[1]
 
 
-def test_subjects_take_turns_in_an_order_that_the_seed_chooses() -> None:
+def test_a_place_that_names_nobody_with_windows_is_refused_where_there_are_several() -> None:
     rows = two()
-    orders = {
-        tuple(int(rows(replace(FIRST, number=n, processes=1, seed=seed))["subject"][0]) for n in range(5))
-        for seed in range(6)
-    }
-    assert len(orders) > 1
-    assert {tuple(sorted(order)) for order in orders} == {(0, 0, 0, 1, 1)}
+    for name in ("", "C"):
+        with refused(UsageError, "draw-unknown-participant", participant=name, available=["A", "B"]):
+            rows(replace(FIRST, participant=name))
+    alone = replace(rows, rows=rows.rows[:7])
+    assert {*rows.data.windows.subject[number(alone, alone(FIRST))].tolist()} == {"A"}
 
 
 def test_a_place_always_gets_the_same_batch() -> None:
     rows = two()
-    one = rows(FIRST)
-    again = pickle.loads(pickle.dumps(rows))(FIRST)
-    assert all(torch.equal(one[name], again[name]) for name in one)
-    assert not torch.equal(one["eeg"], rows(replace(FIRST, seed=6))["eeg"])
-
-
-def test_subjects_are_mixed_where_their_signals_have_the_same_shape() -> None:
-    rows = two()
-    with refused(UsageError, "batch-size-mismatch", signal_sizes=[(2, 4), (2, 6)]):
-        replace(rows, mixed=True)
-    rows = replace(two((4, 4)), mixed=True)
-    batch = rows(replace(FIRST, size=11))
-    assert set(batch["subject"].tolist()) == {0, 1}
-    for n, window in enumerate(number(rows, batch)):
-        subject = str(rows.data.windows.subject[window])
-        assert rows.subjects[int(batch["subject"][n])] == subject
-        expected = rows.statistics[subject].standardised("fmri", rows.data.read("fmri", [window]))[0]
-        np.testing.assert_array_equal(batch["fmri"][n].numpy(), expected)
+    place = replace(FIRST, participant="B")
+    batch = rows(place)
+    again = pickle.loads(pickle.dumps(rows))(place)
+    assert all(torch.equal(batch[name], again[name]) for name in batch)
+    assert not torch.equal(batch["eeg"], rows(replace(place, seed=6))["eeg"])
 
 
 def test_latents_come_from_shards_by_window_or_by_what_was_shown(tmp_path: Path) -> None:
@@ -107,10 +93,11 @@ def test_latents_come_from_shards_by_window_or_by_what_was_shown(tmp_path: Path)
     np.savez(tmp_path / "b.npz", x=np.arange(6.0, 11.0))
     shards = Shards([tmp_path / "a.npz", tmp_path / "b.npz"], "x")
     rows = replace(two(), latents={"x": shards})
-    batch = rows(FIRST)
+    place = replace(FIRST, participant="A")
+    batch = rows(place)
     assert batch["x"].tolist() == number(rows, batch)
     shown = rows.data.windows.shown.astype(np.int64)
-    batch = replace(rows, latent_of=shown)(FIRST)
+    batch = replace(rows, latent_of=shown)(place)
     assert batch["x"].tolist() == [shown[k] for k in number(rows, batch)]
     with refused(UsageError, "latent-too-few-rows", latent="x", rows=11, needed_row=11):
         replace(rows, latent_of=np.arange(1, 12))
@@ -132,7 +119,7 @@ def test_a_release_is_drawn_by_the_loader_of_a_training(tmp_path: Path) -> None:
     split = splits.released(data.windows)
     rows = WindowRows(data, split.train, standard.statistics(data, split.train), ["eeg", "fmri", "clips"])
     place = Place(phase="only", size=2, seed=0, order=0, number=0)
-    drawn = list(loader(Batches(rows, place), 0, 2, workers=0, prefetch=2))
+    drawn = list(loader(Batches(rows, place, rows.subjects), 0, 2, workers=0, prefetch=2))
     assert {tuple(batch["eeg"].shape) for batch in drawn} == {(2, 64, 4000)}
     assert {tuple(batch["fmri"].shape) for batch in drawn} == {(2, 5, release.VOXELS)}
     assert {tuple(batch["clips"].shape) for batch in drawn} == {(2, 33, 48, 64, 3)}
