@@ -66,7 +66,7 @@ _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
                              folder of the recorded data (haxby)
   data=A,B data.subject=A:sub-01,B:sub-02
                              several participants, of several data sets (ridge)
-  data.subject=1-4           several simulated participants, who watch the same films (ridge)
+  data.subject=1-4           several simulated participants, who watch the same films (ridge, compact)
   target=features            learn the features that a data set has of what was watched, and no clips; judged
                              on people and films that are left out (ridge)
   judge=none                 train and judge later, with resume=DIR and the same arguments
@@ -195,7 +195,7 @@ def _check_participants(data: SimulatedSessions, system: Plan, recipe: str) -> N
     raise UsageError(
         "recipe-single-participant",
         "'{recipe}' learns from one participant, and data.subject asks for {participants}. Name one of them, "
-        "or take ridge.",
+        "or take ridge or compact.",
         recipe=recipe,
         participants=", ".join(everybody),
     )

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+# How the weights of participants other than the default one begin.
+_SUBJECTS = "subjects."
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """One input of a system.
@@ -392,6 +396,41 @@ class Plan(Protocol):
     def restore(self, weights: Arrays) -> System:
         """Make the system again from the weights of a run, and its memories (`System.memories`)."""
         ...
+
+
+def of_another(name: str, weights: Arrays) -> Arrays:
+    """Name what belongs to a participant other than the default one, as weights of a run."""
+    return {_before(name) + key: value for key, value in weights.items()}
+
+
+def of_default(weights: Arrays) -> Arrays:
+    """Return the weights of a run without those that belong to other participants."""
+    return {name: value for name, value in weights.items() if not name.startswith(_SUBJECTS)}
+
+
+def belonging_to(name: str, weights: Arrays) -> Arrays:
+    """Return what belongs to another participant among the weights of a run, see `of_another`.
+
+    Raises
+    ------
+    UsageError
+        If there is none of this name.
+    """
+    before = _before(name)
+    belongings = {key.removeprefix(before): value for key, value in weights.items() if key.startswith(before)}
+    if not belongings:
+        names = {key.split(".")[1] for key in weights if key.startswith(_SUBJECTS)}
+        raise UsageError(
+            "run-unknown-subject",
+            "the run has no subject '{subject}' but for the default one; there are {available}.",
+            subject=name,
+            available=sorted(names),
+        )
+    return belongings
+
+
+def _before(name: str) -> str:
+    return f"{_SUBJECTS}{name}."
 
 
 def signal_ports(manifest: Manifest) -> tuple[Port, ...]:

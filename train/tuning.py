@@ -69,6 +69,42 @@ class HeldOut(Protocol):
         ...
 
 
+class HeldOutTogether:
+    """Held-out windows of several participants, who share the settings of what draws them.
+
+    Parameters
+    ----------
+    parts : sequence of HeldOut
+        Those of each. Windows are identified among those of the same participant.
+    """
+
+    def __init__(self, parts: Sequence[HeldOut]) -> None:
+        first = parts[0]
+        self._parts = parts
+        self.settings = first.settings
+        self.routes = first.routes
+        self.preferred = first.preferred
+        self.mean_clip = first.mean_clip
+        self.truths = np.concatenate([part.truths for part in parts])
+        # Sessions have numbers of their own throughout.
+        offsets = np.cumsum([0, *(int(part.sessions.max()) + 1 for part in parts)])
+        numbers = [part.sessions + offset for part, offset in zip(parts, offsets[:-1], strict=True)]
+        self.sessions = np.concatenate(numbers)
+
+    def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
+        """Draw the windows of each participant."""
+        draws = [part.draw(route, settings) for part in self._parts]
+        clips = np.concatenate([part.clips for part in draws])
+        return Drawn(clips, np.concatenate([part.doubt for part in draws]))
+
+    def figures(self, clips: NDArray[np.uint8]) -> dict[str, float]:
+        """Return the mean of the participants' figures."""
+        ends = np.cumsum([len(part.truths) for part in self._parts])
+        split = np.split(clips, ends[:-1])
+        figures = [part.figures(its_clips) for part, its_clips in zip(self._parts, split, strict=True)]
+        return {name: float(np.mean([row[name] for row in figures])) for name in figures[0]}
+
+
 @dataclass(frozen=True)
 class Chosen:
     """The chosen settings.

@@ -17,10 +17,11 @@ from tests.train.data.layouts import released
 from train import evaluate
 from train.data.layouts import bold_moments
 from train.data.opening import opened
-from train.models.ridge.system import PatchRidge, of_another
+from train.models.ridge.system import PatchRidge
 from train.run import main as train
 from train.run import run as make_run
 from train.run_folder import read_run
+from train.system import of_another
 
 VOXELS = 30
 TWO_WAY = "identification_2way_centred"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from train.tuning import Chosen, Drawn, choose, fit_confidence
+from train.tuning import Chosen, Drawn, HeldOutTogether, choose, fit_confidence
 
 WINDOWS = 40
 BLUR = (1.0, 0.3, 3.0)
@@ -95,3 +95,21 @@ def test_windows_are_identified_among_those_of_their_session_alone() -> None:
     assert choose(held).table[0]["identification_2way"] > 0.6
     held.sessions = number
     assert choose(held).table[0]["identification_2way"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_participants_share_settings_and_are_identified_among_their_own_windows() -> None:
+    parts = [Noisy(1), Noisy(2)]
+    together = HeldOutTogether(parts)
+    assert together.sessions.tolist() == [0] * WINDOWS + [1] * WINDOWS
+    settings = {"blur": 1.0, "gain": 0.2}
+    draws = [part.draw("both", settings) for part in parts]
+    clips = together.draw("both", settings).clips
+    assert np.array_equal(clips, np.concatenate([part.clips for part in draws]))
+    contrasts = [part.figures(its.clips)["contrast"] for part, its in zip(parts, draws, strict=True)]
+    assert together.figures(clips) == {"contrast": pytest.approx(np.mean(contrasts))}
+    rows = [[row["identification_2way"] for row in choose(part).table] for part in (*parts, together)]
+    np.testing.assert_allclose(np.mean(rows[:2], axis=0)[:3], rows[2][:3])
+
+
+def test_one_participant_together_is_that_one(found: Chosen) -> None:
+    assert choose(HeldOutTogether([Noisy(0)])) == found

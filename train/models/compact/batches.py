@@ -4,7 +4,8 @@
 clip before. Every random number depends on the place of the batch alone.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -87,7 +88,10 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Batch:
-    """The tensors of one training step, named as in `BrainEncoder.condition` and `VideoFlow`."""
+    """The tensors of one batch, named as in `BrainEncoder.condition` and `VideoFlow`.
+
+    `seams` is None where the encoder that conditions on them is the participant's own.
+    """
 
     latents: Tensor
     glimpses: Tensor
@@ -97,10 +101,12 @@ class Batch:
     carry_mask: Tensor
     noise: Tensor
     level: Tensor
+    seams: Tensor | None = None
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "Batch":
         """Send all tensors to a device."""
-        return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in vars(self).values()))
+        tensors = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        return Batch(**{n: tensor.to(device, non_blocking=non_blocking) for n, tensor in tensors.items()})
 
 
 def batch(clips: Clips, mixture: Mixture, shift: float, place: Place) -> Batch:
@@ -124,6 +130,24 @@ def batch(clips: Clips, mixture: Mixture, shift: float, place: Place) -> Batch:
         rows.append((*drawn, noise, level))
     columns = (np.stack(column) for column in zip(*rows, strict=True))
     return Batch(*(torch.from_numpy(np.ascontiguousarray(c, np.float32)) for c in columns))
+
+
+def batch_of(
+    everybody: Mapping[str, Clips], seams: Mapping[str, Tensor], mixture: Mixture, shift: float, place: Place
+) -> Batch:
+    """Draw one batch of the participant of its place.
+
+    Parameters
+    ----------
+    everybody : mapping
+        Name -> clips.
+    seams : mapping
+        Name -> `BrainEncoder.seams` of the participant's encoder.
+    mixture, shift, place
+        See `batch`.
+    """
+    clips = everybody[place.participant]
+    return replace(batch(clips, mixture, shift, place), seams=seams[place.participant])
 
 
 def _row(clips: Clips, mixture: Mixture, rng: np.random.Generator) -> Any:

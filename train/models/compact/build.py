@@ -5,6 +5,7 @@ of the encoder are fitted: the still end of the clip before, and the test whethe
 before.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from train.models.compact.encoder import CARRIED, DOUBT, SEAM_FEATURES, BrainEnc
 from train.models.compact.flow import VideoFlow
 from train.models.compact.system import decode, decoder_of
 from train.models.compact.trainable import Trainables
-from train.models.compact.watched import encode, space_of
+from train.models.compact.watched import Viewer, encode, space_of
 from train.work import Arrays
 
 # Number of clips that is enough to learn how a clip's end stands still, and what is not drawn.
@@ -29,47 +30,68 @@ _STILLS = 500
 
 
 def build(
-    fitted: Arrays, codec: Arrays, taught: Clips, held: Clips, seed: int, embedding: int, **flow: Any
-) -> Trainables:
+    viewers: Sequence[Viewer], codec: Arrays, seed: int, embedding: int, **flow: Any
+) -> tuple[Trainables, list[BrainEncoder]]:
     """Make the trainable parts, and fit the test for a seam.
 
     Parameters
     ----------
-    fitted, codec : dict
+    viewers : sequence of Viewer
+        The default participant first.
+    codec : dict
         See `train.models.compact.watched`.
-    taught, held : Clips
-        The test is fitted to all of them.
     seed : int
         Seed of the first weights.
     embedding : int
     **flow
         Further sizes of `train.models.compact.flow.VideoFlow`.
+
+    Returns
+    -------
+    system : Trainables
+        With the encoder of the default participant.
+    encoders : list of BrainEncoder
+        Of all participants, that one's first.
     """
-    shape = taught.latents.shape[1:]
+    default, *further = viewers
+    shape = default.taught.latents.shape[1:]
     torch.manual_seed(seed)
-    encoder = BrainEncoder(encoder_arrays(fitted, codec, taught), embedding)
-    for route, weights in fit_seam(encoder, [taught, held]).items():
-        encoder.get_buffer(f"seam_{route}").copy_(torch.from_numpy(weights))
-    made = VideoFlow(
+    encoder = _encoder(default, codec, embedding)
+    video_flow = VideoFlow(
         channels=shape[0],
         frames=shape[1],
         height=shape[2],
         width=shape[3],
         condition_channels=encoder.seen,
         embedding=embedding,
-        spread=undrawn(encoder, taught),
+        spread=undrawn(encoder, [viewer.taught for viewer in viewers]),
         **flow,
     )
-    return Trainables(encoder, made)
+    encoders = [encoder, *(_encoder(viewer, codec, embedding) for viewer in further)]
+    return Trainables(encoder, video_flow), encoders
+
+
+def _encoder(viewer: Viewer, codec: Arrays, embedding: int) -> BrainEncoder:
+    """Make a participant's encoder, with the test for a seam fitted to all of its clips."""
+    encoder = BrainEncoder(encoder_arrays(viewer.fitted, codec, viewer.taught), embedding)
+    for route, weights in fit_seam(encoder, [viewer.taught, viewer.held]).items():
+        encoder.get_buffer(f"seam_{route}").copy_(torch.from_numpy(weights))
+    return encoder
 
 
 @torch.no_grad()
-def undrawn(encoder: BrainEncoder, clips: Clips) -> list[float]:
-    """Measure the spread of what the encoder does not draw of clips, of each channel (root mean square)."""
-    few = slice(None, None, -(-len(clips.latents) // _STILLS))
-    glimpses = torch.from_numpy(clips.glimpses["both"][few])
-    rest = clips.latents[few].astype(np.float32) - encoder.draw(glimpses).numpy()
-    return [float(x) for x in np.sqrt(np.square(rest).mean((0, 2, 3, 4), dtype=np.float64))]
+def undrawn(encoder: BrainEncoder, sets: Sequence[Clips]) -> list[float]:
+    """Measure the spread of what is not drawn of participants' clips, of each channel (root mean square).
+
+    How glimpses are drawn is shared, so that the encoder may be anybody's.
+    """
+    squares = []
+    for clips in sets:
+        few = slice(None, None, -(-len(clips.latents) // _STILLS))
+        glimpses = torch.from_numpy(clips.glimpses["both"][few])
+        rest = clips.latents[few].astype(np.float32) - encoder.draw(glimpses).numpy()
+        squares.append(np.square(rest).mean((0, 2, 3, 4), dtype=np.float64))
+    return [float(x) for x in np.sqrt(np.mean(squares, axis=0))]
 
 
 def fit_seam(encoder: BrainEncoder, sets: list[Clips]) -> dict[str, NDArray[np.float64]]:

@@ -219,8 +219,24 @@ class BrainEncoder(nn.Module):
         both = fmri @ self.both_fmri + eeg @ self.both_eeg
         return torch.stack([both, fmri @ self.fmri_fmri, eeg @ self.eeg_eeg], 1)
 
+    @property
+    def learned(self) -> dict[str, Tensor]:
+        """What is learned with the flow, name -> value. Participants of one training share it."""
+        return {name: value for name, value in self.state_dict().items() if name.split(".")[0] in LEARNED}
+
+    @property
+    def seams(self) -> Tensor:
+        """The weights of the test for a seam, (route, feature and offset)."""
+        return torch.stack([self.get_buffer(f"seam_{name}") for name in ROUTES])
+
     def condition(
-        self, glimpses: Tensor, cuts: Tensor, route: Tensor, carry: Tensor, carry_mask: Tensor
+        self,
+        glimpses: Tensor,
+        cuts: Tensor,
+        route: Tensor,
+        carry: Tensor,
+        carry_mask: Tensor,
+        seams: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Turn refined glimpses into what the flow is conditioned on.
 
@@ -233,6 +249,8 @@ class BrainEncoder(nn.Module):
             One-hot, or zeros where there is no signal.
         carry, carry_mask
             As for `forward`.
+        seams : (route, feature and offset), optional
+            Those of another participant, whose signals told the glimpses. All else is shared.
 
         Returns
         -------
@@ -246,7 +264,7 @@ class BrainEncoder(nn.Module):
         # Without any signal the flow is not even told what films look like on average.
         drawn = self.draw(glimpses) * route.sum(1).view(-1, 1, 1, 1, 1)
         last = carry[:, :, -1:]
-        continuing = self.continues(told, drawn, route, last)
+        continuing = self.continues(told, drawn, route, last, self.seams if seams is None else seams)
         flag = (carry_mask * (continuing > 0.5).float())[:, :, None, None, None]
         known = (carry_mask * (continuing > _CUT).float())[:, :, None, None, None]
         frames = self.shape[1]
@@ -284,10 +302,10 @@ class BrainEncoder(nn.Module):
         both = torch.cat([carry[:, :, 1], carry[:, :, 0]], 1)
         return to_patches(both, self.still_weight, self.still_bias)[:, :, None]
 
-    def continues(self, cuts: Tensor, drawn: Tensor, route: Tensor, carry: Tensor) -> Tensor:
+    def continues(self, cuts: Tensor, drawn: Tensor, route: Tensor, carry: Tensor, seams: Tensor) -> Tensor:
         """Return the probability that the clip continues the one before, (batch, 1)."""
         features = self.seam_features(cuts, drawn, carry)
-        weights = route @ torch.stack([self.get_buffer(f"seam_{name}") for name in ROUTES])
+        weights = route @ seams
         return (features * weights[:, :-1]).sum(1, keepdim=True).add(weights[:, -1:]).sigmoid()
 
     def seam_features(self, cuts: Tensor, drawn: Tensor, carry: Tensor) -> Tensor:

@@ -5,10 +5,13 @@ fits the brain encoder, trains the flow on the encoder's held-out predictions, t
 sessions that neither encoder nor flow was trained on, and distils the guided flow into a student that takes
 few steps (`train.models.compact.distilled`). The flow may also be that of a finished run. Nothing in it
 knows what the films show. Everything that takes long is kept on disk, so that a stopped run goes on after it.
+
+Several simulated participants share codec, space, flow and sampler; each has an encoder of its own, fitted to
+what it watched. A step of the flow takes a batch of each.
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +24,9 @@ from PIL import Image
 
 from rtdecode.bundle import Brain, ClipGeometry
 from rtdecode.errors import UsageError
-from rtdecode.signal.volume.projection import Projection
 from rtdecode.types import Presence
-from train import loop
+from train import loop, participants
+from train.builders import Later
 from train.closed_form.brain_maps import StemSizes
 from train.closed_form.patch_codec import SIDE, CodecSizes
 from train.data.chain import draft_bundle, unit_statistics
@@ -33,24 +36,26 @@ from train.data.simulated import FilmSessions
 from train.distillation.kept import of_teacher
 from train.distillation.teaching import apart
 from train.judging import pictures
+from train.loader import Place
 from train.loop import Machine
 from train.models.compact import build as systems
 from train.models.compact import presence
-from train.models.compact.batches import Clips, Mixture, batch
+from train.models.compact.batches import Batch, Clips, Mixture, batch, batch_of
 from train.models.compact.codec import check_decodable
 from train.models.compact.distilled import check_critics, distil
-from train.models.compact.encoder import CARRIED, LEARNED, BrainEncoder, routes
+from train.models.compact.encoder import CARRIED, BrainEncoder, routes
 from train.models.compact.evidence import CLIP
 from train.models.compact.flow import Denoiser
 from train.models.compact.held_out import HeldOutClips
 from train.models.compact.refiner import RefinerSizes
-from train.models.compact.space import SpaceSizes
+from train.models.compact.space import Space, SpaceSizes
 from train.models.compact.student import FLOW, Distillation, Student
 from train.models.compact.system import (
     Compact,
     decode,
     decoder_of,
     pack,
+    pack_another,
     sample,
     student,
     unpack,
@@ -59,19 +64,21 @@ from train.models.compact.trainable import Trainables
 from train.models.compact.voxels import find_voxels
 from train.models.compact.watched import (
     STATISTICS,
+    Viewer,
     Watched,
     codec_statistics,
     films_of,
     fit_codec,
     golden_of,
+    space_of,
     varied,
 )
 from train.phases import Phase, check_losses
 from train.recipe import differences
 from train.run_folder import read_run
 from train.run_folder import weights as weights_of
-from train.system import Trained
-from train.tuning import choose, fit_confidence
+from train.system import OfSubject, Trained
+from train.tuning import HeldOutTogether, choose, fit_confidence
 from train.work import Arrays, Work
 
 # Clips on a sheet of samples.
@@ -81,6 +88,9 @@ _SAME_CODEC = 0.01
 # Held-out clips on which settings are chosen, and on which the confidence is fitted: that has more weights.
 _CHOSEN_ON = 240
 _CONFIDENT_OF = 900
+
+
+AnySessions = FilmSessions | RecordedSessions
 
 
 @dataclass(frozen=True)
@@ -136,52 +146,82 @@ class FlowSizes:
 
 @dataclass(frozen=True)
 class CompactPlan:
-    """How the small video model is made, and on which machine the flow that draws is trained."""
+    """How the small video model is made, and on which machine the flow that draws is trained.
+
+    Attributes
+    ----------
+    codec : CodecSizes
+    encoder : EncoderSizes
+    generator : FlowSizes
+    machine : Machine
+    weights : dict, optional
+        Name of a participant -> how much its loss counts in a step, where there are several; 1 where none is
+        stated.
+    """
 
     codec: CodecSizes
     encoder: EncoderSizes
     generator: FlowSizes
     # Optional: the arguments of a run may lack it, and a recipe's values do not depend on it.
     machine: Machine = field(default_factory=Machine)
+    weights: Later[dict[str, float] | None] = None
 
     # `train.run` asks for it where it is given films.
     learns_any_film: ClassVar[bool] = True
+    # And where it is given several simulated participants.
+    learns_several_participants: ClassVar[bool] = True
 
-    def train(self, work: Work, data: FilmSessions | RecordedSessions, phases: dict[str, Phase]) -> Trained:
+    def train(self, work: Work, data: AnySessions, phases: dict[str, Phase]) -> Trained:
         """Simulate sessions, fit the encoder, train the flow on held-out predictions, and tune."""
         # The loop checks this too, but only after films were watched and the encoder was fitted.
         check_losses(phases, (*Trainables.offered, *Student.offered))
         check_critics(phases)
         drawing, distilling = apart(phases, Student.offered)
+        everybody = data.participants() if isinstance(data, FilmSessions) else {"": data}
+        weights = self._weights(everybody, distilling)
         generator = self.generator
-        taught: list[AnyShowing] = [*data.showings(work), *data.showings(work, "free")]
-        watched, projection, fitted = self._watch(work, data, taught)
-        clips, held_clips = (watched.clips(showings, fitted) for showings in (taught, watched.held))
+        viewers = self._watch(work, everybody)
+        default = next(iter(viewers.values()))
+        codec = default.watched.codec
         shape = {
             "embedding": self.encoder.embedding,
             "widths": generator.widths,
             "blocks": generator.blocks,
         }
-        system = systems.build(fitted, watched.codec, clips, held_clips, work.seed, **shape)
+        system, encoders = systems.build([*viewers.values()], codec, work.seed, **shape)
         log: list[dict[str, Any]] = []
         if work.teacher is None:
-            log = _train_flow(work, system, watched.codec, clips, drawing, self.machine, generator)
+            draw = _draws(viewers, encoders, generator)
+            show = partial(_show, work, system, codec, default.taught, generator)
+            folder = work.stages / "training"
+            log = loop.train(system, drawing, draw, folder, show, work.seed, self.machine, weights)
         else:
-            take_flow(system, watched.codec, work.teacher)
+            take_flow(system, codec, work.teacher)
+        for encoder in encoders[1:]:
+            encoder.load_state_dict(system.encoder.learned, strict=False)
         # Guidance and confidence are chosen on sessions that neither encoder nor flow was trained on.
-        measured = fit_brain(system.encoder, watched, fitted, work.seed)
-        decoder = decoder_of(watched.codec)
+        held_out = [
+            partial(
+                HeldOutClips,
+                encoder,
+                codec,
+                viewer.held,
+                fit_brain(encoder, viewer.watched, viewer.fitted, work.seed),
+                steps=generator.steps,
+            )
+            for encoder, viewer in zip(encoders, viewers.values(), strict=True)
+        ]
+        decoder = decoder_of(codec)
 
         def guided(settings: Mapping[str, float]) -> Denoiser:
             return system.denoiser(decoder, generator.shift, **settings)
 
-        held = partial(
-            HeldOutClips, system.encoder, watched.codec, held_clips, measured, steps=generator.steps
-        )
         tables: dict[str, Any] = {"loss": log}
         settings = generator.settings
         if settings is None:
-            chosen = choose(held(guided, most=_CHOSEN_ON))
+            # Everybody's clips are drawn by one sampler.
+            share = _CHOSEN_ON // len(viewers)
+            chosen = choose(HeldOutTogether([windows(guided, most=share) for windows in held_out]))
             settings = chosen.settings
             tables["calibration"] = chosen.table
         draws = guided(settings)
@@ -191,9 +231,9 @@ class CompactPlan:
                 work,
                 system.encoder,
                 draws,
-                watched.codec,
-                clips,
-                held_clips,
+                codec,
+                default.taught,
+                default.held,
                 distilling,
                 self.machine,
                 generator.mixture,
@@ -208,29 +248,72 @@ class CompactPlan:
             learned = student(taught_student, beside)
             draws = taught_student.student
         # How sure it is of a clip depends on who draws it.
-        confidence = fit_confidence(held(lambda settings: draws, most=_CONFIDENT_OF), settings)
-        for route, weights in confidence.items():
-            system.encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(weights))
-        draft = replace(
-            data.manifest(projection),
+        for encoder, windows in zip(encoders, held_out, strict=True):
+            confidence = fit_confidence(windows(lambda settings: draws, most=_CONFIDENT_OF), settings)
+            for route, confidence_weights in confidence.items():
+                encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(confidence_weights))
+        packed = pack(system, codec, generator.shift, settings)
+        belongings: dict[str, OfSubject] = {}
+        for (name, viewer), encoder in zip(viewers.items(), encoders, strict=True):
+            belongings[name] = self._belonging(work, everybody[name], viewer, weights)
+            if viewer is not default:
+                learned |= pack_another(name, encoder, packed)
+        of_default = belongings.pop(next(iter(viewers)))
+        return Trained(
+            system=Compact(packed | learned),
+            manifest=of_default.manifest,
+            stats=of_default.stats,
+            projection=of_default.projection,
+            golden=of_default.golden,
+            tables=tables,
+            pictures={"samples.png": _sheet(system.encoder, draws, codec, default.taught, generator.steps)},
+            subjects=belongings,
+        )
+
+    def _weights(
+        self, everybody: Mapping[str, AnySessions], distilling: Mapping[str, Phase]
+    ) -> dict[str, float] | None:
+        """Return the weights of several participants, and None for one.
+
+        Raises
+        ------
+        UsageError
+            If a weight is none or nobody's, or several participants are to be distilled.
+        """
+        if len(everybody) == 1:
+            participants.weights_of([], self.weights or {})
+            return None
+        if distilling:
+            raise UsageError(
+                "distillation-several-participants",
+                "a flow is distilled for one participant, and data.subject asks for {participants}. Name one "
+                "of them, or leave out the phases {phases} (recipe compact).",
+                participants=list(everybody),
+                phases=list(distilling),
+            )
+        return participants.weights_of(list(everybody), self.weights or {})
+
+    def _belonging(
+        self, work: Work, sessions: AnySessions, viewer: Viewer, weights: dict[str, float] | None
+    ) -> OfSubject:
+        """Return what belongs to a participant of the run."""
+        codec = viewer.watched.codec
+        stats = {name: viewer.fitted[name] for name in STATISTICS} | codec_statistics(codec, viewer.fitted)
+        provenance = sessions.provenance(work) | {"shift": self.generator.shift}
+        if weights is not None:
+            provenance |= {"weights_of_participants": weights}
+        manifest = replace(
+            sessions.manifest(viewer.projection),
             brain=Brain("brain", Presence(**presence.PRIOR)),
-            confidence={"fitted_on": data.held_out},
+            confidence={"fitted_on": sessions.held_out},
             # The schedule is inside the denoiser, which takes any number of steps.
             sigmas={},
-            steps=generator.steps,
+            steps=self.generator.steps,
             fitter="compact-fitter",
-            provenance=data.provenance(work) | {"shift": generator.shift},
+            provenance=provenance,
         )
-        stats = {name: fitted[name] for name in STATISTICS} | codec_statistics(watched.codec, fitted)
-        return Trained(
-            system=Compact(pack(system, watched.codec, generator.shift, settings) | learned),
-            manifest=draft,
-            stats=stats,
-            projection=projection,
-            golden=golden_of(work, taught[0], stats),
-            tables=tables,
-            pictures={"samples.png": _sheet(system.encoder, draws, watched.codec, clips, generator.steps)},
-        )
+        golden = golden_of(work, viewer.watched.taught[0], stats)
+        return OfSubject(manifest, stats, viewer.projection, golden)
 
     def check_clip(self, clip: ClipGeometry) -> None:
         """Refuse clips that the codec, or the flow, which halves rows and columns of latents, cannot have.
@@ -264,17 +347,34 @@ class CompactPlan:
         """Make the system again from the weights of a run."""
         return Compact(weights)
 
-    def _watch(
-        self, work: Work, data: FilmSessions | RecordedSessions, taught: list[AnyShowing]
-    ) -> tuple[Watched, Projection, Arrays]:
-        """Let the participant watch, choose the voxels, and fit the encoder."""
-        sizes = self.codec
-        encoder = self.encoder
+    def _watch(self, work: Work, everybody: Mapping[str, AnySessions]) -> dict[str, Viewer]:
+        """Let every participant watch, choose the voxels, and fit the encoders; the default one first.
+
+        Codec and space belong to the films, which all watch.
+        """
+        default, *_ = everybody.values()
+        taught = _taught(work, default)
         # The first session of each film: a drawn one by its seed, and a fixed one is always the same.
         first = list({one.source: one for one in reversed(taught)}.values())
+        sizes = self.codec
         codec = work.stage("codec", lambda: fit_codec(films_of(first), sizes.channels, sizes.contrast))
+        viewers: dict[str, Viewer] = {}
+        space = None
+        for name, sessions in everybody.items():
+            # The stages of others have their names.
+            mark = f"{name}-" if viewers else ""
+            viewers[name] = self._viewer(work, sessions, codec, space, mark)
+            space = space or space_of(viewers[name].fitted)
+        return viewers
+
+    def _viewer(self, work: Work, data: AnySessions, codec: Arrays, space: Space | None, mark: str) -> Viewer:
+        """Let a participant watch, choose the voxels, and fit the encoder."""
+        encoder = self.encoder
+        taught = _taught(work, data)
         window_s = float(data.grid.window)
-        found = work.stage("voxels", lambda: find_voxels(codec, varied(taught), encoder.voxels, window_s))
+        found = work.stage(
+            f"{mark}voxels", lambda: find_voxels(codec, varied(taught), encoder.voxels, window_s)
+        )
         projection = taught[0].projection(found["voxels"])
         level = found["level"].astype(np.float32)
         draft = data.manifest(projection)
@@ -282,12 +382,19 @@ class CompactPlan:
         held, shown, resting = (data.showings(work, kind) for kind in kinds)
         watched = Watched(work, taught, held, shown, resting, codec)
         watched.prepare(draft_bundle(draft, unit_statistics(draft, level), projection))
+        components = self.codec.components
         fitted = work.stage(
-            "brain", partial(watched.fit, encoder.stems, encoder.space, sizes.components, level)
+            f"{mark}brain", partial(watched.fit, encoder.stems, encoder.space, components, level, space)
         )
-        fitted |= work.stage("shots", partial(watched.shots, fitted))
-        fitted |= work.stage("refiner", partial(watched.refine, fitted, encoder.refiner))
-        return watched, projection, fitted | work.stage("evidence", partial(watched.evidence, fitted))
+        fitted |= work.stage(f"{mark}shots", partial(watched.shots, fitted))
+        fitted |= work.stage(f"{mark}refiner", partial(watched.refine, fitted, encoder.refiner))
+        fitted |= work.stage(f"{mark}evidence", partial(watched.evidence, fitted))
+        clips, held_clips = (watched.clips(showings, fitted) for showings in (taught, watched.held))
+        return Viewer(watched, projection, fitted, clips, held_clips)
+
+
+def _taught(work: Work, data: AnySessions) -> list[AnyShowing]:
+    return [*data.showings(work), *data.showings(work, "free")]
 
 
 def fit_brain(encoder: BrainEncoder, watched: Watched, fitted: Arrays, seed: int) -> NDArray[np.float64]:
@@ -301,25 +408,15 @@ def fit_brain(encoder: BrainEncoder, watched: Watched, fitted: Arrays, seed: int
     return np.clip(np.concatenate(presence.fit(encoder, evidence)), -CLIP, CLIP)
 
 
-def _train_flow(
-    work: Work,
-    system: Trainables,
-    codec: Arrays,
-    clips: Clips,
-    phases: dict[str, Phase],
-    machine: Machine,
-    sizes: FlowSizes,
-) -> list[dict[str, Any]]:
-    """Train flow and tokens. The log and sheets of samples are written beside the checkpoints."""
-    return loop.train(
-        system,
-        phases,
-        partial(batch, clips, sizes.mixture, sizes.shift),
-        work.stages / "training",
-        partial(_show, work, system, codec, clips, sizes),
-        work.seed,
-        machine,
-    )
+def _draws(
+    viewers: Mapping[str, Viewer], encoders: Sequence[BrainEncoder], sizes: FlowSizes
+) -> Callable[[Place], Batch]:
+    """Return what draws the batches: of one participant, or of the one that a place names."""
+    clips = {name: viewer.taught for name, viewer in viewers.items()}
+    if len(clips) == 1:
+        return partial(batch, *clips.values(), sizes.mixture, sizes.shift)
+    seams = {name: encoder.seams.clone() for name, encoder in zip(viewers, encoders, strict=True)}
+    return partial(batch_of, clips, seams, sizes.mixture, sizes.shift)
 
 
 def take_flow(system: Trainables, codec: Arrays, run: Path) -> None:
@@ -357,8 +454,7 @@ def take_flow(system: Trainables, codec: Arrays, run: Path) -> None:
                 relative_difference=off,
             )
     system.flow.load_state_dict(flow.state_dict())
-    learned = {n: x for n, x in found.encoder.state_dict().items() if n.split(".")[0] in LEARNED}
-    system.encoder.load_state_dict(learned, strict=False)
+    system.encoder.load_state_dict(found.encoder.learned, strict=False)
 
 
 def _show(

@@ -99,8 +99,20 @@ def reopened(tree: dict[str, Any], stages: Path) -> tuple[dict[str, Any], FilmSe
     data : FilmSessions
         With the films that were watched.
     work : Work
+
+    Raises
+    ------
+    UsageError
+        If the run has several participants.
     """
     parts = build(tree["arguments"])
+    if tree.get("subjects"):
+        raise UsageError(
+            "refit-several-participants",
+            "a run of one participant can be fitted and judged anew, and this one has {participants} too. "
+            "Train it again.",
+            participants=list(tree["subjects"]),
+        )
     data: FilmSessions = parts["data"].with_films(training_films(parts["data"].shows))
     return parts, data, Work(None, tree["seed"], stages, noise_key=tree["noise_key"])
 

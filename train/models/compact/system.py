@@ -27,7 +27,17 @@ from train.models.compact.encoder import CARRIED, LEARNED, BrainEncoder
 from train.models.compact.flow import Denoiser, VideoFlow, clock
 from train.models.compact.student import Student, student_of
 from train.models.compact.trainable import Trainables
-from train.system import Condition, Port, Stage, System, Traced, signal_ports
+from train.system import (
+    Condition,
+    Port,
+    Stage,
+    System,
+    Traced,
+    belonging_to,
+    of_another,
+    of_default,
+    signal_ports,
+)
 from train.work import Arrays
 
 # Clips that are decoded at once, to bound the memory.
@@ -40,7 +50,7 @@ class Compact(System):
     Parameters
     ----------
     weights : dict
-        The arrays that `pack` makes.
+        The arrays that `pack` makes, and those of other participants (`pack_another`).
     """
 
     carried = CARRIED
@@ -87,6 +97,10 @@ class Compact(System):
     def weights(self) -> Arrays:
         """Return the weights as they were given."""
         return self._weights
+
+    def of_subject(self, name: str) -> "Compact":
+        """Return the encoder of another participant before the same flow; see `System.of_subject`."""
+        return Compact(of_default(self._weights) | belonging_to(name, self._weights))
 
     def teacher(self) -> "Compact | None":
         """Return the model that this one was distilled from; None for one that was not distilled."""
@@ -151,11 +165,7 @@ def pack(system: Trainables, codec: Arrays, shift: float, settings: Mapping[str,
 
     So are fitted arrays that lose nothing by it. `settings` are the tuned ones of the sampler.
     """
-    arrays: Arrays = {}
-    for name, value in system.encoder.state_dict().items():
-        learned = name.split(".")[0] in LEARNED or name.startswith(f"{PREFIX}body.")
-        exact = bool((value.half().float() == value).all())
-        arrays[f"encoder.{name}"] = value.half().numpy() if learned or exact else value.numpy()
+    arrays = _pack_encoder(system.encoder)
     for name, value in system.flow.state_dict().items():
         arrays[f"flow.{name}"] = value.numpy() if name in _BUFFERS else value.half().numpy()
     told = {
@@ -166,6 +176,31 @@ def pack(system: Trainables, codec: Arrays, shift: float, settings: Mapping[str,
     }
     decoder = {name: value for name, value in codec.items() if name.startswith("decoder.")}
     return arrays | decoder | {"config": np.array(strict_json.dumps(told))}
+
+
+def pack_another(name: str, encoder: BrainEncoder, weights: Arrays) -> Arrays:
+    """Collect what the encoder of another participant does not share with the default one's.
+
+    Parameters
+    ----------
+    name : str
+    encoder : BrainEncoder
+        With the learned parts that are shared.
+    weights : dict
+        As `pack` made them.
+    """
+    packed_encoder = _pack_encoder(encoder)
+    differing = {key: x for key, x in packed_encoder.items() if not np.array_equal(x, weights[key])}
+    return of_another(name, differing)
+
+
+def _pack_encoder(encoder: BrainEncoder) -> Arrays:
+    arrays: Arrays = {}
+    for name, value in encoder.state_dict().items():
+        learned = name.split(".")[0] in LEARNED or name.startswith(f"{PREFIX}body.")
+        exact = bool((value.half().float() == value).all())
+        arrays[f"encoder.{name}"] = value.half().numpy() if learned or exact else value.numpy()
+    return arrays
 
 
 # The parts of the flow that are not learned.
@@ -185,10 +220,10 @@ def student(system: Student, attached: Mapping[str, Adapter]) -> Arrays:
 
 
 def unpack(weights: Arrays) -> Model:
-    """Make the modules from a run's weights, which `pack` made."""
+    """Make the modules from a run's weights, which `pack` made, for the default participant."""
     told = json.loads(str(weights["config"]))
     parts: dict[str, dict[str, Any]] = {"encoder": {}, "flow": {}, "decoder": {}, "student": {}}
-    for name, value in weights.items():
+    for name, value in of_default(weights).items():
         part, dot, rest = name.partition(".")
         if dot:
             parts[part][rest] = value

@@ -18,7 +18,8 @@ from train.models.compact.flow import Denoiser, VideoFlow, preconditioning
 class Trainables(Trainable):
     """The encoder and the flow. They offer one loss, ``velocity``.
 
-    Of the encoder only the tokens are learned with this loss.
+    Of the encoder only the tokens are learned with this loss. Where there are several participants it is the
+    default one's, and batches of others say what else they are conditioned by (`Batch.seams`).
     """
 
     offered = ("velocity",)
@@ -46,7 +47,7 @@ class Trainables(Trainable):
         `train.models.compact.flow.preconditioning`, both without what the encoder draws.
         """
         condition, embedding = self.encoder.condition(
-            batch.glimpses, batch.cuts, batch.route, batch.carry, batch.carry_mask
+            batch.glimpses, batch.cuts, batch.route, batch.carry, batch.carry_mask, batch.seams
         )
         spread = self.flow.deviation
         t = batch.level.view(-1, 1, 1, 1, 1)

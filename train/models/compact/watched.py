@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
+from rtdecode.signal.volume.projection import Projection
 from train.closed_form import brain_maps
 from train.closed_form import patch_codec as patch
 from train.closed_form.brain_maps import StemSizes
@@ -78,7 +79,14 @@ class Watched:
             jobs[session_stage(one)] = partial(watch, one, raw)
         self.work.make_all(jobs, "watching films")
 
-    def fit(self, stems: StemSizes, sizes: SpaceSizes, components: int, level: NDArray[np.float32]) -> Arrays:
+    def fit(
+        self,
+        stems: StemSizes,
+        sizes: SpaceSizes,
+        components: int,
+        level: NDArray[np.float32],
+        space: Space | None = None,
+    ) -> Arrays:
         """Fit stems, space and linear maps.
 
         Parameters
@@ -89,6 +97,8 @@ class Watched:
             Of the glimpses of a clip.
         level : (voxel,)
             Resting level.
+        space : Space, optional
+            That of another participant who watched the same films; it is not fitted then.
 
         Returns
         -------
@@ -100,7 +110,7 @@ class Watched:
         stats, fitted = self._stems(stems, level)
         seen = self.seen(self.taught)
         few = slice(None, None, -(-len(seen) // _CLIPS))
-        space = fit_space(seen.part(few), sizes, components)
+        space = space or fit_space(seen.part(few), sizes, components)
         glimpses = _glimpses(space, seen)
         # Windows of one title are left out together: a fixed film that is watched twice must not be
         # predicted from its own twin.
@@ -213,6 +223,28 @@ class Watched:
         windows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         stats = statistics(windows, level)
         return stats, brain_maps.fit_stems(*normalised(windows, stats), stems)
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """A participant after the films were watched and the encoder was fitted.
+
+    Attributes
+    ----------
+    watched : Watched
+    projection : Projection
+        The voxels that are read.
+    fitted : dict
+        See `Watched.fit`, `Watched.shots`, `Watched.refine` and `Watched.evidence`.
+    taught, held : Clips
+        Of the sessions that teach, and of those on which choices are made.
+    """
+
+    watched: Watched
+    projection: Projection
+    fitted: Arrays
+    taught: Clips
+    held: Clips
 
 
 def varied(taught: Sequence[AnyShowing]) -> list[AnyShowing]:

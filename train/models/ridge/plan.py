@@ -19,8 +19,8 @@ from train.closed_form.ridge import RidgeFit, fit_ridge
 from train.closed_form.stem import fit_eeg_stem, fit_voxel_stem
 from train.data.arrays import golden
 from train.data.taught import Taught
-from train.models.ridge.system import PatchRidge, of_another
-from train.system import OfSubject, Trained
+from train.models.ridge.system import PatchRidge
+from train.system import OfSubject, Trained, of_another
 from train.work import Arrays, Work
 
 

@@ -11,17 +11,15 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from rtdecode.bundle import Manifest
-from rtdecode.errors import UsageError
 from train.closed_form import patch_codec
 from train.closed_form.graph_writer import GraphWriter
 from train.closed_form.patch_codec import COLOURS, SIDE
 from train.closed_form.stem import fill_slots
-from train.system import ClosedForm, Condition, batched, signal_ports
+from train.system import ClosedForm, Condition, batched, belonging_to, of_default, signal_ports
 from train.work import Arrays
 
-# What all participants share, and how weights of others than the default one begin.
+# What all participants share.
 _SHARED = ("codec_mean", "codec_basis", "latent_mean", "latent_basis", "latent_shape")
-_SUBJECTS = "subjects."
 
 
 class PatchRidge(ClosedForm):
@@ -32,12 +30,12 @@ class PatchRidge(ClosedForm):
     Parameters
     ----------
     weights : dict
-        As `train.models.ridge.plan` fits them, and those of other participants (`of_another`).
+        As `train.models.ridge.plan` fits them, and those of other participants (`train.system.of_another`).
     """
 
     def __init__(self, weights: Arrays) -> None:
         super().__init__(weights)
-        self._own = {name: value for name, value in weights.items() if not name.startswith(_SUBJECTS)}
+        self._own = of_default(weights)
         channels, frames, rows, columns = (int(n) for n in weights["latent_shape"])
         self.latent_shape = (channels, frames, rows, columns)
 
@@ -75,29 +73,9 @@ class PatchRidge(ClosedForm):
 
     def of_subject(self, name: str) -> "PatchRidge":
         """Return the maps of another participant, over the same codec; see `System.of_subject`."""
-        before = _before(name)
-        maps = {
-            key.removeprefix(before): value for key, value in self._weights.items() if key.startswith(before)
-        }
-        if not maps:
-            names = {key.split(".")[1] for key in self._weights if key.startswith(_SUBJECTS)}
-            raise UsageError(
-                "run-unknown-subject",
-                "the run has no subject '{subject}' but for the default one; there are {available}.",
-                subject=name,
-                available=sorted(names),
-            )
+        maps = belonging_to(name, self._weights)
         shared = {key: self._weights[key] for key in _SHARED}
         return PatchRidge(shared | maps)
-
-
-def of_another(name: str, maps: Arrays) -> Arrays:
-    """Name the stems and maps of a participant other than the default one, as weights of a run."""
-    return {_before(name) + key: value for key, value in maps.items()}
-
-
-def _before(name: str) -> str:
-    return f"{_SUBJECTS}{name}."
 
 
 def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:

@@ -27,7 +27,8 @@ def test_a_batch_is_a_function_of_its_key_and_holds_what_the_mixture_says():
     places = [Place("flow", 40, 0, 0, n) for n in (3, 3, 4)]
     one, again, other = (batch(few_clips(), MIXTURE, 5.0, place) for place in places)
     for name, value in vars(one).items():
-        assert torch.equal(value, getattr(again, name)), name
+        # A batch of a training of one participant says nothing of seams.
+        assert value is getattr(again, name) is None or torch.equal(value, getattr(again, name)), name
     assert not torch.equal(one.noise, other.noise)
     assert int((one.level == 1).sum()) == 10
     none = one.route.sum(1) == 0

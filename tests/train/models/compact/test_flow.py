@@ -232,7 +232,7 @@ class _Encoder(torch.nn.Module):
         super().__init__()
         self.gain = torch.nn.Parameter(torch.ones(1))
 
-    def condition(self, glimpses, cuts, route, carry, mask):
+    def condition(self, glimpses, cuts, route, carry, mask, seams=None):
         few = glimpses[:, 0, :4]
         wide = few[:, :1, None, None, None].expand(-1, SEEN, *SHAPE[1:])
         return wide, self.gain * torch.nn.functional.pad(few, (0, 12))

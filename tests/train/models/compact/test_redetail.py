@@ -8,6 +8,7 @@ import pytest
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from train.models.compact.redetail import redetail, with_share
+from train.models.compact.refit import reopened
 from train.models.compact.system import Compact, unpack
 from train.run_folder import weights
 
@@ -28,6 +29,12 @@ def test_only_the_share_of_a_runs_weights_changes() -> None:
 def test_a_share_out_of_range_is_refused(share: float, tmp_path: Path) -> None:
     with refused(UsageError, "redetail-share-out-of-range"):
         redetail(RUNS / "phantom", share, tmp_path)
+
+
+def test_a_run_of_several_participants_is_refused(tmp_path: Path) -> None:
+    tree = json.loads((RUNS / "phantom" / "run.json").read_text())
+    with refused(UsageError, "refit-several-participants", participants=["sub-02"]):
+        reopened(tree | {"subjects": {"sub-02": {}}}, tmp_path)
 
 
 def test_a_run_of_another_system_is_refused(tmp_path: Path) -> None:
