@@ -97,7 +97,8 @@ ROWS = [
         0.8,
         4,
         4.8,
-        12,
+        # A codec takes the first frame alone, and then four at a time.
+        13,
         2,
     ),
     Row("BOLD Moments", test_responses.release, ("data.frames=6",), "bold-moments", 3, 3, 0, 6),
