@@ -10,8 +10,8 @@ places, by eight orders from fixed seeds, whose scores are averaged; `exchanged`
 other three, averaged too. By equivalence, a figure is at chance where its 90 % interval over films lies
 within 0.45 and 0.55 (two one-sided tests at 5 %, Schuirmann 1987, Journal of Pharmacokinetics and
 Biopharmaceutics 15:657). In a mixed cortex both controls are expected there. In a shared one maps pass from
-one to another, as vertex n is the same place in everybody. ``--write`` keeps the figures in
-results/participants.json.
+one to another, as vertex n is the same place in everybody. Intervals tell of other films, and neither of
+other orders nor of other brains. ``--write`` keeps the figures in results/participants.json.
 """
 
 import argparse
