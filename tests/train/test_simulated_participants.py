@@ -110,7 +110,7 @@ def test_a_bundle_of_two_replays_the_second_with_the_bits_of_the_batch(run: Path
         ("ridge", "1,2,1", "simulated-participant-named-twice", {"participants": "sub-01"}),
         ("ridge", "0-2", "phantom-subject-invalid", {"subject": 0}),
         ("cinesync", "1-2", "recipe-single-participant", {"participants": "sub-01, sub-02"}),
-        ("compact", "1-2", "recipe-single-participant", {"participants": "sub-01, sub-02"}),
+        ("compact", "2-3,3", "simulated-participant-named-twice", {"participants": "sub-03"}),
     ],
 )
 def test_who_cannot_be_trained_on_is_refused_before_anything_is_simulated(
