@@ -23,6 +23,7 @@ from train.recipe import parsed
 from train.run import show
 from train.run_folder import fitted_of, read_run, subject_of, trained_of
 from train.slots import parts_of
+from train.system import Plan
 from train.work import check_new
 
 _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
@@ -86,6 +87,7 @@ def judged(run: Path, request: Request) -> Judged:
     if isinstance(judge, FeatureJudge):
         refuse(request)
         return judge.evaluate_fitted(data, fitted_of(run), request)
+    assert isinstance(parts.system, Plan)
     trained = trained_of(run, parts.system)
     if request.subject is not None:
         # Refuses a name that the run does not have.

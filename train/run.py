@@ -49,7 +49,7 @@ from train.slots import (
     WatchesFilms,
     parts_of,
 )
-from train.system import Fitted, Plan, Trained
+from train.system import FeaturePlan, Fitted, Plan, Trained
 from train.work import Work, check_new, clear
 
 _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
@@ -130,7 +130,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
         data.say()
     try:
         if not is_trained:
-            _write(part, out, wanted, parts.system.train(work, data, parts.phases))
+            _write(part, out, wanted, _trained(work, parts, data))
         if wanted.judged:
             # What is decoded is kept too, until the run has its figures.
             kept = KeptDecodes(part / "decoded")
@@ -172,6 +172,11 @@ def _data(parts: Parts, wanted: Recipe) -> Data:
     return data.with_films(films) if films else data
 
 
+def _trained(work: Work, parts: Parts, data: Data) -> Trained | Fitted:
+    plan = parts.system
+    return plan.fit(work, data) if isinstance(plan, FeaturePlan) else plan.train(work, data, parts.phases)
+
+
 def _write(part: Path, out: Path, wanted: Recipe, trained: Trained | Fitted) -> None:
     """Write a run beside its stages and rename it, so that an incomplete one never bears the name."""
     whole = part / "run"
@@ -187,7 +192,7 @@ def _write(part: Path, out: Path, wanted: Recipe, trained: Trained | Fitted) -> 
     whole.rename(out)
 
 
-def _check_participants(data: SimulatedSessions, system: Plan, recipe: str) -> None:
+def _check_participants(data: SimulatedSessions, system: Plan | FeaturePlan, recipe: str) -> None:
     """Refuse several simulated participants where the plan learns from one."""
     everybody = data.participants()
     if len(everybody) == 1 or (isinstance(system, LearnsParticipants) and system.learns_several_participants):
@@ -201,7 +206,7 @@ def _check_participants(data: SimulatedSessions, system: Plan, recipe: str) -> N
     )
 
 
-def _check_teacher(run: Path, recipe: str, system: Plan, phases: dict[str, Any]) -> None:
+def _check_teacher(run: Path, recipe: str, system: Plan | FeaturePlan, phases: dict[str, Any]) -> None:
     if not isinstance(system, Distils):
         raise UsageError(
             "teacher-unsupported",
@@ -239,6 +244,7 @@ def _judged(work: Work, parts: Parts, data: Data, run: Path, kept: KeptDecodes) 
     judge = parts.judge
     if isinstance(judge, FeatureJudge):
         return judge.judge_fitted(work, data, fitted_of(run))
+    assert isinstance(plan, Plan)
     trained = trained_of(run, plan)
     show = shown(trained.system, trained.manifest, work.noise_key, kept)
     if not isinstance(data, SimulatedSessions):

@@ -16,7 +16,7 @@ from rtdecode.timing import TimingGrid
 from train.data.training_films import TrainingFilm
 from train.judging.judged import FeatureJudge, Judge
 from train.recipe import ExportDefaults, build
-from train.system import Plan
+from train.system import FeaturePlan, Plan
 from train.work import Work
 
 
@@ -102,7 +102,7 @@ class Parts:
     Attributes
     ----------
     data : Data
-    system : Plan
+    system : Plan or FeaturePlan
     phases : dict
         Name -> phase.
     judge : Judge or FeatureJudge
@@ -110,7 +110,7 @@ class Parts:
     """
 
     data: Data
-    system: Plan
+    system: Plan | FeaturePlan
     phases: dict[str, Any]
     judge: Judge | FeatureJudge
     export: ExportDefaults
@@ -122,12 +122,12 @@ def parts_of(tree: dict[str, Any]) -> Parts:
     Raises
     ------
     UsageError
-        If what a builder returns is not what its slot takes.
+        If what a builder returns is not what its slot takes, or the judge is not one for the system.
     """
     built = build(tree)
     wanted: dict[str, type | tuple[type, ...]] = {
         "data": Data,
-        "system": Plan,
+        "system": (Plan, FeaturePlan),
         "judge": (Judge, FeatureJudge),
         "export": ExportDefaults,
     }
@@ -141,4 +141,13 @@ def parts_of(tree: dict[str, Any]) -> Parts:
                 found=type(built[slot]).__name__,
                 builder=tree[slot].get("builder"),
             )
-    return Parts(**built)
+    parts = Parts(**built)
+    if isinstance(parts.system, FeaturePlan) != isinstance(parts.judge, FeatureJudge):
+        raise UsageError(
+            "recipe-judge-unfit",
+            "the judge '{judge}' cannot judge what '{system}' learns: one of them is of features, and the "
+            "other of clips. Name another judge.",
+            judge=tree["judge"].get("builder"),
+            system=tree["system"].get("builder"),
+        )
+    return parts

@@ -389,7 +389,7 @@ class Plan(Protocol):
     simulated participants, distil a finished run, draw clips of some lengths and sizes alone.
     """
 
-    def train(self, work: Work, data: Any, phases: dict[str, Any]) -> Trained | Fitted:
+    def train(self, work: Work, data: Any, phases: dict[str, Any]) -> Trained:
         """Train on what the recipe's `data` node built, in the phases that the recipe lists."""
         ...
 
@@ -431,6 +431,15 @@ def belonging_to(name: str, weights: Arrays) -> Arrays:
 
 def _before(name: str) -> str:
     return f"{_SUBJECTS}{name}."
+
+
+@runtime_checkable
+class FeaturePlan(Protocol):
+    """How numbers of what was watched are predicted; no clips are drawn (``target=features``)."""
+
+    def fit(self, work: Work, data: Any) -> Fitted:
+        """Fit what the recipe's `data` node built."""
+        ...
 
 
 def signal_ports(manifest: Manifest) -> tuple[Port, ...]:

@@ -171,7 +171,7 @@ def test_a_run_without_clips_has_no_bundle(run: Path, tmp_path: Path) -> None:
         (["data.test=alpha,beta,gamma"], "split-no-training", {}),
         (["system.features=7"], "features-too-few", {"available": 6}),
         (["system.features=2"], "features-count-invalid", {"features": 2}),
-        (["judge.builder=held-out-runs"], "judge-needs-data-set", {}),
+        (["judge.builder=held-out-runs"], "recipe-judge-unfit", {"system": "feature-ridge"}),
     ],
 )
 def test_what_cannot_be_learned_is_refused(

@@ -87,6 +87,9 @@ def test_a_slot_takes_what_belongs_there() -> None:
     tree = read("ridge", ["judge={builder: machine}"]).tree
     with refused(UsageError, "recipe-slot-wrong-type", slot="judge", found="Machine", builder="machine"):
         parts_of(tree)
+    tree = read("ridge", ["judge={builder: held-out-people}"]).tree
+    with refused(UsageError, "recipe-judge-unfit", judge="held-out-people", system="patch-ridge"):
+        parts_of(tree)
 
 
 def test_the_judge_that_went_names_its_successor() -> None:

@@ -98,6 +98,11 @@ def test_a_run_is_written_before_it_is_judged(
     assert read_run(out)["manifest"]["provenance"]["figures"]["identification_2way"]["n"] == 3
 
 
+def test_a_judge_of_data_sets_needs_one(tmp_path: Path) -> None:
+    with refused(UsageError, "judge-needs-data-set"):
+        run("ridge", [*SMALL[:-1], "judge={builder: held-out-runs}", f"out={tmp_path / 'mine'}"])
+
+
 def test_the_default_folder_is_named_when_a_run_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,6 @@ holds all that its judge needs and nothing is fitted again.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +40,8 @@ class FeatureRidgePlan:
                 features=self.features,
             )
 
-    def train(self, work: Work, data: FeatureRuns, phases: dict[str, Any]) -> Fitted:
-        """Fit a map for each participant who is judged. There are no phases."""
+    def fit(self, work: Work, data: FeatureRuns) -> Fitted:
+        """Fit a map for each participant who is judged."""
         division = data.opened(work.data)
         sums = self._sums(work, division)
         fits: dict[str, SumsFit] = {}
