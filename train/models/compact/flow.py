@@ -395,7 +395,7 @@ class Denoiser(nn.Module):
         """
         start = self.start(condition)[:, :, 0]
         frames: list[Tensor] = []
-        for n, share in enumerate(_DISSOLVING):
+        for n, share in enumerate(_DISSOLVING[: clean.shape[2]]):
             found = share * start + (1 - share) * clean[:, :, n]
             if n:
                 before = share * start + (1 - share) * clean[:, :, n - 1]
@@ -457,8 +457,22 @@ class Denoiser(nn.Module):
 
 
 def slow_part(noise: Tensor) -> Tensor:
-    """Return the means of noise over blocks of `_SLOW` latents, in the noise's own shape."""
-    return functional.interpolate(functional.avg_pool3d(noise, _SLOW), scale_factor=_SLOW)
+    """Return the means of noise over blocks of `_SLOW` latents, in the noise's own shape.
+
+    The last block is shorter where the latent frames are no multiple of its length.
+    """
+    length, *sides = _SLOW
+    rest = noise.shape[2] % length
+    if not rest:
+        return _block_means(noise, _SLOW)
+    parts = noise.split([noise.shape[2] - rest, rest], 2)
+    blocks = [(size, *sides) for size in (length, rest)]
+    means = [_block_means(*pair) for pair in zip(parts, blocks, strict=True) if pair[0].shape[2]]
+    return torch.cat(means, 2)
+
+
+def _block_means(noise: Tensor, block: tuple[int, ...]) -> Tensor:
+    return functional.interpolate(functional.avg_pool3d(noise, block), scale_factor=block)
 
 
 def shifted(u: Any, shift: float) -> Any:

@@ -21,7 +21,7 @@ from train.loader import Place
 from train.loop import Machine
 from train.models.compact.batches import Mixture, batch
 from train.models.compact.codec import fit_decoder, making_up
-from train.models.compact.flow import Denoiser, VideoFlow, clock, preconditioning, shifted
+from train.models.compact.flow import Denoiser, VideoFlow, clock, preconditioning, shifted, slow_part
 from train.models.compact.trainable import Trainables
 from train.run import run
 
@@ -109,6 +109,26 @@ def test_a_calm_start_leaves_slow_noise_out_before_the_first_step_alone(flow):
         t = torch.tensor([begin])
         expected = whole(given, condition, embedding, t, t - 0.25)
         torch.testing.assert_close(calm(latent, condition, embedding, t, t - 0.25), expected)
+
+
+@pytest.mark.parametrize(("frames", "blocks"), [(9, [3, 3, 3]), (5, [3, 2]), (4, [3, 1]), (2, [2])])
+def test_slow_noise_is_the_mean_over_blocks_of_which_the_last_may_be_shorter(frames, blocks):
+    noise = torch.randn(1, 2, frames, 4, 6)
+    slow = slow_part(noise)
+    assert slow.shape == noise.shape
+    for part, of_noise in zip(slow.split(blocks, 2), noise.split(blocks, 2), strict=True):
+        mean = of_noise[:, :, :, 2:4, :2].mean((2, 3, 4))
+        assert torch.allclose(part[:, :, :, 2:4, :2], mean[:, :, None, None, None], atol=1e-6)
+
+
+@pytest.mark.parametrize("frames", [2, 3, 5])
+def test_clips_of_few_latent_frames_are_drawn(frames):
+    denoiser = Denoiser(VideoFlow(**FLOW, frames=frames), 5.0, 1.5, 1.0, torch.zeros(16), NOTHING)
+    latent = torch.randn(1, SHAPE[0], frames, *SHAPE[2:])
+    condition = torch.randn(1, WIDE, frames, *SHAPE[2:])
+    last = denoiser(latent, condition, torch.zeros(1, 16), torch.tensor([0.5]), torch.tensor([0.0]))
+    assert last.shape == latent.shape
+    assert torch.isfinite(last).all()
 
 
 def test_a_share_of_the_detail_is_kept_and_the_path_to_it_stays_what_it_is(flow):
