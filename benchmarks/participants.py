@@ -1,6 +1,6 @@
 """Four simulated participants in one `ridge`: read by their own maps, by maps of nothing, and by another's.
 
-python -m benchmarks.participants [--json] [--write]
+python -m benchmarks.participants [--json] [--write] [--run RUN]
 
 One ridge learns from the volumes of four participants of preset `easy` who watch the same ten minutes of
 film, once with a mixed cortex and once with a shared one (`rtdecode.phantom.body.cortex`). Each is judged on
@@ -12,6 +12,9 @@ within 0.45 and 0.55 (two one-sided tests at 5 %, Schuirmann 1987, Journal of Ph
 Biopharmaceutics 15:657). In a mixed cortex both controls are expected there. In a shared one maps pass from
 one to another, as vertex n is the same place in everybody. Intervals tell of other films, and neither of
 other orders nor of other brains. ``--write`` keeps the figures in results/participants.json.
+
+``--run RUN`` judges a finished run of several simulated participants instead, of any system, by its clips:
+everybody by the own parts of the run, and by those of the others.
 """
 
 import argparse
@@ -29,18 +32,25 @@ from rich.table import Table
 from benchmarks.result_files import RESULTS, write
 from rtdecode.bundle import Bundle
 from rtdecode.phantom.body.cortex import CORTICES
+from rtdecode.phantom.film.watched import NATURAL
 from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import entry, identification_nway
 from rtdecode.scores.events import distractors
 from train.closed_form import patch_codec
+from train.data.clip_grid import shown_frames
 from train.data.phantom import Participant, events, session_arrays, session_clips, session_spans
 from train.data.simulated import SimulatedSessions
 from train.data.taught import Taught
+from train.judging import film_scores
+from train.judging import sessions as film_sessions
 from train.judging.identification import judging_seeds
+from train.judging.judged import shown
 from train.models.ridge.plan import PatchRidgePlan, fit_latents, fit_maps
 from train.models.ridge.system import PatchRidge
 from train.recipe import build, read
-from train.system import System, Trained
+from train.run_folder import read_run, trained_of
+from train.slots import parts_of
+from train.system import Plan, System, Trained
 from train.work import Work, tracked
 
 _OUT = RESULTS / "participants.json"
@@ -195,15 +205,49 @@ def measure(cortex: str, seeds: Sequence[int]) -> dict[str, dict[str, Figure]]:
     return judged(data, trained, permuted, seeds, JUDGED_S)
 
 
-def laid_out(cortex: str, figures: Mapping[str, Mapping[str, Figure]]) -> Table:
-    """Lay out the figures of a cortex."""
-    table = Table(
-        f"{cortex} cortex", "own maps (95 %)", "permuted (90 %)", "at chance", "exchanged (90 %)", "at chance"
-    )
+def measure_run(run: Path, seeds: Sequence[int]) -> dict[str, dict[str, Figure]]:
+    """Judge a finished run by the clips that each participant's parts, and those of the others, draw of it.
+
+    Returns
+    -------
+    dict
+        Participant, and ``everybody`` -> ``own`` and ``exchanged``.
+    """
+    tree = read_run(run)
+    parts = parts_of(tree["arguments"])
+    assert isinstance(parts.system, Plan)
+    data = film_sessions.simulated(run, parts.data)
+    trained = by_participant(trained_of(run, parts.system), [*data.participants()])
+    shows = {name: shown(one.system, one.manifest, tree["noise_key"]) for name, one in trained.items()}
+    by_name: dict[str, dict[str, list[Scores]]] = {}
+    for name, watching in data.participants().items():
+        bundle = trained[name].bundle
+        mean_clip = bundle.stats["mean_clip"][: shown_frames(bundle.manifest)]
+        asked = film_sessions.Sessions(NATURAL, watching.who.preset, ",".join(map(str, seeds)), JUDGED_S)
+        scores: dict[str, list[Scores]] = {another: [] for another in shows}
+        for session, film in asked.watched(watching.who, bundle.manifest):
+            inputs = session_arrays(bundle, session)
+            for another, show in shows.items():
+                found = film_scores.told_apart(show(inputs, film.where).clips, film, mean_clip, 1.0)
+                scores[another].append(found["identification_2way_centred"][0])
+        others = [scores[another] for another in shows if another != name]
+        by_name[name] = {OWN: scores[name], EXCHANGED: _mean(others)}
+    kinds = (OWN, EXCHANGED)
+    by_name[EVERYBODY] = {kind: _by_film([found[kind] for found in by_name.values()]) for kind in kinds}
+    return {name: {kind: figure(found[kind]) for kind in kinds} for name, found in by_name.items()}
+
+
+def laid_out(title: str, figures: Mapping[str, Mapping[str, Figure]]) -> Table:
+    """Lay out the figures of a cortex, or of a run."""
+    controls = [kind for kind in KINDS[1:] if kind in figures[EVERYBODY]]
+    table = Table(title, "own maps (95 %)")
+    for kind in controls:
+        table.add_column(f"{kind} (90 %)")
+        table.add_column("at chance")
     for name, kinds in figures.items():
         own = kinds[OWN]
         row = [name, f"{own['value']:.3f} ({intervals.words(own)})"]
-        for kind in (PERMUTED, EXCHANGED):
+        for kind in controls:
             low, high = kinds[kind]["ci90"]
             row.append(f"{kinds[kind]['value']:.3f} ({low:.3f} to {high:.3f})")
             row.append("yes" if kinds[kind]["at_chance"] else "no")
@@ -218,14 +262,22 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON alone")
     parser.add_argument("--write", action="store_true", help="keep the figures in results/participants.json")
+    parser.add_argument("--run", type=Path, help="a finished run of several participants, judged by clips")
     options = parser.parse_args()
+    console = Console(width=None if Console().is_terminal else 140)
+    if options.run is not None:
+        of_run = measure_run(options.run, judging_seeds(JUDGED))
+        if options.json:
+            print(json.dumps(of_run))  # noqa: T201
+        else:
+            console.print(laid_out(options.run.name, of_run))
+        return
     cortices = {cortex: measure(cortex, judging_seeds(JUDGED)) for cortex in CORTICES}
     if options.json:
         print(json.dumps(cortices))  # noqa: T201
     else:
-        console = Console(width=None if Console().is_terminal else 140)
         for cortex, figures in cortices.items():
-            console.print(laid_out(cortex, figures))
+            console.print(laid_out(f"{cortex} cortex", figures))
     if options.write:
         settings = {"recipe": " ".join(RECIPE), "seeds": JUDGED, "seconds": JUDGED_S, "margin": MARGIN}
         write(_OUT, settings | {"cortices": cortices})

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -370,6 +370,8 @@ def _show_nothing(phase: str, step: int) -> None:
 class SeamJudge:
     """Clips against what was seen in a session that nothing was trained on."""
 
+    makes_published: ClassVar[bool] = False
+
     def check(self, data: Scans) -> None:
         if data.count < 3:
             raise UsageError(
@@ -381,8 +383,8 @@ class SeamJudge:
     def judge(self, work: Work, plan: SeamPlan, data: Scans, trained: Trained, show: Show) -> Judged:
         return self._judged(data, trained.bundle, show, "one")
 
-    def evaluate(self, data: Scans, bundle: Bundle, show: Show, request: Request) -> Judged:
-        return self._judged(data, bundle, show, request.subject or "one")
+    def evaluate(self, data: Scans, trained: Trained, show: Show, request: Request) -> Judged:
+        return self._judged(data, trained.bundle, show, request.subject or "one")
 
     def _judged(self, data: Scans, bundle: Bundle, show: Show, name: str) -> Judged:
         inputs = data.inputs(name, JUDGING)

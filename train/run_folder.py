@@ -137,8 +137,8 @@ def _of_recipe(recipe: Recipe) -> dict[str, Any]:
 
 def _write_tree(folder: Path, tree: dict[str, Any]) -> None:
     """Write run.json in one step: what was there stays until the new one is whole."""
-    part = private.file(folder / "run.json.part")
-    part.write_text(strict_json.dumps(tree, indent=1) + "\n")
+    part = folder / "run.json.part"
+    private.file(part).write_text(strict_json.dumps(tree, indent=1) + "\n")
     part.replace(folder / "run.json")
 
 

@@ -161,11 +161,10 @@ class KeptWindows:
         self, shape: tuple[int, ...], digests: list[str], clips: Iterable[NDArray[np.uint8]]
     ) -> Iterator[StoredClip]:
         """Write clips after those of some digests; what lay behind these is overwritten."""
-        path = private.file(self.folder / _DIGESTS)
         size = " ".join(map(str, shape))
-        path.write_text("".join(f"{line}\n" for line in (size, *digests)))
         file = self._file(math.prod(shape) * len(digests))
-        with path.open("a") as lines:
+        with private.open_file(self.folder / _DIGESTS) as lines:
+            lines.write("".join(f"{line}\n" for line in (size, *digests)))
             for clip in clips:
                 stored = file.add(clip)
                 # After the clip itself: one without a digest was cut off, and is drawn again.
@@ -174,11 +173,11 @@ class KeptWindows:
                 yield stored
 
     def _file(self, end: int) -> ClipFile:
-        path = self.folder / _CLIPS
-        if not path.is_file():
-            private.folder(self.folder)
-            private.file(path)
-        return ClipFile(path.open("r+b", buffering=0), end)
+        """Open the file of clips, without what lies behind the last one that is whole."""
+        private.folder(self.folder)
+        file = private.open_file(self.folder / _CLIPS, "a+b", buffering=0)
+        file.truncate(end)
+        return ClipFile(file, end)
 
     def _has_room(self, needed: int) -> bool:
         """Say whether the disk has room, and tell if it has not."""

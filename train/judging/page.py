@@ -49,8 +49,9 @@ table { border-collapse: collapse; font-size: 13px; }
 td, th { padding: 0.15rem 0.8rem 0.15rem 0; text-align: left; vertical-align: bottom; }
 tr:nth-child(even) { background: #f3f5f7; } td:nth-child(2) { font-weight: 600; }
 .note { color: #b34700; font-weight: 600; } .small { color: #5a6269; font-size: 13px; max-width: 60rem; }
-figure { display: inline-block; margin: 0 0.7rem 0.4rem 0; } figcaption { font-size: 13px; color: #5a6269; }
-figure img, .sheet { display: block; max-width: 100%; }
+figure { display: inline-block; width: min(192px, 46%); margin: 0 0.7rem 0.4rem 0; }
+figcaption { font-size: 13px; color: #5a6269; }
+figure img { display: block; width: 100%; height: auto; } .sheet { display: block; max-width: 100%; }
 .window { margin-bottom: 1.2rem; } .window p { margin: 0 0 0.2rem 0; }
 .bar { display: grid; grid-template-columns: 9.5rem 1fr 3.4rem; gap: 0.5rem; align-items: center; }
 .bar { font-size: 13px; }

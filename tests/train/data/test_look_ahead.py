@@ -16,13 +16,13 @@ from tests.refusals import refused
 from tests.train.data.held import Held, table
 from train.closed_form.ridge import fit_ridge
 from train.data import set_node
-from train.data.chain import draft_bundle
 from train.data.look_ahead import look_ahead
 from train.data.set_node import DataSetWindows
 from train.data.set_windows import SetWindows
 from train.judging.held_out_runs import HeldOutRuns
 from train.judging.judged import Request, shown
 from train.models.ridge.system import PatchRidge
+from train.system import Trained
 
 VOXELS = 12
 RUNS = 6
@@ -104,15 +104,16 @@ def test_the_grid_of_a_bundle_keeps_how_long_a_window_waits() -> None:
 
 def test_windows_of_another_grid_are_not_judged() -> None:
     taught = opened(runs(), 0).taught()
-    bundle = draft_bundle(taught.manifest, taught.stats, taught.projection)
+    ridge = PatchRidge({"latent_shape": np.ones(4)})
+    trained = Trained(taught.manifest, taught.stats, taught.projection, golden={}, system=ridge)
     wider = node(1)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(set_node, "opened", lambda *_: runs())
         with refused(UsageError, "evaluate-window-mismatch", volumes=1, found_volumes=2, window_s=4.0):
             HeldOutRuns().evaluate(
                 wider,
-                bundle,
-                shown(PatchRidge({"latent_shape": np.ones(4)}), taught.manifest, "0"),
+                trained,
+                shown(ridge, taught.manifest, "0"),
                 Request(data=Path("held")),
             )
 
