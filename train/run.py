@@ -136,13 +136,16 @@ def run(recipe: str, overrides: list[str]) -> Path:
             kept = KeptDecodes(part / "decoded")
             add_figures(out, _judged(work, parts, data, out, kept))
     except KeyboardInterrupt as stop:
-        # The command to go on repeats every change but the folder, which `resume` names instead.
-        kept = [text for text in overrides if text.partition("=")[0] not in ("out", "resume")]
-        again = shlex.join(["python", "-m", "train.run", recipe, *kept, f"resume={out}"])
-        stop.add_note(f"finished stages are kept; to go on: {again}")
+        stop.add_note(f"finished stages are kept; to go on: {_again(recipe, overrides, out)}")
         raise
     clear(part)
     return out
+
+
+def _again(recipe: str, overrides: list[str], out: Path) -> str:
+    """Write the command to go on: it repeats every change but the folder, which `resume` names instead."""
+    kept = [text for text in overrides if text.partition("=")[0] not in ("out", "resume")]
+    return shlex.join(["python", "-m", "train.run", recipe, *kept, f"resume={out}"])
 
 
 def _data(parts: Parts, wanted: Recipe) -> Data:
@@ -404,6 +407,9 @@ def main(arguments: list[str]) -> int:
     made = read_run(out)
     if made["figures"]:
         show(made["figures"], str(out / "run.json"))
+    else:
+        asked = [text for text in arguments[1:] if text != "judge=none"]
+        terminal.say(f"not judged yet; to judge it: {_again(arguments[0], asked, out)}")
     for row in made["tables"].get("notes", []):
         terminal.line(row["note"])
     terminal.line(out)

@@ -89,7 +89,9 @@ def test_a_run_is_written_before_it_is_judged(
     with refused(UsageError, "resume-run-complete", run=out):
         run("ridge", [*SMALL, f"resume={out}"])
     later = tmp_path / "later"
-    run("ridge", [*SMALL, "judge=none", f"out={later}"])
+    assert main(["ridge", *SMALL, "judge=none", f"out={later}"]) == 0
+    said = capsys.readouterr().err
+    assert said.endswith(f"to judge it: python -m train.run ridge {' '.join(SMALL)} resume={later}\n")
     assert read_run(later)["figures"] == {}
     assert read_run(later)["digest"] == read_run(out)["digest"]
     run("ridge", [*SMALL, f"resume={later}"])
