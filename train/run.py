@@ -408,8 +408,8 @@ def main(arguments: list[str]) -> int:
     if made["figures"]:
         show(made["figures"], str(out / "run.json"))
     else:
-        asked = [text for text in arguments[1:] if text != "judge=none"]
-        terminal.say(f"not judged yet; to judge it: {_again(arguments[0], asked, out)}")
+        changes = [text for text in arguments[1:] if text != "judge=none"]
+        terminal.say(f"not judged yet; to judge it: {_again(arguments[0], changes, out)}")
     for row in made["tables"].get("notes", []):
         terminal.line(row["note"])
     terminal.line(out)
