@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.result_files import write
 from rtdecode.bundle import Bundle
-from rtdecode.errors import RtDecodeError, UsageError, explain
+from rtdecode.errors import RtDecodeError, explain
 from rtdecode.phantom.body.presets import preset_named
 from rtdecode.phantom.film.film import ATTRIBUTES
 from rtdecode.phantom.film.known import STRATA, novelty
@@ -39,11 +39,10 @@ from rtdecode.scores.accuracy import (
     shift_orders,
 )
 from rtdecode.scores.events import attribute, distractors
-from train.data.simulated import SimulatedSessions
+from train.compare import opened
 from train.judging.identification import Fresh, fresh, judging_seeds
-from train.judging.judged import Show, shown
-from train.recipe import build
-from train.run_folder import draft_of, read_run, restored
+from train.judging.judged import Show
+from train.run_folder import draft_of
 
 Row = dict[str, Any]
 Mask = NDArray[np.bool_]
@@ -73,20 +72,10 @@ def measure(run: Path, seeds: str = "1000-1009", seconds: float = 400.0, preset:
     UsageError
         If the run was not trained on the simulated participant, or a seed is one for training.
     """
-    tree = read_run(run)
-    recipe = build(tree["arguments"])
-    data = recipe["data"]
-    if not isinstance(data, SimulatedSessions):
-        raise UsageError(
-            "benchmark-run-not-simulated",
-            "{run} was not trained on the simulated participant, who alone watches shapes. Give a "
-            "run that was, such as `python -m train.run ridge films=known-shapes`.",
-            run=run,
-        )
-    bundle = draft_of(run)
-    show = shown(restored(run, recipe["system"]), bundle.manifest, tree["noise_key"])
-    who = replace(data.who, film=SHAPES, preset=preset_named(preset).name)
-    return judge(show, bundle, fresh(bundle, who, judging_seeds(seeds), seconds))
+    decoder = opened(run)
+    who = replace(decoder.who, film=SHAPES, preset=preset_named(preset).name)
+    shapes = fresh(decoder.bundle, who, judging_seeds(seeds), seconds)
+    return judge(decoder.show, decoder.bundle, shapes)
 
 
 def judge(show: Show, bundle: Bundle, data: Fresh) -> list[Row]:

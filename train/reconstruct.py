@@ -97,8 +97,8 @@ def reconstruct(
     for number, rows in enumerate(_order(where, carry=joins)):
         before = [n - 1 if joins and _joined(where, n) else -1 for n in rows]
         given = {name: value[rows] for name, value in inputs.items()} | _carried(system, latents, before)
-        starts = np.stack([_noise(noise_key, where[n], hop_s, system.latent_shape) for n in rows])
-        make = partial(_decoded, system, given, starts, steps)
+        spans = [where[n] for n in rows]
+        make = partial(_decoded, system, given, spans, noise_key, hop_s, steps)
         found = make() if kept is None else kept.round(number, make)
         latents[rows] = found.pop(_LATENT)
         for name, value in found.items():
@@ -113,8 +113,11 @@ def reconstruct(
     return Reconstruction(clips, latents, confidence, said.get("scores"), brain)
 
 
-def _decoded(system: System, given: Arrays, starts: NDArray[np.float32], steps: int) -> Arrays:
+def _decoded(
+    system: System, given: Arrays, spans: Sequence[Span], noise_key: str, hop_s: float, steps: int
+) -> Arrays:
     """Decode some windows to latents, with what the system says of them."""
+    starts = np.stack([_noise(noise_key, span, hop_s, system.latent_shape) for span in spans])
     condition = system.condition(given)
     found = {_LATENT: np.asarray(system.sample(condition, starts, steps))}
     said = {name: getattr(condition, name) for name in ("confidence", "scores", "brain")}

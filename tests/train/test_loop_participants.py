@@ -142,7 +142,8 @@ def test_processes_draw_other_rows_of_the_same_participants_and_together_every_r
     orders: dict[str, list[int]] = {name: [] for name in SUBJECTS}
     for first, second in pairs:
         assert first.participant == second.participant
-        rows, rows_of_second = first.rows(12).tolist(), second.rows(12).tolist()
+        rows = first.rows(12).tolist()
+        rows_of_second = second.rows(12).tolist()
         assert not {*rows} & {*rows_of_second}
         assert first.torch_seed != second.torch_seed
         orders[first.participant] += rows + rows_of_second
