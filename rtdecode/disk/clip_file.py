@@ -3,13 +3,14 @@
 A clip of 33 frames of 480 x 720 pixels takes 34 MB, so 200 of them with their truths take 14 GB. They are
 read by ordinary reads, because the pages of a mapped file would count as memory of the process. `keep`
 puts clips into memory or into a file, depending on their size; code that takes `Pixels` need not know
-which.
+which. A `ComputedClip` takes no room at all: its rows are computed when they are looked at.
 """
 
 import math
 import tempfile
+import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ _PIECE = 2**20
 
 
 class Pixels(Protocol):
-    """A clip (frame, row, column, 3) in memory or in a file: a numpy array, or a `StoredClip`."""
+    """A clip (frame, row, column, 3): a numpy array, a `StoredClip` in a file, or a `ComputedClip`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -45,6 +46,8 @@ class Pixels(Protocol):
 class ClipFile:
     """A file of clips, one after the other. It is closed when nothing refers to it or its clips any more.
 
+    Several threads may read it.
+
     Parameters
     ----------
     file : binary file, optional
@@ -57,6 +60,8 @@ class ClipFile:
     def __init__(self, file: IO[bytes] | None = None, end: int = 0) -> None:
         self._file: Any = _nameless() if file is None else file
         self._end = end
+        # A read is two calls, and another thread would move the file's position between them.
+        self._one_at_a_time = threading.Lock()
         weakref.finalize(self, self._file.close)
 
     def add(self, frames: Iterable[NDArray[Any]]) -> "StoredClip":
@@ -115,12 +120,13 @@ class ClipFile:
         """
         found = np.empty(shape, kind)
         left = found.reshape(-1).view(np.uint8)
-        self._file.seek(start)
-        while len(left):
-            count = self._file.readinto(left)
-            if not count:
-                raise OSError(f"a file of clips was cut short: it ends {len(left)} bytes too early")
-            left = left[count:]
+        with self._one_at_a_time:
+            self._file.seek(start)
+            while len(left):
+                count = self._file.readinto(left)
+                if not count:
+                    raise OSError(f"a file of clips was cut short: it ends {len(left)} bytes too early")
+                left = left[count:]
         return found
 
 
@@ -162,7 +168,7 @@ class StoredClip:
             yield self[frame]
 
     def __getitem__(self, index: Any) -> Any:
-        """Take frames: ``clip[a:b]`` stays in the file, ``clip[frame]`` and ``clip[frame, a:b]`` are read.
+        """Take frames: ``clip[a:b:step]`` stays in the file, ``clip[frame]``, ``clip[frame, a:b]`` are read.
 
         Raises
         ------
@@ -170,22 +176,19 @@ class StoredClip:
             If the frame lies beyond the last one, or the index is of another kind.
         """
         if isinstance(index, slice):
-            return self._shorter(index)
-        frame, rows = index if isinstance(index, tuple) else (index, slice(None))
-        if not isinstance(rows, slice) or rows.step not in (None, 1):
-            raise IndexError(f"a clip in a file is read by frame and by rows [a:b] of it, not by {index}")
-        if not -len(self) <= frame < len(self):
-            raise IndexError(f"frame {frame} of a clip of {len(self)} frames")
+            return self._some(index)
+        frame, rows = _frame_and_rows(index, len(self))
         first, last, _ = rows.indices(self.shape[1])
         size = (max(0, last - first), *self.shape[2:])
         row_bytes = math.prod(self.shape[2:]) * self._kind.itemsize
-        start = self._at(frame % len(self)) + first * row_bytes
+        start = self._at(frame) + first * row_bytes
         return self._file.read(start, size, self._kind)
 
-    def _shorter(self, frames: slice) -> "StoredClip":
+    def _some(self, frames: slice) -> "StoredClip | ComputedClip":
         first, last, step = frames.indices(len(self))
         if step != 1:
-            raise IndexError(f"a clip in a file is cut into frames [a:b], not into every {step}.")
+            # Frames that do not lie one after the other in the file: backwards, or every so many.
+            return ComputedClip(self.shape, lambda frame, rows: self[frame, rows])[frames]
         return StoredClip(self._file, self._at(first), (max(0, last - first), *self.shape[1:]), self._kind)
 
     def _at(self, frame: int) -> int:
@@ -198,6 +201,68 @@ class StoredClip:
             raise ValueError("a clip in a file cannot be returned without a copy")
         found = self._file.read(self._start, self.shape, self._kind)
         return found if dtype is None else found.astype(dtype, copy=False)
+
+
+class ComputedClip:
+    """A clip whose rows are computed whenever they are looked at, so that it takes no room.
+
+    Parameters
+    ----------
+    shape : (frame, row, column, 3)
+    compute : callable
+        Takes a frame and a slice of rows ``[a:b]``, and makes these rows, (row, column, 3).
+    frames : sequence of int, optional
+        Those of the frames that are the clip's, in its order; by default all of them.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        compute: Callable[[int, slice], NDArray[Any]],
+        frames: Sequence[int] | None = None,
+    ) -> None:
+        self._frames = range(shape[0]) if frames is None else frames
+        self._compute = compute
+        self.shape = (len(self._frames), *shape[1:])
+
+    def __len__(self) -> int:
+        """Count the frames."""
+        return len(self._frames)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        """Compute frame by frame."""
+        for frame in range(len(self)):
+            yield self[frame]
+
+    def __getitem__(self, index: Any) -> Any:
+        """Take frames: ``clip[a:b:step]`` computes nothing, ``clip[frame]`` and ``clip[frame, a:b]`` do.
+
+        Raises
+        ------
+        IndexError
+            If the frame lies beyond the last one, or the index is of another kind.
+        """
+        if isinstance(index, slice):
+            return ComputedClip(self.shape, self._compute, self._frames[index])
+        frame, rows = _frame_and_rows(index, len(self))
+        return self._compute(self._frames[frame], rows)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Compute all frames."""
+        if copy is False:
+            raise ValueError("a clip that is computed cannot be returned without a copy")
+        found = np.stack(list(self))
+        return found if dtype is None else found.astype(dtype, copy=False)
+
+
+def _frame_and_rows(index: Any, frames: int) -> tuple[int, slice]:
+    """Take an index of a clip apart: a frame, counted from the first, and rows of it."""
+    frame, rows = index if isinstance(index, tuple) else (index, slice(None))
+    if not isinstance(rows, slice) or rows.step not in (None, 1):
+        raise IndexError(f"a clip in a file is read by frame and by rows [a:b] of it, not by {index}")
+    if not -frames <= frame < frames:
+        raise IndexError(f"frame {frame} of a clip of {frames} frames")
+    return frame % frames, rows
 
 
 def keep(clips: Iterable[NDArray[Any]]) -> list[Pixels]:

@@ -68,7 +68,7 @@ def correlations(clips: Sequence[Pixels], truths: Sequence[Pixels], mean_clip: P
     dots = np.zeros((len(clips), len(truths)))
     sums = np.zeros((2, len(clips)))
     squares = np.zeros((2, len(clips)))
-    for frame, rows in _blocks(shape):
+    for frame, rows in blocks(shape):
         sides = [_pixels(side, mean_clip, frame, rows) for side in (clips, truths)]
         dots += sides[0] @ sides[1].T
         for row, side in enumerate(sides):
@@ -81,7 +81,7 @@ def correlations(clips: Sequence[Pixels], truths: Sequence[Pixels], mean_clip: P
     return (dots - np.outer(sums[0], sums[1]) / count) / np.sqrt(np.outer(spread[0], spread[1]))
 
 
-def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
+def blocks(shape: Sequence[int]) -> Iterator[tuple[int, slice]]:
     """Yield the parts of a clip (frame, row, column, 3): rows of one frame, of up to `BLOCK` values."""
     frames, height = shape[:2]
     rows = max(1, BLOCK // math.prod(shape[2:]))

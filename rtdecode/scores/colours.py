@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk.clip_file import Pixels
+from rtdecode.disk.clip_file import ComputedClip, Pixels, pieces
+from rtdecode.scores.means import mean_picture
 
 # Rows and columns of the cells of a layout.
 CELLS = (4, 6)
@@ -25,11 +26,10 @@ def layouts(clips: Sequence[Pixels], cells: tuple[int, int] = CELLS) -> Matrix:
     cells : (int, int)
         Rows and columns of cells.
     """
-    return np.array([_layout(np.asarray(clip, np.float32), cells) for clip in clips])
+    return np.array([_in_cells(mean_picture(clip), cells) for clip in clips])
 
 
-def _layout(clip: NDArray[np.float32], cells: tuple[int, int]) -> Matrix:
-    picture = clip.mean(axis=0, dtype=np.float64)
+def _in_cells(picture: Matrix, cells: tuple[int, int]) -> Matrix:
     rows, columns = cells
     height = picture.shape[0] // rows
     width = picture.shape[1] // columns
@@ -38,11 +38,11 @@ def _layout(clip: NDArray[np.float32], cells: tuple[int, int]) -> Matrix:
 
 
 def one_colour(clips: Sequence[Pixels]) -> list[NDArray[np.float32]]:
-    """Reduce each clip to its mean colour, which fills it."""
-    return [_filled(np.asarray(clip, np.float32)) for clip in clips]
+    """Reduce each clip to its mean colour, which fills it and takes no room."""
+    return [_filled(clip) for clip in clips]
 
 
-def drawn_layout(colours: NDArray[np.floating], shape: Sequence[int]) -> list[NDArray[np.float32]]:
+def drawn_layout(colours: NDArray[np.floating], shape: Sequence[int]) -> list[Pixels]:
     """Draw clips that stand still: each part of the picture has one colour.
 
     Parameters
@@ -51,10 +51,20 @@ def drawn_layout(colours: NDArray[np.floating], shape: Sequence[int]) -> list[ND
         Such as of `layouts`. A single row and column fill the picture with one colour.
     shape : (frame, row, column, 3)
         Of a clip.
+
+    Returns
+    -------
+    list of float32 (frame, row, column, 3)
+        Pictures are drawn where they are looked at: as arrays they would fill the memory where clips are
+        large and many.
     """
-    rows, columns = (_places(shape[n], colours.shape[n]) for n in (1, 2))
-    pictures = np.clip(colours, 0, 255).astype(np.float32)[:, rows][:, :, columns]
-    return [np.broadcast_to(picture, shape) for picture in pictures]
+    shown = np.clip(colours, 0, 255).astype(np.float32)
+    return [_drawn(layout, shape) for layout in shown]
+
+
+def _drawn(layout: NDArray[np.float32], shape: Sequence[int]) -> ComputedClip:
+    rows, columns = (_places(shape[n + 1], layout.shape[n]) for n in (0, 1))
+    return ComputedClip(shape, lambda _, some: layout[rows[some]][:, columns])
 
 
 def _places(size: int, count: int) -> NDArray[np.int64]:
@@ -62,6 +72,9 @@ def _places(size: int, count: int) -> NDArray[np.int64]:
     return np.arange(size) * count // size
 
 
-def _filled(clip: NDArray[np.float32]) -> NDArray[np.float32]:
-    colour = clip.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
+def _filled(clip: Pixels) -> NDArray[np.float32]:
+    total = np.zeros(3)
+    for frames in pieces(clip.shape):
+        total += np.asarray(clip[frames], np.float32).sum(axis=(0, 1, 2), dtype=np.float64)
+    colour = (total / np.prod(clip.shape[:3])).astype(np.float32)
     return np.broadcast_to(colour, clip.shape)

@@ -1,8 +1,11 @@
 """Find the cuts of a film in its pixels."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.disk.clip_file import Pixels, pieces
 from rtdecode.phantom.film.film import FPS
 
 # Side of the cells whose mean colours are compared, px.
@@ -16,7 +19,7 @@ _NEAR = 3
 _BLACK = 16.0
 
 
-def find_cuts(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
+def find_cuts(frames: Pixels) -> NDArray[np.int64]:
     """Return the first frame of each shot after the first, (cut,).
 
     Parameters
@@ -30,13 +33,43 @@ def find_cuts(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
     through black, whose shot begins with the first frame that can be seen again. A dissolve is found only
     where it is quick.
     """
-    rows, columns = (side // _CELL for side in frames.shape[1:3])
-    cropped = frames[:, : rows * _CELL, : columns * _CELL]
-    cells = cropped.reshape(len(frames), rows, _CELL, columns, _CELL, 3).mean((2, 4))
-    change = np.abs(np.diff(cells, axis=0, prepend=cells[:1])).mean((1, 2, 3))
-    black = cells.mean((1, 2, 3)) < _BLACK
+    return cuts_of([frames])
+
+
+def cuts_of(clips: Iterable[Pixels]) -> NDArray[np.int64]:
+    """Do the same for a film that comes in parts, of which some frames at a time are read.
+
+    Parameters
+    ----------
+    clips : iterable of (frame, row, column, 3) uint8
+        One after the other.
+    """
+    changes = []
+    means = []
+    last: NDArray[np.float64] | None = None
+    for cells in _cells(clips):
+        before = cells[:1] if last is None else last
+        changes.append(np.abs(np.diff(cells, axis=0, prepend=before)).mean((1, 2, 3)))
+        means.append(cells.mean((1, 2, 3)))
+        last = cells[-1:]
+    if last is None:
+        return np.zeros(0, np.int64)
+    return _shots(np.concatenate(changes), np.concatenate(means) < _BLACK)
+
+
+def _cells(clips: Iterable[Pixels]) -> Iterator[NDArray[np.float64]]:
+    """Yield the mean colours of cells in some frames at a time, (frame, row, column, 3)."""
+    for clip in clips:
+        rows, columns = (side // _CELL for side in clip.shape[1:3])
+        for part in pieces(clip.shape):
+            frames = np.asarray(clip[part], np.uint8)[:, : rows * _CELL, : columns * _CELL]
+            yield frames.reshape(len(frames), rows, _CELL, columns, _CELL, 3).mean((2, 4))
+
+
+def _shots(change: NDArray[np.float64], black: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Find the first frames of shots by how much each frame differs from the last, and which are black."""
     shots = []
-    for frame in range(1, len(frames)):
+    for frame in range(1, len(change)):
         around = change[max(1, frame - _NEAR) : frame + _NEAR + 1]
         others = np.delete(around, min(_NEAR, frame - 1))
         stands_out = change[frame] > max(_CHANGE, _TIMES * others.max(initial=0.0))

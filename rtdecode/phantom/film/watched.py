@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.film import FPS, HEIGHT, SHOT_FRAMES, WIDTH, Film, frame_count, write_shots
@@ -53,6 +54,7 @@ class Pictures:
     Parameters
     ----------
     frames : (frame, 64, 96, 3) uint8
+        They may lie in a file.
     cuts : (cut,)
         First frame of each shot but the first.
     shown : bool
@@ -69,7 +71,7 @@ class Pictures:
 
     def __init__(
         self,
-        frames: NDArray[np.uint8],
+        frames: Pixels,
         cuts: NDArray[np.int64],
         *,
         shown: bool = True,
@@ -104,7 +106,7 @@ class Pictures:
         """
         if not 0 <= k < self.windows:
             raise IndexError(f"there is no window {k} in a film of {self.windows} windows")
-        window = self.frames[k * self._window : (k + 1) * self._window]
+        window = np.asarray(self.frames[k * self._window : (k + 1) * self._window])
         return np.concatenate([window, window[-1:]])
 
     def at(self, size: tuple[int, int], fps: float) -> NDArray[np.uint8]:

@@ -35,4 +35,4 @@ def test_a_drawn_layout_has_the_layout_that_it_was_drawn_from() -> None:
     drawn = drawn_layout(colours, (4, 64, 96, 3))
     np.testing.assert_allclose(layouts(drawn, STILL), colours, rtol=1e-5)
     # Nothing moves.
-    assert all((clip == clip[0]).all() for clip in drawn)
+    assert all((np.asarray(clip) == clip[0]).all() for clip in drawn)
