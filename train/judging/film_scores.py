@@ -2,8 +2,12 @@
 
 `describe` measures the film once (`Shown`), and `score` holds clips against it: for each metric a score and a
 weight for each window. `train.judging.film_figures` makes figures of them.
+
+Clips may lie in files: all that is made of them is made of some frames, or of some rows of all clips, at a
+time, so that the memory that it takes does not grow with their number.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from rtdecode.disk.clip_file import Pixels
+from rtdecode.disk.clip_file import Pixels, keep
 from rtdecode.phantom.film.watched import Watched
 from rtdecode.scores.accuracy import (
+    blocks,
     correlations,
     identification_nway,
     identification_top1,
@@ -23,6 +28,7 @@ from rtdecode.scores.accuracy import (
 )
 from rtdecode.scores.colours import layouts, one_colour
 from rtdecode.scores.events import Span, distractors
+from rtdecode.scores.means import less, mean_clip, mean_picture
 from rtdecode.scores.ties import duels
 from train.data.phantom import events
 from train.metrics.bits import bits
@@ -101,7 +107,7 @@ class Shown:
     Attributes
     ----------
     clips : list of uint8 (frame, row, column, 3)
-        True clips.
+        True clips; on disk if they are many or large.
     where : list of (run, start_s, stop_s)
     cuts : list of int
         First frame of each shot of the film but the first.
@@ -141,7 +147,7 @@ def describe(film: Watched, where: list[Span], recoded: Sequence[Pixels] | None 
         The true clips through the decoder's codec.
     """
     # The last frame of a clip lies after the window, and may lie behind a cut.
-    clips: list[Pixels] = [film.clip(k)[:-1] for k in range(len(where))]
+    clips = keep(film.clip(k)[:-1] for k in range(len(where)))
     measured = look(clips)
     apart = distractors(where, events({where[0][0]: film}))
     near = apart & near_duplicates(clips, measured.colours)
@@ -170,16 +176,23 @@ def look(clips: Sequence[Pixels]) -> Looks:
 
 def near_duplicates(clips: Sequence[Pixels], colours: Matrix) -> NDArray[np.bool_]:
     """Tell which windows show nearly the same, (window, window); see `NEAR_LAYOUT` and `NEAR_PICTURE`."""
-    pictures = np.array([np.asarray(clip, np.float32).mean(axis=0).ravel() for clip in clips])
-    near = _distances(colours.reshape(len(clips), -1)) < NEAR_LAYOUT
-    return near & (_distances(pictures.astype(np.float64)) < NEAR_PICTURE)
+    # Pictures of large clips go to the disk as clips do, each as one of one frame.
+    pictures = keep(mean_picture(clip).astype(np.float32)[None] for clip in clips)
+    near = _distances(keep(colours.reshape(len(clips), 1, *colours.shape[1:]))) < NEAR_LAYOUT
+    return near & (_distances(pictures) < NEAR_PICTURE)
 
 
-def _distances(x: Matrix) -> Matrix:
-    """Return the rms difference of each two rows."""
-    squares = np.square(x).sum(axis=1)
-    total = squares[:, None] + squares[None] - 2 * x @ x.T
-    return np.sqrt(np.maximum(total, 0) / x.shape[1])
+def _distances(pictures: Sequence[Pixels]) -> Matrix:
+    """Return the rms difference of each two pictures, each a clip (1, row, column, 3)."""
+    shape = pictures[0].shape
+    squares = np.zeros(len(pictures))
+    twice = np.zeros((len(pictures), len(pictures)))
+    for frame, rows in blocks(shape):
+        x = np.stack([picture[frame, rows].ravel() for picture in pictures]).astype(np.float64)
+        squares += np.square(x).sum(axis=1)
+        twice += 2 * x @ x.T
+    total = squares[:, None] + squares[None] - twice
+    return np.sqrt(np.maximum(total, 0) / math.prod(shape))
 
 
 def matched(colours: Matrix, allowed: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -230,7 +243,7 @@ def score(
     """
     truths = shown.clips
     frames = len(truths[0])
-    cut: list[Pixels] = [np.asarray(clip[:frames]) for clip in clips]
+    cut: list[Pixels] = [clip[:frames] for clip in clips]
     looks = look(cut) if looks is None else looks
     found = told_apart(cut, shown, mean_clip, temperature)
     film = shown.looks
@@ -257,19 +270,20 @@ def score(
 
 def told_apart(clips: Sequence[Pixels], shown: Shown, mean_clip: Pixels, temperature: float) -> Scores:
     """Identify windows by the clips of one session; arguments as of `score`."""
-    cut = [np.asarray(clip[: len(shown.clips[0])]) for clip in clips]
+    cut: list[Pixels] = [clip[: len(shown.clips[0])] for clip in clips]
     plain = correlations(cut, shown.clips, mean_clip)
     moving = similarity(changes(cut), changes(shown.clips))
     identified = identify(similarity(cut, shown.clips), plain, shown, temperature)
     return identified | {TEMPORAL: (identification_nway(moving, shown.allowed, 2), np.ones(len(cut)))}
 
 
-def changes(clips: Sequence[Pixels]) -> list[NDArray[np.float32]]:
-    """Take from each clip its own mean over time. Nothing is left of one that stands still."""
-    return [
-        np.asarray(clip, np.float32) - np.asarray(clip, np.float64).mean(axis=0).astype(np.float32)
-        for clip in clips
-    ]
+def changes(clips: Sequence[Pixels]) -> list[Pixels]:
+    """Take from each clip its own mean over time. Nothing is left of one that stands still.
+
+    What is left is computed where it is looked at; the means are kept, on disk if they are large.
+    """
+    means = keep(mean_picture(clip).astype(np.float32)[None] for clip in clips)
+    return [less(clip, mean) for clip, mean in zip(clips, means, strict=True)]
 
 
 def similarity(clips: Sequence[Pixels], truths: Sequence[Pixels]) -> Matrix:
@@ -285,10 +299,9 @@ def similarity(clips: Sequence[Pixels], truths: Sequence[Pixels]) -> Matrix:
 
 
 def _centred(clips: Sequence[Pixels]) -> list[Pixels]:
-    whole = np.stack([np.asarray(clip, np.float32) for clip in clips])
     # In double precision, so that nothing is left of a clip that is always the same.
-    mean = whole.mean(axis=0, dtype=np.float64)
-    return [(clip - mean).astype(np.float32) for clip in whole]
+    mean = mean_clip(clips)
+    return [less(clip, mean) for clip in clips]
 
 
 def identify(alike: Matrix, plain: Matrix, shown: Shown, temperature: float) -> Scores:

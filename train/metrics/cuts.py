@@ -6,21 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
-from rtdecode.phantom.film.cuts import find_cuts
+from rtdecode.phantom.film.cuts import cuts_of
 
 # A cut is found if it lies within so many frames of the film's, half a second.
 TOLERANCE = 4
 
 
-def joined(clips: Sequence[Pixels]) -> NDArray[np.uint8]:
-    """Join the clips of consecutive windows to a film, (frame, row, column, 3)."""
-    return np.concatenate([np.asarray(clip, np.uint8) for clip in clips])
-
-
 def cut_counts(
     clips: Sequence[Pixels], cuts: Sequence[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Count which of the film's cuts are found in the clips, by `rtdecode.phantom.film.cuts.find_cuts`.
+    """Count which of the film's cuts are found in the clips, by `rtdecode.phantom.film.cuts`.
 
     Parameters
     ----------
@@ -44,7 +39,7 @@ def cut_counts(
     size = len(clips[0])
     count = len(clips) * size
     film = [int(cut) for cut in cuts if 0 < cut < count]
-    found = [int(cut) for cut in find_cuts(joined(clips))]
+    found = [int(cut) for cut in cuts_of(clips)]
     pairs = _pairs(found, film)
     hits = np.zeros(len(clips))
     wrong = np.zeros(len(clips))

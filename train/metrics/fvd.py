@@ -7,6 +7,7 @@ together with n, and beside its floors: the distance between two halves of the f
 training clips and the film.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,8 +21,9 @@ from rtdecode.scores.intervals import FEWEST, Interval, of_pseudovalues
 
 # The detector halves time several times. It cannot take a clip of fewer frames.
 LEAST_FRAMES = 10
-# Clips that the detector takes at once.
+# Clips that the detector takes at once, and fewer if they have more values together than this.
 _BATCH = 4
+_VALUES = 2**25
 
 Matrix = NDArray[np.floating]
 Detector = Callable[[Sequence[Pixels]], NDArray[np.float64]]
@@ -164,8 +166,9 @@ def detector(file: Path) -> Detector:
     @torch.no_grad()
     def features(clips: Sequence[Pixels]) -> NDArray[np.float64]:
         found = []
-        for first in range(0, len(clips), _BATCH):
-            some = np.stack([np.asarray(clip, np.uint8) for clip in clips[first : first + _BATCH]])
+        at_once = max(1, min(_BATCH, _VALUES // math.prod(clips[0].shape)))
+        for first in range(0, len(clips), at_once):
+            some = np.stack([np.asarray(clip, np.uint8) for clip in clips[first : first + at_once]])
             if some.shape[1] < LEAST_FRAMES:
                 raise UsageError(
                     "fvd-clips-too-short",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk.clip_file import Pixels
+from rtdecode.disk.clip_file import Pixels, pieces
 from rtdecode.scores.colours import CELLS
 from train.metrics.layout import LUMINANCE
 
@@ -46,8 +46,8 @@ def motion_energy(clips: Sequence[Pixels]) -> Matrix:
     output, whose squared magnitude is the energy of a pair in quadrature (Adelson and Bergen 1985, J. Opt.
     Soc. Am. A 2:284). Energy is averaged over time and over 4 x 6 cells.
     """
-    shape = _reduced(clips[0]).shape
-    filters = _filters(shape)
+    count, height, width = clips[0].shape[:3]
+    filters = _filters((count, height // _SIDE, width // _SIDE))
     return np.array([_energy(_reduced(clip), filters) for clip in clips])
 
 
@@ -104,7 +104,12 @@ def _share(energies: Matrix, vectors: NDArray[np.complex128]) -> Matrix:
 
 
 def _reduced(clip: Pixels) -> NDArray[np.float32]:
-    frames = np.asarray(clip, np.float32) @ LUMINANCE
+    # Some frames at a time: a large clip lies in a file.
+    return np.concatenate([_halved(np.asarray(clip[part], np.float32)) for part in pieces(clip.shape)])
+
+
+def _halved(clip: NDArray[np.float32]) -> NDArray[np.float32]:
+    frames = clip @ LUMINANCE
     count, height, width = frames.shape
     rows = height // _SIDE
     columns = width // _SIDE
@@ -127,7 +132,11 @@ def _filters(shape: tuple[int, ...]) -> NDArray[np.float32]:
     lobes = np.maximum(np.cos(turns), 0) ** 2
     # The highest temporal frequency has no sign, so it has no direction either.
     forwards = (times > 0) & (times < 0.5)
-    return (lobes[:, None] * band * forwards).astype(np.float32)
+    found = np.empty((len(DIRECTIONS), *shape), np.float32)
+    # One by one: together, in double precision, they take several times as much.
+    for direction, lobe in enumerate(lobes):
+        found[direction] = lobe * band * forwards
+    return found
 
 
 def _energy(frames: NDArray[np.float32], filters: NDArray[np.float32]) -> Matrix:

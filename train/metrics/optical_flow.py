@@ -5,7 +5,7 @@ figure). Most of a film hardly moves, so a clip that stands still has a small er
 all must stand beside every value.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,8 @@ def flows(clip: Pixels) -> Iterator[Flow]:
     import cv2
 
     last = None
-    for frame in np.asarray(clip, np.uint8):
+    for number in range(len(clip)):
+        frame = np.asarray(clip[number], np.uint8)
         grey = cv2.cvtColor(cv2.resize(frame, (SIDE, SIDE)), cv2.COLOR_BGR2GRAY)
         if last is not None:
             # Without a flow to begin with, OpenCV makes the array.
@@ -54,6 +55,28 @@ def end_point_error(clip: Iterable[Flow], film: Iterable[Flow]) -> float:
 def zero_flow_error(film: Iterable[Flow]) -> float:
     """Return the error of a clip that stands still: the mean length of the film's flow, pixels."""
     return float(np.mean([_length(flow) for flow in film]))
+
+
+def end_point_errors(
+    clips: Mapping[str, Iterable[Flow]], film: Iterable[Flow], frozen: str
+) -> dict[str, float]:
+    """Compute the errors of several clips and of one that stands still, of which one flow each is held.
+
+    Parameters
+    ----------
+    clips : mapping
+        Name -> flow.
+    film : iterable
+        The film's flow.
+    frozen : str
+        The name under which the error of no flow is returned beside them.
+    """
+    errors: dict[str, list[float]] = {name: [] for name in (*clips, frozen)}
+    for true, *shown in zip(film, *clips.values(), strict=True):
+        errors[frozen].append(_length(true))
+        for name, flow in zip(clips, shown, strict=True):
+            errors[name].append(_length(flow - true))
+    return {name: float(np.mean(found)) for name, found in errors.items()}
 
 
 def _length(flow: Flow) -> float:

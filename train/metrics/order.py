@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk.clip_file import Pixels
+from rtdecode.disk.clip_file import Pixels, keep
+from rtdecode.scores.accuracy import blocks
+from rtdecode.scores.means import mean_picture
 from rtdecode.scores.ties import duels
 
 
@@ -34,25 +36,34 @@ def order(clips: Sequence[Pixels], truths: Sequence[Pixels], cut: NDArray[np.boo
     """
     ours = _changes(clips)
     film = _changes(truths)
+    count = len(ours)
+    largest = 0.0
+    left = np.zeros(count)
+    dots = np.zeros(count)
+    squares = np.zeros((2, count))
+    # Some rows of all pictures at a time: pictures of large clips lie on disk.
+    for part in blocks(truths[0][:1].shape):
+        own, true = (np.stack([change[part].ravel() for change in side]) for side in (ours, film))
+        largest = max(largest, np.abs(own).max())
+        own -= own.mean(axis=0)
+        true -= true.mean(axis=0)
+        left = np.maximum(left, np.abs(own).max(axis=1))
+        dots += (own * true).sum(axis=1)
+        squares += [np.square(side).sum(axis=1) for side in (own, true)]
     # Rounding must not decide what is a tie.
-    slack = 1e-6 * (1 + np.abs(ours).max())
-    ours -= ours.mean(axis=0)
-    film -= film.mean(axis=0)
-    tie = np.abs(ours).max(axis=1) <= slack
+    tie = left <= 1e-6 * (1 + largest)
     # The two correlations that are compared are this over the norms, and its negative.
-    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(film, axis=1)
-    alike = np.divide((ours * film).sum(axis=1), norms, out=np.zeros(len(ours)), where=norms > 0)
+    norms = np.sqrt(squares[0]) * np.sqrt(squares[1])
+    alike = np.divide(dots, norms, out=np.zeros(count), where=norms > 0)
     won = duels(alike, -alike)
     return np.where(cut, np.where(tie, 0.5, won), np.nan)
 
 
-def _changes(clips: Sequence[Pixels]) -> NDArray[np.float64]:
-    """Subtract the mean picture of the second half from that of the first, (clip, pixel)."""
-    return np.array([_change(np.asarray(clip, np.float32)) for clip in clips])
+def _changes(clips: Sequence[Pixels]) -> list[Pixels]:
+    """Subtract the mean picture of the second half from that of the first, (1, row, column, 3) of each."""
+    return keep(_change(clip)[None] for clip in clips)
 
 
-def _change(clip: NDArray[np.float32]) -> NDArray[np.float64]:
+def _change(clip: Pixels) -> NDArray[np.float64]:
     half = len(clip) // 2
-    first = clip[:half].mean(axis=0, dtype=np.float64)
-    second = clip[half:].mean(axis=0, dtype=np.float64)
-    return (first - second).ravel()
+    return mean_picture(clip[:half]) - mean_picture(clip[half:])

@@ -1,12 +1,13 @@
 """How much clips look like their film: structural similarity."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from rtdecode.disk.clip_file import Pixels
+from rtdecode.disk.clip_file import Pixels, pieces
 from train.metrics.layout import LUMINANCE
 
 # Constants of the structural similarity, of the range of 255, and its window's standard deviation in pixels.
@@ -36,15 +37,24 @@ def ssim(clips: Iterable[Pixels], truths: Iterable[Pixels]) -> NDArray[np.float6
 
 
 def _ssim(clip: Pixels, truth: Pixels) -> float:
-    y = np.asarray(truth, np.float32) @ LUMINANCE
-    x = np.asarray(clip[: len(y)], np.float32) @ LUMINANCE
+    # Some frames at a time: a large clip lies in a file.
+    total = 0.0
+    for frames in pieces(truth.shape):
+        y = np.asarray(truth[frames], np.float32) @ LUMINANCE
+        x = np.asarray(clip[frames], np.float32) @ LUMINANCE
+        total += float(_alike(x, y).sum(dtype=np.float64))
+    return total / math.prod(truth.shape[:3])
+
+
+def _alike(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Compute the similarity around each pixel of frames (frame, row, column)."""
     mean_x = _smooth(x)
     mean_y = _smooth(y)
     var_x = _smooth(x * x) - mean_x**2
     var_y = _smooth(y * y) - mean_y**2
     both = _smooth(x * y) - mean_x * mean_y
     alike = (2 * mean_x * mean_y + _C1) * (2 * both + _C2)
-    return float(np.mean(alike / ((mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2)), dtype=np.float64))
+    return alike / ((mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2))
 
 
 def _smooth(frames: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -84,11 +84,14 @@ def published_psnr(clips: Iterable[Pixels], truths: Iterable[Pixels], side: int 
 
 def resized(clip: Pixels, side: int = SIDE) -> NDArray[np.uint8]:
     """Bring a clip to (frame, side, side, 3) by averaging areas; frames of that size are left alone."""
-    frames = np.asarray(clip, np.uint8)
-    if frames.shape[1:3] == (side, side):
-        return frames
-    made = [Image.fromarray(frame).resize((side, side), Image.Resampling.BOX) for frame in frames]
-    return np.stack([np.asarray(frame) for frame in made])
+    if clip.shape[1:3] == (side, side):
+        return np.asarray(clip, np.uint8)
+    # Frame by frame: a large clip lies in a file.
+    return np.stack([_resized(np.asarray(clip[number], np.uint8), side) for number in range(len(clip))])
+
+
+def _resized(frame: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.BOX))
 
 
 def _both(clip: Pixels, truth: Pixels, side: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -97,7 +100,8 @@ def _both(clip: Pixels, truth: Pixels, side: int) -> tuple[NDArray[np.uint8], ND
 
 def _psnr(clip: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
     # Differences of unsigned bytes would overflow.
-    error = np.square(clip.astype(np.float64) - truth).mean(axis=(1, 2, 3))
+    pairs = zip(clip, truth, strict=True)
+    error = np.array([np.square(shown.astype(np.float64) - true).mean() for shown, true in pairs])
     with np.errstate(divide="ignore"):
         ratios = 20 * np.log10(255 / np.sqrt(error))
     return float(np.minimum(ratios, MOST_DB).mean())
@@ -107,8 +111,9 @@ def _mv(clip: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
     count = _UNIFORM**2
     # Variances of the sample: scikit-image's default for a uniform window.
     return _similarity(
-        clip.astype(np.float64),
-        truth.astype(np.float64),
+        clip,
+        truth,
+        lambda frame: frame.astype(np.float64),
         lambda x: uniform_filter(x, _UNIFORM, axes=(1, 2)),
         peak=255.0,
         scale=count / (count - 1),
@@ -128,8 +133,9 @@ def _gaussian(
     clip: NDArray[np.uint8], truth: NDArray[np.uint8], axes: tuple[int, ...], edges: tuple[int, int]
 ) -> float:
     return _similarity(
-        clip / 255.0 @ _GREY,
-        truth / 255.0 @ _GREY,
+        clip,
+        truth,
+        lambda frame: frame / 255.0 @ _GREY,
         lambda x: gaussian_filter(x, _SIGMA, radius=_RADIUS, axes=axes),
         peak=1.0,
         scale=1.0,
@@ -138,27 +144,39 @@ def _gaussian(
 
 
 def _similarity(
-    x: Frames,
-    y: Frames,
+    clip: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
+    values: Callable[[NDArray[np.uint8]], Frames],
     smooth: Callable[[Frames], Frames],
     *,
     peak: float,
     scale: float,
     edges: tuple[int, int],
 ) -> float:
-    """Average the similarity over all frames, without the rows and columns whose window is cut off."""
-    mean_x = smooth(x)
-    mean_y = smooth(y)
-    spread_x = scale * (smooth(x * x) - mean_x**2)
-    spread_y = scale * (smooth(y * y) - mean_y**2)
-    both = scale * (smooth(x * y) - mean_x * mean_y)
+    """Average the similarity over all frames, without the rows and columns whose window is cut off.
+
+    `values` makes numbers of frames, and `smooth` averages these over windows.
+    """
     c1 = (_K1 * peak) ** 2
     c2 = (_K2 * peak) ** 2
-    alike = (2 * mean_x * mean_y + c1) * (2 * both + c2)
-    at_most = (mean_x**2 + mean_y**2 + c1) * (spread_x + spread_y + c2)
+
+    def around(x: Frames, y: Frames) -> Frames:
+        mean_x = smooth(x)
+        mean_y = smooth(y)
+        spread_x = scale * (smooth(x * x) - mean_x**2)
+        spread_y = scale * (smooth(y * y) - mean_y**2)
+        both = scale * (smooth(x * y) - mean_x * mean_y)
+        alike = (2 * mean_x * mean_y + c1) * (2 * both + c2)
+        return alike / ((mean_x**2 + mean_y**2 + c1) * (spread_x + spread_y + c2))
+
+    found = np.empty((len(clip), *values(clip[:1]).shape[1:]))
+    # Frame by frame: in double precision, all that is computed of a clip takes many times its room.
+    for number in range(len(clip)):
+        one = slice(number, number + 1)
+        found[one] = around(values(clip[one]), values(truth[one]))
     rows, columns = edges
-    height, width = x.shape[1:3]
-    return float((alike / at_most)[:, rows : height - rows, columns : width - columns].mean())
+    height, width = found.shape[1:3]
+    return float(found[:, rows : height - rows, columns : width - columns].mean())
 
 
 VARIANTS: dict[str, Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]] = {
