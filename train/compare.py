@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from rtdecode import terminal
@@ -76,7 +75,7 @@ class Decoder:
         # A run that looks ahead less has windows at the end that another lacks.
         session_inputs = session_arrays(self.bundle, session)
         inputs = {name: rows[: len(film.where)] for name, rows in session_inputs.items()}
-        aims = self.system.targets(np.stack(film.clips))
+        aims = self.system.targets(film.clips)
         mean_clip = self.bundle.stats["mean_clip"][: shown_frames(self.bundle.manifest)]
         for suffix, modalities in routes_of(self.bundle.manifest).items():
             if suffix and not routes:

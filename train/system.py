@@ -14,7 +14,7 @@ closed form, and `train.models.compact`, which is trained with gradients.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -25,6 +25,7 @@ from PIL import Image
 
 from rtdecode.bundle import Bundle, Manifest
 from rtdecode.bundle.wiring import Said
+from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from rtdecode.signal.volume.projection import Projection
 from train.data.chain import draft_bundle
@@ -229,12 +230,13 @@ class System(ABC):
         """
         return {}
 
-    def targets(self, clips: NDArray[np.uint8]) -> NDArray[np.floating] | None:
+    def targets(self, clips: Iterable[Pixels]) -> NDArray[np.floating] | None:
         """Return what `Condition.pooled` was trained to be where clips are watched.
 
         Parameters
         ----------
-        clips : (window, frame, row, column, 3)
+        clips : iterable of uint8 (frame, row, column, 3)
+            Of each window, such as an array of them. They may lie in files, so a few are read at a time.
 
         Returns
         -------

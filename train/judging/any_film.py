@@ -332,7 +332,7 @@ def judge_film(
             scores.setdefault("_ceiling", []).append(known)
         constant = constant_scores(judging.mean_clip, film, beside.temperature)
         scores.setdefault(CONSTANT, []).append(constant | tally.constant())
-        aims = system.targets(np.stack(film.clips))
+        aims = system.targets(film.clips)
         if aims is not None:
             aimed.append((aims, film))
             told.append(conditions.vectors(system, inputs))

@@ -9,14 +9,15 @@ The least-squares prediction is shown as it is: faint where little is known. The
 mean colour of a clip, three numbers, and the colours of its parts: how much of a figure colour alone can say.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk.clip_file import Pixels
+from rtdecode.disk.clip_file import Pixels, keep
 from rtdecode.scores.colours import STILL, drawn_layout, layouts
 from train.closed_form import patch_codec
 from train.closed_form.components import principal_components
@@ -38,6 +39,9 @@ _WHITEN = 0.75
 # Candidate weights of fMRI against EEG.
 _SHARES = (0.2, 0.4, 0.6, 0.8)
 _COLOURS = 3
+# Windows that are drawn at once, and fewer if their clips have more values together than this.
+_AT_ONCE = 20
+_VALUES = 2**24
 
 
 @dataclass(frozen=True)
@@ -82,14 +86,23 @@ class Oracle:
     windows: int
     carried: RidgeFit | None
 
-    def clips(self, inputs: Arrays) -> list[NDArray[np.uint8]]:
-        """Draw the clips of the consecutive windows of one session, uint8 (frame, row, column, 3) each."""
+    def clips(self, inputs: Arrays) -> list[Pixels]:
+        """Draw the clips of the consecutive windows of one session, uint8 (frame, row, column, 3) each.
+
+        They lie on disk if they are many or large.
+        """
         read = _predicted(self.signals, self.stems(inputs))
         if self.carried is not None:
             read = read + _predicted(self.carried, [_before(read, [len(read)])])
-        latents = (read @ self.basis + self.mean).reshape(-1, *self.shape)
-        drawn = patch_codec.decode(self.codec, latents)
-        return list(np.rint(drawn * 255).astype(np.uint8))
+        return keep(self._drawn(read))
+
+    def _drawn(self, read: Matrix) -> Iterator[NDArray[np.uint8]]:
+        """Draw components (window, component), a few windows at a time, and fewer if they are large."""
+        at_once = max(1, min(_AT_ONCE, _VALUES // math.prod(self.clip_shape)))
+        for first in range(0, len(read), at_once):
+            latents = (read[first : first + at_once] @ self.basis + self.mean).reshape(-1, *self.shape)
+            drawn = patch_codec.decode(self.codec, latents)
+            yield from np.rint(drawn * 255).astype(np.uint8)
 
     def floors(self, inputs: Arrays) -> tuple[Sequence[Pixels], Sequence[Pixels]]:
         """Draw what is read of the mean colours, flat, and of the layouts, standing still."""

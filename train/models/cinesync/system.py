@@ -2,7 +2,7 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rtdecode.bundle import Manifest
 from rtdecode.disk import strict_json
+from rtdecode.disk.clip_file import Pixels
 from train import adapters
 from train.adapters import Adapter
 from train.distillation import student
@@ -253,15 +254,18 @@ class CineSync(BrainConditioned):
         return self._weights
 
     @torch.no_grad()
-    def targets(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def targets(self, clips: Iterable[Pixels]) -> NDArray[np.float32]:
         """Embed clips as the class vectors were trained to be, (clip, embedding) of length 1.
 
-        Frames after the window are left out.
+        Frames after the window are left out, and one clip at a time is read.
         """
-        shape = self._shape
-        few = pictures(clips, shape.every)[:, : shape.frames]
-        vectors = self._model.frames(scaled(few.reshape(-1, *few.shape[2:])))
-        return self._model.pooling(vectors.unflatten(0, few.shape[:2])).numpy()
+        vectors = [self._model.frames(scaled(self._pictures(clip))) for clip in clips]
+        return self._model.pooling(torch.stack(vectors)).numpy()
+
+    def _pictures(self, clip: Pixels) -> NDArray[np.uint8]:
+        """Take those frames of a clip that class vectors are made of, (frame, 3, 32, 48)."""
+        looked_at = np.asarray(clip[:: self._shape.every], np.uint8)[: self._shape.frames]
+        return pictures(looked_at[None], 1)[0]
 
     def without_adapters(self) -> "CineSync | None":
         """Return the same system with its video model as it was before it was adapted."""
