@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -167,7 +167,8 @@ def _film(frames: int) -> Pictures:
         shot, number = divmod(frame, length)
         return np.roll(_picture(shot)[rows], 3 * number, 1)
 
-    drawn = ComputedClip((count, _HEIGHT, _WIDTH, 3), draw)
+    # Nothing is asked of its frames but to be cut into clips.
+    drawn = cast(NDArray[np.uint8], ComputedClip((count, _HEIGHT, _WIDTH, 3), draw))
     cuts = np.arange(length, count, length)
     return Pictures(drawn, cuts, window=frames, fps=frames / _WINDOW_S)
 

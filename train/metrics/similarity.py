@@ -175,7 +175,7 @@ def _similarity(
         one = slice(number, number + 1)
         found[one] = around(values(clip[one]), values(truth[one]))
     rows, columns = edges
-    height, width = found.shape[1:3]
+    height, width = clip.shape[1:3]
     return float(found[:, rows : height - rows, columns : width - columns].mean())
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.film import FPS, HEIGHT, SHOT_FRAMES, WIDTH, Film, frame_count, write_shots
@@ -54,7 +53,6 @@ class Pictures:
     Parameters
     ----------
     frames : (frame, 64, 96, 3) uint8
-        They may lie in a file.
     cuts : (cut,)
         First frame of each shot but the first.
     shown : bool
@@ -71,7 +69,7 @@ class Pictures:
 
     def __init__(
         self,
-        frames: Pixels,
+        frames: NDArray[np.uint8],
         cuts: NDArray[np.int64],
         *,
         shown: bool = True,

@@ -1,9 +1,12 @@
 """Clips in files: the same values as in memory, at a memory that does not grow with them."""
 
 import gc
+import io
 import os
+import time
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -238,3 +241,24 @@ def test_pixels_are_compared_by_a_few_frames_whatever_the_length(frames: int) ->
     frame = 600 * 800 * 3 * 8
     assert peak(lambda: psnr(shown, true)) < 4 * frame
     assert peak(lambda: seam_ratio(shown, shorter, spans, {})) < 4 * frame
+
+
+class SlowFile(io.FileIO):
+    """A file that takes a moment to move, in which another thread may come in between."""
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        found = super().seek(place, whence)
+        time.sleep(1e-3)
+        return found
+
+
+def test_several_threads_may_read_one_file(tmp_path: Path) -> None:
+    whole = clips(4, (6, 8, 10, 3))
+    file = ClipFile(SlowFile(tmp_path / "clips", "w+"))
+    kept = [file.add(clip) for clip in whole]
+
+    def right(number: int) -> bool:
+        return np.array_equal(np.stack(list(kept[number])), whole[number])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(right, range(4)))

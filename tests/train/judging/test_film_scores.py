@@ -1,13 +1,18 @@
 """Scores of windows against a film: what the truth scores, and what a constant clip does."""
 
+import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 
+from rtdecode.disk import clip_file
+from rtdecode.disk.clip_file import ClipFile, Pixels, StoredClip
 from rtdecode.phantom.film.film import Film
-from rtdecode.scores import intervals
+from rtdecode.scores import accuracy, intervals
 from rtdecode.scores.colours import layouts
 from train.closed_form import patch_codec
 from train.data.phantom import film_clips
@@ -17,13 +22,17 @@ from train.judging.film_scores import (
     CHANCE,
     TEMPORAL,
     Shown,
+    changes,
     constant_scores,
     describe,
     in_pairs,
     matched,
     near_duplicates,
     score,
+    similarity,
 )
+from train.metrics.order import order
+from train.metrics.quality import ssim
 from train.run import table
 
 NWAY = (
@@ -283,3 +292,84 @@ def test_a_ratio_of_sums_is_compared_over_all_windows() -> None:
 
 def test_every_metric_has_its_chance() -> None:
     assert {*true_scores()} - {"identification_top1_centred"} <= CHANCE.keys()
+
+
+def stored(kept: Sequence[Pixels]) -> list[StoredClip]:
+    file = ClipFile()
+    return [file.add(np.asarray(clip)) for clip in kept]
+
+
+def faint() -> list[np.ndarray]:
+    """The film, fainter and with grain."""
+    rng = np.random.default_rng(5)
+    return [np.asarray(clip) // 2 + rng.integers(0, 60, clip.shape, np.uint8) for clip in shown().clips]
+
+
+def test_clips_in_files_have_the_scores_of_clips_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = score(faint(), shown(), mean(), 0.05)
+    # All that is kept of them lies in files, too.
+    monkeypatch.setattr(clip_file, "IN_MEMORY", 0)
+    on_disk = replace(shown(), clips=list(stored(shown().clips)))
+    found = score(stored(faint()), on_disk, mean(), 0.05)
+    assert found.keys() == whole.keys()
+    for name, pair in whole.items():
+        np.testing.assert_array_equal(found[name], pair, err_msg=name)
+    described = describe(film(), shown().where)
+    assert all(isinstance(clip, StoredClip) for clip in described.clips)
+    for known, clip in zip(shown().clips, described.clips, strict=True):
+        assert np.array_equal(np.asarray(clip), known)
+    assert np.array_equal(described.allowed, shown().allowed)
+    for name, looked in vars(described.looks).items():
+        assert np.array_equal(looked, getattr(shown().looks, name)), name
+
+
+def test_clips_of_one_session_are_correlated_less_their_mean() -> None:
+    """By whole arrays, which clips in files never are."""
+
+    def known(ours: np.ndarray, film: np.ndarray) -> np.ndarray:
+        left = [side - side.mean(axis=0) for side in (ours, film)]
+        return np.corrcoef(*[one.reshape(len(one), -1) for one in left])[: len(ours), len(ours) :]
+
+    # Several blocks to a frame, and several pieces.
+    ours, film = np.random.default_rng(4).integers(0, 256, (2, 4, 7, 160, 300, 3)).astype(np.float64)
+    film += ours
+    ours, film = (np.rint(side / 2).astype(np.uint8).astype(np.float64) for side in (ours, film))
+    sides = [stored(list(side.astype(np.uint8))) for side in (ours, film)]
+    np.testing.assert_allclose(similarity(*sides), known(ours, film), atol=1e-6)
+    moving = similarity(changes(sides[0]), changes(sides[1]))
+    parts = [side - side.mean(axis=1, keepdims=True) for side in (ours, film)]
+    np.testing.assert_allclose(moving, known(*parts), atol=1e-6)
+
+
+def peak(call: Callable[[], object]) -> int:
+    """Bytes that a call takes at its highest."""
+    tracemalloc.start()
+    call()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return most
+
+
+@pytest.mark.parametrize("part", ["similarity", "changes", "order", "near_duplicates", "ssim"])
+def test_memory_does_not_grow_with_the_number_of_clips(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_file, "IN_MEMORY", 0)
+    shape = (4, 300, 400, 3)
+
+    def took(count: int) -> int:
+        drawn = np.random.default_rng(count).integers(0, 256, (count, *shape), np.uint8)
+        ours = stored(list(drawn))
+        true = stored(list(drawn[::-1]))
+        del drawn
+        look: dict[str, Callable[[], object]] = {
+            "similarity": lambda: similarity(ours, true),
+            "changes": lambda: similarity(changes(ours), changes(true)),
+            "order": lambda: order(ours, true, np.ones(count, bool)),
+            "near_duplicates": lambda: near_duplicates(true, np.zeros((count, 4, 6, 3))),
+            "ssim": lambda: ssim(ours, true),
+        }
+        return peak(look[part])
+
+    few = took(3)
+    # Some rows of every clip are held, of each side and once more while they are stacked.
+    rows = accuracy.BLOCK * 8
+    assert took(11) - few < 8 * 6 * rows

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtdecode.disk.clip_file import Pixels
+from rtdecode.disk.clip_file import ClipFile, Pixels
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.metrics import tiny_networks
@@ -18,6 +18,7 @@ from train.judging.any_film import held_apart
 from train.judging.film_figures import CONSTANT, figures
 from train.judging.film_scores import Looks, Shown
 from train.judging.judged import Request
+from train.judging.likeness import likenesses
 from train.judging.page import floors
 from train.judging.published import CHANCE, Published, Tally, load, refuse
 from train.metrics.networks import Network
@@ -237,3 +238,13 @@ def test_a_run_is_judged_by_networks_from_folders(tmp_path: Path) -> None:
         assert made[name]["n"] == 6
     assert "classification_2way_image_papers_marginal" in made
     assert "classification_2way_image_papers_rest" not in made
+
+
+def test_clips_in_files_are_the_same_pictures() -> None:
+    whole = [np.asarray(clip)[:4] for clip in film(2, 3).clips]
+    file = ClipFile()
+    stored = [file.add(clip) for clip in whole]
+    ours = {"": whole[::-1], "_null": [clip[::-1] for clip in whole]}
+    on_disk = {"": stored[::-1], "_null": [clip[::-1] for clip in stored]}
+    constant = (CONSTANT, whole[0])
+    assert likenesses(on_disk, stored, constant) == likenesses(ours, whole, constant)

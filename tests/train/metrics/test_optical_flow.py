@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from train.metrics.optical_flow import SIDE, end_point_error, flows, zero_flow_error
+from train.metrics.optical_flow import SIDE, end_point_error, end_point_errors, flows, zero_flow_error
 
 STEP = 4
 
@@ -47,3 +47,13 @@ def test_a_clip_that_stands_still_has_the_length_of_the_films_flow() -> None:
     length = zero_flow_error(flows(film))
     assert end_point_error(flows(still), flows(film)) == pytest.approx(length, rel=1e-3)
     assert end_point_error(flows(film), flows(film)) == 0
+
+
+def test_several_clips_have_the_errors_that_each_has_alone() -> None:
+    film = moving(STEP)
+    clips = {"slow": moving(1), "back": moving(-STEP)}
+    found = end_point_errors({name: flows(clip) for name, clip in clips.items()}, flows(film), "frozen")
+    known = {name: end_point_error(flows(clip), flows(film)) for name, clip in clips.items()}
+    assert found == {**known, "frozen": zero_flow_error(flows(film))}
+    with pytest.raises(ValueError, match="shorter"):
+        end_point_errors({"short": flows(film[:2])}, flows(film), "frozen")

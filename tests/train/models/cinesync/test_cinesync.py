@@ -8,6 +8,7 @@ import pytest
 
 from export import run as exporting
 from rtdecode import bundle as bundles
+from rtdecode.disk.clip_file import ClipFile
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.models.cinesync.live import beside
@@ -85,6 +86,21 @@ def test_the_condition_is_judged_beside_the_clips(run: Path) -> None:
     assert figures["condition_2way"]["chance"] == 0.5
     assert figures["condition_2way"]["constant"] == 0
     assert {"condition_2way_eeg", "condition_2way_fmri", "condition_2way_rest"} <= figures.keys()
+
+
+def test_clips_in_files_are_embedded_as_an_array_of_them_is(run: Path) -> None:
+    system = restored(run, build(read_run(run)["arguments"])["system"])
+    clips = np.random.default_rng(0).integers(0, 256, (3, 33, 64, 96, 3), np.uint8)
+    file = ClipFile()
+    stored = [file.add(clip) for clip in clips]
+    found = system.targets(clips)
+    assert found is not None
+    assert len(found) == 3
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+    assert np.array_equal(system.targets(stored), found)
+    # A frame after the window is left out.
+    assert np.array_equal(system.targets(clips[:, :32]), found)
+    assert not np.allclose(system.targets(clips[:, ::-1]), found, atol=1e-3)
 
 
 def test_without_its_adapters_the_video_model_is_as_it_was_pretrained(run: Path) -> None:
