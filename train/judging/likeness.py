@@ -49,12 +49,16 @@ def likenesses(
     def window(number: int) -> dict[str, Window]:
         film = films[number]
         small = resized(film)
-        drawn = {suffix: some[number] for suffix, some in clips.items()}
-        found = {suffix: _likeness(one, small) for suffix, one in {**drawn, same: clip}.items()}
-        ours: dict[str, Iterable[Flow]] = {suffix: flows(one) for suffix, one in drawn.items()}
-        errors = end_point_errors({**ours, same: steady}, flows(film), FROZEN)
+        decoded = {suffix: every[number] for suffix, every in clips.items()}
+        likeness = {
+            suffix: _likeness(decoded_clip, small) for suffix, decoded_clip in {**decoded, same: clip}.items()
+        }
+        clip_flows: dict[str, Iterable[Flow]] = {
+            suffix: flows(decoded_clip) for suffix, decoded_clip in decoded.items()
+        }
+        errors = end_point_errors({**clip_flows, same: steady}, flows(film), FROZEN)
         return {
-            suffix: found.get(suffix, {}) | {"end_point_error": error} for suffix, error in errors.items()
+            suffix: likeness.get(suffix, {}) | {"end_point_error": error} for suffix, error in errors.items()
         }
 
     # OpenCV and SciPy leave Python's lock while they compute.

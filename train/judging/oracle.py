@@ -101,8 +101,8 @@ class Oracle:
         at_once = max(1, min(_AT_ONCE, _VALUES // math.prod(self.clip_shape)))
         for first in range(0, len(read), at_once):
             latents = (read[first : first + at_once] @ self.basis + self.mean).reshape(-1, *self.shape)
-            drawn = patch_codec.decode(self.codec, latents)
-            yield from np.rint(drawn * 255).astype(np.uint8)
+            frames = patch_codec.decode(self.codec, latents)
+            yield from np.rint(frames * 255).astype(np.uint8)
 
     def floors(self, inputs: Arrays) -> tuple[Sequence[Pixels], Sequence[Pixels]]:
         """Draw what is read of the mean colours, flat, and of the layouts, standing still."""

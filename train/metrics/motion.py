@@ -132,11 +132,11 @@ def _filters(shape: tuple[int, ...]) -> NDArray[np.float32]:
     lobes = np.maximum(np.cos(turns), 0) ** 2
     # The highest temporal frequency has no sign, so it has no direction either.
     forwards = (times > 0) & (times < 0.5)
-    found = np.empty((len(DIRECTIONS), *shape), np.float32)
+    filters = np.empty((len(DIRECTIONS), *shape), np.float32)
     # One by one: together, in double precision, they take several times as much.
     for direction, lobe in enumerate(lobes):
-        found[direction] = lobe * band * forwards
-    return found
+        filters[direction] = lobe * band * forwards
+    return filters
 
 
 def _energy(frames: NDArray[np.float32], filters: NDArray[np.float32]) -> Matrix:

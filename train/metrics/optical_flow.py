@@ -72,11 +72,11 @@ def end_point_errors(
         The name under which the error of no flow is returned beside them.
     """
     errors: dict[str, list[float]] = {name: [] for name in (*clips, frozen)}
-    for true, *shown in zip(film, *clips.values(), strict=True):
-        errors[frozen].append(_length(true))
-        for name, flow in zip(clips, shown, strict=True):
-            errors[name].append(_length(flow - true))
-    return {name: float(np.mean(found)) for name, found in errors.items()}
+    for film_flow, *clip_flows in zip(film, *clips.values(), strict=True):
+        errors[frozen].append(_length(film_flow))
+        for name, flow in zip(clips, clip_flows, strict=True):
+            errors[name].append(_length(flow - film_flow))
+    return {name: float(np.mean(distances)) for name, distances in errors.items()}
 
 
 def _length(flow: Flow) -> float:

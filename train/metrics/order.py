@@ -34,24 +34,26 @@ def order(clips: Sequence[Pixels], truths: Sequence[Pixels], cut: NDArray[np.boo
     of the two exactly if ``(a - b) . (A - B) > 0``. The session's mean of ``a - b`` and of ``A - B`` is
     subtracted: a decoder that always shows the same has nothing left and scores 0.5, whatever it shows.
     """
-    ours = _changes(clips)
-    film = _changes(truths)
-    count = len(ours)
+    clip_changes = _changes(clips)
+    film_changes = _changes(truths)
+    count = len(clip_changes)
     largest = 0.0
-    left = np.zeros(count)
+    largest_centred = np.zeros(count)
     dots = np.zeros(count)
     squares = np.zeros((2, count))
     # Some rows of all pictures at a time: pictures of large clips lie on disk.
-    for part in blocks(truths[0][:1].shape):
-        own, true = (np.stack([change[part].ravel() for change in side]) for side in (ours, film))
-        largest = max(largest, np.abs(own).max())
-        own -= own.mean(axis=0)
-        true -= true.mean(axis=0)
-        left = np.maximum(left, np.abs(own).max(axis=1))
-        dots += (own * true).sum(axis=1)
-        squares += [np.square(side).sum(axis=1) for side in (own, true)]
+    for rows in blocks(truths[0][:1].shape):
+        clip_rows, film_rows = (
+            np.stack([change[rows].ravel() for change in side]) for side in (clip_changes, film_changes)
+        )
+        largest = max(largest, np.abs(clip_rows).max())
+        clip_rows -= clip_rows.mean(axis=0)
+        film_rows -= film_rows.mean(axis=0)
+        largest_centred = np.maximum(largest_centred, np.abs(clip_rows).max(axis=1))
+        dots += (clip_rows * film_rows).sum(axis=1)
+        squares += [np.square(side).sum(axis=1) for side in (clip_rows, film_rows)]
     # Rounding must not decide what is a tie.
-    tie = left <= 1e-6 * (1 + largest)
+    tie = largest_centred <= 1e-6 * (1 + largest)
     # The two correlations that are compared are this over the norms, and its negative.
     norms = np.sqrt(squares[0]) * np.sqrt(squares[1])
     alike = np.divide(dots, norms, out=np.zeros(count), where=norms > 0)

@@ -169,14 +169,14 @@ def _similarity(
         alike = (2 * mean_x * mean_y + c1) * (2 * both + c2)
         return alike / ((mean_x**2 + mean_y**2 + c1) * (spread_x + spread_y + c2))
 
-    found = np.empty((len(clip), *values(clip[:1]).shape[1:]))
+    similarities = np.empty((len(clip), *values(clip[:1]).shape[1:]))
     # Frame by frame: in double precision, all that is computed of a clip takes many times its room.
     for number in range(len(clip)):
-        one = slice(number, number + 1)
-        found[one] = around(values(clip[one]), values(truth[one]))
+        frame = slice(number, number + 1)
+        similarities[frame] = around(values(clip[frame]), values(truth[frame]))
     rows, columns = edges
     height, width = clip.shape[1:3]
-    return float(found[:, rows : height - rows, columns : width - columns].mean())
+    return float(similarities[:, rows : height - rows, columns : width - columns].mean())
 
 
 VARIANTS: dict[str, Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]] = {

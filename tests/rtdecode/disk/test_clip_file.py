@@ -74,26 +74,26 @@ def test_a_clip_in_a_file_is_read_as_an_array_is() -> None:
 
 @pytest.mark.parametrize("how", ["in a file", "computed"])
 def test_frames_are_taken_in_any_order_as_those_of_an_array_are(how: str) -> None:
-    (whole,) = clips(1, (6, 8, 10, 3))
+    (pixels,) = clips(1, (6, 8, 10, 3))
     clip = (
-        stored([whole])[0]
+        stored([pixels])[0]
         if how == "in a file"
-        else ComputedClip(whole.shape, lambda n, rows: whole[n, rows])
+        else ComputedClip(pixels.shape, lambda n, rows: pixels[n, rows])
     )
     for part in (np.s_[::-1], np.s_[4:1:-1], np.s_[::2], np.s_[1:6:3], np.s_[2:5]):
-        some = clip[part]
-        assert some.shape == whole[part].shape
-        assert len(some) == len(whole[part])
-        assert np.array_equal(np.asarray(some), whole[part])
-        assert np.array_equal(np.asarray(some, np.float32), whole[part].astype(np.float32))
-        assert np.array_equal(np.stack(list(some)), whole[part])
-        assert np.array_equal(some[-1], whole[part][-1])
-        assert np.array_equal(some[1, 2:5], whole[part][1, 2:5])
+        shorter = clip[part]
+        assert shorter.shape == pixels[part].shape
+        assert len(shorter) == len(pixels[part])
+        assert np.array_equal(np.asarray(shorter), pixels[part])
+        assert np.array_equal(np.asarray(shorter, np.float32), pixels[part].astype(np.float32))
+        assert np.array_equal(np.stack(list(shorter)), pixels[part])
+        assert np.array_equal(shorter[-1], pixels[part][-1])
+        assert np.array_equal(shorter[1, 2:5], pixels[part][1, 2:5])
         # What was reversed is cut and reversed like any other clip.
-        assert np.array_equal(np.asarray(some[:2]), whole[part][:2])
-        assert np.array_equal(np.asarray(some[::-1]), whole[part][::-1])
-        with pytest.raises(IndexError, match=f"frame {len(some)} of a clip of {len(some)} frames"):
-            some[len(some)]
+        assert np.array_equal(np.asarray(shorter[:2]), pixels[part][:2])
+        assert np.array_equal(np.asarray(shorter[::-1]), pixels[part][::-1])
+        with pytest.raises(IndexError, match=f"frame {len(shorter)} of a clip of {len(shorter)} frames"):
+            shorter[len(shorter)]
 
 
 def test_what_a_clip_in_a_file_cannot_do_is_said() -> None:
@@ -247,18 +247,18 @@ class SlowFile(io.FileIO):
     """A file that takes a moment to move, in which another thread may come in between."""
 
     def seek(self, place: int, whence: int = 0) -> int:
-        found = super().seek(place, whence)
+        position = super().seek(place, whence)
         time.sleep(1e-3)
-        return found
+        return position
 
 
 def test_several_threads_may_read_one_file(tmp_path: Path) -> None:
-    whole = clips(4, (6, 8, 10, 3))
+    pixels = clips(4, (6, 8, 10, 3))
     file = ClipFile(SlowFile(tmp_path / "clips", "w+"))
-    kept = [file.add(clip) for clip in whole]
+    stored_clips = [file.add(clip) for clip in pixels]
 
     def right(number: int) -> bool:
-        return np.array_equal(np.stack(list(kept[number])), whole[number])
+        return np.array_equal(np.stack(list(stored_clips[number])), pixels[number])
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(right, range(4)))

@@ -294,9 +294,9 @@ def test_every_metric_has_its_chance() -> None:
     assert {*true_scores()} - {"identification_top1_centred"} <= CHANCE.keys()
 
 
-def stored(kept: Sequence[Pixels]) -> list[StoredClip]:
+def stored(pixels: Sequence[Pixels]) -> list[StoredClip]:
     file = ClipFile()
-    return [file.add(np.asarray(clip)) for clip in kept]
+    return [file.add(np.asarray(clip)) for clip in pixels]
 
 
 def faint() -> list[np.ndarray]:
@@ -306,48 +306,50 @@ def faint() -> list[np.ndarray]:
 
 
 def test_clips_in_files_have_the_scores_of_clips_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = score(faint(), shown(), mean(), 0.05)
-    # All that is kept of them lies in files, too.
+    in_memory = score(faint(), shown(), mean(), 0.05)
+    # All that is pixels of them lies in files, too.
     monkeypatch.setattr(clip_file, "IN_MEMORY", 0)
     on_disk = replace(shown(), clips=list(stored(shown().clips)))
-    found = score(stored(faint()), on_disk, mean(), 0.05)
-    assert found.keys() == whole.keys()
-    for name, pair in whole.items():
-        np.testing.assert_array_equal(found[name], pair, err_msg=name)
+    on_disk_scores = score(stored(faint()), on_disk, mean(), 0.05)
+    assert on_disk_scores.keys() == in_memory.keys()
+    for name, pair in in_memory.items():
+        np.testing.assert_array_equal(on_disk_scores[name], pair, err_msg=name)
     described = describe(film(), shown().where)
     assert all(isinstance(clip, StoredClip) for clip in described.clips)
-    for known, clip in zip(shown().clips, described.clips, strict=True):
-        assert np.array_equal(np.asarray(clip), known)
+    for expected, clip in zip(shown().clips, described.clips, strict=True):
+        assert np.array_equal(np.asarray(clip), expected)
     assert np.array_equal(described.allowed, shown().allowed)
-    for name, looked in vars(described.looks).items():
-        assert np.array_equal(looked, getattr(shown().looks, name)), name
+    for name, measured in vars(described.looks).items():
+        assert np.array_equal(measured, getattr(shown().looks, name)), name
 
 
 def test_clips_of_one_session_are_correlated_less_their_mean() -> None:
-    """By whole arrays, which clips in files never are."""
+    """By in_memory arrays, which clips in files never are."""
 
-    def known(ours: np.ndarray, film: np.ndarray) -> np.ndarray:
-        left = [side - side.mean(axis=0) for side in (ours, film)]
-        return np.corrcoef(*[one.reshape(len(one), -1) for one in left])[: len(ours), len(ours) :]
+    def expected(decoded: np.ndarray, film: np.ndarray) -> np.ndarray:
+        centred = [side - side.mean(axis=0) for side in (decoded, film)]
+        return np.corrcoef(*[session.reshape(len(session), -1) for session in centred])[
+            : len(decoded), len(decoded) :
+        ]
 
     # Several blocks to a frame, and several pieces.
-    ours, film = np.random.default_rng(4).integers(0, 256, (2, 4, 7, 160, 300, 3)).astype(np.float64)
-    film += ours
-    ours, film = (np.rint(side / 2).astype(np.uint8).astype(np.float64) for side in (ours, film))
-    sides = [stored(list(side.astype(np.uint8))) for side in (ours, film)]
-    np.testing.assert_allclose(similarity(*sides), known(ours, film), atol=1e-6)
+    decoded, film = np.random.default_rng(4).integers(0, 256, (2, 4, 7, 160, 300, 3)).astype(np.float64)
+    film += decoded
+    decoded, film = (np.rint(side / 2).astype(np.uint8).astype(np.float64) for side in (decoded, film))
+    sides = [stored(list(side.astype(np.uint8))) for side in (decoded, film)]
+    np.testing.assert_allclose(similarity(*sides), expected(decoded, film), atol=1e-6)
     moving = similarity(changes(sides[0]), changes(sides[1]))
-    parts = [side - side.mean(axis=1, keepdims=True) for side in (ours, film)]
-    np.testing.assert_allclose(moving, known(*parts), atol=1e-6)
+    parts = [side - side.mean(axis=1, keepdims=True) for side in (decoded, film)]
+    np.testing.assert_allclose(moving, expected(*parts), atol=1e-6)
 
 
 def peak(call: Callable[[], object]) -> int:
     """Bytes that a call takes at its highest."""
     tracemalloc.start()
     call()
-    _, most = tracemalloc.get_traced_memory()
+    _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return most
+    return peak_bytes
 
 
 @pytest.mark.parametrize("part", ["similarity", "changes", "order", "near_duplicates", "ssim"])
@@ -356,20 +358,20 @@ def test_memory_does_not_grow_with_the_number_of_clips(part: str, monkeypatch: p
     shape = (4, 300, 400, 3)
 
     def took(count: int) -> int:
-        drawn = np.random.default_rng(count).integers(0, 256, (count, *shape), np.uint8)
-        ours = stored(list(drawn))
-        true = stored(list(drawn[::-1]))
-        del drawn
+        pixels = np.random.default_rng(count).integers(0, 256, (count, *shape), np.uint8)
+        decoded = stored(list(pixels))
+        truths = stored(list(pixels[::-1]))
+        del pixels
         look: dict[str, Callable[[], object]] = {
-            "similarity": lambda: similarity(ours, true),
-            "changes": lambda: similarity(changes(ours), changes(true)),
-            "order": lambda: order(ours, true, np.ones(count, bool)),
-            "near_duplicates": lambda: near_duplicates(true, np.zeros((count, 4, 6, 3))),
-            "ssim": lambda: ssim(ours, true),
+            "similarity": lambda: similarity(decoded, truths),
+            "changes": lambda: similarity(changes(decoded), changes(truths)),
+            "order": lambda: order(decoded, truths, np.ones(count, bool)),
+            "near_duplicates": lambda: near_duplicates(truths, np.zeros((count, 4, 6, 3))),
+            "ssim": lambda: ssim(decoded, truths),
         }
         return peak(look[part])
 
-    few = took(3)
+    bytes_of_3 = took(3)
     # Some rows of every clip are held, of each side and once more while they are stacked.
     rows = accuracy.BLOCK * 8
-    assert took(11) - few < 8 * 6 * rows
+    assert took(11) - bytes_of_3 < 8 * 6 * rows

@@ -241,10 +241,10 @@ def test_a_run_is_judged_by_networks_from_folders(tmp_path: Path) -> None:
 
 
 def test_clips_in_files_are_the_same_pictures() -> None:
-    whole = [np.asarray(clip)[:4] for clip in film(2, 3).clips]
+    pixels = [np.asarray(clip)[:4] for clip in film(2, 3).clips]
     file = ClipFile()
-    stored = [file.add(clip) for clip in whole]
-    ours = {"": whole[::-1], "_null": [clip[::-1] for clip in whole]}
+    stored = [file.add(clip) for clip in pixels]
+    in_memory = {"": pixels[::-1], "_null": [clip[::-1] for clip in pixels]}
     on_disk = {"": stored[::-1], "_null": [clip[::-1] for clip in stored]}
-    constant = (CONSTANT, whole[0])
-    assert likenesses(on_disk, stored, constant) == likenesses(ours, whole, constant)
+    constant = (CONSTANT, pixels[0])
+    assert likenesses(on_disk, stored, constant) == likenesses(in_memory, pixels, constant)

@@ -60,12 +60,12 @@ def test_the_profile_is_the_mean_step_after_seams_without_a_cut() -> None:
 
 def test_cuts_in_parts_of_a_film_are_those_of_the_whole() -> None:
     shots = np.random.default_rng(2).integers(0, 256, (5, 1, 3, 4, 3)).repeat([7, 11, 9, 6, 15], axis=0)
-    whole = shots.repeat(8, axis=2).repeat(8, axis=3).astype(np.uint8)[:, 0]
+    pixels = shots.repeat(8, axis=2).repeat(8, axis=3).astype(np.uint8)[:, 0]
     # Black before a shot, and across two parts.
-    whole[14:18] = 0
+    pixels[14:18] = 0
     file = ClipFile()
     for ends in ([16, 32], [8, 16, 24, 32, 40], [18]):
-        parts = [file.add(part) for part in np.split(whole, ends)]
-        assert cuts_of(parts).tolist() == find_cuts(whole).tolist()
-    assert find_cuts(whole).tolist() == [7, 14, 18, 27, 33]
+        parts = [file.add(part) for part in np.split(pixels, ends)]
+        assert cuts_of(parts).tolist() == find_cuts(pixels).tolist()
+    assert find_cuts(pixels).tolist() == [7, 14, 18, 27, 33]
     assert cuts_of([]).tolist() == []

@@ -52,8 +52,8 @@ def test_a_clip_that_stands_still_has_the_length_of_the_films_flow() -> None:
 def test_several_clips_have_the_errors_that_each_has_alone() -> None:
     film = moving(STEP)
     clips = {"slow": moving(1), "back": moving(-STEP)}
-    found = end_point_errors({name: flows(clip) for name, clip in clips.items()}, flows(film), "frozen")
-    known = {name: end_point_error(flows(clip), flows(film)) for name, clip in clips.items()}
-    assert found == {**known, "frozen": zero_flow_error(flows(film))}
+    errors = end_point_errors({name: flows(clip) for name, clip in clips.items()}, flows(film), "frozen")
+    expected = {name: end_point_error(flows(clip), flows(film)) for name, clip in clips.items()}
+    assert errors == {**expected, "frozen": zero_flow_error(flows(film))}
     with pytest.raises(ValueError, match="shorter"):
         end_point_errors({"short": flows(film[:2])}, flows(film), "frozen")

@@ -93,14 +93,14 @@ def test_clips_in_files_are_embedded_as_an_array_of_them_is(run: Path) -> None:
     clips = np.random.default_rng(0).integers(0, 256, (3, 33, 64, 96, 3), np.uint8)
     file = ClipFile()
     stored = [file.add(clip) for clip in clips]
-    found = system.targets(clips)
-    assert found is not None
-    assert len(found) == 3
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
-    assert np.array_equal(system.targets(stored), found)
+    embedded = system.targets(clips)
+    assert embedded is not None
+    assert len(embedded) == 3
+    np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-5)
+    assert np.array_equal(system.targets(stored), embedded)
     # A frame after the window is left out.
-    assert np.array_equal(system.targets(clips[:, :32]), found)
-    assert not np.allclose(system.targets(clips[:, ::-1]), found, atol=1e-3)
+    assert np.array_equal(system.targets(clips[:, :32]), embedded)
+    assert not np.allclose(system.targets(clips[:, ::-1]), embedded, atol=1e-3)
 
 
 def test_without_its_adapters_the_video_model_is_as_it_was_pretrained(run: Path) -> None:
