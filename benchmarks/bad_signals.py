@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfiltfilt
 
-from train.judging.presence import in_other_places
+from train.judging.sections.presence import in_other_places
 from train.work import Arrays
 
 Signal = NDArray[np.float32]

@@ -29,10 +29,10 @@ from rtdecode.phantom.body.presets import preset_named
 from rtdecode.phantom.film.watched import KINDS, NONE
 from train.compare import Decoder, opened
 from train.data.phantom import TRAINING_SEEDS, Participant, session_arrays, spans
-from train.judging import presence
 from train.judging.film_scores import describe, told_apart
 from train.judging.judged import Figures
 from train.judging.references import watch
+from train.judging.sections import presence
 from train.reconstruct import brain_of
 from train.work import Arrays, tracked
 

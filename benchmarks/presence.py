@@ -41,10 +41,11 @@ from rtdecode.types import Presence
 from streaming.sinks.presence import IN_A_ROW, PresenceLog, mean_odds
 from train.compare import Decoder, opened
 from train.data.phantom import ELECTRODE, Participant, session_arrays, spans
+from train.judging.beside import ROUTES, only
 from train.judging.film_scores import Shown, describe, told_apart
-from train.judging.identification import ROUTES, judging_seeds, only
-from train.judging.presence import BRAIN, promises
+from train.judging.identification import judging_seeds
 from train.judging.references import watch
+from train.judging.sections.presence import BRAIN, promises
 from train.reconstruct import conditions_alone
 from train.reproduce import shipped
 from train.work import Arrays, Work, tracked

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streaming.sources.folder.source import FolderSource
-from tests.own_metric import LayoutJudge, correlation, layouts
+from tests.own_metric import Layout, correlation
 from tests.own_scanner import slices_of
 from train.builders import register
 from train.run import run
@@ -56,25 +56,36 @@ def _placed(data, affine):
 
 @pytest.mark.full
 def test_a_metric_of_its_own_stands_in_the_runs_figures(tmp_path):
-    register("layout", LayoutJudge)
+    register("layout", Layout)
     changes = [
         "scale=tiny",
         f"out={tmp_path / 'run'}",
         "data.seconds=200",
-        "judge.builder=layout",
+        "judge.builder=any-film",
+        "judge.films=shapes",
+        "judge.seeds=1000-1001",
         "judge.seconds=160",
+        "judge.sections=identification,layout",
     ]
-    figure = read_run(run("ridge", changes))["figures"]["layout"]
+    figures = read_run(run("ridge", changes))["figures"]
+    figure = figures["layout"]
     assert figure["n"] > 20
-    assert (figure["chance"], figure["constant"]) == (0.0, 0.0)
+    assert figure["chance"] == 0.0
     low, high = figure["ci95"]
     assert low <= figure["value"] <= high
-    assert abs(figure["shuffled"]) < 0.1 < figure["value"]
+    # It stands beside the same controls and floors as every other metric.
+    for control in ("layout_null", "layout_other_film", "layout_rest"):
+        assert abs(figures[control]["value"]) < figure["value"], control
+    assert figure["value"] > abs(figure["constant"])
+    # Sections that are not listed are not computed.
+    assert "ssim" not in figures
 
 
 def test_a_metric_of_its_own_tells_the_right_places_from_the_wrong_ones():
-    mean = np.full((8, 4, 6, 3), 100, np.uint8)
-    truth = mean + 10 * np.arange(6, dtype=np.uint8)[:, None]
-    mirrored = truth[:, :, ::-1]
-    found = correlation(layouts([truth, mirrored, mean], mean), layouts([truth] * 3, mean))
-    assert found.round(6).tolist() == [1.0, -1.0, 0.0]
+    ramp = np.broadcast_to(10.0 * np.arange(6), (4, 6)).ravel()
+    other = np.broadcast_to(10.0 * np.arange(4)[:, None], (4, 6)).ravel()
+    theirs = np.array([ramp, other])
+    mirrored = np.array([2 * theirs.mean(axis=0) - ramp, other])
+    assert correlation(theirs, theirs).round(6).tolist() == [1.0, 1.0]
+    assert correlation(mirrored, theirs).round(6).tolist() == [-1.0, 1.0]
+    assert correlation(np.array([theirs.mean(axis=0)] * 2), theirs).tolist() == [0.0, 0.0]

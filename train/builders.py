@@ -95,8 +95,13 @@ def register(name: str, function: Callable[..., Any]) -> None:
 
 def names() -> list[str]:
     """List the builders that can be named."""
+    return sorted({*SHIPPED, *added()})
+
+
+def added() -> list[str]:
+    """List the builders that other packages have added."""
     installed = {point.name for point in entry_points(group=GROUP)}
-    return sorted({*SHIPPED, *_registered, *installed})
+    return sorted({*_registered, *installed})
 
 
 def find(name: str) -> Callable[..., Any]:

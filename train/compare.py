@@ -38,17 +38,19 @@ from rtdecode.scores import intervals
 from train.data.clip_grid import shown_frames
 from train.data.phantom import Participant, session_arrays
 from train.data.simulated import SimulatedSessions
-from train.judging import conditions, sessions
+from train.judging import sessions
+from train.judging.beside import only, routes_of
+from train.judging.decoders import vectors
 from train.judging.film_figures import difference, figure, gathered, groups
 from train.judging.film_scores import Scores, Shown, told_apart
-from train.judging.identification import only, routes_of
 from train.judging.judged import Show, shown
+from train.judging.sections import condition
 from train.judging.sessions import Sessions
 from train.recipe import build
 from train.run_folder import draft_of, read_run, restored
 from train.system import System
 
-_METRICS = (conditions.IDENTIFIED, "identification_2way_centred", "identification_2way_matched")
+_METRICS = (condition.IDENTIFIED, "identification_2way_centred", "identification_2way_matched")
 # Bits are not compared, and all else does not depend on it.
 _TEMPERATURE = 1.0
 
@@ -83,7 +85,7 @@ class Decoder:
             signals = only(inputs, modalities)
             scores = told_apart(self.show(signals, film.where).clips, film, mean_clip, _TEMPERATURE)
             if aims is not None:
-                scores |= conditions.told_apart(conditions.vectors(self.system, signals), aims, film)
+                scores |= condition.told_apart(vectors(self.system, signals), aims, film)
             yield self.name + suffix, scores
 
 

@@ -19,6 +19,7 @@ from train.judging.judged import NETWORKS, FeatureJudge, Figures, Judged, Reques
 from train.judging.kept import KeptDecodes
 from train.judging.page import floors, page
 from train.judging.published import refuse
+from train.judging.section import SHIPPED
 from train.recipe import parsed
 from train.run import show
 from train.run_folder import fitted_of, read_run, subject_of, trained_of
@@ -35,6 +36,8 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   oracle=own|900-905|        the ridge beside them: had the run's own sessions (the default; at full size many
                              minutes), or sessions of these training seeds, `seconds` of film each; oracle=
                              leaves it out
+  sections=identification,pictures
+                             groups of metrics, of those that the recipe lists or others ({sections})
   repeats=single|averaged    averaged decodes the mean of all sessions of a film from a file, or of all
                              showings of what is held out of a data set, and says so
   runs=9-10                  of the recorded data, for a run trained on them
@@ -196,7 +199,7 @@ def main(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     others = [text for text in arguments if text != "--json"]
     if not others or others[0] in ("-h", "--help"):
-        terminal.say(*_USAGE.splitlines())
+        terminal.say(*_USAGE.replace("{sections}", ", ".join(SHIPPED)).splitlines())
         return 0 if others else 2
     run, *changes = others
     try:

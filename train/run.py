@@ -21,10 +21,9 @@ from rtdecode.timing import TimingGrid
 from train.data.clip_grid import clip_of
 from train.data.simulated import SimulatedSessions
 from train.data.training_films import training_films
-from train.judging.film_figures import DECODED_COLOURS
+from train.judging.beside import DECODED_COLOURS, NULL, ORACLE
 from train.judging.judged import FeatureJudge, Figures, Judged, shown
 from train.judging.kept import KeptDecodes
-from train.judging.published import NULL
 from train.judging.reading import BESIDE, main_figures, reading
 from train.recipe import Recipe, check, differences, names, read
 from train.run_folder import (
@@ -70,6 +69,8 @@ _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
   target=features            learn the features that a data set has of what was watched, and no clips; judged
                              on people and films that are left out (ridge)
   judge=none                 train and judge later, with resume=DIR and the same arguments
+  judge.sections=identification,pictures
+                             groups of metrics that are computed (docs/training.md)
   SLOT.KEY=value             any argument of the recipe"""
 
 
@@ -341,7 +342,7 @@ def _claim(part: Path, out: Path, recipe: Recipe) -> None:
 
 
 # What stands beside a figure in the terminal.
-_COLUMNS = (NULL, DECODED_COLOURS[0], "_oracle")
+_COLUMNS = (NULL, DECODED_COLOURS[0], ORACLE)
 
 
 def table(figures: Figures) -> Table:

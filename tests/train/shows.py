@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from train.judging.identification import only
+from train.judging.beside import only
 from train.models.ridge.system import PatchRidge
 from train.reconstruct import Reconstruction, clips_of
 from train.work import Arrays

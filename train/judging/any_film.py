@@ -12,13 +12,12 @@ film. They tell what to expect of these windows with other noise, and little of 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from rtdecode.bundle import Bundle
@@ -26,41 +25,22 @@ from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import KINDS, NONE, watched
 from rtdecode.phantom.session import PhantomSession
-from rtdecode.scores.colours import STILL, drawn_layout, layouts, one_colour
+from train.builders import Later
 from train.data.arrays import averaged_signals
 from train.data.clip_grid import shown_frames
 from train.data.film_windows import check_adjacent, on_grid
 from train.data.phantom import Participant, session_arrays, session_clips, session_spans
 from train.data.simulated import SimulatedSessions
-from train.judging import conditions, published
-from train.judging.ceiling import Forward, likelihood
+from train.judging import published, section
+from train.judging.beside import OTHER_FILM, OTHER_SUBJECT, REST
+from train.judging.evaluation import evaluate
 from train.judging.examples import examples
-from train.judging.film_figures import (
-    CONSTANT,
-    DECODED_COLOURS,
-    FLOORS,
-    REVERSED,
-    TOLD_COLOURS,
-    figures,
-    groups,
-    words_of,
-)
-from train.judging.film_scores import (
-    Scores,
-    Shown,
-    averaged,
-    constant_scores,
-    describe,
-    identify,
-    score,
-    told_apart,
-)
-from train.judging.identification import ROUTES, by_preset, judging_seeds, only
+from train.judging.film_figures import groups, words_of
+from train.judging.film_scores import Shown, describe
+from train.judging.identification import by_preset, judging_seeds
 from train.judging.judged import OWN_SESSIONS, Judged, Request, Show
 from train.judging.oracle import Oracle
 from train.judging.pictures import contact_sheet
-from train.judging.presence import Presence
-from train.judging.published import NEAREST, NULL, OTHER_FILM, Published, Tally
 from train.judging.references import (
     References,
     fresh_sessions,
@@ -71,8 +51,7 @@ from train.judging.references import (
     ridge_of,
     watch,
 )
-from train.metrics.cuts import step_profile
-from train.metrics.pixels import NearestClips
+from train.judging.section import EvaluatedRun, HeldOutWindows, Section, sections_of
 from train.recipe import numbers
 from train.system import Plan, System, Trained
 from train.work import Arrays, Work, tracked
@@ -82,16 +61,9 @@ _ELSEWHERE = 5000
 # Where the film differs by session, each is held against what so many of the other brains lead to. One alone
 # may happen to watch a film that is alike.
 _OTHERS = 3
-# Steps after a seam: the seam itself and a second.
-_STEPS = 9
 _SHEET_ROWS = 12
 # Frames of a clip that a sheet shows.
 _SHEET_AT = (1 / 8, 1 / 2, 7 / 8)
-# Whose clips the page shows beside the film, and under which heading.
-_PICTURED = {"": "reconstruction", NULL: "null brain", NEAREST: "nearest training clip"}
-
-Drawn = TypeVar("Drawn")
-Film = TypeVar("Film")
 
 
 def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Request) -> Judged:
@@ -116,26 +88,28 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
     judging_seeds(request.seeds)
     data.check_length(request.seconds)
     check_adjacent(bundle.manifest.grid)
+    sections = sections_of(request.sections or section.ALL_SECTIONS)
     films = [name.strip() for name in str(request.film).split(",")]
     for film in films:
         _check(film)
     _check_repeats(films, request)
-    papers = published.load(request)
-    found = Judged({}, {"networks": papers.told()} if papers.networks() else {}, simulated=True)
+    networks = published.load(request)
+    found = Judged({}, {"networks": networks.told()} if networks.networks() else {}, simulated=True)
     # Films from files share them, as all of them are held against what is learned from one kind of film.
     ridge = _ridge(bundle, system, data.who, request)
 
     @cache
-    def beside(learner: Participant) -> References:
+    def baselines_of(learner: Participant) -> References:
         return references(show, bundle, system, learner, request.seconds, ridge(learner))
 
     for film in films:
         who = replace(data.who, film=film)
-        judged = by_preset(
-            who,
-            request,
-            lambda who: judge_film(show, bundle, system, who, request, beside(_learner(who)), papers),
-        )
+
+        def judge(who: Participant) -> Judged:
+            run = EvaluatedRun(show, bundle, system, baselines_of(_learner(who)), networks)
+            return judge_film(run, who, request, sections)
+
+        judged = by_preset(who, request, judge)
         before = "" if film == films[0] else f"{title(film)}/"
         made = {before + name: one for name, one in judged.figures.items()}
         tables = {before + name: table for name, table in judged.tables.items()}
@@ -160,11 +134,14 @@ class AnyFilm:
         Seeds of fresh sessions, from 1000 on.
     seconds : float
         Length of the film in each.
+    sections : str
+        Groups of metrics: words, with commas between them (`train.judging.section`).
     """
 
     films: str
     seeds: str
     seconds: float
+    sections: Later[str] = section.ALL_SECTIONS
 
     makes_published: ClassVar[bool] = True
 
@@ -178,12 +155,15 @@ class AnyFilm:
         judging_seeds(self.seeds)
         data.check_length(self.seconds)
         check_adjacent(data.grid)
+        sections_of(self.sections)
         for film in self.films.split(","):
             _check(film.strip())
 
     def judge(self, work: Work, plan: Plan, data: SimulatedSessions, trained: Trained, show: Show) -> Judged:
         """Judge what was just trained, and draw a picture of the first fresh session of each film."""
-        request = Request(seeds=self.seeds, seconds=self.seconds, film=self.films, oracle=None)
+        request = Request(
+            seeds=self.seeds, seconds=self.seconds, film=self.films, sections=self.sections, oracle=None
+        )
         found = on_film(data, trained.bundle, trained.system, show, request)
         pictures = {}
         for film in (film.strip() for film in self.films.split(",")):
@@ -193,8 +173,8 @@ class AnyFilm:
 
     def evaluate(self, data: SimulatedSessions, trained: Trained, show: Show, request: Request) -> Judged:
         """Judge a finished run as requested, on its own films where none is named."""
-        asked = request if request.film is not None else replace(request, film=self.films)
-        return on_film(data, trained.bundle, trained.system, show, asked)
+        defaults = {"film": request.film or self.films, "sections": request.sections or self.sections}
+        return on_film(data, trained.bundle, trained.system, show, replace(request, **defaults))
 
 
 def sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
@@ -262,291 +242,106 @@ def _ridge(
     return cache(lambda who: ridge_of(bundle, system, fresh_sessions(who, seeds, request.seconds)))
 
 
-def judge_film(
-    show: Show,
-    bundle: Bundle,
-    system: System,
-    who: Participant,
-    request: Request,
-    beside: References,
-    papers: Published,
-) -> Judged:
+def judge_film(run: EvaluatedRun, who: Participant, request: Request, sections: Sequence[Section]) -> Judged:
     """Judge sessions in which the participant watches one kind of film.
 
     Parameters
     ----------
-    show : callable
-        See `Show`.
-    bundle : Bundle
-    system : System
-        What `show` shows.
+    run : EvaluatedRun
+        Its baselines are made for this participant and preset, and the kind of film that stands for this one.
     who : Participant
         Its `film` is ``shapes`` or ``natural``, of which each session shows another, or the path of a film,
         which is shown as a whole in each session.
     request : Request
         `seeds`, `seconds` and `repeats` are read.
-    beside : References
-        Made for this participant and preset, and the kind of film that stands for this one.
-    papers : Published
-        The networks by which published figures are made.
+    sections : sequence of Section
     """
     seeds = judging_seeds(request.seeds)
     fixed = who.film not in KINDS
-    judging = _Judging(show, bundle, system, who, beside, apart=not fixed and len(seeds) > _OTHERS)
-    scores: dict[str, list[Scores]] = {}
-    shown: list[Shown] = []
-    drawn: list[Sequence[Pixels]] = []
-    profiles: list[_Profile] = []
-    aimed: list[tuple[NDArray[np.floating], Shown]] = []
-    told: list[NDArray[np.floating]] = []
-    presence = Presence(system, float(bundle.manifest.grid.hop))
-    tally = Tally(papers, judging.mean_clip, beside.clips)
-    pictured: dict[str, Sequence[Pixels]] = {}
+    # Where the film differs by session, and there are enough of them, they stand for each other's brains that
+    # watch another film.
+    is_apart = not fixed and len(seeds) > _OTHERS
     # No session can average repeats: figures of a mean say how many there were.
     trials = [seeds] if request.repeats == "averaged" else [[seed] for seed in seeds]
-    for trial in tracked(trials, f"{title(who.film)}, {who.preset}"):
-        session = watch(who, trial[0], request.seconds)
-        # A film from a file is the same each time.
-        film = shown[0] if fixed and shown else judging.describe(session)
-        tally.film(film, again=fixed)
-        shown.append(film)
-        again = (watch(who, seed, request.seconds) for seed in trial[1:])
-        inputs = judging.inputs(chain([session], again))
-        controls = judging.controls(trial, session.seconds)
-        made = show(inputs, film.where)
-        profiles += _profiles(made.clips, film)
-        drawn.append(made.clips)
-        null: Sequence[Pixels] = []
-        for suffix, clips in judging.clips(made.clips, film, inputs, controls):
-            null = clips if suffix == NULL else null
-            found = judging.score(suffix, clips, film) | tally.add(suffix, clips)
-            scores.setdefault(suffix, []).append(found)
-            # Of the first session, which is enough to be looked at.
-            if suffix in _PICTURED and len(shown) == 1:
-                pictured[_PICTURED[suffix]] = clips
-        wins, _ = scores[""][-1]["identification_2way_centred"]
-        others = {name: controls[f"_{name}"] for name in ("rest", "other_subject")}
-        presence.add(inputs, others, made.confidence, wins)
-        if beside.forward is not None:
-            known = judging.ceiling(beside.forward, session, film, inputs)
-            scores.setdefault("_ceiling", []).append(known)
-        constant = constant_scores(judging.mean_clip, film, beside.temperature)
-        scores.setdefault(CONSTANT, []).append(constant | tally.constant())
-        aims = system.targets(film.clips)
-        if aims is not None:
-            aimed.append((aims, film))
-            told.append(conditions.vectors(system, inputs))
-            for suffix, found in judging.conditions(told[-1], aims, film, inputs, controls):
-                scores[suffix][-1] |= found
-            gained = conditions.gains(show, made.clips, null, inputs, film)
-            scores[""][-1] |= gained
-            scores[CONSTANT][-1] |= conditions.unchanging(len(film.clips))
-        tally.join_pictures(scores, CONSTANT)
-    if judging.apart:
-        scores[OTHER_FILM] = held_apart(drawn, shown, partial(judging.score, OTHER_FILM))
-        if aimed:
-            apart = held_apart(told, aimed, lambda found, aim: conditions.told_apart(found, *aim))
-            scores[OTHER_FILM] = [a | b for a, b in zip(scores[OTHER_FILM], apart, strict=True)]
-    if papers:
-        if judging.apart:
-            more = held_apart(tally.seen[""], tally.truths, papers.score)
-            scores[OTHER_FILM] = [a | b for a, b in zip(scores[OTHER_FILM], more, strict=True)]
-        scores |= tally.references()
+    windows = _Watched(run, who, request.seconds, is_apart=is_apart)
+    stand_ins = {OTHER_FILM: next_sessions} if is_apart else {}
+    evaluation = evaluate(run, windows.sessions(trials), sections, stand_ins)
     repeats = len(trials[0])
     signals = "single trials" if repeats == 1 else f"mean of {repeats} repeats"
-    window_min = float(bundle.manifest.grid.window) / 60
-    minutes = None if beside.oracle is None else beside.oracle.windows * window_min
-    about = _told(who, shown, beside, fixed=fixed) | {
+    window_min = float(run.bundle.manifest.grid.window) / 60
+    oracle = run.baselines.oracle
+    about = _told(who, evaluation.truths, run.baselines, fixed=fixed) | {
         "repeats": repeats,
         "signals": signals,
-        "minutes of the ridge": minutes,
+        "minutes of the ridge": None if oracle is None else oracle.windows * window_min,
     }
-    tables = {"films": [about], "steps after a seam": _steps(profiles)}
-    kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
-    every = np.tile(kept, len(shown)) if fixed else kept
-    made = figures(scores, shown, fixed=fixed) | presence.figures(every) | tally.distances(every)
-    tables["words"] = [{"film": title(who.film), "preset": who.preset} | words_of(made)]
-    wins, _ = scores[""][0]["identification_2way_centred"]
-    beside_film = {name: pictured[name] for name in _PICTURED.values() if name in pictured}
-    versions = {"film": shown[0].clips, **beside_film}
+    figures = evaluation.figures(fixed=fixed)
+    tables = {
+        "films": [about],
+        **evaluation.tables(),
+        "words": [{"film": title(who.film), "preset": who.preset} | words_of(figures)],
+    }
     words = f"{title(who.film)}, {who.preset}, {signals}"
-    picked = examples(words, wins, versions, bundle.manifest.clip.fps)
-    return Judged(made, tables, examples=picked)
+    picked = examples(words, evaluation.wins, evaluation.first, run.bundle.manifest.clip.fps)
+    return Judged(figures, tables, examples=picked)
 
 
 @dataclass(frozen=True)
-class _Judging:
-    """A decoder, the participant whose sessions it decodes, and what stands beside it.
+class _Watched:
+    """Makes the held-out windows of a simulated participant who watches films."""
 
-    If `apart`, each session shows a film of its own, and there are enough of them to stand for each other's
-    brains that watch another film.
-    """
-
-    show: Show
-    bundle: Bundle
-    system: System
+    run: EvaluatedRun
     who: Participant
-    beside: References
-    apart: bool
+    seconds: float
+    is_apart: bool
 
-    @property
-    def mean_clip(self) -> Pixels:
-        """Training mean, without the frame after the window."""
-        return self.bundle.stats["mean_clip"][: shown_frames(self.bundle.manifest)]
+    def sessions(self, trials: Sequence[Sequence[int]]) -> Iterator[HeldOutWindows]:
+        """Yield the windows of each trial: of a session, or of the mean of several by their seeds."""
+        truth: Shown | None = None
+        for number, trial in enumerate(tracked(trials, f"{title(self.who.film)}, {self.who.preset}")):
+            session = self._watch(self.who, trial[0])
+            # A film from a file is the same each time.
+            if truth is None or self.who.film in KINDS:
+                truth = self._describe(session)
+            again = (self._watch(self.who, seed) for seed in trial[1:])
+            inputs = self._inputs(chain([session], again))
+            # The clips of simulated sessions lie where their windows do.
+            yield HeldOutWindows(
+                number, inputs, truth.where, truth, self._controls(trial, session.seconds), session
+            )
 
-    @cached_property
-    def _training(self) -> NearestClips:
-        return NearestClips(self.beside.clips, self.mean_clip)
+    def _watch(self, who: Participant, seed: int) -> PhantomSession:
+        return watch(who, seed, self.seconds)
 
-    def describe(self, session: PhantomSession) -> Shown:
+    def _describe(self, session: PhantomSession) -> Shown:
         """Measure what a session shows."""
-        manifest = self.bundle.manifest
-        again = recoded(self.system, self.bundle, session_clips(manifest, session))
+        bundle = self.run.bundle
+        manifest = bundle.manifest
+        again = recoded(self.run.system, bundle, session_clips(manifest, session))
         return describe(on_grid(session.film, manifest), session_spans(manifest, session), again)
 
-    def clips(
-        self, own: Sequence[Pixels], shown: Shown, inputs: Arrays, controls: dict[str, Arrays]
-    ) -> Iterator[tuple[str, Sequence[Pixels]]]:
-        """Yield the clips of the decoder, of its controls and of the oracle, each under its suffix.
-
-        Parameters
-        ----------
-        own : sequence of (frame, row, column, 3)
-            What the decoder draws of both modalities.
-        shown : Shown
-        inputs : dict
-            What it drew them from.
-        controls : dict
-            See `controls`.
-        """
-        where = shown.where
-        frames = len(shown.clips[0])
-        for suffix, kept in ROUTES.items():
-            yield suffix, own if suffix == "" else self.show(only(inputs, kept), where).clips
-            if suffix == "" and self.beside.clips:
-                drawn = [clip[:frames] for clip in own]
-                yield NEAREST, self._training.to(drawn)
-        if self.system.denoises:
-            yield "_one_step", self.show(inputs, where, steps=1).clips
-        yield "_null", self.show(inputs, where, null=True).clips
-        yield REVERSED, [clip[:frames][::-1] for clip in own]
-        yield from zip(TOLD_COLOURS, told_colours(shown.clips), strict=True)
-        for suffix, other in controls.items():
-            yield suffix, self.show(other, where).clips
-        if self.beside.oracle is not None:
-            yield "_oracle", self.beside.oracle.clips(inputs)
-            yield from zip(DECODED_COLOURS, self.beside.oracle.floors(inputs), strict=True)
-
-    def conditions(
-        self,
-        own: NDArray[np.floating],
-        aims: NDArray[np.floating],
-        shown: Shown,
-        inputs: Arrays,
-        controls: dict[str, Arrays],
-    ) -> Iterator[tuple[str, Scores]]:
-        """Score the vectors of the decoder's condition, of its controls and of the oracle, by their suffixes.
-
-        Parameters
-        ----------
-        own, aims : (window, value)
-            The vectors that both modalities gave, and what they aim at.
-        shown : Shown
-        inputs : dict
-            What they were given.
-        controls : dict
-            See `controls`.
-        """
-        for suffix, kept in ROUTES.items():
-            found = own if suffix == "" else conditions.vectors(self.system, only(inputs, kept))
-            yield suffix, conditions.told_apart(found, aims, shown)
-        for suffix, other in controls.items():
-            found = conditions.vectors(self.system, other)
-            yield suffix, conditions.told_apart(found, aims, shown)
-        read = None if self.beside.oracle is None else self.beside.oracle.vectors(inputs)
-        if read is not None:
-            yield "_oracle", conditions.told_apart(read, aims, shown)
-
-    def inputs(self, sessions: Iterable[PhantomSession]) -> Arrays:
+    def _inputs(self, sessions: Iterable[PhantomSession]) -> Arrays:
         """Run the sessions of a trial through the chain, and average their signals."""
-        return averaged_signals([session_arrays(self.bundle, session) for session in sessions])
+        return averaged_signals([session_arrays(self.run.bundle, session) for session in sessions])
 
-    def controls(self, trial: Sequence[int], seconds: float) -> dict[str, Arrays]:
+    def _controls(self, trial: Sequence[int], seconds: float) -> dict[str, Arrays]:
         """Simulate the brains that tell nothing of the film, or tell it as no decoder has learned."""
         resting = replace(self.who, film=NONE)
-        elsewhere = replace(self.who, film=self.beside.kind)
+        elsewhere = replace(self.who, film=self.run.baselines.kind)
         stranger = replace(self.who, subject=self.who.subject + 1)
-        found = {
-            "_rest": self.inputs(watch(resting, seed, seconds) for seed in trial),
-            "_other_subject": self.inputs(watch(stranger, seed, seconds) for seed in trial),
+        controls = {
+            REST: self._inputs(watch(resting, seed, seconds) for seed in trial),
+            OTHER_SUBJECT: self._inputs(watch(stranger, seed, seconds) for seed in trial),
         }
-        if not self.apart:
+        if not self.is_apart:
             others = (watch(elsewhere, seed + _ELSEWHERE, seconds) for seed in trial)
-            found[OTHER_FILM] = self.inputs(others)
-        return found
-
-    def score(self, suffix: str, clips: Sequence[Pixels], shown: Shown) -> Scores:
-        """Hold clips against the film."""
-        beside = self.beside
-        temperature = beside.oracle_temperature if suffix == "_oracle" else beside.temperature
-        # Of one modality alone, and of clips that know colours alone, no other figure is made.
-        alone = suffix in (*ROUTES, *FLOORS, REVERSED) and suffix != ""
-        scored = told_apart if alone else score
-        return scored(clips, shown, self.mean_clip, temperature)
-
-    def ceiling(self, forward: Forward, session: PhantomSession, shown: Shown, inputs: Arrays) -> Scores:
-        """Identify windows by the known forward model."""
-        likely = likelihood(forward, self.bundle, session, inputs)
-        return identify(likely, likely, shown, temperature=1.0)
+            controls[OTHER_FILM] = self._inputs(others)
+        return controls
 
 
-def told_colours(clips: Sequence[Pixels]) -> tuple[Sequence[Pixels], Sequence[Pixels]]:
-    """Draw clips that know the true mean colours alone, and the true layouts: what colour alone can say."""
-    return one_colour(clips), drawn_layout(layouts(clips, STILL), clips[0].shape)
-
-
-def held_apart(
-    drawn: Sequence[Drawn], shown: Sequence[Film], hold: Callable[[Drawn, Film], Scores]
-) -> list[Scores]:
-    """Hold the film of each session against the clips of the next ones, and average the scores.
-
-    Parameters
-    ----------
-    drawn : sequence
-        The clips of each session, or what was measured of them.
-    shown : sequence
-        Its film; another one in each.
-    hold : callable
-        Scores clips against a film.
-    """
-    found = []
-    for number, film in enumerate(shown):
-        others = [drawn[(number + step) % len(drawn)] for step in range(1, _OTHERS + 1)]
-        scores = [hold(clips, film) for clips in others]
-        found.append({metric: averaged(scores, metric) for metric in scores[0]})
-    return found
-
-
-# The decoder's mean steps after its seams, the film's, and the number of seams.
-_Profile = tuple[Any, Any, int]
-
-
-def _profiles(clips: Sequence[Pixels], shown: Shown) -> list[_Profile]:
-    frames = len(shown.clips[0])
-    ours, count = step_profile([clip[:frames] for clip in clips], shown.cuts, _STEPS)
-    film, _ = step_profile(shown.clips, shown.cuts, _STEPS)
-    return [(ours, film, count)] if count else []
-
-
-def _steps(profiles: list[_Profile]) -> list[dict[str, Any]]:
-    """List how much the picture changes at a seam and from frame to frame after it, in grey levels."""
-    if not profiles:
-        return []
-    ours, film, counts = zip(*profiles, strict=True)
-    pairs = zip(
-        np.average(ours, axis=0, weights=counts), np.average(film, axis=0, weights=counts), strict=True
-    )
-    return [{"step": n, "clips": float(a), "film": float(b)} for n, (a, b) in enumerate(pairs)]
+def next_sessions(number: int, counts: Sequence[int]) -> list[tuple[int, int]]:
+    """Choose the clips of the next sessions, which show other films, to stand for a brain elsewhere."""
+    return [((number + step) % len(counts), 0) for step in range(1, _OTHERS + 1)]
 
 
 def _told(who: Participant, shown: Sequence[Shown], beside: References, *, fixed: bool) -> dict[str, Any]:

@@ -8,55 +8,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.scores import intervals
-from train.judging.conditions import CHANCE as CONDITION_CHANCE
-from train.judging.conditions import IDENTIFIED
-from train.judging.film_scores import CHANCE, TEMPORAL, Scores, Shown, averaged
-from train.judging.identification import ROUTES
+from train.judging.beside import CONSTANT, DECODED_COLOURS, FLOORS, NEAREST, ORACLE, OWN, REVERSED
+from train.judging.film_scores import TEMPORAL, TOLD_COLOUR, Scores, Shown, averaged
 from train.judging.judged import Figures, unknown
-from train.judging.published import CHANCE as PUBLISHED_CHANCE
 
 # Length of a block of the film, s, where there are enough of them.
 _BLOCK_S = 30.0
-# The suffix of the scores of a clip that is always the same. They stand in the other figures.
-CONSTANT = "_constant"
-# The suffixes of clips that know colours alone: read by a ridge that had the same data, or told.
-DECODED_COLOURS = ("_decoded_colour", "_decoded_layout")
-TOLD_COLOURS = ("_told_colour", "_told_layout")
-FLOORS = (*DECODED_COLOURS, *TOLD_COLOURS)
-# That of the decoder's clips backwards in time.
-REVERSED = "_reversed"
 # Where the interval of a control must lie, and windows that it rests on at least.
 _NEAR_CHANCE = (0.44, 0.56)
 ENOUGH = 300
 # Fewer windows than this make no figure but an unknown one.
 _LEAST = 5
+_TOP1 = "identification_top1_centred"
 # Half of the windows must have these: where only a few have enough distractors, those are no sample of the
 # film.
-_OF_MOST = ("identification_10way_centred", "identification_50way_centred", "identification_top1_centred")
+_OF_MOST = ("identification_10way_centred", "identification_50way_centred", _TOP1)
 _POOLS = "retrieval_top"
-# One modality alone and clips that know colours alone are judged by these.
-_OF_ROUTES = (
-    "identification_2way_centred",
-    "identification_2way_matched",
-    "identification_10way_centred",
-    IDENTIFIED,
-)
-# The suffixes under which windows are also told apart by their number of cuts, and under which clips of the
-# true colour stand, which no signal changes.
-_BY_CUTS = ("", "_oracle", "_ceiling")
-_OF_COLOUR = ("", "_oracle")
 # The suffixes of what the decoder is compared with window by window.
-_COMPARED = ("_oracle", "_nearest", *FLOORS, REVERSED)
-# No signal changes a clip of the true colour, so that decoders do not differ in it.
-_SAME = "psnr_told_colour"
+_COMPARED = (ORACLE, NEAREST, *FLOORS, REVERSED)
 # F1 counts cuts over all windows. One that holds none on one side still counts on the other.
 _POOLED = "cut_f1"
 
 Matrix = NDArray[np.float64]
 
 
-def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, fixed: bool) -> Figures:
-    """Make all figures.
+def figures(
+    scores: Mapping[str, Sequence[Scores]],
+    shown: Sequence[Shown],
+    chance: Mapping[str, float | None],
+    *,
+    fixed: bool,
+) -> Figures:
+    """Make all figures that are means of scores.
 
     Parameters
     ----------
@@ -64,6 +47,8 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
         Suffix of a decoder, control or reference -> its scores in each session; `CONSTANT` is among them.
     shown : sequence of Shown
         What each session showed.
+    chance : mapping
+        Metric -> what a guess scores on average; None where that is not known.
     fixed : bool
         Whether all sessions showed the same film. A window's score is then its mean over sessions.
 
@@ -76,26 +61,24 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
     """
     kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
     distractors = np.concatenate([one.allowed.sum(axis=1) for one in shown])
-    chance = (
-        CHANCE
-        | CONDITION_CHANCE
-        | PUBLISHED_CHANCE
-        | {"identification_top1_centred": float(np.mean(1 / (distractors + 1)))}
-    )
+    levels = {**chance, _TOP1: float(np.mean(1 / (distractors + 1)))}
+    constant = scores.get(CONSTANT, [{}])
     found: Figures = {}
     for suffix, sessions in scores.items():
         for metric in sessions[0]:
-            if suffix == CONSTANT or not _wanted(metric, suffix):
+            if suffix == CONSTANT:
                 continue
-            made = figure(*gathered(sessions, metric, fixed=fixed), chance[metric], kept)
+            made = figure(*gathered(sessions, metric, fixed=fixed), levels[metric], kept)
             of_most = metric in _OF_MOST or metric.startswith(_POOLS)
             least = len(kept) / 2 if of_most else _LEAST
             count = 0 if made is None else made["n"]
             if made is None or count < least:
                 reason = f"{count} of {len(kept)} windows can be scored, and {math.ceil(least)} are needed"
-                found[metric + suffix] = unknown(chance[metric], count, reason)
+                found[metric + suffix] = unknown(levels[metric], count, reason)
                 continue
-            same = figure(*gathered(scores[CONSTANT], metric, fixed=fixed), None, kept)
+            same = None
+            if metric in constant[0]:
+                same = figure(*gathered(constant, metric, fixed=fixed), None, kept)
             found[metric + suffix] = made | {"constant": same["value"] if same else None}
     return found | _differences(scores, found, kept, fixed=fixed)
 
@@ -143,12 +126,12 @@ def _differences(
     """Compare the decoder with each reference by every metric of which both have a figure."""
     made: Figures = {}
     for reference in (suffix for suffix in _COMPARED if suffix in scores):
-        for metric in scores[""][0]:
-            # `psnr_told_colour` is a metric, and no score of the clips of the true colour.
+        for metric in scores.get(OWN, [{}])[0]:
+            # Decoders do not differ in this metric, whose name is not that of a score of such clips.
             both = metric in scores[reference][0] and {metric, metric + reference} <= found.keys()
-            if metric == _SAME or not both:
+            if metric == TOLD_COLOUR or not both:
                 continue
-            ours = gathered(scores[""], metric, fixed=fixed)
+            ours = gathered(scores[OWN], metric, fixed=fixed)
             others = gathered(scores[reference], metric, fixed=fixed)
             compared = difference(ours, others, kept, pooled=metric == _POOLED)
             pair = (found[metric], found[metric + reference])
@@ -156,17 +139,6 @@ def _differences(
                 compared = unknown(0.0, 0, "one of the two figures cannot be computed")
             made[f"{metric}_above{reference}"] = compared | {"constant": None}
     return made
-
-
-def _wanted(metric: str, suffix: str) -> bool:
-    if "_cuts_" in metric and suffix not in _BY_CUTS:
-        return False
-    if metric == "psnr_told_colour" and suffix not in _OF_COLOUR:
-        return False
-    if suffix == REVERSED:
-        return metric == TEMPORAL
-    identified = suffix in FLOORS or (suffix in ROUTES and suffix != "")
-    return not identified or metric in _OF_ROUTES
 
 
 def gathered(sessions: Sequence[Scores], metric: str, *, fixed: bool = False) -> tuple[Matrix, Matrix]:

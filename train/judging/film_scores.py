@@ -51,16 +51,21 @@ _LEAST_MOTION = 0.25
 
 # Windows told apart by what changes within each alone.
 TEMPORAL = "identification_2way_temporal"
+# What a clip of the true colour reaches. No signal changes it.
+TOLD_COLOUR = "psnr_told_colour"
 
 # What a guess scores on average, where that is known. Where it depends on the film, the brain of another film
 # stands for it.
-CHANCE: dict[str, float | None] = {
+IDENTIFICATION_CHANCE: dict[str, float | None] = {
     "identification_2way_centred": 0.5,
     "identification_10way_centred": 0.1,
     "identification_50way_centred": 0.02,
     "identification_2way_matched": 0.5,
     TEMPORAL: 0.5,
     **{f"identification_2way_centred_cuts_{number}": 0.5 for number in STRATA},
+    "bits_per_window": 0.0,
+}
+PICTURES_CHANCE: dict[str, float | None] = {
     "layout_colour": 0.0,
     "layout_luminance": 0.0,
     "motion_energy": 0.0,
@@ -69,12 +74,12 @@ CHANCE: dict[str, float | None] = {
     "ssim": None,
     "psnr": None,
     "psnr_own_colour": None,
-    "psnr_told_colour": None,
+    TOLD_COLOUR: None,
     "sharpness": None,
     "sharpness_codec": None,
     "cut_f1": None,
-    "bits_per_window": 0.0,
 }
+CHANCE = IDENTIFICATION_CHANCE | PICTURES_CHANCE
 
 Matrix = NDArray[np.float64]
 # Metric -> score and weight of each window, (window,) each. A figure is the mean under the weights.
@@ -227,7 +232,49 @@ def score(
     temperature: float,
     looks: Looks | None = None,
 ) -> Scores:
-    """Hold the clips of one session against its film.
+    """Hold the clips of one session against its film: `told_apart` and `pictured`."""
+    return told_apart(clips, shown, mean_clip, temperature) | pictured(clips, shown, looks)
+
+
+def pictured(clips: Sequence[Pixels], shown: Shown, looks: Looks | None = None) -> Scores:
+    """Compare the clips of one session with its film as pictures and as moving ones.
+
+    Parameters
+    ----------
+    clips : sequence of uint8 (frame, row, column, 3)
+        A clip for each window; frames beyond those of the truth are left out.
+    shown : Shown
+    looks : Looks, optional
+        What was measured of the clips already.
+    """
+    truths = shown.clips
+    frames = len(truths[0])
+    cut: list[Pixels] = [clip[:frames] for clip in clips]
+    looks = look(cut) if looks is None else looks
+    film = shown.looks
+    one = np.ones(len(truths))
+    error, moving = direction_error(looks.energies, film.energies)
+    motion = agreement(opponent(looks.energies), opponent(film.energies), _LEAST_MOTION)
+    found = {
+        "layout_colour": (agreement(hue(looks.colours), hue(film.colours)), one),
+        "layout_luminance": (agreement(luminance(looks.colours), luminance(film.colours)), one),
+        "motion_energy": (motion, one),
+        "direction_error_deg": (error, moving),
+        "order": (order(cut, truths, shown.within > 0), one),
+        "ssim": (ssim(cut, truths), one),
+        "psnr": (psnr(cut, truths), one),
+        "psnr_own_colour": (psnr(one_colour(cut), truths), one),
+        TOLD_COLOUR: (psnr(one_colour(truths), truths), one),
+        "sharpness": _over(looks.sharpness, film.sharpness),
+        "cut_f1": cut_counts(cut, shown.cuts),
+    }
+    if shown.through_codec is not None:
+        found["sharpness_codec"] = _over(looks.sharpness, shown.through_codec)
+    return found
+
+
+def told_apart(clips: Sequence[Pixels], shown: Shown, mean_clip: Pixels, temperature: float) -> Scores:
+    """Identify windows by the clips of one session.
 
     Parameters
     ----------
@@ -238,38 +285,7 @@ def score(
         Training mean.
     temperature : float
         See `train.metrics.bits.bits`.
-    looks : Looks, optional
-        What was measured of the clips already.
     """
-    truths = shown.clips
-    frames = len(truths[0])
-    cut: list[Pixels] = [clip[:frames] for clip in clips]
-    looks = look(cut) if looks is None else looks
-    found = told_apart(cut, shown, mean_clip, temperature)
-    film = shown.looks
-    one = np.ones(len(truths))
-    error, moving = direction_error(looks.energies, film.energies)
-    motion = agreement(opponent(looks.energies), opponent(film.energies), _LEAST_MOTION)
-    found |= {
-        "layout_colour": (agreement(hue(looks.colours), hue(film.colours)), one),
-        "layout_luminance": (agreement(luminance(looks.colours), luminance(film.colours)), one),
-        "motion_energy": (motion, one),
-        "direction_error_deg": (error, moving),
-        "order": (order(cut, truths, shown.within > 0), one),
-        "ssim": (ssim(cut, truths), one),
-        "psnr": (psnr(cut, truths), one),
-        "psnr_own_colour": (psnr(one_colour(cut), truths), one),
-        "psnr_told_colour": (psnr(one_colour(truths), truths), one),
-        "sharpness": _over(looks.sharpness, film.sharpness),
-        "cut_f1": cut_counts(cut, shown.cuts),
-    }
-    if shown.through_codec is not None:
-        found["sharpness_codec"] = _over(looks.sharpness, shown.through_codec)
-    return found
-
-
-def told_apart(clips: Sequence[Pixels], shown: Shown, mean_clip: Pixels, temperature: float) -> Scores:
-    """Identify windows by the clips of one session; arguments as of `score`."""
     cut: list[Pixels] = [clip[: len(shown.clips[0])] for clip in clips]
     plain = correlations(cut, shown.clips, mean_clip)
     moving = similarity(changes(cut), changes(shown.clips))

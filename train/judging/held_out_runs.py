@@ -7,6 +7,7 @@ windows that look like something that taught.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,16 +15,21 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
+from train.builders import Later
 from train.data.set_node import DataSetWindows
 from train.data.set_windows import SetRun, SetWindows
 from train.data.splits import Repeats
+from train.judging import section
+from train.judging.beside import OWN
+from train.judging.evaluation import evaluate
 from train.judging.examples import examples
-from train.judging.film_figures import figures, groups
-from train.judging.film_scores import Scores, averaged
-from train.judging.held_runs import HeldOut, judge_runs, scored
-from train.judging.judged import Example, Figures, Judged, Request, Show
+from train.judging.film_scores import Scores
+from train.judging.held_runs import sheet, windows_of
+from train.judging.judged import Figures, Judged, Request, Show
 from train.judging.published import load
-from train.system import Plan, System, Trained
+from train.judging.references import References
+from train.judging.section import EvaluatedRun, sections_of
+from train.system import Plan, Trained
 from train.work import Work
 
 # Identification without the windows that look like something that taught.
@@ -36,12 +42,20 @@ _LEAST_S = 30.0
 
 @dataclass(frozen=True)
 class HeldOutRuns:
-    """The judge `held-out-runs`. It has no settings."""
+    """The judge `held-out-runs`.
+
+    Attributes
+    ----------
+    sections : str
+        Groups of metrics: words, with commas between them (`train.judging.section`).
+    """
+
+    sections: Later[str] = section.OF_RECORDED
 
     makes_published: ClassVar[bool] = True
 
     def check(self, data: Any) -> None:
-        """Refuse data that are no data set.
+        """Refuse data that are no data set, and sections that are not known.
 
         Raises
         ------
@@ -52,6 +66,7 @@ class HeldOutRuns:
                 "judge-needs-data-set",
                 "the judge held-out-runs is for a data set (data=DIR). Choose another.",
             )
+        sections_of(self.sections)
 
     def judge(self, work: Work, plan: Plan, data: DataSetWindows, trained: Trained, show: Show) -> Judged:
         """Judge what was just trained on the runs that are held out, of every participant.
@@ -61,11 +76,12 @@ class HeldOutRuns:
         """
         everybody = data.participants(work.data)
         (default, *names) = everybody
-        judgement = judged(everybody[default], trained.bundle, show, Request(), trained.system)
+        request = Request(sections=self.sections)
+        judgement = judged(everybody[default], trained, show, request)
         for name in names:
             another = trained.of_subject(name)
             decoder = show.of(another.system, another.manifest)
-            other = judged(everybody[name], another.bundle, decoder, Request(), another.system)
+            other = judged(everybody[name], another, decoder, request)
             judgement = _together(judgement, name, other)
         return judgement
 
@@ -103,7 +119,8 @@ class HeldOutRuns:
                 window_count=told["windows"],
                 run_count=len(told["runs"]),
             )
-        return judged(there, trained.bundle, show, request, trained.system)
+        asked = replace(request, sections=request.sections or self.sections)
+        return judged(there, trained, show, asked)
 
 
 def _together(default: Judged, name: str, other: Judged) -> Judged:
@@ -129,56 +146,49 @@ def _check_windows(bundle: Bundle, data: SetWindows, request: Request) -> None:
         )
 
 
-def judged(
-    data: SetWindows,
-    bundle: Bundle,
-    show: Show,
-    request: Request,
-    system: System | None = None,
-) -> Judged:
+def judged(data: SetWindows, trained: Trained, show: Show, request: Request) -> Judged:
     """Judge a decoder on the runs of a data set that are held out.
 
     Parameters
     ----------
     data : SetWindows
-    bundle : Bundle
+    trained : Trained
     show : callable
         See `Show`.
     request : Request
-        `repeats` and the networks of published figures are read.
-    system : System, optional
-        See `train.judging.held_runs.judge_runs`.
+        `repeats`, `sections` and the networks of published figures are read.
 
     Raises
     ------
     UsageError
         If repeats are to be averaged and there are none, or a network cannot be loaded.
     """
-    papers = load(request)
+    bundle = trained.bundle
+    sections = sections_of(request.sections or section.OF_RECORDED)
+    networks = load(request)
     held = data.held(request.repeats)
     count = _count(data, held, request.repeats)
-    found = judge_runs(held, bundle, show, system, papers, data.taught_clips)
-    found.scores[CLEAR] = [
+    run = EvaluatedRun(show, bundle, trained.system, References(clips=data.taught_clips), networks)
+    evaluation = evaluate(
+        run, windows_of(run, held), sections, {_SHIFTED: partial(_shifts, data.data.window_s)}
+    )
+    evaluation.scores[CLEAR] = [
         _only(_identification(scores), data.clear(one.rows))
-        for scores, one in zip(found.scores[""], held, strict=True)
-    ]
-    found.scores[_SHIFTED] = [
-        _shifted(found, number, bundle, data.data.window_s) for number in range(len(held))
+        for scores, one in zip(evaluation.scores.get(OWN, [{}] * len(held)), held, strict=True)
     ]
     # Where every run showed the same, a window's score is its mean over them.
-    fixed = _same_shown(data, held)
-    blocks, _ = groups(found.shown[:1] if fixed else found.shown, by_session=not fixed)
-    units = np.tile(blocks, len(held)) if fixed else blocks
-    made = figures(found.scores, found.shown, fixed=fixed) | found.tally.distances(units)
+    figures = evaluation.figures(fixed=_same_shown(data, held))
     signals = "single trials" if count == 1 else f"mean of {count} repeats"
     films = [{"film": data.data.layout, "repeats": count, "signals": signals}]
     notes = [{"note": text} for text in (data.division, *bundle.manifest.provenance["told"])]
-    networks = {"networks": papers.told()} if papers.networks() else {}
+    listed = {"networks": networks.told()} if networks.networks() else {}
     return Judged(
-        figures=_with_shifted(made),
-        tables={"films": films, "notes": notes} | networks,
-        pictures={"held-out-runs.png": found.sheet},
-        examples=_examples(held, found, bundle),
+        figures=_with_shifted(figures),
+        tables={"films": films, "notes": notes} | listed,
+        pictures={"held-out-runs.png": sheet(evaluation.first, bundle)},
+        examples=examples(
+            "the first held-out run", evaluation.wins, evaluation.first, bundle.manifest.clip.fps
+        ),
         simulated=bundle.manifest.simulated,
     )
 
@@ -209,22 +219,14 @@ def _only(scores: Scores, kept: NDArray[np.bool_]) -> Scores:
     return {name: (value, weight * kept) for name, (value, weight) in scores.items()}
 
 
-def _shifted(found: HeldOut, number: int, bundle: Bundle, window_s: float) -> Scores:
-    """Score the clips of other times of a run; the mean over several shifts."""
-    clips = found.clips[number]
-    count = len(clips)
+def _shifts(window_s: float, number: int, counts: Sequence[int]) -> list[tuple[int, int]]:
+    """Choose the clips of other times of a run: shifted by parts of it, round about."""
+    count = counts[number]
     least = int(np.ceil(_LEAST_S / window_s))
     steps = {round(count * part / _PARTS) for part in range(1, _PARTS)}
     # A short run is shifted by half of it, whatever that is.
     wanted = sorted(step for step in steps if least <= step <= count - least) or [max(1, count // 2)]
-    scores = []
-    for step in wanted:
-        own = scored([*clips[step:], *clips[:step]], found.shown[number], bundle)
-        if found.tally.published:
-            seen = found.tally.seen[""][number]
-            own |= found.tally.published.shifted(seen, found.tally.truths[number], step)
-        scores.append(own)
-    return {metric: averaged(scores, metric) for metric in scores[0]}
+    return [(number, step) for step in wanted]
 
 
 def _with_shifted(made: Figures) -> Figures:
@@ -237,9 +239,3 @@ def _with_shifted(made: Figures) -> Figures:
         for name, figure in made.items()
         if not name.endswith(_SHIFTED)
     }
-
-
-def _examples(held: Sequence[SetRun], found: HeldOut, bundle: Bundle) -> list[Example]:
-    """Choose windows of the first run to be looked at."""
-    wins = found.scores[""][0]["identification_2way_centred"][0]
-    return examples("the first held-out run", wins, found.first, bundle.manifest.clip.fps)

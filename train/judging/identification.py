@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rtdecode.bundle import Bundle, Manifest
+from rtdecode.bundle import Bundle
 from rtdecode.disk.clip_file import ClipFile, Pixels, StoredClip, keep
 from rtdecode.disk.recording import Recording
 from rtdecode.disk.video import unpack_mp4
@@ -44,6 +44,7 @@ from train.data.phantom import (
     windows_of,
 )
 from train.data.simulated import SimulatedSessions
+from train.judging.beside import only, routes_of
 from train.judging.judged import Figures, Judged, Request, Show, unknown
 from train.judging.pictures import rows
 from train.recipe import numbers
@@ -54,8 +55,6 @@ from train.work import Arrays, Work
 # Where in a window the frames lie that the sheet shows, and seconds of a fresh session.
 _SHOWN_AT = (0, 1 / 4, 1 / 2, 3 / 4)
 _SHOWN_S = 20.0
-# Suffixes of figures' names -> the modalities that the decoder is given.
-ROUTES = {"": ("eeg", "fmri"), "_eeg": ("eeg",), "_fmri": ("fmri",)}
 # Why no window gives a figure, and its chance level.
 _ALONE = "no window has another that it could be taken for"
 _NO_WINDOW: dict[str, tuple[float | None, str]] = {
@@ -284,7 +283,7 @@ def named(found: Mapping[str, dict[str, Any] | None], suffix: str) -> Figures:
     found : mapping
         From `identification`.
     suffix : str
-        Of `ROUTES`, or of another decoder.
+        Of `train.judging.beside.ROUTES`, or of another decoder.
     """
     return {
         f"{name}{suffix}": unknown(_NO_WINDOW[name][0], 0, _NO_WINDOW[name][1])
@@ -292,18 +291,6 @@ def named(found: Mapping[str, dict[str, Any] | None], suffix: str) -> Figures:
         else with_constant(figure)
         for name, figure in found.items()
     }
-
-
-def routes_of(manifest: Manifest) -> dict[str, tuple[str, ...]]:
-    """Return the routes of a bundle: of one that reads a single modality there is one alone."""
-    modalities = {*manifest.modalities}
-    return {suffix: group for suffix, group in ROUTES.items() if suffix == "" or modalities > {*group}}
-
-
-def only(inputs: Arrays, kept: Sequence[str]) -> Arrays:
-    """Keep the given modalities, and set the others and their masks to zero."""
-    names = {name for modality in kept for name in (modality, f"{modality}_mask")}
-    return {name: x if name in names else np.zeros_like(x) for name, x in inputs.items()}
 
 
 def with_constant(figure: dict[str, Any]) -> dict[str, Any]:

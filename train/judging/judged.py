@@ -44,6 +44,7 @@ class Request:
     film: str | None = None
     oracle: str | int | None = OWN_SESSIONS
     repeats: Repeats = "single"
+    sections: str | None = None
     published: bool = False
     image_classifier: Path | None = None
     video_classifier: Path | None = None

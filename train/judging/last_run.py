@@ -1,8 +1,7 @@
 """The judge `last-run`: what can be judged of a decoder that was trained on one's own recordings.
 
-The run that was kept from teaching goes through the chain and the decoder, and its clips are held against
-what was shown (`train.judging.held_runs`). Intervals are over blocks of film. Guidance was chosen on the same
-run, and no weights.
+The run that was kept from teaching is evaluated (`train.judging.evaluation`). Intervals are over blocks of
+film. Guidance was chosen on the same run, and no weights.
 """
 
 from dataclasses import dataclass
@@ -11,22 +10,34 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rtdecode.errors import UsageError
+from train.builders import Later
 from train.data.recorded_sessions import RecordedSessions
-from train.judging.film_figures import figures
-from train.judging.held_runs import judge_runs
+from train.judging import section
+from train.judging.evaluation import evaluate
+from train.judging.held_runs import sheet, windows_of
 from train.judging.judged import Judged, Request, Show
+from train.judging.references import References
+from train.judging.section import EvaluatedRun, sections_of
 from train.system import Plan, Trained
 from train.work import Work
 
 
 @dataclass(frozen=True)
 class LastRun:
-    """The judge `last-run`. It has no settings."""
+    """The judge `last-run`.
+
+    Attributes
+    ----------
+    sections : str
+        Groups of metrics: words, with commas between them (`train.judging.section`).
+    """
+
+    sections: Later[str] = section.OF_RECORDED
 
     makes_published: ClassVar[bool] = False
 
     def check(self, data: Any) -> None:
-        """Refuse data that are no recordings.
+        """Refuse data that are no recordings, and sections that are not known.
 
         Raises
         ------
@@ -37,13 +48,15 @@ class LastRun:
                 "judge-needs-recordings",
                 "the judge last-run is for recordings (data=REC film=FILE). Choose another.",
             )
+        sections_of(self.sections)
 
     def judge(self, work: Work, plan: Plan, data: RecordedSessions, trained: Trained, show: Show) -> Judged:
         """Judge what was just trained on the held run."""
-        found = judge_runs(data.held, trained.bundle, show, trained.system)
+        run = EvaluatedRun(show, trained.bundle, trained.system, References(clips=()))
+        evaluation = evaluate(run, windows_of(run, data.held), sections_of(self.sections))
         notes = [{"note": text} for text in (data.division, novelty(data))]
-        made = figures(found.scores, found.shown, fixed=False)
-        return Judged(made, {"notes": notes}, {"last-run.png": found.sheet})
+        picture = sheet(evaluation.first, trained.bundle)
+        return Judged(evaluation.figures(fixed=False), {"notes": notes}, {"last-run.png": picture})
 
     def evaluate(self, data: Any, trained: Trained, show: Show, request: Request) -> Judged:
         """Refuse to judge a finished run by itself: it does not say where its recordings lie.

@@ -16,8 +16,8 @@ from PIL import Image
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.disk.moving import moving
 from rtdecode.scores.intervals import FEW, ends
+from train.judging.beside import OTHER_FILM
 from train.judging.judged import Example, Figures, Judged
-from train.judging.published import OTHER_FILM
 from train.judging.reading import BESIDE, CONTROLS, at_chance_words, main_figures, missing, reading
 
 # A clip is shown so wide, px, and every second frame of it.

@@ -1,13 +1,13 @@
 """The figures that papers publish, for a decoder that is judged on a film, each beside its floors.
 
-`load` opens the networks that a request names, `Published` holds clips of a session against its film with
-them, and `Tally` gathers what is needed over all sessions. What is not asked for is not computed: some of
-these take minutes for each session, and the networks have to be had. ``docs/metrics.md`` says what each
-figure means.
+`load` opens the networks that a request names, and `Published` holds clips of a session against its film with
+them, for the section of this name (`train.judging.sections.published`). What is not asked for is not
+computed: some of these take minutes for each session, and the networks have to be had. ``docs/metrics.md``
+says what each figure means.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,40 +16,25 @@ from numpy.typing import NDArray
 from rtdecode import installing
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
-from rtdecode.scores.intervals import Interval
-from train.judging.film_scores import Scores, Shown
-from train.judging.judged import PUBLISHED, Figures, Request
-from train.judging.likeness import FROZEN, likenesses
+from train.judging.film_scores import Scores
+from train.judging.judged import PUBLISHED, Request
 from train.metrics import consistency, fvd, retrieval
-from train.metrics.classification import RULES, chance, marginal, nway
+from train.metrics.classification import RULES, chance, nway
 from train.metrics.networks import Network, clip_images, dino_images, image_classifier, video_classifier
 from train.metrics.similarity import VARIANTS
 
-# The suffixes of what is judged by these figures: the decoder and its floors. The rest would take as long
-# again for each.
-NULL = "_null"
-NEAREST = "_nearest"
-OTHER_FILM = "_other_film"
-JUDGED = ("", NULL, NEAREST, OTHER_FILM)
-# Suffixes of references that are made here: a decoder that knows how often each class is shown, and the film
-# itself.
-MARGINAL = "_marginal"
-FILM = "_film"
-# The Fréchet distance between two halves of the film, and between training clips and the film.
-HALVES = "_film_halves"
-TRAINING = "_training_clips"
 # Ways of the classification, and pools and places of the retrieval.
 WAYS = (2, 50)
 POOLS = (50, 62, 300)
 PLACES = (1, 5)
-_NETWORKS = ("image", "video")
+CLASSIFIERS = ("image", "video")
 # What is measured of clips alone, without their truth.
 _CONSISTENCIES = ("clip_consistency_pairs", "clip_consistency_steps", "dino_consistency")
 
 CHANCE: dict[str, float | None] = {
     **{
         f"classification_{n}way_{network}_{rule}": chance(n, accepted=accepted)
-        for network in _NETWORKS
+        for network in CLASSIFIERS
         for n in WAYS
         for rule, accepted in RULES.items()
     },
@@ -154,17 +139,17 @@ class Published:
         theirs = _steady(film)
         found |= ours
         found |= {f"{name}_difference": np.abs(value - theirs[name]) for name, value in ours.items()}
-        return _weighted(found, count)
+        return weighted(found, count)
 
     def of_film(self, truth: Truth) -> Scores:
         """Measure the film itself by what is measured without a truth."""
-        return _weighted(_steady(truth.seen), len(truth.seen.clips))
+        return weighted(_steady(truth.seen), len(truth.seen.clips))
 
-    def shifted(self, seen: Seen, truth: Truth, steps: int) -> Scores:
-        """Score every window by what was made of the clip so many windows later, round about."""
+    def shifted(self, seen: Seen, steps: int) -> Seen:
+        """Return what was made of the clip so many windows later, round about."""
         arrays = {name: getattr(seen, name) for name in self.networks()}
         moved = {name: np.roll(values, -steps, axis=0) for name, values in arrays.items()}
-        return self.score(Seen(seen.clips, **moved), truth)
+        return Seen(seen.clips, **moved)
 
     def told(self) -> list[dict[str, Any]]:
         """List the networks, for a table."""
@@ -183,7 +168,7 @@ class Published:
 def classified(seen: Seen, film: Seen) -> dict[str, Matrix]:
     """Compute the exact n-way accuracies by both rules, metric -> (window,)."""
     found: dict[str, Matrix] = {}
-    for network in _NETWORKS:
+    for network in CLASSIFIERS:
         ours = getattr(seen, network)
         true = getattr(film, network)
         if ours is None or true is None:
@@ -225,163 +210,10 @@ def _steady(seen: Seen) -> dict[str, Matrix]:
     return found
 
 
-def _weighted(found: dict[str, Matrix], count: int) -> Scores:
+def weighted(found: dict[str, Matrix], count: int) -> Scores:
     """Give every window the same weight, and every window of a clip that is always the same its score."""
     one = np.ones(count)
     return {name: (np.broadcast_to(value, count).astype(np.float64), one) for name, value in found.items()}
-
-
-@dataclass
-class Tally:
-    """What the clips of all sessions of one film lead to.
-
-    Attributes
-    ----------
-    published : Published
-    mean_clip : (frame, row, column, 3)
-        The training mean: the constant picture.
-    training : sequence of (frame, row, column, 3)
-        Windows of training films.
-    truths : list of Truth
-        The film of each session.
-    seen : dict
-        Suffix -> what was made of its clips in each session.
-    drawn : dict
-        Suffix -> its clips of the last session, if pictures are wanted.
-    """
-
-    published: Published
-    mean_clip: Pixels
-    training: Sequence[Pixels]
-    truths: list[Truth] = field(default_factory=list)
-    seen: dict[str, list[Seen]] = field(default_factory=dict)
-    drawn: dict[str, Sequence[Pixels]] = field(default_factory=dict)
-
-    def film(self, shown: Shown, *, again: bool) -> None:
-        """Take the film of the next session; `again` says that all sessions show the same one."""
-        if again and self.truths:
-            self.truths.append(self.truths[-1])
-        else:
-            self.truths.append(Truth(self.published.look(shown.clips), shown.allowed))
-
-    def add(self, suffix: str, clips: Sequence[Pixels]) -> Scores:
-        """Score the clips of a suffix in the last session by what the networks see.
-
-        Suffixes that are not judged here have no scores.
-        """
-        if not self.published or suffix not in JUDGED:
-            return {}
-        truth = self.truths[-1]
-        frames = len(truth.seen.clips[0])
-        seen = self.published.look([clip[:frames] for clip in clips])
-        # Of the floors, the features of the Fréchet distance alone are needed once they are scored.
-        kept = seen if suffix == "" else Seen((), motion=seen.motion)
-        self.seen.setdefault(suffix, []).append(kept)
-        if self.published.pictures:
-            self.drawn[suffix] = seen.clips
-        return self.published.score(seen, truth)
-
-    def constant(self) -> Scores:
-        """Score the constant picture in the last session by what the networks see."""
-        if "constant" not in self.seen:
-            self.seen["constant"] = [self.published.look([self._still()])]
-        return self.published.score(self.seen["constant"][0], self.truths[-1])
-
-    def pictures(self, constant: str) -> dict[str, Scores]:
-        """Score all clips of the last session as pictures: suffix -> scores.
-
-        Parameters
-        ----------
-        constant : str
-            The suffix of the constant picture.
-        """
-        if not self.published.pictures:
-            return {}
-        films = self.truths[-1].seen.clips
-        found = likenesses(self.drawn, films, (constant, self._still()))
-        self.drawn = {}
-        return {
-            suffix: _weighted(
-                {name: np.array([one[name] for one in windows]) for name in windows[0]}, len(films)
-            )
-            for suffix, windows in found.items()
-        }
-
-    def join_pictures(self, scores: dict[str, list[Scores]], constant: str) -> None:
-        """Add what `pictures` finds to the scores of the last session."""
-        for suffix, found in self.pictures(constant).items():
-            # Of a clip that stands still, there are no other scores.
-            if suffix == FROZEN:
-                scores.setdefault(suffix, []).append(found)
-            else:
-                scores[suffix][-1] |= found
-
-    def _still(self) -> Pixels:
-        return np.asarray(self.mean_clip[: len(self.truths[-1].seen.clips[0])])
-
-    def references(self) -> dict[str, list[Scores]]:
-        """Score what needs no decoder, in all sessions: suffix -> scores of each."""
-        return {
-            MARGINAL: self._marginal(),
-            FILM: [self.published.of_film(truth) for truth in self.truths],
-        }
-
-    def _marginal(self) -> list[Scores]:
-        """Score a decoder that knows how often each class is shown, by each network and rule."""
-        found: list[Scores] = [{} for _ in self.truths]
-        for network in _NETWORKS:
-            true = [getattr(truth.seen, network) for truth in self.truths]
-            if not true or true[0] is None:
-                continue
-            for rule, accepted in RULES.items():
-                guess = marginal(np.concatenate(true), accepted)
-                for scores, logits in zip(found, true, strict=True):
-                    for n in WAYS:
-                        won = nway(guess, logits, n, accepted=accepted).reshape(len(logits), -1).mean(axis=1)
-                        scores |= _weighted({f"classification_{n}way_{network}_{rule}": won}, len(logits))
-        return found
-
-    def distances(self, blocks: NDArray[np.int64]) -> Figures:
-        """Make the figures of the Fréchet distance.
-
-        Parameters
-        ----------
-        blocks : (window,) int
-            Windows of all sessions; those with the same number are kept together.
-        """
-        if self.published.detector is None:
-            return {}
-        film = _motion([truth.seen for truth in self.truths])
-        constant = np.repeat(_motion(self.seen["constant"]), len(film), axis=0)
-        same = fvd.frechet(constant, film)
-        made: Figures = {}
-        for suffix in JUDGED:
-            if suffix in self.seen:
-                ours = _motion(self.seen[suffix])
-                made[f"fvd{suffix}"] = _distance(
-                    fvd.frechet(ours, film), len(ours), same, fvd.jackknife(ours, film, blocks)
-                )
-        halves = fvd.between_halves(film, blocks)
-        if halves is not None:
-            made[f"fvd{HALVES}"] = _distance(halves, len(film) // 2, same)
-        if len(self.training) > 1:
-            frames = len(self.truths[0].seen.clips[0])
-            learned = self.published.detector([clip[:frames] for clip in self.training])
-            made[f"fvd{TRAINING}"] = _distance(fvd.frechet(learned, film), len(learned), same)
-        return made
-
-
-def _motion(seen: Sequence[Seen]) -> NDArray[np.float64]:
-    return np.concatenate([one.motion for one in seen if one.motion is not None]).astype(np.float64)
-
-
-# A floor is computed of one set of clips as a whole.
-_NO_UNITS = Interval(None, 0, reason="a distance of one set of clips")
-
-
-def _distance(value: float, n: int, constant: float, interval: Interval = _NO_UNITS) -> dict[str, Any]:
-    figure = {"value": value, "chance": None, "shuffled": None, "constant": constant}
-    return figure | interval.entries() | {"n": n}
 
 
 def load(request: Request) -> Published:
@@ -405,7 +237,7 @@ def load(request: Request) -> Published:
 
 
 def refuse(request: Request) -> None:
-    """Refuse published figures and averaged repeats for a judge that does not make them.
+    """Refuse published figures, sections and averaged repeats for a judge that does not make them.
 
     Raises
     ------
@@ -413,6 +245,7 @@ def refuse(request: Request) -> None:
     """
     asked = [key for key in PUBLISHED if getattr(request, key)]
     asked += ["repeats"] if request.repeats != "single" else []
+    asked += ["sections"] if request.sections is not None else []
     if asked:
         raise UsageError(
             "published-figures-unsupported",

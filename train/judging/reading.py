@@ -7,10 +7,20 @@ a control. `train.judging.page` and the programs show what is found here.
 from typing import Any
 
 from rtdecode.scores.intervals import ends
-from train.judging.film_figures import DECODED_COLOURS, ENOUGH, TOLD_COLOURS, at_chance
+from train.judging.beside import (
+    DECODED_COLOURS,
+    NEAREST,
+    NULL,
+    ORACLE,
+    OTHER_FILM,
+    OTHER_SUBJECT,
+    REST,
+    TOLD_COLOURS,
+)
+from train.judging.film_figures import ENOUGH, at_chance
 from train.judging.judged import Figures
 from train.judging.likeness import FROZEN
-from train.judging.published import FILM, HALVES, MARGINAL, NEAREST, NULL, OTHER_FILM, TRAINING
+from train.judging.sections.published import FILM, HALVES, MARGINAL, TRAINING
 
 # Suffixes of what stands beside a figure -> what it is called.
 BESIDE = {
@@ -20,7 +30,7 @@ BESIDE = {
     NEAREST: "nearest training clip",
     TOLD_COLOURS[0]: "told mean colour",
     TOLD_COLOURS[1]: "told still layout",
-    "_oracle": "ridge, same data",
+    ORACLE: "ridge, same data",
     MARGINAL: "marginal",
     FROZEN: "standing still",
     FILM: "the film itself",
@@ -31,8 +41,8 @@ BESIDE = {
 CONTROLS = {
     NULL: "null brain",
     OTHER_FILM: "brain at another film",
-    "_rest": "brain at rest",
-    "_other_subject": "another participant",
+    REST: "brain at rest",
+    OTHER_SUBJECT: "another participant",
 }
 # What the headline says, and what a clip must be better than to be more than colour: the first that is there.
 _HEADLINES = {
@@ -42,7 +52,7 @@ _HEADLINES = {
     "classification_top1": "The category of a window is right in {value}",
 }
 # Floors that the sentences name, in this order.
-_NAMED = (NULL, *DECODED_COLOURS, "_oracle")
+_NAMED = (NULL, *DECODED_COLOURS, ORACLE)
 
 
 def main_figures(figures: Figures) -> list[str]:

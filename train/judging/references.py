@@ -57,24 +57,25 @@ class References:
 
     Attributes
     ----------
+    clips : sequence of uint8 (frame, row, column, 3)
+        Windows of films that the run was trained on; none where all are from files.
     kind : str
-        The film that was watched for them.
+        The film that was watched for the others; empty for recorded data.
     oracle : Oracle or None
         None where no sessions were asked for.
     forward : Forward or None
-        None where the signals were prepared offline, of which the forward model knows nothing.
-    temperature, oracle_temperature : float
-        Of the decoder's and of the oracle's bits.
-    clips : list of uint8 (frame, row, column, 3)
-        Windows of films that the run was trained on; none where all are from files.
+        None where the signals were prepared offline, of which the forward model knows nothing, or recorded.
+    temperature, oracle_temperature : float or None
+        Of the decoder's and of the oracle's bits. They come from windows that are neither taught nor judged:
+        None where there are no such.
     """
 
-    kind: str
-    oracle: Oracle | None
-    forward: Forward | None
-    temperature: float
-    oracle_temperature: float
-    clips: list[Pixels]
+    clips: Sequence[Pixels]
+    kind: str = ""
+    oracle: Oracle | None = None
+    forward: Forward | None = None
+    temperature: float | None = None
+    oracle_temperature: float | None = None
 
 
 def kind_of(film: str) -> str:
@@ -203,7 +204,7 @@ def references(
     forward = fit_forward(bundle, session, inputs) if causal else None
     # On disk if they are many.
     clips = keep(chain.from_iterable(islice(clips_of_training(bundle), _FILMS)))
-    return References(who.film, oracle, forward, temperature, oracle_temperature, clips)
+    return References(clips, who.film, oracle, forward, temperature, oracle_temperature)
 
 
 def _temperature(clips: Sequence[Pixels], shown: Shown) -> float:

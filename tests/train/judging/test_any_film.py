@@ -1,22 +1,20 @@
 """A decoder is judged on films that it was not made for."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rtdecode.disk.clip_file import Pixels
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import Film
 from tests.refusals import refused
 from tests.train.tiny import tiny
 from train.evaluate import Request, evaluate, judged
-from train.judging.any_film import held_apart
-from train.judging.film_figures import FLOORS
-from train.judging.film_scores import CHANCE, TEMPORAL, Scores, Shown, describe, told_apart
+from train.judging.any_film import next_sessions
+from train.judging.beside import FLOORS
+from train.judging.film_scores import CHANCE, TEMPORAL, Shown, describe, told_apart
 from train.judging.page import page
 from train.recipe import numbers
 from train.run_folder import read_run
@@ -111,24 +109,15 @@ def test_the_mean_of_repeats_is_one_trial_by_name(tmp_path: Path) -> None:
 
 
 def test_each_film_is_held_against_the_brains_of_the_next_sessions() -> None:
+    assert next_sessions(3, [6] * 5) == [(4, 0), (0, 0), (1, 0)]
     films = [described(seed) for seed in range(5)]
-    drawn = [film.clips for film in films]
-    held: list[tuple[int, int]] = []
-
-    def hold(clips: Sequence[Pixels], film: Shown) -> Scores:
-        held.append(
-            (
-                next(n for n, own in enumerate(drawn) if own is clips),
-                next(n for n, own in enumerate(films) if own is film),
-            )
-        )
-        return told_apart(clips, film, np.zeros_like(clips[0]), 0.05)
-
-    found = held_apart(drawn, films, hold)
-    assert len(found) == 5
-    assert [brain for brain, film in held if film == 3] == [4, 0, 1]
+    scores = []
+    for number, film in enumerate(films):
+        for session, _ in next_sessions(number, [len(one.clips) for one in films]):
+            clips = films[session].clips
+            scores.append(told_apart(clips, film, np.zeros_like(clips[0]), 0.05))
     # They see other films perfectly, which tells nothing of this one.
-    two = np.concatenate([one["identification_2way_centred"][0] for one in found])
+    two = np.concatenate([one["identification_2way_centred"][0] for one in scores])
     assert 0.4 < np.nanmean(two) < 0.6
 
 

@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle import Manifest
 from rtdecode.phantom.film.film import Film
-from rtdecode.scores.accuracy import psnr
-from train.judging import conditions
-from train.judging.film_scores import Shown, describe
+from tests.train.tiny import tiny_bundle
+from train.judging.beside import CONSTANT, OWN
+from train.judging.evaluation import evaluate
+from train.judging.film_scores import Scores, Shown, describe
 from train.judging.judged import Show
+from train.judging.references import References
+from train.judging.section import EvaluatedRun, HeldOutWindows, sections_of
+from train.judging.sections.condition import told_apart
 from train.reconstruct import Reconstruction
 from train.system import Condition, Port, Stage, System
 from train.work import Arrays
@@ -25,7 +29,7 @@ def shown() -> Shown:
     return describe(film, [(0, 4.0 * k, 4.0 * k + 4) for k in range(film.windows)])
 
 
-def value(scores: conditions.Scores, name: str) -> float:
+def value(scores: Scores, name: str) -> float:
     values, weights = scores[name]
     there = np.isfinite(values) & (weights > 0)
     return float(np.average(values[there], weights=weights[there]))
@@ -34,18 +38,17 @@ def value(scores: conditions.Scores, name: str) -> float:
 def test_a_condition_that_is_what_it_aims_at_tells_all_windows_apart() -> None:
     rng = np.random.default_rng(0)
     aims = rng.standard_normal((30, 8))
-    assert value(conditions.told_apart(aims, aims, shown()), "condition_2way") == 1
+    assert value(told_apart(aims, aims, shown()), "condition_2way") == 1
     # Its length and what all windows share do not count.
-    assert value(conditions.told_apart(7 + 3 * aims, aims, shown()), "condition_2way") == 1
+    assert value(told_apart(7 + 3 * aims, aims, shown()), "condition_2way") == 1
     others = rng.standard_normal((400, 30, 8))
-    guessed = [value(conditions.told_apart(one, aims, shown()), "condition_2way") for one in others]
+    guessed = [value(told_apart(one, aims, shown()), "condition_2way") for one in others]
     assert np.mean(guessed) == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_condition_that_is_always_the_same_tells_none() -> None:
     aims = np.random.default_rng(0).standard_normal((30, 8))
-    assert value(conditions.told_apart(np.ones((30, 8)), aims, shown()), "condition_2way") == 0
-    assert value(conditions.unchanging(30), "condition_2way") == 0
+    assert value(told_apart(np.ones((30, 8)), aims, shown()), "condition_2way") == 0
 
 
 class Dimmed(System):
@@ -61,7 +64,8 @@ class Dimmed(System):
         return ()
 
     def condition(self, inputs: Arrays) -> Condition:
-        return Condition(pooled=inputs["eeg"])
+        numbers = inputs["eeg"][:, 0].astype(int)
+        return Condition(pooled=self.targets(np.stack([shown().clips[n] for n in numbers])))
 
     def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[Any]:
         return condition.pooled
@@ -74,6 +78,10 @@ class Dimmed(System):
 
     def weights(self) -> Arrays:
         return {}
+
+    def targets(self, clips: NDArray[np.uint8]) -> NDArray[np.floating]:
+        """Aim at the picture of the middle of each clip."""
+        return np.stack([np.asarray(clip)[len(clip) // 2].ravel() for clip in clips]).astype(np.float64)
 
     def without_adapters(self) -> System | None:
         return self.bare
@@ -97,27 +105,43 @@ class Decoder:
         return None if bare is None else Decoder(bare)
 
 
+def evaluated(show: Decoder, sections: str = "gains") -> dict[str, Scores]:
+    """Score one session of windows whose signals are their numbers."""
+    inputs = {"eeg": np.arange(30.0)[:, None]}
+    bundle = tiny_bundle("ridge")
+    run = EvaluatedRun(show, bundle, show.system, References(clips=()))
+    held = HeldOutWindows(0, inputs, shown().where, shown())
+    found = evaluate(run, [held], sections_of(sections))
+    return {suffix: scores[0] for suffix, scores in found.scores.items()}
+
+
+@pytest.mark.full
 def test_gains_are_what_clips_lose_without_each_part() -> None:
     show = Decoder(Dimmed(0.9, bare=Dimmed(0.5)))
-    inputs = {"eeg": np.arange(30.0)[:, None]}
-    own = show(inputs, shown().where).clips
-    null = [np.full_like(clip, 128) for clip in own]
-    found = conditions.gains(show, own, null, inputs, shown())
-    ours = psnr(own, shown().clips)
-    assert value(found, "condition_gain") == pytest.approx((ours - psnr(null, shown().clips)).mean())
+    found = evaluated(show)
+    # What is decoded for them alone has no figures of its own.
+    assert {*found} == {OWN}
+    gains = found[OWN]
     # Half as bright instead of nine tenths is five times the error: 14 dB.
-    assert value(found, "adapter_gain") == pytest.approx(20 * np.log10(0.5 / 0.1), abs=0.3)
-    assert value(found, "brain_gain") > 5
+    assert value(gains, "adapter_gain") == pytest.approx(20 * np.log10(0.5 / 0.1), abs=0.3)
+    assert value(gains, "brain_gain") > 5
+    # The null brain of this decoder is the same.
+    assert value(gains, "condition_gain") == 0
 
 
+@pytest.mark.full
 def test_windows_without_a_match_have_no_gain_of_the_brain_and_a_system_without_adapters_none_of_those() -> (
     None
 ):
-    show = Decoder(Dimmed(0.9))
-    inputs = {"eeg": np.arange(30.0)[:, None]}
-    own = show(inputs, shown().where).clips
-    found = conditions.gains(show, own, own, inputs, shown())
-    assert "adapter_gain" not in found
+    gains = evaluated(Decoder(Dimmed(0.9)))[OWN]
+    assert "adapter_gain" not in gains
     matched = np.isin(np.arange(30), shown().pairs)
-    assert (np.isfinite(found["brain_gain"][0]) == matched).all()
-    assert value(found, "condition_gain") == 0
+    assert (np.isfinite(gains["brain_gain"][0]) == matched).all()
+
+
+@pytest.mark.full
+def test_a_condition_is_scored_by_every_route_and_a_constant_tells_none() -> None:
+    found = evaluated(Decoder(Dimmed(0.9)), "condition")
+    for route in ("", "_eeg"):
+        assert value(found[route], "condition_2way") == 1
+    assert value(found["_fmri"], "condition_2way") == value(found[CONSTANT], "condition_2way") == 0

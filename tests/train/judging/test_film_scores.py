@@ -16,8 +16,9 @@ from rtdecode.scores import accuracy, intervals
 from rtdecode.scores.colours import layouts
 from train.closed_form import patch_codec
 from train.data.phantom import film_clips
-from train.judging.any_film import told_colours
-from train.judging.film_figures import CONSTANT, at_chance, difference, figure, figures, groups, words_of
+from train.judging.beside import CONSTANT, TOLD_COLOURS
+from train.judging.decoders import COLOURS_ALONE
+from train.judging.film_figures import at_chance, difference, figure, figures, groups, words_of
 from train.judging.film_scores import (
     CHANCE,
     TEMPORAL,
@@ -138,7 +139,8 @@ def test_what_changes_within_a_clip_is_judged_without_its_colours() -> None:
 
 
 def test_colours_that_are_told_say_much_and_less_than_the_truth() -> None:
-    flat, still = (scores([*floor])["identification_2way_centred"] for floor in told_colours(shown().clips))
+    told = (COLOURS_ALONE[suffix](shown().clips).clips for suffix in TOLD_COLOURS)
+    flat, still = (scores([*clips])["identification_2way_centred"] for clips in told)
     assert 0.7 < flat < still < 1
 
 
@@ -216,11 +218,11 @@ def made(values: list[float], weights: list[float] | None = None) -> dict[str, t
 def test_a_window_of_a_fixed_film_is_averaged_over_sessions() -> None:
     count = len(shown().clips)
     sessions = [made([0.0] * count), made([1.0] * (count - 1) + [np.nan])]
-    found = figures({"": sessions, CONSTANT: sessions}, [shown()] * 2, fixed=True)["sharpness"]
+    found = figures({"": sessions, CONSTANT: sessions}, [shown()] * 2, CHANCE, fixed=True)["sharpness"]
     assert found["n"] == count
     # The last window was scored in one session alone.
     assert found["value"] == pytest.approx(0.5 * (count - 1) / (count - 0.5))
-    apart = figures({"": sessions, CONSTANT: sessions}, [shown()] * 2, fixed=False)["sharpness"]
+    apart = figures({"": sessions, CONSTANT: sessions}, [shown()] * 2, CHANCE, fixed=False)["sharpness"]
     assert apart["n"] == 2 * count - 1
 
 
@@ -240,7 +242,7 @@ def test_a_figure_that_too_few_windows_have_is_null_with_its_reason() -> None:
     count = len(shown().clips)
     values = [1.0] * 4 + [np.nan] * (count - 4)
     short = {"order": made(values)["sharpness"], "psnr": made([20.0] * count)["sharpness"]}
-    result = figures({"": [short], "_oracle": [short], CONSTANT: [short]}, [shown()], fixed=True)
+    result = figures({"": [short], "_oracle": [short], CONSTANT: [short]}, [shown()], CHANCE, fixed=True)
     order = result["order"]
     assert (order["value"], order["ci95"], order["n"], order["chance"]) == (None, None, 4, 0.5)
     assert order["reason"] == f"4 of {count} windows can be scored, and 5 are needed"

@@ -23,13 +23,13 @@ from train.data.chain import windows
 from train.data.phantom import participant, session_arrays, window_arrays
 from train.evaluate import Request, evaluate, main, read_request
 from train.judging import identification as judge
+from train.judging.beside import only
 from train.judging.identification import (
     background_baseline,
     background_wins,
     classified,
     judge_clips,
     named,
-    only,
 )
 from train.models.ridge.system import PatchRidge
 from train.reconstruct import Reconstruction, clips_of, reconstruct

@@ -11,7 +11,15 @@ from tests.train.tiny import tiny
 from train.evaluate import evaluate
 from train.judging.any_film import on_film
 from train.judging.judged import Figures, Request, shown
-from train.judging.presence import INCONSISTENT, NEITHER, Presence, energies, noise, permuted, together
+from train.judging.sections.presence import (
+    INCONSISTENT,
+    NEITHER,
+    Presence,
+    energies,
+    noise,
+    permuted,
+    together,
+)
 from train.models.ridge.system import PatchRidge
 from train.recipe import build
 from train.run_folder import draft_of, read_run, restored

@@ -14,13 +14,16 @@ from tests.refusals import refused
 from tests.train.metrics import tiny_networks
 from tests.train.tiny import tiny
 from train.evaluate import evaluate, read_request
-from train.judging.any_film import held_apart
-from train.judging.film_figures import CONSTANT, figures
-from train.judging.film_scores import Looks, Shown
+from train.judging.any_film import next_sessions
+from train.judging.beside import CONSTANT, NULL, OWN
+from train.judging.film_figures import figures
+from train.judging.film_scores import Looks, Scores, Shown
 from train.judging.judged import Request
 from train.judging.likeness import likenesses
 from train.judging.page import floors
-from train.judging.published import CHANCE, Published, Tally, load, refuse
+from train.judging.published import CHANCE, Published, load, refuse
+from train.judging.section import Decoded, HeldOutWindows
+from train.judging.sections.published import Tally
 from train.metrics.networks import Network
 
 CLASSES = 64
@@ -81,23 +84,29 @@ def film(windows: int, frames: int, first: int = 0) -> Shown:
     )
 
 
-def scores(papers: Published, shown: Shown, clips: Sequence[Pixels]) -> tuple[Tally, dict]:
+def held(number: int, shown: Shown) -> HeldOutWindows:
+    return HeldOutWindows(number, {}, shown.where, shown)
+
+
+def scores(papers: Published, shown: Shown, clips: Sequence[Pixels]) -> tuple[Tally, dict[str, list[Scores]]]:
     mean = np.mean(shown.clips, axis=0).astype(np.uint8)
     tally = Tally(papers, mean, film(15, 9).clips)
-    tally.film(shown, again=False)
+    one = held(0, shown)
+    tally.film(one)
+    same = Decoded([mean] * len(clips))
     found = {
-        "": [tally.add("", clips)],
-        "_null": [tally.add("_null", [mean] * len(clips))],
-        CONSTANT: [tally.constant()],
+        OWN: [tally.score(OWN, Decoded(clips), one)],
+        NULL: [tally.score(NULL, same, one)],
+        CONSTANT: [tally.score(CONSTANT, same, one)],
     }
     return tally, found | tally.references()
 
 
 def test_the_truth_scores_all_and_the_floors_little(papers: Published, shown: Shown) -> None:
     tally, found = scores(papers, shown, shown.clips)
-    assert tally.add("_rest", shown.clips) == {}
-    made = figures(found, [shown], fixed=False)
-    made |= tally.distances(np.arange(len(shown.clips)) // 8)
+    assert not tally.wants("_rest")
+    made = figures(found, [shown], CHANCE, fixed=False)
+    made |= tally.figures(np.arange(len(shown.clips)) // 8)
     for name, figure in made.items():
         assert {"value", "chance", "shuffled", "constant", "ci95", "interval", "n"} == figure.keys() - {
             "reason"
@@ -128,7 +137,7 @@ def test_the_truth_scores_all_and_the_floors_little(papers: Published, shown: Sh
 
 def test_every_figure_stands_beside_its_floors(papers: Published, shown: Shown) -> None:
     _, found = scores(papers, shown, shown.clips[::-1])
-    made = figures(found, [shown], fixed=False)
+    made = figures(found, [shown], CHANCE, fixed=False)
     rows = {row["figure"]: row for row in floors(made)}
     row = rows["classification_50way_image_strict"]
     assert row["marginal"] > row["chance"]
@@ -142,7 +151,7 @@ def test_every_figure_stands_beside_its_floors(papers: Published, shown: Shown) 
 def test_clips_of_other_windows_score_what_the_marginal_allows(papers: Published, shown: Shown) -> None:
     order = np.random.default_rng(1).permutation(len(shown.clips))
     _, found = scores(papers, shown, [shown.clips[n] for n in order])
-    made = figures(found, [shown], fixed=False)
+    made = figures(found, [shown], CHANCE, fixed=False)
     low, high = made["retrieval_rank"]["ci95"]
     assert low <= 0.5 <= high
     for kind in ("image", "video"):
@@ -153,24 +162,40 @@ def test_clips_of_other_windows_score_what_the_marginal_allows(papers: Published
 
 def test_the_brain_of_another_film_is_held_against_this_one(papers: Published) -> None:
     tally = Tally(papers, film(1, 4).clips[0], [])
-    for session in range(5):
-        one = film(12, 4, 100 * session)
-        tally.film(one, again=False)
-        own = tally.add("", one.clips)
-        assert own["retrieval_rank"][0].mean() > 0.95
-    found = held_apart(tally.seen[""], tally.truths, papers.score)
-    assert len(found) == 5
+    sessions = [held(number, film(12, 4, 100 * number)) for number in range(5)]
+    own = [Decoded(one.truth.clips) for one in sessions]
+    for one, decoded in zip(sessions, own, strict=True):
+        tally.film(one)
+        assert tally.score(OWN, decoded, one)["retrieval_rank"][0].mean() > 0.95
+    found = [
+        tally.stand_in("_other_film", own[session].stands_in(session, steps), one)
+        for one in sessions
+        for session, steps in next_sessions(one.number, [12] * 5)
+    ]
     ranks = np.concatenate([one["retrieval_rank"][0] for one in found])
     assert 0.4 < ranks.mean() < 0.6
+
+
+def test_clips_of_other_times_are_read_from_what_was_seen_of_them(papers: Published, shown: Shown) -> None:
+    tally, found = scores(papers, shown, shown.clips)
+    one = held(0, shown)
+    shifted = Decoded(shown.clips).stands_in(0, 7)
+    np.testing.assert_array_equal(shifted.clips[0], shown.clips[7])
+    moved = tally.stand_in("_shifted", shifted, one)
+    again, _ = scores(papers, shown, shifted.clips)
+    for metric, (values, _) in again.score(OWN, Decoded(shifted.clips), one).items():
+        np.testing.assert_allclose(moved[metric][0], values)
+    assert moved["retrieval_rank"][0].mean() < found[OWN][0]["retrieval_rank"][0].mean()
 
 
 def test_pictures_alone_need_no_network() -> None:
     short = film(2, 3)
     tally = Tally(Published(pictures=True), short.clips[0], [])
-    tally.film(short, again=False)
-    assert tally.add("", short.clips) == {}
-    tally.add("_null", short.clips[::-1])
-    found = tally.pictures(CONSTANT)
+    one = held(0, short)
+    tally.film(one)
+    assert tally.score(OWN, Decoded(short.clips), one) == {}
+    tally.score(NULL, Decoded(short.clips[::-1]), one)
+    found = tally.close(one, {})
     assert {*found} == {"", "_null", "_frozen", CONSTANT}
     for suffix in ("", "_null", CONSTANT):
         assert {*found[suffix]} == {"ssim_mv", "ssim_nc", "ssim_ref", "psnr_frames", "end_point_error"}
@@ -183,7 +208,7 @@ def test_pictures_alone_need_no_network() -> None:
     np.testing.assert_array_equal(value[CONSTANT]["ssim_mv"][1], value["_null"]["ssim_mv"][1])
     np.testing.assert_array_equal(value[CONSTANT]["end_point_error"][1], value["_null"]["end_point_error"][1])
     assert (value["_frozen"]["end_point_error"] > 0).all()
-    assert tally.distances(np.arange(2)) == {}
+    assert tally.figures(np.arange(2)) == {}
 
 
 def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:

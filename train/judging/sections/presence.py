@@ -1,4 +1,4 @@
-"""Whether a decoder notices that what it gets is not the brain of its participant, watching.
+"""The section `presence`: whether a decoder notices that what it gets is not the brain of its participant.
 
 Beside the windows of each judged session stand as many of five kinds that are not what the decoder is made
 for. A system that says how likely a window is to be of a brain (`train.system.Condition.brain`)
@@ -6,9 +6,9 @@ is judged by that probability alone: does it tell true windows from each kind, b
 looks at energy, and does it hold what it promises? ``docs/training.md`` says what each figure is.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,30 +19,74 @@ from rtdecode.scores.intervals import Interval
 from rtdecode.scores.reliability import brier_skill, calibration_error, squared_calibration_error
 from rtdecode.scores.ties import duels
 from train.closed_form.brain_maps import fit_logistic
-from train.judging.identification import ROUTES, only
+from train.judging.beside import OTHER_SUBJECT, OWN, REST, ROUTES, only, routes_of
+from train.judging.film_scores import Scores
 from train.judging.judged import Figures
+from train.judging.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer
 from train.reconstruct import brain_of
 from train.system import System
 from train.work import Arrays
 
 # Kinds of windows that hold no brain that the decoder could read. They share a quarter of the mixture in
 # which probabilities are held against what is true; a further quarter are windows of the other kind.
-NEITHER = ("rest", "other_subject", "noise", "cap")
+_RESTING = "rest"
+_STRANGER = "other_subject"
+_CAP_MOVED = "cap"
+NEITHER = (_RESTING, _STRANGER, "noise", _CAP_MOVED)
 INCONSISTENT = "inconsistent"
 # The judged windows themselves.
 _TRUE = ""
-_REST = "rest"
 # Kinds that need a modality beside or instead of the other say nothing of a route without it.
-_ROUTES = {"cap": ("", "_eeg"), INCONSISTENT: ("",)}
+_ROUTES = {_CAP_MOVED: ("", "_eeg"), INCONSISTENT: ("",)}
 # Column of the probability that there is a brain.
 BRAIN = 0
+_MODALITIES = ("eeg", "fmri")
 # Columns of the energies that a route has.
-_ENERGIES = {"": [0, 1], "_eeg": [0], "_fmri": [1]}
+_ENERGIES = {"_eeg": slice(0, 1), "_fmri": slice(1, 2)}
+_ALL_COLUMNS = slice(None)
 # Seeds of the noise and of the order in which the cap's channels are plugged.
 _NOISE = 61
 _CAP = 62
 
 Matrix = NDArray[np.float64]
+
+
+class BrainPresence:
+    """See the module. Of a system that says nothing of brains there are no figures."""
+
+    needs: ClassVar[Sequence[str]] = ()
+
+    def begin(self, run: EvaluatedRun) -> Scorer:
+        """Start to score a run."""
+        routes = tuple(routes_of(run.bundle.manifest))
+        return _Noticed(Presence(run.system, float(run.bundle.manifest.grid.hop), routes))
+
+
+class _Noticed(Scorer):
+    def __init__(self, presence: "Presence") -> None:
+        self._presence = presence
+        self._confidence: Matrix | None = None
+
+    def wants(self, suffix: str) -> bool:
+        return suffix == OWN
+
+    def score(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
+        self._confidence = decoded.confidence
+        return {}
+
+    def close(self, windows: HeldOutWindows, scores: Mapping[str, Scores]) -> dict[str, Scores]:
+        # A clip keeps its promise by being told apart, if the section `identification` did that.
+        unknown = np.full(len(windows.truth.clips), np.nan)
+        wins, _ = scores.get(OWN, {}).get("identification_2way_centred", (unknown, None))
+        controls = {_RESTING: REST, _STRANGER: OTHER_SUBJECT}
+        signals = {
+            kind: windows.controls[suffix] for kind, suffix in controls.items() if suffix in windows.controls
+        }
+        self._presence.add(windows.inputs, signals, self._confidence, wins)
+        return {}
+
+    def figures(self, units: NDArray[np.int64]) -> Figures:
+        return self._presence.figures(units)
 
 
 @dataclass(frozen=True)
@@ -53,7 +97,7 @@ class _Seen:
     ----------
     brain : dict
         Route -> probability of a brain, (window,).
-    energies : (window, 2)
+    energies : (window, modality)
     """
 
     brain: dict[str, Matrix]
@@ -69,10 +113,13 @@ class Presence:
     system : System
     hop_s : float
         Distance between the starts of two windows, s.
+    routes : sequence of str
+        Suffixes of the modalities that it is given.
     """
 
     system: System
     hop_s: float
+    routes: Sequence[str] = tuple(ROUTES)
     _seen: dict[str, list[_Seen]] = field(default_factory=dict)
     _confidence: list[Matrix] = field(default_factory=list)
     _wins: list[Matrix] = field(default_factory=list)
@@ -93,7 +140,7 @@ class Presence:
         inputs : dict
             Signals by port of the judged windows.
         controls : mapping
-            ``rest`` and ``other_subject`` -> the same of as many windows of these.
+            ``rest`` and ``other_subject`` -> the same of as many windows of these, if there are such.
         confidence : (window,) or None
             What the system promised for its clips.
         wins : (window,)
@@ -105,14 +152,17 @@ class Presence:
         kinds = {
             _TRUE: inputs,
             "noise": noise(inputs, np.random.default_rng((number, _NOISE))),
-            "cap": permuted(inputs),
             **controls,
         }
-        if self._before:
-            kinds[INCONSISTENT] = together(inputs, self._before)
-        else:
-            self._first = inputs
-        self._before = inputs
+        if "eeg" in inputs:
+            kinds[_CAP_MOVED] = permuted(inputs)
+        # Of one modality alone nothing is inconsistent.
+        if {*_MODALITIES} <= {*inputs}:
+            if self._before:
+                kinds[INCONSISTENT] = together(inputs, self._before)
+            else:
+                self._first = inputs
+            self._before = inputs
         for kind, windows in kinds.items():
             self._seen.setdefault(kind, []).append(self._look(kind, windows))
         self._wins.append(wins)
@@ -121,11 +171,14 @@ class Presence:
 
     def _look(self, kind: str, windows: Arrays) -> _Seen:
         brain = {}
-        for route in _ROUTES.get(kind, tuple(ROUTES)):
+        for route in self._routes(kind):
             said = brain_of(self.system, only(windows, ROUTES[route]))
             assert said is not None, "asked of a system that says nothing of brains"
             brain[route] = said[:, BRAIN]
         return _Seen(brain, energies(windows))
+
+    def _routes(self, kind: str) -> list[str]:
+        return [route for route in _ROUTES.get(kind, self.routes) if route in self.routes]
 
     def figures(self, kept: NDArray[np.int64]) -> Figures:
         """Make the figures of all sessions; none for a system that says nothing of brains.
@@ -140,7 +193,7 @@ class Presence:
         self._close()
         found: Figures = {}
         for kind in (*NEITHER, INCONSISTENT):
-            for route in _ROUTES.get(kind, tuple(ROUTES)) if kind in self._seen else ():
+            for route in self._routes(kind) if kind in self._seen else ():
                 found |= self._told_apart(kind, route, kept)
         return found | self._promised(kept)
 
@@ -149,6 +202,8 @@ class Presence:
 
         If it is the only one, it is mixed with itself, unless its halves are too close in time.
         """
+        if not self._first:
+            return
         sessions = len(self._seen[_TRUE])
         count = len(self._wins[0])
         shift_s = count // 2 * self.hop_s
@@ -160,8 +215,8 @@ class Presence:
         name = f"brain_auroc_{kind}{route}"
         ours = _Auroc.of(self._brain(_TRUE, route), self._brain(kind, route), kept)
         found = {name: _figure(ours.value, ours.interval(), 0.5, len(kept))}
-        # Without another session there is none that the detector could learn from.
-        if len(self._seen[_TRUE]) > 1:
+        # Without another session, or without rest, there is nothing that the detector could learn from.
+        if len(self._seen[_TRUE]) > 1 and _RESTING in self._seen:
             energy = _Auroc.of(self._energetic(_TRUE, route), self._energetic(kind, route), kept)
             above = _figure(ours.value - energy.value, ours.above(energy), 0.0, len(kept))
             found[f"{name}_energy"] = _figure(energy.value, energy.interval(), 0.5, len(kept))
@@ -173,12 +228,12 @@ class Presence:
 
     def _energetic(self, kind: str, route: str) -> Matrix:
         """Tell windows of film from those of rest by energy alone, as the other sessions taught it."""
-        columns = _ENERGIES[route]
+        columns = _ENERGIES.get(route, _ALL_COLUMNS)
         found = []
         for number, seen in enumerate(self._seen[kind]):
             sides = [
                 np.concatenate([one.energies for n, one in enumerate(self._seen[side]) if n != number])
-                for side in (_REST, _TRUE)
+                for side in (_RESTING, _TRUE)
             ]
             taught = np.repeat([0.0, 1.0], [len(side) for side in sides])
             line = fit_logistic(np.concatenate(sides)[:, columns], taught)
@@ -204,22 +259,27 @@ class Presence:
 
     def _mixture(self) -> Matrix:
         """Choose one other window for each true one: every second is inconsistent, the rest take turns."""
-        every = {kind: self._brain(kind, "") for kind in (*NEITHER, INCONSISTENT)}
+        neither = [kind for kind in NEITHER if kind in self._seen]
+        every = {kind: self._brain(kind, "") for kind in (*neither, INCONSISTENT)}
         found = []
         for number in range(len(every[INCONSISTENT])):
-            turn = NEITHER[number // 2 % len(NEITHER)]
+            turn = neither[number // 2 % len(neither)]
             found.append(every[INCONSISTENT if number % 2 == 0 else turn][number])
         return np.array(found)
 
 
 def noise(inputs: Arrays, rng: np.random.Generator) -> Arrays:
-    """Put white noise in the place of both signals, as strong in each window and modality as they were."""
+    """Put white noise in the place of the signals, as strong in each window and modality as they were."""
     found = dict(inputs)
-    for name in ("eeg", "fmri"):
+    for name in _present(inputs):
         values = inputs[name]
         power = np.square(values, dtype=np.float64).mean(axis=(1, 2), keepdims=True)
         found[name] = (rng.standard_normal(values.shape) * np.sqrt(power)).astype(np.float32)
     return found
+
+
+def _present(inputs: Arrays) -> list[str]:
+    return [name for name in _MODALITIES if name in inputs]
 
 
 def permuted(inputs: Arrays) -> Arrays:
@@ -243,8 +303,8 @@ def together(inputs: Arrays, others: Arrays) -> Arrays:
 
 
 def energies(inputs: Arrays) -> Matrix:
-    """Compute the logarithm of the mean square of the normalised EEG and of the volumes, (window, 2)."""
-    powers = [np.square(inputs[name], dtype=np.float64).mean(axis=(1, 2)) for name in ("eeg", "fmri")]
+    """Compute the logarithm of the mean square of the normalised signals, (window, modality)."""
+    powers = [np.square(inputs[name], dtype=np.float64).mean(axis=(1, 2)) for name in _present(inputs)]
     # Signals are in units of their own spread, so that this is next to nothing.
     return np.log(np.stack(powers, axis=1) + 1e-9)
 

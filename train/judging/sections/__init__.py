@@ -1,0 +1,1 @@
+"""Sections that come with the package: one group of metrics in each file."""

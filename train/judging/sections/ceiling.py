@@ -1,0 +1,36 @@
+"""The section `ceiling`: windows identified by someone who knows how the simulator makes their signals."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from rtdecode.bundle import Bundle
+from train.judging.beside import CEILING
+from train.judging.ceiling import Forward, likelihood
+from train.judging.film_scores import Scores, identify
+from train.judging.section import EvaluatedRun, HeldOutWindows, Scorer
+
+# The likelihoods are probabilities already.
+_TEMPERATURE = 1.0
+
+
+class Ceiling:
+    """See the module. Of recorded people there is none."""
+
+    needs: ClassVar[Sequence[str]] = ()
+
+    def begin(self, run: EvaluatedRun) -> Scorer | None:
+        """Start to score a run; None where no forward model is known."""
+        forward = run.baselines.forward
+        return None if forward is None else _Known(forward, run.bundle)
+
+
+class _Known(Scorer):
+    def __init__(self, forward: Forward, bundle: Bundle) -> None:
+        self._forward = forward
+        self._bundle = bundle
+
+    def close(self, windows: HeldOutWindows, scores: Mapping[str, Scores]) -> dict[str, Scores]:
+        if windows.session is None:
+            return {}
+        likely = likelihood(self._forward, self._bundle, windows.session, windows.inputs)
+        return {CEILING: identify(likely, likely, windows.truth, _TEMPERATURE)}
