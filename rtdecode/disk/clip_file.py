@@ -134,7 +134,26 @@ def _nameless() -> IO[bytes]:
     return tempfile.TemporaryFile(buffering=0)
 
 
-class StoredClip:
+class _Frames:
+    """A clip whose frames are had one by one."""
+
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Count the frames."""
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        """Take frame by frame."""
+        for frame in range(len(self)):
+            yield self[frame]
+
+    def __getitem__(self, index: Any) -> Any:
+        """Take frames, see the subclasses."""
+        raise NotImplementedError
+
+
+class StoredClip(_Frames):
     """A clip in a file. A slice of frames is a shorter clip in the file; single frames and rows are read.
 
     Parameters
@@ -157,15 +176,6 @@ class StoredClip:
     def nbytes(self) -> int:
         """Number of bytes in the file."""
         return math.prod(self.shape) * self._kind.itemsize
-
-    def __len__(self) -> int:
-        """Count the frames."""
-        return self.shape[0]
-
-    def __iter__(self) -> Iterator[NDArray[Any]]:
-        """Read frame by frame."""
-        for frame in range(len(self)):
-            yield self[frame]
 
     def __getitem__(self, index: Any) -> Any:
         """Take frames: ``clip[a:b:step]`` stays in the file, ``clip[frame]``, ``clip[frame, a:b]`` are read.
@@ -203,7 +213,7 @@ class StoredClip:
         return found if dtype is None else found.astype(dtype, copy=False)
 
 
-class ComputedClip:
+class ComputedClip(_Frames):
     """A clip whose rows are computed whenever they are looked at, so that it takes no room.
 
     Parameters
@@ -224,15 +234,6 @@ class ComputedClip:
         self._frames = range(shape[0]) if frames is None else frames
         self._compute = compute
         self.shape = (len(self._frames), *shape[1:])
-
-    def __len__(self) -> int:
-        """Count the frames."""
-        return len(self._frames)
-
-    def __iter__(self) -> Iterator[NDArray[Any]]:
-        """Compute frame by frame."""
-        for frame in range(len(self)):
-            yield self[frame]
 
     def __getitem__(self, index: Any) -> Any:
         """Take frames: ``clip[a:b:step]`` computes nothing, ``clip[frame]`` and ``clip[frame, a:b]`` do.

@@ -380,15 +380,11 @@ def _over(ours: Matrix, film: Matrix) -> tuple[Matrix, Matrix]:
     return np.divide(ours, film, out=np.full(len(film), np.nan), where=film > 0), film
 
 
-def constant_scores(mean_clip: Pixels, shown: Shown, temperature: float) -> Scores:
-    """Score a decoder that always shows the mean clip."""
-    frames = len(shown.clips[0])
-    clip = np.asarray(mean_clip[:frames])
-    one = look([clip])
-    count = len(shown.clips)
-    many = Looks(
-        np.repeat(one.colours, count, axis=0),
-        np.repeat(one.energies, count, axis=0),
-        np.repeat(one.sharpness, count),
+def look_once(clip: Pixels, count: int) -> Looks:
+    """Measure a clip that is the same in so many windows once, and repeat what was measured."""
+    looks = look([clip])
+    return Looks(
+        np.repeat(looks.colours, count, axis=0),
+        np.repeat(looks.energies, count, axis=0),
+        np.repeat(looks.sharpness, count),
     )
-    return score([clip] * count, shown, clip, temperature, many)

@@ -158,8 +158,11 @@ class Scorer:
     chance: ClassVar[Mapping[str, float | None]] = {}
 
     def wants(self, suffix: str) -> bool:
-        """Whether it scores what has this suffix (`train.judging.beside`); nobody decodes for nothing."""
-        return False
+        """Whether it scores what has this suffix (`train.judging.beside`); what nobody wants is not decoded.
+
+        By default it is all but what other sections ask to be decoded for them.
+        """
+        return suffix not in HELPERS
 
     def film(self, windows: HeldOutWindows) -> None:
         """Take the next session, before anything of it is scored."""
@@ -170,7 +173,7 @@ class Scorer:
 
     def stand_in(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
         """Score clips of other windows that stand in for a control of these, after all sessions."""
-        return {}
+        return self.score(suffix, decoded, windows)
 
     def close(self, windows: HeldOutWindows, scores: Mapping[str, Scores]) -> dict[str, Scores]:
         """Score what takes all of a session: suffix -> scores. `scores` are what was scored of it so far."""
@@ -199,32 +202,20 @@ class Scorer:
 class Section(Protocol):
     """What a name in a recipe's list of sections builds."""
 
-    @property
-    def needs(self) -> Sequence[str]:
-        """The modalities without which it cannot be scored."""
-        ...
+    # The modalities without which it cannot be scored.
+    needs: ClassVar[Sequence[str]] = ()
 
     def begin(self, run: EvaluatedRun) -> Scorer | None:
         """Start to score a run; None where there is nothing of it to be scored."""
         ...
 
 
-class Metric(Scorer):
+class Metric(Scorer, Section):
     """A section that scores one session at a time and remembers nothing: define `chance` and `score`."""
-
-    needs: ClassVar[Sequence[str]] = ()
 
     def begin(self, run: EvaluatedRun) -> Scorer | None:
         """Start to score a run."""
         return self
-
-    def wants(self, suffix: str) -> bool:
-        """Whether it scores what has this suffix: all that is decoded for everybody."""
-        return suffix not in HELPERS
-
-    def stand_in(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
-        """Score clips of other windows that stand in for a control of these."""
-        return self.score(suffix, decoded, windows)
 
 
 def sections_of(listed: str) -> list[Section]:

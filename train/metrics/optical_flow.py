@@ -47,20 +47,13 @@ def flows(clip: Pixels) -> Iterator[Flow]:
         last = grey
 
 
-def end_point_error(clip: Iterable[Flow], film: Iterable[Flow]) -> float:
-    """Return the mean distance, over pixels and frames, of a clip's flow from its film's, pixels."""
-    return float(np.mean([_length(shown - true) for shown, true in zip(clip, film, strict=True)]))
-
-
-def zero_flow_error(film: Iterable[Flow]) -> float:
-    """Return the error of a clip that stands still: the mean length of the film's flow, pixels."""
-    return float(np.mean([_length(flow) for flow in film]))
-
-
 def end_point_errors(
     clips: Mapping[str, Iterable[Flow]], film: Iterable[Flow], frozen: str
 ) -> dict[str, float]:
-    """Compute the errors of several clips and of one that stands still, of which one flow each is held.
+    """Compute the end-point errors of several clips and of one that stands still, pixels.
+
+    That is the mean distance, over pixels and frames, of a clip's flow from its film's; of a clip that stands
+    still it is the mean length of the film's flow. One flow of each is held at a time.
 
     Parameters
     ----------

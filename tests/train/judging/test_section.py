@@ -1,10 +1,12 @@
 """Sections are listed by name, and refused before anything is decoded."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from types import SimpleNamespace
+from typing import ClassVar, cast
 
 import pytest
 
+from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.tiny import tiny
@@ -34,15 +36,8 @@ class OfEeg(Metric):
     needs: ClassVar[Sequence[str]] = ("eeg",)
 
 
-class Volumes:
-    """A bundle that reads volumes alone."""
-
-    class manifest:  # noqa: N801 - an attribute of a bundle
-        modalities: ClassVar[list[str]] = ["fmri"]
-
-
 def test_a_section_that_needs_eeg_is_refused_for_a_run_without() -> None:
-    bundle = cast(Any, Volumes())
+    bundle = cast(Bundle, SimpleNamespace(manifest=SimpleNamespace(modalities=["fmri"])))
     check_needs(sections_of(ALL_SECTIONS), bundle)
     with refused(UsageError, "section-missing-modality", missing=["eeg"], modalities=["fmri"]):
         check_needs([OfEeg()], bundle)

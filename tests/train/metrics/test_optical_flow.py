@@ -1,5 +1,6 @@
 """End-point error on pictures that move by a known step, and against OpenCV called directly."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from train.metrics.optical_flow import SIDE, end_point_error, end_point_errors, flows, zero_flow_error
+from train.metrics.optical_flow import SIDE, Flow, end_point_errors, flows
 
 STEP = 4
 
@@ -26,6 +27,14 @@ def direct(clip: np.ndarray) -> list[np.ndarray]:
         cv2.calcOpticalFlowFarneback(a, b, None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]
         for a, b in pairwise(grey)
     ]
+
+
+def end_point_error(clip: Iterable[Flow], film: Iterable[Flow]) -> float:
+    return end_point_errors({"clip": clip}, film, "frozen")["clip"]
+
+
+def zero_flow_error(film: Iterable[Flow]) -> float:
+    return end_point_errors({}, film, "frozen")["frozen"]
 
 
 def test_the_flow_is_opencvs_and_the_error_its_mean_distance() -> None:

@@ -1,22 +1,19 @@
 """The section `ceiling`: windows identified by someone who knows how the simulator makes their signals."""
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Mapping
 
 from rtdecode.bundle import Bundle
 from train.judging.beside import CEILING
 from train.judging.ceiling import Forward, likelihood
 from train.judging.film_scores import Scores, identify
-from train.judging.section import EvaluatedRun, HeldOutWindows, Scorer
+from train.judging.section import EvaluatedRun, HeldOutWindows, Scorer, Section
 
 # The likelihoods are probabilities already.
 _TEMPERATURE = 1.0
 
 
-class Ceiling:
+class Ceiling(Section):
     """See the module. Of recorded people there is none."""
-
-    needs: ClassVar[Sequence[str]] = ()
 
     def begin(self, run: EvaluatedRun) -> Scorer | None:
         """Start to score a run; None where no forward model is known."""
@@ -28,6 +25,10 @@ class _Known(Scorer):
     def __init__(self, forward: Forward, bundle: Bundle) -> None:
         self._forward = forward
         self._bundle = bundle
+
+    def wants(self, suffix: str) -> bool:
+        # The signals say all.
+        return False
 
     def close(self, windows: HeldOutWindows, scores: Mapping[str, Scores]) -> dict[str, Scores]:
         if windows.session is None:

@@ -4,7 +4,7 @@ The vectors are held against those that the encoder was trained to give for what
 (`System.targets`). Of a system whose condition aims at none there are no figures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -12,18 +12,16 @@ from numpy.typing import NDArray
 
 from rtdecode.scores.accuracy import identification_nway
 from rtdecode.scores.ties import TOLERANCE
-from train.judging.beside import CONSTANT, HELPERS
+from train.judging.beside import CONSTANT
 from train.judging.film_scores import Matrix, Scores, Shown
-from train.judging.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer
+from train.judging.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer, Section
 from train.system import System
 
 IDENTIFIED = "condition_2way"
 
 
-class ConditionVectors:
+class ConditionVectors(Section):
     """See the module."""
-
-    needs: ClassVar[Sequence[str]] = ()
 
     def begin(self, run: EvaluatedRun) -> Scorer:
         """Start to score a run."""
@@ -37,9 +35,6 @@ class _Told(Scorer):
         self._system = system
         self._aims: dict[int, NDArray[np.floating] | None] = {}
 
-    def wants(self, suffix: str) -> bool:
-        return suffix not in HELPERS
-
     def film(self, windows: HeldOutWindows) -> None:
         self._aims[windows.number] = self._system.targets(windows.truth.clips)
 
@@ -52,9 +47,6 @@ class _Told(Scorer):
             count = len(windows.truth.clips)
             return {IDENTIFIED: (np.zeros(count), np.ones(count))}
         return {} if decoded.vectors is None else told_apart(decoded.vectors, aims, windows.truth)
-
-    def stand_in(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
-        return self.score(suffix, decoded, windows)
 
 
 def told_apart(vectors: NDArray[np.floating], targets: NDArray[np.floating], truth: Shown) -> Scores:

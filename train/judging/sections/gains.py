@@ -6,7 +6,7 @@ over the brain of the window that each one is paired with. Of a system whose con
 its own there are no figures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -15,17 +15,15 @@ from rtdecode.scores.accuracy import psnr
 from train.judging.beside import EXCHANGED, NULL, OWN, WITHOUT_ADAPTERS
 from train.judging.decoders import exchanged_rows
 from train.judging.film_scores import Matrix, Scores
-from train.judging.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer
+from train.judging.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer, Section
 from train.system import System
 
 # What the decoder's clips are compared with -> the figure.
 _OVER = {NULL: "condition_gain", WITHOUT_ADAPTERS: "adapter_gain", EXCHANGED: "brain_gain"}
 
 
-class Gains:
+class Gains(Section):
     """See the module."""
-
-    needs: ClassVar[Sequence[str]] = ()
 
     def begin(self, run: EvaluatedRun) -> Scorer:
         """Start to score a run."""
@@ -49,6 +47,9 @@ class _Gained(Scorer):
 
     def score(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
         self._quality[suffix] = psnr(decoded.clips, windows.truth.clips)
+        return {}
+
+    def stand_in(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
         return {}
 
     def close(self, windows: HeldOutWindows, scores: Mapping[str, Scores]) -> dict[str, Scores]:

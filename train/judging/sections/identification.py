@@ -1,20 +1,16 @@
 """The section `identification`: windows of a session told apart by their clips."""
 
-from collections.abc import Sequence
-from typing import ClassVar
-
 from train.judging.beside import (
     CEILING,
     CONSTANT,
     FLOORS,
-    HELPERS,
     ORACLE,
     OWN,
     REVERSED,
     ROUTES,
 )
 from train.judging.film_scores import IDENTIFICATION_CHANCE, TEMPORAL, Scores, told_apart
-from train.judging.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer
+from train.judging.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer, Section
 
 # One modality alone and clips that know colours alone are judged by these.
 _MAIN_METRICS = (
@@ -30,10 +26,8 @@ _BITS = "bits_per_window"
 _ANY_TEMPERATURE = 1.0
 
 
-class Identification:
+class Identification(Section):
     """See the module."""
-
-    needs: ClassVar[Sequence[str]] = ()
 
     def begin(self, run: EvaluatedRun) -> Scorer:
         """Start to score a run."""
@@ -47,9 +41,6 @@ class _Identified(Scorer):
         self._mean_clip = run.mean_clip
         self._baselines = run.baselines
 
-    def wants(self, suffix: str) -> bool:
-        return suffix not in HELPERS
-
     def score(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
         baselines = self._baselines
         temperature = baselines.oracle_temperature if suffix == ORACLE else baselines.temperature
@@ -58,9 +49,6 @@ class _Identified(Scorer):
         if temperature is None:
             del scores[_BITS]
         return {metric: value for metric, value in scores.items() if stands(metric, suffix)}
-
-    def stand_in(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
-        return self.score(suffix, decoded, windows)
 
 
 def stands(metric: str, suffix: str) -> bool:

@@ -1,7 +1,6 @@
 """The section `pictures`: how like the film clips are, in colours, motion, sharpness and cuts."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -9,13 +8,12 @@ from train.judging.beside import CONSTANT, FLOORS, HELPERS, ORACLE, OWN, REVERSE
 from train.judging.film_scores import (
     PICTURES_CHANCE,
     TOLD_COLOUR,
-    Looks,
     Scores,
     Shown,
-    look,
+    look_once,
     pictured,
 )
-from train.judging.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer
+from train.judging.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer, Section
 from train.metrics.cuts import step_profile
 
 # Of one modality alone, of clips that know colours alone and of those backwards, there are no pictures.
@@ -29,10 +27,8 @@ _STEPS = 9
 _Profile = tuple[Any, Any, int]
 
 
-class Pictures:
+class Pictures(Section):
     """See the module."""
-
-    needs: ClassVar[Sequence[str]] = ()
 
     def begin(self, run: EvaluatedRun) -> Scorer:
         """Start to score a run."""
@@ -51,27 +47,13 @@ class _Pictured(Scorer):
     def score(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
         if suffix == OWN:
             self._profiles += _profiles(decoded, windows.truth)
-        # One clip is measured once, and not in each window.
-        looks = _repeated(decoded, windows.truth) if suffix == CONSTANT else None
+        truths = windows.truth.clips
+        looks = look_once(decoded.clips[0][: len(truths[0])], len(truths)) if suffix == CONSTANT else None
         scores = pictured(decoded.clips, windows.truth, looks)
         return {name: value for name, value in scores.items() if name != TOLD_COLOUR or suffix in _OF_COLOUR}
 
-    def stand_in(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
-        return self.score(suffix, decoded, windows)
-
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         return {"steps after a seam": _steps(self._profiles)}
-
-
-def _repeated(decoded: Decoded, truth: Shown) -> Looks:
-    """Measure a clip that is always the same."""
-    looks = look([decoded.clips[0][: len(truth.clips[0])]])
-    count = len(truth.clips)
-    return Looks(
-        np.repeat(looks.colours, count, axis=0),
-        np.repeat(looks.energies, count, axis=0),
-        np.repeat(looks.sharpness, count),
-    )
 
 
 def _profiles(decoded: Decoded, truth: Shown) -> list[_Profile]:

@@ -8,7 +8,7 @@ looks at energy, and does it hold what it promises? ``docs/training.md`` says wh
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from train.closed_form.brain_maps import fit_logistic
 from train.judging.beside import OTHER_SUBJECT, OWN, REST, ROUTES, only, routes_of
 from train.judging.film_scores import Scores
 from train.judging.judged import Figures
-from train.judging.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer
+from train.judging.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer, Section
 from train.reconstruct import brain_of
 from train.system import System
 from train.work import Arrays
@@ -51,10 +51,8 @@ _CAP = 62
 Matrix = NDArray[np.float64]
 
 
-class BrainPresence:
+class BrainPresence(Section):
     """See the module. Of a system that says nothing of brains there are no figures."""
-
-    needs: ClassVar[Sequence[str]] = ()
 
     def begin(self, run: EvaluatedRun) -> Scorer:
         """Start to score a run."""
@@ -72,6 +70,9 @@ class _Noticed(Scorer):
 
     def score(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
         self._confidence = decoded.confidence
+        return {}
+
+    def stand_in(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
         return {}
 
     def close(self, windows: HeldOutWindows, scores: Mapping[str, Scores]) -> dict[str, Scores]:

@@ -5,7 +5,7 @@ each. `train.judging.published` computes the metrics.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from train.judging.film_scores import Scores
 from train.judging.judged import Figures
 from train.judging.likeness import likenesses
 from train.judging.published import CHANCE, CLASSIFIERS, WAYS, Published, Seen, Truth, weighted
-from train.judging.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer
+from train.judging.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer, Section
 from train.metrics import fvd
 from train.metrics.classification import RULES, marginal, nway
 
@@ -33,10 +33,8 @@ TRAINING = "_training_clips"
 _NO_UNITS = Interval(None, 0, reason="a distance of one set of clips")
 
 
-class PublishedMetrics:
+class PublishedMetrics(Section):
     """See the module."""
-
-    needs: ClassVar[Sequence[str]] = ()
 
     def begin(self, run: EvaluatedRun) -> Scorer | None:
         """Start to score a run; None where no network is named and no pictures are asked for."""
