@@ -1,5 +1,6 @@
 """Judge a run: ``python -m train.evaluate RUN [--json] [key=value ...]``."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +15,7 @@ from train.data.set_node import DataSetWindows
 from train.data.simulated import SimulatedSessions
 from train.data.splits import Repeats
 from train.judging.any_film import on_film
+from train.judging.helpers import helped
 from train.judging.identification import judge_recording
 from train.judging.judged import NETWORKS, FeatureJudge, Figures, Judged, Request, shown
 from train.judging.kept import KeptDecodes
@@ -21,7 +23,7 @@ from train.judging.page import floors, page
 from train.judging.published import refuse
 from train.judging.section import SHIPPED
 from train.recipe import parsed
-from train.run import show
+from train.run import STOPPED, show, stop
 from train.run_folder import fitted_of, read_run, subject_of, trained_of
 from train.slots import parts_of
 from train.system import Plan
@@ -44,7 +46,11 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   subject=NAME               one of the run's other participants, or one of the people who were left out
   data=DIR                   a recording with its truth, the folder of the recorded data, or the data set that
                              the run was trained on, whose held-out runs are judged (data=A,B for several)
-  keep=DIR                   decoded clips are kept here, and an evaluation that was stopped goes on with them
+  windows=200                so many of the windows are evaluated, drawn by a fixed seed; all where not given
+  keep=DIR|none              decoded clips are kept here, and an evaluation that was stopped goes on with
+                             them; none holds clips for their session alone, and decodes some of them twice
+  processes=N                N processes decode, on cores or GPUs of their own, and share keep=DIR. A process
+                             on another machine with that folder helps with the same command and ahead=true
   out=DIR                    figures.json, tables and pictures go there, and a page with moving pictures,
                              index.html
 with film=, and for runs trained on a data set, the figures that papers publish, each beside its floors:
@@ -98,7 +104,7 @@ def judged(run: Path, request: Request) -> Judged:
         trained = trained.of_subject(request.subject)
     if isinstance(data, SimulatedSessions):
         data = data.of_subject(request.subject)
-    kept = None if request.keep is None else KeptDecodes(request.keep)
+    kept = KeptDecodes(request.keep, waits=not request.ahead) if isinstance(request.keep, Path) else None
     show = shown(trained.system, trained.manifest, tree["noise_key"], kept)
     # A recording brings its own truth and is judged the same way whatever the run was trained on, but for a
     # run of a data set, which reads windows and no session. Any other folder is data for the run's own judge.
@@ -138,7 +144,7 @@ def read_request(changes: list[str]) -> Request:
         )
     values: dict[str, Any] = {key: parsed(value, f"'{key}={value}'") for key, _, value in pairs}
     for key in ("data", "out", "keep", *NETWORKS):
-        if values.get(key) is not None:
+        if values.get(key) is not None and (key, values[key]) != ("keep", "none"):
             values[key] = Path(str(values[key]))
     if not isinstance(values.get("seconds", 0), int | float):
         raise UsageError(
@@ -194,6 +200,13 @@ def show_tables(tables: dict[str, Any]) -> None:
             console.print(table)
 
 
+def _kept(request: Request) -> str:
+    """Say whether the same command goes on with what was decoded."""
+    if isinstance(request.keep, Path):
+        return "the same command goes on with the clips that are kept"
+    return "nothing was kept (keep=DIR keeps clips, and goes on with them)"
+
+
 def main(arguments: list[str]) -> int:
     """Run the program; return its exit status."""
     as_json = "--json" in arguments
@@ -202,16 +215,27 @@ def main(arguments: list[str]) -> int:
         terminal.say(*_USAGE.replace("{sections}", ", ".join(SHIPPED)).splitlines())
         return 0 if others else 2
     run, *changes = others
+    # A terminated evaluation stops the processes that help it.
+    signal.signal(signal.SIGTERM, stop)
+    request = Request()
     try:
         request = read_request(changes)
         # Before the judging, which takes long, and whose result could not be written otherwise.
         if request.out is not None:
             claim(request.out)
-        found = judged(Path(run), request)
+        with helped(Path(run), changes, request) as shared:
+            found = judged(Path(run), shared)
+        if request.ahead:
+            return 0
         if request.out is not None:
             write(request.out, found)
     except RtDecodeError as error:
         return explain(error, as_json=as_json)
+    except KeyboardInterrupt:
+        # One that decodes ahead is stopped by the one that it helps.
+        if not request.ahead:
+            terminal.say(f"stopped; {_kept(request)}")
+        return STOPPED
     if as_json:
         terminal.line(strict_json.dumps(found.figures))
     else:

@@ -71,6 +71,7 @@ _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
   judge=none                 train and judge later, with resume=DIR and the same arguments
   judge.sections=identification,pictures
                              groups of metrics that are computed (docs/training.md)
+  judge.windows=200          evaluate so many of the windows, drawn by a fixed seed
   SLOT.KEY=value             any argument of the recipe"""
 
 
@@ -136,8 +137,8 @@ def run(recipe: str, overrides: list[str]) -> Path:
             # What is decoded is kept too, until the run has its figures.
             kept = KeptDecodes(part / "decoded")
             add_figures(out, _judged(work, parts, data, out, kept))
-    except KeyboardInterrupt as stop:
-        stop.add_note(f"finished stages are kept; to go on: {_again(recipe, overrides, out)}")
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"finished stages are kept; to go on: {_again(recipe, overrides, out)}")
         raise
     clear(part)
     return out
@@ -341,6 +342,8 @@ def _claim(part: Path, out: Path, recipe: Recipe) -> None:
     private.file(note).write_text(strict_json.dumps({"recipe": recipe.name, "values": recipe.values}) + "\n")
 
 
+# The exit status of shells for a program that Ctrl-C has ended: 128 + SIGINT.
+STOPPED = 130
 # What stands beside a figure in the terminal.
 _COLUMNS = (NULL, DECODED_COLOURS[0], ORACLE)
 
@@ -396,15 +399,14 @@ def main(arguments: list[str]) -> int:
         terminal.say(*_USAGE.format(recipes=", ".join(names())).splitlines())
         return 0 if arguments else 2
     # A terminated run, too, says how it can be resumed.
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop)
     try:
         out = run(arguments[0], arguments[1:])
     except RtDecodeError as error:
         return explain(error)
-    except KeyboardInterrupt as stop:
-        terminal.say("; ".join(["stopped", *getattr(stop, "__notes__", [])]))
-        # The exit status of shells for a program that Ctrl-C has ended: 128 + SIGINT.
-        return 130
+    except KeyboardInterrupt as interrupt:
+        terminal.say("; ".join(["stopped", *getattr(interrupt, "__notes__", [])]))
+        return STOPPED
     made = read_run(out)
     if made["figures"]:
         show(made["figures"], str(out / "run.json"))
@@ -417,7 +419,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def stop(number: int, frame: FrameType | None) -> None:
+    """Stop the program as Ctrl-C does. It is for `signal.signal`."""
     raise KeyboardInterrupt
 
 

@@ -10,7 +10,7 @@ is the same in all sessions: a window's score is its mean over them, and interva
 film. They tell what to expect of these windows with other noise, and little of other films.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
@@ -23,20 +23,29 @@ from PIL import Image
 from rtdecode.bundle import Bundle
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
+from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import KINDS, NONE, watched
 from rtdecode.phantom.session import PhantomSession
 from train.builders import Later
 from train.data.arrays import averaged_signals
 from train.data.clip_grid import shown_frames
 from train.data.film_windows import check_adjacent, on_grid
-from train.data.phantom import Participant, session_arrays, session_clips, session_spans
+from train.data.phantom import (
+    Participant,
+    session_arrays,
+    session_clips,
+    session_spans,
+    whole_windows,
+    windows_of,
+)
 from train.data.simulated import SimulatedSessions
 from train.judging import published, section
 from train.judging.beside import OTHER_FILM, OTHER_SUBJECT, REST
-from train.judging.evaluation import evaluate
+from train.judging.evaluation import decode_ahead, evaluate
 from train.judging.examples import examples
 from train.judging.film_figures import groups, words_of
 from train.judging.film_scores import Shown, describe
+from train.judging.held_out_sessions import HeldOutSessions, Rows, check_windows, drawn
 from train.judging.identification import by_preset, judging_seeds
 from train.judging.judged import OWN_SESSIONS, Judged, Request, Show
 from train.judging.oracle import Oracle
@@ -54,7 +63,7 @@ from train.judging.references import (
 from train.judging.section import EvaluatedRun, HeldOutWindows, Section, sections_of
 from train.recipe import numbers
 from train.system import Plan, System, Trained
-from train.work import Arrays, Work, tracked
+from train.work import Arrays, Work
 
 # What is added to the seed of the brain that watches another film.
 _ELSEWHERE = 5000
@@ -100,13 +109,19 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
 
     @cache
     def baselines_of(learner: Participant) -> References:
+        # What decodes ahead scores nothing.
+        if request.ahead:
+            return References((), learner.film)
         return references(show, bundle, system, learner, request.seconds, ridge(learner))
 
     for film in films:
         who = replace(data.who, film=film)
 
         def judge(who: Participant) -> Judged:
-            run = EvaluatedRun(show, bundle, system, baselines_of(_learner(who)), networks)
+            baselines = baselines_of(_learner(who))
+            run = EvaluatedRun(
+                show, bundle, system, baselines, networks, decodes_twice=request.keep == "none"
+            )
             return judge_film(run, who, request, sections)
 
         judged = by_preset(who, request, judge)
@@ -136,12 +151,15 @@ class AnyFilm:
         Length of the film in each.
     sections : str
         Groups of metrics: words, with commas between them (`train.judging.section`).
+    windows : int or None
+        So many windows of each film are evaluated, drawn by a fixed seed; None evaluates all.
     """
 
     films: str
     seeds: str
     seconds: float
     sections: Later[str] = section.ALL_SECTIONS
+    windows: Later[int | None] = None
 
     makes_published: ClassVar[bool] = True
 
@@ -158,11 +176,20 @@ class AnyFilm:
         sections_of(self.sections)
         for film in self.films.split(","):
             _check(film.strip())
+            if film.strip() in KINDS:
+                # As many as there are at most: the last one may lack a volume.
+                count = whole_windows(data.grid, round(self.seconds * FPS), None)
+                check_windows(self.windows, [count] * len(judging_seeds(self.seeds)))
 
     def judge(self, work: Work, plan: Plan, data: SimulatedSessions, trained: Trained, show: Show) -> Judged:
         """Judge what was just trained, and draw a picture of the first fresh session of each film."""
         request = Request(
-            seeds=self.seeds, seconds=self.seconds, film=self.films, sections=self.sections, oracle=None
+            seeds=self.seeds,
+            seconds=self.seconds,
+            film=self.films,
+            sections=self.sections,
+            windows=self.windows,
+            oracle=None,
         )
         found = on_film(data, trained.bundle, trained.system, show, request)
         pictures = {}
@@ -173,8 +200,9 @@ class AnyFilm:
 
     def evaluate(self, data: SimulatedSessions, trained: Trained, show: Show, request: Request) -> Judged:
         """Judge a finished run as requested, on its own films where none is named."""
-        defaults = {"film": request.film or self.films, "sections": request.sections or self.sections}
-        return on_film(data, trained.bundle, trained.system, show, replace(request, **defaults))
+        own = {key: getattr(request, key) or getattr(self, key) for key in ("sections", "windows")}
+        asked = replace(request, film=request.film or self.films, **own)
+        return on_film(data, trained.bundle, trained.system, show, asked)
 
 
 def sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
@@ -253,7 +281,7 @@ def judge_film(run: EvaluatedRun, who: Participant, request: Request, sections: 
         Its `film` is ``shapes`` or ``natural``, of which each session shows another, or the path of a film,
         which is shown as a whole in each session.
     request : Request
-        `seeds`, `seconds` and `repeats` are read.
+        `seeds`, `seconds`, `repeats`, `windows` and `ahead` are read.
     sections : sequence of Section
     """
     seeds = judging_seeds(request.seeds)
@@ -263,9 +291,12 @@ def judge_film(run: EvaluatedRun, who: Participant, request: Request, sections: 
     is_apart = not fixed and len(seeds) > _OTHERS
     # No session can average repeats: figures of a mean say how many there were.
     trials = [seeds] if request.repeats == "averaged" else [[seed] for seed in seeds]
-    windows = _Watched(run, who, request.seconds, is_apart=is_apart)
+    sessions = _Watched(run, who, request.seconds, trials, is_apart=is_apart).sessions(request.windows)
+    if request.ahead:
+        decode_ahead(run, sessions, sections)
+        return Judged({})
     stand_ins = {OTHER_FILM: next_sessions} if is_apart else {}
-    evaluation = evaluate(run, windows.sessions(trials), sections, stand_ins)
+    evaluation = evaluate(run, sessions, sections, stand_ins)
     repeats = len(trials[0])
     signals = "single trials" if repeats == 1 else f"mean of {repeats} repeats"
     window_min = float(run.bundle.manifest.grid.window) / 60
@@ -293,49 +324,62 @@ class _Watched:
     run: EvaluatedRun
     who: Participant
     seconds: float
+    # Each trial is a session, or the mean of several, by their seeds.
+    trials: Sequence[Sequence[int]]
     is_apart: bool
 
-    def sessions(self, trials: Sequence[Sequence[int]]) -> Iterator[HeldOutWindows]:
-        """Yield the windows of each trial: of a session, or of the mean of several by their seeds."""
-        truth: Shown | None = None
-        for number, trial in enumerate(tracked(trials, f"{title(self.who.film)}, {self.who.preset}")):
-            session = self._watch(self.who, trial[0])
+    def sessions(self, wanted: int | None) -> HeldOutSessions:
+        """Draw so many windows of all trials; None takes all."""
+        first = self._watch(self.who, self.trials[0][0])
+        # Sessions of one length have as many windows.
+        counts = [windows_of(self.run.bundle.manifest, first)] * len(self.trials)
+        rows = drawn(counts, wanted, same=True)
+
+        @cache
+        def same_film() -> Shown:
+            return self._describe(first, rows[0])
+
+        def windows(number: int) -> HeldOutWindows:
+            trial = self.trials[number]
+            session = self._watch(self.who, trial[0]) if number else first
             # A film from a file is the same each time.
-            if truth is None or self.who.film in KINDS:
-                truth = self._describe(session)
+            truth = self._describe(session, rows[number]) if self.who.film in KINDS else same_film()
             again = (self._watch(self.who, seed) for seed in trial[1:])
-            inputs = self._inputs(chain([session], again))
+            inputs = self._inputs(chain([session], again), rows[number])
+            controls = self._controls(trial, session.seconds, rows[number])
             # The clips of simulated sessions lie where their windows do.
-            yield HeldOutWindows(
-                number, inputs, truth.where, truth, self._controls(trial, session.seconds), session
-            )
+            return HeldOutWindows(number, inputs, truth.where, truth, controls, session, rows[number])
+
+        return HeldOutSessions(f"{title(self.who.film)}, {self.who.preset}", rows, sum(counts), windows)
 
     def _watch(self, who: Participant, seed: int) -> PhantomSession:
         return watch(who, seed, self.seconds)
 
-    def _describe(self, session: PhantomSession) -> Shown:
+    def _describe(self, session: PhantomSession, rows: Rows) -> Shown:
         """Measure what a session shows."""
         bundle = self.run.bundle
         manifest = bundle.manifest
-        again = recoded(self.run.system, bundle, session_clips(manifest, session))
-        return describe(on_grid(session.film, manifest), session_spans(manifest, session), again)
+        again = recoded(self.run.system, bundle, session_clips(manifest, session)[rows])
+        spans = session_spans(manifest, session)
+        return describe(on_grid(session.film, manifest), [spans[row] for row in rows], again, rows)
 
-    def _inputs(self, sessions: Iterable[PhantomSession]) -> Arrays:
+    def _inputs(self, sessions: Iterable[PhantomSession], rows: Rows) -> Arrays:
         """Run the sessions of a trial through the chain, and average their signals."""
-        return averaged_signals([session_arrays(self.run.bundle, session) for session in sessions])
+        signals = averaged_signals([session_arrays(self.run.bundle, session) for session in sessions])
+        return {name: values[rows] for name, values in signals.items()}
 
-    def _controls(self, trial: Sequence[int], seconds: float) -> dict[str, Arrays]:
+    def _controls(self, trial: Sequence[int], seconds: float, rows: Rows) -> dict[str, Arrays]:
         """Simulate the brains that tell nothing of the film, or tell it as no decoder has learned."""
         resting = replace(self.who, film=NONE)
         elsewhere = replace(self.who, film=self.run.baselines.kind)
         stranger = replace(self.who, subject=self.who.subject + 1)
         controls = {
-            REST: self._inputs(watch(resting, seed, seconds) for seed in trial),
-            OTHER_SUBJECT: self._inputs(watch(stranger, seed, seconds) for seed in trial),
+            REST: self._inputs((watch(resting, seed, seconds) for seed in trial), rows),
+            OTHER_SUBJECT: self._inputs((watch(stranger, seed, seconds) for seed in trial), rows),
         }
         if not self.is_apart:
             others = (watch(elsewhere, seed + _ELSEWHERE, seconds) for seed in trial)
-            controls[OTHER_FILM] = self._inputs(others)
+            controls[OTHER_FILM] = self._inputs(others, rows)
         return controls
 
 

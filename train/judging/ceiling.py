@@ -94,42 +94,68 @@ def _inverse_cross(bundle: Bundle, session: PhantomSession, inputs: Arrays) -> N
     return np.linalg.inv(cross + least * np.eye(channels))
 
 
-def likelihood(forward: Forward, bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Matrix:
+def likelihood(
+    forward: Forward,
+    bundle: Bundle,
+    session: PhantomSession,
+    inputs: Arrays,
+    rows: NDArray[np.int64] | None = None,
+) -> Matrix:
     """Compute how likely each window's signals are if they were those of each other window.
+
+    Parameters
+    ----------
+    forward : Forward
+    bundle : Bundle
+    session : PhantomSession
+    inputs : dict
+        Signals by port.
+    rows : (window,) int64, optional
+        Which windows of the session they are; by default all.
 
     Returns
     -------
     (window, candidate) float64
         Logarithm of the density, up to a constant a window.
     """
-    count = windows_of(bundle.manifest, session)
-    likely = np.zeros((count, count))
+    rows = np.arange(windows_of(bundle.manifest, session)) if rows is None else rows
+    likely = np.zeros((len(rows), len(rows)))
     if forward.volumes:
-        likely += _volumes(forward, bundle, session, inputs)
+        likely += _volumes(forward, bundle, session, inputs, rows)
     if forward.cross is not None:
-        likely += _eeg(forward.cross, bundle, session, inputs)
+        likely += _eeg(forward.cross, bundle, session, inputs, rows)
     return likely
 
 
-def _volumes(forward: Forward, bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Matrix:
+def _volumes(
+    forward: Forward, bundle: Bundle, session: PhantomSession, inputs: Arrays, rows: NDArray[np.int64]
+) -> Matrix:
     grid = bundle.manifest.grid
     driven = _driven(bundle, session)
     count = windows_of(bundle.manifest, session)
-    likely = np.zeros((count, count))
-    for offsets, rows in _alike(grid, count).items():
+    likely = np.zeros((len(rows), len(rows)))
+    for offsets, windows in _alike(grid, count).items():
+        places = np.flatnonzero(np.isin(rows, windows))
         # Slots before the run's first volume are empty.
-        first = grid.empty_slots(rows[0])
+        first = grid.empty_slots(windows[0])
         slots = slice(first, first + len(offsets))
-        seen = inputs["fmri"][rows, slots][:, :, driven.columns].reshape(len(rows), -1).astype(np.float64)
-        model = predicted_volumes(bundle, session, offsets).reshape(count, -1)
+        seen = inputs["fmri"][places, slots][:, :, driven.columns]
+        seen = seen.reshape(len(places), -1).astype(np.float64)
+        model = predicted_volumes(bundle, session, offsets).reshape(count, -1)[rows]
         weighed = forward.volumes[len(offsets)].precision(model)
-        likely[rows] = seen @ weighed.T - np.einsum("ij,ij->i", model, weighed) / 2
+        likely[places] = seen @ weighed.T - np.einsum("ij,ij->i", model, weighed) / 2
     return likely
 
 
-def _eeg(cross: NDArray[np.complex128], bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Matrix:
+def _eeg(
+    cross: NDArray[np.complex128],
+    bundle: Bundle,
+    session: PhantomSession,
+    inputs: Arrays,
+    rows: NDArray[np.int64],
+) -> Matrix:
     seen = np.fft.rfft(inputs["eeg"], axis=2).transpose(2, 0, 1)
-    model = np.fft.rfft(predicted_eeg(bundle, session), axis=2).transpose(2, 0, 1)
+    model = np.fft.rfft(predicted_eeg(bundle, session)[rows], axis=2).transpose(2, 0, 1)
     weighed = np.einsum("fcd,fwd->fwc", cross, model)
     # Each frequency but the first and the last stands for two.
     twice = np.full(len(seen), 2.0)

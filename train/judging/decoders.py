@@ -1,6 +1,6 @@
 """All that is decoded of the windows of a session: the system itself, its controls, and baselines."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -12,6 +12,7 @@ from train.judging.beside import (
     CONSTANT,
     DECODED_COLOURS,
     EXCHANGED,
+    FLOORS,
     NEAREST,
     NULL,
     ONE_STEP,
@@ -29,26 +30,32 @@ from train.reconstruct import conditions_alone
 from train.system import System
 from train.work import Arrays
 
+# What the system does not decode itself.
+_BESIDE = (NEAREST, REVERSED, ORACLE, CONSTANT, *FLOORS)
 
-def decode(
+
+def decoders_of(
     run: EvaluatedRun, windows: HeldOutWindows, is_wanted: Callable[[str], bool]
-) -> Iterator[tuple[str, Decoded]]:
-    """Yield what a session is decoded to, one decoder after the other, each under its suffix.
+) -> dict[str, Callable[[], Decoded]]:
+    """List what a session is decoded by: suffix -> what decodes, in the order in which that is done.
 
     Parameters
     ----------
     run : EvaluatedRun
     windows : HeldOutWindows
     is_wanted : callable
-        Whether what has a suffix is wanted; else it is not decoded. The system's own clips always are.
+        Whether what has a suffix is wanted. The system's own clips always are.
     """
-    for suffix, make in _decoders(run, windows).items():
-        if suffix == OWN or is_wanted(suffix):
-            yield suffix, make()
+    listed = _decoders(run, windows)
+    return {suffix: make for suffix, make in listed.items() if suffix == OWN or is_wanted(suffix)}
+
+
+def by_system(decoders: Mapping[str, Callable[[], Decoded]]) -> dict[str, Callable[[], Decoded]]:
+    """Return those that are the system itself, whatever signals it is given. They are what takes long."""
+    return {suffix: make for suffix, make in decoders.items() if suffix not in _BESIDE}
 
 
 def _decoders(run: EvaluatedRun, windows: HeldOutWindows) -> dict[str, Callable[[], Decoded]]:
-    """List them: suffix -> what decodes. The order is that in which they are decoded."""
     truth = windows.truth
     oracle = run.baselines.oracle
     decode_own = cache(lambda: _decode(run, windows, windows.inputs))

@@ -4,20 +4,28 @@ Windows come from whoever holds them out (`train.judging.any_film`, `train.judgi
 controls and baselines from `train.judging.decoders`, and metrics from sections (`train.judging.section`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import errno
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
+from rtdecode.errors import UsageError
 from train.judging import film_figures
 from train.judging.beside import NEAREST, NULL, OWN
-from train.judging.decoders import decode
+from train.judging.decoders import by_system, decoders_of
 from train.judging.film_scores import Scores, Shown, averaged
+from train.judging.held_out_sessions import HeldOutSessions
 from train.judging.judged import Figures
+from train.judging.kept import BeingDecodedError
+from train.judging.outlook import Outlook
 from train.judging.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer, Section, check_needs
+from train.work import tracked
 
 # Whose clips are looked at beside the film, and under which heading.
 HEADINGS = {OWN: "reconstruction", NULL: "null brain", NEAREST: "nearest training clip"}
@@ -39,12 +47,15 @@ class Evaluation:
     first : dict
         Heading -> clips in the first session, to be looked at.
     scorers : list of Scorer
+    available : int
+        Number of held-out windows, with those that were not drawn.
     """
 
     scores: dict[str, list[Scores]]
     truths: list[Shown]
     first: dict[str, Sequence[Pixels]]
     scorers: list[Scorer]
+    available: int
 
     def figures(self, *, fixed: bool) -> Figures:
         """Make all figures; arguments as of `film_figures.figures`."""
@@ -54,7 +65,12 @@ class Evaluation:
         figures = film_figures.figures(self.scores, self.truths, chance, fixed=fixed)
         for scorer in self.scorers:
             figures |= scorer.figures(units_of_all)
-        return figures
+        evaluated = sum(len(truth.clips) for truth in self.truths)
+        if evaluated == self.available:
+            return figures
+        # Where every session shows the same, windows are counted once.
+        of = {"drawn_of": self.available // (len(self.truths) if fixed else 1)}
+        return {name: figure | of for name, figure in figures.items()}
 
     @property
     def wins(self) -> NDArray[np.float64]:
@@ -70,7 +86,7 @@ class Evaluation:
 
 def evaluate(
     run: EvaluatedRun,
-    sessions: Iterable[HeldOutWindows],
+    sessions: HeldOutSessions,
     sections: Sequence[Section],
     stand_ins: Mapping[str, StandIn] | None = None,
 ) -> Evaluation:
@@ -79,7 +95,7 @@ def evaluate(
     Parameters
     ----------
     run : EvaluatedRun
-    sessions : iterable of HeldOutWindows
+    sessions : HeldOutSessions
         The signals of one at a time are held.
     sections : sequence of Section
     stand_ins : mapping, optional
@@ -89,51 +105,110 @@ def evaluate(
     Raises
     ------
     UsageError
-        Before anything is decoded, if a section needs a modality that the run does not read.
+        Before anything is decoded, if a section needs a modality that the run does not read, or there is no
+        room for its clips.
     """
-    check_needs(sections, run.bundle)
-    scorers = [scorer for section in sections if (scorer := section.begin(run)) is not None]
+    scorers = _begun(run, sections)
     choosers = stand_ins or {}
     scores: dict[str, list[Scores]] = {}
     evaluated: list[HeldOutWindows] = []
-    reconstructions: list[Decoded] = []
+    reconstructions: list[Callable[[], Decoded]] = []
     first: dict[str, Sequence[Pixels]] = {}
-    for windows in sessions:
-        scores_of_session, decoded_clips = _session(run, windows, scorers)
+    outlook: Outlook | None = None
+    for number in tracked(range(len(sessions.rows)), sessions.title):
+        windows = sessions.make(number)
+        decoders = _wanted(run, windows, scorers)
+        if outlook is None:
+            outlook = Outlook(run, sessions, windows, len(by_system(decoders)), stand_ins=bool(choosers))
+        with _room():
+            scores_of_session, decoded_clips = _session(decoders, windows, scorers)
+        outlook.after(number + 1)
         for suffix, scores_of_suffix in scores_of_session.items():
             scores.setdefault(suffix, []).append(scores_of_suffix)
         if not evaluated:
             pictured = {HEADINGS[suffix]: decoded.clips for suffix, decoded in decoded_clips.items()}
             first = {"film": windows.truth.clips, **pictured}
         if choosers:
-            reconstructions.append(decoded_clips[OWN])
+            own = decoded_clips[OWN]
+            again = partial(_again, run, sessions, number)
+            reconstructions.append(again if run.decodes_twice else lambda own=own: own)
         # The signals are done with.
         evaluated.append(replace(windows, inputs={}, controls={}, session=None))
-    counts = [len(windows.truth.clips) for windows in evaluated]
     for suffix, choose in choosers.items():
-        scores[suffix] = []
-        for windows in evaluated:
-            chosen = choose(windows.number, counts)
-            clips = [reconstructions[session].stands_in(session, steps) for session, steps in chosen]
-            scores[suffix].append(_stood_in(suffix, clips, windows, scorers))
+        chosen = [choose(windows.number, sessions.counts) for windows in evaluated]
+        stood_in: dict[tuple[int, int, int], Scores] = {}
+        for origin, reconstruction in enumerate(reconstructions):
+            decoded = reconstruction()
+            for windows, origins in zip(evaluated, chosen, strict=True):
+                for steps in (steps for session, steps in origins if session == origin):
+                    clips = decoded.stands_in(origin, steps)
+                    stood_in[windows.number, origin, steps] = _stood_in(suffix, clips, windows, scorers)
+        scores[suffix] = [
+            _averaged([stood_in[number, session, steps] for session, steps in origins])
+            for number, origins in enumerate(chosen)
+        ]
     for scorer in scorers:
         scores |= scorer.references()
-    return Evaluation(scores, [windows.truth for windows in evaluated], first, scorers)
+    truths = [windows.truth for windows in evaluated]
+    return Evaluation(scores, truths, first, scorers, sessions.available)
+
+
+def decode_ahead(run: EvaluatedRun, sessions: HeldOutSessions, sections: Sequence[Section]) -> None:
+    """Decode what `evaluate` will need, beside a process that evaluates, and pass over what that one decodes.
+
+    Both keep clips in the same folder (`train.judging.kept`). The arguments are those of `evaluate`.
+    """
+    scorers = _begun(run, sections)
+    for number in tracked(range(len(sessions.rows)), f"{sessions.title}, ahead"):
+        windows = sessions.make(number)
+        for make in by_system(_wanted(run, windows, scorers)).values():
+            with suppress(BeingDecodedError), _room():
+                make()
+
+
+def _begun(run: EvaluatedRun, sections: Sequence[Section]) -> list[Scorer]:
+    check_needs(sections, run.bundle)
+    return [scorer for section in sections if (scorer := section.begin(run)) is not None]
+
+
+def _wanted(
+    run: EvaluatedRun, windows: HeldOutWindows, scorers: Sequence[Scorer]
+) -> dict[str, Callable[[], Decoded]]:
+    """Show the sections the film of a session, and list the decoders that they want for it."""
+    for scorer in scorers:
+        scorer.film(windows)
+    return decoders_of(run, windows, lambda suffix: any(scorer.wants(suffix) for scorer in scorers))
+
+
+def _again(run: EvaluatedRun, sessions: HeldOutSessions, number: int) -> Decoded:
+    """Decode the system's own clips of a session once more."""
+    return decoders_of(run, sessions.make(number), lambda _: False)[OWN]()
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Say what to do where a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UsageError(
+            "evaluation-disk-full",
+            "the disk is full: clips of the evaluation could not be written ({error}). Make room and give "
+            "the same command again: what was kept is not decoded again.",
+            error=error.strerror,
+        ) from error
 
 
 def _session(
-    run: EvaluatedRun, windows: HeldOutWindows, scorers: Sequence[Scorer]
+    decoders: Mapping[str, Callable[[], Decoded]], windows: HeldOutWindows, scorers: Sequence[Scorer]
 ) -> tuple[dict[str, Scores], dict[str, Decoded]]:
     """Decode and score one session; return the scores by suffix, and what is looked at afterwards."""
-
-    def is_wanted(suffix: str) -> bool:
-        return any(scorer.wants(suffix) for scorer in scorers)
-
-    for scorer in scorers:
-        scorer.film(windows)
     scores: dict[str, Scores] = {}
     decoded_clips: dict[str, Decoded] = {}
-    for suffix, decoded in decode(run, windows, is_wanted):
+    for suffix, make in decoders.items():
+        decoded = make()
         if suffix in HEADINGS:
             decoded_clips[suffix] = decoded
         for scorer in scorers:
@@ -145,12 +220,13 @@ def _session(
     return {suffix: scored for suffix, scored in scores.items() if scored}, decoded_clips
 
 
-def _stood_in(
-    suffix: str, clips: Sequence[Decoded], windows: HeldOutWindows, scorers: Sequence[Scorer]
-) -> Scores:
-    """Average the scores of several stand-ins."""
-    averages: Scores = {}
+def _stood_in(suffix: str, clips: Decoded, windows: HeldOutWindows, scorers: Sequence[Scorer]) -> Scores:
+    """Score clips of other windows that stand in for a control."""
+    scores: Scores = {}
     for scorer in scorers:
-        scores = [scorer.stand_in(suffix, decoded, windows) for decoded in clips]
-        averages |= {metric: averaged(scores, metric) for metric in scores[0]}
-    return averages
+        scores |= scorer.stand_in(suffix, clips, windows)
+    return scores
+
+
+def _averaged(scores: Sequence[Scores]) -> Scores:
+    return {metric: averaged(scores, metric) for metric in scores[0]}

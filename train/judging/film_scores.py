@@ -140,25 +140,33 @@ class Shown:
     through_codec: Matrix | None
 
 
-def describe(film: Watched, where: list[Span], recoded: Sequence[Pixels] | None = None) -> Shown:
+def describe(
+    film: Watched,
+    where: list[Span],
+    recoded: Sequence[Pixels] | None = None,
+    rows: NDArray[np.int64] | None = None,
+) -> Shown:
     """Measure what a film shows.
 
     Parameters
     ----------
     film : Watched
     where : list of (run, start_s, stop_s)
-        Its windows, one after the other from its first frame on.
+        Its windows.
     recoded : sequence of (frame, row, column, 3), optional
         The true clips through the decoder's codec.
+    rows : (window,) int64, optional
+        Number of each window in the film. By default they follow each other from its first frame on.
     """
+    numbers = list(range(len(where))) if rows is None else rows.tolist()
     # The last frame of a clip lies after the window, and may lie behind a cut.
-    clips = keep(film.clip(k)[:-1] for k in range(len(where)))
+    clips = keep(film.clip(k)[:-1] for k in numbers)
     measured = look(clips)
     apart = distractors(where, events({where[0][0]: film}))
     near = apart & near_duplicates(clips, measured.colours)
     allowed = apart & ~near
     frames = len(clips[0])
-    cuts = [int(cut) for cut in film.cut_frames if cut > 0]
+    cuts = _cuts(film, numbers, frames)
     # A cut at a window's very start is not inside.
     inside = [sum(k * frames < cut < (k + 1) * frames for cut in cuts) for k in range(len(where))]
     return Shown(
@@ -172,6 +180,19 @@ def describe(film: Watched, where: list[Span], recoded: Sequence[Pixels] | None 
         looks=measured,
         through_codec=None if recoded is None else gradient_energy(recoded),
     )
+
+
+def _cuts(film: Watched, numbers: Sequence[int], frames: int) -> list[int]:
+    """List the cuts of windows of a film that are put one after the other, by their first frames."""
+    cuts: list[int] = []
+    for place, number in enumerate(numbers):
+        first = number * frames
+        starts = {int(cut) - first for cut in film.cut_frames if first <= cut < first + frames}
+        # Where windows between are left out, two shots meet.
+        if place and number != numbers[place - 1] + 1:
+            starts.add(0)
+        cuts += sorted(place * frames + start for start in starts)
+    return [cut for cut in cuts if cut > 0]
 
 
 def look(clips: Sequence[Pixels]) -> Looks:

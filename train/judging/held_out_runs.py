@@ -21,10 +21,10 @@ from train.data.set_windows import SetRun, SetWindows
 from train.data.splits import Repeats
 from train.judging import section
 from train.judging.beside import OWN
-from train.judging.evaluation import evaluate
+from train.judging.evaluation import decode_ahead, evaluate
 from train.judging.examples import examples
 from train.judging.film_scores import Scores
-from train.judging.held_runs import sheet, windows_of
+from train.judging.held_runs import sessions_of, sheet
 from train.judging.judged import Figures, Judged, Request, Show
 from train.judging.published import load
 from train.judging.references import References
@@ -48,9 +48,12 @@ class HeldOutRuns:
     ----------
     sections : str
         Groups of metrics: words, with commas between them (`train.judging.section`).
+    windows : int or None
+        So many windows are evaluated, drawn by a fixed seed; None evaluates all.
     """
 
     sections: Later[str] = section.OF_RECORDED
+    windows: Later[int | None] = None
 
     makes_published: ClassVar[bool] = True
 
@@ -76,7 +79,7 @@ class HeldOutRuns:
         """
         everybody = data.participants(work.data)
         (default, *names) = everybody
-        request = Request(sections=self.sections)
+        request = Request(sections=self.sections, windows=self.windows)
         judgement = judged(everybody[default], trained, show, request)
         for name in names:
             another = trained.of_subject(name)
@@ -119,8 +122,8 @@ class HeldOutRuns:
                 window_count=told["windows"],
                 run_count=len(told["runs"]),
             )
-        asked = replace(request, sections=request.sections or self.sections)
-        return judged(there, trained, show, asked)
+        own = {"sections": request.sections or self.sections, "windows": request.windows or self.windows}
+        return judged(there, trained, show, replace(request, **own))
 
 
 def _together(default: Judged, name: str, other: Judged) -> Judged:
@@ -156,28 +159,36 @@ def judged(data: SetWindows, trained: Trained, show: Show, request: Request) -> 
     show : callable
         See `Show`.
     request : Request
-        `repeats`, `sections` and the networks of published figures are read.
+        `repeats`, `sections`, `windows`, `keep`, `ahead` and the networks of published metrics are read.
 
     Raises
     ------
     UsageError
-        If repeats are to be averaged and there are none, or a network cannot be loaded.
+        If repeats are to be averaged and there are none, a network cannot be loaded, or no window was held
+        out, or fewer than are asked for.
     """
     bundle = trained.bundle
     sections = sections_of(request.sections or section.OF_RECORDED)
     networks = load(request)
     held = data.held(request.repeats)
-    count = _count(data, held, request.repeats)
-    run = EvaluatedRun(show, bundle, trained.system, References(clips=data.taught_clips), networks)
-    evaluation = evaluate(
-        run, windows_of(run, held), sections, {_SHIFTED: partial(_shifts, data.data.window_s)}
+    baselines = References(clips=data.taught_clips)
+    run = EvaluatedRun(
+        show, bundle, trained.system, baselines, networks, decodes_twice=request.keep == "none"
     )
+    is_same = _same_shown(data, held)
+    sessions = sessions_of(run, held, request.windows, same=is_same)
+    count = _count(data, held, request.repeats)
+    if request.ahead:
+        decode_ahead(run, sessions, sections)
+        return Judged({})
+    evaluation = evaluate(run, sessions, sections, {_SHIFTED: partial(_shifts, data.data.window_s)})
+    own_scores = evaluation.scores.get(OWN, [{}] * len(held))
     evaluation.scores[CLEAR] = [
-        _only(_identification(scores), data.clear(one.rows))
-        for scores, one in zip(evaluation.scores.get(OWN, [{}] * len(held)), held, strict=True)
+        _only(_identification(scores), data.clear(one.rows[rows]))
+        for scores, one, rows in zip(own_scores, held, sessions.rows, strict=True)
     ]
     # Where every run showed the same, a window's score is its mean over them.
-    figures = evaluation.figures(fixed=_same_shown(data, held))
+    figures = evaluation.figures(fixed=is_same)
     signals = "single trials" if count == 1 else f"mean of {count} repeats"
     films = [{"film": data.data.layout, "repeats": count, "signals": signals}]
     notes = [{"note": text} for text in (data.division, *bundle.manifest.provenance["told"])]

@@ -3,7 +3,7 @@
 The judges `last-run`, of one's own recordings, and `held-out-runs`, of data sets, evaluate them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,10 +12,12 @@ from PIL import Image
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk.clip_file import Pixels
+from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import Watched
 from rtdecode.scores.events import Span
 from train.data.clip_grid import shown_frames
-from train.judging.film_scores import Shown, describe
+from train.judging.film_scores import describe
+from train.judging.held_out_sessions import HeldOutSessions, drawn
 from train.judging.pictures import contact_sheet
 from train.judging.references import recoded
 from train.judging.section import EvaluatedRun, HeldOutWindows
@@ -52,20 +54,35 @@ class HeldRun(Protocol):
         ...
 
 
-def windows_of(run: EvaluatedRun, runs: Sequence[HeldRun]) -> Iterator[HeldOutWindows]:
-    """Yield the windows of one run after the other."""
-    window_s = float(run.bundle.manifest.grid.window)
-    for number, held_run in enumerate(runs):
-        spans: list[Span] = [(number, float(start), float(start) + window_s) for start in held_run.run_s]
-        yield HeldOutWindows(number, held_run.arrays(run.bundle), spans, _describe(run, held_run, number))
+def sessions_of(
+    run: EvaluatedRun, runs: Sequence[HeldRun], wanted: int | None = None, *, same: bool = False
+) -> HeldOutSessions:
+    """Make the held-out sessions of an evaluation from runs; `wanted` and `same` are those of `drawn`."""
+    counts = [held_run.windows for held_run in runs]
+    if not sum(counts):
+        raise UsageError(
+            "evaluation-without-windows",
+            "no window was held out, so that there is nothing to evaluate. Hold out a run or a session when "
+            "the system is trained (docs/data.md).",
+        )
+    rows = drawn(counts, wanted, same=same)
+
+    def windows(number: int) -> HeldOutWindows:
+        return _windows(run, runs[number], number, rows[number])
+
+    return HeldOutSessions("held-out runs", rows, sum(counts), windows)
 
 
-def _describe(run: EvaluatedRun, held_run: HeldRun, number: int) -> Shown:
-    # Windows are described one after the other, without the gaps between them.
+def _windows(run: EvaluatedRun, held_run: HeldRun, number: int, rows: NDArray[np.int64]) -> HeldOutWindows:
     manifest = run.bundle.manifest
+    window_s = float(manifest.grid.window)
+    spans: list[Span] = [(number, float(start), float(start) + window_s) for start in held_run.run_s[rows]]
+    inputs = {name: values[rows] for name, values in held_run.arrays(run.bundle).items()}
+    # Windows are described one after the other, without the gaps between them.
     length_s = shown_frames(manifest) / manifest.clip.fps
-    where: list[Span] = [(number, k * length_s, (k + 1) * length_s) for k in range(held_run.windows)]
-    return describe(held_run.watched(), where, recoded(run.system, run.bundle, held_run.clips()))
+    where: list[Span] = [(number, float(k * length_s), float((k + 1) * length_s)) for k in rows]
+    again = recoded(run.system, run.bundle, held_run.clips()[rows])
+    return HeldOutWindows(number, inputs, spans, describe(held_run.watched(), where, again, rows))
 
 
 def sheet(first: dict[str, Sequence[Pixels]], bundle: Bundle) -> Image.Image:

@@ -5,8 +5,9 @@ A recipe's `judge` node builds a `Judge`, or a `FeatureJudge` for what draws no 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -39,8 +40,11 @@ class Request:
     runs: str | int = "9-10"
     data: Path | None = None
     out: Path | None = None
-    keep: Path | None = None
+    keep: Path | Literal["none"] | None = None
     subject: str | None = None
+    windows: int | None = None
+    processes: int = 1
+    ahead: bool = False
     film: str | None = None
     oracle: str | int | None = OWN_SESSIONS
     repeats: Repeats = "single"
@@ -76,6 +80,15 @@ class Show(Protocol):
         """Return the same decoder as it was before its adapters; None where it has none."""
         ...
 
+    @property
+    def kept(self) -> KeptDecodes | None:
+        """Where what it decodes is kept."""
+        ...
+
+    def anew(self) -> "Show":
+        """Return the same decoder, which keeps nothing, and decodes what is kept as well."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Decoder:
@@ -98,11 +111,8 @@ class _Decoder:
     ) -> Reconstruction:
         hop_s = float(self.manifest.grid.hop)
         count = self.manifest.steps if steps is None else steps
-        kept = None
-        if self.kept is not None:
-            how = {"noise": self.noise_key, "hop": hop_s, "steps": count, "carry": carry, "null": null}
-            kept = self.kept.of(self.key, inputs, where, how)
-        return reconstruct(
+        decode = partial(
+            reconstruct,
             self.system,
             inputs,
             where,
@@ -111,8 +121,13 @@ class _Decoder:
             steps=count,
             carry=carry,
             null=null,
-            kept=kept,
         )
+        if self.kept is None:
+            return decode()
+        how = {"noise": self.noise_key, "hop": hop_s, "steps": count, "carry": carry, "null": null}
+        kept = self.kept.of(self.key, inputs, where, how)
+        with kept.alone(waits=self.kept.waits):
+            return decode(kept=kept)
 
     def of(self, system: System, manifest: Manifest) -> Show:
         return shown(system, manifest, self.noise_key, self.kept)
@@ -120,6 +135,9 @@ class _Decoder:
     def without_adapters(self) -> Show | None:
         bare = self.system.without_adapters()
         return None if bare is None else replace(self, system=bare, key=f"{self.key} without adapters")
+
+    def anew(self) -> Show:
+        return replace(self, kept=None)
 
 
 def unknown(chance: float | None, n: int, reason: str) -> dict[str, Any]:

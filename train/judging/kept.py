@@ -5,10 +5,11 @@ the system, its noise, the signals, and how they are decoded. `KeptWindows` hold
 clips as 8-bit frames, and a digest of each.
 """
 
+import fcntl
 import hashlib
 import math
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,7 +19,6 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import terminal
 from rtdecode.disk import private, strict_json
 from rtdecode.disk.clip_file import IN_MEMORY, ClipFile, Pixels, StoredClip, keep
 from rtdecode.errors import UsageError
@@ -27,20 +27,26 @@ from train.work import Arrays, write_arrays
 
 _CLIPS = "clips.u8"
 _DIGESTS = "clips.sha256"
-# What is left free on the disk, as a share of what is written.
-_SPARE = 0.1
+_LOCK = "lock"
+
+
+class BeingDecodedError(Exception):
+    """Another process is decoding the same windows."""
 
 
 @dataclass(frozen=True)
 class KeptDecodes:
-    """A folder of decoded windows.
+    """A folder of decoded windows. Several processes may share it.
 
     Attributes
     ----------
     folder : Path
+    waits : bool
+        Whether windows that another process decodes are waited for. Otherwise they are passed over.
     """
 
     folder: Path
+    waits: bool = True
 
     def of(self, system: str, inputs: Arrays, where: Sequence[Span], how: dict[str, Any]) -> "KeptWindows":
         """Return what is kept of some windows.
@@ -85,6 +91,23 @@ class KeptWindows:
     """
 
     folder: Path
+
+    @contextmanager
+    def alone(self, *, waits: bool) -> Iterator[None]:
+        """Keep other processes from these windows meanwhile.
+
+        Raises
+        ------
+        BeingDecodedError
+            If another process has them, and is not waited for.
+        """
+        private.folder(self.folder)
+        with private.open_file(self.folder / _LOCK, "a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BeingDecodedError from error
+            yield
 
     def round(self, number: int, make: Callable[[], Arrays]) -> Arrays:
         """Return the arrays of one round of decoding, and let `make` make them if they are not there yet.
@@ -131,10 +154,7 @@ class KeptWindows:
         if first < count:
             drawn = draw(first)
             clip = next(drawn)
-            drawn = chain([clip], drawn)
-            if not self._has_room(clip.nbytes * (count - first)):
-                return keep(chain((np.asarray(one) for one in kept), drawn))
-            kept += self._drawn(clip.shape, digests[:first], drawn)
+            kept += self._drawn(clip.shape, digests[:first], chain([clip], drawn))
         return keep(np.asarray(clip) for clip in kept) if _nbytes(kept) <= IN_MEMORY else list(kept)
 
     def _there(self) -> tuple[list[StoredClip], list[str]]:
@@ -178,18 +198,6 @@ class KeptWindows:
         file = private.open_file(self.folder / _CLIPS, "a+b", buffering=0)
         file.truncate(end)
         return ClipFile(file, end)
-
-    def _has_room(self, needed: int) -> bool:
-        """Say whether the disk has room, and tell if it has not."""
-        private.folder(self.folder)
-        free = shutil.disk_usage(self.folder).free
-        if needed * (1 + _SPARE) <= free:
-            return True
-        terminal.say(
-            f"clips of {needed / 1e9:.1f} GB are not kept, as {free / 1e9:.1f} GB are free: if the "
-            "evaluation is stopped, they are drawn again."
-        )
-        return False
 
     def _altered(self, path: Path, error: str) -> NoReturn:
         raise UsageError(

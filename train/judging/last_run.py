@@ -14,7 +14,8 @@ from train.builders import Later
 from train.data.recorded_sessions import RecordedSessions
 from train.judging import section
 from train.judging.evaluation import evaluate
-from train.judging.held_runs import sheet, windows_of
+from train.judging.held_out_sessions import check_windows
+from train.judging.held_runs import sessions_of, sheet
 from train.judging.judged import Judged, Request, Show
 from train.judging.references import References
 from train.judging.section import EvaluatedRun, sections_of
@@ -30,14 +31,17 @@ class LastRun:
     ----------
     sections : str
         Groups of metrics: words, with commas between them (`train.judging.section`).
+    windows : int or None
+        So many windows are evaluated, drawn by a fixed seed; None evaluates all.
     """
 
     sections: Later[str] = section.OF_RECORDED
+    windows: Later[int | None] = None
 
     makes_published: ClassVar[bool] = False
 
     def check(self, data: Any) -> None:
-        """Refuse data that are no recordings, and sections that are not known.
+        """Refuse data that are no recordings, sections that are not known, and too many windows.
 
         Raises
         ------
@@ -49,11 +53,12 @@ class LastRun:
                 "the judge last-run is for recordings (data=REC film=FILE). Choose another.",
             )
         sections_of(self.sections)
+        check_windows(self.windows, [held_run.windows for held_run in data.held])
 
     def judge(self, work: Work, plan: Plan, data: RecordedSessions, trained: Trained, show: Show) -> Judged:
         """Judge what was just trained on the held run."""
         run = EvaluatedRun(show, trained.bundle, trained.system, References(clips=()))
-        evaluation = evaluate(run, windows_of(run, data.held), sections_of(self.sections))
+        evaluation = evaluate(run, sessions_of(run, data.held, self.windows), sections_of(self.sections))
         notes = [{"note": text} for text in (data.division, novelty(data))]
         picture = sheet(evaluation.first, trained.bundle)
         return Judged(evaluation.figures(fixed=False), {"notes": notes}, {"last-run.png": picture})

@@ -237,7 +237,7 @@ def load(request: Request) -> Published:
 
 
 def refuse(request: Request) -> None:
-    """Refuse published figures, sections and averaged repeats for a judge that does not make them.
+    """Refuse what is asked of an evaluation by sections for a judge that makes none.
 
     Raises
     ------
@@ -245,11 +245,14 @@ def refuse(request: Request) -> None:
     """
     asked = [key for key in PUBLISHED if getattr(request, key)]
     asked += ["repeats"] if request.repeats != "single" else []
-    asked += ["sections"] if request.sections is not None else []
+    asked += [key for key in ("sections", "windows") if getattr(request, key) is not None]
+    asked += ["processes"] if request.processes != 1 else []
+    asked += ["ahead"] if request.ahead else []
+    asked += ["keep"] if request.keep == "none" else []
     if asked:
         raise UsageError(
             "published-figures-unsupported",
-            "{keys}= is for runs that are judged on a film, or were trained on a data set. Give "
+            "{keys}= is for runs that are evaluated on a film, or were trained on a data set. Give "
             "film=shapes, natural or a file beside it, or leave it out.",
             keys="=, ".join(asked),
         )

@@ -77,6 +77,7 @@ def reading(figures: Figures) -> list[str]:
         ]
     figure = figures[name]
     within = f" (95 %: {ends(figure)})" if figure["ci95"] else ""
+    drawn = f", on {figure['n']} windows drawn of {figure['drawn_of']}" if "drawn_of" in figure else ""
     floors = {BESIDE[suffix]: figures.get(f"{name}{suffix}") for suffix in _NAMED}
     there = {floor: one for floor, one in floors.items() if one is not None and one["value"] is not None}
     told = [
@@ -84,7 +85,7 @@ def reading(figures: Figures) -> list[str]:
         *(f"{floor} {one['value']:.3f}" for floor, one in there.items()),
     ]
     first = _HEADLINES[name].format(value=f"{figure['value']:.3f}")
-    return [f"{first}{within}; beside it: {', '.join(told)}.", _meaning(name, figure, figures)]
+    return [f"{first}{within}{drawn}; beside it: {', '.join(told)}.", _meaning(name, figure, figures)]
 
 
 def _meaning(name: str, figure: dict[str, Any], figures: Figures) -> str:

@@ -64,6 +64,8 @@ class EvaluatedRun:
     baselines : References
     networks : Published
         The networks of published metrics.
+    decodes_twice : bool
+        Whether clips that are needed after their session are decoded again, and not held on disk.
     """
 
     show: Show
@@ -71,6 +73,7 @@ class EvaluatedRun:
     system: System
     baselines: References
     networks: Published = field(default_factory=Published)
+    decodes_twice: bool = False
 
     @property
     def mean_clip(self) -> Pixels:
@@ -101,6 +104,8 @@ class HeldOutWindows:
         Suffix -> the signals of as many windows of a brain that tells nothing of the film.
     session : PhantomSession or None
         The session itself where it was simulated.
+    rows : (window,) int64 or None
+        Places of the windows among those of the session; None where these are all.
     """
 
     number: int
@@ -109,6 +114,7 @@ class HeldOutWindows:
     truth: Shown
     controls: Mapping[str, Arrays] = field(default_factory=dict)
     session: PhantomSession | None = None
+    rows: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)

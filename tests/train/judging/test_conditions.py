@@ -14,7 +14,9 @@ from tests.train.tiny import tiny_bundle
 from train.judging.beside import CONSTANT, OWN
 from train.judging.evaluation import evaluate
 from train.judging.film_scores import Scores, Shown, describe
+from train.judging.held_out_sessions import HeldOutSessions
 from train.judging.judged import Show
+from train.judging.kept import KeptDecodes
 from train.judging.references import References
 from train.judging.section import EvaluatedRun, HeldOutWindows, sections_of
 from train.judging.sections.condition import told_apart
@@ -104,6 +106,13 @@ class Decoder:
         bare = self.system.without_adapters()
         return None if bare is None else Decoder(bare)
 
+    @property
+    def kept(self) -> KeptDecodes | None:
+        return None
+
+    def anew(self) -> Show:
+        return self
+
 
 def evaluated(show: Decoder, sections: str = "gains") -> dict[str, Scores]:
     """Score one session of windows whose signals are their numbers."""
@@ -111,7 +120,8 @@ def evaluated(show: Decoder, sections: str = "gains") -> dict[str, Scores]:
     bundle = tiny_bundle("ridge")
     run = EvaluatedRun(show, bundle, show.system, References(clips=()))
     held = HeldOutWindows(0, inputs, shown().where, shown())
-    found = evaluate(run, [held], sections_of(sections))
+    sessions = HeldOutSessions("one session", [np.arange(30)], 30, lambda _: held)
+    found = evaluate(run, sessions, sections_of(sections))
     return {suffix: scores[0] for suffix, scores in found.scores.items()}
 
 

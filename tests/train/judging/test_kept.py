@@ -1,7 +1,5 @@
 """Decoded windows on disk: what was stopped goes on to the same bits, and what was altered is told."""
 
-import shutil
-from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from tests.refusals import refused
 from tests.train.tiny import tiny
 from train.data.phantom import session_arrays, session_spans
 from train.judging.judged import shown
-from train.judging.kept import KeptDecodes
+from train.judging.kept import BeingDecodedError, KeptDecodes
 from train.reconstruct import Reconstruction
 from train.run_folder import read_run, trained_of
 from train.slots import parts_of
@@ -25,7 +23,6 @@ from train.work import Arrays
 # Calls of the system after which it is stopped: while latents are sampled, and while clips are drawn.
 STOPS = (1, 3, 5, 6, 7)
 SECONDS = 24.0
-Disk = namedtuple("Disk", "free")
 
 
 class Stopping:
@@ -141,13 +138,13 @@ def test_other_signals_noise_or_steps_are_decoded_anew(tmp_path: Path) -> None:
     assert len(others) == 5
 
 
-def test_clips_without_room_are_drawn_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    kept = KeptDecodes(tmp_path).of("system", {}, [], {})
-    clips = [np.full((2, 3, 4, 3), n, np.uint8) for n in range(3)]
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Disk(200))
-    found = kept.clips(3, 2, lambda first: iter(clips[first:]))
-    np.testing.assert_array_equal(np.stack(found), np.stack(clips))  # type: ignore[arg-type]
-    assert "are not kept" in capsys.readouterr().err
-    assert not (kept.folder / "clips.u8").exists()
+def test_windows_that_another_process_decodes_are_waited_for_or_passed_over(tmp_path: Path) -> None:
+    first = KeptDecodes(tmp_path).of("system", {}, [], {})
+    other = KeptDecodes(tmp_path).of("system", {}, [], {"steps": 1})
+    with first.alone(waits=True):
+        with pytest.raises(BeingDecodedError), first.alone(waits=False):
+            raise AssertionError("two had the same windows")
+        with other.alone(waits=False):
+            pass
+    with first.alone(waits=False):
+        pass

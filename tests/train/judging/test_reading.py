@@ -35,6 +35,11 @@ def test_the_headline_stands_beside_its_floors() -> None:
     )
 
 
+def test_windows_that_were_drawn_are_told() -> None:
+    first, _ = reading({NAME: figure(0.88, 0.85, 0.91, drawn_of=2000)})
+    assert "(95 %: 0.850 to 0.910), on 400 windows drawn of 2000; beside it" in first
+
+
 def test_clips_that_tell_nothing_are_called_so() -> None:
     _, second = reading({NAME: figure(0.52, 0.48, 0.56)})
     assert "tell nothing" in second

@@ -33,5 +33,5 @@ class _Known(Scorer):
     def close(self, windows: HeldOutWindows, scores: Mapping[str, Scores]) -> dict[str, Scores]:
         if windows.session is None:
             return {}
-        likely = likelihood(self._forward, self._bundle, windows.session, windows.inputs)
+        likely = likelihood(self._forward, self._bundle, windows.session, windows.inputs, windows.rows)
         return {CEILING: identify(likely, likely, windows.truth, _TEMPERATURE)}
