@@ -17,18 +17,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-from PIL import Image
-
 from rtdecode.bundle import Bundle
-from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import KINDS, NONE, watched
 from rtdecode.phantom.session import PhantomSession
 from train.builders import Later
 from train.data.arrays import averaged_signals
-from train.data.clip_grid import shown_frames
 from train.data.film_windows import check_adjacent, on_grid
 from train.data.phantom import (
     Participant,
@@ -49,7 +44,7 @@ from train.judging.held_out_sessions import HeldOutSessions, Rows, check_windows
 from train.judging.identification import by_preset, judging_seeds
 from train.judging.judged import OWN_SESSIONS, Judged, Request, Show
 from train.judging.oracle import Oracle
-from train.judging.pictures import contact_sheet
+from train.judging.pictures import sheet
 from train.judging.references import (
     References,
     fresh_sessions,
@@ -70,9 +65,6 @@ _ELSEWHERE = 5000
 # Where the film differs by session, each is held against what so many of the other brains lead to. One alone
 # may happen to watch a film that is alike.
 _OTHERS = 3
-_SHEET_ROWS = 12
-# Frames of a clip that a sheet shows.
-_SHEET_AT = (1 / 8, 1 / 2, 7 / 8)
 
 
 def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Request) -> Judged:
@@ -132,6 +124,7 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
             found,
             figures=found.figures | made,
             tables=found.tables | tables,
+            pictures=found.pictures | judged.pictures,
             examples=found.examples + judged.examples,
         )
     return found
@@ -182,7 +175,7 @@ class AnyFilm:
                 check_windows(self.windows, [count] * len(judging_seeds(self.seeds)))
 
     def judge(self, work: Work, plan: Plan, data: SimulatedSessions, trained: Trained, show: Show) -> Judged:
-        """Judge what was just trained, and draw a picture of the first fresh session of each film."""
+        """Judge what was just trained."""
         request = Request(
             seeds=self.seeds,
             seconds=self.seconds,
@@ -191,35 +184,13 @@ class AnyFilm:
             windows=self.windows,
             oracle=None,
         )
-        found = on_film(data, trained.bundle, trained.system, show, request)
-        pictures = {}
-        for film in (film.strip() for film in self.films.split(",")):
-            session = replace(data.who, film=film).session(judging_seeds(self.seeds)[0], self.seconds)
-            pictures[f"{film}.png"] = sheet(show, trained.bundle, session)
-        return replace(found, pictures=pictures)
+        return on_film(data, trained.bundle, trained.system, show, request)
 
     def evaluate(self, data: SimulatedSessions, trained: Trained, show: Show, request: Request) -> Judged:
         """Judge a finished run as requested, on its own films where none is named."""
         own = {key: getattr(request, key) or getattr(self, key) for key in ("sections", "windows")}
         asked = replace(request, film=request.film or self.films, **own)
         return on_film(data, trained.bundle, trained.system, show, asked)
-
-
-def sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
-    """Draw film, clips, clips of one step and those of no brain of a session beside each other."""
-    inputs = session_arrays(bundle, session)
-    where = session_spans(bundle.manifest, session)
-    clips: dict[str, Sequence[Pixels]] = {"film": list(session_clips(bundle.manifest, session))}
-    clips["both"] = show(inputs, where).clips
-    if bundle.manifest.steps > 1:
-        clips["1 step"] = show(inputs, where, steps=1).clips
-    clips["null brain"] = show(inputs, where, null=True).clips
-    picked = np.linspace(0, len(where) - 1, min(_SHEET_ROWS, len(where))).astype(int)
-    rows = {name: [each[row] for row in picked] for name, each in clips.items()}
-    told = f"simulated participant, preset {session.preset.name}, {title(session.film_name)}"
-    steps = bundle.manifest.steps
-    frames = [int(share * shown_frames(bundle.manifest)) for share in _SHEET_AT]
-    return contact_sheet(rows, frames, f"{told}, {steps} step{'s' if steps > 1 else ''}")
 
 
 def title(film: str) -> str:
@@ -314,7 +285,8 @@ def judge_film(run: EvaluatedRun, who: Participant, request: Request, sections: 
     }
     words = f"{title(who.film)}, {who.preset}, {signals}"
     picked = examples(words, evaluation.wins, evaluation.first, run.bundle.manifest.clip.fps)
-    return Judged(figures, tables, examples=picked)
+    picture = sheet(evaluation.first, run.bundle.manifest, f"{words}, simulated participant")
+    return Judged(figures, tables, {f"{title(who.film)}.png": picture}, picked)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from train.judging.beside import OWN
 from train.judging.evaluation import decode_ahead, evaluate
 from train.judging.examples import examples
 from train.judging.film_scores import Scores
-from train.judging.held_runs import sessions_of, sheet
+from train.judging.held_runs import sessions_of
 from train.judging.judged import Figures, Judged, Request, Show
+from train.judging.pictures import sheet
 from train.judging.published import load
 from train.judging.references import References
 from train.judging.section import EvaluatedRun, sections_of
@@ -196,7 +197,7 @@ def judged(data: SetWindows, trained: Trained, show: Show, request: Request) -> 
     return Judged(
         figures=_with_shifted(figures),
         tables={"films": films, "notes": notes} | listed,
-        pictures={"held-out-runs.png": sheet(evaluation.first, bundle)},
+        pictures={"held-out-runs.png": sheet(evaluation.first, bundle.manifest, "held-out run")},
         examples=examples(
             "the first held-out run", evaluation.wins, evaluation.first, bundle.manifest.clip.fps
         ),

@@ -8,24 +8,17 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from rtdecode.bundle import Bundle
-from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import Watched
 from rtdecode.scores.events import Span
 from train.data.clip_grid import shown_frames
 from train.judging.film_scores import describe
 from train.judging.held_out_sessions import HeldOutSessions, drawn
-from train.judging.pictures import contact_sheet
 from train.judging.references import recoded
 from train.judging.section import EvaluatedRun, HeldOutWindows
 from train.work import Arrays
-
-_SHEET_ROWS = 12
-# Where in a clip the frames lie that the sheet shows, as shares of its length.
-_SHEET_AT = (1 / 8, 1 / 2, 7 / 8)
 
 
 class HeldRun(Protocol):
@@ -83,19 +76,3 @@ def _windows(run: EvaluatedRun, held_run: HeldRun, number: int, rows: NDArray[np
     where: list[Span] = [(number, float(k * length_s), float((k + 1) * length_s)) for k in rows]
     again = recoded(run.system, run.bundle, held_run.clips()[rows])
     return HeldOutWindows(number, inputs, spans, describe(held_run.watched(), where, again, rows))
-
-
-def sheet(first: dict[str, Sequence[Pixels]], bundle: Bundle) -> Image.Image:
-    """Draw some windows of the first run, from all over it: the film, and what is looked at beside it.
-
-    Parameters
-    ----------
-    first : dict
-        Heading -> a clip for each window.
-    bundle : Bundle
-    """
-    count = len(first["film"])
-    rows = np.linspace(0, count - 1, min(_SHEET_ROWS, count)).astype(int)
-    picked = {name: [clips[row] for row in rows] for name, clips in first.items()}
-    frames = [round(share * (shown_frames(bundle.manifest) - 1)) for share in _SHEET_AT]
-    return contact_sheet(picked, frames, f"held-out run, {bundle.manifest.steps} steps")

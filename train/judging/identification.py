@@ -139,7 +139,13 @@ def by_preset(who: Participant, request: Request, judge: Callable[[Participant],
         other = judge(replace(who, preset=preset))
         figures = {f"{preset}/{name}": figure for name, figure in other.figures.items()}
         tables = {f"{preset}/{name}": table for name, table in other.tables.items()}
-        found = replace(found, figures=found.figures | figures, tables=found.tables | tables)
+        pictures = {f"{preset}-{name}": picture for name, picture in other.pictures.items()}
+        found = replace(
+            found,
+            figures=found.figures | figures,
+            tables=found.tables | tables,
+            pictures=found.pictures | pictures,
+        )
     return found
 
 

@@ -15,8 +15,9 @@ from train.data.recorded_sessions import RecordedSessions
 from train.judging import section
 from train.judging.evaluation import evaluate
 from train.judging.held_out_sessions import check_windows
-from train.judging.held_runs import sessions_of, sheet
+from train.judging.held_runs import sessions_of
 from train.judging.judged import Judged, Request, Show
+from train.judging.pictures import sheet
 from train.judging.references import References
 from train.judging.section import EvaluatedRun, sections_of
 from train.system import Plan, Trained
@@ -60,7 +61,7 @@ class LastRun:
         run = EvaluatedRun(show, trained.bundle, trained.system, References(clips=()))
         evaluation = evaluate(run, sessions_of(run, data.held, self.windows), sections_of(self.sections))
         notes = [{"note": text} for text in (data.division, novelty(data))]
-        picture = sheet(evaluation.first, trained.bundle)
+        picture = sheet(evaluation.first, trained.manifest, "held-out run")
         return Judged(evaluation.figures(fixed=False), {"notes": notes}, {"last-run.png": picture})
 
     def evaluate(self, data: Any, trained: Trained, show: Show, request: Request) -> Judged:

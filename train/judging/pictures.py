@@ -7,12 +7,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from rtdecode.bundle import Manifest
 from rtdecode.disk.clip_file import Pixels
+from train.data.clip_grid import shown_frames
 
 # Frames that are wider than this are made smaller on a contact sheet, px.
 _WIDEST = 240
 # Frames that a sheet of samples shows of each clip.
 _OF_EACH = 5
+# Windows that the sheet of an evaluation shows, and where in each its frames lie, as shares of its length.
+_WINDOWS = 12
+_WITHIN = (1 / 8, 1 / 2, 7 / 8)
 
 
 def curves(table: dict[str, list[float]], axis: str, chance: float) -> Image.Image:
@@ -59,6 +64,25 @@ def rows(clips: Sequence[Pixels], frames: Sequence[int]) -> Image.Image:
     """
     sheet = np.concatenate([np.concatenate([clip[f] for f in frames], axis=1) for clip in clips])
     return Image.fromarray(np.asarray(sheet, np.uint8))
+
+
+def sheet(first: Mapping[str, Sequence[Pixels]], manifest: Manifest, words: str) -> Image.Image:
+    """Draw some windows of an evaluation, from all over its first session.
+
+    Parameters
+    ----------
+    first : mapping
+        Heading -> a clip for each window (`train.judging.evaluation.Evaluation.first`).
+    manifest : Manifest
+    words : str
+        What was evaluated.
+    """
+    count = len(first["film"])
+    rows = np.linspace(0, count - 1, min(_WINDOWS, count)).astype(int)
+    picked = {name: [clips[row] for row in rows] for name, clips in first.items()}
+    frames = [round(share * (shown_frames(manifest) - 1)) for share in _WITHIN]
+    steps = f"{manifest.steps} step{'s' if manifest.steps > 1 else ''}"
+    return contact_sheet(picked, frames, f"{words}, {steps}")
 
 
 def contact_sheet(

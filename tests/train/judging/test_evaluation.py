@@ -133,11 +133,16 @@ def test_figures_are_the_same_from_two_processes_and_with_nothing_kept(
 
 
 @pytest.mark.full
-def test_drawn_windows_are_told_in_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_drawn_windows_are_told_in_every_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     whole = figures(capsys)
     drawn = figures(capsys, "windows=10")
     assert not any("drawn_of" in figure for figure in whole.values())
     assert {figure["drawn_of"] for figure in drawn.values()} == {16}
     assert max(figure["n"] for figure in drawn.values()) == 10
     # All of them, drawn, are all of them.
-    assert figures(capsys, "windows=16") == whole
+    assert figures(capsys, "windows=16", f"out={tmp_path / 'out'}") == whole
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "figures.json",
+        "index.html",
+        "shapes.png",
+    }
