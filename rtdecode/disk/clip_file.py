@@ -11,6 +11,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -285,6 +286,25 @@ def keep(clips: Iterable[NDArray[Any]]) -> list[Pixels]:
             kept = [file.add(np.asarray(one)) for one in kept]
         kept.append(clip if file is None else file.add(clip))
     return kept
+
+
+def joined(frames: Iterable[NDArray[Any]]) -> Pixels:
+    """Make one clip of frames: in memory if it takes at most 128 MiB, and otherwise in a temporary file.
+
+    Parameters
+    ----------
+    frames : iterable of (row, column, 3)
+        They are taken one by one, so a generator may make them.
+    """
+    rest = iter(frames)
+    held: list[NDArray[Any]] = []
+    size = 0
+    for frame in rest:
+        held.append(frame)
+        size += frame.nbytes
+        if size > IN_MEMORY:
+            return ClipFile().add(chain(held, rest))
+    return np.stack(held)
 
 
 def pieces(shape: tuple[int, ...]) -> list[slice]:

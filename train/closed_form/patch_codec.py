@@ -5,12 +5,16 @@ frame holds the next four: a clip of 4 n + 1 frames has n + 1 latent frames, dec
 of any other length each latent frame holds one frame.
 """
 
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.disk.clip_file import Pixels
 from train.closed_form.stem import fixed_signs
 
 FRAMES = 4
@@ -18,7 +22,9 @@ SIDE = 8
 COLOURS = 3
 _PICTURE = SIDE * SIDE * COLOURS
 SIZE = FRAMES * _PICTURE
+# So many clips are coded at once, and fewer if they have more values together than this.
 _AT_ONCE = 50
+_VALUES = 2**25
 
 
 @dataclass(frozen=True)
@@ -93,15 +99,15 @@ def patches(clips: NDArray[np.uint8], turn: int = FRAMES) -> NDArray[np.float32]
     return (blocks.reshape(*blocks.shape[:4], turn * _PICTURE) / np.float32(255)).astype(np.float32)
 
 
-def fit_codec(clips: NDArray[np.uint8], channels: int) -> Codec:
-    """Find the principal components of the patches of clips (clip, frame, row, column, 3)."""
-    turn = turn_for(clips.shape[1])
+def fit_codec(clips: Sequence[Pixels] | NDArray[np.uint8], channels: int) -> Codec:
+    """Find the principal components of the patches of clips (frame, row, column, 3)."""
+    turn = turn_for(len(clips[0]))
     size = turn * _PICTURE
     total = np.zeros(size)
     gram = np.zeros((size, size))
     count = 0
-    for start in range(0, len(clips), _AT_ONCE):
-        x = patches(clips[start : start + _AT_ONCE], turn).reshape(-1, size)
+    for few in _stacked(clips):
+        x = patches(few, turn).reshape(-1, size)
         total += x.sum(0, dtype=np.float64)
         gram += x.T @ x
         count += len(x)
@@ -110,13 +116,21 @@ def fit_codec(clips: NDArray[np.uint8], channels: int) -> Codec:
     return Codec(mean.astype(np.float32), fixed_signs(basis).astype(np.float32))
 
 
-def encode(codec: Codec, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+def encode(codec: Codec, clips: Iterable[Pixels]) -> NDArray[np.float32]:
     """Encode clips to latents, (clip, channel, latent frame, row / 8, column / 8)."""
     parts = []
-    for start in range(0, len(clips), _AT_ONCE):
-        x = patches(clips[start : start + _AT_ONCE], codec.turn) - codec.mean
+    for few in _stacked(clips):
+        x = patches(few, codec.turn) - codec.mean
         parts.append(np.moveaxis(x @ codec.basis, -1, 1))
     return np.concatenate(parts).astype(np.float32)
+
+
+def _stacked(clips: Iterable[Pixels]) -> Iterator[NDArray[np.uint8]]:
+    """Stack some clips at a time, and fewer if they are large."""
+    rest = iter(clips)
+    for first in rest:
+        more = max(1, min(_AT_ONCE, _VALUES // math.prod(first.shape))) - 1
+        yield np.stack([np.asarray(clip) for clip in chain([first], islice(rest, more))])
 
 
 def decode(codec: Codec, latent: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -4,12 +4,14 @@ The simulated participant's film has windows of its own (4 s, 32 frames of 64 x 
 second). `on_grid` returns a film with the windows, the size and the rate of a bundle instead.
 """
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import ClipGeometry
+from rtdecode.disk.clip_file import Pixels, joined
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS, HEIGHT, SHOT_FRAMES, WIDTH
 from rtdecode.phantom.film.watched import Pictures, Watched
@@ -25,20 +27,27 @@ def count_windows(film: Watched, grid: TimingGrid) -> int:
 
 
 def film_clips(film: Watched, windows: HasClips | None = None) -> Frames:
-    """Cut a film into the clips of its windows, (window, frame, row, column, 3).
+    """Cut a film into the clips of its windows, (window, frame, row, column, 3); see `each_clip`."""
+    clips = [*each_clip(film, windows)]
+    if windows is not None and not clips:
+        return np.zeros((0, windows.clip.frames, windows.clip.height, windows.clip.width, 3), np.uint8)
+    return np.stack(clips)
+
+
+def each_clip(film: Watched, windows: HasClips | None = None) -> Iterator[Frames]:
+    """Yield the clips of the windows of a film, (frame, row, column, 3) each.
 
     Without any given they are the windows of the film itself, each with the frame after it.
     """
-    if windows is None:
-        return np.stack([film.clip(k) for k in range(film.windows)])
-    if _is_drawn(windows.grid, windows.clip):
-        return film_clips(film)
+    if windows is None or _is_drawn(windows.grid, windows.clip):
+        yield from (film.clip(k) for k in range(film.windows))
+        return
     length = shown_frames(windows)
     frames = _shown(film, windows.clip)
-    steps = np.minimum(np.arange(windows.clip.frames), length - 1)
-    starts = _starts(film, windows.grid)
-    # The frame after the window may lie behind a cut. The window's last frame stands in for it.
-    return frames[starts[:, None] + steps]
+    for start in _starts(film, windows.grid).tolist():
+        clip = np.array(frames[start : start + length])
+        # The frame after the window may lie behind a cut. The window's last frame stands in for it.
+        yield clip if windows.clip.frames == length else np.concatenate([clip, clip[-1:]])
 
 
 def clip_cuts(film: Watched, windows: HasClips) -> NDArray[np.bool_]:
@@ -95,12 +104,12 @@ def _is_drawn(grid: TimingGrid, clip: ClipGeometry) -> bool:
     return clip == usual and grid.window == grid.hop == length
 
 
-def _shown(film: Watched, clip: ClipGeometry) -> Frames:
-    """Return all frames of a film in the size and at the rate of a clip."""
+def _shown(film: Watched, clip: ClipGeometry) -> Pixels:
+    """Return all frames of a film in the size and at the rate of a clip; on disk if they are large."""
     size = (clip.height, clip.width)
     if clip.fps == film.fps and film.frames.shape[1:3] == size:
         return film.frames
-    return film.at(size, clip.fps)
+    return joined(film.at(size, clip.fps))
 
 
 def _starts(film: Watched, grid: TimingGrid) -> NDArray[np.int64]:

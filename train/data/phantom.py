@@ -33,7 +33,7 @@ from rtdecode.types import Float, Window
 from train.builders import Later
 from train.data.chain import draft_manifest, windows
 from train.data.clip_grid import clip_of
-from train.data.film_windows import film_clips
+from train.data.film_windows import each_clip, film_clips
 from train.data.offline import offline_arrays
 from train.work import Arrays, Work
 
@@ -324,8 +324,8 @@ def _event(shot: Any, fps: float) -> Event:
     return Event(shot.first / fps, shot.frames / fps, "shot", dict(shot.attributes))
 
 
-def clips_of_training(bundle: Bundle) -> Iterator[list[NDArray[np.uint8]]]:
-    """Yield the windows of each film that a run was trained on, one film after the other.
+def clips_of_training(bundle: Bundle) -> Iterator[Iterator[NDArray[np.uint8]]]:
+    """Yield the clips of each film that a run was trained on, one film after the other.
 
     Films from files are left out: a bundle does not say where they lie.
     """
@@ -333,6 +333,4 @@ def clips_of_training(bundle: Bundle) -> Iterator[list[NDArray[np.uint8]]]:
     drawn = [film["film"] for film in told.get("films", [{"film": SHAPES}]) if "sha256" not in film]
     for seed in told["sessions"]:
         for kind in drawn:
-            film = watched(kind, told["seconds"], seed, "grid")
-            # Separate arrays, not rows of one: a clip that is kept must not keep its whole film in memory.
-            yield [np.array(clip) for clip in film_clips(film, bundle.manifest)]
+            yield each_clip(watched(kind, told["seconds"], seed, "grid"), bundle.manifest)

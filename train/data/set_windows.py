@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from rtdecode.bundle import Bundle, ClipGeometry, Manifest
-from rtdecode.disk.clip_file import Pixels, keep
+from rtdecode.disk.clip_file import Pixels, joined, keep
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.film import FPS
@@ -84,19 +84,18 @@ class SetRun:
             return np.linspace(0.0, 2 * self.of.data.window_s * (self.windows - 1), self.windows)
         return self.of.data.windows.start_s[self.rows]
 
-    def clips(self) -> NDArray[np.uint8]:
-        """Return what the windows showed, as clips of the bundle."""
+    def clips(self) -> list[Pixels]:
+        """Return what the windows showed, as clips of the bundle; on disk if they are many or large."""
         return self._shown
 
     @cached_property
-    def _shown(self) -> NDArray[np.uint8]:
-        return self.of.clips(self.rows)
+    def _shown(self) -> list[Pixels]:
+        return keep(self.of.each_clip(self.rows))
 
     def watched(self) -> Pictures:
         """Return the film as if its windows had been shown one after the other, without the gaps."""
         length = shown_frames(self.of.draft)
-        clips = self.clips()[:, :length]
-        frames = clips.reshape(-1, *clips.shape[2:])
+        frames = joined(np.asarray(clip[k]) for clip in self.clips() for k in range(length))
         fps = self.of.draft.clip.fps
         gaps = np.flatnonzero(np.abs(np.diff(self.run_s) - self.of.data.window_s) > 1 / fps) + 1
         # What lies on the two sides of a gap belongs to two shots.
@@ -220,7 +219,7 @@ class SetWindows:
     @cached_property
     def taught_clips(self) -> list[Pixels]:
         """What the windows that teach showed; on disk if they are many."""
-        return keep(self._read_clips(self.split.train))
+        return keep(self.each_clip(self.split.train))
 
     def held(self, repeats: Repeats = "single") -> list[SetRun]:
         """List the runs that are held out. The mean of several showings belongs to the run of the first.
@@ -246,7 +245,7 @@ class SetWindows:
         """Read what windows showed, in the size and rate of the bundle, (window, frame, row, column, 3)."""
         clip = self.draft.clip
         found = np.empty((len(rows), clip.frames, clip.height, clip.width, 3), np.uint8)
-        for n, shown in enumerate(self._read_clips(rows)):
+        for n, shown in enumerate(self.each_clip(rows)):
             found[n] = shown
         return found
 
@@ -320,7 +319,7 @@ class SetWindows:
             f"and {len(self.split.test)} of {held} are held out and judged{twins}."
         )
 
-    def _read_clips(self, rows: Rows) -> Iterator[NDArray[np.uint8]]:
+    def each_clip(self, rows: Rows) -> Iterator[NDArray[np.uint8]]:
         """Yield the clips of windows one by one, in the size and rate of the bundle."""
         clip = self.draft.clip
         for first in tracked(range(0, len(rows), _AT_A_TIME), "reading clips"):
@@ -334,7 +333,7 @@ class SetWindows:
         """Return the hashes of what windows showed; only clips that were not read yet are read."""
         names = self.data.windows.shown[rows].tolist()
         unknown = [row for row, name in zip(rows, names, strict=True) if name not in self.hashes]
-        for _ in self._read_clips(np.array(unknown, np.int64)):
+        for _ in self.each_clip(np.array(unknown, np.int64)):
             pass
         return {name: self.hashes[name] for name in dict.fromkeys(names)}
 

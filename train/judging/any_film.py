@@ -28,7 +28,6 @@ from train.data.film_windows import check_adjacent, on_grid
 from train.data.phantom import (
     Participant,
     session_arrays,
-    session_clips,
     session_spans,
     whole_windows,
     windows_of,
@@ -331,9 +330,10 @@ class _Watched:
         """Measure what a session shows."""
         bundle = self.run.bundle
         manifest = bundle.manifest
-        again = recoded(self.run.system, bundle, session_clips(manifest, session)[rows])
+        film = on_grid(session.film, manifest)
+        again = recoded(self.run.system, bundle, (film.clip(k)[: manifest.clip.frames] for k in rows))
         spans = session_spans(manifest, session)
-        return describe(on_grid(session.film, manifest), [spans[row] for row in rows], again, rows)
+        return describe(film, [spans[row] for row in rows], again, rows)
 
     def _inputs(self, sessions: Iterable[PhantomSession], rows: Rows) -> Arrays:
         """Run the sessions of a trial through the chain, and average their signals."""

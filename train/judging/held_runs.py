@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
+from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import Watched
 from rtdecode.scores.events import Span
@@ -34,8 +35,8 @@ class HeldRun(Protocol):
         """Start of each window in the run, s."""
         ...
 
-    def clips(self) -> NDArray[np.uint8]:
-        """Return what the windows showed as clips of the bundle, (window, frame, row, column, 3)."""
+    def clips(self) -> Sequence[Pixels] | NDArray[np.uint8]:
+        """Return what the windows showed as clips of the bundle, (frame, row, column, 3) each."""
         ...
 
     def watched(self) -> Watched:
@@ -74,5 +75,6 @@ def _windows(run: EvaluatedRun, held_run: HeldRun, number: int, rows: NDArray[np
     # Windows are described one after the other, without the gaps between them.
     length_s = shown_frames(manifest) / manifest.clip.fps
     where: list[Span] = [(number, float(k * length_s), float((k + 1) * length_s)) for k in rows]
-    again = recoded(run.system, run.bundle, held_run.clips()[rows])
+    clips = held_run.clips()
+    again = recoded(run.system, run.bundle, (clips[row] for row in rows))
     return HeldOutWindows(number, inputs, spans, describe(held_run.watched(), where, again, rows))

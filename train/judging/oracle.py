@@ -10,9 +10,10 @@ mean colour of a clip, three numbers, and the colours of its parts: how much of 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,7 +156,7 @@ def _volumes(inputs: Arrays) -> NDArray[np.float32]:
 
 
 def fit_oracle(
-    sessions: Sequence[Arrays],
+    sessions: Sequence[Mapping[str, Any]],
     *,
     frames: int,
     carry: bool,
@@ -168,7 +169,7 @@ def fit_oracle(
     ----------
     sessions : sequence of dict
         Of each training session, the windows' signals by port (``fmri``, ``eeg`` or both) and ``clips``
-        (window, frame, row, column, 3), as the bundle has them.
+        (frame, row, column, 3), as the bundle has them.
     frames : int
         How many frames of a clip lie in its window: not the one after it, where clips have one.
     carry : bool
@@ -181,9 +182,11 @@ def fit_oracle(
         same film. By default each by itself. Where there is one alone, its windows are.
     """
     lengths = [len(session["clips"]) for session in sessions]
-    whole = {name: np.concatenate([session[name] for session in sessions]) for name in sessions[0]}
-    codec = patch_codec.fit_codec(whole["clips"], _CHANNELS)
-    latents = patch_codec.encode(codec, whole["clips"])
+    all_clips: list[Pixels] = [clip for session in sessions for clip in session["clips"]]
+    signals_by_port = [name for name in sessions[0] if name != "clips"]
+    whole = {name: np.concatenate([session[name] for session in sessions]) for name in signals_by_port}
+    codec = patch_codec.fit_codec(all_clips, _CHANNELS)
+    latents = patch_codec.encode(codec, all_clips)
     flat = latents.reshape(len(latents), -1)
     # A film may show the same window twice, which adds no direction.
     count = min(_COMPONENTS, len(np.unique(flat, axis=0)) - 1)
@@ -193,8 +196,8 @@ def fit_oracle(
         fit_eeg_stem(whole["eeg"], _EEG, _FREQUENCIES, _WHITEN) if "eeg" in whole else None,
     )
     reduced = stems(whole)
-    shown_clips = whole["clips"][:, :frames]
-    parts = layouts([*shown_clips], STILL).reshape(len(shown_clips), -1, _COLOURS)
+    shown_clips = [clip[:frames] for clip in all_clips]
+    parts = layouts(shown_clips, STILL).reshape(len(shown_clips), -1, _COLOURS)
     looks = np.concatenate([parts.mean(axis=1), parts.reshape(len(shown_clips), -1)], axis=1)
     numbers = range(len(lengths)) if films is None else films
     folds = np.repeat(np.asarray(numbers), lengths) if len({*numbers}) > 1 else None
@@ -219,7 +222,7 @@ def fit_oracle(
         conditions=conditions,
         looks=seen_looks,
         mean_look=looks.mean(0),
-        clip_shape=shown_clips.shape[1:],
+        clip_shape=shown_clips[0].shape,
         windows=len(shown_clips),
         carried=carried,
     )

@@ -6,13 +6,13 @@ seeds, in which the participant watches films of the judged kind, and for a film
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
 from rtdecode.bundle.manifest import CAUSAL
@@ -23,14 +23,14 @@ from rtdecode.phantom.session import PhantomSession
 from train.closed_form import patch_codec
 from train.closed_form.patch_codec import Codec
 from train.data.clip_grid import shown_frames
-from train.data.film_windows import on_grid
+from train.data.film_windows import each_clip, on_grid
 from train.data.phantom import (
     TRAINING_SEEDS,
     Participant,
     clips_of_training,
     session_arrays,
-    session_clips,
     session_spans,
+    windows_of,
 )
 from train.data.training_films import DATA, REAL, training_films
 from train.judging.ceiling import Forward, fit_forward
@@ -40,7 +40,7 @@ from train.judging.oracle import Oracle, fit_oracle
 from train.metrics.bits import fit_temperature
 from train.reconstruct import clips_of
 from train.system import System
-from train.work import Arrays, tracked
+from train.work import tracked
 
 # The film that stands for real ones where a session needs an endless one.
 _ENDLESS = NATURAL
@@ -160,14 +160,16 @@ def ridge_of(bundle: Bundle, system: System, sessions: Sessions) -> Oracle:
         The decoder that it stands beside.
     sessions : list of (str, callable)
     """
-    trained: list[Arrays] = []
+    trained: list[dict[str, Any]] = []
     # Each session is made when its turn comes, so that one film at a time is in memory.
     for _, begin in tracked(sessions, "sessions of the ridge"):
         session = begin()
-        clips = session_clips(bundle.manifest, session)
-        trained.append(session_arrays(bundle, session) | {"clips": clips})
+        count = windows_of(bundle.manifest, session)
+        # On disk if they are many or large.
+        clips = keep(islice(each_clip(session.film, bundle.manifest), count))
+        trained.append({**session_arrays(bundle, session), "clips": clips})
     length = shown_frames(bundle.manifest)
-    aims = [system.targets(windows["clips"][:, :length]) for windows in trained]
+    aims = [system.targets(clip[:length] for clip in windows["clips"]) for windows in trained]
     condition_aims = [vectors.astype(np.float64) for vectors in aims if vectors is not None]
     together = np.concatenate(condition_aims) if condition_aims else None
     words = [word for word, _ in sessions]
@@ -213,14 +215,14 @@ def _temperature(clips: Sequence[Pixels], shown: Shown) -> float:
     return fit_temperature(similarity(cut, shown.clips), shown.allowed)
 
 
-def recoded(system: System, bundle: Bundle, clips: NDArray[np.uint8]) -> list[Pixels] | None:
+def recoded(system: System, bundle: Bundle, clips: Iterable[Pixels]) -> list[Pixels] | None:
     """Code clips by a system's patch codec and draw them again; None for a system without one.
 
     Parameters
     ----------
     system : System
     bundle : Bundle
-    clips : uint8 (clip, frame, row, column, 3)
+    clips : iterable of uint8 (frame, row, column, 3)
         As the bundle has them; a frame after the window is left out of what is drawn.
     """
     held = {**bundle.stats, **system.weights()}

@@ -5,7 +5,7 @@ The film is free of rights.
 """
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -176,8 +176,8 @@ class Film:
         rows = [[ATTRIBUTES[name].index(value) for name, value in s.attributes.items()] for s in self.shots]
         return np.repeat(np.array(rows, dtype=np.int64), [s.frames for s in self.shots], axis=0)
 
-    def at(self, size: tuple[int, int], fps: float) -> NDArray[np.uint8]:
-        """Return the film at another size and rate, (frame, row, column, 3).
+    def at(self, size: tuple[int, int], fps: float) -> Iterator[NDArray[np.uint8]]:
+        """Yield the film at another size and rate, (row, column, 3) each.
 
         It is drawn at 64 x 96 px and 8 fps, as it always is, and scaled until it fills the size.
         """

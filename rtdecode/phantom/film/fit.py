@@ -1,6 +1,8 @@
 """Fit pictures of any size and rate to any other."""
 
+from collections.abc import Iterator
 from fractions import Fraction
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +47,10 @@ def frames_at(frames: int, rate: float, fps: float) -> int:
     return int(frames * Fraction(fps) / Fraction(rate))
 
 
-def resampled(frames: Frames, rate: float, size: tuple[int, int], fps: float) -> Frames:
-    """Return frames at another size and rate: at each instant the one that is on, scaled to fill the size."""
-    instants = [int(n * Fraction(rate) / Fraction(fps)) for n in range(frames_at(len(frames), rate, fps))]
-    needed = {at: filling(Image.fromarray(frames[at]), size) for at in dict.fromkeys(instants)}
-    return np.stack([needed[at] for at in instants])
+def resampled(frames: Frames, rate: float, size: tuple[int, int], fps: float) -> Iterator[Frames]:
+    """Yield frames at another size and rate: at each instant the one that is on, scaled to fill the size."""
+    instants = (int(n * Fraction(rate) / Fraction(fps)) for n in range(frames_at(len(frames), rate, fps)))
+    for at, same in groupby(instants):
+        # A frame that is on at several instants is scaled once.
+        picture = filling(Image.fromarray(frames[at]), size)
+        yield from (picture for _ in same)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from itertools import count, islice
 from pathlib import Path
@@ -64,6 +65,13 @@ def film_from_file(path: Path, size: tuple[int, int], fps: float, most: int) -> 
             "film-frame-missing", "{path} has no frame that can be decoded. Give another film.", path=path
         )
     return np.stack(frames), fault
+
+
+def decodable_frames(path: Path, size: tuple[int, int], fps: float, most: int) -> Iterator[Frames]:
+    """Yield the frames that `film_from_file` reads, one after the other, as far as they can be decoded."""
+    # Who opened the film was told of a broken end.
+    with suppress(OSError, av.error.FFmpegError, av.error.MemoryError):
+        yield from islice(frames_from_file(path, size, fps), most)
 
 
 def frames_from_file(path: Path, size: tuple[int, int], fps: float) -> Iterator[Frames]:

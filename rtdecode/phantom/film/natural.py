@@ -42,8 +42,8 @@ def natural_shots(seed: int) -> Iterator[NaturalShot]:
         place += rng.random() < _LEAVE
 
 
-def natural_film(seed: int, frames: int, size: tuple[int, int], fps: float) -> Frames:
-    """Return the first frames of the film, (frame, row, column, 3).
+def natural_frames(seed: int, frames: int, size: tuple[int, int], fps: float) -> Iterator[Frames]:
+    """Yield the first frames of the film, (row, column, 3) each.
 
     It is drawn shot by shot. The picture is half as wide again as high; it fills the size, and what then lies
     outside is cut off.
@@ -57,17 +57,15 @@ def natural_film(seed: int, frames: int, size: tuple[int, int], fps: float) -> F
         Rows and columns.
     fps : float
     """
-    film = np.empty((frames, *size, 3), np.uint8)
     done = 0
     for shot in natural_shots(seed):
         stop = min(math.ceil((shot.first + shot.ticks) * fps / TICKS), frames)
         stage = Stage(shot, size)
         for frame in range(done, stop):
-            film[frame] = stage.picture(frame / fps - shot.first / TICKS)
+            yield stage.picture(frame / fps - shot.first / TICKS).astype(np.uint8)
         done = stop
         if done == frames:
             break
-    return film
 
 
 @dataclass(frozen=True, slots=True)

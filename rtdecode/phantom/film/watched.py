@@ -4,10 +4,11 @@
 of the participant takes them, and give any of their instants at any size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.film import FPS, HEIGHT, SHOT_FRAMES, WIDTH, Film, frame_count, write_shots
 from rtdecode.phantom.film.fit import frames_at, resampled
-from rtdecode.phantom.film.from_file import film_from_file
-from rtdecode.phantom.film.natural import natural_film
+from rtdecode.phantom.film.from_file import decodable_frames, film_from_file
+from rtdecode.phantom.film.natural import natural_frames
 
 SHAPES = "shapes"
 KNOWN_SHAPES = "known-shapes"
@@ -25,8 +26,8 @@ NATURAL = "natural"
 NONE = "none"
 KINDS = (SHAPES, KNOWN_SHAPES, NATURAL, NONE)
 
-# Given a size, a rate and a number of frames, it makes a film's first so many frames.
-Source = Callable[[tuple[int, int], float, int], NDArray[np.uint8]]
+# Given a size, a rate and a number of frames, it yields a film's first so many frames.
+Source = Callable[[tuple[int, int], float, int], Iterator[NDArray[np.uint8]]]
 
 # Length of what is no film from a file, by default.
 _SECONDS = 60.0
@@ -53,6 +54,7 @@ class Pictures:
     Parameters
     ----------
     frames : (frame, 64, 96, 3) uint8
+        On disk, if they are large and of another size.
     cuts : (cut,)
         First frame of each shot but the first.
     shown : bool
@@ -69,7 +71,7 @@ class Pictures:
 
     def __init__(
         self,
-        frames: NDArray[np.uint8],
+        frames: Any,
         cuts: NDArray[np.int64],
         *,
         shown: bool = True,
@@ -107,8 +109,8 @@ class Pictures:
         window = np.asarray(self.frames[k * self._window : (k + 1) * self._window])
         return np.concatenate([window, window[-1:]])
 
-    def at(self, size: tuple[int, int], fps: float) -> NDArray[np.uint8]:
-        """Return the film at another size and rate, (frame, row, column, 3).
+    def at(self, size: tuple[int, int], fps: float) -> Iterator[NDArray[np.uint8]]:
+        """Yield the film at another size and rate, (row, column, 3) each.
 
         A film from a file is read once more, each picture scaled until it fills the size; `natural` is drawn
         as finely as the size needs. What then lies outside is cut off.
@@ -170,10 +172,10 @@ def _made(name: str, seconds: float, seed: int, cuts: str) -> Watched:
         grey = np.full((count, HEIGHT, WIDTH, 3), GREY, np.uint8)
         return Pictures(grey, np.zeros(0, np.int64), shown=False)
 
-    def draw(size: tuple[int, int], fps: float, count: int) -> NDArray[np.uint8]:
-        return natural_film(seed, count, size, fps)
+    def draw(size: tuple[int, int], fps: float, count: int) -> Iterator[NDArray[np.uint8]]:
+        return natural_frames(seed, count, size, fps)
 
-    frames = draw((HEIGHT, WIDTH), FPS, count)
+    frames = np.stack([*draw((HEIGHT, WIDTH), FPS, count)])
     return Pictures(frames, find_cuts(frames), source=draw)
 
 
@@ -186,8 +188,8 @@ def _from_file(name: str, limit: int | None, least: int) -> Pictures:
             available=list(KINDS),
         )
 
-    def read(size: tuple[int, int], fps: float, count: int) -> NDArray[np.uint8]:
-        return film_from_file(Path(name), size, fps, count)[0]
+    def read(size: tuple[int, int], fps: float, count: int) -> Iterator[NDArray[np.uint8]]:
+        return decodable_frames(Path(name), size, fps, count)
 
     # One frame more tells a film that is too long from one that is just not.
     frames, fault = film_from_file(Path(name), (HEIGHT, WIDTH), FPS, min(limit or _MOST + 1, _MOST + 1))

