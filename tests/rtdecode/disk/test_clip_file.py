@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from rtdecode.disk import clip_file
-from rtdecode.disk.clip_file import ClipFile, ComputedClip, StoredClip, keep, pieces
+from rtdecode.disk.clip_file import ClipFile, ComputedClip, StoredClip, joined, keep, pieces
 from rtdecode.scores import accuracy
 from rtdecode.scores.accuracy import correlations, psnr
 from rtdecode.scores.seams import seam_ratio
@@ -153,6 +153,16 @@ def test_few_small_clips_stay_in_memory_and_others_do_not(monkeypatch: pytest.Mo
     many = keep(iter([*given, given[0]]))
     assert {type(clip) for clip in many} == {StoredClip}
     assert np.array_equal(np.stack([np.asarray(clip) for clip in many]), np.stack([*given, given[0]]))
+
+
+def test_frames_are_joined_to_a_clip_in_memory_or_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    (clip,) = clips(1, (9, 4, 6, 3))
+    assert isinstance(joined(iter(clip)), np.ndarray)
+    np.testing.assert_array_equal(np.asarray(joined(iter(clip))), clip)
+    monkeypatch.setattr(clip_file, "IN_MEMORY", 5 * clip[0].nbytes)
+    large = joined(iter(clip))
+    assert isinstance(large, StoredClip)
+    np.testing.assert_array_equal(np.asarray(large), clip)
 
 
 def test_a_clip_of_the_shipped_size_is_one_piece() -> None:

@@ -3,8 +3,11 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
 from rtdecode.bundle import Manifest
+from rtdecode.disk import clip_file
+from rtdecode.disk.clip_file import StoredClip
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import watched
 from rtdecode.signal.eeg.band import EegBand
@@ -46,6 +49,19 @@ def test_windows_may_overlap_and_have_the_frame_after_them() -> None:
     np.testing.assert_array_equal(clips[:, 32], clips[:, 31])
     with refused(UsageError, "film-windows-not-adjacent", window_s=4.0, hop_s=1.0):
         on_grid(film, overlapping)
+
+
+def test_a_large_film_on_disk_has_the_same_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    film = watched("natural", 8.0, 3, "grid")
+    larger = draft(size=[96, 144])
+    clips = film_clips(film, larger)
+    monkeypatch.setattr(clip_file, "IN_MEMORY", 1000)
+    np.testing.assert_array_equal(film_clips(film, larger), clips)
+    on_windows = on_grid(film, larger)
+    assert isinstance(on_windows.frames, StoredClip)
+    for k, clip in enumerate(clips):
+        # The film's own clips have the frame after the window.
+        np.testing.assert_array_equal(on_windows.clip(k)[: len(clip)], clip)
 
 
 def test_shots_begin_where_they_begin_in_the_film() -> None:
