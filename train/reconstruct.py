@@ -172,7 +172,8 @@ def clips_of(system: System, latents: NDArray[Any], kept: KeptWindows | None = N
 
 def _drawn(system: System, latents: NDArray[Any], at_once: int, first: int) -> Iterator[NDArray[np.uint8]]:
     for n in range(first, len(latents), at_once):
-        yield from np.rint(system.frames(latents[n : n + at_once]) * 255).astype(np.uint8)
+        frames = system.frames(latents[n : n + at_once]) * 255
+        yield from np.rint(frames, out=frames).astype(np.uint8)
 
 
 def _carried(system: System, latents: NDArray[np.float32], before: list[int]) -> Arrays:

@@ -142,10 +142,27 @@ def decode(codec: Codec, latent: NDArray[np.floating]) -> NDArray[np.float64]:
         In [0, 1].
     """
     n, _, times, rows, columns = latent.shape
-    x = np.moveaxis(latent.astype(np.float64), 1, -1) @ codec.basis.T.astype(np.float64) + codec.mean
     turn = codec.turn
-    blocks = x.reshape(n, times, rows, columns, turn, SIDE, SIDE, COLOURS).transpose(0, 1, 4, 2, 5, 3, 6, 7)
-    frames = blocks.reshape(n, times, turn, rows * SIDE, columns * SIDE, COLOURS)
-    first = frames[:, :1].mean(2)
-    rest = frames[:, 1:].reshape(n, -1, *frames.shape[3:])
-    return np.clip(np.concatenate([first, rest], axis=1), 0, 1)
+    size = (rows * SIDE, columns * SIDE, COLOURS)
+    frames = np.empty((n, 1 + (times - 1) * turn, *size))
+    # Some latent frames at a time, where they are large: a few copies of what is drawn are held.
+    at_once = max(1, _VALUES // (n * turn * math.prod(size)))
+    for start in range(0, times, at_once):
+        drawn = _drawn(codec, latent[:, :, start : start + at_once])
+        if start == 0:
+            # The first latent frame holds the first frame alone.
+            frames[:, 0] = drawn[:, 0].mean(1)
+            drawn = drawn[:, 1:]
+        first = 1 + max(0, start - 1) * turn
+        count = drawn.shape[1] * turn
+        frames[:, first : first + count] = drawn.reshape(n, count, *size)
+    return np.clip(frames, 0, 1, out=frames)
+
+
+def _drawn(codec: Codec, latent: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Draw latent frames, (clip, latent frame, frame, row, column, 3)."""
+    n, _, times, rows, columns = latent.shape
+    x = np.moveaxis(latent.astype(np.float64), 1, -1) @ codec.basis.T.astype(np.float64) + codec.mean
+    blocks = x.reshape(n, times, rows, columns, codec.turn, SIDE, SIDE, COLOURS)
+    turned = blocks.transpose(0, 1, 4, 2, 5, 3, 6, 7)
+    return turned.reshape(n, times, codec.turn, rows * SIDE, columns * SIDE, COLOURS)
