@@ -152,7 +152,7 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
     recorded = tree.pop("recorded", {})
     dataset = tree.pop("dataset", {})
     features = tree.pop("features", {})
-    _check_recorded(path.stem, common, learns=bool(recorded))
+    _check_recorded(path.stem, common, learns=bool(recorded), learns_sets=bool(dataset))
     _check_target(path.stem, common, learns=bool(features))
     if common.target == _FEATURES:
         _merge(tree, features)
@@ -238,7 +238,7 @@ def _mapping(tree: Any, path: Path) -> dict[str, Any]:
     return tree
 
 
-def _check_recorded(name: str, common: Common, *, learns: bool) -> None:
+def _check_recorded(name: str, common: Common, *, learns: bool, learns_sets: bool) -> None:
     """Refuse recordings without films, films without recordings, and recipes that take neither."""
     if common.film and not learns:
         raise UsageError(
@@ -264,7 +264,8 @@ def _check_recorded(name: str, common: Common, *, learns: bool) -> None:
             "recipe-film-without-recordings",
             "film= says what was watched in recordings. Name these with data=REC[,REC].",
         )
-    if learns and common.data is not None and not common.film:
+    # Of a recipe that learns from data sets as well, data= without film= names one of them.
+    if learns and not learns_sets and common.data is not None and not common.film:
         raise UsageError(
             "recipe-recordings-without-film",
             "data={data} names recordings, and nothing says what was watched in them. Give the film "

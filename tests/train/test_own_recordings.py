@@ -4,10 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from export import run as exporting
+from rtdecode.bundle.manifest import CAUSAL
+from rtdecode.cli import app
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import UsageError
 from rtdecode.phantom.session import PhantomSession
+from rtdecode.types import Volume
 from tests.recordings import record
 from tests.refusals import refused
 from train.evaluate import Request, evaluate
@@ -15,6 +20,11 @@ from train.run import main
 from train.run_folder import draft_of, read_run
 
 SECONDS = (168, 76)
+# Each phase of a small CineSync, as short as it can be.
+PHASES = ("films", "pretrain", "align", "diffuse")
+SHORT = [
+    f"phases.{phase}.{key}=2" for phase in PHASES for key in ("steps", "warmup", "keep_every", "show_every")
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +66,34 @@ def test_a_decoder_is_trained_on_recordings_and_judged_on_the_last(recordings, t
     # A finished run does not say where its recordings lie.
     with refused(UsageError, "evaluate-missing-recording"):
         evaluate(out, Request())
+
+
+@pytest.mark.full
+def test_cinesync_is_trained_on_recordings_and_decodes_the_same_participant(recordings, tmp_path):
+    out = tmp_path / "mine"
+    films = ",".join(str(folder / "truth" / "film.mp4") for folder in recordings)
+    given = [f"data={recordings[0]},{recordings[1]}", f"film={films}"]
+    assert main(["cinesync", "scale=tiny", "judge=none", f"out={out}", *SHORT, *given]) == 0
+    bundle = exporting.run(out, tmp_path / "bundle")
+    manifest = bundle.manifest
+    recording = Recording(recordings[0])
+    # It reads the head and the cap of the recordings, by the chain of a session.
+    assert manifest.chain == CAUSAL
+    assert manifest.eeg is not None
+    assert {*manifest.eeg.channels} <= {*recording.montage.channels}
+    assert manifest.fmri is not None
+    volume = next(item for item in recording.events() if isinstance(item, Volume))
+    assert tuple(manifest.fmri.shape) == volume.data.shape
+    assert manifest.provenance["minutes"] == 2.8
+    words = [
+        "replay",
+        str(recordings[1]),
+        "--bundle",
+        str(tmp_path / "bundle"),
+        "--out",
+        str(tmp_path / "live"),
+    ]
+    replayed = CliRunner().invoke(app, [*words, "--speed", "max"])
+    assert replayed.exit_code == 0, replayed.output
+    report = json.loads((tmp_path / "live" / "report.json").read_text())
+    assert report["windows"]["final"] == report["windows"]["expected"] == 19

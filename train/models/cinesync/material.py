@@ -17,6 +17,7 @@ from rtdecode.signal.volume.projection import Projection
 from train.data.arrays import golden, statistics
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.clip_grid import shown_frames
+from train.data.recorded_sessions import RecordedSessions
 from train.data.set_node import DataSetWindows
 from train.data.shards import Shards
 from train.data.showing import AnyShowing
@@ -107,13 +108,13 @@ class Material:
     golden: Arrays
 
 
-def of_sessions(work: Work, data: FilmSessions, sizes: FilmSizes, voxels: int) -> Material:
-    """Draw films, let the participant watch them, and choose voxels, each as a stage of the run.
+def of_sessions(work: Work, data: FilmSessions | RecordedSessions, sizes: FilmSizes, voxels: int) -> Material:
+    """Reduce films, read the signals of who watched them, and choose voxels, each as a stage of the run.
 
     Parameters
     ----------
     work : Work
-    data : FilmSessions
+    data : FilmSessions or RecordedSessions
     sizes : FilmSizes
     voxels : int
         Number of voxels that are read, those that follow films best.

@@ -29,6 +29,7 @@ from rtdecode.scores.accuracy import identification_nway, identification_top1
 from train import loop, shared
 from train.adapters import Adapter
 from train.closed_form.patch_codec import SIDE
+from train.data.recorded_sessions import RecordedSessions
 from train.data.set_node import DataSetWindows
 from train.data.simulated import FilmSessions
 from train.distillation.student import Student, attached
@@ -99,7 +100,9 @@ class CineSyncPlan:
     # `train.run` asks for it where it is given films.
     learns_any_film: ClassVar[bool] = True
 
-    def train(self, work: Work, data: FilmSessions | DataSetWindows, phases: dict[str, Phase]) -> Trained:
+    def train(
+        self, work: Work, data: FilmSessions | RecordedSessions | DataSetWindows, phases: dict[str, Phase]
+    ) -> Trained:
         """Train the film net and the video model, align the encoders, and adapt the video model."""
         brains, distilling = _apart(phases)
         check_read(brains, self.encoder)
