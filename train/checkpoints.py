@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from rtdecode.disk import strict_json
+from rtdecode.disk.folders import existing
 from rtdecode.errors import RtDecodeError, UsageError
 from train.phases import Phase
 
@@ -129,7 +130,7 @@ def check_room(folder: Path, learned: Mapping[str, int]) -> None:
     """
     name = max(learned, key=lambda phase: learned[phase])
     needed = _CHECKPOINTS * _VALUES * _BYTES * learned[name]
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    there = existing(folder)
     free = shutil.disk_usage(there).free
     if free < needed:
         raise UsageError(

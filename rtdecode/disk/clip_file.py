@@ -10,6 +10,7 @@ import math
 import tempfile
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import IO, Any, Protocol
@@ -135,7 +136,7 @@ def _nameless() -> IO[bytes]:
     return tempfile.TemporaryFile(buffering=0)
 
 
-class _Frames:
+class _Frames(ABC):
     """A clip whose frames are had one by one."""
 
     shape: tuple[int, ...]
@@ -149,9 +150,9 @@ class _Frames:
         for frame in range(len(self)):
             yield self[frame]
 
+    @abstractmethod
     def __getitem__(self, index: Any) -> Any:
         """Take frames, see the subclasses."""
-        raise NotImplementedError
 
 
 class StoredClip(_Frames):

@@ -70,6 +70,11 @@ def taken(folder: Path, beside: str = "") -> bool:
         ) from error
 
 
+def existing(path: Path) -> Path:
+    """Return a path, or the next one above it that is there: where a folder would be made."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
 def vacate(folder: Path) -> None:
     """Remove a folder that is not `taken`, and the lock in it that a killed session left behind."""
     (folder / _LOCK).unlink(missing_ok=True)

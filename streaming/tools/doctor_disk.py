@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtdecode.bundle import Bundle, golden
-from rtdecode.disk.folders import taken
+from rtdecode.disk.folders import existing, taken
 from rtdecode.disk.video import write_mp4
 from rtdecode.types import Montage, Volume
 from streaming.decode.decoder import Decoder
@@ -99,7 +99,7 @@ def judge(places: list[DiskFolder], minutes: float) -> list[Finding]:
     minutes : float
         Length of the session.
     """
-    above = {place.subject: _existing(place.folder) for place in places}
+    above = {place.subject: existing(place.folder.resolve()) for place in places}
     disks = {subject: folder.stat().st_dev for subject, folder in above.items()}
     # Folders on one disk fill it together: add up what they need.
     needed: dict[int, float] = {}
@@ -126,11 +126,3 @@ def _judged(place: DiskFolder, above: Path, disk_bytes_a_minute: float, minutes:
     if fits < minutes:
         return Finding(place.subject, "bad", found, _ROOM)
     return Finding(place.subject, "ok", found)
-
-
-def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest place above it that exists."""
-    place = folder.resolve()
-    while not place.exists():
-        place = place.parent
-    return place

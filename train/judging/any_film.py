@@ -110,9 +110,7 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
 
         def judge(who: Participant) -> Judged:
             baselines = baselines_of(_learner(who))
-            run = EvaluatedRun(
-                show, bundle, system, baselines, networks, decodes_twice=request.keep == "none"
-            )
+            run = EvaluatedRun(show, bundle, system, baselines, networks, decodes_twice=request.decodes_twice)
             return judge_film(run, who, request, sections)
 
         judged = by_preset(who, request, judge)

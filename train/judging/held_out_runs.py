@@ -173,9 +173,7 @@ def judged(data: SetWindows, trained: Trained, show: Show, request: Request) -> 
     networks = load(request)
     held = data.held(request.repeats)
     baselines = References(clips=data.taught_clips)
-    run = EvaluatedRun(
-        show, bundle, trained.system, baselines, networks, decodes_twice=request.keep == "none"
-    )
+    run = EvaluatedRun(show, bundle, trained.system, baselines, networks, decodes_twice=request.decodes_twice)
     is_same = _same_shown(data, held)
     sessions = sessions_of(run, held, request.windows, same=is_same)
     count = _count(data, held, request.repeats)

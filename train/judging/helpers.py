@@ -52,7 +52,7 @@ def helped(run: Path, changes: Sequence[str], request: Request) -> Iterator[Requ
             "processes={processes}: so many processes decode, 1 or more.",
             processes=count,
         )
-    if count > 1 and request.keep == "none":
+    if count > 1 and request.decodes_twice:
         raise UsageError(
             "evaluate-processes-keep-nothing",
             "processes={processes} with keep=none: processes share what they decode in a folder. Give "

@@ -25,9 +25,9 @@ Figures = dict[str, dict[str, Any]]
 
 # The ridge beside a decoder learns from the sessions that the decoder was trained on.
 OWN_SESSIONS = "own"
-# The keys of a request that name networks, as files or folders, and those that ask for published figures.
+# The keys of a request that name networks, as files or folders, and those that evaluations by sections read.
 NETWORKS = ("image_classifier", "video_classifier", "clip", "dino", "fvd")
-PUBLISHED = ("published", *NETWORKS)
+OF_SECTIONS = ("published", *NETWORKS, "repeats", "sections", "windows", "processes", "ahead")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,11 @@ class Request:
     clip: Path | None = None
     dino: Path | None = None
     fvd: Path | None = None
+
+    @property
+    def decodes_twice(self) -> bool:
+        """Whether no clip is held for longer than its session (``keep=none``)."""
+        return self.keep == "none"
 
 
 class Show(Protocol):
@@ -235,7 +240,7 @@ class Judge(Protocol):
 
     @property
     def makes_published(self) -> bool:
-        """Whether it reads the keys of a request that ask for published figures (`PUBLISHED`)."""
+        """Whether it reads the keys of a request that are for evaluations by sections (`OF_SECTIONS`)."""
         ...
 
     def check(self, data: Any) -> None:

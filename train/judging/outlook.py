@@ -12,6 +12,7 @@ import numpy as np
 
 from rtdecode import terminal
 from rtdecode.disk.clip_file import IN_MEMORY
+from rtdecode.disk.folders import existing
 from rtdecode.errors import UsageError
 from train.judging.held_out_sessions import HeldOutSessions
 from train.judging.section import EvaluatedRun, HeldOutWindows
@@ -105,7 +106,7 @@ class Outlook:
         wanted = {temporary: self.temporary_bytes}
         if kept is not None:
             there = sum(file.stat().st_size for file in kept.rglob("*") if file.is_file())
-            wanted[_existing(kept)] = max(0, self.kept_bytes - there)
+            wanted[existing(kept)] = max(0, self.kept_bytes - there)
         for folder, size in wanted.items():
             disk = os.stat(folder).st_dev
             needed[disk] += size
@@ -135,11 +136,6 @@ def _tried(run: EvaluatedRun, first: HeldOutWindows) -> tuple[float, int, int]:
     decoded = show(inputs, first.spans[:_TRIED])
     seconds = (time.perf_counter() - begun) / len(decoded.clips)
     return seconds, math.prod(decoded.clips[0].shape), np.asarray(decoded.latents[0]).nbytes
-
-
-def _existing(folder: Path) -> Path:
-    """Return a folder, or the next one above it that is there."""
-    return folder if folder.exists() else _existing(folder.absolute().parent)
 
 
 def _duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from rtdecode import installing
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from train.judging.film_scores import Scores
-from train.judging.judged import PUBLISHED, Request
+from train.judging.judged import OF_SECTIONS, Request
 from train.metrics import consistency, fvd, retrieval
 from train.metrics.classification import RULES, chance, nway
 from train.metrics.networks import Network, clip_images, dino_images, image_classifier, video_classifier
@@ -243,12 +243,10 @@ def refuse(request: Request) -> None:
     ------
     UsageError
     """
-    asked = [key for key in PUBLISHED if getattr(request, key)]
-    asked += ["repeats"] if request.repeats != "single" else []
-    asked += [key for key in ("sections", "windows") if getattr(request, key) is not None]
-    asked += ["processes"] if request.processes != 1 else []
-    asked += ["ahead"] if request.ahead else []
-    asked += ["keep"] if request.keep == "none" else []
+    usual = Request()
+    asked = [key for key in OF_SECTIONS if getattr(request, key) != getattr(usual, key)]
+    # Every judge keeps clips in a folder.
+    asked += ["keep"] if request.decodes_twice else []
     if asked:
         raise UsageError(
             "published-figures-unsupported",

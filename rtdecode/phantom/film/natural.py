@@ -62,7 +62,7 @@ def natural_frames(seed: int, frames: int, size: tuple[int, int], fps: float) ->
         stop = min(math.ceil((shot.first + shot.ticks) * fps / TICKS), frames)
         stage = Stage(shot, size)
         for frame in range(done, stop):
-            yield stage.picture(frame / fps - shot.first / TICKS).astype(np.uint8)
+            yield stage.picture(frame / fps - shot.first / TICKS)
         done = stop
         if done == frames:
             break
