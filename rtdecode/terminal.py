@@ -21,6 +21,8 @@ from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
 
+from rtdecode import installing
+
 T = TypeVar("T")
 
 # Control characters (C0, C1), the separators of lines and paragraphs, what turns the reading direction, and
@@ -146,7 +148,8 @@ def track(
 def guard() -> None:
     """Write out what libraries warn of and log, and unexpected errors, in the same way from here on.
 
-    For the beginning of a program.
+    For the beginning of a program. An import of an optional package that is not installed ends in the
+    command that installs it.
     """
     warnings.showwarning = _warn
     sys.excepthook = _unexpected
@@ -171,4 +174,13 @@ def _warn(
 
 
 def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    # A program that needs a package of another extra ends in this advice, wherever it is imported.
+    module = error.name if isinstance(error, ModuleNotFoundError) else None
+    extra = installing.extra_of(module) if module else None
+    if extra is not None:
+        say(
+            f"this command needs the package {module}, which is not installed. Install it with: "
+            f"{installing.command(extra)}"
+        )
+        return
     say(*"".join(traceback.format_exception(kind, error, trace)).splitlines())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("rtdecode", "streaming", "train", "export")
 # What the repository has below its packages, and no wheel.
 STAYS_OUT = ("train/runs/",)
+# Programs beside `rtdecode` that need other extras than the wheel is installed with here.
+PROGRAMS = ("train.run", "train.evaluate", "train.compare", "train.reproduce", "train.models.compact.refit")
 # Nothing here takes so long: it only ends a test that would hang, s.
 LIMIT = 500
 
@@ -120,6 +123,12 @@ def test_its_commands_run_in_an_empty_folder(installation: Installation) -> None
     answers_and_decodes(installation)
     refused = installation.rtdecode("fit", "recording", "--out", "mine", code=1)
     assert "pip install 'rtdecode[export] @ file://" in refused.stderr
+    for program in PROGRAMS:
+        refused = run([str(installation.python), "-m", program, "haxby"], installation.folder, code=1)
+        assert re.search(
+            r"needs the package \w+, which.* pip install 'rtdecode\[\w+\] @ file://", refused.stderr
+        )
+        assert "Traceback" not in refused.stderr
 
 
 def answers_and_decodes(installation: Installation) -> None:

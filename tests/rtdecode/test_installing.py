@@ -21,3 +21,11 @@ def test_a_clone_a_wheel_and_an_index_are_told_apart(source: dict | None, wanted
 
 def test_it_is_this_interpreter_that_is_named() -> None:
     assert installing.command("cpu").startswith(f"{sys.executable} -m pip install ")
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("torch.nn", "train"), ("yaml", "train"), ("onnx", "export"), ("onnx_ir", "export"), ("json", None)],
+)
+def test_the_extra_of_a_module_is_known(module: str, extra: str | None) -> None:
+    assert installing.extra_of(module) == extra
