@@ -21,7 +21,7 @@ from benchmarks.result_files import RESULTS, write
 from train.models.cinesync.encoder import BrainEncoder, Signals
 from train.models.cinesync.published import PublishedPlan
 from train.models.cinesync.trainable import DENOISING, BrainVideo
-from train.parts.cogvideox import LEVELS, VideoDiffusion, VideoSizes, transformer_of
+from train.parts.generators.cogvideox import LEVELS, VideoDiffusion, VideoSizes, transformer_of
 from train.phases import Phase, begin
 from train.recipe import build, read
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
-from train.parts import cogvideox, wan
-from train.parts.cogvideox import VideoDiffusion, VideoSizes
-from train.parts.rotary import CogVideoXAttention
-from train.parts.wan import FlowStep, VideoFlow, WanSizes
+from train.parts.generators import cogvideox, wan
+from train.parts.generators.cogvideox import VideoDiffusion, VideoSizes
+from train.parts.generators.rotary import CogVideoXAttention
+from train.parts.generators.wan import FlowStep, VideoFlow, WanSizes
 
 LATENT = (16, 9, 60, 90)
 # Tokens of the brain that stand for a text, as in CineSync.

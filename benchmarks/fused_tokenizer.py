@@ -3,10 +3,10 @@
     python -m benchmarks.fused_tokenizer
 
 The published order brings every voxel's volumes to the width of a token and sums over voxels afterwards;
-`train.parts.tokenizers.FusedVoxelTokenizer` sums over voxels first, and its weights hold the z-score. Both
-are counted at CineSync's full size, compared as graphs in ONNX Runtime, and compared by the condition that
-the whole encoder makes of them, with random weights in single precision (6 GB of memory). Prints one JSON
-object, and writes it into ``results``.
+`train.parts.encoders.tokenizers.FusedVoxelTokenizer` sums over voxels first, and its weights hold the
+z-score. Both are counted at CineSync's full size, compared as graphs in ONNX Runtime, and compared by the
+condition that the whole encoder makes of them, with random weights in single precision (6 GB of memory).
+Prints one JSON object, and writes it into ``results``.
 """
 
 import json
@@ -22,7 +22,7 @@ from benchmarks.result_files import RESULTS, write
 from export.trace import graph
 from rtdecode.bundle.manifest import FUSED
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
-from train.parts.tokenizers import FusedVoxelTokenizer, VoxelTokenizer
+from train.parts.encoders.tokenizers import FusedVoxelTokenizer, VoxelTokenizer
 from train.recipe import build, read
 from train.system import Traced
 

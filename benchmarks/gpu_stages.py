@@ -18,12 +18,12 @@ from benchmarks import full_size
 from benchmarks.full_size import CONDITIONS, LATENT, SIZES, STEPS, TINY, Denoiser
 from benchmarks.gpu_rates import synchronise
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
-from train.parts import video_decoder
-from train.parts.full_video_decoder import full_decoder
-from train.parts.tiny_video_decoder import TinyVideoDecoder
-from train.parts.tokenizers import FusedVoxelTokenizer, VoxelTokenizer
-from train.parts.transformer import TrunkSizes
-from train.parts.video_decoder import VideoDecoder
+from train.parts.codecs import video_decoder
+from train.parts.codecs.full_video_decoder import full_decoder
+from train.parts.codecs.tiny_video_decoder import TinyVideoDecoder
+from train.parts.codecs.video_decoder import VideoDecoder
+from train.parts.encoders.tokenizers import FusedVoxelTokenizer, VoxelTokenizer
+from train.parts.encoders.transformer import TrunkSizes
 from train.recipe import build, read
 
 # Tensors in, tensors out, each by its place.
@@ -334,7 +334,7 @@ def guided(
 
 
 def strength_at(model: str, strength: float, progress: float) -> float:
-    """Return the guidance of a step, as `train.parts.cogvideox.Sampler` has it; Wan's is constant."""
+    """Return the guidance of a step as `train.parts.generators.cogvideox.Sampler` has it; Wan's is even."""
     if model == "wan":
         return strength
     rise = (1 - math.cos(math.pi * progress**5)) / 2

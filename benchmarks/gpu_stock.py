@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.full_size import CONDITIONS, STEPS
 from benchmarks.gpu_rates import synchronise
 from benchmarks.gpu_stages import STRENGTH, Case, autoencoder, host_frames
-from train.parts import cogvideox, wan
+from train.parts.generators import cogvideox, wan
 
 
 class Stock:

@@ -2,7 +2,7 @@
 
 Films are cut into clips, which the video autoencoder of Wan or CogVideoX encodes and decodes. The tiny
 decoder learns to draw from the latents what the full one drew. What is written has the layout of the
-published tiny decoders, so that `train.parts.tiny_video_decoder.from_published` reads both.
+published tiny decoders, so that `train.parts.codecs.tiny_video_decoder.from_published` reads both.
 """
 
 import json
@@ -30,7 +30,7 @@ from train.data import decoded_films
 from train.data.decoded_films import Cut, DecodedClips
 from train.data.training_films import TrainingFilm, training_films
 from train.loop import Machine
-from train.parts.decoder_distillation import (
+from train.parts.codecs.decoder_distillation import (
     CHANGES,
     PICTURES,
     Distilled,
@@ -40,9 +40,9 @@ from train.parts.decoder_distillation import (
     redrawn,
     truths,
 )
-from train.parts.full_video_decoder import full_decoder
-from train.parts.tiny_video_decoder import FRAMES, SCALE, TinyVideoDecoder
-from train.parts.video_decoder import kept_bytes
+from train.parts.codecs.full_video_decoder import full_decoder
+from train.parts.codecs.tiny_video_decoder import FRAMES, SCALE, TinyVideoDecoder
+from train.parts.codecs.video_decoder import kept_bytes
 from train.phases import Phase
 from train.recipe import differences
 from train.targets.latents import factors, read_size

@@ -21,8 +21,8 @@ from rtdecode.bundle.session import most_bytes
 from rtdecode.bundle.wiring import Said
 from rtdecode.types import Array
 from tests import small
-from train.parts.tiny_video_decoder import TinyVideoDecoder
-from train.parts.video_decoder import stages
+from train.parts.codecs.tiny_video_decoder import TinyVideoDecoder
+from train.parts.codecs.video_decoder import stages
 from train.system import Traced
 
 _LATENT = (4, 3, 2, 3)
@@ -67,7 +67,7 @@ def single() -> Bundled:
     """Return a tiny decoder of few channels in single precision."""
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.parts.tiny_video_decoder.WIDTHS", _WIDTHS)
+        patch.setattr("train.parts.codecs.tiny_video_decoder.WIDTHS", _WIDTHS)
         decoder = TinyVideoDecoder(_LATENT[0]).eval()
     draft = replace(small.manifest(modalities=("fmri",)), clip=ClipGeometry(9, *_SIZE, 8.0))
     given = torch.zeros(1, draft.grid.slots, 5)

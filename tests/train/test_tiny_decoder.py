@@ -16,13 +16,13 @@ from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS, Film
 from tests.refusals import refused
-from tests.train.parts.decoders import tiny_state
+from tests.train.parts.codecs.decoders import tiny_state
 from tests.train.targets.models import cogvideox_vae, wan_vae
 from train import tiny_decoder
 from train.data import decoded_films
 from train.loader import Place
-from train.parts.decoder_distillation import draw
-from train.parts.tiny_video_decoder import from_published
+from train.parts.codecs.decoder_distillation import draw
+from train.parts.codecs.tiny_video_decoder import from_published
 from train.tiny_decoder import FIGURES, WEIGHTS, Settings, main, read_arguments, run
 
 _SMALL = ["licence=MIT", "frames=9", "size=16x24", "steps=12", "rate=0.002", "crop=2", "device=cpu"]

@@ -19,8 +19,8 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.film.from_file import film_from_file, frames_from_file
 from train.data.shards import Shards
 from train.data.training_films import TrainingFilm
-from train.parts.full_video_decoder import full_decoder
-from train.parts.video_decoder import VideoDecoder, check_turns
+from train.parts.codecs.full_video_decoder import full_decoder
+from train.parts.codecs.video_decoder import VideoDecoder, check_turns
 from train.targets.latents import check_clip, encode, factors
 from train.work import tracked, write_arrays
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from train.distillation.clock import FLOW, NOISE, VELOCITY, Schedule
-from train.parts.cogvideox import LEVELS, _shares
+from train.parts.generators.cogvideox import LEVELS, _shares
 
 COG = _shares(1.0)[1:]
 # The schedule of Stable Diffusion 1.5: scaled-linear betas from 0.00085 to 0.012.

@@ -23,7 +23,7 @@ from train.distillation.kept import of_student, of_teacher, packed, put_on
 from train.distillation.spans import SPAN, add_spans
 from train.distillation.student import PART, FlowMap, Student, attached, learned
 from train.distillation.targets import DIFFERENCE, ROLLOUT, Distillation
-from train.parts import cogvideox, wan
+from train.parts.generators import cogvideox, wan
 
 LATENT = (4, 3, 4, 6)
 TOKENS = (5, 8)

@@ -14,7 +14,7 @@ from train.data.arrays import normalised_eeg
 from train.distillation.teaching import FLOW_MAP
 from train.loader import Place
 from train.models.cinesync.trainable import CAPTION, CONTRASTS, DENOISING, VIDEO
-from train.parts.cogvideox import LEVELS
+from train.parts.generators.cogvideox import LEVELS
 from train.work import Arrays
 
 PORTS = ("eeg", "eeg_mask", "fmri", "fmri_mask")

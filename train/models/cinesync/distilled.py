@@ -26,8 +26,8 @@ from train.models.cinesync import batches
 from train.models.cinesync.batches import Dropout, Windows
 from train.models.cinesync.encoder import BrainEncoder
 from train.models.cinesync.system import Sampling
-from train.parts import cogvideox
-from train.parts.cogvideox import VideoDiffusion
+from train.parts.generators import cogvideox
+from train.parts.generators.cogvideox import VideoDiffusion
 from train.phases import Phase
 from train.work import Arrays, Work
 

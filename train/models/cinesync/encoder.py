@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rtdecode.errors import UsageError
-from train.parts.encodings import Across, Apart, Joint, TwoStage
-from train.parts.tokenizers import EegTokenizer, VoxelTokenizer
-from train.parts.transformer import TrunkSizes
+from train.parts.encoders.fusion import Across, Apart, Joint, TwoStage
+from train.parts.encoders.tokenizers import EegTokenizer, VoxelTokenizer
+from train.parts.encoders.transformer import TrunkSizes
 
 MODALITIES = ("fmri", "eeg")
 # The fusions that the paper compares, in its order (a) to (e). Spatial fusion encodes as dual fusion does,

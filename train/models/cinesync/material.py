@@ -34,8 +34,8 @@ from train.models.compact.watched import (
     varied,
     watch,
 )
-from train.parts import film_net
-from train.parts.words import captions
+from train.parts.encoders import film_net
+from train.parts.text.words import captions
 from train.work import Arrays, Work
 
 # What a bundle of the simulated participant is called: `phantom` is the compact model's.
@@ -81,7 +81,7 @@ class Material:
         See `train.models.compact.watched.fit_codec`.
     latents : (window, channel, latent frame, row, column)
     pictures : uint8, (window, frame, 3, 32, 48)
-        See `train.parts.film_net.pictures`.
+        See `train.parts.encoders.film_net.pictures`.
     captions : list of str
     signals : mapping
         Port -> its values, in their own units.

@@ -44,12 +44,12 @@ from train.models.cinesync.encoder import MODALITIES, BrainEncoder, EncoderSizes
 from train.models.cinesync.material import FilmSizes, of_sessions, of_set
 from train.models.cinesync.system import CineSync, Sampling, Shape, encoded, pack
 from train.models.cinesync.trainable import CONTRASTS, BrainVideo, Captioned
-from train.models.compact.codec import check_decodable
 from train.models.compact.system import decode, decoder_of
-from train.parts import film_net
-from train.parts.cogvideox import Sampler, VideoDiffusion, VideoSizes, sample, transformer_of
-from train.parts.film_net import FilmNet
-from train.parts.words import Vocabulary, WordTable, line_up
+from train.parts.codecs.patch import check_decodable
+from train.parts.encoders import film_net
+from train.parts.encoders.film_net import FilmNet
+from train.parts.generators.cogvideox import Sampler, VideoDiffusion, VideoSizes, sample, transformer_of
+from train.parts.text.words import Vocabulary, WordTable, line_up
 from train.phases import Phase, check_losses
 from train.system import Trained
 from train.work import Arrays, Work

@@ -21,11 +21,11 @@ from train.distillation.spans import add_spans
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
 from train.models.cinesync.system import BrainConditioned, Sampling
 from train.models.cinesync.trainable import BrainVideo
-from train.parts import video_decoder
-from train.parts.cogvideox import VideoDiffusion, transformer_from
-from train.parts.full_video_decoder import full_decoder
-from train.parts.tiny_video_decoder import from_published
-from train.parts.video_decoder import VideoDecoder
+from train.parts.codecs import video_decoder
+from train.parts.codecs.full_video_decoder import full_decoder
+from train.parts.codecs.tiny_video_decoder import from_published
+from train.parts.codecs.video_decoder import VideoDecoder
+from train.parts.generators.cogvideox import VideoDiffusion, transformer_from
 from train.system import Stage
 from train.targets.models import PRECISIONS
 from train.weights.folders import diffusers_model

@@ -23,10 +23,17 @@ from train.distillation.spans import add_spans
 from train.distillation.student import FlowMap
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
 from train.models.cinesync.trainable import FramePooling
-from train.models.compact.codec import ClipDecoder
 from train.models.compact.system import decoder_of, decoding
-from train.parts.cogvideox import Sampler, VideoDiffusion, VideoSizes, levels, sample, transformer_of
-from train.parts.film_net import FrameNet, pictures, scaled
+from train.parts.codecs.patch import ClipDecoder
+from train.parts.encoders.film_net import FrameNet, pictures, scaled
+from train.parts.generators.cogvideox import (
+    Sampler,
+    VideoDiffusion,
+    VideoSizes,
+    levels,
+    sample,
+    transformer_of,
+)
 from train.system import Condition, Port, Stage, System, Traced, signal_ports
 from train.work import Arrays
 
@@ -44,9 +51,9 @@ class Sampling:
     steps : int
         Default number of steps.
     guidance : float
-        See `train.parts.cogvideox.Sampler`.
+        See `train.parts.generators.cogvideox.Sampler`.
     shift : float
-        See `train.parts.cogvideox.VideoDiffusion`.
+        See `train.parts.generators.cogvideox.VideoDiffusion`.
     """
 
     steps: int

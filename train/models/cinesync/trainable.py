@@ -8,9 +8,9 @@ from torch.nn import functional
 
 from train.loop import Trainable
 from train.models.cinesync.encoder import BrainEncoder
-from train.parts.cogvideox import VideoDiffusion
-from train.parts.contrastive import Contrast
-from train.parts.words import WordTable
+from train.parts.generators.cogvideox import VideoDiffusion
+from train.parts.losses.contrastive import Contrast
+from train.parts.text.words import WordTable
 
 # The five contrastive terms: what each brings together.
 CONTRASTS = {

@@ -17,12 +17,12 @@ from train.closed_form import patch_codec as patch
 from train.closed_form.refine import PREFIX, ROUTES
 from train.models.compact import evidence
 from train.models.compact.batches import Clips
-from train.models.compact.codec import fit_still
 from train.models.compact.encoder import CARRIED, DOUBT, SEAM_FEATURES, BrainEncoder
 from train.models.compact.flow import VideoFlow
 from train.models.compact.system import decode, decoder_of
 from train.models.compact.trainable import Trainables
 from train.models.compact.watched import Viewer, encode, space_of
+from train.parts.codecs.patch import fit_still
 from train.work import Arrays
 
 # Number of clips that is enough to learn how a clip's end stands still, and what is not drawn.
@@ -162,7 +162,7 @@ def encoder_arrays(fitted: Arrays, codec: Arrays, clips: Clips) -> Arrays:
 
 
 def still(codec: Arrays, latents: NDArray[Any]) -> Arrays:
-    """Fit the map that shows the end of the clip before, see `train.models.compact.codec.fit_still`.
+    """Fit the map that shows the end of the clip before, see `train.parts.codecs.patch.fit_still`.
 
     Returns
     -------

@@ -16,9 +16,9 @@ from train.closed_form.cuts import BINS, TAPS
 from train.closed_form.patch_codec import FRAMES
 from train.closed_form.refine import PREFIX, ROUTES, perceptron
 from train.models.compact import evidence
-from train.models.compact.codec import to_patches
 from train.models.compact.refiner import Refiner
 from train.models.compact.structure import CHANNELS
+from train.parts.codecs.patch import to_patches
 from train.work import Arrays
 
 SEAM_FEATURES = 3
@@ -61,7 +61,7 @@ class BrainEncoder(nn.Module):
         - ``evidence.*`` are the arrays of `train.models.compact.evidence.Evidence`. ``neither_{route}`` and
           ``inconsistent`` are weights of its numbers, their squares and an offset, see
           `train.models.compact.presence`; ``confidence_{route}`` are the weights of the confidence.
-        - For ``still_weight`` and ``still_bias`` see `train.models.compact.codec.fit_still`.
+        - For ``still_weight`` and ``still_bias`` see `train.parts.codecs.patch.fit_still`.
         - ``latent_shape``.
 
     embedding : int

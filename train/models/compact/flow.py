@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.models.compact.codec import to_patches
+from train.parts.codecs.patch import to_patches
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -326,7 +326,7 @@ class Denoiser(nn.Module):
     null : (embedding,)
         The embedding without a brain.
     making_up : (channel, channel, k, k)
-        See `train.models.compact.codec.making_up`.
+        See `train.parts.codecs.patch.making_up`.
     detail : float
         Share that is kept by default of what the flow draws beyond the encoder's own clip. On the line from
         the mean of all clips that fit to one clip drawn from them lies the best trade of fidelity for realism

@@ -41,7 +41,6 @@ from train.loop import Machine
 from train.models.compact import build as systems
 from train.models.compact import presence
 from train.models.compact.batches import Batch, Clips, Mixture, batch, batch_of
-from train.models.compact.codec import check_decodable
 from train.models.compact.distilled import check_critics, distil
 from train.models.compact.encoder import CARRIED, BrainEncoder, routes
 from train.models.compact.evidence import CLIP
@@ -73,6 +72,7 @@ from train.models.compact.watched import (
     space_of,
     varied,
 )
+from train.parts.codecs.patch import check_decodable
 from train.phases import Phase, check_losses
 from train.recipe import differences
 from train.run_folder import read_run

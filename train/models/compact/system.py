@@ -22,11 +22,11 @@ from rtdecode.disk import strict_json
 from train.adapters import Adapter
 from train.closed_form.refine import PREFIX
 from train.distillation.kept import of_teacher, packed, put_on
-from train.models.compact.codec import ClipDecoder, First, Next, load_decoder, making_up
 from train.models.compact.encoder import CARRIED, LEARNED, BrainEncoder
 from train.models.compact.flow import Denoiser, VideoFlow, clock
 from train.models.compact.student import Student, student_of
 from train.models.compact.trainable import Trainables
+from train.parts.codecs.patch import ClipDecoder, First, Next, load_decoder, making_up
 from train.system import (
     Condition,
     Port,

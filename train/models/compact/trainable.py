@@ -10,9 +10,9 @@ from torch import Tensor
 
 from train.loop import Trainable
 from train.models.compact.batches import Batch
-from train.models.compact.codec import ClipDecoder, making_up
 from train.models.compact.encoder import BrainEncoder
 from train.models.compact.flow import Denoiser, VideoFlow, preconditioning
+from train.parts.codecs.patch import ClipDecoder, making_up
 
 
 class Trainables(Trainable):

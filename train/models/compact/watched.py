@@ -26,12 +26,12 @@ from train.data.arrays import golden, normalised, statistics
 from train.data.shards import Shards
 from train.data.showing import AnyShowing, ShownClips, by_title
 from train.models.compact.batches import Clips
-from train.models.compact.codec import fit_decoder
 from train.models.compact.evidence import PREFIX as EVIDENCE
 from train.models.compact.evidence import fit_evidence
 from train.models.compact.refiner import RefinerSizes, fit_refiner
 from train.models.compact.space import Seen, Space, SpaceSizes, fit_space
 from train.models.compact.structure import structure
+from train.parts.codecs.patch import fit_decoder
 from train.work import Arrays, Work
 
 STATISTICS = ("eeg_mean", "eeg_scale", "fmri_mean", "fmri_scale")

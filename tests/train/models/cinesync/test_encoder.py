@@ -16,8 +16,8 @@ from train.adapters import Adapter
 from train.loader import Place
 from train.models.cinesync.encoder import FUSIONS, BrainEncoder, EncoderSizes, Signals
 from train.models.cinesync.trainable import CONTRASTS, BrainVideo
-from train.parts.cogvideox import VideoDiffusion, VideoSizes, transformer_of
-from train.parts.transformer import TrunkSizes
+from train.parts.encoders.transformer import TrunkSizes
+from train.parts.generators.cogvideox import VideoDiffusion, VideoSizes, transformer_of
 
 _FULL = TrunkSizes(depth=12, width=2048, heads=32, inner=8192, dropout=0.1)
 _PAPER = EncoderSizes(fmri=_FULL, eeg=replace(_FULL, dropout=0.01), tokens=452, eeg_tokens=226)

@@ -15,12 +15,12 @@ from export import run as exporting
 from rtdecode import bundle as bundles
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from tests.train.parts.decoders import tiny_state
+from tests.train.parts.codecs.decoders import tiny_state
 from tests.train.targets.models import cogvideox_vae, siglip
 from tests.train.test_data_set import FEW_PLACES, release
 from train.models.cinesync.published_system import PublishedVideo
-from train.parts.tiny_video_decoder import from_published
-from train.parts.video_decoder import kept_shapes
+from train.parts.codecs.tiny_video_decoder import from_published
+from train.parts.codecs.video_decoder import kept_shapes
 from train.recipe import build, check, read
 from train.run import main as train
 from train.run import run as make_run

@@ -20,9 +20,9 @@ from train.data.phantom import film_clips
 from train.loader import Place
 from train.loop import Machine
 from train.models.compact.batches import Mixture, batch
-from train.models.compact.codec import fit_decoder, making_up
 from train.models.compact.flow import Denoiser, VideoFlow, clock, preconditioning, shifted, slow_part
 from train.models.compact.trainable import Trainables
+from train.parts.codecs.patch import fit_decoder, making_up
 from train.run import run
 
 SHAPE = CLIP_SHAPE

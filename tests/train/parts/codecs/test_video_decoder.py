@@ -14,11 +14,11 @@ from rtdecode.bundle import ClipGeometry
 from rtdecode.bundle.engine import Engine
 from rtdecode.bundle.golden import decode
 from tests import small
-from tests.train.parts.decoders import tiny_state
+from tests.train.parts.codecs.decoders import tiny_state
 from tests.train.targets.models import cogvideox_vae, wan_vae
-from train.parts.full_video_decoder import full_decoder
-from train.parts.tiny_video_decoder import TinyVideoDecoder
-from train.parts.video_decoder import VideoDecoder, frames, stages
+from train.parts.codecs.full_video_decoder import full_decoder
+from train.parts.codecs.tiny_video_decoder import TinyVideoDecoder
+from train.parts.codecs.video_decoder import VideoDecoder, frames, stages
 from train.system import Traced
 
 _LATENT = (4, 5, 2, 3)

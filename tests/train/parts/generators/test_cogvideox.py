@@ -10,7 +10,7 @@ from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMSchedule
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from train.parts.cogvideox import (
+from train.parts.generators.cogvideox import (
     Sampler,
     VideoDiffusion,
     VideoSizes,

@@ -11,7 +11,7 @@ from rtdecode.scores.accuracy import psnr
 from train.data.decoded_films import DecodedClips
 from train.loader import Place
 from train.loop import Trainable
-from train.parts.tiny_video_decoder import SCALE, TinyVideoDecoder
+from train.parts.codecs.tiny_video_decoder import SCALE, TinyVideoDecoder
 
 Clip = NDArray[np.uint8]
 

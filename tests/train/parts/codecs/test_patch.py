@@ -15,7 +15,7 @@ from tests.train.models.compact.clip_quality import blockiness, real_clips, ssim
 from train import reconstruct
 from train.closed_form import patch_codec as patch
 from train.data.phantom import film_clips
-from train.models.compact.codec import ClipDecoder, First, Next, fit_decoder, load_decoder, patch_decoder
+from train.parts.codecs.patch import ClipDecoder, First, Next, fit_decoder, load_decoder, patch_decoder
 
 SHAPES = {
     "first_weight": (192, 16, 3, 3),

@@ -19,7 +19,7 @@ from tests.refusals import refused
 from train.distillation.clock import FLOW, Schedule
 from train.distillation.spans import add_spans
 from train.distillation.student import FlowMap
-from train.parts.wan import FlowStep, VideoFlow, WanSizes, sample, transformer_of
+from train.parts.generators.wan import FlowStep, VideoFlow, WanSizes, sample, transformer_of
 
 _SIZES = WanSizes(heads=2, head=12, layers=2, inner=24, text=8, time=16)
 _LATENT = (4, 3, 4, 6)

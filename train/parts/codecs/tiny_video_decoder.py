@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.parts.video_decoder import Kept, VideoDecoder
+from train.parts.codecs.video_decoder import Kept, VideoDecoder
 from train.weights import single_file
 from train.weights.source import Source
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
-from train.parts.rotary import WanAttention
+from train.parts.generators.rotary import WanAttention
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -73,7 +73,7 @@ class VideoFlow(nn.Module):
     Parameters
     ----------
     transformer : WanTransformer3DModel
-        Its attention is replaced by `train.parts.rotary.WanAttention`, which computes the same.
+        Its attention is replaced by `train.parts.generators.rotary.WanAttention`, which computes the same.
 
     Raises
     ------

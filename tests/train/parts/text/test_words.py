@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from train.parts.words import Vocabulary, WordTable, captions, line_up
+from train.parts.text.words import Vocabulary, WordTable, captions, line_up
 
 
 def _flat(colour: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from tests.train.parts.decoders import tiny_state
-from train.parts.tiny_video_decoder import TinyVideoDecoder, from_published
-from train.parts.video_decoder import kept_bytes, kept_shapes
+from tests.train.parts.codecs.decoders import tiny_state
+from train.parts.codecs.tiny_video_decoder import TinyVideoDecoder, from_published
+from train.parts.codecs.video_decoder import kept_bytes, kept_shapes
 
 _LICENCE = "MIT"
 # Latents of 13 frames of 16 x 24 pixels.

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from train.parts.encodings import Across, Apart, Joint, TwoStage
-from train.parts.transformer import TrunkSizes
+from train.parts.encoders.fusion import Across, Apart, Joint, TwoStage
+from train.parts.encoders.transformer import TrunkSizes
 
 _SIZES = {name: TrunkSizes(depth=2, width=16, heads=2, inner=24) for name in ("fmri", "eeg")}
 _TOKENS = {"fmri": 5, "eeg": 7}

@@ -5,7 +5,7 @@ from torch import nn
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from train.parts.transformer import Block, Entry, Trunk, TrunkSizes
+from train.parts.encoders.transformer import Block, Entry, Trunk, TrunkSizes
 
 _SIZES = TrunkSizes(depth=2, width=24, heads=3, inner=40)
 

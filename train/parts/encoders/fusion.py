@@ -11,7 +11,7 @@ from dataclasses import replace
 from torch import Tensor, cat, nn
 
 from rtdecode.errors import UsageError
-from train.parts.transformer import Entry, Trunk, TrunkSizes
+from train.parts.encoders.transformer import Entry, Trunk, TrunkSizes
 
 # Modality -> its tokens, (batch, token, width). Encoded, each begins with its class token.
 Tokens = Mapping[str, Tensor]

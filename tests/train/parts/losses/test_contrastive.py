@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from train.parts.contrastive import Contrast
+from train.parts.losses.contrastive import Contrast
 
 
 def test_the_loss_of_vectors_that_are_told_apart_is_what_the_temperature_leaves() -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.targets.models import cogvideox_vae, wan_vae
-from train.parts.full_video_decoder import full_decoder
-from train.parts.video_decoder import kept_shapes
+from train.parts.codecs.full_video_decoder import full_decoder
+from train.parts.codecs.video_decoder import kept_shapes
 
 # Latents of 33 frames of 16 x 24 pixels.
 _LATENT = (4, 9, 2, 3)

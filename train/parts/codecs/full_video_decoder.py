@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
-from train.parts.video_decoder import Kept, VideoDecoder
+from train.parts.codecs.video_decoder import Kept, VideoDecoder
 
 # Where diffusers' Wan decoder is to begin a cache at the second latent frame.
 _NOT_YET = "Rep"

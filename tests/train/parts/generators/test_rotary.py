@@ -3,8 +3,8 @@
 import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 
-from train.parts.cogvideox import VideoDiffusion, VideoSizes, transformer_of
-from train.parts.rotary import CogVideoXAttention, turned
+from train.parts.generators.cogvideox import VideoDiffusion, VideoSizes, transformer_of
+from train.parts.generators.rotary import CogVideoXAttention, turned
 
 _LATENT = (4, 3, 4, 6)
 

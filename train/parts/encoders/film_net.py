@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from train.loader import Place
 from train.loop import Trainable
-from train.parts.contrastive import Contrast
-from train.parts.words import WordTable
+from train.parts.losses.contrastive import Contrast
+from train.parts.text.words import WordTable
 
 # Rows and columns of the pictures that are looked at, and colours.
 SIZE = (32, 48)

@@ -7,7 +7,7 @@ from torch import nn
 from benchmarks.fused_tokenizer import Published, counted, graphs
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from train.parts.tokenizers import EegTokenizer, FusedVoxelTokenizer, VoxelTokenizer
+from train.parts.encoders.tokenizers import EegTokenizer, FusedVoxelTokenizer, VoxelTokenizer
 
 
 def test_volumes_become_the_tokens_of_the_published_order() -> None:

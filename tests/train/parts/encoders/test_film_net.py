@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tests.train.lines import CPU, EXACT, nothing
 from train import loop
 from train.loader import Place
-from train.parts import film_net
-from train.parts.film_net import SIZE, FilmNet, FrameNet
+from train.parts.encoders import film_net
+from train.parts.encoders.film_net import SIZE, FilmNet, FrameNet
 
 
 def _clips(count: int, seed: int) -> NDArray[np.uint8]:

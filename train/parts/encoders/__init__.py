@@ -1,0 +1,1 @@
+"""From brain signals, films and captions to vectors and tokens."""

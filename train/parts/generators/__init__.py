@@ -1,0 +1,1 @@
+"""What draws the latents of videos from noise, under tokens."""
