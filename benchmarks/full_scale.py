@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.result_files import RESULTS, write
 from train.models.cinesync.encoder import BrainEncoder, Signals
-from train.models.cinesync.published import PublishedPlan
-from train.models.cinesync.trainable import DENOISING, BrainVideo
+from train.models.conditioned.published import PublishedPlan
+from train.models.conditioned.trainable import DENOISING, BrainVideo
 from train.parts.generators.cogvideox import LEVELS, VideoDiffusion, VideoSizes, transformer_of
 from train.phases import Phase, begin
 from train.recipe import build, read

@@ -25,7 +25,7 @@ from rtdecode.types import Window
 from streaming.decode.decoder import Decoder
 from tests.refusals import refused
 from tests.train.tiny import tiny, tiny_bundle
-from train.models.cinesync.system import CineSync
+from train.models.conditioned.system import CineSync
 from train.models.haxby.system import Category
 from train.models.ridge.system import PatchRidge
 from train.recipe import build

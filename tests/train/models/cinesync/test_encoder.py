@@ -15,7 +15,7 @@ from train import loop
 from train.adapters import Adapter
 from train.loader import Place
 from train.models.cinesync.encoder import FUSIONS, BrainEncoder, EncoderSizes, Signals
-from train.models.cinesync.trainable import CONTRASTS, BrainVideo
+from train.models.conditioned.trainable import CONTRASTS, BrainVideo
 from train.parts.encoders.transformer import TrunkSizes
 from train.parts.generators.cogvideox import VideoDiffusion, VideoSizes, transformer_of
 

@@ -18,7 +18,7 @@ from tests.refusals import refused
 from tests.train.parts.codecs.decoders import tiny_state
 from tests.train.targets.models import cogvideox_vae, siglip
 from tests.train.test_data_set import FEW_PLACES, release
-from train.models.cinesync.published_system import PublishedVideo
+from train.models.conditioned.published_system import PublishedVideo
 from train.parts.codecs.tiny_video_decoder import from_published
 from train.parts.codecs.video_decoder import kept_shapes
 from train.recipe import build, check, read

@@ -22,10 +22,10 @@ from train.distillation.student import FlowMap, Student, attached, learned
 from train.distillation.targets import Distillation
 from train.distillation.teaching import WINDOWS, Held, Lessons, teach
 from train.loop import Machine
-from train.models.cinesync import batches
-from train.models.cinesync.batches import Dropout, Windows
 from train.models.cinesync.encoder import BrainEncoder
-from train.models.cinesync.system import Sampling
+from train.models.conditioned import batches
+from train.models.conditioned.batches import Dropout, Windows
+from train.models.conditioned.system import Sampling
 from train.parts.generators import cogvideox
 from train.parts.generators.cogvideox import VideoDiffusion
 from train.phases import Phase

@@ -22,8 +22,8 @@ from train.distillation.kept import of_student, of_teacher, put_on
 from train.distillation.spans import add_spans
 from train.distillation.student import FlowMap
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
-from train.models.cinesync.trainable import FramePooling
 from train.models.compact.system import decoder_of, decoding
+from train.models.conditioned.trainable import FramePooling
 from train.parts.codecs.patch import ClipDecoder
 from train.parts.encoders.film_net import FrameNet, pictures, scaled
 from train.parts.generators.cogvideox import (

@@ -9,7 +9,7 @@ import torch
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from train.loader import Place
-from train.models.cinesync.batches import Dropout, Windows, batch
+from train.models.conditioned.batches import Dropout, Windows, batch
 
 _COUNT = 300
 _ALL = Dropout(words=0.0, modalities=[1.0, 0.0, 0.0, 0.0])

@@ -22,7 +22,6 @@ from train.data.set_node import DataSetWindows
 from train.data.shards import Shards
 from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
-from train.models.cinesync.batches import PORTS, Rows
 from train.models.compact.voxels import find_voxels
 from train.models.compact.watched import (
     encode,
@@ -34,6 +33,7 @@ from train.models.compact.watched import (
     varied,
     watch,
 )
+from train.models.conditioned.batches import PORTS, Rows
 from train.parts.encoders import film_net
 from train.parts.text.words import captions
 from train.work import Arrays, Work

@@ -21,14 +21,14 @@ from train.data.arrays import golden
 from train.data.set_node import DataSetWindows
 from train.distillation.targets import Distillation
 from train.loop import Machine
-from train.models.cinesync import batches
-from train.models.cinesync.batches import Dropout, Windows
-from train.models.cinesync.distilled import Drawn, device_of, distil
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes
-from train.models.cinesync.plan import beside, check_read, distilling_apart, losses_of, read_by, seen_by
-from train.models.cinesync.published_system import Built, Clips, PublishedCineSync, PublishedVideo, packed
-from train.models.cinesync.system import Sampling
-from train.models.cinesync.trainable import CONTRASTS, DENOISING, BrainVideo
+from train.models.conditioned import batches
+from train.models.conditioned.batches import Dropout, Windows
+from train.models.conditioned.distilled import Drawn, device_of, distil
+from train.models.conditioned.published_system import Built, Clips, PublishedCineSync, PublishedVideo, packed
+from train.models.conditioned.small import beside, check_read, distilling_apart, losses_of, read_by, seen_by
+from train.models.conditioned.system import Sampling
+from train.models.conditioned.trainable import CONTRASTS, DENOISING, BrainVideo
 from train.phases import Phase, check_losses
 from train.system import Trained
 from train.targets import cache
@@ -58,7 +58,7 @@ class PublishedPlan:
     sampling : Sampling
     dropout : Dropout
     normalised : bool
-        See `train.models.cinesync.trainable.BrainVideo`.
+        See `train.models.conditioned.trainable.BrainVideo`.
     distillation : Distillation
         How the video model is distilled, for recipes with a phase that teaches a student.
     """

@@ -19,8 +19,8 @@ from train.adapters import Adapter
 from train.distillation.kept import of_student, of_teacher, put_on
 from train.distillation.spans import add_spans
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
-from train.models.cinesync.system import BrainConditioned, Sampling
-from train.models.cinesync.trainable import BrainVideo
+from train.models.conditioned.system import BrainConditioned, Sampling
+from train.models.conditioned.trainable import BrainVideo
 from train.parts.codecs import video_decoder
 from train.parts.codecs.full_video_decoder import full_decoder
 from train.parts.codecs.tiny_video_decoder import from_published

@@ -13,7 +13,7 @@ from rtdecode.errors import UsageError
 from train.data.arrays import normalised_eeg
 from train.distillation.teaching import FLOW_MAP
 from train.loader import Place
-from train.models.cinesync.trainable import CAPTION, CONTRASTS, DENOISING, VIDEO
+from train.models.conditioned.trainable import CAPTION, CONTRASTS, DENOISING, VIDEO
 from train.parts.generators.cogvideox import LEVELS
 from train.work import Arrays
 

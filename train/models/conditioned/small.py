@@ -4,8 +4,8 @@ LoRA cannot make random weights draw, and no text encoder, no SigLIP and no vide
 download. So the plan first trains a film net in place of SigLIP and, under captions, a small CogVideoX. Then
 it goes on as at full scale: the brain encoders are aligned with the film net's embeddings, a low-rank adapter
 of the video model learns to draw under their condition, and a student of it learns to take few steps
-(`train.models.cinesync.distilled`). Everything that takes long is kept on disk, so that a stopped run goes on
-after it.
+(`train.models.conditioned.distilled`). Everything that takes long is kept on disk, so that a stopped run goes
+on after it.
 """
 
 import copy
@@ -37,14 +37,14 @@ from train.distillation.targets import Distillation
 from train.distillation.teaching import apart
 from train.judging import pictures as sheets
 from train.loop import Machine
-from train.models.cinesync import batches
-from train.models.cinesync.batches import Dropout, Rows, Windows
-from train.models.cinesync.distilled import Drawn, distil
 from train.models.cinesync.encoder import MODALITIES, BrainEncoder, EncoderSizes, Signals
-from train.models.cinesync.material import FilmSizes, of_sessions, of_set
-from train.models.cinesync.system import CineSync, Sampling, Shape, encoded, pack
-from train.models.cinesync.trainable import CONTRASTS, BrainVideo, Captioned
 from train.models.compact.system import decode, decoder_of
+from train.models.conditioned import batches
+from train.models.conditioned.batches import Dropout, Rows, Windows
+from train.models.conditioned.distilled import Drawn, distil
+from train.models.conditioned.material import FilmSizes, of_sessions, of_set
+from train.models.conditioned.system import CineSync, Sampling, Shape, encoded, pack
+from train.models.conditioned.trainable import CONTRASTS, BrainVideo, Captioned
 from train.parts.codecs.patch import check_decodable
 from train.parts.encoders import film_net
 from train.parts.encoders.film_net import FilmNet
@@ -81,7 +81,7 @@ class CineSyncPlan:
     voxels : int
         Number of voxels that are read, those that follow films best.
     normalised : bool
-        See `train.models.cinesync.trainable.BrainVideo`.
+        See `train.models.conditioned.trainable.BrainVideo`.
     distillation : Distillation
         How the video model is distilled, for recipes with a phase that teaches a student.
     """
