@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.result_files import RESULTS, write
-from train.models.cinesync.encoder import BrainEncoder, Signals
+from train.models.conditioned.encoder import Signals
 from train.models.conditioned.published import PublishedPlan
 from train.models.conditioned.trainable import DENOISING, BrainVideo
-from train.parts.generators.cogvideox import LEVELS, VideoDiffusion, VideoSizes, transformer_of
+from train.parts.generators.base import LEVELS
+from train.parts.generators.cogvideox import VideoDiffusion, VideoSizes, transformer_of
 from train.phases import Phase, begin
 from train.recipe import build, read
 
@@ -135,9 +136,9 @@ def measured() -> dict[str, Any]:
 
 def _system(plan: PublishedPlan) -> BrainVideo:
     sizes = VideoSizes()
-    encoder = BrainEncoder(plan.encoder, _SIGNALS, _EMBEDDING, plan.conditions, sizes.text)
+    encoder = plan.encoder.build(_SIGNALS, _EMBEDDING, plan.conditions, sizes.text)
     video = VideoDiffusion(transformer_of(sizes, _LATENT), _LATENT, plan.sampling.shift)
-    return BrainVideo(encoder, video, _FRAMES, normalised=plan.normalised)
+    return BrainVideo(encoder, video, _FRAMES, plan.contrasts, normalised=plan.normalised)
 
 
 def _window() -> dict[str, Tensor]:

@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.result_files import RESULTS, write
 from export.trace import graph
 from rtdecode.bundle.manifest import FUSED
-from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
+from train.models.cinesync.encoder import BrainEncoder, EncoderSizes
+from train.models.conditioned.encoder import Signals
 from train.parts.encoders.tokenizers import FusedVoxelTokenizer, VoxelTokenizer
 from train.recipe import build, read
 from train.system import Traced

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from benchmarks.gpu_rates import synchronise
 from benchmarks.gpu_stages import Case, Pipeline, Stage, blocks_of, received
+from train.parts.generators.base import LEVELS
 from train.parts.generators.rotary import WanAttention
-from train.parts.generators.wan import LEVELS, shifted
+from train.parts.generators.wan import shifted
 
 # Latent frames of a chunk, and steps that it takes: Self-Forcing's chunks, and Causal-Forcing's frames.
 SHAPES = {"chunks of 3, 4 steps": (3, 4), "frame by frame, 2 steps": (1, 2), "frame by frame, 1 step": (1, 1)}

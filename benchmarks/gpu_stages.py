@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from benchmarks import full_size
 from benchmarks.full_size import CONDITIONS, LATENT, SIZES, STEPS, TINY, Denoiser
 from benchmarks.gpu_rates import synchronise
-from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
+from train.models.cinesync.encoder import BrainEncoder, EncoderSizes
+from train.models.conditioned.encoder import Signals
 from train.parts.codecs import video_decoder
 from train.parts.codecs.full_video_decoder import full_decoder
 from train.parts.codecs.tiny_video_decoder import TinyVideoDecoder

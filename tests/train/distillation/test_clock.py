@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from train.distillation.clock import FLOW, NOISE, VELOCITY, Schedule
-from train.parts.generators.cogvideox import LEVELS, _shares
+from train.parts.generators.base import LEVELS
+from train.parts.generators.cogvideox import _shares
 
 COG = _shares(1.0)[1:]
 # The schedule of Stable Diffusion 1.5: scaled-linear betas from 0.00085 to 0.012.

@@ -18,7 +18,7 @@ from tests.train.lines import EXACT
 from train import adapters
 from train.adapters import Adapter
 from train.distillation import student
-from train.distillation.clock import FLOW, NOISE, Schedule
+from train.distillation.clock import NOISE, Schedule
 from train.distillation.kept import of_student, of_teacher, packed, put_on
 from train.distillation.spans import SPAN, add_spans
 from train.distillation.student import PART, FlowMap, Student, attached, learned
@@ -92,11 +92,7 @@ def velocity_model() -> nn.Module:
 
 def flow_model() -> nn.Module:
     sizes = wan.WanSizes(heads=2, head=12, layers=1, inner=24, text=8, time=16)
-    return wan.VideoFlow(wan.transformer_of(sizes, LATENT[0]))
-
-
-def schedule_of(model: Any) -> Schedule:
-    return Schedule(FLOW, shift=SHIFT) if isinstance(model, wan.VideoFlow) else model.schedule()
+    return wan.VideoFlow(wan.transformer_of(sizes, LATENT[0]), SHIFT)
 
 
 KINDS: dict[str, Callable[[], nn.Module]] = {
@@ -156,7 +152,7 @@ def system(kind: str, told: Given, how: Distillation, model: nn.Module | None = 
     """A student with its adapter, which may learn."""
     model = model or made(kind)
     add_spans(model.transformer)  # type: ignore[arg-type]
-    step = FlowMap(model, schedule_of(model))
+    step = FlowMap(model, model.schedule())
 
     def teacher(model: nn.Module, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
         return guided(model, noisy, level, tokens, told.null)
@@ -184,10 +180,8 @@ def stock(kind: str, noise: Tensor, tokens: Tensor, steps: int) -> Tensor:
     """Let the model draw with the sampler of its own kind, without guidance."""
     model: Any = made(kind)
     null = torch.zeros(*TOKENS)
-    if kind == "flow":
-        return wan.sample(wan.FlowStep(model, null, shift=SHIFT), noise, tokens, steps)
-    if kind == "velocity":
-        return cogvideox.sample(cogvideox.Sampler(model, null, 1.0), noise, tokens, steps)
+    if kind in ("flow", "velocity"):
+        return model.step(null, 1.0).sample(noise, tokens, steps)
     STABLE.set_timesteps(steps)
     latent = noise
     for t in STABLE.timesteps:
@@ -273,7 +267,7 @@ def test_what_a_run_keeps_makes_the_same_student_again(kind: str) -> None:
     add_spans(again.transformer)
     put_on(again.transformer, of_student(kept))
     assert not any(".lora_" in name for name, _ in again.named_parameters())
-    found = student.sample(FlowMap(again, schedule_of(again)), told.noise, told.tokens, 2)
+    found = student.sample(FlowMap(again, again.schedule()), told.noise, told.tokens, 2)
     expected = student.sample(taught.student, told.noise, told.tokens, 2)
     assert not torch.allclose(expected, stock(kind, told.noise, told.tokens, 2), atol=0.1)
     # Weights are rounded to half precision.

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rtdecode.errors import UsageError
+from train.models.conditioned.encoder import MODALITIES, ConditionEncoder, Encoded, Signals, ordered
 from train.parts.encoders.fusion import Across, Apart, Joint, TwoStage
 from train.parts.encoders.tokenizers import EegTokenizer, VoxelTokenizer
 from train.parts.encoders.transformer import TrunkSizes
 
-MODALITIES = ("fmri", "eeg")
 # The fusions that the paper compares, in its order (a) to (e). Spatial fusion encodes as dual fusion does,
 # and lays the tokens of both one after the other, not beside each other.
 FUSIONS: dict[str, Callable[[Mapping[str, TrunkSizes], Mapping[str, int]], nn.Module]] = {
@@ -87,7 +86,7 @@ class EncoderSizes:
     def trunks(self) -> dict[str, TrunkSizes]:
         """Modality -> sizes of its transformer, in the order of `MODALITIES`."""
         every = {"fmri": self.fmri, "eeg": self.eeg}
-        return {name: every[name] for name in MODALITIES if name in self.modalities}
+        return {name: every[name] for name in ordered(self.modalities)}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -95,34 +94,25 @@ class EncoderSizes:
         every = {"fmri": self.tokens - self.eeg_tokens, "eeg": self.eeg_tokens}
         return {name: every[name] for name in self.trunks}
 
+    def check(self, conditions: int) -> None:
+        """Refuse a spatial fusion that does not lead to so many tokens of the condition."""
+        encoded = sum(self.counts.values())
+        if self.fusion == "spatial" and encoded != conditions:
+            raise UsageError(
+                "spatial-fusion-token-mismatch",
+                "spatial fusion lays the tokens of both modalities one after the other, {encoder_tokens} "
+                "in all, where a caption has {caption_tokens}. Give "
+                "system.encoder.tokens={caption_tokens}, and eeg_tokens of a part of them.",
+                encoder_tokens=encoded,
+                caption_tokens=conditions,
+            )
 
-@dataclass(frozen=True)
-class Signals:
-    """The shapes of a window's signals."""
-
-    slots: int
-    voxels: int
-    channels: int
-    samples: int
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What the encoder says of some windows.
-
-    Attributes
-    ----------
-    classes : dict
-        Modality -> its class vector, (window, embedding).
-    tokens : (window, token, width)
-        The condition, in place of the tokens of a text.
-    """
-
-    classes: dict[str, Tensor]
-    tokens: Tensor
+    def build(self, signals: Signals, embedding: int, conditions: int, width: int) -> "BrainEncoder":
+        """Make the encoder with random weights; see `train.models.conditioned.encoder.Encoding`."""
+        return BrainEncoder(self, signals, embedding, conditions, width)
 
 
-class BrainEncoder(nn.Module):
+class BrainEncoder(ConditionEncoder):
     """Tokenizers, transformers, heads of the class tokens, and the fusion of all other tokens.
 
     Parameters
@@ -139,6 +129,7 @@ class BrainEncoder(nn.Module):
         self, sizes: EncoderSizes, signals: Signals, embedding: int, conditions: int, width: int
     ) -> None:
         super().__init__()
+        self.modalities = ordered(sizes.modalities)
         trunks = sizes.trunks
         counts = sizes.counts
         made: dict[str, nn.Module] = {}
@@ -162,9 +153,8 @@ class BrainEncoder(nn.Module):
         Parameters
         ----------
         signals : mapping
-            ``fmri`` (window, volume, voxel), ``eeg`` (window, channel, sample), and ``fmri_mask`` (window,
-            volume), ``eeg_mask`` (window, sample), of the modalities that the encoder has. A modality whose
-            mask is zero everywhere is missing: its null tokens stand for it.
+            See `train.models.conditioned.encoder.ConditionEncoder.forward`. The null tokens of a modality
+            stand for it where it is missing.
         """
         tokens: dict[str, Tensor] = {}
         for name, tokenizer in self.tokenizers.items():
@@ -174,20 +164,10 @@ class BrainEncoder(nn.Module):
         classes = {name: self.heads[name](x[:, 0]) for name, x in encoded.items()}
         return Encoded(classes, self.fusion({name: x[:, 1:] for name, x in encoded.items()}))
 
-    def present(self, name: str, signals: Mapping[str, Tensor]) -> Tensor:
-        """Tell which windows have a modality at all: 1 or 0, (window,)."""
-        return signals[f"{name}_mask"].amax(1).gt(0).float()
-
-    def pooled(self, encoded: Encoded, signals: Mapping[str, Tensor]) -> Tensor:
-        """Average the class vectors of the modalities that are there, each of length 1, (window, embedding).
-
-        Where no modality is there, the vectors of their null tokens are averaged.
-        """
-        there = torch.stack([self.present(name, signals) for name in encoded.classes], dim=1)
-        shares = torch.where(there.sum(1, keepdim=True) > 0, there, torch.ones_like(there))
-        vectors = [functional.normalize(x, dim=1) for x in encoded.classes.values()]
-        found = (shares[:, :, None] * torch.stack(vectors, dim=1)).sum(1)
-        return functional.normalize(found, dim=1)
+    @property
+    def offset(self) -> Tensor | None:
+        """The vectors that are added to the tokens of the condition, where the recipe wants them."""
+        return self.fusion.offset
 
 
 class Fusion(nn.Module):

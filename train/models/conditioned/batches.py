@@ -1,4 +1,4 @@
-"""The batches of CineSync's phases: clips with their captions, embeddings and signals."""
+"""The batches of a conditioned system's phases: clips with their captions, embeddings and signals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from rtdecode.errors import UsageError
 from train.data.arrays import normalised_eeg
 from train.distillation.teaching import FLOW_MAP
 from train.loader import Place
-from train.models.conditioned.trainable import CAPTION, CONTRASTS, DENOISING, VIDEO
-from train.parts.generators.cogvideox import LEVELS
+from train.models.conditioned.trainable import CAPTION, DENOISING, FRAMES, TEXT, VIDEO
+from train.parts.generators.base import LEVELS
 from train.work import Arrays
 
 PORTS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
@@ -83,7 +83,7 @@ class Dropout:
         that draw videos leave any out.
     voxels, channels : float
         Shares of the voxels and of the EEG channels that are zero throughout a window; each window has its
-        own. MinD-Video leaves out a fifth of the voxels.
+        own. A fifth of the voxels is what Chen et al. 2023 (arXiv:2305.11675) leave out.
     """
 
     words: float
@@ -136,9 +136,10 @@ def batch(
     if wanted & {VIDEO, CAPTION}:
         share = dropout.words if VIDEO in wanted else 0.0
         found["words"] = torch.from_numpy(_fewer_words(windows.words[rows], share, place))
-    if wanted & {*CONTRASTS}:
-        found["frames"] = torch.from_numpy(windows.frames[rows])
-        found["text"] = torch.from_numpy(windows.text[rows])
+    # All others are contrasts.
+    if wanted - {VIDEO, DENOISING, FLOW_MAP, CAPTION}:
+        found[FRAMES] = torch.from_numpy(windows.frames[rows])
+        found[TEXT] = torch.from_numpy(windows.text[rows])
     if wanted - {VIDEO}:
         signals = _fewer_places(windows.normalised(rows), dropout, place)
         if wanted & {DENOISING, FLOW_MAP}:

@@ -1,4 +1,4 @@
-"""Distil the adapted video model of CineSync into a student of few steps (`train.distillation.student`).
+"""Distil the adapted video model into a student of few steps (`train.distillation.student`).
 
 The last windows that teach are kept from the student. It is held against its teacher on them, which draws
 them with the same encoder and in many guided steps.
@@ -22,12 +22,11 @@ from train.distillation.student import FlowMap, Student, attached, learned
 from train.distillation.targets import Distillation
 from train.distillation.teaching import WINDOWS, Held, Lessons, teach
 from train.loop import Machine
-from train.models.cinesync.encoder import BrainEncoder
 from train.models.conditioned import batches
 from train.models.conditioned.batches import Dropout, Windows
+from train.models.conditioned.encoder import ConditionEncoder
 from train.models.conditioned.system import Sampling
-from train.parts.generators import cogvideox
-from train.parts.generators.cogvideox import VideoDiffusion
+from train.parts.generators.base import Generator
 from train.phases import Phase
 from train.work import Arrays, Work
 
@@ -78,8 +77,8 @@ class Drawn:
 
 def distil(
     work: Work,
-    encoder: BrainEncoder,
-    video: VideoDiffusion,
+    encoder: ConditionEncoder,
+    video: Generator,
     windows: Windows,
     drawn: Drawn,
     phases: Mapping[str, Phase],
@@ -90,8 +89,8 @@ def distil(
     Parameters
     ----------
     work : Work
-    encoder : BrainEncoder
-    video : VideoDiffusion
+    encoder : ConditionEncoder
+    video : Generator
         With the adapters that stay beside its weights.
     windows : Windows
         Those that teach.
@@ -105,7 +104,7 @@ def distil(
     video.eval().to(device)
     few = _Few(encoder, windows, drawn)
     null = few.null()
-    sampler = cogvideox.Sampler(video, null, guidance).to(device)
+    sampler = video.step(null, guidance).to(device)
     add_spans(video.transformer)
     step = FlowMap(video, video.schedule()).to(device)
     guided = partial(_guided, null=null, strength=guidance)
@@ -117,7 +116,7 @@ def distil(
         phases,
         partial(batches.batch, windows, plan.dropout, losses, count=few.first),
         plan.machine,
-        Held(few.windows, partial(few.draw, partial(cogvideox.sample, sampler)), few.student),
+        Held(few.windows, partial(few.draw, sampler.sample), few.student),
     )
     return packed(learned(video.transformer, list(phases)), attached(phases)), found
 
@@ -132,8 +131,8 @@ def device_of(machine: Machine) -> torch.device:
 def _guided(
     video: nn.Module, noisy: Tensor, level: Tensor, tokens: Tensor, null: Tensor, strength: float
 ) -> Tensor:
-    assert isinstance(video, VideoDiffusion)
-    return cogvideox.guided(video, null.to(noisy.device), strength, noisy, level, tokens)
+    assert isinstance(video, Generator)
+    return video.guided(null.to(noisy.device), strength, noisy, level, tokens)
 
 
 def _sample(step: FlowMap, noise: Tensor, tokens: Tensor, steps: int) -> Tensor:
@@ -156,7 +155,7 @@ class _Few:
     windows : gates.Windows
     """
 
-    def __init__(self, encoder: BrainEncoder, windows: Windows, drawn: Drawn) -> None:
+    def __init__(self, encoder: ConditionEncoder, windows: Windows, drawn: Drawn) -> None:
         count = len(windows.latents)
         kept = min(WINDOWS, max(2, count // _KEPT))
         self.first = count - kept

@@ -1,4 +1,4 @@
-"""What a small CineSync is trained on: films as latents, pictures and captions, and the signals of windows.
+"""What a small system is trained on: films as latents, pictures and captions, and the signals of windows.
 
 It comes from sessions of the simulated participant (`of_sessions`), whose films and signals are stages on
 disk, or from a data set (`of_set`).
@@ -38,8 +38,6 @@ from train.parts.encoders import film_net
 from train.parts.text.words import captions
 from train.work import Arrays, Work
 
-# What a bundle of the simulated participant is called: `phantom` is the compact model's.
-_NAME = "cinesync-tiny"
 # Longest caption on disk, letters.
 _LETTERS = 4096
 # Sessions that statistics are computed from.
@@ -108,7 +106,9 @@ class Material:
     golden: Arrays
 
 
-def of_sessions(work: Work, data: FilmSessions | RecordedSessions, sizes: FilmSizes, voxels: int) -> Material:
+def of_sessions(
+    work: Work, data: FilmSessions | RecordedSessions, sizes: FilmSizes, voxels: int, name: str
+) -> Material:
     """Reduce films, read the signals of who watched them, and choose voxels, each as a stage of the run.
 
     Parameters
@@ -118,6 +118,8 @@ def of_sessions(work: Work, data: FilmSessions | RecordedSessions, sizes: FilmSi
     sizes : FilmSizes
     voxels : int
         Number of voxels that are read, those that follow films best.
+    name : str
+        What its bundle is called.
     """
     taught: list[AnyShowing] = list(data.showings(work))
     first = list({one.source: one for one in reversed(taught)}.values())
@@ -146,7 +148,7 @@ def of_sessions(work: Work, data: FilmSessions | RecordedSessions, sizes: FilmSi
         signals={name: Shards(sessions, name) for name in PORTS},
         units=stats,
         stats=stats | {"mean_clip": codec["mean_clip"]},
-        manifest=replace(draft, name=_NAME, provenance=data.provenance(work)),
+        manifest=replace(draft, name=name, provenance=data.provenance(work)),
         projection=projection,
         golden=golden_of(work, taught[0], stats),
     )

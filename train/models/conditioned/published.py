@@ -1,6 +1,6 @@
-"""CineSync at its published size: CogVideoX from a folder on disk, conditioned by the brain.
+"""The plan of a system at its published size: a video model from a folder on disk, conditioned by the brain.
 
-The plan `cinesync-published` trains on a data set. What it aims at was computed by ``python -m
+It is trained on a data set. What it aims at was computed by ``python -m
 train.targets``: latents of the clips (``vae=``), embeddings of their frames (``image=``) and of their
 captions (``text=``). The brain encoder and a low-rank adapter are trained, and they alone are kept in a run,
 with a digest of the transformer that they belong to.
@@ -9,7 +9,7 @@ with a digest of the transformer that they belong to.
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,14 +21,14 @@ from train.data.arrays import golden
 from train.data.set_node import DataSetWindows
 from train.distillation.targets import Distillation
 from train.loop import Machine
-from train.models.cinesync.encoder import BrainEncoder, EncoderSizes
 from train.models.conditioned import batches
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.distilled import Drawn, device_of, distil
-from train.models.conditioned.published_system import Built, Clips, PublishedCineSync, PublishedVideo, packed
+from train.models.conditioned.encoder import Encoding, ordered
+from train.models.conditioned.published_system import Built, Clips, PublishedSystem, PublishedVideo, packed
 from train.models.conditioned.small import beside, check_read, distilling_apart, losses_of, read_by, seen_by
 from train.models.conditioned.system import Sampling
-from train.models.conditioned.trainable import CONTRASTS, DENOISING, BrainVideo
+from train.models.conditioned.trainable import DENOISING, BrainVideo, Contrasts
 from train.phases import Phase, check_losses
 from train.system import Trained
 from train.targets import cache
@@ -37,19 +37,17 @@ from train.work import Arrays, Work
 
 # The targets that are read, and by which key of `train.targets` each is computed.
 _TARGETS = ("vae", "image", "text")
-# Captions are read as single vectors, so that no condition can be brought near their tokens.
-_LOSSES = (*CONTRASTS, DENOISING)
 # Frames that a latent frame after the first one holds.
 _FRAMES = 4
 
 
 @dataclass(frozen=True)
 class PublishedPlan:
-    """How CineSync is trained on published weights.
+    """How a system is trained on published weights. A subclass is a published system's.
 
     Attributes
     ----------
-    encoder : EncoderSizes
+    encoder : Encoding
     video : PublishedVideo
     targets : str
         Where ``python -m train.targets`` has put ``vae``, ``image`` and ``text``.
@@ -61,9 +59,11 @@ class PublishedPlan:
         See `train.models.conditioned.trainable.BrainVideo`.
     distillation : Distillation
         How the video model is distilled, for recipes with a phase that teaches a student.
+    contrasts : mapping
+        See `train.models.conditioned.trainable.BrainVideo`.
     """
 
-    encoder: EncoderSizes
+    encoder: Encoding
     video: PublishedVideo
     sampling: Sampling
     dropout: Dropout
@@ -74,12 +74,15 @@ class PublishedPlan:
     distillation: Distillation = field(default_factory=Distillation)
     machine: Machine = field(default_factory=Machine)
 
+    contrasts: ClassVar[Contrasts]
+
     def train(self, work: Work, data: DataSetWindows, phases: dict[str, Phase]) -> Trained:
         """Align the encoders with the targets, and adapt the video model."""
         # All that can be refused comes before the signals are read, which takes long.
         brains, distilling = distilling_apart(phases)
-        check_losses(brains, _LOSSES)
-        check_read(brains, self.encoder)
+        # Captions are read as single vectors, so that no condition can be brought near their tokens.
+        check_losses(brains, (*self.contrasts, DENOISING))
+        check_read(brains, self.encoder, self.contrasts)
         self.video.check()
         windows = data.opened(work.data)
         targets = {name: cache.read(Path(self.targets), name) for name in _TARGETS}
@@ -108,8 +111,8 @@ class PublishedPlan:
             transformer=digest,
             decoder=drawing.digest,
         )
-        encoder = BrainEncoder(self.encoder, shape.signals, embedding, shape.conditions, shape.width)
-        system = BrainVideo(encoder, video, frames, normalised=self.normalised)
+        encoder = self.encoder.build(shape.signals, embedding, shape.conditions, shape.width)
+        system = BrainVideo(encoder, video, frames, self.contrasts, normalised=self.normalised)
         read = Windows(
             latents=aimed["vae"],
             words=np.zeros((len(shown), 0, 0), np.int64),
@@ -145,7 +148,7 @@ class PublishedPlan:
             tables["distillation"] = lessons.gates
         trained = self.restore(weights)
         steps = self.sampling.steps
-        names = self.encoder.trunks
+        names = ordered(self.encoder.modalities)
         models = {name: cached.index["model"] for name, cached in targets.items()}
         models["decoder"] = drawing.stated()
         draft = replace(
@@ -167,9 +170,9 @@ class PublishedPlan:
             pictures={},
         )
 
-    def restore(self, weights: Arrays) -> "PublishedCineSync":
+    def restore(self, weights: Arrays) -> "PublishedSystem":
         """Make the system again from the weights of a run, and the folder that the recipe names."""
-        return PublishedCineSync(weights, self.encoder, self.video, self.sampling)
+        return PublishedSystem(weights, self.encoder, self.video, self.sampling)
 
 
 class _Shown:

@@ -1,4 +1,4 @@
-"""A trained CineSync on published weights: a run holds what was trained, and a folder on disk all else."""
+"""A trained system on published weights: a run holds what was trained, and a folder on disk all else."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from train import adapters
 from train.adapters import Adapter
 from train.distillation.kept import of_student, of_teacher, put_on
 from train.distillation.spans import add_spans
-from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
+from train.models.conditioned.encoder import Encoding, Signals
 from train.models.conditioned.system import BrainConditioned, Sampling
 from train.models.conditioned.trainable import BrainVideo
 from train.parts.codecs import video_decoder
@@ -198,14 +198,14 @@ class Built:
     decoder: str = ""
 
 
-class PublishedCineSync(BrainConditioned):
-    """CineSync on published weights.
+class PublishedSystem(BrainConditioned):
+    """A system on published weights.
 
     Parameters
     ----------
     weights : dict
         Of the encoder, the pooling and the adapters.
-    encoder : EncoderSizes
+    encoder : Encoding
     video : PublishedVideo
     sampling : Sampling
     adapted : bool
@@ -220,7 +220,7 @@ class PublishedCineSync(BrainConditioned):
     def __init__(
         self,
         weights: Arrays,
-        encoder: EncoderSizes,
+        encoder: Encoding,
         video: PublishedVideo,
         sampling: Sampling,
         *,
@@ -244,7 +244,7 @@ class PublishedCineSync(BrainConditioned):
         if learned:
             add_spans(diffusion.transformer)
             put_on(diffusion.transformer, learned)
-        made = BrainEncoder(encoder, shape.signals, shape.embedding, shape.conditions, shape.width)
+        made = encoder.build(shape.signals, shape.embedding, shape.conditions, shape.width)
         _fill(made, weights, "encoder", whole=True)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(made.eval(), diffusion, shape.signals, sampling, device, distilled=bool(learned))
@@ -258,16 +258,16 @@ class PublishedCineSync(BrainConditioned):
         """Return the weights as they were given."""
         return self._weights
 
-    def teacher(self) -> "PublishedCineSync | None":
+    def teacher(self) -> "PublishedSystem | None":
         """Return the system that this one was distilled from; None for one that was not distilled."""
         own = of_teacher(self._weights)
-        return None if own is None else PublishedCineSync(own, *self._how)
+        return None if own is None else PublishedSystem(own, *self._how)
 
-    def without_adapters(self) -> "PublishedCineSync | None":
+    def without_adapters(self) -> "PublishedSystem | None":
         """Return the same system with the video model as it was published."""
         if not self._built.adapters:
             return None
-        return PublishedCineSync(self._weights, *self._how, adapted=False)
+        return PublishedSystem(self._weights, *self._how, adapted=False)
 
     def drawing(self) -> list[Stage]:
         """List the first turn of decoding latents, and the later ones."""

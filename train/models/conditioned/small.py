@@ -1,4 +1,4 @@
-"""The plan `cinesync` at small scale: every part is trained here, from films and simulated sessions alone.
+"""The plan of a small conditioned system: every part is trained here, from films and sessions alone.
 
 LoRA cannot make random weights draw, and no text encoder, no SigLIP and no video model can be had without a
 download. So the plan first trains a film net in place of SigLIP and, under captions, a small CogVideoX. Then
@@ -37,18 +37,20 @@ from train.distillation.targets import Distillation
 from train.distillation.teaching import apart
 from train.judging import pictures as sheets
 from train.loop import Machine
-from train.models.cinesync.encoder import MODALITIES, BrainEncoder, EncoderSizes, Signals
 from train.models.compact.system import decode, decoder_of
 from train.models.conditioned import batches
 from train.models.conditioned.batches import Dropout, Rows, Windows
 from train.models.conditioned.distilled import Drawn, distil
+from train.models.conditioned.encoder import MODALITIES, ConditionEncoder, Encoding, Signals, ordered
 from train.models.conditioned.material import FilmSizes, of_sessions, of_set
-from train.models.conditioned.system import CineSync, Sampling, Shape, encoded, pack
-from train.models.conditioned.trainable import CONTRASTS, BrainVideo, Captioned
+from train.models.conditioned.small_system import Shape, SmallSystem, pack
+from train.models.conditioned.system import Sampling
+from train.models.conditioned.trainable import BrainVideo, Captioned, Contrasts, losses_with
 from train.parts.codecs.patch import check_decodable
 from train.parts.encoders import film_net
 from train.parts.encoders.film_net import FilmNet
-from train.parts.generators.cogvideox import Sampler, VideoDiffusion, VideoSizes, sample, transformer_of
+from train.parts.generators.base import Generator
+from train.parts.generators.cogvideox import VideoDiffusion, VideoSizes, transformer_of
 from train.parts.text.words import Vocabulary, WordTable, line_up
 from train.phases import Phase, check_losses
 from train.system import Trained
@@ -68,12 +70,12 @@ _SHOWN = 6
 
 
 @dataclass(frozen=True)
-class CineSyncPlan:
-    """How CineSync is made at small scale.
+class SmallPlan:
+    """How a system is made at small scale. A subclass is a published system's, and names it.
 
     Attributes
     ----------
-    encoder : EncoderSizes
+    encoder : Encoding
     video : VideoSizes
     films : FilmSizes
     sampling : Sampling
@@ -84,9 +86,13 @@ class CineSyncPlan:
         See `train.models.conditioned.trainable.BrainVideo`.
     distillation : Distillation
         How the video model is distilled, for recipes with a phase that teaches a student.
+    name : str
+        What bundles of simulated and recorded sessions are called.
+    contrasts : mapping
+        See `train.models.conditioned.trainable.BrainVideo`.
     """
 
-    encoder: EncoderSizes
+    encoder: Encoding
     video: VideoSizes
     films: FilmSizes
     sampling: Sampling
@@ -97,6 +103,8 @@ class CineSyncPlan:
     distillation: Distillation = field(default_factory=Distillation)
     machine: Machine = field(default_factory=Machine)
 
+    name: ClassVar[str]
+    contrasts: ClassVar[Contrasts]
     # `train.run` asks for it where it is given films.
     learns_any_film: ClassVar[bool] = True
 
@@ -104,15 +112,15 @@ class CineSyncPlan:
         self, work: Work, data: FilmSessions | RecordedSessions | DataSetWindows, phases: dict[str, Phase]
     ) -> Trained:
         """Train the film net and the video model, align the encoders, and adapt the video model."""
-        brains, distilling = _apart(phases)
-        check_read(brains, self.encoder)
-        _check_tokens(self.encoder, self.films.tokens)
+        brains, distilling = self._apart(phases)
+        check_read(brains, self.encoder, self.contrasts)
+        self.encoder.check(self.films.tokens)
         films = self.films
         if isinstance(data, DataSetWindows):
             self.check_clip(data.opened(work.data).draft.clip)
             material = of_set(work, data, films)
         else:
-            material = of_sessions(work, data, films, self.voxels)
+            material = of_sessions(work, data, films, self.voxels, self.name)
         seen = seen_by(material.signals, self.encoder)
         vocabulary = Vocabulary.of(material.captions)
         words = vocabulary.numbers(material.captions, films.tokens)
@@ -135,9 +143,11 @@ class CineSyncPlan:
         video = captioned.video
         log += rows
         torch.manual_seed(work.seed)
-        encoder = BrainEncoder(self.encoder, seen, films.embedding, films.tokens, self.video.text)
+        encoder = self.encoder.build(seen, films.embedding, films.tokens, self.video.text)
         _begin(encoder, captioned.words, words)
-        system = BrainVideo(encoder, video, shape.frames, normalised=self.normalised, words=captioned.words)
+        system = BrainVideo(
+            encoder, video, shape.frames, self.contrasts, normalised=self.normalised, words=captioned.words
+        )
         log += loop.train(
             system,
             brains,
@@ -167,7 +177,7 @@ class CineSyncPlan:
             tables["distillation"] = lessons.gates
         trained = self.restore(weights)
         sampling = self.sampling
-        read = self.encoder.trunks
+        read = encoder.modalities
         draft = replace(
             material.manifest,
             eeg=material.manifest.eeg if "eeg" in read else None,
@@ -186,6 +196,21 @@ class CineSyncPlan:
             pictures={"samples.png": Image.open(_sheet(work, list(brains)[-1]))},
         )
 
+    def _apart(self, phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Phase]]:
+        """Check all phases, and return those that train on brains, and those that teach a student."""
+        for name, offered in ((FILMS, FilmNet.offered), (PRETRAIN, Captioned.offered)):
+            if name not in phases:
+                raise UsageError(
+                    "recipe-missing-phase",
+                    "the recipe has no phase '{phase}', which a small system begins with.",
+                    phase=name,
+                )
+            check_losses({name: phases[name]}, offered)
+        rest = {name: phase for name, phase in phases.items() if name not in (FILMS, PRETRAIN)}
+        brains, distilling = distilling_apart(rest)
+        check_losses(brains, losses_with(self.contrasts))
+        return brains, distilling
+
     def check_clip(self, clip: ClipGeometry) -> None:
         """Refuse clips that the codec or the video model cannot have, or of which the film net sees too few.
 
@@ -196,9 +221,9 @@ class CineSyncPlan:
         check_decodable(clip, self.video.patch * SIDE)
         _check_pictures(clip, self.films.every)
 
-    def restore(self, weights: Arrays) -> CineSync:
+    def restore(self, weights: Arrays) -> SmallSystem:
         """Make the system again from the weights of a run."""
-        return CineSync(weights, self.encoder, self.video, self.sampling)
+        return SmallSystem(weights, self.encoder, self.video, self.sampling)
 
     def _learn_films(
         self, work: Work, pictures: NDArray[np.uint8], words: NDArray[np.int64], phase: Phase
@@ -263,14 +288,14 @@ class CineSyncPlan:
         system = _still(system)
         picked = _picked(windows)
         signals = {name: torch.from_numpy(x) for name, x in windows.normalised(picked).items()}
-        tokens, _ = encoded(system.encoder, signals)
-        null, _ = encoded(system.encoder, {name: torch.zeros_like(x[:1]) for name, x in signals.items()})
+        tokens = system.encoder(signals).tokens
+        null = system.encoder({name: torch.zeros_like(x[:1]) for name, x in signals.items()}).tokens
         self._show(work, system.video, tokens, null[0], codec, windows.latents[picked], phase)
 
     def _show(
         self,
         work: Work,
-        video: VideoDiffusion,
+        video: Generator,
         tokens: torch.Tensor,
         null: torch.Tensor,
         codec: Arrays,
@@ -278,29 +303,13 @@ class CineSyncPlan:
         phase: str,
     ) -> None:
         """Write a sheet: the truth, and clips drawn under some tokens."""
-        sampler = Sampler(video, null, self.sampling.guidance)
+        step = video.step(null, self.sampling.guidance)
         noise = np.random.default_rng(0).standard_normal(truth.shape, np.float32)
-        drawn = sample(sampler, torch.from_numpy(noise), tokens, self.sampling.steps).numpy()
+        drawn = step.sample(torch.from_numpy(noise), tokens, self.sampling.steps).numpy()
         decoder = decoder_of(codec)
         videos = [decode(decoder, latents) for latents in (truth.astype(np.float32), drawn)]
         rows = [one[n] for n in range(len(truth)) for one in videos]
         sheets.rows(rows, sheets.over_clip(len(rows[0]))).save(_sheet(work, phase))
-
-
-def _apart(phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Phase]]:
-    """Check all phases, and return those that train on brains, and those that teach a student."""
-    for name, offered in ((FILMS, FilmNet.offered), (PRETRAIN, Captioned.offered)):
-        if name not in phases:
-            raise UsageError(
-                "recipe-missing-phase",
-                "the recipe has no phase '{phase}', which a small CineSync begins with.",
-                phase=name,
-            )
-        check_losses({name: phases[name]}, offered)
-    rest = {name: phase for name, phase in phases.items() if name not in (FILMS, PRETRAIN)}
-    brains, distilling = distilling_apart(rest)
-    check_losses(brains, BrainVideo.offered)
-    return brains, distilling
 
 
 def distilling_apart(phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Phase]]:
@@ -310,11 +319,11 @@ def distilling_apart(phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dic
     return brains, distilling
 
 
-def check_read(phases: Mapping[str, Phase], encoder: EncoderSizes) -> None:
+def check_read(phases: Mapping[str, Phase], encoder: Encoding, contrasts: Contrasts) -> None:
     """Refuse losses of a modality that the encoder does not read."""
     for name, phase in phases.items():
         for loss in phase.losses:
-            sides = {*CONTRASTS.get(loss, ())}
+            sides = {*contrasts.get(loss, ())}
             for modality in sorted(sides & {*MODALITIES} - {*encoder.modalities}):
                 raise UsageError(
                     "loss-modality-not-encoded",
@@ -327,9 +336,9 @@ def check_read(phases: Mapping[str, Phase], encoder: EncoderSizes) -> None:
 
 
 @torch.no_grad()
-def _begin(encoder: BrainEncoder, table: WordTable, words: NDArray[np.int64]) -> None:
+def _begin(encoder: ConditionEncoder, table: WordTable, words: NDArray[np.int64]) -> None:
     """Let the condition begin at the mean caption, so that its tokens need not be learned from brains."""
-    offset = encoder.fusion.offset
+    offset = encoder.offset
     if offset is None:
         return
     total = torch.zeros_like(offset)
@@ -361,21 +370,7 @@ def _check_pictures(clip: ClipGeometry, every: int) -> None:
         )
 
 
-def _check_tokens(encoder: EncoderSizes, tokens: int) -> None:
-    """Refuse a spatial fusion that does not lead to as many tokens as a caption has."""
-    found = sum(encoder.counts.values())
-    if encoder.fusion == "spatial" and found != tokens:
-        raise UsageError(
-            "spatial-fusion-token-mismatch",
-            "spatial fusion lays the tokens of both modalities one after the other, {encoder_tokens} "
-            "in all, where a caption has {caption_tokens}. Give "
-            "system.encoder.tokens={caption_tokens}, and eeg_tokens of a part of them.",
-            encoder_tokens=found,
-            caption_tokens=tokens,
-        )
-
-
-def seen_by(signals: Mapping[str, Rows], encoder: EncoderSizes) -> Signals:
+def seen_by(signals: Mapping[str, Rows], encoder: Encoding) -> Signals:
     """Return the shapes of a window's signals.
 
     Raises
@@ -383,8 +378,9 @@ def seen_by(signals: Mapping[str, Rows], encoder: EncoderSizes) -> Signals:
     UsageError
         If the encoder reads a modality that there is not.
     """
-    there = [name for name in encoder.trunks if name in signals]
-    missing = [name for name in encoder.trunks if name not in there]
+    read = ordered(encoder.modalities)
+    there = [name for name in read if name in signals]
+    missing = [name for name in read if name not in there]
     if missing:
         raise UsageError(
             "windows-missing-modality",

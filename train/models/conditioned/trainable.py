@@ -1,4 +1,4 @@
-"""What CineSync trains, and its losses: captions to video, brains to embeddings, brains to video."""
+"""What is trained, and its losses: captions to video, brains to embeddings, brains to video."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,22 +7,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from train.loop import Trainable
-from train.models.cinesync.encoder import BrainEncoder
-from train.parts.generators.cogvideox import VideoDiffusion
-from train.parts.losses.contrastive import Contrast
+from train.models.conditioned.encoder import ConditionEncoder
+from train.parts.generators.base import Generator
+from train.parts.losses import Loss
+from train.parts.losses.contrastive import Contrastive
+from train.parts.losses.denoising import Denoising
+from train.parts.losses.regression import Regression
 from train.parts.text.words import WordTable
 
-# The five contrastive terms: what each brings together.
-CONTRASTS = {
-    "fmri_frames": ("fmri", "frames"),
-    "fmri_text": ("fmri", "text"),
-    "eeg_frames": ("eeg", "frames"),
-    "eeg_text": ("eeg", "text"),
-    "fmri_eeg": ("fmri", "eeg"),
-}
 VIDEO = "video"
 DENOISING = "denoising"
 CAPTION = "caption"
+# Names of the outputs beside the class vectors of the modalities.
+FRAMES = "frames"
+TEXT = "text"
+TOKENS = "tokens"
+# Name of a contrastive loss -> the two outputs that it brings together.
+Contrasts = Mapping[str, tuple[str, str]]
 
 
 class Captioned(Trainable):
@@ -33,21 +34,21 @@ class Captioned(Trainable):
 
     offered = (VIDEO,)
 
-    def __init__(self, video: VideoDiffusion, words: WordTable) -> None:
+    def __init__(self, video: Generator, words: WordTable) -> None:
         super().__init__()
         self.video = video
         self.words = words
 
     def losses(self, batch: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         """Return the loss of ``latents`` under ``words``, with ``noise`` at ``level``."""
-        tokens = self.words(batch["words"])
-        return {VIDEO: self.video.loss(batch["latents"], batch["noise"], batch["level"], tokens)}
+        outputs = {TOKENS: self.words(batch["words"])}
+        return {VIDEO: Denoising(self.video)(outputs, batch)}
 
 
 class FramePooling(nn.Module):
     """One vector for a clip from those of its frames, by learned weights that are the same for all clips.
 
-    CineSync's code has it as a convolution from 33 frames to one.
+    CineBrain's code has it as a convolution from 33 frames to one.
     """
 
     def __init__(self, frames: int) -> None:
@@ -62,62 +63,67 @@ class FramePooling(nn.Module):
 class BrainVideo(Trainable):
     """The brain encoder, the video model that it conditions, and what its class vectors are compared with.
 
+    It offers the contrasts by their names, ``denoising``, and with words ``caption``: the error of the
+    condition's tokens as tokens of the caption.
+
     Parameters
     ----------
-    encoder : BrainEncoder
-    video : VideoDiffusion
+    encoder : ConditionEncoder
+    video : Generator
     frames : int
         Frames of a clip that are embedded.
+    contrasts : mapping
+        Name of a loss -> two of ``fmri``, ``eeg`` (class vectors), ``frames`` (embeddings of a clip's frames,
+        pooled) and ``text`` (embedding of its caption).
     normalised : bool
-        Whether class vectors are brought to length 1 before they are compared. CineSync's code does not.
+        Whether class vectors are brought to length 1 before they are compared.
     words : WordTable, optional
-        The words under which the video model was pretrained. With them there is the loss ``caption``.
+        The words under which the video model was pretrained.
     """
-
-    offered = (*CONTRASTS, DENOISING, CAPTION)
 
     def __init__(
         self,
-        encoder: BrainEncoder,
-        video: VideoDiffusion,
+        encoder: ConditionEncoder,
+        video: Generator,
         frames: int,
+        contrasts: Contrasts,
         *,
         normalised: bool = True,
         words: WordTable | None = None,
     ) -> None:
         super().__init__()
+        self.offered = losses_with(contrasts)
         self.encoder = encoder
         self.video = video
         self.pooling = FramePooling(frames)
-        self.contrasts = nn.ModuleDict({name: Contrast() for name in CONTRASTS})
+        self.contrasts = nn.ModuleDict({name: Contrastive(*pair) for name, pair in contrasts.items()})
         self.normalised = normalised
         self.words = words
+        self.others: dict[str, Loss] = {DENOISING: Denoising(video), CAPTION: Regression(TOKENS, CAPTION)}
 
     def losses(self, batch: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         """Return the losses with these names.
 
-        The batch holds the signals with their masks; for contrastive terms ``frames`` and ``text``, the
-        embeddings; for ``denoising`` the clips' ``latents``, ``noise`` and ``level``; for ``caption``, the
-        error of the condition's tokens as tokens of the caption, its ``words``.
+        The batch holds the signals with their masks; for contrasts ``frames`` and ``text``, the embeddings;
+        for ``denoising`` the clips' ``latents``, ``noise`` and ``level``; for ``caption`` its ``words``.
         """
         encoded = self.encoder(batch)
-        found: dict[str, Tensor] = {}
-        if DENOISING in names:
-            found[DENOISING] = self.video.loss(
-                batch["latents"], batch["noise"], batch["level"], encoded.tokens
-            )
+        outputs = {TOKENS: encoded.tokens}
         if CAPTION in names:
             assert self.words is not None
-            found[CAPTION] = (encoded.tokens - self.words(batch["words"])).square().mean()
-        compared = [name for name in names if name in CONTRASTS]
+            outputs[CAPTION] = self.words(batch["words"])
+        compared = [name for name in names if name in self.contrasts]
         if compared:
-            vectors = {name: self._brought(x) for name, x in encoded.classes.items()}
-            vectors["frames"] = self.pooling(batch["frames"])
-            vectors["text"] = functional.normalize(batch["text"], dim=1)
-            for name in compared:
-                one, other = CONTRASTS[name]
-                found[name] = self.contrasts[name](vectors[one], vectors[other])
-        return found
+            outputs |= {name: self._scaled(vectors) for name, vectors in encoded.classes.items()}
+            outputs[FRAMES] = self.pooling(batch[FRAMES])
+            outputs[TEXT] = functional.normalize(batch[TEXT], dim=1)
+        losses = {name: loss(outputs, batch) for name, loss in self.others.items() if name in names}
+        return losses | {name: self.contrasts[name](outputs, batch) for name in compared}
 
-    def _brought(self, vectors: Tensor) -> Tensor:
+    def _scaled(self, vectors: Tensor) -> Tensor:
         return functional.normalize(vectors, dim=1) if self.normalised else vectors
+
+
+def losses_with(contrasts: Contrasts) -> tuple[str, ...]:
+    """Name all losses of a `BrainVideo` with some contrasts."""
+    return (*contrasts, DENOISING, CAPTION)

@@ -1,6 +1,6 @@
 """Ways to encode fMRI and EEG, from tokens of each to a class vector and encoded tokens of each.
 
-CineSync compares them (papers: table of fusion architectures). They differ in when the two modalities first
+Gao et al. 2026 (CineBrain) compare them in a table of fusions. They differ in when the two modalities first
 see each other: never (`Apart`), from the first block on (`Joint`), half way (`TwoStage`), or in every block
 through attention to the other (`Across`). One modality alone is encoded by `Apart`.
 """

@@ -15,7 +15,7 @@ from rtdecode.errors import UsageError
 class VoxelTokenizer(nn.Module):
     """Volumes to tokens: a map over the volumes of a window, then one over its voxels.
 
-    As in CineSync's code (``fmri_encoder_custom.py``, ``channel_proj`` and ``spatial_proj``): each voxel's
+    As in CineBrain's code (``fmri_encoder_custom.py``, ``channel_proj`` and ``spatial_proj``): each voxel's
     volumes become a vector of the width, and each token a weighted sum of the voxels' vectors.
 
     Parameters
@@ -91,7 +91,7 @@ class FusedVoxelTokenizer(nn.Module):
 class EegTokenizer(nn.Module):
     """EEG to tokens: the parts of a window side by side as channels, means over time, a map over channels.
 
-    As in CineSync's code (``eeg_encoder_custom.py``): (5, 64, 800) becomes (320, 800), a convolution of one
+    As in CineBrain's code (``eeg_encoder_custom.py``): (5, 64, 800) becomes (320, 800), a convolution of one
     sample maps it to the width, and ``AdaptiveAvgPool1d`` brings the samples to the tokens.
 
     Parameters
@@ -99,7 +99,7 @@ class EegTokenizer(nn.Module):
     channels, samples : int
         Of a window.
     parts : int
-        Into so many parts the window is cut; CineSync takes its volumes.
+        Into so many parts the window is cut; CineBrain takes as many as it has volumes.
     tokens : int
     width : int
 

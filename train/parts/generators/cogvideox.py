@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rtdecode.errors import UsageError
 from train.distillation.clock import VELOCITY, Schedule
+from train.parts.generators.base import LEVELS, Generator, GuidedStep, example, wide
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 
     from train.weights.source import Source
 
-# Noise levels of the schedule in training.
-LEVELS = 1000
 # Power of the progress by which guidance rises in CogVideoX's sampler (``DynamicCFG``, ``exp``).
 _RISE = 5
 
@@ -104,7 +103,7 @@ def transformer_from(
     return model, source
 
 
-class VideoDiffusion(nn.Module):
+class VideoDiffusion(Generator):
     """The transformer with its noise schedule, which predicts velocities.
 
     The schedule is CogVideoX's: scaled-linear betas from 0.00085 to 0.012, moved by `shift`, and rescaled so
@@ -120,6 +119,8 @@ class VideoDiffusion(nn.Module):
         ``snr_shift_scale`` of the schedule: 1 for the 5B model, 3 for the 2B model.
     """
 
+    predicts = VELOCITY
+    transformer: "CogVideoXTransformer3DModel"
     shares: Tensor
     cosines: Tensor
     sines: Tensor
@@ -170,47 +171,36 @@ class VideoDiffusion(nn.Module):
         """Return its noise levels on the clock of a flow."""
         return Schedule(VELOCITY, self.shares[1:])
 
-    def loss(self, latents: Tensor, noise: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
-        """Compute the mean squared error of the velocity.
+    def native(self, level: Tensor) -> Tensor:
+        """Return the number itself."""
+        return level
 
-        CineSync's code weights the error of the clean latents by 1 / (1 - a), which is the same.
+    def mixture(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``sqrt(a)`` and ``sqrt(1 - a)``."""
+        share = wide(self.shares[level + 1])
+        return share.sqrt(), (1 - share).sqrt()
+
+    def guided(self, null: Tensor, strength: float, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
+        """Predict the velocity with guidance; `strength` is that of the last level.
+
+        It leads away from the null condition by ``1 + (strength - 1) (1 - cos(pi p^5)) / 2``, where p is the
+        share of the noise levels that were left behind (``DynamicCFG`` of CogVideoX).
         """
-        share = self.shares[level + 1].view(-1, 1, 1, 1, 1)
-        noisy = share.sqrt() * latents + (1 - share).sqrt() * noise
-        velocity = share.sqrt() * noise - (1 - share).sqrt() * latents
-        # The forward pass may run in bf16; the loss is computed in single precision.
-        return (self(noisy, level, tokens).float() - velocity).square().mean()
+        velocity = self(noisy, level, tokens)
+        if strength == 1:
+            return velocity
+        away = self(noisy, level, null.expand(len(noisy), -1, -1))
+        done = 1 - (level + 1) / LEVELS
+        rise = (1 - torch.cos(math.pi * done**_RISE)) / 2
+        return velocity + (strength - 1) * wide(rise) * (velocity - away)
+
+    def step(self, null: Tensor, strength: float) -> "Sampler":
+        """Return a step of its sampler."""
+        return Sampler(self, null, strength)
 
 
-def guided(
-    video: VideoDiffusion, null: Tensor, strength: float, noisy: Tensor, level: Tensor, tokens: Tensor
-) -> Tensor:
-    """Predict the velocity with guidance.
-
-    It leads away from the null condition by ``1 + (strength - 1) (1 - cos(pi p^5)) / 2``, where p is the
-    share of the noise levels that were left behind (``DynamicCFG`` of CogVideoX).
-
-    Parameters
-    ----------
-    video : VideoDiffusion
-    null : (token, text)
-        The condition without a brain.
-    strength : float
-        Guidance at the last level; 1 for none at all.
-    noisy, level, tokens
-        See `VideoDiffusion.forward`.
-    """
-    velocity = video(noisy, level, tokens)
-    if strength == 1:
-        return velocity
-    away = video(noisy, level, null.expand(len(noisy), -1, -1))
-    done = 1 - (level + 1) / LEVELS
-    rise = (1 - torch.cos(math.pi * done**_RISE)) / 2
-    return velocity + (strength - 1) * rise.view(-1, 1, 1, 1, 1) * (velocity - away)
-
-
-class Sampler(nn.Module):
-    """One step of deterministic DDIM with guidance, its schedule inside: what ``denoise.onnx`` computes.
+class Sampler(GuidedStep):
+    """One step of deterministic DDIM with guidance.
 
     The levels are spaced from the last one on ("trailing", Lin et al. 2023, table 2).
 
@@ -218,7 +208,7 @@ class Sampler(nn.Module):
     ----------
     video : VideoDiffusion
     null, strength
-        See `guided`.
+        See `train.parts.generators.base.Generator.guided`.
     """
 
     null: Tensor
@@ -234,29 +224,31 @@ class Sampler(nn.Module):
         at = torch.round(LEVELS * (1 - step / steps)).long()
         after = torch.round(LEVELS * (1 - (step + 1) / steps)).long()
         # Shares begin with that of no noise at all, so that level n has number n + 1.
-        now = self.video.shares[at].view(-1, 1, 1, 1, 1)
-        then = self.video.shares[after].view(-1, 1, 1, 1, 1)
+        now = wide(self.video.shares[at])
+        then = wide(self.video.shares[after])
         level = (at - 1).expand(len(latent))
-        velocity = guided(self.video, self.null, self.strength, latent, level, condition)
+        velocity = self.video.guided(self.null, self.strength, latent, level, condition)
         clean = now.sqrt() * latent - (1 - now).sqrt() * velocity
         noise = (1 - now).sqrt() * latent + now.sqrt() * velocity
         return then.sqrt() * clean + (1 - then).sqrt() * noise
 
+    def clock(self) -> dict[str, Tensor]:
+        """Return examples of the number of a step, and of the number of steps."""
+        return {"step": example(0.0), "steps": example(4.0)}
 
-@torch.no_grad()
-def sample(sampler: Sampler, noise: Tensor, condition: Tensor, steps: int) -> Tensor:
-    """Take all steps from noise to clean latents."""
-    latent = noise
-    total = torch.tensor([float(steps)], device=noise.device)
-    for step in range(steps):
-        latent = sampler(latent, condition, torch.tensor([float(step)], device=noise.device), total)
-    return latent
+    def levels(self, steps: int) -> list[float]:
+        """Return the standard deviation of the noise before each of some steps."""
+        numbers = [round(LEVELS * (1 - step / steps)) for step in range(steps)]
+        return [float((1 - self.video.shares[number]).sqrt()) for number in numbers]
 
-
-def levels(video: VideoDiffusion, steps: int) -> list[float]:
-    """Return the standard deviation of the noise before each of some steps."""
-    at = [round(LEVELS * (1 - step / steps)) for step in range(steps)]
-    return [float((1 - video.shares[n]).sqrt()) for n in at]
+    @torch.no_grad()
+    def sample(self, noise: Tensor, condition: Tensor, steps: int) -> Tensor:
+        """Take all steps from noise to clean latents."""
+        latent = noise
+        total = torch.tensor([float(steps)], device=noise.device)
+        for step in range(steps):
+            latent = self(latent, condition, torch.tensor([float(step)], device=noise.device), total)
+        return latent
 
 
 def _shares(shift: float) -> Tensor:

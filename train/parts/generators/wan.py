@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rtdecode.errors import UsageError
+from train.distillation.clock import FLOW, Schedule
+from train.parts.generators.base import LEVELS, Generator, GuidedStep, example, wide
 from train.parts.generators.rotary import WanAttention
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-
-# Wan tells its transformer the noise level in thousandths.
-LEVELS = 1000
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def transformer_of(sizes: WanSizes, channels: int) -> "WanTransformer3DModel":
     )
 
 
-class VideoFlow(nn.Module):
+class VideoFlow(Generator):
     """The transformer as a flow between clean latents and noise, which predicts velocities.
 
     With clean latents x and noise e, the latents at level s are ``(1 - s) x + s e``, and the velocity is
@@ -74,6 +73,11 @@ class VideoFlow(nn.Module):
     ----------
     transformer : WanTransformer3DModel
         Its attention is replaced by `train.parts.generators.rotary.WanAttention`, which computes the same.
+    shift : float
+        How far the noise levels of its steps are moved towards noise: from a time t of the clock, which goes
+        from 1 (nothing but noise) to 0, to ``s = shift t / (1 + (shift - 1) t)`` (Esser et al. 2024,
+        arXiv:2403.03206, equation 23). 5 is what Wan takes for 720 lines, and its distilled students for 480
+        as well.
 
     Raises
     ------
@@ -81,7 +85,10 @@ class VideoFlow(nn.Module):
         If the transformer is conditioned by an image as well.
     """
 
-    def __init__(self, transformer: "WanTransformer3DModel") -> None:
+    predicts = FLOW
+    transformer: "WanTransformer3DModel"
+
+    def __init__(self, transformer: "WanTransformer3DModel", shift: float = 5.0) -> None:
         super().__init__()
         if transformer.config["added_kv_proj_dim"] is not None:
             raise UsageError(
@@ -93,6 +100,7 @@ class VideoFlow(nn.Module):
         processor: Any = WanAttention()
         transformer.set_attn_processor(processor)
         self.transformer = transformer
+        self.shift = shift
 
     def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
         """Predict the velocity.
@@ -122,71 +130,77 @@ class VideoFlow(nn.Module):
         )
         return found[0].to(noisy.dtype)
 
+    def schedule(self) -> Schedule:
+        """Return its noise levels, which are those of the clock."""
+        return Schedule(FLOW, shift=self.shift)
 
-def guided(
-    flow: VideoFlow, null: Tensor, strength: float, noisy: Tensor, level: Tensor, tokens: Tensor
-) -> Tensor:
-    """Predict the velocity, guided away from the null condition by `strength`.
+    def native(self, level: Tensor) -> Tensor:
+        """Return the standard deviation of the noise; the levels are evenly spaced on the clock."""
+        return shifted((level + 1) / LEVELS, self.shift)
 
-    Parameters
-    ----------
-    flow : VideoFlow
-    null : (token, text)
-        The condition without a brain.
-    strength : float
-        1 for no guidance at all.
-    noisy, level, tokens
-        See `VideoFlow.forward`.
-    """
-    velocity = flow(noisy, level, tokens)
-    if strength == 1:
-        return velocity
-    away = flow(noisy, level, null.expand(len(noisy), -1, -1))
-    return away + strength * (velocity - away)
+    def mixture(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``1 - s`` and s."""
+        sigma = wide(self.native(level))
+        return 1 - sigma, sigma
+
+    def guided(self, null: Tensor, strength: float, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
+        """Predict the velocity, guided away from the null condition by `strength` at every level."""
+        velocity = self(noisy, level, tokens)
+        if strength == 1:
+            return velocity
+        away = self(noisy, level, null.expand(len(noisy), -1, -1))
+        return away + strength * (velocity - away)
+
+    def step(self, null: Tensor, strength: float) -> "FlowStep":
+        """Return a step of its sampler."""
+        return FlowStep(self, null, strength)
 
 
-class FlowStep(nn.Module):
-    """One step of the flow with guidance, its schedule inside: ``x + (s_r - s_t) v``.
+class FlowStep(GuidedStep):
+    """One step of the flow with guidance: ``x + (s_r - s_t) v``.
 
     A clock from 1 (nothing but noise) to 0 says where a step begins and where it ends. Noise levels follow
-    from it by the schedule's shift, ``s = shift t / (1 + (shift - 1) t)`` (Esser et al. 2024,
-    arXiv:2403.03206, equation 23).
+    from it by the generator's shift.
 
     Parameters
     ----------
     flow : VideoFlow
     null, strength
-        See `guided`.
-    shift : float
-        5 is what Wan takes for 720 lines, and its distilled students for 480 as well.
+        See `train.parts.generators.base.Generator.guided`.
     """
 
     null: Tensor
 
-    def __init__(self, flow: VideoFlow, null: Tensor, strength: float = 1.0, shift: float = 5.0) -> None:
+    def __init__(self, flow: VideoFlow, null: Tensor, strength: float = 1.0) -> None:
         super().__init__()
         self.flow = flow
         self.strength = strength
-        self.shift = shift
         self.register_buffer("null", null.detach().clone())
 
     def forward(self, latent: Tensor, condition: Tensor, t: Tensor, r: Tensor) -> Tensor:
         """Go from `t` to `r` on the clock, both (1,) float."""
-        now = shifted(t, self.shift)
-        then = shifted(r, self.shift)
+        now = shifted(t, self.flow.shift)
+        then = shifted(r, self.flow.shift)
         level = now.expand(len(latent))
-        velocity = guided(self.flow, self.null, self.strength, latent, level, condition)
-        return latent + (then - now).view(-1, 1, 1, 1, 1) * velocity
+        velocity = self.flow.guided(self.null, self.strength, latent, level, condition)
+        return latent + wide(then - now) * velocity
 
+    def clock(self) -> dict[str, Tensor]:
+        """Return examples of where a step begins and ends."""
+        return {"t": example(1.0), "r": example(0.5)}
 
-@torch.no_grad()
-def sample(step: FlowStep, noise: Tensor, condition: Tensor, steps: int) -> Tensor:
-    """Take all steps from noise to clean latents, evenly spaced on the clock."""
-    latent = noise
-    clock = torch.linspace(1, 0, steps + 1, device=noise.device)
-    for n in range(steps):
-        latent = step(latent, condition, clock[n : n + 1], clock[n + 1 : n + 2])
-    return latent
+    def levels(self, steps: int) -> list[float]:
+        """Return the clock before each of some steps, evenly spaced."""
+        return [1 - step / steps for step in range(steps)]
+
+    @torch.no_grad()
+    def sample(self, noise: Tensor, condition: Tensor, steps: int) -> Tensor:
+        """Take all steps from noise to clean latents, evenly spaced on the clock."""
+        latent = noise
+        clock = torch.linspace(1, 0, steps + 1, device=noise.device)
+        for step in range(steps):
+            latent = self(latent, condition, clock[step : step + 1], clock[step + 1 : step + 2])
+        return latent
 
 
 def shifted(clock: Tensor, shift: float) -> Tensor:

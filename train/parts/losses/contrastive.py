@@ -1,6 +1,7 @@
 """The contrastive loss that brings two sets of vectors together (CLIP; Radford et al. 2021, figure 3)."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,22 @@ _MOST = math.log(100.0)
 
 
 class Contrast(nn.Module):
-    """Symmetric cross-entropy between vectors that belong together, with a learned temperature."""
+    """Symmetric cross-entropy between vectors that belong together.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    temperature : float, optional
+        What logits are divided by. It is learned where none is given.
+    """
+
+    scale: Tensor
+
+    def __init__(self, temperature: float | None = None) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.tensor(_BEGIN))
+        if temperature is None:
+            self.scale = nn.Parameter(torch.tensor(_BEGIN))
+        else:
+            self.register_buffer("scale", torch.tensor(-math.log(temperature)), persistent=False)
 
     def forward(self, vectors: Tensor, others: Tensor) -> Tensor:
         """Compute the loss of (row, width) and (row, width), whose rows belong together.
@@ -26,3 +38,25 @@ class Contrast(nn.Module):
         logits = self.scale.clamp(0, _MOST).exp() * vectors @ others.T
         rows = torch.arange(len(logits), device=logits.device)
         return (functional.cross_entropy(logits, rows) + functional.cross_entropy(logits.T, rows)) / 2
+
+
+class Contrastive(nn.Module):
+    """The contrast between two outputs; see `train.parts.losses`.
+
+    Parameters
+    ----------
+    first, second : str
+        Names of the outputs, (row, width) each.
+    temperature : float, optional
+        See `Contrast`.
+    """
+
+    def __init__(self, first: str, second: str, temperature: float | None = None) -> None:
+        super().__init__()
+        self.pair = (first, second)
+        self.contrast = Contrast(temperature)
+
+    def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        """Compare the outputs; nothing of the batch is read."""
+        first, second = self.pair
+        return self.contrast(outputs[first], outputs[second])

@@ -12,7 +12,7 @@ from rtdecode.disk.clip_file import ClipFile
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.models.cinesync.live import beside
-from train.models.conditioned.trainable import CONTRASTS
+from train.models.cinesync.plan import CONTRASTS
 from train.recipe import build
 from train.run import main as train
 from train.run import run as make_run

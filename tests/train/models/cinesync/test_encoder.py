@@ -14,8 +14,10 @@ from tests.train.lines import CPU, EXACT, nothing
 from train import loop
 from train.adapters import Adapter
 from train.loader import Place
-from train.models.cinesync.encoder import FUSIONS, BrainEncoder, EncoderSizes, Signals
-from train.models.conditioned.trainable import CONTRASTS, BrainVideo
+from train.models.cinesync.encoder import FUSIONS, BrainEncoder, EncoderSizes
+from train.models.cinesync.plan import CONTRASTS
+from train.models.conditioned.encoder import Signals
+from train.models.conditioned.trainable import BrainVideo
 from train.parts.encoders.transformer import TrunkSizes
 from train.parts.generators.cogvideox import VideoDiffusion, VideoSizes, transformer_of
 
@@ -182,7 +184,7 @@ def test_one_step_of_both_phases_at_full_width_and_two_layers(tmp_path: Path) ->
         replace(_PAPER, fmri=two, eeg=two), _WINDOW, embedding=1152, conditions=226, width=4096
     )
     video = VideoDiffusion(transformer_of(VideoSizes(layers=2), latent), latent)
-    system = BrainVideo(encoder, video, frames=33)
+    system = BrainVideo(encoder, video, 33, CONTRASTS)
     align = replace(EXACT, losses=dict.fromkeys(CONTRASTS, 1.0), steps=1, accumulate=1, warmup=0)
     lora = Adapter(["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"], rank=64, alpha=64)
     phases = {

@@ -1,4 +1,4 @@
-"""The batches of CineSync's phases: each has what its losses need, and depends on its place alone."""
+"""Batches of a phase: each has what its losses need, and depends on its place alone."""
 
 from typing import Any
 

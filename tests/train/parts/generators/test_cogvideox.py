@@ -11,11 +11,8 @@ from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMSchedule
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from train.parts.generators.cogvideox import (
-    Sampler,
     VideoDiffusion,
     VideoSizes,
-    levels,
-    sample,
     transformer_from,
     transformer_of,
 )
@@ -34,8 +31,9 @@ def test_the_schedule_ends_in_nothing_but_noise(video: VideoDiffusion) -> None:
     assert video.shares[0] == 1
     assert video.shares[-1] == 0
     assert (video.shares.diff() < 0).all()
-    assert levels(video, 4)[0] == 1.0
-    assert levels(video, 4) == sorted(levels(video, 4), reverse=True)
+    levels = video.step(torch.zeros(5, 8), 1.0).levels(4)
+    assert levels[0] == 1.0
+    assert levels == sorted(levels, reverse=True)
 
 
 def test_the_loss_is_the_weighted_error_of_the_clean_latents(video: VideoDiffusion) -> None:
@@ -77,7 +75,7 @@ def test_the_sampler_takes_the_steps_of_diffusers(video: VideoDiffusion, strengt
             rise = (1 - torch.cos(torch.pi * torch.tensor((n / steps) ** 5))) / 2
             guided = velocity + (strength - 1) * rise * (velocity - away)
             latent = scheduler.step(guided, int(t), latent, return_dict=False)[0]
-    found = sample(Sampler(video, null, strength), noise, tokens, steps)
+    found = video.step(null, strength).sample(noise, tokens, steps)
     assert torch.allclose(found, latent, atol=1e-5)
 
 

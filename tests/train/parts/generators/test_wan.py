@@ -19,7 +19,7 @@ from tests.refusals import refused
 from train.distillation.clock import FLOW, Schedule
 from train.distillation.spans import add_spans
 from train.distillation.student import FlowMap
-from train.parts.generators.wan import FlowStep, VideoFlow, WanSizes, sample, transformer_of
+from train.parts.generators.wan import FlowStep, VideoFlow, WanSizes, transformer_of
 
 _SIZES = WanSizes(heads=2, head=12, layers=2, inner=24, text=8, time=16)
 _LATENT = (4, 3, 4, 6)
@@ -57,20 +57,34 @@ def test_steps_are_those_of_diffusers(steps: int, strength: float) -> None:
             away = stock(latent, t.expand(2), _null().expand(2, -1, -1), return_dict=False)[0]
             guided = away + strength * (towards - away)
             latent = scheduler.step(guided, t, latent, return_dict=False)[0]
-    found = sample(FlowStep(VideoFlow(_transformer()), _null(), strength, _SHIFT), noise, tokens, steps)
+    found = VideoFlow(_transformer(), _SHIFT).step(_null(), strength).sample(noise, tokens, steps)
     assert (found - noise).abs().max() > 0.1
     assert torch.allclose(found, latent, atol=1e-5)
 
 
 def test_a_step_may_be_of_any_length() -> None:
     """A step moves along the velocity by the difference of the shifted levels."""
-    flow = VideoFlow(_transformer())
+    flow = VideoFlow(_transformer(), _SHIFT)
     noise, tokens = _inputs()
     with torch.no_grad():
-        found = FlowStep(flow, _null(), shift=_SHIFT)(noise, tokens, torch.tensor([0.5]), torch.tensor([0.2]))
+        found = FlowStep(flow, _null())(noise, tokens, torch.tensor([0.5]), torch.tensor([0.2]))
         # 5 * 0.5 / (1 + 4 * 0.5), and the same of 0.2.
         velocity = flow(noise, torch.full((2,), 5 / 6), tokens)
     assert torch.allclose(found, noise + (5 / 9 - 5 / 6) * velocity, atol=1e-6)
+
+
+def test_the_loss_is_the_error_of_the_velocity() -> None:
+    flow = VideoFlow(_transformer(), _SHIFT)
+    noise, tokens = _inputs()
+    torch.manual_seed(3)
+    latents = torch.randn(2, *_LATENT)
+    # Numbers 199 and 999 are a fifth of the clock, and its end: 5 * 0.2 / (1 + 4 * 0.2).
+    sigma = torch.tensor([5 / 9, 1.0])
+    share = sigma.view(-1, 1, 1, 1, 1)
+    with torch.no_grad():
+        velocity = flow((1 - share) * latents + share * noise, sigma, tokens)
+        found = flow.loss(latents, noise, torch.tensor([199, 999]), tokens)
+    assert torch.allclose(found, (velocity - (noise - latents)).square().mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("opset", "fused"), [(23, True), (22, False)])

@@ -1,0 +1,138 @@
+"""What a brain encoder offers: class vectors, and the tokens that condition the video."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+MODALITIES = ("fmri", "eeg")
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The shapes of a window's signals."""
+
+    slots: int
+    voxels: int
+    channels: int
+    samples: int
+
+    def nothing(self, device: torch.device) -> dict[str, Tensor]:
+        """Make one window without a signal: zeros under zero masks."""
+        window = {
+            "fmri": torch.zeros(1, self.slots, self.voxels),
+            "fmri_mask": torch.zeros(1, self.slots),
+            "eeg": torch.zeros(1, self.channels, self.samples),
+            "eeg_mask": torch.zeros(1, self.samples),
+        }
+        return {name: values.to(device) for name, values in window.items()}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the encoder says of some windows.
+
+    Attributes
+    ----------
+    classes : dict
+        Modality -> its class vector, (window, embedding).
+    tokens : (window, token, width)
+        The condition, in place of the tokens of a text.
+    """
+
+    classes: dict[str, Tensor]
+    tokens: Tensor
+
+
+class ConditionEncoder(nn.Module, ABC):
+    """An encoder of the signals of a window.
+
+    Attributes
+    ----------
+    modalities : tuple of str
+        What it reads, in the order of `MODALITIES`.
+    """
+
+    modalities: tuple[str, ...]
+
+    @property
+    def offset(self) -> Tensor | None:
+        """A learned vector that is added to each token of the condition, (token, width), if it has one."""
+        return None
+
+    @abstractmethod
+    def forward(self, signals: Mapping[str, Tensor]) -> Encoded:
+        """Encode windows.
+
+        Parameters
+        ----------
+        signals : mapping
+            ``fmri`` (window, volume, voxel), ``eeg`` (window, channel, sample), and ``fmri_mask`` (window,
+            volume), ``eeg_mask`` (window, sample), of the modalities that the encoder reads. A modality whose
+            mask is zero everywhere is missing.
+        """
+
+    def present(self, name: str, signals: Mapping[str, Tensor]) -> Tensor:
+        """Tell which windows have a modality at all: 1 or 0, (window,)."""
+        return signals[f"{name}_mask"].amax(1).gt(0).float()
+
+    def pooled(self, encoded: Encoded, signals: Mapping[str, Tensor]) -> Tensor:
+        """Average the class vectors of the modalities that are there, each of length 1, (window, embedding).
+
+        Where no modality is there, the vectors of what stands for them are averaged.
+        """
+        there = torch.stack([self.present(name, signals) for name in encoded.classes], dim=1)
+        shares = torch.where(there.sum(1, keepdim=True) > 0, there, torch.ones_like(there))
+        vectors = [functional.normalize(x, dim=1) for x in encoded.classes.values()]
+        found = (shares[:, :, None] * torch.stack(vectors, dim=1)).sum(1)
+        return functional.normalize(found, dim=1)
+
+    def condition(self, signals: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the condition's tokens of windows, and the mean class vectors."""
+        encoded = self(signals)
+        return encoded.tokens, self.pooled(encoded, signals)
+
+    @torch.no_grad()
+    def null(self, signals: Signals, device: torch.device) -> Tensor:
+        """Encode a window without a signal, (token, width)."""
+        return self(signals.nothing(device)).tokens[0]
+
+
+class Encoding(Protocol):
+    """What a recipe says of an encoder; the slot ``encoder``."""
+
+    @property
+    def modalities(self) -> Sequence[str]:
+        """``fmri``, ``eeg`` or both."""
+        ...
+
+    def check(self, conditions: int) -> None:
+        """Refuse a number of the condition's tokens that the encoder cannot make.
+
+        Raises
+        ------
+        UsageError
+        """
+        ...
+
+    def build(self, signals: Signals, embedding: int, conditions: int, width: int) -> ConditionEncoder:
+        """Make the encoder with random weights.
+
+        Parameters
+        ----------
+        signals : Signals
+        embedding : int
+            Width of the class vectors: that of the embeddings they are compared with.
+        conditions, width : int
+            Number and width of the condition's tokens.
+        """
+        ...
+
+
+def ordered(modalities: Sequence[str]) -> tuple[str, ...]:
+    """Bring modalities into the order of `MODALITIES`."""
+    return tuple(name for name in MODALITIES if name in modalities)

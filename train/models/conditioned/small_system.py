@@ -1,0 +1,209 @@
+"""A trained small system, restored from the weights of a run."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rtdecode.disk import strict_json
+from rtdecode.disk.clip_file import Pixels
+from train import adapters
+from train.adapters import Adapter
+from train.distillation.kept import of_student, of_teacher, put_on
+from train.distillation.spans import add_spans
+from train.models.compact.system import decoder_of, decoding
+from train.models.conditioned.encoder import ConditionEncoder, Encoding, Signals
+from train.models.conditioned.system import BrainConditioned, Sampling
+from train.models.conditioned.trainable import FramePooling
+from train.parts.codecs.patch import ClipDecoder
+from train.parts.encoders.film_net import FrameNet, pictures, scaled
+from train.parts.generators.base import Generator
+from train.parts.generators.cogvideox import VideoDiffusion, VideoSizes, transformer_of
+from train.system import Stage
+from train.work import Arrays
+
+_PARTS = ("encoder", "transformer", "frames", "pooling")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a system's modules are made from, besides the sizes that its recipe states.
+
+    Attributes
+    ----------
+    signals : Signals
+    latent : (channel, latent frame, row, column)
+    embedding : int
+        Width of the class vectors.
+    conditions : int
+        Number of the condition's tokens.
+    every, frames : int
+        Every so many frames of a clip are embedded, and how many these are.
+    adapters : dict
+        Name -> the adapter of the video model.
+    """
+
+    signals: Signals
+    latent: tuple[int, int, int, int]
+    embedding: int
+    conditions: int
+    every: int
+    frames: int
+    adapters: dict[str, Adapter]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The modules of a trained system. The video model of a distilled one is the student."""
+
+    encoder: ConditionEncoder
+    video: VideoDiffusion
+    decoder: ClipDecoder
+    frames: FrameNet
+    pooling: FramePooling
+    distilled: bool
+
+
+class SmallSystem(BrainConditioned):
+    """A system whose codec and video model were trained here: nothing of it was published.
+
+    Parameters
+    ----------
+    weights : dict
+        What `pack` made.
+    encoder : Encoding
+    video : VideoSizes
+    sampling : Sampling
+    adapted : bool
+        Whether the video model has its adapters. Without them it is as it was pretrained.
+    """
+
+    def __init__(
+        self,
+        weights: Arrays,
+        encoder: Encoding,
+        video: VideoSizes,
+        sampling: Sampling,
+        *,
+        adapted: bool = True,
+    ) -> None:
+        self._weights = weights
+        self._how = (encoder, video, sampling)
+        self._shape = _shape(weights)
+        self.latent_shape = self._shape.latent
+        self._model = _unpack(weights, self._shape, encoder, video, sampling.shift, adapted=adapted)
+        super().__init__(
+            self._model.encoder,
+            self._model.video,
+            self._shape.signals,
+            sampling,
+            distilled=self._model.distilled,
+        )
+
+    @torch.no_grad()
+    def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
+        """Decode scaled latents to frames."""
+        return self._model.decoder(torch.from_numpy(latents.astype(np.float32))).numpy()
+
+    def weights(self) -> Arrays:
+        """Return the weights as they were given."""
+        return self._weights
+
+    @torch.no_grad()
+    def targets(self, clips: Iterable[Pixels]) -> NDArray[np.float32]:
+        """Embed clips as the class vectors were trained to be, (clip, embedding) of length 1.
+
+        Frames after the window are left out, and one clip at a time is read.
+        """
+        vectors = [self._model.frames(scaled(self._pictures(clip))) for clip in clips]
+        return self._model.pooling(torch.stack(vectors)).numpy()
+
+    def _pictures(self, clip: Pixels) -> NDArray[np.uint8]:
+        """Take those frames of a clip that class vectors are made of, (frame, 3, 32, 48)."""
+        looked_at = np.asarray(clip[:: self._shape.every], np.uint8)[: self._shape.frames]
+        return pictures(looked_at[None], 1)[0]
+
+    def without_adapters(self) -> "SmallSystem | None":
+        """Return the same system with its video model as it was before it was adapted."""
+        if not self._shape.adapters:
+            return None
+        return SmallSystem(self._weights, *self._how, adapted=False)
+
+    def teacher(self) -> "SmallSystem | None":
+        """Return the system that this one was distilled from; None for one that was not distilled."""
+        own = of_teacher(self._weights)
+        return None if own is None else SmallSystem(own, *self._how)
+
+    def drawing(self) -> list[Stage]:
+        """List the two ways to decode a latent frame."""
+        return list(decoding(self._model.decoder, self.latent_shape))
+
+
+def pack(
+    encoder: ConditionEncoder,
+    video: Generator,
+    frames: FrameNet,
+    pooling: FramePooling,
+    codec: Arrays,
+    shape: Shape,
+) -> Arrays:
+    """Collect the weights of a trained system, in half precision."""
+    arrays: Arrays = {}
+    for part, module in zip(_PARTS, (encoder, video.transformer, frames, pooling), strict=True):
+        for name, value in module.state_dict().items():
+            arrays[f"{part}.{name}"] = value.half().numpy()
+    decoder = {name: value for name, value in codec.items() if name.startswith("decoder.")}
+    return arrays | decoder | {"config": np.array(strict_json.dumps(asdict(shape)))}
+
+
+def _shape(weights: Arrays) -> Shape:
+    """Read what `pack` noted."""
+    told = json.loads(str(weights["config"]))
+    return Shape(
+        **(
+            told
+            | {
+                "signals": Signals(**told["signals"]),
+                "latent": tuple(told["latent"]),
+                "adapters": {name: Adapter(**one) for name, one in told["adapters"].items()},
+            }
+        )
+    )
+
+
+def _unpack(
+    weights: Arrays, shape: Shape, sizes: Encoding, video: VideoSizes, shift: float, *, adapted: bool
+) -> Model:
+    """Make the modules from a run's weights."""
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
+    for name, value in weights.items():
+        part, _, rest = name.partition(".")
+        if part in parts:
+            parts[part][rest] = torch.from_numpy(np.asarray(value, np.float32))
+    encoder = sizes.build(shape.signals, shape.embedding, shape.conditions, video.text)
+    diffusion = VideoDiffusion(transformer_of(video, shape.latent), shape.latent, shift)
+    for name, adapter in shape.adapters.items():
+        adapters.inject(diffusion, "transformer", name, adapter)
+    frames = FrameNet(shape.embedding)
+    pooling = FramePooling(shape.frames)
+    for part, module in zip(_PARTS, (encoder, diffusion.transformer, frames, pooling), strict=True):
+        module.load_state_dict(parts[part])
+    learned = of_student(weights)
+    if not adapted:
+        adapters.remove(diffusion.transformer)
+    elif learned:
+        add_spans(diffusion.transformer)
+        put_on(diffusion.transformer, learned)
+    return Model(
+        encoder=encoder.eval(),
+        video=diffusion.eval(),
+        decoder=decoder_of(weights),
+        frames=frames.eval(),
+        pooling=pooling.eval(),
+        distilled=adapted and bool(learned),
+    )

@@ -1,0 +1,120 @@
+"""What every generator has: a video model under tokens, its noise levels, its loss and its guided step."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from train.distillation.clock import Schedule
+from train.parts.losses.denoising import denoising
+
+# Noise levels in training.
+LEVELS = 1000
+
+
+class Generator(nn.Module, ABC):
+    """A video model under tokens. A subclass says what it predicts, and how noisy its latents are.
+
+    Attributes
+    ----------
+    transformer : nn.Module
+        The network, one of diffusers', which takes adapters.
+    predicts : str
+        What it predicts, see `train.distillation.clock.Schedule`.
+    """
+
+    transformer: Any
+    predicts: str
+
+    @abstractmethod
+    def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
+        """Predict a velocity or the noise, as `predicts` says.
+
+        Parameters
+        ----------
+        noisy : (batch, channel, latent frame, row, column)
+        level : (batch,)
+            Noise level, in the units of `native`.
+        tokens : (batch, token, width)
+        span : (batch,), optional
+            How far a step goes on the clock, from 0 to 1, for a transformer with spans
+            (`train.distillation.spans`).
+
+        Returns
+        -------
+        (batch, channel, latent frame, row, column)
+        """
+
+    @abstractmethod
+    def schedule(self) -> Schedule:
+        """Return its noise levels on the clock of a flow."""
+
+    @abstractmethod
+    def native(self, level: Tensor) -> Tensor:
+        """Return the noise level that `forward` takes, of a number from 0 to 999."""
+
+    @abstractmethod
+    def mixture(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the factors of clean latents and of noise at levels with numbers from 0 to 999, (batch,)."""
+
+    @abstractmethod
+    def guided(self, null: Tensor, strength: float, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
+        """Predict with guidance.
+
+        Parameters
+        ----------
+        null : (token, width)
+            The condition without a brain.
+        strength : float
+            1 for no guidance at all.
+        noisy, level, tokens
+            See `forward`.
+        """
+
+    @abstractmethod
+    def step(self, null: Tensor, strength: float) -> "GuidedStep":
+        """Return a step of its sampler, guided away from the null condition."""
+
+    def loss(self, latents: Tensor, noise: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
+        """Compute the mean squared error of what is predicted.
+
+        Parameters
+        ----------
+        latents, noise : (batch, channel, latent frame, row, column)
+        level : int64, (batch,)
+            Numbers of the noise levels, from 0 to 999.
+        tokens : (batch, token, width)
+        """
+        alpha, sigma = self.mixture(level)
+
+        def predict(noisy: Tensor) -> Tensor:
+            return self(noisy, self.native(level), tokens)
+
+        return denoising(predict, self.predicts, latents, noise, alpha, sigma)
+
+
+class GuidedStep(nn.Module, ABC):
+    """One step of a sampler with guidance, its schedule inside: what ``denoise.onnx`` computes."""
+
+    @abstractmethod
+    def clock(self) -> dict[str, Tensor]:
+        """Return examples of what tells it where the step begins and ends: input -> (1,) float."""
+
+    @abstractmethod
+    def levels(self, steps: int) -> list[float]:
+        """Return the standard deviation of the noise before each of some steps."""
+
+    @abstractmethod
+    def sample(self, noise: Tensor, condition: Tensor, steps: int) -> Tensor:
+        """Take all steps from noise to clean latents."""
+
+
+def wide(values: Tensor) -> Tensor:
+    """Give (batch,) the axes of latents."""
+    return values.view(-1, 1, 1, 1, 1)
+
+
+def example(value: float) -> Tensor:
+    """Return an example of a clock's input, (1,)."""
+    return value * torch.ones(1)
