@@ -45,7 +45,7 @@ SHIPPED = {
     "patch-codec": "train.closed_form.patch_codec:CodecSizes",
     "stems": "train.closed_form.brain_maps:StemSizes",
     "refiner": "train.models.compact.refiner:RefinerSizes",
-    "glimpses": "train.models.compact.space:SpaceSizes",
+    "glimpses": "train.closed_form.film_space:SpaceSizes",
     "refined-encoder": "train.models.compact.plan:EncoderSizes",
     "video-flow": "train.models.compact.plan:FlowSizes",
     "mixture": "train.models.compact.batches:Mixture",

@@ -6,7 +6,7 @@ of any other length each latent frame holds one frame.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -166,3 +166,17 @@ def _drawn(codec: Codec, latent: NDArray[np.floating]) -> NDArray[np.float64]:
     blocks = x.reshape(n, times, rows, columns, codec.turn, SIDE, SIDE, COLOURS)
     turned = blocks.transpose(0, 1, 4, 2, 5, 3, 6, 7)
     return turned.reshape(n, times, codec.turn, rows * SIDE, columns * SIDE, COLOURS)
+
+
+def encode_scaled(codec: Mapping[str, NDArray[Any]], clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Encode clips to scaled latents, (clip, channel, latent frame, row, column).
+
+    Parameters
+    ----------
+    codec : mapping
+        ``codec_mean``, ``codec_basis``, ``scale``; see `train.parts.codecs.fitted_patch.fit_codec`.
+    clips : uint8, (clip, frame, row, column, 3)
+    """
+    # The stored basis is multiplied by the scale. Divided by it twice, it gives latents divided by it.
+    inverse = np.asarray(codec["codec_basis"] / codec["scale"] ** 2, np.float32)
+    return encode(Codec(codec["codec_mean"], inverse), clips)

@@ -18,16 +18,16 @@ from rtdecode.bundle import Bundle, Manifest
 from rtdecode.errors import BundleError
 from rtdecode.phantom.film.cuts import find_cuts
 from train.closed_form import patch_codec as patch
+from train.closed_form.film_encoding import fit_features
+from train.closed_form.film_space import Seen, Space
 from train.closed_form.refine import Shots, perceptron, refine
+from train.closed_form.structure import structure
 from train.data.clip_grid import shown_frames
 from train.data.films import Frames, clips_at, cuts_at
 from train.data.recorded import Recorded
 from train.fitting import encoder_graph, participant
 from train.fitting.fitter import Shown
 from train.fitting.participant import EncoderFit, FilmStory, Sizes
-from train.models.compact.encoding import fit_features
-from train.models.compact.space import Seen, Space
-from train.models.compact.structure import structure
 from train.work import Arrays
 
 Matrix = NDArray[np.float64]

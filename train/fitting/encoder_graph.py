@@ -15,9 +15,9 @@ from onnx import ModelProto, helper, numpy_helper
 from rtdecode.errors import BundleError
 from train.closed_form.brain_maps import GROUPS, features, place
 from train.closed_form.cuts import binned
+from train.closed_form.film_space import Space
 from train.closed_form.refine import LAYERS, PREFIX, ROUTES, Shots, perceptron, refine
 from train.closed_form.stem import fill_slots
-from train.models.compact.space import Space
 from train.work import Arrays
 
 _WEIGHTS = (

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from train.closed_form.encoding import Timing, drawn_to_diagonal, fold_errors, invert, ridge_hat, widened
-from train.models.compact.encoding import FilmFeatures, fit_features
-from train.models.compact.space import Seen, Space, SpaceSizes, fit_space
+from train.closed_form.film_encoding import FilmFeatures, fit_features
+from train.closed_form.film_space import Seen, Space, SpaceSizes, fit_space
 
 WINDOWS = 120
 WINDOW_S = 4.0

@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from train.closed_form import brain_maps, cuts
 from train.closed_form import patch_codec as patch
+from train.closed_form.patch_codec import encode_scaled
 from train.closed_form.refine import PREFIX, ROUTES
 from train.models.compact import evidence
 from train.models.compact.batches import Clips
 from train.models.compact.encoder import CARRIED, DOUBT, SEAM_FEATURES, BrainEncoder
 from train.models.compact.flow import VideoFlow
-from train.models.compact.system import decode, decoder_of
 from train.models.compact.trainable import Trainables
-from train.models.compact.watched import Viewer, encode, space_of
+from train.models.compact.watched import Viewer, space_of
+from train.parts.codecs.fitted_patch import decode, decoder_of
 from train.parts.codecs.patch import fit_still
 from train.work import Arrays
 
@@ -172,7 +173,7 @@ def still(codec: Arrays, latents: NDArray[Any]) -> Arrays:
     latents = latents.astype(np.float32)
     ends = decode(decoder_of(codec), latents)[:, -1:]
     # Clips of two latent frames that show the last video frame throughout; the first one is wanted.
-    standing = encode(codec, np.repeat(ends, patch.FRAMES + 1, axis=1))[:, :, 0]
+    standing = encode_scaled(codec, np.repeat(ends, patch.FRAMES + 1, axis=1))[:, :, 0]
     weight, bias = fit_still(latents[:, :, -CARRIED:], standing)
     return {"still_weight": weight.numpy(), "still_bias": bias.numpy()}
 

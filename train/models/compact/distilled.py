@@ -27,7 +27,8 @@ from train.models.compact.batches import Clips, Mixture, batch
 from train.models.compact.encoder import CARRIED, BrainEncoder
 from train.models.compact.flow import Denoiser
 from train.models.compact.student import TEACHER, Student
-from train.models.compact.system import decode, decoder_of, sample
+from train.models.compact.system import sample
+from train.parts.codecs.fitted_patch import decode, decoder_of
 from train.phases import Phase
 from train.work import Arrays, Work
 

@@ -1,7 +1,7 @@
 """The brain encoder: from windows of EEG and fMRI to what the video flow is conditioned on.
 
 Both signals are reduced to features, and linear maps take the features to points of a space of pictures
-(`train.models.compact.space`). The EEG also tells when the film cuts, and by the onset of a shot what it
+(`train.closed_form.film_space`). The EEG also tells when the film cuts, and by the onset of a shot what it
 shows. A perceptron makes of all this what each latent frame shows, a glimpse. Glimpses then become a map (the
 clip that the signals draw, how it varies, the end of the clip before), an embedding, and a confidence. Only
 the tokens are trained with the flow; everything else was fitted before.
@@ -15,9 +15,9 @@ from torch.nn import functional
 from train.closed_form.cuts import BINS, TAPS
 from train.closed_form.patch_codec import FRAMES
 from train.closed_form.refine import PREFIX, ROUTES, perceptron
+from train.closed_form.structure import CHANNELS
 from train.models.compact import evidence
 from train.models.compact.refiner import Refiner
-from train.models.compact.structure import CHANNELS
 from train.parts.codecs.patch import to_patches
 from train.work import Arrays
 
@@ -38,7 +38,7 @@ class BrainEncoder(nn.Module):
     """Encode windows. This is what ``encode.onnx`` computes.
 
     A window takes one of three routes, by the modalities it has: ``both``, ``fmri`` or ``eeg``. Each
-    route has its own linear map into the space of `train.models.compact.space`. A perceptron refines the
+    route has its own linear map into the space of `train.closed_form.film_space`. A perceptron refines the
     glimpses that the points stand for (`train.models.compact.refiner`).
 
     Parameters

@@ -13,7 +13,8 @@ from train.models.compact.batches import Clips
 from train.models.compact.encoder import CARRIED, BrainEncoder
 from train.models.compact.evidence import COUNT, KNOWN
 from train.models.compact.flow import Denoiser
-from train.models.compact.system import decode, decoder_of, sample
+from train.models.compact.system import sample
+from train.parts.codecs.fitted_patch import decode, decoder_of
 from train.tuning import Drawn
 from train.work import Arrays
 

@@ -28,11 +28,14 @@ from rtdecode.types import Presence
 from train import loop, participants
 from train.builders import Later
 from train.closed_form.brain_maps import StemSizes
+from train.closed_form.film_space import Space, SpaceSizes
 from train.closed_form.patch_codec import SIDE, CodecSizes
 from train.data.chain import draft_bundle, unit_statistics
+from train.data.film_stages import all_clips, golden_windows, some_of_each_kind
 from train.data.recorded_sessions import RecordedSessions
 from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
+from train.data.voxel_choice import find_voxels
 from train.distillation.kept import of_teacher
 from train.distillation.teaching import apart
 from train.judging import pictures
@@ -47,31 +50,11 @@ from train.models.compact.evidence import CLIP
 from train.models.compact.flow import Denoiser
 from train.models.compact.held_out import HeldOutClips
 from train.models.compact.refiner import RefinerSizes
-from train.models.compact.space import Space, SpaceSizes
 from train.models.compact.student import FLOW, Distillation, Student
-from train.models.compact.system import (
-    Compact,
-    decode,
-    decoder_of,
-    pack,
-    pack_another,
-    sample,
-    student,
-    unpack,
-)
+from train.models.compact.system import Compact, pack, pack_another, sample, student, unpack
 from train.models.compact.trainable import Trainables
-from train.models.compact.voxels import find_voxels
-from train.models.compact.watched import (
-    STATISTICS,
-    Viewer,
-    Watched,
-    codec_statistics,
-    films_of,
-    fit_codec,
-    golden_of,
-    space_of,
-    varied,
-)
+from train.models.compact.watched import STATISTICS, Viewer, Watched, codec_statistics, space_of
+from train.parts.codecs.fitted_patch import decode, decoder_of, fit_codec
 from train.parts.codecs.patch import check_decodable
 from train.phases import Phase, check_losses
 from train.recipe import differences
@@ -312,7 +295,7 @@ class CompactPlan:
             fitter="compact-fitter",
             provenance=provenance,
         )
-        golden = golden_of(work, viewer.watched.taught[0], stats)
+        golden = golden_windows(work, viewer.watched.taught[0], stats)
         return OfSubject(manifest, stats, viewer.projection, golden)
 
     def check_clip(self, clip: ClipGeometry) -> None:
@@ -357,7 +340,7 @@ class CompactPlan:
         # The first session of each film: a drawn one by its seed, and a fixed one is always the same.
         first = list({one.source: one for one in reversed(taught)}.values())
         sizes = self.codec
-        codec = work.stage("codec", lambda: fit_codec(films_of(first), sizes.channels, sizes.contrast))
+        codec = work.stage("codec", lambda: fit_codec(all_clips(first), sizes.channels, sizes.contrast))
         viewers: dict[str, Viewer] = {}
         space = None
         for name, sessions in everybody.items():
@@ -373,7 +356,7 @@ class CompactPlan:
         taught = _taught(work, data)
         window_s = float(data.grid.window)
         found = work.stage(
-            f"{mark}voxels", lambda: find_voxels(codec, varied(taught), encoder.voxels, window_s)
+            f"{mark}voxels", lambda: find_voxels(codec, some_of_each_kind(taught), encoder.voxels, window_s)
         )
         projection = taught[0].projection(found["voxels"])
         level = found["level"].astype(np.float32)

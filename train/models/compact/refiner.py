@@ -168,7 +168,7 @@ def fit_refiner(
     led : dict
         Route -> held-out predictions (window, frame, value).
     truth : (window, frame, value)
-        As `train.models.compact.space.Space.glimpses` returns it.
+        As `train.closed_form.film_space.Space.glimpses` returns it.
     seen : Shots
         Held out as well.
     sizes : RefinerSizes

@@ -26,7 +26,8 @@ from train.models.compact.encoder import CARRIED, LEARNED, BrainEncoder
 from train.models.compact.flow import Denoiser, VideoFlow, clock
 from train.models.compact.student import Student, student_of
 from train.models.compact.trainable import Trainables
-from train.parts.codecs.patch import ClipDecoder, First, Next, load_decoder, making_up
+from train.parts.codecs.fitted_patch import decoder_of, decoder_stages
+from train.parts.codecs.patch import ClipDecoder, making_up
 from train.system import (
     Condition,
     Port,
@@ -39,9 +40,6 @@ from train.system import (
     signal_ports,
 )
 from train.work import Arrays
-
-# Clips that are decoded at once, to bound the memory.
-_AT_ONCE = 20
 
 
 class Compact(System):
@@ -128,19 +126,8 @@ class Compact(System):
         return [
             Traced("encode", model.encoder, signals, list(names)),
             Traced("denoise", model.denoiser, step, ["next"]),
-            *decoding(model.decoder, self.latent_shape),
+            *decoder_stages(model.decoder, self.latent_shape),
         ]
-
-
-def decoding(decoder: ClipDecoder, latent: tuple[int, int, int, int]) -> list[Stage]:
-    """List the two ways to decode a latent frame, of latents (channel, latent frame, row, column)."""
-    channels, _, rows, columns = latent
-    frame = {"latent": torch.randn(1, channels, 1, rows, columns)}
-    cached = frame | {"cache": torch.randn_like(frame["latent"])}
-    return [
-        Traced("decode_first", First(decoder), frame, ["frames", "cache_first"]),
-        Traced("decode_next", Next(decoder), cached, ["frames", "cache_next"]),
-    ]
 
 
 @dataclass(frozen=True)
@@ -259,12 +246,6 @@ def distilled(teacher: Denoiser, arrays: Arrays) -> Denoiser:
     return made.eval()
 
 
-def decoder_of(arrays: Arrays) -> ClipDecoder:
-    """Make the decoder from arrays that hold it among others, under ``decoder.``."""
-    found = {n.removeprefix("decoder."): v for n, v in arrays.items() if n.startswith("decoder.")}
-    return load_decoder({name: torch.from_numpy(value).float() for name, value in found.items()}).eval()
-
-
 @torch.no_grad()
 def sample(
     denoiser: Denoiser,
@@ -280,11 +261,3 @@ def sample(
     for t, r in pairwise(clock(steps)):
         latent = denoiser(latent, condition, embedding, torch.tensor([t]), torch.tensor([r]), share)
     return latent
-
-
-@torch.no_grad()
-def decode(decoder: ClipDecoder, latents: NDArray[Any]) -> NDArray[np.uint8]:
-    """Decode scaled latents to clips of uint8, as a session emits them."""
-    starts = range(0, len(latents), _AT_ONCE)
-    parts = [decoder(torch.from_numpy(latents[n : n + _AT_ONCE].astype(np.float32))) for n in starts]
-    return np.rint(torch.cat(parts).numpy() * 255).astype(np.uint8)

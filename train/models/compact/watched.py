@@ -17,29 +17,25 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Bundle
 from rtdecode.signal.volume.projection import Projection
 from train.closed_form import brain_maps
-from train.closed_form import patch_codec as patch
 from train.closed_form.brain_maps import StemSizes
 from train.closed_form.cuts import binned, fit_cuts
+from train.closed_form.film_space import Seen, Space, SpaceSizes, fit_space
 from train.closed_form.onsets import fit_onsets
 from train.closed_form.refine import PREFIX, Shots, perceptron, refine
-from train.data.arrays import golden, normalised, statistics
+from train.data.arrays import normalised, statistics
+from train.data.film_stages import encode_film, film_stage, session_stage, session_windows
 from train.data.shards import Shards
-from train.data.showing import AnyShowing, ShownClips, by_title
+from train.data.showing import AnyShowing, by_title
 from train.models.compact.batches import Clips
 from train.models.compact.evidence import PREFIX as EVIDENCE
 from train.models.compact.evidence import fit_evidence
 from train.models.compact.refiner import RefinerSizes, fit_refiner
-from train.models.compact.space import Seen, Space, SpaceSizes, fit_space
-from train.models.compact.structure import structure
-from train.parts.codecs.patch import fit_decoder
 from train.work import Arrays, Work
 
 STATISTICS = ("eeg_mean", "eeg_scale", "fmri_mean", "fmri_scale")
 # Numbers of sessions and clips that are enough for statistics and stems, and for the principal components.
 _STEM_SESSIONS = 24
 _CLIPS = 5000
-# Sessions of each kind of film on which the voxels are chosen.
-_CHOOSING = 3
 # Clips that are reduced at once.
 _AT_ONCE = 1000
 # Parts of the titles, each of which is told of its shots by what was fitted to the others.
@@ -74,9 +70,9 @@ class Watched:
         jobs: dict[str, Callable[[], Arrays]] = {}
         for one in (*self.taught, *self.held):
             jobs[film_stage(one)] = partial(draw, self.codec, one)
-            jobs[session_stage(one)] = partial(watch, one, raw)
+            jobs[session_stage(one)] = partial(session_windows, one, raw)
         for one in (*self.presence, *self.resting):
-            jobs[session_stage(one)] = partial(watch, one, raw)
+            jobs[session_stage(one)] = partial(session_windows, one, raw)
         self.work.make_all(jobs, "watching films")
 
     def fit(
@@ -247,99 +243,15 @@ class Viewer:
     held: Clips
 
 
-def varied(taught: Sequence[AnyShowing]) -> list[AnyShowing]:
-    """Choose the sessions that voxels are chosen on: some of each kind of film."""
-    kinds = {one.kind for one in taught}
-    few = [[one for one in taught if one.kind == kind][:_CHOOSING] for kind in sorted(kinds)]
-    return [one for some in few for one in some]
-
-
-def golden_of(work: Work, one: AnyShowing, stats: Arrays) -> Arrays:
-    """Make golden windows from the first windows of a watched session."""
-    first = {name: x[:3].copy() for name, x in work.read(session_stage(one)).items()}
-    eeg, fmri = normalised(first, stats)
-    return golden(first | {"eeg": eeg, "fmri": fmri})
-
-
-def session_stage(one: AnyShowing) -> str:
-    """Name the stage of a session's windows."""
-    return f"session-{one.name}"
-
-
-def film_stage(one: AnyShowing) -> str:
-    """Name the stage of a session's film."""
-    return f"film-{one.pictures}"
-
-
 def draw(codec: Arrays, one: AnyShowing) -> Arrays:
     """Encode the film of a session, see `encoded`."""
-    return encoded(codec, one.film())
-
-
-def encoded(codec: Arrays, shown: ShownClips) -> Arrays:
-    """Encode clips: latents, structure tensors, and which frames begin a shot."""
-    clips = [clip[None] for clip in shown.clips]
-    return {
-        "latents": np.concatenate([encode(codec, clip) for clip in clips]).astype(np.float16),
-        "structure": np.concatenate([structure(clip) for clip in clips]).astype(np.float16),
-        "cuts": shown.cuts,
-    }
-
-
-def watch(one: AnyShowing, raw: Bundle) -> Arrays:
-    """Run a session through the chain; a row for each window."""
-    return one.arrays(raw)
+    return encode_film(codec, one.film())
 
 
 def _glimpses(space: Space, seen: Seen) -> NDArray[np.float64]:
     """Reduce clips to glimpses, a part at a time, because their latents may not fit into memory."""
     at = range(0, len(seen), _AT_ONCE)
     return np.concatenate([space.glimpses(seen.part(slice(n, n + _AT_ONCE))) for n in at])
-
-
-def films_of(showings: Sequence[AnyShowing]) -> NDArray[np.uint8]:
-    """Return the clips of some sessions, one session's after the other's."""
-    return np.concatenate([one.film().clips for one in showings])
-
-
-def fit_codec(clips: NDArray[np.uint8], channels: int, contrast: float) -> Arrays:
-    """Fit codec, decoder and mean clip.
-
-    Parameters
-    ----------
-    clips : (clip, frame, row, column, 3)
-        Each with the frame after its window.
-    channels : int
-    contrast : float
-        Power of a channel's standard deviation by which its latents are divided.
-
-    Returns
-    -------
-    dict
-        ``codec_mean``, ``codec_basis`` (from scaled latents to patches), ``scale`` (channel,), ``mean_clip``,
-        ``decoder.*``.
-    """
-    found = patch.fit_codec(clips, channels)
-    spread = patch.encode(found, clips[::4]).std((0, 2, 3, 4), dtype=np.float64)
-    scale = spread**contrast
-    # The mean variance of the scaled latents' channels is 1, like the noise's.
-    scale *= np.sqrt(np.mean((spread / scale) ** 2))
-    codec = {
-        "codec_mean": found.mean,
-        # Latents are divided by the scale, so the basis that draws them is multiplied by it.
-        "codec_basis": (found.basis * scale).astype(np.float32),
-        "scale": scale,
-        "mean_clip": np.rint(clips.mean(0)).astype(np.uint8),
-    }
-    decoder = fit_decoder(encode(codec, clips), clips)
-    return codec | {f"decoder.{name}": value.half().numpy() for name, value in decoder.state_dict().items()}
-
-
-def encode(codec: Arrays, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Encode clips to scaled latents, (clip, channel, latent frame, row, column)."""
-    # The stored basis is multiplied by the scale. Divided by it twice, it gives latents divided by it.
-    inverse = np.asarray(codec["codec_basis"] / codec["scale"] ** 2, np.float32)
-    return patch.encode(patch.Codec(codec["codec_mean"], inverse), clips)
 
 
 def space_of(arrays: Arrays) -> Space:

@@ -14,26 +14,26 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle import Manifest
 from rtdecode.signal.volume.projection import Projection
+from train.closed_form.patch_codec import encode_scaled
 from train.data.arrays import golden, statistics
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.clip_grid import shown_frames
+from train.data.film_stages import (
+    all_clips,
+    film_stage,
+    golden_windows,
+    session_stage,
+    session_windows,
+    some_of_each_kind,
+)
 from train.data.recorded_sessions import RecordedSessions
 from train.data.set_node import DataSetWindows
 from train.data.shards import Shards
 from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
-from train.models.compact.voxels import find_voxels
-from train.models.compact.watched import (
-    encode,
-    film_stage,
-    films_of,
-    fit_codec,
-    golden_of,
-    session_stage,
-    varied,
-    watch,
-)
+from train.data.voxel_choice import find_voxels
 from train.models.conditioned.batches import PORTS, Rows
+from train.parts.codecs.fitted_patch import fit_codec
 from train.parts.encoders import film_net
 from train.parts.text.words import captions
 from train.work import Arrays, Work
@@ -53,7 +53,7 @@ class FilmSizes:
     channels : int
         Of the latents.
     contrast : float
-        See `train.models.compact.watched.fit_codec`.
+        See `train.parts.codecs.fitted_patch.fit_codec`.
     embedding : int
         Width of the embeddings of frames and captions.
     every : int
@@ -76,7 +76,7 @@ class Material:
     Attributes
     ----------
     codec : dict
-        See `train.models.compact.watched.fit_codec`.
+        See `train.parts.codecs.fitted_patch.fit_codec`.
     latents : (window, channel, latent frame, row, column)
     pictures : uint8, (window, frame, 3, 32, 48)
         See `train.parts.encoders.film_net.pictures`.
@@ -123,8 +123,8 @@ def of_sessions(
     """
     taught: list[AnyShowing] = list(data.showings(work))
     first = list({one.source: one for one in reversed(taught)}.values())
-    codec = work.stage("codec", lambda: fit_codec(films_of(first), sizes.channels, sizes.contrast))
-    few = varied(taught)
+    codec = work.stage("codec", lambda: fit_codec(all_clips(first), sizes.channels, sizes.contrast))
+    few = some_of_each_kind(taught)
     window_s = float(data.grid.window)
     found = work.stage("voxels", lambda: find_voxels(codec, few, voxels, window_s))
     projection = taught[0].projection(found["voxels"])
@@ -134,7 +134,7 @@ def of_sessions(
     jobs: dict[str, Any] = {}
     for one in taught:
         jobs[film_stage(one)] = partial(_draw, codec, sizes.every, shown_frames(draft), one)
-        jobs[session_stage(one)] = partial(watch, one, raw)
+        jobs[session_stage(one)] = partial(session_windows, one, raw)
     work.make_all(jobs, "watching films")
     stats = work.stage("statistics", partial(_statistics, work, taught, level))
     films = [work.path(film_stage(one)) for one in taught]
@@ -150,7 +150,7 @@ def of_sessions(
         stats=stats | {"mean_clip": codec["mean_clip"]},
         manifest=replace(draft, name=name, provenance=data.provenance(work)),
         projection=projection,
-        golden=golden_of(work, taught[0], stats),
+        golden=golden_windows(work, taught[0], stats),
     )
 
 
@@ -187,7 +187,7 @@ def _reduced(
     # The frame after the window may lie behind a cut: the codec needs it, and captions are not told of it.
     inside = clips[:, :frames]
     return {
-        "latents": np.concatenate([encode(codec, clip[None]) for clip in clips]).astype(np.float16),
+        "latents": np.concatenate([encode_scaled(codec, clip[None]) for clip in clips]).astype(np.float16),
         "pictures": film_net.pictures(inside, every),
         "captions": np.array(captions(list(inside), told), f"U{_LETTERS}"),
     }

@@ -37,7 +37,6 @@ from train.distillation.targets import Distillation
 from train.distillation.teaching import apart
 from train.judging import pictures as sheets
 from train.loop import Machine
-from train.models.compact.system import decode, decoder_of
 from train.models.conditioned import batches
 from train.models.conditioned.batches import Dropout, Rows, Windows
 from train.models.conditioned.distilled import Drawn, distil
@@ -46,6 +45,7 @@ from train.models.conditioned.material import FilmSizes, of_sessions, of_set
 from train.models.conditioned.small_system import Shape, SmallSystem, pack
 from train.models.conditioned.system import Sampling
 from train.models.conditioned.trainable import BrainVideo, Captioned, Contrasts, losses_with
+from train.parts.codecs.fitted_patch import decode, decoder_of
 from train.parts.codecs.patch import check_decodable
 from train.parts.encoders import film_net
 from train.parts.encoders.film_net import FilmNet

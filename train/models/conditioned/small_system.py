@@ -16,10 +16,10 @@ from train import adapters
 from train.adapters import Adapter
 from train.distillation.kept import of_student, of_teacher, put_on
 from train.distillation.spans import add_spans
-from train.models.compact.system import decoder_of, decoding
 from train.models.conditioned.encoder import ConditionEncoder, Encoding, Signals
 from train.models.conditioned.system import BrainConditioned, Sampling
 from train.models.conditioned.trainable import FramePooling
+from train.parts.codecs.fitted_patch import decoder_of, decoder_stages
 from train.parts.codecs.patch import ClipDecoder
 from train.parts.encoders.film_net import FrameNet, pictures, scaled
 from train.parts.generators.base import Generator
@@ -141,7 +141,7 @@ class SmallSystem(BrainConditioned):
 
     def drawing(self) -> list[Stage]:
         """List the two ways to decode a latent frame."""
-        return list(decoding(self._model.decoder, self.latent_shape))
+        return list(decoder_stages(self._model.decoder, self.latent_shape))
 
 
 def pack(

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from train.data.film_stages import all_clips
 from train.data.phantom import Participant
 from train.data.simulated import Showing
-from train.models.compact.voxels import find_voxels
-from train.models.compact.watched import films_of, fit_codec
+from train.data.voxel_choice import find_voxels
+from train.parts.codecs.fitted_patch import fit_codec
 from train.work import Arrays
 
 WHO = Participant(shape=(48, 48, 30))
@@ -20,7 +21,7 @@ def showings() -> list[Showing]:
 
 @pytest.fixture(scope="module")
 def found(showings: list[Showing]) -> Arrays:
-    return find_voxels(fit_codec(films_of(showings[:1]), 8, 0.5), showings, COUNT, 4.0)
+    return find_voxels(fit_codec(all_clips(showings[:1]), 8, 0.5), showings, COUNT, 4.0)
 
 
 def test_nearly_all_chosen_voxels_are_driven_and_none_is_told(found: Arrays, showings: list[Showing]) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from train.closed_form.components import principal_components
-from train.models.compact.space import Seen, Space, SpaceSizes, fit_space, frames_of
+from train.closed_form.film_space import Seen, Space, SpaceSizes, fit_space, frames_of
 
 CLIPS = 60
 FRAMES = 3

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.models.compact.structure import CHANNELS, structure
+from train.closed_form.structure import CHANNELS, structure
 
 FRAMES = 9
 ROWS = 16

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from train.closed_form.encoding import PICKING, best_explained, fold_errors
+from train.closed_form.film_encoding import fit_features
+from train.closed_form.film_space import Seen
+from train.data.film_stages import encode_film
 from train.data.showing import PARTS, AnyShowing
-from train.models.compact.encoding import fit_features
-from train.models.compact.space import Seen
-from train.models.compact.watched import encoded
 from train.work import Arrays
 
 # Responses overlap, so this much on either side of a fifth that is left out is left out of the fit, s.
@@ -26,7 +26,7 @@ def find_voxels(codec: Arrays, showings: Sequence[AnyShowing], count: int, windo
     Parameters
     ----------
     codec : dict
-        See `train.models.compact.watched.fit_codec`.
+        See `train.parts.codecs.fitted_patch.fit_codec`.
     showings : sequence of AnyShowing
         Sessions of one participant.
     count : int
@@ -68,5 +68,5 @@ def find_voxels(codec: Arrays, showings: Sequence[AnyShowing], count: int, windo
 
 
 def _seen(codec: Arrays, one: AnyShowing) -> Seen:
-    found = encoded(codec, one.tiles())
+    found = encode_film(codec, one.tiles())
     return Seen(found["latents"], found["structure"])

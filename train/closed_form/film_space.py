@@ -1,7 +1,7 @@
 """The space that brain signals are mapped into: what clips look like, and how they vary.
 
 A glimpse is what one latent frame shows: principal components of its latents, and of its structure tensor
-(`train.models.compact.structure`). A point of the space holds principal components of the glimpses of a whole
+(`train.closed_form.structure`). A point of the space holds principal components of the glimpses of a whole
 clip. It belongs to films and not to a participant: a new participant's signals are mapped into the same space
 (`train.fitting.compact`), and all that comes after it stays as it is.
 """

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.phantom.body.brain import haemodynamic_response
-from train.models.compact.space import Seen, Space, frames_of
+from train.closed_form.film_space import Seen, Space, frames_of
 
 Matrix = NDArray[np.float64]
 

@@ -1,0 +1,60 @@
+"""Films and the windows of those who watched them, as stages of a run."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Bundle
+from train.closed_form.patch_codec import encode_scaled
+from train.closed_form.structure import structure
+from train.data.arrays import golden, normalised
+from train.data.showing import AnyShowing, ShownClips
+from train.work import Arrays, Work
+
+# Sessions of each kind of film on which the voxels are chosen.
+_CHOOSING = 3
+
+
+def some_of_each_kind(taught: Sequence[AnyShowing]) -> list[AnyShowing]:
+    """Choose the sessions that voxels are chosen on: some of each kind of film."""
+    kinds = {one.kind for one in taught}
+    few = [[one for one in taught if one.kind == kind][:_CHOOSING] for kind in sorted(kinds)]
+    return [one for some in few for one in some]
+
+
+def golden_windows(work: Work, one: AnyShowing, stats: Arrays) -> Arrays:
+    """Make golden windows from the first windows of a watched session."""
+    first = {name: x[:3].copy() for name, x in work.read(session_stage(one)).items()}
+    eeg, fmri = normalised(first, stats)
+    return golden(first | {"eeg": eeg, "fmri": fmri})
+
+
+def session_stage(one: AnyShowing) -> str:
+    """Name the stage of a session's windows."""
+    return f"session-{one.name}"
+
+
+def film_stage(one: AnyShowing) -> str:
+    """Name the stage of a session's film."""
+    return f"film-{one.pictures}"
+
+
+def encode_film(codec: Arrays, shown: ShownClips) -> Arrays:
+    """Encode clips: latents, structure tensors, and which frames begin a shot."""
+    clips = [clip[None] for clip in shown.clips]
+    return {
+        "latents": np.concatenate([encode_scaled(codec, clip) for clip in clips]).astype(np.float16),
+        "structure": np.concatenate([structure(clip) for clip in clips]).astype(np.float16),
+        "cuts": shown.cuts,
+    }
+
+
+def session_windows(one: AnyShowing, raw: Bundle) -> Arrays:
+    """Run a session through the chain; a row for each window."""
+    return one.arrays(raw)
+
+
+def all_clips(showings: Sequence[AnyShowing]) -> NDArray[np.uint8]:
+    """Return the clips of some sessions, one session's after the other's."""
+    return np.concatenate([one.film().clips for one in showings])

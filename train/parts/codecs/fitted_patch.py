@@ -1,0 +1,74 @@
+"""The patch codec as the arrays that a run keeps: fitted to clips, and made into the stages that decode."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from train.closed_form import patch_codec as patch
+from train.closed_form.patch_codec import encode_scaled
+from train.parts.codecs.patch import ClipDecoder, First, Next, fit_decoder, load_decoder
+from train.system import Stage, Traced
+from train.work import Arrays
+
+# Clips that are decoded at once, to bound the memory.
+_AT_ONCE = 20
+
+
+def fit_codec(clips: NDArray[np.uint8], channels: int, contrast: float) -> Arrays:
+    """Fit codec, decoder and mean clip.
+
+    Parameters
+    ----------
+    clips : (clip, frame, row, column, 3)
+        Each with the frame after its window.
+    channels : int
+    contrast : float
+        Power of a channel's standard deviation by which its latents are divided.
+
+    Returns
+    -------
+    dict
+        ``codec_mean``, ``codec_basis`` (from scaled latents to patches), ``scale`` (channel,), ``mean_clip``,
+        ``decoder.*``.
+    """
+    found = patch.fit_codec(clips, channels)
+    spread = patch.encode(found, clips[::4]).std((0, 2, 3, 4), dtype=np.float64)
+    scale = spread**contrast
+    # The mean variance of the scaled latents' channels is 1, like the noise's.
+    scale *= np.sqrt(np.mean((spread / scale) ** 2))
+    codec = {
+        "codec_mean": found.mean,
+        # Latents are divided by the scale, so the basis that draws them is multiplied by it.
+        "codec_basis": (found.basis * scale).astype(np.float32),
+        "scale": scale,
+        "mean_clip": np.rint(clips.mean(0)).astype(np.uint8),
+    }
+    decoder = fit_decoder(encode_scaled(codec, clips), clips)
+    return codec | {f"decoder.{name}": value.half().numpy() for name, value in decoder.state_dict().items()}
+
+
+def decoder_of(arrays: Arrays) -> ClipDecoder:
+    """Make the decoder from arrays that hold it among others, under ``decoder.``."""
+    found = {n.removeprefix("decoder."): v for n, v in arrays.items() if n.startswith("decoder.")}
+    return load_decoder({name: torch.from_numpy(value).float() for name, value in found.items()}).eval()
+
+
+@torch.no_grad()
+def decode(decoder: ClipDecoder, latents: NDArray[Any]) -> NDArray[np.uint8]:
+    """Decode scaled latents to clips of uint8, as a session emits them."""
+    starts = range(0, len(latents), _AT_ONCE)
+    parts = [decoder(torch.from_numpy(latents[n : n + _AT_ONCE].astype(np.float32))) for n in starts]
+    return np.rint(torch.cat(parts).numpy() * 255).astype(np.uint8)
+
+
+def decoder_stages(decoder: ClipDecoder, latent: tuple[int, int, int, int]) -> list[Stage]:
+    """List the two ways to decode a latent frame, of latents (channel, latent frame, row, column)."""
+    channels, _, rows, columns = latent
+    frame = {"latent": torch.randn(1, channels, 1, rows, columns)}
+    cached = frame | {"cache": torch.randn_like(frame["latent"])}
+    return [
+        Traced("decode_first", First(decoder), frame, ["frames", "cache_first"]),
+        Traced("decode_next", Next(decoder), cached, ["frames", "cache_next"]),
+    ]
