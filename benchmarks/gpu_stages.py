@@ -202,7 +202,7 @@ class Drawing:
         traced = video_decoder.stages(decoder, case.latent, case.pixels)
         self._begun = [name.removesuffix("_next") for name in traced[0].outputs[1:]]
         channels, _, *size = case.latent
-        shapes = video_decoder.kept_shapes(decoder, case.latent)
+        shapes = video_decoder.cache_shapes(decoder, case.latent)
         self._empty = {
             name: torch.zeros(shape, dtype=case.dtype, device=case.device) for name, shape in shapes.items()
         }

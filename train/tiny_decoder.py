@@ -42,7 +42,7 @@ from train.parts.codecs.decoder_distillation import (
 )
 from train.parts.codecs.full_video_decoder import full_decoder
 from train.parts.codecs.tiny_video_decoder import FRAMES, SCALE, TinyVideoDecoder
-from train.parts.codecs.video_decoder import kept_bytes
+from train.parts.codecs.video_decoder import cache_bytes
 from train.phases import Phase
 from train.recipe import differences
 from train.targets.latents import factors, read_size
@@ -244,7 +244,7 @@ def _state_bytes(decoder: TinyVideoDecoder, clips: DecodedClips) -> dict[str, in
     counts: dict[str, int] = {}
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
-        counts[name] = kept_bytes(hollow.to(dtype), (channels, times, rows, columns))
+        counts[name] = cache_bytes(hollow.to(dtype), (channels, times, rows, columns))
     return counts
 
 

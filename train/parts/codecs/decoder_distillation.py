@@ -37,15 +37,15 @@ class Distilled(Trainable):
 
     def losses(self, batch: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         """Return the losses of ``latents``, from which the full decoder draws ``pictures`` (uint8)."""
-        wrong = self.decoder.unlimited(batch["latents"]) - batch["pictures"] / _WHITE
-        found: dict[str, Tensor] = {}
+        errors = self.decoder.unlimited(batch["latents"]) - batch["pictures"] / _WHITE
+        losses: dict[str, Tensor] = {}
         if PICTURES in names:
-            found[PICTURES] = wrong.abs().mean()
+            losses[PICTURES] = errors.abs().mean()
         if CHANGES in names:
             # Frames, rows and columns. A difference of changes is the change of the difference.
-            changes = [wrong.diff(dim=axis).abs().mean() for axis in (1, 3, 4)]
-            found[CHANGES] = torch.stack(changes).mean()
-        return found
+            changes = [errors.diff(dim=axis).abs().mean() for axis in (1, 3, 4)]
+            losses[CHANGES] = torch.stack(changes).mean()
+        return losses
 
 
 def draw(clips: DecodedClips, side: int, place: Place) -> dict[str, Tensor]:
@@ -88,8 +88,8 @@ def redrawn(decoder: TinyVideoDecoder, clips: DecodedClips) -> Iterator[Clip]:
     place = next(decoder.parameters())
     for number in range(len(clips)):
         latent = torch.from_numpy(clips.latents[number])[None].to(place)
-        drawn = torch.cat(list(decoder.in_turns(latent)), dim=1)[0]
-        yield _as_clip((_WHITE * drawn.float()).round().byte().cpu().numpy())
+        frames = torch.cat(list(decoder.in_turns(latent)), dim=1)[0]
+        yield _as_clip((_WHITE * frames.float()).round().byte().cpu().numpy())
 
 
 def truths(clips: DecodedClips) -> Iterator[Clip]:
@@ -106,13 +106,13 @@ def mean_clip(clips: DecodedClips) -> Clip:
     return _as_clip(np.rint(total / len(clips)).astype(np.uint8))
 
 
-def decibels(found: Iterable[Clip], wanted: Iterable[Clip]) -> float:
+def decibels(decoded: Iterable[Clip], clips: Iterable[Clip]) -> float:
     """Compute the peak signal-to-noise ratio over all pixels of some clips of one size, dB.
 
     It comes from one mean squared error. The mean of the clips' own ratios would be infinite as soon as one
     clip, such as a black one, is matched.
     """
-    errors = 10 ** (-psnr(found, wanted) / 10)
+    errors = 10 ** (-psnr(decoded, clips) / 10)
     with np.errstate(divide="ignore"):
         return float(-10 * np.log10(errors.mean()))
 

@@ -33,15 +33,15 @@ def fit_codec(clips: NDArray[np.uint8], channels: int, contrast: float) -> Array
         ``codec_mean``, ``codec_basis`` (from scaled latents to patches), ``scale`` (channel,), ``mean_clip``,
         ``decoder.*``.
     """
-    found = patch.fit_codec(clips, channels)
-    spread = patch.encode(found, clips[::4]).std((0, 2, 3, 4), dtype=np.float64)
+    fitted = patch.fit_codec(clips, channels)
+    spread = patch.encode(fitted, clips[::4]).std((0, 2, 3, 4), dtype=np.float64)
     scale = spread**contrast
     # The mean variance of the scaled latents' channels is 1, like the noise's.
     scale *= np.sqrt(np.mean((spread / scale) ** 2))
     codec = {
-        "codec_mean": found.mean,
+        "codec_mean": fitted.mean,
         # Latents are divided by the scale, so the basis that draws them is multiplied by it.
-        "codec_basis": (found.basis * scale).astype(np.float32),
+        "codec_basis": (fitted.basis * scale).astype(np.float32),
         "scale": scale,
         "mean_clip": np.rint(clips.mean(0)).astype(np.uint8),
     }
@@ -51,8 +51,8 @@ def fit_codec(clips: NDArray[np.uint8], channels: int, contrast: float) -> Array
 
 def decoder_of(arrays: Arrays) -> ClipDecoder:
     """Make the decoder from arrays that hold it among others, under ``decoder.``."""
-    found = {n.removeprefix("decoder."): v for n, v in arrays.items() if n.startswith("decoder.")}
-    return load_decoder({name: torch.from_numpy(value).float() for name, value in found.items()}).eval()
+    state = {n.removeprefix("decoder."): v for n, v in arrays.items() if n.startswith("decoder.")}
+    return load_decoder({name: torch.from_numpy(value).float() for name, value in state.items()}).eval()
 
 
 @torch.no_grad()

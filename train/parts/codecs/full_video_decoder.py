@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
-from train.parts.codecs.video_decoder import Kept, VideoDecoder
+from train.parts.codecs.video_decoder import Cache, VideoDecoder
 
 # Where diffusers' Wan decoder is to begin a cache at the second latent frame.
 _NOT_YET = "Rep"
@@ -45,27 +45,27 @@ class WanDecoder(VideoDecoder):
         # Some convolutions keep nothing: there are no more places than convolutions.
         self.places = sum(isinstance(module, nn.Conv3d) for module in self.decoder.modules())
 
-    def first(self, latent: Tensor) -> tuple[Tensor, Kept]:
+    def first(self, latent: Tensor) -> tuple[Tensor, Cache]:
         """Decode latent frame 0 to one picture."""
-        held: list[Any] = [None] * self.places
-        pictures = self._decoded(latent, held, first_chunk=True)
+        slots: list[Any] = [None] * self.places
+        pictures = self._decoded(latent, slots, first_chunk=True)
         # Of a single frame, the one before it is zeros: so diffusers pads it.
-        kept = {n: _two(x) for n, x in enumerate(held) if isinstance(x, Tensor)}
-        return pictures, {_name(n): x for n, x in kept.items()}
+        cache = {n: _two(x) for n, x in enumerate(slots) if isinstance(x, Tensor)}
+        return pictures, {_name(n): x for n, x in cache.items()}
 
-    def next(self, latent: Tensor, kept: Mapping[str, Tensor]) -> tuple[Tensor, Kept]:
+    def next(self, latent: Tensor, cache: Mapping[str, Tensor]) -> tuple[Tensor, Cache]:
         """Decode a later latent frame to four pictures."""
-        held: list[Any] = [kept.get(_name(n), _NOT_YET) for n in range(self.places)]
-        given = list(held)
-        pictures = self._decoded(latent, held)
-        return pictures, {_name(n): x for n, x in enumerate(held) if x is not given[n]}
+        slots: list[Any] = [cache.get(_name(n), _NOT_YET) for n in range(self.places)]
+        before = list(slots)
+        pictures = self._decoded(latent, slots)
+        return pictures, {_name(n): x for n, x in enumerate(slots) if x is not before[n]}
 
-    def _decoded(self, latent: Tensor, held: list[Any], *, first_chunk: bool = False) -> Tensor:
+    def _decoded(self, latent: Tensor, slots: list[Any], *, first_chunk: bool = False) -> Tensor:
         """Decode a latent frame with the features in `held`, and replace them there."""
         from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
-        own = self.before(latent * self.spread + self.mean)
-        video = self.decoder(own, feat_cache=held, feat_idx=[0], first_chunk=first_chunk)
+        native = self.before(latent * self.spread + self.mean)
+        video = self.decoder(native, feat_cache=slots, feat_idx=[0], first_chunk=first_chunk)
         if self.patch is not None:
             video = unpatchify(video, self.patch)
         return _pictures(video)
@@ -90,17 +90,17 @@ class CogVideoXDecoder(VideoDecoder):
         many = autoencoder.num_latent_frames_batch_size
         self.turns = (many + 1, many)
 
-    def first(self, latent: Tensor) -> tuple[Tensor, Kept]:
+    def first(self, latent: Tensor) -> tuple[Tensor, Cache]:
         """Decode the first three latent frames to nine pictures."""
         return self.next(latent, {})
 
-    def next(self, latent: Tensor, kept: Mapping[str, Tensor]) -> tuple[Tensor, Kept]:
+    def next(self, latent: Tensor, cache: Mapping[str, Tensor]) -> tuple[Tensor, Cache]:
         """Decode the next two latent frames to eight pictures."""
-        own = latent / self.scale
+        native = latent / self.scale
         if self.before is not None:
-            own = self.before(own)
-        video, held = self.decoder(own, conv_cache=_nested(kept))
-        return _pictures(video), _flat(held)
+            native = self.before(native)
+        video, conv_cache = self.decoder(native, conv_cache=_nested(cache))
+        return _pictures(video), _flat(conv_cache)
 
 
 def full_decoder(autoencoder: Any) -> VideoDecoder:
@@ -142,29 +142,29 @@ def _two(features: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(features)] * missing + [features], dim=2)
 
 
-def _flat(held: Mapping[str, Any], path: str = "") -> Kept:
+def _flat(nested: Mapping[str, Any], path: str = "") -> Cache:
     """Name the features of all convolutions by their paths, without those over single frames."""
-    found: Kept = {}
-    for name, value in held.items():
+    cache: Cache = {}
+    for name, value in nested.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{path}{name}.")
+            cache |= _flat(value, f"{path}{name}.")
         # diffusers' convolutions over one frame return what they read, and look back at nothing.
         elif name not in _ONE_FRAME:
-            found[f"{path}{name}"] = value
-    return found
+            cache[f"{path}{name}"] = value
+    return cache
 
 
 # The convolutions over one frame, which bring latents into the normalisation.
 _ONE_FRAME = ("conv_y", "conv_b")
 
 
-def _nested(kept: Mapping[str, Tensor]) -> dict[str, Any]:
+def _nested(cache: Mapping[str, Tensor]) -> dict[str, Any]:
     """Undo `_flat`."""
-    found: dict[str, Any] = {}
-    for path, value in kept.items():
+    nested: dict[str, Any] = {}
+    for path, value in cache.items():
         *outer, name = path.split(".")
-        at = found
+        level = nested
         for part in outer:
-            at = at.setdefault(part, {})
-        at[name] = value
-    return found
+            level = level.setdefault(part, {})
+        level[name] = value
+    return nested

@@ -123,8 +123,8 @@ class ClipDecoder(nn.Module):
         """
         start, _ = self.first(latent[:, :, :1])
         both = torch.cat([latent[:, :, 1:], latent[:, :, :-1]], dim=1).transpose(1, 2).flatten(0, 1)
-        rest = to_frames(to_patches(both, self.next_weight, self.next_bias))
-        return torch.cat([start, rest.unflatten(0, (len(latent), -1)).flatten(1, 2)], dim=1)
+        following = to_frames(to_patches(both, self.next_weight, self.next_bias))
+        return torch.cat([start, following.unflatten(0, (len(latent), -1)).flatten(1, 2)], dim=1)
 
 
 class First(nn.Module):
@@ -164,10 +164,10 @@ def making_up(decoder: ClipDecoder) -> Tensor:
     channels = decoder.next_weight.shape[1] // 2
     k = decoder.next_weight.shape[-1]
     now, before = decoder.next_weight.detach().double().split(channels, dim=1)
-    own = now[:, :, k // 2, k // 2]
+    current = now[:, :, k // 2, k // 2]
     after = before[:, :, k // 2, k // 2]
-    found = torch.linalg.solve(own.T @ own + after.T @ after, own.T @ before.flatten(1))
-    return found.unflatten(1, (channels, k, k)).float().contiguous()
+    correction = torch.linalg.solve(current.T @ current + after.T @ after, current.T @ before.flatten(1))
+    return correction.unflatten(1, (channels, k, k)).float().contiguous()
 
 
 def to_patches(latent: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -228,9 +228,9 @@ def fit_decoder(
     if len(latent) != len(clips) or not len(clips):
         raise ValueError(f"one latent for each clip is needed, found {len(latent)} for {len(clips)} clips.")
     # Rounded up, so that no more clips than that are used.
-    every = -(-len(clips) // _ENOUGH)
-    latent = latent[::every]
-    clips = clips[::every]
+    stride = -(-len(clips) // _ENOUGH)
+    latent = latent[::stride]
+    clips = clips[::stride]
     # In units of each channel's spread, the noise and so the penalty are the same for all channels.
     spread = np.maximum(latent.std((0, 2, 3, 4), dtype=np.float64), _FLOOR)
     even = (latent / spread[:, None, None, None]).astype(np.float32)

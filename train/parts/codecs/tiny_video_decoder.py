@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.parts.codecs.video_decoder import Kept, VideoDecoder
+from train.parts.codecs.video_decoder import Cache, VideoDecoder
 from train.weights import single_file
 from train.weights.source import Source
 
@@ -63,15 +63,15 @@ class TinyVideoDecoder(VideoDecoder):
         # Numbered as published, where layers without weights have numbers too.
         self.decoder = nn.ModuleDict({str(number): layer for number, layer in layers.items()})
 
-    def first(self, latent: Tensor) -> tuple[Tensor, Kept]:
+    def first(self, latent: Tensor) -> tuple[Tensor, Cache]:
         """Decode latent frame 0 to one picture."""
-        grown, kept = self._grown(latent, {})
-        return self._drawn(grown[:, FRAMES - 1 :]).clamp(0, 1), kept
+        grown, cache = self._grown(latent, {})
+        return self._drawn(grown[:, FRAMES - 1 :]).clamp(0, 1), cache
 
-    def next(self, latent: Tensor, kept: Mapping[str, Tensor]) -> tuple[Tensor, Kept]:
+    def next(self, latent: Tensor, cache: Mapping[str, Tensor]) -> tuple[Tensor, Cache]:
         """Decode a later latent frame to four pictures."""
-        grown, kept = self._grown(latent, kept)
-        return self._drawn(grown).clamp(0, 1), kept
+        grown, cache = self._grown(latent, cache)
+        return self._drawn(grown).clamp(0, 1), cache
 
     def forward(self, latent: Tensor) -> Tensor:
         """Decode all latent frames of whole clips at once, (clip, frame, colour, row, column)."""
@@ -83,9 +83,9 @@ class TinyVideoDecoder(VideoDecoder):
         grown, _ = self._grown(latent, {})
         return self._drawn(grown[:, FRAMES - 1 :])
 
-    def _grown(self, latent: Tensor, kept: Mapping[str, Tensor]) -> tuple[Tensor, Kept]:
+    def _grown(self, latent: Tensor, cache: Mapping[str, Tensor]) -> tuple[Tensor, Cache]:
         """Compute features of all frames, (clip, frame, channel, row, column), at half a picture's size."""
-        found: Kept = {}
+        next_cache: Cache = {}
         features = _LIMIT * torch.tanh(latent.transpose(1, 2) / _LIMIT)
         features = functional.relu(_each(self.decoder[str(_IN)], features))
         for level in range(len(_GROWTH)):
@@ -95,12 +95,12 @@ class TinyVideoDecoder(VideoDecoder):
             for block in range(start, start + _BLOCKS):
                 name = f"features_{block}"
                 # What was last read is what the next turn remembers.
-                found[name] = features[:, -1]
-                features = self.decoder[str(block)](features, kept.get(name))
+                next_cache[name] = features[:, -1]
+                features = self.decoder[str(block)](features, cache.get(name))
             # Before the doubling, where the published order has it after: the growth looks at single
             # pixels, so the result is the same, and costs a quarter.
             features = self.decoder[str(start + _BLOCKS + 1)](features)
-        return features, found
+        return features, next_cache
 
     def _larger(self, features: Tensor, layer: int) -> Tensor:
         """Double rows and columns, and apply the convolution after that."""
@@ -173,5 +173,5 @@ def _each(layer: nn.Module, features: Tensor) -> Tensor:
     return layer(features.flatten(0, 1)).unflatten(0, features.shape[:2])
 
 
-def _conv(read: int, made: int, *, bias: bool = True) -> nn.Conv2d:
-    return nn.Conv2d(read, made, 3, padding=1, bias=bias)
+def _conv(channels_in: int, channels_out: int, *, bias: bool = True) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=bias)

@@ -18,7 +18,7 @@ from rtdecode.errors import UsageError
 from train.system import Traced
 
 # What the turns of a clip keep, by name.
-Kept = dict[str, Tensor]
+Cache = dict[str, Tensor]
 # Shape of the latents of a clip: channel, latent frame, row, column.
 Latent = tuple[int, int, int, int]
 
@@ -35,7 +35,7 @@ class VideoDecoder(nn.Module):
     turns: tuple[int, int] = (1, 1)
 
     @abstractmethod
-    def first(self, latent: Tensor) -> tuple[Tensor, Kept]:
+    def first(self, latent: Tensor) -> tuple[Tensor, Cache]:
         """Decode a clip's first latent frames.
 
         Parameters
@@ -46,21 +46,21 @@ class VideoDecoder(nn.Module):
         -------
         pictures : (clip, frame, colour, row, column)
             In [0, 1].
-        kept : dict
+        cache : dict
             What `next` takes.
         """
 
     @abstractmethod
-    def next(self, latent: Tensor, kept: Mapping[str, Tensor]) -> tuple[Tensor, Kept]:
+    def next(self, latent: Tensor, cache: Mapping[str, Tensor]) -> tuple[Tensor, Cache]:
         """Decode the next latent frames; shapes as for `first`."""
 
     def in_turns(self, latent: Tensor) -> Iterator[Tensor]:
         """Decode whole clips, yielding the pictures of each turn."""
         first, later = self.turns
-        pictures, kept = self.first(latent[:, :, :first])
+        pictures, cache = self.first(latent[:, :, :first])
         yield pictures
         for start in range(first, latent.shape[2], later):
-            pictures, kept = self.next(latent[:, :, start : start + later], kept)
+            pictures, cache = self.next(latent[:, :, start : start + later], cache)
             yield pictures
 
     def forward(self, latent: Tensor) -> Tensor:
@@ -76,16 +76,16 @@ def frames(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     return pictures.permute(0, 1, 3, 4, 2)
 
 
-def kept_shapes(decoder: VideoDecoder, latent: Latent) -> dict[str, tuple[int, ...]]:
+def cache_shapes(decoder: VideoDecoder, latent: Latent) -> dict[str, tuple[int, ...]]:
     """Find the shapes of what one session keeps between turns, without computing or allocating it."""
-    _, kept = _rehearsed(decoder, latent)
-    return {name: tuple(values.shape) for name, values in kept.items()}
+    _, cache = _rehearsed(decoder, latent)
+    return {name: tuple(values.shape) for name, values in cache.items()}
 
 
-def kept_bytes(decoder: VideoDecoder, latent: Latent) -> int:
+def cache_bytes(decoder: VideoDecoder, latent: Latent) -> int:
     """Count the bytes that one session keeps between turns, without computing or allocating them."""
-    _, kept = _rehearsed(decoder, latent)
-    return sum(values.nbytes for values in kept.values())
+    _, cache = _rehearsed(decoder, latent)
+    return sum(values.nbytes for values in cache.values())
 
 
 def check_turns(decoder: VideoDecoder, count: int) -> None:
@@ -120,38 +120,38 @@ def stages(decoder: VideoDecoder, latent: Latent, size: tuple[int, int]) -> list
         If the latent frames do not make whole turns.
     """
     check_turns(decoder, latent[1])
-    begun, kept = _rehearsed(decoder, latent)
+    first_cache, cache = _rehearsed(decoder, latent)
     # The examples are only traced: their shapes matter, their values do not.
-    examples = {name: torch.zeros_like(values, device="cpu") for name, values in kept.items()}
+    examples = {name: torch.zeros_like(values, device="cpu") for name, values in cache.items()}
     now, later = (torch.zeros_like(x, device="cpu") for x in _latents(decoder, latent))
     first = Traced(
         "decode_first",
-        _First(decoder, size, list(begun)),
+        _First(decoder, size, list(first_cache)),
         {"latent": now},
-        ["frames", *map(_port, begun)],
-        Said(writes={_port(name): name for name in begun}),
+        ["frames", *map(_port, first_cache)],
+        Said(writes={_port(name): name for name in first_cache}),
     )
     if latent[1] == decoder.turns[0]:
         return [first]
-    reads = {name: Source("state", state=name) for name in kept}
-    writes = {_port(name): name for name in kept}
+    reads = {name: Source("state", state=name) for name in cache}
+    writes = {_port(name): name for name in cache}
     following = Traced(
         "decode_next",
-        _Next(decoder, size, list(kept)),
+        _Next(decoder, size, list(cache)),
         {"latent": later, **examples},
-        ["frames", *map(_port, kept)],
+        ["frames", *map(_port, cache)],
         Said(reads, writes),
     )
     return [first, following]
 
 
-def _rehearsed(decoder: VideoDecoder, latent: Latent) -> tuple[Kept, Kept]:
+def _rehearsed(decoder: VideoDecoder, latent: Latent) -> tuple[Cache, Cache]:
     """Take two turns with tensors that have shapes alone; return what each keeps."""
     hollow = copy.deepcopy(decoder).to("meta")
     now, later = _latents(hollow, latent)
-    _, begun = hollow.first(now)
-    _, kept = hollow.next(later, begun)
-    return begun, kept
+    _, first_cache = hollow.first(now)
+    _, cache = hollow.next(later, first_cache)
+    return first_cache, cache
 
 
 def _latents(decoder: VideoDecoder, latent: Latent) -> list[Tensor]:
@@ -171,8 +171,8 @@ class _First(nn.Module):
         self.names = names
 
     def forward(self, latent: Tensor) -> tuple[Tensor, ...]:
-        pictures, kept = self.decoder.first(latent)
-        return frames(pictures, self.size), *(kept[name] for name in self.names)
+        pictures, cache = self.decoder.first(latent)
+        return frames(pictures, self.size), *(cache[name] for name in self.names)
 
 
 class _Next(nn.Module):
@@ -184,9 +184,9 @@ class _Next(nn.Module):
         self.size = size
         self.names = names
 
-    def forward(self, latent: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
-        pictures, kept = self.decoder.next(latent, dict(zip(self.names, given, strict=True)))
-        return frames(pictures, self.size), *(kept[name] for name in self.names)
+    def forward(self, latent: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        pictures, cache = self.decoder.next(latent, dict(zip(self.names, values, strict=True)))
+        return frames(pictures, self.size), *(cache[name] for name in self.names)
 
 
 def _port(name: str) -> str:

@@ -79,40 +79,44 @@ class FilmNet(Trainable):
 
     def losses(self, batch: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         """Compare two frames of each clip (``one``, ``other``), and the first with its words (``words``)."""
-        one = self.frames(batch["one"])
-        found: dict[str, Tensor] = {}
+        first = self.frames(batch["one"])
+        losses: dict[str, Tensor] = {}
         if "frames" in names:
-            found["frames"] = self.alike(one, self.frames(batch["other"]))
+            losses["frames"] = self.alike(first, self.frames(batch["other"]))
         if "captions" in names:
-            found["captions"] = self.told(one, self.texts(batch["words"]))
-        return found
+            losses["captions"] = self.told(first, self.texts(batch["words"]))
+        return losses
 
     def texts(self, numbers: Tensor) -> Tensor:
         """Embed captions by the sum of their tokens, (batch, embedding), each of length 1."""
-        there = numbers.amax(2, keepdim=True).gt(0).float()
-        return functional.normalize((there * self.binds(self.words(numbers))).sum(1), dim=1)
+        has_word = numbers.amax(2, keepdim=True).gt(0).float()
+        return functional.normalize((has_word * self.binds(self.words(numbers))).sum(1), dim=1)
 
 
-def pictures(clips: NDArray[np.uint8], every: int) -> NDArray[np.uint8]:
+def pictures(clips: NDArray[np.uint8], stride: int) -> NDArray[np.uint8]:
     """Take every so many frames of clips at the size that the net looks at, (clip, frame, 3, 32, 48)."""
-    few = np.asarray(clips)[:, ::every]
-    found = torch.from_numpy(np.ascontiguousarray(few)).flatten(0, 1).permute(0, 3, 1, 2).float()
-    small = functional.interpolate(found, SIZE, mode="area").round().byte()
-    return small.unflatten(0, few.shape[:2]).numpy()
+    frames = np.asarray(clips)[:, ::stride]
+    images = torch.from_numpy(np.ascontiguousarray(frames)).flatten(0, 1).permute(0, 3, 1, 2).float()
+    small = functional.interpolate(images, SIZE, mode="area").round().byte()
+    return small.unflatten(0, frames.shape[:2]).numpy()
 
 
 def draw(frames: NDArray[np.uint8], words: NDArray[np.int64], place: Place) -> dict[str, Tensor]:
     """Draw two frames of each of some clips, each changed a little, and their captions."""
     rows = place.rows(len(frames))
-    one = []
-    other = []
+    first_frames = []
+    second_frames = []
     for n, row in enumerate(rows):
         rng = place.draws(n)
         first, second = rng.choice(frames.shape[1], 2, replace=False)
-        one.append(_changed(frames[row, first], rng))
-        other.append(_changed(frames[row, second], rng))
-    told = torch.from_numpy(words[rows])
-    return {"one": torch.from_numpy(np.stack(one)), "other": torch.from_numpy(np.stack(other)), "words": told}
+        first_frames.append(_changed(frames[row, first], rng))
+        second_frames.append(_changed(frames[row, second], rng))
+    captions = torch.from_numpy(words[rows])
+    return {
+        "one": torch.from_numpy(np.stack(first_frames)),
+        "other": torch.from_numpy(np.stack(second_frames)),
+        "words": captions,
+    }
 
 
 def scaled(frames: NDArray[np.uint8]) -> Tensor:

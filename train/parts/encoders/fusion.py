@@ -56,15 +56,15 @@ class TwoStage(nn.Module):
 
     def __init__(self, sizes: Mapping[str, TrunkSizes], tokens: Mapping[str, int]) -> None:
         super().__init__()
-        whole = _shared(sizes, "two-stage")
-        if whole.depth < 2:
+        shared = _shared(sizes, "two-stage")
+        if shared.depth < 2:
             raise UsageError(
                 "fusion-too-few-blocks",
                 "two-stage fusion needs 2 blocks or more, found 1. Give a greater depth.",
             )
-        first = whole.depth // 2
+        first = shared.depth // 2
         self.apart = Apart({name: replace(size, depth=first) for name, size in sizes.items()}, tokens)
-        self.trunk = Trunk(replace(whole, depth=whole.depth - first))
+        self.trunk = Trunk(replace(shared, depth=shared.depth - first))
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
         """Encode the tokens of both modalities; a class token comes to stand before those of each."""
@@ -82,15 +82,15 @@ class Across(nn.Module):
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
         """Encode the tokens of both modalities; a class token comes to stand before those of each."""
-        found = {name: self.entries[name](x) for name, x in tokens.items()}
-        first, second = found
-        for one, other in zip(self._blocks(first), self._blocks(second), strict=True):
+        encoded = {name: self.entries[name](x) for name, x in tokens.items()}
+        first, second = encoded
+        for block, other_block in zip(self._blocks(first), self._blocks(second), strict=True):
             # Both read what the other was before this block.
-            found = {
-                first: one(found[first], found[second]),
-                second: other(found[second], found[first]),
+            encoded = {
+                first: block(encoded[first], encoded[second]),
+                second: other_block(encoded[second], encoded[first]),
             }
-        return found
+        return encoded
 
     def _blocks(self, name: str) -> nn.ModuleList:
         return self.trunks[name].get_submodule("blocks")  # pyright: ignore[reportReturnType]
@@ -125,5 +125,5 @@ def _shared(sizes: Mapping[str, TrunkSizes], fusion: str) -> TrunkSizes:
 def _together(trunk: nn.Module, tokens: Tokens) -> dict[str, Tensor]:
     """Encode the tokens of both modalities as one sequence, and take them apart again."""
     lengths = [x.shape[1] for x in tokens.values()]
-    whole = trunk(cat(list(tokens.values()), dim=1))
-    return dict(zip(tokens, whole.split(lengths, dim=1), strict=True))
+    encoded = trunk(cat(list(tokens.values()), dim=1))
+    return dict(zip(tokens, encoded.split(lengths, dim=1), strict=True))

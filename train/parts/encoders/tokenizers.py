@@ -37,8 +37,8 @@ class VoxelTokenizer(nn.Module):
         # Summed over voxels first, which leaves few numbers for the map over time:
         # sum_v s_tv (C x_v + c) + s_t  =  C (sum_v s_tv x_v) + c sum_v s_tv + s_t
         shares = self.over_voxels.weight
-        seen = (volumes @ shares.T).transpose(1, 2) @ self.over_time.weight.T
-        return seen + shares.sum(1)[:, None] * self.over_time.bias + self.over_voxels.bias[:, None]
+        weighted = (volumes @ shares.T).transpose(1, 2) @ self.over_time.weight.T
+        return weighted + shares.sum(1)[:, None] * self.over_time.bias + self.over_voxels.bias[:, None]
 
 
 class FusedVoxelTokenizer(nn.Module):
@@ -129,6 +129,6 @@ class EegTokenizer(nn.Module):
 
     def forward(self, eeg: Tensor) -> Tensor:
         """Turn (batch, channel, sample) into (batch, token, width)."""
-        beside = eeg.unflatten(2, (self.parts, -1)).transpose(1, 2).flatten(1, 2)
+        stacked = eeg.unflatten(2, (self.parts, -1)).transpose(1, 2).flatten(1, 2)
         # The means come first: they are fewer than the samples where there are fewer tokens.
-        return self.over_channels((beside @ self.pooled).transpose(1, 2))
+        return self.over_channels((stacked @ self.pooled).transpose(1, 2))

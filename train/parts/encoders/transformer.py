@@ -67,11 +67,11 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(width, width)
         self.to_out = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, others: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
         """Let tokens (batch, token, width) look at others (batch, other, width)."""
         query = self._split(self.to_q(tokens))
-        key = self._split(self.to_k(others))
-        value = self._split(self.to_v(others))
+        key = self._split(self.to_k(context))
+        value = self._split(self.to_v(context))
         mixed = functional.scaled_dot_product_attention(query, key, value)
         return self.to_out(mixed.transpose(1, 2).flatten(2))
 
@@ -100,13 +100,13 @@ class Block(nn.Module):
         self.cross = Attention(sizes.width, sizes.heads) if cross else None
         self.norm_cross = nn.LayerNorm(sizes.width) if cross else None
 
-    def forward(self, tokens: Tensor, others: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         """Add to tokens (batch, token, width); `others` are read by a block with `cross` alone."""
-        inside = self.norm1(tokens)
-        tokens = tokens + self.drop(self.attn(inside, inside))
+        normed = self.norm1(tokens)
+        tokens = tokens + self.drop(self.attn(normed, normed))
         if self.cross is not None and self.norm_cross is not None:
-            assert others is not None
-            tokens = tokens + self.drop(self.cross(self.norm_cross(tokens), others))
+            assert context is not None
+            tokens = tokens + self.drop(self.cross(self.norm_cross(tokens), context))
         return tokens + self.drop(self.ff(self.norm2(tokens)))
 
 

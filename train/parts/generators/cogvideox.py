@@ -91,8 +91,10 @@ def transformer_from(
     """
     from train.weights.folders import diffusers_model
 
-    whole = (folder / "model_index.json").is_file()
-    model, source = diffusers_model(folder, "transformer" if whole else None, licence=licence, dtype=dtype)
+    is_pipeline = (folder / "model_index.json").is_file()
+    model, source = diffusers_model(
+        folder, "transformer" if is_pipeline else None, licence=licence, dtype=dtype
+    )
     if type(model).__name__ != "CogVideoXTransformer3DModel":
         raise UsageError(
             "video-transformer-wrong-class",
@@ -157,7 +159,7 @@ class VideoDiffusion(Generator):
         """
         # The transformer may be in half precision; what surrounds it is not.
         kind = self.transformer.dtype
-        found = self.transformer(
+        predicted = self.transformer(
             hidden_states=noisy.transpose(1, 2).to(kind),
             encoder_hidden_states=tokens.to(kind),
             timestep=level,
@@ -165,7 +167,7 @@ class VideoDiffusion(Generator):
             image_rotary_emb=(self.cosines, self.sines),
             return_dict=False,
         )
-        return found[0].transpose(1, 2).to(noisy.dtype)
+        return predicted[0].transpose(1, 2).to(noisy.dtype)
 
     def schedule(self) -> Schedule:
         """Return its noise levels on the clock of a flow."""
@@ -221,12 +223,12 @@ class Sampler(GuidedStep):
 
     def forward(self, latent: Tensor, condition: Tensor, step: Tensor, steps: Tensor) -> Tensor:
         """Take step number `step`, from 0, of `steps`; both (1,) float."""
-        at = torch.round(LEVELS * (1 - step / steps)).long()
-        after = torch.round(LEVELS * (1 - (step + 1) / steps)).long()
+        level_before = torch.round(LEVELS * (1 - step / steps)).long()
+        level_after = torch.round(LEVELS * (1 - (step + 1) / steps)).long()
         # Shares begin with that of no noise at all, so that level n has number n + 1.
-        now = wide(self.video.shares[at])
-        then = wide(self.video.shares[after])
-        level = (at - 1).expand(len(latent))
+        now = wide(self.video.shares[level_before])
+        then = wide(self.video.shares[level_after])
+        level = (level_before - 1).expand(len(latent))
         velocity = self.video.guided(self.null, self.strength, latent, level, condition)
         clean = now.sqrt() * latent - (1 - now).sqrt() * velocity
         noise = (1 - now).sqrt() * latent + now.sqrt() * velocity
@@ -272,8 +274,8 @@ def _rotary(transformer: Any, latent: tuple[int, int, int, int]) -> tuple[Tensor
     grid = (rows // config.patch_size, columns // config.patch_size)
     within = (config.sample_width // config.patch_size, config.sample_height // config.patch_size)
     crops: Any = get_resize_crop_region_for_grid(grid, *within)
-    found: Any = get_3d_rotary_pos_embed(
+    rotary: Any = get_3d_rotary_pos_embed(
         embed_dim=config.attention_head_dim, crops_coords=crops, grid_size=grid, temporal_size=frames
     )
-    cosines, sines = found
+    cosines, sines = rotary
     return cosines, sines

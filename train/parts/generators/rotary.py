@@ -24,10 +24,10 @@ class WanAttention:
         rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Let tokens (batch, token, width) look at themselves or at others (batch, other, width)."""
-        others = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
-        key = attn.norm_k(attn.to_k(others)).unflatten(2, (attn.heads, -1))
-        value = attn.to_v(others).unflatten(2, (attn.heads, -1))
+        key = attn.norm_k(attn.to_k(context)).unflatten(2, (attn.heads, -1))
+        value = attn.to_v(context).unflatten(2, (attn.heads, -1))
         if rotary_emb is not None:
             query = turned(query, *rotary_emb)
             key = turned(key, *rotary_emb)
@@ -61,8 +61,8 @@ class CogVideoXAttention:
             query = torch.cat([query[:, :, :text], turned(query[:, :, text:], *image_rotary_emb)], dim=2)
             key = torch.cat([key[:, :, :text], turned(key[:, :, text:], *image_rotary_emb)], dim=2)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
-        found = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
-        return found[:, text:], found[:, :text]
+        attended = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+        return attended[:, text:], attended[:, :text]
 
 
 def turned(values: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

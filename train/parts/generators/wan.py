@@ -121,14 +121,14 @@ class VideoFlow(Generator):
         # The transformer may be in half precision; what surrounds it is not.
         kind = self.transformer.patch_embedding.weight.dtype
         # The transformer hands its levels on to the time embedding, several for each clip as well.
-        told = level if span is None else torch.stack([level, span], dim=1)
-        found = self.transformer(
+        timestep = level if span is None else torch.stack([level, span], dim=1)
+        predicted = self.transformer(
             hidden_states=noisy.to(kind),
-            timestep=LEVELS * told,
+            timestep=LEVELS * timestep,
             encoder_hidden_states=tokens.to(kind),
             return_dict=False,
         )
-        return found[0].to(noisy.dtype)
+        return predicted[0].to(noisy.dtype)
 
     def schedule(self) -> Schedule:
         """Return its noise levels, which are those of the clock."""

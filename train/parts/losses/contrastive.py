@@ -30,12 +30,12 @@ class Contrast(nn.Module):
         else:
             self.register_buffer("scale", torch.tensor(-math.log(temperature)), persistent=False)
 
-    def forward(self, vectors: Tensor, others: Tensor) -> Tensor:
+    def forward(self, vectors: Tensor, targets: Tensor) -> Tensor:
         """Compute the loss of (row, width) and (row, width), whose rows belong together.
 
         Vectors are compared by their products, so that a caller who wants cosines brings them to length 1.
         """
-        logits = self.scale.clamp(0, _MOST).exp() * vectors @ others.T
+        logits = self.scale.clamp(0, _MOST).exp() * vectors @ targets.T
         rows = torch.arange(len(logits), device=logits.device)
         return (functional.cross_entropy(logits, rows) + functional.cross_entropy(logits.T, rows)) / 2
 

@@ -37,7 +37,7 @@ _WAYS = ("right", "up-right", "up", "up-left", "left", "down-left", "down", "dow
 _STILL = 2.0
 
 
-def captions(clips: Sequence[Pixels], told: Sequence[str] | None = None) -> list[str]:
+def captions(clips: Sequence[Pixels], event_words: Sequence[str] | None = None) -> list[str]:
     """Write a caption for each clip.
 
     Parameters
@@ -47,9 +47,9 @@ def captions(clips: Sequence[Pixels], told: Sequence[str] | None = None) -> list
         The words that an events file has for each of them.
     """
     measured = _measured(clips)
-    if told is None:
+    if event_words is None:
         return measured
-    return [f"{caption} {words}".strip() for words, caption in zip(told, measured, strict=True)]
+    return [f"{caption} {words}".strip() for words, caption in zip(event_words, measured, strict=True)]
 
 
 def _measured(clips: Sequence[Pixels]) -> list[str]:
@@ -64,7 +64,7 @@ def _measured(clips: Sequence[Pixels]) -> list[str]:
 
 
 def _brightness(luminance: float) -> str:
-    return next(word for word, most in _BRIGHTNESS.items() if luminance <= most)
+    return next(word for word, limit in _BRIGHTNESS.items() if luminance <= limit)
 
 
 def _motion(energy: NDArray[np.float64]) -> str:
@@ -113,13 +113,13 @@ class Vocabulary:
 
         Longer captions and tokens of more than five words are cut, shorter ones are filled with 0.
         """
-        found = np.zeros((len(captions), tokens, _TOGETHER), np.int64)
-        for rows, caption in zip(found, captions, strict=True):
+        numbers = np.zeros((len(captions), tokens, _TOGETHER), np.int64)
+        for rows, caption in zip(numbers, captions, strict=True):
             # There may be fewer of them than rows.
             for row, token in zip(rows, caption.split(), strict=False):
-                told = [self._numbers.get(word, 0) for word in token.split(_JOIN)[:_TOGETHER]]
-                row[: len(told)] = told
-        return found
+                known_words = [self._numbers.get(word, 0) for word in token.split(_JOIN)[:_TOGETHER]]
+                row[: len(known_words)] = known_words
+        return numbers
 
 
 class WordTable(nn.Module):

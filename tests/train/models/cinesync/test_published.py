@@ -20,7 +20,7 @@ from tests.train.targets.models import cogvideox_vae, siglip
 from tests.train.test_data_set import FEW_PLACES, release
 from train.models.conditioned.published_system import PublishedVideo
 from train.parts.codecs.tiny_video_decoder import from_published
-from train.parts.codecs.video_decoder import kept_shapes
+from train.parts.codecs.video_decoder import cache_shapes
 from train.recipe import build, check, read
 from train.run import main as train
 from train.run import run as make_run
@@ -169,7 +169,7 @@ def test_a_tiny_decoder_draws_in_its_place(changes: list[str], tmp_path: Path) -
     assert manifest.provenance["weights"]["decoder"]["licence"] == "MIT-0"
     decoder, _ = from_published(file, "MIT-0")
     kept = {name: tuple(state.shape) for name, state in manifest.states.items()}
-    assert kept == kept_shapes(decoder, (4, 9, 2, 4))
+    assert kept == cache_shapes(decoder, (4, 9, 2, 4))
     found = read_run(out)["arguments"]
     save_file(tiny_state(4, seed=1), file)
     with refused(UsageError, "run-weights-digest-mismatch", part="decoder"):

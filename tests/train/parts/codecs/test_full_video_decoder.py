@@ -10,7 +10,7 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.targets.models import cogvideox_vae, wan_vae
 from train.parts.codecs.full_video_decoder import full_decoder
-from train.parts.codecs.video_decoder import kept_shapes
+from train.parts.codecs.video_decoder import cache_shapes
 
 # Latents of 33 frames of 16 x 24 pixels.
 _LATENT = (4, 9, 2, 3)
@@ -80,9 +80,9 @@ def test_what_is_kept_has_one_shape_from_turn_to_turn(case: Any) -> None:
     begun = dict(kept)
     for start in range(first, 9, later):
         _, kept = decoder.next(latent[:, :, start : start + later], kept)
-        assert {name: tuple(x.shape) for name, x in kept.items()} == kept_shapes(decoder, _LATENT)
+        assert {name: tuple(x.shape) for name, x in kept.items()} == cache_shapes(decoder, _LATENT)
     # Whatever the first turn keeps, the others read.
-    assert {name: tuple(x.shape) for name, x in begun.items()}.items() <= kept_shapes(
+    assert {name: tuple(x.shape) for name, x in begun.items()}.items() <= cache_shapes(
         decoder, _LATENT
     ).items()
 
@@ -94,7 +94,7 @@ def test_what_the_first_turn_does_not_keep_is_zeros(case: Any) -> None:
     latent = _latent()
     first, later = decoder.turns
     _, kept = decoder.first(latent[:, :, :first])
-    zeros = {name: torch.zeros(shape) for name, shape in kept_shapes(decoder, _LATENT).items()}
+    zeros = {name: torch.zeros(shape) for name, shape in cache_shapes(decoder, _LATENT).items()}
     plain, _ = decoder.next(latent[:, :, first : first + later], kept)
     filled, _ = decoder.next(latent[:, :, first : first + later], zeros | kept)
     assert (plain - filled).abs().max() < 1e-6

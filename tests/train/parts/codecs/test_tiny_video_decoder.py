@@ -13,7 +13,7 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.parts.codecs.decoders import tiny_state
 from train.parts.codecs.tiny_video_decoder import TinyVideoDecoder, from_published
-from train.parts.codecs.video_decoder import kept_bytes, kept_shapes
+from train.parts.codecs.video_decoder import cache_bytes, cache_shapes
 
 _LICENCE = "MIT"
 # Latents of 13 frames of 16 x 24 pixels.
@@ -105,7 +105,7 @@ def test_sessions_that_take_turns_do_not_disturb_each_other(decoder: TinyVideoDe
 
 
 def test_it_keeps_nine_frames_of_features(decoder: TinyVideoDecoder) -> None:
-    shapes = kept_shapes(decoder, (16, 9, 60, 90))
+    shapes = cache_shapes(decoder, (16, 9, 60, 90))
     assert sorted(shapes.values()) == sorted(
         [(1, 256, 60, 90)] * 3 + [(1, 128, 120, 180)] * 3 + [(1, 64, 240, 360)] * 3
     )
@@ -127,7 +127,7 @@ def test_a_session_keeps_so_many_bytes_at_published_sizes(
     """33 frames of 480 x 720 and of 480 x 832; what is kept has the precision of the decoder."""
     with torch.device("meta"):
         decoder = TinyVideoDecoder().to(dtype)
-    assert kept_bytes(decoder, (16, 9, 60, columns)) == wanted
+    assert cache_bytes(decoder, (16, 9, 60, columns)) == wanted
 
 
 @torch.no_grad()
