@@ -1,6 +1,7 @@
 """A system of its own, from its training to a live session, without touching a file of the product.
 
-`tests.seam_system` is that system, and ``tests/seam.yaml`` its recipe.
+`tests.seam_system` is that system, and ``tests/seam.yaml`` its recipe. `tests.retrieval_system` is a second
+one, over the parts that published systems share.
 """
 
 import copy
@@ -25,7 +26,7 @@ from rtdecode.disk.recording import RecordingWriter
 from rtdecode.disk.video import read_mp4, write_mp4
 from rtdecode.errors import BundleError, UsageError
 from streaming.session import replay
-from tests import seam_scans, seam_system
+from tests import retrieval_system, seam_scans, seam_system
 from tests.refusals import refused
 from tests.seam_fitter import SeamFitter
 from tests.seam_scans import NEWCOMER, PARTICIPANTS, Scans
@@ -410,3 +411,36 @@ def test_a_live_session_shows_clips_of_its_size_and_a_replay_makes_them_again(
         before = np.load(live.out / clip["latent"])
         after = np.load(tmp_path / "out" / again[number]["latent"])
         np.testing.assert_allclose(before, after, atol=1e-4)
+
+
+RETRIEVAL = str(Path(retrieval_system.__file__).with_name("retrieval.yaml"))
+
+
+@pytest.fixture(scope="module")
+def retrieving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the system that reads a memory in ``encode``, by the rows of ``front``."""
+    return run(RETRIEVAL, ["judge=none", f"out={tmp_path_factory.mktemp('retrieval') / 'run'}"])
+
+
+def test_a_memory_is_read_in_encode_by_the_rows_of_front(retrieving: Path, tmp_path: Path) -> None:
+    bundle = exporting.run(retrieving, tmp_path / "bundle")
+    stages = bundle.manifest.built
+    items = stages["encode"].inputs["items"]
+    assert (items.source, items.memory, items.rows) == ("memory", "captions", "front.rows")
+    assert bundle.manifest.memories["captions"].rows > 2
+    # The graphs decode the golden windows as the system's own code does.
+    assert bundle.manifest.parity["largest_difference"]["latent"] < 1e-5
+    # The captions lie in the memory alone.
+    assert not any(name.startswith("memory") for name in arrays(retrieving, "weights"))
+
+
+@torch.no_grad()
+def test_another_memory_would_be_noticed(retrieving: Path, tmp_path: Path) -> None:
+    bundle = exporting.run(retrieving, tmp_path / "bundle")
+    graphs = {name: onnx.load(bundle.path / stage.file) for name, stage in bundle.manifest.built.items()}
+    system = restored(retrieving, build(read_run(retrieving)["arguments"]["system"]))
+    golden = expected(system, arrays(retrieving, "golden"), bundle.manifest.steps)
+    (table,) = system.memories().values()
+    other = replace(table, values=table.values[::-1].copy())
+    with refused(BundleError, "export-difference-too-large"):
+        compare(bundle.manifest, graphs, golden, {"captions": other})

@@ -7,4 +7,6 @@ both, and `train.builders` gives the plans their names in recipes.
 - `ridge` is linear and in closed form, on simulated sessions: the baseline, and the shortest plan.
 - `haxby` is in closed form, too, on recorded fMRI. It brings data and a judge of its own.
 - `compact` is trained with gradients, by `train.loop`.
+- `cinesync` is a published system: an encoder and its contrasts over `conditioned`, which all video systems
+  that a brain conditions share.
 """

@@ -42,6 +42,7 @@ from train.models.conditioned.batches import Dropout, Rows, Windows
 from train.models.conditioned.distilled import Drawn, distil
 from train.models.conditioned.encoder import MODALITIES, ConditionEncoder, Encoding, Signals, ordered
 from train.models.conditioned.material import FilmSizes, of_sessions, of_set
+from train.models.conditioned.memory import MemoryEncoder, table_of
 from train.models.conditioned.small_system import Shape, SmallSystem, pack
 from train.models.conditioned.system import Sampling
 from train.models.conditioned.trainable import BrainVideo, Captioned, Contrasts, losses_with
@@ -145,6 +146,7 @@ class SmallPlan:
         torch.manual_seed(work.seed)
         encoder = self.encoder.build(seen, films.embedding, films.tokens, self.video.text)
         _begin(encoder, captioned.words, words)
+        _fill(encoder, captioned.words, words, text)
         system = BrainVideo(
             encoder, video, shape.frames, self.contrasts, normalised=self.normalised, words=captioned.words
         )
@@ -345,6 +347,15 @@ def _begin(encoder: ConditionEncoder, table: WordTable, words: NDArray[np.int64]
     for n in range(0, len(words), _AT_ONCE):
         total += table(torch.from_numpy(words[n : n + _AT_ONCE])).sum(0)
     offset.copy_(total / len(words))
+
+
+@torch.no_grad()
+def _fill(
+    encoder: ConditionEncoder, table: WordTable, words: NDArray[np.int64], text: NDArray[np.float32]
+) -> None:
+    """Give an encoder with a memory the captions of the windows that teach."""
+    if isinstance(encoder, MemoryEncoder):
+        encoder.fill(table_of(text, table(torch.from_numpy(words)).numpy()))
 
 
 def beside(phases: Mapping[str, Phase]) -> dict[str, Adapter]:

@@ -17,6 +17,7 @@ from train.adapters import Adapter
 from train.distillation.kept import of_student, of_teacher, put_on
 from train.distillation.spans import add_spans
 from train.models.conditioned.encoder import ConditionEncoder, Encoding, Signals
+from train.models.conditioned.memory import CAPTIONS, MemoryEncoder
 from train.models.conditioned.system import BrainConditioned, Sampling
 from train.models.conditioned.trainable import FramePooling
 from train.parts.codecs.fitted_patch import decoder_of, decoder_stages
@@ -28,6 +29,8 @@ from train.system import Stage
 from train.work import Arrays
 
 _PARTS = ("encoder", "transformer", "frames", "pooling")
+# A run keeps memories beside its weights, and hands them over together with these.
+_MEMORY = f"memory.{CAPTIONS}"
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,8 @@ class SmallSystem(BrainConditioned):
         return self._model.decoder(torch.from_numpy(latents.astype(np.float32))).numpy()
 
     def weights(self) -> Arrays:
-        """Return the weights as they were given."""
-        return self._weights
+        """Return the weights as they were given, without the memory, which a run keeps apart."""
+        return {name: values for name, values in self._weights.items() if name != _MEMORY}
 
     @torch.no_grad()
     def targets(self, clips: Iterable[Pixels]) -> NDArray[np.float32]:
@@ -152,11 +155,13 @@ def pack(
     codec: Arrays,
     shape: Shape,
 ) -> Arrays:
-    """Collect the weights of a trained system, in half precision."""
+    """Collect the weights of a trained system, in half precision, and what its encoder remembers."""
     arrays: Arrays = {}
     for part, module in zip(_PARTS, (encoder, video.transformer, frames, pooling), strict=True):
         for name, value in module.state_dict().items():
             arrays[f"{part}.{name}"] = value.half().numpy()
+    if isinstance(encoder, MemoryEncoder):
+        arrays[_MEMORY] = encoder.table.numpy().astype(np.float16)
     decoder = {name: value for name, value in codec.items() if name.startswith("decoder.")}
     return arrays | decoder | {"config": np.array(strict_json.dumps(asdict(shape)))}
 
@@ -193,6 +198,8 @@ def _unpack(
     pooling = FramePooling(shape.frames)
     for part, module in zip(_PARTS, (encoder, diffusion.transformer, frames, pooling), strict=True):
         module.load_state_dict(parts[part])
+    if isinstance(encoder, MemoryEncoder):
+        encoder.fill(weights[_MEMORY])
     learned = of_student(weights)
     if not adapted:
         adapters.remove(diffusion.transformer)

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rtdecode.bundle import Manifest
+from rtdecode.bundle.wiring import Said, Source
 from train.distillation import student
 from train.distillation.student import FlowMap
 from train.models.conditioned.encoder import ConditionEncoder, Signals
+from train.models.conditioned.memory import CAPTIONS, MemoryEncoder
 from train.parts.generators.base import Generator, example
-from train.system import Condition, Port, Stage, System, Traced, signal_ports
+from train.system import Condition, Port, Stage, System, Table, Traced, signal_ports
 from train.work import Arrays
 
 # Numbers of steps that a student's bundle can take besides its own.
@@ -128,7 +130,7 @@ class BrainConditioned(System):
 
     @torch.no_grad()
     def stages(self, manifest: Manifest) -> Sequence[Stage]:
-        """List the encoder, one denoising step, and what decodes latents.
+        """List the stages of the encoder, one denoising step, and what decodes latents.
 
         The system is moved to the CPU and to single precision for it, and stays there.
         """
@@ -141,16 +143,32 @@ class BrainConditioned(System):
         for name in signals:
             if name.endswith("_mask"):
                 signals[name] = torch.ones_like(signals[name])
-        encode = _Encode(self._encoder, list(signals))
-        tokens, _ = encode(*signals.values())
+        encoding = _encoding(self._encoder, signals)
+        tokens = self._encoder(signals).tokens
         clock = _CLOCK if isinstance(self._step, FlowMap) else self._step.clock()
         latent = torch.randn(1, *self.latent_shape)
         step = {"latent": latent, "condition": tokens, **clock}
-        return [
-            Traced("encode", encode, signals, ["condition", "embedding"]),
-            Traced("denoise", self._step, step, ["next"]),
-            *self.drawing(),
-        ]
+        return [*encoding, Traced("denoise", self._step, step, ["next"]), *self.drawing()]
+
+    def memories(self) -> dict[str, Table]:
+        """Return the captions that an encoder with a memory looks up."""
+        if not isinstance(self._encoder, MemoryEncoder):
+            return {}
+        return {CAPTIONS: Table(self._encoder.table.cpu().numpy().astype(np.float16), "float16")}
+
+
+def _encoding(encoder: ConditionEncoder, signals: dict[str, Tensor]) -> list[Traced]:
+    """List the stages of an encoder, from examples of its signals."""
+    outputs = ["condition", "embedding"]
+    if not isinstance(encoder, MemoryEncoder):
+        return [Traced("encode", _Encode(encoder, list(signals)), signals, outputs)]
+    items = encoder.table[encoder.rows(signals)]
+    looked_up = Said({"items": Source("memory", memory=CAPTIONS, rows="front.rows")})
+    with_items = _EncodeItems(encoder, list(signals))
+    return [
+        Traced("front", _Front(encoder, list(signals)), signals, ["rows"]),
+        Traced("encode", with_items, {**signals, "items": items}, outputs, looked_up),
+    ]
 
 
 class _Encode(nn.Module):
@@ -163,3 +181,30 @@ class _Encode(nn.Module):
 
     def forward(self, *signals: Tensor) -> tuple[Tensor, Tensor]:
         return self.encoder.condition(dict(zip(self.ports, signals, strict=True)))
+
+
+class _Front(nn.Module):
+    """The rows that an encoder with a memory looks up."""
+
+    def __init__(self, encoder: MemoryEncoder, ports: Sequence[str]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.ports = list(ports)
+
+    def forward(self, *signals: Tensor) -> Tensor:
+        return self.encoder.rows(dict(zip(self.ports, signals, strict=True)))
+
+
+class _EncodeItems(nn.Module):
+    """The encoder with a port for each of its inputs, the last of which holds the rows it looked up."""
+
+    def __init__(self, encoder: MemoryEncoder, ports: Sequence[str]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.ports = list(ports)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        *values, items = inputs
+        signals = dict(zip(self.ports, values, strict=True))
+        encoded = self.encoder.with_items(signals, items)
+        return encoded.tokens, self.encoder.pooled(encoded, signals)
