@@ -35,6 +35,7 @@ from train.data.chain import draft_manifest, windows
 from train.data.clip_grid import clip_of
 from train.data.film_windows import each_clip, film_clips
 from train.data.offline import offline_arrays
+from train.data.regions import joined, unknown
 from train.work import Arrays, Work
 
 # The signals of the simulated participant.
@@ -76,9 +77,10 @@ class Participant:
     `film` is a word (`shapes`, `known-shapes`, `natural`, `none`) or a path, see
     `rtdecode.phantom.film.watched`. `disturbance` is one of `DISTURBANCES`, or empty. `tr` is the time
     between volumes, s; None takes that of the grid by which the participant is read (`scanned_on`).
-    `cortex` is a word of `rtdecode.phantom.body.cortex`, and `region` an area of a shared one, whose voxels
-    alone are read. `own_noise` is for the second of several participants in a run and those that follow: they
-    watch the film of a seed as the first one does, under noise that is not the first one's.
+    `cortex` is a word of `rtdecode.phantom.body.cortex`, and `region` an area of a shared one, or several
+    with plus signs between them, whose voxels alone are read. `own_noise` is for the second of several
+    participants in a run and those that follow: they watch the film of a seed as the first one does, under
+    noise that is not the first one's.
     """
 
     preset: str = "easy"
@@ -150,7 +152,7 @@ class Participant:
     @property
     def read(self) -> NDArray[np.bool_]:
         """Which of the voxels that respond to the film are read, (voxel,)."""
-        return regions()[self.region] if self.region else np.ones(VOXELS, bool)
+        return joined(self.region, regions()) if self.region else np.ones(VOXELS, bool)
 
     def projection(self) -> Projection:
         """Return the voxels that respond to the film, those of the region if there is one."""
@@ -175,15 +177,16 @@ def participant(
         If `tr` is no time, there is no such cortex, or it has no such region.
     """
     check_cortex(cortex, "data.who.cortex")
-    available = [] if cortex == MIXED else list(regions())
-    if region and region not in available:
+    areas = {} if cortex == MIXED else regions()
+    if region and unknown(region, areas):
         raise UsageError(
             "participant-region-unknown",
-            "data.who.region={region}: a {cortex} cortex has the regions {available}. Choose one of them, or "
-            "data.who.cortex=shared, which has areas.",
+            "data.who.region={region}: a {cortex} cortex has the regions {available}, and not {unknown}. "
+            "Choose one of them, several with + between them, or data.who.cortex=shared, which has areas.",
             region=region,
             cortex=cortex,
-            available=available,
+            available=list(areas),
+            unknown=unknown(region, areas),
         )
     try:
         scanned_at = None if tr is None else exact(tr)

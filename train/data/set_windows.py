@@ -125,6 +125,8 @@ class SetWindows:
         Of a bundle that reads all of `voxels`.
     choose : str
         How they are chosen, one of `CHOICES`.
+    regions : sequence of str
+        Names of the regions that `voxels` lie in; empty for all voxels.
     study_notes : sequence of str
         What is known of other folders of the same study.
     hashes : dict
@@ -137,6 +139,7 @@ class SetWindows:
     most: int
     draft: Manifest
     choose: str = DRIVEN
+    regions: Sequence[str] = ()
     study_notes: Sequence[str] = ()
     hashes: dict[str, NDArray[np.uint64]] = field(default_factory=dict, repr=False)
 
@@ -381,6 +384,9 @@ class SetWindows:
         }
         if self.choose != DRIVEN:
             told["voxels_chosen"] = self.choose
+        # Bundles of one region alone have their digests from before regions were joined.
+        if len(self.regions) > 1:
+            told["regions"] = list(self.regions)
         assert self.draft.fmri is not None
         return replace(self.draft, provenance=told, fmri=replace(self.draft.fmri, voxels=voxels))
 

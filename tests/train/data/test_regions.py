@@ -121,3 +121,30 @@ def test_an_atlas_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", x=np.ones(3))
     with refused(UsageError, "atlas-unreadable"):
         regions.read_atlas(tmp_path / "other.npz")
+
+
+def test_joined_regions_are_read_each_voxel_once(tmp_path: Path) -> None:
+    atlas = regions.read_atlas(npz(tmp_path / "atlas.npz"))
+    released = [
+        name
+        for name in labels()
+        if name[2:] in {*regions.VISUAL, *regions.ADDED}
+        or (name[:1], name[2:]) in {("R", a) for a in regions.ADDED_RIGHT}
+    ]
+    known = regions.cinebrain(atlas, len(released))
+    heard = regions.joined("visual+auditory_mmp", known)
+    control = regions.joined("visual + random", known)
+    assert heard.tolist() == (known["visual"] | known["auditory_mmp"]).tolist()
+    assert control.tolist() == (known["visual"] | known["random"]).tolist()
+    # The comparison is fair: as many voxels on both sides.
+    assert heard.sum() == control.sum() == known["visual"].sum() + known["auditory_mmp"].sum()
+    assert regions.joined("visual+released_va", known).tolist() == known["released_va"].tolist()
+    assert regions.joined("visual", known).tolist() == known["visual"].tolist()
+    assert regions.unknown("visual+nose+", known) == ["'nose'", "''"]
+
+
+def test_a_region_whose_own_name_has_a_plus_sign_is_one() -> None:
+    known = {"a": np.array([True, False]), "b": np.array([False, True]), "a+b": np.array([False, False])}
+    assert regions.parts("a+b", known) == ["a+b"]
+    assert not regions.joined("a+b", known).any()
+    assert regions.joined("b+a", known).all()

@@ -230,6 +230,28 @@ def test_without_repeats_nothing_is_read_for_the_choice(segments: int, showings:
     assert sum(data.reads) <= 2
 
 
+class Parcelled(Held):
+    """Three voxels, of which two regions share one."""
+
+    def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
+        return {"front": np.array([True, True, False]), "back": np.array([False, True, False])}
+
+
+@pytest.mark.parametrize(
+    ("region", "voxels", "joined"),
+    [("front+back", [0, 1], ["front", "back"]), ("back", [1], None), ("", [0, 1, 2], None)],
+)
+def test_the_voxels_of_joined_regions_are_read_and_the_bundle_says_so(
+    region: str, voxels: list[int], joined: list[str] | None
+) -> None:
+    plain = held(("A", "1", "a", False), ("A", "1", "b", False), ("A", "2", "c", False))
+    windows = opened(Parcelled(plain.windows, plain.values, fps=plain.fps), ["2"], region=region)
+    assert windows.voxels.tolist() == voxels
+    taught = windows.taught()
+    assert taught.projection.voxels.tolist() == voxels
+    assert taught.manifest.provenance.get("regions") == joined
+
+
 def test_a_set_of_volumes_alone_is_read(tmp_path: Path) -> None:
     released.neuroclips(tmp_path)
     windows = node(subject="subj01").opened(tmp_path)
@@ -254,6 +276,11 @@ def test_a_set_of_volumes_alone_is_read(tmp_path: Path) -> None:
             {"region": "visual"},
             "data-unknown-region",
             {"region": "visual", "available": "none, for want of an atlas"},
+        ),
+        (
+            {"region": "visual+auditory_mmp"},
+            "data-unknown-region",
+            {"unknown": ["'visual'", "'auditory_mmp'"]},
         ),
         ({"test": "run-77"}, "split-unknown-run", {"runs": "run-77"}),
         ({"sfreq": 33.3}, "data-grid-invalid", {"error": re.compile("whole samples")}),

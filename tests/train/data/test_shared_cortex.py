@@ -50,7 +50,14 @@ def test_the_voxels_of_two_participants_come_in_the_order_of_the_same_vertices()
     assert np.flatnonzero(regions()["V1"])[-1] < np.flatnonzero(regions()["V2"])[0]
 
 
+def test_several_regions_are_read_together() -> None:
+    who = participant("easy", 1, cortex="shared", region="V1+V2")
+    assert who.read.tolist() == (regions()["V1"] | regions()["V2"]).tolist()
+
+
 def test_a_region_that_is_not_there_is_refused() -> None:
+    with refused(UsageError, "participant-region-unknown", region="V1+A1", unknown=["'A1'"]):
+        participant("easy", 1, cortex="shared", region="V1+A1")
     with refused(UsageError, "participant-region-unknown", region="V1", cortex="mixed", available=[]):
         participant("easy", 1, region="V1")
     with refused(UsageError, "participant-region-unknown", region="A1", cortex="shared"):
