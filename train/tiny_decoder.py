@@ -128,6 +128,7 @@ def run(vae: Path, settings: Settings) -> Path:
     decoded_films.check(cut, autoencoder)
     counts = decoded_films.counted(films, cut)
     part = settings.out.with_name(f"{settings.out.name}.part")
+    decoded_films.check_room(counts, cut, part / _CLIPS)
     _claim(part, _request(settings, films, origin))
     device = _device(settings.device)
     taught, held = decoded_films.prepare(films, counts, cut, autoencoder.to(device), part / _CLIPS)

@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -193,6 +195,17 @@ def test_a_folder_without_a_model_is_refused(film: Path, tmp_path: Path) -> None
     assert not (tmp_path / "tiny.part").exists()
 
 
+def test_clips_without_room_are_refused_before_one_is_decoded(
+    wan: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Four clips of nine frames of 16 x 24 pixels.
+    needed = 4 * 9 * 16 * 24 * 3
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
+    with refused(UsageError, "decoded-clips-insufficient-disk", clips=4, needed_gb=needed / 1e9):
+        _run_in(tmp_path, film, wan)
+    assert not (tmp_path / "tiny.part").exists()
+
+
 def _run_in(folder: Path, film: Path, vae: Path) -> None:
     run(vae, read_arguments([*_SMALL, f"films={film}", f"out={folder / 'tiny'}"]))
 
@@ -207,6 +220,7 @@ def _run_in(folder: Path, film: Path, vae: Path) -> None:
             "film-too-few-clips",
             {"frames": 40, "fps": 8.0, "min_clips": 2, "clip_frames": 33},
         ),
+        ("frames=1", "tiny-decoder-single-frame", {}),
         ("frames=10", "vae-frames-indivisible", {"frame_count": 10}),
         ("size=20x24", "vae-frame-size-indivisible", {"key_prefix": "", "suggested_size": "16x24"}),
         ("size=large", "frame-size-malformed", {"key": "size", "size": "large"}),

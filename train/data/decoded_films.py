@@ -5,6 +5,7 @@ and keeps latents and pictures in a file a clip. A clip that is there is not com
 each film are kept from the training.
 """
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rtdecode.disk.folders import existing
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.from_file import film_from_file, frames_from_file
 from train.data.shards import Shards
@@ -33,6 +35,7 @@ _SMALL = (8, 12)
 # Grey levels of 0 to 255 become -1 to 1.
 _HALF = 127.5
 _WHITE = 255
+_COLOURS = 3
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ def check(cut: Cut, autoencoder: Any) -> None:
         Also if the autoencoder is neither Wan's nor CogVideoX's.
     """
     decoder = full_decoder(autoencoder)
+    if cut.frames == 1:
+        raise UsageError(
+            "tiny-decoder-single-frame",
+            "frames=1: a decoder of videos learns from how pictures change. Give more, such as frames=33.",
+        )
     check_clip((cut.frames, 3, *cut.size), autoencoder)
     time, _ = factors(autoencoder)
     check_turns(decoder, (cut.frames - 1) // time + 1)
@@ -99,6 +107,41 @@ def counted(films: Sequence[TrainingFilm], cut: Cut) -> list[int]:
         If a film is drawn and not read from a file, cannot be decoded to its end, or is too short.
     """
     return [_count(film, cut) for film in films]
+
+
+def check_room(counts: Sequence[int], cut: Cut, folder: Path) -> None:
+    """Refuse clips whose pictures have no room on the disk.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        Clips of each film.
+    cut : Cut
+    folder : Path
+        Where the clips will be kept. It need not exist yet.
+
+    Raises
+    ------
+    UsageError
+    """
+    rows, columns = cut.size
+    kept = sum(path.stat().st_size for path in folder.glob("*.npz"))
+    needed = sum(counts) * cut.frames * rows * columns * _COLOURS - kept
+    free = shutil.disk_usage(existing(folder)).free
+    if free < needed:
+        raise UsageError(
+            "decoded-clips-insufficient-disk",
+            "{clips} clips of {frames} frames of {rows} x {columns} pixels take {needed_gb:.1f} GB more, and "
+            "{folder} has {free_gb:.1f} GB left. Make room, give another disk with out=, or read less of "
+            "each film with seconds=.",
+            clips=sum(counts),
+            frames=cut.frames,
+            rows=rows,
+            columns=columns,
+            needed_gb=needed / 1e9,
+            folder=folder,
+            free_gb=free / 1e9,
+        )
 
 
 def prepare(

@@ -4,6 +4,8 @@
 a time, and writes a file for each lot. The file's name is a digest of the lot's clips or captions, of the
 files of the model, and of the options. So whatever was computed before is found again, and only what has
 changed is computed anew. An index, written last, names the files that belong together. `read` reads them.
+Where there are several targets, each is computed of one title first, so that a model that cannot be used is
+refused before another one has computed for hours.
 
 ::
 
@@ -13,6 +15,7 @@ changed is computed anew. An index, written last, names the files that belong to
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk import strict_json
+from rtdecode.disk.folders import existing
 from rtdecode.errors import UsageError
 from train.data.dataset import DataSet
 from train.data.shards import Shards
@@ -136,8 +140,8 @@ def compute(
     Raises
     ------
     UsageError
-        If the data set is empty or has no clips or captions, or a value is not finite or too large to be
-        stored.
+        If the data set is empty or has no clips or captions, a model cannot be used, the disk has no room, or
+        a value is not finite or too large to be stored.
     """
     if stored not in STORED:
         raise UsageError(
@@ -159,6 +163,8 @@ def compute(
     inputs = _Inputs(data, lot)
     for target in targets:
         inputs.check(target, [one.name for one in targets[: targets.index(target)]])
+    if len(targets) > 1:
+        _try(targets, inputs, out, stored)
     for target in targets:
         files = _files(target, inputs, out / target.name, stored)
         if target.name == "captions":
@@ -295,6 +301,44 @@ class _Inputs:
                 last_title=self.lots[number][-1],
             )
         return np.array(found)
+
+
+def _try(targets: Sequence[Target], inputs: _Inputs, out: Path, stored: str) -> None:
+    """Compute each target of one title, and refuse what would be refused hours later.
+
+    Models are opened one after the other, since they may not fit into memory together.
+    """
+    count = sum(len(lot) for lot in inputs.lots)
+    needed = 0
+    written: NDArray[Any] | None = None
+    for target in tracked(targets, "trying targets"):
+        computed = target.opened()(_sample(target.reads, inputs, written))
+        if target.name == "captions":
+            written = computed["values"]
+        values = _storable(computed["values"], stored, f"{target.name} of {inputs.lots[0][0]} and others")
+        on_disk = sum(path.stat().st_size for path in (out / target.name).glob("*.npz"))
+        needed += max(0, count * values.nbytes - on_disk)
+    free = shutil.disk_usage(existing(out)).free
+    if free < needed:
+        raise UsageError(
+            "targets-insufficient-disk",
+            "the targets of {count} titles take {needed_gb:.1f} GB more, and {folder} has {free_gb:.1f} GB "
+            "left. Make room, or give another disk with out=.",
+            count=count,
+            needed_gb=needed / 1e9,
+            folder=out,
+            free_gb=free / 1e9,
+        )
+
+
+def _sample(kind: Kind, inputs: _Inputs, written: NDArray[Any] | None) -> NDArray[Any]:
+    """Take what one title of the first lot is computed from; a caption from `written`, if there is one."""
+    if kind == "captions" and written is not None:
+        return written
+    values = inputs.read(kind, 0)
+    # Models of speech are not asked about silence, so the loudest title is taken.
+    row = int(np.abs(values).max(axis=1).argmax()) if kind == "sound" else 0
+    return values[row : row + 1]
 
 
 def _files(target: Target, inputs: _Inputs, folder: Path, stored: str) -> list[str]:

@@ -89,18 +89,34 @@ def text(folder: Path, hardware: Hardware, *, licence: str, tokens: int | None =
         from transformers import AutoTokenizer
 
         tokenizer = prepared(AutoTokenizer, folder)
-        length = tokens or tokenizer.model_max_length
-        if length > _NO_LIMIT:
-            raise UsageError(
-                "tokenizer-missing-max-length",
-                "the tokenizer in {folder} states no longest text. Give it with text.tokens=.",
-                folder=folder,
-            )
         model = _model(folder, hardware, licence)
+        length = tokens or tokenizer.model_max_length
+        _check_length(length, model, folder)
         return lambda captions: _captions(captions, length, tokenizer, model, hardware)
 
     options = {"tokens": tokens, "precision": hardware.precision}
     return Target("text", "captions", files_of(folder, "transformers folder", licence), options, opened)
+
+
+def _check_length(length: int, model: Any, folder: Path) -> None:
+    """Refuse captions of no length, or of one that the model has no positions for."""
+    longest = getattr(getattr(model.config, "text_config", model.config), "max_position_embeddings", None)
+    if length > _NO_LIMIT:
+        raise UsageError(
+            "tokenizer-missing-max-length",
+            "the tokenizer in {folder} states no longest text. Give it with text.tokens={suggestion}.",
+            folder=folder,
+            suggestion=longest or "",
+        )
+    if longest is not None and length > longest:
+        raise UsageError(
+            "text-tokens-beyond-model",
+            "captions of {length} tokens were asked for, and the model in {folder} reads {longest}. Give "
+            "text.tokens={longest}.",
+            length=length,
+            folder=folder,
+            longest=longest,
+        )
 
 
 def _captions(captions: NDArray[Any], length: int, tokenizer: Any, model: Any, hardware: Hardware) -> Arrays:

@@ -39,11 +39,22 @@ class Hardware:
                 precision=self.precision,
                 available=list(PRECISIONS),
             )
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
+        try:
+            device = torch.device(self.device)
+        except RuntimeError as error:
+            raise UsageError(
+                "targets-device-unknown",
+                "device={device} is no device of torch. Give device=cpu, device=cuda, or device=cuda:1 for "
+                "the second GPU.",
+                device=self.device,
+            ) from error
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise UsageError(
                 "targets-gpu-unavailable",
-                "device={device} was given, and torch finds no GPU. Give device=cpu.",
+                "device={device} was given, and torch finds {count} GPUs. Give device=cpu, or one that "
+                "is there.",
                 device=self.device,
+                count=torch.cuda.device_count(),
             )
 
     @property

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rtdecode.errors import UsageError
 from train.data.layouts.film_sound import SOUND_HZ
 from train.targets.cache import Target
 from train.targets.models import Hardware, files_of, prepared
@@ -49,6 +50,8 @@ def transcripts(
         processor = prepared(AutoProcessor, folder)
         model, _ = transformers_model(folder, licence=licence, dtype=hardware.dtype)
         model = model.to(hardware.device)
+        if language:
+            _check_language(language, processor, model, hardware)
         return lambda sounds: {
             "values": np.array(
                 [_said(sound, language, tokens, processor, model, hardware) for sound in sounds]
@@ -57,6 +60,22 @@ def transcripts(
 
     options = {"language": language, "tokens": tokens, "precision": hardware.precision}
     return Target("transcripts", "sound", files_of(folder, "transformers folder", licence), options, opened)
+
+
+def _check_language(language: str, processor: Any, model: Any, hardware: Hardware) -> None:
+    """Refuse a language that the model does not take: it says so where it first hears something."""
+    noise = np.random.default_rng(0).uniform(-1, 1, SOUND_HZ).astype(np.float32)
+    try:
+        _said(noise, language, 1, processor, model, hardware)
+    except ValueError as error:
+        raise UsageError(
+            "speech-language-unsupported",
+            "speech.language={language}: {folder} does not take it ({error}). Give another one, or leave it "
+            "out: a model of several languages finds it.",
+            language=language,
+            folder=model.name_or_path,
+            error=str(error).splitlines()[0],
+        ) from error
 
 
 def _said(

@@ -131,20 +131,20 @@ def test_joined_regions_are_read_each_voxel_once(tmp_path: Path) -> None:
         if name[2:] in {*regions.VISUAL, *regions.ADDED}
         or (name[:1], name[2:]) in {("R", a) for a in regions.ADDED_RIGHT}
     ]
-    known = regions.cinebrain(atlas, len(released))
-    heard = regions.joined("visual+auditory_mmp", known)
-    control = regions.joined("visual + random", known)
-    assert heard.tolist() == (known["visual"] | known["auditory_mmp"]).tolist()
-    assert control.tolist() == (known["visual"] | known["random"]).tolist()
+    masks = regions.cinebrain(atlas, len(released))
+    hearing = regions.joined("visual+auditory_mmp", masks)
+    control = regions.joined("visual + random", masks)
+    assert hearing.tolist() == (masks["visual"] | masks["auditory_mmp"]).tolist()
+    assert control.tolist() == (masks["visual"] | masks["random"]).tolist()
     # The comparison is fair: as many voxels on both sides.
-    assert heard.sum() == control.sum() == known["visual"].sum() + known["auditory_mmp"].sum()
-    assert regions.joined("visual+released_va", known).tolist() == known["released_va"].tolist()
-    assert regions.joined("visual", known).tolist() == known["visual"].tolist()
-    assert regions.unknown("visual+nose+", known) == ["'nose'", "''"]
+    assert hearing.sum() == control.sum() == masks["visual"].sum() + masks["auditory_mmp"].sum()
+    assert regions.joined("visual+released_va", masks).tolist() == masks["released_va"].tolist()
+    assert regions.joined("visual", masks).tolist() == masks["visual"].tolist()
+    assert regions.unknown("visual+nose+", masks) == ["'nose'", "''"]
 
 
 def test_a_region_whose_own_name_has_a_plus_sign_is_one() -> None:
-    known = {"a": np.array([True, False]), "b": np.array([False, True]), "a+b": np.array([False, False])}
-    assert regions.parts("a+b", known) == ["a+b"]
-    assert not regions.joined("a+b", known).any()
-    assert regions.joined("b+a", known).all()
+    masks = {"a": np.array([True, False]), "b": np.array([False, True]), "a+b": np.array([False, False])}
+    assert regions.parts("a+b", masks) == ["a+b"]
+    assert not regions.joined("a+b", masks).any()
+    assert regions.joined("b+a", masks).all()

@@ -1,8 +1,10 @@
 """Targets are computed once, and anew only where something has changed."""
 
 import re
+import shutil
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.data.layouts.released import LENGTH, mindvideo
-from tests.train.targets.models import LICENCE, Films, blip, clip_tower, wan_vae, whisper
+from tests.train.targets.models import LICENCE, Films, blip, clip_tower, wan_vae, whisper, words
 from train.data.dataset import WindowTable
 from train.targets.__main__ import main, read_arguments
 from train.targets.cache import Target, compute, read
@@ -178,6 +180,66 @@ def test_transcripts_are_kept_as_text_and_need_sound(tmp_path: Path) -> None:
         UsageError, "targets-missing-input", target="transcripts", input_kind="sound", available="clips"
     ):
         compute(Films(), [written], tmp_path)
+
+
+def test_all_models_are_tried_before_the_first_computes(tmp_path: Path) -> None:
+    films = Films(captions=True)
+    clip_tower(tmp_path / "clip")
+    # The tokenizer of SigLIP 2 states no longest text.
+    words(tmp_path / "clip", longest=10**30)
+    embedded = text(tmp_path / "clip", CPU, licence=LICENCE)
+    means = Means()
+    with refused(UsageError, "tokenizer-missing-max-length", folder=tmp_path / "clip", suggestion=6):
+        compute(films, [means.target(), embedded], tmp_path / "out", lot=2)
+    assert means.lots == [1]
+    assert not (tmp_path / "out").exists()
+    compute(films, [means.target(), text(tmp_path / "clip", CPU, licence=LICENCE, tokens=6)], tmp_path, lot=2)
+    assert means.lots == [1, 1, 2, 2, 1]
+
+
+def test_values_that_cannot_be_stored_are_found_before_the_first_target_is_computed(tmp_path: Path) -> None:
+    means = Means()
+    large = Target("large", "clips", SOURCE, {}, lambda: Means(1e9).means)
+    with refused(UsageError, "targets-float16-overflow", target_lot="large of a and others"):
+        compute(Films(), [means.target(), large], tmp_path, lot=2)
+    assert means.lots == [1]
+
+
+def test_a_caption_that_is_written_for_the_trial_is_embedded(tmp_path: Path) -> None:
+    blip(tmp_path / "blip")
+    clip_tower(tmp_path / "clip")
+    embedded_captions: list[str] = []
+
+    def embedding(written: np.ndarray) -> dict[str, np.ndarray]:
+        embedded_captions.extend(written.tolist())
+        return {"values": np.ones((len(written), 2))}
+
+    embedded = Target("text", "captions", SOURCE, {}, lambda: embedding)
+    compute(Films(), [captions(tmp_path / "blip", CPU, licence=LICENCE, tokens=4), embedded], tmp_path)
+    assert len(embedded_captions) == 1 + 5
+    assert embedded_captions[0] == embedded_captions[1] == read(tmp_path, "captions").read(0)
+
+
+def test_targets_without_room_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Five titles, five frames, three colours, two bytes each; twice.
+    needed = 2 * 5 * 5 * 3 * 2
+    targets = [Means().target(), Target("more", "clips", SOURCE, {}, lambda: Means().means)]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
+    with refused(UsageError, "targets-insufficient-disk", count=5, needed_gb=needed / 1e9):
+        compute(Films(), targets, tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed))
+    compute(Films(), targets, tmp_path)
+    assert read(tmp_path, "more").values.shape == (5, 5, 3)
+
+
+def test_a_language_that_the_model_does_not_take_is_refused_where_it_is_opened(tmp_path: Path) -> None:
+    """The small model is of one language."""
+    whisper(tmp_path / "whisper")
+    written = transcripts(tmp_path / "whisper", CPU, licence=LICENCE, language="xx")
+    means = Means()
+    with refused(UsageError, "speech-language-unsupported", language="xx", folder=str(tmp_path / "whisper")):
+        compute(Films(sound=True), [means.target(), written], tmp_path, lot=2)
+    assert means.lots == [1]
 
 
 def test_another_model_is_another_key(tmp_path: Path) -> None:

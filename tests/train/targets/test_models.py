@@ -98,6 +98,12 @@ def test_captions_by_clip_and_by_its_text_encoder_alone(tmp_path: Path) -> None:
         np.testing.assert_allclose(vectors, model.text_projection(pooled), **CLOSE)
 
 
+def test_captions_longer_than_the_model_reads_are_refused(tmp_path: Path) -> None:
+    clip_tower(tmp_path)
+    with refused(UsageError, "text-tokens-beyond-model", length=7, folder=tmp_path, longest=6):
+        text(tmp_path, CPU, licence=LICENCE, tokens=7).opened()
+
+
 def test_captions_by_t5(tmp_path: Path) -> None:
     model = t5(tmp_path)
     found = text(tmp_path, CPU, licence=LICENCE, tokens=8).opened()(CAPTIONS)
@@ -229,6 +235,8 @@ def test_what_prepares_inputs_must_be_beside_the_weights(tmp_path: Path) -> None
         UsageError, "targets-precision-unknown", precision="half", available=["float32", "bfloat16"]
     ):
         Hardware(precision="half")
+    with refused(UsageError, "targets-device-unknown", device="gpu"):
+        Hardware("gpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
