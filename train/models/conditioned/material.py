@@ -32,6 +32,7 @@ from train.data.shards import Shards
 from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
 from train.data.voxel_choice import find_voxels
+from train.models.conditioned import alignment
 from train.models.conditioned.batches import PORTS, Rows
 from train.parts.codecs.fitted_patch import fit_codec
 from train.parts.encoders import film_net
@@ -92,6 +93,10 @@ class Material:
     projection : Projection
     golden : dict
         See `train.data.arrays.golden`.
+    held_out : dict
+        Windows that teach nothing, see `train.models.conditioned.alignment`; empty where there are none.
+    origin : str
+        Where those come from, in a sentence.
     """
 
     codec: Arrays
@@ -104,6 +109,8 @@ class Material:
     manifest: Manifest
     projection: Projection
     golden: Arrays
+    held_out: Arrays
+    origin: str
 
 
 def of_sessions(
@@ -151,6 +158,8 @@ def of_sessions(
         manifest=replace(draft, name=name, provenance=data.provenance(work)),
         projection=projection,
         golden=golden_windows(work, taught[0], stats),
+        held_out=alignment.of_sessions(work, data, raw, stats, sizes.every),
+        origin=alignment.origin_of_sessions(work, data),
     )
 
 
@@ -172,6 +181,8 @@ def of_set(work: Work, data: DataSetWindows, sizes: FilmSizes) -> Material:
         manifest=taught.manifest,
         projection=taught.projection,
         golden=golden(taught.signals),
+        held_out=alignment.of_set(work, data.opened(work.data), taught, sizes.every),
+        origin=alignment.origin_of_set(data.opened(work.data)),
     )
 
 

@@ -21,7 +21,8 @@ from train.data.arrays import golden
 from train.data.set_node import DataSetWindows
 from train.distillation.targets import Distillation
 from train.loop import Machine
-from train.models.conditioned import batches
+from train.models.conditioned import alignment, batches
+from train.models.conditioned.alignment import HeldOutWindows
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.distilled import Drawn, device_of, distil
 from train.models.conditioned.encoder import Encoding, ordered
@@ -90,6 +91,7 @@ class PublishedPlan:
         aimed = {name: _Shown(cached, cached.rows(shown)) for name, cached in targets.items()}
         pooled_text(targets["text"])
         _check_frames(aimed["vae"], windows.draft.clip.frames)
+        held_rows = targets["image"].rows(windows.data.windows.shown[alignment.rows_of_set(windows)])
         taught = data.taught(work)
         manifest = taught.manifest
         _, channels, times, height, width = aimed["vae"].shape
@@ -121,16 +123,26 @@ class PublishedPlan:
             signals=taught.signals,
             units=None,
         )
+        show: loop.Show = _show_nothing
+        aligning = alignment.aligning(brains, self.contrasts)
+        if alignment.of_set(work, windows, taught):
+            held_frames = targets["image"].read(held_rows)
+            held_out = HeldOutWindows(work, held_frames, aligning, alignment.origin_of_set(windows))
+            show = partial(held_out.show, system)
         log = loop.train(
             system,
             brains,
             partial(batches.batch, read, self.dropout, losses_of(brains)),
             work.stages / "brains",
-            _show_nothing,
+            show,
             work.seed,
             self.machine,
         )
-        tables: dict[str, Any] = {"loss": log, "notes": [{"note": windows.division}]}
+        tables: dict[str, Any] = {
+            "loss": log,
+            "notes": [{"note": windows.division}],
+            **alignment.table(work, aligning),
+        }
         weights = packed(system, shape)
         if distilling:
             clips = Clips(decoder, shape.size).to(device_of(self.machine))
@@ -167,7 +179,7 @@ class PublishedPlan:
             projection=taught.projection if "fmri" in names else None,
             golden=read_by(names, golden(taught.signals)),
             tables=tables,
-            pictures={},
+            pictures=alignment.pictures(work, aligning),
         )
 
     def restore(self, weights: Arrays) -> "PublishedSystem":

@@ -37,7 +37,8 @@ from train.distillation.targets import Distillation
 from train.distillation.teaching import apart
 from train.judging import pictures as sheets
 from train.loop import Machine
-from train.models.conditioned import batches
+from train.models.conditioned import alignment, batches
+from train.models.conditioned.alignment import HeldOutWindows
 from train.models.conditioned.batches import Dropout, Rows, Windows
 from train.models.conditioned.distilled import Drawn, distil
 from train.models.conditioned.encoder import MODALITIES, ConditionEncoder, Encoding, Signals, ordered
@@ -126,7 +127,8 @@ class SmallPlan:
         vocabulary = Vocabulary.of(material.captions)
         words = vocabulary.numbers(material.captions, films.tokens)
         net, log = self._learn_films(work, material.pictures, words, phases[FILMS])
-        frames, text = _embedded(net, material.pictures, words)
+        frames = _embedded(net, material.pictures)
+        text = _embedded_captions(net, words)
         windows = Windows(material.latents, words, frames, text, material.signals, material.units)
         _, channels, times, height, width = material.latents.shape
         shape = Shape(
@@ -150,18 +152,24 @@ class SmallPlan:
         system = BrainVideo(
             encoder, video, shape.frames, self.contrasts, normalised=self.normalised, words=captioned.words
         )
+        held_out = None
+        aligning = alignment.aligning(brains, self.contrasts)
+        if material.held_out:
+            held_frames = _embedded(net, material.held_out["pictures"])
+            held_out = HeldOutWindows(work, held_frames, aligning, material.origin)
         log += loop.train(
             system,
             brains,
             partial(batches.batch, windows, self.dropout, losses_of(brains)),
             work.stages / "brains",
-            partial(self._show_brains, work, system, codec, windows),
+            partial(self._show_brains, work, system, codec, windows, held_out),
             work.seed,
             self.machine,
         )
         tables: dict[str, Any] = {
             "loss": log,
             "notes": [{"note": _own_identification(net, material.pictures)}],
+            **alignment.table(work, aligning),
         }
         weights = pack(encoder, video, net.frames, system.pooling, codec, shape)
         if distilling:
@@ -195,7 +203,10 @@ class SmallPlan:
             projection=material.projection if "fmri" in read else None,
             golden=read_by(read, material.golden),
             tables=tables,
-            pictures={"samples.png": Image.open(_sheet(work, list(brains)[-1]))},
+            pictures={
+                "samples.png": Image.open(_sheet(work, list(brains)[-1])),
+                **alignment.pictures(work, aligning),
+            },
         )
 
     def _apart(self, phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Phase]]:
@@ -284,9 +295,18 @@ class SmallPlan:
 
     @torch.no_grad()
     def _show_brains(
-        self, work: Work, system: BrainVideo, codec: Arrays, windows: Windows, phase: str, step: int
+        self,
+        work: Work,
+        system: BrainVideo,
+        codec: Arrays,
+        windows: Windows,
+        held_out: HeldOutWindows | None,
+        phase: str,
+        step: int,
     ) -> None:
-        """Draw a few clips from the brain."""
+        """Draw a few clips from the brain, and say how well windows that teach nothing are told apart."""
+        if held_out is not None:
+            held_out.show(system, phase, step)
         system = _still(system)
         picked = _picked(windows)
         signals = {name: torch.from_numpy(x) for name, x in windows.normalised(picked).items()}
@@ -436,16 +456,20 @@ def _own_identification(net: FilmNet, pictures: NDArray[np.uint8]) -> str:
 
 
 @torch.no_grad()
-def _embedded(
-    net: FilmNet, pictures: NDArray[np.uint8], words: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Embed the frames and captions of all clips."""
+def _embedded(net: FilmNet, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Embed the frames of clips, (clip, frame, embedding)."""
     found = []
     for n in range(0, len(pictures), _AT_ONCE):
         some = pictures[n : n + _AT_ONCE]
         vectors = net.frames(film_net.scaled(some.reshape(-1, *some.shape[2:])))
         found.append(vectors.unflatten(0, some.shape[:2]).numpy())
-    return np.concatenate(found), net.texts(torch.from_numpy(words)).numpy()
+    return np.concatenate(found)
+
+
+@torch.no_grad()
+def _embedded_captions(net: FilmNet, words: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Embed captions, (clip, embedding)."""
+    return net.texts(torch.from_numpy(words)).numpy()
 
 
 def _still(system: Whole) -> Whole:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from PIL import Image
 
 from export import run as exporting
 from rtdecode import bundle as bundles
@@ -12,7 +13,9 @@ from rtdecode.disk.clip_file import ClipFile
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.models.cinesync.live import beside
+from train.data.phantom import Participant, session_arrays, session_clips
 from train.models.cinesync.plan import CONTRASTS
+from train.models.conditioned.alignment import told_apart
 from train.recipe import build
 from train.run import main as train
 from train.run import run as make_run
@@ -62,6 +65,28 @@ def test_every_phase_takes_its_steps_on_its_own_losses(run: Path) -> None:
     made = [x for name, x in weights(run).items() if ".lora_B." in name]
     assert made
     assert all(np.abs(x).max() > 0 for x in made)
+
+
+def test_windows_that_teach_nothing_are_told_apart_at_the_end_of_each_phase(run: Path) -> None:
+    rows = read_run(run)["tables"]["alignment"]
+    assert [(row["phase"], row["step"], row["by"]) for row in rows] == [
+        (phase, 10, name) for phase in ("align", "diffuse") for name in ("fmri", "eeg", "both")
+    ]
+    assert {(row["windows"], row["two_way_chance"], row["first_chance"]) for row in rows} == {(8, 0.5, 1 / 8)}
+    for phase in ("align", "diffuse"):
+        # Each of 8 windows beside the five clips that its vector finds first.
+        with Image.open(run / f"alignment-{phase}.png") as sheet:
+            assert sheet.size == (6 * 96 + 8, 8 * 64)
+    # What the finished system says of the same windows, as a session of the next seed gives them to a bundle.
+    system = restored(run, build(read_run(run)["arguments"])["system"])
+    session = Participant().session(2, 32.0, "free")
+    draft = draft_of(run)
+    vectors = np.asarray(system.condition(session_arrays(draft, session)).pooled)
+    clips = system.targets(session_clips(draft.manifest, session))
+    assert clips is not None
+    figures = told_apart((vectors @ clips.T).astype(np.float64))
+    # Weights of half precision may decide a near tie otherwise: one of the 56 pairs.
+    assert figures["two_way"] == pytest.approx(rows[-1]["two_way"], abs=1 / 56 + 1e-9)
 
 
 def test_the_condition_begins_at_the_mean_caption(run: Path) -> None:

@@ -36,6 +36,8 @@ def test_it_is_trained_and_judged_on_runs_of_its_own(data: Path, tmp_path: Path)
     assert "signals that were shifted against their clips (shift=yes)" in notes[-1]
     assert figures["identification_2way_centred"]["n"] == 6
     assert figures["identification_2way_centred"]["shuffled"] is not None
+    rows = run["tables"]["alignment"]
+    assert {(row["phase"], row["windows"]) for row in rows} == {("align", 6), ("diffuse", 6)}
     manifest = draft_of(out).manifest
     assert manifest.modalities == ["eeg", "fmri"]
     assert manifest.chain == "offline"

@@ -119,6 +119,11 @@ def test_a_run_keeps_the_encoder_and_the_adapters_alone(run: Path) -> None:
     tables = read_run(run)["tables"]
     assert {row["phase"] for row in tables["loss"]} == {"align", "diffuse"}
     assert read_run(run)["figures"]["identification_2way_centred"]["n"] == 6
+    # Held-out windows are told apart by the encoders that `diffuse` then leaves as they are.
+    assert [(row["phase"], row["by"], row["windows"]) for row in tables["alignment"]] == [
+        ("align", name, 6) for name in ("fmri", "eeg", "both")
+    ]
+    assert (run / "alignment-align.png").is_file()
 
 
 def test_its_clips_have_the_size_of_the_bundle(run: Path) -> None:

@@ -1,0 +1,118 @@
+"""Held-out windows are told apart by brain vectors, and teach nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtdecode.disk.video import write_mp4
+from rtdecode.phantom.film.film import FPS, Film
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
+from tests.train.data.test_recorded_sessions import BLANK, showing
+from tests.train.test_data_set import FEW_PLACES, SUBJECT, release
+from train.data.set_node import DataSetWindows
+from train.data.training_films import training_films
+from train.models.conditioned import alignment
+from train.recipe import build, read
+from train.work import Work
+
+
+def sessions(*changes: str):
+    """Return the data node of the small recipe, with the films that it shows."""
+    data = build(read("cinesync", ["scale=tiny", "data.seconds=24", *changes]).tree)["data"]
+    return data.with_films(training_films(data.shows))
+
+
+def test_windows_that_are_told_and_windows_that_are_not() -> None:
+    count = 40
+    figures = alignment.told_apart(np.eye(count))
+    assert figures == {
+        "windows": count,
+        "two_way": 1.0,
+        "two_way_chance": 0.5,
+        "clip_by_brain": 1.0,
+        "brain_by_clip": 1.0,
+        "first_chance": 1 / count,
+    }
+    # An encoder that says the same of all windows tells nothing.
+    constant = alignment.told_apart(np.tile(np.linspace(0, 1, count), (count, 1)))
+    assert constant["clip_by_brain"] == 1 / count
+    assert constant["brain_by_clip"] == 0
+    chance = alignment.told_apart(np.random.default_rng(0).normal(size=(count, count)))
+    assert abs(chance["two_way"] - 0.5) < 0.15
+
+
+def test_a_brain_that_finds_its_clip_is_told_from_a_clip_that_finds_its_brain() -> None:
+    """Every window resembles its own clip most, and the first clip resembles another window more."""
+    alike = np.array([[0.5, 0.1, 0.2], [0.6, 0.9, 0.3], [0.1, 0.2, 0.4]])
+    figures = alignment.told_apart(alike)
+    assert figures["clip_by_brain"] == 1
+    assert figures["brain_by_clip"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "titles"),
+    [
+        ([], ["natural-16", "shapes-16"]),
+        (["seed=100"], ["natural-116", "shapes-116"]),
+        (["data.held=700"], ["natural-700", "shapes-700"]),
+        (["data.sessions=990-999"], ["natural-0", "shapes-0"]),
+    ],
+)
+def test_simulated_windows_are_of_sessions_that_teach_nothing(
+    tmp_path: Path, changes: list[str], titles: list[str]
+) -> None:
+    seed = next((int(text[5:]) for text in changes if text.startswith("seed=")), 0)
+    work = Work(None, seed, tmp_path)
+    data = sessions(*changes)
+    showings = alignment._held_out(work, data)
+    assert [session.title for session in showings] == titles
+    assert not {session.name for session in showings} & {session.name for session in data.showings(work)}
+    assert titles[0] in alignment.origin_of_sessions(work, data)
+
+
+def test_where_every_seed_teaches_there_is_nothing_to_tell(tmp_path: Path) -> None:
+    assert alignment._held_out(Work(None, 0, tmp_path), sessions("data.sessions=0-999")) == []
+
+
+def test_who_learns_from_a_film_in_a_file_is_told_apart_on_another(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    write_mp4(path, Film(5, 1).frames, FPS)
+    data = sessions().with_films(training_films(str(path)))
+    assert [session.title for session in alignment._held_out(Work(None, 0, tmp_path), data)] == ["natural-16"]
+
+
+def test_windows_of_a_data_set_are_of_runs_that_are_held_out(tmp_path: Path) -> None:
+    release(tmp_path / "cinebrain", FEW_PLACES)
+    node = DataSetWindows(EegBand(), Baseline(), sfreq=50, voxels=40, subject=SUBJECT)
+    windows = node.opened(tmp_path / "cinebrain")
+    rows = alignment.rows_of_set(windows)
+    assert rows.tolist() == windows.split.test.tolist()
+    taught = windows.taught()
+    arrays = alignment.of_set(Work(None, 0, tmp_path / "run"), windows, taught, every=4)
+    assert arrays["stills"].shape == (6, 64, 96, 3)
+    assert arrays["pictures"].shape == (6, 8, 3, 32, 48)
+    # They are what the judge decodes, normalised by what teaches.
+    voxels = taught.projection.voxels
+    runs = [run.of.signals(run.trials, taught.stats, voxels)["fmri"] for run in windows.held()]
+    assert np.array_equal(arrays["fmri"], np.concatenate(runs))
+
+
+def test_windows_of_a_recording_show_each_part_of_a_film_once() -> None:
+    showings = [showing("1", 1, 3), showing("1", 2, 3, first_s=6.0), showing("2", 1, 1, film="other")]
+    first = alignment._first_showings(showings, 4.0)
+    assert [(session.source, session.start_s.tolist()) for session in first] == [
+        ("film", [0.0, 4.0, 8.0]),
+        # What begins at 6 and at 10 shows some of what was shown before.
+        ("film", [14.0]),
+        ("other", [0.0]),
+    ]
+
+
+def test_windows_of_recordings_say_whether_their_film_teaches(tmp_path: Path) -> None:
+    data = replace(BLANK, taught=(showing("1", 1, 50),), held=(showing("2", 1, 12, first_s=8.0),))
+    work = Work(None, 0, tmp_path)
+    assert "12 of 12 held windows show what also taught" in alignment.origin_of_sessions(work, data)
+    assert [session.windows for session in alignment._held_out(work, data)] == [12]
