@@ -59,6 +59,8 @@ class RecordedSessions:
         What a bundle says of the recordings.
     single : bool
         Whether there is one run alone, so that a part of its time is held.
+    without_triggers, recordings : int
+        How many recordings have no trigger, and how many there are.
     """
 
     grid: TimingGrid
@@ -69,6 +71,8 @@ class RecordedSessions:
     draft: Manifest | None = None
     about: dict[str, Any] | None = None
     single: bool = False
+    without_triggers: int = 0
+    recordings: int = 0
 
     def with_recordings(self, paths: Sequence[Path], films: Sequence[Path]) -> "RecordedSessions":
         """Train on recordings.
@@ -128,6 +132,9 @@ class RecordedSessions:
                 for digest, name in named.items()
             ],
         }
+        without_triggers = sum(not recording.has_triggers() for recording in recordings)
+        if without_triggers:
+            about["without_triggers"] = without_triggers
         return replace(
             self,
             grid=grid,
@@ -136,6 +143,8 @@ class RecordedSessions:
             draft=draft,
             about=about,
             single=single,
+            without_triggers=without_triggers,
+            recordings=len(recordings),
         )
 
     def check(self, work: Work) -> None:
@@ -161,6 +170,8 @@ class RecordedSessions:
             "the more there are, the more is read."
         )
         console.print(self.division)
+        if self.timing:
+            console.print(self.timing)
 
     @property
     def division(self) -> str:
@@ -176,6 +187,17 @@ class RecordedSessions:
         runs = len({(one.recording, one.run) for one in self.held})
         which = "the last run is" if runs == 1 else f"the last {runs} runs are"
         return f"Of the runs, {which} held for choices and judged ({minutes:.1f} minutes)."
+
+    @property
+    def timing(self) -> str:
+        """What is not known of when runs began, in a sentence; empty where all recordings have triggers."""
+        if not self.without_triggers:
+            return ""
+        return (
+            f"{self.without_triggers} of {self.recordings} recordings have no triggers, and their runs are "
+            "placed by when volumes arrived: film and EEG lie late by what the quickest volume took to "
+            "arrive. Record the scanner's triggers (docs/time.md)."
+        )
 
     @property
     def held_out(self) -> str:

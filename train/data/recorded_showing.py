@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.bundle import Bundle, Manifest
+from rtdecode.bundle import Bundle, ClipGeometry, Manifest
 from rtdecode.disk.recording import Recording
+from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.watched import Pictures
@@ -30,6 +31,9 @@ SOURCES = ["eeg", "fmri"]
 GIVEN = "film="
 # The film runs through while film time and run time differ by the same, up to this, s.
 _DRIFT_S = 0.5
+# Frames that are compared with those of a film that was shown, and how much less two films correlate.
+_COMPARED = 200
+_ALIKE = 0.5
 # A stretch of fewer windows is left out.
 _LEAST = 3
 
@@ -218,10 +222,12 @@ def stretches(
     Raises
     ------
     UsageError
-        If the film is shorter than a window, is not the one of the markers, or no window lies inside it.
+        If the film is shorter than a window, is not the one of the markers or of the recording's truth, or no
+        window lies inside it.
     """
     window_s = float(draft.grid.window)
-    film_s = len(read_film(film, draft.clip, GIVEN)) / draft.clip.fps
+    pictures = read_film(film, draft.clip, GIVEN)
+    film_s = len(pictures) / draft.clip.fps
     if film_s < window_s:
         raise UsageError(
             "film-shorter-than-window",
@@ -232,6 +238,7 @@ def stretches(
             film_s=film_s,
             window_s=window_s,
         )
+    _check_shown(recording, film, source, pictures, draft.clip)
     # One voxel is enough to tell which volumes came.
     probe = raw_bundle(draft, replace(head, voxels=head.voxels[:1]), level[:1])
     every = cut_windows(probe, recording, SOURCES)
@@ -272,6 +279,46 @@ def stretches(
             path=film,
         )
     return found
+
+
+def _check_shown(recording: Recording, film: Path, source: str, pictures: Frames, clip: ClipGeometry) -> None:
+    """Refuse a film that is another than the one that a recording keeps as its truth, if it keeps one."""
+    shown = recording.path / "truth" / "film.mp4"
+    if not shown.is_file() or file_hash(shown).startswith(source):
+        return
+    # The same film may have been compressed again, or lie there in another size.
+    alike = likeness(pictures, read_film(shown, clip, GIVEN))
+    if alike < _ALIKE:
+        raise UsageError(
+            "recording-film-not-shown",
+            "{argument}{path} shows other pictures than {shown}, which was shown in this recording: they "
+            "correlate by {alike:.2f}. Give the film that was shown, from its beginning.",
+            argument=GIVEN,
+            path=film,
+            shown=shown,
+            alike=alike,
+        )
+
+
+def likeness(one: Frames, other: Frames) -> float:
+    """Correlate films at the same instants, each less its mean picture.
+
+    Parameters
+    ----------
+    one, other : (frame, row, column, 3)
+        What is longer is cut to the length of the other one.
+
+    Returns
+    -------
+    float
+        1 where one of them stands still: nothing can be told of it.
+    """
+    count = min(len(one), len(other))
+    instants = np.linspace(0, count - 1, min(count, _COMPARED)).round().astype(int)
+    changes = [film[instants].astype(np.float64) for film in (one, other)]
+    changes = [film - film.mean(axis=0) for film in changes]
+    scale = np.sqrt((changes[0] ** 2).sum() * (changes[1] ** 2).sum())
+    return float((changes[0] * changes[1]).sum() / scale) if scale else 1.0
 
 
 def _through(placed: Sequence[tuple[Window, float]]) -> Iterator[list[tuple[Window, float]]]:

@@ -60,7 +60,7 @@ class LastRun:
         """Judge what was just trained on the held run."""
         run = EvaluatedRun(show, trained.bundle, trained.system, References(clips=()))
         evaluation = evaluate(run, sessions_of(run, data.held, self.windows), sections_of(self.sections))
-        notes = [{"note": text} for text in (data.division, novelty(data))]
+        notes = [{"note": text} for text in (data.division, novelty(data), data.timing) if text]
         picture = sheet(evaluation.first, trained.manifest, "held-out run")
         return Judged(evaluation.figures(fixed=False), {"notes": notes}, {"last-run.png": picture})
 

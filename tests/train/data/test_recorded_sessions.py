@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from rtdecode.disk.recording import Recording
+from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
-from rtdecode.phantom.film.film import HEIGHT, WIDTH, Film
+from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH, Film
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
@@ -20,11 +21,12 @@ from rtdecode.types import Window
 from tests.recordings import record
 from tests.refusals import refused
 from tests.train.data.test_recorded import mark
+from train.data import recorded_sessions
 from train.data.nodes import grid
 from train.data.phantom import Participant, manifest
 from train.data.recorded import find_head
 from train.data.recorded_sessions import RecordedSessions, _divided, shipped_minutes
-from train.data.recorded_showing import RecordedShowing, _through, stretches
+from train.data.recorded_showing import RecordedShowing, _through, likeness, stretches
 from train.data.showing import by_title
 from train.judging.last_run import novelty
 from train.run import main, run
@@ -231,6 +233,51 @@ def test_a_film_of_another_name_than_the_markers_is_refused(folder, tmp_path):
     mark(copy, 1000.0, 192, "sunset.mp4")
     changes = [f"data={copy}", f"film={film_of(folder)}"]
     check_training(changes, tmp_path, "recording-film-mismatch", film="film.mp4")
+
+
+def test_a_film_that_was_not_shown_is_refused(folder, tmp_path):
+    other = tmp_path / "other.mp4"
+    write_mp4(other, Film(24, 8, "free").frames, FPS)
+    changes = [f"data={folder}", f"film={other}"]
+    check_training(changes, tmp_path, "recording-film-not-shown", path=other, shown=film_of(folder))
+    # A small CineSync reads recordings in the same way.
+    with refused(UsageError, "recording-film-not-shown", path=other):
+        run("cinesync", ["scale=tiny", f"out={tmp_path / 'mine'}", *changes])
+
+
+def test_a_film_that_was_compressed_again_is_the_film_that_was_shown(folder, tmp_path, watched):
+    small = tmp_path / "small.mp4"
+    write_mp4(small, Film(24, 7, "free").frames[:, ::2, ::2], FPS)
+    recording = Recording(folder)
+    (stretch,) = stretches(recording, 1, small, "0" * 16, watched.head, watched.level, watched.draft)
+    assert stretch.windows == 6
+
+
+def test_films_are_compared_by_what_changes():
+    film = Film(24, 7, "free").frames
+    assert likeness(film, film[:100]) == pytest.approx(1)
+    assert abs(likeness(film, Film(24, 8, "free").frames)) < 0.3
+    # From another beginning it is another film.
+    assert likeness(film[40:], film) < 0.3
+    assert likeness(film, np.zeros_like(film)) == 1
+
+
+def test_a_recording_without_triggers_is_read_and_told(folder, tmp_path):
+    silent = shutil.copytree(folder, tmp_path / "silent")
+    lines = (silent / "events.jsonl").read_text().splitlines()
+    without = [f"{line}\n" for line in lines if "stamp" not in json.loads(line)]
+    (silent / "events.jsonl").write_text("".join(without))
+    assert not Recording(silent).has_triggers()
+    film = [film_of(folder)]
+    with pytest.MonkeyPatch.context() as patched:
+        # Two recordings of 24 s are too few to learn from.
+        patched.setattr(recorded_sessions, "_divided", lambda parts, window_s: (parts[:1], parts[1:], False))
+        both = BLANK.with_recordings([folder, silent], film)
+    assert "1 of 2 recordings have no triggers" in both.timing
+    assert both.about["without_triggers"] == 1
+    assert BLANK.timing == ""
+    # It is read all the same.
+    assert [stretch.windows for stretch in (*both.taught, *both.held)] == [6, 6]
 
 
 def changed(folder: Path, copy: Path, **values: object) -> Path:
