@@ -24,6 +24,7 @@ from export.fitted import write
 from rtdecode import bundle as bundles
 from rtdecode import terminal
 from rtdecode.bundle import Bundle, Manifest
+from rtdecode.bundle.prepared import check_live
 from rtdecode.disk.recording import Recording
 from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
@@ -127,10 +128,13 @@ def fitter_of(base: Bundle) -> Fitter:
     UsageError
         If the manifest names no fitter.
     BundleError
-        If no fitter of that name is installed, or the bundle lacks what the fitter needs.
+        If the bundle decodes prepared files alone, no fitter of that name is installed, or the bundle lacks
+        what the fitter needs.
     """
     name = base.manifest.fitter
     if name is None:
+        # What is to be done then is another training, on the scanner's own volumes.
+        check_live(base.manifest)
         raise UsageError(
             "fit-bundle-without-fitter",
             "--bundle {path} cannot be adapted to another participant: its manifest names no fitter "

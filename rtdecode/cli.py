@@ -304,6 +304,7 @@ def export(
     _needs("onnxruntime", "cpu")
     from export import engines
     from export import run as command
+    from rtdecode.bundle import prepared
 
     capabilities = None if sm is None else engines.capabilities_of(sm)
     made = command.run(run, out, target, precision, steps, capabilities, subject)
@@ -312,6 +313,8 @@ def export(
     if parity["status"] != "passed":
         told = f"the graphs were not run: {parity['reason']}"
     terminal.line(f"{made.path}  {made.digest}  {told}")
+    if sentence := prepared.notice(made.manifest):
+        terminal.say(sentence)
     for name in command.with_other_windows(run) if subject is None else ():
         again = f"rtdecode export {run} --subject {name} --out DIR"
         terminal.line(f"{name} has other windows, and a bundle of its own: {again}")
@@ -348,11 +351,12 @@ def fit(
 def inspect(bundle: Annotated[str, typer.Argument(help="A bundle.")], as_json: Json = False) -> None:
     """Show the manifest of a bundle, after checking every file against its hash."""
     from rtdecode import bundle as bundles
-    from rtdecode.bundle import describe
+    from rtdecode.bundle import describe, prepared
 
     read = bundles.load(bundle)
     if as_json:
-        terminal.line(strict_json.dumps(bundles.to_json(read.manifest) | {"digest": read.digest}))
+        more = {"digest": read.digest, "prepared_files": prepared.notice(read.manifest)}
+        terminal.line(strict_json.dumps(bundles.to_json(read.manifest) | more))
     else:
         describe.show(read)
 

@@ -45,6 +45,7 @@ from train.slots import (
     OnGrid,
     Parts,
     ReadsRecordings,
+    SaysFirst,
     WatchesFilms,
     parts_of,
 )
@@ -128,7 +129,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
     is_trained = (out / "run.json").is_file()
     if not is_trained:
         _claim(part, out, wanted)
-    if isinstance(data, ReadsRecordings):
+    if isinstance(data, SaysFirst):
         data.say()
     try:
         if not is_trained:

@@ -41,15 +41,20 @@ class WatchesFilms(Data, Protocol):
 
 
 @runtime_checkable
-class ReadsRecordings(Data, Protocol):
+class SaysFirst(Data, Protocol):
+    """Data that say something of themselves before a system is trained on them."""
+
+    def say(self) -> None:
+        """Print it, once `check` has found that they can be trained on."""
+        ...
+
+
+@runtime_checkable
+class ReadsRecordings(SaysFirst, Protocol):
     """Data that are recordings (``data=REC,REC film=FILE``)."""
 
     def with_recordings(self, paths: Sequence[Path], films: Sequence[Path]) -> Self:
         """Return the same data with these recordings, and what was watched in each."""
-        ...
-
-    def say(self) -> None:
-        """Print what was found in them."""
         ...
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from rich.table import Table
 
 from rtdecode import terminal
-from rtdecode.bundle import Brain, BuiltEngine, Bundle
+from rtdecode.bundle import Brain, BuiltEngine, Bundle, prepared
 from rtdecode.bundle.manifest import CAUSAL, OFFLINE
 from rtdecode.types import PRESENCES
 
@@ -27,6 +27,7 @@ def show(bundle: Bundle) -> None:
         "participant": "simulated" if manifest.simulated else "recorded",
         "note": manifest.note,
         "signals": _PREPARED[manifest.chain],
+        "live": prepared.notice(manifest) or "a session acquires what it reads",
         "EEG": manifest.eeg and f"{len(manifest.eeg.channels)} channels at {grid.sfreq} Hz",
         "fMRI": manifest.fmri and f"{manifest.fmri.voxels} of {manifest.fmri.shape} voxels, TR {grid.tr} s",
         "windows": f"{grid.window} s every {grid.hop} s, haemodynamic lag {grid.lag} s",

@@ -18,6 +18,7 @@ from rich.console import Console
 from rtdecode import __version__, terminal
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
+from rtdecode.bundle.prepared import check_live
 from rtdecode.disk import calibration as calibrations
 from rtdecode.disk.calibration import SCHEMA, Calibration, Figures, Placement, Record
 from rtdecode.errors import GeometryError, UsageError
@@ -125,9 +126,12 @@ def run(
     if not overwrite:
         check_free(out)
     # Read the files first: a faulty one is named before anyone waits for the scanner.
+    loaded = None if bundle is None else bundles.load(bundle)
+    if loaded is not None:
+        check_live(loaded.manifest)
     sources = _Sources(
         None if mask is None else (mask, read_region(mask)),
-        None if bundle is None else bundles.load(bundle),
+        loaded,
         None if reference is None else calibrations.load(reference),
         labels == "mean",
     )

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from rtdecode.bundle import Bundle
+from rtdecode.bundle.prepared import check_live
 from rtdecode.disk import calibration as calibrations
 from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import UsageError
@@ -28,6 +29,7 @@ def check(options: StreamOptions, bundle: Bundle) -> Calibration | None:
             "session-decoder-unsupported",
             "--decoder is not built yet. There are --lsl, --fmri-dir, --bundle and --truth.",
         )
+    check_live(bundle.manifest)
     check_steps(bundle, options.steps)
     check_detail(bundle, options.detail)
     _check_sources(options, bundle)

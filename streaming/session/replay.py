@@ -17,6 +17,7 @@ from typing import Any
 from rtdecode import bundle as bundles
 from rtdecode import terminal
 from rtdecode.bundle import Bundle
+from rtdecode.bundle.prepared import check_live, unplaced
 from rtdecode.disk import calibration as calibrations
 from rtdecode.disk import private
 from rtdecode.disk.calibration import Calibration
@@ -91,10 +92,14 @@ def run(
         session is missing or a different one, or `as_live` was asked for and cannot be.
     GeometryError
         If the recording holds nothing that the bundle reads.
+    BundleError
+        If the bundle decodes prepared files, and the recording holds what a scanner or an amplifier sent.
     """
     pace = _pace(speed)
     kept = Recording(recording, partial=True)
     loaded = bundles.load(bundle, subject=subject)
+    if not _is_prepared(kept, loaded):
+        check_live(loaded.manifest)
     check_steps(loaded, steps)
     check_detail(loaded, detail)
     name = time.strftime("%Y%m%d-%H%M%S")
@@ -163,6 +168,17 @@ def run(
         sentence = again.sentence(to_end=ended == _WHOLE)
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def _is_prepared(kept: Recording, bundle: Bundle) -> bool:
+    """Whether a recording has the channels and the rows of voxels that a bundle of prepared files reads."""
+    manifest = bundle.manifest
+    if not unplaced(manifest):
+        return False
+    if manifest.eeg is not None and kept.montage is not None:
+        return {*manifest.eeg.channels} <= {*kept.montage.channels}
+    first = next((item for item in kept.events() if isinstance(item, Volume)), None)
+    return first is None or manifest.fmri is None or list(first.data.shape) == manifest.fmri.shape
 
 
 def _options(kept: Recording, subject: str | None, dashboard: str | None) -> StreamOptions:

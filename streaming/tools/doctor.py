@@ -15,6 +15,7 @@ from rich.text import Text
 from rtdecode import __version__, terminal
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
+from rtdecode.bundle.prepared import check_live
 from rtdecode.disk import calibration as calibrations
 from rtdecode.disk import strict_json
 from rtdecode.disk.calibration import Calibration
@@ -224,6 +225,7 @@ def _bundle(name: str) -> tuple[Bundle | None, list[Finding]]:
 
     try:
         read = bundles.load(name)
+        check_live(read.manifest)
         # Making the decoder runs the golden window on this machine.
         decoder = Decoder(read)
     except RtDecodeError as error:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -146,11 +145,3 @@ def series(bundle: Bundle, data: DataSet, rows: NDArray[np.int64]) -> NDArray[np
     volumes = [*windows[:, :own_slots].reshape(-1, windows.shape[2]), *windows[-1, own_slots:]]
     before = [volumes[0]] * round(grid.lag / grid.tr)
     return np.stack([*before, *volumes])
-
-
-def image(volumes: NDArray[np.float32], tr_s: float, path: Path) -> Path:
-    """Write volumes (volume, voxel) as an image of n x 1 x 1 voxels."""
-    values = nibabel.Nifti1Image(volumes.T[:, None, None], np.eye(4))
-    values.header.set_zooms((1, 1, 1, tr_s))
-    nibabel.save(values, path)
-    return path

@@ -1,8 +1,10 @@
 """A ridge that is trained on a data set as it was released, judged on runs of it, and exported."""
 
+import io
 import json
 import re
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from rtdecode import bundle as bundles
+from rtdecode.bundle import prepared
 from rtdecode.cli import app
 from rtdecode.disk.recording import RecordingWriter
-from rtdecode.errors import UsageError
+from rtdecode.errors import BundleError, UsageError
+from rtdecode.phantom.session import PhantomSession
 from rtdecode.types import Volume
 from streaming.session import replay
-from tests.refusals import refused
+from tests.recordings import record
+from tests.refusals import check_error, refused
 from tests.train import layouts
 from tests.train.data import cinebrain_folder
 from tests.train.data.layouts import released
@@ -60,7 +65,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    assert train(["ridge", "scale=tiny", f"data={data}", f"out={out}"]) == 0
+    terminal = io.StringIO()
+    with redirect_stderr(terminal):
+        assert train(["ridge", "scale=tiny", f"data={data}", f"out={out}"]) == 0
+    assert "The bundle decodes prepared files and cannot go live" in terminal.getvalue()
     return out
 
 
@@ -143,15 +151,53 @@ def test_windows_of_another_length_are_not_judged(run: Path, tmp_path: Path) -> 
         evaluate.evaluate(run, evaluate.Request(data=data))
 
 
-def test_its_bundle_says_that_its_signals_knew_their_future(run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "bundle"
+@pytest.fixture(scope="module")
+def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundles") / "bundle"
     exported = CliRunner().invoke(app, ["export", str(run), "--out", str(out)])
     assert exported.exit_code == 0, exported.output
-    manifest = bundles.load(str(out)).manifest
+    assert "The bundle decodes prepared files and cannot go live" in exported.output
+    return out
+
+
+def test_its_bundle_says_that_its_signals_knew_their_future(bundle: Path) -> None:
+    manifest = bundles.load(str(bundle)).manifest
     assert manifest.chain == "offline"
     assert manifest.provenance["held_out"] == ["run-19", "run-20"]
-    told: Any = CliRunner().invoke(app, ["inspect", str(out)], env={"COLUMNS": "200"})
-    assert "offline" in told.output or "future" in told.output
+    sentence = prepared.notice(manifest)
+    assert sentence is not None
+    table: Any = CliRunner().invoke(app, ["inspect", str(bundle)], env={"COLUMNS": "600"})
+    assert "offline" in table.output
+    assert sentence in table.output
+    as_json = CliRunner().invoke(app, ["inspect", str(bundle), "--json"])
+    assert json.loads(as_json.output)["prepared_files"] == sentence
+
+
+def test_its_bundle_is_refused_wherever_something_is_acquired(bundle: Path, tmp_path: Path) -> None:
+    scanner = tmp_path / "scanner"
+    scanner.mkdir()
+    session = PhantomSession("easy", 1, 5, 8, sfreq=200, shape=(48, 48, 30))
+    recording = record(session, tmp_path / "recording")
+    out = tmp_path / "out"
+    by_bundle = ["--bundle", bundle, "--out", out]
+    # The stream is not there, and nobody waits for it.
+    sources = ["--lsl", "rtdecode-not-there", "--fmri-dir", scanner, "--wait", "0"]
+    commands = (
+        ["stream", *sources, *by_bundle],
+        ["calibrate", "--fmri-dir", scanner, *by_bundle],
+        ["fit", recording, *by_bundle],
+        ["replay", recording, *by_bundle],
+    )
+    for words in commands:
+        ended = CliRunner().invoke(app, list(map(str, words)))
+        assert isinstance(ended.exception, BundleError), (words[0], ended.output)
+        check_error(ended.exception, "bundle-prepared-files", bundle="cinebrain")
+        assert not out.exists()
+    # The doctor has no session to refuse: it says what is wrong, and judges nothing against the bundle.
+    judged = CliRunner().invoke(app, ["doctor", "--bundle", str(bundle), "--json"])
+    (finding,) = [finding for finding in json.loads(judged.output) if finding["subject"] == "bundle"]
+    assert finding["state"] == "bad"
+    assert "decodes prepared files and cannot go live" in finding["found"]
 
 
 def test_volumes_alone_are_trained_on_exported_and_decoded(

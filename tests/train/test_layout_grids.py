@@ -1,8 +1,9 @@
-"""A ridge on small folders in published layouts: trained, judged, exported, replayed and streamed.
+"""A ridge on small folders in published layouts: trained, judged, exported, replayed, streamed or refused.
 
 Each row of the table is a layout with the keys that it takes. Volumes follow what was shown, so that the
 held-out runs are identified. Windows of a held-out run are replayed as the acquisition that the bundle
-reads: each ends in one final, with the bits of the batch.
+reads: each ends in one final, with the bits of the batch. What was trained on the scanner's own volumes goes
+live, and what was trained on prepared files is refused.
 """
 
 import json
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rtdecode.bundle import Bundle
+from rtdecode.bundle import Bundle, prepared
 from rtdecode.cli import app
 from rtdecode.disk.recording import Recording
+from rtdecode.errors import BundleError
+from tests.refusals import refused
 from tests.test_live import finals, program
 from tests.train import layouts, test_data_set, test_participants, test_responses
 from tests.train.test_grids import check_equal, exported
@@ -140,7 +143,7 @@ ROWS = [
 ]
 # One row is enough where time is short.
 QUICK = ("cc2017, MinD-Video",)
-LIVE = ("cc2017, NeuroClips", "BIDS, 2 s", "recordings, 2 s")
+LIVE = ("BIDS, 2 s", "recordings, 2 s")
 ALL = [pytest.param(row, id=row.name, marks=() if row.name in QUICK else pytest.mark.full) for row in ROWS]
 
 
@@ -206,6 +209,17 @@ def check_manifest(bundle: Bundle, row: Row) -> None:
     assert manifest.parity["status"] == "passed"
 
 
+def check_whether_live(bundle: Bundle, row: Row, place: Path) -> None:
+    """Require that a session refuses a bundle of prepared files at once, and no other."""
+    words = ["stream", "--fmri-dir", place / "console", "--bundle", bundle.path, "--out", place / "live"]
+    if row.layout in ("phantom", "bids"):
+        assert prepared.notice(bundle.manifest) is None
+        return
+    with refused(BundleError, "bundle-prepared-files", bundle=row.layout):
+        CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+    assert not (place / "live").exists()
+
+
 @pytest.mark.parametrize("row", ALL)
 def test_a_layout_is_trained_on_judged_exported_and_replayed(
     row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -215,6 +229,7 @@ def test_a_layout_is_trained_on_judged_exported_and_replayed(
     figures = check_figures(run, data, tmp_path)
     bundle = exported(run, tmp_path / "bundle")
     check_manifest(bundle, row)
+    check_whether_live(bundle, row, tmp_path)
     run_held_out = held_run(data, row)
     recording = recorded(row, data, bundle, run_held_out, tmp_path / "recording")
     check_signals(row, bundle, recording, run_held_out)
@@ -236,17 +251,6 @@ def test_a_layout_is_trained_on_judged_exported_and_replayed(
     )
 
 
-def scanned(row: Row, data: Path, bundle: Bundle, place: Path) -> tuple[Path, float]:
-    """Return an image of the held-out run that a scanner's player takes, and its stimulus time, s."""
-    run = held_run(data, row)
-    seconds = run.windows * row.window
-    if row.layout == "bids":
-        (image,) = data.glob("sub-01/func/*run-4_bold.nii.gz")
-        return image, seconds
-    values = layouts.series(bundle, run.of.data, run.rows)
-    return layouts.image(values, row.tr, place / "run.nii.gz"), seconds
-
-
 @pytest.mark.full
 @pytest.mark.timed
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name in LIVE], ids=lambda row: row.name)
@@ -260,7 +264,8 @@ def test_a_layout_is_streamed_live(row: Row, tmp_path: Path) -> None:
         both = ["--lsl", "rtdecode-layout", "--fmri-dir", tmp_path / "scanner", "--seconds", seconds]
         player_words = ["simulate", *both, "--preset", "easy", "--seed", 1003, "--tr", row.tr]
     else:
-        image, seconds = scanned(row, data, bundle, tmp_path)
+        (image,) = data.glob("sub-01/func/*run-4_bold.nii.gz")
+        seconds = held_run(data, row).windows * row.window
         both = ["--fmri-dir", tmp_path / "scanner", "--seconds", seconds, "--existing", "read"]
         player_words = ["play-volumes", image, "--fmri-dir", tmp_path / "scanner"]
         (tmp_path / "scanner").mkdir()

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.bundle import EegInput, FmriInput, Manifest
+from rtdecode import terminal
+from rtdecode.bundle import EegInput, FmriInput, Manifest, prepared
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS
 from rtdecode.signal.eeg.band import EegBand
@@ -178,6 +179,12 @@ class DataSetWindows:
             several_sets.check_copies(everybody)
             assert work.data is not None
             self._opened[work.data] = several_sets.check_studies(everybody)
+
+    def say(self) -> None:
+        """Print that a bundle of the windows decodes prepared files, where it does; once they were opened."""
+        every_set = [windows for everybody in self._opened.values() for windows in everybody.values()]
+        sentences = [prepared.notice(windows.draft) for windows in every_set]
+        terminal.say(*filter(None, dict.fromkeys(sentences)))
 
     def taught(self, work: Work) -> Taught:
         """Read the windows that teach, of one participant."""
@@ -443,11 +450,10 @@ class DataSetWindows:
             eeg = acquired.eeg
         elif "eeg" in data.columns and "eeg" in self.modalities:
             channels = data.read("eeg", [0]).shape[1]
-            # Releases do not name their channels: these are the names that MNE gives to channels without any.
-            names = [f"EEG {n:03d}" for n in range(1, channels + 1)]
-            eeg = EegInput(names, self.band.reference, "microvolts", self.band)
+            # Releases do not name their channels.
+            eeg = EegInput(prepared.numbered(channels), self.band.reference, "microvolts", self.band)
         # What is not known of the place of voxels is read as a row of them.
-        fmri = FmriInput(voxels, [count, 1, 1], np.eye(4).tolist(), self.baseline)
+        fmri = FmriInput(voxels, *prepared.in_a_row(count), self.baseline)
         if acquired is not None:
             head = acquired.head
             fmri = FmriInput(voxels, list(head.shape), head.affine.tolist(), acquired.baseline)
