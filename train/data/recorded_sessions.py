@@ -106,14 +106,7 @@ class RecordedSessions:
             )
         montage = shared_montage(recordings)
         grid = replace(self.grid, tr=shared_tr(recordings, self.grid))
-        try:
-            head, level = find_head(recordings)
-        except GeometryError as error:
-            raise UsageError(
-                "recordings-grid-mismatch",
-                "data=: the recordings differ in the grid of their volumes. {error}",
-                error=error,
-            ) from error
+        head, level = shared_head(recordings)
         draft = recorded_manifest(grid, self.band, self.baseline, montage, head, recordings)
         every = list(films) * (len(paths) // len(films))
         hashes = {film: file_hash(film) for film in dict.fromkeys(every)}
@@ -275,17 +268,58 @@ def shared_montage(recordings: Sequence[Recording]) -> Montage:
         if sorted(_channels(other)) != sorted(_channels(cap)) or other.reference != cap.reference:
             raise UsageError(
                 "recordings-montage-mismatch",
-                "data={recording} has {channels} EEG channels against {reference}, and "
-                "{first_recording} has {first_channels} against {first_reference}, or they bear "
-                "other names. Give recordings of one cap.",
+                "{recording} has {channels} EEG channels against {reference}, {alone} of them alone, and "
+                "{first_recording} has {first_channels} against {first_reference}, {first_alone} of them "
+                "alone. Give recordings of one cap.",
                 recording=recording.path,
                 channels=len(_channels(other)),
-                reference=other.reference,
+                reference=_reference(other),
+                alone=_only_in(other, cap),
                 first_recording=first.path,
                 first_channels=len(_channels(cap)),
-                first_reference=cap.reference,
+                first_reference=_reference(cap),
+                first_alone=_only_in(cap, other),
             )
     return cap
+
+
+def shared_head(recordings: Sequence[Recording]) -> tuple[Projection, NDArray[np.float32]]:
+    """Find the voxels of the head that all recordings share, and their mean, as `find_head` does.
+
+    Raises
+    ------
+    UsageError
+        If a recording has volumes of another grid than the first. Flipped and permuted axes are one grid.
+    """
+    try:
+        return find_head(recordings)
+    except GeometryError as error:
+        raise UsageError(
+            "recordings-grid-mismatch",
+            "the recordings have volumes of more than one grid: {grids}. Give recordings of one protocol, "
+            "with the slices at one place.",
+            grids="; ".join(f"{recording.path}: {_grids_of(recording)}" for recording in recordings),
+            error=error,
+        ) from error
+
+
+def _grids_of(recording: Recording) -> str:
+    """Say which grids the volumes of a recording have."""
+    found: dict[str, None] = {}
+    for item in recording.events():
+        if isinstance(item, Volume):
+            found[f"{item.data.shape} voxels with the affine {np.round(item.affine, 2).tolist()}"] = None
+    return ", and ".join(found)
+
+
+def _only_in(montage: Montage, other: Montage) -> list[str]:
+    """List the EEG channels that another cap does not have."""
+    there = {*_channels(other)}
+    return [channel for channel in _channels(montage) if channel not in there]
+
+
+def _reference(montage: Montage) -> str:
+    return montage.reference or "a reference that it does not name"
 
 
 def _channels(montage: Montage) -> list[str]:

@@ -1,6 +1,7 @@
 """One's own recordings are divided by run, and what cannot be trained on is refused with words."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -299,9 +300,11 @@ def test_recordings_of_another_protocol_or_cap_are_refused(folder, tmp_path):
     check_training([f"data={folder},{slow}", film], tmp_path, "recordings-tr-mismatch")
     channels = list(Recording(folder).montage.channels)
     other = changed(folder, tmp_path / "cap", channels=["Xz", *channels[1:]])
-    check_training([f"data={folder},{other}", film], tmp_path, "recordings-montage-mismatch", recording=other)
+    alone = {"recording": other, "alone": ["Xz"], "first_recording": folder, "first_alone": [channels[0]]}
+    check_training([f"data={folder},{other}", film], tmp_path, "recordings-montage-mismatch", **alone)
     moved = changed(folder, tmp_path / "moved", affine=(3.5 * np.eye(4)).tolist())
-    check_training([f"data={folder},{moved}", film], tmp_path, "recordings-grid-mismatch")
+    grids = re.compile(rf"{folder}: \(64, 64, 36\) .*; {moved}: \(64, 64, 36\) .*\[\[3\.5, ")
+    check_training([f"data={folder},{moved}", film], tmp_path, "recordings-grid-mismatch", grids=grids)
 
 
 def test_the_shipped_decoder_had_hours():

@@ -28,10 +28,10 @@ from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 from train.data.arrays import in_head
 from train.data.dataset import Acquired, Chain, Column, WindowTable
-from train.data.layouts.bids_eeg import SFREQ, TRIGGER, eeg_montage, eeg_windows
+from train.data.layouts.bids_eeg import SFREQ, TRIGGER, check_caps, eeg_montage, eeg_windows
 from train.data.layouts.bids_files import IMAGES, BidsRun, Shown, bids_runs, shown_by_events, volume_files
 from train.data.layouts.bids_timing import pauses
-from train.data.layouts.bids_windows import cut_films
+from train.data.layouts.bids_windows import check_places, cut_films
 from train.data.layouts.film_clips import CLIP_FPS, CLIP_SIZE, film_clips
 from train.data.layouts.film_sound import film_sound, has_sound
 from train.data.layouts.stored_arrays import finite, image
@@ -123,18 +123,25 @@ class Bids:
         """Return no regions: the voxels are all those of the head."""
         return {}
 
-    def acquired(self, subject: str) -> Acquired | None:
-        """Return cap and head of a subject; None for volumes that were prepared."""
-        if self.chain == "offline":
-            return None
-        run = self.runs[int(self.where[self.windows.subject == subject][0, 0])]
-        volumes = image(run.bold)
+    def acquired(self, subject: str) -> Acquired:
+        """Return cap and head of a subject.
+
+        Raises
+        ------
+        UsageError
+            If runs of the subject have volumes at another place, or another cap.
+        """
+        own = np.unique(self.where[self.windows.subject == subject, 0])
+        runs = [self.runs[number] for number in own]
+        volumes = image(runs[0].bold)
+        check_places([run.bold for run in runs])
         rows, columns, slices = volumes.shape[:3]
         head = Projection(self._head(subject), (rows, columns, slices), np.asarray(volumes.affine))
         eeg = None
-        if run.eeg is not None and self.channels:
-            reference = eeg_montage(run.eeg).reference
-            eeg = EegInput(list(self.channels), reference, "microvolts", EegBand())
+        files = [run.eeg for run in runs if run.eeg is not None]
+        if files and self.channels:
+            check_caps(files, self.channels)
+            eeg = EegInput(list(self.channels), eeg_montage(files[0]).reference, "microvolts", EegBand())
         return Acquired(head, Baseline(), None, eeg)
 
     def _of_films(

@@ -60,6 +60,33 @@ def eeg_montage(path: Path) -> Montage:
     return Montage(found, float(raw.info["sfreq"]), kinds=kinds)
 
 
+def check_caps(paths: Sequence[Path], wanted: Sequence[str]) -> None:
+    """Refuse files of several caps: a session interpolates a few channels, and so does the chain here.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    wanted : sequence of str
+        The channels that are read of all of them.
+
+    Raises
+    ------
+    UsageError
+        If a file has another cap, or cannot be read.
+    """
+    for path in paths:
+        try:
+            channels.match(wanted, eeg_montage(path))
+        except GeometryError as error:
+            raise UsageError(
+                "runs-montage-mismatch",
+                "{path} was recorded with another cap than {first_path}: {error}",
+                path=path,
+                first_path=paths[0],
+                error=error,
+            ) from error
+
+
 def eeg_windows(
     path: Path,
     wanted: Sequence[str],

@@ -21,6 +21,8 @@ from train.data.layouts.window_tables import joined, of_run
 
 # By default windows are the whole number of TRs that is nearest to this, s.
 _ABOUT_S = Fraction(4)
+# Grids that differ by less are one, as a share of a voxel.
+_APART_VOXELS = 0.02
 # A film's length in its file may be short of whole windows by rounding, s.
 _SLACK_S = Fraction(1, 100)
 
@@ -138,6 +140,36 @@ def cut_films(
             tr_s=float(tr),
         )
     return CutFilms(joined(tables), np.concatenate(places), films, np.array(film_s), slots, tr, times)
+
+
+def check_places(paths: Sequence[Path]) -> None:
+    """Refuse runs whose volumes lie at another place than those of the first one.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Volumes of one shape.
+
+    Raises
+    ------
+    UsageError
+        If the affine of one differs by more than a fiftieth of a voxel.
+    """
+    first = np.asarray(image(paths[0]).affine)
+    for path in paths[1:]:
+        affine = np.asarray(image(path).affine)
+        if np.allclose(np.linalg.solve(first, affine), np.eye(4), atol=_APART_VOXELS):
+            continue
+        raise UsageError(
+            "bold-affine-mismatch",
+            "{path} has volumes with the affine {affine}, and {first_path} with {first_affine}: a voxel "
+            "of one is elsewhere in the other. Bring the runs to one grid, or put those of one session into "
+            "a folder of their own (links will do).",
+            path=path,
+            affine=np.round(affine, 2).tolist(),
+            first_path=paths[0],
+            first_affine=np.round(first, 2).tolist(),
+        )
 
 
 def _shared_tr(runs: Sequence[BidsRun], times: Mapping[Path, VolumeTimes]) -> Fraction:

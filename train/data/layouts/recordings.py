@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rtdecode.disk.film_marks import name_digest
 from rtdecode.disk.recording import Recording
 from rtdecode.disk.sealed import file_hash
-from rtdecode.errors import GeometryError, UsageError
+from rtdecode.errors import UsageError
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
@@ -32,8 +32,8 @@ from train.data.dataset import Acquired, Chain, Column, WindowTable
 from train.data.layouts.stored_arrays import finite
 from train.data.layouts.window_tables import Rows, asked, chosen, joined, of_run
 from train.data.nodes import grid as grid_of
-from train.data.recorded import find_head, raw_bundle
-from train.data.recorded_sessions import recorded_manifest, shared_montage, shared_tr
+from train.data.recorded import raw_bundle
+from train.data.recorded_sessions import recorded_manifest, shared_head, shared_montage, shared_tr
 from train.data.recorded_showing import RecordedShowing, stretches
 from train.work import Arrays
 
@@ -227,15 +227,7 @@ def _showings(
     """Find what was watched in the recordings of one participant."""
     montage = shared_montage(recordings)
     grid = replace(grid, tr=shared_tr(recordings, grid))
-    try:
-        head, level = find_head(recordings)
-    except GeometryError as error:
-        raise UsageError(
-            "recordings-grid-mismatch",
-            "{folder}: recordings of one participant differ in their volumes. {error}",
-            folder=folder,
-            error=error,
-        ) from error
+    head, level = shared_head(recordings)
     draft = recorded_manifest(grid, band, baseline, montage, head, recordings)
     found: list[RecordedShowing] = []
     for number, recording in enumerate(recordings, 1):

@@ -123,6 +123,8 @@ def test_prepared_volumes_have_their_mask_and_their_moment(folder):
     nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), place / f"{FIRST}_space-MNI_desc-brain_mask.nii.gz")
     data = opened(folder, prepared=True)
     assert data.chain == "offline"
+    # It lies where it was prepared for, and what came later has a part in it.
+    assert data.acquired("sub-01").head.voxels.tolist() == np.flatnonzero(mask).tolist()
     assert any("fMRIPrep" in note for note in data.notes)
     assert data.windows.run.tolist() == ["task-film_run-1"] * 2
     # The volumes stand for 0, 0.8, ... s; the window answers in [5.6, 9.6).
@@ -195,6 +197,27 @@ def test_events_without_times_are_refused_by_path(folder, row, code, values):
     write_events(path, [row])
     with refused(UsageError, code, path=path, **values):
         opened(folder)
+
+
+def test_voxels_have_the_places_of_the_volumes(folder):
+    acquired = opened(folder).acquired("sub-01")
+    assert acquired.head.shape == SHAPE
+    assert acquired.head.voxels.tolist() == list(HEAD)
+    np.testing.assert_array_equal(acquired.head.affine, np.diag([3, 3, 3, 1]))
+    assert acquired.eeg is None
+
+
+def test_runs_that_lie_elsewhere_have_no_places(folder):
+    path = folder / FUNC / "sub-01_task-film_run-2_bold.nii.gz"
+    moved = nibabel.Nifti1Image(volumes(24, 1), np.diag([3, 3, 3, 1]) + np.eye(4, k=3))
+    moved.header.set_zooms((3, 3, 3, 0.8))
+    nibabel.save(moved, path)
+    data = opened(folder)
+    first = folder / FUNC / f"{FIRST}_bold.nii.gz"
+    with refused(UsageError, "bold-affine-mismatch", path=path, first_path=first, affine=re.compile("1.0]")):
+        data.acquired("sub-01")
+    # The other subject has one run.
+    assert data.acquired("sub-02").head.shape == SHAPE
 
 
 def test_runs_that_do_not_fit_together_are_refused(folder):

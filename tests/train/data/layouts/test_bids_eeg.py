@@ -17,7 +17,7 @@ from tests.refusals import refused
 from tests.train.data.layouts.laboratory import bids
 from train.data.chain import draft_bundle, unit_statistics, windows
 from train.data.layouts.bids import opened
-from train.data.layouts.bids_eeg import eeg_montage, eeg_windows
+from train.data.layouts.bids_eeg import check_caps, eeg_montage, eeg_windows
 from train.data.nodes import baseline, grid
 from train.data.phantom import Participant, manifest
 
@@ -216,3 +216,11 @@ def test_other_channels_are_refused_by_path(tmp_path):
     path.with_suffix(".eeg").unlink()
     with refused(UsageError, "eeg-unreadable", path=path):
         eeg_montage(path)
+
+
+def test_files_of_another_cap_are_refused_by_name(path, tmp_path):
+    check_caps([path, path], NAMES)
+    data = np.zeros((40, 100), np.float32)
+    other = brainvision(tmp_path / "other.vhdr", data, NAMES[:40], 200.0, [0.0])
+    with refused(UsageError, "runs-montage-mismatch", path=other, first_path=path):
+        check_caps([path, other], NAMES)

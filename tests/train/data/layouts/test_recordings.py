@@ -1,6 +1,7 @@
 """Recordings of our own are windows like those of any data set; simulated ones say so."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import UsageError
 from rtdecode.phantom.session import PhantomSession
+from rtdecode.types import Volume
 from tests.recordings import record
 from tests.refusals import refused
 from tests.train.data.test_recorded import mark
+from tests.train.data.test_recorded_sessions import changed
 from train.data.dataset import DataSet
 from train.data.layouts import phantom, recordings
 from train.data.layouts.window_tables import joined, of_run
@@ -158,3 +161,31 @@ def test_a_recording_without_volumes_is_refused(tmp_path):
     place = record(made, tmp_path / "own", volumes=False)
     with refused(UsageError, "recording-missing-modality", modality="volumes"):
         phantom.opened(place)
+
+
+def test_places_and_channels_are_those_of_the_recordings(data, session):
+    acquired = data.acquired("sub-b")
+    montage = Recording(session).montage
+    assert montage is not None
+    assert acquired.eeg is not None
+    assert acquired.eeg.channels == list(montage.channels)
+    volume = next(item for item in Recording(session).events() if isinstance(item, Volume))
+    assert acquired.head.shape == volume.data.shape == SHAPE
+    np.testing.assert_array_equal(acquired.head.affine, volume.affine)
+    assert acquired.level is not None
+    assert len(acquired.level) == data.read("fmri", [3]).shape[2]
+
+
+def test_recordings_of_two_caps_or_grids_are_no_data_set(session, tmp_path):
+    first = copy(session, tmp_path / "own" / "monday")
+    channels = list(Recording(first).montage.channels)
+    other = changed(first, tmp_path / "own" / "tuesday", channels=[*channels[:-1], "Iz"])
+    alone = {"alone": ["Iz"], "first_alone": ["O2"]}
+    with refused(UsageError, "recordings-montage-mismatch", recording=other, first_recording=first, **alone):
+        recordings.opened(tmp_path / "own")
+    shutil.rmtree(other)
+    affine = [[3, 0, 0, -60], [0, 3, 0, -60], [0, 0, 3, -40], [0, 0, 0, 1]]
+    other = changed(first, other, affine=affine)
+    grids = re.compile(rf"{first}: .*; {other}: .*-60\.0")
+    with refused(UsageError, "recordings-grid-mismatch", grids=grids):
+        recordings.opened(tmp_path / "own")
