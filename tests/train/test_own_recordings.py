@@ -15,6 +15,7 @@ from rtdecode.phantom.session import PhantomSession
 from rtdecode.types import Volume
 from tests.recordings import record
 from tests.refusals import refused
+from tests.train.test_grids import check_equal
 from train.evaluate import Request, evaluate
 from train.run import main
 from train.run_folder import draft_of, read_run
@@ -96,4 +97,28 @@ def test_cinesync_is_trained_on_recordings_and_decodes_the_same_participant(reco
     replayed = CliRunner().invoke(app, [*words, "--speed", "max"])
     assert replayed.exit_code == 0, replayed.output
     report = json.loads((tmp_path / "live" / "report.json").read_text())
+    assert report["windows"]["final"] == report["windows"]["expected"] == 19
+
+
+@pytest.mark.full
+def test_cinesync_is_trained_on_a_data_set_of_recordings(recordings, tmp_path, capsys):
+    """Without film=: the recordings hold what was shown, and are windows like those of any data set."""
+    out = tmp_path / "mine"
+    changes = [f"data={recordings[0].parent}", "data.voxels=100"]
+    assert main(["cinesync", "scale=tiny", "judge=none", f"out={out}", *SHORT, *changes]) == 0
+    assert "prepared files" not in capsys.readouterr().err
+    bundle = exporting.run(out, tmp_path / "bundle")
+    manifest = bundle.manifest
+    montage = Recording(recordings[0]).montage
+    assert montage is not None
+    assert manifest.chain == CAUSAL
+    assert manifest.eeg is not None
+    assert manifest.eeg.channels == list(montage.channels)
+    assert manifest.fmri is not None
+    assert (manifest.fmri.shape, manifest.fmri.voxels) == ([64, 64, 36], 100)
+    replayed_out = tmp_path / "replayed"
+    words = ["replay", str(recordings[1]), "--bundle", str(tmp_path / "bundle"), "--out", str(replayed_out)]
+    replayed = CliRunner().invoke(app, [*words, "--speed", "max", "--best"])
+    assert replayed.exit_code == 0, replayed.output
+    report = check_equal(bundle, recordings[1], replayed_out, SECONDS[1])
     assert report["windows"]["final"] == report["windows"]["expected"] == 19
