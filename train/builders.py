@@ -55,6 +55,7 @@ SHIPPED = {
     "category": "train.models.haxby.plan:CategoryPlan",
     "compact": "train.models.compact.plan:CompactPlan",
     "compact-fitter": "train.fitting.compact:compact_fitter",
+    "tokenizer-fitter": "train.fitting.tokenizers:tokenizer_fitter",
     "phase": "train.phases:Phase",
     "adapter": "train.adapters:Adapter",
     "machine": "train.loop:Machine",

@@ -7,7 +7,7 @@ method.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -26,7 +26,7 @@ from train.data.clip_grid import shown_frames
 from train.data.films import Frames, clips_at, cuts_at
 from train.data.recorded import Recorded
 from train.fitting import encoder_graph, participant
-from train.fitting.fitter import Shown
+from train.fitting.fitter import Shown, learned_from
 from train.fitting.participant import EncoderFit, FilmStory, Sizes
 from train.work import Arrays
 
@@ -194,17 +194,4 @@ def compact_fitter(base: Bundle) -> CompactFitter:
         variations=held["varied"] / structure_scale,
         basis=held["basis"],
     )
-    return CompactFitter(base.manifest, encoder, weights, space, codec, pictures, _kind(base.manifest))
-
-
-def _kind(manifest: Manifest) -> str:
-    """Say which films the generator learned from: the drawn ones by their words, others by their number."""
-    # A fitted bundle keeps what is said of its generator apart from what is said of its participant.
-    provenance: dict[str, Any] = manifest.provenance.get("decoder", manifest.provenance)
-    films: list[dict[str, Any]] = provenance.get("films", [])
-    if not films:
-        return "films that its manifest does not name"
-    words = [f"{film['film']} (drawn)" for film in films if "sha256" not in film]
-    read = len(films) - len(words)
-    files = [f"{read} {'film' if read == 1 else 'films'} from files"] if read else []
-    return ", ".join([*words, *files])
+    return CompactFitter(base.manifest, encoder, weights, space, codec, pictures, learned_from(base.manifest))

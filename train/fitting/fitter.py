@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.bundle import Manifest
 from rtdecode.scores.accuracy import compared
 from train.data.films import Frames
 from train.data.recorded import Recorded
@@ -180,3 +181,16 @@ def identified(points: Matrix, recorded: Recorded, story: Story) -> Matrix:
     corr = np.corrcoef(seen, true)[: len(seen), len(seen) :]
     beaten, distractors = compared(corr, allowed)
     return beaten / np.maximum(distractors, 1)
+
+
+def learned_from(manifest: Manifest) -> str:
+    """Say which films the generator learned from: the drawn ones by their words, others by their number."""
+    # A fitted bundle keeps what is said of its generator apart from what is said of its participant.
+    provenance: dict[str, Any] = manifest.provenance.get("decoder", manifest.provenance)
+    films: list[dict[str, Any]] = provenance.get("films", [])
+    if not films:
+        return "films that its manifest does not name"
+    words = [f"{film['film']} (drawn)" for film in films if "sha256" not in film]
+    read = len(films) - len(words)
+    files = [f"{read} {'film' if read == 1 else 'films'} from files"] if read else []
+    return ", ".join([*words, *files])

@@ -42,6 +42,7 @@ from train.models.conditioned.alignment import HeldOutWindows
 from train.models.conditioned.batches import Dropout, Rows, Windows
 from train.models.conditioned.distilled import Drawn, distil
 from train.models.conditioned.encoder import MODALITIES, ConditionEncoder, Encoding, Signals, ordered
+from train.models.conditioned.fittable import FITTER, film_tokens
 from train.models.conditioned.material import FilmSizes, of_sessions, of_set
 from train.models.conditioned.memory import MemoryEncoder, table_of
 from train.models.conditioned.small_system import Shape, SmallSystem, pack
@@ -186,6 +187,7 @@ class SmallPlan:
             tables["loss"] += lessons.log
             tables["distillation"] = lessons.gates
         trained = self.restore(weights)
+        told = film_tokens(work, data, material, encoder)
         sampling = self.sampling
         read = encoder.modalities
         draft = replace(
@@ -194,12 +196,13 @@ class SmallPlan:
             fmri=material.manifest.fmri if "fmri" in read else None,
             sigmas=trained.sigmas(sampling.steps),
             steps=sampling.steps,
+            fitter=FITTER if told else None,
             provenance=material.manifest.provenance | {"guidance": sampling.guidance},
         )
         return Trained(
             system=trained,
             manifest=draft,
-            stats=read_by(read, material.stats),
+            stats=read_by(read, material.stats) | told,
             projection=material.projection if "fmri" in read else None,
             golden=read_by(read, material.golden),
             tables=tables,

@@ -84,6 +84,11 @@ class BrainConditioned(System):
         step = video.step(self._null, sampling.guidance)
         self._step = (FlowMap(video, video.schedule()) if distilled else step).eval().to(self._device)
 
+    @property
+    def encoder(self) -> ConditionEncoder:
+        """The brain encoder."""
+        return self._encoder
+
     @abstractmethod
     def drawing(self) -> list[Stage]:
         """List the stages that decode latents."""

@@ -1,0 +1,93 @@
+"""What the tokenizers of a trained encoder give under films, which lets newcomers be fitted to it.
+
+`film_tokens` learns it from sessions of the participant who was trained on; a run keeps it among its
+statistics, and `train.fitting.tokenizers` takes its bundle to another participant.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from rtdecode.bundle import Bundle
+from train.closed_form import patch_codec as patch
+from train.data.arrays import normalised_signals
+from train.data.chain import draft_bundle
+from train.data.film_stages import session_stage, some_of_each_kind
+from train.data.recorded_sessions import RecordedSessions
+from train.data.set_node import DataSetWindows
+from train.data.showing import AnyShowing
+from train.data.simulated import FilmSessions
+from train.fitting.film_tokens import Tokenizing, fit_film_tokens
+from train.models.conditioned.encoder import ConditionEncoder
+from train.models.conditioned.material import Material
+from train.parts.encoders.tokenizers import EegTokenizer, VoxelTokenizer
+from train.work import Arrays, Work
+
+# The builder of the fitter (`train.builders`), which a bundle's manifest names.
+FITTER = "tokenizer-fitter"
+
+
+def film_tokens(
+    work: Work,
+    data: FilmSessions | RecordedSessions | DataSetWindows,
+    material: Material,
+    encoder: ConditionEncoder,
+) -> Arrays:
+    """Learn what the tokenizers of a trained encoder give under films, as a stage of the run.
+
+    Returns
+    -------
+    dict
+        Arrays of ``stats.npz``; none where the encoder has other tokenizers, and none for a data set, which
+        does not tell the film between its windows.
+    """
+    reads = tokenizing(encoder)
+    if reads is None or isinstance(data, DataSetWindows):
+        return {}
+    few: list[AnyShowing] = some_of_each_kind(list(data.showings(work)))
+    stats = material.stats
+    draft = draft_bundle(material.manifest, stats, material.projection)
+
+    def made() -> Arrays:
+        windows = (normalised_signals(work.read(session_stage(one)), stats) for one in few)
+        return told(material.codec, few, [one["eeg"] for one in windows if "eeg" in one], reads, draft)
+
+    return work.stage("film-tokens", made)
+
+
+def told(
+    codec: Arrays,
+    showings: Sequence[AnyShowing],
+    eeg: Sequence[NDArray[np.floating]],
+    reads: Tokenizing,
+    draft: Bundle,
+) -> Arrays:
+    """Learn it from sessions; the arguments are those of `train.fitting.film_tokens.fit_film_tokens`.
+
+    Parameters
+    ----------
+    codec : dict
+        See `train.parts.codecs.fitted_patch.fit_codec`.
+    """
+    # The basis decodes scaled latents. Divided by the scale twice, it encodes to them.
+    basis = np.asarray(codec["codec_basis"] / codec["scale"] ** 2, np.float32)
+    return fit_film_tokens(patch.Codec(codec["codec_mean"], basis), showings, eeg, reads, draft).arrays()
+
+
+def tokenizing(encoder: ConditionEncoder) -> Tokenizing | None:
+    """Take the weights of an encoder's tokenizers; None where they are no linear ones."""
+    tokenizers = getattr(encoder, "tokenizers", None)
+    if not isinstance(tokenizers, nn.ModuleDict):
+        return None
+    shares = channels = pooled = None
+    for tokenizer in tokenizers.values():
+        if isinstance(tokenizer, VoxelTokenizer):
+            shares = tokenizer.over_voxels.weight.detach().double().numpy()
+        elif isinstance(tokenizer, EegTokenizer):
+            channels = tokenizer.over_channels.weight.detach().double().numpy().T
+            pooled = tokenizer.pooled.double().numpy()
+        else:
+            return None
+    return Tokenizing(shares, channels, pooled)
