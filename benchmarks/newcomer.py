@@ -3,7 +3,7 @@
 python -m benchmarks.newcomer RUN [--subjects 2,3] [--minutes 2,4,10] [--film natural] [--seed 1065]
 python -m benchmarks.newcomer RUN --stages DIR --write    # sessions of RUN are kept; so are the figures
 
-RUN is made fittable where it is not (`train.models.conditioned.make_fittable`), and exported. `rtdecode fit`
+RUN is made fittable where it is not (`train.make_fittable`), and exported. `rtdecode fit`
 takes the bundle to recordings of simulated participants that are as long as asked. Each bundle then reads a
 session that no fit has seen: the vectors of its encoder are identified by what was shown (`condition_2way`),
 with both modalities and with each alone, and its clips by their pixels. Beside this stand the bundle as it
@@ -37,8 +37,8 @@ from rtdecode.scores.accuracy import identification_nway
 from train.data.phantom import session_clips, window_arrays
 from train.data.recorded import cut_windows
 from train.judging.identification import judging_seeds
+from train.make_fittable import make_fittable
 from train.models.conditioned.fittable import FITTER
-from train.models.conditioned.make_fittable import make_fittable
 from train.recipe import build, numbers
 from train.run_folder import read_run, restored
 from train.system import System

@@ -326,7 +326,7 @@ def tokenizer_fitter(base: Bundle) -> TokenizerFitter:
         raise BundleError(
             "fit-missing-film-tokens",
             "{path} does not say what its tokenizers give under films (film_* in stats.npz). Make its run "
-            "fittable with `python -m train.models.conditioned.make_fittable RUN OUT`, and export OUT.",
+            "fittable with `python -m train.make_fittable RUN OUT`, and export OUT.",
             path=base.path / "stats.npz",
         )
     name = base.manifest.built["encode"].file

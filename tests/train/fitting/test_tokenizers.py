@@ -36,7 +36,7 @@ from train.fitting import tokenizer_graph
 from train.fitting.film_tokens import FilmSteps, FilmTokens, Tokenizing
 from train.fitting.fitter import Shown, identified
 from train.fitting.tokenizers import TokenizerFit, TokenizerFitter, TokenStory, tokenizer_fitter
-from train.models.conditioned.make_fittable import make_fittable
+from train.make_fittable import make_fittable
 from train.recipe import build
 from train.run_folder import read_run, restored
 

@@ -1,6 +1,6 @@
 """Let newcomers be fitted to a run that was trained before runs kept what that takes.
 
-    python -m train.models.conditioned.make_fittable RUN OUT [--stages DIR]
+    python -m train.make_fittable RUN OUT [--stages DIR]
 
 writes a copy whose bundle `rtdecode fit` takes to another participant (`train.fitting.tokenizers`). A few of
 the run's sessions are simulated again for it. Its weights and figures stay as they are.
@@ -100,4 +100,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    terminal.guard()
     raise SystemExit(main())
