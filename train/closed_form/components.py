@@ -9,7 +9,7 @@ from train.closed_form.stem import fixed_signs
 Matrix = NDArray[np.float64]
 
 
-def principal_components(x: NDArray[np.float32], count: int) -> tuple[Matrix, Matrix, Matrix]:
+def principal_components(x: NDArray[np.floating], count: int) -> tuple[Matrix, Matrix, Matrix]:
     """Find the leading principal components of rows.
 
     Parameters

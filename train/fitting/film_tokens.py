@@ -118,7 +118,10 @@ class FilmTokens:
 
     def arrays(self) -> Arrays:
         """Return all of it as arrays of ``stats.npz``."""
-        found = {"codec_mean": self.codec.mean, "codec_basis": self.codec.basis}
+        found: dict[str, NDArray[np.floating]] = {
+            "codec_mean": self.codec.mean,
+            "codec_basis": self.codec.basis,
+        }
         found |= {f"features_{name}": getattr(self.features, name) for name in _FEATURES}
         found["features_step_s"] = np.array(self.features.step_s)
         if self.sums is not None:

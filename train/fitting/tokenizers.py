@@ -248,7 +248,7 @@ class TokenizerFitter:
         found = dict(tokens)
         if "fmri" in found:
             assert recorded.fmri is not None
-            found["fmri"] = recorded.fmri.slots(found["fmri"])
+            found["fmri"] = recorded.fmri.slots(found["fmri"]).astype(np.float64)
         return found
 
     def _vectors(self, tokens: Mapping[str, Matrix]) -> Matrix:

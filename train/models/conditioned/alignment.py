@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from rtdecode import terminal
 from rtdecode.bundle import Bundle
-from rtdecode.disk import strict_json
+from rtdecode.disk import private, strict_json
 from rtdecode.scores.accuracy import identification_nway, identification_top1
 from train.data.arrays import normalised_signals
 from train.data.clip_grid import shown_frames
@@ -96,7 +96,7 @@ class HeldOutWindows:
         _say(rows, self.origin)
         # What has most to tell comes last.
         _sheet(stills, alike[-1]).save(_picture(self.work, phase))
-        _file(self.work, phase).write_text(strict_json.dumps(rows) + "\n")
+        private.file(_file(self.work, phase)).write_text(strict_json.dumps(rows) + "\n")
 
 
 def told_apart(alike: NDArray[np.float64]) -> dict[str, Any]:
