@@ -33,7 +33,7 @@ from rtdecode.phantom.body.brain import TR, Traits, neural_state, subject
 from rtdecode.phantom.body.cortex import MIXED, check_cortex
 from rtdecode.phantom.body.gaze import FIXED, GAZES, gaze_path
 from rtdecode.phantom.body.magnet import GradientArtifact
-from rtdecode.phantom.body.movement import MOTIONS, head_path, write_path
+from rtdecode.phantom.body.movement import MOTIONS, head_path, pose_of, write_path
 from rtdecode.phantom.body.played import played_delays, played_path
 from rtdecode.phantom.body.presets import Preset, preset_named
 from rtdecode.phantom.body.scanner import SHAPE, Scanner, head, slice_times
@@ -110,6 +110,9 @@ class PhantomSession:
         How much later the first volume comes, s; the vendor's delay by default.
     motion : str
         ``still``, ``typical``, or the path of a table (`rtdecode.phantom.body.played.played_path`).
+    pose : str
+        Where the head lies from the first volume on, off its usual place: "", or six numbers as
+        `rtdecode.phantom.body.movement.pose_of` reads them.
     settling : bool
         Whether the first volumes are brighter, until the magnetisation has settled.
     artifacts : Artifacts, optional
@@ -158,6 +161,7 @@ class PhantomSession:
         tr_s: float = TR,
         film_seed: int | None = None,
         cortex: str = MIXED,
+        pose: str = "",
     ) -> None:
         _check(subject_number, seed, seconds, sfreq)
         if film_seed is not None and film_seed < 0:
@@ -215,7 +219,8 @@ class PhantomSession:
         self.volumes = volumes_scanned(self.seconds, self.tr_s)
         self.samples = int((length + SCAN_ON_S + LEAD_IN_S) * self.sfreq)
         self.volume_delay = self.vendor.delay_s
-        # Where the head is in each volume, as `head_path` gives it; None at rest.
+        self.pose = pose
+        # Where the head is in each volume, as `head_path` gives it; None at rest in its usual place.
         self.path = self._path(motion)
         # Time from each volume's end until its last file is complete, s, without faults.
         self.delays = self._delays(delivery, first_delay)
@@ -227,6 +232,7 @@ class PhantomSession:
         name += f"/film {film_seed}" * (film_seed is not None)
         name += f"/{cortex}" * (cortex != MIXED)
         name += f"/{self.motion}" * (motion != "still") + "/settling" * settling
+        name += f"/pose {pose}" * bool(pose)
         self.uid = f"2.25.{int.from_bytes(hashlib.sha256(name.encode()).digest()[:15], 'big')}"
 
     @cached_property
@@ -263,6 +269,14 @@ class PhantomSession:
         )
 
     def _path(self, motion: str) -> NDArray[np.float64] | None:
+        moved = self._moved(motion)
+        if not self.pose:
+            return moved
+        lies = pose_of(self.pose)
+        return np.tile(lies, (self.volumes, 1)) if moved is None else lies + moved
+
+    def _moved(self, motion: str) -> NDArray[np.float64] | None:
+        """Return how the head moves from where it lies in the first volume; None at rest."""
         if motion == "still":
             return None
         if motion in MOTIONS:

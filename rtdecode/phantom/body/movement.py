@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from rtdecode.errors import UsageError
 from rtdecode.signal.volume.motion import rigid
 from rtdecode.types import Float
 
@@ -35,6 +36,10 @@ _NOD_S = (0.8, 3.0)
 # Limit of every parameter, in mm and degrees.
 _MOST = 3.0
 _COLUMNS = ("index", "tx", "ty", "tz", "rx", "ry", "rz")
+# `Resampler` shows tissue that moves by no more than this, mm, and the head's outside turns about its middle
+# at this distance, mm.
+_REACH_MM = 10.0
+_RADIUS_MM = 90.0
 
 
 def describe() -> str:
@@ -76,6 +81,49 @@ def head_path(count: int, tr_s: float, seed: int) -> NDArray[np.float64]:
     path = _MOST * np.tanh(path / _MOST)
     path[:, 3:] = np.deg2rad(path[:, 3:])
     return path
+
+
+def pose_of(text: str) -> NDArray[np.float64]:
+    """Read where a head lies, off its usual place.
+
+    Parameters
+    ----------
+    text : str
+        "x,y,z,pitch,roll,yaw": shifts along x, y and z in mm, and rotations about them in degrees.
+
+    Returns
+    -------
+    (6,)
+        As a row of `head_path`.
+
+    Raises
+    ------
+    UsageError
+        If these are no six numbers, or tissue would move further than can be shown.
+    """
+    try:
+        numbers = np.array([float(part) for part in text.split(",")])
+    except ValueError:
+        numbers = np.zeros(0)
+    if numbers.shape != (6,) or not np.isfinite(numbers).all():
+        raise UsageError(
+            "phantom-pose-invalid",
+            "--pose is x,y,z,pitch,roll,yaw: six numbers, mm and degrees, such as 0,2.4,3.2,3,0,0. "
+            "Found {pose}.",
+            pose=text,
+        )
+    turned = np.deg2rad(numbers[3:])
+    furthest_mm = float(np.linalg.norm(numbers[:3]) + _RADIUS_MM * np.linalg.norm(turned))
+    if furthest_mm > _REACH_MM:
+        raise UsageError(
+            "phantom-pose-too-far",
+            "--pose {pose} moves parts of the head by up to {moved_mm:.1f} mm, and at most {max_mm:g} mm can "
+            "be shown. Give smaller shifts or rotations.",
+            pose=text,
+            moved_mm=furthest_mm,
+            max_mm=_REACH_MM,
+        )
+    return np.concatenate([numbers[:3], turned])
 
 
 def write_path(file: Path, path: NDArray[np.float64]) -> None:

@@ -54,6 +54,10 @@ def simulate(
     motion: Annotated[
         str, typer.Option(help="Head motion: still, typical, or a table with one row a volume.")
     ] = "still",
+    pose: Annotated[
+        str,
+        typer.Option(help="Where the head lies off its usual place: x,y,z,pitch,roll,yaw in mm and degrees."),
+    ] = "",
     delivery: Annotated[
         str, typer.Option(help="When files come: steady, or a table of times at which images were finished.")
     ] = "steady",
@@ -99,6 +103,7 @@ def simulate(
         in_magnet=in_magnet,
         sfreq=sfreq,
         motion=motion,
+        pose=pose,
         delivery=delivery,
         first_delay=first_delay,
         settling=settling,

@@ -54,6 +54,7 @@ def run(
     first_delay: float | None = None,
     settling: bool = False,
     film_seed: int | None = None,
+    pose: str = "",
 ) -> int:
     """Simulate one session; the options are those of the command line. Ctrl-C and SIGTERM end it early.
 
@@ -103,6 +104,7 @@ def run(
             settling=settling,
             artifacts=bore.Artifacts() if in_magnet else None,
             film_seed=film_seed,
+            pose=pose,
         )
         return _send(session, lsl, fmri_dir, wait, truth, record, stop)
 
@@ -147,7 +149,9 @@ def _writing() -> Iterator[None]:
 
 def _introduction(session: PhantomSession) -> tuple[str, str, str]:
     preset = session.preset
-    head = "still" if session.path is None else f"moving ({_motion(session)})"
+    head = "still" if session.motion == "still" else f"moving ({_motion(session)})"
+    if session.pose:
+        head += f", off its usual place by {session.pose} (mm, degrees)"
     participant = (
         f"The participant is simulated: preset {preset.name} ({preset.describe()}), subject "
         f"{session.subject}{_cortex(session)}, seed {session.seed}, {_film(session)}, "
@@ -222,6 +226,8 @@ def _record(session: PhantomSession, folder: Path, console: Console, stop: threa
         meta["cortex"] = session.cortex
     # For the progress bar: volumes and their triggers, and the chunks of EEG.
     total = session.volumes * 2 + session.samples / (CHUNK_S * session.sfreq)
+    if session.pose:
+        meta["pose"] = session.pose
     with RecordingWriter(folder, session.montage, meta) as writer:
         session.truth(private.folder(folder / "truth"), closed=True)
         items = terminal.track(session.events(), "recording", total=total, console=console, transient=True)

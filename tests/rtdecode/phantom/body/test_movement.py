@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rtdecode.errors import UsageError
 from rtdecode.phantom.body.brain import TR, subject
-from rtdecode.phantom.body.movement import head_path, write_path
+from rtdecode.phantom.body.movement import head_path, pose_of, write_path
 from rtdecode.phantom.body.scanner import CENTRE, Scanner, settling_factor
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.signal.volume.motion import framewise_displacement, rigid
+from tests.refusals import refused
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,35 @@ def test_the_truth_of_a_moving_session_holds_its_path(tmp_path: Path) -> None:
     assert np.array_equal(session.scanner.volume(7), again.scanner.volume(7))
     write_path(tmp_path / "other.tsv", session.path)
     assert (tmp_path / "other.tsv").read_text() == (tmp_path / "motion.tsv").read_text()
+
+
+def test_a_head_lies_elsewhere_from_the_first_volume_on(session: PhantomSession) -> None:
+    pose = "0,2.4,3.2,3,0,0"
+    still = PhantomSession("easy", seed=62, seconds=4, pose=pose)
+    typical = PhantomSession("easy", seed=62, seconds=4, pose=pose, motion="typical")
+    assert pose_of(pose) == pytest.approx([0, 2.4, 3.2, np.deg2rad(3), 0, 0])
+    assert still.path is not None
+    assert np.array_equal(still.path, np.tile(pose_of(pose), (still.volumes, 1)))
+    assert typical.path is not None
+    assert np.array_equal(typical.path, pose_of(pose) + head_path(still.volumes, TR, 62))
+    # A head that has moved there shows the same, and so does the first volume.
+    assert np.array_equal(still.scanner.volume(1), moving(session, pose_of(pose)).volume(1))
+    first = still.scanner.volume(0).astype(int)
+    assert (
+        np.abs(first - still.scanner.volume(1)).mean() < np.abs(first - session.scanner.volume(0)).mean() / 4
+    )
+    assert still.uid != session.uid
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "1,2,3,4,5,x", "nan,0,0,0,0,0"])
+def test_a_pose_that_is_none_is_refused(text: str) -> None:
+    with refused(UsageError, "phantom-pose-invalid", pose=text):
+        pose_of(text)
+
+
+def test_a_pose_beyond_what_can_be_shown_is_refused() -> None:
+    with refused(UsageError, "phantom-pose-too-far", max_mm=10.0):
+        pose_of("0,0,4,4,0,0")
 
 
 def test_first_volumes_are_brighter_until_the_magnetisation_settles() -> None:
