@@ -231,6 +231,12 @@ def replay(
     twin: Twin = False,
     dashboard: Dashboard = None,
     group_readable: GroupReadable = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder made by calibrate, in place of the session's own calibration or of none."
+        ),
+    ] = None,
     as_live: Annotated[
         bool | None,
         typer.Option(
@@ -256,6 +262,7 @@ def replay(
         subject=subject,
         dashboard=dashboard,
         as_live=as_live,
+        calibration=calibration,
     )
     raise typer.Exit(code)
 

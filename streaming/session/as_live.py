@@ -59,6 +59,7 @@ def choose(
     steps: int | None,
     carry: bool,
     detail: float | None = None,
+    calibrated: bool = False,
 ) -> Choice:
     """Say how a recording is replayed.
 
@@ -73,13 +74,15 @@ def choose(
     carry : bool
     detail : float, optional
         Share of detail, if one was asked for.
+    calibrated : bool
+        Whether a calibration was given in place of the session's.
 
     Raises
     ------
     UsageError
         If `as_live` was asked for and cannot be, or the decisions cannot be read.
     """
-    otherwise = _asked_otherwise(as_live, steps, detail, carry=carry)
+    otherwise = _asked_otherwise(as_live, steps, detail, carry=carry, calibrated=calibrated)
     decisions = None if otherwise else files.read(recording)
     reason = otherwise or _not_repeatable(decisions, bundle)
     if not reason:
@@ -101,7 +104,9 @@ def choose(
     return Choice(None, f"Not as live: every window is decoded at {count}, as {reason}.")
 
 
-def _asked_otherwise(as_live: bool | None, steps: int | None, detail: float | None, *, carry: bool) -> str:
+def _asked_otherwise(
+    as_live: bool | None, steps: int | None, detail: float | None, *, carry: bool, calibrated: bool
+) -> str:
     """Say which flag asks for other clips than were live; empty if none does."""
     if as_live is False:
         return "--best asks for it"
@@ -109,6 +114,8 @@ def _asked_otherwise(as_live: bool | None, steps: int | None, detail: float | No
         return f"--steps {steps} asks for other clips"
     if detail is not None:
         return f"--detail {detail:g} asks for other clips"
+    if calibrated:
+        return "--calibration reads the head where another calibration found it"
     return "" if carry else "--no-carry asks for other clips"
 
 

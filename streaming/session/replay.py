@@ -59,6 +59,7 @@ def run(
     subject: str | None = None,
     dashboard: str | None = None,
     as_live: bool | None = None,
+    calibration: Path | None = None,
 ) -> int:
     """Decode a recording; after Ctrl-C or SIGTERM, end with everything written.
 
@@ -84,6 +85,8 @@ def run(
         ``HOST:PORT`` of the operator's page.
     as_live : bool, optional
         Repeat what was live, or decode every window at full steps; by default what the recording allows.
+    calibration : Path, optional
+        A calibration in place of the session's own, or of none: every window is decoded at full steps then.
 
     Raises
     ------
@@ -91,7 +94,7 @@ def run(
         If the bundle cannot take `steps` or keep `detail`, the page cannot be served, the calibration of the
         session is missing or a different one, or `as_live` was asked for and cannot be.
     GeometryError
-        If the recording holds nothing that the bundle reads.
+        If the recording holds nothing that the bundle reads, or the calibration reads other features.
     BundleError
         If the bundle decodes prepared files, and the recording holds what a scanner or an amplifier sent.
     """
@@ -109,10 +112,20 @@ def run(
         raise UsageError(
             "output-folder-not-empty", "--out {folder} is in use. Give a new or empty folder.", folder=folder
         )
-    choice = choose(recording, loaded, as_live, steps=steps, detail=detail, carry=carry)
+    choice = choose(
+        recording,
+        loaded,
+        as_live,
+        steps=steps,
+        detail=detail,
+        carry=carry,
+        calibrated=calibration is not None,
+    )
+    placed = _calibration(kept) if calibration is None else calibrations.load(calibration)
     again = None if choice.decisions is None else AsLive(choice.decisions)
     # Both may refuse the recording or the bundle; only then is a folder made.
-    windows = Windows(partial(_assembler, kept, loaded), kept.montage, choice.decisions)
+    make = partial(_assembler, kept, loaded, placed)
+    windows = Windows(make, kept.montage, choice.decisions)
     decoder = Decoder(loaded, carry=carry)
     console = terminal.console(stderr=True)
     console.print(choice.sentence, highlight=False, markup=False, soft_wrap=True)
@@ -193,12 +206,14 @@ def _options(kept: Recording, subject: str | None, dashboard: str | None) -> Str
     )
 
 
-def _assembler(kept: Recording, bundle: Bundle, montage: Montage | None, **changed: Any) -> Assembler:
+def _assembler(
+    kept: Recording, bundle: Bundle, placed: Calibration | None, montage: Montage | None, **changed: Any
+) -> Assembler:
     settings: dict[str, Any] = {
         "dummies": kept.meta.get("dummies", 0),
         # A session writes this down when it ends: a recording that was cut off does not have it.
         "triggers_expected": kept.meta.get("triggers_expected", kept.has_triggers()),
-        "calibration": _calibration(kept),
+        "calibration": placed,
         "restarted_at": kept.restarted_at,
         "listening_since": kept.meta.get("listening_since"),
     }

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -247,6 +248,22 @@ def test_a_recording_of_an_earlier_version_gives_the_same_clips(
         assert replay.run(kept, str(bundle.path), "max", tmp_path / f"{kept.name}-out") == 0
     assert len(latents(tmp_path / "new-out")) == 4
     assert latents(tmp_path / "old-out") == latents(tmp_path / "new-out")
+
+
+def test_a_recording_is_replayed_with_a_calibration_that_was_made_later(
+    bundle: Bundle, calibration: Calibration, tmp_path: Path
+) -> None:
+    of_session = calibrated(tmp_path / "calibrated", calibration)
+    without = recorded(tmp_path / "without")
+    assert replay.run(of_session, str(bundle.path), "max", tmp_path / "one") == 0
+    assert replay.run(without, str(bundle.path), "max", tmp_path / "two", calibration=calibration.path) == 0
+    assert latents(tmp_path / "one") == latents(tmp_path / "two")
+    assert replay.run(without, str(bundle.path), "max", tmp_path / "three") == 0
+    assert latents(tmp_path / "three") != latents(tmp_path / "two")
+    cause = re.compile("--calibration")
+    with refused(UsageError, "replay-as-live-impossible", cause=cause):
+        how = {"as_live": True, "calibration": calibration.path}
+        replay.run(of_session, str(bundle.path), "max", tmp_path / "four", **how)
 
 
 def test_a_calibration_that_is_gone_or_another_one_is_refused(
