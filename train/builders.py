@@ -30,6 +30,7 @@ SHIPPED = {
     "simulated-sessions": "train.data.simulated:simulated_sessions",
     "film-sessions": "train.data.simulated:film_sessions",
     "recorded-sessions": "train.data.recorded_sessions:recorded_sessions",
+    "recorded-windows": "train.data.recorded_windows:recorded_windows",
     "data-set": "train.data.set_node:DataSetWindows",
     "data-set-features": "train.data.feature_runs:FeatureRuns",
     "haxby-runs": "train.models.haxby.plan:HaxbyRuns",

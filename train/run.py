@@ -60,7 +60,7 @@ _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
   films=shapes,real,FILE     what the simulated participant watches (ridge, film)
   data=REC,REC film=FILE     your own recordings, of `rtdecode stream --record`, and the film that was watched
                              in all of them, or one for each (film=FILE,FILE); the last run is held and
-                             judged (film)
+                             judged (film, cinesync, ridge)
   teacher=RUN                distil this finished run, and train nothing before it (compact-distilled)
   data=DIR                   a data set, as `python -m train.data DIR` describes it (ridge, cinesync), or the
                              folder of the recorded data (haxby)

@@ -70,6 +70,26 @@ def test_a_decoder_is_trained_on_recordings_and_judged_on_the_last(recordings, t
 
 
 @pytest.mark.full
+def test_a_ridge_is_trained_on_recordings_and_decodes_the_same_participant(recordings, tmp_path):
+    out = tmp_path / "mine"
+    films = ",".join(str(folder / "truth" / "film.mp4") for folder in recordings)
+    given = [f"data={recordings[0]},{recordings[1]}", f"film={films}", "data.voxels=300"]
+    assert main(["ridge", "judge.sections=identification", f"out={out}", *given]) == 0
+    figure = read_run(out)["figures"]["identification_2way_centred"]
+    # Of 19 held-out windows of another film.
+    assert figure["n"] == 19
+    assert figure["value"] > 0.6
+    bundle = exporting.run(out, tmp_path / "bundle")
+    assert bundle.manifest.chain == CAUSAL
+    assert bundle.projection is not None
+    assert bundle.projection.features == 300
+    volume = next(item for item in Recording(recordings[0]).events() if isinstance(item, Volume))
+    assert tuple(bundle.projection.shape) == volume.data.shape
+    assert bundle.manifest.eeg is not None
+    assert {*bundle.manifest.eeg.channels} <= {*Recording(recordings[0]).montage.channels}
+
+
+@pytest.mark.full
 def test_cinesync_is_trained_on_recordings_and_decodes_the_same_participant(recordings, tmp_path):
     out = tmp_path / "mine"
     films = ",".join(str(folder / "truth" / "film.mp4") for folder in recordings)

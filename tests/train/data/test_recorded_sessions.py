@@ -212,8 +212,8 @@ def test_recordings_and_films_are_asked_for_together(folder, tmp_path):
 
 
 def test_a_recipe_that_learns_from_no_recording_says_so(folder):
-    with refused(UsageError, "recipe-recordings-unsupported", recipe="ridge"):
-        run("ridge", [f"data={folder}", f"film={film_of(folder)}"])
+    with refused(UsageError, "recipe-recordings-unsupported", recipe="haxby"):
+        run("haxby", [f"data={folder}", f"film={film_of(folder)}"])
 
 
 def test_the_help_tells_of_recordings(capsys):
