@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import SCHEMA, Bundle, ClipGeometry, EegInput, FmriInput, Manifest
+from rtdecode.disk.calibration import Calibration
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
@@ -99,6 +100,7 @@ def windows(
     dummies: int = 0,
     triggers_expected: bool = True,
     restarted_at: Sequence[float] = (),
+    calibration: Calibration | None = None,
 ) -> list[Window]:
     """Run one recording through the chain of a session, at the times at which it arrived.
 
@@ -112,7 +114,7 @@ def windows(
         The sources to use. All of the bundle's by default.
     seconds : float, optional
         Stimulus time that counts.
-    dummies, triggers_expected, restarted_at
+    dummies, triggers_expected, restarted_at, calibration
         See `rtdecode.windows.assembler.Assembler`.
 
     Returns
@@ -129,6 +131,7 @@ def windows(
         dummies=dummies,
         triggers_expected=triggers_expected,
         restarted_at=restarted_at,
+        calibration=calibration,
         reported=False,
     )
     played = assembler.play(items, to_end=False)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle, Manifest
+from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.film_marks import ShownFilm, name_digest
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import UsageError
@@ -164,8 +165,10 @@ def read_recordings(
     return Recorded(eeg, fmri, film, start_s)
 
 
-def cut_windows(raw: Bundle, recording: Recording, sources: list[str]) -> list[Window]:
-    """Run a recording through the chain, as the session that made it did."""
+def cut_windows(
+    raw: Bundle, recording: Recording, sources: list[str], calibration: Calibration | None = None
+) -> list[Window]:
+    """Run a recording through the chain, as the session that made it did; a calibration places the voxels."""
     return windows(
         raw,
         recording.events(),
@@ -174,6 +177,7 @@ def cut_windows(raw: Bundle, recording: Recording, sources: list[str]) -> list[W
         dummies=recording.meta.get("dummies", 0),
         triggers_expected=recording.has_triggers(),
         restarted_at=recording.restarted_at,
+        calibration=calibration,
     )
 
 
