@@ -44,7 +44,7 @@ from train.judging.oracle import Oracle, fit_oracle
 from train.judging.sections import condition
 from train.run_folder import draft_of, read_run, restored
 from train.slots import parts_of
-from train.system import System
+from train.system import Plan, System
 from train.work import Arrays
 
 IDENTIFIED = "identification_2way_centred"
@@ -84,6 +84,7 @@ class TrainedRun:
         parts = parts_of(tree["arguments"])
         assert isinstance(parts.data, RecordedSessions)
         data = parts.data.with_recordings(recordings, films)
+        assert isinstance(parts.system, Plan)
         system = restored(run, parts.system)
         bundle = draft_of(run)
         return TrainedRun(bundle, system, shown(system, bundle.manifest, tree["noise_key"]), data.taught)

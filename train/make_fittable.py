@@ -73,7 +73,10 @@ def make_fittable(run: Path, out: Path, stages: Path) -> None:
     assert reads is not None
     found = told(codec, few, eeg, reads, draft)
     private.folder(out)
-    shutil.copytree(run, out, dirs_exist_ok=True)
+    for source in sorted(path for path in run.rglob("*") if path.is_file()):
+        target = out / source.relative_to(run)
+        private.folder(target.parent)
+        shutil.copyfile(source, private.file(target))
     np.savez_compressed(private.file(out / "stats.npz"), allow_pickle=False, **draft.stats, **found)
     tree["manifest"]["fitter"] = FITTER
     private.file(out / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
