@@ -246,10 +246,10 @@ def test_a_figure_without_an_interval_is_shown(capsys: pytest.CaptureFixture[str
 def test_a_folder_of_data_is_refused_by_a_recipe_that_simulates(
     tmp_path: Path,
 ) -> None:
-    # What lets a recipe learn from a data set is not inherited.
+    # What lets a recipe learn from a data set is not inherited; recordings want their film.
     recipe = tmp_path / "own.yaml"
     recipe.write_text("base: ridge\n")
-    with refused(UsageError, "recipe-data-unsupported", data=tmp_path):
+    with refused(UsageError, "recipe-recordings-without-film", data=str(tmp_path)):
         run(str(recipe), [f"data={tmp_path}", f"out={tmp_path / 'x'}"])
     assert not (tmp_path / "x").exists()
 

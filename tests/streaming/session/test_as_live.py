@@ -138,7 +138,11 @@ def late(item: EegChunk | Trigger | Volume) -> EegChunk | Trigger | Volume:
 
 
 def cut(recording: Recording, bundle: Bundle, decisions: files.Decisions | None = None) -> list[Job]:
-    windows = Windows(partial(replay._assembler, recording, bundle), recording.montage, decisions)
+    windows = Windows(
+        partial(replay._assembler, recording, bundle, replay._calibration(recording)),
+        recording.montage,
+        decisions,
+    )
     return list(windows.jobs(recording.events(), recording.meta.get("ended_at", -np.inf), None))
 
 

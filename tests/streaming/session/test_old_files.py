@@ -173,7 +173,10 @@ def test_a_replay_of_old_files_cuts_the_sessions_windows(session: OldFiles) -> N
     session.made._record(lambda recording: recording.note(ended_at=ended_at))
     session.made.close()
     recording = Recording(session.record)
-    windows = Windows(partial(replay._assembler, recording, session.bundle), recording.montage)
+    windows = Windows(
+        partial(replay._assembler, recording, session.bundle, replay._calibration(recording)),
+        recording.montage,
+    )
     items = replay._items(recording, session.bundle, windows.assembler)
     jobs = list(windows.jobs(items, ended_at, recording.meta["rested_at"]))
     assert missing([job.window for job in jobs]) == missing(session.windows) == [0.0] * 4
