@@ -8,7 +8,8 @@ Simulated participant 3 (`easy`) is recorded three times, each time with another
 small CineSync is trained on these recordings and exported. On another day the head lies 4 mm and 3 degrees
 elsewhere. A short scan without a film calibrates it. The beginning of a fourth session is streamed live, and
 the whole of it is replayed: without a calibration, with it, and with one that was told where the head lies.
-The clips are held against the film, beside a ridge that had the same windows.
+The clips are held against the film, beside a ridge that had the same windows. At last the bundle is fitted to
+a newcomer, participant 4, by as long a recording.
 
 What is in the folder of `--work` already is left alone, so that a road that was interrupted goes on.
 """
@@ -31,12 +32,17 @@ from rtdecode import bundle as bundles
 
 _OUT = RESULTS / "road.json"
 _WORK = Path("runs/road")
-_PEOPLE = ("--preset", "easy", "--subject", "3", "--sfreq", "250")
-_FILM = (*_PEOPLE, "--film", "natural", "--cuts", "free")
+_PRESET = ("--preset", "easy", "--sfreq", "250")
+_FILM = ("--film", "natural", "--cuts", "free")
+_PARTICIPANT = 3
+_NEWCOMER = 4
 # Sessions that teach, which is what recordings of a training may have, and one that does not.
 _TAUGHT = (700, 701, 702)
 _JUDGED = 1700
 _LOCALISER = 1701
+# What the newcomer watches to be fitted, and to be judged.
+_FITTED = 703
+_JUDGED_NEWCOMER = 1702
 # Shifts of 4 mm in all, and a nod of 3 degrees.
 _POSE = "0,2.4,3.2,3,0,0"
 _LOCALISER_S = 40
@@ -137,14 +143,14 @@ class Road:
             self._recorded(folder, seed)
         self._recorded(self.fourth, _JUDGED, "--pose", _POSE)
         # No film, so a scanner's folder alone: the localiser of the other day comes in real time.
-        words = ["simulate", *_PEOPLE, "--film", "none", "--seconds", str(_LOCALISER_S), "--wait", "0"]
+        words = ["simulate", *_person(_PARTICIPANT), "--film", "none", "--seconds", _LOCALISER_S, "--wait", 0]
         place = self.work / "localiser"
         self._stage(
             place, lambda part: _rtdecode(*words, "--seed", _LOCALISER, "--pose", _POSE, "--fmri-dir", part)
         )
 
-    def _recorded(self, folder: Path, seed: int, *options: str) -> None:
-        words = ["simulate", *_FILM, "--seconds", self.seconds, "--seed", seed, *options]
+    def _recorded(self, folder: Path, seed: int, *options: str, person: int = _PARTICIPANT) -> None:
+        words = ["simulate", *_person(person), *_FILM, "--seconds", self.seconds, "--seed", seed, *options]
         self._stage(folder, lambda part: _rtdecode(*words, "--record", part))
 
     def train(self) -> None:
@@ -196,7 +202,8 @@ class Road:
         environment = network(part)
         name = "road-eeg"
         sources = ["--lsl", name, "--fmri-dir", part / "scans", "--truth", part / "truth"]
-        words = ["simulate", *sources, *_FILM, "--seconds", self.seconds, "--seed", _JUDGED, "--pose", _POSE]
+        words = ["simulate", *sources, *_person(_PARTICIPANT), *_FILM]
+        words += ["--seconds", self.seconds, "--seed", _JUDGED, "--pose", _POSE]
         calibration = self.calibration(_CALIBRATED)
         session = ["stream", *sources, "--bundle", self.bundle, "--calibration", calibration]
         session += ["--seconds", self.live_s, "--out", part / "out", "--record", part / "recording"]
@@ -217,13 +224,43 @@ class Road:
     def replay(self) -> None:
         """Replay the whole fourth session, with the voxels placed in each way, and by the ridge."""
         for placed in _PLACED:
-            self._replayed(self.replayed(placed), self.bundle, self.calibration(placed))
-        self._replayed(self.ridge_replayed, self.ridge_bundle, self.ridge_calibration)
+            self._replayed(self.replayed(placed), self.fourth, self.bundle, self.calibration(placed))
+        self._replayed(self.ridge_replayed, self.fourth, self.ridge_bundle, self.ridge_calibration)
 
-    def _replayed(self, out: Path, bundle: Path, calibration: Path | None) -> None:
-        words = ["replay", self.fourth, "--bundle", bundle, "--speed", "max"]
+    def _replayed(self, out: Path, recording: Path, bundle: Path, calibration: Path | None) -> None:
+        words = ["replay", recording, "--bundle", bundle, "--speed", "max"]
         words += [] if calibration is None else ["--calibration", calibration]
         self._stage(out, lambda part: _rtdecode(*words, "--out", part))
+
+    def newcomer(self) -> dict[str, Any]:
+        """Fit the bundle to another participant, and judge a further session of theirs.
+
+        Returns
+        -------
+        dict
+            What `rtdecode replay` reports of its 2-way identification; or `value` None and the `reason`,
+            where the fit is refused.
+        """
+        taught = self.work / "newcomer"
+        judged = self.work / "newcomer-judged"
+        self._recorded(taught, _FITTED, person=_NEWCOMER)
+        self._recorded(judged, _JUDGED_NEWCOMER, person=_NEWCOMER)
+        bundle = self.trained_folder / "newcomer-bundle"
+        refusal = bundle / "refusal.txt"
+        self._stage(bundle, lambda part: self._fitted(taught, part))
+        if refusal.is_file():
+            return {"value": None, "reason": refusal.read_text()}
+        replayed = self.trained_folder / "newcomer-replayed"
+        self._replayed(replayed, judged, bundle, None)
+        return _report(replayed)["accuracy"]["identification_2way"] or {"value": None}
+
+    def _fitted(self, recording: Path, part: Path) -> None:
+        command = _command("rtdecode.cli", "fit", recording, "--bundle", self.bundle, "--out", part)
+        ended = subprocess.run(command, check=False, capture_output=True, text=True)
+        if ended.returncode:
+            # A fit that proves nothing is refused, which is what came of it.
+            part.mkdir(exist_ok=True)
+            (part / "refusal.txt").write_text(ended.stderr.strip())
 
     def judged(self) -> dict[str, Any]:
         """Hold the replays against the film."""
@@ -280,6 +317,7 @@ def walk(road: Road) -> dict[str, Any]:
     road.stream()
     road.replay()
     judged = road.judged()
+    newcomer = road.newcomer()
     live = _report(road.trained_folder / "live" / "out")
     again = _report(road.trained_folder / "live-again")["as_live"]
     replayed = _report(road.replayed(_CALIBRATED))
@@ -292,7 +330,7 @@ def walk(road: Road) -> dict[str, Any]:
         "expected": expected,
         **judged,
         "live_equals_batch": again,
-        "newcomer_fit": None,
+        "newcomer_fit": newcomer,
         "steps": road.steps,
         "seconds": road.seconds_of_stages(),
     }
@@ -343,6 +381,10 @@ def _until(condition: Callable[[], bool], program: subprocess.Popen[bytes], log:
         if program.poll() is not None or time.monotonic() - began > _PATIENCE_S:
             raise SystemExit(f"the simulated participant did not begin; see {log}.")
         time.sleep(0.2)
+
+
+def _person(number: int) -> list[object]:
+    return [*_PRESET, "--subject", number]
 
 
 def _listed(paths: Sequence[Path]) -> str:
