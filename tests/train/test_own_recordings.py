@@ -73,8 +73,8 @@ def test_a_decoder_is_trained_on_recordings_and_judged_on_the_last(recordings, t
 def test_a_ridge_is_trained_on_recordings_and_decodes_the_same_participant(recordings, tmp_path):
     out = tmp_path / "mine"
     films = ",".join(str(folder / "truth" / "film.mp4") for folder in recordings)
-    given = [f"data={recordings[0]},{recordings[1]}", f"film={films}", "data.voxels=300"]
-    assert main(["ridge", "judge.sections=identification", f"out={out}", *given]) == 0
+    changes = [f"data={recordings[0]},{recordings[1]}", f"film={films}", "data.voxels=300"]
+    assert main(["ridge", "judge.sections=identification", f"out={out}", *changes]) == 0
     figure = read_run(out)["figures"]["identification_2way_centred"]
     # Of 19 held-out windows of another film.
     assert figure["n"] == 19
