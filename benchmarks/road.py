@@ -155,14 +155,14 @@ class Road:
 
     def train(self) -> None:
         """Train, and export; and a ridge from the same recordings."""
-        given = [f"data={_listed(self.taught)}", f"film={_listed(self.films)}", "judge=none"]
-        words = ["cinesync", "scale=tiny", *given]
+        recordings = [f"data={_listed(self.taught)}", f"film={_listed(self.films)}", "judge=none"]
+        words = ["cinesync", "scale=tiny", *recordings]
         for phase, steps in self.steps.items():
             warmup = max(1, steps // 20)
             values = {"steps": steps, "warmup": warmup, "show_every": steps}
             words += [f"phases.{phase}.{key}={value}" for key, value in values.items()]
         self._trained(self.run, words)
-        self._trained(self.ridge_run, ["ridge", *given])
+        self._trained(self.ridge_run, ["ridge", *recordings])
         for run, bundle in ((self.run, self.bundle), (self.ridge_run, self.ridge_bundle)):
             self._stage(bundle, lambda part, run=run: _rtdecode("export", run, "--out", part))
 

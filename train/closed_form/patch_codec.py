@@ -177,6 +177,11 @@ def encode_scaled(codec: Mapping[str, NDArray[Any]], clips: NDArray[np.uint8]) -
         ``codec_mean``, ``codec_basis``, ``scale``; see `train.parts.codecs.fitted_patch.fit_codec`.
     clips : uint8, (clip, frame, row, column, 3)
     """
+    return encode(scaled_codec(codec), clips)
+
+
+def scaled_codec(codec: Mapping[str, NDArray[Any]]) -> Codec:
+    """Return the codec that encodes to scaled latents; the arrays are those of `encode_scaled`."""
     # The stored basis is multiplied by the scale. Divided by it twice, it gives latents divided by it.
     inverse = np.asarray(codec["codec_basis"] / codec["scale"] ** 2, np.float32)
-    return encode(Codec(codec["codec_mean"], inverse), clips)
+    return Codec(codec["codec_mean"], inverse)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.bundle import Bundle
 from train.closed_form.patch_codec import encode_scaled
 from train.closed_form.structure import structure
 from train.data.arrays import golden, normalised
@@ -48,11 +47,6 @@ def encode_film(codec: Arrays, shown: ShownClips) -> Arrays:
         "structure": np.concatenate([structure(clip) for clip in clips]).astype(np.float16),
         "cuts": shown.cuts,
     }
-
-
-def session_windows(one: AnyShowing, raw: Bundle) -> Arrays:
-    """Run a session through the chain; a row for each window."""
-    return one.arrays(raw)
 
 
 def all_clips(showings: Sequence[AnyShowing]) -> NDArray[np.uint8]:

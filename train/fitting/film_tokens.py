@@ -195,7 +195,8 @@ def _fit_sums(
         sums = (found.values - found.values.mean(0)) / draft.stats["fmri_scale"] @ shares.T
         evoked.append(x - x.mean(0))
         summed.append(sums)
-    x, y = np.concatenate(evoked), np.concatenate(summed)
+    x = np.concatenate(evoked)
+    y = np.concatenate(summed)
     return ridge_hat(x, np.eye(x.shape[1]), _SUMS_PENALTY) @ y
 
 
@@ -203,7 +204,8 @@ def _fit_steps(series: Sequence[Matrix], eeg: Sequence[NDArray[np.floating]], re
     assert reads.channels is not None
     steps = [own.reshape(len(windows), -1) for own, windows in zip(series, eeg, strict=True)]
     tokens = [(reads.beside(windows) @ reads.channels).reshape(len(windows), -1) for windows in eeg]
-    x, y = np.concatenate(steps), np.concatenate(tokens)
+    x = np.concatenate(steps)
+    y = np.concatenate(tokens)
     mean = x.mean(0)
     weights = ridge_hat(x - mean, np.eye(x.shape[1]), _TOKENS_PENALTY) @ (y - y.mean(0))
     # Of all that is told, the directions that differ most between the windows.

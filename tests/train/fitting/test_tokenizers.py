@@ -157,7 +157,8 @@ def test_what_films_lead_to_comes_out_of_a_bundle_as_it_went_in(newcomer):
 def test_tokenizers_for_signals_in_another_order_make_the_same_clips(newcomer):
     fitter = newcomer.fitter
     rng = np.random.default_rng(1)
-    voxels, channels = rng.permutation(fitter.reads.shares.shape[1]), rng.permutation(64)
+    voxels = rng.permutation(fitter.reads.shares.shape[1])
+    channels = rng.permutation(64)
     over = fitter.reads.channels.reshape(-1, 64, fitter.reads.channels.shape[1])
     weights = {
         "shares": fitter.reads.shares[:, voxels],

@@ -23,7 +23,7 @@ from train.closed_form.film_space import Seen, Space, SpaceSizes, fit_space
 from train.closed_form.onsets import fit_onsets
 from train.closed_form.refine import PREFIX, Shots, perceptron, refine
 from train.data.arrays import normalised, statistics
-from train.data.film_stages import encode_film, film_stage, session_stage, session_windows
+from train.data.film_stages import encode_film, film_stage, session_stage
 from train.data.shards import Shards
 from train.data.showing import AnyShowing, by_title
 from train.models.compact.batches import Clips
@@ -70,9 +70,9 @@ class Watched:
         jobs: dict[str, Callable[[], Arrays]] = {}
         for one in (*self.taught, *self.held):
             jobs[film_stage(one)] = partial(draw, self.codec, one)
-            jobs[session_stage(one)] = partial(session_windows, one, raw)
+            jobs[session_stage(one)] = partial(one.arrays, raw)
         for one in (*self.presence, *self.resting):
-            jobs[session_stage(one)] = partial(session_windows, one, raw)
+            jobs[session_stage(one)] = partial(one.arrays, raw)
         self.work.make_all(jobs, "watching films")
 
     def fit(

@@ -6,8 +6,7 @@ how well they are told apart, and keeps the figures and a sheet beside the stage
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from rtdecode import terminal
 from rtdecode.bundle import Bundle
@@ -35,7 +34,7 @@ from train.data.simulated import FilmSessions
 from train.data.taught import Taught
 from train.data.training_films import training_films
 from train.judging.last_run import novelty
-from train.models.conditioned.trainable import FRAMES, BrainVideo, Contrasts
+from train.models.conditioned.trainable import FRAMES, BrainVideo, Contrasts, evaluated
 from train.parts.encoders import film_net
 from train.phases import Phase
 from train.work import Arrays, Work
@@ -86,7 +85,7 @@ class HeldOutWindows:
         device = next(system.encoder.parameters()).device
         clips = system.pooling(torch.from_numpy(self.frames).to(device)).cpu()
         names = _routes(system.encoder.modalities)
-        with _evaluated(system.encoder):
+        with evaluated(system.encoder):
             vectors = [_vectors(system, arrays, name) for name in names]
         alike = [(vector @ clips.T).numpy().astype(np.float64) for vector in vectors]
         rows = [
@@ -316,16 +315,6 @@ def _vectors(system: BrainVideo, arrays: Arrays, name: str) -> Tensor:
         _, pooled = encoder.condition(signals)
         vectors.append(pooled.float().cpu())
     return torch.cat(vectors)
-
-
-@contextmanager
-def _evaluated(module: nn.Module) -> Iterator[None]:
-    """Leave out dropout inside a ``with`` block; each part is then in the mode in which it was."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    yield
-    for part, mode in modes:
-        part.training = mode
 
 
 def _say(rows: Sequence[Mapping[str, Any]], origin: str) -> None:

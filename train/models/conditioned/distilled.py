@@ -26,6 +26,7 @@ from train.models.conditioned import batches
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.encoder import ConditionEncoder
 from train.models.conditioned.system import Sampling
+from train.models.conditioned.trainable import evaluated
 from train.parts.generators.base import Generator
 from train.phases import Phase
 from train.work import Arrays, Work
@@ -137,12 +138,8 @@ def _guided(
 
 def _sample(step: FlowMap, noise: Tensor, tokens: Tensor, steps: int) -> Tensor:
     """Draw without the dropout of adapters, which goes on in training afterwards."""
-    learning = [(module, module.training) for module in step.modules()]
-    step.eval()
-    found = student.sample(step, noise, tokens, steps)
-    for module, was in learning:
-        module.training = was
-    return found
+    with evaluated(step):
+        return student.sample(step, noise, tokens, steps)
 
 
 class _Few:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rtdecode.bundle import Bundle
-from train.closed_form import patch_codec as patch
+from train.closed_form.patch_codec import scaled_codec
 from train.data.arrays import normalised_signals
 from train.data.chain import draft_bundle
 from train.data.film_stages import session_stage, some_of_each_kind
@@ -71,9 +71,7 @@ def told(
     codec : dict
         See `train.parts.codecs.fitted_patch.fit_codec`.
     """
-    # The basis decodes scaled latents. Divided by the scale twice, it encodes to them.
-    basis = np.asarray(codec["codec_basis"] / codec["scale"] ** 2, np.float32)
-    return fit_film_tokens(patch.Codec(codec["codec_mean"], basis), showings, eeg, reads, draft).arrays()
+    return fit_film_tokens(scaled_codec(codec), showings, eeg, reads, draft).arrays()
 
 
 def tokenizing(encoder: ConditionEncoder) -> Tokenizing | None:

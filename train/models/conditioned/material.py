@@ -23,7 +23,6 @@ from train.data.film_stages import (
     film_stage,
     golden_windows,
     session_stage,
-    session_windows,
     some_of_each_kind,
 )
 from train.data.recorded_sessions import RecordedSessions
@@ -141,7 +140,7 @@ def of_sessions(
     jobs: dict[str, Any] = {}
     for one in taught:
         jobs[film_stage(one)] = partial(_draw, codec, sizes.every, shown_frames(draft), one)
-        jobs[session_stage(one)] = partial(session_windows, one, raw)
+        jobs[session_stage(one)] = partial(one.arrays, raw)
     work.make_all(jobs, "watching films")
     stats = work.stage("statistics", partial(_statistics, work, taught, level))
     films = [work.path(film_stage(one)) for one in taught]

@@ -49,10 +49,20 @@ class MemoryEncoder(ConditionEncoder):
 
     def forward(self, signals: Mapping[str, Tensor]) -> Encoded:
         """Look captions up and encode windows; see `ConditionEncoder.forward`."""
-        return self.with_items(signals, self.table[self.rows(signals)])
+        return self._with_items(signals, self.table[self.rows(signals)])
 
-    def with_items(self, signals: Mapping[str, Tensor], items: Tensor) -> Encoded:
-        """Encode windows with the rows that they looked up, (window, item, value)."""
+    def condition_of_items(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what `condition` does, of signals with the rows that they looked up.
+
+        Parameters
+        ----------
+        inputs : mapping
+            The signals, and ``items`` (window, item, value).
+        """
+        encoded = self._with_items(inputs, inputs["items"])
+        return encoded.tokens, self.pooled(encoded, inputs)
+
+    def _with_items(self, signals: Mapping[str, Tensor], items: Tensor) -> Encoded:
         embedding, conditions, width = self.sizes
         return self.read(signals, items[:, :, embedding:].unflatten(2, (conditions, width)))
 

@@ -1,7 +1,5 @@
 """A trained system on published weights: a run holds what was trained, and a folder on disk all else."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from train.adapters import Adapter
 from train.distillation.kept import of_student, of_teacher, put_on
 from train.distillation.spans import add_spans
 from train.models.conditioned.encoder import Encoding, Signals
-from train.models.conditioned.system import BrainConditioned, Sampling
+from train.models.conditioned.system import BrainConditioned, Sampling, read_shape
 from train.models.conditioned.trainable import BrainVideo
 from train.parts.codecs import video_decoder
 from train.parts.codecs.full_video_decoder import full_decoder
@@ -229,7 +227,7 @@ class PublishedSystem(BrainConditioned):
         video.check()
         self._weights = weights
         self._how = (encoder, video, sampling)
-        shape = _built(weights)
+        shape = read_shape(weights, Built)
         self._built = shape
         self.latent_shape = shape.latent
         diffusion, digest = video.diffusion(shape.latent, sampling.shift)
@@ -327,21 +325,6 @@ def packed(system: BrainVideo, shape: Built) -> Arrays:
             if part != "transformer" or ".lora_" in name:
                 arrays[f"{part}.{name}"] = value.half().numpy()
     return arrays | {"config": np.array(strict_json.dumps(asdict(shape)))}
-
-
-def _built(weights: Mapping[str, NDArray[Any]]) -> Built:
-    told = json.loads(str(weights["config"]))
-    return Built(
-        **(
-            told
-            | {
-                "signals": Signals(**told["signals"]),
-                "latent": tuple(told["latent"]),
-                "size": tuple(told["size"]),
-                "adapters": {name: Adapter(**one) for name, one in told["adapters"].items()},
-            }
-        )
-    )
 
 
 def _fill(module: nn.Module, weights: Arrays, part: str, *, whole: bool) -> None:

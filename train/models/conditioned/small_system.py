@@ -1,6 +1,5 @@
 """A trained small system, restored from the weights of a run."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from train.distillation.kept import of_student, of_teacher, put_on
 from train.distillation.spans import add_spans
 from train.models.conditioned.encoder import ConditionEncoder, Encoding, Signals
 from train.models.conditioned.memory import CAPTIONS, MemoryEncoder
-from train.models.conditioned.system import BrainConditioned, Sampling
+from train.models.conditioned.system import BrainConditioned, Sampling, read_shape
 from train.models.conditioned.trainable import FramePooling
 from train.parts.codecs.fitted_patch import decoder_of, decoder_stages
 from train.parts.codecs.patch import ClipDecoder
@@ -97,7 +96,7 @@ class SmallSystem(BrainConditioned):
     ) -> None:
         self._weights = weights
         self._how = (encoder, video, sampling)
-        self._shape = _shape(weights)
+        self._shape = read_shape(weights, Shape)
         self.latent_shape = self._shape.latent
         self._model = _unpack(weights, self._shape, encoder, video, sampling.shift, adapted=adapted)
         super().__init__(
@@ -164,21 +163,6 @@ def pack(
         arrays[_MEMORY] = encoder.table.numpy().astype(np.float16)
     decoder = {name: value for name, value in codec.items() if name.startswith("decoder.")}
     return arrays | decoder | {"config": np.array(strict_json.dumps(asdict(shape)))}
-
-
-def _shape(weights: Arrays) -> Shape:
-    """Read what `pack` noted."""
-    told = json.loads(str(weights["config"]))
-    return Shape(
-        **(
-            told
-            | {
-                "signals": Signals(**told["signals"]),
-                "latent": tuple(told["latent"]),
-                "adapters": {name: Adapter(**one) for name, one in told["adapters"].items()},
-            }
-        )
-    )
 
 
 def _unpack(

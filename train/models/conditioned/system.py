@@ -1,9 +1,11 @@
 """A trained system whose video model a brain encoder conditions."""
 
+import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from rtdecode.bundle import Manifest
 from rtdecode.bundle.wiring import Said, Source
+from train.adapters import Adapter
 from train.distillation import student
 from train.distillation.student import FlowMap
 from train.models.conditioned.encoder import ConditionEncoder, Signals
@@ -19,6 +22,8 @@ from train.models.conditioned.memory import CAPTIONS, MemoryEncoder
 from train.parts.generators.base import Generator, example
 from train.system import Condition, Port, Stage, System, Table, Traced, signal_ports
 from train.work import Arrays
+
+T = TypeVar("T")
 
 # Numbers of steps that a student's bundle can take besides its own.
 _FEW = range(1, 9)
@@ -43,6 +48,23 @@ class Sampling:
     steps: int
     guidance: float
     shift: float = 1.0
+
+
+def read_shape(weights: Arrays, kind: type[T]) -> T:
+    """Read what a run's weights note of their modules (``config``, JSON), as a dataclass of a kind.
+
+    Parameters
+    ----------
+    weights : dict
+    kind : type
+        A dataclass with ``signals`` and ``adapters``.
+    """
+    config = json.loads(str(weights["config"]))
+    config["signals"] = Signals(**config["signals"])
+    config["adapters"] = {name: Adapter(**adapter) for name, adapter in config["adapters"].items()}
+    # JSON has lists for tuples, such as the shape of latents.
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+    return kind(**values)
 
 
 class BrainConditioned(System):
@@ -166,50 +188,28 @@ def _encoding(encoder: ConditionEncoder, signals: dict[str, Tensor]) -> list[Tra
     """List the stages of an encoder, from examples of its signals."""
     outputs = ["condition", "embedding"]
     if not isinstance(encoder, MemoryEncoder):
-        return [Traced("encode", _Encode(encoder, list(signals)), signals, outputs)]
-    items = encoder.table[encoder.rows(signals)]
+        return [Traced("encode", _Traceable(encoder, encoder.condition, signals), signals, outputs)]
+    read = {**signals, "items": encoder.table[encoder.rows(signals)]}
     looked_up = Said({"items": Source("memory", memory=CAPTIONS, rows="front.rows")})
-    with_items = _EncodeItems(encoder, list(signals))
     return [
-        Traced("front", _Front(encoder, list(signals)), signals, ["rows"]),
-        Traced("encode", with_items, {**signals, "items": items}, outputs, looked_up),
+        Traced("front", _Traceable(encoder, encoder.rows, signals), signals, ["rows"]),
+        Traced("encode", _Traceable(encoder, encoder.condition_of_items, read), read, outputs, looked_up),
     ]
 
 
-class _Encode(nn.Module):
-    """The encoder with a port for each of its inputs, as an export traces it."""
+class _Traceable(nn.Module):
+    """A method of an encoder with a port for each of its inputs, as an export traces it."""
 
-    def __init__(self, encoder: ConditionEncoder, ports: Sequence[str]) -> None:
+    def __init__(
+        self,
+        encoder: ConditionEncoder,
+        method: Callable[[Mapping[str, Tensor]], Any],
+        ports: Iterable[str],
+    ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.method = method
         self.ports = list(ports)
 
-    def forward(self, *signals: Tensor) -> tuple[Tensor, Tensor]:
-        return self.encoder.condition(dict(zip(self.ports, signals, strict=True)))
-
-
-class _Front(nn.Module):
-    """The rows that an encoder with a memory looks up."""
-
-    def __init__(self, encoder: MemoryEncoder, ports: Sequence[str]) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.ports = list(ports)
-
-    def forward(self, *signals: Tensor) -> Tensor:
-        return self.encoder.rows(dict(zip(self.ports, signals, strict=True)))
-
-
-class _EncodeItems(nn.Module):
-    """The encoder with a port for each of its inputs, the last of which holds the rows it looked up."""
-
-    def __init__(self, encoder: MemoryEncoder, ports: Sequence[str]) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.ports = list(ports)
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        *values, items = inputs
-        signals = dict(zip(self.ports, values, strict=True))
-        encoded = self.encoder.with_items(signals, items)
-        return encoded.tokens, self.encoder.pooled(encoded, signals)
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.method(dict(zip(self.ports, inputs, strict=True)))

@@ -1,6 +1,7 @@
 """What is trained, and its losses: captions to video, brains to embeddings, brains to video."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -127,3 +128,13 @@ class BrainVideo(Trainable):
 def losses_with(contrasts: Contrasts) -> tuple[str, ...]:
     """Name all losses of a `BrainVideo` with some contrasts."""
     return (*contrasts, DENOISING, CAPTION)
+
+
+@contextmanager
+def evaluated(module: nn.Module) -> Iterator[None]:
+    """Leave out dropout inside a ``with`` block; each part is then in the mode in which it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    yield
+    for part, mode in modes:
+        part.training = mode

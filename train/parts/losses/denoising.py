@@ -1,11 +1,15 @@
 """The loss of a generator: the error of what it predicts of noisy latents."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from train.distillation.clock import FLOW, NOISE, VELOCITY
+
+if TYPE_CHECKING:
+    # Which computes its loss by `denoising`.
+    from train.parts.generators.base import Generator
 
 
 def denoising(
@@ -40,23 +44,15 @@ def denoising(
     return (predict(noisy).float() - targets[predicts]()).square().mean()
 
 
-class Denoises(Protocol):
-    """A generator, see `train.parts.generators.base.Generator`."""
-
-    def loss(self, latents: Tensor, noise: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
-        """Compute the error of what is predicted."""
-        ...
-
-
 class Denoising:
     """The generator's loss under the tokens of the condition; see `train.parts.losses`.
 
     Parameters
     ----------
-    generator : Denoises
+    generator : Generator
     """
 
-    def __init__(self, generator: Denoises) -> None:
+    def __init__(self, generator: "Generator") -> None:
         self.generator = generator
 
     def __call__(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
