@@ -211,5 +211,6 @@ class _Traceable(nn.Module):
         self.method = method
         self.ports = list(ports)
 
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.method(dict(zip(self.ports, inputs, strict=True)))
+    # The export notes the name of the argument, and the shipped graphs have this one.
+    def forward(self, *signals: Tensor) -> Any:
+        return self.method(dict(zip(self.ports, signals, strict=True)))
