@@ -18,7 +18,7 @@ from rtdecode.disk import private, strict_json
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.data.film_stages import all_clips, session_stage, some_of_each_kind
 from train.models.compact.refit import reopened
-from train.models.conditioned.fittable import FITTER, tokenizing, told
+from train.models.conditioned.fittable import FITTER, fit_tokens, tokenizing
 from train.models.conditioned.system import BrainConditioned
 from train.parts.codecs.fitted_patch import fit_codec
 from train.run_folder import draft_of, read_run, restored, weights
@@ -71,7 +71,7 @@ def make_fittable(run: Path, out: Path, stages: Path) -> None:
     assert isinstance(system, BrainConditioned)
     reads = tokenizing(system.encoder)
     assert reads is not None
-    found = told(codec, few, eeg, reads, draft)
+    found = fit_tokens(codec, few, eeg, reads, draft)
     private.folder(out)
     for source in sorted(path for path in run.rglob("*") if path.is_file()):
         target = out / source.relative_to(run)

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
 from train.models.conditioned.encoder import MODALITIES, ConditionEncoder, Encoded, Signals, ordered
-from train.parts.encoders.fusion import Across, Apart, Joint, TwoStage
+from train.parts.encoders.fusion import CrossAttentionTrunks, JointTrunk, SeparateThenJoint, SeparateTrunks
 from train.parts.encoders.tokenizers import EegTokenizer, VoxelTokenizer
 from train.parts.encoders.transformer import TrunkSizes
 
 # The fusions that the paper compares, in its order (a) to (e). Spatial fusion encodes as dual fusion does,
 # and lays the tokens of both one after the other, not beside each other.
 FUSIONS: dict[str, Callable[[Mapping[str, TrunkSizes], Mapping[str, int]], nn.Module]] = {
-    "joint": Joint,
-    "two-stage": TwoStage,
-    "cross-attention": Across,
-    "spatial": Apart,
-    "dual": Apart,
+    "joint": JointTrunk,
+    "two-stage": SeparateThenJoint,
+    "cross-attention": CrossAttentionTrunks,
+    "spatial": SeparateTrunks,
+    "dual": SeparateTrunks,
 }
 # Spread of the null tokens that stand for a missing modality.
 _SPREAD = 0.02
@@ -85,14 +85,14 @@ class EncoderSizes:
     @property
     def trunks(self) -> dict[str, TrunkSizes]:
         """Modality -> sizes of its transformer, in the order of `MODALITIES`."""
-        every = {"fmri": self.fmri, "eeg": self.eeg}
-        return {name: every[name] for name in ordered(self.modalities)}
+        sizes = {"fmri": self.fmri, "eeg": self.eeg}
+        return {name: sizes[name] for name in ordered(self.modalities)}
 
     @property
     def counts(self) -> dict[str, int]:
         """Modality -> number of its tokens."""
-        every = {"fmri": self.tokens - self.eeg_tokens, "eeg": self.eeg_tokens}
-        return {name: every[name] for name in self.trunks}
+        counts = {"fmri": self.tokens - self.eeg_tokens, "eeg": self.eeg_tokens}
+        return {name: counts[name] for name in self.trunks}
 
     def check(self, conditions: int) -> None:
         """Refuse a spatial fusion that does not lead to so many tokens of the condition."""
@@ -132,14 +132,16 @@ class BrainEncoder(ConditionEncoder):
         self.modalities = ordered(sizes.modalities)
         trunks = sizes.trunks
         counts = sizes.counts
-        made: dict[str, nn.Module] = {}
+        tokenizers: dict[str, nn.Module] = {}
         if "fmri" in trunks:
-            made["fmri"] = VoxelTokenizer(signals.slots, signals.voxels, counts["fmri"], sizes.fmri.width)
+            tokenizers["fmri"] = VoxelTokenizer(
+                signals.slots, signals.voxels, counts["fmri"], sizes.fmri.width
+            )
         if "eeg" in trunks:
-            made["eeg"] = EegTokenizer(
+            tokenizers["eeg"] = EegTokenizer(
                 signals.channels, signals.samples, signals.slots, counts["eeg"], sizes.eeg.width
             )
-        self.tokenizers = nn.ModuleDict(made)
+        self.tokenizers = nn.ModuleDict(tokenizers)
         self.nulls = nn.ParameterDict(
             {name: _SPREAD * torch.randn(1, counts[name], size.width) for name, size in trunks.items()}
         )
@@ -158,8 +160,8 @@ class BrainEncoder(ConditionEncoder):
         """
         tokens: dict[str, Tensor] = {}
         for name, tokenizer in self.tokenizers.items():
-            there = self.present(name, signals)[:, None, None]
-            tokens[name] = there * tokenizer(signals[name]) + (1 - there) * self.nulls[name]
+            is_present = self.present(name, signals)[:, None, None]
+            tokens[name] = is_present * tokenizer(signals[name]) + (1 - is_present) * self.nulls[name]
         encoded = self.encoding(tokens)
         classes = {name: self.heads[name](x[:, 0]) for name, x in encoded.items()}
         return Encoded(classes, self.fusion({name: x[:, 1:] for name, x in encoded.items()}))
@@ -185,8 +187,8 @@ class Fusion(nn.Module):
         self.projections = nn.ModuleDict(
             {name: nn.Linear(size.width, size.width) for name, size in trunks.items()}
         )
-        others = {name: n for name, n in sizes.counts.items() if n != conditions and not self.spatial}
-        self.counts = nn.ModuleDict({name: nn.Linear(n, conditions) for name, n in others.items()})
+        resampled = {name: n for name, n in sizes.counts.items() if n != conditions and not self.spatial}
+        self.counts = nn.ModuleDict({name: nn.Linear(n, conditions) for name, n in resampled.items()})
         entries = {name: size.width for name, size in trunks.items()}
         if not self.spatial:
             entries = {"both": sum(entries.values())}
@@ -196,16 +198,16 @@ class Fusion(nn.Module):
 
     def forward(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """Fuse (window, token, width) of each modality."""
-        found: dict[str, Tensor] = {}
+        projected_tokens: dict[str, Tensor] = {}
         for name, x in tokens.items():
             projected = self.projections[name](x)
             if name in self.counts:
                 projected = self.counts[name](projected.transpose(1, 2)).transpose(1, 2)
-            found[name] = projected
+            projected_tokens[name] = projected
         if self.spatial:
-            mixed = torch.cat([self.mixers[name](x) for name, x in found.items()], dim=1)
+            mixed = torch.cat([self.mixers[name](x) for name, x in projected_tokens.items()], dim=1)
         else:
-            mixed = self.mixers["both"](torch.cat(list(found.values()), dim=2))
+            mixed = self.mixers["both"](torch.cat(list(projected_tokens.values()), dim=2))
         return mixed if self.offset is None else mixed + self.offset
 
 

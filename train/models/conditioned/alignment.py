@@ -47,7 +47,7 @@ _STAGE = "held-out"
 # Windows that are encoded at once.
 _AT_ONCE = 32
 # Rows of a sheet, and clips in each after the one that was shown.
-_SHOWN = 8
+_SHEET_ROWS = 8
 _FIRST = 5
 # Pixels between what was shown and what was found.
 _GAP = 8
@@ -89,7 +89,7 @@ class HeldOutWindows:
             vectors = [_vectors(system, arrays, name) for name in names]
         alike = [(vector @ clips.T).numpy().astype(np.float64) for vector in vectors]
         rows = [
-            {"phase": phase, "step": step, "by": name, **told_apart(similarity)}
+            {"phase": phase, "step": step, "by": name, **identify_clips(similarity)}
             for name, similarity in zip(names, alike, strict=True)
         ]
         _say(rows, self.origin)
@@ -98,7 +98,7 @@ class HeldOutWindows:
         private.file(_file(self.work, phase)).write_text(strict_json.dumps(rows) + "\n")
 
 
-def told_apart(alike: NDArray[np.float64]) -> dict[str, Any]:
+def identify_clips(alike: NDArray[np.float64]) -> dict[str, Any]:
     """Say how often a window's own clip, and a clip's own window, is nearest.
 
     Parameters
@@ -113,13 +113,13 @@ def told_apart(alike: NDArray[np.float64]) -> dict[str, Any]:
         come first of all; ``two_way_chance`` and ``first_chance``. A tie is lost.
     """
     count = len(alike)
-    others = ~np.eye(count, dtype=np.bool_)
+    is_other = ~np.eye(count, dtype=np.bool_)
     return {
         "windows": count,
-        "two_way": float(identification_nway(alike, others, 2).mean()),
+        "two_way": float(identification_nway(alike, is_other, 2).mean()),
         "two_way_chance": 0.5,
-        "clip_by_brain": float(identification_top1(alike, others).mean()),
-        "brain_by_clip": float(identification_top1(alike.T, others).mean()),
+        "clip_by_brain": float(identification_top1(alike, is_other).mean()),
+        "brain_by_clip": float(identification_top1(alike.T, is_other).mean()),
         "first_chance": 1 / count,
     }
 
@@ -129,7 +129,7 @@ def of_sessions(
     data: FilmSessions | RecordedSessions,
     raw: Bundle,
     stats: Arrays,
-    every: int,
+    frame_step: int,
 ) -> Arrays:
     """Read sessions that teach nothing, and reduce their films as those that teach were.
 
@@ -141,8 +141,8 @@ def of_sessions(
         The chain that leaves signals in their own units.
     stats : dict
         What normalises them, from sessions that teach.
-    every : int
-        Every so many frames of a clip are embedded.
+    frame_step : int
+        One frame in so many is embedded.
 
     Returns
     -------
@@ -155,11 +155,11 @@ def of_sessions(
     step = int(-(-grid.window // grid.hop))
     held_out = _held_out(work, data)
     frames = shown_frames(raw.manifest)
-    if sum(one.windows for one in held_out) < 2 * step:
+    if sum(showing.windows for showing in held_out) < 2 * step:
         return {}
 
     def make() -> Arrays:
-        parts = [_session(one, raw, stats, every, frames, step) for one in held_out]
+        parts = [_session(showing, raw, stats, frame_step, frames, step) for showing in held_out]
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         rows = _spread(len(arrays["stills"]))
         return {name: values[rows] for name, values in arrays.items()}
@@ -171,11 +171,11 @@ def origin_of_sessions(work: Work, data: FilmSessions | RecordedSessions) -> str
     """Say which sessions `of_sessions` reads."""
     if isinstance(data, RecordedSessions):
         return novelty(data)
-    names = ", ".join(one.title for one in _held_out(work, data))
+    names = ", ".join(showing.title for showing in _held_out(work, data))
     return f"They are of sessions that teach nothing ({names})."
 
 
-def of_set(work: Work, windows: SetWindows, taught: Taught, every: int | None = None) -> Arrays:
+def of_set(work: Work, windows: SetWindows, taught: Taught, frame_step: int | None = None) -> Arrays:
     """Read windows of the runs that are held out of a data set, each of another clip.
 
     Parameters
@@ -184,8 +184,8 @@ def of_set(work: Work, windows: SetWindows, taught: Taught, every: int | None = 
     windows : SetWindows
     taught : Taught
         Those that teach, whose statistics normalise these.
-    every : int, optional
-        Every so many frames of a clip become ``pictures``; none without.
+    frame_step : int, optional
+        One frame in so many goes into ``pictures``; none without it.
 
     Returns
     -------
@@ -204,8 +204,8 @@ def of_set(work: Work, windows: SetWindows, taught: Taught, every: int | None = 
         pictures = []
         for clip in windows.each_clip(rows):
             stills.append(clip[frames // 2])
-            if every is not None:
-                pictures.append(film_net.pictures(clip[None, :frames], every))
+            if frame_step is not None:
+                pictures.append(film_net.pictures(clip[None, :frames], frame_step))
         if pictures:
             arrays["pictures"] = np.concatenate(pictures)
         return arrays | {"stills": np.stack(stills)}
@@ -266,26 +266,28 @@ def _held_out(work: Work, data: FilmSessions | RecordedSessions) -> list[AnyShow
 
 def _first_showings(showings: Sequence[RecordedShowing], window_s: float) -> list[AnyShowing]:
     """Leave out windows that show some of what an earlier one showed."""
-    seen: dict[str, list[float]] = {}
-    kept: list[AnyShowing] = []
-    for one in showings:
-        before = seen.setdefault(one.source, [])
-        chosen = np.zeros(one.windows, np.bool_)
-        for number, start_s in enumerate(one.start_s.tolist()):
+    start_times: dict[str, list[float]] = {}
+    first_showings: list[AnyShowing] = []
+    for showing in showings:
+        before = start_times.setdefault(showing.source, [])
+        chosen = np.zeros(showing.windows, np.bool_)
+        for number, start_s in enumerate(showing.start_s.tolist()):
             chosen[number] = all(abs(start_s - other) >= window_s - 1e-6 for other in before)
             if chosen[number]:
                 before.append(start_s)
         if chosen.any():
-            kept.append(one.some(chosen, one.name))
-    return kept
+            first_showings.append(showing.some(chosen, showing.name))
+    return first_showings
 
 
-def _session(one: AnyShowing, raw: Bundle, stats: Arrays, every: int, frames: int, step: int) -> Arrays:
+def _session(
+    showing: AnyShowing, raw: Bundle, stats: Arrays, frame_step: int, frames: int, step: int
+) -> Arrays:
     """Read every so many windows of a session."""
-    arrays = one.arrays(raw)
+    arrays = showing.arrays(raw)
     arrays |= normalised_signals(arrays, stats)
-    clips = one.film().clips
-    arrays |= {"pictures": film_net.pictures(clips[:, :frames], every), "stills": clips[:, frames // 2]}
+    clips = showing.film().clips
+    arrays |= {"pictures": film_net.pictures(clips[:, :frames], frame_step), "stills": clips[:, frames // 2]}
     return {name: values[::step].copy() for name, values in arrays.items()}
 
 
@@ -308,10 +310,10 @@ def _vectors(system: BrainVideo, arrays: Arrays, name: str) -> Tensor:
     for first in range(0, len(arrays[f"{encoder.modalities[0]}_mask"]), _AT_ONCE):
         signals = {}
         for modality in encoder.modalities:
-            there = float(name in (modality, BOTH))
+            is_read = float(name in (modality, BOTH))
             for port in (modality, f"{modality}_mask"):
                 values = arrays[port][first : first + _AT_ONCE].astype(np.float32)
-                signals[port] = there * torch.from_numpy(values).to(device)
+                signals[port] = is_read * torch.from_numpy(values).to(device)
         _, pooled = encoder.condition(signals)
         vectors.append(pooled.float().cpu())
     return torch.cat(vectors)
@@ -336,7 +338,7 @@ def _say(rows: Sequence[Mapping[str, Any]], origin: str) -> None:
 def _sheet(stills: NDArray[np.uint8], alike: NDArray[np.float64]) -> Image.Image:
     """Lay what some windows showed beside the clips that their vectors find first, one row for each."""
     count = len(stills)
-    rows = np.linspace(0, count - 1, min(_SHOWN, count)).round().astype(int)
+    rows = np.linspace(0, count - 1, min(_SHEET_ROWS, count)).round().astype(int)
     gap = np.full((stills.shape[1], _GAP, 3), 255, np.uint8)
     lines = []
     for row in rows:

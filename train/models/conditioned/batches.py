@@ -61,13 +61,13 @@ class Windows:
 
     def normalised(self, rows: NDArray[np.int64]) -> Arrays:
         """Read the signals of some windows, and normalise them."""
-        found: Arrays = {name: values[rows] for name, values in self.signals.items()}
+        signals: Arrays = {name: values[rows] for name, values in self.signals.items()}
         if self.units is not None:
-            if "eeg" in found:
-                found["eeg"] = normalised_eeg(found["eeg"], found["eeg_mask"], self.units)
+            if "eeg" in signals:
+                signals["eeg"] = normalised_eeg(signals["eeg"], signals["eeg_mask"], self.units)
             # Volumes are relative to their resting level already.
-            found["fmri"] = found["fmri"] / self.units["fmri_scale"]
-        return {name: values.astype(np.float32) for name, values in found.items()}
+            signals["fmri"] = signals["fmri"] / self.units["fmri_scale"]
+        return {name: values.astype(np.float32) for name, values in signals.items()}
 
 
 @dataclass(frozen=True)
@@ -129,23 +129,23 @@ def batch(
         So many windows, the first ones, are drawn from; all by default.
     """
     rows = place.rows(len(windows.latents) if count is None else count)
-    wanted = {*losses[place.phase]}
-    found: dict[str, Tensor] = {}
-    if wanted & {VIDEO, DENOISING, FLOW_MAP}:
-        found |= _noised(windows.latents[rows], place)
-    if wanted & {VIDEO, CAPTION}:
-        share = dropout.words if VIDEO in wanted else 0.0
-        found["words"] = torch.from_numpy(_fewer_words(windows.words[rows], share, place))
+    names = {*losses[place.phase]}
+    batch: dict[str, Tensor] = {}
+    if names & {VIDEO, DENOISING, FLOW_MAP}:
+        batch |= _noised(windows.latents[rows], place)
+    if names & {VIDEO, CAPTION}:
+        share = dropout.words if VIDEO in names else 0.0
+        batch["words"] = torch.from_numpy(_fewer_words(windows.words[rows], share, place))
     # All others are contrasts.
-    if wanted - {VIDEO, DENOISING, FLOW_MAP, CAPTION}:
-        found[FRAMES] = torch.from_numpy(windows.frames[rows])
-        found[TEXT] = torch.from_numpy(windows.text[rows])
-    if wanted - {VIDEO}:
+    if names - {VIDEO, DENOISING, FLOW_MAP, CAPTION}:
+        batch[FRAMES] = torch.from_numpy(windows.frames[rows])
+        batch[TEXT] = torch.from_numpy(windows.text[rows])
+    if names - {VIDEO}:
         signals = _fewer_places(windows.normalised(rows), dropout, place)
-        if wanted & {DENOISING, FLOW_MAP}:
+        if names & {DENOISING, FLOW_MAP}:
             signals = _fewer_modalities(signals, dropout.modalities, place)
-        found |= {name: torch.from_numpy(x) for name, x in signals.items()}
-    return found
+        batch |= {name: torch.from_numpy(x) for name, x in signals.items()}
+    return batch
 
 
 def _noised(latents: NDArray[Any], place: Place) -> dict[str, Tensor]:
@@ -172,23 +172,23 @@ def _fewer_words(words: NDArray[np.int64], share: float, place: Place) -> NDArra
 def _fewer_places(signals: Arrays, dropout: Dropout, place: Place) -> Arrays:
     """Set some voxels and channels of each window to zero."""
     rng = np.random.default_rng((*place.key, 2, place.size))
-    found = dict(signals)
+    thinned = dict(signals)
     for name, share, axis in (("fmri", dropout.voxels, 2), ("eeg", dropout.channels, 1)):
         if share and name in signals:
             values = signals[name]
-            kept = rng.random((len(values), values.shape[axis]), np.float32) >= share
-            found[name] = values * np.expand_dims(kept, 3 - axis)
-    return found
+            keep = rng.random((len(values), values.shape[axis]), np.float32) >= share
+            thinned[name] = values * np.expand_dims(keep, 3 - axis)
+    return thinned
 
 
 def _fewer_modalities(signals: Arrays, shares: Sequence[float], place: Place) -> Arrays:
     which = np.searchsorted(np.cumsum(shares), _chance(place, 1), side="right")
-    kept = {"fmri": np.isin(which, (0, 1)), "eeg": np.isin(which, (0, 2))}
-    found = {}
+    has_modality = {"fmri": np.isin(which, (0, 1)), "eeg": np.isin(which, (0, 2))}
+    masked = {}
     for name, values in signals.items():
-        keep = kept[name.removesuffix("_mask")].astype(np.float32)
-        found[name] = values * keep.reshape(-1, *(1,) * (values.ndim - 1))
-    return found
+        keep = has_modality[name.removesuffix("_mask")].astype(np.float32)
+        masked[name] = values * keep.reshape(-1, *(1,) * (values.ndim - 1))
+    return masked
 
 
 def _chance(place: Place, what: int) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ from train.work import Arrays, Work
 # Windows that are drawn at once, to bound the memory.
 _AT_ONCE = 16
 # One window of so many is kept from the student, but no more than `WINDOWS`.
-_KEPT = 10
+_GATE_SHARE = 10
 
 
 class Distils(Protocol):
@@ -62,7 +62,7 @@ class Distils(Protocol):
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ClipRenderer:
     """How latents become clips.
 
     Attributes
@@ -81,7 +81,7 @@ def distil(
     encoder: ConditionEncoder,
     video: Generator,
     windows: Windows,
-    drawn: Drawn,
+    decoder: ClipRenderer,
     phases: Mapping[str, Phase],
     plan: Distils,
 ) -> tuple[Arrays, Lessons]:
@@ -95,7 +95,7 @@ def distil(
         With the adapters that stay beside its weights.
     windows : Windows
         Those that teach.
-    drawn : Drawn
+    decoder : ClipRenderer
     phases : mapping
     plan : Distils
     """
@@ -103,23 +103,23 @@ def distil(
     device = device_of(plan.machine)
     encoder.eval().to(device)
     video.eval().to(device)
-    few = _Few(encoder, windows, drawn)
-    null = few.null()
+    gate_windows = _GateWindows(encoder, windows, decoder)
+    null = gate_windows.null()
     sampler = video.step(null, guidance).to(device)
     add_spans(video.transformer)
     step = FlowMap(video, video.schedule()).to(device)
     guided = partial(_guided, null=null, strength=guidance)
     system = Student(encoder, step, guided, list(phases), plan.distillation)
     losses = {name: list(phase.losses) for name, phase in phases.items()}
-    found = teach(
+    lessons = teach(
         work,
         system,
         phases,
-        partial(batches.batch, windows, plan.dropout, losses, count=few.first),
+        partial(batches.batch, windows, plan.dropout, losses, count=gate_windows.first),
         plan.machine,
-        Held(few.windows, partial(few.draw, sampler.sample), few.student),
+        Held(gate_windows.windows, partial(gate_windows.draw, sampler.sample), gate_windows.student),
     )
-    return packed(learned(video.transformer, list(phases)), attached(phases)), found
+    return packed(learned(video.transformer, list(phases)), attached(phases)), lessons
 
 
 def device_of(machine: Machine) -> torch.device:
@@ -142,7 +142,7 @@ def _sample(step: FlowMap, noise: Tensor, tokens: Tensor, steps: int) -> Tensor:
         return student.sample(step, noise, tokens, steps)
 
 
-class _Few:
+class _GateWindows:
     """The windows that are kept from the student.
 
     Attributes
@@ -152,21 +152,21 @@ class _Few:
     windows : gates.Windows
     """
 
-    def __init__(self, encoder: ConditionEncoder, windows: Windows, drawn: Drawn) -> None:
+    def __init__(self, encoder: ConditionEncoder, windows: Windows, decoder: ClipRenderer) -> None:
         count = len(windows.latents)
-        kept = min(WINDOWS, max(2, count // _KEPT))
-        self.first = count - kept
+        gate_count = min(WINDOWS, max(2, count // _GATE_SHARE))
+        self.first = count - gate_count
         rows = np.arange(self.first, count)
         latents = windows.latents[rows].astype(np.float32)
         self._encoder = encoder
         self._signals = windows.normalised(rows)
         self.windows = gates.Windows(
-            truths=list(drawn.frames(latents)),
+            truths=list(decoder.frames(latents)),
             # They lie one after the other, mostly within a session, and intervals are wide anyway.
-            sessions=np.zeros(kept, np.int64),
-            groups=np.arange(kept),
-            mean_clip=drawn.mean_clip,
-            frames=drawn.frames,
+            sessions=np.zeros(gate_count, np.int64),
+            groups=np.arange(gate_count),
+            mean_clip=decoder.mean_clip,
+            frames=decoder.frames,
             latent=latents.shape[1:],
         )
 
@@ -184,12 +184,12 @@ class _Few:
         steps: int,
     ) -> Latents:
         """Draw windows; see `train.distillation.gates.Sampler`."""
-        found: list[Latents] = []
+        latents: list[Latents] = []
         for n in range(0, len(rows), _AT_ONCE):
             tokens = self._tokens(brain, rows[n : n + _AT_ONCE])
             start = torch.from_numpy(noise[n : n + _AT_ONCE]).to(tokens.device)
-            found.append(sampler(start, tokens, steps).cpu().numpy())
-        return np.concatenate(found)
+            latents.append(sampler(start, tokens, steps).cpu().numpy())
+        return np.concatenate(latents)
 
     def null(self) -> Tensor:
         """Encode a window without a signal, (token, text)."""
@@ -197,11 +197,12 @@ class _Few:
             return self._tokens(gates.NONE, np.zeros(1, np.int64))[0]
 
     def _tokens(self, brain: str, rows: NDArray[np.int64]) -> Tensor:
-        shown = gates.shown(brain, rows, len(self.windows.truths))
-        there = 0.0 if brain == gates.NONE else 1.0
+        sources = gates.shown(brain, rows, len(self.windows.truths))
+        has_brain = 0.0 if brain == gates.NONE else 1.0
         device = next(self._encoder.parameters()).device
         signals: dict[str, Any] = {
-            name: there * torch.from_numpy(values[shown]).to(device) for name, values in self._signals.items()
+            name: has_brain * torch.from_numpy(values[sources]).to(device)
+            for name, values in self._signals.items()
         }
         tokens: Tensor = self._encoder(signals).tokens
         return tokens

@@ -85,11 +85,11 @@ class ConditionEncoder(nn.Module, ABC):
 
         Where no modality is there, the vectors of what stands for them are averaged.
         """
-        there = torch.stack([self.present(name, signals) for name in encoded.classes], dim=1)
-        shares = torch.where(there.sum(1, keepdim=True) > 0, there, torch.ones_like(there))
+        is_present = torch.stack([self.present(name, signals) for name in encoded.classes], dim=1)
+        shares = torch.where(is_present.sum(1, keepdim=True) > 0, is_present, torch.ones_like(is_present))
         vectors = [functional.normalize(x, dim=1) for x in encoded.classes.values()]
-        found = (shares[:, :, None] * torch.stack(vectors, dim=1)).sum(1)
-        return functional.normalize(found, dim=1)
+        mean = (shares[:, :, None] * torch.stack(vectors, dim=1)).sum(1)
+        return functional.normalize(mean, dim=1)
 
     def condition(self, signals: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the condition's tokens of windows, and the mean class vectors."""

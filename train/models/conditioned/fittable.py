@@ -46,18 +46,19 @@ def film_tokens(
     reads = tokenizing(encoder)
     if reads is None or isinstance(data, DataSetWindows):
         return {}
-    few: list[AnyShowing] = some_of_each_kind(list(data.showings(work)))
+    sample: list[AnyShowing] = some_of_each_kind(list(data.showings(work)))
     stats = material.stats
     draft = draft_bundle(material.manifest, stats, material.projection)
 
-    def made() -> Arrays:
-        windows = (normalised_signals(work.read(session_stage(one)), stats) for one in few)
-        return told(material.codec, few, [one["eeg"] for one in windows if "eeg" in one], reads, draft)
+    def make() -> Arrays:
+        windows = (normalised_signals(work.read(session_stage(showing)), stats) for showing in sample)
+        eeg = [signals["eeg"] for signals in windows if "eeg" in signals]
+        return fit_tokens(material.codec, sample, eeg, reads, draft)
 
-    return work.stage("film-tokens", made)
+    return work.stage("film-tokens", make)
 
 
-def told(
+def fit_tokens(
     codec: Arrays,
     showings: Sequence[AnyShowing],
     eeg: Sequence[NDArray[np.floating]],

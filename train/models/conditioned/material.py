@@ -128,23 +128,23 @@ def of_sessions(
         What its bundle is called.
     """
     taught: list[AnyShowing] = list(data.showings(work))
-    first = list({one.source: one for one in reversed(taught)}.values())
+    first = list({showing.source: showing for showing in reversed(taught)}.values())
     codec = work.stage("codec", lambda: fit_codec(all_clips(first), sizes.channels, sizes.contrast))
-    few = some_of_each_kind(taught)
+    sample = some_of_each_kind(taught)
     window_s = float(data.grid.window)
-    found = work.stage("voxels", lambda: find_voxels(codec, few, voxels, window_s))
-    projection = taught[0].projection(found["voxels"])
-    level = found["level"].astype(np.float32)
+    choice = work.stage("voxels", lambda: find_voxels(codec, sample, voxels, window_s))
+    projection = taught[0].projection(choice["voxels"])
+    level = choice["level"].astype(np.float32)
     draft = data.manifest(projection)
     raw = draft_bundle(draft, unit_statistics(draft, level), projection)
     jobs: dict[str, Any] = {}
-    for one in taught:
-        jobs[film_stage(one)] = partial(_draw, codec, sizes.every, shown_frames(draft), one)
-        jobs[session_stage(one)] = partial(one.arrays, raw)
+    for showing in taught:
+        jobs[film_stage(showing)] = partial(_draw, codec, sizes.every, shown_frames(draft), showing)
+        jobs[session_stage(showing)] = partial(showing.arrays, raw)
     work.make_all(jobs, "watching films")
     stats = work.stage("statistics", partial(_statistics, work, taught, level))
-    films = [work.path(film_stage(one)) for one in taught]
-    sessions = [work.path(session_stage(one)) for one in taught]
+    films = [work.path(film_stage(showing)) for showing in taught]
+    sessions = [work.path(session_stage(showing)) for showing in taught]
     return Material(
         codec=codec,
         latents=Shards(films, "latents"),
@@ -185,27 +185,27 @@ def of_set(work: Work, data: DataSetWindows, sizes: FilmSizes) -> Material:
     )
 
 
-def _draw(codec: Arrays, every: int, frames: int, one: AnyShowing) -> Arrays:
+def _draw(codec: Arrays, frame_step: int, frames: int, showing: AnyShowing) -> Arrays:
     """Reduce the film of a session."""
-    return _reduced(codec, one.film().clips, every, frames, one.told())
+    return _reduced(codec, showing.film().clips, frame_step, frames, showing.told())
 
 
 def _reduced(
-    codec: Arrays, clips: NDArray[np.uint8], every: int, frames: int, told: Sequence[str] | None
+    codec: Arrays, clips: NDArray[np.uint8], frame_step: int, frames: int, events: Sequence[str] | None
 ) -> Arrays:
     """Encode and caption clips, and keep the pictures that are embedded, of so many frames of the window."""
     # The frame after the window may lie behind a cut: the codec needs it, and captions are not told of it.
-    inside = clips[:, :frames]
+    window_clips = clips[:, :frames]
     return {
         "latents": np.concatenate([encode_scaled(codec, clip[None]) for clip in clips]).astype(np.float16),
-        "pictures": film_net.pictures(inside, every),
-        "captions": np.array(captions(list(inside), told), f"U{_LETTERS}"),
+        "pictures": film_net.pictures(window_clips, frame_step),
+        "captions": np.array(captions(list(window_clips), events), f"U{_LETTERS}"),
     }
 
 
 def _statistics(work: Work, taught: Sequence[AnyShowing], level: NDArray[np.float32]) -> Arrays:
     """Compute the statistics of signals from sessions all over the training."""
-    few = taught[:: -(-len(taught) // _STATISTICS)]
-    parts = [work.read(session_stage(one)) for one in few]
+    sample = taught[:: -(-len(taught) // _STATISTICS)]
+    parts = [work.read(session_stage(showing)) for showing in sample]
     together = {name: np.concatenate([part[name] for part in parts]) for name in ("eeg", "fmri")}
     return statistics(together, level)

@@ -24,10 +24,23 @@ from train.loop import Machine
 from train.models.conditioned import alignment, batches
 from train.models.conditioned.alignment import HeldOutWindows
 from train.models.conditioned.batches import Dropout, Windows
-from train.models.conditioned.distilled import Drawn, device_of, distil
+from train.models.conditioned.distilled import ClipRenderer, device_of, distil
 from train.models.conditioned.encoder import Encoding, ordered
-from train.models.conditioned.published_system import Built, Clips, PublishedSystem, PublishedVideo, packed
-from train.models.conditioned.small import beside, check_read, distilling_apart, losses_of, read_by, seen_by
+from train.models.conditioned.published_system import (
+    Clips,
+    PublishedShape,
+    PublishedSystem,
+    PublishedVideo,
+    packed,
+)
+from train.models.conditioned.small import (
+    check_read,
+    losses_of,
+    select_modalities,
+    signal_shapes,
+    split_distillation_phases,
+    unmerged_adapters,
+)
 from train.models.conditioned.system import Sampling
 from train.models.conditioned.trainable import DENOISING, BrainVideo, Contrasts
 from train.phases import Phase, check_losses
@@ -80,15 +93,15 @@ class PublishedPlan:
     def train(self, work: Work, data: DataSetWindows, phases: dict[str, Phase]) -> Trained:
         """Align the encoders with the targets, and adapt the video model."""
         # All that can be refused comes before the signals are read, which takes long.
-        brains, distilling = distilling_apart(phases)
+        brains, distilling = split_distillation_phases(phases)
         # Captions are read as single vectors, so that no condition can be brought near their tokens.
         check_losses(brains, (*self.contrasts, DENOISING))
         check_read(brains, self.encoder, self.contrasts)
         self.video.check()
         windows = data.opened(work.data)
         targets = {name: cache.read(Path(self.targets), name) for name in _TARGETS}
-        shown = windows.data.windows.shown[windows.split.train]
-        aimed = {name: _Shown(cached, cached.rows(shown)) for name, cached in targets.items()}
+        clip_rows = windows.data.windows.shown[windows.split.train]
+        aimed = {name: _CachedTargets(cached, cached.rows(clip_rows)) for name, cached in targets.items()}
         pooled_text(targets["text"])
         _check_frames(aimed["vae"], windows.draft.clip.frames)
         held_rows = targets["image"].rows(windows.data.windows.shown[alignment.rows_of_set(windows)])
@@ -101,15 +114,15 @@ class PublishedPlan:
         torch.manual_seed(work.seed)
         video, digest = self.video.diffusion(latent, self.sampling.shift)
         _, frames, embedding = aimed["image"].shape
-        shape = Built(
-            signals=seen_by(taught.signals, self.encoder),
+        shape = PublishedShape(
+            signals=signal_shapes(taught.signals, self.encoder),
             latent=latent,
             embedding=embedding,
             conditions=self.conditions,
             width=int(video.transformer.config["text_embed_dim"]),
             frames=frames,
             size=(manifest.clip.height, manifest.clip.width),
-            adapters=beside(brains),
+            adapters=unmerged_adapters(brains),
             transformer=digest,
             decoder=drawing.digest,
         )
@@ -117,7 +130,7 @@ class PublishedPlan:
         system = BrainVideo(encoder, video, frames, self.contrasts, normalised=self.normalised)
         read = Windows(
             latents=aimed["vae"],
-            words=np.zeros((len(shown), 0, 0), np.int64),
+            words=np.zeros((len(clip_rows), 0, 0), np.int64),
             frames=aimed["image"],
             text=aimed["text"][:],
             signals=taught.signals,
@@ -145,13 +158,13 @@ class PublishedPlan:
         }
         weights = packed(system, shape)
         if distilling:
-            clips = Clips(decoder, shape.size).to(device_of(self.machine))
+            renderer = Clips(decoder, shape.size).to(device_of(self.machine))
             student, lessons = distil(
                 work,
                 encoder,
                 video,
                 read,
-                Drawn(clips.shown, taught.stats["mean_clip"]),
+                ClipRenderer(renderer.clips, taught.stats["mean_clip"]),
                 distilling,
                 self,
             )
@@ -175,9 +188,9 @@ class PublishedPlan:
         return Trained(
             system=trained,
             manifest=draft,
-            stats=read_by(names, taught.stats),
+            stats=select_modalities(names, taught.stats),
             projection=taught.projection if "fmri" in names else None,
-            golden=read_by(names, golden(taught.signals)),
+            golden=select_modalities(names, golden(taught.signals)),
             tables=tables,
             pictures=alignment.pictures(work, aligning),
         )
@@ -187,7 +200,7 @@ class PublishedPlan:
         return PublishedSystem(weights, self.encoder, self.video, self.sampling)
 
 
-class _Shown:
+class _CachedTargets:
     """The targets of what windows showed, read from their files as they are asked for."""
 
     def __init__(self, cached: Cached, rows: NDArray[np.int64]) -> None:
@@ -205,14 +218,14 @@ class _Shown:
         return self._cached.read(self._rows[key])
 
 
-def _check_frames(latents: _Shown, frames: int) -> None:
-    found = (latents.shape[2] - 1) * _FRAMES + 1
-    if found != frames:
+def _check_frames(latents: _CachedTargets, frames: int) -> None:
+    target_frames = (latents.shape[2] - 1) * _FRAMES + 1
+    if target_frames != frames:
         raise UsageError(
             "target-vae-frames-mismatch",
             "the target vae has latents of {target_frames} frames, and the clips have {clip_frames}. "
             "Compute it with vae.frames={clip_frames}.",
-            target_frames=found,
+            target_frames=target_frames,
             clip_frames=frames,
         )
 

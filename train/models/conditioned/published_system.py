@@ -163,7 +163,7 @@ class PublishedVideo:
 
 
 @dataclass(frozen=True)
-class Built:
+class PublishedShape:
     """What a system's modules are made from, besides what its recipe states.
 
     Attributes
@@ -227,7 +227,7 @@ class PublishedSystem(BrainConditioned):
         video.check()
         self._weights = weights
         self._how = (encoder, video, sampling)
-        shape = read_shape(weights, Built)
+        shape = read_shape(weights, PublishedShape)
         self._built = shape
         self.latent_shape = shape.latent
         diffusion, digest = video.diffusion(shape.latent, sampling.shift)
@@ -237,15 +237,17 @@ class PublishedSystem(BrainConditioned):
         if adapted:
             for name, adapter in shape.adapters.items():
                 adapters.inject(diffusion, "transformer", name, adapter)
-            _fill(diffusion.transformer, weights, "transformer", whole=False)
+            _fill(diffusion.transformer, weights, "transformer", strict=False)
         learned = of_student(weights) if adapted else {}
         if learned:
             add_spans(diffusion.transformer)
             put_on(diffusion.transformer, learned)
-        made = encoder.build(shape.signals, shape.embedding, shape.conditions, shape.width)
-        _fill(made, weights, "encoder", whole=True)
+        brain_encoder = encoder.build(shape.signals, shape.embedding, shape.conditions, shape.width)
+        _fill(brain_encoder, weights, "encoder", strict=True)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        super().__init__(made.eval(), diffusion, shape.signals, sampling, device, distilled=bool(learned))
+        super().__init__(
+            brain_encoder.eval(), diffusion, shape.signals, sampling, device, distilled=bool(learned)
+        )
         self._drawn = Clips(decoder, shape.size).to(device)
 
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
@@ -258,8 +260,8 @@ class PublishedSystem(BrainConditioned):
 
     def teacher(self) -> "PublishedSystem | None":
         """Return the system that this one was distilled from; None for one that was not distilled."""
-        own = of_teacher(self._weights)
-        return None if own is None else PublishedSystem(own, *self._how)
+        teacher_weights = of_teacher(self._weights)
+        return None if teacher_weights is None else PublishedSystem(teacher_weights, *self._how)
 
     def without_adapters(self) -> "PublishedSystem | None":
         """Return the same system with the video model as it was published."""
@@ -293,33 +295,33 @@ class Clips(nn.Module):
         They are decoded one clip after the other, which bounds the memory.
         """
         device = next(self.parameters()).device
-        given = torch.from_numpy(latents.astype(np.float32)).to(device)
-        drawn = [video_decoder.frames(self.decoder(one[None]), self.size) for one in given]
-        return torch.cat([clip.cpu() for clip in drawn]).numpy()
+        batch = torch.from_numpy(latents.astype(np.float32)).to(device)
+        clips = [video_decoder.frames(self.decoder(latent[None]), self.size) for latent in batch]
+        return torch.cat([clip.cpu() for clip in clips]).numpy()
 
-    def shown(self, latents: NDArray[Any]) -> NDArray[np.uint8]:
+    def clips(self, latents: NDArray[Any]) -> NDArray[np.uint8]:
         """Decode latents to clips of uint8, as a session emits them."""
         return np.rint(self.frames(latents) * 255).astype(np.uint8)
 
 
-def _check_same(part: str, wanted: str, found: str) -> None:
+def _check_same(part: str, expected: str, actual: str) -> None:
     """Refuse other weights than those that a run states."""
-    if found != wanted:
+    if actual != expected:
         raise UsageError(
             "run-weights-digest-mismatch",
             "the run was trained with a {part} of the digest {expected_digest}, and its recipe now "
             "leads to one of {actual_digest}. Give the same weights.",
             part=part,
-            expected_digest=wanted[:16],
-            actual_digest=found[:16],
+            expected_digest=expected[:16],
+            actual_digest=actual[:16],
         )
 
 
-def packed(system: BrainVideo, shape: Built) -> Arrays:
+def packed(system: BrainVideo, shape: PublishedShape) -> Arrays:
     """Collect the weights of the encoder, the pooling and the adapters, in half precision."""
     arrays: Arrays = {}
-    kept = {"encoder": system.encoder, "pooling": system.pooling, "transformer": system.video.transformer}
-    for part, module in kept.items():
+    modules = {"encoder": system.encoder, "pooling": system.pooling, "transformer": system.video.transformer}
+    for part, module in modules.items():
         for name, value in module.state_dict().items():
             # Of the video model the adapters alone: its own weights stay where they are.
             if part != "transformer" or ".lora_" in name:
@@ -327,22 +329,22 @@ def packed(system: BrainVideo, shape: Built) -> Arrays:
     return arrays | {"config": np.array(strict_json.dumps(asdict(shape)))}
 
 
-def _fill(module: nn.Module, weights: Arrays, part: str, *, whole: bool) -> None:
-    """Load the weights of a part; if not `whole`, the module has others, which stay."""
-    given = {
+def _fill(module: nn.Module, weights: Arrays, part: str, *, strict: bool) -> None:
+    """Load the weights of a part; if not `strict`, the module has others, which stay."""
+    state = {
         name.removeprefix(f"{part}."): torch.from_numpy(np.asarray(value, np.float32))
         for name, value in weights.items()
         if name.startswith(f"{part}.")
     }
-    told = module.load_state_dict(given, strict=whole)
-    if told.unexpected_keys:
+    keys = module.load_state_dict(state, strict=strict)
+    if keys.unexpected_keys:
         raise UsageError(
             "run-unknown-weights",
             "the run has weights of {weight}, and the {part} has none.",
-            weight=told.unexpected_keys[0],
+            weight=keys.unexpected_keys[0],
             part=part,
         )
 
 
-def _recomputed(block: nn.Module, *given: Any) -> Any:
-    return checkpoint(block, *given, use_reentrant=False)
+def _recomputed(block: nn.Module, *inputs: Any) -> Any:
+    return checkpoint(block, *inputs, use_reentrant=False)

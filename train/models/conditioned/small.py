@@ -40,7 +40,7 @@ from train.loop import Machine
 from train.models.conditioned import alignment, batches
 from train.models.conditioned.alignment import HeldOutWindows
 from train.models.conditioned.batches import Dropout, Rows, Windows
-from train.models.conditioned.distilled import Drawn, distil
+from train.models.conditioned.distilled import ClipRenderer, distil
 from train.models.conditioned.encoder import MODALITIES, ConditionEncoder, Encoding, Signals, ordered
 from train.models.conditioned.fittable import FITTER, film_tokens
 from train.models.conditioned.material import FilmSizes, of_sessions, of_set
@@ -59,7 +59,7 @@ from train.phases import Phase, check_losses
 from train.system import Trained
 from train.work import Arrays, Work
 
-Whole = TypeVar("Whole", bound=nn.Module)
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 # The phases of the film net and of the video model, which are trained apart from the brain encoders.
 FILMS = "films"
@@ -67,9 +67,9 @@ PRETRAIN = "pretrain"
 # Pictures and clips that go through a network at once.
 _AT_ONCE = 256
 # One clip of so many, the last ones, is kept from the film net, which is judged on them.
-_HELD = 10
+_TEST_SHARE = 10
 # Clips on a sheet of samples.
-_SHOWN = 6
+_SHEET_CLIPS = 6
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class SmallPlan:
             material = of_set(work, data, films)
         else:
             material = of_sessions(work, data, films, self.voxels, self.name)
-        seen = seen_by(material.signals, self.encoder)
+        signals = signal_shapes(material.signals, self.encoder)
         vocabulary = Vocabulary.of(material.captions)
         words = vocabulary.numbers(material.captions, films.tokens)
         net, log = self._learn_films(work, material.pictures, words, phases[FILMS])
@@ -133,13 +133,13 @@ class SmallPlan:
         windows = Windows(material.latents, words, frames, text, material.signals, material.units)
         _, channels, times, height, width = material.latents.shape
         shape = Shape(
-            signals=seen,
+            signals=signals,
             latent=(channels, times, height, width),
             embedding=films.embedding,
             conditions=films.tokens,
             every=films.every,
             frames=frames.shape[1],
-            adapters=beside(brains),
+            adapters=unmerged_adapters(brains),
         )
         codec = material.codec
         phase = phases[PRETRAIN]
@@ -147,7 +147,7 @@ class SmallPlan:
         video = captioned.video
         log += rows
         torch.manual_seed(work.seed)
-        encoder = self.encoder.build(seen, films.embedding, films.tokens, self.video.text)
+        encoder = self.encoder.build(signals, films.embedding, films.tokens, self.video.text)
         _begin(encoder, captioned.words, words)
         _fill(encoder, captioned.words, words, text)
         system = BrainVideo(
@@ -179,7 +179,7 @@ class SmallPlan:
                 encoder,
                 video,
                 windows,
-                Drawn(partial(decode, decoder_of(codec)), codec["mean_clip"]),
+                ClipRenderer(partial(decode, decoder_of(codec)), codec["mean_clip"]),
                 distilling,
                 self,
             )
@@ -187,7 +187,7 @@ class SmallPlan:
             tables["loss"] += lessons.log
             tables["distillation"] = lessons.gates
         trained = self.restore(weights)
-        told = film_tokens(work, data, material, encoder)
+        token_statistics = film_tokens(work, data, material, encoder)
         sampling = self.sampling
         read = encoder.modalities
         draft = replace(
@@ -196,15 +196,15 @@ class SmallPlan:
             fmri=material.manifest.fmri if "fmri" in read else None,
             sigmas=trained.sigmas(sampling.steps),
             steps=sampling.steps,
-            fitter=FITTER if told else None,
+            fitter=FITTER if token_statistics else None,
             provenance=material.manifest.provenance | {"guidance": sampling.guidance},
         )
         return Trained(
             system=trained,
             manifest=draft,
-            stats=read_by(read, material.stats) | told,
+            stats=select_modalities(read, material.stats) | token_statistics,
             projection=material.projection if "fmri" in read else None,
-            golden=read_by(read, material.golden),
+            golden=select_modalities(read, material.golden),
             tables=tables,
             pictures={
                 "samples.png": Image.open(_sheet(work, list(brains)[-1])),
@@ -222,8 +222,8 @@ class SmallPlan:
                     phase=name,
                 )
             check_losses({name: phases[name]}, offered)
-        rest = {name: phase for name, phase in phases.items() if name not in (FILMS, PRETRAIN)}
-        brains, distilling = distilling_apart(rest)
+        later = {name: phase for name, phase in phases.items() if name not in (FILMS, PRETRAIN)}
+        brains, distilling = split_distillation_phases(later)
         check_losses(brains, losses_with(self.contrasts))
         return brains, distilling
 
@@ -264,8 +264,8 @@ class SmallPlan:
     ) -> tuple[Captioned, list[dict[str, Any]]]:
         """Train the video model under captions, unless another run has done so; return the log as well."""
         torch.manual_seed(work.seed)
-        made = transformer_of(self.video, shape.latent)
-        video = VideoDiffusion(made, shape.latent, self.sampling.shift)
+        transformer = transformer_of(self.video, shape.latent)
+        video = VideoDiffusion(transformer, shape.latent, self.sampling.shift)
         table = WordTable(len(words), self.video.text)
         line_up(table, words)
         system = Captioned(video, table)
@@ -330,14 +330,14 @@ class SmallPlan:
         """Write a sheet: the truth, and clips drawn under some tokens."""
         step = video.step(null, self.sampling.guidance)
         noise = np.random.default_rng(0).standard_normal(truth.shape, np.float32)
-        drawn = step.sample(torch.from_numpy(noise), tokens, self.sampling.steps).numpy()
+        samples = step.sample(torch.from_numpy(noise), tokens, self.sampling.steps).numpy()
         decoder = decoder_of(codec)
-        videos = [decode(decoder, latents) for latents in (truth.astype(np.float32), drawn)]
-        rows = [one[n] for n in range(len(truth)) for one in videos]
+        videos = [decode(decoder, latents) for latents in (truth.astype(np.float32), samples)]
+        rows = [clips[n] for n in range(len(truth)) for clips in videos]
         sheets.rows(rows, sheets.over_clip(len(rows[0]))).save(_sheet(work, phase))
 
 
-def distilling_apart(phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Phase]]:
+def split_distillation_phases(phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Phase]]:
     """Divide phases into those that train on brains, and those that teach a student, which are checked."""
     brains, distilling = apart(phases, Student.offered)
     attached(distilling)
@@ -381,30 +381,31 @@ def _fill(
         encoder.fill(table_of(text, table(torch.from_numpy(words)).numpy()))
 
 
-def beside(phases: Mapping[str, Phase]) -> dict[str, Adapter]:
+def unmerged_adapters(phases: Mapping[str, Phase]) -> dict[str, Adapter]:
     """List the adapters that stay beside the weights, by the names of their phases."""
-    return {n: one for n, phase in phases.items() for one in phase.adapters.values() if not one.merge}
+    adapters = ((name, adapter) for name, phase in phases.items() for adapter in phase.adapters.values())
+    return {name: adapter for name, adapter in adapters if not adapter.merge}
 
 
 def losses_of(phases: Mapping[str, Phase]) -> dict[str, list[str]]:
     return {name: list(phase.losses) for name, phase in phases.items()}
 
 
-def _check_pictures(clip: ClipGeometry, every: int) -> None:
+def _check_pictures(clip: ClipGeometry, frame_step: int) -> None:
     """Refuse clips of which the film net would see one frame: it learns from two of each."""
     # The frame after the window is not embedded.
-    if clip.frames - 1 <= every:
+    if clip.frames - 1 <= frame_step:
         raise UsageError(
             "film-net-frames-too-few",
             "one frame in {every} is embedded (system.films.every), two of a clip at least, and the recipe's "
             "clips have {frames} frames. Choose a window or a frame rate with more (data.grid.window, "
             "data.grid.fps), or a smaller system.films.every.",
-            every=every,
+            every=frame_step,
             frames=clip.frames,
         )
 
 
-def seen_by(signals: Mapping[str, Rows], encoder: Encoding) -> Signals:
+def signal_shapes(signals: Mapping[str, Rows], encoder: Encoding) -> Signals:
     """Return the shapes of a window's signals.
 
     Raises
@@ -413,22 +414,22 @@ def seen_by(signals: Mapping[str, Rows], encoder: Encoding) -> Signals:
         If the encoder reads a modality that there is not.
     """
     read = ordered(encoder.modalities)
-    there = [name for name in read if name in signals]
-    missing = [name for name in read if name not in there]
+    available = [name for name in read if name in signals]
+    missing = [name for name in read if name not in available]
     if missing:
         raise UsageError(
             "windows-missing-modality",
             "the windows have no {modality}, which the recipe's encoder reads. Train on the other "
             "one alone with system.encoder.modalities=[{available}].",
             modality=missing[0],
-            available=list(there),
+            available=list(available),
         )
     _, slots, voxels = signals["fmri"].shape
     _, channels, samples = signals["eeg"].shape if "eeg" in signals else (0, 0, 0)
     return Signals(slots, voxels, channels, samples)
 
 
-def read_by(modalities: Collection[str], arrays: Arrays) -> Arrays:
+def select_modalities(modalities: Collection[str], arrays: Arrays) -> Arrays:
     """Leave out the arrays of modalities that are not read."""
     other = {*MODALITIES} - {*modalities}
     return {name: values for name, values in arrays.items() if name.partition("_")[0] not in other}
@@ -436,37 +437,38 @@ def read_by(modalities: Collection[str], arrays: Arrays) -> Arrays:
 
 def _held(pictures: NDArray[np.uint8]) -> int:
     """Count the clips that are kept from the film net: two at least, to be told apart."""
-    return max(2, len(pictures) // _HELD)
+    return max(2, len(pictures) // _TEST_SHARE)
 
 
 @torch.no_grad()
 def _own_identification(net: FilmNet, pictures: NDArray[np.uint8]) -> str:
     """Say how well the film net tells clips apart that it was not trained on."""
-    held = pictures[-_held(pictures) :]
+    test_pictures = pictures[-_held(pictures) :]
     halves = []
-    for half in np.array_split(held, 2, axis=1):
+    for half in np.array_split(test_pictures, 2, axis=1):
         vectors = net.frames(film_net.scaled(half.reshape(-1, *half.shape[2:])))
         halves.append(functional.normalize(vectors.unflatten(0, half.shape[:2]).mean(1), dim=1))
     alike = (halves[0] @ halves[1].T).numpy()
-    others = ~np.eye(len(held), dtype=np.bool_)
-    two = identification_nway(alike, others, 2).mean()
-    top = identification_top1(alike, others).mean()
+    count = len(test_pictures)
+    is_other = ~np.eye(count, dtype=np.bool_)
+    two = identification_nway(alike, is_other, 2).mean()
+    top = identification_top1(alike, is_other).mean()
     return (
-        f"film net: of {len(held)} clips that it was not trained on, the second half is told by the first "
+        f"film net: of {count} clips that it was not trained on, the second half is told by the first "
         f"from that of another clip in {two:.3f} (chance 0.5), and from those of all in {top:.3f} (chance "
-        f"{1 / len(held):.3f})."
+        f"{1 / count:.3f})."
     )
 
 
 @torch.no_grad()
 def _embedded(net: FilmNet, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Embed the frames of clips, (clip, frame, embedding)."""
-    found = []
+    embeddings = []
     for n in range(0, len(pictures), _AT_ONCE):
         some = pictures[n : n + _AT_ONCE]
         vectors = net.frames(film_net.scaled(some.reshape(-1, *some.shape[2:])))
-        found.append(vectors.unflatten(0, some.shape[:2]).numpy())
-    return np.concatenate(found)
+        embeddings.append(vectors.unflatten(0, some.shape[:2]).numpy())
+    return np.concatenate(embeddings)
 
 
 @torch.no_grad()
@@ -475,13 +477,13 @@ def _embedded_captions(net: FilmNet, words: NDArray[np.int64]) -> NDArray[np.flo
     return net.texts(torch.from_numpy(words)).numpy()
 
 
-def _still(system: Whole) -> Whole:
+def _still(system: AnyModule) -> AnyModule:
     """Copy a system to the CPU, without dropout: the system itself goes on training where it is."""
     return copy.deepcopy(system).cpu().eval()
 
 
 def _picked(windows: Windows) -> NDArray[np.int64]:
-    return np.linspace(0, len(windows.latents) - 1, _SHOWN).astype(np.int64)
+    return np.linspace(0, len(windows.latents) - 1, _SHEET_CLIPS).astype(np.int64)
 
 
 def _sheet(work: Work, phase: str) -> Path:

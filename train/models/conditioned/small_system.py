@@ -138,8 +138,8 @@ class SmallSystem(BrainConditioned):
 
     def teacher(self) -> "SmallSystem | None":
         """Return the system that this one was distilled from; None for one that was not distilled."""
-        own = of_teacher(self._weights)
-        return None if own is None else SmallSystem(own, *self._how)
+        teacher_weights = of_teacher(self._weights)
+        return None if teacher_weights is None else SmallSystem(teacher_weights, *self._how)
 
     def drawing(self) -> list[Stage]:
         """List the two ways to decode a latent frame."""
@@ -171,9 +171,9 @@ def _unpack(
     """Make the modules from a run's weights."""
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
     for name, value in weights.items():
-        part, _, rest = name.partition(".")
+        part, _, name_in_part = name.partition(".")
         if part in parts:
-            parts[part][rest] = torch.from_numpy(np.asarray(value, np.float32))
+            parts[part][name_in_part] = torch.from_numpy(np.asarray(value, np.float32))
     encoder = sizes.build(shape.signals, shape.embedding, shape.conditions, video.text)
     diffusion = VideoDiffusion(transformer_of(video, shape.latent), shape.latent, shift)
     for name, adapter in shape.adapters.items():

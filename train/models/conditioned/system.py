@@ -26,7 +26,7 @@ from train.work import Arrays
 T = TypeVar("T")
 
 # Numbers of steps that a student's bundle can take besides its own.
-_FEW = range(1, 9)
+_STEP_COUNTS = range(1, 9)
 # Examples of where a student's step begins and ends.
 _CLOCK = {"t": example(1.0), "r": example(0.5)}
 
@@ -152,7 +152,7 @@ class BrainConditioned(System):
     def sigmas(self, steps: int) -> dict[str, list[float]]:
         """Return the levels that a bundle states: of `steps` steps, and of a student of any few."""
         # The denoiser of a student is told levels, so that it can take no number of steps without them.
-        numbers = {steps, *_FEW} if isinstance(self._step, FlowMap) else {steps}
+        numbers = {steps, *_STEP_COUNTS} if isinstance(self._step, FlowMap) else {steps}
         return {str(count): self.levels(count) for count in sorted(numbers)}
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ _ROWS = patch.SIDE
 _COLUMNS = patch.SIDE
 _COLOURS = patch.COLOURS
 # Values of one video frame of a patch.
-_ONE = patch.SIZE // patch.FRAMES
+_LATENT_FRAME = patch.SIZE // patch.FRAMES
 # Clips whose neighbourhoods are in memory at once while the decoder is fitted, and clips in the fit.
 _AT_ONCE = 50
 _ENOUGH = 1000
@@ -180,7 +180,7 @@ def to_patches(latent: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 def to_frames(blocks: Tensor) -> Tensor:
     """Lay patches (n, 192 or 768, row / 8, column / 8) out as frames (n, 1 or 4, row, column, 3), clamped."""
     n, values, rows, columns = blocks.shape
-    frames = values // _ONE
+    frames = values // _LATENT_FRAME
     cut = blocks.reshape(n, frames, _ROWS, _COLUMNS, _COLOURS, rows, columns).permute(0, 1, 5, 2, 6, 3, 4)
     return cut.reshape(n, frames, rows * _ROWS, columns * _COLUMNS, _COLOURS).clamp(0, 1)
 
@@ -190,7 +190,7 @@ def patch_decoder(codec: patch.Codec) -> ClipDecoder:
     basis = torch.from_numpy(codec.basis)
     mean = torch.from_numpy(codec.mean)
     alone = torch.cat([basis, torch.zeros_like(basis)], dim=1)[:, :, None, None]
-    frames = (patch.FRAMES, _ONE)
+    frames = (patch.FRAMES, _LATENT_FRAME)
     # Latent frame 0 codes video frame 0 four times over, so its frame is the mean of the four.
     start = basis.reshape(*frames, -1).mean(0)[:, :, None, None]
     return ClipDecoder(start, mean.reshape(frames).mean(0), alone, mean)
@@ -269,7 +269,7 @@ def fit_still(
 def _opening(latent: NDArray[np.float32], clips: NDArray[np.uint8], reach: int) -> Iterator[_Rows]:
     """Yield neighbourhoods in latent frame 0, and the patches of video frame 0."""
     for k in range(0, len(clips), _AT_ONCE):
-        target = torch.from_numpy(patch.patches(clips[k : k + _AT_ONCE, :1])[..., :_ONE])
+        target = torch.from_numpy(patch.patches(clips[k : k + _AT_ONCE, :1])[..., :_LATENT_FRAME])
         yield _around(torch.from_numpy(latent[k : k + _AT_ONCE, :, 0]), reach), target.flatten(0, 3)
 
 

@@ -1,8 +1,9 @@
 """Ways to encode fMRI and EEG, from tokens of each to a class vector and encoded tokens of each.
 
 Gao et al. 2026 (CineBrain) compare them in a table of fusions. They differ in when the two modalities first
-see each other: never (`Apart`), from the first block on (`Joint`), half way (`TwoStage`), or in every block
-through attention to the other (`Across`). One modality alone is encoded by `Apart`.
+see each other: never (`SeparateTrunks`), from the first block on (`JointTrunk`), half way
+(`SeparateThenJoint`), or in every block through attention to the other (`CrossAttentionTrunks`). One modality
+alone is encoded by `SeparateTrunks`.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from train.parts.encoders.transformer import Entry, Trunk, TrunkSizes
 Tokens = Mapping[str, Tensor]
 
 
-class Apart(nn.Module):
+class SeparateTrunks(nn.Module):
     """Each modality by a transformer of its own.
 
     Parameters
@@ -38,7 +39,7 @@ class Apart(nn.Module):
         return {name: self.trunks[name](self.entries[name](x)) for name, x in tokens.items()}
 
 
-class Joint(nn.Module):
+class JointTrunk(nn.Module):
     """Both modalities in one sequence, by one transformer."""
 
     def __init__(self, sizes: Mapping[str, TrunkSizes], tokens: Mapping[str, int]) -> None:
@@ -51,7 +52,7 @@ class Joint(nn.Module):
         return _together(self.trunk, {name: self.entries[name](x) for name, x in tokens.items()})
 
 
-class TwoStage(nn.Module):
+class SeparateThenJoint(nn.Module):
     """Half of the blocks for each modality alone, and the other half for both in one sequence."""
 
     def __init__(self, sizes: Mapping[str, TrunkSizes], tokens: Mapping[str, int]) -> None:
@@ -63,7 +64,8 @@ class TwoStage(nn.Module):
                 "two-stage fusion needs 2 blocks or more, found 1. Give a greater depth.",
             )
         first = shared.depth // 2
-        self.apart = Apart({name: replace(size, depth=first) for name, size in sizes.items()}, tokens)
+        separate = {name: replace(size, depth=first) for name, size in sizes.items()}
+        self.apart = SeparateTrunks(separate, tokens)
         self.trunk = Trunk(replace(shared, depth=shared.depth - first))
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
@@ -71,7 +73,7 @@ class TwoStage(nn.Module):
         return _together(self.trunk, self.apart(tokens))
 
 
-class Across(nn.Module):
+class CrossAttentionTrunks(nn.Module):
     """Each modality by a transformer of its own, whose blocks also attend to the other's tokens."""
 
     def __init__(self, sizes: Mapping[str, TrunkSizes], tokens: Mapping[str, int]) -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 # The temperature begins at 0.07, and logits are never multiplied by more than 100 (Radford et al. 2021, 2.4).
 _BEGIN = math.log(1 / 0.07)
-_MOST = math.log(100.0)
+_LARGEST_LOG_SCALE = math.log(100.0)
 
 
 class Contrast(nn.Module):
@@ -35,7 +35,7 @@ class Contrast(nn.Module):
 
         Vectors are compared by their products, so that a caller who wants cosines brings them to length 1.
         """
-        logits = self.scale.clamp(0, _MOST).exp() * vectors @ targets.T
+        logits = self.scale.clamp(0, _LARGEST_LOG_SCALE).exp() * vectors @ targets.T
         rows = torch.arange(len(logits), device=logits.device)
         return (functional.cross_entropy(logits, rows) + functional.cross_entropy(logits.T, rows)) / 2
 

@@ -27,7 +27,7 @@ def sessions(*changes: str):
 
 def test_windows_that_are_told_and_windows_that_are_not() -> None:
     count = 40
-    figures = alignment.told_apart(np.eye(count))
+    figures = alignment.identify_clips(np.eye(count))
     assert figures == {
         "windows": count,
         "two_way": 1.0,
@@ -37,17 +37,17 @@ def test_windows_that_are_told_and_windows_that_are_not() -> None:
         "first_chance": 1 / count,
     }
     # An encoder that says the same of all windows tells nothing.
-    constant = alignment.told_apart(np.tile(np.linspace(0, 1, count), (count, 1)))
+    constant = alignment.identify_clips(np.tile(np.linspace(0, 1, count), (count, 1)))
     assert constant["clip_by_brain"] == 1 / count
     assert constant["brain_by_clip"] == 0
-    chance = alignment.told_apart(np.random.default_rng(0).normal(size=(count, count)))
+    chance = alignment.identify_clips(np.random.default_rng(0).normal(size=(count, count)))
     assert abs(chance["two_way"] - 0.5) < 0.15
 
 
 def test_a_brain_that_finds_its_clip_is_told_from_a_clip_that_finds_its_brain() -> None:
     """Every window resembles its own clip most, and the first clip resembles another window more."""
     alike = np.array([[0.5, 0.1, 0.2], [0.6, 0.9, 0.3], [0.1, 0.2, 0.4]])
-    figures = alignment.told_apart(alike)
+    figures = alignment.identify_clips(alike)
     assert figures["clip_by_brain"] == 1
     assert figures["brain_by_clip"] == pytest.approx(2 / 3)
 
