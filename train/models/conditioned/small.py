@@ -89,6 +89,9 @@ class SmallPlan:
         See `train.models.conditioned.trainable.BrainVideo`.
     distillation : Distillation
         How the video model is distilled, for recipes with a phase that teaches a student.
+    brain_seed : int
+        Added to the run's seed where the brain encoder is trained: its first weights and its batches. Sessions,
+        film net and the pretrained video model are those of the run's own seed.
     name : str
         What bundles of simulated and recorded sessions are called.
     contrasts : mapping
@@ -105,6 +108,7 @@ class SmallPlan:
     # Made where it is not given, and no default value: recipes without a student keep the values they had.
     distillation: Distillation = field(default_factory=Distillation)
     machine: Machine = field(default_factory=Machine)
+    brain_seed: int = 0
 
     name: ClassVar[str]
     contrasts: ClassVar[Contrasts]
@@ -146,7 +150,8 @@ class SmallPlan:
         captioned, rows = self._learn_video(work, windows, codec, shape, vocabulary.words, phase)
         video = captioned.video
         log += rows
-        torch.manual_seed(work.seed)
+        brain_seed = work.seed + self.brain_seed
+        torch.manual_seed(brain_seed)
         encoder = self.encoder.build(signals, films.embedding, films.tokens, self.video.text)
         _begin(encoder, captioned.words, words)
         _fill(encoder, captioned.words, words, text)
@@ -164,7 +169,7 @@ class SmallPlan:
             partial(batches.batch, windows, self.dropout, losses_of(brains)),
             work.stages / "brains",
             partial(self._show_brains, work, system, codec, windows, held_out),
-            work.seed,
+            brain_seed,
             self.machine,
         )
         tables: dict[str, Any] = {
