@@ -302,6 +302,44 @@ class Recording:
         self._marks()
         return [*sentences, *(f"{self.path}: {sentence}" for sentence in self._unknown.sentences())]
 
+    def calibration(self) -> Calibration | None:
+        """Load the calibration of the session; None if it had none.
+
+        Raises
+        ------
+        UsageError
+            If it is missing, or has another digest than the recording states.
+        """
+        stated_path = self.meta.get(CALIBRATION)
+        if stated_path is None:
+            return None
+        path = self.path / CALIBRATION
+        if not path.is_dir():
+            # Recordings of earlier versions held no copy of it.
+            path = Path(stated_path)
+            if not path.is_absolute() or not path.is_dir():
+                raise UsageError(
+                    "recording-calibration-missing",
+                    "the recording {recording} was made with a calibration that is not in it. Copy the "
+                    "folder made by `rtdecode calibrate` to {calibration}.",
+                    recording=self.path,
+                    calibration=self.path / CALIBRATION,
+                )
+        calibration = calibrations.load(path)
+        digest = self.meta.get("calibration_digest")
+        if digest not in (None, calibration.digest):
+            raise UsageError(
+                "recording-calibration-mismatch",
+                "the recording {recording} was made with the calibration {expected_digest}, but "
+                "{calibration} holds {actual_digest}, which may read other voxels. Restore the original "
+                "one.",
+                recording=self.path,
+                expected_digest=digest,
+                calibration=path,
+                actual_digest=calibration.digest,
+            )
+        return calibration
+
     def events(self) -> Iterator[EegChunk | Trigger | Volume]:
         """Return the items in the order in which they arrived.
 

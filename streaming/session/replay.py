@@ -22,7 +22,7 @@ from rtdecode.disk import calibration as calibrations
 from rtdecode.disk import private
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.folders import held, taken
-from rtdecode.disk.recording import CALIBRATION, Recording
+from rtdecode.disk.recording import Recording
 from rtdecode.disk.recording_index import Loss
 from rtdecode.errors import GeometryError, RtDecodeError, UsageError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
@@ -121,7 +121,7 @@ def run(
         carry=carry,
         calibrated=calibration is not None,
     )
-    placed = _calibration(kept) if calibration is None else calibrations.load(calibration)
+    placed = kept.calibration() if calibration is None else calibrations.load(calibration)
     again = None if choice.decisions is None else AsLive(choice.decisions)
     # Both may refuse the recording or the bundle; only then is a folder made.
     make = partial(_assembler, kept, loaded, placed)
@@ -220,55 +220,6 @@ def _assembler(
     return Assembler(
         bundle, montage, _modalities(kept, bundle), kept.meta.get("seconds"), **settings | changed
     )
-
-
-def _calibration(kept: Recording) -> Calibration | None:
-    """Load the calibration of the session; None if it had none.
-
-    Raises
-    ------
-    UsageError
-        If it is missing, or has another digest than the recording states.
-    """
-    stated = kept.meta.get(CALIBRATION)
-    digest = kept.meta.get("calibration_digest")
-    if stated is None:
-        return None
-    path = kept.path / CALIBRATION
-    if not path.is_dir():
-        path = _elsewhere(kept, Path(stated))
-    found = calibrations.load(path)
-    if digest not in (None, found.digest):
-        raise UsageError(
-            "recording-calibration-mismatch",
-            "the recording {recording} was made with the calibration {expected_digest}, but "
-            "{calibration} holds {actual_digest}, which may read other voxels. Restore the original "
-            "one.",
-            recording=kept.path,
-            expected_digest=digest,
-            calibration=path,
-            actual_digest=found.digest,
-        )
-    return found
-
-
-def _elsewhere(kept: Recording, path: Path) -> Path:
-    """Return where the calibration lay, for a recording made before recordings held a copy of it.
-
-    Raises
-    ------
-    UsageError
-        If it is not there any more.
-    """
-    if not path.is_absolute() or not path.is_dir():
-        raise UsageError(
-            "recording-calibration-missing",
-            "the recording {recording} was made with a calibration that is not in it. Copy the "
-            "folder made by `rtdecode calibrate` to {calibration}.",
-            recording=kept.path,
-            calibration=kept.path / CALIBRATION,
-        )
-    return path
 
 
 def _items(kept: Recording, bundle: Bundle, assembler: Assembler) -> Iterator[Item]:

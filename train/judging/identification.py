@@ -32,7 +32,6 @@ from rtdecode.scores.accuracy import (
     sessions_of,
 )
 from rtdecode.scores.events import Event, Span, apart, attribute, distractors, film_clip, read_events
-from train.data.chain import windows
 from train.data.clip_grid import shown_frames
 from train.data.phantom import (
     Participant,
@@ -43,6 +42,7 @@ from train.data.phantom import (
     window_arrays,
     windows_of,
 )
+from train.data.recorded import cut_windows
 from train.data.simulated import SimulatedSessions
 from train.judging.beside import only, routes_of
 from train.judging.judged import Figures, Judged, Request, Show, unknown
@@ -388,14 +388,8 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
         )
     # A recording without a montage holds no EEG; it is judged on the volumes alone.
     modalities = [m for m in bundle.manifest.modalities if m != "eeg" or recording.montage is not None]
-    found = windows(
-        bundle,
-        recording.events(),
-        recording.montage,
-        modalities,
-        dummies=recording.meta.get("dummies", 0),
-        restarted_at=recording.restarted_at,
-    )
+    # As a replay does, with the calibration that the session had.
+    found = cut_windows(bundle, recording, modalities, recording.calibration())
     if not found:
         raise UsageError(
             "recording-too-short",

@@ -139,7 +139,7 @@ def late(item: EegChunk | Trigger | Volume) -> EegChunk | Trigger | Volume:
 
 def cut(recording: Recording, bundle: Bundle, decisions: files.Decisions | None = None) -> list[Job]:
     windows = Windows(
-        partial(replay._assembler, recording, bundle, replay._calibration(recording)),
+        partial(replay._assembler, recording, bundle, recording.calibration()),
         recording.montage,
         decisions,
     )

@@ -18,6 +18,7 @@ from rtdecode.scores.accuracy import correlations, identification
 from rtdecode.scores.events import Event
 from tests.recordings import record
 from tests.refusals import refused
+from tests.streaming.bundles import make_calibration
 from tests.train.tiny import tiny
 from train.data.chain import windows
 from train.data.phantom import participant, session_arrays, window_arrays
@@ -65,6 +66,28 @@ def test_a_recording_is_judged_after_its_dummies(tmp_path: Path, monkeypatch: py
         evaluate(tiny("ridge"), Request(data=tmp_path / str(dummies)))
     # Five volumes of 0.8 s are one window.
     np.testing.assert_array_equal(seen[1][:3], seen[0][1:])
+
+
+def test_a_recording_is_judged_with_the_calibration_of_its_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = participant("easy", 1).session(1003, 8.0)
+    bundle = draft_of(tiny("ridge"))
+    turned = np.flip(session.scanner.volume(0), axis=0)
+    calibration = make_calibration(tmp_path / "calibration", bundle, turned)
+    recordings = {"plain": {}, "calibrated": {"calibration": str(calibration.path)}}
+    for name, meta in recordings.items():
+        with RecordingWriter(tmp_path / name, session.montage, meta) as writer:
+            for item in session.events(0.2):
+                writer.write(item)
+        session.truth(tmp_path / name / "truth")
+    volumes: list[np.ndarray] = []
+    monkeypatch.setattr(judge, "judge_clips", lambda *given: volumes.append(given[2]["fmri"]) or {})
+    for name in recordings:
+        evaluate(tiny("ridge"), Request(data=tmp_path / name))
+    plain, calibrated = volumes
+    assert plain.shape == calibrated.shape
+    assert not np.allclose(plain, calibrated)
 
 
 def test_a_recording_without_a_window_to_judge_is_said(tmp_path: Path) -> None:

@@ -90,8 +90,8 @@ class SmallPlan:
     distillation : Distillation
         How the video model is distilled, for recipes with a phase that teaches a student.
     brain_seed : int
-        Added to the run's seed where the brain encoder is trained: its first weights and its batches. Sessions,
-        film net and the pretrained video model are those of the run's own seed.
+        Added to the run's seed where the brain encoder is trained: its first weights and its batches.
+        Sessions, film net and the pretrained video model are those of the run's own seed.
     name : str
         What bundles of simulated and recorded sessions are called.
     contrasts : mapping
