@@ -15,7 +15,7 @@ from tests.refusals import refused
 from tests.train.models.cinesync.live import beside
 from train.data.phantom import Participant, session_arrays, session_clips
 from train.models.cinesync.plan import CONTRASTS
-from train.models.conditioned.alignment import told_apart
+from train.models.conditioned.alignment import identify_clips
 from train.recipe import build
 from train.run import main as train
 from train.run import run as make_run
@@ -84,7 +84,7 @@ def test_windows_that_teach_nothing_are_told_apart_at_the_end_of_each_phase(run:
     vectors = np.asarray(system.condition(session_arrays(draft, session)).pooled)
     clips = system.targets(session_clips(draft.manifest, session))
     assert clips is not None
-    figures = told_apart((vectors @ clips.T).astype(np.float64))
+    figures = identify_clips((vectors @ clips.T).astype(np.float64))
     # Weights of half precision may decide a near tie otherwise: one of the 56 pairs.
     assert figures["two_way"] == pytest.approx(rows[-1]["two_way"], abs=1 / 56 + 1e-9)
 

@@ -91,7 +91,7 @@ def test_windows_of_a_data_set_are_of_runs_that_are_held_out(tmp_path: Path) -> 
     rows = alignment.rows_of_set(windows)
     assert rows.tolist() == windows.split.test.tolist()
     taught = windows.taught()
-    arrays = alignment.of_set(Work(None, 0, tmp_path / "run"), windows, taught, every=4)
+    arrays = alignment.of_set(Work(None, 0, tmp_path / "run"), windows, taught, frame_step=4)
     assert arrays["stills"].shape == (6, 64, 96, 3)
     assert arrays["pictures"].shape == (6, 8, 3, 32, 48)
     # They are what the judge decodes, normalised by what teaches.
