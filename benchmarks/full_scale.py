@@ -138,7 +138,9 @@ def _system(plan: PublishedPlan) -> BrainVideo:
     sizes = VideoSizes()
     encoder = plan.encoder.build(_SIGNALS, _EMBEDDING, plan.conditions, sizes.text)
     video = VideoDiffusion(transformer_of(sizes, _LATENT), _LATENT, plan.sampling.shift)
-    return BrainVideo(encoder, video, _FRAMES, plan.contrasts, normalised=plan.normalised)
+    return BrainVideo(
+        encoder, video, encoder.frame_pooling(_FRAMES), plan.contrasts, normalised=plan.normalised
+    )
 
 
 def _window() -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from train.builders import register
 from train.models.conditioned.encoder import Encoded, Signals, ordered
-from train.models.conditioned.memory import MemoryEncoder
+from train.models.conditioned.memory import ROWS, MemoryEncoder
 from train.models.conditioned.small import SmallPlan
 from train.models.conditioned.trainable import Contrasts
 from train.parts.encoders.tokenizers import EegTokenizer, VoxelTokenizer
@@ -53,12 +53,12 @@ class Retriever(MemoryEncoder):
             for name in self.modalities
         }
 
-    def rows(self, signals: Mapping[str, Tensor]) -> Tensor:
+    def recall(self, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
         query = torch.stack(list(self.classes(signals).values())).mean(0)
-        return (query @ self.keys.T).topk(self.items, dim=1).indices
+        return {ROWS: (query @ self.keys.T).topk(self.items, dim=1).indices}
 
-    def read(self, signals: Mapping[str, Tensor], tokens: Tensor) -> Encoded:
-        classes = self.classes(signals)
+    def read(self, inputs: Mapping[str, Tensor], keys: Tensor, tokens: Tensor) -> Encoded:
+        classes = self.classes(inputs)
         shift = self.shift(torch.stack(list(classes.values())).mean(0))
         return Encoded(classes, tokens.mean(1) + shift[:, None])
 

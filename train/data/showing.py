@@ -101,6 +101,11 @@ class AnyShowing(Protocol):
         ...
 
     @property
+    def start_s(self) -> NDArray[np.float64]:
+        """Film time at which each window starts, (window,)."""
+        ...
+
+    @property
     def joined(self) -> NDArray[np.bool_]:
         """Whether each window goes on where the one before it ended, (window,)."""
         ...

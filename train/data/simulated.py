@@ -112,6 +112,11 @@ class Showing:
         return np.arange(self.windows) * PARTS // self.windows
 
     @property
+    def start_s(self) -> NDArray[np.float64]:
+        """Film time at which each window starts, (window,)."""
+        return float(self.grid.hop) * np.arange(self.windows, dtype=np.float64)
+
+    @property
     def joined(self) -> NDArray[np.bool_]:
         """Whether each window goes on where the one before it ended, (window,)."""
         return (np.arange(self.windows) > 0) & (self.grid.hop == self.grid.window)

@@ -1,7 +1,7 @@
 """The batches of a conditioned system's phases: clips with their captions, embeddings and signals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from rtdecode.errors import UsageError
 from train.data.arrays import normalised_eeg
 from train.distillation.teaching import FLOW_MAP
 from train.loader import Place
+from train.models.conditioned.memory import EXCLUDED
 from train.models.conditioned.trainable import CAPTION, DENOISING, FRAMES, TEXT, VIDEO
 from train.parts.generators.base import LEVELS
 from train.work import Arrays
@@ -50,6 +51,10 @@ class Windows:
         Port -> its values.
     units : dict or None
         What normalises them, see `train.data.arrays.statistics`; None where they are normalised already.
+    targets : mapping
+        Name -> what else an encoder learns to predict, (window, ...).
+    excluded : bool, (window, row), or None
+        Rows of a memory that windows may not look up while they teach.
     """
 
     latents: Rows
@@ -58,6 +63,8 @@ class Windows:
     text: NDArray[np.float32]
     signals: Mapping[str, Rows]
     units: Arrays | None
+    targets: Mapping[str, Rows] = field(default_factory=dict)
+    excluded: NDArray[np.bool_] | None = None
 
     def normalised(self, rows: NDArray[np.int64]) -> Arrays:
         """Read the signals of some windows, and normalise them."""
@@ -136,15 +143,18 @@ def batch(
     if names & {VIDEO, CAPTION}:
         share = dropout.words if VIDEO in names else 0.0
         batch["words"] = torch.from_numpy(_fewer_words(windows.words[rows], share, place))
-    # All others are contrasts.
+    # All others compare with targets.
     if names - {VIDEO, DENOISING, FLOW_MAP, CAPTION}:
         batch[FRAMES] = torch.from_numpy(windows.frames[rows])
         batch[TEXT] = torch.from_numpy(windows.text[rows])
+        batch |= {name: torch.from_numpy(values[rows]) for name, values in windows.targets.items()}
     if names - {VIDEO}:
         signals = _fewer_places(windows.normalised(rows), dropout, place)
         if names & {DENOISING, FLOW_MAP}:
             signals = _fewer_modalities(signals, dropout.modalities, place)
         batch |= {name: torch.from_numpy(x) for name, x in signals.items()}
+        if windows.excluded is not None:
+            batch[EXCLUDED] = torch.from_numpy(windows.excluded[rows])
     return batch
 
 

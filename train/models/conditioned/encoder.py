@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from train.parts.encoders.frames import FramePooling
 
 MODALITIES = ("fmri", "eeg")
 
@@ -42,10 +44,13 @@ class Encoded:
         Modality -> its class vector, (window, embedding).
     tokens : (window, token, width)
         The condition, in place of the tokens of a text.
+    predicted : dict
+        Name -> what else the encoder predicts of windows, such as of their action, for losses alone.
     """
 
     classes: dict[str, Tensor]
     tokens: Tensor
+    predicted: dict[str, Tensor] = field(default_factory=dict)
 
 
 class ConditionEncoder(nn.Module, ABC):
@@ -95,6 +100,13 @@ class ConditionEncoder(nn.Module, ABC):
         """Return the condition's tokens of windows, and the mean class vectors."""
         encoded = self(signals)
         return encoded.tokens, self.pooled(encoded, signals)
+
+    def frame_pooling(self, frames: int) -> nn.Module:
+        """Make what pools the embeddings of a clip's frames, for class vectors to be compared with.
+
+        It maps (clip, frame, embedding) to (clip, embedding) of length 1.
+        """
+        return FramePooling(frames)
 
     @torch.no_grad()
     def null(self, signals: Signals, device: torch.device) -> Tensor:

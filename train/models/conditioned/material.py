@@ -4,7 +4,7 @@ It comes from sessions of the simulated participant (`of_sessions`), whose films
 disk, or from a data set (`of_set`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from train.data.film_stages import (
 )
 from train.data.recorded_sessions import RecordedSessions
 from train.data.set_node import DataSetWindows
+from train.data.set_windows import SetWindows
 from train.data.shards import Shards
 from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
@@ -42,6 +43,10 @@ from train.work import Arrays, Work
 _LETTERS = 4096
 # Sessions that statistics are computed from.
 _STATISTICS = 24
+
+# From clips (clip, frame, row, column, 3), and the words that an events file has for each of them, to what an
+# encoder learns to predict, (clip, ...).
+Describe = Callable[[NDArray[np.uint8], Sequence[str] | None], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,32 @@ class FilmSizes:
     embedding: int
     every: int
     tokens: int
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where what windows show lies.
+
+    Attributes
+    ----------
+    clips : (window,) of str
+        Windows of one name show the same clip.
+    films : (window,) of str
+        The film, or the run of a data set.
+    start_s : (window,)
+        Where in it each window starts.
+    """
+
+    clips: NDArray[np.str_]
+    films: NDArray[np.str_]
+    start_s: NDArray[np.float64]
+
+    def near(self, rows: NDArray[np.int64], seconds: float) -> NDArray[np.bool_]:
+        """Say which windows show the clip of a row, or something within so many seconds, (window, row)."""
+        same_clip = self.clips[:, None] == self.clips[rows]
+        same_film = self.films[:, None] == self.films[rows]
+        close = np.abs(self.start_s[:, None] - self.start_s[rows]) < seconds
+        return same_clip | (same_film & close)
 
 
 @dataclass(frozen=True)
@@ -96,6 +127,9 @@ class Material:
         Windows that teach nothing, see `train.models.conditioned.alignment`; empty where there are none.
     origin : str
         Where those come from, in a sentence.
+    places : Places
+    targets : mapping
+        Name -> what the plan's descriptions make of the clips, (window, ...).
     """
 
     codec: Arrays
@@ -110,10 +144,17 @@ class Material:
     golden: Arrays
     held_out: Arrays
     origin: str
+    places: Places
+    targets: Mapping[str, Rows]
 
 
 def of_sessions(
-    work: Work, data: FilmSessions | RecordedSessions, sizes: FilmSizes, voxels: int, name: str
+    work: Work,
+    data: FilmSessions | RecordedSessions,
+    sizes: FilmSizes,
+    voxels: int,
+    name: str,
+    descriptions: Mapping[str, Describe],
 ) -> Material:
     """Reduce films, read the signals of who watched them, and choose voxels, each as a stage of the run.
 
@@ -126,6 +167,8 @@ def of_sessions(
         Number of voxels that are read, those that follow films best.
     name : str
         What its bundle is called.
+    descriptions : mapping
+        Name of a target -> what makes it of clips.
     """
     taught: list[AnyShowing] = list(data.showings(work))
     first = list({showing.source: showing for showing in reversed(taught)}.values())
@@ -139,7 +182,9 @@ def of_sessions(
     raw = draft_bundle(draft, unit_statistics(draft, level), projection)
     jobs: dict[str, Any] = {}
     for showing in taught:
-        jobs[film_stage(showing)] = partial(_draw, codec, sizes.every, shown_frames(draft), showing)
+        jobs[film_stage(showing)] = partial(
+            _draw, codec, sizes.every, shown_frames(draft), descriptions, showing
+        )
         jobs[session_stage(showing)] = partial(showing.arrays, raw)
     work.make_all(jobs, "watching films")
     stats = work.stage("statistics", partial(_statistics, work, taught, level))
@@ -159,16 +204,20 @@ def of_sessions(
         golden=golden_windows(work, taught[0], stats),
         held_out=alignment.of_sessions(work, data, raw, stats, sizes.every),
         origin=alignment.origin_of_sessions(work, data),
+        places=_places(taught),
+        targets={name: Shards(films, name)[:] for name in descriptions},
     )
 
 
-def of_set(work: Work, data: DataSetWindows, sizes: FilmSizes) -> Material:
+def of_set(
+    work: Work, data: DataSetWindows, sizes: FilmSizes, descriptions: Mapping[str, Describe]
+) -> Material:
     """Read the windows of a data set that teach; their clips are encoded as a stage of the run."""
     taught = data.taught(work)
     clips = taught.clips
     codec = work.stage("codec", lambda: fit_codec(clips, sizes.channels, sizes.contrast))
     frames = shown_frames(taught.manifest)
-    films = work.stage("films", lambda: _reduced(codec, clips, sizes.every, frames, None))
+    films = work.stage("films", lambda: _reduced(codec, clips, sizes.every, frames, descriptions, None))
     return Material(
         codec=codec,
         latents=films["latents"],
@@ -182,16 +231,39 @@ def of_set(work: Work, data: DataSetWindows, sizes: FilmSizes) -> Material:
         golden=golden(taught.signals),
         held_out=alignment.of_set(work, data.opened(work.data), taught, sizes.every),
         origin=alignment.origin_of_set(data.opened(work.data)),
+        places=_places_of_set(data.opened(work.data)),
+        targets={name: films[name] for name in descriptions},
     )
 
 
-def _draw(codec: Arrays, frame_step: int, frames: int, showing: AnyShowing) -> Arrays:
+def _places(showings: Sequence[AnyShowing]) -> Places:
+    films = np.concatenate([np.full(showing.windows, showing.title) for showing in showings])
+    start_s = np.concatenate([showing.start_s for showing in showings])
+    clips = np.array([f"{film} {start:.3f}" for film, start in zip(films, start_s, strict=True)])
+    return Places(clips, films, start_s)
+
+
+def _places_of_set(windows: SetWindows) -> Places:
+    rows = windows.split.train
+    listed = windows.data.windows
+    runs = [f"{subject} {run}" for subject, run in zip(listed.subject[rows], listed.run[rows], strict=True)]
+    return Places(listed.shown[rows], np.array(runs), listed.start_s[rows])
+
+
+def _draw(
+    codec: Arrays, frame_step: int, frames: int, descriptions: Mapping[str, Describe], showing: AnyShowing
+) -> Arrays:
     """Reduce the film of a session."""
-    return _reduced(codec, showing.film().clips, frame_step, frames, showing.told())
+    return _reduced(codec, showing.film().clips, frame_step, frames, descriptions, showing.told())
 
 
 def _reduced(
-    codec: Arrays, clips: NDArray[np.uint8], frame_step: int, frames: int, events: Sequence[str] | None
+    codec: Arrays,
+    clips: NDArray[np.uint8],
+    frame_step: int,
+    frames: int,
+    descriptions: Mapping[str, Describe],
+    events: Sequence[str] | None,
 ) -> Arrays:
     """Encode and caption clips, and keep the pictures that are embedded, of so many frames of the window."""
     # The frame after the window may lie behind a cut: the codec needs it, and captions are not told of it.
@@ -200,6 +272,7 @@ def _reduced(
         "latents": np.concatenate([encode_scaled(codec, clip[None]) for clip in clips]).astype(np.float16),
         "pictures": film_net.pictures(window_clips, frame_step),
         "captions": np.array(captions(list(window_clips), events), f"U{_LETTERS}"),
+        **{name: describe(window_clips, events) for name, describe in descriptions.items()},
     }
 
 

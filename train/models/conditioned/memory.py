@@ -10,67 +10,89 @@ from torch import Tensor
 
 from train.models.conditioned.encoder import ConditionEncoder, Encoded
 
-# The memory's name in a run and in a bundle.
+# The memory's name in a run and in a bundle, and the output that says which of its rows are looked up.
 CAPTIONS = "captions"
+ROWS = "rows"
+# What may stand beside the signals of a window in training: rows that it may not look up.
+EXCLUDED = "excluded"
 
 
 class MemoryEncoder(ConditionEncoder):
-    """An encoder with a memory of captions: a row holds the embedding of one, and then its tokens.
+    """An encoder with a memory of captions: a row holds the keys of one, and then its tokens.
 
     Parameters
     ----------
-    embedding, conditions, width : int
+    keys : int
+        Values of a row by which it is found, such as the embedding of a caption.
+    conditions, width : int
         See `train.models.conditioned.encoder.Encoding.build`.
 
     Attributes
     ----------
-    table : float32, (row, embedding + conditions * width)
+    recorded : tuple of str
+        Outputs of `recall` that the record of a clip repeats.
+    table : float32, (row, keys + conditions * width)
         Its values are those of half precision, in which the memory is kept.
-    keys : float32, (row, embedding)
-        The embeddings of the captions. An export has them in a graph, and the table in a file of its own.
+    keys : float32, (row, keys)
+        An export has them in a graph, and the table in a file of its own.
     """
 
+    recorded: tuple[str, ...] = (ROWS,)
     table: Tensor
     keys: Tensor
 
-    def __init__(self, embedding: int, conditions: int, width: int) -> None:
+    def __init__(self, keys: int, conditions: int, width: int) -> None:
         super().__init__()
-        self.sizes = (embedding, conditions, width)
-        self.register_buffer("table", torch.zeros(0, embedding + conditions * width), persistent=False)
-        self.register_buffer("keys", torch.zeros(0, embedding), persistent=False)
+        self.sizes = (keys, conditions, width)
+        self.register_buffer("table", torch.zeros(0, keys + conditions * width), persistent=False)
+        self.register_buffer("keys", torch.zeros(0, keys), persistent=False)
 
     @abstractmethod
-    def rows(self, signals: Mapping[str, Tensor]) -> Tensor:
-        """Say which rows windows look up, int64 (window, item)."""
+    def recall(self, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Say which rows windows look up (``rows``, int64, (window, item)), and what `read` needs besides."""
 
     @abstractmethod
-    def read(self, signals: Mapping[str, Tensor], tokens: Tensor) -> Encoded:
-        """Encode windows with the captions that they looked up, (window, item, token, width)."""
-
-    def forward(self, signals: Mapping[str, Tensor]) -> Encoded:
-        """Look captions up and encode windows; see `ConditionEncoder.forward`."""
-        return self._with_items(signals, self.table[self.rows(signals)])
-
-    def condition_of_items(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return what `condition` does, of signals with the rows that they looked up.
+    def read(self, inputs: Mapping[str, Tensor], keys: Tensor, tokens: Tensor) -> Encoded:
+        """Encode windows with the captions that they looked up.
 
         Parameters
         ----------
         inputs : mapping
-            The signals, and ``items`` (window, item, value).
+            The signals, and what `recall` returned.
+        keys : (window, item, key)
+        tokens : (window, item, token, width)
+        """
+
+    def reads(self) -> list[str]:
+        """Name the signals, and the outputs of `recall`, that `read` uses: by default all signals alone."""
+        return [port for name in self.modalities for port in (name, f"{name}_mask")]
+
+    def forward(self, signals: Mapping[str, Tensor]) -> Encoded:
+        """Look captions up and encode windows; see `ConditionEncoder.forward`."""
+        recalled = self.recall(signals)
+        return self._with_items({**signals, **recalled}, self.table[recalled[ROWS]])
+
+    def condition_of_items(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what `condition` does, of `reads` with the rows that were looked up.
+
+        Parameters
+        ----------
+        inputs : mapping
+            The values of `reads`, and ``items`` (window, item, value).
         """
         encoded = self._with_items(inputs, inputs["items"])
         return encoded.tokens, self.pooled(encoded, inputs)
 
-    def _with_items(self, signals: Mapping[str, Tensor], items: Tensor) -> Encoded:
-        embedding, conditions, width = self.sizes
-        return self.read(signals, items[:, :, embedding:].unflatten(2, (conditions, width)))
+    def _with_items(self, inputs: Mapping[str, Tensor], items: Tensor) -> Encoded:
+        keys, conditions, width = self.sizes
+        tokens = items[:, :, keys:].unflatten(2, (conditions, width))
+        return self.read(inputs, items[:, :, :keys], tokens)
 
     def fill(self, table: NDArray[np.float16]) -> None:
-        """Take a memory in place of the one before, (row, embedding + conditions * width)."""
-        embedding, _, _ = self.sizes
+        """Take a memory in place of the one before, (row, keys + conditions * width)."""
+        keys, _, _ = self.sizes
         self.table = torch.from_numpy(np.asarray(table, np.float32)).to(self.table.device)
-        self.keys = self.table[:, :embedding].clone()
+        self.keys = self.table[:, :keys].clone()
 
 
 def table_of(embedded: NDArray[np.float32], tokens: NDArray[np.float32]) -> NDArray[np.float16]:

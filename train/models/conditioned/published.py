@@ -127,7 +127,8 @@ class PublishedPlan:
             decoder=drawing.digest,
         )
         encoder = self.encoder.build(shape.signals, embedding, shape.conditions, shape.width)
-        system = BrainVideo(encoder, video, frames, self.contrasts, normalised=self.normalised)
+        pooling = encoder.frame_pooling(frames)
+        system = BrainVideo(encoder, video, pooling, self.contrasts, normalised=self.normalised)
         read = Windows(
             latents=aimed["vae"],
             words=np.zeros((len(clip_rows), 0, 0), np.int64),

@@ -43,7 +43,7 @@ from train.models.conditioned.batches import Dropout, Rows, Windows
 from train.models.conditioned.distilled import ClipRenderer, distil
 from train.models.conditioned.encoder import MODALITIES, ConditionEncoder, Encoding, Signals, ordered
 from train.models.conditioned.fittable import FITTER, film_tokens
-from train.models.conditioned.material import FilmSizes, of_sessions, of_set
+from train.models.conditioned.material import Describe, FilmSizes, Material, of_sessions, of_set
 from train.models.conditioned.memory import MemoryEncoder, table_of
 from train.models.conditioned.small_system import Shape, SmallSystem, pack
 from train.models.conditioned.system import Sampling
@@ -52,8 +52,7 @@ from train.parts.codecs.fitted_patch import decode, decoder_of
 from train.parts.codecs.patch import check_decodable
 from train.parts.encoders import film_net
 from train.parts.encoders.film_net import FilmNet
-from train.parts.generators.base import Generator
-from train.parts.generators.cogvideox import VideoDiffusion, VideoSizes, transformer_of
+from train.parts.generators.base import Generator, VideoModel
 from train.parts.text.words import Vocabulary, WordTable, line_up
 from train.phases import Phase, check_losses
 from train.system import Trained
@@ -79,7 +78,7 @@ class SmallPlan:
     Attributes
     ----------
     encoder : Encoding
-    video : VideoSizes
+    video : VideoModel
     films : FilmSizes
     sampling : Sampling
     dropout : Dropout
@@ -96,10 +95,12 @@ class SmallPlan:
         What bundles of simulated and recorded sessions are called.
     contrasts : mapping
         See `train.models.conditioned.trainable.BrainVideo`.
+    extra_losses : tuple of str
+        Names of the other losses that a subclass has.
     """
 
     encoder: Encoding
-    video: VideoSizes
+    video: VideoModel
     films: FilmSizes
     sampling: Sampling
     dropout: Dropout
@@ -112,6 +113,7 @@ class SmallPlan:
 
     name: ClassVar[str]
     contrasts: ClassVar[Contrasts]
+    extra_losses: ClassVar[tuple[str, ...]] = ()
     # `train.run` asks for it where it is given films.
     learns_any_film: ClassVar[bool] = True
 
@@ -125,16 +127,18 @@ class SmallPlan:
         films = self.films
         if isinstance(data, DataSetWindows):
             self.check_clip(data.opened(work.data).draft.clip)
-            material = of_set(work, data, films)
+            material = of_set(work, data, films, self.descriptions())
         else:
-            material = of_sessions(work, data, films, self.voxels, self.name)
+            material = of_sessions(work, data, films, self.voxels, self.name, self.descriptions())
         signals = signal_shapes(material.signals, self.encoder)
         vocabulary = Vocabulary.of(material.captions)
         words = vocabulary.numbers(material.captions, films.tokens)
         net, log = self._learn_films(work, material.pictures, words, phases[FILMS])
         frames = _embedded(net, material.pictures)
         text = _embedded_captions(net, words)
-        windows = Windows(material.latents, words, frames, text, material.signals, material.units)
+        windows = Windows(
+            material.latents, words, frames, text, material.signals, material.units, self.targets(material)
+        )
         _, channels, times, height, width = material.latents.shape
         shape = Shape(
             signals=signals,
@@ -154,10 +158,8 @@ class SmallPlan:
         torch.manual_seed(brain_seed)
         encoder = self.encoder.build(signals, films.embedding, films.tokens, self.video.text)
         _begin(encoder, captioned.words, words)
-        _fill(encoder, captioned.words, words, text)
-        system = BrainVideo(
-            encoder, video, shape.frames, self.contrasts, normalised=self.normalised, words=captioned.words
-        )
+        windows = self.remember(encoder, captioned.words, windows, material, brain_seed)
+        system = self.trainable(encoder, video, shape.frames, captioned.words)
         held_out = None
         aligning = alignment.aligning(brains, self.contrasts)
         if material.held_out:
@@ -229,8 +231,39 @@ class SmallPlan:
             check_losses({name: phases[name]}, offered)
         later = {name: phase for name, phase in phases.items() if name not in (FILMS, PRETRAIN)}
         brains, distilling = split_distillation_phases(later)
-        check_losses(brains, losses_with(self.contrasts))
+        check_losses(brains, losses_with(self.contrasts, self.extra_losses))
         return brains, distilling
+
+    def descriptions(self) -> Mapping[str, Describe]:
+        """Name what is computed of clips beside their latents, pictures and captions: by default nothing."""
+        return {}
+
+    def targets(self, material: Material) -> Mapping[str, Rows]:
+        """Return what the encoder learns to predict, (window, ...), from what was computed of clips."""
+        return material.targets
+
+    def trainable(
+        self, encoder: ConditionEncoder, video: Generator, frames: int, words: WordTable
+    ) -> BrainVideo:
+        """Say what the phases on brains train, and by which losses; so many frames of a clip are embedded."""
+        pooling = encoder.frame_pooling(frames)
+        return BrainVideo(encoder, video, pooling, self.contrasts, normalised=self.normalised, words=words)
+
+    @torch.no_grad()
+    def remember(
+        self, encoder: ConditionEncoder, table: WordTable, windows: Windows, material: Material, seed: int
+    ) -> Windows:
+        """Fill the memory of an encoder that has one, by default with the captions of all windows.
+
+        Returns
+        -------
+        Windows
+            With the rows that they may not look up while they teach, if there are any.
+        """
+        if isinstance(encoder, MemoryEncoder):
+            tokens = table(torch.from_numpy(windows.words))
+            encoder.fill(table_of(windows.text, tokens.numpy()))
+        return windows
 
     def check_clip(self, clip: ClipGeometry) -> None:
         """Refuse clips that the codec or the video model cannot have, or of which the film net sees too few.
@@ -269,8 +302,7 @@ class SmallPlan:
     ) -> tuple[Captioned, list[dict[str, Any]]]:
         """Train the video model under captions, unless another run has done so; return the log as well."""
         torch.manual_seed(work.seed)
-        transformer = transformer_of(self.video, shape.latent)
-        video = VideoDiffusion(transformer, shape.latent, self.sampling.shift)
+        video = self.video.generator(shape.latent, self.sampling.shift)
         table = WordTable(len(words), self.video.text)
         line_up(table, words)
         system = Captioned(video, table)
@@ -375,15 +407,6 @@ def _begin(encoder: ConditionEncoder, table: WordTable, words: NDArray[np.int64]
     for n in range(0, len(words), _AT_ONCE):
         total += table(torch.from_numpy(words[n : n + _AT_ONCE])).sum(0)
     offset.copy_(total / len(words))
-
-
-@torch.no_grad()
-def _fill(
-    encoder: ConditionEncoder, table: WordTable, words: NDArray[np.int64], text: NDArray[np.float32]
-) -> None:
-    """Give an encoder with a memory the captions of the windows that teach."""
-    if isinstance(encoder, MemoryEncoder):
-        encoder.fill(table_of(text, table(torch.from_numpy(words)).numpy()))
 
 
 def unmerged_adapters(phases: Mapping[str, Phase]) -> dict[str, Adapter]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from rtdecode.disk import strict_json
 from rtdecode.disk.clip_file import Pixels
@@ -18,12 +18,10 @@ from train.distillation.spans import add_spans
 from train.models.conditioned.encoder import ConditionEncoder, Encoding, Signals
 from train.models.conditioned.memory import CAPTIONS, MemoryEncoder
 from train.models.conditioned.system import BrainConditioned, Sampling, read_shape
-from train.models.conditioned.trainable import FramePooling
 from train.parts.codecs.fitted_patch import decoder_of, decoder_stages
 from train.parts.codecs.patch import ClipDecoder
 from train.parts.encoders.film_net import FrameNet, pictures, scaled
-from train.parts.generators.base import Generator
-from train.parts.generators.cogvideox import VideoDiffusion, VideoSizes, transformer_of
+from train.parts.generators.base import Generator, VideoModel
 from train.system import Stage
 from train.work import Arrays
 
@@ -64,10 +62,10 @@ class Model:
     """The modules of a trained system. The video model of a distilled one is the student."""
 
     encoder: ConditionEncoder
-    video: VideoDiffusion
+    video: Generator
     decoder: ClipDecoder
     frames: FrameNet
-    pooling: FramePooling
+    pooling: nn.Module
     distilled: bool
 
 
@@ -79,7 +77,7 @@ class SmallSystem(BrainConditioned):
     weights : dict
         What `pack` made.
     encoder : Encoding
-    video : VideoSizes
+    video : VideoModel
     sampling : Sampling
     adapted : bool
         Whether the video model has its adapters. Without them it is as it was pretrained.
@@ -89,7 +87,7 @@ class SmallSystem(BrainConditioned):
         self,
         weights: Arrays,
         encoder: Encoding,
-        video: VideoSizes,
+        video: VideoModel,
         sampling: Sampling,
         *,
         adapted: bool = True,
@@ -150,7 +148,7 @@ def pack(
     encoder: ConditionEncoder,
     video: Generator,
     frames: FrameNet,
-    pooling: FramePooling,
+    pooling: nn.Module,
     codec: Arrays,
     shape: Shape,
 ) -> Arrays:
@@ -166,7 +164,7 @@ def pack(
 
 
 def _unpack(
-    weights: Arrays, shape: Shape, sizes: Encoding, video: VideoSizes, shift: float, *, adapted: bool
+    weights: Arrays, shape: Shape, sizes: Encoding, video: VideoModel, shift: float, *, adapted: bool
 ) -> Model:
     """Make the modules from a run's weights."""
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
@@ -175,24 +173,24 @@ def _unpack(
         if part in parts:
             parts[part][name_in_part] = torch.from_numpy(np.asarray(value, np.float32))
     encoder = sizes.build(shape.signals, shape.embedding, shape.conditions, video.text)
-    diffusion = VideoDiffusion(transformer_of(video, shape.latent), shape.latent, shift)
+    generator = video.generator(shape.latent, shift)
     for name, adapter in shape.adapters.items():
-        adapters.inject(diffusion, "transformer", name, adapter)
+        adapters.inject(generator, "transformer", name, adapter)
     frames = FrameNet(shape.embedding)
-    pooling = FramePooling(shape.frames)
-    for part, module in zip(_PARTS, (encoder, diffusion.transformer, frames, pooling), strict=True):
+    pooling = encoder.frame_pooling(shape.frames)
+    for part, module in zip(_PARTS, (encoder, generator.transformer, frames, pooling), strict=True):
         module.load_state_dict(parts[part])
     if isinstance(encoder, MemoryEncoder):
         encoder.fill(weights[_MEMORY])
     learned = of_student(weights)
     if not adapted:
-        adapters.remove(diffusion.transformer)
+        adapters.remove(generator.transformer)
     elif learned:
-        add_spans(diffusion.transformer)
-        put_on(diffusion.transformer, learned)
+        add_spans(generator.transformer)
+        put_on(generator.transformer, learned)
     return Model(
         encoder=encoder.eval(),
-        video=diffusion.eval(),
+        video=generator.eval(),
         decoder=decoder_of(weights),
         frames=frames.eval(),
         pooling=pooling.eval(),

@@ -4,7 +4,6 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from train.adapters import Adapter
 from train.distillation import student
 from train.distillation.student import FlowMap
 from train.models.conditioned.encoder import ConditionEncoder, Signals
-from train.models.conditioned.memory import CAPTIONS, MemoryEncoder
+from train.models.conditioned.memory import CAPTIONS, ROWS, MemoryEncoder
 from train.parts.generators.base import Generator, example
 from train.system import Condition, Port, Stage, System, Table, Traced, signal_ports
 from train.work import Arrays
@@ -83,12 +82,6 @@ class BrainConditioned(System):
     """
 
     denoises = True
-    refused = MappingProxyType(
-        {
-            "fp16": "a CogVideoX overflows in it, and its clips are black (THUDM/CogVideo issue 637). "
-            "Take bf16 or fp32."
-        }
-    )
 
     def __init__(
         self,
@@ -100,6 +93,9 @@ class BrainConditioned(System):
         *,
         distilled: bool = False,
     ) -> None:
+        self.refused = video.refused
+        if isinstance(encoder, MemoryEncoder):
+            self.recorded = tuple(f"front.{name}" for name in encoder.recorded)
         self._device = device or torch.device("cpu")
         self._encoder = encoder.to(self._device)
         self._null = self._encoder.null(signals, self._device)
@@ -189,10 +185,17 @@ def _encoding(encoder: ConditionEncoder, signals: dict[str, Tensor]) -> list[Tra
     outputs = ["condition", "embedding"]
     if not isinstance(encoder, MemoryEncoder):
         return [Traced("encode", _Traceable(encoder, encoder.condition, signals), signals, outputs)]
-    read = {**signals, "items": encoder.table[encoder.rows(signals)]}
-    looked_up = Said({"items": Source("memory", memory=CAPTIONS, rows="front.rows")})
+    recalled = encoder.recall(signals)
+    # What `front` gives lies at ports of the same names in `encode`.
+    available = signals | recalled
+    read = {name: available[name] for name in encoder.reads()} | {"items": encoder.table[recalled[ROWS]]}
+    looked_up = Said({"items": Source("memory", memory=CAPTIONS, rows=f"front.{ROWS}")})
+
+    def recall(signals: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        return tuple(encoder.recall(signals).values())
+
     return [
-        Traced("front", _Traceable(encoder, encoder.rows, signals), signals, ["rows"]),
+        Traced("front", _Traceable(encoder, recall, signals), signals, list(recalled)),
         Traced("encode", _Traceable(encoder, encoder.condition_of_items, read), read, outputs, looked_up),
     ]
 

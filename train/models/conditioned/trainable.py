@@ -1,9 +1,8 @@
 """What is trained, and its losses: captions to video, brains to embeddings, brains to video."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -46,36 +45,26 @@ class Captioned(Trainable):
         return {VIDEO: Denoising(self.video)(outputs, batch)}
 
 
-class FramePooling(nn.Module):
-    """One vector for a clip from those of its frames, by learned weights that are the same for all clips.
-
-    CineBrain's code has it as a convolution from 33 frames to one.
-    """
-
-    def __init__(self, frames: int) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(torch.full((frames,), 1 / frames))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Pool (clip, frame, embedding) to (clip, embedding) of length 1."""
-        return functional.normalize((self.weights[:, None] * frames).sum(1), dim=1)
-
-
 class BrainVideo(Trainable):
     """The brain encoder, the video model that it conditions, and what its class vectors are compared with.
 
-    It offers the contrasts by their names, ``denoising``, and with words ``caption``: the error of the
-    condition's tokens as tokens of the caption.
+    It offers the contrasts and the other losses by their names, ``denoising``, and with words ``caption``:
+    the error of the condition's tokens as tokens of the caption.
 
     Parameters
     ----------
     encoder : ConditionEncoder
     video : Generator
-    frames : int
-        Frames of a clip that are embedded.
+    pooling : nn.Module
+        From the embeddings of a clip's frames to one of length 1, see `ConditionEncoder.frame_pooling`.
     contrasts : mapping
-        Name of a loss -> two of ``fmri``, ``eeg`` (class vectors), ``frames`` (embeddings of a clip's frames,
-        pooled) and ``text`` (embedding of its caption).
+        Name of a loss -> the two that it compares: class vectors and what else the encoder predicts by their
+        names, ``frames`` (embeddings of a clip's frames, pooled), ``text`` (embedding of its caption), and
+        targets of the batch.
+    temperature : float, optional
+        Of the contrasts; learned by default.
+    extra_losses : mapping, optional
+        Name of a loss -> another one, which reads predictions of the encoder and targets of the batch.
     normalised : bool
         Whether class vectors are brought to length 1 before they are compared.
     words : WordTable, optional
@@ -86,48 +75,61 @@ class BrainVideo(Trainable):
         self,
         encoder: ConditionEncoder,
         video: Generator,
-        frames: int,
+        pooling: nn.Module,
         contrasts: Contrasts,
         *,
+        temperature: float | None = None,
+        extra_losses: Mapping[str, Loss] | None = None,
         normalised: bool = True,
         words: WordTable | None = None,
     ) -> None:
         super().__init__()
-        self.offered = losses_with(contrasts)
+        self.offered = losses_with(contrasts, extra_losses or {})
         self.encoder = encoder
         self.video = video
-        self.pooling = FramePooling(frames)
-        self.contrasts = nn.ModuleDict({name: Contrastive(*pair) for name, pair in contrasts.items()})
+        self.pooling = pooling
+        self.pairs = contrasts
+        self.contrasts = nn.ModuleDict(
+            {name: Contrastive(*pair, temperature) for name, pair in contrasts.items()}
+        )
         self.normalised = normalised
         self.words = words
-        self.others: dict[str, Loss] = {DENOISING: Denoising(video), CAPTION: Regression(TOKENS, CAPTION)}
+        self.other_losses: dict[str, Loss] = {
+            DENOISING: Denoising(video),
+            CAPTION: Regression(TOKENS, CAPTION),
+            **(extra_losses or {}),
+        }
 
     def losses(self, batch: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         """Return the losses with these names.
 
-        The batch holds the signals with their masks; for contrasts ``frames`` and ``text``, the embeddings;
-        for ``denoising`` the clips' ``latents``, ``noise`` and ``level``; for ``caption`` its ``words``.
+        The batch holds the signals with their masks; for contrasts ``frames`` and ``text``, the embeddings,
+        and further targets by their names; for ``denoising`` the clips' ``latents``, ``noise`` and ``level``;
+        for ``caption`` its ``words``.
         """
         encoded = self.encoder(batch)
-        outputs = {TOKENS: encoded.tokens}
+        outputs = {TOKENS: encoded.tokens, **encoded.predicted}
         if CAPTION in names:
             assert self.words is not None
             outputs[CAPTION] = self.words(batch["words"])
+        losses = {name: loss(outputs, batch) for name, loss in self.other_losses.items() if name in names}
         compared = [name for name in names if name in self.contrasts]
         if compared:
             outputs |= {name: self._scaled(vectors) for name, vectors in encoded.classes.items()}
             outputs[FRAMES] = self.pooling(batch[FRAMES])
-            outputs[TEXT] = functional.normalize(batch[TEXT], dim=1)
-        losses = {name: loss(outputs, batch) for name, loss in self.others.items() if name in names}
+            sides = {side for name in compared for side in self.pairs[name]}
+            for side in sides - {FRAMES, *encoded.classes}:
+                vectors = encoded.predicted[side] if side in encoded.predicted else batch[side]
+                outputs[side] = functional.normalize(vectors, dim=1)
         return losses | {name: self.contrasts[name](outputs, batch) for name in compared}
 
     def _scaled(self, vectors: Tensor) -> Tensor:
         return functional.normalize(vectors, dim=1) if self.normalised else vectors
 
 
-def losses_with(contrasts: Contrasts) -> tuple[str, ...]:
-    """Name all losses of a `BrainVideo` with some contrasts."""
-    return (*contrasts, DENOISING, CAPTION)
+def losses_with(contrasts: Contrasts, extra_losses: Iterable[str] = ()) -> tuple[str, ...]:
+    """Name all losses of a `BrainVideo` with some contrasts and further losses."""
+    return (*contrasts, DENOISING, CAPTION, *extra_losses)
 
 
 @contextmanager

@@ -57,21 +57,31 @@ class Attention(nn.Module):
     """Attention of tokens among themselves, or to those of another sequence.
 
     Its layers have the names that they have in diffusers, so that an adapter finds them there and here.
+
+    Parameters
+    ----------
+    width, heads : int
+    context : int, optional
+        Width of the tokens that are looked at; that of the others by default.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, context: int | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.to_q = nn.Linear(width, width)
-        self.to_k = nn.Linear(width, width)
-        self.to_v = nn.Linear(width, width)
+        self.to_k = nn.Linear(context or width, width)
+        self.to_v = nn.Linear(context or width, width)
         self.to_out = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
-        """Let tokens (batch, token, width) look at others (batch, other, width)."""
+    def forward(self, tokens: Tensor, context: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Let tokens (batch, token, width) look at others (batch, other, context).
+
+        Values of the others are multiplied by `weights`, (batch, other), if there are any.
+        """
         query = self._split(self.to_q(tokens))
         key = self._split(self.to_k(context))
-        value = self._split(self.to_v(context))
+        values = self.to_v(context)
+        value = self._split(values if weights is None else weights[:, :, None] * values)
         mixed = functional.scaled_dot_product_attention(query, key, value)
         return self.to_out(mixed.transpose(1, 2).flatten(2))
 

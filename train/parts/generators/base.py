@@ -1,11 +1,14 @@
 """What every generator has: a video model under tokens, its noise levels, its loss and its guided step."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from rtdecode.errors import UsageError
 from train.distillation.clock import Schedule
 from train.parts.losses.denoising import denoising
 
@@ -22,10 +25,13 @@ class Generator(nn.Module, ABC):
         The network, one of diffusers', which takes adapters.
     predicts : str
         What it predicts, see `train.distillation.clock.Schedule`.
+    refused : mapping
+        See `train.system.System`.
     """
 
     transformer: Any
     predicts: str
+    refused: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
@@ -94,6 +100,36 @@ class Generator(nn.Module, ABC):
         return denoising(predict, self.predicts, latents, noise, alpha, sigma)
 
 
+class VideoModel(Protocol):
+    """What a recipe says of a video model that is trained from nothing; the slot ``video``."""
+
+    @property
+    def text(self) -> int:
+        """Width of the tokens that condition it."""
+        ...
+
+    @property
+    def patch(self) -> int:
+        """Rows and columns of latents in a token."""
+        ...
+
+    def generator(self, latent: tuple[int, int, int, int], shift: float) -> Generator:
+        """Make it with random weights.
+
+        Parameters
+        ----------
+        latent : (channel, latent frame, row, column)
+        shift : float
+            How far its noise levels are moved towards noise.
+
+        Raises
+        ------
+        UsageError
+            If latents cannot be cut into its patches.
+        """
+        ...
+
+
 class GuidedStep(nn.Module, ABC):
     """One step of a sampler with guidance, its schedule inside: what ``denoise.onnx`` computes."""
 
@@ -108,6 +144,24 @@ class GuidedStep(nn.Module, ABC):
     @abstractmethod
     def sample(self, noise: Tensor, condition: Tensor, steps: int) -> Tensor:
         """Take all steps from noise to clean latents."""
+
+
+def check_patch(patch: int, rows: int, columns: int) -> None:
+    """Refuse latents that cannot be cut into patches of so many rows and columns.
+
+    Raises
+    ------
+    UsageError
+    """
+    if rows % patch or columns % patch:
+        raise UsageError(
+            "video-patch-indivisible",
+            "latents of {rows} x {columns} cannot be cut into patches of {patch}. Choose a patch "
+            "that divides both.",
+            rows=rows,
+            columns=columns,
+            patch=patch,
+        )
 
 
 def wide(values: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ The transformer is diffusers' own. What conditions it are tokens in place of its
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from rtdecode.errors import UsageError
 from train.distillation.clock import VELOCITY, Schedule
-from train.parts.generators.base import LEVELS, Generator, GuidedStep, example, wide
+from train.parts.generators.base import LEVELS, Generator, GuidedStep, check_patch, example, wide
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
@@ -48,21 +49,17 @@ class VideoSizes:
     time: int = 512
     patch: int = 2
 
+    def generator(self, latent: tuple[int, int, int, int], shift: float) -> "VideoDiffusion":
+        """Make it with random weights; see `train.parts.generators.base.VideoModel`."""
+        return VideoDiffusion(transformer_of(self, latent), latent, shift)
+
 
 def transformer_of(sizes: VideoSizes, latent: tuple[int, int, int, int]) -> "CogVideoXTransformer3DModel":
     """Make the transformer with random weights, for latents (channel, latent frame, row, column)."""
     from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 
     channels, frames, rows, columns = latent
-    if rows % sizes.patch or columns % sizes.patch:
-        raise UsageError(
-            "video-patch-indivisible",
-            "latents of {rows} x {columns} cannot be cut into patches of {patch}. Choose a patch "
-            "that divides both.",
-            rows=rows,
-            columns=columns,
-            patch=sizes.patch,
-        )
+    check_patch(sizes.patch, rows, columns)
     return CogVideoXTransformer3DModel(
         num_attention_heads=sizes.heads,
         attention_head_dim=sizes.head,
@@ -122,6 +119,12 @@ class VideoDiffusion(Generator):
     """
 
     predicts = VELOCITY
+    refused = MappingProxyType(
+        {
+            "fp16": "a CogVideoX overflows in it, and its clips are black (THUDM/CogVideo issue 637). "
+            "Take bf16 or fp32."
+        }
+    )
     transformer: "CogVideoXTransformer3DModel"
     shares: Tensor
     cosines: Tensor

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rtdecode.errors import UsageError
 from train.distillation.clock import FLOW, Schedule
-from train.parts.generators.base import LEVELS, Generator, GuidedStep, example, wide
+from train.parts.generators.base import LEVELS, Generator, GuidedStep, check_patch, example, wide
 from train.parts.generators.rotary import WanAttention
 
 if TYPE_CHECKING:
@@ -44,6 +44,12 @@ class WanSizes:
     text: int = 4096
     time: int = 256
     patch: int = 2
+
+    def generator(self, latent: tuple[int, int, int, int], shift: float) -> "VideoFlow":
+        """Make it with random weights; see `train.parts.generators.base.VideoModel`."""
+        channels, _, rows, columns = latent
+        check_patch(self.patch, rows, columns)
+        return VideoFlow(transformer_of(self, channels), shift)
 
 
 def transformer_of(sizes: WanSizes, channels: int) -> "WanTransformer3DModel":

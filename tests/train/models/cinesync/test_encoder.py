@@ -184,7 +184,7 @@ def test_one_step_of_both_phases_at_full_width_and_two_layers(tmp_path: Path) ->
         replace(_PAPER, fmri=two, eeg=two), _WINDOW, embedding=1152, conditions=226, width=4096
     )
     video = VideoDiffusion(transformer_of(VideoSizes(layers=2), latent), latent)
-    system = BrainVideo(encoder, video, 33, CONTRASTS)
+    system = BrainVideo(encoder, video, encoder.frame_pooling(33), CONTRASTS)
     align = replace(EXACT, losses=dict.fromkeys(CONTRASTS, 1.0), steps=1, accumulate=1, warmup=0)
     lora = Adapter(["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"], rank=64, alpha=64)
     phases = {
