@@ -298,7 +298,9 @@ def _joined(
     """
     said = {stage.name: stage.said for stage in stages}
     joined = wired(manifest, graphs, said, system.scopes)
-    return replace(joined, latent=[1, *system.latent_shape], detail=system.detail)
+    return replace(
+        joined, latent=[1, *system.latent_shape], detail=system.detail, recorded=list(system.recorded)
+    )
 
 
 def _of_others(graphs: dict[str, ModelProto]) -> dict[str, ModelProto]:

@@ -306,6 +306,8 @@ class Clip:
         None for one that the window lacks. None as a whole if the bundle does not tell.
     detail : float or None
         Share that was kept of what is drawn beyond what the brain told; None if the bundle has no choice.
+    recorded : dict
+        Name -> values of what its record repeats, see `rtdecode.bundle.Manifest.recorded`.
     """
 
     frames: NDArray[np.uint8]
@@ -316,3 +318,4 @@ class Clip:
     presence: Presence | None = None
     brain_by: dict[str, float | None] | None = None
     detail: float | None = None
+    recorded: dict[str, list[float]] = field(default_factory=dict)

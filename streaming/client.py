@@ -78,6 +78,8 @@ class SentClip:
         whole where the bundle does not tell.
     detail : float or None
         Share of the detail that no brain told and that the clip keeps; None where the bundle has no choice.
+    recorded : dict or None
+        Name -> values that the bundle wants to be said of each clip, such as rows of its memory.
     sent_at : float
         When it was sent, on the LSL clock of the session's machine, s.
     """
@@ -100,12 +102,13 @@ class SentClip:
     eeg_source: str | None = None
     brain_by: dict[str, float | None] | None = None
     detail: float | None = None
+    recorded: dict[str, list[float]] | None = None
     sent_at: float = 0.0
 
 
 # What a message must hold, and what it may hold.
 REQUIRED = tuple(one.name for one in fields(SentClip) if one.default is MISSING)
-OPTIONAL = ("scores", "bundle_simulated", "eeg_source", "brain_by", "detail")
+OPTIONAL = ("scores", "bundle_simulated", "eeg_source", "brain_by", "detail", "recorded")
 
 
 class Clips:

@@ -428,6 +428,7 @@ def test_a_memory_is_read_in_encode_by_the_rows_of_front(retrieving: Path, tmp_p
     items = stages["encode"].inputs["items"]
     assert (items.source, items.memory, items.rows) == ("memory", "captions", "front.rows")
     assert bundle.manifest.memories["captions"].rows > 2
+    assert bundle.manifest.recorded == ["front.rows"]
     # The graphs decode the golden windows as the system's own code does.
     assert bundle.manifest.parity["largest_difference"]["latent"] < 1e-5
     # The captions lie in the memory alone.

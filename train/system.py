@@ -173,6 +173,8 @@ class System(ABC):
         system whose stage ``denoise`` has a port ``detail``; None for others.
     refused : mapping
         Precision that its graphs cannot be exported in -> why, in a sentence.
+    recorded : sequence of str
+        Outputs of its stages ``front`` and ``encode``, ``STAGE.PORT``, that the record of a clip repeats.
     scopes : mapping
         State that its stages write -> how long it lives, ``chunk`` or ``window``; ``window`` for states that
         are not named.
@@ -184,6 +186,7 @@ class System(ABC):
     detail: float | None = None
     # Read-only, because all systems that do not set them share these mappings.
     refused: Mapping[str, str] = MappingProxyType({})
+    recorded: Sequence[str] = ()
     scopes: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod

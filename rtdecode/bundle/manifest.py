@@ -369,6 +369,9 @@ class Manifest:
     detail : float or None
         Share, from 0 to 1, that its denoiser keeps by default of what it draws beyond what the brain told:
         the value of its port with the source ``detail``. None if it has no such port.
+    recorded : list of str
+        Outputs of ``front`` or ``encode``, ``STAGE.PORT``, whose values the record of a clip repeats, such as
+        the rows of a memory that were looked up.
 
     The other attributes are plain values.
     """
@@ -406,6 +409,7 @@ class Manifest:
     flavour: str | None = None
     precision: str = PRECISIONS[0]
     detail: float | None = None
+    recorded: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.eeg is None and self.fmri is None:
@@ -551,8 +555,9 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     for key in ("fitter", "brain", "gpu", "flavour", "detail"):
         if tree[key] is None:
             del tree[key]
-    if not tree["engines"]:
-        del tree["engines"]
+    for key in ("engines", "recorded"):
+        if not tree[key]:
+            del tree[key]
     if tree["chain"] == CAUSAL:
         del tree["chain"]
     if tree["precision"] == PRECISIONS[0]:

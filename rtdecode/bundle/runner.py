@@ -95,7 +95,8 @@ class Program:
     def _stay(self, stage: str) -> set[str]:
         """Name the outputs of a stage that only other graphs read, so that they may stay on the device."""
         told = {"encode": _TOLD, "decode_first": _DRAWN, "decode_next": _DRAWN}.get(stage, ())
-        return set(self.stages[stage].outputs) - {*told, *self._rows(stage)}
+        recorded = {place.removeprefix(f"{stage}.") for place in self.manifest.recorded}
+        return set(self.stages[stage].outputs) - {*told, *self._rows(stage), *recorded}
 
     def _rows(self, stage: str) -> set[str]:
         """Name the outputs of a stage that tell rows of a memory, which the host looks up."""
@@ -194,6 +195,11 @@ class Pass:
     def condition(self) -> Float:
         """Return what `encode` has told the next stage, (value,); see `rtdecode.bundle.condition`."""
         return condition.vector({name: host(self._encoded[name]) for name in self._program.told})
+
+    def recorded(self) -> dict[str, list[float]]:
+        """Return the values that the clip's record repeats, by the names of their ports."""
+        places = self._program.manifest.recorded
+        return {place.partition(".")[2]: host(self._made[place]).ravel().tolist() for place in places}
 
     def carried(self) -> dict[str, Value]:
         """Return the states of the session that the next window carries on from."""

@@ -39,6 +39,9 @@ _EVERYWHERE = (*SIGNALS, "subject", "memory", "state")
 _OF_STEPS = ("step", "steps", "t", "r", "chunk")
 _OF_DENOISING = ("start", "noise", "detail")
 SOURCES = (*_EVERYWHERE, *_OF_DENOISING, *_OF_STEPS)
+# Stages whose outputs a clip's record may repeat, and the most values that one of them has.
+RECORDED_STAGES = ("front", "encode")
+MOST_RECORDED = 64
 _AGAIN = "Export it again."
 _DECODING = ("decode_first", "decode_next")
 
@@ -166,6 +169,7 @@ class _Check:
         self._detail()
         self._clip()
         self._results()
+        self._recorded()
 
     def _ports(self, stage: str) -> None:
         for name, port in self.manifest.built[stage].inputs.items():
@@ -530,6 +534,33 @@ class _Check:
                 outputs=list(stage.outputs),
             )
         return frames.shape
+
+    def _recorded(self) -> None:
+        available = {
+            f"{stage}.{name}": port
+            for stage in RECORDED_STAGES
+            if stage in self.manifest.built
+            for name, port in self.manifest.built[stage].outputs.items()
+        }
+        for place in self.manifest.recorded:
+            if place not in available:
+                raise ManifestError(
+                    "wiring-recorded-output-unknown",
+                    "recorded names {output}, and the stages {stages} have {available}",
+                    output=place,
+                    stages=" and ".join(RECORDED_STAGES),
+                    available=list(available),
+                )
+            values = math.prod(available[place].shape)
+            if values > MOST_RECORDED:
+                raise ManifestError(
+                    "wiring-recorded-output-large",
+                    "recorded names {output}, which has {values} values; a clip's record repeats {limit} "
+                    "of an output at most",
+                    output=place,
+                    values=values,
+                    limit=MOST_RECORDED,
+                )
 
     def _results(self) -> None:
         """Check the outputs of ``encode`` that are read by name."""

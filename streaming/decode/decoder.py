@@ -205,6 +205,7 @@ class Decoder:
             presence,
             self._brain_by(encoded, window),
             share,
+            opened.recorded(),
         )
         last_at = self._now()
         # Read last: on a GPU the condition stays on the device until then.

@@ -440,12 +440,18 @@ class PageState:
         scores = record.get("scores") or {}
         likeliest = sorted(scores.items(), key=itemgetter(1))[-1:]
         named = [(label, _written(value)) for label, value in likeliest]
+        recorded = [
+            (name, " ".join(_written(value) for value in values))
+            for name, values in (record.get("recorded") or {}).items()
+        ]
         return ShownClip(
             url=f"clip/{number}/{record['revision']}",
             truth_url=f"truth/{number}" if number in self._truths else "",
             twin_url=f"twin/{next(reversed(self._twins))}" if self._twins else "",
             words=", ".join([f"{record['revision']} of {start_s:g} to {stop_s:g} s", *marks]),
-            numbers=[(name, _written(record[name])) for name in ("confidence", "brain", "steps")] + named,
+            numbers=[(name, _written(record[name])) for name in ("confidence", "brain", "steps")]
+            + named
+            + recorded,
             age_s=age_s,
             stale=is_stale(age_s, self._hop_s),
         )

@@ -481,6 +481,10 @@ class Emitter:
         }
         if decoded.clip.scores is not None:
             record["scores"] = decoded.clip.scores
+        if decoded.clip.recorded:
+            record["recorded"] = {
+                name: [round(value, 6) for value in values] for name, values in decoded.clip.recorded.items()
+            }
         return record
 
 

@@ -258,6 +258,16 @@ def test_a_draft_has_no_stages_and_passes(manifest: Manifest) -> None:
             "wiring-source-not-allowed",
             {"port": "stages.encode.inputs.extra", "source": "detail", "allowed_stages": "denoise"},
         ),
+        (
+            lambda m: replace(m, recorded=["front.rows"]),
+            "wiring-recorded-output-unknown",
+            {"output": "front.rows"},
+        ),
+        (
+            lambda m: replace(m, recorded=["encode.condition"]),
+            "wiring-recorded-output-large",
+            {"output": "encode.condition", "limit": 64},
+        ),
         (lambda m: replace(m, steps=0), "wiring-steps-not-positive", {"steps": 0}),
         (
             lambda m: extra(replace(m, steps=3, sigmas={"4": [1.0, 0.9, 0.8, 0.6]}), "denoise", "t"),
