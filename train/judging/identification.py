@@ -389,18 +389,18 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
     # A recording without a montage holds no EEG; it is judged on the volumes alone.
     modalities = [m for m in bundle.manifest.modalities if m != "eeg" or recording.montage is not None]
     # As a replay does, with the calibration that the session had.
-    found = cut_windows(bundle, recording, modalities, recording.calibration())
-    if not found:
+    cut = cut_windows(bundle, recording, modalities, recording.calibration())
+    if not cut:
         raise UsageError(
             "recording-too-short",
             "{path} holds no whole window for {modalities}. Record longer.",
             path=path,
             modalities=" and ".join(modalities),
         )
-    inputs = window_arrays(bundle.manifest, found)
+    inputs = window_arrays(bundle.manifest, cut)
     manifest = bundle.manifest
     known = {0: read_events(recording.truth / "events.tsv")}
-    where = [(w.run, w.start_s, w.stop_s) for w in found]
+    where = [(w.run, w.start_s, w.stop_s) for w in cut]
     if manifest.labels:
         return classified(show(inputs, where), where, known, bundle)
     film = _true_film(recording.truth / "film.mp4", manifest.clip.fps)

@@ -82,7 +82,7 @@ def test_a_recording_is_judged_with_the_calibration_of_its_session(
                 writer.write(item)
         session.truth(tmp_path / name / "truth")
     volumes: list[np.ndarray] = []
-    monkeypatch.setattr(judge, "judge_clips", lambda *given: volumes.append(given[2]["fmri"]) or {})
+    monkeypatch.setattr(judge, "judge_clips", lambda *arguments: volumes.append(arguments[2]["fmri"]) or {})
     for name in recordings:
         evaluate(tiny("ridge"), Request(data=tmp_path / name))
     plain, calibrated = volumes

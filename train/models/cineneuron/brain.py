@@ -1,0 +1,123 @@
+"""The brain model of CineNeuron (section 3.1): signals of a window to a global token and an embedding.
+
+`BrainModel` is one transformer over the tokens of fMRI, and of EEG where the recipe reads it. Its class token
+becomes the global vector, which is aligned with what was watched. The tokens of fMRI alone become the
+embedding that memories are joined with, whatever else was read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rtdecode.errors import UsageError
+from train.models.conditioned.encoder import MODALITIES, Signals, ordered
+from train.parts.encoders.tokenizers import EegTokenizer, VoxelTokenizer
+from train.parts.encoders.transformer import Entry, Trunk, TrunkSizes
+
+# Names of what the brain model predicts besides its global vector.
+ACTION_HEAD = "action_head"
+CATEGORY_HEAD = "category_head"
+# Spread of the null tokens that stand for a missing modality.
+_SPREAD = 0.02
+
+
+@dataclass(frozen=True)
+class BrainSizes:
+    """The sizes of the brain model.
+
+    Attributes
+    ----------
+    trunk : TrunkSizes
+    tokens : int
+        Tokens of the embedding, without the global token.
+    eeg_tokens : int
+        Tokens of EEG, which stand in the same sequence where fMRI is read as well.
+    modalities : list of str
+        ``fmri``, ``eeg`` or both.
+    action, categories : int
+        Width of the vectors of an action, and number of categories.
+    """
+
+    trunk: TrunkSizes
+    tokens: int
+    eeg_tokens: int
+    action: int
+    categories: int
+    modalities: tuple[str, ...] | list[str] = MODALITIES
+
+    def __post_init__(self) -> None:
+        if not self.modalities or not {*self.modalities} <= {*MODALITIES}:
+            raise UsageError(
+                "encoder-modalities-unknown",
+                "modalities must be fmri, eeg or both, found {modalities}.",
+                modalities=self.modalities,
+            )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Modality -> number of its tokens, in the order of `MODALITIES`."""
+        read = ordered(self.modalities)
+        counts = {"fmri": self.tokens, "eeg": self.eeg_tokens if "fmri" in read else self.tokens}
+        return {name: counts[name] for name in read}
+
+
+class BrainModel(nn.Module):
+    """Tokenizers, one transformer, and the heads of the global token.
+
+    Parameters
+    ----------
+    sizes : BrainSizes
+    signals : Signals
+    embedding : int
+        Width of the global vector: that of the embeddings of frames and captions.
+    """
+
+    def __init__(self, sizes: BrainSizes, signals: Signals, embedding: int) -> None:
+        super().__init__()
+        width = sizes.trunk.width
+        counts = sizes.counts
+        tokenizers: dict[str, nn.Module] = {}
+        if "fmri" in counts:
+            tokenizers["fmri"] = VoxelTokenizer(signals.slots, signals.voxels, counts["fmri"], width)
+        if "eeg" in counts:
+            tokenizers["eeg"] = EegTokenizer(
+                signals.channels, signals.samples, signals.slots, counts["eeg"], width
+            )
+        self.tokens = sizes.tokens
+        self.tokenizers = nn.ModuleDict(tokenizers)
+        self.nulls = nn.ParameterDict(
+            {name: _SPREAD * torch.randn(1, count, width) for name, count in counts.items()}
+        )
+        self.entry = Entry(sum(counts.values()), width)
+        self.trunk = Trunk(sizes.trunk)
+        self.head = nn.Linear(width, embedding)
+        self.action = nn.Linear(embedding, sizes.action)
+        self.categories = nn.Linear(embedding, sizes.categories)
+
+    def forward(self, signals: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Encode windows.
+
+        Parameters
+        ----------
+        signals : mapping
+            See `train.models.conditioned.encoder.ConditionEncoder.forward`.
+        present : mapping
+            Modality -> 1 where a window has it, else 0, (window,).
+
+        Returns
+        -------
+        (window, embedding), (window, token, width)
+            The global vector, and the embedding.
+        """
+        tokens = []
+        for name, tokenizer in self.tokenizers.items():
+            is_present = present[name][:, None, None]
+            tokens.append(is_present * tokenizer(signals[name]) + (1 - is_present) * self.nulls[name])
+        encoded = self.trunk(self.entry(torch.cat(tokens, dim=1)))
+        return self.head(encoded[:, 0]), encoded[:, 1 : 1 + self.tokens]
+
+    def predicted(self, vector: Tensor) -> dict[str, Tensor]:
+        """Predict the vector of the action, and the logits of categories, from the global vector."""
+        return {ACTION_HEAD: self.action(vector), CATEGORY_HEAD: self.categories(vector)}

@@ -1,0 +1,229 @@
+"""The encoder of CineNeuron: the brain model, and memories that its embedding is joined with.
+
+`CineNeuronSizes` is what a recipe says of it. It builds `RememberingEncoder`, or `BrainEncoder` for the
+ablations that look nothing up.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.models.cineneuron.brain import ACTION_HEAD, BrainModel, BrainSizes
+from train.models.cineneuron.memories import (
+    ACTION,
+    FULL,
+    IMAGE,
+    Integration,
+    MemorySizes,
+    MixtureOfMemories,
+)
+from train.models.conditioned.encoder import ConditionEncoder, Encoded, Signals, ordered
+from train.models.conditioned.memory import EXCLUDED, ROWS, MemoryEncoder
+from train.parts.encoders.frames import FrameHead
+
+# The class vector, in the names of contrasts.
+BRAIN = "brain"
+# Outputs of a lookup besides its rows.
+SCORES = "scores"
+WEIGHTS = "weights"
+RETRIEVED = "retrieved"
+VECTOR = "vector"
+TOKENS = "brain_tokens"
+
+
+@dataclass(frozen=True)
+class CineNeuronSizes:
+    """The slot ``encoder``.
+
+    Attributes
+    ----------
+    brain : BrainSizes
+    memory : MemorySizes
+    """
+
+    brain: BrainSizes
+    memory: MemorySizes
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What is read, in the order of `train.models.conditioned.encoder.MODALITIES`."""
+        return ordered(self.brain.modalities)
+
+    def check(self, conditions: int) -> None:
+        """Accept any number of the condition's tokens: a linear map brings the embedding to it."""
+
+    def build(
+        self, signals: Signals, embedding: int, conditions: int, width: int
+    ) -> "BrainEncoder | RememberingEncoder":
+        """Make the encoder with random weights; see `train.models.conditioned.encoder.Encoding`."""
+        kind = RememberingEncoder if self.memory.retrieves else BrainEncoder
+        return kind(self, signals, embedding, conditions, width)
+
+
+def _integration(
+    sizes: CineNeuronSizes, embedding: int, conditions: int, width: int, *, remembers: bool
+) -> Integration:
+    memory = sizes.memory
+    reads = remembers and memory.use == FULL
+    keys = {}
+    if reads and memory.image:
+        keys[IMAGE] = embedding
+    if reads and memory.action:
+        keys[ACTION] = sizes.brain.action
+    trunk = sizes.brain.trunk
+    return Integration(trunk.width, trunk.heads, keys, sizes.brain.tokens, conditions, width, memory.alpha)
+
+
+class GlobalVector(ConditionEncoder):
+    """What both encoders make of the global vector.
+
+    Attributes
+    ----------
+    embedding : int
+        Its width, which is that of the embeddings of frames.
+    """
+
+    embedding: int
+
+    def pooled(self, encoded: Encoded, signals: Mapping[str, Tensor]) -> Tensor:
+        """Return the global vector, of length 1."""
+        return functional.normalize(encoded.classes[BRAIN], dim=1)
+
+    def frame_pooling(self, frames: int) -> nn.Module:
+        """Make the projection head of the images."""
+        return FrameHead(frames, self.embedding, self.embedding)
+
+
+class BrainEncoder(GlobalVector):
+    """The brain model without a memory.
+
+    With integration an empty text stands for the retrieved one, which the two convolutions have to fill.
+    Without it the embedding alone, brought to the shape of a text, is the condition (the paper's table 6).
+
+    Parameters
+    ----------
+    sizes : CineNeuronSizes
+    signals : Signals
+    embedding, conditions, width : int
+        See `train.models.conditioned.encoder.Encoding.build`.
+    """
+
+    def __init__(
+        self, sizes: CineNeuronSizes, signals: Signals, embedding: int, conditions: int, width: int
+    ) -> None:
+        super().__init__()
+        self.modalities = sizes.modalities
+        self.embedding = embedding
+        self.integrates = sizes.memory.integration
+        self.brain = BrainModel(sizes.brain, signals, embedding)
+        self.integration = _integration(sizes, embedding, conditions, width, remembers=False)
+        self.empty = nn.Parameter(torch.zeros(conditions, width))
+
+    @property
+    def offset(self) -> Tensor | None:
+        """The text that stands for the retrieved one; it begins at the mean caption."""
+        return self.empty if self.integrates else None
+
+    def forward(self, signals: Mapping[str, Tensor]) -> Encoded:
+        """Encode windows; see `train.models.conditioned.encoder.ConditionEncoder.forward`."""
+        present = {name: self.present(name, signals) for name in self.modalities}
+        vector, tokens = self.brain(signals, present)
+        if self.integrates:
+            text = self.empty.expand(len(tokens), -1, -1)
+            condition = self.integration(tokens, {}, None, text)
+        else:
+            condition = self.integration.mapped(tokens)
+        return Encoded({BRAIN: vector}, condition, self.brain.predicted(vector))
+
+
+class RememberingEncoder(GlobalVector, MemoryEncoder):
+    """The brain model, and the memories that its embedding is joined with.
+
+    A row of the memory holds the text, image and action vectors of an entry, and then the tokens of its text.
+
+    Parameters
+    ----------
+    sizes : CineNeuronSizes
+    signals : Signals
+    embedding, conditions, width : int
+        See `train.models.conditioned.encoder.Encoding.build`.
+    """
+
+    recorded = (ROWS, SCORES, WEIGHTS, RETRIEVED)
+    text_keys: Tensor
+    image_keys: Tensor
+    action_keys: Tensor
+
+    def __init__(
+        self, sizes: CineNeuronSizes, signals: Signals, embedding: int, conditions: int, width: int
+    ) -> None:
+        self.widths = (embedding, embedding, sizes.brain.action)
+        super().__init__(sum(self.widths), conditions, width)
+        self.modalities = sizes.modalities
+        self.embedding = embedding
+        self.reads_all = sizes.memory.use == FULL
+        self.brain = BrainModel(sizes.brain, signals, embedding)
+        self.memories = MixtureOfMemories(sizes.brain.trunk.width, sizes.memory)
+        self.integration = _integration(sizes, embedding, conditions, width, remembers=True)
+        for kind, key in zip(("text_keys", "image_keys", "action_keys"), self.widths, strict=True):
+            self.register_buffer(kind, torch.zeros(0, key), persistent=False)
+        # Where no modality was received nothing is retrieved, and this is the condition.
+        self.empty = nn.Parameter(torch.zeros(conditions, width))
+
+    @property
+    def offset(self) -> Tensor:
+        """The condition without a brain; it begins at the mean caption."""
+        return self.empty
+
+    @property
+    def kinds(self) -> list[Tensor]:
+        """The keys of the pool, (entry, key) of length 1 for each kind."""
+        return [self.text_keys, self.image_keys, self.action_keys]
+
+    def fill(self, table: NDArray[np.float16]) -> None:
+        """Take a pool in place of the one before; see `MemoryEncoder.fill`."""
+        super().fill(table)
+        text, image, action = self.keys.split(self.widths, dim=1)
+        self.text_keys = functional.normalize(text, dim=1)
+        self.image_keys = functional.normalize(image, dim=1)
+        self.action_keys = functional.normalize(action, dim=1)
+
+    def recall(self, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Encode windows, and find the best entries."""
+        present = {name: self.present(name, signals) for name in self.modalities}
+        vector, tokens = self.brain(signals, present)
+        queries = [vector, vector, self.brain.predicted(vector)[ACTION_HEAD]]
+        best = self.memories(tokens, queries, self.kinds, signals.get(EXCLUDED))
+        retrieved = torch.stack(list(present.values())).amax(0)[:, None]
+        return {
+            ROWS: best.rows,
+            SCORES: retrieved * best.scores,
+            WEIGHTS: retrieved * best.weights,
+            RETRIEVED: retrieved,
+            VECTOR: vector,
+            TOKENS: tokens,
+        }
+
+    def reads(self) -> list[str]:
+        """Name what `read` uses of `recall`: no signal."""
+        scores = [SCORES] if self.integration.attention else []
+        return [*scores, RETRIEVED, VECTOR, TOKENS]
+
+    def read(self, inputs: Mapping[str, Tensor], keys: Tensor, tokens: Tensor) -> Encoded:
+        """Join the embedding with the entries that were best."""
+        _, images, actions = keys.split(self.widths, dim=2)
+        text = tokens[:, 0]
+        if self.reads_all:
+            memories = {IMAGE: images, ACTION: actions}
+            condition = self.integration(inputs[TOKENS], memories, inputs.get(SCORES), text)
+        else:
+            condition = text
+        retrieved = inputs[RETRIEVED][:, :, None]
+        condition = retrieved * condition + (1 - retrieved) * self.empty
+        vector = inputs[VECTOR]
+        return Encoded({BRAIN: vector}, condition, self.brain.predicted(vector))

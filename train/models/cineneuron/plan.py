@@ -1,0 +1,168 @@
+"""CineNeuron as plans: what is aligned, what is remembered, and how a phase is trained."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+from train.metrics.motion import motion_energy
+from train.models.cineneuron.brain import ACTION_HEAD, CATEGORY_HEAD
+from train.models.cineneuron.encoder import BRAIN, CineNeuronSizes, RememberingEncoder
+from train.models.cineneuron.memories import EXCLUDE, NEAR_S
+from train.models.conditioned.batches import Rows, Windows
+from train.models.conditioned.encoder import ConditionEncoder
+from train.models.conditioned.material import Describe, Material
+from train.models.conditioned.small import SmallPlan
+from train.models.conditioned.trainable import FRAMES, TEXT, BrainVideo, Contrasts
+from train.parts.generators.base import Generator
+from train.parts.losses.multilabel import MultiLabel
+from train.parts.text.words import WordTable
+
+# Names of targets, and of the losses of them.
+ACTION = "action"
+CATEGORY = "category"
+CONTRASTS = {
+    "image": (BRAIN, FRAMES),
+    "text": (BRAIN, TEXT),
+    "action": (ACTION_HEAD, ACTION),
+}
+# Of the contrasts (section 4.1 of the paper's supplement).
+TEMPERATURE = 0.07
+
+
+@dataclass(frozen=True)
+class CategoryLoss:
+    """How categories are learned; either half can be left out.
+
+    Attributes
+    ----------
+    cross_entropy, focal : bool
+    """
+
+    cross_entropy: bool = True
+    focal: bool = True
+
+
+@dataclass(frozen=True)
+class CineNeuronPlan(SmallPlan):
+    """CineNeuron at small scale; see `train.models.conditioned.small.SmallPlan`.
+
+    The motion energy of a clip stands for ViCLIP's vector, and the commonest words of its captions for
+    categories.
+    """
+
+    encoder: CineNeuronSizes
+    categories: CategoryLoss = CategoryLoss()
+
+    name: ClassVar[str] = "cineneuron-tiny"
+    contrasts: ClassVar[Contrasts] = CONTRASTS
+    extra_losses: ClassVar[tuple[str, ...]] = (CATEGORY,)
+
+    def descriptions(self) -> Mapping[str, Describe]:
+        """Compute the motion of clips."""
+        return {ACTION: motion_vectors}
+
+    def targets(self, material: Material) -> Mapping[str, Rows]:
+        """Return the vectors of actions, and which categories hold."""
+        action = np.asarray(material.targets[ACTION][:], np.float32)
+        names = category_names(material.captions, self.encoder.brain.categories)
+        return {
+            # What all clips have in common tells none of them apart.
+            ACTION: action - action.mean(0),
+            CATEGORY: categories_of(material.captions, names),
+        }
+
+    def trainable(
+        self, encoder: ConditionEncoder, video: Generator, frames: int, words: WordTable
+    ) -> BrainVideo:
+        """Add the loss of the categories, and fix the temperature of the contrasts."""
+        how = self.categories
+        category = MultiLabel(CATEGORY_HEAD, CATEGORY, how.cross_entropy, how.focal)
+        return BrainVideo(
+            encoder,
+            video,
+            encoder.frame_pooling(frames),
+            self.contrasts,
+            temperature=TEMPERATURE,
+            extra_losses={CATEGORY: category},
+            words=words,
+        )
+
+    @torch.no_grad()
+    def remember(
+        self, encoder: ConditionEncoder, table: WordTable, windows: Windows, material: Material, seed: int
+    ) -> Windows:
+        """Fill the pool with windows that teach, and say which entries each of them may not find."""
+        if not isinstance(encoder, RememberingEncoder):
+            return windows
+        memory = self.encoder.memory
+        count = len(windows.text)
+        if memory.entries > count:
+            raise UsageError(
+                "memory-entries-too-many",
+                "the pool is to hold {entries} entries (system.encoder.memory.entries), and {windows} "
+                "windows teach. Give fewer entries, or more to learn from.",
+                entries=memory.entries,
+                windows=count,
+            )
+        rows = np.sort(np.random.default_rng(seed).choice(count, memory.entries, replace=False))
+        tokens = table(torch.from_numpy(windows.words[rows])).numpy()
+        images = _unit(_unit(windows.frames[rows]).mean(1))
+        keys = [_unit(windows.text[rows]), images, _unit(windows.targets[ACTION][rows])]
+        encoder.fill(np.concatenate([*keys, tokens.reshape(len(rows), -1)], axis=1).astype(np.float16))
+        if memory.own != EXCLUDE:
+            return windows
+        excluded = material.places.near(rows, NEAR_S)
+        _check_left(excluded, memory.items)
+        return replace(windows, excluded=excluded)
+
+
+def motion_vectors(clips: NDArray[np.uint8], events: Sequence[str] | None) -> NDArray[np.float32]:
+    """Compute the amplitude of motion in each direction and place, (clip, 192)."""
+    energy = motion_energy(list(clips))
+    return np.sqrt(energy).reshape(len(clips), -1).astype(np.float32)
+
+
+def category_names(captions: Sequence[str], count: int) -> list[str]:
+    """Take the commonest words of captions, of those that are not said of single places, as categories.
+
+    They are the words of events, and levels of brightness and motion.
+    """
+    counts = Counter(word for caption in captions for word in {*_words(caption)})
+    # In the order of the alphabet where two are as common, so that the order of windows does not matter.
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))
+    return ranked[:count]
+
+
+def categories_of(captions: Sequence[str], names: Sequence[str]) -> NDArray[np.float32]:
+    """Say which categories captions name, (caption, category) of 0 and 1."""
+    words_of = [{*_words(caption)} for caption in captions]
+    return np.array([[name in words for name in names] for words in words_of], np.float32)
+
+
+def _words(caption: str) -> list[str]:
+    return [word for word in caption.split() if "/" not in word]
+
+
+def _unit(vectors: Any) -> NDArray[np.float32]:
+    values = np.asarray(vectors, np.float32)
+    return values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)
+
+
+def _check_left(excluded: NDArray[np.bool_], items: int) -> None:
+    """Refuse a pool in which a window may find fewer entries than are looked up."""
+    available = int((~excluded).sum(1).min())
+    if available < items:
+        raise UsageError(
+            "memory-entries-too-few",
+            "a window may look up {entries} entries of the pool alone, as all others show its own clip or "
+            "lie near it in its film, and {items} are wanted. Learn from more films, give a larger pool "
+            "(system.encoder.memory.entries), or system.encoder.memory.own=include.",
+            entries=available,
+            items=items,
+        )
