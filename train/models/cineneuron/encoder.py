@@ -32,6 +32,7 @@ BRAIN = "brain"
 SCORES = "scores"
 WEIGHTS = "weights"
 RETRIEVED = "retrieved"
+BEST = "best"
 VECTOR = "vector"
 TOKENS = "brain_tokens"
 
@@ -144,7 +145,8 @@ class BrainEncoder(GlobalVector):
 class RememberingEncoder(GlobalVector, MemoryEncoder):
     """The brain model, and the memories that its embedding is joined with.
 
-    A row of the memory holds the text, image and action vectors of an entry, and then the tokens of its text.
+    A row of the memory holds the tokens of an entry's text. What entries are found by, their text, image and
+    action vectors, are weights.
 
     Parameters
     ----------
@@ -152,9 +154,15 @@ class RememberingEncoder(GlobalVector, MemoryEncoder):
     signals : Signals
     embedding, conditions, width : int
         See `train.models.conditioned.encoder.Encoding.build`.
+
+    Attributes
+    ----------
+    text_keys, image_keys, action_keys : float32, (entry, key)
+        Of length 1.
     """
 
     recorded = (ROWS, SCORES, WEIGHTS, RETRIEVED)
+    looked_up = BEST
     text_keys: Tensor
     image_keys: Tensor
     action_keys: Tensor
@@ -162,16 +170,17 @@ class RememberingEncoder(GlobalVector, MemoryEncoder):
     def __init__(
         self, sizes: CineNeuronSizes, signals: Signals, embedding: int, conditions: int, width: int
     ) -> None:
-        self.widths = (embedding, embedding, sizes.brain.action)
-        super().__init__(sum(self.widths), conditions, width)
+        super().__init__(0, conditions, width)
         self.modalities = sizes.modalities
         self.embedding = embedding
         self.reads_all = sizes.memory.use == FULL
         self.brain = BrainModel(sizes.brain, signals, embedding)
         self.memories = MixtureOfMemories(sizes.brain.trunk.width, sizes.memory)
         self.integration = _integration(sizes, embedding, conditions, width, remembers=True)
-        for kind, key in zip(("text_keys", "image_keys", "action_keys"), self.widths, strict=True):
-            self.register_buffer(kind, torch.zeros(0, key), persistent=False)
+        entries = sizes.memory.entries
+        self.register_buffer("text_keys", torch.zeros(entries, embedding))
+        self.register_buffer("image_keys", torch.zeros(entries, embedding))
+        self.register_buffer("action_keys", torch.zeros(entries, sizes.brain.action))
         # Where no modality was received nothing is retrieved, and this is the condition.
         self.empty = nn.Parameter(torch.zeros(conditions, width))
 
@@ -180,49 +189,57 @@ class RememberingEncoder(GlobalVector, MemoryEncoder):
         """The condition without a brain; it begins at the mean caption."""
         return self.empty
 
-    @property
-    def kinds(self) -> list[Tensor]:
-        """The keys of the pool, (entry, key) of length 1 for each kind."""
-        return [self.text_keys, self.image_keys, self.action_keys]
+    def remember(
+        self,
+        tokens: NDArray[np.float16],
+        text: NDArray[np.float32],
+        image: NDArray[np.float32],
+        action: NDArray[np.float32],
+    ) -> None:
+        """Take a pool in place of the one before.
 
-    def fill(self, table: NDArray[np.float16]) -> None:
-        """Take a pool in place of the one before; see `MemoryEncoder.fill`."""
-        super().fill(table)
-        text, image, action = self.keys.split(self.widths, dim=1)
-        self.text_keys = functional.normalize(text, dim=1)
-        self.image_keys = functional.normalize(image, dim=1)
-        self.action_keys = functional.normalize(action, dim=1)
+        Parameters
+        ----------
+        tokens : (entry, conditions * width)
+        text, image, action : (entry, key)
+        """
+        self.fill(tokens)
+        for keys, values in ((self.text_keys, text), (self.image_keys, image), (self.action_keys, action)):
+            vectors = functional.normalize(torch.from_numpy(np.asarray(values, np.float32)), dim=1)
+            # Weights are kept in half precision.
+            keys.copy_(vectors.half())
 
     def recall(self, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Encode windows, and find the best entries."""
         present = {name: self.present(name, signals) for name in self.modalities}
         vector, tokens = self.brain(signals, present)
         queries = [vector, vector, self.brain.predicted(vector)[ACTION_HEAD]]
-        best = self.memories(tokens, queries, self.kinds, signals.get(EXCLUDED))
+        keys = [self.text_keys, self.image_keys, self.action_keys]
+        best = self.memories(tokens, queries, keys, signals.get(EXCLUDED))
         retrieved = torch.stack(list(present.values())).amax(0)[:, None]
         return {
             ROWS: best.rows,
             SCORES: retrieved * best.scores,
             WEIGHTS: retrieved * best.weights,
             RETRIEVED: retrieved,
+            BEST: best.rows[:, :1],
             VECTOR: vector,
             TOKENS: tokens,
+            IMAGE: self.image_keys[best.rows],
+            ACTION: self.action_keys[best.rows],
         }
 
     def reads(self) -> list[str]:
         """Name what `read` uses of `recall`: no signal."""
-        scores = [SCORES] if self.integration.attention else []
-        return [*scores, RETRIEVED, VECTOR, TOKENS]
+        attended = [*self.integration.attention]
+        return [*attended, *([SCORES] if attended else []), RETRIEVED, VECTOR, TOKENS]
 
     def read(self, inputs: Mapping[str, Tensor], keys: Tensor, tokens: Tensor) -> Encoded:
-        """Join the embedding with the entries that were best."""
-        _, images, actions = keys.split(self.widths, dim=2)
+        """Join the embedding with the entries that were found."""
         text = tokens[:, 0]
+        condition = text
         if self.reads_all:
-            memories = {IMAGE: images, ACTION: actions}
-            condition = self.integration(inputs[TOKENS], memories, inputs.get(SCORES), text)
-        else:
-            condition = text
+            condition = self.integration(inputs[TOKENS], inputs, inputs.get(SCORES), text)
         retrieved = inputs[RETRIEVED][:, :, None]
         condition = retrieved * condition + (1 - retrieved) * self.empty
         vector = inputs[VECTOR]

@@ -112,9 +112,13 @@ class CineNeuronPlan(SmallPlan):
             )
         rows = np.sort(np.random.default_rng(seed).choice(count, memory.entries, replace=False))
         tokens = table(torch.from_numpy(windows.words[rows])).numpy()
-        images = _unit(_unit(windows.frames[rows]).mean(1))
-        keys = [_unit(windows.text[rows]), images, _unit(windows.targets[ACTION][rows])]
-        encoder.fill(np.concatenate([*keys, tokens.reshape(len(rows), -1)], axis=1).astype(np.float16))
+        images = _unit(windows.frames[rows]).mean(1)
+        encoder.remember(
+            tokens.reshape(len(rows), -1).astype(np.float16),
+            windows.text[rows],
+            images,
+            np.asarray(windows.targets[ACTION][rows]),
+        )
         if memory.own != EXCLUDE:
             return windows
         excluded = material.places.near(rows, NEAR_S)

@@ -31,25 +31,28 @@ class MemoryEncoder(ConditionEncoder):
     ----------
     recorded : tuple of str
         Outputs of `recall` that the record of a clip repeats.
-    table : float32, (row, keys + conditions * width)
-        Its values are those of half precision, in which the memory is kept.
+    looked_up : str
+        The output of `recall` whose rows are looked up.
+    table : float16, (row, keys + conditions * width)
+        It may be mapped from a file, and larger than the memory.
     keys : float32, (row, keys)
         An export has them in a graph, and the table in a file of its own.
     """
 
     recorded: tuple[str, ...] = (ROWS,)
-    table: Tensor
+    looked_up: str = ROWS
+    table: NDArray[np.float16]
     keys: Tensor
 
     def __init__(self, keys: int, conditions: int, width: int) -> None:
         super().__init__()
         self.sizes = (keys, conditions, width)
-        self.register_buffer("table", torch.zeros(0, keys + conditions * width), persistent=False)
+        self.table = np.zeros((0, keys + conditions * width), np.float16)
         self.register_buffer("keys", torch.zeros(0, keys), persistent=False)
 
     @abstractmethod
     def recall(self, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Say which rows windows look up (``rows``, int64, (window, item)), and what `read` needs besides."""
+        """Say which rows windows look up, int64 (window, item), and what `read` needs besides."""
 
     @abstractmethod
     def read(self, inputs: Mapping[str, Tensor], keys: Tensor, tokens: Tensor) -> Encoded:
@@ -70,7 +73,12 @@ class MemoryEncoder(ConditionEncoder):
     def forward(self, signals: Mapping[str, Tensor]) -> Encoded:
         """Look captions up and encode windows; see `ConditionEncoder.forward`."""
         recalled = self.recall(signals)
-        return self._with_items({**signals, **recalled}, self.table[recalled[ROWS]])
+        return self._with_items({**signals, **recalled}, self.look_up(recalled[self.looked_up]))
+
+    def look_up(self, rows: Tensor) -> Tensor:
+        """Look rows (window, item) up, (window, item, value)."""
+        values = self.table[rows.cpu().numpy()]
+        return torch.from_numpy(values.astype(np.float32)).to(rows.device)
 
     def condition_of_items(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return what `condition` does, of `reads` with the rows that were looked up.
@@ -91,8 +99,8 @@ class MemoryEncoder(ConditionEncoder):
     def fill(self, table: NDArray[np.float16]) -> None:
         """Take a memory in place of the one before, (row, keys + conditions * width)."""
         keys, _, _ = self.sizes
-        self.table = torch.from_numpy(np.asarray(table, np.float32)).to(self.table.device)
-        self.keys = self.table[:, :keys].clone()
+        self.table = table
+        self.keys = torch.from_numpy(table[:, :keys].astype(np.float32)).to(self.keys.device)
 
 
 def table_of(embedded: NDArray[np.float32], tokens: NDArray[np.float32]) -> NDArray[np.float16]:

@@ -158,7 +158,7 @@ def pack(
         for name, value in module.state_dict().items():
             arrays[f"{part}.{name}"] = value.half().numpy()
     if isinstance(encoder, MemoryEncoder):
-        arrays[_MEMORY] = encoder.table.numpy().astype(np.float16)
+        arrays[_MEMORY] = encoder.table
     decoder = {name: value for name, value in codec.items() if name.startswith("decoder.")}
     return arrays | decoder | {"config": np.array(strict_json.dumps(asdict(shape)))}
 

@@ -17,7 +17,7 @@ from train.adapters import Adapter
 from train.distillation import student
 from train.distillation.student import FlowMap
 from train.models.conditioned.encoder import ConditionEncoder, Signals
-from train.models.conditioned.memory import CAPTIONS, ROWS, MemoryEncoder
+from train.models.conditioned.memory import CAPTIONS, MemoryEncoder
 from train.parts.generators.base import Generator, example
 from train.system import Condition, Port, Stage, System, Table, Traced, signal_ports
 from train.work import Arrays
@@ -177,7 +177,7 @@ class BrainConditioned(System):
         """Return the captions that an encoder with a memory looks up."""
         if not isinstance(self._encoder, MemoryEncoder):
             return {}
-        return {CAPTIONS: Table(self._encoder.table.cpu().numpy().astype(np.float16), "float16")}
+        return {CAPTIONS: Table(self._encoder.table, "float16")}
 
 
 def _encoding(encoder: ConditionEncoder, signals: dict[str, Tensor]) -> list[Traced]:
@@ -188,8 +188,10 @@ def _encoding(encoder: ConditionEncoder, signals: dict[str, Tensor]) -> list[Tra
     recalled = encoder.recall(signals)
     # What `front` gives lies at ports of the same names in `encode`.
     available = signals | recalled
-    read = {name: available[name] for name in encoder.reads()} | {"items": encoder.table[recalled[ROWS]]}
-    looked_up = Said({"items": Source("memory", memory=CAPTIONS, rows=f"front.{ROWS}")})
+    read = {name: available[name] for name in encoder.reads()} | {
+        "items": encoder.look_up(recalled[encoder.looked_up])
+    }
+    looked_up = Said({"items": Source("memory", memory=CAPTIONS, rows=f"front.{encoder.looked_up}")})
 
     def recall(signals: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         return tuple(encoder.recall(signals).values())

@@ -37,8 +37,9 @@ def encoder(memory: MemorySizes = MEMORY, brain: BrainSizes = BRAIN) -> BrainEnc
     torch.manual_seed(0)
     encoder = CineNeuronSizes(brain, memory).build(SIGNALS, EMBEDDING, CONDITIONS, WIDTH)
     if isinstance(encoder, RememberingEncoder):
-        values = 2 * EMBEDDING + ACTION + CONDITIONS * WIDTH
-        encoder.fill(np.random.default_rng(0).standard_normal((ENTRIES, values)).astype(np.float16))
+        rng = np.random.default_rng(0)
+        tokens = rng.standard_normal((ENTRIES, CONDITIONS * WIDTH)).astype(np.float16)
+        encoder.remember(tokens, *(rng.standard_normal((ENTRIES, n)) for n in (EMBEDDING, EMBEDDING, ACTION)))
     return encoder.eval()
 
 
@@ -57,7 +58,7 @@ def test_the_condition_begins_as_the_text_of_the_best_entry() -> None:
     remembering = encoder()
     windows = signals()
     best = remembering.recall(windows)[ROWS][:, 0]
-    text = remembering.table[best, 2 * EMBEDDING + ACTION :].reshape(-1, CONDITIONS, WIDTH)
+    text = remembering.look_up(best).reshape(-1, CONDITIONS, WIDTH)
     assert torch.equal(remembering(windows).tokens, text)
 
 
@@ -69,11 +70,10 @@ def test_the_scores_are_weighted_cosines_and_the_router_learns() -> None:
     vector = torch.nn.functional.normalize(recalled["vector"], dim=1)
     action = torch.nn.functional.normalize(remembering.brain.action(recalled["vector"]), dim=1)
     weights = remembering.memories.router(recalled[TOKENS].mean(1)).softmax(1)
-    text_keys, image_keys, action_keys = remembering.kinds
     scores = (
-        weights[:, :1] * (vector @ text_keys.T)
-        + weights[:, 1:2] * (vector @ image_keys.T)
-        + weights[:, 2:] * (action @ action_keys.T)
+        weights[:, :1] * (vector @ remembering.text_keys.T)
+        + weights[:, 1:2] * (vector @ remembering.image_keys.T)
+        + weights[:, 2:] * (action @ remembering.action_keys.T)
     )
     torch.testing.assert_close(recalled[SCORES], scores.sort(1, descending=True).values[:, :3])
     torch.testing.assert_close(recalled[WEIGHTS], weights)
@@ -117,7 +117,7 @@ def test_what_is_left_out_is_neither_compared_nor_read() -> None:
     texts = encoder(replace(MEMORY, use="text"))
     torch.nn.init.ones_(texts.integration.zero_brain.weight)
     best = texts.recall(signals())[ROWS][:, 0]
-    text = texts.table[best, 2 * EMBEDDING + ACTION :].reshape(-1, CONDITIONS, WIDTH)
+    text = texts.look_up(best).reshape(-1, CONDITIONS, WIDTH)
     assert torch.equal(texts(signals()).tokens, text)
 
 
