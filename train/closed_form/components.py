@@ -8,6 +8,9 @@ from train.closed_form.stem import fixed_signs
 
 Matrix = NDArray[np.float64]
 
+# Least eigenvalue of a component, as a share of the largest: single precision has seven digits.
+_LEAST_SHARE = 1e-7
+
 
 def principal_components(x: NDArray[np.floating], count: int) -> tuple[Matrix, Matrix, Matrix]:
     """Find the leading principal components of rows.
@@ -16,13 +19,14 @@ def principal_components(x: NDArray[np.floating], count: int) -> tuple[Matrix, M
     ----------
     x : (row, column)
     count : int
+        There are fewer where rows are fewer, or do not differ in so many ways.
 
     Returns
     -------
     mean : (column,)
-    basis : (count, column)
+    basis : (component, column)
         Orthonormal.
-    scores : (row, count)
+    scores : (row, component)
     """
     mean = x.mean(0, dtype=np.float64)
     centred = x - mean.astype(np.float32)
@@ -31,7 +35,10 @@ def principal_components(x: NDArray[np.floating], count: int) -> tuple[Matrix, M
         basis = fixed_signs(axes).T
         return mean, basis, centred @ basis.T
     values, vectors = _leading((centred @ centred.T).astype(np.float64), count)
-    vectors = fixed_signs(vectors)
+    # Rows that were centred differ in one way less than there are, and rows that are alike in fewer still.
+    differing = values > _LEAST_SHARE * values[0]
+    values = values[differing]
+    vectors = fixed_signs(vectors[:, differing])
     return mean, (vectors / np.sqrt(values)).T @ centred, vectors * np.sqrt(values)
 
 

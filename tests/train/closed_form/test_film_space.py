@@ -83,3 +83,12 @@ def test_principal_components_come_in_the_order_of_their_spread(shape: tuple[int
     assert (np.diff(scores.var(0)) < 0).all()
     _, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
     np.testing.assert_allclose(np.square(scores).sum(0), s[:4] ** 2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("alike", [0, 3])
+def test_there_are_no_more_principal_components_than_rows_differ_in(alike: int) -> None:
+    rows = np.random.default_rng(0).standard_normal((6, 40)).astype(np.float32)
+    rows[:alike] = rows[0]
+    mean, basis, scores = principal_components(rows, 10)
+    assert len(basis) == (5 if alike == 0 else 3)
+    np.testing.assert_allclose(mean + scores @ basis, rows, atol=1e-4)

@@ -293,7 +293,8 @@ def test_the_command_takes_the_bundle_to_another_participant(base, recording, tm
         session_clips(mine.manifest, session)
     )
     before, after = (
-        newcomer_figures(bundle, unseen, aims, tmp_path / bundle.path.name) for bundle in (base, mine)
+        newcomer_figures(bundle, unseen, aims, tmp_path / f"read-by-{bundle.path.name}")
+        for bundle in (base, mine)
     )
     assert after["both"]["value"] > 0.65
     assert before["both"]["value"] < 0.6
