@@ -19,9 +19,9 @@ from train.closed_form.refine import PREFIX, ROUTES
 from train.models.compact import evidence
 from train.models.compact.batches import Clips
 from train.models.compact.encoder import CARRIED, DOUBT, SEAM_FEATURES, BrainEncoder
+from train.models.compact.film_windows import Viewer, space_of
 from train.models.compact.flow import VideoFlow
 from train.models.compact.trainable import Trainables
-from train.models.compact.watched import Viewer, space_of
 from train.parts.codecs.fitted_patch import decode, decoder_of
 from train.parts.codecs.patch import fit_still
 from train.work import Arrays
@@ -40,7 +40,7 @@ def build(
     viewers : sequence of Viewer
         The default participant first.
     codec : dict
-        See `train.models.compact.watched`.
+        See `train.models.compact.film_windows`.
     seed : int
         Seed of the first weights.
     embedding : int
@@ -182,7 +182,7 @@ def seam_frame(codec: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return matrix and offset that turn a latent frame into that of its last video frame standing still."""
     basis = codec["codec_basis"].astype(np.float64)
     mean = codec["codec_mean"].astype(np.float64)
-    # As in `watched.encode`: the basis decodes scaled latents, and divided twice by the scale encodes.
+    # As in `encode_scaled`: the basis decodes scaled latents, and divided twice by the scale encodes.
     inverse = basis / codec["scale"] ** 2
     still = inverse.reshape(patch.FRAMES, -1, basis.shape[1]).sum(0)
     last = basis.reshape(patch.FRAMES, -1, basis.shape[1])[-1]

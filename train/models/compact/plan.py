@@ -47,13 +47,13 @@ from train.models.compact.batches import Batch, Clips, Mixture, batch, batch_of
 from train.models.compact.distilled import check_critics, distil
 from train.models.compact.encoder import CARRIED, BrainEncoder, routes
 from train.models.compact.evidence import CLIP
+from train.models.compact.film_windows import STATISTICS, Viewer, Watched, codec_statistics, space_of
 from train.models.compact.flow import Denoiser
 from train.models.compact.held_out import HeldOutClips
 from train.models.compact.refiner import RefinerSizes
 from train.models.compact.student import FLOW, Distillation, Student
 from train.models.compact.system import Compact, pack, pack_another, sample, student, unpack
 from train.models.compact.trainable import Trainables
-from train.models.compact.watched import STATISTICS, Viewer, Watched, codec_statistics, space_of
 from train.parts.codecs.fitted_patch import decode, decoder_of, fit_codec
 from train.parts.codecs.patch import check_decodable
 from train.phases import Phase, check_losses
