@@ -88,7 +88,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Batch:
-    """The tensors of one batch, named as in `BrainEncoder.condition` and `VideoFlow`.
+    """The tensors of one batch, named as in `CompactEncoder.condition` and `VideoFlow`.
 
     `seams` is None where the encoder that conditions on them is the participant's own.
     """
@@ -142,7 +142,7 @@ def batch_of(
     everybody : mapping
         Name -> clips.
     seams : mapping
-        Name -> `BrainEncoder.seams` of the participant's encoder.
+        Name -> `CompactEncoder.seams` of the participant's encoder.
     mixture, shift, place
         See `batch`.
     """

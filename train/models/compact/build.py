@@ -18,7 +18,7 @@ from train.closed_form.patch_codec import encode_scaled
 from train.closed_form.refine import PREFIX, ROUTES
 from train.models.compact import evidence
 from train.models.compact.batches import Clips
-from train.models.compact.encoder import CARRIED, DOUBT, SEAM_FEATURES, BrainEncoder
+from train.models.compact.encoder import CARRIED, DOUBT, SEAM_FEATURES, CompactEncoder
 from train.models.compact.film_windows import Viewer, space_of
 from train.models.compact.flow import VideoFlow
 from train.models.compact.trainable import Trainables
@@ -32,7 +32,7 @@ _STILLS = 500
 
 def build(
     viewers: Sequence[Viewer], codec: Arrays, seed: int, embedding: int, **flow: Any
-) -> tuple[Trainables, list[BrainEncoder]]:
+) -> tuple[Trainables, list[CompactEncoder]]:
     """Make the trainable parts, and fit the test for a seam.
 
     Parameters
@@ -51,7 +51,7 @@ def build(
     -------
     system : Trainables
         With the encoder of the default participant.
-    encoders : list of BrainEncoder
+    encoders : list of CompactEncoder
         Of all participants, that one's first.
     """
     default, *further = viewers
@@ -72,16 +72,16 @@ def build(
     return Trainables(encoder, video_flow), encoders
 
 
-def _encoder(viewer: Viewer, codec: Arrays, embedding: int) -> BrainEncoder:
+def _encoder(viewer: Viewer, codec: Arrays, embedding: int) -> CompactEncoder:
     """Make a participant's encoder, with the test for a seam fitted to all of its clips."""
-    encoder = BrainEncoder(encoder_arrays(viewer.fitted, codec, viewer.taught), embedding)
+    encoder = CompactEncoder(encoder_arrays(viewer.fitted, codec, viewer.taught), embedding)
     for route, weights in fit_seam(encoder, [viewer.taught, viewer.held]).items():
         encoder.get_buffer(f"seam_{route}").copy_(torch.from_numpy(weights))
     return encoder
 
 
 @torch.no_grad()
-def undrawn(encoder: BrainEncoder, sets: Sequence[Clips]) -> list[float]:
+def undrawn(encoder: CompactEncoder, sets: Sequence[Clips]) -> list[float]:
     """Measure the spread of what is not drawn of participants' clips, of each channel (root mean square).
 
     How glimpses are drawn is shared, so that the encoder may be anybody's.
@@ -95,7 +95,7 @@ def undrawn(encoder: BrainEncoder, sets: Sequence[Clips]) -> list[float]:
     return [float(x) for x in np.sqrt(np.mean(squares, axis=0))]
 
 
-def fit_seam(encoder: BrainEncoder, sets: list[Clips]) -> dict[str, NDArray[np.float64]]:
+def fit_seam(encoder: CompactEncoder, sets: list[Clips]) -> dict[str, NDArray[np.float64]]:
     """Fit, for each route, the test whether a clip continues the one before."""
     found = {}
     for route in ROUTES:
@@ -117,7 +117,7 @@ def fit_seam(encoder: BrainEncoder, sets: list[Clips]) -> dict[str, NDArray[np.f
 
 @torch.no_grad()
 def _seam_features(
-    encoder: BrainEncoder, clips: Clips, route: str, at: NDArray[np.int64]
+    encoder: CompactEncoder, clips: Clips, route: str, at: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     found = []
     # A part at a time, because latents may not fit into memory.

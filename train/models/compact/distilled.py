@@ -24,7 +24,7 @@ from train.distillation.targets import Distillation
 from train.distillation.teaching import WINDOWS, Held, Lessons, teach
 from train.loop import Machine
 from train.models.compact.batches import Clips, Mixture, batch
-from train.models.compact.encoder import CARRIED, BrainEncoder
+from train.models.compact.encoder import CARRIED, CompactEncoder
 from train.models.compact.flow import Denoiser
 from train.models.compact.student import TEACHER, Student
 from train.models.compact.system import sample
@@ -79,7 +79,7 @@ def check_critics(phases: Mapping[str, Phase]) -> None:
 
 def distil(
     work: Work,
-    encoder: BrainEncoder,
+    encoder: CompactEncoder,
     teacher: Denoiser,
     codec: Arrays,
     taught: Clips,
@@ -94,7 +94,7 @@ def distil(
     Parameters
     ----------
     work : Work
-    encoder : BrainEncoder
+    encoder : CompactEncoder
     teacher : Denoiser
         Its guidance and its calm are learned with its steps.
     codec : dict
@@ -124,7 +124,7 @@ def distil(
 class _Few:
     """A few held-out windows, which are drawn from what their signals tell, without a clip before."""
 
-    def __init__(self, encoder: BrainEncoder, clips: Clips, codec: Arrays) -> None:
+    def __init__(self, encoder: CompactEncoder, clips: Clips, codec: Arrays) -> None:
         picked = np.unique(np.linspace(0, len(clips.joined) - 1, WINDOWS).astype(int))
         latents = clips.latents[picked].astype(np.float32)
         decoder = decoder_of(codec)

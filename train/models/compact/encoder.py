@@ -34,7 +34,7 @@ _CUT = 0.1
 LEARNED = ("tokens", "null_eeg", "null_fmri")
 
 
-class BrainEncoder(nn.Module):
+class CompactEncoder(nn.Module):
     """Encode windows. This is what ``encode.onnx`` computes.
 
     A window takes one of three routes, by the modalities it has: ``both``, ``fmri`` or ``eeg``. Each

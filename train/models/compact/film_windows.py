@@ -1,9 +1,9 @@
 """The data of the recipe `compact`: films as latents, sessions as windows, and what signals tell of films.
 
-`fit_codec` fits the codec to some films. `Watched.prepare` then makes a stage on disk for every film and
-every session, `Watched.fit`, `Watched.shots` and `Watched.refine` fit the encoder to those that teach, and
-`Watched.clips` puts latents and glimpses together for the training of the flow. Latents stay on disk
-throughout.
+`fit_codec` fits the codec to some films. `FilmWindows.prepare` then makes a stage on disk for every film and
+every session, `FilmWindows.fit`, `FilmWindows.shots` and `FilmWindows.refine` fit the encoder to those that
+teach, and `FilmWindows.clips` puts latents and glimpses together for the training of the flow. Latents stay
+on disk throughout.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +44,7 @@ _SPACE = ("latent_mean", "pictures", "structure_mean", "structure_scale", "varia
 
 
 @dataclass(frozen=True)
-class Watched:
+class FilmWindows:
     """Films and sessions as stages of a run.
 
     Attributes
@@ -227,16 +227,16 @@ class Viewer:
 
     Attributes
     ----------
-    watched : Watched
+    film_windows : FilmWindows
     projection : Projection
         The voxels that are read.
     fitted : dict
-        See `Watched.fit`, `Watched.shots`, `Watched.refine` and `Watched.evidence`.
+        See `FilmWindows.fit`, `FilmWindows.shots`, `FilmWindows.refine` and `FilmWindows.evidence`.
     taught, held : Clips
         Of the sessions that teach, and of those on which choices are made.
     """
 
-    watched: Watched
+    film_windows: FilmWindows
     projection: Projection
     fitted: Arrays
     taught: Clips

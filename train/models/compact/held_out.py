@@ -10,7 +10,7 @@ from rtdecode.scores.accuracy import psnr
 from train.closed_form.refine import ROUTES
 from train.metrics.pixels import gradient_energy
 from train.models.compact.batches import Clips
-from train.models.compact.encoder import CARRIED, BrainEncoder
+from train.models.compact.encoder import CARRIED, CompactEncoder
 from train.models.compact.evidence import COUNT, KNOWN
 from train.models.compact.flow import Denoiser
 from train.models.compact.system import sample
@@ -29,7 +29,7 @@ class HeldOutClips:
 
     Parameters
     ----------
-    encoder : BrainEncoder
+    encoder : CompactEncoder
     codec : dict
     clips : Clips
     measured : (clip, number)
@@ -53,7 +53,7 @@ class HeldOutClips:
 
     def __init__(
         self,
-        encoder: BrainEncoder,
+        encoder: CompactEncoder,
         codec: Arrays,
         clips: Clips,
         measured: NDArray[np.float64],

@@ -45,9 +45,9 @@ from train.models.compact import build as systems
 from train.models.compact import presence
 from train.models.compact.batches import Batch, Clips, Mixture, batch, batch_of
 from train.models.compact.distilled import check_critics, distil
-from train.models.compact.encoder import CARRIED, BrainEncoder, routes
+from train.models.compact.encoder import CARRIED, CompactEncoder, routes
 from train.models.compact.evidence import CLIP
-from train.models.compact.film_windows import STATISTICS, Viewer, Watched, codec_statistics, space_of
+from train.models.compact.film_windows import STATISTICS, FilmWindows, Viewer, codec_statistics, space_of
 from train.models.compact.flow import Denoiser
 from train.models.compact.held_out import HeldOutClips
 from train.models.compact.refiner import RefinerSizes
@@ -165,7 +165,7 @@ class CompactPlan:
         generator = self.generator
         viewers = self._watch(work, everybody)
         default = next(iter(viewers.values()))
-        codec = default.watched.codec
+        codec = default.film_windows.codec
         shape = {
             "embedding": self.encoder.embedding,
             "widths": generator.widths,
@@ -189,7 +189,7 @@ class CompactPlan:
                 encoder,
                 codec,
                 viewer.held,
-                fit_brain(encoder, viewer.watched, viewer.fitted, work.seed),
+                fit_brain(encoder, viewer.film_windows, viewer.fitted, work.seed),
                 steps=generator.steps,
             )
             for encoder, viewer in zip(encoders, viewers.values(), strict=True)
@@ -280,7 +280,7 @@ class CompactPlan:
         self, work: Work, sessions: AnySessions, viewer: Viewer, weights: dict[str, float] | None
     ) -> OfSubject:
         """Return what belongs to a participant of the run."""
-        codec = viewer.watched.codec
+        codec = viewer.film_windows.codec
         stats = {name: viewer.fitted[name] for name in STATISTICS} | codec_statistics(codec, viewer.fitted)
         provenance = sessions.provenance(work) | {"shift": self.generator.shift}
         if weights is not None:
@@ -295,7 +295,7 @@ class CompactPlan:
             fitter="compact-fitter",
             provenance=provenance,
         )
-        golden = golden_windows(work, viewer.watched.taught[0], stats)
+        golden = golden_windows(work, viewer.film_windows.taught[0], stats)
         return OfSubject(manifest, stats, viewer.projection, golden)
 
     def check_clip(self, clip: ClipGeometry) -> None:
@@ -363,36 +363,38 @@ class CompactPlan:
         draft = data.manifest(projection)
         kinds = ("held", "presence", "controls")
         held, shown, resting = (data.showings(work, kind) for kind in kinds)
-        watched = Watched(work, taught, held, shown, resting, codec)
-        watched.prepare(draft_bundle(draft, unit_statistics(draft, level), projection))
+        film_windows = FilmWindows(work, taught, held, shown, resting, codec)
+        film_windows.prepare(draft_bundle(draft, unit_statistics(draft, level), projection))
         components = self.codec.components
         fitted = work.stage(
-            f"{mark}brain", partial(watched.fit, encoder.stems, encoder.space, components, level, space)
+            f"{mark}brain", partial(film_windows.fit, encoder.stems, encoder.space, components, level, space)
         )
-        fitted |= work.stage(f"{mark}shots", partial(watched.shots, fitted))
-        fitted |= work.stage(f"{mark}refiner", partial(watched.refine, fitted, encoder.refiner))
-        fitted |= work.stage(f"{mark}evidence", partial(watched.evidence, fitted))
-        clips, held_clips = (watched.clips(showings, fitted) for showings in (taught, watched.held))
-        return Viewer(watched, projection, fitted, clips, held_clips)
+        fitted |= work.stage(f"{mark}shots", partial(film_windows.shots, fitted))
+        fitted |= work.stage(f"{mark}refiner", partial(film_windows.refine, fitted, encoder.refiner))
+        fitted |= work.stage(f"{mark}evidence", partial(film_windows.evidence, fitted))
+        clips, held_clips = (film_windows.clips(showings, fitted) for showings in (taught, film_windows.held))
+        return Viewer(film_windows, projection, fitted, clips, held_clips)
 
 
 def _taught(work: Work, data: AnySessions) -> list[AnyShowing]:
     return [*data.showings(work), *data.showings(work, "free")]
 
 
-def fit_brain(encoder: BrainEncoder, watched: Watched, fitted: Arrays, seed: int) -> NDArray[np.float64]:
+def fit_brain(
+    encoder: CompactEncoder, film_windows: FilmWindows, fitted: Arrays, seed: int
+) -> NDArray[np.float64]:
     """Fit whether there is a brain into the encoder; return what it measures of the held windows."""
 
     def kinds(some: Sequence[AnyShowing]) -> Iterator[tuple[str, Arrays]]:
-        return zip([showing.setting for showing in some], watched.windows(some, fitted), strict=True)
+        return zip([showing.setting for showing in some], film_windows.windows(some, fitted), strict=True)
 
-    sessions = (watched.held, watched.presence, watched.resting)
+    sessions = (film_windows.held, film_windows.presence, film_windows.resting)
     evidence = presence.show(encoder, *(kinds(some) for some in sessions), seed=seed)
     return np.clip(np.concatenate(presence.fit(encoder, evidence)), -CLIP, CLIP)
 
 
 def _draws(
-    viewers: Mapping[str, Viewer], encoders: Sequence[BrainEncoder], sizes: FlowSizes
+    viewers: Mapping[str, Viewer], encoders: Sequence[CompactEncoder], sizes: FlowSizes
 ) -> Callable[[Place], Batch]:
     """Return what draws the batches: of one participant, or of the one that a place names."""
     clips = {name: viewer.taught for name, viewer in viewers.items()}
@@ -451,7 +453,9 @@ def _show(
 
 
 @torch.no_grad()
-def _sheet(encoder: BrainEncoder, denoiser: Denoiser, codec: Arrays, clips: Clips, steps: int) -> Image.Image:
+def _sheet(
+    encoder: CompactEncoder, denoiser: Denoiser, codec: Arrays, clips: Clips, steps: int
+) -> Image.Image:
     """Draw a few training clips from what is told of them, held out: the truth, all steps, one step."""
     picked = np.linspace(0, len(clips.latents) - 1, _SHOWN).astype(int)
     truth = clips.latents[picked].astype(np.float32)

@@ -24,7 +24,7 @@ from rtdecode.bundle.brain import MODALITIES
 from train.closed_form.brain_maps import fit_logistic
 from train.closed_form.refine import ROUTES
 from train.data.phantom import ELECTRODE
-from train.models.compact.encoder import BrainEncoder
+from train.models.compact.encoder import CompactEncoder
 from train.models.compact.evidence import CLIP, COUNT, KNOWN
 from train.work import Arrays
 
@@ -57,7 +57,7 @@ _LEAST = 1e-6
 
 
 @dataclass(frozen=True)
-class Shown:
+class EvidenceByClass:
     """Evidence of windows, (window, number), by what they hold; in its own units until `standardise`.
 
     Attributes
@@ -83,7 +83,7 @@ class Shown:
 
 
 @torch.no_grad()
-def evidence_of(encoder: BrainEncoder, windows: Arrays) -> Matrix:
+def evidence_of(encoder: CompactEncoder, windows: Arrays) -> Matrix:
     """Measure normalised windows, given by port, in the numbers' own units, (window, number)."""
     found = []
     for n in range(0, len(windows["eeg"]), _AT_ONCE):
@@ -93,19 +93,20 @@ def evidence_of(encoder: BrainEncoder, windows: Arrays) -> Matrix:
 
 
 def show(
-    encoder: BrainEncoder,
+    encoder: CompactEncoder,
     held: Iterable[tuple[str, Arrays]],
     others: Iterable[tuple[str, Arrays]],
     resting: Iterable[tuple[str, Arrays]],
     seed: int,
-) -> Shown:
+) -> EvidenceByClass:
     """Show windows of sessions to the encoder, those that hold a brain and others made of them.
 
     Parameters
     ----------
-    encoder : BrainEncoder
+    encoder : CompactEncoder
     held, others : iterable of (str, dict)
-        Of each session in which a film was watched, its kind and its normalised windows by port; see `Shown`.
+        Of each session in which a film was watched, its kind and its normalised windows by port; see
+        `EvidenceByClass`.
     resting : iterable of (str, dict)
         The same of sessions at rest. Where nobody rested, white noise alone is nothing that can be read.
     seed : int
@@ -124,7 +125,9 @@ def show(
     held_sessions = [looked_at(kind, windows) for kind, windows in held]
     other_sessions = [looked_at(kind, windows) for kind, windows in others]
     resting_sessions = [(kind, evidence_of(encoder, windows)) for kind, windows in resting]
-    return Shown(held_sessions, other_sessions, swapped, [sets for sets in (resting_sessions, noise) if sets])
+    return EvidenceByClass(
+        held_sessions, other_sessions, swapped, [sets for sets in (resting_sessions, noise) if sets]
+    )
 
 
 def _apart(windows: int) -> int:
@@ -133,13 +136,13 @@ def _apart(windows: int) -> int:
     return min(_APART, windows // 2)
 
 
-def fit(encoder: BrainEncoder, shown: Shown, standard: Standard | None = None) -> list[Matrix]:
+def fit(encoder: CompactEncoder, shown: EvidenceByClass, standard: Standard | None = None) -> list[Matrix]:
     """Fit everything that is said of a brain into the encoder.
 
     Parameters
     ----------
-    encoder : BrainEncoder
-    shown : Shown
+    encoder : CompactEncoder
+    shown : EvidenceByClass
     standard : (number,), (number,), optional
         Middle and scale by which the numbers are standardised; by default those of the windows `held`.
 
@@ -157,7 +160,9 @@ def fit(encoder: BrainEncoder, shown: Shown, standard: Standard | None = None) -
     return [numbers for _, numbers in shown.held]
 
 
-def standardise(encoder: BrainEncoder, shown: Shown, standard: Standard | None = None) -> Shown:
+def standardise(
+    encoder: CompactEncoder, shown: EvidenceByClass, standard: Standard | None = None
+) -> EvidenceByClass:
     """Let the encoder measure against the windows `held`, and return the numbers measured so."""
     if standard is None:
         watched = np.concatenate([numbers for _, numbers in shown.held])
@@ -169,7 +174,7 @@ def standardise(encoder: BrainEncoder, shown: Shown, standard: Standard | None =
     def measured(sessions: list[Session]) -> list[Session]:
         return [(kind, (numbers - middle) / scale) for kind, numbers in sessions]
 
-    return Shown(
+    return EvidenceByClass(
         measured(shown.held),
         measured(shown.others),
         measured(shown.inconsistent),
@@ -177,7 +182,7 @@ def standardise(encoder: BrainEncoder, shown: Shown, standard: Standard | None =
     )
 
 
-def fit_limits(shown: Shown) -> Arrays:
+def fit_limits(shown: EvidenceByClass) -> Arrays:
     """Fit what `Evidence` compares each modality's numbers with, by their names there.
 
     The Mahalanobis distance to a kind of session is divided by the one within which 99 % of the windows of
@@ -230,8 +235,8 @@ def _distances(rows: Matrix, middle: Matrix, root: Matrix) -> Matrix:
     return np.linalg.norm((rows - middle) @ root, axis=1)
 
 
-def fit_presence(shown: Shown) -> Arrays:
-    """Fit the weights of `BrainEncoder.presence`, by their names in the encoder.
+def fit_presence(shown: EvidenceByClass) -> Arrays:
+    """Fit the weights of `CompactEncoder.presence`, by their names in the encoder.
 
     With one modality alone nothing can be inconsistent, and its share of the prior is left out.
     """

@@ -21,7 +21,7 @@ from train.distillation.targets import Distillation, Path
 from train.distillation.teaching import FLOW_MAP
 from train.loop import Trainable
 from train.models.compact.batches import Batch
-from train.models.compact.encoder import BrainEncoder
+from train.models.compact.encoder import CompactEncoder
 from train.models.compact.flow import Denoiser, VideoFlow, shifted, slow_part
 
 # The part that takes an adapter.
@@ -38,7 +38,7 @@ class Student(Trainable):
 
     Parameters
     ----------
-    encoder : BrainEncoder
+    encoder : CompactEncoder
         Its parts stand still.
     teacher : Denoiser
         The trained sampler. All adapters on its flow are the critic's.
@@ -47,7 +47,7 @@ class Student(Trainable):
 
     offered = (FLOW_MAP, MATCHING, CRITIC)
 
-    def __init__(self, encoder: BrainEncoder, teacher: Denoiser, how: Distillation) -> None:
+    def __init__(self, encoder: CompactEncoder, teacher: Denoiser, how: Distillation) -> None:
         super().__init__()
         self.encoder = encoder
         self.teacher = teacher

@@ -1,6 +1,6 @@
 """The trained video model as a `train.system.System`, in torch. Its exported graphs must equal it.
 
-Windows of signals become a condition (`BrainEncoder`), noise becomes latents under that condition in a few
+Windows of signals become a condition (`CompactEncoder`), noise becomes latents under that condition in a few
 steps (`Denoiser`), and latents become frames (`ClipDecoder`). `pack` puts the weights of all three into the
 arrays that a run stores, and `unpack` makes the modules from these arrays again. A distilled model also
 stores what its student learned beside the teacher (`student`), and draws with the student.
@@ -22,7 +22,7 @@ from rtdecode.disk import strict_json
 from train.adapters import Adapter
 from train.closed_form.refine import PREFIX
 from train.distillation.kept import of_teacher, packed, put_on
-from train.models.compact.encoder import CARRIED, LEARNED, BrainEncoder
+from train.models.compact.encoder import CARRIED, LEARNED, CompactEncoder
 from train.models.compact.flow import Denoiser, VideoFlow, clock
 from train.models.compact.student import Student, student_of
 from train.models.compact.trainable import Trainables
@@ -136,13 +136,13 @@ class Model:
 
     Attributes
     ----------
-    encoder : BrainEncoder
+    encoder : CompactEncoder
     denoiser : Denoiser
     decoder : ClipDecoder
         Decodes scaled latents.
     """
 
-    encoder: BrainEncoder
+    encoder: CompactEncoder
     denoiser: Denoiser
     decoder: ClipDecoder
 
@@ -165,13 +165,13 @@ def pack(system: Trainables, codec: Arrays, shift: float, settings: Mapping[str,
     return arrays | decoder | {"config": np.array(strict_json.dumps(told))}
 
 
-def pack_another(name: str, encoder: BrainEncoder, weights: Arrays) -> Arrays:
+def pack_another(name: str, encoder: CompactEncoder, weights: Arrays) -> Arrays:
     """Collect what the encoder of another participant does not share with the default one's.
 
     Parameters
     ----------
     name : str
-    encoder : BrainEncoder
+    encoder : CompactEncoder
         With the learned parts that are shared.
     weights : dict
         As `pack` made them.
@@ -181,7 +181,7 @@ def pack_another(name: str, encoder: BrainEncoder, weights: Arrays) -> Arrays:
     return of_another(name, differing)
 
 
-def _pack_encoder(encoder: BrainEncoder) -> Arrays:
+def _pack_encoder(encoder: CompactEncoder) -> Arrays:
     arrays: Arrays = {}
     for name, value in encoder.state_dict().items():
         learned = name.split(".")[0] in LEARNED or name.startswith(f"{PREFIX}body.")
@@ -216,7 +216,7 @@ def unpack(weights: Arrays) -> Model:
             parts[part][rest] = value
     # The encoder is made from its fitted arrays. Learned weights are loaded into it afterwards.
     closed = {k: v for k, v in parts["encoder"].items() if k.split(".")[0] not in LEARNED}
-    encoder = BrainEncoder(
+    encoder = CompactEncoder(
         closed | {"latent_shape": np.array(told["latent_shape"])},
         len(parts["encoder"]["null_eeg"]),
     )

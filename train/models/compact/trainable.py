@@ -10,7 +10,7 @@ from torch import Tensor
 
 from train.loop import Trainable
 from train.models.compact.batches import Batch
-from train.models.compact.encoder import BrainEncoder
+from train.models.compact.encoder import CompactEncoder
 from train.models.compact.flow import Denoiser, VideoFlow, preconditioning
 from train.parts.codecs.patch import ClipDecoder, making_up
 
@@ -24,7 +24,7 @@ class Trainables(Trainable):
 
     offered = ("velocity",)
 
-    def __init__(self, encoder: BrainEncoder, flow: VideoFlow) -> None:
+    def __init__(self, encoder: CompactEncoder, flow: VideoFlow) -> None:
         super().__init__()
         self.encoder = encoder
         self.flow = flow

@@ -8,7 +8,7 @@ from train.closed_form.brain_maps import GROUPS
 from train.closed_form.cuts import TAPS, bins
 from train.closed_form.refine import ROUTES
 from train.models.compact.batches import Clips
-from train.models.compact.encoder import DOUBT, SEAM_FEATURES, BrainEncoder
+from train.models.compact.encoder import DOUBT, SEAM_FEATURES, CompactEncoder
 from train.models.compact.evidence import COUNT, KNOWN
 from train.models.compact.refiner import Refiner
 from train.work import Arrays
@@ -24,10 +24,10 @@ FEATURES = {"fmri": 5 * 3, "eeg": 4 * 6}
 _TOLD = 4
 
 
-def small_encoder() -> BrainEncoder:
+def small_encoder() -> CompactEncoder:
     """Make one for 6 channels of 10 samples, and 5 volumes of 7 voxels."""
     torch.manual_seed(0)
-    return BrainEncoder(small_arrays(), 8).eval()
+    return CompactEncoder(small_arrays(), 8).eval()
 
 
 def small_arrays() -> Arrays:

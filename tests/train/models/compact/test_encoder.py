@@ -10,12 +10,12 @@ from train.closed_form import onsets
 from train.closed_form.brain_maps import StemSizes, fit_logistic, fit_maps, place
 from train.closed_form.cuts import told
 from train.closed_form.refine import ROUTES, Shots, refine
-from train.models.compact.encoder import BrainEncoder, routes
+from train.models.compact.encoder import CompactEncoder, routes
 from train.models.compact.refiner import Refiner, RefinerSizes, fit_refiner
 
 
 @pytest.fixture
-def encoder() -> BrainEncoder:
+def encoder() -> CompactEncoder:
     return small_encoder()
 
 
@@ -212,7 +212,7 @@ def test_weights_of_before_tell_no_modalities_apart():
     arrays = {
         name: value for name, value in small_arrays().items() if not name.endswith(("_middle", "_root"))
     }
-    old = BrainEncoder(arrays, 8).eval()
+    old = CompactEncoder(arrays, 8).eval()
     condition, _, _, brain = old(**_window())
     assert condition.shape[0] == len(brain) == 1
     assert not [name for name in old.state_dict() if name.endswith("_root")]

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests.train.models.compact.small import small_encoder
-from train.models.compact.encoder import BrainEncoder
+from train.models.compact.encoder import CompactEncoder
 from train.models.compact.evidence import COUNT, EEG, FMRI
 from train.models.compact.presence import (
     PRIOR,
-    Shown,
+    EvidenceByClass,
     evidence_of,
     fit_limits,
     fit_presence,
@@ -33,7 +33,7 @@ def drawn(count: int, seed: int, **moved: float) -> np.ndarray:
     return found
 
 
-def told(shown: Shown, evidence: np.ndarray, route: torch.Tensor = BOTH) -> np.ndarray:
+def told(shown: EvidenceByClass, evidence: np.ndarray, route: torch.Tensor = BOTH) -> np.ndarray:
     """Mean probabilities of windows after a fit, one row for each class."""
     encoder = small_encoder()
     for name, weights in fit_presence(shown).items():
@@ -43,9 +43,9 @@ def told(shown: Shown, evidence: np.ndarray, route: torch.Tensor = BOTH) -> np.n
 
 
 @pytest.fixture(scope="module")
-def apart() -> Shown:
+def apart() -> EvidenceByClass:
     """Classes that hardly overlap, in numbers that are far from the prior."""
-    return Shown(
+    return EvidenceByClass(
         [("easy", drawn(400, 0))],
         [("easy motion", drawn(200, 4))],
         [("easy", drawn(300, 1, agreed=-6))],
@@ -56,7 +56,7 @@ def apart() -> Shown:
     )
 
 
-def test_each_class_is_told_from_the_others_on_fresh_windows(apart: Shown) -> None:
+def test_each_class_is_told_from_the_others_on_fresh_windows(apart: EvidenceByClass) -> None:
     fresh = [drawn(200, 10), drawn(200, 11, agreed=-6), drawn(200, 12, fmri=-4, eeg=-4, agreed=-6)]
     for number, evidence in enumerate(fresh):
         found = told(apart, evidence)
@@ -65,7 +65,7 @@ def test_each_class_is_told_from_the_others_on_fresh_windows(apart: Shown) -> No
         assert found[:, number].mean() > 0.9
 
 
-def test_the_fit_repeats_the_prior_however_many_windows_there_are(apart: Shown) -> None:
+def test_the_fit_repeats_the_prior_however_many_windows_there_are(apart: EvidenceByClass) -> None:
     """The mean probability of a class, over windows weighed by the prior, is its prior."""
     sets = {"brain": [apart.brain], "inconsistent": [apart.inconsistent], "neither": apart.neither}
     counts = {"easy": 1.0, "easy motion": 0.3}
@@ -81,7 +81,7 @@ def test_the_fit_repeats_the_prior_however_many_windows_there_are(apart: Shown) 
 
 def test_evidence_that_tells_nothing_leaves_the_prior() -> None:
     sets = [[("easy", drawn(count, seed))] for count, seed in ((3000, 0), (1000, 1), (500, 2), (2000, 3))]
-    same = Shown(sets[0], [], sets[1], sets[2:])
+    same = EvidenceByClass(sets[0], [], sets[1], sets[2:])
     found = told(same, np.zeros((1, COUNT)))[0]
     np.testing.assert_allclose(found, [0.5, 0.25, 0.25], atol=0.1)
     # Without a second modality there is nothing to be inconsistent with.
@@ -89,7 +89,9 @@ def test_evidence_that_tells_nothing_leaves_the_prior() -> None:
     np.testing.assert_allclose(alone, [2 / 3, 0, 1 / 3], atol=0.1)
 
 
-def test_one_modality_is_never_inconsistent_and_asks_for_its_own_numbers_alone(apart: Shown) -> None:
+def test_one_modality_is_never_inconsistent_and_asks_for_its_own_numbers_alone(
+    apart: EvidenceByClass,
+) -> None:
     broken = {"fmri": drawn(200, 20, fmri=-4), "eeg": drawn(200, 21, eeg=-4)}
     for number, name in enumerate(("fmri", "eeg")):
         route = ALONE[number : number + 1]
@@ -100,12 +102,12 @@ def test_one_modality_is_never_inconsistent_and_asks_for_its_own_numbers_alone(a
         assert found[other][:, 2].mean() < 0.1
 
 
-def test_without_a_modality_there_is_neither(apart: Shown) -> None:
+def test_without_a_modality_there_is_neither(apart: EvidenceByClass) -> None:
     found = told(apart, drawn(3, 30), torch.zeros(1, 3))
     np.testing.assert_array_equal(found, [[0, 0, 1]] * 3)
 
 
-def test_a_kind_in_which_a_brain_is_hard_to_read_counts_less(apart: Shown) -> None:
+def test_a_kind_in_which_a_brain_is_hard_to_read_counts_less(apart: EvidenceByClass) -> None:
     """Windows at `hard` that look like rest: the less they count, the surer rest is told."""
     like_rest = drawn(400, 40, fmri=-4, eeg=-4, agreed=-6)
     fresh = drawn(200, 41, fmri=-4, eeg=-4, agreed=-6)
@@ -125,7 +127,7 @@ def windows(count: int, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def blank() -> BrainEncoder:
+def blank() -> CompactEncoder:
     encoder = small_encoder()
     encoder.evidence.middle.zero_()
     return encoder
@@ -175,15 +177,15 @@ def test_what_the_encoder_measures_is_standardised_by_windows_that_are_held() ->
     np.testing.assert_array_equal(same.held[0][1], evidence.held[0][1])
 
 
-def limited(kinds: list[tuple[str, np.ndarray]]) -> BrainEncoder:
+def limited(kinds: list[tuple[str, np.ndarray]]) -> CompactEncoder:
     """An encoder whose limits were fitted to these sessions."""
     encoder = small_encoder()
-    for name, values in fit_limits(Shown(kinds, [], [], [])).items():
+    for name, values in fit_limits(EvidenceByClass(kinds, [], [], [])).items():
         encoder.evidence.register_buffer(name, torch.from_numpy(values))
     return encoder
 
 
-def within(encoder: BrainEncoder, evidence: np.ndarray, modality: str) -> np.ndarray:
+def within(encoder: CompactEncoder, evidence: np.ndarray, modality: str) -> np.ndarray:
     """Whether each window is within what a brain looks like."""
     numbers = torch.from_numpy(evidence.astype(np.float32))
     return encoder.evidence._inside(numbers, modality).numpy()

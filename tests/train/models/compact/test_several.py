@@ -18,7 +18,7 @@ from tests.train.models.compact.small import VALUES, few_clips, small_arrays
 from train.evaluate import Request, evaluate
 from train.loader import Place
 from train.models.compact.batches import Mixture, batch, batch_of
-from train.models.compact.encoder import SEAM_FEATURES, BrainEncoder
+from train.models.compact.encoder import SEAM_FEATURES, CompactEncoder
 from train.models.compact.system import Compact, pack_another
 from train.recipe import read
 from train.run import run as make_run
@@ -54,7 +54,7 @@ def test_a_batch_is_of_the_participant_of_its_place_with_the_weights_of_its_seam
 
 
 def test_a_condition_is_told_by_the_seams_of_whoever_watched() -> None:
-    encoder = BrainEncoder(small_arrays(), 8)
+    encoder = CompactEncoder(small_arrays(), 8)
     draws = torch.Generator().manual_seed(0)
     glimpses = torch.randn(4, 3, VALUES, generator=draws)
     cuts = torch.rand(4, 8, generator=draws)
