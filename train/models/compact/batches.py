@@ -123,11 +123,11 @@ def batch(clips: Clips, mixture: Mixture, shift: float, place: Place) -> Batch:
     rows = []
     for n in range(place.size):
         rng = place.draws(n)
-        drawn = _row(clips, mixture, rng)
-        noise = rng.standard_normal(drawn[0].shape, np.float32)
+        row = _row(clips, mixture, rng)
+        noise = rng.standard_normal(row[0].shape, np.float32)
         largest = n < round(mixture.largest * place.size)
         level = 1.0 if largest else max(shifted(rng.random(), shift), _LEAST_LEVEL)
-        rows.append((*drawn, noise, level))
+        rows.append((*row, noise, level))
     columns = (np.stack(column) for column in zip(*rows, strict=True))
     return Batch(*(torch.from_numpy(np.ascontiguousarray(c, np.float32)) for c in columns))
 
@@ -158,14 +158,14 @@ def _row(clips: Clips, mixture: Mixture, rng: np.random.Generator) -> Any:
     n = int(kind[rng.integers(len(kind))])
     which = int(rng.choice(4, p=mixture.dropout))
     route = np.eye(4)[which, :3]
-    told = clips.glimpses[ROUTES[min(which, 2)]][n]
+    route_glimpses = clips.glimpses[ROUTES[min(which, 2)]][n]
     # The last of the four cases has no signal: its route is zeros, and so are its glimpses.
-    glimpses = np.zeros_like(told) if which == 3 else told
-    given = clips.joined[n] and rng.random() < mixture.carry
+    glimpses = np.zeros_like(route_glimpses) if which == 3 else route_glimpses
+    has_carry = clips.joined[n] and rng.random() < mixture.carry
     latents = clips.latents[n]
     carry = np.zeros_like(latents[:, -CARRIED:], np.float32)
-    if given:
+    if has_carry:
         spread = rng.uniform(0, mixture.carry_noise)
         carry[:] = clips.latents[n - 1, :, -CARRIED:]
         carry[:, -1] += spread * rng.standard_normal(carry[:, -1].shape, dtype=np.float32)
-    return latents, glimpses, clips.cuts_told[n], route, carry, [float(given)]
+    return latents, glimpses, clips.cuts_told[n], route, carry, [float(has_carry)]

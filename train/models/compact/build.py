@@ -63,7 +63,7 @@ def build(
         frames=shape[1],
         height=shape[2],
         width=shape[3],
-        condition_channels=encoder.seen,
+        condition_channels=encoder.flow_channels,
         embedding=embedding,
         spread=undrawn(encoder, [viewer.taught for viewer in viewers]),
         **flow,
@@ -75,67 +75,67 @@ def build(
 def _encoder(viewer: Viewer, codec: Arrays, embedding: int) -> CompactEncoder:
     """Make a participant's encoder, with the test for a seam fitted to all of its clips."""
     encoder = CompactEncoder(encoder_arrays(viewer.fitted, codec, viewer.taught), embedding)
-    for route, weights in fit_seam(encoder, [viewer.taught, viewer.held]).items():
+    for route, weights in fit_seam(encoder, [viewer.taught, viewer.held_out]).items():
         encoder.get_buffer(f"seam_{route}").copy_(torch.from_numpy(weights))
     return encoder
 
 
 @torch.no_grad()
 def undrawn(encoder: CompactEncoder, sets: Sequence[Clips]) -> list[float]:
-    """Measure the spread of what is not drawn of participants' clips, of each channel (root mean square).
+    """Measure what the encoder does not draw of participants' clips: the root mean square of each channel.
 
-    How glimpses are drawn is shared, so that the encoder may be anybody's.
+    All participants' encoders draw glimpses alike, so any of them will do.
     """
     squares = []
     for clips in sets:
-        few = slice(None, None, -(-len(clips.latents) // _STILLS))
-        glimpses = torch.from_numpy(clips.glimpses["both"][few])
-        rest = clips.latents[few].astype(np.float32) - encoder.draw(glimpses).numpy()
-        squares.append(np.square(rest).mean((0, 2, 3, 4), dtype=np.float64))
+        subset = slice(None, None, -(-len(clips.latents) // _STILLS))
+        glimpses = torch.from_numpy(clips.glimpses["both"][subset])
+        residuals = clips.latents[subset].astype(np.float32) - encoder.draw(glimpses).numpy()
+        squares.append(np.square(residuals).mean((0, 2, 3, 4), dtype=np.float64))
     return [float(x) for x in np.sqrt(np.mean(squares, axis=0))]
 
 
 def fit_seam(encoder: CompactEncoder, sets: list[Clips]) -> dict[str, NDArray[np.float64]]:
     """Fit, for each route, the test whether a clip continues the one before."""
-    found = {}
+    weights = {}
     for route in ROUTES:
         sides: list[list[NDArray[np.float64]]] = [[], []]
         for clips in sets:
             for side, picked in zip(sides, (clips.cut, ~clips.cut), strict=True):
-                at = np.flatnonzero(clips.joined & picked)
-                if len(at):
-                    side.append(_seam_features(encoder, clips, route, at))
+                indices = np.flatnonzero(clips.joined & picked)
+                if len(indices):
+                    side.append(_seam_features(encoder, clips, route, indices))
         cut, going_on = (np.concatenate(side) if side else np.zeros((0, SEAM_FEATURES)) for side in sides)
         # Both sides get the same number of windows, so that neither is likelier from the start.
-        few = min(len(cut), len(going_on))
-        if not few:
+        count = min(len(cut), len(going_on))
+        if not count:
             continue
-        even = [side[np.linspace(0, len(side) - 1, few).astype(int)] for side in (cut, going_on)]
-        found[route] = brain_maps.fit_logistic(np.concatenate(even), np.repeat([0.0, 1.0], few))
-    return found
+        even = [side[np.linspace(0, len(side) - 1, count).astype(int)] for side in (cut, going_on)]
+        weights[route] = brain_maps.fit_logistic(np.concatenate(even), np.repeat([0.0, 1.0], count))
+    return weights
 
 
 @torch.no_grad()
 def _seam_features(
-    encoder: CompactEncoder, clips: Clips, route: str, at: NDArray[np.int64]
+    encoder: CompactEncoder, clips: Clips, route: str, indices: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    found = []
+    features = []
     # A part at a time, because latents may not fit into memory.
-    for rows in np.array_split(at, -(-len(at) // _STILLS)):
+    for rows in np.array_split(indices, -(-len(indices) // _STILLS)):
         before = torch.from_numpy(clips.latents[rows - 1][:, :, -1:].astype(np.float32))
-        drawn = encoder.draw(torch.from_numpy(clips.glimpses[route][rows]))
+        latents = encoder.draw(torch.from_numpy(clips.glimpses[route][rows]))
         cuts = torch.from_numpy(clips.cuts_told[rows] * ("eeg" in brain_maps.GROUPS[route]))
-        found.append(encoder.seam_features(cuts, drawn, before).numpy().astype(np.float64))
-    return np.concatenate(found)
+        features.append(encoder.seam_features(cuts, latents, before).numpy().astype(np.float64))
+    return np.concatenate(features)
 
 
 def encoder_arrays(fitted: Arrays, codec: Arrays, clips: Clips) -> Arrays:
     """Collect the encoder's fitted arrays. Weights of seam, presence and confidence come later."""
     shape = clips.latents.shape[1:]
-    kept = ("voxels", "mixing", "cosines", *(f"{m}_feature_mean" for m in ("eeg", "fmri")))
-    kept += ("cut_kernel", "cut_offset", "onset_kernel", "onset_offset")
+    names = ("voxels", "mixing", "cosines", *(f"{m}_feature_mean" for m in ("eeg", "fmri")))
+    names += ("cut_kernel", "cut_offset", "onset_kernel", "onset_offset")
     maps = [f"{route}_{group}" for route, groups in brain_maps.GROUPS.items() for group in groups]
-    arrays = {name: fitted[name] for name in (*kept, *maps)}
+    arrays = {name: fitted[name] for name in (*names, *maps)}
     arrays |= {n: value for n, value in fitted.items() if n.startswith((PREFIX, evidence.PREFIX))}
     space = space_of(fitted)
     frame, offset = seam_frame(codec)

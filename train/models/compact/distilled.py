@@ -83,7 +83,7 @@ def distil(
     teacher: Denoiser,
     codec: Arrays,
     taught: Clips,
-    held: Clips,
+    held_out: Clips,
     phases: Mapping[str, Phase],
     machine: Machine,
     mixture: Mixture,
@@ -98,31 +98,31 @@ def distil(
     teacher : Denoiser
         Its guidance and its calm are learned with its steps.
     codec : dict
-    taught, held : Clips
-        Those that the student learns on, and those that it is held against the teacher on.
+    taught, held_out : Clips
+        Those that the student learns on, and those on which it is compared with the teacher.
     phases : mapping
     machine : Machine
     mixture, how
         See `train.models.compact.plan.FlowSizes`.
     """
     system = Student(encoder, teacher, how)
-    few = _Few(encoder, held, codec)
+    sampling = _HeldOutSampling(encoder, held_out, codec)
     draw = partial(batch, taught, mixture, teacher.shift)
-    found = teach(
+    lessons = teach(
         work,
         system,
         phases,
         draw,
         machine,
-        Held(few.windows, partial(few.draw, teacher), few.student),
+        Held(sampling.windows, partial(sampling.draw, teacher), sampling.student),
     )
     # No critic stays on the teacher's flow, which is the one that the run keeps.
     adapters.remove(teacher.flow)
-    return system, found
+    return system, lessons
 
 
-class _Few:
-    """A few held-out windows, which are drawn from what their signals tell, without a clip before."""
+class _HeldOutSampling:
+    """Sample a few held-out windows from their glimpses, without a clip before."""
 
     def __init__(self, encoder: CompactEncoder, clips: Clips, codec: Arrays) -> None:
         picked = np.unique(np.linspace(0, len(clips.joined) - 1, WINDOWS).astype(int))
@@ -153,19 +153,19 @@ class _Few:
 
         A share of it would hide what the student learned: with none, all clips are the encoder's.
         """
-        found: list[Latents] = []
+        latents: list[Latents] = []
         for n in range(0, len(rows), _AT_ONCE):
             start = torch.from_numpy(noise[n : n + _AT_ONCE])
-            condition, embedding = self._told(brain, rows[n : n + _AT_ONCE])
-            found.append(sample(sampler, start, condition, embedding, steps, detail=1.0).numpy())
-        return np.concatenate(found)
+            condition, embedding = self._condition(brain, rows[n : n + _AT_ONCE])
+            latents.append(sample(sampler, start, condition, embedding, steps, detail=1.0).numpy())
+        return np.concatenate(latents)
 
-    def _told(self, brain: str, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        shown = gates.shown(brain, rows, len(self._cuts))
-        there = 0.0 if brain == gates.NONE else 1.0
-        glimpses = there * torch.from_numpy(self._glimpses[shown])
-        route = there * torch.eye(len(ROUTES))[:1].expand(len(rows), -1)
+    def _condition(self, brain: str, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        sources = gates.shown(brain, rows, len(self._cuts))
+        has_signal = 0.0 if brain == gates.NONE else 1.0
+        glimpses = has_signal * torch.from_numpy(self._glimpses[sources])
+        route = has_signal * torch.eye(len(ROUTES))[:1].expand(len(rows), -1)
         channels, _, height, width = self.windows.latent
         blank = torch.zeros(len(rows), channels, CARRIED, height, width)
-        cuts = torch.from_numpy(self._cuts[shown])
+        cuts = torch.from_numpy(self._cuts[sources])
         return self._encoder.condition(glimpses, cuts, route, blank, torch.zeros(len(rows), 1))

@@ -152,26 +152,26 @@ class CompactEncoder(nn.Module):
             For EEG and fMRI, whether the modality is one of a brain that can be read: 1 if it is, 0 if not
             or if there is none. Left out by weights of before 0.2.
         """
-        there = torch.cat([m.amax(1, keepdim=True) for m in (fmri_mask, eeg_mask)], 1) * self.reads
-        route = routes(there)
-        whole = self.without_holes(fmri, fmri_mask)
-        of_fmri = self.fmri_features(whole)
+        has_signal = torch.cat([m.amax(1, keepdim=True) for m in (fmri_mask, eeg_mask)], 1) * self.reads
+        route = routes(has_signal)
+        volumes = self.without_holes(fmri, fmri_mask)
+        of_fmri = self.fmri_features(volumes)
         of_eeg = self.eeg_features(eeg)
         places = self.place(of_fmri, of_eeg)
         cuts, onsets = self.shots(eeg)
         glimpses = self.refiner(self.led(places), cuts, onsets, route)
-        measured, inside = self.evidence(eeg, whole, of_eeg, of_fmri, places, self.voxels)
+        measured, in_range = self.evidence(eeg, volumes, of_eeg, of_fmri, places, self.voxels)
         condition, embedding = self.condition(glimpses, cuts, route, carry, carry_mask)
         confidence = self.confidence(glimpses, measured, route)
-        outputs = [condition, embedding, confidence, self.presence(measured, inside, route)]
-        return (*outputs, inside * there.flip(1)) if self.evidence.by_modality else tuple(outputs)
+        outputs = [condition, embedding, confidence, self.presence(measured, in_range, route)]
+        return (*outputs, in_range * has_signal.flip(1)) if self.evidence.by_modality else tuple(outputs)
 
     def measure(self, eeg: Tensor, fmri: Tensor, fmri_mask: Tensor) -> Tensor:
         """Measure windows of both modalities, in the numbers' own units, (batch, number)."""
-        whole = self.without_holes(fmri, fmri_mask)
-        of_fmri = self.fmri_features(whole)
+        volumes = self.without_holes(fmri, fmri_mask)
+        of_fmri = self.fmri_features(volumes)
         of_eeg = self.eeg_features(eeg)
-        return self.evidence.raw(eeg, whole, of_eeg, of_fmri, self.place(of_fmri, of_eeg), self.voxels)
+        return self.evidence.raw(eeg, volumes, of_eeg, of_fmri, self.place(of_fmri, of_eeg), self.voxels)
 
     @property
     def null(self) -> Tensor:
@@ -179,7 +179,7 @@ class CompactEncoder(nn.Module):
         return self.null_eeg + self.null_fmri
 
     @property
-    def seen(self) -> int:
+    def flow_channels(self) -> int:
         """Number of channels of the condition that the flow sees."""
         return 2 * self.shape[0] + 1 + CHANNELS + FRAMES
 
@@ -244,13 +244,13 @@ class CompactEncoder(nn.Module):
         ----------
         glimpses : (batch, frame, value)
         cuts : (batch, video frame)
-            Probability of a cut. Without EEG nothing is told of cuts, whatever stands here.
+            Probability of a cut. Ignored without EEG.
         route : (batch, 3)
             One-hot, or zeros where there is no signal.
         carry, carry_mask
             As for `forward`.
         seams : (route, feature and offset), optional
-            Those of another participant, whose signals told the glimpses. All else is shared.
+            Those of another participant, whose signals the glimpses come from. All else is shared.
 
         Returns
         -------
@@ -260,20 +260,22 @@ class CompactEncoder(nn.Module):
         # The routes are both, fmri, eeg, in this order.
         has_fmri = route[:, :1] + route[:, 1:2]
         has_eeg = route[:, :1] + route[:, 2:]
-        told = has_eeg * cuts
-        # Without any signal the flow is not even told what films look like on average.
-        drawn = self.draw(glimpses) * route.sum(1).view(-1, 1, 1, 1, 1)
+        eeg_cuts = has_eeg * cuts
+        # Without any signal the flow does not even get the average film.
+        latents = self.draw(glimpses) * route.sum(1).view(-1, 1, 1, 1, 1)
         last = carry[:, :, -1:]
-        continuing = self.continues(told, drawn, route, last, self.seams if seams is None else seams)
+        continuing = self.continues(eeg_cuts, latents, route, last, self.seams if seams is None else seams)
         flag = (carry_mask * (continuing > 0.5).float())[:, :, None, None, None]
-        known = (carry_mask * (continuing > _CUT).float())[:, :, None, None, None]
+        uncut = (carry_mask * (continuing > _CUT).float())[:, :, None, None, None]
         frames = self.shape[1]
-        held = (last * flag).expand(-1, -1, frames, -1, -1)
-        start = (self.stand_still(carry) * known).expand(-1, -1, frames, -1, -1)
+        previous = (last * flag).expand(-1, -1, frames, -1, -1)
+        start = (self.stand_still(carry) * uncut).expand(-1, -1, frames, -1, -1)
         sign = flag.expand(-1, 1, *self.shape[1:])
-        there = known.expand(-1, 1, *self.shape[1:])
-        cut = self.draw_cuts(told)
-        condition = torch.cat([drawn, held, sign, self.draw_structure(glimpses), cut, start, there], 1)
+        start_mask = uncut.expand(-1, 1, *self.shape[1:])
+        cut = self.draw_cuts(eeg_cuts)
+        condition = torch.cat(
+            [latents, previous, sign, self.draw_structure(glimpses), cut, start, start_mask], 1
+        )
         tokens = self.tokens(glimpses.flatten(1)) * route.sum(1, keepdim=True)
         embedding = tokens + (1 - has_eeg) * self.null_eeg + (1 - has_fmri) * self.null_fmri
         return condition, embedding
@@ -289,12 +291,12 @@ class CompactEncoder(nn.Module):
         frames = glimpses[:, :, len(self.pictures) :] @ self.varied
         return frames.unflatten(2, (CHANNELS, *self.shape[2:])).transpose(1, 2)
 
-    def draw_cuts(self, told: Tensor) -> Tensor:
-        """Lay the cuts of video frames out beside the latents, (batch, 4, frame, row, column)."""
+    def draw_cuts(self, cuts: Tensor) -> Tensor:
+        """Arrange the cuts of video frames on the grid of the latents, (batch, 4, frame, row, column)."""
         # Latent frame 0 is the first video frame alone, and the last one may end after the window.
-        after = FRAMES * (self.shape[1] - 1) + 1 - told.shape[1]
-        whole = functional.pad(told, (FRAMES - 1, after))
-        frames = whole.unflatten(1, (self.shape[1], FRAMES)).transpose(1, 2)
+        after = FRAMES * (self.shape[1] - 1) + 1 - cuts.shape[1]
+        padded = functional.pad(cuts, (FRAMES - 1, after))
+        frames = padded.unflatten(1, (self.shape[1], FRAMES)).transpose(1, 2)
         return frames[:, :, :, None, None].expand(-1, -1, *self.shape[1:])
 
     def stand_still(self, carry: Tensor) -> Tensor:
@@ -302,14 +304,14 @@ class CompactEncoder(nn.Module):
         both = torch.cat([carry[:, :, 1], carry[:, :, 0]], 1)
         return to_patches(both, self.still_weight, self.still_bias)[:, :, None]
 
-    def continues(self, cuts: Tensor, drawn: Tensor, route: Tensor, carry: Tensor, seams: Tensor) -> Tensor:
+    def continues(self, cuts: Tensor, latents: Tensor, route: Tensor, carry: Tensor, seams: Tensor) -> Tensor:
         """Return the probability that the clip continues the one before, (batch, 1)."""
-        features = self.seam_features(cuts, drawn, carry)
+        features = self.seam_features(cuts, latents, carry)
         weights = route @ seams
         return (features * weights[:, :-1]).sum(1, keepdim=True).add(weights[:, -1:]).sigmoid()
 
-    def seam_features(self, cuts: Tensor, drawn: Tensor, carry: Tensor) -> Tensor:
-        """Compare the clip, as the signals tell it, with the end of the one before.
+    def seam_features(self, cuts: Tensor, latents: Tensor, carry: Tensor) -> Tensor:
+        """Compare the clip that the signals draw with the end of the one before.
 
         Returns
         -------
@@ -319,21 +321,21 @@ class CompactEncoder(nn.Module):
             picture.
         """
         last = torch.einsum("oi,bihw->bohw", self.seam_frame, carry[:, :, 0]) + self.seam_offset[:, 0]
-        first = drawn[:, :, 0]
-        apart = (last - first).mean((2, 3)).square().sum(1)
+        first = latents[:, :, 0]
+        colour_difference = (last - first).mean((2, 3)).square().sum(1)
         mean = self.latent_mean.view_as(first[0])
         before = last - mean
         after = first - mean
         size = before.square().sum((1, 2, 3)) * after.square().sum((1, 2, 3))
         alike = (before * after).sum((1, 2, 3)) / size.clamp(min=1e-6).sqrt()
-        return torch.stack([cuts[:, 0], apart, alike], 1)
+        return torch.stack([cuts[:, 0], colour_difference, alike], 1)
 
-    def presence(self, measured: Tensor, inside: Tensor, route: Tensor) -> Tensor:
+    def presence(self, measured: Tensor, in_range: Tensor, route: Tensor) -> Tensor:
         """Return the probabilities of a brain, of signals that do not belong together, and of neither.
 
         Parameters
         ----------
-        measured, inside
+        measured, in_range
             As `evidence.Evidence` returns them.
         route : (batch, 3)
         """
@@ -341,11 +343,11 @@ class CompactEncoder(nn.Module):
         weights = route @ torch.stack([self.get_buffer(f"neither_{name}") for name in ROUTES])
         nothing = (terms * weights[:, :-1]).sum(1, keepdim=True).add(weights[:, -1:]).sigmoid()
         # The regressions hold within what they were fitted to, and are believed nowhere else.
-        of_eeg, of_fmri = inside.split(1, 1)
+        of_eeg, of_fmri = in_range.split(1, 1)
         within = route[:, :1] * of_eeg * of_fmri + route[:, 1:2] * of_fmri + route[:, 2:] * of_eeg
         readable = within * (1 - nothing)
-        apart = (terms @ self.inconsistent[:-1, None] + self.inconsistent[-1]).sigmoid() * route[:, :1]
-        return torch.cat([readable * (1 - apart), readable * apart, 1 - readable], 1)
+        inconsistent = (terms @ self.inconsistent[:-1, None] + self.inconsistent[-1]).sigmoid() * route[:, :1]
+        return torch.cat([readable * (1 - inconsistent), readable * inconsistent, 1 - readable], 1)
 
     def confidence(self, glimpses: Tensor, measured: Tensor, route: Tensor) -> Tensor:
         """Return the probability that the clip wins its 2-way identification, (batch, 1)."""
@@ -360,18 +362,18 @@ class CompactEncoder(nn.Module):
     def sizes(self, glimpses: Tensor) -> Tensor:
         """Return the logarithms of the sizes of the latents' and the structure tensor's parts, (batch, 2).
 
-        What the signals do not tell is drawn near the mean, so the size says how much they tell.
+        Glimpses lie near the mean where the signals say little, so their size measures what the signals say.
         """
-        drawn = glimpses[:, :, : len(self.pictures)].square().mean((1, 2))
-        varied = glimpses[:, :, len(self.pictures) :].square().mean((1, 2))
-        return torch.stack([drawn, varied], 1).clamp(min=1e-6).log()
+        latent_size = glimpses[:, :, : len(self.pictures)].square().mean((1, 2))
+        structure_size = glimpses[:, :, len(self.pictures) :].square().mean((1, 2))
+        return torch.stack([latent_size, structure_size], 1).clamp(min=1e-6).log()
 
 
-def routes(there: Tensor) -> Tensor:
-    """Return the one-hot route (both, fmri, eeg) of which modalities are there, (batch, [fmri, eeg]).
+def routes(has_signal: Tensor) -> Tensor:
+    """Return the one-hot route (both, fmri, eeg) by which modalities a window has, (batch, [fmri, eeg]).
 
     A window without any modality has zeros.
     """
-    fmri = there[:, :1]
-    eeg = there[:, 1:]
+    fmri = has_signal[:, :1]
+    eeg = has_signal[:, 1:]
     return torch.cat([fmri * eeg, fmri * (1 - eeg), eeg * (1 - fmri)], 1)

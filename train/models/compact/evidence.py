@@ -24,10 +24,10 @@ from train.work import Arrays
 # put on wrongly changes most are the weakest channels.
 _MIXED = 4
 _BANDS = 3
-# Directions of the volumes that the EEG is asked for.
-_TOLD = 48
-# Directions in which points are compared with what was shown, and with those of the other modality.
-_SHOWN = 60
+# Directions of the volumes that are predicted from EEG.
+_PREDICTED = 48
+# Directions in which points are compared with those of films, and with those of the other modality.
+_FILM = 60
 _SHARED = 20
 _SHRINKAGE = 0.3
 # Numbers of a window, by the modality that they need.
@@ -35,8 +35,8 @@ FMRI = 4
 EEG = _MIXED + _BANDS + 3
 BOTH = 3
 COUNT = FMRI + EEG + BOTH
-# Which of the numbers a route knows.
-KNOWN = {
+# Columns of the numbers that a route has.
+COLUMNS = {
     "both": slice(0, COUNT),
     "fmri": slice(0, FMRI),
     "eeg": slice(FMRI, FMRI + EEG),
@@ -65,6 +65,7 @@ class Evidence(nn.Module):
     fmri_spread: Tensor
     eeg_spread: Tensor
     axes: Tensor
+    # The map from EEG features to `axes`, under the name that it has in shipped weights.
     told: Tensor
     trust: Tensor
     weight: Tensor
@@ -107,18 +108,18 @@ class Evidence(nn.Module):
         -------
         numbers : (batch, `COUNT`)
             None further out than `CLIP`.
-        inside : (batch, 2)
+        in_range : (batch, 2)
             For each of `MODALITIES`, how far its numbers are within what a brain looks like: 1 within it, 0
             outside of it in whatever direction, and one half at its edge.
         """
         numbers = (self.raw(eeg, volumes, of_eeg, of_fmri, places, voxels) - self.middle) / self.scale
-        inside = torch.stack([self._inside(numbers, modality) for modality in MODALITIES], 1)
-        return numbers.clamp(-CLIP, CLIP), inside
+        in_range = torch.stack([self._in_range(numbers, modality) for modality in MODALITIES], 1)
+        return numbers.clamp(-CLIP, CLIP), in_range
 
-    def _inside(self, numbers: Tensor, modality: str) -> Tensor:
+    def _in_range(self, numbers: Tensor, modality: str) -> Tensor:
         """Compare one modality's numbers with the kind of session that they are most like, (batch,)."""
         # Bounded, so that an amplitude that overflows stays a number.
-        of_modality = numbers[:, KNOWN[modality]].clamp(-_FAR, _FAR)
+        of_modality = numbers[:, COLUMNS[modality]].clamp(-_FAR, _FAR)
         differences = of_modality[:, None] - self.get_buffer(f"{modality}_middle")
         white = (differences[:, :, None] @ self.get_buffer(f"{modality}_root"))[:, :, 0]
         nearest = white.square().sum(2).amin(1).clamp(min=_LEAST).sqrt()
@@ -130,50 +131,50 @@ class Evidence(nn.Module):
         """Measure windows in the numbers' own units; arguments as of `forward`."""
         fmri = of_fmri / self.fmri_spread
         slow = (of_eeg / self.eeg_spread).unflatten(1, (self.components, -1))
-        inside = (volumes @ voxels).square().sum(2)
-        beside = (volumes.square().sum(2) - inside).clamp(min=0) / volumes.shape[2]
+        learned_energy = (volumes @ voxels).square().sum(2)
+        other_energy = (volumes.square().sum(2) - learned_energy).clamp(min=0) / volumes.shape[2]
         parts = [part.square().mean((1, 2)) for part in slow.tensor_split(_MIXED, 1)]
         parts += [part.square().mean((1, 2)) for part in slow.tensor_split(_BANDS, 2)]
         weighed = places[:, 1:].square() @ self.weight
         fmri_film = (places[:, 1] @ self.film_fmri).square() @ self.gain_fmri
         eeg_film = (places[:, 2] @ self.film_eeg).square() @ self.gain_eeg
-        # In the order of `KNOWN`: of the volumes, of the EEG, of both.
-        sizes = [fmri.square().mean(1), beside.mean(1), weighed[:, 0], fmri_film[:, 0]]
+        # In the order of `COLUMNS`: of the volumes, of the EEG, of both.
+        sizes = [fmri.square().mean(1), other_energy.mean(1), weighed[:, 0], fmri_film[:, 0]]
         sizes += [*parts, eeg.square().mean((1, 2)), weighed[:, 1], eeg_film[:, 0]]
         # In logarithms, too little of an energy stands out as much as too much of it.
         energies = torch.stack(sizes, 1).clamp(min=_LEAST).log()
-        shown = fmri @ self.axes
-        told = of_eeg @ self.told
+        whitened = fmri @ self.axes
+        predicted = of_eeg @ self.told
         agreed = [
-            _alike(told, shown, self.trust),
+            _alike(predicted, whitened, self.trust),
             _alike(places[:, 1], places[:, 2], self.weight),
             _together(places[:, 1] @ self.pair_fmri, places[:, 2] @ self.pair_eeg, self.pair),
         ]
         return torch.cat([energies, torch.stack(agreed, 1)], 1)
 
 
-def _alike(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+def _alike(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted correlation of two vectors about zero, (batch,)."""
-    both = (one * other) @ weight
-    size = (one.square() @ weight) * (other.square() @ weight)
+    both = (first * second) @ weight
+    size = (first.square() @ weight) * (second.square() @ weight)
     return both / size.clamp(min=_LEAST).sqrt()
 
 
-def _together(one: Tensor, other: Tensor, correlations: Tensor) -> Tensor:
+def _together(first: Tensor, second: Tensor, correlations: Tensor) -> Tensor:
     """Return by how much likelier two vectors are as a pair than alone, (batch,).
 
     The logarithm of the ratio of normal likelihoods, but for a constant. Values have variance 1, and
     correlate with the one of the same number alone.
     """
     r = correlations
-    shared = r * one * other - r.square() * (one.square() + other.square()) / 2
+    shared = r * first * second - r.square() * (first.square() + second.square()) / 2
     return (shared / (1 - r.square())).sum(1)
 
 
 def fit_evidence(
     features: dict[str, NDArray[np.float32]],
     held_out: Sequence[NDArray[np.float64]],
-    shown: NDArray[np.float64],
+    film_points: NDArray[np.float64],
     folds: NDArray[np.int64],
 ) -> Arrays:
     """Fit what the numbers are measured against.
@@ -184,8 +185,8 @@ def fit_evidence(
         Modality -> features of the training windows, not centred, (window, feature).
     held_out : sequence of (window, target)
         Held-out points of the routes fmri and eeg.
-    shown : (window, target)
-        The points of what was shown.
+    film_points : (window, target)
+        The points of the films that were shown.
     folds : (window,)
         Windows of the same number are left out together.
 
@@ -198,24 +199,24 @@ def fit_evidence(
     spreads = {name: np.maximum(values.std(0), _LEAST) for name, values in features.items()}
     fmri = (features["fmri"] - features["fmri"].mean(0)) / spreads["fmri"]
     values, vectors = np.linalg.eigh((fmri.T @ fmri / len(fmri)).astype(np.float64))
-    count = min(_TOLD, len(values))
+    count = min(_PREDICTED, len(values))
     axes = vectors[:, ::-1][:, :count] / np.sqrt(np.maximum(values[::-1][:count], _LEAST))
-    found = fit_ridge([features["eeg"]], fmri @ axes, [1.0], folds)
-    # A direction of the volumes counts by what the EEG tells of it, and one of the space by what the two
+    ridge = fit_ridge([features["eeg"]], fmri @ axes, [1.0], folds)
+    # A direction of the volumes counts by how well the EEG predicts it, and one of the space by what the two
     # modalities have in common there.
     of_fmri, of_eeg = held_out
-    trust = np.maximum(found.explained, 0)
+    trust = np.maximum(ridge.explained, 0)
     shared = np.maximum((of_fmri * of_eeg).mean(0), 0)
     pair = canonical(of_fmri, of_eeg, _SHARED, _SHRINKAGE)
-    films = [canonical(points, shown, _SHOWN, _SHRINKAGE) for points in held_out]
-    # What is not told of films is noise. Without a film the variance of a direction is what is left of 1, and
-    # this is half the difference of the inverse variances, as in the ratio of normal likelihoods.
+    films = [canonical(points, film_points, _FILM, _SHRINKAGE) for points in held_out]
+    # What does not follow films is noise. Without a film the variance of a direction is what is left of 1,
+    # and this is half the difference of the inverse variances, as in the ratio of normal likelihoods.
     gains = [r**2 / (1 - r**2) / 2 for r in (film.correlations for film in films)]
     return {
         "fmri_spread": spreads["fmri"].astype(np.float32),
         "eeg_spread": spreads["eeg"].astype(np.float32),
         "axes": axes.astype(np.float16),
-        "told": found.maps[0].astype(np.float16),
+        "told": ridge.maps[0].astype(np.float16),
         "trust": (trust / max(trust.sum(), _LEAST)).astype(np.float32),
         "weight": (shared / max(shared.sum(), _LEAST)).astype(np.float32),
         "film_fmri": films[0].first.astype(np.float32),
@@ -235,7 +236,7 @@ def anything(kinds: int) -> Arrays:
     """Make what `Evidence` compares windows of so many kinds with, so that every window is within it."""
     arrays: Arrays = {}
     for modality in MODALITIES:
-        columns = KNOWN[modality]
+        columns = COLUMNS[modality]
         count = columns.stop - columns.start
         arrays[f"{modality}_middle"] = np.zeros((kinds, count), np.float32)
         arrays[f"{modality}_root"] = np.zeros((kinds, count, count), np.float32)

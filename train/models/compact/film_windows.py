@@ -50,7 +50,7 @@ class FilmWindows:
     Attributes
     ----------
     work : Work
-    taught, held, presence, resting : sequence of AnyShowing
+    taught, held_out, presence, resting : sequence of AnyShowing
         The sessions that teach, those on which choices are made, those that tell what a brain looks like,
         and those in which nothing is watched.
     codec : dict
@@ -59,7 +59,7 @@ class FilmWindows:
 
     work: Work
     taught: Sequence[AnyShowing]
-    held: Sequence[AnyShowing]
+    held_out: Sequence[AnyShowing]
     presence: Sequence[AnyShowing]
     resting: Sequence[AnyShowing]
     codec: Arrays
@@ -68,11 +68,11 @@ class FilmWindows:
         """Draw every film and let the participant watch it, each as a stage of its own."""
         # Films and sessions are stages that need the codec at most, so they can be made side by side.
         jobs: dict[str, Callable[[], Arrays]] = {}
-        for one in (*self.taught, *self.held):
-            jobs[film_stage(one)] = partial(draw, self.codec, one)
-            jobs[session_stage(one)] = partial(one.arrays, raw)
-        for one in (*self.presence, *self.resting):
-            jobs[session_stage(one)] = partial(one.arrays, raw)
+        for showing in (*self.taught, *self.held_out):
+            jobs[film_stage(showing)] = partial(draw, self.codec, showing)
+            jobs[session_stage(showing)] = partial(showing.arrays, raw)
+        for showing in (*self.presence, *self.resting):
+            jobs[session_stage(showing)] = partial(showing.arrays, raw)
         self.work.make_all(jobs, "watching films")
 
     def fit(
@@ -104,10 +104,10 @@ class FilmWindows:
         """
         # The signals become features, and the clips points of a space.
         stats, fitted = self._stems(stems, level)
-        seen = self.seen(self.taught)
-        few = slice(None, None, -(-len(seen) // _CLIPS))
-        space = space or fit_space(seen.part(few), sizes, components)
-        glimpses = _glimpses(space, seen)
+        clips = self.clip_contents(self.taught)
+        subset = slice(None, None, -(-len(clips) // _CLIPS))
+        space = space or fit_space(clips.part(subset), sizes, components)
+        glimpses = _glimpses(space, clips)
         # Windows of one title are left out together: a fixed film that is watched twice must not be
         # predicted from its own twin.
         folds = by_title(self.taught)
@@ -126,11 +126,11 @@ class FilmWindows:
             The weights of `train.closed_form.cuts` and `train.closed_form.onsets`, and held out
             ``cuts_told`` and ``onsets_told``.
         """
-        shown = Shards(self._films(self.taught), "cuts")[:]
+        film_cuts = Shards(self._films(self.taught), "cuts")[:]
         mixed = self.mixed(self.taught, fitted)
         folds = by_title(self.taught) % _SHOT_FOLDS
-        cut = fit_cuts(mixed, shown, folds)
-        onset = fit_onsets(mixed, shown, fitted["glimpses"], folds)
+        cut = fit_cuts(mixed, film_cuts, folds)
+        onset = fit_onsets(mixed, film_cuts, fitted["glimpses"], folds)
         return cut.weights | onset.weights | {"cuts_told": cut.told, "onsets_told": onset.told}
 
     def refine(self, fitted: Arrays, sizes: RefinerSizes) -> Arrays:
@@ -144,78 +144,78 @@ class FilmWindows:
         space = space_of(fitted)
         led = {route: space.led(fitted[f"points_{route}"]) for route in brain_maps.GROUPS}
         truth = fitted["glimpses"]
-        told = Shots(fitted["cuts_told"], fitted["onsets_told"])
-        net, refined = fit_refiner(led, truth, told, sizes, by_title(self.taught), self.work.seed)
-        found = {f"{PREFIX}{name}": value for name, value in net.items()}
-        return found | {f"glimpses_{route}": glimpses for route, glimpses in refined.items()}
+        shots = Shots(fitted["cuts_told"], fitted["onsets_told"])
+        net, refined = fit_refiner(led, truth, shots, sizes, by_title(self.taught), self.work.seed)
+        weights = {f"{PREFIX}{name}": value for name, value in net.items()}
+        return weights | {f"glimpses_{route}": glimpses for route, glimpses in refined.items()}
 
     def evidence(self, fitted: Arrays) -> Arrays:
         """Fit what evidence is measured against, see `train.models.compact.evidence`; for the encoder."""
         features = self.features(self.taught, fitted)
         held_out = [fitted[f"points_{route}"].astype(np.float64) for route in ("fmri", "eeg")]
-        shown = space_of(fitted).points(fitted["glimpses"])
-        found = fit_evidence(features, held_out, shown, by_title(self.taught))
-        return {f"{EVIDENCE}{name}": value for name, value in found.items()}
+        film_points = space_of(fitted).points(fitted["glimpses"])
+        arrays = fit_evidence(features, held_out, film_points, by_title(self.taught))
+        return {f"{EVIDENCE}{name}": value for name, value in arrays.items()}
 
     def mixed(self, showings: Sequence[AnyShowing], fitted: Arrays) -> NDArray[np.float32]:
         """Mix the EEG of all windows of some sessions, in bins of time, (window, component, bin)."""
         frames = Shards(self._films(showings), "cuts").shape[1]
         parts = []
-        for one in showings:
-            eeg, _ = normalised(self.work.read(session_stage(one)), fitted)
+        for showing in showings:
+            eeg, _ = normalised(self.work.read(session_stage(showing)), fitted)
             parts.append(binned(fitted["mixing"], eeg, frames))
         return np.concatenate(parts)
 
     def windows(self, showings: Sequence[AnyShowing], fitted: Arrays) -> Iterator[Arrays]:
         """Yield the normalised windows of sessions by port, one session after the other."""
-        for one in showings:
-            raw = self.work.read(session_stage(one))
+        for showing in showings:
+            raw = self.work.read(session_stage(showing))
             eeg, fmri = normalised(raw, fitted)
             yield raw | {"eeg": eeg.astype(np.float32), "fmri": fmri.astype(np.float32)}
 
     def clips(self, showings: Sequence[AnyShowing], fitted: Arrays) -> Clips:
-        """Collect the clips of `taught` or `held`, and what the signals of their windows tell."""
-        counts = [one.windows for one in showings]
-        joined = np.concatenate([one.joined for one in showings])
-        # The encoder would predict the windows that taught it too well. What is told of them was held out
-        # in the fit.
+        """Collect the clips of `taught` or `held_out`, and the glimpses of their windows."""
+        counts = [showing.windows for showing in showings]
+        joined = np.concatenate([showing.joined for showing in showings])
+        # The encoder would predict the windows that taught it too well. Their glimpses were held out in the
+        # fit.
         if showings == self.taught:
             glimpses = {route: fitted[f"glimpses_{route}"] for route in brain_maps.GROUPS}
-            told = fitted["cuts_told"]
+            cut_probabilities = fitted["cuts_told"]
         else:
             space = space_of(fitted)
             places = brain_maps.place(fitted, self.features(showings, fitted))
             led = {route: space.led(points) for route, points in places.items()}
             shots = Shots.of(fitted, self.mixed(showings, fitted))
-            told = shots.cuts
+            cut_probabilities = shots.cuts
             net = perceptron(fitted)
             glimpses = {r: refine(net, led, shots, r).astype(np.float32) for r in brain_maps.GROUPS}
         paths = self._films(showings)
-        kinds = np.concatenate([np.full(one.windows, one.kind) for one in showings])
+        kinds = np.concatenate([np.full(showing.windows, showing.kind) for showing in showings])
         sessions = np.repeat(np.arange(len(showings)), counts)
         cut = Shards(paths, "cuts")[:, 0]
-        return Clips(Shards(paths, "latents"), glimpses, told, joined, cut, kinds, sessions)
+        return Clips(Shards(paths, "latents"), glimpses, cut_probabilities, joined, cut, kinds, sessions)
 
-    def seen(self, showings: Sequence[AnyShowing]) -> Seen:
-        """Return what clips of sessions showed. Latents and structure tensors stay on disk."""
+    def clip_contents(self, showings: Sequence[AnyShowing]) -> Seen:
+        """Return latents and structure tensors of the clips of sessions. They stay on disk."""
         paths = self._films(showings)
         return Seen(Shards(paths, "latents"), Shards(paths, "structure"))
 
     def features(self, showings: Sequence[AnyShowing], fitted: Arrays) -> dict[str, NDArray[np.float32]]:
         """Compute the features of all windows of some sessions, one session's signals after the other."""
         parts = []
-        for one in showings:
-            eeg, fmri = normalised(self.work.read(session_stage(one)), fitted)
+        for showing in showings:
+            eeg, fmri = normalised(self.work.read(session_stage(showing)), fitted)
             parts.append(brain_maps.features(fitted, eeg, fmri))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _films(self, showings: Sequence[AnyShowing]) -> list[Path]:
-        return [self.work.path(film_stage(one)) for one in showings]
+        return [self.work.path(film_stage(showing)) for showing in showings]
 
     def _stems(self, stems: StemSizes, level: NDArray[np.float32]) -> tuple[Arrays, Arrays]:
         # From all over the sessions, so that all kinds of film are among them.
-        few = self.taught[:: -(-len(self.taught) // _STEM_SESSIONS)]
-        parts = [self.work.read(session_stage(one)) for one in few]
+        sessions = self.taught[:: -(-len(self.taught) // _STEM_SESSIONS)]
+        parts = [self.work.read(session_stage(showing)) for showing in sessions]
         windows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         stats = statistics(windows, level)
         return stats, brain_maps.fit_stems(*normalised(windows, stats), stems)
@@ -232,7 +232,7 @@ class Viewer:
         The voxels that are read.
     fitted : dict
         See `FilmWindows.fit`, `FilmWindows.shots`, `FilmWindows.refine` and `FilmWindows.evidence`.
-    taught, held : Clips
+    taught, held_out : Clips
         Of the sessions that teach, and of those on which choices are made.
     """
 
@@ -240,18 +240,18 @@ class Viewer:
     projection: Projection
     fitted: Arrays
     taught: Clips
-    held: Clips
+    held_out: Clips
 
 
-def draw(codec: Arrays, one: AnyShowing) -> Arrays:
-    """Encode the film of a session, see `encoded`."""
-    return encode_film(codec, one.film())
+def draw(codec: Arrays, showing: AnyShowing) -> Arrays:
+    """Encode the film of a session, see `encode_film`."""
+    return encode_film(codec, showing.film())
 
 
-def _glimpses(space: Space, seen: Seen) -> NDArray[np.float64]:
+def _glimpses(space: Space, clips: Seen) -> NDArray[np.float64]:
     """Reduce clips to glimpses, a part at a time, because their latents may not fit into memory."""
-    at = range(0, len(seen), _AT_ONCE)
-    return np.concatenate([space.glimpses(seen.part(slice(n, n + _AT_ONCE))) for n in at])
+    starts = range(0, len(clips), _AT_ONCE)
+    return np.concatenate([space.glimpses(clips.part(slice(n, n + _AT_ONCE))) for n in starts])
 
 
 def space_of(arrays: Arrays) -> Space:

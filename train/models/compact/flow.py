@@ -150,14 +150,14 @@ class VideoFlow(nn.Module):
         With `until`, (batch,), a flow with spans predicts where the straight line to level `until` of the
         path would arrive at level 0: ``(noisy - clean) / level`` is then the mean velocity in between.
         """
-        known = self.known(condition)
-        # Noisy latents are linear in the clean ones, so what is known is taken from them by its share.
-        rest = noisy - (1 - level.view(-1, 1, 1, 1, 1)) * known
+        encoder_clip = self.encoder_clip(condition)
+        # Noisy latents are linear in the clean ones, so the encoder's clip is subtracted by its share.
+        residual = noisy - (1 - level.view(-1, 1, 1, 1, 1)) * encoder_clip
         keep, gain, scale = preconditioning(level, self.deviation)
-        kept = known + keep * rest
-        return kept + gain * self.network(rest * scale, level, condition, embedding, until).float()
+        skip = encoder_clip + keep * residual
+        return skip + gain * self.network(residual * scale, level, condition, embedding, until).float()
 
-    def known(self, condition: Tensor) -> Tensor:
+    def encoder_clip(self, condition: Tensor) -> Tensor:
         """Return the part of the clean latents that the network does not draw: the encoder's clip."""
         return condition[:, : self.config["channels"]]
 
@@ -171,15 +171,15 @@ class VideoFlow(nn.Module):
     ) -> Tensor:
         """Return the network's own output, which has about unit variance.
 
-        `scaled` are the noisy latents without what is `known`, scaled to unit variance. The other arguments
+        `scaled` are the noisy latents without `encoder_clip`, scaled to unit variance. The other arguments
         are those of `clean`.
         """
         e = embedding + self.time(self._waves(level))
         if until is not None and self.span is not None:
             e = e + self.span(self._waves(level - until))
         place = self.place.expand(len(scaled), -1, -1, -1, -1)
-        seen = condition[:, : self.config["condition_channels"]]
-        h = self.enter(torch.cat([scaled, seen, place], 1))
+        visible = condition[:, : self.config["condition_channels"]]
+        h = self.enter(torch.cat([scaled, visible, place], 1))
         for block in self.before:
             h = block(h, e)
         k = self.down(h)
@@ -246,8 +246,8 @@ class OverSpace(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Map (batch, channel, frame, row, column)."""
         frames = input.shape[2]
-        found = super().forward(input.transpose(1, 2).flatten(0, 1))
-        return found.unflatten(0, (-1, frames)).transpose(1, 2)
+        output = super().forward(input.transpose(1, 2).flatten(0, 1))
+        return output.unflatten(0, (-1, frames)).transpose(1, 2)
 
 
 class OverTime(nn.Conv2d):
@@ -378,14 +378,14 @@ class Denoiser(nn.Module):
         latent = latent - self.calm * (t >= 1).float() * slow
         # The path to the clip stays what it is, and its last step ends nearer to the encoder's.
         share = self.detail if detail is None else detail
-        kept = 1 - (1 - share) * (r <= 0).float()
-        clean = self.clean(latent, now, condition, embedding, after, detail=kept)
-        found = clean + (latent - clean) * (after / now)
+        step_detail = 1 - (1 - share) * (r <= 0).float()
+        clean = self.clean(latent, now, condition, embedding, after, detail=step_detail)
+        next_latent = clean + (latent - clean) * (after / now)
         # Conditions are factors and not branches, because this module is traced into one graph.
         # A flag of the condition has one value everywhere in its channel, so the mean is that value.
-        known = condition[:, -1].mean((1, 2, 3)).view(-1, 1, 1, 1, 1)
-        apart = (known - self.carried(condition)) * (r <= 0).float()
-        return found + apart * (self.dissolved(found, condition) - found)
+        uncut = condition[:, -1].mean((1, 2, 3)).view(-1, 1, 1, 1, 1)
+        dissolves = (uncut - self.carried(condition)) * (r <= 0).float()
+        return next_latent + dissolves * (self.dissolved(next_latent, condition) - next_latent)
 
     def dissolved(self, clean: Tensor, condition: Tensor) -> Tensor:
         """Let a clip dissolve from the end of the one before.
@@ -396,11 +396,11 @@ class Denoiser(nn.Module):
         start = self.start(condition)[:, :, 0]
         frames: list[Tensor] = []
         for n, share in enumerate(_DISSOLVING[: clean.shape[2]]):
-            found = share * start + (1 - share) * clean[:, :, n]
+            frame = share * start + (1 - share) * clean[:, :, n]
             if n:
                 before = share * start + (1 - share) * clean[:, :, n - 1]
-                found = found + to_patches(before - frames[-1], self.making_up)
-            frames.append(found)
+                frame = frame + to_patches(before - frames[-1], self.making_up)
+            frames.append(frame)
         return torch.cat([torch.stack(frames, 2), clean[:, :, len(frames) :]], 2)
 
     def clean(
@@ -430,8 +430,8 @@ class Denoiser(nn.Module):
             ends = level if until is None else until
             rows = len(latent)
             clean = self.flow.clean(latent, level.expand(rows), condition, embedding, ends.expand(rows))
-        known = self.flow.known(condition)
-        clean = known + detail * (clean - known)
+        encoder_clip = self.flow.encoder_clip(condition)
+        clean = encoder_clip + detail * (clean - encoder_clip)
         # `joining` falls from 1 at latent frame 0 to 0: a joined clip begins exactly with `start`.
         return clean + carried * self.joining * (self.start(condition) - clean[:, :, :1])
 
@@ -440,11 +440,11 @@ class Denoiser(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Predict the clean latents with the brain, and without one."""
         # The clips with the brain and those without one are predicted in one call, of twice the batch.
-        given = torch.cat([condition, torch.zeros_like(condition)])
-        told = torch.cat([embedding, self.null.expand_as(embedding)])
+        conditions = torch.cat([condition, torch.zeros_like(condition)])
+        embeddings = torch.cat([embedding, self.null.expand_as(embedding)])
         twice = torch.cat([latent, latent])
         levels = level.expand(len(twice)) if len(level) == 1 else torch.cat([level, level])
-        brain, null = self.flow.clean(twice, levels, given, told).chunk(2)
+        brain, null = self.flow.clean(twice, levels, conditions, embeddings).chunk(2)
         return brain, null
 
     def carried(self, condition: Tensor) -> Tensor:
@@ -462,11 +462,11 @@ def slow_part(noise: Tensor) -> Tensor:
     The last block is shorter where the latent frames are no multiple of its length.
     """
     length, *sides = _SLOW
-    rest = noise.shape[2] % length
-    if not rest:
+    remainder = noise.shape[2] % length
+    if not remainder:
         return _block_means(noise, _SLOW)
-    parts = noise.split([noise.shape[2] - rest, rest], 2)
-    blocks = [(size, *sides) for size in (length, rest)]
+    parts = noise.split([noise.shape[2] - remainder, remainder], 2)
+    blocks = [(size, *sides) for size in (length, remainder)]
     means = [_block_means(*pair) for pair in zip(parts, blocks, strict=True) if pair[0].shape[2]]
     return torch.cat(means, 2)
 

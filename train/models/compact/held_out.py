@@ -11,7 +11,7 @@ from train.closed_form.refine import ROUTES
 from train.metrics.pixels import gradient_energy
 from train.models.compact.batches import Clips
 from train.models.compact.encoder import CARRIED, CompactEncoder
-from train.models.compact.evidence import COUNT, KNOWN
+from train.models.compact.evidence import COLUMNS, COUNT
 from train.models.compact.flow import Denoiser
 from train.models.compact.system import sample
 from train.parts.codecs.fitted_patch import decode, decoder_of
@@ -38,8 +38,8 @@ class HeldOutClips:
         Settings -> the sampler that draws under them.
     steps : int
         Number of its steps.
-    most : int
-        So many clips, evenly spread over the sessions, are drawn at most.
+    max_clips : int
+        At most so many clips are drawn, evenly spread over the sessions.
     """
 
     settings: Mapping[str, Sequence[float]] = {
@@ -59,31 +59,31 @@ class HeldOutClips:
         measured: NDArray[np.float64],
         sampler: Callable[[Mapping[str, float]], Denoiser],
         steps: int,
-        most: int,
+        max_clips: int,
     ) -> None:
         self._encoder = encoder
         self._sampler = sampler
         self._steps = steps
         self._decoder = decoder_of(codec)
-        every = -(-len(clips.joined) // most)
-        self._latents = clips.latents[::every].astype(np.float32)
-        self._glimpses = {route: told[::every] for route, told in clips.glimpses.items()}
-        self._cuts = torch.from_numpy(clips.cuts_told[::every])
-        self._measured = torch.from_numpy(measured[::every].astype(np.float32))
-        self.sessions = clips.sessions[::every]
+        stride = -(-len(clips.joined) // max_clips)
+        self._latents = clips.latents[::stride].astype(np.float32)
+        self._glimpses = {route: glimpses[::stride] for route, glimpses in clips.glimpses.items()}
+        self._cuts = torch.from_numpy(clips.cuts_told[::stride])
+        self._measured = torch.from_numpy(measured[::stride].astype(np.float32))
+        self.sessions = clips.sessions[::stride]
         self.truths = decode(self._decoder, self._latents)
         self.mean_clip = codec["mean_clip"]
 
     @torch.no_grad()
     def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
-        """Draw every clip from what one route tells of it."""
-        known = torch.zeros(COUNT)
-        known[KNOWN[route]] = 1
+        """Draw every clip from the glimpses of one route."""
+        mask = torch.zeros(COUNT)
+        mask[COLUMNS[route]] = 1
         encoder = self._encoder
         denoiser = self._sampler(settings)
         # The same noise for all settings, so that they differ in nothing else.
         rng = np.random.default_rng(0)
-        shown: list[NDArray[np.float32]] = []
+        latents: list[NDArray[np.float32]] = []
         doubt: list[NDArray[np.float64]] = []
         for n in range(0, len(self._latents), _AT_ONCE):
             glimpses = torch.from_numpy(self._glimpses[route][n : n + _AT_ONCE])
@@ -92,11 +92,11 @@ class HeldOutClips:
             blank = torch.zeros_like(start[:, :, -CARRIED:])
             cuts = self._cuts[n : n + _AT_ONCE]
             condition, embedding = encoder.condition(glimpses, cuts, way, blank, torch.zeros(len(way), 1))
-            shown.append(sample(denoiser, start, condition, embedding, self._steps).numpy())
-            # What a route does not know has no weight, as it is the same for all windows.
-            measured = self._measured[n : n + _AT_ONCE] * known
+            latents.append(sample(denoiser, start, condition, embedding, self._steps).numpy())
+            # A number that a route does not have is 0 for all windows, and so it gets no weight.
+            measured = self._measured[n : n + _AT_ONCE] * mask
             doubt.append(encoder.doubt(glimpses, measured).numpy().astype(np.float64))
-        return Drawn(decode(self._decoder, np.concatenate(shown)), np.concatenate(doubt))
+        return Drawn(decode(self._decoder, np.concatenate(latents)), np.concatenate(doubt))
 
     def figures(self, clips: NDArray[np.uint8]) -> dict[str, float]:
         """Return PSNR against the codec's clips, dB, and how sharp the clips are beside those."""

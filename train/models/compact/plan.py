@@ -65,7 +65,7 @@ from train.tuning import HeldOutTogether, choose, fit_confidence
 from train.work import Arrays, Work
 
 # Clips on a sheet of samples.
-_SHOWN = 6
+_SHEET_CLIPS = 6
 # A codec that is fitted again to the same films differs by the rounding of weights to half precision alone.
 _SAME_CODEC = 0.01
 # Held-out clips on which settings are chosen, and on which the confidence is fitted: that has more weights.
@@ -188,7 +188,7 @@ class CompactPlan:
                 HeldOutClips,
                 encoder,
                 codec,
-                viewer.held,
+                viewer.held_out,
                 fit_brain(encoder, viewer.film_windows, viewer.fitted, work.seed),
                 steps=generator.steps,
             )
@@ -204,7 +204,7 @@ class CompactPlan:
         if settings is None:
             # Everybody's clips are drawn by one sampler.
             share = _CHOSEN_ON // len(viewers)
-            chosen = choose(HeldOutTogether([windows(guided, most=share) for windows in held_out]))
+            chosen = choose(HeldOutTogether([windows(guided, max_clips=share) for windows in held_out]))
             settings = chosen.settings
             tables["calibration"] = chosen.table
         draws = guided(settings)
@@ -216,7 +216,7 @@ class CompactPlan:
                 draws,
                 codec,
                 default.taught,
-                default.held,
+                default.held_out,
                 distilling,
                 self.machine,
                 generator.mixture,
@@ -224,15 +224,17 @@ class CompactPlan:
             )
             tables["loss"] += lessons.log
             tables["distillation"] = lessons.gates
-            every = {
+            flow_adapters = {
                 name: phase.adapters[FLOW] for name, phase in distilling.items() if FLOW in phase.adapters
             }
-            beside = {name: adapter for name, adapter in every.items() if not adapter.merge}
-            learned = student(taught_student, beside)
+            unmerged_adapters = {
+                name: adapter for name, adapter in flow_adapters.items() if not adapter.merge
+            }
+            learned = student(taught_student, unmerged_adapters)
             draws = taught_student.student
         # How sure it is of a clip depends on who draws it.
         for encoder, windows in zip(encoders, held_out, strict=True):
-            confidence = fit_confidence(windows(lambda settings: draws, most=_CONFIDENT_OF), settings)
+            confidence = fit_confidence(windows(lambda settings: draws, max_clips=_CONFIDENT_OF), settings)
             for route, confidence_weights in confidence.items():
                 encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(confidence_weights))
         packed = pack(system, codec, generator.shift, settings)
@@ -338,7 +340,7 @@ class CompactPlan:
         default, *_ = everybody.values()
         taught = _taught(work, default)
         # The first session of each film: a drawn one by its seed, and a fixed one is always the same.
-        first = list({one.source: one for one in reversed(taught)}.values())
+        first = list({showing.source: showing for showing in reversed(taught)}.values())
         sizes = self.codec
         codec = work.stage("codec", lambda: fit_codec(all_clips(first), sizes.channels, sizes.contrast))
         viewers: dict[str, Viewer] = {}
@@ -355,15 +357,15 @@ class CompactPlan:
         encoder = self.encoder
         taught = _taught(work, data)
         window_s = float(data.grid.window)
-        found = work.stage(
+        choice = work.stage(
             f"{mark}voxels", lambda: find_voxels(codec, some_of_each_kind(taught), encoder.voxels, window_s)
         )
-        projection = taught[0].projection(found["voxels"])
-        level = found["level"].astype(np.float32)
+        projection = taught[0].projection(choice["voxels"])
+        level = choice["level"].astype(np.float32)
         draft = data.manifest(projection)
         kinds = ("held", "presence", "controls")
-        held, shown, resting = (data.showings(work, kind) for kind in kinds)
-        film_windows = FilmWindows(work, taught, held, shown, resting, codec)
+        held_out, presence_sessions, resting = (data.showings(work, kind) for kind in kinds)
+        film_windows = FilmWindows(work, taught, held_out, presence_sessions, resting, codec)
         film_windows.prepare(draft_bundle(draft, unit_statistics(draft, level), projection))
         components = self.codec.components
         fitted = work.stage(
@@ -372,7 +374,9 @@ class CompactPlan:
         fitted |= work.stage(f"{mark}shots", partial(film_windows.shots, fitted))
         fitted |= work.stage(f"{mark}refiner", partial(film_windows.refine, fitted, encoder.refiner))
         fitted |= work.stage(f"{mark}evidence", partial(film_windows.evidence, fitted))
-        clips, held_clips = (film_windows.clips(showings, fitted) for showings in (taught, film_windows.held))
+        clips, held_clips = (
+            film_windows.clips(showings, fitted) for showings in (taught, film_windows.held_out)
+        )
         return Viewer(film_windows, projection, fitted, clips, held_clips)
 
 
@@ -383,12 +387,12 @@ def _taught(work: Work, data: AnySessions) -> list[AnyShowing]:
 def fit_brain(
     encoder: CompactEncoder, film_windows: FilmWindows, fitted: Arrays, seed: int
 ) -> NDArray[np.float64]:
-    """Fit whether there is a brain into the encoder; return what it measures of the held windows."""
+    """Fit the encoder's probabilities of a brain; return its evidence of the held-out windows."""
 
     def kinds(some: Sequence[AnyShowing]) -> Iterator[tuple[str, Arrays]]:
         return zip([showing.setting for showing in some], film_windows.windows(some, fitted), strict=True)
 
-    sessions = (film_windows.held, film_windows.presence, film_windows.resting)
+    sessions = (film_windows.held_out, film_windows.presence, film_windows.resting)
     evidence = presence.show(encoder, *(kinds(some) for some in sessions), seed=seed)
     return np.clip(np.concatenate(presence.fit(encoder, evidence)), -CLIP, CLIP)
 
@@ -413,20 +417,20 @@ def take_flow(system: Trainables, codec: Arrays, run: Path) -> None:
         If the run's flow is of another size, or its codec is not this one, so that its latents mean
         something else.
     """
-    kept = weights_of(run)
-    found = unpack(of_teacher(kept) or kept)
-    flow = found.denoiser.flow
+    arrays = weights_of(run)
+    model = unpack(of_teacher(arrays) or arrays)
+    flow = model.denoiser.flow
     # The spread is measured, and comes with the weights.
-    theirs, ours = (sizes | {"spread": None} for sizes in (flow.config, system.flow.config))
-    if told := "; ".join(differences(theirs, ours)):
+    teacher_sizes, own_sizes = (sizes | {"spread": None} for sizes in (flow.config, system.flow.config))
+    if mismatch := "; ".join(differences(teacher_sizes, own_sizes)):
         raise UsageError(
             "teacher-flow-size-mismatch",
             "teacher={teacher} has a flow of another size than this recipe: {differences}.",
             teacher=run,
-            differences=told,
+            differences=mismatch,
         )
     fitted = decoder_of(codec).state_dict()
-    for name, value in found.decoder.state_dict().items():
+    for name, value in model.decoder.state_dict().items():
         off = float((fitted[name] - value).abs().max() / value.abs().max())
         if off > _SAME_CODEC:
             raise UsageError(
@@ -439,7 +443,7 @@ def take_flow(system: Trainables, codec: Arrays, run: Path) -> None:
                 relative_difference=off,
             )
     system.flow.load_state_dict(flow.state_dict())
-    system.encoder.load_state_dict(found.encoder.learned, strict=False)
+    system.encoder.load_state_dict(model.encoder.learned, strict=False)
 
 
 def _show(
@@ -456,18 +460,18 @@ def _show(
 def _sheet(
     encoder: CompactEncoder, denoiser: Denoiser, codec: Arrays, clips: Clips, steps: int
 ) -> Image.Image:
-    """Draw a few training clips from what is told of them, held out: the truth, all steps, one step."""
-    picked = np.linspace(0, len(clips.latents) - 1, _SHOWN).astype(int)
+    """Draw a few training clips from their held-out glimpses: the truth, all steps, one step."""
+    picked = np.linspace(0, len(clips.latents) - 1, _SHEET_CLIPS).astype(int)
     truth = clips.latents[picked].astype(np.float32)
     blank = torch.zeros_like(torch.from_numpy(truth[:, :, -CARRIED:]))
     glimpses = torch.from_numpy(clips.glimpses["both"][picked])
-    route = routes(torch.ones(_SHOWN, 2))
+    route = routes(torch.ones(_SHEET_CLIPS, 2))
     cuts = torch.from_numpy(clips.cuts_told[picked])
-    condition, embedding = encoder.condition(glimpses, cuts, route, blank, torch.zeros(_SHOWN, 1))
+    condition, embedding = encoder.condition(glimpses, cuts, route, blank, torch.zeros(_SHEET_CLIPS, 1))
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal(truth.shape, np.float32))
     ways = (steps, 1)
     decoder = decoder_of(codec)
-    drawn = [sample(denoiser, noise, condition, embedding, n).numpy() for n in ways]
-    videos = [decode(decoder, latents) for latents in (truth, *drawn)]
-    sheet = [video[n] for n in range(_SHOWN) for video in videos]
+    samples = [sample(denoiser, noise, condition, embedding, n).numpy() for n in ways]
+    videos = [decode(decoder, latents) for latents in (truth, *samples)]
+    sheet = [video[n] for n in range(_SHEET_CLIPS) for video in videos]
     return pictures.rows(sheet, pictures.over_clip(len(sheet[0])))

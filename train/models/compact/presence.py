@@ -1,4 +1,4 @@
-"""Whether a window holds a brain that the encoder can read: the fit of the probabilities.
+"""Fit the probabilities that a window holds a brain that the encoder can read.
 
 Windows of sessions that trained nothing are shown to the encoder: those in which a film was watched, at
 several presets and with what a session may suffer (`train.data.phantom.DISTURBANCES`), and windows that
@@ -25,7 +25,7 @@ from train.closed_form.brain_maps import fit_logistic
 from train.closed_form.refine import ROUTES
 from train.data.phantom import ELECTRODE
 from train.models.compact.encoder import CompactEncoder
-from train.models.compact.evidence import CLIP, COUNT, KNOWN
+from train.models.compact.evidence import CLIP, COLUMNS, COUNT
 from train.work import Arrays
 
 Matrix = NDArray[np.float64]
@@ -41,7 +41,7 @@ PRIOR = {"brain": 0.5, "inconsistent": 0.25, "neither": 0.25}
 _WITHIN = 0.99
 _WITHIN_DISTURBED = 0.95
 # Windows between one whose volumes are taken and one whose EEG is.
-_APART = 10
+_EEG_SHIFT = 10
 _AT_ONCE = 50
 # Ridge penalty of the regressions. There are some dozens of terms, and thousands of windows.
 _PENALTY = 0.1
@@ -62,40 +62,40 @@ class EvidenceByClass:
 
     Attributes
     ----------
-    held, others : list of Session
+    held_out, presence : list of Session
         Kind and windows of each session in which a film was watched: those on which choices are made, and
-        those that tell what a brain looks like alone.
+        those that only show what a brain looks like.
     inconsistent : list of Session
         The same sessions with EEG of other windows.
     neither : list of list of Session
         By what they hold instead.
     """
 
-    held: list[Session]
-    others: list[Session]
+    held_out: list[Session]
+    presence: list[Session]
     inconsistent: list[Session]
     neither: list[list[Session]]
 
     @property
     def brain(self) -> list[Session]:
         """All sessions that hold a brain."""
-        return [*self.held, *self.others]
+        return [*self.held_out, *self.presence]
 
 
 @torch.no_grad()
 def evidence_of(encoder: CompactEncoder, windows: Arrays) -> Matrix:
     """Measure normalised windows, given by port, in the numbers' own units, (window, number)."""
-    found = []
+    numbers = []
     for n in range(0, len(windows["eeg"]), _AT_ONCE):
         rows = [torch.from_numpy(windows[name][n : n + _AT_ONCE]) for name in ("eeg", "fmri", "fmri_mask")]
-        found.append(encoder.measure(*rows).numpy().astype(np.float64))
-    return np.concatenate(found)
+        numbers.append(encoder.measure(*rows).numpy().astype(np.float64))
+    return np.concatenate(numbers)
 
 
 def show(
     encoder: CompactEncoder,
-    held: Iterable[tuple[str, Arrays]],
-    others: Iterable[tuple[str, Arrays]],
+    held_out: Iterable[tuple[str, Arrays]],
+    presence: Iterable[tuple[str, Arrays]],
     resting: Iterable[tuple[str, Arrays]],
     seed: int,
 ) -> EvidenceByClass:
@@ -104,7 +104,7 @@ def show(
     Parameters
     ----------
     encoder : CompactEncoder
-    held, others : iterable of (str, dict)
+    held_out, presence : iterable of (str, dict)
         Of each session in which a film was watched, its kind and its normalised windows by port; see
         `EvidenceByClass`.
     resting : iterable of (str, dict)
@@ -122,50 +122,50 @@ def show(
         noise.append((kind, evidence_of(encoder, windows | white)))
         return kind, evidence_of(encoder, windows)
 
-    held_sessions = [looked_at(kind, windows) for kind, windows in held]
-    other_sessions = [looked_at(kind, windows) for kind, windows in others]
+    held_out_sessions = [looked_at(kind, windows) for kind, windows in held_out]
+    presence_sessions = [looked_at(kind, windows) for kind, windows in presence]
     resting_sessions = [(kind, evidence_of(encoder, windows)) for kind, windows in resting]
     return EvidenceByClass(
-        held_sessions, other_sessions, swapped, [sets for sets in (resting_sessions, noise) if sets]
+        held_out_sessions, presence_sessions, swapped, [sets for sets in (resting_sessions, noise) if sets]
     )
 
 
 def _apart(windows: int) -> int:
     """Return how far apart volumes and EEG are taken that do not belong together."""
     # A short session turned by its whole length would be the same again.
-    return min(_APART, windows // 2)
+    return min(_EEG_SHIFT, windows // 2)
 
 
-def fit(encoder: CompactEncoder, shown: EvidenceByClass, standard: Standard | None = None) -> list[Matrix]:
-    """Fit everything that is said of a brain into the encoder.
+def fit(encoder: CompactEncoder, evidence: EvidenceByClass, standard: Standard | None = None) -> list[Matrix]:
+    """Fit the limits and the probabilities of a brain, and set them in the encoder.
 
     Parameters
     ----------
     encoder : CompactEncoder
-    shown : EvidenceByClass
+    evidence : EvidenceByClass
     standard : (number,), (number,), optional
-        Middle and scale by which the numbers are standardised; by default those of the windows `held`.
+        Middle and scale by which the numbers are standardised; by default those of `held_out`.
 
     Returns
     -------
     list of (window, number)
-        Of each of the sessions `held`, the numbers as the encoder measures them now.
+        The numbers of each session of `held_out`, as the encoder measures them now.
     """
-    shown = standardise(encoder, shown, standard)
-    for name, values in fit_limits(shown).items():
+    evidence = standardise(encoder, evidence, standard)
+    for name, values in fit_limits(evidence).items():
         # The number of kinds is not known before.
         encoder.evidence.register_buffer(name, torch.from_numpy(values))
-    for name, weights in fit_presence(shown).items():
+    for name, weights in fit_presence(evidence).items():
         encoder.get_buffer(name).copy_(torch.from_numpy(weights))
-    return [numbers for _, numbers in shown.held]
+    return [numbers for _, numbers in evidence.held_out]
 
 
 def standardise(
-    encoder: CompactEncoder, shown: EvidenceByClass, standard: Standard | None = None
+    encoder: CompactEncoder, evidence: EvidenceByClass, standard: Standard | None = None
 ) -> EvidenceByClass:
-    """Let the encoder measure against the windows `held`, and return the numbers measured so."""
+    """Standardise the encoder's numbers by the windows `held_out`, and return them standardised."""
     if standard is None:
-        watched = np.concatenate([numbers for _, numbers in shown.held])
+        watched = np.concatenate([numbers for _, numbers in evidence.held_out])
         standard = watched.mean(0), np.maximum(watched.std(0), _LEAST)
     middle, scale = standard
     encoder.evidence.middle.copy_(torch.from_numpy(middle))
@@ -175,14 +175,14 @@ def standardise(
         return [(kind, (numbers - middle) / scale) for kind, numbers in sessions]
 
     return EvidenceByClass(
-        measured(shown.held),
-        measured(shown.others),
-        measured(shown.inconsistent),
-        [measured(sessions) for sessions in shown.neither],
+        measured(evidence.held_out),
+        measured(evidence.presence),
+        measured(evidence.inconsistent),
+        [measured(sessions) for sessions in evidence.neither],
     )
 
 
-def fit_limits(shown: EvidenceByClass) -> Arrays:
+def fit_limits(evidence: EvidenceByClass) -> Arrays:
     """Fit what `Evidence` compares each modality's numbers with, by their names there.
 
     The Mahalanobis distance to a kind of session is divided by the one within which 99 % of the windows of
@@ -193,8 +193,8 @@ def fit_limits(shown: EvidenceByClass) -> Arrays:
     limits: Arrays = {}
     for modality in MODALITIES:
         kinds: dict[str, list[Matrix]] = {}
-        for kind, numbers in shown.brain:
-            kinds.setdefault(kind, []).append(numbers[:, KNOWN[modality]])
+        for kind, numbers in evidence.brain:
+            kinds.setdefault(kind, []).append(numbers[:, COLUMNS[modality]])
         middles: list[Matrix] = []
         roots: list[Matrix] = []
         for kind, sessions in kinds.items():
@@ -235,26 +235,26 @@ def _distances(rows: Matrix, middle: Matrix, root: Matrix) -> Matrix:
     return np.linalg.norm((rows - middle) @ root, axis=1)
 
 
-def fit_presence(shown: EvidenceByClass) -> Arrays:
+def fit_presence(evidence: EvidenceByClass) -> Arrays:
     """Fit the weights of `CompactEncoder.presence`, by their names in the encoder.
 
     With one modality alone nothing can be inconsistent, and its share of the prior is left out.
     """
     weights: Arrays = {}
     for route in ROUTES:
-        known = KNOWN[route]
-        brain = _weighed(shown.brain, known, PRIOR["brain"])
-        inconsistent = _weighed(shown.inconsistent, known, PRIOR["inconsistent"])
-        share = PRIOR["neither"] / len(shown.neither)
-        nothing = [_weighed(sessions, known, share) for sessions in shown.neither]
+        columns = COLUMNS[route]
+        brain = _weighed(evidence.brain, columns, PRIOR["brain"])
+        inconsistent = _weighed(evidence.inconsistent, columns, PRIOR["inconsistent"])
+        share = PRIOR["neither"] / len(evidence.neither)
+        nothing = [_weighed(sessions, columns, share) for sessions in evidence.neither]
         something = [brain, inconsistent] if route == "both" else [brain]
-        weights[f"neither_{route}"] = _wide(_told_apart(something, nothing), known)
+        weights[f"neither_{route}"] = _wide(_logistic(something, nothing), columns)
         if route == "both":
-            weights["inconsistent"] = _wide(_told_apart([brain], [inconsistent]), known)
+            weights["inconsistent"] = _wide(_logistic([brain], [inconsistent]), columns)
     return weights
 
 
-def _weighed(sessions: Sequence[Session], known: slice, share: float) -> tuple[Matrix, Matrix]:
+def _weighed(sessions: Sequence[Session], columns: slice, share: float) -> tuple[Matrix, Matrix]:
     """Return the terms of the windows of some sessions, and their weights, which sum to a share.
 
     Every kind of session counts as much as any other, but for those of `_LESS`.
@@ -264,7 +264,7 @@ def _weighed(sessions: Sequence[Session], known: slice, share: float) -> tuple[M
         windows[kind] += len(numbers)
     per_session = [np.full(len(numbers), _weight(kind) / windows[kind]) for kind, numbers in sessions]
     weights = np.concatenate(per_session)
-    rows = np.concatenate([numbers[:, known] for _, numbers in sessions])
+    rows = np.concatenate([numbers[:, columns] for _, numbers in sessions])
     return terms(rows), share * weights / weights.sum()
 
 
@@ -275,23 +275,27 @@ def _weight(kind: str) -> float:
 
 def terms(evidence: Matrix) -> Matrix:
     """Return the numbers and their squares: too little of something tells as much as too much."""
-    kept = np.clip(evidence, -CLIP, CLIP)
-    return np.concatenate([kept, kept**2], axis=1)
+    clipped = np.clip(evidence, -CLIP, CLIP)
+    return np.concatenate([clipped, clipped**2], axis=1)
 
 
-def _told_apart(ones: Sequence[tuple[Matrix, Matrix]], others: Sequence[tuple[Matrix, Matrix]]) -> Matrix:
-    """Fit the probability of the others to sets of rows with their weights."""
-    rows = np.concatenate([x for x, _ in (*ones, *others)])
-    weights = np.concatenate([weight for _, weight in (*ones, *others)])
-    told = np.concatenate([np.zeros(sum(len(x) for x, _ in ones)), np.ones(sum(len(x) for x, _ in others))])
-    return fit_logistic(rows, told, _PENALTY, weights=weights * len(rows) / weights.sum())
+def _logistic(
+    negatives: Sequence[tuple[Matrix, Matrix]], positives: Sequence[tuple[Matrix, Matrix]]
+) -> Matrix:
+    """Fit the probability of the positives to sets of rows with their weights."""
+    rows = np.concatenate([x for x, _ in (*negatives, *positives)])
+    weights = np.concatenate([weight for _, weight in (*negatives, *positives)])
+    labels = np.concatenate(
+        [np.zeros(sum(len(x) for x, _ in negatives)), np.ones(sum(len(x) for x, _ in positives))]
+    )
+    return fit_logistic(rows, labels, _PENALTY, weights=weights * len(rows) / weights.sum())
 
 
-def _wide(weights: Matrix, known: slice) -> NDArray[np.float64]:
-    """Lay weights of the numbers that a route knows out among those of all, with the offset last."""
-    whole = np.arange(COUNT)[known]
-    found = np.zeros(2 * COUNT + 1)
-    found[whole] = weights[: len(whole)]
-    found[COUNT + whole] = weights[len(whole) : -1]
-    found[-1] = weights[-1]
-    return found
+def _wide(weights: Matrix, columns: slice) -> NDArray[np.float64]:
+    """Put the weights of a route's numbers in their places among all numbers, with the offset last."""
+    numbers = np.arange(COUNT)[columns]
+    wide = np.zeros(2 * COUNT + 1)
+    wide[numbers] = weights[: len(numbers)]
+    wide[COUNT + numbers] = weights[len(numbers) : -1]
+    wide[-1] = weights[-1]
+    return wide

@@ -20,7 +20,7 @@ from train.closed_form.shots import SUREST, decisive
 from train.work import Arrays
 
 # Share of the training windows that take each route: both, fmri, eeg.
-_SEEN = [0.6, 0.2, 0.2]
+_ROUTE_SHARES = [0.6, 0.2, 0.2]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Refiner(nn.Module):
     """
 
     scale: Tensor
+    # The name of a tensor of shipped graphs.
     known: Tensor
     have_eeg: Tensor
     decisive: Tensor
@@ -89,11 +90,11 @@ class Refiner(nn.Module):
     @classmethod
     def load(cls, state: Arrays, frames: int) -> "Refiner":
         """Make a perceptron from its state, for use and not for training."""
-        made = cls(frames, len(state["scale"]), len(state["body.1.weight"]))
-        made.load_state_dict(
+        net = cls(frames, len(state["scale"]), len(state["body.1.weight"]))
+        net.load_state_dict(
             {name: torch.from_numpy(value.astype(np.float32)) for name, value in state.items()}
         )
-        return made.eval().requires_grad_(False)
+        return net.eval().requires_grad_(False)
 
     def forward(self, led: Tensor, cuts: Tensor, onsets: Tensor, route: Tensor) -> Tensor:
         """Refine what linear maps say of windows.
@@ -116,18 +117,18 @@ class Refiner(nn.Module):
             Zeros without a signal.
         """
         sure = (route @ self.have_eeg) * cuts
-        same, begun = self.shots(sure)
+        same, begins = self.shots(sure)
         size = same.sum(2, keepdim=True)
         within = same / size
-        told = led * (route @ self.known)[:, :, None, None]
-        flat = (told.transpose(1, 2) / self.scale).flatten(2)
+        available = led * (route @ self.known)[:, :, None, None]
+        flat = (available.transpose(1, 2) / self.scale).flatten(2)
         frames = len(self.decisive)
         parts = [
             flat,
             within @ flat,
             flat.mean(1, keepdim=True).expand(-1, frames, -1),
-            begun @ onsets / self.scale,
-            begun.sum(2, keepdim=True),
+            begins @ onsets / self.scale,
+            begins.sum(2, keepdim=True),
             route[:, None].expand(-1, frames, -1),
             torch.eye(frames).to(same).expand_as(same),
             same,
@@ -135,10 +136,10 @@ class Refiner(nn.Module):
         ]
         # One row a frame: the exporter keeps the names of a layer's weights only if its input has two axes.
         rows = self.body(torch.cat(parts, 2).flatten(0, 1))
-        found = rows.unflatten(0, (-1, frames)) * self.scale
+        correction = rows.unflatten(0, (-1, frames)) * self.scale
         # The network's output is added to what the window's own route says of the shot.
-        own = within @ (led * route[:, :, None, None]).sum(1)
-        return own + found * route.sum(1)[:, None, None]
+        shot_mean = within @ (led * route[:, :, None, None]).sum(1)
+        return shot_mean + correction * route.sum(1)[:, None, None]
 
     def shots(self, cuts: Tensor) -> tuple[Tensor, Tensor]:
         """Compute `train.closed_form.shots.same_shot` and `begun`."""
@@ -156,7 +157,7 @@ class Refiner(nn.Module):
 def fit_refiner(
     led: Arrays,
     truth: NDArray[np.float64],
-    seen: Shots,
+    shots: Shots,
     sizes: RefinerSizes,
     titles: NDArray[np.int64],
     seed: int,
@@ -169,7 +170,7 @@ def fit_refiner(
         Route -> held-out predictions (window, frame, value).
     truth : (window, frame, value)
         As `train.closed_form.film_space.Space.glimpses` returns it.
-    seen : Shots
+    shots : Shots
         Held out as well.
     sizes : RefinerSizes
     titles : (window,)
@@ -187,12 +188,12 @@ def fit_refiner(
     fold = titles % sizes.folds
     refined = {r: np.zeros(truth.shape, np.float32) for r in ROUTES}
     for n in range(sizes.folds):
-        own = fold == n
-        others = fold != n
-        net = _state(_trained(_part(led, others), truth[others], seen.part(others), sizes, (seed, n)))
-        for route, found in refined.items():
-            found[own] = refine(net, _part(led, own), seen.part(own), route)
-    return _state(_trained(led, truth, seen, sizes, (seed, sizes.folds))), refined
+        held_out = fold == n
+        training = fold != n
+        net = _state(_trained(_part(led, training), truth[training], shots.part(training), sizes, (seed, n)))
+        for route, glimpses in refined.items():
+            glimpses[held_out] = refine(net, _part(led, held_out), shots.part(held_out), route)
+    return _state(_trained(led, truth, shots, sizes, (seed, sizes.folds))), refined
 
 
 def _part(led: Arrays, rows: NDArray[np.bool_]) -> Arrays:
@@ -205,7 +206,7 @@ def _state(net: Refiner) -> Arrays:
 
 
 def _trained(
-    led: Arrays, truth: NDArray[np.float64], seen: Shots, sizes: RefinerSizes, key: tuple[int, int]
+    led: Arrays, truth: NDArray[np.float64], shots: Shots, sizes: RefinerSizes, key: tuple[int, int]
 ) -> Refiner:
     """Train one perceptron."""
     rng = np.random.default_rng(key)
@@ -214,10 +215,10 @@ def _trained(
     _, frames, values = truth.shape
     net = Refiner(frames, values, sizes.width, sizes.dropout)
     net.scale.copy_(torch.from_numpy(np.maximum(truth.std((0, 1)), 1e-6)))
-    given = torch.from_numpy(np.stack([led[route] for route in ROUTES], 1).astype(np.float32))
+    predictions = torch.from_numpy(np.stack([led[route] for route in ROUTES], 1).astype(np.float32))
     glimpses = torch.from_numpy(truth.astype(np.float32))
-    cuts = torch.from_numpy(seen.cuts)
-    onsets = torch.from_numpy(seen.onsets)
+    cuts = torch.from_numpy(shots.cuts)
+    onsets = torch.from_numpy(shots.onsets)
     batches = max(len(truth) // sizes.batch, 1)
     optimizer = AdamW(net.parameters(), lr=sizes.rate, weight_decay=sizes.decay)
     rates = OneCycleLR(optimizer, sizes.rate, total_steps=sizes.rounds * batches)
@@ -225,10 +226,10 @@ def _trained(
     for _ in range(sizes.rounds):
         for rows in np.array_split(rng.permutation(len(truth)), batches):
             # Training windows have both modalities. Each is seen by a random route, as if it had fewer.
-            route = torch.eye(len(ROUTES))[rng.choice(len(ROUTES), len(rows), p=_SEEN)]
-            found = net(given[rows], cuts[rows], onsets[rows], route)
+            route = torch.eye(len(ROUTES))[rng.choice(len(ROUTES), len(rows), p=_ROUTE_SHARES)]
+            refined = net(predictions[rows], cuts[rows], onsets[rows], route)
             # Errors of a value count by its variance, as they do in the latents and in the tensor.
-            loss = (found - glimpses[rows]).square().sum(2).mean()
+            loss = (refined - glimpses[rows]).square().sum(2).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -59,37 +59,37 @@ class Student(Trainable):
     def losses(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the losses with these names, name -> scalar."""
         with torch.no_grad():
-            told = self.encoder.condition(
+            conditioning = self.encoder.condition(
                 batch.glimpses, batch.cuts, batch.route, batch.carry, batch.carry_mask
             )
-        found: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         if FLOW_MAP in names:
-            found[FLOW_MAP] = self._flow_map(batch, *told)
+            losses[FLOW_MAP] = self._flow_map(batch, *conditioning)
         if MATCHING in names or CRITIC in names:
-            found |= self._matching(batch, *told)
-        return {name: found[name] for name in names}
+            losses |= self._matching(batch, *conditioning)
+        return {name: losses[name] for name in names}
 
-    def _flow_map(self, batch: Batch, *told: Tensor) -> Tensor:
+    def _flow_map(self, batch: Batch, *conditioning: Tensor) -> Tensor:
         """Compute the mean squared error of the mean velocity."""
         with torch.no_grad():
-            wanted = targets.asked(
+            target = targets.asked(
                 self.how,
-                partial(self._guided, *told),
-                partial(mean_velocity, self.student, *told),
+                partial(self._guided, *conditioning),
+                partial(mean_velocity, self.student, *conditioning),
                 Path(start=self._start(batch), clean=batch.latents, noise=batch.noise, now=batch.level),
                 self._shift,
             )
-        condition, embedding = (part[wanted.rows] for part in told)
-        found = mean_velocity(self.student, condition, embedding, wanted.latents, wanted.now, wanted.until)
+        condition, embedding = (part[target.rows] for part in conditioning)
+        velocity = mean_velocity(self.student, condition, embedding, target.latents, target.now, target.until)
         # The forward pass may run in bf16; the loss is computed in single precision.
-        return (found.float() - wanted.velocity.float()).square().mean()
+        return (velocity.float() - target.velocity.float()).square().mean()
 
-    def _matching(self, batch: Batch, *told: Tensor) -> dict[str, Tensor]:
+    def _matching(self, batch: Batch, *conditioning: Tensor) -> dict[str, Tensor]:
         """Compute the losses of the student and of its critic on clips that the student draws."""
         return matching.losses(
-            partial(mean_velocity, self.student, *told),
-            partial(self._guided, *told),
-            partial(self._critic, *told),
+            partial(mean_velocity, self.student, *conditioning),
+            partial(self._guided, *conditioning),
+            partial(self._critic, *conditioning),
             self._start(batch),
             self._shift,
         )
@@ -106,8 +106,8 @@ class Student(Trainable):
     def _start(self, batch: Batch) -> Tensor:
         return batch.noise - self.teacher.calm * slow_part(batch.noise)
 
-    def _shift(self, left: Any) -> Any:
-        return shifted(left, self.teacher.shift)
+    def _shift(self, share: Any) -> Any:
+        return shifted(share, self.teacher.shift)
 
 
 def student_of(teacher: Denoiser) -> Denoiser:

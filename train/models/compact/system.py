@@ -71,10 +71,10 @@ class Compact(System):
     def condition(self, inputs: Arrays) -> Condition:
         """Encode windows into a map that is laid beside the latents, and a pooled vector."""
         names = ("eeg", "eeg_mask", "fmri", "fmri_mask", "carry", "carry_mask")
-        given = [torch.from_numpy(np.asarray(inputs[name], np.float32)) for name in names]
-        drawn, pooled, confidence, brain, *by = self._model.encoder(*given)
+        tensors = [torch.from_numpy(np.asarray(inputs[name], np.float32)) for name in names]
+        condition, pooled, confidence, brain, *by = self._model.encoder(*tensors)
         return Condition(
-            map=drawn, pooled=pooled, confidence=confidence, brain=brain, brain_by=by[0] if by else None
+            map=condition, pooled=pooled, confidence=confidence, brain=brain, brain_by=by[0] if by else None
         )
 
     def negative(self, condition: Condition) -> Condition:
@@ -102,8 +102,8 @@ class Compact(System):
 
     def teacher(self) -> "Compact | None":
         """Return the model that this one was distilled from; None for one that was not distilled."""
-        own = of_teacher(self._weights)
-        return None if own is None else Compact(own)
+        arrays = of_teacher(self._weights)
+        return None if arrays is None else Compact(arrays)
 
     @torch.no_grad()
     def stages(self, manifest: Manifest) -> Sequence[Stage]:
@@ -113,11 +113,11 @@ class Compact(System):
         signals = {port.name: torch.randn(1, *port.shape) for port in self.ports(manifest)}
         for name in ("eeg_mask", "fmri_mask", "carry_mask"):
             signals[name] = torch.ones_like(signals[name])
-        drawn, pooled, *told = model.encoder(*signals.values())
-        names = ("condition", "embedding", "confidence", "brain", "brain_by")[: len(told) + 2]
+        condition, pooled, *probabilities = model.encoder(*signals.values())
+        names = ("condition", "embedding", "confidence", "brain", "brain_by")[: len(probabilities) + 2]
         step = {
             "latent": torch.randn(1, *self.latent_shape),
-            "condition": drawn,
+            "condition": condition,
             "embedding": pooled,
             "t": torch.ones(1),
             "r": 0.75 * torch.ones(1),
@@ -155,14 +155,14 @@ def pack(system: Trainables, codec: Arrays, shift: float, settings: Mapping[str,
     arrays = _pack_encoder(system.encoder)
     for name, value in system.flow.state_dict().items():
         arrays[f"flow.{name}"] = value.numpy() if name in _BUFFERS else value.half().numpy()
-    told = {
+    config = {
         "flow": system.flow.config,
         "shift": shift,
         **settings,
         "latent_shape": system.encoder.shape,
     }
     decoder = {name: value for name, value in codec.items() if name.startswith("decoder.")}
-    return arrays | decoder | {"config": np.array(strict_json.dumps(told))}
+    return arrays | decoder | {"config": np.array(strict_json.dumps(config))}
 
 
 def pack_another(name: str, encoder: CompactEncoder, weights: Arrays) -> Arrays:
@@ -200,39 +200,39 @@ def student(system: Student, attached: Mapping[str, Adapter]) -> Arrays:
     learned: dict[str, Tensor] = {}
     for name, value in system.student.flow.state_dict().items():
         # PEFT calls a layer under an adapter its base layer.
-        known = before.get(name.replace(".base_layer", ""))
-        if known is None or not torch.equal(known, value):
+        original = before.get(name.replace(".base_layer", ""))
+        if original is None or not torch.equal(original, value):
             learned[name] = value
     return packed(learned, attached)
 
 
 def unpack(weights: Arrays) -> Model:
     """Make the modules from a run's weights, which `pack` made, for the default participant."""
-    told = json.loads(str(weights["config"]))
+    config = json.loads(str(weights["config"]))
     parts: dict[str, dict[str, Any]] = {"encoder": {}, "flow": {}, "decoder": {}, "student": {}}
     for name, value in of_default(weights).items():
-        part, dot, rest = name.partition(".")
+        part, dot, parameter = name.partition(".")
         if dot:
-            parts[part][rest] = value
+            parts[part][parameter] = value
     # The encoder is made from its fitted arrays. Learned weights are loaded into it afterwards.
     closed = {k: v for k, v in parts["encoder"].items() if k.split(".")[0] not in LEARNED}
     encoder = CompactEncoder(
-        closed | {"latent_shape": np.array(told["latent_shape"])},
+        closed | {"latent_shape": np.array(config["latent_shape"])},
         len(parts["encoder"]["null_eeg"]),
     )
-    flow = VideoFlow(**told["flow"])
-    for module, found in ((encoder, parts["encoder"]), (flow, parts["flow"])):
-        module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in found.items()})
+    flow = VideoFlow(**config["flow"])
+    for module, state in ((encoder, parts["encoder"]), (flow, parts["flow"])):
+        module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
         module.eval()
     decoder = decoder_of(weights)
     denoiser = Denoiser(
         flow,
-        told["shift"],
-        told["guidance"],
-        told["calm"],
+        config["shift"],
+        config["guidance"],
+        config["calm"],
         encoder.null,
         making_up(decoder),
-        told["detail"],
+        config["detail"],
     ).eval()
     if parts["student"]:
         denoiser = distilled(denoiser, parts["student"])
@@ -241,9 +241,9 @@ def unpack(weights: Arrays) -> Model:
 
 def distilled(teacher: Denoiser, arrays: Arrays) -> Denoiser:
     """Make the student of a teacher, its adapters merged."""
-    made = student_of(teacher)
-    put_on(made.flow, arrays)
-    return made.eval()
+    denoiser = student_of(teacher)
+    put_on(denoiser.flow, arrays)
+    return denoiser.eval()
 
 
 @torch.no_grad()

@@ -51,10 +51,10 @@ class Trainables(Trainable):
         )
         spread = self.flow.deviation
         t = batch.level.view(-1, 1, 1, 1, 1)
-        clean = batch.latents - self.flow.known(condition)
+        clean = batch.latents - self.flow.encoder_clip(condition)
         noisy = (1 - t) * clean + t * batch.noise
         keep, gain, scale = preconditioning(batch.level, spread)
         target = (clean - keep * noisy) / gain
-        found = self.flow.network(noisy * scale, batch.level, condition, embedding)
+        output = self.flow.network(noisy * scale, batch.level, condition, embedding)
         # The forward pass may run in bf16; the loss is computed in single precision.
-        return ((found.float() - target).square() * spread**2).mean()
+        return ((output.float() - target).square() * spread**2).mean()

@@ -9,7 +9,7 @@ from train.closed_form.cuts import TAPS, bins
 from train.closed_form.refine import ROUTES
 from train.models.compact.batches import Clips
 from train.models.compact.encoder import DOUBT, SEAM_FEATURES, CompactEncoder
-from train.models.compact.evidence import COUNT, KNOWN
+from train.models.compact.evidence import COLUMNS, COUNT
 from train.models.compact.refiner import Refiner
 from train.work import Arrays
 
@@ -65,7 +65,7 @@ def small_arrays() -> Arrays:
     for route in ROUTES:
         # What a route does not know has no weight.
         known = np.zeros(COUNT)
-        known[KNOWN[route]] = 1
+        known[COLUMNS[route]] = 1
         arrays[f"seam_{route}"] = np.append(np.zeros(SEAM_FEATURES), -9.0)
         arrays[f"confidence_{route}"] = draw(DOUBT + 1) * np.concatenate([[1, 1], known, [1]])
         arrays[f"neither_{route}"] = draw(2 * COUNT + 1) * np.concatenate([known, known, [1]])
@@ -90,7 +90,7 @@ def small_arrays() -> Arrays:
         "scale": np.ones(COUNT),
     }
     for name in MODALITIES:
-        count = len(range(COUNT)[KNOWN[name]])
+        count = len(range(COUNT)[COLUMNS[name]])
         measured[f"{name}_middle"] = 0.1 * draw(2, count)
         # Far from both middles, and still within: the edge is at the distance 1.
         measured[f"{name}_root"] = np.stack([0.08 * np.eye(count)] * 2)

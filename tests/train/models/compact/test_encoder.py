@@ -85,7 +85,7 @@ def test_the_clip_before_is_shown_only_if_this_one_goes_on(encoder):
     window = _window() | {"carry_mask": torch.ones(1, 1)}
     condition, *_ = encoder(**window)
     assert condition.shape[1] == 3 * SHAPE[0] + 12
-    assert encoder.seen == 15, "the cuts are the last that the flow sees"
+    assert encoder.flow_channels == 15, "the cuts are the last that the flow sees"
     assert not condition[:, 2:5].any(), "the test for a seam says no"
     start = encoder.stand_still(window["carry"])
     assert not condition[:, 17].any(), "it is sure of that, so that the clip begins with a cut"

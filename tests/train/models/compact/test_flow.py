@@ -142,7 +142,7 @@ def test_a_share_of_the_detail_is_kept_and_the_path_to_it_stays_what_it_is(flow)
     whole, share = (Denoiser(flow, 5.0, 1.0, 0.0, torch.zeros(16), NOTHING, part) for part in (1.0, 0.25))
     half = torch.tensor([0.5])
     assert torch.equal(whole(latent, *given, half, half - 0.25), share(latent, *given, half, half - 0.25))
-    known = flow.known(condition)
+    known = flow.encoder_clip(condition)
     drawn = whole(latent, *given, half, torch.zeros(1)) - known
     found = share(latent, *given, half, torch.zeros(1))
     torch.testing.assert_close(found, known + 0.25 * drawn, rtol=1e-3, atol=1e-4)

@@ -112,7 +112,7 @@ def test_a_kind_in_which_a_brain_is_hard_to_read_counts_less(apart: EvidenceByCl
     like_rest = drawn(400, 40, fmri=-4, eeg=-4, agreed=-6)
     fresh = drawn(200, 41, fmri=-4, eeg=-4, agreed=-6)
     lost = [
-        told(replace(apart, others=[(kind, like_rest)]), fresh)[:, 0].mean()
+        told(replace(apart, presence=[(kind, like_rest)]), fresh)[:, 0].mean()
         for kind in ("default", "hard", "hard magnet")
     ]
     assert lost[0] > lost[1] > lost[2]
@@ -165,7 +165,7 @@ def test_what_the_encoder_measures_is_standardised_by_windows_that_are_held() ->
         encoder, [("easy", watched)], [("easy motion", other)], [("easy", windows(10, 4))], seed=0
     )
     standard = standardise(encoder, evidence)
-    ((_, numbers),) = standard.held
+    ((_, numbers),) = standard.held_out
     np.testing.assert_allclose(numbers.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(numbers.std(0), 1, atol=1e-5)
     raw = torch.from_numpy(evidence_of(encoder, watched))
@@ -174,7 +174,7 @@ def test_what_the_encoder_measures_is_standardised_by_windows_that_are_held() ->
     assert np.abs(raw.numpy()).max() > 20, "what is measured is not clipped before it is standardised"
     unchanged = (np.zeros(COUNT), np.ones(COUNT))
     same = standardise(encoder, evidence, unchanged)
-    np.testing.assert_array_equal(same.held[0][1], evidence.held[0][1])
+    np.testing.assert_array_equal(same.held_out[0][1], evidence.held_out[0][1])
 
 
 def limited(kinds: list[tuple[str, np.ndarray]]) -> CompactEncoder:
@@ -188,7 +188,7 @@ def limited(kinds: list[tuple[str, np.ndarray]]) -> CompactEncoder:
 def within(encoder: CompactEncoder, evidence: np.ndarray, modality: str) -> np.ndarray:
     """Whether each window is within what a brain looks like."""
     numbers = torch.from_numpy(evidence.astype(np.float32))
-    return encoder.evidence._inside(numbers, modality).numpy()
+    return encoder.evidence._in_range(numbers, modality).numpy()
 
 
 @pytest.mark.parametrize("sessions", [1, 4])
