@@ -44,7 +44,7 @@ class CausalChain:
     runs: dict[int, BoldRun]
     voxels: NDArray[np.int64]
     # Windows by training runs, run and floor. Cross-validation asks for the same ones many times.
-    _kept: dict[tuple[frozenset[int], int, float], Part] = field(default_factory=dict, repr=False)
+    _cache: dict[tuple[frozenset[int], int, float], Part] = field(default_factory=dict, repr=False)
 
     @property
     def projection(self) -> Projection:
@@ -84,12 +84,12 @@ class CausalChain:
         """
         parts = []
         for number in self.runs:
-            others = frozenset(training) - {number}
-            part = self._kept.get((others, number, floor)) if keep else None
+            other_runs = frozenset(training) - {number}
+            part = self._cache.get((other_runs, number, floor)) if keep else None
             if part is None:
-                part = self._windows(number, *self.drift(sorted(others), floor, blocks))
+                part = self._windows(number, *self.drift(sorted(other_runs), floor, blocks))
             if keep:
-                self._kept[others, number, floor] = part
+                self._cache[other_runs, number, floor] = part
             parts.append(part)
         return Trials(np.concatenate([x for x, _ in parts]), [span for _, spans in parts for span in spans])
 
@@ -100,8 +100,10 @@ class CausalChain:
         stats = unit_statistics(manifest, mean) | drift.arrays()
         # The same object as in a session: it sees one volume after the other, and none ahead.
         norm = normalizer(stats, manifest.fmri.baseline)
-        left = np.stack([norm.push(x.astype(np.float32)) for x in self.runs[number].series(self.voxels)])
-        x, spans = window_means(left, manifest.grid, number, self.runs[number].tr_s)
+        normalised = np.stack(
+            [norm.push(x.astype(np.float32)) for x in self.runs[number].series(self.voxels)]
+        )
+        x, spans = window_means(normalised, manifest.grid, number, self.runs[number].tr_s)
         return np.stack(x), spans
 
 
@@ -122,9 +124,9 @@ def window_means(
     spans: list[Span] = []
     for k in range(grid.count(len(series) * tr_s)):
         # The lag reaches beyond the run's end for its last windows.
-        inside = [n for n in grid.volumes(k) if n < len(series)]
-        if inside:
+        volumes = [n for n in grid.volumes(k) if n < len(series)]
+        if volumes:
             start, stop = (float(t) for t in grid.span(k))
-            x.append(series[inside].mean(0, dtype=np.float64))
+            x.append(series[volumes].mean(0, dtype=np.float64))
             spans.append((number, start, stop))
     return x, spans

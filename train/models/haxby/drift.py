@@ -76,47 +76,48 @@ def learn_drift(series: Sequence[Matrix], courses: Sequence[Matrix], floor: floa
         Three components for each run.
     """
     response = patterns(series, courses)
-    rest = [y - course @ response for y, course in zip(series, courses, strict=True)]
-    mean = np.mean([y.mean(0) for y in rest], axis=0)
+    baselines = [y - course @ response for y, course in zip(series, courses, strict=True)]
+    mean = np.mean([y.mean(0) for y in baselines], axis=0)
     slow = []
-    left = []
-    for y in rest:
+    noise = []
+    for y in baselines:
         powers = np.linalg.qr(np.vander(np.linspace(-1, 1, len(y)), _POWERS))[0]
         weights = powers.T @ (y - mean)
-        slow.append(weights / np.sqrt(len(y) * len(rest)))
-        left.append((y - mean - powers @ weights) / np.sqrt(len(y) - _POWERS) / np.sqrt(len(rest)))
-    return mean, _components(np.concatenate(slow), np.concatenate(left), floor)
+        slow.append(weights / np.sqrt(len(y) * len(baselines)))
+        noise.append((y - mean - powers @ weights) / np.sqrt(len(y) - _POWERS) / np.sqrt(len(baselines)))
+    return mean, _components(np.concatenate(slow), np.concatenate(noise), floor)
 
 
-def _components(slow: Matrix, left: Matrix, floor: float) -> Drift:
-    """Bring ``(1 - floor) slow.T @ slow + rest * noise`` and the noise to diagonal form together."""
-    rest = floor * float((slow**2).sum() / (left**2).sum())
-    white = whitened(slow, left, _SHRINKAGE)
+def _components(slow: Matrix, noise: Matrix, floor: float) -> Drift:
+    """Bring ``(1 - floor) slow.T @ slow + floor_variance N`` and the noise covariance N to diagonal form."""
+    floor_variance = floor * float((slow**2).sum() / (noise**2).sum())
+    white = whitened(slow, noise, _SHRINKAGE)
     values, axes = np.linalg.eigh(slow @ white.T)
     # The rows of `slow` may depend on each other. Directions without variance have no component.
-    there = values > 1e-9 * values.max()
-    turn = axes[:, there].T / np.sqrt(values[there])[:, None]
-    return Drift(turn @ white, turn @ slow, (1 - floor) * values[there] + rest, rest)
+    nonzero = values > 1e-9 * values.max()
+    turn = axes[:, nonzero].T / np.sqrt(values[nonzero])[:, None]
+    return Drift(turn @ white, turn @ slow, (1 - floor) * values[nonzero] + floor_variance, floor_variance)
 
 
-def whitened(rows: Matrix, left: Matrix, shrinkage: float) -> Matrix:
-    """Multiply rows by the inverse of ``(1 - s) left.T @ left + s diag(left.T @ left)``, (row, voxel).
+def whitened(rows: Matrix, residuals: Matrix, shrinkage: float) -> Matrix:
+    """Multiply rows by the inverse of ``(1 - s) S + s diag(S)``, (row, voxel).
 
-    With more voxels than volumes the inverse is taken among the volumes (Woodbury's identity).
+    S is ``residuals.T @ residuals``. With more voxels than volumes the inverse is taken among the volumes
+    (Woodbury's identity).
 
     Parameters
     ----------
     rows : (row, voxel)
-    left : (volume, voxel)
+    residuals : (volume, voxel)
     shrinkage : float
         s, in (0, 1].
     """
-    diagonal = np.maximum((left**2).sum(0), 1e-12)
-    if left.shape[1] <= len(left):
-        noise = (1 - shrinkage) * left.T @ left
+    diagonal = np.maximum((residuals**2).sum(0), 1e-12)
+    if residuals.shape[1] <= len(residuals):
+        noise = (1 - shrinkage) * residuals.T @ residuals
         noise[np.diag_indices_from(noise)] += shrinkage * diagonal
         return np.asarray(np.linalg.solve(noise, rows.T).T, np.float64)
-    scaled = left / (shrinkage * diagonal)
+    scaled = residuals / (shrinkage * diagonal)
     first = rows / (shrinkage * diagonal)
-    core = np.eye(len(left)) / (1 - shrinkage) + scaled @ left.T
+    core = np.eye(len(residuals)) / (1 - shrinkage) + scaled @ residuals.T
     return np.asarray(first - np.linalg.solve(core, scaled @ rows.T).T @ scaled, np.float64)

@@ -60,13 +60,13 @@ class LeaveOneRunOut:
         ------
         UsageError
         """
-        enough("data.others", data.every, _FEWEST)
+        enough("data.others", data.all_runs, _FEWEST)
 
     def judge(self, work: Work, plan: CategoryPlan, data: HaxbyRuns, trained: Trained, show: Show) -> Judged:
         """Train again for each run that is left out, with every choice made on the other runs."""
         chain = data.chain(work)
         blocks = data.blocks(work)
-        runs = data.every
+        runs = data.all_runs
         candidates = plan.candidates
         final = choice_of(trained)
         offline = {lag: offline_trials(data.grid, chain.runs, chain.voxels, lag) for lag in self.lags}
@@ -109,19 +109,19 @@ def judge_runs(show: Show, bundle: Bundle, data: Path | None, runs: list[int]) -
         See `train.data.haxby.folder`.
     runs : list of int
     """
-    seen = set(bundle.manifest.provenance.get("runs", [])) & set(runs)
-    if seen:
+    trained_runs = set(bundle.manifest.provenance.get("runs", [])) & set(runs)
+    if trained_runs:
         raise UsageError(
             "haxby-judging-trained-runs",
             "runs {runs} were used for training and cannot be judged on.",
-            runs=sorted(seen),
+            runs=sorted(trained_runs),
         )
     place = haxby.folder(data)
-    every = [haxby.load(place, number) for number in runs]
-    found = [(run.number, w) for run in every for w in windows(bundle, run.volumes(), None)]
-    inputs = window_arrays(bundle.manifest, [w for _, w in found])
-    where = [(number, w.start_s, w.stop_s) for number, w in found]
-    return classified(show(inputs, where), where, {run.number: run.events for run in every}, bundle)
+    bold_runs = [haxby.load(place, number) for number in runs]
+    run_windows = [(run.number, w) for run in bold_runs for w in windows(bundle, run.volumes(), None)]
+    inputs = window_arrays(bundle.manifest, [w for _, w in run_windows])
+    where = [(number, w.start_s, w.stop_s) for number, w in run_windows]
+    return classified(show(inputs, where), where, {run.number: run.events for run in bold_runs}, bundle)
 
 
 def offline_trials(
@@ -136,8 +136,8 @@ def offline_trials(
     rows: list[np.ndarray] = []
     spans: list[Span] = []
     for number, run in runs.items():
-        found, where = window_means(detrended(run.series(voxels)), grid, number, run.tr_s)
-        rows += found
+        means, where = window_means(detrended(run.series(voxels)), grid, number, run.tr_s)
+        rows += means
         spans += where
     return Trials(np.stack(rows), spans)
 
@@ -159,24 +159,29 @@ def leave_one_out(
         If windows inside blocks have no volume at an offline lag, or at the causal one alone.
     """
     folds = []
-    for left in work.track(runs, "leave one run out"):
-        rest = [run for run in runs if run != left]
-        choice = choose(by_floor(chain, blocks, candidates.floors), blocks, rest, candidates)
+    for test_run in work.track(runs, "leave one run out"):
+        training_runs = [run for run in runs if run != test_run]
+        choice = choose(by_floor(chain, blocks, candidates.floors), blocks, training_runs, candidates)
         # The offline analysis chooses lag and shrinkage on the same runs.
         scores = {
-            lag: accuracies(_fixed(trials), blocks, rest, choice.correction_s, candidates.shrinkages)
+            lag: accuracies(_fixed(trials), blocks, training_runs, choice.correction_s, candidates.shrinkages)
             for lag, trials in offline.items()
         }
         lag = max(scores, key=lambda lag: scores[lag].max())
         shrinkage = candidates.shrinkages[int(scores[lag].argmax())]
         # The control keeps the settings, and learns drift and classifier from exchanged labels.
-        rng = np.random.default_rng([work.seed, left])
+        rng = np.random.default_rng([work.seed, test_run])
         controls = [
-            _control(chain, blocks, rest, left, choice, blocks.permuted(rng)) for _ in range(permutations)
+            _control(chain, blocks, training_runs, test_run, choice, blocks.permuted(rng))
+            for _ in range(permutations)
         ]
-        causal = chain.trials(rest, choice.floor, blocks)
-        hit, block, truth = _judge(causal, blocks, rest, left, choice.correction_s, choice.shrinkage)
-        after, later, _ = _judge(offline[lag], blocks, rest, left, choice.correction_s, shrinkage)
+        causal = chain.trials(training_runs, choice.floor, blocks)
+        hit, block, truth = _judge(
+            causal, blocks, training_runs, test_run, choice.correction_s, choice.shrinkage
+        )
+        after, later, _ = _judge(
+            offline[lag], blocks, training_runs, test_run, choice.correction_s, shrinkage
+        )
         # The two are compared window by window, and windows without a volume are left out of either.
         if not np.array_equal(block, later):
             raise UsageError(
@@ -184,7 +189,7 @@ def leave_one_out(
                 "in run {run}, {causal_windows} windows inside blocks have volumes in the causal "
                 "chain, and {offline_windows} at a lag of {lag_s:g} s. Leave that lag out of "
                 "judge.lags.",
-                run=left,
+                run=test_run,
                 causal_windows=len(hit),
                 offline_windows=len(after),
                 lag_s=lag,
@@ -209,18 +214,18 @@ def _fixed(trials: Trials) -> Learn:
 
 
 def _control(
-    chain: CausalChain, blocks: Blocks, runs: list[int], left: int, choice: Choice, taught: Blocks
+    chain: CausalChain, blocks: Blocks, runs: list[int], test_run: int, choice: Choice, taught: Blocks
 ) -> Score:
     """Count hits in the run left out when drift and classifier were taught exchanged labels."""
     trials = chain.trials(runs, choice.floor, taught, keep=False)
-    return _judge(trials, blocks, runs, left, choice.correction_s, choice.shrinkage, taught)[0]
+    return _judge(trials, blocks, runs, test_run, choice.correction_s, choice.shrinkage, taught)[0]
 
 
 def _judge(
     trials: Trials,
     blocks: Blocks,
     runs: list[int],
-    left: int,
+    test_run: int,
     correction_s: float,
     shrinkage: float,
     taught: Blocks | None = None,
@@ -229,7 +234,7 @@ def _judge(
     truth, block = blocks.truth(trials.spans, correction_s)
     lesson = truth if taught is None else taught.truth(trials.spans, correction_s)[0]
     scale, [(weights, offset)] = fit(trials, lesson, runs, [shrinkage], len(blocks.labels))
-    rows = (trials.run == left) & (truth >= 0)
+    rows = (trials.run == test_run) & (truth >= 0)
     hit = hits(trials.x[rows] / scale @ weights + offset, truth[rows])
     return hit.astype(np.float64), block[rows], truth[rows]
 
@@ -249,11 +254,13 @@ def _figures(folds: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _held_out(
-    trials: Trials, blocks: Blocks, choice: Choice, runs: list[int], every: dict[int, haxby.BoldRun]
+    trials: Trials, blocks: Blocks, choice: Choice, runs: list[int], bold_runs: dict[int, haxby.BoldRun]
 ) -> dict[str, Any]:
     """Judge the shipped classifier on the runs it has not seen."""
     parts = [
-        _judge(trials, blocks, runs, n, choice.correction_s, choice.shrinkage) for n in every if n not in runs
+        _judge(trials, blocks, runs, n, choice.correction_s, choice.shrinkage)
+        for n in bold_runs
+        if n not in runs
     ]
     hit, block, truth = (np.concatenate(column) for column in zip(*parts, strict=True))
     figure = entry(hit, 1 / len(haxby.LABELS), (), block) or {}
@@ -288,8 +295,8 @@ def lag_table(
             choice.floor
         ]
         for name, learn in (("causal", causal), ("offline", _fixed(after))):
-            found = accuracies(learn, blocks, runs, choice.correction_s, shrinkages)
-            table[name].append(float(found.max()))
+            accuracy = accuracies(learn, blocks, runs, choice.correction_s, shrinkages)
+            table[name].append(float(accuracy.max()))
     return table
 
 
@@ -297,7 +304,7 @@ def correction_table(
     learn: Learn, blocks: Blocks, runs: list[int], candidates: Candidates
 ) -> dict[str, list[float]]:
     """Compute the cross-validated accuracy within the training runs against the onset correction."""
-    found = [
+    causal = [
         float(accuracies(learn, blocks, runs, c, candidates.shrinkages).max()) for c in candidates.corrections
     ]
-    return {"correction_s": list(candidates.corrections), "causal": found}
+    return {"correction_s": list(candidates.corrections), "causal": causal}

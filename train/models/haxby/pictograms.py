@@ -17,28 +17,26 @@ _INK = (44, 48, 58)
 class Pen:
     """Draws on a square of 100 x 100 units, y downwards."""
 
-    def __init__(self, draw: ImageDraw.ImageDraw, left: float, top: float, unit: float) -> None:
+    def __init__(self, draw: ImageDraw.ImageDraw, x0: float, y0: float, unit: float) -> None:
         self._draw = draw
-        self._left = left
-        self._top = top
+        self._x0 = x0
+        self._y0 = y0
         self._unit = unit
 
     def _at(self, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-        return [(self._left + x * self._unit, self._top + y * self._unit) for x, y in points]
+        return [(self._x0 + x * self._unit, self._y0 + y * self._unit) for x, y in points]
 
     def shape(self, colour: str, *points: tuple[float, float]) -> None:
         """Fill a polygon."""
         self._draw.polygon(self._at(points), fill=colour)
 
-    def oval(self, colour: str, left: float, top: float, right: float, bottom: float) -> None:
+    def oval(self, colour: str, x0: float, y0: float, x1: float, y1: float) -> None:
         """Fill an ellipse."""
-        self._draw.ellipse([*self._at([(left, top)])[0], *self._at([(right, bottom)])[0]], fill=colour)
+        self._draw.ellipse([*self._at([(x0, y0)])[0], *self._at([(x1, y1)])[0]], fill=colour)
 
-    def box(
-        self, colour: str, left: float, top: float, right: float, bottom: float, round_: float = 0
-    ) -> None:
+    def box(self, colour: str, x0: float, y0: float, x1: float, y1: float, round_: float = 0) -> None:
         """Fill a rectangle with rounded corners."""
-        corners = [*self._at([(left, top)])[0], *self._at([(right, bottom)])[0]]
+        corners = [*self._at([(x0, y0)])[0], *self._at([(x1, y1)])[0]]
         self._draw.rounded_rectangle(corners, round_ * self._unit, fill=colour)
 
     def line(self, colour: str, width: float, *points: tuple[float, float]) -> None:
@@ -86,10 +84,10 @@ def _house(pen: Pen) -> None:
     pen.shape("#b4513f", (8, 46), (50, 8), (92, 46))
     pen.box("#6b4a3a", 42, 64, 58, 96, 1)
     pen.oval("#e7c27d", 53, 79, 56, 82)
-    for left in (25, 64):
-        pen.box("#8fc1dc", left, 56, left + 12, 70, 1)
-        pen.line("#ffffff", 1.5, (left + 6, 57), (left + 6, 69))
-        pen.line("#ffffff", 1.5, (left + 1, 63), (left + 11, 63))
+    for x in (25, 64):
+        pen.box("#8fc1dc", x, 56, x + 12, 70, 1)
+        pen.line("#ffffff", 1.5, (x + 6, 57), (x + 6, 69))
+        pen.line("#ffffff", 1.5, (x + 1, 63), (x + 11, 63))
 
 
 def _scrambled(pen: Pen) -> None:

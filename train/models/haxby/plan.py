@@ -62,10 +62,10 @@ class HaxbyRuns:
         return numbers(self.runs)
 
     @property
-    def every(self) -> list[int]:
+    def all_runs(self) -> list[int]:
         """Numbers of all runs."""
-        others = numbers(self.others) if self.others else []
-        return sorted({*self.taught, *others})
+        further_runs = numbers(self.others) if self.others else []
+        return sorted({*self.taught, *further_runs})
 
     def check(self, work: Work) -> None:
         """Refuse too few runs, and data that are not there.
@@ -81,10 +81,10 @@ class HaxbyRuns:
         """Return all runs and how a session would read them. Only the training runs choose the voxels."""
         if self._chain is None:
             place = haxby.folder(work.data)
-            every = {number: haxby.load(place, number) for number in self.every}
-            voxels = brain(list(every.values()), self.taught)
-            draft = _manifest(self.grid, every[self.taught[0]], voxels, self.baseline)
-            self._chain = CausalChain(draft, every, voxels)
+            bold_runs = {number: haxby.load(place, number) for number in self.all_runs}
+            voxels = brain(list(bold_runs.values()), self.taught)
+            draft = _manifest(self.grid, bold_runs[self.taught[0]], voxels, self.baseline)
+            self._chain = CausalChain(draft, bold_runs, voxels)
         return self._chain
 
     def blocks(self, work: Work) -> Blocks:

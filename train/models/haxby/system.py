@@ -47,8 +47,8 @@ class Category(ClosedForm):
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float64]:
         """Show the picture of the category that each latent frame names."""
         following = np.repeat(latents[:, :, 1:], _FRAMES, axis=2)
-        shown = np.concatenate([latents[:, :, :1], following], axis=2)[..., 0, 0]
-        return np.einsum("nlf,lhwc->nfhwc", shown, self._weights["pictures"] / 255.0)
+        frame_latents = np.concatenate([latents[:, :, :1], following], axis=2)[..., 0, 0]
+        return np.einsum("nlf,lhwc->nfhwc", frame_latents, self._weights["pictures"] / 255.0)
 
     def graphs(self, manifest: Manifest) -> dict[str, ModelProto]:
         """Write the encoder and the two ways to decode a latent frame."""
@@ -69,19 +69,19 @@ def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
     labels, height, width = pictures.shape[:3]
     latents = (manifest.clip.frames - 1) // 4 + 1
     writer = GraphWriter()
-    one = [1, labels, 1, 1, 1]
+    latent_frame = [1, labels, 1, 1, 1]
     scores = writer.add("Softmax", _logits(writer, weights), axis=1)
     best = writer.add("ArgMax", scores, axis=1, keepdims=0)
     depth = writer.constant(np.array(labels, np.int64))
     values = writer.constant(np.array([0, 1], np.float32))
-    hot = writer.shaped(writer.add("OneHot", best, depth, values), *one)
+    hot = writer.shaped(writer.add("OneHot", best, depth, values), *latent_frame)
     shape = [1, labels, latents, 1, 1]
     latent = writer.add("Expand", hot, writer.constant(np.array(shape, np.int64)))
     outputs = {"latent": (latent, shape), "scores": (scores, [1, labels])}
     return {
         "encode": writer.model("encode", batched(signal_ports(manifest)), outputs),
-        "decode_first": _page("decode_first", pictures, 1, [1, 1, height, width, 3], one),
-        "decode_next": _page("decode_next", pictures, 4, [1, 4, height, width, 3], one),
+        "decode_first": _page("decode_first", pictures, 1, [1, 1, height, width, 3], latent_frame),
+        "decode_next": _page("decode_next", pictures, 4, [1, 4, height, width, 3], latent_frame),
     }
 
 

@@ -107,27 +107,27 @@ def fit(
         They apply to ``x / scale``.
     """
     # The spread is that of all windows of these runs, the fit sees only those inside blocks.
-    inside = np.isin(trials.run, runs)
-    scale = np.maximum(trials.x[inside].std(0), 1e-6)
-    rows = inside & (truth >= 0)
+    in_runs = np.isin(trials.run, runs)
+    scale = np.maximum(trials.x[in_runs].std(0), 1e-6)
+    rows = in_runs & (truth >= 0)
     x = trials.x[rows] / scale
     y = truth[rows]
     # Voxels are weighed before the fit, because its shrinkage treats all of them alike. The classifier
     # that is returned takes voxels without these weights.
-    told = relevance(x, y, classes)
-    fits = fit_lda(x * told, y, classes, shrinkages)
-    return scale, [(told[:, None] * weights, offset) for weights, offset in fits]
+    voxel_relevance = relevance(x, y, classes)
+    fits = fit_lda(x * voxel_relevance, y, classes, shrinkages)
+    return scale, [(voxel_relevance[:, None] * weights, offset) for weights, offset in fits]
 
 
 def held_out(
     learn: Learn, truth: Labels, runs: Sequence[int], shrinkages: list[float], classes: int
 ) -> Iterator[tuple[Labels, list[Score]]]:
     """Leave each of `runs` out in turn, and yield the rows of its counted windows and logits by shrinkage."""
-    for left in runs:
-        rest = [run for run in runs if run != left]
-        trials = learn(rest)
-        rows = np.flatnonzero((trials.run == left) & (truth >= 0))
-        scale, fits = fit(trials, truth, rest, shrinkages, classes)
+    for test_run in runs:
+        training_runs = [run for run in runs if run != test_run]
+        trials = learn(training_runs)
+        rows = np.flatnonzero((trials.run == test_run) & (truth >= 0))
+        scale, fits = fit(trials, truth, training_runs, shrinkages, classes)
         yield rows, [trials.x[rows] / scale @ weights + offset for weights, offset in fits]
 
 
@@ -141,7 +141,9 @@ def accuracies(
     return np.array([np.concatenate(column).mean() for column in zip(*right, strict=True)])
 
 
-def choose(by_floor: Mapping[float, Learn], blocks: Blocks, runs: Sequence[int], given: Candidates) -> Choice:
+def choose(
+    by_floor: Mapping[float, Learn], blocks: Blocks, runs: Sequence[int], candidates: Candidates
+) -> Choice:
     """Choose correction, floor, shrinkage and temperature by leaving runs out of `runs`.
 
     Blocks of 22.5 s make accuracy flat over seconds of correction, so its highest point wanders;
@@ -155,24 +157,26 @@ def choose(by_floor: Mapping[float, Learn], blocks: Blocks, runs: Sequence[int],
     blocks : Blocks
     runs : sequence of int
         Training runs.
-    given : Candidates
+    candidates : Candidates
     """
     # The correction first, at a middle floor; the others are then chosen at that correction.
-    middle = by_floor[given.floors[len(given.floors) // 2]]
-    curve = np.array([accuracies(middle, blocks, runs, c, given.shrinkages).max() for c in given.corrections])
-    correction = plateau(given.corrections, curve, sum(len(blocks.events[run]) for run in runs))
-    found = []
-    for floor in given.floors:
+    middle = by_floor[candidates.floors[len(candidates.floors) // 2]]
+    curve = np.array(
+        [accuracies(middle, blocks, runs, c, candidates.shrinkages).max() for c in candidates.corrections]
+    )
+    correction = plateau(candidates.corrections, curve, sum(len(blocks.events[run]) for run in runs))
+    choices = []
+    for floor in candidates.floors:
         truth, _ = blocks.truth(by_floor[floor](runs).spans, correction)
-        folds = list(held_out(by_floor[floor], truth, runs, given.shrinkages, len(blocks.labels)))
+        folds = list(held_out(by_floor[floor], truth, runs, candidates.shrinkages, len(blocks.labels)))
         y = np.concatenate([truth[rows] for rows, _ in folds])
-        for s, shrinkage in enumerate(given.shrinkages):
+        for s, shrinkage in enumerate(candidates.shrinkages):
             logits = np.concatenate([by[s] for _, by in folds])
             temperature = fit_temperature(logits, y)
             likely = softmax(logits / temperature)[np.arange(len(y)), y]
             cost = -float(np.log(likely + 1e-12).mean())
-            found.append((cost, Choice(correction, floor, shrinkage, temperature)))
-    return min(found, key=lambda one: one[0])[1]
+            choices.append((cost, Choice(correction, floor, shrinkage, temperature)))
+    return min(choices, key=lambda scored: scored[0])[1]
 
 
 def plateau(values: Sequence[float], accuracy: Score, blocks: int) -> float:

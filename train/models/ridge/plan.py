@@ -128,7 +128,7 @@ def fit_latents(
     }
     if same:
         return weights, [targets for _ in clips]
-    ends = np.cumsum([len(own) for own in clips])
+    ends = np.cumsum([len(clips_of_one) for clips_of_one in clips])
     return weights, np.split(targets, ends[:-1])
 
 
@@ -155,17 +155,17 @@ def fit_maps(
     }
     weights |= _maps(fits, plan.gain)
     spread = targets.var(0)
-    explained = {name: float((found.explained * spread).sum() / spread.sum()) for name, found in fits.items()}
+    explained = {name: float((ridge.explained * spread).sum() / spread.sum()) for name, ridge in fits.items()}
     return weights, explained
 
 
 def _maps(fits: dict[str, RidgeFit], power: float) -> Arrays:
     """Collect the maps of each route in half precision, and the feature means that come off before them."""
     arrays: Arrays = {}
-    for name, found in fits.items():
+    for name, ridge in fits.items():
         # A component that is hardly explained would otherwise be blown up without bound.
-        gain = np.clip(found.explained, 0.02, 1) ** -power
-        for group, mean, linear in zip(GROUPS[name], found.means, found.maps, strict=True):
+        gain = np.clip(ridge.explained, 0.02, 1) ** -power
+        for group, mean, linear in zip(GROUPS[name], ridge.means, ridge.maps, strict=True):
             arrays[f"{group}_feature_mean"] = mean.astype(np.float32)
             arrays[f"{name}_{group}"] = (linear * gain).astype(np.float16)
     return arrays

@@ -45,7 +45,7 @@ class PatchRidge(ClosedForm):
         features = {"fmri": fill_slots(inputs["fmri"], inputs["fmri_mask"]) @ w["voxels"]}
         if "mixing" in w:
             features["eeg"] = w["mixing"] @ (inputs["eeg"].astype(np.float64) @ w["cosines"])
-        there = {name: inputs[f"{name}_mask"].max(1, keepdims=True) for name in features}
+        has_signal = {name: inputs[f"{name}_mask"].max(1, keepdims=True) for name in features}
         count = len(features["fmri"])
         # A modality takes its map of the route `both` where the other one is there, and that of its own
         # route where it is not. An absent modality adds nothing.
@@ -53,11 +53,11 @@ class PatchRidge(ClosedForm):
         for name, other in (("fmri", "eeg"), ("eeg", "fmri")):
             if name not in features:
                 continue
-            x = (features[name].reshape(count, -1) - w[f"{name}_feature_mean"]) * there[name]
-            beside = there.get(other, np.zeros((count, 1)))
-            total += (1 - beside) * (x @ w[f"{name}_{name}"])
+            x = (features[name].reshape(count, -1) - w[f"{name}_feature_mean"]) * has_signal[name]
+            has_other = has_signal.get(other, np.zeros((count, 1)))
+            total += (1 - has_other) * (x @ w[f"{name}_{name}"])
             if other in features:
-                total += beside * (x @ w[f"both_{name}"])
+                total += has_other * (x @ w[f"both_{name}"])
         latents = total @ w["latent_basis"] + w["latent_mean"]
         return Condition(start=latents.reshape(count, *self.latent_shape), start_level=0.0)
 
@@ -93,19 +93,19 @@ def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
     features = {"fmri": _volumes(writer, weights, ports["fmri"])}
     if "mixing" in weights:
         features["eeg"] = _slow(writer, weights)
-    one = writer.constant(np.float32(1))
-    there = {name: writer.add("ReduceMax", f"{name}_mask", axes=[1], keepdims=1) for name in features}
+    unit = writer.constant(np.float32(1))
+    has_signal = {name: writer.add("ReduceMax", f"{name}_mask", axes=[1], keepdims=1) for name in features}
     total = ""
     for name, other in (("fmri", "eeg"), ("eeg", "fmri")):
         if name not in features:
             continue
         flat = writer.shaped(features[name], 1, -1)
         centred = writer.add("Sub", flat, writer.constant(weights[f"{name}_feature_mean"]))
-        x = writer.add("Mul", centred, there[name])
-        gates = {f"{name}_{name}": one}
+        x = writer.add("Mul", centred, has_signal[name])
+        gates = {f"{name}_{name}": unit}
         if other in features:
-            alone = writer.add("Sub", one, there[other])
-            gates = {f"both_{name}": there[other], f"{name}_{name}": alone}
+            alone = writer.add("Sub", unit, has_signal[other])
+            gates = {f"both_{name}": has_signal[other], f"{name}_{name}": alone}
         for key, gate in gates.items():
             part = writer.add("Mul", writer.add("MatMul", x, writer.constant(weights[key])), gate)
             total = writer.add("Add", total, part) if total else part
@@ -122,13 +122,13 @@ def _volumes(writer: GraphWriter, weights: Arrays, port: list[int]) -> str:
     """Add nodes that put the window's mean where a volume is missing, and reduce the voxels."""
     axis = writer.constant(np.array([1], np.int64))
     last = writer.constant(np.array([2], np.int64))
-    one = writer.constant(np.float32(1))
-    count = writer.add("Max", writer.add("ReduceSum", "fmri_mask", axis, keepdims=1), one)
+    unit = writer.constant(np.float32(1))
+    count = writer.add("Max", writer.add("ReduceSum", "fmri_mask", axis, keepdims=1), unit)
     share = writer.add("Unsqueeze", writer.add("Div", "fmri_mask", count), axis)
-    hole = writer.add("Unsqueeze", writer.add("Sub", one, "fmri_mask"), last)
+    hole = writer.add("Unsqueeze", writer.add("Sub", unit, "fmri_mask"), last)
     mean = writer.add("MatMul", share, "fmri")
-    whole = writer.add("Add", "fmri", writer.add("Mul", hole, mean))
-    return writer.add("MatMul", whole, writer.constant(weights["voxels"]))
+    filled = writer.add("Add", "fmri", writer.add("Mul", hole, mean))
+    return writer.add("MatMul", filled, writer.constant(weights["voxels"]))
 
 
 def _slow(writer: GraphWriter, weights: Arrays) -> str:
@@ -153,7 +153,7 @@ def _patches(name: str, weights: Arrays, shape: list[int], *, first: bool) -> Mo
     patches = writer.add("Add", writer.add("MatMul", cells, writer.constant(basis.T)), writer.constant(mean))
     blocks = writer.shaped(patches, rows, columns, frames, SIDE, SIDE, COLOURS)
     placed = writer.add("Transpose", blocks, perm=[2, 0, 3, 1, 4, 5])
-    whole = [1, frames, rows * SIDE, columns * SIDE, COLOURS]
+    clip_shape = [1, frames, rows * SIDE, columns * SIDE, COLOURS]
     limits = [writer.constant(np.float32(n)) for n in (0, 1)]
-    clip = writer.add("Clip", writer.shaped(placed, *whole), *limits)
-    return writer.model(name, {"latent": [1, channels, 1, rows, columns]}, {"frames": (clip, whole)})
+    clip = writer.add("Clip", writer.shaped(placed, *clip_shape), *limits)
+    return writer.model(name, {"latent": [1, channels, 1, rows, columns]}, {"frames": (clip, clip_shape)})
