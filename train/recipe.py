@@ -14,6 +14,7 @@ calls the builders. The slots of a recipe are these::
     recorded:             changes where one's own recordings are trained on (``film=``)
     dataset:              changes where a data set is trained on (``data=`` without ``film=``)
     features:             changes where its features are learned and no clips (``target=features``)
+    newcomer:             changes where a run begins at a finished one (``base=``); null leaves a phase out
 """
 
 import hashlib
@@ -50,7 +51,8 @@ class Common:
 
     They are output and data folders, scale, seed, the run to resume, the films that a simulated participant
     watches (`films`), those that were watched in recordings (`film`), the run that is distilled (`teacher`),
-    and what is learned of what was watched (`target`).
+    the run whose weights another person's training begins at (`base`), and what is learned of what was
+    watched (`target`).
     """
 
     out: Path | None = None
@@ -61,6 +63,7 @@ class Common:
     films: "tuple[TrainingFilm, ...]" = ()
     film: tuple[Path, ...] = ()
     teacher: Path | None = None
+    base: Path | None = None
     target: str = _CLIPS
 
     @property
@@ -113,11 +116,13 @@ class Recipe:
         if self.common.film:
             found["recordings"] = [Recording(path).digest() for path in self.common.recordings]
             found["film"] = [file_hash(path) for path in self.common.film]
-        if self.common.teacher is not None:
-            # Imported here, because `train.run_folder` imports this module.
-            from train.run_folder import weights_digest
+        for key in ("teacher", "base"):
+            run = getattr(self.common, key)
+            if run is not None:
+                # Imported here, because `train.run_folder` imports this module.
+                from train.run_folder import weights_digest
 
-            found["teacher"] = weights_digest(self.common.teacher)
+                found[key] = weights_digest(run)
         return found
 
     @cached_property
@@ -152,6 +157,7 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
     recorded = tree.pop("recorded", {})
     dataset = tree.pop("dataset", {})
     features = tree.pop("features", {})
+    newcomer = tree.pop("newcomer", {})
     _check_recorded(path.stem, common, learns=bool(recorded), learns_sets=bool(dataset))
     _check_target(path.stem, common, learns=bool(features))
     if common.target == _FEATURES:
@@ -160,6 +166,10 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
         _merge(tree, recorded)
     elif common.data is not None:
         _merge(tree, dataset)
+    if common.base is not None:
+        _check_newcomer(path.stem, newcomer)
+        _merge(tree, newcomer)
+        tree["phases"] = _without_nulls(tree["phases"])
     for key, value in changes:
         if key not in Common.__slots__:
             _check_slots({key.split(".")[0]}, f"'{key}'")
@@ -194,7 +204,7 @@ def _inherited(path: Path, heirs: list[Path]) -> dict[str, Any]:
     if base is not None:
         below = _inherited(_path(str(base), path.parent), [*heirs, path.resolve()])
         # What makes one system tiny, or lets it learn from a data set, need not fit another.
-        for special in ("tiny", "dataset", "features"):
+        for special in ("tiny", "dataset", "features", "newcomer"):
             below.pop(special, None)
         _merge(below, tree)
         tree = below
@@ -234,7 +244,7 @@ def _mapping(tree: Any, path: Path) -> dict[str, Any]:
             path=path,
             slots=list(SLOTS),
         )
-    _check_slots({*tree} - {"base", "tiny", "recorded", "dataset", "features"}, str(path))
+    _check_slots({*tree} - {"base", "tiny", "recorded", "dataset", "features", "newcomer"}, str(path))
     return tree
 
 
@@ -299,6 +309,24 @@ def _check_target(name: str, common: Common, *, learns: bool) -> None:
         )
 
 
+def _check_newcomer(name: str, newcomer: Mapping[str, Any]) -> None:
+    if not newcomer:
+        raise UsageError(
+            "recipe-base-unsupported",
+            "base= cannot be used: '{recipe}' begins at no finished run. Leave it out, or take cinesync.",
+            recipe=name,
+        )
+
+
+def _without_nulls(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the keys whose value is null."""
+    return {
+        key: _without_nulls(value) if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if value is not None
+    }
+
+
 def _check_slots(slots: set[str], where: str) -> None:
     if unknown := sorted(slots - {*SLOTS}):
         raise UsageError(
@@ -321,7 +349,7 @@ def _change(text: str) -> tuple[str, Any]:
 
 def _common(given: dict[str, Any]) -> Common:
     values: dict[str, Any] = dict(given)
-    for key in ("out", "data", "resume", "teacher"):
+    for key in ("out", "data", "resume", "teacher", "base"):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
     values["film"] = tuple(_listed(values.get("film")))

@@ -46,6 +46,7 @@ from train.slots import (
     Parts,
     ReadsRecordings,
     SaysFirst,
+    TakesBase,
     WatchesFilms,
     parts_of,
 )
@@ -62,6 +63,8 @@ _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
                              in all of them, or one for each (film=FILE,FILE); the last run is held and
                              judged (film, cinesync, ridge)
   teacher=RUN                distil this finished run, and train nothing before it (compact-distilled)
+  base=RUN data=REC,REC      begin at this finished run of another person, and learn what is this one's, in a
+                             quarter of the steps (cinesync)
   data=DIR                   a data set, as `python -m train.data DIR` describes it (ridge, cinesync), or the
                              folder of the recorded data (haxby)
   data=A,B data.subject=A:sub-01,B:sub-02
@@ -86,7 +89,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
     overrides : list of str
         ``key=value``. Every recipe takes ``out``, ``data``, ``scale``, ``seed`` and ``resume``; one whose
         system learns any film takes ``films``, one that learns from recordings ``film``, one that distils
-        ``teacher``, and one that learns features ``target``.
+        ``teacher``, one that can begin at another run ``base``, and one that learns features ``target``.
 
     Returns
     -------
@@ -110,7 +113,14 @@ def run(recipe: str, overrides: list[str]) -> Path:
     common = wanted.common
     # Recordings are handed to the data themselves.
     data = None if common.film else common.data
-    work = Work(data, common.seed, part / "stages", noise_key=wanted.digest, teacher=common.teacher)
+    work = Work(
+        data,
+        common.seed,
+        part / "stages",
+        noise_key=wanted.digest,
+        teacher=common.teacher,
+        base=common.base,
+    )
     parts = parts_of(wanted.tree)
     # Before recordings are read for long.
     if isinstance(parts.system, DrawsSomeClips) and isinstance(parts.data, OnGrid):
@@ -123,6 +133,8 @@ def run(recipe: str, overrides: list[str]) -> Path:
         _check_teacher(common.teacher, wanted.name, parts.system, parts.phases)
         _check_grid(common.teacher, data.grid if isinstance(data, OnGrid) else None)
     data.check(work)
+    if common.base is not None:
+        _check_base(work, wanted, parts, data)
     if wanted.judged:
         parts.judge.check(data)
     # A run that is there was trained, and is not judged yet.
@@ -220,6 +232,22 @@ def _check_teacher(run: Path, recipe: str, system: Plan | FeaturePlan, phases: d
             recipe=recipe,
         )
     system.check_teacher(run, phases)
+
+
+def _check_base(work: Work, recipe: Recipe, parts: Parts, data: Data) -> None:
+    assert work.base is not None
+    builder = recipe.tree["system"]["builder"]
+    base_builder = read_run(work.base)["arguments"]["system"]["builder"]
+    if builder != base_builder or not isinstance(parts.system, TakesBase):
+        raise UsageError(
+            "base-wrong-system",
+            "base={base} cannot be gone on from: its system is '{base_builder}', and this recipe's is "
+            "'{builder}'. Give a run of the same system that begins at runs, such as cinesync.",
+            base=work.base,
+            base_builder=base_builder,
+            builder=builder,
+        )
+    parts.system.check_base(work, data, parts.phases)
 
 
 def _check_grid(teacher: Path, grid: TimingGrid | None) -> None:

@@ -128,6 +128,7 @@ def _of_recipe(recipe: Recipe) -> dict[str, Any]:
         "films": [film.value | {"name": film.name} for film in recipe.common.films],
         "recordings": recipe.values.get("recordings", []),
         "teacher": recipe.values.get("teacher"),
+        "base": recipe.values.get("base"),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"rtdecode": __version__, "numpy": np.__version__, "python": sys.version.split()[0]},
         "figures": {},

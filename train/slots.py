@@ -92,6 +92,15 @@ class Distils(Protocol):
 
 
 @runtime_checkable
+class TakesBase(Protocol):
+    """A plan whose training can begin at a finished run of its system (``base=``, `train.work.Work.base`)."""
+
+    def check_base(self, work: Work, data: Any, phases: dict[str, Any]) -> None:
+        """Refuse a run that it cannot begin at, and phases that would change what stays."""
+        ...
+
+
+@runtime_checkable
 class DrawsSomeClips(Protocol):
     """A plan that cannot draw clips of every length and size."""
 

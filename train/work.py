@@ -47,6 +47,8 @@ class Work:
         Hexadecimal key of the noise that clips start from when the run is judged (`rtdecode.bundle.noise`).
     teacher : Path or None
         Folder of the finished run given with ``teacher=``, which is distilled.
+    base : Path or None
+        Folder of the finished run given with ``base=``, whose weights another person's training begins at.
     """
 
     data: Path | None
@@ -54,6 +56,7 @@ class Work:
     stages: Path
     noise_key: str = "0"
     teacher: Path | None = None
+    base: Path | None = None
 
     def refuse_data(self) -> None:
         """Raise a `UsageError` if a recipe that simulates its data was given a folder of data."""

@@ -185,3 +185,11 @@ def scaled_codec(codec: Mapping[str, NDArray[Any]]) -> Codec:
     # The stored basis is multiplied by the scale. Divided by it twice, it gives latents divided by it.
     inverse = np.asarray(codec["codec_basis"] / codec["scale"] ** 2, np.float32)
     return Codec(codec["codec_mean"], inverse)
+
+
+def unscaled_arrays(codec: Codec) -> dict[str, NDArray[Any]]:
+    """Return the arrays of `encode_scaled` from the codec that `scaled_codec` made of them."""
+    # Its columns are orthogonal, and those of the codec that was fitted have length 1.
+    scale = 1 / np.linalg.norm(codec.basis.astype(np.float64), axis=0)
+    basis = (codec.basis * scale**2).astype(np.float32)
+    return {"codec_mean": codec.mean, "codec_basis": basis, "scale": scale}

@@ -155,6 +155,7 @@ def of_sessions(
     voxels: int,
     name: str,
     descriptions: Mapping[str, Describe],
+    codec: Arrays | None = None,
 ) -> Material:
     """Reduce films, read the signals of who watched them, and choose voxels, each as a stage of the run.
 
@@ -169,10 +170,12 @@ def of_sessions(
         What its bundle is called.
     descriptions : mapping
         Name of a target -> what makes it of clips.
+    codec : dict, optional
+        The codec of a run that this training begins at; it is fitted without one.
     """
     taught: list[AnyShowing] = list(data.showings(work))
     first = list({showing.source: showing for showing in reversed(taught)}.values())
-    codec = work.stage("codec", lambda: fit_codec(all_clips(first), sizes.channels, sizes.contrast))
+    codec = codec or work.stage("codec", lambda: fit_codec(all_clips(first), sizes.channels, sizes.contrast))
     sample = some_of_each_kind(taught)
     window_s = float(data.grid.window)
     choice = work.stage("voxels", lambda: find_voxels(codec, sample, voxels, window_s))
@@ -210,12 +213,19 @@ def of_sessions(
 
 
 def of_set(
-    work: Work, data: DataSetWindows, sizes: FilmSizes, descriptions: Mapping[str, Describe]
+    work: Work,
+    data: DataSetWindows,
+    sizes: FilmSizes,
+    descriptions: Mapping[str, Describe],
+    codec: Arrays | None = None,
 ) -> Material:
-    """Read the windows of a data set that teach; their clips are encoded as a stage of the run."""
+    """Read the windows of a data set that teach; their clips are encoded as a stage of the run.
+
+    The arguments are those of `of_sessions`.
+    """
     taught = data.taught(work)
     clips = taught.clips
-    codec = work.stage("codec", lambda: fit_codec(clips, sizes.channels, sizes.contrast))
+    codec = codec or work.stage("codec", lambda: fit_codec(clips, sizes.channels, sizes.contrast))
     frames = shown_frames(taught.manifest)
     films = work.stage("films", lambda: _reduced(codec, clips, sizes.every, frames, descriptions, None))
     return Material(

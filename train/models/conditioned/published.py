@@ -23,6 +23,7 @@ from train.distillation.targets import Distillation
 from train.loop import Machine
 from train.models.conditioned import alignment, batches
 from train.models.conditioned.alignment import HeldOutWindows
+from train.models.conditioned.base import base_provenance, check_phases, check_sizes, check_windows
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.distilled import ClipRenderer, device_of, distil
 from train.models.conditioned.encoder import Encoding, ordered
@@ -31,6 +32,7 @@ from train.models.conditioned.published_system import (
     PublishedShape,
     PublishedSystem,
     PublishedVideo,
+    begin_at,
     packed,
 )
 from train.models.conditioned.small import (
@@ -114,21 +116,26 @@ class PublishedPlan:
         torch.manual_seed(work.seed)
         video, digest = self.video.diffusion(latent, self.sampling.shift)
         _, frames, embedding = aimed["image"].shape
+        signals = signal_shapes(taught.signals, self.encoder)
+        width = int(video.transformer.config["text_embed_dim"])
+        encoder = self.encoder.build(signals, embedding, self.conditions, width)
+        pooling = encoder.frame_pooling(frames)
+        system = BrainVideo(encoder, video, pooling, self.contrasts, normalised=self.normalised)
+        video_adapters = unmerged_adapters(brains)
+        if work.base is not None:
+            video_adapters = begin_at(system, work.base, digest)
         shape = PublishedShape(
-            signals=signal_shapes(taught.signals, self.encoder),
+            signals=signals,
             latent=latent,
             embedding=embedding,
             conditions=self.conditions,
-            width=int(video.transformer.config["text_embed_dim"]),
+            width=width,
             frames=frames,
             size=(manifest.clip.height, manifest.clip.width),
-            adapters=unmerged_adapters(brains),
+            adapters=video_adapters,
             transformer=digest,
             decoder=drawing.digest,
         )
-        encoder = self.encoder.build(shape.signals, embedding, shape.conditions, shape.width)
-        pooling = encoder.frame_pooling(frames)
-        system = BrainVideo(encoder, video, pooling, self.contrasts, normalised=self.normalised)
         read = Windows(
             latents=aimed["vae"],
             words=np.zeros((len(clip_rows), 0, 0), np.int64),
@@ -184,7 +191,9 @@ class PublishedPlan:
             fmri=manifest.fmri if "fmri" in names else None,
             sigmas=trained.sigmas(steps),
             steps=steps,
-            provenance=manifest.provenance | {"guidance": self.sampling.guidance, "weights": models},
+            provenance=manifest.provenance
+            | {"guidance": self.sampling.guidance, "weights": models}
+            | base_provenance(work),
         )
         return Trained(
             system=trained,
@@ -195,6 +204,18 @@ class PublishedPlan:
             tables=tables,
             pictures=alignment.pictures(work, aligning),
         )
+
+    def check_base(self, work: Work, data: DataSetWindows, phases: dict[str, Phase]) -> None:
+        """Refuse a run of other sizes or windows, and phases that would change what stays.
+
+        Raises
+        ------
+        UsageError
+        """
+        assert work.base is not None
+        check_phases(work.base, phases)
+        check_sizes(work.base, self, ("encoder", "conditions"))
+        check_windows(work, data)
 
     def restore(self, weights: Arrays) -> "PublishedSystem":
         """Make the system again from the weights of a run, and the folder that the recipe names."""

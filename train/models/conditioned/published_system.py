@@ -16,6 +16,7 @@ from train import adapters
 from train.adapters import Adapter
 from train.distillation.kept import of_student, of_teacher, put_on
 from train.distillation.spans import add_spans
+from train.models.conditioned.base import without_tokenizers
 from train.models.conditioned.encoder import Encoding, Signals
 from train.models.conditioned.system import BrainConditioned, Sampling, read_shape
 from train.models.conditioned.trainable import BrainVideo
@@ -24,6 +25,7 @@ from train.parts.codecs.full_video_decoder import full_decoder
 from train.parts.codecs.tiny_video_decoder import from_published
 from train.parts.codecs.video_decoder import VideoDecoder
 from train.parts.generators.cogvideox import VideoDiffusion, transformer_from
+from train.run_folder import weights
 from train.system import Stage
 from train.targets.models import PRECISIONS
 from train.weights.folders import diffusers_model
@@ -327,6 +329,35 @@ def packed(system: BrainVideo, shape: PublishedShape) -> Arrays:
             if part != "transformer" or ".lora_" in name:
                 arrays[f"{part}.{name}"] = value.half().numpy()
     return arrays | {"config": np.array(strict_json.dumps(asdict(shape)))}
+
+
+def begin_at(system: BrainVideo, run: Path, transformer: str) -> dict[str, Adapter]:
+    """Let a system begin at a finished run, but for the tokenizers; return the adapters that it put on.
+
+    Parameters
+    ----------
+    system : BrainVideo
+        Its video model has no adapters yet.
+    run : Path
+        Of one that was distilled, the teacher is taken.
+    transformer : str
+        Digest of the weights of the video model.
+
+    Raises
+    ------
+    UsageError
+        If the run was trained on other weights.
+    """
+    run_weights = weights(run)
+    run_weights = of_teacher(run_weights) or run_weights
+    shape = read_shape(run_weights, PublishedShape)
+    _check_same("transformer", shape.transformer, transformer)
+    for name, adapter in shape.adapters.items():
+        adapters.inject(system.video, "transformer", name, adapter)
+    _fill(system.video.transformer, run_weights, "transformer", strict=False)
+    _fill(system.encoder, without_tokenizers(run_weights, "encoder."), "encoder", strict=False)
+    _fill(system.pooling, run_weights, "pooling", strict=True)
+    return shape.adapters
 
 
 def _fill(module: nn.Module, weights: Arrays, part: str, *, strict: bool) -> None:

@@ -29,9 +29,7 @@ from rtdecode.scores.accuracy import identification_nway, identification_top1
 from train import loop, shared
 from train.adapters import Adapter
 from train.closed_form.patch_codec import SIDE
-from train.data.recorded_sessions import RecordedSessions
 from train.data.set_node import DataSetWindows
-from train.data.simulated import FilmSessions
 from train.distillation.student import Student, attached
 from train.distillation.targets import Distillation
 from train.distillation.teaching import apart
@@ -39,13 +37,23 @@ from train.judging import pictures as sheets
 from train.loop import Machine
 from train.models.conditioned import alignment, batches
 from train.models.conditioned.alignment import HeldOutWindows
+from train.models.conditioned.base import (
+    AnyWindows,
+    base_provenance,
+    check_phases,
+    check_sizes,
+    check_windows,
+    read_small,
+    say,
+    take_encoder,
+)
 from train.models.conditioned.batches import Dropout, Rows, Windows
 from train.models.conditioned.distilled import ClipRenderer, distil
 from train.models.conditioned.encoder import MODALITIES, ConditionEncoder, Encoding, Signals, ordered
 from train.models.conditioned.fittable import FITTER, film_tokens
 from train.models.conditioned.material import Describe, FilmSizes, Material, of_sessions, of_set
 from train.models.conditioned.memory import MemoryEncoder, table_of
-from train.models.conditioned.small_system import Shape, SmallSystem, pack
+from train.models.conditioned.small_system import FilmModels, Shape, SmallSystem, pack
 from train.models.conditioned.system import Sampling
 from train.models.conditioned.trainable import BrainVideo, Captioned, Contrasts, losses_with
 from train.parts.codecs.fitted_patch import decode, decoder_of
@@ -117,49 +125,58 @@ class SmallPlan:
     # `train.run` asks for it where it is given films.
     learns_any_film: ClassVar[bool] = True
 
-    def train(
-        self, work: Work, data: FilmSessions | RecordedSessions | DataSetWindows, phases: dict[str, Phase]
-    ) -> Trained:
-        """Train the film net and the video model, align the encoders, and adapt the video model."""
-        brains, distilling = self._apart(phases)
+    def train(self, work: Work, data: AnyWindows, phases: dict[str, Phase]) -> Trained:
+        """Train the film net and the video model, align the encoders, and adapt the video model.
+
+        With a base, the film net and the video model are those of that run.
+        """
+        brains, distilling = self._apart(phases, from_base=work.base is not None)
         check_read(brains, self.encoder, self.contrasts)
         self.encoder.check(self.films.tokens)
         films = self.films
+        base = None if work.base is None else read_small(work.base, self)
+        codec = None
+        notes: list[str] = []
+        if base is not None:
+            codec = base.codec
+            brains, notes = base.offered(brains, self.contrasts)
         if isinstance(data, DataSetWindows):
             self.check_clip(data.opened(work.data).draft.clip)
-            material = of_set(work, data, films, self.descriptions())
+            material = of_set(work, data, films, self.descriptions(), codec)
         else:
-            material = of_sessions(work, data, films, self.voxels, self.name, self.descriptions())
+            material = of_sessions(work, data, films, self.voxels, self.name, self.descriptions(), codec)
+        codec = material.codec
         signals = signal_shapes(material.signals, self.encoder)
-        vocabulary = Vocabulary.of(material.captions)
-        words = vocabulary.numbers(material.captions, films.tokens)
-        net, log = self._learn_films(work, material.pictures, words, phases[FILMS])
-        frames = _embedded(net, material.pictures)
-        text = _embedded_captions(net, words)
-        windows = Windows(
-            material.latents, words, frames, text, material.signals, material.units, self.targets(material)
-        )
-        _, channels, times, height, width = material.latents.shape
+        log: list[dict[str, Any]] = []
+        if base is None:
+            models, windows, log = self._learn_from_films(work, material, phases)
+            system_adapters = unmerged_adapters(brains)
+        else:
+            models = base.films
+            windows = _windows(material, models.net, models.vocabulary, films.tokens)
+            system_adapters = base.adapters
+        windows = replace(windows, targets=self.targets(material))
+        net = models.net
+        video = models.video
         shape = Shape(
             signals=signals,
-            latent=(channels, times, height, width),
+            latent=_latent(material.latents),
             embedding=films.embedding,
             conditions=films.tokens,
             every=films.every,
-            frames=frames.shape[1],
-            adapters=unmerged_adapters(brains),
+            frames=windows.frames.shape[1],
+            adapters=system_adapters,
         )
-        codec = material.codec
-        phase = phases[PRETRAIN]
-        captioned, rows = self._learn_video(work, windows, codec, shape, vocabulary.words, phase)
-        video = captioned.video
-        log += rows
         brain_seed = work.seed + self.brain_seed
         torch.manual_seed(brain_seed)
         encoder = self.encoder.build(signals, films.embedding, films.tokens, self.video.text)
-        _begin(encoder, captioned.words, words)
-        windows = self.remember(encoder, captioned.words, windows, material, brain_seed)
-        system = self.trainable(encoder, video, shape.frames, captioned.words)
+        system = self.trainable(encoder, video, shape.frames, models.words)
+        if base is None:
+            _begin(encoder, models.words, windows.words)
+            windows = self.remember(encoder, models.words, windows, material, brain_seed)
+        else:
+            take_encoder(encoder, base.encoder)
+            system.pooling.load_state_dict(base.pooling.state_dict())
         held_out = None
         aligning = alignment.aligning(brains, self.contrasts)
         if material.held_out:
@@ -176,10 +193,10 @@ class SmallPlan:
         )
         tables: dict[str, Any] = {
             "loss": log,
-            "notes": [{"note": _own_identification(net, material.pictures)}],
+            "notes": [{"note": text} for text in (_own_identification(net, material.pictures), *notes)],
             **alignment.table(work, aligning),
         }
-        weights = pack(encoder, video, net.frames, system.pooling, codec, shape)
+        weights = pack(encoder, system.pooling, models, codec, shape)
         if distilling:
             student, lessons = distil(
                 work,
@@ -204,7 +221,7 @@ class SmallPlan:
             sigmas=trained.sigmas(sampling.steps),
             steps=sampling.steps,
             fitter=FITTER if token_statistics else None,
-            provenance=material.manifest.provenance | {"guidance": sampling.guidance},
+            provenance=material.manifest.provenance | {"guidance": sampling.guidance} | base_provenance(work),
         )
         return Trained(
             system=trained,
@@ -219,17 +236,20 @@ class SmallPlan:
             },
         )
 
-    def _apart(self, phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Phase]]:
+    def _apart(
+        self, phases: Mapping[str, Phase], *, from_base: bool
+    ) -> tuple[dict[str, Phase], dict[str, Phase]]:
         """Check all phases, and return those that train on brains, and those that teach a student."""
-        for name, offered in ((FILMS, FilmNet.offered), (PRETRAIN, Captioned.offered)):
+        offered = {} if from_base else {FILMS: FilmNet.offered, PRETRAIN: Captioned.offered}
+        for name, losses in offered.items():
             if name not in phases:
                 raise UsageError(
                     "recipe-missing-phase",
                     "the recipe has no phase '{phase}', which a small system begins with.",
                     phase=name,
                 )
-            check_losses({name: phases[name]}, offered)
-        later = {name: phase for name, phase in phases.items() if name not in (FILMS, PRETRAIN)}
+            check_losses({name: phases[name]}, losses)
+        later = {name: phase for name, phase in phases.items() if name not in offered}
         brains, distilling = split_distillation_phases(later)
         check_losses(brains, losses_with(self.contrasts, self.extra_losses))
         return brains, distilling
@@ -265,6 +285,21 @@ class SmallPlan:
             encoder.fill(table_of(windows.text, tokens.numpy()))
         return windows
 
+    def check_base(self, work: Work, data: AnyWindows, phases: dict[str, Phase]) -> None:
+        """Refuse a run of other sizes or windows, and phases that would change what stays.
+
+        Raises
+        ------
+        UsageError
+        """
+        assert work.base is not None
+        check_phases(work.base, phases, (FILMS, PRETRAIN))
+        check_sizes(work.base, self, ("encoder", "video", "films"))
+        check_windows(work, data)
+        brains, _ = self._apart(phases, from_base=True)
+        _, notes = read_small(work.base, self).offered(brains, self.contrasts)
+        say(notes)
+
     def check_clip(self, clip: ClipGeometry) -> None:
         """Refuse clips that the codec or the video model cannot have, or of which the film net sees too few.
 
@@ -278,6 +313,18 @@ class SmallPlan:
     def restore(self, weights: Arrays) -> SmallSystem:
         """Make the system again from the weights of a run."""
         return SmallSystem(weights, self.encoder, self.video, self.sampling)
+
+    def _learn_from_films(
+        self, work: Work, material: Material, phases: Mapping[str, Phase]
+    ) -> tuple[FilmModels, Windows, list[dict[str, Any]]]:
+        """Train the film net, and under captions the video model; return the windows and the log as well."""
+        vocabulary = Vocabulary.of(material.captions)
+        words = vocabulary.numbers(material.captions, self.films.tokens)
+        net, log = self._learn_films(work, material.pictures, words, phases[FILMS])
+        windows = _windows(material, net, vocabulary, self.films.tokens)
+        captioned, rows = self._learn_video(work, windows, material.codec, vocabulary.words, phases[PRETRAIN])
+        models = FilmModels(net, captioned.video, vocabulary, captioned.words)
+        return models, windows, log + rows
 
     def _learn_films(
         self, work: Work, pictures: NDArray[np.uint8], words: NDArray[np.int64], phase: Phase
@@ -296,13 +343,13 @@ class SmallPlan:
         work: Work,
         windows: Windows,
         codec: Arrays,
-        shape: Shape,
         words: Sequence[str],
         phase: Phase,
     ) -> tuple[Captioned, list[dict[str, Any]]]:
         """Train the video model under captions, unless another run has done so; return the log as well."""
         torch.manual_seed(work.seed)
-        video = self.video.generator(shape.latent, self.sampling.shift)
+        latent = _latent(windows.latents)
+        video = self.video.generator(latent, self.sampling.shift)
         table = WordTable(len(words), self.video.text)
         line_up(table, words)
         system = Captioned(video, table)
@@ -372,6 +419,25 @@ class SmallPlan:
         videos = [decode(decoder, latents) for latents in (truth.astype(np.float32), samples)]
         rows = [clips[n] for n in range(len(truth)) for clips in videos]
         sheets.rows(rows, sheets.over_clip(len(rows[0]))).save(_sheet(work, phase))
+
+
+def _windows(material: Material, net: FilmNet, vocabulary: Vocabulary, tokens: int) -> Windows:
+    """Return the windows that teach, with their captions in numbers and the embeddings of both."""
+    words = vocabulary.numbers(material.captions, tokens)
+    return Windows(
+        latents=material.latents,
+        words=words,
+        frames=_embedded(net, material.pictures),
+        text=_embedded_captions(net, words),
+        signals=material.signals,
+        units=material.units,
+    )
+
+
+def _latent(latents: Rows) -> tuple[int, int, int, int]:
+    """Return the shape of a clip's latents."""
+    _, channels, times, height, width = latents.shape
+    return channels, times, height, width
 
 
 def split_distillation_phases(phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Phase]]:

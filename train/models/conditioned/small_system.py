@@ -1,6 +1,6 @@
 """A trained small system, restored from the weights of a run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,12 +20,17 @@ from train.models.conditioned.memory import CAPTIONS, MemoryEncoder
 from train.models.conditioned.system import BrainConditioned, Sampling, read_shape
 from train.parts.codecs.fitted_patch import decoder_of, decoder_stages
 from train.parts.codecs.patch import ClipDecoder
-from train.parts.encoders.film_net import FrameNet, pictures, scaled
+from train.parts.encoders.film_net import FilmNet, FrameNet, pictures, scaled
 from train.parts.generators.base import Generator, VideoModel
+from train.parts.text.words import Vocabulary, WordTable
 from train.system import Stage
 from train.work import Arrays
 
 _PARTS = ("encoder", "transformer", "frames", "pooling")
+# What is known of captions, which only a training that begins at the run reads.
+_TEXTS = "texts"
+_WORDS = "words"
+_VOCABULARY = "vocabulary"
 # A run keeps memories beside its weights, and hands them over together with these.
 _MEMORY = f"memory.{CAPTIONS}"
 
@@ -67,6 +72,26 @@ class Model:
     frames: FrameNet
     pooling: nn.Module
     distilled: bool
+
+
+@dataclass(frozen=True)
+class FilmModels:
+    """What was learned from films alone, before any brain was read.
+
+    Attributes
+    ----------
+    net : FilmNet
+    video : Generator
+    vocabulary : Vocabulary
+        The words of captions; empty where a run did not keep them.
+    words : WordTable
+        The tokens of these words under which the video model was pretrained.
+    """
+
+    net: FilmNet
+    video: Generator
+    vocabulary: Vocabulary
+    words: WordTable
 
 
 class SmallSystem(BrainConditioned):
@@ -134,6 +159,34 @@ class SmallSystem(BrainConditioned):
             return None
         return SmallSystem(self._weights, *self._how, adapted=False)
 
+    @property
+    def adapters(self) -> dict[str, Adapter]:
+        """The adapters of the video model that stay beside its weights, by name."""
+        return self._shape.adapters
+
+    @property
+    def pooling(self) -> nn.Module:
+        """The pooling of the embeddings of a clip's frames."""
+        return self._model.pooling
+
+    def codec(self) -> Arrays:
+        """Return the arrays of the decoder, under ``decoder.``."""
+        return {name: values for name, values in self._weights.items() if name.startswith("decoder.")}
+
+    def film_models(self) -> FilmModels:
+        """Return what was learned from films alone, the video model with its adapters."""
+        _, video, _ = self._how
+        texts = _part(self._weights, _TEXTS)
+        tokens = _part(self._weights, _WORDS)
+        net = FilmNet(self._shape.embedding, _words_in(texts))
+        net.frames = self._model.frames
+        net.load_state_dict(texts, strict=False)
+        words = WordTable(_words_in(tokens), video.text)
+        words.load_state_dict(tokens, strict=False)
+        # Words that no caption has room for are in the vocabulary, and not in the net's table.
+        vocabulary = self._weights.get(_VOCABULARY, np.array([], np.str_))[: _words_in(texts)]
+        return FilmModels(net.eval(), self._model.video, Vocabulary(vocabulary.tolist()), words)
+
     def teacher(self) -> "SmallSystem | None":
         """Return the system that this one was distilled from; None for one that was not distilled."""
         teacher_weights = of_teacher(self._weights)
@@ -145,33 +198,45 @@ class SmallSystem(BrainConditioned):
 
 
 def pack(
-    encoder: ConditionEncoder,
-    video: Generator,
-    frames: FrameNet,
-    pooling: nn.Module,
-    codec: Arrays,
-    shape: Shape,
+    encoder: ConditionEncoder, pooling: nn.Module, films: FilmModels, codec: Arrays, shape: Shape
 ) -> Arrays:
     """Collect the weights of a trained system, in half precision, and what its encoder remembers."""
     arrays: Arrays = {}
-    for part, module in zip(_PARTS, (encoder, video.transformer, frames, pooling), strict=True):
-        for name, value in module.state_dict().items():
-            arrays[f"{part}.{name}"] = value.half().numpy()
+    modules = (encoder, films.video.transformer, films.net.frames, pooling)
+    for part, module in zip(_PARTS, modules, strict=True):
+        arrays |= _half(part, module.state_dict())
+    if films.vocabulary.words:
+        arrays[_VOCABULARY] = np.array(films.vocabulary.words)
+        arrays |= _half(_WORDS, films.words.state_dict()) | _half(_TEXTS, films.net.of_texts())
     if isinstance(encoder, MemoryEncoder):
         arrays[_MEMORY] = encoder.table
     decoder = {name: value for name, value in codec.items() if name.startswith("decoder.")}
     return arrays | decoder | {"config": np.array(strict_json.dumps(asdict(shape)))}
 
 
+def _half(part: str, state: Mapping[str, Tensor]) -> Arrays:
+    return {f"{part}.{name}": value.half().numpy() for name, value in state.items()}
+
+
+def _part(weights: Arrays, part: str) -> dict[str, Tensor]:
+    """Pick the weights of a part from those of a run."""
+    return {
+        name.removeprefix(f"{part}."): torch.from_numpy(np.asarray(value, np.float32))
+        for name, value in weights.items()
+        if name.startswith(f"{part}.")
+    }
+
+
+def _words_in(table: Mapping[str, Tensor]) -> int:
+    """Count the words of a packed table, without the row that stands for none."""
+    rows = [len(values) for name, values in table.items() if name.endswith("table.weight")]
+    return rows[0] - 1 if rows else 0
+
+
 def _unpack(
     weights: Arrays, shape: Shape, sizes: Encoding, video: VideoModel, shift: float, *, adapted: bool
 ) -> Model:
     """Make the modules from a run's weights."""
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
-    for name, value in weights.items():
-        part, _, name_in_part = name.partition(".")
-        if part in parts:
-            parts[part][name_in_part] = torch.from_numpy(np.asarray(value, np.float32))
     encoder = sizes.build(shape.signals, shape.embedding, shape.conditions, video.text)
     generator = video.generator(shape.latent, shift)
     for name, adapter in shape.adapters.items():
@@ -179,7 +244,7 @@ def _unpack(
     frames = FrameNet(shape.embedding)
     pooling = encoder.frame_pooling(shape.frames)
     for part, module in zip(_PARTS, (encoder, generator.transformer, frames, pooling), strict=True):
-        module.load_state_dict(parts[part])
+        module.load_state_dict(_part(weights, part))
     if isinstance(encoder, MemoryEncoder):
         encoder.fill(weights[_MEMORY])
     learned = of_student(weights)

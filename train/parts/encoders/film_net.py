@@ -92,6 +92,10 @@ class FilmNet(Trainable):
         has_word = numbers.amax(2, keepdim=True).gt(0).float()
         return functional.normalize((has_word * self.binds(self.words(numbers))).sum(1), dim=1)
 
+    def of_texts(self) -> dict[str, Tensor]:
+        """Return the parameters that embed captions, by their names."""
+        return {n: value for n, value in self.state_dict().items() if n.startswith(("words.", "binds."))}
+
 
 def pictures(clips: NDArray[np.uint8], stride: int) -> NDArray[np.uint8]:
     """Take every so many frames of clips at the size that the net looks at, (clip, frame, 3, 32, 48)."""

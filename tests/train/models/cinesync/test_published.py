@@ -126,6 +126,25 @@ def test_a_run_keeps_the_encoder_and_the_adapters_alone(run: Path) -> None:
     assert (run / "alignment-align.png").is_file()
 
 
+@pytest.mark.full
+def test_another_persons_training_begins_at_a_run(run: Path, changes: list[str], tmp_path: Path) -> None:
+    out = make_run(
+        "cinesync", [*changes, f"base={run}", "data.voxels=30", "judge=none", f"out={tmp_path / 'run'}"]
+    )
+    before = weights(run)
+    after = weights(out)
+    assert after.keys() == before.keys()
+    for name, values in after.items():
+        if name.startswith("transformer."):
+            assert np.array_equal(values, before[name]), name
+        # `align` takes small steps, and `diffuse` leaves these parts as they are.
+        if name.startswith(("encoder.encoding.", "encoder.heads.", "pooling.")):
+            assert np.abs(values.astype(np.float32) - before[name]).max() < 0.01, name
+    voxels = "encoder.tokenizers.fmri.over_voxels.weight"
+    assert (before[voxels].shape, after[voxels].shape) == ((4, 40), (4, 30))
+    assert {row["phase"] for row in read_run(out)["tables"]["loss"]} == {"align", "diffuse"}
+
+
 def test_its_clips_have_the_size_of_the_bundle(run: Path) -> None:
     system = restored(run, build(read_run(run)["arguments"])["system"])
     frames = system.frames(np.zeros((2, *system.latent_shape), np.float32))
