@@ -2,13 +2,15 @@
 
 python -m benchmarks.newcomer RUN [--subjects 2,3] [--minutes 2,4,10] [--film natural] [--seed 1065]
 python -m benchmarks.newcomer RUN --stages DIR --write    # sessions of RUN are kept; so are the figures
+python -m benchmarks.newcomer RUN --base                  # also trains from RUN on the same recordings
 
 RUN is made fittable where it is not (`train.make_fittable`), and exported. `rtdecode fit`
-takes the bundle to recordings of simulated participants that are as long as asked. Each bundle then reads a
-session that no fit has seen: the vectors of its encoder are identified by what was shown (`condition_2way`),
-with both modalities and with each alone, and its clips by their pixels. Beside this stand the bundle as it
-is, read by the newcomer and by the participant who was trained on, and what a film shifted by a half would
-have.
+takes the bundle to recordings of simulated participants that are as long as asked; with `--base`, a training
+that begins at RUN (`train.run base=`) learns from each as well, but for its last fifth. Each bundle then
+reads a session that neither has seen: the vectors of its encoder are identified by what was shown
+(`condition_2way`), with both modalities and with each alone, and its clips by their pixels. Beside this stand
+the bundle as it is, read by the newcomer and by the participant who was trained on, and what a film shifted
+by a half would have.
 """
 
 import argparse
@@ -40,6 +42,7 @@ from train.judging.identification import judging_seeds
 from train.make_fittable import make_fittable
 from train.models.conditioned.fittable import FITTER
 from train.recipe import build, numbers
+from train.run import run as train
 from train.run_folder import read_run, restored
 from train.system import System
 from train.work import tracked
@@ -56,12 +59,12 @@ _ROUTES = {"both": ("fmri", "eeg"), "fmri": ("fmri",), "eeg": ("eeg",)}
 Figures = dict[str, Any]
 
 
-def fittable(run: Path, stages: Path | None, scratch: Path) -> Bundle:
-    """Export a run, after it was made fittable if it is not."""
-    if read_run(run)["manifest"].get("fitter") != FITTER:
-        make_fittable(run, scratch / "run", stages or scratch / "stages")
-        run = scratch / "run"
-    return opened(str(run), scratch / "bundle")
+def fittable(run: Path, stages: Path | None, scratch: Path) -> Path:
+    """Return a run to which newcomers can be fitted: a copy where it is none."""
+    if read_run(run)["manifest"].get("fitter") == FITTER:
+        return run
+    make_fittable(run, scratch / "run", stages or scratch / "stages")
+    return scratch / "run"
 
 
 def measure(
@@ -72,6 +75,7 @@ def measure(
     film: str,
     seed: int = _JUDGED,
     seconds: float = 400.0,
+    base: Path | None = None,
 ) -> Figures:
     """Fit a bundle to one participant, and let each fit read the same session.
 
@@ -87,11 +91,13 @@ def measure(
         What is watched, in both sessions: their drawings differ by seed.
     seed, seconds
         Of the session that is judged.
+    base : Path, optional
+        A run that a training on each recording begins at.
 
     Returns
     -------
     dict
-        Minutes, or ``as it is`` -> figures, or why there is no fit.
+        Minutes, ``as it is``, or minutes with ``, base`` -> figures, or why there are none.
     """
     figures: Figures = {}
     with tempfile.TemporaryDirectory() as name:
@@ -114,7 +120,36 @@ def measure(
             proof = mine.manifest.provenance["fitted"]["held_out"]["both"]
             session_figures = read(mine, judged, aims, scratch / f"out-{length:g}")
             figures[f"{length:g}"] = session_figures | {"read alone": proof.get("alone")}
+        if base is not None:
+            for length in tracked(minutes, "trainings"):
+                recording = scratch / f"session-{length:g}"
+                figures[f"{length:g}, base"] = _trained(base, recording, judged, session)
     return figures
+
+
+def _trained(base: Path, recording: Path, judged: Path, session: PhantomSession) -> Figures | str:
+    """Begin a training at a run, and let its bundle read a session; or say why there is none."""
+    out = recording.with_name(f"{recording.name}-base")
+    recipe = read_run(base)
+    changes = [
+        f"scale={recipe['scale']}",
+        f"base={base}",
+        f"data={recording}",
+        f"film={recording / 'truth' / 'film.mp4'}",
+        "judge=none",
+        f"out={out}",
+    ]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            run = train(recipe["recipe"], changes)
+    except RtDecodeError as error:
+        return str(error)
+    # What class vectors are compared with is pooled anew in every training.
+    system = restored(run, build(read_run(run)["arguments"])["system"])
+    bundle = opened(str(run), out.with_name(f"{out.name}-bundle"))
+    aims = system.targets(session_clips(bundle.manifest, session))
+    assert aims is not None
+    return read(bundle, judged, aims, out.with_name(f"{out.name}-out"))
 
 
 def read(bundle: Bundle, judged: Path, aims: np.ndarray, out: Path) -> Figures:
@@ -173,6 +208,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=_JUDGED, help="of the judged session, 1000 and up")
     parser.add_argument("--seconds", type=float, default=400.0, help="length of the judged session")
     parser.add_argument("--stages", type=Path, help="a folder for sessions of the run, to be kept")
+    parser.add_argument("--base", action="store_true", help="also train from the run on each recording")
     parser.add_argument("--write", action="store_true", help="keep the figures in results/newcomer.json")
     options = parser.parse_args()
     minutes = [float(word) for word in options.minutes.split(",")]
@@ -182,9 +218,11 @@ def main() -> int:
         judging_seeds([options.seed])
         system = restored(options.run, build(read_run(options.run)["arguments"])["system"])
         with tempfile.TemporaryDirectory() as name:
-            bundle = fittable(options.run, options.stages, Path(name))
+            run = fittable(options.run, options.stages, Path(name))
+            bundle = opened(str(run), Path(name) / "bundle")
+            base = run if options.base else None
             for subject in numbers(options.subjects):
-                figures[f"participant {subject}"] = measure(bundle, system, subject, minutes, *how)
+                figures[f"participant {subject}"] = measure(bundle, system, subject, minutes, *how, base=base)
             figures["participant 1"] = measure(bundle, system, 1, [], *how)
     except RtDecodeError as error:
         return explain(error)
