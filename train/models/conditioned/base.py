@@ -39,6 +39,8 @@ AnyWindows = FilmSessions | RecordedSessions | DataSetWindows
 T = TypeVar("T")
 # What the names of the video model's parts begin with; those of a student of it begin otherwise.
 _VIDEO = "video."
+# What stands in the names of a tokenizer's weights.
+_TOKENIZERS = ".tokenizers."
 
 
 @dataclass(frozen=True)
@@ -205,10 +207,9 @@ def take_encoder(encoder: ConditionEncoder, base: ConditionEncoder) -> None:
         encoder.fill(base.table)
 
 
-def without_tokenizers(state: Mapping[str, T], before: str = "") -> dict[str, T]:
-    """Leave out the tokenizers' weights of an encoder, whose names begin with `before`."""
-    tokenizers = f"{before}tokenizers."
-    return {name: values for name, values in state.items() if not name.startswith(tokenizers)}
+def without_tokenizers(state: Mapping[str, T]) -> dict[str, T]:
+    """Leave out the weights of an encoder's tokenizers."""
+    return {name: values for name, values in state.items() if _TOKENIZERS not in f".{name}"}
 
 
 def base_provenance(work: Work) -> dict[str, str]:

@@ -355,7 +355,7 @@ def begin_at(system: BrainVideo, run: Path, transformer: str) -> dict[str, Adapt
     for name, adapter in shape.adapters.items():
         adapters.inject(system.video, "transformer", name, adapter)
     _fill(system.video.transformer, run_weights, "transformer", strict=False)
-    _fill(system.encoder, without_tokenizers(run_weights, "encoder."), "encoder", strict=False)
+    _fill(system.encoder, without_tokenizers(run_weights), "encoder", strict=False)
     _fill(system.pooling, run_weights, "pooling", strict=True)
     return shape.adapters
 
