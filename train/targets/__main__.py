@@ -28,6 +28,8 @@ _USAGE = """python -m train.targets DATA NAME=DIR NAME.licence=TEXT ... [key=val
   captioner.tokens=64        longest caption
   text=DIR                   embeddings of captions, by CLIP, SigLIP or T5
   text.tokens=77             length to which captions are padded and cut; the tokenizer's where not given
+  prompt=DIR                 embeddings of captions token by token, by T5 or UMT5 (text_encoder of Wan)
+  prompt.tokens=512          length to which captions are padded and cut; the tokenizer's where not given
   speech=DIR                 transcripts, by Whisper; empty where a clip is silent
   speech.language=en         of the speech; the model finds it where not given
   speech.tokens=64           longest transcript
@@ -46,6 +48,7 @@ _BUILDERS: dict[str, Callable[..., Target]] = {
     "action": embeddings.action,
     "captioner": captions.captions,
     "text": embeddings.text,
+    "prompt": embeddings.prompt,
     "speech": transcripts.transcripts,
 }
 _KEYS = ("out", "device", "precision", "stored", "lot", "layout")

@@ -13,10 +13,13 @@ from rtdecode.errors import UsageError
 from train.targets.cache import Target
 from train.targets.models import Hardware, evenly, files_of, prepared
 from train.weights.folders import transformers_model
+from train.weights.source import Source
 from train.work import Arrays
 
 # Pictures that a model gets at once: about 5 GB for a large tower in single precision.
 _AT_ONCE = 64
+# Files by which a folder is known to hold a tokenizer of transformers.
+_TOKENIZER = "tokenizer*"
 # A tokenizer that knows no limit says so with a number beyond this one.
 _NO_LIMIT = 100_000
 
@@ -86,25 +89,89 @@ def text(folder: Path, hardware: Hardware, *, licence: str, tokens: int | None =
     """
 
     def opened() -> Callable[[NDArray[Any]], Arrays]:
-        from transformers import AutoTokenizer
-
-        tokenizer = prepared(AutoTokenizer, folder)
-        model = _model(folder, hardware, licence)
-        length = tokens or tokenizer.model_max_length
-        _check_length(length, model, folder)
+        tokenizer, model, length = _text_encoder("text", folder, hardware, licence, tokens)
         return lambda captions: _captions(captions, length, tokenizer, model, hardware)
 
     options = {"tokens": tokens, "precision": hardware.precision}
-    return Target("text", "captions", files_of(folder, "transformers folder", licence), options, opened)
+    return Target("text", "captions", _text_files(folder, licence), options, opened)
 
 
-def _check_length(length: int, model: Any, folder: Path) -> None:
+def prompt(folder: Path, hardware: Hardware, *, licence: str, tokens: int | None = None) -> Target:
+    """Embed the tokens of captions as a video model reads them.
+
+    Parameters
+    ----------
+    folder : Path
+        Of T5 or UMT5 with its tokenizer, or ``text_encoder`` of a pipeline of Wan, beside which ``tokenizer``
+        lies.
+    hardware : Hardware
+    licence : str
+    tokens : int, optional
+        Length to which captions are padded and cut. The tokenizer's own by default.
+
+    Returns
+    -------
+    Target
+        ``values`` (title, token, feature), with ``counts`` (title,), the number of tokens before the padding.
+        Values of the padding are 0, which is what diffusers' pipeline of Wan makes of a prompt.
+    """
+
+    def opened() -> Callable[[NDArray[Any]], Arrays]:
+        tokenizer, model, length = _text_encoder("prompt", folder, hardware, licence, tokens)
+        if hasattr(model, "get_text_features"):
+            raise UsageError(
+                "prompt-model-not-tokens",
+                "prompt= takes a text encoder with a vector for each token, such as UMT5; {folder} holds a "
+                "{actual_class}, which gives one for a whole caption. Give it as text=.",
+                folder=folder,
+                actual_class=type(model).__name__,
+            )
+        return lambda captions: _without_padding(_captions(captions, length, tokenizer, model, hardware))
+
+    options = {"tokens": tokens, "precision": hardware.precision}
+    return Target("prompt", "captions", _text_files(folder, licence), options, opened)
+
+
+def _text_files(folder: Path, licence: str) -> Source:
+    return files_of(folder, "transformers folder", licence, beside=_tokenizer_folder(folder))
+
+
+def _tokenizer_folder(folder: Path) -> Path:
+    """Return where a text encoder's tokenizer lies: in a pipeline it has a folder of its own."""
+    of_pipeline = folder.parent / "tokenizer"
+    has_its_own = any(folder.glob(_TOKENIZER))
+    return folder if has_its_own or not any(of_pipeline.glob(_TOKENIZER)) else of_pipeline
+
+
+def _text_encoder(
+    target: str, folder: Path, hardware: Hardware, licence: str, tokens: int | None
+) -> tuple[Any, Any, int]:
+    """Open a tokenizer and its model, and return them with the length that captions are brought to."""
+    from transformers import AutoTokenizer
+
+    tokenizer = prepared(AutoTokenizer, _tokenizer_folder(folder))
+    model = _model(folder, hardware, licence)
+    length = tokens or tokenizer.model_max_length
+    _check_length(target, length, model, folder)
+    return tokenizer, model, length
+
+
+def _without_padding(encoded: Arrays) -> Arrays:
+    """Put 0 where tokens are padding."""
+    values = encoded["values"]
+    counts = encoded["counts"]
+    is_token = np.arange(values.shape[1]) < counts[:, None]
+    return {"values": np.where(is_token[:, :, None], values, 0), "counts": counts}
+
+
+def _check_length(target: str, length: int, model: Any, folder: Path) -> None:
     """Refuse captions of no length, or of one that the model has no positions for."""
     longest = getattr(getattr(model.config, "text_config", model.config), "max_position_embeddings", None)
     if length > _NO_LIMIT:
         raise UsageError(
             "tokenizer-missing-max-length",
-            "the tokenizer in {folder} states no longest text. Give it with text.tokens={suggestion}.",
+            "the tokenizer in {folder} states no longest text. Give it with {target}.tokens={suggestion}.",
+            target=target,
             folder=folder,
             suggestion=longest or "",
         )
@@ -112,7 +179,8 @@ def _check_length(length: int, model: Any, folder: Path) -> None:
         raise UsageError(
             "text-tokens-beyond-model",
             "captions of {length} tokens were asked for, and the model in {folder} reads {longest}. Give "
-            "text.tokens={longest}.",
+            "{target}.tokens={longest}.",
+            target=target,
             length=length,
             folder=folder,
             longest=longest,

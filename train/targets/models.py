@@ -72,23 +72,37 @@ class Hardware:
         return value.to(self.device, self.dtype if value.is_floating_point() else None)
 
 
-def files_of(folder: Path, form: Form, licence: str) -> Source:
+def files_of(folder: Path, form: Form, licence: str, beside: Path | None = None) -> Source:
     """Hash all files of a model's folder, with what says how inputs are prepared.
+
+    Parameters
+    ----------
+    folder : Path
+    form : str
+    licence : str
+    beside : Path, optional
+        A second folder, with what prepares inputs where that lies elsewhere.
 
     Raises
     ------
     UsageError
         If there is no such folder, or no licence is stated.
     """
-    held = sorted(folder.iterdir()) if folder.is_dir() else []
-    files = [path for path in held if path.is_file() and not {path.suffix, path.name} & _ASIDE]
+    files = _files_in(folder)
     if not files:
         raise UsageError(
             "target-model-missing",
             "no model at {folder}: a folder with config.json and weights was expected.",
             folder=folder,
         )
+    if beside is not None and beside != folder:
+        files += _files_in(beside)
     return source.of_files(files, form, licence)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in paths if path.is_file() and not {path.suffix, path.name} & _ASIDE]
 
 
 def prepared(library_class: Any, folder: Path, **how: Any) -> Any:

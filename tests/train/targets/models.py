@@ -28,6 +28,8 @@ from transformers import (
     SiglipModel,
     T5Config,
     T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
     VideoMAEConfig,
     VideoMAEForVideoClassification,
     VideoMAEImageProcessorPil,
@@ -151,6 +153,20 @@ def t5(folder: Path) -> T5EncoderModel:
     model = T5EncoderModel(config).eval()
     model.save_pretrained(folder)
     words(folder)
+    return model
+
+
+def umt5(pipeline: Path) -> UMT5EncoderModel:
+    """Save a text encoder and its tokenizer where a pipeline of Wan has them, each in a folder of its own."""
+    torch.manual_seed(0)
+    config = UMT5Config(vocab_size=12, d_model=8, d_kv=4, d_ff=8, num_layers=2, num_heads=2)
+    model = UMT5EncoderModel(config).eval()
+    with torch.no_grad():
+        # Attention that differs between tokens, so that padding would show.
+        for parameter in model.parameters():
+            parameter.normal_()
+    model.save_pretrained(pipeline / "text_encoder")
+    words(pipeline / "tokenizer", longest=8)
     return model
 
 

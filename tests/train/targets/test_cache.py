@@ -14,12 +14,12 @@ import torch
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.data.layouts.released import LENGTH, mindvideo
-from tests.train.targets.models import LICENCE, Films, blip, clip_tower, wan_vae, whisper, words
+from tests.train.targets.models import LICENCE, Films, blip, clip_tower, umt5, wan_vae, whisper, words
 from train.data.dataset import WindowTable
 from train.targets.__main__ import main, read_arguments
-from train.targets.cache import Target, compute, read
+from train.targets.cache import Target, compute, pooled_text, read
 from train.targets.captions import captions
-from train.targets.embeddings import image, text
+from train.targets.embeddings import image, prompt, text
 from train.targets.models import Hardware
 from train.targets.transcripts import transcripts
 from train.weights.source import Source
@@ -165,6 +165,20 @@ def test_captions_of_the_data_set_are_embedded(tmp_path: Path) -> None:
         advice=re.compile("captioner="),
     ):
         compute(Films(), [embedded], tmp_path)
+
+
+def test_captions_are_embedded_as_a_vector_and_token_by_token_at_once(tmp_path: Path) -> None:
+    films = Films(captions=True)
+    clip_tower(tmp_path / "clip")
+    umt5(tmp_path / "wan")
+    vectors = text(tmp_path / "clip", CPU, licence=LICENCE)
+    tokens = prompt(tmp_path / "wan" / "text_encoder", CPU, licence=LICENCE)
+    compute(films, [vectors, tokens], tmp_path, lot=2)
+    assert pooled_text(read(tmp_path, "text")).values.shape == (5, 6)
+    embedded = read(tmp_path, "prompt")
+    assert embedded.values.shape == (5, 8, 8)
+    assert embedded.counts is not None
+    assert embedded.counts[:].tolist() == [5] * 5
 
 
 def test_transcripts_are_kept_as_text_and_need_sound(tmp_path: Path) -> None:

@@ -21,13 +21,14 @@ from tests.train.targets.models import (
     llava,
     siglip,
     t5,
+    umt5,
     videomae,
     wan_vae,
     whisper,
     words,
 )
 from train.targets.captions import captions
-from train.targets.embeddings import action, image, text
+from train.targets.embeddings import action, image, prompt, text
 from train.targets.latents import latents
 from train.targets.models import Hardware, evenly
 from train.targets.transcripts import transcripts
@@ -115,6 +116,34 @@ def test_captions_by_t5(tmp_path: Path) -> None:
     words(tmp_path, longest=10**30)
     with refused(UsageError, "tokenizer-missing-max-length"):
         text(tmp_path, CPU, licence=LICENCE).opened()
+
+
+def test_captions_by_the_text_encoder_of_wan(tmp_path: Path) -> None:
+    model = umt5(tmp_path)
+    folder = tmp_path / "text_encoder"
+    embedded = prompt(folder, CPU, licence=LICENCE).opened()(CAPTIONS)
+    assert embedded["values"].shape == (2, 8, 8)
+    assert embedded["counts"].tolist() == [5, 8]
+    with torch.no_grad():
+        alone = model(torch.tensor([[2, 8, 9, 5, 3]])).last_hidden_state[0]
+    np.testing.assert_allclose(embedded["values"][0, :5], alone, **CLOSE)
+    assert not embedded["values"][0, 5:].any(), "a pipeline of Wan puts zeros behind the prompt"
+    assert np.abs(embedded["values"][1]).min() > 0
+
+
+def test_another_tokenizer_of_a_pipeline_is_another_key(tmp_path: Path) -> None:
+    umt5(tmp_path)
+    folder = tmp_path / "text_encoder"
+    before = prompt(folder, CPU, licence=LICENCE).source
+    assert "tokenizer_config.json" in before.stated()["files"]
+    words(tmp_path / "tokenizer", longest=7)
+    assert prompt(folder, CPU, licence=LICENCE).source.digest != before.digest
+
+
+def test_a_prompt_is_no_single_vector(tmp_path: Path) -> None:
+    clip_tower(tmp_path)
+    with refused(UsageError, "prompt-model-not-tokens", folder=tmp_path, actual_class="CLIPModel"):
+        prompt(tmp_path, CPU, licence=LICENCE).opened()
 
 
 def test_motion_by_videomae(tmp_path: Path) -> None:
