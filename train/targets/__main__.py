@@ -22,7 +22,7 @@ _USAGE = """python -m train.targets DATA NAME=DIR NAME.licence=TEXT ... [key=val
   vae.size=480x720           rows and columns that frames are brought to; as they are where not given
   image=DIR                  embeddings of frames, by CLIP or SigLIP
   image.frames=8             frames of each clip, spread evenly; all where not given
-  action=DIR                 embeddings of motion, by VideoMAE
+  action=DIR                 embeddings of motion, by VideoMAE or the file of ViCLIP (.pth)
   captioner=DIR              captions of the middle frames, by a model that writes about pictures
   captioner.prompt=TEXT      first words of captions, or the question to a model that talks
   captioner.tokens=64        longest caption

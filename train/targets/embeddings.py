@@ -12,6 +12,7 @@ from torch import Tensor
 from rtdecode.errors import UsageError
 from train.targets.cache import Target
 from train.targets.models import Hardware, evenly, files_of, prepared
+from train.targets.viclip import viclip
 from train.weights.folders import transformers_model
 from train.weights.source import Source
 from train.work import Arrays
@@ -209,21 +210,24 @@ def _captions(captions: NDArray[Any], length: int, tokenizer: Any, model: Any, h
 
 
 def action(folder: Path, hardware: Hardware, *, licence: str) -> Target:
-    """Embed the motion of clips with VideoMAE (Tong et al. 2022, arXiv:2203.12602).
+    """Embed the motion of clips with VideoMAE (Tong et al. 2022, arXiv:2203.12602) or ViCLIP.
 
     Parameters
     ----------
     folder : Path
-        A folder of transformers, with or without the head of a classifier, with ``preprocessor_config.json``.
+        Of VideoMAE: a folder of transformers, with or without the head of a classifier, with
+        ``preprocessor_config.json``. Of ViCLIP: its file (`train.targets.viclip`).
     hardware : Hardware
     licence : str
 
     Returns
     -------
     Target
-        ``values`` (title, feature): the mean over the encoder's tokens, from which the classifier's head
-        reads classes. It is normalised as the head does, where there is one.
+        ``values`` (title, feature). Of VideoMAE it is the mean over the encoder's tokens, from which the
+        classifier's head reads classes; it is normalised as the head does, where there is one.
     """
+    if folder.is_file():
+        return viclip(folder, hardware, licence)
 
     def opened() -> Callable[[NDArray[Any]], Arrays]:
         from transformers import AutoImageProcessor

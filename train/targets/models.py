@@ -137,12 +137,17 @@ def evenly(count: int, wanted: int | None, what: str) -> list[int]:
     """
     if wanted is None:
         return list(range(count))
-    if not 1 <= wanted <= count:
+    check_frames(count, wanted, what)
+    return [(2 * n + 1) * count // (2 * wanted) for n in range(wanted)]
+
+
+def check_frames(count: int, needed: int, what: str) -> None:
+    """Refuse clips that have fewer frames than a model reads."""
+    if not 1 <= needed <= count:
         raise UsageError(
             "target-clip-too-short",
             "{target} reads {model_frames} frames of each clip, and the clips have {clip_frames}.",
             target=what,
-            model_frames=wanted,
+            model_frames=needed,
             clip_frames=count,
         )
-    return [(2 * n + 1) * count // (2 * wanted) for n in range(wanted)]
