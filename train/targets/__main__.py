@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from rtdecode import terminal
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.data.opening import opened
-from train.targets import cache, captions, embeddings, latents, transcripts
+from train.targets import cache, captions, categories, embeddings, latents, transcripts
 from train.targets.cache import Target
 from train.targets.models import Hardware
 
@@ -30,6 +30,9 @@ _USAGE = """python -m train.targets DATA NAME=DIR NAME.licence=TEXT ... [key=val
   text.tokens=77             length to which captions are padded and cut; the tokenizer's where not given
   prompt=DIR                 embeddings of captions token by token, by T5 or UMT5 (text_encoder of Wan)
   prompt.tokens=512          length to which captions are padded and cut; the tokenizer's where not given
+  categories=words|FILE      categories of things that captions name, by a table of words
+  categories.model=DIR       by a language model instead of words
+  categories.tokens=96       its longest answer
   speech=DIR                 transcripts, by Whisper; empty where a clip is silent
   speech.language=en         of the speech; the model finds it where not given
   speech.tokens=64           longest transcript
@@ -47,6 +50,7 @@ _BUILDERS: dict[str, Callable[..., Target]] = {
     "image": embeddings.image,
     "action": embeddings.action,
     "captioner": captions.captions,
+    "categories": categories.categories,
     "text": embeddings.text,
     "prompt": embeddings.prompt,
     "speech": transcripts.transcripts,
@@ -117,10 +121,10 @@ def read_arguments(changes: list[str]) -> tuple[dict[str, Any], dict[str, dict[s
         elif key in _KEYS:
             common[key] = _count(key, value) if key == "lot" else value
         elif name in _BUILDERS and not dot:
-            models.setdefault(name, {})["folder"] = Path(value)
+            models.setdefault(name, {})[_place(name)] = Path(value)
         elif name in _BUILDERS and option in _options(name):
             # Texts are taken as they are written.
-            text = option in ("licence", "prompt", "size", "language")
+            text = option in ("licence", "prompt", "size", "language", "model")
             models.setdefault(name, {})[option] = value if text else _count(key, value)
         else:
             unknown.append(change)
@@ -139,7 +143,7 @@ def read_arguments(changes: list[str]) -> tuple[dict[str, Any], dict[str, dict[s
             available=[f"{n}=DIR" for n in _BUILDERS],
         )
     for name, given in models.items():
-        for needed, example in (("folder", f"{name}=DIR"), ("licence", f"{name}.licence=Apache-2.0")):
+        for needed, example in _needed(name, given).items():
             if needed not in given:
                 raise UsageError(
                     "targets-model-missing-option",
@@ -162,13 +166,25 @@ def _count(key: str, text: str) -> int:
     return int(text)
 
 
+def _place(name: str) -> str:
+    """Return the parameter of a model's builder that says where it lies."""
+    parameters = inspect.signature(_BUILDERS[name]).parameters
+    return next(parameter for parameter in parameters if parameter != "hardware")
+
+
 def _options(name: str) -> list[str]:
     """List the options of a model's builder."""
-    return [
-        option
-        for option in inspect.signature(_BUILDERS[name]).parameters
-        if option not in ("folder", "hardware")
-    ]
+    parameters = inspect.signature(_BUILDERS[name]).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def _needed(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return what has to be given of a model, with an example of each."""
+    licence = {"licence": f"{name}.licence=Apache-2.0"}
+    if name != "categories":
+        return {_place(name): f"{name}=DIR"} | licence
+    # The table that ships has a licence, and a language model needs no table.
+    return licence if "model" in options else {"table": f"categories={categories.SHIPPED}"}
 
 
 def main(arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ refused before another one has computed for hours.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +62,9 @@ class Target:
     opened : callable
         Opens the model, and returns a function from what it reads to arrays whose first axis is the title:
         ``values`` (float32 or str), and others, which are stored as they are.
+    check : callable, optional
+        Called with the stored values of each lot in turn once all are computed, to refuse what is no use as a
+        whole.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Target:
     source: Source
     options: Mapping[str, Any]
     opened: Callable[[], Callable[[NDArray[Any]], Arrays]]
+    check: Callable[[Iterable[NDArray[Any]]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,8 @@ def compute(
         _try(targets, inputs, out, stored)
     for target in targets:
         files = _files(target, inputs, out / target.name, stored)
+        if target.check is not None:
+            target.check(_values(out / target.name / name) for name in files)
         if target.name == "captions":
             inputs.captions = [out / target.name / name for name in files]
         _write_index(target, inputs, files, out / target.name, stored)
@@ -273,8 +279,7 @@ class _Inputs:
 
     def read(self, kind: Kind, number: int) -> NDArray[Any]:
         if kind == "captions" and self.captions is not None:
-            with np.load(self.captions[number], allow_pickle=False) as archive:
-                return archive["values"]
+            return _values(self.captions[number])
         if kind == "captions":
             return self._column(kind, number)
         if self._kept is None or self._kept[0] != (kind, number):
@@ -364,6 +369,11 @@ def _files(target: Target, inputs: _Inputs, folder: Path, stored: str) -> list[s
         values = _storable(made["values"], stored, f"{target.name} of {inputs.lots[number][0]} and others")
         write_arrays(folder / name, made | {"values": values})
     return files
+
+
+def _values(path: Path) -> NDArray[Any]:
+    with np.load(path, allow_pickle=False) as archive:
+        return archive["values"]
 
 
 def _storable(values: NDArray[Any], stored: str, what: str) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import UsageError
 
-Form = Literal["diffusers folder", "transformers folder", "safetensors", "torch", "lora"]
+Form = Literal["diffusers folder", "transformers folder", "safetensors", "torch", "lora", "table"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from transformers import (
     CLIPModel,
     CLIPVisionConfig,
     LlamaConfig,
+    LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -105,9 +106,9 @@ class Films:
         return {}
 
 
-def words(folder: Path, longest: int = 6) -> PreTrainedTokenizerFast:
-    """Save a tokenizer of a dozen words."""
-    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))
+def words(folder: Path, longest: int = 6, vocabulary: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
+    """Save a tokenizer of some words."""
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[BOS] $A [EOS]", special_tokens=[("[BOS]", 2), ("[EOS]", 3)]
@@ -261,6 +262,20 @@ def llava(folder: Path) -> LlavaForConditionalGeneration:
         chat_template="{% for said in messages[0]['content'] %}"
         "{% if said['type'] == 'image' %}<image>{% else %} {{ said['text'] }}{% endif %}{% endfor %}",
     ).save_pretrained(folder)
+    return model
+
+
+def llama(folder: Path, vocabulary: Sequence[str]) -> LlamaForCausalLM:
+    """Save a language model that goes on with a text in these words."""
+    torch.manual_seed(0)
+    config = LlamaConfig(**SMALL, vocab_size=len(vocabulary), bos_token_id=2, eos_token_id=3, pad_token_id=0)
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        # Larger weights, so that different captions give different words.
+        for parameter in model.parameters():
+            parameter.normal_()
+    model.save_pretrained(folder)
+    words(folder, longest=2048, vocabulary=vocabulary)
     return model
 
 
