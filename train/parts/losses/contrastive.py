@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rtdecode.errors import UsageError
+
 # The temperature begins at 0.07, and logits are never multiplied by more than 100 (Radford et al. 2021, 2.4).
 _BEGIN = math.log(1 / 0.07)
 _LARGEST_LOG_SCALE = math.log(100.0)
@@ -19,12 +21,24 @@ class Contrast(nn.Module):
     ----------
     temperature : float, optional
         What logits are divided by. It is learned where none is given.
+
+    Raises
+    ------
+    UsageError
+        If the temperature is not above 0.
     """
 
     scale: Tensor
 
     def __init__(self, temperature: float | None = None) -> None:
         super().__init__()
+        self.learned = temperature is None
+        if temperature is not None and not temperature > 0:
+            raise UsageError(
+                "contrast-temperature-not-positive",
+                "a temperature of {temperature} was given; it has to be above 0, such as 0.07.",
+                temperature=temperature,
+            )
         if temperature is None:
             self.scale = nn.Parameter(torch.tensor(_BEGIN))
         else:
@@ -35,7 +49,9 @@ class Contrast(nn.Module):
 
         Vectors are compared by their products, so that a caller who wants cosines brings them to length 1.
         """
-        logits = self.scale.clamp(0, _LARGEST_LOG_SCALE).exp() * vectors @ targets.T
+        # What is learned could run away; what was given stays as it is.
+        scale = self.scale.clamp(0, _LARGEST_LOG_SCALE) if self.learned else self.scale
+        logits = scale.exp() * vectors @ targets.T
         rows = torch.arange(len(logits), device=logits.device)
         return (functional.cross_entropy(logits, rows) + functional.cross_entropy(logits.T, rows)) / 2
 

@@ -14,10 +14,9 @@ from rtdecode.errors import UsageError
 class MultiLabel:
     """Binary cross-entropy and focal loss of each category, added up; see `train.parts.losses`.
 
-    The focal loss is that of Lin et al. 2017 (arXiv:1708.02002, equation 5),
-    ``-alpha_t (1 - p_t)^gamma log p_t``, where p_t is the probability of what is true: it counts little what
-    is told well already. It is the mean over rows and categories here, and not the sum over boxes of a
-    picture.
+    The focal loss is ``-alpha_t (1 - p_t)^gamma log p_t`` (Lin et al. 2017, arXiv:1708.02002, equation 5),
+    where p_t is the probability of what is true: what is told well already counts little. Both halves are
+    means over rows and categories.
 
     Attributes
     ----------
@@ -44,7 +43,7 @@ class MultiLabel:
         if not (self.cross_entropy or self.focal):
             raise UsageError(
                 "multilabel-loss-empty",
-                "the loss of '{output}' has neither cross-entropy nor focal loss. Leave out one of them, "
+                "the loss of '{output}' has neither cross-entropy nor focal loss. Leave out one of the two, "
                 "or take the loss out of the phase.",
                 output=self.output,
             )

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from train.parts.losses.contrastive import Contrast
+from rtdecode.errors import UsageError
+from tests.refusals import refused
+from train.parts.losses.contrastive import Contrast, Contrastive
 
 
 def test_the_loss_of_vectors_that_are_told_apart_is_what_the_temperature_leaves() -> None:
@@ -34,3 +36,21 @@ def test_logits_are_never_multiplied_by_more_than_a_hundred() -> None:
         contrast.scale.fill_(20.0)
     vectors = torch.eye(3)
     assert contrast(vectors, vectors.roll(1, 0)).item() == pytest.approx(100.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.005, 2.0])
+def test_a_temperature_that_is_given_stays_as_it_is(temperature: float) -> None:
+    contrast = Contrastive("brain", "text", temperature)
+    assert not list(contrast.parameters())
+    assert not contrast.state_dict()
+    vectors = torch.eye(8)
+    loss = contrast({"brain": vectors, "text": vectors.roll(1, 0)}, {})
+    # One logit of 1 / temperature stands against the pair's 0 and six others.
+    scale = 1 / temperature
+    assert loss.item() == pytest.approx(math.log(math.exp(scale) + 7), rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -0.07, math.nan])
+def test_a_temperature_of_no_use_is_refused(temperature: float) -> None:
+    with refused(UsageError, "contrast-temperature-not-positive"):
+        Contrast(temperature)
