@@ -25,6 +25,7 @@ from accelerate.utils import send_to_device
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim import AdamW
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from rtdecode import terminal
 from rtdecode.disk import strict_json
@@ -32,7 +33,7 @@ from rtdecode.errors import UsageError
 from train import checkpoints
 from train.loader import Batches, Place, loader
 from train.participants import NOBODY, check_weights, factors
-from train.phases import Phase, begin, check, check_losses, end
+from train.phases import ONE_CYCLE, Phase, begin, check, check_losses, end
 from train.processes import together
 from train.work import Lines
 
@@ -336,17 +337,11 @@ def _start(
 ) -> _Running:
     """Make a phase's optimizer, schedule and moving average, and load its newest checkpoint if it has one."""
     # Imported where training begins: it takes seconds, and what judges or exports needs none of it.
-    from diffusers.optimization import get_scheduler
     from diffusers.training_utils import EMAModel
 
     learned = [system.get_parameter(name) for name in names]
     optimizer = AdamW(learned, lr=phase.rate, weight_decay=phase.decay, betas=(0.9, 0.99))
-    rates = get_scheduler(
-        phase.schedule,
-        optimizer,
-        num_warmup_steps=phase.warmup,
-        num_training_steps=phase.steps,
-    )
+    rates = _schedule(optimizer, phase)
     weighted = _Weighted(system, phase, accelerator.device.type)
     model, optimizer, rates = accelerator.prepare(weighted, optimizer, rates)
     # diffusers recommends the power 3/4 for trainings of less than a million steps.
@@ -374,6 +369,19 @@ def _start(
         ema=ema,
         position=position,
         factors=factors(participants),
+    )
+
+
+def _schedule(optimizer: AdamW, phase: Phase) -> LRScheduler:
+    if phase.schedule == ONE_CYCLE:
+        return OneCycleLR(optimizer, phase.rate, total_steps=phase.steps)
+    from diffusers.optimization import get_scheduler
+
+    return get_scheduler(
+        phase.schedule,
+        optimizer,
+        num_warmup_steps=phase.warmup,
+        num_training_steps=phase.steps,
     )
 
 

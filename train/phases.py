@@ -18,9 +18,22 @@ from train import adapters
 from train.adapters import Adapter
 
 PRECISIONS = ("no", "bf16")
-# All schedules of diffusers but one, which needs a list of steps and rates that a phase does not have. They
-# are written out because diffusers takes seconds to import; a test holds them against its list.
-SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
+# The schedule of torch's OneCycleLR (Smith and Topin 2018, arXiv:1708.07120).
+ONE_CYCLE = "onecycle"
+# All schedules of diffusers but one, which needs a list of steps and rates that a phase does not have, and
+# one cycle. They are written out because diffusers takes seconds to import; a test holds them against its
+# list.
+SCHEDULES = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    ONE_CYCLE,
+)
+# It rises over 0.3 of its steps: with fewer than these, every step would come after the rise.
+_SHORTEST_CYCLE = 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,10 @@ class Phase:
     warmup : int
         Steps over which the rate rises.
     schedule : str
-        Course of the rate after that, by its name in `diffusers.optimization.get_scheduler`.
+        Course of the rate after that, by its name in `diffusers.optimization.get_scheduler`. ``onecycle`` is
+        torch's ``OneCycleLR`` with its defaults: the rate rises to `rate` from a 25th of it over 0.3 of the
+        steps, and falls to almost nothing, while AdamW's first beta goes from 0.95 to 0.85 and back. It has a
+        rise of its own, and takes no `warmup`.
     decay : float
         Weight decay.
     ema : float
@@ -90,6 +106,8 @@ class Phase:
                 available=list(SCHEDULES),
                 schedule=self.schedule,
             )
+        if self.schedule == ONE_CYCLE:
+            self._check_cycle()
         if self.precision not in PRECISIONS:
             raise UsageError(
                 "phase-precision-unknown",
@@ -117,6 +135,23 @@ class Phase:
             raise UsageError(
                 "phase-missing-loss",
                 "a phase needs at least one loss, found none.",
+            )
+
+    def _check_cycle(self) -> None:
+        if self.warmup:
+            raise UsageError(
+                "phase-onecycle-warmup",
+                "schedule=onecycle has a rise of its own, over 0.3 of the steps, and a warm-up of {warmup} "
+                "steps was given. Give warmup=0.",
+                warmup=self.warmup,
+            )
+        if self.steps < _SHORTEST_CYCLE:
+            raise UsageError(
+                "phase-onecycle-too-short",
+                "schedule=onecycle needs {least} steps or more to rise and fall, found {steps}. Give more "
+                "steps, or another schedule.",
+                least=_SHORTEST_CYCLE,
+                steps=self.steps,
             )
 
 

@@ -24,7 +24,7 @@ from train.adapters import Adapter
 from train.data.shards import Shards
 from train.loader import Place, ShardRows
 from train.loop import Machine
-from train.phases import SCHEDULES, Phase
+from train.phases import ONE_CYCLE, SCHEDULES, Phase
 
 
 def stopping(at: tuple[str, int], place: Place) -> dict[str, Tensor]:
@@ -37,6 +37,9 @@ TWO = {
     "rough": PHASE,
     "fine": replace(PHASE, trained=["second.*"], losses={"far": 1.0}, rate=1e-3, schedule="linear"),
 }
+
+
+ONE_CYCLE_PHASE = replace(PHASE, schedule=ONE_CYCLE, warmup=0)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +196,38 @@ def test_phases_that_do_not_fit_are_refused_before_anything_is_trained(
 def test_schedules_are_those_of_diffusers() -> None:
     # This one needs a list of steps and rates that a phase does not have.
     theirs = {schedule.value for schedule in SchedulerType} - {"piecewise_constant"}
-    assert set(SCHEDULES) == theirs
+    assert set(SCHEDULES) - {ONE_CYCLE} == theirs
+
+
+def test_one_cycle_is_that_of_torch(tmp_path: Path) -> None:
+    phase = replace(ONE_CYCLE_PHASE, steps=10, accumulate=1, keep_every=1)
+    log = loop.train(Line(), {"only": phase}, points, tmp_path, nothing, machine=CPU)
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=phase.rate)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=phase.rate, total_steps=10)
+    rates = []
+    for _ in range(10):
+        optimizer.step()
+        cycle.step()
+        rates.append(cycle.get_last_lr()[0])
+    assert [row["rate"] for row in log] == rates
+    assert max(rates) == pytest.approx(phase.rate)
+    # The rate of the last step: a 10,000th of the first, which is a 25th of the largest.
+    assert min(rates) == pytest.approx(phase.rate / 25e4)
+
+
+@pytest.mark.parametrize("number", [1, 9])
+def test_a_stopped_cycle_goes_on_to_the_same_bits(tmp_path: Path, number: int) -> None:
+    """Rate and momentum both depend on the step."""
+    phases = {"only": replace(ONE_CYCLE_PHASE, steps=6)}
+    complete = Line()
+    log = loop.train(complete, phases, points, tmp_path / "complete", nothing, machine=CPU)
+    draw = partial(stopping, ("only", number))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(Line(), phases, draw, tmp_path / "again", nothing, machine=CPU)
+    again = Line()
+    log_again = loop.train(again, phases, points, tmp_path / "again", nothing, machine=CPU)
+    assert equal(complete, again)
+    assert [row["rate"] for row in log] == [row["rate"] for row in log_again]
 
 
 @pytest.mark.parametrize(
@@ -211,6 +245,12 @@ def test_schedules_are_those_of_diffusers() -> None:
         ),
         ({"accumulate": 0}, "phase-setting-too-small", {"key": "accumulate", "actual": 0}),
         ({"losses": {}}, "phase-missing-loss", {}),
+        ({"schedule": "onecycle"}, "phase-onecycle-warmup", {"warmup": 1}),
+        (
+            {"schedule": "onecycle", "warmup": 0, "steps": 3},
+            "phase-onecycle-too-short",
+            {"steps": 3, "least": 4},
+        ),
         (
             {"adapters": {"first": {"rank": 2}}},
             "phase-adapter-wrong-type",
