@@ -32,6 +32,8 @@ _BEST = "best.pt"
 _VALUES = 4
 _BYTES = 4
 _CHECKPOINTS = 2
+# What a phase could not always say. Trainings from before have the default values.
+_LATER = ("patience", "warmup_share", "last_share", "betas")
 
 
 def request(
@@ -60,8 +62,7 @@ def request(
 
 
 def _counts(key: str, value: Any) -> bool:
-    # Trainings of before there was patience go on.
-    return key != "patience" or value != 0
+    return key not in _LATER or value != getattr(Phase, key)
 
 
 def refuse_others(folder: Path, wanted: dict[str, Any]) -> None:

@@ -340,7 +340,8 @@ def _start(
     from diffusers.training_utils import EMAModel
 
     learned = [system.get_parameter(name) for name in names]
-    optimizer = AdamW(learned, lr=phase.rate, weight_decay=phase.decay, betas=(0.9, 0.99))
+    first_decay, second_decay = phase.betas
+    optimizer = AdamW(learned, lr=phase.rate, weight_decay=phase.decay, betas=(first_decay, second_decay))
     rates = _schedule(optimizer, phase)
     weighted = _Weighted(system, phase, accelerator.device.type)
     model, optimizer, rates = accelerator.prepare(weighted, optimizer, rates)
@@ -377,12 +378,26 @@ def _schedule(optimizer: AdamW, phase: Phase) -> LRScheduler:
         return OneCycleLR(optimizer, phase.rate, total_steps=phase.steps)
     from diffusers.optimization import get_scheduler
 
-    return get_scheduler(
+    rates = get_scheduler(
         phase.schedule,
         optimizer,
         num_warmup_steps=phase.warmup,
         num_training_steps=phase.steps,
     )
+    (course,) = rates.lr_lambdas
+    rates.lr_lambdas = [_within_shares(course, phase)]
+    return rates
+
+
+def _within_shares(course: Callable[[int], float], phase: Phase) -> Callable[[int], float]:
+    """Keep a schedule, which goes from 0 to 1 and back, within the shares of a phase."""
+
+    def share(step: int) -> float:
+        if step < phase.warmup:
+            return min(course(step), phase.warmup_share)
+        return phase.last_share + (1 - phase.last_share) * course(step)
+
+    return share
 
 
 def _go_on(

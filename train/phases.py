@@ -16,6 +16,7 @@ from torch import nn
 from rtdecode.errors import UsageError
 from train import adapters
 from train.adapters import Adapter
+from train.builders import Later
 
 PRECISIONS = ("no", "bf16")
 # The schedule of torch's OneCycleLR (Smith and Topin 2018, arXiv:1708.07120).
@@ -61,8 +62,14 @@ class Phase:
         torch's ``OneCycleLR`` with its defaults: the rate rises to `rate` from a 25th of it over 0.3 of the
         steps, and falls to almost nothing, while AdamW's first beta goes from 0.95 to 0.85 and back. It has a
         rise of its own, and takes no `warmup`.
+    warmup_share : float
+        Largest share of `rate` during the warm-up. Below 1, the rate jumps when the warm-up ends.
+    last_share : float
+        Share of `rate` at which a schedule ends that diffusers ends at 0.
     decay : float
         Weight decay.
+    betas : (float, float)
+        Decays of AdamW's averages of the gradient and of its square.
     ema : float
         Decay of the moving average of the weights. The phase leaves this average behind.
     precision : str
@@ -97,6 +104,9 @@ class Phase:
     clip: float = 1.0
     adapters: dict[str, Adapter] = field(default_factory=dict)
     patience: int = 0
+    warmup_share: Later[float] = 1.0
+    last_share: Later[float] = 0.0
+    betas: Later[Sequence[float]] = (0.9, 0.99)
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -108,6 +118,27 @@ class Phase:
             )
         if self.schedule == ONE_CYCLE:
             self._check_cycle()
+        if self.schedule == "constant" and self.warmup:
+            raise UsageError(
+                "phase-warmup-ignored",
+                "the schedule constant has no warm-up, and warmup={warmup} was given. Take the schedule "
+                "constant_with_warmup, or warmup=0.",
+                warmup=self.warmup,
+            )
+        for name in ("warmup_share", "last_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(
+                    "phase-share-out-of-range",
+                    "{key} of a phase is a share of its rate, from 0 to 1, found {share}.",
+                    key=name,
+                    share=getattr(self, name),
+                )
+        if len(self.betas) != 2 or min(self.betas) < 0 or max(self.betas) >= 1:
+            raise UsageError(
+                "phase-betas-out-of-range",
+                "betas of a phase are two numbers from 0 on and below 1, found {betas}.",
+                betas=list(self.betas),
+            )
         if self.precision not in PRECISIONS:
             raise UsageError(
                 "phase-precision-unknown",

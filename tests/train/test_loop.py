@@ -251,6 +251,11 @@ def test_a_stopped_cycle_goes_on_to_the_same_bits(tmp_path: Path, number: int) -
             "phase-onecycle-too-short",
             {"steps": 3, "least": 4},
         ),
+        ({"schedule": "constant", "warmup": 3}, "phase-warmup-ignored", {"warmup": 3}),
+        ({"warmup_share": -0.1}, "phase-share-out-of-range", {"key": "warmup_share", "share": -0.1}),
+        ({"last_share": 1.5}, "phase-share-out-of-range", {"key": "last_share", "share": 1.5}),
+        ({"betas": [0.9, 1.0]}, "phase-betas-out-of-range", {"betas": [0.9, 1.0]}),
+        ({"betas": [0.9]}, "phase-betas-out-of-range", {"betas": [0.9]}),
         (
             {"adapters": {"first": {"rank": 2}}},
             "phase-adapter-wrong-type",
@@ -263,6 +268,33 @@ def test_a_phase_that_makes_no_sense_is_refused(
 ) -> None:
     with refused(UsageError, code, **values):
         replace(PHASE, **change)
+
+
+def test_a_warmup_and_a_schedule_keep_within_their_shares(tmp_path: Path) -> None:
+    """At first no more than a twentieth of the rate, then all of it at once, and a hundredth at the end."""
+    shares = {"warmup_share": 0.05, "last_share": 0.01}
+    every_step = {"warmup": 25, "steps": 100, "keep_every": 1, "show_every": 1, "accumulate": 1}
+    phase = replace(EXACT, schedule="linear", **shares, **every_step)
+    log = loop.train(Line(), {"x": phase}, points, tmp_path, nothing, machine=CPU)
+    rates = {row["step"]: row["rate"] / phase.rate for row in log}
+    assert rates[1] == pytest.approx(0.04)
+    assert rates[2] == rates[24] == pytest.approx(0.05)
+    assert rates[25] == pytest.approx(1.0)
+    assert rates[50] == pytest.approx(0.01 + 0.99 * 50 / 75)
+    assert rates[100] == pytest.approx(0.01)
+
+
+def test_the_optimizer_has_the_decays_of_its_phase(tmp_path: Path) -> None:
+    phase = replace(EXACT, warmup=0, accumulate=1)
+    trained = {}
+    for name, betas in (("default", (0.9, 0.99)), ("other", [0.9, 0.95])):
+        trained[name] = Line()
+        changed = {"x": replace(phase, betas=betas)}
+        loop.train(trained[name], changed, points, tmp_path / name, nothing, machine=CPU)
+    unchanged = Line()
+    loop.train(unchanged, {"x": phase}, points, tmp_path / "unchanged", nothing, machine=CPU)
+    assert equal(unchanged, trained["default"])
+    assert not equal(unchanged, trained["other"])
 
 
 def test_an_unknown_device_and_an_adapter_of_no_rank_are_refused() -> None:
