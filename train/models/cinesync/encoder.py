@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
+from train.builders import Later
 from train.models.conditioned.encoder import MODALITIES, ConditionEncoder, Encoded, Signals, ordered
 from train.parts.encoders.fusion import CrossAttentionTrunks, JointTrunk, SeparateThenJoint, SeparateTrunks
 from train.parts.encoders.tokenizers import EegTokenizer, VoxelTokenizer
@@ -24,6 +25,10 @@ FUSIONS: dict[str, Callable[[Mapping[str, TrunkSizes], Mapping[str, int]], nn.Mo
     "spatial": SeparateTrunks,
     "dual": SeparateTrunks,
 }
+# What stands for a missing modality: learned null tokens, or zeros.
+LEARNED = "learned"
+ZEROS = "zeros"
+STAND_INS = (LEARNED, ZEROS)
 # Spread of the null tokens that stand for a missing modality.
 _SPREAD = 0.02
 
@@ -49,6 +54,9 @@ class EncoderSizes:
     offset : bool
         Whether each token of the condition has a learned vector that is added to it, as neither paper nor
         code have.
+    missing : str
+        What stands for a missing modality: ``learned`` null tokens, or ``zeros``. With zeros its tokens are
+        zero before they are encoded, and where both are missing, the whole condition is.
     """
 
     fmri: TrunkSizes
@@ -59,8 +67,16 @@ class EncoderSizes:
     fusion: str = "dual"
     hidden: int = 1
     offset: bool = False
+    missing: Later[str] = LEARNED
 
     def __post_init__(self) -> None:
+        if self.missing not in STAND_INS:
+            raise UsageError(
+                "encoder-missing-unknown",
+                "missing must be one of {available}, found '{missing}'.",
+                available=list(STAND_INS),
+                missing=self.missing,
+            )
         if not self.modalities or not {*self.modalities} <= {*MODALITIES}:
             raise UsageError(
                 "encoder-modalities-unknown",
@@ -142,8 +158,9 @@ class BrainEncoder(ConditionEncoder):
                 signals.channels, signals.samples, signals.slots, counts["eeg"], sizes.eeg.width
             )
         self.tokenizers = nn.ModuleDict(tokenizers)
+        with_nulls = {} if sizes.missing == ZEROS else trunks
         self.nulls = nn.ParameterDict(
-            {name: _SPREAD * torch.randn(1, counts[name], size.width) for name, size in trunks.items()}
+            {name: _SPREAD * torch.randn(1, counts[name], size.width) for name, size in with_nulls.items()}
         )
         self.encoding = FUSIONS[sizes.fusion](trunks, counts)
         self.heads = nn.ModuleDict({name: nn.Linear(size.width, embedding) for name, size in trunks.items()})
@@ -156,15 +173,21 @@ class BrainEncoder(ConditionEncoder):
         ----------
         signals : mapping
             See `train.models.conditioned.encoder.ConditionEncoder.forward`. The null tokens of a modality
-            stand for it where it is missing.
+            stand for it where it is missing, or zeros do (`EncoderSizes.missing`).
         """
         tokens: dict[str, Tensor] = {}
         for name, tokenizer in self.tokenizers.items():
             is_present = self.present(name, signals)[:, None, None]
-            tokens[name] = is_present * tokenizer(signals[name]) + (1 - is_present) * self.nulls[name]
+            tokens[name] = is_present * tokenizer(signals[name])
+            if self.nulls:
+                tokens[name] = tokens[name] + (1 - is_present) * self.nulls[name]
         encoded = self.encoding(tokens)
         classes = {name: self.heads[name](x[:, 0]) for name, x in encoded.items()}
-        return Encoded(classes, self.fusion({name: x[:, 1:] for name, x in encoded.items()}))
+        condition = self.fusion({name: x[:, 1:] for name, x in encoded.items()})
+        if not self.nulls:
+            has_signal = torch.stack([self.present(name, signals) for name in self.tokenizers]).amax(0)
+            condition = has_signal[:, None, None] * condition
+        return Encoded(classes, condition)
 
     @property
     def offset(self) -> Tensor | None:

@@ -99,7 +99,7 @@ class CrossAttentionTrunks(nn.Module):
 
 
 def _entries(sizes: Mapping[str, TrunkSizes], tokens: Mapping[str, int]) -> nn.ModuleDict:
-    return nn.ModuleDict({name: Entry(tokens[name], size.width) for name, size in sizes.items()})
+    return nn.ModuleDict({name: Entry(tokens[name], size.width, size.spread) for name, size in sizes.items()})
 
 
 def _shared(sizes: Mapping[str, TrunkSizes], fusion: str) -> TrunkSizes:

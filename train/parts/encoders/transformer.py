@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rtdecode.errors import UsageError
+from train.builders import Later
 
-# Spread of the first values of class tokens, positions and null tokens. The blocks normalise what they read.
+# Spread of the first values of class tokens and positions. The blocks normalise what they read.
 _SPREAD = 0.02
 
 
@@ -27,6 +28,10 @@ class TrunkSizes:
     inner : int
         Width of the layer inside each perceptron.
     dropout : float
+    attention_dropout : float
+        Of the weights of the attention.
+    spread : float
+        Standard deviation of the first values of the class token and of the positions.
     """
 
     depth: int
@@ -34,6 +39,8 @@ class TrunkSizes:
     heads: int
     inner: int
     dropout: float = 0.0
+    attention_dropout: Later[float] = 0.0
+    spread: Later[float] = _SPREAD
 
     def __post_init__(self) -> None:
         for name in ("depth", "width", "heads", "inner"):
@@ -51,6 +58,12 @@ class TrunkSizes:
                 heads=self.heads,
                 width=self.width,
             )
+        if not 0 <= self.attention_dropout < 1:
+            raise UsageError(
+                "transformer-dropout-out-of-range",
+                "attention_dropout of a transformer is a share below 1, found {share}.",
+                share=self.attention_dropout,
+            )
 
 
 class Attention(nn.Module):
@@ -63,11 +76,14 @@ class Attention(nn.Module):
     width, heads : int
     context : int, optional
         Width of the tokens that are looked at; that of the others by default.
+    dropout : float
+        Of the weights of the attention.
     """
 
-    def __init__(self, width: int, heads: int, context: int | None = None) -> None:
+    def __init__(self, width: int, heads: int, context: int | None = None, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
+        self.dropout = dropout
         self.to_q = nn.Linear(width, width)
         self.to_k = nn.Linear(context or width, width)
         self.to_v = nn.Linear(context or width, width)
@@ -82,7 +98,8 @@ class Attention(nn.Module):
         key = self._split(self.to_k(context))
         values = self.to_v(context)
         value = self._split(values if weights is None else weights[:, :, None] * values)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        dropout = self.dropout if self.training else 0.0
+        mixed = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return self.to_out(mixed.transpose(1, 2).flatten(2))
 
     def _split(self, values: Tensor) -> Tensor:
@@ -98,7 +115,7 @@ class Block(nn.Module):
     def __init__(self, sizes: TrunkSizes, *, cross: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(sizes.width)
-        self.attn = Attention(sizes.width, sizes.heads)
+        self.attn = Attention(sizes.width, sizes.heads, dropout=sizes.attention_dropout)
         self.norm2 = nn.LayerNorm(sizes.width)
         self.ff = nn.Sequential(
             nn.Linear(sizes.width, sizes.inner),
@@ -107,7 +124,7 @@ class Block(nn.Module):
             nn.Linear(sizes.inner, sizes.width),
         )
         self.drop = nn.Dropout(sizes.dropout)
-        self.cross = Attention(sizes.width, sizes.heads) if cross else None
+        self.cross = Attention(sizes.width, sizes.heads, dropout=sizes.attention_dropout) if cross else None
         self.norm_cross = nn.LayerNorm(sizes.width) if cross else None
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
@@ -128,12 +145,14 @@ class Entry(nn.Module):
     tokens : int
         Number of tokens without the class token.
     width : int
+    spread : float
+        Standard deviation of the first values of both.
     """
 
-    def __init__(self, tokens: int, width: int) -> None:
+    def __init__(self, tokens: int, width: int, spread: float = _SPREAD) -> None:
         super().__init__()
-        self.first = nn.Parameter(_SPREAD * torch.randn(1, 1, width))
-        self.positions = nn.Parameter(_SPREAD * torch.randn(1, tokens + 1, width))
+        self.first = nn.Parameter(spread * torch.randn(1, 1, width))
+        self.positions = nn.Parameter(spread * torch.randn(1, tokens + 1, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Turn (batch, token, width) into (batch, 1 + token, width)."""

@@ -147,6 +147,41 @@ def test_null_tokens_stand_for_a_modality_that_is_missing(fusion: str) -> None:
     assert not torch.equal(found.tokens, encoder(without).tokens)
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_zeros_stand_for_what_is_missing_where_the_recipe_says_so(fusion: str) -> None:
+    encoder = _made(replace(_SIZES, fusion=fusion, missing="zeros"))
+    assert list(encoder.nulls) == []
+    inputs = _inputs(_SIGNALS)
+    without = inputs | {"eeg_mask": torch.zeros_like(inputs["eeg_mask"])}
+    condition = encoder(without).tokens
+    assert torch.equal(condition, encoder(without | {"eeg": 9 * torch.ones_like(inputs["eeg"])}).tokens)
+    assert condition.abs().max() > 0
+    half = inputs | {name: torch.cat([x[:1], 0 * x[1:]]) for name, x in inputs.items()}
+    tokens = encoder(half).tokens
+    assert torch.allclose(tokens[0], encoder(inputs).tokens[0], atol=1e-6)
+    # Without both, the whole condition is zero, whatever the fusing map adds.
+    assert torch.equal(tokens[1], torch.zeros_like(tokens[1]))
+
+
+def test_the_weights_of_attention_have_dropout_in_training_alone() -> None:
+    trunk = replace(_SMALL, attention_dropout=0.5)
+    encoder = _made(replace(_SIZES, fmri=trunk, eeg=trunk))
+    inputs = _inputs(_SIGNALS)
+    assert torch.equal(encoder(inputs).tokens, _made(_SIZES)(inputs).tokens)
+    encoder.train()
+    assert not torch.equal(encoder(inputs).tokens, encoder(inputs).tokens)
+
+
+def test_class_tokens_and_positions_begin_with_the_spread_of_the_recipe() -> None:
+    wide = replace(_SMALL, spread=1.0)
+    entries = _made(replace(_SIZES, fmri=wide, eeg=wide)).encoding.get_submodule("entries")
+    narrow = _made(_SIZES).encoding.get_submodule("entries")
+    for (name, values), (_, narrow_values) in zip(
+        entries.named_parameters(), narrow.named_parameters(), strict=True
+    ):
+        assert torch.allclose(values, 50 * narrow_values), name
+
+
 def test_the_mean_class_vector_rests_on_what_is_there() -> None:
     encoder = _made(_SIZES)
     inputs = _inputs(_SIGNALS)
@@ -167,6 +202,10 @@ def test_sizes_that_cannot_be_are_refused() -> None:
         replace(_SIZES, fusion="late")
     with refused(UsageError, "encoder-modalities-unknown", modalities=["meg"]):
         replace(_SIZES, modalities=["meg"])
+    with refused(UsageError, "encoder-missing-unknown", available=["learned", "zeros"], missing="noise"):
+        replace(_SIZES, missing="noise")
+    with refused(UsageError, "transformer-dropout-out-of-range", share=1.0):
+        replace(_SMALL, attention_dropout=1.0)
     with refused(UsageError, "eeg-tokens-out-of-range", eeg_tokens=12):
         replace(_SIZES, eeg_tokens=12)
 
