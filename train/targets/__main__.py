@@ -20,6 +20,7 @@ _USAGE = """python -m train.targets DATA NAME=DIR NAME.licence=TEXT ... [key=val
   vae=DIR                    latents, by the video autoencoder of Wan or CogVideoX
   vae.frames=33              frames from each clip's start; all where not given
   vae.size=480x720           rows and columns that frames are brought to; as they are where not given
+  vae.sample=true            keep what latents are drawn anew with, at twice the room; false where not given
   image=DIR                  embeddings of frames, by CLIP or SigLIP
   image.frames=8             frames of each clip, spread evenly; all where not given
   action=DIR                 embeddings of motion, by VideoMAE or the file of ViCLIP (.pth)
@@ -28,6 +29,8 @@ _USAGE = """python -m train.targets DATA NAME=DIR NAME.licence=TEXT ... [key=val
   captioner.tokens=64        longest caption
   text=DIR                   embeddings of captions, by CLIP, SigLIP or T5
   text.tokens=77             length to which captions are padded and cut; the tokenizer's where not given
+  text.sentences=2           embed so many consecutive sentences, of which a training draws; the whole where
+                             not given
   prompt=DIR                 embeddings of captions token by token, by T5 or UMT5 (text_encoder of Wan)
   prompt.tokens=512          length to which captions are padded and cut; the tokenizer's where not given
   categories=words|FILE      categories of things that captions name, by a table of words
@@ -123,9 +126,7 @@ def read_arguments(changes: list[str]) -> tuple[dict[str, Any], dict[str, dict[s
         elif name in _BUILDERS and not dot:
             models.setdefault(name, {})[_place(name)] = Path(value)
         elif name in _BUILDERS and option in _options(name):
-            # Texts are taken as they are written.
-            text = option in ("licence", "prompt", "size", "language", "model")
-            models.setdefault(name, {})[option] = value if text else _count(key, value)
+            models.setdefault(name, {})[option] = _read_option(key, option, value)
         else:
             unknown.append(change)
     known = [*_BUILDERS, *(f"{name}.{option}" for name in _BUILDERS for option in _options(name)), *_KEYS]
@@ -153,6 +154,22 @@ def read_arguments(changes: list[str]) -> tuple[dict[str, Any], dict[str, dict[s
                     example=example,
                 )
     return common, models
+
+
+def _read_option(key: str, option: str, value: str) -> str | int | bool:
+    """Read the value of a model's option. Texts are taken as they are written."""
+    if option in ("licence", "prompt", "size", "language", "model"):
+        return value
+    if option == "sample":
+        if value not in ("true", "false"):
+            raise UsageError(
+                "targets-option-not-boolean",
+                "{key} must be true or false, found '{actual}'.",
+                key=key,
+                actual=value,
+            )
+        return value == "true"
+    return _count(key, value)
 
 
 def _count(key: str, text: str) -> int:

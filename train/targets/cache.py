@@ -38,6 +38,8 @@ STORED = ("float16", "bfloat16")
 # Part of every digest. It grows when the same inputs give other values.
 _VERSION = 1
 _INDEX = "index.json"
+# Arrays beside the values, of targets that have them.
+_FURTHER = ("deviations", "passages")
 # Titles in a file: about a gigabyte of clips of 33 frames of 480 x 720 pixels.
 LOT = 32
 # A file's captions have one length, as rows of one array must. Longer captions are refused.
@@ -89,12 +91,18 @@ class Cached:
         (title,), the number of tokens that are no padding; None where values are not tokens.
     index : dict
         What the index says: ``stored``, ``options``, ``model``, ``layout``.
+    deviations : Shards or None
+        (title, ...), the standard deviations of values that are the mode of a distribution; None for others.
+    passages : Shards or None
+        (title,), the number of a caption's passages, where values are (title, passage, feature).
     """
 
     shown: list[str]
     values: Shards
     counts: Shards | None
     index: dict[str, Any]
+    deviations: Shards | None = None
+    passages: Shards | None = None
 
     def rows(self, shown: Sequence[str] | NDArray[np.str_]) -> NDArray[np.int64]:
         """Find the rows of some titles.
@@ -213,7 +221,8 @@ def read(out: Path, name: str) -> Cached:
             missing_file=missing[0],
         )
     counts = Shards(files, "counts") if index["tokens"] else None
-    return Cached(index["shown"], Shards(files, "values"), counts, index)
+    further = {name: Shards(files, name) for name in _FURTHER if index.get(name)}
+    return Cached(index["shown"], Shards(files, "values"), counts, index, **further)
 
 
 def pooled_text(text: Cached) -> Cached:
@@ -222,8 +231,15 @@ def pooled_text(text: Cached) -> Cached:
     Raises
     ------
     UsageError
-        If they are a vector for each token.
+        If they are a vector for each token, or one for each passage.
     """
+    if text.passages is not None:
+        raise UsageError(
+            "target-text-of-passages",
+            "the target text has a vector for each passage of {sentences} sentences, and one for each "
+            "caption was expected. Compute it without text.sentences.",
+            sentences=text.index["options"].get("sentences"),
+        )
     if text.counts is not None:
         raise UsageError(
             "target-text-not-pooled",
@@ -322,7 +338,8 @@ def _try(targets: Sequence[Target], inputs: _Inputs, out: Path, stored: str) -> 
             written = computed["values"]
         values = _storable(computed["values"], stored, f"{target.name} of {inputs.lots[0][0]} and others")
         on_disk = sum(path.stat().st_size for path in (out / target.name).glob("*.npz"))
-        needed += max(0, count * values.nbytes - on_disk)
+        further = sum(array.nbytes for name, array in computed.items() if name != "values")
+        needed += max(0, count * (values.nbytes + further) - on_disk)
     free = shutil.disk_usage(existing(out)).free
     if free < needed:
         raise UsageError(
@@ -416,10 +433,12 @@ def _storable(values: NDArray[Any], stored: str, what: str) -> NDArray[Any]:
 def _write_index(target: Target, inputs: _Inputs, files: list[str], folder: Path, stored: str) -> None:
     with np.load(folder / files[0], allow_pickle=False) as archive:
         tokens = "counts" in archive.files
+        further = {name: True for name in _FURTHER if name in archive.files}
         text = archive["values"].dtype.kind == "U"
     tree = {
         "stored": "text" if text else stored,
         "tokens": tokens,
+        **further,
         "options": dict(target.options),
         "model": target.source.stated(),
         "layout": inputs.data.layout,

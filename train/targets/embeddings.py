@@ -21,6 +21,8 @@ from train.work import Arrays
 _AT_ONCE = 64
 # Files by which a folder is known to hold a tokenizer of transformers.
 _TOKENIZER = "tokenizer*"
+# Passages of a caption that are kept at most.
+PASSAGES = 16
 # A tokenizer that knows no limit says so with a number beyond this one.
 _NO_LIMIT = 100_000
 
@@ -68,7 +70,14 @@ def _frames(
     return np.concatenate(found).reshape(len(clips), len(chosen), -1)
 
 
-def text(folder: Path, hardware: Hardware, *, licence: str, tokens: int | None = None) -> Target:
+def text(
+    folder: Path,
+    hardware: Hardware,
+    *,
+    licence: str,
+    tokens: int | None = None,
+    sentences: int | None = None,
+) -> Target:
     """Embed captions.
 
     Parameters
@@ -81,19 +90,36 @@ def text(folder: Path, hardware: Hardware, *, licence: str, tokens: int | None =
     licence : str
     tokens : int, optional
         Length to which captions are padded and cut. The tokenizer's own by default.
+    sentences : int, optional
+        So many consecutive sentences are embedded together, once from each sentence on; see `passages`. The
+        whole caption by default.
 
     Returns
     -------
     Target
         ``values`` (title, feature), or (title, token, feature) with ``counts`` (title,), the number of tokens
-        before the padding.
+        before the padding. With `sentences` (title, `PASSAGES`, feature) with ``passages`` (title,), the
+        number of passages, behind which the first ones are repeated.
     """
 
     def opened() -> Callable[[NDArray[Any]], Arrays]:
         tokenizer, model, length = _text_encoder("text", folder, hardware, licence, tokens)
-        return lambda captions: _captions(captions, length, tokenizer, model, hardware)
+        if sentences is None:
+            return lambda captions: _captions(captions, length, tokenizer, model, hardware)
+        if not hasattr(model, "get_text_features"):
+            raise UsageError(
+                "text-passages-not-pooled",
+                "text.sentences={sentences} needs one vector for each passage, and a {model_class} gives one "
+                "for each token. Give text=DIR of the whole of CLIP or SigLIP.",
+                sentences=sentences,
+                model_class=type(model).__name__,
+            )
+        return lambda captions: _passages(captions, sentences, length, tokenizer, model, hardware)
 
     options = {"tokens": tokens, "precision": hardware.precision}
+    # Targets of whole captions keep the digest of their files.
+    if sentences is not None:
+        options["sentences"] = sentences
     return Target("text", "captions", _text_files(folder, licence), options, opened)
 
 
@@ -207,6 +233,32 @@ def _captions(captions: NDArray[Any], length: int, tokenizer: Any, model: Any, h
             model_class=type(model).__name__,
         )
     return {"values": _numbers(hidden), "counts": inputs["attention_mask"].sum(1).numpy()}
+
+
+def passages(caption: str, sentences: int) -> list[str]:
+    """List the passages of so many consecutive sentences of a caption, one from each sentence on.
+
+    As in CineBrain's code (``data_video.py``) a sentence ends at a full stop, and what follows the last full
+    stop counts as a sentence, though it is mostly empty: of a caption "A. B. C." and two sentences the
+    passages are "A. B.", "B. C." and "C..". A caption with fewer sentences is one passage.
+    """
+    parts = caption.split(".")
+    starts = range(len(parts) - sentences + 1)
+    texts = [".".join(parts[start : start + sentences]) + "." for start in starts]
+    return texts[:PASSAGES] or [caption]
+
+
+def _passages(
+    captions: NDArray[Any], sentences: int, length: int, tokenizer: Any, model: Any, hardware: Hardware
+) -> Arrays:
+    rows: list[NDArray[Any]] = []
+    counts = []
+    for caption in captions.tolist():
+        texts = passages(caption, sentences)
+        vectors = _captions(np.array(texts), length, tokenizer, model, hardware)["values"]
+        rows.append(vectors[np.arange(PASSAGES) % len(texts)])
+        counts.append(len(texts))
+    return {"values": np.stack(rows), "passages": np.array(counts, np.int64)}
 
 
 def action(folder: Path, hardware: Hardware, *, licence: str) -> Target:

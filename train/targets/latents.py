@@ -21,7 +21,13 @@ _HALF = 127.5
 
 
 def latents(
-    folder: Path, hardware: Hardware, *, licence: str, frames: int | None = None, size: str | None = None
+    folder: Path,
+    hardware: Hardware,
+    *,
+    licence: str,
+    frames: int | None = None,
+    size: str | None = None,
+    sample: bool = False,
 ) -> Target:
     """Encode clips into the latents that the generator draws.
 
@@ -35,13 +41,15 @@ def latents(
         Number of frames from each clip's start; 1 and a multiple of 4. All by default.
     size : str, optional
         ROWSxCOLUMNS to which frames are resized, such as 480x720. As they are by default.
+    sample : bool
+        Whether the posterior's deviation is kept beside its mode, so that a training can draw from it.
 
     Returns
     -------
     Target
         ``values`` (title, channel, latent frame, row, column): the posterior's mode, in the generator's units
         (Wan: mean subtracted and divided by the spread that ``config.json`` states for each channel;
-        CogVideoX: times ``scaling_factor``).
+        CogVideoX: times ``scaling_factor``). With `sample` also ``deviations``, of the same shape and units.
     """
     wanted = None if size is None else read_size(size, "vae.size")
 
@@ -56,17 +64,38 @@ def latents(
                 folder=folder,
                 actual_class=type(model).__name__,
             )
-        return lambda clips: {
-            "values": np.concatenate([_latents(clip, frames, wanted, model, hardware) for clip in clips])
-        }
+        return lambda clips: _encoded(clips, frames, wanted, model, hardware, sample=sample)
 
-    options = {"frames": frames, "size": size, "precision": hardware.precision}
+    options: dict[str, Any] = {"frames": frames, "size": size, "precision": hardware.precision}
+    # Targets of before there was a choice keep the digest of their files.
+    if sample:
+        options["sample"] = True
     return Target("vae", "clips", files_of(folder, "diffusers folder", licence), options, opened)
 
 
-def _latents(
+def _encoded(
+    clips: NDArray[np.uint8],
+    frames: int | None,
+    size: tuple[int, int] | None,
+    model: Any,
+    hardware: Hardware,
+    *,
+    sample: bool,
+) -> Arrays:
+    modes = []
+    deviations = []
+    for clip in clips:
+        mode, deviation = posterior(_pictures(clip, frames, size, model, hardware), model)
+        modes.append(mode.cpu().numpy())
+        if sample:
+            deviations.append(deviation.cpu().numpy().astype(np.float16))
+    encoded: Arrays = {"values": np.concatenate(modes)}
+    return encoded | ({"deviations": np.concatenate(deviations)} if sample else {})
+
+
+def _pictures(
     clip: NDArray[np.uint8], frames: int | None, size: tuple[int, int] | None, model: Any, hardware: Hardware
-) -> NDArray[np.float32]:
+) -> Tensor:
     if frames is not None and frames > len(clip):
         raise UsageError(
             "vae-clip-too-short",
@@ -79,12 +108,18 @@ def _latents(
     if size is not None:
         pictures = interpolate(pictures, size, mode="bilinear", antialias=True).clamp(-1, 1)
     check_clip(pictures.shape, model, "vae.")
-    return encode(pictures.to(hardware.dtype), model).cpu().numpy()
+    return pictures.to(hardware.dtype)
+
+
+def encode(pictures: Tensor, model: Any) -> Tensor:
+    """Encode a clip into the latents that are most likely; see `posterior`."""
+    mode, _ = posterior(pictures, model)
+    return mode
 
 
 @torch.inference_mode()
-def encode(pictures: Tensor, model: Any) -> Tensor:
-    """Encode a clip into latents in the generator's units.
+def posterior(pictures: Tensor, model: Any) -> tuple[Tensor, Tensor]:
+    """Encode a clip into the mode and the standard deviation of its latents, in the generator's units.
 
     Parameters
     ----------
@@ -94,11 +129,14 @@ def encode(pictures: Tensor, model: Any) -> Tensor:
 
     Returns
     -------
-    (1, channel, latent frame, row, column) float32
-        The posterior's mode.
+    (1, channel, latent frame, row, column) float32, twice
     """
-    found = model.encode(pictures.transpose(0, 1)[None]).latent_dist.mode().float()
-    return _SCALED[type(model).__name__](found, model.config)
+    distribution = model.encode(pictures.transpose(0, 1)[None]).latent_dist
+    scaled = _SCALED[type(model).__name__]
+    mode = distribution.mode().float()
+    # A deviation is scaled as the latents are, and nothing is subtracted from it.
+    origin = scaled(torch.zeros_like(mode), model.config)
+    return scaled(mode, model.config), scaled(distribution.std.float(), model.config) - origin
 
 
 def check_clip(shape: Sequence[int], model: Any, given: str = "") -> None:

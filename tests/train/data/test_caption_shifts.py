@@ -165,6 +165,9 @@ def test_embeddings_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     tokens = embedded(texts[:, None], counts=np.ones(60, np.int64))
     with refused(UsageError, "target-text-not-pooled"):
         caption_shift(data, stored(data, tmp_path / "e", image=image, text=tokens))
+    parts = embedded(texts[:, None], passages=np.ones(60, np.int64))
+    with refused(UsageError, "target-text-of-passages"):
+        caption_shift(data, stored(data, tmp_path / "g", image=image, text=parts))
     with refused(UsageError, "targets-missing-titles", missing_count=60):
         caption_shift(captioned_set(2, 60), stored(data, tmp_path / "f", image=image, text=text))
 

@@ -291,6 +291,7 @@ def test_the_command_computes_what_it_is_asked_for(
     with refused(UsageError, "targets-model-missing-option", model="vae", option="licence"):
         read_arguments(given)
     given += ["vae.licence=Apache-2.0", "vae.frames=5", "vae.size=16x16", "device=cpu", "stored=bfloat16"]
+    given.append("vae.sample=true")
     assert main([str(tmp_path / "data"), *given]) == 0
     out = tmp_path / "data-targets"
     assert capsys.readouterr().out.strip() == str(out)
@@ -299,6 +300,8 @@ def test_the_command_computes_what_it_is_asked_for(
     assert read(out, "image").values.shape == (titles, 2, 6)
     found = read(out, "vae")
     assert found.values.shape == (titles, 4, 2, 2, 2)
+    assert found.deviations is not None
+    assert found.deviations.shape == found.values.shape
     assert found.index["model"]["licence"] == "Apache-2.0"
     assert str(tmp_path) not in (out / "vae" / "index.json").read_text()
 
@@ -313,6 +316,7 @@ def test_the_command_computes_what_it_is_asked_for(
             {"arguments": ["picture=x", "image.size=3"], "available": re.compile("vae.*image")},
         ),
         (["image.frames=some"], "targets-count-malformed", {"key": "image.frames", "actual": "some"}),
+        (["vae.sample=often"], "targets-option-not-boolean", {"key": "vae.sample", "actual": "often"}),
         (["lot=0"], "targets-count-malformed", {"key": "lot", "actual": "0"}),
         (
             ["image.licence=MIT"],

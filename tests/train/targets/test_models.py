@@ -1,7 +1,9 @@
 """Targets are what the models give when they are called as their libraries say."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ from tests.train.targets.models import (
     words,
 )
 from train.targets.captions import captions
-from train.targets.embeddings import action, image, prompt, text
+from train.targets.embeddings import PASSAGES, action, image, passages, prompt, text
 from train.targets.latents import latents
 from train.targets.models import Hardware, evenly
 from train.targets.transcripts import transcripts
@@ -103,6 +105,26 @@ def test_captions_longer_than_the_model_reads_are_refused(tmp_path: Path) -> Non
     clip_tower(tmp_path)
     with refused(UsageError, "text-tokens-beyond-model", length=7, folder=tmp_path, longest=6):
         text(tmp_path, CPU, licence=LICENCE, tokens=7).opened()
+
+
+def test_passages_of_captions_are_embedded_one_by_one(tmp_path: Path) -> None:
+    siglip(tmp_path)
+    of_captions = text(tmp_path, CPU, licence=LICENCE)
+    target = text(tmp_path, CPU, licence=LICENCE, sentences=2)
+    assert target.options == {**of_captions.options, "sentences": 2}
+    arrays = target.opened()(np.array(["a cat. the dog. red.", "a cat", "a cat."]))
+    assert arrays["passages"].tolist() == [3, 1, 1]
+    expected = ["a cat. the dog.", " the dog. red.", " red..", "a cat", "a cat.."]
+    vectors = of_captions.opened()(np.array(expected))["values"]
+    np.testing.assert_allclose(arrays["values"][0, :3], vectors[:3], **CLOSE)
+    # Places without a passage repeat the first ones.
+    np.testing.assert_array_equal(arrays["values"][0, 3:6], arrays["values"][0, :3])
+    np.testing.assert_allclose(arrays["values"][1:, 0], vectors[3:], **CLOSE)
+    assert len(passages("a. " * 40, 2)) == PASSAGES
+    t5(tmp_path / "t5")
+    tokens = text(tmp_path / "t5", CPU, licence=LICENCE, sentences=2, tokens=4)
+    with refused(UsageError, "text-passages-not-pooled", sentences=2, model_class="T5EncoderModel"):
+        tokens.opened()
 
 
 def test_captions_by_t5(tmp_path: Path) -> None:
@@ -223,6 +245,32 @@ def test_latents_of_cogvideox(tmp_path: Path) -> None:
     video = torch.from_numpy(clips / 127.5 - 1).float().permute(0, 4, 1, 2, 3)
     with torch.no_grad():
         np.testing.assert_allclose(found, 0.7 * model.encode(video).latent_dist.mean, **CLOSE)
+
+
+@pytest.mark.parametrize("autoencoder", [wan_vae, cogvideox_vae])
+def test_the_deviations_of_latents_are_kept_beside_their_mode(
+    tmp_path: Path, autoencoder: Callable[[Path], Any]
+) -> None:
+    model = autoencoder(tmp_path)
+    clips = Films().read("clips", [0, 1])
+    plain = latents(tmp_path, CPU, licence=LICENCE)
+    sampled = latents(tmp_path, CPU, licence=LICENCE, sample=True)
+    assert plain.options | {"sample": True} == sampled.options
+    arrays = sampled.opened()(clips)
+    assert {*plain.opened()(clips)} == {"values"}
+    assert np.array_equal(arrays["values"], plain.opened()(clips)["values"])
+    video = torch.from_numpy(clips[1:] / 127.5 - 1).float().permute(0, 4, 1, 2, 3)
+    with torch.no_grad():
+        distribution = model.encode(video).latent_dist
+    # One deviation above the mean, in the units of the generator, is one deviation above the mode.
+    above = (distribution.mean + distribution.std).numpy()
+    if autoencoder is cogvideox_vae:
+        expected = 0.7 * above
+    else:
+        mean = np.array(model.config.latents_mean)[:, None, None, None]
+        expected = (above - mean) / np.array(model.config.latents_std)[:, None, None, None]
+    assert np.allclose(arrays["values"][1:] + arrays["deviations"][1:], expected, rtol=1e-3, atol=1e-3)
+    assert (arrays["deviations"] > 0).all()
 
 
 def test_clips_that_an_autoencoder_would_cut(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Windows:
     words : int64, (window, token, word)
         Numbers of the words of their captions; no token where no phase reads them.
     frames : float32, (window, frame, embedding)
-    text : float32, (window, embedding)
+    text : float32, (window, embedding), or (window, passage, embedding) with `passages`
     signals : dict
         Port -> its values.
     units : dict or None
@@ -55,16 +55,22 @@ class Windows:
         Name -> what else an encoder learns to predict, (window, ...).
     excluded : bool, (window, row), or None
         Rows of a memory that windows may not look up while they teach.
+    deviations : array or None
+        Standard deviations of the latents, which are then drawn anew each time they are read.
+    passages : (window,) or None
+        Number of passages of each caption, one of which is drawn anew each time.
     """
 
     latents: Rows
     words: NDArray[np.int64]
     frames: Rows
-    text: NDArray[np.float32]
+    text: Rows
     signals: Mapping[str, Rows]
     units: Arrays | None
     targets: Mapping[str, Rows] = field(default_factory=dict)
     excluded: NDArray[np.bool_] | None = None
+    deviations: Rows | None = None
+    passages: Rows | None = None
 
     def normalised(self, rows: NDArray[np.int64]) -> Arrays:
         """Read the signals of some windows, and normalise them."""
@@ -139,15 +145,15 @@ def batch(
     names = {*losses[place.phase]}
     batch: dict[str, Tensor] = {}
     if names & {VIDEO, DENOISING, FLOW_MAP}:
-        batch |= _noised(windows.latents[rows], place)
+        batch |= _noised(_drawn_latents(windows, rows, place), place)
     if names & {VIDEO, CAPTION}:
         share = dropout.words if VIDEO in names else 0.0
         batch["words"] = torch.from_numpy(_fewer_words(windows.words[rows], share, place))
     # All others compare with targets.
     if names - {VIDEO, DENOISING, FLOW_MAP, CAPTION}:
         batch[FRAMES] = torch.from_numpy(windows.frames[rows])
-        batch[TEXT] = torch.from_numpy(windows.text[rows])
         batch |= {name: torch.from_numpy(values[rows]) for name, values in windows.targets.items()}
+        batch[TEXT] = torch.from_numpy(_drawn_text(windows, rows, place))
     if names - {VIDEO}:
         signals = _fewer_places(windows.normalised(rows), dropout, place)
         if names & {DENOISING, FLOW_MAP}:
@@ -156,6 +162,25 @@ def batch(
         if windows.excluded is not None:
             batch[EXCLUDED] = torch.from_numpy(windows.excluded[rows])
     return batch
+
+
+def _drawn_latents(windows: Windows, rows: NDArray[np.int64], place: Place) -> NDArray[Any]:
+    """Read latents, and draw them from their distribution where its deviation is known."""
+    latents = windows.latents[rows]
+    if windows.deviations is None:
+        return latents
+    rng = np.random.default_rng((*place.key, 3, place.size))
+    noise = rng.standard_normal(latents.shape, np.float32)
+    return latents + windows.deviations[rows].astype(np.float32) * noise
+
+
+def _drawn_text(windows: Windows, rows: NDArray[np.int64], place: Place) -> NDArray[np.float32]:
+    """Read the embeddings of captions, or of a passage of each."""
+    text = windows.text[rows]
+    if windows.passages is None:
+        return text
+    passage = (_chance(place, 4) * windows.passages[rows]).astype(np.int64)
+    return text[np.arange(len(rows)), passage]
 
 
 def _noised(latents: NDArray[Any], place: Place) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ captions (``text=``). The brain encoder and a low-rank adapter are trained, and 
 with a digest of the transformer that they belong to.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from rtdecode.errors import UsageError
 from train import loop
+from train.builders import Later
 from train.data.arrays import golden
 from train.data.set_node import DataSetWindows
+from train.data.shards import Shards
+from train.data.taught import Taught
 from train.distillation.targets import Distillation
 from train.loop import Machine
 from train.models.conditioned import alignment, batches
@@ -44,7 +49,7 @@ from train.models.conditioned.small import (
     unmerged_adapters,
 )
 from train.models.conditioned.system import Sampling
-from train.models.conditioned.trainable import DENOISING, BrainVideo, Contrasts
+from train.models.conditioned.trainable import DENOISING, TEXT, BrainVideo, Contrasts
 from train.phases import Phase, check_losses
 from train.system import Trained
 from train.targets import cache
@@ -75,6 +80,12 @@ class PublishedPlan:
         See `train.models.conditioned.trainable.BrainVideo`.
     distillation : Distillation
         How the video model is distilled, for recipes with a phase that teaches a student.
+    sampled : bool
+        Whether latents are drawn from the posterior of the autoencoder anew each time (``vae.sample=true``),
+        and not its mode.
+    sentences : int or None
+        So many consecutive sentences of a caption are drawn anew each time where a loss reads it
+        (``text.sentences=``); None for the whole caption.
     contrasts : mapping
         See `train.models.conditioned.trainable.BrainVideo`.
     """
@@ -89,6 +100,8 @@ class PublishedPlan:
     # Made where it is not given, and no default value: recipes without a student keep the values they had.
     distillation: Distillation = field(default_factory=Distillation)
     machine: Machine = field(default_factory=Machine)
+    sampled: Later[bool] = False
+    sentences: Later[int | None] = None
 
     contrasts: ClassVar[Contrasts]
 
@@ -104,7 +117,7 @@ class PublishedPlan:
         targets = {name: cache.read(Path(self.targets), name) for name in _TARGETS}
         clip_rows = windows.data.windows.shown[windows.split.train]
         aimed = {name: _CachedTargets(cached, cached.rows(clip_rows)) for name, cached in targets.items()}
-        pooled_text(targets["text"])
+        self._check_targets(targets["vae"], targets["text"], brains)
         _check_frames(aimed["vae"], windows.draft.clip.frames)
         held_rows = targets["image"].rows(windows.data.windows.shown[alignment.rows_of_set(windows)])
         taught = data.taught(work)
@@ -140,9 +153,11 @@ class PublishedPlan:
             latents=aimed["vae"],
             words=np.zeros((len(clip_rows), 0, 0), np.int64),
             frames=aimed["image"],
-            text=aimed["text"][:],
+            text=aimed["text"],
             signals=taught.signals,
             units=None,
+            deviations=_picked(targets["vae"].deviations if self.sampled else None, aimed["vae"]),
+            passages=_picked(targets["text"].passages, aimed["text"]),
         )
         show: loop.Show = _show_nothing
         aligning = alignment.aligning(brains, self.contrasts)
@@ -179,11 +194,37 @@ class PublishedPlan:
             weights |= student
             tables["loss"] += lessons.log
             tables["distillation"] = lessons.gates
+        models = {name: cached.index["model"] for name, cached in targets.items()}
+        models["decoder"] = drawing.stated()
+        provenance = {"weights": models} | base_provenance(work)
+        return self.finished(taught, weights, provenance, tables, alignment.pictures(work, aligning))
+
+    def finished(
+        self,
+        taught: Taught,
+        weights: Arrays,
+        provenance: dict[str, Any],
+        tables: dict[str, Any],
+        pictures: dict[str, Image.Image],
+    ) -> Trained:
+        """Put a run together from its weights.
+
+        Parameters
+        ----------
+        taught : Taught
+            The windows that taught, of whom it keeps the statistics and a few signals.
+        weights : dict
+            See `train.models.conditioned.published_system.packed`.
+        provenance : dict
+            What its manifest says of it besides the data: ``weights``, what is stated of each model that it
+            rests on.
+        tables, pictures : dict
+            See `train.system.Trained`.
+        """
+        manifest = taught.manifest
         trained = self.restore(weights)
         steps = self.sampling.steps
         names = ordered(self.encoder.modalities)
-        models = {name: cached.index["model"] for name, cached in targets.items()}
-        models["decoder"] = drawing.stated()
         draft = replace(
             manifest,
             licence=self.video.licence,
@@ -191,9 +232,7 @@ class PublishedPlan:
             fmri=manifest.fmri if "fmri" in names else None,
             sigmas=trained.sigmas(steps),
             steps=steps,
-            provenance=manifest.provenance
-            | {"guidance": self.sampling.guidance, "weights": models}
-            | base_provenance(work),
+            provenance=manifest.provenance | {"guidance": self.sampling.guidance} | provenance,
         )
         return Trained(
             system=trained,
@@ -202,7 +241,7 @@ class PublishedPlan:
             projection=taught.projection if "fmri" in names else None,
             golden=select_modalities(names, golden(taught.signals)),
             tables=tables,
-            pictures=alignment.pictures(work, aligning),
+            pictures=pictures,
         )
 
     def check_base(self, work: Work, data: DataSetWindows, phases: dict[str, Phase]) -> None:
@@ -217,6 +256,30 @@ class PublishedPlan:
         check_sizes(work.base, self, ("encoder", "conditions"))
         check_windows(work, data)
 
+    def _check_targets(self, latents: Cached, text: Cached, phases: Mapping[str, Phase]) -> None:
+        """Refuse targets that lack what is drawn anew each time."""
+        if self.sampled and latents.deviations is None:
+            raise UsageError(
+                "target-vae-without-deviations",
+                "the recipe draws latents anew each time (system.sampled), and the target vae has their mode "
+                "alone. Compute it with vae.sample=true, or give system.sampled=false.",
+            )
+        if self.sentences is None:
+            pooled_text(text)
+            return
+        losses = [loss for phase in phases.values() for loss in phase.losses]
+        reads_text = any(TEXT in self.contrasts.get(loss, ()) for loss in losses)
+        computed = text.index["options"].get("sentences")
+        if reads_text and computed != self.sentences:
+            raise UsageError(
+                "target-text-sentences-mismatch",
+                "the recipe reads {sentences} sentences of a caption (system.sentences), and the target text "
+                "was computed with text.sentences={computed}. Compute it with text.sentences={sentences}, or "
+                "change the recipe.",
+                sentences=self.sentences,
+                computed=computed,
+            )
+
     def restore(self, weights: Arrays) -> "PublishedSystem":
         """Make the system again from the weights of a run, and the folder that the recipe names."""
         return PublishedSystem(weights, self.encoder, self.video, self.sampling)
@@ -230,6 +293,11 @@ class _CachedTargets:
         self._rows = rows
 
     @property
+    def rows(self) -> NDArray[np.int64]:
+        """Place of each window among the titles."""
+        return self._rows
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return (len(self._rows), *self._cached.values.shape[1:])
 
@@ -238,6 +306,29 @@ class _CachedTargets:
 
     def __getitem__(self, key: Any, /) -> NDArray[Any]:
         return self._cached.read(self._rows[key])
+
+
+@dataclass(frozen=True)
+class _PickedRows:
+    """Some rows of an array on disk."""
+
+    array: Shards
+    rows: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.rows), *self.array.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        return self.array[self.rows[key]]
+
+
+def _picked(array: Shards | None, targets: _CachedTargets) -> _PickedRows | None:
+    """Return the rows of an array beside targets, where there is one."""
+    return None if array is None else _PickedRows(array, targets.rows)
 
 
 def _check_frames(latents: _CachedTargets, frames: int) -> None:

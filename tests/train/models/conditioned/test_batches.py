@@ -1,5 +1,6 @@
 """Batches of a phase: each has what its losses need, and depends on its place alone."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,37 @@ def test_voxels_and_channels_are_left_out_in_their_shares() -> None:
         assert (gone.all(axis) == gone.any(axis)).all()
         assert gone.mean() == pytest.approx(share, abs=0.05)
     assert not (batch(windows(), _ALL, _LOSSES, place("align", size=_COUNT))["eeg"] == 0).any()
+
+
+def test_latents_are_drawn_anew_where_their_deviations_are_known() -> None:
+    plain = windows()
+    spread = replace(plain, deviations=np.full(plain.latents.shape, 0.5, np.float16))
+    size = _COUNT
+    sampled = batch(spread, _ALL, _LOSSES, place("diffuse", size))
+    modes = batch(plain, _ALL, _LOSSES, place("diffuse", size))
+    moved = (sampled["latents"] - modes["latents"]).numpy()
+    assert moved.mean() == pytest.approx(0, abs=0.02)
+    assert moved.std() == pytest.approx(0.5, abs=0.02)
+    # All else that is drawn stays what it was.
+    assert torch.equal(sampled["noise"], modes["noise"])
+    next_epoch = batch(spread, _ALL, _LOSSES, place("diffuse", size, number=1))
+    assert not np.allclose(np.sort(next_epoch["latents"], axis=0), np.sort(sampled["latents"], axis=0))
+
+
+def test_a_passage_of_each_caption_is_drawn_anew() -> None:
+    plain = windows()
+    # Each passage says its own number; the first caption has one, the others have three.
+    text = np.tile(np.arange(4, dtype=np.float32)[:, None], (_COUNT, 1, 6))
+    passages = np.where(np.arange(_COUNT) == 0, 1, 3)
+    of_passages = replace(plain, text=text, passages=passages)
+    here = place("align", _COUNT)
+    numbers = batch(of_passages, _ALL, _LOSSES, here)["text"][:, 0].numpy()
+    rows = here.rows(_COUNT)
+    assert numbers[rows == 0] == 0
+    assert np.bincount(numbers.astype(int)) / _COUNT == pytest.approx([1 / 3] * 3, abs=0.08)
+    again = batch(of_passages, _ALL, _LOSSES, place("align", _COUNT, number=1))["text"][:, 0].numpy()
+    order = np.argsort(place("align", _COUNT, number=1).rows(_COUNT))
+    assert (again[order] != numbers[np.argsort(rows)]).mean() > 0.5
 
 
 def test_captions_are_left_out_in_their_share() -> None:
