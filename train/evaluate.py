@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -46,6 +47,8 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   subject=NAME               one of the run's other participants, or one of the people who were left out
   data=DIR                   a recording with its truth, the folder of the recorded data, or the data set that
                              the run was trained on, whose held-out runs are judged (data=A,B for several)
+  sampler=sde-dpm++          draw the clips of a CogVideoX with the sampler of its published clips, which
+                             takes fresh noise at each step and so is in no bundle
   windows=200                so many of the windows are evaluated, drawn by a fixed seed; all where not given
   keep=DIR|none              decoded clips are kept here, and an evaluation that was stopped goes on with
                              them; none holds clips for their session alone, and decodes some of them twice
@@ -88,8 +91,13 @@ def judged(run: Path, request: Request) -> Judged:
     UsageError
         Before anything is judged, if the run cannot be judged as requested.
     """
+    evaluation = _judged(run, request)
+    return evaluation if request.sampler is None else _with_note(evaluation, request.sampler)
+
+
+def _judged(run: Path, request: Request) -> Judged:
     tree = read_run(run)
-    parts = parts_of(tree["arguments"])
+    parts = parts_of(_with_sampler(tree["arguments"], request.sampler))
     data = parts.data
     judge = parts.judge
     # What draws no clips has no decoder to be shown; a recording has no features to judge it by.
@@ -118,6 +126,29 @@ def judged(run: Path, request: Request) -> Judged:
     if not judge.makes_published:
         refuse(request)
     return judge.evaluate(data, trained, show, request)
+
+
+def _with_sampler(arguments: dict[str, Any], sampler: str | None) -> dict[str, Any]:
+    """Name the sampler in the arguments of a recipe, if the evaluation asks for one."""
+    if sampler is None:
+        return arguments
+    system = arguments["system"]
+    if "sampling" not in system:
+        raise UsageError(
+            "evaluate-sampler-unsupported",
+            "sampler={sampler}: the system '{system}' has no sampler to choose. Leave it out.",
+            sampler=sampler,
+            system=system["builder"],
+        )
+    sampling = system["sampling"] | {"sampler": sampler}
+    return arguments | {"system": system | {"sampling": sampling}}
+
+
+def _with_note(evaluation: Judged, sampler: str) -> Judged:
+    """Say beside figures which sampler drew the clips."""
+    note = {"note": f"The clips were drawn by the sampler {sampler}, which no bundle has."}
+    notes = [*evaluation.tables.get("notes", []), note]
+    return replace(evaluation, tables=evaluation.tables | {"notes": notes})
 
 
 def read_request(changes: list[str]) -> Request:

@@ -178,6 +178,8 @@ class System(ABC):
     scopes : mapping
         State that its stages write -> how long it lives, ``chunk`` or ``window``; ``window`` for states that
         are not named.
+    sampler : str
+        What draws its clips, ``bundled`` where a bundle does so as well.
     """
 
     latent_shape: tuple[int, int, int, int]
@@ -188,6 +190,7 @@ class System(ABC):
     refused: Mapping[str, str] = MappingProxyType({})
     recorded: Sequence[str] = ()
     scopes: Mapping[str, str] = MappingProxyType({})
+    sampler: str = "bundled"
 
     @abstractmethod
     def ports(self, manifest: Manifest) -> tuple[Port, ...]:

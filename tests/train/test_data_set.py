@@ -122,6 +122,7 @@ def test_a_finished_run_is_judged_again_on_the_same_runs(
         ([], "evaluate-missing-data-set", {}),
         (["repeats=averaged"], "judge-no-repeated-windows", {}),
         (["clip=nowhere"], "metric-network-missing-files", {"key": "clip", "folder": "nowhere"}),
+        (["sampler=sde-dpm++"], "evaluate-sampler-unsupported", {"system": "patch-ridge"}),
     ],
 )
 def test_what_cannot_be_judged_is_refused(

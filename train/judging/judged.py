@@ -55,6 +55,7 @@ class Request:
     clip: Path | None = None
     dino: Path | None = None
     fvd: Path | None = None
+    sampler: str | None = None
 
     @property
     def decodes_twice(self) -> bool:
@@ -175,6 +176,9 @@ def shown(system: System, manifest: Manifest, noise_key: str, kept: KeptDecodes 
     if kept is not None:
         memories = {f"memory {name}": table.values for name, table in system.memories().items()}
         key = digest(system.weights() | memories)
+        # Clips of before there was a choice go on.
+        if system.sampler != System.sampler:
+            key = f"{key} {system.sampler}"
     return _Decoder(system, manifest, noise_key, kept, key)
 
 

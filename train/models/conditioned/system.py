@@ -13,17 +13,25 @@ from torch import Tensor, nn
 
 from rtdecode.bundle import Manifest
 from rtdecode.bundle.wiring import Said, Source
+from rtdecode.errors import UsageError
 from train.adapters import Adapter
+from train.builders import Later
 from train.distillation import student
 from train.distillation.student import FlowMap
 from train.models.conditioned.encoder import ConditionEncoder, Signals
 from train.models.conditioned.memory import CAPTIONS, MemoryEncoder
-from train.parts.generators.base import Generator, example
+from train.parts.generators import dpm
+from train.parts.generators.base import PROGRESS, RISES, Generator, GuidedStep, example
+from train.parts.generators.cogvideox import Sampler
 from train.system import Condition, Port, Stage, System, Table, Traced, signal_ports
 from train.work import Arrays
 
 T = TypeVar("T")
 
+# What draws clips: the generator's own sampler, or the one that the clips of CogVideoX were published with.
+BUNDLED = "bundled"
+SDE = "sde-dpm++"
+SAMPLERS = (BUNDLED, SDE)
 # Numbers of steps that a student's bundle can take besides its own.
 _STEP_COUNTS = range(1, 9)
 # Examples of where a student's step begins and ends.
@@ -42,11 +50,29 @@ class Sampling:
         See `train.parts.generators.base.Generator.guided`.
     shift : float
         How far the generator's noise levels are moved towards noise; see the generators.
+    rise : str
+        What the course of guidance follows, see `train.parts.generators.base.RISES`.
+    sampler : str
+        ``bundled``, that of the generator, which a bundle has as well; or ``sde-dpm++``, with which a
+        CogVideoX is evaluated (`train.parts.generators.dpm`).
     """
 
     steps: int
     guidance: float
     shift: float = 1.0
+    rise: Later[str] = PROGRESS
+    sampler: Later[str] = BUNDLED
+
+    def __post_init__(self) -> None:
+        for name, available in (("rise", RISES), ("sampler", SAMPLERS)):
+            if getattr(self, name) not in available:
+                raise UsageError(
+                    "sampling-option-unknown",
+                    "system.sampling.{key} must be one of {available}, found '{found}'.",
+                    key=name,
+                    available=list(available),
+                    found=getattr(self, name),
+                )
 
 
 def read_shape(weights: Arrays, kind: type[T]) -> T:
@@ -99,8 +125,10 @@ class BrainConditioned(System):
         self._device = device or torch.device("cpu")
         self._encoder = encoder.to(self._device)
         self._null = self._encoder.null(signals, self._device)
-        step = video.step(self._null, sampling.guidance)
+        step = video.step(self._null, sampling.guidance, sampling.rise)
         self._step = (FlowMap(video, video.schedule()) if distilled else step).eval().to(self._device)
+        _check_sampler(sampling.sampler, self._step)
+        self.sampler = sampling.sampler
 
     @property
     def encoder(self) -> ConditionEncoder:
@@ -137,6 +165,9 @@ class BrainConditioned(System):
     def _draw(self, start: Tensor, tokens: Tensor, steps: int) -> Tensor:
         if isinstance(self._step, FlowMap):
             return student.sample(self._step, start, tokens, steps)
+        if self.sampler == SDE:
+            assert isinstance(self._step, Sampler)
+            return dpm.sample(self._step, start, tokens, steps)
         return self._step.sample(start, tokens, steps)
 
     def levels(self, steps: int) -> list[float]:
@@ -178,6 +209,17 @@ class BrainConditioned(System):
         if not isinstance(self._encoder, MemoryEncoder):
             return {}
         return {CAPTIONS: Table(self._encoder.table, "float16")}
+
+
+def _check_sampler(sampler: str, step: FlowMap | GuidedStep) -> None:
+    """Refuse a sampler that the video model does not have: a CogVideoX has it, and no student."""
+    if sampler != BUNDLED and not isinstance(step, Sampler):
+        raise UsageError(
+            "sampler-unsupported",
+            "the sampler {sampler} draws with a CogVideoX that was not distilled, and this run has another "
+            "video model. Leave it out.",
+            sampler=sampler,
+        )
 
 
 def _encoding(encoder: ConditionEncoder, signals: dict[str, Tensor]) -> list[Traced]:

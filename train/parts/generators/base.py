@@ -14,6 +14,11 @@ from train.parts.losses.denoising import denoising
 
 # Noise levels in training.
 LEVELS = 1000
+# What the course of guidance follows, where it has one: the share of the levels that were left behind, or the
+# number of the level beside that of the steps.
+PROGRESS = "progress"
+LEVEL = "level"
+RISES = (PROGRESS, LEVEL)
 
 
 class Generator(nn.Module, ABC):
@@ -79,8 +84,21 @@ class Generator(nn.Module, ABC):
         """
 
     @abstractmethod
-    def step(self, null: Tensor, strength: float) -> "GuidedStep":
-        """Return a step of its sampler, guided away from the null condition."""
+    def step(self, null: Tensor, strength: float, rise: str = PROGRESS) -> "GuidedStep":
+        """Return a step of its sampler, guided away from the null condition.
+
+        Parameters
+        ----------
+        null, strength
+            See `guided`.
+        rise : str
+            One of `RISES`.
+
+        Raises
+        ------
+        UsageError
+            If its guidance has no course that could follow anything else than the progress.
+        """
 
     def loss(self, latents: Tensor, noise: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
         """Compute the mean squared error of what is predicted.

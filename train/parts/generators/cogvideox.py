@@ -14,7 +14,16 @@ from torch import Tensor
 
 from rtdecode.errors import UsageError
 from train.distillation.clock import VELOCITY, Schedule
-from train.parts.generators.base import LEVELS, Generator, GuidedStep, check_patch, example, wide
+from train.parts.generators.base import (
+    LEVEL,
+    LEVELS,
+    PROGRESS,
+    Generator,
+    GuidedStep,
+    check_patch,
+    example,
+    wide,
+)
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
@@ -138,6 +147,7 @@ class VideoDiffusion(Generator):
     ) -> None:
         super().__init__()
         self.transformer = transformer
+        self.shift = shift
         self.register_buffer("shares", _shares(shift), persistent=False)
         cosines, sines = _rotary(transformer, latent)
         self.register_buffer("cosines", cosines, persistent=False)
@@ -185,23 +195,33 @@ class VideoDiffusion(Generator):
         share = wide(self.shares[level + 1])
         return share.sqrt(), (1 - share).sqrt()
 
-    def guided(self, null: Tensor, strength: float, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
-        """Predict the velocity with guidance; `strength` is that of the last level.
+    def guided(
+        self,
+        null: Tensor,
+        strength: float,
+        noisy: Tensor,
+        level: Tensor,
+        tokens: Tensor,
+        rise: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the velocity with guidance; `strength` is its greatest.
 
-        It leads away from the null condition by ``1 + (strength - 1) (1 - cos(pi p^5)) / 2``, where p is the
-        share of the noise levels that were left behind (``DynamicCFG`` of CogVideoX).
+        It leads away from the null condition by ``1 + (strength - 1) r`` with the `rise` r, (batch,). By
+        default that is ``(1 - cos(pi p^5)) / 2``, where p is the share of the noise levels that were left
+        behind (``DynamicCFG`` of CogVideoX).
         """
         velocity = self(noisy, level, tokens)
         if strength == 1:
             return velocity
         away = self(noisy, level, null.expand(len(noisy), -1, -1))
-        done = 1 - (level + 1) / LEVELS
-        rise = (1 - torch.cos(math.pi * done**_RISE)) / 2
+        if rise is None:
+            done = 1 - (level + 1) / LEVELS
+            rise = (1 - torch.cos(math.pi * done**_RISE)) / 2
         return velocity + (strength - 1) * wide(rise) * (velocity - away)
 
-    def step(self, null: Tensor, strength: float) -> "Sampler":
+    def step(self, null: Tensor, strength: float, rise: str = PROGRESS) -> "Sampler":
         """Return a step of its sampler."""
-        return Sampler(self, null, strength)
+        return Sampler(self, null, strength, rise)
 
 
 class Sampler(GuidedStep):
@@ -212,16 +232,17 @@ class Sampler(GuidedStep):
     Parameters
     ----------
     video : VideoDiffusion
-    null, strength
-        See `train.parts.generators.base.Generator.guided`.
+    null, strength, rise
+        See `train.parts.generators.base.Generator.step`.
     """
 
     null: Tensor
 
-    def __init__(self, video: VideoDiffusion, null: Tensor, strength: float) -> None:
+    def __init__(self, video: VideoDiffusion, null: Tensor, strength: float, rise: str = PROGRESS) -> None:
         super().__init__()
         self.video = video
         self.strength = strength
+        self.rise = rise
         self.register_buffer("null", null.detach().clone())
 
     def forward(self, latent: Tensor, condition: Tensor, step: Tensor, steps: Tensor) -> Tensor:
@@ -232,10 +253,15 @@ class Sampler(GuidedStep):
         now = wide(self.video.shares[level_before])
         then = wide(self.video.shares[level_after])
         level = (level_before - 1).expand(len(latent))
-        velocity = self.video.guided(self.null, self.strength, latent, level, condition)
+        velocity = self.guided(latent, condition, level, steps)
         clean = now.sqrt() * latent - (1 - now).sqrt() * velocity
         noise = (1 - now).sqrt() * latent + now.sqrt() * velocity
         return then.sqrt() * clean + (1 - then).sqrt() * noise
+
+    def guided(self, latent: Tensor, condition: Tensor, level: Tensor, steps: Tensor) -> Tensor:
+        """Predict the velocity with guidance at `level`, (batch,) int64, of `steps`, (1,) float."""
+        rise = _rise_by_level(level, steps) if self.rise == LEVEL else None
+        return self.video.guided(self.null, self.strength, latent, level, condition, rise)
 
     def clock(self) -> dict[str, Tensor]:
         """Return examples of the number of a step, and of the number of steps."""
@@ -254,6 +280,19 @@ class Sampler(GuidedStep):
         for step in range(steps):
             latent = self(latent, condition, torch.tensor([float(step)], device=noise.device), total)
         return latent
+
+
+def _rise_by_level(level: Tensor, steps: Tensor) -> Tensor:
+    """Return ``(1 - cos(pi ((n - t) / n)^5)) / 2`` of a level t and a number n of steps.
+
+    That is how the released pipelines compute the rise of their guidance: SAT's ``DynamicCFG``, which is
+    given ``num_steps - timestep`` for the number of the step, and diffusers' ``pipeline_cogvideox.py``. As t
+    goes up to 999, n - t is no number of a step, and the rise goes up and down from one step to the next. The
+    angle is millions of half turns, of which whole turns are left out in whole numbers.
+    """
+    count = steps.long()
+    half_turns = (count - level) ** _RISE % (2 * count**_RISE)
+    return (1 - torch.cos(math.pi * (half_turns / count**_RISE))) / 2
 
 
 def _shares(shift: float) -> Tensor:

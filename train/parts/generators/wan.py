@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rtdecode.errors import UsageError
 from train.distillation.clock import FLOW, Schedule
-from train.parts.generators.base import LEVELS, Generator, GuidedStep, check_patch, example, wide
+from train.parts.generators.base import LEVELS, PROGRESS, Generator, GuidedStep, check_patch, example, wide
 from train.parts.generators.rotary import WanAttention
 
 if TYPE_CHECKING:
@@ -157,8 +157,15 @@ class VideoFlow(Generator):
         away = self(noisy, level, null.expand(len(noisy), -1, -1))
         return away + strength * (velocity - away)
 
-    def step(self, null: Tensor, strength: float) -> "FlowStep":
+    def step(self, null: Tensor, strength: float, rise: str = PROGRESS) -> "FlowStep":
         """Return a step of its sampler."""
+        if rise != PROGRESS:
+            raise UsageError(
+                "guidance-rise-unsupported",
+                "system.sampling.rise={rise}: the guidance of this video model is the same at every level. "
+                "Leave it out.",
+                rise=rise,
+            )
         return FlowStep(self, null, strength)
 
 

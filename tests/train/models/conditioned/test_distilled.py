@@ -8,6 +8,8 @@ import pytest
 from benchmarks import distill
 from export import run as exporting
 from rtdecode import bundle as bundles
+from rtdecode.errors import UsageError
+from tests.refusals import refused
 from tests.train.models.cinesync.test_cinesync import SMALL
 from train.distillation import gates
 from train.judging.sessions import Sessions
@@ -57,6 +59,10 @@ def test_the_run_keeps_the_teacher_as_it_was(run: Path) -> None:
     golden = arrays(run, "golden")
     inputs = {name: golden[name] for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
     noise = np.random.default_rng(0).standard_normal((3, *system.latent_shape), np.float32)
+    arguments = read_run(run)["arguments"]
+    arguments["system"]["sampling"]["sampler"] = "sde-dpm++"
+    with refused(UsageError, "sampler-unsupported", sampler="sde-dpm++"):
+        restored(run, build(arguments)["system"])
     drawn = system.sample(system.condition(inputs), noise, 2)
     assert not np.allclose(drawn, teacher.sample(teacher.condition(inputs), noise, 2), atol=1e-2)
 

@@ -1,5 +1,7 @@
 """The generator has CogVideoX's schedule, loss and sampler, as diffusers has them."""
 
+import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -7,10 +9,14 @@ import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
+from torch import Tensor
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
+from train.parts.generators import dpm
+from train.parts.generators.base import LEVEL
 from train.parts.generators.cogvideox import (
+    Sampler,
     VideoDiffusion,
     VideoSizes,
     transformer_from,
@@ -77,6 +83,76 @@ def test_the_sampler_takes_the_steps_of_diffusers(video: VideoDiffusion, strengt
             latent = scheduler.step(guided, int(t), latent, return_dict=False)[0]
     found = video.step(null, strength).sample(noise, tokens, steps)
     assert torch.allclose(found, latent, atol=1e-5)
+
+
+def _by_level(t: int, steps: int) -> float:
+    """The rise of the released pipelines: SAT's `DynamicCFG` is given `num_steps - timestep`."""
+    return (1 - math.cos(math.pi * ((steps - t) / steps) ** 5)) / 2
+
+
+def test_guidance_may_follow_the_number_of_the_level(video: VideoDiffusion) -> None:
+    torch.manual_seed(3)
+    noise = torch.randn(1, *_LATENT)
+    tokens = torch.randn(1, 5, 8)
+    null = torch.randn(5, 8)
+    step = video.step(null, 6.0, LEVEL)
+    assert isinstance(step, Sampler)
+    steps = torch.tensor([50.0])
+    with torch.no_grad():
+        for number in (0, 7, 49):
+            level = torch.tensor([999 - 20 * number])
+            velocity = video(noise, level, tokens)
+            away = video(noise, level, null[None])
+            expected = velocity + 5 * _by_level(int(level), 50) * (velocity - away)
+            assert torch.allclose(step.guided(noise, tokens, level, steps), expected, atol=1e-5)
+        smooth = video.step(null, 6.0)
+        first = (noise, tokens, torch.tensor([0.0]), steps)
+        assert not torch.allclose(step(*first), smooth(*first), rtol=0, atol=1e-5)
+
+
+def test_sde_dpm_takes_the_steps_of_the_released_sampler(video: VideoDiffusion) -> None:
+    """Its formulas are written out from SAT's `VPSDEDPMPP2MSampler`; diffusers' scheduler takes the steps."""
+    torch.manual_seed(4)
+    noise = torch.randn(2, *_LATENT)
+    tokens = torch.randn(2, 5, 8)
+    step = video.step(torch.zeros(5, 8), 7.0, LEVEL)
+    assert isinstance(step, Sampler)
+    steps = 50
+    clips = dpm.sample(step, noise, tokens, steps)
+    generators = [dpm._generator(start) for start in noise]
+
+    def fresh_noise() -> Tensor:
+        return torch.cat([torch.randn(1, *_LATENT, generator=generator) for generator in generators])
+
+    latent = noise
+    shares = [float(video.shares[1000 - 20 * number]) for number in range(steps)] + [1.0]
+    log_snr = [math.log(a / (1 - a)) / 2 if 0 < a < 1 else math.copysign(math.inf, a - 0.5) for a in shares]
+    before = None
+    with torch.no_grad():
+        for number, (now, then) in enumerate(pairwise(shares)):
+            level = torch.full((2,), 999 - 20 * number)
+            velocity = step.guided(latent, tokens, level, torch.tensor([float(steps)]))
+            clean = now**0.5 * latent - (1 - now) ** 0.5 * velocity
+            if then == 1:
+                latent = clean
+                break
+            h = log_snr[number + 1] - log_snr[number]
+            # diffusers draws once more than it uses from the second step on.
+            fresh = fresh_noise()
+            denoised = clean
+            if before is not None:
+                fresh = fresh_noise()
+                ratio = (log_snr[number] - log_snr[number - 1]) / h
+                denoised = (1 + 1 / (2 * ratio)) * clean - before / (2 * ratio)
+            factor = ((1 - then) / (1 - now)) ** 0.5 * math.exp(-h)
+            spread = (1 - then) ** 0.5 * (1 - math.exp(-2 * h)) ** 0.5
+            latent = factor * latent - math.expm1(-2 * h) * then**0.5 * denoised + spread * fresh
+            before = clean
+    assert torch.allclose(clips, latent, atol=1e-3)
+    # A clip is the same beside whichever others it is drawn.
+    alone = dpm.sample(step, noise[1:], tokens[1:], 3)
+    assert torch.allclose(alone, dpm.sample(step, noise, tokens, 3)[1:], atol=1e-5)
+    assert dpm.sample(step, noise, tokens, 1).isfinite().all()
 
 
 def test_positions_are_those_of_the_pipeline(video: VideoDiffusion) -> None:

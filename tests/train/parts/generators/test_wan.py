@@ -125,6 +125,11 @@ def test_a_transformer_that_wants_an_image_is_refused() -> None:
         VideoFlow(transformer)
 
 
+def test_guidance_that_is_the_same_at_every_level_has_no_course() -> None:
+    with refused(UsageError, "guidance-rise-unsupported", rise="level"):
+        VideoFlow(_transformer()).step(_null(), 2.0, "level")
+
+
 def test_the_graph_of_a_students_step_computes_the_same(tmp_path: Path) -> None:
     flow = VideoFlow(_transformer(layers=1))
     add_spans(flow.transformer)
