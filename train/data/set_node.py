@@ -109,6 +109,8 @@ class DataSetWindows:
         as the layout does it.
     modalities : sequence of str
         What is read of a set with EEG and fMRI: both, or fMRI alone.
+    standardise : bool
+        Whether signals are standardised by the windows that teach; false reads them as released.
     frames : int or None
         Frames of each clip that lie in its window, evenly, in place of `fps`: windows of other lengths then
         have as many.
@@ -133,6 +135,7 @@ class DataSetWindows:
     modalities: Later[Sequence[str]] = MODALITIES
     choose: Later[str] = DRIVEN
     frames: Later[int | None] = None
+    standardise: Later[bool] = True
     _opened: dict[Path, Participants] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -308,7 +311,9 @@ class DataSetWindows:
         if self.choose == REPRODUCIBLE:
             # Refused before anything is read for long.
             segments(data.windows, split.train)
-        return SetWindows(data, split, voxels, own_keys.voxels, draft, self.choose, names)
+        return SetWindows(
+            data, split, voxels, own_keys.voxels, draft, self.choose, names, standardise=self.standardise
+        )
 
     def _split(self, data: DataSet, test: Sequence[str]) -> Split:
         if test:

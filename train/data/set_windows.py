@@ -46,6 +46,12 @@ _AT_A_TIME = 8
 _PARTS = 5
 # Subjects as releases call them. A folder of one's own may bear another name.
 _CODE = re.compile(r"(sub-?|subj|subject|S)?\d+|participant")
+# What figures are said to rest on where signals are read as released.
+_UNSCALED = (
+    "Signals were read as the release scaled them (data.standardise=false). Where that was done over "
+    "training and test together, what was held out had a part in it: no figure of this run is free of that "
+    "leak."
+)
 # An instant so close before a frame is that frame's, as a share of a frame.
 _SLACK = 1e-6
 
@@ -129,6 +135,8 @@ class SetWindows:
         Names of the regions that `voxels` lie in; empty for all voxels.
     study_notes : sequence of str
         What is known of other folders of the same study.
+    standardise : bool
+        Whether signals are standardised by the windows that teach; otherwise they are read as released.
     hashes : dict
         Name of what was shown -> see `near_duplicates.clip_hashes`; of the clips that were read so far.
     """
@@ -141,6 +149,7 @@ class SetWindows:
     choose: str = DRIVEN
     regions: Sequence[str] = ()
     study_notes: Sequence[str] = ()
+    standardise: bool = True
     hashes: dict[str, NDArray[np.uint64]] = field(default_factory=dict, repr=False)
 
     @property
@@ -341,6 +350,11 @@ class SetWindows:
         return {name: self.hashes[name] for name in dict.fromkeys(names)}
 
     @property
+    def _notes(self) -> list[str]:
+        """What is known of the data set, and that its own scaling is left in where it is."""
+        return [*self.data.notes, *([] if self.standardise else [_UNSCALED])]
+
+    @property
     def _columns(self) -> list[Column]:
         """The signals that are read."""
         return ["fmri"] if self.draft.eeg is None else ["eeg", "fmri"]
@@ -355,7 +369,7 @@ class SetWindows:
         if self.draft.eeg is not None:
             stats["eeg_mean"] = found.mean["eeg"].astype(np.float32)
             stats["eeg_scale"] = found.deviation["eeg"].astype(np.float32)
-        return stats
+        return stats if self.standardise else _as_released(stats)
 
     def _projection(self, voxels: NDArray[np.int64]) -> Projection:
         """Return voxels as a bundle reads them: most releases have values in a row and not in a volume."""
@@ -380,7 +394,7 @@ class SetWindows:
             "windows": len(self.split.train),
             "minutes": round(len(self.split.train) * self.data.window_s / 60, 2),
             "taught": found.digest,
-            "told": [*self.data.notes, *self.study_notes, *examination.told()],
+            "told": [*self._notes, *self.study_notes, *examination.told()],
         }
         if self.choose != DRIVEN:
             told["voxels_chosen"] = self.choose
@@ -389,6 +403,14 @@ class SetWindows:
             told["regions"] = list(self.regions)
         assert self.draft.fmri is not None
         return replace(self.draft, provenance=told, fmri=replace(self.draft.fmri, voxels=voxels))
+
+
+def _as_released(stats: Arrays) -> Arrays:
+    """Return statistics by which nothing is changed."""
+    return {
+        name: np.ones_like(values) if name.endswith("_scale") else np.zeros_like(values)
+        for name, values in stats.items()
+    }
 
 
 def _numbered(names: NDArray[np.str_]) -> NDArray[np.int64]:

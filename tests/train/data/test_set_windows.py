@@ -252,6 +252,20 @@ def test_the_voxels_of_joined_regions_are_read_and_the_bundle_says_so(
     assert taught.manifest.provenance.get("regions") == joined
 
 
+def test_signals_may_be_read_as_released_and_that_is_said() -> None:
+    rows = (("A", "1", "a", False), ("A", "1", "b", False), ("A", "2", "c", False))
+    as_released = opened(held(*rows), ["2"], standardise=False).taught()
+    standardised = opened(held(*rows), ["2"]).taught()
+    windows = held(*rows)
+    assert np.array_equal(as_released.signals["fmri"], windows.read("fmri", [0, 1]))
+    assert (as_released.stats["fmri_mean"] == 0).all()
+    assert (as_released.stats["fmri_scale"] == 1).all()
+    assert not np.allclose(standardised.signals["fmri"], windows.read("fmri", [0, 1]))
+    sentences = as_released.manifest.provenance["told"]
+    assert any("no figure of this run is free of that leak" in text for text in sentences)
+    assert len(sentences) == len(standardised.manifest.provenance["told"]) + 1
+
+
 def test_a_set_of_volumes_alone_is_read(tmp_path: Path) -> None:
     released.neuroclips(tmp_path)
     windows = node(subject="subj01").opened(tmp_path)
