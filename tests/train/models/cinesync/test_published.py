@@ -19,6 +19,7 @@ from tests.train.parts.codecs.decoders import tiny_state
 from tests.train.targets.models import cogvideox_vae, siglip
 from tests.train.test_data_set import FEW_PLACES, release
 from train.models.conditioned.published_system import PublishedVideo
+from train.models.conditioned.system import Sampling
 from train.parts.codecs.tiny_video_decoder import from_published
 from train.parts.codecs.video_decoder import cache_shapes
 from train.recipe import build, check, read
@@ -33,7 +34,7 @@ _SMALL = "{builder: transformer, depth: 1, width: 16, heads: 2, inner: 24}"
 _CLIPS = ["vae.frames=33", "vae.size=16x32"]
 
 
-def _pipeline(folder: Path) -> Path:
+def save_pipeline(folder: Path) -> Path:
     """Save the parts of a pipeline that are read."""
     transformer = CogVideoXTransformer3DModel(
         num_attention_heads=1,
@@ -66,7 +67,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _pipeline(tmp_path_factory.mktemp("weights") / "cogvideox")
+    return save_pipeline(tmp_path_factory.mktemp("weights") / "cogvideox")
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +234,29 @@ def test_latents_that_make_no_whole_turns_are_refused(pipeline: Path) -> None:
 
 
 @pytest.mark.full
+def test_the_released_recipe_trains_and_its_figures_tell_of_the_leak(
+    changes: list[str], data: Path, pipeline: Path, tmp_path: Path
+) -> None:
+    targets = tmp_path / "targets"
+    siglip(tmp_path / "siglip")
+    models = {"vae": pipeline / "vae", "image": tmp_path / "siglip", "text": tmp_path / "siglip"}
+    arguments = [f"{name}={folder}" for name, folder in models.items()]
+    arguments += [f"{name}.licence=MIT" for name in models]
+    how = [*_CLIPS, "vae.sample=true", "image.frames=3", "text.sentences=2", f"out={targets}", "device=cpu"]
+    assert compute([str(data), *arguments, *how]) == 0
+    common = [text for text in changes if not text.startswith(("phases.align", "system.targets"))]
+    out = tmp_path / "run"
+    assert train(["cinesync-released", *common, f"system.targets={targets}", f"out={out}"]) == 0
+    tree = read_run(out)
+    notes = " ".join(row["note"] for row in tree["tables"]["notes"])
+    assert "no figure of this run is free of that leak" in notes
+    assert tree["figures"]["identification_2way_centred"]["n"] == 6
+    exporting.run(out, tmp_path / "bundle")
+    provenance = bundles.load(tmp_path / "bundle").manifest.provenance
+    assert any("no figure of this run is free of that leak" in text for text in provenance["told"])
+
+
+@pytest.mark.full
 def test_a_distilled_run_keeps_its_student_beside_the_adapters(changes: list[str], tmp_path: Path) -> None:
     few = [f"phases.distill.{change}" for change in ("steps=2", "batch=2", "accumulate=2", "show_every=2")]
     learning = ["phases.distill.rate=0.1", "phases.distill.warmup=0", "phases.distill.keep_every=2"]
@@ -257,7 +281,7 @@ def test_a_distilled_run_keeps_its_student_beside_the_adapters(changes: list[str
 
 
 def test_other_weights_are_refused(run: Path, pipeline: Path, tmp_path: Path) -> None:
-    other = _pipeline(tmp_path / "other")
+    other = save_pipeline(tmp_path / "other")
     found = read_run(run)["arguments"]
     found["system"]["video"]["folder"] = str(other)
     with refused(UsageError, "run-weights-digest-mismatch", part="transformer"):
@@ -280,6 +304,8 @@ def test_other_weights_are_refused(run: Path, pipeline: Path, tmp_path: Path) ->
             {"full_decoder": "full", "tiny_decoder": "tiny", "decoder": "small"},
         ),
         ("system.video.decoder=tiny", "tiny-decoder-missing-weights", {}),
+        ("system.sampled=true", "target-vae-without-deviations", {}),
+        ("system.sentences=2", "target-text-sentences-mismatch", {"sentences": 2, "computed": None}),
         (
             "phases.align.losses={contrast: 1}",
             "phase-unknown-loss",
@@ -302,6 +328,27 @@ def test_the_recipes_are_of_published_size(recipe: str) -> None:
     encoder = built["system"].encoder
     assert encoder.counts == {"fmri": 226, "eeg": 226}
     assert built["system"].conditions == 226
+
+
+def test_the_released_recipe_has_the_values_of_the_public_code() -> None:
+    built = build(read("cinesync-released", []).tree)
+    plan = built["system"]
+    assert (plan.encoder.missing, plan.sampled, plan.sentences) == ("zeros", True, 2)
+    trunks = (plan.encoder.fmri, plan.encoder.eeg)
+    assert [(trunk.attention_dropout, trunk.spread) for trunk in trunks] == [(0.1, 1), (0.01, 1)]
+    assert (plan.sampling.guidance, plan.sampling.rise) == (7, "level")
+    assert built["data"].standardise is False
+    phase = built["phases"]["diffuse"]
+    assert phase.schedule == "linear"
+    assert (phase.warmup, phase.warmup_share, phase.last_share) == (100, 0.05, 0.01)
+    assert list(phase.betas) == [0.9, 0.95]
+
+
+def test_a_sampler_that_is_none_is_refused() -> None:
+    with refused(UsageError, "sampling-option-unknown", key="sampler", found="euler"):
+        Sampling(steps=2, guidance=1, sampler="euler")
+    with refused(UsageError, "sampling-option-unknown", key="rise", found="steep"):
+        Sampling(steps=2, guidance=1, rise="steep")
 
 
 def _drawn_from(manifest: bundles.Manifest) -> dict[str, int]:
