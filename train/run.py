@@ -145,7 +145,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
         data.say()
     try:
         if not is_trained:
-            _write(part, out, wanted, _trained(work, parts, data))
+            write_whole(part, out, wanted, _trained(work, parts, data))
         if wanted.judged:
             # What is decoded is kept too, until the run has its figures.
             kept = KeptDecodes(part / "decoded")
@@ -195,7 +195,7 @@ def _trained(work: Work, parts: Parts, data: Data) -> Trained | Fitted:
     return plan.fit(work, data) if isinstance(plan, FeaturePlan) else plan.train(work, data, parts.phases)
 
 
-def _write(part: Path, out: Path, wanted: Recipe, trained: Trained | Fitted) -> None:
+def write_whole(part: Path, out: Path, wanted: Recipe, trained: Trained | Fitted) -> None:
     """Write a run beside its stages and rename it, so that an incomplete one never bears the name."""
     whole = part / "run"
     clear(whole)

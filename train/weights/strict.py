@@ -58,7 +58,9 @@ def matched(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def refuse(where: str, faults: Mapping[str, Iterable[str]], advice: str) -> None:
+def refuse(
+    where: str, faults: Mapping[str, Iterable[str]], advice: str, listed: int | None = _LISTED
+) -> None:
     """Raise an error if there are faults.
 
     Parameters
@@ -69,24 +71,26 @@ def refuse(where: str, faults: Mapping[str, Iterable[str]], advice: str) -> None
         What is wrong -> the names for which it is.
     advice : str
         What to do, as sentences.
+    listed : int or None
+        So many names of each fault are listed in the message; None lists all.
 
     Raises
     ------
     UsageError
     """
-    listed = {kind: sorted(names) for kind, names in faults.items()}
-    listed = {kind: names for kind, names in listed.items() if names}
-    if listed:
+    names_of = {kind: sorted(names) for kind, names in faults.items()}
+    names_of = {kind: names for kind, names in names_of.items() if names}
+    if names_of:
         raise UsageError(
             "weights-module-mismatch",
             "the weights in {source} do not fit: {faults}. {advice}",
             source=where,
-            faults="; ".join(_told(kind, names) for kind, names in listed.items()),
-            names=listed,
+            faults="; ".join(_told(kind, names, listed) for kind, names in names_of.items()),
+            names=names_of,
             advice=advice,
         )
 
 
-def _told(kind: str, names: list[str]) -> str:
-    more = "" if len(names) <= _LISTED else ", ..."
-    return f"{len(names)} {kind}: {', '.join(names[:_LISTED])}{more}"
+def _told(kind: str, names: list[str], listed: int | None) -> str:
+    more = "" if listed is None or len(names) <= listed else ", ..."
+    return f"{len(names)} {kind}: {', '.join(names[:listed])}{more}"

@@ -328,7 +328,12 @@ def packed(system: BrainVideo, shape: PublishedShape) -> Arrays:
             # Of the video model the adapters alone: its own weights stay where they are.
             if part != "transformer" or ".lora_" in name:
                 arrays[f"{part}.{name}"] = value.half().numpy()
-    return arrays | {"config": np.array(strict_json.dumps(asdict(shape)))}
+    return arrays | {"config": stated_shape(shape)}
+
+
+def stated_shape(shape: PublishedShape) -> NDArray[np.str_]:
+    """Return what a run's weights note of their modules; see `train.models.conditioned.system.read_shape`."""
+    return np.array(strict_json.dumps(asdict(shape)))
 
 
 def begin_at(system: BrainVideo, run: Path, transformer: str) -> dict[str, Adapter]:
