@@ -88,8 +88,9 @@ def category_accuracies(
     right = (probabilities >= 0.5) == is_shown
     base_rate = is_shown.mean(axis=0)
     usual = taught.mean(axis=0) > 0.5
+    was_taught = np.asarray(taught.any(axis=0), np.bool_)
     guess = np.where(usual, base_rate, 1 - base_rate)
-    return CategoryAccuracies(tuple(names), right, right.mean(axis=0), base_rate, guess, taught.any(axis=0))
+    return CategoryAccuracies(tuple(names), right, right.mean(axis=0), base_rate, guess, was_taught)
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -114,7 +114,8 @@ def text(
                 sentences=sentences,
                 model_class=type(model).__name__,
             )
-        return lambda captions: _passages(captions, sentences, length, tokenizer, model, hardware)
+        count = sentences
+        return lambda captions: _passages(captions, count, length, tokenizer, model, hardware)
 
     options = {"tokens": tokens, "precision": hardware.precision}
     # Targets of whole captions keep the digest of their files.

@@ -282,7 +282,7 @@ class SmallPlan:
         """
         if isinstance(encoder, MemoryEncoder):
             tokens = table(torch.from_numpy(windows.words))
-            encoder.fill(table_of(windows.text, tokens.numpy()))
+            encoder.fill(table_of(windows.text[:], tokens.numpy()))
         return windows
 
     def check_base(self, work: Work, data: AnyWindows, phases: dict[str, Phase]) -> None:

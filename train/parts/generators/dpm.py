@@ -5,6 +5,7 @@ published clips of CogVideoX were. The steps are those of diffusers' ``CogVideoX
 """
 
 import hashlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,12 +43,14 @@ def sample(step: Sampler, noise: Tensor, condition: Tensor, steps: int) -> Tenso
     generators = [_generator(start) for start in noise]
     total = torch.full((1,), float(steps), device=noise.device)
     levels = scheduler.timesteps
+    # diffusers annotates what the first step and several generators need more narrowly than it computes.
+    take_step: Any = scheduler.step
     latent = noise
     clean: Tensor | None = None
     for number, level in enumerate(levels):
         velocity = step.guided(latent, condition, level.expand(len(latent)), total)
         before = int(levels[number - 1]) if number else None
-        latent, clean = scheduler.step(velocity, clean, int(level), before, latent, generator=generators)
+        latent, clean = take_step(velocity, clean, int(level), before, latent, generator=generators)
     return latent
 
 
