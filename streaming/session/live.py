@@ -460,6 +460,8 @@ class _Session:
         )
 
     def _decode_one(self) -> None:
+        if self._output.is_written:
+            self._output.settle()
         # Film and twin of the finals that are out wait for windows with a deadline, and go before refined
         # ones.
         if self._output.unkept and not self._inbox.urgent:
@@ -472,6 +474,10 @@ class _Session:
         self._decisions.dropped(self._inbox.dropped())
         if job is not None:
             self._output.emit(job, time_left(job, now, self._patience, self._inbox.urgent + 1))
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell what the clips that are out show."""
         for sentence in self._output.notes():
             self._progress.tell(sentence)
         for sentence in self._output.categories():
@@ -572,10 +578,21 @@ class _Session:
             self._decode()
         while len(self._inbox):
             self._decode()
+        try:
+            self._output.settle()
+        except OutputError as error:
+            self._lose_output(error)
+        self._tell()
 
     def _finish(self, ended: str) -> None:
         self._acquisition.stop()
         self._acquisition.join()
+        try:
+            self._output.settle()
+        except OutputError as error:
+            # A fault is being told already.
+            self._out_fault = self._out_fault or error
+            self._output.leave_out()
         self._decisions.end()
         self._memory.sample(time.monotonic(), now=True)
         # Every window that was reached ends in one final or one skip: what never came is skipped.

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from rtdecode import bundle as bundles
 from rtdecode import terminal
 from rtdecode.bundle import Bundle
@@ -255,6 +257,7 @@ def _play(
     items = items if watched is None else watched.seen(items)
     rested_at = kept.meta.get("rested_at")
     jobs = windows.jobs(items, kept.meta.get("ended_at", -math.inf), rested_at)
+    ended = _WHOLE
     shown = terminal.track(jobs, "replay", console=console, transient=True, disable=not console.is_terminal)
     for job in shown:
         # A window is due when the session cut it, counted from the first one.
@@ -266,7 +269,8 @@ def _play(
                 _ask(watched, stopped)
         _ask(watched, stopped)
         if stopped:
-            return f"stopped by {stopped[0]}"
+            ended = f"stopped by {stopped[0]}"
+            break
         if again is not None and again.drops(job):
             continue
         if watched is not None:
@@ -276,12 +280,19 @@ def _play(
         else:
             again.emit(output, job)
         memory.sample(time.monotonic())
-        told = output.notes()
-        for sentence in [*windows.notes(), *told, *output.categories()]:
-            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-        if watched is not None:
-            watched.say(told)
-    return _WHOLE
+        _tell(windows, output, watched, console)
+    output.settle()
+    _tell(windows, output, watched, console)
+    return ended
+
+
+def _tell(windows: Windows, output: Emitter, watched: ReplayPage | None, console: Console) -> None:
+    """Tell what there is to say since the last call."""
+    told = output.notes()
+    for sentence in [*windows.notes(), *told, *output.categories()]:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    if watched is not None:
+        watched.say(told)
 
 
 def _ask(watched: ReplayPage | None, stopped: list[str]) -> None:
@@ -302,12 +313,8 @@ def _close(
     ended: str,
     memory: MemoryMeter,
 ) -> None:
-    counts = output.counts
     memory.sample(time.monotonic(), now=True)
-    # At the end of the recording the flush has ended every run, so any later time gives the same
-    # number. A replay that was stopped expects no more windows than it decoded or skipped.
     to_end = ended == _WHOLE
-    expected = windows.assembler.expected(math.inf) if to_end else counts["final"] + counts["skipped"]
     judged = None
     try:
         judged = output.judge()
@@ -316,6 +323,10 @@ def _close(
         try:
             output.close()
         finally:
+            counts = output.counts
+            # At the end of the recording the flush has ended every run, so any later time gives the same
+            # number. A replay that was stopped expects no more windows than it decoded or skipped.
+            expected = windows.assembler.expected(math.inf) if to_end else counts["final"] + counts["skipped"]
             made = reports.build(
                 name,
                 bundle,

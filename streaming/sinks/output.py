@@ -1,9 +1,10 @@
 """From a window to everything that is shown and kept of it, the same way in live sessions and replays.
 
-Each window is decoded with as many steps as there is time for. Once its clip is written it counts as emitted,
-and a line is added to ``clips.jsonl``. A final is then kept: it goes into the film, the contact sheet and
-the archive, with the truth and the null-brain twin where there are any. That takes as long as decoding, so in
-a live session it is done when no window waits. At the end the archive is compared with the truth.
+Each window is decoded with as many steps as there is time for. A thread writes its clip, while the next
+window is decoded. Once the clip is written it counts as emitted, and a line is added to ``clips.jsonl``. A
+final is then kept: it goes into the film, the contact sheet and the archive, with the truth and the
+null-brain twin where there are any. That takes as long as decoding, so in a live session it is done when no
+window waits. At the end the archive is compared with the truth.
 """
 
 import json
@@ -11,6 +12,7 @@ import math
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +60,7 @@ _TWIN = "null brain (same noise, no signal)"
 # Most finals that wait to be kept: each holds the frames of its clip.
 _MOST_UNKEPT = 4
 
-# Gets the record of a clip as ``clips.jsonl`` has it, and the clip.
+# Gets the record of a clip as ``clips.jsonl`` has it, and the clip, in the thread that writes clips.
 OnEmitted = Callable[[dict[str, Any], Decoded], None]
 # Gets a window, its clip or None where it was skipped, and why it was.
 OnDecided = Callable[[Job, Decoded | None, str], None]
@@ -92,8 +94,29 @@ class _Unkept:
     late_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """When a clip was out, how late that was, s, and how long its stages took."""
+
+    emitted_at: float
+    late_s: float
+    durations: meter.Durations
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A clip that is being written."""
+
+    job: Job
+    decoded: Decoded
+    published: Future[_Published]
+
+
 class Emitter:
     """Decode windows and hand the clips to every sink.
+
+    At most one clip is being written at a time. Whatever else is written, counted or told of windows waits
+    for it, so that they keep their order; see `settle`.
 
     Parameters
     ----------
@@ -198,6 +221,8 @@ class Emitter:
         self._notes: list[str] = []
         self._categories: list[str] = []
         self._unkept: deque[_Unkept] = deque()
+        self._writer = ThreadPoolExecutor(1, "clips")
+        self._under_way: _UnderWay | None = None
         self.hop_s = float(manifest.grid.hop)
         self.tr_s = float(manifest.grid.tr or 0)
         self.counts: Counter[str] = Counter()
@@ -212,7 +237,7 @@ class Emitter:
         self.meter = meter.Meter()
 
     def emit(self, job: Job, left_s: float = math.inf, *, repeated: Decision | None = None) -> None:
-        """Decode a window and show its clip; a final without any data, or without a clip, is skipped.
+        """Decode a window and begin to write its clip; a final without any data, or a clip, is skipped.
 
         Parameters
         ----------
@@ -225,7 +250,7 @@ class Emitter:
         Raises
         ------
         OutputError
-            If the clip cannot be written.
+            If the clip before it could not be written, see `settle`.
         """
         if job.empty:
             self.skip(job, "nothing was received for it")
@@ -245,23 +270,42 @@ class Emitter:
             self._notes.append(str(error))
             self.skip(job, "its decoded values are not finite")
             return
-        with writing():
-            record, late_s = self._publish(job, decoded)
-        # Outside of `writing`: a fault of another program's is no fault of the session's folder.
-        if self._on_emitted is not None:
-            self._on_emitted(record, decoded)
+        self.settle()
+        self._under_way = _UnderWay(job, decoded, self._writer.submit(self._publish, job, decoded))
+        self._keep_most()
+
+    @property
+    def is_written(self) -> bool:
+        """Whether no clip is being written any more, so that `settle` does not wait."""
+        return self._under_way is None or self._under_way.published.done()
+
+    def settle(self) -> None:
+        """Wait until the clip that is being written is out, and count it.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        if self._under_way is None:
+            return
+        job, decoded = self._under_way.job, self._under_way.decoded
+        future = self._under_way.published
+        self._under_way = None
+        published = future.result()
         if self._on_decided is not None:
             self._on_decided(job, decoded, "")
+        self._count(job, decoded, published)
         encode_s = decoded.encoded_at - decoded.started_at
-        whole_s = self._now() - decoded.started_at
+        whole_s = published.emitted_at - decoded.started_at
         decode_s = whole_s - encode_s - decoded.denoising_s
-        newest = Cost(encode_s, decoded.denoising_s / max(1, steps), decode_s)
+        newest = Cost(encode_s, decoded.denoising_s / max(1, decoded.clip.steps), decode_s)
         self._cost = self._cost.followed_by(newest)
         if job.window.revision == "final":
             if decoded.clip.scores:
                 self._categories.append(f"{_name(job.window)}: {top(decoded.clip.scores)}")
             self._follow_presence(job, decoded)
-            self._keep_later(_Unkept(job, decoded, late_s))
+            self._unkept.append(_Unkept(job, decoded, published.late_s))
 
     @property
     def unkept(self) -> int:
@@ -279,6 +323,9 @@ class Emitter:
 
     def leave_out(self) -> None:
         """Leave out of the film what is not in it yet: nothing can be written any more."""
+        if self._under_way is not None:
+            wait([self._under_way.published])
+            self._under_way = None
         self._unkept.clear()
 
     def _follow_presence(self, job: Job, decoded: Decoded) -> None:
@@ -286,8 +333,7 @@ class Emitter:
             at_s = round(job.window.session_s, 6)
             self._notes += self.presence.add(at_s, decoded.clip.presence, decoded.clip.brain_by)
 
-    def _keep_later(self, one: _Unkept) -> None:
-        self._unkept.append(one)
+    def _keep_most(self) -> None:
         # On a virtual clock no window waits.
         self._keep(_MOST_UNKEPT if self._live else 0)
 
@@ -303,6 +349,7 @@ class Emitter:
 
     def mark_simulated(self) -> None:
         """Mark everything that is written from here on as that of a simulated participant."""
+        self.settle()
         self._clips.simulated = True
         self._note = self._words(simulated=True)
         self._film.note = self._sheet.note = self._note
@@ -314,12 +361,14 @@ class Emitter:
 
     def skip(self, job: Job, why: str = "this machine cannot keep up") -> None:
         """Count a window that has no clip, say why, and show in the film that there is none."""
+        self.settle()
         # A preview does not count: every window ends in one final or one skip.
         if job.window.revision == "final":
             self.counts["skipped"] += 1
             self.words["skipped"] = f"{_name(job.window)}: {why}"
             # In the film, windows stand in order.
-            self._keep_later(_Unkept(job))
+            self._unkept.append(_Unkept(job))
+            self._keep_most()
         if self._on_decided is not None:
             self._on_decided(job, None, why)
 
@@ -343,6 +392,7 @@ class Emitter:
 
     def judge(self) -> Sections:
         """Compare what was emitted with the truth; return the sections of the report that rest on it."""
+        self.settle()
         self._keep(0)
         with writing():
             found = judged.sections(self._truth, self._archive, self._bundle)
@@ -360,14 +410,25 @@ class Emitter:
             last_first.callback(self._archive.close)
             # Before that, though: what is not kept yet.
             last_first.callback(self._keep, 0)
+            last_first.callback(self._writer.shutdown)
+            last_first.callback(self.settle)
 
     def _draw(self) -> None:
         self._sheet.save(self._out / "contact_sheet.png")
         if self._sections["confidence"] is not None:
             curves.save(self._out / "confidence.png", self._sections["confidence"], self._note)
 
-    def _publish(self, job: Job, decoded: Decoded) -> tuple[dict[str, Any], float]:
-        """Write a clip and its line; return its record, and the seconds that it is late, else 0."""
+    def _publish(self, job: Job, decoded: Decoded) -> _Published:
+        """Write a clip and its line, and hand them on."""
+        with writing():
+            record, published = self._written(job, decoded)
+        # Outside of `writing`: a fault of another program's is no fault of the session's folder.
+        if self._on_emitted is not None:
+            self._on_emitted(record, decoded)
+        return published
+
+    def _written(self, job: Job, decoded: Decoded) -> tuple[dict[str, Any], _Published]:
+        """Write a clip and its line; return its record, and when it was out."""
         window = job.window
         fps = self._bundle.manifest.clip.fps
         file = self._clips.save(job.clip, window.revision, decoded.clip.frames, fps)
@@ -379,14 +440,18 @@ class Emitter:
         record = self._record(job, decoded, stamps, spent) | {"late": late_s > 0}
         record |= {"file": file, "latent": latent}
         self._clips.append(record)
+        return record, _Published(stamps["emitted"], late_s, spent)
+
+    def _count(self, job: Job, decoded: Decoded, published: _Published) -> None:
+        window = job.window
         # The session has counted the costs of each volume and chunk once already, from the
         # statuses. The time since the stimulus is summed up for finals alone.
         apart = {*job.costs, *(["since_stimulus"] if window.revision != "final" else [])}
-        self.meter.add({name: spent[name] for name in spent.keys() - apart})
+        durations = published.durations
+        self.meter.add({name: durations[name] for name in durations.keys() - apart})
         self.counts[window.revision] += 1
         self.steps[decoded.clip.steps] += 1
-        self._count_marks(window, stamps["emitted"], late_s)
-        return record, late_s
+        self._count_marks(window, published.emitted_at, published.late_s)
 
     def _late_s(self, window: Window, emitted_at: float) -> float:
         """Return the seconds after its floor of a clip that came more than a hop after it, else 0.

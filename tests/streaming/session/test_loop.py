@@ -72,7 +72,12 @@ def test_a_backlog_is_decoded_to_its_end_however_long_that_takes(
 
     monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now_at))
     made = _Session(StreamOptions(lsl="x"), load(str(bundle)), tmp_path, "s", Console())
-    made._output = cast("Emitter", SimpleNamespace(emit=decode, notes=list, categories=list, unkept=0))
+    made._output = cast(
+        "Emitter",
+        SimpleNamespace(
+            emit=decode, notes=list, categories=list, unkept=0, is_written=True, settle=lambda: None
+        ),
+    )
     for clip in range(4):
         made._inbox.put(Job(window(clip, at=0.0), clip, backlog=True))
     made._ended = True
@@ -84,7 +89,7 @@ def test_film_and_twins_wait_for_windows_with_a_deadline_and_refined_ones_for_th
     bundle: Path, tmp_path: Path
 ) -> None:
     done: list[tuple[str, int]] = []
-    output = SimpleNamespace(notes=list, categories=list, unkept=0)
+    output = SimpleNamespace(notes=list, categories=list, unkept=0, is_written=True, settle=lambda: None)
 
     def emit(job: Job, _left_s: float) -> None:
         done.append((job.window.revision, job.clip))
@@ -183,11 +188,16 @@ def test_a_full_disk_ends_a_session_that_records_nothing(tmp_path: Path) -> None
     made._progress = cast("Progress", SimpleNamespace(tell=print))
     made._inbox.put(Job(window(0), 0, backlog=True))
     made._decode()
+    output.settle()
     made._decode()
     assert output.unkept == 0
     made._inbox.put(Job(window(1), 1, backlog=True))
-    with full_disk(), refused(OutputError, "output-write-failed", error="File too large"):
+    with full_disk():
         made._decode()
+        assert output._under_way is not None
+        assert isinstance(output._under_way.published.exception(), OutputError)
+        with refused(OutputError, "output-write-failed", error="File too large"):
+            made._decode()
     output.close()
     (line,) = (out / "clips.jsonl").read_text().splitlines()
     assert len(read_mp4(out / json.loads(line)["file"])) == 33

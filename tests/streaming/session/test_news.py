@@ -120,12 +120,15 @@ def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped(output
         return news.take(happened(QUIET, output, now_at), now_at)
 
     output.emit(Job(window(0, at=100.0), 0))
+    output.settle()
     assert told(100.5) == []
     output.emit(Job(window(1, at=90.0), 1))
+    output.settle()
     (late,) = told(101.0)
     assert late.startswith("clip late: final of window 1 came 10.0 s after its last input could be read. ")
     assert "--steps" in late
     output.emit(Job(window(2, fmri=False), 2))
+    output.settle()
     (degraded,) = told(102.0)
     assert degraded.startswith("clip degraded: window 2   8 - 12 s   EEG   missing fMRI 100 %. ")
     output.skip(Job(window(3), 3))
@@ -145,12 +148,14 @@ def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped(output
 def test_the_standing_line_tells_a_clip_that_is_late_degraded_or_stale(output: Emitter) -> None:
     assert "no clip yet" in standing(QUIET, output, 100.0)[0]
     output.emit(Job(window(0, at=100.0), 0))
+    output.settle()
     first, counts = standing(QUIET, output, 102.1)
     assert first.startswith("run time 1 s   last clip 2.")
     assert first.endswith(" s ago: final of window 0")
     assert counts.startswith("final 1   preview 0   late 0   degraded 0   skipped 0   EEG holes 0   ")
     assert standing(QUIET, output, 109.0)[0].endswith("final of window 0, STALE")
     output.emit(Job(window(1, fmri=False, at=90.0), 1))
+    output.settle()
     first, counts = standing(QUIET, output, 101.0)
     assert first.endswith("final of window 1, LATE, DEGRADED")
     assert "late 1   degraded 1" in counts

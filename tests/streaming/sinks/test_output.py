@@ -2,6 +2,7 @@
 
 import errno
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from PIL import Image
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk.video import read_mp4
-from rtdecode.errors import RtDecodeError
+from rtdecode.errors import OutputError, RtDecodeError
+from rtdecode.types import Window
 from streaming.decode.deadline import Job
-from streaming.decode.decoder import Decoder
+from streaming.decode.decoder import Decoded, Decoder
 from streaming.sinks.film import FilmSink
 from streaming.sinks.output import Emitter, prepare
 from streaming.sinks.truth import Truth
@@ -148,6 +150,7 @@ def test_a_twin_is_not_counted_in_what_a_clip_costs(bundle: Bundle, tmp_path: Pa
     (tmp_path / "bare").mkdir()
     bare = opened(bundle, tmp_path / "bare")
     bare.emit(Job(window(0), 0))
+    bare.settle()
     (tmp_path / "known").mkdir()
     known, _, _ = session(bundle, tmp_path / "known", 1)
     assert known._cost == bare._cost
@@ -175,6 +178,7 @@ def test_film_and_twin_of_a_clip_are_made_later_and_in_order(bundle: Bundle, tmp
     output.emit(Job(window(0, seed=0), 0))
     output.skip(Job(window(1, seed=1), 1))
     output.emit(Job(window(2, seed=2), 2))
+    output.settle()
     # The clips are out; nothing else is made of them yet.
     assert [line["clip"] for line in lines_of(tmp_path)] == [0, 2]
     assert output.unkept == 3
@@ -194,6 +198,7 @@ def test_film_and_twin_of_a_clip_are_made_later_and_in_order(bundle: Bundle, tmp
     replayed.emit(Job(window(0, seed=0), 0))
     replayed.skip(Job(window(1, seed=1), 1))
     replayed.emit(Job(window(2, seed=2), 2))
+    # The newest is being written.
     assert replayed.unkept == 0
     assert replayed.judge()["baselines"] == baselines
     replayed.close()
@@ -206,11 +211,73 @@ def test_few_clips_wait_for_their_film(bundle: Bundle, tmp_path: Path) -> None:
     output = opened(bundle, tmp_path)
     for k in range(6):
         output.emit(Job(window(k), k))
+    # The newest is being written.
     assert output.unkept == 4
     # On a disk that is full nothing more can be written, and nothing is tried.
     output.leave_out()
     output.close()
-    assert len(read_mp4(tmp_path / "out" / "film.mp4")) == 2 * 32
+    assert len(read_mp4(tmp_path / "out" / "film.mp4")) == 32
+    assert len(lines_of(tmp_path)) == 6
+
+
+def test_a_clip_is_written_while_the_next_window_is_decoded(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emitted: list[int] = []
+    decided: list[int] = []
+    output = opened(
+        bundle,
+        tmp_path,
+        on_emitted=lambda record, _: emitted.append(record["clip"]),
+        on_decided=lambda job, *_: decided.append(job.clip),
+    )
+    next_window = threading.Event()
+    decode = output._decoder.decode
+    save = output._clips.save
+
+    def decoding(cut: Window, *arguments: Any, **options: Any) -> Decoded:
+        if cut.index == 1:
+            next_window.set()
+        return decode(cut, *arguments, **options)
+
+    def saving(clip: int, *arguments: Any) -> str:
+        # Would wait for ever if the next window waited for this clip.
+        assert clip > 0 or next_window.wait(60)
+        return save(clip, *arguments)
+
+    monkeypatch.setattr(output._decoder, "decode", decoding)
+    monkeypatch.setattr(output._clips, "save", saving)
+    for k in range(2):
+        output.emit(Job(window(k), k))
+    # What is told of a window waits for the clip before it.
+    output.skip(Job(window(2), 2))
+    assert emitted == [0, 1]
+    assert decided == [0, 1, 2]
+    assert output.counts == {"final": 2, "skipped": 1}
+    output.close()
+    assert [line["clip"] for line in lines_of(tmp_path)] == [0, 1]
+
+
+def test_a_clip_that_cannot_be_written_is_told_at_the_next_window(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = opened(bundle, tmp_path)
+    save = output._clips.save
+
+    def saving(clip: int, *arguments: Any) -> str:
+        if clip == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(clip, *arguments)
+
+    monkeypatch.setattr(output._clips, "save", saving)
+    output.emit(Job(window(0), 0))
+    output.emit(Job(window(1), 1))
+    with refused(OutputError, "output-write-failed", error="No space left on device"):
+        output.emit(Job(window(2), 2))
+    assert output.counts == {"final": 1}
+    output.close()
+    assert [line["clip"] for line in lines_of(tmp_path)] == [0]
+    assert len(read_mp4(tmp_path / "out" / "film.mp4")) == 32
 
 
 def test_a_file_that_cannot_be_closed_leaves_the_others_whole(
@@ -221,6 +288,7 @@ def test_a_file_that_cannot_be_closed_leaves_the_others_whole(
 
     output = opened(bundle, tmp_path)
     output.emit(Job(window(0), 0))
+    output.settle()
     output.keep_one()
     archive = output._archive
     monkeypatch.setattr(output, "_archive", type("Full", (), {"close": staticmethod(full)}))
@@ -237,6 +305,7 @@ def test_a_source_may_say_on_the_way_that_the_participant_is_simulated(tmp_path:
     real = make_bundle(tmp_path / "bundle", simulated=False)
     output = opened(real, tmp_path, simulated=False)
     output.emit(Job(window(0), 0))
+    output.settle()
     output.keep_one()
     output.mark_simulated()
     output.emit(Job(window(1), 1))

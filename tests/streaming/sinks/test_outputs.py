@@ -105,6 +105,7 @@ def emit(output: Emitter, *revisions: str) -> None:
     for k, revision in enumerate(revisions):
         fmri = revision != "preview"
         output.emit(Job(window(k, revision, fmri=fmri, at=time.monotonic(), seed=k), k))
+    output.settle()
 
 
 def lines(out: Path) -> list[dict[str, Any]]:

@@ -206,6 +206,7 @@ def emitted(bundle: Bundle, folder: Path) -> Session:
         for k in range(14):
             output.emit(Job(window(k, "preview", fmri=False), k))
             output.emit(Job(window(k, eeg=not 2 <= k < 7), k))
+            output.settle()
             notes += output.notes()
         output.close()
     lines = (folder / "out" / "clips.jsonl").read_text().splitlines()
