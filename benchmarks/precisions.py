@@ -29,6 +29,7 @@ from export import run as exporting
 from export.parity import PASSED
 from rtdecode.bundle import Bundle, golden
 from rtdecode.bundle.engine import Engine, load
+from rtdecode.bundle.frames import to_uint8
 from rtdecode.bundle.manifest import PRECISIONS
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
@@ -189,7 +190,7 @@ def _clip(engine: Engine, made: Bundle, inputs: Arrays, noise: Array, row: int) 
         if state.scope == "session":
             window |= {name: np.zeros(state.shape, np.float32), f"{name}_mask": np.zeros((1, 1), np.float32)}
     frames = golden.decode(engine, window, made.manifest.steps, "a fresh session")["frames"][0]
-    return np.rint(255 * frames).astype(np.uint8)
+    return to_uint8(frames)
 
 
 def table(found: dict[str, Any]) -> Table:

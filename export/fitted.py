@@ -20,6 +20,7 @@ from onnx import ModelProto
 from export.digest import digest
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, Manifest, engine
+from rtdecode.bundle.frames import to_uint8
 from rtdecode.bundle.golden import decode
 from rtdecode.errors import BundleError
 from train.data.arrays import golden, golden_noise, normalised_eeg
@@ -176,7 +177,7 @@ def verified(
     }
     kept = {name: made[name] for name in _KEPT if name in made}
     # As in an export: frames in 8 bits, and of the first window only, keep the file small.
-    kept["frames"] = np.rint(255 * kept["frames"][:1]).astype(np.uint8)
+    kept["frames"] = to_uint8(kept["frames"][:1])
     return given | kept, manifest.parity | parity
 
 

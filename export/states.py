@@ -58,7 +58,7 @@ def narrowed(model: ModelProto, kept: Collection[str], *, limited: bool) -> None
     writes = [port for port in graph.output if port.name in kept and _is_single(port)]
     # Inside the graph the values have other names, because a port keeps its own.
     inside = {port.name: f"{port.name}.single" for port in (*reads, *writes)}
-    _rename(graph, inside)
+    rename(graph, inside)
     nodes: list[NodeProto] = []
     for port in reads:
         port.type.tensor_type.elem_type = TensorProto.FLOAT16
@@ -84,8 +84,8 @@ def _is_single(port: ValueInfoProto) -> bool:
     return port.type.tensor_type.elem_type == TensorProto.FLOAT
 
 
-def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
-    """Rename values in the nodes of a graph, and in graphs within them, which read values from outside."""
+def rename(graph: GraphProto, names: Mapping[str, str]) -> None:
+    """Rename values in the nodes of a graph, in place, and in graphs within them, which read from outside."""
     for node in graph.node:
         inputs = [names.get(name, name) for name in node.input]
         outputs = [names.get(name, name) for name in node.output]
@@ -95,6 +95,6 @@ def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
         node.output.extend(outputs)
         for attribute in node.attribute:
             if attribute.type == AttributeProto.GRAPH:
-                _rename(attribute.g, names)
+                rename(attribute.g, names)
                 for port in attribute.g.output:
                     port.name = names.get(port.name, port.name)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle.engine import Engine
 from rtdecode.bundle.folder import Bundle
+from rtdecode.bundle.frames import to_uint8
 from rtdecode.bundle.manifest import PRECISIONS, Manifest
 from rtdecode.bundle.noise import noise
 from rtdecode.bundle.runner import Noise, Pass
@@ -26,6 +27,9 @@ _COMPARED = ("latent", "confidence", "brain", "brain_by", "scores", "frames")
 # Largest differences allowed in closed form and after denoising, see `compare`.
 _CLOSED = 1e-4
 _DENOISED = 1e-3
+# Of frames in 8 bits, in levels: where the graphs give single precision, and where they round too.
+_ROUNDING = 0.6
+_LEVEL = 1.0
 # The lowest PSNR of a clip against that of the run's own decoder, for graphs of each precision, dB.
 CLIP_DB = {"fp32": 80.0, "fp16": 40.0, "bf16": 40.0, "int8": 30.0, "fp8": 30.0}
 # Stands for clips that are the same to the bit, dB.
@@ -93,7 +97,7 @@ def decode(engine: Engine, kept: Mapping[str, Array], steps: int, where: str) ->
     Returns
     -------
     dict
-        The outputs of ``encode``, the clean ``latent``, and ``frames`` in [0, 1].
+        The outputs of ``encode``, the clean ``latent``, and ``frames`` as the graphs give them.
 
     Raises
     ------
@@ -136,9 +140,9 @@ def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArr
     """Compare what was decoded from a golden window with what is expected.
 
     A closed-form latent may be off by 1e-4. A denoised latent, which went through many more operations, may
-    be off by a thousandth of its standard deviation. Frames of 8 bits may differ by rounding. Graphs in a
-    lower precision are held to the PSNR of their latent, whose peak is its range, and of their frames
-    (`CLIP_DB`).
+    be off by a thousandth of its standard deviation. Frames of 8 bits may differ by rounding: by a level
+    where the graphs round them too. Graphs in a lower precision are held to the PSNR of their latent, whose
+    peak is its range, and of their frames (`CLIP_DB`).
 
     Returns
     -------
@@ -151,26 +155,36 @@ def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArr
         If anything is further off. The message says what, and by how much.
     """
     differences: dict[str, float] = {}
+    expected: dict[str, Array] = {}
     for name in (name for name in _COMPARED if name in kept and name in found):
-        unit = _unit(kept[name])
-        differences[name] = float(np.abs(found[name] * unit - kept[name].astype(np.float64)).max())
+        eight_bits = found[name].dtype == np.uint8
+        expected[name] = to_uint8(kept[name]) if eight_bits else kept[name]
+    for name, values in expected.items():
+        scale = _unit(values) / _unit(found[name])
+        differences[name] = float(np.abs(found[name] * scale - values.astype(np.float64)).max())
     if bundle.manifest.precision == PRECISIONS[0]:
-        _check_differences(bundle, kept, differences)
+        _check_differences(bundle, expected, found, differences)
     else:
-        _check_psnr(bundle, kept, found)
+        _check_psnr(bundle, expected, found)
     return differences
 
 
-def _unit(kept: Array) -> float:
+def _unit(values: Array) -> float:
     """Return what a value of 1 is kept as: in 8 bits, the largest grey level."""
-    return 255.0 if kept.dtype == np.uint8 else 1.0
+    return 255.0 if values.dtype == np.uint8 else 1.0
 
 
-def _check_differences(bundle: Bundle, kept: Mapping[str, Array], differences: Mapping[str, float]) -> None:
+def _check_differences(
+    bundle: Bundle,
+    kept: Mapping[str, Array],
+    outputs: Mapping[str, NDArray[Any]],
+    differences: Mapping[str, float],
+) -> None:
     denoised = "denoise" in bundle.manifest.built
     for name, error in differences.items():
-        eight_bits = kept[name].dtype == np.uint8
-        tolerance = 0.6 if eight_bits else _DENOISED if denoised else _CLOSED
+        tolerance = _DENOISED if denoised else _CLOSED
+        if kept[name].dtype == np.uint8:
+            tolerance = _LEVEL if outputs[name].dtype == np.uint8 else _ROUNDING
         if name == "latent" and denoised:
             tolerance *= float(kept[name].astype(np.float64).std())
         # Written so that a NaN fails too.
@@ -193,7 +207,7 @@ def _check_psnr(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, N
     peaks = {"latent": float(np.ptp(kept["latent"])) or 1.0, "frames": 1.0}
     for name, peak in peaks.items():
         expected = kept[name].astype(np.float64) / _unit(kept[name])
-        reached = psnr_db(expected / peak, found[name] / peak)
+        reached = psnr_db(expected / peak, found[name] / _unit(found[name]) / peak)
         # Written so that a NaN fails too.
         if not reached >= CLIP_DB[precision]:
             raise BundleError(

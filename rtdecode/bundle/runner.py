@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle import condition
 from rtdecode.bundle.ahead import AheadGraph
+from rtdecode.bundle.frames import FRAMES, MEAN
 from rtdecode.bundle.graph import Graph, Value, host
 from rtdecode.bundle.manifest import Input, Manifest, Stage
 from rtdecode.bundle.memory import Rows
@@ -26,7 +27,7 @@ from rtdecode.types import Float
 # Outputs of `encode` that are reported with a clip, or from which its start is made.
 # The host reads them.
 _TOLD = ("latent", "scores", "confidence", "brain", "brain_by", "start", "start_level")
-_DRAWN = ("frames",)
+_DRAWN = (FRAMES, MEAN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,9 @@ class Pass:
     ----------
     calls : list of (str, float)
         Each call of an engine so far, in order: its stage, and how long it took, s.
+    frames_mean : float32 array or None
+        Mean of the frames that were drawn last, before they became 8 bits; None where they are no 8 bits, or
+        the graph does not tell.
     """
 
     def __init__(
@@ -152,6 +156,7 @@ class Pass:
         # Apart from `_made`, where in closed form the frames that are drawn take the latent's place.
         self._encoded: dict[str, Value] = {}
         self.calls: list[tuple[str, float]] = []
+        self.frames_mean: NDArray[Any] | None = None
 
     def encode(self) -> dict[str, NDArray[Any]]:
         """Encode the window, and return by name the outputs of ``encode`` that are in the host's memory."""
@@ -174,8 +179,9 @@ class Pass:
         return self._clean[0] if len(self._clean) == 1 else np.concatenate(self._clean, axis=2)
 
     def draw(self, latent: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """Draw the next latent frames, yielding video frames (1, frame, row, column, 3) in [0, 1].
+        """Draw the next latent frames, yielding video frames (1, frame, row, column, 3).
 
+        They are in 8 bits where the graph gives them so, and else in [0, 1]; see `rtdecode.bundle.frames`.
         Latent frames that are too few for a call of the graph wait for the next ones.
         """
         waiting = latent if self._waiting is None else np.concatenate([self._waiting, latent], axis=2)
@@ -189,7 +195,8 @@ class Pass:
             found = self._run(stage, {})
             self._drawn += 1
             waiting = waiting[:, :, count:]
-            yield found["frames"]
+            self.frames_mean = found.get(MEAN)
+            yield found[FRAMES]
         self._waiting = waiting if waiting.shape[2] else None
 
     def condition(self) -> Float:

@@ -43,7 +43,7 @@ SOURCES = (*_EVERYWHERE, *_OF_DENOISING, *_OF_STEPS)
 RECORDED_STAGES = ("front", "encode")
 MOST_RECORDED = 64
 _AGAIN = "Export it again."
-_DECODING = ("decode_first", "decode_next")
+DECODING = ("decode_first", "decode_next")
 
 # Shape and dtype of each port of a graph.
 Ports = Mapping[str, tuple[list[int], str]]
@@ -281,7 +281,7 @@ class _Check:
         The shapes must be equal, except that a decode stage may take part of the clean latent's frames.
         """
         found = self._output(place, stage, port.source)
-        in_turn = stage in _DECODING and port.source == clean_latent(self.manifest.built)
+        in_turn = stage in DECODING and port.source == clean_latent(self.manifest.built)
         if port.shape != found.shape and not (in_turn and _is_part(port.shape, self._whole)):
             raise ManifestError(
                 "wiring-port-shape-mismatch",
@@ -694,7 +694,7 @@ def _check_said(stage: str, said: Said, graph: tuple[Ports, Ports]) -> None:
 
 def _caches(graphs: Mapping[str, tuple[Ports, Ports]], stage: str) -> dict[str, str]:
     """Map each cache output of a decode stage to its state, named after the port that reads it."""
-    if stage not in _DECODING or "decode_next" not in graphs:
+    if stage not in DECODING or "decode_next" not in graphs:
         return {}
     read = [port for port in graphs["decode_next"][0] if port.startswith("cache")]
     written = [port for port in graphs[stage][1] if port.startswith("cache")]

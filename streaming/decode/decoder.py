@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Bundle, engine, golden, wiring
 from rtdecode.bundle.brain import BY_OUTPUT, LEAST, MODALITIES
 from rtdecode.bundle.engine import Engine
+from rtdecode.bundle.frames import MEAN, to_uint8
 from rtdecode.errors import BundleError, RtDecodeError
 from rtdecode.types import Clip, Float, Presence, Window
 from streaming.decode.deadline import Cost
@@ -186,8 +187,11 @@ class Decoder:
             denoised_at = clean_at if denoised_at is None else denoised_at
             denoising_s += clean_at - began_at
             for drawn in opened.draw(latent):
-                _check_finite("frames", drawn, window)
-                frames.append(_to_uint8(drawn[0]))
+                if opened.frames_mean is None:
+                    _check_finite("frames", drawn, window)
+                else:
+                    _check_finite(MEAN, opened.frames_mean, window)
+                frames.append(to_uint8(drawn[0]))
                 first_at = self._now() if first_at is None else first_at
             began_at = self._now()
         assert denoised_at is not None
@@ -321,6 +325,12 @@ def check_detail(bundle: Bundle, detail: float | None) -> float | None:
 
 
 def _check_finite(name: str, values: NDArray[Any], window: Window) -> None:
+    # No sum with such a value is finite. Only where the sum is not are the values looked at one by one, since
+    # finite ones may add up to more than their type holds.
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = values.sum()
+    if np.isfinite(total):
+        return
     wrong = values.size - int(np.isfinite(values).sum())
     if wrong:
         raise NonFiniteError(
@@ -334,7 +344,3 @@ def _check_finite(name: str, values: NDArray[Any], window: Window) -> None:
             value_count=values.size,
             output=name,
         )
-
-
-def _to_uint8(frames: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)

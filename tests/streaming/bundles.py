@@ -9,7 +9,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from rtdecode.bundle import Brain, Bundle, ClipGeometry, EegInput, FmriInput, Manifest, wiring, write
+from export.eight_bits import rounded
+from rtdecode.bundle import (
+    Brain,
+    Bundle,
+    ClipGeometry,
+    EegInput,
+    FmriInput,
+    Manifest,
+    Output,
+    wiring,
+    write,
+)
 from rtdecode.bundle.graph import Graph
 from rtdecode.disk import calibration as calibrations
 from rtdecode.disk.calibration import SCHEMA, Calibration, Figures, Record
@@ -140,6 +151,22 @@ def changed(bundle: Bundle, folder: Path, **changes: Any) -> Bundle:
     """Copy a bundle with other fields of its manifest."""
     files = {name: bundle.path / name for name in bundle.manifest.files}
     return write(folder, replace(bundle.manifest, **changes), files)
+
+
+def in_eight_bits(bundle: Bundle, folder: Path) -> Bundle:
+    """Copy a bundle with decode graphs that round their frames to 8 bits, as an export writes them."""
+    work = folder.with_name(folder.name + ".parts")
+    work.mkdir(parents=True)
+    files = {name: bundle.path / name for name in bundle.manifest.files}
+    stages = dict(bundle.manifest.stages)
+    for name in wiring.DECODING:
+        graph = work / f"{name}.onnx"
+        onnx.save(rounded(onnx.load(bundle.path / graph.name)), graph)
+        _, outputs = _graph_ports(graph)
+        ports = {port: Output(*kind) for port, kind in outputs.items()}
+        stages[name] = replace(bundle.manifest.built[name], outputs=ports)
+        files[graph.name] = graph
+    return write(folder, replace(bundle.manifest, stages=stages), files)
 
 
 def _ports(grid: TimingGrid, channels: tuple[str, ...], fmri: bool) -> dict[str, list[int]]:

@@ -8,10 +8,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from rtdecode.bundle import Bundle, Input, load, write
+from rtdecode.bundle.wiring import DECODING
 from rtdecode.errors import BundleError
 from streaming.decode.decoder import Decoder, NonFiniteError
 from tests.refusals import refused
-from tests.streaming.bundles import LABELS, damage, make_bundle
+from tests.streaming.bundles import LABELS, damage, in_eight_bits, make_bundle
 from tests.streaming.windows import window
 
 
@@ -180,3 +181,47 @@ def test_a_window_of_numbers_that_are_none_gives_no_clip_and_leaves_no_trace(
         decoder.decode(bad)
     found, expected = (each.decode(window(2)).clip.latent for each in (decoder, other))
     assert np.array_equal(found, expected)
+
+
+def test_graphs_that_round_give_the_frames_that_a_session_rounds(tmp_path: Path) -> None:
+    plain = make_bundle(tmp_path / "bundle", steps=2)
+    rounding = in_eight_bits(plain, tmp_path / "rounded")
+    assert [rounding.manifest.built[name].outputs["frames"].dtype for name in DECODING] == ["uint8"] * 2
+    decoders = [Decoder(plain), Decoder(rounding)]
+    assert decoders[1].differences["frames"] == 0
+    for k in range(2):
+        plain_clip, clip = (decoder.decode(window(k, seed=k)).clip for decoder in decoders)
+        assert np.ptp(plain_clip.frames) > 100
+        assert np.array_equal(plain_clip.frames, clip.frames)
+        assert np.array_equal(plain_clip.latent, clip.latent)
+
+
+@pytest.mark.parametrize("eight_bits", [False, True])
+def test_frames_that_are_no_numbers_give_no_clip(eight_bits: bool, tmp_path: Path) -> None:
+    """The latent is finite, and a graph that draws it gives 0 / 0 where it is large."""
+    plain = make_bundle(tmp_path / "bundle")
+    graph = onnx.load(plain.path / "decode_next.onnx")
+    last = graph.graph.node[-1]
+    last.output[0] = "drawn"
+    limit = onnx.numpy_helper.from_array(np.array(20, np.float32), "limit")
+    graph.graph.initializer.append(limit)
+    graph.graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["latent"], ["largest"], keepdims=0),
+            helper.make_node("Less", ["largest", "limit"], ["is_small"]),
+            helper.make_node("Cast", ["is_small"], ["factor"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["drawn", "factor"], ["numerator"]),
+            helper.make_node("Div", ["numerator", "factor"], ["frames"]),
+        ]
+    )
+    bundle = with_graph(plain, "decode_next.onnx", graph.SerializeToString())
+    if eight_bits:
+        bundle = in_eight_bits(bundle, tmp_path / "rounded")
+    decoder = Decoder(bundle)
+    decoder.decode(window(0))
+    loud = window(1)
+    assert loud.fmri is not None
+    loud.fmri[:] *= 1000
+    output = "frames_mean" if eight_bits else "frames"
+    with refused(NonFiniteError, "window-output-not-finite", window=1, output=output):
+        decoder.decode(loud)
