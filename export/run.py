@@ -7,6 +7,7 @@ statistics and memories are written to the bundle's folder in one step.
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, ValueInfoProto, helper
 
-from export import eight_bits, engines, float8, states
+from export import eight_bits, engines, float8, kernels, states
 from export.decoded import providers_for
 from export.digest import digest
 from export.files import beside, write, write_arrays
@@ -28,7 +29,7 @@ from rtdecode.bundle import Bundle, Manifest, Memory, Output, Subject, gpu, wiri
 from rtdecode.bundle.manifest import DECOMPOSED, FLOAT8, FUSED, OWN_STAGES, PRECISIONS
 from rtdecode.bundle.providers import CPU
 from rtdecode.bundle.wiring import Said
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from train.recipe import ExportDefaults, build
 from train.run_folder import arrays, read_run, restored, subject_of
 from train.system import Plan, Stage, System, Table, Traced, Written
@@ -36,8 +37,10 @@ from train.work import Arrays
 
 # The target whose bundle holds engines beside its graphs.
 ENGINES = "tensorrt"
+# The target whose graphs hold no node that ONNX Runtime's CUDA provider lacks.
+CUDA = "cuda"
 # Target -> the flavour of the graphs that are traced for it.
-TARGETS = {"onnx": FUSED, ENGINES: DECOMPOSED}
+TARGETS = {"onnx": FUSED, CUDA: FUSED, ENGINES: DECOMPOSED}
 # What a bundle has once for all of its participants.
 _ONCE = ("grid", "clip", "chain", "simulated", "modalities")
 # Packages that tracing needs; graphs of closed forms are written without them.
@@ -64,9 +67,10 @@ def run(
     out : Path
         The bundle's folder. A bundle that is already there is replaced.
     target : str, optional
-        ``onnx`` or ``tensorrt``. With ``tensorrt`` attentions are decomposed, and the bundle also holds
-        engines that are built from its graphs, see `export.engines`. The default is what the run's recipe
-        says.
+        ``onnx``, ``cuda`` or ``tensorrt``. With ``cuda`` norms of groups have a form for which ONNX Runtime's
+        CUDA provider has kernels, and a graph with any node that it lacks is refused. With ``tensorrt``
+        attentions are decomposed, and the bundle also holds engines that are built from its graphs, see
+        `export.engines`. The default is what the run's recipe says.
     precision : str, optional
         One of `rtdecode.bundle.manifest.PRECISIONS`. The default is what the run's recipe says.
     steps : int or None
@@ -84,7 +88,7 @@ def run(
     RtDecodeError
         If a package that the run's system needs is missing.
     BundleError
-        If the graphs differ from the run's own decoder.
+        If the graphs differ from the run's own decoder, or hold a node that their target lacks.
     """
     # Refuse a wrong option before anything is read.
     _check(target, precision)
@@ -95,7 +99,7 @@ def run(
     plan: Plan = build(arguments["system"])
     form = target or defaults.target
     _check(form, precision or defaults.precision)
-    asked = _Asked(TARGETS[form], precision or defaults.precision, steps)
+    asked = _Asked(form, precision or defaults.precision, steps)
     if asked.precision == FLOAT8:
         float8.require()
     if form == ENGINES:
@@ -183,16 +187,20 @@ class _Asked:
 
     Attributes
     ----------
-    flavour : str
-        Of the graphs that are traced, see `rtdecode.bundle.Manifest`.
+    target : str
     precision : str
     steps : int or None
         Default number of denoising steps; None for the run's own number.
     """
 
-    flavour: str
+    target: str
     precision: str
     steps: int | None
+
+    @property
+    def flavour(self) -> str:
+        """Flavour of the graphs that are traced, see `rtdecode.bundle.Manifest`."""
+        return TARGETS[self.target]
 
 
 @dataclass(frozen=True)
@@ -249,7 +257,7 @@ def _made(
     kept = {name: _memory(name, table) for name, table in memories.items()}
     manifest = replace(manifest, memories=kept, flavour=asked.flavour if traced else None)
     # Shared stages are traced once, and every participant is checked with the same graphs.
-    graphs = graphs_of(own, asked.flavour)
+    graphs = graphs_of(own, asked.flavour, cuda=asked.target == CUDA)
     others = {} if shared is None else _of_others(shared.graphs)
     # The ports of a graph have the same names in every precision, and so they are joined alike.
     single = _joined(manifest, others | graphs, system, stages)
@@ -270,6 +278,8 @@ def _made(
             name: converted(graph, asked.precision, clocks[name], kept_in[name])
             for name, graph in graphs.items()
         }
+    if asked.target == CUDA:
+        _check_kernels(graphs)
     graphs |= others
     if shared is not None:
         stand_ins = {name: one | _of_others(shared.stand_ins[name]) for name, one in stand_ins.items()}
@@ -350,7 +360,7 @@ def _subject(name: str, made: _Made) -> Subject:
     return Subject(manifest.eeg, manifest.fmri, stages, manifest.subject, manifest.confidence, manifest.brain)
 
 
-def graphs_of(stages: Iterable[Stage], flavour: str = FUSED) -> dict[str, ModelProto]:
+def graphs_of(stages: Iterable[Stage], flavour: str = FUSED, *, cuda: bool = False) -> dict[str, ModelProto]:
     """Make the graph of each stage; return them by the stage's name.
 
     Parameters
@@ -359,6 +369,8 @@ def graphs_of(stages: Iterable[Stage], flavour: str = FUSED) -> dict[str, ModelP
     flavour : str
         ``fused`` or ``decomposed``: how attentions stand in graphs that are traced. A graph that its system
         writes stays as it is.
+    cuda : bool
+        Whether the graphs are for ONNX Runtime's CUDA provider.
 
     Raises
     ------
@@ -366,11 +378,12 @@ def graphs_of(stages: Iterable[Stage], flavour: str = FUSED) -> dict[str, ModelP
         If a package that tracing needs is missing.
     """
     return {
-        stage.name: stage.model if isinstance(stage, Written) else _traced(stage, flavour) for stage in stages
+        stage.name: stage.model if isinstance(stage, Written) else _traced(stage, flavour, cuda=cuda)
+        for stage in stages
     }
 
 
-def _traced(stage: Traced, flavour: str) -> ModelProto:
+def _traced(stage: Traced, flavour: str, *, cuda: bool) -> ModelProto:
     missing = [name for name in _TO_TRACE if find_spec(name) is None]
     if missing:
         raise RtDecodeError(
@@ -384,7 +397,7 @@ def _traced(stage: Traced, flavour: str) -> ModelProto:
     # Imported here because the module needs torch, and closed forms are exported without it.
     from export.trace import graph
 
-    return graph(stage, flavour)
+    return graph(stage, flavour, cuda=cuda)
 
 
 def _check(target: str | None, precision: str | None) -> None:
@@ -397,13 +410,25 @@ def _check(target: str | None, precision: str | None) -> None:
                 value=value,
                 available=list(there),
             )
-    if target == ENGINES and precision == "int8":
+    if target in (CUDA, ENGINES) and precision == "int8":
         raise UsageError(
-            "export-int8-engine-unsupported",
-            "--precision int8 is for ONNX Runtime on a CPU, and no engine is built from its graphs. "
-            "With --target {target}, choose from {available}.",
-            target=ENGINES,
+            "export-int8-target-unsupported",
+            "--precision int8 is for ONNX Runtime on a CPU. With --target {target}, choose from {available}.",
+            target=target,
             available=[name for name in PRECISIONS if name != "int8"],
+        )
+
+
+def _check_kernels(graphs: Mapping[str, ModelProto]) -> None:
+    """Refuse graphs with a node that ONNX Runtime would put on the CPU beside a GPU."""
+    lacking = {name: nodes for name, graph in graphs.items() if (nodes := kernels.missing(graph))}
+    if lacking:
+        raise BundleError(
+            "export-cuda-kernels-missing",
+            "ONNX Runtime's CUDA provider has no kernel for {nodes}, and one node on the CPU forbids a CUDA "
+            "graph. Export with --target onnx, which allows them, or let the system compute this in another "
+            "way.",
+            nodes={name: dict(Counter(nodes)) for name, nodes in lacking.items()},
         )
 
 

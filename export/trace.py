@@ -8,8 +8,9 @@ checks the result. This is the one module of the export that needs torch.
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 _MERGED = 2**20
 
 
-def graph(stage: Traced, flavour: str) -> ModelProto:
+def graph(stage: Traced, flavour: str, *, cuda: bool = False) -> ModelProto:
     """Trace a stage; store equal weights once, and in half precision where it holds them exactly.
 
     Parameters
@@ -42,6 +43,8 @@ def graph(stage: Traced, flavour: str) -> ModelProto:
     stage : Traced
     flavour : str
         ``fused`` or ``decomposed``, see `OPSETS`.
+    cuda : bool
+        Whether a fused graph is for ONNX Runtime's CUDA provider, and not for its CPU provider.
 
     Raises
     ------
@@ -58,7 +61,7 @@ def graph(stage: Traced, flavour: str) -> ModelProto:
         model = program.model_proto
     _check_attentions(model, stage.name, flavour, attentions)
     if flavour == FUSED:
-        _fit_to_runtime(model)
+        _fit_to_runtime(model, cuda=cuda)
     model = halved(model)
     # The exporter notes a stack trace on each node, with the paths of local source files.
     for node in model.graph.node:
@@ -134,8 +137,8 @@ def _check_attentions(model: ModelProto, stage: str, flavour: str, calls: int) -
         )
 
 
-def _fit_to_runtime(model: ModelProto) -> None:
-    """Change what ONNX Runtime computes slowly on the CPU, or not at all, in ways that keep every value."""
+def _fit_to_runtime(model: ModelProto, *, cuda: bool) -> None:
+    """Change what a provider of ONNX Runtime computes slowly, or not at all, in ways that keep all values."""
     shapes = {
         value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
         for value in (*model.graph.input, *model.graph.value_info)
@@ -145,7 +148,8 @@ def _fit_to_runtime(model: ModelProto) -> None:
         # A size of 0 is one that is not known.
         shape = shapes.get(node.input[0], [0]) if node.input else [0]
         if node.op_type == "GroupNormalization" and all(shape):
-            nodes += _plain_group_norm(model, node, shape)
+            group_norm = _cuda_group_norm if cuda else _cpu_group_norm
+            nodes += group_norm(model, node, shape)
             continue
         if node.op_type == "Attention" and len(node.input) > 3 and all(shape):
             nodes.append(_whole_mask(model, node, shape[-2]))
@@ -176,36 +180,78 @@ def _whole_mask(model: ModelProto, node: NodeProto, queries: int) -> NodeProto:
     return helper.make_node("Expand", [mask, shape.name], [whole])
 
 
-def _plain_group_norm(model: ModelProto, node: NodeProto, shape: list[int]) -> list[NodeProto]:
+def _cpu_group_norm(model: ModelProto, node: NodeProto, shape: list[int]) -> list[NodeProto]:
     """Write a GroupNormalization as an InstanceNormalization over groups, scaled and shifted.
 
     ONNX Runtime has no kernel for GroupNormalization on the CPU. It takes the node apart as ONNX defines it,
     which needs more passes over the values.
     """
+
+    def normed(values: str, out: str) -> list[NodeProto]:
+        groups = _attribute(node, "num_groups")
+        ones = _constant(model, node, "ones", np.ones(groups, np.float32))
+        zeros = _constant(model, node, "zeros", np.zeros(groups, np.float32))
+        inputs = [values, ones, zeros]
+        epsilon = _attribute(node, "epsilon")
+        return [helper.make_node("InstanceNormalization", inputs, [out], epsilon=epsilon)]
+
+    return _over_groups(model, node, shape, normed)
+
+
+def _cuda_group_norm(model: ModelProto, node: NodeProto, shape: list[int]) -> list[NodeProto]:
+    """Write a GroupNormalization as means and variances of groups, scaled and shifted.
+
+    The CUDA provider has a kernel neither for GroupNormalization nor, from opset 22 on, for
+    InstanceNormalization (`export.kernels`).
+    """
+
+    def normed(values: str, out: str) -> list[NodeProto]:
+        last = _constant(model, node, "last", np.array([-1]))
+        epsilon = _constant(model, node, "epsilon", np.array(_attribute(node, "epsilon"), np.float32))
+        parts = ("mean", "centred", "squares", "variance", "above", "deviation")
+        mean, centred, squares, variance, above, deviation = (f"{out}.{part}" for part in parts)
+        return [
+            helper.make_node("ReduceMean", [values, last], [mean]),
+            helper.make_node("Sub", [values, mean], [centred]),
+            helper.make_node("Mul", [centred, centred], [squares]),
+            helper.make_node("ReduceMean", [squares, last], [variance]),
+            helper.make_node("Add", [variance, epsilon], [above]),
+            helper.make_node("Sqrt", [above], [deviation]),
+            helper.make_node("Div", [centred, deviation], [out]),
+        ]
+
+    return _over_groups(model, node, shape, normed)
+
+
+def _over_groups(
+    model: ModelProto, node: NodeProto, shape: list[int], normed: Callable[[str, str], list[NodeProto]]
+) -> list[NodeProto]:
+    """Write a GroupNormalization with the nodes that norm (batch, group, value) over its last axis."""
     values, scale, bias = node.input
     (out,) = node.output
-    said = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    groups = said["num_groups"]
-
-    def constant(name: str, value: np.ndarray) -> str:
-        model.graph.initializer.append(numpy_helper.from_array(value, f"{out}.{name}"))
-        return f"{out}.{name}"
-
-    grouped = constant("grouped", np.array([shape[0], groups, -1]))
-    whole = constant("whole", np.array(shape))
+    grouped = _constant(model, node, "grouped", np.array([shape[0], _attribute(node, "num_groups"), -1]))
+    restored = _constant(model, node, "whole", np.array(shape))
     # One scale and bias for each channel, beside any number of further axes.
-    channels = constant("channels", np.array([-1] + [1] * (len(shape) - 2)))
-    ones = constant("ones", np.ones(groups, np.float32))
-    zeros = constant("zeros", np.zeros(groups, np.float32))
+    channels = _constant(model, node, "channels", np.array([-1] + [1] * (len(shape) - 2)))
     names = {part: f"{out}.{part}" for part in ("in", "normed", "out", "scale", "bias", "scaled")}
     return [
         helper.make_node("Reshape", [values, grouped], [names["in"]]),
-        helper.make_node(
-            "InstanceNormalization", [names["in"], ones, zeros], [names["normed"]], epsilon=said["epsilon"]
-        ),
-        helper.make_node("Reshape", [names["normed"], whole], [names["out"]]),
+        *normed(names["in"], names["normed"]),
+        helper.make_node("Reshape", [names["normed"], restored], [names["out"]]),
         helper.make_node("Reshape", [scale, channels], [names["scale"]]),
         helper.make_node("Reshape", [bias, channels], [names["bias"]]),
         helper.make_node("Mul", [names["out"], names["scale"]], [names["scaled"]]),
         helper.make_node("Add", [names["scaled"], names["bias"]], [out]),
     ]
+
+
+def _constant(model: ModelProto, node: NodeProto, name: str, value: np.ndarray) -> str:
+    """Add a constant for the nodes that take the place of another, and return its name."""
+    model.graph.initializer.append(numpy_helper.from_array(value, f"{node.output[0]}.{name}"))
+    return f"{node.output[0]}.{name}"
+
+
+def _attribute(node: NodeProto, name: str) -> Any:
+    """Return an attribute of a node."""
+    values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    return values[name]

@@ -286,7 +286,11 @@ def export(
     run: Annotated[Path, typer.Argument(help="A training run.")],
     out: Annotated[Path, typer.Option(help="The bundle's folder.", metavar="BUNDLE")],
     target: Annotated[
-        str | None, typer.Option(help="onnx, or tensorrt: for engines, and with them; default: the recipe's.")
+        str | None,
+        typer.Option(
+            help="onnx; cuda: no node that ONNX Runtime's CUDA provider lacks; or tensorrt: for engines, and "
+            "with them; default: the recipe's."
+        ),
     ] = None,
     precision: Annotated[
         str | None,

@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 from export.digest import digest
+from export.kernels import missing
 from export.parity import allowed, compare, expected, held_to
 from export.run import graphs_of, run, wired
 from rtdecode import bundle, installing
@@ -20,6 +21,7 @@ from rtdecode.bundle.engine import load
 from rtdecode.bundle.golden import compare as compare_golden
 from rtdecode.bundle.golden import decode as decode_golden
 from rtdecode.bundle.golden import first
+from rtdecode.bundle.golden import window as golden_window
 from rtdecode.errors import BundleError, UsageError
 from rtdecode.types import Window
 from streaming.decode.decoder import Decoder
@@ -92,7 +94,8 @@ def test_exporting_twice_gives_the_same_bytes(recipe: str, tmp_path: Path) -> No
             "export-option-unsupported",
             {"option": "precision", "value": "fp4", "available": ["fp32", "bf16", "fp16", "int8", "fp8"]},
         ),
-        ({"target": "tensorrt", "precision": "int8"}, "export-int8-engine-unsupported", {}),
+        ({"target": "tensorrt", "precision": "int8"}, "export-int8-target-unsupported", {}),
+        ({"target": "cuda", "precision": "int8"}, "export-int8-target-unsupported", {"target": "cuda"}),
         ({"steps": 4}, "export-steps-without-denoiser", {"steps": 4}),
     ],
 )
@@ -334,6 +337,27 @@ def test_the_shipped_run_gives_the_shipped_graphs_and_clips(name: str) -> None:
     exported = replace(wired(manifest, graphs), detail=system.detail)
     found = compare(exported, graphs, shipped.golden())
     assert all(error <= allowed(name) for name, error in found["largest_difference"].items())
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_run_gives_the_shipped_latents_and_graphs_for_a_gpu(name: str, tmp_path: Path) -> None:
+    """On the CPU; what runs on a GPU is told by the table of its kernels alone."""
+    folder = ROOT / "train" / "runs" / name
+    shipped = bundle.load(name)
+    window = golden_window(shipped)
+    expected = Decoder(shipped).decode(window).clip
+    for target, tolerance in (("onnx", 0), ("cuda", 1e-5)):
+        exported = run(folder, tmp_path / target, target=target)
+        clip = Decoder(exported).decode(window).clip
+        assert np.abs(clip.latent - expected.latent).max() <= tolerance
+        levels = np.abs(clip.frames.astype(int) - expected.frames)
+        assert levels.max() <= (target == "cuda")
+    lacking = {
+        name: missing(onnx.load(exported.path / stage.file))
+        for name, stage in exported.manifest.built.items()
+    }
+    assert not any(lacking.values())
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export import trace
+from export.kernels import missing
 from export.run import graphs_of
 from export.trace import OPSETS, graph
 from rtdecode.bundle.graph import Graph
@@ -72,17 +73,23 @@ def test_a_graph_that_is_not_of_its_flavour_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("flavour", "kind"), [(FUSED, "InstanceNormalization"), (DECOMPOSED, "GroupNormalization")]
+    ("flavour", "cuda", "kind", "count"),
+    [
+        (FUSED, False, "InstanceNormalization", 1),
+        (FUSED, True, "ReduceMean", 2),
+        (DECOMPOSED, False, "GroupNormalization", 1),
+    ],
 )
-def test_norms_of_groups_are_those_of_torch(flavour: str, kind: str) -> None:
+def test_norms_of_groups_are_those_of_torch(flavour: str, cuda: bool, kind: str, count: int) -> None:
     torch.manual_seed(0)
     norm = nn.GroupNorm(3, 6)
     norm.weight.data = torch.randn(6)
     norm.bias.data = torch.randn(6)
     module = nn.Sequential(norm, nn.Sigmoid())
     values = 5 + torch.randn(2, 6, 4, 3, 2)
-    model = graph(Traced("decode_first", module, {"latent": values}, ["frames"]), flavour)
-    assert kinds(model)[kind] == 1
+    model = graph(Traced("decode_first", module, {"latent": values}, ["frames"]), flavour, cuda=cuda)
+    assert kinds(model)[kind] == count
+    assert bool(missing(model)) != cuda
     found = Graph(model.SerializeToString(), "the test")({"latent": values.numpy()})["frames"]
     np.testing.assert_allclose(found, module(values).detach().numpy(), rtol=1e-5, atol=1e-5)
     # What follows a norm has a type, which an export in a lower precision insists on.
