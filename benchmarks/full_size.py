@@ -97,6 +97,25 @@ def layered(model: str, layers: int | None) -> Any:
     return sizes if layers is None else replace(sizes, layers=layers)
 
 
+def frame_size(text: str, multiple: int) -> tuple[int, int]:
+    """Read rows and columns of a frame, such as ``480x720``.
+
+    Raises
+    ------
+    UsageError
+        If it is not two multiples of a number.
+    """
+    numbers = [int(word) for word in text.split("x") if word.isdecimal()]
+    if len(numbers) != 2 or any(number % multiple or not number for number in numbers):
+        raise UsageError(
+            "benchmark-size-invalid",
+            "--size {size}: rows and columns were expected as in 480x720, multiples of {multiple}.",
+            size=text,
+            multiple=multiple,
+        )
+    return numbers[0], numbers[1]
+
+
 def weights_bytes(model: str, sizes: Any, dtype: torch.dtype) -> int:
     """Count the bytes of a model's weights, without making them."""
     with torch.device("meta"):

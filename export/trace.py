@@ -6,6 +6,7 @@ checks the result. This is the one module of the export that needs torch.
 """
 
 import logging
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,6 +32,9 @@ from train.system import Traced
 # not within a larger graph (NVIDIA/TensorRT issues 4705 and 4738), so its flavour ends before it.
 OPSETS = {FUSED: 23, DECOMPOSED: 22}
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+# On the CPU, ONNX Runtime holds how much every query of an attention attends to every key, in one node at
+# most so many bytes.
+_SCORES = 2**31
 # Weights with more elements are not compared with each other: their bytes are held for it.
 _MERGED = 2**20
 
@@ -153,6 +157,9 @@ def _fit_to_runtime(model: ModelProto, *, cuda: bool) -> None:
             continue
         if node.op_type == "Attention" and len(node.input) > 3 and all(shape):
             nodes.append(_whole_mask(model, node, shape[-2]))
+        elif node.op_type == "Attention" and not cuda and len(node.input) == 3:
+            nodes += _in_blocks(node, shape, shapes.get(node.input[1], [0]))
+            continue
         nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -178,6 +185,32 @@ def _whole_mask(model: ModelProto, node: NodeProto, queries: int) -> NodeProto:
     model.graph.initializer.append(shape)
     node.input[3] = whole
     return helper.make_node("Expand", [mask, shape.name], [whole])
+
+
+def _in_blocks(node: NodeProto, queries: list[int], keys: list[int]) -> list[NodeProto]:
+    """Let an attention without a mask take so many of its queries at a time as there is memory for.
+
+    A query attends by itself, so that blocks give the values of the whole.
+    """
+    if len(queries) != 4 or len(keys) != 4 or not all([*queries, *keys]):
+        return [node]
+    batch, heads, count, _ = queries
+    scores = 4 * batch * heads * count * keys[2]
+    blocks = min(count, math.ceil(scores / _SCORES))
+    if blocks == 1:
+        return [node]
+    (out,) = node.output
+    parts = [f"{out}.queries.{number}" for number in range(blocks)]
+    attended = [f"{out}.block.{number}" for number in range(blocks)]
+    nodes = [helper.make_node("Split", [node.input[0]], parts, axis=2, num_outputs=blocks)]
+    for part, block in zip(parts, attended, strict=True):
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copy.name = ""
+        copy.input[0] = part
+        copy.output[0] = block
+        nodes.append(copy)
+    return [*nodes, helper.make_node("Concat", attended, [out], axis=2)]
 
 
 def _cpu_group_norm(model: ModelProto, node: NodeProto, shape: list[int]) -> list[NodeProto]:

@@ -31,6 +31,8 @@ _STEPS = (1, 2, 4, 8, 50)
 # Clips of many steps are repeated less often: number of steps -> divisor.
 _FEWER = {8: 5, 50: 50}
 _COLD_STARTS = 5
+# In a quick benchmark, numbers of steps other than the bundle's own whose clip takes longer are left out, s.
+_QUICK_CLIP_S = 10.0
 _QUICK_PUSHES = 100
 # For the forecast: how many volumes of each form are tried, one sleep of the probe (s), and a fixed
 # time (s) for the minute of EEG that is simulated and cleaned, and for the cold starts.
@@ -76,14 +78,18 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
     with pace.console.status("making volumes"):
         made = bench_volumes.case(read)
     if quick:
-        pace.console.print("This takes at most a minute.")
+        own_s = _clip_s(decoder, decoder.steps)
+        # The clip is decoded once, and twice in a cold start.
+        minutes = math.ceil((60 + 3 * own_s) / 60)
+        limit = f"about {minutes} minutes" if own_s > _QUICK_CLIP_S else "at most a minute"
+        pace.console.print(f"This takes {limit}.")
     else:
         minutes = math.ceil(_expected_s(made, decoder, samples) / 60)
         pace.console.print(f"This takes about {minutes} minutes here; --quick takes at most one.")
     probe = {"p99_ms": _percentiles(_probe(pace))["p99_ms"]}
     stages: dict[str, Any] = dict.fromkeys(_UNKNOWN)
     volumes = bench_volumes.timed(made, pace.repeat, pace.samples)
-    clips, calls = _clips(read, decoder, pace)
+    clips, calls = _clips(read, decoder, pace, _all_steps(decoder, quick=quick))
     timings = {
         **{name: spent.wall for name, spent in volumes.items()},
         "parse_mosaic": volumes["volume_to_vector"].parse,
@@ -182,21 +188,27 @@ def _expected_s(made: Case, decoder: Decoder, samples: int) -> float:
     for form in bench_volumes.STAGES.values():
         list(bench_volumes.measure(made, form, range(_TRIED)))
     volume_s = (time.perf_counter() - began) / _TRIED
-    cost = decoder.cost
     clips_s = 0.0
-    for steps in _all_steps(decoder):
-        clip_s = cost.encode_s + steps * cost.step_s + cost.decode_s
-        clips_s += _repetitions(steps, samples) * clip_s
+    for steps in _all_steps(decoder, quick=False):
+        clips_s += _repetitions(steps, samples) * _clip_s(decoder, steps)
     return samples * (volume_s + _PROBE_S) + clips_s + _EEG_S + samples * CHUNK_S
 
 
-def _all_steps(decoder: Decoder) -> list[int]:
+def _clip_s(decoder: Decoder, steps: int) -> float:
+    """Forecast how long a clip of so many steps takes here, s."""
+    cost = decoder.cost
+    return cost.encode_s + steps * cost.step_s + cost.decode_s
+
+
+def _all_steps(decoder: Decoder, *, quick: bool) -> list[int]:
     """List every number of steps to be timed; 0 stands for a closed form."""
     if not decoder.steps:
         return [0]
-    wanted = {*_STEPS, decoder.steps}
-    there = decoder.numbers_of_steps
-    return sorted(wanted if there is None else wanted & there)
+    numbers = {*_STEPS, decoder.steps}
+    if decoder.numbers_of_steps is not None:
+        numbers &= decoder.numbers_of_steps
+    fast = {steps for steps in numbers if _clip_s(decoder, steps) <= _QUICK_CLIP_S}
+    return sorted(fast | {decoder.steps} if quick else numbers)
 
 
 def _repetitions(steps: int, samples: int) -> int:
@@ -218,8 +230,8 @@ def _probe(pace: Pace) -> list[float]:
     return late
 
 
-def _clips(bundle: Bundle, decoder: Decoder, pace: Pace) -> tuple[Timings, Timings]:
-    """Time a window to its condition, first frame and whole clip, for each number of steps.
+def _clips(bundle: Bundle, decoder: Decoder, pace: Pace, numbers: Iterable[int]) -> tuple[Timings, Timings]:
+    """Time a window to its condition, first frame and whole clip, for each of some numbers of steps.
 
     Condition, first frame and everything about the engines are taken at the bundle's own number of steps.
 
@@ -234,7 +246,7 @@ def _clips(bundle: Bundle, decoder: Decoder, pace: Pace) -> tuple[Timings, Timin
     window = golden.window(bundle)
     spent: Timings = {"encode": [], "first_frame": [], "host_overhead": []}
     calls: Timings = {stage: [] for stage in decoder.runs_on}
-    for steps in _all_steps(decoder):
+    for steps in numbers:
         name = f"clip_{steps}_step{'s' if steps != 1 else ''}"
         spent[name] = []
         for _ in pace.repeat(_repetitions(steps, pace.samples), name):

@@ -53,6 +53,24 @@ def test_each_attention_is_one_node_or_none(flavour: str, nodes: int, softmaxes:
     np.testing.assert_allclose(found["next"], expected, atol=1e-6)
 
 
+def test_an_attention_with_many_scores_takes_its_queries_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Among(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return functional.scaled_dot_product_attention(tokens, tokens, tokens)
+
+    torch.manual_seed(0)
+    tokens = torch.randn(1, 2, 7, 4)
+    stage = Traced("denoise", Among(), {"tokens": tokens}, ["next"])
+    # Of two heads, 7 queries and 7 keys 392 bytes.
+    monkeypatch.setattr(trace, "_SCORES", 200)
+    model = graph(stage, FUSED)
+    assert (kinds(model)["Attention"], kinds(model)["Split"]) == (2, 1)
+    outputs = Graph(model.SerializeToString(), "the test")({"tokens": tokens.numpy()})
+    np.testing.assert_allclose(outputs["next"], stage.module(tokens).numpy(), atol=1e-6)
+    # A GPU needs no memory for them.
+    assert kinds(graph(stage, FUSED, cuda=True))["Attention"] == 1
+
+
 @pytest.mark.parametrize(
     ("flavour", "opset", "n_nodes", "expected"),
     [(FUSED, 22, 0, 2), (DECOMPOSED, 23, 2, 0)],

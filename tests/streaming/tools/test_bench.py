@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rtdecode.bundle import Bundle
+from streaming.decode.deadline import Cost
 from streaming.decode.decoder import Decoder
 from streaming.tools import bench, bench_volumes
 from streaming.tools.bench_pace import Pace
@@ -20,7 +21,8 @@ STAGES = {
 
 
 def clips(bundle: Bundle, samples: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    return bench._clips(bundle, Decoder(bundle), Pace(samples))
+    decoder = Decoder(bundle)
+    return bench._clips(bundle, decoder, Pace(samples), bench._all_steps(decoder, quick=False))
 
 
 def test_every_number_of_steps_is_timed(tmp_path: Path) -> None:
@@ -86,6 +88,14 @@ def test_the_forecast_grows_with_the_samples(tmp_path: Path) -> None:
     made = bench_volumes.case(read, (64, 64, 36), 200)
     few, many = (bench._expected_s(made, Decoder(read), samples) for samples in (10, 100_000))
     assert 40 < few < many / 10
+
+
+def test_a_quick_benchmark_leaves_out_steps_that_take_long(tmp_path: Path) -> None:
+    decoder = Decoder(make_bundle(tmp_path / "bundle", steps=8))
+    decoder.cost = Cost(encode_s=0.5, step_s=2.0, decode_s=1.0)
+    assert bench._all_steps(decoder, quick=False) == [1, 2, 4, 8, 50]
+    # A clip of 4 steps takes 9.5 s. The bundle's own number is always timed.
+    assert bench._all_steps(decoder, quick=True) == [1, 2, 4, 8]
 
 
 @pytest.mark.full
