@@ -13,7 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, defs, helper, shape_inference
@@ -102,13 +104,14 @@ def read(path: Path = TABLE) -> Kernels:
 
 def installed(provider: str) -> dict[str, list[Kernel]]:
     """List the kernels for ONNX's own operators that a provider of the installed ONNX Runtime has."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as runtime
-
+    # Its types say nothing of this extension module.
+    runtime: Any = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     table: dict[str, list[Kernel]] = defaultdict(list)
     for kernel in runtime.get_all_opkernel_def():
         if kernel.provider == provider and kernel.domain == "":
             types = {name: frozenset(map(_short, words)) for name, words in kernel.type_constraints.items()}
-            table[kernel.op_name].append(Kernel(*kernel.version_range, types))
+            since, until = kernel.version_range
+            table[kernel.op_name].append(Kernel(since, until, types))
     return table
 
 

@@ -33,9 +33,9 @@ def test_a_bundle_decodes_what_torch_decodes(backbone: str, tmp_path: Path) -> N
 def test_fewer_layers_and_other_sizes_leave_all_other_shapes_as_they_are() -> None:
     case = case_of("cogvideox", "full", "cpu")
     assert layered(case, None) == case
-    few = layered(sized(case, "64x96"), 2)
-    assert few.latent == (16, 9, 8, 12)
-    assert (few.sizes.layers, few.encoder.fmri.depth, few.encoder.eeg.depth) == (2, 2, 2)
-    assert replace(few.sizes, layers=case.sizes.layers) == case.sizes
-    assert few.encoder.fmri.width == case.encoder.fmri.width
-    assert few.signals == case.signals
+    smaller = layered(sized(case, "64x96"), 2)
+    assert smaller.latent == (16, 9, 8, 12)
+    assert (smaller.sizes.layers, smaller.encoder.fmri.depth, smaller.encoder.eeg.depth) == (2, 2, 2)
+    assert replace(smaller.sizes, layers=case.sizes.layers) == case.sizes
+    assert smaller.encoder.fmri.width == case.encoder.fmri.width
+    assert smaller.signals == case.signals

@@ -87,7 +87,7 @@ def test_exporting_twice_gives_the_same_bytes(recipe: str, tmp_path: Path) -> No
         (
             {"target": "coreml"},
             "export-option-unsupported",
-            {"option": "target", "value": "coreml", "available": ["onnx", "tensorrt"]},
+            {"option": "target", "value": "coreml", "available": ["onnx", "cuda", "tensorrt"]},
         ),
         (
             {"precision": "fp4"},
