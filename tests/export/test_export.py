@@ -27,9 +27,9 @@ from rtdecode.types import Window
 from streaming.decode.decoder import Decoder
 from tests.refusals import refused
 from tests.train.tiny import tiny, tiny_bundle
-from train.models.conditioned.system import BrainConditioned
 from train.models.haxby.system import Category
 from train.models.ridge.system import PatchRidge
+from train.parts.generators.cogvideox import VideoDiffusion
 from train.recipe import build
 from train.reconstruct import reconstruct
 from train.run_folder import arrays, draft_of, read_run, restored
@@ -113,8 +113,8 @@ def test_a_precision_that_a_system_refuses_is_refused_with_its_reason(
     with refused(UsageError, "export-precision-refused", precision="bf16", explanation=reason):
         run(tiny("haxby"), tmp_path / "bundle", precision="bf16")
     assert not (tmp_path / "bundle").exists()
-    assert list(BrainConditioned.refused) == ["fp16"]
-    assert "overflows" in BrainConditioned.refused["fp16"]
+    assert list(VideoDiffusion.refused) == ["fp16"]
+    assert "overflows" in VideoDiffusion.refused["fp16"]
 
 
 def test_a_bundle_of_int8_has_passed_and_says_its_precision(
