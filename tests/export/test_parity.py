@@ -16,6 +16,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from export import decoded, structural
+from export import run as exporting
 from export.files import write
 from export.parity import StandIn, checked, condition, expected, held_to
 from rtdecode.bundle import Bundle, providers
@@ -36,17 +37,24 @@ def graphs(made: Bundle) -> dict[str, ModelProto]:
     return {name: onnx.load(made.path / stage.file) for name, stage in made.manifest.built.items()}
 
 
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle as it is checked: its graphs do not round their frames to 8 bits yet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "_in_eight_bits", lambda checked_export: checked_export)
+        return exporting.run(tiny("haxby"), tmp_path_factory.mktemp("single") / "bundle")
+
+
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = namedtuple("memory", "available")
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory(1000))
 
 
-def test_graphs_that_were_run_have_passed() -> None:
-    made = tiny_bundle("haxby")
-    assert made.manifest.parity["status"] == "passed"
-    assert made.manifest.parity["clip_psnr_db"] >= 80
-    found = checked(made.manifest, graphs(made), golden())
-    assert found["largest_difference"] == made.manifest.parity["largest_difference"]
+def test_graphs_that_were_run_have_passed(single: Bundle) -> None:
+    assert single.manifest.parity["status"] == "passed"
+    assert single.manifest.parity["clip_psnr_db"] >= 80
+    found = checked(single.manifest, graphs(single), golden())
+    assert found["largest_difference"] == single.manifest.parity["largest_difference"]
 
 
 def test_the_process_that_decodes_knows_nothing_of_torch() -> None:
@@ -89,17 +97,16 @@ def test_what_does_not_fit_into_memory_is_looked_at_and_has_not_passed(
     }
 
 
-def test_a_precision_without_kernels_is_looked_at_and_the_same_graphs_are_run_in_fp32() -> None:
-    made = tiny_bundle("haxby")
-    single = graphs(made)
-    lower = replace(made.manifest, precision="bf16")
-    stand_ins = {"fp32": StandIn(made.manifest, single), "emulated": StandIn(lower, single)}
-    found = checked(lower, single, golden(), stand_ins=stand_ins)
+def test_a_precision_without_kernels_is_looked_at_and_the_same_graphs_are_run_in_fp32(single: Bundle) -> None:
+    models = graphs(single)
+    lower = replace(single.manifest, precision="bf16")
+    stand_ins = {"fp32": StandIn(single.manifest, models), "emulated": StandIn(lower, models)}
+    found = checked(lower, models, golden(), stand_ins=stand_ins)
     assert (found["status"], found["largest_difference"]) == ("structural", None)
     assert "no kernels for bf16 on the CPU" in found["reason"]
     assert found["fp32"]["status"] == "passed"
-    assert found["fp32"]["largest_difference"] == made.manifest.parity["largest_difference"]
-    assert found["emulated"]["clip_psnr_db"] == made.manifest.parity["clip_psnr_db"]
+    assert found["fp32"]["largest_difference"] == single.manifest.parity["largest_difference"]
+    assert found["emulated"]["clip_psnr_db"] == single.manifest.parity["clip_psnr_db"]
 
 
 def test_a_precision_of_gpus_is_decoded_on_a_gpu_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,16 +119,15 @@ def test_a_precision_of_gpus_is_decoded_on_a_gpu_or_not_at_all(monkeypatch: pyte
     assert structural.cannot_run([], "bf16") is None
 
 
-def test_clips_of_a_lower_precision_are_held_to_its_psnr() -> None:
-    made = tiny_bundle("haxby")
-    single = graphs(made)
+def test_clips_of_a_lower_precision_are_held_to_its_psnr(single: Bundle) -> None:
+    models = graphs(single)
     wanted = golden()
     # A PSNR of 38 dB: enough for int8, and not for bf16.
     wanted["frames"] = wanted["frames"] + np.float32(10 ** (-38 / 20))
     for precision, enough in (("int8", True), ("bf16", False)):
-        lower = replace(made.manifest, precision=precision)
+        lower = replace(single.manifest, precision=precision)
         if enough:
-            assert checked(lower, single, wanted)["clip_psnr_db"] == pytest.approx(38, abs=0.01)
+            assert checked(lower, models, wanted)["clip_psnr_db"] == pytest.approx(38, abs=0.01)
             continue
         with refused(
             BundleError,
@@ -130,7 +136,7 @@ def test_clips_of_a_lower_precision_are_held_to_its_psnr() -> None:
             precision="bf16",
             min_psnr_db=40.0,
         ):
-            checked(lower, single, wanted, stand_ins={"emulated": StandIn(lower, single)})
+            checked(lower, models, wanted, stand_ins={"emulated": StandIn(lower, models)})
 
 
 def one_node(kind: str, dtype: int, *weights: np.ndarray, says: list[int], opset: int = 22) -> ModelProto:
