@@ -182,7 +182,7 @@ def test_inspect_reads_the_shipped_bundles(name: str, run: Callable[..., Done]) 
             ["export", "/no/such/run", "--out", "/tmp/x", "--target", "coreml"],
             2,
             "export-option-unsupported",
-            {"option": "target", "value": "coreml", "available": ["onnx", "tensorrt"]},
+            {"option": "target", "value": "coreml", "available": ["onnx", "cuda", "tensorrt"]},
         ),
         (
             ["export", ROOT / "train" / "runs" / "haxby", "--out", HERE],
