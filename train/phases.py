@@ -60,8 +60,8 @@ class Phase:
     schedule : str
         Course of the rate after that, by its name in `diffusers.optimization.get_scheduler`. ``onecycle`` is
         torch's ``OneCycleLR`` with its defaults: the rate rises to `rate` from a 25th of it over 0.3 of the
-        steps, and falls to almost nothing, while AdamW's first beta goes from 0.95 to 0.85 and back. It has a
-        rise of its own, and takes no `warmup`.
+        steps, and falls to almost nothing, while AdamW's first beta goes from 0.95 to 0.85 and back, whatever
+        `betas` says. It has a rise of its own, and takes no `warmup`, `warmup_share` or `last_share`.
     warmup_share : float
         Largest share of `rate` during the warm-up. Below 1, the rate jumps when the warm-up ends.
     last_share : float
@@ -175,6 +175,14 @@ class Phase:
                 "schedule=onecycle has a rise of its own, over 0.3 of the steps, and a warm-up of {warmup} "
                 "steps was given. Give warmup=0.",
                 warmup=self.warmup,
+            )
+        if self.warmup_share != 1 or self.last_share:
+            raise UsageError(
+                "phase-onecycle-shares",
+                "schedule=onecycle begins and ends at shares of its own, and warmup_share={warmup_share} and "
+                "last_share={last_share} were given. Leave them out.",
+                warmup_share=self.warmup_share,
+                last_share=self.last_share,
             )
         if self.steps < _SHORTEST_CYCLE:
             raise UsageError(

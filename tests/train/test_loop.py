@@ -247,6 +247,11 @@ def test_a_stopped_cycle_goes_on_to_the_same_bits(tmp_path: Path, number: int) -
         ({"losses": {}}, "phase-missing-loss", {}),
         ({"schedule": "onecycle"}, "phase-onecycle-warmup", {"warmup": 1}),
         (
+            {"schedule": "onecycle", "warmup": 0, "last_share": 0.1},
+            "phase-onecycle-shares",
+            {"warmup_share": 1.0, "last_share": 0.1},
+        ),
+        (
             {"schedule": "onecycle", "warmup": 0, "steps": 3},
             "phase-onecycle-too-short",
             {"steps": 3, "least": 4},
