@@ -116,28 +116,43 @@ def _exported(stage: Traced, opset: int) -> ONNXProgram:
     return program
 
 
-def _attentions(program: ONNXProgram) -> int:
-    """Count how often the traced module calls torch's attention."""
+def _attentions(program: ONNXProgram) -> tuple[int, int]:
+    """Count how often the traced module calls torch's attention: equal calls once, and all of them."""
     traced = program.exported_program
     assert traced is not None
     modules = [module for module in traced.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
-    return sum(node.target == _ATTENTION for module in modules for node in module.graph.nodes)
+    calls = [name for module in modules for name in _calls(module.graph, _ATTENTION)]
+    return len({*calls}), len(calls)
 
 
-def _check_attentions(model: ModelProto, stage: str, flavour: str, calls: int) -> None:
-    expected = calls if flavour == FUSED else 0
+def _calls(graph: torch.fx.Graph, function: Any) -> list[str]:
+    """Name each call of a function after the first one that computes the same."""
+    names: dict[torch.fx.Node, str] = {}
+    first: dict[str, str] = {}
+    for node in graph.nodes:
+        names[node] = node.name
+        if node.op == "call_function":
+            inputs = torch.fx.map_arg((node.args, node.kwargs), lambda value: names[value])
+            names[node] = first.setdefault(f"{node.target}{inputs}", node.name)
+    return [names[node] for node in graph.nodes if node.target == function]
+
+
+def _check_attentions(model: ModelProto, stage: str, flavour: str, attentions: tuple[int, int]) -> None:
+    # The exporter may make one node of equal calls. With guidance, the first layer of a video model attends
+    # among the same tokens for both conditions.
+    least, calls = attentions if flavour == FUSED else (0, 0)
     found = sum(node.op_type == "Attention" for node in model.graph.node)
-    if found != expected:
+    if not least <= found <= calls:
         raise RtDecodeError(
             "export-attention-count-mismatch",
             "stage '{stage}' attends {n_calls} times, and its {flavour} graph has {actual} Attention "
             "nodes, where {expected} were expected. Export it with a newer torch, and write its "
             "attentions as scaled_dot_product_attention of (batch, head, token, width).",
             stage=stage,
-            n_calls=calls,
+            n_calls=attentions[1],
             flavour=flavour,
             actual=found,
-            expected=expected,
+            expected=calls,
         )
 
 

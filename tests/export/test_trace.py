@@ -53,6 +53,28 @@ def test_each_attention_is_one_node_or_none(flavour: str, nodes: int, softmaxes:
     np.testing.assert_allclose(found["next"], expected, atol=1e-6)
 
 
+def test_an_attention_that_is_computed_twice_is_one_node() -> None:
+    class Twice(nn.Module):
+        """The same attention, and then one to each of two conditions."""
+
+        def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+            pairs = [
+                functional.scaled_dot_product_attention(
+                    functional.scaled_dot_product_attention(tokens, tokens, tokens), towards, towards
+                )
+                for towards in (condition, -condition)
+            ]
+            return pairs[0] - 2 * pairs[1]
+
+    torch.manual_seed(0)
+    inputs = {"tokens": torch.randn(1, 2, 5, 4), "condition": torch.randn(1, 2, 3, 4)}
+    stage = Traced("denoise", Twice(), inputs, ["next"])
+    model = graph(stage, FUSED)
+    assert kinds(model)["Attention"] == 3
+    found = Graph(model.SerializeToString(), "the test")({name: x.numpy() for name, x in inputs.items()})
+    np.testing.assert_allclose(found["next"], stage.module(*inputs.values()).numpy(), atol=1e-6)
+
+
 def test_an_attention_with_many_scores_takes_its_queries_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     class Among(nn.Module):
         def forward(self, tokens: Tensor) -> Tensor:
