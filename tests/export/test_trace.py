@@ -71,8 +71,8 @@ def test_an_attention_that_is_computed_twice_is_one_node() -> None:
     stage = Traced("denoise", Twice(), inputs, ["next"])
     model = graph(stage, FUSED)
     assert kinds(model)["Attention"] == 3
-    found = Graph(model.SerializeToString(), "the test")({name: x.numpy() for name, x in inputs.items()})
-    np.testing.assert_allclose(found["next"], stage.module(*inputs.values()).numpy(), atol=1e-6)
+    outputs = Graph(model.SerializeToString(), "the test")({name: x.numpy() for name, x in inputs.items()})
+    np.testing.assert_allclose(outputs["next"], stage.module(*inputs.values()).numpy(), atol=1e-6)
 
 
 def test_an_attention_with_many_scores_takes_its_queries_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from train.models.cinesync.released import Checkpoint
 from train.models.conditioned.encoder import Signals
 from train.models.conditioned.published_system import PublishedShape, stated_shape
 from train.models.conditioned.small import unmerged_adapters
+from train.parts.generators.folders import CONFIG
 from train.system import Trained
 from train.weights import source
 from train.weights.folders import diffusers_model
@@ -58,9 +59,17 @@ def convert(
     """
     plan.video.check()
     source.check_licence(licence, files[0])
+    config = source.read_json(Path(plan.video.folder) / CONFIG)
+    if "text_embed_dim" not in config:
+        raise UsageError(
+            "checkpoint-needs-cogvideox",
+            "the checkpoint was trained on a CogVideoX, and {folder} holds a {actual_class}. Give the "
+            "folder of CogVideoX-5B with system.video.folder=.",
+            folder=plan.video.folder,
+            actual_class=config["_class_name"],
+        )
     windows = data.opened(work.data)
     checkpoint = released.read(files)
-    config = source.read_json(Path(plan.video.folder) / "transformer" / "config.json")
     latent = _latent(config, windows)
     signals = _signals(windows)
     embedding = _rows(checkpoint, "encoder.heads.fmri.weight")

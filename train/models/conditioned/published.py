@@ -48,7 +48,7 @@ from train.models.conditioned.small import (
     split_distillation_phases,
     unmerged_adapters,
 )
-from train.models.conditioned.system import Sampling
+from train.models.conditioned.system import Sampling, check_sampling
 from train.models.conditioned.trainable import DENOISING, TEXT, BrainVideo, Contrasts
 from train.phases import Phase, check_losses
 from train.system import Trained
@@ -120,18 +120,20 @@ class PublishedPlan:
         self._check_targets(targets["vae"], targets["text"], brains)
         _check_frames(aimed["vae"], windows.draft.clip.frames)
         held_rows = targets["image"].rows(windows.data.windows.shown[alignment.rows_of_set(windows)])
-        taught = data.taught(work)
-        manifest = taught.manifest
         _, channels, times, height, width = aimed["vae"].shape
         latent = (channels, times, height, width)
+        self.video.check_latent(latent)
+        self.video.check_vae(targets["vae"].index["model"])
+        taught = data.taught(work)
+        manifest = taught.manifest
         # It is opened here so that it is refused before the training, not after.
         decoder, drawing = self.video.drawing(latent)
         torch.manual_seed(work.seed)
         video, digest = self.video.diffusion(latent, self.sampling.shift)
+        check_sampling(video, self.sampling)
         _, frames, embedding = aimed["image"].shape
         signals = signal_shapes(taught.signals, self.encoder)
-        width = int(video.transformer.config["text_embed_dim"])
-        encoder = self.encoder.build(signals, embedding, self.conditions, width)
+        encoder = self.encoder.build(signals, embedding, self.conditions, video.text)
         pooling = encoder.frame_pooling(frames)
         system = BrainVideo(encoder, video, pooling, self.contrasts, normalised=self.normalised)
         video_adapters = unmerged_adapters(brains)
@@ -142,7 +144,7 @@ class PublishedPlan:
             latent=latent,
             embedding=embedding,
             conditions=self.conditions,
-            width=width,
+            width=video.text,
             frames=frames,
             size=(manifest.clip.height, manifest.clip.width),
             adapters=video_adapters,

@@ -1,5 +1,6 @@
 """A trained system on published weights: a run holds what was trained, and a folder on disk all else."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,15 @@ from train.parts.codecs import video_decoder
 from train.parts.codecs.full_video_decoder import full_decoder
 from train.parts.codecs.tiny_video_decoder import from_published
 from train.parts.codecs.video_decoder import VideoDecoder
-from train.parts.generators.cogvideox import VideoDiffusion, transformer_from
+from train.parts.generators import folders
+from train.parts.generators.base import Generator
 from train.run_folder import weights
 from train.system import Stage
-from train.targets.models import PRECISIONS
+from train.targets.models import PRECISIONS, files_of
 from train.weights.folders import diffusers_model
 from train.weights.source import Source
 from train.work import Arrays
 
-_VAE = "AutoencoderKLCogVideoX"
 # What draws latents: the pipeline's own autoencoder, or a tiny decoder.
 FULL = "full"
 TINY = "tiny"
@@ -40,7 +41,7 @@ TINY = "tiny"
 
 @dataclass(frozen=True)
 class PublishedVideo:
-    """The folder of a CogVideoX pipeline, with its parts ``transformer`` and ``vae``.
+    """The folder of a pipeline of CogVideoX or Wan, with its parts ``transformer`` and ``vae``.
 
     Attributes
     ----------
@@ -86,38 +87,68 @@ class PublishedVideo:
             )
 
     def check(self) -> None:
-        """Refuse a folder that is none, before anything is read.
+        """Refuse a folder without a transformer that tokens alone condition, before anything is read.
 
         Raises
         ------
         UsageError
         """
-        if not (Path(self.folder) / "model_index.json").is_file():
+        if not (Path(self.folder) / folders.CONFIG).is_file():
             raise UsageError(
                 "video-pipeline-missing",
-                "system.video.folder='{folder}': the folder of a CogVideoX pipeline was expected, "
-                "with model_index.json, transformer/ and vae/. Nothing is downloaded; "
-                "docs/full-scale.md says what is needed. To train a small system from nothing, give "
-                "scale=tiny.",
+                "system.video.folder='{folder}': the folder of a pipeline of CogVideoX or Wan was "
+                "expected, with transformer/ and vae/. Nothing is downloaded; docs/full-scale.md says "
+                "what is needed. To train a small system from nothing, give scale=tiny.",
                 folder=self.folder,
             )
+        folders.check_folder(Path(self.folder))
 
-    def diffusion(self, latent: tuple[int, int, int, int], shift: float) -> tuple[VideoDiffusion, str]:
+    def check_latent(self, latent: tuple[int, int, int, int]) -> None:
+        """Refuse latents that its transformer does not draw, before its weights are read.
+
+        Raises
+        ------
+        UsageError
+        """
+        folders.check_latent(Path(self.folder), latent)
+
+    def diffusion(self, latent: tuple[int, int, int, int], shift: float) -> tuple[Generator, str]:
         """Open the transformer; return the digest of its weights as well."""
-        transformer, source = transformer_from(Path(self.folder), self.licence, PRECISIONS[self.precision])
-        if transformer.config["in_channels"] != latent[0]:
-            raise UsageError(
-                "transformer-channels-mismatch",
-                "the transformer in {folder} draws latents of {transformer_channels} channels, and "
-                "the targets have {target_channels}. Compute them with the vae of the same folder.",
-                folder=self.folder,
-                transformer_channels=transformer.config["in_channels"],
-                target_channels=latent[0],
-            )
+        self.check_latent(latent)
+        video, source = folders.generator_from(
+            Path(self.folder), self.licence, latent, shift, PRECISIONS[self.precision]
+        )
         if self.recompute:
             # A function of this module, because diffusers' own cannot be handed to other processes.
-            transformer.enable_gradient_checkpointing(_recomputed)
-        return VideoDiffusion(transformer, latent, shift), source.digest
+            video.transformer.enable_gradient_checkpointing(_recomputed)
+        return video, source.digest
+
+    def check_vae(self, target: Mapping[str, Any]) -> None:
+        """Refuse targets of another autoencoder: its latents may have the same shape, and mean other clips.
+
+        Parameters
+        ----------
+        target : mapping
+            What the targets state of their model, see `train.weights.source.Source.stated`.
+
+        Raises
+        ------
+        UsageError
+        """
+        folder = Path(self.folder) / "vae"
+        # Who draws with a tiny decoder may have no autoencoder in the folder.
+        if not folder.is_dir():
+            return
+        digest = files_of(folder, "diffusers folder", self.licence).digest
+        if target["sha256"] != digest:
+            raise UsageError(
+                "target-vae-other-weights",
+                "the target vae was computed by an autoencoder of the digest {target_digest}, and "
+                "{folder} holds one of {folder_digest}. Compute it with vae={folder}.",
+                folder=folder,
+                target_digest=target["sha256"][:16],
+                folder_digest=digest[:16],
+            )
 
     def drawing(self, latent: tuple[int, int, int, int]) -> tuple[VideoDecoder, Source]:
         """Open what draws latents of this shape.
@@ -152,14 +183,15 @@ class PublishedVideo:
         return decoder, source
 
     def _full(self) -> tuple[VideoDecoder, Source]:
-        model, source = diffusers_model(Path(self.folder), "vae", licence=self.licence)
-        if type(model).__name__ != _VAE:
+        model, source = diffusers_model(Path(self.folder) / "vae", licence=self.licence)
+        expected = folders.autoencoder_class(Path(self.folder))
+        if type(model).__name__ != expected:
             raise UsageError(
                 "video-vae-wrong-class",
                 "{folder}/vae holds a {actual_class}; {expected_class} was expected.",
                 folder=self.folder,
                 actual_class=type(model).__name__,
-                expected_class=_VAE,
+                expected_class=expected,
             )
         return full_decoder(model).eval(), source
 

@@ -211,6 +211,17 @@ class BrainConditioned(System):
         return {CAPTIONS: Table(self._encoder.table, "float16")}
 
 
+def check_sampling(video: Generator, sampling: Sampling) -> None:
+    """Refuse a course of guidance or a sampler that a video model does not have, before it is trained.
+
+    Raises
+    ------
+    UsageError
+    """
+    step = video.step(torch.zeros(1, video.text), sampling.guidance, sampling.rise)
+    _check_sampler(sampling.sampler, step)
+
+
 def _check_sampler(sampler: str, step: FlowMap | GuidedStep) -> None:
     """Refuse a sampler that the video model does not have: a CogVideoX has it, and no student."""
     if sampler != BUNDLED and not isinstance(step, Sampler):

@@ -38,6 +38,11 @@ class Generator(nn.Module, ABC):
     predicts: str
     refused: Mapping[str, str] = MappingProxyType({})
 
+    @property
+    @abstractmethod
+    def text(self) -> int:
+        """Width of the tokens that condition it."""
+
     @abstractmethod
     def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
         """Predict a velocity or the noise, as `predicts` says.

@@ -5,14 +5,12 @@ The transformer is diffusers' own. What conditions it are tokens in place of its
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rtdecode.errors import UsageError
 from train.distillation.clock import VELOCITY, Schedule
 from train.parts.generators.base import (
     LEVEL,
@@ -27,8 +25,6 @@ from train.parts.generators.base import (
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
-
-    from train.weights.source import Source
 
 # Power of the progress by which guidance rises in CogVideoX's sampler (``DynamicCFG``, ``exp``).
 _RISE = 5
@@ -85,32 +81,6 @@ def transformer_of(sizes: VideoSizes, latent: tuple[int, int, int, int]) -> "Cog
     )
 
 
-def transformer_from(
-    folder: Path, licence: str, dtype: torch.dtype = torch.float32
-) -> "tuple[CogVideoXTransformer3DModel, Source]":
-    """Open the transformer of a published pipeline, such as CogVideoX-5B, and say what was read.
-
-    Raises
-    ------
-    UsageError
-        If there are no such weights, or they are another model's.
-    """
-    from train.weights.folders import diffusers_model
-
-    is_pipeline = (folder / "model_index.json").is_file()
-    model, source = diffusers_model(
-        folder, "transformer" if is_pipeline else None, licence=licence, dtype=dtype
-    )
-    if type(model).__name__ != "CogVideoXTransformer3DModel":
-        raise UsageError(
-            "video-transformer-wrong-class",
-            "{folder} holds a {actual_class}; a CogVideoXTransformer3DModel was expected.",
-            folder=folder,
-            actual_class=type(model).__name__,
-        )
-    return model, source
-
-
 class VideoDiffusion(Generator):
     """The transformer with its noise schedule, which predicts velocities.
 
@@ -152,6 +122,11 @@ class VideoDiffusion(Generator):
         cosines, sines = _rotary(transformer, latent)
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
+
+    @property
+    def text(self) -> int:
+        """Width of the tokens that condition it."""
+        return self.transformer.config["text_embed_dim"]
 
     def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
         """Predict the velocity.

@@ -3,6 +3,7 @@
 The transformer is diffusers' own. What conditions it are tokens in place of its text.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,17 +97,17 @@ class VideoFlow(Generator):
 
     def __init__(self, transformer: "WanTransformer3DModel", shift: float = 5.0) -> None:
         super().__init__()
-        if transformer.config["added_kv_proj_dim"] is not None:
-            raise UsageError(
-                "wan-image-to-video-unsupported",
-                "the transformer is an image-to-video Wan, which wants a first frame. Give a "
-                "text-to-video one, such as Wan2.1-T2V-1.3B.",
-            )
+        check_text_to_video(transformer.config)
         # diffusers' annotation lists its own processors alone.
         processor: Any = WanAttention()
         transformer.set_attn_processor(processor)
         self.transformer = transformer
         self.shift = shift
+
+    @property
+    def text(self) -> int:
+        """Width of the tokens that condition it."""
+        return self.transformer.config["text_dim"]
 
     def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
         """Predict the velocity.
@@ -214,6 +215,24 @@ class FlowStep(GuidedStep):
         for step in range(steps):
             latent = self(latent, condition, clock[step : step + 1], clock[step + 1 : step + 2])
         return latent
+
+
+def check_text_to_video(config: Mapping[str, Any]) -> None:
+    """Refuse the sizes of a transformer that wants a first frame beside the noise.
+
+    Raises
+    ------
+    UsageError
+    """
+    reads = config.get("in_channels")
+    # Wan 2.1 attends to an image, and Wan 2.2 has it among its channels alone.
+    if config.get("added_kv_proj_dim") is not None or reads != config.get("out_channels"):
+        raise UsageError(
+            "wan-image-to-video-unsupported",
+            "the transformer, which reads {channels} channels, is an image-to-video Wan: it wants a first "
+            "frame. Give a text-to-video one, such as Wan2.1-T2V-1.3B.",
+            channels=reads,
+        )
 
 
 def shifted(clock: Tensor, shift: float) -> Tensor:

@@ -72,10 +72,14 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def changes(data: Path, pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Compute the targets, and say what the recipe has to be told."""
-    folder = tmp_path_factory.mktemp("siglip")
+    return changes_for(data, pipeline, tmp_path_factory.mktemp("computed"))
+
+
+def changes_for(data: Path, pipeline: Path, computed: Path) -> list[str]:
+    """Compute the targets into a folder, and say what the recipe has to be told."""
+    folder = computed / "siglip"
     siglip(folder)
-    out = tmp_path_factory.mktemp("targets")
+    out = computed / "targets"
     models = {"vae": pipeline / "vae", "image": folder, "text": folder}
     given = [text for name, at in models.items() for text in (f"{name}={at}", f"{name}.licence=MIT")]
     assert compute([str(data), *given, *_CLIPS, "image.frames=3", f"out={out}", "device=cpu"]) == 0

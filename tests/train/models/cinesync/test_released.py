@@ -18,6 +18,7 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.models.cinesync import checkpoint as written
 from tests.train.models.cinesync.test_published import save_pipeline
+from tests.train.pipelines import save_config
 from tests.train.targets.models import cogvideox_vae
 from tests.train.test_data_set import FEW_PLACES, VOXELS, release
 from train import adapters, evaluate
@@ -140,6 +141,15 @@ def test_a_system_without_a_reader_and_a_run_without_a_folder_are_refused() -> N
         convert("cinesync", [], ["out=run"])
     with refused(UsageError, "weights-run-missing"):
         convert("cinesync", [Path("x.pt")], [])
+
+
+def test_a_checkpoint_on_another_video_model_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "wan"
+    save_config(folder, "WanTransformer3DModel", in_channels=16, out_channels=16, text_dim=4096)
+    release(tmp_path / "cinebrain", FEW_PLACES)
+    given = [f"system.video.folder={folder}", "licence=MIT", f"data={tmp_path / 'cinebrain'}"]
+    with refused(UsageError, "checkpoint-needs-cogvideox", actual_class="WanTransformer3DModel"):
+        convert("cinesync", [tmp_path / "checkpoint.pt"], [*given, f"out={tmp_path / 'run'}"])
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 from torch import Tensor
 
@@ -15,13 +13,8 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from train.parts.generators import dpm
 from train.parts.generators.base import LEVEL
-from train.parts.generators.cogvideox import (
-    Sampler,
-    VideoDiffusion,
-    VideoSizes,
-    transformer_from,
-    transformer_of,
-)
+from train.parts.generators.cogvideox import Sampler, VideoDiffusion, VideoSizes, transformer_of
+from train.parts.generators.folders import generator_from
 
 _SIZES = VideoSizes(heads=2, head=16, layers=1, text=8, time=16, patch=2)
 _LATENT = (4, 3, 4, 6)
@@ -168,22 +161,10 @@ def test_latents_that_cannot_be_cut_into_patches_are_refused() -> None:
 
 def test_published_weights_are_opened_from_a_folder(video: VideoDiffusion, tmp_path: Path) -> None:
     video.transformer.save_pretrained(tmp_path / "transformer")
-    found, _ = transformer_from(tmp_path / "transformer", licence="for this test")
-    assert isinstance(found, CogVideoXTransformer3DModel)
-    again = VideoDiffusion(found, _LATENT).eval()
+    again, _ = generator_from(tmp_path, "for this test", _LATENT, 1.0)
+    assert isinstance(again, VideoDiffusion)
     noise = torch.randn(1, *_LATENT)
     tokens = torch.randn(1, 5, 8)
     level = torch.tensor([500])
     with torch.no_grad():
         assert torch.allclose(again(noise, level, tokens), video(noise, level, tokens), atol=1e-5)
-
-
-def test_another_models_weights_are_refused(tmp_path: Path) -> None:
-    other = WanTransformer3DModel(
-        num_attention_heads=1, attention_head_dim=12, num_layers=1, text_dim=8, ffn_dim=8, freq_dim=8
-    )
-    other.save_pretrained(tmp_path)
-    with refused(
-        UsageError, "video-transformer-wrong-class", folder=tmp_path, actual_class="WanTransformer3DModel"
-    ):
-        transformer_from(tmp_path, licence="for this test")
