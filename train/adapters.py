@@ -43,7 +43,7 @@ class Adapter:
 
 
 def inject(system: nn.Module, part: str, name: str, adapter: Adapter) -> None:
-    """Put an adapter on the layers of one part of a system, in place.
+    """Put an adapter on the layers of one part of a system, in place. It is of single precision.
 
     Parameters
     ----------
@@ -89,8 +89,13 @@ def inject(system: nn.Module, part: str, name: str, adapter: Adapter) -> None:
         ) from error
     # PEFT keeps a note of what it put there, and would warn about it when a second adapter comes.
     del module.peft_config
-    # All adapters of a layer stay active together; PEFT would leave only one of them so.
     for layer in adapted(module).values():
+        # On weights of half precision PEFT makes an adapter of that precision, which would round one that was
+        # trained: bfloat16 has fewer digits than the float16 of a run.
+        for factor in (layer.lora_A, layer.lora_B):
+            if name in factor:
+                factor[name].float()
+        # All adapters of a layer stay active together; PEFT would leave only one of them so.
         layer.set_adapter(list(layer.r))
 
 

@@ -153,3 +153,21 @@ def test_some_adapters_are_bypassed_for_a_while() -> None:
     assert {name: p.requires_grad for name, p in film.named_parameters()} == learns
     remove(film)
     assert torch.equal(film.drawn(one), found["neither"])
+
+
+def test_an_adapter_on_weights_of_half_precision_keeps_what_it_was_trained_to() -> None:
+    layers = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)).to(torch.bfloat16)
+    for name in ("first", "second"):
+        inject(layers, "", name, Adapter(["0", "1"], rank=2, alpha=2, merge=False))
+    torch.manual_seed(0)
+    factors = {name: torch.randn_like(x) for name, x in layers.state_dict().items() if ".lora_" in name}
+    # As a run keeps them.
+    factors = {name: x.half() for name, x in factors.items()}
+    assert len(factors) == 8
+    layers.load_state_dict(factors, strict=False)
+    state = layers.state_dict()
+    for name, values in factors.items():
+        assert torch.equal(state[name].half(), values), name
+    base_types = {x.dtype for name, x in state.items() if name not in factors}
+    assert base_types == {torch.bfloat16}
+    assert layers(torch.randn(3, 6, dtype=torch.bfloat16)).dtype == torch.bfloat16
