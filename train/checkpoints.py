@@ -21,8 +21,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from rtdecode.disk import strict_json
-from rtdecode.disk.folders import existing
 from rtdecode.errors import RtDecodeError, UsageError
+from train import room
 from train.phases import Phase
 
 _NOTE = "training.json"
@@ -130,20 +130,15 @@ def check_room(folder: Path, learned: Mapping[str, int]) -> None:
     UsageError
     """
     name = max(learned, key=lambda phase: learned[phase])
-    needed = _CHECKPOINTS * _VALUES * _BYTES * learned[name]
-    there = existing(folder)
-    free = shutil.disk_usage(there).free
-    if free < needed:
+    if lack := room.lacking(folder, _CHECKPOINTS * _VALUES * _BYTES * learned[name]):
         raise UsageError(
             "checkpoints-insufficient-disk",
             "phase '{phase}' learns {parameters_millions:.1f} million numbers, whose checkpoints "
             "take {needed_gb:.1f} GB, and {folder} has {free_gb:.1f} GB left. Make room, or give "
             "another disk with out=.",
             phase=name,
-            parameters_millions=learned[name] / 1000000.0,
-            needed_gb=needed / 1000000000.0,
-            folder=there,
-            free_gb=free / 1000000000.0,
+            parameters_millions=learned[name] / 1e6,
+            **lack,
         )
 
 

@@ -5,7 +5,6 @@ and keeps latents and pictures in a file a clip. A clip that is there is not com
 each film are kept from the training.
 """
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rtdecode.disk.folders import existing
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.from_file import film_from_file, frames_from_file
+from train import room
 from train.data.shards import Shards
 from train.data.training_films import TrainingFilm
 from train.parts.codecs.full_video_decoder import full_decoder
@@ -127,8 +126,7 @@ def check_room(counts: Sequence[int], cut: Cut, folder: Path) -> None:
     rows, columns = cut.size
     kept = sum(path.stat().st_size for path in folder.glob("*.npz"))
     needed = sum(counts) * cut.frames * rows * columns * _COLOURS - kept
-    free = shutil.disk_usage(existing(folder)).free
-    if free < needed:
+    if lack := room.lacking(folder, needed):
         raise UsageError(
             "decoded-clips-insufficient-disk",
             "{clips} clips of {frames} frames of {rows} x {columns} pixels take {needed_gb:.1f} GB more, and "
@@ -138,9 +136,7 @@ def check_room(counts: Sequence[int], cut: Cut, folder: Path) -> None:
             frames=cut.frames,
             rows=rows,
             columns=columns,
-            needed_gb=needed / 1e9,
-            folder=folder,
-            free_gb=free / 1e9,
+            **lack,
         )
 
 

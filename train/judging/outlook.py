@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 import tempfile
 import time
 from collections import defaultdict
@@ -14,6 +13,7 @@ from rtdecode import terminal
 from rtdecode.disk.clip_file import IN_MEMORY
 from rtdecode.disk.folders import existing
 from rtdecode.errors import UsageError
+from train import room
 from train.judging.held_out_sessions import HeldOutSessions
 from train.judging.section import EvaluatedRun, HeldOutWindows
 
@@ -112,17 +112,14 @@ class Outlook:
             needed[disk] += size
             folders[disk] = folder
         for disk, size in needed.items():
-            free = shutil.disk_usage(folders[disk]).free
-            if size * (1 + _SPARE) > free:
+            if lack := room.lacking(folders[disk], size * (1 + _SPARE)):
                 raise UsageError(
                     "evaluation-no-room",
                     "the clips of this evaluation take {needed_gb:.1f} GB in {folder}, and {free_gb:.1f} GB "
                     "are free. Make room, name another disk (keep=DIR, and TMPDIR for temporary files), draw "
                     "fewer windows (windows=N), or give train.evaluate keep=none, which keeps no clips and "
                     "decodes some of them twice.",
-                    needed_gb=size / 1e9,
-                    folder=folders[disk],
-                    free_gb=free / 1e9,
+                    **lack,
                 )
 
 

@@ -15,7 +15,6 @@ refused before another one has computed for hours.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk import strict_json
-from rtdecode.disk.folders import existing
 from rtdecode.errors import UsageError
+from train import room
 from train.data.dataset import DataSet
 from train.data.shards import Shards
 from train.weights.source import Source
@@ -340,16 +339,13 @@ def _try(targets: Sequence[Target], inputs: _Inputs, out: Path, stored: str) -> 
         on_disk = sum(path.stat().st_size for path in (out / target.name).glob("*.npz"))
         further = sum(array.nbytes for name, array in computed.items() if name != "values")
         needed += max(0, count * (values.nbytes + further) - on_disk)
-    free = shutil.disk_usage(existing(out)).free
-    if free < needed:
+    if lack := room.lacking(out, needed):
         raise UsageError(
             "targets-insufficient-disk",
             "the targets of {count} titles take {needed_gb:.1f} GB more, and {folder} has {free_gb:.1f} GB "
             "left. Make room, or give another disk with out=.",
             count=count,
-            needed_gb=needed / 1e9,
-            folder=out,
-            free_gb=free / 1e9,
+            **lack,
         )
 
 
