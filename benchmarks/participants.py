@@ -80,7 +80,7 @@ def permuted_ridges(everybody: Mapping[str, Taught], plan: PatchRidgePlan) -> di
 
     Nothing can be learned of what was shown. Codec and components are those of the ridge that learns.
     """
-    weights, targets = fit_latents([taught.clips for taught in everybody.values()], plan)
+    weights, targets = fit_latents([taught.clips_in_memory() for taught in everybody.values()], plan)
     ridges: dict[str, list[PatchRidge]] = {}
     for number, (name, taught) in enumerate(everybody.items()):
         ridges[name] = []

@@ -171,7 +171,7 @@ def train(
     weights = dict(participants) if participants else NOBODY
     arguments = (system, phases, draw, folder, show, seed, machine, weights, wanted)
     if machine.processes > 1:
-        together(machine.processes, _train, *arguments)
+        together(machine.processes, folder, _train, *arguments)
     # After other processes have trained, every phase is finished: this only loads what they left.
     return _train(*arguments)
 

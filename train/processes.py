@@ -6,19 +6,24 @@
 import os
 import pickle
 import socket
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
 
-def together(count: int, function: Callable[..., Any], *given: Any) -> None:
+def together(count: int, folder: Path, function: Callable[..., Any], *given: Any) -> None:
     """Call a function in several processes at once, and wait until all of them have returned.
 
     Parameters
     ----------
     count : int
+    folder : Path
+        Where the arguments lie meanwhile, in a file that all processes read: a model would
+        otherwise be in memory twice, as an object and as its bytes.
     function : callable
         It finds the other processes in the way of a program that torchrun has started; accelerate sees them.
     *given
@@ -29,24 +34,27 @@ def together(count: int, function: Callable[..., Any], *given: Any) -> None:
     torch.multiprocessing.ProcessRaisedException
         If one of them raised. The others are then ended.
     """
-    # Pickled here: torch's own pickling shares tensors, and all processes would train the same memory.
-    copies = pickle.dumps((function, given))
-    # The system chooses a free port, on which the processes find each other.
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context: Any = spawn(_one, (count, port, copies), nprocs=count, join=False)
-    try:
-        while not context.join():
-            continue
-    finally:
-        for process in context.processes:
-            if process.is_alive():
-                process.terminate()
-                process.join()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="arguments-") as file:
+        # Pickled here: torch's own pickling shares tensors, and all processes would train the same memory.
+        pickle.dump((function, given), file)
+        file.flush()
+        # The system chooses a free port, on which the processes find each other.
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        context: Any = spawn(_one, (count, port, file.name), nprocs=count, join=False)
+        try:
+            while not context.join():
+                continue
+        finally:
+            for process in context.processes:
+                if process.is_alive():
+                    process.terminate()
+                    process.join()
 
 
-def _one(process: int, count: int, port: int, copies: bytes) -> None:
+def _one(process: int, count: int, port: int, arguments: str) -> None:
     """Run the function as one of the processes."""
     told = {
         "RANK": process,
@@ -57,6 +65,7 @@ def _one(process: int, count: int, port: int, copies: bytes) -> None:
         "MASTER_PORT": port,
     }
     os.environ.update({name: str(value) for name, value in told.items()})
-    function, given = pickle.loads(copies)  # noqa: S301 - what this program has just pickled
+    with Path(arguments).open("rb") as file:
+        function, given = pickle.load(file)  # noqa: S301 - what this program has just pickled
     function(*given)
     distributed.destroy_process_group()

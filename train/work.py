@@ -69,11 +69,15 @@ class Work:
 
     def stage(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """Return the arrays of a stage, and let `make` make them if they are not on disk yet."""
+        return read_arrays(self.made(name, make))
+
+    def made(self, name: str, make: Callable[[], Arrays]) -> Path:
+        """Return the path of a stage's arrays, which `make` makes if they are not on disk yet."""
         path = self.path(name)
         if not path.is_file():
             private.folder(self.stages)
             write_arrays(path, make())
-        return self.read(name)
+        return path
 
     def path(self, name: str) -> Path:
         """Return the path of a stage's arrays, which lie there uncompressed once the stage was made."""

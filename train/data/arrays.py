@@ -1,11 +1,12 @@
 """Arrays of windows: statistics, normalisation, and the golden windows that a bundle is tested with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from train.data.window_arrays import WindowArray
 from train.work import Arrays
 
 _GOLDEN = 3
@@ -102,12 +103,12 @@ def golden_noise(count: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return few_bits(np.random.default_rng(0).standard_normal((count, *shape), np.float32))
 
 
-def golden(inputs: Arrays) -> Arrays:
+def golden(inputs: Mapping[str, WindowArray]) -> Arrays:
     """Make golden windows that take every route through the encoder: whole, EEG alone, fMRI with a hole.
 
     Parameters
     ----------
-    inputs : dict
+    inputs : mapping
         Signals and their masks, of one modality or both, for at least three windows.
     """
     found = {name: values[:_GOLDEN].astype(np.float32) for name, values in inputs.items()}

@@ -1,14 +1,18 @@
 """The voxels that follow what was shown, chosen from the windows that teach alone."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.disk.clip_file import Pixels
 from rtdecode.scores.colours import layouts
 from train.closed_form.encoding import PICKING, best_explained, fold_errors
+from train.data.window_arrays import WindowArray, mean_volumes
 
 
 def driven_voxels(
-    clips: NDArray[np.uint8], fmri: NDArray[np.float32], folds: NDArray[np.int64], count: int
+    clips: Sequence[Pixels], fmri: WindowArray, folds: NDArray[np.int64], count: int
 ) -> NDArray[np.int64]:
     """Choose voxels by how well an encoding model predicts them.
 
@@ -17,7 +21,7 @@ def driven_voxels(
 
     Parameters
     ----------
-    clips : uint8, (window, frame, row, column, 3)
+    clips : sequence of uint8, (frame, row, column, 3)
     fmri : (window, slot, voxel)
     folds : (window,)
         From 0 on. Windows of one number are left out together.
@@ -31,7 +35,7 @@ def driven_voxels(
     """
     if fmri.shape[2] <= count:
         return np.arange(fmri.shape[2])
-    colours = layouts(list(clips)).reshape(len(clips), -1)
-    volumes = fmri.mean(axis=1)
+    colours = layouts(clips).reshape(len(clips), -1)
+    volumes = mean_volumes(fmri)
     errors, sizes = fold_errors(colours, volumes - volumes.mean(axis=0), folds, 0, PICKING)
     return np.sort(best_explained(errors.sum(axis=0), sizes.sum(axis=0), count))

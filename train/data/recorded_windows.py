@@ -45,7 +45,7 @@ class RecordedWindows(RecordedSessions):
         ]
         signals = {name: np.concatenate([part[name] for part in watched]) for name in watched[0]}
         folds = by_title(self.taught)
-        driven = driven_voxels(clips, signals["fmri"], folds, self.voxels)
+        driven = driven_voxels(list(clips), signals["fmri"], folds, self.voxels)
         signals["fmri"] = signals["fmri"][:, :, driven]
         projection = replace(head, voxels=head.voxels[driven])
         stats = statistics(signals, level[driven]) | {"mean_clip": np.rint(clips.mean(0)).astype(np.uint8)}

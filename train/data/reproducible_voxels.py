@@ -17,6 +17,7 @@ from scipy.stats import t as student
 
 from rtdecode.errors import UsageError
 from train.data.dataset import WindowTable
+from train.data.window_arrays import WindowArray, mean_volumes
 
 Rows = NDArray[np.int64]
 Matrix = NDArray[np.float64]
@@ -119,7 +120,7 @@ def _refuse_other_windows(
     )
 
 
-def reproducibility(fmri: NDArray[np.floating], repeated: Sequence[Segment]) -> Matrix:
+def reproducibility(fmri: WindowArray, repeated: Sequence[Segment]) -> Matrix:
     """Return Student's t of each voxel, (voxel,): how much alike showings of the same are, over segments.
 
     Of more than two showings of a segment, the transformed correlations of all pairs are averaged.
@@ -130,7 +131,7 @@ def reproducibility(fmri: NDArray[np.floating], repeated: Sequence[Segment]) -> 
     repeated : sequence of Segment
         Three or more, as `segments` finds them.
     """
-    volumes = fmri.mean(axis=1, dtype=np.float64)
+    volumes = mean_volumes(fmri, np.float64)
     found = np.stack([_alike(volumes[segment.places]) for segment in repeated])
     spread = found.std(axis=0, ddof=1)
     mean = found.mean(axis=0)
@@ -147,7 +148,7 @@ def _alike(showings: Matrix) -> Matrix:
     return np.arctanh(np.clip(pairs, -_LARGEST, _LARGEST)).mean(axis=0)
 
 
-def reproducible_voxels(fmri: NDArray[np.floating], repeated: Sequence[Segment], count: int) -> Rows:
+def reproducible_voxels(fmri: WindowArray, repeated: Sequence[Segment], count: int) -> Rows:
     """Choose voxels by how much alike their responses to showings of the same are.
 
     Parameters

@@ -34,6 +34,8 @@ from train.work import Work
 
 # The layout of recordings of the simulated participant.
 _SIMULATED = "phantom"
+# Folder of the shards of signals among the stages of a run.
+SIGNALS = "signals"
 # Times that differ by less are the same, s.
 _SAME_S = 1e-3
 # Windows of a run that is held out are told apart from each other.
@@ -190,8 +192,8 @@ class DataSetWindows:
         terminal.say(*filter(None, dict.fromkeys(sentences)))
 
     def taught(self, work: Work) -> Taught:
-        """Read the windows that teach, of one participant."""
-        return self.opened(work.data).taught()
+        """Read the windows that teach, of one participant; their signals lie among the run's stages."""
+        return self.opened(work.data).taught(work.stages / SIGNALS)
 
     def everybody_taught(self, work: Work) -> dict[str, Taught]:
         """Read the windows that teach, by participant, the default one first.

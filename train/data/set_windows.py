@@ -6,14 +6,13 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.signal import resample_poly
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -33,7 +32,9 @@ from train.data.examined import examined
 from train.data.reproducible_voxels import reproducible_voxels, segments
 from train.data.splits import Repeats, Rows, Split
 from train.data.standard import Statistics, names_digest, statistics
+from train.data.stored_signals import StoredSignals, store
 from train.data.taught import Taught
+from train.data.window_arrays import Eeg, Ones, Volumes, WindowArray, resampled
 from train.work import Arrays, tracked
 
 # How voxels are chosen.
@@ -201,32 +202,66 @@ class SetWindows:
             return 0.0
         return stats["fmri_mean"]
 
-    def taught(self) -> Taught:
-        """Read the windows that teach. Their statistics rest on no other window."""
+    def taught(self, folder: Path | None = None) -> Taught:
+        """Read the windows that teach. Their statistics rest on no other window.
+
+        Parameters
+        ----------
+        folder : Path, optional
+            Where the signals of all windows are kept in shards, of which batches are read
+            (`train.data.stored_signals`); without it, those that teach are read into memory.
+        """
         rows = self.split.train
         folds = self.folds()
-        clips = np.stack([np.asarray(clip) for clip in self.taught_clips])
-        found = statistics(self.data, rows, self._columns)[self.subject]
-        stats = self._stats(found) | {"mean_clip": np.rint(clips.mean(0)).astype(np.uint8)}
-        signals = self.signals(splits.trials(self.data.windows, rows), stats, self.voxels)
-        chosen = self._chosen(clips, signals["fmri"], folds)
-        signals["fmri"] = np.ascontiguousarray(signals["fmri"][..., chosen])
+        mean_clip = _mean_clip(self.taught_clips)
+        stored = None if folder is None else store(self.data, self._columns, folder)
+        data = stored or self.data
+        found = statistics(data, rows, self._columns)[self.subject]
+        stats = self._stats(found) | {"mean_clip": mean_clip}
+        signals: dict[str, WindowArray] = {}
+        if stored is None:
+            signals |= self.signals(splits.trials(self.data.windows, rows), stats, self.voxels)
+            chosen = self._chosen(signals["fmri"], folds)
+            signals["fmri"] = np.ascontiguousarray(signals["fmri"][..., chosen])
+        else:
+            volumes = self._volumes(stored, stats)
+            chosen = self._chosen(volumes, folds)
+            signals |= self._from_shards(stored, volumes.some(chosen), stats)
         for name in ("fmri_mean", "fmri_scale"):
             stats[name] = stats[name][chosen]
         return Taught(
             signals=signals,
-            clips=clips,
+            clips=self.taught_clips,
             folds=folds,
-            manifest=self._manifest(found, len(chosen)),
+            manifest=self._manifest(found, len(chosen), data),
             stats=stats,
             projection=self._projection(self.voxels[chosen]),
         )
 
-    def _chosen(self, clips: NDArray[np.uint8], fmri: NDArray[np.float32], folds: NDArray[np.int64]) -> Rows:
+    def _volumes(self, stored: StoredSignals, stats: Mapping[str, NDArray[Any]]) -> Volumes:
+        """Return the volumes that teach, which lie in shards, as `signals` normalises them."""
+        level = np.zeros(len(self.voxels), np.float32) + self._level(stats)
+        shards = stored.signals["fmri"]
+        return Volumes(shards, self.split.train, self.voxels, level, stats["fmri_scale"])
+
+    def _from_shards(
+        self, stored: StoredSignals, volumes: Volumes, stats: Mapping[str, NDArray[Any]]
+    ) -> dict[str, WindowArray]:
+        """Return the signals that teach, which lie in shards, as `signals` normalises them."""
+        rows = self.split.train
+        # A window is in the table only if its signals are whole.
+        signals: dict[str, WindowArray] = {"fmri": volumes, "fmri_mask": Ones(volumes.shape[:2])}
+        if "eeg" in stored.signals:
+            samples = self.draft.grid.samples
+            signals["eeg"] = Eeg(stored.signals["eeg"], rows, samples, stats["eeg_mean"], stats["eeg_scale"])
+            signals["eeg_mask"] = Ones((len(rows), samples))
+        return signals
+
+    def _chosen(self, fmri: WindowArray, folds: NDArray[np.int64]) -> Rows:
         """Choose voxels by the windows that teach, (voxel,); what is held out has no part in it."""
         if self.choose == REPRODUCIBLE:
             return reproducible_voxels(fmri, segments(self.data.windows, self.split.train), self.most)
-        return driven_voxels(clips, fmri, folds, self.most)
+        return driven_voxels(self.taught_clips, fmri, folds, self.most)
 
     @cached_property
     def taught_clips(self) -> list[Pixels]:
@@ -291,7 +326,7 @@ class SetWindows:
                 volumes = splits.read_trials(self.data, "fmri", few)[..., voxels]
                 found["fmri"][part] = (volumes - self._level(stats)) / stats["fmri_scale"]
             if "eeg" in found:
-                eeg = _resampled(splits.read_trials(self.data, "eeg", few), grid.samples)
+                eeg = resampled(splits.read_trials(self.data, "eeg", few), grid.samples)
                 found["eeg"][part] = (eeg - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None]
         return found
 
@@ -380,9 +415,9 @@ class SetWindows:
         count, *_ = self.draft.fmri.shape
         return Projection(voxels, (count, 1, 1), np.asarray(self.draft.fmri.affine))
 
-    def _manifest(self, found: Statistics, voxels: int) -> Manifest:
+    def _manifest(self, found: Statistics, voxels: int, data: DataSet) -> Manifest:
         # Every window that teaches is read for a training, so those of the test are read as well.
-        examination = examined(self.data, self.split, {self.subject: found}, None, signals=True)
+        examination = examined(data, self.split, {self.subject: found}, None, signals=True)
         runs, held = (
             list(dict.fromkeys(self.data.windows.run[rows].tolist()))
             for rows in (self.split.train, self.split.test)
@@ -403,6 +438,14 @@ class SetWindows:
             told["regions"] = list(self.regions)
         assert self.draft.fmri is not None
         return replace(self.draft, provenance=told, fmri=replace(self.draft.fmri, voxels=voxels))
+
+
+def _mean_clip(clips: Sequence[Pixels]) -> NDArray[np.uint8]:
+    """Average clips, of which one at a time is in memory, (frame, row, column, 3)."""
+    total = np.zeros(clips[0].shape)
+    for clip in clips:
+        total += np.asarray(clip)
+    return np.rint(total / len(clips)).astype(np.uint8)
 
 
 def _as_released(stats: Arrays) -> Arrays:
@@ -428,15 +471,3 @@ def _fitted(clip: NDArray[np.uint8], fps: float, wanted: ClipGeometry) -> NDArra
         return clip[numbers]
     fitted = {n: filling(Image.fromarray(clip[n]), size) for n in dict.fromkeys(numbers.tolist())}
     return np.stack([fitted[n] for n in numbers.tolist()])
-
-
-def _resampled(eeg: NDArray[Any], samples: int) -> NDArray[Any]:
-    """Bring windows of EEG (window, channel, sample) to a number of samples.
-
-    The filter knows each window's future. Released EEG does so already; the chain of a session has the
-    bundle's rate, and nothing is done to it.
-    """
-    if eeg.shape[2] == samples:
-        return eeg
-    ratio = Fraction(samples, eeg.shape[2])
-    return resample_poly(eeg, ratio.numerator, ratio.denominator, axis=2, padtype="line")

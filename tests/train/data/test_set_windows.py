@@ -25,6 +25,7 @@ from train.data.dataset import Acquired
 from train.data.set_node import DataSetWindows
 from train.data.set_windows import SetWindows
 from train.data.splits import by_runs, trials
+from train.data.window_arrays import resampled
 
 NODE = DataSetWindows(EegBand(), Baseline(), sfreq=125, voxels=2000, subject="sub-0001")
 
@@ -92,12 +93,12 @@ def taught_bundle(windows: SetWindows) -> Any:
 def test_signals_are_standardised_by_what_teaches(cinebrain: Path) -> None:
     windows = node().opened(cinebrain)
     taught = windows.taught()
-    volumes = taught.signals["fmri"].reshape(-1, 7)
+    volumes = taught.signals["fmri"][:].reshape(-1, 7)
     np.testing.assert_allclose(volumes.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(volumes.std(0), 1, atol=1e-5)
     # 1000 Hz became 125 Hz.
     assert taught.signals["eeg"].shape == (6, 64, 500)
-    assert taught.signals["eeg_mask"].min() == taught.signals["fmri_mask"].min() == 1
+    assert taught.signals["eeg_mask"][:].min() == taught.signals["fmri_mask"][:].min() == 1
     assert taught.manifest.chain == "offline"
     assert taught.manifest.provenance["taught"] == windows.digest
     assert taught.manifest.provenance["held_out"] == ["run-19", "run-20"]
@@ -108,9 +109,9 @@ def test_a_sine_keeps_its_course_at_another_rate() -> None:
     def sine(rate: int) -> NDArray[np.float64]:
         return np.sin(2 * np.pi * 10 * np.arange(4 * rate) / rate)[None, None]
 
-    brought = set_windows._resampled(sine(1000), 500)
+    brought = resampled(sine(1000), 500)
     np.testing.assert_allclose(brought[..., 50:-50], sine(125)[..., 50:-50], atol=2e-3)
-    assert set_windows._resampled(brought, 500) is brought
+    assert resampled(brought, 500) is brought
 
 
 def test_a_clip_of_another_rate_and_size_shows_the_same_at_every_instant() -> None:
@@ -275,7 +276,7 @@ def test_a_set_of_volumes_alone_is_read(tmp_path: Path) -> None:
     taught = windows.taught()
     assert {*taught.signals} == {"fmri", "fmri_mask"}
     # Two seconds at 8 frames a second, in latent frames of four, and the frame before them.
-    assert taught.clips.shape[1:] == (17, 64, 96, 3)
+    assert taught.clips_in_memory().shape[1:] == (17, 64, 96, 3)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
+from train.data.window_arrays import WindowArray
 from train.metrics.motion import motion_energy
 from train.models.cineneuron.brain import ACTION_HEAD, CATEGORY_HEAD
 from train.models.cineneuron.encoder import BRAIN, CineNeuronSizes, RememberingEncoder
 from train.models.cineneuron.memories import EXCLUDE, NEAR_S
-from train.models.conditioned.batches import Rows, Windows
+from train.models.conditioned.batches import Windows
 from train.models.conditioned.encoder import ConditionEncoder
 from train.models.conditioned.material import Describe, Material
 from train.models.conditioned.small import SmallPlan
@@ -67,7 +68,7 @@ class CineNeuronPlan(SmallPlan):
         """Compute the motion of clips."""
         return {ACTION: motion_vectors}
 
-    def targets(self, material: Material) -> Mapping[str, Rows]:
+    def targets(self, material: Material) -> Mapping[str, WindowArray]:
         """Return the vectors of actions, and which categories hold."""
         action = np.asarray(material.targets[ACTION][:], np.float32)
         names = category_names(material.captions, self.encoder.brain.categories)

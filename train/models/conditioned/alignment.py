@@ -29,15 +29,17 @@ from train.data.phantom import TRAINING_SEEDS
 from train.data.recorded_sessions import RecordedSessions
 from train.data.recorded_showing import RecordedShowing
 from train.data.set_windows import SetWindows
+from train.data.shards import Shards
 from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
 from train.data.taught import Taught
 from train.data.training_films import training_films
+from train.data.window_arrays import WindowArray
 from train.judging.last_run import novelty
 from train.models.conditioned.trainable import FRAMES, BrainVideo, Contrasts, evaluated
 from train.parts.encoders import film_net
 from train.phases import Phase
-from train.work import Arrays, Work
+from train.work import Arrays, Work, read_arrays
 
 # Windows that are told apart, at most: as many as a pool of `train.metrics.retrieval` has.
 WINDOWS = 300
@@ -80,13 +82,14 @@ class HeldOutWindows:
         """Tell the windows apart by each modality and by both, if the phase brings vectors together."""
         if phase not in self.phases:
             return
-        arrays = self.work.read(_STAGE)
-        stills = arrays.pop("stills")
+        path = self.work.path(_STAGE)
+        ports = [port for name in system.encoder.modalities for port in (name, f"{name}_mask")]
+        signals = {port: Shards([path], port) for port in ports}
         device = next(system.encoder.parameters()).device
         clips = system.pooling(torch.from_numpy(self.frames).to(device)).cpu()
         names = _routes(system.encoder.modalities)
         with evaluated(system.encoder):
-            vectors = [_vectors(system, arrays, name) for name in names]
+            vectors = [_vectors(system, signals, name) for name in names]
         alike = [(vector @ clips.T).numpy().astype(np.float64) for vector in vectors]
         rows = [
             {"phase": phase, "step": step, "by": name, **identify_clips(similarity)}
@@ -94,7 +97,7 @@ class HeldOutWindows:
         ]
         _say(rows, self.origin)
         # What has most to tell comes last.
-        _sheet(stills, alike[-1]).save(_picture(self.work, phase))
+        _sheet(Shards([path], "stills")[:], alike[-1]).save(_picture(self.work, phase))
         private.file(_file(self.work, phase)).write_text(strict_json.dumps(rows) + "\n")
 
 
@@ -176,7 +179,21 @@ def origin_of_sessions(work: Work, data: FilmSessions | RecordedSessions) -> str
 
 
 def of_set(work: Work, windows: SetWindows, taught: Taught, frame_step: int | None = None) -> Arrays:
-    """Read windows of the runs that are held out of a data set, each of another clip.
+    """Read windows of the runs that are held out of a data set, each of another clip; see `keep_of_set`.
+
+    Returns
+    -------
+    dict
+        As for `of_sessions`.
+    """
+    path = keep_of_set(work, windows, taught, frame_step)
+    return {} if path is None else read_arrays(path)
+
+
+def keep_of_set(
+    work: Work, windows: SetWindows, taught: Taught, frame_step: int | None = None
+) -> Path | None:
+    """Keep windows of the runs that are held out of a data set, each of another clip, as a stage of the run.
 
     Parameters
     ----------
@@ -189,12 +206,12 @@ def of_set(work: Work, windows: SetWindows, taught: Taught, frame_step: int | No
 
     Returns
     -------
-    dict
-        As for `of_sessions`.
+    Path or None
+        Where they lie; None where fewer than two windows are held out.
     """
     rows = rows_of_set(windows)
     if len(rows) < 2:
-        return {}
+        return None
 
     def make() -> Arrays:
         voxels = windows.places(taught.projection)
@@ -210,7 +227,7 @@ def of_set(work: Work, windows: SetWindows, taught: Taught, frame_step: int | No
             arrays["pictures"] = np.concatenate(pictures)
         return arrays | {"stills": np.stack(stills)}
 
-    return work.stage(_STAGE, make)
+    return work.made(_STAGE, make)
 
 
 def rows_of_set(windows: SetWindows) -> NDArray[np.int64]:
@@ -302,7 +319,7 @@ def _routes(modalities: Collection[str]) -> list[str]:
     return [*names, BOTH] if len(names) > 1 else names
 
 
-def _vectors(system: BrainVideo, arrays: Arrays, name: str) -> Tensor:
+def _vectors(system: BrainVideo, arrays: Mapping[str, WindowArray], name: str) -> Tensor:
     """Return the class vectors of windows by one modality, as if there were no other, or by both."""
     encoder = system.encoder
     device = next(encoder.parameters()).device

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rtdecode.errors import UsageError
 from train.data.arrays import normalised_eeg
+from train.data.window_arrays import WindowArray
 from train.distillation.teaching import FLOW_MAP
 from train.loader import Place
 from train.models.conditioned.memory import EXCLUDED
@@ -19,21 +20,6 @@ from train.parts.generators.base import LEVELS
 from train.work import Arrays
 
 PORTS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
-
-
-class Rows(Protocol):
-    """An array of windows, in memory or on disk."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape, the number of windows first."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: Any, /) -> NDArray[Any]:
-        """Read some windows."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -61,16 +47,16 @@ class Windows:
         Number of passages of each caption, one of which is drawn anew each time.
     """
 
-    latents: Rows
+    latents: WindowArray
     words: NDArray[np.int64]
-    frames: Rows
-    text: Rows
-    signals: Mapping[str, Rows]
+    frames: WindowArray
+    text: WindowArray
+    signals: Mapping[str, WindowArray]
     units: Arrays | None
-    targets: Mapping[str, Rows] = field(default_factory=dict)
+    targets: Mapping[str, WindowArray] = field(default_factory=dict)
     excluded: NDArray[np.bool_] | None = None
-    deviations: Rows | None = None
-    passages: Rows | None = None
+    deviations: WindowArray | None = None
+    passages: WindowArray | None = None
 
     def normalised(self, rows: NDArray[np.int64]) -> Arrays:
         """Read the signals of some windows, and normalise them."""

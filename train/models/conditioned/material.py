@@ -32,8 +32,9 @@ from train.data.shards import Shards
 from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
 from train.data.voxel_choice import find_voxels
+from train.data.window_arrays import WindowArray
 from train.models.conditioned import alignment
-from train.models.conditioned.batches import PORTS, Rows
+from train.models.conditioned.batches import PORTS
 from train.parts.codecs.fitted_patch import fit_codec
 from train.parts.encoders import film_net
 from train.parts.text.words import captions
@@ -133,10 +134,10 @@ class Material:
     """
 
     codec: Arrays
-    latents: Rows
+    latents: WindowArray
     pictures: NDArray[np.uint8]
     captions: list[str]
-    signals: Mapping[str, Rows]
+    signals: Mapping[str, WindowArray]
     units: Arrays | None
     stats: Arrays
     manifest: Manifest
@@ -145,7 +146,7 @@ class Material:
     held_out: Arrays
     origin: str
     places: Places
-    targets: Mapping[str, Rows]
+    targets: Mapping[str, WindowArray]
 
 
 def of_sessions(
@@ -224,7 +225,7 @@ def of_set(
     The arguments are those of `of_sessions`.
     """
     taught = data.taught(work)
-    clips = taught.clips
+    clips = taught.clips_in_memory()
     codec = codec or work.stage("codec", lambda: fit_codec(clips, sizes.channels, sizes.contrast))
     frames = shown_frames(taught.manifest)
     films = work.stage("films", lambda: _reduced(codec, clips, sizes.every, frames, descriptions, None))

@@ -125,6 +125,8 @@ class PublishedPlan:
         self.video.check_latent(latent)
         self.video.check_vae(targets["vae"].index["model"])
         taught = data.taught(work)
+        # Both are read while the model is not in memory yet.
+        has_held_out = alignment.keep_of_set(work, windows, taught) is not None
         manifest = taught.manifest
         # It is opened here so that it is refused before the training, not after.
         decoder, drawing = self.video.drawing(latent)
@@ -163,7 +165,7 @@ class PublishedPlan:
         )
         show: loop.Show = _show_nothing
         aligning = alignment.aligning(brains, self.contrasts)
-        if alignment.of_set(work, windows, taught):
+        if has_held_out:
             held_frames = targets["image"].read(held_rows)
             held_out = HeldOutWindows(work, held_frames, aligning, alignment.origin_of_set(windows))
             show = partial(held_out.show, system)

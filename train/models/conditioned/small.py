@@ -30,6 +30,7 @@ from train import loop, shared
 from train.adapters import Adapter
 from train.closed_form.patch_codec import SIDE
 from train.data.set_node import DataSetWindows
+from train.data.window_arrays import WindowArray
 from train.distillation.student import Student, attached
 from train.distillation.targets import Distillation
 from train.distillation.teaching import apart
@@ -47,7 +48,7 @@ from train.models.conditioned.base import (
     say,
     take_encoder,
 )
-from train.models.conditioned.batches import Dropout, Rows, Windows
+from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.distilled import ClipRenderer, distil
 from train.models.conditioned.encoder import MODALITIES, ConditionEncoder, Encoding, Signals, ordered
 from train.models.conditioned.fittable import FITTER, film_tokens
@@ -258,7 +259,7 @@ class SmallPlan:
         """Name what is computed of clips beside their latents, pictures and captions: by default nothing."""
         return {}
 
-    def targets(self, material: Material) -> Mapping[str, Rows]:
+    def targets(self, material: Material) -> Mapping[str, WindowArray]:
         """Return what the encoder learns to predict, (window, ...), from what was computed of clips."""
         return material.targets
 
@@ -434,7 +435,7 @@ def _windows(material: Material, net: FilmNet, vocabulary: Vocabulary, tokens: i
     )
 
 
-def _latent(latents: Rows) -> tuple[int, int, int, int]:
+def _latent(latents: WindowArray) -> tuple[int, int, int, int]:
     """Return the shape of a clip's latents."""
     _, channels, times, height, width = latents.shape
     return channels, times, height, width
@@ -499,7 +500,7 @@ def _check_pictures(clip: ClipGeometry, frame_step: int) -> None:
         )
 
 
-def signal_shapes(signals: Mapping[str, Rows], encoder: Encoding) -> Signals:
+def signal_shapes(signals: Mapping[str, WindowArray], encoder: Encoding) -> Signals:
     """Return the shapes of a window's signals.
 
     Raises

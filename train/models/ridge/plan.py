@@ -62,10 +62,10 @@ class PatchRidgePlan:
         """
         everybody = data.everybody_taught(work)
         default = next(iter(everybody))
-        weights, targets = fit_latents([taught.clips for taught in everybody.values()], self)
+        weights, targets = fit_latents([taught.clips_in_memory() for taught in everybody.values()], self)
         belongings: dict[str, OfSubject] = {}
         for (name, taught), own_targets in zip(everybody.items(), targets, strict=True):
-            maps, explained = fit_maps(taught.signals, own_targets, self, taught.folds)
+            maps, explained = fit_maps(taught.signals_in_memory(), own_targets, self, taught.folds)
             weights |= maps if name == default else of_another(name, maps)
             belongings[name] = _belonging(taught, explained)
         trained = belongings.pop(default)
