@@ -1,11 +1,13 @@
 """What it takes to train CineSync at its published size: computed without weights, measured on a GPU.
 
     python -m benchmarks.full_scale [--tflops 400] [--gpus 1,8]
+    python -m benchmarks.full_scale --memory [--json] [--write]
 
 Builds the networks of the recipes `cinesync` and `cinesync-released` on torch's meta device, which allocates
 nothing, and counts parameters, bytes and floating-point operations. Where there is a GPU, one optimizer step
 of the phase `diffuse` is taken on it with random weights, and its time and memory are measured. Prints one
-JSON object, and writes it into ``results``.
+JSON object, and writes it into ``results``. With ``--memory``, trainings on stand-in data tell what one holds
+in main memory (`benchmarks.full_scale_memory`).
 """
 
 import argparse
@@ -14,10 +16,13 @@ import time
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import full_scale_memory
 from benchmarks.result_files import RESULTS, write
+from rtdecode.disk import strict_json
 from train.models.conditioned.encoder import Signals
 from train.models.conditioned.published import PublishedPlan
 from train.models.conditioned.trainable import DENOISING, BrainVideo
@@ -33,6 +38,7 @@ _EMBEDDING = 1152
 _FRAMES = 33
 _TITLES = 8100
 _OUT = RESULTS / "full_scale.json"
+_MEMORY = RESULTS / "full_scale_memory.json"
 # Bytes of a value: weights of the video model, and all else that is trained.
 _HALF = 2
 _SINGLE = 4
@@ -45,11 +51,20 @@ _WINDOWS = 32
 
 
 def main() -> None:
-    """Compute, measure where there is a GPU, print and write."""
-    parser = argparse.ArgumentParser()
+    """Compute, measure where there is a GPU, print and write; with ``--memory``, measure memory instead."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.full_scale", description=__doc__)
     parser.add_argument("--tflops", type=float, default=400.0, help="of a GPU in bf16, as reached")
     parser.add_argument("--gpus", default="1,8", help="numbers of GPUs")
+    parser.add_argument("--memory", action="store_true", help="measure what a training holds in memory")
+    parser.add_argument("--json", action="store_true", help="print memory as one JSON object")
+    parser.add_argument("--write", action="store_true", help="write memory into results")
+    parser.add_argument("--windows", default="60,240", help="of the two sizes that memory is measured with")
+    parser.add_argument("--workers", type=int, default=2, help="that draw batches while it is measured")
     asked = parser.parse_args()
+    if asked.memory:
+        windows = [int(text) for text in asked.windows.split(",")]
+        _measure_memory(windows, asked.workers, as_json=asked.json, is_written=asked.write)
+        return
     gpus = [int(text) for text in asked.gpus.split(",")]
     found: dict[str, Any] = {
         "tflops": asked.tflops,
@@ -60,6 +75,16 @@ def main() -> None:
     text = json.dumps(found, indent=1)
     write(_OUT, found)
     print(text)  # noqa: T201
+
+
+def _measure_memory(windows: list[int], workers: int, *, as_json: bool, is_written: bool) -> None:
+    figures = full_scale_memory.measure(windows, workers)
+    if is_written:
+        write(_MEMORY, figures)
+    if as_json:
+        Console().print_json(strict_json.dumps(figures))
+    else:
+        Console().print(full_scale_memory.table(figures))
 
 
 def computed(recipe: str, tflops: float, gpus: list[int]) -> dict[str, Any]:

@@ -62,8 +62,11 @@ class Volumes:
 
     def __getitem__(self, key: Any, /) -> NDArray[np.float32]:
         """Read some windows."""
+        # In place: a process that draws batches holds as little as it can.
         volumes = self.shards[self.rows[key]][..., self.voxels]
-        return (volumes - self.level) / self.scale
+        volumes -= self.level
+        volumes /= self.scale
+        return volumes
 
     def some(self, places: NDArray[np.int64]) -> "Volumes":
         """Take some of the voxels, by their places among these."""
@@ -101,7 +104,9 @@ class Eeg:
     def __getitem__(self, key: Any, /) -> NDArray[np.float32]:
         """Read some windows."""
         eeg = resampled(self.shards[self.rows[key]], self.samples)
-        return (eeg - self.mean[:, None]) / self.scale[:, None]
+        eeg -= self.mean[:, None]
+        eeg /= self.scale[:, None]
+        return eeg.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Windows:
                 signals["eeg"] = normalised_eeg(signals["eeg"], signals["eeg_mask"], self.units)
             # Volumes are relative to their resting level already.
             signals["fmri"] = signals["fmri"] / self.units["fmri_scale"]
-        return {name: values.astype(np.float32) for name, values in signals.items()}
+        return {name: values.astype(np.float32, copy=False) for name, values in signals.items()}
 
 
 @dataclass(frozen=True)
