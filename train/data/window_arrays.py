@@ -63,7 +63,7 @@ class Volumes:
     def __getitem__(self, key: Any, /) -> NDArray[np.float32]:
         """Read some windows."""
         # In place: a process that draws batches holds as little as it can.
-        volumes = self.shards[self.rows[key]][..., self.voxels]
+        volumes = np.take(self.shards[self.rows[key]], self.voxels, axis=-1)
         volumes -= self.level
         volumes /= self.scale
         return volumes
