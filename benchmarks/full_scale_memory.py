@@ -58,7 +58,7 @@ _TEACHING = (cinebrain_clips.RUNS - cinebrain_clips.HELD_RUNS) * cinebrain_clips
 # Latents of 16 x 32 pixels, for a model that is none of what is measured.
 _LATENT = (4, 9, 2, 4)
 _READ_EVERY_S = 0.2
-_LICENCE = "none: random weights"
+_LICENCE = "random weights"
 _MB = 1e6
 
 
