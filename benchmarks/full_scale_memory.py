@@ -80,11 +80,11 @@ class Phase:
         """Return bytes of the main process, of a worker, and the peak of all over what stands."""
         total = median(main + sum(workers) for main, workers in self.standing)
         peak = max(main + sum(workers) for main, workers in [*self.starting, *self.standing])
-        each = [size for _, workers in self.standing for size in workers]
+        sizes = [size for _, workers in self.standing for size in workers]
         return {
             "base": median(main for main, _ in self.standing),
-            "worker": median(each),
-            "worker_peak": max(each),
+            "worker": median(sizes),
+            "worker_peak": max(sizes),
             "peak_ratio": round(peak / total, 3),
         }
 
@@ -285,12 +285,12 @@ def _arguments(folder: Path, workers: int) -> list[str]:
 def _release(folder: Path, windows: int) -> None:
     """Write a release whose signals are noise, and whose clips all show the same."""
     folder.mkdir()
-    held = [
+    held_out = [
         _TEACHING + run * cinebrain_clips.RUN_CLIPS + n
         for run in range(cinebrain_clips.HELD_RUNS)
         for n in range(_HELD_OUT)
     ]
-    places = np.array([*range(windows), *held])
+    places = np.array([*range(windows), *held_out])
     numbers = [int(place) * cinebrain_clips.TRS + n for place in places for n in range(cinebrain_clips.TRS)]
     random = np.random.default_rng(0)
     subject = folder / _SUBJECT

@@ -69,9 +69,9 @@ class Work:
 
     def stage(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """Return the arrays of a stage, and let `make` make them if they are not on disk yet."""
-        return read_arrays(self.made(name, make))
+        return read_arrays(self.make(name, make))
 
-    def made(self, name: str, make: Callable[[], Arrays]) -> Path:
+    def make(self, name: str, make: Callable[[], Arrays]) -> Path:
         """Return the path of a stage's arrays, which `make` makes if they are not on disk yet."""
         path = self.path(name)
         if not path.is_file():

@@ -169,10 +169,10 @@ def _is_whole(path: Path, first: Mapping[Column, NDArray[np.float32]], count: in
     )
 
 
-def _digest(data: DataSet, first: Mapping[Column, NDArray[np.float32]], own: Path) -> str:
+def _digest(data: DataSet, first: Mapping[Column, NDArray[np.float32]], run_folder: Path) -> str:
     about = {
         "version": _VERSION,
-        "files": list(_files(data.folder, own)),
+        "files": list(_files(data.folder, run_folder)),
         "layout": data.layout,
         "windows": data.windows.names(range(len(data.windows))),
         "cut": [data.window_s, data.lag_s, data.tr_s, data.sfreq],
@@ -181,9 +181,9 @@ def _digest(data: DataSet, first: Mapping[Column, NDArray[np.float32]], own: Pat
     return hashlib.sha256(strict_json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _files(folder: Path, own: Path) -> Iterator[tuple[str, int, int]]:
+def _files(folder: Path, run_folder: Path) -> Iterator[tuple[str, int, int]]:
     """Yield path, size and time (ns) of each file in a folder, but of those that the run itself writes."""
-    visited = {_identity(own)} if own.is_dir() else set[tuple[int, int]]()
+    visited = {_identity(run_folder)} if run_folder.is_dir() else set[tuple[int, int]]()
     for place, folders, names in os.walk(folder, followlinks=True):
         # A link may lead back to a folder above it.
         identity = _identity(Path(place))

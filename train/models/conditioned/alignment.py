@@ -227,7 +227,7 @@ def keep_of_set(
             arrays["pictures"] = np.concatenate(pictures)
         return arrays | {"stills": np.stack(stills)}
 
-    return work.made(_STAGE, make)
+    return work.make(_STAGE, make)
 
 
 def rows_of_set(windows: SetWindows) -> NDArray[np.int64]:
