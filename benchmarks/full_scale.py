@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="measure what a training holds in memory")
     parser.add_argument("--json", action="store_true", help="print memory as one JSON object")
     parser.add_argument("--write", action="store_true", help="write memory into results")
-    parser.add_argument("--windows", default="60,240", help="of the two sizes that memory is measured with")
+    parser.add_argument("--windows", default="60,600", help="of the two sizes that memory is measured with")
     parser.add_argument("--workers", type=int, default=2, help="that draw batches while it is measured")
     asked = parser.parse_args()
     if asked.memory:

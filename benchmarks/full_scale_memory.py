@@ -1,6 +1,6 @@
 """What a training at full size holds in memory, from stand-in data of two sizes.
 
-    python -m benchmarks.full_scale --memory [--json] [--write] [--windows 60,240] [--workers 2]
+    python -m benchmarks.full_scale --memory [--json] [--write] [--windows 60,600] [--workers 2]
 
 Each size is a release in CineBrain's layout whose signals have the published shapes, with targets of the
 published shapes but for latents, which are mapped as signals are, and a CogVideoX of one layer. The recipe
@@ -160,9 +160,12 @@ _BYTES = (*_KEYS, "worker_peak")
 
 
 def _line(values: dict[int, float]) -> tuple[float, float]:
-    """Fit a line: bytes without a window, and bytes of each."""
+    """Fit a line: bytes without a window, and bytes of each.
+
+    Where more windows took less, what was read is noise alone, and the most that was read counts for all.
+    """
     slope, start = np.polyfit(list(values), list(values.values()), 1)
-    return float(start), float(slope)
+    return (float(start), float(slope)) if slope > 0 else (max(values.values()), 0.0)
 
 
 def _projected(line: tuple[float, float]) -> float:

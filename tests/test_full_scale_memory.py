@@ -20,6 +20,8 @@ def test_what_windows_take_is_drawn_on_to_the_whole_release() -> None:
     line = _line({60: 1060.0, 240: 1240.0})
     assert line == pytest.approx((1000, 1))
     assert _projected(line) == pytest.approx(1000 + 4860)
+    # Noise is not drawn on to less than nothing.
+    assert _line({60: 1240.0, 240: 1060.0}) == (1240, 0)
 
 
 def test_a_phase_stands_from_its_first_checkpoint_on(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ class RunSignals:
     rows : (window,)
     moments : Moments
     independent : float
-        Number of independent voxels or channels, by the spread of the eigenvalues of their correlations.
+        Number of independent voxels, by the spread of the eigenvalues of their correlations; 0 for other
+        columns.
     still : int
         Windows in which the EEG stands still; 0 for other columns.
     top : float
@@ -217,9 +218,11 @@ def _of_run(data: DataSet, column: Column, subject: str, run: str, rows: NDArray
         parts.append(moments(column, values))
         # (value, voxel)
         table = np.moveaxis(values, 2 if column == "fmri" else 1, -1).reshape(-1, len(parts[-1].mean))
-        step = max(1, table.shape[1] // _SAMPLED)
-        sampled.append(table[:, ::step][:, :_SAMPLED])
-        if column == "eeg":
+        if column == "fmri":
+            step = max(1, table.shape[1] // _SAMPLED)
+            # A copy, because a view would keep all voxels of the run in memory.
+            sampled.append(table[:, ::step][:, :_SAMPLED].copy())
+        else:
             still += int((_standing(values) > _STILL_SHARE).sum())
         sizes = np.abs(table)
         # What never changes, like the background, is no value that was cut off.
@@ -233,14 +236,14 @@ def _of_run(data: DataSet, column: Column, subject: str, run: str, rows: NDArray
             where = sizes == top
             at_top += int(where.sum())
             voxels |= set(np.flatnonzero(where.any(0)).tolist())
-    values_sampled = np.concatenate(sampled)
+    values_sampled = np.concatenate(sampled) if sampled else np.empty((0, 0))
     return RunSignals(
         subject=subject,
         run=run,
         column=column,
         rows=rows,
         moments=all_of(parts),
-        independent=_independent(values_sampled),
+        independent=_independent(values_sampled) if sampled else 0.0,
         still=still,
         top=top,
         at_top=at_top,
