@@ -112,11 +112,14 @@ def _judged(run: Path, request: Request) -> Judged:
         trained = trained.of_subject(request.subject)
     if isinstance(data, SimulatedSessions):
         data = data.of_subject(request.subject)
+    is_of_windows = isinstance(data, DataSetWindows)
+    if isinstance(data, DataSetWindows):
+        # Its targets, which said how large its clips are, need not be there any more.
+        data = data.of_size(trained.manifest.clip)
     kept = KeptDecodes(request.keep, waits=not request.ahead) if isinstance(request.keep, Path) else None
     show = shown(trained.system, trained.manifest, tree["noise_key"], kept)
     # A recording brings its own truth and is judged the same way whatever the run was trained on, but for a
     # run of a data set, which reads windows and no session. Any other folder is data for the run's own judge.
-    is_of_windows = isinstance(data, DataSetWindows)
     if request.data is not None and (request.data / "recording.json").is_file() and not is_of_windows:
         refuse(request)
         simulated = bool(Recording(request.data).meta.get("simulated"))

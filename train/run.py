@@ -19,6 +19,7 @@ from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
 from rtdecode.timing import TimingGrid
 from train.data.clip_grid import clip_of
+from train.data.set_node import DataSetWindows
 from train.data.simulated import SimulatedSessions
 from train.data.training_films import training_films
 from train.judging.beside import DECODED_COLOURS, NULL, ORACLE
@@ -46,6 +47,7 @@ from train.slots import (
     Parts,
     ReadsRecordings,
     SaysFirst,
+    SizesClips,
     TakesBase,
     WatchesFilms,
     parts_of,
@@ -126,6 +128,8 @@ def run(recipe: str, overrides: list[str]) -> Path:
     if isinstance(parts.system, DrawsSomeClips) and isinstance(parts.data, OnGrid):
         parts.system.check_clip(clip_of(parts.data.grid))
     data = _data(parts, wanted)
+    if isinstance(parts.system, SizesClips) and isinstance(data, DataSetWindows):
+        data = parts.system.sized(data)
     if isinstance(data, SimulatedSessions):
         _check_participants(data, parts.system, wanted.name)
     # All that can be refused is refused before the folder is claimed and the long work begins.

@@ -109,6 +109,15 @@ class DrawsSomeClips(Protocol):
         ...
 
 
+@runtime_checkable
+class SizesClips(Protocol):
+    """A plan whose clips have the size of what it learns to draw, and not one that the data may choose."""
+
+    def sized(self, data: Any) -> Any:
+        """Return the same data with clips of that size; refuse another one that they ask for."""
+        ...
+
+
 @dataclass(frozen=True)
 class Parts:
     """The slots of a recipe, built.

@@ -27,6 +27,7 @@ from rtdecode.disk.folders import vacate
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train import loop
 from train.data import decoded_films
+from train.data.clip_grid import read_size
 from train.data.decoded_films import Cut, DecodedClips
 from train.data.training_films import TrainingFilm, training_films
 from train.loop import Machine
@@ -45,7 +46,7 @@ from train.parts.codecs.tiny_video_decoder import FRAMES, SCALE, TinyVideoDecode
 from train.parts.codecs.video_decoder import cache_bytes
 from train.phases import Phase
 from train.recipe import differences
-from train.targets.latents import factors, read_size
+from train.targets.latents import factors
 from train.weights import source
 from train.weights.folders import diffusers_model
 from train.weights.source import Source

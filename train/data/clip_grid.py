@@ -1,13 +1,15 @@
 """A recipe's grid: the timing of windows, and what the clips of films look like in them.
 
-`ClipGrid` is what the nodes `grid` and `look-ahead-grid` of a recipe build. `clip_of` says which clips a
-system learns, and `shown_frames` how many frames of a bundle's clip lie in its window.
+`ClipGrid` is what the nodes `grid` and `look-ahead-grid` of a recipe build, and `with_size` gives
+its clips another size (``data.clip=480x720``). `clip_of` says which clips a system learns, and `shown_frames`
+how many frames of a bundle's clip lie in its window.
 """
 
 from dataclasses import dataclass, fields
 from typing import Protocol
 
 from rtdecode.bundle import ClipGeometry
+from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import HEIGHT, WIDTH
 from rtdecode.timing import TimingGrid, exact
 
@@ -45,6 +47,46 @@ class ClipGrid(TimingGrid):
                     f"a {name} of {float(length):g} s has {float(frames):g} frames at {float(self.fps):g} "
                     "frames a second, and a whole number is needed. Change one of them"
                 )
+
+
+def read_size(text: object, key: str) -> tuple[int, int]:
+    """Read rows and columns that were given as ``480x720`` under a key.
+
+    Raises
+    ------
+    UsageError
+    """
+    # A command line may have made a number of it.
+    rows, _, columns = str(text).partition("x")
+    if not (rows.isdecimal() and columns.isdecimal() and int(rows) and int(columns)):
+        raise UsageError(
+            "frame-size-malformed",
+            "{key}={size} is no size. Give ROWSxCOLUMNS, such as 480x720.",
+            key=key,
+            size=text,
+        )
+    return int(rows), int(columns)
+
+
+def with_size(grid: TimingGrid, text: object) -> TimingGrid:
+    """Give the clips of a grid a size that was given as ``data.clip``; "" leaves the grid as it is.
+
+    Raises
+    ------
+    UsageError
+        If it is no size, or windows have no whole number of frames.
+    """
+    if text == "":
+        return grid
+    size = read_size(text, "data.clip")
+    frame_after = grid.frame_after if isinstance(grid, ClipGrid) else None
+    timing = {field.name: getattr(grid, field.name) for field in fields(TimingGrid)}
+    try:
+        return ClipGrid(**timing, size=size, frame_after=frame_after)
+    except ValueError as error:
+        raise UsageError(
+            "clip-size-invalid", "data.clip={size} cannot be used: {error}.", size=text, error=error
+        ) from error
 
 
 def timing_of(grid: TimingGrid) -> TimingGrid:

@@ -60,7 +60,7 @@ class Cut:
         except ValueError as error:
             raise UsageError(
                 "data-cut-impossible",
-                "windows cannot be cut as data.window, data.lag, data.fps and data.size say: {error}.",
+                "windows cannot be cut as data.window, data.lag, data.fps and data.clip say: {error}.",
                 error=error,
             ) from error
 

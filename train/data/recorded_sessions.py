@@ -23,8 +23,9 @@ from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid, exact
 from rtdecode.types import Montage, Volume
+from train.builders import Later
 from train.data.chain import draft_manifest
-from train.data.clip_grid import clip_of
+from train.data.clip_grid import clip_of, with_size
 from train.data.recorded import find_head
 from train.data.recorded_showing import RecordedShowing, stretches
 from train.data.showing import PARTS
@@ -229,9 +230,14 @@ def recorded_manifest(
     return draft_manifest("recorded", grid, clip_of(grid), eeg, fmri, simulated=simulated)
 
 
-def recorded_sessions(grid: TimingGrid, band: EegBand, baseline: Baseline) -> RecordedSessions:
-    """Say how recordings are read; which ones is told when a run begins (`with_recordings`)."""
-    return RecordedSessions(grid, band, baseline)
+def recorded_sessions(
+    grid: TimingGrid, band: EegBand, baseline: Baseline, clip: Later[str] = ""
+) -> RecordedSessions:
+    """Say how recordings are read; which ones is told when a run begins (`with_recordings`).
+
+    `clip` is a size of the clips, see `train.data.clip_grid.with_size`.
+    """
+    return RecordedSessions(with_size(grid, clip), band, baseline)
 
 
 def shipped_minutes() -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode import terminal
-from rtdecode.bundle import EegInput, FmriInput, Manifest, prepared
+from rtdecode.bundle import ClipGeometry, EegInput, FmriInput, Manifest, prepared
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS
 from rtdecode.signal.eeg.band import EegBand
@@ -19,7 +19,7 @@ from rtdecode.timing import TimingGrid, exact
 from train.builders import Later
 from train.data import regions, several_sets, splits
 from train.data.chain import draft_manifest
-from train.data.clip_grid import SIZE, ClipGrid, clip_of
+from train.data.clip_grid import SIZE, ClipGrid, clip_of, read_size
 from train.data.dataset import DataSet
 from train.data.look_ahead import look_ahead
 from train.data.opening import CUT, Cut, check_columns, opened
@@ -104,8 +104,8 @@ class DataSetWindows:
         Number of volumes after its own that a window reads (`train.data.look_ahead`).
     fps : float or None
         Frames a second of the clips; 8 by default.
-    size : (int, int)
-        Rows and columns of the clips.
+    clip : str
+        Rows and columns of the clips, such as ``480x720``. By default those that the system draws, or 64x96.
     window, lag : float or None
         How windows are cut, s, of layouts that leave it to the reader (`train.data.opening.CUT`). By default
         as the layout does it.
@@ -131,7 +131,7 @@ class DataSetWindows:
     region: str = ""
     after: Later[int | str] = 0
     fps: Later[float | str | None] = None
-    size: Later[Sequence[int]] = SIZE
+    clip: Later[str] = ""
     window: Later[float | str | None] = None
     lag: Later[float | str | None] = None
     modalities: Later[Sequence[str]] = MODALITIES
@@ -169,6 +169,16 @@ class DataSetWindows:
                 available=list(CHOICES),
                 choose=self.choose,
             )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the clips."""
+        return read_size(self.clip, "data.clip") if self.clip else SIZE
+
+    def of_size(self, clip: ClipGeometry | tuple[int, int]) -> "DataSetWindows":
+        """Return the same windows with clips of another size, in rows and columns, or of that of a clip."""
+        rows, columns = clip if isinstance(clip, tuple) else (clip.height, clip.width)
+        return self if self.size == (rows, columns) else replace(self, clip=f"{rows}x{columns}")
 
     def check(self, work: Work) -> None:
         """Open the data sets, and refuse what cannot be trained on.
@@ -363,16 +373,15 @@ class DataSetWindows:
                 None if seconds is None else exact(seconds) for seconds in (own_keys.window, own_keys.lag)
             )
             length = window if window_s is None else exact(round(window_s, 4))
-            return Cut(self._fps(length), (self.size[0], self.size[1]), window, lag)
+            return Cut(self._fps(length), self.size, window, lag)
         except (ValueError, TypeError, LookupError) as error:
             raise UsageError(
                 "data-cut-invalid",
-                "data.window={window}, data.lag={lag}, data.fps={fps} and data.size={size} are lengths in s, "
-                "frames a second, and rows and columns ({error}).",
+                "data.window={window}, data.lag={lag} and data.fps={fps} are lengths in s and frames a "
+                "second ({error}).",
                 window=own_keys.window,
                 lag=own_keys.lag,
                 fps=self.fps,
-                size=self.size,
                 error=error,
             ) from error
 
@@ -385,7 +394,7 @@ class DataSetWindows:
     @property
     def _usual(self) -> bool:
         """Whether nothing is said of how clips look."""
-        return self.fps is None and self.frames is None and tuple(self.size) == SIZE
+        return self.fps is None and self.frames is None and self.size == SIZE
 
     def _check_window(self, data: DataSet, own_keys: OwnKeys) -> None:
         """Refuse windows that were asked for and that the layout does not have."""
@@ -440,12 +449,12 @@ class DataSetWindows:
         try:
             if self._usual:
                 return TimingGrid(fps=self._fps(window), **timing)
-            return ClipGrid(fps=self._fps(window), size=(self.size[0], self.size[1]), **timing)
+            return ClipGrid(fps=self._fps(window), size=self.size, **timing)
         except (ValueError, LookupError) as error:
             raise UsageError(
                 "data-grid-invalid",
                 "{folder}: {error}. Choose a rate of the EEG that fits with data.sfreq=, and a rate and a "
-                "size of the clips with data.fps= and data.size=.",
+                "size of the clips with data.fps= and data.clip=.",
                 folder=data.folder,
                 error=error,
             ) from error
@@ -465,7 +474,7 @@ class DataSetWindows:
             head = acquired.head
             fmri = FmriInput(voxels, list(head.shape), head.affine.tolist(), acquired.baseline)
         clip = clip_of(grid)
-        if not isinstance(grid, ClipGrid):
+        if self.fps is None and self.frames is None:
             # Without a word, what is beyond whole latent frames of a codec is left out.
             frames = int(grid.window * grid.fps) // _FRAMES * _FRAMES + 1
             clip = replace(clip, frames=frames)

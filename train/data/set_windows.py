@@ -3,10 +3,11 @@
 `train.data.set_node` opens a data set as `SetWindows`.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from rtdecode.bundle import Bundle, ClipGeometry, Manifest
-from rtdecode.disk.clip_file import Pixels, joined, keep
+from rtdecode.disk.clip_file import ComputedClip, Pixels, joined, keep
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.film import FPS
@@ -41,6 +42,8 @@ from train.work import Arrays, tracked
 DRIVEN = "driven"
 REPRODUCIBLE = "reproducible"
 CHOICES = (DRIVEN, REPRODUCIBLE)
+# Clips that teach are kept where together they take no more bytes than this; larger ones are read anew.
+_KEPT = 2**34
 # Windows that are read at a time: clips may be large.
 _AT_A_TIME = 8
 # Parts of the time that are left out in turn where all runs show the same.
@@ -152,6 +155,7 @@ class SetWindows:
     study_notes: Sequence[str] = ()
     standardise: bool = True
     hashes: dict[str, NDArray[np.uint64]] = field(default_factory=dict, repr=False)
+    _last: tuple[int, NDArray[np.uint8]] | None = field(default=None, init=False, repr=False)
 
     @property
     def subject(self) -> str:
@@ -265,8 +269,20 @@ class SetWindows:
 
     @cached_property
     def taught_clips(self) -> list[Pixels]:
-        """What the windows that teach showed; on disk if they are many."""
-        return keep(self.each_clip(self.split.train))
+        """What the windows that teach showed: on disk if they are many, and read at each look if too many."""
+        rows = self.split.train
+        clip = self.draft.clip
+        shape = (clip.frames, clip.height, clip.width, 3)
+        if len(rows) * math.prod(shape) <= _KEPT:
+            return keep(self.each_clip(rows))
+        return [ComputedClip(shape, partial(self._part_of_clip, row)) for row in rows.tolist()]
+
+    def _part_of_clip(self, row: int, frame: int, lines: slice) -> NDArray[np.uint8]:
+        """Read some lines of a frame of a window's clip. The clip that was read last is kept."""
+        if self._last is None or self._last[0] != row:
+            (clip,) = self._read_clips(np.array([row]))
+            self._last = (row, clip)
+        return self._last[1][frame, lines]
 
     def held(self, repeats: Repeats = "single") -> list[SetRun]:
         """List the runs that are held out. The mean of several showings belongs to the run of the first.
@@ -368,13 +384,14 @@ class SetWindows:
 
     def each_clip(self, rows: Rows) -> Iterator[NDArray[np.uint8]]:
         """Yield the clips of windows one by one, in the size and rate of the bundle."""
-        clip = self.draft.clip
         for first in tracked(range(0, len(rows), _AT_A_TIME), "reading clips"):
-            few = rows[first : first + _AT_A_TIME]
-            for row, released in zip(few, self.data.read("clips", few), strict=True):
-                shown = _fitted(released, float(self.data.fps or FPS), clip)
-                self.hashes[str(self.data.windows.shown[row])] = near_duplicates.clip_hashes(shown)
-                yield shown
+            yield from self._read_clips(rows[first : first + _AT_A_TIME])
+
+    def _read_clips(self, rows: Rows) -> Iterator[NDArray[np.uint8]]:
+        for row, released in zip(rows, self.data.read("clips", rows), strict=True):
+            shown = _fitted(released, float(self.data.fps or FPS), self.draft.clip)
+            self.hashes[str(self.data.windows.shown[row])] = near_duplicates.clip_hashes(shown)
+            yield shown
 
     def shown_hashes(self, rows: Rows) -> dict[str, NDArray[np.uint64]]:
         """Return the hashes of what windows showed; only clips that were not read yet are read."""

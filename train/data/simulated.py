@@ -26,7 +26,7 @@ from rtdecode.timing import TimingGrid
 from train.builders import Later
 from train.data.arrays import in_head, normalised_signals, statistics
 from train.data.chain import draft_bundle, unit_statistics
-from train.data.clip_grid import ClipWindows, clip_of
+from train.data.clip_grid import ClipWindows, clip_of, with_size
 from train.data.film_windows import clip_cuts, film_clips
 from train.data.nodes import grid as grid_of
 from train.data.phantom import (
@@ -318,7 +318,7 @@ class SimulatedSessions:
         stats = statistics(watched, level) | {"mean_clip": np.rint(clips.mean(0)).astype(np.uint8)}
         return Taught(
             signals=watched | normalised_signals(watched, stats),
-            clips=clips,
+            shown=clips,
             folds=self.left_out(work),
             manifest=replace(draft, provenance=self.provenance(work)),
             stats=stats,
@@ -501,10 +501,12 @@ def simulated_sessions(
     held: str = "",
     modalities: Later[Sequence[str]] = MODALITIES,
     subject: Later[str | int | list[int] | None] = None,
+    clip: Later[str] = "",
 ) -> SimulatedSessions:
     """Make sessions of the simulated participant, with the arguments of `SimulatedSessions`.
 
-    `subject` takes the place of ``who.subject``; there may be several, see `read_subjects`.
+    `subject` takes the place of ``who.subject``; there may be several, see `read_subjects`. `clip` is a size
+    of the clips as for `train.data.clip_grid.with_size`.
 
     Raises
     ------
@@ -512,6 +514,7 @@ def simulated_sessions(
         If the participant is scanned at another TR than the grid's, there is no such modality, or `subject`
         names no participants.
     """
+    grid = with_size(grid, clip)
     subjects = read_subjects(who, subject)
     return SimulatedSessions(
         who=replace(who.scanned_on(grid), subject=subjects[0]),
@@ -574,12 +577,14 @@ def film_sessions(
     chain: str = CAUSAL,
     presence: str = "",
     subject: Later[str | int | list[int] | None] = None,
+    clip: Later[str] = "",
 ) -> FilmSessions:
     """Make sessions in which several films are watched, with the arguments of `FilmSessions`.
 
     The films themselves are looked up when a run begins (`SimulatedSessions.with_films`). `subject` is as for
-    `simulated_sessions`.
+    `simulated_sessions`, and `clip` a size of the clips as for `train.data.clip_grid.with_size`.
     """
+    grid = with_size(grid, clip)
     subjects = read_subjects(who, subject)
     return FilmSessions(
         who=replace(who.scanned_on(grid), subject=subjects[0]),

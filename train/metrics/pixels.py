@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk.clip_file import Pixels, pieces
+from rtdecode.disk.clip_file import ComputedClip, Pixels, keep, pieces
 from rtdecode.scores.ties import best
 from rtdecode.types import Float
 
@@ -38,8 +38,8 @@ def _steps(frames: Float) -> float:
 class NearestClips:
     """Clips of which the one is chosen that correlates with another clip best.
 
-    Every fourth frame is compared, averaged over blocks of 8 x 8 pixels, the mean clip subtracted. Of clips
-    that are equally like it the first is chosen.
+    Every fourth frame is compared, averaged over blocks of 8 x 8 pixels, or of an eighth of its rows where
+    that is more, the mean clip subtracted. Of clips that are equally like it the first is chosen.
 
     Parameters
     ----------
@@ -56,7 +56,9 @@ class NearestClips:
     def to(self, clips: Sequence[Pixels]) -> list[Pixels]:
         """Choose one for each of some clips, which are as long as the mean clip: not a copy."""
         match = _described(clips, self._mean) @ self._own.T
-        return [self._clips[number] for number in best(match)]
+        chosen = [self._clips[number] for number in best(match)]
+        # What is read anew at each look is looked at often from here on.
+        return keep(map(np.asarray, chosen)) if isinstance(chosen[0], ComputedClip) else chosen
 
 
 def _described(clips: Sequence[Pixels], mean_clip: Pixels) -> Float:
@@ -65,12 +67,13 @@ def _described(clips: Sequence[Pixels], mean_clip: Pixels) -> Float:
 
 
 def _blocks(clip: Pixels) -> Float:
-    """Average every fourth frame over blocks of 8 x 8 pixels; incomplete blocks at the edges are left out."""
+    """Average every fourth frame over blocks; incomplete blocks at the edges are left out."""
     frames = np.stack([clip[frame] for frame in range(0, len(clip), _EVERY)]).astype(np.float32)
-    rows = frames.shape[1] // _SIDE
-    columns = frames.shape[2] // _SIDE
-    whole = frames[:, : rows * _SIDE, : columns * _SIDE]
-    cells = whole.reshape(len(frames), rows, _SIDE, columns, _SIDE, 3)
+    side = max(_SIDE, frames.shape[1] // _SIDE)
+    rows = frames.shape[1] // side
+    columns = frames.shape[2] // side
+    whole = frames[:, : rows * side, : columns * side]
+    cells = whole.reshape(len(frames), rows, side, columns, side, 3)
     return cells.mean((2, 4)).reshape(-1)
 
 

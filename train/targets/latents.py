@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from rtdecode.errors import UsageError
+from train.data.clip_grid import read_size
 from train.targets.cache import Target
 from train.targets.models import Hardware, files_of
 from train.weights.folders import diffusers_model
@@ -184,24 +185,6 @@ def check_clip(shape: Sequence[int], model: Any, given: str = "") -> None:
 def factors(model: Any) -> tuple[int, int]:
     """Return how many frames an autoencoder makes a latent frame of, and how many rows a row of latents."""
     return _FACTORS[type(model).__name__](model.config)
-
-
-def read_size(text: str, key: str) -> tuple[int, int]:
-    """Read rows and columns that were given as ``480x720`` under a key.
-
-    Raises
-    ------
-    UsageError
-    """
-    rows, _, columns = text.partition("x")
-    if not (rows.isdigit() and columns.isdigit()):
-        raise UsageError(
-            "frame-size-malformed",
-            "{key}={size} is no size. Give ROWSxCOLUMNS, such as 480x720.",
-            key=key,
-            size=text,
-        )
-    return int(rows), int(columns)
 
 
 def _wan(found: Tensor, config: Any) -> Tensor:

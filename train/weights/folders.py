@@ -70,7 +70,7 @@ def diffusers_model(
         folder = folder / str(part)
         if library == "transformers":
             return transformers_model(folder, licence=licence, dtype=dtype, unused=unused)
-    settings = _settings(folder)
+    settings = model_settings(folder)
     kind = _class(diffusers, settings.get("_class_name"), folder)
     files = _weights(folder, _DIFFUSERS)
     return _opened(kind, folder, files, "diffusers folder", licence, unused, torch_dtype=dtype)
@@ -108,7 +108,7 @@ def transformers_model(
     """
     import transformers
 
-    settings = _settings(folder)
+    settings = model_settings(folder)
     written = settings.get("architectures") or [None]
     found = _class(transformers, kind or written[0], folder)
     files = _weights(folder, _TRANSFORMERS)
@@ -210,7 +210,7 @@ def _class(library: Any, name: str | None, folder: Path) -> Any:
     return found
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def model_settings(folder: Path) -> dict[str, Any]:
     if not (folder / _CONFIG).is_file():
         inside = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         found = ", ".join(inside[:10]) or "nothing"

@@ -12,7 +12,7 @@ from rtdecode.timing import TimingGrid
 from tests.refusals import refused
 from train import builders
 from train.data import nodes
-from train.data.clip_grid import clip_of, shown_frames, timing_of
+from train.data.clip_grid import clip_of, shown_frames, timing_of, with_size
 from train.data.phantom import Participant, manifest
 from train.recipe import build, read
 
@@ -108,3 +108,16 @@ def test_a_manifest_without_a_frame_after_has_all_its_frames_in_the_window() -> 
     draft = manifest(Participant(), nodes.grid(**USUAL), EegBand(), Baseline(), modalities=["fmri"])
     assert draft.modalities == ["fmri"]
     assert shown_frames(replace(draft, clip=replace(draft.clip, frames=20))) == 20
+
+
+def test_the_clips_of_a_grid_have_the_size_that_is_asked_for() -> None:
+    grid = nodes.grid(**USUAL, frame_after=False)
+    other = with_size(grid, "480x720")
+    clip = clip_of(other)
+    assert (clip.height, clip.width, clip.frames) == (480, 720, clip_of(grid).frames)
+    assert timing_of(other) == timing_of(grid)
+    assert with_size(grid, "") is grid
+    with refused(UsageError, "clip-size-invalid", size="60x96"):
+        with_size(grid, "60x96")
+    with refused(UsageError, "frame-size-malformed", key="data.clip"):
+        with_size(grid, "0x96")

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rtdecode.bundle import ClipGeometry, EegInput
+from rtdecode.disk.clip_file import ComputedClip
 from rtdecode.errors import UsageError
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
@@ -26,6 +27,7 @@ from train.data.set_node import DataSetWindows
 from train.data.set_windows import SetWindows
 from train.data.splits import by_runs, trials
 from train.data.window_arrays import resampled
+from train.metrics.pixels import NearestClips
 
 NODE = DataSetWindows(EegBand(), Baseline(), sfreq=125, voxels=2000, subject="sub-0001")
 
@@ -375,13 +377,40 @@ def test_a_response_is_read_as_one_volume_that_lasts_as_long_as_its_window() -> 
 
 def test_clips_have_the_rate_and_the_size_that_are_asked_for() -> None:
     data = held(("A", "1", "a", False), ("A", "2", "b", False))
-    windows = opened(data, [], fps=1.5, size=[32, 48])
+    windows = opened(data, [], fps=1.5, clip="32x48")
     clip = windows.draft.clip
     assert (clip.frames, clip.height, clip.width, clip.fps) == (6, 32, 48, 1.5)
     assert windows.clips(np.array([0])).shape == (1, 6, 32, 48, 3)
     assert windows.held()[0].watched().frames.shape == (6, 32, 48, 3)
     with refused(UsageError, "data-grid-invalid", error=re.compile("10.8 frames at 2.7 frames a second")):
         opened(data, [], fps=2.7)
+
+
+def test_clips_that_are_too_many_to_be_kept_are_read_when_they_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = held(*(("A", str(n), str(n), False) for n in range(6)), voxels=9)
+    kept = opened(data, ["5"], voxels=3).taught()
+    monkeypatch.setattr(set_windows, "_KEPT", 0)
+    windows = opened(data, ["5"], voxels=3)
+    assert {type(clip) for clip in windows.taught_clips} == {ComputedClip}
+    taught = windows.taught()
+    np.testing.assert_array_equal(taught.clips_in_memory(), kept.clips_in_memory())
+    np.testing.assert_array_equal(taught.stats["mean_clip"], kept.stats["mean_clip"])
+    np.testing.assert_array_equal(taught.projection.voxels, kept.projection.voxels)
+    mean = taught.stats["mean_clip"]
+    (nearest,) = NearestClips(windows.taught_clips, mean).to([kept.clips[2]])
+    # What was chosen is looked at often, and kept.
+    assert isinstance(nearest, np.ndarray)
+    np.testing.assert_array_equal(nearest, kept.clips[2])
+
+
+def test_a_size_of_clips_that_is_none_is_refused() -> None:
+    data = held(("A", "1", "a", False), ("A", "2", "b", False))
+    with refused(UsageError, "frame-size-malformed", key="data.clip", size="480"):
+        opened(data, [], clip=480)
+    with refused(UsageError, "data-grid-invalid", error=re.compile("multiples of 8, found .60, 96.")):
+        opened(data, [], clip="60x96")
 
 
 def test_of_both_signals_the_volumes_alone_are_read() -> None:
@@ -399,8 +428,8 @@ def test_windows_that_were_released_are_not_cut_anew(cinebrain: Path, key: str, 
         node(**{key: length_s}).opened(cinebrain)
 
 
-@pytest.mark.parametrize("changes", [{"window": "long"}, {"size": [64]}, {"size": 64}, {"fps": "fast"}])
-def test_no_length_and_no_size_are_refused(cinebrain: Path, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changes", [{"window": "long"}, {"fps": "fast"}])
+def test_what_is_no_length_is_refused(cinebrain: Path, changes: dict[str, Any]) -> None:
     with refused(UsageError, "data-cut-invalid"):
         node(**changes).opened(cinebrain)
 

@@ -260,6 +260,17 @@ class PublishedPlan:
         check_sizes(work.base, self, ("encoder", "conditions"))
         check_windows(work, data)
 
+    def sized(self, data: DataSetWindows) -> DataSetWindows:
+        """Return the same windows with clips of the targets' size; refuse another that they ask for.
+
+        Raises
+        ------
+        UsageError
+        """
+        self.video.check()
+        *_, rows, columns = cache.read(Path(self.targets), "vae").values.shape
+        return data.of_size(self.video.clip_size((rows, columns), data.size if data.clip else None))
+
     def _check_targets(self, latents: Cached, text: Cached, phases: Mapping[str, Phase]) -> None:
         """Refuse targets that lack what is drawn anew each time."""
         if self.sampled and latents.deviations is None:

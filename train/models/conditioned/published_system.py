@@ -23,14 +23,14 @@ from train.models.conditioned.system import BrainConditioned, Sampling, read_sha
 from train.models.conditioned.trainable import BrainVideo
 from train.parts.codecs import video_decoder
 from train.parts.codecs.full_video_decoder import full_decoder
-from train.parts.codecs.tiny_video_decoder import from_published
+from train.parts.codecs.tiny_video_decoder import SCALE, from_published
 from train.parts.codecs.video_decoder import VideoDecoder
 from train.parts.generators import folders
 from train.parts.generators.base import Generator
 from train.run_folder import weights
 from train.system import Stage
 from train.targets.models import PRECISIONS, files_of
-from train.weights.folders import diffusers_model
+from train.weights.folders import diffusers_model, model_settings
 from train.weights.source import Source
 from train.work import Arrays
 
@@ -112,6 +112,53 @@ class PublishedVideo:
         """
         folders.check_latent(Path(self.folder), latent)
 
+    def clip_size(self, latent: tuple[int, int], asked: tuple[int, int] | None) -> tuple[int, int]:
+        """Return the rows and columns of clips that latents of so many rows and columns are drawn as.
+
+        No weights are read for it.
+
+        Parameters
+        ----------
+        latent : (row, column)
+        asked : (row, column) or None
+            What the clips are to have, in pixels; None for what they have.
+
+        Raises
+        ------
+        UsageError
+            If there are no latents of such clips, or these are of others.
+        """
+        folder = Path(self.folder)
+        if self.decoder == TINY:
+            # Who draws with a tiny decoder may have no autoencoder in the folder.
+            shrunk = SCALE
+        else:
+            self._check_autoencoder(model_settings(folder / "vae").get("_class_name"))
+            shrunk = folders.pixels_per_latent(folder)
+        # The transformer takes latents in patches, and would leave out what makes no whole one.
+        step = shrunk * folders.patch(folder)
+        drawn = (latent[0] * shrunk, latent[1] * shrunk)
+        wanted = asked or drawn
+        if any(side < step or side % step for side in wanted):
+            raise UsageError(
+                "clip-size-indivisible",
+                "clips of {clip} pixels cannot be drawn: {folder} makes one token of {step} x {step} pixels. "
+                "Sizes that fit are {near}. Give one of them to python -m train.targets (vae.size=).",
+                clip=_by(wanted),
+                folder=folder,
+                step=step,
+                near=" and ".join(dict.fromkeys(_by(near) for near in _near(wanted, step))),
+            )
+        if wanted != drawn:
+            raise UsageError(
+                "clip-size-target-mismatch",
+                "data.clip={clip} was asked for, and the latents are of clips of {drawn} pixels. Leave "
+                "data.clip out, or compute the targets with vae.size={clip}.",
+                clip=_by(wanted),
+                drawn=_by(drawn),
+            )
+        return drawn
+
     def diffusion(self, latent: tuple[int, int, int, int], shift: float) -> tuple[Generator, str]:
         """Open the transformer; return the digest of its weights as well."""
         self.check_latent(latent)
@@ -184,16 +231,19 @@ class PublishedVideo:
 
     def _full(self) -> tuple[VideoDecoder, Source]:
         model, source = diffusers_model(Path(self.folder) / "vae", licence=self.licence)
+        self._check_autoencoder(type(model).__name__)
+        return full_decoder(model).eval(), source
+
+    def _check_autoencoder(self, kind: object) -> None:
         expected = folders.autoencoder_class(Path(self.folder))
-        if type(model).__name__ != expected:
+        if kind != expected:
             raise UsageError(
                 "video-vae-wrong-class",
                 "{folder}/vae holds a {actual_class}; {expected_class} was expected.",
                 folder=self.folder,
-                actual_class=type(model).__name__,
+                actual_class=kind,
                 expected_class=expected,
             )
-        return full_decoder(model).eval(), source
 
 
 @dataclass(frozen=True)
@@ -336,6 +386,17 @@ class Clips(nn.Module):
     def clips(self, latents: NDArray[Any]) -> NDArray[np.uint8]:
         """Decode latents to clips of uint8, as a session emits them."""
         return np.rint(self.frames(latents) * 255).astype(np.uint8)
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _near(size: tuple[int, int], step: int) -> list[tuple[int, int]]:
+    """Return the multiples of a step on both sides of a size, in rows and columns."""
+    rows, columns = (max(step, side // step * step) for side in size)
+    above_rows, above_columns = (-(-side // step) * step for side in size)
+    return [(rows, columns), (above_rows, above_columns)]
 
 
 def _check_same(part: str, expected: str, actual: str) -> None:

@@ -58,7 +58,7 @@ def check_decodable(clip: ClipGeometry, side: int) -> None:
         raise UsageError(
             "clip-size-unsupported",
             "the recipe's clips have {rows} x {columns} pixels, and this system draws multiples of {side}. "
-            "Give such a size (data.grid.size, or data.size of a data set).",
+            "Give such a size (data.clip).",
             rows=clip.height,
             columns=clip.width,
             side=side,

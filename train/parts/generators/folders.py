@@ -33,18 +33,23 @@ class _Family:
     ----------
     autoencoder : str
         Class of the autoencoder whose latents it draws.
+    levels : str
+        What the autoencoder's settings list once for each level; every level but the last halves a frame.
     generator : callable
         Makes the generator from the transformer, the shape of its latents and the shift of its noise levels.
     """
 
     autoencoder: str
+    levels: str
     generator: Callable[[Any, tuple[int, int, int, int], float], Generator]
 
 
 _WAN = "WanTransformer3DModel"
 _FAMILIES = {
-    "CogVideoXTransformer3DModel": _Family("AutoencoderKLCogVideoX", VideoDiffusion),
-    _WAN: _Family("AutoencoderKLWan", lambda transformer, _, shift: VideoFlow(transformer, shift)),
+    "CogVideoXTransformer3DModel": _Family("AutoencoderKLCogVideoX", "block_out_channels", VideoDiffusion),
+    _WAN: _Family(
+        "AutoencoderKLWan", "dim_mult", lambda transformer, _, shift: VideoFlow(transformer, shift)
+    ),
 }
 
 
@@ -88,9 +93,20 @@ def check_latent(folder: Path, latent: tuple[int, int, int, int]) -> None:
             transformer_channels=config["in_channels"],
             target_channels=channels,
         )
-    patch = config["patch_size"]
+    check_patch(patch(folder), rows, columns)
+
+
+def patch(folder: Path) -> int:
+    """Return the side of the patches that the transformer of a folder makes tokens of, in latents."""
+    sides = _config(folder)["patch_size"]
     # Wan's is one of frames, rows and columns.
-    check_patch(patch if isinstance(patch, int) else patch[-1], rows, columns)
+    return sides if isinstance(sides, int) else sides[-1]
+
+
+def pixels_per_latent(folder: Path) -> int:
+    """Return the side of the square of pixels that a latent of the autoencoder of a folder stands for."""
+    family = _family(folder, str(_config(folder).get("_class_name")))
+    return 2 ** (len(source.read_json(folder / "vae" / "config.json")[family.levels]) - 1)
 
 
 def autoencoder_class(folder: Path) -> str:

@@ -2,22 +2,30 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from export import run as exporting
 from rtdecode import bundle as bundles
+from rtdecode.bundle import golden
 from rtdecode.errors import UsageError
+from streaming.sinks.clips import ClipSink
 from tests.refusals import refused
 from tests.train.parts.codecs.decoders import tiny_state
 from tests.train.targets.models import cogvideox_vae, siglip
 from tests.train.test_data_set import FEW_PLACES, release
+from train.evaluate import evaluate
+from train.judging.judged import Request
+from train.metrics.similarity import VARIANTS
 from train.models.conditioned.published_system import PublishedVideo
 from train.models.conditioned.system import Sampling
 from train.parts.codecs.tiny_video_decoder import from_published
@@ -25,13 +33,14 @@ from train.parts.codecs.video_decoder import cache_shapes
 from train.recipe import build, check, read
 from train.run import main as train
 from train.run import run as make_run
-from train.run_folder import read_run, restored, weights
+from train.run_folder import read_run, restored, subject_of, weights
 from train.targets.__main__ import main as compute
 from train.work import Arrays
 
 _SMALL = "{builder: transformer, depth: 1, width: 16, heads: 2, inner: 24}"
-# Latents of 33 frames of 16 x 32 pixels: 9 latent frames of 2 x 4.
-_CLIPS = ["vae.frames=33", "vae.size=16x32"]
+# Latents of 33 frames of 48 x 80 pixels: 9 latent frames of 6 x 10.
+_SIZE = (48, 80)
+_CLIPS = ["vae.frames=33", "vae.size=48x80"]
 
 
 def save_pipeline(folder: Path) -> Path:
@@ -150,10 +159,42 @@ def test_another_persons_training_begins_at_a_run(run: Path, changes: list[str],
     assert {row["phase"] for row in read_run(out)["tables"]["loss"]} == {"align", "diffuse"}
 
 
-def test_its_clips_have_the_size_of_the_bundle(run: Path) -> None:
+def test_its_clips_have_the_size_of_the_targets(run: Path, tmp_path: Path) -> None:
     system = restored(run, build(read_run(run)["arguments"])["system"])
     frames = system.frames(np.zeros((2, *system.latent_shape), np.float32))
-    assert frames.shape == (2, 33, 64, 96, 3)
+    assert frames.shape == (2, 33, *_SIZE, 3)
+    manifest, place = subject_of(run, None)
+    assert (manifest.clip.height, manifest.clip.width) == _SIZE
+    with np.load(place / "stats.npz", allow_pickle=False) as archive:
+        assert archive["mean_clip"].shape == (33, *_SIZE, 3)
+    assert _size_of_mp4(np.rint(frames[0] * 255).astype(np.uint8), tmp_path) == _SIZE
+
+
+@pytest.mark.full
+def test_clips_of_480_x_720_pixels_are_trained_judged_and_exported(
+    changes: list[str], data: Path, pipeline: Path, tmp_path: Path
+) -> None:
+    size = (480, 720)
+    targets = tmp_path / "targets"
+    siglip(tmp_path / "siglip")
+    models = {"vae": pipeline / "vae", "image": tmp_path / "siglip", "text": tmp_path / "siglip"}
+    given = [text for name, at in models.items() for text in (f"{name}={at}", f"{name}.licence=MIT")]
+    how = ["vae.frames=33", "vae.size=480x720", "image.frames=3", f"out={targets}", "device=cpu"]
+    assert compute([str(data), *given, *how]) == 0
+    few = ["phases.align.steps=1", "phases.diffuse.steps=1", "phases.diffuse.batch=1", "judge=none"]
+    others = [text for text in changes if not text.startswith(("system.targets", "phases."))]
+    out = tmp_path / "run"
+    run = make_run(
+        "cinesync", [*others, *few, "data.clip=480x720", f"system.targets={targets}", f"out={out}"]
+    )
+    # The size is that of the run, whether or not its targets are there.
+    shutil.rmtree(targets)
+    figures = evaluate(run, Request(data=data, windows=2, published=True, sections="published"))
+    assert figures["ssim_" + next(iter(VARIANTS))]["n"] == 2
+    exporting.run(run, tmp_path / "bundle")
+    bundle = bundles.load(tmp_path / "bundle")
+    assert (bundle.manifest.clip.height, bundle.manifest.clip.width) == size
+    assert _size_of_mp4(golden.first(bundle)["frames"][0], tmp_path) == size
 
 
 def test_without_adapters_it_is_the_published_model(run: Path) -> None:
@@ -309,6 +350,13 @@ def test_other_weights_are_refused(run: Path, pipeline: Path, tmp_path: Path) ->
         ),
         ("system.video.decoder=tiny", "tiny-decoder-missing-weights", {}),
         ("system.sampled=true", "target-vae-without-deviations", {}),
+        ("data.clip=large", "frame-size-malformed", {"key": "data.clip", "size": "large"}),
+        (
+            "data.clip=48x72",
+            "clip-size-indivisible",
+            {"clip": "48x72", "step": 16, "near": "48x64 and 48x80"},
+        ),
+        ("data.clip=64x96", "clip-size-target-mismatch", {"clip": "64x96", "drawn": "48x80"}),
         ("system.sentences=2", "target-text-sentences-mismatch", {"sentences": 2, "computed": None}),
         (
             "phases.align.losses={contrast: 1}",
@@ -353,6 +401,17 @@ def test_a_sampler_that_is_none_is_refused() -> None:
         Sampling(steps=2, guidance=1, sampler="euler")
     with refused(UsageError, "sampling-option-unknown", key="rise", found="steep"):
         Sampling(steps=2, guidance=1, rise="steep")
+
+
+def _size_of_mp4(frames: NDArray[np.uint8], folder: Path) -> tuple[int, int]:
+    """Write frames as a session writes its clips; return the rows and columns of the file's pictures."""
+    clips = ClipSink(folder, simulated=False)
+    file = folder / clips.save(0, "final", frames, fps=8.0)
+    clips.close()
+    with av.open(file) as video:
+        pictures = [picture.to_ndarray(format="rgb24") for picture in video.decode(video=0)]
+    assert len(pictures) == len(frames)
+    return pictures[0].shape[0], pictures[0].shape[1]
 
 
 def _drawn_from(manifest: bundles.Manifest) -> dict[str, int]:
