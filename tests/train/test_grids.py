@@ -200,7 +200,7 @@ OF_GRADIENTS = {
     "compact": ("data.shows=shapes", "data.sessions=0-2", "judge.films=shapes"),
     "cinesync": (*CINESYNC, "judge.films=shapes"),
 }
-OF_HALF_SIZE = ("data.grid.fps=4", "data.grid.size=[32,48]", "data.grid.after=1", "judge.seeds=1000")
+OF_HALF_SIZE = ("data.grid.fps=4", "data.clip=32x48", "data.grid.after=1", "judge.seeds=1000")
 
 
 @pytest.mark.full
@@ -241,6 +241,8 @@ def test_systems_that_draw_latents_follow_the_grid(recipe: str, tmp_path: Path) 
         ("compact", (*TWO, "data.grid.fps=3"), "clip-frames-unsupported", {"frames": 6, "fps": 3}),
         ("compact", ("data.grid.frame_after=false",), "clip-frames-unsupported", {"frames": 32}),
         ("compact", ("data.grid.size=[40,56]",), "clip-size-unsupported", {"rows": 40, "side": 16}),
+        ("cinesync", ("data.clip=40x56",), "clip-size-unsupported", {"rows": 40, "side": 16}),
+        ("ridge", ("data.clip=60x96",), "clip-size-invalid", {"size": "60x96"}),
         ("compact", ("data.grid.window=2",), "film-windows-not-adjacent", {"window_s": 2, "hop_s": 4}),
         ("compact", ("data.grid.after=31",), "data-session-too-short", {"after": 31, "film_s": 24}),
         ("cinesync", (*TWO, "data.grid.fps=3"), "clip-frames-unsupported", {"frames": 6}),
