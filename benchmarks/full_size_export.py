@@ -1,13 +1,15 @@
 """Wan2.1-1.3B and CogVideoX-5B as ONNX graphs at full size, with random weights, on this machine.
 
     python -m benchmarks.full_size_export [wan] [cogvideox] [--dtype bf16] [--layers N] [--scratch DIR]
+    python -m benchmarks.full_size_export run [--scratch DIR]
 
 One denoising step of 33 frames of 480 x 720, its schedule inside, is exported in both flavours: fused (opset
 23, one Attention node for each attention) and decomposed (opset 22). Weights lie in a file beside the graph.
 Every export runs in a process of its own, so that its peak of memory is its own, and its files are deleted
 afterwards. What cannot run here is checked as far as that goes: the checker, shape inference, a load by ONNX
 Runtime without optimisation; and the same code at full width, with two layers and few tokens in single
-precision, gives the values of torch. Prints what was found and adds it to results/full_size_export.json.
+precision, gives the values of torch. `run` measures the memory of an export of a run instead
+(`benchmarks.full_size_run`). Prints what was found and adds it to results/full_size_export.json.
 """
 
 import argparse
@@ -33,6 +35,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from benchmarks import full_size_run
 from benchmarks.full_size import DTYPES, LATENT, STEPS, layered, weights_bytes
 from benchmarks.result_files import RESULTS, write
 from export.structural import looked_at
@@ -49,23 +52,27 @@ MOST = 1e-4
 _BESIDE = 2.0e9
 _COUNTED = ("Attention", "Softmax", "ScatterND", "RMSNormalization", "LayerNormalization", "Cast")
 _OUT = RESULTS / "full_size_export.json"
+_RUN = "run"
 
 
 def main() -> None:
     """Export every model that is asked for in both flavours, print and write."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("models", nargs="*", help="wan, cogvideox; both if none is named")
+    parser.add_argument("models", nargs="*", help="wan, cogvideox, both if none is named; or run")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     parser.add_argument("--layers", type=int, help="fewer than the model has")
     parser.add_argument("--scratch", type=Path, help="where files are written before they are deleted")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.models == [_RUN]:
+        of_run(asked.scratch)
+        return
     if unknown := {*asked.models} - {*STEPS}:
         raise UsageError(
             "benchmark-model-unknown",
             "there is no model {model}; choose from {available}.",
             model=sorted(unknown)[0],
-            available=list(STEPS),
+            available=[*STEPS, _RUN],
         )
     if asked.one:
         what = json.loads(asked.one)
@@ -84,6 +91,23 @@ def main() -> None:
                 _add("exports", name, _apart(model, opset, folder, asked, parity=False))
             with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
                 _add("parity", f"{model}-{flavour}", _apart(model, opset, folder, asked, parity=True))
+
+
+def of_run(scratch: Path | None) -> None:
+    """Measure the export of a run with a few layers, and extend it to all of them."""
+    peaks: dict[tuple[int, int], float] = {}
+    for point in full_size_run.POINTS:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            found = full_size_run.measured(Path(folder), full_size_run.Layers(*point))
+        peaks[point] = found["peak_anonymous_gb"]
+        _add("runs", f"cinesync-bf16-{point[0]}-{point[1]}", found)
+    video, brain = full_size_run.PUBLISHED
+    whole = {
+        "layers": video,
+        "brain_layers": brain,
+        "peak_anonymous_gb": round(full_size_run.whole(peaks), 1),
+    }
+    _add("runs", "cinesync-bf16-by-slope", whole)
 
 
 def check_memory(model: str, dtype: str, layers: int | None) -> None:

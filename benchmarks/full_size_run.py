@@ -1,0 +1,244 @@
+"""The memory that an export of a CineSync run over CogVideoX-5B takes, from a few of its layers.
+
+    python -m benchmarks.full_size_export run [--scratch DIR]
+
+A pipeline at the published widths with random weights, and a run of the recipe ``cinesync`` over it, are
+written to disk with few layers of the video model and of both brain transformers, and latents of few tokens.
+`rtdecode export` in bf16 then runs in a process of its own, where few layers count as large, and whose
+anonymous memory is looked at all the while: what it takes besides are pages of mapped files. From two numbers
+of layers of each, the memory of all layers is a line.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.full_size import SIZES
+from export import run as exporting
+from export import trace
+from rtdecode.bundle import ClipGeometry, EegInput, FmriInput, prepared
+from rtdecode.errors import RtDecodeError
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
+from rtdecode.signal.volume.projection import Projection
+from rtdecode.timing import TimingGrid
+from train import adapters, run_folder
+from train.data.chain import draft_manifest
+from train.data.taught import Taught
+from train.models.conditioned import system as large_system
+from train.models.conditioned.published_system import PublishedShape, packed
+from train.models.conditioned.small import signal_shapes, unmerged_adapters
+from train.models.conditioned.trainable import BrainVideo
+from train.parts.generators import cogvideox
+from train.recipe import read
+from train.slots import parts_of
+
+# Channel, latent frame, row, column: few tokens, as weights alone are measured.
+_LATENT = (16, 9, 4, 6)
+_PIXELS = 8
+# CineBrain: voxels, volumes, channels and samples of a window.
+_VOXELS = 18_946
+_SLOTS = 5
+_CHANNELS = 64
+_SFREQ = 1000
+# Width of SigLIP's embeddings, and frames of a clip.
+_EMBEDDING = 1152
+_FRAMES = 33
+# Layers of the video model, and of each brain transformer; the last is what is asked about.
+POINTS = ((2, 2), (4, 2), (2, 4))
+PUBLISHED = (42, 12)
+_LOOK_S = 0.05
+# Weights of more bytes than this count as large here, as those of all layers are.
+_LARGE = 2**24
+
+
+@dataclass(frozen=True)
+class Layers:
+    """How many layers a run has, of the video model and of each brain transformer."""
+
+    video: int
+    brain: int
+
+
+def make(folder: Path, layers: Layers) -> Path:
+    """Write a pipeline with random weights and a run over it; return the run."""
+    torch.manual_seed(0)
+    pipeline = folder / "pipeline"
+    _save_pipeline(pipeline, layers.video)
+    recipe = read(
+        "cinesync",
+        [
+            f"system.video.folder={pipeline}",
+            "system.video.licence=random",
+            f"system.encoder.fmri.depth={layers.brain}",
+            f"system.encoder.eeg.depth={layers.brain}",
+        ],
+    )
+    parts = parts_of(recipe.tree)
+    plan: Any = parts.system
+    taught = _taught()
+    video, digest = plan.video.diffusion(_LATENT, plan.sampling.shift)
+    _, drawing = plan.video.drawing(_LATENT)
+    signals = signal_shapes(taught.signals, plan.encoder)
+    width = int(video.transformer.config["text_embed_dim"])
+    encoder = plan.encoder.build(signals, _EMBEDDING, plan.conditions, width)
+    attached = unmerged_adapters(parts.phases)
+    for name, adapter in attached.items():
+        adapters.inject(video, "transformer", name, adapter)
+    system = BrainVideo(encoder, video, encoder.frame_pooling(_FRAMES), plan.contrasts)
+    clip = taught.manifest.clip
+    shape = PublishedShape(
+        signals=signals,
+        latent=_LATENT,
+        embedding=_EMBEDDING,
+        conditions=plan.conditions,
+        width=width,
+        frames=_FRAMES,
+        size=(clip.height, clip.width),
+        adapters=attached,
+        transformer=digest,
+        decoder=drawing.digest,
+    )
+    weights = packed(system, shape)
+    del system, encoder, video
+    out = folder / "run"
+    out.mkdir()
+    run_folder.write(out, recipe, plan.finished(taught, weights, {}, {}, {}))
+    return out
+
+
+def _save_pipeline(folder: Path, layers: int) -> None:
+    from diffusers import AutoencoderKLCogVideoX
+
+    sizes = replace(SIZES["cogvideox"], layers=layers)
+    cogvideox.transformer_of(sizes, _LATENT).to(torch.bfloat16).save_pretrained(folder / "transformer")
+    # Its defaults are those of CogVideoX, but for the number of its levels.
+    autoencoder = AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(128, 256, 256, 512),
+    )
+    autoencoder.to(torch.bfloat16).save_pretrained(folder / "vae")
+    parts = {
+        "_class_name": "CogVideoXPipeline",
+        "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
+        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(parts))
+
+
+def _taught() -> Taught:
+    """Make a few windows of noise in CineBrain's shapes."""
+    random = np.random.default_rng(0)
+    grid = TimingGrid(
+        Fraction(4, 5), Fraction(_SFREQ), Fraction(4), Fraction(4), Fraction(24, 5), Fraction(8)
+    )
+    rows, columns = (_PIXELS * side for side in _LATENT[2:])
+    eeg = EegInput(prepared.numbered(_CHANNELS), "average", "microvolts", EegBand())
+    fmri = FmriInput(_VOXELS, *prepared.in_a_row(_VOXELS), Baseline())
+    clip = ClipGeometry(_FRAMES, rows, columns, 8.0)
+    samples = 4 * _SFREQ
+    signals = {
+        "fmri": random.standard_normal((1, _SLOTS, _VOXELS)).astype(np.float32),
+        "fmri_mask": np.ones((1, _SLOTS), np.float32),
+        "eeg": random.standard_normal((1, _CHANNELS, samples)).astype(np.float32),
+        "eeg_mask": np.ones((1, samples), np.float32),
+    }
+    stats = {
+        "fmri_mean": np.zeros(_VOXELS, np.float32),
+        "fmri_scale": np.ones(_VOXELS, np.float32),
+        "eeg_mean": np.zeros(_CHANNELS, np.float32),
+        "eeg_scale": np.ones(_CHANNELS, np.float32),
+        "mean_clip": np.zeros((_FRAMES, rows, columns, 3), np.uint8),
+    }
+    return Taught(
+        signals=signals,
+        shown=[],
+        folds=None,
+        manifest=draft_manifest("random", grid, clip, eeg, fmri, simulated=True, chain="offline"),
+        stats=stats,
+        projection=Projection(np.arange(_VOXELS), (_VOXELS, 1, 1), np.eye(4)),
+    )
+
+
+class _Watched:
+    """Looks at the anonymous memory of this process until it is stopped."""
+
+    def __init__(self) -> None:
+        self.most_bytes = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._done.wait(_LOOK_S):
+            self.most_bytes = max(self.most_bytes, _anonymous())
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+def _anonymous() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("RssAnon:")]
+    return 1024 * int(line.split()[1])
+
+
+def export(folder: Path) -> dict[str, Any]:
+    """Export the run in a folder in bf16, and measure; this process ends afterwards."""
+    large_system.LARGE = trace.LARGEST = exporting.LARGEST = _LARGE
+    watched = _Watched()
+    began = time.monotonic()
+    made = exporting.run(folder / "run", folder / "bundle", precision="bf16")
+    seconds = time.monotonic() - began
+    watched.stop()
+    sizes = {file.name: file.stat().st_size for file in made.path.iterdir() if file.is_file()}
+    return {
+        "export_s": round(seconds, 1),
+        "peak_anonymous_gb": round(watched.most_bytes / 1e9, 3),
+        "bundle_gb": round(sum(sizes.values()) / 1e9, 3),
+        "status": made.manifest.parity["status"],
+    }
+
+
+def measured(folder: Path, layers: Layers) -> dict[str, Any]:
+    """Make a run and export it, each in a process of its own."""
+    words = [sys.executable, "-m", "benchmarks.full_size_run", str(folder)]
+    asked = json.dumps([layers.video, layers.brain])
+    for step in ("make", "export"):
+        done = subprocess.run([*words, step, asked], stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise RtDecodeError(
+                "benchmark-process-failed",
+                "the process of the step {step} ended with {code}.",
+                step=step,
+                code=done.returncode,
+            )
+    return {"layers": layers.video, "brain_layers": layers.brain} | json.loads(done.stdout.splitlines()[-1])
+
+
+def whole(found: dict[tuple[int, int], float]) -> float:
+    """Extend the memory at `POINTS` to all layers, in the same unit."""
+    base, more_video, more_brain = (found[point] for point in POINTS)
+    (video, brain), (two, _), (_, deep) = POINTS
+    of_video = (more_video - base) / (two - video)
+    of_brain = (more_brain - base) / (deep - brain)
+    return base + of_video * (PUBLISHED[0] - video) + of_brain * (PUBLISHED[1] - brain)
+
+
+if __name__ == "__main__":
+    _place, _step, _asked = sys.argv[1:]
+    if _step == "make":
+        make(Path(_place), Layers(*json.loads(_asked)))
+    else:
+        print(json.dumps(export(Path(_place))))  # noqa: T201
