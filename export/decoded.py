@@ -19,7 +19,7 @@ import numpy as np
 from rtdecode import bundle, child
 from rtdecode.bundle import Manifest, providers
 from rtdecode.bundle.engine import Engine
-from rtdecode.bundle.golden import decode
+from rtdecode.bundle.golden import decode, steps_of
 from rtdecode.bundle.graph import Graph, Value, host
 from rtdecode.bundle.memory import Rows
 from rtdecode.bundle.providers import CPU, Provider
@@ -132,10 +132,11 @@ def run(folder: Path) -> None:
         for stage, graph in engine.graphs.items():
             engine.graphs[stage] = cast("Graph", _noted(stage, graph, given))
     found: list[dict[str, Any]] = []
+    steps = steps_of(golden, manifest.steps)
     # Frames may be there for fewer windows, latents are there for all.
     for n in range(len(golden["latent"])):
         window = {name: values[n : n + 1] for name, values in golden.items()}
-        found.append(decode(engine, window, manifest.steps, "the run's golden.npz"))
+        found.append(decode(engine, window, steps, "the run's golden.npz"))
     made = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
     rows = {name: np.concatenate(values) for name, values in given.items()}
     np.savez(folder / _FOUND, allow_pickle=False, **(rows if job["calls"] else made))

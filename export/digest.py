@@ -8,7 +8,9 @@ run again must give the same ones.
 import hashlib
 from typing import Any
 
-from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, helper
+
+from export.files import values
 
 
 def digest(model: ModelProto) -> str:
@@ -40,7 +42,7 @@ def digest(model: ModelProto) -> str:
         for name in node.input:
             # Hash a weight where it is first used: the order of the initialisers does not matter.
             if name in weights and name not in known:
-                array = numpy_helper.to_array(weights[name])
+                array = values(weights[name])
                 _put(total, array.dtype.str, array.shape)
                 total.update(array.tobytes())
             known.setdefault(name, f"#{len(known)}")

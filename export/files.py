@@ -1,17 +1,26 @@
 """Write a graph into its files, and the arrays beside it.
 
 A graph is one file as long as that stays below the limit of a protocol buffer. A larger one is split: the
-graph itself, and beside it a file with its weights (ONNX external data).
+graph itself, and beside it a file with its weights (ONNX external data). The weights of a graph in memory may
+lie in such a file too, named by its whole path (`on_disk`): they are read where they are needed alone.
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import onnx
-from onnx import ModelProto
-from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx.external_data_helper import (
+    ExternalDataInfo,
+    convert_model_to_external_data,
+    load_external_data_for_tensor,
+    uses_external_data,
+    write_external_data_tensors,
+)
 
 from rtdecode.types import Array
 
@@ -41,6 +50,16 @@ def write(model: ModelProto, name: str, folder: Path) -> list[Path]:
         graph.write_bytes(model.SerializeToString(deterministic=True))
         return [graph]
     (weights,) = beside(model, name)
+    file = on_disk(model)
+    if file is not None:
+        apart = ModelProto()
+        apart.CopyFrom(model)
+        _place(apart, weights)
+        # The checker of ONNX refuses a link.
+        shutil.copyfile(file, folder / weights)
+        graph.write_bytes(apart.SerializeToString(deterministic=True))
+        onnx.checker.check_model(str(graph))
+        return [graph, folder / weights]
     # onnx moves the weights out of the model it is given: work on a copy.
     apart = ModelProto()
     apart.CopyFrom(model)
@@ -61,5 +80,49 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
                 np.lib.format.write_array(file, np.asanyarray(values), allow_pickle=False)
 
 
+def left_on_disk(graph: Path) -> ModelProto:
+    """Read a graph whose weights lie in one file beside it, and leave them there, but for small ones."""
+    model = onnx.load(graph, load_external_data=False)
+    apart = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
+    (location,) = {ExternalDataInfo(tensor).location for tensor in apart}
+    for tensor in apart:
+        # Shapes and the like are read from the graph.
+        if (ExternalDataInfo(tensor).length or 0) < _SMALL:
+            load_external_data_for_tensor(tensor, str(graph.parent))
+            tensor.data_location = TensorProto.DEFAULT
+            del tensor.external_data[:]
+    _place(model, str((graph.parent / location).absolute()))
+    return model
+
+
+def on_disk(model: ModelProto) -> Path | None:
+    """Return the file in which the weights of a graph lie; None where the graph holds them."""
+    for tensor in model.graph.initializer:
+        if uses_external_data(tensor):
+            return Path(ExternalDataInfo(tensor).location)
+    return None
+
+
+def values(tensor: TensorProto) -> NDArray[np.generic]:
+    """Return the values of a weight, mapped from their file where they lie in one."""
+    if not uses_external_data(tensor):
+        return numpy_helper.to_array(tensor)
+    place = ExternalDataInfo(tensor)
+    kind = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    shape = tuple(tensor.dims)
+    return np.memmap(place.location, kind, "r", offset=place.offset or 0, shape=shape)
+
+
+def _place(model: ModelProto, location: str) -> None:
+    """Say where the file of a graph's weights lies, in place."""
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+
+
 def _is_large(model: ModelProto) -> bool:
-    return sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST
+    return (
+        on_disk(model) is not None
+        or sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST
+    )

@@ -2,6 +2,7 @@
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 # Weights with fewer elements stay in single precision.
 _SMALL = 256
@@ -11,6 +12,9 @@ def halved(model: ModelProto) -> ModelProto:
     """Store weights in half precision where that loses nothing, cast where they are used."""
     casts = []
     for tensor in model.graph.initializer:
+        # What is as large as that was not copied into the graph, and stays where it is.
+        if uses_external_data(tensor):
+            continue
         value = numpy_helper.to_array(tensor)
         if value.dtype != np.float32 or value.size < _SMALL:
             continue

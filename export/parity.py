@@ -6,7 +6,7 @@ much. Where a machine cannot run the graphs, nothing is said to have passed: the
 goes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from export import decoded, structural
-from export.files import write
+from export.files import on_disk, write
 from rtdecode.bundle import Manifest
 from rtdecode.bundle.golden import CLIP_DB, psnr_db
 from rtdecode.errors import BundleError
@@ -141,7 +141,7 @@ def checked(
     golden: Arrays,
     memories: Mapping[str, Table] | None = None,
     told: Mapping[str, Array] | None = None,
-    stand_ins: Mapping[str, StandIn] | None = None,
+    stand_ins: Callable[[], Mapping[str, StandIn]] | None = None,
 ) -> dict[str, Any]:
     """Hold graphs against the run's own decoder, or look at them where this machine cannot run them.
 
@@ -149,8 +149,8 @@ def checked(
     ----------
     manifest, graphs, golden, memories, told
         See `compare`.
-    stand_ins : mapping, optional
-        What is run where the graphs themselves cannot be: ``fp32``, the graphs in single precision, and
+    stand_ins : callable, optional
+        Makes what is run where the graphs themselves cannot be: ``fp32``, the graphs in single precision, and
         ``emulated``, graphs that compute in single precision and round to the lower one.
 
     Returns
@@ -165,14 +165,14 @@ def checked(
     BundleError
         If an output is too far off, see `compare`, or a graph is refused, see `structural.held`.
     """
-    with TemporaryDirectory() as place:
+    with TemporaryDirectory(dir=_beside(graphs)) as place:
         files = [file for name, model in graphs.items() for file in write(model, name, Path(place))]
         reason = structural.cannot_run(files, manifest.precision)
         checks = {name: structural.held(Path(place) / f"{name}.onnx") for name in graphs} if reason else {}
     if reason is None:
         return {"status": PASSED} | compare(manifest, graphs, golden, memories, told)
     found: dict[str, Any] = {}
-    for name, other in (stand_ins or {}).items():
+    for name, other in ({} if stand_ins is None else stand_ins()).items():
         found[name] = _stand_in(name, other, golden, memories, told)
     return {
         "status": STRUCTURAL,
@@ -260,11 +260,17 @@ def _laid_out(
     graphs: Mapping[str, ModelProto], memories: Mapping[str, Table]
 ) -> Iterator[tuple[Path, dict[str, tuple[Path, str]]]]:
     """Write graphs as a bundle has them, large ones with their weights apart; name the files of memories."""
-    with TemporaryDirectory() as place:
+    with TemporaryDirectory(dir=_beside(graphs)) as place:
         folder = Path(place)
         for name, model in graphs.items():
             write(model, name, folder)
         yield folder, {name: (_file(name, table, folder), table.dtype) for name, table in memories.items()}
+
+
+def _beside(graphs: Mapping[str, ModelProto]) -> Path | None:
+    """Return the folder of weights that lie on disk, where there is room; None where there are none."""
+    files = [file for model in graphs.values() if (file := on_disk(model)) is not None]
+    return files[0].parent if files else None
 
 
 def _file(name: str, table: Table, folder: Path) -> Path:

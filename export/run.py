@@ -8,8 +8,9 @@ statistics and memories are written to the bundle's folder in one step.
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,20 @@ import numpy as np
 import onnx
 from onnx import ModelProto, ValueInfoProto, helper
 
-from export import eight_bits, engines, float8, kernels, states
+from export import eight_bits, engines, float8, kernels, outlook, states
 from export.decoded import providers_for
 from export.digest import digest
-from export.files import beside, write, write_arrays
+from export.files import LARGEST, beside, write, write_arrays
+from export.outlook import Outlook
 from export.parity import PASSED, StandIn, calls, checked, condition, expected
 from export.precision import CLOCK, ROUNDED, converted, emulated, opset_of
 from rtdecode import bundle, installing
 from rtdecode.bundle import Bundle, Manifest, Memory, Output, Subject, gpu, wiring
+from rtdecode.bundle.golden import STEPS
 from rtdecode.bundle.manifest import DECOMPOSED, FLOAT8, FUSED, OWN_STAGES, PRECISIONS
 from rtdecode.bundle.providers import CPU
 from rtdecode.bundle.wiring import Said
+from rtdecode.disk.folders import existing
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from train.recipe import ExportDefaults, build
 from train.run_folder import arrays, read_run, restored, subject_of
@@ -43,6 +47,10 @@ CUDA = "cuda"
 TARGETS = {"onnx": FUSED, CUDA: FUSED, ENGINES: DECOMPOSED}
 # What a bundle has once for all of its participants.
 _ONCE = ("grid", "clip", "chain", "simulated", "modalities")
+# Golden windows take the denoising steps of a bundle, or a few where these are more, and then it is one
+# window: graphs compute the same in each step.
+_MOST_STEPS = 4
+_FEW_STEPS = 2
 # Packages that tracing needs; graphs of closed forms are written without them.
 _TO_TRACE = ("torch", "onnxscript")
 
@@ -114,16 +122,37 @@ def run(
     # Writing would refuse this folder too, but only after all the work.
     bundle.check_target(out)
     names = _together(run_dir, tree, subject)
+    outlook.check_room(plan, run_dir, out, asked.precision)
     system = restored(run_dir, plan)
     _check_scopes(system)
     _check_refused(system, asked.precision)
     memories = system.memories()
-    # The default participant comes first: the others share its stages.
-    base = system if subject is None else system.of_subject(subject)
-    made = _made(base, run_dir, subject, asked, None, memories)
-    others: dict[str, _Made] = {}
-    for name in names:
-        others[name] = _made(system.of_subject(name), run_dir, name, asked, made, memories)
+    system.settle(asked.precision)
+    # Beside the bundle, where there is room for it: weights that are too large for one file lie here.
+    with tempfile.TemporaryDirectory(dir=existing(out.absolute().parent)) as place:
+        # What several participants share is not let go.
+        asked = replace(asked, place=None if names else Path(place))
+        # The default participant comes first: the others share its stages.
+        base = system if subject is None else system.of_subject(subject)
+        made = _made(base, run_dir, subject, asked, None, memories)
+        others: dict[str, _Made] = {}
+        for name in names:
+            others[name] = _made(system.of_subject(name), run_dir, name, asked, made, memories)
+        written = _joined_and_written(run_dir, out, tree, subject, made, others)
+    if form != ENGINES:
+        return written
+    return engines.add(written, capabilities=capabilities or (engines.CAPABILITY,))
+
+
+def _joined_and_written(
+    run_dir: Path,
+    out: Path,
+    tree: dict[str, Any],
+    subject: str | None,
+    made: "_Made",
+    others: dict[str, "_Made"],
+) -> Bundle:
+    """Write the bundle of the default participant `made` and of the others."""
     # After the check: frames of single precision tell more exactly how far off a clip is.
     default = _in_eight_bits(made)
     manifest = default.manifest
@@ -140,10 +169,7 @@ def run(
     }
     subjects = {name: _subject(name, other) for name, other in others.items()}
     manifest = replace(manifest, parity=parity, provenance=provenance, subjects=subjects)
-    written = _write(run_dir, out, manifest, subject, {None: default, **others})
-    if form != ENGINES:
-        return written
-    return engines.add(written, capabilities=capabilities or (engines.CAPABILITY,))
+    return _write(run_dir, out, manifest, subject, {None: default, **others})
 
 
 def with_other_windows(run_dir: Path) -> list[str]:
@@ -191,11 +217,15 @@ class _Asked:
     precision : str
     steps : int or None
         Default number of denoising steps; None for the run's own number.
+    place : Path or None
+        Where weights lie that are too large for one file, whose modules are let go once they are traced; None
+        to hold all of them.
     """
 
     target: str
     precision: str
     steps: int | None
+    place: Path | None = None
 
     @property
     def flavour(self) -> str:
@@ -220,8 +250,8 @@ class _Made:
         The golden windows and what is expected of them, as ``golden.npz`` holds them.
     parity : dict
         The result of the check, for the manifest.
-    stand_ins : dict
-        What was run where the graphs themselves cannot be, see `export.parity.checked`.
+    stand_ins : callable
+        Makes what is run where the graphs themselves cannot be, see `export.parity.checked`.
     """
 
     manifest: Manifest
@@ -229,7 +259,7 @@ class _Made:
     own: list[str]
     golden: Arrays
     parity: dict[str, Any]
-    stand_ins: dict[str, dict[str, ModelProto]]
+    stand_ins: Callable[[], dict[str, dict[str, ModelProto]]]
 
 
 def _made(
@@ -248,49 +278,81 @@ def _made(
     manifest, place = subject_of(run_dir, subject)
     if asked.steps is not None:
         manifest = _with_steps(system, manifest, asked.steps)
+    windows = arrays(place, "golden")
+    steps = manifest.steps
+    if steps > _MOST_STEPS:
+        steps = _FEW_STEPS
+        windows = {name: values[:1] for name, values in windows.items()}
+        manifest = replace(manifest, sigmas=_with_steps(system, manifest, steps).sigmas)
     stages = list(system.stages(manifest))
-    # After the stages are listed, for which a system goes to single precision, and before anything is traced,
-    # which adds adapters to weights for a while.
-    golden = expected(system, arrays(place, "golden"), manifest.steps)
+    # Others take little time after the default participant.
+    ahead = Outlook(
+        stages if shared is None else [],
+        system.latent_shape[1],
+        len(next(iter(windows.values()))),
+        steps,
+        on_gpu=providers_for(asked.precision) != [CPU],
+    )
+    # After the stages are listed, for which a system goes to the precision of the export, and before anything
+    # is traced, which adds adapters to weights for a while.
+    with system.at_speed():
+        golden = expected(system, windows, steps)
+    if steps != manifest.steps:
+        golden[STEPS] = np.full(len(golden["latent"]), steps)
+    told = condition(stages, golden)
+    ahead.after(outlook.GOLDEN)
     own = [stage for stage in stages if shared is None or stage.name in OWN_STAGES]
     traced = any(isinstance(stage, Traced) for stage in stages)
     kept = {name: _memory(name, table) for name, table in memories.items()}
     manifest = replace(manifest, memories=kept, flavour=asked.flavour if traced else None)
     # Shared stages are traced once, and every participant is checked with the same graphs.
-    graphs = graphs_of(own, asked.flavour, cuda=asked.target == CUDA)
+    graphs = graphs_of(
+        own, asked.flavour, cuda=asked.target == CUDA, place=asked.place, precision=asked.precision
+    )
     others = {} if shared is None else _of_others(shared.graphs)
     # The ports of a graph have the same names in every precision, and so they are joined alike.
     single = _joined(manifest, others | graphs, system, stages)
     clocks = _clocks(single)
     kept_in = states.ports(single)
-    stand_ins: dict[str, dict[str, ModelProto]] = {}
-    if asked.precision in ROUNDED:
+    # What is in the precision of the export from the start has no stand-in, which takes single precision.
+    lowered = {stage.name for stage in stages if isinstance(stage, Traced) and stage.precision != "fp32"}
+    exact = {} if lowered else graphs
+
+    @cache
+    def stand_ins() -> dict[str, dict[str, ModelProto]]:
+        if asked.precision not in ROUNDED or not exact:
+            return {}
         rounded = {
             name: emulated(graph, asked.precision, clocks[name], kept_in[name])
-            for name, graph in graphs.items()
+            for name, graph in exact.items()
         }
-        stand_ins = {"fp32": graphs, "emulated": rounded}
+        made = {"fp32": exact, "emulated": rounded}
+        if shared is None:
+            return made
+        return {name: one | _of_others(shared.stand_ins()[name]) for name, one in made.items()}
+
+    def instead() -> dict[str, StandIn]:
+        found: dict[str, StandIn] = {}
+        for name, one in stand_ins().items():
+            held_to = "fp32" if name == "fp32" else asked.precision
+            joined = _joined(manifest, one, system, stages)
+            found[name] = StandIn(replace(joined, precision=held_to), one)
+        return found
+
     if asked.precision == FLOAT8:
         given = calls(single, others | graphs, golden, memories)
         graphs = float8.quantised(graphs, given, clocks)
     else:
         graphs = {
-            name: converted(graph, asked.precision, clocks[name], kept_in[name])
+            name: graph if name in lowered else converted(graph, asked.precision, clocks[name], kept_in[name])
             for name, graph in graphs.items()
         }
     if asked.target == CUDA:
         _check_kernels(graphs)
     graphs |= others
-    if shared is not None:
-        stand_ins = {name: one | _of_others(shared.stand_ins[name]) for name, one in stand_ins.items()}
     manifest = replace(_joined(manifest, graphs, system, stages), precision=asked.precision)
     digests = {stage.name: digest(graphs[stage.name]) for stage in own}
-    told = condition(stages, golden)
-    instead: dict[str, StandIn] = {}
-    for name, one in stand_ins.items():
-        held_to = "fp32" if name == "fp32" else asked.precision
-        joined = _joined(manifest, one, system, stages)
-        instead[name] = StandIn(replace(joined, precision=held_to), one)
+    ahead.after(outlook.GRAPHS)
     parity = checked(manifest, graphs, golden, memories, told, instead) | {"digests": digests}
     # Keep frames as a session emits them, in 8 bits: a quarter of the size. Keep those of the first
     # window only: frames would otherwise be most of the file. Latents are kept for every window.
@@ -360,7 +422,14 @@ def _subject(name: str, made: _Made) -> Subject:
     return Subject(manifest.eeg, manifest.fmri, stages, manifest.subject, manifest.confidence, manifest.brain)
 
 
-def graphs_of(stages: Iterable[Stage], flavour: str = FUSED, *, cuda: bool = False) -> dict[str, ModelProto]:
+def graphs_of(
+    stages: Iterable[Stage],
+    flavour: str = FUSED,
+    *,
+    cuda: bool = False,
+    place: Path | None = None,
+    precision: str = "fp32",
+) -> dict[str, ModelProto]:
     """Make the graph of each stage; return them by the stage's name.
 
     Parameters
@@ -371,19 +440,38 @@ def graphs_of(stages: Iterable[Stage], flavour: str = FUSED, *, cuda: bool = Fal
         writes stays as it is.
     cuda : bool
         Whether the graphs are for ONNX Runtime's CUDA provider.
+    place : Path, optional
+        Weights that are too large for one file are written here, and their modules let go: a stage cannot be
+        computed any more then. Without it, graphs hold all weights.
+    precision : str
+        What the graphs are brought to afterwards: those that change hold their weights.
 
     Raises
     ------
     RtDecodeError
         If a package that tracing needs is missing.
     """
-    return {
-        stage.name: stage.model if isinstance(stage, Written) else _traced(stage, flavour, cuda=cuda)
-        for stage in stages
-    }
+    graphs: dict[str, ModelProto] = {}
+    for stage in stages:
+        if isinstance(stage, Written):
+            graphs[stage.name] = stage.model
+            continue
+        unchanged = stage.precision == precision
+        graphs[stage.name] = _traced(stage, flavour, place if unchanged else None, cuda=cuda)
+        if place is not None:
+            _let_go(stage)
+    return graphs
 
 
-def _traced(stage: Traced, flavour: str, *, cuda: bool) -> ModelProto:
+def _let_go(stage: Traced) -> None:
+    """Free the memory of a module that has a graph, if it is large."""
+    from export.trace import weights_bytes
+
+    if weights_bytes(stage.module) > LARGEST:
+        stage.module.to("meta")
+
+
+def _traced(stage: Traced, flavour: str, place: Path | None, *, cuda: bool) -> ModelProto:
     missing = [name for name in _TO_TRACE if find_spec(name) is None]
     if missing:
         raise RtDecodeError(
@@ -397,7 +485,7 @@ def _traced(stage: Traced, flavour: str, *, cuda: bool) -> ModelProto:
     # Imported here because the module needs torch, and closed forms are exported without it.
     from export.trace import graph
 
-    return graph(stage, flavour, cuda=cuda)
+    return graph(stage, flavour, cuda=cuda, folder=place)
 
 
 def _check(target: str | None, precision: str | None) -> None:
@@ -530,7 +618,7 @@ def _write(
     memories are copied from the run.
     """
     files: dict[str, Path] = {}
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(dir=existing(out.absolute().parent)) as place:
         folder = Path(place)
         for subject, one in made.items():
             within = Path() if subject is None else Path("subjects") / subject

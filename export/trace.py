@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from onnx_ir.passes.common import DeduplicateInitializersPass
 from torch import nn
 from torch.onnx import ONNXProgram
 
-from export.files import check
+from export.files import LARGEST, check, left_on_disk
 from export.halves import halved
 from rtdecode.bundle.manifest import DECOMPOSED, FUSED
 from rtdecode.errors import RtDecodeError
@@ -39,7 +40,12 @@ _SCORES = 2**31
 _MERGED = 2**20
 
 
-def graph(stage: Traced, flavour: str, *, cuda: bool = False) -> ModelProto:
+def weights_bytes(module: nn.Module) -> int:
+    """Count the bytes of a module's weights."""
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+
+
+def graph(stage: Traced, flavour: str, *, cuda: bool = False, folder: Path | None = None) -> ModelProto:
     """Trace a stage; store equal weights once, and in half precision where it holds them exactly.
 
     Parameters
@@ -49,6 +55,9 @@ def graph(stage: Traced, flavour: str, *, cuda: bool = False) -> ModelProto:
         ``fused`` or ``decomposed``, see `OPSETS`.
     cuda : bool
         Whether a fused graph is for ONNX Runtime's CUDA provider, and not for its CPU provider.
+    folder : Path, optional
+        Weights that do not fit into one file with their graph are written here, straight from the module,
+        and stay here (`export.files.on_disk`). Without it, the graph holds them all.
 
     Raises
     ------
@@ -62,7 +71,12 @@ def graph(stage: Traced, flavour: str, *, cuda: bool = False) -> ModelProto:
         # torch merges small ones alone. Tables that every layer reads, such as rotary positions, are larger.
         DeduplicateInitializersPass(size_limit=_MERGED)(program.model)
         # Until here the program holds the module's own weights, and not copies.
-        model = program.model_proto
+        if folder is not None and weights_bytes(stage.module) > LARGEST:
+            path = folder / f"{stage.name}.traced.onnx"
+            program.save(path, external_data=True)
+            model = left_on_disk(path)
+        else:
+            model = program.model_proto
     _check_attentions(model, stage.name, flavour, attentions)
     if flavour == FUSED:
         _fit_to_runtime(model, cuda=cuda)

@@ -184,3 +184,11 @@ def _unexpected(kind: type[BaseException], error: BaseException, trace: Tracebac
         )
         return
     say(*"".join(traceback.format_exception(kind, error, trace)).splitlines())
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes, in seconds, minutes or hours."""
+    minutes = seconds / 60
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"

@@ -16,7 +16,7 @@ from rtdecode.timing import TimingGrid
 from train.data.training_films import TrainingFilm
 from train.judging.judged import FeatureJudge, Judge
 from train.recipe import ExportDefaults, build
-from train.system import FeaturePlan, Plan
+from train.system import FeaturePlan, LargeWeights, Plan
 from train.work import Work
 
 
@@ -115,6 +115,15 @@ class SizesClips(Protocol):
 
     def sized(self, data: Any) -> Any:
         """Return the same data with clips of that size; refuse another one that they ask for."""
+        ...
+
+
+@runtime_checkable
+class HasLargeWeights(Protocol):
+    """A plan whose system reads published weights beside those of its run."""
+
+    def large_weights(self) -> LargeWeights:
+        """Count them, from the heads of their files."""
         ...
 
 

@@ -14,7 +14,8 @@ closed form, and `train.models.compact`, which is trained with gradients.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -135,6 +136,8 @@ class Traced:
     said : Said
         Where input ports get their values, and where the values of output ports go. Only ports whose names
         do not say it need an entry (`rtdecode.bundle.wiring.by_name`).
+    precision : str
+        What the module computes in: ``fp32``, or ``bf16`` for one that `System.settle` left in it.
     """
 
     name: str
@@ -142,6 +145,7 @@ class Traced:
     inputs: "dict[str, Tensor]"
     outputs: list[str]
     said: Said = field(default_factory=Said)
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -211,6 +215,17 @@ class System(ABC):
     @abstractmethod
     def frames(self, latents: NDArray[Any]) -> NDArray[Any]:
         """Draw latents as frames, (window, frame, row, column, 3) in [0, 1]."""
+
+    def settle(self, precision: str) -> None:  # noqa: B027 - most systems have one precision
+        """Go to the precision of weights from which an export in `precision` is made, before `stages`.
+
+        From here on the system is for that export alone, and may let go of what it does not need.
+        """
+
+    @contextmanager
+    def at_speed(self) -> Iterator[None]:
+        """Compute on the GPU that the system was made on, if any; the modules of `stages` lie on the CPU."""
+        yield
 
     @abstractmethod
     def stages(self, manifest: Manifest) -> Sequence[Stage]:
@@ -387,6 +402,25 @@ class Fitted:
     weights: Arrays
     provenance: dict[str, Any]
     tables: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LargeWeights:
+    """How many numbers the published weights of a system are.
+
+    Attributes
+    ----------
+    denoiser : int
+        Those of the video model.
+    decoder : int
+        Those of what draws latents.
+    bfloat16 : bool
+        Whether the video model is kept in bfloat16.
+    """
+
+    denoiser: int
+    decoder: int
+    bfloat16: bool
 
 
 @runtime_checkable

@@ -2,7 +2,8 @@
 
 A golden window holds the signals that the stages read, the states that it carries on from (``carry``, and
 ``carry_mask``, which is 0 if there are none), and the ``noise`` that its latent starts from. With these
-come the expected outputs. `decode` runs such a window, and `compare` holds the result against what is
+come the expected outputs, and the number of ``steps`` where they are fewer than the bundle's own, for which a
+large denoiser would take long. `decode` runs such a window, and `compare` holds the result against what is
 expected.
 """
 
@@ -23,6 +24,8 @@ from rtdecode.bundle.wiring import SIGNALS
 from rtdecode.errors import BundleError
 from rtdecode.types import Array, Float, Window
 
+# The array that says how many denoising steps golden windows were decoded with.
+STEPS = "steps"
 _COMPARED = ("latent", "confidence", "brain", "brain_by", "scores", "frames")
 # Largest differences allowed in closed form and after denoising, see `compare`.
 _CLOSED = 1e-4
@@ -39,6 +42,11 @@ _SAME_DB = 200.0
 def first(bundle: Bundle) -> dict[str, Array]:
     """Read the first golden window and its expected outputs, with a batch axis of 1."""
     return {name: array[:1] for name, array in bundle.golden().items()}
+
+
+def steps_of(kept: Mapping[str, Array], usual: int) -> int:
+    """Return how many denoising steps golden windows were decoded with: those that they say, or the usual."""
+    return int(kept[STEPS][0]) if STEPS in kept else usual
 
 
 def window(bundle: Bundle) -> Window:

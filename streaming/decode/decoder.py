@@ -262,7 +262,8 @@ class Decoder:
         where = str(self._bundle.golden_file)
         expected = golden.take(where, kept, ["latent"])["latent"]
         # Not through the session: the golden window must leave nothing to carry on from.
-        opened = golden.open_pass(self._engine, kept, self.steps, where)
+        steps = golden.steps_of(kept, self.steps)
+        opened = golden.open_pass(self._engine, kept, steps, where)
         started_at = self._now()
         found = opened.encode()
         encoded_at = self._now()
@@ -287,7 +288,7 @@ class Decoder:
         if self._bundle.manifest.brain is not None:
             self._check_probabilities(found["brain"])
         encode_s = encoded_at - started_at
-        step_s = (denoised_at - encoded_at) / max(1, self.steps)
+        step_s = (denoised_at - encoded_at) / max(1, steps)
         return Cost(encode_s, step_s, drawn_at - denoised_at)
 
     def _check_probabilities(self, brain: NDArray[Any]) -> None:

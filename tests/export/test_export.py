@@ -18,9 +18,9 @@ from export.run import graphs_of, run, wired
 from rtdecode import bundle, installing
 from rtdecode.bundle import Manifest, describe
 from rtdecode.bundle.engine import load
+from rtdecode.bundle.golden import STEPS, first
 from rtdecode.bundle.golden import compare as compare_golden
 from rtdecode.bundle.golden import decode as decode_golden
-from rtdecode.bundle.golden import first
 from rtdecode.bundle.golden import window as golden_window
 from rtdecode.errors import BundleError, UsageError
 from rtdecode.types import Window
@@ -287,8 +287,24 @@ def test_weights_that_do_not_fit_into_one_file_lie_beside_their_graph(
 def test_steps_asked_for_become_the_bundles_default(tmp_path: Path) -> None:
     made = run(tiny("compact"), tmp_path / "bundle", steps=2)
     assert made.manifest.steps == 2
+    assert STEPS not in made.golden()
     with refused(UsageError, "export-steps-not-positive", steps=0):
         run(tiny("compact"), tmp_path / "other", steps=0)
+
+
+@pytest.mark.full
+def test_of_many_steps_golden_windows_take_few(tmp_path: Path) -> None:
+    made = run(tiny("compact"), tmp_path / "bundle", steps=6)
+    kept = made.golden()
+    assert (made.manifest.steps, made.manifest.parity["windows"]) == (6, 1)
+    assert kept[STEPS].tolist() == [2]
+    assert {"2", "6"} <= {*made.manifest.sigmas}
+    # A session that loads the bundle takes as few, and other clips with all of them.
+    decoder = Decoder(made)
+    assert decoder.steps == 6
+    window = first(made)
+    found = decode_golden(load(made), window, 6, "golden.npz")
+    assert np.abs(found["latent"] - window["latent"]).max() > 1e-2
 
 
 def test_live_windows_and_their_holes_take_the_same_way_as_in_training() -> None:

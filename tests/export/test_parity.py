@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import namedtuple
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_a_precision_without_kernels_is_looked_at_and_the_same_graphs_are_run_in
     models = graphs(single)
     lower = replace(single.manifest, precision="bf16")
     stand_ins = {"fp32": StandIn(single.manifest, models), "emulated": StandIn(lower, models)}
-    found = checked(lower, models, golden(), stand_ins=stand_ins)
+    found = checked(lower, models, golden(), stand_ins=lambda: stand_ins)
     assert (found["status"], found["largest_difference"]) == ("structural", None)
     assert "no kernels for bf16 on the CPU" in found["reason"]
     assert found["fp32"]["status"] == "passed"
@@ -136,7 +137,7 @@ def test_clips_of_a_lower_precision_are_held_to_its_psnr(single: Bundle) -> None
             precision="bf16",
             min_psnr_db=40.0,
         ):
-            checked(lower, models, wanted, stand_ins={"emulated": StandIn(lower, models)})
+            checked(lower, models, wanted, stand_ins=partial(dict, emulated=StandIn(lower, models)))
 
 
 def one_node(kind: str, dtype: int, *weights: np.ndarray, says: list[int], opset: int = 22) -> ModelProto:

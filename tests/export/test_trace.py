@@ -1,9 +1,11 @@
 """Torch modules become graphs of a stated flavour."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import shape_inference
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export import trace
+from export.digest import digest
+from export.files import on_disk, write
 from export.kernels import missing
 from export.run import graphs_of
 from export.trace import OPSETS, graph
@@ -154,6 +158,38 @@ def test_adapters_are_added_to_the_weights() -> None:
     assert not layer.merged
     with torch.no_grad():
         np.testing.assert_allclose(module(values).numpy(), expected, atol=1e-6)
+
+
+def test_large_weights_are_written_from_their_module_which_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = nn.Linear(64, 64)
+    values = torch.randn(1, 64)
+    expected = module(values).detach().numpy()
+    stage = Traced("denoise", module, {"values": values}, ["next"])
+    whole = graphs_of([stage])["denoise"]
+    monkeypatch.setattr(trace, "LARGEST", 2**10)
+    monkeypatch.setattr("export.run.LARGEST", 2**10)
+    apart = graphs_of([stage], place=tmp_path)["denoise"]
+    assert on_disk(apart) == tmp_path / "denoise.traced.onnx.data"
+    assert apart.ByteSize() < 2**12
+    assert digest(apart) == digest(whole)
+    assert module.weight.is_meta
+    (tmp_path / "bundle").mkdir()
+    file, weights = write(apart, "denoise", tmp_path / "bundle")
+    assert (file.name, weights.name) == ("denoise.onnx", "denoise.weights")
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"values": values.numpy()})
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_weights_that_change_afterwards_stay_in_their_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace, "LARGEST", 2**10)
+    stage = Traced("denoise", nn.Linear(64, 64), {"values": torch.randn(1, 64)}, ["next"])
+    graphs = graphs_of([stage], place=tmp_path, precision="bf16")
+    assert on_disk(graphs["denoise"]) is None
 
 
 def test_a_graph_that_a_system_writes_stays_as_it_is() -> None:

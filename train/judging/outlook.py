@@ -13,6 +13,7 @@ from rtdecode import terminal
 from rtdecode.disk.clip_file import IN_MEMORY
 from rtdecode.disk.folders import existing
 from rtdecode.errors import UsageError
+from rtdecode.terminal import duration
 from train import room
 from train.judging.held_out_sessions import HeldOutSessions
 from train.judging.section import EvaluatedRun, HeldOutWindows
@@ -83,7 +84,7 @@ class Outlook:
         disk = self.kept_bytes + self.temporary_bytes
         terminal.say(
             f"{sessions.title}: {windows} held-out windows{of_more}, each decoded in {ways}: "
-            f"{self.clips} clips. Decoding takes about {_duration(self.seconds)} at {clip_s:.2g} s a clip, "
+            f"{self.clips} clips. Decoding takes about {duration(self.seconds)} at {clip_s:.2g} s a clip, "
             f"and their metrics more; clips take {disk / 1e9:.1f} GB of disk."
         )
 
@@ -93,8 +94,8 @@ class Outlook:
         in_all_s = elapsed_s / done * self._sessions
         if done < self._sessions and in_all_s > _SHORT_S and abs(in_all_s / self._told_s - 1) > _OFF:
             terminal.say(
-                f"{done} of {self._sessions} sessions took {_duration(elapsed_s)}: with its metrics, the "
-                f"evaluation takes about {_duration(in_all_s)}, and not {_duration(self._told_s)}."
+                f"{done} of {self._sessions} sessions took {duration(elapsed_s)}: with its metrics, the "
+                f"evaluation takes about {duration(in_all_s)}, and not {duration(self._told_s)}."
             )
             self._told_s = in_all_s
 
@@ -133,10 +134,3 @@ def _tried(run: EvaluatedRun, first: HeldOutWindows) -> tuple[float, int, int]:
     decoded = show(inputs, first.spans[:_TRIED])
     seconds = (time.perf_counter() - begun) / len(decoded.clips)
     return seconds, math.prod(decoded.clips[0].shape), np.asarray(decoded.latents[0]).nbytes
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"

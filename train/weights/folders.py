@@ -6,6 +6,7 @@ that they are unused. Only buffers that the libraries compute anew are passed ov
 ``inv_freq``).
 """
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -125,7 +126,7 @@ def _opened(
     **how: Any,
 ) -> tuple[Any, Source]:
     source.check_licence(licence, folder)
-    held = _names(files)
+    held = set(_shapes(files))
     try:
         module, told = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **how
@@ -259,19 +260,24 @@ def _weights(folder: Path, stem: str) -> list[Path]:
     return [folder / name for name in names]
 
 
+def count_weights(folder: Path) -> int:
+    """Count the numbers in the weights of a model of diffusers, from the heads of its files."""
+    return sum(math.prod(shape) for shape in _shapes(_weights(folder, _DIFFUSERS)).values())
+
+
 def _lists(folder: Path) -> list[Path]:
     """List what says how the weights are to be read."""
     return [folder / _CONFIG, *sorted(folder.glob(f"*{SAFETENSORS}{_INDEX}"))]
 
 
-def _names(files: Sequence[Path]) -> set[str]:
+def _shapes(files: Sequence[Path]) -> dict[str, list[int]]:
     from safetensors import SafetensorError, safe_open
 
-    found: set[str] = set()
+    found: dict[str, list[int]] = {}
     for path in files:
         try:
             with safe_open(path, framework="pt") as opened:
-                found |= set(opened.keys())
+                found |= {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise UsageError(
                 "safetensors-unreadable",

@@ -51,9 +51,10 @@ from train.models.conditioned.small import (
 from train.models.conditioned.system import Sampling, check_sampling
 from train.models.conditioned.trainable import DENOISING, TEXT, BrainVideo, Contrasts
 from train.phases import Phase, check_losses
-from train.system import Trained
+from train.system import LargeWeights, Trained
 from train.targets import cache
 from train.targets.cache import Cached, pooled_text
+from train.weights.folders import count_weights
 from train.work import Arrays, Work
 
 # The targets that are read, and by which key of `train.targets` each is computed.
@@ -294,6 +295,16 @@ class PublishedPlan:
                 sentences=self.sentences,
                 computed=computed,
             )
+
+    def large_weights(self) -> LargeWeights:
+        """Count the published weights that a system of this plan reads."""
+        self.video.check()
+        folder = Path(self.video.folder)
+        return LargeWeights(
+            denoiser=count_weights(folder / "transformer"),
+            decoder=count_weights(folder / "vae"),
+            bfloat16=self.video.precision == "bfloat16",
+        )
 
     def restore(self, weights: Arrays) -> "PublishedSystem":
         """Make the system again from the weights of a run, and the folder that the recipe names."""

@@ -353,6 +353,16 @@ class PublishedSystem(BrainConditioned):
             return None
         return PublishedSystem(self._weights, *self._how, adapted=False)
 
+    def settle(self, precision: str) -> None:
+        """Let go of the run's arrays too, which the modules hold."""
+        super().settle(precision)
+        self._weights = {}
+
+    def move(self, device: torch.device) -> None:
+        """Move what computes to a device."""
+        super().move(device)
+        self._drawn.to(device)
+
     def drawing(self) -> list[Stage]:
         """List the first turn of decoding latents, and the later ones."""
         return list(video_decoder.stages(self._drawn.decoder.cpu(), self.latent_shape, self._built.size))

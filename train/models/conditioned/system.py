@@ -2,7 +2,8 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -34,6 +35,8 @@ SDE = "sde-dpm++"
 SAMPLERS = (BUNDLED, SDE)
 # Numbers of steps that a student's bundle can take besides its own.
 _STEP_COUNTS = range(1, 9)
+# A video model of more bytes than this stays in bfloat16 where it is exported in it.
+LARGE = 2**31
 # Examples of where a student's step begins and ends.
 _CLOCK = {"t": example(1.0), "r": example(0.5)}
 
@@ -123,6 +126,9 @@ class BrainConditioned(System):
         if isinstance(encoder, MemoryEncoder):
             self.recorded = tuple(f"front.{name}" for name in encoder.recorded)
         self._device = device or torch.device("cpu")
+        self._made_on = self._device
+        # Whether the video model stays in bfloat16 for an export.
+        self._in_bf16 = False
         self._encoder = encoder.to(self._device)
         self._null = self._encoder.null(signals, self._device)
         step = video.step(self._null, sampling.guidance, sampling.rise)
@@ -182,16 +188,41 @@ class BrainConditioned(System):
         numbers = {steps, *_STEP_COUNTS} if isinstance(self._step, FlowMap) else {steps}
         return {str(count): self.levels(count) for count in sorted(numbers)}
 
+    def settle(self, precision: str) -> None:
+        """Keep a large video model in bfloat16 for an export in it, which takes half the room."""
+        weights = list(self._step.parameters())
+        in_bf16 = any(weight.dtype == torch.bfloat16 for weight in weights)
+        self._in_bf16 = precision == "bf16" and in_bf16 and sum(weight.nbytes for weight in weights) > LARGE
+
+    @contextmanager
+    def at_speed(self) -> Iterator[None]:
+        """Compute where the system was made, in whole single precision; see `train.system.System`."""
+        rounds = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+        self.move(self._made_on)
+        try:
+            yield
+        finally:
+            self.move(torch.device("cpu"))
+            torch.backends.cudnn.allow_tf32 = rounds
+
+    def move(self, device: torch.device) -> None:
+        """Move what computes to a device."""
+        self._device = device
+        self._encoder.to(device)
+        self._null = self._null.to(device)
+        self._step.to(device)
+
     @torch.no_grad()
     def stages(self, manifest: Manifest) -> Sequence[Stage]:
         """List the stages of the encoder, one denoising step, and what decodes latents.
 
-        The system is moved to the CPU and to single precision for it, and stays there.
+        The system is moved to the CPU and, but for a video model that `settle` keeps in bfloat16, to single
+        precision for it, and stays there.
         """
-        self._device = torch.device("cpu")
-        self._encoder.to(self._device)
-        self._null = self._null.to(self._device)
-        self._step.to(self._device, torch.float32)
+        self.move(torch.device("cpu"))
+        if not self._in_bf16:
+            self._step.to(torch.float32)
         # The examples are only traced: their shapes matter, their values do not.
         signals = {port.name: torch.randn(1, *port.shape) for port in self.ports(manifest)}
         for name in signals:
@@ -202,7 +233,9 @@ class BrainConditioned(System):
         clock = _CLOCK if isinstance(self._step, FlowMap) else self._step.clock()
         latent = torch.randn(1, *self.latent_shape)
         step = {"latent": latent, "condition": tokens, **clock}
-        return [*encoding, Traced("denoise", self._step, step, ["next"]), *self.drawing()]
+        precision = "bf16" if self._in_bf16 else "fp32"
+        denoise = Traced("denoise", self._step, step, ["next"], precision=precision)
+        return [*encoding, denoise, *self.drawing()]
 
     def memories(self) -> dict[str, Table]:
         """Return the captions that an encoder with a memory looks up."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+import onnx
 import pytest
 import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
@@ -223,6 +224,29 @@ def test_it_becomes_a_bundle_that_draws_in_turns(run: Path, tmp_path: Path) -> N
         "text": "MIT",
         "decoder": "MIT",
     }
+
+
+@pytest.mark.full
+def test_a_large_video_model_is_exported_in_its_own_precision(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A few kilobytes count as large: the weights go to disk as they are, and no copy in fp32 is made."""
+    monkeypatch.setattr("train.models.conditioned.system.LARGE", 2**10)
+    for module in ("export.trace", "export.run"):
+        monkeypatch.setattr(f"{module}.LARGEST", 2**10)
+    made = exporting.run(run, tmp_path / "bundle", target="cuda", precision="bf16", steps=6)
+    assert made.manifest.built["denoise"].data == ["denoise.weights"]
+    assert made.manifest.parity["status"] == "structural"
+    # Its graph computes in bfloat16 from the start: nothing in single precision stands for it.
+    assert "fp32" not in made.manifest.parity
+    graph = onnx.load(made.path / "denoise.onnx")
+    kinds = {tensor.data_type for tensor in graph.graph.initializer if len(tensor.dims) > 1}
+    assert onnx.TensorProto.BFLOAT16 in kinds
+    assert onnx.TensorProto.FLOAT not in {
+        tensor.data_type for tensor in graph.graph.initializer if tensor.name.endswith("to_q.weight")
+    }
+    assert made.golden()["steps"].tolist() == [2]
+    assert "The export takes about" in capsys.readouterr().err
 
 
 @pytest.mark.full
