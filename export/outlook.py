@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rtdecode import terminal
 from rtdecode.bundle import room
@@ -211,7 +212,7 @@ def work_of(stage: Traced) -> StageWork:
     class Counted(TorchDispatchMode):
         operations = 0
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             self.operations += 1
             return func(*args, **(kwargs or {}))
 
