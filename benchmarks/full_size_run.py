@@ -162,7 +162,7 @@ def _taught() -> Taught:
     }
     return Taught(
         signals=signals,
-        shown=[],
+        pictures=[],
         folds=None,
         manifest=draft_manifest("random", grid, clip, eeg, fmri, simulated=True, chain="offline"),
         stats=stats,

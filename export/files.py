@@ -50,21 +50,17 @@ def write(model: ModelProto, name: str, folder: Path) -> list[Path]:
         graph.write_bytes(model.SerializeToString(deterministic=True))
         return [graph]
     (weights,) = beside(model, name)
-    file = on_disk(model)
-    if file is not None:
-        apart = ModelProto()
-        apart.CopyFrom(model)
-        _place(apart, weights)
-        # The checker of ONNX refuses a link.
-        shutil.copyfile(file, folder / weights)
-        graph.write_bytes(apart.SerializeToString(deterministic=True))
-        onnx.checker.check_model(str(graph))
-        return [graph, folder / weights]
     # onnx moves the weights out of the model it is given: work on a copy.
     apart = ModelProto()
     apart.CopyFrom(model)
-    convert_model_to_external_data(apart, location=weights, size_threshold=_SMALL)
-    write_external_data_tensors(apart, str(folder))
+    file = on_disk(model)
+    if file is None:
+        convert_model_to_external_data(apart, location=weights, size_threshold=_SMALL)
+        write_external_data_tensors(apart, str(folder))
+    else:
+        _place(apart, weights)
+        # The checker of ONNX refuses a link.
+        shutil.copyfile(file, folder / weights)
     graph.write_bytes(apart.SerializeToString(deterministic=True))
     # Given a path, the checker finds the weights beside the graph.
     onnx.checker.check_model(str(graph))
@@ -83,9 +79,9 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
 def left_on_disk(graph: Path) -> ModelProto:
     """Read a graph whose weights lie in one file beside it, and leave them there, but for small ones."""
     model = onnx.load(graph, load_external_data=False)
-    apart = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
-    (location,) = {ExternalDataInfo(tensor).location for tensor in apart}
-    for tensor in apart:
+    external = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
+    (location,) = {ExternalDataInfo(tensor).location for tensor in external}
+    for tensor in external:
         # Shapes and the like are read from the graph.
         if (ExternalDataInfo(tensor).length or 0) < _SMALL:
             load_external_data_for_tensor(tensor, str(graph.parent))

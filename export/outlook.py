@@ -75,12 +75,12 @@ def need_of(weights: LargeWeights, run_bytes: int, precision: str) -> Need:
     # A graph in single precision or in the precision of its weights is written from them; any other is made
     # from a graph in single precision, as a copy.
     copies = 1 if stays or precision == "fp32" else 3
-    own = 2 * run_bytes
+    learned = 2 * run_bytes
     decoder = 4 * weights.decoder
     files = {"fp32": 4, "fp16": 2, "bf16": 2}.get(precision, 1) * weights.denoiser + run_bytes + decoder
     # What the run keeps lies in memory in single precision, and so in a graph.
-    memory = copies * step + 2 * own + 2 * decoder + _PROGRAM
-    return Need(memory=memory, gpu=step + own + decoder, disk=_COPIES * files)
+    memory = copies * step + 2 * learned + 2 * decoder + _PROGRAM
+    return Need(memory=memory, gpu=step + learned + decoder, disk=_COPIES * files)
 
 
 def check_room(plan: object, run: Path, out: Path, precision: str) -> None:
@@ -182,8 +182,8 @@ class Outlook:
         said_s = self._told_s - thought_s
         off_s = taken_s - thought_s + left_s - said_s
         if abs(off_s) > max(_SHORT_S, _OFF * self._told_s):
-            took, left = terminal.duration(taken_s), terminal.duration(left_s)
-            terminal.say(f"{part} took {took}, and the rest takes about {left}.")
+            duration = terminal.duration
+            terminal.say(f"{part} took {duration(taken_s)}, and the rest takes about {duration(left_s)}.")
         self._told_s = left_s
 
 
@@ -225,18 +225,18 @@ def work_of(stage: Traced) -> StageWork:
 
 def calls_of(stages: Iterable[Traced], latent_frames: int, windows: int, steps: int) -> dict[str, int]:
     """Count how often each stage is called to decode some windows."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     turns = {
         stage.name: stage.inputs["latent"].shape[2] for stage in stages if stage.name.startswith("decode_")
     }
     for stage in stages:
-        each = 1
+        in_window = 1
         if stage.name == "denoise":
-            each = steps
+            in_window = steps
         elif stage.name == "decode_next":
-            each = (latent_frames - turns["decode_first"]) // turns["decode_next"]
-        found[stage.name] = windows * each
-    return found
+            in_window = (latent_frames - turns["decode_first"]) // turns["decode_next"]
+        counts[stage.name] = windows * in_window
+    return counts
 
 
 def devices() -> list[str]:
@@ -251,10 +251,10 @@ def speed(device: str) -> float:
     import torch
 
     matrix = torch.ones(_SIDE, _SIDE, device=device)
-    taken: list[float] = []
+    seconds: list[float] = []
     for _ in range(_TRIED):
-        begun = time.perf_counter()
+        start_s = time.perf_counter()
         # To read a value waits until a GPU is done.
         (matrix @ matrix)[0, 0].item()
-        taken.append(time.perf_counter() - begun)
-    return 2 * _SIDE**3 / min(taken)
+        seconds.append(time.perf_counter() - start_s)
+    return 2 * _SIDE**3 / min(seconds)

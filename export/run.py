@@ -149,12 +149,12 @@ def _joined_and_written(
     out: Path,
     tree: dict[str, Any],
     subject: str | None,
-    made: "_Made",
+    first: "_Made",
     others: dict[str, "_Made"],
 ) -> Bundle:
-    """Write the bundle of the default participant `made` and of the others."""
+    """Write the bundle of the default participant, who comes first, and of the others."""
     # After the check: frames of single precision tell more exactly how far off a clip is.
-    default = _in_eight_bits(made)
+    default = _in_eight_bits(first)
     manifest = default.manifest
     graphs = default.graphs
     parity: dict[str, Any] = default.parity
@@ -326,18 +326,20 @@ def _made(
             name: emulated(graph, asked.precision, clocks[name], kept_in[name])
             for name, graph in exact.items()
         }
-        made = {"fp32": exact, "emulated": rounded}
+        by_name = {"fp32": exact, "emulated": rounded}
         if shared is None:
-            return made
-        return {name: one | _of_others(shared.stand_ins()[name]) for name, one in made.items()}
+            return by_name
+        return {
+            name: own_graphs | _of_others(shared.stand_ins()[name]) for name, own_graphs in by_name.items()
+        }
 
     def instead() -> dict[str, StandIn]:
-        found: dict[str, StandIn] = {}
-        for name, one in stand_ins().items():
+        by_name: dict[str, StandIn] = {}
+        for name, single_graphs in stand_ins().items():
             held_to = "fp32" if name == "fp32" else asked.precision
-            joined = _joined(manifest, one, system, stages)
-            found[name] = StandIn(replace(joined, precision=held_to), one)
-        return found
+            joined = _joined(manifest, single_graphs, system, stages)
+            by_name[name] = StandIn(replace(joined, precision=held_to), single_graphs)
+        return by_name
 
     if asked.precision == FLOAT8:
         given = calls(single, others | graphs, golden, memories)

@@ -43,7 +43,7 @@ DRIVEN = "driven"
 REPRODUCIBLE = "reproducible"
 CHOICES = (DRIVEN, REPRODUCIBLE)
 # Clips that teach are kept where together they take no more bytes than this; larger ones are read anew.
-_KEPT = 2**34
+_ON_DISK_BYTES = 2**34
 # Windows that are read at a time: clips may be large.
 _AT_A_TIME = 8
 # Parts of the time that are left out in turn where all runs show the same.
@@ -273,7 +273,7 @@ class SetWindows:
         rows = self.split.train
         clip = self.draft.clip
         shape = (clip.frames, clip.height, clip.width, 3)
-        if len(rows) * math.prod(shape) <= _KEPT:
+        if len(rows) * math.prod(shape) <= _ON_DISK_BYTES:
             return keep(self.each_clip(rows))
         return [ComputedClip(shape, partial(self._part_of_clip, row)) for row in rows.tolist()]
 

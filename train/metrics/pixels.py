@@ -72,8 +72,8 @@ def _blocks(clip: Pixels) -> Float:
     side = max(_SIDE, frames.shape[1] // _SIDE)
     rows = frames.shape[1] // side
     columns = frames.shape[2] // side
-    whole = frames[:, : rows * side, : columns * side]
-    cells = whole.reshape(len(frames), rows, side, columns, side, 3)
+    in_blocks = frames[:, : rows * side, : columns * side]
+    cells = in_blocks.reshape(len(frames), rows, side, columns, side, 3)
     return cells.mean((2, 4)).reshape(-1)
 
 

@@ -126,7 +126,7 @@ def _opened(
     **how: Any,
 ) -> tuple[Any, Source]:
     source.check_licence(licence, folder)
-    held = set(_shapes(files))
+    names = set(_shapes(files))
     try:
         module, told = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **how
@@ -140,7 +140,7 @@ def _opened(
             model_class=kind.__name__,
             error=error,
         ) from error
-    left = set(told["unexpected_keys"]) | _passed_over(module, held)
+    left = set(told["unexpected_keys"]) | _passed_over(module, names)
     strict.refuse(
         str(folder),
         {
@@ -273,11 +273,11 @@ def _lists(folder: Path) -> list[Path]:
 def _shapes(files: Sequence[Path]) -> dict[str, list[int]]:
     from safetensors import SafetensorError, safe_open
 
-    found: dict[str, list[int]] = {}
+    shapes: dict[str, list[int]] = {}
     for path in files:
         try:
             with safe_open(path, framework="pt") as opened:
-                found |= {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+                shapes |= {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise UsageError(
                 "safetensors-unreadable",
@@ -285,4 +285,4 @@ def _shapes(files: Sequence[Path]) -> dict[str, list[int]]:
                 path=path,
                 error=error,
             ) from error
-    return found
+    return shapes

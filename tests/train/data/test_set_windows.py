@@ -391,7 +391,7 @@ def test_clips_that_are_too_many_to_be_kept_are_read_when_they_are_looked_at(
 ) -> None:
     data = held(*(("A", str(n), str(n), False) for n in range(6)), voxels=9)
     kept = opened(data, ["5"], voxels=3).taught()
-    monkeypatch.setattr(set_windows, "_KEPT", 0)
+    monkeypatch.setattr(set_windows, "_ON_DISK_BYTES", 0)
     windows = opened(data, ["5"], voxels=3)
     assert {type(clip) for clip in windows.taught_clips} == {ComputedClip}
     taught = windows.taught()

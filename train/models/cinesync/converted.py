@@ -68,8 +68,8 @@ def convert(
             folder=plan.video.folder,
             actual_class=config["_class_name"],
         )
-    drawn = (config["sample_height"], config["sample_width"])
-    data = data.of_size(plan.video.clip_size(drawn, data.size if data.clip else None))
+    latent_size = (config["sample_height"], config["sample_width"])
+    data = data.of_size(plan.video.clip_size(latent_size, data.size if data.clip else None))
     windows = data.opened(work.data)
     checkpoint = released.read(files)
     latent = _latent(config, windows)

@@ -112,7 +112,7 @@ class PublishedVideo:
         """
         folders.check_latent(Path(self.folder), latent)
 
-    def clip_size(self, latent: tuple[int, int], asked: tuple[int, int] | None) -> tuple[int, int]:
+    def clip_size(self, latent: tuple[int, int], clip: tuple[int, int] | None) -> tuple[int, int]:
         """Return the rows and columns of clips that latents of so many rows and columns are drawn as.
 
         No weights are read for it.
@@ -120,7 +120,7 @@ class PublishedVideo:
         Parameters
         ----------
         latent : (row, column)
-        asked : (row, column) or None
+        clip : (row, column) or None
             What the clips are to have, in pixels; None for what they have.
 
         Raises
@@ -137,27 +137,27 @@ class PublishedVideo:
             shrunk = folders.pixels_per_latent(folder)
         # The transformer takes latents in patches, and would leave out what makes no whole one.
         step = shrunk * folders.patch(folder)
-        drawn = (latent[0] * shrunk, latent[1] * shrunk)
-        wanted = asked or drawn
-        if any(side < step or side % step for side in wanted):
+        of_latents = (latent[0] * shrunk, latent[1] * shrunk)
+        size = clip or of_latents
+        if any(side < step or side % step for side in size):
             raise UsageError(
                 "clip-size-indivisible",
                 "clips of {clip} pixels cannot be drawn: {folder} makes one token of {step} x {step} pixels. "
                 "Sizes that fit are {near}. Give one of them to python -m train.targets (vae.size=).",
-                clip=_by(wanted),
+                clip=_by(size),
                 folder=folder,
                 step=step,
-                near=" and ".join(dict.fromkeys(_by(near) for near in _near(wanted, step))),
+                near=" and ".join(dict.fromkeys(_by(near) for near in _near(size, step))),
             )
-        if wanted != drawn:
+        if size != of_latents:
             raise UsageError(
                 "clip-size-target-mismatch",
                 "data.clip={clip} was asked for, and the latents are of clips of {drawn} pixels. Leave "
                 "data.clip out, or compute the targets with vae.size={clip}.",
-                clip=_by(wanted),
-                drawn=_by(drawn),
+                clip=_by(size),
+                drawn=_by(of_latents),
             )
-        return drawn
+        return size
 
     def diffusion(self, latent: tuple[int, int, int, int], shift: float) -> tuple[Generator, str]:
         """Open the transformer; return the digest of its weights as well."""
