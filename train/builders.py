@@ -40,6 +40,7 @@ SHIPPED = {
     "cineneuron": "train.models.cineneuron.plan:CineNeuronPlan",
     "cineneuron-encoder": "train.models.cineneuron.encoder:CineNeuronSizes",
     "brain-model": "train.models.cineneuron.brain:BrainSizes",
+    "brain-mlp": "train.models.cineneuron.brain:MlpSizes",
     "mixture-of-memories": "train.models.cineneuron.memories:MemorySizes",
     "category-loss": "train.models.cineneuron.plan:CategoryLoss",
     "brain-transformers": "train.models.cinesync.encoder:EncoderSizes",

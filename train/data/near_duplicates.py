@@ -90,13 +90,32 @@ def pairs(
     names = list(train)
     known = np.stack([train[name] for name in names])
     for name, own in test.items():
-        # (test frame, training clip, training frame)
-        apart = np.bitwise_count(own[:, None, None] ^ known[None])
-        distance = apart.min(axis=2).max(axis=0)
+        distance = _distances(own, known)
         nearest = int(distance.argmin())
         if distance[nearest] <= bits:
             found.append(Pair(name, names[nearest], int(distance[nearest])))
     return found
+
+
+def alike(
+    some: NDArray[np.uint64], others: NDArray[np.uint64], bits: int = BITS
+) -> NDArray[np.bool_]:
+    """Say which of other clips each clip looks like, as `pairs` does, (clip, other).
+
+    Parameters
+    ----------
+    some, others : (clip, frame)
+        Hashes of both.
+    bits : int
+    """
+    return np.array([_distances(own, others) <= bits for own in some], np.bool_).reshape(-1, len(others))
+
+
+def _distances(own: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """Count by how many bits the frames of a clip (frame,) differ from those of others (clip, frame)."""
+    # (own frame, other clip, other frame)
+    apart = np.bitwise_count(own[:, None, None] ^ known[None])
+    return apart.min(axis=2).max(axis=0)
 
 
 def without(data: DataSet, rows: NDArray[np.int64], found: Sequence[Pair]) -> NDArray[np.bool_]:

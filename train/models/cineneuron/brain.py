@@ -2,7 +2,8 @@
 
 `BrainModel` is one transformer over the tokens of fMRI, and of EEG where the recipe reads it. Its class token
 becomes the global vector, which is aligned with what was watched. The tokens of fMRI alone become the
-embedding that memories are joined with, whatever else was read.
+embedding that memories are joined with, whatever else was read. `MlpModel` is the perceptron that the paper
+puts in its place (section C.3 of its supplement).
 """
 
 from collections.abc import Mapping
@@ -62,8 +63,77 @@ class BrainSizes:
         counts = {"fmri": self.tokens, "eeg": self.eeg_tokens if "fmri" in read else self.tokens}
         return {name: counts[name] for name in read}
 
+    @property
+    def width(self) -> int:
+        """Width of the tokens of the embedding."""
+        return self.trunk.width
 
-class BrainModel(nn.Module):
+    @property
+    def heads(self) -> int:
+        """Heads of the attention to memories."""
+        return self.trunk.heads
+
+    def build(self, signals: Signals, embedding: int) -> "BrainModel":
+        """Make the model with random weights."""
+        return BrainModel(self, signals, embedding)
+
+
+@dataclass(frozen=True)
+class MlpSizes:
+    """The sizes of a perceptron of fMRI alone.
+
+    Attributes
+    ----------
+    hidden, blocks : int
+        Width of its residual blocks, and their number.
+    tokens, width : int
+        Tokens of the embedding, and their width.
+    heads : int
+        Heads of the attention to memories.
+    action, categories : int
+        See `BrainSizes`.
+    dropout : float
+    """
+
+    hidden: int
+    blocks: int
+    tokens: int
+    width: int
+    heads: int
+    action: int
+    categories: int
+    dropout: float = 0.15
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """FMRI alone."""
+        return ("fmri",)
+
+    def build(self, signals: Signals, embedding: int) -> "MlpModel":
+        """Make the model with random weights."""
+        return MlpModel(self, signals, embedding)
+
+
+class GlobalHeads(nn.Module):
+    """What is predicted from the global vector.
+
+    Parameters
+    ----------
+    embedding, action, categories : int
+        Widths of the global vector and of the vectors of actions, and number of categories.
+    """
+
+    def __init__(self, embedding: int, action: int, categories: int) -> None:
+        super().__init__()
+        self.action = nn.Linear(embedding, action)
+        self.categories = nn.Linear(embedding, categories)
+
+    def predicted(self, vector: Tensor) -> dict[str, Tensor]:
+        """Predict the vector of the action, and the logits of categories, from the global vector."""
+        return {ACTION_HEAD: self.action(vector), CATEGORY_HEAD: self.categories(vector)}
+
+
+class BrainModel(GlobalHeads):
     """Tokenizers, one transformer, and the heads of the global token.
 
     Parameters
@@ -75,7 +145,7 @@ class BrainModel(nn.Module):
     """
 
     def __init__(self, sizes: BrainSizes, signals: Signals, embedding: int) -> None:
-        super().__init__()
+        super().__init__(embedding, sizes.action, sizes.categories)
         width = sizes.trunk.width
         counts = sizes.counts
         tokenizers: dict[str, nn.Module] = {}
@@ -93,8 +163,6 @@ class BrainModel(nn.Module):
         self.entry = Entry(sum(counts.values()), width)
         self.trunk = Trunk(sizes.trunk)
         self.head = nn.Linear(width, embedding)
-        self.action = nn.Linear(embedding, sizes.action)
-        self.categories = nn.Linear(embedding, sizes.categories)
 
     def forward(self, signals: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Encode windows.
@@ -118,6 +186,40 @@ class BrainModel(nn.Module):
         encoded = self.trunk(self.entry(torch.cat(tokens, dim=1)))
         return self.head(encoded[:, 0]), encoded[:, 1 : 1 + self.tokens]
 
-    def predicted(self, vector: Tensor) -> dict[str, Tensor]:
-        """Predict the vector of the action, and the logits of categories, from the global vector."""
-        return {ACTION_HEAD: self.action(vector), CATEGORY_HEAD: self.categories(vector)}
+
+class MlpModel(GlobalHeads):
+    """Ridge regression of a window's volumes, residual blocks, and the heads.
+
+    It has the form of the backbone of MindEye2 (Scotti et al. 2024, arXiv:2403.11207). The diffusion prior of
+    that work is left out.
+
+    Parameters
+    ----------
+    sizes : MlpSizes
+    signals : Signals
+    embedding : int
+        See `BrainModel`.
+    """
+
+    def __init__(self, sizes: MlpSizes, signals: Signals, embedding: int) -> None:
+        super().__init__(embedding, sizes.action, sizes.categories)
+        hidden = sizes.hidden
+        self.shape = (sizes.tokens, sizes.width)
+        self.ridge = nn.Linear(signals.slots * signals.voxels, hidden)
+        self.null = nn.Parameter(_SPREAD * torch.randn(1, hidden))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(sizes.dropout)
+            )
+            for _ in range(sizes.blocks)
+        )
+        self.tokens = nn.Linear(hidden, sizes.tokens * sizes.width)
+        self.head = nn.Linear(hidden, embedding)
+
+    def forward(self, signals: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Encode windows; see `BrainModel.forward`."""
+        is_present = present["fmri"][:, None]
+        hidden = is_present * self.ridge(signals["fmri"].flatten(1)) + (1 - is_present) * self.null
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        return self.head(hidden), self.tokens(hidden).unflatten(1, self.shape)

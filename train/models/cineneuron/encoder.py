@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.models.cineneuron.brain import ACTION_HEAD, BrainModel, BrainSizes
+from rtdecode.errors import UsageError
+from train.models.cineneuron.brain import ACTION_HEAD, BrainSizes, MlpSizes
 from train.models.cineneuron.memories import (
     ACTION,
     FULL,
     IMAGE,
+    RANDOM,
     Integration,
     MemorySizes,
     MixtureOfMemories,
@@ -43,11 +45,11 @@ class CineNeuronSizes:
 
     Attributes
     ----------
-    brain : BrainSizes
+    brain : BrainSizes or MlpSizes
     memory : MemorySizes
     """
 
-    brain: BrainSizes
+    brain: BrainSizes | MlpSizes
     memory: MemorySizes
 
     @property
@@ -76,8 +78,8 @@ def _integration(
         keys[IMAGE] = embedding
     if reads and memory.action:
         keys[ACTION] = sizes.brain.action
-    trunk = sizes.brain.trunk
-    return Integration(trunk.width, trunk.heads, keys, sizes.brain.tokens, conditions, width, memory.alpha)
+    brain = sizes.brain
+    return Integration(brain.width, brain.heads, keys, brain.tokens, conditions, width, memory.alpha)
 
 
 class GlobalVector(ConditionEncoder):
@@ -121,7 +123,7 @@ class BrainEncoder(GlobalVector):
         self.modalities = sizes.modalities
         self.embedding = embedding
         self.integrates = sizes.memory.integration
-        self.brain = BrainModel(sizes.brain, signals, embedding)
+        self.brain = sizes.brain.build(signals, embedding)
         self.integration = _integration(sizes, embedding, conditions, width, remembers=False)
         self.empty = nn.Parameter(torch.zeros(conditions, width))
 
@@ -174,8 +176,9 @@ class RememberingEncoder(GlobalVector, MemoryEncoder):
         self.modalities = sizes.modalities
         self.embedding = embedding
         self.reads_all = sizes.memory.use == FULL
-        self.brain = BrainModel(sizes.brain, signals, embedding)
-        self.memories = MixtureOfMemories(sizes.brain.trunk.width, sizes.memory)
+        self.draws = sizes.memory.rows == RANDOM
+        self.brain = sizes.brain.build(signals, embedding)
+        self.memories = MixtureOfMemories(sizes.brain.width, sizes.memory)
         self.integration = _integration(sizes, embedding, conditions, width, remembers=True)
         entries = sizes.memory.entries
         self.register_buffer("text_keys", torch.zeros(entries, embedding))
@@ -208,6 +211,15 @@ class RememberingEncoder(GlobalVector, MemoryEncoder):
             vectors = functional.normalize(torch.from_numpy(np.asarray(values, np.float32)), dim=1)
             # Weights are kept in half precision.
             keys.copy_(vectors.half())
+
+    def check_export(self) -> None:
+        """Refuse rows that are drawn: no graph can draw them."""
+        if self.draws:
+            raise UsageError(
+                "memory-random-rows-not-exported",
+                "the run looks random rows of its memory up (system.encoder.memory.rows=random), which is a "
+                "control for `train.evaluate` and `train.compare`. Export a run with rows=best.",
+            )
 
     def recall(self, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Encode windows, and find the best entries."""

@@ -4,10 +4,12 @@
 each entry of a pool, and the best entries are looked up. `Integration` joins them with the brain's embedding.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,6 +33,9 @@ NEAR_S = 30.0
 _SCALE = 0.01
 EXCLUDE = "exclude"
 INCLUDE = "include"
+# Which entries are looked up.
+BEST = "best"
+RANDOM = "random"
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,9 @@ class MemorySizes:
     own : str
         ``exclude``: a window that teaches does not retrieve its own clip, nor what lies within 30 s of it in
         its film; ``include`` lets it.
+    rows : str
+        ``best``, or ``random``: entries drawn by the bits of a window, as a control that tells nothing of what
+        was watched.
     """
 
     use: str = FULL
@@ -65,6 +73,7 @@ class MemorySizes:
     integration: bool = True
     alpha: float = 1.0
     own: str = EXCLUDE
+    rows: str = BEST
 
     def __post_init__(self) -> None:
         if self.use not in _USES:
@@ -81,6 +90,14 @@ class MemorySizes:
                 exclude=EXCLUDE,
                 include=INCLUDE,
                 own=self.own,
+            )
+        if self.rows not in (BEST, RANDOM):
+            raise UsageError(
+                "memory-rows-unknown",
+                "system.encoder.memory.rows must be {best} or {random}, found '{rows}'.",
+                best=BEST,
+                random=RANDOM,
+                rows=self.rows,
             )
         if not 1 <= self.items <= self.entries:
             raise UsageError(
@@ -134,6 +151,7 @@ class MixtureOfMemories(nn.Module):
     def __init__(self, width: int, sizes: MemorySizes) -> None:
         super().__init__()
         self.items = sizes.items
+        self.draws = sizes.rows == RANDOM
         self.router = nn.Linear(width, len(KINDS))
         self.register_buffer("compared", torch.tensor(sizes.compared), persistent=False)
 
@@ -161,8 +179,21 @@ class MixtureOfMemories(nn.Module):
         scores = (weights[:, :, None] * torch.stack(cosines, dim=1)).sum(1)
         if excluded is not None:
             scores = scores.masked_fill(excluded, float("-inf"))
+        if self.draws:
+            rows = _drawn_rows(tokens, scores, self.items)
+            return Retrieved(rows, scores.gather(1, rows), weights)
         best = scores.topk(self.items, dim=1)
         return Retrieved(best.indices, best.values, weights)
+
+
+def _drawn_rows(tokens: Tensor, scores: Tensor, items: int) -> Tensor:
+    """Draw entries that windows may find; a window draws the same ones whenever its tokens are the same."""
+    allowed = torch.isfinite(scores).cpu().numpy()
+    drawn = []
+    for window, is_allowed in zip(tokens.detach().float().cpu().numpy(), allowed, strict=True):
+        rng = np.random.default_rng(zlib.crc32(window.tobytes()))
+        drawn.append(rng.choice(np.flatnonzero(is_allowed), items, replace=False))
+    return torch.from_numpy(np.stack(drawn)).to(scores.device)
 
 
 class Integration(nn.Module):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdecode.errors import UsageError
+from train.builders import Later
 from train.data.arrays import normalised_eeg
 from train.data.window_arrays import WindowArray
 from train.distillation.teaching import FLOW_MAP
@@ -17,9 +18,12 @@ from train.loader import Place
 from train.models.conditioned.memory import EXCLUDED
 from train.models.conditioned.trainable import CAPTION, DENOISING, FRAMES, TEXT, VIDEO
 from train.parts.generators.base import LEVELS
+from train.parts.losses.contrastive import MIXTURE
 from train.work import Arrays
 
 PORTS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
+# Both parameters of the beta distribution of shares that are mixed (MindEye; Scotti et al. 2023).
+_MIXING = 0.15
 
 
 @dataclass(frozen=True)
@@ -83,15 +87,19 @@ class Dropout:
     voxels, channels : float
         Shares of the voxels and of the EEG channels that are zero throughout a window; each window has its
         own. A fifth of the voxels is what Chen et al. 2023 (arXiv:2305.11675) leave out.
+    mixed : float
+        Share of windows whose signals are mixed with those of another one of the batch, in phases that draw no
+        videos (MixCo; Kim et al. 2020, arXiv:2010.06300).
     """
 
     words: float
     modalities: tuple[float, ...] | list[float]
     voxels: float = 0.0
     channels: float = 0.0
+    mixed: Later[float] = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("words", "voxels", "channels"):
+        for name in ("words", "voxels", "channels", "mixed"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(
                     "dropout-share-out-of-range",
@@ -144,6 +152,9 @@ def batch(
         signals = _fewer_places(windows.normalised(rows), dropout, place)
         if names & {DENOISING, FLOW_MAP}:
             signals = _fewer_modalities(signals, dropout.modalities, place)
+        elif dropout.mixed:
+            batch[MIXTURE] = torch.from_numpy(_mixture(dropout.mixed, place))
+            signals = {name: _mix(batch[MIXTURE].numpy(), values) for name, values in signals.items()}
         batch |= {name: torch.from_numpy(x) for name, x in signals.items()}
         if windows.excluded is not None:
             batch[EXCLUDED] = torch.from_numpy(windows.excluded[rows])
@@ -210,6 +221,19 @@ def _fewer_modalities(signals: Arrays, shares: Sequence[float], place: Place) ->
         keep = has_modality[name.removesuffix("_mask")].astype(np.float32)
         masked[name] = values * keep.reshape(-1, *(1,) * (values.ndim - 1))
     return masked
+
+
+def _mixture(share: float, place: Place) -> NDArray[np.float32]:
+    """Draw how much of each window of a batch goes into each, (window, window)."""
+    rng = np.random.default_rng((*place.key, 5, place.size))
+    own = np.where(rng.random(place.size) < share, rng.beta(_MIXING, _MIXING, place.size), 1.0)
+    mixture = np.diag(own)
+    mixture[np.arange(place.size), rng.permutation(place.size)] += 1 - own
+    return mixture.astype(np.float32)
+
+
+def _mix(mixture: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return (mixture @ values.reshape(len(values), -1)).reshape(values.shape)
 
 
 def _chance(place: Place, what: int) -> NDArray[np.float64]:

@@ -1,7 +1,9 @@
 """Encoders that look captions up in a memory of what teaches, and read them with the signals."""
 
 from abc import abstractmethod
+import copy
 from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -50,6 +52,14 @@ class MemoryEncoder(ConditionEncoder):
         self.table = np.zeros((0, keys + conditions * width), np.float16)
         self.register_buffer("keys", torch.zeros(0, keys), persistent=False)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy the weights. The table is shared: it may be larger than the memory, and is never written to."""
+        memo[id(self.table)] = self.table
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
     @abstractmethod
     def recall(self, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Say which rows windows look up, int64 (window, item), and what `read` needs besides."""
@@ -64,6 +74,14 @@ class MemoryEncoder(ConditionEncoder):
             The signals, and what `recall` returned.
         keys : (window, item, key)
         tokens : (window, item, token, width)
+        """
+
+    def check_export(self) -> None:
+        """Refuse an export of what no graph can compute; by default nothing is refused.
+
+        Raises
+        ------
+        UsageError
         """
 
     def reads(self) -> list[str]:

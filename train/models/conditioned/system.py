@@ -271,6 +271,7 @@ def _encoding(encoder: ConditionEncoder, signals: dict[str, Tensor]) -> list[Tra
     outputs = ["condition", "embedding"]
     if not isinstance(encoder, MemoryEncoder):
         return [Traced("encode", _Traceable(encoder, encoder.condition, signals), signals, outputs)]
+    encoder.check_export()
     recalled = encoder.recall(signals)
     # What `front` gives lies at ports of the same names in `encode`.
     available = signals | recalled

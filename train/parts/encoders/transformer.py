@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from rtdecode.errors import UsageError
 from train.builders import Later
@@ -32,6 +33,9 @@ class TrunkSizes:
         Of the weights of the attention.
     spread : float
         Standard deviation of the first values of the class token and of the positions.
+    recompute : bool
+        Whether the backward pass computes the activations of the blocks again, which takes less memory and
+        more time.
     """
 
     depth: int
@@ -41,6 +45,7 @@ class TrunkSizes:
     dropout: float = 0.0
     attention_dropout: Later[float] = 0.0
     spread: Later[float] = _SPREAD
+    recompute: Later[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("depth", "width", "heads", "inner"):
@@ -165,10 +170,14 @@ class Trunk(nn.Module):
 
     def __init__(self, sizes: TrunkSizes, *, cross: bool = False) -> None:
         super().__init__()
+        self.recompute = sizes.recompute
         self.blocks = nn.ModuleList(Block(sizes, cross=cross) for _ in range(sizes.depth))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (batch, token, width)."""
         for block in self.blocks:
-            tokens = block(tokens)
+            if self.recompute and self.training:
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
         return tokens

@@ -14,6 +14,10 @@ _BEGIN = math.log(1 / 0.07)
 _LARGEST_LOG_SCALE = math.log(100.0)
 
 
+# In a batch whose windows are mixed: the share of each row's target in each window, (window, row).
+MIXTURE = "mixture"
+
+
 class Contrast(nn.Module):
     """Symmetric cross-entropy between vectors that belong together.
 
@@ -44,14 +48,19 @@ class Contrast(nn.Module):
         else:
             self.register_buffer("scale", torch.tensor(-math.log(temperature)), persistent=False)
 
-    def forward(self, vectors: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, vectors: Tensor, targets: Tensor, mixture: Tensor | None = None) -> Tensor:
         """Compute the loss of (row, width) and (row, width), whose rows belong together.
 
         Vectors are compared by their products, so that a caller who wants cosines brings them to length 1.
+        Rows of `mixture`, (row, row), say how much of each target belongs to a vector, where it is not its own
+        alone (MixCo; Kim et al. 2020, arXiv:2010.06300).
         """
         # What is learned could run away; what was given stays as it is.
         scale = self.scale.clamp(0, _LARGEST_LOG_SCALE) if self.learned else self.scale
         logits = scale.exp() * vectors @ targets.T
+        if mixture is not None:
+            ahead = functional.cross_entropy(logits, mixture)
+            return (ahead + functional.cross_entropy(logits.T, mixture.T)) / 2
         rows = torch.arange(len(logits), device=logits.device)
         return (functional.cross_entropy(logits, rows) + functional.cross_entropy(logits.T, rows)) / 2
 
@@ -73,6 +82,6 @@ class Contrastive(nn.Module):
         self.contrast = Contrast(temperature)
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        """Compare the outputs; nothing of the batch is read."""
+        """Compare the outputs, of windows that are mixed as the batch says."""
         first, second = self.pair
-        return self.contrast(outputs[first], outputs[second])
+        return self.contrast(outputs[first], outputs[second], batch.get(MIXTURE))

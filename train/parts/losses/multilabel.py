@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rtdecode.errors import UsageError
+from train.parts.losses.contrastive import MIXTURE
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,10 @@ class MultiLabel:
             )
 
     def __call__(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        """Compare; a target that the system does not make is read from the batch."""
+        """Compare; a target that the system does not make is read from the batch, and mixed as that says."""
         truth = outputs[self.target] if self.target in outputs else batch[self.target]
+        if MIXTURE in batch:
+            truth = batch[MIXTURE] @ truth
         # Scores may be in bf16; the loss is computed in single precision.
         entropy = functional.binary_cross_entropy_with_logits(
             outputs[self.output].float(), truth.float(), reduction="none"

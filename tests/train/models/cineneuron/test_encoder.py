@@ -8,7 +8,7 @@ import torch
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from train.models.cineneuron.brain import BrainSizes
+from train.models.cineneuron.brain import BrainSizes, MlpSizes
 from train.models.cineneuron.encoder import (
     RETRIEVED,
     SCORES,
@@ -94,6 +94,23 @@ def test_entries_that_are_excluded_are_not_found() -> None:
 
 
 @torch.no_grad()
+def test_rows_may_be_drawn_as_a_control_and_are_never_exported() -> None:
+    drawing = encoder(replace(MEMORY, rows="random"))
+    assert isinstance(drawing, RememberingEncoder)
+    windows = signals(40)
+    rows = drawing.recall(windows)[ROWS]
+    assert torch.equal(drawing.recall(windows)[ROWS], rows)
+    assert all(len({*window}) == MEMORY.items for window in rows.tolist())
+    assert {*rows.ravel().tolist()} == {*range(ENTRIES)}
+    best = encoder().recall(windows)[ROWS]
+    assert not torch.equal(rows.sort(1).values, best.sort(1).values)
+    excluded = torch.zeros(len(rows), ENTRIES, dtype=torch.bool).index_fill_(1, torch.arange(5), True)
+    assert int(drawing.recall(windows | {EXCLUDED: excluded})[ROWS].min()) == 5
+    with refused(UsageError, "memory-random-rows-not-exported"):
+        drawing.check_export()
+
+
+@torch.no_grad()
 def test_a_window_without_a_modality_retrieves_nothing() -> None:
     remembering = encoder()
     torch.nn.init.ones_(remembering.empty)
@@ -139,11 +156,27 @@ def test_any_modality_makes_as_many_tokens(modalities: tuple[str, ...]) -> None:
     assert remembering.recall(signals())[TOKENS].shape == (4, BRAIN.tokens, BRAIN.trunk.width)
 
 
+@torch.no_grad()
+def test_a_perceptron_of_fmri_may_stand_for_the_transformer() -> None:
+    sizes = MlpSizes(hidden=12, blocks=2, tokens=4, width=16, heads=2, action=ACTION, categories=3)
+    torch.manual_seed(0)
+    remembering = CineNeuronSizes(sizes, MEMORY).build(SIGNALS, EMBEDDING, CONDITIONS, WIDTH).eval()
+    assert remembering.modalities == ("fmri",)
+    assert isinstance(remembering, RememberingEncoder)
+    recalled = remembering.recall(signals())
+    assert recalled[TOKENS].shape == (4, 4, 16)
+    assert recalled["vector"].shape == (4, EMBEDDING)
+    without = signals()
+    without["fmri_mask"][:] = 0
+    assert torch.unique(remembering.recall(without)["vector"], dim=0).shape == (1, EMBEDDING)
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
         ({"use": "all"}, "memory-use-unknown"),
         ({"own": "leave"}, "memory-own-unknown"),
+        ({"rows": "worst"}, "memory-rows-unknown"),
         ({"items": ENTRIES + 1}, "memory-items-out-of-range"),
         ({"items": 0}, "memory-items-out-of-range"),
     ],

@@ -106,6 +106,19 @@ def test_voxels_and_channels_are_left_out_in_their_shares() -> None:
     assert not (batch(windows(), _ALL, _LOSSES, place("align", size=_COUNT))["eeg"] == 0).any()
 
 
+def test_windows_are_mixed_in_their_share_and_never_where_videos_are_drawn() -> None:
+    dropout = Dropout(words=0.0, modalities=[1.0, 0.0, 0.0, 0.0], mixed=0.5)
+    plain = batch(windows(), _ALL, _LOSSES, place("align", size=_COUNT))
+    drawn = batch(windows(), dropout, _LOSSES, place("align", size=_COUNT))
+    mixture = drawn["mixture"]
+    torch.testing.assert_close(mixture.sum(1), torch.ones(_COUNT))
+    # A few windows are mixed with themselves, or with next to nothing of another.
+    assert (mixture.diagonal() < 1).float().mean() == pytest.approx(0.5, abs=0.08)
+    flat = plain["fmri"].flatten(1)
+    torch.testing.assert_close(drawn["fmri"].flatten(1), mixture @ flat, atol=1e-5, rtol=1e-4)
+    assert "mixture" not in batch(windows(), dropout, _LOSSES, place("diffuse"))
+
+
 def test_latents_are_drawn_anew_where_their_deviations_are_known() -> None:
     plain = windows()
     spread = replace(plain, deviations=np.full(plain.latents.shape, 0.5, np.float16))

@@ -1,5 +1,7 @@
 """The transformer of the brain encoders is the one that torch has, and takes class token and positions."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -65,6 +67,22 @@ def test_the_class_token_stands_first_and_every_token_has_its_place() -> None:
     # Without positions, tokens in another order would be encoded to the same in another order.
     trunk = Trunk(_SIZES)
     assert not torch.allclose(trunk(entry(tokens))[:, 0], trunk(entry(tokens.flip(1)))[:, 0])
+
+
+def test_activations_that_are_computed_again_give_the_same_gradients() -> None:
+    kept = Trunk(replace(_SIZES, dropout=0.3))
+    again = Trunk(replace(_SIZES, dropout=0.3, recompute=True))
+    again.load_state_dict(kept.state_dict())
+    tokens = torch.randn(2, 7, 24)
+    gradients = []
+    for trunk in (kept, again):
+        torch.manual_seed(0)
+        trunk(tokens).square().sum().backward()
+        gradients.append([parameter.grad for parameter in trunk.parameters()])
+    for first, second in zip(*gradients, strict=True):
+        assert first is not None
+        assert first.abs().sum() > 0
+        torch.testing.assert_close(first, second)
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:

@@ -38,6 +38,21 @@ def test_logits_are_never_multiplied_by_more_than_a_hundred() -> None:
     assert contrast(vectors, vectors.roll(1, 0)).item() == pytest.approx(100.0, rel=1e-4)
 
 
+def test_a_mixed_window_belongs_to_both_in_its_shares() -> None:
+    contrast = Contrast(temperature=1.0)
+    torch.manual_seed(0)
+    vectors = torch.randn(2, 3)
+    targets = torch.randn(2, 3)
+    mixture = torch.tensor([[0.7, 0.3], [0.0, 1.0]])
+    logits = vectors @ targets.T
+    rows = logits.log_softmax(1)
+    columns = logits.log_softmax(0)
+    ahead = -(0.7 * rows[0, 0] + 0.3 * rows[0, 1] + rows[1, 1]) / 2
+    back = -(0.7 * columns[0, 0] + 0.3 * columns[0, 1] + columns[1, 1]) / 2
+    torch.testing.assert_close(contrast(vectors, targets, mixture), (ahead + back) / 2)
+    torch.testing.assert_close(contrast(vectors, targets, torch.eye(2)), contrast(vectors, targets))
+
+
 @pytest.mark.parametrize("temperature", [0.07, 0.005, 2.0])
 def test_a_temperature_that_is_given_stays_as_it_is(temperature: float) -> None:
     contrast = Contrastive("brain", "text", temperature)

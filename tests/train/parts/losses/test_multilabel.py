@@ -67,3 +67,10 @@ def test_scores_in_half_precision_are_compared_in_single_precision() -> None:
 def test_a_loss_of_neither_half_is_refused() -> None:
     with refused(UsageError, "multilabel-loss-empty", output="category"):
         MultiLabel("category", "categories", cross_entropy=False, focal=False)
+
+
+def test_what_a_mixed_window_shows_is_mixed_alike() -> None:
+    mixture = torch.tensor([[0.5, 0.5], [0.0, 1.0]])
+    loss = MultiLabel("category", "categories", focal=False)
+    mixed = loss({"category": SCORES}, {"categories": TRUTH, "mixture": mixture})
+    assert torch.equal(mixed, loss({"category": SCORES}, {"categories": mixture @ TRUTH}))
