@@ -15,11 +15,7 @@ Runs that lie in the folder of `--work` already are left alone.
 
 import argparse
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +23,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
-from threadpoolctl import threadpool_limits
 
 from benchmarks.result_files import RESULTS, write
+from benchmarks.variants import train_all
 from rtdecode import terminal
-from train import compare, run_folder
-from train.data.simulated import FilmSessions
-from train.data.training_films import training_films
+from train import compare
 from train.judging.sessions import Sessions
-from train.models.conditioned.small import SmallPlan
-from train.recipe import read
-from train.slots import parts_of
-from train.work import Work, tracked
 
 _OUT = RESULTS / "fusions.json"
 _WORK = Path("runs/fusions")
@@ -53,80 +43,8 @@ _FUSIONS = {
 }
 # A quarter of the recipe's.
 _STEPS = {"align": 375, "diffuse": 400}
-# Stages that depend on the encoder; all others are shared.
-_OWN_STAGES = ("brains", "film-tokens.npz")
-_SHARED = "shared"
 # Of the sessions that are decoded.
 _FIRST_SEED = 1000
-
-
-def train_run(work: Path, name: str, overrides: Sequence[str], stages: Path) -> None:
-    """Train the recipe with some changes, and write the run.
-
-    Parameters
-    ----------
-    work : Path
-        The run is its folder `name`.
-    name : str
-    overrides : sequence of str
-        ``key=value``, as `train.run` takes them.
-    stages : Path
-        Where its stages lie; those that are there are not made again.
-    """
-    recipe = read("cinesync", [f"out={work / name}", "scale=tiny", *overrides])
-    parts = parts_of(recipe.tree)
-    assert isinstance(parts.system, SmallPlan)
-    assert isinstance(parts.data, FilmSessions)
-    data = parts.data.with_films(training_films(parts.data.shows))
-    trained = parts.system.train(
-        Work(None, recipe.common.seed, stages, noise_key=recipe.digest), data, parts.phases
-    )
-    part = work / f"{name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    run_folder.write(part, recipe, trained)
-    part.rename(work / name)
-
-
-def _train_variant(work: Path, name: str, overrides: Sequence[str]) -> str:
-    """Train a variant on one core, from the shared stages."""
-    stages = work / f"{name}.stages"
-    if not stages.is_dir():
-        # Links, because the signals of the sessions take gigabytes.
-        shutil.copytree(
-            work / f"{_SHARED}.stages",
-            stages,
-            copy_function=os.link,
-            ignore=shutil.ignore_patterns(*_OWN_STAGES, "*.png", "alignment-*"),
-        )
-    with threadpool_limits(1):
-        train_run(work, name, overrides, stages)
-    shutil.rmtree(stages)
-    return name
-
-
-def train_all(work: Path, variants: Mapping[str, Sequence[str]], common: Sequence[str]) -> None:
-    """Train variants, one on each core.
-
-    Parameters
-    ----------
-    work : Path
-    variants : mapping
-        Name of a run -> its changes of the recipe.
-    common : sequence of str
-        Changes that all of them have, and the run whose stages they share.
-    """
-    work.mkdir(parents=True, exist_ok=True)
-    missing = {name: changes for name, changes in variants.items() if not (work / name).is_dir()}
-    if not missing:
-        return
-    if not (work / _SHARED).is_dir():
-        one_step = [f"phases.{phase}.steps=1" for phase in _STEPS]
-        train_run(work, _SHARED, [*common, *one_step], work / f"{_SHARED}.stages")
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(missing)), get_context("spawn")) as pool:
-        jobs = [pool.submit(_train_variant, work, name, changes) for name, changes in missing.items()]
-        for job in tracked(as_completed(jobs), "fusions", len(jobs)):
-            job.result()
 
 
 def summarised(
@@ -228,7 +146,7 @@ def main() -> None:
         for seed in seeds
         for fusion in fusions
     }
-    train_all(options.work, variants, common)
+    train_all(options.work, "cinesync", variants, common, list(_STEPS))
     last = _FIRST_SEED + options.sessions - 1
     judged = Sessions(film="shapes", preset="easy", seeds=f"{_FIRST_SEED}-{last}", seconds=60.0)
     rows = compare.measure([options.work / name for name in variants], judged)

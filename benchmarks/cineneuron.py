@@ -1,0 +1,248 @@
+"""What CineNeuron's claims come to on the simulated participant: its ablations on the same windows.
+
+python -m benchmarks.cineneuron [--json] [--write]     # about seven hours on two cores, and resumable
+python -m benchmarks.cineneuron --variants whole,text --brain-seeds 0 --steps 20 --sessions 1   # to try it
+
+Each variant is trained with a third of the recipe's steps, from one pretrained video model and on the same
+sessions. Those on which a bar rests are trained with three seeds of the brain encoder; every other one is a
+single run. All of one seed then decode the same fresh sessions (`train.compare`), and a variant's figure is
+how far it lies from the whole system of that seed, window by window. Over several seeds, its interval rests
+on how far they lie apart.
+
+`random-at-test` is the whole system again, whose memory is looked up at random rows; `random` was trained so.
+
+Runs and comparisons that lie in the folder of `--work` already are left alone.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from benchmarks.result_files import RESULTS, write
+from benchmarks.variants import train_all
+from rtdecode import terminal
+from rtdecode.disk import strict_json
+from train import compare
+from train.judging.sessions import Sessions
+
+_OUT = RESULTS / "cineneuron.json"
+_WORK = Path("runs/cineneuron")
+_MEMORY = "system.encoder.memory"
+_BRAIN = "system.encoder.brain"
+REFERENCE = "whole"
+RANDOM_AT_TEST = "random-at-test"
+# Changes of the recipe. A bar rests on the first ones.
+_WITH_BARS = {
+    REFERENCE: (),
+    "text": (f"{_MEMORY}.use=text",),
+    "none": (f"{_MEMORY}.use=none",),
+    "brain-alone": (f"{_MEMORY}.integration=false",),
+    "random": (f"{_MEMORY}.rows=random",),
+}
+_MLP = (
+    "{builder: brain-mlp, hidden: 256, blocks: 2, tokens: 96, width: 64, heads: 4, action: 192, "
+    "categories: 15}"
+)
+
+
+def _without(loss: str) -> tuple[str, ...]:
+    return tuple(f"phases.{phase}.losses.{loss}=null" for phase in ("enrich", "integrate"))
+
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    **_WITH_BARS,
+    "without-action": (f"{_MEMORY}.action=false", *_without("action")),
+    "without-image": (f"{_MEMORY}.image=false", *_without("image")),
+    "without-category": _without("category"),
+    "fmri": (f"{_BRAIN}.modalities=[fmri]",),
+    "pool-32": (f"{_MEMORY}.entries=32",),
+    "pool-512": (f"{_MEMORY}.entries=512",),
+    "10-minutes": ("system.brain_minutes=10",),
+    "60-minutes": ("system.brain_minutes=60",),
+    "own-clips": (f"{_MEMORY}.own=include",),
+    "mlp": (f"{_BRAIN}={_MLP}", "system.dropout.mixed=0.5"),
+}
+# A third of the recipe's.
+_STEPS = {"enrich": 500, "integrate": 533}
+_PRESETS = ("easy", "default")
+# Of the sessions that are decoded.
+_FIRST_SEED = 1010
+
+
+def with_random_rows(run: Path, out: Path) -> Path:
+    """Write a copy of a run that looks random rows of its memory up.
+
+    Parameters
+    ----------
+    run, out : Path
+        The copy's files are links to the run's, but for ``run.json``.
+    """
+    shutil.copytree(run, out, copy_function=os.link)
+    tree = json.loads((run / "run.json").read_text())
+    tree["arguments"]["system"]["encoder"]["memory"]["rows"] = "random"
+    # The link, and not the run's own file.
+    (out / "run.json").unlink()
+    (out / "run.json").write_text(strict_json.dumps(tree))
+    return out
+
+
+def compared(work: Path, names: Sequence[str], seed: str, preset: str, sessions: int) -> list[dict[str, Any]]:
+    """Compare the runs of a seed with the whole system, or read what was compared.
+
+    Parameters
+    ----------
+    work : Path
+    names : sequence of str
+        Variants that have this seed.
+    seed, preset : str
+    sessions : int
+        Of 60 s each.
+
+    Returns
+    -------
+    list of dict
+        Rows as of `train.compare.measure`, with ``variant``, ``preset`` and ``seed``.
+    """
+    path = work / f"compared-{preset}-{seed}-{sessions}.json"
+    runs = {f"{name}-{seed}": work / f"{name}-{seed}" for name in names}
+    if REFERENCE in names:
+        again = work / f"{RANDOM_AT_TEST}-{seed}"
+        runs[again.name] = again if again.is_dir() else with_random_rows(runs[f"{REFERENCE}-{seed}"], again)
+    if path.is_file():
+        report = json.loads(path.read_text())
+        if report["runs"] == list(runs):
+            return report["rows"]
+    last = _FIRST_SEED + sessions - 1
+    judged = Sessions(film="shapes", preset=preset, seeds=f"{_FIRST_SEED}-{last}", seconds=60.0)
+    rows = [
+        row | {"variant": row["decoder"].removesuffix(f"-{seed}"), "preset": preset, "seed": seed}
+        for row in compare.measure(list(runs.values()), judged)
+    ]
+    path.write_text(strict_json.dumps({"runs": list(runs), "rows": rows}, indent=1) + "\n")
+    return rows
+
+
+def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Summarise comparisons over seeds.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Those of `compared`.
+
+    Returns
+    -------
+    dict
+        Preset -> variant -> metric -> ``value``, ``less`` (than the whole system, paired; None for itself),
+        ``less_ci95`` and ``seeds``. Of several seeds, value and difference are means, and the interval is
+        that of the mean over seeds by Student's t; of one, it is that over sessions.
+    """
+    summary: dict[str, Any] = {}
+    for row in rows:
+        of_variant = summary.setdefault(row["preset"], {}).setdefault(row["variant"], {})
+        of_variant.setdefault(row["metric"], []).append(row)
+    for of_preset in summary.values():
+        for metrics in of_preset.values():
+            for metric, several in metrics.items():
+                metrics[metric] = _over_seeds(several)
+    return summary
+
+
+def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    differences = [row["less"] for row in rows if row["less"] is not None]
+    interval = rows[0]["less_ci95"]
+    if len(differences) > 1:
+        span = stats.ttest_1samp(differences, 0.0).confidence_interval()
+        interval = [float(span.low), float(span.high)]
+    return {
+        "value": float(np.mean([row["value"] for row in rows])),
+        "less": float(np.mean(differences)) if differences else None,
+        "less_ci95": interval,
+        "seeds": len(rows),
+    }
+
+
+def table(of_preset: Mapping[str, Any], preset: str) -> Table:
+    """Lay out what is printed of a preset."""
+    metrics = list(next(iter(of_preset.values())))
+    columns = [title for metric in metrics for title in (metric, f"less than {REFERENCE}")]
+    laid = Table("variant", "seeds", *columns, title=f"{preset}, single trials; chance 0.5")
+    for variant, figures in of_preset.items():
+        cells = [str(max(figure["seeds"] for figure in figures.values()))]
+        for metric in metrics:
+            figure = figures.get(metric)
+            cells += ["-", ""] if figure is None else [f"{figure['value']:.3f}", _difference(figure)]
+        laid.add_row(variant, *cells)
+    return laid
+
+
+def _difference(figure: Mapping[str, Any]) -> str:
+    if figure["less"] is None:
+        return ""
+    interval = figure["less_ci95"]
+    span = "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"
+    return f"{figure['less']:.3f}{span}"
+
+
+def main() -> None:
+    """Train, measure, print, and write where that was asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.cineneuron",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--work", type=Path, default=_WORK, help="where the runs lie, and are found again")
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--brain-seeds", default="0,1,2", help="of those on which a bar rests")
+    parser.add_argument("--presets", default=",".join(_PRESETS))
+    parser.add_argument("--steps", type=int, help="of every phase, to try it")
+    parser.add_argument("--sessions", type=int, default=20, help="sessions of 60 s that are decoded")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", action="store_true", help=f"keep the figures in {_OUT.name}")
+    options = parser.parse_args()
+    steps = _STEPS if options.steps is None else dict.fromkeys(("films", "pretrain", *_STEPS), options.steps)
+    common = [f"phases.{phase}.steps={count}" for phase, count in steps.items()]
+    if options.steps is not None:
+        common += [
+            "data.sessions=0-1",
+            "data.seconds=300",
+            "phases.films.warmup=1",
+            "phases.pretrain.warmup=1",
+        ]
+    seeds = options.brain_seeds.split(",")
+    names = options.variants.split(",")
+    of_seed = {seed: [name for name in names if name in _WITH_BARS or seed == seeds[0]] for seed in seeds}
+    # All of one seed first, so that the first comparison is there early.
+    variants = {
+        f"{name}-{seed}": [*common, *VARIANTS[name], f"system.brain_seed={seed}"]
+        for seed, some in of_seed.items()
+        for name in some
+    }
+    train_all(options.work, "cineneuron", variants, common, list(_STEPS))
+    rows = [
+        row
+        for preset in options.presets.split(",")
+        for seed, some in of_seed.items()
+        for row in compared(options.work, some, seed, preset, options.sessions)
+    ]
+    figures = {"steps": steps, "sessions": options.sessions, "variants": summarised(rows)}
+    if options.write:
+        write(_OUT, figures)
+    if options.json:
+        terminal.line(json.dumps(figures))
+        return
+    for preset, of_preset in figures["variants"].items():
+        Console().print(table(of_preset, preset))
+
+
+if __name__ == "__main__":
+    main()
