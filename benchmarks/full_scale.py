@@ -1,18 +1,20 @@
-"""What it takes to train CineSync at its published size: computed without weights, measured on a GPU.
+"""What it takes to train published systems at their size: computed without weights, measured on a GPU.
 
     python -m benchmarks.full_scale [--tflops 400] [--gpus 1,8]
     python -m benchmarks.full_scale --memory [--json] [--write]
 
-Builds the networks of the recipes `cinesync` and `cinesync-released` on torch's meta device, which allocates
-nothing, and counts parameters, bytes and floating-point operations. Where there is a GPU, one optimizer step
-of the phase `diffuse` is taken on it with random weights, and its time and memory are measured. Prints one
-JSON object, and writes it into ``results``. With ``--memory``, trainings on stand-in data tell what one holds
-in main memory (`benchmarks.full_scale_memory`).
+Builds the networks of the recipes `cinesync`, `cinesync-released` and `cineneuron` on torch's meta device,
+which allocates nothing, and counts parameters, bytes and floating-point operations. Where there is a GPU,
+optimizer steps of CineSync's phase `diffuse` are taken on it with random weights, and their time and memory
+are measured. Prints one JSON object, and writes it into ``results``. With ``--memory``, trainings on stand-in
+data tell what one holds in main memory (`benchmarks.full_scale_memory`).
 """
 
 import argparse
 import json
+import math
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -22,20 +24,32 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import full_scale_memory
 from benchmarks.result_files import RESULTS, write
+from benchmarks.result_files import read as read_figures
 from rtdecode.disk import strict_json
-from train.models.conditioned.encoder import Signals
+from train.models.cineneuron.encoder import RememberingEncoder
+from train.models.conditioned.encoder import ConditionEncoder, Signals
+from train.models.conditioned.memory import MemoryEncoder
 from train.models.conditioned.published import PublishedPlan
 from train.models.conditioned.trainable import DENOISING, BrainVideo
-from train.parts.generators.base import LEVELS
-from train.parts.generators.cogvideox import VideoDiffusion, VideoSizes, transformer_of
+from train.parts.generators.base import LEVELS, VideoModel
+from train.parts.generators.cogvideox import VideoSizes
+from train.parts.generators.wan import WanSizes
 from train.phases import Phase, begin
 from train.recipe import build, read
 
 # CineBrain: windows of 4 s, all voxels that are released, clips of 33 frames of 480 x 720.
 _SIGNALS = Signals(slots=5, voxels=18946, channels=64, samples=4000)
 _LATENT = (16, 9, 60, 90)
-_EMBEDDING = 1152
 _FRAMES = 33
+# Recipe -> the video model, and the values of an embedding of a frame (SigLIP, CLIP).
+_RECIPES: dict[str, tuple[VideoModel, int]] = {
+    "cinesync": (VideoSizes(), 1152),
+    "cinesync-released": (VideoSizes(), 1152),
+    "cineneuron": (WanSizes(), 768),
+}
+# Values of CineNeuron's further targets of a clip: ViCLIP's vector, and categories.
+_ACTION = 768
+_CATEGORIES = 15
 _TITLES = 8100
 _OUT = RESULTS / "full_scale.json"
 _MEMORY = RESULTS / "full_scale_memory.json"
@@ -46,8 +60,6 @@ _SINGLE = 4
 _COPIES = 5
 # Passes through a network in a step: forwards, forwards again, and backwards to what conditions it.
 _PASSES = 3
-# Windows of a step, as in the public code.
-_WINDOWS = 32
 
 
 def main() -> None:
@@ -68,9 +80,9 @@ def main() -> None:
     gpus = [int(text) for text in asked.gpus.split(",")]
     found: dict[str, Any] = {
         "tflops": asked.tflops,
-        "recipes": {name: computed(name, asked.tflops, gpus) for name in ("cinesync", "cinesync-released")},
-        "targets_gb": round(_targets_bytes() / 1e9, 1),
-        "measured": measured() if torch.cuda.is_available() else None,
+        "recipes": {name: computed(name, asked.tflops, gpus) for name in _RECIPES},
+        # What was measured on a GPU stays where there is none now.
+        "measured": measured() if torch.cuda.is_available() else read_figures(_OUT)["measured"],
     }
     text = json.dumps(found, indent=1)
     write(_OUT, found)
@@ -91,11 +103,12 @@ def computed(recipe: str, tflops: float, gpus: list[int]) -> dict[str, Any]:
     """Count what a recipe takes, phase by phase."""
     parts = build(read(recipe, []).tree)
     with torch.device("meta"):
-        system = _system(parts["system"])
-        encoding = _operations(lambda: system.encoder(_window()))
-        drawing = _operations(
-            lambda: system.video(torch.randn(1, *_LATENT), torch.zeros(1).long(), _tokens(system))
-        )
+        plan: PublishedPlan = parts["system"]
+        system = _system(recipe, plan)
+        video_model, embedding = _RECIPES[recipe]
+        tokens = torch.randn(1, plan.conditions, video_model.text)
+        encoding = _operations(lambda: _encode(system.encoder))
+        drawing = _operations(lambda: system.video(torch.randn(1, *_LATENT), torch.zeros(1).long(), tokens))
     encoder = _count(system.encoder)
     video = _count(system.video)
     phases = {}
@@ -103,20 +116,23 @@ def computed(recipe: str, tflops: float, gpus: list[int]) -> dict[str, Any]:
         with torch.device("meta"):
             learned = sum(system.get_parameter(one).numel() for one in begin(system, name, phase))
         each = encoding + (drawing if DENOISING in phase.losses else 0)
-        work = _PASSES * each * phase.steps * _WINDOWS
+        work = _PASSES * each * phase.steps * phase.batch * phase.accumulate
         phases[name] = {
             "learned_millions": round(learned / 1e6, 1),
             "weights_gb": round(_held(system, learned) / 1e9, 1),
             "checkpoint_gb": round(learned * (_COPIES - 1) * _SINGLE / 1e9, 1),
             "hours": {n: round(work / (tflops * n) / 3600, 1) for n in gpus},
         }
-    steps = parts["system"].sampling.steps
+    steps = plan.sampling.steps
+    prompts = plan.conditions * video_model.text if isinstance(system.encoder, MemoryEncoder) else 0
     return {
         "encoder_millions": round(encoder / 1e6, 1),
         "video_billions": round(video / 1e9, 2),
         "encoder_tflop": round(encoding, 2),
         "video_tflop": round(drawing, 1),
         "seconds_a_clip": round(2 * steps * drawing / tflops, 1),
+        "targets_gb": round(_targets_bytes(embedding, prompts) / 1e9, 1),
+        "memory_gb": round(_memory_bytes(system.encoder) / 1e9, 1),
         "phases": phases,
     }
 
@@ -127,7 +143,7 @@ def measured() -> dict[str, Any]:
     phase: Phase = parts["phases"]["diffuse"]
     torch.manual_seed(0)
     with torch.device("cuda"):
-        system = _system(parts["system"])
+        system = _system("cinesync", parts["system"])
         for parameter in system.video.parameters():
             parameter.data = parameter.data.bfloat16()
         system.video.transformer.enable_gradient_checkpointing()
@@ -152,6 +168,7 @@ def measured() -> dict[str, Any]:
     return {
         "gpu": torch.cuda.get_device_name(),
         "torch": torch.__version__,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "windows": phase.batch,
         "seconds": round(min(seconds[1:]), 3),
         "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 1),
@@ -159,13 +176,21 @@ def measured() -> dict[str, Any]:
     }
 
 
-def _system(plan: PublishedPlan) -> BrainVideo:
-    sizes = VideoSizes()
-    encoder = plan.encoder.build(_SIGNALS, _EMBEDDING, plan.conditions, sizes.text)
-    video = VideoDiffusion(transformer_of(sizes, _LATENT), _LATENT, plan.sampling.shift)
-    return BrainVideo(
-        encoder, video, encoder.frame_pooling(_FRAMES), plan.contrasts, normalised=plan.normalised
-    )
+def _system(recipe: str, plan: PublishedPlan) -> BrainVideo:
+    video_model, embedding = _RECIPES[recipe]
+    encoder = plan.encoder.build(_SIGNALS, embedding, plan.conditions, video_model.text)
+    return plan.trainable(encoder, video_model.generator(_LATENT, plan.sampling.shift), _FRAMES)
+
+
+def _encode(encoder: ConditionEncoder) -> None:
+    """Encode a window; what is looked up in a memory has a shape alone."""
+    window = _window()
+    if not isinstance(encoder, MemoryEncoder):
+        encoder(window)
+        return
+    keys, conditions, width = encoder.sizes
+    entry = torch.zeros(1, 1, keys), torch.zeros(1, 1, conditions, width)
+    encoder.read(window | encoder.recall(window), *entry)
 
 
 def _window() -> dict[str, Tensor]:
@@ -175,10 +200,6 @@ def _window() -> dict[str, Tensor]:
         "eeg": torch.randn(1, _SIGNALS.channels, _SIGNALS.samples),
         "eeg_mask": torch.ones(1, _SIGNALS.samples),
     }
-
-
-def _tokens(system: BrainVideo) -> Tensor:
-    return torch.randn(1, 226, system.video.transformer.config["text_embed_dim"])
 
 
 def _operations(call: Any) -> float:
@@ -195,12 +216,18 @@ def _held(system: BrainVideo, learned: int) -> int:
     return video + still + (_COPIES - 1) * _SINGLE * learned
 
 
-def _targets_bytes() -> int:
-    """Count the bytes of CineBrain's targets: latents, and embeddings of frames and captions."""
-    latents = 1
-    for size in _LATENT:
-        latents *= size
-    return _TITLES * _HALF * (latents + _FRAMES * _EMBEDDING + _EMBEDDING)
+def _targets_bytes(embedding: int, prompts: int) -> int:
+    """Count the bytes of CineBrain's targets: latents, embeddings of frames and captions, and others."""
+    further = prompts + _ACTION + _CATEGORIES if prompts else 0
+    return _TITLES * _HALF * (math.prod(_LATENT) + _FRAMES * embedding + embedding + further)
+
+
+def _memory_bytes(encoder: ConditionEncoder) -> int:
+    """Count the bytes of the texts that an encoder looks up."""
+    if not isinstance(encoder, RememberingEncoder):
+        return 0
+    _, conditions, width = encoder.sizes
+    return len(encoder.text_keys) * conditions * width * _HALF
 
 
 def _count(module: nn.Module) -> int:

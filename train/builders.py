@@ -38,6 +38,7 @@ SHIPPED = {
     "video-transformer": "train.parts.generators.cogvideox:VideoSizes",
     "wan-transformer": "train.parts.generators.wan:WanSizes",
     "cineneuron": "train.models.cineneuron.plan:CineNeuronPlan",
+    "cineneuron-published": "train.models.cineneuron.published:CineNeuronPublishedPlan",
     "cineneuron-encoder": "train.models.cineneuron.encoder:CineNeuronSizes",
     "brain-model": "train.models.cineneuron.brain:BrainSizes",
     "brain-mlp": "train.models.cineneuron.brain:MlpSizes",

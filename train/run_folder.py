@@ -287,12 +287,20 @@ def restored(folder: Path, plan: Plan) -> System:
     Raises
     ------
     UsageError
-        If the run draws no clips.
+        If the run draws no clips, or a memory cannot be read.
     """
     _refuse_fitted(folder, read_run(folder))
     mapped: Arrays = {}
     for path in sorted((folder / "memory").glob("*.npy")):
-        mapped[f"memory.{path.stem}"] = np.load(path, mmap_mode="r", allow_pickle=False)
+        try:
+            mapped[f"memory.{path.stem}"] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                "run-memory-unreadable",
+                "{path} cannot be read as the memory of a run ({error}). Copy the whole file.",
+                path=path,
+                error=error,
+            ) from error
     return plan.restore(weights(folder) | mapped)
 
 

@@ -97,25 +97,24 @@ def pairs(
     return found
 
 
-def alike(
-    some: NDArray[np.uint64], others: NDArray[np.uint64], bits: int = BITS
-) -> NDArray[np.bool_]:
-    """Say which of other clips each clip looks like, as `pairs` does, (clip, other).
+def alike(clips: NDArray[np.uint64], references: NDArray[np.uint64], bits: int = BITS) -> NDArray[np.bool_]:
+    """Say which references each clip looks like, as `pairs` does, (clip, reference).
 
     Parameters
     ----------
-    some, others : (clip, frame)
+    clips, references : (clip, frame)
         Hashes of both.
     bits : int
     """
-    return np.array([_distances(own, others) <= bits for own in some], np.bool_).reshape(-1, len(others))
+    similar = [_distances(clip, references) <= bits for clip in clips]
+    return np.array(similar, np.bool_).reshape(-1, len(references))
 
 
-def _distances(own: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """Count by how many bits the frames of a clip (frame,) differ from those of others (clip, frame)."""
-    # (own frame, other clip, other frame)
-    apart = np.bitwise_count(own[:, None, None] ^ known[None])
-    return apart.min(axis=2).max(axis=0)
+def _distances(clip: NDArray[np.uint64], references: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """Count by how many bits the frames of a clip (frame,) differ from those of references (clip, frame)."""
+    # (frame, reference, frame of the reference)
+    differing = np.bitwise_count(clip[:, None, None] ^ references[None])
+    return differing.min(axis=2).max(axis=0)
 
 
 def without(data: DataSet, rows: NDArray[np.int64], found: Sequence[Pair]) -> NDArray[np.bool_]:

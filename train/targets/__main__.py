@@ -85,17 +85,11 @@ def run(data: Path, changes: list[str]) -> Path:
     found = opened(data, common.get("layout"))
     device = common.get("device", "cuda" if torch.cuda.is_available() else "cpu")
     hardware = Hardware(device, common.get("precision", "float32"))
-    out = Path(common.get("out", _beside(data)))
+    out = Path(common.get("out", cache.default_folder(data)))
     how = {key: common[key] for key in ("lot", "stored") if key in common}
     targets = [_BUILDERS[name](hardware=hardware, **models[name]) for name in _BUILDERS if name in models]
     cache.compute(found, targets, out, **how)
     return out
-
-
-def _beside(data: Path) -> Path:
-    # A path such as "." has a name only once it is whole.
-    whole = data.resolve()
-    return whole.with_name(f"{whole.name}-targets")
 
 
 def read_arguments(changes: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

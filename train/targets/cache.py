@@ -185,6 +185,13 @@ def compute(
         _write_index(target, inputs, files, out / target.name, stored)
 
 
+def default_folder(data: Path) -> Path:
+    """Return where the targets of a data set lie by default: beside its folder."""
+    # A path such as "." has a name only once it is whole.
+    resolved = data.resolve()
+    return resolved.with_name(f"{resolved.name}-targets")
+
+
 def read(out: Path, name: str) -> Cached:
     """Read targets that were computed.
 

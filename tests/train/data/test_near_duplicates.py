@@ -96,5 +96,5 @@ def test_every_clip_that_looks_like_another_is_found() -> None:
     hashes = np.stack([near.clip_hashes(clip(seed)) for seed in range(4)])
     noise = np.random.default_rng(0).normal(0, 4, clip(0).shape)
     noisy = np.clip(clip(2) + noise, 0, 255).astype(np.uint8)
-    found = near.alike(np.stack([near.clip_hashes(noisy), hashes[0]]), hashes)
-    assert found.tolist() == [[False, False, True, False], [True, False, False, False]]
+    similar = near.alike(np.stack([near.clip_hashes(noisy), hashes[0]]), hashes)
+    assert similar.tolist() == [[False, False, True, False], [True, False, False, False]]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rtdecode.errors import UsageError
-from train.models.cineneuron.brain import ACTION_HEAD, BrainSizes, MlpSizes
+from train.models.cineneuron.brain import ACTION_HEAD, BrainModel, BrainSizes, MlpModel, MlpSizes
 from train.models.cineneuron.memories import (
     ACTION,
     FULL,
@@ -89,9 +89,17 @@ class GlobalVector(ConditionEncoder):
     ----------
     embedding : int
         Its width, which is that of the embeddings of frames.
+    brain : BrainModel or MlpModel
     """
 
     embedding: int
+    brain: BrainModel | MlpModel
+
+    def without_condition(self, signals: Mapping[str, Tensor]) -> Encoded:
+        """Encode windows without looking anything up; they get no token of a condition."""
+        present = {name: self.present(name, signals) for name in self.modalities}
+        vector, tokens = self.brain(signals, present)
+        return Encoded({BRAIN: vector}, tokens[:, :0], self.brain.predicted(vector))
 
     def pooled(self, encoded: Encoded, signals: Mapping[str, Tensor]) -> Tensor:
         """Return the global vector, of length 1."""
@@ -211,6 +219,18 @@ class RememberingEncoder(GlobalVector, MemoryEncoder):
             vectors = functional.normalize(torch.from_numpy(np.asarray(values, np.float32)), dim=1)
             # Weights are kept in half precision.
             keys.copy_(vectors.half())
+
+    def fill(self, table: NDArray[np.float16]) -> None:
+        """Take the texts of as many entries as the pool has keys."""
+        if len(table) != len(self.text_keys):
+            raise UsageError(
+                "memory-row-count-mismatch",
+                "the memory has the texts of {rows} entries, and the pool has {entries} "
+                "(system.encoder.memory.entries). Give the memory that was written with these weights.",
+                rows=len(table),
+                entries=len(self.text_keys),
+            )
+        super().fill(table)
 
     def check_export(self) -> None:
         """Refuse rows that are drawn: no graph can draw them."""

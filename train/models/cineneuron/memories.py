@@ -58,11 +58,11 @@ class MemorySizes:
     alpha : float
         Weight of the brain's part of the condition (equation 8).
     own : str
-        ``exclude``: a window that teaches does not retrieve its own clip, nor what lies within 30 s of it in
-        its film; ``include`` lets it.
+        ``exclude``: a window that teaches does not retrieve its own clip, nor what looks like it
+        (`train.data.near_duplicates`) or lies within 30 s of it in its film; ``include`` lets it.
     rows : str
-        ``best``, or ``random``: entries drawn by the bits of a window, as a control that tells nothing of what
-        was watched.
+        ``best``, or ``random``: entries drawn by the bits of a window, as a control that tells nothing of
+        what was watched.
     """
 
     use: str = FULL
@@ -189,11 +189,11 @@ class MixtureOfMemories(nn.Module):
 def _drawn_rows(tokens: Tensor, scores: Tensor, items: int) -> Tensor:
     """Draw entries that windows may find; a window draws the same ones whenever its tokens are the same."""
     allowed = torch.isfinite(scores).cpu().numpy()
-    drawn = []
+    rows = []
     for window, is_allowed in zip(tokens.detach().float().cpu().numpy(), allowed, strict=True):
         rng = np.random.default_rng(zlib.crc32(window.tobytes()))
-        drawn.append(rng.choice(np.flatnonzero(is_allowed), items, replace=False))
-    return torch.from_numpy(np.stack(drawn)).to(scores.device)
+        rows.append(rng.choice(np.flatnonzero(is_allowed), items, replace=False))
+    return torch.from_numpy(np.stack(rows)).to(scores.device)
 
 
 class Integration(nn.Module):
@@ -262,7 +262,8 @@ class Integration(nn.Module):
         for name, attention in self.attention.items():
             assert scores is not None
             joined = joined + attention(tokens, memories[name], weights=scores.softmax(1))
-        mapped = self.mapped(joined)
+        # In single precision, whatever the training computes in.
+        mapped = self.mapped(joined).float()
         normed = functional.rms_norm(mapped, mapped.shape[-1:], self.scale)
         return text + self.zero_text(text) + self.alpha * self.zero_brain(normed)
 

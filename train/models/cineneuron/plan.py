@@ -3,18 +3,19 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rtdecode.errors import UsageError
+from train.data import near_duplicates
 from train.data.window_arrays import WindowArray
 from train.metrics.motion import motion_energy
 from train.models.cineneuron.brain import ACTION_HEAD, CATEGORY_HEAD
 from train.models.cineneuron.encoder import BRAIN, CineNeuronSizes, RememberingEncoder
 from train.models.cineneuron.memories import EXCLUDE, NEAR_S
+from train.models.cineneuron.pool import check_left, draw_entries, unit
 from train.models.conditioned.batches import Windows
 from train.models.conditioned.encoder import ConditionEncoder
 from train.models.conditioned.material import Describe, Material
@@ -49,6 +50,26 @@ class CategoryLoss:
     focal: bool = True
 
 
+def trained_parts(
+    encoder: ConditionEncoder,
+    video: Generator,
+    frames: int,
+    categories: CategoryLoss,
+    words: WordTable | None = None,
+) -> BrainVideo:
+    """Put together what the phases on brains train, at either size."""
+    category = MultiLabel(CATEGORY_HEAD, CATEGORY, categories.cross_entropy, categories.focal)
+    return BrainVideo(
+        encoder,
+        video,
+        encoder.frame_pooling(frames),
+        CONTRASTS,
+        temperature=TEMPERATURE,
+        extra_losses={CATEGORY: category},
+        words=words,
+    )
+
+
 @dataclass(frozen=True)
 class CineNeuronPlan(SmallPlan):
     """CineNeuron at small scale; see `train.models.conditioned.small.SmallPlan`.
@@ -71,28 +92,20 @@ class CineNeuronPlan(SmallPlan):
     def targets(self, material: Material) -> Mapping[str, WindowArray]:
         """Return the vectors of actions, and which categories hold."""
         action = np.asarray(material.targets[ACTION][:], np.float32)
-        names = category_names(material.captions, self.encoder.brain.categories)
+        count = self.encoder.brain.categories
+        labels = categories_of(material.captions, category_names(material.captions, count))
         return {
             # What all clips have in common tells none of them apart.
             ACTION: action - action.mean(0),
-            CATEGORY: categories_of(material.captions, names),
+            # Categories that there are no words for hold nowhere.
+            CATEGORY: np.pad(labels, [(0, 0), (0, count - labels.shape[1])]),
         }
 
     def trainable(
         self, encoder: ConditionEncoder, video: Generator, frames: int, words: WordTable
     ) -> BrainVideo:
         """Add the loss of the categories, and fix the temperature of the contrasts."""
-        how = self.categories
-        category = MultiLabel(CATEGORY_HEAD, CATEGORY, how.cross_entropy, how.focal)
-        return BrainVideo(
-            encoder,
-            video,
-            encoder.frame_pooling(frames),
-            self.contrasts,
-            temperature=TEMPERATURE,
-            extra_losses={CATEGORY: category},
-            words=words,
-        )
+        return trained_parts(encoder, video, frames, self.categories, words)
 
     @torch.no_grad()
     def remember(
@@ -102,18 +115,9 @@ class CineNeuronPlan(SmallPlan):
         if not isinstance(encoder, RememberingEncoder):
             return windows
         memory = self.encoder.memory
-        count = len(windows.text)
-        if memory.entries > count:
-            raise UsageError(
-                "memory-entries-too-many",
-                "the pool is to hold {entries} entries (system.encoder.memory.entries), and {windows} "
-                "windows teach. Give fewer entries, or more to learn from.",
-                entries=memory.entries,
-                windows=count,
-            )
-        rows = np.sort(np.random.default_rng(seed).choice(count, memory.entries, replace=False))
+        rows = draw_entries(len(windows.text), memory.entries, seed)
         tokens = table(torch.from_numpy(windows.words[rows])).numpy()
-        images = _unit(windows.frames[rows]).mean(1)
+        images = unit(windows.frames[rows]).mean(1)
         encoder.remember(
             tokens.reshape(len(rows), -1).astype(np.float16),
             windows.text[rows],
@@ -122,8 +126,11 @@ class CineNeuronPlan(SmallPlan):
         )
         if memory.own != EXCLUDE:
             return windows
-        excluded = material.places.near(rows, NEAR_S)
-        _check_left(excluded, memory.items)
+        # (window, frame, 3, row, column)
+        clips = np.moveaxis(material.pictures, 2, -1)
+        hashes = np.stack([near_duplicates.clip_hashes(clip) for clip in clips])
+        excluded = material.places.near(rows, NEAR_S) | near_duplicates.alike(hashes, hashes[rows])
+        check_left(excluded, memory.items)
         return replace(windows, excluded=excluded)
 
 
@@ -136,7 +143,7 @@ def motion_vectors(clips: NDArray[np.uint8], events: Sequence[str] | None) -> ND
 def category_names(captions: Sequence[str], count: int) -> list[str]:
     """Take the commonest words of captions, of those that are not said of single places, as categories.
 
-    They are the words of events, and levels of brightness and motion.
+    They are the words of events, and levels of brightness and motion; fewer where captions have no more.
     """
     counts = Counter(word for caption in captions for word in {*_words(caption)})
     # In the order of the alphabet where two are as common, so that the order of windows does not matter.
@@ -152,22 +159,3 @@ def categories_of(captions: Sequence[str], names: Sequence[str]) -> NDArray[np.f
 
 def _words(caption: str) -> list[str]:
     return [word for word in caption.split() if "/" not in word]
-
-
-def _unit(vectors: Any) -> NDArray[np.float32]:
-    values = np.asarray(vectors, np.float32)
-    return values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)
-
-
-def _check_left(excluded: NDArray[np.bool_], items: int) -> None:
-    """Refuse a pool in which a window may find fewer entries than are looked up."""
-    available = int((~excluded).sum(1).min())
-    if available < items:
-        raise UsageError(
-            "memory-entries-too-few",
-            "a window may look up {entries} entries of the pool alone, as all others show its own clip or "
-            "lie near it in its film, and {items} are wanted. Learn from more films, give a larger pool "
-            "(system.encoder.memory.entries), or system.encoder.memory.own=include.",
-            entries=available,
-            items=items,
-        )

@@ -45,6 +45,8 @@ class Windows:
         Name -> what else an encoder learns to predict, (window, ...).
     excluded : bool, (window, row), or None
         Rows of a memory that windows may not look up while they teach.
+    teaching : int64, (row,), or None
+        The windows that batches are drawn from; all by default.
     deviations : array or None
         Standard deviations of the latents, which are then drawn anew each time they are read.
     passages : (window,) or None
@@ -59,6 +61,7 @@ class Windows:
     units: Arrays | None
     targets: Mapping[str, WindowArray] = field(default_factory=dict)
     excluded: NDArray[np.bool_] | None = None
+    teaching: NDArray[np.int64] | None = None
     deviations: WindowArray | None = None
     passages: WindowArray | None = None
 
@@ -88,8 +91,8 @@ class Dropout:
         Shares of the voxels and of the EEG channels that are zero throughout a window; each window has its
         own. A fifth of the voxels is what Chen et al. 2023 (arXiv:2305.11675) leave out.
     mixed : float
-        Share of windows whose signals are mixed with those of another one of the batch, in phases that draw no
-        videos (MixCo; Kim et al. 2020, arXiv:2010.06300).
+        Share of windows whose signals are mixed with those of another one of the batch, in phases that draw
+        no videos (MixCo; Kim et al. 2020, arXiv:2010.06300).
     """
 
     words: float
@@ -135,7 +138,9 @@ def batch(
     count : int, optional
         So many windows, the first ones, are drawn from; all by default.
     """
-    rows = place.rows(len(windows.latents) if count is None else count)
+    available = np.arange(len(windows.latents)) if windows.teaching is None else windows.teaching
+    available = available[:count]
+    rows = available[place.rows(len(available))]
     names = {*losses[place.phase]}
     batch: dict[str, Tensor] = {}
     if names & {VIDEO, DENOISING, FLOW_MAP}:
@@ -226,9 +231,9 @@ def _fewer_modalities(signals: Arrays, shares: Sequence[float], place: Place) ->
 def _mixture(share: float, place: Place) -> NDArray[np.float32]:
     """Draw how much of each window of a batch goes into each, (window, window)."""
     rng = np.random.default_rng((*place.key, 5, place.size))
-    own = np.where(rng.random(place.size) < share, rng.beta(_MIXING, _MIXING, place.size), 1.0)
-    mixture = np.diag(own)
-    mixture[np.arange(place.size), rng.permutation(place.size)] += 1 - own
+    shares = np.where(rng.random(place.size) < share, rng.beta(_MIXING, _MIXING, place.size), 1.0)
+    mixture = np.diag(shares)
+    mixture[np.arange(place.size), rng.permutation(place.size)] += 1 - shares
     return mixture.astype(np.float32)
 
 

@@ -81,6 +81,10 @@ class ConditionEncoder(nn.Module, ABC):
             mask is zero everywhere is missing.
         """
 
+    def without_condition(self, signals: Mapping[str, Tensor]) -> Encoded:
+        """Encode windows for losses that do not read the condition, whose tokens need not be computed."""
+        return self(signals)
+
     def present(self, name: str, signals: Mapping[str, Tensor]) -> Tensor:
         """Tell which windows have a modality at all: 1 or 0, (window,)."""
         return signals[f"{name}_mask"].amax(1).gt(0).float()

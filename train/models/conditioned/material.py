@@ -242,7 +242,7 @@ def of_set(
         golden=golden(taught.signals),
         held_out=alignment.of_set(work, data.opened(work.data), taught, sizes.every),
         origin=alignment.origin_of_set(data.opened(work.data)),
-        places=_places_of_set(data.opened(work.data)),
+        places=places_of_set(data.opened(work.data)),
         targets={name: films[name] for name in descriptions},
     )
 
@@ -254,7 +254,8 @@ def _places(showings: Sequence[AnyShowing]) -> Places:
     return Places(clips, films, start_s)
 
 
-def _places_of_set(windows: SetWindows) -> Places:
+def places_of_set(windows: SetWindows) -> Places:
+    """Say where lies what the windows of a data set that teach show."""
     rows = windows.split.train
     listed = windows.data.windows
     runs = [f"{subject} {run}" for subject, run in zip(listed.subject[rows], listed.run[rows], strict=True)]

@@ -1,7 +1,7 @@
 """Encoders that look captions up in a memory of what teaches, and read them with the signals."""
 
-from abc import abstractmethod
 import copy
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -10,10 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rtdecode.errors import UsageError
 from train.models.conditioned.encoder import ConditionEncoder, Encoded
+from train.work import Arrays
 
 # The memory's name in a run and in a bundle, and the output that says which of its rows are looked up.
 CAPTIONS = "captions"
+# A run keeps memories beside its weights, and hands them over together with these.
+MEMORY = f"memory.{CAPTIONS}"
 ROWS = "rows"
 # What may stand beside the signals of a window in training: rows that it may not look up.
 EXCLUDED = "excluded"
@@ -53,7 +57,7 @@ class MemoryEncoder(ConditionEncoder):
         self.register_buffer("keys", torch.zeros(0, keys), persistent=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Copy the weights. The table is shared: it may be larger than the memory, and is never written to."""
+        """Copy the weights. The table is shared: it may be larger than the memory, and stays as it is."""
         memo[id(self.table)] = self.table
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
@@ -119,6 +123,43 @@ class MemoryEncoder(ConditionEncoder):
         keys, _, _ = self.sizes
         self.table = table
         self.keys = torch.from_numpy(table[:, :keys].astype(np.float32)).to(self.keys.device)
+
+
+def packed_memory(encoder: ConditionEncoder) -> Arrays:
+    """Return the memory of an encoder as a run hands it over; nothing of one that has none."""
+    return {MEMORY: encoder.table} if isinstance(encoder, MemoryEncoder) else {}
+
+
+def take_memory(encoder: ConditionEncoder, weights: Arrays) -> None:
+    """Let an encoder that has a memory take that of a run.
+
+    Raises
+    ------
+    UsageError
+        If the run has none, or one of another width than the encoder reads.
+    """
+    if not isinstance(encoder, MemoryEncoder):
+        return
+    if MEMORY not in weights:
+        raise UsageError(
+            "run-missing-memory",
+            "the run has no memory of captions (memory/{name}.npy), which its encoder looks up. Copy the "
+            "whole folder of the run.",
+            name=CAPTIONS,
+        )
+    keys, conditions, width = encoder.sizes
+    table = weights[MEMORY]
+    values = keys + conditions * width
+    if table.ndim != 2 or table.shape[1] != values:
+        raise UsageError(
+            "run-memory-mismatch",
+            "the memory of the run (memory/{name}.npy) has the shape {shape}, and its encoder reads rows of "
+            "{values} values. Copy the file of this run.",
+            name=CAPTIONS,
+            shape=list(table.shape),
+            values=values,
+        )
+    encoder.fill(table)
 
 
 def table_of(embedded: NDArray[np.float32], tokens: NDArray[np.float32]) -> NDArray[np.float16]:

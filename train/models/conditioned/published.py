@@ -22,8 +22,10 @@ from train import loop
 from train.builders import Later
 from train.data.arrays import golden
 from train.data.set_node import DataSetWindows
+from train.data.set_windows import SetWindows
 from train.data.shards import Shards
 from train.data.taught import Taught
+from train.data.window_arrays import WindowArray
 from train.distillation.targets import Distillation
 from train.loop import Machine
 from train.models.conditioned import alignment, batches
@@ -31,7 +33,7 @@ from train.models.conditioned.alignment import HeldOutWindows
 from train.models.conditioned.base import base_provenance, check_phases, check_sizes, check_windows
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.distilled import ClipRenderer, device_of, distil
-from train.models.conditioned.encoder import Encoding, ordered
+from train.models.conditioned.encoder import ConditionEncoder, Encoding, ordered
 from train.models.conditioned.published_system import (
     Clips,
     PublishedShape,
@@ -50,6 +52,7 @@ from train.models.conditioned.small import (
 )
 from train.models.conditioned.system import Sampling, check_sampling
 from train.models.conditioned.trainable import DENOISING, TEXT, BrainVideo, Contrasts
+from train.parts.generators.base import Generator
 from train.phases import Phase, check_losses
 from train.system import LargeWeights, Trained
 from train.targets import cache
@@ -89,6 +92,8 @@ class PublishedPlan:
         (``text.sentences=``); None for the whole caption.
     contrasts : mapping
         See `train.models.conditioned.trainable.BrainVideo`.
+    extra_losses : tuple of str
+        Names of the other losses that a subclass has.
     """
 
     encoder: Encoding
@@ -105,17 +110,19 @@ class PublishedPlan:
     sentences: Later[int | None] = None
 
     contrasts: ClassVar[Contrasts]
+    extra_losses: ClassVar[tuple[str, ...]] = ()
 
     def train(self, work: Work, data: DataSetWindows, phases: dict[str, Phase]) -> Trained:
         """Align the encoders with the targets, and adapt the video model."""
         # All that can be refused comes before the signals are read, which takes long.
         brains, distilling = split_distillation_phases(phases)
         # Captions are read as single vectors, so that no condition can be brought near their tokens.
-        check_losses(brains, (*self.contrasts, DENOISING))
+        check_losses(brains, (*self.contrasts, DENOISING, *self.extra_losses))
         check_read(brains, self.encoder, self.contrasts)
         self.video.check()
         windows = data.opened(work.data)
-        targets = {name: cache.read(Path(self.targets), name) for name in _TARGETS}
+        names = (*_TARGETS, *self.further_targets(brains))
+        targets = {name: cache.read(Path(self.targets), name) for name in names}
         clip_rows = windows.data.windows.shown[windows.split.train]
         aimed = {name: _CachedTargets(cached, cached.rows(clip_rows)) for name, cached in targets.items()}
         self._check_targets(targets["vae"], targets["text"], brains)
@@ -137,8 +144,7 @@ class PublishedPlan:
         _, frames, embedding = aimed["image"].shape
         signals = signal_shapes(taught.signals, self.encoder)
         encoder = self.encoder.build(signals, embedding, self.conditions, video.text)
-        pooling = encoder.frame_pooling(frames)
-        system = BrainVideo(encoder, video, pooling, self.contrasts, normalised=self.normalised)
+        system = self.trainable(encoder, video, frames)
         video_adapters = unmerged_adapters(brains)
         if work.base is not None:
             video_adapters = begin_at(system, work.base, digest)
@@ -163,7 +169,9 @@ class PublishedPlan:
             units=None,
             deviations=_picked(targets["vae"].deviations if self.sampled else None, aimed["vae"]),
             passages=_picked(targets["text"].passages, aimed["text"]),
+            targets=self.read_targets(aimed),
         )
+        read = self.remember(work, encoder, read, windows, targets)
         show: loop.Show = _show_nothing
         aligning = alignment.aligning(brains, self.contrasts)
         if has_held_out:
@@ -203,6 +211,36 @@ class PublishedPlan:
         models["decoder"] = drawing.stated()
         provenance = {"weights": models} | base_provenance(work)
         return self.finished(taught, weights, provenance, tables, alignment.pictures(work, aligning))
+
+    def further_targets(self, phases: Mapping[str, Phase]) -> tuple[str, ...]:
+        """Name the targets that are read besides those of every system, as `train.targets` calls them."""
+        return ()
+
+    def read_targets(self, aimed: Mapping[str, WindowArray]) -> Mapping[str, WindowArray]:
+        """Return what the encoder learns to predict, (window, ...), of the targets by name."""
+        return {}
+
+    def trainable(self, encoder: ConditionEncoder, video: Generator, frames: int) -> BrainVideo:
+        """Say what the phases train, and by which losses; so many frames of a clip are embedded."""
+        pooling = encoder.frame_pooling(frames)
+        return BrainVideo(encoder, video, pooling, self.contrasts, normalised=self.normalised)
+
+    def remember(
+        self,
+        work: Work,
+        encoder: ConditionEncoder,
+        read: Windows,
+        windows: SetWindows,
+        targets: Mapping[str, Cached],
+    ) -> Windows:
+        """Fill the memory of an encoder that has one; by default none has.
+
+        Returns
+        -------
+        Windows
+            With the rows that they may not look up while they teach, if there are any.
+        """
+        return read
 
     def finished(
         self,

@@ -19,6 +19,7 @@ from train.distillation.kept import of_student, of_teacher, put_on
 from train.distillation.spans import add_spans
 from train.models.conditioned.base import without_tokenizers
 from train.models.conditioned.encoder import Encoding, Signals
+from train.models.conditioned.memory import MEMORY, packed_memory, take_memory
 from train.models.conditioned.system import BrainConditioned, Sampling, read_shape
 from train.models.conditioned.trainable import BrainVideo
 from train.parts.codecs import video_decoder
@@ -328,6 +329,7 @@ class PublishedSystem(BrainConditioned):
             put_on(diffusion.transformer, learned)
         brain_encoder = encoder.build(shape.signals, shape.embedding, shape.conditions, shape.width)
         _fill(brain_encoder, weights, "encoder", strict=True)
+        take_memory(brain_encoder, weights)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(
             brain_encoder.eval(), diffusion, shape.signals, sampling, device, distilled=bool(learned)
@@ -339,8 +341,8 @@ class PublishedSystem(BrainConditioned):
         return self._drawn.frames(latents)
 
     def weights(self) -> Arrays:
-        """Return the weights as they were given."""
-        return self._weights
+        """Return the weights as they were given, without the memory, which a run keeps apart."""
+        return {name: values for name, values in self._weights.items() if name != MEMORY}
 
     def teacher(self) -> "PublishedSystem | None":
         """Return the system that this one was distilled from; None for one that was not distilled."""
@@ -423,7 +425,7 @@ def _check_same(part: str, expected: str, actual: str) -> None:
 
 
 def packed(system: BrainVideo, shape: PublishedShape) -> Arrays:
-    """Collect the weights of the encoder, the pooling and the adapters, in half precision."""
+    """Collect the weights of encoder, pooling and adapters, in half precision, and what is remembered."""
     arrays: Arrays = {}
     modules = {"encoder": system.encoder, "pooling": system.pooling, "transformer": system.video.transformer}
     for part, module in modules.items():
@@ -431,7 +433,7 @@ def packed(system: BrainVideo, shape: PublishedShape) -> Arrays:
             # Of the video model the adapters alone: its own weights stay where they are.
             if part != "transformer" or ".lora_" in name:
                 arrays[f"{part}.{name}"] = value.half().numpy()
-    return arrays | {"config": stated_shape(shape)}
+    return arrays | packed_memory(system.encoder) | {"config": stated_shape(shape)}
 
 
 def stated_shape(shape: PublishedShape) -> NDArray[np.str_]:

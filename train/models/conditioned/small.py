@@ -28,6 +28,7 @@ from rtdecode.errors import UsageError
 from rtdecode.scores.accuracy import identification_nway, identification_top1
 from train import loop, shared
 from train.adapters import Adapter
+from train.builders import Later
 from train.closed_form.patch_codec import SIDE
 from train.data.set_node import DataSetWindows
 from train.data.window_arrays import WindowArray
@@ -100,6 +101,9 @@ class SmallPlan:
     brain_seed : int
         Added to the run's seed where the brain encoder is trained: its first weights and its batches.
         Sessions, film net and the pretrained video model are those of the run's own seed.
+    brain_minutes : float
+        Windows of so many minutes, spread evenly over all sessions, teach the brain encoder; 0 for all. Film
+        net and video model learn from all films, and voxels are chosen on all sessions.
     name : str
         What bundles of simulated and recorded sessions are called.
     contrasts : mapping
@@ -119,6 +123,7 @@ class SmallPlan:
     distillation: Distillation = field(default_factory=Distillation)
     machine: Machine = field(default_factory=Machine)
     brain_seed: int = 0
+    brain_minutes: Later[float] = 0.0
 
     name: ClassVar[str]
     contrasts: ClassVar[Contrasts]
@@ -156,7 +161,11 @@ class SmallPlan:
             models = base.films
             windows = _windows(material, models.net, models.vocabulary, films.tokens)
             system_adapters = base.adapters
-        windows = replace(windows, targets=self.targets(material))
+        windows = replace(
+            windows,
+            targets=self.targets(material),
+            teaching=_teaching(len(windows.latents), self.brain_minutes, float(material.manifest.grid.hop)),
+        )
         net = models.net
         video = models.video
         shape = Shape(
@@ -484,6 +493,23 @@ def unmerged_adapters(phases: Mapping[str, Phase]) -> dict[str, Adapter]:
 
 def losses_of(phases: Mapping[str, Phase]) -> dict[str, list[str]]:
     return {name: list(phase.losses) for name, phase in phases.items()}
+
+
+def _teaching(count: int, minutes: float, hop_s: float) -> NDArray[np.int64] | None:
+    """Choose windows of so many minutes, spread evenly; None for all."""
+    if not minutes:
+        return None
+    teaching = round(60 * minutes / hop_s)
+    if not 1 <= teaching <= count:
+        raise UsageError(
+            "brain-minutes-out-of-range",
+            "system.brain_minutes={minutes:g} asks for {teaching} windows to teach the encoder, and the "
+            "sessions have {available}. Give minutes that they have, or 0 for all.",
+            minutes=minutes,
+            teaching=teaching,
+            available=count,
+        )
+    return np.linspace(0, count - 1, teaching).round().astype(np.int64)
 
 
 def _check_pictures(clip: ClipGeometry, frame_step: int) -> None:

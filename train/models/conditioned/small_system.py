@@ -16,7 +16,7 @@ from train.adapters import Adapter
 from train.distillation.kept import of_student, of_teacher, put_on
 from train.distillation.spans import add_spans
 from train.models.conditioned.encoder import ConditionEncoder, Encoding, Signals
-from train.models.conditioned.memory import CAPTIONS, MemoryEncoder
+from train.models.conditioned.memory import MEMORY, packed_memory, take_memory
 from train.models.conditioned.system import BrainConditioned, Sampling, read_shape
 from train.parts.codecs.fitted_patch import decoder_of, decoder_stages
 from train.parts.codecs.patch import ClipDecoder
@@ -31,8 +31,6 @@ _PARTS = ("encoder", "transformer", "frames", "pooling")
 _TEXTS = "texts"
 _WORDS = "words"
 _VOCABULARY = "vocabulary"
-# A run keeps memories beside its weights, and hands them over together with these.
-_MEMORY = f"memory.{CAPTIONS}"
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ class SmallSystem(BrainConditioned):
 
     def weights(self) -> Arrays:
         """Return the weights as they were given, without the memory, which a run keeps apart."""
-        return {name: values for name, values in self._weights.items() if name != _MEMORY}
+        return {name: values for name, values in self._weights.items() if name != MEMORY}
 
     @torch.no_grad()
     def targets(self, clips: Iterable[Pixels]) -> NDArray[np.float32]:
@@ -208,8 +206,7 @@ def pack(
     if films.vocabulary.words:
         arrays[_VOCABULARY] = np.array(films.vocabulary.words)
         arrays |= _half(_WORDS, films.words.state_dict()) | _half(_TEXTS, films.net.of_texts())
-    if isinstance(encoder, MemoryEncoder):
-        arrays[_MEMORY] = encoder.table
+    arrays |= packed_memory(encoder)
     decoder = {name: value for name, value in codec.items() if name.startswith("decoder.")}
     return arrays | decoder | {"config": np.array(strict_json.dumps(asdict(shape)))}
 
@@ -245,8 +242,7 @@ def _unpack(
     pooling = encoder.frame_pooling(shape.frames)
     for part, module in zip(_PARTS, (encoder, generator.transformer, frames, pooling), strict=True):
         module.load_state_dict(_part(weights, part))
-    if isinstance(encoder, MemoryEncoder):
-        encoder.fill(weights[_MEMORY])
+    take_memory(encoder, weights)
     learned = of_student(weights)
     if not adapted:
         adapters.remove(generator.transformer)

@@ -107,7 +107,8 @@ class BrainVideo(Trainable):
         and further targets by their names; for ``denoising`` the clips' ``latents``, ``noise`` and ``level``;
         for ``caption`` its ``words``.
         """
-        encoded = self.encoder(batch)
+        reads_condition = DENOISING in names or CAPTION in names
+        encoded = self.encoder(batch) if reads_condition else self.encoder.without_condition(batch)
         outputs = {TOKENS: encoded.tokens, **encoded.predicted}
         if CAPTION in names:
             assert self.words is not None

@@ -52,8 +52,8 @@ class Contrast(nn.Module):
         """Compute the loss of (row, width) and (row, width), whose rows belong together.
 
         Vectors are compared by their products, so that a caller who wants cosines brings them to length 1.
-        Rows of `mixture`, (row, row), say how much of each target belongs to a vector, where it is not its own
-        alone (MixCo; Kim et al. 2020, arXiv:2010.06300).
+        Rows of `mixture`, (row, row), say how much of each target belongs to a vector, where it is not its
+        own alone (MixCo; Kim et al. 2020, arXiv:2010.06300).
         """
         # What is learned could run away; what was given stays as it is.
         scale = self.scale.clamp(0, _LARGEST_LOG_SCALE) if self.learned else self.scale

@@ -94,6 +94,19 @@ def test_entries_that_are_excluded_are_not_found() -> None:
 
 
 @torch.no_grad()
+def test_losses_that_read_no_condition_look_nothing_up() -> None:
+    remembering = encoder()
+    assert isinstance(remembering, RememberingEncoder)
+    encoded = remembering(signals())
+    remembering.table = remembering.table[:0]
+    alone = remembering.without_condition(signals())
+    assert alone.tokens.shape[1] == 0
+    assert torch.equal(alone.classes["brain"], encoded.classes["brain"])
+    for name, values in encoded.predicted.items():
+        assert torch.equal(alone.predicted[name], values)
+
+
+@torch.no_grad()
 def test_rows_may_be_drawn_as_a_control_and_are_never_exported() -> None:
     drawing = encoder(replace(MEMORY, rows="random"))
     assert isinstance(drawing, RememberingEncoder)

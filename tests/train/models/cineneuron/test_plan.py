@@ -35,6 +35,7 @@ def test_categories_are_the_commonest_words_that_are_said_of_no_place() -> None:
     names = category_names(captions, 3)
     assert names == ["car", "dim", "still"]
     assert categories_of(captions, names).tolist() == [[1, 1, 1], [1, 1, 0], [0, 0, 1]]
+    assert len(category_names(captions, 6)) == 5
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,12 @@ def test_a_run_is_restored_with_its_pool(trained: Path) -> None:
 
 
 @pytest.mark.full
+def test_one_voxel_is_read_as_any_other_number(tmp_path: Path) -> None:
+    folder = run(RECIPE, ["judge=none", "system.voxels=1", "data.sessions=0-1", f"out={tmp_path / 'run'}"])
+    assert arrays(folder, "golden")["fmri"].shape[-1] == 1
+
+
+@pytest.mark.full
 def test_a_training_that_is_stopped_in_each_phase_goes_on_to_the_same_bits(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,14 +105,13 @@ def test_a_training_that_is_stopped_in_each_phase_goes_on_to_the_same_bits(
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("changes", "code"),
+    ("change", "code"),
     [
-        ("entries: 4000", "memory-entries-too-many"),
-        ("entries: 2", "memory-entries-too-few"),
+        ("system.encoder.memory.entries=4000", "memory-entries-too-many"),
+        ("system.encoder.memory.entries=2", "memory-entries-too-few"),
+        ("system.brain_minutes=60", "brain-minutes-out-of-range"),
     ],
 )
-def test_a_pool_that_cannot_be_filled_or_asked_is_refused(changes: str, code: str, tmp_path: Path) -> None:
-    name, value = changes.split(": ")
-    overrides = [f"system.encoder.memory.{name}={value}", "data.sessions=0", f"out={tmp_path / 'run'}"]
+def test_pools_and_minutes_that_there_are_not_are_refused(change: str, code: str, tmp_path: Path) -> None:
     with refused(UsageError, code):
-        run(RECIPE, ["judge=none", *overrides])
+        run(RECIPE, ["judge=none", change, "data.sessions=0", f"out={tmp_path / 'run'}"])

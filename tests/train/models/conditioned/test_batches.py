@@ -64,6 +64,13 @@ def test_a_student_learns_on_the_first_windows_alone() -> None:
     assert (drawn["left"] == (drawn["level"] + 1) / 1000).all()
 
 
+def test_batches_are_drawn_from_the_windows_that_teach() -> None:
+    all_windows = replace(windows(), teaching=np.arange(0, _COUNT, 30))
+    teaching_batch = batch(all_windows, _ALL, _LOSSES, place("diffuse", size=40))
+    taught = {values.tobytes() for values in all_windows.latents[::30]}
+    assert {values.numpy().tobytes() for values in teaching_batch["latents"]} == taught
+
+
 @pytest.mark.parametrize("phase", _LOSSES)
 def test_the_same_place_has_the_same_batch(phase: str) -> None:
     dropout = Dropout(words=0.5, modalities=[0.25] * 4)
@@ -109,13 +116,13 @@ def test_voxels_and_channels_are_left_out_in_their_shares() -> None:
 def test_windows_are_mixed_in_their_share_and_never_where_videos_are_drawn() -> None:
     dropout = Dropout(words=0.0, modalities=[1.0, 0.0, 0.0, 0.0], mixed=0.5)
     plain = batch(windows(), _ALL, _LOSSES, place("align", size=_COUNT))
-    drawn = batch(windows(), dropout, _LOSSES, place("align", size=_COUNT))
-    mixture = drawn["mixture"]
+    mixed = batch(windows(), dropout, _LOSSES, place("align", size=_COUNT))
+    mixture = mixed["mixture"]
     torch.testing.assert_close(mixture.sum(1), torch.ones(_COUNT))
     # A few windows are mixed with themselves, or with next to nothing of another.
     assert (mixture.diagonal() < 1).float().mean() == pytest.approx(0.5, abs=0.08)
     flat = plain["fmri"].flatten(1)
-    torch.testing.assert_close(drawn["fmri"].flatten(1), mixture @ flat, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mixed["fmri"].flatten(1), mixture @ flat, atol=1e-5, rtol=1e-4)
     assert "mixture" not in batch(windows(), dropout, _LOSSES, place("diffuse"))
 
 

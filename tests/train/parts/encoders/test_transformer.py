@@ -70,12 +70,12 @@ def test_the_class_token_stands_first_and_every_token_has_its_place() -> None:
 
 
 def test_activations_that_are_computed_again_give_the_same_gradients() -> None:
-    kept = Trunk(replace(_SIZES, dropout=0.3))
+    plain = Trunk(replace(_SIZES, dropout=0.3))
     again = Trunk(replace(_SIZES, dropout=0.3, recompute=True))
-    again.load_state_dict(kept.state_dict())
+    again.load_state_dict(plain.state_dict())
     tokens = torch.randn(2, 7, 24)
     gradients = []
-    for trunk in (kept, again):
+    for trunk in (plain, again):
         torch.manual_seed(0)
         trunk(tokens).square().sum().backward()
         gradients.append([parameter.grad for parameter in trunk.parameters()])
