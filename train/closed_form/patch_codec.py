@@ -99,9 +99,12 @@ def patches(clips: NDArray[np.uint8], turn: int = FRAMES) -> NDArray[np.float32]
     return (blocks.reshape(*blocks.shape[:4], turn * _PICTURE) / np.float32(255)).astype(np.float32)
 
 
-def fit_codec(clips: Sequence[Pixels] | NDArray[np.uint8], channels: int) -> Codec:
-    """Find the principal components of the patches of clips (frame, row, column, 3)."""
-    turn = turn_for(len(clips[0]))
+def fit_codec(clips: Sequence[Pixels] | NDArray[np.uint8], channels: int, turn: int | None = None) -> Codec:
+    """Find the principal components of the patches of clips (frame, row, column, 3).
+
+    Patches have `turn` frames, and by default as many as `turn_for` says.
+    """
+    turn = turn or turn_for(len(clips[0]))
     size = turn * _PICTURE
     total = np.zeros(size)
     gram = np.zeros((size, size))

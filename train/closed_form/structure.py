@@ -21,7 +21,7 @@ _FLOOR = 0.01
 _AT_ONCE = 50
 
 
-def structure(clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+def structure(clips: NDArray[np.uint8], turn: int = FRAMES) -> NDArray[np.float32]:
     """Compute the structure tensor of clips on the grid of the patch codec.
 
     Products of two derivatives grow with the square of the contrast. Diagonal entries are therefore given as
@@ -30,33 +30,36 @@ def structure(clips: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     Parameters
     ----------
-    clips : uint8, (clip, 4 n + 1, row, column, 3)
+    clips : uint8, (clip, turn n + 1, row, column, 3)
+    turn : int
+        Frames of each latent frame but the first.
 
     Returns
     -------
     (clip, 6, n, row / 8, column / 8) float32
         For latent frames 1 to n; latent frame 0 is a single picture, and has no change in time.
     """
-    parts = [_structure(clips[n : n + _AT_ONCE]) for n in range(0, len(clips), _AT_ONCE)]
+    parts = [_structure(clips[n : n + _AT_ONCE], turn) for n in range(0, len(clips), _AT_ONCE)]
     return np.concatenate(parts)
 
 
-def _structure(clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _structure(clips: NDArray[np.uint8], turn: int) -> NDArray[np.float32]:
     bright = clips @ _BRIGHTNESS
     later = bright[:, 1:]
     across = np.gradient(later, axis=3)
     down = np.gradient(later, axis=2)
     change = later - bright[:, :-1]
-    xx, yy, tt = (_averaged(part * part) for part in (across, down, change))
-    xy, xt, yt = (_averaged(one * other) for one, other in ((across, down), (across, change), (down, change)))
+    xx, yy, tt = (_averaged(part * part, turn) for part in (across, down, change))
+    products = (across * down, across * change, down * change)
+    xy, xt, yt = (_averaged(product, turn) for product in products)
     sizes = [np.sqrt(xx), np.sqrt(yy), np.sqrt(tt)]
     edge = np.sqrt(xx + yy) + _FLOOR
     found = [sizes[0], sizes[1], xy / edge, sizes[2], xt / edge, yt / edge]
     return np.stack(found, 1).astype(np.float32)
 
 
-def _averaged(values: NDArray[np.floating]) -> NDArray[np.floating]:
+def _averaged(values: NDArray[np.floating], turn: int) -> NDArray[np.floating]:
     """Average (clip, frame, row, column) over the frames of a latent frame and the pixels of a patch."""
     n, frames, rows, columns = values.shape
-    shape = (n, frames // FRAMES, FRAMES, rows // SIDE, SIDE, columns // SIDE, SIDE)
+    shape = (n, frames // turn, turn, rows // SIDE, SIDE, columns // SIDE, SIDE)
     return values.reshape(shape).mean(axis=(2, 4, 6))

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from train.closed_form.patch_codec import encode_scaled
+from train.closed_form.patch_codec import encode_scaled, turn_of
 from train.closed_form.structure import structure
-from train.data.arrays import golden, normalised
+from train.data.arrays import golden, normalised_signals
 from train.data.showing import AnyShowing, ShownClips
 from train.work import Arrays, Work
 
@@ -25,8 +25,7 @@ def some_of_each_kind(taught: Sequence[AnyShowing]) -> list[AnyShowing]:
 def golden_windows(work: Work, one: AnyShowing, stats: Arrays) -> Arrays:
     """Make golden windows from the first windows of a watched session."""
     first = {name: x[:3].copy() for name, x in work.read(session_stage(one)).items()}
-    eeg, fmri = normalised(first, stats)
-    return golden(first | {"eeg": eeg, "fmri": fmri})
+    return golden(first | normalised_signals(first, stats))
 
 
 def session_stage(one: AnyShowing) -> str:
@@ -42,9 +41,10 @@ def film_stage(one: AnyShowing) -> str:
 def encode_film(codec: Arrays, shown: ShownClips) -> Arrays:
     """Encode clips: latents, structure tensors, and which frames begin a shot."""
     clips = [clip[None] for clip in shown.clips]
+    turn = turn_of(codec["codec_mean"])
     return {
         "latents": np.concatenate([encode_scaled(codec, clip) for clip in clips]).astype(np.float16),
-        "structure": np.concatenate([structure(clip) for clip in clips]).astype(np.float16),
+        "structure": np.concatenate([structure(clip, turn) for clip in clips]).astype(np.float16),
         "cuts": shown.cuts,
     }
 

@@ -214,4 +214,4 @@ def _fit_steps(series: Sequence[Matrix], eeg: Sequence[NDArray[np.floating]], re
 
 
 def _seen(codec: patch.Codec, clips: NDArray[np.uint8]) -> Seen:
-    return Seen(patch.encode(codec, clips), structure(clips))
+    return Seen(patch.encode(codec, clips), structure(clips, codec.turn))

@@ -69,3 +69,13 @@ def test_many_clips_have_the_tensors_that_each_has_alone() -> None:
     clips = rng.integers(0, 256, (60, 5, 8, 8, 3), dtype=np.uint8)
     alone = [structure(clip[None]) for clip in clips]
     np.testing.assert_array_equal(structure(clips), np.concatenate(alone))
+
+
+def test_single_frames_have_a_tensor_each() -> None:
+    clips = np.random.default_rng(0).integers(0, 256, (2, 5, 16, 24, 3), np.uint8)
+    single = structure(clips, turn=1)
+    assert single.shape == (2, 6, 4, 2, 3)
+    # Squares of roots are what is averaged over the frames of a longer latent frame.
+    np.testing.assert_allclose(
+        np.square(single[:, 0]).mean(1, keepdims=True), np.square(structure(clips)[:, 0]), rtol=1e-4
+    )

@@ -1,7 +1,8 @@
 """The decoder from latents to frames, latent frame by latent frame, with an explicit cache.
 
 A latent frame codes four video frames in patches of 8 x 8 pixels (`train.closed_form.patch_codec`); latent
-frame 0 codes one. The decoder is linear: every patch of frames is a weighted sum of the latents of the patch
+frame 0 codes one. (`FrameDecoder` is for codecs whose latent frames hold one video frame each, and has no
+cache.) The decoder is linear: every patch of frames is a weighted sum of the latents of the patch
 itself and of its neighbours, in this latent frame and in the one before. It is fitted in closed form.
 ``docs/codec.md`` compares it with other decoders.
 """
@@ -32,7 +33,7 @@ _FLOOR = 1e-6
 _Rows = tuple[Tensor, Tensor]
 
 
-def check_decodable(clip: ClipGeometry, side: int) -> None:
+def check_decodable(clip: ClipGeometry, side: int, turn: int = patch.FRAMES) -> None:
     """Refuse clips that the decoder, or what draws its latents, cannot have.
 
     Parameters
@@ -40,12 +41,14 @@ def check_decodable(clip: ClipGeometry, side: int) -> None:
     clip : ClipGeometry
     side : int
         Rows and columns come in multiples of so many pixels.
+    turn : int
+        Frames of a latent frame after the first: 4, or 1, which takes clips of any length.
 
     Raises
     ------
     UsageError
     """
-    if clip.frames <= patch.FRAMES or clip.frames % patch.FRAMES != 1:
+    if turn == patch.FRAMES and (clip.frames <= turn or clip.frames % turn != 1):
         raise UsageError(
             "clip-frames-unsupported",
             "the recipe's clips have {frames} frames ({fps:g} a second), and this system draws one frame and "
@@ -125,6 +128,29 @@ class ClipDecoder(nn.Module):
         both = torch.cat([latent[:, :, 1:], latent[:, :, :-1]], dim=1).transpose(1, 2).flatten(0, 1)
         following = to_frames(to_patches(both, self.next_weight, self.next_bias))
         return torch.cat([start, following.unflatten(0, (len(latent), -1)).flatten(1, 2)], dim=1)
+
+
+class FrameDecoder(nn.Module):
+    """A linear decoder of latents that hold one video frame each.
+
+    Parameters
+    ----------
+    weight : (192, channel, k, k)
+        Weights from a latent frame to a patch: row, column, colour in C order.
+    bias : (192,)
+        Brightness in [0, 1], like the outputs. The latents at the picture's edge are repeated beyond it.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.clone())
+        self.bias = nn.Parameter(bias.clone())
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Decode latents (clip, channel, n, row / 8, column / 8) to (clip, n, row, column, 3) in [0, 1]."""
+        every_frame = latent.transpose(1, 2).flatten(0, 1)
+        frames = to_frames(to_patches(every_frame, self.weight, self.bias))
+        return frames.unflatten(0, (len(latent), -1)).flatten(1, 2)
 
 
 class First(nn.Module):
@@ -225,18 +251,46 @@ def fit_decoder(
     ValueError
         If there is not one latent for each clip.
     """
+    even, clips, spread = _sample(latent, clips)
+    first = _solve(_opening(even, clips, reach), noise, spread)
+    following = _solve(_following(even, clips, reach), noise, np.concatenate([spread, spread]))
+    return ClipDecoder(*first, *following)
+
+
+def fit_frame_decoder(
+    latent: NDArray[np.float32], clips: NDArray[np.uint8], noise: float = 0.1, reach: int = 1
+) -> FrameDecoder:
+    """Fit the decoder of single frames as `fit_decoder` does.
+
+    Parameters
+    ----------
+    latent : float32, (clip, channel, n, row / 8, column / 8)
+    clips : uint8, (clip, n, row, column, 3)
+    noise, reach
+        See `fit_decoder`.
+
+    Raises
+    ------
+    ValueError
+        If there is not one latent for each clip.
+    """
+    even, clips, spread = _sample(latent, clips)
+    return FrameDecoder(*_solve(_stills(even, clips, reach), noise, spread))
+
+
+def _sample(
+    latent: NDArray[np.float32], clips: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float64]]:
+    """Take evenly spaced clips; return their latents in units of each channel's spread, and that spread."""
     if len(latent) != len(clips) or not len(clips):
         raise ValueError(f"one latent for each clip is needed, found {len(latent)} for {len(clips)} clips.")
     # Rounded up, so that no more clips than that are used.
     stride = -(-len(clips) // _ENOUGH)
     latent = latent[::stride]
-    clips = clips[::stride]
-    # In units of each channel's spread, the noise and so the penalty are the same for all channels.
+    # In these units, the noise and so the penalty are the same for all channels.
     spread = np.maximum(latent.std((0, 2, 3, 4), dtype=np.float64), _FLOOR)
     even = (latent / spread[:, None, None, None]).astype(np.float32)
-    first = _solve(_opening(even, clips, reach), noise, spread)
-    following = _solve(_following(even, clips, reach), noise, np.concatenate([spread, spread]))
-    return ClipDecoder(*first, *following)
+    return even, clips[::stride], spread
 
 
 def fit_still(
@@ -271,6 +325,14 @@ def _opening(latent: NDArray[np.float32], clips: NDArray[np.uint8], reach: int) 
     for k in range(0, len(clips), _AT_ONCE):
         target = torch.from_numpy(patch.patches(clips[k : k + _AT_ONCE, :1])[..., :_LATENT_FRAME])
         yield _around(torch.from_numpy(latent[k : k + _AT_ONCE, :, 0]), reach), target.flatten(0, 3)
+
+
+def _stills(latent: NDArray[np.float32], clips: NDArray[np.uint8], reach: int) -> Iterator[_Rows]:
+    """Yield neighbourhoods in each latent frame, and the patches of its one video frame."""
+    for k in range(0, len(clips), _AT_ONCE):
+        every_frame = torch.from_numpy(latent[k : k + _AT_ONCE]).transpose(1, 2).flatten(0, 1)
+        target = torch.from_numpy(patch.patches(clips[k : k + _AT_ONCE], turn=1))
+        yield _around(every_frame, reach), target.flatten(0, 3)
 
 
 def _following(latent: NDArray[np.float32], clips: NDArray[np.uint8], reach: int) -> Iterator[_Rows]:
