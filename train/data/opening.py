@@ -97,7 +97,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "phantom": phantom,
 }
 # Layouts whose windows are cut when they are opened.
-CUT = ("bids", "recordings", "phantom")
+CUT = ("bids", "hcp", "recordings", "phantom")
 # A folder of another layout may have this one, too: the other is meant.
 _GENERAL = "bids"
 
@@ -147,6 +147,9 @@ def _cut(name: str, folder: Path, subjects: list[str] | None, cut: Cut) -> DataS
         window_s = None if cut.window is None else float(cut.window)
         lag_s = bids.LAG_S if cut.lag is None else float(cut.lag)
         return bids.opened(folder, subjects, window_s=window_s, lag_s=lag_s, fps=fps, size=cut.size)
+    if name == "hcp":
+        window_s = None if cut.window is None else float(cut.window)
+        return hcp.opened(folder, subjects, window_s=window_s)
     if name == "bold-moments":
         return bold_moments.opened(folder, subjects, fps=fps, size=cut.size)
     if name == "recordings":

@@ -159,6 +159,13 @@ class Participant:
         place = head(self.subject, self.shape, self.cortex)
         return Projection(place.voxels[self.read], self.shape, place.affine)
 
+    def areas(self) -> dict[str, NDArray[np.int64]]:
+        """Return the voxels of each area of a shared cortex, flat indices; none of a mixed one."""
+        if self.cortex == MIXED:
+            return {}
+        place = head(self.subject, self.shape, self.cortex)
+        return {name: place.voxels[mask] for name, mask in regions().items()}
+
 
 def participant(
     preset: str,

@@ -578,6 +578,7 @@ def film_sessions(
     presence: str = "",
     subject: Later[str | int | list[int] | None] = None,
     clip: Later[str] = "",
+    modalities: Later[Sequence[str]] = MODALITIES,
 ) -> FilmSessions:
     """Make sessions in which several films are watched, with the arguments of `FilmSessions`.
 
@@ -600,5 +601,6 @@ def film_sessions(
         shows=shows,
         chain=chain,
         presence=presence,
+        modalities=read_modalities(modalities),
         subjects=_several(subjects),
     )
