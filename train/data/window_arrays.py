@@ -142,6 +142,11 @@ def resampled(eeg: NDArray[Any], samples: int) -> NDArray[Any]:
     return resample_poly(eeg, ratio.numerator, ratio.denominator, axis=-1, padtype="line")
 
 
+def of_voxels(fmri: WindowArray, places: NDArray[np.int64]) -> WindowArray:
+    """Take some of the voxels of volumes, (window, slot, voxel), by their places."""
+    return fmri.some(places) if isinstance(fmri, Volumes) else fmri[..., places]
+
+
 def mean_volumes(fmri: WindowArray, dtype: DTypeLike = np.float32) -> NDArray[Any]:
     """Average the slots of each window, (window, slot, voxel) -> (window, voxel), a few windows at a time."""
     means = np.empty((len(fmri), fmri.shape[2]), dtype)

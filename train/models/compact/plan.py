@@ -32,6 +32,7 @@ from train.closed_form.film_space import Space, SpaceSizes
 from train.closed_form.patch_codec import SIDE, CodecSizes
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.film_stages import all_clips, golden_windows, some_of_each_kind
+from train.data.phantom import MODALITIES
 from train.data.recorded_sessions import RecordedSessions
 from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
@@ -159,6 +160,7 @@ class CompactPlan:
         # The loop checks this too, but only after films were watched and the encoder was fitted.
         check_losses(phases, (*Trainables.offered, *Student.offered))
         check_critics(phases)
+        _check_modalities(data)
         drawing, distilling = apart(phases, Student.offered)
         everybody = data.participants() if isinstance(data, FilmSessions) else {"": data}
         weights = self._weights(everybody, distilling)
@@ -395,6 +397,17 @@ def fit_brain(
     sessions = (film_windows.held_out, film_windows.presence, film_windows.resting)
     evidence = presence.show(encoder, *(kinds(some) for some in sessions), seed=seed)
     return np.clip(np.concatenate(presence.fit(encoder, evidence)), -CLIP, CLIP)
+
+
+def _check_modalities(data: AnySessions) -> None:
+    """Refuse sessions of one signal: the stems read both."""
+    if isinstance(data, FilmSessions) and len(data.modalities) < len(MODALITIES):
+        raise UsageError(
+            "compact-modalities-missing",
+            "the recipe's sessions have {modalities} alone (data.modalities), and this system reads EEG and "
+            "fMRI. Leave data.modalities out.",
+            modalities=" and ".join(data.modalities),
+        )
 
 
 def _draws(

@@ -201,8 +201,27 @@ def check_phases(run: Path, phases: Mapping[str, Phase], learned: Iterable[str] 
 
 
 def take_encoder(encoder: ConditionEncoder, base: ConditionEncoder) -> None:
-    """Let an encoder begin at another one of the same sizes, but for the tokenizers."""
-    encoder.load_state_dict(without_tokenizers(base.state_dict()), strict=False)
+    """Let an encoder begin at another one of the same sizes, but for the tokenizers.
+
+    Raises
+    ------
+    UsageError
+        If other weights depend on how many voxels or volumes are read, and these are not as many.
+    """
+    base_state = without_tokenizers(base.state_dict())
+    state = encoder.state_dict()
+    for name, values in base_state.items():
+        if name in state and state[name].shape != values.shape:
+            raise UsageError(
+                "base-encoder-shape-mismatch",
+                "the base's encoder has {weights} of shape {base_shape}, and these windows need {shape}. "
+                "Read as many voxels and volumes of a window as that run does (system.voxels or data.voxels, "
+                "and the grid).",
+                weights=name,
+                base_shape=list(values.shape),
+                shape=list(state[name].shape),
+            )
+    encoder.load_state_dict(base_state, strict=False)
     if isinstance(encoder, MemoryEncoder) and isinstance(base, MemoryEncoder):
         encoder.fill(base.table)
 

@@ -16,11 +16,15 @@ from train.data.window_arrays import WindowArray
 from train.distillation.teaching import FLOW_MAP
 from train.loader import Place
 from train.models.conditioned.memory import EXCLUDED
-from train.models.conditioned.trainable import CAPTION, DENOISING, FRAMES, TEXT, VIDEO
+from train.models.conditioned.trainable import CAPTION, DENOISING, FRAME, FRAMES, TEXT, VIDEO
 from train.parts.generators.base import LEVELS
 from train.parts.losses.contrastive import MIXTURE
 from train.work import Arrays
 
+# Losses of a video model under captions, which read no brain.
+_OF_CAPTIONS = (VIDEO, FRAME)
+# So many other windows are looked at for one of another shot.
+_TRIES = 8
 PORTS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
 # Both parameters of the beta distribution of shares that are mixed (MindEye; Scotti et al. 2023).
 _MIXING = 0.15
@@ -51,6 +55,8 @@ class Windows:
         Standard deviations of the latents, which are then drawn anew each time they are read.
     passages : (window,) or None
         Number of passages of each caption, one of which is drawn anew each time.
+    shots : int64, (window,), or None
+        The shot that each window shows: a batch then has no two of one, where others are found.
     """
 
     latents: WindowArray
@@ -64,6 +70,7 @@ class Windows:
     teaching: NDArray[np.int64] | None = None
     deviations: WindowArray | None = None
     passages: WindowArray | None = None
+    shots: NDArray[np.int64] | None = None
 
     def normalised(self, rows: NDArray[np.int64]) -> Arrays:
         """Read the signals of some windows, and normalise them."""
@@ -138,22 +145,24 @@ def batch(
     count : int, optional
         So many windows, the first ones, are drawn from; all by default.
     """
-    available = np.arange(len(windows.latents)) if windows.teaching is None else windows.teaching
-    available = available[:count]
-    rows = available[place.rows(len(available))]
+    rows = draw_rows(windows, place, count)
     names = {*losses[place.phase]}
     batch: dict[str, Tensor] = {}
     if names & {VIDEO, DENOISING, FLOW_MAP}:
         batch |= _noised(_drawn_latents(windows, rows, place), place)
-    if names & {VIDEO, CAPTION}:
-        share = dropout.words if VIDEO in names else 0.0
+    if FRAME in names:
+        latents = _drawn_latents(windows, rows, place)
+        frames = (_chance(place, 5) * latents.shape[2]).astype(np.int64)
+        batch |= _noised(latents[np.arange(len(rows)), :, frames][:, :, None], place)
+    if names & {*_OF_CAPTIONS, CAPTION}:
+        share = dropout.words if names & {*_OF_CAPTIONS} else 0.0
         batch["words"] = torch.from_numpy(_fewer_words(windows.words[rows], share, place))
     # All others compare with targets.
-    if names - {VIDEO, DENOISING, FLOW_MAP, CAPTION}:
+    if names - {*_OF_CAPTIONS, DENOISING, FLOW_MAP, CAPTION}:
         batch[FRAMES] = torch.from_numpy(windows.frames[rows])
         batch |= {name: torch.from_numpy(values[rows]) for name, values in windows.targets.items()}
         batch[TEXT] = torch.from_numpy(_drawn_text(windows, rows, place))
-    if names - {VIDEO}:
+    if names - {*_OF_CAPTIONS}:
         signals = _fewer_places(windows.normalised(rows), dropout, place)
         if names & {DENOISING, FLOW_MAP}:
             signals = _fewer_modalities(signals, dropout.modalities, place)
@@ -164,6 +173,29 @@ def batch(
         if windows.excluded is not None:
             batch[EXCLUDED] = torch.from_numpy(windows.excluded[rows])
     return batch
+
+
+def draw_rows(windows: Windows, place: Place, count: int | None = None) -> NDArray[np.int64]:
+    """Choose the windows of a batch; the arguments are those of `batch`."""
+    available = np.arange(len(windows.latents)) if windows.teaching is None else windows.teaching
+    available = available[:count]
+    chosen = available[place.rows(len(available))]
+    return chosen if windows.shots is None else _of_other_shots(chosen, available, windows.shots, place)
+
+
+def _of_other_shots(
+    rows: NDArray[np.int64], available: NDArray[np.int64], shots: NDArray[np.int64], place: Place
+) -> NDArray[np.int64]:
+    """Put other available windows in place of those whose shot a batch has already."""
+    rng = np.random.default_rng((*place.key, 6, place.size))
+    spare_rows = available[rng.integers(len(available), size=(len(rows), _TRIES))]
+    chosen: list[int] = []
+    chosen_shots: set[int] = set()
+    for row, candidates in zip(rows.tolist(), spare_rows.tolist(), strict=True):
+        picked = next((other for other in (row, *candidates) if int(shots[other]) not in chosen_shots), row)
+        chosen_shots.add(int(shots[picked]))
+        chosen.append(picked)
+    return np.array(chosen)
 
 
 def _drawn_latents(windows: Windows, rows: NDArray[np.int64], place: Place) -> NDArray[Any]:

@@ -24,7 +24,7 @@ from train.distillation.teaching import WINDOWS, Held, Lessons, teach
 from train.loop import Machine
 from train.models.conditioned import batches
 from train.models.conditioned.batches import Dropout, Windows
-from train.models.conditioned.encoder import ConditionEncoder
+from train.models.conditioned.encoder import ConditionEncoder, Signals
 from train.models.conditioned.system import Sampling
 from train.models.conditioned.trainable import evaluated
 from train.parts.generators.base import Generator
@@ -104,7 +104,8 @@ def distil(
     encoder.eval().to(device)
     video.eval().to(device)
     gate_windows = _GateWindows(encoder, windows, decoder)
-    null = gate_windows.null()
+    with torch.no_grad():
+        null = encoder.negative(Signals.of(windows.signals), device)
     sampler = video.step(null, guidance).to(device)
     add_spans(video.transformer)
     step = FlowMap(video, video.schedule()).to(device)
@@ -190,11 +191,6 @@ class _GateWindows:
             start = torch.from_numpy(noise[n : n + _AT_ONCE]).to(tokens.device)
             latents.append(sampler(start, tokens, steps).cpu().numpy())
         return np.concatenate(latents)
-
-    def null(self) -> Tensor:
-        """Encode a window without a signal, (token, text)."""
-        with torch.no_grad():
-            return self._tokens(gates.NONE, np.zeros(1, np.int64))[0]
 
     def _tokens(self, brain: str, rows: NDArray[np.int64]) -> Tensor:
         sources = gates.shown(brain, rows, len(self.windows.truths))

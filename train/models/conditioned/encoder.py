@@ -14,6 +14,15 @@ from train.parts.encoders.frames import FramePooling
 MODALITIES = ("fmri", "eeg")
 
 
+class HasShape(Protocol):
+    """An array, in memory or on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        ...
+
+
 @dataclass(frozen=True)
 class Signals:
     """The shapes of a window's signals."""
@@ -22,6 +31,13 @@ class Signals:
     voxels: int
     channels: int
     samples: int
+
+    @classmethod
+    def of(cls, signals: Mapping[str, HasShape]) -> "Signals":
+        """Read the shapes off the signals of some windows, ``eeg`` as far as there is any."""
+        _, slots, voxels = signals["fmri"].shape
+        _, channels, samples = signals["eeg"].shape if "eeg" in signals else (0, 0, 0)
+        return cls(slots, voxels, channels, samples)
 
     def nothing(self, device: torch.device) -> dict[str, Tensor]:
         """Make one window without a signal: zeros under zero masks."""
@@ -116,6 +132,10 @@ class ConditionEncoder(nn.Module, ABC):
     def null(self, signals: Signals, device: torch.device) -> Tensor:
         """Encode a window without a signal, (token, width)."""
         return self(signals.nothing(device)).tokens[0]
+
+    def negative(self, signals: Signals, device: torch.device) -> Tensor:
+        """Return the tokens that guidance leads away from, (token, width): by default those of no signal."""
+        return self.null(signals, device)
 
 
 class Encoding(Protocol):

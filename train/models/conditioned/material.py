@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Manifest
+from rtdecode.errors import UsageError
 from rtdecode.signal.volume.projection import Projection
-from train.closed_form.patch_codec import encode_scaled
+from train.builders import Later
+from train.closed_form.patch_codec import FRAMES, encode_scaled
 from train.data.arrays import golden, statistics
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.clip_grid import shown_frames
@@ -31,8 +33,10 @@ from train.data.set_windows import SetWindows
 from train.data.shards import Shards
 from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
+from train.data.taught import Taught
 from train.data.voxel_choice import find_voxels
-from train.data.window_arrays import WindowArray
+from train.data.voxel_order import HIERARCHY, STORED, ordered
+from train.data.window_arrays import WindowArray, of_voxels
 from train.models.conditioned import alignment
 from train.models.conditioned.batches import PORTS
 from train.parts.codecs.fitted_patch import fit_codec
@@ -66,6 +70,8 @@ class FilmSizes:
         Every so many frames of a clip are embedded.
     tokens : int
         Words of a caption, and tokens of the condition that takes their place.
+    turn : int
+        Frames of a clip in each latent frame after the first: 4, or 1.
     """
 
     channels: int
@@ -73,6 +79,16 @@ class FilmSizes:
     embedding: int
     every: int
     tokens: int
+    turn: Later[int] = FRAMES
+
+    def __post_init__(self) -> None:
+        if self.turn not in (1, FRAMES):
+            raise UsageError(
+                "film-sizes-turn-unknown",
+                "system.films.turn is the number of frames in a latent frame, 1 or {frames}, found {turn}.",
+                frames=FRAMES,
+                turn=self.turn,
+            )
 
 
 @dataclass(frozen=True)
@@ -131,6 +147,8 @@ class Material:
     places : Places
     targets : mapping
         Name -> what the plan's descriptions make of the clips, (window, ...).
+    cuts : callable or None
+        Reads which frames begin a shot, bool (window, frame). A data set does not say it.
     """
 
     codec: Arrays
@@ -146,7 +164,23 @@ class Material:
     held_out: Arrays
     origin: str
     places: Places
+
     targets: Mapping[str, WindowArray]
+    cuts: Callable[[], WindowArray] | None = None
+
+    def shots(self) -> NDArray[np.int64]:
+        """Number the shots of windows, (window,), by their first frames; of a data set, their clips."""
+        _, clips = np.unique(self.places.clips, return_inverse=True)
+        if self.cuts is None:
+            return clips
+        cuts = np.asarray(self.cuts()[:])
+        films = self.places.films
+        # A shot goes on from the first frame of a window into the next one, unless it ends before.
+        ends = cuts[:-1, 1:].any(1) | cuts[1:, 0] | (films[1:] != films[:-1])
+        numbers = np.cumsum(np.append(False, ends))
+        # Windows that show the same clip show the same shot.
+        _, firsts = np.unique(clips, return_index=True)
+        return numbers[firsts][clips]
 
 
 def of_sessions(
@@ -157,6 +191,7 @@ def of_sessions(
     name: str,
     descriptions: Mapping[str, Describe],
     codec: Arrays | None = None,
+    order: str = STORED,
 ) -> Material:
     """Reduce films, read the signals of who watched them, and choose voxels, each as a stage of the run.
 
@@ -173,15 +208,21 @@ def of_sessions(
         Name of a target -> what makes it of clips.
     codec : dict, optional
         The codec of a run that this training begins at; it is fitted without one.
+    order : str
+        In which voxels are read, see `train.data.voxel_order`.
     """
     taught: list[AnyShowing] = list(data.showings(work))
     first = list({showing.source: showing for showing in reversed(taught)}.values())
-    codec = codec or work.stage("codec", lambda: fit_codec(all_clips(first), sizes.channels, sizes.contrast))
+    codec = codec or work.stage(
+        "codec", lambda: fit_codec(all_clips(first), sizes.channels, sizes.contrast, sizes.turn)
+    )
     sample = some_of_each_kind(taught)
     window_s = float(data.grid.window)
     choice = work.stage("voxels", lambda: find_voxels(codec, sample, voxels, window_s))
-    projection = taught[0].projection(choice["voxels"])
-    level = choice["level"].astype(np.float32)
+    areas = data.who.areas() if isinstance(data, FilmSessions) else {}
+    places, stated_order = ordered(order, choice["voxels"], areas, work.seed)
+    projection = taught[0].projection(choice["voxels"][places])
+    level = choice["level"][places].astype(np.float32)
     draft = data.manifest(projection)
     raw = draft_bundle(draft, unit_statistics(draft, level), projection)
     jobs: dict[str, Any] = {}
@@ -200,16 +241,17 @@ def of_sessions(
         # An hour of film has 40 MB of them.
         pictures=Shards(films, "pictures")[:],
         captions=Shards(films, "captions")[:].tolist(),
-        signals={name: Shards(sessions, name) for name in PORTS},
+        signals={name: Shards(sessions, name) for name in _ports(draft)},
         units=stats,
         stats=stats | {"mean_clip": codec["mean_clip"]},
-        manifest=replace(draft, name=name, provenance=data.provenance(work)),
+        manifest=replace(draft, name=name, provenance=data.provenance(work) | _stated(order, stated_order)),
         projection=projection,
         golden=golden_windows(work, taught[0], stats),
         held_out=alignment.of_sessions(work, data, raw, stats, sizes.every),
         origin=alignment.origin_of_sessions(work, data),
         places=_places(taught),
         targets={name: Shards(films, name)[:] for name in descriptions},
+        cuts=partial(Shards, films, "cuts"),
     )
 
 
@@ -219,14 +261,15 @@ def of_set(
     sizes: FilmSizes,
     descriptions: Mapping[str, Describe],
     codec: Arrays | None = None,
+    order: str = STORED,
 ) -> Material:
     """Read the windows of a data set that teach; their clips are encoded as a stage of the run.
 
     The arguments are those of `of_sessions`.
     """
-    taught = data.taught(work)
+    taught = _in_order(data.taught(work), data.opened(work.data), order, work.seed)
     clips = taught.clips_in_memory()
-    codec = codec or work.stage("codec", lambda: fit_codec(clips, sizes.channels, sizes.contrast))
+    codec = codec or work.stage("codec", lambda: fit_codec(clips, sizes.channels, sizes.contrast, sizes.turn))
     frames = shown_frames(taught.manifest)
     films = work.stage("films", lambda: _reduced(codec, clips, sizes.every, frames, descriptions, None))
     return Material(
@@ -245,6 +288,36 @@ def of_set(
         places=places_of_set(data.opened(work.data)),
         targets={name: films[name] for name in descriptions},
     )
+
+
+def _in_order(taught: Taught, windows: SetWindows, order: str, seed: int) -> Taught:
+    """Bring the voxels of a data set's windows into an order."""
+    if order == STORED:
+        return taught
+    masks = windows.data.regions(windows.subject) if order == HIERARCHY else {}
+    areas = {name: np.flatnonzero(mask) for name, mask in masks.items()}
+    places, stated_order = ordered(order, windows.places(taught.projection), areas, seed)
+    by_voxel = {name: values[places] for name, values in taught.stats.items() if name.startswith("fmri_")}
+    return replace(
+        taught,
+        signals={**taught.signals, "fmri": of_voxels(taught.signals["fmri"], places)},
+        stats=taught.stats | by_voxel,
+        projection=replace(taught.projection, voxels=taught.projection.voxels[places]),
+        manifest=replace(
+            taught.manifest, provenance=taught.manifest.provenance | _stated(order, stated_order)
+        ),
+    )
+
+
+def _stated(order: str, sentence: str) -> dict[str, str]:
+    """Return what a bundle says of the order of its voxels, unless nobody asked for one."""
+    return {} if order == STORED else {"voxel_order": sentence}
+
+
+def _ports(draft: Manifest) -> list[str]:
+    """List the signals that the windows of a bundle have, and their masks."""
+    read = {"eeg": draft.eeg, "fmri": draft.fmri}
+    return [port for port in PORTS if read[port.removesuffix("_mask")] is not None]
 
 
 def _places(showings: Sequence[AnyShowing]) -> Places:
@@ -266,7 +339,9 @@ def _draw(
     codec: Arrays, frame_step: int, frames: int, descriptions: Mapping[str, Describe], showing: AnyShowing
 ) -> Arrays:
     """Reduce the film of a session."""
-    return _reduced(codec, showing.film().clips, frame_step, frames, descriptions, showing.told())
+    film = showing.film()
+    reduced = _reduced(codec, film.clips, frame_step, frames, descriptions, showing.told())
+    return reduced | {"cuts": film.cuts[:, :frames]}
 
 
 def _reduced(
@@ -292,5 +367,6 @@ def _statistics(work: Work, taught: Sequence[AnyShowing], level: NDArray[np.floa
     """Compute the statistics of signals from sessions all over the training."""
     sample = taught[:: -(-len(taught) // _STATISTICS)]
     parts = [work.read(session_stage(showing)) for showing in sample]
-    together = {name: np.concatenate([part[name] for part in parts]) for name in ("eeg", "fmri")}
+    read = [name for name in ("eeg", "fmri") if name in parts[0]]
+    together = {name: np.concatenate([part[name] for part in parts]) for name in read}
     return statistics(together, level)

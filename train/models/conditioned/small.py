@@ -9,7 +9,7 @@ on after it.
 """
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -31,11 +31,13 @@ from train.adapters import Adapter
 from train.builders import Later
 from train.closed_form.patch_codec import SIDE
 from train.data.set_node import DataSetWindows
+from train.data.voxel_order import STORED
 from train.data.window_arrays import WindowArray
 from train.distillation.student import Student, attached
 from train.distillation.targets import Distillation
 from train.distillation.teaching import apart
 from train.judging import pictures as sheets
+from train.loader import Place
 from train.loop import Machine
 from train.models.conditioned import alignment, batches
 from train.models.conditioned.alignment import HeldOutWindows
@@ -58,7 +60,7 @@ from train.models.conditioned.memory import MemoryEncoder, table_of
 from train.models.conditioned.small_system import FilmModels, Shape, SmallSystem, pack
 from train.models.conditioned.system import Sampling
 from train.models.conditioned.trainable import BrainVideo, Captioned, Contrasts, losses_with
-from train.parts.codecs.fitted_patch import decode, decoder_of
+from train.parts.codecs.fitted_patch import any_decoder_of, decode
 from train.parts.codecs.patch import check_decodable
 from train.parts.encoders import film_net
 from train.parts.encoders.film_net import FilmNet
@@ -104,12 +106,20 @@ class SmallPlan:
     brain_minutes : float
         Windows of so many minutes, spread evenly over all sessions, teach the brain encoder; 0 for all. Film
         net and video model learn from all films, and voxels are chosen on all sessions.
+    apart : bool
+        Whether batches of brains have no two windows of one shot, where others are found.
+    order : str
+        In which voxels are read, see `train.data.voxel_order`.
     name : str
         What bundles of simulated and recorded sessions are called.
     contrasts : mapping
         See `train.models.conditioned.trainable.BrainVideo`.
     extra_losses : tuple of str
         Names of the other losses that a subclass has.
+    video_phases : tuple of str
+        Names of the phases in which the video model learns under captions, in their order.
+    encoder_phases : mapping
+        Name of a phase that a recipe may have, in which the encoder learns by itself -> its losses.
     """
 
     encoder: Encoding
@@ -124,10 +134,14 @@ class SmallPlan:
     machine: Machine = field(default_factory=Machine)
     brain_seed: int = 0
     brain_minutes: Later[float] = 0.0
+    apart: Later[bool] = False
+    order: Later[str] = STORED
 
     name: ClassVar[str]
     contrasts: ClassVar[Contrasts]
     extra_losses: ClassVar[tuple[str, ...]] = ()
+    video_phases: ClassVar[tuple[str, ...]] = (PRETRAIN,)
+    encoder_phases: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     # `train.run` asks for it where it is given films.
     learns_any_film: ClassVar[bool] = True
 
@@ -148,9 +162,11 @@ class SmallPlan:
             brains, notes = base.offered(brains, self.contrasts)
         if isinstance(data, DataSetWindows):
             self.check_clip(data.opened(work.data).draft.clip)
-            material = of_set(work, data, films, self.descriptions(), codec)
+            material = of_set(work, data, films, self.descriptions(), codec, self.order)
         else:
-            material = of_sessions(work, data, films, self.voxels, self.name, self.descriptions(), codec)
+            material = of_sessions(
+                work, data, films, self.voxels, self.name, self.descriptions(), codec, self.order
+            )
         codec = material.codec
         signals = signal_shapes(material.signals, self.encoder)
         log: list[dict[str, Any]] = []
@@ -165,6 +181,7 @@ class SmallPlan:
             windows,
             targets=self.targets(material),
             teaching=_teaching(len(windows.latents), self.brain_minutes, float(material.manifest.grid.hop)),
+            shots=material.shots() if self.apart else None,
         )
         net = models.net
         video = models.video
@@ -187,6 +204,8 @@ class SmallPlan:
         else:
             take_encoder(encoder, base.encoder)
             system.pooling.load_state_dict(base.pooling.state_dict())
+        encoder_log, encoder_provenance = self.begin_encoder(work, data, encoder, windows, phases, brain_seed)
+        log += encoder_log
         held_out = None
         aligning = alignment.aligning(brains, self.contrasts)
         if material.held_out:
@@ -195,7 +214,7 @@ class SmallPlan:
         log += loop.train(
             system,
             brains,
-            partial(batches.batch, windows, self.dropout, losses_of(brains)),
+            self.draws(windows, material, models, losses_of(brains)),
             work.stages / "brains",
             partial(self._show_brains, work, system, codec, windows, held_out),
             brain_seed,
@@ -213,7 +232,7 @@ class SmallPlan:
                 encoder,
                 video,
                 windows,
-                ClipRenderer(partial(decode, decoder_of(codec)), codec["mean_clip"]),
+                ClipRenderer(partial(decode, any_decoder_of(codec)), codec["mean_clip"]),
                 distilling,
                 self,
             )
@@ -231,7 +250,10 @@ class SmallPlan:
             sigmas=trained.sigmas(sampling.steps),
             steps=sampling.steps,
             fitter=FITTER if token_statistics else None,
-            provenance=material.manifest.provenance | {"guidance": sampling.guidance} | base_provenance(work),
+            provenance=material.manifest.provenance
+            | encoder_provenance
+            | {"guidance": sampling.guidance}
+            | base_provenance(work),
         )
         return Trained(
             system=trained,
@@ -250,7 +272,9 @@ class SmallPlan:
         self, phases: Mapping[str, Phase], *, from_base: bool
     ) -> tuple[dict[str, Phase], dict[str, Phase]]:
         """Check all phases, and return those that train on brains, and those that teach a student."""
-        offered = {} if from_base else {FILMS: FilmNet.offered, PRETRAIN: Captioned.offered}
+        offered: dict[str, tuple[str, ...]] = {}
+        if not from_base:
+            offered = {FILMS: FilmNet.offered, **dict.fromkeys(self.video_phases, Captioned.offered)}
         for name, losses in offered.items():
             if name not in phases:
                 raise UsageError(
@@ -259,7 +283,11 @@ class SmallPlan:
                     phase=name,
                 )
             check_losses({name: phases[name]}, losses)
-        later = {name: phase for name, phase in phases.items() if name not in offered}
+        for name, losses in self.encoder_phases.items():
+            if name in phases:
+                check_losses({name: phases[name]}, losses)
+        before = {*offered, *self.encoder_phases}
+        later = {name: phase for name, phase in phases.items() if name not in before}
         brains, distilling = split_distillation_phases(later)
         check_losses(brains, losses_with(self.contrasts, self.extra_losses))
         return brains, distilling
@@ -295,6 +323,31 @@ class SmallPlan:
             encoder.fill(table_of(windows.text[:], tokens.numpy()))
         return windows
 
+    def begin_encoder(
+        self,
+        work: Work,
+        data: AnyWindows,
+        encoder: ConditionEncoder,
+        windows: Windows,
+        phases: Mapping[str, Phase],
+        seed: int,
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Prepare the encoder for its windows, and train it in `encoder_phases`.
+
+        Returns
+        -------
+        log : list
+        provenance : dict
+            What a bundle says of it. By default there is nothing to prepare or to say.
+        """
+        return [], {}
+
+    def draws(
+        self, windows: Windows, material: Material, models: FilmModels, losses: Mapping[str, Sequence[str]]
+    ) -> Callable[[Place], Any]:
+        """Say how the batches of the phases on brains are drawn; see `train.loop.train`."""
+        return partial(batches.batch, windows, self.dropout, losses)
+
     def check_base(self, work: Work, data: AnyWindows, phases: dict[str, Phase]) -> None:
         """Refuse a run of other sizes or windows, and phases that would change what stays.
 
@@ -303,7 +356,7 @@ class SmallPlan:
         UsageError
         """
         assert work.base is not None
-        check_phases(work.base, phases, (FILMS, PRETRAIN))
+        check_phases(work.base, phases, (FILMS, *self.video_phases, *self.encoder_phases))
         check_sizes(work.base, self, ("encoder", "video", "films"))
         check_windows(work, data)
         brains, _ = self._apart(phases, from_base=True)
@@ -317,7 +370,7 @@ class SmallPlan:
         ------
         UsageError
         """
-        check_decodable(clip, self.video.patch * SIDE)
+        check_decodable(clip, self.video.patch * SIDE, self.films.turn)
         _check_pictures(clip, self.films.every)
 
     def restore(self, weights: Arrays) -> SmallSystem:
@@ -332,7 +385,8 @@ class SmallPlan:
         words = vocabulary.numbers(material.captions, self.films.tokens)
         net, log = self._learn_films(work, material.pictures, words, phases[FILMS])
         windows = _windows(material, net, vocabulary, self.films.tokens)
-        captioned, rows = self._learn_video(work, windows, material.codec, vocabulary.words, phases[PRETRAIN])
+        learned = {name: phases[name] for name in self.video_phases}
+        captioned, rows = self._learn_video(work, windows, material.codec, vocabulary.words, learned)
         models = FilmModels(net, captioned.video, vocabulary, captioned.words)
         return models, windows, log + rows
 
@@ -354,7 +408,7 @@ class SmallPlan:
         windows: Windows,
         codec: Arrays,
         words: Sequence[str],
-        phase: Phase,
+        phases: Mapping[str, Phase],
     ) -> tuple[Captioned, list[dict[str, Any]]]:
         """Train the video model under captions, unless another run has done so; return the log as well."""
         torch.manual_seed(work.seed)
@@ -363,7 +417,6 @@ class SmallPlan:
         table = WordTable(len(words), self.video.text)
         line_up(table, words)
         system = Captioned(video, table)
-        phases = {PRETRAIN: phase}
         settings = np.array([self.dropout.words, self.sampling.shift])
         # A chunk at a time: the latents of many films may not fit into memory.
         chunks = (windows.latents[n : n + _AT_ONCE] for n in range(0, len(windows.latents), _AT_ONCE))
@@ -408,8 +461,8 @@ class SmallPlan:
         picked = _picked(windows)
         signals = {name: torch.from_numpy(x) for name, x in windows.normalised(picked).items()}
         tokens = system.encoder(signals).tokens
-        null = system.encoder({name: torch.zeros_like(x[:1]) for name, x in signals.items()}).tokens
-        self._show(work, system.video, tokens, null[0], codec, windows.latents[picked], phase)
+        negative = system.encoder.negative(Signals.of(windows.signals), tokens.device)
+        self._show(work, system.video, tokens, negative, codec, windows.latents[picked], phase)
 
     def _show(
         self,
@@ -425,7 +478,7 @@ class SmallPlan:
         step = video.step(null, self.sampling.guidance)
         noise = np.random.default_rng(0).standard_normal(truth.shape, np.float32)
         samples = step.sample(torch.from_numpy(noise), tokens, self.sampling.steps).numpy()
-        decoder = decoder_of(codec)
+        decoder = any_decoder_of(codec)
         videos = [decode(decoder, latents) for latents in (truth.astype(np.float32), samples)]
         rows = [clips[n] for n in range(len(truth)) for clips in videos]
         sheets.rows(rows, sheets.over_clip(len(rows[0]))).save(_sheet(work, phase))
@@ -434,6 +487,7 @@ class SmallPlan:
 def _windows(material: Material, net: FilmNet, vocabulary: Vocabulary, tokens: int) -> Windows:
     """Return the windows that teach, with their captions in numbers and the embeddings of both."""
     words = vocabulary.numbers(material.captions, tokens)
+    check_words(words, vocabulary)
     return Windows(
         latents=material.latents,
         words=words,
@@ -442,6 +496,24 @@ def _windows(material: Material, net: FilmNet, vocabulary: Vocabulary, tokens: i
         signals=material.signals,
         units=material.units,
     )
+
+
+def check_words(words: NDArray[np.int64], vocabulary: Vocabulary) -> None:
+    """Refuse captions in numbers, (caption, token, word), of which no word is known.
+
+    Raises
+    ------
+    UsageError
+    """
+    if vocabulary.words and not words.any():
+        raise UsageError(
+            "captions-without-known-word",
+            "none of {captions} captions holds a word of the table, which has {known_words} such as "
+            "{examples}. Begin at a run whose films were captioned in the same words, or leave base= out.",
+            captions=len(words),
+            known_words=len(vocabulary.words),
+            examples=vocabulary.words[:3],
+        )
 
 
 def _latent(latents: WindowArray) -> tuple[int, int, int, int]:
@@ -545,9 +617,7 @@ def signal_shapes(signals: Mapping[str, WindowArray], encoder: Encoding) -> Sign
             modality=missing[0],
             available=list(available),
         )
-    _, slots, voxels = signals["fmri"].shape
-    _, channels, samples = signals["eeg"].shape if "eeg" in signals else (0, 0, 0)
-    return Signals(slots, voxels, channels, samples)
+    return Signals.of(signals)
 
 
 def select_modalities(modalities: Collection[str], arrays: Arrays) -> Arrays:

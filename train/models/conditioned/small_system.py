@@ -18,8 +18,8 @@ from train.distillation.spans import add_spans
 from train.models.conditioned.encoder import ConditionEncoder, Encoding, Signals
 from train.models.conditioned.memory import MEMORY, packed_memory, take_memory
 from train.models.conditioned.system import BrainConditioned, Sampling, read_shape
-from train.parts.codecs.fitted_patch import decoder_of, decoder_stages
-from train.parts.codecs.patch import ClipDecoder
+from train.parts.codecs.fitted_patch import any_decoder_of, decoder_stages
+from train.parts.codecs.patch import ClipDecoder, FrameDecoder
 from train.parts.encoders.film_net import FilmNet, FrameNet, pictures, scaled
 from train.parts.generators.base import Generator, VideoModel
 from train.parts.text.words import Vocabulary, WordTable
@@ -66,7 +66,7 @@ class Model:
 
     encoder: ConditionEncoder
     video: Generator
-    decoder: ClipDecoder
+    decoder: ClipDecoder | FrameDecoder
     frames: FrameNet
     pooling: nn.Module
     distilled: bool
@@ -252,7 +252,7 @@ def _unpack(
     return Model(
         encoder=encoder.eval(),
         video=generator.eval(),
-        decoder=decoder_of(weights),
+        decoder=any_decoder_of(weights),
         frames=frames.eval(),
         pooling=pooling.eval(),
         distilled=adapted and bool(learned),

@@ -130,8 +130,8 @@ class BrainConditioned(System):
         # Whether the video model stays in bfloat16 for an export.
         self._in_bf16 = False
         self._encoder = encoder.to(self._device)
-        self._null = self._encoder.null(signals, self._device)
-        step = video.step(self._null, sampling.guidance, sampling.rise)
+        self._negative = self._encoder.negative(signals, self._device)
+        step = video.step(self._negative, sampling.guidance, sampling.rise)
         self._step = (FlowMap(video, video.schedule()) if distilled else step).eval().to(self._device)
         _check_sampler(sampling.sampler, self._step)
         self.sampler = sampling.sampler
@@ -160,8 +160,8 @@ class BrainConditioned(System):
         return Condition(tokens=tokens, pooled=pooled.cpu())
 
     def negative(self, condition: Condition) -> Condition:
-        """Return the tokens without a brain."""
-        return Condition(tokens=self._null.expand_as(condition.tokens))
+        """Return the tokens that guidance leads away from, by default those without a brain."""
+        return Condition(tokens=self._negative.expand_as(condition.tokens))
 
     def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
         """Take all steps from noise to latents. The sampler applies guidance itself."""
@@ -210,7 +210,7 @@ class BrainConditioned(System):
         """Move what computes to a device."""
         self._device = device
         self._encoder.to(device)
-        self._null = self._null.to(device)
+        self._negative = self._negative.to(device)
         self._step.to(device)
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ from train.parts.losses.regression import Regression
 from train.parts.text.words import WordTable
 
 VIDEO = "video"
+FRAME = "frame"
 DENOISING = "denoising"
 CAPTION = "caption"
 # Names of the outputs beside the class vectors of the modalities.
@@ -29,10 +30,10 @@ Contrasts = Mapping[str, tuple[str, str]]
 class Captioned(Trainable):
     """A video model under the words of captions, for the pretraining of one that is not to be had.
 
-    Its loss is ``video``, under the words of each clip.
+    Its losses are ``video``, under the words of each clip, and ``frame``, of one frame of each by itself.
     """
 
-    offered = (VIDEO,)
+    offered = (VIDEO, FRAME)
 
     def __init__(self, video: Generator, words: WordTable) -> None:
         super().__init__()
@@ -42,7 +43,7 @@ class Captioned(Trainable):
     def losses(self, batch: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         """Return the loss of ``latents`` under ``words``, with ``noise`` at ``level``."""
         outputs = {TOKENS: self.words(batch["words"])}
-        return {VIDEO: Denoising(self.video)(outputs, batch)}
+        return {name: Denoising(self.video)(outputs, batch) for name in names}
 
 
 class BrainVideo(Trainable):

@@ -20,6 +20,14 @@ class FramePooling(nn.Module):
         return functional.normalize((self.weights[:, None] * frames).sum(1), dim=1)
 
 
+class FrameMean(nn.Module):
+    """The mean of the vectors of a clip's frames, of any number of them."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Pool (clip, frame, embedding) to (clip, embedding) of length 1."""
+        return functional.normalize(frames.mean(1), dim=1)
+
+
 class FrameHead(nn.Module):
     """A clip's vector from those of its frames: pooled, and brought into another space by a perceptron.
 

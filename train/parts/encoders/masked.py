@@ -70,7 +70,7 @@ class MaskedAutoencoder(nn.Module):
             raise UsageError(
                 "masked-share-unusable",
                 "{share:g} of {patches} patches are to be hidden, which leaves {seen} to be seen. Some have "
-                "to be seen and some hidden: give another share (system.masked.share), more voxels, or a "
+                "to be seen and some hidden: give another share (system.pretrain.share), more voxels, or a "
                 "smaller system.encoder.patch.",
                 share=share,
                 patches=tokenizer.patches,
@@ -95,9 +95,9 @@ class MaskedAutoencoder(nn.Module):
             The numbers of the patches in any order. The first ones are seen.
         """
         tokens = self.tokenizer(volumes)
-        seen = order[:, : self.seen]
+        seen_patches = order[:, : self.seen]
         rows = torch.arange(len(order), device=order.device)[:, None]
-        encoded = self.enter(self.trunk.volumes(tokens[rows, seen]))
+        encoded = self.enter(self.trunk.volumes(tokens[rows, seen_patches]))
         hidden_tokens = self.unseen.expand(len(order), order.shape[1] - self.seen, -1)
         shuffled = torch.cat([encoded, hidden_tokens.to(encoded.dtype)], dim=1)
         places = order.argsort(dim=1)

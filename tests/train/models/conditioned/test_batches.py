@@ -10,7 +10,7 @@ import torch
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from train.loader import Place
-from train.models.conditioned.batches import Dropout, Windows, batch
+from train.models.conditioned.batches import Dropout, Windows, batch, draw_rows
 
 _COUNT = 300
 _ALL = Dropout(words=0.0, modalities=[1.0, 0.0, 0.0, 0.0])
@@ -54,6 +54,35 @@ def test_each_phase_gets_what_its_losses_need() -> None:
         "diffuse": noised | signals,
         "distill": noised | signals,
     }
+
+
+def test_a_frame_is_drawn_by_itself_with_its_caption() -> None:
+    teaching = windows()
+    frames_batch = batch(teaching, _ALL, {"frames": ["frame"]}, place("frames", 50))
+    assert {*frames_batch} == {"latents", "noise", "level", "left", "words"}
+    assert frames_batch["latents"].shape == frames_batch["noise"].shape == (50, 4, 1, 2, 2)
+    rows = place("frames", 50).rows(_COUNT)
+    # Both of a clip's latent frames are picked, and nothing else.
+    is_first, is_second = (
+        (frames_batch["latents"][:, :, 0].numpy() == teaching.latents[rows][:, :, frame]).all((1, 2, 3))
+        for frame in (0, 1)
+    )
+    assert (is_first ^ is_second).all()
+    assert is_first.any()
+    assert is_second.any()
+
+
+def test_a_batch_has_no_two_windows_of_one_shot_where_there_are_others() -> None:
+    shots = np.arange(_COUNT) // 10
+    chosen = draw_rows(replace(windows(), shots=shots), place("align", 20))
+    as_drawn = place("align", 20).rows(_COUNT)
+    assert len({*shots[as_drawn].tolist()}) < 18
+    assert len({*shots[chosen].tolist()}) >= 19
+    # Those whose shot is new stay.
+    _, firsts = np.unique(shots[as_drawn], return_index=True)
+    assert (chosen == as_drawn).sum() >= len(firsts) - 2
+    # With one shot alone there is nothing else to take.
+    assert draw_rows(replace(windows(), shots=0 * shots), place("align", 20)).tolist() == as_drawn.tolist()
 
 
 def test_a_student_learns_on_the_first_windows_alone() -> None:

@@ -35,7 +35,12 @@ def test_the_last_patch_is_filled_with_the_first_voxels() -> None:
     cut = tokenizer.cut(torch.arange(VOXELS).float())
     assert cut.shape == (PATCHES, PATCH)
     assert cut[-1].tolist() == [20, 21, 0, 1]
-    assert PatchTokenizer(24, PATCH, SIZES.width).cut(torch.arange(24).float())[-1].tolist() == [20, 21, 22, 23]
+    assert PatchTokenizer(24, PATCH, SIZES.width).cut(torch.arange(24).float())[-1].tolist() == [
+        20,
+        21,
+        22,
+        23,
+    ]
 
 
 def test_positions_are_sines_and_cosines_of_slower_and_slower_waves() -> None:
@@ -78,19 +83,19 @@ def test_what_is_hidden_does_not_reach_the_prediction() -> None:
     model = autoencoder()
     volumes = torch.randn(2, VOXELS)
     order = torch.stack([torch.randperm(PATCHES) for _ in range(2)])
-    found = model(volumes, order)
+    reconstruction = model(volumes, order)
     assert model.seen == 2
-    assert found.hidden.sum(1).tolist() == [4, 4]
-    assert found.hidden[0, order[0, :2]].tolist() == [0, 0]
-    torch.testing.assert_close(found.patches, model.tokenizer.cut(volumes))
+    assert reconstruction.hidden.sum(1).tolist() == [4, 4]
+    assert reconstruction.hidden[0, order[0, :2]].tolist() == [0, 0]
+    torch.testing.assert_close(reconstruction.patches, model.tokenizer.cut(volumes))
     # Patch 5 holds voxels 0 and 1 again, so that another one is changed.
     hidden = next(patch for patch in order[0, 2:].tolist() if patch not in (0, 5))
     changed = volumes.clone()
     changed[0, hidden * PATCH] += 5
-    torch.testing.assert_close(model(changed, order).predicted, found.predicted)
-    seen = next(patch for patch in order[0, :2].tolist())
-    changed[0, seen * PATCH] += 5
-    assert not torch.allclose(model(changed, order).predicted, found.predicted)
+    torch.testing.assert_close(model(changed, order).predicted, reconstruction.predicted)
+    seen_patch = next(patch for patch in order[0, :2].tolist())
+    changed[0, seen_patch * PATCH] += 5
+    assert not torch.allclose(model(changed, order).predicted, reconstruction.predicted)
 
 
 def test_hidden_patches_are_learned_where_patches_follow_from_each_other() -> None:
@@ -100,9 +105,9 @@ def test_hidden_patches_are_learned_where_patches_follow_from_each_other() -> No
     losses = []
     for _ in range(120):
         volumes = torch.randn(32, 1).expand(-1, VOXELS) + 0.1 * torch.randn(32, VOXELS)
-        found = model(volumes, torch.rand(32, PATCHES).argsort(1))
-        errors = (found.predicted - found.patches).square().mean(2)
-        loss = (errors * found.hidden).sum() / found.hidden.sum()
+        reconstruction = model(volumes, torch.rand(32, PATCHES).argsort(1))
+        errors = (reconstruction.predicted - reconstruction.patches).square().mean(2)
+        loss = (errors * reconstruction.hidden).sum() / reconstruction.hidden.sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
