@@ -86,6 +86,9 @@ class FramesBlock(BasicTransformerBlock):
         tokens = tokens + self.attn1(self.norm1(tokens), frames=frames)
         tokens = tokens + self.attn2(self.norm2(tokens), encoder_hidden_states=encoder_hidden_states)
         tokens = tokens + self.ff(self.norm3(tokens))
+        # An image has no other frames: what learns from images is the image model alone.
+        if frames == 1:
+            return tokens
         # (clip * token, frame, width): over the frames of each place.
         places = tokens.unflatten(0, (-1, frames)).transpose(1, 2)
         courses = places.flatten(0, 1)
@@ -97,7 +100,7 @@ def over_frames(unet: UNet2DConditionModel) -> None:
     """Make a video model of an image model, in place.
 
     Its call then takes ``cross_attention_kwargs={"frames": n}``, with n frames of each clip after each other
-    in the batch. With one frame it computes what the image model did.
+    in the batch. With one frame it is the image model.
     """
     for module in list(unet.modules()):
         if type(module) is not BasicTransformerBlock:

@@ -98,6 +98,7 @@ def test_what_is_hidden_does_not_reach_the_prediction() -> None:
     assert not torch.allclose(model(changed, order).predicted, reconstruction.predicted)
 
 
+@pytest.mark.full
 def test_hidden_patches_are_learned_where_patches_follow_from_each_other() -> None:
     model = autoencoder().train()
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
