@@ -98,16 +98,16 @@ def of_run(scratch: Path | None) -> None:
     peaks: dict[tuple[int, int], float] = {}
     for point in full_size_run.POINTS:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            found = full_size_run.measured(Path(folder), full_size_run.Layers(*point))
-        peaks[point] = found["peak_anonymous_gb"]
-        _add("runs", f"cinesync-bf16-{point[0]}-{point[1]}", found)
+            measurement = full_size_run.measured(Path(folder), full_size_run.Layers(*point))
+        peaks[point] = measurement["peak_anonymous_gb"]
+        _add("runs", f"cinesync-bf16-{point[0]}-{point[1]}", measurement)
     video, brain = full_size_run.PUBLISHED
-    whole = {
+    by_slope = {
         "layers": video,
         "brain_layers": brain,
-        "peak_anonymous_gb": round(full_size_run.whole(peaks), 1),
+        "peak_anonymous_gb": round(full_size_run.of_all_layers(peaks), 1),
     }
-    _add("runs", "cinesync-bf16-by-slope", whole)
+    _add("runs", "cinesync-bf16-by-slope", by_slope)
 
 
 def check_memory(model: str, dtype: str, layers: int | None) -> None:

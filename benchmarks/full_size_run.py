@@ -69,7 +69,7 @@ class Layers:
     brain: int
 
 
-def make(folder: Path, layers: Layers) -> Path:
+def write_run(folder: Path, layers: Layers) -> Path:
     """Write a pipeline with random weights and a run over it; return the run."""
     torch.manual_seed(0)
     pipeline = folder / "pipeline"
@@ -199,24 +199,24 @@ def export(folder: Path) -> dict[str, Any]:
     large_system.LARGE = trace.LARGEST = exporting.LARGEST = _LARGE
     watched = _Watched()
     began = time.monotonic()
-    made = exporting.run(folder / "run", folder / "bundle", precision="bf16")
+    bundle = exporting.run(folder / "run", folder / "bundle", precision="bf16")
     seconds = time.monotonic() - began
     watched.stop()
-    sizes = {file.name: file.stat().st_size for file in made.path.iterdir() if file.is_file()}
+    sizes = {file.name: file.stat().st_size for file in bundle.path.iterdir() if file.is_file()}
     return {
         "export_s": round(seconds, 1),
         "peak_anonymous_gb": round(watched.most_bytes / 1e9, 3),
         "bundle_gb": round(sum(sizes.values()) / 1e9, 3),
-        "status": made.manifest.parity["status"],
+        "status": bundle.manifest.parity["status"],
     }
 
 
 def measured(folder: Path, layers: Layers) -> dict[str, Any]:
     """Make a run and export it, each in a process of its own."""
     words = [sys.executable, "-m", "benchmarks.full_size_run", str(folder)]
-    asked = json.dumps([layers.video, layers.brain])
+    numbers = json.dumps([layers.video, layers.brain])
     for step in ("make", "export"):
-        done = subprocess.run([*words, step, asked], stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run([*words, step, numbers], stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             raise RtDecodeError(
                 "benchmark-process-failed",
@@ -227,9 +227,9 @@ def measured(folder: Path, layers: Layers) -> dict[str, Any]:
     return {"layers": layers.video, "brain_layers": layers.brain} | json.loads(done.stdout.splitlines()[-1])
 
 
-def whole(found: dict[tuple[int, int], float]) -> float:
+def of_all_layers(peaks: dict[tuple[int, int], float]) -> float:
     """Extend the memory at `POINTS` to all layers, in the same unit."""
-    base, more_video, more_brain = (found[point] for point in POINTS)
+    base, more_video, more_brain = (peaks[point] for point in POINTS)
     (video, brain), (two, _), (_, deep) = POINTS
     of_video = (more_video - base) / (two - video)
     of_brain = (more_brain - base) / (deep - brain)
@@ -237,8 +237,8 @@ def whole(found: dict[tuple[int, int], float]) -> float:
 
 
 if __name__ == "__main__":
-    _place, _step, _asked = sys.argv[1:]
-    if _step == "make":
-        make(Path(_place), Layers(*json.loads(_asked)))
+    folder_name, step_name, layer_numbers = sys.argv[1:]
+    if step_name == "make":
+        write_run(Path(folder_name), Layers(*json.loads(layer_numbers)))
     else:
-        print(json.dumps(export(Path(_place))))  # noqa: T201
+        print(json.dumps(export(Path(folder_name))))  # noqa: T201

@@ -176,8 +176,8 @@ class Outlook:
         self._last = now
         thought_s = self._left.pop(part)
         # The graphs compute what the golden windows did, and as slowly.
-        if part == GOLDEN and thought_s:
-            self._left[CHECK] *= max(1.0, taken_s / thought_s)
+        if part == GOLDEN:
+            self._left[CHECK] += max(0.0, taken_s - thought_s)
         left_s = sum(self._left.values())
         said_s = self._told_s - thought_s
         off_s = taken_s - thought_s + left_s - said_s

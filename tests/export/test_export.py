@@ -294,17 +294,17 @@ def test_steps_asked_for_become_the_bundles_default(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_of_many_steps_golden_windows_take_few(tmp_path: Path) -> None:
-    made = run(tiny("compact"), tmp_path / "bundle", steps=6)
-    kept = made.golden()
-    assert (made.manifest.steps, made.manifest.parity["windows"]) == (6, 1)
-    assert kept[STEPS].tolist() == [2]
-    assert {"2", "6"} <= {*made.manifest.sigmas}
+    exported = run(tiny("compact"), tmp_path / "bundle", steps=6)
+    windows = exported.golden()
+    assert (exported.manifest.steps, exported.manifest.parity["windows"]) == (6, 1)
+    assert windows[STEPS].tolist() == [2]
+    assert {"2", "6"} <= {*exported.manifest.sigmas}
     # A session that loads the bundle takes as few, and other clips with all of them.
-    decoder = Decoder(made)
+    decoder = Decoder(exported)
     assert decoder.steps == 6
-    window = first(made)
-    found = decode_golden(load(made), window, 6, "golden.npz")
-    assert np.abs(found["latent"] - window["latent"]).max() > 1e-2
+    window = first(exported)
+    outputs = decode_golden(load(exported), window, 6, "golden.npz")
+    assert np.abs(outputs["latent"] - window["latent"]).max() > 1e-2
 
 
 def test_live_windows_and_their_holes_take_the_same_way_as_in_training() -> None:

@@ -77,18 +77,18 @@ def test_stages_are_called_for_each_step_and_each_turn() -> None:
 def test_times_are_told_again_where_they_change(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    at = [0.0]
-    monkeypatch.setattr(outlook.time, "monotonic", lambda: at[0])
+    now_s = [0.0]
+    monkeypatch.setattr(outlook.time, "monotonic", lambda: now_s[0])
     # A stage of 1.2e12 operations takes 300 s at a tenth of 1e10 a second.
     stage = Traced("encode", nn.Linear(8, 8), {"values": torch.zeros(1, 8)}, ["condition"])
     monkeypatch.setattr(outlook, "work_of", lambda _: outlook.StageWork(4 * 10**11, 10))
     monkeypatch.setattr(outlook, "speed", lambda _: 1e10)
     ahead = Outlook([stage], latent_frames=1, windows=3, steps=1, on_gpu=False)
     assert "The export takes about 10 minutes." in capsys.readouterr().err
-    at[0] = 310.0
+    now_s[0] = 310.0
     ahead.after(GOLDEN)
     assert capsys.readouterr().err == ""
-    at[0] = 700.0
+    now_s[0] = 700.0
     ahead.after(GRAPHS)
     assert "Writing the graphs took 6 minutes, and the rest takes about 5 minutes." in capsys.readouterr().err
     # Nothing is said of graphs in closed form.

@@ -167,20 +167,20 @@ def test_large_weights_are_written_from_their_module_which_is_let_go(
     values = torch.randn(1, 64)
     expected = module(values).detach().numpy()
     stage = Traced("denoise", module, {"values": values}, ["next"])
-    whole = graphs_of([stage])["denoise"]
+    in_memory = graphs_of([stage])["denoise"]
     monkeypatch.setattr(trace, "LARGEST", 2**10)
     monkeypatch.setattr("export.run.LARGEST", 2**10)
-    apart = graphs_of([stage], place=tmp_path)["denoise"]
-    assert on_disk(apart) == tmp_path / "denoise.traced.onnx.data"
-    assert apart.ByteSize() < 2**12
-    assert digest(apart) == digest(whole)
+    on_files = graphs_of([stage], place=tmp_path)["denoise"]
+    assert on_disk(on_files) == tmp_path / "denoise.traced.onnx.data"
+    assert on_files.ByteSize() < 2**12
+    assert digest(on_files) == digest(in_memory)
     assert module.weight.is_meta
     (tmp_path / "bundle").mkdir()
-    file, weights = write(apart, "denoise", tmp_path / "bundle")
+    file, weights = write(on_files, "denoise", tmp_path / "bundle")
     assert (file.name, weights.name) == ("denoise.onnx", "denoise.weights")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"values": values.numpy()})
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    (output,) = session.run(None, {"values": values.numpy()})
+    np.testing.assert_allclose(output, expected, atol=1e-6)
 
 
 def test_weights_that_change_afterwards_stay_in_their_graph(

@@ -390,19 +390,19 @@ def test_clips_that_are_too_many_to_be_kept_are_read_when_they_are_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = held(*(("A", str(n), str(n), False) for n in range(6)), voxels=9)
-    kept = opened(data, ["5"], voxels=3).taught()
+    in_memory = opened(data, ["5"], voxels=3).taught()
     monkeypatch.setattr(set_windows, "_ON_DISK_BYTES", 0)
     windows = opened(data, ["5"], voxels=3)
     assert {type(clip) for clip in windows.taught_clips} == {ComputedClip}
     taught = windows.taught()
-    np.testing.assert_array_equal(taught.clips_in_memory(), kept.clips_in_memory())
-    np.testing.assert_array_equal(taught.stats["mean_clip"], kept.stats["mean_clip"])
-    np.testing.assert_array_equal(taught.projection.voxels, kept.projection.voxels)
+    np.testing.assert_array_equal(taught.clips_in_memory(), in_memory.clips_in_memory())
+    np.testing.assert_array_equal(taught.stats["mean_clip"], in_memory.stats["mean_clip"])
+    np.testing.assert_array_equal(taught.projection.voxels, in_memory.projection.voxels)
     mean = taught.stats["mean_clip"]
-    (nearest,) = NearestClips(windows.taught_clips, mean).to([kept.clips[2]])
-    # What was chosen is looked at often, and kept.
+    (nearest,) = NearestClips(windows.taught_clips, mean).to([in_memory.clips[2]])
+    # What was chosen is looked at often, and kept in memory.
     assert isinstance(nearest, np.ndarray)
-    np.testing.assert_array_equal(nearest, kept.clips[2])
+    np.testing.assert_array_equal(nearest, in_memory.clips[2])
 
 
 def test_a_size_of_clips_that_is_none_is_refused() -> None:

@@ -179,14 +179,16 @@ def test_clips_of_480_x_720_pixels_are_trained_judged_and_exported(
     targets = tmp_path / "targets"
     siglip(tmp_path / "siglip")
     models = {"vae": pipeline / "vae", "image": tmp_path / "siglip", "text": tmp_path / "siglip"}
-    given = [text for name, at in models.items() for text in (f"{name}={at}", f"{name}.licence=MIT")]
+    arguments = [
+        text for name, folder in models.items() for text in (f"{name}={folder}", f"{name}.licence=MIT")
+    ]
     how = ["vae.frames=33", "vae.size=480x720", "image.frames=3", f"out={targets}", "device=cpu"]
-    assert compute([str(data), *given, *how]) == 0
-    few = ["phases.align.steps=1", "phases.diffuse.steps=1", "phases.diffuse.batch=1", "judge=none"]
-    others = [text for text in changes if not text.startswith(("system.targets", "phases."))]
+    assert compute([str(data), *arguments, *how]) == 0
+    phases = ["phases.align.steps=1", "phases.diffuse.steps=1", "phases.diffuse.batch=1", "judge=none"]
+    common = [text for text in changes if not text.startswith(("system.targets", "phases."))]
     out = tmp_path / "run"
     run = make_run(
-        "cinesync", [*others, *few, "data.clip=480x720", f"system.targets={targets}", f"out={out}"]
+        "cinesync", [*common, *phases, "data.clip=480x720", f"system.targets={targets}", f"out={out}"]
     )
     # The size is that of the run, whether or not its targets are there.
     shutil.rmtree(targets)
@@ -230,22 +232,22 @@ def test_it_becomes_a_bundle_that_draws_in_turns(run: Path, tmp_path: Path) -> N
 def test_a_large_video_model_is_exported_in_its_own_precision(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A few kilobytes count as large: the weights go to disk as they are, and no copy in fp32 is made."""
+    """A few kilobytes count as large: the weights go to disk as they are, and no copy in fp32 is exported."""
     monkeypatch.setattr("train.models.conditioned.system.LARGE", 2**10)
     for module in ("export.trace", "export.run"):
         monkeypatch.setattr(f"{module}.LARGEST", 2**10)
-    made = exporting.run(run, tmp_path / "bundle", target="cuda", precision="bf16", steps=6)
-    assert made.manifest.built["denoise"].data == ["denoise.weights"]
-    assert made.manifest.parity["status"] == "structural"
+    exported = exporting.run(run, tmp_path / "bundle", target="cuda", precision="bf16", steps=6)
+    assert exported.manifest.built["denoise"].data == ["denoise.weights"]
+    assert exported.manifest.parity["status"] == "structural"
     # Its graph computes in bfloat16 from the start: nothing in single precision stands for it.
-    assert "fp32" not in made.manifest.parity
-    graph = onnx.load(made.path / "denoise.onnx")
+    assert "fp32" not in exported.manifest.parity
+    graph = onnx.load(exported.path / "denoise.onnx")
     kinds = {tensor.data_type for tensor in graph.graph.initializer if len(tensor.dims) > 1}
     assert onnx.TensorProto.BFLOAT16 in kinds
     assert onnx.TensorProto.FLOAT not in {
         tensor.data_type for tensor in graph.graph.initializer if tensor.name.endswith("to_q.weight")
     }
-    assert made.golden()["steps"].tolist() == [2]
+    assert exported.golden()["steps"].tolist() == [2]
     assert "The export takes about" in capsys.readouterr().err
 
 
