@@ -117,16 +117,18 @@ def write_run(folder: Path, layers: Layers) -> Path:
 
 
 def _save_pipeline(folder: Path, layers: int) -> None:
-    from diffusers import AutoencoderKLCogVideoX
+    from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 
     sizes = replace(SIZES["cogvideox"], layers=layers)
-    cogvideox.transformer_of(sizes, _LATENT).to(torch.bfloat16).save_pretrained(folder / "transformer")
+    transformer: Any = cogvideox.transformer_of(sizes, _LATENT)
+    transformer.to(torch.bfloat16).save_pretrained(folder / "transformer")
     # Its defaults are those of CogVideoX, but for the number of its levels.
-    autoencoder = AutoencoderKLCogVideoX(
-        down_block_types=("CogVideoXDownBlock3D",) * 4,
-        up_block_types=("CogVideoXUpBlock3D",) * 4,
-        block_out_channels=(128, 256, 256, 512),
-    )
+    levels: dict[str, Any] = {
+        "down_block_types": ("CogVideoXDownBlock3D",) * 4,
+        "up_block_types": ("CogVideoXUpBlock3D",) * 4,
+        "block_out_channels": (128, 256, 256, 512),
+    }
+    autoencoder: Any = AutoencoderKLCogVideoX(**levels)
     autoencoder.to(torch.bfloat16).save_pretrained(folder / "vae")
     parts = {
         "_class_name": "CogVideoXPipeline",

@@ -180,7 +180,7 @@ def test_large_weights_are_written_from_their_module_which_is_let_go(
     assert (file.name, weights.name) == ("denoise.onnx", "denoise.weights")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (output,) = session.run(None, {"values": values.numpy()})
-    np.testing.assert_allclose(output, expected, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(output), expected, atol=1e-6)
 
 
 def test_weights_that_change_afterwards_stay_in_their_graph(
