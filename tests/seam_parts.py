@@ -1,13 +1,19 @@
 """The torch modules of `tests.seam_system`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor, nn
 
+from train.distillation.clock import FLOW
 from train.loop import Trainable
+from train.models.conditioned.trainable import DENOISING
+from train.parts.codecs.video_decoder import Cache, VideoDecoder
+from train.parts.generators.base import wide
+from train.parts.losses.denoising import denoising
+from train.parts.losses.regression import Regression
 
 # (channel, latent frame, row, column) of a clip of 17 frames of 48 x 80.
 LATENT = (4, 4, 6, 10)
@@ -17,8 +23,11 @@ WIDTH = 16
 POOLED = 8
 WORDS = 12
 LOOKED_UP = 2
-_FEATURES = 24
+FEATURES = 24
 _SIDE = 8
+START = "start"
+# What a chunk is told, in the order of the generator's arguments.
+TOLD = ("tokens", "pooled", "words")
 
 
 class Stem(nn.Module):
@@ -26,8 +35,8 @@ class Stem(nn.Module):
 
     def __init__(self, channels: int, slots: int, voxels: int) -> None:
         super().__init__()
-        self.eeg = nn.Linear(channels, _FEATURES)
-        self.fmri = nn.Linear(slots * voxels, _FEATURES)
+        self.eeg = nn.Linear(channels, FEATURES)
+        self.fmri = nn.Linear(slots * voxels, FEATURES)
 
     def forward(self, eeg: Tensor, eeg_mask: Tensor, fmri: Tensor, fmri_mask: Tensor) -> Tensor:
         received = eeg_mask.sum(1, keepdim=True).clamp(min=1)
@@ -37,15 +46,18 @@ class Stem(nn.Module):
 
 
 class Head(nn.Module):
-    """What is said of features: tokens, a pooled vector, a start and its level, and rows of the memory."""
+    """What is said of features: tokens, a pooled vector, a start and its level, and rows of the memory.
+
+    Participants have numbers from 1 on; nobody is number 0.
+    """
 
     def __init__(self, keys: Tensor) -> None:
         super().__init__()
-        self.who = nn.Embedding(3, _FEATURES)
-        self.tokens = nn.Linear(_FEATURES, TOKENS * WIDTH)
-        self.pooled = nn.Linear(_FEATURES, POOLED)
-        self.start = nn.Linear(_FEATURES, LATENT[0])
-        self.level = nn.Linear(_FEATURES, 1)
+        self.who = nn.Embedding(3, FEATURES)
+        self.tokens = nn.Linear(FEATURES, TOKENS * WIDTH)
+        self.pooled = nn.Linear(FEATURES, POOLED)
+        self.start = nn.Linear(FEATURES, LATENT[0])
+        self.level = nn.Linear(FEATURES, 1)
         self.register_buffer("keys", keys)
 
     def forward(
@@ -75,9 +87,9 @@ class Encode(nn.Module):
         eeg_mask: Tensor,
         fmri: Tensor,
         fmri_mask: Tensor,
-        subject: Tensor,
         carry: Tensor,
         carry_mask: Tensor,
+        subject: Tensor,
     ) -> tuple[Tensor, ...]:
         features = self.stem(eeg, eeg_mask, fmri, fmri_mask)
         return self.head(features, subject, carry, carry_mask)
@@ -116,18 +128,18 @@ class Generator(nn.Module):
 
 
 class Step(nn.Module):
-    """One step of a chunk, guided away from the mean brain: the stage ``denoise``."""
+    """One step of a chunk, guided away from what is said of nobody: the stage ``denoise``."""
 
-    def __init__(self, generator: Generator, brain: dict[str, Tensor], guidance: float) -> None:
+    def __init__(self, generator: Generator, nobody: dict[str, Tensor], guidance: float) -> None:
         super().__init__()
         self.generator = generator
         self.guidance = guidance
-        for name, value in brain.items():
-            self.register_buffer(f"brain_{name}", value)
+        for name in TOLD:
+            self.register_buffer(f"nobody_{name}", nobody[name])
 
-    def brain(self, count: int) -> dict[str, Tensor]:
-        """Tokens, pooled vector and words of the mean brain, for so many rows."""
-        parts = {name: self.get_buffer(f"brain_{name}") for name in ("tokens", "pooled", "words")}
+    def nobody(self, count: int) -> dict[str, Tensor]:
+        """Tokens, pooled vector and words of nobody, for so many rows."""
+        parts = {name: self.get_buffer(f"nobody_{name}") for name in TOLD}
         return {name: part.expand(count, *part.shape[1:]) for name, part in parts.items()}
 
     def forward(
@@ -140,11 +152,10 @@ class Step(nn.Module):
         t: Tensor,
         r: Tensor,
     ) -> Tensor:
-        brain = self.brain(len(latent))
         toward = self.generator(latent, past, tokens, pooled, words, t)
-        away = self.generator(latent, past, brain["tokens"], brain["pooled"], brain["words"], t)
+        away = self.generator(latent, past, **self.nobody(len(latent)), level=t)
         velocity = away + self.guidance * (toward - away)
-        return latent + (r - t)[:, None, None, None, None] * velocity
+        return latent + wide(r - t) * velocity
 
 
 class Keep(nn.Module):
@@ -154,7 +165,7 @@ class Keep(nn.Module):
         return 0.5 * past + 0.5 * latent[:, :, -1:]
 
 
-class Codec(nn.Module):
+class Codec(VideoDecoder):
     """Colours of blocks of 8 x 8 pixels; a clip glides from latent frame to latent frame.
 
     It has two caches: the latent frame before, and a mean of all so far.
@@ -162,7 +173,7 @@ class Codec(nn.Module):
 
     def __init__(self, blend: float) -> None:
         super().__init__()
-        self.blend = blend
+        self.blend = nn.Parameter(torch.tensor(blend))
 
     def encode(self, clips: Tensor) -> Tensor:
         """Latents of clips (row, 17, 48, 80, 3) in [0, 1]."""
@@ -174,60 +185,30 @@ class Codec(nn.Module):
         colours = 2 * torch.stack(turns, 1).permute(0, 4, 1, 2, 3) - 1
         return torch.cat([colours, colours.mean(1, keepdim=True)], 1)
 
-    def first(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Five frames, and both caches."""
-        return self.drawn([latent] * 5), latent, latent
+    def first(self, latent: Tensor) -> tuple[Tensor, Cache]:
+        """Five frames."""
+        return self.drawn([latent] * 5), {"cache_last": latent, "cache_mean": latent}
 
-    def next(self, latent: Tensor, last: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Four frames, and both caches."""
+    def next(self, latent: Tensor, cache: Mapping[str, Tensor]) -> tuple[Tensor, Cache]:
+        """Four frames."""
+        last = cache["cache_last"]
+        mean = cache["cache_mean"]
         steady = latent + self.blend * (mean - latent)
         frames = [last + (steady - last) * share for share in (0.25, 0.5, 0.75, 1.0)]
-        return self.drawn(frames), steady, 0.5 * (mean + latent)
+        return self.drawn(frames), {"cache_last": steady, "cache_mean": 0.5 * (mean + latent)}
 
     def drawn(self, latents: list[Tensor]) -> Tensor:
-        """Frames (row, frame, 48, 80, 3) in [0, 1]."""
+        """Pictures (row, frame, 3, 48, 80) in [0, 1]."""
         whole = torch.cat(latents, 2)
         colours = 0.4 * whole[:, :3] + 0.1 * whole[:, 3:] + 0.5
-        wide = colours.repeat_interleave(_SIDE, 3).repeat_interleave(_SIDE, 4)
-        return wide.permute(0, 2, 3, 4, 1).clamp(0, 1)
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """Whole clips."""
-        first, *others = latents.split(1, 2)
-        frames, last, mean = self.first(first)
-        parts = [frames]
-        for latent in others:
-            frames, last, mean = self.next(latent, last, mean)
-            parts.append(frames)
-        return torch.cat(parts, 1)
-
-
-class First(nn.Module):
-    """The stage ``decode_first``."""
-
-    def __init__(self, codec: Codec) -> None:
-        super().__init__()
-        self.codec = codec
-
-    def forward(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.codec.first(latent)
-
-
-class Next(nn.Module):
-    """The stage ``decode_next``."""
-
-    def __init__(self, codec: Codec) -> None:
-        super().__init__()
-        self.codec = codec
-
-    def forward(self, latent: Tensor, last: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.codec.next(latent, last, mean)
+        pixels = colours.repeat_interleave(_SIDE, 3).repeat_interleave(_SIDE, 4)
+        return pixels.transpose(1, 2).clamp(0, 1)
 
 
 class Parts(Trainable):
     """All that learns."""
 
-    offered = ("velocity", "start")
+    offered = (DENOISING, START)
 
     def __init__(self, stems: dict[str, Stem], head: Head, generator: Generator) -> None:
         super().__init__()
@@ -241,11 +222,15 @@ class Parts(Trainable):
         fresh = torch.zeros(len(features), 1)
         nothing = torch.zeros(len(features), LATENT[0], 1, *LATENT[2:])
         tokens, pooled, rows, start, _ = self.head(features, batch["subject"], nothing, fresh)
-        found = {"start": (start - batch["latents"]).square().mean()}
-        if "velocity" in names:
-            chunk = batch["latents"][:, :, :CHUNK_FRAMES]
-            t = batch["level"][:, None, None, None, None]
-            noisy = (1 - t) * chunk + t * batch["noise"]
-            told = self.generator(noisy, batch["past"], tokens, pooled, batch["table"][rows], batch["level"])
-            found["velocity"] = (told - (batch["noise"] - chunk)).square().mean()
+        found = {START: Regression(START, "latents")({START: start}, batch)}
+        if DENOISING in names:
+            words = batch["table"][rows]
+            level = batch["left"]
+
+            def predict(noisy: Tensor) -> Tensor:
+                return self.generator(noisy, batch["past"], tokens, pooled, words, level)
+
+            chunk, noise = (batch[name][:, :, :CHUNK_FRAMES] for name in ("latents", "noise"))
+            sigma = wide(level)
+            found[DENOISING] = denoising(predict, FLOW, chunk, noise, 1 - sigma, sigma)
         return {name: found[name] for name in names}

@@ -2,7 +2,8 @@
 
 It is told tokens, a pooled vector and rows of a memory, starts from a guess with a noise level of its own,
 denoises in chunks of latent frames that remember each other, and draws with a codec of two caches. Two
-participants of different voxel counts have each a stem, and share the rest.
+participants of different voxel counts have each a stem, and share the rest. Batches, losses and the turns of
+the codec are those that published systems share.
 """
 
 from collections.abc import Sequence
@@ -21,22 +22,21 @@ from rtdecode.bundle.wiring import Said, Source
 from rtdecode.errors import UsageError
 from tests.seam_parts import (
     CHUNK_FRAMES,
+    FEATURES,
     LATENT,
     POOLED,
     WIDTH,
     WORDS,
     Codec,
     Encode,
-    First,
     Generator,
     Head,
     Keep,
-    Next,
     Parts,
     Stem,
     Step,
 )
-from tests.seam_scans import PARTICIPANTS, Scans
+from tests.seam_scans import COLUMNS, PARTICIPANTS, ROWS, Scans
 from tests.streaming.bundles import CHANNELS
 from train import loop
 from train.builders import register
@@ -45,24 +45,19 @@ from train.judging.identification import judge_clips
 from train.judging.judged import Judged, Request, Show
 from train.loader import Place
 from train.loop import Machine
+from train.models.conditioned import batches
+from train.models.conditioned.batches import PORTS, Dropout, Windows
+from train.models.conditioned.small import losses_of
+from train.parts.codecs import video_decoder
+from train.parts.generators.base import wide
 from train.phases import Phase
-from train.system import (
-    Condition,
-    OfSubject,
-    Port,
-    Stage,
-    System,
-    Table,
-    Traced,
-    Trained,
-    signal_ports,
-)
+from train.system import Condition, OfSubject, Port, Stage, System, Table, Traced, Trained, signal_ports
 from train.work import Arrays, Work
 
 TEACHING = 7
 JUDGING = 1000
 STEPS = 3
-_SIGNALS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
+_NO_DROPOUT = Dropout(words=0, modalities=[1, 0, 0, 0])
 _PAST = Source("state", state="past")
 
 
@@ -73,8 +68,6 @@ class SeamSystem(System):
     ----------
     parts : Parts
     codec : Codec
-    brain : dict
-        Tokens, pooled vector and words of the mean brain, each with a leading 1.
     table : (row, value) float16
         The memory.
     guidance : float
@@ -90,30 +83,21 @@ class SeamSystem(System):
         self,
         parts: Parts,
         codec: Codec,
-        brain: dict[str, Tensor],
         table: NDArray[np.float16],
         guidance: float,
         name: str = "one",
     ) -> None:
         self._parts = parts.eval()
         self._codec = codec
-        self._brain = brain
         self._table = table
         self._guidance = guidance
         self._number, _ = PARTICIPANTS[name]
         self._encode = Encode(parts.stems[name], parts.head).eval()
-        self._step = Step(parts.generator, brain, guidance).eval()
+        self._step = Step(parts.generator, self._nobody(), guidance).eval()
         self._keep = Keep()
 
     def of_subject(self, name: str) -> "SeamSystem":
-        if name not in PARTICIPANTS:
-            raise UsageError(
-                "seam-unknown-subject",
-                "there is no subject '{subject}': there are {available}.",
-                subject=name,
-                available=list(PARTICIPANTS),
-            )
-        return SeamSystem(self._parts, self._codec, self._brain, self._table, self._guidance, name)
+        return SeamSystem(self._parts, self._codec, self._table, self._guidance, name)
 
     def ports(self, manifest: Manifest) -> tuple[Port, ...]:
         channels, _, rows, columns = LATENT
@@ -123,22 +107,28 @@ class SeamSystem(System):
     @torch.no_grad()
     def condition(self, inputs: Arrays) -> Condition:
         given = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in inputs.items()}
-        tokens, pooled, rows, start, level = self._encode(
-            given["eeg"],
-            given["eeg_mask"],
-            given["fmri"],
-            given["fmri_mask"],
-            torch.tensor([self._number]),
-            given["carry"],
-            given["carry_mask"],
-        )
-        words = torch.from_numpy(self._table[rows.numpy()].astype(np.float32))
+        read = [given[name] for name in (*PORTS, "carry", "carry_mask")]
+        tokens, pooled, rows, start, level = self._encode(*read, torch.tensor([self._number]))
+        words = self._look_up(rows)
         return Condition(tokens=tokens, pooled=pooled, memory=words, start=start, start_level=level)
 
     def negative(self, condition: Condition) -> Condition:
-        """The mean brain."""
-        brain = self._step.brain(len(condition.tokens))
-        return Condition(tokens=brain["tokens"], pooled=brain["pooled"], memory=brain["words"])
+        """What is said of nobody."""
+        nobody = self._step.nobody(len(condition.tokens))
+        return Condition(tokens=nobody["tokens"], pooled=nobody["pooled"], memory=nobody["words"])
+
+    @torch.no_grad()
+    def _nobody(self) -> dict[str, Tensor]:
+        """What all participants are guided away from: what the head says without a signal and a number."""
+        nothing = torch.zeros(1, LATENT[0], 1, *LATENT[2:])
+        head = self._parts.head
+        tokens, pooled, rows, _, _ = head(
+            torch.zeros(1, FEATURES), torch.tensor([0]), nothing, torch.zeros(1, 1)
+        )
+        return {"tokens": tokens, "pooled": pooled, "words": self._look_up(rows)}
+
+    def _look_up(self, rows: Tensor) -> Tensor:
+        return torch.from_numpy(self._table[rows.numpy()].astype(np.float32))
 
     @torch.no_grad()
     def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
@@ -147,7 +137,7 @@ class SeamSystem(System):
         pooled = condition.pooled
         words = condition.memory
         level = condition.start_level
-        share = level[:, :, None, None, None]
+        share = wide(level)
         whole = (1 - share) * condition.start + share * torch.from_numpy(noise)
         past = torch.zeros_like(whole[:, :, :1])
         chunks = []
@@ -162,7 +152,8 @@ class SeamSystem(System):
 
     @torch.no_grad()
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
-        return self._codec(torch.from_numpy(latents.astype(np.float32))).numpy()
+        pictures = self._codec(torch.from_numpy(latents.astype(np.float32)))
+        return video_decoder.frames(pictures, (ROWS, COLUMNS)).numpy()
 
     def levels(self, steps: int) -> list[float]:
         return [1 - step / steps for step in range(steps)]
@@ -171,35 +162,18 @@ class SeamSystem(System):
         return {"words": Table(self._table, "float16")}
 
     def weights(self) -> Arrays:
-        learned = {f"parts.{name}": value.numpy() for name, value in self._parts.state_dict().items()}
-        return learned | {f"brain.{name}": value.numpy() for name, value in self._brain.items()}
+        return {name: value.numpy() for name, value in self._parts.state_dict().items()}
 
     @torch.no_grad()
     def stages(self, manifest: Manifest) -> Sequence[Stage]:
         read = {port.name: torch.zeros(1, *port.shape) for port in self.ports(manifest)}
-        carry = read.pop("carry")
-        carry_mask = read.pop("carry_mask")
-        encoded = {
-            **read,
-            "subject": torch.tensor([self._number]),
-            "carry": carry,
-            "carry_mask": carry_mask,
-        }
+        encoded = {**read, "subject": torch.tensor([self._number])}
         channels, _, rows, columns = LATENT
         chunk = torch.zeros(1, channels, CHUNK_FRAMES, rows, columns)
-        frame = torch.zeros(1, channels, 1, rows, columns)
-        brain = self._step.brain(1)
-        denoised = {
-            "latent": chunk,
-            "past": frame,
-            "tokens": brain["tokens"],
-            "pooled": brain["pooled"],
-            "words": brain["words"],
-            "t": torch.ones(1),
-            "r": torch.zeros(1),
-        }
+        frame = chunk[:, :, :1]
+        clock = {"t": torch.ones(1), "r": torch.zeros(1)}
+        denoised = {"latent": chunk, "past": frame, **self._step.nobody(1), **clock}
         looked_up = Source("memory", memory="words", rows="encode.rows")
-        drawn = ["frames", "cache_last_made", "cache_mean_made"]
         return [
             Traced("encode", self._encode, encoded, ["tokens", "pooled", "rows", "start", "start_level"]),
             Traced("denoise", self._step, denoised, ["next"], Said({"past": _PAST, "words": looked_up})),
@@ -210,13 +184,7 @@ class SeamSystem(System):
                 ["past_next"],
                 Said({"past": _PAST}, {"past_next": "past"}),
             ),
-            Traced("decode_first", First(self._codec), {"latent": frame}, drawn),
-            Traced(
-                "decode_next",
-                Next(self._codec),
-                {"latent": frame, "cache_last": frame, "cache_mean": frame},
-                drawn,
-            ),
+            *video_decoder.stages(self._codec, LATENT, (ROWS, COLUMNS)),
         ]
 
 
@@ -259,13 +227,13 @@ class SeamPlan:
         log = loop.train(
             parts,
             phases,
-            partial(batch, taught, torch.from_numpy(table.astype(np.float32))),
+            partial(batch, taught, torch.from_numpy(table.astype(np.float32)), losses_of(phases)),
             work.stages / "training",
             _show_nothing,
             work.seed,
             self.machine,
         )
-        system = SeamSystem(parts, codec, _mean_brain(parts, taught, table), table, self.generator.guidance)
+        system = SeamSystem(parts, codec, table, self.generator.guidance)
         found = {name: self._of(system, data, name, taught[name]) for name in PARTICIPANTS}
         own = found.pop("one")
         return Trained(
@@ -279,16 +247,11 @@ class SeamPlan:
         )
 
     def restore(self, weights: Arrays) -> SeamSystem:
-        kept: dict[str, dict[str, Tensor]] = {"parts": {}, "brain": {}}
-        table = weights["memory.words"]
-        for name, value in weights.items():
-            part, _, rest = name.partition(".")
-            if part in kept:
-                kept[part][rest] = torch.from_numpy(value)
+        learned = dict(weights)
+        table = learned.pop("memory.words")
         parts = self._parts(0)
-        parts.load_state_dict(kept["parts"])
-        codec = Codec(self.codec.blend)
-        return SeamSystem(parts, codec, kept["brain"], table, self.generator.guidance)
+        parts.load_state_dict({name: torch.from_numpy(value) for name, value in learned.items()})
+        return SeamSystem(parts, Codec(self.codec.blend), table, self.generator.guidance)
 
     def _parts(self, seed: int) -> Parts:
         torch.manual_seed(seed)
@@ -299,67 +262,37 @@ class SeamPlan:
         }
         return Parts(stems, Head(keys), Generator(self.generator.layers))
 
-    def _of(self, system: SeamSystem, data: Scans, name: str, taught: Arrays) -> OfSubject:
+    def _of(self, system: SeamSystem, data: Scans, name: str, taught: Windows) -> OfSubject:
         sigmas = {str(STEPS): system.levels(STEPS)}
         manifest = replace(data.manifest(name), steps=STEPS, sigmas=sigmas, fitter="seam-fitter")
-        few = golden({name: taught[name] for name in _SIGNALS})
+        few = golden(taught.normalised(np.arange(len(taught.latents))))
         return OfSubject(manifest, data.stats(name), data.projection(name), few)
 
 
-def _taught(work: Work, data: Scans, name: str, codec: Codec) -> Arrays:
-    """Windows of a participant and the latents of what it saw; a stage of the run."""
+def _taught(work: Work, data: Scans, name: str, codec: Codec) -> Windows:
+    """Windows of a participant and the latents of what it saw; a stage of the run. No loss reads captions."""
 
     def make() -> Arrays:
         clips = torch.from_numpy(data.clips(TEACHING)).float() / 255
         return data.inputs(name, TEACHING) | {"latents": codec.encode(clips).numpy()}
 
-    return work.stage(f"watched-{name}", make)
+    arrays = work.stage(f"watched-{name}", make)
+    latents = arrays["latents"]
+    nothing = np.zeros((len(latents), 0), np.float32)
+    words = np.zeros((len(latents), 0, 0), np.int64)
+    return Windows(latents, words, nothing, nothing, {port: arrays[port] for port in PORTS}, None)
 
 
-def batch(taught: dict[str, Arrays], table: Tensor, place: Place) -> dict[str, Any]:
+def batch(
+    taught: dict[str, Windows], table: Tensor, losses: dict[str, list[str]], place: Place
+) -> dict[str, Any]:
     """Windows of the participants in turn, noisy at a level of their own."""
     names = list(PARTICIPANTS)
     name = names[place.number % len(names)]
-    arrays = taught[name]
-    rows = place.rows(len(arrays["latents"]))
     number, _ = PARTICIPANTS[name]
-    found: dict[str, Any] = {key: torch.from_numpy(value[rows]) for key, value in arrays.items()}
-    channels, _, height, width = LATENT
-    noise = [
-        place.draws(n).standard_normal((channels, CHUNK_FRAMES, height, width)) for n in range(len(rows))
-    ]
-    level = [place.draws(n).uniform(0.05, 0.95) for n in range(len(rows))]
-    found["noise"] = torch.from_numpy(np.stack(noise)).float()
-    found["level"] = torch.tensor(level, dtype=torch.float32)
-    found["past"] = found["latents"][:, :, :1] * float(place.number % 3 == 0)
-    found["subject"] = torch.tensor([number])
-    found["name"] = name
-    found["table"] = table
-    return found
-
-
-@torch.no_grad()
-def _mean_brain(parts: Parts, taught: dict[str, Arrays], table: NDArray[np.float16]) -> dict[str, Tensor]:
-    """What is told of the mean window of both participants."""
-    channels, _, height, width = LATENT
-    nothing = torch.zeros(1, channels, 1, height, width)
-    told: dict[str, list[Tensor]] = {"tokens": [], "pooled": [], "words": []}
-    for name, (number, _) in PARTICIPANTS.items():
-        mean = {port: torch.from_numpy(taught[name][port].mean(0, keepdims=True)) for port in _SIGNALS}
-        encode = Encode(parts.stems[name], parts.head).eval()
-        tokens, pooled, rows, _, _ = encode(
-            mean["eeg"],
-            mean["eeg_mask"],
-            mean["fmri"],
-            mean["fmri_mask"],
-            torch.tensor([number]),
-            nothing,
-            torch.zeros(1, 1),
-        )
-        told["tokens"].append(tokens)
-        told["pooled"].append(pooled)
-        told["words"].append(torch.from_numpy(table[rows.numpy()].astype(np.float32)))
-    return {name: torch.stack(values).mean(0) for name, values in told.items()}
+    found = batches.batch(taught[name], _NO_DROPOUT, losses, place)
+    past = found["latents"][:, :, :1] * float(place.number % 3 == 0)
+    return {**found, "past": past, "subject": torch.tensor([number]), "name": name, "table": table}
 
 
 def _show_nothing(phase: str, step: int) -> None:

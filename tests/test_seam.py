@@ -117,11 +117,11 @@ def test_a_training_that_is_stopped_twice_goes_on_to_the_same_bits(
     whole = seam_system.batch
     stops = [("whole", 50), ("tuned", 6)]
 
-    def stopping(taught: Any, table: Any, place: Place) -> Any:
+    def stopping(taught: Any, table: Any, losses: Any, place: Place) -> Any:
         if stops and (place.phase, place.number) == stops[0]:
             stops.pop(0)
             raise KeyboardInterrupt
-        return whole(taught, table, place)
+        return whole(taught, table, losses, place)
 
     monkeypatch.setattr(seam_system, "batch", stopping)
     out = tmp_path / "run"
@@ -217,8 +217,8 @@ def changed(system: SeamSystem, how: str) -> SeamSystem:
         system._table = np.roll(system._table, 1, 0)
     elif how == "no guidance":
         system._step.guidance = 1.0
-    elif how == "another mean brain":
-        system._step.brain_tokens += 1
+    elif how == "another nobody":
+        system._step.nobody_tokens += 1
     elif how == "no chunk before":
         system._keep = Forgetful()  # type: ignore[assignment]
     elif how == "another start":
@@ -230,7 +230,7 @@ def changed(system: SeamSystem, how: str) -> SeamSystem:
     elif how == "another number":
         system._number = 2
     elif how == "another cache":
-        system._codec.blend = 0.2
+        system._codec.blend.add_(0.1)
     return system
 
 
@@ -240,7 +240,7 @@ def changed(system: SeamSystem, how: str) -> SeamSystem:
     [
         ("another memory", "latent"),
         ("no guidance", "latent"),
-        ("another mean brain", "latent"),
+        ("another nobody", "latent"),
         ("no chunk before", "latent"),
         ("another start", "latent"),
         ("another level", "latent"),
