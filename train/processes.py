@@ -14,6 +14,8 @@ from typing import Any
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
+from rtdecode.errors import RtDecodeError
+
 
 def together(count: int, folder: Path, function: Callable[..., Any], *given: Any) -> None:
     """Call a function in several processes at once, and wait until all of them have returned.
@@ -31,14 +33,26 @@ def together(count: int, folder: Path, function: Callable[..., Any], *given: Any
 
     Raises
     ------
+    RtDecodeError
+        If the arguments cannot be written.
     torch.multiprocessing.ProcessRaisedException
         If one of them raised. The others are then ended.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix="arguments-") as file:
-        # Pickled here: torch's own pickling shares tensors, and all processes would train the same memory.
-        pickle.dump((function, given), file)
-        file.flush()
+        try:
+            # Pickled here: torch's own pickling shares tensors, and all processes would train the same memory.
+            pickle.dump((function, given), file)
+            file.flush()
+        except OSError as error:
+            raise RtDecodeError(
+                "processes-write-failed",
+                "{count} processes that train together read the model from a file in {folder}, which could "
+                "not be written ({error}). Make room there, and go on with resume=.",
+                count=count,
+                folder=folder,
+                error=error,
+            ) from error
         # The system chooses a free port, on which the processes find each other.
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
