@@ -24,8 +24,8 @@ def together(count: int, folder: Path, function: Callable[..., Any], *given: Any
     ----------
     count : int
     folder : Path
-        Where the arguments lie meanwhile, in a file that all processes read: a model would
-        otherwise be in memory twice, as an object and as its bytes.
+        Where the arguments lie meanwhile, in a file that all processes read: a model would otherwise be in
+        memory twice, as an object and as its bytes.
     function : callable
         It finds the other processes in the way of a program that torchrun has started; accelerate sees them.
     *given
@@ -41,7 +41,7 @@ def together(count: int, folder: Path, function: Callable[..., Any], *given: Any
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix="arguments-") as file:
         try:
-            # Pickled here: torch's own pickling shares tensors, and all processes would train the same memory.
+            # Pickled here: torch's own pickling shares tensors, so that all would train the same memory.
             pickle.dump((function, given), file)
             file.flush()
         except OSError as error:
