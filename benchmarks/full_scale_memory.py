@@ -332,7 +332,7 @@ def _pack(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
 
 def _pipeline(folder: Path) -> None:
     """Save a video model of one layer, and its autoencoder, as CogVideoX is published."""
-    from diffusers import AutoencoderKLCogVideoX
+    from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
     from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 
     channels, _, rows, columns = _LATENT
@@ -350,14 +350,15 @@ def _pipeline(folder: Path) -> None:
         sample_frames=FRAMES,
         use_rotary_positional_embeddings=True,
     ).save_pretrained(folder / "transformer")
-    AutoencoderKLCogVideoX(
-        down_block_types=("CogVideoXDownBlock3D",) * 4,
-        up_block_types=("CogVideoXUpBlock3D",) * 4,
-        block_out_channels=(4, 4, 4, 4),
-        latent_channels=channels,
-        layers_per_block=1,
-        norm_num_groups=2,
-    ).save_pretrained(folder / "vae")
+    blocks: dict[str, Any] = {
+        "down_block_types": ("CogVideoXDownBlock3D",) * 4,
+        "up_block_types": ("CogVideoXUpBlock3D",) * 4,
+        "block_out_channels": (4, 4, 4, 4),
+    }
+    autoencoder = AutoencoderKLCogVideoX(
+        **blocks, latent_channels=channels, layers_per_block=1, norm_num_groups=2
+    )
+    autoencoder.save_pretrained(folder / "vae")
     parts = {
         "_class_name": "CogVideoXPipeline",
         "transformer": ["diffusers", "CogVideoXTransformer3DModel"],

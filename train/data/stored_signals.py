@@ -94,7 +94,9 @@ def store(data: DataSet, columns: Sequence[Column], folder: Path) -> StoredSigna
     RtDecodeError
         If the disk fills meanwhile. The files that are whole are kept.
     """
-    first = {column: _read(data, column, np.array([0])) for column in columns}
+    first: dict[Column, NDArray[np.float32]] = {
+        column: _read(data, column, np.array([0])) for column in columns
+    }
     window_bytes = sum(values.nbytes for values in first.values())
     count = max(1, FILE_BYTES // window_bytes)
     rows = np.arange(len(data.windows))

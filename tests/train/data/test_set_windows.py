@@ -261,10 +261,10 @@ def test_signals_may_be_read_as_released_and_that_is_said() -> None:
     standardised = opened(held(*rows), ["2"]).taught()
     windows = held(*rows)
     # Single precision is what is kept.
-    assert np.array_equal(as_released.signals["fmri"], windows.read("fmri", [0, 1]).astype(np.float32))
+    assert np.array_equal(as_released.signals["fmri"][:], windows.read("fmri", [0, 1]).astype(np.float32))
     assert (as_released.stats["fmri_mean"] == 0).all()
     assert (as_released.stats["fmri_scale"] == 1).all()
-    assert not np.allclose(standardised.signals["fmri"], windows.read("fmri", [0, 1]))
+    assert not np.allclose(standardised.signals["fmri"][:], windows.read("fmri", [0, 1]))
     sentences = as_released.manifest.provenance["told"]
     assert any("no figure of this run is free of that leak" in text for text in sentences)
     assert len(sentences) == len(standardised.manifest.provenance["told"]) + 1

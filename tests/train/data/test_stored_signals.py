@@ -18,7 +18,7 @@ from tests.train.data import cinebrain_folder
 from tests.train.data.test_set_windows import held, node
 from train.data import stored_signals
 from train.data.layouts.cinebrain_set import CineBrain
-from train.data.stored_signals import store
+from train.data.stored_signals import StoredSignals, store
 from train.data.window_arrays import mean_volumes
 from train.work import write_arrays
 
@@ -31,6 +31,10 @@ FILMS = [("A", run, run + shown, False) for run in "12" for shown in "abc"]
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two windows of `held` a file, or one."""
     monkeypatch.setattr(stored_signals, "FILE_BYTES", 2 * WINDOW)
+
+
+def keep(data: Any, folder: Path) -> StoredSignals:
+    return store(data, ["fmri", "eeg"], folder)
 
 
 @pytest.mark.parametrize("changes", [{}, {"sfreq": 1000}, {"standardise": False}, {"after": 5}])
@@ -92,22 +96,22 @@ def test_what_a_run_writes_into_the_datas_folder_is_none_of_its_files(tmp_path: 
     (tmp_path / "stages").mkdir()
     # A link that leads back does not make it endless.
     (tmp_path / "back").symlink_to(tmp_path)
-    store(data, ["fmri", "eeg"], tmp_path / "stages" / "signals")
+    keep(data, tmp_path / "stages" / "signals")
     count = len(data.reads)
-    store(data, ["fmri", "eeg"], tmp_path / "stages" / "signals")
+    keep(data, tmp_path / "stages" / "signals")
     assert len(data.reads) == count + 2
 
 
 @pytest.mark.usefixtures("small_files")
 def test_a_shard_that_was_cut_short_is_written_again(tmp_path: Path) -> None:
     data = held(*FILMS)
-    stored = store(data, ["fmri", "eeg"], tmp_path)
+    stored = keep(data, tmp_path)
     expected = stored.read("eeg", range(6))
     first, second, third = sorted(tmp_path.glob("*/*.npz"))
     second.write_bytes(second.read_bytes()[:-100])
     np.savez(third, fmri=np.zeros((2, 5, 3)))
     before = first.stat().st_mtime_ns
-    again = store(data, ["fmri", "eeg"], tmp_path)
+    again = keep(data, tmp_path)
     np.testing.assert_array_equal(again.read("eeg", range(6)), expected)
     assert first.stat().st_mtime_ns == before
 
@@ -118,10 +122,10 @@ def test_signals_without_room_are_refused_before_any_is_written(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=6 * WINDOW - 1))
     with refused(UsageError, "signals-insufficient-disk", windows=6, needed_gb=6 * WINDOW / 1e9):
-        store(held(*FILMS), ["fmri", "eeg"], tmp_path / "signals")
+        keep(held(*FILMS), tmp_path / "signals")
     assert not (tmp_path / "signals").exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=6 * WINDOW))
-    store(held(*FILMS), ["fmri", "eeg"], tmp_path / "signals")
+    keep(held(*FILMS), tmp_path / "signals")
 
 
 @pytest.mark.usefixtures("small_files")
@@ -136,12 +140,12 @@ def test_what_is_whole_is_kept_when_a_disk_fills(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(stored_signals, "write_arrays", full)
     with refused(RtDecodeError, "signals-write-failed", file="00001.npz") as refusal:
-        store(data, ["fmri", "eeg"], tmp_path)
+        keep(data, tmp_path)
     assert "the disk is full" in str(refusal.value)
     assert "resume=" in str(refusal.value)
     assert [path.name for path in tmp_path.glob("*/*")] == ["00000.npz"]
     monkeypatch.setattr(stored_signals, "write_arrays", write_arrays)
     count = sum(data.reads)
-    store(data, ["fmri", "eeg"], tmp_path)
+    keep(data, tmp_path)
     # The windows of the two files that were not there, and a first one.
     assert sum(data.reads) == count + 2 * (4 + 1)
