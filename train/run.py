@@ -129,8 +129,11 @@ def run(recipe: str, overrides: list[str]) -> Path:
     if isinstance(parts.system, DrawsSomeClips) and isinstance(parts.data, OnGrid):
         parts.system.check_clip(clip_of(parts.data.grid))
     data = _data(parts, wanted)
+    # A run that is there was trained, and is not judged yet.
+    is_trained = (out / "run.json").is_file()
     if isinstance(parts.system, SizesClips) and isinstance(data, DataSetWindows):
-        data = parts.system.sized(data)
+        # What a system was trained on need not be there any more.
+        data = data.of_size(subject_of(out, None)[0].clip) if is_trained else parts.system.sized(data)
     if isinstance(data, SimulatedSessions):
         _check_participants(data, parts.system, wanted.name)
     # All that can be refused is refused before the folder is claimed and the long work begins.
@@ -142,8 +145,6 @@ def run(recipe: str, overrides: list[str]) -> Path:
         _check_base(work, wanted, parts, data)
     if wanted.judged:
         parts.judge.check(data)
-    # A run that is there was trained, and is not judged yet.
-    is_trained = (out / "run.json").is_file()
     if not is_trained:
         _claim(part, out, wanted)
     if isinstance(data, SaysFirst):
