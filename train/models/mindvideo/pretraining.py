@@ -19,6 +19,7 @@ from train.models.conditioned.batches import Windows
 from train.models.mindvideo.encoder import FMRI, SpaceTimeEncoder
 from train.parts.encoders.masked import MaskedAutoencoder
 from train.parts.encoders.transformer import TrunkSizes
+from train.parts.losses.masked import Masked
 from train.work import Arrays
 
 # The loss, and the name of the phase that has it.
@@ -67,6 +68,7 @@ class MaskedVolumes(Trainable):
     def __init__(self, encoder: SpaceTimeEncoder, sizes: MaskedSizes) -> None:
         super().__init__()
         width = encoder.missing.numel()
+        self.loss = Masked(output="predicted", target="patches", mask="hidden")
         self.autoencoder = MaskedAutoencoder(
             encoder.tokenizer, encoder.trunk, width, sizes.decoder, sizes.share
         )
@@ -75,9 +77,9 @@ class MaskedVolumes(Trainable):
         """Return the loss of ``fmri`` (volume, voxel) with patches in an ``order`` (volume, patch)."""
         reconstruction = self.autoencoder(batch[FMRI], batch[ORDER])
         # A volume that is missing teaches nothing.
-        counted = reconstruction.hidden * batch[f"{FMRI}_mask"][:, None]
-        errors = (reconstruction.predicted - reconstruction.patches).float().square().mean(2)
-        return {MASKED: (errors * counted).sum() / counted.sum().clamp(min=1)}
+        hidden = reconstruction.hidden * batch[f"{FMRI}_mask"][:, None]
+        outputs = {**reconstruction._asdict(), "hidden": hidden}
+        return {MASKED: self.loss(outputs, batch)}
 
 
 @dataclass(frozen=True)

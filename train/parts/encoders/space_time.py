@@ -1,6 +1,6 @@
 """Transformer blocks over the patches of several volumes, which also attend over time.
 
-Chen et al. 2023 (MinD-Video, arXiv:2305.11675, section 3.3) extend a trained encoder of single volumes by an
+Chen et al. 2023 (arXiv:2305.11675, section 3.3) extend a trained encoder of single volumes by an
 attention over the volumes of a window. Their equations merge axes, and their code sets that attention between
 the one over patches and the perceptron, as here.
 """

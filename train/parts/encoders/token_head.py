@@ -8,7 +8,7 @@ from torch.nn import functional
 class TokenHead(nn.Module):
     """A map over tokens, one over their values, and a perceptron's layer that is added.
 
-    MinD-Video's code has it so; its paper says nothing of it.
+    The code of Chen et al. 2023 (arXiv:2305.11675) has it so; the paper says nothing of it.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """The image U-Net of Stable Diffusion 1.5 over the frames of a clip, as Chen et al. 2023 use it.
 
-MinD-Video (arXiv:2305.11675, section 3.4) makes a video model of an image model. Convolutions and the
+They (arXiv:2305.11675, section 3.4) make a video model of an image model. Convolutions and the
 attention to the condition work on each frame by itself, and so frames lie in the batch of diffusers'
 ``UNet2DConditionModel``. The attention within a frame looks at the two frames before it instead, and at the
 end of each transformer block stands an attention over the frames of a place, whose output map begins at zero.
