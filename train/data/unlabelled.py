@@ -68,7 +68,7 @@ def check_fit(fit: str) -> None:
     if fit not in FITS:
         raise UsageError(
             "unlabelled-fit-unknown",
-            "system.pretrain.fit must be one of {available}, moments '{fit}'.",
+            "system.pretrain.fit must be one of {available}, found '{fit}'.",
             available=list(FITS),
             fit=fit,
         )

@@ -34,7 +34,7 @@ def check_order(order: str) -> None:
     if order not in ORDERS:
         raise UsageError(
             "voxel-order-unknown",
-            "system.order must be one of {available}, match '{order}'.",
+            "system.order must be one of {available}, found '{order}'.",
             available=list(ORDERS),
             order=order,
         )
