@@ -82,6 +82,9 @@ class FramesBlock(BasicTransformerBlock):
     ) -> Tensor:
         """Add to tokens (clip * frame, token, width)."""
         frames = (cross_attention_kwargs or {})["frames"]
+        assert self.attn2 is not None
+        assert self.norm2 is not None
+        assert self.norm3 is not None
         tokens = hidden_states
         tokens = tokens + self.attn1(self.norm1(tokens), frames=frames)
         tokens = tokens + self.attn2(self.norm2(tokens), encoder_hidden_states=encoder_hidden_states)
@@ -110,9 +113,14 @@ def over_frames(unet: UNet2DConditionModel) -> None:
         module.norm_temp = nn.LayerNorm(width)
         module.attn_temp = Attention(width, heads=within.heads, dim_head=within.inner_dim // within.heads)
         _silence(module.attn_temp)
-        within.set_processor(EarlierFrames())
-        module.attn2.set_processor(SameFrame())
-        module.attn_temp.set_processor(SameFrame())
+        # diffusers' annotation lists its own processors alone.
+        processors: dict[Any, Any] = {
+            within: EarlierFrames(),
+            module.attn2: SameFrame(),
+            module.attn_temp: SameFrame(),
+        }
+        for attention, processor in processors.items():
+            attention.set_processor(processor)
         weight = within.to_q.weight
         module.norm_temp.to(weight.device, weight.dtype)
         module.attn_temp.to(weight.device, weight.dtype)
