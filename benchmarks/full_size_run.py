@@ -164,7 +164,7 @@ def _taught() -> Taught:
     }
     return Taught(
         signals=signals,
-        pictures=[],
+        clips=[],
         folds=None,
         manifest=draft_manifest("random", grid, clip, eeg, fmri, simulated=True, chain="offline"),
         stats=stats,

@@ -154,7 +154,7 @@ def choices(teaching: Watched, repeated: Sequence[Segment], count: int | None) -
     number = len(reproducible)
     return {
         REPRODUCIBLE: reproducible,
-        DRIVEN: driven_voxels(teaching.clips, teaching.fmri, teaching.film, number),
+        DRIVEN: driven_voxels(list(teaching.clips), teaching.fmri, teaching.film, number),
         RANDOM: np.sort(np.random.default_rng(number).choice(candidates, number, replace=False)),
     }
 

@@ -51,7 +51,7 @@ class RecordedWindows(RecordedSessions):
         stats = statistics(signals, level[driven]) | {"mean_clip": np.rint(clips.mean(0)).astype(np.uint8)}
         return Taught(
             signals=signals | normalised_signals(signals, stats),
-            pictures=clips,
+            clips=clips,
             folds=folds,
             manifest=replace(self.manifest(projection), provenance=self.provenance(work)),
             stats=stats,

@@ -318,7 +318,7 @@ class SimulatedSessions:
         stats = statistics(watched, level) | {"mean_clip": np.rint(clips.mean(0)).astype(np.uint8)}
         return Taught(
             signals=watched | normalised_signals(watched, stats),
-            pictures=clips,
+            clips=clips,
             folds=self.left_out(work),
             manifest=replace(draft, provenance=self.provenance(work)),
             stats=stats,

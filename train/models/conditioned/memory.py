@@ -61,7 +61,7 @@ class MemoryEncoder(ConditionEncoder):
         memo[id(self.table)] = self.table
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
-        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        vars(copied).update(copy.deepcopy(vars(self), memo))
         return copied
 
     @abstractmethod
