@@ -14,6 +14,7 @@ from typing import Any
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
+from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError
 
 
@@ -38,7 +39,7 @@ def together(count: int, folder: Path, function: Callable[..., Any], *given: Any
     torch.multiprocessing.ProcessRaisedException
         If one of them raised. The others are then ended.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private.folder(folder)
     with tempfile.NamedTemporaryFile(dir=folder, prefix="arguments-") as file:
         try:
             # Pickled here: torch's own pickling shares tensors, so that all would train the same memory.

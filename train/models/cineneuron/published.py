@@ -1,5 +1,6 @@
 """CineNeuron on published weights: what is read of targets, and a pool that lies on disk."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rtdecode.disk import private
 from rtdecode.errors import UsageError
+from train import room
 from train.data import near_duplicates
 from train.data.opening import opened
 from train.data.set_windows import SetWindows
@@ -221,9 +224,18 @@ def _texts(
 ) -> NDArray[np.float16]:
     """Write the texts of entries to a file of the run, and map it."""
     _, conditions, width = encoder.sizes
-    work.stages.mkdir(parents=True, exist_ok=True)
-    path = work.stages / "texts.npy"
     shape = (len(entries), conditions * width)
+    size = math.prod(shape) * np.dtype(np.float16).itemsize
+    if lack := room.lacking(work.stages, size):
+        raise UsageError(
+            "pool-insufficient-disk",
+            "the texts of {entries} entries of the pool take {needed_gb:.1f} GB, and {folder} has "
+            "{free_gb:.1f} GB left. Make room, give another disk with out=, or fewer entries "
+            "(system.encoder.memory.entries).",
+            entries=len(entries),
+            **lack,
+        )
+    path = private.file(private.folder(work.stages) / "texts.npy")
     table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
     for first in tracked(range(0, len(entries), _AT_ONCE), "texts of the pool"):
         tokens = _read(entries[first : first + _AT_ONCE], PROMPT)

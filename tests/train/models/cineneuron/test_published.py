@@ -22,6 +22,7 @@ from tests.train.targets.test_viclip import tensors
 from tests.train.test_data_set import FEW_PLACES, release
 from train import loop
 from train.loader import Place
+from train.models.cineneuron import published
 from train.models.cineneuron.brain import BrainSizes
 from train.models.cineneuron.encoder import RememberingEncoder
 from train.models.cineneuron.published import CineNeuronPublishedPlan
@@ -220,6 +221,16 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with refused(UsageError, code, **values):
         make_run("cineneuron", [*changes, change, f"out={tmp_path / 'run'}"])
+
+
+@pytest.mark.full
+def test_a_pool_without_room_on_the_disk_is_refused(
+    changes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lack = {"folder": tmp_path, "needed_gb": 18.1, "free_gb": 3.0}
+    monkeypatch.setattr(published.room, "lacking", lambda *_: lack)
+    with refused(UsageError, "pool-insufficient-disk", needed_gb=18.1, free_gb=3.0):
+        make_run("cineneuron", [*changes, f"out={tmp_path / 'run'}"])
 
 
 @pytest.mark.full
