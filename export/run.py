@@ -454,22 +454,26 @@ def graphs_of(
         If a package that tracing needs is missing.
     """
     graphs: dict[str, ModelProto] = {}
-    for stage in stages:
+    stages = list(stages)
+    for number, stage in enumerate(stages, 1):
         if isinstance(stage, Written):
             graphs[stage.name] = stage.model
             continue
         unchanged = stage.precision == precision
         graphs[stage.name] = _traced(stage, flavour, place if unchanged else None, cuda=cuda)
         if place is not None:
-            _let_go(stage)
+            _let_go(stage, stages[number:])
     return graphs
 
 
-def _let_go(stage: Traced) -> None:
-    """Free the memory of a module that has a graph, if it is large."""
+def _let_go(stage: Traced, later: Iterable[Stage]) -> None:
+    """Free the memory of a module that has a graph, if it is large and no later stage has a part of it."""
     from export.trace import weights_bytes
 
-    if weights_bytes(stage.module) > LARGEST:
+    traced = [other for other in later if isinstance(other, Traced)]
+    shared = {id(weight) for other in traced for weight in other.module.parameters()}
+    is_shared = any(id(weight) in shared for weight in stage.module.parameters())
+    if weights_bytes(stage.module) > LARGEST and not is_shared:
         stage.module.to("meta")
 
 

@@ -183,6 +183,20 @@ def test_large_weights_are_written_from_their_module_which_is_let_go(
     np.testing.assert_allclose(np.asarray(output), expected, atol=1e-6)
 
 
+def test_a_module_that_a_later_stage_has_a_part_of_is_not_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.run.LARGEST", 2**10)
+    linear = nn.Linear(64, 64)
+    first = Traced(
+        "decode_first", nn.Sequential(linear, nn.Tanh()), {"latent": torch.ones(1, 64)}, ["frames"]
+    )
+    later = Traced("decode_next", nn.Sequential(linear), {"latent": torch.ones(1, 64)}, ["frames"])
+    assert {*graphs_of([first, later], place=tmp_path)} == {"decode_first", "decode_next"}
+    # Nothing has a part of the last one.
+    assert linear.weight.is_meta
+
+
 def test_weights_that_change_afterwards_stay_in_their_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
