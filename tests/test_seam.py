@@ -64,8 +64,8 @@ def traced() -> list[tuple[str, onnx.ModelProto]]:
 def bundle(trained: Path, traced: list[tuple[str, onnx.ModelProto]]) -> Bundle:
     trace_graph = trace.graph
 
-    def graph(stage: Traced, flavour: str, *, cuda: bool = False) -> onnx.ModelProto:
-        model = trace_graph(stage, flavour, cuda=cuda)
+    def graph(stage: Traced, flavour: str, **how: Any) -> onnx.ModelProto:
+        model = trace_graph(stage, flavour, **how)
         traced.append((stage.name, copy.deepcopy(model)))
         return model
 
@@ -288,7 +288,7 @@ def test_in_a_lower_precision_the_states_of_every_participant_are_in_half_precis
 ) -> None:
     kept_graphs = iter(traced)
 
-    def graph(stage: Traced, flavour: str, *, cuda: bool = False) -> onnx.ModelProto:
+    def graph(stage: Traced, flavour: str, **how: Any) -> onnx.ModelProto:
         name, model = next(kept_graphs)
         assert name == stage.name
         return copy.deepcopy(model)
