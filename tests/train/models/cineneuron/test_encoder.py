@@ -1,5 +1,6 @@
 """The encoder of CineNeuron on random windows: what is retrieved, and what the condition is made of."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -91,6 +92,15 @@ def test_entries_that_are_excluded_are_not_found() -> None:
     again = remembering.recall(windows | {EXCLUDED: excluded})[ROWS]
     for before, after in zip(first.tolist(), again.tolist(), strict=True):
         assert not {*before} & {*after}
+
+
+def test_a_copy_shares_the_table_and_has_weights_of_its_own() -> None:
+    remembering = encoder()
+    copied = copy.deepcopy(remembering)
+    assert isinstance(copied, RememberingEncoder)
+    assert copied.table is remembering.table
+    torch.nn.init.ones_(copied.empty)
+    assert not torch.equal(copied.empty, remembering.empty)
 
 
 @torch.no_grad()
