@@ -56,7 +56,7 @@ def test_all_faults_are_told_together_with_their_places() -> None:
     beginnings = [
         "ridge: it has no judge",
         "ridge.data.grid: grid has no argument 'tempo'",
-        "ridge.data.who: there is no builder 'os.system'; there are adapter, any-film, baseline,",
+        "ridge.data.who: there is no builder 'os.system'; there are adapter, any-film, augmentation,",
         "ridge.system: patch-ridge has no argument 'widht'",
         "ridge.system.codec: patch-codec needs 'channels'",
     ]
@@ -161,7 +161,10 @@ def test_changes_that_cannot_be_taken(changes: list[str], code: str, values: dic
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
     with refused(
-        UsageError, "recipe-unknown", recipe="cinesync-plus", available=re.compile("'haxby', 'ridge'")
+        UsageError,
+        "recipe-unknown",
+        recipe="cinesync-plus",
+        available=re.compile("'haxby', 'mindvideo', 'ridge'"),
     ):
         read("cinesync-plus", [])
 
