@@ -111,7 +111,8 @@ def convert(
     weights = _weights(checkpoint, phase) | {"config": stated_shape(shape)}
     models = {"checkpoint": source.of_files(files, "torch", licence).stated(), "decoder": drawing.stated()}
     notes = [{"note": text} for text in (windows.division, *_said(checkpoint, plan.video.folder))]
-    return plan.finished(data.taught(work), weights, models, {"loss": [], "notes": notes}, {})
+    provenance = {"weights": models}
+    return plan.finished(data.taught(work), weights, provenance, {"loss": [], "notes": notes}, {})
 
 
 def _signals(windows: SetWindows) -> Signals:
