@@ -265,7 +265,7 @@ def test_a_tiny_decoder_draws_in_its_place(changes: list[str], tmp_path: Path) -
     assert manifest.provenance["weights"]["decoder"]["licence"] == "MIT-0"
     decoder, _ = from_published(file, "MIT-0")
     kept = {name: tuple(state.shape) for name, state in manifest.states.items()}
-    assert kept == cache_shapes(decoder, (4, 9, 2, 4))
+    assert kept == cache_shapes(decoder, (4, 9, 6, 10))
     found = read_run(out)["arguments"]
     save_file(tiny_state(4, seed=1), file)
     with refused(UsageError, "run-weights-digest-mismatch", part="decoder"):
