@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx_ir import Value
 from onnx_ir.passes.common import DeduplicateInitializersPass
 from torch import nn
 from torch.onnx import ONNXProgram
@@ -67,7 +68,13 @@ def graph(stage: Traced, flavour: str, *, cuda: bool = False, folder: Path | Non
     """
     with _merged(stage.module):
         program = _exported(stage, OPSETS[flavour])
-        attentions = _attentions(program)
+        _check_attentions(program, stage.name, flavour)
+        # What the stage computes twice becomes one node, an attention as well: with guidance, the first
+        # layer of a video model attends among the same tokens for both conditions.
+        program.optimize()
+        # Named now and not before, as torch itself has it: of outputs with one value, names would be lost.
+        _rename(program.model.graph.inputs, stage.inputs)
+        _rename(program.model.graph.outputs, stage.outputs)
         # torch merges small ones alone. Tables that every layer reads, such as rotary positions, are larger.
         DeduplicateInitializersPass(size_limit=_MERGED)(program.model)
         # Until here the program holds the module's own weights, and not copies.
@@ -77,7 +84,6 @@ def graph(stage: Traced, flavour: str, *, cuda: bool = False, folder: Path | Non
             model = left_on_disk(path)
         else:
             model = program.model_proto
-    _check_attentions(model, stage.name, flavour, attentions)
     if flavour == FUSED:
         _fit_to_runtime(model, cuda=cuda)
     model = halved(model)
@@ -111,6 +117,7 @@ def _merged(module: nn.Module) -> Iterator[None]:
 
 
 def _exported(stage: Traced, opset: int) -> ONNXProgram:
+    """Export a stage, without optimising its graph or naming its ports."""
     # The exporter warns about its own internals and logs what it cannot optimise.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     # Copy the examples: one tensor given for two ports would be traced as a single port.
@@ -120,53 +127,45 @@ def _exported(stage: Traced, opset: int) -> ONNXProgram:
         program = torch.onnx.export(
             stage.module.eval(),
             tuple(examples),
-            input_names=list(stage.inputs),
-            output_names=stage.outputs,
             opset_version=opset,
             dynamo=True,
+            optimize=False,
             verbose=False,
         )
     assert program is not None
     return program
 
 
-def _attentions(program: ONNXProgram) -> tuple[int, int]:
-    """Count how often the traced module calls torch's attention: equal calls once, and all of them."""
+def _attentions(program: ONNXProgram) -> int:
+    """Count how often the traced module calls torch's attention."""
     traced = program.exported_program
     assert traced is not None
     modules = [module for module in traced.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
-    calls = [name for module in modules for name in _calls(module.graph, _ATTENTION)]
-    return len({*calls}), len(calls)
+    return sum(node.target == _ATTENTION for module in modules for node in module.graph.nodes)
 
 
-def _calls(graph: torch.fx.Graph, function: Any) -> list[str]:
-    """Name each call of a function after the first one that computes the same."""
-    names: dict[torch.fx.Node, str] = {}
-    first: dict[str, str] = {}
-    for node in graph.nodes:
-        names[node] = node.name
-        if node.op == "call_function":
-            inputs = torch.fx.map_arg((node.args, node.kwargs), lambda value: names[value])
-            names[node] = first.setdefault(f"{node.target}{inputs}", node.name)
-    return [names[node] for node in graph.nodes if node.target == function]
+def _rename(values: Sequence[Value], names: Iterable[str]) -> None:
+    """Name the inputs or outputs of a graph, and note their old names as torch does."""
+    for value, name in zip(values, names, strict=True):
+        value.metadata_props["pkg.torch.onnx.original_node_name"] = str(value.name)
+        value.name = name
 
 
-def _check_attentions(model: ModelProto, stage: str, flavour: str, attentions: tuple[int, int]) -> None:
-    # The exporter may make one node of equal calls. With guidance, the first layer of a video model attends
-    # among the same tokens for both conditions.
-    least, calls = attentions if flavour == FUSED else (0, 0)
-    found = sum(node.op_type == "Attention" for node in model.graph.node)
-    if not least <= found <= calls:
+def _check_attentions(program: ONNXProgram, stage: str, flavour: str) -> None:
+    calls = _attentions(program)
+    expected = calls if flavour == FUSED else 0
+    found = sum(node.op_type == "Attention" for node in program.model.graph)
+    if found != expected:
         raise RtDecodeError(
             "export-attention-count-mismatch",
             "stage '{stage}' attends {n_calls} times, and its {flavour} graph has {actual} Attention "
             "nodes, where {expected} were expected. Export it with a newer torch, and write its "
             "attentions as scaled_dot_product_attention of (batch, head, token, width).",
             stage=stage,
-            n_calls=attentions[1],
+            n_calls=calls,
             flavour=flavour,
             actual=found,
-            expected=calls,
+            expected=expected,
         )
 
 
