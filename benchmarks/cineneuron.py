@@ -14,7 +14,6 @@ on how far they lie apart.
 Runs and comparisons that lie in the folder of `--work` already are left alone.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -25,10 +24,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 from benchmarks.result_files import RESULTS, write
-from benchmarks.variants import train_all
+from benchmarks.variants import mean_interval, parser_of, steps_of, train_all, written
 from rtdecode import terminal
 from rtdecode.disk import strict_json
 from train import compare
@@ -159,14 +157,10 @@ def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     differences = [row["less"] for row in rows if row["less"] is not None]
-    interval = rows[0]["less_ci95"]
-    if len(differences) > 1:
-        span = stats.ttest_1samp(differences, 0.0).confidence_interval()
-        interval = [float(span.low), float(span.high)]
     return {
         "value": float(np.mean([row["value"] for row in rows])),
         "less": float(np.mean(differences)) if differences else None,
-        "less_ci95": interval,
+        "less_ci95": mean_interval(differences) or rows[0]["less_ci95"],
         "seeds": len(rows),
     }
 
@@ -186,30 +180,17 @@ def table(of_preset: Mapping[str, Any], preset: str) -> Table:
 
 
 def _difference(figure: Mapping[str, Any]) -> str:
-    if figure["less"] is None:
-        return ""
-    interval = figure["less_ci95"]
-    span = "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"
-    return f"{figure['less']:.3f}{span}"
+    return "" if figure["less"] is None else written(figure["less"], figure["less_ci95"])
 
 
 def main() -> None:
     """Train, measure, print, and write where that was asked for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cineneuron",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--work", type=Path, default=_WORK, help="where the runs lie, and are found again")
+    parser = parser_of("benchmarks.cineneuron", __doc__, _WORK, _OUT)
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--brain-seeds", default="0,1,2", help="of those on which a bar rests")
     parser.add_argument("--presets", default=",".join(_PRESETS))
-    parser.add_argument("--steps", type=int, help="of every phase, to try it")
-    parser.add_argument("--sessions", type=int, default=20, help="sessions of 60 s that are decoded")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--write", action="store_true", help=f"keep the figures in {_OUT.name}")
     options = parser.parse_args()
-    steps = _STEPS if options.steps is None else dict.fromkeys(("films", "pretrain", *_STEPS), options.steps)
+    steps = steps_of(options.steps, _STEPS)
     common = [f"phases.{phase}.steps={count}" for phase, count in steps.items()]
     if options.steps is not None:
         common += [

@@ -25,6 +25,7 @@ import torch
 from benchmarks.full_size import SIZES
 from export import run as exporting
 from export import trace
+from rtdecode import terminal
 from rtdecode.bundle import ClipGeometry, EegInput, FmriInput, prepared
 from rtdecode.errors import RtDecodeError
 from rtdecode.signal.eeg.band import EegBand
@@ -89,8 +90,7 @@ def write_run(folder: Path, layers: Layers) -> Path:
     video, digest = plan.video.diffusion(_LATENT, plan.sampling.shift)
     _, drawing = plan.video.drawing(_LATENT)
     signals = signal_shapes(taught.signals, plan.encoder)
-    width = int(video.transformer.config["text_embed_dim"])
-    encoder = plan.encoder.build(signals, _EMBEDDING, plan.conditions, width)
+    encoder = plan.encoder.build(signals, _EMBEDDING, plan.conditions, video.text)
     attached = unmerged_adapters(parts.phases)
     for name, adapter in attached.items():
         adapters.inject(video, "transformer", name, adapter)
@@ -101,7 +101,7 @@ def write_run(folder: Path, layers: Layers) -> Path:
         latent=_LATENT,
         embedding=_EMBEDDING,
         conditions=plan.conditions,
-        width=width,
+        width=video.text,
         frames=_FRAMES,
         size=(clip.height, clip.width),
         adapters=attached,
@@ -243,4 +243,4 @@ if __name__ == "__main__":
     if step_name == "make":
         write_run(Path(folder_name), Layers(*json.loads(layer_numbers)))
     else:
-        print(json.dumps(export(Path(folder_name))))  # noqa: T201
+        terminal.line(json.dumps(export(Path(folder_name))))

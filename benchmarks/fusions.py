@@ -13,7 +13,6 @@ say.
 Runs that lie in the folder of `--work` already are left alone.
 """
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from rich.table import Table
 from scipy import stats
 
 from benchmarks.result_files import RESULTS, write
-from benchmarks.variants import train_all
+from benchmarks.variants import mean_interval, parser_of, steps_of, train_all, written
 from rtdecode import terminal
 from train import compare
 from train.judging.sessions import Sessions
@@ -71,19 +70,12 @@ def summarised(
         summary[fusion] = {}
         for metric in metrics:
             values = [figures[f"{fusion}-{seed}", metric] for seed in seeds]
-            entry: dict[str, Any] = {"value": float(np.mean(values)), "ci95": _interval(values)}
+            entry: dict[str, Any] = {"value": float(np.mean(values)), "ci95": mean_interval(values)}
             if fusion != _REFERENCE and _REFERENCE in fusions:
                 reference = [figures[f"{_REFERENCE}-{seed}", metric] for seed in seeds]
                 entry["difference"] = _difference(values, reference)
             summary[fusion][metric] = entry | {"seeds": values}
     return summary
-
-
-def _interval(values: Sequence[float]) -> list[float] | None:
-    if len(values) < 2:
-        return None
-    interval = stats.ttest_1samp(values, 0.0).confidence_interval()
-    return [float(interval.low), float(interval.high)]
 
 
 def _difference(values: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
@@ -109,28 +101,16 @@ def table(summary: Mapping[str, Any], seeds: int) -> Table:
 
 
 def _cell(entry: Mapping[str, Any]) -> str:
-    interval = entry["ci95"]
-    return f"{entry['value']:.3f}" + (
-        "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"
-    )
+    return written(entry["value"], entry["ci95"])
 
 
 def main() -> None:
     """Train, measure, print, and write where that was asked for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fusions",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--work", type=Path, default=_WORK, help="where the runs lie, and are found again")
+    parser = parser_of("benchmarks.fusions", __doc__, _WORK, _OUT)
     parser.add_argument("--fusions", default=",".join(_FUSIONS))
     parser.add_argument("--brain-seeds", default="0,1,2")
-    parser.add_argument("--steps", type=int, help="of every phase, to try it")
-    parser.add_argument("--sessions", type=int, default=20, help="sessions of 60 s that are decoded")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--write", action="store_true", help=f"keep the figures in {_OUT.name}")
     options = parser.parse_args()
-    steps = _STEPS if options.steps is None else dict.fromkeys(("films", "pretrain", *_STEPS), options.steps)
+    steps = steps_of(options.steps, _STEPS)
     common = [f"phases.{phase}.steps={count}" for phase, count in steps.items()]
     if options.steps is not None:
         common += ["data.sessions=0-1", "data.seconds=60"]

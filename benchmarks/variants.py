@@ -1,5 +1,6 @@
 """Variants of a small system, trained from one pretrained video model and on the same windows."""
 
+import argparse
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -7,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
+from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from train import run_folder
@@ -22,6 +24,50 @@ _OWN_STAGES = ("brains", "film-tokens.npz")
 _SHARED = "shared"
 # Of the phases of the run whose stages are shared; one cycle of the rate takes 4 at least.
 _SHARED_STEPS = 4
+
+
+def parser_of(module: str, description: str | None, work: Path, out: Path) -> argparse.ArgumentParser:
+    """Make the parser of a benchmark that trains variants, with the options that all of them have.
+
+    Parameters
+    ----------
+    module : str
+    description : str or None
+    work : Path
+        Where the runs lie unless the user says otherwise.
+    out : Path
+        Where the figures are kept.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--work", type=Path, default=work, help="where the runs lie, and are found again")
+    parser.add_argument("--steps", type=int, help="of every phase, to try it")
+    parser.add_argument("--sessions", type=int, default=20, help="sessions of 60 s that are decoded")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", action="store_true", help=f"keep the figures in {out.name}")
+    return parser
+
+
+def steps_of(tried: int | None, usual: Mapping[str, int]) -> dict[str, int]:
+    """Return the steps of phases: the usual ones, or as many in every phase as are tried."""
+    return dict(usual) if tried is None else dict.fromkeys(("films", "pretrain", *usual), tried)
+
+
+def mean_interval(values: Sequence[float]) -> list[float] | None:
+    """Return the 95 % interval of a mean by Student's t; None of a single value."""
+    if len(values) < 2:
+        return None
+    interval = stats.ttest_1samp(values, 0.0).confidence_interval()
+    return [float(interval.low), float(interval.high)]
+
+
+def written(value: float, interval: Sequence[float] | None) -> str:
+    """Write a figure with its interval, where it has one."""
+    span = "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"
+    return f"{value:.3f}{span}"
 
 
 def train_run(work: Path, recipe_name: str, name: str, overrides: Sequence[str], stages: Path) -> None:
