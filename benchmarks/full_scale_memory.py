@@ -34,6 +34,7 @@ from rtdecode.disk.video import write_mp4
 from train.data.layouts import cinebrain, cinebrain_clips
 from train.data.layouts.cinebrain_set import CAPTIONS, FPS, FRAMES, SAMPLES
 from train.targets.cache import Target, compute
+from train.targets.models import files_of
 from train.weights import source
 from train.work import Arrays
 
@@ -369,10 +370,17 @@ def _pipeline(folder: Path) -> None:
 
 def _targets(folder: Path) -> None:
     """Write targets of noise, as ``python -m train.targets`` does."""
-    stand_in = source.of_files([folder / "pipeline" / "model_index.json"], "diffusers folder", _LICENCE)
-    shapes = {"vae": _LATENT, "image": (FRAMES, _EMBEDDING), "text": (_EMBEDDING,)}
+    pipeline = folder / "pipeline"
+    # A training refuses latents of another autoencoder than the folder's.
+    autoencoder = files_of(pipeline / "vae", "diffusers folder", _LICENCE)
+    stand_in = source.of_files([pipeline / "model_index.json"], "diffusers folder", _LICENCE)
+    models = {
+        "vae": (autoencoder, _LATENT),
+        "image": (stand_in, (FRAMES, _EMBEDDING)),
+        "text": (stand_in, (_EMBEDDING,)),
+    }
     targets = [
-        Target(name, "captions", stand_in, {}, partial(_Noise, shape)) for name, shape in shapes.items()
+        Target(name, "captions", model, {}, partial(_Noise, shape)) for name, (model, shape) in models.items()
     ]
     compute(cinebrain.opened(folder / "release"), targets, folder / "targets")
 

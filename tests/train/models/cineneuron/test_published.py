@@ -183,7 +183,8 @@ def test_pools_that_would_not_be_fair_or_cannot_be_read_are_refused(
 ) -> None:
     def refuse(folder: Path, code: str, **values: Any) -> None:
         with refused(UsageError, code, **values):
-            make_run("cineneuron", [*changes, f"system.pool={folder}", f"out={tmp_path / 'run'}"])
+            run = tmp_path / f"run-{folder.name}-{code}"
+            make_run("cineneuron", [*changes, f"system.pool={folder}", f"out={run}"])
 
     # A clip of the last run, which is held out.
     unfair = further(tmp_path / "held", [540, 270 * 19])
@@ -228,7 +229,10 @@ def test_a_pool_without_room_on_the_disk_is_refused(
     changes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lack = {"folder": tmp_path, "needed_gb": 18.1, "free_gb": 3.0}
-    monkeypatch.setattr(published.room, "lacking", lambda *_: lack)
+    # The room that signals take is asked for as well, in a folder of theirs.
+    monkeypatch.setattr(
+        published.room, "lacking", lambda folder, _: lack if folder.name == "stages" else None
+    )
     with refused(UsageError, "pool-insufficient-disk", needed_gb=18.1, free_gb=3.0):
         make_run("cineneuron", [*changes, f"out={tmp_path / 'run'}"])
 

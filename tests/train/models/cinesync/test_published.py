@@ -172,6 +172,7 @@ def test_its_clips_have_the_size_of_the_targets(run: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1800)
 def test_clips_of_480_x_720_pixels_are_trained_judged_and_exported(
     changes: list[str], data: Path, pipeline: Path, tmp_path: Path
 ) -> None:
