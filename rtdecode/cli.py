@@ -267,6 +267,121 @@ def replay(
     raise typer.Exit(code)
 
 
+@app.command("import")
+def import_(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="The EEG (.xdf, .vhdr, .edf, .bdf, .set, .fif) and the volumes (a folder of DICOM files, "
+            ".nii, .nii.gz, .par); or a BIDS folder with --subject.",
+            metavar="SOURCE...",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The recording's folder.", metavar="REC")],
+    subject: Annotated[
+        str | None, typer.Option(help="Participant of a BIDS folder, such as 01.", metavar="S")
+    ] = None,
+    session: Annotated[str | None, typer.Option(help="Session of a BIDS folder.", metavar="S")] = None,
+    task: Annotated[str | None, typer.Option(help="Task of a BIDS folder.", metavar="T")] = None,
+    run: Annotated[str | None, typer.Option(help="Run of a BIDS folder.", metavar="N")] = None,
+    prepared: Annotated[
+        bool, typer.Option("--prepared", help="The volumes that fMRIPrep prepared in a BIDS folder.")
+    ] = False,
+    space: Annotated[str, typer.Option(help="Space of prepared volumes, where there are several.")] = "",
+    stream: Annotated[
+        str | None, typer.Option(help="EEG stream of an XDF file: its name or number.", metavar="NAME")
+    ] = None,
+    markers: Annotated[
+        str | None, typer.Option(help="Stream of the triggers in an XDF file.", metavar="NAME")
+    ] = None,
+    triggers: Annotated[
+        Path | None,
+        typer.Option(help="Volume triggers: onset, seconds after the first sample.", metavar="TSV"),
+    ] = None,
+    trigger: Annotated[
+        str | None, typer.Option(help="Text of the volume trigger; default: what comes once a TR.")
+    ] = None,
+    trigger_run: Annotated[
+        int | None, typer.Option(help="Which run of triggers the volumes have, from 1.", min=1)
+    ] = None,
+    first_trigger: Annotated[
+        int | None,
+        typer.Option(help="Volume that the first trigger started, from 0; below 0: a discarded one."),
+    ] = None,
+    volumes_at: Annotated[
+        float | None,
+        typer.Option(
+            help="Without triggers: start of the first volume after the first sample, s.", callback=from_zero
+        ),
+    ] = None,
+    tr: Annotated[
+        float | None, typer.Option(help="Repetition time, s; default: the files'.", callback=positive)
+    ] = None,
+    film: Annotated[Path | None, typer.Option(help="The film that was shown.", metavar="FILE")] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="Events of the run, as BIDS has them.", metavar="TSV")
+    ] = None,
+    film_at: Annotated[
+        str | None,
+        typer.Option(help="When the film began: seconds after the first volume, or a marker's text."),
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="The signals were filtered or cleaned after the session.")
+    ] = False,
+    seconds: Annotated[
+        float | None, typer.Option(help="How much of the run counts, s; default: all.", callback=positive)
+    ] = None,
+    series: Series = None,
+    moco: Moco = False,
+    include: Include = "",
+    group_readable: GroupReadable = False,
+) -> None:
+    """Make a recording from what another program recorded: EEG, volumes, or both."""
+    from streaming.importing import command
+
+    options = command.ImportOptions(
+        sources=sources,
+        out=out,
+        stream=stream,
+        markers=markers,
+        triggers=triggers,
+        trigger=trigger,
+        trigger_run=trigger_run,
+        first_trigger=first_trigger,
+        volumes_at=volumes_at,
+        series=series,
+        tr_s=tr,
+        moco=moco,
+        include=include,
+        seconds=seconds,
+        film=film,
+        events=events,
+        film_at=film_at,
+        offline="it was said to be" if offline else "",
+    )
+    if subject is not None:
+        from train.data.layouts.bids_sources import bids_sources
+
+        entities = {"ses": session, "task": task, "run": run}
+        files = bids_sources(sources[0], subject, entities, prepared=prepared, space=space)
+        options = command.of_bids(
+            options,
+            bold=files.bold,
+            eeg=files.eeg,
+            tr_s=files.tr_s,
+            sidecar=files.sidecar,
+            markers_beside=files.markers,
+            events=files.events,
+            film=files.film,
+            film_at_s=files.film_at_s,
+            prepared=prepared,
+        )
+    for package, endings in (("pyxdf", command.XDF), ("mne", command.SUFFIXES)):
+        if any(path.name.lower().endswith(endings) for path in options.sources):
+            _needs(package, "import")
+    raise typer.Exit(command.run(options))
+
+
 @app.command()
 def report(
     session: Annotated[Path, typer.Argument(help="The folder of a session.", metavar="OUT")],

@@ -278,6 +278,11 @@ class Recording:
         """What the recording lacks."""
         return self.survey.loss
 
+    @property
+    def offline(self) -> bool:
+        """Whether its signals were filtered or cleaned after their session, as some imported ones were."""
+        return self.meta.get("chain") == "offline"
+
     def has_triggers(self) -> bool:
         """Return whether any trigger was recorded."""
         return self.survey.triggers > 0
@@ -298,6 +303,11 @@ class Recording:
             sentences.append(
                 f"{self.path} ends in the middle of an item, as where a session was killed: "
                 f"{self.loss.sentence()}. It is read up to there."
+            )
+        if self.offline:
+            sentences.append(
+                f"The signals of {self.path} were filtered or cleaned after their session: nothing that is "
+                "decoded of them is a figure of a live session."
             )
         self._marks()
         return [*sentences, *(f"{self.path}: {sentence}" for sentence in self._unknown.sentences())]

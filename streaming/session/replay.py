@@ -126,7 +126,7 @@ def run(
     placed = kept.calibration() if calibration is None else calibrations.load(calibration)
     again = None if choice.decisions is None else AsLive(choice.decisions)
     # Both may refuse the recording or the bundle; only then is a folder made.
-    make = partial(_assembler, kept, loaded, placed)
+    make = partial(assembler, kept, loaded, placed)
     windows = Windows(make, kept.montage, choice.decisions)
     decoder = Decoder(loaded, carry=carry)
     console = terminal.console(stderr=True)
@@ -174,7 +174,7 @@ def run(
             finally:
                 if watched is not None:
                     watched.over(ended)
-                _close(recording, name, loaded, output, windows, again, kept.loss, path, ended, memory)
+                _close(recording, name, loaded, output, windows, again, kept, path, ended, memory)
                 terminal.line(folder)
                 terminal.line(path)
     if truth.fault:
@@ -208,9 +208,10 @@ def _options(kept: Recording, subject: str | None, dashboard: str | None) -> Str
     )
 
 
-def _assembler(
+def assembler(
     kept: Recording, bundle: Bundle, placed: Calibration | None, montage: Montage | None, **changed: Any
 ) -> Assembler:
+    """Make the assembler that cuts the windows of a recording; `changed` replaces its settings."""
     settings: dict[str, Any] = {
         "dummies": kept.meta.get("dummies", 0),
         # A session writes this down when it ends: a recording that was cut off does not have it.
@@ -308,7 +309,7 @@ def _close(
     output: Emitter,
     windows: Windows,
     again: AsLive | None,
-    loss: Loss,
+    kept: Recording,
     path: Path,
     ended: str,
     memory: MemoryMeter,
@@ -331,7 +332,7 @@ def _close(
                 name,
                 bundle,
                 output,
-                _counted(windows.counters(), bundle, loss),
+                _counted(windows.counters(), bundle, kept.loss),
                 expected,
                 simulated=output.simulated,
                 ended=ended,
@@ -339,6 +340,7 @@ def _close(
                 judged=judged,
                 dropped_previews=0 if again is None else again.dropped_previews,
                 replayed="best" if again is None else "as-live",
+                recording_chain="offline" if kept.offline else "causal",
                 as_live=None if again is None else again.counts(to_end=to_end),
             )
             with writing():

@@ -56,6 +56,7 @@ class Report(Sections):
     memory_mb: dict[str, float | None]
     recording: dict[str, Any] | None
     replayed: str | None
+    recording_chain: str | None
     as_live: dict[str, int] | None
     restarts: list[dict[str, Any]]
     told: list[dict[str, Any]] | None
@@ -82,6 +83,7 @@ def build(
     restarts: list[dict[str, Any]] | None = None,
     told: list[dict[str, Any]] | None = None,
     eeg_stream: dict[str, Any] | None = None,
+    recording_chain: str | None = None,
     replayed: str | None = None,
     as_live: dict[str, int] | None = None,
 ) -> Report:
@@ -117,6 +119,9 @@ def build(
         As in a status; None without EEG, and in a replay.
     replayed : str or None
         ``as-live`` or ``best`` in a replay; None in a live session.
+    recording_chain : str or None
+        ``offline`` in a replay of signals that were filtered or cleaned after their session, else ``causal``;
+        None in a live session.
     as_live : dict or None
         How many ``windows`` a session had decided on, how many of them a replay ``repeated``, and how many of
         these ``bit_for_bit``. None unless `replayed` is ``as-live``.
@@ -143,6 +148,7 @@ def build(
         "memory_mb": {"peak": memory_mb},
         "recording": recording,
         "replayed": replayed,
+        "recording_chain": recording_chain,
         "as_live": as_live,
         "restarts": restarts or [],
         "told": told,

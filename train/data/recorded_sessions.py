@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rtdecode import bundle as bundles
 from rtdecode import terminal
 from rtdecode.bundle import EegInput, FmriInput, Manifest
+from rtdecode.bundle.manifest import CAUSAL, OFFLINE
 from rtdecode.disk.recording import Recording
 from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import GeometryError, UsageError
@@ -227,7 +228,8 @@ def recorded_manifest(
     eeg = EegInput(_channels(montage), montage.reference, "microvolts", band)
     fmri = FmriInput(len(head.voxels), list(head.shape), head.affine.tolist(), baseline)
     simulated = all(recording.meta.get("simulated") is True for recording in recordings)
-    return draft_manifest("recorded", grid, clip_of(grid), eeg, fmri, simulated=simulated)
+    chain = OFFLINE if any(recording.offline for recording in recordings) else CAUSAL
+    return draft_manifest("recorded", grid, clip_of(grid), eeg, fmri, simulated=simulated, chain=chain)
 
 
 def recorded_sessions(

@@ -65,62 +65,103 @@ class Layout:
         return Layout(channels, self.columns[columns], self.scale[columns], self.stim)
 
 
-def layout(info: pylsl.StreamInfo) -> Layout:
-    """Find the channels of a stream by their labels, types and units.
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a stream says of itself and of its channels, empty where it says nothing.
 
-    Parameters
+    Attributes
     ----------
-    info : pylsl.StreamInfo
-        The stream's information with its description, as an inlet returns it.
+    name : str
+    sfreq : float
+        Nominal rate, Hz; 0 without one.
+    labels, types, units : list of str
+        One for each channel.
+    reference, manufacturer : str
+    """
+
+    name: str
+    sfreq: float
+    labels: list[str]
+    types: list[str]
+    units: list[str]
+    reference: str = ""
+    manufacturer: str = ""
+
+
+def layout(info: pylsl.StreamInfo) -> Layout:
+    """Find the channels of a stream by its information with its description, as an inlet returns it.
+
+    Raises
+    ------
+    GeometryError
+        As `layout_of`, and if the stream declares a size that no amplifier has.
+    """
+    # What a stream says once it is open need not be what it announced.
+    checked_rate(info)
+    return layout_of(
+        Description(
+            info.name(),
+            info.nominal_srate(),
+            described(info, "label"),
+            described(info, "type"),
+            described(info, "unit"),
+            info.desc().child("reference").child_value("label"),
+            info.desc().child_value("manufacturer"),
+        )
+    )
+
+
+def layout_of(stream: Description) -> Layout:
+    """Find the channels of a stream by their labels, types and units.
 
     Raises
     ------
     GeometryError
         If the stream has no labelled EEG channel, no steady rate, two channels of one name, or an EEG
-        channel in a unit that is not a voltage, or declares a size that no amplifier has.
+        channel in a unit that is not a voltage.
     """
-    # What a stream says once it is open need not be what it announced.
-    checked_rate(info)
-    labels, types, units = (described(info, key) for key in ("label", "type", "unit"))
-    kinds = [kind_of(label, kind) for label, kind in zip(labels, types, strict=True)]
-    _check(info, labels, kinds)
+    labels = stream.labels
+    kinds = [kind_of(label, kind) for label, kind in zip(labels, stream.types, strict=True)]
+    _check(stream, kinds)
     spelled = names(labels)
-    kept = [i for i, kind in enumerate(kinds) if kind in _KEPT and labels[i]]
-    reference = names([info.desc().child("reference").child_value("label") or "unknown"])[0]
-    chosen = tuple(spelled[i] for i in kept)
+    columns = [i for i, kind in enumerate(kinds) if kind in _KEPT and labels[i]]
+    reference = names([stream.reference or "unknown"])[0]
+    chosen = tuple(spelled[i] for i in columns)
     if twice := sorted({name for name in chosen if chosen.count(name) > 1}):
         raise GeometryError(
             "lsl-channel-duplicate",
             "LSL stream '{stream}' has more than one channel called {channels} (labels {labels}). "
             "Give each its own name in the amplifier's LSL program.",
-            stream=info.name(),
+            stream=stream.name,
             channels=list(twice),
-            labels=[labels[i] for i in kept if spelled[i] in twice],
+            labels=[labels[i] for i in columns if spelled[i] in twice],
         )
-    simulated = info.desc().child_value("manufacturer") == _SIMULATED
-    montage = Montage(chosen, info.nominal_srate(), reference, tuple(kinds[i] for i in kept), simulated)
-    scale = np.array([[_scale(info.name(), labels[i], units[i], kinds[i])] for i in kept], np.float64)
+    simulated = stream.manufacturer == _SIMULATED
+    montage = Montage(chosen, stream.sfreq, reference, tuple(kinds[i] for i in columns), simulated)
+    scale = np.array(
+        [[_scale(stream.name, labels[i], stream.units[i], kinds[i])] for i in columns], np.float64
+    )
     # A channel without a unit, such as an ECG, is taken to have that of the EEG. If an EEG channel has
     # none either, the unit has to be concluded from the data (`EegReader`).
     eeg = scale[np.array(montage.kinds) == "eeg"]
     if not np.isnan(eeg).any():
         scale = np.where(np.isnan(scale), np.median(eeg), scale)
     stim = [i for i, kind in enumerate(kinds) if kind == "stim"]
-    return Layout(montage, np.array(kept, np.int64), scale, stim)
+    return Layout(montage, np.array(columns, np.int64), scale, stim)
 
 
-def _check(info: pylsl.StreamInfo, labels: list[str], kinds: list[str]) -> None:
-    eeg = sum(kind == "eeg" and bool(label) for label, kind in zip(labels, kinds, strict=True))
-    if not eeg or info.nominal_srate() <= 0:
+def _check(stream: Description, kinds: list[str]) -> None:
+    eeg = sum(kind == "eeg" and bool(label) for label, kind in zip(stream.labels, kinds, strict=True))
+    if not eeg or stream.sfreq <= 0:
         raise GeometryError(
             "lsl-channels-or-sfreq-missing",
             "LSL stream '{stream}' has {channel_count} channels, {eeg_channel_count} of them EEG "
             "with a label, at {sfreq_hz:g} Hz; labels (desc/channels/channel/label) and a steady "
             "rate are needed. Switch the channel description on in the amplifier's LSL program.",
-            stream=info.name(),
-            channel_count=info.channel_count(),
+            stream=stream.name,
+            channel_count=len(stream.labels),
             eeg_channel_count=eeg,
-            sfreq_hz=info.nominal_srate(),
+            sfreq_hz=stream.sfreq,
         )
 
 

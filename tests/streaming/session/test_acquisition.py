@@ -161,7 +161,7 @@ class Session:
         """The windows that a replay cuts."""
         self.made.close()
         kept = Recording(self.record)
-        windows = Windows(partial(replay._assembler, kept, self.bundle, kept.calibration()), kept.montage)
+        windows = Windows(partial(replay.assembler, kept, self.bundle, kept.calibration()), kept.montage)
         items = replay._items(kept, self.bundle, windows.assembler)
         return [job.window for job in windows.jobs(items, -math.inf, None)]
 

@@ -141,7 +141,7 @@ def late(item: EegChunk | Trigger | Volume) -> EegChunk | Trigger | Volume:
 
 def cut(recording: Recording, bundle: Bundle, decisions: files.Decisions | None = None) -> list[Job]:
     windows = Windows(
-        partial(replay._assembler, recording, bundle, recording.calibration()),
+        partial(replay.assembler, recording, bundle, recording.calibration()),
         recording.montage,
         decisions,
     )

@@ -174,7 +174,7 @@ def test_a_replay_of_old_files_cuts_the_sessions_windows(session: OldFiles) -> N
     session.made.close()
     recording = Recording(session.record)
     windows = Windows(
-        partial(replay._assembler, recording, session.bundle, recording.calibration()),
+        partial(replay.assembler, recording, session.bundle, recording.calibration()),
         recording.montage,
     )
     items = replay._items(recording, session.bundle, windows.assembler)

@@ -134,7 +134,7 @@ def test_samples_that_a_recording_lacks_are_counted(tmp_path: Path) -> None:
             writer.write(item)
     os.truncate(tmp_path / "r" / "eeg.f32", (tmp_path / "r" / "eeg.f32").stat().st_size // 2)
     recording = Recording(tmp_path / "r", partial=True)
-    windows = Windows(partial(replay._assembler, recording, small.bundle(), None), recording.montage, None)
+    windows = Windows(partial(replay.assembler, recording, small.bundle(), None), recording.montage, None)
     for _ in windows.jobs(replay._items(recording, small.bundle(), windows.assembler), -math.inf, None):
         pass
     counted = replay._counted(windows.counters(), small.bundle(), recording.loss)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from rtdecode import installing
 from rtdecode.bundle import EegInput
 from rtdecode.eeg import channels
+from rtdecode.eeg.file_units import microvolts_of
 from rtdecode.eeg.stream import EegStream
 from rtdecode.errors import GeometryError, UsageError
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.types import EegChunk, Montage
-from train.data.layouts.eeg_units import microvolts_of
 
 # A volume trigger as BrainVision amplifiers write it.
 TRIGGER = "R128"

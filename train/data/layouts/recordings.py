@@ -200,7 +200,13 @@ def opened_as(
         sfreq=float(shared.sfreq),
         fps=showings[0].draft.clip.fps,
         notes=notes,
+        chain=_chain(showings),
     )
+
+
+def _chain(showings: Sequence[RecordedShowing]) -> Chain:
+    paths = {showing.recording for showing in showings}
+    return "offline" if any(Recording(path).offline for path in paths) else "causal"
 
 
 def recordings_in(folder: Path) -> list[Path]:

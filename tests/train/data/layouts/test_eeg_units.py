@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rtdecode.eeg.file_units import microvolts_of
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.data.layouts.test_bids_eeg import brainvision, eeglab
 from train.data.layouts.bids_eeg import eeg_montage, eeg_windows
-from train.data.layouts.eeg_units import microvolts_of
 
 mne = pytest.importorskip("mne")
 
@@ -29,13 +29,17 @@ def of_unit(folder: Path, unit: bytes, scale: float, name: str = "sub-01_task-fi
     return path
 
 
-def edf(path: Path, unit: bytes, scale: float, names=NAMES) -> Path:
+def edf(
+    path: Path, unit: bytes, scale: float, names=NAMES, data=DATA, triggers=TRIGGERS, sfreq: int = SFREQ
+) -> Path:
     """Write an EDF+ or BDF+ with its triggers among the annotations, and values that are microvolts times a
     scale."""
     width, begin = (3, b"\xffBIOSEMI") if path.suffix == ".bdf" else (2, b"0       ")
     range_limit = 2 ** (8 * width - 1)
-    limit = 200 * scale
-    texts = b"+0\x14\x14\x00" + b"".join(b"+%g\x14R128\x14\x00" % offset for offset in TRIGGERS)
+    data = data[: len(names)]
+    seconds = data.shape[1] // sfreq
+    limit = max(200.0, float(np.ceil(np.abs(data).max()))) * scale
+    texts = b"+0\x14\x14\x00" + b"".join(b"+%g\x14R128\x14\x00" % offset for offset in triggers)
     room = -(-len(texts) // width)
     count = len(names) + 1
     labels = [*names, "BDF Annotations" if width == 3 else "EDF Annotations"]
@@ -44,16 +48,14 @@ def edf(path: Path, unit: bytes, scale: float, names=NAMES) -> Path:
         return b"".join((v if isinstance(v, bytes) else str(v).encode()).ljust(size) for v in values)
 
     head = begin + b" " * 160 + b"01.01.2601.01.01" + field([256 * (count + 1)], 8)
-    head += field([b"BDF+C" if width == 3 else b"EDF+C"], 44) + field([1, SECONDS, count], 8)[:16]
+    head += field([b"BDF+C" if width == 3 else b"EDF+C"], 44) + field([1, seconds, count], 8)[:16]
     head += field([count], 4) + field(labels, 16) + field([b""] * count, 80)
     head += field([unit] * len(names) + [b""], 8)
     head += field([f"{-limit:.8g}"] * len(names) + [-1], 8) + field([f"{limit:.8g}"] * len(names) + [1], 8)
     head += field([-range_limit] * count, 8) + field([range_limit - 1] * count, 8)
-    head += field([b""] * count, 80) + field([SFREQ * SECONDS] * len(names) + [room], 8) + b" " * 32 * count
+    head += field([b""] * count, 80) + field([data.shape[1]] * len(names) + [room], 8) + b" " * 32 * count
     # The lowest number stands for -limit, and the highest one for limit.
-    stored = np.rint(
-        (DATA[: len(names)] * scale + limit) / (2 * limit) * (2 * range_limit - 1) - range_limit
-    ).astype("<i4")
+    stored = np.rint((data * scale + limit) / (2 * limit) * (2 * range_limit - 1) - range_limit).astype("<i4")
     values = stored.reshape(-1, 1).view(np.uint8)[:, :width].tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(head + values + texts.ljust(room * width, b"\x00"))

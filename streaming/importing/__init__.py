@@ -1,0 +1,1 @@
+"""Make a recording from files of other programs: `rtdecode import`."""
