@@ -468,8 +468,11 @@ def fit(
     _needs("onnx", "export")
     _needs("onnxruntime", "cpu")
     from export import fit as command
+    from rtdecode.disk.derived import note_derived
 
     made = command.run(recordings, film, events, bundle, out)
+    for recording in recordings:
+        note_derived(recording, "bundle", out)
     terminal.line(f"{made.path}  {made.digest}")
 
 
@@ -618,8 +621,35 @@ def play(
     raise typer.Exit(command.run(options))
 
 
+@app.command("to-bids")
+def to_bids(
+    recording: Annotated[Path, typer.Argument(help="A recording.", metavar="REC")],
+    directory: Annotated[Path, typer.Argument(help="The data set's folder.", metavar="DIR")],
+    subject: Annotated[str, typer.Option(help="Label of the participant.", metavar="S")] = "01",
+    task: Annotated[str, typer.Option(help="Label of the task.", metavar="T")] = "film",
+    group_readable: GroupReadable = False,
+) -> None:
+    """Write a recording as a BIDS data set."""
+    from streaming.tools import to_bids as command
+
+    raise typer.Exit(command.run(recording, directory, subject=subject, task=task))
+
+
+@app.command()
+def forget(
+    recording: Annotated[Path, typer.Argument(help="A recording.", metavar="REC")], as_json: Json = False
+) -> None:
+    """Delete a recording with all that names or pictures the participant; list what was made of it."""
+    from streaming.tools import forget as command
+
+    raise typer.Exit(command.run(recording, as_json=as_json))
+
+
 @app.command()
 def doctor(
+    recording: Annotated[
+        Path | None, typer.Argument(help="A recording: would the bundle have read it?", metavar="[REC]")
+    ] = None,
     lsl: Annotated[str | None, typer.Option(help="The EEG stream to listen to.")] = None,
     fmri_dir: Annotated[Path | None, typer.Option(help="The folder to look into.")] = None,
     bundle: BundleName = "phantom",
@@ -633,6 +663,10 @@ def doctor(
     peers: Peers = None,
 ) -> None:
     """Check what a session needs against the bundle, and say what to do about each thing that is wrong."""
+    if recording is not None:
+        from streaming.tools import doctor_recording
+
+        raise typer.Exit(doctor_recording.run(recording, bundle, as_json=as_json))
     _reach(peers)
     from streaming.tools import doctor as command
 

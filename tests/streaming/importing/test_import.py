@@ -1,5 +1,6 @@
 """A simulated session in the files of other programs, imported, beside the recording that `--record` made."""
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -8,6 +9,7 @@ import pytest
 
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
+from rtdecode.disk.derived import derived
 from rtdecode.disk.recording import Recording
 from rtdecode.phantom.body.amplifier import LEAD_IN_S
 from rtdecode.phantom.files.names import write_run
@@ -15,10 +17,13 @@ from rtdecode.phantom.session import PhantomSession
 from rtdecode.types import Window
 from rtdecode.windows.assembler import Assembler
 from streaming.importing import command
+from streaming.tools import doctor_recording, to_bids
+from streaming.tools.doctor_recording import judge
 from tests.recordings import record
 from tests.streaming.importing import xdf_files
 from tests.train.data.layouts.test_bids_eeg import brainvision, eeglab
 from tests.train.data.layouts.test_eeg_units import edf
+from train.data.layouts.bids_sources import bids_sources
 
 SECONDS = 8.0
 
@@ -123,3 +128,36 @@ def assert_same(imported: list[Window], live: list[Window]) -> None:
         for values, live_values in ((window.eeg, expected.eeg), (window.fmri, expected.fmri)):
             assert (values is None) == (live_values is None)
             assert values is None or np.array_equal(values, live_values)
+
+
+@pytest.mark.full
+def test_a_recording_comes_back_from_bids_bit_by_bit(tmp_path: Path, recorded: Path, bundle: Bundle) -> None:
+    assert to_bids.run(recorded, tmp_path / "bids", subject="07") == 0
+    sources = bids_sources(tmp_path / "bids", "07", {"ses": None, "task": "film", "run": None})
+    options = command.of_bids(
+        command.ImportOptions([tmp_path / "bids"], tmp_path / "rec", seconds=SECONDS),
+        bold=sources.bold,
+        eeg=sources.eeg,
+        tr_s=sources.tr_s,
+        sidecar=sources.sidecar,
+        markers_beside=sources.markers,
+        events=sources.events,
+        film=sources.film,
+        film_at_s=sources.film_at_s,
+        prepared=False,
+    )
+    assert command.run(options) == 0
+    assert_same(windows(tmp_path / "rec", bundle), windows(recorded, bundle))
+    assert Recording(tmp_path / "rec").meta["simulated"]
+    assert {entry["kind"] for entry in derived(recorded)} == {"BIDS folder"}
+
+
+@pytest.mark.full
+def test_the_doctor_says_whether_a_bundle_reads_a_recording(
+    tmp_path: Path, recorded: Path, dicom: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = {finding.subject: finding.state for finding in judge(Recording(recorded), bundle)}
+    assert states == dict.fromkeys(("recording", "EEG", "volumes", "triggers", "windows"), "ok")
+    assert doctor_recording.run(recorded, "haxby", as_json=True) == 1
+    findings = json.loads(capsys.readouterr().out)
+    assert [finding["subject"] for finding in findings if finding["state"] == "bad"]

@@ -1,0 +1,305 @@
+"""Write a recording as a BIDS data set: the command ``rtdecode to-bids``.
+
+::
+
+    DIR/dataset_description.json, README, participants.tsv
+    DIR/sub-01/eeg/sub-01_task-film_eeg.vhdr, .eeg, .vmrk      float32 microvolts; NaN where samples were lost
+    DIR/sub-01/eeg/sub-01_task-film_eeg.json, _channels.tsv, _events.tsv
+    DIR/sub-01/func/sub-01_task-film_bold.nii.gz, _bold.json, _events.tsv
+
+BIDS has one clock for the samples of a file: their number. A `SampleClock`, as a session has it, says when
+each sample was acquired, and the triggers are placed between the samples by that. A volume that was lost is
+written as ones, as no scanner sends it, and is listed in the sidecar, so that an import leaves it out again.
+Zeros would look like the end of a file that is still being copied.
+"""
+
+import gzip
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode import __version__, terminal
+from rtdecode.clocks.sample_clock import SampleClock
+from rtdecode.disk import private, strict_json
+from rtdecode.disk.derived import note_derived
+from rtdecode.disk.folders import taken
+from rtdecode.disk.recording import Recording
+from rtdecode.errors import UsageError
+from rtdecode.types import EegChunk, Montage, Trigger, Volume
+from streaming.sources.formats.image import SIMULATED
+
+_VERSION = "1.9.0"
+_HEADER = """Brain Vision Data Exchange Header File Version 1.0
+; Written by rtdecode
+
+[Common Infos]
+Codepage=UTF-8
+DataFile={stem}.eeg
+MarkerFile={stem}.vmrk
+DataFormat=BINARY
+DataOrientation=MULTIPLEXED
+NumberOfChannels={count}
+SamplingInterval={interval}
+
+[Binary Infos]
+BinaryFormat=IEEE_FLOAT_32
+
+[Channel Infos]
+{channels}
+"""
+_MARKERS = """Brain Vision Data Exchange Marker File, Version 1.0
+
+[Common Infos]
+Codepage=UTF-8
+DataFile={stem}.eeg
+
+[Marker Infos]
+{markers}
+"""
+_TYPES = {"eeg": "EEG", "ecg": "ECG", "eog": "EOG", "emg": "EMG", "reference": "REF", "aux": "MISC"}
+
+
+@dataclass(slots=True)
+class _Written:
+    """What was written of the EEG: times of the samples, and how many of them were lost."""
+
+    samples: int = 0
+    lost: int = 0
+    # Times of some samples and their places, by which other times are placed.
+    times: list[float] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+
+    def place(self, stamp: float, sfreq: float) -> float:
+        """Return the place of a local time among the samples; a fraction where it lies between two."""
+        if not self.times:
+            return 0.0
+        between = float(np.interp(stamp, self.times, self.places))
+        early = (stamp - self.times[0]) * sfreq
+        late = (stamp - self.times[-1]) * sfreq
+        return early if early < 0 else self.places[-1] + late if late > 0 else between
+
+
+def run(recording: Path, directory: Path, *, subject: str = "01", task: str = "film") -> int:
+    """Write a recording as a BIDS data set.
+
+    Parameters
+    ----------
+    recording : Path
+    directory : Path
+        A new or empty folder.
+    subject, task : str
+        Labels, of letters and digits.
+
+    Returns
+    -------
+    int
+        Exit code.
+
+    Raises
+    ------
+    UsageError
+        If the folder is in use, a label is none of BIDS, or the recording has more than one run.
+    RecordingError
+        If the recording is not whole.
+    """
+    for name, label in (("--subject", subject), ("--task", task)):
+        if not label.isalnum():
+            raise UsageError(
+                "bids-label-invalid", "{name} {label}: BIDS takes letters and digits.", name=name, label=label
+            )
+    if taken(directory):
+        raise UsageError(
+            "bids-folder-not-empty", "{folder} is in use. Give a new or empty folder.", folder=directory
+        )
+    source = Recording(recording)
+    with _beside(directory) as root:
+        _write(source, root, f"sub-{subject}", task)
+    note_derived(recording, "BIDS folder", directory)
+    terminal.line(directory)
+    return 0
+
+
+@contextmanager
+def _beside(directory: Path) -> Iterator[Path]:
+    private.folder(directory.parent)
+    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        yield private.folder(work / "bids")
+        (work / "bids").replace(directory)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _write(recording: Recording, root: Path, subject: str, task: str) -> None:
+    stem = f"{subject}_task-{task}"
+    _json(
+        root / "dataset_description.json",
+        {
+            "Name": "A recording of rtdecode",
+            "BIDSVersion": _VERSION,
+            "DatasetType": "raw",
+            "GeneratedBy": [{"Name": "rtdecode", "Version": __version__}],
+        },
+    )
+    _text(root / "README", f"{_described(recording)}\n")
+    _table(root / "participants.tsv", ("participant_id",), [(subject,)])
+    if recording.montage is not None:
+        _write_eeg(recording, recording.montage, root / subject / "eeg", stem, task)
+    if recording.has_volumes():
+        _write_volumes(recording, root / subject / "func", stem, task)
+
+
+def _described(recording: Recording) -> str:
+    simulated = " The participant is simulated." if recording.meta.get("simulated") else ""
+    offline = " The signals were filtered or cleaned after their session." if recording.offline else ""
+    return f"Written by rtdecode {__version__} from a recording.{simulated}{offline}"
+
+
+def _write_eeg(recording: Recording, montage: Montage, folder: Path, stem: str, task: str) -> None:
+    private.folder(folder)
+    name = f"{stem}_eeg"
+    triggers: list[Trigger] = []
+    clock = SampleClock(montage.sfreq)
+    written = _Written()
+    with private.open_file(folder / f"{name}.eeg", "wb") as file:
+        for item in recording.events():
+            if isinstance(item, EegChunk):
+                if item.montage is not None:
+                    raise UsageError(
+                        "bids-montage-changes",
+                        "the channels of {recording} change while it runs, and a file of BIDS has one set. "
+                        "Import its parts.",
+                        recording=recording.path,
+                    )
+                _append(file, item, clock, written)
+            elif isinstance(item, Trigger):
+                triggers.append(item)
+    channels = [f"Ch{n}={label},,1,µV" for n, label in enumerate(montage.channels, 1)]
+    interval = 1e6 / montage.sfreq
+    _text(
+        folder / f"{name}.vhdr",
+        _HEADER.format(stem=name, count=len(channels), interval=repr(interval), channels="\n".join(channels)),
+    )
+    places = [written.place(trigger.stamp, montage.sfreq) for trigger in triggers]
+    marks = ["Mk1=New Segment,,1,1,0,00000000000000000000"] + [
+        f"Mk{n}=Response,{trigger.label},{round(place) + 1},1,0"
+        for n, (trigger, place) in enumerate(zip(triggers, places, strict=True), 2)
+    ]
+    _text(folder / f"{name}.vmrk", _MARKERS.format(stem=name, markers="\n".join(marks)))
+    rows = [
+        (repr(round(place / montage.sfreq, 9)), "0", "trigger", trigger.label)
+        for trigger, place in zip(triggers, places, strict=True)
+    ]
+    _table(folder / f"{stem}_events.tsv", ("onset", "duration", "trial_type", "value"), rows)
+    kinds = [_TYPES.get(kind, "MISC") for kind in montage.kinds]
+    _table(
+        folder / f"{stem}_channels.tsv",
+        ("name", "type", "units"),
+        [(label, kind, "µV") for label, kind in zip(montage.channels, kinds, strict=True)],
+    )
+    _json(
+        folder / f"{name}.json",
+        {
+            "TaskName": task,
+            "SamplingFrequency": montage.sfreq,
+            "EEGReference": montage.reference,
+            "PowerLineFrequency": "n/a",
+            "SoftwareFilters": "n/a",
+            "EEGChannelCount": kinds.count("EEG"),
+            "ECGChannelCount": kinds.count("ECG"),
+            "EOGChannelCount": kinds.count("EOG"),
+            "RecordingDuration": written.samples / montage.sfreq,
+            "RecordingType": "continuous",
+            "LostSamples": written.lost,
+        },
+    )
+
+
+def _append(file: IO[bytes], chunk: EegChunk, clock: SampleClock, written: _Written) -> None:
+    """Write the samples of a chunk, with NaN where samples were lost before them."""
+    dated = np.isfinite(chunk.stamps)
+    data = chunk.data[:, dated]
+    if not chunk.live:
+        # It came too late to be decoded, or is missing from a copy that was cut short.
+        data = np.full(data.shape, np.nan, np.float32)
+    for piece in clock.push(chunk.stamps[dated], chunk.arrived_at):
+        if piece.lost:
+            file.write(np.full((piece.lost, len(data)), np.nan, "<f4").tobytes())
+            written.samples += piece.lost
+            written.lost += piece.lost
+        file.write(np.ascontiguousarray(data[:, piece.start : piece.stop].T, "<f4").tobytes())
+        if len(piece.times):
+            last = written.samples + piece.stop - piece.start - 1
+            ends = {written.samples: piece.times[0], last: piece.times[-1]}
+            for place, time in ends.items():
+                # Times of one clock ascend; where the stamps jump back, the newer ones place nothing.
+                if not written.times or time > written.times[-1]:
+                    written.times.append(float(time))
+                    written.places.append(place)
+        written.samples += piece.stop - piece.start
+
+
+def _write_volumes(recording: Recording, folder: Path, stem: str, task: str) -> None:
+    private.folder(folder)
+    by_index: dict[int, Volume] = {}
+    series = set()
+    for item in recording.events():
+        if isinstance(item, Volume):
+            series.add(item.uid)
+            by_index.setdefault(item.index, item)
+    if len(series) > 1:
+        raise UsageError(
+            "bids-several-runs",
+            "{recording} has {count} runs of volumes, and one is written at a time. Record them one by one.",
+            recording=recording.path,
+            count=len(series),
+        )
+    first = by_index[min(by_index)]
+    count = max(by_index) + 1
+    lost = sorted(set(range(count)) - by_index.keys())
+    header = nib.Nifti1Image(np.zeros((*first.data.shape, 1), first.data.dtype), first.affine).header
+    header.set_data_shape((*first.data.shape, count))
+    header.set_xyzt_units("mm", "sec")
+    header["pixdim"][4] = first.tr_s or 0.0
+    header["scl_slope"] = 1.0
+    header["scl_inter"] = 0.0
+    header["vox_offset"] = 352
+    header["magic"] = b"n+1"
+    header["descrip"] = SIMULATED.encode() if first.simulated or recording.meta.get("simulated") else b""
+    absent: NDArray[Any] = np.ones(first.data.shape, first.data.dtype)
+    with (
+        private.open_file(folder / f"{stem}_bold.nii.gz", "wb") as packed,
+        # No name and no time of the day in the packed file.
+        gzip.GzipFile(filename="", fileobj=packed, mode="wb", compresslevel=1, mtime=0) as file,
+    ):
+        file.write(header.binaryblock + b"\0\0\0\0")
+        for index in range(count):
+            data = by_index[index].data if index in by_index else absent
+            file.write(np.asfortranarray(data).tobytes(order="F"))
+    _json(
+        folder / f"{stem}_bold.json",
+        {"TaskName": task, "RepetitionTime": first.tr_s, "LostVolumes": lost}
+        | ({"Chain": "offline"} if recording.offline else {}),
+    )
+    if recording.truth is not None:
+        shutil.copyfile(recording.truth / "events.tsv", private.file(folder / f"{stem}_events.tsv"))
+
+
+def _json(path: Path, tree: dict[str, Any]) -> None:
+    _text(path, strict_json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
+
+
+def _table(path: Path, names: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    _text(path, "".join("\t".join(row) + "\n" for row in (names, *rows)))
+
+
+def _text(path: Path, text: str) -> None:
+    private.file(path).write_text(text, "utf-8")
