@@ -1,10 +1,22 @@
 """The state that one stream of windows carries on, on an engine that other sessions share.
 
 `Session.open` begins a window's pass with the states of the window before it, and `Session.keep` stores the
-states of a finished pass for the windows that follow.
+states of a finished pass for the windows that follow. `Carry` is the part of it that needs no graph: where
+windows are decoded elsewhere, it stays with the session. `to_bytes` and `from_bytes` take the states of one
+window from one to the other, in this form:
+
+| bytes | what |
+|---|---|
+| 4 | ``RTDS`` |
+| 2 | version of the form, little-endian; 1 |
+| 4 | length of the list, little-endian |
+| length | JSON: ``[[name, dtype, shape], ...]``, sorted by name |
+| the rest | the values of each, little-endian, row by row, without gaps |
 """
 
+import json
 import math
+import struct
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +26,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.bundle.graph import Value
+from rtdecode.bundle.graph import Value, host
 from rtdecode.bundle.manifest import Manifest, State
 from rtdecode.bundle.noise import noise
 from rtdecode.bundle.runner import Noise, Pass, Program
 from rtdecode.bundle.wiring import SIGNALS
+from rtdecode.errors import BundleError, RtDecodeError
 from rtdecode.types import Window
 
 # The revisions from which each revision may carry on, the best first.
@@ -26,32 +39,96 @@ _CHAINS = {"preview": ("final", "preview"), "final": ("final",), "refined": ("re
 # So many windows' states are kept of each revision. A window is refined when volumes come that may be half a
 # minute late, and by then later finals have been decoded.
 _KEPT = 32
+# Begins the states of a window as bytes: the mark, the version of the form, and the length of the list.
+_MARK = b"RTDS"
+_VERSION = 1
+_BEGINNING = struct.Struct("<4sHI")
+
+
+class StatesError(RtDecodeError):
+    """Bytes that are not the states of a window of this bundle."""
+
+    reason = "states were received that are not those of this bundle"
 
 
 @dataclass(frozen=True, slots=True)
-class _Last:
+class Carried:
+    """What one window leaves to the windows that follow it.
+
+    Attributes
+    ----------
+    run, index : int
+        Of the window.
+    revision : str
+    windowed_at : float
+        When the window was cut, on the session's clock, s.
+    states : dict
+        Name -> values, as `rtdecode.bundle.runner.Pass.carried` gives them.
+    """
+
     run: int
     index: int
+    revision: str
     windowed_at: float
     states: Mapping[str, Value]
 
 
 # What a session holds at one moment. It is never modified, so it can be kept and restored.
-Snapshot = Mapping[str, tuple[_Last, ...]]
+Snapshot = Mapping[str, tuple[Carried, ...]]
 
 
-class Session:
+class Carry:
     """The last states of each revision, from which the next window carries on so that clips join.
 
     Window k + 1 carries on from window k of the same run, if that was decoded. A final carries on from the
     final. A preview carries on from the final if that was cut before the preview, and otherwise from the
     preview. A refined window carries on from the refined one, and otherwise from the final. The order in
     which they were decoded does not matter, so that a replay carries what the live session carried.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, deque[Carried]] = {name: deque(maxlen=_KEPT) for name in _CHAINS}
+
+    def put(self, window: Window, states: Mapping[str, Value]) -> None:
+        """Store what a window leaves to those that follow it; nothing if there are no states."""
+        if states:
+            carried = Carried(window.run, window.index, window.revision, _windowed_at(window), states)
+            self._last[window.revision].append(carried)
+
+    def before(self, window: Window, chain: Sequence[str] | None = None) -> Carried | None:
+        """Return what a window carries on from; None if it starts afresh.
+
+        Parameters
+        ----------
+        window : Window
+        chain : sequence of str, optional
+            The revisions from which it may carry on, the best first; by default those of its own revision.
+        """
+        # Judged by when the windows were cut, which a replay repeats, and not by
+        # when they were decoded.
+        run_and_index = (window.run, window.index - 1)
+        for revision in _CHAINS[window.revision] if chain is None else chain:
+            for last in reversed(self._last[revision]):
+                if (last.run, last.index) == run_and_index and last.windowed_at <= _windowed_at(window):
+                    return last
+        return None
+
+    def snapshot(self) -> Snapshot:
+        """Return what the session holds at this moment."""
+        return {name: tuple(carried) for name, carried in self._last.items()}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to what the session held at a snapshot; an empty one lets it hold nothing."""
+        self._last = {name: deque(snapshot.get(name, ()), maxlen=_KEPT) for name in _CHAINS}
+
+
+class Session:
+    """One stream of windows on a program that other sessions may use too; see `Carry`.
 
     Parameters
     ----------
     program : Program
-        The program of an engine, which other sessions may use too.
+        The program of an engine.
     carry : bool
         If False, every window starts afresh.
 
@@ -63,9 +140,9 @@ class Session:
 
     def __init__(self, program: Program, *, carry: bool = True) -> None:
         self._program = program
-        self._carry = carry
+        self._carries = carry
+        self._carry = Carry()
         self.carried_from: str | None = None
-        self._last: dict[str, deque[_Last]] = {name: deque(maxlen=_KEPT) for name in _CHAINS}
 
     def open(
         self,
@@ -92,49 +169,139 @@ class Session:
         chain : sequence of str, optional
             The revisions from which it may carry on, the best first; by default those of its own revision.
         """
-        drawn = self._noise(window)
-        self.carried_from = None
-        if null:
-            return Pass(self._program, {}, drawn, steps, detail=detail)
-        states = None
-        for revision in _CHAINS[window.revision] if chain is None else chain:
-            states = self._before(window, revision)
-            if states is not None:
-                self.carried_from = revision
-                break
-        return Pass(self._program, signals(window), drawn, steps, states, detail)
+        last = None if null else self._carry.before(window, chain)
+        self.carried_from = None if last is None else last.revision
+        states = None if last is None else last.states
+        return open_pass(self._program, window, steps, states, detail=detail, null=null)
 
     def keep(self, window: Window, done: Pass) -> None:
         """Store the states of a finished pass, whose whole latent is clean, for the windows that follow."""
-        states = done.carried() if self._carry else {}
-        if states:
-            last = _Last(window.run, window.index, _windowed_at(window), states)
-            self._last[window.revision].append(last)
+        if self._carries:
+            self._carry.put(window, done.carried())
 
     def snapshot(self) -> Snapshot:
         """Return what the session holds at this moment."""
-        return {name: tuple(kept) for name, kept in self._last.items()}
+        return self._carry.snapshot()
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to what the session held at a snapshot; an empty one lets it hold nothing."""
-        self._last = {name: deque(snapshot.get(name, ()), maxlen=_KEPT) for name in _CHAINS}
+        self._carry.restore(snapshot)
 
-    def _before(self, window: Window, revision: str) -> Mapping[str, Value] | None:
-        """Return the states of a revision of the window before; None if it was not decoded."""
-        # Judged by when the windows were cut, which a replay repeats, and not by
-        # when they were decoded.
-        wanted = (window.run, window.index - 1)
-        for last in reversed(self._last[revision]):
-            if (last.run, last.index) == wanted and last.windowed_at <= _windowed_at(window):
-                return last.states
-        return None
 
-    def _noise(self, window: Window) -> Noise:
-        key = self._program.manifest.noise_key
-        more = partial(noise, key, window.run, window.index)
-        if not self._program.denoises:
-            return Noise(None, more)
-        return Noise(noise(key, window.run, window.index, self._program.latent), more)
+def open_pass(
+    program: Program,
+    window: Window,
+    steps: int,
+    states: Mapping[str, Value] | None = None,
+    *,
+    detail: float | None = None,
+    null: bool = False,
+) -> Pass:
+    """Begin a window's pass through the graphs, from states that the caller chose.
+
+    Parameters
+    ----------
+    program : Program
+    window : Window
+    steps : int
+    states : dict, optional
+        What it carries on from; by default it starts afresh.
+    detail, null
+        See `Session.open`. With `null`, nothing is carried on.
+    """
+    noises = _noise(program, window)
+    if null:
+        return Pass(program, {}, noises, steps, detail=detail)
+    return Pass(program, signals(window), noises, steps, states, detail)
+
+
+def to_bytes(states: Mapping[str, Value]) -> bytes:
+    """Write the states that one window leaves, wherever they lie, in their own dtypes."""
+    arrays = {name: np.ascontiguousarray(host(states[name])) for name in sorted(states)}
+    entries = [[name, array.dtype.name, list(array.shape)] for name, array in arrays.items()]
+    listed = json.dumps(entries).encode()
+    values = [array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes() for array in arrays.values()]
+    return b"".join([_BEGINNING.pack(_MARK, _VERSION, len(listed)), listed, *values])
+
+
+def from_bytes(raw: bytes | memoryview, manifest: Manifest) -> dict[str, NDArray[Any]]:
+    """Read the states that one window has left.
+
+    Parameters
+    ----------
+    raw : bytes
+        As `to_bytes` gives them.
+    manifest : Manifest
+        Of the bundle that is to carry on from them.
+
+    Raises
+    ------
+    StatesError
+        If they are not the states of scope ``session`` that the manifest has, each once, in its shape and
+        dtype and finite.
+    """
+    if len(raw) < _BEGINNING.size:
+        raise _refusal(f"{len(raw)} bytes")
+    mark, version, length = _BEGINNING.unpack_from(raw)
+    if mark != _MARK:
+        raise _refusal(f"bytes that begin with {mark!r}")
+    if version != _VERSION:
+        raise _refusal(f"version {version} of their form, and this release reads version {_VERSION}")
+    declared = {name: state for name, state in manifest.states.items() if state.scope == "session"}
+    expected = [[name, state.dtype, state.shape] for name, state in sorted(declared.items())]
+    listed = bytes(raw[_BEGINNING.size : _BEGINNING.size + length])
+    try:
+        entries = json.loads(listed)
+    except (ValueError, RecursionError):
+        entries = None
+    if entries != expected:
+        raise _refusal(f"the states {listed[:200]!r}, and bundle {manifest.name} carries {expected}")
+    start = _BEGINNING.size + length
+    size = start + carried_bytes(manifest)
+    if len(raw) != size:
+        raise _refusal(f"{len(raw)} bytes, and {size} were expected")
+    states: dict[str, NDArray[Any]] = {}
+    for name, state in sorted(declared.items()):
+        dtype = np.dtype(state.dtype).newbyteorder("<")
+        values = np.frombuffer(raw, dtype, math.prod(state.shape), start).reshape(state.shape)
+        start += values.nbytes
+        # Bytes other than 0 and 1 are no bool; numpy would hand them on as they are.
+        is_valid = values.view(np.uint8).max() <= 1 if dtype.kind == "b" else np.isfinite(values).all()
+        if not is_valid:
+            raise _refusal(f"values of '{name}' that are not finite")
+        states[name] = values.astype(state.dtype)
+    return states
+
+
+def carried_bytes(manifest: Manifest) -> int:
+    """Return how many bytes of values one window leaves to the windows that follow it."""
+    return sum(_bytes(state) for state in manifest.states.values() if state.scope == "session")
+
+
+def check_carried(manifest: Manifest, limit: int) -> None:
+    """Refuse a bundle whose windows leave more than can be sent with each of them.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    limit : int
+        Largest number of bytes that one window may leave.
+
+    Raises
+    ------
+    BundleError
+    """
+    size = carried_bytes(manifest)
+    if size > limit:
+        raise BundleError(
+            "states-too-large-to-send",
+            "bundle {bundle} carries {size_mb:.1f} MB from each window to the next, and at most {limit_mb:g} "
+            "MB can be sent with a window. Decode it in the session itself, or export it again so that it "
+            "carries latents and computes its caches from them.",
+            bundle=manifest.name,
+            size_mb=size / 1e6,
+            limit_mb=limit / 1e6,
+        )
 
 
 def most_bytes(manifest: Manifest) -> int:
@@ -144,8 +311,7 @@ def most_bytes(manifest: Manifest) -> int:
     kept besides, of the last windows of each revision.
     """
     sizes = {name: _bytes(state) for name, state in manifest.states.items()}
-    carried = sum(sizes[name] for name, state in manifest.states.items() if state.scope == "session")
-    return sum(sizes.values()) + len(_CHAINS) * _KEPT * carried
+    return sum(sizes.values()) + len(_CHAINS) * _KEPT * carried_bytes(manifest)
 
 
 def signals(window: Window) -> dict[str, NDArray[Any]]:
@@ -155,6 +321,23 @@ def signals(window: Window) -> dict[str, NDArray[Any]]:
         if getattr(window, source.removesuffix("_mask")) is not None:
             found[source] = getattr(window, source)[np.newaxis]
     return found
+
+
+def _noise(program: Program, window: Window) -> Noise:
+    key = program.manifest.noise_key
+    more = partial(noise, key, window.run, window.index)
+    if not program.denoises:
+        return Noise(None, more)
+    return Noise(noise(key, window.run, window.index, program.latent), more)
+
+
+def _refusal(found: str) -> StatesError:
+    return StatesError(
+        "states-invalid",
+        "the states that a window was to carry on from are refused: found {found}. The window can be sent "
+        "without them, and starts afresh.",
+        found=found,
+    )
 
 
 def _bytes(state: State) -> int:
