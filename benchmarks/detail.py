@@ -36,8 +36,7 @@ from benchmarks import lite_features
 from benchmarks.bars import FIGURES
 from benchmarks.result_files import RESULTS, write
 from rtdecode import bundle as bundles
-from rtdecode.bundle import Bundle, engine
-from rtdecode.bundle.engine import Engine
+from rtdecode.bundle import Bundle
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import RtDecodeError, explain
 from rtdecode.phantom.film.watched import NATURAL, SHAPES, watched
@@ -46,7 +45,7 @@ from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import above, correlations, entry, identification_nway, psnr
 from rtdecode.scores.events import Event, Span, distractors
 from rtdecode.types import Window
-from streaming.decode.decoder import Decoder
+from streaming.decode.decoder import SharedDecoder
 from train.compare import opened
 from train.data.chain import windows
 from train.data.phantom import Participant, events, film_clips, spans
@@ -138,11 +137,11 @@ def _windows(bundle: Bundle, session: PhantomSession) -> list[Window]:
 
 
 def decode(
-    bundle: Bundle, loaded: Engine, sessions: Sequence[Sequence[Window]], steps: int, share: float
+    shared: SharedDecoder, sessions: Sequence[Sequence[Window]], steps: int, share: float
 ) -> Iterator[NDArray[np.uint8]]:
     """Decode sessions at one share, and yield the frames that are emitted of each clip."""
     for session in sessions:
-        decoder = Decoder(bundle, loaded=loaded)
+        decoder = shared.session()
         for window in session:
             yield decoder.decode(window, steps, detail=share).clip.frames[:-1]
 
@@ -284,7 +283,7 @@ def measure(bundle: Bundle, films: Sequence[str] = _FILMS) -> dict[str, Any]:
         the distances, figures of the film through the ``codec``, and ``rows`` by steps and share.
     """
     console = Console(stderr=True)
-    loaded = engine.load(bundle)
+    shared = SharedDecoder(bundle)
     network = lite_features.load()
     # It draws the film through the codec, which its graphs cannot: they hold no way from pixels to latents.
     system = opened(FIGURES.parent).system
@@ -296,7 +295,7 @@ def measure(bundle: Bundle, films: Sequence[str] = _FILMS) -> dict[str, Any]:
         for steps in STEPS:
             base: Matrix | None = None
             for share in SHARES:
-                clips = list(decode(bundle, loaded, judge.sessions.windows, steps, share))
+                clips = list(decode(shared, judge.sessions.windows, steps, share))
                 figures, noise = judge.row(clips, base)
                 base = noise if base is None else base
                 rows.append({"steps": steps, "detail": share, **figures})
@@ -346,7 +345,7 @@ def draw(bundle: Bundle, folder: Path) -> None:
         raise SystemExit(
             f"RTDECODE_DATA is not set: it names the folder of the recorded data, with {_DEVELOPMENT_FILM}."
         )
-    loaded = engine.load(bundle)
+    shared = SharedDecoder(bundle)
     films = {film: film for film in _FILMS}
     films |= {_DEVELOPMENT_FILM.stem: str(Path(root) / _DEVELOPMENT_FILM)}
     folder.mkdir(parents=True, exist_ok=True)
@@ -356,7 +355,7 @@ def draw(bundle: Bundle, folder: Path) -> None:
         columns = {"film": [sessions.truths[n] for n in picked]}
         for steps in STEPS:
             for share in _SHEET_SHARES:
-                clips = list(decode(bundle, loaded, sessions.windows, steps, share))
+                clips = list(decode(shared, sessions.windows, steps, share))
                 columns[f"{share:g} at {steps}"] = [clips[n] for n in picked]
         title = f"simulated participant, preset easy, {name}: share of detail at 1 and 4 steps"
         contact_sheet(columns, _SHEET_FRAMES, title).save(folder / f"{name}.png")

@@ -37,7 +37,7 @@ from rtdecode.disk import strict_json
 from rtdecode.disk.video import write_mp4
 from rtdecode.types import Window
 from streaming.decode import decoder as decoding
-from streaming.decode.decoder import Decoded, Decoder
+from streaming.decode.decoder import Decoded, SharedDecoder
 
 # At most so much of what the old way took.
 LARGEST_SHARE = 0.2
@@ -117,7 +117,7 @@ class Way:
         self._inside_s = 0.0
         for stage, graph in loaded.graphs.items():
             loaded.graphs[stage] = cast("Graph", self._timed(graph))
-        self._decoder = Decoder(bundle, loaded=loaded)
+        self._decoder = SharedDecoder(bundle, loaded=loaded).session()
 
     def clip(self, window: Window) -> tuple[Decoded, float]:
         """Decode a window; return its clip, and the CPU time outside of the graphs, s."""

@@ -1,13 +1,15 @@
 """From a window to its clip.
 
 A window is encoded, its latent is denoised if the bundle has a denoiser, and the clean latent is drawn as
-video frames. The graphs themselves run in `rtdecode.bundle`. Here each stage is timed for the latency ledger,
-and a window whose values are not finite is refused. A new decoder first decodes the bundle's golden window:
-that shows whether this machine computes what the export computed, and what a clip costs here.
+video frames, turn by turn. The graphs themselves run in `rtdecode.bundle`. Here each stage is timed for the
+latency ledger, and a window whose values are not finite is refused. `SharedDecoder` loads the graphs and
+decodes the bundle's golden window once: that shows whether this machine computes what the export computed,
+and what a clip costs here. Any number of sessions share it, each through a `Decoder` of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -18,6 +20,9 @@ from rtdecode.bundle import Bundle, engine, golden, wiring
 from rtdecode.bundle.brain import BY_OUTPUT, LEAST, MODALITIES
 from rtdecode.bundle.engine import Engine
 from rtdecode.bundle.frames import MEAN, to_uint8
+from rtdecode.bundle.graph import Value
+from rtdecode.bundle.runner import Pass
+from rtdecode.bundle.session import open_pass
 from rtdecode.errors import BundleError, RtDecodeError
 from rtdecode.types import Clip, Float, Presence, Window
 from streaming.decode.deadline import Cost
@@ -40,7 +45,9 @@ class Decoded:
     started_at, encoded_at : float
     denoised_at : float
         When the first latent frames were clean; all of them, unless they are denoised in chunks.
-    first_frame_at, last_frame_at : float
+    first_frame_at : float
+        When the frames of the first turn were handed over.
+    last_frame_at : float
     denoising_s : float
         Time that denoising took, over all chunks.
     condition : float32, (value,), or None
@@ -73,23 +80,188 @@ class Decoded:
         }
 
 
-class Decoder:
-    """Decode the windows of one session, one at a time.
+class Decoding:
+    """One window on its way to its clip: iterate over the frames of each turn, or call `finish`.
+
+    Iterating yields uint8 (frame, row, column, rgb) as soon as a turn of the decode stages has drawn them.
+    The window is computed as the frames are asked for.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    window : Window
+    opened : Pass
+    now : callable
+        Reads the local clock.
+    steps : int
+        Denoising steps of the pass.
+    detail : float or None
+        Share of detail that is kept.
+    carried_from : str or None
+        See `Decoded`.
+    tell_condition : bool
+        Whether the decoded clip has its condition.
+    on_whole : callable, optional
+        Gets the pass once the clip is whole and finite.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        window: Window,
+        opened: Pass,
+        now: Callable[[], float],
+        *,
+        steps: int,
+        detail: float | None,
+        carried_from: str | None = None,
+        tell_condition: bool = False,
+        on_whole: Callable[[Pass], None] | None = None,
+    ) -> None:
+        self._bundle = bundle
+        self._window = window
+        self._opened = opened
+        self._now = now
+        self._steps = steps
+        self._detail = detail
+        self._carried_from = carried_from
+        self._tell_condition = tell_condition
+        self._on_whole = on_whole
+        self._decoded: Decoded | None = None
+        self._turns = self._draw()
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return self._turns
+
+    def finish(self) -> Decoded:
+        """Compute what was not yet asked for, and return the whole clip.
+
+        Raises
+        ------
+        NonFiniteError
+            If a graph returned values that are not finite. The clips that follow do not depend on them.
+        """
+        for _ in self._turns:
+            pass
+        assert self._decoded is not None, "an error ended the iteration before"
+        return self._decoded
+
+    def carried(self) -> dict[str, Value]:
+        """Return the states that the next window may carry on from, once the clip is whole."""
+        return self._opened.carried()
+
+    def _draw(self) -> Iterator[NDArray[np.uint8]]:
+        window = self._window
+        opened = self._opened
+        started_at = self._now()
+        encoded = opened.encode()
+        encoded_at = self._now()
+        # Values that are not finite would end as a black clip, so every stage is checked for them.
+        for name, values in encoded.items():
+            _check_finite(name, values, window)
+        denoised_at: float | None = None
+        first_at: float | None = None
+        frames: list[NDArray[np.uint8]] = []
+        denoising_s = 0.0
+        began_at = encoded_at
+        # `latents` denoises the next chunk when the loop asks for it. Each chunk is drawn before
+        # that, so that the first frames need not wait for the rest.
+        for latent in opened.latents():
+            _check_finite("latent", latent, window)
+            clean_at = self._now()
+            denoised_at = clean_at if denoised_at is None else denoised_at
+            denoising_s += clean_at - began_at
+            for drawn in opened.draw(latent):
+                if opened.frames_mean is None:
+                    _check_finite("frames", drawn, window)
+                else:
+                    _check_finite(MEAN, opened.frames_mean, window)
+                turn = to_uint8(drawn[0])
+                frames.append(turn)
+                first_at = self._now() if first_at is None else first_at
+                yield turn
+            began_at = self._now()
+        assert denoised_at is not None
+        assert first_at is not None
+        # Only a whole and finite clip is kept for the next window to carry on from.
+        if self._on_whole is not None:
+            self._on_whole(opened)
+        presence = self._presence(encoded)
+        clip = Clip(
+            np.concatenate(frames),
+            opened.latent,
+            self._scores(encoded),
+            self._steps,
+            self._confidence(encoded, presence),
+            presence,
+            self._brain_by(encoded),
+            self._detail,
+            opened.recorded(),
+        )
+        last_at = self._now()
+        # Read last: on a GPU the condition stays on the device until then.
+        condition = opened.condition() if self._tell_condition else None
+        self._decoded = Decoded(
+            clip,
+            started_at,
+            encoded_at,
+            denoised_at,
+            first_at,
+            last_at,
+            denoising_s,
+            condition,
+            opened.calls,
+            self._carried_from,
+        )
+
+    def _scores(self, encoded: dict[str, NDArray[Any]]) -> dict[str, float] | None:
+        labels = self._bundle.manifest.labels
+        if labels is None or "scores" not in encoded:
+            return None
+        return {
+            label: float(value) for label, value in zip(labels, encoded["scores"].reshape(-1), strict=True)
+        }
+
+    def _confidence(self, encoded: dict[str, NDArray[Any]], presence: Presence | None) -> float | None:
+        if self._bundle.manifest.confidence is None or (presence is not None and presence.brain < LEAST):
+            return None
+        return float(np.clip(encoded["confidence"].item(), 0, 1))
+
+    def _presence(self, encoded: dict[str, NDArray[Any]]) -> Presence | None:
+        if self._bundle.manifest.brain is None:
+            return None
+        brain, inconsistent, neither = np.clip(encoded["brain"].reshape(-1), 0, 1).tolist()
+        return Presence(brain, inconsistent, neither)
+
+    def _brain_by(self, encoded: dict[str, NDArray[Any]]) -> dict[str, float | None] | None:
+        if self._bundle.manifest.brain is None or BY_OUTPUT not in encoded:
+            return None
+        probabilities = np.clip(encoded[BY_OUTPUT].reshape(-1), 0, 1).tolist()
+        present = self._window.modalities
+        return {
+            name: value if name in present else None
+            for name, value in zip(MODALITIES, probabilities, strict=True)
+        }
+
+
+class SharedDecoder:
+    """The decoder of a bundle, which any number of sessions share.
+
+    Its golden window is decoded once, when it is made. It keeps nothing between windows, so that sessions may
+    use it one after another or at the same time.
 
     Parameters
     ----------
     bundle : Bundle
     now : callable
         Reads the local clock.
-    carry : bool
-        Whether a window carries on from the one before it, if the bundle can.
-    tell_condition : bool
-        Whether each decoded clip has its condition.
     loaded : Engine, optional
-        The bundle's engine, if other sessions share it; by default it is loaded.
+        The bundle's engine, if it is loaded already.
 
     Attributes
     ----------
+    bundle : Bundle
+    engine : Engine
     steps : int
         Denoising steps of a clip by default; 0 for a bundle that decodes in closed form.
     detail : float or None
@@ -97,7 +269,7 @@ class Decoder:
     numbers_of_steps : set of int or None
         The numbers of steps that can be taken; None for any.
     cost : Cost
-        What the golden window cost when the decoder was made.
+        What the golden window cost.
     differences : dict
         Output -> how far the golden window's was from what the bundle expects.
     runs_on : dict
@@ -112,26 +284,174 @@ class Decoder:
     """
 
     def __init__(
+        self, bundle: Bundle, now: Callable[[], float] = monotonic, *, loaded: Engine | None = None
+    ) -> None:
+        self.bundle = bundle
+        self._now = now
+        self.engine = engine.load(bundle) if loaded is None else loaded
+        self.steps = self.engine.steps()
+        self.detail = self.engine.detail()
+        self.numbers_of_steps = wiring.numbers_of_steps(bundle.manifest)
+        self.runs_on = self.engine.runs_on
+        self.notes = self.engine.notes
+        self.differences: dict[str, float] = {}
+        self.cost = self._check_golden()
+
+    def session(self, *, carry: bool = True, tell_condition: bool = False) -> "Decoder":
+        """Begin a session, which decodes nothing yet; see `Decoder`."""
+        return Decoder(self.bundle, self._now, carry=carry, tell_condition=tell_condition, shared=self)
+
+    def begin(
+        self,
+        window: Window,
+        steps: int | None = None,
+        states: Mapping[str, Value] | None = None,
+        *,
+        detail: float | None = None,
+        null: bool = False,
+    ) -> Decoding:
+        """Begin to decode a window of any session, from states that the caller has.
+
+        Parameters
+        ----------
+        window : Window
+        steps : int, optional
+            Denoising steps; by default the bundle's.
+        states : dict, optional
+            What it carries on from, as `Decoding.carried` gave it; by default it starts afresh.
+        detail, null
+            See `Decoder.decode`.
+
+        Raises
+        ------
+        UsageError
+            If `steps` cannot be taken, or `detail` cannot be kept.
+        """
+        count = self.engine.steps(steps)
+        share = self.engine.detail(detail)
+        opened = open_pass(self.engine.program, window, count, states, detail=share, null=null)
+        return Decoding(self.bundle, window, opened, self._now, steps=count, detail=share)
+
+    def _check_golden(self) -> Cost:
+        """Decode the golden window, refuse a bundle that does not decode as promised, and return the cost."""
+        kept = golden.first(self.bundle)
+        where = str(self.bundle.golden_file)
+        expected = golden.take(where, kept, ["latent"])["latent"]
+        # Not through the session: the golden window must leave nothing to carry on from.
+        steps = golden.steps_of(kept, self.steps)
+        opened = golden.open_pass(self.engine, kept, steps, where)
+        started_at = self._now()
+        found = opened.encode()
+        encoded_at = self._now()
+        chunks = list(opened.latents())
+        denoised_at = self._now()
+        found["latent"] = np.concatenate(chunks, axis=2)
+        # Drawn from the expected latent: a fault of an earlier stage is not told of the frames too.
+        found["frames"] = np.concatenate(list(opened.draw(expected)), axis=1)
+        drawn_at = self._now()
+        clip = self.bundle.manifest.clip
+        stated = (1, clip.frames, clip.height, clip.width, 3)
+        if found["frames"].shape != stated:
+            raise BundleError(
+                "golden-clip-shape-mismatch",
+                "bundle {path}: its graphs draw clips of {shape}, the clip of manifest.json is "
+                "{expected_shape}. Export it again.",
+                path=self.bundle.path,
+                shape=found["frames"].shape,
+                expected_shape=stated,
+            )
+        self.differences = golden.compare(self.bundle, kept, found)
+        if self.bundle.manifest.brain is not None:
+            self._check_probabilities(found["brain"])
+        encode_s = encoded_at - started_at
+        step_s = (denoised_at - encoded_at) / max(1, steps)
+        return Cost(encode_s, step_s, drawn_at - denoised_at)
+
+    def _check_probabilities(self, brain: NDArray[Any]) -> None:
+        total = float(brain.sum())
+        if not (brain.min() >= -_ROUNDING and abs(total - 1) <= _ROUNDING):
+            raise BundleError(
+                "golden-probabilities-invalid",
+                "bundle {path}: its output 'brain' is {probabilities} for the golden window, and "
+                "probabilities that sum to 1 were expected. Export it again.",
+                path=self.bundle.path,
+                probabilities=brain.reshape(-1).tolist(),
+            )
+
+
+class Decoder:
+    """Decode the windows of one session, one at a time.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    now : callable
+        Reads the local clock.
+    carry : bool
+        Whether a window carries on from the one before it, if the bundle can.
+    tell_condition : bool
+        Whether each decoded clip has its condition.
+    shared : SharedDecoder, optional
+        The bundle's decoder, if other sessions share it; by default it is loaded and checked.
+
+    Attributes
+    ----------
+    steps, detail, numbers_of_steps, cost, differences, runs_on, notes
+        Those of the `SharedDecoder`.
+
+    Raises
+    ------
+    BundleError
+        See `SharedDecoder`.
+    """
+
+    def __init__(
         self,
         bundle: Bundle,
         now: Callable[[], float] = monotonic,
         *,
         carry: bool = True,
         tell_condition: bool = False,
-        loaded: Engine | None = None,
+        shared: SharedDecoder | None = None,
     ) -> None:
         self._bundle = bundle
         self._tell_condition = tell_condition
         self._now = now
-        self._engine = engine.load(bundle) if loaded is None else loaded
+        shared = SharedDecoder(bundle, now) if shared is None else shared
+        self._engine = shared.engine
         self._session = self._engine.session(carry=carry)
-        self.steps = self._engine.steps()
-        self.detail = self._engine.detail()
-        self.numbers_of_steps = wiring.numbers_of_steps(bundle.manifest)
-        self.runs_on = self._engine.runs_on
-        self.notes = self._engine.notes
-        self.differences: dict[str, float] = {}
-        self.cost = self._check_golden()
+        self.steps = shared.steps
+        self.detail = shared.detail
+        self.numbers_of_steps = shared.numbers_of_steps
+        self.runs_on = shared.runs_on
+        self.notes = shared.notes
+        self.differences = shared.differences
+        self.cost = shared.cost
+
+    def begin(
+        self,
+        window: Window,
+        steps: int | None = None,
+        *,
+        detail: float | None = None,
+        null: bool = False,
+        chain: Sequence[str] | None = None,
+    ) -> Decoding:
+        """Begin to decode one window, whose frames come in turns; see `decode`."""
+        count = self._engine.steps(steps)
+        share = self._engine.detail(detail)
+        opened = self._session.open(window, count, detail=share, null=null, chain=chain)
+        return Decoding(
+            self._bundle,
+            window,
+            opened,
+            self._now,
+            steps=count,
+            detail=share,
+            carried_from=self._session.carried_from,
+            tell_condition=self._tell_condition,
+            on_whole=None if null else partial(self._session.keep, window),
+        )
 
     def decode(
         self,
@@ -164,143 +484,7 @@ class Decoder:
         NonFiniteError
             If a graph returned values that are not finite. The clips that follow do not depend on them.
         """
-        count = self._engine.steps(steps)
-        share = self._engine.detail(detail)
-        started_at = self._now()
-        opened = self._session.open(window, count, detail=share, null=null, chain=chain)
-        carried_from = self._session.carried_from
-        encoded = opened.encode()
-        encoded_at = self._now()
-        # Values that are not finite would end as a black clip, so every stage is checked for them.
-        for name, values in encoded.items():
-            _check_finite(name, values, window)
-        denoised_at: float | None = None
-        first_at: float | None = None
-        frames: list[NDArray[np.uint8]] = []
-        denoising_s = 0.0
-        began_at = encoded_at
-        # `latents` denoises the next chunk when the loop asks for it. Each chunk is drawn before
-        # that, so that the first frames need not wait for the rest.
-        for latent in opened.latents():
-            _check_finite("latent", latent, window)
-            clean_at = self._now()
-            denoised_at = clean_at if denoised_at is None else denoised_at
-            denoising_s += clean_at - began_at
-            for drawn in opened.draw(latent):
-                if opened.frames_mean is None:
-                    _check_finite("frames", drawn, window)
-                else:
-                    _check_finite(MEAN, opened.frames_mean, window)
-                frames.append(to_uint8(drawn[0]))
-                first_at = self._now() if first_at is None else first_at
-            began_at = self._now()
-        assert denoised_at is not None
-        assert first_at is not None
-        # Only a whole and finite clip is kept for the next window to carry on from.
-        if not null:
-            self._session.keep(window, opened)
-        presence = self._presence(encoded)
-        clip = Clip(
-            np.concatenate(frames),
-            opened.latent,
-            self._scores(encoded),
-            count,
-            self._confidence(encoded, presence),
-            presence,
-            self._brain_by(encoded, window),
-            share,
-            opened.recorded(),
-        )
-        last_at = self._now()
-        # Read last: on a GPU the condition stays on the device until then.
-        condition = opened.condition() if self._tell_condition else None
-        return Decoded(
-            clip,
-            started_at,
-            encoded_at,
-            denoised_at,
-            first_at,
-            last_at,
-            denoising_s,
-            condition,
-            opened.calls,
-            carried_from,
-        )
-
-    def _scores(self, encoded: dict[str, NDArray[Any]]) -> dict[str, float] | None:
-        labels = self._bundle.manifest.labels
-        if labels is None or "scores" not in encoded:
-            return None
-        return {
-            label: float(value) for label, value in zip(labels, encoded["scores"].reshape(-1), strict=True)
-        }
-
-    def _confidence(self, encoded: dict[str, NDArray[Any]], presence: Presence | None) -> float | None:
-        if self._bundle.manifest.confidence is None or (presence is not None and presence.brain < LEAST):
-            return None
-        return float(np.clip(encoded["confidence"].item(), 0, 1))
-
-    def _presence(self, encoded: dict[str, NDArray[Any]]) -> Presence | None:
-        if self._bundle.manifest.brain is None:
-            return None
-        brain, inconsistent, neither = np.clip(encoded["brain"].reshape(-1), 0, 1).tolist()
-        return Presence(brain, inconsistent, neither)
-
-    def _brain_by(self, encoded: dict[str, NDArray[Any]], window: Window) -> dict[str, float | None] | None:
-        if self._bundle.manifest.brain is None or BY_OUTPUT not in encoded:
-            return None
-        probabilities = np.clip(encoded[BY_OUTPUT].reshape(-1), 0, 1).tolist()
-        present = window.modalities
-        return {
-            name: value if name in present else None
-            for name, value in zip(MODALITIES, probabilities, strict=True)
-        }
-
-    def _check_golden(self) -> Cost:
-        """Decode the golden window, refuse a bundle that does not decode as promised, and return the cost."""
-        kept = golden.first(self._bundle)
-        where = str(self._bundle.golden_file)
-        expected = golden.take(where, kept, ["latent"])["latent"]
-        # Not through the session: the golden window must leave nothing to carry on from.
-        steps = golden.steps_of(kept, self.steps)
-        opened = golden.open_pass(self._engine, kept, steps, where)
-        started_at = self._now()
-        found = opened.encode()
-        encoded_at = self._now()
-        chunks = list(opened.latents())
-        denoised_at = self._now()
-        found["latent"] = np.concatenate(chunks, axis=2)
-        # Drawn from the expected latent: a fault of an earlier stage is not told of the frames too.
-        found["frames"] = np.concatenate(list(opened.draw(expected)), axis=1)
-        drawn_at = self._now()
-        clip = self._bundle.manifest.clip
-        stated = (1, clip.frames, clip.height, clip.width, 3)
-        if found["frames"].shape != stated:
-            raise BundleError(
-                "golden-clip-shape-mismatch",
-                "bundle {path}: its graphs draw clips of {shape}, the clip of manifest.json is "
-                "{expected_shape}. Export it again.",
-                path=self._bundle.path,
-                shape=found["frames"].shape,
-                expected_shape=stated,
-            )
-        self.differences = golden.compare(self._bundle, kept, found)
-        if self._bundle.manifest.brain is not None:
-            self._check_probabilities(found["brain"])
-        encode_s = encoded_at - started_at
-        step_s = (denoised_at - encoded_at) / max(1, steps)
-        return Cost(encode_s, step_s, drawn_at - denoised_at)
-
-    def _check_probabilities(self, brain: NDArray[Any]) -> None:
-        total = float(brain.sum())
-        if not (brain.min() >= -_ROUNDING and abs(total - 1) <= _ROUNDING):
-            raise BundleError(
-                "golden-probabilities-invalid",
-                "bundle {path}: its output 'brain' is {probabilities} for the golden window, and "
-                "probabilities that sum to 1 were expected. Export it again.",
-                path=self._bundle.path,
-                probabilities=brain.reshape(-1).tolist(),
-            )
+        return self.begin(window, steps, detail=detail, null=null, chain=chain).finish()
 
 
 def check_steps(bundle: Bundle, steps: int | None) -> int:

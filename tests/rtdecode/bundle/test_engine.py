@@ -16,7 +16,7 @@ from rtdecode.bundle.providers import available, device_of
 from rtdecode.bundle.session import Session, most_bytes
 from rtdecode.errors import RtDecodeError
 from rtdecode.types import Window
-from streaming.decode.decoder import Decoder
+from streaming.decode.decoder import SharedDecoder
 from tests.refusals import refused
 from tests.streaming.bundles import make_bundle
 from tests.streaming.windows import window
@@ -70,7 +70,8 @@ def sessions(engine: Engine) -> list[Session]:
 
 def test_the_graphs_are_loaded_once_and_sessions_hold_their_states_alone(bundle: Bundle) -> None:
     engine = load(bundle)
-    decoders = [Decoder(bundle, loaded=engine), Decoder(bundle, loaded=engine)]
+    shared = SharedDecoder(bundle, loaded=engine)
+    decoders = [shared.session(), shared.session()]
     programs = {id(decoder._session._program) for decoder in decoders}
     assert programs == {id(engine.program)}
     assert all(engine.program.graphs[name] is graph for name, graph in engine.graphs.items())
