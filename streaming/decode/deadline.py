@@ -68,14 +68,14 @@ class Cost:
         """Return the time that a clip of so many steps takes, s."""
         return self.encode_s + steps * self.step_s + self.decode_s
 
-    def followed_by(self, newest: "Cost") -> "Cost":
-        """Return the running mean after another clip."""
+    def followed_by(self, newest: "Cost", weight: float = _NEWEST) -> "Cost":
+        """Return the running mean after another clip, which counts for a share of it."""
         pairs = (
             (self.encode_s, newest.encode_s),
             (self.step_s, newest.step_s),
             (self.decode_s, newest.decode_s),
         )
-        return Cost(*(old + _NEWEST * (new - old) for old, new in pairs))
+        return Cost(*(old + weight * (new - old) for old, new in pairs))
 
 
 def time_left(job: Job, now_at: float, patience: float, waiting: int = 1) -> float:
