@@ -17,7 +17,8 @@ from rtdecode.bundle import Bundle
 from rtdecode.types import Array, Window
 from streaming.page.slices import PLANES, SIDE
 
-_LENGTH = struct.Struct("<I")
+# The length of a message's head, with which it begins.
+LENGTH = struct.Struct("<I")
 # Room in each slot for the head of a message. A status, which is a head alone, has to fit too.
 _HEAD_BYTES = 65536
 _ARRAYS = ("eeg", "eeg_mask", "fmri", "fmri_mask", "fmri_expected")
@@ -60,7 +61,7 @@ class Mailbox:
         # Asked for a slot first: a sender that does not wait tries often, and encoding takes time.
         if not self._free.acquire(timeout=timeout):
             return False
-        raw = _encode(message)
+        raw = encode(message)
         if len(raw) > self._slot_bytes:
             self._free.release()
             raise ValueError(f"a message has {len(raw)} bytes, a slot holds {self._slot_bytes}")
@@ -105,17 +106,18 @@ def unpack(message: Message) -> Window:
     return Window(**message.head["window"], **{name: message.arrays.get(name) for name in _ARRAYS})  # type: ignore[arg-type]
 
 
-def _encode(message: Message) -> bytes:
+def encode(message: Message) -> bytes:
+    """Write a message: the length of its head, the head in JSON, and the arrays, without gaps."""
     arrays = {name: np.ascontiguousarray(array) for name, array in message.arrays.items()}
     specs = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
     head = json.dumps({"head": message.head, "arrays": specs}).encode()
-    return b"".join([_LENGTH.pack(len(head)), head, *(array.tobytes() for array in arrays.values())])
+    return b"".join([LENGTH.pack(len(head)), head, *(array.tobytes() for array in arrays.values())])
 
 
 def _decode(raw: memoryview) -> Message:
-    (length,) = _LENGTH.unpack_from(raw)
-    at = _LENGTH.size + length
-    tree = json.loads(bytes(raw[_LENGTH.size : at]))
+    (length,) = LENGTH.unpack_from(raw)
+    at = LENGTH.size + length
+    tree = json.loads(bytes(raw[LENGTH.size : at]))
     arrays: dict[str, Array] = {}
     for name, dtype, shape in tree["arrays"]:
         count = int(np.prod(shape))

@@ -1,0 +1,1 @@
+"""Decoding elsewhere: what crosses the network, the decoder that serves many sessions, and its client."""
