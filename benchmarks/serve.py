@@ -1,17 +1,30 @@
 """How many sessions one decoder holds, and what becomes of them.
 
     python -m benchmarks.serve --schedule [--json] [--write]
+    python -m benchmarks.serve --parity [--bundle phantom] [--json] [--write]
 
 `--schedule` runs the scheduler on a virtual clock, so that it takes seconds: eight sessions send a window
 every hop, and a clip of 4, 2 or 1 steps takes 182, 111 or 75 ms, give or take 20 %. The hop is so long that
 four steps for all take 0.8, 1.5 or 2.2 of the time. Sessions cut their windows evenly, one after another, or
-all together, as they do when their scans begin together. The command fails if a figure misses its bar.
+all together, as they do when their scans begin together.
+
+`--parity` decodes 40 windows by one of two processes of `rtdecode serve`, which is killed in the middle of a
+window, and by the other, and holds every latent against the same window decoded here.
+
+The command fails if a figure misses its bar.
 """
 
 import argparse
+import json
+import subprocess
 import sys
+import tempfile
+import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +32,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.result_files import RESULTS, read, write
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle, golden
 from rtdecode.disk import strict_json
+from rtdecode.types import Window
 from streaming.decode.deadline import Cost
+from streaming.decode.decoder import SharedDecoder
 from streaming.decode.scheduler import Request, Scheduler
+from streaming.serve import token
+from streaming.serve.address import parse
+from streaming.serve.client import RemoteDecoder
 
 _OUT = RESULTS / "serve.json"
 # What a clip takes by its number of steps, s, and the share by which that varies.
@@ -32,6 +52,11 @@ _SECONDS = 600.0
 _SEED = 1
 _LOADS = (0.8, 1.5, 2.2)
 _CUTS = ("evenly", "together")
+_WINDOWS = 40
+# A decoder is killed so long after it was sent a window, s; a clip of `phantom` takes longer.
+_KILLED_AFTER_S = 0.03
+# The time that windows have where nobody hurries, s.
+_PATIENCE_S = 120.0
 # Largest share of the windows that is skipped, at each load.
 LARGEST_SKIPPED = {0.8: 0.0, 1.5: 0.005, 2.2: 0.03}
 # What the session that was served least has of what the one that was served most has.
@@ -49,19 +74,31 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--schedule", action="store_true", help="the scheduler on a virtual clock")
+    parser.add_argument(
+        "--parity", action="store_true", help="clips of another process against those made here"
+    )
+    parser.add_argument("--bundle", default="phantom", help="for what is measured in a real server")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--write", action="store_true", help=f"keep the figures in {_OUT.name}")
     arguments = parser.parse_args()
-    if not arguments.schedule:
-        parser.error("say what to measure: --schedule")
-    figures = {"schedule": schedule()}
-    missed = misses(figures["schedule"])
+    figures: dict[str, Any] = {}
+    missed: list[str] = []
+    if arguments.schedule:
+        figures["schedule"] = schedule()
+        missed += misses(figures["schedule"])
+    if arguments.parity:
+        figures["parity"] = found = parity(arguments.bundle)
+        if found["equal"] < found["windows"]:
+            missed.append(f"{found['equal']} of {found['windows']} latents are equal, and all were asked for")
+    if not figures:
+        parser.error("say what to measure: --schedule, --parity")
     if arguments.write:
         write(_OUT, (read(_OUT) if _OUT.is_file() else {}) | figures)
     if arguments.json:
         Console().print_json(strict_json.dumps(figures | {"missed": missed}))
     else:
-        Console().print(table(figures["schedule"]))
+        for name, value in figures.items():
+            Console().print(table(value) if name == "schedule" else value)
     for sentence in missed:
         Console(stderr=True).print(sentence, highlight=False)
     return 1 if missed else 0
@@ -141,6 +178,89 @@ def misses(rows: Sequence[dict[str, Any]]) -> list[str]:
             if not met
         ]
     return found
+
+
+def parity(name: str, n_windows: int = _WINDOWS) -> dict[str, Any]:
+    """Decode windows elsewhere and here; one decoder is killed in the middle of a window.
+
+    Parameters
+    ----------
+    name : str
+        A bundle.
+    n_windows : int
+        Previews and finals, in turn.
+
+    Returns
+    -------
+    dict
+        ``windows``; how many latents are ``equal`` to the bit; whether a decoder was ``killed``, and the
+        ``moves`` of the session; ``wire_ms``: p50 and p99 of the time on the way, over the loopback.
+    """
+    bundle = bundles.load(name)
+    here = SharedDecoder(bundle).session()
+    with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
+        secret = token.make(Path(place) / "secret")
+        servers = [stack.enter_context(serving(name, secret)) for _ in range(2)]
+        addresses = [one for _, url in servers for one in parse(url)]
+        decoder = stack.enter_context(closing(RemoteDecoder(bundle, addresses, token.read(secret))))
+        equal = 0
+        wire: list[float] = []
+        for n, window in enumerate(random_windows(bundle, n_windows)):
+            if n == n_windows // 2:
+                # By then the window has been sent, and is not whole.
+                threading.Timer(_KILLED_AFTER_S, servers[0][0].kill).start()
+            found = decoder.decode(window, left_s=_PATIENCE_S)
+            expected = here.decode(window, found.clip.steps or None)
+            equal += np.array_equal(found.clip.latent, expected.clip.latent)
+            if found.wire_s is not None:
+                wire.append(1e3 * found.wire_s)
+        is_killed = servers[0][0].poll() is not None
+        sentences = decoder.news()
+    return {
+        "bundle": name,
+        "windows": n_windows,
+        "equal": equal,
+        "killed": is_killed,
+        "moves": sum("answers again" in sentence for sentence in sentences),
+        "wire_ms": {f"p{q}": round(float(np.percentile(wire, q)), 3) for q in (50, 99)},
+    }
+
+
+@contextmanager
+def serving(name: str, secret: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `rtdecode serve` on a free port; yield the process and its address."""
+    words = [sys.executable, "-m", "rtdecode.cli", "serve", name, "--bind", "127.0.0.1:0", "--json"]
+    process = subprocess.Popen([*words, "--token-file", str(secret)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process, json.loads(process.stdout.readline())["url"]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def random_windows(bundle: Bundle, count: int) -> Iterator[Window]:
+    """Draw windows of noise, a preview and a final for each, with the times at which a session cuts them."""
+    rng = np.random.default_rng(_SEED)
+    example = golden.window(bundle)
+    grid = bundle.manifest.grid
+    hop_s = float(grid.hop)
+    for n in range(count):
+        index, is_final = divmod(n, 2)
+        # The preview is cut when its EEG is there, and the final a lag later, after the next preview.
+        cut_at = hop_s * index + float(grid.window) + is_final * (float(grid.lag) + 0.1)
+        eeg = None if example.eeg is None else rng.normal(size=example.eeg.shape).astype(np.float32)
+        fmri = None if example.fmri is None else rng.normal(size=example.fmri.shape).astype(np.float32)
+        yield replace(
+            example,
+            index=index,
+            revision="final" if is_final else "preview",
+            eeg=eeg,
+            eeg_mask=np.ones_like(example.eeg_mask),
+            fmri=fmri if is_final else None,
+            fmri_mask=np.full_like(example.fmri_mask, bool(is_final)),
+            stamps={"windowed": cut_at},
+        )
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:

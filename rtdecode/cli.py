@@ -150,7 +150,17 @@ def stream(
     ] = None,
     outlet: Outlet = None,
     osc: Osc = None,
-    decoder: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Decode elsewhere: the address that serve prints, or several with commas.",
+            metavar="URL[,URL]",
+        ),
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="The file with the token of --decoder.")] = None,
+    ca: Annotated[
+        Path | None, typer.Option(help="A site's own authority for the certificate of --decoder, in PEM.")
+    ] = None,
     wait: Annotated[
         float, typer.Option(help="Seconds to wait for the run to start; 0: for ever.", callback=from_zero)
     ] = 60.0,
@@ -178,6 +188,8 @@ def stream(
     group_readable: GroupReadable = False,
 ) -> None:
     """Decode a live session into clips."""
+    if decoder is not None:
+        _needs("websockets", "serve")
     from streaming.page.address import take_over
     from streaming.session import live as command
     from streaming.session.orders import StreamOptions
@@ -198,6 +210,8 @@ def stream(
         outlet=outlet,
         osc=osc,
         decoder=decoder,
+        token_file=token_file,
+        ca=ca,
         wait=wait,
         lost_after=lost_after,
         existing=existing.value,
@@ -213,6 +227,40 @@ def stream(
         peers=tuple(_hosts(peers)),
         markers=markers,
         group_readable=group_readable,
+    )
+    raise typer.Exit(command.run(options))
+
+
+@app.command()
+def serve(
+    bundle: Annotated[str, typer.Argument(help="A bundle's folder, or the name of a shipped one.")],
+    subject: SubjectName = None,
+    bind: Annotated[str, typer.Option(help="Where to serve; port 0 takes any.", metavar="HOST:PORT")] = (
+        "127.0.0.1:8765"
+    ),
+    sessions: Annotated[
+        int | None, typer.Option(help="Let in so many sessions at most; default: as many as fit.", min=1)
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="The file with the token; default: one is made.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="The server's certificate, in PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The key of the certificate, in PEM.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Decode for sessions on other machines: `stream --decoder`."""
+    _needs("websockets", "serve")
+    from streaming.serve import command
+
+    options = command.ServeOptions(
+        bundle=bundle,
+        subject=subject,
+        bind=bind,
+        sessions=sessions,
+        token_file=token_file,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        as_json=as_json,
     )
     raise typer.Exit(command.run(options))
 

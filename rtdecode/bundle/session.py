@@ -89,11 +89,13 @@ class Carry:
     def __init__(self) -> None:
         self._last: dict[str, deque[Carried]] = {name: deque(maxlen=_KEPT) for name in _CHAINS}
 
-    def put(self, window: Window, states: Mapping[str, Value]) -> None:
+    def put(self, window: Window, states: Mapping[str, Value]) -> Carried | None:
         """Store what a window leaves to those that follow it; nothing if there are no states."""
-        if states:
-            carried = Carried(window.run, window.index, window.revision, _windowed_at(window), states)
-            self._last[window.revision].append(carried)
+        if not states:
+            return None
+        carried = Carried(window.run, window.index, window.revision, _windowed_at(window), states)
+        self._last[window.revision].append(carried)
+        return carried
 
     def before(self, window: Window, chain: Sequence[str] | None = None) -> Carried | None:
         """Return what a window carries on from; None if it starts afresh.

@@ -7,11 +7,12 @@ decodes the bundle's golden window once: that shows whether this machine compute
 and what a clip costs here. Any number of sessions share it, each through a `Decoder` of its own.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,10 @@ class NonFiniteError(RtDecodeError):
     """A graph returned values that are not finite, so there is no clip to show."""
 
 
+class GivenUpError(RtDecodeError):
+    """A decoder elsewhere has no clip for a window: it could not be reached, or had no time for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """A clip and the times at which its stages were done, on the local clock.
@@ -56,6 +61,9 @@ class Decoded:
         Each call of an engine, in order: its stage, and how long it took, s.
     carried_from : str or None
         Revision of the clip of the window before that it carries on from; None if it started afresh.
+    wire_s : float or None
+        From when the window was sent to when its clip was received, less the time at the decoder, s; None for
+        a clip that was decoded here.
     """
 
     clip: Clip
@@ -68,6 +76,7 @@ class Decoded:
     condition: Float | None
     calls: list[tuple[str, float]]
     carried_from: str | None
+    wire_s: float | None = None
 
     @property
     def stamps(self) -> dict[str, float]:
@@ -309,6 +318,7 @@ class SharedDecoder:
         *,
         detail: float | None = None,
         null: bool = False,
+        tell_condition: bool = False,
     ) -> Decoding:
         """Begin to decode a window of any session, from states that the caller has.
 
@@ -321,6 +331,8 @@ class SharedDecoder:
             What it carries on from, as `Decoding.carried` gave it; by default it starts afresh.
         detail, null
             See `Decoder.decode`.
+        tell_condition : bool
+            Whether the decoded clip has its condition.
 
         Raises
         ------
@@ -330,7 +342,9 @@ class SharedDecoder:
         count = self.engine.steps(steps)
         share = self.engine.detail(detail)
         opened = open_pass(self.engine.program, window, count, states, detail=share, null=null)
-        return Decoding(self.bundle, window, opened, self._now, steps=count, detail=share)
+        return Decoding(
+            self.bundle, window, opened, self._now, steps=count, detail=share, tell_condition=tell_condition
+        )
 
     def _check_golden(self) -> Cost:
         """Decode the golden window, refuse a bundle that does not decode as promised, and return the cost."""
@@ -461,6 +475,7 @@ class Decoder:
         detail: float | None = None,
         null: bool = False,
         chain: Sequence[str] | None = None,
+        left_s: float = math.inf,
     ) -> Decoded:
         """Decode one window; what it lacks enters as zeros under a zero mask.
 
@@ -476,6 +491,8 @@ class Decoder:
             clips that follow do not depend on it.
         chain : sequence of str, optional
             The revisions from which it may carry on; see `rtdecode.bundle.session.Session.open`.
+        left_s : float
+            Time after which a decoder elsewhere gives the window up, s; this one never does.
 
         Raises
         ------
@@ -485,6 +502,43 @@ class Decoder:
             If a graph returned values that are not finite. The clips that follow do not depend on them.
         """
         return self.begin(window, steps, detail=detail, null=null, chain=chain).finish()
+
+    def news(self) -> list[str]:
+        """Return sentences on what has become of the decoder since the last call: none, as it is here."""
+        return []
+
+    def close(self) -> None:
+        """End the session; there is nothing to be told."""
+
+
+class AnyDecoder(Protocol):
+    """What a session needs of a decoder, here or elsewhere; see `Decoder`."""
+
+    numbers_of_steps: set[int] | None
+    cost: Cost
+    runs_on: dict[str, str]
+    notes: list[str]
+
+    def decode(
+        self,
+        window: Window,
+        steps: int | None = None,
+        *,
+        detail: float | None = None,
+        null: bool = False,
+        chain: Sequence[str] | None = None,
+        left_s: float = math.inf,
+    ) -> Decoded:
+        """Decode one window."""
+        ...
+
+    def news(self) -> list[str]:
+        """Return sentences on what has become of the decoder since the last call."""
+        ...
+
+    def close(self) -> None:
+        """End the session."""
+        ...
 
 
 def check_steps(bundle: Bundle, steps: int | None) -> int:

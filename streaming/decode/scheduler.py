@@ -230,9 +230,13 @@ class Scheduler:
         self._sessions.pop(session, None)
 
     def silent(self, now_at: float) -> list[str]:
-        """Name the sessions that have sent nothing for 10 hops."""
+        """Name the sessions that have sent nothing for 10 hops, and wait for nothing."""
         oldest = now_at - SILENT_HOPS * self._hop_s
-        return [name for name, session in self._sessions.items() if session.heard_at < oldest]
+        return [
+            name
+            for name, session in self._sessions.items()
+            if session.heard_at < oldest and not self.under_way(name)
+        ]
 
     def counts(self, session: str) -> Counts:
         """Return what became of the windows of a session."""
@@ -318,6 +322,8 @@ class Scheduler:
         if session is None or session.under_way is not request:
             return
         session.under_way = None
+        # It has waited until now.
+        session.heard_at = max(session.heard_at, now_at)
         if cost is None:
             session.counts.skipped[request.kind] += 1
             return
@@ -360,7 +366,7 @@ class Scheduler:
         if request.has_deadline:
             share = (request.deadline - now_at) / self.urgent
         # The final of a preview comes in the same hop. A refined window has no deadline of its own.
-        if request.kind in ("preview", "refined"):
+        if request.kind == "refined" or (request.kind == "preview" and request.has_deadline):
             share = min(share, self._hop_s / 2)
         return steps_within(share, self._with_margin(), request.steps, self._numbers)
 

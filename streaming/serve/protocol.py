@@ -8,7 +8,7 @@ in a message names a file or code.
 
 | from the session | what |
 |---|---|
-| ``hello`` | begins a connection: release, session and the digest of its bundle |
+| ``hello`` | begins a connection: release and session |
 | ``window`` | a window, the time that it has, and the windows that it may carry on from |
 | ``bye`` | the session has ended |
 
@@ -21,6 +21,7 @@ in a message names a file or code.
 | ``failed`` | the window gave no clip; ends it |
 | ``refused`` | the window was not taken; ends it |
 | ``unknown`` | the decoder holds no states of the windows that it may carry on from: send it with them |
+| ``closed`` | the last message before the decoder closes the connection, and why |
 """
 
 import json
@@ -292,7 +293,7 @@ _STATES = {"states": ("|u1",)}
 _FRAMES = Form({"number": _is_count}, {"frames": ("|u1",)}, ("frames",))
 # What a session sends.
 FROM_SESSION: Mapping[str, Form] = {
-    "hello": Form({"release": _is_text, "session": _is_session, "digest": _is_text}, {}),
+    "hello": Form({"release": _is_text, "session": _is_session}, {}),
     "window": Form(
         {
             "session": _is_session,
@@ -345,6 +346,8 @@ FROM_DECODER: Mapping[str, Form] = {
             # From when the window came, s: begun, encoded, denoised, first and last frame, and sent.
             "times_s": partial(_is_list_of, _is_duration),
             "denoising_s": _is_duration,
+            # What was wrong with the states that came with the window, which then started afresh.
+            "note": _maybe(_is_text),
         },
         {"latent": ("<f2", "<f4", "<f8"), "condition": ("<f4",), **_STATES},
         ("latent",),
@@ -353,6 +356,7 @@ FROM_DECODER: Mapping[str, Form] = {
     "failed": Form({"number": _is_count, "message": _is_text}, {}),
     "refused": Form({"number": _is_count, "message": _is_text}, {}),
     "unknown": Form({"number": _is_count}, {}),
+    "closed": Form({"release": _is_text, "code": _is_text, "message": _is_text, "exit_code": _is_count}, {}),
 }
 
 

@@ -9,6 +9,8 @@ from rtdecode.disk import calibration as calibrations
 from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import UsageError
 from streaming.decode.decoder import check_detail, check_steps
+from streaming.serve import address as decoders
+from streaming.serve import token
 from streaming.session.orders import StreamOptions
 
 
@@ -24,11 +26,7 @@ def check(options: StreamOptions, bundle: Bundle) -> Calibration | None:
     ------
     RtDecodeError
     """
-    if options.decoder is not None:
-        raise UsageError(
-            "session-decoder-unsupported",
-            "--decoder is not built yet. There are --lsl, --fmri-dir, --bundle and --truth.",
-        )
+    _check_decoder(options)
     check_live(bundle.manifest)
     check_steps(bundle, options.steps)
     check_detail(bundle, options.detail)
@@ -43,6 +41,35 @@ def check(options: StreamOptions, bundle: Bundle) -> Calibration | None:
         )
     _check_places(options)
     return None if options.calibration is None else _checked_calibration(options.calibration, bundle)
+
+
+def _check_decoder(options: StreamOptions) -> None:
+    """Refuse a decoder elsewhere that could not be asked."""
+    if options.decoder is None:
+        for flag, path in (("--token-file", options.token_file), ("--ca", options.ca)):
+            if path is not None:
+                raise UsageError(
+                    "session-flag-without-decoder",
+                    "{flag} {path} is for a decoder elsewhere, and none was asked for. Give --decoder too, "
+                    "or leave it out.",
+                    flag=flag,
+                    path=path,
+                )
+        return
+    decoders.parse(options.decoder)
+    if options.token_file is None:
+        raise UsageError(
+            "session-token-missing",
+            "--decoder {address} needs a token. Give --token-file FILE with the token of `rtdecode serve`.",
+            address=options.decoder,
+        )
+    token.read(options.token_file)
+    if options.ca is not None and not options.ca.is_file():
+        raise UsageError(
+            "session-ca-missing",
+            "--ca {path} is no file. Give the certificate of the authority, in PEM.",
+            path=options.ca,
+        )
 
 
 def _check_sources(options: StreamOptions, bundle: Bundle) -> None:

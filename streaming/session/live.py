@@ -9,7 +9,7 @@ over what it still has, and the files and the report are finished. An acquisitio
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,8 +27,10 @@ from rtdecode.disk.recording import check_unused, holds_data, session_of
 from rtdecode.errors import OutputError, RtDecodeError, SourceLostError
 from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Inbox, Job, time_left
-from streaming.decode.decoder import Decoder
+from streaming.decode.decoder import AnyDecoder, Decoder
 from streaming.page.link import PageLink, open_page, write_entrance
+from streaming.serve import address as decoders
+from streaming.serve import token
 from streaming.session import interrupts
 from streaming.session.acquiring import AcquisitionProcess, sources
 from streaming.session.advice import Advisor
@@ -187,14 +189,9 @@ class _Session:
         self._decisions = DecisionLog(writer, lambda sentence: self._progress.say(sentence))
 
     def run(self) -> None:
-        with interrupts.told(self._interrupt), self._running():
+        with interrupts.told(self._interrupt), self._running(), ExitStack() as opened:
             self._truth = Truth(self._options.truth, self._bundle)
-            decoder = Decoder(
-                self._bundle,
-                time.monotonic,
-                carry=self._options.carry,
-                tell_condition=self._options.outlet is not None,
-            )
+            decoder = opened.enter_context(closing(self._open_decoder()))
             for note in decoder.notes:
                 self._console.print(note, highlight=False, markup=False, soft_wrap=True)
             with writing():
@@ -239,6 +236,28 @@ class _Session:
             fault = self._fault or self._out_fault or self._record_fault
             if fault is not None:
                 raise fault
+
+    def _open_decoder(self) -> AnyDecoder:
+        """Load the bundle's decoder, or connect to one elsewhere, for which no graph is loaded here."""
+        options = self._options
+        carry = options.carry
+        tell_condition = options.outlet is not None
+        if options.decoder is None:
+            return Decoder(self._bundle, carry=carry, tell_condition=tell_condition)
+        # Imported here, as it needs a package of its own.
+        from streaming.serve.client import RemoteDecoder, tls_context
+
+        assert options.token_file is not None, "it was checked"
+        addresses = decoders.parse(options.decoder)
+        is_encrypted = any(address.is_encrypted for address in addresses)
+        return RemoteDecoder(
+            self._bundle,
+            addresses,
+            token.read(options.token_file),
+            carry=carry,
+            tell_condition=tell_condition,
+            tls=tls_context(options.ca) if is_encrypted else None,
+        )
 
     def take_back(self, *, failed: bool) -> None:
         """Undo what a session without any window did to its folders, once everything is closed.

@@ -42,7 +42,11 @@ class StreamOptions:
     osc : str or None
         ``HOST:PORT`` of an OSC receiver of emitted clips.
     decoder : str or None
-        Not built yet.
+        Addresses of decoders elsewhere, with commas between them; None decodes here.
+    token_file : Path or None
+        The file with the token of these decoders.
+    ca : Path or None
+        A site's own authority for their certificates; None takes those that this machine trusts.
     wait : float
         Seconds to wait for a run to begin; 0 waits for ever.
     lost_after : float
@@ -88,6 +92,8 @@ class StreamOptions:
     outlet: str | None = None
     osc: str | None = None
     decoder: str | None = None
+    token_file: Path | None = None
+    ca: Path | None = None
     wait: float = 60.0
     lost_after: float = 30.0
     existing: str = "ignore"

@@ -18,6 +18,7 @@ DURATIONS = (
     "beyond_floor",
     "beyond_floor_preview",
     "since_stimulus",
+    "wire",
 )
 INSTANTS = (
     "acquired",
@@ -37,7 +38,13 @@ Durations = dict[str, float | None]
 
 
 def durations(
-    window: Window, started_at: float, stamps: dict[str, float], costs: Durations, *, live: bool
+    window: Window,
+    started_at: float,
+    stamps: dict[str, float],
+    costs: Durations,
+    *,
+    live: bool,
+    wire_s: float | None = None,
 ) -> Durations:
     """Return the durations of one clip, ms, by the names in `DURATIONS`.
 
@@ -52,8 +59,11 @@ def durations(
         ``volume_to_vector`` and ``eeg_push`` of the newest inputs, ms.
     live : bool
         False on a virtual clock, where only the time of decoding itself is known.
+    wire_s : float, optional
+        Time on the way to a decoder elsewhere and back, s.
     """
     found: Durations = dict.fromkeys(DURATIONS)
+    found["wire"] = None if wire_s is None else _ms(wire_s)
     found["encode"] = _ms(stamps["encoded"] - started_at)
     if "denoised" in stamps:
         found["denoise"] = _ms(stamps["denoised"] - stamps["encoded"])

@@ -28,7 +28,14 @@ from rtdecode.disk.folders import taken
 from rtdecode.errors import OutputError, UsageError
 from rtdecode.types import Clip, Window
 from streaming.decode.deadline import Cost, Job, steps_within
-from streaming.decode.decoder import Decoded, Decoder, NonFiniteError, check_detail, check_steps
+from streaming.decode.decoder import (
+    AnyDecoder,
+    Decoded,
+    GivenUpError,
+    NonFiniteError,
+    check_detail,
+    check_steps,
+)
 from streaming.sinks import aside, curves, judged, meter, operator_log
 from streaming.sinks.clips import ClipSink
 from streaming.sinks.film import FilmSink, describe
@@ -57,6 +64,8 @@ _FOLDERS = {"clips": "clip_*.*", operator_log.SNAPSHOTS: "clip_*.png"}
 # How a report calls the end of a session that has not ended.
 RUNNING = "running"
 _TWIN = "null brain (same noise, no signal)"
+# Grey level that stands for a twin which a decoder elsewhere did not draw.
+_NO_TWIN = 128
 # Most finals that wait to be kept: each holds the frames of its clip.
 _MOST_UNKEPT = 4
 
@@ -126,6 +135,7 @@ class Emitter:
         Name of the session, in each record.
     bundle : Bundle
     decoder : Decoder
+        The session's decoder, here or elsewhere.
     truth : Truth
     now : callable
         Reads the clock of the ledger.
@@ -182,7 +192,7 @@ class Emitter:
         out: Path,
         session: str,
         bundle: Bundle,
-        decoder: Decoder,
+        decoder: AnyDecoder,
         truth: Truth,
         now: Callable[[], float],
         *,
@@ -265,11 +275,18 @@ class Emitter:
             chain = [repeated.carried_from] if repeated.carried_from else []
         # A closed-form bundle has 0 steps and refuses any number that is asked for, so None is passed.
         try:
-            decoded = self._decoder.decode(job.window, steps or None, detail=detail, chain=chain)
+            decoded = self._decoder.decode(
+                job.window, steps or None, detail=detail, chain=chain, left_s=left_s
+            )
+        except GivenUpError as error:
+            self._notes += self._decoder.news()
+            self.skip(job, str(error))
+            return
         except NonFiniteError as error:
             self._notes.append(str(error))
             self.skip(job, "its decoded values are not finite")
             return
+        self._notes += self._decoder.news()
         self.settle()
         self._under_way = _UnderWay(job, decoded, self._writer.submit(self._publish, job, decoded))
         self._keep_most()
@@ -434,7 +451,9 @@ class Emitter:
         file = self._clips.save(job.clip, window.revision, decoded.clip.frames, fps)
         latent = self._clips.save_latent(job.clip, window.revision, decoded.clip.latent)
         stamps = window.stamps | decoded.stamps | {"emitted": self._now()}
-        spent = meter.durations(window, decoded.started_at, stamps, job.costs, live=self._live)
+        spent = meter.durations(
+            window, decoded.started_at, stamps, job.costs, live=self._live, wire_s=decoded.wire_s
+        )
         # A backlog has no deadline.
         late_s = 0.0 if job.backlog else self._late_s(window, stamps["emitted"])
         record = self._record(job, decoded, stamps, spent) | {"late": late_s > 0}
@@ -486,7 +505,11 @@ class Emitter:
         judged_too = truth is not None and decoded.clip.steps > 0
         needed = self._twin or judged_too or self.twins_wanted
         twin = self._null_brain(job, decoded.clip) if needed else None
+        # Clips and twins are compared in pairs: without its twin, a clip is not compared.
+        compared = truth if twin is not None or not needed else None
         shown = twin if self._twin else None
+        if self._twin and twin is None:
+            shown = np.full_like(frames, _NO_TWIN)
         four = None if shown is None else shown[:hop]
         named = top(decoded.clip.scores)
         late = f"LATE {late_s:.1f} s" if late_s else ""
@@ -494,14 +517,20 @@ class Emitter:
         with writing():
             self._film.write(job.window, frames, truth, word, shown, named=named, late=late)
             self._sheet.add(label, frames[:hop], truth, word, four)
-            self._archive.add(job.window, decoded.clip, truth, twin)
+            self._archive.add(job.window, decoded.clip, compared, twin)
             if twin is not None and self.twins_wanted:
                 fps = self._bundle.manifest.clip.fps
                 self.newest_twin = (job.clip, self._clips.save(job.clip, "twin", twin, fps))
 
-    def _null_brain(self, job: Job, clip: Clip) -> NDArray[np.uint8]:
-        """Decode the twin of a clip, in as many steps and with as much detail."""
-        return self._decoder.decode(job.window, clip.steps or None, detail=clip.detail, null=True).clip.frames
+    def _null_brain(self, job: Job, clip: Clip) -> NDArray[np.uint8] | None:
+        """Decode the twin of a clip, in as many steps and with as much detail; None if it is given up."""
+        try:
+            twin = self._decoder.decode(job.window, clip.steps or None, detail=clip.detail, null=True)
+        except GivenUpError as error:
+            self._notes += self._decoder.news()
+            self._notes.append(f"the null-brain twin of {_name(job.window)} is missing: {error}")
+            return None
+        return twin.clip.frames
 
     def _is_degraded(self, window: Window) -> bool:
         return any(window.missing[name] > 0 for name in self._asked)

@@ -204,11 +204,17 @@ def test_sessions_are_let_in_as_long_as_all_fit_in_the_fewest_steps() -> None:
 
 def test_a_session_that_is_silent_for_ten_hops_is_named() -> None:
     made = scheduler("a", "b")
-    put(made, request("b", due=50.0), now=20.0)
+    put(made, request("b", due=500.0), now=20.0)
     assert made.silent(40.0) == []
     assert made.silent(40.1) == ["a"]
     made.open("a", 40.1)
-    assert made.silent(60.1) == ["b"]
+    assert made.silent(60.1) == [], "a window of the other one waits"
+    turn, _ = made.take(60.1)
+    assert turn is not None
+    assert made.silent(90.1) == ["a"]
+    made.done(turn.request, 90.1, COST, 4)
+    assert made.silent(130.0) == ["a"]
+    assert made.silent(130.2) == ["a", "b"]
     made.close("b")
     assert len(made) == 0
 

@@ -45,6 +45,7 @@ DONE = {
     "calls": [["encode", 0.01], ["denoise", 0.1]],
     "times_s": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5],
     "denoising_s": 0.1,
+    "note": None,
 }
 
 
@@ -58,7 +59,7 @@ def a_window(number: int = 7, **changes: object) -> Message:
 
 
 def from_session() -> dict[str, Message]:
-    hello = {"kind": "hello", "release": "1.0", "session": SESSION, "digest": "ab" * 16}
+    hello = {"kind": "hello", "release": "1.0", "session": SESSION}
     return {
         "hello": Message(hello, {}),
         "window": a_window(),
@@ -84,6 +85,7 @@ def from_decoder() -> dict[str, Message]:
         "failed": {"number": 7, "message": "its values are not finite"},
         "refused": {"number": 7, "message": "too many"},
         "unknown": {"number": 7},
+        "closed": {"release": "1.0", "code": "serve-silent", "message": "it ended", "exit_code": 1},
     }
     return {
         "welcome": Message(welcome, {}),

@@ -18,6 +18,9 @@ from tests.streaming.bundles import AFFINE, SHAPE, damage, make_bundle, make_cal
 from tests.streaming.sessions import TR, WINDOW
 from tests.streaming.sinks.test_truth import write_film
 
+# Options that are paths.
+_PATHS = ("fmri_dir", "out", "record", "truth", "token_file", "ca")
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,7 +46,34 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (("--lsl", "x", "--outlet", " "), 2, "outlet-name-invalid", {"outlet": " "}),
         (("--lsl", "x", "--osc", "localhost"), 2, "osc-address-malformed", {"address": "localhost"}),
-        (("--lsl", "x", "--decoder", "http://x"), 2, "session-decoder-unsupported", {}),
+        (("--lsl", "x", "--decoder", "http://x"), 2, "decoder-address-malformed", {"address": "http://x"}),
+        (
+            ("--lsl", "x", "--decoder", "wss://a:1,ws://x"),
+            2,
+            "decoder-address-malformed",
+            {"address": "ws://x"},
+        ),
+        (("--lsl", "x", "--decoder", ","), 2, "decoder-address-missing", {}),
+        (
+            ("--lsl", "x", "--decoder", "ws://203.0.113.1:80"),
+            2,
+            "decoder-not-encrypted",
+            {"address": "ws://203.0.113.1:80"},
+        ),
+        (("--lsl", "x", "--decoder", "ws://127.0.0.1:1"), 2, "session-token-missing", {}),
+        (
+            ("--lsl", "x", "--decoder", "ws://[::1]:1", "--token-file", "NEW"),
+            2,
+            "token-file-unreadable",
+            {"path": "NEW"},
+        ),
+        (
+            ("--lsl", "x", "--token-file", "NEW"),
+            2,
+            "session-flag-without-decoder",
+            {"flag": "--token-file", "path": "NEW"},
+        ),
+        (("--lsl", "x", "--ca", "NEW"), 2, "session-flag-without-decoder", {"flag": "--ca"}),
         (("--fmri-dir", "/nowhere/at/all"), 2, "fmri-dir-parent-missing", {"folder": "/nowhere/at/all"}),
         (("--lsl", "x", "--out", "USED"), 2, "output-folder-not-empty", {"folder": "USED"}),
         (
@@ -100,9 +130,7 @@ def test_what_cannot_be_is_refused_at_once(
         flag.removeprefix("--").replace("-", "_"): place(value)
         for flag, value in zip(flags[::2], flags[1::2], strict=True)
     }
-    paths = {
-        name: Path(options.pop(name)) for name in ("fmri_dir", "out", "record", "truth") if name in options
-    }
+    paths = {name: Path(options.pop(name)) for name in _PATHS if name in options}
     named = {name: place(value) for name, value in values.items()}
     with refused(RtDecodeError, code, **named) as caught:
         run(StreamOptions(**({"bundle": str(bundle), "out": tmp_path / "out"} | options | paths)))

@@ -21,6 +21,7 @@ def test_durations_of_a_final() -> None:
             "beyond_floor": 100,
             "beyond_floor_preview": None,
             "since_stimulus": 5090,
+            "wire": None,
         }
     )
 
@@ -40,6 +41,11 @@ def test_on_a_virtual_clock_only_decoding_is_known() -> None:
     }
     assert spent["last_frame"] == pytest.approx(40)
     assert set(meter.instants(window(), STAMPS, live=False).values()) == {None}
+
+
+def test_the_time_on_the_way_to_a_decoder_elsewhere_is_told() -> None:
+    spent = meter.durations(window(), 100.02, STAMPS, {}, live=True, wire_s=0.0125)
+    assert spent["wire"] == 12.5
 
 
 def test_instants_are_relative_to_the_floor() -> None:
