@@ -87,9 +87,10 @@ def main() -> int:
         figures["schedule"] = schedule()
         missed += misses(figures["schedule"])
     if arguments.parity:
-        figures["parity"] = found = parity(arguments.bundle)
-        if found["equal"] < found["windows"]:
-            missed.append(f"{found['equal']} of {found['windows']} latents are equal, and all were asked for")
+        figures["parity"] = parity(arguments.bundle)
+        equal, windows = (figures["parity"][name] for name in ("equal", "windows"))
+        if equal < windows:
+            missed.append(f"{equal} of {windows} latents are equal, and all were asked for")
     if not figures:
         parser.error("say what to measure: --schedule, --parity")
     if arguments.write:
@@ -136,9 +137,9 @@ def row(load: float, cuts: str, seconds: float, seed: int) -> dict[str, Any]:
     names = [f"session {n}" for n in range(_SESSIONS)]
     for name in names:
         scheduler.open(name, 0.0)
-    apart = hop / _SESSIONS if cuts == "evenly" else 0.0
+    offset_s = hop / _SESSIONS if cuts == "evenly" else 0.0
     windows = deque(
-        (k * hop + n * apart, k, name) for k in range(round(seconds / hop)) for n, name in enumerate(names)
+        (k * hop + n * offset_s, k, name) for k in range(round(seconds / hop)) for n, name in enumerate(names)
     )
     now = 0.0
     while windows or len(scheduler):
@@ -159,7 +160,7 @@ def row(load: float, cuts: str, seconds: float, seed: int) -> dict[str, Any]:
 
 def misses(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Say of each figure that misses its bar what it is and what was asked for."""
-    found: list[str] = []
+    sentences: list[str] = []
     for figures in rows:
         load = figures["load"]
         where = f"load {load}, cut {figures['cuts']}"
@@ -172,12 +173,12 @@ def misses(rows: Sequence[dict[str, Any]]) -> list[str]:
             bars.append(("steps", enough, f"at least {SMALLEST_SHARE_OF_FOUR:.0%} with four"))
         if load == 1.5:
             bars.append(("late", figures["late"] <= LARGEST_LATE, f"at most {LARGEST_LATE:.0%}"))
-        found += [
+        sentences += [
             f"{where}: {name} is {figures[name]}, and {bar} was asked for"
             for name, met, bar in bars
             if not met
         ]
-    return found
+    return sentences
 
 
 def parity(name: str, n_windows: int = _WINDOWS) -> dict[str, Any]:
@@ -201,7 +202,7 @@ def parity(name: str, n_windows: int = _WINDOWS) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         secret = token.make(Path(place) / "secret")
         servers = [stack.enter_context(serving(name, secret)) for _ in range(2)]
-        addresses = [one for _, url in servers for one in parse(url)]
+        addresses = [address for _, url in servers for address in parse(url)]
         decoder = stack.enter_context(closing(RemoteDecoder(bundle, addresses, token.read(secret))))
         equal = 0
         wire: list[float] = []
@@ -209,11 +210,11 @@ def parity(name: str, n_windows: int = _WINDOWS) -> dict[str, Any]:
             if n == n_windows // 2:
                 # By then the window has been sent, and is not whole.
                 threading.Timer(_KILLED_AFTER_S, servers[0][0].kill).start()
-            found = decoder.decode(window, left_s=_PATIENCE_S)
-            expected = here.decode(window, found.clip.steps or None)
-            equal += np.array_equal(found.clip.latent, expected.clip.latent)
-            if found.wire_s is not None:
-                wire.append(1e3 * found.wire_s)
+            decoded = decoder.decode(window, left_s=_PATIENCE_S)
+            expected = here.decode(window, decoded.clip.steps or None)
+            equal += np.array_equal(decoded.clip.latent, expected.clip.latent)
+            if decoded.wire_s is not None:
+                wire.append(1e3 * decoded.wire_s)
         is_killed = servers[0][0].poll() is not None
         sentences = decoder.news()
     return {
@@ -265,10 +266,10 @@ def random_windows(bundle: Bundle, count: int) -> Iterator[Window]:
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """Make the table of all loads."""
-    shown = Table("load", "cuts", "windows", "skipped", "late", "4 / 2 / 1 steps", "fairness")
+    columns = Table("load", "cuts", "windows", "skipped", "late", "4 / 2 / 1 steps", "fairness")
     for figures in rows:
         steps = " / ".join(f"{figures['steps'].get(str(count), 0):.1%}" for count in _COSTS)
-        shown.add_row(
+        columns.add_row(
             str(figures["load"]),
             figures["cuts"],
             str(figures["windows"]),
@@ -277,18 +278,18 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
             steps,
             f"{figures['fairness']:.3f}",
         )
-    return shown
+    return columns
 
 
 def _summary(scheduler: Scheduler) -> dict[str, Any]:
     counts = [scheduler.counts(name) for name in scheduler.sessions]
-    sent = sum(one.sent["final"] for one in counts)
-    clips = [one.decoded["final"] for one in counts]
-    steps = sum((one.steps for one in counts), Counter[int]())
+    sent = sum(counted.sent["final"] for counted in counts)
+    clips = [counted.decoded["final"] for counted in counts]
+    steps = sum((counted.steps for counted in counts), Counter[int]())
     return {
         "windows": sent,
-        "skipped": round(sum(one.skipped["final"] for one in counts) / sent, 5),
-        "late": round(sum(one.late for one in counts) / sum(clips), 5),
+        "skipped": round(sum(counted.skipped["final"] for counted in counts) / sent, 5),
+        "late": round(sum(counted.late for counted in counts) / sum(clips), 5),
         "steps": {str(count): round(number / sum(clips), 5) for count, number in sorted(steps.items())},
         "fairness": round(min(clips) / max(clips), 4),
     }

@@ -18,7 +18,14 @@ from streaming.decode.deadline import Cost, steps_within
 
 KINDS = ("final", "preview", "refined", "twin")
 # What goes first, and whether it has a deadline.
-_CLASSES = (("final", True), ("preview", True), ("final", False), ("refined", False), ("twin", False))
+_CLASSES = (
+    ("final", True),
+    ("preview", True),
+    ("final", False),
+    ("preview", False),
+    ("refined", False),
+    ("twin", False),
+)
 # So many windows of a session may be under way at once. As many of a kind may come at once after a silence,
 # since a session that was cut off sends again what was under way.
 MOST_UNDER_WAY = 4
@@ -244,8 +251,8 @@ class Scheduler:
 
     def under_way(self, session: str) -> int:
         """Return how many windows of a session wait or are decoded."""
-        known = self._sessions[session]
-        return len(known.waiting) + (known.under_way is not None)
+        remote = self._sessions[session]
+        return len(remote.waiting) + (remote.under_way is not None)
 
     def put(self, request: Request, now_at: float) -> bool:
         """Take a window in.
@@ -379,7 +386,7 @@ class Scheduler:
         given_up: list[GivenUp] = []
         latest = now_at + self._cost.of(self._fewest)
         for session in self._sessions.values():
-            finals = {(one.run, one.index) for one in session.waiting if one.kind == "final"}
+            finals = {(request.run, request.index) for request in session.waiting if request.kind == "final"}
             remaining: list[Request] = []
             for request in session.waiting:
                 if request.kind == "preview" and (request.run, request.index) in finals:
@@ -389,8 +396,8 @@ class Scheduler:
                 else:
                     remaining.append(request)
             session.waiting = remaining
-        for one in given_up:
-            self._sessions[one.request.session].counts.skipped[one.request.kind] += 1
+        for lost in given_up:
+            self._sessions[lost.request.session].counts.skipped[lost.request.kind] += 1
         return given_up
 
     def _allow(self, session: _Session, now_at: float) -> None:

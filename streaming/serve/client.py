@@ -181,8 +181,10 @@ class RemoteDecoder:
         while True:
             link = self._linked(give_up_at)
             sent_at = self._now()
-            left = max(0.0, due_at - sent_at) if math.isfinite(due_at) else None
-            message = self._message(window, number, last, left, steps, detail, null, with_states=with_states)
+            remaining_s = max(0.0, due_at - sent_at) if math.isfinite(due_at) else None
+            message = self._message(
+                window, number, last, remaining_s, steps, detail, null, with_states=with_states
+            )
             try:
                 link.connection.send(write(message))
                 end = self._end_of(link, number, give_up_at)
@@ -239,7 +241,7 @@ class RemoteDecoder:
         *,
         with_states: bool,
     ) -> Message:
-        known = None if last is None else self._number_of.get(_key(last))
+        carried_number = None if last is None else self._number_of.get(_key(last))
         message = pack_window(
             window,
             self._name,
@@ -249,7 +251,7 @@ class RemoteDecoder:
             detail=detail,
             null=null,
             condition=self._tells_condition,
-            carry_from=[] if known is None else [known],
+            carry_from=[] if carried_number is None else [carried_number],
         )
         if last is None or not with_states:
             return message

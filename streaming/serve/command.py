@@ -128,12 +128,12 @@ def measure(shared: SharedDecoder) -> dict[int, dict[str, float]]:
     steps = [count for count in _STEPS if numbers is None or count in numbers] or [shared.steps]
     costs: dict[int, dict[str, float]] = {}
     for count in steps if shared.steps else [0]:
-        spent: list[float] = []
+        durations: list[float] = []
         began = time.monotonic()
-        while len(spent) < _CLIPS and (len(spent) < 2 or time.monotonic() - began < _MEASURE_S):
+        while len(durations) < _CLIPS and (len(durations) < 2 or time.monotonic() - began < _MEASURE_S):
             decoded = shared.begin(window, count or None).finish()
-            spent.append(decoded.last_frame_at - decoded.started_at)
-        warm = spent[1:]
+            durations.append(decoded.last_frame_at - decoded.started_at)
+        warm = durations[1:]
         costs[count] = {"p50_s": float(np.median(warm)), "p95_s": float(np.percentile(warm, _PERCENTILE))}
     return costs
 

@@ -105,8 +105,8 @@ class Shapes:
         exact["latent"] = tuple(manifest.latent or ())
         exact["condition"] = (len(condition.labels(manifest)),)
         clip = manifest.clip
-        most = carried_bytes(manifest) + _MOST_LISTED_BYTES
-        return cls(exact, (clip.frames, clip.height, clip.width, 3), most)
+        state_bytes = carried_bytes(manifest) + _MOST_LISTED_BYTES
+        return cls(exact, (clip.frames, clip.height, clip.width, 3), state_bytes)
 
 
 def write(message: Message) -> bytes:
@@ -170,7 +170,7 @@ def read(raw: bytes | str, kinds: Mapping[str, "Form"], shapes: Shapes | None = 
     return Message(head, arrays)
 
 
-def pack_window(window: Window, session: str, number: int, **more: Any) -> Message:
+def pack_window(window: Window, session: str, number: int, **keys: Any) -> Message:
     """Make the message of a window: what a decoder reads of it, and no time of the session's clock.
 
     Parameters
@@ -179,7 +179,7 @@ def pack_window(window: Window, session: str, number: int, **more: Any) -> Messa
     session : str
     number : int
         Its number in the session.
-    **more
+    **keys
         The other keys of a ``window``.
     """
     names = ("eeg", "eeg_mask", "fmri", "fmri_mask")
@@ -188,7 +188,7 @@ def pack_window(window: Window, session: str, number: int, **more: Any) -> Messa
         if getattr(window, name.removesuffix("_mask")) is not None:
             arrays[name] = getattr(window, name)
     head = {"run": window.run, "index": window.index, "revision": window.revision}
-    return Message({"kind": "window", "session": session, "number": number, **head, **more}, arrays)
+    return Message({"kind": "window", "session": session, "number": number, **head, **keys}, arrays)
 
 
 def unpack_window(message: Message, manifest: Manifest) -> Window:
@@ -360,11 +360,11 @@ FROM_DECODER: Mapping[str, Form] = {
 }
 
 
-def _refuse(found: str, expected: str) -> NoReturn:
+def _refuse(actual: str, expected: str) -> NoReturn:
     raise ProtocolError(
         "serve-message-invalid",
         "a message is refused: found {found}, expected {expected}.",
-        found=found,
+        found=actual,
         expected=expected,
     )
 
@@ -455,12 +455,12 @@ def _arrays(
     start: int,
     entries: list[Any],
     kind: str,
-    known: Mapping[str, tuple[str, ...]],
+    dtypes: Mapping[str, tuple[str, ...]],
     shapes: Shapes | None,
 ) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for entry in entries:
-        name, dtype, shape = _entry(entry, kind, known)
+        name, dtype, shape = _entry(entry, kind, dtypes)
         if name in arrays:
             _refuse(f"'{name}' twice in a '{kind}'", "every array once")
         if shapes is None:
@@ -476,14 +476,14 @@ def _arrays(
     return arrays
 
 
-def _entry(entry: Any, kind: str, known: Mapping[str, tuple[str, ...]]) -> tuple[str, str, list[int]]:
+def _entry(entry: Any, kind: str, dtypes: Mapping[str, tuple[str, ...]]) -> tuple[str, str, list[int]]:
     if type(entry) is not list or len(entry) != 3:
         _refuse(f"the array {str(entry)[:80]}", "its name, dtype and shape")
     name, dtype, shape = entry
-    if not isinstance(name, str) or name not in known:
-        _refuse(f"the array {str(name)[:40]!r} in a '{kind}'", ", ".join(known) or "none")
-    if not isinstance(dtype, str) or dtype not in known[name]:
-        _refuse(f"'{name}' of dtype {str(dtype)[:40]!r}", " or ".join(known[name]))
+    if not isinstance(name, str) or name not in dtypes:
+        _refuse(f"the array {str(name)[:40]!r} in a '{kind}'", ", ".join(dtypes) or "none")
+    if not isinstance(dtype, str) or dtype not in dtypes[name]:
+        _refuse(f"'{name}' of dtype {str(dtype)[:40]!r}", " or ".join(dtypes[name]))
     if not _is_list_of(_is_count, shape):
         _refuse(f"'{name}' of shape {str(shape)[:80]}", "whole numbers")
     return name, dtype, shape

@@ -13,6 +13,7 @@ import hmac
 import ssl
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from time import monotonic
@@ -23,6 +24,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
+from websockets.protocol import State
 
 from rtdecode import __version__
 from rtdecode.bundle.graph import Value
@@ -58,10 +60,19 @@ _MOST_ENDED = 64
 _FRAME_BYTES = 4_000_000
 # A connection that has not said who it is after so long is closed, s.
 _GREETING_S = 5.0
+# How often silent sessions are looked for, s.
+_SWEEP_S = 1.0
 # After SIGTERM, windows that wait are decoded for at most so long, s.
 _LAST_S = 8.0
 # Messages that a session has not read yet; then it is cut off.
 _MOST_UNREAD = 32
+# Messages that a connection has sent and that were not looked at yet: each may have 16 MB.
+_MOST_UNHANDLED = 2
+# What is read of a connection before it has shown the token, bytes.
+_MOST_GREETING_BYTES = 8192
+# A bundle needs a final, a preview, a refined window and a twin in a hop, and each of them once more where
+# its states were not held. A session may send two messages besides.
+_MESSAGES_A_HOP = 10
 # Codes of WebSocket from 4000 on are for applications.
 _CLOSED = 4000
 
@@ -80,10 +91,47 @@ class _Pending:
 
 @dataclass(slots=True)
 class _Link:
-    """The connection of a session, and what is still to be sent over it."""
+    """The connection of a session, what is still to be sent over it, and how many messages it may send."""
 
     connection: ServerConnection
-    unsent: "asyncio.Queue[bytes | None]" = field(default_factory=lambda: asyncio.Queue(_MOST_UNREAD))
+    unsent: "asyncio.Queue[bytes]" = field(default_factory=lambda: asyncio.Queue(_MOST_UNREAD))
+    # As many as in two hops may come at once: a session that lost its connection sends windows again.
+    allowed: float = 2.0 * _MESSAGES_A_HOP
+    allowed_at: float = field(default_factory=monotonic)
+
+    def count(self, hop_s: float) -> None:
+        """Count a message.
+
+        Raises
+        ------
+        RtDecodeError
+            If too many have come.
+        """
+        now = monotonic()
+        refilled = self.allowed + (now - self.allowed_at) / hop_s * _MESSAGES_A_HOP
+        self.allowed = min(2.0 * _MESSAGES_A_HOP, refilled) - 1
+        self.allowed_at = now
+        if self.allowed < 0:
+            raise RtDecodeError(
+                "serve-too-many-messages",
+                "the session sent more than {n_messages} messages in {hop_s:g} s.",
+                n_messages=_MESSAGES_A_HOP,
+                hop_s=hop_s,
+            )
+
+
+class _GuardedConnection(ServerConnection):
+    """A connection of which little is read before it has shown the token."""
+
+    _greeting_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        if self.protocol.state is State.CONNECTING:
+            self._greeting_bytes += len(data)
+            if self._greeting_bytes > _MOST_GREETING_BYTES:
+                self.transport.abort()
+                return
+        super().data_received(data)
 
 
 @dataclass(slots=True)
@@ -102,9 +150,10 @@ class _Remote:
             self.states[number] = states
         else:
             self.ended[number] = None
-        for known, most in ((self.states, _MOST_STATES), (self.ended, _MOST_ENDED)):
-            while len(known) > most:
-                del known[next(iter(known))]  # type: ignore[arg-type]
+        while len(self.states) > _MOST_STATES:
+            del self.states[next(iter(self.states))]
+        while len(self.ended) > _MOST_ENDED:
+            del self.ended[next(iter(self.ended))]
 
     def knows(self, number: int) -> bool:
         """Whether the states of a window are held, will be, or never will."""
@@ -165,6 +214,8 @@ class DecoderServer:
             # Clips do not get smaller, and trying takes 150 ms for each.
             compression=None,
             max_size=MOST_BYTES,
+            max_queue=_MOST_UNHANDLED,
+            create_connection=_GuardedConnection,
             open_timeout=_GREETING_S,
         )
         self._loop = asyncio.get_running_loop()
@@ -182,7 +233,10 @@ class DecoderServer:
             for task in (worker, sweeper, ending):
                 task.cancel()
             server.close()
-            await server.wait_closed()
+            # Connections that have not said who they are may take their time.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await server.wait_closed()
             self._thread.shutdown()
 
     def end(self) -> None:
@@ -211,9 +265,9 @@ class DecoderServer:
 
     def _admit(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """Refuse a connection without the token before anything else is read of it."""
-        shown = request.headers.get("Authorization", "")
+        header = request.headers.get("Authorization", "")
         expected = f"Bearer {self._token}"
-        if not hmac.compare_digest(shown.encode(errors="replace"), expected.encode()):
+        if not hmac.compare_digest(header.encode(errors="replace"), expected.encode()):
             return connection.respond(HTTPStatus.UNAUTHORIZED, "The token is missing or wrong.\n")
         if request.path == "/metrics":
             return connection.respond(HTTPStatus.OK, self._metrics())
@@ -232,9 +286,9 @@ class DecoderServer:
         counts = [scheduler.counts(name) for name in scheduler.sessions]
         for what in ("sent", "decoded", "skipped", "refused"):
             for kind in ("final", "preview", "refined", "twin"):
-                total = sum(getattr(one, what)[kind] for one in counts)
+                total = sum(getattr(session_counts, what)[kind] for session_counts in counts)
                 lines.append(f'rtdecode_windows_{what}{{kind="{kind}"}} {total}')
-        lines.append(f"rtdecode_clips_late {sum(one.late for one in counts)}")
+        lines.append(f"rtdecode_clips_late {sum(session_counts.late for session_counts in counts)}")
         return "\n".join(lines) + "\n"
 
     async def _connected(self, connection: ServerConnection) -> None:
@@ -324,8 +378,6 @@ class DecoderServer:
         while True:
             raw = await link.unsent.get()
             try:
-                if raw is None:
-                    raise TimeoutError
                 async with asyncio.timeout(self._hop_s):
                     await link.connection.send(raw)
             except TimeoutError:
@@ -351,6 +403,7 @@ class DecoderServer:
                 "the session was silent for {n_hops} hops and was forgotten. It may connect again.",
                 n_hops=SILENT_HOPS,
             )
+        link.count(self._hop_s)
         message = read(raw, FROM_SESSION, self._shapes)
         if message.head["kind"] == "hello" or message.head["session"] != name:
             raise ProtocolError(
@@ -391,7 +444,7 @@ class DecoderServer:
             steps = self._shared.engine.steps(head["steps"])
             self._shared.engine.detail(head["detail"])
             self._restore(remote, pending, message)
-            unknown = [known for known in pending.carry_from if not remote.knows(known)]
+            unknown = [source for source in pending.carry_from if not remote.knows(source)]
             if unknown:
                 self._send(remote, Message({"kind": "unknown", "number": number}, {}))
                 return
@@ -425,8 +478,8 @@ class DecoderServer:
         """Decode one window after another."""
         while True:
             turn, given_up = self._scheduler.take(monotonic())
-            for one in given_up:
-                self._give_up(one)
+            for lost in given_up:
+                self._give_up(lost)
             if turn is None:
                 self._wake.clear()
                 await self._wake.wait()
@@ -459,9 +512,9 @@ class DecoderServer:
         )
         carried_from = None if states is None else source
         cost: Cost | None = None
-        left: Mapping[str, Value] | None = None
+        states_left: Mapping[str, Value] | None = None
         try:
-            decoded, left = await self._loop.run_in_executor(
+            decoded, states_left = await self._loop.run_in_executor(
                 self._thread, self._draw, remote, request, pending, decoding, carried_from
             )
             cost = _cost(decoded)
@@ -470,7 +523,7 @@ class DecoderServer:
             self._send(remote, Message(failed, {}))
         remote.pending.pop(request.number, None)
         if not request.null:
-            remote.end(request.number, left)
+            remote.end(request.number, states_left)
         self._scheduler.done(request, monotonic(), cost, turn.steps)
 
     def _draw(
@@ -489,9 +542,9 @@ class DecoderServer:
         decoded = decoding.finish()
         for frames in _in_parts(remaining):
             self._post(remote, Message({"kind": "rest", "number": number}, {"frames": frames}))
-        left = None if request.null else decoding.carried()
-        self._post(remote, _done(number, pending, decoded, left, carried_from))
-        return decoded, left
+        states_left = None if request.null else decoding.carried()
+        self._post(remote, _done(number, pending, decoded, states_left, carried_from))
+        return decoded, states_left
 
     def _post(self, remote: _Remote, message: Message) -> None:
         """Send a message from the worker thread, which also writes it."""
@@ -512,7 +565,7 @@ class DecoderServer:
     async def _sweep(self) -> None:
         """Forget sessions that have been silent for long."""
         while True:
-            await asyncio.sleep(self._hop_s)
+            await asyncio.sleep(min(self._hop_s, _SWEEP_S))
             for name in self._scheduler.silent(monotonic()):
                 remote = self._sessions.get(name)
                 self._forget(name)
@@ -545,7 +598,7 @@ def _done(
     number: int,
     pending: _Pending,
     decoded: Decoded,
-    left: Mapping[str, Value] | None,
+    states_left: Mapping[str, Value] | None,
     carried_from: int | None,
 ) -> Message:
     clip = decoded.clip
@@ -563,8 +616,8 @@ def _done(
         "recorded": clip.recorded,
         "calls": decoded.calls,
         "times_s": [
-            at - pending.came_at
-            for at in (
+            instant - pending.came_at
+            for instant in (
                 decoded.started_at,
                 decoded.encoded_at,
                 decoded.denoised_at,
@@ -579,6 +632,6 @@ def _done(
     arrays: dict[str, Any] = {"latent": clip.latent}
     if decoded.condition is not None:
         arrays["condition"] = decoded.condition
-    if left:
-        arrays["states"] = np.frombuffer(to_bytes(left), np.uint8)
+    if states_left:
+        arrays["states"] = np.frombuffer(to_bytes(states_left), np.uint8)
     return Message(head, arrays)

@@ -50,8 +50,8 @@ def test_sessions_decode_what_each_would_alone(bundle: Bundle) -> None:
     sessions = [shared.session(), shared.session()]
     alone = [SharedDecoder(bundle).session() for _ in sessions]
     for windows in zip(film(1), film(2), strict=True):
-        for one, other, cut in zip(sessions, alone, windows, strict=True):
-            clip = one.decode(cut).clip
+        for session, other, cut in zip(sessions, alone, windows, strict=True):
+            clip = session.decode(cut).clip
             expected = other.decode(cut).clip
             assert np.array_equal(clip.latent, expected.latent)
             assert np.array_equal(clip.frames, expected.frames)
@@ -80,9 +80,9 @@ def test_the_first_turn_of_a_chunk_is_there_before_the_next_chunk_is_denoised(tm
     next(turns)
     calls = [stage for stage, _ in decoding._opened.calls]
     assert calls[-1] == "decode_first"
-    whole = [stage for stage, _ in decoding.finish().calls]
-    assert whole[: len(calls)] == calls
-    assert "denoise" in whole[len(calls) :]
+    all_calls = [stage for stage, _ in decoding.finish().calls]
+    assert all_calls[: len(calls)] == calls
+    assert "denoise" in all_calls[len(calls) :]
 
 
 def test_a_clip_that_was_given_up_leaves_nothing(bundle: Bundle) -> None:

@@ -1,6 +1,7 @@
 """A decoder that serves in a thread of the test, and sessions that ask it."""
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,10 +25,12 @@ class Running:
     loop: asyncio.AbstractEventLoop
     port: int
     thread: threading.Thread
+    is_encrypted: bool = False
 
     @property
     def address(self) -> DecoderAddress:
-        return DecoderAddress(f"ws://127.0.0.1:{self.port}", is_encrypted=False)
+        scheme = "wss" if self.is_encrypted else "ws"
+        return DecoderAddress(f"{scheme}://127.0.0.1:{self.port}", self.is_encrypted)
 
     def end(self) -> None:
         self.loop.call_soon_threadsafe(self.server.end)
@@ -36,7 +39,13 @@ class Running:
 
 
 @contextmanager
-def running(shared: SharedDecoder, *, port: int = 0, capacity: int | None = None) -> Iterator[Running]:
+def running(
+    shared: SharedDecoder,
+    *,
+    port: int = 0,
+    capacity: int | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[Running]:
     """Serve while the block runs; an error of the server fails the test."""
     hop_s = float(shared.bundle.manifest.grid.hop)
     scheduler = Scheduler(
@@ -47,14 +56,15 @@ def running(shared: SharedDecoder, *, port: int = 0, capacity: int | None = None
     faults: list[BaseException] = []
 
     async def body() -> None:
-        server = DecoderServer(shared, scheduler, TOKEN)
+        server = DecoderServer(shared, scheduler, TOKEN, tls)
         loop = asyncio.get_running_loop()
         listening: asyncio.Future[tuple[str, int]] = loop.create_future()
         task = asyncio.create_task(server.run("127.0.0.1", port, listening))
         await asyncio.wait([task, listening], return_when=asyncio.FIRST_COMPLETED)
         if listening.done():
             place = listening.result()
-            ready.append(Running(server, scheduler, loop, place[1], threading.current_thread()))
+            thread = threading.current_thread()
+            ready.append(Running(server, scheduler, loop, place[1], thread, tls is not None))
         started.set()
         await task
 

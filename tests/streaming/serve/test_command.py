@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rtdecode.bundle import Bundle, State
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
-from streaming.decode.decoder import SharedDecoder
+from streaming.decode.decoder import GivenUpError, SharedDecoder
 from streaming.serve import address, command, token
 from streaming.serve.client import RemoteDecoder
 from streaming.serve.command import ServeOptions
@@ -115,6 +116,22 @@ def test_a_machine_that_is_too_slow_for_one_session_says_so(
 def test_a_closed_form_bundle_has_one_cost(tmp_path: Path) -> None:
     costs = command.measure(SharedDecoder(make_bundle(tmp_path / "closed")))
     assert costs.keys() == {0}
+
+
+@pytest.mark.full
+def test_a_decoder_that_stands_still_costs_its_windows_and_no_more(bundle: Bundle, tmp_path: Path) -> None:
+    with serving(tmp_path, bundle) as (process, printed):
+        secret = token.read(tmp_path / printed["token_file"])
+        with closing(RemoteDecoder(bundle, address.parse(printed["url"]), secret)) as decoder:
+            expected = decoder.decode(window(0)).clip.latent
+            process.send_signal(signal.SIGSTOP)
+            with refused(GivenUpError, "window-given-up", why="the decoder elsewhere did not answer in time"):
+                decoder.decode(window(1), left_s=0.5)
+            process.send_signal(signal.SIGCONT)
+            assert np.array_equal(decoder.decode(window(0)).clip.latent, expected)
+            away, back = decoder.news()
+    assert "it did not answer in time" in away
+    assert "answers again" in back
 
 
 @pytest.mark.full

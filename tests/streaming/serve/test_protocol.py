@@ -46,8 +46,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def both_ways() -> list[tuple[Message, Mapping[str, Form]]]:
-    ours = [(message, FROM_SESSION) for message in from_session().values()]
-    return [*ours, *((message, FROM_DECODER) for message in from_decoder().values())]
+    session_messages = [(message, FROM_SESSION) for message in from_session().values()]
+    return [*session_messages, *((message, FROM_DECODER) for message in from_decoder().values())]
 
 
 def edited(message: Message, head: dict | None = None, arrays: dict | None = None, version: int = 1) -> bytes:
@@ -57,22 +57,22 @@ def edited(message: Message, head: dict | None = None, arrays: dict | None = Non
     return encode(Message(tree, message.arrays | (arrays or {})))
 
 
-def raw(tree: object, rest: bytes = b"") -> bytes:
+def raw(tree: object, payload: bytes = b"") -> bytes:
     text = tree if isinstance(tree, bytes) else json.dumps(tree).encode()
-    return struct.pack("<I", len(text)) + text + rest
+    return struct.pack("<I", len(text)) + text + payload
 
 
 def test_every_kind_is_read_as_it_was_written() -> None:
     assert from_session().keys() == FROM_SESSION.keys()
     assert from_decoder().keys() == FROM_DECODER.keys()
     for message, kinds in both_ways():
-        found = read(write(message), kinds, SHAPES)
-        assert found.head == {"version": 1, **message.head}
-        assert found.arrays.keys() == message.arrays.keys()
+        received = read(write(message), kinds, SHAPES)
+        assert received.head == {"version": 1, **message.head}
+        assert received.arrays.keys() == message.arrays.keys()
         for name, array in message.arrays.items():
-            assert found.arrays[name].dtype == array.dtype
-            assert np.array_equal(found.arrays[name], array)
-            assert found.arrays[name].flags.writeable
+            assert received.arrays[name].dtype == array.dtype
+            assert np.array_equal(received.arrays[name], array)
+            assert received.arrays[name].flags.writeable
 
 
 def test_the_shapes_are_the_bundles(bundle: Bundle) -> None:
@@ -84,8 +84,8 @@ def test_there_are_six_dtypes() -> None:
     allowed = {
         dtype
         for form in (*FROM_SESSION.values(), *FROM_DECODER.values())
-        for each in form.arrays.values()
-        for dtype in each
+        for dtypes in form.arrays.values()
+        for dtype in dtypes
     }
     assert len(DTYPES) == 6
     assert allowed <= set(DTYPES)
@@ -95,20 +95,22 @@ def test_a_window_arrives_without_times_of_the_sessions_clock(bundle: Bundle) ->
     sent = window(3, "preview", fmri=False)
     message = read(write(a_window(revision="preview")), FROM_SESSION, SHAPES)
     assert not {"stamps", "floor_at", "session_s"} & message.head.keys()
-    found = unpack_window(message, bundle.manifest)
-    assert (found.run, found.index, found.revision) == (0, 3, "preview")
-    assert np.array_equal(found.eeg, sent.eeg)  # type: ignore[arg-type]
-    assert found.stamps == {}
+    received = unpack_window(message, bundle.manifest)
+    assert (received.run, received.index, received.revision) == (0, 3, "preview")
+    assert np.array_equal(received.eeg, sent.eeg)  # type: ignore[arg-type]
+    assert received.stamps == {}
 
 
 def test_a_window_of_one_modality_arrives_as_it_is(bundle: Bundle) -> None:
     message = a_window()
     arrays = {name: array for name, array in message.arrays.items() if name.startswith("eeg")}
-    found = unpack_window(read(write(Message(message.head, arrays)), FROM_SESSION, SHAPES), bundle.manifest)
-    assert found.fmri is None
-    assert found.modalities == ["eeg"]
-    assert found.fmri_mask.shape == (5,)
-    assert not found.fmri_mask.any()
+    received = unpack_window(
+        read(write(Message(message.head, arrays)), FROM_SESSION, SHAPES), bundle.manifest
+    )
+    assert received.fmri is None
+    assert received.modalities == ["eeg"]
+    assert received.fmri_mask.shape == (5,)
+    assert not received.fmri_mask.any()
 
 
 def test_values_of_signals_that_are_no_numbers_are_holes(bundle: Bundle) -> None:
@@ -119,14 +121,14 @@ def test_values_of_signals_that_are_no_numbers_are_holes(bundle: Bundle) -> None
     fmri = message.arrays["fmri"].copy()
     fmri[2] = np.nan
     raw_message = write(Message(message.head, message.arrays | {"eeg": eeg, "fmri": fmri}))
-    found = unpack_window(read(raw_message, FROM_SESSION, SHAPES), bundle.manifest)
-    assert found.eeg is not None
-    assert found.fmri is not None
-    assert np.isfinite(found.eeg).all()
-    assert np.flatnonzero(~found.eeg_mask).tolist() == [7]
-    assert found.eeg[1, 9] == 0
-    assert np.flatnonzero(~found.fmri_mask).tolist() == [2]
-    assert not found.fmri[2].any()
+    received = unpack_window(read(raw_message, FROM_SESSION, SHAPES), bundle.manifest)
+    assert received.eeg is not None
+    assert received.fmri is not None
+    assert np.isfinite(received.eeg).all()
+    assert np.flatnonzero(~received.eeg_mask).tolist() == [7]
+    assert received.eeg[1, 9] == 0
+    assert np.flatnonzero(~received.fmri_mask).tolist() == [2]
+    assert not received.fmri[2].any()
 
 
 BAD_WINDOWS = {
@@ -194,7 +196,7 @@ def test_what_a_decoder_sends_is_finite_and_whole() -> None:
     for arrays in ({"latent": latent}, {"condition": np.zeros(4, np.float32)}):
         with refused(ProtocolError, "serve-message-invalid"):
             read(edited(done, arrays=arrays), FROM_DECODER, SHAPES)
-    with refused(ProtocolError, "serve-message-invalid", found="a 'done' without latent"):
+    with refused(ProtocolError, "serve-message-invalid", received="a 'done' without latent"):
         read(write(Message(done.head, {})), FROM_DECODER, SHAPES)
     first = from_decoder()["first"]
     for shape in ((0, 64, 96, 3), (34, 64, 96, 3), (1, 64, 97, 3), (64, 96, 3)):
@@ -206,19 +208,19 @@ def test_what_a_decoder_sends_is_finite_and_whole() -> None:
 
 
 def test_bytes_that_are_no_message_are_refused() -> None:
-    whole = write(a_window())
+    intact = write(a_window())
     head = {"version": 1, "kind": "bye", "session": SESSION}
     twice = b'{"head": {"version": 1, "kind": "bye", "session": "0", "session": "1"}, "arrays": []}'
-    one = ["eeg", "<f4", [4, 500]]
-    window_head = json.loads(whole[4 : 4 + struct.unpack_from("<I", whole)[0]])["head"]
+    entry = ["eeg", "<f4", [4, 500]]
+    window_head = json.loads(intact[4 : 4 + struct.unpack_from("<I", intact)[0]])["head"]
     bad = {
         "nothing": b"",
         "text": "hello",
         "half a length": b"\1\0",
-        "truncated": whole[:-1],
-        "more": whole + b"\0",
-        "length that lies": struct.pack("<I", 2**31) + whole[4:],
-        "head beyond the end": struct.pack("<I", len(whole)) + whole[4:],
+        "truncated": intact[:-1],
+        "more": intact + b"\0",
+        "length that lies": struct.pack("<I", 2**31) + intact[4:],
+        "head beyond the end": struct.pack("<I", len(intact)) + intact[4:],
         "17 MB": bytes(17_000_000),
         "no JSON": raw(b"{"),
         "not UTF-8": raw(b'{"head": "\xff"}'),
@@ -230,11 +232,11 @@ def test_bytes_that_are_no_message_are_refused() -> None:
         "a key twice": raw(twice),
         "1e999": raw(b'{"head": 1e999, "arrays": []}'),
         "an array that is no list": raw({"head": window_head, "arrays": ["eeg"]}),
-        "an array twice": raw({"head": window_head, "arrays": [one, one]}, bytes(16_000)),
+        "an array twice": raw({"head": window_head, "arrays": [entry, entry]}, bytes(16_000)),
         "negative size": raw({"head": window_head, "arrays": [["eeg", "<f4", [-4, -500]]]}, bytes(8000)),
         "huge size": raw({"head": window_head, "arrays": [["states", "|u1", [2**52]]]}),
         "dtype O": raw({"head": window_head, "arrays": [["eeg", "|O", [4, 500]]]}, bytes(16_000)),
-        "a mask of 2": whole.replace(b"\1" * 500, b"\2" * 500),
+        "a mask of 2": intact.replace(b"\1" * 500, b"\2" * 500),
     }
     for name, message in bad.items():
         with refused(ProtocolError, "serve-message-invalid") as caught:

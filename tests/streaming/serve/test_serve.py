@@ -15,6 +15,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.types import Window
 from streaming.decode.decoder import Decoded, GivenUpError, NonFiniteError, SharedDecoder
+from streaming.decode.scheduler import MOST_UNDER_WAY
 from streaming.serve.client import RemoteDecoder
 from streaming.serve.protocol import FROM_DECODER, VersionError, read, write
 from streaming.session.mailbox import Message, encode
@@ -43,17 +44,17 @@ def film(count: int = 4, seed: int = 1) -> list[Window]:
         cuts.append((4.0 * index + 4, window(index, "preview", fmri=False, seed=seed + index)))
         cuts.append((4.0 * index + 8.8, window(index, seed=seed + index)))
     cuts.sort(key=lambda cut: cut[0])
-    return [replace(each, stamps={"windowed": at}) for at, each in cuts]
+    return [replace(cut, stamps={"windowed": cut_at}) for cut_at, cut in cuts]
 
 
-def same(one: Decoded, other: Decoded) -> None:
+def same(decoded: Decoded, other: Decoded) -> None:
     """Two clips are the same to the bit, with all that is told of them."""
-    assert np.array_equal(one.clip.latent, other.clip.latent)
-    assert np.array_equal(one.clip.frames, other.clip.frames)
-    assert one.carried_from == other.carried_from
+    assert np.array_equal(decoded.clip.latent, other.clip.latent)
+    assert np.array_equal(decoded.clip.frames, other.clip.frames)
+    assert decoded.carried_from == other.carried_from
     for name in ("scores", "steps", "confidence", "presence", "brain_by", "detail", "recorded"):
-        assert getattr(one.clip, name) == getattr(other.clip, name), name
-    assert [stage for stage, _ in one.calls] == [stage for stage, _ in other.calls]
+        assert getattr(decoded.clip, name) == getattr(other.clip, name), name
+    assert [stage for stage, _ in decoded.calls] == [stage for stage, _ in other.calls]
 
 
 def test_a_session_elsewhere_gets_what_it_would_get_here(shared: SharedDecoder) -> None:
@@ -64,17 +65,17 @@ def test_a_session_elsewhere_gets_what_it_would_get_here(shared: SharedDecoder) 
         assert (decoder.steps, decoder.numbers_of_steps) == (shared.steps, shared.numbers_of_steps)
         for cut in film():
             before = time.monotonic()
-            found = decoder.decode(cut)
+            decoded = decoder.decode(cut)
             after = time.monotonic()
             expected = here.decode(cut)
-            same(found, expected)
-            assert np.array_equal(found.condition, expected.condition)  # type: ignore[arg-type]
-            times = [found.started_at, found.encoded_at, found.denoised_at, found.first_frame_at]
-            assert [before, *times, found.last_frame_at, after] == sorted(
-                [before, *times, found.last_frame_at, after]
+            same(decoded, expected)
+            assert np.array_equal(decoded.condition, expected.condition)  # type: ignore[arg-type]
+            times = [decoded.started_at, decoded.encoded_at, decoded.denoised_at, decoded.first_frame_at]
+            assert [before, *times, decoded.last_frame_at, after] == sorted(
+                [before, *times, decoded.last_frame_at, after]
             )
-            assert found.wire_s is not None
-            assert 0 <= found.wire_s < after - before
+            assert decoded.wire_s is not None
+            assert 0 <= decoded.wire_s < after - before
         twin = decoder.decode(film()[-1], null=True)
         same(twin, here.decode(film()[-1], null=True))
         assert decoder.news() == []
@@ -94,9 +95,9 @@ def test_a_session_without_carry_starts_every_window_afresh(shared: SharedDecode
     here = shared.session(carry=False)
     with running(shared) as server, closing(remote(shared, server, carry=False)) as decoder:
         for cut in film(2):
-            found = decoder.decode(cut)
-            same(found, here.decode(cut))
-            assert found.carried_from is None
+            decoded = decoder.decode(cut)
+            same(decoded, here.decode(cut))
+            assert decoded.carried_from is None
 
 
 def test_a_closed_form_bundle_is_decoded_elsewhere(tmp_path: Path) -> None:
@@ -106,11 +107,11 @@ def test_a_closed_form_bundle_is_decoded_elsewhere(tmp_path: Path) -> None:
 
 
 def test_sessions_share_the_decoder_and_do_not_mix(shared: SharedDecoder) -> None:
-    found: dict[int, list[Decoded]] = {}
+    sessions: dict[int, list[Decoded]] = {}
 
     def session(server: Running, seed: int) -> None:
         with closing(remote(shared, server)) as decoder:
-            found[seed] = [decoder.decode(cut) for cut in film(3, seed)]
+            sessions[seed] = [decoder.decode(cut) for cut in film(3, seed)]
 
     with running(shared) as server:
         threads = [threading.Thread(target=session, args=(server, 10 * n)) for n in range(3)]
@@ -118,10 +119,10 @@ def test_sessions_share_the_decoder_and_do_not_mix(shared: SharedDecoder) -> Non
             thread.start()
         for thread in threads:
             thread.join()
-    for seed, decoded in found.items():
+    for seed, decoded in sessions.items():
         here = shared.session()
-        for one, cut in zip(decoded, film(3, seed), strict=True):
-            same(one, here.decode(cut))
+        for clip, cut in zip(decoded, film(3, seed), strict=True):
+            same(clip, here.decode(cut))
 
 
 def test_a_decoder_that_was_started_again_goes_on_to_the_bit(shared: SharedDecoder) -> None:
@@ -176,8 +177,8 @@ def test_values_that_are_not_finite_give_no_clip_elsewhere_either(tmp_path: Path
     loud.eeg[0, 7] = 3e38
     loud.eeg[0, 8] = 3e38
     here, other = shared.session(), shared.session()
-    for each in (here, other):
-        each.decode(window(0))
+    for decoder_here in (here, other):
+        decoder_here.decode(window(0))
     with running(shared) as server, closing(remote(shared, server)) as decoder:
         decoder.decode(window(0))
         try:
@@ -257,10 +258,10 @@ def test_parts_of_a_clip_come_in_turn(shared: SharedDecoder) -> None:
         assert greet(connection).head["kind"] == "welcome"
         message = a_window(carry_from=[], left_s=None)
         connection.send(write(message))
-        first, rest, done = (next_kind(connection) for _ in range(3))
-        assert [part.head["kind"] for part in (first, rest, done)] == ["first", "rest", "done"]
+        first, remaining, done = (next_kind(connection) for _ in range(3))
+        assert [part.head["kind"] for part in (first, remaining, done)] == ["first", "rest", "done"]
         assert len(first.arrays["frames"]) == 1
-        assert len(rest.arrays["frames"]) == 32
+        assert len(remaining.arrays["frames"]) == 32
         assert done.head["number"] == 7
 
 
@@ -349,14 +350,23 @@ def test_a_session_that_ends_is_forgotten_and_one_that_breaks_off_is_not(shared:
         while server.scheduler.sessions != ["e" * 32] and time.monotonic() < deadline:
             time.sleep(0.01)
         assert server.scheduler.sessions == ["e" * 32]
+        # A session that was killed does not come back, and is forgotten after 10 hops.
+        server.scheduler._hop_s = 0.001
+        deadline = time.monotonic() + 60
+        while server.scheduler.sessions and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert server.scheduler.sessions == []
 
 
 def test_more_windows_than_may_be_under_way_close_the_connection(shared: SharedDecoder) -> None:
+    released = threading.Event()
     with running(shared) as server, opened(server) as connection:
         greet(connection)
-        for number in range(40):
-            try:
+        # The worker is busy, so that the windows wait.
+        server.server._thread.submit(released.wait)
+        try:
+            for number in range(MOST_UNDER_WAY + 1):
                 connection.send(write(a_window(number, carry_from=[], left_s=None)))
-            except ConnectionClosed:
-                break
-        assert ended(connection).head["code"] == "serve-too-many-windows"
+            assert ended(connection).head["code"] == "serve-too-many-windows"
+        finally:
+            released.set()

@@ -69,16 +69,16 @@ def test_clips_film_and_records_are_the_same(shared: SharedDecoder, tmp_path: Pa
         output = session(tmp_path / "there", bundle, decoder)
     assert output.runs_on == shared.runs_on
     assert output.meter.summary()["wire"] is not None
-    here, there = lines_of(tmp_path / "here"), lines_of(tmp_path / "there")
-    assert len(here) == len(there) == 4
-    for one, other in zip(here, there, strict=True):
-        assert one["latency_ms"].pop("wire") is None
+    here, elsewhere = lines_of(tmp_path / "here"), lines_of(tmp_path / "there")
+    assert len(here) == len(elsewhere) == 4
+    for local, other in zip(here, elsewhere, strict=True):
+        assert local["latency_ms"].pop("wire") is None
         assert other["latency_ms"].pop("wire") >= 0
-        assert one["latency_ms"].keys() == other["latency_ms"].keys()
+        assert local["latency_ms"].keys() == other["latency_ms"].keys()
         for changing in ("latency_ms", "t_ms"):
-            one.pop(changing)
+            local.pop(changing)
             other.pop(changing)
-        assert one == other
+        assert local == other
     films = [read_mp4(tmp_path / name / "out" / "film.mp4") for name in ("here", "there")]
     assert np.array_equal(*films)
 
