@@ -363,8 +363,8 @@ FROM_DECODER: Mapping[str, Form] = {
 def _refuse(actual: str, expected: str) -> NoReturn:
     raise ProtocolError(
         "serve-message-invalid",
-        "a message is refused: found {found}, expected {expected}.",
-        found=actual,
+        "a message is refused: received {received}, expected {expected}.",
+        received=actual,
         expected=expected,
     )
 
@@ -382,8 +382,8 @@ def _parsed(raw: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         raise ProtocolError(
             "serve-message-invalid",
-            "a message is refused: found {found}, expected {expected}.",
-            found=f"a head that cannot be read ({type(error).__name__})",
+            "a message is refused: received {received}, expected {expected}.",
+            received=f"a head that cannot be read ({type(error).__name__})",
             expected="JSON with finite numbers, and every key once",
         ) from error
 

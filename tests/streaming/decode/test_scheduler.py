@@ -299,13 +299,13 @@ def traffic(draw: st.DrawFn) -> list[Sent]:
             max_size=60,
         )
     )
-    sent.sort(key=lambda sent_window: sent_window.at)
+    sent.sort(key=lambda sent_window: sent_window.sent_at)
     latest: dict[tuple[str, str], int] = defaultdict(int)
     ordered = []
     for sent_window in sent:
         key = (sent_window.session, sent_window.kind)
-        latest[key] = max(latest[key], sent_window.at + sent_window.due)
-        ordered.append(Sent(sent_window.session, sent_window.at, sent_window.kind, latest[key]))
+        latest[key] = max(latest[key], sent_window.sent_at + sent_window.due)
+        ordered.append(Sent(sent_window.session, sent_window.sent_at, sent_window.kind, latest[key]))
     return ordered
 
 
@@ -319,7 +319,7 @@ def test_deadlines_turns_and_counters_hold_for_any_traffic(sent: list[Sent], tic
     now = 0
     turns = 0
     while sent or waiting:
-        while sent and sent[0].at <= now:
+        while sent and sent[0].sent_at <= now:
             sent_window = sent.pop(0)
             number = numbers[sent_window.session]
             numbers[sent_window.session] += 1
@@ -339,7 +339,7 @@ def test_deadlines_turns_and_counters_hold_for_any_traffic(sent: list[Sent], tic
         assert len(windows) == len(waiting) - (turn is not None)
         if turn is None:
             assert not waiting
-            now = max(now + 1, sent[0].at) if sent else now + 1
+            now = max(now + 1, sent[0].sent_at) if sent else now + 1
             continue
         waiting.remove(turn.request)
         check_turn(turn, waiting, served)
