@@ -143,7 +143,7 @@ class _Session:
         self.heard_at = now_at
         self.served_at = -math.inf
         # Numbers of windows of each kind that may come at once, and when that was so.
-        self.allowed = dict.fromkeys(KINDS, float(MOST_UNDER_WAY))
+        self.allowed: dict[str, float] = dict.fromkeys(KINDS, float(MOST_UNDER_WAY))
         self.allowed_at = now_at
 
     def next(self, kind: str) -> Request | None:

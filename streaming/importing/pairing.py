@@ -128,7 +128,7 @@ def place(
     chosen = _chosen(runs, run, trigger_run)
     first = _first_volume(chosen, run) if first_trigger is None else first_trigger
     volume = chosen.index + first
-    line = robust_line(volume * tr_s, chosen.stamps)
+    line = robust_line(np.asarray(volume * tr_s, np.float64), chosen.stamps)
     if abs(line.slope - 1) > _MOST_DRIFT:
         raise UsageError(
             "import-trigger-interval",

@@ -523,5 +523,5 @@ def _with_holes(
         return None, np.zeros(length, bool)
     values = arrays[name]
     finite = np.isfinite(values)
-    mask = arrays.get(f"{name}_mask", np.ones(length, bool))
+    mask = np.asarray(arrays.get(f"{name}_mask", np.ones(length, bool)), np.bool_)
     return np.where(finite, values, np.float32(0)), mask & finite.any(axis=axis)
