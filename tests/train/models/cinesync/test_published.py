@@ -193,8 +193,8 @@ def test_clips_of_480_x_720_pixels_are_trained_judged_and_exported(
     )
     # The size is that of the run, whether or not its targets are there.
     shutil.rmtree(targets)
-    figures = evaluate(run, Request(data=data, windows=2, published=True, sections="published"))
-    assert figures["ssim_" + next(iter(VARIANTS))]["n"] == 2
+    figures = evaluate(run, Request(data=data, windows=4, published=True, sections="published"))
+    assert figures["ssim_" + next(iter(VARIANTS))]["n"] == 4
     exporting.run(run, tmp_path / "bundle")
     bundle = bundles.load(tmp_path / "bundle")
     assert (bundle.manifest.clip.height, bundle.manifest.clip.width) == size
