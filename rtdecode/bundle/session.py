@@ -31,6 +31,7 @@ from rtdecode.bundle.manifest import Manifest, State
 from rtdecode.bundle.noise import noise
 from rtdecode.bundle.runner import Noise, Pass, Program
 from rtdecode.bundle.wiring import SIGNALS
+from rtdecode.disk import strict_json
 from rtdecode.errors import BundleError, RtDecodeError
 from rtdecode.types import Window
 
@@ -221,7 +222,7 @@ def to_bytes(states: Mapping[str, Value]) -> bytes:
     """Write the states that one window leaves, wherever they lie, in their own dtypes."""
     arrays = {name: np.ascontiguousarray(host(states[name])) for name in sorted(states)}
     entries = [[name, array.dtype.name, list(array.shape)] for name, array in arrays.items()]
-    listed = json.dumps(entries).encode()
+    listed = strict_json.dumps(entries).encode()
     values = [array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes() for array in arrays.values()]
     return b"".join([_BEGINNING.pack(_MARK, _VERSION, len(listed)), listed, *values])
 

@@ -55,6 +55,7 @@ def read(path: Path) -> str:
 def make(folder: Path) -> Path:
     """Write a new token into a folder; return the file."""
     private.folder(folder)
-    path = private.file(folder / "token")
-    path.write_text(f"{secrets.token_urlsafe(_TOKEN_BYTES)}\n")
+    path = folder / "token"
+    with private.open_file(path) as file:
+        file.write(f"{secrets.token_urlsafe(_TOKEN_BYTES)}\n")
     return path

@@ -199,10 +199,10 @@ def test_inspect_reads_the_shipped_bundles(name: str, run: Callable[..., Done]) 
         ),
         (["demo", "--recorded", "--film", "shapes"], 2, "demo-film-conflict", {"film": "shapes"}),
         (
-            ["serve", "R"],
+            ["decode", "R"],
             2,
             "command-unknown",
-            {"command": "serve", "available": re.compile("^bench, calibrate, demo, ")},
+            {"command": "decode", "available": re.compile("^bench, calibrate, demo, ")},
         ),
         (
             ["calibrate", "--fmri-dir", "/no/such/dir", "--out", "/tmp/x"],
