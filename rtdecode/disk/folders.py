@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,21 @@ def taken(folder: Path, beside: str = "") -> bool:
 def existing(path: Path) -> Path:
     """Return a path, or the next one above it that is there: where a folder would be made."""
     return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
+@contextmanager
+def made_beside(folder: Path) -> Iterator[Path]:
+    """Hand out a path beside a folder, and move what was made there into the folder's place.
+
+    If anything is raised inside the ``with`` block, nothing is left behind. An empty folder gives way.
+    """
+    private.folder(folder.parent)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield work / "made"
+        (work / "made").replace(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def vacate(folder: Path) -> None:

@@ -6,16 +6,14 @@ leaves nothing behind.
 
 import heapq
 import math
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rtdecode import terminal
-from rtdecode.disk import private
+from rtdecode.disk.folders import made_beside
 from rtdecode.disk.recording import RecordingWriter, check_unused
 from rtdecode.errors import UsageError
 from rtdecode.types import EegChunk, Trigger, Volume
@@ -156,7 +154,7 @@ def run(options: ImportOptions) -> int:
     """
     sources = _sorted(options.sources)
     check_unused(options.out)
-    with _beside(options.out) as folder, ExitStack() as stack:
+    with made_beside(options.out) as folder, ExitStack() as stack:
         eeg = None if sources.eeg is None else _read_eeg(sources.eeg, options)
         volumes = None
         if sources.volumes is not None:
@@ -223,19 +221,6 @@ def _sorted(paths: Sequence[Path]) -> _Sources:
                 paths=[str(path) for path in listed],
             )
     return _Sources(eeg[0] if eeg else None, volumes[0] if volumes else None)
-
-
-@contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """Make a folder beside another, and give it that place if nothing is raised."""
-    private.folder(out.parent)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        yield work / "recording"
-        # An empty folder of that name gives way.
-        (work / "recording").replace(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _read_eeg(path: Path, options: ImportOptions) -> EegFile:

@@ -15,9 +15,6 @@ Zeros would look like the end of a file that is still being copied.
 
 import gzip
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -30,7 +27,7 @@ from rtdecode import __version__, terminal
 from rtdecode.clocks.sample_clock import SampleClock
 from rtdecode.disk import private, strict_json
 from rtdecode.disk.derived import note_derived
-from rtdecode.disk.folders import taken
+from rtdecode.disk.folders import made_beside, taken
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import UsageError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
@@ -120,22 +117,12 @@ def run(recording: Path, directory: Path, *, subject: str = "01", task: str = "f
             "bids-folder-not-empty", "{folder} is in use. Give a new or empty folder.", folder=directory
         )
     source = Recording(recording)
-    with _beside(directory) as root:
+    with made_beside(directory) as root:
+        private.folder(root)
         _write(source, root, f"sub-{subject}", task)
     note_derived(recording, "BIDS folder", directory)
     terminal.line(directory)
     return 0
-
-
-@contextmanager
-def _beside(directory: Path) -> Iterator[Path]:
-    private.folder(directory.parent)
-    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        yield private.folder(work / "bids")
-        (work / "bids").replace(directory)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _write(recording: Recording, root: Path, subject: str, task: str) -> None:
