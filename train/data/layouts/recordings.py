@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.bundle.manifest import OFFLINE
 from rtdecode.disk.film_marks import name_digest
 from rtdecode.disk.recording import Recording
 from rtdecode.disk.sealed import file_hash
@@ -200,13 +201,8 @@ def opened_as(
         sfreq=float(shared.sfreq),
         fps=showings[0].draft.clip.fps,
         notes=notes,
-        chain=_chain(showings),
+        chain="offline" if any(one.draft.chain == OFFLINE for one in showings) else "causal",
     )
-
-
-def _chain(showings: Sequence[RecordedShowing]) -> Chain:
-    paths = {showing.recording for showing in showings}
-    return "offline" if any(Recording(path).offline for path in paths) else "causal"
 
 
 def recordings_in(folder: Path) -> list[Path]:
