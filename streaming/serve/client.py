@@ -23,12 +23,12 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import ClientConnection, connect
 
 from rtdecode import __version__
-from rtdecode.bundle import Bundle, engine, wiring
+from rtdecode.bundle import Bundle, wiring
 from rtdecode.bundle.session import Carried, Carry, StatesError, from_bytes, to_bytes
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.types import Clip, Presence, Window
 from streaming.decode.deadline import Cost
-from streaming.decode.decoder import Decoded, GivenUpError, NonFiniteError
+from streaming.decode.decoder import Decoded, GivenUpError, NonFiniteError, check_detail, check_steps
 from streaming.serve.address import DecoderAddress
 from streaming.serve.protocol import (
     FROM_DECODER,
@@ -136,9 +136,8 @@ class RemoteDecoder:
         self._news: list[str] = []
         self._away_since: float | None = None
         self._link: _Link | None = None
-        where = f"bundle {bundle.path}"
-        self.steps = engine.check_steps(manifest, where, None)
-        self.detail = engine.check_detail(manifest, where, None)
+        self.steps = check_steps(bundle, None)
+        self.detail = check_detail(bundle, None)
         self.numbers_of_steps = wiring.numbers_of_steps(manifest)
         self._link = self._connect_first()
         head = self._link.welcome.head
