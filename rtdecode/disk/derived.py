@@ -40,9 +40,13 @@ def derived(recording: Path) -> list[dict[str, str]]:
     entries: list[dict[str, str]] = []
     try:
         for _, text in recording_text.lines(recording / DERIVED):
-            entry = recording_text.parsed(text)
+            try:
+                entry = recording_text.parsed(text)
+            except ValueError:
+                continue
             if isinstance(entry, dict) and {"kind", "path"} <= entry.keys() and entry not in entries:
                 entries.append({"kind": str(entry["kind"]), "path": str(entry["path"])})
-    except (RecordingError, ValueError):
+    except RecordingError:
+        # The file, or a line longer than any, cannot be read: what came before it is told.
         return entries
     return entries

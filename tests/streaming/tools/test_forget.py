@@ -73,3 +73,5 @@ def test_what_was_made_of_a_recording_is_told_once(recording: Path) -> None:
     with (recording / "derived.jsonl").open("a") as file:
         file.write("{no json\n")
     assert len(derived(recording)) == 1
+    note_derived(recording, "BIDS folder", recording.parent / "bids")
+    assert [entry["kind"] for entry in derived(recording)] == ["bundle", "BIDS folder"]
