@@ -39,6 +39,8 @@ _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 _SCORES = 2**31
 # Weights with more elements are not compared with each other: their bytes are held for it.
 _MERGED = 2**20
+# The kernel of InstanceNormalization is given groups of at most so many values (`_cpu_group_norm`).
+_ADDED_UP = 2**17
 
 
 def weights_bytes(module: nn.Module) -> int:
@@ -180,7 +182,7 @@ def _fit_to_runtime(model: ModelProto, *, cuda: bool) -> None:
         # A size of 0 is one that is not known.
         shape = shapes.get(node.input[0], [0]) if node.input else [0]
         if node.op_type == "GroupNormalization" and all(shape):
-            group_norm = _cuda_group_norm if cuda else _cpu_group_norm
+            group_norm = _written_out if cuda else _cpu_group_norm
             nodes += group_norm(model, node, shape)
             continue
         if node.op_type == "Attention" and len(node.input) > 3 and all(shape):
@@ -245,11 +247,14 @@ def _cpu_group_norm(model: ModelProto, node: NodeProto, shape: list[int]) -> lis
     """Write a GroupNormalization as an InstanceNormalization over groups, scaled and shifted.
 
     ONNX Runtime has no kernel for GroupNormalization on the CPU. It takes the node apart as ONNX defines it,
-    which needs more passes over the values.
+    which needs more passes over the values. Large groups are written out (`_written_out`): the kernel adds a
+    group up in one run, which left values of 8 million 1.3e-3 off, and those of 131,072 3e-6.
     """
+    groups = _attribute(node, "num_groups")
+    if math.prod(shape[1:]) // groups > _ADDED_UP:
+        return _written_out(model, node, shape)
 
     def normed(values: str, out: str) -> list[NodeProto]:
-        groups = _attribute(node, "num_groups")
         ones = _constant(model, node, "ones", np.ones(groups, np.float32))
         zeros = _constant(model, node, "zeros", np.zeros(groups, np.float32))
         inputs = [values, ones, zeros]
@@ -259,38 +264,49 @@ def _cpu_group_norm(model: ModelProto, node: NodeProto, shape: list[int]) -> lis
     return _over_groups(model, node, shape, normed)
 
 
-def _cuda_group_norm(model: ModelProto, node: NodeProto, shape: list[int]) -> list[NodeProto]:
+def _written_out(model: ModelProto, node: NodeProto, shape: list[int]) -> list[NodeProto]:
     """Write a GroupNormalization as means and variances of groups, scaled and shifted.
 
     The CUDA provider has a kernel neither for GroupNormalization nor, from opset 22 on, for
-    InstanceNormalization (`export.kernels`).
+    InstanceNormalization (`export.kernels`). Means are of the means of rows: single precision loses digits in
+    sums of millions of values.
     """
+    # Beside its channels a value has axes, or it is the channels that are a group.
+    length = shape[-1] if len(shape) > 2 else shape[1] // _attribute(node, "num_groups")
 
     def normed(values: str, out: str) -> list[NodeProto]:
-        last = _constant(model, node, "last", np.array([-1]))
+        row = _constant(model, node, "row", np.array([-1]))
+        rows = _constant(model, node, "rows", np.array([-2]))
         epsilon = _constant(model, node, "epsilon", np.array(_attribute(node, "epsilon"), np.float32))
-        parts = ("mean", "centred", "squares", "variance", "above", "deviation")
-        mean, centred, squares, variance, above, deviation = (f"{out}.{part}" for part in parts)
+        parts = ("means", "mean", "centred", "squares", "variances", "variance", "above", "deviation")
+        means, mean, centred, squares, variances, variance, above, deviation = (f"{out}.{p}" for p in parts)
         return [
-            helper.make_node("ReduceMean", [values, last], [mean]),
+            helper.make_node("ReduceMean", [values, row], [means]),
+            helper.make_node("ReduceMean", [means, rows], [mean]),
             helper.make_node("Sub", [values, mean], [centred]),
             helper.make_node("Mul", [centred, centred], [squares]),
-            helper.make_node("ReduceMean", [squares, last], [variance]),
+            helper.make_node("ReduceMean", [squares, row], [variances]),
+            helper.make_node("ReduceMean", [variances, rows], [variance]),
             helper.make_node("Add", [variance, epsilon], [above]),
             helper.make_node("Sqrt", [above], [deviation]),
             helper.make_node("Div", [centred, deviation], [out]),
         ]
 
-    return _over_groups(model, node, shape, normed)
+    return _over_groups(model, node, shape, normed, length)
 
 
 def _over_groups(
-    model: ModelProto, node: NodeProto, shape: list[int], normed: Callable[[str, str], list[NodeProto]]
+    model: ModelProto,
+    node: NodeProto,
+    shape: list[int],
+    normed: Callable[[str, str], list[NodeProto]],
+    row: int | None = None,
 ) -> list[NodeProto]:
-    """Write a GroupNormalization with the nodes that norm (batch, group, value) over its last axis."""
+    """Write a GroupNormalization with the nodes that norm (batch, group, value), or rows of that length."""
     values, scale, bias = node.input
     (out,) = node.output
-    grouped = _constant(model, node, "grouped", np.array([shape[0], _attribute(node, "num_groups"), -1]))
+    axes = [-1] if row is None else [-1, row]
+    grouped = _constant(model, node, "grouped", np.array([shape[0], _attribute(node, "num_groups"), *axes]))
     restored = _constant(model, node, "whole", np.array(shape))
     # One scale and bias for each channel, beside any number of further axes.
     channels = _constant(model, node, "channels", np.array([-1] + [1] * (len(shape) - 2)))
