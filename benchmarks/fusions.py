@@ -10,7 +10,11 @@ decode the same fresh sessions (`train.compare`). A fusion's figure is the mean 
 rests on how far seeds lie apart, because two trainings of one fusion differ by more than their test windows
 say.
 
-Runs that lie in the folder of `--work` already are left alone.
+Runs that lie in the folder of `--work` already are left alone. With `--write`, runs of other brain seeds that
+the result file holds are counted as well, so that the seeds may be trained on different days:
+
+python -m benchmarks.fusions --brain-seeds 0 --write       # about an hour
+python -m benchmarks.fusions --brain-seeds 1 --write
 """
 
 import json
@@ -23,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from benchmarks.result_files import RESULTS, write
+from benchmarks.result_files import RESULTS, read, write
 from benchmarks.variants import mean_interval, parser_of, steps_of, train_all, written
 from rtdecode import terminal
 from train import compare
@@ -46,16 +50,16 @@ _STEPS = {"align": 375, "diffuse": 400}
 _FIRST_SEED = 1000
 
 
-def summarised(
-    rows: Sequence[Mapping[str, Any]], fusions: Sequence[str], seeds: Sequence[str]
-) -> dict[str, Any]:
+Runs = dict[str, dict[str, float]]
+
+
+def summarised(runs: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """Summarise the figures of runs over the seeds of each fusion.
 
     Parameters
     ----------
-    rows : sequence of mapping
-        Those of `train.compare.measure`; a run is called FUSION-SEED.
-    fusions, seeds : sequence of str
+    runs : mapping
+        FUSION-SEED -> metric -> value.
 
     Returns
     -------
@@ -63,19 +67,40 @@ def summarised(
         Fusion -> metric -> ``value`` (mean of the seeds), ``ci95`` (of that mean, by Student's t), ``seeds``
         (value of each), ``difference`` (``value`` and ``ci95`` by Welch's t) to dual fusion.
     """
-    figures = {(row["decoder"], row["metric"]): row["value"] for row in rows}
-    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    values: dict[str, dict[str, list[float]]] = {}
+    for name, figures in sorted(runs.items()):
+        fusion = name.rpartition("-")[0]
+        for metric, value in figures.items():
+            values.setdefault(fusion, {}).setdefault(metric, []).append(value)
+    reference = values.get(_REFERENCE)
     summary: dict[str, Any] = {}
-    for fusion in fusions:
+    for fusion in (fusion for fusion in _FUSIONS if fusion in values):
         summary[fusion] = {}
-        for metric in metrics:
-            values = [figures[f"{fusion}-{seed}", metric] for seed in seeds]
-            entry: dict[str, Any] = {"value": float(np.mean(values)), "ci95": mean_interval(values)}
-            if fusion != _REFERENCE and _REFERENCE in fusions:
-                reference = [figures[f"{_REFERENCE}-{seed}", metric] for seed in seeds]
-                entry["difference"] = _difference(values, reference)
-            summary[fusion][metric] = entry | {"seeds": values}
+        for metric, of_seeds in values[fusion].items():
+            entry: dict[str, Any] = {"value": float(np.mean(of_seeds)), "ci95": mean_interval(of_seeds)}
+            if reference is not None and fusion != _REFERENCE:
+                entry["difference"] = _difference(of_seeds, reference[metric])
+            summary[fusion][metric] = entry | {"seeds": of_seeds}
     return summary
+
+
+def joined(runs: Runs, how: Mapping[str, Any], path: Path) -> Runs:
+    """Add the runs that a result file holds, where they were trained and decoded in the same way.
+
+    Parameters
+    ----------
+    runs : dict
+        FUSION-SEED -> metric -> value.
+    how : mapping
+        ``steps`` and ``sessions``.
+    path : Path
+        The result file, which need not be there.
+    """
+    if not path.exists():
+        return runs
+    found = read(path)
+    alike = all(found[name] == value for name, value in how.items())
+    return {**found["runs"], **runs} if alike else runs
 
 
 def _difference(values: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
@@ -86,8 +111,9 @@ def _difference(values: Sequence[float], reference: Sequence[float]) -> dict[str
     return {"value": difference, "ci95": [float(interval.low), float(interval.high)]}
 
 
-def table(summary: Mapping[str, Any], seeds: int) -> Table:
+def table(summary: Mapping[str, Any]) -> Table:
     """Lay out what is printed."""
+    seeds = max(len(entry["seeds"]) for entries in summary.values() for entry in entries.values())
     metrics = list(next(iter(summary.values())))
     laid = Table("fusion", *(title for metric in metrics for title in (metric, "less dual")))
     for fusion, entries in summary.items():
@@ -130,13 +156,20 @@ def main() -> None:
     last = _FIRST_SEED + options.sessions - 1
     judged = Sessions(film="shapes", preset="easy", seeds=f"{_FIRST_SEED}-{last}", seconds=60.0)
     rows = compare.measure([options.work / name for name in variants], judged)
-    figures = {"steps": steps, "sessions": options.sessions, "fusions": summarised(rows, fusions, seeds)}
+    how = {"steps": steps, "sessions": options.sessions}
+    runs: Runs = {}
+    for row in rows:
+        if row["decoder"] in variants:
+            runs.setdefault(row["decoder"], {})[row["metric"]] = row["value"]
+    if options.write:
+        runs = joined(runs, how, _OUT)
+    figures = {**how, "runs": runs, "fusions": summarised(runs)}
     if options.write:
         write(_OUT, figures)
     if options.json:
         terminal.line(json.dumps(figures))
     else:
-        Console().print(table(figures["fusions"], len(seeds)))
+        Console().print(table(figures["fusions"]))
 
 
 if __name__ == "__main__":
