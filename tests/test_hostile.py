@@ -15,8 +15,8 @@ from tests.hostile.cases import PARTS, Outcome, Rng
 NO_KILLS = tuple(part for part in PARTS if part != "kills")
 
 
-def test_half_a_minute_of_mutated_inputs_finds_nothing(tmp_path: Path) -> None:
-    results = attack(0.5, 0, tmp_path, parts=NO_KILLS)
+def test_seconds_of_mutated_inputs_find_nothing(tmp_path: Path) -> None:
+    results = attack(0.1, 0, tmp_path, parts=NO_KILLS)
     assert not results["failed"], "\n".join(results["failed"])
     assert missed(results) == []
     counts = ("mutated_volumes", "damaged_recordings", "replayed", "stream_descriptions", "announced")

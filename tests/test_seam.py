@@ -437,6 +437,7 @@ def test_a_memory_is_read_in_encode_by_the_rows_of_front(retrieving: Path, tmp_p
     assert not any(name.startswith("memory") for name in arrays(retrieving, "weights"))
 
 
+@pytest.mark.full
 @torch.no_grad()
 def test_another_memory_would_be_noticed(retrieving: Path, tmp_path: Path) -> None:
     bundle = exporting.run(retrieving, tmp_path / "bundle")

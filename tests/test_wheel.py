@@ -119,6 +119,7 @@ def test_every_file_of_the_packages_is_in_it_or_stays_out(wheel: Path) -> None:
     assert packed == {name for name in files if not name.startswith(STAYS_OUT)}
 
 
+@pytest.mark.full
 def test_its_commands_run_in_an_empty_folder(installation: Installation) -> None:
     answers_and_decodes(installation)
     refused = installation.rtdecode("fit", "recording", "--out", "mine", code=1)

@@ -331,7 +331,8 @@ def test_implausible_curves_are_named(curve, said, tmp_path):
     assert (tmp_path / "lags.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.parametrize("missing", ["eeg", pytest.param("fmri", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("missing", ["eeg", "fmri"])
 def test_one_modality_alone_is_fitted_and_the_other_draws_nothing(missing, setup, tmp_path):
     recorded = replace(setup.recorded, **{missing: None})
     found = setup.fit(recorded)

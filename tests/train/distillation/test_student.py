@@ -101,7 +101,11 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
     "noise": Noise,
     "unet": Unet,
 }
-LEARNING = ("flow", "velocity", "noise")
+LEARNING = (
+    pytest.param("flow", marks=pytest.mark.full),
+    "velocity",
+    pytest.param("noise", marks=pytest.mark.full),
+)
 
 
 def made(kind: str) -> nn.Module:

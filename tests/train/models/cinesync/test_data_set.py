@@ -56,6 +56,7 @@ def test_eeg_alone_makes_a_bundle_that_reads_no_volumes(data: Path, tmp_path: Pa
     assert not [name for name in loaded.stats if name.startswith("fmri")]
 
 
+@pytest.mark.full
 def test_volumes_alone_make_a_run_that_reads_no_eeg(data: Path, tmp_path: Path) -> None:
     run = _one_modality(data, tmp_path / "run", "fmri", refused_modality="eeg")
     draft = draft_of(run)
