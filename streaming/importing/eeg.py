@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,8 @@ class EegFile:
         What has to be known of the file, one sentence each.
     offline : str
         What was done to the signals after the recording; empty where nothing is known of it.
+    began : datetime or None
+        When the first sample was acquired by the clock of the computer that recorded, in its local time.
     """
 
     montage: Montage
@@ -62,3 +65,4 @@ class EegFile:
     film_marks: list[FilmMark] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     offline: str = ""
+    began: datetime | None = None

@@ -4,9 +4,8 @@ The samples of a file follow each other at its rate, and the first of them has t
 filtered or referenced anew. Units are read from the file once more (`rtdecode.eeg.file_units`).
 """
 
-import re
-import warnings
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from rtdecode.disk.tsv import read_tsv
 from rtdecode.eeg import channels
 from rtdecode.eeg.file_units import microvolts_of
+from rtdecode.eeg.mne_file import open_file
 from rtdecode.errors import UsageError
 from rtdecode.types import Montage
 from streaming.importing.eeg import CHUNK_S, Block, EegFile, Marker
@@ -27,11 +27,11 @@ SUFFIXES = (".vhdr", ".edf", ".bdf", ".set", ".fif", ".fif.gz")
 PARTS = {".eeg": ".vhdr", ".vmrk": ".vhdr", ".fdt": ".set"}
 # What a session keeps of a stream.
 _RECORDED = ("eeg", "ecg", "eog", "reference")
+# Formats that state when the first sample was acquired, in local time.
+_LOCAL_TIME = (".vhdr", ".edf", ".bdf")
 # Length of what is read from the disk in one go, s.
 _READ_S = 10.0
 _MICROVOLTS = 1e6
-# Where an EDF says whether its records follow each other, bytes.
-_CONTINUITY = slice(192, 197)
 # Annotations at which programs write that samples do not follow each other, or were taken out.
 _BREAKS = ("New Segment", "boundary", "BAD_ACQ_SKIP", "EDGE boundary")
 
@@ -44,7 +44,7 @@ def read_file(path: Path) -> EegFile:
     UsageError
         If the file cannot be read, has no EEG channel, or states units that are not known.
     """
-    raw = _opened(path)
+    raw = open_file(path, "import")
     labels = channels.names(raw.ch_names)
     types = raw.get_channel_types()
     kinds = tuple(_kind(label, kind) for label, kind in zip(labels, types, strict=True))
@@ -81,6 +81,7 @@ def read_file(path: Path) -> EegFile:
         markers=sorted(markers, key=lambda marker: marker.stamp),
         notes=notes,
         offline=_offline(path, raw),
+        began=_began(path, raw),
     )
 
 
@@ -107,57 +108,6 @@ def read_triggers(path: Path) -> list[Marker]:
         text = row.get("value") or row.get("trial_type") or "trigger"
         markers.append(Marker(stamp, text, path.name))
     return markers
-
-
-def _opened(path: Path) -> Any:
-    import mne
-
-    if path.suffix.lower() in (".edf", ".bdf"):
-        _check_continuous(path)
-    elif path.suffix.lower() == ".vhdr":
-        _check_markers(path)
-    try:
-        with warnings.catch_warnings():
-            # A file's oddities that MNE-Python warns of, like a missing coordinate, do not touch its samples.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            return mne.io.read_raw(path, preload=False, verbose="error")
-    except (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise UsageError(
-            "import-eeg-unreadable",
-            "{path} cannot be read as EEG: {error}. Give the file as it was recorded, with all its parts.",
-            path=path,
-            error=" ".join(str(error).split()) or type(error).__name__,
-        ) from error
-
-
-def _check_markers(path: Path) -> None:
-    """Refuse a header whose marker file is not there: MNE-Python reads the samples without it."""
-    entry = re.search(rb"^MarkerFile\s*=\s*(.+?)\s*$", path.read_bytes(), re.MULTILINE)
-    if entry is None:
-        return
-    # `$b` stands for the header's own name.
-    name = entry[1].decode("utf-8", "replace").replace("$b", path.stem)
-    if not (path.parent / name).is_file():
-        raise UsageError(
-            "import-brainvision-markers",
-            "{path} names the marker file {name}, and that is not beside it. Put it there.",
-            path=path,
-            name=name,
-        )
-
-
-def _check_continuous(path: Path) -> None:
-    with path.open("rb") as file:
-        continuity = file.read(_CONTINUITY.stop)[_CONTINUITY]
-    if continuity in (b"EDF+D", b"BDF+D"):
-        raise UsageError(
-            "import-edf-discontinuous",
-            "{path} is discontinuous ({form}): time passed between its records, and MNE-Python reads them as "
-            "one stretch. Export it as {continuous} or in another format.",
-            path=path,
-            form=continuity.decode(),
-            continuous=continuity.decode()[:-1] + "C",
-        )
 
 
 def _kind(label: str, mne_type: str) -> str:
@@ -204,6 +154,15 @@ def _offline(path: Path, raw: Any) -> str:
     lowpass = raw.info["lowpass"]
     filtered = raw.info["highpass"] or (lowpass is not None and lowpass < 0.49 * raw.info["sfreq"])
     return "the file says that it was filtered" if filtered or raw.info["custom_ref_applied"] else ""
+
+
+def _began(path: Path, raw: Any) -> datetime | None:
+    """Return when the first sample was acquired, in local time, as far as a file states it."""
+    # FIF and EEGLAB state it in the time of another zone, or not at all.
+    if path.suffix.lower() not in _LOCAL_TIME or raw.info["meas_date"] is None:
+        return None
+    # MNE-Python calls the local time of these files UTC.
+    return raw.info["meas_date"].replace(tzinfo=None)
 
 
 def _blocks(raw: Any, rows: list[int], scale: NDArray[np.float64], sfreq: float) -> Iterator[Block]:

@@ -51,7 +51,7 @@ def test_brainvision_without_its_markers_is_refused(tmp_path: Path) -> None:
     path = brainvision(tmp_path / "a.vhdr", DATA, NAMES, SFREQ, TRIGGERS)
     path.with_suffix(".vmrk").unlink()
     assert "a.vmrk" in str(error := refused(path))
-    assert error.code == "import-brainvision-markers"
+    assert error.code == "eeg-markers-missing"
 
 
 def test_an_interruption_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,7 +76,7 @@ def test_a_discontinuous_edf_is_refused(tmp_path: Path) -> None:
     path = edf(tmp_path / "a.edf", b"uV", 1.0, NAMES, DATA, TRIGGERS, SFREQ)
     path.write_bytes(path.read_bytes().replace(b"EDF+C", b"EDF+D", 1))
     error = refused(path)
-    assert error.code == "import-edf-discontinuous"
+    assert error.code == "eeg-discontinuous"
     assert "EDF+C" in str(error)
 
 
@@ -114,4 +114,4 @@ def test_what_holds_no_eeg_is_refused(tmp_path: Path) -> None:
     path = brainvision(tmp_path / "b.vhdr", DATA[:2], ["Fz", "FZ"], SFREQ, TRIGGERS)
     assert refused(path).code == "import-eeg-channel-repeated"
     (tmp_path / "c.edf").write_bytes(b"no EDF")
-    assert refused(tmp_path / "c.edf").code == "import-eeg-unreadable"
+    assert refused(tmp_path / "c.edf").code == "eeg-unreadable"

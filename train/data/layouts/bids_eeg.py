@@ -4,7 +4,6 @@
 or EEGLAB, read by MNE-Python. Nothing in a window depends on a later sample.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import installing
 from rtdecode.bundle import EegInput
 from rtdecode.eeg import channels
 from rtdecode.eeg.file_units import microvolts_of
+from rtdecode.eeg.mne_file import open_file
 from rtdecode.eeg.stream import EegStream
 from rtdecode.errors import GeometryError, UsageError
 from rtdecode.signal.eeg.band import EegBand
@@ -46,7 +45,7 @@ def eeg_montage(path: Path) -> Montage:
     UsageError
         If the file cannot be read, has no EEG, or MNE-Python is not installed.
     """
-    raw = _raw(path)
+    raw = open_file(path, "bids")
     found = channels.names(raw.ch_names)
     kinds = tuple(channels.kind_of(label) for label in found)
     if "eeg" not in kinds:
@@ -129,7 +128,7 @@ def eeg_windows(
         If the file has no volume triggers, has others than one in every TR, lacks channels, or states units
         that are not known.
     """
-    raw = _raw(path)
+    raw = open_file(path, "bids")
     at = _triggers(raw, trigger)
     if len(at) <= dummies:
         texts = ", ".join(sorted({str(text) for text in raw.annotations.description})) or "none"
@@ -247,28 +246,3 @@ def _triggers(raw: Any, trigger: str) -> NDArray[np.float64]:
     # BrainVision puts the kind of marker before its text: "Response/R128".
     named = [str(text).rpartition("/")[2].strip() == trigger for text in notes.description]
     return np.sort(np.asarray(notes.onset, np.float64)[named])
-
-
-def _raw(path: Path) -> Any:
-    try:
-        import mne
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "mne-not-installed",
-            "{path} is read by MNE-Python, which is not installed. Install it with `{command}`, or "
-            "leave the EEG out with eeg=False.",
-            path=path,
-            command=installing.command("bids"),
-        ) from error
-    try:
-        with warnings.catch_warnings():
-            # A file's oddities that MNE-Python warns of, like a missing coordinate, do not touch its samples.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            return mne.io.read_raw(path, preload=False, verbose="error")
-    except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
-        raise UsageError(
-            "eeg-unreadable",
-            "{path} cannot be read as EEG ({error}). Fetch the file again.",
-            path=path,
-            error=error,
-        ) from error
