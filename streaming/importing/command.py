@@ -46,6 +46,8 @@ class ImportOptions:
     trigger_run, first_trigger, volumes_at
         See `streaming.importing.pairing.place`; `volumes_at` is the start of the first volume after the first
         sample, s, where there are no triggers.
+    by_clocks : bool
+        Place the volumes by the times of day in the headers of EEG and volumes.
     series, tr_s, moco, include
         See `streaming.importing.volumes.read_volumes`.
     sidecar : mapping or None
@@ -72,6 +74,7 @@ class ImportOptions:
     trigger_run: int | None = None
     first_trigger: int | None = None
     volumes_at: float | None = None
+    by_clocks: bool = False
     series: int | None = None
     tr_s: float | None = None
     moco: bool = False
@@ -239,7 +242,8 @@ def _read_eeg(path: Path, options: ImportOptions) -> EegFile:
 def _placed(eeg: EegFile | None, volumes: VolumeRun | None, options: ImportOptions) -> Placed | None:
     if volumes is None:
         return None
-    if eeg is not None and options.volumes_at is None:
+    begins_s = None if eeg is None else _begins_s(eeg, volumes, options)
+    if eeg is not None and begins_s is None:
         placed = place(
             eeg.markers,
             volumes,
@@ -253,10 +257,46 @@ def _placed(eeg: EegFile | None, volumes: VolumeRun | None, options: ImportOptio
         raise UsageError(
             "import-tr-missing", "the volumes state no repetition time: give it with --tr, in seconds."
         )
-    begins_at = 0.0 if eeg is None else eeg.first_at + (options.volumes_at or 0.0)
-    unused = len(eeg.markers) if eeg else 0
-    notes = [f"{unused} markers of the EEG are left out: --volumes-at places the volumes."] if unused else []
+    begins_at = 0.0 if eeg is None else eeg.first_at + (begins_s or 0.0)
+    notes = []
+    if eeg is not None:
+        notes.append(f"No trigger places the volumes: they begin {begins_s:.3f} s after the first sample.")
+        if eeg.markers:
+            notes.append(f"{len(eeg.markers)} markers of the EEG are left out.")
+    if options.by_clocks:
+        notes.append(
+            "The clocks of scanner and EEG computer place it. Nothing says how far they differ, and by so "
+            "much EEG and volumes may lie apart."
+        )
     return Placed(begins_at, volumes.tr_s, volumes.tr_s, [], notes)
+
+
+def _begins_s(eeg: EegFile, volumes: VolumeRun, options: ImportOptions) -> float | None:
+    """Say how long after the first sample volume 0 began, s; None where triggers have to say it."""
+    if options.volumes_at is not None:
+        return options.volumes_at
+    if not options.by_clocks:
+        return None if eeg.markers else volumes.first_after_s
+    unknown = [name for name, source in (("EEG", eeg), ("volumes", volumes)) if source.began is None]
+    if eeg.began is None or volumes.began is None:
+        raise UsageError(
+            "import-clocks-missing",
+            "--by-clocks: the file of the {sources} states no time of day. Place the first volume with "
+            "--volumes-at, or give the triggers with --triggers TSV.",
+            sources=" and that of the ".join(unknown),
+        )
+    begins_s = (volumes.began - eeg.began).total_seconds()
+    length_s = eeg.last_at - eeg.first_at
+    if not 0 <= begins_s <= length_s:
+        raise UsageError(
+            "import-clocks-apart",
+            "--by-clocks: by the clocks, the first volume began {begins_s:.3f} s after the first sample, and "
+            "the EEG lasts {length_s:.3f} s. The clocks differ, or the files are of two runs: place the "
+            "first volume with --volumes-at.",
+            begins_s=begins_s,
+            length_s=length_s,
+        )
+    return begins_s
 
 
 def _showing(eeg: EegFile | None, placed: Placed | None, options: ImportOptions) -> Showing | None:

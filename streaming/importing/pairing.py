@@ -160,7 +160,7 @@ def _runs(markers: Sequence[Marker], run: VolumeRun, label: str | None) -> list[
         raise UsageError(
             "import-triggers-missing",
             "no marker comes once a TR{tr}; the EEG has {available}. Give the triggers with --triggers TSV, "
-            "or place the first volume with --volumes-at.",
+            "or place the first volume with --volumes-at, or by the clocks of both files with --by-clocks.",
             tr="" if run.tr_s is None else f" of {run.tr_s:g} s",
             available=listed or ["no markers"],
         )

@@ -5,10 +5,12 @@ order, so the voxels wait in a temporary file until all have been read.
 """
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +27,8 @@ from streaming.sources.folder.source import FolderSource
 
 # How files of many volumes end.
 SUFFIXES = (".nii", ".nii.gz", ".par", ".rec", ".dcm", ".dcm.gz", ".hdr", ".img")
+# Written by `rtdecode to-bids` into sidecars where there are no triggers: seconds after the first EEG sample.
+FIRST_VOLUME = "FirstVolumeAfterFirstSample"
 # No TR is longer, s: who writes so much has written milliseconds.
 _LONGEST_TR_S = 60.0
 # TRs differ by less where one of them was rounded, as a share.
@@ -48,6 +52,10 @@ class VolumeRun:
         Repetition time; None if neither headers nor the caller state it.
     notes : list of str
         What has to be known of the files, one sentence each.
+    first_after_s : float or None
+        When volume 0 began after the first EEG sample, s, where a sidecar of `rtdecode to-bids` states it.
+    began : datetime or None
+        When volume 0 began by the scanner's clock, where the headers state it.
     """
 
     def __init__(
@@ -57,12 +65,17 @@ class VolumeRun:
         tr_s: float | None,
         discards: list[int],
         notes: list[str],
+        *,
+        first_after_s: float | None = None,
+        began: datetime | None = None,
     ) -> None:
         self._stored = stored
         self._file = file
         self.tr_s = tr_s
         self._discards = discards
         self.notes = notes
+        self.first_after_s = first_after_s
+        self.began = began
 
     def __enter__(self) -> "VolumeRun":
         return self
@@ -197,7 +210,16 @@ def _read(
         stored = [item for item in placed if item.volume.index not in lost]
         tr_s = _tr(source, stored, sidecar, tr_s)
         notes = [*_lost(source, run, lost), *_ignored(folder, source), *_other_tr(stored, tr_s)]
-        return VolumeRun(_from(placed[0].volume, stored), file, tr_s, _discards(source, sidecar), notes)
+        first = placed[0].volume
+        return VolumeRun(
+            _from(first, stored),
+            file,
+            tr_s,
+            _discards(source, sidecar),
+            notes,
+            first_after_s=_first_after(source, sidecar),
+            began=_began(run, first),
+        )
     except BaseException:
         file.close()
         raise
@@ -329,6 +351,27 @@ def _discards(source: Path, sidecar: Mapping[str, Any]) -> list[int]:
             )
         counts.append(count)
     return [counts[0], sum(counts)]
+
+
+def _first_after(source: Path, sidecar: Mapping[str, Any]) -> float | None:
+    """Return how long after the first EEG sample volume 0 began, as `rtdecode to-bids` states it."""
+    value = sidecar.get(FIRST_VOLUME)
+    if value is None or (type(value) in (int, float) and math.isfinite(value)):
+        return value
+    raise UsageError(
+        "import-first-volume-invalid",
+        "{source} has the {key} {value!r}, and seconds were expected. Give them with --volumes-at.",
+        source=source,
+        key=FIRST_VOLUME,
+        value=value,
+    )
+
+
+def _began(run: SeriesRun, first: Volume) -> datetime | None:
+    """Return when a volume began by the scanner's clock."""
+    if run.origin is None or first.acquired_s is None:
+        return None
+    return run.origin + timedelta(seconds=first.acquired_s)
 
 
 def _from(first: Volume, stored: list[_Stored]) -> list[_Stored]:
