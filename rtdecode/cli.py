@@ -362,6 +362,12 @@ def import_(
             help="Without triggers: start of the first volume after the first sample, s.", callback=from_zero
         ),
     ] = None,
+    by_clocks: Annotated[
+        bool,
+        typer.Option(
+            "--by-clocks", help="Without triggers: place the volumes by the times of day in headers."
+        ),
+    ] = False,
     tr: Annotated[
         float | None, typer.Option(help="Repetition time, s; default: the files'.", callback=positive)
     ] = None,
@@ -397,6 +403,7 @@ def import_(
         trigger_run=trigger_run,
         first_trigger=first_trigger,
         volumes_at=volumes_at,
+        by_clocks=by_clocks,
         series=series,
         tr_s=tr,
         moco=moco,
@@ -479,9 +486,11 @@ def export(
     from export import engines
     from export import run as command
     from rtdecode.bundle import prepared
+    from rtdecode.disk.derived import note_export
 
     capabilities = None if sm is None else engines.capabilities_of(sm)
     made = command.run(run, out, target, precision, steps, capabilities, subject)
+    note_export(run, out)
     parity = made.manifest.parity
     told = f"largest difference from the run: {parity['largest_difference']}"
     if parity["status"] != "passed":
@@ -516,11 +525,11 @@ def fit(
     _needs("onnx", "export")
     _needs("onnxruntime", "cpu")
     from export import fit as command
-    from rtdecode.disk.derived import note_derived
+    from rtdecode.disk.derived import BUNDLE, note_derived
 
     made = command.run(recordings, film, events, bundle, out)
     for recording in recordings:
-        note_derived(recording, "bundle", out)
+        note_derived(recording, BUNDLE, out)
     terminal.line(f"{made.path}  {made.digest}")
 
 
@@ -675,12 +684,20 @@ def to_bids(
     directory: Annotated[Path, typer.Argument(help="The data set's folder.", metavar="DIR")],
     subject: Annotated[str, typer.Option(help="Label of the participant.", metavar="S")] = "01",
     task: Annotated[str, typer.Option(help="Label of the task.", metavar="T")] = "film",
+    clips: Annotated[
+        Path | None,
+        typer.Option(
+            help="A session or replay of the recording, whose clips are written too; default: the newest "
+            "that the recording knows.",
+            metavar="OUT",
+        ),
+    ] = None,
     group_readable: GroupReadable = False,
 ) -> None:
-    """Write a recording as a BIDS data set."""
+    """Write a recording as a BIDS data set, with its clips as derivatives."""
     from streaming.tools import to_bids as command
 
-    raise typer.Exit(command.run(recording, directory, subject=subject, task=task))
+    raise typer.Exit(command.run(recording, directory, subject=subject, task=task, clips=clips))
 
 
 @app.command()

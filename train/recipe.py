@@ -71,6 +71,11 @@ class Common:
         """The recordings that `data` lists; none without `film`, where it is one folder of data."""
         return _listed(self.data) if self.film else []
 
+    @property
+    def folders(self) -> list[Path]:
+        """All folders that `data` lists: recordings, data sets, or folders of recordings."""
+        return _listed(self.data)
+
 
 @dataclass(frozen=True, slots=True)
 class ExportDefaults:

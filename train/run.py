@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 from rtdecode import terminal
 from rtdecode.disk import private, strict_json
+from rtdecode.disk.derived import note_training
 from rtdecode.disk.folders import vacate
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
@@ -152,6 +153,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
     try:
         if not is_trained:
             write_whole(part, out, wanted, _trained(work, parts, data))
+            note_training(common.folders, out)
         if wanted.judged:
             # What is decoded is kept too, until the run has its figures.
             kept = KeptDecodes(part / "decoded")

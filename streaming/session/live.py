@@ -22,6 +22,7 @@ from rtdecode.bundle.manifest import OFFLINE
 from rtdecode.disk import private
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.decisions import DecisionWriter
+from rtdecode.disk.derived import CLIPS, note_derived
 from rtdecode.disk.folders import empty, held
 from rtdecode.disk.recording import check_unused, holds_data, session_of
 from rtdecode.errors import OutputError, RtDecodeError, SourceLostError
@@ -630,7 +631,7 @@ class _Session:
         try:
             final = self._close(ended)
         finally:
-            self._keep_truth()
+            self._complete_recording()
         # Judging takes a while, in which the operator may have asked for it.
         requests = [] if self._page is None else self._page.requests()
         for request in requests:
@@ -685,12 +686,13 @@ class _Session:
                 final = self._write_report(ended, judged)
         return final
 
-    def _keep_truth(self) -> None:
-        """Copy the truth into the recording, if there is one; say what is wrong with the truth."""
+    def _complete_recording(self) -> None:
+        """Note in the recording where the clips are, and copy the truth; say what is wrong with that."""
         record = self._options.record
         truth = self._options.truth
         # Without a status, the acquisition may have refused the folder: it holds another recording.
         if record is not None and self._told:
+            note_derived(record, CLIPS, self._out)
             try:
                 self._truth.copy_to(record / "truth")
             except OSError as error:

@@ -23,6 +23,7 @@ from rtdecode.bundle.prepared import check_live, unplaced
 from rtdecode.disk import calibration as calibrations
 from rtdecode.disk import private
 from rtdecode.disk.calibration import Calibration
+from rtdecode.disk.derived import CLIPS, note_derived
 from rtdecode.disk.folders import held, taken
 from rtdecode.disk.recording import Recording
 from rtdecode.disk.recording_index import Loss
@@ -136,6 +137,7 @@ def run(
     with held(folder, "--out", f"replay {name}"), ExitStack() as running:
         page = open_page(_options(kept, subject, dashboard), loaded, folder, running, console)
         prepare(folder, overwrite=False)
+        note_derived(recording, CLIPS, folder)
         write_entrance(page, console)
         of_stream = kept.montage is not None and kept.montage.simulated
         simulated = bool(kept.meta.get("simulated")) or of_stream

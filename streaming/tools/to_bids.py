@@ -6,15 +6,19 @@
     DIR/sub-01/eeg/sub-01_task-film_eeg.vhdr, .eeg, .vmrk      float32 microvolts; NaN where samples were lost
     DIR/sub-01/eeg/sub-01_task-film_eeg.json, _channels.tsv, _events.tsv
     DIR/sub-01/func/sub-01_task-film_bold.nii.gz, _bold.json, _events.tsv
+    DIR/derivatives/rtdecode, rtdecode-clips                   what the decoder said, and its clips
 
 BIDS has one clock for the samples of a file: their number. A `SampleClock`, as a session has it, says when
 each sample was acquired, and the triggers are placed between the samples by that. A volume that was lost is
 written as ones, as no scanner sends it, and is listed in the sidecar, so that an import leaves it out again.
-Zeros would look like the end of a file that is still being copied.
+Zeros would look like the end of a file that is still being copied. Dummy volumes are left out, and the
+sidecar says how many. Without triggers, it also says when the first volume began.
 """
 
 import gzip
+import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -24,16 +28,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode import __version__, terminal
+from rtdecode.clocks.run_clock import RunClock
 from rtdecode.clocks.sample_clock import SampleClock
-from rtdecode.disk import private, strict_json
-from rtdecode.disk.derived import note_derived
+from rtdecode.disk import private
+from rtdecode.disk.derived import BIDS_FOLDER, CLIPS, derived, note_derived
 from rtdecode.disk.folders import made_beside, taken
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import UsageError
+from rtdecode.timing import exact
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
+from streaming.importing.volumes import FIRST_VOLUME
 from streaming.sources.formats.image import SIMULATED
+from streaming.tools.bids_clips import Clips, check_spans, read_clips, write_clips
+from streaming.tools.bids_files import VERSION, write_json, write_table, write_text
 
-_VERSION = "1.9.0"
 _HEADER = """Brain Vision Data Exchange Header File Version 1.0
 ; Written by rtdecode
 
@@ -61,6 +69,11 @@ DataFile={stem}.eeg
 [Marker Infos]
 {markers}
 """
+# What the table of triggers says.
+_TRIGGERS: dict[str, Any] = {
+    "trial_type": {"Description": "What happened.", "Levels": {"trigger": "The scanner began a volume."}},
+    "value": {"Description": "Text of the trigger, or a digest of it."},
+}
 _TYPES = {"eeg": "EEG", "ecg": "ECG", "eog": "EOG", "emg": "EMG", "reference": "REF", "aux": "MISC"}
 
 
@@ -84,7 +97,25 @@ class _Written:
         return early if early < 0 else self.places[-1] + late if late > 0 else between
 
 
-def run(recording: Path, directory: Path, *, subject: str = "01", task: str = "film") -> int:
+@dataclass(frozen=True, slots=True)
+class _Timeline:
+    """Where the run lies in a file.
+
+    Attributes
+    ----------
+    zero_s : float
+        Onset of the run's zero, from which windows count, s.
+    length_s : float
+        Length of the file from there on, s.
+    """
+
+    zero_s: float
+    length_s: float
+
+
+def run(
+    recording: Path, directory: Path, *, subject: str = "01", task: str = "film", clips: Path | None = None
+) -> int:
     """Write a recording as a BIDS data set.
 
     Parameters
@@ -94,6 +125,9 @@ def run(recording: Path, directory: Path, *, subject: str = "01", task: str = "f
         A new or empty folder.
     subject, task : str
         Labels, of letters and digits.
+    clips : Path, optional
+        Folder of a session or replay of the recording, whose clips are written too. By default the newest
+        that the recording knows of.
 
     Returns
     -------
@@ -103,12 +137,13 @@ def run(recording: Path, directory: Path, *, subject: str = "01", task: str = "f
     Raises
     ------
     UsageError
-        If the folder is in use, a label is none of BIDS, or the recording has more than one run.
+        If the folder is in use, a label is none of BIDS, the recording has more than one run, or the clips
+        are not of it.
     RecordingError
         If the recording is not whole.
     """
     for name, label in (("--subject", subject), ("--task", task)):
-        if not label.isalnum():
+        if not (label.isascii() and label.isalnum()):
             raise UsageError(
                 "bids-label-invalid", "{name} {label}: BIDS takes letters and digits.", name=name, label=label
             )
@@ -117,31 +152,61 @@ def run(recording: Path, directory: Path, *, subject: str = "01", task: str = "f
             "bids-folder-not-empty", "{folder} is in use. Give a new or empty folder.", folder=directory
         )
     source = Recording(recording)
+    folder = _newest_session(recording) if clips is None else clips
+    decoded = None if folder is None else read_clips(folder)
     with made_beside(directory) as root:
         private.folder(root)
-        _write(source, root, f"sub-{subject}", task)
-    note_derived(recording, "BIDS folder", directory)
+        _write(source, root, f"sub-{subject}", task, decoded)
+    note_derived(recording, BIDS_FOLDER, directory)
+    if folder is None:
+        terminal.say(
+            "No clips are in it: the recording knows no session or replay that is still there. Give one with "
+            "--clips."
+        )
+    else:
+        terminal.say(f"The clips in it are those of {folder}.")
     terminal.line(directory)
     return 0
 
 
-def _write(recording: Recording, root: Path, subject: str, task: str) -> None:
+def _newest_session(recording: Path) -> Path | None:
+    """Return the newest session or replay of a recording that has clips, as far as the recording knows."""
+    known = [Path(entry["path"]) for entry in derived(recording) if entry["kind"] == CLIPS]
+    return next((path for path in reversed(known) if _has_clips(path)), None)
+
+
+def _has_clips(folder: Path) -> bool:
+    lines = folder / "clips.jsonl"
+    return lines.is_file() and lines.stat().st_size > 0
+
+
+def _write(recording: Recording, root: Path, subject: str, task: str, decoded: Clips | None) -> None:
     stem = f"{subject}_task-{task}"
-    _json(
+    write_json(
         root / "dataset_description.json",
         {
             "Name": "A recording of rtdecode",
-            "BIDSVersion": _VERSION,
+            "BIDSVersion": VERSION,
             "DatasetType": "raw",
             "GeneratedBy": [{"Name": "rtdecode", "Version": __version__}],
         },
     )
-    _text(root / "README", f"{_described(recording)}\n")
-    _table(root / "participants.tsv", ("participant_id",), [(subject,)])
+    write_text(root / "README", f"{_described(recording)}\n")
+    write_table(root / "participants.tsv", ("participant_id",), [(subject,)])
+    timeline = _Timeline(0.0, 0.0)
+    datatype = "eeg"
+    first_at = None
     if recording.montage is not None:
-        _write_eeg(recording, recording.montage, root / subject / "eeg", stem, task)
+        first_at, timeline = _write_eeg(recording, recording.montage, root / subject / "eeg", stem, task)
+    # EEG may go on behind the last volume.
+    eeg_s = timeline.length_s
     if recording.has_volumes():
-        _write_volumes(recording, root / subject / "func", stem, task)
+        datatype = "func"
+        timeline = _write_volumes(recording, root / subject / "func", stem, task, first_at)
+    if decoded is not None:
+        simulated = bool(recording.meta.get("simulated"))
+        check_spans(decoded, recording.path, simulated, max(timeline.length_s, eeg_s))
+        write_clips(decoded, root, subject, task, datatype, timeline.zero_s)
 
 
 def _described(recording: Recording) -> str:
@@ -150,7 +215,10 @@ def _described(recording: Recording) -> str:
     return f"Written by rtdecode {__version__} from a recording.{simulated}{offline}"
 
 
-def _write_eeg(recording: Recording, montage: Montage, folder: Path, stem: str, task: str) -> None:
+def _write_eeg(
+    recording: Recording, montage: Montage, folder: Path, stem: str, task: str
+) -> tuple[float | None, _Timeline]:
+    """Write the EEG; return the time of its first sample on the local clock, and where the run lies."""
     private.folder(folder)
     name = f"{stem}_eeg"
     triggers: list[Trigger] = []
@@ -171,7 +239,7 @@ def _write_eeg(recording: Recording, montage: Montage, folder: Path, stem: str, 
                 triggers.append(item)
     channels = [f"Ch{n}={label},,1,µV" for n, label in enumerate(montage.channels, 1)]
     interval = 1e6 / montage.sfreq
-    _text(
+    write_text(
         folder / f"{name}.vhdr",
         _HEADER.format(stem=name, count=len(channels), interval=repr(interval), channels="\n".join(channels)),
     )
@@ -180,19 +248,20 @@ def _write_eeg(recording: Recording, montage: Montage, folder: Path, stem: str, 
         f"Mk{n}=Response,{trigger.label},{round(place) + 1},1,0"
         for n, (trigger, place) in enumerate(zip(triggers, places, strict=True), 2)
     ]
-    _text(folder / f"{name}.vmrk", _MARKERS.format(stem=name, markers="\n".join(marks)))
+    write_text(folder / f"{name}.vmrk", _MARKERS.format(stem=name, markers="\n".join(marks)))
     rows = [
         (repr(round(place / montage.sfreq, 9)), "0", "trigger", trigger.label)
         for trigger, place in zip(triggers, places, strict=True)
     ]
-    _table(folder / f"{stem}_events.tsv", ("onset", "duration", "trial_type", "value"), rows)
+    write_table(folder / f"{stem}_events.tsv", ("onset", "duration", "trial_type", "value"), rows)
+    write_json(folder / f"{stem}_events.json", _TRIGGERS)
     kinds = [_TYPES.get(kind, "MISC") for kind in montage.kinds]
-    _table(
+    write_table(
         folder / f"{stem}_channels.tsv",
         ("name", "type", "units"),
         [(label, kind, "µV") for label, kind in zip(montage.channels, kinds, strict=True)],
     )
-    _json(
+    write_json(
         folder / f"{name}.json",
         {
             "TaskName": task,
@@ -208,6 +277,9 @@ def _write_eeg(recording: Recording, montage: Montage, folder: Path, stem: str, 
             "LostSamples": written.lost,
         },
     )
+    zero_s = min(places, default=0.0) / montage.sfreq
+    first_at = written.times[0] if written.times else None
+    return first_at, _Timeline(zero_s, written.samples / montage.sfreq - zero_s)
 
 
 def _append(file: IO[bytes], chunk: EegChunk, clock: SampleClock, written: _Written) -> None:
@@ -234,7 +306,10 @@ def _append(file: IO[bytes], chunk: EegChunk, clock: SampleClock, written: _Writ
         written.samples += piece.stop - piece.start
 
 
-def _write_volumes(recording: Recording, folder: Path, stem: str, task: str) -> None:
+def _write_volumes(
+    recording: Recording, folder: Path, stem: str, task: str, first_at: float | None
+) -> _Timeline:
+    """Write the volumes; `first_at` is the time of the first EEG sample, if there is any."""
     private.folder(folder)
     by_index: dict[int, Volume] = {}
     series = set()
@@ -249,7 +324,17 @@ def _write_volumes(recording: Recording, folder: Path, stem: str, task: str) -> 
             recording=recording.path,
             count=len(series),
         )
+    dummies = recording.meta.get("dummies", 0)
     first = by_index[min(by_index)]
+    clock = _header_clock(recording, by_index, first.tr_s, first_at)
+    by_index = {index - dummies: item for index, item in by_index.items() if index >= dummies}
+    if not by_index:
+        raise UsageError(
+            "bids-dummies-alone",
+            "{recording} has no volume behind its {dummies} dummy volumes. Record a longer run.",
+            recording=recording.path,
+            dummies=dummies,
+        )
     count = max(by_index) + 1
     lost = sorted(set(range(count)) - by_index.keys())
     header = nib.Nifti1Image(np.zeros((*first.data.shape, 1), first.data.dtype), first.affine).header
@@ -271,22 +356,29 @@ def _write_volumes(recording: Recording, folder: Path, stem: str, task: str) -> 
         for index in range(count):
             data = by_index[index].data if index in by_index else absent
             file.write(np.asfortranarray(data).tobytes(order="F"))
-    _json(
+    write_json(
         folder / f"{stem}_bold.json",
         {"TaskName": task, "RepetitionTime": first.tr_s, "LostVolumes": lost}
+        | ({"NumberOfVolumesDiscardedByUser": dummies} if dummies else {})
+        | ({} if clock is None else {FIRST_VOLUME: clock})
         | ({"Chain": "offline"} if recording.offline else {}),
     )
     if recording.truth is not None:
         shutil.copyfile(recording.truth / "events.tsv", private.file(folder / f"{stem}_events.tsv"))
+    # The dummies are left out, so the run's zero is the beginning of the file.
+    return _Timeline(0.0, count * (first.tr_s or 0.0))
 
 
-def _json(path: Path, tree: dict[str, Any]) -> None:
-    _text(path, strict_json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
+def _header_clock(
+    recording: Recording, volumes: Mapping[int, Volume], tr_s: float | None, first_at: float | None
+) -> float | None:
+    """Say how long after the first EEG sample the run's zero is, s; None where triggers say so.
 
-
-def _table(path: Path, names: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    _text(path, "".join("\t".join(row) + "\n" for row in (names, *rows)))
-
-
-def _text(path: Path, text: str) -> None:
-    private.file(path).write_text(text, "utf-8")
+    The volumes are placed as in a session without triggers, by header times or by when they arrived.
+    """
+    if first_at is None or not tr_s or recording.has_triggers():
+        return None
+    clock = RunClock(exact(tr_s), recording.meta.get("dummies", 0), volumes_come=True)
+    for volume in volumes.values():
+        clock.add_volume(volume)
+    return round(float(clock.to_local(0.0, math.inf)) - first_at, 9)

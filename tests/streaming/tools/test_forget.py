@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtdecode.disk.derived import derived, note_derived
+from rtdecode.disk.derived import derived, note_derived, note_export, note_training
 from rtdecode.disk.recording import RecordingWriter
 from rtdecode.errors import UsageError
 from rtdecode.types import Volume
@@ -75,3 +75,27 @@ def test_what_was_made_of_a_recording_is_told_once(recording: Path) -> None:
     assert len(derived(recording)) == 1
     note_derived(recording, "BIDS folder", recording.parent / "bids")
     assert [entry["kind"] for entry in derived(recording)] == ["bundle", "BIDS folder"]
+
+
+def test_bundles_of_a_training_run_are_told_with_it(recording: Path, tmp_path: Path) -> None:
+    """A run is noted by the folder of data that it was given; the bundles of other runs are not noted."""
+    run = tmp_path / "run"
+    other = tmp_path / "other"
+    for folder in (run, other):
+        folder.mkdir()
+    note_training([tmp_path], run)
+    note_training([tmp_path / "data set"], other)
+    note_export(run, tmp_path / "bundle")
+    note_export(other, tmp_path / "elsewhere")
+    assert derived(recording) == [
+        {"kind": "training run", "path": str(run)},
+        {"kind": "bundle", "path": str(tmp_path / "bundle")},
+    ]
+    assert not (other / "derived.jsonl").exists()
+
+
+def test_a_full_disk_ends_nothing_that_was_made(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A folder in the file's place: it cannot be opened.
+    (recording / "derived.jsonl").mkdir()
+    note_derived(recording, "bundle", recording.parent / "bundle")
+    assert "`rtdecode forget` will not list it" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """A recording is written as BIDS, MNE-Python and nibabel read it, and importing it gives it back."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import nibabel as nib
@@ -9,10 +10,14 @@ import pytest
 
 from rtdecode.disk.derived import derived
 from rtdecode.disk.recording import Recording, RecordingWriter
+from rtdecode.disk.tsv import read_tsv
 from rtdecode.errors import UsageError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from streaming.importing import command
+from streaming.session import replay
 from streaming.tools import to_bids
+from tests.bids_validator import errors
+from tests.streaming.bundles import make_bundle
 from train.data.layouts.bids_sources import bids_sources
 
 mne = pytest.importorskip("mne")
@@ -33,10 +38,17 @@ def volume(index: int, uid: str = "a") -> Volume:
     return Volume(VOXELS[index], AFFINE, index, 4, TR, TR * index, TR, read_at, read_at, read_at, uid=uid)
 
 
-def write(path: Path, *, lost_samples: bool = False, lost_volume: int | None = None, **meta: object) -> Path:
+def write(
+    path: Path,
+    *,
+    lost_samples: bool = False,
+    lost_volume: int | None = None,
+    triggers: bool = True,
+    **meta: object,
+) -> Path:
     """A recording of 20 s with 15 volumes; half a second of samples and one volume may be missing."""
     items: list[EegChunk | Trigger | Volume] = [
-        Trigger(BEGIN + TR * n, "R128", BEGIN + TR * n) for n in range(len(VOXELS))
+        Trigger(BEGIN + TR * n, "R128", BEGIN + TR * n) for n in range(len(VOXELS) if triggers else 0)
     ]
     items += [volume(n) for n in range(len(VOXELS)) if n != lost_volume]
     for first in range(0, SAMPLES.shape[1], 40):
@@ -155,3 +167,78 @@ def test_a_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         bids_sources(tmp_path, "01", {})
     assert caught.value.code == "import-bids-folder"
+
+
+def replayed(source: Path, out: Path) -> Path:
+    """A replay of a recording by a bundle that reads its EEG."""
+    bundle = make_bundle(out.with_name("bundle"), fmri=False, channels=CHANNELS[:3], window=Fraction(2))
+    assert replay.run(source, str(bundle.path), "max", out) == 0
+    return out
+
+
+def test_the_validator_passes_and_clips_are_derivatives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "rec", lost_samples=True, lost_volume=6)
+    out = replayed(source, tmp_path / "out")
+    assert to_bids.run(source, tmp_path / "bids") == 0
+    assert f"The clips in it are those of {out}." in capsys.readouterr().err
+    assert errors(tmp_path / "bids") == []
+    home = tmp_path / "bids/derivatives/rtdecode"
+    table = read_tsv(home / "sub-01/func/sub-01_task-film_events.tsv")
+    clips = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
+    assert len(table) == len(clips) > 2
+    for row, clip in zip(table, clips, strict=True):
+        assert (tmp_path / "bids" / row["clip_file"]).read_bytes() == (out / clip["file"]).read_bytes()
+        assert float(row["onset"]) == clip["window_s"][0]
+        assert float(row["missing_eeg"]) == clip["missing"]["eeg"]
+        assert "simulated" in row["clip_file"]
+    assert "SIMULATED PARTICIPANT" in (home / "README").read_text()
+    assert {entry["kind"] for entry in derived(source)} == {"clips", "BIDS folder"}
+    for path in (tmp_path / "bids").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0
+    # What is no data set of BIDS is found.
+    (home / "sub-01/func/sub-01_task-film_clips.tsv").write_text("a\n")
+    assert len(errors(tmp_path / "bids")) == 1
+
+
+def test_clips_of_another_recording_are_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "rec")
+    out = replayed(source, tmp_path / "out")
+    with RecordingWriter(tmp_path / "short", None, {"simulated": True}) as writer:
+        writer.write(volume(0))
+    for recording, fault in (
+        (tmp_path / "short", "its last window ends at"),
+        (write(tmp_path / "real", simulated=False), "of a simulated participant"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            to_bids.run(recording, tmp_path / "bids", clips=out)
+        assert caught.value.code == "bids-clips-elsewhere"
+        assert fault in str(caught.value)
+    next((out / "clips").glob("*.mp4")).unlink()
+    with pytest.raises(UsageError) as caught:
+        to_bids.run(source, tmp_path / "bids")
+    assert caught.value.code == "bids-clip-missing"
+    (out / "clips.jsonl").write_text("")
+    with pytest.raises(UsageError) as caught:
+        to_bids.run(source, tmp_path / "bids", clips=out)
+    assert caught.value.code == "bids-no-clips"
+    assert not (tmp_path / "bids").exists()
+
+
+def test_without_triggers_the_sidecar_places_the_volumes(tmp_path: Path) -> None:
+    to_bids.run(write(tmp_path / "rec", triggers=False), tmp_path / "bids")
+    sidecar = tmp_path / "bids/sub-01/func/sub-01_task-film_bold.json"
+    assert json.loads(sidecar.read_text())["FirstVolumeAfterFirstSample"] == pytest.approx(BEGIN - 1000)
+    volumes = [
+        item for item in imported(tmp_path / "bids", tmp_path / "again").events() if isinstance(item, Volume)
+    ]
+    assert volumes[0].readable_at == pytest.approx(BEGIN - 1000 + TR)
+    sidecar.write_text(
+        sidecar.read_text().replace(
+            '"FirstVolumeAfterFirstSample": 3', '"FirstVolumeAfterFirstSample": "x", "a": 3'
+        )
+    )
+    with pytest.raises(UsageError) as caught:
+        imported(tmp_path / "bids", tmp_path / "no")
+    assert caught.value.code == "import-first-volume-invalid"
