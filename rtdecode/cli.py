@@ -342,6 +342,13 @@ def import_(
     markers: Annotated[
         str | None, typer.Option(help="Stream of the triggers in an XDF file.", metavar="NAME")
     ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(help="Names of an XDF stream's channels, where it states none.", metavar="NAME,NAME"),
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="Unit of an XDF stream's channels, where it states none: V, mV, uV.")
+    ] = None,
     triggers: Annotated[
         Path | None,
         typer.Option(help="Volume triggers: onset, seconds after the first sample.", metavar="TSV"),
@@ -398,6 +405,8 @@ def import_(
         out=out,
         stream=stream,
         markers=markers,
+        channels=channels,
+        unit=unit,
         triggers=triggers,
         trigger=trigger,
         trigger_run=trigger_run,

@@ -23,10 +23,10 @@ from streaming.importing.files import PARTS, SUFFIXES, read_file, read_triggers
 from streaming.importing.films import Showing, read_showing
 from streaming.importing.pairing import Placed, place
 from streaming.importing.volumes import VolumeRun
-from streaming.importing.xdf import read_xdf
+from streaming.importing.xdf import PACKED, read_xdf
 
 # How XDF files end.
-XDF = (".xdf", ".xdfz")
+XDF = (".xdf", PACKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class ImportOptions:
         The recording's folder.
     stream, markers : str or None
         Streams of an XDF file, by name or number.
+    channels, unit : str or None
+        Names of its channels, with commas between them, and their unit, where the file states none.
     trigger : str or None
         Text of the volume trigger.
     trigger_run, first_trigger, volumes_at
@@ -70,6 +72,8 @@ class ImportOptions:
     out: Path
     stream: str | None = None
     markers: str | None = None
+    channels: str | None = None
+    unit: str | None = None
     trigger: str | None = None
     trigger_run: int | None = None
     first_trigger: int | None = None
@@ -228,7 +232,8 @@ def _sorted(paths: Sequence[Path]) -> _Sources:
 
 def _read_eeg(path: Path, options: ImportOptions) -> EegFile:
     if path.name.lower().endswith(XDF):
-        eeg = read_xdf(path, options.stream, options.markers)
+        labels = None if options.channels is None else [word.strip() for word in options.channels.split(",")]
+        eeg = read_xdf(path, options.stream, options.markers, labels, options.unit)
     else:
         eeg = read_file(path)
     if options.triggers is not None:

@@ -5,12 +5,17 @@ clocks. `pyxdf` puts all stamps on the clock of the computer that recorded. Jitt
 a live session receives it.
 """
 
+import gzip
 import io
 import logging
 import math
+import shutil
 import struct
+import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 from xml.etree.ElementTree import ParseError
@@ -19,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.film_marks import FilmMark, is_film_mark
-from rtdecode.eeg.channels import infer_unit
+from rtdecode.eeg.channels import infer_unit, microvolts
 from rtdecode.eeg.rate import RateCheck
 from rtdecode.errors import GeometryError, RtDecodeError, UsageError
 from rtdecode.signal.eeg.badchannels import detrended
@@ -27,6 +32,8 @@ from streaming.importing.eeg import CHUNK_S, Block, EegFile, Marker
 from streaming.sources.lsl.layout import Description, Layout, layout_of
 from streaming.sources.lsl.pulses import Edges
 
+# How a file ends that gzip has compressed.
+PACKED = ".xdfz"
 _MAGIC = b"XDF:"
 # Tags of chunks: the header of the file and of a stream, samples, clock offset, boundary, footer.
 _TAGS = range(1, 7)
@@ -56,7 +63,13 @@ class _Stream:
         return f"{self.number} '{self.description.name}' ({self.kind or 'no type'})"
 
 
-def read_xdf(path: Path, stream: str | None = None, markers: str | None = None) -> EegFile:
+def read_xdf(
+    path: Path,
+    stream: str | None = None,
+    markers: str | None = None,
+    labels: Sequence[str] | None = None,
+    unit: str | None = None,
+) -> EegFile:
     """Read the EEG of an XDF file.
 
     Parameters
@@ -66,6 +79,10 @@ def read_xdf(path: Path, stream: str | None = None, markers: str | None = None) 
         Name of the EEG stream, or its number in the file. By default the only one of type EEG.
     markers : str, optional
         Name or number of the stream with the volume triggers. By default all streams without a rate.
+    labels : sequence of str, optional
+        Names of the channels, in the order of the stream, where it states none.
+    unit : str, optional
+        Unit of the channels that state none.
 
     Raises
     ------
@@ -86,7 +103,8 @@ def read_xdf(path: Path, stream: str | None = None, markers: str | None = None) 
             path=path,
             available=[other.label for other in streams],
         )
-    layout = _with_unit(path, layout_of(chosen.description), chosen, notes)
+    description = _described(path, chosen, labels, unit)
+    layout = _with_unit(path, layout_of(description), chosen, notes)
     _check_rate(path, chosen)
     if chosen.clock_segments > 1:
         notes.append(
@@ -112,6 +130,51 @@ def read_xdf(path: Path, stream: str | None = None, markers: str | None = None) 
     )
 
 
+def _described(path: Path, stream: _Stream, labels: Sequence[str] | None, unit: str | None) -> Description:
+    """Add what the caller says to what a stream says of its channels.
+
+    Raises
+    ------
+    UsageError
+        If the stream states no names, or other ones, or as many were not given; or if the unit is no voltage.
+    """
+    stated = stream.description
+    if unit is not None and microvolts(unit) is None:
+        raise UsageError(
+            "xdf-unit-unsupported", "--unit {unit} is no voltage. Give V, mV, uV or nV.", unit=unit
+        )
+    units = [own or (unit or "") for own in stated.units]
+    if labels is None:
+        if any(stated.labels):
+            return replace(stated, units=units)
+        raise UsageError(
+            "xdf-labels-missing",
+            "stream {stream} of {path} states no names of its {count} channels. Give them with --channels, "
+            "in the order of the stream, with commas between them.",
+            stream=stream.label,
+            path=path,
+            count=len(stated.labels),
+        )
+    if any(stated.labels):
+        raise UsageError(
+            "xdf-labels-stated",
+            "stream {stream} of {path} states the names of its channels, {labels}. Leave --channels out.",
+            stream=stream.label,
+            path=path,
+            labels=stated.labels[:12],
+        )
+    if len(labels) != len(stated.labels):
+        raise UsageError(
+            "xdf-labels-count",
+            "stream {stream} of {path} has {count} channels, and --channels names {given}.",
+            stream=stream.label,
+            path=path,
+            count=len(stated.labels),
+            given=len(labels),
+        )
+    return replace(stated, labels=list(labels), units=units)
+
+
 def _load(path: Path, notes: list[str]) -> list[_Stream]:
     import pyxdf
 
@@ -121,7 +184,7 @@ def _load(path: Path, notes: list[str]) -> list[_Stream]:
     propagated = logger.propagate
     logger.propagate = False
     try:
-        with path.open("rb") as file:
+        with _unpacked(path) as file:
             end = _intact_bytes(path, file, notes)
             file.seek(0)
             intact = io.BufferedReader(_Beginning(file, end))
@@ -135,6 +198,23 @@ def _load(path: Path, notes: list[str]) -> list[_Stream]:
     if log.errors:
         raise _damaged(path, log.errors[0])
     return streams
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[BinaryIO]:
+    """Open a file; one that is compressed is unpacked into a file that is gone with the last who reads it."""
+    with path.open("rb") as packed:
+        if not path.name.lower().endswith(PACKED):
+            yield packed
+            return
+        with tempfile.TemporaryFile() as file:
+            try:
+                with gzip.open(packed) as content:
+                    shutil.copyfileobj(content, file)
+            except (OSError, EOFError, zlib.error) as error:
+                raise _damaged(path, f"it cannot be unpacked ({error})") from error
+            file.seek(0)
+            yield file
 
 
 class _Log(logging.Handler):
@@ -185,13 +265,12 @@ def _intact_bytes(path: Path, file: BinaryIO, notes: list[str]) -> int:
     if file.read(len(_MAGIC)) != _MAGIC:
         raise UsageError(
             "xdf-unreadable",
-            "{path} is no XDF file: it does not begin with {magic!r}. Give the file that LabRecorder wrote, "
-            "unpacked.",
+            "{path} is no XDF file: it does not begin with {magic!r}. Give the file that LabRecorder wrote.",
             path=path,
             magic=_MAGIC.decode(),
         )
-    size = path.stat().st_size
-    position = len(_MAGIC)
+    size = file.seek(0, io.SEEK_END)
+    position = file.seek(len(_MAGIC))
     open_streams: set[int] = set()
     while position < size:
         chunk = _chunk(file)
@@ -340,8 +419,8 @@ def _with_unit(path: Path, layout: Layout, stream: _Stream, notes: list[str]) ->
     if scale is None:
         raise GeometryError(
             "xdf-unit-unknown",
-            "stream {stream} of {path} states no unit, and data of {rms:.3g} rms do not tell which. Write "
-            "the unit into its description (desc/channels/channel/unit).",
+            "stream {stream} of {path} states no unit, and data of {rms:.3g} rms do not tell which. Give it "
+            "with --unit.",
             stream=stream.label,
             path=path,
             rms=rms,

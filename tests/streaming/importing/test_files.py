@@ -1,5 +1,6 @@
 """EEG files of MNE-Python's formats are imported in microvolts, or refused."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import UsageError
-from rtdecode.types import EegChunk, Trigger
+from rtdecode.types import EegChunk, Trigger, Volume
 from streaming.importing import command
+from tests.streaming.importing import dicom_files
 from tests.train.data.layouts.test_bids_eeg import brainvision, eeglab
 from tests.train.data.layouts.test_eeg_units import edf
 
@@ -115,3 +117,47 @@ def test_what_holds_no_eeg_is_refused(tmp_path: Path) -> None:
     assert refused(path).code == "import-eeg-channel-repeated"
     (tmp_path / "c.edf").write_bytes(b"no EDF")
     assert refused(tmp_path / "c.edf").code == "eeg-unreadable"
+
+
+def begun(path: Path, at: datetime) -> Path:
+    """Write into a BrainVision file when its first sample was acquired, as a recorder does."""
+    with path.with_suffix(".vmrk").open("a") as file:
+        file.write(f"Mk30=New Segment,,1,1,0,{at:%Y%m%d%H%M%S%f}\n")
+    return path
+
+
+def test_volumes_are_placed_by_the_clocks_of_both_files_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = datetime(2026, 3, 2, 12, 0, 0, 250000)
+    folder = dicom_files.write(tmp_path / "dicom", 6, at + timedelta(seconds=1.5))
+    path = begun(brainvision(tmp_path / "a.vhdr", DATA, NAMES, SFREQ, []), at)
+    with pytest.raises(UsageError) as caught:
+        command.run(command.ImportOptions([path, folder], tmp_path / "rec"))
+    assert caught.value.code == "import-triggers-missing"
+    assert "--by-clocks" in str(caught.value)
+    assert command.run(command.ImportOptions([path, folder], tmp_path / "rec", by_clocks=True)) == 0
+    volumes = [item for item in Recording(tmp_path / "rec").events() if isinstance(item, Volume)]
+    assert [item.readable_at for item in volumes] == pytest.approx([2.0 + 0.5 * n for n in range(6)])
+    assert "Nothing says how far they differ" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "stated", "code"),
+    [
+        (-1.0, True, "import-clocks-apart"),
+        (9.0, True, "import-clocks-apart"),
+        (1.0, False, "import-clocks-missing"),
+    ],
+)
+def test_clocks_that_cannot_place_a_volume_are_refused(
+    tmp_path: Path, ahead_s: float, stated: bool, code: str
+) -> None:
+    at = datetime(2026, 3, 2, 12)
+    folder = dicom_files.write(tmp_path / "dicom", 3, at + timedelta(seconds=ahead_s))
+    path = brainvision(tmp_path / "a.vhdr", DATA, NAMES, SFREQ, [])
+    path = begun(path, at) if stated else path
+    with pytest.raises(UsageError) as caught:
+        command.run(command.ImportOptions([path, folder], tmp_path / "rec", by_clocks=True))
+    assert caught.value.code == code
+    assert not (tmp_path / "rec").exists()

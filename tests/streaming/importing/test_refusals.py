@@ -1,6 +1,8 @@
 """Sources that make no recording are refused in one sentence, and leave nothing behind."""
 
+import gzip
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +14,7 @@ from rtdecode.disk.video import write_mp4
 from rtdecode.errors import RtDecodeError
 from rtdecode.types import EegChunk, Trigger, Volume
 from streaming.importing import command
+from tests.streaming.importing import dicom_files
 from tests.streaming.importing import xdf_files as xdf
 
 SFREQ = 200
@@ -163,6 +166,26 @@ def test_texts_where_numbers_were_promised_are_refused(tmp_path: Path) -> None:
     assert error.code == "xdf-stream-not-numeric"
 
 
+def test_channels_and_unit_are_given_where_a_stream_states_none(tmp_path: Path) -> None:
+    header, *parts = eeg_stream()
+    bare = xdf.eeg_header("amp", [""] * len(LABELS), SFREQ, unit="").encode()
+    source = write_xdf(tmp_path / "a.xdf", [xdf.stream_chunk(2, 1, bare), *parts])
+    assert refused(tmp_path / "rec", source).code == "xdf-labels-missing"
+    names = ",".join(LABELS)
+    for options, code in (
+        ({"channels": "Fp1,Fp2"}, "xdf-labels-count"),
+        ({"channels": names, "unit": "furlong"}, "xdf-unit-unsupported"),
+    ):
+        assert refused(tmp_path / "rec", source, **options).code == code
+    recording = imported(tmp_path / "rec", source, channels=names, unit="mV")
+    assert recording.montage is not None
+    assert recording.montage.channels == LABELS
+    first = next(item for item in recording.events() if isinstance(item, EegChunk))
+    assert np.allclose(first.data, 1000 * SAMPLES[:40].T)
+    named = write_xdf(tmp_path / "b.xdf", [header, *parts])
+    assert refused(tmp_path / "no", named, channels=names).code == "xdf-labels-stated"
+
+
 def test_a_rate_that_is_off_by_a_twentieth_is_refused(tmp_path: Path) -> None:
     source = write_xdf(tmp_path / "a.xdf", eeg_stream(sfreq=0.95 * SFREQ))
     error = refused(tmp_path / "rec", source)
@@ -180,6 +203,22 @@ def test_what_is_no_xdf_or_is_damaged_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path / "rec", path).code == "xdf-damaged"
 
 
+def test_a_compressed_file_is_read(tmp_path: Path) -> None:
+    content = write_xdf(tmp_path / "a.xdf", eeg_stream(), markers()).read_bytes()
+    packed = tmp_path / "a.xdfz"
+    packed.write_bytes(gzip.compress(content))
+    chunks = [c for c in imported(tmp_path / "rec", packed).events() if isinstance(c, EegChunk)]
+    assert np.array_equal(np.concatenate([chunk.data for chunk in chunks], axis=1), SAMPLES.T)
+    packed.write_bytes(packed.read_bytes()[:-500])
+    assert refused(tmp_path / "no", packed).code == "xdf-damaged"
+
+
+def test_samples_that_are_texts_where_numbers_were_promised_are_refused(tmp_path: Path) -> None:
+    header, *parts = eeg_stream()
+    stream = [header, *parts[:3], xdf.texts(1, [100.0 + n for n in range(40)], ["abc"] * 40), *parts[3:]]
+    assert refused(tmp_path / "rec", write_xdf(tmp_path / "a.xdf", stream)).code == "xdf-damaged"
+
+
 def test_a_marker_stream_that_is_not_there_is_refused(tmp_path: Path, bold: Path) -> None:
     source = write_xdf(tmp_path / "a.xdf", eeg_stream(), markers())
     assert refused(tmp_path / "rec", source, bold, markers="x").code == "xdf-marker-stream-unclear"
@@ -189,6 +228,24 @@ def test_a_marker_stream_that_is_not_there_is_refused(tmp_path: Path, bold: Path
 def test_triggers_on_another_clock_are_refused(tmp_path: Path, bold: Path) -> None:
     source = write_xdf(tmp_path / "a.xdf", eeg_stream(), markers(begin=5000.0))
     assert refused(tmp_path / "rec", source, bold).code == "import-triggers-elsewhere"
+
+
+@pytest.mark.parametrize("count", [COUNT - 1, COUNT + 1, COUNT // 2])
+def test_triggers_that_are_not_as_many_as_volumes_are_refused(tmp_path: Path, bold: Path, count: int) -> None:
+    source = write_xdf(tmp_path / "a.xdf", eeg_stream(), markers(count))
+    error = refused(tmp_path / "rec", source, bold)
+    assert error.code == "import-trigger-count"
+    assert f"{abs(COUNT - count)} too {'few' if count < COUNT else 'many'}" in str(error)
+
+
+def test_triggers_of_another_run_are_refused(tmp_path: Path, bold: Path) -> None:
+    # A run of another TR, of as many volumes.
+    stamps = [103.0 + 1.2 * TR * n for n in range(COUNT)]
+    header = xdf.stream_chunk(2, 2, xdf.marker_header("amp-markers").encode())
+    other = [header, xdf.texts(2, stamps, ["R128"] * COUNT), xdf.footer(2, COUNT)]
+    error = refused(tmp_path / "rec", write_xdf(tmp_path / "a.xdf", eeg_stream(), other), bold)
+    assert error.code == "import-triggers-missing"
+    assert "12 of 'R128' every 1.200 s" in str(error)
 
 
 def test_an_option_or_a_table_places_volumes_without_triggers(tmp_path: Path, bold: Path) -> None:
@@ -249,15 +306,14 @@ def test_sources_that_are_not_one_run_are_refused(tmp_path: Path, bold: Path) ->
     assert refused(tmp_path / "in-use", bold).code == "recording-folder-not-empty"
 
 
-def test_a_folder_of_two_runs_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "scanner"
-    folder.mkdir()
-    write_bold(folder / "one.nii")
-    write_bold(folder / "two.nii", COUNT + 1)
+def test_a_dicom_folder_of_two_runs_is_refused_and_one_is_chosen_by_its_series(tmp_path: Path) -> None:
+    folder = dicom_files.write(tmp_path / "scanner", 3, datetime(2026, 3, 2, 12), series=4)
+    dicom_files.write(folder, 4, datetime(2026, 3, 2, 12, 5), series=7)
     error = refused(tmp_path / "rec", folder)
     assert error.code == "import-series-unclear"
-    assert "12 volumes" in str(error)
-    assert "13 volumes" in str(error)
+    assert "series 4 (3 volumes" in str(error)
+    assert "series 7 (4 volumes" in str(error)
+    assert imported(tmp_path / "rec", folder, series=7).survey.volumes == 4
 
 
 def test_the_film_and_its_events_are_the_truth(tmp_path: Path, bold: Path) -> None:
