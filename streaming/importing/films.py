@@ -102,6 +102,9 @@ def read_showing(
     for row in rows:
         _check(events, row)
     onset_s = _onset(film, film_at, rows, markers, begins_at, rate)
+    # A row that names a film spans the others: it is no event in the film.
+    inner = [row for row in rows if not _names_film(row)]
+    rows = inner or rows
     if film is None:
         return Showing(None, 0.0, 0.0, 0, _columns_of(rows), begins_at, rate)
     fps, frames = _measured(film)
@@ -151,6 +154,10 @@ def _check(path: Path | None, row: dict[str, str]) -> None:
         ) from error
 
 
+def _names_film(row: dict[str, str]) -> bool:
+    return row.get("stim_file", "").lower().endswith(_FILMS)
+
+
 def _columns_of(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{name: row.get(name) or "n/a" for name in _COLUMNS} for row in rows]
 
@@ -164,7 +171,7 @@ def _onset(
     rate: float,
 ) -> float:
     if film_at is None:
-        naming = [float(row["onset"]) for row in rows if row.get("stim_file", "").lower().endswith(_FILMS)]
+        naming = [float(row["onset"]) for row in rows if _names_film(row)]
         if film is not None and len(naming) > 1:
             raise UsageError(
                 "import-film-onset-unclear",

@@ -6,6 +6,7 @@
     DIR/sub-01/eeg/sub-01_task-film_eeg.vhdr, .eeg, .vmrk      float32 microvolts; NaN where samples were lost
     DIR/sub-01/eeg/sub-01_task-film_eeg.json, _channels.tsv, _events.tsv
     DIR/sub-01/func/sub-01_task-film_bold.nii.gz, _bold.json, _events.tsv
+    DIR/stimuli/film.mp4                                       the film, where the recording has it
     DIR/derivatives/rtdecode, rtdecode-clips                   what the decoder said, and its clips
 
 BIDS has one clock for the samples of a file: their number. A `SampleClock`, as a session has it, says when
@@ -17,7 +18,6 @@ sidecar says how many. Without triggers, it also says when the first volume bega
 
 import gzip
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,7 @@ from streaming.importing.volumes import FIRST_VOLUME
 from streaming.sources.formats.image import SIMULATED
 from streaming.tools.bids_clips import Clips, check_spans, read_clips, write_clips
 from streaming.tools.bids_files import VERSION, write_json, write_table, write_text
+from streaming.tools.bids_film import write_events
 
 _HEADER = """Brain Vision Data Exchange Header File Version 1.0
 ; Written by rtdecode
@@ -364,7 +365,7 @@ def _write_volumes(
         | ({"Chain": "offline"} if recording.offline else {}),
     )
     if recording.truth is not None:
-        shutil.copyfile(recording.truth / "events.tsv", private.file(folder / f"{stem}_events.tsv"))
+        write_events(recording.truth, folder.parents[1], folder / f"{stem}_events.tsv")
     # The dummies are left out, so the run's zero is the beginning of the file.
     return _Timeline(0.0, count * (first.tr_s or 0.0))
 
