@@ -177,7 +177,7 @@ def run(options: ImportOptions) -> int:
                 )
             )
         placed = _placed(eeg, volumes, options)
-        showing = _showing(eeg, placed, options)
+        showing = _showing(eeg, placed, volumes.dummies if volumes else 0, options)
         notes = _write(folder, eeg, volumes, placed, showing, sources, options)
     for note in notes:
         terminal.say(note)
@@ -304,19 +304,23 @@ def _begins_s(eeg: EegFile, volumes: VolumeRun, options: ImportOptions) -> float
     return begins_s
 
 
-def _showing(eeg: EegFile | None, placed: Placed | None, options: ImportOptions) -> Showing | None:
+def _showing(
+    eeg: EegFile | None, placed: Placed | None, dummies: int, options: ImportOptions
+) -> Showing | None:
     if options.film is None and options.events is None:
         return None
     markers = eeg.markers if eeg else []
     if placed is not None:
         begins_at = placed.begins_at
         rate = placed.local_tr_s / placed.tr_s
+        lead_s = placed.tr_s * dummies
     else:
         # Without volumes, a run begins with its first trigger, or else with the first sample.
         triggers = [marker.stamp for marker in markers if options.trigger in (None, marker.label)]
         begins_at = min(triggers, default=eeg.first_at if eeg else 0.0)
         rate = 1.0
-    return read_showing(options.film, options.events, options.film_at, markers, begins_at, rate)
+        lead_s = 0.0
+    return read_showing(options.film, options.events, options.film_at, markers, begins_at, rate, lead_s)
 
 
 def _check_overlap(eeg: EegFile, placed: Placed) -> None:
@@ -372,6 +376,8 @@ def _write(
     if offline:
         meta["chain"] = "offline"
         notes.append(f"The recording counts as processed offline: {offline}. No figure of it holds live.")
+    if volumes is not None and volumes.dummies:
+        meta["dummies"] = volumes.dummies
     if options.seconds is not None:
         meta["seconds"] = options.seconds
     with RecordingWriter(folder, eeg.montage if eeg else None, meta) as writer:

@@ -78,6 +78,7 @@ def read_showing(
     markers: Sequence[Marker],
     begins_at: float,
     rate: float,
+    lead_s: float = 0.0,
 ) -> Showing:
     """Read what was shown.
 
@@ -90,7 +91,9 @@ def read_showing(
         the onset of the only event that names a film, or 0.
     markers : sequence of Marker
     begins_at, rate : float
-        As in `Showing`.
+        As in `Showing`, of the first volume of the file.
+    lead_s : float
+        How long after that the run begins, s: with the first volume that is no dummy.
 
     Raises
     ------
@@ -101,7 +104,10 @@ def read_showing(
     rows = [] if events is None else read_tsv(events)
     for row in rows:
         _check(events, row)
-    onset_s = _onset(film, film_at, rows, markers, begins_at, rate)
+    onset_s = _onset(film, film_at, rows, markers, begins_at, rate) - lead_s
+    begins_at += rate * lead_s
+    if lead_s:
+        rows = [row | {"onset": repr(round(float(row["onset"]) - lead_s, 9))} for row in rows]
     # A row that names a film spans the others: it is no event in the film.
     inner = [row for row in rows if not _names_film(row)]
     rows = inner or rows

@@ -29,6 +29,8 @@ from streaming.sources.folder.source import FolderSource
 SUFFIXES = (".nii", ".nii.gz", ".par", ".rec", ".dcm", ".dcm.gz", ".hdr", ".img")
 # Written by `rtdecode to-bids` into sidecars where there are no triggers: seconds after the first EEG sample.
 FIRST_VOLUME = "FirstVolumeAfterFirstSample"
+# Also of theirs: how many volumes at the beginning of the file a session passes over.
+DUMMIES = "DummyVolumes"
 # No TR is longer, s: who writes so much has written milliseconds.
 _LONGEST_TR_S = 60.0
 # TRs differ by less where one of them was rounded, as a share.
@@ -54,6 +56,8 @@ class VolumeRun:
         What has to be known of the files, one sentence each.
     first_after_s : float or None
         When volume 0 began after the first EEG sample, s, where a sidecar of `rtdecode to-bids` states it.
+    dummies : int
+        Number of volumes at the beginning that a session passes over, as that sidecar states it.
     began : datetime or None
         When volume 0 began by the scanner's clock, where the headers state it.
     """
@@ -67,6 +71,7 @@ class VolumeRun:
         notes: list[str],
         *,
         first_after_s: float | None = None,
+        dummies: int = 0,
         began: datetime | None = None,
     ) -> None:
         self._stored = stored
@@ -75,6 +80,7 @@ class VolumeRun:
         self._discards = discards
         self.notes = notes
         self.first_after_s = first_after_s
+        self.dummies = dummies
         self.began = began
 
     def __enter__(self) -> "VolumeRun":
@@ -179,7 +185,7 @@ def read_volumes(
     if source.is_dir():
         return _read(opened(source), source, spool, series, tr_s, sidecar)
     with tempfile.TemporaryDirectory() as folder:
-        for name in (source.name, *counterparts(source.name)):
+        for name in {source.name, *counterparts(source.name)}:
             if (source.parent / name).is_file():
                 os.symlink((source.parent / name).resolve(), Path(folder) / name)
         return _read(opened(Path(folder)), source, spool, series, tr_s, sidecar)
@@ -218,6 +224,7 @@ def _read(
             _discards(source, sidecar),
             notes,
             first_after_s=_first_after(source, sidecar),
+            dummies=_count(source, sidecar, DUMMIES),
             began=_began(run, first),
         )
     except BaseException:
@@ -338,19 +345,21 @@ def _other_tr(stored: list[_Stored], tr_s: float | None) -> list[str]:
 
 def _discards(source: Path, sidecar: Mapping[str, Any]) -> list[int]:
     """Return how many volumes may have had a trigger before the first one, as a sidecar of BIDS states it."""
-    counts = []
-    for key in ("NumberOfVolumesDiscardedByUser", "NumberOfVolumesDiscardedByScanner"):
-        count = sidecar.get(key, 0)
-        if type(count) is not int or count < 0:
-            raise UsageError(
-                "import-discarded-invalid",
-                "{source} has the {key} {count!r}, and a count was expected. Write the right one.",
-                source=source,
-                key=key,
-                count=count,
-            )
-        counts.append(count)
-    return [counts[0], sum(counts)]
+    by_user = _count(source, sidecar, "NumberOfVolumesDiscardedByUser")
+    return [by_user, by_user + _count(source, sidecar, "NumberOfVolumesDiscardedByScanner")]
+
+
+def _count(source: Path, sidecar: Mapping[str, Any], key: str) -> int:
+    count = sidecar.get(key, 0)
+    if type(count) is not int or count < 0:
+        raise UsageError(
+            "import-discarded-invalid",
+            "{source} has the {key} {count!r}, and a count was expected. Write the right one.",
+            source=source,
+            key=key,
+            count=count,
+        )
+    return count
 
 
 def _first_after(source: Path, sidecar: Mapping[str, Any]) -> float | None:

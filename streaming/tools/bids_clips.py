@@ -137,6 +137,7 @@ def write_clips(clips: Clips, root: Path, subject: str, task: str, datatype: str
     report = clips.session.report
     home = root / "derivatives" / "rtdecode"
     stem = f"{subject}_task-{task}"
+    private.folder(home)
     private.folder(root / _CLIPS)
     write_json(home / "dataset_description.json", _description(report))
     write_text(home / "README", f"{_described(report)}\n")

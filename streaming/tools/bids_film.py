@@ -13,7 +13,7 @@ _STIMULUS = "stim_file"
 _FILM = "film.mp4"
 
 
-def write_events(truth: Path, root: Path, path: Path) -> None:
+def write_events(truth: Path, root: Path, path: Path, lead_s: float) -> None:
     """Write the events of the truth, and a row for the film before them where the truth has it.
 
     Parameters
@@ -24,15 +24,21 @@ def write_events(truth: Path, root: Path, path: Path) -> None:
         Of the data set.
     path : Path
         The table that is written.
+    lead_s : float
+        How long after the first volume of the file the run begins, s.
     """
     rows = read_tsv(truth / "events.tsv")
+    if lead_s:
+        rows = [row | {"onset": repr(round(float(row["onset"]) + lead_s, 9))} for row in rows]
     names = list(dict.fromkeys(["onset", "duration", "trial_type", *(name for row in rows for name in row)]))
     film = truth / _FILM
     if film.is_file():
         names.append(_STIMULUS)
         shutil.copyfile(film, private.file(private.folder(root / "stimuli") / _FILM))
         length_s = _length_s(film)
-        rows.insert(0, {"onset": "0", "duration": f"{length_s:g}", "trial_type": "film", _STIMULUS: _FILM})
+        rows.insert(
+            0, {"onset": f"{lead_s:g}", "duration": f"{length_s:g}", "trial_type": "film", _STIMULUS: _FILM}
+        )
     write_table(path, names, [[row.get(name) or "n/a" for name in names] for row in rows])
 
 

@@ -12,8 +12,8 @@
 BIDS has one clock for the samples of a file: their number. A `SampleClock`, as a session has it, says when
 each sample was acquired, and the triggers are placed between the samples by that. A volume that was lost is
 written as ones, as no scanner sends it, and is listed in the sidecar, so that an import leaves it out again.
-Zeros would look like the end of a file that is still being copied. Dummy volumes are left out, and the
-sidecar says how many. Without triggers, it also says when the first volume began.
+Zeros would look like the end of a file that is still being copied. The sidecar also says how many volumes are
+dummies, and without triggers when the first volume began.
 """
 
 import gzip
@@ -37,7 +37,7 @@ from rtdecode.disk.recording import Recording
 from rtdecode.errors import UsageError
 from rtdecode.timing import exact
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
-from streaming.importing.volumes import FIRST_VOLUME
+from streaming.importing.volumes import DUMMIES, FIRST_VOLUME
 from streaming.sources.formats.image import SIMULATED
 from streaming.tools.bids_clips import Clips, check_spans, read_clips, write_clips
 from streaming.tools.bids_files import VERSION, write_json, write_table, write_text
@@ -325,23 +325,18 @@ def _write_volumes(
             recording=recording.path,
             count=len(series),
         )
-    dummies = recording.meta.get("dummies", 0)
     first = by_index[min(by_index)]
-    clock = _header_clock(recording, by_index, first.tr_s, first_at)
-    by_index = {index - dummies: item for index, item in by_index.items() if index >= dummies}
-    if not by_index:
-        raise UsageError(
-            "bids-dummies-alone",
-            "{recording} has no volume behind its {dummies} dummy volumes. Record a longer run.",
-            recording=recording.path,
-            dummies=dummies,
-        )
+    tr_s = first.tr_s or 0.0
+    dummies = recording.meta.get("dummies", 0)
+    # Events count from the first volume of the file, and those of a run from its first one that is no dummy.
+    lead_s = dummies * tr_s
+    clock = _first_after(recording, by_index, tr_s, first_at)
     count = max(by_index) + 1
     lost = sorted(set(range(count)) - by_index.keys())
     header = nib.Nifti1Image(np.zeros((*first.data.shape, 1), first.data.dtype), first.affine).header
     header.set_data_shape((*first.data.shape, count))
     header.set_xyzt_units("mm", "sec")
-    header["pixdim"][4] = first.tr_s or 0.0
+    header["pixdim"][4] = tr_s
     header["scl_slope"] = 1.0
     header["scl_inter"] = 0.0
     header["vox_offset"] = 352
@@ -360,26 +355,25 @@ def _write_volumes(
     write_json(
         folder / f"{stem}_bold.json",
         {"TaskName": task, "RepetitionTime": first.tr_s, "LostVolumes": lost}
-        | ({"NumberOfVolumesDiscardedByUser": dummies} if dummies else {})
+        | ({DUMMIES: dummies} if dummies else {})
         | ({} if clock is None else {FIRST_VOLUME: clock})
         | ({"Chain": "offline"} if recording.offline else {}),
     )
     if recording.truth is not None:
-        write_events(recording.truth, folder.parents[1], folder / f"{stem}_events.tsv")
-    # The dummies are left out, so the run's zero is the beginning of the file.
-    return _Timeline(0.0, count * (first.tr_s or 0.0))
+        write_events(recording.truth, folder.parents[1], folder / f"{stem}_events.tsv", lead_s)
+    return _Timeline(lead_s, count * tr_s - lead_s)
 
 
-def _header_clock(
-    recording: Recording, volumes: Mapping[int, Volume], tr_s: float | None, first_at: float | None
+def _first_after(
+    recording: Recording, volumes: Mapping[int, Volume], tr_s: float, first_at: float | None
 ) -> float | None:
-    """Say how long after the first EEG sample the run's zero is, s; None where triggers say so.
+    """Say how long after the first EEG sample volume 0 began, s; None where triggers say so.
 
     The volumes are placed as in a session without triggers, by header times or by when they arrived.
     """
     if first_at is None or not tr_s or recording.has_triggers():
         return None
-    clock = RunClock(exact(tr_s), recording.meta.get("dummies", 0), volumes_come=True)
+    clock = RunClock(exact(tr_s), volumes_come=True)
     for volume in volumes.values():
         clock.add_volume(volume)
     return round(float(clock.to_local(0.0, math.inf)) - first_at, 9)
