@@ -54,7 +54,7 @@ reproduce: .venv/test
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "rtdecode needs Python 3.11 to 3.13, found " + sys.version)'
 	$(PYTHON) -m venv .venv
 
-# Every package by the hashes of lock.txt. A checkout has none, so it is built by what is in the lock.
+# Every package by the hashes of lock.txt (python -m tests.lock). A checkout has none: it is built by what is there.
 .venv/core: pyproject.toml lock.txt | .venv/bin/python
 	$(PIP) --require-hashes -r lock.txt
 	$(PIP) --no-deps --no-build-isolation -e .

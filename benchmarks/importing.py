@@ -159,12 +159,12 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many counts")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--write", action="store_true", help=f"keep the figures in {_OUT.name}")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(given.seconds, given.repeats, Path(folder))
-    if given.write:
+        rows = measure(arguments.seconds, arguments.repeats, Path(folder))
+    if arguments.write:
         write(_OUT, {"importing": rows})
-    if given.json:
+    if arguments.json:
         Console().print_json(strict_json.dumps({"importing": rows, "missed": misses(rows)}))
     else:
         Console().print(table(rows))

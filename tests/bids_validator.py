@@ -31,7 +31,7 @@ def errors(folder: Path) -> list[str]:
     reports = [report, *derivatives.values()]
     return [
         f"{issue['code']} {issue.get('subCode', '')} {issue.get('location', '')}"
-        for one in reports
-        for issue in one["issues"]["issues"]
+        for dataset in reports
+        for issue in dataset["issues"]["issues"]
         if issue["severity"] == "error"
     ]

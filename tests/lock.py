@@ -26,7 +26,7 @@ HEAD = """# Everything that `make demo` installs, with hashes: python -m tests.l
 _NEWER_PYTHON = re.compile(r"python_(full_)?version\s*>")
 
 
-def wanted() -> list[str]:
+def requirements() -> list[str]:
     """List what the environment has to hold, as pyproject.toml states it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     of_extras = [line for extra in EXTRAS for line in project["project"]["optional-dependencies"][extra]]
@@ -43,7 +43,7 @@ def resolved(python: str, machine: str) -> list[dict[str, Any]]:
     options += ["--abi", abi, "--abi", "abi3", "--abi", "none", *platforms]
     options += ["--constraint", str(ROOT / "constraints.txt")]
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", *options, *wanted()],
+        [sys.executable, "-m", "pip", "install", *options, *requirements()],
         capture_output=True,
         text=True,
         check=True,

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.lock import LOCK, ROOT, wanted
+from tests.lock import LOCK, ROOT, requirements
 
 LINE = re.compile(r"([a-z0-9-]+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)\n")
 
@@ -11,8 +11,8 @@ def test_the_lock_holds_what_the_environment_needs_and_nothing_without_a_hash() 
     text = LOCK.read_text()
     packages = {name: version for name, version, _ in LINE.findall(text)}
     assert re.sub(r"#.*\n", "", LINE.sub("", text)) == ""
-    needed = {re.match(r"[\w.-]+", line)[0].lower() for line in wanted()}
-    assert needed <= packages.keys()
+    names = {re.match(r"[\w.-]+", line)[0].lower() for line in requirements()}
+    assert names <= packages.keys()
     pinned = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     shared = {name.lower(): version for name, version in pinned if name.lower() in packages}
     assert shared

@@ -138,41 +138,41 @@ def _described(path: Path, stream: _Stream, labels: Sequence[str] | None, unit: 
     UsageError
         If the stream states no names, or other ones, or as many were not given; or if the unit is no voltage.
     """
-    stated = stream.description
+    description = stream.description
     if unit is not None and microvolts(unit) is None:
         raise UsageError(
             "xdf-unit-unsupported", "--unit {unit} is no voltage. Give V, mV, uV or nV.", unit=unit
         )
-    units = [own or (unit or "") for own in stated.units]
+    units = [text or (unit or "") for text in description.units]
     if labels is None:
-        if any(stated.labels):
-            return replace(stated, units=units)
+        if any(description.labels):
+            return replace(description, units=units)
         raise UsageError(
             "xdf-labels-missing",
             "stream {stream} of {path} states no names of its {count} channels. Give them with --channels, "
             "in the order of the stream, with commas between them.",
             stream=stream.label,
             path=path,
-            count=len(stated.labels),
+            count=len(description.labels),
         )
-    if any(stated.labels):
+    if any(description.labels):
         raise UsageError(
             "xdf-labels-stated",
             "stream {stream} of {path} states the names of its channels, {labels}. Leave --channels out.",
             stream=stream.label,
             path=path,
-            labels=stated.labels[:12],
+            labels=description.labels[:12],
         )
-    if len(labels) != len(stated.labels):
+    if len(labels) != len(description.labels):
         raise UsageError(
             "xdf-labels-count",
             "stream {stream} of {path} has {count} channels, and --channels names {given}.",
             stream=stream.label,
             path=path,
-            count=len(stated.labels),
+            count=len(description.labels),
             given=len(labels),
         )
-    return replace(stated, labels=list(labels), units=units)
+    return replace(description, labels=list(labels), units=units)
 
 
 def _load(path: Path, notes: list[str]) -> list[_Stream]:

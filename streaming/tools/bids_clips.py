@@ -107,8 +107,8 @@ def check_spans(clips: Clips, recording: Path, simulated: bool, length_s: float)
         (last_s > length_s, f"its last window ends at {last_s:g} s, and the recording at {length_s:g} s"),
         (bool(last["simulated"]) != simulated, "one of them alone is of a simulated participant"),
     ]
-    for wrong, fault in faults:
-        if wrong:
+    for applies, fault in faults:
+        if applies:
             raise UsageError(
                 "bids-clips-elsewhere",
                 "the session in {folder} was not decoded from {recording}: {fault}. Give the folder of a "

@@ -172,8 +172,8 @@ def run(
 
 def _newest_session(recording: Path) -> Path | None:
     """Return the newest session or replay of a recording that has clips, as far as the recording knows."""
-    known = [Path(entry["path"]) for entry in derived(recording) if entry["kind"] == CLIPS]
-    return next((path for path in reversed(known) if _has_clips(path)), None)
+    sessions = [Path(entry["path"]) for entry in derived(recording) if entry["kind"] == CLIPS]
+    return next((path for path in reversed(sessions) if _has_clips(path)), None)
 
 
 def _has_clips(folder: Path) -> bool:

@@ -119,19 +119,19 @@ def test_what_holds_no_eeg_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path / "c.edf").code == "eeg-unreadable"
 
 
-def begun(path: Path, at: datetime) -> Path:
+def dated(path: Path, start: datetime) -> Path:
     """Write into a BrainVision file when its first sample was acquired, as a recorder does."""
     with path.with_suffix(".vmrk").open("a") as file:
-        file.write(f"Mk30=New Segment,,1,1,0,{at:%Y%m%d%H%M%S%f}\n")
+        file.write(f"Mk30=New Segment,,1,1,0,{start:%Y%m%d%H%M%S%f}\n")
     return path
 
 
 def test_volumes_are_placed_by_the_clocks_of_both_files_where_that_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    at = datetime(2026, 3, 2, 12, 0, 0, 250000)
-    folder = dicom_files.write(tmp_path / "dicom", 6, at + timedelta(seconds=1.5))
-    path = begun(brainvision(tmp_path / "a.vhdr", DATA, NAMES, SFREQ, []), at)
+    start = datetime(2026, 3, 2, 12, 0, 0, 250000)
+    folder = dicom_files.write(tmp_path / "dicom", 6, start + timedelta(seconds=1.5))
+    path = dated(brainvision(tmp_path / "a.vhdr", DATA, NAMES, SFREQ, []), start)
     with pytest.raises(UsageError) as caught:
         command.run(command.ImportOptions([path, folder], tmp_path / "rec"))
     assert caught.value.code == "import-triggers-missing"
@@ -143,7 +143,7 @@ def test_volumes_are_placed_by_the_clocks_of_both_files_where_that_is_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("ahead_s", "stated", "code"),
+    ("ahead_s", "states_time", "code"),
     [
         (-1.0, True, "import-clocks-apart"),
         (9.0, True, "import-clocks-apart"),
@@ -151,12 +151,12 @@ def test_volumes_are_placed_by_the_clocks_of_both_files_where_that_is_asked_for(
     ],
 )
 def test_clocks_that_cannot_place_a_volume_are_refused(
-    tmp_path: Path, ahead_s: float, stated: bool, code: str
+    tmp_path: Path, ahead_s: float, states_time: bool, code: str
 ) -> None:
-    at = datetime(2026, 3, 2, 12)
-    folder = dicom_files.write(tmp_path / "dicom", 3, at + timedelta(seconds=ahead_s))
+    start = datetime(2026, 3, 2, 12)
+    folder = dicom_files.write(tmp_path / "dicom", 3, start + timedelta(seconds=ahead_s))
     path = brainvision(tmp_path / "a.vhdr", DATA, NAMES, SFREQ, [])
-    path = begun(path, at) if stated else path
+    path = dated(path, start) if states_time else path
     with pytest.raises(UsageError) as caught:
         command.run(command.ImportOptions([path, folder], tmp_path / "rec", by_clocks=True))
     assert caught.value.code == code

@@ -182,8 +182,8 @@ def test_channels_and_unit_are_given_where_a_stream_states_none(tmp_path: Path) 
     assert recording.montage.channels == LABELS
     first = next(item for item in recording.events() if isinstance(item, EegChunk))
     assert np.allclose(first.data, 1000 * SAMPLES[:40].T)
-    named = write_xdf(tmp_path / "b.xdf", [header, *parts])
-    assert refused(tmp_path / "no", named, channels=names).code == "xdf-labels-stated"
+    labelled = write_xdf(tmp_path / "b.xdf", [header, *parts])
+    assert refused(tmp_path / "no", labelled, channels=names).code == "xdf-labels-stated"
 
 
 def test_a_rate_that_is_off_by_a_twentieth_is_refused(tmp_path: Path) -> None:
