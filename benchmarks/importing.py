@@ -106,7 +106,7 @@ def _edf(folder: Path, session: PhantomSession) -> Path:
     data, names, sfreq, triggers = _signals(session)
     # Its records are whole seconds.
     data = data[:, : data.shape[1] // sfreq * sfreq]
-    return edf(folder / "session.edf", b"uV", 1.0, names, data, triggers, sfreq)
+    return edf(folder / "session.edf", b"uV", 1.0, names, data, np.array(triggers), sfreq)
 
 
 def _signals(session: PhantomSession) -> tuple[np.ndarray, tuple[str, ...], int, list[float]]:

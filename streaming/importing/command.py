@@ -179,10 +179,21 @@ def run(options: ImportOptions) -> int:
         placed = _placed(eeg, volumes, options)
         showing = _showing(eeg, placed, volumes.dummies if volumes else 0, options)
         notes = _write(folder, eeg, volumes, placed, showing, sources, options)
-    for note in notes:
+    for note in [*_described(eeg, volumes, placed), *notes]:
         terminal.say(note)
     terminal.line(options.out)
     return 0
+
+
+def _described(eeg: EegFile | None, volumes: VolumeRun | None, placed: Placed | None) -> Iterator[str]:
+    """Say what was imported, a sentence for each source."""
+    if eeg is not None:
+        length_s = eeg.last_at - eeg.first_at
+        montage = eeg.montage
+        yield f"EEG: {len(montage.channels)} channels at {montage.sfreq:g} Hz, {length_s:.1f} s."
+    if volumes is not None and placed is not None:
+        shape = " x ".join(str(size) for size in volumes.shape)
+        yield f"Volumes: {len(volumes.indices)} of {shape} voxels, TR {placed.tr_s:g} s."
 
 
 def _sorted(paths: Sequence[Path]) -> _Sources:

@@ -97,6 +97,11 @@ class VolumeRun:
         return [stored.volume.index for stored in self._stored]
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a volume."""
+        return self._stored[0].volume.data.shape
+
+    @property
     def count(self) -> int:
         """Number of places on the acquisition grid, lost volumes included."""
         return self.indices[-1] + 1

@@ -112,6 +112,8 @@ def read_xdf(
             "that the file holds put the samples of all parts on one clock."
         )
     texts = _marker_streams(path, streams, chosen, markers)
+    if others := [other.label for other in streams if other is not chosen and other not in texts]:
+        notes.append(f"{path.name} has {len(others)} other streams, which are left out: {', '.join(others)}.")
     shift = _MOVED_TO_S - math.floor(chosen.stamps[0]) if abs(chosen.stamps[0]) > _UNIX_S else 0.0
     labelled = [
         Marker(float(stamp) + shift, label, text.label)

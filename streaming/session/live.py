@@ -691,8 +691,9 @@ class _Session:
         record = self._options.record
         truth = self._options.truth
         # Without a status, the acquisition may have refused the folder: it holds another recording.
-        if record is not None and self._told:
+        if record is not None and self._windows_came:
             note_derived(record, CLIPS, self._out)
+        if record is not None and self._told:
             try:
                 self._truth.copy_to(record / "truth")
             except OSError as error:

@@ -219,6 +219,14 @@ def test_samples_that_are_texts_where_numbers_were_promised_are_refused(tmp_path
     assert refused(tmp_path / "rec", write_xdf(tmp_path / "a.xdf", stream)).code == "xdf-damaged"
 
 
+def test_other_streams_are_told(tmp_path: Path, stderr: Callable[[], str]) -> None:
+    gaze = xdf.stream_chunk(2, 5, xdf.eeg_header("gaze", ["x", "y"], 50, kind="Gaze").encode())
+    imported(tmp_path / "rec", write_xdf(tmp_path / "a.xdf", eeg_stream(), markers(), [gaze]))
+    words = stderr()
+    assert "a.xdf has 1 other streams, which are left out: 3 'gaze' (Gaze)." in words
+    assert "EEG: 6 channels at 200 Hz, 20.0 s." in words
+
+
 def test_a_marker_stream_that_is_not_there_is_refused(tmp_path: Path, bold: Path) -> None:
     source = write_xdf(tmp_path / "a.xdf", eeg_stream(), markers())
     assert refused(tmp_path / "rec", source, bold, markers="x").code == "xdf-marker-stream-unclear"
