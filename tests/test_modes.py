@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rtdecode.disk.derived import derived
 from streaming.sinks.output import prepare
 from tests.modeless import MODE, mounted
 from tests.modes import GROUP_READS, OWNER_ALONE, rtdecode, under, wrong_modes
@@ -69,6 +70,8 @@ def test_a_session_and_its_recording(umask: str, sessions: dict[str, Ended]) -> 
     modes = GROUP_READS if umask == UMASKS[-1] else OWNER_ALONE
     for folder in (ended.out, ended.out.with_name("recording")):
         assert wrong_modes(folder, modes) == {}
+    # So `rtdecode forget` can say where the clips are.
+    assert derived(ended.out.with_name("recording")) == [{"kind": "clips", "path": str(ended.out)}]
     # The export folder is the scanner's.
     assert stat.S_IMODE(ended.out.with_name("volumes").stat().st_mode) & 0o055 != 0
 
