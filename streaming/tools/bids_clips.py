@@ -142,7 +142,7 @@ def write_clips(clips: Clips, root: Path, subject: str, task: str, datatype: str
     write_json(home / "dataset_description.json", _description(report))
     write_text(home / "README", f"{_described(report)}\n")
     rows = []
-    for clip in clips.session.clips:
+    for clip in sorted(clips.session.clips, key=lambda clip: clip["window_s"]):
         name = f"{_CLIPS}/{stem}_{Path(clip['file']).name}"
         shutil.copyfile(clips.folder / clip["file"], private.file(root / name))
         rows.append(_row(clip, name, zero_s))
