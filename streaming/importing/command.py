@@ -377,8 +377,8 @@ def _write(
     if placed is None and triggers:
         texts = sorted({trigger.label for trigger in triggers})
         notes.append(
-            f"Without volumes, {len(triggers)} markers count as triggers ({', '.join(texts[:8])}), and the run "
-            "begins with the first of them; --trigger TEXT chooses."
+            f"Without volumes, {len(triggers)} markers count as triggers ({', '.join(texts[:8])}), and the "
+            "run begins with the first of them; --trigger TEXT chooses."
         )
     meta: dict[str, Any] = {
         "simulated": bool((eeg and eeg.montage.simulated) or (volumes and volumes.simulated)),
