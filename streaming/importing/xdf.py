@@ -6,7 +6,6 @@ a live session receives it.
 """
 
 import gzip
-import io
 import logging
 import math
 import shutil
@@ -26,19 +25,15 @@ from numpy.typing import NDArray
 from rtdecode.disk.film_marks import FilmMark, is_film_mark
 from rtdecode.eeg.channels import infer_unit, microvolts
 from rtdecode.eeg.rate import RateCheck
-from rtdecode.errors import GeometryError, RtDecodeError, UsageError
+from rtdecode.errors import GeometryError, UsageError
 from rtdecode.signal.eeg.badchannels import detrended
 from streaming.importing.eeg import CHUNK_S, Block, EegFile, Marker
+from streaming.importing.xdf_chunks import Chunk, chunks, damaged, thinned
 from streaming.sources.lsl.layout import Description, Layout, layout_of
 from streaming.sources.lsl.pulses import Edges
 
 # How a file ends that gzip has compressed.
 PACKED = ".xdfz"
-_MAGIC = b"XDF:"
-# Tags of chunks: the header of the file and of a stream, samples, clock offset, boundary, footer.
-_TAGS = range(1, 7)
-_HEADER = 2
-_OF_STREAMS = (2, 3, 4, 6)
 # Stamps beyond this are Unix times, which tell when the participant came. They are moved to this time, s.
 _UNIX_S = 1e8
 _MOVED_TO_S = 1000.0
@@ -187,19 +182,39 @@ def _load(path: Path, notes: list[str]) -> list[_Stream]:
     logger.propagate = False
     try:
         with _unpacked(path) as file:
-            end = _intact_bytes(path, file, notes)
-            file.seek(0)
-            intact = io.BufferedReader(_Beginning(file, end))
-            loaded, _ = pyxdf.load_xdf(intact, dejitter_timestamps=False)
+            listed = chunks(path, file, notes)
+            whole: dict[int, set[int]] = {}
+            loaded = _loaded(path, file, listed, whole)
+            # Where a clock was set anew within a chunk, all of that chunk is read by pyxdf.
+            if any(whole.values()):
+                loaded = _loaded(path, file, listed, whole)
             streams = [_stream(number, values) for number, values in enumerate(loaded, start=1)]
     except (ParseError, ValueError, LookupError, TypeError, struct.error, EOFError) as error:
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+        raise damaged(path, f"{type(error).__name__}: {error}") from error
     finally:
         logger.removeHandler(log)
         logger.propagate = propagated
     if log.errors:
-        raise _damaged(path, log.errors[0])
+        raise damaged(path, log.errors[0])
     return streams
+
+
+def _loaded(
+    path: Path, file: BinaryIO, listed: list[Chunk], whole: dict[int, set[int]]
+) -> list[dict[str, Any]]:
+    """Read the streams; `whole` is filled with the chunks that have to be copied whole."""
+    import pyxdf
+
+    copy, numbers = thinned(path, file, listed, whole)
+    loaded, _ = pyxdf.load_xdf(copy, dejitter_timestamps=False)
+    for values in loaded:
+        stream = values["info"]["stream_id"]
+        if stream in numbers and len(values["time_stamps"]):
+            stamps, samples, uneven = numbers[stream].placed(values["time_stamps"])
+            values["time_stamps"] = stamps
+            values["time_series"] = samples
+            whole.setdefault(stream, set()).update(uneven)
+    return loaded
 
 
 @contextmanager
@@ -214,7 +229,7 @@ def _unpacked(path: Path) -> Iterator[BinaryIO]:
                 with gzip.open(packed) as content:
                     shutil.copyfileobj(content, file)
             except (OSError, EOFError, zlib.error) as error:
-                raise _damaged(path, f"it cannot be unpacked ({error})") from error
+                raise damaged(path, f"it cannot be unpacked ({error})") from error
             file.seek(0)
             yield file
 
@@ -228,99 +243,6 @@ class _Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.errors.append(record.getMessage())
-
-
-class _Beginning(io.RawIOBase):
-    """The first bytes of a file."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        super().__init__()
-        self._file = file
-        self._size = size
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_END:
-            return self._file.seek(self._size + offset)
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        remaining = max(0, self._size - self._file.tell())
-        data = self._file.read(min(len(buffer), remaining))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _intact_bytes(path: Path, file: BinaryIO, notes: list[str]) -> int:
-    """Return how many bytes of the file are complete chunks, and note what is behind them.
-
-    pyxdf would go on with what stood in its buffer, where a chunk is cut short.
-    """
-    if file.read(len(_MAGIC)) != _MAGIC:
-        raise UsageError(
-            "xdf-unreadable",
-            "{path} is no XDF file: it does not begin with {magic!r}. Give the file that LabRecorder wrote.",
-            path=path,
-            magic=_MAGIC.decode(),
-        )
-    size = file.seek(0, io.SEEK_END)
-    position = file.seek(len(_MAGIC))
-    open_streams: set[int] = set()
-    while position < size:
-        chunk = _chunk(file)
-        if chunk is None or file.tell() + chunk[1] > size:
-            notes.append(
-                f"{path.name} ends in the middle of a chunk, as where the recorder was killed: "
-                f"{size - position} of {size} bytes are left out."
-            )
-            break
-        tag, length, stream = chunk
-        if tag not in _TAGS:
-            raise _damaged(path, f"at byte {position} stands the tag {tag}, which no chunk has")
-        if tag == _HEADER:
-            open_streams.add(stream)
-        elif tag == _TAGS[-1]:
-            open_streams.discard(stream)
-        position = file.seek(length, io.SEEK_CUR)
-    if open_streams:
-        notes.append(
-            f"{len(open_streams)} streams of {path.name} have no footer: the recording was not stopped."
-        )
-    return position
-
-
-def _chunk(file: BinaryIO) -> tuple[int, int, int] | None:
-    """Read a chunk's tag, the length of what follows in it and its stream (0: none); None for a part."""
-    width = file.read(1)
-    if not width or width[0] not in (1, 4, 8):
-        return (0, 0, 0) if width else None
-    length = file.read(width[0])
-    tag = file.read(2)
-    if len(length) < width[0] or len(tag) < 2:
-        return None
-    number = int.from_bytes(tag, "little")
-    remaining = int.from_bytes(length, "little") - 2
-    if number not in _OF_STREAMS:
-        return number, remaining, 0
-    stream = file.read(4)
-    return None if len(stream) < 4 else (number, remaining - 4, int.from_bytes(stream, "little"))
-
-
-def _damaged(path: Path, fault: str) -> RtDecodeError:
-    return RtDecodeError(
-        "xdf-damaged",
-        "{path} is damaged: {fault}. Copy it again from where it was recorded.",
-        path=path,
-        fault=fault,
-    )
 
 
 def _stream(number: int, values: dict[str, Any]) -> _Stream:
