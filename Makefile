@@ -54,10 +54,15 @@ reproduce: .venv/test
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "rtdecode needs Python 3.11 to 3.13, found " + sys.version)'
 	$(PYTHON) -m venv .venv
 
-# Every package by the hashes of lock.txt (python -m tests.lock). A checkout has none: it is built by what is there.
-.venv/core: pyproject.toml lock.txt | .venv/bin/python
+# Every package by the hashes of lock.txt (python -m tests.lock), which has the files for Linux. A checkout has no
+# hash: it is built by what is there.
+.venv/core: pyproject.toml constraints.txt lock.txt | .venv/bin/python
+ifeq ($(shell uname -s),Linux)
 	$(PIP) --require-hashes -r lock.txt
 	$(PIP) --no-deps --no-build-isolation -e .
+else
+	$(PIP) -c constraints.txt -e '.[cpu,dashboard]'
+endif
 	touch $@
 
 # torch by its pin, so that nothing pulls a CUDA build.
