@@ -98,9 +98,9 @@ def joined(runs: Runs, how: Mapping[str, Any], path: Path) -> Runs:
     """
     if not path.exists():
         return runs
-    found = read(path)
-    alike = all(found[name] == value for name, value in how.items())
-    return {**found["runs"], **runs} if alike else runs
+    earlier = read(path)
+    alike = all(earlier[name] == value for name, value in how.items())
+    return {**earlier["runs"], **runs} if alike else runs
 
 
 def _difference(values: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
