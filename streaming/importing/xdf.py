@@ -107,8 +107,8 @@ def read_xdf(
             "that the file holds put the samples of all parts on one clock."
         )
     texts = _marker_streams(path, streams, chosen, markers)
-    if others := [other.label for other in streams if other is not chosen and other not in texts]:
-        notes.append(f"{path.name} has {len(others)} other streams, which are left out: {', '.join(others)}.")
+    if unread := [other.label for other in streams if other is not chosen and other not in texts]:
+        notes.append(f"{path.name} has {len(unread)} other streams, which are left out: {', '.join(unread)}.")
     shift = _MOVED_TO_S - math.floor(chosen.stamps[0]) if abs(chosen.stamps[0]) > _UNIX_S else 0.0
     labelled = [
         Marker(float(stamp) + shift, label, text.label)
@@ -183,11 +183,11 @@ def _load(path: Path, notes: list[str]) -> list[_Stream]:
     try:
         with _unpacked(path) as file:
             listed = chunks(path, file, notes)
-            whole: dict[int, set[int]] = {}
-            loaded = _loaded(path, file, listed, whole)
+            complete: dict[int, set[int]] = {}
+            loaded = _loaded(path, file, listed, complete)
             # Where a clock was set anew within a chunk, all of that chunk is read by pyxdf.
-            if any(whole.values()):
-                loaded = _loaded(path, file, listed, whole)
+            if any(complete.values()):
+                loaded = _loaded(path, file, listed, complete)
             streams = [_stream(number, values) for number, values in enumerate(loaded, start=1)]
     except (ParseError, ValueError, LookupError, TypeError, struct.error, EOFError) as error:
         raise damaged(path, f"{type(error).__name__}: {error}") from error
@@ -200,12 +200,12 @@ def _load(path: Path, notes: list[str]) -> list[_Stream]:
 
 
 def _loaded(
-    path: Path, file: BinaryIO, listed: list[Chunk], whole: dict[int, set[int]]
+    path: Path, file: BinaryIO, listed: list[Chunk], complete: dict[int, set[int]]
 ) -> list[dict[str, Any]]:
-    """Read the streams; `whole` is filled with the chunks that have to be copied whole."""
+    """Read the streams; `complete` is filled with the chunks that have to be copied whole."""
     import pyxdf
 
-    copy, numbers = thinned(path, file, listed, whole)
+    copy, numbers = thinned(path, file, listed, complete)
     loaded, _ = pyxdf.load_xdf(copy, dejitter_timestamps=False)
     for values in loaded:
         stream = values["info"]["stream_id"]
@@ -213,7 +213,7 @@ def _loaded(
             stamps, samples, uneven = numbers[stream].placed(values["time_stamps"])
             values["time_stamps"] = stamps
             values["time_series"] = samples
-            whole.setdefault(stream, set()).update(uneven)
+            complete.setdefault(stream, set()).update(uneven)
     return loaded
 
 

@@ -84,9 +84,9 @@ class Numbers:
     count: int = 0
     last: float = 0.0
 
-    def append(self, stamps: NDArray[np.float64], values: Array, kept: list[int]) -> None:
-        """Add the samples of a chunk, of which `kept` are in the copy."""
-        self.places += [self.count + n for n in kept]
+    def append(self, stamps: NDArray[np.float64], values: Array, copied: list[int]) -> None:
+        """Add the samples of a chunk, of which `copied` are in the copy."""
+        self.places += [self.count + n for n in copied]
         self.bounds.append((self.count, self.count + len(stamps)))
         self.count += len(stamps)
         self.last = float(stamps[-1])
@@ -98,7 +98,7 @@ class Numbers:
 
         Parameters
         ----------
-        on_clock : (kept sample,)
+        on_clock : (copied sample,)
             Stamps of the samples in the copy on the recorder's clock, s. Where some are missing at the end,
             those samples are none of the stream's.
 
@@ -113,13 +113,13 @@ class Numbers:
         places = np.array(self.places[: len(on_clock)])
         shifts = _between(raw, places, on_clock - raw[places])
         stop = len(raw) if len(places) == len(self.places) else int(places[-1]) + 1
-        kept = set(places.tolist())
+        copied = set(places.tolist())
         uneven = {
             number
             for number, (first, end) in enumerate(self.bounds)
             if end <= stop
             and abs(shifts[end - 1] - shifts[first]) > _EVEN_S
-            and not kept.issuperset(range(first, end))
+            and not copied.issuperset(range(first, end))
         }
         return (raw + shifts)[:stop], np.concatenate(self.values)[:stop], uneven
 
@@ -191,7 +191,7 @@ def damaged(path: Path, fault: str) -> RtDecodeError:
 
 
 def thinned(
-    path: Path, file: BinaryIO, listed: list[Chunk], whole: dict[int, set[int]]
+    path: Path, file: BinaryIO, listed: list[Chunk], complete: dict[int, set[int]]
 ) -> tuple[io.BytesIO, dict[int, Numbers]]:
     """Copy a file with the first and the last sample of each chunk of numbers.
 
@@ -201,7 +201,7 @@ def thinned(
         Of the file, for messages.
     file : binary file
     listed : list of Chunk
-    whole : dict of set of int
+    complete : dict of set of int
         Stream -> chunks that are copied whole, by their number in the stream.
 
     Returns
@@ -223,11 +223,13 @@ def thinned(
         file.seek(chunk.begin)
         content = file.read(chunk.size)
         stream = numbers.get(chunk.stream)
-        if chunk.tag == _HEADER and (found := _numbers_of(content)):
-            numbers[chunk.stream] = found
+        if chunk.tag == _HEADER and (samples := _numbers_of(content)):
+            numbers[chunk.stream] = samples
         elif chunk.tag == _SAMPLES and stream is not None:
             # Whether there are more samples than the footer says is seen at the end.
-            copied_whole = last[chunk.stream] == number or len(stream.bounds) in whole.get(chunk.stream, ())
+            copied_whole = last[chunk.stream] == number or len(stream.bounds) in complete.get(
+                chunk.stream, ()
+            )
             content = _thin(path, chunk, content, stream, all_of_it=copied_whole)
         elif chunk.tag == _FOOTER and stream is not None:
             content = _fewer(content, stream.count - len(stream.places))
@@ -270,12 +272,12 @@ def _thin(path: Path, chunk: Chunk, content: bytes, stream: Numbers, *, all_of_i
         rows = data[value_starts[:, None] + np.arange(width)]
     values = rows.view(stream.dtype)
     stamps = _stamps(data, starts, stamped, stream)
-    kept = list(range(count)) if all_of_it or count < _LEAST else [0, count - 1]
-    stream.append(stamps, values, kept)
+    copied = list(range(count)) if all_of_it or count < _LEAST else [0, count - 1]
+    stream.append(stamps, values, copied)
     samples = b"".join(
-        b"\x08" + stamps[n].tobytes() + content[value_starts[n] : value_starts[n] + width] for n in kept
+        b"\x08" + stamps[n].tobytes() + content[value_starts[n] : value_starts[n] + width] for n in copied
     )
-    return b"\x04" + len(kept).to_bytes(4, "little") + samples
+    return b"\x04" + len(copied).to_bytes(4, "little") + samples
 
 
 def _starts(content: bytes, begin: int, count: int, width: int) -> NDArray[np.int64] | None:
@@ -308,8 +310,8 @@ def _stamps(
 ) -> NDArray[np.float64]:
     """Return the stamps of a chunk; a sample without one comes a step after the sample before it."""
     stamps = np.full(len(starts), stream.step_s)
-    own = data[starts[stamped, None] + _FLAG + np.arange(_STAMP)].view("<f8")[:, 0]
-    stamps[stamped] = own
+    explicit = data[starts[stamped, None] + _FLAG + np.arange(_STAMP)].view("<f8")[:, 0]
+    stamps[stamped] = explicit
     if stamped.all():
         return stamps
     edges = [0, *np.flatnonzero(stamped), len(stamps)]
