@@ -18,7 +18,7 @@ dummies, and without triggers when the first volume began.
 
 import gzip
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -203,17 +203,24 @@ def _write(recording: Recording, root: Path, subject: str, task: str, decoded: C
     eeg_s = timeline.length_s
     if recording.has_volumes():
         datatype = "func"
-        timeline = _write_volumes(recording, root / subject / "func", stem, task, first_at)
+        timeline = _write_volumes(recording, root, root / subject / "func", stem, task, first_at)
     if decoded is not None:
-        simulated = bool(recording.meta.get("simulated"))
-        check_spans(decoded, recording.path, simulated, max(timeline.length_s, eeg_s))
+        check_spans(decoded, recording.path, _is_simulated(recording), max(timeline.length_s, eeg_s))
         write_clips(decoded, root, subject, task, datatype, timeline.zero_s)
 
 
 def _described(recording: Recording) -> str:
-    simulated = " The participant is simulated." if recording.meta.get("simulated") else ""
+    simulated = " The participant is simulated." if _is_simulated(recording) else ""
     offline = " The signals were filtered or cleaned after their session." if recording.offline else ""
     return f"Written by rtdecode {__version__} from a recording.{simulated}{offline}"
+
+
+def _is_simulated(recording: Recording) -> bool:
+    """Return whether any source of a recording says that the participant is simulated."""
+    if recording.meta.get("simulated") or (recording.montage is not None and recording.montage.simulated):
+        return True
+    first = next((item for item in recording.events() if isinstance(item, Volume)), None)
+    return first is not None and first.simulated
 
 
 def _write_eeg(
@@ -308,16 +315,19 @@ def _append(file: IO[bytes], chunk: EegChunk, clock: SampleClock, written: _Writ
 
 
 def _write_volumes(
-    recording: Recording, folder: Path, stem: str, task: str, first_at: float | None
+    recording: Recording, root: Path, folder: Path, stem: str, task: str, first_at: float | None
 ) -> _Timeline:
     """Write the volumes; `first_at` is the time of the first EEG sample, if there is any."""
     private.folder(folder)
     by_index: dict[int, Volume] = {}
+    triggers: list[Trigger] = []
     series = set()
     for item in recording.events():
         if isinstance(item, Volume):
             series.add(item.uid)
             by_index.setdefault(item.index, item)
+        elif isinstance(item, Trigger):
+            triggers.append(item)
     if len(series) > 1:
         raise UsageError(
             "bids-several-runs",
@@ -330,7 +340,11 @@ def _write_volumes(
     dummies = recording.meta.get("dummies", 0)
     # Events count from the first volume of the file, and those of a run from its first one that is no dummy.
     lead_s = dummies * tr_s
-    clock = _first_after(recording, by_index, tr_s, first_at)
+    clock = _clock(tr_s, triggers, by_index.values()) if tr_s else None
+    # Where no triggers say it.
+    begins_s = None
+    if clock is not None and first_at is not None and not triggers:
+        begins_s = round(float(clock.to_local(0.0, math.inf)) - first_at, 9)
     count = max(by_index) + 1
     lost = sorted(set(range(count)) - by_index.keys())
     header = nib.Nifti1Image(np.zeros((*first.data.shape, 1), first.data.dtype), first.affine).header
@@ -341,7 +355,7 @@ def _write_volumes(
     header["scl_inter"] = 0.0
     header["vox_offset"] = 352
     header["magic"] = b"n+1"
-    header["descrip"] = SIMULATED.encode() if first.simulated or recording.meta.get("simulated") else b""
+    header["descrip"] = SIMULATED.encode() if _is_simulated(recording) else b""
     absent: NDArray[Any] = np.ones(first.data.shape, first.data.dtype)
     with (
         private.open_file(folder / f"{stem}_bold.nii.gz", "wb") as packed,
@@ -356,24 +370,19 @@ def _write_volumes(
         folder / f"{stem}_bold.json",
         {"TaskName": task, "RepetitionTime": first.tr_s, "LostVolumes": lost}
         | ({DUMMIES: dummies} if dummies else {})
-        | ({} if clock is None else {FIRST_VOLUME: clock})
+        | ({} if begins_s is None else {FIRST_VOLUME: begins_s})
         | ({"Chain": "offline"} if recording.offline else {}),
     )
-    if recording.truth is not None:
-        write_events(recording.truth, folder.parents[1], folder / f"{stem}_events.tsv", lead_s)
+    films = [] if clock is None else [(clock.elapsed(film.onset_at), film) for film in recording.films()]
+    write_events(recording.truth, films, root, folder / f"{stem}_events.tsv", lead_s)
     return _Timeline(lead_s, count * tr_s - lead_s)
 
 
-def _first_after(
-    recording: Recording, volumes: Mapping[int, Volume], tr_s: float, first_at: float | None
-) -> float | None:
-    """Say how long after the first EEG sample volume 0 began, s; None where triggers say so.
-
-    The volumes are placed as in a session without triggers, by header times or by when they arrived.
-    """
-    if first_at is None or not tr_s or recording.has_triggers():
-        return None
+def _clock(tr_s: float, triggers: Iterable[Trigger], volumes: Iterable[Volume]) -> RunClock:
+    """Return the time line of the run as a session has it; its zero is the first volume, dummies included."""
     clock = RunClock(exact(tr_s), volumes_come=True)
-    for volume in volumes.values():
+    for trigger in triggers:
+        clock.add_trigger(trigger.stamp, trigger.label)
+    for volume in volumes:
         clock.add_volume(volume)
-    return round(float(clock.to_local(0.0, math.inf)) - first_at, 9)
+    return clock

@@ -243,3 +243,18 @@ def test_without_triggers_the_sidecar_places_the_volumes(tmp_path: Path) -> None
     with pytest.raises(UsageError) as caught:
         imported(tmp_path / "bids", tmp_path / "no")
     assert caught.value.code == "import-first-volume-invalid"
+
+
+def test_a_film_that_was_played_is_an_event(tmp_path: Path) -> None:
+    source = write(tmp_path / "rec")
+    (source / "truth" / "events.tsv").unlink()
+    with (source / "film.jsonl").open("w") as file:
+        for film_s, label in ((0.0, "film start 0123456789abcdef 8 80"), (0.0, "frame 0"), (1.0, "frame 8")):
+            stamp = BEGIN + 2.4 + film_s
+            file.write(json.dumps({"stamp": stamp, "label": label, "arrived_at": stamp}) + "\n")
+    assert len(Recording(source).films()) == 1
+    to_bids.run(source, tmp_path / "bids")
+    (row,) = read_tsv(tmp_path / "bids/sub-01/func/sub-01_task-film_events.tsv")
+    assert float(row["onset"]) == pytest.approx(2.4, abs=1e-3)
+    assert (row["duration"], row["trial_type"]) == ("10", "film")
+    assert errors(tmp_path / "bids") == []
