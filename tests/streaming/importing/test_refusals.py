@@ -14,7 +14,7 @@ from rtdecode.disk.video import write_mp4
 from rtdecode.errors import RtDecodeError
 from rtdecode.types import EegChunk, Trigger, Volume
 from streaming.importing import command
-from tests.streaming.importing import dicom_files
+from tests.streaming.importing import dicom_files, parrec_files
 from tests.streaming.importing import xdf_files as xdf
 
 SFREQ = 200
@@ -296,6 +296,19 @@ def test_a_sidecar_states_the_tr_and_what_was_discarded(tmp_path: Path) -> None:
     assert refused(tmp_path / "no", source, bold).code == "import-sidecar-unreadable"
     sidecar.unlink()
     assert refused(tmp_path / "no", bold).code == "import-tr-missing"
+
+
+def test_a_par_file_is_read_with_its_rec_file(tmp_path: Path) -> None:
+    volumes = RNG.integers(0, 2000, (5, 6, 5, 4))
+    affine = np.diag([-3.0, -3.0, 4.0, 1.0])
+    header = parrec_files.write(tmp_path / "run.PAR", volumes, affine, TR)
+    recording = imported(tmp_path / "rec", header)
+    read = [item for item in recording.events() if isinstance(item, Volume)]
+    assert np.array_equal([volume.data for volume in read], volumes)
+    assert np.allclose(read[0].affine, affine)
+    assert {volume.tr_s for volume in read} == {TR}
+    header.with_suffix(".rec").unlink()
+    assert refused(tmp_path / "no", header).code == "import-volumes-missing"
 
 
 def test_sources_that_are_not_one_run_are_refused(tmp_path: Path, bold: Path) -> None:
