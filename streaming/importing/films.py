@@ -104,7 +104,8 @@ def read_showing(
     rows = [] if events is None else read_tsv(events)
     for row in rows:
         _check(events, row)
-    onset_s = _onset(film, film_at, rows, markers, begins_at, rate) - lead_s
+    # Rounded, so that a film that began with the run is known by its 0.
+    onset_s = round(_onset(film, film_at, rows, markers, begins_at, rate) - lead_s, 9)
     begins_at += rate * lead_s
     if lead_s:
         rows = [row | {"onset": repr(round(float(row["onset"]) - lead_s, 9))} for row in rows]

@@ -255,7 +255,7 @@ def test_holes_and_late_triggers_are_told(
 def test_dummy_volumes_come_back_from_bids(tmp_path: Path, session: PhantomSession, bundle: Bundle) -> None:
     source = record(session, tmp_path / "source")
     head = source / "recording.json"
-    head.write_text(head.read_text().replace('"meta": {', '"meta": {"dummies": 2,', 1))
+    head.write_text(head.read_text().replace('"meta": {', '"meta": {"dummies": 3,', 1))
     assert to_bids.run(source, tmp_path / "bids", subject="07") == 0
     assert command.run(bids_options(tmp_path / "bids", tmp_path / "rec")) == 0
     assert (tmp_path / "rec/truth/film.mp4").is_file()
