@@ -161,6 +161,10 @@ def stream(
     ca: Annotated[
         Path | None, typer.Option(help="A site's own authority for the certificate of --decoder, in PEM.")
     ] = None,
+    fallback: Annotated[
+        str | None,
+        typer.Option(help="Decode with this bundle here while --decoder is not in time.", metavar="BUNDLE"),
+    ] = None,
     wait: Annotated[
         float, typer.Option(help="Seconds to wait for the run to start; 0: for ever.", callback=from_zero)
     ] = 60.0,
@@ -212,6 +216,7 @@ def stream(
         decoder=decoder,
         token_file=token_file,
         ca=ca,
+        fallback=fallback,
         wait=wait,
         lost_after=lost_after,
         existing=existing.value,

@@ -144,6 +144,7 @@ def test_a_long_live_session_equals_the_batch_on_every_window(tmp_path: Path) ->
         "refined": 0,
         "skipped": 0,
         "degraded": 0,
+        "fallback": 0,
         "dropped_previews": 0,
     }
     _check_accuracy(report["accuracy"])

@@ -36,7 +36,7 @@ from rtdecode.errors import BundleError, RtDecodeError
 from rtdecode.types import Window
 
 # The revisions from which each revision may carry on, the best first.
-_CHAINS = {"preview": ("final", "preview"), "final": ("final",), "refined": ("refined", "final")}
+CHAINS = {"preview": ("final", "preview"), "final": ("final",), "refined": ("refined", "final")}
 # So many windows' states are kept of each revision. A window is refined when volumes come that may be half a
 # minute late, and by then later finals have been decoded.
 _KEPT = 32
@@ -88,7 +88,7 @@ class Carry:
     """
 
     def __init__(self) -> None:
-        self._last: dict[str, deque[Carried]] = {name: deque(maxlen=_KEPT) for name in _CHAINS}
+        self._last: dict[str, deque[Carried]] = {name: deque(maxlen=_KEPT) for name in CHAINS}
 
     def put(self, window: Window, states: Mapping[str, Value]) -> Carried | None:
         """Store what a window leaves to those that follow it; nothing if there are no states."""
@@ -110,7 +110,7 @@ class Carry:
         # Judged by when the windows were cut, which a replay repeats, and not by
         # when they were decoded.
         run_and_index = (window.run, window.index - 1)
-        for revision in _CHAINS[window.revision] if chain is None else chain:
+        for revision in CHAINS[window.revision] if chain is None else chain:
             for last in reversed(self._last[revision]):
                 if (last.run, last.index) == run_and_index and last.windowed_at <= _windowed_at(window):
                     return last
@@ -122,7 +122,7 @@ class Carry:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to what the session held at a snapshot; an empty one lets it hold nothing."""
-        self._last = {name: deque(snapshot.get(name, ()), maxlen=_KEPT) for name in _CHAINS}
+        self._last = {name: deque(snapshot.get(name, ()), maxlen=_KEPT) for name in CHAINS}
 
 
 class Session:
@@ -314,7 +314,7 @@ def most_bytes(manifest: Manifest) -> int:
     kept besides, of the last windows of each revision.
     """
     sizes = {name: _bytes(state) for name, state in manifest.states.items()}
-    return sum(sizes.values()) + len(_CHAINS) * _KEPT * carried_bytes(manifest)
+    return sum(sizes.values()) + len(CHAINS) * _KEPT * carried_bytes(manifest)
 
 
 def signals(window: Window) -> dict[str, NDArray[Any]]:

@@ -1,7 +1,8 @@
 """Write and read H.264 in MP4 files: whole clips, and films that can be played while they are written.
 
 `write_mp4` writes a clip, and a `FilmWriter` appends to a film. `read_mp4` reads all frames into memory,
-`unpack_mp4` into a temporary file, and `iter_mp4` reads them one by one.
+`unpack_mp4` into a temporary file, and `iter_mp4` reads them one by one. `to_mp4` and `from_mp4` do the same
+with bytes that lie in no file.
 """
 
 import os
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import ClipFile, StoredClip
 from rtdecode.disk.film_file import open_film, video_of
+from rtdecode.errors import UsageError
 
 Frames = NDArray[np.uint8]
 
@@ -53,6 +55,31 @@ def write_mp4(path: str | Path, frames: Frames, fps: float) -> None:
         for frame in frames:
             container.mux(stream.encode(_picture(frame)))
         container.mux(stream.encode(None))
+
+
+def to_mp4(frames: Frames, fps: float) -> bytes:
+    """Return the bytes that `write_mp4` writes, without a file: nothing goes to disk."""
+    # The index can be put before the frames only in what can be opened by a name.
+    with open(os.memfd_create("clip"), "rb") as memory:
+        write_mp4(f"/proc/self/fd/{memory.fileno()}", frames, fps)
+        return memory.read()
+
+
+def from_mp4(raw: bytes) -> Frames:
+    """Read every frame of a clip that `to_mp4` has written, (frame, row, column, 3) uint8 RGB.
+
+    Raises
+    ------
+    ValueError
+        If the bytes hold no clip.
+    """
+    with open(os.memfd_create("clip"), "w+b") as memory:
+        memory.write(raw)
+        memory.flush()
+        try:
+            return read_mp4(f"/proc/self/fd/{memory.fileno()}")
+        except UsageError as error:
+            raise ValueError(f"{len(raw)} bytes hold no clip") from error
 
 
 def read_mp4(path: str | Path) -> Frames:

@@ -9,6 +9,7 @@ and what a clip costs here. Any number of sessions share it, each through a `Dec
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -64,6 +65,10 @@ class Decoded:
     wire_s : float or None
         From when the window was sent to when its clip was received, less the time at the decoder, s; None for
         a clip that was decoded here.
+    bundle : str or None
+        Digest of the fallback that decoded it; None for the session's own bundle.
+    film : bytes or None
+        The clip as MP4, of which its frames were read; None where they are as they were drawn.
     """
 
     clip: Clip
@@ -77,6 +82,8 @@ class Decoded:
     calls: list[tuple[str, float]]
     carried_from: str | None
     wire_s: float | None = None
+    bundle: str | None = None
+    film: bytes | None = None
 
     @property
     def stamps(self) -> dict[str, float]:
@@ -412,6 +419,12 @@ class Decoder:
     ----------
     steps, detail, numbers_of_steps, cost, differences, runs_on, notes
         Those of the `SharedDecoder`.
+    at_once : int
+        Windows that may be asked for before the first of them has its clip: one, as it is decoded here.
+    away_since : None
+        A decoder elsewhere may be away, and this one never is.
+    pixels : str
+        ``raw``: frames are as they were drawn.
 
     Raises
     ------
@@ -441,6 +454,9 @@ class Decoder:
         self.notes = shared.notes
         self.differences = shared.differences
         self.cost = shared.cost
+        self.at_once = 1
+        self.away_since: float | None = None
+        self.pixels = "raw"
 
     def begin(
         self,
@@ -503,6 +519,23 @@ class Decoder:
         """
         return self.begin(window, steps, detail=detail, null=null, chain=chain).finish()
 
+    def ask(
+        self,
+        window: Window,
+        steps: int | None = None,
+        *,
+        detail: float | None = None,
+        chain: Sequence[str] | None = None,
+        left_s: float = math.inf,
+    ) -> "Future[Decoded]":
+        """Decode one window as `decode` does; what is returned is done, and has its clip or its error."""
+        future: Future[Decoded] = Future()
+        try:
+            future.set_result(self.decode(window, steps, detail=detail, chain=chain, left_s=left_s))
+        except RtDecodeError as error:
+            future.set_exception(error)
+        return future
+
     def news(self) -> list[str]:
         """Return sentences on what has become of the decoder since the last call: none, as it is here."""
         return []
@@ -518,6 +551,25 @@ class AnyDecoder(Protocol):
     cost: Cost
     runs_on: dict[str, str]
     notes: list[str]
+    at_once: int
+    pixels: str
+
+    @property
+    def away_since(self) -> float | None:
+        """Wall time since which no decoder elsewhere answers, s; None while one does."""
+        ...
+
+    def ask(
+        self,
+        window: Window,
+        steps: int | None = None,
+        *,
+        detail: float | None = None,
+        chain: Sequence[str] | None = None,
+        left_s: float = math.inf,
+    ) -> "Future[Decoded]":
+        """Ask for the clip of one window, which may come later."""
+        ...
 
     def decode(
         self,

@@ -291,6 +291,16 @@ class Scheduler:
         session.waiting.append(request)
         return True
 
+    def drop(self, session: str, number: int) -> bool:
+        """Give up a window that its session does not want any more; return whether it waited."""
+        remote = self._sessions[session]
+        found = next((request for request in remote.waiting if request.number == number), None)
+        if found is None:
+            return False
+        remote.waiting.remove(found)
+        remote.counts.skipped[found.kind] += 1
+        return True
+
     def take(self, now_at: float) -> tuple[Turn | None, list[GivenUp]]:
         """Choose the window that is decoded next.
 

@@ -4,6 +4,7 @@ Causes are told from what still comes: triggers without volumes mean that the sc
 not. Nothing here is about safety.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -211,6 +212,24 @@ def recording(fault: str, *, asked: bool) -> Lamp:
     if fault:
         return Lamp("recording", RED, fault, "Nothing more is recorded. Free space, and start a new session.")
     return Lamp("recording", GREEN, "on")
+
+
+def decoder(away_since: float | None, *, falls_back: bool) -> Lamp:
+    """Tell whether a decoder elsewhere answers.
+
+    Parameters
+    ----------
+    away_since : float or None
+        Wall time since which none does, s; None while one does.
+    falls_back : bool
+        Whether another bundle decodes here meanwhile.
+    """
+    if away_since is None:
+        return Lamp("decoder", GREEN, "answers")
+    found = f"away since {time.strftime('%H:%M:%S', time.localtime(away_since))}"
+    if falls_back:
+        return Lamp("decoder", AMBER, found, "The fallback decodes. Check the network, and `rtdecode serve`.")
+    return Lamp("decoder", RED, found, "Windows are skipped. Check the network, and `rtdecode serve`.")
 
 
 class Steadied:

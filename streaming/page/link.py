@@ -89,6 +89,7 @@ class PageLink:
         socket.close()
         self._alive = self._hears = True
         self._twin: tuple[int, str] | None = None
+        self._away_since: float | None = None
 
     @property
     def url(self) -> str:
@@ -142,6 +143,12 @@ class PageLink:
         if newest is not None and newest != self._twin:
             self._twin = newest
             self.tell(Message({"kind": "twin", "clip": newest[0], "file": newest[1]}, {}))
+
+    def show_decoder(self, away_since: float | None) -> None:
+        """Tell, when it changes, since when no decoder elsewhere answers, in wall time, s; None: one does."""
+        if away_since != self._away_since:
+            self._away_since = away_since
+            self.tell(Message({"kind": "decoder", "away_since": away_since}, {}))
 
     def confirmed(self, source: int) -> None:
         """Tell that sources of the EEG up to this number are the participant's."""

@@ -52,7 +52,7 @@ _CARPET_ROWS = 120
 _GREY_SPAN = 3.0
 # Clips that are known by their records: more than the ledger and the time line show.
 _RECORDS = 300
-# The parts of a session that have a lamp.
+# The parts of a session that have a lamp; where it is decoded elsewhere, the decoder has one too.
 LAMPS = ("EEG", "fMRI", "triggers", "clips", "brain", "recording")
 # Sentences that can be read: as many as the report keeps.
 MOST_SENTENCES = 1000
@@ -78,6 +78,8 @@ class PageState:
         The newest one.
     geometry : ClipGeometry
         Of the clips.
+    n_lamps : int
+        Parts of the session that have a lamp.
     """
 
     def __init__(self, folder: Path, options: StreamOptions, bundle: Bundle) -> None:
@@ -89,6 +91,7 @@ class PageState:
         self._hop_s = float(manifest.grid.hop)
         self._tr_s = float(manifest.grid.tr or 0)
         self.geometry = manifest.clip
+        self.n_lamps = len(LAMPS) + (options.decoder is not None)
         self._note = manifest.note
         self._chain = manifest.chain
         self._bundle_simulated = manifest.simulated
@@ -128,6 +131,8 @@ class PageState:
         self._motion = drawing.motion(np.zeros((0, 6)))
         # The newest source of the EEG that somebody has confirmed.
         self._confirmed = 0
+        # Since when no decoder elsewhere answers, in wall time, s.
+        self._away_since: float | None = None
         self._over = ""
         self._blank = self._withdrawn = self._twin_shown = False
         self._acknowledged: set[str] = set()
@@ -147,6 +152,8 @@ class PageState:
                 forget(self._twins)
             elif kind == "confirmed":
                 self._confirmed = message.head["source"]
+            elif kind == "decoder":
+                self._away_since = message.head["away_since"]
             elif kind == "over":
                 self._over = message.head["ended"]
             elif kind != "fault":
@@ -375,6 +382,8 @@ class PageState:
         newest = self._newest()
         age_s = None if newest is None else now_at - newest["seen_at"]
         finals = [one for one in self._records if one["revision"] == "final"]
+        falls_back = options.fallback is not None
+        elsewhere = [lamps.decoder(self._away_since, falls_back=falls_back)] if options.decoder else []
         return [
             lamps.eeg(status, silence, asked=with_eeg),
             lamps.fmri(status, silence, self._tr_s, asked=options.fmri_dir is not None),
@@ -382,6 +391,7 @@ class PageState:
             lamps.clips(age_s, self._counts["late"], self._counts["final"], self._hop_s),
             lamps.brain(finals),
             lamps.recording(status["record_fault"], asked=options.record is not None),
+            *elsewhere,
         ]
 
     def _displaced(self) -> str:

@@ -13,7 +13,7 @@ from streaming.page.contents import ShownClip
 from streaming.page.lamps import Lamp
 from streaming.page.link import Request
 from streaming.page.preflight import Preflight
-from streaming.page.state import LAMPS, MOST_SENTENCES, PageState
+from streaming.page.state import MOST_SENTENCES, PageState
 from streaming.page.twice import WITHIN_S, Twice
 from streaming.sinks.operator_log import LABELS
 from streaming.tools.finding import Finding
@@ -29,7 +29,8 @@ _STYLE = """
 body { background: #101214; color: #d6dade; font-size: 15px; }
 .nicegui-content { padding: 8px 12px; gap: 6px; min-height: 100vh; }
 .rt-row { display: flex; gap: 8px; width: 100%; }
-.rt-lamps { display: grid; grid-template-columns: repeat(6, minmax(0, 1fr)); gap: 8px; width: 100%; }
+.rt-lamps { display: grid; grid-template-columns: repeat(var(--rt-lamps), minmax(0, 1fr)); gap: 8px;
+  width: 100%; }
 .rt-head { font-size: 20px; font-weight: 600; white-space: nowrap; }
 .q-btn { white-space: nowrap; }
 .rt-small { color: #9aa1a8; font-size: 13px; }
@@ -55,6 +56,7 @@ body { background: #101214; color: #d6dade; font-size: 15px; }
 @media (max-width: 1100px) {
   .rt-row { flex-wrap: wrap; }
   .rt-lamps { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+  .rt-lamp:nth-child(7) { grid-column: 1 / -1; }
   .rt-third { flex: 1 1 40%; }
   .rt-rest { flex: 1 1 100%; }
   .rt-clip { height: auto; }
@@ -121,8 +123,8 @@ class _Page:
         ui.add_css(_STYLE)
         ui.add_body_html(f"<script>{strip.SCRIPT}{traces.SCRIPT}</script>")
         self._build_head()
-        with ui.element("div").classes("rt-lamps"):
-            self._lamps = [_LampCard() for _ in LAMPS]
+        with ui.element("div").classes("rt-lamps").style(f"--rt-lamps: {state.n_lamps}"):
+            self._lamps = [_LampCard() for _ in range(state.n_lamps)]
         self._sheet = _Sheet(preflight)
         with ui.column().classes("w-full gap-2") as self._running:
             self._build_panels()

@@ -10,12 +10,14 @@ in a message names a file or code.
 |---|---|
 | ``hello`` | begins a connection: release and session |
 | ``window`` | a window, the time that it has, and the windows that it may carry on from |
+| ``cancel`` | a window is not wanted any more |
 | ``bye`` | the session has ended |
 
 | from the decoder | what |
 |---|---|
 | ``welcome`` | answers ``hello``: release, the bundle's digest, what runs it, what clips cost |
 | ``first``, ``rest`` | frames of the first turn of a clip, and the others |
+| ``film`` | a part of the clip as MP4, in place of frames that would take more than 4 MB |
 | ``done`` | latent, scores, durations, and the states for the next window; ends a window |
 | ``skipped`` | the window was given up; ends it |
 | ``failed`` | the window gave no clip; ends it |
@@ -51,6 +53,11 @@ _MOST_HEAD_BYTES = 65_536
 MOST_CARRIED_BYTES = 8_000_000
 _MOST_LISTED_BYTES = 16_384
 DTYPES = ("<f2", "<f4", "<f8", "<i8", "|b1", "|u1")
+# Frames of a clip that take more bytes go as MP4.
+MOST_RAW_BYTES = 4_000_000
+# A message takes so many bytes of an MP4, and an MP4 so many in all.
+FILM_BYTES = 4_000_000
+MOST_FILM_BYTES = 64_000_000
 # Numbers in JSON are exact up to here.
 _LARGEST = 2**53
 _MOST_TEXT = 4096
@@ -90,6 +97,11 @@ class Shapes:
     exact: Mapping[str, tuple[int, ...]]
     clip: tuple[int, int, int, int]
     most_state_bytes: int
+
+    @property
+    def goes_as_film(self) -> bool:
+        """Whether a clip goes as MP4, as its frames would take more than 4 MB."""
+        return math.prod(self.clip) > MOST_RAW_BYTES
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Shapes":
@@ -276,6 +288,10 @@ def _is_list_of(check: Check, value: Any) -> bool:
     return type(value) is list and len(value) <= _MOST_ITEMS and all(map(check, value))
 
 
+def _is_row_of(length: int, check: Check, value: Any) -> bool:
+    return type(value) is list and len(value) == length and all(map(check, value))
+
+
 def _is_dict_of(check: Check, value: Any) -> bool:
     is_dict = type(value) is dict and len(value) <= _MOST_ITEMS
     return is_dict and all(_is_text(key) and check(item) for key, item in value.items())
@@ -313,6 +329,7 @@ FROM_SESSION: Mapping[str, Form] = {
         },
         {"eeg": ("<f4",), "eeg_mask": ("|b1",), "fmri": ("<f4",), "fmri_mask": ("|b1",), **_STATES},
     ),
+    "cancel": Form({"session": _is_session, "number": _is_count}, {}),
     "bye": Form({"session": _is_session}, {}),
 }
 # What a decoder sends.
@@ -325,12 +342,13 @@ FROM_DECODER: Mapping[str, Form] = {
             "runs_on": partial(_is_dict_of, _is_text),
             "notes": partial(_is_list_of, _is_text),
             # Encoding, a step, and drawing, s.
-            "cost_s": partial(_is_list_of, _is_duration),
+            "cost_s": partial(_is_row_of, 3, _is_duration),
         },
         {},
     ),
     "first": _FRAMES,
     "rest": _FRAMES,
+    "film": Form({"number": _is_count}, {"film": ("|u1",)}, ("film",)),
     "done": Form(
         {
             "number": _is_count,
@@ -338,13 +356,13 @@ FROM_DECODER: Mapping[str, Form] = {
             "detail": _maybe(_is_share),
             "carried_from": _maybe(_is_count),
             "confidence": _maybe(_is_share),
-            "presence": _maybe(partial(_is_list_of, _is_share)),
+            "presence": _maybe(partial(_is_row_of, 3, _is_share)),
             "brain_by": _maybe(partial(_is_dict_of, _maybe(_is_share))),
             "scores": _maybe(partial(_is_dict_of, _is_share)),
             "recorded": partial(_is_dict_of, partial(_is_list_of, _is_number)),
             "calls": partial(_is_list_of, _is_call),
             # From when the window came, s: begun, encoded, denoised, first and last frame, and sent.
-            "times_s": partial(_is_list_of, _is_duration),
+            "times_s": partial(_is_row_of, 6, _is_duration),
             "denoising_s": _is_duration,
             # What was wrong with the states that came with the window, which then started afresh.
             "note": _maybe(_is_text),
@@ -494,6 +512,9 @@ def _check_shape(name: str, shape: tuple[int, ...], shapes: Shapes) -> None:
         count, *size = shapes.clip
         if not (len(shape) == 4 and 1 <= shape[0] <= count and list(shape[1:]) == size):
             _refuse(f"frames of shape {shape}", f"at most {shapes.clip}")
+    elif name == "film":
+        if not (len(shape) == 1 and 1 <= shape[0] <= FILM_BYTES):
+            _refuse(f"a part of a film of shape {shape}", f"1 to {FILM_BYTES} bytes")
     elif name == "states":
         if not (len(shape) == 1 and shape[0] <= shapes.most_state_bytes):
             _refuse(f"states of shape {shape}", f"at most {shapes.most_state_bytes} bytes")

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -29,8 +29,9 @@ from websockets.protocol import State
 from rtdecode import __version__
 from rtdecode.bundle.graph import Value
 from rtdecode.bundle.session import StatesError, from_bytes, to_bytes
+from rtdecode.disk.video import to_mp4
 from rtdecode.errors import RtDecodeError
-from rtdecode.types import Window
+from rtdecode.types import Array, Window
 from streaming.decode.deadline import Cost
 from streaming.decode.decoder import Decoded, Decoding, NonFiniteError, SharedDecoder
 from streaming.decode.scheduler import (
@@ -42,6 +43,7 @@ from streaming.decode.scheduler import (
     Turn,
 )
 from streaming.serve.protocol import (
+    FILM_BYTES,
     FROM_SESSION,
     MOST_BYTES,
     ProtocolError,
@@ -77,6 +79,31 @@ _MESSAGES_A_HOP = 10
 _CLOSED = 4000
 
 
+class Connection(Protocol):
+    """What is needed of a WebSocket, whoever listens on it; see `websockets.asyncio.server`."""
+
+    @property
+    def close_code(self) -> int | None:
+        """The code with which it was closed; 1000 where the other side has ended."""
+        ...
+
+    async def recv(self) -> bytes | str:
+        """Return the next message; raise `ConnectionClosed` once it is closed."""
+        ...
+
+    async def send(self, message: bytes) -> None:
+        """Send a message; raise `ConnectionClosed` if it is closed."""
+        ...
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close it in order."""
+        ...
+
+    def abort(self) -> None:
+        """Break it off."""
+        ...
+
+
 @dataclass(slots=True)
 class _Pending:
     """A window that came: what is decoded, what it carries on from, and when it came."""
@@ -93,7 +120,7 @@ class _Pending:
 class _Link:
     """The connection of a session, what is still to be sent over it, and how many messages it may send."""
 
-    connection: ServerConnection
+    connection: Connection
     unsent: "asyncio.Queue[bytes]" = field(default_factory=lambda: asyncio.Queue(_MOST_UNREAD))
     # As many as in two hops may come at once: a session that lost its connection sends windows again.
     allowed: float = 2.0 * _MESSAGES_A_HOP
@@ -124,6 +151,10 @@ class _GuardedConnection(ServerConnection):
     """A connection of which little is read before it has shown the token."""
 
     _greeting_bytes = 0
+
+    def abort(self) -> None:
+        """Break it off."""
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self.protocol.state is State.CONNECTING:
@@ -171,10 +202,17 @@ class DecoderServer:
         What every connection has to show.
     tls : ssl.SSLContext, optional
         By default connections are not encrypted.
+    hop_s : float, optional
+        Time from one window of a session to the next, s; by default the bundle's.
     """
 
     def __init__(
-        self, shared: SharedDecoder, scheduler: Scheduler, token: str, tls: ssl.SSLContext | None = None
+        self,
+        shared: SharedDecoder,
+        scheduler: Scheduler,
+        token: str,
+        tls: ssl.SSLContext | None = None,
+        hop_s: float | None = None,
     ) -> None:
         self._shared = shared
         self._scheduler = scheduler
@@ -182,12 +220,19 @@ class DecoderServer:
         self._tls = tls
         self._manifest = shared.bundle.manifest
         self._shapes = Shapes.of(self._manifest)
-        self._hop_s = float(self._manifest.grid.hop)
+        self._hop_s = float(self._manifest.grid.hop) if hop_s is None else hop_s
         self._sessions: dict[str, _Remote] = {}
         self._thread = ThreadPoolExecutor(1, "graphs")
+        # Large clips are compressed here, while the next window is decoded; at most one waits for that.
+        self._films = ThreadPoolExecutor(1, "films")
+        self._film_room = asyncio.Semaphore(2)
+        self._filming: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._ending = asyncio.Event()
         self._busy = False
+        self._tasks: list[asyncio.Task[None]] = []
+        # When the window that is being decoded is so late that something has to be wrong.
+        self._late_at: float | None = None
 
     async def run(self, host: str, port: int, listening: "asyncio.Future[tuple[str, int]]") -> None:
         """Serve until `end` is called.
@@ -206,7 +251,7 @@ class DecoderServer:
             If the address cannot be served.
         """
         server = await serve(
-            self._connected,
+            self._accepted,
             host,
             port,
             ssl=self._tls,
@@ -218,10 +263,8 @@ class DecoderServer:
             create_connection=_GuardedConnection,
             open_timeout=_GREETING_S,
         )
-        self._loop = asyncio.get_running_loop()
         listening.set_result(server.sockets[0].getsockname()[:2])
-        worker = asyncio.create_task(self._work())
-        sweeper = asyncio.create_task(self._sweep())
+        worker = self.start()
         ending = asyncio.create_task(self._ending.wait())
         try:
             # A fault of the worker ends the server, which would otherwise take windows and never answer.
@@ -230,7 +273,7 @@ class DecoderServer:
                 worker.result()
             await self._finish(server, worker)
         finally:
-            for task in (worker, sweeper, ending):
+            for task in (*self._tasks, ending):
                 task.cancel()
             server.close()
             # Connections that have not said who they are may take their time.
@@ -238,6 +281,22 @@ class DecoderServer:
                 async with asyncio.timeout(1.0):
                     await server.wait_closed()
             self._thread.shutdown()
+            self._films.shutdown()
+
+    def start(self) -> "asyncio.Task[None]":
+        """Begin to decode what comes over connections that are handed to `connected`; return what decodes."""
+        self._loop = asyncio.get_running_loop()
+        worker = asyncio.create_task(self._work())
+        self._tasks = [worker, asyncio.create_task(self._sweep())]
+        return worker
+
+    def fault(self) -> str | None:
+        """Say why this decoder does not answer any more; None while it is well."""
+        if self._tasks and self._tasks[0].done():
+            return "the worker has ended"
+        if self._late_at is not None and monotonic() > self._late_at:
+            return "a window has been decoded for more than a hop after its time was over"
+        return None
 
     def end(self) -> None:
         """Take no more sessions, decode what waits and has a deadline, and stop."""
@@ -246,7 +305,9 @@ class DecoderServer:
     async def _finish(self, server: Server, worker: "asyncio.Task[None]") -> None:
         server.close(close_connections=False)
         last_at = monotonic() + _LAST_S
-        while (self._scheduler.urgent or self._busy) and monotonic() < last_at and not worker.done():
+        while (self._scheduler.urgent or self._busy or self._filming) and not worker.done():
+            if monotonic() > last_at:
+                break
             await asyncio.sleep(0.02)
         for name, remote in list(self._sessions.items()):
             if remote.link is not None:
@@ -270,12 +331,12 @@ class DecoderServer:
         if not hmac.compare_digest(header.encode(errors="replace"), expected.encode()):
             return connection.respond(HTTPStatus.UNAUTHORIZED, "The token is missing or wrong.\n")
         if request.path == "/metrics":
-            return connection.respond(HTTPStatus.OK, self._metrics())
+            return connection.respond(HTTPStatus.OK, self.metrics())
         if self._ending.is_set():
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "The decoder ends.\n")
         return None
 
-    def _metrics(self) -> str:
+    def metrics(self) -> str:
         """Count what became of windows, over all sessions that are in."""
         scheduler = self._scheduler
         lines = [
@@ -291,7 +352,11 @@ class DecoderServer:
         lines.append(f"rtdecode_clips_late {sum(session_counts.late for session_counts in counts)}")
         return "\n".join(lines) + "\n"
 
-    async def _connected(self, connection: ServerConnection) -> None:
+    async def _accepted(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, _GuardedConnection), "it was made by `create_connection`"
+        await self.connected(connection)
+
+    async def connected(self, connection: Connection) -> None:
         """Take the messages of one connection until it is closed."""
         name: str | None = None
         link = _Link(connection)
@@ -299,9 +364,8 @@ class DecoderServer:
         try:
             name = await self._greet(connection, link)
             writer = asyncio.create_task(self._write(link))
-            async for raw in connection:
-                if not self._receive(name, link, raw):
-                    break
+            while self._receive(name, link, await connection.recv()):
+                pass
             await connection.close()
         except ConnectionClosed:
             pass
@@ -315,7 +379,7 @@ class DecoderServer:
             if name is not None:
                 self._disconnected(name, link)
 
-    async def _greet(self, connection: ServerConnection, link: _Link) -> str:
+    async def _greet(self, connection: Connection, link: _Link) -> str:
         """Read who connects, let the session in, and answer; return the session's name."""
         async with asyncio.timeout(_GREETING_S):
             raw = await connection.recv()
@@ -356,7 +420,7 @@ class DecoderServer:
         self._scheduler.close(name)
         self._sessions.pop(name, None)
 
-    async def _close(self, connection: ServerConnection, error: RtDecodeError, code: int = _CLOSED) -> None:
+    async def _close(self, connection: Connection, error: RtDecodeError, code: int = _CLOSED) -> None:
         """Say why a connection is closed, and close it."""
         reason = {
             "kind": "closed",
@@ -371,7 +435,7 @@ class DecoderServer:
                 # The reason of WebSocket has room for 123 bytes.
                 await connection.close(code, error.code)
         except (ConnectionClosed, TimeoutError):
-            connection.transport.abort()
+            connection.abort()
 
     async def _write(self, link: _Link) -> None:
         """Send what the worker has for a session; cut off one that does not read for a hop."""
@@ -381,7 +445,7 @@ class DecoderServer:
                 async with asyncio.timeout(self._hop_s):
                     await link.connection.send(raw)
             except TimeoutError:
-                link.connection.transport.abort()
+                link.connection.abort()
                 return
             except ConnectionClosed:
                 return
@@ -416,8 +480,17 @@ class DecoderServer:
         if message.head["kind"] == "bye":
             self._forget(name)
             return False
+        if message.head["kind"] == "cancel":
+            self._cancel(name, remote, message.head["number"])
+            return True
         self._take(name, remote, message)
         return True
+
+    def _cancel(self, name: str, remote: _Remote, number: int) -> None:
+        """Decode a window no more; one that is begun is finished, and its clip goes to nobody."""
+        if self._scheduler.drop(name, number):
+            del remote.pending[number]
+            remote.end(number, None)
 
     def _take(self, name: str, remote: _Remote, message: Message) -> None:
         """Let a window wait for the decoder, or say why it does not."""
@@ -485,10 +558,15 @@ class DecoderServer:
                 await self._wake.wait()
                 continue
             self._busy = True
+            now = monotonic()
+            patient_s = SILENT_HOPS * self._hop_s
+            due_at = turn.request.deadline if turn.request.has_deadline else now + patient_s
+            self._late_at = max(now, due_at) + self._hop_s
             try:
                 await self._decode(turn)
             finally:
                 self._busy = False
+                self._late_at = None
 
     def _give_up(self, lost: GivenUp) -> None:
         remote = self._sessions[lost.request.session]
@@ -518,6 +596,12 @@ class DecoderServer:
                 self._thread, self._draw, remote, request, pending, decoding, carried_from
             )
             cost = _cost(decoded)
+            if self._shapes.goes_as_film:
+                await self._film_room.acquire()
+                film = self._send_film(remote, request.number, pending, decoded, states_left, carried_from)
+                task = asyncio.create_task(film)
+                self._filming.add(task)
+                task.add_done_callback(self._filming.discard)
         except NonFiniteError as error:
             failed = {"kind": "failed", "number": request.number, "message": str(error)}
             self._send(remote, Message(failed, {}))
@@ -534,10 +618,14 @@ class DecoderServer:
         decoding: Decoding,
         carried_from: int | None,
     ) -> tuple[Decoded, Mapping[str, Value] | None]:
-        """Decode a window in the worker thread, and send its parts as they are there."""
+        """Decode a window in the worker thread, and send its parts as they are there, unless as a film."""
         number = request.number
         turns = iter(decoding)
-        self._post(remote, Message({"kind": "first", "number": number}, {"frames": next(turns)}))
+        first = next(turns)
+        if self._shapes.goes_as_film:
+            decoded = decoding.finish()
+            return decoded, None if request.null else decoding.carried()
+        self._post(remote, Message({"kind": "first", "number": number}, {"frames": first}))
         remaining = list(turns)
         decoded = decoding.finish()
         for frames in _in_parts(remaining):
@@ -545,6 +633,27 @@ class DecoderServer:
         states_left = None if request.null else decoding.carried()
         self._post(remote, _done(number, pending, decoded, states_left, carried_from))
         return decoded, states_left
+
+    async def _send_film(
+        self,
+        remote: _Remote,
+        number: int,
+        pending: _Pending,
+        decoded: Decoded,
+        states_left: Mapping[str, Value] | None,
+        carried_from: int | None,
+    ) -> None:
+        """Send a clip as MP4, and what ends its window."""
+        try:
+            fps = self._manifest.clip.fps
+            raw = await self._loop.run_in_executor(self._films, to_mp4, decoded.clip.frames, fps)
+            film = np.frombuffer(raw, np.uint8)
+            for start in range(0, len(film), FILM_BYTES):
+                part: dict[str, Array] = {"film": film[start : start + FILM_BYTES]}
+                self._send(remote, Message({"kind": "film", "number": number}, part))
+            self._send(remote, _done(number, pending, decoded, states_left, carried_from))
+        finally:
+            self._film_room.release()
 
     def _post(self, remote: _Remote, message: Message) -> None:
         """Send a message from the worker thread, which also writes it."""
@@ -560,7 +669,7 @@ class DecoderServer:
         try:
             link.unsent.put_nowait(raw)
         except asyncio.QueueFull:
-            link.connection.transport.abort()
+            link.connection.abort()
 
     async def _sweep(self) -> None:
         """Forget sessions that have been silent for long."""

@@ -46,7 +46,12 @@ def check(options: StreamOptions, bundle: Bundle) -> Calibration | None:
 def _check_decoder(options: StreamOptions) -> None:
     """Refuse a decoder elsewhere that could not be asked."""
     if options.decoder is None:
-        for flag, path in (("--token-file", options.token_file), ("--ca", options.ca)):
+        flags = {
+            "--token-file": options.token_file,
+            "--ca": options.ca,
+            "--fallback": options.fallback,
+        }
+        for flag, path in flags.items():
             if path is not None:
                 raise UsageError(
                     "session-flag-without-decoder",

@@ -29,6 +29,7 @@ from rtdecode.errors import OutputError, RtDecodeError, SourceLostError
 from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Inbox, Job, time_left
 from streaming.decode.decoder import AnyDecoder, Decoder
+from streaming.decode.fallback import FallbackDecoder, check_fallback
 from streaming.page.link import PageLink, open_page, write_entrance
 from streaming.serve import address as decoders
 from streaming.serve import token
@@ -60,6 +61,8 @@ _REPORT_EVERY = 5.0
 _SAY_EVERY = 5.0
 # Where `--lost-after` is 0, a session waits at its end for so long for a volume that is late, s.
 _LATE_WITHIN = 30.0
+# While clips are on their way, they are looked for so often, s.
+_CLIP_EVERY = 0.01
 # At the end, a session stops waiting for an acquisition that has sent nothing for so long, s.
 _END_WITHIN = 15.0
 
@@ -80,6 +83,9 @@ def run(options: StreamOptions) -> int:
     private.share_with_group(options.group_readable)
     bundle = bundles.load(options.bundle, subject=options.subject)
     calibration = check(options, bundle)
+    fallback = None if options.fallback is None else bundles.load(options.fallback)
+    if fallback is not None:
+        check_fallback(bundle, fallback)
     name = time.strftime("%Y%m%d-%H%M%S")
     out = options.out or Path("runs") / f"stream-{name}"
     console = terminal.console(stderr=True)
@@ -107,7 +113,7 @@ def run(options: StreamOptions) -> int:
                 "knowledge of what came later, which a session does not have. Expect less than its figures.",
             )
         advisor = _advisor(options, bundle, calibration)
-        session = _Session(options, bundle, out, name, console, advisor, page, outputs)
+        session = _Session(options, bundle, out, name, console, advisor, page, outputs, fallback)
         prepare(out, overwrite=options.overwrite)
         write_entrance(page, console)
         failed = True
@@ -147,8 +153,10 @@ class _Session:
         advisor: Advisor | None = None,
         page: PageLink | None = None,
         outputs: Outputs | None = None,
+        fallback: Bundle | None = None,
     ) -> None:
         self._options = options
+        self._fallback = fallback
         self._bundle = bundle
         self._name = name
         self._out = out
@@ -165,6 +173,8 @@ class _Session:
         # A clip is worth showing until the next one is due, one hop later.
         self._patience = float(bundle.manifest.grid.hop)
         self._inbox = Inbox(self._patience)
+        # Windows that the decoder takes before the first of them has its clip.
+        self._at_once = 1
         self._status: Status = NOTHING
         # Whether the first status has come, and whether --wait is over.
         self._told = self._waited = False
@@ -193,6 +203,7 @@ class _Session:
         with interrupts.told(self._interrupt), self._running(), ExitStack() as opened:
             self._truth = Truth(self._options.truth, self._bundle)
             decoder = opened.enter_context(closing(self._open_decoder()))
+            self._at_once = decoder.at_once
             for note in decoder.notes:
                 self._console.print(note, highlight=False, markup=False, soft_wrap=True)
             with writing():
@@ -251,7 +262,7 @@ class _Session:
         assert options.token_file is not None, "it was checked"
         addresses = decoders.parse(options.decoder)
         is_encrypted = any(address.is_encrypted for address in addresses)
-        return RemoteDecoder(
+        remote = RemoteDecoder(
             self._bundle,
             addresses,
             token.read(options.token_file),
@@ -259,6 +270,15 @@ class _Session:
             tell_condition=tell_condition,
             tls=tls_context(options.ca) if is_encrypted else None,
         )
+        if self._fallback is None:
+            return remote
+        try:
+            return FallbackDecoder(
+                remote, self._bundle, self._fallback, carry=carry, tell_condition=tell_condition
+            )
+        except BaseException:
+            remote.close()
+            raise
 
     def take_back(self, *, failed: bool) -> None:
         """Undo what a session without any window did to its folders, once everything is closed.
@@ -342,8 +362,11 @@ class _Session:
         # process sent between the two, just before it died, would be lost.
         dead = not (self._ended or self._acquisition.is_alive())
         # While windows wait to be decoded, no time is spent on waiting for more.
-        busy = len(self._inbox) or self._output.unkept
-        message = self._acquisition.mailbox.get(0.0 if busy else timeout)
+        if self._is_busy:
+            timeout = 0.0
+        elif self._output.pending:
+            timeout = min(timeout, _CLIP_EVERY)
+        message = self._acquisition.mailbox.get(timeout)
         if message is None and dead:
             self._acquisition_died()
         while message is not None:
@@ -359,6 +382,13 @@ class _Session:
                 self._take_status(cast("Status", message.head))
             self._heard_at = time.monotonic()
             message = self._acquisition.mailbox.get(0.0) if len(self._inbox) < _INBOX else None
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether there is something to do, and not only to wait for windows or clips."""
+        if self._output.pending >= self._at_once:
+            return False
+        return bool(len(self._inbox) or (self._output.unkept and not self._output.pending))
 
     def _acquisition_died(self) -> None:
         """Start the acquisition again where it was, unless it died too often or was about to end anyway."""
@@ -457,6 +487,7 @@ class _Session:
             self._decode_one()
         except OutputError as error:
             self._lose_output(error)
+        self._tell()
 
     def _drop_waiting(self) -> None:
         """Count waiting windows as skipped, as their clips cannot be written any more."""
@@ -480,12 +511,15 @@ class _Session:
         )
 
     def _decode_one(self) -> None:
+        self._output.collect()
         if self._output.is_written:
             self._output.settle()
         # Film and twin of the finals that are out wait for windows with a deadline, and go before refined
         # ones.
-        if self._output.unkept and not self._inbox.urgent:
+        if self._output.unkept and not self._inbox.urgent and not self._output.pending:
             self._output.keep_one()
+            return
+        if self._output.pending >= self._at_once:
             return
         now = time.monotonic()
         job, skipped = self._inbox.take(now)
@@ -493,8 +527,9 @@ class _Session:
             self._output.skip(late)
         self._decisions.dropped(self._inbox.dropped())
         if job is not None:
-            self._output.emit(job, time_left(job, now, self._patience, self._inbox.urgent + 1))
-        self._tell()
+            # A decoder that takes several windows at once shares out the time by itself.
+            waiting = self._inbox.urgent + 1 if self._at_once == 1 else 1
+            self._output.ask(job, time_left(job, now, self._patience, waiting))
 
     def _tell(self) -> None:
         """Tell what the clips that are out show."""
@@ -596,8 +631,10 @@ class _Session:
             if time.monotonic() > self._heard_at + _END_WITHIN:
                 break
             self._decode()
-        while len(self._inbox):
+        while len(self._inbox) or self._output.pending:
             self._decode()
+            if not self._is_busy:
+                self._output.await_clip(_CLIP_EVERY)
         try:
             self._output.settle()
         except OutputError as error:

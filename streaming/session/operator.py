@@ -52,6 +52,7 @@ class Operator:
         for request in self._page.requests():
             self._obey(request, status)
         self._page.show_twin(self._output.newest_twin)
+        self._page.show_decoder(self._output.away_since)
         death = self._page.death()
         if death:
             self._progress.tell(death)

@@ -47,6 +47,8 @@ class StreamOptions:
         The file with the token of these decoders.
     ca : Path or None
         A site's own authority for their certificates; None takes those that this machine trusts.
+    fallback : str or None
+        A bundle's folder or name, which decodes here while no decoder elsewhere answers in time.
     wait : float
         Seconds to wait for a run to begin; 0 waits for ever.
     lost_after : float
@@ -94,6 +96,7 @@ class StreamOptions:
     decoder: str | None = None
     token_file: Path | None = None
     ca: Path | None = None
+    fallback: str | None = None
     wait: float = 60.0
     lost_after: float = 30.0
     existing: str = "ignore"

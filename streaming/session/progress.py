@@ -131,4 +131,7 @@ def standing(status: Status, output: Emitter, now_at: float) -> list[str]:
     shown |= {"EEG holes": eeg.get("gaps") or 0}
     shown |= {"volumes missing": fmri.get("missing") or 0, "volumes late": fmri.get("late") or 0}
     counted = "   ".join(f"{name} {count}" for name, count in shown.items())
-    return [f"run time {max(elapsed, 0):.0f} s   {clip}", counted]
+    away = ""
+    if output.away_since is not None:
+        away = f"   DECODER AWAY since {time.strftime('%H:%M:%S', time.localtime(output.away_since))}"
+    return [f"run time {max(elapsed, 0):.0f} s   {clip}{away}", counted]

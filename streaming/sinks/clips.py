@@ -41,12 +41,32 @@ class ClipSink:
     def _suffix(self) -> str:
         return "_simulated" if self.simulated else ""
 
-    def save(self, clip: int, revision: str, frames: NDArray[np.uint8], fps: float) -> str:
-        """Write the frames (frame, row, column, 3); return the path relative to the folder."""
+    def save(
+        self, clip: int, revision: str, frames: NDArray[np.uint8], fps: float, film: bytes | None = None
+    ) -> str:
+        """Write a clip.
+
+        Parameters
+        ----------
+        clip : int
+        revision : str
+        frames : uint8, (frame, row, column, 3)
+        fps : float
+        film : bytes, optional
+            The frames as MP4, where they came so.
+
+        Returns
+        -------
+        str
+            The path relative to the folder.
+        """
         name = f"clips/clip_{clip:05d}_{revision}{self._suffix}.mp4"
         part = self._out / f"{name}.part"
         try:
-            write_mp4(private.file(part), frames, fps)
+            if film is None:
+                write_mp4(private.file(part), frames, fps)
+            else:
+                private.file(part).write_bytes(film)
             part.replace(self._out / name)
         finally:
             part.unlink(missing_ok=True)

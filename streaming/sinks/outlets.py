@@ -63,8 +63,8 @@ class ClipOutlets:
         now = pylsl.local_clock()
         if self._clips is not None:
             self._clips.push_sample([text], now)
-        if self._condition is not None:
-            assert condition is not None, "the decoder was not asked for the condition"
+        # A fallback may have a condition of other values, which this stream has no room for.
+        if self._condition is not None and condition is not None:
             self._condition.push_sample(condition.tolist(), now)
         if self._scores is not None and "scores" in message:
             self._scores.push_sample(list(message["scores"].values()), now)

@@ -94,6 +94,14 @@ class LastClip:
     marks: list[str]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Coming:
+    """A window, and its clip that may still be on its way."""
+
+    job: Job
+    clip: Future[Decoded]
+
+
 @dataclass(frozen=True, slots=True)
 class _Unkept:
     """A window that is to be kept: its clip, None where it was skipped, and how late that was, s."""
@@ -163,7 +171,7 @@ class Emitter:
     hop_s, tr_s : float
         Time from one window to the next, and from one volume to the next (0 without volumes), s.
     counts : Counter
-        final, preview, refined, skipped, degraded, late.
+        final, preview, refined, skipped, degraded, late, and fallback: finals that the fallback decoded.
     newest : LastClip or None
         The newest clip, None before the first.
     words : dict
@@ -184,6 +192,8 @@ class Emitter:
         Number of the final whose twin was written last, and the twin's file in the session's folder.
     runs_on : dict
         Stage -> what runs it, in words.
+    pixels : str
+        ``raw``, or ``mp4`` where clips come as MP4 from a decoder elsewhere.
     meter : Meter
     """
 
@@ -230,6 +240,7 @@ class Emitter:
         self._sections = judged.nothing()
         self._notes: list[str] = []
         self._categories: list[str] = []
+        self._coming: deque[_Coming] = deque()
         self._unkept: deque[_Unkept] = deque()
         self._writer = ThreadPoolExecutor(1, "clips")
         self._under_way: _UnderWay | None = None
@@ -244,10 +255,21 @@ class Emitter:
         self.twins_wanted = False
         self.newest_twin: tuple[int, str] | None = None
         self.runs_on = decoder.runs_on
+        self.pixels = decoder.pixels
         self.meter = meter.Meter()
 
     def emit(self, job: Job, left_s: float = math.inf, *, repeated: Decision | None = None) -> None:
-        """Decode a window and begin to write its clip; a final without any data, or a clip, is skipped.
+        """Decode a window and begin to write its clip, as `ask` does; wait until that is so."""
+        self.ask(job, left_s, repeated=repeated)
+        while self._coming:
+            self.await_clip(None)
+            self.collect()
+
+    def ask(self, job: Job, left_s: float = math.inf, *, repeated: Decision | None = None) -> None:
+        """Ask for the clip of a window; a final without any data, or a clip, is skipped.
+
+        A decoder that runs here decodes it at once. One elsewhere may take a while, in which other windows
+        can be asked for: `collect` takes what has come.
 
         Parameters
         ----------
@@ -274,19 +296,58 @@ class Emitter:
             detail = repeated.detail
             chain = [repeated.carried_from] if repeated.carried_from else []
         # A closed-form bundle has 0 steps and refuses any number that is asked for, so None is passed.
+        clip = self._decoder.ask(job.window, steps or None, detail=detail, chain=chain, left_s=left_s)
+        self._coming.append(_Coming(job, clip))
+        self.collect()
+
+    @property
+    def away_since(self) -> float | None:
+        """Wall time since which no decoder elsewhere answers, s; None while one does, and for one here."""
+        return self._decoder.away_since
+
+    @property
+    def pending(self) -> int:
+        """Number of windows whose clips were asked for and have not been collected."""
+        return len(self._coming)
+
+    def await_clip(self, limit_s: float | None) -> None:
+        """Wait until the clip of the oldest window is there, or for so long, s; None waits for it."""
+        if self._coming:
+            wait([self._coming[0].clip], limit_s)
+
+    def collect(self) -> None:
+        """Begin to write the clips that are there, and skip the windows that will never have one.
+
+        Raises
+        ------
+        OutputError
+            If a clip before them could not be written, see `settle`.
+        """
+        while (coming := self._whole()) is not None:
+            self._coming.remove(coming)
+            self._take(coming)
+
+    def _whole(self) -> _Coming | None:
+        """Return a window whose clip is there; finals keep their order, as the film has them in order."""
+        is_final_missing = False
+        for coming in self._coming:
+            is_final = coming.job.window.revision == "final"
+            if coming.clip.done() and not (is_final and is_final_missing):
+                return coming
+            is_final_missing = is_final_missing or is_final
+        return None
+
+    def _take(self, coming: _Coming) -> None:
+        job = coming.job
         try:
-            decoded = self._decoder.decode(
-                job.window, steps or None, detail=detail, chain=chain, left_s=left_s
-            )
+            decoded = coming.clip.result()
         except GivenUpError as error:
-            self._notes += self._decoder.news()
-            self.skip(job, str(error))
+            self._skip(job, str(error))
             return
         except NonFiniteError as error:
             self._notes.append(str(error))
-            self.skip(job, "its decoded values are not finite")
+            self._skip(job, "its decoded values are not finite")
             return
-        self._notes += self._decoder.news()
         self.settle()
         self._under_way = _UnderWay(job, decoded, self._writer.submit(self._publish, job, decoded))
         self._keep_most()
@@ -311,18 +372,22 @@ class Emitter:
         self._under_way = None
         published = future.result()
         if self._on_decided is not None:
-            self._on_decided(job, decoded, "")
+            self._on_decided(job, *_decision(decoded))
         self._count(job, decoded, published)
-        encode_s = decoded.encoded_at - decoded.started_at
-        whole_s = published.emitted_at - decoded.started_at
-        decode_s = whole_s - encode_s - decoded.denoising_s
-        newest = Cost(encode_s, decoded.denoising_s / max(1, decoded.clip.steps), decode_s)
-        self._cost = self._cost.followed_by(newest)
+        if decoded.bundle is None:
+            self._follow_cost(decoded, published)
         if job.window.revision == "final":
             if decoded.clip.scores:
                 self._categories.append(f"{_name(job.window)}: {top(decoded.clip.scores)}")
             self._follow_presence(job, decoded)
             self._unkept.append(_Unkept(job, decoded, published.late_s))
+
+    def _follow_cost(self, decoded: Decoded, published: _Published) -> None:
+        encode_s = decoded.encoded_at - decoded.started_at
+        whole_s = published.emitted_at - decoded.started_at
+        decode_s = whole_s - encode_s - decoded.denoising_s
+        newest = Cost(encode_s, decoded.denoising_s / max(1, decoded.clip.steps), decode_s)
+        self._cost = self._cost.followed_by(newest)
 
     @property
     def unkept(self) -> int:
@@ -339,10 +404,11 @@ class Emitter:
                 self._film.skip(one.job.window)
 
     def leave_out(self) -> None:
-        """Leave out of the film what is not in it yet: nothing can be written any more."""
+        """Leave out what is not written yet: nothing can be written any more."""
         if self._under_way is not None:
             wait([self._under_way.published])
             self._under_way = None
+        self._coming.clear()
         self._unkept.clear()
 
     def _follow_presence(self, job: Job, decoded: Decoded) -> None:
@@ -378,6 +444,13 @@ class Emitter:
 
     def skip(self, job: Job, why: str = "this machine cannot keep up") -> None:
         """Count a window that has no clip, say why, and show in the film that there is none."""
+        clip: Future[Decoded] = Future()
+        clip.set_exception(GivenUpError("window-given-up", "{why}", why=why))
+        # In turn: clips of earlier windows may still be on their way.
+        self._coming.append(_Coming(job, clip))
+        self.collect()
+
+    def _skip(self, job: Job, why: str) -> None:
         self.settle()
         # A preview does not count: every window ends in one final or one skip.
         if job.window.revision == "final":
@@ -391,7 +464,7 @@ class Emitter:
 
     def notes(self) -> list[str]:
         """Return sentences on what the clips show of the session since the last call."""
-        told = self._notes
+        told = [*self._notes, *self._decoder.news()]
         self._notes = []
         return told
 
@@ -448,7 +521,7 @@ class Emitter:
         """Write a clip and its line; return its record, and when it was out."""
         window = job.window
         fps = self._bundle.manifest.clip.fps
-        file = self._clips.save(job.clip, window.revision, decoded.clip.frames, fps)
+        file = self._clips.save(job.clip, window.revision, decoded.clip.frames, fps, decoded.film)
         latent = self._clips.save_latent(job.clip, window.revision, decoded.clip.latent)
         stamps = window.stamps | decoded.stamps | {"emitted": self._now()}
         spent = meter.durations(
@@ -469,6 +542,8 @@ class Emitter:
         durations = published.durations
         self.meter.add({name: durations[name] for name in durations.keys() - apart})
         self.counts[window.revision] += 1
+        if decoded.bundle is not None and window.revision == "final":
+            self.counts["fallback"] += 1
         self.steps[decoded.clip.steps] += 1
         self._count_marks(window, published.emitted_at, published.late_s)
 
@@ -499,21 +574,24 @@ class Emitter:
         # The clip is out, and waits for nothing that is done here. What reads the truth stays outside
         # `writing`, as an error of its files is no fault of the session's folder.
         frames = decoded.clip.frames
+        is_own = decoded.bundle is None
         truth = self._truth.clip(job.window)
         word = self._truth.category(job.window)
         hop = self._bundle.manifest.grid.hop_frames
         judged_too = truth is not None and decoded.clip.steps > 0
         needed = self._twin or judged_too or self.twins_wanted
-        twin = self._null_brain(job, decoded.clip) if needed else None
+        # A fallback's clip has no twin, and counts for no figure of the session's bundle.
+        twin = self._null_brain(job, decoded.clip) if needed and is_own else None
         # Clips and twins are compared in pairs: without its twin, a clip is not compared.
-        compared = truth if twin is not None or not needed else None
+        compared = truth if is_own and (twin is not None or not needed) else None
         shown = twin if self._twin else None
         if self._twin and twin is None:
             shown = np.full_like(frames, _NO_TWIN)
         four = None if shown is None else shown[:hop]
         named = top(decoded.clip.scores)
         late = f"LATE {late_s:.1f} s" if late_s else ""
-        label = "   ".join(part for part in (f"window {job.window.index}", named, late) if part)
+        by = "" if is_own else "FALLBACK"
+        label = "   ".join(part for part in (f"window {job.window.index}", named, by, late) if part)
         with writing():
             self._film.write(job.window, frames, truth, word, shown, named=named, late=late)
             self._sheet.add(label, frames[:hop], truth, word, four)
@@ -527,7 +605,6 @@ class Emitter:
         try:
             twin = self._decoder.decode(job.window, clip.steps or None, detail=clip.detail, null=True)
         except GivenUpError as error:
-            self._notes += self._decoder.news()
             self._notes.append(f"the null-brain twin of {_name(job.window)} is missing: {error}")
             return None
         return twin.clip.frames
@@ -570,7 +647,7 @@ class Emitter:
             "t_ms": meter.instants(window, stamps, live=self._live),
             "simulated": self.simulated,
             "bundle_simulated": self._bundle.manifest.simulated,
-            "bundle": self._bundle.digest,
+            "bundle": decoded.bundle or self._bundle.digest,
             "chain": self._bundle.manifest.chain,
         }
         if decoded.clip.scores is not None:
@@ -580,6 +657,13 @@ class Emitter:
                 name: [round(value, 6) for value in values] for name, values in decoded.clip.recorded.items()
             }
         return record
+
+
+def _decision(decoded: Decoded) -> tuple[Decoded | None, str]:
+    """Return the clip that a replay is to repeat, or why there is none."""
+    if decoded.bundle is None:
+        return decoded, ""
+    return None, "the fallback decoded it, whose clips a replay does not repeat"
 
 
 def _rounded(told: dict[str, float | None] | None) -> dict[str, float | None] | None:

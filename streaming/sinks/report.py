@@ -63,6 +63,7 @@ class Report(Sections):
     steps: dict[str, int] | None
     detail: float | None
     runs_on: dict[str, str]
+    pixels: str
     brain: dict[str, Any] | None
     no_final: str | None
 
@@ -127,7 +128,7 @@ def build(
         these ``bit_for_bit``. None unless `replayed` is ``as-live``.
     """
     counts = output.counts
-    windows = {key: counts[key] for key in ("final", "preview", "refined", "skipped", "degraded")}
+    windows = {key: counts[key] for key in ("final", "preview", "refined", "skipped", "degraded", "fallback")}
     return {
         "session": session,
         "version": __version__,
@@ -155,6 +156,7 @@ def build(
         "steps": {str(n): output.steps[n] for n in sorted(output.steps, reverse=True) if n} or None,
         "detail": output.detail,
         "runs_on": output.runs_on,
+        "pixels": output.pixels,
         "brain": output.presence.section(),
         "no_final": None if windows["final"] else _no_final(counters, windows["skipped"]),
         **(judged or nothing()),
@@ -219,6 +221,8 @@ def show(report: Report) -> None:
     table.add_row("windows expected", str(windows["expected"]))
     for key in ("final", "preview", "refined", "skipped", "degraded"):
         table.add_row(f"  {key}", str(windows[key]))
+    if windows["fallback"]:
+        table.add_row("  by the fallback", str(windows["fallback"]))
     table.add_row("clips that came late", str(report["late"]))
     if report["steps"]:
         table.add_row("clips by steps", "   ".join(f"{n}: {count}" for n, count in report["steps"].items()))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from rtdecode.disk.video import FilmWriter, read_mp4, unpack_mp4, write_mp4
+from rtdecode.disk.video import FilmWriter, from_mp4, read_mp4, to_mp4, unpack_mp4, write_mp4
 
 
 def colours(frames: int, height: int = 64, width: int = 96) -> np.ndarray:
@@ -93,3 +93,13 @@ def test_a_film_without_a_picture_is_named(tmp_path: Path) -> None:
     for read in (read_mp4, unpack_mp4):
         with pytest.raises(ValueError, match=r"empty\.mp4 holds no video frame"):
             read(path)
+
+
+def test_a_clip_without_a_file_has_the_bytes_of_one_and_is_read_as_one(tmp_path: Path) -> None:
+    film = colours(9)
+    write_mp4(tmp_path / "clip.mp4", film, 8)
+    raw = to_mp4(film, 8)
+    assert raw == (tmp_path / "clip.mp4").read_bytes()
+    assert np.array_equal(from_mp4(raw), read_mp4(tmp_path / "clip.mp4"))
+    with pytest.raises(ValueError):  # noqa: PT011
+        from_mp4(raw[:100])

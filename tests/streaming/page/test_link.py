@@ -93,10 +93,13 @@ def test_a_page_that_dies_is_told_of_once_and_one_that_stands_still_holds_nothin
 def test_what_the_page_says_goes_to_the_terminal_and_its_death_is_noted(tmp_path: Path) -> None:
     requests = [Request("say", "The page refused a request.")]
     opened = SimpleNamespace(
-        requests=lambda: [requests.pop()] if requests else [], show_twin=id, death=lambda: "It died."
+        requests=lambda: [requests.pop()] if requests else [],
+        show_twin=id,
+        show_decoder=id,
+        death=lambda: "It died.",
     )
     lines = list[tuple[str, str]]()
-    output = cast("Emitter", SimpleNamespace(newest_twin=None, confirmed_source=0))
+    output = cast("Emitter", SimpleNamespace(newest_twin=None, confirmed_source=0, away_since=None))
     progress = SimpleNamespace(
         say=lambda text: lines.append(("say", text)), tell=lambda text: lines.append(("tell", text))
     )

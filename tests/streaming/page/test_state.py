@@ -1,6 +1,8 @@
 import copy
 import io
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from PIL import Image
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk.video import write_mp4
-from streaming.page.lamps import GREEN, RED
+from streaming.page.lamps import AMBER, GREEN, RED
 from streaming.page.state import LAMPS, PageState
 from streaming.session.mailbox import Message, pack
 from streaming.session.orders import StreamOptions
@@ -228,6 +230,29 @@ def test_a_busy_session_is_not_taken_for_silent_sources(state: PageState) -> Non
     for now in (110.0, 112.0):
         state.refresh(now)
     assert state.view.lamps[0].colour == RED, "but nothing is known once no status comes any more"
+
+
+def test_a_decoder_elsewhere_has_a_lamp_that_says_since_when_it_is_away(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    options = StreamOptions(lsl="x", decoder="wss://host:1")
+    for fallback, colour, words in ((None, RED, "skipped"), ("phantom", AMBER, "fallback decodes")):
+        state = PageState(tmp_path, replace(options, fallback=fallback), bundle)
+        assert state.n_lamps == len(LAMPS) + 1
+        state.refresh(100.0)
+        assert state.view.lamps[-1].found == "answers"
+        since = time.mktime((2026, 11, 28, 9, 5, 7, 0, 0, -1))
+        state.take(Message({"kind": "decoder", "away_since": since}, {}))
+        for seen_at in (101.0, 102.5):
+            state.refresh(seen_at)
+        lamp = state.view.lamps[-1]
+        assert (lamp.name, lamp.colour, lamp.found) == ("decoder", colour, "away since 09:05:07")
+        assert words in lamp.advice
+        assert state.view.alarm == (colour == RED)
+        state.take(Message({"kind": "decoder", "away_since": None}, {}))
+        for seen_at in (103.0, 106.0):
+            state.refresh(seen_at)
+        assert state.view.lamps[-1].colour == GREEN
 
 
 def test_blanking_and_the_end_are_told_to_every_viewer(state: PageState) -> None:

@@ -63,6 +63,7 @@ def from_session() -> dict[str, Message]:
     return {
         "hello": Message(hello, {}),
         "window": a_window(),
+        "cancel": Message({"kind": "cancel", "session": SESSION, "number": 7}, {}),
         "bye": Message({"kind": "bye", "session": SESSION}, {}),
     }
 
@@ -91,6 +92,7 @@ def from_decoder() -> dict[str, Message]:
         "welcome": Message(welcome, {}),
         "first": Message({"kind": "first", "number": 7}, {"frames": frames[:1]}),
         "rest": Message({"kind": "rest", "number": 7}, {"frames": frames}),
+        "film": Message({"kind": "film", "number": 7}, {"film": np.arange(200, dtype=np.uint8)}),
         "done": Message({"kind": "done", **DONE}, arrays),
         **{kind: Message({"kind": kind, **head}, {}) for kind, head in ends.items()},
     }

@@ -3,7 +3,8 @@
 import asyncio
 import ssl
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -88,6 +89,13 @@ def running(
         if faults:
             raise faults[0]
     assert ready, "the server did not start"
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def remote(shared: SharedDecoder, *servers: Running, token: str = TOKEN, **how: object) -> RemoteDecoder:

@@ -20,7 +20,7 @@ from streaming.serve.client import RemoteDecoder
 from streaming.serve.command import ServeOptions
 from tests.refusals import refused
 from tests.streaming.bundles import changed, make_bundle
-from tests.streaming.sessions import TR, WINDOW, play
+from tests.streaming.sessions import TR, WINDOW, play, text, until
 from tests.streaming.windows import window
 
 
@@ -139,9 +139,45 @@ def test_a_live_session_is_decoded_by_another_process(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", tr=TR, window=WINDOW, steps=2)
     with serving(tmp_path, bundle) as (_, printed):
         flags = ("--decoder", printed["url"], "--token-file", str(tmp_path / printed["token_file"]))
-        ended = play(tmp_path / "session", bundle.path, *flags, "--seconds", "10")
+        ended = play(tmp_path / "session", bundle.path, *flags, "--seconds", "10", seconds=16)
     assert ended.code == 0, ended.said
     assert ended.report["runs_on"] == printed["runs_on"]
     assert ended.report["latency_ms"]["wire"]["p50"] > 0
     assert ended.report["windows"]["final"] >= 2
     assert all(clip["bundle"] == bundle.digest for clip in ended.clips)
+
+
+@pytest.mark.full
+def test_a_live_session_goes_on_with_the_fallback_when_its_decoder_dies(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", tr=TR, window=WINDOW, steps=4)
+    fallback = make_bundle(tmp_path / "fallback", tr=TR, window=WINDOW, steps=2)
+    with serving(tmp_path, bundle) as (process, printed):
+        flags = ["--decoder", printed["url"], "--token-file", str(tmp_path / printed["token_file"])]
+        flags += ["--fallback", str(fallback.path), "--seconds", "12"]
+
+        def during(_session: subprocess.Popen[str], out: Path) -> None:
+            until(lambda: '"final"' in text(out / "clips.jsonl"))
+            process.kill()
+
+        ended = play(tmp_path / "session", bundle.path, *flags, during=during, seconds=18)
+    assert ended.code == 0, ended.said
+    digests = [clip["bundle"] for clip in ended.finals()]
+    assert digests[0] == bundle.digest
+    assert digests[-1] == fallback.digest
+    counted = ended.report["windows"]
+    assert counted["fallback"] == digests.count(fallback.digest) > 0
+    assert counted["final"] + counted["skipped"] == counted["expected"] == 12
+    assert "the fallback test decodes instead of the decoder" in ended.said
+    assert "has been away since" in ended.said
+
+
+@pytest.mark.full
+def test_a_fallback_that_reads_another_grid_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", tr=TR, window=WINDOW)
+    fallback = make_bundle(tmp_path / "fallback", tr=TR, window=2 * WINDOW)
+    secret = token.make(tmp_path / "secret")
+    flags = ["--decoder", "ws://127.0.0.1:1", "--token-file", str(secret), "--fallback", str(fallback.path)]
+    ended = play(tmp_path / "session", bundle.path, *flags, seconds=5)
+    assert ended.code == 4, ended.said
+    assert "grid" in ended.said
+    assert not ended.out.exists()

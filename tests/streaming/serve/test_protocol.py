@@ -163,6 +163,14 @@ def test_a_window_with_a_bad_head_is_refused(name: str) -> None:
         read(edited(a_window(), BAD_WINDOWS[name]), FROM_SESSION, SHAPES)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"times_s": [0.1] * 5}, {"presence": [0.5, 0.5]}, {"times_s": [-1.0] * 6}]
+)
+def test_a_clip_with_too_few_times_or_probabilities_is_refused(changes: dict) -> None:
+    with refused(ProtocolError, "serve-message-invalid"):
+        read(edited(from_decoder()["done"], changes), FROM_DECODER, SHAPES)
+
+
 BAD_ARRAYS = {
     "another shape": {"eeg": np.zeros((4, 499), np.float32)},
     "one axis more": {"eeg": np.zeros((1, 4, 500), np.float32)},
@@ -275,3 +283,13 @@ def test_nothing_on_the_way_can_run_code() -> None:
     forbidden = re.compile(r"\b(pickle|allow_pickle|eval|exec|marshal|__import__)\b|np\.load\b")
     for file in files:
         assert not forbidden.search(file.read_text()), file
+
+
+def test_the_message_that_the_page_shows_byte_by_byte_is_one() -> None:
+    page = (ROOT / "docs" / "serve.md").read_text()
+    dump = re.findall(r"^[0-9a-f]{4}  ((?:[0-9a-f]{2} )+)", page, re.MULTILINE)
+    raw_message = bytes.fromhex("".join(dump))
+    message = read(raw_message, FROM_DECODER, SHAPES)
+    assert message.head == {"version": 1, "kind": "film", "number": 7}
+    assert message.arrays["film"].tolist() == [1, 2, 3, 4]
+    assert write(Message(message.head, message.arrays)) == raw_message

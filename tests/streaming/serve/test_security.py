@@ -4,8 +4,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from streaming.session.mailbox import Message
 from tests.refusals import refused
 from tests.streaming.bundles import make_bundle
 from tests.streaming.serve.messages import SESSION, SHAPES, a_window
-from tests.streaming.serve.running import TOKEN, Running, remote, running
+from tests.streaming.serve.running import TOKEN, Running, remote, running, until
 from tests.streaming.windows import window
 
 
@@ -37,13 +35,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="module")
 def shared(bundle: Bundle) -> SharedDecoder:
     return SharedDecoder(bundle)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def certificate(folder: Path, name: str, days: int = 2, host: str = "IP:127.0.0.1") -> tuple[Path, Path]:

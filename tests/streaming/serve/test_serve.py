@@ -317,7 +317,8 @@ def test_a_connection_that_breaks_the_protocol_is_closed_with_a_sentence(
         greet(connection)
         connection.send(raw)
         assert ended(connection).head["code"] == code
-        assert remote(shared, server).decode(window()).clip.frames.any(), "the others go on"
+        with closing(remote(shared, server)) as decoder:
+            assert decoder.decode(window()).clip.frames.any(), "the others go on"
 
 
 def test_another_version_names_both_releases_and_ends_with_4(shared: SharedDecoder) -> None:

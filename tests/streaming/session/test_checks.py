@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from rtdecode.errors import UsageError
-from streaming.session.checks import check_report
+from streaming.session.checks import _check_decoder, check_report
+from streaming.session.orders import StreamOptions
 from tests.refusals import refused
 
 
@@ -14,3 +15,9 @@ def test_a_report_may_lie_in_the_folder_that_the_session_makes(tmp_path: Path) -
     elsewhere = tmp_path / "another" / "report.json"
     with refused(UsageError, "report-parent-missing", path=elsewhere):
         check_report(elsewhere, out)
+
+
+def test_flags_of_a_decoder_elsewhere_need_one(tmp_path: Path) -> None:
+    for flag, changes in (("--fallback", {"fallback": "phantom"}), ("--ca", {"ca": tmp_path})):
+        with refused(UsageError, "session-flag-without-decoder", flag=flag):
+            _check_decoder(StreamOptions(lsl="x", **changes))

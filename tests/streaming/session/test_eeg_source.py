@@ -141,7 +141,11 @@ def test_the_page_confirms_it_too(bundle: Bundle, tmp_path: Path) -> None:
     confirmed: list[int] = []
     requests = [SimpleNamespace(what="confirm", word="", at=1.0)] * 2
     page = SimpleNamespace(
-        requests=lambda: requests, confirmed=confirmed.append, show_twin=lambda _: None, death=str
+        requests=lambda: requests,
+        confirmed=confirmed.append,
+        show_twin=lambda _: None,
+        show_decoder=lambda _: None,
+        death=str,
     )
     output.operator._page = cast("Any", page)
     output.operator.follow(told(eeg_stream=STREAM))

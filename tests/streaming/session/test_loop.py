@@ -75,7 +75,15 @@ def test_a_backlog_is_decoded_to_its_end_however_long_that_takes(
     made._output = cast(
         "Emitter",
         SimpleNamespace(
-            emit=decode, notes=list, categories=list, unkept=0, is_written=True, settle=lambda: None
+            ask=decode,
+            notes=list,
+            categories=list,
+            unkept=0,
+            is_written=True,
+            settle=lambda: None,
+            pending=0,
+            collect=lambda: None,
+            await_clip=lambda _limit_s: None,
         ),
     )
     for clip in range(4):
@@ -89,9 +97,17 @@ def test_film_and_twins_wait_for_windows_with_a_deadline_and_refined_ones_for_th
     bundle: Path, tmp_path: Path
 ) -> None:
     done: list[tuple[str, int]] = []
-    output = SimpleNamespace(notes=list, categories=list, unkept=0, is_written=True, settle=lambda: None)
+    output = SimpleNamespace(
+        notes=list,
+        categories=list,
+        unkept=0,
+        pending=0,
+        is_written=True,
+        settle=lambda: None,
+        collect=lambda: None,
+    )
 
-    def emit(job: Job, _left_s: float) -> None:
+    def ask(job: Job, _left_s: float) -> None:
         done.append((job.window.revision, job.clip))
         output.unkept += job.window.revision == "final"
 
@@ -99,7 +115,7 @@ def test_film_and_twins_wait_for_windows_with_a_deadline_and_refined_ones_for_th
         done.append(("film", output.unkept))
         output.unkept -= 1
 
-    output.emit = emit
+    output.ask = ask
     output.keep_one = keep_one
     made = _Session(StreamOptions(lsl="x"), load(str(bundle)), tmp_path, "s", Console())
     made._output = cast("Emitter", output)

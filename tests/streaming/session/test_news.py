@@ -1,6 +1,7 @@
 """What the operator is told, and when."""
 
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,12 @@ def output(bundle: Bundle, tmp_path: Path) -> Iterator[Emitter]:
     made = opened(bundle, tmp_path)
     yield made
     made.close()
+
+
+def test_the_terminal_says_since_when_a_decoder_elsewhere_is_away(output: Emitter) -> None:
+    assert "DECODER" not in standing(QUIET, output, 0.0)[0]
+    output._decoder.away_since = time.mktime((2026, 11, 28, 9, 5, 7, 0, 0, -1))
+    assert standing(QUIET, output, 0.0)[0].endswith("   DECODER AWAY since 09:05:07")
 
 
 def counted(count: int, stands_s: float = 0.0) -> list[Happening]:
