@@ -2,6 +2,8 @@
 
     python -m benchmarks.serve --schedule [--json] [--write]
     python -m benchmarks.serve --parity [--bundle phantom] [--json] [--write]
+    python -m benchmarks.serve --latency | --capacity | --overload 1.5 | --kills 20 | --soak 3600
+    python -m benchmarks.serve --link 50,20 | --edge
 
 `--schedule` runs the scheduler on a virtual clock, so that it takes seconds: eight sessions send a window
 every hop, and a clip of 4, 2 or 1 steps takes 182, 111 or 75 ms, give or take 20 %. The hop is so long that
@@ -11,37 +13,40 @@ all together, as they do when their scans begin together.
 `--parity` decodes 40 windows by one of two processes of `rtdecode serve`, which is killed in the middle of a
 window, and by the other, and holds every latent against the same window decoded here.
 
+`--latency` measures what decoding elsewhere adds over the loopback with TLS: a reply whole, less the time at
+the decoder. `--capacity` finds how many sessions are served with at most 0.1 % of their windows late, and
+holds that against what clips cost. `--overload` runs eight sessions at a load that four steps do not allow,
+with a pause of 100 ms in each clip. `--kills` kills one of two decoders again and again. `--soak` lets
+sessions come and go, and follows the decoder's memory. `--link` decodes through a forwarder with that round
+trip, ms, and rate, Mbit/s. `--edge` compares what a session takes until its first clip. `--windows` and
+`--seconds` make them shorter.
+
 The command fails if a figure misses its bar.
 """
 
 import argparse
-import json
-import subprocess
 import sys
-import tempfile
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
-from pathlib import Path
+from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import serve_sessions
 from benchmarks.result_files import RESULTS, read, write
+from benchmarks.serve_decoders import decoders
+from benchmarks.serve_windows import paced, random_windows
 from rtdecode import bundle as bundles
-from rtdecode.bundle import Bundle, golden
 from rtdecode.disk import strict_json
-from rtdecode.types import Window
 from streaming.decode.deadline import Cost
 from streaming.decode.decoder import SharedDecoder
 from streaming.decode.scheduler import Request, Scheduler
-from streaming.serve import token
-from streaming.serve.address import parse
-from streaming.serve.client import RemoteDecoder
+from streaming.tools import bench
+from streaming.tools.bench import Pace
 
 _OUT = RESULTS / "serve.json"
 # What a clip takes by its number of steps, s, and the share by which that varies.
@@ -53,6 +58,8 @@ _SEED = 1
 _LOADS = (0.8, 1.5, 2.2)
 _CUTS = ("evenly", "together")
 _WINDOWS = 40
+# Wake-ups of the probe, which tells how late the machine itself is.
+_PROBED = 500
 # A decoder is killed so long after it was sent a window, s; a clip of `phantom` takes longer.
 _KILLED_AFTER_S = 0.03
 # The time that windows have where nobody hurries, s.
@@ -77,6 +84,15 @@ def main() -> int:
     parser.add_argument(
         "--parity", action="store_true", help="clips of another process against those made here"
     )
+    parser.add_argument("--latency", action="store_true", help="what decoding elsewhere adds")
+    parser.add_argument("--capacity", action="store_true", help="sessions that are served, and predicted")
+    parser.add_argument("--overload", type=float, metavar="LOAD", help="a load that four steps do not allow")
+    parser.add_argument("--kills", type=int, metavar="N", help="kill one of two decoders so often")
+    parser.add_argument("--soak", type=float, metavar="S", help="sessions come and go for so long")
+    parser.add_argument("--link", metavar="MS,MBIT", help="through a round trip and a rate")
+    parser.add_argument("--edge", action="store_true", help="memory and start of a session")
+    parser.add_argument("--windows", type=int, default=1000, help="of --latency; a tenth of it of --link")
+    parser.add_argument("--seconds", type=float, help="of a try of --capacity (300), and of --overload (180)")
     parser.add_argument("--bundle", default="phantom", help="for what is measured in a real server")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--write", action="store_true", help=f"keep the figures in {_OUT.name}")
@@ -91,8 +107,11 @@ def main() -> int:
         equal, windows = (figures["parity"][name] for name in ("equal", "windows"))
         if equal < windows:
             missed.append(f"{equal} of {windows} latents are equal, and all were asked for")
+    for name, figure, sentences in _of_real_servers(arguments):
+        figures[name] = figure
+        missed += sentences
     if not figures:
-        parser.error("say what to measure: --schedule, --parity")
+        parser.error("say what to measure: --schedule, --parity, --latency, ...")
     if arguments.write:
         write(_OUT, (read(_OUT) if _OUT.is_file() else {}) | figures)
     if arguments.json:
@@ -103,6 +122,78 @@ def main() -> int:
     for sentence in missed:
         Console(stderr=True).print(sentence, highlight=False)
     return 1 if missed else 0
+
+
+def _of_real_servers(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+    """Measure what was asked for of real decoders; yield its name, its figures, and which miss their bar."""
+    name = arguments.bundle
+    if arguments.latency:
+        figure = serve_sessions.latency(name, arguments.windows)
+        figure["probe_ms"] = bench._percentiles(bench._probe(Pace(_PROBED)))
+        yield "latency", figure, latency_misses(figure)
+    if arguments.capacity:
+        figure = serve_sessions.capacity(name, arguments.seconds or 300.0)
+        off = 1 - figure["served"] / figure["predicted"]
+        yield (
+            "capacity",
+            figure,
+            _missed(off <= serve_sessions.LARGEST_DEVIATION, "capacity", off, "0.15 off"),
+        )
+    if arguments.overload:
+        seconds = arguments.seconds or 180.0
+        figure = serve_sessions.overload(name, arguments.overload, _SESSIONS, seconds)
+        skipped = figure["skipped"]
+        sentences = _missed(skipped < serve_sessions.LARGEST_SKIPPED, "skipped", skipped, "under 0.02")
+        fewer = bool({"1", "2"} & figure["steps"].keys())
+        yield "overload", figure, sentences + _missed(fewer, "steps", figure["steps"], "1 and 2 among them")
+    if arguments.kills:
+        figure = serve_sessions.kills(name, arguments.kills)
+        counted = figure["clips"] + sum(figure["given_up"].values()) == figure["windows"]
+        back = figure["back"]
+        sentences = _missed(back == arguments.kills, "clips after kills", back, str(arguments.kills))
+        yield "kills", figure, sentences + _missed(counted, "windows", figure["windows"], "all counted")
+    if arguments.soak:
+        figure = serve_sessions.soak(name, arguments.soak)
+        growth = figure["growth"]
+        yield (
+            "soak",
+            figure,
+            _missed(growth <= serve_sessions.LARGEST_GROWTH, "growth", growth, "at most 0.1"),
+        )
+    if arguments.link:
+        rtt_ms, mbit_s = map(float, arguments.link.split(","))
+        figure = serve_sessions.link(name, rtt_ms, mbit_s, max(2, arguments.windows // 10))
+        late = figure["wire_s"]["p99"]
+        sentences = _missed(late <= serve_sessions.LARGEST_WIRE_S, "wire", late, "at most 0.8 s")
+        yield "link", figure, sentences + _missed(not figure["lost"], "lost", figure["lost"], "none")
+    if arguments.edge:
+        figure = serve_sessions.edge(name)
+        here, elsewhere = (figure[where]["first_clip_s"] for where in ("here", "elsewhere"))
+        saved = figure["saved_mb"]
+        sentences = _missed(saved >= serve_sessions.LEAST_SAVED_MB, "memory saved", saved, "at least 80 MB")
+        yield (
+            "edge",
+            figure,
+            sentences + _missed(elsewhere <= here, "first clip", elsewhere, f"at most {here}"),
+        )
+
+
+def latency_misses(figure: dict[str, Any]) -> list[str]:
+    """Say which figure of `--latency` misses its bar; a noisy machine is held against an echo."""
+    if figure["probe_ms"]["p99_ms"] >= serve_sessions.QUIET_MS:
+        ratio = figure["ratio"]
+        return _missed(ratio <= serve_sessions.LARGEST_RATIO, "latency over an echo", ratio, "at most 2")
+    return [
+        sentence
+        for name, bar in serve_sessions.LATENCY_MS.items()
+        for sentence in _missed(
+            figure["added_ms"][name] <= bar, f"latency {name}", figure["added_ms"][name], f"at most {bar} ms"
+        )
+    ]
+
+
+def _missed(is_met: bool, name: str, value: Any, bar: str) -> list[str]:
+    return [] if is_met else [f"{name} is {value}, and {bar} was asked for"]
 
 
 def schedule(seconds: float = _SECONDS, seed: int = _SEED) -> list[dict[str, Any]]:
@@ -199,23 +290,23 @@ def parity(name: str, n_windows: int = _WINDOWS) -> dict[str, Any]:
     """
     bundle = bundles.load(name)
     here = SharedDecoder(bundle).session()
-    with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
-        secret = token.make(Path(place) / "secret")
-        servers = [stack.enter_context(serving(name, secret)) for _ in range(2)]
-        addresses = [address for _, url in servers for address in parse(url)]
-        decoder = stack.enter_context(closing(RemoteDecoder(bundle, addresses, token.read(secret))))
+    with ExitStack() as stack:
+        servers, secret = stack.enter_context(decoders(name, 2))
+        urls = [server.url for server in servers]
+        decoder = stack.enter_context(closing(serve_sessions.session(bundle, secret, urls)))
         equal = 0
         wire: list[float] = []
-        for n, window in enumerate(random_windows(bundle, n_windows)):
+        cuts = paced(random_windows(bundle, n_windows), float(bundle.manifest.grid.hop) / 2)
+        for n, window in enumerate(cuts):
             if n == n_windows // 2:
                 # By then the window has been sent, and is not whole.
-                threading.Timer(_KILLED_AFTER_S, servers[0][0].kill).start()
+                threading.Timer(_KILLED_AFTER_S, servers[0].kill).start()
             decoded = decoder.decode(window, left_s=_PATIENCE_S)
             expected = here.decode(window, decoded.clip.steps or None)
             equal += np.array_equal(decoded.clip.latent, expected.clip.latent)
             if decoded.wire_s is not None:
                 wire.append(1e3 * decoded.wire_s)
-        is_killed = servers[0][0].poll() is not None
+        is_killed = servers[0].process.poll() is not None
         sentences = decoder.news()
     return {
         "bundle": name,
@@ -225,43 +316,6 @@ def parity(name: str, n_windows: int = _WINDOWS) -> dict[str, Any]:
         "moves": sum("answers again" in sentence for sentence in sentences),
         "wire_ms": {f"p{q}": round(float(np.percentile(wire, q)), 3) for q in (50, 99)},
     }
-
-
-@contextmanager
-def serving(name: str, secret: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `rtdecode serve` on a free port; yield the process and its address."""
-    words = [sys.executable, "-m", "rtdecode.cli", "serve", name, "--bind", "127.0.0.1:0", "--json"]
-    process = subprocess.Popen([*words, "--token-file", str(secret)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield process, json.loads(process.stdout.readline())["url"]
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def random_windows(bundle: Bundle, count: int) -> Iterator[Window]:
-    """Draw windows of noise, a preview and a final for each, with the times at which a session cuts them."""
-    rng = np.random.default_rng(_SEED)
-    example = golden.window(bundle)
-    grid = bundle.manifest.grid
-    hop_s = float(grid.hop)
-    for n in range(count):
-        index, is_final = divmod(n, 2)
-        # The preview is cut when its EEG is there, and the final a lag later, after the next preview.
-        cut_at = hop_s * index + float(grid.window) + is_final * (float(grid.lag) + 0.1)
-        eeg = None if example.eeg is None else rng.normal(size=example.eeg.shape).astype(np.float32)
-        fmri = None if example.fmri is None else rng.normal(size=example.fmri.shape).astype(np.float32)
-        yield replace(
-            example,
-            index=index,
-            revision="final" if is_final else "preview",
-            eeg=eeg,
-            eeg_mask=np.ones_like(example.eeg_mask),
-            fmri=fmri if is_final else None,
-            fmri_mask=np.full_like(example.fmri_mask, bool(is_final)),
-            stamps={"windowed": cut_at},
-        )
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
