@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # wait. The tests of one file share what is slow to make, and stay together.
 WORKERS ?= 3
 
-.PHONY: demo demo-real test quick test-all lint bench figures reproduce clean
+.PHONY: demo demo-real serve-demo test quick test-all lint bench figures reproduce clean
 
 # Tests start many programs, each of which would compile the project's modules again.
 demo demo-real test test-all bench: export PYTHONDONTWRITEBYTECODE :=
@@ -20,6 +20,10 @@ demo: .venv/core
 
 demo-real: .venv/core
 	$(BIN)/rtdecode demo --recorded --dashboard 127.0.0.1:0
+
+# Two replicas of Ray Serve and two sessions; a replica is killed in the middle.
+serve-demo: .venv/ray
+	$(BIN)/python -m deploy.ray.demo
 
 # Types are checked by one process, which leaves the other cores to the tests.
 test: .venv/test
@@ -69,6 +73,10 @@ endif
 .venv/test: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -c constraints.txt torch -e '.[cpu,dashboard,outputs,train,export,play,test]'
 	touch .venv/core $@
+
+.venv/ray: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -c constraints.txt -e '.[cpu,serve,ray]'
+	touch $@
 
 clean:
 	rm -rf .venv build dist *.egg-info
