@@ -14,12 +14,14 @@ calls the builders. The slots of a recipe are these::
     recorded:             changes where one's own recordings are trained on (``film=``)
     dataset:              changes where a data set is trained on (``data=`` without ``film=``)
     features:             changes where its features are learned and no clips (``target=features``)
-    newcomer:             changes where a run begins at a finished one (``base=``); null leaves a phase out
+    newcomer:             changes where a run begins at a finished one (``base=``)
+
+Of ``phases``, null leaves out what a recipe has there, be it a phase, a loss or the adapters of a phase.
 """
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from train.data.training_films import TrainingFilm
 
 FOLDER = Path(__file__).parent / "recipes"
-SLOTS = ("data", "system", "phases", "judge", "export")
+_PHASES = "phases"
+SLOTS = ("data", "system", _PHASES, "judge", "export")
 # What is learned of what was watched.
 _CLIPS = "clips"
 _FEATURES = "features"
@@ -174,11 +177,14 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
     if common.base is not None:
         _check_newcomer(path.stem, newcomer)
         _merge(tree, newcomer)
-        tree["phases"] = _without_nulls(tree["phases"])
     for key, value in changes:
         if key not in Common.__slots__:
             _check_slots({key.split(".")[0]}, f"'{key}'")
+            if value is None:
+                _check_left_out(tree, key.split("."))
             _put(tree, key.split("."), value)
+    if isinstance(tree.get(_PHASES), dict):
+        tree[_PHASES] = _without_nulls(tree[_PHASES])
     return Recipe(path.stem, tree, common, judged=_NOT_JUDGED not in asked)
 
 
@@ -321,6 +327,23 @@ def _check_newcomer(name: str, newcomer: Mapping[str, Any]) -> None:
             "base= cannot be used: '{recipe}' begins at no finished run. Leave it out, or take cinesync.",
             recipe=name,
         )
+
+
+def _check_left_out(tree: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Refuse to leave a phase out, or something of one, that the recipe does not have."""
+    if keys[0] != _PHASES:
+        return
+    below: Any = tree
+    for number, key in enumerate(keys):
+        if not isinstance(below, dict) or key not in below:
+            raise UsageError(
+                "recipe-nothing-to-leave-out",
+                "'{key}=null' leaves nothing out: the recipe has no {missing}. There are {available}.",
+                key=".".join(keys),
+                missing=".".join(keys[: number + 1]),
+                available=list(below) if isinstance(below, dict) else [],
+            )
+        below = below[key]
 
 
 def _without_nulls(tree: Mapping[str, Any]) -> dict[str, Any]:

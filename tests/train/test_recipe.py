@@ -152,6 +152,7 @@ def test_another_package_registers_a_builder(recipe_file: Path) -> None:
         (["nonsense"], "recipe-change-malformed", {"change": "nonsense"}),
         (["runs=[1"], "yaml-unreadable", {"location": "'runs=[1'"}),
         (["data.runs.deep=1"], "recipe-key-not-nested", {"key": "data.runs.deep", "parent_key": "runs"}),
+        (["phases.films=null"], "recipe-nothing-to-leave-out", {"missing": "phases.films"}),
     ],
 )
 def test_changes_that_cannot_be_taken(changes: list[str], code: str, values: dict[str, str]) -> None:
