@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from transformers import CLIPTextConfig, CLIPTextModel
 
-from tests.train.targets.models import umt5, wan_vae
+from tests.train.targets.models import SMALL, umt5, wan_vae, words
+from train.parts.generators.stable_diffusion import UNetSizes, unet_of
 
 # Latents of 33 frames of 16 x 32 pixels.
 LATENT = (4, 9, 2, 4)
@@ -38,6 +41,34 @@ def save_wan(folder: Path) -> WanTransformer3DModel:
     }
     (folder / "model_index.json").write_text(json.dumps(parts))
     return transformer.eval()
+
+
+def save_stable_diffusion(folder: Path, width: int = 8) -> UNetSizes:
+    """Save what a folder of Stable Diffusion 1.5 has, for captions of six tokens; return its sizes."""
+    torch.manual_seed(0)
+    sizes = UNetSizes(channels=(8, 16), plain=0, layers=1, heads=2, groups=4, text=width)
+    unet_of(sizes, 4).save_pretrained(folder / "unet")
+    autoencoder = AutoencoderKL(
+        block_out_channels=(4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=2,
+        scaling_factor=0.18215,
+    )
+    autoencoder.save_pretrained(folder / "vae")
+    text = SMALL | {"hidden_size": width, "vocab_size": 12, "max_position_embeddings": 6}
+    encoder = CLIPTextModel(CLIPTextConfig(**text, eos_token_id=3, pad_token_id=0)).eval()
+    encoder.save_pretrained(folder / "text_encoder")
+    words(folder / "tokenizer")
+    parts = {
+        "_class_name": "StableDiffusionPipeline",
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(parts))
+    return sizes
 
 
 def save_config(folder: Path, name: str, **sizes: object) -> None:

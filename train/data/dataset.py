@@ -17,7 +17,7 @@ from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 
 # What a window may have. A set lists those that it has.
-Column = Literal["eeg", "fmri", "clips", "sound", "captions", "features"]
+Column = Literal["eeg", "fmri", "clips", "sound", "captions", "frame_captions", "features"]
 # Whether the signals were prepared from the past alone, as a session does it, or also from the future.
 Chain = Literal["causal", "offline"]
 
@@ -145,8 +145,9 @@ class DataSet(Protocol):
         ndarray
             ``eeg`` (window, channel, sample) float32, microvolts or as released; ``fmri`` (window, slot,
             voxel) float32, as released; ``clips`` (window, frame, row, column, 3) uint8; ``sound`` (window,
-            sample) float32, one channel at 16 kHz; ``captions`` (window,) str; ``features`` (window, instant,
-            feature) float32, numbers that the release gives of what was shown, as released.
+            sample) float32, one channel at 16 kHz; ``captions`` (window,) str; ``frame_captions`` (window,
+            frame) str, where each frame has its own; ``features`` (window, instant, feature) float32, numbers
+            that the release gives of what was shown, as released.
 
         Raises
         ------

@@ -17,21 +17,27 @@ from train.targets.models import Hardware
 
 _USAGE = """python -m train.targets DATA NAME=DIR NAME.licence=TEXT ... [key=value ...]
   DATA                       folder of a data set
-  vae=DIR                    latents, by the video autoencoder of Wan or CogVideoX
+  vae=DIR                    latents, by the video autoencoder of Wan or CogVideoX, or frame by frame by that
+                             of Stable Diffusion
   vae.frames=33              frames from each clip's start; all where not given
   vae.size=480x720           rows and columns that frames are brought to; as they are where not given
   vae.sample=true            keep what latents are drawn anew with, at twice the room; false where not given
   image=DIR                  embeddings of frames, by CLIP or SigLIP
   image.frames=8             frames of each clip, spread evenly; all where not given
+  image.crops=4              embed so many crops of each frame too, of which a training draws
   action=DIR                 embeddings of motion, by VideoMAE or the file of ViCLIP (.pth)
   captioner=DIR              captions of the middle frames, by a model that writes about pictures
   captioner.prompt=TEXT      first words of captions, or the question to a model that talks
   captioner.tokens=64        longest caption
+  captioner.by_frame=true    a caption of each frame
   text=DIR                   embeddings of captions, by CLIP, SigLIP or T5
   text.tokens=77             length to which captions are padded and cut; the tokenizer's where not given
   text.sentences=2           embed so many consecutive sentences, of which a training draws; the whole where
                              not given
-  prompt=DIR                 embeddings of captions token by token, by T5 or UMT5 (text_encoder of Wan)
+  text.by_frame=true         embed the captions of single frames too, of which a training draws
+  text.changes=4             embed so many changed versions of each caption too, of which a training draws
+  prompt=DIR                 embeddings of captions token by token, by T5 or UMT5 (text_encoder of Wan), or by
+                             CLIP's text encoder (text_encoder of Stable Diffusion)
   prompt.tokens=512          length to which captions are padded and cut; the tokenizer's where not given
   categories=words|FILE      categories of things that captions name, by a table of words
   categories.model=DIR       by a language model instead of words
@@ -154,7 +160,7 @@ def _read_option(key: str, option: str, value: str) -> str | int | bool:
     """Read the value of a model's option. Texts are taken as they are written."""
     if option in ("licence", "prompt", "size", "language", "model"):
         return value
-    if option == "sample":
+    if option in ("sample", "by_frame"):
         if value not in ("true", "false"):
             raise UsageError(
                 "targets-option-not-boolean",

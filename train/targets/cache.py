@@ -31,14 +31,15 @@ from train.data.shards import Shards
 from train.weights.source import Source
 from train.work import Arrays, tracked, write_arrays
 
-Kind = Literal["clips", "sound", "captions"]
+Kind = Literal["clips", "sound", "captions", "frame_captions"]
+_CAPTIONS: tuple[Kind, ...] = ("captions", "frame_captions")
 # How numbers are stored. numpy has no bfloat16; its 16 bits are stored as whole numbers.
 STORED = ("float16", "bfloat16")
 # Part of every digest. It grows when the same inputs give other values.
 _VERSION = 1
 _INDEX = "index.json"
 # Arrays beside the values, of targets that have them.
-_FURTHER = ("deviations", "passages")
+_FURTHER = ("deviations", "passages", "variants")
 # Titles in a file: about a gigabyte of clips of 33 frames of 480 x 720 pixels.
 LOT = 32
 # A file's captions have one length, as rows of one array must. Longer captions are refused.
@@ -55,7 +56,8 @@ class Target:
         Its folder in the cache.
     reads : str
         ``clips``: (title, frame, row, column, 3) uint8. ``sound``: (title, sample) float32 at 16 kHz.
-        ``captions``: (title,) str.
+        ``captions``: (title,) str. ``frame_captions``: (title, frame) str, of one frame where captions are of
+        whole clips.
     source : Source
         The model's files.
     options : mapping
@@ -94,6 +96,8 @@ class Cached:
         (title, ...), the standard deviations of values that are the mode of a distribution; None for others.
     passages : Shards or None
         (title,), the number of a caption's passages, where values are (title, passage, feature).
+    variants : Shards or None
+        (title, frame, variant, feature), frames or captions as they are and changed (`embeddings`).
     """
 
     shown: list[str]
@@ -102,6 +106,7 @@ class Cached:
     index: dict[str, Any]
     deviations: Shards | None = None
     passages: Shards | None = None
+    variants: Shards | None = None
 
     def rows(self, shown: Sequence[str] | NDArray[np.str_]) -> NDArray[np.int64]:
         """Find the rows of some titles.
@@ -273,12 +278,14 @@ class _Inputs:
 
     def check(self, target: Target, before: Sequence[str]) -> None:
         """Refuse a target whose inputs there will not be."""
-        if target.reads in self.data.columns or (target.reads == "captions" and "captions" in before):
+        if target.reads in self.data.columns:
+            return
+        if target.reads in _CAPTIONS and ("captions" in before or "captions" in self.data.columns):
             return
         advice = {
             "clips": "Give one that has.",
             "sound": "Give one whose films have a sound track.",
-            "captions": "Give captioner=DIR, a model that writes them.",
+            **dict.fromkeys(_CAPTIONS, "Give captioner=DIR, a model that writes them."),
         }
         raise UsageError(
             "targets-missing-input",
@@ -290,7 +297,7 @@ class _Inputs:
         )
 
     def digest(self, kind: Kind, number: int) -> str:
-        if kind == "captions":
+        if kind in _CAPTIONS:
             return hashlib.sha256(strict_json.dumps(self.read(kind, number).tolist()).encode()).hexdigest()
         if (kind, number) not in self._digests:
             values = np.ascontiguousarray(self.read(kind, number))
@@ -300,14 +307,20 @@ class _Inputs:
         return self._digests[kind, number]
 
     def read(self, kind: Kind, number: int) -> NDArray[Any]:
-        if kind == "captions" and self.captions is not None:
-            return _values(self.captions[number])
-        if kind == "captions":
-            return self._column(kind, number)
+        if kind in _CAPTIONS:
+            return self._captions(kind, number)
         if self._kept is None or self._kept[0] != (kind, number):
             self._kept = None
             self._kept = ((kind, number), self._column(kind, number))
         return self._kept[1]
+
+    def _captions(self, kind: Kind, number: int) -> NDArray[Any]:
+        """Read captions; of those of frames, the first one is that of the clip."""
+        if self.captions is not None:
+            values = _values(self.captions[number])
+        else:
+            values = self._column(kind if kind in self.data.columns else "captions", number)
+        return _captions_of(kind, values)
 
     def _column(self, kind: Kind, number: int) -> NDArray[Any]:
         """Read a column of the data set, subject by subject, as it is read."""
@@ -328,6 +341,13 @@ class _Inputs:
                 last_title=self.lots[number][-1],
             )
         return np.array(found)
+
+
+def _captions_of(kind: Kind, values: NDArray[Any]) -> NDArray[Any]:
+    """Return captions of whole clips or of frames from those of the other."""
+    if kind == "captions":
+        return values if values.ndim == 1 else values[:, 0]
+    return values[:, None] if values.ndim == 1 else values
 
 
 def _try(targets: Sequence[Target], inputs: _Inputs, out: Path, stored: str) -> None:
@@ -358,8 +378,8 @@ def _try(targets: Sequence[Target], inputs: _Inputs, out: Path, stored: str) -> 
 
 def _sample(kind: Kind, inputs: _Inputs, written: NDArray[Any] | None) -> NDArray[Any]:
     """Take what one title of the first lot is computed from; a caption from `written`, if there is one."""
-    if kind == "captions" and written is not None:
-        return written
+    if kind in _CAPTIONS and written is not None:
+        return _captions_of(kind, written)
     values = inputs.read(kind, 0)
     # Models of speech are not asked about silence, so the loudest title is taken.
     row = int(np.abs(values).max(axis=1).argmax()) if kind == "sound" else 0
@@ -399,7 +419,7 @@ def _values(path: Path) -> NDArray[Any]:
 def _storable(values: NDArray[Any], stored: str, what: str) -> NDArray[Any]:
     """Bring values to the form in which they are stored."""
     if values.dtype.kind == "U":
-        longest = max((len(text) for text in values.tolist()), default=0)
+        longest = max((len(text) for text in values.ravel().tolist()), default=0)
         if longest > CAPTION_LETTERS:
             raise UsageError(
                 "targets-text-too-long",

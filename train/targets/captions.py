@@ -21,9 +21,15 @@ TOKENS = 64
 
 
 def captions(
-    folder: Path, hardware: Hardware, *, licence: str, prompt: str = "", tokens: int = TOKENS
+    folder: Path,
+    hardware: Hardware,
+    *,
+    licence: str,
+    prompt: str = "",
+    tokens: int = TOKENS,
+    by_frame: bool = False,
 ) -> Target:
-    """Write a caption of the middle frame of each clip.
+    """Write a caption of the middle frame of each clip, or one of each frame.
 
     Parameters
     ----------
@@ -36,11 +42,13 @@ def captions(
         Words with which the caption begins, for a captioner; the question, for a model that talks.
     tokens : int
         Longest caption, tokens.
+    by_frame : bool
+        Whether every frame gets a caption of its own.
 
     Returns
     -------
     Target
-        ``values`` (title,) str.
+        ``values`` (title,) str, or (title, frame) str.
     """
 
     def opened() -> Callable[[NDArray[Any]], Arrays]:
@@ -49,18 +57,31 @@ def captions(
         processor = prepared(AutoProcessor, folder)
         model, _ = transformers_model(folder, licence=licence, dtype=hardware.dtype)
         model = model.to(hardware.device)
-        return lambda clips: {
-            "values": np.array([_caption(clip, prompt, tokens, processor, model, hardware) for clip in clips])
-        }
 
-    options = {"prompt": prompt, "tokens": tokens, "precision": hardware.precision}
+        def written(clips: NDArray[np.uint8]) -> Arrays:
+            # (title, captioned frame, row, column, 3)
+            frames = clips if by_frame else clips[:, clips.shape[1] // 2][:, None]
+            texts = np.array(
+                [
+                    [_caption(frame, prompt, tokens, processor, model, hardware) for frame in clip]
+                    for clip in frames
+                ]
+            )
+            return {"values": texts if by_frame else texts[:, 0]}
+
+        return written
+
+    options: dict[str, Any] = {"prompt": prompt, "tokens": tokens, "precision": hardware.precision}
+    # Captions of whole clips keep the digest of their files.
+    if by_frame:
+        options["by_frame"] = True
     return Target("captions", "clips", files_of(folder, "transformers folder", licence), options, opened)
 
 
 def _caption(
-    clip: NDArray[np.uint8], prompt: str, tokens: int, processor: Any, model: Any, hardware: Hardware
+    frame: NDArray[np.uint8], prompt: str, tokens: int, processor: Any, model: Any, hardware: Hardware
 ) -> str:
-    picture = Image.fromarray(clip[len(clip) // 2])
+    picture = Image.fromarray(frame)
     asked = 0
     if getattr(processor, "chat_template", None):
         said = [{"type": "image", "image": picture}, {"type": "text", "text": prompt or QUESTION}]

@@ -1,6 +1,11 @@
-"""Embeddings by models of transformers: frames and captions (CLIP, SigLIP, T5), and motion (VideoMAE)."""
+"""Embeddings by models of transformers: frames and captions (CLIP, SigLIP, T5), and motion (VideoMAE).
 
-from collections.abc import Callable
+A training that compares with frames or captions which are changed a little each time draws among variants
+that were embedded before (``variants``, `train.targets.variants`).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdecode.errors import UsageError
-from train.targets.cache import Target
+from train.targets import variants
+from train.targets.cache import Kind, Target
 from train.targets.models import Hardware, evenly, files_of, prepared
 from train.targets.viclip import viclip
 from train.weights.folders import transformers_model
@@ -23,11 +29,15 @@ _AT_ONCE = 64
 _TOKENIZER = "tokenizer*"
 # Passages of a caption that are kept at most.
 PASSAGES = 16
+# The text encoder of Stable Diffusion.
+_CLIP_TEXT = "CLIPTextModel"
 # A tokenizer that knows no limit says so with a number beyond this one.
 _NO_LIMIT = 100_000
 
 
-def image(folder: Path, hardware: Hardware, *, licence: str, frames: int | None = None) -> Target:
+def image(
+    folder: Path, hardware: Hardware, *, licence: str, frames: int | None = None, crops: int = 0
+) -> Target:
     """Embed frames with the image tower of CLIP or SigLIP.
 
     Parameters
@@ -38,11 +48,14 @@ def image(folder: Path, hardware: Hardware, *, licence: str, frames: int | None 
     licence : str
     frames : int, optional
         Number of frames of each clip, spread evenly. All by default.
+    crops : int
+        So many crops of each frame are embedded too.
 
     Returns
     -------
     Target
-        ``values`` (title, frame, feature), in the space that frames and captions share.
+        ``values`` (title, frame, feature), in the space that frames and captions share. With `crops` also
+        ``variants`` (title, frame, 1 + crop, feature), each frame as it is and then its crops.
     """
 
     def opened() -> Callable[[NDArray[Any]], Arrays]:
@@ -50,24 +63,39 @@ def image(folder: Path, hardware: Hardware, *, licence: str, frames: int | None 
 
         processor = prepared(AutoImageProcessor, folder, backend="pil")
         model = _model(folder, hardware, licence)
-        return lambda clips: {"values": _frames(clips, frames, processor, model, hardware)}
+        return lambda clips: _with_crops(clips, frames, crops, processor, model, hardware)
 
     options = {"frames": frames, "precision": hardware.precision}
+    # Targets without crops keep the digest of their files.
+    if crops:
+        options["crops"] = crops
     return Target("image", "clips", files_of(folder, "transformers folder", licence), options, opened)
 
 
-def _frames(
-    clips: NDArray[Any], wanted: int | None, processor: Any, model: Any, hardware: Hardware
-) -> NDArray[Any]:
+def _with_crops(
+    clips: NDArray[Any], wanted: int | None, crops: int, processor: Any, model: Any, hardware: Hardware
+) -> Arrays:
     chosen = evenly(clips.shape[1], wanted, "image")
     pictures = [frame for clip in clips for frame in clip[chosen]]
+    shape = (len(clips), len(chosen))
+    if not crops:
+        return {"values": _frames(pictures, processor, model, hardware).reshape(*shape, -1)}
+    several = [picture for frame in pictures for picture in (frame, *variants.crops(frame, crops))]
+    embedded = _frames(several, processor, model, hardware).reshape(*shape, 1 + crops, -1)
+    return {"values": embedded[:, :, 0], "variants": embedded.astype(np.float16)}
+
+
+def _frames(
+    pictures: Sequence[NDArray[np.uint8]], processor: Any, model: Any, hardware: Hardware
+) -> NDArray[Any]:
+    """Embed pictures, (picture, feature)."""
     found = []
     for start in range(0, len(pictures), _AT_ONCE):
         inputs = processor(images=pictures[start : start + _AT_ONCE], return_tensors="pt")
         with torch.inference_mode():
             features = getattr(model, "get_image_features", model)(**hardware.moved(inputs))
         found.append(_pooled(features, "image_embeds", model))
-    return np.concatenate(found).reshape(len(clips), len(chosen), -1)
+    return np.concatenate(found)
 
 
 def text(
@@ -77,6 +105,8 @@ def text(
     licence: str,
     tokens: int | None = None,
     sentences: int | None = None,
+    by_frame: bool = False,
+    changes: int = 0,
 ) -> Target:
     """Embed captions.
 
@@ -93,27 +123,38 @@ def text(
     sentences : int, optional
         So many consecutive sentences are embedded together, once from each sentence on; see `passages`. The
         whole caption by default.
+    by_frame : bool
+        Whether the captions of single frames are embedded too, where the data have any.
+    changes : int
+        So many changed versions of each caption are embedded too, in which words are swapped and replaced.
 
     Returns
     -------
     Target
         ``values`` (title, feature), or (title, token, feature) with ``counts`` (title,), the number of tokens
         before the padding. With `sentences` (title, `PASSAGES`, feature) with ``passages`` (title,), the
-        number of passages, behind which the first ones are repeated.
+        number of passages, behind which the first ones are repeated. With `by_frame` or `changes` also
+        ``variants`` (title, frame, 1 + change, feature), each caption as it is and then its changes; there is
+        one frame where captions are of whole clips.
     """
+    varied = by_frame or bool(changes)
+    if sentences is not None and varied:
+        raise UsageError(
+            "text-passages-with-variants",
+            "text.sentences={sentences} draws passages of captions, and text.by_frame or text.changes their "
+            "variants. Give one of them.",
+            sentences=sentences,
+        )
 
     def opened() -> Callable[[NDArray[Any]], Arrays]:
         tokenizer, model, length = _text_encoder("text", folder, hardware, licence, tokens)
+        if varied:
+            _check_pooled(model, "text.by_frame and text.changes need")
+            embed = partial(_captions, length=length, tokenizer=tokenizer, model=model, hardware=hardware)
+            return lambda captions: _with_changes(captions, changes, embed)
         if sentences is None:
             return lambda captions: _captions(captions, length, tokenizer, model, hardware)
-        if not hasattr(model, "get_text_features"):
-            raise UsageError(
-                "text-passages-not-pooled",
-                "text.sentences={sentences} needs one vector for each passage, and a {model_class} gives one "
-                "for each token. Give text=DIR of the whole of CLIP or SigLIP.",
-                sentences=sentences,
-                model_class=type(model).__name__,
-            )
+        _check_pooled(model, f"text.sentences={sentences} needs")
         count = sentences
         return lambda captions: _passages(captions, count, length, tokenizer, model, hardware)
 
@@ -121,7 +162,29 @@ def text(
     # Targets of whole captions keep the digest of their files.
     if sentences is not None:
         options["sentences"] = sentences
-    return Target("text", "captions", _text_files(folder, licence), options, opened)
+    if varied:
+        options |= {"by_frame": by_frame, "changes": changes}
+    reads: Kind = "frame_captions" if by_frame else "captions"
+    return Target("text", reads, _text_files(folder, licence), options, opened)
+
+
+def _check_pooled(model: Any, needs: str) -> None:
+    if not hasattr(model, "get_text_features"):
+        raise UsageError(
+            "text-passages-not-pooled",
+            "{needs} one vector for each passage, and a {model_class} gives one for each token. Give "
+            "text=DIR of the whole of CLIP or SigLIP.",
+            needs=needs,
+            model_class=type(model).__name__,
+        )
+
+
+def _with_changes(captions: NDArray[Any], changes: int, embed: Callable[[NDArray[Any]], Arrays]) -> Arrays:
+    """Embed captions (title,) or (title, frame), and changed ones."""
+    by_frame = captions if captions.ndim == 2 else captions[:, None]
+    texts = variants.changed_captions(by_frame, changes)
+    embedded = embed(texts.reshape(-1))["values"].reshape(*texts.shape, -1)
+    return {"values": embedded[:, 0, 0], "variants": embedded.astype(np.float16)}
 
 
 def prompt(folder: Path, hardware: Hardware, *, licence: str, tokens: int | None = None) -> Target:
@@ -130,8 +193,8 @@ def prompt(folder: Path, hardware: Hardware, *, licence: str, tokens: int | None
     Parameters
     ----------
     folder : Path
-        Of T5 or UMT5 with its tokenizer, or ``text_encoder`` of a pipeline of Wan, beside which ``tokenizer``
-        lies.
+        Of T5 or UMT5 with its tokenizer, or ``text_encoder`` of a pipeline of Wan or Stable Diffusion, beside
+        which ``tokenizer`` lies.
     hardware : Hardware
     licence : str
     tokens : int, optional
@@ -141,7 +204,9 @@ def prompt(folder: Path, hardware: Hardware, *, licence: str, tokens: int | None
     -------
     Target
         ``values`` (title, token, feature), with ``counts`` (title,), the number of tokens before the padding.
-        Values of the padding are 0, which is what diffusers' pipeline of Wan makes of a prompt.
+        Values of the padding are 0, which is what diffusers' pipeline of Wan makes of a prompt. Of CLIP's
+        text encoder they are as encoded, and padding is read as other tokens are: so Stable Diffusion's
+        pipeline has it.
     """
 
     def opened() -> Callable[[NDArray[Any]], Arrays]:
@@ -154,6 +219,8 @@ def prompt(folder: Path, hardware: Hardware, *, licence: str, tokens: int | None
                 folder=folder,
                 actual_class=type(model).__name__,
             )
+        if type(model).__name__ == _CLIP_TEXT:
+            return lambda captions: _captions(captions, length, tokenizer, model, hardware, masked=False)
         return lambda captions: _without_padding(_captions(captions, length, tokenizer, model, hardware))
 
     options = {"tokens": tokens, "precision": hardware.precision}
@@ -215,7 +282,15 @@ def _check_length(target: str, length: int, model: Any, folder: Path) -> None:
         )
 
 
-def _captions(captions: NDArray[Any], length: int, tokenizer: Any, model: Any, hardware: Hardware) -> Arrays:
+def _captions(
+    captions: NDArray[Any],
+    length: int,
+    tokenizer: Any,
+    model: Any,
+    hardware: Hardware,
+    *,
+    masked: bool = True,
+) -> Arrays:
     inputs = tokenizer(
         captions.tolist(), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
     )
@@ -226,7 +301,8 @@ def _captions(captions: NDArray[Any], length: int, tokenizer: Any, model: Any, h
             }
         # A model that also writes text has an encoder inside.
         encoder = model.get_encoder() if model.config.is_encoder_decoder else model
-        hidden = encoder(**hardware.moved(inputs)).last_hidden_state
+        read = inputs if masked else {"input_ids": inputs["input_ids"]}
+        hidden = encoder(**hardware.moved(read)).last_hidden_state
     if "attention_mask" not in inputs:
         raise UsageError(
             "tokenizer-missing-attention-mask",

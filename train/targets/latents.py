@@ -1,4 +1,7 @@
-"""Latents of clips, by the video autoencoder of Wan or of CogVideoX (diffusers)."""
+"""Latents of clips, by the video autoencoder of Wan or of CogVideoX, or frame by frame (diffusers).
+
+Stable Diffusion's ``AutoencoderKL`` encodes single pictures: each frame becomes a latent frame.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,11 +38,13 @@ def latents(
     Parameters
     ----------
     folder : Path
-        Of an ``AutoencoderKLWan`` or ``AutoencoderKLCogVideoX``, such as ``vae`` in a pipeline's folder.
+        Of an ``AutoencoderKLWan``, ``AutoencoderKLCogVideoX`` or ``AutoencoderKL``, such as ``vae`` in a
+        pipeline's folder.
     hardware : Hardware
     licence : str
     frames : int, optional
-        Number of frames from each clip's start; 1 and a multiple of 4. All by default.
+        Number of frames from each clip's start; 1 and a multiple of 4, of an ``AutoencoderKL`` any. All by
+        default.
     size : str, optional
         ROWSxCOLUMNS to which frames are resized, such as 480x720. As they are by default.
     sample : bool
@@ -50,7 +55,7 @@ def latents(
     Target
         ``values`` (title, channel, latent frame, row, column): the posterior's mode, in the generator's units
         (Wan: mean subtracted and divided by the spread that ``config.json`` states for each channel;
-        CogVideoX: times ``scaling_factor``). With `sample` also ``deviations``, of the same shape and units.
+        the others: times ``scaling_factor``). With `sample` also ``deviations``, of the same shape and units.
     """
     wanted = None if size is None else read_size(size, "vae.size")
 
@@ -126,18 +131,23 @@ def posterior(pictures: Tensor, model: Any) -> tuple[Tensor, Tensor]:
     ----------
     pictures : (frame, channel, row, column)
         In [-1, 1], in the precision and on the device of the model.
-    model : AutoencoderKLWan or AutoencoderKLCogVideoX
+    model : AutoencoderKLWan, AutoencoderKLCogVideoX or AutoencoderKL
 
     Returns
     -------
     (1, channel, latent frame, row, column) float32, twice
     """
-    distribution = model.encode(pictures.transpose(0, 1)[None]).latent_dist
-    scaled = _SCALED[type(model).__name__]
+    name = type(model).__name__
+    read = pictures if name == _OF_FRAMES else pictures.transpose(0, 1)[None]
+    distribution = model.encode(read).latent_dist
     mode = distribution.mode().float()
+    deviation = distribution.std.float()
+    if name == _OF_FRAMES:
+        mode, deviation = (values.transpose(0, 1)[None] for values in (mode, deviation))
+    scaled = _SCALED[name]
     # A deviation is scaled as the latents are, and nothing is subtracted from it.
     origin = scaled(torch.zeros_like(mode), model.config)
-    return scaled(mode, model.config), scaled(distribution.std.float(), model.config) - origin
+    return scaled(mode, model.config), scaled(deviation, model.config) - origin
 
 
 def check_clip(shape: Sequence[int], model: Any, given: str = "") -> None:
@@ -146,7 +156,7 @@ def check_clip(shape: Sequence[int], model: Any, given: str = "") -> None:
     Parameters
     ----------
     shape : (frame, channel, row, column)
-    model : AutoencoderKLWan or AutoencoderKLCogVideoX
+    model : AutoencoderKLWan, AutoencoderKLCogVideoX or AutoencoderKL
     given : str
         What stands before ``frames=`` and ``size=`` where the user gives them.
 
@@ -194,20 +204,24 @@ def _wan(found: Tensor, config: Any) -> Tensor:
     return (found - mean) / spread
 
 
-def _cogvideox(found: Tensor, config: Any) -> Tensor:
+def _times_factor(found: Tensor, config: Any) -> Tensor:
     return found * config.scaling_factor
 
 
-# How a model's latents are brought to the generator's units (diffusers, pipelines of Wan and CogVideoX), and
-# by how much it shrinks time and space.
+def _shrinks(config: Any) -> int:
+    return 2 ** (len(config.block_out_channels) - 1)
+
+
+_OF_FRAMES = "AutoencoderKL"
+# How a model's latents are brought to the generator's units (diffusers, pipelines of Wan, CogVideoX and
+# Stable Diffusion), and by how much it shrinks time and space.
 _SCALED: dict[str, Callable[[Tensor, Any], Tensor]] = {
     "AutoencoderKLWan": _wan,
-    "AutoencoderKLCogVideoX": _cogvideox,
+    "AutoencoderKLCogVideoX": _times_factor,
+    _OF_FRAMES: _times_factor,
 }
 _FACTORS: dict[str, Callable[[Any], tuple[int, int]]] = {
     "AutoencoderKLWan": lambda config: (config.scale_factor_temporal, config.scale_factor_spatial),
-    "AutoencoderKLCogVideoX": lambda config: (
-        int(config.temporal_compression_ratio),
-        2 ** (len(config.block_out_channels) - 1),
-    ),
+    "AutoencoderKLCogVideoX": lambda config: (int(config.temporal_compression_ratio), _shrinks(config)),
+    _OF_FRAMES: lambda config: (1, _shrinks(config)),
 }

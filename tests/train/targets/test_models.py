@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from transformers import CLIPTextModel
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
+from tests.train.pipelines import save_stable_diffusion
 from tests.train.targets.models import (
     LICENCE,
     SIDE,
@@ -123,7 +125,9 @@ def test_passages_of_captions_are_embedded_one_by_one(tmp_path: Path) -> None:
     assert len(passages("a. " * 40, 2)) == PASSAGES
     t5(tmp_path / "t5")
     tokens = text(tmp_path / "t5", CPU, licence=LICENCE, sentences=2, tokens=4)
-    with refused(UsageError, "text-passages-not-pooled", sentences=2, model_class="T5EncoderModel"):
+    with refused(
+        UsageError, "text-passages-not-pooled", needs="text.sentences=2 needs", model_class="T5EncoderModel"
+    ):
         tokens.opened()
 
 
@@ -151,6 +155,18 @@ def test_captions_by_the_text_encoder_of_wan(tmp_path: Path) -> None:
     np.testing.assert_allclose(embedded["values"][0, :5], alone, **CLOSE)
     assert not embedded["values"][0, 5:].any(), "a pipeline of Wan puts zeros behind the prompt"
     assert np.abs(embedded["values"][1]).min() > 0
+
+
+def test_captions_by_the_text_encoder_of_stable_diffusion(tmp_path: Path) -> None:
+    save_stable_diffusion(tmp_path)
+    embedded = prompt(tmp_path / "text_encoder", CPU, licence=LICENCE).opened()(CAPTIONS)
+    assert embedded["counts"].tolist() == [5, 6]
+    model = CLIPTextModel.from_pretrained(tmp_path / "text_encoder")
+    with torch.no_grad():
+        # The pipeline gives the numbers of the padding too, and no mask.
+        alone = model(torch.tensor([[2, 8, 9, 5, 3, 0]])).last_hidden_state[0]
+    np.testing.assert_allclose(embedded["values"][0], alone, **CLOSE)
+    assert np.abs(embedded["values"][0, 5]).min() > 0
 
 
 def test_another_tokenizer_of_a_pipeline_is_another_key(tmp_path: Path) -> None:
@@ -199,6 +215,45 @@ def test_captions_by_blip(tmp_path: Path) -> None:
     assert len({*found}) > 1
 
 
+def test_every_frame_has_a_caption_of_its_own(tmp_path: Path) -> None:
+    blip(tmp_path)
+    clips = Films(frames=2, side=SIDE).read("clips", [0, 1])
+    target = captions(tmp_path, CPU, licence=LICENCE, tokens=3, by_frame=True)
+    written = target.opened()(clips)["values"]
+    assert written.shape == (2, 2)
+    of_clips = captions(tmp_path, CPU, licence=LICENCE, tokens=3)
+    assert target.options == {**of_clips.options, "by_frame": True}
+    # The middle of two frames is the second.
+    assert of_clips.opened()(clips)["values"].tolist() == written[:, 1].tolist()
+
+
+def test_variants_of_frames_and_captions_begin_with_them_as_they_are(tmp_path: Path) -> None:
+    clip_tower(tmp_path)
+    clips = Films(frames=2, side=SIDE).read("clips", [0, 1])
+    plain = image(tmp_path, CPU, licence=LICENCE)
+    target = image(tmp_path, CPU, licence=LICENCE, crops=2)
+    assert target.options == {**plain.options, "crops": 2}
+    arrays = target.opened()(clips)
+    assert arrays["variants"].shape == (2, 2, 3, 6)
+    np.testing.assert_allclose(arrays["values"], plain.opened()(clips)["values"], **CLOSE)
+    np.testing.assert_allclose(arrays["variants"][:, :, 0], arrays["values"], rtol=1e-2, atol=1e-2)
+    assert np.abs(np.diff(arrays["variants"].astype(float), axis=2)).max() > 1e-2
+
+    by_frame = np.array([["the red cat", "a dog"], ["a blue house", "the dog"]])
+    vectors = text(tmp_path, CPU, licence=LICENCE).opened()(by_frame.reshape(-1))["values"].reshape(2, 2, -1)
+    several = text(tmp_path, CPU, licence=LICENCE, by_frame=True, changes=2)
+    assert several.reads == "frame_captions"
+    arrays = several.opened()(by_frame)
+    assert arrays["variants"].shape == (2, 2, 3, 6)
+    np.testing.assert_allclose(arrays["variants"][:, :, 0], vectors, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(arrays["values"], vectors[:, 0], **CLOSE)
+    # Captions of whole clips have one frame.
+    changed = text(tmp_path, CPU, licence=LICENCE, changes=1).opened()(CAPTIONS)
+    assert changed["variants"].shape == (2, 1, 2, 6)
+    with refused(UsageError, "text-passages-with-variants", sentences=2):
+        text(tmp_path, CPU, licence=LICENCE, sentences=2, changes=1)
+
+
 def test_transcripts_by_whisper(tmp_path: Path) -> None:
     whisper(tmp_path)
     sounds = Films(sound=True).read("sound", [0, 1, 2, 3, 4])
@@ -245,6 +300,22 @@ def test_latents_of_cogvideox(tmp_path: Path) -> None:
     video = torch.from_numpy(clips / 127.5 - 1).float().permute(0, 4, 1, 2, 3)
     with torch.no_grad():
         np.testing.assert_allclose(found, 0.7 * model.encode(video).latent_dist.mean, **CLOSE)
+
+
+def test_latents_of_stable_diffusion_are_those_of_single_frames(tmp_path: Path) -> None:
+    save_stable_diffusion(tmp_path)
+    folder = tmp_path / "vae"
+    # Any number of frames.
+    clips = Films(frames=6).read("clips", [0, 1])
+    arrays = latents(folder, CPU, licence=LICENCE, sample=True).opened()(clips)
+    assert arrays["values"].shape == (2, 4, 6, SIDE, SIDE)
+    model = AutoencoderKL.from_pretrained(folder)
+    frame = torch.from_numpy(clips[1, 4] / 127.5 - 1).float().permute(2, 0, 1)[None]
+    with torch.no_grad():
+        distribution = model.encode(frame).latent_dist
+    np.testing.assert_allclose(arrays["values"][1, :, 4], 0.18215 * distribution.mean[0], **CLOSE)
+    deviations = arrays["deviations"][1, :, 4]
+    np.testing.assert_allclose(deviations, 0.18215 * distribution.std[0], rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("autoencoder", [wan_vae, cogvideox_vae])

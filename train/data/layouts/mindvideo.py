@@ -50,7 +50,10 @@ _NOTES = (
         "with the statistics of training volumes that are normalised already. Neither is done here."
     ),
 )
-_CAPTIONS = "Of the six captions of a window, the first is taken."
+_CAPTIONS = (
+    "Each of the six frames of a window has a caption. That of the window is the first; a training that "
+    "picks a frame reads its own (text.by_frame=true of python -m train.targets)."
+)
 _NO_CAPTIONS = "There are no captions: text_train_256_3hz.npy and text_test_256_3hz.npy were not both found."
 _OBJECTS = (
     "There are no captions: {name} is an array of Python objects, which only code from the file could read. "
@@ -97,6 +100,8 @@ class MindVideo:
             values = stored[np.unravel_index(self.index[wanted][where], stored.shape[:2])]
             if column == "captions":
                 parts.append(values[:, 0])
+            elif column == "frame_captions":
+                parts.append(values)
             elif column == "clips":
                 parts.append(pixels(values, _WHITE, self.folder / name))
             else:
@@ -170,7 +175,7 @@ def opened(folder: Path, subjects: list[str] | None = None) -> MindVideo:
         windows=joined(tables),
         index=np.concatenate(indices),
         arrays=arrays | texts,
-        columns=("fmri", "clips", "captions") if texts else ("fmri", "clips"),
+        columns=("fmri", "clips", "captions", "frame_captions") if texts else ("fmri", "clips"),
         notes=(*_NOTES, note),
     )
 
@@ -182,6 +187,7 @@ def _inside(folder: Path) -> Path:
 def _name(column: str, part: str, subject: str = "") -> str:
     if column == "fmri":
         return f"fmri_{part}_{subject}.npy"
+    # Captions of windows and those of frames are in one file.
     return f"{'video' if column == 'clips' else 'text'}_{part}_256_3hz.npy"
 
 

@@ -45,6 +45,9 @@ def test_each_window_gets_its_own_values(release):
     np.testing.assert_array_equal(clips[0], made["video_test_256_3hz.npy"][1, 2])
     np.testing.assert_array_equal(clips[1], made["video_train_256_3hz.npy"][3, 2])
     assert data.read("captions", rows).tolist() == ["test 36", "train 84"]
+    by_frame = data.read("frame_captions", rows)
+    assert by_frame.shape == (2, 6)
+    assert by_frame[:, 5].tolist() == ["test 41", "train 89"]
 
 
 def test_the_average_is_said_by_name(release):
