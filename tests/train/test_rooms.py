@@ -37,6 +37,7 @@ EXCEPTIONS = {
     "MultiLabel": "a loss, which any system's phase can name",
     "Masked": "a loss, which any system's phase can name",
     "CogVideoXDecoder": "the folder of a published system decides",
+    "FrameAutoencoder": "the folder of a published system decides",
     "WanDecoder": "the folder of a published system decides",
     "TinyVideoDecoder": "the folder of a published system decides",
     "Distilled": "trains a TinyVideoDecoder, by `train.tiny_decoder`",

@@ -1,4 +1,4 @@
-"""The autoencoders of Wan and of CogVideoX (diffusers) as decoders that take a clip in turns.
+"""The autoencoders of Wan, CogVideoX and Stable Diffusion (diffusers) as decoders that take a clip in turns.
 
 Latents come in, in the units that the video model draws; they are brought to the autoencoder's here. Pictures
 in [0, 1] come out. diffusers' own code decodes: the features that its causal convolutions keep are handed in
@@ -103,13 +103,39 @@ class CogVideoXDecoder(VideoDecoder):
         return _pictures(video), _flat(conv_cache)
 
 
+class FrameAutoencoder(VideoDecoder):
+    """The decoder of an ``AutoencoderKL``: each latent frame to one picture, whatever came before it.
+
+    Parameters
+    ----------
+    autoencoder : AutoencoderKL
+    """
+
+    def __init__(self, autoencoder: Any) -> None:
+        super().__init__()
+        self.decoder = autoencoder.decoder
+        self.before = autoencoder.post_quant_conv
+        self.scale = autoencoder.config.scaling_factor
+
+    def first(self, latent: Tensor) -> tuple[Tensor, Cache]:
+        """Decode latent frames to as many pictures, and keep nothing."""
+        native = latent.transpose(1, 2).flatten(0, 1) / self.scale
+        pictures = self.decoder(native if self.before is None else self.before(native))
+        # (clip * frame, colour, row, column)
+        return _pictures(pictures.unflatten(0, (len(latent), -1)).transpose(1, 2)), {}
+
+    def next(self, latent: Tensor, cache: Mapping[str, Tensor]) -> tuple[Tensor, Cache]:
+        """Decode later latent frames as the first ones."""
+        return self.first(latent)
+
+
 def full_decoder(autoencoder: Any) -> VideoDecoder:
     """Make the decoder of an autoencoder of diffusers.
 
     Raises
     ------
     UsageError
-        If it is neither Wan's nor CogVideoX's.
+        If it is another one than those above.
     """
     kind = type(autoencoder).__name__
     if kind not in _DECODERS:
@@ -125,6 +151,7 @@ def full_decoder(autoencoder: Any) -> VideoDecoder:
 _DECODERS: dict[str, Callable[[Any], VideoDecoder]] = {
     "AutoencoderKLWan": WanDecoder,
     "AutoencoderKLCogVideoX": CogVideoXDecoder,
+    "AutoencoderKL": FrameAutoencoder,
 }
 
 

@@ -43,6 +43,10 @@ class Generator(nn.Module, ABC):
     def text(self) -> int:
         """Width of the tokens that condition it."""
 
+    def adds(self, weight: str) -> bool:
+        """Tell whether the network that was published has no weight of this name: by default all are its."""
+        return False
+
     @abstractmethod
     def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
         """Predict a velocity or the noise, as `predicts` says.

@@ -1,7 +1,7 @@
-"""Generators from the folders in which diffusers has published video models.
+"""Generators from the folders in which diffusers has published video models, and Stable Diffusion 1.5.
 
-A folder holds ``transformer`` and ``vae``. The class that ``transformer/config.json`` names says which
-generator it is.
+A folder holds ``vae``, and the network as ``transformer`` or ``unet``. The class that the network's
+``config.json`` names says which generator it is.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,20 +14,24 @@ import torch
 from rtdecode.errors import UsageError
 from train.parts.generators.base import Generator, check_patch
 from train.parts.generators.cogvideox import VideoDiffusion
+from train.parts.generators.stable_diffusion import UNET, FramesDiffusion
 from train.parts.generators.wan import VideoFlow, check_text_to_video
 from train.weights import source
 from train.weights.folders import diffusers_model
 from train.weights.source import Source
 
-# What says which model a folder holds.
-CONFIG = "transformer/config.json"
+_TRANSFORMER = "transformer"
+# Where the network of a folder may lie.
+_PLACES = (_TRANSFORMER, "unet")
+# What says of a transformer which model it is.
+CONFIG = f"{_TRANSFORMER}/config.json"
 # The second network of models that have one for each half of the noise levels.
 _SECOND = "transformer_2"
 
 
 @dataclass(frozen=True)
 class _Family:
-    """What the class of a transformer implies.
+    """What the class of a network implies.
 
     Attributes
     ----------
@@ -35,33 +39,71 @@ class _Family:
         Class of the autoencoder whose latents it draws.
     levels : str
         What the autoencoder's settings list once for each level; every level but the last halves a frame.
+    turn : int
+        Frames of a clip in each latent frame after the first.
+    patch : callable
+        Reads the side of its patches, in latents, from its settings.
     generator : callable
-        Makes the generator from the transformer, the shape of its latents and the shift of its noise levels.
+        Makes the generator from the network, the shape of its latents and the shift of its noise levels.
     """
 
     autoencoder: str
     levels: str
+    turn: int
+    patch: Callable[[Mapping[str, Any]], int]
     generator: Callable[[Any, tuple[int, int, int, int], float], Generator]
 
 
 _WAN = "WanTransformer3DModel"
+_LEVELS = "block_out_channels"
 _FAMILIES = {
-    "CogVideoXTransformer3DModel": _Family("AutoencoderKLCogVideoX", "block_out_channels", VideoDiffusion),
+    "CogVideoXTransformer3DModel": _Family(
+        "AutoencoderKLCogVideoX", _LEVELS, 4, lambda config: config["patch_size"], VideoDiffusion
+    ),
+    # Its patches have frames, rows and columns.
     _WAN: _Family(
-        "AutoencoderKLWan", "dim_mult", lambda transformer, _, shift: VideoFlow(transformer, shift)
+        "AutoencoderKLWan",
+        "dim_mult",
+        4,
+        lambda config: config["patch_size"][-1],
+        lambda transformer, _, shift: VideoFlow(transformer, shift),
+    ),
+    # All levels but the last halve rows and columns, which come together again on the way up.
+    UNET: _Family(
+        "AutoencoderKL",
+        _LEVELS,
+        1,
+        lambda config: 2 ** (len(config[_LEVELS]) - 1),
+        lambda unet, _, shift: FramesDiffusion(unet, shift),
     ),
 }
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder whose transformer cannot be conditioned by tokens alone, before its weights are read.
+def network(folder: Path) -> Path | None:
+    """Return where the network of a folder lies; None where it has none."""
+    return next((folder / name for name in _PLACES if (folder / name / "config.json").is_file()), None)
+
+
+def settings(folder: Path) -> Mapping[str, Any]:
+    """Read the settings of the network of a folder.
 
     Raises
     ------
     UsageError
-        If there is no transformer, or another model's, or an image-to-video one, or two of them.
+        If they are no settings, or there is no network.
     """
-    config = _config(folder)
+    return source.read_json((network(folder) or folder / _TRANSFORMER) / "config.json")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder whose network cannot be conditioned by tokens alone, before its weights are read.
+
+    Raises
+    ------
+    UsageError
+        If there is no network, or another model's, or an image-to-video one, or two of them.
+    """
+    config = settings(folder)
     name = str(config.get("_class_name"))
     _family(folder, name)
     if name == _WAN:
@@ -76,18 +118,18 @@ def check_folder(folder: Path) -> None:
 
 
 def check_latent(folder: Path, latent: tuple[int, int, int, int]) -> None:
-    """Refuse latents (channel, latent frame, row, column) that the transformer of a folder does not draw.
+    """Refuse latents (channel, latent frame, row, column) that the network of a folder does not draw.
 
     Raises
     ------
     UsageError
     """
-    config = _config(folder)
+    config = settings(folder)
     channels, _, rows, columns = latent
     if config["in_channels"] != channels:
         raise UsageError(
             "transformer-channels-mismatch",
-            "the transformer in {folder} draws latents of {transformer_channels} channels, and "
+            "the network in {folder} draws latents of {transformer_channels} channels, and "
             "the targets have {target_channels}. Compute them with the vae of the same folder.",
             folder=folder,
             transformer_channels=config["in_channels"],
@@ -97,21 +139,24 @@ def check_latent(folder: Path, latent: tuple[int, int, int, int]) -> None:
 
 
 def patch(folder: Path) -> int:
-    """Return the side of the patches that the transformer of a folder makes tokens of, in latents."""
-    sides = _config(folder)["patch_size"]
-    # Wan's is one of frames, rows and columns.
-    return sides if isinstance(sides, int) else sides[-1]
+    """Return the side of the patches that the network of a folder makes tokens of, in latents."""
+    return _family_of(folder).patch(settings(folder))
+
+
+def turn(folder: Path) -> int:
+    """Return how many frames of a clip the latent frames of a folder hold, after the first one."""
+    return _family_of(folder).turn
 
 
 def pixels_per_latent(folder: Path) -> int:
     """Return the side of the square of pixels that a latent of the autoencoder of a folder stands for."""
-    family = _family(folder, str(_config(folder).get("_class_name")))
-    return 2 ** (len(source.read_json(folder / "vae" / "config.json")[family.levels]) - 1)
+    levels = source.read_json(folder / "vae" / "config.json")[_family_of(folder).levels]
+    return 2 ** (len(levels) - 1)
 
 
 def autoencoder_class(folder: Path) -> str:
-    """Name the class of the autoencoder whose latents the transformer of a folder draws."""
-    return _family(folder, str(_config(folder).get("_class_name"))).autoencoder
+    """Name the class of the autoencoder whose latents the network of a folder draws."""
+    return _family_of(folder).autoencoder
 
 
 def generator_from(
@@ -121,7 +166,7 @@ def generator_from(
     shift: float,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Generator, Source]:
-    """Open the transformer of a folder as a generator, and say what was read.
+    """Open the network of a folder as a generator, and say what was read.
 
     Parameters
     ----------
@@ -132,20 +177,20 @@ def generator_from(
     shift : float
         See the generators.
     dtype : torch.dtype
-        Of the transformer. Modules that diffusers keeps in float32 stay so.
+        Of the network. Modules that diffusers keeps in float32 stay so.
 
     Raises
     ------
     UsageError
         If there are no such weights, or they are another model's.
     """
-    transformer, read = diffusers_model(folder / "transformer", licence=licence, dtype=dtype)
-    family = _family(folder, type(transformer).__name__)
-    return family.generator(transformer, latent, shift), read
+    opened, read = diffusers_model(network(folder) or folder / _TRANSFORMER, licence=licence, dtype=dtype)
+    family = _family(folder, type(opened).__name__)
+    return family.generator(opened, latent, shift), read
 
 
-def _config(folder: Path) -> Mapping[str, Any]:
-    return source.read_json(folder / CONFIG)
+def _family_of(folder: Path) -> _Family:
+    return _family(folder, str(settings(folder).get("_class_name")))
 
 
 def _family(folder: Path, name: str) -> _Family:
@@ -153,7 +198,7 @@ def _family(folder: Path, name: str) -> _Family:
         raise UsageError(
             "video-transformer-wrong-class",
             "{folder} holds a {actual_class}; {expected_classes} was expected.",
-            folder=folder / "transformer",
+            folder=network(folder) or folder / _TRANSFORMER,
             actual_class=name,
             expected_classes=" or ".join(_FAMILIES),
         )

@@ -4,6 +4,7 @@ The U-Net is diffusers' own, made a video model by `train.parts.generators.frame
 are tokens in place of its text.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,13 @@ from train.parts.generators.base import LEVELS, PROGRESS, Generator, GuidedStep,
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    from train.weights.source import Source
-
 # Variances of the noise that is added at the first and the last level: square roots of them are even steps.
 _FIRST_BETA = 0.00085
 _LAST_BETA = 0.012
 # Tokens of a caption, and their width, in Stable Diffusion 1.5.
 TOKENS = 77
 TEXT = 768
-_CLASS = "UNet2DConditionModel"
+UNET = "UNet2DConditionModel"
 
 
 @dataclass(frozen=True)
@@ -108,39 +107,33 @@ def unet_of(sizes: UNetSizes, latent_channels: int) -> "UNet2DConditionModel":
     )
 
 
-def unet_from(
-    folder: Path, licence: str, dtype: torch.dtype = torch.float32, text: int = TEXT
-) -> "tuple[UNet2DConditionModel, Source]":
-    """Open the U-Net of a published pipeline, such as Stable Diffusion 1.5, and say what was read.
+def check_unet(settings: Mapping[str, Any], folder: Path, text: int = TEXT) -> None:
+    """Refuse a network that is not the U-Net of Stable Diffusion 1.5, before its weights are read.
 
     Parameters
     ----------
+    settings : mapping
+        What its ``config.json`` says.
     folder : Path
-        Of the pipeline, or of the U-Net alone.
-    licence : str
-        Of its weights, as the user states it.
-    dtype : torch.dtype
+        Of the pipeline.
     text : int
         Width of the tokens that shall condition it.
 
     Raises
     ------
     UsageError
-        If there are no such weights, they are another model's, or it takes other tokens.
+        If it is another model's, or takes other tokens.
     """
-    from train.weights.folders import diffusers_model
-
-    is_pipeline = (folder / "model_index.json").is_file()
-    model, source = diffusers_model(folder, "unet" if is_pipeline else None, licence=licence, dtype=dtype)
-    if type(model).__name__ != _CLASS:
+    name = settings.get("_class_name")
+    if name != UNET:
         raise UsageError(
             "video-unet-wrong-class",
             "{folder} holds a {actual_class}; a {expected_class} was expected, that of Stable Diffusion 1.5.",
             folder=folder,
-            actual_class=type(model).__name__,
-            expected_class=_CLASS,
+            actual_class=name,
+            expected_class=UNET,
         )
-    width = model.config["cross_attention_dim"]
+    width = settings.get("cross_attention_dim")
     if width != text:
         raise UsageError(
             "video-unet-wrong-tokens",
@@ -152,7 +145,6 @@ def unet_from(
             tokens=TOKENS,
             expected=TEXT,
         )
-    return model, source
 
 
 class FramesDiffusion(Generator):
@@ -199,6 +191,10 @@ class FramesDiffusion(Generator):
     def text(self) -> int:
         """Width of the tokens that condition it."""
         return self.transformer.config["cross_attention_dim"]
+
+    def adds(self, weight: str) -> bool:
+        """Say of the attention over frames that no image model has it."""
+        return "_temp." in weight
 
     def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
         """Predict the noise.

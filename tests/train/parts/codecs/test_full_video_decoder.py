@@ -1,13 +1,16 @@
 """The autoencoders decode in turns what diffusers decodes at once, and their graphs do as well."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
+from tests.train.pipelines import save_stable_diffusion
 from tests.train.targets.models import cogvideox_vae, wan_vae
 from train.parts.codecs.full_video_decoder import full_decoder
 from train.parts.codecs.video_decoder import cache_shapes
@@ -107,3 +110,18 @@ def test_another_autoencoder_is_refused() -> None:
 
 def _latent(seed: int = 1) -> Tensor:
     return torch.randn(1, *_LATENT, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def test_single_frames_are_decoded_by_themselves(tmp_path: Path) -> None:
+    save_stable_diffusion(tmp_path)
+    vae = AutoencoderKL.from_pretrained(tmp_path / "vae").eval()
+    torch.manual_seed(0)
+    latent = torch.randn(2, 4, 3, 2, 3)
+    decoder = full_decoder(vae)
+    turns = list(decoder.in_turns(latent))
+    assert [turn.shape for turn in turns] == [(2, 1, 3, 4, 6)] * 3
+    for frame, turn in enumerate(turns):
+        picture = vae.decode(latent[:, :, frame] / vae.config.scaling_factor).sample
+        torch.testing.assert_close(turn[:, 0], (picture / 2 + 0.5).clamp(0, 1), atol=1e-5, rtol=1e-5)
+    assert cache_shapes(decoder, (4, 3, 2, 3)) == {}

@@ -19,13 +19,14 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from train.distillation.spans import add_spans
 from train.distillation.student import FlowMap
+from train.parts.generators import folders
 from train.parts.generators.frames_unet import over_frames
 from train.parts.generators.stable_diffusion import (
     TEXT,
     FramesDiffusion,
     NoiseStep,
     UNetSizes,
-    unet_from,
+    check_unet,
     unet_of,
 )
 
@@ -190,19 +191,31 @@ def test_by_default_it_is_stable_diffusion() -> None:
     assert sum(value.numel() for value in learned) == 143_110_720
 
 
-def test_a_folder_with_other_weights_is_refused(tmp_path: Path) -> None:
-    unet().save_pretrained(tmp_path / "narrow")
-    with refused(UsageError, "video-unet-wrong-tokens", width=6, text=TEXT):
-        unet_from(tmp_path / "narrow", "MIT")
-    opened, _ = unet_from(tmp_path / "narrow", "MIT", text=6)
+def test_a_folder_of_it_is_opened_as_a_generator(tmp_path: Path) -> None:
+    unet().save_pretrained(tmp_path / "unet")
+    AutoencoderKL(block_out_channels=(4, 4), norm_num_groups=2).save_pretrained(tmp_path / "vae")
+    folders.check_folder(tmp_path)
+    assert folders.network(tmp_path) == tmp_path / "unet"
+    # Two levels of the network halve latents once, and two of the autoencoder pixels.
+    sizes = (folders.patch(tmp_path), folders.pixels_per_latent(tmp_path), folders.turn(tmp_path))
+    assert (*sizes, folders.autoencoder_class(tmp_path)) == (2, 2, 1, "AutoencoderKL")
+    with refused(UsageError, "transformer-channels-mismatch", transformer_channels=4, target_channels=16):
+        folders.check_latent(tmp_path, (16, 6, 4, 6))
+    opened, _ = folders.generator_from(tmp_path, "MIT", _LATENT, 1.0)
     noisy, tokens = inputs()
     level = torch.tensor([10.0, 700.0])
     with torch.no_grad():
-        expected = video(silent=True)(noisy, level, tokens)
-        torch.testing.assert_close(FramesDiffusion(opened)(noisy, level, tokens), expected)
-    AutoencoderKL(block_out_channels=(4,), norm_num_groups=2).save_pretrained(tmp_path / "other")
-    with refused(UsageError, "video-unet-wrong-class", actual_class="AutoencoderKL"):
-        unet_from(tmp_path / "other", "MIT")
+        torch.testing.assert_close(opened(noisy, level, tokens), video(silent=True)(noisy, level, tokens))
+
+
+def test_another_network_or_one_of_other_tokens_is_refused(tmp_path: Path) -> None:
+    unet().save_pretrained(tmp_path / "unet")
+    settings = folders.settings(tmp_path)
+    check_unet(settings, tmp_path, _SIZES.text)
+    with refused(UsageError, "video-unet-wrong-tokens", width=6, text=TEXT):
+        check_unet(settings, tmp_path)
+    with refused(UsageError, "video-unet-wrong-class", actual_class="UNet3DConditionModel"):
+        check_unet({"_class_name": "UNet3DConditionModel"}, tmp_path)
 
 
 @pytest.mark.parametrize(
