@@ -58,19 +58,20 @@ from train.work import Work, check_new, clear
 
 _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
   out=DIR                    where the run goes; runs/RECIPE-TIME where not given
-  scale=full|tiny            tiny: a small system for two cores and, but for cinesync and cineneuron, for
-                             tests alone
+  scale=full|tiny            tiny: a small system for two cores and, but for cinesync, cineneuron and
+                             mindvideo, for tests alone
   seed=N                     of everything that is drawn
   resume=DIR                 go on with an interrupted run
   films=shapes,real,FILE     what the simulated participant watches (ridge, film)
   data=REC,REC film=FILE     your own recordings, of `rtdecode stream --record`, and the film that was watched
                              in all of them, or one for each (film=FILE,FILE); the last run is held and
-                             judged (film, cinesync, cineneuron, ridge)
+                             judged (film, cinesync, cineneuron,
+                             mindvideo, ridge)
   teacher=RUN                distil this finished run, and train nothing before it (compact-distilled)
   base=RUN data=REC,REC      begin at this finished run of another person, and learn what is this one's, in a
                              quarter of the steps (cinesync)
   data=DIR                   a data set, as `python -m train.data DIR` describes it (ridge, cinesync,
-                             cineneuron), or the folder of the recorded data (haxby)
+                             cineneuron, mindvideo), or the folder of the recorded data (haxby)
   data=A,B data.subject=A:sub-01,B:sub-02
                              several participants, of several data sets (ridge)
   data.subject=1-4           several simulated participants, who watch the same films (ridge, compact)

@@ -160,6 +160,42 @@ class Written:
 Stage = Traced | Written
 
 
+@dataclass(frozen=True)
+class Attention:
+    """What an encoder of patches of voxels attends to.
+
+    Attributes
+    ----------
+    shares : (3, window, patch)
+        Of the first, the middle and the last block. They add up to 1 over patches.
+    voxels : int64, (patch, value)
+        The voxels of each patch, by their places among those that the system reads.
+    phases : mapping
+        Name of a phase of the training -> what it left behind, (3, patch), on windows that taught.
+    """
+
+    shares: NDArray[np.float32]
+    voxels: NDArray[np.int64]
+    phases: Mapping[str, NDArray[np.floating]]
+
+
+@runtime_checkable
+class Attends(Protocol):
+    """A system that may say what its encoder attends to.
+
+    Attributes
+    ----------
+    attends : bool
+        Whether its encoder is one of patches of voxels, which `attention` can look into.
+    """
+
+    attends: bool
+
+    def attention(self, inputs: Arrays) -> Attention:
+        """Say it of windows, port -> a row for each."""
+        ...
+
+
 class System(ABC):
     """A trained decoder.
 

@@ -26,7 +26,7 @@ from train.models.conditioned.base import say
 from train.models.conditioned.batches import Windows
 from train.models.conditioned.encoder import ConditionEncoder
 from train.models.conditioned.material import places_of_set
-from train.models.conditioned.published import PublishedPlan
+from train.models.conditioned.published import PublishedPlan, check_prompt
 from train.models.conditioned.trainable import BrainVideo, Contrasts
 from train.parts.generators.base import Generator
 from train.phases import Phase
@@ -239,17 +239,7 @@ def _texts(
     table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
     for first in tracked(range(0, len(entries), _AT_ONCE), "texts of the pool"):
         tokens = _read(entries[first : first + _AT_ONCE], PROMPT)
-        if tokens.shape[1:] != (conditions, width):
-            raise UsageError(
-                "target-prompt-shape-mismatch",
-                "the target prompt has {tokens} tokens of {width} values, and the video model is conditioned "
-                "by {expected_tokens} of {expected_width}. Compute it with prompt.tokens={expected_tokens} "
-                "by the text encoder of this video model.",
-                tokens=tokens.shape[1],
-                width=tokens.shape[2],
-                expected_tokens=conditions,
-                expected_width=width,
-            )
+        check_prompt(tokens.shape, (conditions, width))
         with np.errstate(over="ignore"):
             rows = tokens.reshape(len(tokens), -1).astype(np.float16)
         if not np.isfinite(rows).all():

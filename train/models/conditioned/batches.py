@@ -57,6 +57,8 @@ class Windows:
         Number of passages of each caption, one of which is drawn anew each time.
     shots : int64, (window,), or None
         The shot that each window shows: a batch then has no two of one, where others are found.
+    prompts : float32, (window, token, width), or None
+        What a published video model reads of captions, in place of words.
     """
 
     latents: WindowArray
@@ -71,6 +73,7 @@ class Windows:
     deviations: WindowArray | None = None
     passages: WindowArray | None = None
     shots: NDArray[np.int64] | None = None
+    prompts: WindowArray | None = None
 
     def normalised(self, rows: NDArray[np.int64]) -> Arrays:
         """Read the signals of some windows, and normalise them."""
@@ -156,7 +159,8 @@ def batch(
         batch |= _noised(latents[np.arange(len(rows)), :, frames][:, :, None], place)
     if names & {*_OF_CAPTIONS, CAPTION}:
         share = dropout.words if names & {*_OF_CAPTIONS} else 0.0
-        batch["words"] = torch.from_numpy(_fewer_words(windows.words[rows], share, place))
+        words = windows.words if windows.prompts is None else windows.prompts
+        batch["words"] = torch.from_numpy(_fewer_words(words[rows], share, place))
     # All others compare with targets.
     if names - {*_OF_CAPTIONS, DENOISING, FLOW_MAP, CAPTION}:
         batch[FRAMES] = torch.from_numpy(windows.frames[rows])
@@ -233,7 +237,7 @@ def _noised(latents: NDArray[Any], place: Place) -> dict[str, Tensor]:
     }
 
 
-def _fewer_words(words: NDArray[np.int64], share: float, place: Place) -> NDArray[np.int64]:
+def _fewer_words(words: NDArray[Any], share: float, place: Place) -> NDArray[Any]:
     without = _chance(place, 0) < share
     return np.where(without[:, None, None], 0, words)
 

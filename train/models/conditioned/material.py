@@ -267,7 +267,7 @@ def of_set(
 
     The arguments are those of `of_sessions`.
     """
-    taught = _in_order(data.taught(work), data.opened(work.data), order, work.seed)
+    taught = in_order(data.taught(work), data.opened(work.data), order, work.seed)
     clips = taught.clips_in_memory()
     codec = codec or work.stage("codec", lambda: fit_codec(clips, sizes.channels, sizes.contrast, sizes.turn))
     frames = shown_frames(taught.manifest)
@@ -290,7 +290,7 @@ def of_set(
     )
 
 
-def _in_order(taught: Taught, windows: SetWindows, order: str, seed: int) -> Taught:
+def in_order(taught: Taught, windows: SetWindows, order: str, seed: int) -> Taught:
     """Bring the voxels of a data set's windows into an order."""
     if order == STORED:
         return taught

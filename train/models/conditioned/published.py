@@ -2,11 +2,11 @@
 
 It is trained on a data set. What it aims at was computed by ``python -m
 train.targets``: latents of the clips (``vae=``), embeddings of their frames (``image=``) and of their
-captions (``text=``). The brain encoder and a low-rank adapter are trained, and they alone are kept in a run,
-with a digest of the transformer that they belong to.
+captions (``text=``). The brain encoder and a low-rank adapter are trained, or weights of the video model that
+a phase names. They alone are kept in a run, with a digest of the network that they belong to.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from rtdecode.errors import UsageError
 from train import loop
@@ -25,15 +26,18 @@ from train.data.set_node import DataSetWindows
 from train.data.set_windows import SetWindows
 from train.data.shards import Shards
 from train.data.taught import Taught
+from train.data.voxel_order import STORED
 from train.data.window_arrays import WindowArray
 from train.distillation.targets import Distillation
+from train.loader import Place
 from train.loop import Machine
-from train.models.conditioned import alignment, batches
+from train.models.conditioned import alignment, attention, batches
 from train.models.conditioned.alignment import HeldOutWindows
 from train.models.conditioned.base import base_provenance, check_phases, check_sizes, check_windows
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.distilled import ClipRenderer, device_of, distil
 from train.models.conditioned.encoder import ConditionEncoder, Encoding, ordered
+from train.models.conditioned.material import in_order
 from train.models.conditioned.published_system import (
     Clips,
     PublishedShape,
@@ -41,8 +45,10 @@ from train.models.conditioned.published_system import (
     PublishedVideo,
     begin_at,
     packed,
+    trained_weights,
 )
 from train.models.conditioned.small import (
+    PRETRAIN,
     check_read,
     losses_of,
     select_modalities,
@@ -51,19 +57,21 @@ from train.models.conditioned.small import (
     unmerged_adapters,
 )
 from train.models.conditioned.system import Sampling, check_sampling
-from train.models.conditioned.trainable import DENOISING, TEXT, BrainVideo, Contrasts
+from train.models.conditioned.trainable import DENOISING, TEXT, BrainVideo, Captioned, Contrasts
+from train.parts.generators import folders
 from train.parts.generators.base import Generator
 from train.phases import Phase, check_losses
 from train.system import LargeWeights, Trained
 from train.targets import cache
 from train.targets.cache import Cached, pooled_text
+from train.targets.models import PRECISIONS
 from train.weights.folders import count_weights
 from train.work import Arrays, Work
 
 # The targets that are read, and by which key of `train.targets` each is computed.
 _TARGETS = ("vae", "image", "text")
-# Frames that a latent frame after the first one holds.
-_FRAMES = 4
+# What a video model reads of captions, token by token.
+PROMPT = "prompt"
 
 
 @dataclass(frozen=True)
@@ -90,10 +98,19 @@ class PublishedPlan:
     sentences : int or None
         So many consecutive sentences of a caption are drawn anew each time where a loss reads it
         (``text.sentences=``); None for the whole caption.
+    apart : bool
+        Whether batches of brains have no two windows that show the same clip, where others are found.
+    order : str
+        In which voxels are read, see `train.data.voxel_order`.
     contrasts : mapping
         See `train.models.conditioned.trainable.BrainVideo`.
     extra_losses : tuple of str
         Names of the other losses that a subclass has.
+    video_phases : tuple of str
+        Names of phases that a recipe may have, in which the video model learns under captions, in their
+        order. They read the target ``prompt``.
+    encoder_phases : mapping
+        Name of a phase that a recipe may have, in which the encoder learns by itself -> its losses.
     """
 
     encoder: Encoding
@@ -108,31 +125,35 @@ class PublishedPlan:
     machine: Machine = field(default_factory=Machine)
     sampled: Later[bool] = False
     sentences: Later[int | None] = None
+    apart: Later[bool] = False
+    order: Later[str] = STORED
 
     contrasts: ClassVar[Contrasts]
     extra_losses: ClassVar[tuple[str, ...]] = ()
+    video_phases: ClassVar[tuple[str, ...]] = ()
+    encoder_phases: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def train(self, work: Work, data: DataSetWindows, phases: dict[str, Phase]) -> Trained:
         """Align the encoders with the targets, and adapt the video model."""
         # All that can be refused comes before the signals are read, which takes long.
-        brains, distilling = split_distillation_phases(phases)
-        # Captions are read as single vectors, so that no condition can be brought near their tokens.
-        check_losses(brains, (*self.contrasts, DENOISING, *self.extra_losses))
+        captioned, brains, distilling = self._apart(phases)
         check_read(brains, self.encoder, self.contrasts)
-        self.video.check()
+        self.check_video()
         windows = data.opened(work.data)
-        names = (*_TARGETS, *self.further_targets(brains))
+        self.check_windows(windows)
+        names = (*_TARGETS, *self.further_targets({**captioned, **brains}))
         targets = {name: cache.read(Path(self.targets), name) for name in names}
         clip_rows = windows.data.windows.shown[windows.split.train]
-        aimed = {name: _CachedTargets(cached, cached.rows(clip_rows)) for name, cached in targets.items()}
+        aimed = {name: CachedTargets(cached, cached.rows(clip_rows)) for name, cached in targets.items()}
         self._check_targets(targets["vae"], targets["text"], brains)
-        _check_frames(aimed["vae"], windows.draft.clip.frames)
+        predicted = self.read_targets(aimed)
+        _check_frames(aimed["vae"], windows.draft.clip.frames, folders.turn(Path(self.video.folder)))
         held_rows = targets["image"].rows(windows.data.windows.shown[alignment.rows_of_set(windows)])
         _, channels, times, height, width = aimed["vae"].shape
         latent = (channels, times, height, width)
         self.video.check_latent(latent)
         self.video.check_vae(targets["vae"].index["model"])
-        taught = data.taught(work)
+        taught = in_order(data.taught(work), windows, self.order, work.seed)
         # Both are read while the model is not in memory yet.
         has_held_out = alignment.keep_of_set(work, windows, taught) is not None
         manifest = taught.manifest
@@ -169,21 +190,36 @@ class PublishedPlan:
             units=None,
             deviations=_picked(targets["vae"].deviations if self.sampled else None, aimed["vae"]),
             passages=_picked(targets["text"].passages, aimed["text"]),
-            targets=self.read_targets(aimed),
+            targets=predicted,
+            # A data set does not say where shots are cut.
+            shots=aimed["vae"].rows if self.apart else None,
+            prompts=aimed.get(PROMPT),
         )
         read = self.remember(work, encoder, read, windows, targets)
-        show: loop.Show = _show_nothing
+        log: list[dict[str, Any]] = []
+        if captioned:
+            log += loop.train(
+                Captioned(video, nn.Identity()),
+                captioned,
+                partial(batches.batch, read, self.dropout, losses_of(captioned)),
+                work.stages / PRETRAIN,
+                _show_nothing,
+                work.seed,
+                self.machine,
+            )
+        encoder_log, encoder_provenance = self.begin_encoder(work, windows, encoder, read, phases)
+        log += encoder_log
         aligning = alignment.aligning(brains, self.contrasts)
+        held_out = None
         if has_held_out:
             held_frames = targets["image"].read(held_rows)
             held_out = HeldOutWindows(work, held_frames, aligning, alignment.origin_of_set(windows))
-            show = partial(held_out.show, system)
-        log = loop.train(
+        log += loop.train(
             system,
             brains,
-            partial(batches.batch, read, self.dropout, losses_of(brains)),
+            self.draws(read, targets, losses_of(brains)),
             work.stages / "brains",
-            show,
+            partial(_show, work, system, read, held_out),
             work.seed,
             self.machine,
         )
@@ -192,8 +228,14 @@ class PublishedPlan:
             "notes": [{"note": windows.division}],
             **alignment.table(work, aligning),
         }
-        weights = packed(system, shape)
+        learning = [*captioned.values(), *brains.values()]
+        weights = packed(system, shape, learning)
+        weights |= attention.noted(work, dict.fromkeys(row["phase"] for row in log))
         if distilling:
+            # Phases learn in single precision; a teacher draws in that of all other weights.
+            for name in trained_weights(system, learning):
+                weight = video.transformer.get_parameter(name)
+                weight.data = weight.data.to(PRECISIONS[self.video.precision])
             renderer = Clips(decoder, shape.size).to(device_of(self.machine))
             student, lessons = distil(
                 work,
@@ -209,14 +251,72 @@ class PublishedPlan:
             tables["distillation"] = lessons.gates
         models = {name: cached.index["model"] for name, cached in targets.items()}
         models["decoder"] = drawing.stated()
-        provenance = {"weights": models} | base_provenance(work)
+        provenance = {"weights": models} | encoder_provenance | base_provenance(work)
         return self.finished(taught, weights, provenance, tables, alignment.pictures(work, aligning))
+
+    def _apart(
+        self, phases: Mapping[str, Phase]
+    ) -> tuple[dict[str, Phase], dict[str, Phase], dict[str, Phase]]:
+        """Check all phases; return those under captions, those on brains, and those that teach a student."""
+        captioned = {name: phases[name] for name in self.video_phases if name in phases}
+        if captioned:
+            check_losses(captioned, Captioned.offered)
+        for name, losses in self.encoder_phases.items():
+            if name in phases:
+                check_losses({name: phases[name]}, losses)
+        before = {*captioned, *self.encoder_phases}
+        later = {name: phase for name, phase in phases.items() if name not in before}
+        brains, distilling = split_distillation_phases(later)
+        # Captions are read as single vectors, so that no condition can be brought near their tokens.
+        check_losses(brains, (*self.contrasts, DENOISING, *self.extra_losses))
+        return captioned, brains, distilling
+
+    def check_video(self) -> None:
+        """Refuse a folder of a video model that the plan cannot condition, before anything is read.
+
+        Raises
+        ------
+        UsageError
+        """
+        self.video.check()
+
+    def check_windows(self, windows: SetWindows) -> None:
+        """Refuse windows that the encoder cannot read, before their signals are: by default none.
+
+        Raises
+        ------
+        UsageError
+        """
+
+    def begin_encoder(
+        self,
+        work: Work,
+        windows: SetWindows,
+        encoder: ConditionEncoder,
+        read: Windows,
+        phases: Mapping[str, Phase],
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Prepare the encoder for its windows, and train it in `encoder_phases`.
+
+        Returns
+        -------
+        log : list
+        provenance : dict
+            What a bundle says of it. By default there is nothing to prepare or to say.
+        """
+        return [], {}
+
+    def draws(
+        self, read: Windows, targets: Mapping[str, Cached], losses: Mapping[str, Sequence[str]]
+    ) -> Callable[[Place], Any]:
+        """Say how the batches of the phases on brains are drawn; see `train.loop.train`."""
+        return partial(batches.batch, read, self.dropout, losses)
 
     def further_targets(self, phases: Mapping[str, Phase]) -> tuple[str, ...]:
         """Name the targets that are read besides those of every system, as `train.targets` calls them."""
-        return ()
+        return (PROMPT,) if {*self.video_phases} & {*phases} else ()
 
-    def read_targets(self, aimed: Mapping[str, WindowArray]) -> Mapping[str, WindowArray]:
+    def read_targets(self, aimed: "Mapping[str, CachedTargets]") -> Mapping[str, WindowArray]:
         """Return what the encoder learns to predict, (window, ...), of the targets by name."""
         return {}
 
@@ -306,7 +406,7 @@ class PublishedPlan:
         ------
         UsageError
         """
-        self.video.check()
+        self.check_video()
         *_, rows, columns = cache.read(Path(self.targets), "vae").values.shape
         return data.of_size(self.video.clip_size((rows, columns), data.size if data.clip else None))
 
@@ -338,8 +438,11 @@ class PublishedPlan:
         """Count the published weights that a system of this plan reads."""
         self.video.check()
         folder = Path(self.video.folder)
+        network = folders.network(folder)
+        # `check` found it.
+        assert network is not None
         return LargeWeights(
-            denoiser=count_weights(folder / "transformer"),
+            denoiser=count_weights(network),
             decoder=count_weights(folder / "vae"),
             bfloat16=self.video.precision == "bfloat16",
         )
@@ -349,8 +452,36 @@ class PublishedPlan:
         return PublishedSystem(weights, self.encoder, self.video, self.sampling)
 
 
-class _CachedTargets:
-    """The targets of what windows showed, read from their files as they are asked for."""
+def check_prompt(shape: Sequence[int], expected: tuple[int, int]) -> None:
+    """Refuse a target ``prompt`` (title, token, value) of other tokens and values than are `expected`.
+
+    Raises
+    ------
+    UsageError
+    """
+    _, tokens, width = shape
+    if (tokens, width) != expected:
+        raise UsageError(
+            "target-prompt-shape-mismatch",
+            "the target prompt has {tokens} tokens of {width} values, and the video model is conditioned "
+            "by {expected_tokens} of {expected_width}. Compute it with prompt.tokens={expected_tokens} "
+            "by the text encoder of this video model.",
+            tokens=tokens,
+            width=width,
+            expected_tokens=expected[0],
+            expected_width=expected[1],
+        )
+
+
+class CachedTargets:
+    """The targets of what windows showed, read from their files as they are asked for.
+
+    Parameters
+    ----------
+    cached : Cached
+    rows : (window,)
+        Place of each window among the titles.
+    """
 
     def __init__(self, cached: Cached, rows: NDArray[np.int64]) -> None:
         self._cached = cached
@@ -363,6 +494,7 @@ class _CachedTargets:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(window, ...)."""
         return (len(self._rows), *self._cached.values.shape[1:])
 
     def __len__(self) -> int:
@@ -370,6 +502,11 @@ class _CachedTargets:
 
     def __getitem__(self, key: Any, /) -> NDArray[Any]:
         return self._cached.read(self._rows[key])
+
+    @property
+    def variants(self) -> WindowArray | None:
+        """Frames or captions as they are and changed, (window, frame, variant, feature), if there are any."""
+        return _picked(self._cached.variants, self)
 
 
 @dataclass(frozen=True)
@@ -390,13 +527,13 @@ class _PickedRows:
         return self.array[self.rows[key]]
 
 
-def _picked(array: Shards | None, targets: _CachedTargets) -> _PickedRows | None:
+def _picked(array: Shards | None, targets: CachedTargets) -> _PickedRows | None:
     """Return the rows of an array beside targets, where there is one."""
     return None if array is None else _PickedRows(array, targets.rows)
 
 
-def _check_frames(latents: _CachedTargets, frames: int) -> None:
-    target_frames = (latents.shape[2] - 1) * _FRAMES + 1
+def _check_frames(latents: CachedTargets, frames: int, turn: int) -> None:
+    target_frames = (latents.shape[2] - 1) * turn + 1
     if target_frames != frames:
         raise UsageError(
             "target-vae-frames-mismatch",
@@ -405,6 +542,15 @@ def _check_frames(latents: _CachedTargets, frames: int) -> None:
             target_frames=target_frames,
             clip_frames=frames,
         )
+
+
+def _show(
+    work: Work, system: BrainVideo, read: Windows, held_out: HeldOutWindows | None, phase: str, step: int
+) -> None:
+    """Say how well windows that teach nothing are told apart, and keep what the encoder attends to."""
+    if held_out is not None:
+        held_out.show(system, phase, step)
+    attention.note(work, system.encoder, read, phase, step)
 
 
 def _show_nothing(phase: str, step: int) -> None:

@@ -1,6 +1,7 @@
 """A trained system on published weights: a run holds what was trained, and a folder on disk all else."""
 
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from train.parts.codecs.tiny_video_decoder import SCALE, from_published
 from train.parts.codecs.video_decoder import VideoDecoder
 from train.parts.generators import folders
 from train.parts.generators.base import Generator
+from train.phases import Phase
 from train.run_folder import weights
 from train.system import Stage
 from train.targets.models import PRECISIONS, files_of
@@ -42,7 +44,10 @@ TINY = "tiny"
 
 @dataclass(frozen=True)
 class PublishedVideo:
-    """The folder of a pipeline of CogVideoX or Wan, with its parts ``transformer`` and ``vae``.
+    """The folder of a pipeline.
+
+    It has the parts ``transformer`` and ``vae`` of CogVideoX or Wan, or ``unet`` and ``vae`` of Stable
+    Diffusion 1.5.
 
     Attributes
     ----------
@@ -88,24 +93,25 @@ class PublishedVideo:
             )
 
     def check(self) -> None:
-        """Refuse a folder without a transformer that tokens alone condition, before anything is read.
+        """Refuse a folder without a network that tokens alone condition, before anything is read.
 
         Raises
         ------
         UsageError
         """
-        if not (Path(self.folder) / folders.CONFIG).is_file():
+        if folders.network(Path(self.folder)) is None:
             raise UsageError(
                 "video-pipeline-missing",
                 "system.video.folder='{folder}': the folder of a pipeline of CogVideoX or Wan was "
-                "expected, with transformer/ and vae/. Nothing is downloaded; docs/full-scale.md says "
-                "what is needed. To train a small system from nothing, give scale=tiny.",
+                "expected, with transformer/ and vae/, or of Stable Diffusion, with unet/ and vae/. Nothing "
+                "is downloaded; docs/full-scale.md says what is needed. To train a small system from "
+                "nothing, give scale=tiny.",
                 folder=self.folder,
             )
         folders.check_folder(Path(self.folder))
 
     def check_latent(self, latent: tuple[int, int, int, int]) -> None:
-        """Refuse latents that its transformer does not draw, before its weights are read.
+        """Refuse latents that its network does not draw, before its weights are read.
 
         Raises
         ------
@@ -136,7 +142,7 @@ class PublishedVideo:
         else:
             self._check_autoencoder(model_settings(folder / "vae").get("_class_name"))
             shrunk = folders.pixels_per_latent(folder)
-        # The transformer takes latents in patches, and would leave out what makes no whole one.
+        # The network takes latents in patches, and would leave out what makes no whole one.
         step = shrunk * folders.patch(folder)
         of_latents = (latent[0] * shrunk, latent[1] * shrunk)
         size = clip or of_latents
@@ -161,7 +167,7 @@ class PublishedVideo:
         return size
 
     def diffusion(self, latent: tuple[int, int, int, int], shift: float) -> tuple[Generator, str]:
-        """Open the transformer; return the digest of its weights as well."""
+        """Open the network; return the digest of its weights as well."""
         self.check_latent(latent)
         video, source = folders.generator_from(
             Path(self.folder), self.licence, latent, shift, PRECISIONS[self.precision]
@@ -266,7 +272,7 @@ class PublishedShape:
     adapters : dict
         Name -> the adapter of the video model.
     transformer, decoder : str
-        Digests of the weights that the adapter was trained on, and of those that draw latents.
+        Digests of the weights that the training began at, and of those that draw latents.
     """
 
     signals: Signals
@@ -287,7 +293,7 @@ class PublishedSystem(BrainConditioned):
     Parameters
     ----------
     weights : dict
-        Of the encoder, the pooling and the adapters.
+        What `packed` made.
     encoder : Encoding
     video : PublishedVideo
     sampling : Sampling
@@ -297,7 +303,7 @@ class PublishedSystem(BrainConditioned):
     Raises
     ------
     UsageError
-        If the folder holds other weights than those that the adapters were trained on.
+        If the folder holds other weights than those that the training began at.
     """
 
     def __init__(
@@ -322,6 +328,7 @@ class PublishedSystem(BrainConditioned):
         if adapted:
             for name, adapter in shape.adapters.items():
                 adapters.inject(diffusion, "transformer", name, adapter)
+            # What was trained, in its place.
             _fill(diffusion.transformer, weights, "transformer", strict=False)
         learned = of_student(weights) if adapted else {}
         if learned:
@@ -424,16 +431,31 @@ def _check_same(part: str, expected: str, actual: str) -> None:
         )
 
 
-def packed(system: BrainVideo, shape: PublishedShape) -> Arrays:
-    """Collect the weights of encoder, pooling and adapters, in half precision, and what is remembered."""
+def packed(system: BrainVideo, shape: PublishedShape, phases: Iterable[Phase] = ()) -> Arrays:
+    """Collect what was trained, in half precision, and what is remembered.
+
+    Of the video model these are its adapters, the weights that phases train, and those that no published one
+    has. Its other weights stay where they are.
+    """
     arrays: Arrays = {}
     modules = {"encoder": system.encoder, "pooling": system.pooling, "transformer": system.video.transformer}
+    trained = trained_weights(system, phases)
     for part, module in modules.items():
         for name, value in module.state_dict().items():
-            # Of the video model the adapters alone: its own weights stay where they are.
-            if part != "transformer" or ".lora_" in name:
+            if part != "transformer" or ".lora_" in name or name in trained or system.video.adds(name):
                 arrays[f"{part}.{name}"] = value.half().numpy()
     return arrays | packed_memory(system.encoder) | {"config": stated_shape(shape)}
+
+
+def trained_weights(system: BrainVideo, phases: Iterable[Phase]) -> set[str]:
+    """Name the weights of the video model that phases train themselves, and not by an adapter."""
+    patterns = [pattern for phase in phases for pattern in phase.trained]
+    names = [name for name, _ in system.video.transformer.named_parameters()]
+    return {
+        name
+        for name in names
+        if any(fnmatch.fnmatchcase(f"video.transformer.{name}", pattern) for pattern in patterns)
+    }
 
 
 def stated_shape(shape: PublishedShape) -> NDArray[np.str_]:

@@ -31,6 +31,7 @@ from train.adapters import Adapter
 from train.builders import Later
 from train.closed_form.patch_codec import SIDE
 from train.data.set_node import DataSetWindows
+from train.data.set_windows import SetWindows
 from train.data.voxel_order import STORED
 from train.data.window_arrays import WindowArray
 from train.distillation.student import Student, attached
@@ -39,7 +40,7 @@ from train.distillation.teaching import apart
 from train.judging import pictures as sheets
 from train.loader import Place
 from train.loop import Machine
-from train.models.conditioned import alignment, batches
+from train.models.conditioned import alignment, attention, batches
 from train.models.conditioned.alignment import HeldOutWindows
 from train.models.conditioned.base import (
     AnyWindows,
@@ -162,6 +163,7 @@ class SmallPlan:
             brains, notes = base.offered(brains, self.contrasts)
         if isinstance(data, DataSetWindows):
             self.check_clip(data.opened(work.data).draft.clip)
+            self.check_windows(data.opened(work.data))
             material = of_set(work, data, films, self.descriptions(), codec, self.order)
         else:
             material = of_sessions(
@@ -226,6 +228,7 @@ class SmallPlan:
             **alignment.table(work, aligning),
         }
         weights = pack(encoder, system.pooling, models, codec, shape)
+        weights |= attention.noted(work, dict.fromkeys(row["phase"] for row in log))
         if distilling:
             student, lessons = distil(
                 work,
@@ -373,6 +376,14 @@ class SmallPlan:
         check_decodable(clip, self.video.patch * SIDE, self.films.turn)
         _check_pictures(clip, self.films.every)
 
+    def check_windows(self, windows: SetWindows) -> None:
+        """Refuse windows of a data set that the encoder cannot read; by default there are none.
+
+        Raises
+        ------
+        UsageError
+        """
+
     def restore(self, weights: Arrays) -> SmallSystem:
         """Make the system again from the weights of a run."""
         return SmallSystem(weights, self.encoder, self.video, self.sampling)
@@ -387,6 +398,7 @@ class SmallPlan:
         windows = _windows(material, net, vocabulary, self.films.tokens)
         learned = {name: phases[name] for name in self.video_phases}
         captioned, rows = self._learn_video(work, windows, material.codec, vocabulary.words, learned)
+        assert isinstance(captioned.words, WordTable)
         models = FilmModels(net, captioned.video, vocabulary, captioned.words)
         return models, windows, log + rows
 
@@ -457,6 +469,7 @@ class SmallPlan:
         """Draw a few clips from the brain, and say how well windows that teach nothing are told apart."""
         if held_out is not None:
             held_out.show(system, phase, step)
+        attention.note(work, system.encoder, windows, phase, step)
         system = _still(system)
         picked = _picked(windows)
         signals = {name: torch.from_numpy(x) for name, x in windows.normalised(picked).items()}

@@ -19,12 +19,13 @@ from train.adapters import Adapter
 from train.builders import Later
 from train.distillation import student
 from train.distillation.student import FlowMap
+from train.models.conditioned.attention import PREFIX, AttendingEncoder, attended
 from train.models.conditioned.encoder import ConditionEncoder, Signals
 from train.models.conditioned.memory import CAPTIONS, MemoryEncoder
 from train.parts.generators import dpm
 from train.parts.generators.base import PROGRESS, RISES, Generator, GuidedStep, example
 from train.parts.generators.cogvideox import Sampler
-from train.system import Condition, Port, Stage, System, Table, Traced, signal_ports
+from train.system import Attention, Condition, Port, Stage, System, Table, Traced, signal_ports
 from train.work import Arrays
 
 T = TypeVar("T")
@@ -135,6 +136,7 @@ class BrainConditioned(System):
         self._step = (FlowMap(video, video.schedule()) if distilled else step).eval().to(self._device)
         _check_sampler(sampling.sampler, self._step)
         self.sampler = sampling.sampler
+        self.attends = isinstance(encoder, AttendingEncoder)
 
     @property
     def encoder(self) -> ConditionEncoder:
@@ -158,6 +160,18 @@ class BrainConditioned(System):
         }
         tokens, pooled = self._encoder.condition(signals)
         return Condition(tokens=tokens, pooled=pooled.cpu())
+
+    def attention(self, inputs: Arrays) -> Attention:
+        """Say what patches the encoder attends to, in windows and after each phase of its training."""
+        encoder = self._encoder
+        assert isinstance(encoder, AttendingEncoder)
+        phases = {
+            name.removeprefix(PREFIX): values
+            for name, values in self.weights().items()
+            if name.startswith(PREFIX)
+        }
+        shares = attended(encoder, inputs, self._device).numpy()
+        return Attention(shares, encoder.patch_voxels(), phases)
 
     def negative(self, condition: Condition) -> Condition:
         """Return the tokens that guidance leads away from, by default those without a brain."""

@@ -31,11 +31,18 @@ class Captioned(Trainable):
     """A video model under the words of captions, for the pretraining of one that is not to be had.
 
     Its losses are ``video``, under the words of each clip, and ``frame``, of one frame of each by itself.
+
+    Parameters
+    ----------
+    video : Generator
+    words : nn.Module
+        From the words of a batch to the tokens that the video model reads: a `WordTable`, or the identity
+        where a batch holds these tokens.
     """
 
     offered = (VIDEO, FRAME)
 
-    def __init__(self, video: Generator, words: WordTable) -> None:
+    def __init__(self, video: Generator, words: nn.Module) -> None:
         super().__init__()
         self.video = video
         self.words = words

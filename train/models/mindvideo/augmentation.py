@@ -1,7 +1,7 @@
 """What windows are contrasted with: one frame of a clip and its caption, both changed a little each time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,11 @@ from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.trainable import FRAMES, TEXT
 from train.parts.encoders.film_net import FilmNet, scaled
 
-# Keeps these draws apart from all second_words of a batch.
+# Keeps these draws apart from all others of a batch.
 _STREAM = 7
+# Frames and captions as they were embedded before, as they are and changed.
+IMAGE_VARIANTS = "image_variants"
+TEXT_VARIANTS = "text_variants"
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,7 @@ class Augmentation:
     replaced: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("crops", "smallest", "swapped", "replaced"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(
-                    "augmentation-share-out-of-range",
-                    "system.augmentation.{key} is a share from 0 to 1, found {share}.",
-                    key=name,
-                    share=getattr(self, name),
-                )
+        _check_shares(self)
 
 
 @dataclass(frozen=True)
@@ -120,3 +116,77 @@ class AugmentedBatches:
             places = np.flatnonzero(is_swapped[row])
             keys[row, places] = rng.permutation(places)
         return np.take_along_axis(changed, keys.astype(np.int64)[:, :, None], axis=1)
+
+
+@dataclass(frozen=True)
+class Variants:
+    """How often a changed frame or caption is taken of those that were embedded before, shares from 0 to 1.
+
+    Attributes
+    ----------
+    crops : float
+        Of the frames that are cropped.
+    captions : float
+        Of the captions whose words are changed.
+    """
+
+    crops: float = 0.5
+    captions: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_shares(self)
+
+
+@dataclass(frozen=True)
+class VariantBatches:
+    """Draws batches with one frame of each window, and with its caption, both changed or as they are.
+
+    Attributes
+    ----------
+    windows : Windows
+        Their targets may hold `IMAGE_VARIANTS` and `TEXT_VARIANTS`, (window, frame, variant, embedding), of
+        which variant 0 is unchanged. Captions of whole clips have one frame.
+    dropout : Dropout
+    losses : mapping
+        Name of a phase -> names of its losses.
+    variants : Variants
+    """
+
+    windows: Windows
+    dropout: Dropout
+    losses: Mapping[str, Sequence[str]]
+    variants: Variants
+
+    def __call__(self, place: Place) -> Any:
+        """Draw the batch that belongs at a place."""
+        batch = batches.batch(self.windows, self.dropout, self.losses, place)
+        if FRAMES not in batch:
+            return batch
+        images = batch.pop(IMAGE_VARIANTS, batch[FRAMES][:, :, None])
+        texts = batch.pop(TEXT_VARIANTS, batch[TEXT][:, None, None])
+        rng = np.random.default_rng((*place.key, _STREAM, place.size))
+        picked = rng.integers(images.shape[1], size=len(images))
+        batch[FRAMES] = _drawn(images, picked, self.variants.crops, rng)[:, None]
+        batch[TEXT] = _drawn(texts, np.minimum(picked, texts.shape[1] - 1), self.variants.captions, rng)
+        return batch
+
+
+def _drawn(
+    embedded: torch.Tensor, frames: NDArray[np.int64], share: float, rng: np.random.Generator
+) -> torch.Tensor:
+    """Take a variant of one frame of each row, (row, embedding), a changed one in a share of them."""
+    rows, _, count, _ = embedded.shape
+    changed = rng.integers(1, count, rows) if count > 1 else np.zeros(rows, np.int64)
+    chosen = np.where(rng.random(rows) < share, changed, 0)
+    return embedded[np.arange(rows), frames, chosen].float()
+
+
+def _check_shares(how: Augmentation | Variants) -> None:
+    for field in fields(how):
+        if not 0 <= getattr(how, field.name) <= 1:
+            raise UsageError(
+                "augmentation-share-out-of-range",
+                "system.augmentation.{key} is a share from 0 to 1, found {share}.",
+                key=field.name,
+                share=getattr(how, field.name),
+            )

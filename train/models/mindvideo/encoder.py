@@ -6,13 +6,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
-from train.models.conditioned.encoder import ConditionEncoder, Encoded, Signals
+from train.data.set_windows import SetWindows
+from train.models.conditioned.attention import AttendingEncoder
+from train.models.conditioned.encoder import Encoded, Signals
 from train.parts.encoders.frames import FrameMean
-from train.parts.encoders.patches import PatchTokenizer
+from train.parts.encoders.patches import PatchTokenizer, check_patch
 from train.parts.encoders.space_time import SpaceTimeTrunk
 from train.parts.encoders.token_head import TokenHead
 from train.parts.encoders.transformer import TrunkSizes
@@ -38,19 +42,19 @@ class SpaceTimeSizes:
         Of the head.
     offset : bool
         See `train.parts.encoders.token_head.TokenHead`.
-    negative : str
+    negative : str or None
         What guidance leads away from: ``mean``, the tokens of the mean brain of the windows that teach, or
-        ``null``, those of a window without a volume.
+        ``null``, those of a window without a volume. In a recipe null is None.
     """
 
     trunk: TrunkSizes
     patch: int = 16
     dropout: float = 0.6
     offset: bool = False
-    negative: str = MEAN
+    negative: str | None = MEAN
 
     def __post_init__(self) -> None:
-        if self.negative not in (MEAN, NULL):
+        if self.negative not in (MEAN, NULL, None):
             raise UsageError(
                 "encoder-negative-unknown",
                 "system.encoder.negative is {mean} or {null}, found '{negative}'.",
@@ -80,7 +84,17 @@ class SpaceTimeSizes:
         return SpaceTimeEncoder(self, signals, embedding, conditions, width)
 
 
-class SpaceTimeEncoder(ConditionEncoder):
+def check_voxels(windows: SetWindows, sizes: SpaceTimeSizes) -> None:
+    """Refuse windows of a data set of which fewer voxels are read than a patch has, before they are read.
+
+    Raises
+    ------
+    UsageError
+    """
+    check_patch(min(windows.most, len(windows.voxels)), sizes.patch)
+
+
+class SpaceTimeEncoder(AttendingEncoder):
     """Patches, blocks over space and time, the head, and one vector: a map of the mean of its tokens.
 
     Parameters
@@ -128,12 +142,25 @@ class SpaceTimeEncoder(ConditionEncoder):
 
     def forward(self, signals: Mapping[str, Tensor]) -> Encoded:
         """Encode windows; see `train.models.conditioned.encoder.ConditionEncoder.forward`."""
+        encoded = self.trunk(self._entered(signals))
+        condition = self.head(encoded.flatten(1, 2))
+        return Encoded({FMRI: self.vector(condition.mean(1))}, condition)
+
+    def attended(self, signals: Mapping[str, Tensor]) -> Tensor:
+        """Look into three blocks; see `train.models.conditioned.attention.AttendingEncoder`."""
+        return self.trunk.attended(self._entered(signals))
+
+    def patch_voxels(self) -> NDArray[np.int64]:
+        """Return the voxels of each patch, (patch, value)."""
+        tokenizer = self.tokenizer
+        return tokenizer.wrapped.view(tokenizer.patches, tokenizer.patch).cpu().numpy()
+
+    def _entered(self, signals: Mapping[str, Tensor]) -> Tensor:
+        """Make the tokens of volumes, (window, volume, patch, width), with a stand-in for missing ones."""
         is_present = signals[f"{FMRI}_mask"][:, :, None, None]
         tokens = self.tokenizer(signals[FMRI])
         stand_in = self.missing + self.tokenizer.positions
-        encoded = self.trunk(is_present * tokens + (1 - is_present) * stand_in)
-        condition = self.head(encoded.flatten(1, 2))
-        return Encoded({FMRI: self.vector(condition.mean(1))}, condition)
+        return is_present * tokens + (1 - is_present) * stand_in
 
     def frame_pooling(self, frames: int) -> nn.Module:
         """Make the mean over frames, which may be a single one that was picked."""

@@ -1,32 +1,50 @@
 """Masked pre-training of the encoder: on single volumes, of which most patches are hidden.
 
 The volumes are those of windows that teach, after those of any other data where a recipe names some. Nothing
-that was shown is read.
+that was shown is read. An encoder may also begin at that of a finished run.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.data.unlabelled import WRAP, check_fit
+from rtdecode.errors import UsageError
+from train import loop
+from train.data.set_windows import SetWindows
+from train.data.unlabelled import WRAP, check_fit, check_folder, read_unlabelled
 from train.loader import Place
-from train.loop import Trainable
+from train.loop import Machine, Trainable
+from train.models.conditioned import attention
 from train.models.conditioned.batches import Windows
-from train.models.mindvideo.encoder import FMRI, SpaceTimeEncoder
+from train.models.conditioned.encoder import ConditionEncoder
+from train.models.mindvideo.encoder import FMRI, SpaceTimeEncoder, SpaceTimeSizes
 from train.parts.encoders.masked import MaskedAutoencoder
 from train.parts.encoders.transformer import TrunkSizes
 from train.parts.losses.masked import Masked
-from train.work import Arrays
+from train.phases import Phase
+from train.recipe import build
+from train.run_folder import read_run, weights, weights_digest
+from train.work import Arrays, Work
 
 # The loss, and the name of the phase that has it.
 MASKED = "masked"
 # The same phase on other data, which comes before it.
 UNLABELLED = "unlabelled"
 ORDER = "order"
+# Sizes of an encoder on which the weights depend that read single volumes.
+_SIZES = ("depth", "width", "heads", "inner")
+# Weights of an encoder that read single volumes, and what stands in the names of those that read several.
+_OF_VOLUMES = ("tokenizers.", "trunk.")
+_OVER_TIME = "_time."
+# Volumes that are averaged at once.
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,8 @@ class MaskedSizes:
         volumes of the Human Connectome Project.
     fit : str
         How volumes of another number of voxels are read, see `train.data.unlabelled.fitted`.
+    run : str
+        A finished run of this system whose encoder of volumes this one begins at; none by default.
     """
 
     decoder: TrunkSizes
@@ -52,6 +72,7 @@ class MaskedSizes:
     data: str = ""
     window_s: float | None = None
     fit: str = WRAP
+    run: str = ""
 
     def __post_init__(self) -> None:
         check_fit(self.fit)
@@ -122,3 +143,163 @@ class VolumeBatches:
         windows, slot = np.divmod(place.rows(count * slots), slots)
         signals = self.windows.normalised(windows)
         return {name: values[np.arange(place.size), slot] for name, values in signals.items()}
+
+
+def check_pretraining(phases: Mapping[str, Phase], how: MaskedSizes | None, encoder: SpaceTimeSizes) -> None:
+    """Refuse a phase of masked volumes that cannot be trained, before anything is read.
+
+    Raises
+    ------
+    UsageError
+        If nothing says how patches are hidden, other data are no data, or the run to begin at has an encoder
+        of other patches or sizes.
+    """
+    if MASKED in phases and how is None:
+        raise UsageError(
+            "recipe-missing-masked",
+            "the recipe has a phase '{phase}', and does not say how patches are hidden. Give "
+            "system.pretrain, or leave phases.{phase} out.",
+            phase=MASKED,
+        )
+    if how is None:
+        return
+    if MASKED in phases and how.data:
+        check_folder(Path(how.data))
+    if how.run:
+        _check_sizes(Path(how.run), encoder)
+
+
+def _check_sizes(run: Path, sizes: SpaceTimeSizes) -> None:
+    """Refuse a run whose encoder has patches or blocks of other sizes."""
+    system = read_run(run)["arguments"]["system"]
+    pretrained = build(system["encoder"]) if "encoder" in system else None
+    expected = _sizes(sizes)
+    run_sizes = _sizes(pretrained) if isinstance(pretrained, SpaceTimeSizes) else {}
+    if run_sizes != expected:
+        raise UsageError(
+            "pretrained-encoder-mismatch",
+            "system.pretrain.run={run} has an encoder of {found}, and this recipe's has {expected}. Give a "
+            "run of the same patches and blocks, or change system.encoder.",
+            run=run,
+            found=run_sizes or f"the system '{system['builder']}'",
+            expected=expected,
+        )
+
+
+def _sizes(sizes: SpaceTimeSizes) -> dict[str, int]:
+    return {"patch": sizes.patch} | {name: asdict(sizes.trunk)[name] for name in _SIZES}
+
+
+def begin(
+    work: Work,
+    encoder: ConditionEncoder,
+    windows: Windows,
+    how: MaskedSizes | None,
+    phases: Mapping[str, Phase],
+    target: SetWindows | None,
+    seed: int,
+    machine: Machine,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Note the mean brain, and train the encoder on masked volumes where a phase says so.
+
+    Parameters
+    ----------
+    work : Work
+    encoder : SpaceTimeEncoder
+    windows : Windows
+        Those that teach.
+    how : MaskedSizes or None
+    phases : mapping
+        All phases of the recipe.
+    target : SetWindows or None
+        The data set of the training, whose held-out windows take part nowhere.
+    seed : int
+    machine : Machine
+
+    Returns
+    -------
+    log : list
+    provenance : dict
+        What a bundle says of it.
+
+    Raises
+    ------
+    UsageError
+        If nothing of the other data may teach, or the run to begin at learned what is held out here.
+    """
+    assert isinstance(encoder, SpaceTimeEncoder)
+    encoder.mean_brain.copy_(mean_brain(windows))
+    provenance: dict[str, Any] = {}
+    if how is not None and how.run:
+        _begin_at(encoder, Path(how.run), target)
+        provenance["pretrained_run"] = weights_digest(Path(how.run))
+    if MASKED not in phases:
+        return [], provenance
+    assert how is not None
+    masked_phases = {MASKED: phases[MASKED]}
+    unlabelled = None
+    if how.data:
+        voxels = windows.signals[FMRI].shape[2]
+        other = read_unlabelled(Path(how.data), voxels, how.fit, how.window_s, target)
+        unlabelled = other.volumes
+        masked_phases = {UNLABELLED: phases[MASKED], **masked_phases}
+        provenance["pretrain"] = other.provenance()
+    torch.manual_seed(seed)
+    log = loop.train(
+        MaskedVolumes(encoder, how),
+        masked_phases,
+        VolumeBatches.of(windows, encoder.tokenizer.patches, unlabelled),
+        work.stages / MASKED,
+        partial(attention.note, work, encoder, windows),
+        seed,
+        machine,
+    )
+    return log, provenance
+
+
+def _begin_at(encoder: SpaceTimeEncoder, run: Path, target: SetWindows | None) -> None:
+    """Take what reads single volumes from a run that has learned nothing that is held out here."""
+    tree = read_run(run)
+    manifest = tree["manifest"]
+    # Simulated participants have seeds of their own for what is held out.
+    if target is not None and tree["arguments"]["data"]["builder"] == "data-set":
+        taught = manifest["provenance"]["runs"]
+        test_runs = {*target.data.windows.run[target.split.test].tolist()}
+        # Runs of another release have names of their own, so that nothing can be told of them.
+        is_other = manifest["name"] != target.data.layout
+        if test_runs & {*taught} or (is_other and target.data.study):
+            raise UsageError(
+                "pretrained-run-not-apart",
+                "system.pretrain.run={run} learned from {layout}, runs {taught}, and {held_out} of "
+                "{own_layout} are held out of this training. Give a run of the same release that holds them "
+                "out.",
+                run=run,
+                layout=manifest["name"],
+                taught=taught,
+                held_out=sorted(test_runs),
+                own_layout=target.data.layout,
+            )
+    state = {
+        name.removeprefix("encoder."): torch.from_numpy(np.asarray(values, np.float32))
+        for name, values in weights(run).items()
+        if name.startswith("encoder.")
+    }
+    of_volumes = {
+        name: values
+        for name, values in state.items()
+        if name.startswith(_OF_VOLUMES) and _OVER_TIME not in name
+    }
+    encoder.load_state_dict(of_volumes, strict=False)
+
+
+def mean_brain(windows: Windows) -> Tensor:
+    """Average the volumes of windows, as far as they are there, (volume, voxel)."""
+    count, slots, voxels = windows.signals[FMRI].shape
+    total = np.zeros((slots, voxels))
+    present = np.zeros(slots)
+    for first in range(0, count, _AT_ONCE):
+        signals = windows.normalised(np.arange(first, min(first + _AT_ONCE, count)))
+        mask = signals[f"{FMRI}_mask"]
+        total += (mask[:, :, None] * signals[FMRI]).sum(0)
+        present += mask.sum(0)
+    return torch.from_numpy(total / np.maximum(present, 1)[:, None]).float()

@@ -5,7 +5,11 @@ attention over the volumes of a window. Their equations merge axes, and their co
 the one over patches and the perceptron, as here.
 """
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from train.parts.encoders.transformer import Attention, Block, TrunkSizes
 
@@ -49,6 +53,7 @@ class SpaceTimeTrunk(nn.Module):
 
     def __init__(self, sizes: TrunkSizes, volumes: int) -> None:
         super().__init__()
+        self.recompute = sizes.recompute
         kind = SpaceTimeBlock if volumes > 1 else Block
         self.blocks = nn.ModuleList(kind(sizes) for _ in range(sizes.depth))
         self.norm = nn.LayerNorm(sizes.width)
@@ -56,14 +61,47 @@ class SpaceTimeTrunk(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode windows, (window, volume, patch, width)."""
         for block in self.blocks:
-            if isinstance(block, SpaceTimeBlock):
-                tokens = block.windows(tokens)
-            else:
-                tokens = block(tokens.flatten(0, 1)).unflatten(0, (len(tokens), -1))
+            tokens = self._windows(block, tokens)
         return self.norm(tokens)
+
+    def attended(self, tokens: Tensor) -> Tensor:
+        """Return how much patches are attended to in the first, the middle and the last block.
+
+        Parameters
+        ----------
+        tokens : (window, volume, patch, width)
+
+        Returns
+        -------
+        (3, window, patch)
+            Means over the volumes of a window, heads, and the patches that attend. They add up to 1.
+        """
+        last = len(self.blocks) - 1
+        shares: dict[int, Tensor] = {}
+        for number, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            if number in (0, last // 2, last):
+                normed = block.norm1(tokens.flatten(0, 1))
+                # (window * volume, patch)
+                received = block.attn.shares(normed, normed).mean((1, 2))
+                shares[number] = received.unflatten(0, tokens.shape[:2]).mean(1)
+            tokens = self._windows(block, tokens)
+        return torch.stack([shares[number] for number in (0, last // 2, last)])
 
     def volumes(self, tokens: Tensor) -> Tensor:
         """Encode single volumes, (volume, patch, width), of which any patches may be left out."""
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = self._through(block, tokens)
         return self.norm(tokens)
+
+    def _windows(self, block: nn.Module, tokens: Tensor) -> Tensor:
+        """Take the tokens of windows through a block."""
+        if isinstance(block, SpaceTimeBlock):
+            return self._through(block.windows, tokens)
+        return self._through(block, tokens.flatten(0, 1)).unflatten(0, (len(tokens), -1))
+
+    def _through(self, block: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+        """Compute a block, in training without keeping its activations where the sizes say so."""
+        if self.recompute and self.training:
+            return checkpoint(block, tokens, use_reentrant=False)
+        return block(tokens)

@@ -1,5 +1,6 @@
 """The transformer of the brain encoders: class tokens and positions, and pre-norm blocks."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -106,6 +107,18 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return self.to_out(mixed.transpose(1, 2).flatten(2))
+
+    def shares(self, tokens: Tensor, context: Tensor) -> Tensor:
+        """Return how much tokens (batch, token, width) attend to others (batch, other, context).
+
+        Returns
+        -------
+        (batch, head, token, other)
+            The shares of a token add up to 1.
+        """
+        query = self._split(self.to_q(tokens))
+        key = self._split(self.to_k(context))
+        return (query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])).softmax(-1)
 
     def _split(self, values: Tensor) -> Tensor:
         return values.unflatten(-1, (self.heads, -1)).transpose(1, 2)

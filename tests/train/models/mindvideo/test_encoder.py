@@ -64,6 +64,29 @@ def test_guidance_leads_away_from_the_mean_brain_or_from_none() -> None:
     expected = null({"fmri": torch.zeros(1, 2, 22), "fmri_mask": torch.zeros(1, 2)}).tokens[0]
     torch.testing.assert_close(null.negative(SIGNALS, device), expected)
     assert not torch.allclose(model.negative(SIGNALS, device), expected)
+    # YAML's null is None.
+    written = encoder(replace(SIZES, negative=None))
+    written.load_state_dict(model.state_dict())
+    torch.testing.assert_close(written.negative(SIGNALS, device), expected)
+
+
+@torch.no_grad()
+def test_what_is_attended_to_names_the_voxels_of_each_patch() -> None:
+    model = encoder()
+    shares = model.attended(windows())
+    assert shares.shape == (3, 3, 6)
+    torch.testing.assert_close(shares.sum(2), torch.ones(3, 3))
+    assert (shares - 1 / 6).abs().max() > 1e-4
+    voxels = model.patch_voxels()
+    assert voxels.shape == (6, 4)
+    assert voxels[-1].tolist() == [20, 21, 0, 1]
+    # Of a volume that is missing, the stand-in is attended to.
+    signals = windows()
+    signals["fmri_mask"][0] = 0
+    signals["fmri"][0] = 7
+    holes = model.attended(signals)
+    signals["fmri"][0] = 0
+    torch.testing.assert_close(model.attended(signals), holes)
 
 
 def test_an_encoder_of_other_voxels_does_not_begin_at_another() -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,17 @@ from rtdecode.errors import UsageError
 from streaming.session import replay
 from tests.recordings import record
 from tests.refusals import refused
+from train import evaluate
 from train.data.phantom import participant
 from train.loader import Place
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.encoder import Signals
 from train.models.conditioned.small import check_words
 from train.models.mindvideo.augmentation import Augmentation, AugmentedBatches
+from train.models.mindvideo.contrasts import contrasted
 from train.models.mindvideo.encoder import SpaceTimeSizes
-from train.models.mindvideo.plan import MindVideoPlan, _contrasted, _mean_brain
-from train.models.mindvideo.pretraining import MaskedSizes, MaskedVolumes, VolumeBatches
+from train.models.mindvideo.plan import MindVideoPlan
+from train.models.mindvideo.pretraining import MaskedSizes, MaskedVolumes, VolumeBatches, mean_brain
 from train.parts.encoders.film_net import FilmNet
 from train.parts.encoders.transformer import TrunkSizes
 from train.parts.text.words import Vocabulary
@@ -86,7 +89,7 @@ def test_volumes_are_drawn_singly_and_missing_ones_teach_nothing() -> None:
 def test_the_mean_brain_is_that_of_the_volumes_that_are_there() -> None:
     teaching = windows()
     teaching.signals["fmri_mask"][::2, 1] = 0  # type: ignore[index]
-    mean = _mean_brain(teaching)
+    mean = mean_brain(teaching)
     np.testing.assert_allclose(mean[0], teaching.signals["fmri"][:].mean(0)[0], atol=1e-6)
     np.testing.assert_allclose(mean[1], teaching.signals["fmri"][1::2, 1].mean(0), atol=1e-6)
 
@@ -134,11 +137,17 @@ def test_crops_and_words_change_what_is_compared() -> None:
 
 def test_a_contrast_that_stays_has_the_weight_of_both() -> None:
     phase = build(yaml.safe_load(Path(RECIPE).read_text())["phases"]["align"])
-    assert _contrasted(phase, ("text", "image")).losses == {"text": 0.5, "image": 0.5}  # type: ignore[union-attr]
-    assert _contrasted(phase, ("image",)).losses == {"image": 1.0}  # type: ignore[union-attr]
-    assert _contrasted(phase, ()) is None
     mixed = replace(phase, losses={"text": 1, "image": 1, "denoising": 3})
-    assert _contrasted(mixed, ()).losses == {"denoising": 3}  # type: ignore[union-attr]
+    phases = {"align": phase, "mixed": mixed}
+
+    def losses(contrast: str) -> dict[str, dict[str, float]]:
+        return {name: phase.losses for name, phase in contrasted(phases, contrast).items()}
+
+    assert losses("both") == {"align": phase.losses, "mixed": mixed.losses}
+    assert losses("image") == {"align": {"image": 1.0}, "mixed": {"image": 2.0, "denoising": 3}}
+    assert losses("none") == {"mixed": {"denoising": 3}}
+    with refused(UsageError, "plan-contrast-leaves-nothing", contrast="none", phases=["align"]):
+        contrasted({"align": phase}, "none")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +160,14 @@ def test_a_contrast_that_stays_has_the_weight_of_both() -> None:
 def test_plans_that_cannot_be_are_refused(changes: dict, code: str) -> None:
     with refused(UsageError, code, **changes):
         plan(**changes)
+
+
+def test_windows_of_a_data_set_with_fewer_voxels_than_a_patch_are_refused() -> None:
+    windows: Any = SimpleNamespace(most=60, voxels=np.arange(7))
+    with refused(UsageError, "voxels-fewer-than-patch", voxels=7, patch=8):
+        plan().check_windows(windows)
+    windows.voxels = np.arange(8)
+    plan().check_windows(windows)
 
 
 def test_latent_frames_of_four_are_refused() -> None:
@@ -182,7 +199,7 @@ def test_shares_of_changes_are_shares(share: float) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [[], ["scale=tiny"], ["data=SET"], ["data=REC", "film=film.mp4"]],
+    [["scale=tiny"], ["scale=tiny", "data=SET"], ["scale=tiny", "data=REC", "film=film.mp4"]],
 )
 def test_the_recipe_binds_in_every_form(
     changes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,6 +212,12 @@ def test_the_recipe_binds_in_every_form(
     assert isinstance(parts.system, MindVideoPlan)
     assert parts.system.contrast == "both"
     assert [*parts.phases] == ["films", "frames", "pretrain", "masked", "align", "together"]
+    # What the full size says of a phase is not said of the small one.
+    assert parts.phases["masked"].clip == 1
+    without = read("mindvideo", [*changes, "phases.masked=null", "phases.together.losses.text=null"])
+    check(without)
+    assert "masked" not in without.tree["phases"]
+    assert "text" not in build(without.tree)["phases"]["together"].losses
 
 
 def test_a_training_that_begins_at_a_run_is_refused() -> None:
@@ -205,7 +228,8 @@ def test_a_training_that_begins_at_a_run_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(RECIPE, ["judge=none", f"out={tmp_path_factory.mktemp('mindvideo') / 'run'}"])
+    out = tmp_path_factory.mktemp("mindvideo") / "run"
+    return run(RECIPE, ["data.who.cortex=shared", "judge=none", f"out={out}"])
 
 
 @pytest.mark.full
@@ -220,7 +244,7 @@ def test_the_graphs_decode_as_the_system_does_and_a_recording_is_replayed(
     assert (manifest.clip.frames, manifest.clip.fps) == (6, 3.0)
     # Two volumes, one of them after the window's own.
     assert manifest.grid.slots == 2
-    record(participant("easy", 1, tr=2).session(1003, 16.0), tmp_path / "recording")
+    record(participant("easy", 1, tr=2, cortex="shared").session(1003, 16.0), tmp_path / "recording")
     assert replay.run(tmp_path / "recording", str(bundle.path), "max", tmp_path / "out") == 0
     lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
     finals = [line for line in lines if line["revision"] == "final"]
@@ -239,3 +263,25 @@ def test_a_run_is_restored_with_its_mean_brain(trained: Path) -> None:
     negative = system.negative(condition)
     assert negative is not None
     assert torch.isfinite(negative.tokens).all()
+
+
+@pytest.mark.full
+def test_what_is_read_of_a_shared_cortex_is_held_against_its_known_weights(
+    trained: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "page"
+    asked = ["film=shapes", "seconds=24", "seeds=1000-1003", "oracle=", "sections=condition", "attention=yes"]
+    assert evaluate.main([str(trained), *asked, f"out={out}"]) == 0
+    told = json.loads((out / "figures.json").read_text())
+    for name in ("attention_first", "attention_middle", "attention_last", "occlusion", "ridge_pattern"):
+        figure = told["figures"][f"{name}_rank"]
+        assert -1 <= figure["value"] <= 1
+        assert figure["chance"] == 0
+        # 60 voxels in patches of 8.
+        assert figure["n"] == 8
+        assert figure["shuffled"] < figure["shuffled_95"]
+    rows = told["tables"]["attention by region"]
+    assert {"V1", "V2"} <= {row["region"] for row in rows}
+    assert {"last, after masked", "last, after align", "last, after together", "last, held out"} <= {*rows[0]}
+    assert "by areas: V1" in read_run(trained)["manifest"]["provenance"]["voxel_order"]
+    assert (out / "shapes-attention.png").is_file()

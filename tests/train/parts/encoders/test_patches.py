@@ -1,6 +1,7 @@
 """Volumes become patches, windows are read over space and time, and hidden patches are predicted."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from tests.refusals import refused
 from train.parts.encoders.masked import MaskedAutoencoder
 from train.parts.encoders.patches import PatchTokenizer, positions
 from train.parts.encoders.space_time import SpaceTimeTrunk
-from train.parts.encoders.transformer import Trunk, TrunkSizes
+from train.parts.encoders.transformer import Attention, Block, Trunk, TrunkSizes
 
 SIZES = TrunkSizes(depth=2, width=8, heads=2, inner=8)
 VOXELS = 22
@@ -128,3 +129,36 @@ def test_at_full_size_it_has_as_many_numbers_as_the_paper_says() -> None:
         assert numbers(SpaceTimeTrunk(sizes, 1).blocks) == pytest.approx(151.24, abs=0.005)
         assert numbers(SpaceTimeTrunk(sizes, 2).blocks) == pytest.approx(252.05, abs=0.005)
         assert numbers(Trunk(TrunkSizes(8, 512, 16, 512))) == pytest.approx(12.62, abs=0.005)
+
+
+@torch.no_grad()
+def test_shares_of_attention_are_those_that_mix_the_values() -> None:
+    torch.manual_seed(0)
+    attention = Attention(SIZES.width, SIZES.heads)
+    tokens = torch.randn(2, 5, SIZES.width)
+    shares = attention.shares(tokens, tokens)
+    torch.testing.assert_close(shares.sum(-1), torch.ones(2, SIZES.heads, 5))
+    values = attention.to_v(tokens).unflatten(-1, (SIZES.heads, -1)).transpose(1, 2)
+    mixed = attention.to_out((shares @ values).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(mixed, attention(tokens, tokens))
+    # What a trunk says of its first block is the mean of these shares.
+    trunk = SpaceTimeTrunk(SIZES, 2).eval()
+    window = torch.randn(3, 2, PATCHES, SIZES.width)
+    block = trunk.blocks[0]
+    assert isinstance(block, Block)
+    normed = block.norm1(window[1])
+    expected = block.attn.shares(normed, normed).mean((0, 1, 2))
+    torch.testing.assert_close(trunk.attended(window)[0, 1], expected)
+    torch.testing.assert_close(trunk.attended(window).sum(2), torch.ones(3, 3))
+
+
+def test_activations_that_are_computed_again_give_the_same_gradient() -> None:
+    tokens = torch.randn(2, 2, PATCHES, SIZES.width)
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        trunk = SpaceTimeTrunk(replace(SIZES, recompute=recompute), 2).train()
+        (trunk(tokens).square().sum() + trunk.volumes(tokens[:, 0]).square().sum()).backward()
+        gradients.append(trunk.blocks[0].attn.to_v.weight.grad)  # type: ignore[union-attr]
+    assert gradients[0].abs().max() > 0  # type: ignore[union-attr]
+    torch.testing.assert_close(*gradients)
