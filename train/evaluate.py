@@ -41,6 +41,8 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
                              leaves it out
   sections=identification,pictures
                              groups of metrics, of those that the recipe lists or others ({sections})
+  attention=yes              which voxels are read, of a system that reads patches of them: attention by
+                             region and after each phase, occlusion and a ridge's pattern
   repeats=single|averaged    averaged decodes the mean of all sessions of a film from a file, or of all
                              showings of what is held out of a data set, and says so
   runs=9-10                  of the recorded data, for a run trained on them
@@ -193,12 +195,14 @@ def read_request(changes: list[str]) -> Request:
             available=" or ".join(get_args(Repeats)),
             repeats=values["repeats"],
         )
-    if not isinstance(values.get("published", False), bool):
-        raise UsageError(
-            "evaluate-published-not-boolean",
-            "published must be true or false, found '{published}'.",
-            published=values["published"],
-        )
+    for key in ("published", "attention"):
+        if not isinstance(values.get(key, False), bool):
+            raise UsageError(
+                "evaluate-not-boolean",
+                "{key} must be true or false, found '{found}'.",
+                key=key,
+                found=values[key],
+            )
     return Request(**values)
 
 

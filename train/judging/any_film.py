@@ -17,6 +17,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS
@@ -54,7 +57,7 @@ from train.judging.references import (
     ridge_of,
     watch,
 )
-from train.judging.section import EvaluatedRun, HeldOutWindows, Section, sections_of
+from train.judging.section import EvaluatedRun, HeldOutWindows, Section, sections_for, sections_of
 from train.recipe import numbers
 from train.system import Plan, System, Trained
 from train.work import Arrays, Work
@@ -88,7 +91,7 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
     judging_seeds(request.seeds)
     data.check_length(request.seconds)
     check_adjacent(bundle.manifest.grid)
-    sections = sections_of(request.sections or section.ALL_SECTIONS)
+    sections = sections_for(request, section.ALL_SECTIONS)
     films = [name.strip() for name in str(request.film).split(",")]
     for film in films:
         _check(film)
@@ -110,7 +113,15 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
 
         def judge(who: Participant) -> Judged:
             baselines = baselines_of(_learner(who))
-            run = EvaluatedRun(show, bundle, system, baselines, networks, decodes_twice=request.decodes_twice)
+            run = EvaluatedRun(
+                show,
+                bundle,
+                system,
+                baselines,
+                networks,
+                decodes_twice=request.decodes_twice,
+                regions=_regions(bundle, who),
+            )
             return judge_film(run, who, request, sections)
 
         judged = by_preset(who, request, judge)
@@ -283,7 +294,17 @@ def judge_film(run: EvaluatedRun, who: Participant, request: Request, sections: 
     words = f"{title(who.film)}, {who.preset}, {signals}"
     picked = examples(words, evaluation.wins, evaluation.first, run.bundle.manifest.clip.fps)
     picture = sheet(evaluation.first, run.bundle.manifest, f"{words}, simulated participant")
-    return Judged(figures, tables, {f"{title(who.film)}.png": picture}, picked)
+    shown_pictures = {f"{title(who.film)}.png": picture, **evaluation.pictures(title(who.film))}
+    return Judged(figures, tables, shown_pictures, picked)
+
+
+def _regions(bundle: Bundle, who: Participant) -> dict[str, NDArray[np.bool_]]:
+    """Say where the areas of a participant lie among the voxels that a bundle reads."""
+    if bundle.projection is None:
+        return {}
+    read = bundle.projection.voxels
+    masks = {name: np.isin(read, voxels) for name, voxels in who.areas().items()}
+    return {name: mask for name, mask in masks.items() if mask.any()}
 
 
 @dataclass(frozen=True)

@@ -260,6 +260,20 @@ def predicted_eeg(bundle: Bundle, session: PhantomSession) -> Matrix:
     return np.stack(cut) / bundle.stats["eeg_scale"][:, None]
 
 
+def known_weights(bundle: Bundle, session: PhantomSession) -> Matrix:
+    """Return how far the film drives each voxel that a bundle reads, (voxel,).
+
+    It is the root of the share of the voxel's variance that the film explains: the standard deviation of the
+    response, in that of the voxel. Voxels that no film drives have 0.
+    """
+    assert bundle.projection is not None
+    driven = _driven(bundle, session)
+    weights = np.zeros(len(bundle.projection.voxels))
+    _, _, share = _voxels(session)
+    weights[driven.columns] = np.sqrt(share[driven.at])
+    return weights
+
+
 class SharedNoise:
     """Noise of windows of volumes: each voxel's own, and some that voxels share.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
@@ -82,6 +83,15 @@ class Evaluation:
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Return the tables of all sections."""
         return {title: rows for scorer in self.scorers for title, rows in scorer.tables().items()}
+
+    def pictures(self, title: str) -> dict[str, Image.Image]:
+        """Return the pictures of all sections, by the names of their files."""
+        by_section = [scorer.pictures() for scorer in self.scorers]
+        return {
+            f"{title}-{name}.png": picture
+            for of_section in by_section
+            for name, picture in of_section.items()
+        }
 
 
 def evaluate(

@@ -29,7 +29,7 @@ from train.judging.judged import Figures, Judged, Request, Show
 from train.judging.pictures import sheet
 from train.judging.published import load
 from train.judging.references import References
-from train.judging.section import EvaluatedRun, sections_of
+from train.judging.section import EvaluatedRun, sections_for, sections_of
 from train.system import Plan, Trained
 from train.work import Work
 
@@ -169,11 +169,19 @@ def judged(data: SetWindows, trained: Trained, show: Show, request: Request) -> 
         out, or fewer than are asked for.
     """
     bundle = trained.bundle
-    sections = sections_of(request.sections or section.OF_RECORDED)
+    sections = sections_for(request, section.OF_RECORDED)
     networks = load(request)
     held = data.held(request.repeats)
     baselines = References(clips=data.taught_clips)
-    run = EvaluatedRun(show, bundle, trained.system, baselines, networks, decodes_twice=request.decodes_twice)
+    run = EvaluatedRun(
+        show,
+        bundle,
+        trained.system,
+        baselines,
+        networks,
+        decodes_twice=request.decodes_twice,
+        regions=_regions(bundle, data),
+    )
     is_same = _same_shown(data, held)
     sessions = sessions_of(run, held, request.windows, same=is_same)
     count = _count(data, held, request.repeats)
@@ -195,12 +203,24 @@ def judged(data: SetWindows, trained: Trained, show: Show, request: Request) -> 
     return Judged(
         figures=_with_shifted(figures),
         tables={"films": films, "notes": notes} | listed,
-        pictures={"held-out-runs.png": sheet(evaluation.first, bundle.manifest, "held-out run")},
+        pictures={
+            "held-out-runs.png": sheet(evaluation.first, bundle.manifest, "held-out run"),
+            **evaluation.pictures("held-out-runs"),
+        },
         examples=examples(
             "the first held-out run", evaluation.wins, evaluation.first, bundle.manifest.clip.fps
         ),
         simulated=bundle.manifest.simulated,
     )
+
+
+def _regions(bundle: Bundle, data: SetWindows) -> dict[str, NDArray[np.bool_]]:
+    """Say where the regions of a data set lie among the voxels that a bundle reads."""
+    if bundle.projection is None:
+        return {}
+    places = data.places(bundle.projection)
+    masks = {name: mask[places] for name, mask in data.data.regions(data.subject).items()}
+    return {name: mask for name, mask in masks.items() if mask.any()}
 
 
 def _count(data: SetWindows, held: Sequence[SetRun], repeats: Repeats) -> int:

@@ -27,7 +27,7 @@ Figures = dict[str, dict[str, Any]]
 OWN_SESSIONS = "own"
 # The keys of a request that name networks, as files or folders, and those that evaluations by sections read.
 NETWORKS = ("image_classifier", "video_classifier", "clip", "dino", "fvd")
-OF_SECTIONS = ("published", *NETWORKS, "repeats", "sections", "windows", "processes", "ahead")
+OF_SECTIONS = ("published", *NETWORKS, "repeats", "sections", "windows", "processes", "ahead", "attention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class Request:
     dino: Path | None = None
     fvd: Path | None = None
     sampler: str | None = None
+    attention: bool = False
 
     @property
     def decodes_twice(self) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from rtdecode.bundle import Manifest
@@ -119,3 +120,25 @@ def contact_sheet(
             picture = Image.fromarray(strip).resize((wide, tall), Image.Resampling.LANCZOS)
             sheet.paste(picture, (left, top + row * (tall + gap)))
     return sheet
+
+
+def strips(maps: Mapping[str, NDArray[np.floating]], starts: Mapping[str, float]) -> Image.Image:
+    """Draw maps over places as strips below each other, each from its smallest to its largest value.
+
+    Parameters
+    ----------
+    maps : mapping
+        Heading -> values, (place,).
+    starts : mapping
+        Name of a region -> the place where it begins.
+    """
+    values = np.stack([(strip - strip.min()) / (np.ptp(strip) or 1) for strip in maps.values()])
+    height = 1 + 0.3 * len(values)
+    figure = Figure(figsize=(9, height), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    axes.imshow(values, aspect="auto", cmap="viridis", interpolation="nearest")
+    axes.set(xlabel="patch, in the order of voxels")
+    axes.set_yticks(range(len(values)), list(maps))
+    regions = axes.secondary_xaxis("top")
+    regions.set_xticks([start - 0.5 for start in starts.values()], list(starts), rotation=45, ha="left")
+    return _image(figure)

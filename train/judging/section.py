@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk.clip_file import Pixels
@@ -26,7 +27,7 @@ from train import builders
 from train.data.clip_grid import shown_frames
 from train.judging.beside import HELPERS
 from train.judging.film_scores import Scores, Shown
-from train.judging.judged import Figures, Show
+from train.judging.judged import Figures, Request, Show
 from train.judging.published import Published
 from train.judging.references import References
 from train.metrics.pixels import NearestClips
@@ -46,6 +47,9 @@ SHIPPED = {
     "gains": "train.judging.sections.gains:Gains",
 }
 ALL_SECTIONS = ",".join(SHIPPED)
+# Those that are scored only where they are asked for.
+ATTENTION = "attention"
+_ON_REQUEST = {ATTENTION: "train.judging.sections.attention:AttentionMaps"}
 # Those of data without controls and a forward model of their own.
 OF_RECORDED = "identification,pictures,published"
 
@@ -66,6 +70,8 @@ class EvaluatedRun:
         The networks of published metrics.
     decodes_twice : bool
         Whether clips that are needed after their session are decoded again, and not held on disk.
+    regions : mapping
+        Name -> where the region lies among the voxels that the bundle reads, (voxel,), as far as it is known.
     """
 
     show: Show
@@ -74,6 +80,7 @@ class EvaluatedRun:
     baselines: References
     networks: Published = field(default_factory=Published)
     decodes_twice: bool = False
+    regions: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
     def mean_clip(self) -> Pixels:
@@ -203,6 +210,10 @@ class Scorer:
         """Return tables for the page: title -> rows."""
         return {}
 
+    def pictures(self) -> dict[str, Image.Image]:
+        """Return pictures for the page, by their names."""
+        return {}
+
 
 @runtime_checkable
 class Section(Protocol):
@@ -242,9 +253,21 @@ def sections_of(listed: str) -> list[Section]:
     return [_section(name) for name in dict.fromkeys(names)]
 
 
+def sections_for(request: Request, default: str) -> list[Section]:
+    """Build the sections that an evaluation asks for, or those of its default.
+
+    Raises
+    ------
+    UsageError
+    """
+    listed = str(request.sections or default)
+    return sections_of(f"{listed},{ATTENTION}" if request.attention else listed)
+
+
 def _section(name: str) -> Section:
-    if name in SHIPPED:
-        module, _, attribute = SHIPPED[name].partition(":")
+    shipped = SHIPPED | _ON_REQUEST
+    if name in shipped:
+        module, _, attribute = shipped[name].partition(":")
         return getattr(importlib.import_module(module), attribute)()
     # One of another package is a builder, as all parts of a recipe are.
     section = builders.find(name)() if name in builders.added() else None
@@ -254,7 +277,7 @@ def _section(name: str) -> Section:
             "there is no section '{section}'. There are {available}; one of your own is a builder "
             "(docs/training.md).",
             section=name,
-            available=[*SHIPPED, *builders.added()],
+            available=[*SHIPPED, *_ON_REQUEST, *builders.added()],
         )
     return section
 

@@ -223,7 +223,7 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
     with refused(UsageError, "published-figures-unsupported", keys="published=, dino"):
         refuse(Request(published=True, dino=tmp_path))
     refuse(Request())
-    with refused(UsageError, "evaluate-published-not-boolean", published="all"):
+    with refused(UsageError, "evaluate-not-boolean", key="published", found="all"):
         read_request(["published=all"])
     read = read_request(["published=true", "fvd=detector.pt"])
     assert read.published is True
