@@ -17,20 +17,17 @@ Runs and comparisons that lie in the folder of `--work` already are left alone.
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks import variants
 from benchmarks.result_files import RESULTS, write
-from benchmarks.variants import mean_interval, parser_of, steps_of, train_all, written
+from benchmarks.variants import changes_of, parser_of, steps_of, train_all
 from rtdecode import terminal
 from rtdecode.disk import strict_json
-from train import compare
-from train.judging.sessions import Sessions
 
 _OUT = RESULTS / "cineneuron.json"
 _WORK = Path("runs/cineneuron")
@@ -72,8 +69,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 # A third of the recipe's.
 _STEPS = {"enrich": 500, "integrate": 533}
 _PRESETS = ("easy", "default")
-# Of the sessions that are decoded.
-_FIRST_SEED = 1010
 
 
 def with_random_rows(run: Path, out: Path) -> Path:
@@ -110,77 +105,15 @@ def compared(work: Path, names: Sequence[str], seed: str, preset: str, sessions:
     list of dict
         Rows as of `train.compare.measure`, with ``variant``, ``preset`` and ``seed``.
     """
-    path = work / f"compared-{preset}-{seed}-{sessions}.json"
     runs = {f"{name}-{seed}": work / f"{name}-{seed}" for name in names}
     if REFERENCE in names:
         again = work / f"{RANDOM_AT_TEST}-{seed}"
         runs[again.name] = again if again.is_dir() else with_random_rows(runs[f"{REFERENCE}-{seed}"], again)
-    if path.is_file():
-        report = json.loads(path.read_text())
-        if report["runs"] == list(runs):
-            return report["rows"]
-    last = _FIRST_SEED + sessions - 1
-    judged = Sessions(film="shapes", preset=preset, seeds=f"{_FIRST_SEED}-{last}", seconds=60.0)
-    rows = [
+    rows = variants.compared(work / f"compared-{preset}-{seed}-{sessions}.json", runs, preset, sessions)
+    return [
         row | {"variant": row["decoder"].removesuffix(f"-{seed}"), "preset": preset, "seed": seed}
-        for row in compare.measure(list(runs.values()), judged)
+        for row in rows
     ]
-    path.write_text(strict_json.dumps({"runs": list(runs), "rows": rows}, indent=1) + "\n")
-    return rows
-
-
-def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Summarise comparisons over seeds.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        Those of `compared`.
-
-    Returns
-    -------
-    dict
-        Preset -> variant -> metric -> ``value``, ``less`` (than the whole system, paired; None for itself),
-        ``less_ci95`` and ``seeds``. Of several seeds, value and difference are means, and the interval is
-        that of the mean over seeds by Student's t; of one, it is that over sessions.
-    """
-    summary: dict[str, Any] = {}
-    for row in rows:
-        of_variant = summary.setdefault(row["preset"], {}).setdefault(row["variant"], {})
-        of_variant.setdefault(row["metric"], []).append(row)
-    for of_preset in summary.values():
-        for metrics in of_preset.values():
-            for metric, several in metrics.items():
-                metrics[metric] = _over_seeds(several)
-    return summary
-
-
-def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    differences = [row["less"] for row in rows if row["less"] is not None]
-    return {
-        "value": float(np.mean([row["value"] for row in rows])),
-        "less": float(np.mean(differences)) if differences else None,
-        "less_ci95": mean_interval(differences) or rows[0]["less_ci95"],
-        "seeds": len(rows),
-    }
-
-
-def table(of_preset: Mapping[str, Any], preset: str) -> Table:
-    """Lay out what is printed of a preset."""
-    metrics = list(next(iter(of_preset.values())))
-    columns = [title for metric in metrics for title in (metric, f"less than {REFERENCE}")]
-    laid = Table("variant", "seeds", *columns, title=f"{preset}, single trials; chance 0.5")
-    for variant, figures in of_preset.items():
-        cells = [str(max(figure["seeds"] for figure in figures.values()))]
-        for metric in metrics:
-            figure = figures.get(metric)
-            cells += ["-", ""] if figure is None else [f"{figure['value']:.3f}", _difference(figure)]
-        laid.add_row(variant, *cells)
-    return laid
-
-
-def _difference(figure: Mapping[str, Any]) -> str:
-    return "" if figure["less"] is None else written(figure["less"], figure["less_ci95"])
 
 
 def main() -> None:
@@ -191,38 +124,31 @@ def main() -> None:
     parser.add_argument("--presets", default=",".join(_PRESETS))
     options = parser.parse_args()
     steps = steps_of(options.steps, _STEPS)
-    common = [f"phases.{phase}.steps={count}" for phase, count in steps.items()]
-    if options.steps is not None:
-        common += [
-            "data.sessions=0-1",
-            "data.seconds=300",
-            "phases.films.warmup=1",
-            "phases.pretrain.warmup=1",
-        ]
+    common = changes_of(steps, options.steps)
     seeds = options.brain_seeds.split(",")
     names = options.variants.split(",")
     of_seed = {seed: [name for name in names if name in _WITH_BARS or seed == seeds[0]] for seed in seeds}
     # All of one seed first, so that the first comparison is there early.
-    variants = {
+    runs = {
         f"{name}-{seed}": [*common, *VARIANTS[name], f"system.brain_seed={seed}"]
         for seed, some in of_seed.items()
         for name in some
     }
-    train_all(options.work, "cineneuron", variants, common, list(_STEPS))
+    train_all(options.work, "cineneuron", runs, common, list(_STEPS))
     rows = [
         row
         for preset in options.presets.split(",")
         for seed, some in of_seed.items()
         for row in compared(options.work, some, seed, preset, options.sessions)
     ]
-    figures = {"steps": steps, "sessions": options.sessions, "variants": summarised(rows)}
+    figures = {"steps": steps, "sessions": options.sessions, "variants": variants.summarised(rows)}
     if options.write:
         write(_OUT, figures)
     if options.json:
         terminal.line(json.dumps(figures))
         return
     for preset, of_preset in figures["variants"].items():
-        Console().print(table(of_preset, preset))
+        Console().print(variants.table(of_preset, preset, REFERENCE))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cineneuron
+from benchmarks import cineneuron, variants
 from train.recipe import check, read
 
 
@@ -23,7 +23,7 @@ def test_differences_of_several_seeds_rest_on_how_far_seeds_lie_apart() -> None:
         row("text", "1", 0.76, -0.04),
         row("fmri", "0", 0.88, -0.02),
     ]
-    of_easy = cineneuron.summarised(rows)["easy"]
+    of_easy = variants.summarised(rows)["easy"]
     assert of_easy["whole"]["condition_2way"] == {
         "value": pytest.approx(0.85),
         "less": None,
@@ -36,7 +36,7 @@ def test_differences_of_several_seeds_rest_on_how_far_seeds_lie_apart() -> None:
     assert text["less_ci95"] == pytest.approx([-0.07 - 12.706 * 0.03, -0.07 + 12.706 * 0.03], abs=1e-3)
     alone = of_easy["fmri"]["condition_2way"]
     assert alone["less_ci95"] == pytest.approx([-0.04, 0.0])
-    assert "fmri" in [*cineneuron.table(of_easy, "easy").columns[0].cells]
+    assert "fmri" in [*variants.table(of_easy, "easy", "whole").columns[0].cells]
 
 
 def test_the_control_at_test_is_the_same_run_with_other_rows(tmp_path: Path) -> None:
