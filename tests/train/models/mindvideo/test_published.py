@@ -20,6 +20,8 @@ from tests.train.lines import CPU, nothing
 from tests.train.pipelines import save_config, save_stable_diffusion
 from tests.train.targets.models import clip_tower
 from train import loop
+from train.evaluate import judged
+from train.judging.judged import Request
 from train.loader import Place
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.encoder import Signals
@@ -126,6 +128,10 @@ def test_a_run_is_trained_from_folders_exported_and_replayed(
     system = restored(out, build(tree["arguments"])["system"])
     condition = system.condition(arrays(out, "golden"))
     assert condition.tokens.shape[1:] == (TOKENS, WIDTH)
+    # Nobody knows the weights of recorded voxels, and this release names no region of theirs.
+    judgement = judged(out, Request(data=data, sections="pictures", attention=True))
+    assert "held-out-runs-attention.png" in judgement.pictures
+    assert not [name for name in judgement.figures if name.endswith("_rank")]
     bundle = exporting.run(out, tmp_path / "bundle")
     manifest = bundle.manifest
     assert manifest.parity["largest_difference"]["latent"] < 1e-3
