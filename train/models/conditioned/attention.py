@@ -7,6 +7,7 @@ finished encoder attends to in windows that taught nothing, an evaluation says (
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -63,15 +64,19 @@ def note(work: Work, encoder: ConditionEncoder, windows: Windows, phase: str, st
     device = next(encoder.parameters()).device
     with evaluated(encoder):
         shares = attended(encoder, windows.normalised(rows), device).mean(1)
-    path = private.file(work.stages / f"{PREFIX}{phase}.json")
-    path.write_text(strict_json.dumps(shares.tolist()) + "\n")
+    path = _file(work, phase)
+    private.file(path).write_text(strict_json.dumps(shares.tolist()) + "\n")
 
 
 def noted(work: Work, phases: Iterable[str]) -> Arrays:
     """Return what was kept at the ends of phases, in their order, as weights of a run."""
-    paths = {f"{PREFIX}{phase}": work.stages / f"{PREFIX}{phase}.json" for phase in phases}
+    paths = {f"{PREFIX}{phase}": _file(work, phase) for phase in phases}
     return {
         name: np.array(json.loads(path.read_text()), np.float16)
         for name, path in paths.items()
         if path.is_file()
     }
+
+
+def _file(work: Work, phase: str) -> Path:
+    return work.stages / f"{PREFIX}{phase}.json"
