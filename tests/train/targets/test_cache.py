@@ -17,7 +17,7 @@ from tests.train.data.layouts.released import LENGTH, mindvideo
 from tests.train.targets.models import LICENCE, Films, blip, clip_tower, umt5, wan_vae, whisper, words
 from train.data.dataset import WindowTable
 from train.targets.__main__ import main, read_arguments
-from train.targets.cache import Target, compute, pooled_text, read
+from train.targets.cache import Kind, Target, compute, pooled_text, read
 from train.targets.captions import captions
 from train.targets.embeddings import image, prompt, text
 from train.targets.models import Hardware
@@ -277,6 +277,34 @@ def test_clips_of_different_shapes_are_refused(tmp_path: Path) -> None:
     films.clips |= {new: films.clips[old] for new, old in zip("vwxyz", "abcde", strict=True)}
     with refused(UsageError, "targets-shape-mismatch", input_kind="clips", first_title="a", last_title="z"):
         compute(films, [Means().target()], tmp_path)
+
+
+def test_captions_of_frames_are_those_of_clips_where_there_are_no_others(tmp_path: Path) -> None:
+    def lengths(name: str, kind: Kind) -> Target:
+        """Count the letters of captions."""
+        count = np.vectorize(len)
+        return Target(
+            name, kind, SOURCE, {}, lambda: lambda texts: {"values": count(texts).astype(np.float32)}
+        )
+
+    films = Films(captions=True)
+    targets = [lengths("clips", "captions"), lengths("frames", "frame_captions")]
+    compute(films, targets, tmp_path / "own")
+    of_clips = read(tmp_path / "own", "clips").read(slice(None))
+    assert of_clips.tolist() == [len(films.captions[title]) for title in "abcde"]
+    assert read(tmp_path / "own", "frames").read(slice(None)).tolist() == of_clips[:, None].tolist()
+
+    # A captioner that writes of both frames: the first is the clip's.
+    written = np.array(["a cat", "the red dog"])
+
+    def write(clips: np.ndarray) -> dict[str, np.ndarray]:
+        return {"values": np.tile(written, (len(clips), 1))}
+
+    captioner = Target("captions", "clips", SOURCE, {}, lambda: write)
+    compute(Films(), [captioner, *targets], tmp_path / "written")
+    assert read(tmp_path / "written", "captions").read(slice(0, 1)).tolist() == [[*written]]
+    assert read(tmp_path / "written", "clips").read(slice(None)).tolist() == [5] * 5
+    assert read(tmp_path / "written", "frames").read(slice(None)).tolist() == [[5, 11]] * 5
 
 
 def test_the_command_computes_what_it_is_asked_for(
