@@ -270,17 +270,24 @@ def test_what_is_read_of_a_shared_cortex_is_held_against_its_known_weights(
     trained: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "page"
-    asked = ["film=shapes", "seconds=24", "seeds=1000-1003", "oracle=", "sections=condition", "attention=yes"]
-    assert evaluate.main([str(trained), *asked, f"out={out}"]) == 0
-    told = json.loads((out / "figures.json").read_text())
+    changes = [
+        "film=shapes",
+        "seconds=24",
+        "seeds=1000-1003",
+        "oracle=",
+        "sections=condition",
+        "attention=yes",
+    ]
+    assert evaluate.main([str(trained), *changes, f"out={out}"]) == 0
+    report = json.loads((out / "figures.json").read_text())
     for name in ("attention_first", "attention_middle", "attention_last", "occlusion", "ridge_pattern"):
-        figure = told["figures"][f"{name}_rank"]
+        figure = report["figures"][f"{name}_rank"]
         assert -1 <= figure["value"] <= 1
         assert figure["chance"] == 0
         # 60 voxels in patches of 8.
         assert figure["n"] == 8
         assert figure["shuffled"] < figure["shuffled_95"]
-    rows = told["tables"]["attention by region"]
+    rows = report["tables"]["attention by region"]
     assert {"V1", "V2"} <= {row["region"] for row in rows}
     assert {"last, after masked", "last, after align", "last, after together", "last, held out"} <= {*rows[0]}
     assert "by areas: V1" in read_run(trained)["manifest"]["provenance"]["voxel_order"]
