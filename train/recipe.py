@@ -177,6 +177,8 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
     if common.base is not None:
         _check_newcomer(path.stem, newcomer)
         _merge(tree, newcomer)
+        # A phase that a run has behind it may be named again, and the system says why it is not trained.
+        tree[_PHASES] = _without_nulls(tree[_PHASES])
     for key, value in changes:
         if key not in Common.__slots__:
             _check_slots({key.split(".")[0]}, f"'{key}'")
