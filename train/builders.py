@@ -45,6 +45,7 @@ SHIPPED = {
     "mixture-of-memories": "train.models.cineneuron.memories:MemorySizes",
     "category-loss": "train.models.cineneuron.plan:CategoryLoss",
     "unet-over-frames": "train.parts.generators.stable_diffusion:UNetSizes",
+    "unet-of-clips": "train.parts.generators.clip_unet:ClipUNetSizes",
     "mindvideo": "train.models.mindvideo.plan:MindVideoPlan",
     "mindvideo-published": "train.models.mindvideo.published:MindVideoPublishedPlan",
     "space-time-encoder": "train.models.mindvideo.encoder:SpaceTimeSizes",

@@ -10,6 +10,7 @@ are left as they are.
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,6 +74,13 @@ class Schedule(nn.Module):
         # No noise at all comes before the first level.
         ends = torch.cat([torch.zeros_like(self.clock[:1]), self.clock]).to(left.device)
         return torch.lerp(ends[below], ends[below + 1], place - below)
+
+    def remaining(self, now: float) -> float:
+        """Return the share of a sampler's steps that is left at a clock, the inverse of `at`."""
+        if self.predicts == FLOW:
+            return now / (self.shift - (self.shift - 1) * now)
+        ends = np.concatenate([[0.0], self.clock.double().cpu().numpy()])
+        return float(np.interp(now, ends, np.linspace(0, 1, len(ends))))
 
     def levels(self, steps: int) -> list[float]:
         """Return the clock before each of some steps."""

@@ -93,3 +93,17 @@ def test_only_what_is_no_flow_has_shares():
         Schedule(NOISE)
     with pytest.raises(ValueError, match="predicts is flow, velocity or noise, found 'x'"):
         Schedule("x", COG)
+
+
+@pytest.mark.parametrize(
+    "schedule", [Schedule(NOISE, STABLE), Schedule(VELOCITY, COG), Schedule(FLOW, shift=3.0)]
+)
+def test_the_share_of_steps_that_is_left_is_found_from_the_clock(schedule):
+    for share in (0.05, 0.3, 0.8, 1.0):
+        assert schedule.remaining(float(schedule.at(torch.tensor([share])))) == pytest.approx(share, abs=1e-4)
+
+
+def test_strengths_of_a_video_to_video_pipeline_lie_on_the_clock():
+    strengths = torch.tensor([0.3, 0.6, 0.8])
+    levels = Schedule(NOISE, STABLE).at(strengths)
+    torch.testing.assert_close(levels, torch.tensor([0.454, 0.695, 0.836]), atol=5e-4, rtol=0)

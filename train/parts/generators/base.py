@@ -109,6 +109,28 @@ class Generator(nn.Module, ABC):
             If its guidance has no course that could follow anything else than the progress.
         """
 
+    def step_from(self, null: Tensor, strength: float, level: float) -> "GuidedStep":
+        """Return a step of its sampler where drawing starts from latents that are mixed with noise.
+
+        Parameters
+        ----------
+        null, strength
+            See `guided`.
+        level : float
+            Share of the noise in them, on the clock (`train.distillation.clock`).
+
+        Raises
+        ------
+        UsageError
+            If the model draws from noise alone, or was not trained at the level.
+        """
+        raise UsageError(
+            "sampling-start-unsupported",
+            "system.sampling.start_level={level:g}: this video model draws from noise alone. Leave it out, "
+            "or take one that predicts noise.",
+            level=level,
+        )
+
     def loss(self, latents: Tensor, noise: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
         """Compute the mean squared error of what is predicted.
 

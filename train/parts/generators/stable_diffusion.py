@@ -9,19 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from rtdecode.errors import UsageError
-from train.distillation.clock import NOISE, Schedule
-from train.parts.generators.base import LEVELS, PROGRESS, Generator, GuidedStep, check_patch, example, wide
+from train.parts.generators.base import LEVELS, check_patch
+from train.parts.generators.noise_diffusion import NoiseDiffusion
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-# Variances of the noise that is added at the first and the last level: square roots of them are even steps.
-_FIRST_BETA = 0.00085
-_LAST_BETA = 0.012
 # Tokens of a caption, and their width, in Stable Diffusion 1.5.
 TOKENS = 77
 TEXT = 768
@@ -147,72 +143,31 @@ def check_unet(settings: Mapping[str, Any], folder: Path, text: int = TEXT) -> N
         )
 
 
-class FramesDiffusion(Generator):
+class FramesDiffusion(NoiseDiffusion):
     """The U-Net over frames with its noise schedule, which predicts the noise.
-
-    With clean latents x, noise e and a cumulated share a of the signal, the noisy latents are
-    ``sqrt(a) x + sqrt(1 - a) e`` (Ho et al. 2020, arXiv:2006.11239, equation 4). The variances are scaled
-    linear ones from 0.00085 to 0.012, so that some signal is left at the last level, at which its clips
-    nevertheless begin as noise alone.
 
     Parameters
     ----------
     unet : UNet2DConditionModel
         Of images. It becomes a model of frames here.
     shift : float
-        1: the levels of this model are not moved.
-
-    Raises
-    ------
-    UsageError
-        If another shift is asked for.
+        See `train.parts.generators.noise_diffusion.NoiseDiffusion`.
     """
 
-    predicts = NOISE
     transformer: "UNet2DConditionModel"
-    shares: Tensor
 
     def __init__(self, unet: "UNet2DConditionModel", shift: float = 1.0) -> None:
         from train.parts.generators.frames_unet import over_frames
 
-        super().__init__()
-        if shift != 1:
-            raise UsageError(
-                "unet-shift-unsupported",
-                "system.sampling.shift={shift}: the noise levels of Stable Diffusion are not moved. Leave "
-                "it out.",
-                shift=shift,
-            )
+        super().__init__(unet, shift)
         over_frames(unet)
-        self.transformer = unet
-        self.register_buffer("shares", _shares(), persistent=False)
-
-    @property
-    def text(self) -> int:
-        """Width of the tokens that condition it."""
-        return self.transformer.config["cross_attention_dim"]
 
     def adds(self, weight: str) -> bool:
         """Say of the attention over frames that no image model has it."""
         return "_temp." in weight
 
     def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
-        """Predict the noise.
-
-        Parameters
-        ----------
-        noisy : (batch, channel, frame, row, column)
-        level : (batch,)
-            Number of the noise level, from 0 to 999; between two of them it may be fractional.
-        tokens : (batch, token, text)
-        span : (batch,), optional
-            How far a step goes on the clock, from 0 to 1, for a U-Net with spans
-            (`train.distillation.spans`).
-
-        Returns
-        -------
-        (batch, channel, frame, row, column)
-        """
+        """Predict the noise of each frame; see `NoiseDiffusion.forward`."""
         kind = self.transformer.dtype
         frames = noisy.shape[2]
         times: Any = _each_frame(level, frames)
@@ -229,99 +184,7 @@ class FramesDiffusion(Generator):
         )
         return predicted[0].unflatten(0, (-1, frames)).transpose(1, 2).to(noisy.dtype)
 
-    def schedule(self) -> Schedule:
-        """Return its noise levels on the clock of a flow."""
-        return Schedule(NOISE, self.shares)
-
-    def native(self, level: Tensor) -> Tensor:
-        """Return the number itself."""
-        return level
-
-    def mixture(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``sqrt(a)`` and ``sqrt(1 - a)``."""
-        share = wide(self.shares[level])
-        return share.sqrt(), (1 - share).sqrt()
-
-    def guided(self, null: Tensor, strength: float, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
-        """Predict the noise, guided away from the null condition by `strength` at every level."""
-        if strength == 1:
-            return self(noisy, level, tokens)
-        # In one pass, because a graph of two would hold every node of the U-Net twice.
-        both = torch.cat([tokens, null.expand(len(noisy), -1, -1)])
-        noise, away = self(noisy.repeat(2, 1, 1, 1, 1), level.repeat(2), both).chunk(2)
-        return away + strength * (noise - away)
-
-    def step(self, null: Tensor, strength: float, rise: str = PROGRESS) -> "NoiseStep":
-        """Return a step of its sampler."""
-        if rise != PROGRESS:
-            raise UsageError(
-                "guidance-rise-unsupported",
-                "system.sampling.rise={rise}: the guidance of this video model is the same at every level. "
-                "Leave it out.",
-                rise=rise,
-            )
-        return NoiseStep(self, null, strength)
-
-
-class NoiseStep(GuidedStep):
-    """One step of deterministic DDIM (Song et al. 2021, arXiv:2010.02502) with guidance, on the clock.
-
-    DDIM moves latents along their velocity on the path of a rectified flow (`train.distillation.clock`).
-    Between steps the latents are the model's own.
-
-    Parameters
-    ----------
-    video : FramesDiffusion
-    null, strength
-        See `train.parts.generators.base.Generator.guided`.
-    """
-
-    null: Tensor
-
-    def __init__(self, video: FramesDiffusion, null: Tensor, strength: float = 1.0) -> None:
-        super().__init__()
-        self.video = video
-        self.strength = strength
-        self.levels_on_clock = video.schedule()
-        self.register_buffer("null", null.detach().clone())
-
-    def forward(self, latent: Tensor, condition: Tensor, t: Tensor, r: Tensor) -> Tensor:
-        """Go from `t` to `r` on the clock, both (1,) float."""
-        schedule = self.levels_on_clock
-        now = t.expand(len(latent))
-        until = r.expand(len(latent))
-
-        def network(native: Tensor, level: Tensor) -> Tensor:
-            return self.video.guided(self.null, self.strength, native, level, condition)
-
-        before = latent * wide(schedule.norm(now))
-        after = before + wide(until - now) * schedule.velocity(network, before, now)
-        return after / wide(schedule.norm(until))
-
-    def clock(self) -> dict[str, Tensor]:
-        """Return examples of where a step begins and ends."""
-        return {"t": example(0.9), "r": example(0.5)}
-
-    def levels(self, steps: int) -> list[float]:
-        """Return the clock before each of some steps."""
-        return self.levels_on_clock.levels(steps)
-
-    @torch.no_grad()
-    def sample(self, noise: Tensor, condition: Tensor, steps: int) -> Tensor:
-        """Take all steps from noise to clean latents, evenly spaced among the trained levels."""
-        clock = torch.tensor([*self.levels(steps), 0.0], device=noise.device)
-        latent = noise
-        for step in range(steps):
-            latent = self(latent, condition, clock[step : step + 1], clock[step + 1 : step + 2])
-        return latent
-
 
 def _each_frame(values: Tensor, frames: int) -> Tensor:
     """Repeat what belongs to a clip, (batch, ...), for each of its frames, (batch * frame, ...)."""
     return values[:, None].expand(-1, frames, *values.shape[1:]).flatten(0, 1)
-
-
-def _shares() -> Tensor:
-    """Return the cumulated share of the signal at each level, (level,)."""
-    betas = torch.linspace(_FIRST_BETA**0.5, _LAST_BETA**0.5, LEVELS, dtype=torch.float64).square()
-    return (1 - betas).cumprod(0).float()

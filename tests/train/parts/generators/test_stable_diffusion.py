@@ -21,10 +21,10 @@ from train.distillation.spans import add_spans
 from train.distillation.student import FlowMap
 from train.parts.generators import folders
 from train.parts.generators.frames_unet import over_frames
+from train.parts.generators.noise_diffusion import NoiseStep
 from train.parts.generators.stable_diffusion import (
     TEXT,
     FramesDiffusion,
-    NoiseStep,
     UNetSizes,
     check_unet,
     unet_of,
