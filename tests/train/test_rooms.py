@@ -40,6 +40,7 @@ EXCEPTIONS = {
     "FrameHead": "one of two ways to predict the frames of a clip",
     "MultiLabel": "a loss, which any system's phase can name",
     "Masked": "a loss, which any system's phase can name",
+    "Perceptual": "a loss, which any system's phase can name",
     "CogVideoXDecoder": "the folder of a published system decides",
     "FrameAutoencoder": "the folder of a published system decides",
     "WanDecoder": "the folder of a published system decides",

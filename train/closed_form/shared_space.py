@@ -1,0 +1,233 @@
+"""A space of what windows show that several participants share, and the linear layer of each into it.
+
+The space holds principal components of kinds of values that clips have, such as the embedding of a clip and
+its latents (`fit_space`). A layer leads the volumes of a participant's windows to the points of their clips
+by ridge regression, with a penalty for each component that is chosen by leaving runs out (`fit_layers`).
+What a layer says of a window that taught it is too good, so it comes with held-out readings, from which
+whatever reads the space is to learn.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+from train.closed_form.components import principal_components
+from train.closed_form.encoding import blocks
+from train.closed_form.ridge import fit_ridge
+from train.work import Arrays
+
+Matrix = NDArray[np.float64]
+
+# A layer for each participant, or one for all, whose inputs are the same vertices of everybody.
+LINEAR = "linear"
+VERTEX = "vertex"
+STEMS = (LINEAR, VERTEX)
+# What arrays of a space are called.
+_PREFIX = "shared_"
+_PARTS = ("mean", "basis", "spread")
+
+
+@dataclass(frozen=True)
+class Components:
+    """Principal components of values of one kind.
+
+    Attributes
+    ----------
+    mean : (value,)
+    basis : (component, value)
+        Orthonormal.
+    spread : (component,)
+        Standard deviations of the components.
+    """
+
+    mean: Matrix
+    basis: Matrix
+    spread: Matrix
+
+
+@dataclass(frozen=True)
+class SharedSpace:
+    """Points of clips: components of each kind of values side by side, each of variance 1.
+
+    Attributes
+    ----------
+    kinds : dict
+        Name of a kind -> its components, in the order of the points.
+    """
+
+    kinds: dict[str, Components]
+
+    @property
+    def width(self) -> int:
+        """Number of components."""
+        return len(self.scale)
+
+    @property
+    def scale(self) -> Matrix:
+        """Weight of each component, (component,): its share of the deviation of its own kind."""
+        return np.concatenate([own.spread / np.linalg.norm(own.spread) for own in self.kinds.values()])
+
+    def points(self, values: Mapping[str, NDArray[Any]]) -> Matrix:
+        """Return the points of values (window, ...) of every kind, (window, component)."""
+        parts = []
+        for name, own in self.kinds.items():
+            flat = values[name].reshape(len(values[name]), -1).astype(np.float64)
+            parts.append((flat - own.mean) @ own.basis.T / own.spread)
+        return np.concatenate(parts, axis=1)
+
+    def columns(self, name: str) -> slice:
+        """Return which components are of a kind."""
+        names = list(self.kinds)
+        first = sum(len(self.kinds[other].spread) for other in names[: names.index(name)])
+        return slice(first, first + len(self.kinds[name].spread))
+
+    def arrays(self) -> Arrays:
+        """Return all of it as arrays of ``stats.npz``."""
+        return {
+            f"{_PREFIX}{part}_{name}": getattr(own, part).astype(np.float32)
+            for name, own in self.kinds.items()
+            for part in _PARTS
+        }
+
+    @classmethod
+    def of(cls, stats: Mapping[str, NDArray[Any]]) -> Self | None:
+        """Read what `arrays` made from among other arrays; None where they do not hold it."""
+        before = f"{_PREFIX}mean_"
+        names = [name.removeprefix(before) for name in stats if name.startswith(before)]
+        kinds = {
+            name: Components(*(stats[f"{_PREFIX}{part}_{name}"].astype(np.float64) for part in _PARTS))
+            for name in names
+        }
+        return cls(kinds) if kinds else None
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """The windows of a participant that teach.
+
+    Attributes
+    ----------
+    volumes : (window, input)
+        The volumes of each window, one after the other.
+    points : (window, component)
+        What it showed.
+    runs : (window,)
+        Windows of one run are left out together. Where participants share a layer, runs of one name are left
+        out together for all of them, so that nobody else has shown the layer what they show.
+    """
+
+    volumes: NDArray[np.floating]
+    points: Matrix
+    runs: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear map into the space, and what it says of the windows that taught it.
+
+    Attributes
+    ----------
+    mean : (input,)
+    map : (input, component)
+        For centred inputs.
+    offset : (component,)
+        The mean of the points that taught it.
+    explained : (component,)
+        Share of each component's variance that held-out readings explain.
+    held_out : (window, component)
+        Readings of the participant's windows by layers that the window's run did not teach.
+    """
+
+    mean: Matrix
+    map: Matrix
+    offset: Matrix
+    explained: Matrix
+    held_out: Matrix
+
+    def read(self, volumes: NDArray[np.floating]) -> Matrix:
+        """Read windows (window, input), whether they taught it or not, (window, component)."""
+        return (volumes - self.mean) @ self.map + self.offset
+
+
+def fit_space(values: Mapping[str, NDArray[Any]], counts: Mapping[str, int]) -> SharedSpace:
+    """Find the components of each kind of values.
+
+    Parameters
+    ----------
+    values : mapping
+        Name of a kind -> values of clips, (window, ...).
+    counts : mapping
+        Name of a kind -> number of components; there are fewer where values do not differ in so many ways.
+    """
+    kinds: dict[str, Components] = {}
+    for name, count in counts.items():
+        flat = values[name].reshape(len(values[name]), -1).astype(np.float32)
+        mean, basis, scores = principal_components(flat, count)
+        spread = scores.std(0)
+        differs = spread > 1e-6 * spread.max(initial=0)
+        kinds[name] = Components(mean, basis[differs], spread[differs])
+    return SharedSpace(kinds)
+
+
+def fit_layers(everybody: Mapping[str, Viewing], stem: str = LINEAR) -> dict[str, Layer]:
+    """Fit the layers of participants in closed form.
+
+    Parameters
+    ----------
+    everybody : mapping
+        Name of a participant -> the windows that teach.
+    stem : str
+        ``linear`` for a layer of each participant, ``vertex`` for one layer of all, whose inputs are the same
+        vertices of everybody. It can read somebody of whom there are no data.
+
+    Raises
+    ------
+    UsageError
+        If there is no such stem, or participants who shall share a layer have other numbers of vertices.
+    """
+    if stem not in STEMS:
+        raise UsageError(
+            "shared-space-stem-unknown",
+            "system.encoder.stem must be one of {available}, found '{stem}'.",
+            available=list(STEMS),
+            stem=stem,
+        )
+    if stem == LINEAR:
+        return {name: _fit(viewing) for name, viewing in everybody.items()}
+    sizes = {name: viewing.volumes.shape[1] for name, viewing in everybody.items()}
+    if len({*sizes.values()}) > 1:
+        raise UsageError(
+            "shared-space-vertices-differ",
+            "participants who share a layer have the same vertices, and a window of theirs has {sizes} "
+            "values. Read the same vertices of everybody, or give each a layer of its own with "
+            "system.encoder.stem=linear.",
+            sizes=sizes,
+        )
+    viewings = list(everybody.values())
+    together = _fit(
+        Viewing(
+            np.concatenate([viewing.volumes for viewing in viewings]),
+            np.concatenate([viewing.points for viewing in viewings]),
+            np.concatenate([viewing.runs for viewing in viewings]),
+        )
+    )
+    ends = np.cumsum([len(viewing.points) for viewing in viewings])[:-1]
+    held_out = dict(zip(everybody, np.split(together.held_out, ends), strict=True))
+    return {
+        name: Layer(together.mean, together.map, together.offset, together.explained, held_out[name])
+        for name in everybody
+    }
+
+
+def _fit(viewing: Viewing) -> Layer:
+    _, folds = np.unique(viewing.runs, return_inverse=True)
+    if not folds.any():
+        # Tenths of a single run are left out.
+        folds = blocks(len(folds))
+    ridge = fit_ridge([viewing.volumes], viewing.points, [1.0], folds)
+    offset = viewing.points.mean(0)
+    return Layer(ridge.means[0], ridge.maps[0], offset, ridge.explained, ridge.held_out + offset)
