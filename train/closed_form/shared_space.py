@@ -69,14 +69,15 @@ class SharedSpace:
     @property
     def scale(self) -> Matrix:
         """Weight of each component, (component,): its share of the deviation of its own kind."""
-        return np.concatenate([own.spread / np.linalg.norm(own.spread) for own in self.kinds.values()])
+        spreads = [components.spread for components in self.kinds.values()]
+        return np.concatenate([spread / np.linalg.norm(spread) for spread in spreads])
 
     def points(self, values: Mapping[str, NDArray[Any]]) -> Matrix:
         """Return the points of values (window, ...) of every kind, (window, component)."""
         parts = []
-        for name, own in self.kinds.items():
+        for name, components in self.kinds.items():
             flat = values[name].reshape(len(values[name]), -1).astype(np.float64)
-            parts.append((flat - own.mean) @ own.basis.T / own.spread)
+            parts.append((flat - components.mean) @ components.basis.T / components.spread)
         return np.concatenate(parts, axis=1)
 
     def columns(self, name: str) -> slice:
@@ -88,8 +89,8 @@ class SharedSpace:
     def arrays(self) -> Arrays:
         """Return all of it as arrays of ``stats.npz``."""
         return {
-            f"{_PREFIX}{part}_{name}": getattr(own, part).astype(np.float32)
-            for name, own in self.kinds.items()
+            f"{_PREFIX}{part}_{name}": getattr(components, part).astype(np.float32)
+            for name, components in self.kinds.items()
             for part in _PARTS
         }
 

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rtdecode.errors import UsageError
 from train.parts.encoders.frames import FramePooling
 
 MODALITIES = ("fmri", "eeg")
+# The prediction of latents that drawing may start from, (window, channel, latent frame, row, column).
+START = "start"
 
 
 class HasShape(Protocol):
@@ -61,7 +64,8 @@ class Encoded:
     tokens : (window, token, width)
         The condition, in place of the tokens of a text.
     predicted : dict
-        Name -> what else the encoder predicts of windows, such as of their action, for losses alone.
+        Name -> what else the encoder predicts of windows, such as of their action, for losses alone; the
+        latents under `START` are also drawn from, where the sampling says so.
     """
 
     classes: dict[str, Tensor]
@@ -120,6 +124,23 @@ class ConditionEncoder(nn.Module, ABC):
         """Return the condition's tokens of windows, and the mean class vectors."""
         encoded = self(signals)
         return encoded.tokens, self.pooled(encoded, signals)
+
+    def started_condition(self, signals: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `condition` does, and the latents that drawing starts from.
+
+        Raises
+        ------
+        UsageError
+            If the encoder predicts no such latents.
+        """
+        encoded = self(signals)
+        if START not in encoded.predicted:
+            raise UsageError(
+                "encoder-predicts-no-start",
+                "drawing shall start from latents (system.sampling.start_level), and the recipe's encoder "
+                "predicts none. Leave it out to draw from noise alone.",
+            )
+        return encoded.tokens, self.pooled(encoded, signals), encoded.predicted[START]
 
     def frame_pooling(self, frames: int) -> nn.Module:
         """Make what pools the embeddings of a clip's frames, for class vectors to be compared with.

@@ -28,10 +28,10 @@ from train.data.film_stages import (
     some_of_each_kind,
 )
 from train.data.recorded_sessions import RecordedSessions
-from train.data.set_node import DataSetWindows
+from train.data.set_node import SIGNALS, DataSetWindows
 from train.data.set_windows import SetWindows
 from train.data.shards import Shards
-from train.data.showing import AnyShowing
+from train.data.showing import AnyShowing, by_title
 from train.data.simulated import FilmSessions
 from train.data.taught import Taught
 from train.data.voxel_choice import find_voxels
@@ -149,6 +149,8 @@ class Material:
         Name -> what the plan's descriptions make of the clips, (window, ...).
     cuts : callable or None
         Reads which frames begin a shot, bool (window, frame). A data set does not say it.
+    folds : int64, (window,), or None
+        Windows of one number are left out together when choices are made; None to leave out each by itself.
     """
 
     codec: Arrays
@@ -167,6 +169,7 @@ class Material:
 
     targets: Mapping[str, WindowArray]
     cuts: Callable[[], WindowArray] | None = None
+    folds: NDArray[np.int64] | None = None
 
     def shots(self) -> NDArray[np.int64]:
         """Number the shots of windows, (window,), by their first frames; of a data set, their clips."""
@@ -192,6 +195,8 @@ def of_sessions(
     descriptions: Mapping[str, Describe],
     codec: Arrays | None = None,
     order: str = STORED,
+    mark: str = "",
+    vertices: NDArray[np.int64] | None = None,
 ) -> Material:
     """Reduce films, read the signals of who watched them, and choose voxels, each as a stage of the run.
 
@@ -210,6 +215,11 @@ def of_sessions(
         The codec of a run that this training begins at; it is fitted without one.
     order : str
         In which voxels are read, see `train.data.voxel_order`.
+    mark : str
+        What the names of a participant's stages begin with, where there are several; of those after the
+        first one, nobody's windows are told apart.
+    vertices : (voxel,), optional
+        Flat indices of the voxels that are read, where none are to be chosen.
     """
     taught: list[AnyShowing] = list(data.showings(work))
     first = list({showing.source: showing for showing in reversed(taught)}.values())
@@ -218,7 +228,8 @@ def of_sessions(
     )
     sample = some_of_each_kind(taught)
     window_s = float(data.grid.window)
-    choice = work.stage("voxels", lambda: find_voxels(codec, sample, voxels, window_s))
+    find = partial(find_voxels, codec, sample, voxels, window_s)
+    choice = work.stage(f"{mark}voxels", find if vertices is None else partial(_at, sample[0], vertices))
     areas = data.who.areas() if isinstance(data, FilmSessions) else {}
     places, stated_order = ordered(order, choice["voxels"], areas, work.seed)
     projection = taught[0].projection(choice["voxels"][places])
@@ -232,7 +243,7 @@ def of_sessions(
         )
         jobs[session_stage(showing)] = partial(showing.arrays, raw)
     work.make_all(jobs, "watching films")
-    stats = work.stage("statistics", partial(_statistics, work, taught, level))
+    stats = work.stage(f"{mark}statistics", partial(_statistics, work, taught, level))
     films = [work.path(film_stage(showing)) for showing in taught]
     sessions = [work.path(session_stage(showing)) for showing in taught]
     return Material(
@@ -247,9 +258,10 @@ def of_sessions(
         manifest=replace(draft, name=name, provenance=data.provenance(work) | _stated(order, stated_order)),
         projection=projection,
         golden=golden_windows(work, taught[0], stats),
-        held_out=alignment.of_sessions(work, data, raw, stats, sizes.every),
+        held_out={} if mark else alignment.of_sessions(work, data, raw, stats, sizes.every),
         origin=alignment.origin_of_sessions(work, data),
         places=_places(taught),
+        folds=by_title(taught),
         targets={name: Shards(films, name)[:] for name in descriptions},
         cuts=partial(Shards, films, "cuts"),
     )
@@ -263,15 +275,33 @@ def of_set(
     codec: Arrays | None = None,
     order: str = STORED,
 ) -> Material:
-    """Read the windows of a data set that teach; their clips are encoded as a stage of the run.
+    """Read the windows of a data set that teach, of one participant.
 
     The arguments are those of `of_sessions`.
     """
-    taught = in_order(data.taught(work), data.opened(work.data), order, work.seed)
+    return of_windows(work, data.opened(work.data), sizes, descriptions, codec, order)
+
+
+def of_windows(
+    work: Work,
+    windows: SetWindows,
+    sizes: FilmSizes,
+    descriptions: Mapping[str, Describe],
+    codec: Arrays | None = None,
+    order: str = STORED,
+    mark: str = "",
+) -> Material:
+    """Read the windows that teach of a participant of a data set; clips are encoded as a stage of the run.
+
+    The arguments are those of `of_sessions`.
+    """
+    taught = in_order(windows.taught(work.stages / f"{mark}{SIGNALS}"), windows, order, work.seed)
     clips = taught.clips_in_memory()
     codec = codec or work.stage("codec", lambda: fit_codec(clips, sizes.channels, sizes.contrast, sizes.turn))
     frames = shown_frames(taught.manifest)
-    films = work.stage("films", lambda: _reduced(codec, clips, sizes.every, frames, descriptions, None))
+    films = work.stage(
+        f"{mark}films", lambda: _reduced(codec, clips, sizes.every, frames, descriptions, None)
+    )
     return Material(
         codec=codec,
         latents=films["latents"],
@@ -283,9 +313,10 @@ def of_set(
         manifest=taught.manifest,
         projection=taught.projection,
         golden=golden(taught.signals),
-        held_out=alignment.of_set(work, data.opened(work.data), taught, sizes.every),
-        origin=alignment.origin_of_set(data.opened(work.data)),
-        places=places_of_set(data.opened(work.data)),
+        held_out={} if mark else alignment.of_set(work, windows, taught, sizes.every),
+        origin=alignment.origin_of_set(windows),
+        places=places_of_set(windows),
+        folds=taught.folds,
         targets={name: films[name] for name in descriptions},
     )
 
@@ -333,6 +364,11 @@ def places_of_set(windows: SetWindows) -> Places:
     listed = windows.data.windows
     runs = [f"{subject} {run}" for subject, run in zip(listed.subject[rows], listed.run[rows], strict=True)]
     return Places(listed.shown[rows], np.array(runs), listed.start_s[rows])
+
+
+def _at(showing: AnyShowing, voxels: NDArray[np.int64]) -> Arrays:
+    """Return voxels with their resting level, as `find_voxels` does."""
+    return {"voxels": voxels, "level": showing.volumes(voxels).level}
 
 
 def _draw(

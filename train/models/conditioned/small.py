@@ -177,19 +177,21 @@ class SmallPlan:
             system_adapters = unmerged_adapters(brains)
         else:
             models = base.films
-            windows = _windows(material, models.net, models.vocabulary, films.tokens)
+            windows = windows_of(material, models.net, models.vocabulary, films.tokens)
             system_adapters = base.adapters
         windows = replace(
             windows,
             targets=self.targets(material),
-            teaching=_teaching(len(windows.latents), self.brain_minutes, float(material.manifest.grid.hop)),
+            teaching=teaching_rows(
+                len(windows.latents), self.brain_minutes, float(material.manifest.grid.hop)
+            ),
             shots=material.shots() if self.apart else None,
         )
         net = models.net
         video = models.video
         shape = Shape(
             signals=signals,
-            latent=_latent(material.latents),
+            latent=latent_shape(material.latents),
             embedding=films.embedding,
             conditions=films.tokens,
             every=films.every,
@@ -211,7 +213,7 @@ class SmallPlan:
         held_out = None
         aligning = alignment.aligning(brains, self.contrasts)
         if material.held_out:
-            held_frames = _embedded(net, material.held_out["pictures"])
+            held_frames = embedded_frames(net, material.held_out["pictures"])
             held_out = HeldOutWindows(work, held_frames, aligning, material.origin)
         log += loop.train(
             system,
@@ -224,7 +226,7 @@ class SmallPlan:
         )
         tables: dict[str, Any] = {
             "loss": log,
-            "notes": [{"note": text} for text in (_own_identification(net, material.pictures), *notes)],
+            "notes": [{"note": text} for text in (own_identification(net, material.pictures), *notes)],
             **alignment.table(work, aligning),
         }
         weights = pack(encoder, system.pooling, models, codec, shape)
@@ -266,7 +268,7 @@ class SmallPlan:
             golden=select_modalities(read, material.golden),
             tables=tables,
             pictures={
-                "samples.png": Image.open(_sheet(work, list(brains)[-1])),
+                "samples.png": Image.open(sheet_path(work, list(brains)[-1])),
                 **alignment.pictures(work, aligning),
             },
         )
@@ -395,7 +397,7 @@ class SmallPlan:
         vocabulary = Vocabulary.of(material.captions)
         words = vocabulary.numbers(material.captions, self.films.tokens)
         net, log = self._learn_films(work, material.pictures, words, phases[FILMS])
-        windows = _windows(material, net, vocabulary, self.films.tokens)
+        windows = windows_of(material, net, vocabulary, self.films.tokens)
         learned = {name: phases[name] for name in self.video_phases}
         captioned, rows = self._learn_video(work, windows, material.codec, vocabulary.words, learned)
         assert isinstance(captioned.words, WordTable)
@@ -424,7 +426,7 @@ class SmallPlan:
     ) -> tuple[Captioned, list[dict[str, Any]]]:
         """Train the video model under captions, unless another run has done so; return the log as well."""
         torch.manual_seed(work.seed)
-        latent = _latent(windows.latents)
+        latent = latent_shape(windows.latents)
         video = self.video.generator(latent, self.sampling.shift)
         table = WordTable(len(words), self.video.text)
         line_up(table, words)
@@ -494,17 +496,17 @@ class SmallPlan:
         decoder = any_decoder_of(codec)
         videos = [decode(decoder, latents) for latents in (truth.astype(np.float32), samples)]
         rows = [clips[n] for n in range(len(truth)) for clips in videos]
-        sheets.rows(rows, sheets.over_clip(len(rows[0]))).save(_sheet(work, phase))
+        sheets.rows(rows, sheets.over_clip(len(rows[0]))).save(sheet_path(work, phase))
 
 
-def _windows(material: Material, net: FilmNet, vocabulary: Vocabulary, tokens: int) -> Windows:
+def windows_of(material: Material, net: FilmNet, vocabulary: Vocabulary, tokens: int) -> Windows:
     """Return the windows that teach, with their captions in numbers and the embeddings of both."""
     words = vocabulary.numbers(material.captions, tokens)
     check_words(words, vocabulary)
     return Windows(
         latents=material.latents,
         words=words,
-        frames=_embedded(net, material.pictures),
+        frames=embedded_frames(net, material.pictures),
         text=_embedded_captions(net, words),
         signals=material.signals,
         units=material.units,
@@ -529,7 +531,7 @@ def check_words(words: NDArray[np.int64], vocabulary: Vocabulary) -> None:
         )
 
 
-def _latent(latents: WindowArray) -> tuple[int, int, int, int]:
+def latent_shape(latents: WindowArray) -> tuple[int, int, int, int]:
     """Return the shape of a clip's latents."""
     _, channels, times, height, width = latents.shape
     return channels, times, height, width
@@ -580,7 +582,7 @@ def losses_of(phases: Mapping[str, Phase]) -> dict[str, list[str]]:
     return {name: list(phase.losses) for name, phase in phases.items()}
 
 
-def _teaching(count: int, minutes: float, hop_s: float) -> NDArray[np.int64] | None:
+def teaching_rows(count: int, minutes: float, hop_s: float) -> NDArray[np.int64] | None:
     """Choose windows of so many minutes, spread evenly; None for all."""
     if not minutes:
         return None
@@ -645,7 +647,7 @@ def _held(pictures: NDArray[np.uint8]) -> int:
 
 
 @torch.no_grad()
-def _own_identification(net: FilmNet, pictures: NDArray[np.uint8]) -> str:
+def own_identification(net: FilmNet, pictures: NDArray[np.uint8]) -> str:
     """Say how well the film net tells clips apart that it was not trained on."""
     test_pictures = pictures[-_held(pictures) :]
     halves = []
@@ -665,7 +667,7 @@ def _own_identification(net: FilmNet, pictures: NDArray[np.uint8]) -> str:
 
 
 @torch.no_grad()
-def _embedded(net: FilmNet, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+def embedded_frames(net: FilmNet, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Embed the frames of clips, (clip, frame, embedding)."""
     embeddings = []
     for n in range(0, len(pictures), _AT_ONCE):
@@ -690,7 +692,7 @@ def _picked(windows: Windows) -> NDArray[np.int64]:
     return np.linspace(0, len(windows.latents) - 1, _SHEET_CLIPS).astype(np.int64)
 
 
-def _sheet(work: Work, phase: str) -> Path:
+def sheet_path(work: Work, phase: str) -> Path:
     return work.stages / f"{phase}.png"
 
 

@@ -38,6 +38,8 @@ SAMPLERS = (BUNDLED, SDE)
 _STEP_COUNTS = range(1, 9)
 # A video model of more bytes than this stays in bfloat16 where it is exported in it.
 LARGE = 2**31
+# Outputs of an encoder whose clips start from latents.
+_STARTING = ("start", "start_level")
 # Examples of where a student's step begins and ends.
 _CLOCK = {"t": example(1.0), "r": example(0.5)}
 
@@ -59,6 +61,9 @@ class Sampling:
     sampler : str
         ``bundled``, that of the generator, which a bundle has as well; or ``sde-dpm++``, with which a
         CogVideoX is evaluated (`train.parts.generators.dpm`).
+    start_level : float
+        Share of the noise in what clips start from, the latents that the encoder predicts, on the clock
+        (`train.distillation.clock`). With 1 they are drawn from noise alone.
     """
 
     steps: int
@@ -66,6 +71,30 @@ class Sampling:
     shift: float = 1.0
     rise: Later[str] = PROGRESS
     sampler: Later[str] = BUNDLED
+    start_level: Later[float] = 1.0
+
+    @property
+    def starts(self) -> bool:
+        """Whether clips start from latents that the encoder predicts."""
+        return self.start_level != 1
+
+    def guided_step(self, video: Generator, null: Tensor) -> GuidedStep:
+        """Make a step of the sampler.
+
+        Parameters
+        ----------
+        video : Generator
+        null : (token, width)
+            What guidance leads away from.
+
+        Raises
+        ------
+        UsageError
+            If the video model has no such course of guidance, or cannot start at the level.
+        """
+        if self.starts:
+            return video.step_from(null, self.guidance, self.start_level)
+        return video.step(null, self.guidance, self.rise)
 
     def __post_init__(self) -> None:
         for name, available in (("rise", RISES), ("sampler", SAMPLERS)):
@@ -132,8 +161,9 @@ class BrainConditioned(System):
         self._in_bf16 = False
         self._encoder = encoder.to(self._device)
         self._negative = self._encoder.negative(signals, self._device)
-        step = video.step(self._negative, sampling.guidance, sampling.rise)
+        step = sampling.guided_step(video, self._negative)
         self._step = (FlowMap(video, video.schedule()) if distilled else step).eval().to(self._device)
+        self._start_level = sampling.start_level if sampling.starts else None
         _check_sampler(sampling.sampler, self._step)
         self.sampler = sampling.sampler
         self.attends = isinstance(encoder, AttendingEncoder)
@@ -158,6 +188,9 @@ class BrainConditioned(System):
         signals = {
             name: torch.from_numpy(np.asarray(x, np.float32)).to(self._device) for name, x in inputs.items()
         }
+        if self._start_level is not None:
+            tokens, pooled, start = self._encoder.started_condition(signals)
+            return Condition(tokens=tokens, pooled=pooled.cpu(), start=start, start_level=self._start_level)
         tokens, pooled = self._encoder.condition(signals)
         return Condition(tokens=tokens, pooled=pooled.cpu())
 
@@ -174,13 +207,17 @@ class BrainConditioned(System):
         return Attention(shares, encoder.patch_voxels(), phases)
 
     def negative(self, condition: Condition) -> Condition:
-        """Return the tokens that guidance leads away from, by default those without a brain."""
-        return Condition(tokens=self._negative.expand_as(condition.tokens))
+        """Return what guidance leads away from: by default the tokens without a brain, and the same start."""
+        tokens = self._negative.expand_as(condition.tokens)
+        return Condition(tokens=tokens, start=condition.start, start_level=condition.start_level)
 
     def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
-        """Take all steps from noise to latents. The sampler applies guidance itself."""
-        start = torch.from_numpy(np.ascontiguousarray(noise)).to(self._device)
-        return self._draw(start, condition.tokens, steps).cpu().numpy()
+        """Take all steps from noise, or from a start mixed with it. The sampler applies guidance itself."""
+        latents = torch.from_numpy(np.ascontiguousarray(noise)).to(self._device)
+        if condition.start is not None:
+            # As `rtdecode.bundle.runner` mixes them.
+            latents = (1 - condition.start_level) * condition.start + condition.start_level * latents
+        return self._draw(latents, condition.tokens, steps).cpu().numpy()
 
     def _draw(self, start: Tensor, tokens: Tensor, steps: int) -> Tensor:
         if isinstance(self._step, FlowMap):
@@ -242,7 +279,7 @@ class BrainConditioned(System):
         for name in signals:
             if name.endswith("_mask"):
                 signals[name] = torch.ones_like(signals[name])
-        encoding = _encoding(self._encoder, signals)
+        encoding = _encoding(self._encoder, signals, self._start_level)
         tokens = self._encoder(signals).tokens
         clock = _CLOCK if isinstance(self._step, FlowMap) else self._step.clock()
         latent = torch.randn(1, *self.latent_shape)
@@ -265,7 +302,7 @@ def check_sampling(video: Generator, sampling: Sampling) -> None:
     ------
     UsageError
     """
-    step = video.step(torch.zeros(1, video.text), sampling.guidance, sampling.rise)
+    step = sampling.guided_step(video, torch.zeros(1, video.text))
     _check_sampler(sampling.sampler, step)
 
 
@@ -280,9 +317,14 @@ def _check_sampler(sampler: str, step: FlowMap | GuidedStep) -> None:
         )
 
 
-def _encoding(encoder: ConditionEncoder, signals: dict[str, Tensor]) -> list[Traced]:
-    """List the stages of an encoder, from examples of its signals."""
+def _encoding(
+    encoder: ConditionEncoder, signals: dict[str, Tensor], start_level: float | None
+) -> list[Traced]:
+    """List the stages of an encoder, from examples of its signals; clips may start at a level."""
     outputs = ["condition", "embedding"]
+    if start_level is not None:
+        started = _Started(encoder, start_level)
+        return [Traced("encode", _Traceable(encoder, started, signals), signals, [*outputs, *_STARTING])]
     if not isinstance(encoder, MemoryEncoder):
         return [Traced("encode", _Traceable(encoder, encoder.condition, signals), signals, outputs)]
     encoder.check_export()
@@ -301,6 +343,19 @@ def _encoding(encoder: ConditionEncoder, signals: dict[str, Tensor]) -> list[Tra
         Traced("front", _Traceable(encoder, recall, signals), signals, list(recalled)),
         Traced("encode", _Traceable(encoder, encoder.condition_of_items, read), read, outputs, looked_up),
     ]
+
+
+class _Started:
+    """What an encoder says of windows, with the latents that clips start from, and the level."""
+
+    def __init__(self, encoder: ConditionEncoder, level: float) -> None:
+        self.encoder = encoder
+        self.level = level
+
+    def __call__(self, signals: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Encode windows; the level is (window, 1)."""
+        tokens, pooled, start = self.encoder.started_condition(signals)
+        return tokens, pooled, start, torch.full_like(pooled[:, :1], self.level)
 
 
 class _Traceable(nn.Module):

@@ -47,7 +47,7 @@ class Perceptual:
         with torch.no_grad():
             true_features = self.features(target)
         pairs = zip(self.features(outputs[self.output]), true_features, strict=True)
-        return torch.stack([(one - other).square().sum(1).mean() for one, other in pairs]).mean()
+        return torch.stack([(features - true).square().sum(1).mean() for features, true in pairs]).mean()
 
     def features(self, latents: Tensor) -> list[Tensor]:
         """Return the features of pictures of latents, each of length 1 at each place."""
