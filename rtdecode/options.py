@@ -65,7 +65,9 @@ ReportFile = Annotated[
 BundleName = Annotated[str, typer.Option(help="A bundle's folder, or the name of a shipped one.")]
 SubjectName = Annotated[
     str | None,
-    typer.Option("--subject", help="One of the bundle's subjects; default: its own.", metavar="NAME"),
+    typer.Option(
+        "--subject", help="One of the bundle's subjects, by name or number; default: its own.", metavar="NAME"
+    ),
 ]
 Steps = Annotated[
     int | None, typer.Option(help="Denoising steps of a clip, 1 or more; default: the bundle's.", min=1)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import wiring
-from rtdecode.bundle.manifest import SCHEMA, Manifest, from_json, of_subject, to_json
+from rtdecode.bundle.manifest import SCHEMA, Manifest, from_json, of_subject, subject_named, to_json
 from rtdecode.disk import private, sealed, typed
 from rtdecode.disk.folders import what_is_there
 from rtdecode.disk.sealed import Sealed, read_tree
@@ -135,13 +135,15 @@ def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -
         Whether to check the manifest's digest, and the hashes of files that are not read here. Files that
         are read are always checked.
     subject : str, optional
-        One of the bundle's subjects; by default the one whose files lie beside the manifest.
+        One of the bundle's subjects, by name or number; by default the one whose files lie beside the
+        manifest.
 
     Raises
     ------
     BundleError
-        If a file is missing, unlisted, outside the folder or changed, if the files do not fit together, or
-        if there is no such subject.
+        If a file is missing, unlisted, outside the folder or changed, or if the files do not fit together.
+    UsageError
+        If there is no such subject.
     """
     path = resolve(name)
     file = path / _HEAD
@@ -164,6 +166,8 @@ def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -
         held.check()
     _check_listed(file, manifest)
     _check_wiring(manifest, file)
+    if subject is not None:
+        subject = subject_named(manifest, subject)
     if subject is not None:
         manifest = of_subject(manifest, subject)
     projection = _projection(held, manifest, _of_subject(subject, "projection.npz"))

@@ -14,7 +14,7 @@ from typing import Any
 
 from rtdecode.bundle.brain import Brain
 from rtdecode.disk import typed
-from rtdecode.errors import BundleError, ManifestError
+from rtdecode.errors import BundleError, ManifestError, UsageError
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
@@ -503,24 +503,43 @@ class Manifest:
         return float(self.provenance.get("onset_correction_s") or 0.0)
 
 
+def subject_named(manifest: Manifest, word: str) -> str | None:
+    """Find a subject by its name, or by its number; None stands for the default subject.
+
+    ``2`` is the subject whose number is 2, and the one that is named ``sub-02``.
+
+    Raises
+    ------
+    UsageError
+        If there is no such subject; the message lists those that there are.
+    """
+    if word in manifest.subjects:
+        return word
+    if word.isdecimal():
+        if manifest.subject == int(word):
+            return None
+        for name, subject in manifest.subjects.items():
+            if subject.number == int(word) or re.fullmatch(f"sub-0*{int(word)}", name):
+                return name
+    default = [] if manifest.subject is None else [f"{manifest.subject} (the default one)"]
+    raise UsageError(
+        "bundle-subject-unknown",
+        "bundle {bundle} has no subject '{subject}': there is {available}. Give one of these "
+        "with --subject, or leave it out for the default one.",
+        bundle=manifest.name,
+        subject=word,
+        available=", ".join([*default, *manifest.subjects]) or "the default one alone",
+    )
+
+
 def of_subject(manifest: Manifest, name: str) -> Manifest:
     """Return the manifest for one subject, with its signals and stages in place of the default subject's.
 
     Raises
     ------
     BundleError
-        If there is no such subject, or it does not fit the rest of the manifest.
+        If it does not fit the rest of the manifest.
     """
-    if name not in manifest.subjects:
-        there = ", ".join(manifest.subjects) or "the default one alone"
-        raise BundleError(
-            "bundle-subject-unknown",
-            "bundle {bundle} has no subject '{subject}': there is {available}. Give one of these "
-            "with --subject, or leave it out for the default one.",
-            bundle=manifest.name,
-            subject=name,
-            available=there,
-        )
     found = manifest.subjects[name]
     # A subject without a front must not run the default subject's.
     # Engines of the stages that the subject has of its own were built from the default subject's graphs.

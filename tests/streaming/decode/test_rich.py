@@ -12,6 +12,7 @@ import pytest
 from rtdecode import cli
 from rtdecode.bundle import Bundle, load, write
 from rtdecode.bundle import engine as engines
+from rtdecode.bundle.manifest import subject_named
 from rtdecode.bundle.memory import Rows
 from rtdecode.bundle.noise import noise
 from rtdecode.disk.recording import Recording, RecordingWriter
@@ -143,7 +144,7 @@ def test_a_replay_decodes_as_the_subject_that_it_is_told(
     monkeypatch.setattr(sys, "argv", call)
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert ended.value.code == 4
+    assert ended.value.code == 2
     assert "no subject 'three'" in capsys.readouterr().err
 
 
@@ -154,10 +155,23 @@ def test_the_acquisition_process_reads_as_the_same_subject(bundle: Bundle) -> No
 
 
 def test_an_unknown_subject_is_told_which_there_are(bundle: Bundle) -> None:
-    with refused(BundleError, "bundle-subject-unknown", bundle="rich", subject="three", available="two"):
+    available = f"{bundle.manifest.subject} (the default one), two"
+    with refused(UsageError, "bundle-subject-unknown", bundle="rich", subject="three", available=available):
         load(bundle.path, subject="three")
-    with refused(BundleError, "bundle-subject-unknown", subject="two", available="the default one alone"):
+    with refused(UsageError, "bundle-subject-unknown", subject="two", available="the default one alone"):
         load("haxby", subject="two")
+
+
+def test_subjects_are_found_by_their_numbers(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    second = manifest.subjects["two"]
+    changed = replace(manifest, subjects={"two": second, "sub-012": replace(second, number=None)})
+    assert load(bundle.path, subject=str(manifest.subject)).subject is None
+    assert load(bundle.path, subject=str(second.number)).subject == "two"
+    assert subject_named(changed, "12") == "sub-012"
+    assert subject_named(changed, "two") == "two"
+    with refused(UsageError, "bundle-subject-unknown", subject="1"):
+        subject_named(changed, "1")
 
 
 def test_a_subject_that_does_not_fit_the_shared_stages_is_refused(bundle: Bundle, tmp_path: Path) -> None:
