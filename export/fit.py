@@ -38,6 +38,8 @@ from train.work import tracked
 # Chance of 2-way identification.
 _CHANCE = 0.5
 _NAMES = {"eeg": "EEG", "fmri": "fMRI"}
+# What a participant is called who joins those of a bundle.
+_NEWCOMER = "newcomer"
 # Neighbouring windows are alike in film and signal, so the units of intervals are whole stretches of film of
 # this length (s) rather than single windows; blocks of ten windows or more where there are fewer than 20.
 _STRETCH_S = 24.0
@@ -48,8 +50,17 @@ _SHIFTS = tuple(n / 9 for n in range(1, 9))
 _DEVIATIONS = 3.18
 
 
-def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bundle: str, out: Path) -> Bundle:
+def run(
+    recordings: Sequence[Path],
+    film: Path | None,
+    events: Path | None,
+    bundle: str,
+    out: Path,
+    name: str | None = None,
+) -> Bundle:
     """Adapt a bundle to the participant of some recordings, and print how well it went.
+
+    A bundle of several participants stays whole, and the participant becomes one of them.
 
     Parameters
     ----------
@@ -64,6 +75,8 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
         The bundle to start from.
     out : Path
         The new bundle's folder. The curve over lags is drawn beside it.
+    name : str, optional
+        What the participant is called in a bundle of several; ``newcomer`` by default.
 
     Raises
     ------
@@ -82,6 +95,7 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     # Refuse a bundle that cannot be fitted, or an unsuitable folder, before the long work.
     base = bundles.load(bundle)
     fitter = fitter_of(base)
+    name = _named(base.manifest, name)
     bundles.check_target(out)
     # Cut the recordings into windows, and place these on the film.
     opened = [Recording(path) for path in recordings]
@@ -111,7 +125,9 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     if share is not None:
         about["drawable"] = round(share, 4)
     changes = _changes(base, opened, recorded, about)
-    made = write(base, fitter, fitted, recorded, changes, out)
+    made = write(base, fitter, fitted, recorded, changes, out, name)
+    if name is not None:
+        console.print(f"The bundle has its default participant, and {', '.join(made.manifest.subjects)}.")
     if curve is not None:
         lags.draw(console, curve, base.manifest, out)
     spent = time.process_time() - started[0]
@@ -161,6 +177,37 @@ def fitter_of(base: Bundle) -> Fitter:
             entry_point_group=builders.GROUP,
         ) from error
     return builder(base=base)
+
+
+def _named(manifest: Manifest, name: str | None) -> str | None:
+    """Name the participant in a bundle of several; None in one of a single participant, who is replaced.
+
+    Raises
+    ------
+    UsageError
+        If the bundle has one participant alone, or another one of this name.
+    """
+    if not manifest.subjects:
+        if name is None:
+            return None
+        raise UsageError(
+            "fit-name-single-participant",
+            "--name {name}: bundle {bundle} has one participant, whom the new one replaces. Leave "
+            "--name out.",
+            name=name,
+            bundle=manifest.name,
+        )
+    name = name or _NEWCOMER
+    if name in manifest.subjects:
+        raise UsageError(
+            "fit-name-taken",
+            "bundle {bundle} has a participant '{name}' already, beside {others}. Give the new one another "
+            "name with --name.",
+            bundle=manifest.name,
+            name=name,
+            others=[other for other in manifest.subjects if other != name] or "the default one",
+        )
+    return name
 
 
 def _shown(

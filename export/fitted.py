@@ -19,7 +19,7 @@ from onnx import ModelProto
 
 from export.digest import digest
 from rtdecode import bundle as bundles
-from rtdecode.bundle import Bundle, Manifest, engine
+from rtdecode.bundle import Bundle, Manifest, Subject, engine
 from rtdecode.bundle.frames import to_uint8
 from rtdecode.bundle.golden import decode
 from rtdecode.errors import BundleError
@@ -44,8 +44,11 @@ def write(
     recorded: Recorded,
     changes: dict[str, Any],
     out: Path,
+    name: str | None = None,
 ) -> Bundle:
     """Write the bundle of a fitted participant.
+
+    In place of the base's default participant, or, under a name, as one more of its participants.
 
     Parameters
     ----------
@@ -57,6 +60,8 @@ def write(
     changes : dict
         Fields of the manifest to be replaced.
     out : Path
+    name : str, optional
+        What the participant is called among those of the base, who all stay.
 
     Raises
     ------
@@ -70,12 +75,16 @@ def write(
     held_to, parity = verified(base, models, windows, partial(fitter.expected, fitted))
     digests = {stage: digest(graph) for stage, graph in graphs.items()}
     parity["digests"] = base.manifest.parity.get("digests", {}) | digests
+    if name is not None:
+        parity["digests"] = digests
     # Arrays that the fit changes; without fMRI the base's projection is kept.
     arrays = {"stats": base.stats | fitted.statistics, "golden": held_to}
     if recorded.fmri is not None and fitted.voxels is not None:
         head = recorded.fmri.head
         arrays["projection"] = replace(head, voxels=head.voxels[fitted.voxels]).to_arrays()
     manifest = _with_own(base.manifest, graphs)
+    if name is not None:
+        return _joined(base, manifest, models, arrays, parity, changes, out, name)
     # Leave out weight files of the stages that are replaced: the new graphs hold their own weights.
     apart = {name for stage in graphs for name in base.manifest.built[stage].data}
     # Engines of these stages were built from the graphs that are replaced.
@@ -91,6 +100,44 @@ def write(
             files[f"{name}.npz"] = folder / f"{name}.npz"
             np.savez_compressed(files[f"{name}.npz"], allow_pickle=False, **held)
         return bundles.write(out, replace(manifest, parity=parity, **changes), files)
+
+
+def _joined(
+    base: Bundle,
+    fitted_manifest: Manifest,
+    models: Mapping[str, bytes],
+    arrays: Mapping[str, Arrays],
+    parity: dict[str, Any],
+    changes: dict[str, Any],
+    out: Path,
+    name: str,
+) -> Bundle:
+    """Write the base with one more participant, whose stages are those of `fitted_manifest`."""
+    before = f"subjects/{name}"
+    built = fitted_manifest.built
+    stages = {stage: replace(built[stage], file=f"{before}/{built[stage].file}") for stage in models}
+    newcomer = Subject(fitted_manifest.eeg, changes.get("fmri", fitted_manifest.fmri), stages)
+    manifest = base.manifest
+    # What is said of the base's other participants stays with them.
+    of_newcomer = {key: value for key, value in parity.items() if key != "subjects"}
+    parities = manifest.parity.get("subjects", {}) | {name: of_newcomer}
+    newcomers = manifest.provenance.get("newcomers", {}) | {name: changes["provenance"]}
+    files = {file: base.path / file for file in manifest.files}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for stage, model in models.items():
+            files[stages[stage].file] = folder / f"{stage}.onnx"
+            files[stages[stage].file].write_bytes(model)
+        for key, values in arrays.items():
+            files[f"{before}/{key}.npz"] = folder / f"{key}.npz"
+            np.savez_compressed(folder / f"{key}.npz", allow_pickle=False, **values)
+        joined = replace(
+            manifest,
+            subjects=manifest.subjects | {name: newcomer},
+            parity=manifest.parity | {"subjects": parities},
+            provenance=manifest.provenance | {"newcomers": newcomers},
+        )
+        return bundles.write(out, joined, files)
 
 
 def _with_own(manifest: Manifest, graphs: Mapping[str, ModelProto]) -> Manifest:

@@ -533,6 +533,12 @@ def fit(
         ),
     ] = None,
     bundle: BundleName = "phantom",
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="What the participant is called in a bundle of several; default: newcomer.", metavar="NAME"
+        ),
+    ] = None,
     group_readable: GroupReadable = False,
 ) -> None:
     """Adapt a bundle to another participant, from ten minutes of recording with a known film."""
@@ -541,7 +547,7 @@ def fit(
     from export import fit as command
     from rtdecode.disk.derived import BUNDLE, note_derived
 
-    made = command.run(recordings, film, events, bundle, out)
+    made = command.run(recordings, film, events, bundle, out, name)
     for recording in recordings:
         note_derived(recording, BUNDLE, out)
     terminal.line(f"{made.path}  {made.digest}")

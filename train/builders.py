@@ -72,6 +72,7 @@ SHIPPED = {
     "category": "train.models.haxby.plan:CategoryPlan",
     "compact": "train.models.compact.plan:CompactPlan",
     "compact-fitter": "train.fitting.compact:compact_fitter",
+    "shared-space-fitter": "train.fitting.shared_space:shared_space_fitter",
     "tokenizer-fitter": "train.fitting.tokenizers:tokenizer_fitter",
     "phase": "train.phases:Phase",
     "adapter": "train.adapters:Adapter",
