@@ -73,8 +73,9 @@ _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
   data=DIR                   a data set, as `python -m train.data DIR` describes it (ridge, cinesync,
                              cineneuron, mindvideo), or the folder of the recorded data (haxby)
   data=A,B data.subject=A:sub-01,B:sub-02
-                             several participants, of several data sets (ridge)
-  data.subject=1-4           several simulated participants, who watch the same films (ridge, compact)
+                             several participants, of several data sets (ridge, brainnetflix)
+  data.subject=1-4           several simulated participants, who watch the same films (ridge, compact,
+                             brainnetflix)
   target=features            learn the features that a data set has of what was watched, and no clips; judged
                              on people and films that are left out (ridge)
   judge=none                 train and judge later, with resume=DIR and the same arguments
