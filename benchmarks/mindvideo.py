@@ -102,39 +102,6 @@ _PRESETS = ("easy", "default")
 _ORDERS = {"in order": "cortex", "shuffled": "cortex-shuffled"}
 
 
-def compared(work: Path, names: Sequence[str], presets: Sequence[str], sessions: int) -> dict[str, Any]:
-    """Compare variants with their references.
-
-    Parameters
-    ----------
-    work : Path
-    names : sequence of str
-        Variants that were trained.
-    presets : sequence of str
-    sessions : int
-        Of 60 s each.
-
-    Returns
-    -------
-    dict
-        Reference -> see `benchmarks.variants.summarised`.
-    """
-    figures = {}
-    for reference, variant_names in COMPARISONS.items():
-        runs = {name: work / name for name in (reference, *variant_names) if name in names}
-        if reference not in runs:
-            continue
-        rows = [
-            row | {"variant": row["decoder"], "preset": preset, "seed": "0"}
-            for preset in presets
-            for row in variants.compared(
-                work / f"compared-{reference}-{preset}-{sessions}.json", runs, preset, sessions
-            )
-        ]
-        figures[reference] = variants.summarised(rows)
-    return figures
-
-
 def masked_losses(work: Path, common: Sequence[str], seeds: Sequence[int]) -> dict[str, list[float]]:
     """Train masked pre-training alone, on a cortex that participants share.
 
@@ -266,7 +233,9 @@ def main() -> None:
     figures: dict[str, Any] = {
         "steps": steps,
         "sessions": options.sessions,
-        "comparisons": compared(options.work, names, options.presets.split(","), options.sessions),
+        "comparisons": variants.with_references(
+            options.work, COMPARISONS, names, options.presets.split(","), options.sessions
+        ),
     }
     if seeds:
         figures["masked"] = in_order_less_shuffled(masked_losses(options.work, common, seeds))

@@ -210,6 +210,47 @@ def compared(path: Path, runs: Mapping[str, Path], preset: str, sessions: int) -
     return rows
 
 
+def with_references(
+    work: Path,
+    comparisons: Mapping[str, Sequence[str]],
+    names: Sequence[str],
+    presets: Sequence[str],
+    sessions: int,
+) -> dict[str, Any]:
+    """Compare variants, each trained once, with their references.
+
+    Parameters
+    ----------
+    work : Path
+    comparisons : mapping
+        Name of a reference -> those of the variants that are compared with it.
+    names : sequence of str
+        What was trained of them.
+    presets : sequence of str
+    sessions : int
+        Of 60 s each.
+
+    Returns
+    -------
+    dict
+        Reference -> see `summarised`.
+    """
+    figures = {}
+    for reference, variant_names in comparisons.items():
+        runs = {name: work / name for name in (reference, *variant_names) if name in names}
+        if reference not in runs:
+            continue
+        rows = [
+            row | {"variant": row["decoder"], "preset": preset, "seed": "0"}
+            for preset in presets
+            for row in compared(
+                work / f"compared-{reference}-{preset}-{sessions}.json", runs, preset, sessions
+            )
+        ]
+        figures[reference] = summarised(rows)
+    return figures
+
+
 def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Summarise comparisons over seeds.
 

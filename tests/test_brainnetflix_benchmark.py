@@ -1,0 +1,31 @@
+"""The benchmark of Brain Netflix's claims: its variants, and what they are compared with."""
+
+import pytest
+
+from benchmarks import brainnetflix
+from train.data.simulated import FilmSessions
+from train.models.brainnetflix.plan import BrainNetflixPlan
+from train.recipe import check, read
+from train.slots import parts_of
+
+PARTICIPANTS = {"one": 1, "one-10-minutes": 1, "two": 2, "eight": 8}
+
+
+@pytest.mark.parametrize("variant", brainnetflix.VARIANTS)
+def test_each_variant_is_a_line_of_the_recipe(variant: str) -> None:
+    stages, changes = brainnetflix.VARIANTS[variant]
+    steps = [f"phases.{phase}.steps=20" for phase in ("align", "regress")]
+    recipe = read("brainnetflix", ["scale=tiny", *steps, *brainnetflix.STAGES[stages], *changes])
+    check(recipe)
+    parts = parts_of(recipe.tree)
+    assert isinstance(parts.system, BrainNetflixPlan)
+    assert isinstance(parts.data, FilmSessions)
+    assert len(parts.data.participants()) == PARTICIPANTS.get(variant, 4)
+    assert parts.system.sampling.starts == (variant != "from-noise")
+    assert parts.system.brain_minutes == (10 if variant.endswith("10-minutes") else 0)
+
+
+def test_every_variant_is_compared_once() -> None:
+    comparisons = brainnetflix.COMPARISONS
+    compared = [name for reference, names in comparisons.items() for name in (reference, *names)]
+    assert sorted(compared) == sorted(brainnetflix.VARIANTS)
