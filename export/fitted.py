@@ -116,7 +116,10 @@ def _joined(
     before = f"subjects/{name}"
     built = fitted_manifest.built
     stages = {stage: replace(built[stage], file=f"{before}/{built[stage].file}") for stage in models}
-    newcomer = Subject(fitted_manifest.eeg, changes.get("fmri", fitted_manifest.fmri), stages)
+    # Graphs that read a participant's number hold the newcomer's weights where the default participant's
+    # were, so that the newcomer has that number.
+    number = fitted_manifest.subject
+    newcomer = Subject(fitted_manifest.eeg, changes.get("fmri", fitted_manifest.fmri), stages, number)
     manifest = base.manifest
     # What is said of the base's other participants stays with them.
     of_newcomer = {key: value for key, value in parity.items() if key != "subjects"}

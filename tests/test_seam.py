@@ -350,7 +350,8 @@ def mine(trained: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
     film = data.clips(SHOWN)[:, :-1]
     write_mp4(folder / "film.mp4", film.reshape(-1, *film.shape[2:]), float(data.grid.fps))
     kept = recorded(folder, data, NEWCOMER)
-    return fitting.run([kept], folder / "film.mp4", None, str(bundle.path), folder / "mine")
+    fitting.run([kept], folder / "film.mp4", None, str(bundle.path), folder / "mine")
+    return bundles.load(folder / "mine", subject="newcomer")
 
 
 def test_the_systems_own_fitter_takes_its_bundle_to_another_participant(
@@ -358,7 +359,7 @@ def test_the_systems_own_fitter_takes_its_bundle_to_another_participant(
 ) -> None:
     assert isinstance(fitting.fitter_of(mine), SeamFitter), "it can be fitted again"
     manifest = mine.manifest
-    about = manifest.provenance["fitted"]
+    about = manifest.provenance["newcomers"]["newcomer"]["fitted"]
     assert (about["from"], about["windows"]) == (bundle.digest, 50)
     assert "drawable" not in about
     held_out = about["held_out"]
@@ -367,9 +368,14 @@ def test_the_systems_own_fitter_takes_its_bundle_to_another_participant(
     assert about["lag"]["best_s"] in (1.0, 1.5)
     assert mine.projection is not None
     assert set(mine.projection.voxels) == set(data_of(trained).projection(NEWCOMER).voxels)
-    assert 0 < manifest.parity["largest_difference"]["start"] < 1e-5
-    own = {"encode.onnx", "stats.npz", "projection.npz", "golden.npz"}
-    assert {name for name in manifest.files if manifest.files[name] != bundle.manifest.files[name]} == own
+    assert 0 < manifest.parity["subjects"]["newcomer"]["largest_difference"]["start"] < 1e-5
+    # Everybody else stays as they were.
+    before = bundle.manifest.files
+    files = ("encode.onnx", "stats.npz", "projection.npz", "golden.npz")
+    own = {f"subjects/newcomer/{name}" for name in files}
+    assert {name for name in manifest.files if manifest.files[name] != before.get(name)} == own
+    assert before.keys() <= manifest.files.keys()
+    assert {*bundle.manifest.subjects} < {*manifest.subjects}
     assert manifest.noise_key == bundle.manifest.noise_key
 
 
@@ -381,8 +387,8 @@ def test_a_fitted_bundle_shows_a_new_session_what_the_one_before_did_not(
     kept = recorded(tmp_path, data, NEWCOMER, SHOWN + 1)
     seen = data.colours(SHOWN + 1)
     found = {}
-    for name, one in (("before", bundle), ("fitted", mine)):
-        assert replay.run(kept, str(one.path), "max", tmp_path / name) == 0
+    for name, one, subject in (("before", bundle, None), ("fitted", mine, "newcomer")):
+        assert replay.run(kept, str(one.path), "max", tmp_path / name, subject=subject) == 0
         lines = [json.loads(line) for line in (tmp_path / name / "clips.jsonl").read_text().splitlines()]
         finals = [np.load(tmp_path / name / line["latent"]) for line in lines if line["revision"] == "final"]
         colours = np.stack(finals).reshape(len(seen), *bundle.manifest.latent[1:])[:, :3].mean((2, 3, 4))
