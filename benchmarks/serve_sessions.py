@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import resource
 import shutil
 import signal
 import ssl
@@ -474,6 +473,12 @@ def _echo_until_killed(cert: str, key: str, down: int) -> None:
     asyncio.run(main())
 
 
+def _peak_kb() -> int:
+    """Return the most memory that this program has had; what `getrusage` says includes whoever started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
 def _first_clip(name: str, where: Sequence[str]) -> None:
     """Decode a window as a session does, and print what that took."""
     began_at = time.monotonic()
@@ -482,7 +487,7 @@ def _first_clip(name: str, where: Sequence[str]) -> None:
     with closing(decoder):
         decoder.decode(next(iter(random_windows(bundle, 2))))
         figures = {
-            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1),
+            "peak_mb": round(_peak_kb() / 1e3, 1),
             "first_clip_s": round(time.monotonic() - began_at, 3),
         }
     print(json.dumps(figures))  # noqa: T201
