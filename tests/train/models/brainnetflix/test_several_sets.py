@@ -21,7 +21,8 @@ RECIPE = str(Path(__file__).with_name("small.yaml"))
 
 @pytest.mark.full
 def test_two_sets_teach_one_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = ((24, 2), (8, 2))
+    # Videos of 48 colours at random: with fewer, no run says anything of another.
+    counts = ((120, 2), (8, 2))
     monkeypatch.setattr(bold_moments, "_COUNTS", counts)
     monkeypatch.setattr(test_responses, "COUNTS", counts)
     films = study(tmp_path / "films")
@@ -38,10 +39,11 @@ def test_two_sets_teach_one_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     out = run(RECIPE, [*words, f"out={tmp_path / 'run'}"])
     tree = read_run(out)
     assert [*tree["subjects"]] == [second, "sub-01"]
-    # Volumes follow what was shown, and so do the layers, by runs that are left out.
+    # Volumes follow what was shown, and so do the layers, by runs that are left out. The voxels of the second
+    # set are half as many as its colours, and half noise.
     explained = tree["tables"]["layers"][0]["explained"]
     assert {*explained} == {first, second, "sub-01"}
-    assert min(explained.values()) > 0.1
+    assert min(explained.values()) > 0.03
     system = restored(out, build(tree["arguments"]["system"]))
     assert isinstance(system, SharedSystem)
     maps = [part.encoder.get_parameter("stems.0.map") for part in (system, system.of_subject("sub-01"))]
