@@ -125,11 +125,11 @@ def differences(root: Path, *, write: bool) -> Iterator[str]:
     Parameters
     ----------
     root : Path
-        Holds README.md and docs.
+        Holds README.md and docs, whose folders are searched too.
     write : bool
         Tables and pictures are written, and are no difference.
     """
-    for path in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
+    for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
         name = path.relative_to(root)
         text = path.read_text()
         try:

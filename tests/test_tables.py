@@ -81,6 +81,16 @@ def test_a_table_without_template_or_end_is_named(root: Path) -> None:
     assert "table mine has no line <!-- end -->" in checked(root)[0]
 
 
+def test_a_page_in_a_folder_of_docs_is_checked_and_written_too(root: Path) -> None:
+    page = root / "docs" / "notebook" / "2026-01-01-mine.md"
+    page.parent.mkdir()
+    page.write_text(PAGE.replace("0.250", "0.350"))
+    (sentence,) = checked(root)
+    assert sentence.startswith("docs/notebook/2026-01-01-mine.md:6: a table was edited by hand.")
+    assert list(differences(root, write=True)) == []
+    assert page.read_text() == PAGE
+
+
 def test_a_figure_outside_of_a_table_is_named_with_its_line(root: Path) -> None:
     (root / "docs" / "more.md").write_text("First 0.5 to 0.6.\n\nIt has 0.912 (95 % 0.900\nto 0.924; n 3).\n")
     (sentence,) = checked(root)
