@@ -4,7 +4,7 @@ A latent frame codes four video frames in patches of 8 x 8 pixels (`train.closed
 frame 0 codes one. (`FrameDecoder` is for codecs whose latent frames hold one video frame each, and has no
 cache.) The decoder is linear: every patch of frames is a weighted sum of the latents of the patch
 itself and of its neighbours, in this latent frame and in the one before. It is fitted in closed form.
-``docs/codec.md`` compares it with other decoders.
+``docs/notebook/2026-11-20-codec.md`` compares it with other decoders.
 """
 
 import math
