@@ -1,4 +1,4 @@
-"""A system of its own, which plugs in at the seam: what `docs/training.md` points at as the example.
+"""A system of its own, which plugs in at the seam: what `docs/own-system.md` points at as the example.
 
 It is told tokens, a pooled vector and rows of a memory, starts from a guess with a noise level of its own,
 denoises in chunks of latent frames that remember each other, and draws with a codec of two caches. Two

@@ -80,7 +80,7 @@ _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
                              on people and films that are left out (ridge)
   judge=none                 train and judge later, with resume=DIR and the same arguments
   judge.sections=identification,pictures
-                             groups of metrics that are computed (docs/training.md)
+                             groups of metrics that are computed (docs/evaluation.md)
   judge.windows=200          evaluate so many of the windows, drawn by a fixed seed
   SLOT.KEY=value             any argument of the recipe"""
 

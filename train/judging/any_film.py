@@ -2,7 +2,7 @@
 
 One participant watches films in several sessions. Each session goes through the chain and the decoder, and
 its clips are held against what was shown (`train.judging.film_scores`). Beside each figure stand those of
-controls that it must beat, and of references that bound it; ``docs/training.md`` says what each means. A
+controls that it must beat, and of references that bound it; ``docs/evaluation.md`` says what each means. A
 system that says whether it sees a brain is judged by that too (`train.judging.presence`).
 
 Where the film differs by session, intervals are over sessions if there are four of them. A film from a file

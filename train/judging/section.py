@@ -275,7 +275,7 @@ def _section(name: str) -> Section:
         raise UsageError(
             "section-unknown",
             "there is no section '{section}'. There are {available}; one of your own is a builder "
-            "(docs/training.md).",
+            "(docs/evaluation.md).",
             section=name,
             available=[*SHIPPED, *_ON_REQUEST, *builders.added()],
         )

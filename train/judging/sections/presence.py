@@ -3,7 +3,7 @@
 Beside the windows of each judged session stand as many of five kinds that are not what the decoder is made
 for. A system that says how likely a window is to be of a brain (`train.system.Condition.brain`)
 is judged by that probability alone: does it tell true windows from each kind, better than a detector that
-looks at energy, and does it hold what it promises? ``docs/training.md`` says what each figure is.
+looks at energy, and does it hold what it promises? ``docs/evaluation.md`` says what each figure is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
