@@ -9,7 +9,7 @@ Either way the plan hands over a `System`. Windows of signals go through it in t
 4. `System.frames` draws the latents.
 
 `System.stages` lists the graphs by which an export does the same. To add a system, write these two classes
-and register the plan's builder; ``docs/own-system.md`` leads through it. Examples are `train.models.ridge`, in
+and register the plan's builder; ``docs/own-system.md`` has the steps. Examples are `train.models.ridge`, in
 closed form, and `train.models.compact`, which is trained with gradients.
 """
 
