@@ -67,6 +67,7 @@ class CodedError(Exception):
         sentence : str
             Its `{error}` is the sentence of the cause.
         **values : object
+            What the sentence names, by its placeholders.
         """
         if not isinstance(cause, CodedError):
             return cls(code, sentence, error=cause, **values)
@@ -81,9 +82,11 @@ class RtDecodeError(CodedError):
     Parameters
     ----------
     code, sentence : str
+        Stable name of the fault, and what is said of it with the values in place.
     reason : str, optional
         For a report on disk, without any names; by default that of the error's class.
     **values : object
+        What the sentence names, by its placeholders.
     """
 
     exit_code = 1
@@ -161,6 +164,7 @@ def explain(error: RtDecodeError, *, program: str = "", as_json: bool = False) -
     Parameters
     ----------
     error : RtDecodeError
+        The error to put into words.
     program : str
         What the sentence on stderr begins with.
     as_json : bool

@@ -229,6 +229,7 @@ def declared_rate(declared_hz: float, measured_hz: float, span_s: float) -> str 
     Parameters
     ----------
     declared_hz, measured_hz : float
+        Rate that the stream declares, and the one that was measured, Hz.
     span_s : float
         Length of the measurement, s. The shorter it is, the larger the difference that is allowed.
     """

@@ -91,11 +91,13 @@ def console(
     Parameters
     ----------
     stderr : bool
+        Print to standard error.
     width : int, optional
         Columns; by default the terminal's.
     soft_wrap : bool
         Leave it to the terminal to break long lines.
     file : file, optional
+        Print to this file instead.
     """
     return Console(
         stderr=stderr, width=width, soft_wrap=soft_wrap, file=file, markup=False, emoji=False, highlight=False

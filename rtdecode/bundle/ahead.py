@@ -44,6 +44,7 @@ def fitting(
     Parameters
     ----------
     bundle : Bundle
+        The bundle whose engines are wanted.
     stages : iterable of str
         The stages that are to be run.
     builders : collection of str
@@ -190,8 +191,11 @@ class DeviceArray:
     Attributes
     ----------
     shape : tuple of int
+        Size of each axis.
     dtype : numpy.dtype
+        Type of the values, as numpy names it.
     address : int
+        Address of the first value in the GPU's memory.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

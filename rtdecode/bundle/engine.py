@@ -28,6 +28,7 @@ class Engine:
     Parameters
     ----------
     manifest : Manifest
+        Names the stages, their ports and states.
     models : dict
         Stage -> the bytes of its graph.
     name : str
@@ -46,6 +47,7 @@ class Engine:
     Attributes
     ----------
     manifest : Manifest
+        Names the stages, their ports and states.
     graphs : dict
         Stage -> `Graph`, or the engine built ahead.
     notes : list of str
@@ -157,6 +159,7 @@ def load(
     Parameters
     ----------
     bundle : Bundle
+        The bundle whose graphs are loaded.
     chosen
         See `Engine`. By default an engine built ahead that fits this machine goes before all providers. The
         names of builders (``tensorrt``, ``tensorrt_rtx``) ask for such engines alone.

@@ -38,7 +38,9 @@ class Bundle:
     Attributes
     ----------
     path : Path
+        The bundle's folder.
     manifest : Manifest
+        What the bundle states about itself.
     digest : str
         First 16 hexadecimal digits of the SHA-256 over the manifest's values, which include the hash of
         every other file.

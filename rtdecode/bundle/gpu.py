@@ -28,6 +28,7 @@ class Gpu:
     Attributes
     ----------
     name : str
+        Name of the model, as the driver gives it.
     capability : str
         Its compute capability, such as ``8.0``.
     cuda : str

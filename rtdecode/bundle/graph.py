@@ -187,6 +187,7 @@ class _Fixed:
     inputs, outputs : dict
         Name of each port -> its shape and dtype.
     device : str
+        Device of ONNX Runtime, such as ``cuda``.
     """
 
     def __init__(

@@ -56,6 +56,7 @@ class Input:
     Attributes
     ----------
     shape : list of int
+        Size of each axis.
     dtype : str
         Values of another type are cast to it.
     source : str
@@ -116,7 +117,9 @@ class BuiltEngine:
     compute_capability : str
         Of the GPUs that it runs on, such as ``8.0``.
     stage : str
+        Name of the stage that it runs.
     file : str
+        Name of the engine's file in the bundle.
     graph : str
         SHA-256 of the file of the graph that it was built from.
     flavour : str
@@ -164,7 +167,9 @@ class State:
         How long it lives: for a ``chunk`` (the steps of one chunk), for a ``window``, or for the ``session``
         (until a window is missing).
     shape : list of int
+        Size of each axis.
     dtype : str
+        Type of the values, as numpy names it.
     source : str or None
         If ``latent``, the state is the last frames of each window's clean latent, and no port writes it.
     """

@@ -24,6 +24,7 @@ class Rows:
     Parameters
     ----------
     values : (row, value)
+        The rows, in the order of their numbers.
     dtype : str
         Type of the values; ``bfloat16`` if they are stored as uint16.
     name : str

@@ -34,6 +34,7 @@ def unplaced(manifest: Manifest) -> list[str]:
     Parameters
     ----------
     manifest : Manifest
+        Of the bundle that is described.
 
     Returns
     -------

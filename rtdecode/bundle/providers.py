@@ -198,6 +198,7 @@ def options(name: str, *, captured: bool) -> dict[str, str]:
     Parameters
     ----------
     name : str
+        Name of the provider, as ONNX Runtime has it.
     captured : bool
         Whether the graph is captured as a CUDA graph.
     """

@@ -21,6 +21,7 @@ def check(bundle: Bundle, stages: Iterable[str]) -> None:
     Parameters
     ----------
     bundle : Bundle
+        The bundle that is about to be loaded.
     stages : iterable of str
         The stages that are to be loaded.
 

@@ -112,10 +112,12 @@ class Pass:
     Parameters
     ----------
     program : Program
+        The loaded graphs and their order.
     given : dict
         ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask``, each with a leading axis of 1. Absent signals are left
         out.
     noise : Noise
+        Gives the noise that the clip starts from.
     steps : int
         Number of denoising steps; 0 in closed form.
     before : dict or None

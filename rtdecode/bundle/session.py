@@ -61,6 +61,7 @@ class Carried:
     run, index : int
         Of the window.
     revision : str
+        ``preview``, ``final`` or ``refined``.
     windowed_at : float
         When the window was cut, on the session's clock, s.
     states : dict
@@ -104,6 +105,7 @@ class Carry:
         Parameters
         ----------
         window : Window
+            The window that is about to be decoded.
         chain : sequence of str, optional
             The revisions from which it may carry on, the best first; by default those of its own revision.
         """
@@ -205,8 +207,11 @@ def open_pass(
     Parameters
     ----------
     program : Program
+        The loaded graphs and their order.
     window : Window
+        The window to decode.
     steps : int
+        Number of denoising steps; 0 without a denoiser.
     states : dict, optional
         What it carries on from; by default it starts afresh.
     detail, null
@@ -287,6 +292,7 @@ def check_carried(manifest: Manifest, limit: int) -> None:
     Parameters
     ----------
     manifest : Manifest
+        Of the bundle that is about to be served.
     limit : int
         Largest number of bytes that one window may leave.
 

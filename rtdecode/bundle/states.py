@@ -51,6 +51,7 @@ class States:
         Parameters
         ----------
         latent : (1, channel, latent frame, row, column)
+            Clean latent of this window.
         """
         found: dict[str, Value] = {}
         for name, state in self._declared.items():

@@ -109,6 +109,7 @@ def check(manifest: Manifest, where: str) -> None:
     Parameters
     ----------
     manifest : Manifest
+        Names stages, ports, states and memories.
     where : str
         Begins the message of an error.
 

@@ -145,6 +145,7 @@ class Train:
     Attributes
     ----------
     chains : list of Chain
+        Sequences of triggers at whole TRs.
     dense : bool
         Whether these are slice or shot triggers.
     locked : bool

@@ -44,6 +44,7 @@ class Placement:
     correlation : float
         Correlation of the two sessions' mean volumes.
     moved_mm, turned_deg : float
+        Shift, mm, and rotation, degrees, that the matrix stands for.
     """
 
     matrix: list[list[float]]
@@ -128,7 +129,9 @@ class Calibration:
     Attributes
     ----------
     path : Path
+        The calibration's folder.
     record : Record
+        The content of ``calibration.json``.
     digest : str
         First 16 hexadecimal digits of the SHA-256 over the record's values.
     reference : float32, (i, j, k)

@@ -161,9 +161,11 @@ class StoredClip(_Frames):
     Parameters
     ----------
     file : ClipFile
+        The file that holds the clip.
     start : int
         Byte at which the first frame begins.
     shape : (frame, row, column, 3)
+        Shape of the clip.
     kind : dtype
         Type of the values.
     """
@@ -221,6 +223,7 @@ class ComputedClip(_Frames):
     Parameters
     ----------
     shape : (frame, row, column, 3)
+        Shape of the clip.
     compute : callable
         Takes a frame and a slice of rows ``[a:b]``, and makes these rows, (row, column, 3).
     frames : sequence of int, optional
@@ -314,6 +317,7 @@ def pieces(shape: tuple[int, ...]) -> list[slice]:
     Parameters
     ----------
     shape : (frame, row, column, 3)
+        Shape of the clip.
     """
     frames = max(1, _PIECE // math.prod(shape[1:]))
     return [slice(first, min(first + frames, shape[0])) for first in range(0, shape[0], frames)]

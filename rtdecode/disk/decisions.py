@@ -154,6 +154,7 @@ class Decisions:
     by_key : dict
         The decision on each revision of a window, in the order in which they were taken.
     restarts : list of Restart
+        One for each acquisition process that replaced another.
     """
 
     bundle: str
@@ -177,6 +178,7 @@ class DecisionWriter:
     session : str
         Name of the session.
     bundle : Bundle
+        The bundle that decodes.
     """
 
     def __init__(self, recording: Path, session: str, bundle: Bundle) -> None:

@@ -28,6 +28,7 @@ def note_derived(recording: Path, kind: str, path: Path) -> None:
     Parameters
     ----------
     recording : Path
+        The recording's folder.
     kind : str
         `CLIPS`, `BUNDLE`, `TRAINING_RUN` or `BIDS_FOLDER`.
     path : Path

@@ -74,11 +74,13 @@ class OpenFilm:
     Attributes
     ----------
     container : InputContainer
+        PyAV's handle of the file.
     stream : VideoStream
         The film, of all videos in the file.
     fps : Fraction or None
         Frames a second; None where the file does not say it.
     turn : Turn
+        How decoded frames are rotated and mirrored to stand upright.
     pixel : float
         The width of a pixel of a picture, where its height is 1.
     counted : bool
@@ -181,6 +183,7 @@ class OpenFilm:
         Parameters
         ----------
         frame : VideoFrame
+            A decoded frame of this film.
         size : (int, int), optional
             Rows and columns; those of the file by default.
         interpolation : str, optional
@@ -240,6 +243,7 @@ def open_film(source: Source, name: object = None, *, threaded: bool = False) ->
     Parameters
     ----------
     source : path or binary file
+        The file, or its content.
     name : optional
         What an error calls the film, where it is no path.
     threaded : bool

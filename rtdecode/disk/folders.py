@@ -49,6 +49,7 @@ def taken(folder: Path, beside: str = "") -> bool:
     Parameters
     ----------
     folder : Path
+        Path of the folder that is to be made.
     beside : str
         Name of an entry that is not in the way.
 
@@ -135,6 +136,7 @@ def held(folder: Path, flag: str, owner: str) -> Iterator[None]:
     Parameters
     ----------
     folder : Path
+        Path of the folder to lock.
     flag : str
         The option by which the user gave the folder, for messages.
     owner : str

@@ -17,7 +17,9 @@ def moving(frames: NDArray[np.uint8], fps: float) -> bytes:
     Parameters
     ----------
     frames : uint8, (frame, row, column, 3)
+        The clip, RGB.
     fps : float
+        Frames a second.
     """
     first, *others = [Image.fromarray(frame) for frame in frames]
     held = io.BytesIO()

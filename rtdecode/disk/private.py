@@ -47,6 +47,7 @@ def folder(path: Path, *, exclusive: bool = False) -> Path:
     Parameters
     ----------
     path : Path
+        Path of the folder.
     exclusive : bool
         Whether the folder is known to hold nothing of others, so that it is closed whatever lies in it.
 
@@ -80,6 +81,7 @@ def file(path: Path) -> Path:
     Parameters
     ----------
     path : Path
+        Path of the file.
 
     Returns
     -------

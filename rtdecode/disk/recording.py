@@ -215,6 +215,7 @@ class Recording:
     Parameters
     ----------
     path : Path
+        The recording's folder.
     partial : bool
         Whether `events` goes on where data are missing, as in a copy that was cut short. Otherwise it
         refuses such a recording.
@@ -222,7 +223,9 @@ class Recording:
     Attributes
     ----------
     montage : Montage or None
+        Labels and kinds of the EEG channels; None without EEG.
     meta : dict
+        The field ``meta`` of ``recording.json``.
     truth : Path or None
         Folder with ``events.tsv`` and, for a film, ``film.mp4``.
 

@@ -109,6 +109,7 @@ class Survey:
     triggers, volumes : int
         Numbers of lines.
     loss : Loss
+        How much the index names and the files lack.
     intact : Entry
         The last item before which, itself included, nothing is missing; of no size where there is none.
     """

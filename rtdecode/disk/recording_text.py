@@ -50,6 +50,7 @@ class Value:
     fits : callable
         Whether a JSON value is such a one.
     required : bool
+        Whether the field has to be there.
     """
 
     expected: str

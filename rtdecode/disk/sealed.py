@@ -142,6 +142,7 @@ def read_tree(file: Path, advice: str, *, verify: bool = True) -> tuple[dict[str
     Parameters
     ----------
     file : Path
+        Path of the JSON file.
     advice : str
         What to do about an error; ends its message.
     verify : bool

@@ -42,6 +42,7 @@ def write_mp4(path: str | Path, frames: Frames, fps: float) -> None:
     Parameters
     ----------
     path : str or Path
+        Where the file is written.
     frames : uint8, (frame, row, column, 3)
         RGB.
     fps : float
@@ -122,6 +123,7 @@ def iter_mp4(path: str | Path, fps: float | None = None) -> Iterator[Frames]:
     Parameters
     ----------
     path : str or Path
+        The film to read.
     fps : float, optional
         Frames a second that are wanted: of a film with another rate, the frame that is on at each instant.
         By default all frames of the file.
@@ -150,6 +152,7 @@ class FilmWriter:
     Parameters
     ----------
     path : str or Path
+        Where the film is written.
     height, width : int
         Size of every frame, pixels.
     fps : float

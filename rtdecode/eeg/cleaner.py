@@ -49,6 +49,7 @@ class Part:
     times : (sample,)
         When they were taken, s on the local clock.
     quality : (sample,) uint8
+        Mark of each sample, see `rtdecode.signal.eeg.quality`.
     hole : bool
         Samples are missing before the first of them.
     """
@@ -69,6 +70,7 @@ class Cleaner:
     Parameters
     ----------
     montage : Montage
+        Labels and kinds of all channels of the stream.
     tr_s : float or None
         Repetition time that is expected, s.
 

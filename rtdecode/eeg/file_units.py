@@ -39,6 +39,7 @@ def microvolts_of(path: Path, raw: Any, kinds: tuple[str, ...]) -> NDArray[np.fl
     Parameters
     ----------
     path : Path
+        The EEG file.
     raw : mne.io.BaseRaw
         The file, opened.
     kinds : tuple of str

@@ -78,6 +78,7 @@ class EegStream:
     Attributes
     ----------
     montage : Montage
+        Labels and kinds of all channels of the stream.
     first : float
         Time of the first sample, s on the local clock.
     samples : int

@@ -89,6 +89,7 @@ class PhantomSession:
     Parameters
     ----------
     preset : Preset or str
+        ``easy``, ``default``, ``hard``, or levels of one's own.
     subject_number : int
         Fixes the brain; 1 or more.
     seed : int
@@ -376,6 +377,7 @@ class PhantomSession:
         Parameters
         ----------
         folder : Path
+            Where the files are written.
         closed : bool
             Whether it belongs to a recording, which its owner alone reads.
         """

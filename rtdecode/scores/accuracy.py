@@ -55,6 +55,7 @@ def correlations(clips: Sequence[Pixels], truths: Sequence[Pixels], mean_clip: P
     clips : sequence of (frame, row, column, 3)
         Emitted clips. Frames beyond those of the truth (the instant of the cut) are left out.
     truths : sequence of (frame, row, column, 3)
+        The true clip of each window.
     mean_clip : (frame, row, column, 3)
         Training mean, subtracted from both.
 
@@ -177,6 +178,7 @@ def sessions_of(windows: Sequence[Span]) -> NDArray[np.int64] | None:
     Parameters
     ----------
     windows : sequence of (run, start_s, stop_s)
+        Run and span of each window, s.
 
     Returns
     -------
@@ -251,6 +253,7 @@ def entry(
     scores : (window,)
         Score of each window; NaN where it cannot be scored.
     chance : float
+        What guessing scores.
     shuffled : sequence of (window,)
         Scores under each circular shift.
     groups : (window,) int, optional
@@ -306,6 +309,7 @@ def psnr(clips: Iterable[Pixels], truths: Iterable[Pixels]) -> Score:
     clips : iterable of uint8 (frame, row, column, 3)
         Frames beyond those of the truth are left out.
     truths : iterable of uint8 (frame, row, column, 3)
+        The true clip of each window.
 
     Returns
     -------

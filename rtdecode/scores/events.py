@@ -84,6 +84,7 @@ def distractors(windows: Sequence[Span], events: Mapping[int, Sequence[Event]]) 
     Parameters
     ----------
     windows : sequence of (run, start_s, stop_s)
+        Run and span of each window, s.
     events : mapping
         Run -> its shots. In a run without any, each window counts as a shot of its own.
 
@@ -107,6 +108,7 @@ def told_of(windows: Sequence[Span], events: Mapping[int, Sequence[Event]]) -> l
     Parameters
     ----------
     windows : sequence of (run, start_s, stop_s)
+        Run and span of each window, s.
     events : mapping
         Run -> its events. Their attributes are read as text.
 
@@ -157,6 +159,7 @@ def categories(
     Parameters
     ----------
     windows : sequence of (run, start_s, stop_s)
+        Run and span of each window, s.
     events : mapping
         Run -> blocks, with the onsets of its file.
     labels : sequence of str

@@ -45,7 +45,9 @@ class Interval:
     Attributes
     ----------
     ci95 : [low, high] or None
+        Ends of the 95 % interval; None where there is none, see `reason`.
     units : int
+        Number of units that it rests on.
     method : str or None
         ``percentiles``, ``t`` or ``t of logits``.
     values : list of float or None
@@ -143,6 +145,7 @@ def of_statistic(
     statistic : callable
         See `Statistic`.
     units : int
+        Number of units.
     bounded : bool
         Whether the figure can only be within [0, 1].
     single : bool
@@ -222,8 +225,11 @@ def of_pseudovalues(figure: float, without: Float, *, tail: float = TAIL) -> Int
     Parameters
     ----------
     figure : float
+        The figure of all units.
     without : (unit,)
+        The figure without each unit in turn.
     tail : float
+        Probability beyond each end.
     """
     units = len(without)
     if units < FEWEST:

@@ -14,6 +14,7 @@ def mean_picture(clip: Pixels) -> NDArray[np.float64]:
     Parameters
     ----------
     clip : (frame, row, column, 3)
+        The clip to average.
     """
     total = np.zeros(clip.shape[1:])
     for frames in pieces(clip.shape):
@@ -43,6 +44,7 @@ def less(clip: Pixels, mean: Pixels) -> ComputedClip:
     Parameters
     ----------
     clip : (frame, row, column, 3)
+        The clip to subtract from.
     mean : (frame, row, column, 3), or (1, row, column, 3)
         A single picture is subtracted from every frame.
     """

@@ -40,6 +40,7 @@ def seam_ratio(
     clips : sequence of (frame, row, column, 3)
         Emitted clips, which have one frame more than `truths`: the instant of the cut.
     truths : sequence of (frame, row, column, 3)
+        The true clip of each window.
     windows : sequence of (run, start_s, stop_s)
         In any order.
     cuts : mapping

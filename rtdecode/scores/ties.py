@@ -26,6 +26,7 @@ def bar(similarity: ArrayLike, size: float = UNIT) -> Float:
     Parameters
     ----------
     similarity : array_like
+        The similarity to beat.
     size : float
         Size of similarities of this kind. Where one is larger, its own size counts.
 
@@ -82,6 +83,7 @@ def best(similarity: NDArray[np.floating]) -> NDArray[np.int64]:
     Parameters
     ----------
     similarity : (row, candidate)
+        Similarity of each row to each candidate.
     """
     top = similarity.max(axis=1, keepdims=True)
     return np.argmax(~beats(top, similarity), axis=1)

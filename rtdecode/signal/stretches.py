@@ -10,6 +10,7 @@ def stretches(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
     Parameters
     ----------
     chosen : (n,) bool
+        True where a value belongs to a stretch.
     """
     edges = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8)))
     return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]

@@ -58,6 +58,7 @@ class Assembler:
     Parameters
     ----------
     bundle : Bundle
+        Sets grid, channels, voxels and statistics.
     montage : Montage or None
         Montage of the stream; None without EEG, or until `set_montage`.
     modalities : sequence of str
@@ -217,6 +218,7 @@ class Assembler:
         Parameters
         ----------
         item : EegChunk, Trigger or Volume
+            What arrived.
         now_at : float
             Time on the local clock, s.
         """

@@ -13,6 +13,7 @@ class EegRing:
     Parameters
     ----------
     channels : int
+        Number of channels.
     capacity : int
         Number of samples that are kept.
     """
@@ -48,6 +49,7 @@ class EegRing:
         Parameters
         ----------
         data : (channel, sample)
+            The samples.
         times : (sample,)
             Ascending, s.
         quality : (sample,) uint8

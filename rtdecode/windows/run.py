@@ -61,6 +61,7 @@ class Run:
     number : int
         Position in the session.
     bundle : Bundle
+        Sets grid, voxels and statistics.
     first_clip : int
         Number of the run's first clip in the session.
     dummies : int

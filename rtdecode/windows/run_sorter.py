@@ -31,6 +31,7 @@ class SessionRuns:
     Parameters
     ----------
     bundle : Bundle
+        Sets grid, voxels and statistics.
     dummies : int
         Number of dummy volumes at the start of each run. The run's zero lies after them.
     limit : float
@@ -43,6 +44,7 @@ class SessionRuns:
     Attributes
     ----------
     runs : list of Run
+        All runs so far, in order.
     triggers : int
         Number of triggers so far.
     counts : dict

@@ -63,6 +63,7 @@ class VolumeDoor:
         index : int
             Index of the volume.
         data : (i, j, k)
+            Values of the voxels.
 
         Returns
         -------

@@ -176,6 +176,7 @@ class Amplifier:
     number : int
         Number of the subject.
     preset : Preset
+        Levels of noise and background.
     state : (frame, feature)
         Neural state, as from `rtdecode.phantom.body.brain.neural_state`.
     cuts : (shot,)

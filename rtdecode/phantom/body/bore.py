@@ -134,11 +134,13 @@ class BoreAmplifier:
     seed : int
         Seed of noise and artefacts.
     sfreq : int
+        Sampling rate, Hz.
     drift_ppm : float
         How much faster than `sfreq` the samples come.
     gradient : rtdecode.phantom.body.magnet.GradientArtifact
         Artefact for as many channels as `bore_montage` has.
     artifacts : Artifacts
+        What the bore adds to the EEG.
     stop_s : float
         Time by which the run is over.
     """

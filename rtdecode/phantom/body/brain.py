@@ -53,6 +53,7 @@ class Traits:
     Attributes
     ----------
     number : int
+        Number of the subject.
     weights : (voxel, feature) float32
         Weights from features to voxels, sparse.
     delay, stretch : (voxel,)
@@ -81,6 +82,7 @@ def subject(number: int, cortex: str = MIXED) -> Traits:
     Parameters
     ----------
     number : int
+        Number of the subject; it seeds the brain.
     cortex : str
         ``mixed``: the weights of each voxel are drawn by themselves. ``shared``: they are those of a vertex
         of `rtdecode.phantom.body.cortex`, in whose order voxels then are.
@@ -126,6 +128,7 @@ def neural_state(features: Float, noise: float, after_s: float, rng: np.random.G
     after_s : float
         How long the state continues after the film.
     rng : numpy.random.Generator
+        Draws the noise of the state.
 
     Returns
     -------
@@ -163,6 +166,7 @@ def haemodynamic_response(
     Parameters
     ----------
     seconds : (time,)
+        Times after the impulse, s.
     delay : float or (voxel, 1)
         Shift in seconds.
     stretch : float or (voxel, 1)
@@ -182,6 +186,7 @@ def bold(person: Traits, state: Float, shift: NDArray[np.float64], times: NDArra
     Parameters
     ----------
     person : Traits
+        The brain whose voxels respond.
     state : (frame, feature)
         Neural state, as from `neural_state`.
     shift : (voxel,)

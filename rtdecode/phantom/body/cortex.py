@@ -328,6 +328,7 @@ def _smooth(
     Parameters
     ----------
     place : (vertex, 2)
+        Places on the sheet, mm.
     right : (vertex,) bool
         Hemispheres have fields of their own.
     width : (vertex,)
@@ -335,6 +336,7 @@ def _smooth(
     count : int
         Number of fields.
     rng : numpy.random.Generator
+        Draws the white noise.
 
     Returns
     -------

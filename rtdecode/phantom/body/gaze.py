@@ -81,6 +81,7 @@ def gaze_path(start_s: float, stop_s: float, seed: int) -> Gaze:
     start_s, stop_s : float
         Span of film time.
     seed : int
+        Seed of the saccades.
     """
     waits = np.random.default_rng((seed, 53))
     steps = np.random.default_rng((seed, 54))

@@ -70,6 +70,7 @@ class GradientArtifact:
     number : int
         Number of the subject, which decides how the cap lies in the field.
     channels : int
+        Number of channels.
     tr_s : float
         TR, which need not be a whole number of samples.
     slices, multiband : int
@@ -183,7 +184,9 @@ class HeadSway:
     Parameters
     ----------
     seed : int
+        Seed of the slow waves.
     tr_s : float
+        Repetition time, s.
     path : (volume, 6) or None
         Position of the head in each volume, in mm and rad. It is reached within 0.3 s of the volume's start
         and then held.

@@ -59,7 +59,9 @@ def head_path(count: int, tr_s: float, seed: int) -> NDArray[np.float64]:
     count : int
         Number of volumes.
     tr_s : float
+        Repetition time, s.
     seed : int
+        Seed of the movement.
 
     Returns
     -------
@@ -140,6 +142,7 @@ class Resampler:
     mean : (i, j, k)
         Image of the head on a grid that is larger than the scanner's by `margin` voxels on every side.
     margin : int
+        Voxels by which the image is larger on every side.
     affine : float64, (4, 4)
         Voxel indices of the scanner's grid to scanner RAS+, mm.
     centre : (3,)

@@ -18,6 +18,7 @@ class Preset:
     Attributes
     ----------
     name : str
+        ``easy``, ``default`` or ``hard``.
     feature_noise : float
         Standard deviation of the noise of the neural state, in units of that of a feature. EEG and fMRI
         share this noise.

@@ -102,7 +102,9 @@ class Pump:
     number : int
         Number of the subject.
     channels : int
+        Number of channels.
     seed : int
+        Seed of the vibration.
 
     Attributes
     ----------

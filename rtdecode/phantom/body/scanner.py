@@ -56,6 +56,7 @@ class PhantomHead:
     Attributes
     ----------
     shape : (int, int, int)
+        Voxels along each axis.
     affine : float64, (4, 4)
         Voxel indices to scanner RAS+ coordinates, mm.
     mean : float32, (i, j, k)
@@ -121,8 +122,11 @@ class Scanner:
     Parameters
     ----------
     place : PhantomHead
+        The head, and where its voxels lie.
     person : Traits
+        The brain whose voxels respond.
     preset : Preset
+        Levels of signal and noise.
     state : (frame, feature)
         Neural state, as from `rtdecode.phantom.body.brain.neural_state`.
     count : int
@@ -135,6 +139,7 @@ class Scanner:
     settling : bool
         Whether the first volumes are brighter, until the magnetisation has settled.
     tr_s : float
+        Repetition time, s.
 
     Notes
     -----
@@ -229,6 +234,7 @@ def own_noise(
     Parameters
     ----------
     person : Traits
+        The brain whose voxels are noisy.
     share : (voxel,)
         As from `explained_share`.
     deviation : (voxel,)

@@ -67,10 +67,13 @@ def files(
     Parameters
     ----------
     session : PhantomSession
+        The session that is exported.
     scanner : str
         One of `rtdecode.phantom.files.vendors.VENDORS`.
     run : ExportedRun
+        What the files of the run have in common.
     index : int
+        Number of the volume in the run.
     absent : int, optional
         A slice that is lost: its file or frame is not there, or its tile is empty.
     """
@@ -97,6 +100,7 @@ def write_run(
     folder : Path
         Made if it does not exist.
     session : PhantomSession
+        The session that is exported.
     scanner : str
         One of `rtdecode.phantom.files.vendors.VENDORS`; the session's own does not matter.
     indices : iterable of int

@@ -18,6 +18,7 @@ def nifti_bytes(volume: NDArray[np.int16], affine: NDArray[np.float64], tr_s: fl
     Parameters
     ----------
     volume : int16, (i, j, k)
+        Values of the voxels.
     affine : float64, (4, 4)
         Voxel indices to scanner RAS+ coordinates, mm; goes into the sform, in float32.
     tr_s : float

@@ -18,6 +18,7 @@ class Vendor:
     Attributes
     ----------
     name : str
+        The word that ``--scanner`` takes.
     delay_s : float
         From a volume's end to its last file being complete.
     transfer_s : float

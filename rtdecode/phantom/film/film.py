@@ -120,6 +120,7 @@ class Film:
     seconds : float
         Length, rounded down to whole frames.
     seed : int
+        Seed of shots and textures.
     cuts : str
         With ``grid`` there is a cut every 4 s, on the window grid. With ``free`` shots last 1.5 to 10 s, 4 s
         on average.
@@ -223,6 +224,7 @@ def render(shot: Shot, frames: int) -> NDArray[np.uint8]:
     Parameters
     ----------
     shot : Shot
+        What the shot shows.
     frames : int
         Number of frames. It may exceed ``shot.frames``; the movement then goes on.
 

@@ -17,6 +17,7 @@ def filling(picture: Image.Image, size: tuple[int, int], pixel: float = 1.0) -> 
     Parameters
     ----------
     picture : Image
+        The picture to scale.
     size : (int, int)
         Rows and columns.
     pixel : float

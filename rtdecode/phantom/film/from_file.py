@@ -28,6 +28,7 @@ def film_from_file(path: Path, size: tuple[int, int], fps: float, most: int) -> 
     Parameters
     ----------
     path : Path
+        The film's file.
     size : (int, int)
         Height and width.
     fps : float

@@ -28,6 +28,7 @@ def feature_maps(frames: NDArray[np.uint8], before: NDArray[np.uint8]) -> Float:
     Parameters
     ----------
     frames : (frame, 64, 96, 3) uint8
+        RGB frames as the participant sees them.
     before : (frame, 64, 96, 3) uint8
         The picture before each of them.
 

@@ -51,11 +51,13 @@ def natural_frames(seed: int, frames: int, size: tuple[int, int], fps: float) ->
     Parameters
     ----------
     seed : int
+        Seed of the film.
     frames : int
         How many in all; frame n is the instant n / fps.
     size : (int, int)
         Rows and columns.
     fps : float
+        Frames a second.
     """
     done = 0
     for shot in natural_shots(seed):

@@ -39,6 +39,7 @@ def net_outputs(frames: NDArray[np.uint8]) -> Float:
     Parameters
     ----------
     frames : (frame, 64, 96, 3) uint8
+        RGB frames as the participant sees them.
 
     Notes
     -----

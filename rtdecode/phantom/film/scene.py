@@ -93,6 +93,7 @@ class Thing:
     bumps : tuple of (amplitude, phase, rate)
         Waves around the outline of the body, with two, three, ... periods.
     limbs : tuple of (angle, length, swing, phase)
+        Angles and phase in rad, length in radii of the body.
     head : float
         Radius of the head against the body's; 0 without one.
     pace : float

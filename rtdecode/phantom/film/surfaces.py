@@ -40,6 +40,7 @@ class Surface:
     leaves : float
         Leaves a square height.
     seed : tuple of int
+        Of its outline and texture.
     """
 
     outline: str
@@ -63,6 +64,7 @@ def noise(
     Parameters
     ----------
     seed : tuple of int
+        Seed of the noise.
     box : (float, float, float, float)
         Left, top, right and bottom, heights.
     size : (int, int)
@@ -112,6 +114,7 @@ def paint(surface: Surface, box: Box, density: float) -> Image.Image:
     Parameters
     ----------
     surface : Surface
+        The surface to paint.
     box : (float, float, float, float)
         Left, top, right and bottom of the part, heights.
     density : float

@@ -29,12 +29,15 @@ class Delivery:
     Parameters
     ----------
     session : PhantomSession
+        The session that is exported.
     folder : Path
         Where to write; it must exist.
     run : ExportedRun
+        What the files of the run have in common.
     trigger_at : float
         Start of the first volume; local clock, s.
     log : FaultLog
+        Notes what happened to each file.
     stop : threading.Event
         Ends the run. A file that was begun is finished, and a folder that is away comes back.
     """

@@ -68,6 +68,7 @@ def eeg_lines(
     Parameters
     ----------
     faults : tuple of Fault
+        All faults of the session.
     channels : sequence of str
         Their labels.
     seed : int

@@ -116,6 +116,7 @@ def plan(spec: str, seconds: float, seed: int) -> tuple[Fault, ...]:
     seconds : float
         Run time over which rates apply.
     seed : int
+        Seed of the faults' times.
 
     Returns
     -------

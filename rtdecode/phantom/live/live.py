@@ -41,6 +41,7 @@ def run(
     Parameters
     ----------
     session : PhantomSession
+        The session to send.
     lsl : str or None
         Name of the EEG stream.
     folder : Path or None
@@ -48,7 +49,9 @@ def run(
     wait : float
         Longest wait for a reader of the stream, s.
     log : FaultLog
+        Notes the faults as they happen.
     console : rich.console.Console
+        Where progress is printed.
     stop : threading.Event
         Ends the session early.
 

@@ -17,6 +17,7 @@ class EegOutlet:
     Parameters
     ----------
     session : PhantomSession
+        The session whose EEG is sent.
     name : str
         Name of the stream.
     """
@@ -39,6 +40,7 @@ class EegOutlet:
         Parameters
         ----------
         data : float32, (channel, sample)
+            The chunk, microvolts.
         first : int
             Number of the first sample.
         trigger_at : float

@@ -91,6 +91,7 @@ class BadChannels:
     reference : int, optional
         Index of the recording reference, where it is one of the channels; it may be flat.
     rules : Judgement, optional
+        Limits by which channels count as bad.
 
     Attributes
     ----------

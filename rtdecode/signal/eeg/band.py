@@ -116,6 +116,7 @@ class EegFilter:
     Parameters
     ----------
     band : EegBand
+        Edges, order and reference.
     sfreq : float
         Sampling rate of the input, Hz.
     """

@@ -90,6 +90,7 @@ class Decimator:
         Parameters
         ----------
         data : (channel, n)
+            Samples at the higher rate.
         times : (n,)
             s.
         quality : (n,) uint8

@@ -33,6 +33,7 @@ class ReferenceRegression:
     Parameters
     ----------
     channels, references : int
+        Numbers of channels and of references.
     step : int
         Number of samples in a step. The weights are fitted to averages over steps.
     rate : float

@@ -52,16 +52,20 @@ class Follower:
     sfreq : float
         Nominal sampling rate, Hz.
     channels : int
+        Number of channels.
     tr_s : float
         Repetition time that is expected, s.
     settings : Gradient
+        Constants of the method.
 
     Attributes
     ----------
     index : int
         Index of the next sample, lost ones included.
     triggers : PlacedTriggers
+        Volume triggers, placed among the samples.
     counts : Counts
+        What was seen and corrected so far.
     """
 
     def __init__(self, sfreq: float, channels: int, tr_s: float, settings: Gradient) -> None:

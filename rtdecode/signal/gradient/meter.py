@@ -66,6 +66,7 @@ class ResidualMeter:
     sfreq : float
         Nominal sampling rate, Hz.
     channels : int
+        Number of channels.
     period : float
         Length of an epoch, samples.
     """
@@ -128,6 +129,7 @@ class ResidualMeter:
         Parameters
         ----------
         data : (recording, channel, EPOCHS * period)
+            Samples of each recording.
 
         Returns
         -------

@@ -41,9 +41,11 @@ class GradientRemover:
     sfreq : float
         Nominal sampling rate, Hz.
     channels : int
+        Number of channels.
     tr_s : float
         Repetition time of the expected sequence, s. Three triggers that agree on another one overrule it.
     settings : Gradient, optional
+        Constants of the method.
 
     Raises
     ------

@@ -86,6 +86,7 @@ class Epoch:
     Attributes
     ----------
     number : int
+        Number of the epoch in its sequence.
     start : int
         Index of its first sample.
     phase : float
@@ -135,8 +136,11 @@ class Learned:
     Attributes
     ----------
     template : Template
+        The mean artefact.
     line : TriggerLine
+        The line through the triggers, which gives the period.
     coupling : Coupling
+        How the artefact mixes into the channels now.
     offset : float
         Distance from an epoch's start to its trigger, samples.
     triggered, matched : float

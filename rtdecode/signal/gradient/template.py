@@ -80,6 +80,7 @@ class Template:
     Parameters
     ----------
     channels : int
+        Number of channels.
     period : float
         Length of an epoch, samples.
     epochs : int
@@ -150,6 +151,7 @@ class Template:
         Parameters
         ----------
         epoch : int
+            Number of the epoch.
         misplaced : float
             Number of samples by which it was stored too early.
         level : (channel,)
@@ -241,6 +243,7 @@ class Coupling:
     Parameters
     ----------
     channels : int
+        Number of channels.
     shapes : int
         Number of principal components; 0 for the plain mean.
     memory : float

@@ -162,6 +162,7 @@ def lag(first: Float, second: Float, most: int) -> tuple[float, float]:
     Parameters
     ----------
     first, second : (channel, n)
+        Two recordings of one artefact.
     most : int
         Largest lag that is looked for, to both sides, samples.
 
@@ -202,7 +203,9 @@ def find(template: Float, data: Float) -> tuple[float, float]:
     Parameters
     ----------
     template : (channel, period)
+        One period of the artefact.
     data : (channel, n)
+        The recording to place.
 
     Returns
     -------

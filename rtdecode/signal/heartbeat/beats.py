@@ -46,9 +46,11 @@ class BeatFinder:
     Parameters
     ----------
     sfreq : float
+        Sampling rate, Hz.
     step : int
         Number of samples in a step.
     has_ecg : bool
+        Whether there is an electrocardiogram.
 
     Attributes
     ----------
@@ -95,6 +97,7 @@ class BeatFinder:
         Parameters
         ----------
         ecg : (step,) or None
+            The electrocardiogram of the step; None without one.
         usable : bool
             False for a step that holds GAP or UNCORRECTED samples.
         recent : (n, channel)

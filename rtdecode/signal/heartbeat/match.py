@@ -80,6 +80,7 @@ class Matcher:
         step : int
             Number of the newest step.
         wave : PulseWave
+            Template that the EEG is compared with.
         since : float
             The last known beat, in steps; -inf for none.
         usual : float

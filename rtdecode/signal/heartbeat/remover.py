@@ -65,6 +65,7 @@ class HeartbeatRemover:
     references : tuple of int
         Channels that record artefacts only. With them nothing is delayed.
     settings : Heartbeat
+        Constants of the method.
 
     Attributes
     ----------

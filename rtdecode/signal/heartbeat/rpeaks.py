@@ -59,6 +59,7 @@ class RPeaks:
     sfreq : float
         Sampling rate of the electrocardiogram, Hz; 200 or more.
     settings : Peaks
+        Constants of the method.
 
     Raises
     ------

@@ -92,6 +92,7 @@ class PulseWave:
     Parameters
     ----------
     channels : int
+        Number of channels.
     rate : float
         Steps of latency a second.
     reach_s : float
@@ -163,7 +164,9 @@ class PulseWave:
         amounts : (part,)
             Amounts of the parts that were fitted to the beat.
         basis : Basis
+            Parts that were fitted to the beat.
         offset : float
+            Latency of the first row of `epoch`, in steps after the R-peak.
 
         Returns
         -------
@@ -257,6 +260,7 @@ class Beat:
     at : float
         The R-peak, in steps.
     wave : PulseWave
+        Template that the beat is fitted with.
 
     Attributes
     ----------

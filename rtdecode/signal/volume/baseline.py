@@ -120,6 +120,7 @@ class VolumeNormalizer:
     mean, scale : (voxel,)
         Training mean and standard deviation.
     baseline : Baseline
+        How the resting level is followed, and where it starts.
     drift : Drift, optional
         Needed where the baseline has components.
     """
@@ -150,6 +151,7 @@ class VolumeNormalizer:
         Parameters
         ----------
         vector : (voxel,)
+            Values of the voxels.
         holes : (voxel,) bool, optional
             Voxels that were not measured. They are taken to lie at their resting level, which they do not
             move, and come out as 0.
@@ -192,6 +194,7 @@ class Levels:
     prior : (series,) or (1,)
         Variance of the level at the first volume; one value serves any number of series.
     baseline : Baseline
+        Constants of the filters.
     """
 
     def __init__(self, prior: Matrix, baseline: Baseline) -> None:

@@ -62,6 +62,7 @@ class Motion:
     converged : bool
         If False, `matrix` and `parameters` are those of the last aligned volume.
     iterations : int
+        Number of iterations that the alignment took.
     """
 
     matrix: Matrix
@@ -128,6 +129,7 @@ class Aligner:
         Parameters
         ----------
         data : (i, j, k)
+            Values of the voxels.
         affine : (4, 4) or None
             Voxel indices of the volume to scanner RAS+, mm; None takes the affine of the reference.
 

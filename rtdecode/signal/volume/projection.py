@@ -228,6 +228,7 @@ def sample(data: Array, volume_affine: Reals, points_mm: Reals) -> Float:
     Parameters
     ----------
     data : (i, j, k)
+        Values of the voxels.
     volume_affine : (4, 4)
         Voxel indices to world, mm.
     points_mm : (3, point)
@@ -269,6 +270,7 @@ class VoxelReader:
     Parameters
     ----------
     projection : Projection
+        Weights and places of the voxels of each feature.
     shape, affine
         Geometry of the volumes.
     name : str
@@ -314,6 +316,7 @@ class VoxelReader:
         Parameters
         ----------
         data : (i, j, k)
+            Values of the voxels.
         motion : (4, 4) or None
             Takes a world position in the reference to that in this volume; None for a head that lies as in
             the reference. With a motion, `outside` counts the voxels that have left the volume.

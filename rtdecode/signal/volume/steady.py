@@ -115,6 +115,7 @@ class StartVerdict:
     reasons : tuple of str
         One reason for each figure that is not good, with its limit and the source of the limit.
     figures : Steadiness
+        The figures of that minute.
     """
 
     grade: str
@@ -128,6 +129,7 @@ class Quality:
     Parameters
     ----------
     tr_s : float
+        Repetition time, s.
     seconds : float
         Length of signal on which the verdict is based.
     centred : bool
