@@ -6,7 +6,7 @@ RTDECODE_DATA=DIR python -m benchmarks.any_film --freeze   # the oracle's figure
 The recipe `ridge` is trained on `natural` for each participant, into ``runs/figures``. Each run, and the
 shipped video model, is then judged by ``python -m train.evaluate`` on each kind of film, two at a time. What
 is there already is left alone, so that an interrupted call goes on. All figures go to
-results/any_film.json, and a table of most of them is printed; ``docs/figures.md`` tells a selection.
+results/any_film.json, and a table of most of them is printed; ``docs/notebook`` has a selection.
 
 Real films are those of the development set, ``films/judged`` (``docs/data.md``). No decoder is trained on
 them, but they were looked at while decoders were made: nothing is unseen on them.
