@@ -2,8 +2,7 @@
 
 python -m benchmarks.motion [FOLDER OF REAL SERIES]    # prints tables, writes results/motion.json
 
-python-rtspm (GPL, `pip install python-rtspm`) is used here and in tests only. Both see the same volumes,
-alternating, on one thread.
+Both see the same volumes, alternating, on one thread.
 """
 
 import os
@@ -20,6 +19,7 @@ from rich.table import Table
 
 from benchmarks.moving_head import MovingHead, distance, moving_head
 from benchmarks.result_files import RESULTS, write
+from benchmarks.spm import Spm
 from rtdecode.signal.volume.motion import Aligner, rigid
 from rtdecode.types import Array
 from streaming.sources.folder.files import gunzip
@@ -39,38 +39,6 @@ SERIES = {
     "dcm_qa_philips_classic_slices_TR1259": 0,
 }
 _OUT = RESULTS / "motion.json"
-_FLAGS: dict[str, Any] = {
-    "quality": 0.9, "fwhm": 5, "sep": 4, "interp": 4, "wrap": np.zeros((3, 1)), "rtm": 0, "PW": "",
-    "lkp": np.arange(6), "mask": 1, "mean": 0, "which": 2,
-}  # fmt: skip
-
-
-class Spm:
-    """Realign and reslice each volume with python-rtspm, as OpenNFT sets it up."""
-
-    def __init__(self, reference: Array, affine: Matrix) -> None:
-        first = np.eye(4)
-        first[:3, 3] = -1  # SPM counts voxels from 1
-        self._mat = affine @ first
-        self._reference = self._volume(reference)
-        self._state: tuple[Any, ...] = ([],) * 6
-        self._count = 0
-        self.push(reference)
-
-    def _volume(self, data: Array) -> dict[str, Any]:
-        volume = np.asfortranarray(data, np.float64)
-        return {"mat": self._mat.copy(), "dim": np.array(data.shape), "Vol": volume}
-
-    def push(self, data: Array) -> Matrix:
-        """Position in the reference -> position in this volume, (4, 4), as `Aligner` has it."""
-        import rtspm
-
-        pair = [dict(self._reference), self._volume(data)]
-        pair, *state, _ = rtspm.spm_realign_rt(pair, _FLAGS, self._count, 0, *self._state)
-        rtspm.spm_reslice_rt(pair, _FLAGS)
-        self._state = tuple(state)
-        self._count += 1
-        return self._mat @ np.linalg.inv(pair[1]["mat"])
 
 
 def read_series(folder: Path) -> list[Image]:

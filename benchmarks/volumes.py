@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import folder
-from benchmarks.motion import Spm
 from benchmarks.result_files import RESULTS, write
+from benchmarks.spm import Spm
 from rtdecode import bundle as bundles
 from streaming.tools import bench, bench_volumes
 from streaming.tools.bench_pace import Pace
