@@ -6,8 +6,8 @@ python -m benchmarks.bars FILE   # hold another run.json, or the figures that be
 The oracle's figures were frozen in ``bars.json``, section ``film``, before the model was trained. A bar that
 is missed and known to be is a lapse, and is named in the section ``lapses`` of the same file: of ``run``, the
 shipped run's own figures, of ``any_film``, which are of other windows, and of ``presence``, whose bars
-`benchmarks.presence` has. A bar that is missed without being named there fails, and so does one that is named
-there and met.
+`benchmarks.experiments.presence` has. A bar that is missed without being named there fails, and so does one
+that is named there and met.
 """
 
 import json

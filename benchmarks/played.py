@@ -1,7 +1,7 @@
 """Simulated sessions played through the runtime: recorded, replayed on the virtual clock, and judged.
 
-`benchmarks.headline` and `benchmarks.minutes` use it. A recording is decoded by the code of a live session;
-what it emitted is then held against the film, from the files that it wrote.
+`benchmarks.road`, `benchmarks.newcomer` and experiments use it. A recording is decoded by the code of a live
+session; what it emitted is then held against the film, from the files that it wrote.
 """
 
 import contextlib

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import calibration
+from benchmarks.experiments import calibration
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import cortex, oracle
+from benchmarks.experiments import cortex, oracle
 
 SLOTS = len(oracle.GRID.volumes(0))
 VOXELS = 60

@@ -5,8 +5,8 @@ import pytest
 import torch
 from skimage import data
 
-from benchmarks import detail, lite_features
-from benchmarks.lite_features import Lite0
+from benchmarks.experiments import detail, lite_features
+from benchmarks.experiments.lite_features import Lite0
 from rtdecode.scores.events import Event
 
 # Numbers of classes of ImageNet.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks import distill
+from benchmarks.experiments import distill
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.tiny import tiny, tiny_bundle

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks import look_ahead
+from benchmarks.experiments import look_ahead
 from train.compare import Row
 
 

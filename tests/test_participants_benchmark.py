@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import participants
+from benchmarks.experiments import participants
 from train.closed_form.brain_maps import StemSizes
 from train.closed_form.patch_codec import CodecSizes
 from train.data.simulated import SimulatedSessions

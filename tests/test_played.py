@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import headline, minutes
+from benchmarks.experiments import headline, minutes
 from benchmarks.played import Played, opened, played, record, revisions, ridge_wins
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.phantom.body.bore import SFREQ

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.precisions import main
+from benchmarks.experiments.precisions import main
 from rtdecode.bundle.manifest import PRECISIONS
 from tests.train.tiny import tiny
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks import bad_signals, bars, result_files
-from benchmarks.presence import _levels, _row, _Told, five, missed, worst
+from benchmarks import bars, result_files
+from benchmarks.experiments import bad_signals
+from benchmarks.experiments.presence import _levels, _row, _Told, five, missed, worst
 from benchmarks.result_files import RESULTS
 
 SIGNAL = np.random.default_rng(0).standard_normal((4, 16, 500)).astype(np.float32) * 3

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks import voxel_choice
-from benchmarks.voxel_choice import DRIVEN, RANDOM, REPRODUCIBLE, Watched
+from benchmarks.experiments import voxel_choice
+from benchmarks.experiments.voxel_choice import DRIVEN, RANDOM, REPRODUCIBLE, Watched
 from train.data.reproducible_voxels import segments
 
 VOXELS = 300

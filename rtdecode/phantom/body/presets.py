@@ -2,7 +2,7 @@
 
 ``easy`` was set twice, the second time (2026-11-22, noise 1.0 for 0.8) when the eye began to take everything
 from pixels. The aim was a ridge oracle near 2-way identification 0.97 with both modalities on the film of
-shapes; that of ``benchmarks/oracle.py`` reaches 0.977. The levels of the EEG are assumptions.
+shapes; that of `benchmarks.experiments.oracle` reaches 0.977. The levels of the EEG are assumptions.
 `docs/phantom.md` holds the levels against published figures of single trials.
 """
 

@@ -28,7 +28,7 @@ BLOCKS = {"color": 30, "form": 16, "motion": 18, "deep": OUTPUTS}
 FEATURES = sum(BLOCKS.values())
 # The film by which signal levels are set once and for all.
 CALIBRATION = Film(200, seed=999_983)
-# The eye's scales, which `python -m benchmarks.eye` writes.
+# The eye's scales, which `python -m benchmarks.experiments.eye` writes.
 STANDARD = Path(__file__).with_name("eye.json")
 
 # The maps that the receptive fields of each block read; form reads luminance, too.

@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def oracle() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("oracle", BENCHMARKS / "oracle.py")
+    spec = importlib.util.spec_from_file_location("oracle", BENCHMARKS / "experiments" / "oracle.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

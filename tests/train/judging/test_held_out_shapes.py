@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.held_out_shapes import judge, measure, table, trained_on
+from benchmarks.experiments.held_out_shapes import judge, measure, table, trained_on
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import Film

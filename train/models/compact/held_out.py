@@ -45,7 +45,7 @@ class HeldOutClips:
     settings: Mapping[str, Sequence[float]] = {
         "guidance": (1.0, 1.5, 2.0, 3.0),
         "calm": (0.0, 0.5, 0.8, 1.0),
-        # Given by recipes, and not tuned: `benchmarks.detail` shows what each share costs and gives.
+        # Given by recipes, and not tuned: `benchmarks.experiments.detail` shows what each share costs.
         "detail": (1.0,),
     }
     routes: Sequence[str] = ROUTES

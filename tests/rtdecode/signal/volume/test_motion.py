@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.motion import SERIES, brain_points, read_series
-from benchmarks.moving_head import MovingHead, distance, moving_head
+from benchmarks.experiments.motion import SERIES, brain_points, read_series
+from benchmarks.experiments.moving_head import MovingHead, distance, moving_head
 from benchmarks.spm import Spm
 from rtdecode.errors import GeometryError
 from rtdecode.signal.volume.motion import Aligner, framewise_displacement, parameters_of, rigid

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import distill
+from benchmarks.experiments import distill
 from export import run as exporting
 from rtdecode import bundle as bundles
 from rtdecode.errors import UsageError

@@ -1,6 +1,6 @@
 """Voxels that respond alike, that follow what is shown, and any: how many are driven, and what a ridge reads.
 
-python -m benchmarks.voxel_choice [--presets easy,default] [--subjects 1] [--write]
+python -m benchmarks.experiments.voxel_choice [--presets easy,default] [--subjects 1] [--write]
 
 The simulated participant watches segments of drawn film twice, at TR 2 s, and a voxel is any of the brain's.
 So many are chosen as `data.choose=reproducible` of a recipe takes, and the same number as `driven` does and

@@ -1,6 +1,6 @@
 """What the films of the simulated participant are like: `natural` and `shapes` beside real ones.
 
-RTDECODE_DATA=DIR python -m benchmarks.films    # writes results/films.json
+RTDECODE_DATA=DIR python -m benchmarks.experiments.films    # writes results/films.json
 
 Every film is taken as the participant watches it, 64 x 96 px at 8 frames a second, with the cuts that are
 found in its pixels. `natural` was tuned until its values lay within those of the five films of

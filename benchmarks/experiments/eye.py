@@ -1,9 +1,10 @@
 """Standardise the eye of the simulated participant on films that resemble those people watch.
 
-RTDECODE_DATA=DIR python -m benchmarks.eye    # writes rtdecode/phantom/film/eye.json, prints a table
+RTDECODE_DATA=DIR python -m benchmarks.experiments.eye    # writes rtdecode/phantom/film/eye.json
 
 Half of the frames are of the film `natural`, the others of the films in ``films/train`` of the recorded data.
-The table tells how much the features of each film vary, and what the noise of each preset amounts to there.
+It prints a table, which tells how much the features of each film vary, and what the noise of each preset
+amounts to there.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Whether a decoder's probabilities can be believed: `brain` and `confidence` held against what is true.
 
-    python -m benchmarks.calibration RUN [--presets easy,default,hard] [--films natural,shapes]
-                                         [--sessions 67] [--seconds 60] [--out FILE]
+    python -m benchmarks.experiments.calibration RUN [--presets easy,default,hard] [--films natural,shapes]
+                                                     [--sessions 67] [--seconds 60] [--out FILE]
 
 In each fresh session the participant watches another film. ``confidence``, the promised share of 2-way
 comparisons that a clip wins, is held against the share that it won. ``brain`` is held against whether there

@@ -1,6 +1,6 @@
 """Look-ahead at TR 2 s: what a ridge reads of one more volume, and of two, on the same windows.
 
-    python -m benchmarks.look_ahead [--runs runs/look_ahead] [--write]
+    python -m benchmarks.experiments.look_ahead [--runs runs/look_ahead] [--write]
 
 A ridge reads fMRI alone in windows of 2 s, each with its own volume and 0, 1 or 2 that follow it. It learns
 from 10 and from 40 minutes of drawn films and is judged on the same fresh sessions, and each look-ahead is

@@ -1,7 +1,7 @@
 """What a run's graphs take and lose in each precision, side by side.
 
-    python -m benchmarks.precisions RUN [--steps N] [--film natural] [--preset easy] [--seeds 1000-1003]
-                                        [--seconds 400] [--json] [--out FILE]
+    python -m benchmarks.experiments.precisions RUN [--steps N] [--film natural] [--preset easy]
+                                                    [--seeds 1000-1003] [--seconds 400] [--json] [--out FILE]
 
 The run is exported in every precision to a temporary folder. For each it prints the size of the graphs, the
 parity that the export found, and, where this machine runs the graphs, how long the encoder, a denoising step

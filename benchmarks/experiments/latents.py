@@ -1,6 +1,6 @@
 """What memory and time it takes to stream latents that are larger than the memory.
 
-    python -m benchmarks.latents [--gigabytes 24] [--batch 16] [--workers 0] [--folder DIR]
+    python -m benchmarks.experiments.latents [--gigabytes 24] [--batch 16] [--workers 0] [--folder DIR]
 
 Writes a set of latents as a training keeps them (`numpy.savez`, two bytes a value, the size of a clip of 33
 frames of 480 x 720 pixels), in a temporary folder, and drops the copies of it that the system keeps in
@@ -57,7 +57,7 @@ def measure(gigabytes: float, batch: int, workers: int, folder: Path | None = No
         began = time.monotonic()
         size = _write(Path(name), gigabytes)
         write_s = time.monotonic() - began
-        words = [sys.executable, "-m", "benchmarks.latents", "--here", name]
+        words = [sys.executable, "-m", "benchmarks.experiments.latents", "--here", name]
         words += ["--batch", str(batch), "--workers", str(workers)]
         told = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
     return {"gigabytes": round(size / 1e9, 2), "write_s": round(write_s, 1)} | json.loads(told.stdout)

@@ -1,6 +1,6 @@
 """A cortex that participants share, beside one in which every voxel is drawn by itself.
 
-python -m benchmarks.cortex [--preset easy] [--modalities fmri] [--json] [--write]
+python -m benchmarks.experiments.cortex [--preset easy] [--modalities fmri] [--json] [--write]
 
 What is asked of `rtdecode.phantom.body.cortex`: that decoding is as hard as before (`calibration`), that
 participants who watch one film are as alike as people are (`alike`), and that a ridge of three participants,
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import oracle
+from benchmarks.experiments import oracle
 from benchmarks.result_files import RESULTS, write
 from rtdecode.phantom.body.brain import neural_state, subject
 from rtdecode.phantom.body.cortex import CORTICES, MIXED, SHARED, regions

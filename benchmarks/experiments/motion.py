@@ -1,6 +1,6 @@
 """Motion estimates against the truth, and beside SPM's algorithm as python-rtspm has it.
 
-python -m benchmarks.motion [FOLDER OF REAL SERIES]    # prints tables, writes results/motion.json
+python -m benchmarks.experiments.motion [FOLDER OF REAL SERIES]    # prints tables, writes results/motion.json
 
 Both see the same volumes, alternating, on one thread.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.moving_head import MovingHead, distance, moving_head
+from benchmarks.experiments.moving_head import MovingHead, distance, moving_head
 from benchmarks.result_files import RESULTS, write
 from benchmarks.spm import Spm
 from rtdecode.signal.volume.motion import Aligner, rigid

@@ -1,7 +1,7 @@
 """A distilled run against its teacher: what its few steps lost of fifty guided ones, and what they gained.
 
-    python -m benchmarks.distill RUN [--film natural] [--preset easy] [--seeds 1000-1003] [--seconds 400]
-                                     [--json] [--out FILE]
+    python -m benchmarks.experiments.distill RUN [--film natural] [--preset easy] [--seeds 1000-1003]
+                                                 [--seconds 400] [--json] [--out FILE]
 
 Fresh sessions of the simulated participant go through the run and through the teacher that it was distilled
 from, window by window from the same noise, each window without the clip before. For 1, 2 and 4 steps it

@@ -1,13 +1,13 @@
 """How much of the detail that no brain told of a clip should keep: the shares 0 to 1, at 1 and 4 steps.
 
-    python -m benchmarks.detail [--json] [--write]   # half an hour on one core
-    RTDECODE_DATA=DIR python -m benchmarks.detail --sheets DIR   # pictures of the shares side by side
+    python -m benchmarks.experiments.detail [--json] [--write]   # half an hour on one core
+    RTDECODE_DATA=DIR python -m benchmarks.experiments.detail --sheets DIR   # pictures, side by side
 
 The shipped video model keeps a share of what it draws beyond the clip that its encoder expects
 (`train.models.compact.flow.Denoiser`). Here it decodes the same sessions at every share, as a session with
 ``--detail`` does. For each share stand PSNR and 2-way identification against the film, the gradient energy
 over that of the film, and the Fréchet distance between clips and film in the features of EfficientNet-Lite0
-(`benchmarks.lite_features`), which no loss has seen. Intervals are over sessions.
+(`benchmarks.experiments.lite_features`), which no loss has seen. Intervals are over sessions.
 
 The distance needs as many clips on each side, 500 here, and is biased upwards: the covariances of 500 clips
 in 1280 features have rank 499. So it is told twice, in all features and in their first 64 principal
@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import lite_features
 from benchmarks.bars import FIGURES
+from benchmarks.experiments import lite_features
 from benchmarks.result_files import RESULTS, write
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle

@@ -1,6 +1,6 @@
 """Four simulated participants in one `ridge`: read by their own maps, by maps of nothing, and by another's.
 
-python -m benchmarks.participants [--json] [--write] [--run RUN]
+python -m benchmarks.experiments.participants [--json] [--write] [--run RUN]
 
 One ridge learns from the volumes of four participants of preset `easy` who watch the same ten minutes of
 film, once with a mixed cortex and once with a shared one (`rtdecode.phantom.body.cortex`). Each is judged on

@@ -1,6 +1,7 @@
 """A decoder on shapes that it never saw: identification by what was new in each window.
 
-python -m benchmarks.held_out_shapes RUN [--seeds 1000-1009] [--seconds 400] [--preset easy] [--out FILE]
+python -m benchmarks.experiments.held_out_shapes RUN [--seeds 1000-1009] [--seconds 400] [--preset easy]
+                                                     [--out FILE]
 
 RUN was trained on `known-shapes`, which never shows one value of each attribute and some pairs of values
 (`rtdecode.phantom.film.known`). It is judged on fresh sessions of `shapes`, whose windows hold one shot each.

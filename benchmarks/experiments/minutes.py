@@ -1,7 +1,7 @@
 """Accuracy against minutes of recording: a bundle's encoder fitted again to so much of a participant.
 
-python -m benchmarks.minutes BUNDLE|RUN [--minutes 10,30,120] [--film shapes] [--subjects 1,2]
-python -m benchmarks.minutes BUNDLE --ridge RUN --write    # beside a ridge; the figures are kept
+python -m benchmarks.experiments.minutes BUNDLE|RUN [--minutes 10,30,120] [--film shapes] [--subjects 1,2]
+python -m benchmarks.experiments.minutes BUNDLE --ridge RUN --write    # beside a ridge; the figures are kept
 
 Each simulated participant is recorded in sessions of ten minutes. `rtdecode fit` fits what belongs to the
 participant to the first so many minutes of them; the generator stays as it is. Each bundle then
@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.headline import Held, held, rounded_figures
+from benchmarks.experiments.headline import Held, held, rounded_figures
 from benchmarks.played import opened, played, record, ridge_wins, told
 from benchmarks.result_files import RESULTS, write
 from export import fit

@@ -1,7 +1,8 @@
 """Sessions under everything at once, and ideal ones: what a decoder reads of each, in a small table.
 
-python -m benchmarks.headline BUNDLE|RUN [--film shapes|natural|FILE] [--seconds S] [--seeds 1000-1003]
-python -m benchmarks.headline BUNDLE --ridge RUN --write    # beside a ridge; the figures are kept
+python -m benchmarks.experiments.headline BUNDLE|RUN [--film shapes|natural|FILE] [--seconds S]
+                                                       [--seeds 1000-1003]
+python -m benchmarks.experiments.headline BUNDLE --ridge RUN --write    # beside a ridge; the figures are kept
 
 All sessions go through the runtime on its virtual clock. In the real ones the preset is `default`, the head
 moves, the EEG is recorded inside the magnet, the eyes look about, and volumes come late. In the ideal ones

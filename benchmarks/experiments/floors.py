@@ -1,6 +1,6 @@
 """The shipped video model beside floors: what colours alone can say, and a ridge of the same data.
 
-RTDECODE_DATA=DIR python -m benchmarks.floors [--seeds 1010-1029] [--write]
+RTDECODE_DATA=DIR python -m benchmarks.experiments.floors [--seeds 1010-1029] [--write]
 
 Each kind of film is judged by ``python -m train.evaluate`` at the presets `easy` and `default`, one program
 beside the other, into ``runs/floors``; what is there already is left alone. Development is on seeds that
@@ -45,7 +45,7 @@ CENTRED = "identification_2way_centred"
 
 def main() -> None:
     """Judge, print and write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.floors", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments.floors", description=__doc__)
     parser.add_argument("--seeds", default="1010-1029")
     parser.add_argument("--write", action="store_true", help="keep the figures in results/floors.json")
     arguments = parser.parse_args()

@@ -1,14 +1,15 @@
 """Whether a decoder knows when there is no brain: any signal, at any level, and no false alarm.
 
-    python -m benchmarks.presence [RUN] [--seeds 1200-1219] [--presets easy,default,hard] [--json] [--write]
+    python -m benchmarks.experiments.presence [RUN] [--seeds 1200-1219] [--presets easy,default,hard]
+                                                    [--json] [--write]
 
 In each session the participant watches a film for ten minutes. Windows of it are replaced by bad signals
-(`benchmarks.bad_signals`), in one modality or in both, at several levels; others are of a participant at
-rest, of another participant, or of another moment. For each kind and level stand, by route, the share of the
-windows that are taken for a brain, the area under the curve against clean windows, and the confidence of
-those that are taken for one beside the share of comparisons that their clips win. Where one modality is
-replaced, stand the shares at which each modality is taken for one of a brain. Of clean sessions stand the
-windows and means of five that are lost, and the false alarms. Intervals are over sessions.
+(`benchmarks.experiments.bad_signals`), in one modality or in both, at several levels; others are of a
+participant at rest, of another participant, or of another moment. For each kind and level stand, by route,
+the share of the windows that are taken for a brain, the area under the curve against clean windows, and the
+confidence of those that are taken for one beside the share of comparisons that their clips win. Where one
+modality is replaced, stand the shares at which each modality is taken for one of a brain. Of clean sessions
+stand the windows and means of five that are lost, and the false alarms. Intervals are over sessions.
 
 Seeds from 3200 on are for stating bars, once. `--write` keeps the figures as results/presence.json.
 """
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bad_signals
+from benchmarks.experiments import bad_signals
 from benchmarks.result_files import RESULTS, write
 from rtdecode.bundle import Bundle
 from rtdecode.bundle.brain import LEAST, MODALITIES

@@ -1,0 +1,1 @@
+"""Experiments: each answers one question, once. README.md lists them."""
