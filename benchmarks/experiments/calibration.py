@@ -6,9 +6,9 @@
 In each fresh session the participant watches another film. ``confidence``, the promised share of 2-way
 comparisons that a clip wins, is held against the share that it won. ``brain`` is held against whether there
 is one. Beside each window of film stands one of another kind, in the shares of the prior for which systems
-are trained (`train.judging.presence`): every second one has the EEG of the session before, and the others of
-a session are all of one kind (rest, another participant, noise, a cap put on wrongly). The kinds take turns
-from session to session. Intervals are over sessions.
+are trained (`train.models.compact.presence`): every second one has the EEG of the session before, and the
+others of a session are all of one kind (rest, another participant, noise, a cap put on wrongly). The kinds
+take turns from session to session. Intervals are over sessions.
 """
 
 import argparse
@@ -134,7 +134,7 @@ def measure(run: Path, films: Sequence[str], preset: str, count: int, seconds: f
     -------
     dict
         ``brain_calibration_error``, ``brain_brier_skill`` and the same of ``confidence``, as
-        `train.judging.presence` makes them.
+        `train.judging.sections.presence` makes them.
 
     Raises
     ------

@@ -3,7 +3,7 @@
 One participant watches films in several sessions. Each session goes through the chain and the decoder, and
 its clips are held against what was shown (`train.judging.film_scores`). Beside each figure stand those of
 controls that it must beat, and of references that bound it; ``docs/evaluation.md`` says what each means. A
-system that says whether it sees a brain is judged by that too (`train.judging.presence`).
+system that says whether it sees a brain is judged by that too (`train.judging.sections.presence`).
 
 Where the film differs by session, intervals are over sessions if there are four of them. A film from a file
 is the same in all sessions: a window's score is its mean over them, and intervals are over blocks of the

@@ -150,8 +150,8 @@ def of_sessions(
     Returns
     -------
     dict
-        Signals by port, ``pictures`` (see `train.parts.film_net.pictures`) and ``stills`` (window, row,
-        column, 3); empty where no session is held out.
+        Signals by port, ``pictures`` (see `train.parts.encoders.film_net.pictures`) and ``stills`` (window,
+        row, column, 3); empty where no session is held out.
     """
     grid = raw.manifest.grid
     # Windows that overlap show some of the same.
