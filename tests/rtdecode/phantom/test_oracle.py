@@ -1,30 +1,14 @@
-import importlib.util
 import json
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-import pytest
 
+from benchmarks import bars
+from benchmarks.experiments import oracle
 from rtdecode.phantom.body.presets import PRESETS
 from rtdecode.phantom.film.film import Film
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
-
-@pytest.fixture(scope="module")
-def oracle() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("oracle", BENCHMARKS / "experiments" / "oracle.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["oracle"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_codec_keeps_the_picture(oracle: ModuleType) -> None:
+def test_the_codec_keeps_the_picture() -> None:
     codec = oracle.fit_codec([Film(200, 1)])
     clip = Film(8, 2).clip(1)
     latent = codec.encode(clip)
@@ -33,7 +17,7 @@ def test_the_codec_keeps_the_picture(oracle: ModuleType) -> None:
     assert 10 * np.log10(255**2 / np.mean(error**2)) > 25
 
 
-def test_ridge_finds_the_modality_that_tells(oracle: ModuleType) -> None:
+def test_ridge_finds_the_modality_that_tells() -> None:
     rng = np.random.default_rng(1)
     latent = rng.normal(size=(260, 4))
     told = latent @ rng.normal(size=(4, 30)) + 0.1 * rng.normal(size=(260, 30))
@@ -49,8 +33,8 @@ def test_ridge_finds_the_modality_that_tells(oracle: ModuleType) -> None:
     assert {note["fmri_weight"] for note in notes} == {0.9}
 
 
-def test_the_bars_are_those_of_the_presets_as_they_are(oracle: ModuleType) -> None:
-    held = json.loads((BENCHMARKS / "bars.json").read_text())["oracle"]
+def test_the_bars_are_those_of_the_presets_as_they_are() -> None:
+    held = json.loads(bars.PATH.read_text())["oracle"]
     assert held["seeds"]["training"] == list(oracle.TRAINING)
     assert max(held["seeds"]["testing"]) < 1000
     for name, preset in PRESETS.items():
