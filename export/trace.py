@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from onnx_ir import Value
 from onnx_ir.passes.common import DeduplicateInitializersPass
 from torch import nn
 from torch.onnx import ONNXProgram
+from torch.onnx._internal.exporter import _registration
 
 from export.files import LARGEST, check, left_on_disk
 from export.halves import halved
@@ -124,7 +126,7 @@ def _exported(stage: Traced, opset: int) -> ONNXProgram:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     # Copy the examples: one tensor given for two ports would be traced as a single port.
     examples = [example.clone() for example in stage.inputs.values()]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _operators_read_once():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             stage.module.eval(),
@@ -136,6 +138,30 @@ def _exported(stage: Traced, opset: int) -> ONNXProgram:
         )
     assert program is not None
     return program
+
+
+@contextmanager
+def _operators_read_once() -> Iterator[None]:
+    """Let torch read its ONNX operators once in a process, and not for each stage.
+
+    It parses the source of 500 functions of onnxscript, which takes a second and most of the export of a
+    small stage. An export only looks them up.
+    """
+    registry_class = _registration.ONNXRegistry
+    original = registry_class.__dict__["from_torchlib"]
+    setattr(registry_class, "from_torchlib", staticmethod(_operators))  # noqa: B010 - a method is replaced
+    try:
+        yield
+    finally:
+        setattr(registry_class, "from_torchlib", original)  # noqa: B010
+
+
+_read_operators = _registration.ONNXRegistry.from_torchlib
+
+
+@cache
+def _operators(opset_version: int) -> _registration.ONNXRegistry:
+    return _read_operators(opset_version)
 
 
 def _attentions(program: ONNXProgram) -> int:
