@@ -241,8 +241,10 @@ def parsed(text: str, where: str) -> Any:
             "training needs the package yaml, which is not installed. Install it with: {install_command}",
             install_command=installing.command("train"),
         ) from error
+    # Where libyaml is, its loader gives the same values in a seventh of the time.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.safe_load(text)
+        return loader(text).get_single_data()
     except yaml.YAMLError as error:
         raise UsageError(
             "yaml-unreadable", "{location} cannot be read as YAML ({error}).", location=where, error=error
