@@ -15,6 +15,7 @@ from rtdecode.bundle import Bundle, Manifest
 from rtdecode.bundle.manifest import CAUSAL, OFFLINE
 from rtdecode.errors import UsageError
 from rtdecode.phantom.body.cortex import MIXED
+from rtdecode.phantom.body.scanner import head
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import KNOWN_SHAPES, NATURAL, NONE, SHAPES
 from rtdecode.phantom.session import PhantomSession, check_scanned_tr, check_subject, volumes_scanned
@@ -158,8 +159,9 @@ class Showing:
 
     def projection(self, voxels: NDArray[np.int64]) -> Projection:
         """Make the projection that reads these voxels."""
-        head = self.session().head
-        return Projection(voxels, head.shape, head.affine)
+        # Of the participant and not of a session, which would draw its film.
+        place = head(self.who.subject, self.who.shape, self.who.cortex)
+        return Projection(voxels, place.shape, place.affine)
 
     def arrays(self, bundle: Bundle) -> Arrays:
         """Run the session through the chain, see `train.data.phantom.window_arrays`."""
