@@ -10,7 +10,7 @@ WORKERS ?= 3
 .PHONY: demo demo-real serve-demo test quick test-all lint bench figures reproduce clean
 
 # Tests start many programs, each of which would compile the project's modules again.
-demo demo-real test test-all bench: export PYTHONDONTWRITEBYTECODE :=
+demo demo-real test quick test-all lint bench: export PYTHONDONTWRITEBYTECODE :=
 
 # Sessions have a core beside them for the simulator; training takes them all.
 demo demo-real test test-all bench: export OMP_NUM_THREADS ?= 1
@@ -69,9 +69,10 @@ else
 endif
 	touch $@
 
-# torch by its pin, so that nothing pulls a CUDA build.
+# torch by its pin, so that nothing pulls a CUDA build. To compile 18,000 modules took nearly half of the time, and
+# the tests import a part of them, each of which is compiled then.
 .venv/test: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) -c constraints.txt torch -e '.[cpu,dashboard,outputs,train,export,play,test]'
+	$(PIP) --no-compile -c constraints.txt torch -e '.[cpu,dashboard,outputs,train,export,play,test]'
 	touch .venv/core $@
 
 .venv/ray: pyproject.toml constraints.txt | .venv/bin/python
