@@ -22,7 +22,6 @@ from onnx_ir import Value
 from onnx_ir.passes.common import DeduplicateInitializersPass
 from torch import nn
 from torch.onnx import ONNXProgram
-from torch.onnx._internal.exporter import _registration
 
 from export.files import LARGEST, check, left_on_disk
 from export.halves import halved
@@ -145,23 +144,26 @@ def _operators_read_once() -> Iterator[None]:
     """Let torch read its ONNX operators once in a process, and not for each stage.
 
     It parses the source of 500 functions of onnxscript, which takes a second and most of the export of a
-    small stage. An export only looks them up.
+    small stage. An export only looks them up. The registry is torch's own affair: where another version keeps
+    it elsewhere, the operators are read each time.
     """
-    registry_class = _registration.ONNXRegistry
-    original = registry_class.__dict__["from_torchlib"]
-    setattr(registry_class, "from_torchlib", staticmethod(_operators))  # noqa: B010 - a method is replaced
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:
+        yield
+        return
+    original = ONNXRegistry.__dict__["from_torchlib"]
+    setattr(ONNXRegistry, "from_torchlib", staticmethod(_read(ONNXRegistry)))  # noqa: B010 - a method is replaced
     try:
         yield
     finally:
-        setattr(registry_class, "from_torchlib", original)  # noqa: B010
-
-
-_read_operators = _registration.ONNXRegistry.from_torchlib
+        setattr(ONNXRegistry, "from_torchlib", original)  # noqa: B010
 
 
 @cache
-def _operators(opset_version: int) -> _registration.ONNXRegistry:
-    return _read_operators(opset_version)
+def _read(registry: Any) -> Callable[[int], Any]:
+    """Return the registry's own way to read the operators of an opset, which reads each once."""
+    return cache(registry.from_torchlib)
 
 
 def _attentions(program: ONNXProgram) -> int:
