@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from rtdecode import child
+from streaming.checks.finding import Finding
 from streaming.session.orders import StreamOptions
-from streaming.tools.finding import Finding
 
 # How long to listen, s.
 _SECONDS = 10

@@ -8,6 +8,7 @@ from nicegui import ui
 from nicegui.events import KeyEventArguments
 
 from rtdecode.bundle.manifest import ClipGeometry
+from streaming.checks.finding import Finding
 from streaming.page import lamps, strip, traces
 from streaming.page.contents import ShownClip
 from streaming.page.lamps import Lamp
@@ -16,7 +17,6 @@ from streaming.page.preflight import Preflight
 from streaming.page.state import MOST_SENTENCES, PageState
 from streaming.page.twice import WITHIN_S, Twice
 from streaming.sinks.operator_log import LABELS
-from streaming.tools.finding import Finding
 
 _EVERY = 0.5
 # Colours and signs that are told apart by everyone (Okabe and Ito 2008, Color Universal Design).

@@ -21,10 +21,10 @@ from rtdecode.disk import strict_json
 from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import RtDecodeError
 from rtdecode.types import Volume
+from streaming.checks.eeg_capture import Heard
+from streaming.checks.finding import Finding
 from streaming.tools import doctor_disk, doctor_engine, doctor_fmri
 from streaming.tools.doctor_disk import DiskFolder
-from streaming.tools.finding import Finding
-from streaming.tools.heard import Heard
 
 _COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
 # Time spent looking for streams on the network, s.

@@ -10,8 +10,8 @@ from rtdecode.bundle import Bundle, golden
 from rtdecode.disk.folders import existing, taken
 from rtdecode.disk.video import write_mp4
 from rtdecode.types import Montage, Volume
+from streaming.checks.finding import Finding
 from streaming.decode.decoder import Decoder
-from streaming.tools.finding import Finding
 
 # Size of the running film over that of the clips: it shows every clip enlarged beside the truth.
 # In a demo the factor was 5.

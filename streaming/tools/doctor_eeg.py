@@ -17,9 +17,9 @@ from rtdecode.eeg.stream import EegStream
 from rtdecode.errors import GeometryError
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.types import EegChunk, Montage, Trigger
+from streaming.checks.eeg_capture import Heard
+from streaming.checks.finding import Finding
 from streaming.sources.lsl.source import LslSource
-from streaming.tools.finding import Finding
-from streaming.tools.heard import Heard
 
 # How long to listen once the filters have settled, s.
 _JUDGED_S = 3.0

@@ -7,8 +7,8 @@ when it was made.
 from rtdecode import installing
 from rtdecode.bundle import Bundle, engine, providers
 from rtdecode.errors import RtDecodeError
+from streaming.checks.finding import Finding
 from streaming.decode.decoder import Decoder
-from streaming.tools.finding import Finding
 
 
 def runtime() -> Finding:

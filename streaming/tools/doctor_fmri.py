@@ -19,8 +19,8 @@ from rtdecode.types import Volume
 from rtdecode.windows.assembler import Assembler
 from rtdecode.windows.head import Head
 from rtdecode.windows.run import most_within
+from streaming.checks.finding import Finding
 from streaming.sources.folder.source import FolderSource
-from streaming.tools.finding import Finding
 
 # Time spent reading what lies in the folder, s.
 _READ_S = 5.0

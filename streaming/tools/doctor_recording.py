@@ -10,9 +10,9 @@ from rtdecode.eeg import channels
 from rtdecode.errors import RtDecodeError
 from rtdecode.timing import check_tr
 from rtdecode.types import Volume
+from streaming.checks.finding import Finding
 from streaming.session import replay
 from streaming.tools import doctor
-from streaming.tools.finding import Finding
 
 
 def run(path: Path, bundle: str, *, as_json: bool) -> int:

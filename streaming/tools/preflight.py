@@ -16,12 +16,12 @@ from rtdecode import terminal
 from rtdecode.bundle import EegInput
 from rtdecode.errors import GeometryError, UsageError
 from rtdecode.types import Volume
+from streaming.checks.eeg_capture import Heard
+from streaming.checks.finding import Finding
 from streaming.sources.folder.source import FolderSource
 from streaming.tools import doctor, doctor_fmri, preflight_fmri
 from streaming.tools.doctor import Asked, Checked
 from streaming.tools.doctor_fmri import Looked
-from streaming.tools.finding import Finding
-from streaming.tools.heard import Heard
 
 # What is said of both by the doctor and, after listening, by this command: the latter counts.
 _CLOSER = "triggers"

@@ -12,8 +12,8 @@ from rtdecode.eeg.channels import kind_of
 from rtdecode.eeg.cleaner import Cleaner, Part
 from rtdecode.signal.eeg.quality import usable
 from rtdecode.types import Montage, Trigger
+from streaming.checks.eeg_capture import Heard
 from streaming.tools.doctor_eeg import without_holes
-from streaming.tools.heard import Heard
 
 Values = NDArray[np.float64]
 

@@ -16,9 +16,9 @@ from rtdecode.errors import GeometryError
 from rtdecode.signal.heartbeat.beats import REGULAR
 from rtdecode.signal.heartbeat.rpeaks import RPeaks
 from rtdecode.signal.stretches import stretches
+from streaming.checks.eeg_capture import Heard
+from streaming.checks.finding import Finding
 from streaming.tools.doctor_eeg import listed, played
-from streaming.tools.finding import Finding
-from streaming.tools.heard import Heard
 from streaming.tools.preflight_clean import Cleaned
 
 Values = NDArray[np.float64]

@@ -12,8 +12,8 @@ from rtdecode.disk.calibration import Calibration
 from rtdecode.signal.volume.motion import THIN
 from rtdecode.signal.volume.register import Registration, register
 from rtdecode.types import Volume
+from streaming.checks.finding import Finding
 from streaming.tools.doctor_fmri import Looked
-from streaming.tools.finding import Finding
 
 # A volume of the calibration's own head correlates with the reference above this, after alignment. Measured
 # on recorded volumes of Siemens, GE and Philips scanners: 0.983 to 1.000 for the last volume of a series

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from rtdecode.clocks.triggers import Chain, Train
 from rtdecode.signal.gradient.timing import TriggerLine
-from streaming.tools.finding import Finding
-from streaming.tools.heard import Heard
+from streaming.checks.eeg_capture import Heard
+from streaming.checks.finding import Finding
 from streaming.tools.preflight_clean import Cleaned
 
 # A period this near to the TR shows a locked clock, ppm. A choice of this project: clocks of their own differ

@@ -8,9 +8,9 @@ import pytest
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.types import EegChunk, Montage
+from streaming.checks.eeg_capture import Heard
+from streaming.checks.finding import Finding
 from streaming.tools.doctor_eeg import findings
-from streaming.tools.finding import Finding
-from streaming.tools.heard import Heard
 
 SECONDS = 5.0
 CHUNK_S = 0.02

@@ -10,8 +10,8 @@ import pytest
 
 from rtdecode.bundle import Bundle
 from rtdecode.phantom.files.mosaic import mosaic_bytes
+from streaming.checks.finding import Finding
 from streaming.tools import doctor_fmri
-from streaming.tools.finding import Finding
 from tests.streaming.bundles import AFFINE, SHAPE, make_bundle
 
 Spoil = Callable[[np.ndarray], None]

@@ -25,12 +25,12 @@ from rtdecode.phantom.body.scanner import head as simulated_head
 from rtdecode.phantom.session import LEAD_IN_S, PhantomSession
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from streaming.calibrate import command as calibrate
+from streaming.checks.eeg_capture import Heard
+from streaming.checks.finding import Finding
 from streaming.sources.folder.source import FolderSource
 from streaming.sources.lsl import impedance
 from streaming.tools import doctor_eeg, doctor_fmri, preflight, preflight_eeg, preflight_fmri, preflight_sync
 from streaming.tools.doctor import Asked
-from streaming.tools.finding import Finding
-from streaming.tools.heard import Heard
 from streaming.tools.preflight_clean import Cleaned, clean
 from tests.refusals import refused
 from tests.streaming.bundles import AFFINE, make_bundle, scan

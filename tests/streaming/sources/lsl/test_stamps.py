@@ -13,10 +13,10 @@ import pytest
 from rtdecode.clocks.sample_clock import SampleClock
 from rtdecode.errors import GeometryError
 from rtdecode.types import EegChunk, Montage, Trigger
+from streaming.checks.eeg_capture import Heard
 from streaming.sources.lsl.inlet import ClockOffset
 from streaming.sources.lsl.source import LslSource
 from streaming.tools import doctor_eeg
-from streaming.tools.heard import Heard
 from tests.refusals import refused
 from tests.streaming.bundles import CHANNELS, make_bundle
 from tests.streaming.player import SFREQ, markers, outlet
