@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from streaming.page.lamps import Lamp
+from streaming.checks.finding import Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class View:
         Time of the newest run, s.
     banner : str
         ``SIMULATED PARTICIPANT`` where it is one, or what the bundle says of all that it shows.
-    lamps : list of Lamp
+    lamps : list of Finding
     alarm : bool
         Whether a lamp is red and nobody has acknowledged it.
     clip : ShownClip or None
@@ -77,7 +77,7 @@ class View:
     clips: int = 0
     run_s: float | None = None
     banner: str = ""
-    lamps: list[Lamp] = field(default_factory=list)
+    lamps: list[Finding] = field(default_factory=list)
     alarm: bool = False
     clip: ShownClip | None = None
     ledger: str = ""

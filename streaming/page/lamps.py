@@ -10,257 +10,137 @@ from dataclasses import dataclass
 from typing import Any
 
 from rtdecode.bundle.brain import LEAST
-from streaming.session.news import is_stale
+from streaming.checks import signals, table
+from streaming.checks.finding import OFF, OK, STATES, Finding, joined, judged
 from streaming.sinks.presence import IN_A_ROW, NAMES, READ, mean_odds
 from streaming.status import Status
 
-GREEN = "green"
-AMBER = "amber"
-RED = "red"
-# Not asked for, or not known.
-GREY = "grey"
-_WORSE = (GREY, GREEN, AMBER, RED)
-
-# A source that has been silent for so long is told, and is missing in the clips by now, s.
-_SILENT = {"EEG": (2.0, 8.0), "fMRI": (6.0, 20.0)}
-# Triggers that come at most so many TRs apart say that the scanner runs.
-_RUNNING_TRS = 3.0
-# So many volumes within one TR are a burst.
-_BURST = 3
-_UNBELIEVED = (
-    "Do not believe the clips. Check the cap, the participant's place in the scanner, and that --bundle is "
-    "this participant's."
-)
 # A worse state has to last so long before it is shown, and a better one so long, s: a lamp must not flutter.
 _HOLDS = {"worse": 1.0, "better": 2.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Lamp:
-    """The state of one part.
-
-    Attributes
-    ----------
-    name : str
-    colour : str
-        ``green``, ``amber``, ``red``, or ``grey``: not asked for, or not known.
-    found : str
-        What is known of it.
-    advice : str
-        The likely cause and what to do; empty if nothing has to be done.
-    """
-
-    name: str
-    colour: str
-    found: str
-    advice: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Silence:
-    """For how long each source has sent nothing, s; None for what never came.
-
-    Attributes
-    ----------
-    eeg, volume, trigger : float or None
-    """
+    """For how long each source has sent nothing, s; None for what never came."""
 
     eeg: float | None = None
     volume: float | None = None
     trigger: float | None = None
 
 
-def eeg(status: Status, silence: Silence, *, asked: bool) -> Lamp:
-    """Tell of the EEG stream."""
+def eeg(status: Status, silence: Silence, *, asked: bool) -> Finding:
+    """Judge the EEG stream."""
     if not asked:
-        return Lamp("EEG", GREY, "not asked for")
+        return Finding("EEG", OFF, "not asked for")
     if silence.eeg is None:
-        return Lamp("EEG", AMBER, "no sample yet", "Start the amplifier's LSL stream, or correct its name.")
-    late, gone = _SILENT["EEG"]
-    if silence.eeg > late:
-        return Lamp(
-            "EEG",
-            RED if silence.eeg > gone else AMBER,
-            f"silent for {silence.eeg:.0f} s",
-            "The amplifier's program has stopped sending, or the network is down. The session takes the "
-            "stream up again by itself.",
-        )
-    counted = status["counters"]["eeg"]
-    bad = counted.get("bad_channels") or []
-    residual = counted.get("artifact_residual_db")
-    found = f"{counted.get('rate_hz') or 0:.0f} Hz, {counted.get('gaps') or 0} gaps"
-    if residual is not None:
-        found += f", gradient residual {residual:.1f} dB"
-    if bad:
-        return Lamp(
-            "EEG", AMBER, f"{found}; bad: {', '.join(bad)}", "Check these electrodes and their contact."
-        )
-    return Lamp("EEG", GREEN, found)
+        return table.EEG_AWAITED.find()
+    silent = table.EEG_SILENT.find(silent_s=silence.eeg)
+    if silent.state != OK:
+        return silent
+    report = status["counters"]["eeg"]
+    return joined("EEG", [table.EEG_RATE.find(rate_hz=report.get("rate_hz") or 0), *signals.eeg(report)])
 
 
-def fmri(status: Status, silence: Silence, tr_s: float, *, asked: bool) -> Lamp:
-    """Tell of the scanner's export."""
+def fmri(status: Status, silence: Silence, tr_s: float, *, asked: bool) -> Finding:
+    """Judge the scanner's export."""
     if not asked:
-        return Lamp("fMRI", GREY, "not asked for")
-    running = silence.trigger is not None and silence.trigger <= _RUNNING_TRS * tr_s
-    late, gone = (max(limit, trs * tr_s) for limit, trs in zip(_SILENT["fMRI"], (4, 12), strict=True))
+        return Finding("fMRI", OFF, "not asked for")
+    scanning = _comes(silence.trigger, tr_s)
+    if silence.volume is None and not scanning:
+        return table.VOLUMES_AWAITED.find()
     if silence.volume is None:
         # The first volume comes after its own trigger, and may take as long as any.
-        if running and (status["counters"]["eeg"].get("triggers") or 0) * tr_s <= late:
-            return Lamp("fMRI", AMBER, "triggers, and no volume yet")
-        if running:
-            return Lamp(
-                "fMRI",
-                RED,
-                "triggers, but no files",
-                "The scanner runs. The console's export is off, or its mapped drive is gone: check both.",
-            )
-        return Lamp("fMRI", AMBER, "no volume yet", "Start the scanner's run with the export switched on.")
-    counted = status["counters"]["fmri"]
-    if silence.volume > late:
-        found = f"no volume for {silence.volume:.0f} s"
-        colour = RED if silence.volume > gone else AMBER
-        if running:
-            advice = (
-                "The export stopped in the middle of a run, while triggers go on: check the export, the "
-                "console's disk and its mapped drive."
-            )
-        else:
-            advice = "The run is over, or the scanner has stopped: triggers are missing too."
-        return Lamp("fMRI", colour, found, advice)
-    found = f"{counted.get('volumes') or 0} volumes, {counted.get('missing') or 0} missing"
-    burst = counted.get("burst") or 0
-    if burst >= _BURST:
-        found += f", bursts of up to {burst}"
-    return Lamp("fMRI", GREEN, found)
+        since_s = (status["counters"]["eeg"].get("triggers") or 0) * tr_s
+        is_due = signals.volumes_stopped(since_s, tr_s).state != OK
+        return (table.EXPORT_OFF if is_due else table.FIRST_VOLUME_DUE).find()
+    cause = table.EXPORT_STOPPED if scanning else table.RUN_OVER
+    stopped = signals.volumes_stopped(silence.volume, tr_s, cause)
+    return stopped if stopped.state != OK else signals.volumes(status["counters"]["fmri"])
 
 
-def triggers(status: Status, silence: Silence, tr_s: float, *, asked: bool) -> Lamp:
-    """Tell of the volume triggers in the EEG."""
+def triggers(status: Status, silence: Silence, tr_s: float, *, asked: bool) -> Finding:
+    """Judge the volume triggers in the EEG."""
     if not asked or not status["triggers_expected"]:
-        return Lamp("triggers", GREY, "not expected")
+        return Finding("triggers", OFF, "not expected")
     if silence.trigger is None:
-        return Lamp(
-            "triggers",
-            AMBER,
-            "none yet",
-            "Check the cable from the scanner to the amplifier's trigger input.",
-        )
-    running = silence.volume is not None and silence.volume <= _RUNNING_TRS * tr_s
-    clock = status["counters"]["clock"]
-    residual = clock.get("residual_ms")
-    if silence.trigger > _RUNNING_TRS * tr_s and running:
-        return Lamp(
-            "triggers",
-            AMBER,
-            f"none for {silence.trigger:.0f} s, while volumes come",
-            "Check the trigger cable. Until it is back, windows rest on the times of the files.",
-        )
-    found = f"{status['counters']['eeg'].get('triggers') or 0}"
-    if residual is not None:
-        found += f", line fits to {residual:.3f} ms"
-    return Lamp("triggers", GREEN, found)
+        return table.TRIGGERS_AWAITED.find(triggers="no trigger")
+    if not _comes(silence.trigger, tr_s) and _comes(silence.volume, tr_s):
+        silent_s = silence.trigger
+        return table.TRIGGERS_LOST.find(triggers="no trigger", silent_s=silent_s, volumes="volumes")
+    counts = {"triggers": 0} | status["counters"]["eeg"] | status["counters"]["clock"]
+    return joined("triggers", judged((table.TRIGGERS, table.TRIGGER_FIT), counts))
 
 
-def clips(age_s: float | None, late: int, finals: int, hop_s: float) -> Lamp:
-    """Tell whether clips come, and in time."""
+def _comes(silent_s: float | None, tr_s: float) -> bool:
+    """Return whether triggers, or volumes, still come with every TR."""
+    return silent_s is not None and silent_s <= table.RUNNING_TRS * tr_s
+
+
+def clips(age_s: float | None, late: int, finals: int, hop_s: float) -> Finding:
+    """Judge whether clips come, and in time."""
     if age_s is None:
-        return Lamp("clips", GREY, "none yet")
-    if is_stale(age_s, hop_s):
-        return Lamp(
-            "clips",
-            RED if age_s > 4 * hop_s else AMBER,
-            f"the last one is {age_s:.0f} s old",
-            "What is shown is not the present. Look at the sources, then at this machine's load.",
-        )
-    return Lamp("clips", GREEN, f"{finals} finals, {late} late")
+        return table.CLIPS_AWAITED.find()
+    age = signals.clip_age(age_s, hop_s)
+    return age if age.state != OK else table.CLIPS.find(finals=finals, late=late)
 
 
-def brain(finals: Sequence[Mapping[str, Any]]) -> Lamp:
-    """Tell whether the newest finals hold a brain that the bundle can read, by their records."""
-    newest = [one for one in finals[-IN_A_ROW:] if one["brain"] is not None]
+def brain(finals: Sequence[Mapping[str, Any]]) -> Finding:
+    """Judge whether the newest finals hold a brain that the bundle can read, by their records."""
+    newest = [record for record in finals[-IN_A_ROW:] if record["brain"] is not None]
     if not newest:
-        return Lamp("brain", GREY, "not told")
-    probabilities = [one["brain"] for one in newest]
-    with_brain = sum(value >= LEAST for value in probabilities)
-    found = f"read in {with_brain} of the last {len(newest)} finals"
-    unread = [name for name in NAMES if _unread(newest, name)]
+        return table.BRAIN_UNTOLD.find()
+    by = {name: [(record.get("brain_by") or {}).get(name) for record in newest] for name in NAMES}
+    by = {name: [value for value in values if value is not None] for name, values in by.items()}
+    unread = [name for name, values in by.items() if len(values) == IN_A_ROW and max(values) < LEAST]
     if unread:
-        gone = [f"{NAMES[name]}: nothing readable in {IN_A_ROW} finals" for name in unread]
-        still_read = [READ[name] for name in NAMES if name not in unread and _given(newest, name)]
-        return Lamp("brain", RED, "; ".join([*gone, *still_read]), _UNBELIEVED)
-    if len(newest) < IN_A_ROW or mean_odds(probabilities) >= 0:
-        return Lamp("brain", GREEN if with_brain == len(newest) else AMBER, found)
-    return Lamp("brain", RED, found, _UNBELIEVED)
+        gone = [table.MODALITY_UNREAD.find(modality=NAMES[name], finals=IN_A_ROW) for name in unread]
+        still_read = [Finding("brain", OK, READ[name]) for name in by if name not in unread and by[name]]
+        return joined("brain", [*gone, *still_read], "; ")
+    probabilities = [record["brain"] for record in newest]
+    n_read = sum(value >= LEAST for value in probabilities)
+    if len(newest) == IN_A_ROW and mean_odds(probabilities) < 0:
+        check = table.BRAIN_GONE
+    else:
+        check = table.BRAIN_READ if n_read == len(newest) else table.BRAIN_DOUBTED
+    return check.find(read=n_read, finals=len(newest))
 
 
-def _given(finals: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """Return what finals say of one modality."""
-    probabilities = [(one.get("brain_by") or {}).get(name) for one in finals]
-    return [value for value in probabilities if value is not None]
-
-
-def _unread(finals: Sequence[Mapping[str, Any]], name: str) -> bool:
-    probabilities = _given(finals, name)
-    return len(probabilities) == IN_A_ROW and all(value < LEAST for value in probabilities)
-
-
-def recording(fault: str, *, asked: bool) -> Lamp:
-    """Tell whether what arrives is kept."""
+def recording(fault: str, *, asked: bool) -> Finding:
+    """Judge whether what arrives is kept."""
     if not asked:
-        return Lamp("recording", GREY, "off: nothing is kept (--record)")
-    if fault:
-        return Lamp("recording", RED, fault, "Nothing more is recorded. Free space, and start a new session.")
-    return Lamp("recording", GREEN, "on")
+        return table.NOT_RECORDED.find()
+    return table.RECORDING_BROKE.find(fault=fault) if fault else table.RECORDED.find()
 
 
-def decoder(away_since: float | None, *, falls_back: bool) -> Lamp:
-    """Tell whether a decoder elsewhere answers.
-
-    Parameters
-    ----------
-    away_since : float or None
-        Wall time since which none does, s; None while one does.
-    falls_back : bool
-        Whether another bundle decodes here meanwhile.
-    """
+def decoder(away_since: float | None, *, falls_back: bool) -> Finding:
+    """Judge a decoder elsewhere, by the wall time since which it is away, s; another may decode meanwhile."""
     if away_since is None:
-        return Lamp("decoder", GREEN, "answers")
-    found = f"away since {time.strftime('%H:%M:%S', time.localtime(away_since))}"
-    if falls_back:
-        return Lamp("decoder", AMBER, found, "The fallback decodes. Check the network, and `rtdecode serve`.")
-    return Lamp("decoder", RED, found, "Windows are skipped. Check the network, and `rtdecode serve`.")
+        return table.DECODER_THERE.find()
+    since = time.strftime("%H:%M:%S", time.localtime(away_since))
+    return (table.DECODER_REPLACED if falls_back else table.DECODER_AWAY).find(since=since)
 
 
 class Steadied:
-    """Lamps that do not flutter: a change is shown only once it has lasted."""
+    """Shows a change of a lamp only once it has lasted."""
 
     def __init__(self) -> None:
-        self._shown: dict[str, Lamp] = {}
+        self._shown: dict[str, Finding] = {}
         self._since: dict[str, float] = {}
 
-    def take(self, lamps: Sequence[Lamp], now_at: float) -> list[Lamp]:
-        """Return the lamps as they are shown, in the same order.
-
-        Parameters
-        ----------
-        lamps : sequence of Lamp
-            As they are now.
-        now_at : float
-            Local clock, s.
-        """
+    def take(self, lamps: Sequence[Finding], now_at: float) -> list[Finding]:
+        """Return lamps as they are shown, in the same order, at a time of the local clock, s."""
         return [self._steadied(lamp, now_at) for lamp in lamps]
 
-    def _steadied(self, lamp: Lamp, now_at: float) -> Lamp:
-        shown = self._shown.get(lamp.name, lamp)
-        if shown.colour == lamp.colour:
-            self._since.pop(lamp.name, None)
-            self._shown[lamp.name] = lamp
+    def _steadied(self, lamp: Finding, now_at: float) -> Finding:
+        shown = self._shown.get(lamp.subject, lamp)
+        if shown.state == lamp.state:
+            self._since.pop(lamp.subject, None)
+            self._shown[lamp.subject] = lamp
             return lamp
-        worse = _WORSE.index(lamp.colour) > _WORSE.index(shown.colour)
-        lasted_s = now_at - self._since.setdefault(lamp.name, now_at)
+        worse = STATES.index(lamp.state) > STATES.index(shown.state)
+        lasted_s = now_at - self._since.setdefault(lamp.subject, now_at)
         if lasted_s < _HOLDS["worse" if worse else "better"]:
             return shown
-        del self._since[lamp.name]
-        self._shown[lamp.name] = lamp
+        del self._since[lamp.subject]
+        self._shown[lamp.subject] = lamp
         return lamp

@@ -11,29 +11,27 @@ from dataclasses import replace
 from pathlib import Path
 
 from rtdecode import child
-from streaming.checks.finding import Finding
+from streaming.checks.finding import OK, Finding
 from streaming.session.orders import StreamOptions
 
 # How long to listen, s.
 _SECONDS = 10
 # What is found of these subjects names no stream, file or folder.
-_WORDS = frozenset(
-    (
-        "rate",
-        "samples",
-        "stamps",
-        "level",
-        "triggers",
-        "sync",
-        "impedances",
-        "ECG",
-        "TR",
-        "voxels",
-        "delivery",
-        "head",
-        "battery",
-    )
-)
+_WORDS = [
+    "rate",
+    "samples",
+    "stamps",
+    "level",
+    "triggers",
+    "sync",
+    "impedances",
+    "ECG",
+    "TR",
+    "voxels",
+    "delivery",
+    "head",
+    "battery",
+]
 _ELSEWHERE = "rtdecode preflight says more on a terminal"
 
 
@@ -51,7 +49,6 @@ class Preflight:
 
     Attributes
     ----------
-    running : bool
     findings : list of Finding
         What was found last; empty before that.
     fault : str
@@ -121,4 +118,4 @@ def _nameless(finding: Finding) -> Finding:
     """Return a finding without words that could name something."""
     if finding.subject in _WORDS:
         return finding
-    return replace(finding, found="", advice="" if finding.state == "ok" else _ELSEWHERE)
+    return replace(finding, found="", advice="" if finding.state == OK else _ELSEWHERE)

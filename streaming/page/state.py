@@ -22,14 +22,16 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk import private
 from rtdecode.disk.video import Frames
 from rtdecode.types import Array, Window
+from streaming.checks import table
+from streaming.checks.finding import BAD, Finding, judged
+from streaming.checks.signals import is_stale
 from streaming.page import drawing, lamps, slices, traces
 from streaming.page.contents import ShownClip, View
-from streaming.page.lamps import Lamp, Silence, Steadied
+from streaming.page.lamps import Silence, Steadied
 from streaming.page.pictures import Pictures, forget
 from streaming.page.so_far import SoFar
 from streaming.page.strip import strip
 from streaming.session.mailbox import Message, unpack
-from streaming.session.news import is_stale
 from streaming.session.orders import StreamOptions
 from streaming.sinks.operator_log import SNAPSHOTS
 from streaming.sinks.sheet import ContactSheet
@@ -168,7 +170,7 @@ class PageState:
             if not self._withdrawn:
                 self._read_clips(now_at)
             seen = self._steadied.take(self._lamps(now_at), now_at)
-            red = {lamp.name for lamp in seen if lamp.colour == lamps.RED}
+            red = {lamp.subject for lamp in seen if lamp.state == BAD}
             # A part that is well again and fails once more is a new alarm.
             self._acknowledged &= red
             self.view = View(
@@ -208,7 +210,7 @@ class PageState:
     def acknowledge(self) -> None:
         """Silence the alarm of everything that is red now."""
         with self._lock:
-            self._acknowledged |= {lamp.name for lamp in self.view.lamps if lamp.colour == lamps.RED}
+            self._acknowledged |= {lamp.subject for lamp in self.view.lamps if lamp.state == BAD}
             self.view = replace(self.view, alarm=False)
 
     def clip(self, number: int, revision: str) -> bytes | None:
@@ -365,7 +367,7 @@ class PageState:
         self._so_far.add((record["run"], start_s, stop_s), frames, truth)
         self._identified = self._so_far.words({0: self._truth.events()})
 
-    def _lamps(self, now_at: float) -> list[Lamp]:
+    def _lamps(self, now_at: float) -> list[Finding]:
         status = self._status
         options = self._options
         # While the session decodes, statuses wait: sources are silent by what the newest one says of them,
@@ -398,10 +400,8 @@ class PageState:
         """Return in words how far the head moved in the newest run, and how steady its signal is."""
         runs = self._status["counters"]["runs"]
         known = (runs[-1]["motion"] if runs else None) or {}
-        words = {"max_fd_mm": "{:.2f} mm at most between volumes", "tsnr": "tSNR {:.0f}"}
-        return ", ".join(
-            text.format(known[name]) for name, text in words.items() if known.get(name) is not None
-        )
+        findings = judged((table.MOTION["max_fd_mm"], table.MOTION["tsnr"]), known)
+        return ", ".join(finding.found for finding in findings)
 
     def _ledger(self) -> str:
         """Draw how late after their floor the newest finals came."""

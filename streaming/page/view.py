@@ -8,10 +8,9 @@ from nicegui import ui
 from nicegui.events import KeyEventArguments
 
 from rtdecode.bundle.manifest import ClipGeometry
-from streaming.checks.finding import Finding
-from streaming.page import lamps, strip, traces
+from streaming.checks.finding import BAD, NOTE, OFF, OK, Finding
+from streaming.page import strip, traces
 from streaming.page.contents import ShownClip
-from streaming.page.lamps import Lamp
 from streaming.page.link import Request
 from streaming.page.preflight import Preflight
 from streaming.page.state import MOST_SENTENCES, PageState
@@ -20,9 +19,9 @@ from streaming.sinks.operator_log import LABELS
 
 _EVERY = 0.5
 # Colours and signs that are told apart by everyone (Okabe and Ito 2008, Color Universal Design).
-_COLOURS = {lamps.GREEN: "#009E73", lamps.AMBER: "#E69F00", lamps.RED: "#D55E00", lamps.GREY: "#6b7278"}
-_SIGNS = {lamps.GREEN: "●", lamps.AMBER: "▲", lamps.RED: "■", lamps.GREY: "○"}
-_WORDS = {lamps.GREEN: "well", lamps.AMBER: "look", lamps.RED: "act", lamps.GREY: "off"}
+_COLOURS = {OK: "#009E73", NOTE: "#E69F00", BAD: "#D55E00", OFF: "#6b7278"}
+_SIGNS = {OK: "●", NOTE: "▲", BAD: "■", OFF: "○"}
+_WORDS = {OK: "OK", NOTE: "check", BAD: "act", OFF: "off"}
 # `--rt-free` is what words and frames leave of a display's height for the drawings.
 _STYLE = """
 :root { --rt-free: max(100vh - 330px, 300px); }
@@ -86,7 +85,6 @@ if (window.rtSound) {
 """
 # Browsers play no sound before somebody has pressed something.
 _ARM = "window.rtSound = window.rtSound || new AudioContext(); window.rtSound.resume()"
-_STATES = {"ok": lamps.GREEN, "note": lamps.AMBER, "bad": lamps.RED}
 # Takes the pictures of a person out of the page, not only out of sight.
 _REMOVE = "document.querySelectorAll('canvas, img').forEach((one) => one.remove())"
 # The labels of a run, in a sentence.
@@ -310,15 +308,15 @@ class _LampCard:
             self._name = ui.label().classes("rt-name")
             self._found = ui.label()
             self._advice = ui.label().classes("rt-small")
-        self._colour = ""
+        self._state = ""
 
-    def show(self, lamp: Lamp) -> None:
-        self._name.set_text(f"{_SIGNS[lamp.colour]} {lamp.name}: {_WORDS[lamp.colour]}")
+    def show(self, lamp: Finding) -> None:
+        self._name.set_text(_titled(lamp))
         self._found.set_text(lamp.found)
         self._advice.set_text(lamp.advice)
-        if lamp.colour != self._colour:
-            self._colour = lamp.colour
-            self._card.style(f"border-color: {_COLOURS[lamp.colour]}")
+        if lamp.state != self._state:
+            self._state = lamp.state
+            self._card.style(f"border-color: {_COLOURS[lamp.state]}")
 
 
 class _Sheet:
@@ -347,10 +345,13 @@ class _Sheet:
 
     @staticmethod
     def _row(finding: Finding) -> None:
-        colour = _STATES[finding.state]
-        ui.label(f"{_SIGNS[colour]} {finding.subject}: {finding.state}").style(f"color: {_COLOURS[colour]}")
+        ui.label(_titled(finding)).style(f"color: {_COLOURS[finding.state]}")
         ui.label(finding.found)
         ui.label(finding.advice).classes("rt-small")
+
+
+def _titled(finding: Finding) -> str:
+    return f"{_SIGNS[finding.state]} {finding.subject}: {_WORDS[finding.state]}"
 
 
 class _Clip:

@@ -7,11 +7,11 @@ what to do: at once when it begins, then at most once a hop for each kind of eve
 import math
 from dataclasses import dataclass
 
+from streaming.checks import signals, table
+from streaming.checks.finding import OK, counted
 from streaming.sinks.output import Emitter
 from streaming.status import Status
 
-# A clip is stale once it is so many hops old.
-_STALE_HOPS = 2.0
 # A volume that is out of order comes within so many TRs: only then is it told as missing.
 _OUT_OF_ORDER_TRS = 1.5
 
@@ -106,11 +106,6 @@ def happened(status: Status, output: Emitter, now_at: float) -> list[Happening]:
     return [*_sources(status), *_signals(status, output), *_clips(status, output, now_at)]
 
 
-def is_stale(age_s: float, hop_s: float) -> bool:
-    """Return whether a clip of this age is too old to show the present."""
-    return age_s > _STALE_HOPS * hop_s
-
-
 def _sources(status: Status) -> list[Happening]:
     """Return the events of the sources: the folder, silence, and new runs."""
     folder = status["folder"]
@@ -145,24 +140,23 @@ def _signals(status: Status, output: Emitter) -> list[Happening]:
     eeg = status["counters"]["eeg"]
     fmri = status["counters"]["fmri"]
     bad = eeg.get("bad_channels") or []
+    lost = counted(eeg.get("lost_samples") or 0, "sample")
     return [
         Happening(
-            "EEG hole",
+            "EEG gap",
             eeg.get("gaps") or 0,
-            f"samples lost so far: {eeg.get('lost_samples')}. Clips of that time are degraded. Check the "
-            "amplifier's cable, its program and the network.",
+            f"{lost} lost so far. Clips of that time are degraded; {table.EEG_GAPS.advice}.",
         ),
         Happening(
             "EEG stamps jumped",
             # The stream's first clock epoch is no jump.
             max(0, (eeg.get("epochs") or 0) - 1),
-            "the clock of the EEG stream was reset; the session follows it. Check the clock of the "
-            "amplifier's computer.",
+            f"{table.EEG_JUMPS.advice}.",
         ),
         Happening(
             "EEG channel bad",
             len(bad),
-            f"{', '.join(bad)}: interpolated from the other channels. Check the electrode and its contact.",
+            f"{', '.join(bad)}; {table.BAD_CHANNELS.advice}.",
         ),
         Happening(
             "fMRI volume missing",
@@ -186,7 +180,7 @@ def _clips(status: Status, output: Emitter, now_at: float) -> list[Happening]:
     newest = output.newest
     # Once every final is out, no clip is due any more.
     due = newest is not None and status["elapsed"] is not None and not status["done"]
-    age_s = now_at - newest.emitted_at if newest is not None and due else 0.0
+    age = signals.clip_age(now_at - newest.emitted_at if newest is not None and due else 0.0, output.hop_s)
     return [
         Happening(
             "clip late",
@@ -205,8 +199,7 @@ def _clips(status: Status, output: Emitter, now_at: float) -> list[Happening]:
         ),
         Happening(
             "no new clip",
-            int(is_stale(age_s, output.hop_s)),
-            f"the last one is {age_s:.0f} s old and does not show the present. Check that scanner and "
-            "amplifier run, and the load of this machine.",
+            int(age.state != OK),
+            f"{age.found}; {age.advice}.",
         ),
     ]

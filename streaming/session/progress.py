@@ -10,8 +10,9 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
 from rtdecode.terminal import plain
+from streaming.checks.signals import is_stale
 from streaming.session.advice import Advisor
-from streaming.session.news import News, happened, is_stale
+from streaming.session.news import News, happened
 from streaming.sinks.output import Emitter
 from streaming.status import Status
 
@@ -128,7 +129,7 @@ def standing(status: Status, output: Emitter, now_at: float) -> list[str]:
         marks = "".join(f", {mark.upper()}" for mark in [*newest.marks, *stale])
         clip = f"last clip {age_s:.1f} s ago: {newest.name}{marks}"
     shown = {name: counts[name] for name in ("final", "preview", "late", "degraded", "skipped")}
-    shown |= {"EEG holes": eeg.get("gaps") or 0}
+    shown |= {"EEG gaps": eeg.get("gaps") or 0}
     shown |= {"volumes missing": fmri.get("missing") or 0, "volumes late": fmri.get("late") or 0}
     counted = "   ".join(f"{name} {count}" for name, count in shown.items())
     away = ""

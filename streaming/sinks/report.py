@@ -12,6 +12,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk import private, strict_json
 from rtdecode.scores.intervals import ends
 from rtdecode.windows.assembler import Counters
+from streaming.checks.finding import counted
 from streaming.sinks.judged import BASELINES, Sections, nothing
 from streaming.sinks.output import Emitter
 from streaming.sinks.text import banner
@@ -244,7 +245,9 @@ def show(report: Report) -> None:
 
 
 def _presence(brain: dict[str, Any]) -> str:
-    return f"{_or_dash(brain['share'], '{:.0%}')} of {brain['finals']}   times gone {len(brain['gone'])}"
+    count = len(brain["gone"])
+    lost = f"lost {counted(count, 'time')}" if count else "never lost"
+    return f"{_or_dash(brain['share'], '{:.0%}')} of {brain['finals']}   {lost}"
 
 
 def _judged(report: Report) -> list[tuple[str, str]]:

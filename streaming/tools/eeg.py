@@ -18,6 +18,8 @@ from rich.text import Text
 from rtdecode import terminal
 from rtdecode.disk import strict_json
 from rtdecode.liblsl import pylsl, reach
+from streaming.checks import signals, table
+from streaming.checks.finding import BAD, COLOURS, NOTE, OK, Finding, joined
 from streaming.session.interrupts import told
 from streaming.sources.lsl.source import seen, select
 from streaming.tools.eeg_watch import Watch
@@ -26,9 +28,6 @@ _POLL_S = 0.01
 _LOOK_EVERY = 0.5
 _SHOW_EVERY = 1.0
 _SAY_EVERY = 5.0
-# Age of the newest sample above which a stream is late, and above which it is silent, ms.
-_LATE_MS = 500.0
-_SILENT_MS = 3000.0
 # Columns of the page.
 _WIDTH = 100
 
@@ -199,10 +198,13 @@ def box(watch: Watch) -> Panel:
 
 
 def _colour(watch: Watch) -> str:
-    age = watch.age_ms()
-    if watch.refused or (age is not None and age > _SILENT_MS):
-        return "red"
-    return "yellow" if age is None or age > _LATE_MS else "green"
+    age_ms = watch.age_ms()
+    if watch.refused:
+        return COLOURS[BAD]
+    findings = signals.eeg(watch.details())
+    silent = table.EEG_SILENT.of({"silent_s": None if age_ms is None else age_ms / 1e3})
+    findings.append(silent or table.EEG_AWAITED.find())
+    return COLOURS[joined("EEG", findings).state]
 
 
 def _rows(watch: Watch) -> Iterator[tuple[str, str | Text]]:
@@ -215,21 +217,27 @@ def _rows(watch: Watch) -> Iterator[tuple[str, str | Text]]:
     yield "lost", _lost(line, details)
     yield "triggers", _triggers(watch, line["triggers"])
     yield "level", _levels(watch)
-    yield "gradient", _gradient(details.get("gradient"))
+    yield "gradient", _gradient(details)
     if details.get("gradient") is not None:
         yield "heartbeat", _heartbeat(details.get("heartbeat"))
-    bad = line["bad_channels"]
-    many = " (more than can be interpolated)" if details.get("too_many_bad") else ""
     if watch.last_note:
         yield "note", Text(watch.last_note, "yellow")
-    yield "bad", Text("-" if bad is None else (", ".join(bad) or "none") + many, "red" if bad else "")
-    age = line["age_ms"]
-    if age is not None and age > _SILENT_MS:
-        yield "age", Text(f"silent for {age / 1e3:.0f} s: {watch.state}", "red")
+    bad = signals.bad_channels(details)
+    yield "bad", "none" if bad is None else _coloured(bad)
+    age_ms = line["age_ms"]
+    silent = table.EEG_SILENT.find(silent_s=(age_ms or 0.0) / 1e3)
+    if silent.state != OK:
+        yield "age", Text(f"{silent.found}: {watch.state}", COLOURS[silent.state])
     else:
         delay = details.get("delay_ms")
         later = f"; {delay:.0f} ms more until it is clean" if delay else ""
-        yield "age", f"{_number(age, '.0f')} ms{later}"
+        yield "age", f"{_number(age_ms, '.0f')} ms{later}"
+
+
+def _coloured(finding: Finding, before: str = "") -> Text:
+    """Write a finding in the colour of its state, with its advice below."""
+    text = Text(f"{before}{finding.found}", "" if finding.state == OK else COLOURS[finding.state])
+    return text.append(f"\n{finding.advice}", "dim") if finding.advice else text
 
 
 def _channels(watch: Watch) -> str:
@@ -246,16 +254,16 @@ def _channels(watch: Watch) -> str:
 
 
 def _lost(line: dict[str, Any], details: dict[str, Any]) -> Text:
-    jumps = details.get("epochs", 1) - 1
-    also = f"; the time stamps jumped {jumps} times" if jumps > 0 else ""
-    gaps = f"{line['gaps']} gap{'s' * (line['gaps'] != 1)}" if line["gaps"] is not None else "-"
+    jumps = signals.jumps(details)
+    gaps = "-" if line["gaps"] is None else table.EEG_GAPS.find(gaps=line["gaps"]).found
+    also = f"; {jumps.found}" if jumps else ""
     text = f"{_number(line['lost_samples'], ',')} samples in {gaps}{also}"
-    return Text(text, "yellow" if line["lost_samples"] or jumps > 0 else "")
+    return Text(text, COLOURS[NOTE] if line["lost_samples"] or jumps else "")
 
 
 def _triggers(watch: Watch, count: int | None) -> str:
     if count is None:
-        return "no marker stream and no stim channel"
+        return table.NO_TRIGGER_LINE.find().found
     every = watch.trigger_every_s()
     last = watch.last_trigger
     rate = f", one every {every:.3f} s" if every else ""
@@ -268,15 +276,16 @@ def _levels(watch: Watch) -> str:
     return f"{_number(before, '.1f')} uV as it comes, {_number(after, '.1f')} uV after the chain"
 
 
-def _gradient(found: dict[str, Any] | None) -> str:
-    if found is None:
+def _gradient(details: dict[str, Any]) -> str | Text:
+    gradient = details.get("gradient")
+    if gradient is None:
         return "no gradient artefact"
-    levels = f"{_number(found['before_uv'], '.0f')} uV before, {_number(found['after_uv'], '.0f')} uV after"
-    if found["slice_db"] is None:
-        return f"{levels}; {found['state']}"
-    down = found["slice_down_db"]
-    left = found["slice_db"]
-    return f"{levels}; {found['state']}; slice harmonics {down:.0f} dB down, {left:.1f} dB left"
+    levels = [_number(gradient[name], ".0f") for name in ("before_uv", "after_uv")]
+    text = f"{levels[0]} uV before, {levels[1]} uV after; {gradient['state']}"
+    residual = table.GRADIENT_RESIDUAL.of(details)
+    if residual is None:
+        return text
+    return _coloured(residual, f"{text}; slice harmonics {gradient['slice_down_db']:.0f} dB down, ")
 
 
 def _heartbeat(found: dict[str, Any] | None) -> str:

@@ -25,6 +25,7 @@ from rtdecode.disk.moving import moving
 from rtdecode.disk.video import count_frames, iter_mp4
 from rtdecode.errors import UsageError
 from rtdecode.scores import intervals
+from streaming.checks.finding import counted
 from streaming.sinks.aside import is_aside
 from streaming.sinks.judged import BASELINES
 from streaming.sinks.output import killed, recover
@@ -207,9 +208,8 @@ def methods(session: Session) -> str:
     less = f"{windows['degraded']} of them from incomplete data, and {windows['skipped']} were skipped."
     sentences = [by, f"{complete}, {less}"]
     if eeg["samples"]:
-        sentences.append(
-            f"EEG arrived at {eeg['rate_hz'] or 0:.1f} Hz ({eeg['samples']} samples, {eeg['gaps']} gaps)."
-        )
+        came = f"{eeg['samples']} samples, {counted(eeg['gaps'] or 0, 'gap')}"
+        sentences.append(f"EEG arrived at {eeg['rate_hz'] or 0:.1f} Hz ({came}).")
     if fmri["volumes"]:
         sentences.append(f"{fmri['volumes']} volumes arrived and {fmri['missing']} are missing.")
     if report["clock"]["source"]:

@@ -79,14 +79,14 @@ def _watch(chrome: Browser, url: str, process: subprocess.Popen[str]) -> None:
         tab.until(f"{TRACES} !== {before!r}")
     for drawing in ("line", "low"):
         tab.until(f"document.querySelectorAll('.rt-{drawing} svg rect').length > 0")
-    tab.until(LAMP.format(0, "EEG: well"))
+    tab.until(LAMP.format(0, "EEG: OK"))
     other = chrome.open(url)
     _blank(tab, other)
     _many(chrome, url, process)
     # The amplifier falls silent.
-    tab.until(LAMP.format(0, "EEG: look"))
+    tab.until(LAMP.format(0, "EEG: check"))
     assert "program has stopped sending" in tab.text()
-    tab.until(LAMP.format(0, "EEG: well"))
+    tab.until(LAMP.format(0, "EEG: OK"))
     # Stopping asks once.
     tab.evaluate(CLICK.format("STOP"))
     tab.until("document.body.innerText.includes('Stop the session?')")

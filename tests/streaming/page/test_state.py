@@ -12,7 +12,7 @@ from PIL import Image
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk.video import write_mp4
-from streaming.page.lamps import AMBER, GREEN, RED
+from streaming.checks.finding import BAD, NOTE, OK
 from streaming.page.state import LAMPS, PageState
 from streaming.session.mailbox import Message, pack
 from streaming.session.orders import StreamOptions
@@ -67,7 +67,7 @@ def test_before_anything_comes_the_page_says_so(state: PageState) -> None:
     state.refresh(100.0)
     assert state.view.clip is None
     assert state.view.run_s is None
-    assert tuple(lamp.name for lamp in state.view.lamps) == LAMPS
+    assert tuple(lamp.subject for lamp in state.view.lamps) == LAMPS
     assert json.loads(state.pack_traces())["bad"] == []
     assert state.draw_carpet().startswith(b"\x89PNG")
 
@@ -185,7 +185,7 @@ def test_the_newest_volume_and_the_head_are_drawn(state: PageState) -> None:
         state.take(Message({**told}, arrays))
     state.refresh(103.0)
     assert state.view.volumes == 3
-    assert state.view.displaced == "0.12 mm at most between volumes, tSNR 62"
+    assert state.view.displaced == "largest displacement 0.1 mm, tSNR 62"
     assert state.view.motion.count("<polyline") == 6
     with Image.open(io.BytesIO(state.draw_slices())) as image:
         assert image.size == (24, 8)
@@ -215,7 +215,7 @@ def test_triggers_without_files_raise_an_alarm_until_it_is_acknowledged(state: P
 
     for at in np.arange(100.0, 103.0, 0.5):
         told(at)
-    assert next(lamp for lamp in state.view.lamps if lamp.name == "fMRI").colour == RED
+    assert next(lamp for lamp in state.view.lamps if lamp.subject == "fMRI").state == BAD
     assert state.view.alarm
     state.acknowledge()
     told(103.0)
@@ -226,17 +226,17 @@ def test_a_busy_session_is_not_taken_for_silent_sources(state: PageState) -> Non
     state.take(Message({**status(100.0)}, {}))
     for now in (100.0, 102.0, 104.0):
         state.refresh(now)
-        assert state.view.lamps[0].colour == GREEN
+        assert state.view.lamps[0].state == OK
     for now in (110.0, 112.0):
         state.refresh(now)
-    assert state.view.lamps[0].colour == RED, "but nothing is known once no status comes any more"
+    assert state.view.lamps[0].state == BAD, "but nothing is known once no status comes any more"
 
 
 def test_a_decoder_elsewhere_has_a_lamp_that_says_since_when_it_is_away(
     bundle: Bundle, tmp_path: Path
 ) -> None:
     options = StreamOptions(lsl="x", decoder="wss://host:1")
-    for fallback, colour, words in ((None, RED, "skipped"), ("phantom", AMBER, "fallback decodes")):
+    for fallback, state_word, words in ((None, BAD, "skipped"), ("phantom", NOTE, "fallback decodes")):
         state = PageState(tmp_path, replace(options, fallback=fallback), bundle)
         assert state.n_lamps == len(LAMPS) + 1
         state.refresh(100.0)
@@ -246,13 +246,13 @@ def test_a_decoder_elsewhere_has_a_lamp_that_says_since_when_it_is_away(
         for seen_at in (101.0, 102.5):
             state.refresh(seen_at)
         lamp = state.view.lamps[-1]
-        assert (lamp.name, lamp.colour, lamp.found) == ("decoder", colour, "away since 09:05:07")
+        assert (lamp.subject, lamp.state, lamp.found) == ("decoder", state_word, "away since 09:05:07")
         assert words in lamp.advice
-        assert state.view.alarm == (colour == RED)
+        assert state.view.alarm == (state_word == BAD)
         state.take(Message({"kind": "decoder", "away_since": None}, {}))
         for seen_at in (103.0, 106.0):
             state.refresh(seen_at)
-        assert state.view.lamps[-1].colour == GREEN
+        assert state.view.lamps[-1].state == OK
 
 
 def test_blanking_and_the_end_are_told_to_every_viewer(state: PageState) -> None:

@@ -95,9 +95,9 @@ def test_what_has_to_stand_is_not_told_when_it_passes() -> None:
         ("folder", {"back": 1}, "fMRI folder back: ", "read again"),
         ("back", {"fmri": 1}, "fMRI back: ", "volumes are arriving again"),
         ("back", {"eeg": 1}, "EEG back: ", "samples are arriving again"),
-        ("eeg", {"gaps": 1, "lost_samples": 40}, "EEG hole: ", "samples lost so far: 40. "),
-        ("eeg", {"epochs": 2}, "EEG stamps jumped: ", "Check the clock"),
-        ("eeg", {"bad_channels": ["Oz"]}, "EEG channel bad: ", "Oz: interpolated"),
+        ("eeg", {"gaps": 1, "lost_samples": 40}, "EEG gap: ", "40 samples lost so far. "),
+        ("eeg", {"epochs": 2}, "EEG stamps jumped: ", "check the clock"),
+        ("eeg", {"bad_channels": ["Oz"]}, "EEG channel bad: ", "Oz; check these electrodes"),
         ("fmri", {"missing": 1}, "fMRI volume missing: ", "Check the scanner's export"),
         ("fmri", {"late": 1}, "fMRI volume late: ", "Check the load"),
         ("runs", [{"run": 0}, {"run": 1}], "new run: ", "run 1 began"),
@@ -145,7 +145,7 @@ def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped(output
     (skipped,) = told(107.5)
     assert skipped.startswith("window skipped (1 more, 2 in all): final of window 4: nothing was received")
     (stale,) = told(109.0)
-    assert stale.startswith("no new clip: the last one is 9 s old and ")
+    assert stale.startswith("no new clip: the last one is 9 s old; what is shown is not the present")
     output.abandon(-1)
     output.abandon(2)
     (skipped,) = told(111.6)
@@ -159,7 +159,7 @@ def test_the_standing_line_tells_a_clip_that_is_late_degraded_or_stale(output: E
     first, counts = standing(QUIET, output, 102.1)
     assert first.startswith("run time 1 s   last clip 2.")
     assert first.endswith(" s ago: final of window 0")
-    assert counts.startswith("final 1   preview 0   late 0   degraded 0   skipped 0   EEG holes 0   ")
+    assert counts.startswith("final 1   preview 0   late 0   degraded 0   skipped 0   EEG gaps 0   ")
     assert standing(QUIET, output, 109.0)[0].endswith("final of window 0, STALE")
     output.emit(Job(window(1, fmri=False, at=90.0), 1))
     output.settle()
@@ -191,7 +191,7 @@ def test_each_fault_is_told_when_it_happens(tmp_path: Path) -> None:
     assert reader.returncode == 0, said
     lines = said.splitlines()
     expected = [
-        *("fMRI volume missing", "clip degraded", "EEG hole", "fMRI folder gone", "fMRI folder back"),
+        *("fMRI volume missing", "clip degraded", "EEG gap", "fMRI folder gone", "fMRI folder back"),
         *("EEG: LSL stream", "run time"),
     ]
     for begins in expected:

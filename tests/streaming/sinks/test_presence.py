@@ -257,7 +257,7 @@ def test_the_report_has_it_and_shows_it(
     assert made["brain"] == output.presence.section()
     assert made["runs_on"] == Decoder(bundle).runs_on
     report.show(made)
-    assert "64% of 14   times gone 1" in capsys.readouterr().out
+    assert "64% of 14   lost 1 time" in capsys.readouterr().out
 
 
 def test_a_bundle_that_does_not_tell_has_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -268,4 +268,4 @@ def test_a_bundle_that_does_not_tell_has_null(tmp_path: Path, capsys: pytest.Cap
     made = reported(silent, output)
     assert made["brain"] is None
     report.show(made)
-    assert "times gone" not in capsys.readouterr().out
+    assert "lost" not in capsys.readouterr().out
