@@ -5,60 +5,24 @@ and says the sentence once for each run. It speaks about data alone, never about
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from scipy.special import chdtri
 
 from rtdecode.disk.calibration import Figures
-from rtdecode.signal.volume.steady import Steadiness, remarks
+from rtdecode.signal.volume.steady import Steadiness
+from streaming.checks import signals, table
+from streaming.checks.finding import BAD, NOTE, OK, Finding, counted, judged
 from streaming.status import Status
 
 # Run time after which a run is judged, s. `rtdecode.signal.volume.steady.Quality` judges the same minute.
 FIRST_S = 60.0
 # Where volumes are expected and too few have come, that is said after so many times this long.
 _PATIENCE = 1.5
-# Figures of the verdict in words, and how the figure and its limit are written. The limits, each with its
-# source, are those of `rtdecode.signal.volume.steady.BARS`.
-_WORDS = {
-    "mean_fd_mm": ("mean displacement {}", "{:.2f} mm"),
-    "max_fd_mm": ("largest displacement {}", "{:.1f} mm"),
-    "moved_share": ("{} of the volumes moved by more than 0.5 mm", "{:.0%}"),
-    "jump_share": ("{} of the volumes jump (DVARS)", "{:.0%}"),
-    "unaligned_share": ("{} of the volumes could not be aligned", "{:.0%}"),
-    "tsnr": ("tSNR {}", "{:.0f}"),
-}
-_BAD = 2
-# A run whose tSNR surely lies below this share of the calibration's is not what was calibrated on. A choice
-# of this project.
-_TSNR_SHARE = 0.7
-# Gradient artefact left at the slice harmonics above which the EEG is called poor, dB. A choice of this
-# project: simulated sessions have -4 to 8.
-_RESIDUAL_DB = 15.0
 # Coverage of the interval of tSNR, and the degrees of freedom that a line through the volumes takes.
 _COVERED = 0.95
 _LINE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Eeg:
-    """Figures of the session's EEG so far.
-
-    Attributes
-    ----------
-    gaps : int
-    bad_channels : int
-        Number of channels that are bad now.
-    too_many_bad : bool
-        Whether they are more than can be interpolated.
-    residual_db : float or None
-        Gradient artefact left at the slice harmonics; None where there is none.
-    """
-
-    gaps: int = 0
-    bad_channels: int = 0
-    too_many_bad: bool = False
-    residual_db: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +35,15 @@ class Minute:
         Number of the run, as in the report.
     steady : Steadiness or None
         Of its volumes; None without volumes.
-    eeg : Eeg or None
-        None without EEG.
+    eeg : mapping
+        A status' counts of the EEG; empty without EEG.
     known : Figures or None
         The calibration's own figures; None without one.
     """
 
     run: int
-    steady: Steadiness | None = None
-    eeg: Eeg | None = None
+    steady: Steadiness | None
+    eeg: Mapping[str, Any]
     known: Figures | None = None
 
 
@@ -118,35 +82,27 @@ class Advisor:
         return told
 
     def _said(self, run: Mapping[str, Any], eeg: Mapping[str, Any], elapsed_s: float | None) -> str:
-        heard = _heard(eeg)
+        eeg = eeg if eeg.get("samples") else {}
         figures = (run.get("motion") or {}).get("first_minute")
         if figures is not None:
             steady = Steadiness(**figures)
-            return sentence(Minute(run["run"], steady, heard, self._known), self._after_s)
+            return sentence(Minute(run["run"], steady, eeg, self._known), self._after_s)
         if elapsed_s is None or elapsed_s < self._after_s:
             return ""
         if not self._volumes:
-            return sentence(Minute(run["run"], None, heard), self._after_s)
+            return sentence(Minute(run["run"], None, eeg), self._after_s)
         if elapsed_s < _PATIENCE * self._after_s:
             return ""
         count = (run.get("motion") or {}).get("volumes", 0)
-        return (
-            f"consider stopping run {run['run']}: only {count} volumes could be read in its first "
-            f"{elapsed_s:.0f} s, too few to judge it. Check the scanner's export."
-        )
+        few = table.FEW_VOLUMES.find(volumes=count, elapsed_s=elapsed_s)
+        return f"consider stopping run {run['run']}: {few.found}; {few.advice}."
 
 
 def sentence(minute: Minute, after_s: float = FIRST_S) -> str:
-    """Say in one sentence whether a run looks usable, with the figures.
-
-    Parameters
-    ----------
-    minute : Minute
-    after_s : float
-        Length of signal that the figures rest on, s.
-    """
-    bad, poor = _faults(minute)
+    """Say in one sentence whether a run looks usable, by the figures of its first `after_s` seconds."""
+    findings = _judged(minute)
     figures = ", ".join(_figures(minute))
+    bad, poor = ([one.found for one in findings if one.state == state] for state in (BAD, NOTE))
     if bad:
         faults = ", ".join(bad + poor)
         return f"consider stopping run {minute.run} after {after_s:g} s: {faults}; measured: {figures}"
@@ -167,58 +123,35 @@ def tsnr_interval(tsnr: float, volumes: int) -> tuple[float, float]:
     return tsnr * float(low / freedom) ** 0.5, tsnr * float(high / freedom) ** 0.5
 
 
-def _faults(minute: Minute) -> tuple[list[str], list[str]]:
-    """Return in words what is bad, and what is not good."""
-    bad = list[str]()
-    poor = list[str]()
-    if minute.steady is not None:
-        for bar, value, level in remarks(minute.steady):
-            side = "at most" if bar.bad > bar.good else "at least"
-            limit = bar.bad if level == _BAD else bar.good
-            words, form = _WORDS[bar.figure]
-            text = f"{words.format(form.format(value))} ({side} {form.format(limit)})"
-            (bad if level == _BAD else poor).append(text)
-        known = minute.known.tsnr_region if minute.known is not None else None
-        tsnr = minute.steady.tsnr
-        if known and tsnr and tsnr_interval(tsnr, minute.steady.volumes)[1] < _TSNR_SHARE * known:
-            bad.append(f"tSNR is {tsnr / known:.0%} of the calibration's ({_TSNR_SHARE:.0%} at least)")
-    eeg = minute.eeg
-    if eeg is not None and eeg.too_many_bad:
-        bad.append("too many EEG channels are bad to be interpolated")
-    if eeg is not None and eeg.residual_db is not None and eeg.residual_db > _RESIDUAL_DB:
-        poor.append(f"gradient residual {eeg.residual_db:.0f} dB (at most {_RESIDUAL_DB:g})")
-    return bad, poor
+def _judged(minute: Minute) -> list[Finding]:
+    steady = minute.steady
+    findings = signals.eeg(minute.eeg)
+    if steady is None:
+        return findings
+    motion = judged(table.MOTION.values(), asdict(steady))
+    known = minute.known.tsnr_region if minute.known is not None else None
+    if known and steady.tsnr:
+        highest = tsnr_interval(steady.tsnr, steady.volumes)[1]
+        shares = {"share": steady.tsnr / known, "highest_share": highest / known}
+        motion.append(table.TSNR_SHARE.find(**shares))
+    return motion + findings
 
 
 def _figures(minute: Minute) -> list[str]:
     """Return the figures in words."""
-    found = list[str]()
+    texts = list[str]()
     steady = minute.steady
     if steady is not None:
         if steady.max_fd_mm is not None:
             count = f"{steady.moved} of {steady.volumes} volumes above 0.5 mm"
-            found.append(f"displacement {steady.max_fd_mm:.1f} mm at most ({count})")
-        found.append(f"{steady.jumps} DVARS jumps")
+            texts.append(f"displacement {steady.max_fd_mm:.1f} mm at most ({count})")
+        texts.append(counted(steady.jumps, "DVARS jump"))
         if steady.tsnr is not None:
             low, high = tsnr_interval(steady.tsnr, steady.volumes)
             known = minute.known.tsnr_region if minute.known is not None else None
             beside = f"; {known:.0f} in the calibration" if known else ""
-            found.append(f"tSNR {steady.tsnr:.0f} ({low:.0f} to {high:.0f}{beside})")
-    eeg = minute.eeg
-    if eeg is not None:
-        found.append(f"EEG: gaps {eeg.gaps}, bad channels {eeg.bad_channels}")
-        if eeg.residual_db is not None:
-            found.append(f"gradient residual {eeg.residual_db:.1f} dB")
-    return found
-
-
-def _heard(counted: Mapping[str, Any]) -> Eeg | None:
-    """Return the figures of the EEG from a status' counts; None if no sample has come."""
-    if not counted.get("samples"):
-        return None
-    return Eeg(
-        counted.get("gaps") or 0,
-        len(counted.get("bad_channels") or []),
-        bool(counted.get("too_many_bad")),
-        counted.get("artifact_residual_db"),
-    )
+            texts.append(f"tSNR {steady.tsnr:.0f} ({low:.0f} to {high:.0f}{beside})")
+    if minute.eeg:
+        # What is not good is said beside the figures.
+        texts.append(f"EEG: {', '.join(one.found for one in signals.eeg(minute.eeg) if one.state == OK)}")
+    return texts

@@ -257,18 +257,6 @@ def judge(figures: Steadiness) -> StartVerdict:
     """Compare the figures of a run with `BARS`; figures that are None do not count."""
     worst = 0
     reasons = []
-    for bar, value, level in remarks(figures):
-        worst = max(worst, level)
-        side = "up to" if bar.bad > bar.good else "from"
-        reasons.append(
-            f"{bar.figure} {value:.3g} is {GRADES[level]} (good: {side} {bar.good:g}; {bar.source})"
-        )
-    return StartVerdict(GRADES[worst], tuple(reasons), figures)
-
-
-def remarks(figures: Steadiness) -> list[tuple[Limits, float, int]]:
-    """Return each figure that is not good: its limits, its value, and the index of its grade in `GRADES`."""
-    found = []
     for bar in BARS:
         value = getattr(figures, bar.figure)
         if value is None:
@@ -276,5 +264,9 @@ def remarks(figures: Steadiness) -> list[tuple[Limits, float, int]]:
         sign = 1 if bar.bad > bar.good else -1
         level = int(sign * (value - bar.good) > 0) + int(sign * (value - bar.bad) > 0)
         if level:
-            found.append((bar, value, level))
-    return found
+            side = "up to" if bar.bad > bar.good else "from"
+            reasons.append(
+                f"{bar.figure} {value:.3g} is {GRADES[level]} (good: {side} {bar.good:g}; {bar.source})"
+            )
+        worst = max(worst, level)
+    return StartVerdict(GRADES[worst], tuple(reasons), figures)

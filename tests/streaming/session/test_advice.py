@@ -15,7 +15,7 @@ from rtdecode.disk.calibration import Figures
 from rtdecode.signal.volume.steady import Steadiness
 from rtdecode.types import Volume
 from rtdecode.windows.assembler import Assembler
-from streaming.session.advice import Advisor, Eeg, Minute, sentence, tsnr_interval
+from streaming.session.advice import Advisor, Minute, sentence, tsnr_interval
 from streaming.status import NOTHING, Status
 from tests.streaming.bundles import AFFINE, make_bundle, scan
 from tests.streaming.sessions import end, stream
@@ -32,11 +32,10 @@ LONGER = 90
 
 
 def test_a_still_run_looks_usable_with_its_figures() -> None:
-    said = sentence(Minute(1, STILL, Eeg(residual_db=8.24), KNOWN))
+    said = sentence(Minute(1, STILL, {"gaps": 0, "artifact_residual_db": 8.24}, KNOWN))
     assert said == (
         "run 1 looks usable after 60 s: displacement 0.2 mm at most (0 of 75 volumes above 0.5 mm), 0 DVARS "
-        "jumps, tSNR 62 (52 to 72; 68 in the calibration), EEG: gaps 0, bad channels 0, gradient "
-        "residual 8.2 dB"
+        "jumps, tSNR 62 (52 to 72; 68 in the calibration), EEG: 0 gaps, gradient residual 8.2 dB"
     )
 
 
@@ -52,32 +51,32 @@ def test_a_still_run_looks_usable_with_its_figures() -> None:
     ],
 )
 def test_each_bad_figure_says_to_consider_stopping(figures: dict[str, Any], said: str) -> None:
-    told = sentence(Minute(0, replace(STILL, **figures)), 60.0)
+    told = sentence(Minute(0, replace(STILL, **figures), {}), 60.0)
     assert told.startswith(f"consider stopping run 0 after 60 s: {said}; measured: displacement")
 
 
 def test_what_is_not_good_and_not_bad_either_is_named() -> None:
-    told = sentence(Minute(0, replace(STILL, mean_fd_mm=0.3, tsnr=35.0)))
+    told = sentence(Minute(0, replace(STILL, mean_fd_mm=0.3, tsnr=35.0), {}))
     assert told.startswith("run 0 looks usable")
     assert told.endswith("; not good: mean displacement 0.30 mm (at most 0.25 mm), tSNR 35 (at least 40)")
 
 
 def test_a_run_that_surely_has_less_than_the_calibration_is_bad() -> None:
-    assert "looks usable" in sentence(Minute(0, replace(STILL, tsnr=42.0), None, KNOWN))
-    told = sentence(Minute(0, replace(STILL, tsnr=40.5), None, KNOWN))
-    assert "tSNR is 60% of the calibration's (70% at least)" in told
+    assert "looks usable" in sentence(Minute(0, replace(STILL, tsnr=42.0), {}, KNOWN))
+    told = sentence(Minute(0, replace(STILL, tsnr=40.5), {}, KNOWN))
+    assert "tSNR is 60% of the calibration's (at least 70%)" in told
     assert told.startswith("consider stopping")
 
 
 def test_eeg_that_cannot_be_decoded_or_holds_gradients_is_said() -> None:
-    told = sentence(Minute(2, None, Eeg(3, 9, too_many_bad=True)))
+    told = sentence(Minute(2, None, {"gaps": 1, "bad_channels": ["Cz", "Oz"], "too_many_bad": True}))
     assert told == (
-        "consider stopping run 2 after 60 s: too many EEG channels are bad to be interpolated; measured: "
-        "EEG: gaps 3, bad channels 9"
+        "consider stopping run 2 after 60 s: too many channels are bad to be interpolated: Cz, Oz; measured: "
+        "EEG: 1 gap"
     )
-    told = sentence(Minute(2, None, Eeg(residual_db=21.0)))
+    told = sentence(Minute(2, None, {"artifact_residual_db": 21.0}))
     assert told.startswith("run 2 looks usable")
-    assert told.endswith("not good: gradient residual 21 dB (at most 15)")
+    assert told.endswith("not good: gradient residual 21.0 dB (at most 15 dB)")
 
 
 def test_the_interval_of_tsnr_is_that_of_chi_square_and_holds_the_truth() -> None:
@@ -125,7 +124,7 @@ def test_eeg_alone_is_judged_by_the_clock() -> None:
     advisor = Advisor(None, volumes=False, after_s=10.0)
     assert advisor.take(status(9.9, None, samples=9)) == []
     (said,) = advisor.take(status(10.1, None, samples=9, gaps=2, bad_channels=["Cz"]))
-    assert said == "run 0 looks usable after 10 s: EEG: gaps 2, bad channels 1"
+    assert said == "run 0 looks usable after 10 s: EEG: 2 gaps; not good: 1 bad channel: Cz"
 
 
 # The whole way.
