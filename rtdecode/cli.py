@@ -755,17 +755,8 @@ def doctor(
     _reach(peers)
     from streaming.tools import doctor as command
 
-    code = command.run(
-        lsl,
-        fmri_dir,
-        bundle,
-        as_json,
-        calibration=calibration,
-        out=out,
-        record=record,
-        minutes=minutes,
-    )
-    raise typer.Exit(code)
+    checks = command.Asked(lsl, fmri_dir, bundle, calibration, out, record, minutes)
+    raise typer.Exit(command.run(checks, as_json=as_json))
 
 
 @app.command()

@@ -12,21 +12,22 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from rtdecode import __version__, terminal
+from rtdecode import __version__, installing, terminal
 from rtdecode import bundle as bundles
-from rtdecode.bundle import Bundle
+from rtdecode.bundle import Bundle, engine, providers
 from rtdecode.bundle.prepared import check_live
 from rtdecode.disk import calibration as calibrations
 from rtdecode.disk import strict_json
 from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import RtDecodeError
 from rtdecode.types import Volume
+from streaming.checks import table
 from streaming.checks.eeg_capture import Heard
-from streaming.checks.finding import Finding
-from streaming.tools import doctor_disk, doctor_engine, doctor_fmri
+from streaming.checks.finding import BAD, COLOURS, NOTE, OK, Finding
+from streaming.decode.decoder import Decoder
+from streaming.tools import doctor_disk, doctor_fmri
 from streaming.tools.doctor_disk import DiskFolder
 
-_COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
 # Time spent looking for streams on the network, s.
 _LOOK_S = 2.0
 
@@ -66,7 +67,6 @@ class Checked:
 
     Attributes
     ----------
-    findings : list of Finding
     bundle : Bundle or None
         None if it could not be loaded.
     calibration : Calibration or None
@@ -84,25 +84,8 @@ class Checked:
     volume: Volume | None
 
 
-def run(
-    lsl: str | None,
-    fmri_dir: Path | None,
-    bundle: str,
-    as_json: bool,
-    *,
-    calibration: Path | None = None,
-    out: Path | None = None,
-    record: Path | None = None,
-    minutes: float = 60.0,
-) -> int:
+def run(asked: Asked, *, as_json: bool) -> int:
     """Check everything, and say what to do about each thing that is missing.
-
-    Parameters
-    ----------
-    lsl, fmri_dir, bundle, calibration, out, record, minutes
-        See `Asked`.
-    as_json : bool
-        Print JSON instead of a table.
 
     Returns
     -------
@@ -111,7 +94,7 @@ def run(
     """
     # On stderr, so that stdout holds nothing but the report.
     with terminal.console(stderr=True).status("looking and listening, up to 25 s"):
-        checked = check(Asked(lsl, fmri_dir, bundle, calibration, out, record, minutes))
+        checked = check(asked)
     return tell(checked.findings, as_json=as_json)
 
 
@@ -120,12 +103,11 @@ def check(asked: Asked, listen_s: float = 0.0) -> Checked:
 
     Parameters
     ----------
-    asked : Asked
     listen_s : float
         Listen to the stream for so long at least, s.
     """
     # Bundle and calibration are loaded first, since everything else is judged against them.
-    of_runtime = doctor_engine.runtime()
+    of_runtime = _runtime()
     loaded, of_bundle = _bundle(asked.bundle)
     placed, of_calibration = _calibration(asked.calibration, loaded)
     of_eeg, heard = _eeg(asked.lsl, loaded, listen_s)
@@ -147,7 +129,7 @@ def tell(findings: list[Finding], *, as_json: bool) -> int:
         terminal.console().print_json(strict_json.dumps([asdict(f) for f in findings]))
     else:
         _show(findings)
-    return int(any(f.state == "bad" for f in findings))
+    return int(any(f.state == BAD for f in findings))
 
 
 def _sources(asked: Asked, bundle: Bundle) -> list[Finding]:
@@ -156,19 +138,18 @@ def _sources(asked: Asked, bundle: Bundle) -> list[Finding]:
     if not any(given.values()) or any(given[name] for name in bundle.manifest.modalities):
         return []
     reads = " and ".join(bundle.manifest.modalities)
-    found = f"the bundle {bundle.manifest.name} reads {reads}, and no such source was given"
-    return [Finding("sources", "bad", found, "give --lsl or --fmri-dir, or another --bundle")]
+    return [table.SOURCES_UNREAD.find(bundle=bundle.manifest.name, reads=reads)]
 
 
 def _machine() -> Finding:
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    return Finding("machine", "ok", f"rtdecode {__version__} on {system}")
+    return Finding("machine", OK, f"rtdecode {__version__} on {system}")
 
 
 def _eeg(name: str | None, bundle: Bundle | None, listen_s: float) -> tuple[list[Finding], Heard | None]:
     """Look at the network, and judge the named stream against the bundle."""
     streams = _streams(name)
-    if name is None or bundle is None or streams.state == "bad":
+    if name is None or bundle is None or streams.state == BAD:
         return [streams], None
     # Imported only here, so that without liblsl everything else is still checked.
     from streaming.tools import doctor_eeg
@@ -181,7 +162,7 @@ def _streams(name: str | None) -> Finding:
     try:
         from rtdecode.liblsl import pylsl
     except RtDecodeError as error:
-        return Finding("LSL", "bad", str(error))
+        return Finding("LSL", BAD, str(error))
     from streaming.sources.lsl.source import ambiguity, choice, seen, select
 
     streams = pylsl.resolve_streams(wait_time=_LOOK_S)
@@ -189,21 +170,18 @@ def _streams(name: str | None) -> Finding:
     matches = [] if name is None else select(streams, name)
     if name is not None and (several := ambiguity(matches, name)):
         matches_text, _, advice = several.rpartition(". ")
-        return Finding("LSL", "bad", f"{library}: {matches_text}", advice)
+        return Finding("LSL", BAD, f"{library}: {matches_text}", advice)
     if name is not None and not matches:
-        return Finding(
-            "LSL",
-            "bad",
-            f"{library}: no stream '{name}'; seen: {seen(streams)}",
-            "start the amplifier's LSL outlet, correct the name, or open UDP port 16571 and TCP 16572-16604",
-        )
+        listing = f"{library}: no stream '{name}'; seen: {seen(streams)}"
+        ports = "open UDP port 16571 and TCP 16572-16604 to it"
+        return Finding("LSL", BAD, listing, f"{table.EEG_AWAITED.advice}, or {ports}")
     if not streams:
-        return Finding("LSL", "note", f"{library}: no stream on this network", "start the amplifier's outlet")
+        return Finding("LSL", NOTE, f"{library}: no stream on this network", "start the amplifier's outlet")
     listing = f"{library}: {seen(streams)}"
     if name is not None and (chosen := choice(matches[0], name)):
         listing = f"{listing}. {chosen}"
     advice = "" if name is not None else "give --lsl NAME to have one judged"
-    return Finding("LSL", "ok", listing, advice)
+    return Finding("LSL", OK, listing, advice)
 
 
 def _fmri(
@@ -211,26 +189,23 @@ def _fmri(
 ) -> tuple[list[Finding], Volume | None]:
     """Look into the folder, and judge its volumes against the bundle."""
     if directory is None:
-        found = Finding("folder", "note", "no folder given", "give --fmri-dir DIR to have it checked")
-        return [found], None
+        advice = "give --fmri-dir DIR to have it checked"
+        return [Finding("folder", NOTE, "no folder given", advice)], None
     if not directory.is_dir():
-        found = Finding("folder", "bad", f"{directory} is not there", "mount the scanner's export folder")
-        return [found], None
+        return [table.FOLDER_MISSING.find(folder=directory)], None
     return doctor_fmri.judge(doctor_fmri.look(directory), bundle, calibration)
 
 
 def _bundle(name: str) -> tuple[Bundle | None, list[Finding]]:
     """Load the bundle, decode its golden window on what a session would use, and say what that was."""
-    from streaming.decode.decoder import Decoder
-
     try:
         read = bundles.load(name)
         check_live(read.manifest)
         # Making the decoder runs the golden window on this machine.
         decoder = Decoder(read)
     except RtDecodeError as error:
-        return None, [Finding("bundle", "bad", str(error))]
-    return read, doctor_engine.judge(read, decoder)
+        return None, [table.BUNDLE_REFUSED.find(error=error)]
+    return read, _decoded(read, decoder)
 
 
 def _calibration(folder: Path | None, bundle: Bundle | None) -> tuple[Calibration | None, list[Finding]]:
@@ -242,9 +217,52 @@ def _calibration(folder: Path | None, bundle: Bundle | None) -> tuple[Calibratio
         if bundle.projection is not None:
             read.matched(bundle.projection)
     except RtDecodeError as error:
-        return None, [Finding("calibration", "bad", str(error), "calibrate with --bundle")]
+        return None, [Finding("calibration", BAD, str(error), "calibrate with --bundle")]
     found = f"{read.record.features} features of {read.record.volumes} volumes, {read.record.made_at}"
-    return read, [Finding("calibration", "ok", found)]
+    return read, [Finding("calibration", OK, found)]
+
+
+def _runtime() -> Finding:
+    """Judge which ONNX Runtime is installed, and whether two packages of it are."""
+    try:
+        names = providers.available()
+    except RtDecodeError as error:
+        return Finding("graphs", BAD, str(error))
+    clash = providers.clash()
+    if clash is not None:
+        return Finding("graphs", BAD, clash, "decode with one of the packages alone")
+    found = f"ONNX Runtime {providers.runtime().__version__}"
+    if names == [providers.CPU]:
+        return Finding("graphs", OK, f"{found} on the CPU", f"on a GPU: {installing.command('gpu')}")
+    return Finding("graphs", OK, f"{found} with {', '.join(names)}")
+
+
+def _decoded(bundle: Bundle, decoder: Decoder) -> list[Finding]:
+    """Say what runs each stage, how far the golden window is off, and whether a GPU has ever run the graphs.
+
+    Parameters
+    ----------
+    decoder : Decoder
+        Of that bundle. It decoded the golden window when it was made.
+    """
+    manifest = bundle.manifest
+    reads = " + ".join(manifest.modalities)
+    far = ", ".join(f"{name} {error:.2g}" for name, error in decoder.differences.items())
+    found = f"{manifest.name} {bundle.digest} reads {reads}; its golden window agrees (off by {far})"
+    status = manifest.parity.get("status")
+    if status is not None:
+        found += f"; parity of its export: {status}"
+    state = NOTE if decoder.notes else OK
+    engines = Finding("engines", state, " ".join([f"{engine.places(decoder.runs_on)}.", *decoder.notes]))
+    return [Finding("bundle", OK, found), engines, _of_gpu(bundle)]
+
+
+def _of_gpu(bundle: Bundle) -> Finding:
+    gpu = bundle.manifest.gpu
+    if gpu is None:
+        found = f"{bundle.manifest.name}: not run on a GPU. Its graphs and engines were checked on CPUs alone"
+        return Finding("GPU", NOTE, found)
+    return Finding("GPU", OK, f"{bundle.manifest.name} was run on {gpu}")
 
 
 def _show(findings: list[Finding]) -> None:
@@ -252,6 +270,6 @@ def _show(findings: list[Finding]) -> None:
     for column in ("", "", "found", "to do"):
         table.add_column(column)
     for f in findings:
-        colour = _COLOURS[f.state]
+        colour = COLOURS[f.state]
         table.add_row(f.subject, Text(f.state, colour), f.found, f.advice)
     terminal.console().print(table)

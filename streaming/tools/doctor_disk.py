@@ -10,7 +10,8 @@ from rtdecode.bundle import Bundle, golden
 from rtdecode.disk.folders import existing, taken
 from rtdecode.disk.video import write_mp4
 from rtdecode.types import Montage, Volume
-from streaming.checks.finding import Finding
+from streaming.checks import table
+from streaming.checks.finding import BAD, Finding
 from streaming.decode.decoder import Decoder
 
 # Size of the running film over that of the clips: it shows every clip enlarged beside the truth.
@@ -25,21 +26,12 @@ _CHANNELS = 64
 _SFREQ = 5000.0
 # Bytes per voxel of the bundle's grid, assumed if no volume was seen.
 _VOXEL = 2
-_ROOM = "make room, or give a folder on another disk"
 _OTHER = "give another folder"
 
 
 @dataclass(frozen=True, slots=True)
 class DiskFolder:
-    """A folder that a session is to write into.
-
-    Attributes
-    ----------
-    subject : str
-        Subject of the finding on this folder.
-    folder : Path
-    bytes_a_minute : float
-    """
+    """A folder that a session is to write into, and the subject of the finding on it."""
 
     subject: str
     folder: Path
@@ -64,16 +56,7 @@ def clips_a_minute(bundle: Bundle) -> float:
 
 
 def recording_a_minute(bundle: Bundle, eeg: Montage | None, fmri: Volume | None) -> float:
-    """Estimate the bytes that ``--record`` takes per minute.
-
-    Parameters
-    ----------
-    bundle : Bundle
-    eeg : Montage or None
-        The stream's montage, if a stream was heard.
-    fmri : Volume or None
-        A volume of the folder, if one was read.
-    """
+    """Estimate the bytes that ``--record`` takes per minute, by the stream and a volume if they are known."""
     manifest = bundle.manifest
     rate = 0.0
     if eeg is not None:
@@ -91,14 +74,7 @@ def recording_a_minute(bundle: Bundle, eeg: Montage | None, fmri: Volume | None)
 
 
 def judge(places: list[DiskFolder], minutes: float) -> list[Finding]:
-    """Judge whether a session of some minutes fits; folders on one disk share its free space.
-
-    Parameters
-    ----------
-    places : list of DiskFolder
-    minutes : float
-        Length of the session.
-    """
+    """Judge whether a session of some minutes fits; folders on one disk share its free space."""
     above = {place.subject: existing(place.folder.resolve()) for place in places}
     disks = {subject: folder.stat().st_dev for subject, folder in above.items()}
     # Folders on one disk fill it together: add up what they need.
@@ -111,18 +87,19 @@ def judge(places: list[DiskFolder], minutes: float) -> list[Finding]:
 
 def _judged(place: DiskFolder, above: Path, disk_bytes_a_minute: float, minutes: float) -> Finding:
     if taken(place.folder):
-        found = f"{place.folder} is in use"
-        return Finding(place.subject, "bad", found, "give a new or empty folder")
+        return Finding(place.subject, BAD, f"{place.folder} is in use", "give a new or empty folder")
     if not above.is_dir():
-        return Finding(place.subject, "bad", f"{above} is a file, and no folder can be made in it", _OTHER)
+        return Finding(place.subject, BAD, f"{above} is a file, and no folder can be made in it", _OTHER)
     if not os.access(above, os.W_OK):
-        return Finding(place.subject, "bad", f"{above} cannot be written into", _OTHER)
+        return Finding(place.subject, BAD, f"{above} cannot be written into", _OTHER)
     free = shutil.disk_usage(above).free
-    fits = free / disk_bytes_a_minute
-    found = (
-        f"{free / 1e9:.1f} GB free at {place.folder}, which takes about {place.bytes_a_minute / 1e6:.0f} MB "
-        f"a minute: room for {fits:.0f} minutes of the session, {minutes:g} wanted"
+    room_minutes = free / disk_bytes_a_minute
+    return table.DISK.find(
+        spare_minutes=room_minutes - minutes,
+        place=place.subject,
+        free_gb=free / 1e9,
+        folder=place.folder,
+        mb_a_minute=place.bytes_a_minute / 1e6,
+        room_minutes=room_minutes,
+        minutes=minutes,
     )
-    if fits < minutes:
-        return Finding(place.subject, "bad", found, _ROOM)
-    return Finding(place.subject, "ok", found)

@@ -5,7 +5,7 @@ would read, and judges its grid, TR, values and level.
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,13 @@ from rtdecode.types import Volume
 from rtdecode.windows.assembler import Assembler
 from rtdecode.windows.head import Head
 from rtdecode.windows.run import most_within
-from streaming.checks.finding import Finding
+from streaming.checks import table
+from streaming.checks.finding import BAD, NOTE, OK, Finding, counted, implausible
 from streaming.sources.folder.source import FolderSource
 
 # Time spent reading what lies in the folder, s.
 _READ_S = 5.0
-# So many volumes within one TR are no burst: one that is a little late comes with the next.
-_TOGETHER = 2
+SEE = "see rtdecode volumes DIR"
 
 
 @dataclass(slots=True)
@@ -53,7 +53,6 @@ class Looked:
 
     Attributes
     ----------
-    directory : Path
     series : list of Series
         In the order in which they were found.
     ignored : list of (str, str)
@@ -107,7 +106,6 @@ def judge(
 
     Parameters
     ----------
-    looked : Looked
     bundle : Bundle or None
         None only reports what there is.
     calibration : Calibration or None
@@ -121,84 +119,82 @@ def judge(
         none.
     """
     if not looked.series:
-        found = f"{looked.directory}: no volume yet{_passed_over(looked)}"
-        return [Finding("folder", "note", found, "see rtdecode volumes DIR")], None
+        nothing = f"{looked.directory}: {table.VOLUMES_AWAITED.sentence}{_passed_over(looked)}"
+        return [Finding("folder", NOTE, nothing, SEE)], None
+    first = looked.series[0]
     if bundle is None:
-        return [_folder(looked, looked.series[0])], looked.series[0].last
+        return [_folder(looked, first)], first.last
     if bundle.projection is None:
-        found = f"the bundle {bundle.manifest.name} reads no fMRI"
-        unread = Finding("grid", "note", found, "leave --fmri-dir out, or give another --bundle")
-        return [_folder(looked, looked.series[0]), unread], looked.series[0].last
+        names = {
+            "subject": "grid",
+            "bundle": bundle.manifest.name,
+            "modality": "fMRI",
+            "option": "--fmri-dir",
+        }
+        return [_folder(looked, first), table.SOURCE_UNREAD.find(**names)], first.last
     # Ask a session's own assembler, so that both always agree on what can be read.
     fits = Assembler(bundle, None, ["fmri"], calibration=calibration).unread
-    reasons = [fits(one.last.data.shape, one.last.affine) for one in looked.series]
-    read = [one for one, reason in zip(looked.series, reasons, strict=True) if reason is None]
-    one = read[0] if read else looked.series[0]
-    found = [_folder(looked, one)]
-    if not read:
-        found.append(Finding("grid", "bad", str(reasons[0]), "calibrate with --bundle, or give another"))
-        return [*found, _tr(one.last, bundle), _values(one)], one.last
+    reasons = [fits(series.last.data.shape, series.last.affine) for series in looked.series]
+    readable = [series for series, reason in zip(looked.series, reasons, strict=True) if reason is None]
+    series = readable[0] if readable else first
+    findings = [_folder(looked, series)]
+    if not readable:
+        findings.append(table.OTHER_GRID.find(error=reasons[0]))
+        return [*findings, tr(series.last, bundle), _values(series)], series.last
     how = "read through the calibration" if calibration is not None else "same grid as the bundle"
-    found.append(Finding("grid", "ok", how))
-    found.append(_tr(one.last, bundle))
-    found += _delivery(one)
-    values = _values(one)
-    found.append(values if values.state == "bad" else _level(one.last, bundle, calibration))
-    return found, one.last
+    findings += [Finding("grid", OK, how), tr(series.last, bundle), *_delivery(series)]
+    values = _values(series)
+    findings.append(values if values.state == BAD else _level(series.last, bundle, calibration))
+    return findings, series.last
 
 
-def _folder(looked: Looked, one: Series) -> Finding:
-    size = " x ".join(str(n) for n in one.last.data.shape)
+def _folder(looked: Looked, series: Series) -> Finding:
+    size = " x ".join(str(n) for n in series.last.data.shape)
     least = "" if looked.whole else "at least "
     others = len(looked.series) - 1
-    beside = f", and {others} other series" if others else ""
-    count = f"{least}{len(one.readable)} volumes of {size} at TR {one.last.tr_s} s so far"
-    found = f"{looked.directory}: {count}{beside}{_passed_over(looked)}"
-    if looked.ignored:
-        return Finding("folder", "note", found, "see rtdecode volumes DIR")
-    return Finding("folder", "ok", found)
+    also = f", and {others} other series" if others else ""
+    count = f"{least}{counted(len(series.readable), 'volume')} of {size} at TR {series.last.tr_s} s so far"
+    sentence = f"{looked.directory}: {count}{also}{_passed_over(looked)}"
+    return Finding("folder", NOTE, sentence, SEE) if looked.ignored else Finding("folder", OK, sentence)
 
 
 def _passed_over(looked: Looked) -> str:
     if not looked.ignored:
         return ""
     name, reason = looked.ignored[-1]
-    return f", {len(looked.ignored)} unusable files, the last {name}: {reason}"
+    return f", {counted(len(looked.ignored), 'unusable file')}, the last {name}: {reason}"
 
 
-def _tr(volume: Volume, bundle: Bundle) -> Finding:
+def tr(volume: Volume, bundle: Bundle) -> Finding:
+    """Judge whether a volume's TR is the one that the bundle was trained at."""
     trained_s = float(bundle.manifest.grid.tr or 0)
     if volume.tr_s is None:
-        found = f"the files state no TR; the bundle's is {trained_s:g} s"
-        return Finding("TR", "note", found, "check the protocol")
+        return table.TR_UNSTATED.find(trained_s=trained_s)
     try:
-        check_tr(volume.tr_s, trained_s, volume.name)
-    except GeometryError as error:
-        return Finding("TR", "bad", str(error), "scan with the trained protocol, or give another --bundle")
-    return Finding("TR", "ok", f"{volume.tr_s:g} s")
+        check_tr(volume.tr_s, trained_s)
+    except GeometryError:
+        return table.OTHER_TR.find(tr_s=volume.tr_s, trained_s=trained_s)
+    return table.TR.find(tr_s=volume.tr_s)
 
 
-def _delivery(one: Series) -> list[Finding]:
+def _delivery(series: Series) -> list[Finding]:
     """Judge when the files came, by the times of their last changes; nothing without a TR or two volumes."""
-    tr_s = one.last.tr_s
-    if not tr_s or len(one.readable) < 2:
+    tr_s = series.last.tr_s
+    if not tr_s or len(series.readable) < 2:
         return []
-    index, readable_at = np.array(one.readable).T
+    index, readable_at = np.array(series.readable).T
     after_s = readable_at - tr_s * index
     behind_s = float(after_s.max() - after_s.min())
-    together = most_within(readable_at, tr_s)
-    found = f"at most {together} volumes within one TR, the latest {behind_s:.1f} s behind the promptest"
-    if together <= _TOGETHER:
-        return [Finding("delivery", "ok", found)]
-    advice = "unless they were copied here, let the console reconstruct and export in real time"
-    return [Finding("delivery", "note", found, f"{advice}: finals go out without volumes that are late")]
+    burst = table.BURST.find(burst=most_within(readable_at, tr_s))
+    return [replace(burst, found=f"{burst.found}, the latest {behind_s:.1f} s behind the promptest")]
 
 
-def _values(one: Series) -> Finding:
-    if one.faults:
-        found = f"{len(one.faults)} of {len(one.readable)} volumes: {one.faults[-1]}"
-        return Finding("voxels", "bad", found, "check the scanner's reconstruction and export")
-    return Finding("voxels", "ok", "all of them finite")
+def _values(series: Series) -> Finding:
+    if series.faults:
+        count = f"{len(series.faults)} of {counted(len(series.readable), 'volume')}"
+        advice = "check the scanner's reconstruction and export"
+        return Finding("voxels", BAD, f"{count}: {series.faults[-1]}", advice)
+    return Finding("voxels", OK, "all of them finite")
 
 
 def _level(volume: Volume, bundle: Bundle, calibration: Calibration | None) -> Finding:
@@ -207,9 +203,7 @@ def _level(volume: Volume, bundle: Bundle, calibration: Calibration | None) -> F
     if calibration is not None and bundle.projection is not None:
         matched = calibration.matched(bundle.projection)
     trained = plausible.resting(bundle.stats, None if matched is None else matched.warmup_mean)
-    features = Head(bundle, matched).read(volume)
-    wrong = plausible.volume_level(features, trained)
-    if wrong is None:
-        return Finding("voxels", "ok", "all of them finite, at a level as in training")
-    found, _, advice = wrong.rpartition(": ")
-    return Finding("voxels", "bad", found, advice)
+    fault = plausible.volume_level(Head(bundle, matched).read(volume), trained)
+    if fault is None:
+        return Finding("voxels", OK, "all of them finite, at a level as in training")
+    return implausible("voxels", fault)

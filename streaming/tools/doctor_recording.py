@@ -1,30 +1,24 @@
 """Would a bundle have read a recording, and if not, why: ``rtdecode doctor REC``."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.bundle.prepared import check_live
 from rtdecode.disk.recording import Recording
-from rtdecode.eeg import channels
 from rtdecode.errors import RtDecodeError
-from rtdecode.timing import check_tr
 from rtdecode.types import Volume
-from streaming.checks.finding import Finding
+from streaming.checks import table
+from streaming.checks.finding import BAD, NOTE, OK, Finding
 from streaming.session import replay
 from streaming.tools import doctor
+from streaming.tools.doctor_eeg import cap
+from streaming.tools.doctor_fmri import tr
 
 
 def run(path: Path, bundle: str, *, as_json: bool) -> int:
-    """Judge a recording against a bundle, and print what was seen.
-
-    Parameters
-    ----------
-    path : Path
-    bundle : str
-        Path or name.
-    as_json : bool
-        Print JSON instead of a table.
+    """Judge a recording against a bundle, by its path or name, and print what was seen.
 
     Returns
     -------
@@ -41,36 +35,30 @@ def run(path: Path, bundle: str, *, as_json: bool) -> int:
         loaded = bundles.load(bundle)
         check_live(loaded.manifest)
     except RtDecodeError as error:
-        return doctor.tell([Finding("bundle", "bad", str(error))], as_json=as_json)
+        return doctor.tell([table.BUNDLE_REFUSED.find(error=error)], as_json=as_json)
     return doctor.tell(judge(recording, loaded), as_json=as_json)
 
 
 def judge(recording: Recording, bundle: Bundle) -> list[Finding]:
     """Say of each thing that a replay needs whether the recording has it."""
     notes = recording.notes()
-    findings = [Finding("recording", "note" if notes else "ok", " ".join(notes) or "all of it is there")]
+    findings = [Finding("recording", NOTE if notes else OK, " ".join(notes) or "all of it is there")]
     of_sources = (_eeg(recording, bundle), _volumes(recording, bundle), _triggers(recording))
     findings += [finding for finding in of_sources if finding is not None]
-    if all(finding.state != "bad" for finding in findings):
+    if all(finding.state != BAD for finding in findings):
         findings.append(_windows(recording, bundle))
     return findings
 
 
 def _eeg(recording: Recording, bundle: Bundle) -> Finding | None:
-    reads = bundle.manifest.eeg
-    if reads is None:
+    if bundle.manifest.eeg is None:
         return None
     montage = recording.montage
     if montage is None:
-        return Finding("EEG", "note", "there is none; the bundle reads EEG", "windows have volumes alone")
-    try:
-        _, absent = channels.match(reads.channels, montage)
-    except RtDecodeError as error:
-        return Finding("EEG", "bad", str(error))
-    words = f"{len(montage.channels)} channels at {montage.sfreq:g} Hz"
-    if absent:
-        return Finding("EEG", "note", f"{words}; {', '.join(absent)} are interpolated")
-    return Finding("EEG", "ok", words)
+        return Finding("EEG", NOTE, "there is none; the bundle reads EEG", "windows have volumes alone")
+    fits = cap(bundle.manifest.eeg, montage)
+    sentence = fits.found if fits.state == BAD else f"{fits.found}, at {montage.sfreq:g} Hz"
+    return replace(fits, subject="EEG", found=sentence)
 
 
 def _volumes(recording: Recording, bundle: Bundle) -> Finding | None:
@@ -78,15 +66,17 @@ def _volumes(recording: Recording, bundle: Bundle) -> Finding | None:
         return None
     first = next((item for item in recording.events() if isinstance(item, Volume)), None)
     if first is None:
-        return Finding("volumes", "note", "there are none; the bundle reads them", "windows have EEG alone")
+        return Finding("volumes", NOTE, "there are none; the bundle reads them", "windows have EEG alone")
+    fits = tr(first, bundle)
+    if fits.state != OK:
+        return replace(fits, subject="volumes")
     try:
-        check_tr(first.tr_s, float(bundle.manifest.grid.tr or 0), "the recording")
         if bundle.projection is not None and recording.calibration() is None:
             bundle.projection.bind(first.data.shape, first.affine)
     except RtDecodeError as error:
-        return Finding("volumes", "bad", str(error))
+        return replace(table.OTHER_GRID.find(error=error), subject="volumes")
     shape = " x ".join(str(size) for size in first.data.shape)
-    return Finding("volumes", "ok", f"{recording.survey.volumes} of {shape}, TR {first.tr_s:g} s")
+    return Finding("volumes", OK, f"{recording.survey.volumes} of {shape}, TR {fits.found}")
 
 
 def _triggers(recording: Recording) -> Finding | None:
@@ -94,9 +84,9 @@ def _triggers(recording: Recording) -> Finding | None:
         return None
     count = recording.survey.triggers
     if count:
-        return Finding("triggers", "ok", f"{count} triggers")
+        return table.TRIGGERS.find(triggers=count)
     placed = "volumes are placed by their times" if recording.has_volumes() else "the first sample is zero"
-    return Finding("triggers", "note", f"there are none: {placed}")
+    return table.NO_TRIGGERS_RECORDED.find(placed=placed)
 
 
 def _windows(recording: Recording, bundle: Bundle) -> Finding:
@@ -108,11 +98,11 @@ def _windows(recording: Recording, bundle: Bundle) -> Finding:
             counts["final"] += window.revision == "final" and bool(window.modalities)
             counts["degraded"] += window.revision == "final" and any(window.missing.values())
     except RtDecodeError as error:
-        return Finding("windows", "bad", str(error))
+        return Finding("windows", BAD, str(error))
     notes = " ".join(assembler.notes())
     if not counts["final"]:
         needed_s = float(bundle.manifest.grid.window + bundle.manifest.grid.wait)
         words = f"none has what the bundle reads; a run of {needed_s:g} s or longer is needed. {notes}"
-        return Finding("windows", "bad", words.strip())
+        return Finding("windows", BAD, words.strip())
     words = f"{counts['final']} would be decoded, {counts['degraded']} of them with holes. {notes}"
-    return Finding("windows", "note" if counts["degraded"] else "ok", words.strip())
+    return Finding("windows", NOTE if counts["degraded"] else OK, words.strip())

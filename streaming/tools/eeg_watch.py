@@ -40,7 +40,6 @@ class Watch:
 
     Attributes
     ----------
-    name : str
     last_trigger : Trigger or None
         The newest trigger.
     last_note : str
@@ -200,7 +199,6 @@ def whole_stream(montage: Montage, keep_s: float, tr_s: float | None = None) -> 
 
     Parameters
     ----------
-    montage : Montage
     keep_s : float
         How much of the signal to keep, s.
     tr_s : float or None

@@ -16,8 +16,9 @@ from rtdecode import terminal
 from rtdecode.bundle import EegInput
 from rtdecode.errors import GeometryError, UsageError
 from rtdecode.types import Volume
+from streaming.checks import table
 from streaming.checks.eeg_capture import Heard
-from streaming.checks.finding import Finding
+from streaming.checks.finding import NOTE, OK, Finding
 from streaming.sources.folder.source import FolderSource
 from streaming.tools import doctor, doctor_fmri, preflight_fmri
 from streaming.tools.doctor import Asked, Checked
@@ -32,7 +33,6 @@ def run(asked: Asked, as_json: bool, *, seconds: float = 20.0, eyes_closed: bool
 
     Parameters
     ----------
-    asked : Asked
     as_json : bool
         Print JSON instead of a table.
     seconds : float
@@ -126,14 +126,13 @@ def battery(minutes: float) -> list[Finding]:
     state = psutil.sensors_battery()
     if state is None:
         return []
-    found = f"{state.percent:.0f} % charged"
+    charged = f"{state.percent:.0f} % charged"
     if state.power_plugged:
-        return [Finding("battery", "ok", f"{found}, on mains")]
-    advice = "connect this machine to the mains"
+        return [Finding("battery", OK, f"{charged}, on mains")]
     if state.secsleft is not None and 0 <= state.secsleft < 60 * minutes:
-        left = f"{found}: {state.secsleft / 60:.0f} minutes left, {minutes:g} wanted"
-        return [Finding("battery", "bad", left, advice)]
-    return [Finding("battery", "note", f"{found}, not on mains", advice)]
+        values = {"percent": state.percent, "left_minutes": state.secsleft / 60, "minutes": minutes}
+        return [table.BATTERY.find(**values)]
+    return [Finding("battery", NOTE, f"{charged}, not on mains", table.BATTERY.advice)]
 
 
 def _eyes(checked: Checked, asked: Asked, seconds: float, console: Console) -> Finding:
@@ -143,7 +142,7 @@ def _eyes(checked: Checked, asked: Asked, seconds: float, console: Console) -> F
     wanted = checked.bundle.manifest.eeg if checked.bundle is not None else None
     if checked.bundle is None or checked.heard is None or wanted is None or not checked.heard.chunks:
         found = "unknown: no EEG came with the eyes open"
-        return Finding("alpha", "note", found, "see the lines above")
+        return Finding("alpha", NOTE, found, "see the lines above")
     console.print(
         f"Ask the participant to close the eyes for {seconds:g} s, and press Enter.",
         highlight=False,
@@ -155,7 +154,7 @@ def _eyes(checked: Checked, asked: Asked, seconds: float, console: Console) -> F
         closed = _closed(asked, wanted, seconds)
     console.print("The eyes may be opened.", highlight=False)
     if closed is None:
-        return Finding("alpha", "note", "unknown: no EEG came with the eyes closed", "see rtdecode eeg")
+        return Finding("alpha", NOTE, "unknown: no EEG came with the eyes closed", "see rtdecode eeg")
     return preflight_eeg.alpha(checked.heard, closed, checked.bundle, wanted)
 
 

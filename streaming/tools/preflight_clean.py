@@ -51,8 +51,6 @@ def clean(heard: Heard, montage: Montage, tr_s: float | None) -> Cleaned:
 
     Parameters
     ----------
-    heard : Heard
-    montage : Montage
     tr_s : float or None
         TR of the sequence, s.
     """

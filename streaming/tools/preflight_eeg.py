@@ -16,15 +16,14 @@ from rtdecode.errors import GeometryError
 from rtdecode.signal.heartbeat.beats import REGULAR
 from rtdecode.signal.heartbeat.rpeaks import RPeaks
 from rtdecode.signal.stretches import stretches
+from streaming.checks import table
 from streaming.checks.eeg_capture import Heard
-from streaming.checks.finding import Finding
-from streaming.tools.doctor_eeg import listed, played
+from streaming.checks.finding import BAD, NOTE, OK, Finding
+from streaming.tools.doctor_eeg import played
 from streaming.tools.preflight_clean import Cleaned
 
 Values = NDArray[np.float64]
 
-# Impedances above this are named, kilohms. A choice of this project: what combined recordings usually aim at.
-_MOST_KOHM = 20.0
 # Heart rates of a person who lies still, a minute. A choice of this project.
 _BEATS_A_MINUTE = (40.0, 140.0)
 # Median correlation of a beat, within 60 ms of its R-peak, with the mean of the others. A choice of this
@@ -51,9 +50,6 @@ _BESIDE_HZ = ((5.0, 7.0), (13.0, 15.0))
 _SEGMENT_S = 2.0
 # Fewer seconds of usable EEG give no spectrum, s.
 _SPECTRUM_S = 6.0
-# Rise with the eyes closed below which the finding has a remark, dB. A choice of this project: people differ,
-# and some have hardly any alpha, so a smaller rise is never more than a note.
-_RISE_DB = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,6 @@ class Beats:
 
     Attributes
     ----------
-    count : int
     per_minute : float or None
         60 s divided by the median interval; None below two beats in a piece.
     regular : float
@@ -93,32 +88,32 @@ def impedances(known: dict[str, float]) -> Finding:
     """Judge impedances, kilohms, by channel; empty if the amplifier sends none."""
     measured = {name: value for name, value in known.items() if np.isfinite(value) and value > 0}
     if not measured:
-        return Finding("impedances", "ok", "unknown: the amplifier sends none with a unit over LSL")
-    values = np.array([*measured.values()])
-    said = f"{len(measured)} channels, median {np.median(values):.0f} kOhm, largest {values.max():.0f}"
-    high = [name for name, value in measured.items() if value > _MOST_KOHM]
-    if not high:
-        return Finding("impedances", "ok", said)
-    found = f"{said}; above {_MOST_KOHM:g} kOhm: {listed(high)}"
-    return Finding("impedances", "note", found, "improve the contact of these electrodes")
+        return Finding("impedances", OK, "unknown: the amplifier sends none with a unit over LSL")
+    highest = max(measured.values())
+    return table.IMPEDANCES.find(
+        channels=len(measured),
+        median=float(np.median([*measured.values()])),
+        largest=highest,
+        high=[name for name, value in measured.items() if value > (table.IMPEDANCES.note or 0.0)],
+    )
 
 
 def ecg(cleaned: Cleaned) -> Finding:
     """Judge whether heartbeats can be seen in the electrocardiogram."""
     if cleaned.references:
-        return Finding("ECG", "ok", "not needed: the stream has channels that record artefacts only")
+        return Finding("ECG", OK, "not needed: the stream has channels that record artefacts only")
     if cleaned.ecg is None:
         found = "no ECG channel: the heartbeat's artefact would be found in the EEG alone"
-        return Finding("ECG", "note", found, "connect the ECG, and call its channel ECG in the LSL program")
+        return Finding("ECG", NOTE, found, "connect the ECG, and call its channel ECG in the LSL program")
     pieces = [piece for piece in cleaned.ecg if len(piece) >= _PIECE_S * cleaned.rate]
     whole_s = sum(map(len, pieces)) / cleaned.rate
     if cleaned.rate < _LEAST_HZ or whole_s < _LEAST_S:
         found = f"unknown: only {whole_s:.0f} s at {cleaned.rate:g} Hz are free of gradients and gaps"
-        return Finding("ECG", "note", found, "look again while the scanner rests, or listen longer")
+        return Finding("ECG", NOTE, found, "look again while the scanner rests, or listen longer")
     found = beats(pieces, cleaned.rate)
     if found.plausible:
         said = f"{found.count} heartbeats in {found.seconds:.0f} s, {found.per_minute:.0f} a minute"
-        return Finding("ECG", "ok", said)
+        return Finding("ECG", OK, said)
     low, high = _BEATS_A_MINUTE
     rate = "no rhythm" if found.per_minute is None else f"{found.per_minute:.0f} a minute"
     said = (
@@ -126,7 +121,7 @@ def ecg(cleaned: Cleaned) -> Finding:
         f"{high:g} expected), {found.regular:.0%} of the intervals regular, alike to "
         f"{max(found.alike, 0.0):.2f} ({_ALIKE:g} needed)"
     )
-    return Finding("ECG", "bad", said, "check the ECG electrode: the heartbeat's artefact is removed by it")
+    return Finding("ECG", BAD, said, "check the ECG electrode: the heartbeat's artefact is removed by it")
 
 
 def beats(pieces: Sequence[Values], sfreq: float) -> Beats:
@@ -172,29 +167,13 @@ def _alike(beats: list[Values]) -> float:
 
 
 def alpha(opened: Heard, closed: Heard, bundle: Bundle, wanted: EegInput) -> Finding:
-    """Judge by how much the occipital alpha rises when the eyes are closed.
-
-    Parameters
-    ----------
-    opened, closed : Heard
-        The same stream with the eyes open, and with the eyes closed.
-    bundle : Bundle
-    wanted : EegInput
-        What the bundle reads.
-    """
+    """Judge by how much the occipital alpha of a stream rises when the eyes are closed."""
     levels = [alpha_db(heard, bundle, wanted) for heard in (opened, closed)]
     if None in levels:
         found = "unknown: too little usable EEG of occipital channels came"
-        return Finding("alpha", "note", found, "see the lines on cap, rate and level, or listen longer")
+        return Finding("alpha", NOTE, found, "see the lines on cap, rate and level, or listen longer")
     open_db, closed_db = (float(level or 0.0) for level in levels)
-    said = (
-        f"alpha ({_ALPHA_HZ[0]:g} to {_ALPHA_HZ[1]:g} Hz) over its neighbours at occipital channels: "
-        f"{open_db:.1f} dB with the eyes open, {closed_db:.1f} dB with the eyes closed"
-    )
-    if closed_db - open_db >= _RISE_DB:
-        return Finding("alpha", "ok", said)
-    found = f"{said}: it rises by less than {_RISE_DB:g} dB"
-    return Finding("alpha", "note", found, "the EEG may not be the brain's: check the cap and the reference")
+    return table.ALPHA.find(rise_db=closed_db - open_db, open_db=open_db, closed_db=closed_db)
 
 
 def alpha_db(heard: Heard, bundle: Bundle, wanted: EegInput) -> float | None:

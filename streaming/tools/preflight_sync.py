@@ -5,7 +5,7 @@ period of their artefact tells this to a part of a ppm. Otherwise a line through
 it, as far as the triggers are exact.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,14 @@ from numpy.typing import NDArray
 
 from rtdecode.clocks.triggers import Chain, Train
 from rtdecode.signal.gradient.timing import TriggerLine
+from streaming.checks import table
 from streaming.checks.eeg_capture import Heard
-from streaming.checks.finding import Finding
+from streaming.checks.finding import OK, Finding, counted
 from streaming.tools.preflight_clean import Cleaned
 
-# A period this near to the TR shows a locked clock, ppm. A choice of this project: clocks of their own differ
-# by 10 to 50 ppm.
-_LOCKED_PPM = 1.0
 # The artefact's period is not trusted further than this, ppm: of simulated clocks it was up to 0.1 off, more
 # than the scatter of the epochs tells, as every epoch is measured against the ones before it.
 _GRADIENT_PPM = 0.2
-# A measurement whose 95 % interval is wider than this to either side tells nothing, ppm. A choice of this
-# project: less than the usual difference of two crystals.
-_COARSE_PPM = 10.0
 # A trigger on a stim channel stands for an instant within one sample: standard deviation, samples.
 _ROUNDED = 1 / np.sqrt(12)
 # Half the width of a 95 % interval, in standard errors.
@@ -34,10 +29,6 @@ _WIDE = 2.0
 _LEAST = 5
 # Most epochs that the artefact's period rests on (`rtdecode.signal.gradient.state.Gradient.line`).
 _LINE = 16
-_LOCK = (
-    "lock the amplifier to the scanner's clock (a sync box), if it can be; the correction follows the drift"
-)
-_TRIGGERS = "connect the scanner's trigger output, and start its reader on the amplifier's computer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +52,7 @@ class Drift:
 
 
 def volume_triggers(heard: Heard, tr_s: float) -> tuple[Chain, str] | None:
-    """Return the triggers that mark the volumes, and their label; None if there are none.
-
-    Parameters
-    ----------
-    heard : Heard
-    tr_s : float
-        TR of the sequence, s.
-    """
+    """Return the triggers that mark the volumes of a TR, and their label; None if there are none."""
     trains: dict[str, Train] = {}
     for trigger in sorted(heard.triggers, key=lambda one: one.stamp):
         trains.setdefault(trigger.label, Train(tr_s)).push(trigger.stamp)
@@ -78,59 +62,33 @@ def volume_triggers(heard: Heard, tr_s: float) -> tuple[Chain, str] | None:
 
 
 def triggers(heard: Heard, tr_s: float | None, volumes: int | None) -> Finding:
-    """Judge the triggers that came while somebody listened.
-
-    Parameters
-    ----------
-    heard : Heard
-    tr_s : float or None
-        TR of the sequence, s.
-    volumes : int or None
-        Number of volumes that came meanwhile; None without a folder.
-    """
+    """Judge the triggers that came, by how many volumes came meanwhile; None without a folder."""
     count = len(heard.triggers)
     found = volume_triggers(heard, tr_s) if tr_s else None
     if found is not None:
         chain, label = found
-        said = f"{count} triggers; {chain.count} of {label!r} mark volumes, one every {tr_s:g} s"
-        return Finding("triggers", "ok", said)
-    none = "no trigger" if not count else f"{count} triggers, none of them at the TR of {tr_s or 0:g} s,"
+        return table.VOLUME_TRIGGERS.find(triggers=count, marking=chain.count, label=label, tr_s=tr_s)
+    none = (
+        f"{counted(count, 'trigger')}, none of them at the TR of {tr_s or 0:g} s," if count else "no trigger"
+    )
     if volumes:
-        return Finding("triggers", "bad", f"{none} came while {volumes} volumes came", _TRIGGERS)
-    if not heard.has_triggers:
-        said = "no marker stream and no stim channel: runs would be timed by what the volumes say"
-        return Finding("triggers", "note", said, "send the scanner's volume triggers over LSL")
-    return Finding("triggers", "note", f"{none} came yet: they come with the scanner's first volume")
+        span_s = heard.chunks[-1].arrived_at - heard.chunks[0].arrived_at
+        came = counted(volumes, "volume")
+        return table.TRIGGERS_MISSING.find(triggers=none, silent_s=span_s, volumes=came)
+    return table.TRIGGERS_AWAITED.find(triggers=none) if heard.has_triggers else table.NO_TRIGGER_LINE.find()
 
 
 def sync(heard: Heard, cleaned: Cleaned, tr_s: float | None) -> Finding:
-    """Judge whether the amplifier's clock is locked to the scanner's.
-
-    Parameters
-    ----------
-    heard : Heard
-    cleaned : Cleaned
-        What the artefact correction made of it.
-    tr_s : float or None
-        TR of the sequence, s.
-    """
+    """Judge whether the amplifier's clock is locked to the scanner's, which runs at a TR in s."""
     drift = None
     if tr_s and heard.montage is not None:
         drift = by_gradient(cleaned.gradient, heard.montage.sfreq, tr_s)
         drift = drift or by_triggers(heard, cleaned, tr_s)
     if drift is None:
-        said = "unknown: too few volume triggers came to compare the clocks of amplifier and scanner"
-        return Finding("sync", "note", said, "run it once more while the scanner runs, to be told")
-    said = (
-        f"the TR is {drift.ppm:+.2f} ppm (95 %: {drift.error_ppm:.2g}) off by the amplifier's clock, and "
-        f"{drift.by} lie within {drift.scatter:.2g} samples of a line"
-    )
-    if drift.error_ppm > _COARSE_PPM:
-        more = "send them on a stim channel of the amplifier, or listen longer (--seconds)"
-        return Finding("sync", "note", f"unknown: {said}, which is too coarse to tell", more)
-    if abs(drift.ppm) > _LOCKED_PPM + drift.error_ppm:
-        return Finding("sync", "note", f"not locked: {said}", _LOCK)
-    return Finding("sync", "ok", f"locked as far as can be told: {said}")
+        return table.CLOCKS_UNKNOWN.find()
+    coarse = table.CLOCKS_COARSE.find(**asdict(drift))
+    surely_ppm = abs(drift.ppm) - drift.error_ppm
+    return coarse if coarse.state != OK else table.CLOCKS.find(surely_ppm=surely_ppm, **asdict(drift))
 
 
 def by_gradient(report: dict[str, Any] | None, sfreq: float, tr_s: float) -> Drift | None:

@@ -24,7 +24,7 @@ Make = Callable[[int], np.ndarray]
 def findings(
     capsys: pytest.CaptureFixture[str], *args: object, **more: object
 ) -> tuple[int, dict[str, dict]]:
-    code = doctor.run(*args, as_json=True, **more)  # type: ignore[arg-type]
+    code = doctor.run(doctor.Asked(*args, **more), as_json=True)  # type: ignore[arg-type]
     return code, {f["subject"]: f for f in json.loads(capsys.readouterr().out)}
 
 

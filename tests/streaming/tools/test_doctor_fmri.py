@@ -83,7 +83,7 @@ def test_volumes_that_come_in_bursts_are_told(
     one.readable = [(index, 50.0 + at_s) for (index, _), at_s in zip(one.readable, after_s, strict=True)]
     found, _ = doctor_fmri.judge(looked, small, None)
     (delivery,) = [finding for finding in found if finding.subject == "delivery"]
-    assert (delivery.state, delivery.found) == (state, f"at most {told} the promptest")
+    assert (delivery.state, delivery.found) == (state, f"up to {told} the promptest")
     assert ("in real time" in delivery.advice) == (state == "note")
 
 
@@ -144,7 +144,7 @@ def test_a_file_that_is_passed_over_is_named(tmp_path: Path, small: Bundle) -> N
     found = judged(folder(tmp_path / "scans", nothing), small)["folder"]
     assert found.state == "note"
     assert "3 volumes" in found.found
-    assert found.found.endswith("1 unusable files, the last vol_00002.nii: nothing but zeros")
+    assert found.found.endswith("1 unusable file, the last vol_00002.nii: nothing but zeros")
 
 
 def test_a_level_far_from_that_of_training_is_bad(tmp_path: Path, small: Bundle) -> None:
