@@ -74,7 +74,7 @@ TRIGGER_FIT = Check("triggers", "line fits to {residual_ms:.3f} ms")
 
 # Volumes. Triggers that come at most so many TRs apart say that the scanner runs.
 RUNNING_TRS = 3.0
-FOLDER_MISSING = Check("folder", "{folder} is not there", "mount the scanner's export folder", BAD)
+FOLDER_MISSING = Check("folder", "{folder} is not there", "check the scanner's export and the mount", BAD)
 VOLUMES_AWAITED = Check("fMRI", "no volume yet",
     "start the scanner's run with its real-time export to this folder switched on", NOTE)
 FIRST_VOLUME_DUE = Check("fMRI", "triggers, and no volume yet", state=NOTE)
@@ -90,7 +90,7 @@ RUN_OVER = "the run is over, or the scanner has stopped: triggers are missing to
 VOLUMES = Check("fMRI", "{volumes:# volume}, {missing} missing")
 FEW_VOLUMES = Check("fMRI",
     "only {volumes:# volume} could be read in its first {elapsed_s:.0f} s, too few to judge it",
-    "check the scanner's export", BAD)
+    "check the scanner's export and the network share", BAD)
 # A volume that is a little late comes with the next one.
 BURST = Check("delivery", "up to {burst:# volume} within one TR",
     "unless they were copied here, let the console reconstruct and export in real time: finals go out "
@@ -168,9 +168,10 @@ CLIPS = Check("clips", "{finals:# final}, {late} late")
 CLIPS_AWAITED = Check("clips", "none yet", state=OFF)
 
 # The brain, by the newest finals.
-_UNBELIEVED = (
-    "do not believe the clips. Check the cap, the participant's place in the scanner, and that --bundle is "
-    "this participant's")
+CHECK_BRAIN = (
+    "Check the cap, the participant's place in the scanner, and that --bundle (and --subject) is this "
+    "participant's")
+_UNBELIEVED = f"do not believe the clips. {CHECK_BRAIN}"
 BRAIN_UNTOLD = Check("brain", "not told", state=OFF)
 BRAIN_READ = Check("brain", "read in {read} of the last {finals:# final}")
 BRAIN_DOUBTED = replace(BRAIN_READ, state=NOTE)

@@ -96,8 +96,8 @@ def _check_sources(options: StreamOptions, bundle: Bundle) -> None:
     if not set(sources) & set(decoded):
         raise UsageError(
             "session-modality-mismatch",
-            "bundle {bundle} decodes {bundle_modalities}, and no such source was given. Give --lsl "
-            "NAME for EEG or --fmri-dir DIR for fMRI, or another --bundle.",
+            "the bundle {bundle} reads {bundle_modalities}, and no such source was given: give --lsl or "
+            "--fmri-dir, or another --bundle.",
             bundle=bundle.manifest.name,
             bundle_modalities=" and ".join(decoded),
         )

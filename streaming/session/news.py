@@ -116,8 +116,8 @@ def _sources(status: Status) -> list[Happening]:
         Happening(
             "fMRI folder gone",
             folder.get("gone", 0),
-            "volumes are missing until it is back. Check the scanner's export and the mount; the session "
-            "goes on and reads it again by itself.",
+            f"volumes are missing until it is back; {table.FOLDER_MISSING.advice}. The session reads it "
+            "again by itself.",
         ),
         Happening("fMRI folder back", folder.get("back", 0), "its volumes are read again."),
         Happening("fMRI back", back.get("fmri", 0), "volumes are arriving again."),
@@ -161,7 +161,7 @@ def _signals(status: Status, output: Emitter) -> list[Happening]:
         Happening(
             "fMRI volume missing",
             fmri.get("missing") or 0,
-            "clips that need it are degraded. Check the scanner's export and the network share.",
+            f"clips that need it are degraded; {table.FEW_VOLUMES.advice}.",
             stands_s=_OUT_OF_ORDER_TRS * output.tr_s,
         ),
         Happening(

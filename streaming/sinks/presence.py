@@ -14,6 +14,7 @@ from typing import Any
 from rtdecode.bundle import Brain
 from rtdecode.bundle.brain import LEAST
 from rtdecode.types import Presence
+from streaming.checks.table import CHECK_BRAIN
 
 # The log odds of so many finals in a row are averaged, and so many averages in a row say that the brain is
 # gone, or back. A single one is wrong too often to be believed.
@@ -27,8 +28,7 @@ _SIGNALS = "signals of this participant have"
 _GONE = {
     "neither": (
         "No {what} been seen since {since:.1f} s of the session. Do not believe the clips from "
-        "there on. Check the cap, the participant's place in the scanner, and that --bundle (and --subject) "
-        "is this participant's."
+        f"there on. {CHECK_BRAIN}."
     ),
     "inconsistent": (
         "EEG and fMRI have not belonged together since {since:.1f} s of the session. Do not believe the "

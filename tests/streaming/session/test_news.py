@@ -91,14 +91,14 @@ def test_what_has_to_stand_is_not_told_when_it_passes() -> None:
 @pytest.mark.parametrize(
     ("section", "change", "begins", "advice"),
     [
-        ("folder", {"gone": 1}, "fMRI folder gone: ", "Check the scanner's export and the mount"),
+        ("folder", {"gone": 1}, "fMRI folder gone: ", "check the scanner's export and the mount"),
         ("folder", {"back": 1}, "fMRI folder back: ", "read again"),
         ("back", {"fmri": 1}, "fMRI back: ", "volumes are arriving again"),
         ("back", {"eeg": 1}, "EEG back: ", "samples are arriving again"),
         ("eeg", {"gaps": 1, "lost_samples": 40}, "EEG gap: ", "40 samples lost so far. "),
         ("eeg", {"epochs": 2}, "EEG stamps jumped: ", "check the clock"),
         ("eeg", {"bad_channels": ["Oz"]}, "EEG channel bad: ", "Oz; check these electrodes"),
-        ("fmri", {"missing": 1}, "fMRI volume missing: ", "Check the scanner's export"),
+        ("fmri", {"missing": 1}, "fMRI volume missing: ", "check the scanner's export"),
         ("fmri", {"late": 1}, "fMRI volume late: ", "Check the load"),
         ("runs", [{"run": 0}, {"run": 1}], "new run: ", "run 1 began"),
     ],
