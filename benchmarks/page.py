@@ -26,7 +26,8 @@ from rich.console import Console
 
 from benchmarks.browser import browser
 from benchmarks.result_files import RESULTS, write
-from streaming.page import address, entrance
+from streaming import address
+from streaming.session import entrance
 
 # With one viewer, share of a core.
 CPU = 0.05

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from streaming.page import address
+from streaming import address
 
 # What `Running.parts` may hold.
 PARTS = ("session", "acquisition", "page")

@@ -194,7 +194,7 @@ def stream(
     """Decode a live session into clips."""
     if decoder is not None:
         _needs("websockets", "serve")
-    from streaming.page.address import take_over
+    from streaming.address import take_over
     from streaming.session import live as command
     from streaming.session.orders import StreamOptions
 

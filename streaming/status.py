@@ -2,7 +2,7 @@
 
 Where a page is shown, arrays go beside it. If there is EEG since the last status: ``traces`` (channel, n) at
 the bundle's rate, z-scored, and ``traced`` (n,), whether a sample is usable. If there is a volume:
-``slices`` and ``region`` (`streaming.page.slices.cut`).
+``slices`` and ``region`` (`streaming.session.slices.cut`).
 """
 
 from typing import Any, TypedDict

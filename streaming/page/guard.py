@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-from streaming.page.address import Address, is_loopback
+from streaming.address import Address, is_loopback
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -18,9 +18,8 @@ from nicegui import run, ui
 from rtdecode import bundle as bundles
 from rtdecode import terminal
 from rtdecode.disk import private
-from streaming.page.address import Address
+from streaming.address import Address
 from streaming.page.guard import Guard
-from streaming.page.link import Request
 from streaming.page.preflight import Preflight
 from streaming.page.refusals import Refusals
 from streaming.page.state import PageState
@@ -28,6 +27,7 @@ from streaming.page.view import build
 from streaming.session.flag import Flag
 from streaming.session.mailbox import Mailbox
 from streaming.session.orders import StreamOptions
+from streaming.session.page_link import Request
 
 # How often a new view is made, s.
 _EVERY = 0.5

@@ -25,12 +25,13 @@ from rtdecode.types import Array, Window
 from streaming.checks import table
 from streaming.checks.finding import BAD, Finding, judged
 from streaming.checks.signals import is_stale
-from streaming.page import drawing, lamps, slices, traces
+from streaming.page import drawing, lamps, traces
 from streaming.page.contents import ShownClip, View
 from streaming.page.lamps import Silence, Steadied
 from streaming.page.pictures import Pictures, forget
 from streaming.page.so_far import SoFar
 from streaming.page.strip import strip
+from streaming.session import slices
 from streaming.session.mailbox import Message, unpack
 from streaming.session.orders import StreamOptions
 from streaming.sinks.operator_log import SNAPSHOTS

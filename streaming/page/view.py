@@ -11,10 +11,10 @@ from rtdecode.bundle.manifest import ClipGeometry
 from streaming.checks.finding import BAD, NOTE, OFF, OK, Finding
 from streaming.page import strip, traces
 from streaming.page.contents import ShownClip
-from streaming.page.link import Request
 from streaming.page.preflight import Preflight
 from streaming.page.state import MOST_SENTENCES, PageState
 from streaming.page.twice import WITHIN_S, Twice
+from streaming.session.page_link import Request
 from streaming.sinks.operator_log import LABELS
 
 _EVERY = 0.5

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from rtdecode.errors import UsageError
-from streaming.page.address import is_loopback, split
+from streaming.address import is_loopback, split
 
 _URL = re.compile(r"(wss?)://([^/?#@\s]+)/?")
 

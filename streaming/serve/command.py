@@ -19,9 +19,9 @@ from rtdecode.bundle.engine import places
 from rtdecode.bundle.session import check_carried
 from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError
+from streaming.address import is_loopback, split
 from streaming.decode.decoder import SharedDecoder
 from streaming.decode.scheduler import Scheduler
-from streaming.page.address import is_loopback, split
 from streaming.serve import token
 from streaming.serve.protocol import MOST_CARRIED_BYTES
 from streaming.serve.server import DecoderServer

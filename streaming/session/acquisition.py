@@ -42,12 +42,12 @@ from rtdecode.signal.volume.motion import THIN
 from rtdecode.timing import check_tr
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
-from streaming.page.shown import Shown
 from streaming.session import past
 from streaming.session.backlog import Lag
 from streaming.session.flag import Stop
 from streaming.session.mailbox import Mailbox, Message, pack
 from streaming.session.orders import Sources, StreamOptions
+from streaming.session.snapshot import Shown
 from streaming.session.turns import Action, Turns
 from streaming.sources.folder.source import FolderSource
 from streaming.sources.lsl.markers import MarkerSource

@@ -30,7 +30,6 @@ from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Inbox, Job, time_left
 from streaming.decode.decoder import AnyDecoder, Decoder
 from streaming.decode.fallback import FallbackDecoder, check_fallback
-from streaming.page.link import PageLink, open_page, write_entrance
 from streaming.serve import address as decoders
 from streaming.serve import token
 from streaming.session import interrupts
@@ -42,6 +41,7 @@ from streaming.session.mailbox import Message, slot_bytes, unpack
 from streaming.session.memory import MemoryMeter
 from streaming.session.operator import Operator
 from streaming.session.orders import Past, StreamOptions
+from streaming.session.page_link import PageLink, open_page, write_entrance
 from streaming.session.past import Items
 from streaming.session.progress import Progress
 from streaming.session.restarts import Restarts, cause

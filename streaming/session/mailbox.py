@@ -15,7 +15,7 @@ import numpy as np
 
 from rtdecode.bundle import Bundle
 from rtdecode.types import Array, Window
-from streaming.page.slices import PLANES, SIDE
+from streaming.session.slices import PLANES, SIDE
 
 # The length of a message's head, with which it begins.
 LENGTH = struct.Struct("<I")

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from streaming.page.link import PageLink, Request
 from streaming.session import keys
+from streaming.session.page_link import PageLink, Request
 from streaming.session.progress import Progress
 from streaming.sinks.operator_log import Moment, OperatorLog
 from streaming.sinks.output import Emitter

@@ -31,12 +31,12 @@ from rtdecode.errors import GeometryError, RtDecodeError, UsageError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from rtdecode.windows.assembler import Assembler, Counters
 from streaming.decode.decoder import Decoder, check_detail, check_steps
-from streaming.page.link import open_page, write_entrance
 from streaming.session import interrupts
 from streaming.session.as_live import AsLive, Windows, choose
 from streaming.session.checks import check_report
 from streaming.session.memory import MemoryMeter
 from streaming.session.orders import StreamOptions
+from streaming.session.page_link import open_page, write_entrance
 from streaming.session.replay_page import ReplayPage
 from streaming.sinks import report as reports
 from streaming.sinks.output import Emitter, prepare, writing

@@ -10,9 +10,9 @@ import numpy as np
 from rtdecode.types import EegChunk, Trigger, Volume
 from rtdecode.windows.assembler import Assembler
 from streaming.decode.deadline import Job
-from streaming.page.link import PageLink
-from streaming.page.shown import Shown
 from streaming.session.mailbox import Message, pack
+from streaming.session.page_link import PageLink
+from streaming.session.snapshot import Shown
 from streaming.sinks.output import Emitter
 from streaming.status import NOTHING
 

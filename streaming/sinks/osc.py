@@ -15,7 +15,7 @@ from typing import Any
 from rtdecode import installing
 from rtdecode.errors import UsageError
 from rtdecode.types import Float
-from streaming.page import address
+from streaming import address
 
 CLIP = "/rtdecode/clip"
 SCORES = "/rtdecode/scores"

@@ -24,10 +24,10 @@ from rtdecode.disk.folders import taken
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import KINDS, watched
+from streaming import address
 from streaming.decode.decoder import check_detail
-from streaming.page import address, entrance
-from streaming.page.link import check_installed
-from streaming.session import interrupts
+from streaming.session import entrance, interrupts
+from streaming.session.page_link import check_installed
 from streaming.sinks.osc import OscSender
 
 # What the simulated participant watches where no film is named: a minute of a real one, whose README says

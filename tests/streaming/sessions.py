@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from streaming.page.address import Address
+from streaming.address import Address
 from tests.streaming.player import Player
 
 _NUMBER = count()

@@ -7,9 +7,9 @@ import sys
 import time
 from multiprocessing.connection import Connection
 
-from streaming.page.link import Request
 from streaming.session.flag import Flag
 from streaming.session.mailbox import Mailbox
+from streaming.session.page_link import Request
 
 
 def dies_at_once(*_arguments: object, **_keywords: object) -> None:

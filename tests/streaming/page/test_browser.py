@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from benchmarks.browser import Browser, Tab, browser, found
 from rtdecode.disk.recording import Recording
 from rtdecode.types import EegChunk, Volume
-from streaming.page import entrance
+from streaming.session import entrance
 from tests.streaming.bundles import make_bundle
 from tests.streaming.player import Player
 from tests.streaming.sessions import LIMIT, TR, WINDOW, address, end, gone, play, root, stream, text, until

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from streaming.page.address import Address
+from streaming.address import Address
 from streaming.page.guard import Guard
 
 HERE = Address("127.0.0.1", 8080, "right-token")

@@ -25,8 +25,7 @@ from rtdecode.disk.folders import held
 from rtdecode.disk.video import read_mp4
 from rtdecode.errors import RtDecodeError, UsageError
 from streaming.client import Clips, SentClip
-from streaming.page import entrance
-from streaming.session import live, replay
+from streaming.session import entrance, live, replay
 from streaming.session.orders import StreamOptions
 from streaming.session.withdrawal import withdraw
 from streaming.sinks.operator_log import SNAPSHOTS, Moment, OperatorLog

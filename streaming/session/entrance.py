@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 from rtdecode.disk import private
-from streaming.page.address import Address
+from streaming.address import Address
 
 NAME = "page.html"
 _FILE = 0o600

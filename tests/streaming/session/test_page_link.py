@@ -9,12 +9,13 @@ from typing import Any, cast
 import pytest
 
 from rtdecode.bundle import Bundle
-from streaming.page import entrance, link
-from streaming.page.address import parse
-from streaming.page.link import PageLink, Request
+from streaming.address import parse
+from streaming.session import entrance
+from streaming.session import page_link as link
 from streaming.session.mailbox import Message
 from streaming.session.operator import Operator
 from streaming.session.orders import StreamOptions
+from streaming.session.page_link import PageLink, Request
 from streaming.session.progress import Progress
 from streaming.session.replay_page import ReplayPage
 from streaming.sinks.output import Emitter

@@ -12,10 +12,9 @@ from rich.console import Console
 from rtdecode import installing
 from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
-from streaming.page import address as addresses
-from streaming.page import entrance
-from streaming.page.address import Address
-from streaming.session import interrupts
+from streaming import address as addresses
+from streaming.address import Address
+from streaming.session import entrance, interrupts
 from streaming.session.flag import Flag
 from streaming.session.mailbox import Mailbox, Message, slot_bytes
 from streaming.session.orders import StreamOptions

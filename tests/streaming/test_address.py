@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from rtdecode.errors import UsageError
-from streaming.page.address import Address, hand_over, is_loopback, listening, parse, take_over
+from streaming.address import Address, hand_over, is_loopback, listening, parse, take_over
 from tests.refusals import refused
 
 
@@ -46,7 +46,7 @@ def test_addresses_are_written_as_a_browser_takes_them(host: str, place: str, lo
 
 
 def test_a_token_reaches_a_child_process_and_nobody_else() -> None:
-    child = "import sys; from streaming.page.address import take_over; print(take_over(int(sys.argv[1])))"
+    child = "import sys; from streaming.address import take_over; print(take_over(int(sys.argv[1])))"
     token = parse("127.0.0.1:0").token
     with hand_over(token) as descriptor:
         words = [sys.executable, "-c", child, str(descriptor)]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from rtdecode.disk import private
-from streaming.page import entrance
-from streaming.page.address import Address
+from streaming.address import Address
+from streaming.session import entrance
 
 
 class Links(HTMLParser):

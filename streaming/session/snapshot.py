@@ -6,7 +6,7 @@ import numpy as np
 
 from rtdecode.types import Array, Volume
 from rtdecode.windows.assembler import Assembler
-from streaming.page.slices import cut
+from streaming.session.slices import cut
 
 
 class Shown:

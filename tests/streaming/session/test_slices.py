@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from streaming.page import slices
+from streaming.session import slices
 
 # A head of which every voxel differs, in RAS order.
 HEAD = np.arange(12 * 14 * 10, dtype=np.float64).reshape(12, 14, 10)
