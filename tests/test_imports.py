@@ -78,6 +78,34 @@ def test_nothing_that_decodes_knows_what_the_drawn_film_shows() -> None:
     assert knowing == set()
 
 
+def _top_level(file: Path) -> set[str]:
+    """Modules that a file imports when it is imported, and not only when one of its functions runs."""
+    tree = ast.parse(file.read_text())
+    return {
+        name for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) for name in _names(node)
+    }
+
+
+def test_the_page_is_a_leaf() -> None:
+    """A session starts the page's process by name, and otherwise nothing below it knows the page."""
+    page = ROOT / "streaming" / "page"
+    files = [file for file in (ROOT / "streaming").rglob("*.py") if page not in file.parents]
+    knowing = {
+        str(file.relative_to(ROOT))
+        for file in files
+        if any(name.startswith("streaming.page") for name in _top_level(file))
+    }
+    assert knowing == set()
+    shown = [name for file in page.rglob("*.py") for name in _top_level(file)]
+    assert not [name for name in shown if name.startswith("streaming.tools")]
+
+
+def test_the_table_of_checks_lies_below_all_that_judge_by_it() -> None:
+    for file in (ROOT / "streaming" / "checks").rglob("*.py"):
+        ours = {name for name in _top_level(file) if name.startswith("streaming.")}
+        assert all(name.startswith("streaming.checks") for name in ours), file
+
+
 def test_the_command_line_reaches_up_inside_bodies_only() -> None:
     tree = ast.parse((ROOT / "rtdecode" / "cli.py").read_text())
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
