@@ -96,14 +96,14 @@ def test_the_page_is_a_leaf() -> None:
         if any(name.startswith("streaming.page") for name in _top_level(file))
     }
     assert knowing == set()
-    shown = [name for file in page.rglob("*.py") for name in _top_level(file)]
-    assert not [name for name in shown if name.startswith("streaming.tools")]
+    imports = [name for file in page.rglob("*.py") for name in _top_level(file)]
+    assert not [name for name in imports if name.startswith("streaming.tools")]
 
 
 def test_the_table_of_checks_lies_below_all_that_judge_by_it() -> None:
     for file in (ROOT / "streaming" / "checks").rglob("*.py"):
-        ours = {name for name in _top_level(file) if name.startswith("streaming.")}
-        assert all(name.startswith("streaming.checks") for name in ours), file
+        imports = {name for name in _top_level(file) if name.startswith("streaming.")}
+        assert all(name.startswith("streaming.checks") for name in imports), file
 
 
 def test_the_command_line_reaches_up_inside_bodies_only() -> None:

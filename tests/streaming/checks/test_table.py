@@ -22,7 +22,7 @@ LIMITED = [
 
 def calls() -> list[tuple[str, set[str]]]:
     """Every row that is asked for by name, with the names of the values that it is given."""
-    found = []
+    rows = []
     for file in (ROOT / "streaming").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             match node:
@@ -30,31 +30,31 @@ def calls() -> list[tuple[str, set[str]]]:
                     func=ast.Attribute(ast.Attribute(ast.Name("table"), attr=row), attr="find"),
                     keywords=words,
                 ):
-                    found.append((row, {word.arg for word in words}))
-    return found
+                    rows.append((row, {word.arg for word in words}))
+    return rows
 
 
 def test_every_row_is_used_and_given_what_it_needs() -> None:
     text = "".join(file.read_text() for file in (ROOT / "streaming").rglob("*.py") if file.name != "table.py")
     assert [name for name in ROWS if f"table.{name}" not in text] == []
-    for name, given in calls():
+    for name, words in calls():
         # What is handed on as a mapping is seen when it is asked for.
-        assert given == set(ROWS[name].needs) or None in given, name
+        assert words == set(ROWS[name].needs) or None in words, name
 
 
 @pytest.mark.parametrize("row", LIMITED)
 def test_a_figure_is_beyond_a_limit_only_past_it(row: Check) -> None:
-    others = dict.fromkeys(row.needs, 1.0) | {"channels": 3, "high": ["Cz"]}
+    values = dict.fromkeys(row.needs, 1.0) | {"channels": 3, "high": ["Cz"]}
     figure = row.needs[0]
     sign = -1 if row.at_least else 1
     for state, limit in ((NOTE, row.note), (BAD, row.bad)):
         if limit is None:
             continue
-        assert row.find(**others | {figure: limit}).state != state
-        beyond = row.find(**others | {figure: limit + sign * 1e-6})
+        assert row.find(**values | {figure: limit}).state != state
+        beyond = row.find(**values | {figure: limit + sign * 1e-6})
         assert beyond.state == state
         assert not row.limit or beyond.found.endswith(f"{row.limit.format(limit)})")
-    good = row.find(**others | {figure: -sign * 1e9})
+    good = row.find(**values | {figure: -sign * 1e9})
     assert (good.state, good.advice) == (OK, "")
 
 
