@@ -4,6 +4,7 @@ import multiprocessing
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -234,7 +235,5 @@ def check_installed() -> None:
 
 
 def _serve(*args: object, **kwargs: object) -> None:
-    # Imported here, so that only the page's own process pays for its toolkit.
-    from streaming.page.process import main
-
-    main(*args, **kwargs)  # type: ignore[arg-type]
+    # By its name and in its own process, which alone pays for its toolkit: a session knows no page.
+    import_module("streaming.page.process").main(*args, **kwargs)
