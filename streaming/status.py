@@ -5,18 +5,23 @@ the bundle's rate, z-scored, and ``traced`` (n,), whether a sample is usable. If
 ``slices`` and ``region`` (`streaming.session.slices.cut`).
 """
 
-from typing import Any, TypedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from rtdecode.windows.assembler import Counters
 
 
-class Status(TypedDict):
-    """One status of the acquisition; `NOTHING` stands for what is known before the first.
+def _no_counts() -> Counters:
+    return {"eeg": {}, "fmri": {}, "clock": {}, "runs": []}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """One status of the acquisition; ``Status()`` is what is known before the first.
 
     Attributes
     ----------
-    kind : str
-        ``status``, or ``end`` for the last one.
     elapsed : float or None
         Run time of the newest run, s; None before the first run.
     expected, reached : int
@@ -66,69 +71,61 @@ class Status(TypedDict):
         Whether files that lay in the folder before the session are still being read.
     rests : bool
         Whether the newest run has ended with its last volume, as its files are of an earlier time.
-    at, wall_s : float or None
-        When this was told, by the local clock and in wall time, s; None in `NOTHING`.
+    sent_at, wall_s : float or None
+        When this was sent, by the local clock and in wall time, s; None before the first.
     """
 
-    kind: str
-    elapsed: float | None
-    expected: int
-    reached: int
-    done: bool
-    awaited: int
-    waiting: list[str]
-    back: dict[str, int]
-    folder: dict[str, int]
-    silent: float | None
-    eeg_stream: dict[str, Any] | None
-    eeg_ambiguous: bool
-    simulated: bool
-    counters: Counters
-    costs: dict[str, list[float]]
-    existing: int
-    notes: list[str]
-    record_fault: str
-    heard: bool
-    items: list[dict[str, Any]]
-    newest_sample_at: float | None
-    first_sample_at: float | None
-    heard_since: list[float]
-    listening_since: float | None
-    triggers_expected: bool
-    behind: bool
-    rests: bool
-    at: float | None
-    wall_s: float | None
+    elapsed: float | None = None
+    expected: int = 0
+    reached: int = 0
+    done: bool = False
+    awaited: int = 0
+    waiting: list[str] = field(default_factory=lambda: ["the acquisition process"])
+    back: dict[str, int] = field(default_factory=dict)
+    folder: dict[str, int] = field(default_factory=dict)
+    silent: float | None = None
+    eeg_stream: dict[str, Any] | None = None
+    eeg_ambiguous: bool = False
+    simulated: bool = False
+    counters: Counters = field(default_factory=_no_counts)
+    costs: dict[str, list[float]] = field(default_factory=dict)
+    existing: int = 0
+    notes: list[str] = field(default_factory=list)
+    record_fault: str = ""
+    heard: bool = False
+    items: list[dict[str, Any]] = field(default_factory=list)
+    newest_sample_at: float | None = None
+    first_sample_at: float | None = None
+    heard_since: list[float] = field(default_factory=list)
+    listening_since: float | None = None
+    triggers_expected: bool = True
+    behind: bool = True
+    rests: bool = False
+    sent_at: float | None = None
+    wall_s: float | None = None
 
+    @property
+    def eeg_source(self) -> int:
+        """Number of the source that the EEG is read from: 0 is the one that was opened first."""
+        return 0 if self.eeg_stream is None else self.eeg_stream["source"]
 
-NOTHING: Status = {
-    "kind": "status",
-    "elapsed": None,
-    "expected": 0,
-    "reached": 0,
-    "done": False,
-    "awaited": 0,
-    "waiting": ["the acquisition process"],
-    "back": {},
-    "folder": {},
-    "silent": None,
-    "eeg_stream": None,
-    "eeg_ambiguous": False,
-    "simulated": False,
-    "counters": {"eeg": {}, "fmri": {}, "clock": {}, "runs": []},
-    "costs": {},
-    "existing": 0,
-    "notes": [],
-    "record_fault": "",
-    "heard": False,
-    "items": [],
-    "newest_sample_at": None,
-    "first_sample_at": None,
-    "heard_since": [],
-    "listening_since": None,
-    "triggers_expected": True,
-    "behind": True,
-    "rests": False,
-    "at": None,
-    "wall_s": None,
-}
+    @property
+    def newest_run(self) -> dict[str, Any] | None:
+        """Counts of the newest run; None before the first."""
+        runs = self.counters["runs"]
+        return runs[-1] if runs else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values by name, as a message has them."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> "Status":
+        """Read the status of a message.
+
+        Raises
+        ------
+        TypeError
+            If a name is unknown.
+        """
+        return cls(**tree)

@@ -17,7 +17,7 @@ from rtdecode.disk.recording import Recording
 from rtdecode.types import Trigger
 from streaming.session.live import _Session
 from streaming.session.orders import StreamOptions
-from streaming.status import NOTHING
+from streaming.status import Status
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
 from tests.streaming.player import SFREQ, markers, outlet
 from tests.streaming.sessions import end, interrupt, stream
@@ -144,7 +144,7 @@ def test_sources_that_do_not_come_are_named_on_the_terminal_alone(bundle: Path, 
     options = StreamOptions(lsl=PLACE, bundle=str(bundle), wait=1.0)
     session = _Session(options, load(str(bundle)), tmp_path, "s", Console())
     missing = [f"EEG: no LSL stream '{PLACE}'", f"fMRI: {PLACE}.nii: only 16 bytes"]
-    session._take_status({**NOTHING, "waiting": missing})
+    session._take_status(Status(waiting=missing))
     session._began_at -= 2
     found = session._judge()
     assert found is not None

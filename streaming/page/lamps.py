@@ -37,7 +37,7 @@ def eeg(status: Status, silence: Silence, *, asked: bool) -> Finding:
     silent = table.EEG_SILENT.find(silent_s=silence.eeg)
     if silent.state != OK:
         return silent
-    report = status["counters"]["eeg"]
+    report = status.counters["eeg"]
     return joined("EEG", [table.EEG_RATE.find(rate_hz=report.get("rate_hz") or 0), *signals.eeg(report)])
 
 
@@ -50,24 +50,24 @@ def fmri(status: Status, silence: Silence, tr_s: float, *, asked: bool) -> Findi
         return table.VOLUMES_AWAITED.find()
     if silence.volume is None:
         # The first volume comes after its own trigger, and may take as long as any.
-        since_s = (status["counters"]["eeg"].get("triggers") or 0) * tr_s
+        since_s = (status.counters["eeg"].get("triggers") or 0) * tr_s
         is_due = signals.volumes_stopped(since_s, tr_s).state != OK
         return (table.EXPORT_OFF if is_due else table.FIRST_VOLUME_DUE).find()
     cause = table.EXPORT_STOPPED if scanning else table.RUN_OVER
     stopped = signals.volumes_stopped(silence.volume, tr_s, cause)
-    return stopped if stopped.state != OK else signals.volumes(status["counters"]["fmri"])
+    return stopped if stopped.state != OK else signals.volumes(status.counters["fmri"])
 
 
 def triggers(status: Status, silence: Silence, tr_s: float, *, asked: bool) -> Finding:
     """Judge the volume triggers in the EEG."""
-    if not asked or not status["triggers_expected"]:
+    if not asked or not status.triggers_expected:
         return Finding("triggers", OFF, "not expected")
     if silence.trigger is None:
         return table.TRIGGERS_AWAITED.find(triggers="no trigger")
     if not _comes(silence.trigger, tr_s) and _comes(silence.volume, tr_s):
         silent_s = silence.trigger
         return table.TRIGGERS_LOST.find(triggers="no trigger", silent_s=silent_s, volumes="volumes")
-    counts = {"triggers": 0} | status["counters"]["eeg"] | status["counters"]["clock"]
+    counts = {"triggers": 0} | status.counters["eeg"] | status.counters["clock"]
     return joined("triggers", judged((table.TRIGGERS, table.TRIGGER_FIT), counts))
 
 

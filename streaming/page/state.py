@@ -12,7 +12,7 @@ from collections import Counter, deque
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +32,13 @@ from streaming.page.pictures import Pictures, forget
 from streaming.page.so_far import SoFar
 from streaming.page.strip import strip
 from streaming.session import slices
-from streaming.session.mailbox import Message, unpack
+from streaming.session.mailbox import Message, unpack, unpack_status
 from streaming.session.orders import StreamOptions
 from streaming.sinks.operator_log import SNAPSHOTS
 from streaming.sinks.sheet import ContactSheet
 from streaming.sinks.text import banner
 from streaming.sinks.truth import Truth
-from streaming.status import NOTHING, Status
+from streaming.status import Status
 
 Values = NDArray[np.floating]
 Held = NDArray[np.bool_]
@@ -103,7 +103,7 @@ class PageState:
         self._most = TRACES_S * float(manifest.grid.sfreq)
         # Held while anything below changes or is drawn.
         self._lock = threading.Lock()
-        self._status: Status = NOTHING
+        self._status = Status()
         # When the newest status was told, by the clock of whoever told it (a replay has its own), and when
         # that was noticed here, s.
         self._told_at = self._known_at = 0.0
@@ -160,7 +160,7 @@ class PageState:
             elif kind == "over":
                 self._over = message.head["ended"]
             elif kind != "fault":
-                self._take_status(cast("Status", message.head), message.arrays)
+                self._take_status(unpack_status(message), message.arrays)
 
     def refresh(self, now_at: float) -> None:
         """Read the clips that are new, and make the next view."""
@@ -177,11 +177,11 @@ class PageState:
             self.view = View(
                 tick=self.view.tick + 1,
                 clips=self._clips,
-                run_s=self._status["elapsed"],
+                run_s=self._status.elapsed,
                 banner=banner(
                     self._note,
                     self._chain,
-                    simulated=self._status["simulated"],
+                    simulated=self._status.simulated,
                     bundle_simulated=self._bundle_simulated,
                 ),
                 lamps=seen,
@@ -198,7 +198,7 @@ class PageState:
                 blank=self._blank or self._withdrawn,
                 withdrawn=self._withdrawn,
                 twin=self._twin_shown,
-                eeg_changed=(self._status["eeg_stream"] or {}).get("source", 0) > self._confirmed,
+                eeg_changed=self._status.eeg_source > self._confirmed,
                 identified=self._identified,
             )
 
@@ -272,7 +272,7 @@ class PageState:
         with self._lock:
             values = [one for one, _ in self._traces]
             held = [one for _, one in self._traces]
-            bad = set(self._status["counters"]["eeg"].get("bad_channels") or [])
+            bad = set(self._status.counters["eeg"].get("bad_channels") or [])
         if not values:
             return traces.packed(np.zeros((0, 0)), np.zeros(0, bool), [], set())
         return traces.packed(np.concatenate(values, axis=1), np.concatenate(held), self._names, bad)
@@ -295,10 +295,10 @@ class PageState:
         return buffer.getvalue()
 
     def _take_status(self, status: Status, arrays: dict[str, Array]) -> None:
-        for item in status["items"]:
+        for item in status.items:
             (self._volumes_at if "uid" in item else self._triggers_at).append(float(item["arrived_at"]))
         self._status = status
-        self._told_at = status["at"] or 0.0
+        self._told_at = status.sent_at or 0.0
         if "slices" in arrays:
             self._slices = (arrays["slices"], arrays["region"].astype(bool))
             self._volumes += 1
@@ -310,14 +310,14 @@ class PageState:
 
     def _take_motion(self, status: Status) -> None:
         """Keep where the head is now, once for each volume or a little less often."""
-        runs = status["counters"]["runs"]
-        if not runs:
+        run = status.newest_run
+        if run is None:
             return
-        begins = runs[-1]["run"] != self._moved_in
+        begins = run["run"] != self._moved_in
         if begins:
             self._moved.clear()
-            self._moved_in = runs[-1]["run"]
-        now = (runs[-1]["motion"] or {}).get("parameters")
+            self._moved_in = run["run"]
+        now = (run["motion"] or {}).get("parameters")
         moves = now is not None and (not self._moved or not np.array_equal(self._moved[-1], now))
         if moves:
             self._moved.append(np.array(now, np.float64))
@@ -375,7 +375,7 @@ class PageState:
         # until it is so old that nothing is known of them.
         untold_s = now_at - self._heard_at
         at = self._told_at + (untold_s if untold_s >= _UNTOLD_S else 0.0)
-        sample_at = status["newest_sample_at"]
+        sample_at = status.newest_sample_at
         silence = Silence(
             eeg=None if sample_at is None else at - sample_at,
             volume=at - self._volumes_at[-1] if self._volumes_at else None,
@@ -393,14 +393,14 @@ class PageState:
             lamps.triggers(status, silence, self._tr_s, asked=with_eeg),
             lamps.clips(age_s, self._counts["late"], self._counts["final"], self._hop_s),
             lamps.brain(finals),
-            lamps.recording(status["record_fault"], asked=options.record is not None),
+            lamps.recording(status.record_fault, asked=options.record is not None),
             *elsewhere,
         ]
 
     def _displaced(self) -> str:
         """Return in words how far the head moved in the newest run, and how steady its signal is."""
-        runs = self._status["counters"]["runs"]
-        known = (runs[-1]["motion"] if runs else None) or {}
+        run = self._status.newest_run
+        known = (run["motion"] if run is not None else None) or {}
         findings = judged((table.MOTION["max_fd_mm"], table.MOTION["tsnr"]), known)
         return ", ".join(finding.found for finding in findings)
 
@@ -412,7 +412,7 @@ class PageState:
 
     def _line(self) -> str:
         """Draw the last minutes of the newest run, up to a whole second: it is sent anew when it changes."""
-        run_s = self._status["elapsed"] or 0.0
+        run_s = self._status.elapsed or 0.0
         # Local times become run time through the last status.
         zero_at = self._told_at - run_s
         volumes = [at - zero_at for at in self._volumes_at]

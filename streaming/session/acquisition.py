@@ -45,7 +45,7 @@ from rtdecode.windows.assembler import Assembler
 from streaming.session import past
 from streaming.session.backlog import Lag
 from streaming.session.flag import Stop
-from streaming.session.mailbox import Mailbox, Message, pack
+from streaming.session.mailbox import Mailbox, Message, pack, pack_status
 from streaming.session.orders import Sources, StreamOptions
 from streaming.session.snapshot import Shown
 from streaming.session.turns import Action, Turns
@@ -230,7 +230,7 @@ class _Acquisition:
         self._record(lambda kept: kept.note(ended_at=now, triggers_expected=expected))
         # Closed before the last status, which then says whether the disk took all that was buffered.
         self._record(RecordingWriter.close)
-        self.send(Message({**self._status(now), "kind": "end"}, {}))
+        self.send(pack_status(self._status(now), ends=True))
 
     def _go_on(self, resumed: past.Resumed) -> None:
         """Place the runs where the acquisition before this one had them."""
@@ -312,7 +312,7 @@ class _Acquisition:
         if not self._outbox:
             self._status_at = now
             arrays = {} if self._shown is None else self._shown.arrays()
-            self.send(Message(self._status(now), arrays))
+            self.send(pack_status(self._status(now), arrays))
             self._tell_now = bool(self._untold)
 
     def _idle(self) -> None:
@@ -436,7 +436,7 @@ class _Acquisition:
         if simulated and not self._simulated:
             self._simulated = True
             self._record(lambda kept: kept.note(simulated=True))
-            self.send(Message(self._status(time.monotonic()), {}))
+            self.send(pack_status(self._status(time.monotonic())))
 
     def _record(self, write: Callable[[RecordingWriter], None]) -> None:
         if self._writer is None:
@@ -503,38 +503,37 @@ class _Acquisition:
         done = self._assembler.done()
         untold = self._untold[:_UNTOLD_MOST]
         self._untold = self._untold[_UNTOLD_MOST:]
-        return {
-            "kind": "status",
+        return Status(
             # In a backlog, what was read so far: the local clock is far ahead of it.
-            "elapsed": self._assembler.elapsed(now if self._behind_at is None else self._behind_at),
-            "expected": self._assembler.expected(now),
-            "reached": self._assembler.reached(now),
-            "done": done,
-            "awaited": self._assembler.awaited(now) if done else 0,
-            "waiting": self._waiting(now),
-            "back": dict(self._back),
-            "folder": self._folder_seen(folder),
-            "silent": self._silent(now),
-            "eeg_stream": None if self._lsl is None else self._lsl.to_json(),
-            "eeg_ambiguous": self._lsl is not None and self._lsl.ambiguous,
-            "simulated": self._simulated,
-            "counters": counters,
-            "costs": costs,
-            "existing": folder.get("existing_files", 0),
-            "notes": self._notes(),
-            "record_fault": self._record_fault,
-            "heard": self._heard,
-            "items": untold,
-            "newest_sample_at": self._newest_sample_at,
-            "first_sample_at": self._assembler.first_sample_at,
-            "heard_since": self._assembler.heard_since,
-            "listening_since": self._listening_since,
-            "triggers_expected": self._assembler.triggers_expected,
-            "behind": self._behind_at is not None,
-            "rests": self._assembler.rests,
-            "at": now,
-            "wall_s": time.time(),
-        }
+            elapsed=self._assembler.elapsed(now if self._behind_at is None else self._behind_at),
+            expected=self._assembler.expected(now),
+            reached=self._assembler.reached(now),
+            done=done,
+            awaited=self._assembler.awaited(now) if done else 0,
+            waiting=self._waiting(now),
+            back=dict(self._back),
+            folder=self._folder_seen(folder),
+            silent=self._silent(now),
+            eeg_stream=None if self._lsl is None else self._lsl.to_json(),
+            eeg_ambiguous=self._lsl is not None and self._lsl.ambiguous,
+            simulated=self._simulated,
+            counters=counters,
+            costs=costs,
+            existing=folder.get("existing_files", 0),
+            notes=self._notes(),
+            record_fault=self._record_fault,
+            heard=self._heard,
+            items=untold,
+            newest_sample_at=self._newest_sample_at,
+            first_sample_at=self._assembler.first_sample_at,
+            heard_since=self._assembler.heard_since,
+            listening_since=self._listening_since,
+            triggers_expected=self._assembler.triggers_expected,
+            behind=self._behind_at is not None,
+            rests=self._assembler.rests,
+            sent_at=now,
+            wall_s=time.time(),
+        )
 
     def _notes(self) -> list[str]:
         """Say what was passed over since the last status, one sentence for each reason."""

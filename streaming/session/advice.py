@@ -68,14 +68,14 @@ class Advisor:
 
     def take(self, status: Status) -> list[str]:
         """Return a sentence for each run of which one can be said now, and has not been."""
-        runs = status["counters"]["runs"]
+        runs = status.counters["runs"]
         told = []
         for one in runs:
             if one["run"] in self._told:
                 continue
             # The status has the run time of the newest run alone; an earlier run is over.
-            elapsed_s = status["elapsed"] if one is runs[-1] else None
-            text = self._said(one, status["counters"]["eeg"], elapsed_s)
+            elapsed_s = status.elapsed if one is runs[-1] else None
+            text = self._said(one, status.counters["eeg"], elapsed_s)
             if text:
                 self._told.add(one["run"])
                 told.append(text)

@@ -27,7 +27,7 @@ from streaming.session.orders import Past
 from streaming.session.past import Resumed
 from streaming.session.restarts import Restarts
 from streaming.sinks.output import Emitter
-from streaming.status import NOTHING, Status
+from streaming.status import Status
 
 Item = EegChunk | Trigger | Volume
 # Clips that other processors draw from the same latent, but for its last digits, differ in no mean colour by
@@ -263,12 +263,11 @@ class Windows:
         counters = self.counters()
         self._notes += self.assembler.notes()
         self._items = self._items[: restart.items]
-        status: Status = {
-            **NOTHING,
-            "counters": counters,
-            "first_sample_at": restart.first_sample_at,
-            "newest_sample_at": restart.newest_sample_at,
-        }
+        status = Status(
+            counters=counters,
+            first_sample_at=restart.first_sample_at,
+            newest_sample_at=restart.newest_sample_at,
+        )
         self._resumed = Resumed(Past(self._items, status))
         settings = self._known_by(self._restarts[nth : nth + 1])
         settings |= {"restarted_at": [restart.restarted_at], "heard_since": restart.heard_since}

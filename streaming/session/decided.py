@@ -58,11 +58,11 @@ class DecisionLog:
             restarted_at=restarted_at,
             acquisition=acquisition,
             items=items,
-            first_sample_at=status["first_sample_at"],
-            newest_sample_at=status["newest_sample_at"],
-            heard_since=status["heard_since"],
-            triggers_expected=status["triggers_expected"],
-            rests=status["rests"],
+            first_sample_at=status.first_sample_at,
+            newest_sample_at=status.newest_sample_at,
+            heard_since=status.heard_since,
+            triggers_expected=status.triggers_expected,
+            rests=status.rests,
         )
         self._append(restart)
 

@@ -10,8 +10,9 @@ over what it still has, and the files and the report are finished. An acquisitio
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rich.console import Console
 
@@ -37,7 +38,7 @@ from streaming.session.acquiring import AcquisitionProcess, sources
 from streaming.session.advice import Advisor
 from streaming.session.checks import check
 from streaming.session.decided import DecisionLog
-from streaming.session.mailbox import Message, slot_bytes, unpack
+from streaming.session.mailbox import Message, slot_bytes, unpack, unpack_status
 from streaming.session.memory import MemoryMeter
 from streaming.session.operator import Operator
 from streaming.session.orders import Past, StreamOptions
@@ -52,7 +53,7 @@ from streaming.sinks.output import RUNNING, Emitter, clear, prepare, recover, wr
 from streaming.sinks.outputs import Outputs, open_outputs
 from streaming.sinks.report import Report
 from streaming.sinks.truth import Truth
-from streaming.status import NOTHING, Status
+from streaming.status import Status
 
 # Windows that may wait in the inbox. When it and the mailbox are full, the acquisition waits.
 _INBOX = 16
@@ -135,9 +136,9 @@ def with_runs(known: dict[int, dict[str, Any]], status: Status) -> Status:
     status : Status
         As it came from the acquisition.
     """
-    known |= {one["run"]: one for one in status["counters"]["runs"]}
-    counters: Counters = {**status["counters"], "runs": list(known.values())}
-    return {**status, "counters": counters}
+    known |= {one["run"]: one for one in status.counters["runs"]}
+    counters: Counters = {**status.counters, "runs": list(known.values())}
+    return replace(status, counters=counters)
 
 
 class _Session:
@@ -175,7 +176,7 @@ class _Session:
         self._inbox = Inbox(self._patience)
         # Windows that the decoder takes before the first of them has its clip.
         self._at_once = 1
-        self._status: Status = NOTHING
+        self._status = Status()
         # Whether the first status has come, and whether --wait is over.
         self._told = self._waited = False
         self._windows_came = False
@@ -325,7 +326,7 @@ class _Session:
 
     def _loop(self) -> str:
         """Decode until something ends the session; return in words what did."""
-        while not (self._interrupted or (self._status["done"] and not self._late_volumes_come())):
+        while not (self._interrupted or (self._status.done and not self._late_volumes_come())):
             self._receive(timeout=0.05)
             self._decode()
             self._periodic()
@@ -339,12 +340,12 @@ class _Session:
 
         The wait ends when they have come, or when no volume has for `--lost-after` seconds.
         """
-        awaited = self._status["awaited"]
+        awaited = self._status.awaited
         if not awaited:
             return False
         now = time.monotonic()
         limit = self._options.lost_after or _LATE_WITHIN
-        volumes = self._status["counters"]["fmri"]["volumes"]
+        volumes = self._status.counters["fmri"]["volumes"]
         if self._volumes is None:
             self._progress.say(
                 f"Every window has its final clip, {awaited} of them without volumes that are late. The "
@@ -379,7 +380,8 @@ class _Session:
                 self._fault = _error(message.head)
                 self._ended = True
             else:
-                self._take_status(cast("Status", message.head))
+                self._take_status(unpack_status(message))
+                self._ended = kind == "end"
             self._heard_at = time.monotonic()
             message = self._acquisition.mailbox.get(0.0) if len(self._inbox) < _INBOX else None
 
@@ -393,7 +395,7 @@ class _Session:
     def _acquisition_died(self) -> None:
         """Start the acquisition again where it was, unless it died too often or was about to end anyway."""
         code = self._acquisition.exit_code
-        again = self._restarts.died(time.monotonic(), code, self._status["elapsed"])
+        again = self._restarts.died(time.monotonic(), code, self._status.elapsed)
         if self._handing_over or not again:
             often = "" if again else f" {len(self._restarts.report)} times, the last ones within a minute"
             self._ended = True
@@ -440,27 +442,26 @@ class _Session:
     def _take_status(self, status: Status) -> None:
         if not self._told:
             self._began_at = time.monotonic()
-        if status["existing"] and not self._told:
-            there = f"{status['existing']} files that were already in {self._options.fmri_dir}"
+        if status.existing and not self._told:
+            there = f"{status.existing} files that were already in {self._options.fmri_dir}"
             self._progress.say(f"{there} are ignored")
-        for sentence in status["notes"]:
+        for sentence in status.notes:
             self._progress.say(sentence)
-        if status["simulated"] and not self._output.simulated:
+        if status.simulated and not self._output.simulated:
             self._progress.say("Simulated participant: a source says so.")
             self._output.mark_simulated()
-        hole_s = self._restarts.back(time.monotonic()) if status["heard"] else None
+        hole_s = self._restarts.back(time.monotonic()) if status.heard else None
         if hole_s is not None:
             self._progress.say(f"the acquisition is receiving again, after {hole_s:.1f} s without data")
-        self._items.add(status["items"])
+        self._items.add(status.items)
         # Emptied here, as `_items` has them now.
-        self._status = {**with_runs(self._runs, status), "items": []}
+        self._status = replace(with_runs(self._runs, status), items=[])
         self._told = True
-        self._ended = status["kind"] == "end"
-        for name, values in status["costs"].items():
+        for name, values in status.costs.items():
             for value in values:
                 self._output.meter.add({name: value})
-        if status["record_fault"] and self._record_fault is None:
-            self._lose_recording(status["record_fault"])
+        if status.record_fault and self._record_fault is None:
+            self._lose_recording(status.record_fault)
 
     def _lose_recording(self, reason: str) -> None:
         """Go on decoding without the recording; raise if clips cannot be written either."""
@@ -565,7 +566,7 @@ class _Session:
 
     @property
     def _waiting(self) -> list[str]:
-        return self._status["waiting"]
+        return self._status.waiting
 
     @property
     def _withdrawn(self) -> bool:
@@ -573,7 +574,7 @@ class _Session:
 
     @property
     def _begun(self) -> bool:
-        return self._status["elapsed"] is not None
+        return self._status.elapsed is not None
 
     def _judge(self) -> RtDecodeError | None:
         """Return the fault of sources that did not come in time, or fell silent; None without one."""
@@ -584,7 +585,7 @@ class _Session:
         if limit and self._told and waited > limit and not self._waited:
             self._waited = True
             # Volumes may have come: a session that was asked for EEG does not go on with half of it.
-            if self._status["eeg_ambiguous"]:
+            if self._status.eeg_ambiguous:
                 return RtDecodeError(
                     "session-eeg-ambiguous",
                     "waited {wait_s:g} s (--wait) for one EEG stream. {missing_sources}.",
@@ -605,7 +606,7 @@ class _Session:
                 missing_sources="; ".join(self._waiting),
             )
         # A session that has had its seconds waits for late volumes alone: silence is no fault then.
-        silent = None if self._status["done"] else self._status["silent"]
+        silent = None if self._status.done else self._status.silent
         limit = self._options.lost_after
         if limit and silent is not None and silent > limit:
             return SourceLostError(
@@ -654,7 +655,7 @@ class _Session:
         self._memory.sample(time.monotonic(), now=True)
         # Every window that was reached ends in one final or one skip: what never came is skipped.
         counts = self._output.counts
-        self._output.abandon(self._status["reached"] - counts["final"] - counts["skipped"])
+        self._output.abandon(self._status.reached - counts["final"] - counts["skipped"])
         self._progress.close(self._status, self._output)
         if self._page is not None:
             self._page.over(ended)
@@ -747,8 +748,8 @@ class _Session:
             self._name,
             self._bundle,
             self._output,
-            self._status["counters"],
-            self._status["expected"],
+            self._status.counters,
+            self._status.expected,
             simulated=self._output.simulated,
             ended=ended,
             memory_mb=self._memory.peak_mb,
@@ -757,7 +758,7 @@ class _Session:
             recording=self._recording(),
             restarts=self._restarts.report,
             told=list(self._progress.told),
-            eeg_stream=self._status["eeg_stream"],
+            eeg_stream=self._status.eeg_stream,
         )
         with writing():
             report.write(self._report_path, made)

@@ -16,6 +16,7 @@ import numpy as np
 from rtdecode.bundle import Bundle
 from rtdecode.types import Array, Window
 from streaming.session.slices import PLANES, SIDE
+from streaming.status import Status
 
 # The length of a message's head, with which it begins.
 LENGTH = struct.Struct("<I")
@@ -104,6 +105,16 @@ def pack(window: Window, **head: Any) -> Message:
 def unpack(message: Message) -> Window:
     """Read the window of a message."""
     return Window(**message.head["window"], **{name: message.arrays.get(name) for name in _ARRAYS})  # type: ignore[arg-type]
+
+
+def pack_status(status: Status, arrays: Mapping[str, Array] | None = None, *, ends: bool = False) -> Message:
+    """Make a message of a status and the arrays beside it; `ends` marks the last one."""
+    return Message({"kind": "end" if ends else "status", "status": status.to_json()}, dict(arrays or {}))
+
+
+def unpack_status(message: Message) -> Status:
+    """Read the status of a message."""
+    return Status.from_json(message.head["status"])
 
 
 def encode(message: Message) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from streaming.checks import signals, table
 from streaming.checks.finding import OK, counted
-from streaming.sinks.output import Emitter
+from streaming.sinks.clip_emitter import Emitter
 from streaming.status import Status
 
 # A volume that is out of order comes within so many TRs: only then is it told as missing.
@@ -108,10 +108,10 @@ def happened(status: Status, output: Emitter, now_at: float) -> list[Happening]:
 
 def _sources(status: Status) -> list[Happening]:
     """Return the events of the sources: the folder, silence, and new runs."""
-    folder = status["folder"]
-    back = status["back"]
-    runs = status["counters"]["runs"]
-    newest = runs[-1]["run"] if runs else 0
+    folder = status.folder
+    back = status.back
+    newest_run = status.newest_run
+    number = 0 if newest_run is None else newest_run["run"]
     return [
         Happening(
             "fMRI folder gone",
@@ -128,8 +128,8 @@ def _sources(status: Status) -> list[Happening]:
         ),
         Happening(
             "new run",
-            newest,
-            f"run {newest} began, with a time line and a resting level of its own. No action is needed if "
+            number,
+            f"run {number} began, with a time line and a resting level of its own. No action is needed if "
             "the scanner was started again.",
         ),
     ]
@@ -137,8 +137,8 @@ def _sources(status: Status) -> list[Happening]:
 
 def _signals(status: Status, output: Emitter) -> list[Happening]:
     """Return the holes and faults in the data that came."""
-    eeg = status["counters"]["eeg"]
-    fmri = status["counters"]["fmri"]
+    eeg = status.counters["eeg"]
+    fmri = status.counters["fmri"]
     bad = eeg.get("bad_channels") or []
     lost = counted(eeg.get("lost_samples") or 0, "sample")
     return [
@@ -179,7 +179,7 @@ def _clips(status: Status, output: Emitter, now_at: float) -> list[Happening]:
     words = output.words
     newest = output.newest
     # Once every final is out, no clip is due any more.
-    due = newest is not None and status["elapsed"] is not None and not status["done"]
+    due = newest is not None and status.elapsed is not None and not status.done
     age = signals.clip_age(now_at - newest.emitted_at if newest is not None and due else 0.0, output.hop_s)
     return [
         Happening(

@@ -45,7 +45,7 @@ class Operator:
 
     def follow(self, status: Status) -> None:
         """Carry out what was asked since the last call."""
-        if self._source(status) > self._output.confirmed_source and _CONFIRM in keys.entered():
+        if status.eeg_source > self._output.confirmed_source and _CONFIRM in keys.entered():
             self._confirm(Request("confirm"), status)
         if self._page is None:
             return
@@ -76,15 +76,9 @@ class Operator:
             case "label":
                 self._note(request, status, lambda moment: self._log.label(moment, request.word))
 
-    @staticmethod
-    def _source(status: Status) -> int:
-        """Return the number of the source that the EEG is read from."""
-        stream = status["eeg_stream"]
-        return 0 if stream is None else stream["source"]
-
     def _confirm(self, request: Request, status: Status) -> None:
         """Take the source that the EEG is read from as the participant's."""
-        source = self._source(status)
+        source = status.eeg_source
         if source <= self._output.confirmed_source:
             return
         self._output.confirmed_source = source
@@ -94,13 +88,13 @@ class Operator:
 
     def _note(self, request: Request, status: Status, note: Callable[[Moment], str]) -> None:
         """Write down what the operator noted, and say it; decoding goes on if the disk is full."""
-        runs = status["counters"]["runs"]
-        elapsed_s = status["elapsed"]
-        told_at = status["at"]
+        newest_run = status.newest_run
+        elapsed_s = status.elapsed
+        sent_at = status.sent_at
         moment = Moment(
-            run=runs[-1]["run"] if runs else 0,
+            run=0 if newest_run is None else newest_run["run"],
             # The session may have been decoding when the operator pressed.
-            run_s=None if elapsed_s is None or told_at is None else elapsed_s + request.at - told_at,
+            run_s=None if elapsed_s is None or sent_at is None else elapsed_s + request.at - sent_at,
             wall_s=time.time() + request.at - time.monotonic(),
         )
         try:

@@ -129,7 +129,7 @@ class Past:
     items : list of dict
         Triggers and volumes in the order they came (`streaming.session.past`); they place the runs in time.
     status : Status
-        The last status, or `streaming.status.NOTHING` if none had come.
+        The last status, ``Status()`` if none had come.
     """
 
     items: list[dict[str, Any]]

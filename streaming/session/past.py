@@ -77,18 +77,18 @@ class Resumed:
     def since(self) -> float | None:
         """Wall time from which on files count as new; None to treat them as at the start."""
         # In a backlog, old files are still to be read; `knows` then tells those that have been read.
-        wall_s = self._status["wall_s"]
+        wall_s = self._status.wall_s
         return None if wall_s is None or self.behind else wall_s - _UNSURE
 
     @property
     def behind(self) -> bool:
         """Whether volumes that lay in the folder before the session were still being read."""
-        return self._status["behind"]
+        return self._status.behind
 
     @property
     def rests(self) -> bool:
         """Whether the newest run had ended with its last volume, as its files were of an earlier time."""
-        return self._status["rests"]
+        return self._status.rests
 
     @property
     def begun(self) -> bool:
@@ -98,38 +98,38 @@ class Resumed:
     @property
     def told_at(self) -> float | None:
         """Local time of the last status, s."""
-        return self._status["at"]
+        return self._status.sent_at
 
     @property
     def first_sample_at(self) -> float | None:
         """Local time of the EEG sample with which the run began; None if it did not begin with one."""
-        return self._status["first_sample_at"]
+        return self._status.first_sample_at
 
     @property
     def newest_sample_at(self) -> float | None:
         """Local time of the newest EEG sample; None if none had come."""
-        return self._status["newest_sample_at"]
+        return self._status.newest_sample_at
 
     @property
     def heard_since(self) -> list[float]:
         """Stamps of what was heard first after each earlier restart."""
-        return self._status["heard_since"]
+        return self._status.heard_since
 
     @property
     def listening_since(self) -> float | None:
         """Local time from which on the session reads its sources, s; None before the first status."""
-        return self._status["listening_since"]
+        return self._status.listening_since
 
     @property
     def opened(self) -> OpenedStream | None:
         """The EEG stream that the session stays with; None if none had been found."""
-        tree = self._status["eeg_stream"]
+        tree = self._status.eeg_stream
         return None if tree is None else OpenedStream.from_json(tree)
 
     @property
     def triggers_expected(self) -> bool:
         """Whether a run without volumes waits for its first trigger."""
-        return self._status["triggers_expected"]
+        return self._status.triggers_expected
 
     def items(self) -> Iterator[Trigger | Volume]:
         """Yield the items, volumes as ones that are not decoded."""
@@ -155,7 +155,7 @@ class Resumed:
 
     def counted(self, counters: Counters) -> Counters:
         """Return counters of the whole session: those of before, the hole, and what was counted since."""
-        before = self._status["counters"]
+        before = self._status.counters
         eeg = dict(counters["eeg"])
         fmri = dict(counters["fmri"])
         for name in ("samples", "lost_samples", "gaps"):

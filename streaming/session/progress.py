@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -73,11 +74,11 @@ class Progress:
     def update(self, status: Status, output: Emitter) -> None:
         """Show how far the session is, and say what has happened."""
         now_at = time.monotonic()
-        self._elapsed = status["elapsed"]
+        self._elapsed = status.elapsed
         for sentence in self._news.take(happened(status, output, now_at), now_at):
             self.tell(sentence)
         self._advise(status)
-        elapsed = status["elapsed"]
+        elapsed = status.elapsed
         if elapsed is None:
             return
         lines = standing(status, output, now_at)
@@ -101,8 +102,7 @@ class Progress:
         """Say what has not been said yet, and take the bar away."""
         now_at = time.monotonic()
         # No clip is to come when a session ends, so the age of the last one is no event.
-        over: Status = {**status, "elapsed": None}
-        events = happened(over, output, now_at)
+        events = happened(replace(status, elapsed=None), output, now_at)
         for sentence in self._news.take(events, now_at, ends=True):
             self.tell(sentence)
         self._advise(status)
@@ -119,9 +119,9 @@ def standing(status: Status, output: Emitter, now_at: float) -> list[str]:
     """Describe how a session stands in two lines: its time and newest clip, and what was counted."""
     counts = output.counts
     newest = output.newest
-    elapsed = status["elapsed"] or 0.0
-    eeg = status["counters"]["eeg"]
-    fmri = status["counters"]["fmri"]
+    elapsed = status.elapsed or 0.0
+    eeg = status.counters["eeg"]
+    fmri = status.counters["fmri"]
     clip = "no clip yet"
     if newest is not None:
         age_s = max(0.0, now_at - newest.emitted_at)

@@ -10,11 +10,11 @@ import numpy as np
 from rtdecode.types import EegChunk, Trigger, Volume
 from rtdecode.windows.assembler import Assembler
 from streaming.decode.deadline import Job
-from streaming.session.mailbox import Message, pack
+from streaming.session.mailbox import pack, pack_status
 from streaming.session.page_link import PageLink
 from streaming.session.snapshot import Shown
-from streaming.sinks.output import Emitter
-from streaming.status import NOTHING
+from streaming.sinks.clip_emitter import Emitter
+from streaming.status import Status
 
 Item = EegChunk | Trigger | Volume
 
@@ -65,19 +65,19 @@ class ReplayPage:
     def tell(self, job: Job) -> None:
         """Tell of a window that is about to be decoded, and of all that came before it."""
         received_at = self._assembler.eeg_received
-        status = NOTHING | {
-            "elapsed": self._assembler.elapsed(self._now_at),
-            "waiting": [],
-            "simulated": self._output.simulated,
-            "counters": self._assembler.counters(),
-            "items": self._items,
+        status = Status(
+            elapsed=self._assembler.elapsed(self._now_at),
+            waiting=[],
+            simulated=self._output.simulated,
+            counters=self._assembler.counters(),
+            items=self._items,
             # A stamp may have jumped.
-            "newest_sample_at": received_at if math.isfinite(received_at) else self._sample_at,
-            "at": self._now_at,
-            "wall_s": time.time(),
-        }
+            newest_sample_at=received_at if math.isfinite(received_at) else self._sample_at,
+            sent_at=self._now_at,
+            wall_s=time.time(),
+        )
         self._items = []
-        self._page.tell(Message(dict(status), self._shown.arrays()))
+        self._page.tell(pack_status(status, self._shown.arrays()))
         self._page.tell(pack(job.window, clip=job.clip, costs={}, backlog=False))
 
     def say(self, sentences: Iterable[str]) -> None:

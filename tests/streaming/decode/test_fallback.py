@@ -21,7 +21,7 @@ from streaming.decode.fallback import FallbackDecoder, check_fallback
 from streaming.sinks.output import Emitter, prepare
 from streaming.sinks.report import build
 from streaming.sinks.truth import Truth
-from streaming.status import NOTHING
+from streaming.status import Status
 from tests.refusals import refused
 from tests.streaming.bundles import changed, make_bundle
 from tests.streaming.windows import window
@@ -241,7 +241,7 @@ def test_clips_of_the_fallback_are_marked_counted_and_judged_by_nobody(
         "s",
         shared.bundle,
         output,
-        NOTHING["counters"],
+        Status().counters,
         2,
         simulated=True,
         ended="x",

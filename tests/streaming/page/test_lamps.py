@@ -1,20 +1,19 @@
-import copy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from rtdecode.windows.assembler import Counters
 from streaming.checks.finding import BAD, NOTE, OFF, OK, Finding
 from streaming.page import lamps
 from streaming.page.lamps import Silence, Steadied
-from streaming.status import NOTHING, Status
+from streaming.status import Status
 
 TR = 0.8
 
 
 def status(**counters: dict[str, Any]) -> Status:
-    made = copy.deepcopy(NOTHING)
-    made["counters"].update(counters)  # type: ignore[typeddict-item]
-    return made
+    none: Counters = {"eeg": {}, "fmri": {}, "clock": {}, "runs": []}
+    return Status(counters=cast("Counters", none | counters))
 
 
 def test_eeg_that_flows_is_ok_and_says_what_comes() -> None:

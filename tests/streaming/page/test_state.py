@@ -1,4 +1,3 @@
-import copy
 import io
 import json
 import time
@@ -14,9 +13,9 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk.video import write_mp4
 from streaming.checks.finding import BAD, NOTE, OK
 from streaming.page.state import LAMPS, PageState
-from streaming.session.mailbox import Message, pack
+from streaming.session.mailbox import Message, pack, pack_status
 from streaming.session.orders import StreamOptions
-from streaming.status import NOTHING, Status
+from streaming.status import Status
 from tests.streaming.bundles import CHANNELS, make_bundle
 from tests.streaming.windows import window
 
@@ -33,12 +32,7 @@ def state(bundle: Bundle, tmp_path: Path) -> PageState:
 
 
 def status(at: float, **changes: Any) -> Status:
-    made = copy.deepcopy(NOTHING)
-    made["at"] = at
-    made["elapsed"] = 10.0
-    made["newest_sample_at"] = at - 0.1
-    made.update(changes)  # type: ignore[typeddict-item]
-    return made
+    return replace(Status(sent_at=at, elapsed=10.0, newest_sample_at=at - 0.1), **changes)
 
 
 def emit(folder: Path, clip: int, revision: str = "final", end: str = "\n", **changes: Any) -> None:
@@ -119,7 +113,7 @@ def test_traces_are_kept_for_eight_seconds_with_their_holes(state: PageState) ->
             "traces": rng.normal(size=(len(CHANNELS), 62)).astype(np.float16),
             "traced": np.full(62, at != 39),
         }
-        state.take(Message({**status(100.0 + at / 2)}, arrays))
+        state.take(pack_status(status(100.0 + at / 2), arrays))
     assert 1000 <= sum(len(held) for _, held in state._traces) < 1000 + 62
     packed = json.loads(state.pack_traces())
     assert len(packed["bad"]) == len(CHANNELS)
@@ -181,16 +175,16 @@ def test_the_newest_volume_and_the_head_are_drawn(state: PageState) -> None:
     for volume in range(3):
         told = status(100.0 + volume)
         motion = {"parameters": [0.1 * volume] + [0.0] * 5, "max_fd_mm": 0.1234, "tsnr": 61.7}
-        told["counters"]["runs"] = [{"run": 0, "motion": motion}]
-        state.take(Message({**told}, arrays))
+        told.counters["runs"] = [{"run": 0, "motion": motion}]
+        state.take(pack_status(told, arrays))
     state.refresh(103.0)
     assert state.view.volumes == 3
     assert state.view.displaced == "largest displacement 0.1 mm, tSNR 62"
     assert state.view.motion.count("<polyline") == 6
     with Image.open(io.BytesIO(state.draw_slices())) as image:
         assert image.size == (24, 8)
-    told["counters"]["runs"].append({"run": 1, "motion": None})
-    state.take(Message({**told}, {}))
+    told.counters["runs"].append({"run": 1, "motion": None})
+    state.take(pack_status(told))
     state.refresh(104.0)
     assert state.view.displaced == ""
     assert 'points=""' in state.view.motion, "a new run begins where it begins"
@@ -209,8 +203,8 @@ def test_triggers_without_files_raise_an_alarm_until_it_is_acknowledged(state: P
     def told(at: float) -> None:
         trigger = {"stamp": at, "label": "R128", "arrived_at": at, "clock_at": None}
         newest = status(at, items=[trigger])
-        newest["counters"]["eeg"]["triggers"] = 20
-        state.take(Message({**newest}, {}))
+        newest.counters["eeg"]["triggers"] = 20
+        state.take(pack_status(newest))
         state.refresh(at)
 
     for at in np.arange(100.0, 103.0, 0.5):
@@ -223,7 +217,7 @@ def test_triggers_without_files_raise_an_alarm_until_it_is_acknowledged(state: P
 
 
 def test_a_busy_session_is_not_taken_for_silent_sources(state: PageState) -> None:
-    state.take(Message({**status(100.0)}, {}))
+    state.take(pack_status(status(100.0)))
     for now in (100.0, 102.0, 104.0):
         state.refresh(now)
         assert state.view.lamps[0].state == OK
@@ -269,7 +263,7 @@ def test_blanking_and_the_end_are_told_to_every_viewer(state: PageState) -> None
 
 
 def test_the_drawings_of_a_session_follow_its_clips(state: PageState, tmp_path: Path) -> None:
-    state.take(Message({**status(100.0, elapsed=12.0)}, {}))
+    state.take(pack_status(status(100.0, elapsed=12.0)))
     emit(tmp_path, 0)
     emit(tmp_path, 1, latency_ms={"beyond_floor": None})
     state.refresh(100.0)

@@ -13,7 +13,7 @@ from streaming.decode.decoder import GivenUpError, SharedDecoder
 from streaming.serve import protocol, server
 from streaming.serve.protocol import Shapes
 from streaming.sinks.report import build
-from streaming.status import NOTHING
+from streaming.status import Status
 from tests.refusals import refused
 from tests.streaming.bundles import make_bundle
 from tests.streaming.serve.running import remote, running
@@ -87,7 +87,7 @@ def test_the_film_is_the_clips_file_and_the_report_says_so(shared: SharedDecoder
         expected = decoder.decode(job(0).window, chain=[]).film
     (file,) = (tmp_path / "out" / "clips").glob("*.mp4")
     assert file.read_bytes() == expected
-    counters = NOTHING["counters"]
+    counters = Status().counters
     how = {"simulated": True, "ended": "x", "memory_mb": None, "judged": None}
     report = build(str(time.time()), shared.bundle, output, counters, 1, **how)
     assert report["pixels"] == "mp4"

@@ -27,9 +27,10 @@ from rtdecode.windows.assembler import Assembler
 from streaming.session import acquisition, replay
 from streaming.session.as_live import Windows
 from streaming.session.live import with_runs
-from streaming.session.mailbox import Mailbox, Message, slot_bytes
+from streaming.session.mailbox import Mailbox, pack_status, slot_bytes, unpack_status
 from streaming.session.orders import Sources, StreamOptions
 from streaming.sources.folder.source import FolderSource
+from streaming.status import Status
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle, scan
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -50,27 +51,26 @@ def test_a_day_of_short_runs_fits_every_status_and_is_all_reported(eeg_alone) ->
     bundle, made = eeg_alone
     mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
     known = {}
-    status = {}
+    status = Status()
     for number in range(300):
         at = 1000.0 + 20 * number
         made._assembler.push(Trigger(at, "R128", at), at)
         if number % 10 == 0 or number == 299:
-            assert mailbox.put(Message(made._status(at), {}), timeout=0)
+            assert mailbox.put(pack_status(made._status(at)), timeout=0)
             message = mailbox.get(timeout=0)
             assert message is not None
-            status = message.head
-            status = with_runs(known, status)
-    assert len(status["counters"]["runs"]) == 300
-    assert status["counters"]["runs"] == made._assembler.counters()["runs"]
+            status = with_runs(known, unpack_status(message))
+    assert len(status.counters["runs"]) == 300
+    assert status.counters["runs"] == made._assembler.counters()["runs"]
 
 
 def test_a_folder_full_of_other_files_fits_a_status(eeg_alone) -> None:
     bundle, made = eeg_alone
     made._folder._ignored |= {f"{n:05d}.dcm": f"volume {n // 2} came {'again ' * 20}" for n in range(6000)}
     status = made._status(1000.0)
-    assert Mailbox(CONTEXT, 1, slot_bytes(bundle)).put(Message(status, {}), timeout=0)
-    assert status["notes"][-1] == "not used: other files, for 2970 more reasons"
-    assert made._status(1001.0)["notes"] == []
+    assert Mailbox(CONTEXT, 1, slot_bytes(bundle)).put(pack_status(status), timeout=0)
+    assert status.notes[-1] == "not used: other files, for 2970 more reasons"
+    assert made._status(1001.0).notes == []
 
 
 def mosaic(index: int, uid: str, tr: float) -> bytes:
@@ -197,10 +197,10 @@ def test_a_grid_that_cannot_be_read_is_recorded_and_said_once(tmp_path: Path) ->
     session = Session(tmp_path)
     session.take(*volumes(10, shape=(8, 8, 4)))
     assert missing(session.windows) == [1.0] * 3
-    notes = session.made._status(1006.0)["notes"]
+    notes = session.made._status(1006.0).notes
     assert len(notes) == 1
     assert notes[0].startswith("recorded, but not decoded: the bundle reads volumes of")
-    assert session.made._status(1007.0)["notes"] == []
+    assert session.made._status(1007.0).notes == []
     played = session.again()
     assert missing(played)[:3] == [1.0] * 3
     kept = [item for item in Recording(session.record).events() if isinstance(item, Volume)]
@@ -212,7 +212,7 @@ def test_a_grid_that_cannot_be_read_is_recorded_and_said_once(tmp_path: Path) ->
 def test_a_recording_says_simulated_where_a_source_does(tmp_path: Path, simulated: bool) -> None:
     session = Session(tmp_path, existing="read")
     session.take(*volumes(4, simulated=simulated))
-    told = [head["kind"] for head in session.sent if head["kind"] == "window" or head["simulated"]]
+    told = [head["kind"] for head in session.sent if head["kind"] == "window" or head["status"]["simulated"]]
     assert told[:1] == (["status"] if simulated else ["window"])
     session.made.close()
     assert Recording(session.record).meta["simulated"] is simulated
@@ -279,10 +279,10 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(
     write: Callable[[Session], None], tmp_path: Path
 ) -> None:
     session = Session(tmp_path, eeg=True)
-    assert session.made._status(1000.0)["record_fault"] == ""
+    assert session.made._status(1000.0).record_fault == ""
     with full_disk():
         write(session)
-    assert session.made._status(1000.0)["record_fault"] == "File too large"
+    assert session.made._status(1000.0).record_fault == "File too large"
     assert list(Recording(session.record).events()) == []
     session.made.close()
 
@@ -326,9 +326,9 @@ def test_what_waits_to_be_taken_is_no_silence(tmp_path: Path) -> None:
     session = Session(tmp_path)
     (volume,) = volumes(1)
     session.take(volume)
-    assert session.made._status(volume.arrived_at + 40)["silent"] == pytest.approx(40)
+    assert session.made._status(volume.arrived_at + 40).silent == pytest.approx(40)
     session.made._leave(partial(session.made._take, volume))
-    assert session.made._status(volume.arrived_at + 40)["silent"] is None
+    assert session.made._status(volume.arrived_at + 40).silent is None
     session.made.close()
 
 
@@ -405,7 +405,8 @@ def test_a_session_that_is_busy_holds_up_nothing_and_misses_no_message(tmp_path:
     windows = [head["window"]["index"] for head in heads if head["kind"] == "window"]
     assert windows == list(range(19))
     # A status tells of a few volumes at a time, and together they tell of each once.
-    told = [[item["index"] for item in head["items"]] for head in heads if head["kind"] == "status"]
+    statuses = [head["status"] for head in heads if head["kind"] == "status"]
+    told = [[item["index"] for item in status["items"]] for status in statuses]
     assert [index for some in told for index in some] == list(range(40))
     assert max(map(len, told)) <= 32
 

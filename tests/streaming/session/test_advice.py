@@ -16,7 +16,7 @@ from rtdecode.signal.volume.steady import Steadiness
 from rtdecode.types import Volume
 from rtdecode.windows.assembler import Assembler
 from streaming.session.advice import Advisor, Minute, sentence, tsnr_interval
-from streaming.status import NOTHING, Status
+from streaming.status import Status
 from tests.streaming.bundles import AFFINE, make_bundle, scan
 from tests.streaming.sessions import end, stream
 
@@ -95,8 +95,7 @@ def test_the_interval_of_tsnr_is_that_of_chi_square_and_holds_the_truth() -> Non
 
 def status(elapsed: float | None, *motions: dict[str, Any] | None, **eeg: Any) -> Status:
     runs = [{"run": number, "motion": motion} for number, motion in enumerate(motions)]
-    counters = {"eeg": eeg, "fmri": {}, "clock": {}, "runs": runs}
-    return {**NOTHING, "elapsed": elapsed, "counters": counters}  # type: ignore[typeddict-item]
+    return Status(elapsed=elapsed, counters={"eeg": eeg, "fmri": {}, "clock": {}, "runs": runs})
 
 
 def test_each_run_is_told_once_when_its_first_minute_is_measured() -> None:
@@ -154,7 +153,7 @@ def test_an_assembler_on_its_own_clock_measures_what_is_said(
         data = head(n, rng, moving)
         assembler.push(Volume(data, AFFINE, n, 1, TR, TR * n, None, at, at, at, uid="run"), at)
         counters = assembler.counters()
-        now: Status = {**NOTHING, "elapsed": assembler.elapsed(at), "counters": counters}
+        now = Status(elapsed=assembler.elapsed(at), counters=counters)
         said += [(n + 1, text) for text in advisor.take(now)]
     ((volumes, text),) = said
     assert volumes == MINUTE

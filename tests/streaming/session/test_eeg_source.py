@@ -30,7 +30,7 @@ from streaming.session.progress import Progress
 from streaming.sinks import report
 from streaming.sinks.output import Emitter, prepare
 from streaming.sinks.truth import Truth
-from streaming.status import NOTHING, Status
+from streaming.status import Status
 from tests.refusals import check_error
 from tests.streaming.bundles import CHANNELS, make_bundle
 from tests.streaming.windows import window
@@ -110,7 +110,7 @@ class Output:
 
 
 def told(**changes: Any) -> Status:
-    return cast("Status", {**NOTHING, "at": 1.0, "elapsed": 5.0, **changes})
+    return replace(Status(sent_at=1.0, elapsed=5.0), **changes)
 
 
 def test_a_changed_source_is_in_each_clip_until_it_is_confirmed(

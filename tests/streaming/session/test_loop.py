@@ -19,7 +19,7 @@ from streaming.session.orders import StreamOptions
 from streaming.session.progress import Progress
 from streaming.sinks.output import Emitter, prepare
 from streaming.sinks.truth import Truth
-from streaming.status import NOTHING
+from streaming.status import Status
 from tests.refusals import check_error, refused
 from tests.streaming.bundles import make_bundle
 from tests.streaming.session.test_acquisition import full_disk
@@ -38,7 +38,7 @@ def test_the_wait_for_sources_begins_when_they_are_looked_for(bundle: Path, tmp_
     made = _Session(options, load(str(bundle)), tmp_path, "s", Console())
     made._began_at -= 40
     assert made._judge() is None
-    made._take_status({**NOTHING, "waiting": ["EEG: no stream"]})
+    made._take_status(Status(waiting=["EEG: no stream"]))
     assert made._judge() is None
     made._began_at -= 40
     fault = made._judge()
@@ -50,7 +50,7 @@ def test_the_wait_for_sources_begins_when_they_are_looked_for(bundle: Path, tmp_
 def test_silence_ends_it_unless_it_may_last(limit: float, bundle: Path, tmp_path: Path) -> None:
     options = StreamOptions(lsl="x", bundle=str(bundle), lost_after=limit)
     made = _Session(options, load(str(bundle)), tmp_path, "s", Console())
-    made._status = {**NOTHING, "elapsed": 1.0, "silent": 100.0}
+    made._status = Status(elapsed=1.0, silent=100.0)
     fault = made._judge()
     if limit == 0:
         assert fault is None
@@ -140,7 +140,7 @@ def test_the_wait_for_late_volumes_ends_when_none_comes_any_more(
 
     def waits(volumes: int, awaited: int = 2) -> bool:
         counters = {"eeg": {}, "fmri": {"volumes": volumes}, "clock": {}, "runs": []}
-        made._status = {**NOTHING, "done": True, "awaited": awaited, "counters": counters, "silent": 1e3}
+        made._status = Status(done=True, awaited=awaited, counters=counters, silent=1e3)
         # Both sources may fall silent meanwhile: the session has had its seconds.
         assert made._judge() is None
         return made._late_volumes_come()
@@ -166,7 +166,7 @@ def test_ctrl_c_ends_the_wait_for_late_volumes(bundle: Path, tmp_path: Path) -> 
     made = _Session(StreamOptions(lsl="x"), load(str(bundle)), tmp_path, "s", Console())
     made._progress = cast("Progress", SimpleNamespace(say=lambda _: None))
     counters = {"eeg": {}, "fmri": {"volumes": 3}, "clock": {}, "runs": []}
-    made._status = {**NOTHING, "done": True, "awaited": 2, "counters": counters}
+    made._status = Status(done=True, awaited=2, counters=counters)
     looked: list[float] = []
 
     def receive(timeout: float) -> None:
@@ -230,7 +230,7 @@ def test_what_a_source_says_of_the_participant_is_shown(tmp_path: Path) -> None:
     made._output = output
     made._progress = cast("Progress", SimpleNamespace(say=said.append))
     for simulated in (False, True, True):
-        made._take_status({**NOTHING, "simulated": simulated})
+        made._take_status(Status(simulated=simulated))
     assert said == ["Simulated participant: a source says so."]
     assert output.simulated
     output.close()

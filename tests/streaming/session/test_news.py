@@ -3,36 +3,37 @@
 import io
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from rtdecode.bundle import Bundle
+from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Job
 from streaming.session.news import Happening, News, happened
 from streaming.session.progress import Progress, standing
 from streaming.sinks.output import Emitter
-from streaming.status import NOTHING, Status
+from streaming.status import Status
 from tests.streaming.bundles import make_bundle
 from tests.streaming.session.test_scanner import program
 from tests.streaming.sinks.test_output import opened
 from tests.streaming.windows import window
 
 HOP_S = 4.0
-QUIET: Status = {
-    **NOTHING,
-    "elapsed": 1.0,
-    "back": {"eeg": 0, "fmri": 0},
-    "folder": {"gone": 0, "back": 0},
-    "counters": {
+QUIET = Status(
+    elapsed=1.0,
+    back={"eeg": 0, "fmri": 0},
+    folder={"gone": 0, "back": 0},
+    counters={
         "eeg": {"gaps": 0, "lost_samples": 0, "epochs": 1, "bad_channels": []},
         "fmri": {"missing": 0, "late": 0},
         "clock": {},
         "runs": [{"run": 0}],
     },
-}
+)
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +107,12 @@ def test_what_has_to_stand_is_not_told_when_it_passes() -> None:
 def test_what_changes_in_a_status_is_told_with_what_to_do(
     section: str, change: Any, begins: str, advice: str, output: Emitter
 ) -> None:
-    counters = QUIET["counters"]
+    counters = QUIET.counters
     if section in ("folder", "back"):
-        status = QUIET | {section: QUIET[section] | change}
+        status = replace(QUIET, **{section: getattr(QUIET, section) | change})
     else:
         changed = change if section == "runs" else counters[section] | change
-        status = QUIET | {"counters": counters | {section: changed}}
+        status = replace(QUIET, counters=cast("Counters", counters | {section: changed}))
     news = News(HOP_S)
     assert news.take(happened(QUIET, output, 100.0), 100.0) == []
     (told,) = news.take(happened(status, output, 101.0), 101.0, ends=True)

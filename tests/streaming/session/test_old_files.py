@@ -117,16 +117,16 @@ def test_a_run_of_old_files_ends_with_its_last_volume(session: OldFiles) -> None
     assert session.counted(much_later) == (4, 4)
     assert session.made._assembler.elapsed(much_later) == 5.0
     status = session.made._status(much_later)
-    assert status["counters"]["fmri"]["delay_s"] is None
-    assert any("are old" in note for note in status["notes"])
-    assert session.made._status(much_later)["notes"] == []
+    assert status.counters["fmri"]["delay_s"] is None
+    assert any("are old" in note for note in status.notes)
+    assert session.made._status(much_later).notes == []
     session.made._emit(session.made._assembler.flush(much_later))
     assert len(session.windows) == 4
 
 
 def test_while_old_files_are_read_the_run_is_as_long_as_what_was_read(session: OldFiles) -> None:
     """Otherwise the operator is advised to stop a run of which so few volumes have come."""
-    elapsed = session.made._status(time.monotonic() + 1348)["elapsed"]
+    elapsed = session.made._status(time.monotonic() + 1348).elapsed
     assert elapsed == pytest.approx(5, abs=1.5)
 
 
@@ -150,7 +150,7 @@ def test_triggers_after_old_files_begin_a_run(session: OldFiles) -> None:
         for n, volume in enumerate(volumes(6))
     ]
     session.take(*new)
-    runs = session.made._status(moment + 4)["counters"]["runs"]
+    runs = session.made._status(moment + 4).counters["runs"]
     assert [(run["run"], run["volumes"]) for run in runs] == [(0, 10), (1, 6)]
     assert [window.run for window in session.windows] == [0] * 4 + [1] * 2
 
@@ -185,7 +185,7 @@ def test_a_replay_of_old_files_cuts_the_sessions_windows(session: OldFiles) -> N
 def test_an_acquisition_that_is_started_again_leaves_the_run_ended(session: OldFiles, tmp_path) -> None:
     session.catch_up()
     status = session.made._status(time.monotonic())
-    assert status["rests"]
+    assert status.rests
     items = [past.line(volume) for volume in session.read(volumes(10))]
     (tmp_path / "again").mkdir()
     again = Session(tmp_path / "again", existing="read")

@@ -19,7 +19,7 @@ from streaming.session.page_link import PageLink, Request
 from streaming.session.progress import Progress
 from streaming.session.replay_page import ReplayPage
 from streaming.sinks.output import Emitter
-from streaming.status import NOTHING, Status
+from streaming.status import Status
 from tests.streaming.bundles import make_bundle
 from tests.streaming.page import stand_ins
 from tests.streaming.sessions import LIMIT, until
@@ -105,7 +105,7 @@ def test_what_the_page_says_goes_to_the_terminal_and_its_death_is_noted(tmp_path
         say=lambda text: lines.append(("say", text)), tell=lambda text: lines.append(("tell", text))
     )
     operator = Operator(cast("Any", opened), tmp_path, cast("Progress", progress), output)
-    operator.follow(cast("Status", NOTHING))
+    operator.follow(Status())
     assert lines == [("say", "The page refused a request."), ("tell", "It died.")]
     assert not operator.ended
     requests.append(Request("say", "Another."))

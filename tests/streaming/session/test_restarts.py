@@ -22,7 +22,7 @@ from streaming.session.orders import Past, Sources, StreamOptions
 from streaming.session.past import Items, Resumed
 from streaming.session.restarts import Restarts, cause
 from streaming.sources.folder.source import FolderSource
-from streaming.status import NOTHING, Status
+from streaming.status import Status
 from tests.streaming.bundles import AFFINE, CHANNELS, make_bundle, scan
 from tests.streaming.windows import window
 
@@ -52,7 +52,7 @@ class Acquired:
         self.made = acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
         self.windows: list[Window] = []
         self.items: list[dict[str, Any]] = list(past.items) if past else []
-        self.status: Status = NOTHING
+        self.status = Status()
         self.made._emit = self.windows.extend
         if self.made._resumed is not None:
             self.made._go_on(self.made._resumed)
@@ -67,10 +67,10 @@ class Acquired:
             self.made._take(item)
         # Each status tells of some of the items.
         self.status = self.made._status(items[-1].arrived_at)
-        self.items += self.status["items"]
+        self.items += self.status.items
         while self.made._untold:
             self.status = self.made._status(items[-1].arrived_at)
-            self.items += self.status["items"]
+            self.items += self.status.items
 
     def killed(self) -> "Acquired":
         """The acquisition that is started when this one dies: nothing is closed in order."""
@@ -121,7 +121,7 @@ def test_runs_go_on_where_they_were(fmri: bool, bundle: Bundle, tmp_path: Path) 
     for window_ in went_on.values():
         assert window_.start_s == window_.index
         assert window_.session_s == pytest.approx(window_.index, abs=0.01)
-    counted = after.status["counters"]
+    counted = after.status.counters
     assert counted["eeg"]["samples"] == 22 * SFREQ
     assert counted["eeg"]["lost_samples"] == 4 * SFREQ
     assert counted["eeg"]["gaps"] == 1
@@ -147,7 +147,7 @@ def test_what_nobody_could_hear_is_no_pause_between_runs(
     now_at = 1042.0
     third = second.killed()
     third.take(session(44, 52, fmri=fmri))
-    assert [run["run"] for run in third.status["counters"]["runs"]] == [0]
+    assert [run["run"] for run in third.status.counters["runs"]] == [0]
     assert {window_.run for window_ in third.windows} == {0}
     assert third.windows[-1].index >= 48
     assert len(third.made._assembler.heard_since) == 2
@@ -184,7 +184,7 @@ def test_a_second_death_hands_on_what_the_first_did(bundle: Bundle, tmp_path: Pa
     second.take(session(14, 24))
     third = second.killed()
     third.take(session(30, 40))
-    counted = third.status["counters"]
+    counted = third.status.counters
     assert counted["eeg"]["samples"] == 30 * SFREQ
     assert counted["eeg"]["lost_samples"] == 10 * SFREQ
     assert counted["eeg"]["gaps"] == 2
@@ -204,7 +204,7 @@ def test_a_run_that_began_with_a_sample_goes_on_after_a_second_death(bundle: Bun
     second.take(samples[200:300])
     third = second.killed()
     third.take(samples[350:])
-    assert [made.status["first_sample_at"] for made in (first, second, third)] == [1000.0] * 3
+    assert [made.status.first_sample_at for made in (first, second, third)] == [1000.0] * 3
     assert third.windows[-1].index >= 58
     for window_ in third.windows:
         assert window_.stamps["stop"] == pytest.approx(1000.0 + window_.stop_s)
@@ -221,8 +221,8 @@ def test_an_acquisition_that_hears_nothing_hides_no_hole(bundle: Bundle, tmp_pat
     second.status = second.made._status(1025.0)
     third = second.killed()
     third.take(samples[300:])
-    assert third.status["first_sample_at"] == 1000.0
-    counted = third.status["counters"]["eeg"]
+    assert third.status.first_sample_at == 1000.0
+    counted = third.status.counters["eeg"]
     assert counted["lost_samples"] == 10 * SFREQ
     assert counted["gaps"] == 1
     for one in (first, second, third):
@@ -238,7 +238,7 @@ def test_a_restart_is_no_jump_of_the_stamps(before: int, since: int, together: i
         fmri = dict.fromkeys(("duplicate", "rejected_files", "out_of_order", "late", "saturated"), 0)
         return {"eeg": eeg, "fmri": fmri, "clock": {}, "runs": []}
 
-    told: Status = {**NOTHING, "counters": counters(before)}
+    told = Status(counters=counters(before))
     resumed = Resumed(Past([], told))
     assert resumed.counted(counters(since))["eeg"]["epochs"] == together
 
@@ -249,7 +249,7 @@ def test_a_volume_that_was_told_is_not_taken_again(bundle: Bundle, tmp_path: Pat
     before.take(items)
     after = before.killed()
     after.take([item for item in items if isinstance(item, Volume)][-4:])
-    counted = after.status["counters"]
+    counted = after.status.counters
     assert counted["fmri"]["duplicate"] == 0
     kept = [item.index for item in Recording(tmp_path / "record").events() if isinstance(item, Volume)]
     assert len(kept) == len(set(kept)) == counted["fmri"]["volumes"]

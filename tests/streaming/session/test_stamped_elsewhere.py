@@ -37,8 +37,8 @@ def test_no_age_and_no_delay_rest_on_stamps_that_were_placed(
     session, start_at = begin(tmp_path)
     take(session, start_at, 5.0)
     status = session.made._status(time.monotonic())
-    assert (status["counters"]["eeg"]["age_ms"] is None) is by_arrival
-    assert (status["costs"]["eeg_push"] == []) is by_arrival
+    assert (status.counters["eeg"]["age_ms"] is None) is by_arrival
+    assert (status.costs["eeg_push"] == []) is by_arrival
     session.made.close()
 
 
@@ -55,10 +55,10 @@ def test_behind_a_jump_the_newest_sample_and_its_triggers_stay_where_they_are(
     session.take(Trigger(start_at + 10.05 + JUMP_S, "8", start_at + 10.06))
     now = time.monotonic()
     status = session.made._status(now)
-    counters = status["counters"]["eeg"]
+    counters = status.counters["eeg"]
     assert (counters["lost_samples"], counters["gaps"], counters["epochs"]) == (0, 0, 2)
-    assert status["newest_sample_at"] == pytest.approx(start_at + 10.0, abs=0.05)
-    assert 0 < min(status["costs"]["eeg_push"]) < max(status["costs"]["eeg_push"]) < 20_000
+    assert status.newest_sample_at == pytest.approx(start_at + 10.0, abs=0.05)
+    assert 0 < min(status.costs["eeg_push"]) < max(status.costs["eeg_push"]) < 20_000
     # What the run's clock is given.
     stamps = [trigger.stamp - start_at for trigger in triggers]
     assert stamps == pytest.approx([5.05, 10.05], abs=0.02)

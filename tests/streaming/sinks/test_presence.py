@@ -20,7 +20,7 @@ from streaming.sinks import report
 from streaming.sinks.film import FilmSink
 from streaming.sinks.output import Emitter
 from streaming.sinks.presence import PresenceLog, mean_odds
-from streaming.status import NOTHING
+from streaming.status import Status
 from tests.refusals import refused
 from tests.streaming.bundles import BRAIN, make_bundle
 from tests.streaming.sinks.test_output import opened
@@ -240,7 +240,7 @@ def reported(bundle: Bundle, output: Emitter) -> report.Report:
         "s",
         bundle,
         output,
-        NOTHING["counters"],
+        Status().counters,
         12,
         simulated=True,
         ended="the requested seconds were decoded",
