@@ -34,8 +34,9 @@ from streaming.client import Clips
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoded, Decoder
 from streaming.sinks import meter
-from streaming.sinks.output import Emitter, prepare
+from streaming.sinks.clip_emitter import Emitter
 from streaming.sinks.outputs import open_outputs
+from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 
 # A clip is at its reader within one picture of a display of 25 Hz, at p99, ms.

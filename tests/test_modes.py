@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rtdecode.disk.derived import derived
-from streaming.sinks.output import prepare
+from streaming.sinks.session_folder import prepare
 from tests.modeless import MODE, mounted
 from tests.modes import GROUP_READS, OWNER_ALONE, rtdecode, under, wrong_modes
 from tests.streaming.bundles import make_bundle

@@ -31,7 +31,7 @@ from streaming.calibrate import page
 from streaming.calibrate.gather import gather
 from streaming.calibrate.region import Region, brain_of, choose, nearest, read_region
 from streaming.calibrate.warmup import Aligned, Warmup, align, measure
-from streaming.sinks.output import check_free
+from streaming.sinks.session_folder import check_free
 from streaming.sources.folder.source import FolderSource
 
 LABELS = ("voxels", "mean")

@@ -26,7 +26,7 @@ from streaming.session.decided import decision
 from streaming.session.orders import Past
 from streaming.session.past import Resumed
 from streaming.session.restarts import Restarts
-from streaming.sinks.output import Emitter
+from streaming.sinks.clip_emitter import Emitter
 from streaming.status import Status
 
 Item = EegChunk | Trigger | Volume

@@ -48,10 +48,11 @@ from streaming.session.progress import Progress
 from streaming.session.restarts import Restarts, cause
 from streaming.session.withdrawal import withdraw
 from streaming.sinks import aside, report
+from streaming.sinks.clip_emitter import Emitter
 from streaming.sinks.judged import Sections
-from streaming.sinks.output import RUNNING, Emitter, clear, prepare, recover, writing
 from streaming.sinks.outputs import Outputs, open_outputs
 from streaming.sinks.report import Report
+from streaming.sinks.session_folder import RUNNING, clear, prepare, recover, writing
 from streaming.sinks.truth import Truth
 from streaming.status import Status
 

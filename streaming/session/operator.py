@@ -7,8 +7,8 @@ from pathlib import Path
 from streaming.session import keys
 from streaming.session.page_link import PageLink, Request
 from streaming.session.progress import Progress
+from streaming.sinks.clip_emitter import Emitter
 from streaming.sinks.operator_log import Moment, OperatorLog
-from streaming.sinks.output import Emitter
 from streaming.status import Status
 
 # What is typed at the terminal to confirm a changed source of the EEG.

@@ -14,7 +14,7 @@ from rtdecode.terminal import plain
 from streaming.checks.signals import is_stale
 from streaming.session.advice import Advisor
 from streaming.session.news import News, happened
-from streaming.sinks.output import Emitter
+from streaming.sinks.clip_emitter import Emitter
 from streaming.status import Status
 
 # Time between two standing lines where there is no terminal to keep a bar on, s.

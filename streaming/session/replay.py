@@ -39,7 +39,8 @@ from streaming.session.orders import StreamOptions
 from streaming.session.page_link import open_page, write_entrance
 from streaming.session.replay_page import ReplayPage
 from streaming.sinks import report as reports
-from streaming.sinks.output import Emitter, prepare, writing
+from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.session_folder import prepare, writing
 from streaming.sinks.truth import Truth
 
 Item = EegChunk | Trigger | Volume

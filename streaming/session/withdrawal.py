@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rtdecode.disk.folders import empty
-from streaming.sinks.output import clear
+from streaming.sinks.session_folder import clear
 
 
 def withdraw(out: Path, report: Path, record: Path | None) -> None:

@@ -13,8 +13,8 @@ from rtdecode.disk import private, strict_json
 from rtdecode.scores.intervals import ends
 from rtdecode.windows.assembler import Counters
 from streaming.checks.finding import counted
+from streaming.sinks.clip_emitter import Emitter
 from streaming.sinks.judged import BASELINES, Sections, nothing
-from streaming.sinks.output import Emitter
 from streaming.sinks.text import banner
 
 _EEG = (

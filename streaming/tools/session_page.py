@@ -28,7 +28,7 @@ from rtdecode.scores import intervals
 from streaming.checks.finding import counted
 from streaming.sinks.aside import is_aside
 from streaming.sinks.judged import BASELINES
-from streaming.sinks.output import killed, recover
+from streaming.sinks.session_folder import killed, recover
 from streaming.sinks.text import banner
 
 Frames = NDArray[np.uint8]

@@ -18,8 +18,9 @@ from rtdecode.types import Window
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoded, Decoder, GivenUpError, SharedDecoder
 from streaming.decode.fallback import FallbackDecoder, check_fallback
-from streaming.sinks.output import Emitter, prepare
+from streaming.sinks.clip_emitter import Emitter
 from streaming.sinks.report import build
+from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from streaming.status import Status
 from tests.refusals import refused

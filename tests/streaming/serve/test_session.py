@@ -14,7 +14,8 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk.video import read_mp4
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import AnyDecoder, SharedDecoder
-from streaming.sinks.output import Emitter, prepare
+from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from tests.streaming.bundles import make_bundle
 from tests.streaming.serve.running import remote, running

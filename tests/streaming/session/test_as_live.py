@@ -30,7 +30,8 @@ from streaming.session.live import _Session
 from streaming.session.orders import StreamOptions
 from streaming.session.progress import Progress
 from streaming.session.restarts import Restarts
-from streaming.sinks.output import Emitter, prepare
+from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from tests.refusals import refused
 from tests.streaming.bundles import CHANNELS, changed, make_bundle

@@ -18,7 +18,8 @@ from streaming.decode.decoder import Decoder
 from streaming.session import replay
 from streaming.session.live import _Session
 from streaming.session.orders import StreamOptions
-from streaming.sinks.output import Emitter, prepare
+from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.session_folder import prepare
 from streaming.sinks.text import banner
 from streaming.sinks.truth import Truth
 from tests.streaming.bundles import AFFINE, CHANNELS, make_bundle, scan

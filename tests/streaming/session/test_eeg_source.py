@@ -28,7 +28,8 @@ from streaming.session.operator import Operator
 from streaming.session.orders import Past, StreamOptions
 from streaming.session.progress import Progress
 from streaming.sinks import report
-from streaming.sinks.output import Emitter, prepare
+from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from streaming.status import Status
 from tests.refusals import check_error

@@ -17,7 +17,8 @@ from streaming.session import live
 from streaming.session.live import _Session
 from streaming.session.orders import StreamOptions
 from streaming.session.progress import Progress
-from streaming.sinks.output import Emitter, prepare
+from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from streaming.status import Status
 from tests.refusals import check_error, refused

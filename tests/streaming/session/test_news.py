@@ -15,11 +15,11 @@ from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Job
 from streaming.session.news import Happening, News, happened
 from streaming.session.progress import Progress, standing
-from streaming.sinks.output import Emitter
+from streaming.sinks.clip_emitter import Emitter
 from streaming.status import Status
 from tests.streaming.bundles import make_bundle
 from tests.streaming.session.test_scanner import program
-from tests.streaming.sinks.test_output import opened
+from tests.streaming.sinks.test_clip_emitter import opened
 from tests.streaming.windows import window
 
 HOP_S = 4.0

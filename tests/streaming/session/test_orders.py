@@ -12,7 +12,7 @@ from rtdecode.errors import RtDecodeError
 from streaming.session import live
 from streaming.session.live import run
 from streaming.session.orders import StreamOptions
-from streaming.sinks.output import prepare
+from streaming.sinks.session_folder import prepare
 from tests.refusals import refused
 from tests.streaming.bundles import AFFINE, SHAPE, damage, make_bundle, make_calibration
 from tests.streaming.sessions import TR, WINDOW

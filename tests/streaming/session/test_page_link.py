@@ -18,7 +18,7 @@ from streaming.session.orders import StreamOptions
 from streaming.session.page_link import PageLink, Request
 from streaming.session.progress import Progress
 from streaming.session.replay_page import ReplayPage
-from streaming.sinks.output import Emitter
+from streaming.sinks.clip_emitter import Emitter
 from streaming.status import Status
 from tests.streaming.bundles import make_bundle
 from tests.streaming.page import stand_ins

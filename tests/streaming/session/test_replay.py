@@ -26,7 +26,7 @@ from rtdecode.types import Volume
 from streaming.decode.deadline import Job
 from streaming.session import memory, replay
 from streaming.session.as_live import Windows
-from streaming.sinks.output import Emitter
+from streaming.sinks.clip_emitter import Emitter
 from tests import small
 from tests.refusals import refused
 from tests.streaming.bundles import AFFINE, SHAPE, make_bundle, make_calibration, scan

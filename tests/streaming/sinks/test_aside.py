@@ -11,7 +11,7 @@ from rtdecode.disk.recording import RecordingWriter, holds_data, session_of
 from rtdecode.errors import UsageError
 from rtdecode.types import Trigger
 from streaming.sinks import aside
-from streaming.sinks.output import prepare, recover
+from streaming.sinks.session_folder import prepare, recover
 from streaming.tools.session_page import read, run
 from tests.refusals import refused
 

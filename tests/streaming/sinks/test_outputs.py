@@ -26,9 +26,10 @@ from streaming import client
 from streaming.client import SOURCE, Clips, SentClip, parse
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
+from streaming.sinks.clip_emitter import Emitter
 from streaming.sinks.outlets import ClipOutlets
-from streaming.sinks.output import Emitter, prepare
 from streaming.sinks.outputs import Outputs, open_outputs
+from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from tests.refusals import refused
 from tests.streaming.bundles import BRAIN, LABELS, make_bundle

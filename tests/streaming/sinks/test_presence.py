@@ -17,13 +17,13 @@ from rtdecode.types import Presence
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
 from streaming.sinks import report
+from streaming.sinks.clip_emitter import Emitter
 from streaming.sinks.film import FilmSink
-from streaming.sinks.output import Emitter
 from streaming.sinks.presence import PresenceLog, mean_odds
 from streaming.status import Status
 from tests.refusals import refused
 from tests.streaming.bundles import BRAIN, make_bundle
-from tests.streaming.sinks.test_output import opened
+from tests.streaming.sinks.test_clip_emitter import opened
 from tests.streaming.windows import window
 
 SURE = Presence(0.9, 0.05, 0.05)

@@ -16,8 +16,9 @@ from rtdecode.errors import OutputError, RtDecodeError
 from rtdecode.types import Window
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoded, Decoder
+from streaming.sinks.clip_emitter import Emitter
 from streaming.sinks.film import FilmSink
-from streaming.sinks.output import Emitter, prepare
+from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from tests.refusals import refused
 from tests.streaming.bundles import changed, make_bundle
