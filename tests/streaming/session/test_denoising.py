@@ -23,7 +23,7 @@ def _toil(seconds: float) -> int:
     return max(round(seconds / min(spent)), 1)
 
 
-# That less time gives fewer steps is tried in `tests/streaming/sinks/test_clip_emitter.py`, on a clock of its own.
+# `tests/streaming/sinks/test_clip_emitter.py` tries on a clock of its own that less time gives fewer steps.
 @pytest.mark.full
 def test_a_step_too_dear_is_left_out_before_a_window_is(tmp_path: Path) -> None:
     """Eight steps of this bundle take longer than the hop of a second: finals get fewer."""
