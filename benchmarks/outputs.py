@@ -34,7 +34,7 @@ from streaming.client import Clips
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoded, Decoder
 from streaming.sinks import meter
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import open_emitter
 from streaming.sinks.outputs import open_outputs
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
@@ -125,7 +125,7 @@ def _clip(bundle: Bundle, out: Path) -> tuple[dict[str, Any], Decoded]:
     found: list[tuple[dict[str, Any], Decoded]] = []
     prepare(out, overwrite=False)
     now = time.monotonic
-    emitter = Emitter(
+    emitter = open_emitter(
         out,
         "benchmark",
         bundle,

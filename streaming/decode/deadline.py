@@ -136,6 +136,33 @@ def steps_within(left_s: float, cost: Cost, wanted: int, among: Collection[int] 
     return next((steps for steps in ladder if cost.of(steps) <= left_s), ladder[-1])
 
 
+class StepChooser:
+    """Choose how many denoising steps a clip gets, by what the clips so far have cost.
+
+    Parameters
+    ----------
+    cost : Cost
+        Of the first clip, as measured before the session.
+    wanted : int
+        Steps to take when there is time; 0 if there is nothing to denoise.
+    among : collection of int, optional
+        The numbers of steps that the bundle can take; by default any.
+    """
+
+    def __init__(self, cost: Cost, wanted: int, among: Collection[int] | None = None) -> None:
+        self._cost = cost
+        self._wanted = wanted
+        self._among = among
+
+    def steps(self, left_s: float) -> int:
+        """Return the steps of a clip that may take so long, s; see `steps_within`."""
+        return steps_within(left_s, self._cost, self._wanted, self._among)
+
+    def follow(self, newest: Cost) -> None:
+        """Take what another clip has cost into the running mean."""
+        self._cost = self._cost.followed_by(newest)
+
+
 class Inbox:
     """Windows that wait for the decoder.
 

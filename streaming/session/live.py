@@ -48,7 +48,7 @@ from streaming.session.progress import Progress
 from streaming.session.restarts import Restarts, cause
 from streaming.session.withdrawal import withdraw
 from streaming.sinks import aside, report
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import open_emitter
 from streaming.sinks.judged import Sections
 from streaming.sinks.outputs import Outputs, open_outputs
 from streaming.sinks.report import Report
@@ -209,7 +209,7 @@ class _Session:
             for note in decoder.notes:
                 self._console.print(note, highlight=False, markup=False, soft_wrap=True)
             with writing():
-                self._output = Emitter(
+                self._output = open_emitter(
                     self._out,
                     self._name,
                     self._bundle,
@@ -228,7 +228,7 @@ class _Session:
             self._progress = Progress(
                 self._console,
                 self._options.seconds,
-                self._output.hop_s,
+                self._output.tally.hop_s,
                 heard,
                 self._advisor,
             )
@@ -391,7 +391,7 @@ class _Session:
         """Whether there is something to do, and not only to wait for windows or clips."""
         if self._output.pending >= self._at_once:
             return False
-        return bool(len(self._inbox) or (self._output.unkept and not self._output.pending))
+        return bool(len(self._inbox) or (self._output.unarchived and not self._output.pending))
 
     def _acquisition_died(self) -> None:
         """Start the acquisition again where it was, unless it died too often or was about to end anyway."""
@@ -460,7 +460,7 @@ class _Session:
         self._told = True
         for name, values in status.costs.items():
             for value in values:
-                self._output.meter.add({name: value})
+                self._output.tally.meter.add({name: value})
         if status.record_fault and self._record_fault is None:
             self._lose_recording(status.record_fault)
 
@@ -498,7 +498,7 @@ class _Session:
             # Nobody has decided on them: a replay decodes them.
             self._inbox.dropped()
             dropped = skipped if job is None else [*skipped, job]
-            self._output.counts["skipped"] += sum(one.window.revision == "final" for one in dropped)
+            self._output.tally.counts["skipped"] += sum(one.window.revision == "final" for one in dropped)
 
     def _lose_output(self, error: OutputError) -> None:
         """Go on for the sake of the recording alone; raise if there is none to be written."""
@@ -518,8 +518,8 @@ class _Session:
             self._output.settle()
         # Film and twin of the finals that are out wait for windows with a deadline, and go before refined
         # ones.
-        if self._output.unkept and not self._inbox.urgent and not self._output.pending:
-            self._output.keep_one()
+        if self._output.unarchived and not self._inbox.urgent and not self._output.pending:
+            self._output.archive_next()
             return
         if self._output.pending >= self._at_once:
             return
@@ -537,7 +537,7 @@ class _Session:
         """Tell what the clips that are out show."""
         for sentence in self._output.notes():
             self._progress.tell(sentence)
-        for sentence in self._output.categories():
+        for sentence in self._output.tally.categories():
             self._progress.say(sentence)
         # On the terminal alone, as they name hosts.
         for sentence in self._outputs.notes():
@@ -548,7 +548,7 @@ class _Session:
         if self._operator is not None:
             self._operator.follow(self._status)
             self._interrupted = self._operator.ended or self._interrupted
-        self._progress.update(self._status, self._output)
+        self._progress.update(self._status, self._output.tally, self._output.away_since)
         self._memory.sample(now)
         if now - self._reported_at > _REPORT_EVERY:
             self._reported_at = now
@@ -655,9 +655,9 @@ class _Session:
         self._decisions.end()
         self._memory.sample(time.monotonic(), now=True)
         # Every window that was reached ends in one final or one skip: what never came is skipped.
-        counts = self._output.counts
-        self._output.abandon(self._status.reached - counts["final"] - counts["skipped"])
-        self._progress.close(self._status, self._output)
+        counts = self._output.tally.counts
+        self._output.tally.abandon(self._status.reached - counts["final"] - counts["skipped"])
+        self._progress.close(self._status, self._output.tally)
         if self._page is not None:
             self._page.over(ended)
         if self._withdrawn:

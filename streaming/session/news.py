@@ -1,7 +1,7 @@
 """What the operator is told of a session.
 
-Statuses and the output carry counts. A count that has risen becomes a sentence, which says what happened and
-what to do: at once when it begins, then at most once a hop for each kind of event.
+Statuses and the tally of the clips carry counts. A count that has risen becomes a sentence, which says what
+happened and what to do: at once when it begins, then at most once a hop for each kind of event.
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from streaming.checks import signals, table
 from streaming.checks.finding import OK, counted
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_tally import ClipTally
 from streaming.status import Status
 
 # A volume that is out of order comes within so many TRs: only then is it told as missing.
@@ -92,18 +92,18 @@ def _counted(more: int, count: int) -> str:
     return f" ({count} in all)" if more == count else f" ({more} more, {count} in all)"
 
 
-def happened(status: Status, output: Emitter, now_at: float) -> list[Happening]:
+def happened(status: Status, tally: ClipTally, now_at: float) -> list[Happening]:
     """Return everything that is counted in a session, in the order in which it is told.
 
     Parameters
     ----------
     status : Status
         The newest status of the acquisition.
-    output : Emitter
+    tally : ClipTally
     now_at : float
         Local clock, s.
     """
-    return [*_sources(status), *_signals(status, output), *_clips(status, output, now_at)]
+    return [*_sources(status), *_signals(status, tally), *_clips(status, tally, now_at)]
 
 
 def _sources(status: Status) -> list[Happening]:
@@ -135,7 +135,7 @@ def _sources(status: Status) -> list[Happening]:
     ]
 
 
-def _signals(status: Status, output: Emitter) -> list[Happening]:
+def _signals(status: Status, tally: ClipTally) -> list[Happening]:
     """Return the holes and faults in the data that came."""
     eeg = status.counters["eeg"]
     fmri = status.counters["fmri"]
@@ -162,7 +162,7 @@ def _signals(status: Status, output: Emitter) -> list[Happening]:
             "fMRI volume missing",
             fmri.get("missing") or 0,
             f"clips that need it are degraded; {table.FEW_VOLUMES.advice}.",
-            stands_s=_OUT_OF_ORDER_TRS * output.tr_s,
+            stands_s=_OUT_OF_ORDER_TRS * tally.tr_s,
         ),
         Happening(
             "fMRI volume late",
@@ -173,14 +173,14 @@ def _signals(status: Status, output: Emitter) -> list[Happening]:
     ]
 
 
-def _clips(status: Status, output: Emitter, now_at: float) -> list[Happening]:
+def _clips(status: Status, tally: ClipTally, now_at: float) -> list[Happening]:
     """Return what is wrong with the clips themselves."""
-    counts = output.counts
-    words = output.words
-    newest = output.newest
+    counts = tally.counts
+    words = tally.words
+    newest = tally.newest
     # Once every final is out, no clip is due any more.
     due = newest is not None and status.elapsed is not None and not status.done
-    age = signals.clip_age(now_at - newest.emitted_at if newest is not None and due else 0.0, output.hop_s)
+    age = signals.clip_age(now_at - newest.emitted_at if newest is not None and due else 0.0, tally.hop_s)
     return [
         Happening(
             "clip late",

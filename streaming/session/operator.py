@@ -65,7 +65,7 @@ class Operator:
                 self.ended = "withdrawn"
                 self.withdrawn = True
             case "twin":
-                self._output.twins_wanted = request.word == "on"
+                self._output.want_twins(wanted=request.word == "on")
             case "say":
                 # On the terminal alone, as it names an address.
                 self._progress.say(request.word)
@@ -81,7 +81,7 @@ class Operator:
         source = status.eeg_source
         if source <= self._output.confirmed_source:
             return
-        self._output.confirmed_source = source
+        self._output.confirm_source(source)
         if self._page is not None:
             self._page.confirmed(source)
         self._note(request, status, self._log.confirm)

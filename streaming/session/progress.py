@@ -14,7 +14,7 @@ from rtdecode.terminal import plain
 from streaming.checks.signals import is_stale
 from streaming.session.advice import Advisor
 from streaming.session.news import News, happened
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_tally import ClipTally
 from streaming.status import Status
 
 # Time between two standing lines where there is no terminal to keep a bar on, s.
@@ -71,17 +71,25 @@ class Progress:
         self._task = self._bar.add_task("starting", total=seconds)
         self._bar.start()
 
-    def update(self, status: Status, output: Emitter) -> None:
-        """Show how far the session is, and say what has happened."""
+    def update(self, status: Status, tally: ClipTally, away_since: float | None = None) -> None:
+        """Show how far the session is, and say what has happened.
+
+        Parameters
+        ----------
+        status : Status
+        tally : ClipTally
+        away_since : float, optional
+            Wall time since which no decoder elsewhere answers, s.
+        """
         now_at = time.monotonic()
         self._elapsed = status.elapsed
-        for sentence in self._news.take(happened(status, output, now_at), now_at):
+        for sentence in self._news.take(happened(status, tally, now_at), now_at):
             self.tell(sentence)
         self._advise(status)
         elapsed = status.elapsed
         if elapsed is None:
             return
-        lines = standing(status, output, now_at)
+        lines = standing(status, tally, now_at, away_since)
         self._bar.update(self._task, completed=max(elapsed, 0.0), description="\n".join(map(plain, lines)))
         if not self._console.is_terminal and now_at - self._line_at > _LINE_EVERY:
             self._line_at = now_at
@@ -98,11 +106,11 @@ class Progress:
         """Print a line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def close(self, status: Status, output: Emitter) -> None:
+    def close(self, status: Status, tally: ClipTally) -> None:
         """Say what has not been said yet, and take the bar away."""
         now_at = time.monotonic()
         # No clip is to come when a session ends, so the age of the last one is no event.
-        events = happened(replace(status, elapsed=None), output, now_at)
+        events = happened(replace(status, elapsed=None), tally, now_at)
         for sentence in self._news.take(events, now_at, ends=True):
             self.tell(sentence)
         self._advise(status)
@@ -115,17 +123,17 @@ class Progress:
                 self.tell(sentence)
 
 
-def standing(status: Status, output: Emitter, now_at: float) -> list[str]:
+def standing(status: Status, tally: ClipTally, now_at: float, away_since: float | None = None) -> list[str]:
     """Describe how a session stands in two lines: its time and newest clip, and what was counted."""
-    counts = output.counts
-    newest = output.newest
+    counts = tally.counts
+    newest = tally.newest
     elapsed = status.elapsed or 0.0
     eeg = status.counters["eeg"]
     fmri = status.counters["fmri"]
     clip = "no clip yet"
     if newest is not None:
         age_s = max(0.0, now_at - newest.emitted_at)
-        stale = ["stale"] if is_stale(age_s, output.hop_s) else []
+        stale = ["stale"] if is_stale(age_s, tally.hop_s) else []
         marks = "".join(f", {mark.upper()}" for mark in [*newest.marks, *stale])
         clip = f"last clip {age_s:.1f} s ago: {newest.name}{marks}"
     shown = {name: counts[name] for name in ("final", "preview", "late", "degraded", "skipped")}
@@ -133,6 +141,6 @@ def standing(status: Status, output: Emitter, now_at: float) -> list[str]:
     shown |= {"volumes missing": fmri.get("missing") or 0, "volumes late": fmri.get("late") or 0}
     counted = "   ".join(f"{name} {count}" for name, count in shown.items())
     away = ""
-    if output.away_since is not None:
-        away = f"   DECODER AWAY since {time.strftime('%H:%M:%S', time.localtime(output.away_since))}"
+    if away_since is not None:
+        away = f"   DECODER AWAY since {time.strftime('%H:%M:%S', time.localtime(away_since))}"
     return [f"run time {max(elapsed, 0):.0f} s   {clip}{away}", counted]

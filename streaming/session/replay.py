@@ -39,7 +39,7 @@ from streaming.session.orders import StreamOptions
 from streaming.session.page_link import open_page, write_entrance
 from streaming.session.replay_page import ReplayPage
 from streaming.sinks import report as reports
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import Emitter, open_emitter
 from streaming.sinks.session_folder import prepare, writing
 from streaming.sinks.truth import Truth
 
@@ -143,7 +143,7 @@ def run(
         of_stream = kept.montage is not None and kept.montage.simulated
         simulated = bool(kept.meta.get("simulated")) or of_stream
         truth = Truth(kept.truth, loaded)
-        output = Emitter(
+        output = open_emitter(
             folder,
             name,
             loaded,
@@ -293,7 +293,7 @@ def _play(
 def _tell(windows: Windows, output: Emitter, watched: ReplayPage | None, console: Console) -> None:
     """Tell what there is to say since the last call."""
     told = output.notes()
-    for sentence in [*windows.notes(), *told, *output.categories()]:
+    for sentence in [*windows.notes(), *told, *output.tally.categories()]:
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     if watched is not None:
         watched.say(told)
@@ -327,7 +327,7 @@ def _close(
         try:
             output.close()
         finally:
-            counts = output.counts
+            counts = output.tally.counts
             # At the end of the recording the flush has ended every run, so any later time gives the same
             # number. A replay that was stopped expects no more windows than it decoded or skipped.
             expected = windows.assembler.expected(math.inf) if to_end else counts["final"] + counts["skipped"]

@@ -6,6 +6,7 @@ events.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -25,6 +26,7 @@ from rtdecode.scores.events import Event, apart, distractors
 from rtdecode.scores.reliability import reliability, risk_coverage
 from rtdecode.scores.seams import seam_ratio
 from rtdecode.types import Array
+from streaming.sinks import curves
 from streaming.sinks.truth import Archive, Truth
 
 # Curves over fewer clips would say nothing.
@@ -79,6 +81,41 @@ def nothing() -> Sections:
         "seam": None,
         "identified": None,
     }
+
+
+class Scorer:
+    """Compare the finals of a session with the truth.
+
+    Parameters
+    ----------
+    truth : Truth
+    archived : Archive
+        The finals.
+    bundle : Bundle
+
+    Attributes
+    ----------
+    sections : Sections
+        As they were scored last; nothing is known before.
+    """
+
+    def __init__(self, truth: Truth, archived: Archive, bundle: Bundle) -> None:
+        self._truth = truth
+        self._archived = archived
+        self._bundle = bundle
+        self.sections = nothing()
+
+    def score(self) -> Sections:
+        """Compare what is in the archive now; return the sections of the report that rest on it."""
+        scored = sections(self._truth, self._archived, self._bundle)
+        # A truth that turns out to be unreadable only here has judged nothing.
+        self.sections = nothing() if self._truth.fault else scored
+        return self.sections
+
+    def save_curves(self, path: Path, note: str) -> None:
+        """Draw the reliability of the confidence, with a sentence below; nothing where it is not known."""
+        if self.sections["confidence"] is not None:
+            curves.save(path, self.sections["confidence"], note)
 
 
 def sections(truth: Truth, shown: Archive, bundle: Bundle) -> Sections:

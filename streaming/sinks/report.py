@@ -128,7 +128,8 @@ def build(
         How many ``windows`` a session had decided on, how many of them a replay ``repeated``, and how many of
         these ``bit_for_bit``. None unless `replayed` is ``as-live``.
     """
-    counts = output.counts
+    counts = output.tally.counts
+    steps = output.tally.steps
     windows = {key: counts[key] for key in ("final", "preview", "refined", "skipped", "degraded", "fallback")}
     return {
         "session": session,
@@ -146,7 +147,7 @@ def build(
         "fmri": {key: counters["fmri"].get(key) for key in _FMRI},
         "clock": {key: counters["clock"].get(key) for key in _CLOCK},
         "runs": counters["runs"],
-        "latency_ms": output.meter.summary(),
+        "latency_ms": output.tally.meter.summary(),
         "memory_mb": {"peak": memory_mb},
         "recording": recording,
         "replayed": replayed,
@@ -154,11 +155,11 @@ def build(
         "as_live": as_live,
         "restarts": restarts or [],
         "told": told,
-        "steps": {str(n): output.steps[n] for n in sorted(output.steps, reverse=True) if n} or None,
+        "steps": {str(n): steps[n] for n in sorted(steps, reverse=True) if n} or None,
         "detail": output.detail,
         "runs_on": output.runs_on,
         "pixels": output.pixels,
-        "brain": output.presence.section(),
+        "brain": output.tally.presence.section(),
         "no_final": None if windows["final"] else _no_final(counters, windows["skipped"]),
         **(judged or nothing()),
     }

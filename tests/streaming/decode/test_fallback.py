@@ -18,9 +18,10 @@ from rtdecode.types import Window
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoded, Decoder, GivenUpError, SharedDecoder
 from streaming.decode.fallback import FallbackDecoder, check_fallback
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import open_emitter
 from streaming.sinks.report import build
 from streaming.sinks.session_folder import prepare
+from streaming.sinks.sheet import ContactSheet
 from streaming.sinks.truth import Truth
 from streaming.status import Status
 from tests.refusals import refused
@@ -212,13 +213,18 @@ def test_a_fallback_that_reads_other_signals_is_refused(shared: SharedDecoder, f
 
 
 def test_clips_of_the_fallback_are_marked_counted_and_judged_by_nobody(
-    shared: SharedDecoder, fallback: Bundle, tmp_path: Path
+    shared: SharedDecoder, fallback: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = Slow(shared)
     decoder = FallbackDecoder(elsewhere, shared.bundle, fallback)
     prepare(tmp_path / "out", overwrite=False)
     decided: list[tuple[bool, str]] = []
-    output = Emitter(
+    labels: list[str] = []
+    add = ContactSheet.add
+    monkeypatch.setattr(
+        ContactSheet, "add", lambda sheet, label, *given: (labels.append(label), add(sheet, label, *given))
+    )
+    output = open_emitter(
         tmp_path / "out",
         "s",
         shared.bundle,
@@ -250,7 +256,6 @@ def test_clips_of_the_fallback_are_marked_counted_and_judged_by_nobody(
         judged=None,
     )
     assert (report["windows"]["final"], report["windows"]["fallback"]) == (2, 1)
-    labels = [label for label, *_ in output._sheet._kept]
     assert "FALLBACK" not in labels[0]
     assert labels[1].split("   ")[1] == "FALLBACK"
     assert any("the fallback" in note for note in output.notes())

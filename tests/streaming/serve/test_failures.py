@@ -119,7 +119,7 @@ def test_a_full_disk_at_the_edge_harms_no_decoder(shared: SharedDecoder, tmp_pat
                 output.emit(job(2))
         output.leave_out()
         output.close()
-        assert output.counts["final"] == 1
+        assert output.tally.counts["final"] == 1
         assert decoder.decode(window(3)).clip.frames.any()
         counts = server.scheduler.counts(server.scheduler.sessions[0])
         assert sum(counts.sent.values()) == sum(counts.decoded.values()) == 4

@@ -14,7 +14,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk.video import read_mp4
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import AnyDecoder, SharedDecoder
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import Emitter, open_emitter
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from tests.streaming.bundles import make_bundle
@@ -36,7 +36,7 @@ def shared(bundle: Bundle) -> SharedDecoder:
 def opened(folder: Path, bundle: Bundle, decoder: AnyDecoder, **how: Any) -> Emitter:
     prepare(folder / "out", overwrite=False)
     truth = Truth(folder / "truth", bundle)
-    return Emitter(folder / "out", "s", bundle, decoder, truth, time.monotonic, simulated=True, **how)
+    return open_emitter(folder / "out", "s", bundle, decoder, truth, time.monotonic, simulated=True, **how)
 
 
 def job(index: int, revision: str = "final") -> Job:
@@ -69,7 +69,7 @@ def test_clips_film_and_records_are_the_same(shared: SharedDecoder, tmp_path: Pa
     with running(shared) as server, closing(remote(shared, server)) as decoder:
         output = session(tmp_path / "there", bundle, decoder)
     assert output.runs_on == shared.runs_on
-    assert output.meter.summary()["wire"] is not None
+    assert output.tally.meter.summary()["wire"] is not None
     here, elsewhere = lines_of(tmp_path / "here"), lines_of(tmp_path / "there")
     assert len(here) == len(elsewhere) == 4
     for local, other in zip(here, elsewhere, strict=True):
@@ -92,19 +92,19 @@ def test_windows_without_a_decoder_are_skipped_and_counted(shared: SharedDecoder
         output = opened(tmp_path, bundle, decoder, twin=True)
         output.emit(job(0))
         output.settle()
-        output.keep_one()
+        output.archive_next()
     output.emit(job(1), 0.01)
     with running(shared, port=server.port):
         output.emit(job(2))
         output.settle()
-        output.keep_one()
+        output.archive_next()
     # Nobody is there to draw its twin.
-    output.keep_one()
+    output.archive_next()
     output.judge()
     output.close()
     decoder.close()
-    assert output.counts["final"] == 2
-    assert output.counts["skipped"] == 1
+    assert output.tally.counts["final"] == 2
+    assert output.tally.counts["skipped"] == 1
     notes = output.notes()
     assert any("away since" in note for note in notes)
     assert any("answers again" in note for note in notes)

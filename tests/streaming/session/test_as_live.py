@@ -30,7 +30,7 @@ from streaming.session.live import _Session
 from streaming.session.orders import StreamOptions
 from streaming.session.progress import Progress
 from streaming.session.restarts import Restarts
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import open_emitter
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from tests.refusals import refused
@@ -98,7 +98,7 @@ def pressed(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Pressed
         decoder = Decoder(bundle, clock)
         truth = Truth(None, bundle)
         decided = process._decisions.decided
-        output = Emitter(
+        output = open_emitter(
             root / "out",
             "s",
             bundle,
@@ -114,7 +114,7 @@ def pressed(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Pressed
         while due or len(process._inbox):
             while due and due[0].window.stamps["windowed"] <= clock.at:
                 process._inbox.put(due.popleft())
-            if len(process._inbox) or output.unkept:
+            if len(process._inbox) or output.unarchived:
                 process._decode_one()
                 # One clock of its own for both threads would make what is decided depend on their order.
                 output.settle()
@@ -122,7 +122,7 @@ def pressed(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Pressed
                 clock.at = due[0].window.stamps["windowed"]
         output.close()
         process._decisions.end()
-    return Pressed(bundle, recording, root / "out", output.counts)
+    return Pressed(bundle, recording, root / "out", output.tally.counts)
 
 
 def recorded(folder: Path, bundle: Bundle) -> Path:

@@ -18,7 +18,7 @@ from streaming.decode.decoder import Decoder
 from streaming.session import replay
 from streaming.session.live import _Session
 from streaming.session.orders import StreamOptions
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import Emitter, open_emitter
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.text import banner
 from streaming.sinks.truth import Truth
@@ -102,7 +102,7 @@ def test_a_live_session_begins_with_a_participant_who_is_not_simulated(
 
 def test_programs_of_ones_own_are_told_too(bundle: Bundle, tmp_path: Path) -> None:
     prepare(tmp_path, overwrite=False)
-    output = Emitter(tmp_path, "s", bundle, Decoder(bundle), Truth(None, bundle), float, simulated=False)
+    output = open_emitter(tmp_path, "s", bundle, Decoder(bundle), Truth(None, bundle), float, simulated=False)
     assert not output.simulated
     output.close()
     values = {

@@ -1,6 +1,7 @@
 """Windows say whose EEG they hold, until somebody has confirmed it; and a session does not guess a stream."""
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from streaming.session.operator import Operator
 from streaming.session.orders import Past, StreamOptions
 from streaming.session.progress import Progress
 from streaming.sinks import report
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import open_emitter
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from streaming.status import Status
@@ -97,17 +98,21 @@ class Output:
     def __init__(self, bundle: Bundle, folder: Path) -> None:
         out = folder / "out"
         prepare(out, overwrite=False)
-        self.emitter = Emitter(out, "s", bundle, Decoder(bundle), Truth(None, bundle), float, simulated=False)
+        self.emitter = open_emitter(
+            out, "s", bundle, Decoder(bundle), Truth(None, bundle), float, simulated=False
+        )
         self.said: list[str] = []
         progress = cast("Progress", SimpleNamespace(tell=self.said.append, say=self.said.append))
         self.operator = Operator(None, out, progress, self.emitter)
         self.log = out / "operator.tsv"
+        self.clips = out / "clips.jsonl"
 
     def source(self, **changes: Any) -> str | None:
         cut = window(eeg=changes.pop("eeg", True))
-        job = Job(unpack(pack(replace(cut, **changes), clip=0)), 0, {})
-        decoded = self.emitter._decoder.decode(job.window, None)
-        return self.emitter._record(job, decoded, job.window.stamps, cast("Any", {}))["eeg_source"]
+        # A window's record of its own, as previews need not be archived.
+        self.emitter.emit(Job(unpack(pack(replace(cut, revision="preview", **changes), clip=0)), 0))
+        self.emitter.settle()
+        return json.loads(self.clips.read_text().splitlines()[-1])["eeg_source"]
 
 
 def told(**changes: Any) -> Status:

@@ -17,7 +17,7 @@ from streaming.session import live
 from streaming.session.live import _Session
 from streaming.session.orders import StreamOptions
 from streaming.session.progress import Progress
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import Emitter, open_emitter
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from streaming.status import Status
@@ -78,7 +78,7 @@ def test_a_backlog_is_decoded_to_its_end_however_long_that_takes(
         SimpleNamespace(
             ask=decode,
             notes=list,
-            categories=list,
+            tally=SimpleNamespace(categories=list),
             unkept=0,
             is_written=True,
             settle=lambda: None,
@@ -100,7 +100,7 @@ def test_film_and_twins_wait_for_windows_with_a_deadline_and_refined_ones_for_th
     done: list[tuple[str, int]] = []
     output = SimpleNamespace(
         notes=list,
-        categories=list,
+        tally=SimpleNamespace(categories=list),
         unkept=0,
         pending=0,
         is_written=True,
@@ -110,14 +110,14 @@ def test_film_and_twins_wait_for_windows_with_a_deadline_and_refined_ones_for_th
 
     def ask(job: Job, _left_s: float) -> None:
         done.append((job.window.revision, job.clip))
-        output.unkept += job.window.revision == "final"
+        output.unarchived += job.window.revision == "final"
 
     def keep_one() -> None:
-        done.append(("film", output.unkept))
-        output.unkept -= 1
+        done.append(("film", output.unarchived))
+        output.unarchived -= 1
 
     output.ask = ask
-    output.keep_one = keep_one
+    output.archive_next = keep_one
     made = _Session(StreamOptions(lsl="x"), load(str(bundle)), tmp_path, "s", Console())
     made._output = cast("Emitter", output)
     for clip, revision in ((0, "refined"), (1, "final"), (2, "final"), (3, "preview")):
@@ -185,7 +185,7 @@ def test_previews_that_give_way_are_in_the_report(bundle: Path, tmp_path: Path) 
     made = _Session(StreamOptions(lsl="x"), loaded, tmp_path, "s", Console())
     prepare(tmp_path, overwrite=False)
     truth = Truth(None, loaded)
-    made._output = Emitter(tmp_path, "s", loaded, Decoder(loaded), truth, float, simulated=True)
+    made._output = open_emitter(tmp_path, "s", loaded, Decoder(loaded), truth, float, simulated=True)
     for revision in ("preview", "final"):
         made._inbox.put(Job(window(0, revision), 0))
     made._inbox.take(100.0)
@@ -200,19 +200,17 @@ def test_a_full_disk_ends_a_session_that_records_nothing(tmp_path: Path) -> None
     out = tmp_path / "out"
     made = _Session(StreamOptions(lsl="x"), loaded, out, "s", Console())
     prepare(out, overwrite=False)
-    output = Emitter(out, "s", loaded, Decoder(loaded), Truth(None, loaded), float, simulated=True)
+    output = open_emitter(out, "s", loaded, Decoder(loaded), Truth(None, loaded), float, simulated=True)
     made._output = output
     made._progress = cast("Progress", SimpleNamespace(tell=print))
     made._inbox.put(Job(window(0), 0, backlog=True))
     made._decode()
     output.settle()
     made._decode()
-    assert output.unkept == 0
+    assert output.unarchived == 0
     made._inbox.put(Job(window(1), 1, backlog=True))
     with full_disk():
         made._decode()
-        assert output._under_way is not None
-        assert isinstance(output._under_way.published.exception(), OutputError)
         with refused(OutputError, "output-write-failed", error="File too large"):
             made._decode()
     output.close()
@@ -227,7 +225,9 @@ def test_what_a_source_says_of_the_participant_is_shown(tmp_path: Path) -> None:
     made = _Session(StreamOptions(lsl="x"), real, tmp_path, "s", Console())
     said: list[str] = []
     prepare(tmp_path / "out", overwrite=False)
-    output = Emitter(tmp_path / "out", "s", real, Decoder(real), Truth(None, real), float, simulated=False)
+    output = open_emitter(
+        tmp_path / "out", "s", real, Decoder(real), Truth(None, real), float, simulated=False
+    )
     made._output = output
     made._progress = cast("Progress", SimpleNamespace(say=said.append))
     for simulated in (False, True, True):

@@ -2,7 +2,6 @@
 
 import io
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,16 +9,13 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from rtdecode.bundle import Bundle
 from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Job
 from streaming.session.news import Happening, News, happened
 from streaming.session.progress import Progress, standing
-from streaming.sinks.clip_emitter import Emitter
 from streaming.status import Status
-from tests.streaming.bundles import make_bundle
+from tests.streaming.clips import emitted, tally
 from tests.streaming.session.test_scanner import program
-from tests.streaming.sinks.test_clip_emitter import opened
 from tests.streaming.windows import window
 
 HOP_S = 4.0
@@ -36,22 +32,10 @@ QUIET = Status(
 )
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_bundle(tmp_path_factory.mktemp("b") / "bundle")
-
-
-@pytest.fixture
-def output(bundle: Bundle, tmp_path: Path) -> Iterator[Emitter]:
-    made = opened(bundle, tmp_path)
-    yield made
-    made.close()
-
-
-def test_the_terminal_says_since_when_a_decoder_elsewhere_is_away(output: Emitter) -> None:
-    assert "DECODER" not in standing(QUIET, output, 0.0)[0]
-    output._decoder.away_since = time.mktime((2026, 11, 28, 9, 5, 7, 0, 0, -1))
-    assert standing(QUIET, output, 0.0)[0].endswith("   DECODER AWAY since 09:05:07")
+def test_the_terminal_says_since_when_a_decoder_elsewhere_is_away() -> None:
+    assert "DECODER" not in standing(QUIET, tally(), 0.0)[0]
+    away_since = time.mktime((2026, 11, 28, 9, 5, 7, 0, 0, -1))
+    assert standing(QUIET, tally(), 0.0, away_since)[0].endswith("   DECODER AWAY since 09:05:07")
 
 
 def counted(count: int, stands_s: float = 0.0) -> list[Happening]:
@@ -105,7 +89,7 @@ def test_what_has_to_stand_is_not_told_when_it_passes() -> None:
     ],
 )
 def test_what_changes_in_a_status_is_told_with_what_to_do(
-    section: str, change: Any, begins: str, advice: str, output: Emitter
+    section: str, change: Any, begins: str, advice: str
 ) -> None:
     counters = QUIET.counters
     if section in ("folder", "back"):
@@ -114,57 +98,54 @@ def test_what_changes_in_a_status_is_told_with_what_to_do(
         changed = change if section == "runs" else counters[section] | change
         status = replace(QUIET, counters=cast("Counters", counters | {section: changed}))
     news = News(HOP_S)
-    assert news.take(happened(QUIET, output, 100.0), 100.0) == []
-    (told,) = news.take(happened(status, output, 101.0), 101.0, ends=True)
+    assert news.take(happened(QUIET, tally(), 100.0), 100.0) == []
+    (told,) = news.take(happened(status, tally(), 101.0), 101.0, ends=True)
     assert told.startswith(begins)
     assert advice in told
-    assert news.take(happened(status, output, 200.0), 200.0) == []
+    assert news.take(happened(status, tally(), 200.0), 200.0) == []
 
 
-def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped(output: Emitter) -> None:
+def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped() -> None:
+    clips = tally()
     news = News(HOP_S)
 
     def told(now_at: float) -> list[str]:
-        return news.take(happened(QUIET, output, now_at), now_at)
+        return news.take(happened(QUIET, clips, now_at), now_at)
 
-    output.emit(Job(window(0, at=100.0), 0))
-    output.settle()
+    clips.add(emitted(window(0, at=100.0)))
     assert told(100.5) == []
-    output.emit(Job(window(1, at=90.0), 1))
-    output.settle()
+    clips.add(emitted(window(1), 10.0))
     (late,) = told(101.0)
     assert late.startswith("clip late: final of window 1 came 10.0 s after its last input could be read. ")
     assert "--steps" in late
-    output.emit(Job(window(2, fmri=False), 2))
-    output.settle()
+    clips.add(emitted(window(2, fmri=False)))
     (degraded,) = told(102.0)
     assert degraded.startswith("clip degraded: window 2   8 - 12 s   EEG   missing fMRI 100 %. ")
-    output.skip(Job(window(3), 3))
+    clips.skip(Job(window(3), 3), "this machine cannot keep up")
     (skipped,) = told(103.0)
     assert skipped.startswith("window skipped: final of window 3: this machine cannot keep up. ")
-    output.emit(Job(window(4, eeg=False, fmri=False), 4))
+    clips.skip(Job(window(4, eeg=False, fmri=False), 4), "nothing was received for it")
     (skipped,) = told(107.5)
     assert skipped.startswith("window skipped (1 more, 2 in all): final of window 4: nothing was received")
     (stale,) = told(109.0)
     assert stale.startswith("no new clip: the last one is 9 s old; what is shown is not the present")
-    output.abandon(-1)
-    output.abandon(2)
+    clips.abandon(-1)
+    clips.abandon(2)
     (skipped,) = told(111.6)
     assert skipped.startswith("window skipped (2 more, 4 in all): the session ended before it was decoded. ")
 
 
-def test_the_standing_line_tells_a_clip_that_is_late_degraded_or_stale(output: Emitter) -> None:
-    assert "no clip yet" in standing(QUIET, output, 100.0)[0]
-    output.emit(Job(window(0, at=100.0), 0))
-    output.settle()
-    first, counts = standing(QUIET, output, 102.1)
+def test_the_standing_line_tells_a_clip_that_is_late_degraded_or_stale() -> None:
+    clips = tally()
+    assert "no clip yet" in standing(QUIET, clips, 100.0)[0]
+    clips.add(emitted(window(0, at=100.0)))
+    first, counts = standing(QUIET, clips, 102.1)
     assert first.startswith("run time 1 s   last clip 2.")
     assert first.endswith(" s ago: final of window 0")
     assert counts.startswith("final 1   preview 0   late 0   degraded 0   skipped 0   EEG gaps 0   ")
-    assert standing(QUIET, output, 109.0)[0].endswith("final of window 0, STALE")
-    output.emit(Job(window(1, fmri=False, at=90.0), 1))
-    output.settle()
-    first, counts = standing(QUIET, output, 101.0)
+    assert standing(QUIET, clips, 109.0)[0].endswith("final of window 0, STALE")
+    clips.add(emitted(window(1, fmri=False), 10.0))
+    first, counts = standing(QUIET, clips, 101.0)
     assert first.endswith("final of window 1, LATE, DEGRADED")
     assert "late 1   degraded 1" in counts
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk.video import read_mp4
 from rtdecode.errors import OutputError, RtDecodeError
 from rtdecode.types import Window
-from streaming.decode.deadline import Job
+from streaming.decode.deadline import Cost, Job, StepChooser
 from streaming.decode.decoder import Decoded, Decoder
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import Emitter, open_emitter
+from streaming.sinks.clips import ClipSink
 from streaming.sinks.film import FilmSink
-from streaming.sinks.session_folder import prepare
-from streaming.sinks.truth import Truth
+from streaming.sinks.session_folder import ARCHIVE, prepare
+from streaming.sinks.sheet import ContactSheet
+from streaming.sinks.truth import Archive, Truth
 from tests.refusals import refused
 from tests.streaming.bundles import changed, make_bundle
 from tests.streaming.sinks.test_truth import write_film
@@ -70,7 +73,7 @@ def test_a_window_that_gives_no_numbers_is_skipped_and_said(bundle: Bundle, tmp_
     output.close()
     lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
     assert [line["clip"] for line in lines] == [0, 2]
-    assert output.counts["skipped"] == 1
+    assert output.tally.counts["skipped"] == 1
     (note,) = output.notes()
     assert "window 1 of run 0 has no clip" in note
 
@@ -82,7 +85,7 @@ def opened(bundle: Bundle, folder: Path, **how: Any) -> Emitter:
     prepare(out, overwrite=False)
     decoder = Decoder(bundle, clock, carry=how.pop("carry", True))
     given = {"simulated": True} | how
-    return Emitter(out, "s", bundle, decoder, Truth(folder / "truth", bundle), clock, **given)
+    return open_emitter(out, "s", bundle, decoder, Truth(folder / "truth", bundle), clock, **given)
 
 
 def test_a_twin_is_shown_and_judged_but_is_no_clip(bundle: Bundle, tmp_path: Path) -> None:
@@ -110,7 +113,7 @@ def off(panel: np.ndarray, frame: np.ndarray) -> float:
 def test_less_time_gives_fewer_steps_and_each_is_counted(bundle: Bundle, tmp_path: Path) -> None:
     output, _, lines = session(bundle, tmp_path, 4, lefts={1: 0.0, 3: -2.0})
     assert [line["steps"] for line in lines] == [4, 1, 4, 1]
-    assert output.steps == {4: 2, 1: 2}
+    assert output.tally.steps == {4: 2, 1: 2}
 
 
 def test_a_known_truth_gives_curves_and_seams(
@@ -147,15 +150,19 @@ def test_twins_that_are_not_shown_are_judged_all_the_same(bundle: Bundle, tmp_pa
     assert read_mp4(tmp_path / "out" / "film.mp4").shape[2] == 2 * 384 + 8
 
 
-def test_a_twin_is_not_counted_in_what_a_clip_costs(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_twin_is_not_counted_in_what_a_clip_costs(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs: list[Cost] = []
+    monkeypatch.setattr(StepChooser, "follow", lambda _, newest: costs.append(newest))
     (tmp_path / "bare").mkdir()
     bare = opened(bundle, tmp_path / "bare")
     bare.emit(Job(window(0), 0))
-    bare.settle()
-    (tmp_path / "known").mkdir()
-    known, _, _ = session(bundle, tmp_path / "known", 1)
-    assert known._cost == bare._cost
     bare.close()
+    (tmp_path / "known").mkdir()
+    session(bundle, tmp_path / "known", 1)
+    assert len(costs) == 2
+    assert costs[0] == costs[1]
 
 
 @pytest.mark.parametrize("broken", ["film.mp4", "events.tsv"])
@@ -167,7 +174,7 @@ def test_a_truth_that_cannot_be_read_ends_nothing(broken: str, bundle: Bundle, t
         output.emit(Job(window(k, seed=k), k))
     sections = output.judge()
     output.close()
-    assert output.counts["final"] == 2
+    assert output.tally.counts["final"] == 2
     assert set(sections["accuracy"].values()) == {None}
     assert sections["baselines"] is None
     assert len(read_mp4(tmp_path / "out" / "film.mp4")) == 64
@@ -182,12 +189,12 @@ def test_film_and_twin_of_a_clip_are_made_later_and_in_order(bundle: Bundle, tmp
     output.settle()
     # The clips are out; nothing else is made of them yet.
     assert [line["clip"] for line in lines_of(tmp_path)] == [0, 2]
-    assert output.unkept == 3
-    assert output._archive.paired == []
-    output.keep_one()
-    assert output.unkept == 2
+    assert output.unarchived == 3
+    assert (tmp_path / "out" / ARCHIVE).stat().st_size == 0
+    output.archive_next()
+    assert output.unarchived == 2
     baselines = output.judge()["baselines"]
-    assert output.unkept == 0
+    assert output.unarchived == 0
     output.close()
     film = read_mp4(tmp_path / "out" / "film.mp4")
     assert len(film) == 3 * 32
@@ -200,7 +207,7 @@ def test_film_and_twin_of_a_clip_are_made_later_and_in_order(bundle: Bundle, tmp
     replayed.skip(Job(window(1, seed=1), 1))
     replayed.emit(Job(window(2, seed=2), 2))
     # The newest is being written.
-    assert replayed.unkept == 0
+    assert replayed.unarchived == 0
     assert replayed.judge()["baselines"] == baselines
     replayed.close()
     assert (tmp_path / "again" / "out" / "film.mp4").read_bytes() == (
@@ -213,7 +220,7 @@ def test_few_clips_wait_for_their_film(bundle: Bundle, tmp_path: Path) -> None:
     for k in range(6):
         output.emit(Job(window(k), k))
     # The newest is being written.
-    assert output.unkept == 4
+    assert output.unarchived == 4
     # On a disk that is full nothing more can be written, and nothing is tried.
     output.leave_out()
     output.close()
@@ -233,28 +240,28 @@ def test_a_clip_is_written_while_the_next_window_is_decoded(
         on_decided=lambda job, *_: decided.append(job.clip),
     )
     next_window = threading.Event()
-    decode = output._decoder.decode
-    save = output._clips.save
+    decode = Decoder.decode
+    save = ClipSink.save
 
-    def decoding(cut: Window, *arguments: Any, **options: Any) -> Decoded:
+    def decoding(decoder: Decoder, cut: Window, *arguments: Any, **options: Any) -> Decoded:
         if cut.index == 1:
             next_window.set()
-        return decode(cut, *arguments, **options)
+        return decode(decoder, cut, *arguments, **options)
 
-    def saving(clip: int, *arguments: Any) -> str:
+    def saving(clips: ClipSink, clip: int, *arguments: Any) -> str:
         # Would wait for ever if the next window waited for this clip.
         assert clip > 0 or next_window.wait(60)
-        return save(clip, *arguments)
+        return save(clips, clip, *arguments)
 
-    monkeypatch.setattr(output._decoder, "decode", decoding)
-    monkeypatch.setattr(output._clips, "save", saving)
+    monkeypatch.setattr(Decoder, "decode", decoding)
+    monkeypatch.setattr(ClipSink, "save", saving)
     for k in range(2):
         output.emit(Job(window(k), k))
     # What is told of a window waits for the clip before it.
     output.skip(Job(window(2), 2))
     assert emitted == [0, 1]
     assert decided == [0, 1, 2]
-    assert output.counts == {"final": 2, "skipped": 1}
+    assert output.tally.counts == {"final": 2, "skipped": 1}
     output.close()
     assert [line["clip"] for line in lines_of(tmp_path)] == [0, 1]
 
@@ -263,19 +270,19 @@ def test_a_clip_that_cannot_be_written_is_told_at_the_next_window(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = opened(bundle, tmp_path)
-    save = output._clips.save
+    save = ClipSink.save
 
-    def saving(clip: int, *arguments: Any) -> str:
+    def saving(clips: ClipSink, clip: int, *arguments: Any) -> str:
         if clip == 1:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return save(clip, *arguments)
+        return save(clips, clip, *arguments)
 
-    monkeypatch.setattr(output._clips, "save", saving)
+    monkeypatch.setattr(ClipSink, "save", saving)
     output.emit(Job(window(0), 0))
     output.emit(Job(window(1), 1))
     with refused(OutputError, "output-write-failed", error="No space left on device"):
         output.emit(Job(window(2), 2))
-    assert output.counts == {"final": 1}
+    assert output.tally.counts == {"final": 1}
     output.close()
     assert [line["clip"] for line in lines_of(tmp_path)] == [0]
     assert len(read_mp4(tmp_path / "out" / "film.mp4")) == 32
@@ -284,20 +291,21 @@ def test_a_clip_that_cannot_be_written_is_told_at_the_next_window(
 def test_a_file_that_cannot_be_closed_leaves_the_others_whole(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full() -> None:
+    close = Archive.close
+
+    def full(archive: Archive) -> None:
+        close(archive)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     output = opened(bundle, tmp_path)
     output.emit(Job(window(0), 0))
     output.settle()
-    output.keep_one()
-    archive = output._archive
-    monkeypatch.setattr(output, "_archive", type("Full", (), {"close": staticmethod(full)}))
+    output.archive_next()
+    monkeypatch.setattr(Archive, "close", full)
     with refused(RtDecodeError, "output-write-failed", error="No space left on device"):
         output.close()
-    archive.close()
-    assert output._clips._lines._file.closed
-    assert output._film._writer._container is None
+    files = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert [file for file in files if file.startswith(str(tmp_path / "out"))] == []
     assert len(read_mp4(tmp_path / "out" / "film.mp4")) == 32
     assert (tmp_path / "out" / "contact_sheet.png").is_file()
 
@@ -307,26 +315,35 @@ def test_a_source_may_say_on_the_way_that_the_participant_is_simulated(tmp_path:
     output = opened(real, tmp_path, simulated=False)
     output.emit(Job(window(0), 0))
     output.settle()
-    output.keep_one()
+    output.archive_next()
     output.mark_simulated()
     output.emit(Job(window(1), 1))
     output.close()
     lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
     assert [line["simulated"] for line in lines] == [False, True]
     assert ["simulated" in line["file"] for line in lines] == [False, True]
-    assert {output._film.note, output._sheet.note} == {"SIMULATED PARTICIPANT"}
     caption = read_mp4(tmp_path / "out" / "film.mp4").astype(int)[:, -20:]
     assert np.abs(caption[40] - caption[0]).max() > 60
 
 
-def test_every_clip_of_a_bundle_that_was_trained_offline_says_so(tmp_path: Path) -> None:
+def test_every_clip_of_a_bundle_that_was_trained_offline_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     causal = make_bundle(tmp_path / "causal", simulated=False)
     offline = changed(causal, tmp_path / "offline", chain="offline")
+    captions: list[str] = []
+    write = FilmSink.write
+
+    def writing(film: FilmSink, *given: Any, **how: Any) -> None:
+        captions.append(film.note)
+        write(film, *given, **how)
+
+    monkeypatch.setattr(FilmSink, "write", writing)
     output = opened(offline, tmp_path, simulated=False)
     output.emit(Job(window(0), 0))
     output.close()
     assert [line["chain"] for line in lines_of(tmp_path)] == ["offline"]
-    assert output._film.note == "random weights, TRAINED OFFLINE"
+    assert captions == ["random weights, TRAINED OFFLINE"]
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
@@ -349,7 +366,7 @@ def test_a_clip_is_late_more_than_a_hop_after_its_floor(bundle: Bundle, tmp_path
     lines = lines_of(tmp_path)
     assert [line["late"] for line in lines] == [False, True, True]
     assert [line["t_ms"]["emitted"] > 4000 for line in lines] == [False, True, True]
-    assert output.counts["late"] == 2
+    assert output.tally.counts["late"] == 2
     film = read_mp4(tmp_path / "out" / "film.mp4")
     assert orange(film[16]) == 0
     assert orange(film[48]) > 200
@@ -372,9 +389,9 @@ def test_a_modality_that_was_not_asked_for_is_not_missed(
     output = opened(bundle, tmp_path, modalities=modalities)
     output.emit(Job(window(0, eeg=eeg, fmri=not eeg), 0))
     output.close()
-    assert output.counts["degraded"] == degraded
-    assert output.newest is not None
-    assert output.newest.marks == ["degraded"] * degraded
+    assert output.tally.counts["degraded"] == degraded
+    assert output.tally.newest is not None
+    assert output.tally.newest.marks == ["degraded"] * degraded
 
 
 def test_the_likeliest_category_is_named_in_film_and_sheet(
@@ -383,9 +400,14 @@ def test_the_likeliest_category_is_named_in_film_and_sheet(
     labelled = make_bundle(tmp_path / "bundle", labels=["face", "house", "chair"])
     output = opened(labelled, tmp_path)
     shown: list[str] = []
-    kept = output._film.write
+    labels: list[str] = []
+    write = FilmSink.write
+    add = ContactSheet.add
     monkeypatch.setattr(
-        output._film, "write", lambda *given, **how: (shown.append(how["named"]), kept(*given, **how))
+        FilmSink, "write", lambda *given, **how: (shown.append(how["named"]), write(*given, **how))
+    )
+    monkeypatch.setattr(
+        ContactSheet, "add", lambda sheet, label, *given: (labels.append(label), add(sheet, label, *given))
     )
     output.emit(Job(window(0), 0))
     output.close()
@@ -393,6 +415,6 @@ def test_the_likeliest_category_is_named_in_film_and_sheet(
     label = max(line["scores"], key=line["scores"].get)
     named = f"{label} {line['scores'][label]:.2f}"
     assert shown == [named]
-    assert [label for label, _ in output._sheet._kept] == [f"window 0   {named}"]
-    assert output.categories() == [f"final of window 0: {named}"]
-    assert output.categories() == []
+    assert labels == [f"window 0   {named}"]
+    assert output.tally.categories() == [f"final of window 0: {named}"]
+    assert output.tally.categories() == []

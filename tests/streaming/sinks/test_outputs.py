@@ -26,7 +26,7 @@ from streaming import client
 from streaming.client import SOURCE, Clips, SentClip, parse
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import Emitter, open_emitter
 from streaming.sinks.outlets import ClipOutlets
 from streaming.sinks.outputs import Outputs, open_outputs
 from streaming.sinks.session_folder import prepare
@@ -98,7 +98,7 @@ def emitter(bundle: Bundle, out: Path, outputs: Outputs, **how: Any) -> Emitter:
     decoder = Decoder(bundle, time.monotonic, tell_condition=True)
     truth = Truth(None, bundle)
     given = {"simulated": False} | how
-    return Emitter(out, "s", bundle, decoder, truth, time.monotonic, on_emitted=outputs.send, **given)
+    return open_emitter(out, "s", bundle, decoder, truth, time.monotonic, on_emitted=outputs.send, **given)
 
 
 def emit(output: Emitter, *revisions: str) -> None:
@@ -287,7 +287,7 @@ def test_a_receiver_that_is_not_there_is_no_fault(plain: Bundle, tmp_path: Path)
     output = emitter(plain, tmp_path / "out", outputs)
     emit(output, "final", "final")
     assert outputs.notes() == []
-    assert output.counts["final"] == 2
+    assert output.tally.counts["final"] == 2
     output.close()
     outputs.close()
 

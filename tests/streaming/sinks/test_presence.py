@@ -229,7 +229,7 @@ def test_a_session_records_and_tells_what_its_finals_hold(session: Session) -> N
     assert min(finals[0]["brain_by"].values()) > 0.9
     previews = [line for line in lines if line["revision"] == "preview"]
     assert all(line["inconsistent"] > 0.9 > line["brain"] for line in previews)
-    found = output.presence.section()
+    found = output.tally.presence.section()
     assert found is not None
     assert found["share"] == pytest.approx(9 / 14)
     assert found["gone"] == [{"from_s": 8.0, "to_s": 28.0, "kind": "neither"}]
@@ -254,7 +254,7 @@ def test_the_report_has_it_and_shows_it(
 ) -> None:
     output, _, _ = session
     made = reported(bundle, output)
-    assert made["brain"] == output.presence.section()
+    assert made["brain"] == output.tally.presence.section()
     assert made["runs_on"] == Decoder(bundle).runs_on
     report.show(made)
     assert "64% of 14   lost 1 time" in capsys.readouterr().out
