@@ -1,6 +1,7 @@
 """A session's own process: what it takes next, and when it ends."""
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -79,7 +80,7 @@ def test_a_backlog_is_decoded_to_its_end_however_long_that_takes(
             ask=decode,
             notes=list,
             tally=SimpleNamespace(categories=list),
-            unkept=0,
+            unarchived=0,
             is_written=True,
             settle=lambda: None,
             pending=0,
@@ -101,7 +102,7 @@ def test_film_and_twins_wait_for_windows_with_a_deadline_and_refined_ones_for_th
     output = SimpleNamespace(
         notes=list,
         tally=SimpleNamespace(categories=list),
-        unkept=0,
+        unarchived=0,
         pending=0,
         is_written=True,
         settle=lambda: None,
@@ -211,6 +212,8 @@ def test_a_full_disk_ends_a_session_that_records_nothing(tmp_path: Path) -> None
     made._inbox.put(Job(window(1), 1, backlog=True))
     with full_disk():
         made._decode()
+        while not output.is_written:
+            time.sleep(0.001)
         with refused(OutputError, "output-write-failed", error="File too large"):
             made._decode()
     output.close()
