@@ -9,14 +9,11 @@ import nibabel as nib
 import numpy as np
 import pylsl
 import pytest
-from rich.console import Console
 
-from rtdecode.bundle import load
 from rtdecode.disk.film_marks import name_digest, start_label
 from rtdecode.disk.recording import Recording
 from rtdecode.types import Trigger
-from streaming.session.live import _Session
-from streaming.session.orders import StreamOptions
+from streaming.session.end_conditions import EndConditions
 from streaming.status import Status
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
 from tests.streaming.player import SFREQ, markers, outlet
@@ -140,13 +137,11 @@ def test_a_stream_that_ends_a_session_is_named_on_the_terminal_alone(bundle: Pat
     assert not leaks(left)
 
 
-def test_sources_that_do_not_come_are_named_on_the_terminal_alone(bundle: Path, tmp_path: Path) -> None:
-    options = StreamOptions(lsl=PLACE, bundle=str(bundle), wait=1.0)
-    session = _Session(options, load(str(bundle)), tmp_path, "s", Console())
+def test_sources_that_do_not_come_are_named_on_the_terminal_alone() -> None:
+    ends = EndConditions(1.0, 30.0)
+    ends.seek(100.0)
     missing = [f"EEG: no LSL stream '{PLACE}'", f"fMRI: {PLACE}.nii: only 16 bytes"]
-    session._take_status(Status(waiting=missing))
-    session._began_at -= 2
-    found = session._judge()
-    assert found is not None
-    assert str(found).count(PLACE) == 2
-    assert found.reason == "waited 1 s (--wait) for a run to begin; still missing: EEG, fMRI"
+    fault = ends.fault(Status(waiting=missing), 102.0)
+    assert fault is not None
+    assert str(fault).count(PLACE) == 2
+    assert fault.reason == "waited 1 s (--wait) for a run to begin; still missing: EEG, fMRI"

@@ -10,7 +10,8 @@ over what it still has, and the files and the report are finished. An acquisitio
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,9 @@ from rtdecode.bundle.manifest import OFFLINE
 from rtdecode.disk import private
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.decisions import DecisionWriter
-from rtdecode.disk.derived import CLIPS, note_derived
 from rtdecode.disk.folders import empty, held
 from rtdecode.disk.recording import check_unused, holds_data, session_of
-from rtdecode.errors import OutputError, RtDecodeError, SourceLostError
-from rtdecode.windows.assembler import Counters
-from streaming.decode.deadline import Inbox, Job, time_left
+from rtdecode.errors import OutputError, RtDecodeError
 from streaming.decode.decoder import AnyDecoder, Decoder
 from streaming.decode.fallback import FallbackDecoder, check_fallback
 from streaming.serve import address as decoders
@@ -38,14 +36,19 @@ from streaming.session.acquiring import AcquisitionProcess, sources
 from streaming.session.advice import Advisor
 from streaming.session.checks import check
 from streaming.session.decided import DecisionLog
+from streaming.session.decode_loop import DecodeLoop
+from streaming.session.end_conditions import EndConditions
+from streaming.session.faults import SessionFaults
 from streaming.session.mailbox import Message, slot_bytes, unpack, unpack_status
 from streaming.session.memory import MemoryMeter
 from streaming.session.operator import Operator
-from streaming.session.orders import Past, StreamOptions
+from streaming.session.orders import StreamOptions
+from streaming.session.page_feed import PageFeed
 from streaming.session.page_link import PageLink, open_page, write_entrance
-from streaming.session.past import Items
 from streaming.session.progress import Progress
-from streaming.session.restarts import Restarts, cause
+from streaming.session.receiver import Receiver
+from streaming.session.reporter import Every, Reporter, SoFar, complete_recording
+from streaming.session.restarts import cause
 from streaming.session.withdrawal import withdraw
 from streaming.sinks import aside, report
 from streaming.sinks.clip_emitter import open_emitter
@@ -61,8 +64,6 @@ _INBOX = 16
 # How often the report is rewritten, and how often the operator is told what is still waited for, s.
 _REPORT_EVERY = 5.0
 _SAY_EVERY = 5.0
-# Where `--lost-after` is 0, a session waits at its end for so long for a volume that is late, s.
-_LATE_WITHIN = 30.0
 # While clips are on their way, they are looked for so often, s.
 _CLIP_EVERY = 0.01
 # At the end, a session stops waiting for an acquisition that has sent nothing for so long, s.
@@ -115,7 +116,8 @@ def run(options: StreamOptions) -> int:
                 "knowledge of what came later, which a session does not have. Expect less than its figures.",
             )
         advisor = _advisor(options, bundle, calibration)
-        session = _Session(options, bundle, out, name, console, advisor, page, outputs, fallback)
+        setup = _Setup(options, bundle, name, out, console, advisor, page, outputs, fallback)
+        session = _Session(setup)
         prepare(out, overwrite=options.overwrite)
         write_entrance(page, console)
         failed = True
@@ -127,160 +129,90 @@ def run(options: StreamOptions) -> int:
     return 0
 
 
-def with_runs(known: dict[int, dict[str, Any]], status: Status) -> Status:
-    """Return a status with every run of the session: a message has room for the newest runs only.
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """What a session is made of, before it begins."""
 
-    Parameters
-    ----------
-    known : dict
-        What earlier statuses said of each run, by its number; updated here.
-    status : Status
-        As it came from the acquisition.
-    """
-    known |= {one["run"]: one for one in status.counters["runs"]}
-    counters: Counters = {**status.counters, "runs": list(known.values())}
-    return replace(status, counters=counters)
+    options: StreamOptions
+    bundle: Bundle
+    name: str
+    out: Path
+    console: Console
+    advisor: Advisor | None
+    page: PageLink | None
+    publishers: Outputs
+    fallback: Bundle | None
+
+    @property
+    def report_path(self) -> Path:
+        return self.options.report or self.out / "report.json"
 
 
 class _Session:
-    """The state of one session; `run` is its whole life."""
+    """One session; `run` is its whole life."""
 
-    def __init__(
-        self,
-        options: StreamOptions,
-        bundle: Bundle,
-        out: Path,
-        name: str,
-        console: Console,
-        advisor: Advisor | None = None,
-        page: PageLink | None = None,
-        outputs: Outputs | None = None,
-        fallback: Bundle | None = None,
-    ) -> None:
-        self._options = options
-        self._fallback = fallback
-        self._bundle = bundle
-        self._name = name
-        self._out = out
-        self._console = console
-        self._advisor = advisor
-        self._page = page
-        self._outputs = outputs or Outputs()
-        self._report_path = options.report or out / "report.json"
-        self._acquisition = AcquisitionProcess(sources(options, bundle, name), slot_bytes(bundle))
-        self._restarts = Restarts()
-        # All triggers and volumes so far, without pixels: what a restarted acquisition has to know.
-        self._items = Items()
+    def __init__(self, setup: _Setup) -> None:
+        options = setup.options
+        bundle = setup.bundle
+        self._setup = setup
+        self._page = PageFeed(setup.page)
+        self._acquisition = AcquisitionProcess(sources(options, bundle, setup.name), slot_bytes(bundle))
+        self._receiver = Receiver(options.fmri_dir)
+        self._ends = EndConditions(options.wait, options.lost_after)
+        self._faults = SessionFaults(options.record)
+        self._reporter = Reporter(setup.report_path, partial(report.build, setup.name, bundle))
         self._handing_over = False
-        # A clip is worth showing until the next one is due, one hop later.
-        self._patience = float(bundle.manifest.grid.hop)
-        self._inbox = Inbox(self._patience)
-        # Windows that the decoder takes before the first of them has its clip.
-        self._at_once = 1
-        self._status = Status()
-        # Whether the first status has come, and whether --wait is over.
-        self._told = self._waited = False
-        self._windows_came = False
-        self._runs: dict[int, dict[str, Any]] = {}
-        # Volumes when the session last looked whether late ones still come, and since when there are so many.
-        self._volumes: int | None = None
-        self._volume_at = 0.0
-        self._interrupted = ""
-        self._fault: RtDecodeError | None = None
-        # Why clips, or the recording, can no longer be written. The session goes on while either can.
-        self._out_fault: OutputError | None = None
-        self._record_fault: RtDecodeError | None = None
-        # The same without the folder's name, for the report: nothing written to disk names a path.
-        self._record_reason: str | None = None
-        self._operator: Operator | None = None
-        # Whether the acquisition has sent its last message.
-        self._ended = False
-        self._began_at = self._heard_at = time.monotonic()
-        self._said_at = self._reported_at = self._began_at
+        self._heard_at = time.monotonic()
+        self._report_timer = Every(_REPORT_EVERY, self._heard_at)
+        self._waiting_timer = Every(_SAY_EVERY, self._heard_at)
         self._memory = MemoryMeter()
-        writer = None if options.record is None else DecisionWriter(options.record, name, bundle)
+        writer = None if options.record is None else DecisionWriter(options.record, setup.name, bundle)
         self._decisions = DecisionLog(writer, lambda sentence: self._progress.say(sentence))
 
     def run(self) -> None:
+        setup = self._setup
+        options = setup.options
+        hop_s = float(setup.bundle.manifest.grid.hop)
         with interrupts.told(self._interrupt), self._running(), ExitStack() as opened:
-            self._truth = Truth(self._options.truth, self._bundle)
-            decoder = opened.enter_context(closing(self._open_decoder()))
-            self._at_once = decoder.at_once
+            self._truth = Truth(options.truth, setup.bundle)
+            decoder = opened.enter_context(closing(_open_decoder(setup)))
             for note in decoder.notes:
-                self._console.print(note, highlight=False, markup=False, soft_wrap=True)
+                setup.console.print(note, highlight=False, markup=False, soft_wrap=True)
             with writing():
                 self._output = open_emitter(
-                    self._out,
-                    self._name,
-                    self._bundle,
+                    setup.out,
+                    setup.name,
+                    setup.bundle,
                     decoder,
                     self._truth,
                     time.monotonic,
                     simulated=False,
-                    steps=self._options.steps,
-                    detail=self._options.detail,
-                    twin=self._options.twin,
-                    modalities=self._options.modalities,
-                    on_emitted=self._outputs.send,
+                    steps=options.steps,
+                    detail=options.detail,
+                    twin=options.twin,
+                    modalities=options.modalities,
+                    on_emitted=setup.publishers.send,
                     on_decided=self._decisions.decided,
                 )
-            heard = None if self._page is None else self._page.say
-            self._progress = Progress(
-                self._console,
-                self._options.seconds,
-                self._output.tally.hop_s,
-                heard,
-                self._advisor,
-            )
-            self._operator = Operator(self._page, self._out, self._progress, self._output)
+            self._decoding = DecodeLoop(self._output, self._decisions, hop_s, decoder.at_once, time.monotonic)
+            self._progress = Progress(setup.console, options.seconds, hop_s, self._page.say, setup.advisor)
+            self._operator = Operator(setup.page, setup.out, self._progress, self._output)
             # What the report says if anything but an `RtDecodeError` ends the session.
             ended = "an unexpected error"
             try:
                 ended = self._loop()
-                if not self._withdrawn:
+                if not self._operator.withdrawn:
                     self._hand_over()
-                ended = self._out_fault.reason if self._out_fault is not None else ended
+                ended = self._faults.clips.reason if self._faults.clips is not None else ended
             except RtDecodeError as error:
                 ended = error.reason
-                self._fault = self._fault or error
+                self._faults.end(error)
                 raise
             finally:
                 self._finish(ended)
             # These faults were held back until everything was written.
-            fault = self._fault or self._out_fault or self._record_fault
-            if fault is not None:
-                raise fault
-
-    def _open_decoder(self) -> AnyDecoder:
-        """Load the bundle's decoder, or connect to one elsewhere, for which no graph is loaded here."""
-        options = self._options
-        carry = options.carry
-        tell_condition = options.outlet is not None
-        if options.decoder is None:
-            return Decoder(self._bundle, carry=carry, tell_condition=tell_condition)
-        # Imported here, as it needs a package of its own.
-        from streaming.serve.client import RemoteDecoder, tls_context
-
-        assert options.token_file is not None, "it was checked"
-        addresses = decoders.parse(options.decoder)
-        is_encrypted = any(address.is_encrypted for address in addresses)
-        remote = RemoteDecoder(
-            self._bundle,
-            addresses,
-            token.read(options.token_file),
-            carry=carry,
-            tell_condition=tell_condition,
-            tls=tls_context(options.ca) if is_encrypted else None,
-        )
-        if self._fallback is None:
-            return remote
-        try:
-            return FallbackDecoder(
-                remote, self._bundle, self._fallback, carry=carry, tell_condition=tell_condition
-            )
-        except BaseException:
-            remote.close()
-            raise
+            if self._faults.first is not None:
+                raise self._faults.first
 
     def take_back(self, *, failed: bool) -> None:
         """Undo what a session without any window did to its folders, once everything is closed.
@@ -293,26 +225,27 @@ class _Session:
         failed : bool
             Whether an error ended it.
         """
-        if self._windows_came:
+        if self._receiver.windows_came:
             return
-        failed = failed and not self._begun
+        setup = self._setup
+        failed = failed and not self._receiver.begun
         try:
-            if aside.is_aside(self._out):
-                recover(self._out)
-                self._console.print(
-                    f"No window came: {self._out} holds the files of the earlier session again.",
+            if aside.is_aside(setup.out):
+                recover(setup.out)
+                setup.console.print(
+                    f"No window came: {setup.out} holds the files of the earlier session again.",
                     highlight=False,
                     markup=False,
                     soft_wrap=True,
                 )
             elif failed:
-                clear(self._out)
-            record = self._options.record
+                clear(setup.out)
+            record = setup.options.record
             # The acquisition may have refused the folder, as it holds another recording.
-            if failed and record is not None and session_of(record) == self._name and not holds_data(record):
+            if failed and record is not None and session_of(record) == setup.name and not holds_data(record):
                 empty(record)
         except OSError as error:
-            self._console.print(
+            setup.console.print(
                 f"not everything could be put back or deleted: {error}", highlight=False, markup=False
             )
 
@@ -327,44 +260,29 @@ class _Session:
 
     def _loop(self) -> str:
         """Decode until something ends the session; return in words what did."""
-        while not (self._interrupted or (self._status.done and not self._late_volumes_come())):
+        while not (reason := self._ends.reason(self._receiver.status, time.monotonic())):
+            self._say(self._ends.notice())
             self._receive(timeout=0.05)
             self._decode()
             self._periodic()
-            self._fault = self._fault or self._judge()
-            if self._fault is not None:
-                return self._fault.reason
-        return self._interrupted or "the requested seconds were decoded"
+            if self._faults.ending is None:
+                self._faults.ending = self._ends.fault(self._receiver.status, time.monotonic())
+            if self._faults.ending is not None:
+                return self._faults.ending.reason
+        return reason
 
-    def _late_volumes_come(self) -> bool:
-        """Whether finals went out without volumes that may still come; say so when the wait for them begins.
-
-        The wait ends when they have come, or when no volume has for `--lost-after` seconds.
-        """
-        awaited = self._status.awaited
-        if not awaited:
-            return False
-        now = time.monotonic()
-        limit = self._options.lost_after or _LATE_WITHIN
-        volumes = self._status.counters["fmri"]["volumes"]
-        if self._volumes is None:
-            self._progress.say(
-                f"Every window has its final clip, {awaited} of them without volumes that are late. The "
-                "session goes on until these have come, to show the windows once more with them, or until "
-                f"none has come for {limit:g} s (--lost-after). Ctrl-C ends it at once."
-            )
-        if self._volumes != volumes:
-            self._volumes = volumes
-            self._volume_at = now
-        return now - self._volume_at < limit
+    def _say(self, *sentences: str) -> None:
+        for sentence in sentences:
+            if sentence:
+                self._progress.say(sentence)
 
     def _receive(self, timeout: float) -> None:
         """Take waiting messages until the inbox is full; wait up to `timeout` seconds for the first one."""
         # Asked before the mailbox is looked into: the other way round, a message that the
         # process sent between the two, just before it died, would be lost.
-        dead = not (self._ended or self._acquisition.is_alive())
+        dead = not (self._receiver.ended or self._acquisition.is_alive())
         # While windows wait to be decoded, no time is spent on waiting for more.
-        if self._is_busy:
+        if self._decoding.is_busy:
             timeout = 0.0
         elif self._output.pending:
             timeout = min(timeout, _CLIP_EVERY)
@@ -372,254 +290,105 @@ class _Session:
         if message is None and dead:
             self._acquisition_died()
         while message is not None:
-            kind = message.head["kind"]
-            if self._page is not None:
-                self._page.tell(message)
-            if kind == "window":
-                self._take_window(message)
-            elif kind == "fault":
-                self._fault = _error(message.head)
-                self._ended = True
-            else:
-                self._take_status(unpack_status(message))
-                self._ended = kind == "end"
+            self._page.tell(message)
+            self._take(message)
             self._heard_at = time.monotonic()
-            message = self._acquisition.mailbox.get(0.0) if len(self._inbox) < _INBOX else None
+            message = self._acquisition.mailbox.get(0.0) if len(self._decoding) < _INBOX else None
 
-    @property
-    def _is_busy(self) -> bool:
-        """Whether there is something to do, and not only to wait for windows or clips."""
-        if self._output.pending >= self._at_once:
-            return False
-        return bool(len(self._inbox) or (self._output.unarchived and not self._output.pending))
+    def _take(self, message: Message) -> None:
+        kind = message.head["kind"]
+        if kind == "window":
+            self._take_window(message)
+        elif kind == "fault":
+            self._faults.ending = _error(message.head)
+            self._receiver.ended = True
+        else:
+            self._take_status(unpack_status(message), ends=kind == "end")
+
+    def _take_window(self, message: Message) -> None:
+        is_first = not self._receiver.windows_came
+        job = self._receiver.take_window(unpack(message), message.head)
+        if job is None:
+            return
+        if is_first:
+            self._delete_aside()
+        self._decoding.put(job)
+
+    def _delete_aside(self) -> None:
+        """Delete the files of an earlier session, now that this one has something in their place."""
+        out = self._setup.out
+        try:
+            aside.delete(out)
+        except OSError as error:
+            self._say(f"files of the earlier session in {out} could not be deleted: {error}")
+
+    def _take_status(self, status: Status, *, ends: bool) -> None:
+        now_at = time.monotonic()
+        self._ends.seek(now_at)
+        self._say(*self._receiver.take_status(status, now_at, ends=ends))
+        if status.simulated and not self._output.simulated:
+            self._output.mark_simulated()
+        for name, values in status.costs.items():
+            for value in values:
+                self._output.tally.meter.add({name: value})
+        if status.record_fault and self._faults.recording is None:
+            # A replay ends where the recording does.
+            self._decisions.end()
+            self._say(self._faults.lose_recording(status.record_fault))
 
     def _acquisition_died(self) -> None:
         """Start the acquisition again where it was, unless it died too often or was about to end anyway."""
         code = self._acquisition.exit_code
-        again = self._restarts.died(time.monotonic(), code, self._status.elapsed)
-        if self._handing_over or not again:
-            often = "" if again else f" {len(self._restarts.report)} times, the last ones within a minute"
-            self._ended = True
-            self._fault = self._fault or RtDecodeError(
-                "acquisition-process-died",
-                "the acquisition process ended unexpectedly{restart_history} ({cause}); what it "
-                "printed above says why. Everything decoded so far was written. Start the session "
-                "again.",
-                reason=f"the acquisition process ended unexpectedly{often} ({cause(code)})",
-                restart_history=often,
-                cause=cause(code),
-            )
+        fault = self._receiver.died(time.monotonic(), code, handing_over=self._handing_over)
+        if fault is not None:
+            self._faults.end(fault)
             return
-        self._progress.say(
+        self._say(
             f"the acquisition process ended unexpectedly ({cause(code)}) and is started again. Nothing "
             "is received until it reads again, which leaves a gap in the windows and the recording."
         )
-        items = self._items.all()
-        number = len(self._restarts.report)
-        self._decisions.restarted(time.monotonic(), number, len(items), self._status)
-        past = Past(items, self._status)
-        self._acquisition.start_again(past, recording=self._record_fault is None)
-
-    def _take_window(self, message: Message) -> None:
-        window = unpack(message)
-        head = message.head
-        # A restarted acquisition cuts every window again, also those that came before it died.
-        if self._restarts.is_new(window):
-            self._begin_windows()
-            clip = self._restarts.clip(window, head["clip"])
-            acquisition = len(self._restarts.report)
-            self._inbox.put(Job(window, clip, head["costs"], head["backlog"], acquisition))
-
-    def _begin_windows(self) -> None:
-        """Delete the files of an earlier session, now that this one has something in their place."""
-        if self._windows_came:
-            return
-        self._windows_came = True
-        try:
-            aside.delete(self._out)
-        except OSError as error:
-            self._progress.say(f"files of the earlier session in {self._out} could not be deleted: {error}")
-
-    def _take_status(self, status: Status) -> None:
-        if not self._told:
-            self._began_at = time.monotonic()
-        if status.existing and not self._told:
-            there = f"{status.existing} files that were already in {self._options.fmri_dir}"
-            self._progress.say(f"{there} are ignored")
-        for sentence in status.notes:
-            self._progress.say(sentence)
-        if status.simulated and not self._output.simulated:
-            self._progress.say("Simulated participant: a source says so.")
-            self._output.mark_simulated()
-        hole_s = self._restarts.back(time.monotonic()) if status.heard else None
-        if hole_s is not None:
-            self._progress.say(f"the acquisition is receiving again, after {hole_s:.1f} s without data")
-        self._items.add(status.items)
-        # Emptied here, as `_items` has them now.
-        self._status = replace(with_runs(self._runs, status), items=[])
-        self._told = True
-        for name, values in status.costs.items():
-            for value in values:
-                self._output.tally.meter.add({name: value})
-        if status.record_fault and self._record_fault is None:
-            self._lose_recording(status.record_fault)
-
-    def _lose_recording(self, reason: str) -> None:
-        """Go on decoding without the recording; raise if clips cannot be written either."""
-        self._record_reason = reason
-        # A replay ends where the recording does.
-        self._decisions.end()
-        self._record_fault = RtDecodeError(
-            "recording-write-failed",
-            "the recording in {folder} could not be written any more: {error}. What was recorded "
-            "before can be replayed; nothing after it is recorded. Free space, or give --record on "
-            "another disk, and start a new session to record again.",
-            folder=self._options.record,
-            error=reason,
-        )
-        if self._out_fault is not None:
-            raise self._out_fault
-        self._progress.say(f"{self._record_fault} Decoding goes on.")
+        past = self._receiver.past()
+        number = len(self._receiver.restarts.report)
+        self._decisions.restarted(time.monotonic(), number, len(past.items), past.status)
+        self._acquisition.start_again(past, recording=self._faults.recording is None)
 
     def _decode(self) -> None:
-        if self._out_fault is not None:
-            self._drop_waiting()
+        if self._faults.clips is not None:
+            self._decoding.drop_waiting()
             return
         try:
-            self._decode_one()
+            self._decoding.step()
         except OutputError as error:
-            self._lose_output(error)
+            self._lose_clips(error)
         self._tell()
 
-    def _drop_waiting(self) -> None:
-        """Count waiting windows as skipped, as their clips cannot be written any more."""
-        while len(self._inbox):
-            job, skipped = self._inbox.take(time.monotonic())
-            # Nobody has decided on them: a replay decodes them.
-            self._inbox.dropped()
-            dropped = skipped if job is None else [*skipped, job]
-            self._output.tally.counts["skipped"] += sum(one.window.revision == "final" for one in dropped)
-
-    def _lose_output(self, error: OutputError) -> None:
+    def _lose_clips(self, error: OutputError) -> None:
         """Go on for the sake of the recording alone; raise if there is none to be written."""
         self._output.leave_out()
-        record = self._options.record
-        if record is None or self._record_fault is not None:
-            raise error
-        self._out_fault = error
-        self._progress.say(
-            f"{error} Nothing more is decoded. The recording in {record} goes on until the session ends "
-            f"(Ctrl-C, or --seconds); `rtdecode replay {record}` decodes it then."
-        )
-
-    def _decode_one(self) -> None:
-        self._output.collect()
-        if self._output.is_written:
-            self._output.settle()
-        # Film and twin of the finals that are out wait for windows with a deadline, and go before refined
-        # ones.
-        if self._output.unarchived and not self._inbox.urgent and not self._output.pending:
-            self._output.archive_next()
-            return
-        if self._output.pending >= self._at_once:
-            return
-        now = time.monotonic()
-        job, skipped = self._inbox.take(now)
-        for late in skipped:
-            self._output.skip(late)
-        self._decisions.dropped(self._inbox.dropped())
-        if job is not None:
-            # A decoder that takes several windows at once shares out the time by itself.
-            waiting = self._inbox.urgent + 1 if self._at_once == 1 else 1
-            self._output.ask(job, time_left(job, now, self._patience, waiting))
+        self._say(self._faults.lose_clips(error))
 
     def _tell(self) -> None:
         """Tell what the clips that are out show."""
         for sentence in self._output.notes():
             self._progress.tell(sentence)
-        for sentence in self._output.tally.categories():
-            self._progress.say(sentence)
+        self._say(*self._output.tally.categories())
         # On the terminal alone, as they name hosts.
-        for sentence in self._outputs.notes():
-            self._progress.say(sentence)
+        self._say(*self._setup.publishers.notes())
 
     def _periodic(self) -> None:
-        now = time.monotonic()
-        if self._operator is not None:
-            self._operator.follow(self._status)
-            self._interrupted = self._operator.ended or self._interrupted
-        self._progress.update(self._status, self._output.tally, self._output.away_since)
-        self._memory.sample(now)
-        if now - self._reported_at > _REPORT_EVERY:
-            self._reported_at = now
-            self._keep_report()
-        if now - self._said_at > _SAY_EVERY and self._waiting:
-            self._said_at = now
-            self._progress.say("waiting for " + "; ".join(self._waiting))
-
-    def _keep_report(self) -> None:
-        if self._out_fault is not None:
-            return
-        try:
-            self._write_report(RUNNING, None)
-        except OutputError as error:
-            self._lose_output(error)
-
-    @property
-    def _waiting(self) -> list[str]:
-        return self._status.waiting
-
-    @property
-    def _withdrawn(self) -> bool:
-        return self._operator is not None and self._operator.withdrawn
-
-    @property
-    def _begun(self) -> bool:
-        return self._status.elapsed is not None
-
-    def _judge(self) -> RtDecodeError | None:
-        """Return the fault of sources that did not come in time, or fell silent; None without one."""
-        waited = time.monotonic() - self._began_at
-        limit = self._options.wait
-        # --wait counts from the first status. Until then the acquisition process is still starting,
-        # which takes seconds on a busy machine, and nobody looks for the sources.
-        if limit and self._told and waited > limit and not self._waited:
-            self._waited = True
-            # Volumes may have come: a session that was asked for EEG does not go on with half of it.
-            if self._status.eeg_ambiguous:
-                return RtDecodeError(
-                    "session-eeg-ambiguous",
-                    "waited {wait_s:g} s (--wait) for one EEG stream. {missing_sources}.",
-                    reason=f"waited {limit:g} s (--wait) for one EEG stream; several fit",
-                    wait_s=limit,
-                    missing_sources="; ".join(self._waiting),
-                )
-        if limit and self._told and not self._begun and waited > limit:
-            # The second sentence goes into the report, which names no stream and no folder: of
-            # "EEG: no LSL stream ..." it keeps the modality.
-            missing = [sentence.partition(":")[0] for sentence in self._waiting]
-            return RtDecodeError(
-                "session-start-timeout",
-                "waited {wait_s:g} s (--wait) for a run to begin. Still missing: {missing_sources}. "
-                "Start the source, correct its name, or wait longer (--wait 0: for ever).",
-                reason=f"waited {limit:g} s (--wait) for a run to begin; still missing: {', '.join(missing)}",
-                wait_s=limit,
-                missing_sources="; ".join(self._waiting),
-            )
-        # A session that has had its seconds waits for late volumes alone: silence is no fault then.
-        silent = None if self._status.done else self._status.silent
-        limit = self._options.lost_after
-        if limit and silent is not None and silent > limit:
-            return SourceLostError(
-                "session-sources-silent",
-                "every source has been silent for {silent_s:.0f} s (--lost-after {limit_s:g}): no "
-                "EEG sample and no volume. Everything decoded so far was written. Check the "
-                "amplifier and the scanner's export, then start a new session (--lost-after 0: never "
-                "ends it).",
-                silent_s=silent,
-                limit_s=limit,
-            )
-        return None
+        now_at = time.monotonic()
+        status = self._receiver.status
+        self._operator.follow(status)
+        self._ends.interrupted = self._operator.ended or self._ends.interrupted
+        self._progress.update(status, self._output.tally, self._output.away_since)
+        self._memory.sample(now_at)
+        if self._report_timer.due(now_at) and self._faults.clips is None:
+            try:
+                self._write_report(RUNNING)
+            except OutputError as error:
+                self._lose_clips(error)
+        if status.waiting and self._waiting_timer.due(now_at):
+            self._say("waiting for " + "; ".join(status.waiting))
 
     def _hand_over(self) -> None:
         """Let the acquisition finish, and decode what it still has."""
@@ -627,40 +396,41 @@ class _Session:
         self._acquisition.stop()
         self._heard_at = time.monotonic()
         # An acquisition that waits for room in the mailbox can end only if messages are still taken.
-        while not self._ended:
+        while not self._receiver.ended:
             self._receive(timeout=0.05)
             # Asked before anything is decoded: the time that this takes is no silence of the acquisition.
             if time.monotonic() > self._heard_at + _END_WITHIN:
                 break
             self._decode()
-        while len(self._inbox) or self._output.pending:
+        while self._decoding.is_unfinished:
             self._decode()
-            if not self._is_busy:
+            if not self._decoding.is_busy:
                 self._output.await_clip(_CLIP_EVERY)
         try:
             self._output.settle()
         except OutputError as error:
-            self._lose_output(error)
+            self._lose_clips(error)
         self._tell()
 
     def _finish(self, ended: str) -> None:
+        setup = self._setup
         self._acquisition.stop()
         self._acquisition.join()
         try:
             self._output.settle()
         except OutputError as error:
             # A fault is being told already.
-            self._out_fault = self._out_fault or error
+            self._faults.clips = self._faults.clips or error
             self._output.leave_out()
         self._decisions.end()
         self._memory.sample(time.monotonic(), now=True)
         # Every window that was reached ends in one final or one skip: what never came is skipped.
-        counts = self._output.tally.counts
-        self._output.tally.abandon(self._status.reached - counts["final"] - counts["skipped"])
-        self._progress.close(self._status, self._output.tally)
-        if self._page is not None:
-            self._page.over(ended)
-        if self._withdrawn:
+        tally = self._output.tally
+        status = self._receiver.status
+        tally.abandon(status.reached - tally.counts["final"] - tally.counts["skipped"])
+        self._progress.close(status, tally)
+        self._page.over(ended)
+        if self._operator.withdrawn:
             self._output.leave_out()
             try:
                 self._output.close()
@@ -672,21 +442,21 @@ class _Session:
         finally:
             self._complete_recording()
         # Judging takes a while, in which the operator may have asked for it.
-        requests = [] if self._page is None else self._page.requests()
-        for request in requests:
-            if request.what == "say":
-                self._progress.say(request.word)
-        if any(request.what == "withdraw" for request in requests):
+        sentences, withdrawn = self._page.last_requests()
+        self._say(*sentences)
+        if withdrawn:
             self._discard()
             return
         # Of a start that failed, its one sentence says all there is to say. What is not left of a session is
         # not shown either, see `take_back`.
-        came_to_nothing = not (self._begun or self._interrupted) or aside.is_aside(self._out)
-        if (came_to_nothing and not self._windows_came) or (self._fault is not None and not self._begun):
+        begun = self._receiver.begun
+        came_to_nothing = not (begun or self._ends.interrupted) or aside.is_aside(setup.out)
+        failed_to_begin = self._faults.ending is not None and not begun
+        if (came_to_nothing and not self._receiver.windows_came) or failed_to_begin:
             return
         report.show(final)
-        terminal.line(self._out)
-        terminal.line(self._report_path)
+        terminal.line(setup.out)
+        terminal.line(setup.report_path)
 
     def _discard(self) -> None:
         """Delete what was written, as the participant has withdrawn.
@@ -696,13 +466,14 @@ class _Session:
         OutputError
             If something could not be deleted.
         """
-        record = self._options.record
+        setup = self._setup
+        record = setup.options.record
         try:
             # It may still be writing the recording.
             self._acquisition.end()
-            withdraw(self._out, self._report_path, record)
+            withdraw(setup.out, setup.report_path, record)
         except OSError as error:
-            places = " and ".join(str(place) for place in (self._out, record) if place is not None)
+            places = " and ".join(str(place) for place in (setup.out, record) if place is not None)
             raise OutputError(
                 "session-withdrawal-incomplete",
                 "withdrawn, but not everything could be deleted: {error}. Delete {folders} by hand.",
@@ -710,7 +481,7 @@ class _Session:
                 error=error,
                 folders=places,
             ) from error
-        self._console.print("Withdrawn: everything that this session had written was deleted.")
+        setup.console.print("Withdrawn: everything that this session had written was deleted.")
 
     def _close(self, ended: str) -> Report:
         """Finish the session's folder and return its report."""
@@ -727,52 +498,55 @@ class _Session:
 
     def _complete_recording(self) -> None:
         """Note in the recording where the clips are, and copy the truth; say what is wrong with that."""
-        record = self._options.record
-        truth = self._options.truth
-        # Without a status, the acquisition may have refused the folder: it holds another recording.
-        if record is not None and self._windows_came:
-            note_derived(record, CLIPS, self._out)
-        if record is not None and self._told:
-            try:
-                self._truth.copy_to(record / "truth")
-            except OSError as error:
-                self._progress.say(
-                    f"the truth could not be copied into the recording ({error}): "
-                    f"copy it to {record / 'truth'}"
-                )
-        if truth is not None and not self._truth.known:
-            missing = f"no truth was found in {truth}, so the report has no accuracy"
-            self._progress.say(self._truth.fault or missing)
+        options = self._setup.options
+        if options.record is not None:
+            self._say(complete_recording(options.record, self._setup.out, self._truth, self._receiver))
+        if options.truth is not None and not self._truth.known:
+            missing = f"no truth was found in {options.truth}, so the report has no accuracy"
+            self._say(self._truth.fault or missing)
 
-    def _write_report(self, ended: str, judged: Sections | None) -> Report:
-        made = report.build(
-            self._name,
-            self._bundle,
-            self._output,
-            self._status.counters,
-            self._status.expected,
-            simulated=self._output.simulated,
-            ended=ended,
-            memory_mb=self._memory.peak_mb,
-            judged=judged,
-            dropped_previews=self._inbox.dropped_previews,
-            recording=self._recording(),
-            restarts=self._restarts.report,
-            told=list(self._progress.told),
-            eeg_stream=self._status.eeg_stream,
+    def _write_report(self, ended: str, judged: Sections | None = None) -> Report:
+        facts = SoFar(
+            self._memory.peak_mb,
+            self._decoding.dropped_previews,
+            self._faults.section(),
+            list(self._progress.told),
         )
-        with writing():
-            report.write(self._report_path, made)
-        return made
-
-    def _recording(self) -> dict[str, Any] | None:
-        """Return the report's section on the recording; None without one."""
-        if self._options.record is None:
-            return None
-        return {"fault": self._record_reason}
+        return self._reporter.write(ended, self._output, self._receiver, facts, judged)
 
     def _interrupt(self, name: str) -> None:
-        self._interrupted = f"stopped by {name}"
+        self._ends.interrupted = f"stopped by {name}"
+
+
+def _open_decoder(setup: _Setup) -> AnyDecoder:
+    """Load the bundle's decoder, or connect to one elsewhere, for which no graph is loaded here."""
+    options = setup.options
+    bundle = setup.bundle
+    carry = options.carry
+    tell_condition = options.outlet is not None
+    if options.decoder is None:
+        return Decoder(bundle, carry=carry, tell_condition=tell_condition)
+    # Imported here, as it needs a package of its own.
+    from streaming.serve.client import RemoteDecoder, tls_context
+
+    assert options.token_file is not None, "it was checked"
+    addresses = decoders.parse(options.decoder)
+    is_encrypted = any(address.is_encrypted for address in addresses)
+    remote = RemoteDecoder(
+        bundle,
+        addresses,
+        token.read(options.token_file),
+        carry=carry,
+        tell_condition=tell_condition,
+        tls=tls_context(options.ca) if is_encrypted else None,
+    )
+    if setup.fallback is None:
+        return remote
+    try:
+        return FallbackDecoder(remote, bundle, setup.fallback, carry=carry, tell_condition=tell_condition)
+    except BaseException:
+        remote.close()
+        raise
 
 
 def _advisor(options: StreamOptions, bundle: Bundle, calibration: Calibration | None) -> Advisor:

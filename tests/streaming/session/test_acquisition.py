@@ -26,9 +26,9 @@ from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
 from streaming.session import acquisition, replay
 from streaming.session.as_live import Windows
-from streaming.session.live import with_runs
 from streaming.session.mailbox import Mailbox, pack_status, slot_bytes, unpack_status
 from streaming.session.orders import Sources, StreamOptions
+from streaming.session.receiver import with_runs
 from streaming.sources.folder.source import FolderSource
 from streaming.status import Status
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle, scan

@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk import decisions as files
@@ -23,12 +22,10 @@ from rtdecode.errors import UsageError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
-from streaming.session import live, replay
+from streaming.session import replay
 from streaming.session.as_live import AsLive, Windows, _key, choose
 from streaming.session.decided import DecisionLog, colours
-from streaming.session.live import _Session
-from streaming.session.orders import StreamOptions
-from streaming.session.progress import Progress
+from streaming.session.decode_loop import DecodeLoop
 from streaming.session.restarts import Restarts
 from streaming.sinks.clip_emitter import open_emitter
 from streaming.sinks.session_folder import prepare
@@ -88,40 +85,33 @@ def pressed(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Pressed
     root = tmp_path_factory.mktemp("pressed")
     recording = recorded(root / "recording", bundle)
     clock = Clock()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live, "time", SimpleNamespace(monotonic=clock))
-        options = StreamOptions(lsl="x", record=recording)
-        process = _Session(options, bundle, root / "out", "s", Console())
-        process._progress = cast("Progress", SimpleNamespace(say=print, tell=print))
-        prepare(root / "out", overwrite=False)
-        clock.at = BEGAN_AT
-        decoder = Decoder(bundle, clock)
-        truth = Truth(None, bundle)
-        decided = process._decisions.decided
-        output = open_emitter(
-            root / "out",
-            "s",
-            bundle,
-            decoder,
-            truth,
-            clock,
-            simulated=False,
-            detail=ASKED,
-            on_decided=decided,
-        )
-        process._output = output
-        due = deque(one_after_the_other(cut(Recording(recording), bundle)))
-        while due or len(process._inbox):
-            while due and due[0].window.stamps["windowed"] <= clock.at:
-                process._inbox.put(due.popleft())
-            if len(process._inbox) or output.unarchived:
-                process._decode_one()
-                # One clock of its own for both threads would make what is decided depend on their order.
-                output.settle()
-            else:
-                clock.at = due[0].window.stamps["windowed"]
-        output.close()
-        process._decisions.end()
+    decisions = DecisionLog(DecisionWriter(recording, "s", bundle), print)
+    prepare(root / "out", overwrite=False)
+    clock.at = BEGAN_AT
+    output = open_emitter(
+        root / "out",
+        "s",
+        bundle,
+        Decoder(bundle, clock),
+        Truth(None, bundle),
+        clock,
+        simulated=False,
+        detail=ASKED,
+        on_decided=decisions.decided,
+    )
+    loop = DecodeLoop(output, decisions, float(bundle.manifest.grid.hop), 1, clock)
+    due = deque(one_after_the_other(cut(Recording(recording), bundle)))
+    while due or len(loop):
+        while due and due[0].window.stamps["windowed"] <= clock.at:
+            loop.put(due.popleft())
+        if len(loop) or output.unarchived:
+            loop.step()
+            # One clock of its own for both threads would make what is decided depend on their order.
+            output.settle()
+        else:
+            clock.at = due[0].window.stamps["windowed"]
+    output.close()
+    decisions.end()
     return Pressed(bundle, recording, root / "out", output.tally.counts)
 
 

@@ -4,24 +4,24 @@ import json
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk.recording import RecordingWriter
 from rtdecode.types import Montage, Volume
 from streaming.client import parse
 from streaming.decode.decoder import Decoder
-from streaming.session import replay
-from streaming.session.live import _Session
+from streaming.session import live, replay
+from streaming.session.mailbox import pack_status
 from streaming.session.orders import StreamOptions
 from streaming.sinks.clip_emitter import Emitter, open_emitter
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.text import banner
 from streaming.sinks.truth import Truth
+from streaming.status import Status
 from tests.streaming.bundles import AFFINE, CHANNELS, make_bundle, scan
 
 
@@ -81,21 +81,22 @@ def test_a_live_session_begins_with_a_participant_who_is_not_simulated(
     """What the session gives its emitter, before any source has spoken."""
     given: list[bool] = []
 
-    class Watched(Emitter):
-        def __init__(self, *args: Any, **how: Any) -> None:
-            given.append(how["simulated"])
-            super().__init__(*args, **how)
+    def opened(*arguments: Any, **how: Any) -> Emitter:
+        given.append(how["simulated"])
+        return open_emitter(*arguments, **how)
 
+    # An acquisition that ends with its first message, in which every window has gone out.
+    messages = [pack_status(Status(done=True, reached=1), ends=True)]
+    process = SimpleNamespace(
+        mailbox=SimpleNamespace(get=lambda _: messages.pop() if messages else None),
+        is_alive=lambda: True,
+        **dict.fromkeys(("start", "end", "stop", "join"), list),
+    )
+    monkeypatch.setattr(live, "AcquisitionProcess", lambda *_: process)
+    monkeypatch.setattr(live, "open_emitter", opened)
     out = tmp_path / "out"
-    prepare(out, overwrite=False)
-    options = StreamOptions(fmri_dir=tmp_path / "volumes", bundle=str(bundle.path))
-    session = _Session(options, bundle, out, "s", Console(quiet=True))
-    process = SimpleNamespace(start=list, end=list, stop=list, join=list)
-    session._acquisition = cast("Any", process)
-    monkeypatch.setattr(session, "_loop", lambda: "ended")
-    monkeypatch.setattr(session, "_hand_over", list)
-    monkeypatch.setattr("streaming.session.live.Emitter", Watched)
-    session.run()
+    options = StreamOptions(fmri_dir=tmp_path / "volumes", bundle=str(bundle.path), out=out)
+    assert live.run(options) == 0
     assert given == [False]
     assert json.loads((out / "report.json").read_text())["simulated"] is False
 

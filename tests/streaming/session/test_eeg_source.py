@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk.recording import Recording, RecordingWriter
@@ -22,18 +21,17 @@ from rtdecode.eeg.stream import EegStream
 from rtdecode.types import EegChunk, Montage
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
+from streaming.page.link import PageLink
 from streaming.session import keys, past
-from streaming.session.live import _Session
 from streaming.session.mailbox import pack, unpack
 from streaming.session.operator import Operator
-from streaming.session.orders import Past, StreamOptions
+from streaming.session.orders import Past
 from streaming.session.progress import Progress
 from streaming.sinks import report
 from streaming.sinks.clip_emitter import open_emitter
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from streaming.status import Status
-from tests.refusals import check_error
 from tests.streaming.bundles import CHANNELS, make_bundle
 from tests.streaming.windows import window
 
@@ -93,9 +91,9 @@ def test_a_recording_keeps_the_source_and_an_earlier_one_has_none(tmp_path: Path
 
 
 class Output:
-    """An emitter, and its session's operator without a page."""
+    """An emitter, and its session's operator."""
 
-    def __init__(self, bundle: Bundle, folder: Path) -> None:
+    def __init__(self, bundle: Bundle, folder: Path, page: PageLink | None = None) -> None:
         out = folder / "out"
         prepare(out, overwrite=False)
         self.emitter = open_emitter(
@@ -103,7 +101,7 @@ class Output:
         )
         self.said: list[str] = []
         progress = cast("Progress", SimpleNamespace(tell=self.said.append, say=self.said.append))
-        self.operator = Operator(None, out, progress, self.emitter)
+        self.operator = Operator(page, out, progress, self.emitter)
         self.log = out / "operator.tsv"
         self.clips = out / "clips.jsonl"
 
@@ -143,7 +141,6 @@ def test_a_changed_source_is_in_each_clip_until_it_is_confirmed(
 
 
 def test_the_page_confirms_it_too(bundle: Bundle, tmp_path: Path) -> None:
-    output = Output(bundle, tmp_path)
     confirmed: list[int] = []
     requests = [SimpleNamespace(what="confirm", word="", at=1.0)] * 2
     page = SimpleNamespace(
@@ -153,7 +150,7 @@ def test_the_page_confirms_it_too(bundle: Bundle, tmp_path: Path) -> None:
         show_decoder=lambda _: None,
         death=str,
     )
-    output.operator._page = cast("Any", page)
+    output = Output(bundle, tmp_path, cast("Any", page))
     output.operator.follow(told(eeg_stream=STREAM))
     assert confirmed == [1]
     assert output.source(eeg_source=1) == "confirmed"
@@ -199,38 +196,6 @@ def test_the_next_acquisition_stays_with_the_stream() -> None:
     assert opened is not None
     assert (opened.name, opened.host, opened.keys) == ("amplifier", "lab", ["a", "b"])
     assert past.Resumed(Past([], told())).opened is None
-
-
-@pytest.mark.parametrize("begun", [True, False])
-def test_several_streams_that_fit_end_the_wait_with_1(bundle: Bundle, tmp_path: Path, begun: bool) -> None:
-    options = StreamOptions(lsl="EEG", fmri_dir=tmp_path, bundle=str(bundle.path), wait=1.0)
-    session = _Session(options, bundle, tmp_path, "s", Console())
-    session._progress = cast("Any", SimpleNamespace(say=print, tell=print))
-    session._output = cast("Any", SimpleNamespace(simulated=True))
-    waiting = ["EEG: 2 LSL streams match 'EEG': 'a' of here, 'b' of there; none is read"]
-    ambiguous = told(eeg_ambiguous=True, waiting=waiting, elapsed=0.5 if begun else None)
-    session._take_status(ambiguous)
-    assert session._judge() is None
-    session._began_at -= 2
-    error = session._judge()
-    assert error is not None
-    check_error(error, "session-eeg-ambiguous", missing_sources=waiting[0], wait_s=1.0)
-    assert error.exit_code == 1
-    assert "'a'" not in error.reason
-
-
-def test_a_session_that_has_begun_is_not_ended_by_streams_that_come_later(
-    bundle: Bundle, tmp_path: Path
-) -> None:
-    options = StreamOptions(lsl="EEG", fmri_dir=tmp_path, bundle=str(bundle.path), wait=1.0)
-    session = _Session(options, bundle, tmp_path, "s", Console())
-    session._progress = cast("Any", SimpleNamespace(say=print, tell=print))
-    session._output = cast("Any", SimpleNamespace(simulated=True))
-    session._take_status(told())
-    session._began_at -= 2
-    assert session._judge() is None
-    session._take_status(told(eeg_ambiguous=True))
-    assert session._judge() is None
 
 
 @pytest.mark.parametrize(
