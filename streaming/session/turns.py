@@ -8,26 +8,27 @@ turns with everything else.
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-# A call that a source's thread leaves to the main thread: that alone feeds assembler and recording.
-Action = Callable[[], None]
+# What a source's thread leaves to the main thread: that alone feeds assembler and recording.
+T = TypeVar("T")
 
-# Most actions that wait: a thread that brings more has to wait itself. Volumes are large.
+# Most things that wait: a thread that brings more has to wait itself. Volumes are large.
 _MOST = 256
 _MOST_VOLUMES = 64
 
 
-class _Waiting(NamedTuple):
-    """An action, and when what it brings arrived, s on the local clock; inf if it brings nothing."""
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[T]):
+    """Something, and when what it brings arrived, s on the local clock; inf if it brings nothing."""
 
     arrived_at: float
-    action: Action
+    left: T
 
 
-class Turns:
-    """Two lines of actions, each taken in the order in which it was left: volumes, and everything else.
+class Turns(Generic[T]):
+    """Two lines, each taken in the order in which it was left: volumes, and everything else.
 
     What waits when a volume has been taken goes before the next volume. So no EEG waits for more than one
     volume, and however much EEG comes, the volumes get on.
@@ -39,8 +40,8 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._rest: deque[_Waiting] = deque()
-        self._volumes: deque[_Waiting] = deque()
+        self._rest: deque[_Waiting[T]] = deque()
+        self._volumes: deque[_Waiting[T]] = deque()
         # How much of the rest still goes before the next volume.
         self._before = 0
         self._after_volume = False
@@ -63,12 +64,12 @@ class Turns:
             rest = next((one.arrived_at for one in self._rest if one.arrived_at < math.inf), math.inf)
         return min(volumes, rest)
 
-    def leave(self, action: Action, arrived_at: float, *, volume: bool, timeout: float) -> bool:
-        """Append an action to its line; return False if there was no room for `timeout` seconds.
+    def leave(self, left: T, arrived_at: float, *, volume: bool, timeout: float) -> bool:
+        """Append something to its line; return False if there was no room for `timeout` seconds.
 
         Parameters
         ----------
-        action : callable
+        left : object
         arrived_at : float
             When what it brings arrived, s on the local clock; inf if it brings nothing.
         volume : bool
@@ -81,12 +82,12 @@ class Turns:
         with self._changed:
             if not self._changed.wait_for(lambda: len(line) < most, timeout):
                 return False
-            line.append(_Waiting(arrived_at, action))
+            line.append(_Waiting(arrived_at, left))
             self._changed.notify_all()
         return True
 
-    def take(self, timeout: float) -> Action | None:
-        """Take the next action; return None if none came for `timeout` seconds."""
+    def take(self, timeout: float) -> T | None:
+        """Take what is next; return None if none came for `timeout` seconds."""
         with self._changed:
             if not self._changed.wait_for(lambda: bool(self._rest or self._volumes), timeout):
                 return None
@@ -97,4 +98,4 @@ class Turns:
             self._before = max(0, self._before - (not volume))
             self._after_volume = volume
             self._changed.notify_all()
-        return taken.action
+        return taken.left

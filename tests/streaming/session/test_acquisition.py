@@ -19,18 +19,24 @@ import pytest
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk import calibration as calibrations
-from rtdecode.disk.recording import Recording
+from rtdecode.disk.film_marks import FilmMark
+from rtdecode.disk.recording import Recording, RecordingWriter
 from rtdecode.errors import GeometryError
 from rtdecode.phantom.files.mosaic import mosaic_bytes
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
 from streaming.session import acquisition, replay
+from streaming.session.acquisition_loop import AcquisitionLoop, SourceStates
 from streaming.session.as_live import Windows
-from streaming.session.mailbox import Mailbox, pack_status, slot_bytes, unpack_status
-from streaming.session.orders import Sources, StreamOptions
+from streaming.session.mailbox import Mailbox, Message, pack_status, slot_bytes, unpack, unpack_status
+from streaming.session.open_sources import open_folder
+from streaming.session.orders import Past, Sources, StreamOptions
+from streaming.session.outbox import Outbox
 from streaming.session.receiver import with_runs
+from streaming.session.source_reader import SourceReader
 from streaming.sources.folder.source import FolderSource
 from streaming.status import Status
+from tests.streaming.acquired import Acquired
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle, scan
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -38,39 +44,25 @@ START = datetime(2026, 3, 2, 12)
 
 
 @pytest.fixture
-def eeg_alone(tmp_path: Path) -> tuple[Bundle, acquisition._Acquisition]:
-    """An acquisition of triggers that were pushed by hand."""
-    bundle = make_bundle(tmp_path / "bundle", fmri=False)
-    (tmp_path / "scanner").mkdir()
-    sources = Sources(bundle.path, StreamOptions(fmri_dir=tmp_path / "scanner"))
-    mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
-    return bundle, acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
+def triggers_alone(tmp_path: Path) -> Acquired:
+    """An acquisition of triggers that are pushed by hand."""
+    return Acquired(make_bundle(tmp_path / "bundle", fmri=False), None, ["fmri"])
 
 
-def test_a_day_of_short_runs_fits_every_status_and_is_all_reported(eeg_alone) -> None:
-    bundle, made = eeg_alone
-    mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
+def test_a_day_of_short_runs_fits_every_status_and_is_all_reported(triggers_alone: Acquired) -> None:
+    mailbox = Mailbox(CONTEXT, 1, slot_bytes(triggers_alone.bundle))
     known = {}
     status = Status()
     for number in range(300):
         at = 1000.0 + 20 * number
-        made._assembler.push(Trigger(at, "R128", at), at)
+        triggers_alone.assembler.push(Trigger(at, "R128", at), at)
         if number % 10 == 0 or number == 299:
-            assert mailbox.put(pack_status(made._status(at)), timeout=0)
+            assert mailbox.put(pack_status(triggers_alone.status(at)), timeout=0)
             message = mailbox.get(timeout=0)
             assert message is not None
             status = with_runs(known, unpack_status(message))
     assert len(status.counters["runs"]) == 300
-    assert status.counters["runs"] == made._assembler.counters()["runs"]
-
-
-def test_a_folder_full_of_other_files_fits_a_status(eeg_alone) -> None:
-    bundle, made = eeg_alone
-    made._folder._ignored |= {f"{n:05d}.dcm": f"volume {n // 2} came {'again ' * 20}" for n in range(6000)}
-    status = made._status(1000.0)
-    assert Mailbox(CONTEXT, 1, slot_bytes(bundle)).put(pack_status(status), timeout=0)
-    assert status.notes[-1] == "not used: other files, for 2970 more reasons"
-    assert made._status(1001.0).notes == []
+    assert status.counters["runs"] == triggers_alone.assembler.counters()["runs"]
 
 
 def mosaic(index: int, uid: str, tr: float) -> bytes:
@@ -83,7 +75,7 @@ def taken(
 ) -> tuple[FolderSource, list[Any]]:
     options = StreamOptions(fmri_dir=folder, existing="read", record=record, calibration=calibration)
     unread = Assembler(bundle, None, ["fmri"]).unread if calibration is None else lambda *_: None
-    source = acquisition._folder(options, bundle, unread)
+    source = open_folder(options, bundle, unread)
     assert source is not None
     volumes = []
     for _ in range(5):
@@ -130,36 +122,34 @@ def test_a_run_on_another_grid_is_taken_to_be_recorded(
     assert len(source.ignored) == 2 - taken_in
 
 
-class Session:
-    """An acquisition that records, and what it sends: items go in by hand."""
+class Session(Acquired):
+    """An acquisition that records; items go in by hand."""
 
     def __init__(
-        self, folder: Path, *, existing: str = "ignore", eeg: bool = False, lsl: str | None = None
+        self,
+        folder: Path,
+        *,
+        existing: str = "ignore",
+        eeg: bool = False,
+        lsl: str | None = None,
+        past: Past | None = None,
+        stamped: bool = True,
     ) -> None:
-        self.bundle = make_bundle(folder / "bundle", eeg=eeg, tr=Fraction(1, 2), window=Fraction(1))
+        bundle = make_bundle(folder / "bundle", eeg=eeg, tr=Fraction(1, 2), window=Fraction(1))
         self.record = folder / "record"
-        (folder / "scanner").mkdir()
-        meta = {"simulated": False, "bundle": self.bundle.digest}
-        options = StreamOptions(lsl=lsl, fmri_dir=folder / "scanner", existing=existing, record=self.record)
-        sources = Sources(self.bundle.path, options, meta)
-        mailbox = Mailbox(CONTEXT, 64, slot_bytes(self.bundle))
-        self.made = acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
-        self.sent: list[dict[str, Any]] = []
-        self.windows: list[Window] = []
-        self.made.send = lambda message: self.sent.append(message.head)
-        self.made._emit = self._emit
+        meta = {"simulated": False, "bundle": bundle.digest}
+        names = ["eeg", "fmri"] if lsl else ["fmri"]
+        behind = existing == "read"
+        super().__init__(bundle, self.record, names, behind=behind, past=past, meta=meta, stamped=stamped)
 
-    def _emit(self, windows: list[Window]) -> None:
-        self.windows += windows
-        self.sent += [{"kind": "window"} for _ in windows]
-
-    def take(self, *items: EegChunk | Trigger | Volume) -> None:
-        for item in items:
-            self.made._take(item)
+    def sent_windows(self) -> list[tuple[int, str]]:
+        """Number and revision of the windows that were sent, in order."""
+        windows = [message.head["window"] for message in self.sent if message.head["kind"] == "window"]
+        return [(window["index"], window["revision"]) for window in windows]
 
     def again(self) -> list[Window]:
         """The windows that a replay cuts."""
-        self.made.close()
+        self.close()
         kept = Recording(self.record)
         windows = Windows(partial(replay.assembler, kept, self.bundle, kept.calibration()), kept.montage)
         items = replay._items(kept, self.bundle, windows.assembler)
@@ -197,10 +187,10 @@ def test_a_grid_that_cannot_be_read_is_recorded_and_said_once(tmp_path: Path) ->
     session = Session(tmp_path)
     session.take(*volumes(10, shape=(8, 8, 4)))
     assert missing(session.windows) == [1.0] * 3
-    notes = session.made._status(1006.0).notes
+    notes = session.status(1006.0).notes
     assert len(notes) == 1
     assert notes[0].startswith("recorded, but not decoded: the bundle reads volumes of")
-    assert session.made._status(1007.0).notes == []
+    assert session.status(1007.0).notes == []
     played = session.again()
     assert missing(played)[:3] == [1.0] * 3
     kept = [item for item in Recording(session.record).events() if isinstance(item, Volume)]
@@ -212,46 +202,22 @@ def test_a_grid_that_cannot_be_read_is_recorded_and_said_once(tmp_path: Path) ->
 def test_a_recording_says_simulated_where_a_source_does(tmp_path: Path, simulated: bool) -> None:
     session = Session(tmp_path, existing="read")
     session.take(*volumes(4, simulated=simulated))
-    told = [head["kind"] for head in session.sent if head["kind"] == "window" or head["status"]["simulated"]]
-    assert told[:1] == (["status"] if simulated else ["window"])
-    session.made.close()
+    assert session.first == [simulated, False, False, False], "before any window, and once"
+    assert session.windows
+    session.close()
     assert Recording(session.record).meta["simulated"] is simulated
 
 
 def test_a_stream_that_says_so_makes_the_recording_simulated(tmp_path: Path) -> None:
     session = Session(tmp_path, eeg=True)
-    session.made._leave(partial(session.made._set_montage, Montage(CHANNELS, 500.0, simulated=True)))
-    session.made._step(timeout=1.0)
-    session.made.close()
+    session.take(Montage(CHANNELS, 500.0, simulated=True))
+    assert session.first == [True]
+    session.close()
     assert Recording(session.record).meta["simulated"] is True
 
 
-def test_that_no_triggers_are_expected_waits_its_turn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the thread of the EEG stream finds out is left to the main thread, in order."""
-    session = Session(tmp_path, eeg=True)
-    made = session.made
-    seconds = iter(range(0, 1000, 10))
-    clock = SimpleNamespace(monotonic=lambda: next(seconds), sleep=lambda _: made._stop.set())
-    monkeypatch.setattr(acquisition, "time", clock)
-    chunk = EegChunk(np.zeros((len(CHANNELS), 5), np.float32), 1000.0 + np.arange(5) / 500, 1000.1)
-    lsl: Any = SimpleNamespace(
-        poll=lambda: [chunk], montage=Montage(CHANNELS, 500.0), has_triggers=False, close=lambda: None
-    )
-    made._lsl = lsl
-    made._read_lsl()
-    assert made._assembler.triggers_expected
-    actions = [made._turns.take(timeout=0) for _ in range(len(made._turns))]
-    assert len(actions) == 3
-    actions[-1]()
-    assert not made._assembler.triggers_expected
-    made.close()
-
-
 def write_montage(session: Session) -> None:
-    session.made._leave(partial(session.made._set_montage, Montage(CHANNELS, 500.0)))
-    session.made._step(timeout=1.0)
+    session.take(Montage(CHANNELS, 500.0))
 
 
 def write_volume(session: Session) -> None:
@@ -259,8 +225,7 @@ def write_volume(session: Session) -> None:
 
 
 def write_end(session: Session) -> None:
-    session.made._stop.set()
-    session.made.run()
+    session.loop.finish()
 
 
 @contextmanager
@@ -279,12 +244,12 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(
     write: Callable[[Session], None], tmp_path: Path
 ) -> None:
     session = Session(tmp_path, eeg=True)
-    assert session.made._status(1000.0).record_fault == ""
+    assert session.status(1000.0).record_fault == ""
     with full_disk():
         write(session)
-    assert session.made._status(1000.0).record_fault == "File too large"
+    assert session.status(1000.0).record_fault == "File too large"
     assert list(Recording(session.record).events()) == []
-    session.made.close()
+    session.close()
 
 
 def test_what_came_after_a_full_disk_is_decoded(tmp_path: Path) -> None:
@@ -297,24 +262,33 @@ def test_what_came_after_a_full_disk_is_decoded(tmp_path: Path) -> None:
     assert missing(session.windows) == [0.0] * 4
     kept = [item.index for item in Recording(session.record).events() if isinstance(item, Volume)]
     assert kept == [0, 1, 2, 3]
-    session.made.close()
+    session.close()
 
 
-def test_the_first_fault_is_told_not_what_closing_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+def run_until_stopped(options: StreamOptions, bundle: Bundle, meta: dict[str, Any]) -> list[Message]:
+    """The whole body of an acquisition process that is stopped before it has read anything."""
+    stop = CONTEXT.Event()
+    stop.set()
+    sent: list[Message] = []
+    mailbox: Any = SimpleNamespace(put=lambda message, timeout: sent.append(message) or True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(acquisition.signal, "signal", lambda *_: None)
+        acquisition.main(Sources(bundle.path, options, meta), mailbox, stop)
+    return sent
+
+
+def test_the_first_fault_is_told_not_what_closing_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(error: Exception) -> None:
         raise error
 
-    broken = SimpleNamespace(
-        run=lambda: fail(GeometryError("head-wrong", "the {number}", number="first")),
-        close=lambda: fail(OSError("the second")),
-    )
-    told: list[dict[str, Any]] = []
-    monkeypatch.setattr(acquisition.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(acquisition, "_Acquisition", lambda *_: broken)
-    mailbox: Any = SimpleNamespace(put=lambda message, timeout: told.append(message.head))
-    acquisition.main(Sources(Path(), StreamOptions()), mailbox, CONTEXT.Event())
-    (head,) = told
-    assert head["error"] == {
+    first = GeometryError("head-wrong", "the {number}", number="first")
+    monkeypatch.setattr(AcquisitionLoop, "finish", lambda _: fail(first))
+    monkeypatch.setattr(SourceReader, "join", lambda _: fail(OSError("the second")))
+    bundle = make_bundle(tmp_path / "bundle", fmri=False)
+    (message,) = run_until_stopped(StreamOptions(), bundle, {})
+    assert message.head["error"] == {
         "code": "head-wrong",
         "message": "the first",
         "exit_code": 4,
@@ -326,10 +300,10 @@ def test_what_waits_to_be_taken_is_no_silence(tmp_path: Path) -> None:
     session = Session(tmp_path)
     (volume,) = volumes(1)
     session.take(volume)
-    assert session.made._status(volume.arrived_at + 40).silent == pytest.approx(40)
-    session.made._leave(partial(session.made._take, volume))
-    assert session.made._status(volume.arrived_at + 40).silent is None
-    session.made.close()
+    assert session.status(volume.arrived_at + 40).silent == pytest.approx(40)
+    assert session.turns.leave(volume, volume.arrived_at, volume=True, timeout=0)
+    assert session.status(volume.arrived_at + 40).silent is None
+    session.close()
 
 
 def test_the_calibrations_digest_goes_with_a_recording(
@@ -338,21 +312,17 @@ def test_the_calibrations_digest_goes_with_a_recording(
     bundle = make_bundle(tmp_path / "bundle", fmri=False)
     found = SimpleNamespace(digest="0123", matched=lambda _: None)
     monkeypatch.setattr(calibrations, "load", lambda _: found)
+    kept: list[Any] = []
+    monkeypatch.setattr(RecordingWriter, "keep_calibration", lambda _, calibration: kept.append(calibration))
     options = StreamOptions(record=tmp_path / "record", calibration=tmp_path / "calibration")
-    sources = Sources(bundle.path, options, {"calibration": str(tmp_path / "calibration")})
-    mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
-    acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True).close()
-    assert Recording(tmp_path / "record").meta["calibration_digest"] == "0123"
-
-
-def fed(made: Any, items: list[EegChunk | Trigger | Volume]) -> None:
-    """Leave items in order of arrival, all before any is taken, and then take them."""
-    for item in items:
-        made._leave(partial(made._take, item), item.arrived_at, volume=isinstance(item, Volume))
-    while len(made._turns):
-        # However slowly the machine takes them, no EEG is passed over for that.
-        made._lag.idle(time.monotonic())
-        made._step(timeout=0)
+    (last,) = run_until_stopped(options, bundle, {"calibration": str(tmp_path / "calibration")})
+    assert last.head["kind"] == "end"
+    recording = Recording(tmp_path / "record")
+    assert recording.meta["calibration_digest"] == "0123"
+    assert kept == [found]
+    # A replay cuts the same windows by these.
+    assert recording.meta["listening_since"] < recording.meta["ended_at"]
+    assert recording.meta["triggers_expected"] is True
 
 
 def triggers(count: int) -> list[Trigger]:
@@ -390,37 +360,44 @@ def chunks(seconds: float) -> list[EegChunk]:
 
 def test_a_session_that_is_busy_holds_up_nothing_and_misses_no_message(tmp_path: Path) -> None:
     """The mailbox is full from the first message on, as long as nobody reads it."""
-    bundle = make_bundle(tmp_path / "bundle", eeg=False, tr=Fraction(1, 2), window=Fraction(1))
-    (tmp_path / "scanner").mkdir()
-    mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
-    sources = Sources(bundle.path, StreamOptions(fmri_dir=tmp_path / "scanner"))
-    made = acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
-    fed(made, [*volumes(40)])
-    assert made._assembler.counters()["fmri"]["volumes"] == 40
-    heads: list[Any] = []
-    while (message := mailbox.get(timeout=0)) is not None:
-        heads.append(message.head)
-        made._leave(list)
-        made._step(timeout=0)
-    windows = [head["window"]["index"] for head in heads if head["kind"] == "window"]
-    assert windows == list(range(19))
+    session = Session(tmp_path)
+    is_read = False
+
+    def put(message: Message, _timeout: float) -> bool:
+        if is_read or not session.sent:
+            session.sent.append(message)
+            return True
+        return False
+
+    session.outbox = Outbox(put, lambda: True)
+    session.loop = AcquisitionLoop(
+        session.turns, session.intake, session.outbox, SourceStates, time.monotonic
+    )
+    session.feed(volumes(40))
+    assert session.assembler.counters()["fmri"]["volumes"] == 40
+    assert len(session.sent) == 1
+    is_read = True
+    while session.builder.has_untold or len(session.outbox):
+        # Something that is taken, as the deadlines of a run long ago would pass while nothing waits.
+        session.turns.leave(FilmMark(1000.0, "frame 0", 1000.0), math.inf, volume=False, timeout=0)
+        session.loop.step(timeout=0)
+    heads = [message.head for message in session.sent]
+    assert session.sent_windows() == [(index, "final") for index in range(19)]
     # A status tells of a few volumes at a time, and together they tell of each once.
     statuses = [head["status"] for head in heads if head["kind"] == "status"]
     told = [[item["index"] for item in status["items"]] for status in statuses]
     assert [index for some in told for index in some] == list(range(40))
     assert max(map(len, told)) <= 32
+    session.close()
 
 
 def test_refined_windows_are_sent_when_no_volume_waits(tmp_path: Path) -> None:
     """The burst completes final 4 too, and the decoder should be free for it."""
     session = Session(tmp_path)
-    made = session.made
-    made._emit = partial(acquisition._Acquisition._emit, made)
     before = [item for item in by_arrival(*triggers(13), *late(4, {})) if item.arrived_at < 1006.02]
-    fed(made, before)
-    fed(made, [*late(12, burst(*range(4, 12), at=1006.02))[4:]])
-    sent = [head["window"] for head in session.sent if head["kind"] == "window"]
-    assert [(one["index"], one["revision"]) for one in sent] == [
+    session.feed(before)
+    session.feed([*late(12, burst(*range(4, 12), at=1006.02))[4:]])
+    assert session.sent_windows() == [
         *((k, "final") for k in range(5)),
         *((k, "refined") for k in (1, 2, 3)),
     ]
@@ -433,12 +410,10 @@ def test_refined_windows_are_sent_when_no_volume_waits(tmp_path: Path) -> None:
 def test_the_refined_window_that_ends_a_burst_does_not_overtake_those_before_it(tmp_path: Path) -> None:
     """Each carries on from the one before it, so another order would be other clips."""
     session = Session(tmp_path)
-    session.made._emit = partial(acquisition._Acquisition._emit, session.made)
     before = [item for item in by_arrival(*triggers(13), *late(4, {})) if item.arrived_at < 1006.02]
-    fed(session.made, before)
-    fed(session.made, [*late(10, burst(*range(4, 10), at=1006.02))[4:]])
-    sent = [head["window"] for head in session.sent if head["kind"] == "window"]
-    assert [one["index"] for one in sent if one["revision"] == "refined"] == [1, 2, 3]
+    session.feed(before)
+    session.feed([*late(10, burst(*range(4, 10), at=1006.02))[4:]])
+    assert [index for index, revision in session.sent_windows() if revision == "refined"] == [1, 2, 3]
     again = session.again()
     assert [window.index for window in again if window.revision == "refined"] == [1, 2, 3]
 
@@ -446,17 +421,18 @@ def test_the_refined_window_that_ends_a_burst_does_not_overtake_those_before_it(
 def test_whose_turn_it_was_changes_no_final_and_no_refined_window(tmp_path: Path) -> None:
     """Everything waits from the start: no taker is slower. In order of arrival the same windows come out."""
     session = Session(tmp_path, eeg=True, lsl="an amplifier")
-    session.made._set_montage(Montage(CHANNELS, 500.0))
+    session.take(Montage(CHANNELS, 500.0))
     # The burst ends a hundredth of a second before the deadline of window 4, which reads volumes 10 and 11.
     items = by_arrival(*chunks(16), *triggers(29), *late(26, burst(*range(4, 13), at=1006.76)))
-    fed(session.made, items)
+    session.feed(items)
     taken = list(Recording(session.record).events())
     order = [type(item).__name__ for item in taken]
     assert order != [type(item).__name__ for item in items]
     assembler = Assembler(session.bundle, Montage(CHANNELS, 500.0), ["eeg", "fmri"])
     plain = {(w.index, w.revision): w for w in assembler.play(items) if w.revision != "preview"}
     again = {(w.index, w.revision): w for w in session.again() if w.revision != "preview"}
-    live = {(w.index, w.revision): w for w in session.windows if w.revision != "preview"}
+    sent = [unpack(message) for message in session.sent if message.head["kind"] == "window"]
+    live = {(w.index, w.revision): w for w in sent if w.revision != "preview"}
     assert {k for k, revision in live if revision == "refined"} == {1, 2, 3}
     assert [live[4, "final"].fmri_mask.all(), live[3, "final"].fmri_mask.any()] == [True, False]
     assert plain.keys() & again.keys() >= live.keys()
@@ -466,15 +442,13 @@ def test_whose_turn_it_was_changes_no_final_and_no_refined_window(tmp_path: Path
                 assert np.array_equal(getattr(window, name), getattr(other, name)), (key, name)
 
 
-def test_a_deadline_that_was_kept_while_nothing_waited_is_kept_in_a_replay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_deadline_that_was_kept_while_nothing_waited_is_kept_in_a_replay(tmp_path: Path) -> None:
     """A file is being read when the deadline of its window passes: it had arrived, and comes too late."""
     session = Session(tmp_path)
     arrived = volumes(8)
     session.take(*arrived[:3])
-    monkeypatch.setattr(acquisition, "time", SimpleNamespace(monotonic=lambda: 1003.0, time=lambda: 0.0))
-    session.made._step(timeout=0)
+    session.now = lambda: 1003.0
+    session.idle()
     assert missing(session.windows) == [0.5]
     session.take(replace(arrived[3], arrived_at=1002.8), *arrived[4:])
     shown = [(window.index, window.revision) for window in session.windows]

@@ -33,7 +33,7 @@ from streaming.sinks.truth import Truth
 from tests.refusals import refused
 from tests.streaming.bundles import CHANNELS, changed, make_bundle
 from tests.streaming.session.test_acquisition import Session, full_disk
-from tests.streaming.session.test_restarts import SFREQ, Acquired, session
+from tests.streaming.session.test_restarts import SFREQ, Recorded, session
 from tests.streaming.windows import window as a_window
 
 SECONDS = 14
@@ -345,12 +345,12 @@ def test_windows_of_an_acquisition_that_was_killed_hold_what_they_held_live(
     bundle: Bundle, tmp_path: Path
 ) -> None:
     """The next process learned anew, and had no pixels of volumes that the one before it had told of."""
-    first = Acquired(bundle, tmp_path)
-    first.take(session(0, 6))
+    first = Recorded(bundle, tmp_path)
+    first.receive(session(0, 6))
     second = first.killed()
-    second.take(session(8, 12))
+    second.receive(session(8, 12))
     third = second.killed()
-    third.take(session(13, 18))
+    third.receive(session(13, 18))
     recording = tmp_path / "record"
     log = DecisionLog(DecisionWriter(recording, "s", bundle), print)
     numbers = Restarts()
@@ -359,7 +359,7 @@ def test_windows_of_an_acquisition_that_was_killed_hold_what_they_held_live(
     for number, process in enumerate(processes):
         if number:
             before = processes[number - 1]
-            log.restarted(1000.0 + (0, 7, 12.5)[number], number, len(before.items), before.status)
+            log.restarted(1000.0 + (0, 7, 12.5)[number], number, len(before.items), before.told)
         # The session never had the window that this process had cut last when it was killed.
         for window in process.windows if number == 2 else process.windows[:-1]:
             if numbers.is_new(window):
@@ -367,7 +367,7 @@ def test_windows_of_an_acquisition_that_was_killed_hold_what_they_held_live(
                 log.decided(Job(window, window.index, acquisition=number), None, "")
     log.end()
     for process in processes:
-        process.made.close()
+        process.close()
     decisions = files.read(recording)
     assert decisions is not None
     came = {_key(window): window for window in _windows(cut(Recording(recording), bundle, decisions))}
@@ -389,12 +389,12 @@ def test_eeg_that_came_after_the_first_volumes_is_repeated(tmp_path: Path) -> No
         if isinstance(item, EegChunk | Trigger):
             if item.arrived_at < BEGAN_AT + 5:
                 continue
-            if acquired.made._assembler.montage is None:
-                acquired.made._set_montage(Montage(CHANNELS, SFREQ))
+            if acquired.assembler.montage is None:
+                acquired.take(Montage(CHANNELS, SFREQ))
         # Nothing waits here.
-        acquired.made._lag.idle(time.monotonic())
+        acquired.lag.idle(time.monotonic())
         acquired.take(item)
-    acquired.made.close()
+    acquired.close()
     decisions = files.Decisions(acquired.bundle.digest, None, "s")
     jobs = cut(Recording(acquired.record), acquired.bundle, decisions)
     assert acquired.windows[0].eeg is None

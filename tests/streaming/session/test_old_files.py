@@ -15,6 +15,7 @@ from rtdecode.types import Trigger, Volume
 from streaming.session import past, replay
 from streaming.session.as_live import Windows
 from streaming.session.orders import Past
+from streaming.session.source_events import CaughtUp
 from streaming.sources.folder.source import FolderSource
 from tests.streaming.session.test_acquisition import Session, missing, mosaic, volumes
 
@@ -81,8 +82,6 @@ class OldFiles(Session):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, existing="read")
-        assert self.made._folder is not None
-        self.made._folder.old = True
         self.began_at = time.monotonic()
         self.take(*self.read(volumes(10)))
 
@@ -95,38 +94,38 @@ class OldFiles(Session):
         ]
 
     def catch_up(self) -> None:
-        self.made._catch_up()
+        self.take(CaughtUp(Path("scanner"), old=True))
 
     def counted(self, moment: float) -> tuple[int, int]:
-        return self.made._assembler.expected(moment), self.made._assembler.reached(moment)
+        return self.assembler.expected(moment), self.assembler.reached(moment)
 
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[OldFiles]:
     running = OldFiles(tmp_path)
     yield running
-    running.made.close()
+    running.close()
 
 
 def test_a_run_of_old_files_ends_with_its_last_volume(session: OldFiles) -> None:
     assert missing(session.windows) == [0.0] * 4
     session.catch_up()
     much_later = time.monotonic() + 1348
-    session.made._emit(session.made._assembler.advance(much_later))
+    session.windows += session.assembler.advance(much_later)
     assert missing(session.windows) == [0.0] * 4
     assert session.counted(much_later) == (4, 4)
-    assert session.made._assembler.elapsed(much_later) == 5.0
-    status = session.made._status(much_later)
+    assert session.assembler.elapsed(much_later) == 5.0
+    status = session.status(much_later)
     assert status.counters["fmri"]["delay_s"] is None
     assert any("are old" in note for note in status.notes)
-    assert session.made._status(much_later).notes == []
-    session.made._emit(session.made._assembler.flush(much_later))
+    assert session.status(much_later).notes == []
+    session.windows += session.intake.end(much_later).windows
     assert len(session.windows) == 4
 
 
 def test_while_old_files_are_read_the_run_is_as_long_as_what_was_read(session: OldFiles) -> None:
     """Otherwise the operator is advised to stop a run of which so few volumes have come."""
-    elapsed = session.made._status(time.monotonic() + 1348).elapsed
+    elapsed = session.status(time.monotonic() + 1348).elapsed
     assert elapsed == pytest.approx(5, abs=1.5)
 
 
@@ -136,7 +135,7 @@ def test_a_volume_that_comes_after_all_goes_on_with_the_run(session: OldFiles) -
     continuing = [replace(volume, readable_at=came_at, arrived_at=came_at) for volume in volumes(12)[10:]]
     session.take(*continuing)
     assert missing(session.windows) == [0.0] * 5
-    assert not session.made._assembler.rests
+    assert not session.assembler.rests
 
 
 def test_triggers_after_old_files_begin_a_run(session: OldFiles) -> None:
@@ -150,7 +149,7 @@ def test_triggers_after_old_files_begin_a_run(session: OldFiles) -> None:
         for n, volume in enumerate(volumes(6))
     ]
     session.take(*new)
-    runs = session.made._status(moment + 4).counters["runs"]
+    runs = session.status(moment + 4).counters["runs"]
     assert [(run["run"], run["volumes"]) for run in runs] == [(0, 10), (1, 6)]
     assert [window.run for window in session.windows] == [0] * 4 + [1] * 2
 
@@ -160,7 +159,7 @@ def test_several_old_runs_have_no_windows_between_them(session: OldFiles) -> Non
     session.take(*session.read([replace(volume, uid="2") for volume in volumes(10)]))
     session.catch_up()
     much_later = time.monotonic() + DAY
-    session.made._emit(session.made._assembler.advance(much_later))
+    session.windows += session.assembler.advance(much_later)
     assert [window.run for window in session.windows] == [0] * 4 + [1] * 4
     assert missing(session.windows) == [0.0] * 8
     assert session.counted(much_later) == (8, 8)
@@ -169,9 +168,9 @@ def test_several_old_runs_have_no_windows_between_them(session: OldFiles) -> Non
 def test_a_replay_of_old_files_cuts_the_sessions_windows(session: OldFiles) -> None:
     session.catch_up()
     ended_at = time.monotonic() + 100
-    session.made._emit(session.made._assembler.flush(ended_at))
-    session.made._record(lambda recording: recording.note(ended_at=ended_at))
-    session.made.close()
+    session.windows += session.intake.end(ended_at).windows
+    session.intake.note_end(ended_at)
+    session.close()
     recording = Recording(session.record)
     windows = Windows(
         partial(replay.assembler, recording, session.bundle, recording.calibration()),
@@ -184,12 +183,11 @@ def test_a_replay_of_old_files_cuts_the_sessions_windows(session: OldFiles) -> N
 
 def test_an_acquisition_that_is_started_again_leaves_the_run_ended(session: OldFiles, tmp_path) -> None:
     session.catch_up()
-    status = session.made._status(time.monotonic())
+    status = session.status(time.monotonic())
     assert status.rests
     items = [past.line(volume) for volume in session.read(volumes(10))]
     (tmp_path / "again").mkdir()
-    again = Session(tmp_path / "again", existing="read")
-    again.made._go_on(past.Resumed(Past(items, status)))
-    assert again.made._assembler.rests
-    assert again.made._assembler.reached(time.monotonic() + DAY) == 4
-    again.made.close()
+    again = Session(tmp_path / "again", existing="read", past=Past(items, status))
+    assert again.assembler.rests
+    assert again.assembler.reached(time.monotonic() + DAY) == 4
+    again.close()

@@ -2,27 +2,25 @@
 
 import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rtdecode.bundle import Bundle
-from rtdecode.disk.recording import Recording
+from rtdecode.disk.recording import Recording, RecordingWriter
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler, Counters
-from streaming.session import acquisition
-from streaming.session.mailbox import Mailbox, slot_bytes
-from streaming.session.orders import Past, Sources, StreamOptions
+from streaming.session.orders import Past
 from streaming.session.past import Items, Resumed
 from streaming.session.restarts import Restarts, cause
 from streaming.sources.folder.source import FolderSource
 from streaming.status import Status
+from tests.streaming.acquired import Acquired
 from tests.streaming.bundles import AFFINE, CHANNELS, make_bundle, scan
 from tests.streaming.windows import window
 
@@ -33,49 +31,46 @@ TR = 0.5
 STILL = scan(np.random.default_rng(0))
 
 
-class Acquired:
+class Recorded(Acquired):
     """An acquisition that is fed by hand; what it tells is kept."""
 
-    def __init__(self, bundle: Bundle, folder: Path, past: Past | None = None, *, fmri: bool = True) -> None:
-        (folder / "scanner").mkdir(exist_ok=True)
-        self._bundle = bundle
+    def __init__(
+        self,
+        bundle: Bundle,
+        folder: Path,
+        past: Past | None = None,
+        *,
+        fmri: bool = True,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.items: list[dict[str, Any]] = list(past.items) if past else []
+        self.told = Status()
         self._folder = folder
         self._fmri = fmri
-        options = StreamOptions(
-            lsl="an amplifier",
-            fmri_dir=folder / "scanner" if fmri else None,
-            record=folder / "record",
-        )
-        # A session keeps its key, so that names become the same digests in one recording.
-        sources = Sources(bundle.path, options, past=past, key=b"the same in each")
-        mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
-        self.made = acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
-        self.windows: list[Window] = []
-        self.items: list[dict[str, Any]] = list(past.items) if past else []
-        self.status = Status()
-        self.made._emit = self.windows.extend
-        if self.made._resumed is not None:
-            self.made._go_on(self.made._resumed)
-        montage = Montage(CHANNELS, SFREQ)
-        self.made._assembler.set_montage(montage)
-        self.made._record(lambda kept: kept.set_montage(montage))
+        names = ["eeg", "fmri"] if fmri else ["eeg"]
+        super().__init__(bundle, folder / "record", names, past=past, now=now)
+        self.take(Montage(CHANNELS, SFREQ))
 
-    def take(self, items: Sequence[EegChunk | Trigger | Volume]) -> None:
+    def receive(self, items: Sequence[EegChunk | Trigger | Volume]) -> None:
+        """Take items, and tell of all of them."""
         for item in items:
             # Nothing waits here, however slowly the machine feeds the items.
-            self.made._lag.idle(time.monotonic())
-            self.made._take(item)
+            self.lag.idle(time.monotonic())
+            self.take(item)
+        self.tell(items[-1].arrived_at)
         # Each status tells of some of the items.
-        self.status = self.made._status(items[-1].arrived_at)
-        self.items += self.status.items
-        while self.made._untold:
-            self.status = self.made._status(items[-1].arrived_at)
-            self.items += self.status.items
+        while self.builder.has_untold:
+            self.tell(items[-1].arrived_at)
 
-    def killed(self) -> "Acquired":
+    def tell(self, now_at: float) -> None:
+        self.told = self.status(now_at)
+        self.items += self.told.items
+
+    def killed(self) -> "Recorded":
         """The acquisition that is started when this one dies: nothing is closed in order."""
-        self.made._record(lambda kept: kept.flush())
-        return Acquired(self._bundle, self._folder, Past(self.items, self.status), fmri=self._fmri)
+        self.recorder.record(RecordingWriter.flush)
+        past = Past(self.items, self.told)
+        return Recorded(self.bundle, self._folder, past, fmri=self._fmri, now=self.now)
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +102,10 @@ def finals(windows: Sequence[Window]) -> dict[tuple[int, int], Window]:
 
 @pytest.mark.parametrize("fmri", [True, False])
 def test_runs_go_on_where_they_were(fmri: bool, bundle: Bundle, tmp_path: Path) -> None:
-    before = Acquired(bundle, tmp_path, fmri=fmri)
-    before.take(session(0, 10, fmri=fmri))
+    before = Recorded(bundle, tmp_path, fmri=fmri)
+    before.receive(session(0, 10, fmri=fmri))
     after = before.killed()
-    after.take(session(14, 26, fmri=fmri))
+    after.receive(session(14, 26, fmri=fmri))
     ended = finals(before.windows)
     went_on = finals(after.windows)
     assert [key for key in went_on if key not in ended] == [(0, n) for n in range(len(ended), len(went_on))]
@@ -121,38 +116,34 @@ def test_runs_go_on_where_they_were(fmri: bool, bundle: Bundle, tmp_path: Path) 
     for window_ in went_on.values():
         assert window_.start_s == window_.index
         assert window_.session_s == pytest.approx(window_.index, abs=0.01)
-    counted = after.status.counters
+    counted = after.told.counters
     assert counted["eeg"]["samples"] == 22 * SFREQ
     assert counted["eeg"]["lost_samples"] == 4 * SFREQ
     assert counted["eeg"]["gaps"] == 1
     assert counted["eeg"]["triggers"] == 44
     assert [run["run"] for run in counted["runs"]] == [0]
-    before.made.close()
-    after.made.close()
+    before.close()
+    after.close()
 
 
 @pytest.mark.parametrize("fmri", [True, False])
-def test_what_nobody_could_hear_is_no_pause_between_runs(
-    fmri: bool, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_nobody_could_hear_is_no_pause_between_runs(fmri: bool, bundle: Bundle, tmp_path: Path) -> None:
     """Twice no process listens for longer than the pause that ends a run; a replay sees the same run."""
     now_at = 1000.0
-    clock = SimpleNamespace(monotonic=lambda: now_at, time=time.time)
-    monkeypatch.setattr(acquisition, "time", clock)
-    first = Acquired(bundle, tmp_path, fmri=fmri)
-    first.take(session(0, 8, fmri=fmri))
+    first = Recorded(bundle, tmp_path, fmri=fmri, now=lambda: now_at)
+    first.receive(session(0, 8, fmri=fmri))
     now_at = 1020.0
     second = first.killed()
-    second.take(session(22, 30, fmri=fmri))
+    second.receive(session(22, 30, fmri=fmri))
     now_at = 1042.0
     third = second.killed()
-    third.take(session(44, 52, fmri=fmri))
-    assert [run["run"] for run in third.status.counters["runs"]] == [0]
+    third.receive(session(44, 52, fmri=fmri))
+    assert [run["run"] for run in third.told.counters["runs"]] == [0]
     assert {window_.run for window_ in third.windows} == {0}
     assert third.windows[-1].index >= 48
-    assert len(third.made._assembler.heard_since) == 2
+    assert len(third.assembler.heard_since) == 2
     for one in (first, second, third):
-        one.made.close()
+        one.close()
     kept = Recording(tmp_path / "record")
     assert len(kept.restarted_at) == 2
     sources = ["eeg", "fmri"] if fmri else ["eeg"]
@@ -163,28 +154,28 @@ def test_what_nobody_could_hear_is_no_pause_between_runs(
 
 
 def test_a_run_that_began_with_a_sample_goes_on(bundle: Bundle, tmp_path: Path) -> None:
-    before = Acquired(bundle, tmp_path, fmri=False)
-    before.made._assembler.triggers_expected = False
+    before = Recorded(bundle, tmp_path, fmri=False)
+    before.assembler.triggers_expected = False
     samples = [item for item in session(0, 40) if isinstance(item, EegChunk)]
-    before.take(samples[:150])
+    before.receive(samples[:150])
     after = before.killed()
-    after.take(samples[200:])
+    after.receive(samples[200:])
     assert before.windows[-1].index >= 13
     assert all(window_.start_s == window_.index for window_ in after.windows)
     assert after.windows[-1].index >= 38
     assert after.windows[-1].missing["eeg"] == 0
-    before.made.close()
-    after.made.close()
+    before.close()
+    after.close()
 
 
 def test_a_second_death_hands_on_what_the_first_did(bundle: Bundle, tmp_path: Path) -> None:
-    first = Acquired(bundle, tmp_path)
-    first.take(session(0, 10))
+    first = Recorded(bundle, tmp_path)
+    first.receive(session(0, 10))
     second = first.killed()
-    second.take(session(14, 24))
+    second.receive(session(14, 24))
     third = second.killed()
-    third.take(session(30, 40))
-    counted = third.status.counters
+    third.receive(session(30, 40))
+    counted = third.told.counters
     assert counted["eeg"]["samples"] == 30 * SFREQ
     assert counted["eeg"]["lost_samples"] == 10 * SFREQ
     assert counted["eeg"]["gaps"] == 2
@@ -192,41 +183,41 @@ def test_a_second_death_hands_on_what_the_first_did(bundle: Bundle, tmp_path: Pa
     assert finals(third.windows)[0, 36].missing == {"eeg": 0, "fmri": 0}
     assert len(Recording(tmp_path / "record").meta["restarts"]) == 2
     for one in (first, second, third):
-        one.made.close()
+        one.close()
 
 
 def test_a_run_that_began_with_a_sample_goes_on_after_a_second_death(bundle: Bundle, tmp_path: Path) -> None:
     samples = [item for item in session(0, 60) if isinstance(item, EegChunk)]
-    first = Acquired(bundle, tmp_path, fmri=False)
-    first.made._assembler.triggers_expected = False
-    first.take(samples[:150])
+    first = Recorded(bundle, tmp_path, fmri=False)
+    first.assembler.triggers_expected = False
+    first.receive(samples[:150])
     second = first.killed()
-    second.take(samples[200:300])
+    second.receive(samples[200:300])
     third = second.killed()
-    third.take(samples[350:])
-    assert [made.status.first_sample_at for made in (first, second, third)] == [1000.0] * 3
+    third.receive(samples[350:])
+    assert [made.told.first_sample_at for made in (first, second, third)] == [1000.0] * 3
     assert third.windows[-1].index >= 58
     for window_ in third.windows:
         assert window_.stamps["stop"] == pytest.approx(1000.0 + window_.stop_s)
     for one in (first, second, third):
-        one.made.close()
+        one.close()
 
 
 def test_an_acquisition_that_hears_nothing_hides_no_hole(bundle: Bundle, tmp_path: Path) -> None:
     samples = [item for item in session(0, 60) if isinstance(item, EegChunk)]
-    first = Acquired(bundle, tmp_path, fmri=False)
-    first.made._assembler.triggers_expected = False
-    first.take(samples[:200])
+    first = Recorded(bundle, tmp_path, fmri=False)
+    first.assembler.triggers_expected = False
+    first.receive(samples[:200])
     second = first.killed()
-    second.status = second.made._status(1025.0)
+    second.tell(1025.0)
     third = second.killed()
-    third.take(samples[300:])
-    assert third.status.first_sample_at == 1000.0
-    counted = third.status.counters["eeg"]
+    third.receive(samples[300:])
+    assert third.told.first_sample_at == 1000.0
+    counted = third.told.counters["eeg"]
     assert counted["lost_samples"] == 10 * SFREQ
     assert counted["gaps"] == 1
     for one in (first, second, third):
-        one.made.close()
+        one.close()
 
 
 @pytest.mark.parametrize(
@@ -244,17 +235,17 @@ def test_a_restart_is_no_jump_of_the_stamps(before: int, since: int, together: i
 
 
 def test_a_volume_that_was_told_is_not_taken_again(bundle: Bundle, tmp_path: Path) -> None:
-    before = Acquired(bundle, tmp_path)
+    before = Recorded(bundle, tmp_path)
     items = session(0, 10)
-    before.take(items)
+    before.receive(items)
     after = before.killed()
-    after.take([item for item in items if isinstance(item, Volume)][-4:])
-    counted = after.status.counters
+    after.receive([item for item in items if isinstance(item, Volume)][-4:])
+    counted = after.told.counters
     assert counted["fmri"]["duplicate"] == 0
     kept = [item.index for item in Recording(tmp_path / "record").events() if isinstance(item, Volume)]
     assert len(kept) == len(set(kept)) == counted["fmri"]["volumes"]
-    before.made.close()
-    after.made.close()
+    before.close()
+    after.close()
 
 
 @pytest.mark.parametrize(("age_s", "taken"), [(60.0, ["0.nii", "1.nii"]), (-60.0, [])])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rtdecode.types import EegChunk, Montage, Trigger
-from streaming.sources.lsl.source import LslSource
+from streaming.session.status_builder import EegState
 from tests.streaming.bundles import CHANNELS
 from tests.streaming.session.test_acquisition import Session
 
@@ -15,9 +15,9 @@ SFREQ = 500
 JUMP_S = 200_000.0
 
 
-def begin(folder: Path) -> tuple[Session, float]:
-    session = Session(folder, eeg=True, lsl="nobody-is-called-so")
-    session.made._set_montage(Montage(CHANNELS, float(SFREQ)))
+def begin(folder: Path, *, by_arrival: bool = False) -> tuple[Session, float]:
+    session = Session(folder, eeg=True, lsl="nobody-is-called-so", stamped=not by_arrival)
+    session.take(Montage(CHANNELS, float(SFREQ)))
     return session, time.monotonic() - 12.0
 
 
@@ -30,16 +30,14 @@ def take(session: Session, start_at: float, seconds: float, jump_s: float = 0.0)
 
 
 @pytest.mark.parametrize("by_arrival", [True, False])
-def test_no_age_and_no_delay_rest_on_stamps_that_were_placed(
-    tmp_path: Path, by_arrival: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LslSource, "placed_by_arrival", property(lambda _: by_arrival))
-    session, start_at = begin(tmp_path)
+def test_no_age_and_no_delay_rest_on_stamps_that_were_placed(tmp_path: Path, by_arrival: bool) -> None:
+    session, start_at = begin(tmp_path, by_arrival=by_arrival)
     take(session, start_at, 5.0)
-    status = session.made._status(time.monotonic())
+    now_at = time.monotonic()
+    status = session.intake.status(now_at, 0.0, EegState(placed_by_arrival=by_arrival))
     assert (status.counters["eeg"]["age_ms"] is None) is by_arrival
     assert (status.costs["eeg_push"] == []) is by_arrival
-    session.made.close()
+    session.close()
 
 
 def test_behind_a_jump_the_newest_sample_and_its_triggers_stay_where_they_are(
@@ -47,14 +45,14 @@ def test_behind_a_jump_the_newest_sample_and_its_triggers_stay_where_they_are(
 ) -> None:
     session, start_at = begin(tmp_path)
     triggers: list[Trigger] = []
-    monkeypatch.setattr(session.made._assembler._session, "trigger", triggers.append)
+    monkeypatch.setattr(session.assembler._session, "trigger", triggers.append)
     take(session, start_at, 5.0)
     # The stim channel's trigger comes before the first samples with the jump.
     session.take(Trigger(start_at + 5.05 + JUMP_S, "8", start_at + 5.06))
     take(session, start_at + 5.0, 5.0, JUMP_S)
     session.take(Trigger(start_at + 10.05 + JUMP_S, "8", start_at + 10.06))
     now = time.monotonic()
-    status = session.made._status(now)
+    status = session.status(now)
     counters = status.counters["eeg"]
     assert (counters["lost_samples"], counters["gaps"], counters["epochs"]) == (0, 0, 2)
     assert status.newest_sample_at == pytest.approx(start_at + 10.0, abs=0.05)
@@ -62,4 +60,4 @@ def test_behind_a_jump_the_newest_sample_and_its_triggers_stay_where_they_are(
     # What the run's clock is given.
     stamps = [trigger.stamp - start_at for trigger in triggers]
     assert stamps == pytest.approx([5.05, 10.05], abs=0.02)
-    session.made.close()
+    session.close()
