@@ -277,7 +277,7 @@ def test_notes_are_told_once_in_order() -> None:
         unread=["another grid", ""],
     )
     assert first.notes == [
-        "not used: a.txt: no image",
+        "not used: b.txt: no image",
         "not used: series 7: a localizer",
         "not used: 3.0 s of EEG",
         "recorded, but not decoded: another grid",
