@@ -19,9 +19,16 @@ SHIPPED = ("rtdecode", "streaming", "train", "export")
 PACKAGES = (*SHIPPED, "benchmarks", "tests")
 # An object that knew everything -> the classes that have its work today.
 OBJECTS = {
-    "_Acquisition": ("_Acquisition",),
-    "_Session": ("_Session",),
-    "Emitter": ("Emitter",),
+    "_Acquisition": (
+        *("_Acquisition", "SourceReader", "AcquisitionLoop", "Intake", "DeadlineClock", "Recorder"),
+        *("StatusBuilder", "SourceActivity", "Outbox"),
+    ),
+    "_Session": (
+        *("_Session", "Receiver", "EndConditions", "DecodeLoop", "SessionFaults", "Reporter", "PageFeed"),
+    ),
+    "Emitter": (
+        *("Emitter", "PendingClips", "StepChooser", "ClipWriter", "ClipTally", "FinalArchiver", "Scorer"),
+    ),
 }
 Trees = dict[str, ast.Module]
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
