@@ -40,6 +40,7 @@ from streaming.session.open_sources import open_eeg, open_folder
 from streaming.session.orders import Sources, StreamOptions
 from streaming.session.outbox import Outbox
 from streaming.session.recorder import open_recorder
+from streaming.session.snapshot import Shown
 from streaming.session.source_events import EegReading, FilmReading, FolderReading
 from streaming.session.source_reader import Reading, SourceReader
 from streaming.session.status_builder import EegState, FolderState, StatusBuilder

@@ -1,7 +1,7 @@
 """What a session hands to its page, where it has one."""
 
-from streaming.page.link import PageLink
 from streaming.session.mailbox import Message
+from streaming.session.page_link import PageLink
 
 
 class PageFeed:

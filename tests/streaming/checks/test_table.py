@@ -11,7 +11,7 @@ from streaming.checks.finding import BAD, NOTE, OK, Check, counted, listed
 from streaming.page import lamps
 from streaming.page.lamps import Silence
 from streaming.session.advice import Minute, sentence
-from streaming.status import NOTHING, Status
+from streaming.status import Status
 
 ROOT = Path(__file__).parents[3]
 ROWS = {name: row for name, row in vars(table).items() if isinstance(row, Check)}
@@ -76,7 +76,7 @@ REPORT: dict[str, Any] = {
 @pytest.mark.parametrize("too_many", [False, True])
 def test_the_page_and_the_verdict_on_a_minute_say_the_same_of_the_eeg(too_many: bool) -> None:
     report = REPORT | {"too_many_bad": too_many}
-    status: Status = {**NOTHING, "counters": NOTHING["counters"] | {"eeg": report}}  # type: ignore[typeddict-item]
+    status = Status(counters={"eeg": report, "fmri": {}, "clock": {}, "runs": []})
     lamp = lamps.eeg(status, Silence(eeg=0.1), asked=True)
     assert lamp.state == (BAD if too_many else NOTE)
     verdict = sentence(Minute(0, None, report))

@@ -21,11 +21,11 @@ from rtdecode.eeg.stream import EegStream
 from rtdecode.types import EegChunk, Montage
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
-from streaming.page.link import PageLink
 from streaming.session import keys, past
 from streaming.session.mailbox import pack, unpack
 from streaming.session.operator import Operator
 from streaming.session.orders import Past
+from streaming.session.page_link import PageLink
 from streaming.session.progress import Progress
 from streaming.sinks import report
 from streaming.sinks.clip_emitter import open_emitter
