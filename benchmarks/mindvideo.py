@@ -10,16 +10,24 @@ variant's figure is how far it lies from its reference, window by window:
 - look-ahead of 0 and of 2 volumes, and voxels in a shuffled order, against the whole system,
 - contrast to captions alone, to frames alone and to none, and guidance away from no brain, against it,
 - no masked pre-training, against the same system with it, with 10 and with 40 labelled minutes,
-- voxels in a shuffled order, against those in the order of a cortex that participants share.
+- voxels in a shuffled order, against those in the order of a cortex that participants share,
+- ridges of the same films, which look ahead by 0, 1 and 2 volumes.
 
 On that cortex the masked pre-training alone is also trained with several seeds, in the order of its areas and
 shuffled. A bar rests on that loss alone, on volumes that taught nothing: it is lower in order.
 
-Runs and comparisons that lie in the folder of `--work` already are left alone.
+With `--write` each run and each of these losses is added to the result file as soon as it is there, and those
+that it holds are not made again, so that runs may be made on different days; those that lie in the folder of
+`--work` are not trained again:
+
+python -m benchmarks.mindvideo --variants whole,look-ahead-0 --masked-seeds "" --write
+python -m benchmarks.mindvideo --variants "" --masked-seeds 0 --write
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +37,13 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from benchmarks import variants
-from benchmarks.result_files import RESULTS, write
-from benchmarks.variants import SHARED, changes_of, mean_interval, parser_of, steps_of, train_all, written
+from benchmarks import variant_outcomes
+from benchmarks.result_files import RESULTS
+from benchmarks.variant_outcomes import mean_interval, written
+from benchmarks.variants import SHARED, Ablation, Variant, add_runs, compared, parser_of, ridge_beside, show
 from rtdecode import terminal
-from rtdecode.disk import private, strict_json
+from rtdecode.disk import private
+from rtdecode.errors import RtDecodeError, explain
 from train import loop
 from train.data.simulated import FilmSessions
 from train.data.training_films import training_films
@@ -52,57 +62,79 @@ _OUT = RESULTS / "mindvideo.json"
 _WORK = Path("runs/mindvideo")
 _CORTEX = "data.who.cortex=shared"
 _SHUFFLED = "system.order=shuffled"
-# What signals depend on: name of the run whose stages variants share -> its changes of the recipe.
-STAGES: dict[str, tuple[str, ...]] = {
-    SHARED: (),
-    "after-0": ("data.grid.after=0",),
-    "after-2": ("data.grid.after=2",),
-    "shuffled": (_SHUFFLED,),
-    "cortex": (_CORTEX,),
-    "cortex-shuffled": (_CORTEX, _SHUFFLED),
-}
 _SCRATCH = "phases.masked=null"
-# Variant -> the run whose stages it shares, and its further changes.
-VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "whole": (SHARED, ()),
-    "look-ahead-0": ("after-0", ()),
-    "look-ahead-2": ("after-2", ()),
-    "voxels-shuffled": ("shuffled", ()),
-    "contrast-text": (SHARED, ("system.contrast=text",)),
-    "contrast-image": (SHARED, ("system.contrast=image",)),
-    "contrast-none": (SHARED, ("system.contrast=none",)),
-    "negative-null": (SHARED, ("system.encoder.negative=null",)),
-    "10-minutes": (SHARED, ("system.brain_minutes=10",)),
-    "10-minutes-scratch": (SHARED, ("system.brain_minutes=10", _SCRATCH)),
-    "40-minutes": (SHARED, ("system.brain_minutes=40",)),
-    "40-minutes-scratch": (SHARED, ("system.brain_minutes=40", _SCRATCH)),
-    "areas-in-order": ("cortex", ()),
-    "areas-shuffled": ("cortex-shuffled", ()),
-}
-# Reference -> those that are compared with it.
-COMPARISONS: dict[str, tuple[str, ...]] = {
-    "whole": (
-        "look-ahead-0",
-        "look-ahead-2",
-        "voxels-shuffled",
-        "contrast-text",
-        "contrast-image",
-        "contrast-none",
-        "negative-null",
-    ),
-    "10-minutes": ("10-minutes-scratch",),
-    "40-minutes": ("40-minutes-scratch",),
-    "areas-in-order": ("areas-shuffled",),
-}
-# A third of the recipe's.
-_STEPS = {MASKED: 500, "align": 500, "together": 200}
-_BEFORE = ("films", "frames", "pretrain")
-_PRESETS = ("easy", "default")
+_TEN_MINUTES = "system.brain_minutes=10"
+_FORTY_MINUTES = "system.brain_minutes=40"
+_ONLY = "masked"
+_READS = (
+    "data.grid.tr=2",
+    "data.grid.window=2",
+    "data.grid.hop=2",
+    "data.grid.fps=3",
+    "data.modalities=[fmri]",
+    "data.sessions=0-7",
+)
+# Ridges of the same films and sessions -> the volumes after a window's own that they read.
+_RIDGES = {"ridge": 1, "ridge-ahead-0": 0, "ridge-ahead-2": 2}
+ABLATION = Ablation(
+    recipe="mindvideo",
+    # Signals depend on these.
+    stages={
+        SHARED: (),
+        "after-0": ("data.grid.after=0",),
+        "after-2": ("data.grid.after=2",),
+        "shuffled": (_SHUFFLED,),
+        "cortex": (_CORTEX,),
+        "cortex-shuffled": (_CORTEX, _SHUFFLED),
+    },
+    variants={
+        "whole": Variant(),
+        "look-ahead-0": Variant(stages="after-0"),
+        "look-ahead-2": Variant(stages="after-2"),
+        "voxels-shuffled": Variant(stages="shuffled"),
+        "contrast-text": Variant(("system.contrast=text",)),
+        "contrast-image": Variant(("system.contrast=image",)),
+        "contrast-none": Variant(("system.contrast=none",)),
+        "negative-null": Variant(("system.encoder.negative=null",)),
+        "10-minutes": Variant((_TEN_MINUTES,)),
+        "10-minutes-scratch": Variant((_TEN_MINUTES, _SCRATCH)),
+        "40-minutes": Variant((_FORTY_MINUTES,)),
+        "40-minutes-scratch": Variant((_FORTY_MINUTES, _SCRATCH)),
+        "areas-in-order": Variant(stages="cortex"),
+        "areas-shuffled": Variant(stages="cortex-shuffled"),
+        **{name: ridge_beside(*_READS, f"data.grid.after={after}") for name, after in _RIDGES.items()},
+    },
+    comparisons={
+        "whole": (
+            "look-ahead-0",
+            "look-ahead-2",
+            "voxels-shuffled",
+            "contrast-text",
+            "contrast-image",
+            "contrast-none",
+            "negative-null",
+            "ridge",
+        ),
+        "ridge": ("ridge-ahead-0", "ridge-ahead-2"),
+        "10-minutes": ("10-minutes-scratch",),
+        "40-minutes": ("40-minutes-scratch",),
+        "areas-in-order": ("areas-shuffled",),
+    },
+    # A third of the recipe's.
+    steps={MASKED: 500, "align": 500, "together": 200},
+    before=("films", "frames", "pretrain"),
+    ahead=2,
+)
 # In which orders masked volumes are learned from on a shared cortex: as its areas lie, and shuffled.
 _ORDERS = {"in order": "cortex", "shuffled": "cortex-shuffled"}
 
+# Order of the voxels -> seed -> the loss on volumes that taught nothing.
+Losses = Mapping[str, Mapping[str, float]]
 
-def masked_losses(work: Path, common: Sequence[str], seeds: Sequence[int]) -> dict[str, list[float]]:
+
+def masked_losses(
+    work: Path, common: Sequence[str], seeds: Sequence[str], earlier: Losses
+) -> Iterator[Losses]:
     """Train masked pre-training alone, on a cortex that participants share.
 
     Parameters
@@ -110,24 +142,24 @@ def masked_losses(work: Path, common: Sequence[str], seeds: Sequence[int]) -> di
     work : Path
     common : sequence of str
         Changes of the recipe.
-    seeds : sequence of int
+    seeds : sequence of str
         Of the first weights and the batches.
+    earlier : mapping
+        Losses that are not found again.
 
-    Returns
-    -------
-    dict
-        Order of the voxels -> the loss of each seed on volumes that taught nothing.
+    Yields
+    ------
+    mapping
+        All, after each.
     """
     private.folder(work)
-    losses: dict[str, list[float]] = {name: [] for name in _ORDERS}
-    for name, stages in tracked(list(_ORDERS.items()), "masked pre-training"):
-        for seed in seeds:
-            path = work / f"masked-{stages}-{seed}.json"
-            if not path.is_file():
-                loss = _masked_loss(work, [*common, *STAGES[stages]], stages, seed)
-                private.file(path).write_text(strict_json.dumps(loss) + "\n")
-            losses[name].append(json.loads(path.read_text()))
-    return losses
+    losses = {name: dict(earlier.get(name, {})) for name in _ORDERS}
+    missing = [(name, seed) for seed in seeds for name in _ORDERS if seed not in losses[name]]
+    for name, seed in tracked(missing, "masked pre-training"):
+        stages = _ORDERS[name]
+        changes = [*common, *ABLATION.stages[stages]]
+        losses[name][seed] = _masked_loss(work, changes, stages, int(seed))
+        yield losses
 
 
 def _masked_loss(work: Path, changes: Sequence[str], stages: str, seed: int) -> float:
@@ -194,14 +226,14 @@ def _show_nothing(phase: str, step: int) -> None:
     """Show nothing of a training whose loss alone is asked for."""
 
 
-def in_order_less_shuffled(losses: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def in_order_less_shuffled(losses: Losses) -> dict[str, Any]:
     """Summarise the losses of `masked_losses`: what the order of areas gains, seed by seed."""
-    differences = [first - second for first, second in zip(*losses.values(), strict=True)]
-    return {
-        **{name: list(values) for name, values in losses.items()},
-        "less": float(np.mean(differences)),
-        "less_ci95": mean_interval(differences),
-    }
+    in_order, shuffled = losses.values()
+    differences = [loss - shuffled[seed] for seed, loss in in_order.items() if seed in shuffled]
+    if not differences:
+        return {**losses, "less": variant_outcomes.MISSING}
+    less = {"value": float(np.mean(differences)), "ci95": mean_interval(differences)}
+    return {**losses, "less": less}
 
 
 def _table(masked: Mapping[str, Any]) -> Table:
@@ -209,48 +241,40 @@ def _table(masked: Mapping[str, Any]) -> Table:
         "order", "masked loss of each seed", title="masked pre-training alone, on volumes that taught nothing"
     )
     for name in _ORDERS:
-        laid.add_row(name, ", ".join(f"{loss:.3f}" for loss in masked[name]))
-    laid.add_row("in order less shuffled", written(masked["less"], masked["less_ci95"]))
+        of_seeds = ", ".join(f"{loss:.3f}" for loss in masked[name].values())
+        laid.add_row(name, of_seeds or variant_outcomes.MISSING)
+    laid.add_row("in order less shuffled", written(masked["less"]))
     return laid
 
 
-def main() -> None:
-    """Train, measure, print, and write where that was asked for."""
-    parser = parser_of("benchmarks.mindvideo", __doc__, _WORK, _OUT)
-    parser.add_argument("--variants", default=",".join(VARIANTS))
+def main() -> int:
+    """Train, measure, print, and write where that was asked for; return the exit status."""
+    parser = parser_of(ABLATION, "benchmarks.mindvideo", __doc__, _WORK, _OUT)
     parser.add_argument("--masked-seeds", default="0,1,2", help="of the masked pre-training alone")
-    parser.add_argument("--presets", default=",".join(_PRESETS))
     options = parser.parse_args()
-    steps = steps_of(options.steps, _STEPS, _BEFORE)
-    common = changes_of(steps, options.steps, _BEFORE)
-    names = options.variants.split(",")
-    for stages, changes in STAGES.items():
-        sharing = [*common, *changes]
-        runs = {name: [*sharing, *VARIANTS[name][1]] for name in names if VARIANTS[name][0] == stages}
-        if runs:
-            train_all(options.work, "mindvideo", runs, sharing, list(_STEPS), stages)
-    seeds = [int(seed) for seed in options.masked_seeds.split(",") if seed]
-    figures: dict[str, Any] = {
-        "steps": steps,
-        "sessions": options.sessions,
-        "comparisons": variants.with_references(
-            options.work, COMPARISONS, names, options.presets.split(","), options.sessions
-        ),
-    }
-    if seeds:
-        figures["masked"] = in_order_less_shuffled(masked_losses(options.work, common, seeds))
-    if options.write:
-        write(_OUT, figures)
+    seeds = [seed for seed in options.masked_seeds.split(",") if seed]
+    try:
+        outcomes = add_runs(ABLATION, options, _OUT)
+        for losses in masked_losses(
+            options.work, ABLATION.common(options.steps), seeds, outcomes.further.get(_ONLY, {})
+        ):
+            if options.write:
+                # Another process may have added runs meanwhile.
+                outcomes = variant_outcomes.read(_OUT, outcomes.how)
+            outcomes = replace(outcomes, further={**outcomes.further, _ONLY: in_order_less_shuffled(losses)})
+            if options.write:
+                outcomes.write(_OUT, compared(ABLATION, outcomes))
+    except RtDecodeError as error:
+        return explain(error, as_json=options.json)
+    comparisons = compared(ABLATION, outcomes)
     if options.json:
-        terminal.line(json.dumps(figures))
-        return
-    console = Console()
-    for reference, summary in figures["comparisons"].items():
-        for preset, of_preset in summary.items():
-            console.print(variants.table(of_preset, preset, reference))
-    if seeds:
-        console.print(_table(figures["masked"]))
+        terminal.line(json.dumps({"how": outcomes.how, "comparisons": comparisons, **outcomes.further}))
+        return 0
+    show(comparisons)
+    if _ONLY in outcomes.further:
+        Console().print(_table(outcomes.further[_ONLY]))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

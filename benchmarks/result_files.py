@@ -33,17 +33,21 @@ def write(path: Path, figures: Mapping[str, Any]) -> None:
         What it has of `ORIGIN` from an earlier call is replaced, apart from ``machine``.
     """
     module = getattr(sys.modules["__main__"].__spec__, "name", "").removesuffix(".__main__")
-    commit = _git(ROOT, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     origin = {
         "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
-        # A copy without its history has none, and `faults` says so.
-        "commit": commit.stdout.strip() or None,
+        "commit": current_commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": figures.get("machine") or _machine(),
     }
     part = path.with_suffix(".part")
     part.write_text(json.dumps(origin | {**figures, **origin}, indent=1) + "\n")
     part.replace(path)
+
+
+def current_commit() -> str | None:
+    """Name the commit of the programs; None in a copy without its history, of which `faults` says so."""
+    described = _git(ROOT, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return described.stdout.strip() or None
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -1,42 +1,15 @@
-"""The benchmark of CineNeuron's claims: what it makes of comparisons, and its control at test."""
+"""The benchmark of CineNeuron's claims: its variants, and its control at test."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks import cineneuron, variants
+from benchmarks import cineneuron
 from train.recipe import check, read
 
-
-def row(variant: str, seed: str, value: float, less: float | None) -> dict:
-    interval = None if less is None else [less - 0.02, less + 0.02]
-    of_one = {"value": value, "less": less, "less_ci95": interval}
-    return {"preset": "easy", "variant": variant, "seed": seed, "metric": "condition_2way"} | of_one
-
-
-def test_differences_of_several_seeds_rest_on_how_far_seeds_lie_apart() -> None:
-    rows = [
-        row("whole", "0", 0.9, None),
-        row("whole", "1", 0.8, None),
-        row("text", "0", 0.8, -0.1),
-        row("text", "1", 0.76, -0.04),
-        row("fmri", "0", 0.88, -0.02),
-    ]
-    of_easy = variants.summarised(rows)["easy"]
-    assert of_easy["whole"]["condition_2way"] == {
-        "value": pytest.approx(0.85),
-        "less": None,
-        "less_ci95": None,
-        "seeds": 2,
-    }
-    text = of_easy["text"]["condition_2way"]
-    assert text["less"] == pytest.approx(-0.07)
-    # Student's t of two values: the mean, and 12.706 times its standard error of 0.03.
-    assert text["less_ci95"] == pytest.approx([-0.07 - 12.706 * 0.03, -0.07 + 12.706 * 0.03], abs=1e-3)
-    alone = of_easy["fmri"]["condition_2way"]
-    assert alone["less_ci95"] == pytest.approx([-0.04, 0.0])
-    assert "fmri" in [*variants.table(of_easy, "easy", "whole").columns[0].cells]
+# The control is another one's run, and the ridge a recipe of its own.
+TRAINED = [name for name in cineneuron.ABLATION.variants if name not in (cineneuron.RANDOM_AT_TEST, "ridge")]
 
 
 def test_the_control_at_test_is_the_same_run_with_other_rows(tmp_path: Path) -> None:
@@ -53,6 +26,13 @@ def test_the_control_at_test_is_the_same_run_with_other_rows(tmp_path: Path) -> 
     assert (copy / "memory" / "captions.npy").read_bytes() == b"texts"
 
 
-@pytest.mark.parametrize("variant", cineneuron.VARIANTS)
+@pytest.mark.parametrize("variant", TRAINED)
 def test_each_variant_is_a_line_of_the_recipe(variant: str) -> None:
-    check(read("cineneuron", ["scale=tiny", *cineneuron.VARIANTS[variant], "system.brain_seed=1"]))
+    check(read("cineneuron", ["scale=tiny", *cineneuron.ABLATION.changes(variant, "1")]))
+
+
+def test_those_on_which_a_bar_rests_are_trained_with_every_seed() -> None:
+    runs = cineneuron.ABLATION.runs_of(None, None)
+    assert [seed for name, seed in runs if name == "text"] == ["0", "1", "2"]
+    assert [seed for name, seed in runs if name == cineneuron.RANDOM_AT_TEST] == ["0", "1", "2"]
+    assert [seed for name, seed in runs if name == "pool-32"] == ["0"]

@@ -9,19 +9,22 @@ import pytest
 
 from benchmarks import mindvideo
 from tests.train.lines import EXACT
+from train.data.simulated import SimulatedSessions
 from train.models.conditioned.material import Material
 from train.models.mindvideo.plan import MindVideoPlan
 from train.recipe import build, check, read
+from train.slots import parts_of
 
 COUNT = 60
 VOXELS = 32
+TRAINED = [name for name, variant in mindvideo.ABLATION.variants.items() if variant.recipe is None]
 
 
-@pytest.mark.parametrize("variant", mindvideo.VARIANTS)
+@pytest.mark.parametrize("variant", TRAINED)
 def test_each_variant_is_a_line_of_the_recipe(variant: str) -> None:
-    stages, changes = mindvideo.VARIANTS[variant]
+    changes = mindvideo.ABLATION.changes(variant, "0")
     steps = [f"phases.{phase}.steps=20" for phase in ("masked", "align", "together")]
-    recipe = read("mindvideo", ["scale=tiny", *steps, *mindvideo.STAGES[stages], *changes])
+    recipe = read("mindvideo", ["scale=tiny", *steps, *changes])
     check(recipe)
     plan = build(recipe.tree["system"])
     assert isinstance(plan, MindVideoPlan)
@@ -29,17 +32,39 @@ def test_each_variant_is_a_line_of_the_recipe(variant: str) -> None:
     assert plan.encoder.negative == (None if variant == "negative-null" else "mean")
 
 
-def test_every_variant_is_compared_once() -> None:
-    compared = [name for reference, names in mindvideo.COMPARISONS.items() for name in (reference, *names)]
-    assert sorted(compared) == sorted(mindvideo.VARIANTS)
+@pytest.mark.parametrize(("ridge", "after"), [("ridge", 1), ("ridge-ahead-0", 0), ("ridge-ahead-2", 2)])
+def test_ridges_read_the_windows_of_the_variants(ridge: str, after: int) -> None:
+    variant = mindvideo.ABLATION.variants[ridge]
+    recipe = read("ridge", list(variant.changes))
+    check(recipe)
+    data = parts_of(recipe.tree).data
+    assert isinstance(data, SimulatedSessions)
+    of_system = read("mindvideo", ["scale=tiny", f"data.grid.after={after}"]).tree["data"]
+    of_ridge = recipe.tree["data"]
+    assert {name: str(value) for name, value in of_ridge["grid"].items()} == {
+        name: str(value) for name, value in of_system["grid"].items()
+    }
+    assert [film.name for film in recipe.common.films] == ["natural", "shapes"]
+    assert (of_ridge["sessions"], of_ridge["seconds"]) == (of_system["sessions"], of_system["seconds"])
+    assert data.modalities == ("fmri",)
+
+
+def test_every_variant_is_compared() -> None:
+    comparisons = mindvideo.ABLATION.comparisons
+    compared = {name for reference, names in comparisons.items() for name in (reference, *names)}
+    assert compared == {*mindvideo.ABLATION.variants}
 
 
 def test_the_gain_of_an_order_rests_on_how_far_seeds_lie_apart() -> None:
-    summary = mindvideo.in_order_less_shuffled({"in order": [0.8, 0.84], "shuffled": [0.9, 0.88]})
-    assert summary["less"] == pytest.approx(-0.07)
+    in_order = {"0": 0.8, "1": 0.84, "2": 0.0}
+    summary = mindvideo.in_order_less_shuffled({"in order": in_order, "shuffled": {"1": 0.88, "0": 0.9}})
+    assert summary["less"]["value"] == pytest.approx(-0.07)
     # Student's t of two values: the mean, and 12.706 times its standard error of 0.03.
-    assert summary["less_ci95"] == pytest.approx([-0.07 - 12.706 * 0.03, -0.07 + 12.706 * 0.03], abs=1e-3)
-    assert summary["shuffled"] == [0.9, 0.88]
+    interval = [-0.07 - 12.706 * 0.03, -0.07 + 12.706 * 0.03]
+    assert summary["less"]["ci95"] == pytest.approx(interval, abs=1e-3)
+    assert summary["in order"] == in_order
+    alone = mindvideo.in_order_less_shuffled({"in order": in_order, "shuffled": {}})
+    assert alone["less"] == "not trained"
 
 
 def material(values: np.ndarray) -> Material:

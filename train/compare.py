@@ -18,20 +18,28 @@ Does a run read more when it looks ahead, or after more training?
 
     python -m train.compare runs/after-0 runs/after-1 runs/after-2 --previous
     python -m train.compare runs/10-minutes runs/40-minutes --preset default --json
+
+What do their clips look like?
+
+    python -m train.compare runs/ridge runs/compact --sheet clips.png
 """
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from rich.table import Table
 
 from rtdecode import terminal
 from rtdecode.bundle import Bundle
 from rtdecode.disk import private, strict_json
+from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores import intervals
@@ -43,14 +51,17 @@ from train.judging.beside import only, routes_of
 from train.judging.decoders import vectors
 from train.judging.film_figures import difference, figure, gathered, groups
 from train.judging.film_scores import Scores, Shown, told_apart
+from train.judging.identification import judging_seeds
 from train.judging.judged import Show, shown
+from train.judging.pictures import session_sheet
 from train.judging.sections import condition
 from train.judging.sessions import Sessions
 from train.recipe import build
 from train.run_folder import draft_of, read_run, restored
 from train.system import System
+from train.work import Arrays
 
-_METRICS = (condition.IDENTIFIED, "identification_2way_centred", "identification_2way_matched")
+METRICS = (condition.IDENTIFIED, "identification_2way_centred", "identification_2way_matched")
 # Bits are not compared, and all else does not depend on it.
 _TEMPERATURE = 1.0
 
@@ -72,11 +83,15 @@ class Decoder:
         """Whom the run was trained on."""
         return self.data.who
 
-    def scores(self, session: PhantomSession, film: Shown, *, routes: bool) -> Iterator[tuple[str, Scores]]:
-        """Yield the scores of a session, with both modalities and, if `routes`, with each alone."""
+    def inputs(self, session: PhantomSession, film: Shown) -> Arrays:
+        """Return what the run reads of the windows of a session, (window, ...) for each port."""
         # A run that looks ahead less has windows at the end that another lacks.
         session_inputs = session_arrays(self.bundle, session)
-        inputs = {name: rows[: len(film.where)] for name, rows in session_inputs.items()}
+        return {name: rows[: len(film.where)] for name, rows in session_inputs.items()}
+
+    def scores(self, session: PhantomSession, film: Shown, *, routes: bool) -> Iterator[tuple[str, Scores]]:
+        """Yield the scores of a session, with both modalities and, if `routes`, with each alone."""
+        inputs = self.inputs(session, film)
         aims = self.system.targets(film.clips)
         mean_clip = self.bundle.stats["mean_clip"][: shown_frames(self.bundle.manifest)]
         for suffix, modalities in routes_of(self.bundle.manifest).items():
@@ -97,6 +112,11 @@ def opened(run: Path) -> Decoder:
     system = restored(run, recipe["system"])
     bundle = draft_of(run)
     return Decoder(run.name, data, bundle, system, shown(system, bundle.manifest, tree["noise_key"]))
+
+
+def same_windows(first: Decoder, other: Decoder) -> bool:
+    """Tell whether two runs can be given the same windows, see `check_alike`."""
+    return _participant(first) == _participant(other) and _windows(first) == _windows(other)
 
 
 def check_alike(decoders: Sequence[Decoder]) -> None:
@@ -170,6 +190,52 @@ def _differing(first: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[
     return {name: (first[name], other[name]) for name in first if first[name] != other[name]}
 
 
+def scored(
+    decoders: Sequence[Decoder], judged: Sessions, *, ahead: int = 0, routes: bool = True
+) -> tuple[dict[str, list[Scores]], NDArray[np.int64]]:
+    """Score runs on the same windows of the same sessions.
+
+    Parameters
+    ----------
+    decoders : sequence of Decoder
+        Of one participant, with the same windows.
+    judged : Sessions
+    ahead : int
+        Windows that would lack one of so many volumes after their own are left out, as those that one of the
+        runs cannot read: runs that are scored apart have the same windows by it.
+    routes : bool
+        Whether the first run is also given each of its modalities alone.
+
+    Returns
+    -------
+    sessions_of : dict
+        Name of a run -> its scores in each session.
+    units : (window,) int
+        Windows with the same number are one unit of an interval.
+
+    Raises
+    ------
+    UsageError
+        Before anything is simulated, if the runs cannot be compared on such sessions.
+    """
+    check_alike(decoders)
+    for decoder in decoders:
+        decoder.data.check_length(judged.seconds)
+    first = decoders[0]
+    manifests = [decoder.bundle.manifest for decoder in decoders]
+    grid = first.bundle.manifest.grid
+    furthest = replace(manifests[0], grid=replace(grid, after=max(grid.after, ahead)))
+    sessions_of: dict[str, list[Scores]] = {}
+    films: list[Shown] = []
+    for session, film in judged.watched(first.who, *manifests, furthest):
+        films.append(film)
+        for decoder in decoders:
+            for name, scores in decoder.scores(session, film, routes=routes and decoder is first):
+                sessions_of.setdefault(name, []).append(scores)
+    units, _ = groups(films, by_session=True)
+    return sessions_of, units
+
+
 def measure(runs: Sequence[Path], judged: Sessions, *, previous: bool = False) -> list[Row]:
     """Compare runs on the same sessions.
 
@@ -192,22 +258,11 @@ def measure(runs: Sequence[Path], judged: Sessions, *, previous: bool = False) -
         Before anything is simulated, if the runs cannot be compared on such sessions.
     """
     decoders = [opened(run) for run in runs]
-    check_alike(decoders)
-    for decoder in decoders:
-        decoder.data.check_length(judged.seconds)
+    sessions_of, units = scored(decoders, judged)
     first = decoders[0]
-    manifests = [decoder.bundle.manifest for decoder in decoders]
-    sessions_of: dict[str, list[Scores]] = {}
-    films: list[Shown] = []
-    for session, film in judged.watched(first.who, *manifests):
-        films.append(film)
-        for decoder in decoders:
-            for name, scores in decoder.scores(session, film, routes=decoder is first):
-                sessions_of.setdefault(name, []).append(scores)
-    units, _ = groups(films, by_session=True)
     references = _references([decoder.name for decoder in decoders], previous=previous)
     rows = []
-    for metric in _METRICS:
+    for metric in METRICS:
         values_of = {
             name: gathered(scores, metric) for name, scores in sessions_of.items() if metric in scores[0]
         }
@@ -219,6 +274,27 @@ def measure(runs: Sequence[Path], judged: Sessions, *, previous: bool = False) -
             if entry is not None:
                 rows.append(_row(name, metric, entry, reference, less))
     return rows
+
+
+def sheet(decoders: Sequence[Decoder], judged: Sessions, words: str) -> Image.Image:
+    """Draw windows from all over the first session: the film, and the clips of each run.
+
+    Parameters
+    ----------
+    decoders : sequence of Decoder
+        Of one participant, with the same windows.
+    judged : Sessions
+    words : str
+        What is drawn.
+    """
+    check_alike(decoders)
+    manifests = [decoder.bundle.manifest for decoder in decoders]
+    first_session = replace(judged, seeds=str(judging_seeds(judged.seeds)[0]))
+    ((session, film),) = first_session.watched(decoders[0].who, *manifests)
+    clips: dict[str, Sequence[Pixels]] = {"film": film.clips}
+    for decoder in decoders:
+        clips[decoder.name] = decoder.show(decoder.inputs(session, film), film.where).clips
+    return session_sheet(clips, shown_frames(manifests[0]), words)
 
 
 def _references(names: Sequence[str], *, previous: bool) -> dict[str, str]:
@@ -254,11 +330,12 @@ def _told(figure: dict[str, Any]) -> str:
     return "-" if figure["value"] is None else f"{figure['value']:.3f} ({intervals.words(figure)})"
 
 
-def _check_writable(path: Path) -> None:
-    if path.is_dir() or not path.parent.is_dir():
+def _check_writable(option: str, path: Path | None) -> None:
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise UsageError(
             "compare-out-unwritable",
-            "--out {path} cannot be written. Give a file in a folder that is there.",
+            "--{option} {path} cannot be written. Give a file in a folder that is there.",
+            option=option,
             path=path,
         )
 
@@ -277,12 +354,20 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the rows, and what fails, as JSON")
     parser.add_argument("--out", type=Path, help="a JSON file for the rows")
+    parser.add_argument(
+        "--sheet", type=Path, help="a PNG of some windows of the first session: film and clips"
+    )
     options = parser.parse_args(arguments)
     try:
         # Before the sessions, which take long, and whose rows could not be written otherwise.
-        if options.out is not None:
-            _check_writable(options.out)
-        rows = measure(options.runs, sessions.of(options), previous=options.previous)
+        for option in ("out", "sheet"):
+            _check_writable(option, getattr(options, option))
+        judged = sessions.of(options)
+        rows = measure(options.runs, judged, previous=options.previous)
+        if options.sheet is not None:
+            words = f"{options.film}, {options.preset}, seed {judging_seeds(options.seeds)[0]}"
+            picture = sheet([opened(run) for run in options.runs], judged, words)
+            picture.save(private.file(options.sheet), format="PNG")
     except RtDecodeError as error:
         return explain(error, as_json=options.json)
     sessions_judged = {name: getattr(options, name) for name in ("film", "preset", "seeds", "seconds")}

@@ -132,6 +132,8 @@ def test_what_cannot_be_compared_or_written_ends_before_anything_is_simulated(
         measure([tiny("ridge")], Sessions("shapes", "easy", "1000", 2.0))
     assert main([str(tiny("ridge")), "--json", "--out", str(tmp_path / "none" / "rows.json")]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "compare-out-unwritable"
+    assert main([str(tiny("ridge")), "--json", "--sheet", str(tmp_path)]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["values"]["option"] == "sheet"
 
 
 def test_help_says_what_a_paired_difference_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,12 +78,25 @@ def sheet(first: Mapping[str, Sequence[Pixels]], manifest: Manifest, words: str)
     words : str
         What was evaluated.
     """
-    count = len(first["film"])
-    rows = np.linspace(0, count - 1, min(_WINDOWS, count)).astype(int)
-    picked = {name: [clips[row] for row in rows] for name, clips in first.items()}
-    frames = [round(share * (shown_frames(manifest) - 1)) for share in _WITHIN]
     steps = f"{manifest.steps} step{'s' if manifest.steps > 1 else ''}"
-    return contact_sheet(picked, frames, f"{words}, {steps}")
+    return session_sheet(first, shown_frames(manifest), f"{words}, {steps}")
+
+
+def session_sheet(clips: Mapping[str, Sequence[Pixels]], frames: int, title: str) -> Image.Image:
+    """Lay several versions of some windows side by side, from all over a session.
+
+    Parameters
+    ----------
+    clips : mapping
+        Heading -> a clip for each window of the session.
+    frames : int
+        Number of frames of a clip that are shown; three of them are drawn.
+    title : str
+    """
+    count = min(len(version) for version in clips.values())
+    rows = np.linspace(0, count - 1, min(_WINDOWS, count)).astype(int)
+    picked = {name: [version[row] for row in rows] for name, version in clips.items()}
+    return contact_sheet(picked, [round(share * (frames - 1)) for share in _WITHIN], title)
 
 
 def contact_sheet(
