@@ -136,8 +136,8 @@ class SharedSpaceFitter:
 
     def expected(self, fitted: LayerFit, windows: Arrays) -> Arrays:
         """Let the encoder as it is read volumes that have for it the readings that the newcomer's have."""
-        layer = _layer_of(self.graphs(fitted)["encode"])
-        base = _layer_of(self.encoder)
+        layer = layer_of(self.graphs(fitted)["encode"])
+        base = layer_of(self.encoder)
         filled = fill_slots(windows["fmri"], windows["fmri_mask"])
         reading = filled.reshape(len(filled), -1) @ layer[MAP] + layer[OFFSET]
         volumes = (reading - base[OFFSET]) @ np.linalg.pinv(base[MAP])
@@ -169,7 +169,7 @@ class SharedSpaceFitter:
 
     def _weights(self, fitted: LayerFit) -> dict[str, Matrix]:
         """Lay the layer out as the graph has it, whose last components may be silent."""
-        base = _layer_of(self.encoder)
+        base = layer_of(self.encoder)
         layer = fitted.layer
         components = layer.map.shape[1]
         weights = {MAP: np.zeros_like(base[MAP]), OFFSET: np.zeros_like(base[OFFSET])}
@@ -204,7 +204,7 @@ def shared_space_fitter(base: Bundle) -> SharedSpaceFitter:
     name = base.manifest.built["encode"].file
     model = base.read(name)
     encoder = onnx.load_model_from_string(model)
-    weights = _layer_of(encoder)
+    weights = layer_of(encoder)
     if missing := [key for key in (MAP, OFFSET) if key not in weights]:
         raise BundleError(
             "fit-missing-layer",
@@ -234,7 +234,7 @@ def _read(fmri: Fmri, voxels: NDArray[np.int64], scale: NDArray[np.float32]) -> 
     return volumes.reshape(len(volumes), -1).astype(np.float32)
 
 
-def _layer_of(model: ModelProto) -> dict[str, Matrix]:
+def layer_of(model: ModelProto) -> dict[str, Matrix]:
     """Read the weights of the layer from the graph of an encoder."""
     weights: Mapping[str, Any] = {
         tensor.name.removesuffix(_HALF): tensor

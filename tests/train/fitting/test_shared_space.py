@@ -26,7 +26,7 @@ from train.fitting.shared_space import (
     MAP,
     OFFSET,
     SharedSpaceFitter,
-    _layer_of,
+    layer_of,
     shared_space_fitter,
 )
 
@@ -151,7 +151,7 @@ def test_the_graph_is_the_same_but_for_the_layer_and_gives_what_is_expected(newc
     assert {name for name, tensor in after.items() if tensor != before[name]} == {MAP, OFFSET}
     assert list(model.graph.node) == list(fitter.encoder.graph.node)
     # The silent component stays silent.
-    assert not _layer_of(model)[MAP][:, WIDTH:].any()
+    assert not layer_of(model)[MAP][:, WIDTH:].any()
     rng = np.random.default_rng(2)
     windows = {
         "fmri": rng.standard_normal((3, SLOTS, VOXELS)).astype(np.float32),
@@ -174,7 +174,7 @@ def test_a_bundle_without_a_space_or_a_layer_is_refused(tmp_path: Path) -> None:
     with refused(BundleError, "fit-missing-layer", missing_weights=[MAP, OFFSET]):
         shared_space_fitter(bundle_of(space))
     no_layer = onnx.load_model_from_string(base.read("encode.onnx"))
-    assert _layer_of(no_layer) == {}
+    assert layer_of(no_layer) == {}
     clip = fit_space({"clip": np.random.default_rng(0).standard_normal((9, 4))}, {"clip": 2})
     with refused(BundleError, "fit-missing-shared-space", missing_arrays=["frame_net_*"]):
         shared_space_fitter(bundle_of(clip))
