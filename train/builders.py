@@ -46,6 +46,7 @@ SHIPPED = {
     "category-loss": "train.models.cineneuron.plan:CategoryLoss",
     "unet-over-frames": "train.parts.generators.stable_diffusion:UNetSizes",
     "unet-of-clips": "train.parts.generators.clip_unet:ClipUNetSizes",
+    "brainnetflix-published": "train.models.brainnetflix.published:BrainNetflixPublishedPlan",
     "brainnetflix": "train.models.brainnetflix.plan:BrainNetflixPlan",
     "shared-encoder": "train.models.brainnetflix.encoder:SharedSizes",
     "mindvideo": "train.models.mindvideo.plan:MindVideoPlan",

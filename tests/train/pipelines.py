@@ -9,6 +9,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from tests.train.targets.models import SMALL, umt5, wan_vae, words
+from train.parts.generators.clip_unet import CLIP_UNET, ClipUNetSizes, clip_unet_of
 from train.parts.generators.stable_diffusion import UNetSizes, unet_of
 
 # Latents of 33 frames of 16 x 32 pixels.
@@ -48,6 +49,21 @@ def save_stable_diffusion(folder: Path, width: int = 8) -> UNetSizes:
     torch.manual_seed(0)
     sizes = UNetSizes(channels=(8, 16), plain=0, layers=1, heads=2, groups=4, text=width)
     unet_of(sizes, 4).save_pretrained(folder / "unet")
+    _save_latent_diffusion(folder, width, "StableDiffusionPipeline", "UNet2DConditionModel")
+    return sizes
+
+
+def save_zeroscope(folder: Path, width: int = 8) -> ClipUNetSizes:
+    """Save what a folder of Zeroscope has, for captions of six tokens; return its sizes."""
+    torch.manual_seed(0)
+    sizes = ClipUNetSizes(channels=(8, 16), layers=1, head=4, groups=4, text=width)
+    clip_unet_of(sizes, 4).save_pretrained(folder / "unet")
+    _save_latent_diffusion(folder, width, "TextToVideoSDPipeline", CLIP_UNET)
+    return sizes
+
+
+def _save_latent_diffusion(folder: Path, width: int, pipeline: str, unet: str) -> None:
+    """Save the parts beside the U-Net: an autoencoder of frames, and a text encoder."""
     autoencoder = AutoencoderKL(
         block_out_channels=(4, 4),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -61,14 +77,13 @@ def save_stable_diffusion(folder: Path, width: int = 8) -> UNetSizes:
     encoder.save_pretrained(folder / "text_encoder")
     words(folder / "tokenizer")
     parts = {
-        "_class_name": "StableDiffusionPipeline",
+        "_class_name": pipeline,
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
+        "unet": ["diffusers", unet],
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (folder / "model_index.json").write_text(json.dumps(parts))
-    return sizes
 
 
 def save_config(folder: Path, name: str, **sizes: object) -> None:

@@ -6,7 +6,6 @@ and captions alone, draws. Nothing is trained for drawing.
 """
 
 import copy
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,14 +21,26 @@ from torch.nn import functional
 from rtdecode.errors import UsageError
 from train import loop
 from train.closed_form.frame_vectors import packed
-from train.closed_form.shared_space import VERTEX, SharedSpace, Viewing, fit_layers, fit_space
-from train.closed_form.stem import fill_slots
+from train.closed_form.shared_space import VERTEX, SharedSpace
 from train.data.set_node import DataSetWindows
 from train.data.several_sets import check_near_duplicates
 from train.data.simulated import FilmSessions
 from train.fitting.shared_space import CLIP, CODEC
-from train.fitting.shared_space import START as LATENTS
-from train.models.brainnetflix.encoder import FMRI, READING, VECTOR, SharedEncoder, SharedSizes, Stem
+from train.models.brainnetflix.encoder import FMRI, VECTOR, SharedEncoder, SharedSizes
+from train.models.brainnetflix.layers import (
+    CONTRASTS,
+    START_TARGET,
+    VECTOR_TARGET,
+    aligned_contrasts,
+    aligned_phases,
+    begin_at_layers,
+    check_alignment,
+    check_nothing_drawn,
+    find_space,
+    number_of,
+    rows_of,
+    viewing_of,
+)
 from train.models.brainnetflix.participants import ParticipantBatches, chain_of, check_batches, check_vertices
 from train.models.brainnetflix.system import SharedSystem, pack_others
 from train.models.conditioned import alignment
@@ -50,7 +61,7 @@ from train.models.conditioned.small import (
     windows_of,
 )
 from train.models.conditioned.small_system import FilmModels, Shape, pack, read_shape
-from train.models.conditioned.trainable import FRAMES, TEXT, BrainVideo, Contrasts
+from train.models.conditioned.trainable import TEXT, BrainVideo, Contrasts
 from train.parts.codecs.fitted_patch import any_decoder_of
 from train.parts.codecs.patch import ClipDecoder, FrameDecoder
 from train.parts.encoders.film_net import SIZE
@@ -60,15 +71,7 @@ from train.phases import Phase
 from train.system import OfSubject, Trained
 from train.work import Arrays, Work
 
-# What a reading is aligned with.
-NONE = "none"
-ALIGNMENTS = (CLIP, TEXT, NONE)
-ALIGN = "align"
 PERCEPTUAL = "perceptual"
-# Targets of a batch.
-_VECTOR_TARGET = "clip_vector"
-_START_TARGET = "clip_latents"
-CONTRASTS = {ALIGN: (READING, FRAMES), "image": (FMRI, FRAMES), "text": (FMRI, TEXT)}
 # The builder of the fitter (`train.builders`), which a bundle's manifest names.
 FITTER = "shared-space-fitter"
 # Layers of the film net, the last before its map to a vector left out, whose features are compared.
@@ -108,13 +111,7 @@ class BrainNetflixPlan(SmallPlan):
     learns_several_participants: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.alignment not in ALIGNMENTS:
-            raise UsageError(
-                "plan-alignment-unknown",
-                "system.alignment must be one of {available}, found '{alignment}'.",
-                available=list(ALIGNMENTS),
-                alignment=self.alignment,
-            )
+        check_alignment(self.alignment)
         if self.films.turn != 1:
             raise UsageError(
                 "plan-latent-frames-not-single",
@@ -139,30 +136,21 @@ class BrainNetflixPlan(SmallPlan):
         windows = {
             name: self._windows(material, models, teaching[name]) for name, material in materials.items()
         }
-        space = self._space(windows)
+        space = find_space(windows, self.encoder, self.alignment)
         viewings = {
-            name: self._viewing(watched, self._runs(materials[name]), space)
+            name: viewing_of(watched, self._runs(materials[name]), space, self.alignment)
             for name, watched in windows.items()
         }
-        layers = fit_layers(viewings, self.encoder.stem)
         shapes = [self._shape(material, windows[name]) for name, material in materials.items()]
         sized = replace(self.encoder, latent=shapes[0].latent)
         brain_seed = work.seed + self.brain_seed
         torch.manual_seed(brain_seed)
         encoder = sized.build(shapes[0].signals, self.films.embedding, self.films.tokens, self.video.text)
-        # One layer reads the same vertices of everybody.
-        if self.encoder.stem != VERTEX:
-            encoder.stems.extend(Stem(shape.signals, encoder.width) for shape in shapes[1:])
-        corrections: dict[str, NDArray[np.float32]] = {}
-        for number, (name, layer) in enumerate(layers.items()):
-            if number < len(encoder.stems):
-                stem = encoder.stems[number]
-                assert isinstance(stem, Stem)
-                stem.take(layer)
-            difference = layer.held_out - layer.read(viewings[name].volumes)
-            corrections[name] = _placed(difference, windows[name], encoder.width)
-        readings = np.concatenate([layer.held_out for layer in layers.values()])
-        encoder.begin(_wide(readings, encoder.width), self._regressed(windows, models))
+        signals = [shape.signals for shape in shapes]
+        layers, corrections, readings = begin_at_layers(
+            encoder, signals, viewings, windows, self.encoder.stem
+        )
+        encoder.begin(readings, self._regressed(windows, models))
         system = self._trainable(encoder, models, default.codec)
         log += loop.train(
             system,
@@ -221,21 +209,8 @@ class BrainNetflixPlan(SmallPlan):
     ) -> tuple[dict[str, Phase], dict[str, Phase]]:
         """Divide the phases, refuse one that teaches a student, and leave out alignment if there is none."""
         brains, distilling = super()._apart(phases, from_base=from_base)
-        if distilling:
-            raise UsageError(
-                "plan-distillation-unsupported",
-                "nothing is trained for drawing in this system, and the phases {phases} teach a student. "
-                "Leave them out.",
-                phases=list(distilling),
-            )
-        if self.alignment != NONE:
-            return brains, {}
-        remaining: dict[str, Phase] = {}
-        for name, phase in brains.items():
-            losses = {loss: weight for loss, weight in phase.losses.items() if loss != ALIGN}
-            if losses:
-                remaining[name] = replace(phase, losses=losses)
-        return remaining, {}
+        check_nothing_drawn(distilling)
+        return aligned_phases(brains, self.alignment), {}
 
     def _materials(self, work: Work, data: AnyWindows) -> dict[str, Material]:
         """Read the windows of every participant that teach, by name, the default one first."""
@@ -278,30 +253,10 @@ class BrainNetflixPlan(SmallPlan):
         vectors = functional.normalize(torch.from_numpy(np.asarray(windows.frames[:])).mean(1), dim=1)
         return replace(
             windows,
-            targets={_VECTOR_TARGET: vectors.numpy(), _START_TARGET: material.latents},
+            targets={VECTOR_TARGET: vectors.numpy(), START_TARGET: material.latents},
             teaching=teaching,
             shots=material.shots() if self.apart else None,
         )
-
-    def _space(self, windows: Mapping[str, Windows]) -> SharedSpace:
-        """Find the shared space from what taught everybody."""
-        counts = {LATENTS: self.encoder.start}
-        if self.alignment != NONE:
-            counts = {CLIP: self.encoder.clip, **counts}
-        parts = [self._values(watched, _rows(watched)) for watched in windows.values()]
-        return fit_space({name: np.concatenate([part[name] for part in parts]) for name in counts}, counts)
-
-    def _values(self, windows: Windows, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """Return the values of some windows from which the shared space is made."""
-        aligned = windows.text if self.alignment == TEXT else windows.targets[_VECTOR_TARGET]
-        return {CLIP: np.asarray(aligned[rows]), LATENTS: np.asarray(windows.latents[rows], np.float32)}
-
-    def _viewing(self, windows: Windows, runs: NDArray[Any], space: SharedSpace) -> Viewing:
-        """Return the volumes of the windows that teach, and the points of what they showed."""
-        rows = _rows(windows)
-        signals = windows.normalised(rows)
-        volumes = fill_slots(signals[FMRI], signals[f"{FMRI}_mask"]).reshape(len(rows), -1)
-        return Viewing(volumes.astype(np.float32), space.points(self._values(windows, rows)), runs[rows])
 
     def _runs(self, material: Material) -> NDArray[Any]:
         """Say which windows are left out together, (window,), for everybody who shares a layer."""
@@ -317,10 +272,10 @@ class BrainNetflixPlan(SmallPlan):
         """Return what the heads regress, of everybody's windows one after the other."""
         parts: list[dict[str, Tensor]] = []
         for watched in windows.values():
-            rows = _rows(watched)
+            rows = rows_of(watched)
             parts.append(
                 {
-                    VECTOR: torch.from_numpy(np.asarray(watched.targets[_VECTOR_TARGET][rows])),
+                    VECTOR: torch.from_numpy(np.asarray(watched.targets[VECTOR_TARGET][rows])),
                     "tokens": models.words(torch.from_numpy(watched.words[rows])),
                     START: torch.from_numpy(np.asarray(watched.latents[rows], np.float32)),
                 }
@@ -331,16 +286,15 @@ class BrainNetflixPlan(SmallPlan):
         """Put together what the phases on brains train."""
         pictures = Pictures(any_decoder_of(codec).requires_grad_(requires_grad=False))
         net = models.net.frames.requires_grad_(requires_grad=False)
-        aligned = TEXT if self.alignment == TEXT else FRAMES
         return BrainVideo(
             encoder,
             models.video,
             encoder.frame_pooling(0),
-            {**CONTRASTS, ALIGN: (READING, aligned)},
+            aligned_contrasts(self.alignment),
             extra_losses={
-                VECTOR: Regression(VECTOR, _VECTOR_TARGET),
-                START: Regression(START, _START_TARGET),
-                PERCEPTUAL: Perceptual(START, _START_TARGET, pictures, list(net.layers), _LOOKED_AT),
+                VECTOR: Regression(VECTOR, VECTOR_TARGET),
+                START: Regression(START, START_TARGET),
+                PERCEPTUAL: Perceptual(START, START_TARGET, pictures, list(net.layers), _LOOKED_AT),
             },
             normalised=self.normalised,
             words=models.words,
@@ -390,7 +344,7 @@ class BrainNetflixPlan(SmallPlan):
                 steps=sampling.steps,
                 # Captions of any film are not known, nor what was shown between the windows of a data set.
                 fitter=None if self.alignment == TEXT or material.cuts is None else FITTER,
-                subject=_number_of(name),
+                subject=number_of(name),
                 provenance=material.manifest.provenance | provenance,
             )
             golden = {port: values for port, values in material.golden.items() if port.startswith(FMRI)}
@@ -419,27 +373,3 @@ def _films_of(materials: Mapping[str, Material]) -> Material:
         pictures=np.concatenate([material.pictures[chosen] for material, chosen in rows]),
         captions=[material.captions[row] for material, chosen in rows for row in chosen],
     )
-
-
-def _number_of(name: str) -> int | None:
-    """Return the number of a participant who is called by one."""
-    match = re.fullmatch(r"sub-0*(\d+)", name)
-    return None if match is None else int(match[1])
-
-
-def _rows(windows: Windows) -> NDArray[np.int64]:
-    """Return the rows of windows that teach."""
-    assert windows.teaching is not None
-    return windows.teaching
-
-
-def _placed(values: NDArray[np.float64], windows: Windows, width: int) -> NDArray[np.float32]:
-    """Lay values of the windows that teach, (row, component), out for all windows, (window, width)."""
-    placed = np.zeros((len(windows.latents), width), np.float32)
-    placed[_rows(windows), : values.shape[1]] = values
-    return placed
-
-
-def _wide(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Fill up components with zeros, (row, width)."""
-    return np.pad(values, [(0, 0), (0, width - values.shape[1])])

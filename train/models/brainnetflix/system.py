@@ -7,6 +7,7 @@ import numpy as np
 
 from rtdecode.disk import strict_json
 from train.models.brainnetflix.encoder import SharedEncoder
+from train.models.conditioned.published_system import PublishedShape, PublishedSystem
 from train.models.conditioned.small_system import Shape, SmallSystem
 from train.system import belonging_to, of_another, of_default
 from train.work import Arrays
@@ -21,7 +22,24 @@ class SharedSystem(SmallSystem):
         return SharedSystem(of_default(weights) | belonging_to(name, weights), *self._how)
 
 
-def pack_others(encoder: SharedEncoder, names: Sequence[str], shapes: Sequence[Shape]) -> Arrays:
+class SharedPublishedSystem(PublishedSystem):
+    """The system on a published video model of one participant; `of_subject` returns that of another one."""
+
+    def of_subject(self, name: str) -> "SharedPublishedSystem":
+        """Return the layer of another participant before the same perceptron; see `System.of_subject`."""
+        weights = self.weights()
+        return SharedPublishedSystem(of_default(weights) | belonging_to(name, weights), *self._how)
+
+    def settle(self, precision: str) -> None:
+        """Hold the weights in a precision, and the layers of the others as they were."""
+        weights = self._weights
+        super().settle(precision)
+        self._weights = weights
+
+
+def pack_others(
+    encoder: SharedEncoder, names: Sequence[str], shapes: Sequence[Shape | PublishedShape]
+) -> Arrays:
     """Collect what belongs to the participants after the first one.
 
     Parameters
@@ -29,7 +47,7 @@ def pack_others(encoder: SharedEncoder, names: Sequence[str], shapes: Sequence[S
     encoder : SharedEncoder
         With the layers of all, or with one that they share.
     names : sequence of str
-    shapes : sequence of Shape
+    shapes : sequence of Shape or PublishedShape
         Of the system of each.
     """
     arrays: Arrays = {}

@@ -13,7 +13,6 @@ from train.parts.losses import Loss
 from train.parts.losses.contrastive import Contrastive
 from train.parts.losses.denoising import Denoising
 from train.parts.losses.regression import Regression
-from train.parts.text.words import WordTable
 
 VIDEO = "video"
 FRAME = "frame"
@@ -75,8 +74,9 @@ class BrainVideo(Trainable):
         Name of a loss -> another one, which reads predictions of the encoder and targets of the batch.
     normalised : bool
         Whether class vectors are brought to length 1 before they are compared.
-    words : WordTable, optional
-        The words under which the video model was pretrained.
+    words : nn.Module, optional
+        The words under which the video model was pretrained: a `WordTable`, or the identity where a batch
+        holds their tokens.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class BrainVideo(Trainable):
         temperature: float | None = None,
         extra_losses: Mapping[str, Loss] | None = None,
         normalised: bool = True,
-        words: WordTable | None = None,
+        words: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.offered = losses_with(contrasts, extra_losses or {})

@@ -5,8 +5,10 @@ frames stand between those of an image. Every frame is one latent frame. What co
 place of its text.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -17,7 +19,10 @@ from train.parts.generators.noise_diffusion import NoiseDiffusion
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 
-# Width of the tokens of a caption in Zeroscope.
+# Its class in diffusers.
+CLIP_UNET = "UNet3DConditionModel"
+# Number and width of the tokens of a caption in Zeroscope.
+TOKENS = 77
 TEXT = 1024
 
 
@@ -92,6 +97,45 @@ def clip_unet_of(sizes: ClipUNetSizes, latent_channels: int) -> "UNet3DCondition
         norm_num_groups=sizes.groups,
         cross_attention_dim=sizes.text,
     )
+
+
+def check_clip_unet(settings: Mapping[str, Any], folder: Path, text: int = TEXT) -> None:
+    """Refuse a network that is not the U-Net of clips, before its weights are read.
+
+    Parameters
+    ----------
+    settings : mapping
+        What its ``config.json`` says.
+    folder : Path
+        Of the pipeline.
+    text : int
+        Width of the tokens that shall condition it.
+
+    Raises
+    ------
+    UsageError
+        If it is another model's, or takes other tokens.
+    """
+    name = settings.get("_class_name")
+    if name != CLIP_UNET:
+        raise UsageError(
+            "clip-unet-wrong-class",
+            "{folder} holds a {actual_class}; a {expected_class} was expected, that of ModelScope or "
+            "Zeroscope.",
+            folder=folder,
+            actual_class=name,
+            expected_class=CLIP_UNET,
+        )
+    width = settings.get("cross_attention_dim")
+    if width != text:
+        raise UsageError(
+            "clip-unet-wrong-tokens",
+            "the U-Net in {folder} reads tokens of width {width}, and those of the brain are to have {text}. "
+            "Give system.width={width}, or the folder of another model.",
+            folder=folder,
+            width=width,
+            text=text,
+        )
 
 
 class ClipDiffusion(NoiseDiffusion):

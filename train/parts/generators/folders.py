@@ -13,6 +13,7 @@ import torch
 
 from rtdecode.errors import UsageError
 from train.parts.generators.base import Generator, check_patch
+from train.parts.generators.clip_unet import CLIP_UNET, ClipDiffusion
 from train.parts.generators.cogvideox import VideoDiffusion
 from train.parts.generators.stable_diffusion import UNET, FramesDiffusion
 from train.parts.generators.wan import VideoFlow, check_text_to_video
@@ -75,6 +76,13 @@ _FAMILIES = {
         1,
         lambda config: 2 ** (len(config[_LEVELS]) - 1),
         lambda unet, _, shift: FramesDiffusion(unet, shift),
+    ),
+    CLIP_UNET: _Family(
+        "AutoencoderKL",
+        _LEVELS,
+        1,
+        lambda config: 2 ** (len(config[_LEVELS]) - 1),
+        lambda unet, _, shift: ClipDiffusion(unet, shift),
     ),
 }
 

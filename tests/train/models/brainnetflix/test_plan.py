@@ -117,13 +117,13 @@ def test_without_alignment_its_loss_is_left_out() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [[], ["scale=tiny"], ["data.subject=1"], ["data=A,B", "data.subject=A:sub-01,B:sub-02"]],
+    [[], ["data.subject=1"], ["data=A,B", "data.subject=A:sub-01,B:sub-02"]],
 )
 def test_the_recipe_binds_in_every_form(
     changes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = read("brainnetflix", changes)
+    recipe = read("brainnetflix", ["scale=tiny", *changes])
     check(recipe)
     parts = parts_of(recipe.tree)
     assert isinstance(parts.system, BrainNetflixPlan)
