@@ -19,6 +19,10 @@ Does a run read more when it looks ahead, or after more training?
     python -m train.compare runs/after-0 runs/after-1 runs/after-2 --previous
     python -m train.compare runs/10-minutes runs/40-minutes --preset default --json
 
+How much do they lose where volumes have more noise, 10 and 25 % of their strength?
+
+    python -m train.compare runs/ridge runs/cineneuron --noise 0.1,0.25
+
 What do their clips look like?
 
     python -m train.compare runs/ridge runs/compact --sheet clips.png
@@ -64,6 +68,8 @@ from train.work import Arrays
 METRICS = (condition.IDENTIFIED, "identification_2way_centred", "identification_2way_matched")
 # Bits are not compared, and all else does not depend on it.
 _TEMPERATURE = 1.0
+# Of the noise that is added to volumes, beside the session's seed.
+_NOISE = 97
 
 Row = dict[str, Any]
 
@@ -89,19 +95,52 @@ class Decoder:
         session_inputs = session_arrays(self.bundle, session)
         return {name: rows[: len(film.where)] for name, rows in session_inputs.items()}
 
-    def scores(self, session: PhantomSession, film: Shown, *, routes: bool) -> Iterator[tuple[str, Scores]]:
-        """Yield the scores of a session, with both modalities and, if `routes`, with each alone."""
+    def scores(
+        self, session: PhantomSession, film: Shown, *, routes: bool, noise: Sequence[float] = ()
+    ) -> Iterator[tuple[str, Scores]]:
+        """Yield the scores of a session, with both modalities and, if `routes`, with each alone.
+
+        Then those with noise in the volumes, of each share of their strength.
+        """
         inputs = self.inputs(session, film)
         aims = self.system.targets(film.clips)
         mean_clip = self.bundle.stats["mean_clip"][: shown_frames(self.bundle.manifest)]
-        for suffix, modalities in routes_of(self.bundle.manifest).items():
-            if suffix and not routes:
-                continue
-            signals = only(inputs, modalities)
-            scores = told_apart(self.show(signals, film.where).clips, film, mean_clip, _TEMPERATURE)
+        signals = {
+            suffix: only(inputs, modalities)
+            for suffix, modalities in routes_of(self.bundle.manifest).items()
+            if routes or not suffix
+        }
+        signals |= {noise_suffix(share): with_noise(inputs, share, session.seed) for share in noise}
+        for suffix, ports in signals.items():
+            scores = told_apart(self.show(ports, film.where).clips, film, mean_clip, _TEMPERATURE)
             if aims is not None:
-                scores |= condition.told_apart(vectors(self.system, signals), aims, film)
+                scores |= condition.told_apart(vectors(self.system, ports), aims, film)
             yield self.name + suffix, scores
+
+
+def noise_suffix(share: float) -> str:
+    """Return what is added to the name of a run whose volumes have so much noise."""
+    return f"_noise_{100 * share:g}"
+
+
+def with_noise(inputs: Arrays, share: float, seed: int) -> Arrays:
+    """Add white noise to the volumes that are there, of a share of their strength over the session.
+
+    Parameters
+    ----------
+    inputs : dict
+        With ``fmri`` (window, volume, voxel) and ``fmri_mask`` (window, volume).
+    share : float
+        Standard deviation of the noise, of the root mean square of the volumes.
+    seed : int
+        Of the session: all runs meet the same noise where they read as many voxels.
+    """
+    volumes = inputs["fmri"]
+    is_there = inputs["fmri_mask"][..., None] > 0
+    strength = np.sqrt(np.mean(np.square(volumes), where=is_there, dtype=np.float64))
+    drawn = np.random.default_rng((seed, _NOISE)).standard_normal(volumes.shape, np.float32)
+    noisy = volumes + np.float32(share * strength) * drawn * is_there
+    return {**inputs, "fmri": noisy.astype(volumes.dtype)}
 
 
 def opened(run: Path) -> Decoder:
@@ -191,7 +230,12 @@ def _differing(first: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[
 
 
 def scored(
-    decoders: Sequence[Decoder], judged: Sessions, *, ahead: int = 0, routes: bool = True
+    decoders: Sequence[Decoder],
+    judged: Sessions,
+    *,
+    ahead: int = 0,
+    routes: bool = True,
+    noise: Sequence[float] = (),
 ) -> tuple[dict[str, list[Scores]], NDArray[np.int64]]:
     """Score runs on the same windows of the same sessions.
 
@@ -205,6 +249,8 @@ def scored(
         runs cannot read: runs that are scored apart have the same windows by it.
     routes : bool
         Whether the first run is also given each of its modalities alone.
+    noise : sequence of float
+        Every run is also given volumes with so much noise, see `with_noise`.
 
     Returns
     -------
@@ -230,13 +276,17 @@ def scored(
     for session, film in judged.watched(first.who, *manifests, furthest):
         films.append(film)
         for decoder in decoders:
-            for name, scores in decoder.scores(session, film, routes=routes and decoder is first):
+            for name, scores in decoder.scores(
+                session, film, routes=routes and decoder is first, noise=noise
+            ):
                 sessions_of.setdefault(name, []).append(scores)
     units, _ = groups(films, by_session=True)
     return sessions_of, units
 
 
-def measure(runs: Sequence[Path], judged: Sessions, *, previous: bool = False) -> list[Row]:
+def measure(
+    runs: Sequence[Path], judged: Sessions, *, previous: bool = False, noise: Sequence[float] = ()
+) -> list[Row]:
     """Compare runs on the same sessions.
 
     Parameters
@@ -246,6 +296,8 @@ def measure(runs: Sequence[Path], judged: Sessions, *, previous: bool = False) -
     judged : Sessions
     previous : bool
         Whether each run is compared with the one before it, and not with the first.
+    noise : sequence of float
+        Every run is also given volumes with so much noise, and compared with itself without.
 
     Returns
     -------
@@ -258,9 +310,11 @@ def measure(runs: Sequence[Path], judged: Sessions, *, previous: bool = False) -
         Before anything is simulated, if the runs cannot be compared on such sessions.
     """
     decoders = [opened(run) for run in runs]
-    sessions_of, units = scored(decoders, judged)
+    sessions_of, units = scored(decoders, judged, noise=noise)
     first = decoders[0]
-    references = _references([decoder.name for decoder in decoders], previous=previous)
+    names = [decoder.name for decoder in decoders]
+    references = _references(names, previous=previous)
+    references |= {name + noise_suffix(share): name for name in names for share in noise}
     rows = []
     for metric in METRICS:
         values_of = {
@@ -352,6 +406,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--previous", action="store_true", help="compare each run with the one before it, not with the first"
     )
+    parser.add_argument(
+        "--noise", type=_shares, default=(), help="also with noise in the volumes, such as 0.1,0.25 of theirs"
+    )
     parser.add_argument("--json", action="store_true", help="print the rows, and what fails, as JSON")
     parser.add_argument("--out", type=Path, help="a JSON file for the rows")
     parser.add_argument(
@@ -363,7 +420,7 @@ def main(arguments: Sequence[str]) -> int:
         for option in ("out", "sheet"):
             _check_writable(option, getattr(options, option))
         judged = sessions.of(options)
-        rows = measure(options.runs, judged, previous=options.previous)
+        rows = measure(options.runs, judged, previous=options.previous, noise=options.noise)
         if options.sheet is not None:
             words = f"{options.film}, {options.preset}, seed {judging_seeds(options.seeds)[0]}"
             picture = sheet([opened(run) for run in options.runs], judged, words)
@@ -380,6 +437,10 @@ def main(arguments: Sequence[str]) -> int:
         console = terminal.console(width=None if sys.stdout.isatty() else 160)
         console.print(table(rows, f"{options.film}, preset {options.preset}, single trials"))
     return 0
+
+
+def _shares(text: str) -> list[float]:
+    return [float(word) for word in text.split(",")]
 
 
 if __name__ == "__main__":

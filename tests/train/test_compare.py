@@ -8,13 +8,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.test_grids import FMRI, TWO
 from tests.train.tiny import tiny
-from train.compare import Decoder, check_alike, main, measure, opened, table
+from train.compare import Decoder, check_alike, main, measure, opened, table, with_noise
 from train.judging.sessions import Sessions
 from train.run import run as make_run
 
@@ -36,7 +37,10 @@ def with_participant(run: Decoder, **changes: Any) -> Decoder:
 def test_a_run_lies_level_with_a_copy_of_itself_and_above_one_modality(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(tiny("ridge"), copy)
-    rows = measure([tiny("ridge"), copy], Sessions("shapes", "easy", "1000", 120.0))
+    judged = Sessions("shapes", "easy", "1000", 120.0)
+    noisy = {row["decoder"]: row["less_than"] for row in measure([copy], judged, noise=[0.25])}
+    assert noisy["copy_noise_25"] == "copy"
+    rows = measure([tiny("ridge"), copy], judged)
     found = {(row["decoder"], row["metric"]): row for row in rows}
     # A closed form has no condition that aims at anything.
     assert {metric for _, metric in found} == {"identification_2way_centred", "identification_2way_matched"}
@@ -74,6 +78,20 @@ def test_runs_that_look_ahead_are_compared_on_the_windows_that_all_have(
     assert [row["less_than"] for row in rows.values()] == [None, "after-0", "after-3"]
     last = rows["after-4"]
     assert last["less"] == pytest.approx(last["value"] - rows["after-3"]["value"])
+
+
+def test_noise_has_its_share_of_the_strength_of_volumes_that_are_there() -> None:
+    mask = np.ones((40, 5), np.float32)
+    mask[:, 4] = 0
+    volumes = 3 * np.random.default_rng(0).standard_normal((40, 5, 60), np.float32) * mask[..., None]
+    inputs = {"fmri": volumes, "fmri_mask": mask, "eeg": np.ones((40, 2))}
+    noisy = with_noise(inputs, 0.25, 1000)
+    difference = noisy["fmri"] - volumes
+    assert difference[:, :4].std() == pytest.approx(0.25 * 3, rel=0.05)
+    assert not difference[:, 4].any()
+    assert noisy["eeg"] is inputs["eeg"]
+    np.testing.assert_array_equal(with_noise(inputs, 0.25, 1000)["fmri"], noisy["fmri"])
+    assert (with_noise(inputs, 0.25, 1001)["fmri"] != noisy["fmri"]).any()
 
 
 def test_windows_that_one_run_lacks_are_left_out_for_all() -> None:
