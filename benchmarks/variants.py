@@ -27,6 +27,7 @@ from rtdecode.errors import RtDecodeError, UsageError, explain
 from train import compare, run_folder
 from train.data.simulated import FilmSessions, SimulatedSessions
 from train.data.training_films import training_films
+from train.judging.film_scores import TEMPORAL
 from train.judging.sessions import Sessions
 from train.recipe import read
 from train.slots import parts_of
@@ -37,6 +38,8 @@ from train.work import Work, tracked
 _OWN_STAGES = ("brains", "masked", "film-tokens.npz", "*.png", "alignment-*", "attention.*")
 SHARED = "shared"
 _SMALL = "scale=tiny"
+# What is kept of a run.
+METRICS = (*compare.METRICS, TEMPORAL)
 # Of the sessions that are decoded.
 _FILM = "shapes"
 # Phases that come before those which a variant trains for itself.
@@ -346,7 +349,7 @@ def _train_and_judge(work: Path, job: _Job) -> list[tuple[str, str, Outcome]]:
             decoders = [compare.opened(folder)]
             for judged in job.sessions:
                 scores, units = compare.scored(decoders, judged, ahead=job.ahead, routes=False)
-                outcomes.append((name, judged.preset, outcome_of(scores[name], units, compare.METRICS)))
+                outcomes.append((name, judged.preset, outcome_of(scores[name], units, METRICS)))
         return outcomes
 
 
