@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.result_files import RESULTS
-from benchmarks.variants import SHARED, Ablation, Variant, main, ridge_beside
+from benchmarks.variants import SHARED, SHORT_WINDOWS, Ablation, Variant, main, ridge_beside
 
 _OUT = RESULTS / "brainnetflix.json"
 _WORK = Path("runs/brainnetflix")
@@ -27,14 +27,6 @@ _TEN_MINUTES = "system.brain_minutes=10"
 _ALIGNMENT = "system.alignment"
 _START = "system.sampling.start_level"
 _OF_ONE = "of-one"
-_READS = (
-    "data.grid.tr=2",
-    "data.grid.window=2",
-    "data.grid.hop=2",
-    "data.grid.fps=3",
-    "data.grid.after=1",
-    "data.modalities=[fmri]",
-)
 ABLATION = Ablation(
     recipe="brainnetflix",
     # Signals depend on these.
@@ -57,7 +49,7 @@ ABLATION = Ablation(
         "start-0.695": Variant((f"{_START}=0.695",)),
         "from-noise": Variant((f"{_START}=1",)),
         # Of the same forty minutes of the first participant.
-        "ridge": ridge_beside(*_READS, "data.sessions=0-1"),
+        "ridge": ridge_beside(*SHORT_WINDOWS, "data.grid.after=1", "data.sessions=0-1"),
     },
     comparisons={
         "four": (

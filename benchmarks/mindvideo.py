@@ -40,7 +40,17 @@ from threadpoolctl import threadpool_limits
 from benchmarks import variant_outcomes
 from benchmarks.result_files import RESULTS
 from benchmarks.variant_outcomes import mean_interval, written
-from benchmarks.variants import SHARED, Ablation, Variant, add_runs, compared, parser_of, ridge_beside, show
+from benchmarks.variants import (
+    SHARED,
+    SHORT_WINDOWS,
+    Ablation,
+    Variant,
+    add_runs,
+    compared,
+    parser_of,
+    ridge_beside,
+    show,
+)
 from rtdecode import terminal
 from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, explain
@@ -66,14 +76,6 @@ _SCRATCH = "phases.masked=null"
 _TEN_MINUTES = "system.brain_minutes=10"
 _FORTY_MINUTES = "system.brain_minutes=40"
 _ONLY = "masked"
-_READS = (
-    "data.grid.tr=2",
-    "data.grid.window=2",
-    "data.grid.hop=2",
-    "data.grid.fps=3",
-    "data.modalities=[fmri]",
-    "data.sessions=0-7",
-)
 # Ridges of the same films and sessions -> the volumes after a window's own that they read.
 _RIDGES = {"ridge": 1, "ridge-ahead-0": 0, "ridge-ahead-2": 2}
 ABLATION = Ablation(
@@ -102,7 +104,10 @@ ABLATION = Ablation(
         "40-minutes-scratch": Variant((_FORTY_MINUTES, _SCRATCH)),
         "areas-in-order": Variant(stages="cortex"),
         "areas-shuffled": Variant(stages="cortex-shuffled"),
-        **{name: ridge_beside(*_READS, f"data.grid.after={after}") for name, after in _RIDGES.items()},
+        **{
+            name: ridge_beside(*SHORT_WINDOWS, "data.sessions=0-7", f"data.grid.after={after}")
+            for name, after in _RIDGES.items()
+        },
     },
     comparisons={
         "whole": (

@@ -73,6 +73,16 @@ class Variant:
     recipe: str | None = None
 
 
+# The windows of MinD-Video and Brain Netflix, as a ridge is told of them.
+SHORT_WINDOWS = (
+    "data.grid.tr=2",
+    "data.grid.window=2",
+    "data.grid.hop=2",
+    "data.grid.fps=3",
+    "data.modalities=[fmri]",
+)
+
+
 def ridge_beside(*changes: str) -> Variant:
     """Return a ridge that learns from the same films as variants; `changes` say from which sessions."""
     return Variant(("films=natural,shapes", *changes), stages=None, recipe="ridge")
