@@ -28,8 +28,6 @@ from train.metrics.drawn import few_ahead
 PAPERS = 3
 STRICT = 1
 RULES = {"papers": PAPERS, "strict": STRICT}
-# Draws of the published code for each clip.
-TRIALS = 100
 
 Matrix = NDArray[np.floating]
 
@@ -65,47 +63,6 @@ def nway(found: Matrix, true: Matrix, n: int, places: int = 1, accepted: int = P
     # Written with "not beaten", so that what is no number counts as ahead.
     ahead = (~beats(best, found, NO_SIZE) & ~right).sum(axis=-1)
     return few_ahead(ahead, true.shape[-1] - accepted, n - 1, places)
-
-
-def sampled_nway(
-    found: Matrix,
-    true: Matrix,
-    n: int,
-    places: int = 1,
-    accepted: int = PAPERS,
-    *,
-    trials: int = TRIALS,
-    seed: int = 0,
-) -> NDArray[np.float64]:
-    """Estimate `nway` by drawing classes, as published code does, with a generator that is seeded.
-
-    Parameters
-    ----------
-    found, true : (..., class)
-        Of one shape.
-    n, places, accepted : int
-        As for `nway`.
-    trials : int
-        Draws for each clip.
-    seed : int
-        Published code draws from numpy's global generator, so no two of its runs agree.
-
-    Raises
-    ------
-    ValueError
-        If there are too few classes to be drawn.
-    """
-    rng = np.random.default_rng(seed)
-    right = accepted_classes(true, accepted)
-    won = np.zeros(right.shape[:-1])
-    for place in np.ndindex(won.shape):
-        wrong = np.flatnonzero(~right[place])
-        own = found[place][right[place]]
-        for _ in range(trials):
-            drawn = found[place][rng.choice(wrong, n - 1, replace=False)]
-            ahead = (~beats(own[:, None], drawn, NO_SIZE)).sum(axis=1)
-            won[place] += bool((ahead < places).any())
-    return won / trials
 
 
 def accepted_classes(true: Matrix, accepted: int) -> NDArray[np.bool_]:

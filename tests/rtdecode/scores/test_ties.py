@@ -8,7 +8,7 @@ from rtdecode.scores.accuracy import correlations, identification_nway, identifi
 from rtdecode.scores.ties import NO_SIZE, TOLERANCE, bar, beats, best, duels, hits
 from train.judging.film_scores import in_pairs, similarity
 from train.judging.sections.condition import told_apart
-from train.metrics.classification import nway, sampled_nway
+from train.metrics.classification import nway
 from train.metrics.order import order
 from train.metrics.retrieval import cosines, pairwise_auc, percentile_rank, top_k, top_k_in_order
 
@@ -70,7 +70,6 @@ def test_no_figure_is_won_by_rounding() -> None:
     scores = rounded(np.full((CLIPS, 8), -7.0))
     true = np.random.default_rng(1).normal(size=scores.shape)
     assert not nway(scores, true, 2).any()
-    assert not sampled_nway(scores, true, 2, trials=5).any()
     assert not hits(scores, np.arange(CLIPS) % 8).any()
 
 

@@ -13,7 +13,6 @@ from train.metrics.classification import (
     chance,
     marginal,
     nway,
-    sampled_nway,
 )
 
 CLASSES = 60
@@ -49,22 +48,6 @@ def test_the_closed_form_is_the_mean_over_all_sets(n: int, places: int, accepted
     np.testing.assert_allclose(nway(found, true, n, places, accepted), known, atol=1e-12)
 
 
-@pytest.mark.parametrize("accepted", RULES.values())
-@pytest.mark.parametrize("places", [1, 5])
-def test_drawing_classes_gives_the_closed_form_within_its_error(places: int, accepted: int) -> None:
-    true = logits(2, 40)
-    # Clips that are partly right, so that many have neither 0 nor 1.
-    found = true + 1.5 * logits(3, 40)
-    exact = nway(found, true, 20, places, accepted)
-    drawn = sampled_nway(found, true, 20, places, accepted, trials=400, seed=4)
-    error = np.sqrt((exact * (1 - exact)).sum() / 400) / 40
-    assert abs(drawn.mean() - exact.mean()) < 4 * error
-    assert np.abs(drawn - exact).max() < 5 * np.sqrt(0.25 / 400)
-    # Seeded, so that it can be computed again.
-    again = sampled_nway(found, true, 20, places, accepted, trials=400, seed=4)
-    assert np.array_equal(drawn, again)
-
-
 def test_chance_is_not_one_in_n_by_the_papers_rule() -> None:
     assert chance(2) == pytest.approx(0.75)
     assert chance(50) == pytest.approx(3 / 52)
@@ -90,7 +73,6 @@ def test_scores_that_are_level_or_no_numbers_win_nothing(accepted: int) -> None:
     true = logits(9, 30)
     assert not nway(np.zeros(CLASSES), true, 2, accepted=accepted).any()
     assert not nway(np.full(CLASSES, np.nan), true, 2, accepted=accepted).any()
-    assert not sampled_nway(np.zeros_like(true), true, 2, accepted=accepted).any()
     np.testing.assert_allclose(nway(true, true, 50, accepted=accepted), 1)
 
 
