@@ -53,20 +53,6 @@ def top_k(similarity: Matrix, pool: int, places: int, allowed: Allowed | None = 
     return few_ahead(ahead, others, pool - 1, places)
 
 
-def top_k_in_order(similarity: Matrix, pool: int, places: int) -> NDArray[np.float64]:
-    """Do the same in pools of neighbours, as published: queries 0 to 299, 300 to 599, and so on.
-
-    Returns
-    -------
-    (query,) float64
-        1 or 0; NaN for queries after the last whole pool.
-    """
-    number = np.arange(len(similarity)) // pool
-    same = number[:, None] == number[None]
-    ahead, others = _ahead(similarity, _others(similarity, same))
-    return np.where(others == pool - 1, (ahead < places).astype(np.float64), np.nan)
-
-
 def percentile_rank(similarity: Matrix, allowed: Allowed | None = None) -> NDArray[np.float64]:
     """Compute the share of the others that each query's own beats, (query,); chance is 0.5.
 

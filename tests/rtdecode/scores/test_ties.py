@@ -10,7 +10,7 @@ from train.judging.film_scores import in_pairs, similarity
 from train.judging.sections.condition import told_apart
 from train.metrics.classification import nway
 from train.metrics.order import order
-from train.metrics.retrieval import cosines, pairwise_auc, percentile_rank, top_k, top_k_in_order
+from train.metrics.retrieval import cosines, pairwise_auc, percentile_rank, top_k
 
 CLIPS = 90
 
@@ -63,7 +63,6 @@ def test_no_figure_is_won_by_rounding() -> None:
     assert not identification_nway(level, everyone, 2).any()
     assert not identification_top1(level, everyone).any()
     assert not top_k(level, 50, 5).any()
-    assert not top_k_in_order(level, 30, 5).any()
     assert not percentile_rank(level).any()
     assert not pairwise_auc(level).any()
     assert (in_pairs(level, [(0, 1), (2, 3)])[:4] == 0.5).all()

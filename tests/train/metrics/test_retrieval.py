@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rtdecode.scores.accuracy import identification_nway, identification_top1
-from train.metrics.retrieval import cosines, pairwise_auc, percentile_rank, top_k, top_k_in_order
+from train.metrics.retrieval import cosines, pairwise_auc, percentile_rank, top_k
 
 CLIPS = 300
 
@@ -28,16 +28,6 @@ def test_top_k_is_the_share_of_all_pools(pool: int, places: int) -> None:
         won = [sum(alike[query, c] >= alike[query, query] for c in one) < places for one in sets]
         known.append(np.mean(won))
     np.testing.assert_allclose(top_k(alike, pool, places), known, atol=1e-12)
-
-
-def test_pools_of_neighbours_are_counted_as_published() -> None:
-    alike = np.eye(7)
-    alike[1, 2] = 2
-    alike[5, 0] = 2
-    found = top_k_in_order(alike, 3, 1)
-    # Clip 5 is mistaken for clip 0, which is in another pool; clip 6 has no whole pool.
-    np.testing.assert_array_equal(found, [1, 0, 1, 1, 1, 1, np.nan])
-    np.testing.assert_array_equal(top_k_in_order(alike, 3, 2)[:6], np.ones(6))
 
 
 def test_one_place_is_identification() -> None:
