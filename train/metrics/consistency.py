@@ -6,16 +6,13 @@ and a figure must name its own:
 
 - `all_pairs`: NEURONS (xmed-lab/NEURONS, ``eval_metrics.py``, ``clip_score_frame``), with CLIP ViT-L/14;
 - `consecutive`: MindAnimator, with CLIP ViT-B/32. The published figure is set to 0 for clips that a video
-  classifier does not recognise (`gated`), which is why it cannot be compared with NEURONS';
+  classifier does not recognise, which is why it cannot be compared with NEURONS';
 - `to_first_and_previous`: the subject consistency of VBench (Vchitect/VBench), with DINO ViT-B/16. CineNeuron
   names it DTC and cites DINOv2.
 """
 
 import numpy as np
 from numpy.typing import NDArray
-
-# MindAnimator sets the consistency of a clip to 0 if its score by ViFi-CLIP is this or less.
-GATE = 0.6
 
 Matrix = NDArray[np.floating]
 
@@ -44,21 +41,6 @@ def consecutive(features: Matrix) -> NDArray[np.float64]:
     units = _units(features)
     steps = (units[:, 1:] * units[:, :-1]).sum(axis=2)
     return _over(steps.sum(axis=1), steps.shape[1])
-
-
-def gated(consistency: Matrix, recognised: Matrix) -> NDArray[np.float64]:
-    """Set the consistency of clips to 0 that a video classifier does not recognise, as MindAnimator does.
-
-    No figure of this project uses it: it mixes what a clip shows with how steadily it shows it.
-
-    Parameters
-    ----------
-    consistency : (clip,)
-        From `consecutive`.
-    recognised : (clip,)
-        Similarity of clip and truth by ViFi-CLIP.
-    """
-    return np.where(recognised > GATE, consistency, 0.0)
 
 
 def to_first_and_previous(features: Matrix) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.metrics.consistency import GATE, all_pairs, consecutive, gated, to_first_and_previous
+from train.metrics.consistency import all_pairs, consecutive, to_first_and_previous
 
 MEASURES = (all_pairs, consecutive, to_first_and_previous)
 
@@ -33,11 +33,6 @@ def test_each_is_the_published_formula() -> None:
             (max(0, cosine(one[i], one[i - 1])) + max(0, cosine(one[i], one[0]))) / 2 for i in range(1, 5)
         ]
         assert to_first_and_previous(clip)[n] == pytest.approx(np.mean(both))
-
-
-def test_the_gate_sets_clips_to_nothing() -> None:
-    found = gated(np.array([0.9, 0.9, 0.9]), np.array([GATE, GATE + 0.01, 0.2]))
-    assert found.tolist() == [0, 0.9, 0]
 
 
 def test_one_frame_is_not_consistent_with_anything() -> None:
