@@ -211,17 +211,6 @@ def to_frames(blocks: Tensor) -> Tensor:
     return cut.reshape(n, frames, rows * _ROWS, columns * _COLUMNS, _COLOURS).clamp(0, 1)
 
 
-def patch_decoder(codec: patch.Codec) -> ClipDecoder:
-    """Make the decoder that sees one patch alone, which is the transpose of the closed-form codec."""
-    basis = torch.from_numpy(codec.basis)
-    mean = torch.from_numpy(codec.mean)
-    alone = torch.cat([basis, torch.zeros_like(basis)], dim=1)[:, :, None, None]
-    frames = (patch.FRAMES, _LATENT_FRAME)
-    # Latent frame 0 codes video frame 0 four times over, so its frame is the mean of the four.
-    start = basis.reshape(*frames, -1).mean(0)[:, :, None, None]
-    return ClipDecoder(start, mean.reshape(frames).mean(0), alone, mean)
-
-
 def load_decoder(state: Mapping[str, Tensor]) -> ClipDecoder:
     """Make a decoder from its `state_dict`."""
     return ClipDecoder(state["first_weight"], state["first_bias"], state["next_weight"], state["next_bias"])

@@ -15,7 +15,7 @@ from tests.train.models.compact.clip_quality import blockiness, real_clips, ssim
 from train import reconstruct
 from train.closed_form import patch_codec as patch
 from train.data.phantom import film_clips
-from train.parts.codecs.patch import ClipDecoder, First, Next, fit_decoder, load_decoder, patch_decoder
+from train.parts.codecs.patch import ClipDecoder, First, Next, fit_decoder, load_decoder
 
 SHAPES = {
     "first_weight": (192, 16, 3, 3),
@@ -54,12 +54,6 @@ def psnr(made: np.ndarray, truth: np.ndarray) -> float:
     return float(-10 * np.log10(np.square(made - truth / 255).mean((1, 2, 3, 4))).mean())
 
 
-def test_the_patch_decoder_is_the_closed_form() -> None:
-    found, _ = fitted()
-    latent = patch.encode(found, clips(2)[:3])
-    assert np.abs(decode(patch_decoder(found), latent) - patch.decode(found, latent)).max() < 1e-6
-
-
 def test_large_clips_are_drawn_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = drawn()
     latents = noise(5, 16, 9, 8, 12).numpy()
@@ -77,19 +71,8 @@ def test_large_clips_are_drawn_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) 
     assert np.abs(np.stack(apart).astype(int) - np.stack(together)).max() <= 1
 
 
-def test_training_a_decoder_leaves_the_codec_alone() -> None:
-    found, _ = fitted()
-    before = found.mean.copy()
-    decoder = patch_decoder(found)
-    with torch.no_grad():
-        for values in decoder.parameters():
-            values.add_(1)
-    assert np.array_equal(found.mean, before)
-
-
-@pytest.mark.parametrize("lapped", [False, True])
-def test_frame_by_frame_is_the_whole_clip(lapped: bool) -> None:
-    decoder = drawn() if lapped else patch_decoder(fitted()[0])
+def test_frame_by_frame_is_the_whole_clip() -> None:
+    decoder = drawn()
     latent = noise(2, 16, 9, 8, 12, seed=1)
     with torch.inference_mode():
         frames, kept = decoder.first(latent[:, :, :1])
@@ -113,7 +96,7 @@ def test_neighbours_help_on_a_film_that_was_not_seen() -> None:
     found, lapped = fitted()
     truth = np.concatenate([clips(1900), clips(1900, "free")])
     latent = patch.encode(found, truth)
-    alone = decode(patch_decoder(found), latent)
+    alone = patch.decode(found, latent)
     better = decode(lapped, latent)
     assert psnr(better, truth) > psnr(alone, truth) + 0.3
     assert abs(blockiness(better) - 1) < 0.3 * abs(blockiness(alone) - 1)
@@ -125,7 +108,7 @@ def test_noise_on_the_latents_hurts_less() -> None:
     latent = patch.encode(found, truth)
     spread = latent.std((0, 2, 3, 4), keepdims=True)
     latent += 0.2 * spread * noise(*latent.shape).numpy()
-    alone = decode(patch_decoder(found), latent)
+    alone = patch.decode(found, latent)
     better = decode(lapped, latent)
     assert psnr(better, truth) > psnr(alone, truth) + 1.5
     assert blockiness(better) < 0.4 * blockiness(alone)
@@ -225,7 +208,7 @@ def test_real_films_lose_their_blocks(data_root: Path) -> None:
     for name in ("bigbuckbunny", "bikes", "carphone_pristine"):
         truth = real_clips(data_root / "video" / f"{name}.mp4")
         latent = patch.encode(found, truth)
-        alone = decode(patch_decoder(found), latent)
+        alone = patch.decode(found, latent)
         better = decode(lapped, latent)
         assert truth.shape[1:] == (33, 64, 96, 3)
         assert psnr(better, truth) > psnr(alone, truth) - 0.4
