@@ -52,7 +52,6 @@ _MOST_HEAD_BYTES = 65_536
 # Of the states of a window: what may be carried, and what lists it.
 MOST_CARRIED_BYTES = 8_000_000
 _MOST_LISTED_BYTES = 16_384
-DTYPES = ("<f2", "<f4", "<f8", "<i8", "|b1", "|u1")
 # Frames of a clip that take more bytes go as MP4.
 MOST_RAW_BYTES = 4_000_000
 # A message takes so many bytes of an MP4, and an MP4 so many in all.
