@@ -20,7 +20,7 @@ def acquired_shift_s(sidecar: Mapping[str, Any]) -> float:
 
     Our volume stands for the mean time of its slices. Corrected data stand for ``StartTime``. So their
     volume n has to be treated as one whose acquisition began at ``n * TR + shift``. Moving every onset by
-    ``-shift`` (`moved_onset_s`) does the same.
+    ``-shift`` does the same.
 
     Parameters
     ----------
@@ -69,11 +69,6 @@ def acquired_shift_s(sidecar: Mapping[str, Any]) -> float:
         )
     middle = float(np.mean(np.asarray(slices, np.float64))) if slices else (tr or 0.0) / 2
     return start_s - middle
-
-
-def moved_onset_s(onset_s: float, sidecar: Mapping[str, Any]) -> float:
-    """Return an event's onset on our time line, which is zero where volume 0 begins by our convention, s."""
-    return onset_s - acquired_shift_s(sidecar)
 
 
 def _seconds(sidecar: Mapping[str, Any], name: str) -> float:

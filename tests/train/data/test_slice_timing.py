@@ -5,7 +5,7 @@ import pytest
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from train.data.slice_timing import acquired_shift_s, moved_onset_s
+from train.data.slice_timing import acquired_shift_s
 
 TR = 2.0
 SLICES = 40
@@ -26,7 +26,7 @@ def test_moved_onsets_find_the_response_where_ours_do(start: float) -> None:
     # In our convention volume n stands for the middle of its slices, n * TR + mean(SliceTiming).
     ours = np.arange(60) * TR + np.mean(TIMES)
     found = float(data @ ours / data.sum()) - 6
-    assert found == pytest.approx(moved_onset_s(40.0, sidecar), abs=1e-3)
+    assert found == pytest.approx(40.0 - acquired_shift_s(sidecar), abs=1e-3)
 
 
 def test_the_default_reference_moves_nothing() -> None:
