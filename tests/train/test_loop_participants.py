@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,8 @@ from torch.optim import AdamW
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from tests.train.data.held import Held, table
 from tests.train.lines import COUNT, CPU, EXACT, PHASE, Line, Plain, equal, nothing, points
 from train import loop
-from train.data import standard
-from train.data.draws import WindowRows
-from train.data.shards import Shards
 from train.loader import Batches, Place
 from train.loop import Machine, Trainable
 from train.participants import weights_of
@@ -49,25 +45,33 @@ class Readers(Trainable):
         return {"far": (guess - batch["latents"]).square().mean()}
 
 
+@dataclass(frozen=True)
+class SubjectRows:
+    """Draws a batch of the subject that a place names: name -> its volumes and latents, (window, ...)."""
+
+    arrays: Mapping[str, Mapping[str, np.ndarray]]
+
+    def __call__(self, place: Place) -> dict[str, Tensor]:
+        arrays = self.arrays[place.participant]
+        numbers = place.rows(len(arrays["fmri"]))
+        batch = {name: torch.from_numpy(values[numbers]) for name, values in arrays.items()}
+        batch["subject"] = torch.full((len(numbers),), [*SUBJECTS].index(place.participant))
+        return batch
+
+
 @pytest.fixture
-def rows(tmp_path: Path) -> WindowRows:
+def rows() -> SubjectRows:
     """Windows of three subjects with different numbers of windows and of voxels."""
     draws = np.random.default_rng(0)
-    windows = table(
-        *(
-            (name, f"run-{n // 3}", f"{n}", False)
-            for name, (count, _) in SUBJECTS.items()
-            for n in range(count)
-        )
+    return SubjectRows(
+        {
+            name: {
+                "fmri": draws.normal(0, 1, (count, 5, voxels)).astype(np.float32),
+                "latents": draws.normal(0, 1, (count, 3)).astype(np.float32),
+            }
+            for name, (count, voxels) in SUBJECTS.items()
+        }
     )
-    sizes = [SUBJECTS[name][1] for name in windows.subject.tolist()]
-    volumes = [draws.normal(5, 2, (5, voxels)).astype(np.float32) for voxels in sizes]
-    np.savez(tmp_path / "latents.npz", x=draws.normal(0, 1, (len(volumes), 3)).astype(np.float32))
-    data = Held(windows, {"fmri": volumes})
-    windows_of_all = np.arange(len(volumes))
-    statistics = standard.statistics(data, windows_of_all)
-    latents = {"latents": Shards([tmp_path / "latents.npz"], "x")}
-    return WindowRows(data, windows_of_all, statistics, ["fmri"], latents=latents)
 
 
 @pytest.fixture
@@ -84,7 +88,7 @@ def stepped(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
     return gradients
 
 
-def at_once(system: Readers, rows: WindowRows, weights: Mapping[str, float]) -> tuple[list[Tensor], Tensor]:
+def at_once(system: Readers, rows: SubjectRows, weights: Mapping[str, float]) -> tuple[list[Tensor], Tensor]:
     """Differentiate the weighted sum of the losses of a step's batches: gradients by name, and the losses."""
     means = []
     for name in SUBJECTS:
@@ -97,7 +101,7 @@ def at_once(system: Readers, rows: WindowRows, weights: Mapping[str, float]) -> 
 
 
 def test_a_steps_gradient_is_that_of_the_weighted_losses_of_all_batches_at_once(
-    rows: WindowRows, stepped: list[list[Tensor]], tmp_path: Path
+    rows: SubjectRows, stepped: list[list[Tensor]], tmp_path: Path
 ) -> None:
     expected, losses = at_once(Readers(), rows, WEIGHTS)
     [row] = loop.train(
@@ -117,7 +121,7 @@ def test_a_steps_gradient_is_that_of_the_weighted_losses_of_all_batches_at_once(
 
 
 def test_equal_weights_are_the_mean_of_all_batches(
-    rows: WindowRows, stepped: list[list[Tensor]], tmp_path: Path
+    rows: SubjectRows, stepped: list[list[Tensor]], tmp_path: Path
 ) -> None:
     for weight in (1.0, 3.0):
         weights = dict.fromkeys(SUBJECTS, weight)

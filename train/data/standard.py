@@ -1,4 +1,4 @@
-"""Mean and deviation of each voxel and channel over training windows, and data standardised by them.
+"""Mean and deviation of each voxel and channel over training windows.
 
 A release may have standardised its data over all runs, the held-out ones too, as CineBrain did. Such a map is
 ``(x - m) / s`` with one m and one s for each voxel. Standardising once more by training windows gives the
@@ -84,31 +84,6 @@ class Statistics:
     def digest(self) -> str:
         """SHA-256 of the names of the windows that they rest on."""
         return names_digest(self.windows)
-
-    def standardised(self, column: str, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Standardise a column of windows of this subject, of the shape that `DataSet.read` gives.
-
-        Raises
-        ------
-        UsageError
-            If the statistics are of another number of voxels or channels, or lack the column.
-        """
-        axis = _axis(column)
-        known = len(self.mean[column]) if column in self.mean else 0
-        if known != values.shape[axis]:
-            raise UsageError(
-                "statistics-size-mismatch",
-                "the statistics of {subject} know {statistics_size} values of '{column}', and the "
-                "data have {data_size}. Compute them from these data.",
-                subject=self.subject,
-                statistics_size=known,
-                column=column,
-                data_size=values.shape[axis],
-            )
-        shape = [1] * values.ndim
-        shape[axis] = -1
-        mean = self.mean[column].reshape(shape)
-        return ((values - mean) / self.deviation[column].reshape(shape)).astype(np.float32)
 
     def told(self) -> list[str]:
         """Say what standardising by these statistics cannot take back, a sentence for each column."""
