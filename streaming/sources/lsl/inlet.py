@@ -52,18 +52,12 @@ class ClockOffset:
 
     An estimate far from the line counts only if the next one agrees with it. So a stall of the network is
     forgotten, while a sender's clock that was set anew begins a new line.
-
-    Attributes
-    ----------
-    resets : int
-        Number of times the sender's clock was set anew.
     """
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
         self._doubted: tuple[float, float] | None = None
         self._line = (0.0, 0.0, 0.0)
-        self.resets = 0
 
     def push(self, at: float, offset: float) -> None:
         """Take an estimate.
@@ -84,7 +78,6 @@ class ClockOffset:
                 return
             self._seen.clear()
             self._seen.append(before)
-            self.resets += 1
         self._doubted = None
         self._seen.append((at, offset))
         ats, offsets = np.array(self._seen).T
