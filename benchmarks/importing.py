@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,6 @@ _OUT = RESULTS / "importing.json"
 _SFREQ = 5000
 # How many times faster than real time an import is at least.
 LEAST_SPEED = 20.0
-
-Writer = Callable[[Path, PhantomSession], Path]
 
 
 def measure(seconds: float, repeats: int, folder: Path) -> list[dict[str, Any]]:
