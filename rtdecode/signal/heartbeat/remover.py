@@ -13,6 +13,7 @@ with the fitted wave subtracted. When the next beat begins, the finished one upd
 """
 
 from collections import deque
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -23,10 +24,7 @@ from rtdecode.signal.eeg.quality import GAP, LEARNING, UNCORRECTED, Quality
 from rtdecode.signal.eeg.regress import ReferenceRegression
 from rtdecode.signal.heartbeat.beats import RECENT_S, REGULAR, BeatFinder
 from rtdecode.signal.heartbeat.match import find_beats
-from rtdecode.signal.heartbeat.state import Heartbeat
 from rtdecode.signal.heartbeat.wave import SPAN, Beat, PulseWave, lagrange
-
-__all__ = ["Heartbeat", "HeartbeatRemover"]
 
 Values = NDArray[np.float64]
 
@@ -46,6 +44,38 @@ _WEAK = 0.35
 # After this many usual intervals without a beat, one has been missed.
 _ALIVE = 1.6
 _LEAST_CHANNELS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """How the heartbeat artefact is removed.
+
+    Attributes
+    ----------
+    hold_s : float
+        Longest time for which a sample is held, in seconds. With references nothing is held.
+    reach_s : float
+        How long after the R-peak the wave of a beat lasts if no other beat follows.
+    memory : float
+        Number of beats after which an old beat counts 1/e in the template.
+    first, enough : int
+        Number of beats in the template from which on it is subtracted, and trusted.
+    reference_memory_s, reference_enough_s : float
+        For the regression on references: the time after which the past counts 1/e, and the time of
+        learning after which it is trusted.
+    """
+
+    hold_s: float = 0.3
+    reach_s: float = 1.25
+    memory: float = 20.0
+    first: int = 3
+    enough: int = 12
+    reference_memory_s: float = 60.0
+    reference_enough_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0.2 <= self.hold_s <= 0.3:
+            raise ValueError(f"hold_s must lie between 0.2 and 0.3 s, found {self.hold_s}")
 
 
 class HeartbeatRemover:
