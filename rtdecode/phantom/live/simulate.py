@@ -5,10 +5,12 @@ The options make a `PhantomSession`. With ``--record`` its events are written st
 """
 
 import math
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 
@@ -25,7 +27,6 @@ from rtdecode.phantom.body.movement import describe as describe_motion
 from rtdecode.phantom.film.features import spread
 from rtdecode.phantom.film.watched import NONE, SHAPES, Pictures
 from rtdecode.phantom.live.faults import FaultLog, absences, folder_fault, volume_fault
-from rtdecode.phantom.live.stop import stop_on_signals
 from rtdecode.phantom.session import CHUNK_S, SCAN_ON_S, START_AT, STEADY, PhantomSession
 
 
@@ -84,7 +85,7 @@ def run(
             "nothing to simulate into: give --lsl NAME, --fmri-dir DIR, both, or --record DIR",
         )
     # Signals are caught from the first moment on, while the session is still being made.
-    with stop_on_signals() as stop:
+    with _stop_on_signals() as stop:
         session = PhantomSession(
             preset,
             subject,
@@ -257,3 +258,26 @@ def _log_all(session: PhantomSession, log: FaultLog, until_s: float) -> None:
     for line in sorted(lines, key=lambda line: line[1]):
         if line[1] < until_s:
             log.write(*line)
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C and SIGTERM set; outside the main thread nobody sets it.
+
+    The handlers are installed explicitly, because a shell starts a program with ``&`` with SIGINT ignored,
+    and Python leaves an ignored signal alone.
+    """
+    stop = threading.Event()
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
