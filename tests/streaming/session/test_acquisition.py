@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import resource
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -273,6 +274,8 @@ def run_until_stopped(options: StreamOptions, bundle: Bundle, meta: dict[str, An
     mailbox: Any = SimpleNamespace(put=lambda message, timeout: sent.append(message) or True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(acquisition.signal, "signal", lambda *_: None)
+        # Put back afterwards: the reader sets one of its own.
+        patch.setattr(threading, "excepthook", threading.excepthook)
         acquisition.main(Sources(bundle.path, options, meta), mailbox, stop)
     return sent
 
