@@ -1,14 +1,18 @@
 """Shared fixtures; with RTDECODE_DATA set, a test that needs real data must not be skipped."""
 
 import gc
+import importlib.util
 import io
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # These machines are shared: a slow example is no failure, pytest's own limit holds the rest.
@@ -32,12 +36,16 @@ _LONG = (
     "tests/streaming/test_mutated_inputs.py",
     "tests/test_same_clips.py",
     "tests/test_seam.py",
+    "tests/train/models/cinesync/test_cinesync.py",
     "tests/streaming/session/test_watched.py",
     "tests/streaming/tools/test_preflight.py",
     "tests/train/models/cinesync/test_published.py",
     "tests/train/models/cinesync/test_data_set.py",
     "tests/train/test_data_set.py",
     "tests/export/test_export.py",
+    "tests/test_hostile.py",
+    "tests/train/test_run.py",
+    "tests/train/test_simulated_participants.py",
 )
 
 _SKIPPED: list[str] = []
@@ -51,6 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[_SHARED] = tempfile.mkdtemp(prefix="rtdecode-test-")
         # Nothing of a test is kept for the runs of the one who tests.
         os.environ["RTDECODE_CACHE"] = f"{os.environ[_SHARED]}/cache"
+        if not (_is_compiled("torch") or sys.dont_write_bytecode):
+            _to_compile().touch()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -60,13 +70,34 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Iterator[object]:
-    """Collect without the garbage collector, which would walk all that was imported again and again."""
+    """Collect without the garbage collector, which would walk all that was imported again and again.
+
+    In a new environment one process collects before the others: each would compile all that they import.
+    """
     gc.disable()
-    collected = yield
+    with ExitStack() as alone:
+        if _to_compile().exists():
+            alone.enter_context(FileLock(_to_compile().with_suffix(".lock")))
+            if not _to_compile().exists():
+                alone.close()
+        collected = yield
+        _to_compile().unlink(missing_ok=True)
     gc.enable()
     # What is there by now stays: collections of the tests need not walk it either.
     gc.freeze()
     return collected
+
+
+def _to_compile() -> Path:
+    """Return the file that is there until what tests import is compiled."""
+    return Path(os.environ[_SHARED]) / "to-compile"
+
+
+def _is_compiled(package: str) -> bool:
+    found = importlib.util.find_spec(package)
+    assert found is not None
+    assert found.origin is not None
+    return Path(importlib.util.cache_from_source(found.origin)).is_file()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
