@@ -56,6 +56,8 @@ from train.work import Arrays, Work
 
 TEACHING = 7
 JUDGING = 1000
+# Of the session that is judged: 22 windows, decoded one after the other. Below twenty they have no interval.
+_JUDGED_S = 44.0
 STEPS = 3
 _NO_DROPOUT = Dropout(words=0, modalities=[1, 0, 0, 0])
 _PAST = Source("state", state="past")
@@ -320,6 +322,7 @@ class SeamJudge:
         return self._judged(data, trained.bundle, show, request.subject or "one")
 
     def _judged(self, data: Scans, bundle: Bundle, show: Show, name: str) -> Judged:
+        data = replace(data, seconds=_JUDGED_S)
         inputs = data.inputs(name, JUDGING)
         truths = list(data.clips(JUDGING)[:, :-1])
         known = {JUDGING: data.events(JUDGING)}
