@@ -26,6 +26,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +86,20 @@ class Network:
 
     Attributes
     ----------
+    run, scratch : Path
+        The run, and a folder for its bundle.
     decoder : Decoder
-    bundle : Bundle
-        What is fitted.
     plan : BrainNetflixPlan
     """
 
+    run: Path
+    scratch: Path
     decoder: compare.Decoder
-    bundle: Bundle
     plan: BrainNetflixPlan
 
     @classmethod
     def of(cls, run: Path, scratch: Path) -> "Network":
-        """Open a run, and export it.
+        """Open a run.
 
         Raises
         ------
@@ -112,7 +114,12 @@ class Network:
                 "`python -m train.run brainnetflix scale=tiny`.",
                 run=run,
             )
-        return cls(compare.opened(run), opened(str(run), scratch / "bundle"), plan)
+        return cls(run, scratch, compare.opened(run), plan)
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """Export the run, which a fit begins at."""
+        return opened(str(self.run), self.scratch / "bundle")
 
     def with_layer(self, fitted: Bundle) -> System:
         """Return the system with the layer of a newcomer's bundle."""
