@@ -3,6 +3,7 @@
 It is used by benchmarks and tests only.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,10 @@ class Spm:
 
     def push(self, data: Array) -> Matrix:
         """Position in the reference -> position in this volume, (4, 4), as `Aligner` has it."""
-        import rtspm
+        with warnings.catch_warnings():
+            # Of a backslash in its docstrings, where the module is compiled here for the first time.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import rtspm
 
         pair = [dict(self._reference), self._volume(data)]
         pair, *state, _ = rtspm.spm_realign_rt(pair, _FLAGS, self._count, 0, *self._state)

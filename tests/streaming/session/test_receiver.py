@@ -126,7 +126,8 @@ def test_the_fault_that_ends_it_comes_before_those_that_were_held_back() -> None
     faults = SessionFaults(Path("record"))
     faults.lose_recording("No space left on device")
     assert faults.first is faults.recording
-    first, second = (OutputError("output-write-failed", word, reason=word) for word in ("one", "two"))
+    first = OutputError("output-write-failed", "{path} cannot be written", path="one")
+    second = OutputError("output-write-failed", "{path} cannot be written", path="two")
     faults.end(first)
     faults.end(second)
     assert faults.first is first

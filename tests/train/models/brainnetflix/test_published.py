@@ -110,7 +110,7 @@ def test_participants_of_a_release_share_all_but_a_layer(changes: list[str], tmp
         ("system.width=1024", "clip-unet-wrong-tokens", {"width": WIDTH, "text": 1024}),
         ("system.conditions=77", "target-prompt-shape-mismatch", {"tokens": TOKENS, "expected_tokens": 77}),
         ("system.targets=TARGETS,b", "targets-sets-mismatch", {"targets": 2, "sets": 1}),
-        ("phases.regress.batch=64", "batch-larger-than-participant", {"phase": "regress", "batch": 64}),
+        ("phases.regress.batch=999", "batch-larger-than-participant", {"phase": "regress", "batch": 999}),
         ("phases.regress.losses={film: 1}", "phase-unknown-loss", {"phase": "regress"}),
         ("system.alignment=film", "plan-alignment-unknown", {"alignment": "film"}),
     ],
