@@ -94,10 +94,10 @@ def _to_compile() -> Path:
 
 
 def _is_compiled(package: str) -> bool:
-    found = importlib.util.find_spec(package)
-    assert found is not None
-    assert found.origin is not None
-    return Path(importlib.util.cache_from_source(found.origin)).is_file()
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(importlib.util.cache_from_source(spec.origin)).is_file()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
