@@ -83,7 +83,7 @@ def packed(values: NDArray[np.floating], held: NDArray[np.bool_], names: Sequenc
     values : (channel, sample)
         z-scored.
     held : (sample,) bool
-        Samples that are usable; where none is, a band says that there is a hole.
+        Samples that are usable; where none is, a band says that there is a gap.
     names : sequence of str
         The channels' names.
     bad : set of str

@@ -145,7 +145,7 @@ class _Page:
                 self._truth = _Clip(self._state.geometry)
                 self._known = ui.label()
                 self._identified = ui.label().classes("rt-small")
-            with _panel("EEG as it is decoded, the last 8 s; orange: interpolated, brown: a hole", "rt-rest"):
+            with _panel("EEG as it is decoded, the last 8 s; orange: interpolated, brown: a gap", "rt-rest"):
                 ui.element("canvas").classes("rt-traces")
         with _panel(
             "the last 2 minutes: windows (dark: previews, vermilion: late), volumes, triggers", "rt-wide"
