@@ -186,7 +186,7 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 
 def table(figures: Figures) -> Table:
-    """Lay out what was figures."""
+    """Lay out what was measured."""
     columns = ("both", "fmri", "eeg", "shifted", "clips", "clips, null brain")
     laid = Table("participant", "minutes", *columns, title="2-way (95 %), chance 0.5", title_justify="left")
     for who, rows in figures.items():

@@ -46,6 +46,8 @@ _FILM = "shapes"
 _BEFORE = ("films", "pretrain")
 # Of the phases of the run whose stages are shared; one cycle of the rate takes 4 at least.
 _SHARED_STEPS = 4
+# Of tables that go into a file or a pipe, characters.
+_WIDTH = 220
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ def parser_of(
     work : Path
         Where the runs lie unless the user says otherwise.
     out : Path
-        Where the figures are outcomes.
+        Where the figures are kept.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
@@ -412,9 +414,10 @@ def train_run(work: Path, recipe_name: str, name: str, overrides: Sequence[str],
 
 def show(comparisons: Mapping[str, Any]) -> None:
     """Print comparisons as tables."""
+    console = Console(width=None if Console().is_terminal else _WIDTH)
     for reference, presets in comparisons.items():
         for preset, of_preset in presets.items():
-            Console().print(variant_outcomes.table(of_preset, preset, reference))
+            console.print(variant_outcomes.table(of_preset, preset, reference))
 
 
 def main(ablation: Ablation, module: str, description: str | None, work: Path, out: Path) -> int:

@@ -227,7 +227,7 @@ class StatusBuilder:
     def sent(self, now_at: float) -> None:
         """Note that a status was sent that was due."""
         self._sent_at = now_at
-        self._due_now = bool(self._untold)
+        self._due_now = self.has_untold
 
     def begin(self, item: EegChunk | Trigger | Volume, *, behind: bool) -> None:
         """Let a status follow at once where the next acquisition would have to know of an item.
