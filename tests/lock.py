@@ -18,8 +18,11 @@ LOCK = ROOT / "lock.txt"
 EXTRAS = ("cpu", "dashboard")
 PYTHONS = ("3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
-# Versions of glibc that wheels may ask for, the newest first.
-GLIBC = ("2_34", "2_28", "2_27", "2_24", "2_17")
+# Minor versions of glibc 2 on the machines that install: old ones, and those that run the newest wheels. One
+# in between finds a wheel that it can run, as pip takes the best of those whose hashes are listed.
+GLIBC = (34, 41)
+# The oldest glibc that wheels are made for.
+_OLDEST_GLIBC = 17
 HEAD = """# Everything that `make demo` installs, with hashes: python -m tests.lock
 # For Linux on x86-64 and ARM, Python 3.11 to 3.13. What builds the package itself is in it.
 """
@@ -33,10 +36,14 @@ def requirements() -> list[str]:
     return [*project["project"]["dependencies"], *of_extras, *project["build-system"]["requires"]]
 
 
-def resolved(python: str, machine: str) -> list[dict[str, Any]]:
+def resolved(python: str, machine: str, glibc: int) -> list[dict[str, Any]]:
     """Return what pip would install, from its report."""
     abi = "cp" + python.replace(".", "")
-    platforms = [word for glibc in GLIBC for word in ("--platform", f"manylinux_{glibc}_{machine}")]
+    platforms = [
+        word
+        for minor in range(glibc, _OLDEST_GLIBC - 1, -1)
+        for word in ("--platform", f"manylinux_2_{minor}_{machine}")
+    ]
     platforms += ["--platform", f"manylinux2014_{machine}"]
     options = ["--quiet", "--dry-run", "--ignore-installed", "--report", "-", "--target", str(ROOT / "build")]
     options += ["--only-binary", ":all:", "--python-version", python, "--implementation", "cp"]
@@ -79,7 +86,11 @@ def lines(packages: list[dict[str, Any]]) -> Iterator[str]:
 def main() -> None:
     """Write the file."""
     packages = [
-        package for python in PYTHONS for machine in MACHINES for package in resolved(python, machine)
+        package
+        for python in PYTHONS
+        for machine in MACHINES
+        for glibc in GLIBC
+        for package in resolved(python, machine, glibc)
     ]
     LOCK.write_text(HEAD + "\n".join(lines(packages)) + "\n")
 

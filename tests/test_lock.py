@@ -1,6 +1,13 @@
 """What `make demo` installs is locked: each package by version and hash, in the versions of the tests."""
 
+import os
+import platform
 import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from tests.lock import LOCK, ROOT, requirements
 
@@ -23,3 +30,25 @@ def test_the_demo_is_installed_by_the_lock() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert "--require-hashes -r lock.txt" in makefile
     assert "demo: .venv/core" in makefile
+
+
+@pytest.mark.full
+@pytest.mark.skipif(
+    tuple(map(int, (platform.libc_ver()[1] or "0").split("."))) < (2, 35) or platform.machine() != "x86_64",
+    reason="pylsl's wheels hold liblsl for x86-64 and glibc 2.35 or newer",
+)
+def test_what_the_lock_installs_holds_liblsl(tmp_path: Path) -> None:
+    (locked,) = (match[0] for match in LINE.finditer(LOCK.read_text()) if match[1] == "pylsl")
+    (tmp_path / "pylsl.txt").write_text(locked)
+    words = ["--quiet", "--no-deps", "--require-hashes", "--target", str(tmp_path / "installed")]
+    install = [sys.executable, "-m", "pip", "install", *words, "-r", str(tmp_path / "pylsl.txt")]
+    subprocess.run(install, check=True, capture_output=True)
+    assert [*(tmp_path / "installed" / "pylsl" / "lib").glob("liblsl.so*")]
+    found = subprocess.run(
+        [sys.executable, "-c", "import pylsl; print(pylsl.__file__, pylsl.library_version())"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed"), "PYLSL_LIB": ""},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert found.stdout.startswith(str(tmp_path))
