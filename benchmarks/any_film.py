@@ -113,7 +113,7 @@ def judge(cell: Cell, real: list[Path]) -> Figures:
     if cell.films != _DEVELOPMENT:
         return figures
     # Figures of the first film bear no name.
-    return {key if "/" in key else f"{real[0].stem}/{key}": one for key, one in figures.items()}
+    return {key if "/" in key else f"{real[0].stem}/{key}": figure for key, figure in figures.items()}
 
 
 def evaluated(run: Path, out: Path, arguments: dict[str, str]) -> dict[str, Any]:
@@ -128,19 +128,19 @@ def evaluated(run: Path, out: Path, arguments: dict[str, str]) -> dict[str, Any]
 def _program(module: str, *words: str) -> None:
     # One core each, as two of them run at once.
     alone = os.environ | {"OMP_NUM_THREADS": "1"}
-    made = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", module, *words], env=alone, stdout=subprocess.DEVNULL, check=False
     )
-    if made.returncode:
-        raise SystemExit(f"python -m {module} {' '.join(words)} ended with {made.returncode}; see above.")
+    if process.returncode:
+        raise SystemExit(f"python -m {module} {' '.join(words)} ended with {process.returncode}; see above.")
 
 
 def rounded(figures: Figures) -> Figures:
     """Round to what intervals leave of the digits."""
-    return {name: intervals.rounded(one, _DIGITS) for name, one in figures.items()}
+    return {name: intervals.rounded(figure, _DIGITS) for name, figure in figures.items()}
 
 
-def freeze(found: dict[str, Figures]) -> None:
+def freeze(by_cell: dict[str, Figures]) -> None:
     """Put the oracle's figures into ``bars.json``, section ``film``.
 
     They differ by decoder: the oracle gets the end of the clip before where the decoder gets it. Differences
@@ -148,17 +148,17 @@ def freeze(found: dict[str, Figures]) -> None:
     """
     oracle = {
         name: {
-            metric: {"value": one["value"], "ci95": one["ci95"]}
-            for metric, one in figures.items()
-            if one["value"] is not None
+            metric: {"value": figure["value"], "ci95": figure["ci95"]}
+            for metric, figure in figures.items()
+            if figure["value"] is not None
             and metric.endswith("_oracle")
             and "_cuts_" not in metric
             and "_above_" not in metric
         }
-        for name, figures in found.items()
+        for name, figures in by_cell.items()
     }
-    held = json.loads(_BARS.read_text())
-    _BARS.write_text(json.dumps(held | {"film": oracle}, indent=1) + "\n")
+    bars = json.loads(_BARS.read_text())
+    _BARS.write_text(json.dumps(bars | {"film": oracle}, indent=1) + "\n")
 
 
 _ROWS = (
@@ -191,9 +191,9 @@ _ROWS = (
 )
 
 
-def markdown(found: dict[str, Figures]) -> str:
+def markdown(by_cell: dict[str, Figures]) -> str:
     """Lay out a table: a row for each figure, a column for each decoder, film and preset."""
-    columns = _columns(found)
+    columns = _columns(by_cell)
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for metric in _ROWS:
         cells = [_told(figures.get(metric)) for figures in columns.values()]
@@ -201,20 +201,20 @@ def markdown(found: dict[str, Figures]) -> str:
     return "\n".join(lines)
 
 
-def _columns(found: dict[str, Figures]) -> dict[str, Figures]:
+def _columns(by_cell: dict[str, Figures]) -> dict[str, Figures]:
     """Split figures of several films, whose names stand before a slash."""
     columns: dict[str, Figures] = {}
-    for name, figures in found.items():
-        for key, one in figures.items():
+    for name, figures in by_cell.items():
+        for key, figure in figures.items():
             film, slash, metric = key.rpartition("/")
-            columns.setdefault(name + slash + film, {})[metric] = one
+            columns.setdefault(name + slash + film, {})[metric] = figure
     return columns
 
 
-def _told(one: dict[str, Any] | None) -> str:
-    if one is None or one["value"] is None:
+def _told(figure: dict[str, Any] | None) -> str:
+    if figure is None or figure["value"] is None:
         return ""
-    return f"{one['value']:.3f} ({intervals.words(one)})"
+    return f"{figure['value']:.3f} ({intervals.words(figure)})"
 
 
 def main() -> None:
@@ -226,26 +226,26 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", help="cells whose names begin so; the others stay in the file as they are"
     )
-    given = parser.parse_args()
+    args = parser.parse_args()
     if "RTDECODE_DATA" not in os.environ:
         raise SystemExit(
             "RTDECODE_DATA is not set: it names the folder of the recorded data, with the films "
             "of the development set in films/judged."
         )
     real = sorted((Path(os.environ["RTDECODE_DATA"]) / "films" / _DEVELOPMENT).glob("*.mp4"))
-    cells = [cell for cell in CELLS if cell.name.startswith(given.only)]
+    cells = [cell for cell in CELLS if cell.name.startswith(args.only)]
     _WORK.mkdir(parents=True, exist_ok=True)
     participants = sorted({cell.participant for cell in cells if cell.decoder == "ridge"})
     with ThreadPoolExecutor(_JOBS) as jobs:
         list(jobs.map(train, participants))
-        made = jobs.map(lambda cell: judge(cell, real), cells)
-        found = {cell.name: figures for cell, figures in zip(cells, made, strict=True)}
-    Console(width=None if sys.stdout.isatty() else 1000).print(markdown(found), markup=False)
-    kept: dict[str, Figures] = read(_OUT) if given.only else {}
-    every = kept | {name: rounded(figures) for name, figures in found.items()}
-    write(_OUT, every)
-    if given.freeze:
-        freeze(every)
+        cell_figures = jobs.map(lambda cell: judge(cell, real), cells)
+        by_cell = {cell.name: figures for cell, figures in zip(cells, cell_figures, strict=True)}
+    Console(width=None if sys.stdout.isatty() else 1000).print(markdown(by_cell), markup=False)
+    saved: dict[str, Figures] = read(_OUT) if args.only else {}
+    all_cells = saved | {name: rounded(figures) for name, figures in by_cell.items()}
+    write(_OUT, all_cells)
+    if args.freeze:
+        freeze(all_cells)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ BRAIN = 0.95
 SPEED = {"clip_4_steps": 150.0, "first_frame": 100.0, "fifty_steps_over_four": 10.0}
 
 # What a linear reading cannot draw: the model must be above the oracle in one of these.
-_DRAWN = ("order", "motion_energy", "direction_error_deg", "cut_f1")
+_ABOVE_ORACLE = ("order", "motion_energy", "direction_error_deg", "cut_f1")
 _KINDS = ("rest", "other_subject", "noise", "cap", "inconsistent")
 _RULES: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le, ">": operator.gt}
 
@@ -92,17 +92,17 @@ def bars(oracle: Figures, cell: str) -> list[Bar]:
     cell : str
         One of `CELLS`.
     """
-    found: list[Bar] = []
+    cell_bars: list[Bar] = []
     for name in oracle:
         film, slash, metric = name.rpartition("/")
         if metric == "identification_2way_centred_oracle":
             reached = {
-                key.removeprefix(film + slash).removesuffix("_oracle"): float(one["value"])
-                for key, one in oracle.items()
+                key.removeprefix(film + slash).removesuffix("_oracle"): float(entry["value"])
+                for key, entry in oracle.items()
                 if key.rpartition("/")[0] == film
             }
-            found += [replace(bar, figure=film + slash + bar.figure) for bar in _bars(reached, cell)]
-    return found
+            cell_bars += [replace(bar, figure=film + slash + bar.figure) for bar in _bars(reached, cell)]
+    return cell_bars
 
 
 def _bars(oracle: Mapping[str, float], cell: str) -> list[Bar]:
@@ -110,47 +110,50 @@ def _bars(oracle: Mapping[str, float], cell: str) -> list[Bar]:
     shares = {"identification_2way_centred": (CELLS[cell], 1 / 2)}
     if "shapes" in cell:
         shares["identification_10way_centred"] = (TENFOLD, 1 / 10)
-    found: list[Bar] = []
+    film_bars: list[Bar] = []
     for name, (share, chance) in shares.items():
         why = f"{share} of the oracle's {oracle[name]:.3f} above chance"
-        found.append(Bar(name, "value", ">=", chance + share * (oracle[name] - chance), why))
+        film_bars.append(Bar(name, "value", ">=", chance + share * (oracle[name] - chance), why))
     nearest = "identification_2way_centred_above_nearest"
-    found.append(Bar(nearest, "low", ">", 0.0, "above the nearest training clip"))
+    film_bars.append(Bar(nearest, "low", ">", 0.0, "above the nearest training clip"))
     if (name := "identification_2way_matched") in oracle:
         why = f"the oracle's {oracle[name]:.3f} less {MATCHED}"
-        found.append(Bar(name, "value", ">=", oracle[name] - MATCHED, why))
+        film_bars.append(Bar(name, "value", ">=", oracle[name] - MATCHED, why))
     for name in ("layout_colour", "layout_luminance"):
         why = f"{LAYOUT} of the oracle's {oracle[name]:.3f}"
-        found.append(Bar(name, "value", ">=", LAYOUT * oracle[name], why))
+        film_bars.append(Bar(name, "value", ">=", LAYOUT * oracle[name], why))
     why = f"the oracle's {oracle['psnr']:.2f} dB less {DECIBELS}"
-    found.append(Bar("psnr_one_step", "value", ">=", oracle["psnr"] - DECIBELS, why))
-    found.append(Bar(" or ".join(_DRAWN), "low", ">", 0.0, "above the oracle in one of them"))
-    found += [Bar(f"brain_auroc_{kind}", "value", ">=", BRAIN, "given") for kind in _KINDS]
-    return found
+    film_bars.append(Bar("psnr_one_step", "value", ">=", oracle["psnr"] - DECIBELS, why))
+    film_bars.append(Bar(" or ".join(_ABOVE_ORACLE), "low", ">", 0.0, "above the oracle in one of them"))
+    film_bars += [Bar(f"brain_auroc_{kind}", "value", ">=", BRAIN, "given") for kind in _KINDS]
+    return film_bars
 
 
-def verdicts(figures: Figures, held: Sequence[Bar]) -> list[Verdict]:
+def verdicts(figures: Figures, required: Sequence[Bar]) -> list[Verdict]:
     """Hold figures against bars; a figure that is not there does not pass."""
-    found = [(bar, _found(figures, bar)) for bar in held]
+    reached = [(bar, _found(figures, bar)) for bar in required]
     return [
-        Verdict(bar, value, value is not None and _RULES[bar.rule](value, bar.bar)) for bar, value in found
+        Verdict(bar, value, value is not None and _RULES[bar.rule](value, bar.bar)) for bar, value in reached
     ]
 
 
 def _found(figures: Figures, bar: Bar) -> float | None:
     film, slash, name = bar.figure.rpartition("/")
-    if name == " or ".join(_DRAWN):
+    if name == " or ".join(_ABOVE_ORACLE):
         # An error is better where it is less.
-        compared = [(figures.get(f"{film}{slash}{one}_above_oracle"), "error" in one) for one in _DRAWN]
+        compared = [
+            (figures.get(f"{film}{slash}{metric}_above_oracle"), "error" in metric)
+            for metric in _ABOVE_ORACLE
+        ]
         spans = [(figure["ci95"], less) for figure, less in compared if figure is not None]
         gains = [-span[1] if less else span[0] for span, less in spans if span is not None]
         return max(gains, default=None)
-    one = figures.get(bar.figure)
-    if one is None:
+    entry = figures.get(bar.figure)
+    if entry is None:
         return None
     if bar.part == "low":
-        return None if one["ci95"] is None else one["ci95"][0]
-    return one["value"]
+        return None if entry["ci95"] is None else entry["ci95"][0]
+    return entry["value"]
 
 
 def read(path: Path) -> dict[str, Figures]:
@@ -166,10 +169,10 @@ def read(path: Path) -> dict[str, Figures]:
     return cells
 
 
-def judged(found: Mapping[str, Figures]) -> dict[str, list[Verdict]]:
+def judged(by_cell: Mapping[str, Figures]) -> dict[str, list[Verdict]]:
     """Hold every cell of the shipped model that was judged against its bars."""
     oracle = json.loads(PATH.read_text())["film"]
-    return {cell: verdicts(found[cell], bars(oracle[cell], cell)) for cell in CELLS if cell in found}
+    return {cell: verdicts(by_cell[cell], bars(oracle[cell], cell)) for cell in CELLS if cell in by_cell}
 
 
 def lapses(path: Path) -> dict[str, list[str]]:
@@ -177,9 +180,9 @@ def lapses(path: Path) -> dict[str, list[str]]:
     return json.loads(PATH.read_text())["lapses"].get(path.stem, {})
 
 
-def missed(found: Sequence[Verdict]) -> list[str]:
+def missed(cell_verdicts: Sequence[Verdict]) -> list[str]:
     """Name the bars that were missed, each once and in their order."""
-    return list(dict.fromkeys(one.bar.name for one in found if not one.passed))
+    return list(dict.fromkeys(verdict.bar.name for verdict in cell_verdicts if not verdict.passed))
 
 
 def strays(cells: Mapping[str, Sequence[Verdict]], listed: Mapping[str, Sequence[str]]) -> list[str]:
@@ -200,27 +203,27 @@ def strays(cells: Mapping[str, Sequence[Verdict]], listed: Mapping[str, Sequence
     return new + met
 
 
-def table(found: Mapping[str, Sequence[Verdict]], known: Mapping[str, Sequence[str]]) -> Table:
+def table(by_cell: Mapping[str, Sequence[Verdict]], listed: Mapping[str, Sequence[str]]) -> Table:
     """Lay out verdicts for a person."""
     laid = Table("cell", "figure", "", "found", "bar", "verdict", "why")
-    for cell, verdicts_of in found.items():
-        for one in verdicts_of:
-            number = "-" if one.found is None else f"{one.found:.4f}"
-            lapsed = one.bar.name in known.get(cell, ())
-            verdict = "pass" if one.passed else "lapse" if lapsed else "FAIL"
-            bar = f"{one.bar.rule} {one.bar.bar:.4f}"
-            laid.add_row(cell, one.bar.figure, one.bar.part, number, bar, verdict, one.bar.why)
+    for cell, verdicts_of in by_cell.items():
+        for outcome in verdicts_of:
+            number = "-" if outcome.found is None else f"{outcome.found:.4f}"
+            lapsed = outcome.bar.name in listed.get(cell, ())
+            verdict = "pass" if outcome.passed else "lapse" if lapsed else "FAIL"
+            bar = f"{outcome.bar.rule} {outcome.bar.bar:.4f}"
+            laid.add_row(cell, outcome.bar.figure, outcome.bar.part, number, bar, verdict, outcome.bar.why)
     return laid
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print how figures stand to the bars; 1 if what they miss is not what they are known to miss."""
     path = Path(arguments[0]) if arguments else FIGURES
-    found = judged(read(path))
+    by_cell = judged(read(path))
     listed = lapses(path)
     console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(table(found, listed))
-    different = strays(found, listed)
+    console.print(table(by_cell, listed))
+    different = strays(by_cell, listed)
     for sentence in different:
         console.print(sentence, markup=False)
     return 1 if different else 0

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 _WIDTH = 860
-_LEFT = 250
+_LABEL_WIDTH = 250
 _RIGHT = 150
 _ROW = 22
 _TOP = 44
@@ -61,7 +61,7 @@ def _body(chart: dict[str, Any], figure: Callable[[str], Any]) -> Iterator[str]:
 
     def x(value: float) -> float:
         share = (min(max(value, chart["low"]), chart["high"]) - chart["low"]) / (chart["high"] - chart["low"])
-        return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
+        return _LABEL_WIDTH + share * (_WIDTH - _LABEL_WIDTH - _RIGHT)
 
     bottom = _TOP + _ROW * sum(1 + len(group["bars"]) for group in chart["group"])
     for tick in chart["ticks"]:
@@ -78,7 +78,8 @@ def _body(chart: dict[str, Any], figure: Callable[[str], Any]) -> Iterator[str]:
             middle = y + _ROW / 2
             width = x(bar["value"]) - x(chart["low"])
             yield _text(24, y + 15, label)
-            yield f'<rect x="{_LEFT}" y="{y + 4}" width="{width:.1f}" height="{_ROW - 8}" fill="{_BAR}"/>'
+            size = f'width="{width:.1f}" height="{_ROW - 8}"'
+            yield f'<rect x="{_LABEL_WIDTH}" y="{y + 4}" {size} fill="{_BAR}"/>'
             yield _line(x(low), middle, x(high), middle, "#000000")
             yield from (_line(x(end), middle - 4, x(end), middle + 4, "#000000") for end in (low, high))
             words = f"{bar['value']:.3f} ({low:.3f} to {high:.3f})"
@@ -96,8 +97,8 @@ def _legend(floors: list[str], y: float) -> Iterator[str]:
     for number, label in enumerate(floors):
         dash, colour = _FLOORS[label.partition(",")[0]]
         middle = y + 20 * number
-        yield _line(_LEFT, middle, _LEFT + 40, middle, colour, dash)
-        yield _text(_LEFT + 50, middle + 4, label)
+        yield _line(_LABEL_WIDTH, middle, _LABEL_WIDTH + 40, middle, colour, dash)
+        yield _text(_LABEL_WIDTH + 50, middle + 4, label)
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str, dash: str = "") -> str:

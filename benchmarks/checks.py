@@ -50,11 +50,11 @@ def measure(times: int = _TIMES) -> dict[str, Any]:
     }
 
 
-def rows(found: dict[str, Any]) -> list[tuple[str, float, float, str]]:
+def rows(figures: dict[str, Any]) -> list[tuple[str, float, float, str]]:
     """What was found beside its bar, for the table of ``make bench``."""
     return [
-        ("EEG checks", found["core_percent"], CORE_PERCENT, "% of a core"),
-        ("volume checks", found["volume_ms"]["p50_ms"], VOLUME_MS, "ms, p50"),
+        ("EEG checks", figures["core_percent"], CORE_PERCENT, "% of a core"),
+        ("volume checks", figures["volume_ms"]["p50_ms"], VOLUME_MS, "ms, p50"),
     ]
 
 
@@ -88,19 +88,22 @@ def _volume_check() -> Callable[[int], None]:
 
 def _timed(check: Callable[[int], None], times: int) -> list[float]:
     """Milliseconds of this thread's work for each call."""
-    spent = []
+    times_ms = []
     for index in range(times):
         began = time.thread_time()
         check(index)
-        spent.append(1e3 * (time.thread_time() - began))
-    return spent
+        times_ms.append(1e3 * (time.thread_time() - began))
+    return times_ms
 
 
 def main() -> None:
     """Measure, print, write."""
-    found = {"machine": bench._machine(), "probe_ms": bench._percentiles(bench._probe(Pace(500)))} | measure()
-    Console().print_json(json.dumps(found))
-    write(_OUT, found)
+    figures = {
+        "machine": bench._machine(),
+        "probe_ms": bench._percentiles(bench._probe(Pace(500))),
+    } | measure()
+    Console().print_json(json.dumps(figures))
+    write(_OUT, figures)
 
 
 if __name__ == "__main__":

@@ -56,23 +56,23 @@ def measure(seconds: float) -> dict[str, Any]:
     """
     source, stream = bench_eeg.begun()
     # Filled beforehand: what grows is the chain's.
-    spent = np.full((3, round(seconds / bench_eeg.CHUNK_S)), np.nan)
+    timings = np.full((3, round(seconds / bench_eeg.CHUNK_S)), np.nan)
     count = 0
     memory = []
     this = psutil.Process()
     for item in source.stream(seconds):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         worked = time.thread_time()
         bench_eeg.take(stream, item)
         if not isinstance(item, EegChunk):
             continue
         work = time.thread_time() - worked
-        wall = time.perf_counter() - begun
-        spent[:, count] = work, wall, float(item.stamps[-1]) - stream.newest
+        wall = time.perf_counter() - started
+        timings[:, count] = work, wall, float(item.stamps[-1]) - stream.newest
         count += 1
         if count % _MINUTE == 0:
             memory.append(round(this.memory_info().rss / 2**20, 2))
-    settled = 1e3 * spent[:, round(bench_eeg.SETTLED_S / bench_eeg.CHUNK_S) : count]
+    settled = 1e3 * timings[:, round(bench_eeg.SETTLED_S / bench_eeg.CHUNK_S) : count]
     work_ms, wall_ms, age_ms = settled.tolist()
     return {
         "stream_s": seconds,
@@ -121,11 +121,11 @@ def beside(seconds: float = _BESIDE_S) -> dict[str, Any]:
 
 
 def _paced(stream: EegStream, items: Iterator[EegChunk | Trigger]) -> list[float]:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     wall = []
     for item in items:
         if isinstance(item, EegChunk):
-            due = begun + (len(wall) + 1) * bench_eeg.CHUNK_S
+            due = started + (len(wall) + 1) * bench_eeg.CHUNK_S
             time.sleep(max(0.0, due - time.perf_counter()))
         start = time.perf_counter()
         bench_eeg.take(stream, item)
@@ -145,31 +145,31 @@ def _neighbour(folder: Path, seconds: float) -> None:
     """Write an enhanced volume a TR, and encode a clip of noise, the worst for an encoder, a window."""
     write = bench_volumes.case(bundle.load("phantom")).files("enhanced")
     clip = np.random.default_rng(0).integers(0, 256, (33, 64, 96, 3), np.uint8)
-    begun = time.monotonic()
+    started = time.monotonic()
     part = folder.parent / "part"
     for n in range(int(seconds / bench_volumes.TR) + 10):
         part.write_bytes(write(n)[0])
         part.rename(folder / f"vol_{n:05d}")
         if n % round(_WINDOW_S / bench_volumes.TR) == 0:
             write_mp4(folder.parent / f"{n}.mp4", clip, 8.0)
-        time.sleep(max(0.0, begun + (n + 1) * bench_volumes.TR - time.monotonic()))
+        time.sleep(max(0.0, started + (n + 1) * bench_volumes.TR - time.monotonic()))
 
 
-def rows(found: dict[str, Any]) -> list[tuple[str, float, float, str]]:
+def rows(figures: dict[str, Any]) -> list[tuple[str, float, float, str]]:
     """What was found beside its bar, for the table of ``make bench``."""
-    pushed = found["beside"]["push_ms"]["p99_ms"]
+    pushed = figures["beside"]["push_ms"]["p99_ms"]
     return [
         ("EEG push beside volumes and clips", pushed, PUSH_MS, "ms, p99"),
-        ("EEG in the magnet", 100 * found["core_share"], CORE_PERCENT, "% of a core"),
-        ("EEG memory", found["memory_grown_mb"], GROWN_MB, "MB grown"),
+        ("EEG in the magnet", 100 * figures["core_share"], CORE_PERCENT, "% of a core"),
+        ("EEG memory", figures["memory_grown_mb"], GROWN_MB, "MB grown"),
     ]
 
 
 def main(seconds: float) -> None:
     """Measure, print, write."""
-    found = {"machine": bench._machine(), "probe_ms": bench._percentiles(bench._probe(Pace(500)))}
-    found |= {"beside": beside()} | measure(seconds)
-    text = json.dumps(found, default=str)
+    figures = {"machine": bench._machine(), "probe_ms": bench._percentiles(bench._probe(Pace(500)))}
+    figures |= {"beside": beside()} | measure(seconds)
+    text = json.dumps(figures, default=str)
     Console().print_json(text)
     write(_OUT, json.loads(text))
 

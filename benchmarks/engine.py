@@ -30,14 +30,14 @@ _WINDOWS = 5
 
 def measure(bundle: str) -> dict[str, Any]:
     """Measure every arrangement, each in a process of its own."""
-    found: dict[str, Any] = {}
+    arrangements: dict[str, Any] = {}
     for name, (engines, sessions) in _ARRANGEMENTS.items():
         words = [sys.executable, "-m", "benchmarks.engine", bundle, str(engines), str(sessions)]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
-        found[name] = json.loads(done.stdout)
-    one = found["one session"]["peak_mb"]
-    two = found["two sessions, one engine"]["peak_mb"]
-    return {"bundle": bundle, "most": MOST, "ratio": round(two / one, 3), "arrangements": found}
+        arrangements[name] = json.loads(done.stdout)
+    single_mb = arrangements["one session"]["peak_mb"]
+    two = arrangements["two sessions, one engine"]["peak_mb"]
+    return {"bundle": bundle, "most": MOST, "ratio": round(two / single_mb, 3), "arrangements": arrangements}
 
 
 def peak(bundle: str, engines: int, sessions: int) -> dict[str, float]:
@@ -68,9 +68,9 @@ def main(words: list[str]) -> None:
     if len(words) == 3:
         print(json.dumps(peak(words[0], int(words[1]), int(words[2]))))  # noqa: T201
         return
-    found = measure(words[0] if words else "phantom")
-    write(_OUT, found)
-    Console().print_json(data=found)
+    figures = measure(words[0] if words else "phantom")
+    write(_OUT, figures)
+    Console().print_json(data=figures)
 
 
 if __name__ == "__main__":

@@ -35,12 +35,12 @@ _PLACE = ("bundle", "stage", "builder", "compute_capability")
 Figures = dict[str, Any]
 
 
-def wanted(made: Bundle, name: str, capabilities: Sequence[str]) -> Iterator[Figures]:
+def wanted(bundle: Bundle, name: str, capabilities: Sequence[str]) -> Iterator[Figures]:
     """Yield what tells each engine of a bundle from all others, among it the hash of its graph.
 
     Parameters
     ----------
-    made : Bundle
+    bundle : Bundle
     name : str
         What it is called among the figures.
     capabilities : sequence of str
@@ -48,23 +48,23 @@ def wanted(made: Bundle, name: str, capabilities: Sequence[str]) -> Iterator[Fig
     """
     for builder in engines.installed():
         for capability in capabilities:
-            for stage, about in made.manifest.built.items():
+            for stage, about in bundle.manifest.built.items():
                 yield {
                     "bundle": name,
                     "stage": stage,
-                    "graph": made.manifest.files[about.file],
+                    "graph": bundle.manifest.files[about.file],
                     "builder": builder,
                     "version": engines.version(builder),
                     "compute_capability": capability,
                 }
 
 
-def measure(made: Bundle, about: Figures) -> Figures:
+def measure(bundle: Bundle, about: Figures) -> Figures:
     """Build one engine, hold its ports against the manifest, and forget it.
 
     Parameters
     ----------
-    made : Bundle
+    bundle : Bundle
     about : dict
         One engine of `wanted`.
 
@@ -79,7 +79,7 @@ def measure(made: Bundle, about: Figures) -> Figures:
     capability = about["compute_capability"]
     try:
         engines.check_target(builder, capability)
-        one = engines.of_stage(made, about["stage"], builder, capability)
+        engine = engines.of_stage(bundle, about["stage"], builder, capability)
     except (NotBuiltError, BundleError) as error:
         nothing = dict.fromkeys(("seconds", "mb", "flavour", "inputs", "outputs"))
         return {**about, "built": False, "why": str(error), **nothing}
@@ -87,11 +87,11 @@ def measure(made: Bundle, about: Figures) -> Figures:
         **about,
         "built": True,
         "why": None,
-        "seconds": round(one.seconds, 2),
-        "mb": round(len(one.engine) / 1e6, 2),
-        "flavour": one.flavour,
-        "inputs": len(one.inputs),
-        "outputs": len(one.outputs),
+        "seconds": round(engine.seconds, 2),
+        "mb": round(len(engine.engine) / 1e6, 2),
+        "flavour": engine.flavour,
+        "inputs": len(engine.inputs),
+        "outputs": len(engine.outputs),
     }
 
 
@@ -99,33 +99,40 @@ def there(out: Path, machine: Figures) -> list[Figures]:
     """Read the figures that were kept on this machine; there are none on another one."""
     if not out.exists():
         return []
-    found = json.loads(out.read_text())
-    return found["engines"] if found["machine"] == machine else []
+    saved = json.loads(out.read_text())
+    return saved["engines"] if saved["machine"] == machine else []
 
 
 def is_kept(figures: Sequence[Figures], about: Figures) -> bool:
     """Tell whether there are figures of an engine, of this graph and this version of its builder."""
-    return any(all(one[key] == value for key, value in about.items()) for one in figures)
+    return any(all(entry[key] == value for key, value in about.items()) for entry in figures)
 
 
 def without(figures: Sequence[Figures], about: Figures) -> list[Figures]:
     """Leave out the figures of one engine, of whatever graph and version they are."""
-    return [one for one in figures if any(one[key] != about[key] for key in _PLACE)]
+    return [entry for entry in figures if any(entry[key] != about[key] for key in _PLACE)]
 
 
 def table(figures: Sequence[Figures]) -> Table:
     """Show one row for each engine."""
-    shown = Table(title="engines built ahead; none was run", title_justify="left")
+    engine_table = Table(title="engines built ahead; none was run", title_justify="left")
     for column in ("bundle", "stage", "builder", "GPU", "built", "s", "MB", "ports", "attention"):
-        shown.add_column(column, justify="right" if column in ("s", "MB", "ports") else "left")
-    for one in figures:
-        place = [one["bundle"], one["stage"], f"{one['builder']} {one['version']}", one["compute_capability"]]
-        if one["built"]:
-            ports = f"{one['inputs']} + {one['outputs']}"
-            shown.add_row(*place, "yes", f"{one['seconds']:.2f}", f"{one['mb']:.2f}", ports, one["flavour"])
+        engine_table.add_column(column, justify="right" if column in ("s", "MB", "ports") else "left")
+    for entry in figures:
+        place = [
+            entry["bundle"],
+            entry["stage"],
+            f"{entry['builder']} {entry['version']}",
+            entry["compute_capability"],
+        ]
+        if entry["built"]:
+            ports = f"{entry['inputs']} + {entry['outputs']}"
+            engine_table.add_row(
+                *place, "yes", f"{entry['seconds']:.2f}", f"{entry['mb']:.2f}", ports, entry["flavour"]
+            )
         else:
-            shown.add_row(*place, f"no: {one['why']}")
-    return shown
+            engine_table.add_row(*place, f"no: {entry['why']}")
+    return engine_table
 
 
 def main(words: Sequence[str] | None = None, out: Path = _OUT) -> int:
@@ -138,23 +145,23 @@ def main(words: Sequence[str] | None = None, out: Path = _OUT) -> int:
     parser.add_argument("--sm", default=",".join(CAPABILITIES), help="compute capabilities to build for")
     parser.add_argument("--again", action="store_true", help="also engines that were built before")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.parse_args(words)
+    args = parser.parse_args(words)
     # The load of the moment is no property of the machine.
     machine = {key: value for key, value in bench._machine().items() if key != "load"}
     figures = there(out, machine)
     try:
         engines.require()
-        capabilities = engines.capabilities_of(asked.sm)
-        for name in asked.bundle.split(","):
-            made = bundles.load(name)
-            for about in wanted(made, name, capabilities):
-                if is_kept(figures, about) and not asked.again:
+        capabilities = engines.capabilities_of(args.sm)
+        for name in args.bundle.split(","):
+            bundle = bundles.load(name)
+            for about in wanted(bundle, name, capabilities):
+                if is_kept(figures, about) and not args.again:
                     continue
-                figures = [*without(figures, about), measure(made, about)]
+                figures = [*without(figures, about), measure(bundle, about)]
                 write(out, {"machine": machine, "engines": figures})
     except RtDecodeError as error:
-        return explain(error, as_json=asked.json)
-    if asked.json:
+        return explain(error, as_json=args.json)
+    if args.json:
         print(json.dumps({"machine": machine, "engines": figures}))  # noqa: T201
     else:
         Console(width=None if Console().is_terminal else 140).print(table(figures))

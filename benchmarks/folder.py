@@ -33,14 +33,16 @@ _POLL_S = 0.015
 _TR = 0.8
 
 
-def long_run(volumes: int = 3000, others: int = 10_000, shape: tuple[int, int, int] = (32, 32, 18)) -> dict:
+def long_run(
+    volumes: int = 3000, other_files: int = 10_000, shape: tuple[int, int, int] = (32, 32, 18)
+) -> dict:
     """Cost of a volume early and late in a run, and of a poll that finds nothing.
 
     Parameters
     ----------
     volumes : int
         Files of the run; small ones, so that the folder is measured and not the decoding.
-    others : int
+    other_files : int
         Files that lie in the folder before.
     shape : tuple of int
         (i, j, k) of a volume.
@@ -54,12 +56,12 @@ def long_run(volumes: int = 3000, others: int = 10_000, shape: tuple[int, int, i
     data = np.random.default_rng(0).integers(1, 4000, shape).astype(np.int16)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for n in range(others):
+        for n in range(other_files):
             (folder / f"other_{n:06d}.log").touch()
         source = FolderSource(folder)
         source.poll(time.monotonic())
         process = psutil.Process()
-        spent = []
+        volume_times = []
         idle = []
         memory = 0
         for n in range(volumes):
@@ -68,31 +70,31 @@ def long_run(volumes: int = 3000, others: int = 10_000, shape: tuple[int, int, i
                 memory = process.memory_info().rss
             (folder / ".part").write_bytes(nifti_bytes(np.roll(data, n), _AFFINE, _TR))
             (folder / ".part").rename(folder / f"vol_{n:05d}.nii")
-            found, took = _timed(source)
-            assert [volume.index for volume in found] == [n]
-            spent.append(took)
+            arrived, took = _timed(source)
+            assert [volume.index for volume in arrived] == [n]
+            volume_times.append(took)
             idle.append(_timed(source)[1])
         gc.collect()
         tenth = max(1, volumes // 10)
         grown = (process.memory_info().rss - memory) / 1e6
         return {
             "volumes": volumes,
-            "others": others,
-            "early_ms": _points(spent[:tenth]),
-            "late_ms": _points(spent[-tenth:]),
+            "others": other_files,
+            "early_ms": _points(volume_times[:tenth]),
+            "late_ms": _points(volume_times[-tenth:]),
             "idle_ms": _points(idle),
             "memory_mb": round(grown, 2),
         }
 
 
-def slice_rate(slices: int = 84, volumes: int = 20, others: int = 0, tr_s: float = _TR) -> dict:
+def slice_rate(slices: int = 84, volumes: int = 20, other_files: int = 0, tr_s: float = _TR) -> dict:
     """Time from a volume's last slice file to the volume, at one file per slice and the scanner's pace.
 
     Parameters
     ----------
     slices : int
         Files of a volume.
-    volumes, others : int
+    volumes, other_files : int
         As of `long_run`.
     tr_s : float
         Repetition time.
@@ -106,7 +108,7 @@ def slice_rate(slices: int = 84, volumes: int = 20, others: int = 0, tr_s: float
     written: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for n in range(others):
+        for n in range(other_files):
             (folder / f"other_{n:06d}.log").touch()
         runs = [
             slice_bytes("ge", data, _AFFINE, tr_s, n, 5, _START + timedelta(seconds=n * tr_s), "1.2.3")
@@ -126,7 +128,7 @@ def slice_rate(slices: int = 84, volumes: int = 20, others: int = 0, tr_s: float
     return {
         "slices": slices,
         "volumes": len(came),
-        "others": others,
+        "others": other_files,
         "last_slice_to_volume_ms": _points(waits),
     }
 
@@ -145,8 +147,8 @@ def _write(folder: Path, runs: list[list[bytes]], tr_s: float, written: dict[int
 
 def _timed(source: FolderSource) -> tuple[list, float]:
     began = time.perf_counter()
-    found = source.poll(time.monotonic())
-    return found, time.perf_counter() - began
+    volumes = source.poll(time.monotonic())
+    return volumes, time.perf_counter() - began
 
 
 def _points(seconds: list[float]) -> dict[str, float]:
@@ -154,11 +156,11 @@ def _points(seconds: list[float]) -> dict[str, float]:
     return {f"p{q}": round(float(np.percentile(values, q)), 3) for q in (50, 99)}
 
 
-def _parts(volumes: int, others: int, slices: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+def _parts(volumes: int, other_files: int, slices: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     yield "alone", lambda: long_run(volumes, 0)
-    yield "beside_others", lambda: long_run(volumes, others)
+    yield "beside_others", lambda: long_run(volumes, other_files)
     yield "slices", lambda: slice_rate(slices)
-    yield "slices_beside_others", lambda: slice_rate(slices, others=others)
+    yield "slices_beside_others", lambda: slice_rate(slices, other_files=other_files)
 
 
 def main() -> None:
@@ -170,8 +172,8 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=10_000)
     parser.add_argument("--slices", type=int, default=84)
     args = parser.parse_args()
-    found = {name: part() for name, part in _parts(args.volumes, args.others, args.slices)}
-    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    figures = {name: part() for name, part in _parts(args.volumes, args.others, args.slices)}
+    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -72,20 +72,20 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write memory into results")
     parser.add_argument("--windows", default="60,600", help="of the two sizes that memory is measured with")
     parser.add_argument("--workers", type=int, default=2, help="that draw batches while it is measured")
-    asked = parser.parse_args()
-    if asked.memory:
-        windows = [int(text) for text in asked.windows.split(",")]
-        _measure_memory(windows, asked.workers, as_json=asked.json, is_written=asked.write)
+    args = parser.parse_args()
+    if args.memory:
+        windows = [int(text) for text in args.windows.split(",")]
+        _measure_memory(windows, args.workers, as_json=args.json, is_written=args.write)
         return
-    gpus = [int(text) for text in asked.gpus.split(",")]
-    found: dict[str, Any] = {
-        "tflops": asked.tflops,
-        "recipes": {name: computed(name, asked.tflops, gpus) for name in _RECIPES},
+    gpus = [int(text) for text in args.gpus.split(",")]
+    figures: dict[str, Any] = {
+        "tflops": args.tflops,
+        "recipes": {name: computed(name, args.tflops, gpus) for name in _RECIPES},
         # What was measured on a GPU stays where there is none now.
         "measured": measured() if torch.cuda.is_available() else read_figures(_OUT)["measured"],
     }
-    text = json.dumps(found, indent=1)
-    write(_OUT, found)
+    text = json.dumps(figures, indent=1)
+    write(_OUT, figures)
     print(text)  # noqa: T201
 
 
@@ -114,9 +114,9 @@ def computed(recipe: str, tflops: float, gpus: list[int]) -> dict[str, Any]:
     phases = {}
     for name, phase in parts["phases"].items():
         with torch.device("meta"):
-            learned = sum(system.get_parameter(one).numel() for one in begin(system, name, phase))
-        each = encoding + (drawing if DENOISING in phase.losses else 0)
-        work = _PASSES * each * phase.steps * phase.batch * phase.accumulate
+            learned = sum(system.get_parameter(parameter).numel() for parameter in begin(system, name, phase))
+        window_tflop = encoding + (drawing if DENOISING in phase.losses else 0)
+        work = _PASSES * window_tflop * phase.steps * phase.batch * phase.accumulate
         phases[name] = {
             "learned_millions": round(learned / 1e6, 1),
             "weights_gb": round(_held(system, learned) / 1e9, 1),

@@ -138,9 +138,9 @@ def _made(make: Callable[[], Any], dtype: torch.dtype) -> Any:
         transformer = make()
     finally:
         torch.set_default_dtype(before)
-    kept = {*(transformer._keep_in_fp32_modules or ())}
+    fp32_modules = {*(transformer._keep_in_fp32_modules or ())}
     for name, parameter in transformer.named_parameters():
-        if kept & {*name.split(".")}:
+        if fp32_modules & {*name.split(".")}:
             parameter.data = parameter.data.float()
         parameter.requires_grad_(False)
     return transformer

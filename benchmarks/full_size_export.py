@@ -49,7 +49,7 @@ _FEW_LAYERS = 2
 # Largest difference between torch and ONNX Runtime in single precision.
 MOST = 1e-4
 # Bytes beyond the weights that an export takes: torch, the graph, and the file's buffers.
-_BESIDE = 2.0e9
+_OVERHEAD_BYTES = 2.0e9
 _COUNTED = ("Attention", "Softmax", "ScatterND", "RMSNormalization", "LayerNormalization", "Cast")
 _OUT = RESULTS / "full_size_export.json"
 _RUN = "run"
@@ -63,34 +63,34 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="fewer than the model has")
     parser.add_argument("--scratch", type=Path, help="where files are written before they are deleted")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.models == [_RUN]:
-        of_run(asked.scratch)
+    args = parser.parse_args()
+    if args.models == [_RUN]:
+        of_run(args.scratch)
         return
-    if unknown := {*asked.models} - {*STEPS}:
+    if unknown := {*args.models} - {*STEPS}:
         raise UsageError(
             "benchmark-model-unknown",
             "there is no model {model}; choose from {available}.",
             model=sorted(unknown)[0],
             available=[*STEPS, _RUN],
         )
-    if asked.one:
-        what = json.loads(asked.one)
+    if args.one:
+        what = json.loads(args.one)
         folder = Path(what["folder"])
         if what["parity"]:
-            found = parity(what["model"], what["opset"], folder)
+            figures = parity(what["model"], what["opset"], folder)
         else:
-            found = measure(what["model"], asked.dtype, asked.layers, what["opset"], folder)
-        print(json.dumps(found))  # noqa: T201
+            figures = measure(what["model"], args.dtype, args.layers, what["opset"], folder)
+        print(json.dumps(figures))  # noqa: T201
         return
-    for model in asked.models or STEPS:
-        check_memory(model, asked.dtype, asked.layers)
+    for model in args.models or STEPS:
+        check_memory(model, args.dtype, args.layers)
         for opset, flavour in FLAVOURS.items():
-            name = "-".join([model, asked.dtype, flavour])
-            with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
-                _add("exports", name, _apart(model, opset, folder, asked, parity=False))
-            with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
-                _add("parity", f"{model}-{flavour}", _apart(model, opset, folder, asked, parity=True))
+            name = "-".join([model, args.dtype, flavour])
+            with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
+                _add("exports", name, _apart(model, opset, folder, args, parity=False))
+            with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
+                _add("parity", f"{model}-{flavour}", _apart(model, opset, folder, args, parity=True))
 
 
 def of_run(scratch: Path | None) -> None:
@@ -117,7 +117,7 @@ def check_memory(model: str, dtype: str, layers: int | None) -> None:
     ------
     UsageError
     """
-    need = weights_bytes(model, layered(model, layers), DTYPES[dtype]) + _BESIDE
+    need = weights_bytes(model, layered(model, layers), DTYPES[dtype]) + _OVERHEAD_BYTES
     free = psutil.virtual_memory().available
     if need > free:
         raise UsageError(
@@ -136,21 +136,21 @@ def measure(model: str, dtype: str, layers: int | None, opset: int, folder: Path
     sizes = layered(model, layers)
     torch.manual_seed(0)
     began = time.monotonic()
-    made = STEPS[model](DTYPES[dtype], sizes, LATENT)
+    denoiser = STEPS[model](DTYPES[dtype], sizes, LATENT)
     built = time.monotonic()
-    path = exported(made.step, made.inputs, opset, folder)
+    path = exported(denoiser.step, denoiser.inputs, opset, folder)
     done = time.monotonic()
     graph = onnx.load(path, load_external_data=False)
     nodes = Counter(node.op_type for node in graph.graph.node)
-    expected = made.attentions if FLAVOURS[opset] == "fused" else 0
-    del made
+    expected = denoiser.attentions if FLAVOURS[opset] == "fused" else 0
+    del denoiser
     return {
         "layers": sizes.layers,
         "opset": opset,
         "build_s": round(built - began, 1),
         "export_s": round(done - built, 1),
         "peak_rss_gb": round(_peak_gb(), 2),
-        "files_mb": {one.name: round(one.stat().st_size / 1e6, 1) for one in sorted(folder.iterdir())},
+        "files_mb": {file.name: round(file.stat().st_size / 1e6, 1) for file in sorted(folder.iterdir())},
         "nodes": len(graph.graph.node),
         "counts": {kind: nodes[kind] for kind in _COUNTED},
         "one_node_each": nodes["Attention"] == expected,
@@ -161,14 +161,14 @@ def measure(model: str, dtype: str, layers: int | None, opset: int, folder: Path
 def parity(model: str, opset: int, folder: Path) -> dict[str, Any]:
     """Compare torch and ONNX Runtime at full width, with two layers and few tokens, in single precision."""
     torch.manual_seed(0)
-    made = STEPS[model](torch.float32, layered(model, _FEW_LAYERS), _NARROW)
-    path = exported(made.step, made.inputs, opset, folder)
+    denoiser = STEPS[model](torch.float32, layered(model, _FEW_LAYERS), _NARROW)
+    path = exported(denoiser.step, denoiser.inputs, opset, folder)
     with torch.no_grad():
-        expected = made.step(*made.inputs.values()).numpy()
+        expected = denoiser.step(*denoiser.inputs.values()).numpy()
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {name: x.numpy() for name, x in made.inputs.items()})
-    moved = np.abs(expected - made.inputs["latent"].numpy()).max()
-    largest = np.abs(np.asarray(found) - expected).max()
+    (output,) = session.run(None, {name: x.numpy() for name, x in denoiser.inputs.items()})
+    moved = np.abs(expected - denoiser.inputs["latent"].numpy()).max()
+    largest = np.abs(np.asarray(output) - expected).max()
     return {
         "layers": _FEW_LAYERS,
         "latent": list(_NARROW),
@@ -199,23 +199,23 @@ def exported(step: nn.Module, inputs: dict[str, Tensor], opset: int, folder: Pat
     return str(path)
 
 
-def _apart(model: str, opset: int, folder: str, asked: argparse.Namespace, *, parity: bool) -> dict[str, Any]:
+def _apart(model: str, opset: int, folder: str, args: argparse.Namespace, *, parity: bool) -> dict[str, Any]:
     """Measure in a process of its own."""
     what = json.dumps({"model": model, "opset": opset, "folder": folder, "parity": parity})
-    words = [sys.executable, "-m", "benchmarks.full_size_export", "--dtype", asked.dtype, "--one", what]
-    if asked.layers is not None:
-        words += ["--layers", str(asked.layers)]
+    words = [sys.executable, "-m", "benchmarks.full_size_export", "--dtype", args.dtype, "--one", what]
+    if args.layers is not None:
+        words += ["--layers", str(args.layers)]
     began = time.monotonic()
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    return {"wall_s": round(time.monotonic() - began, 1), **found}
+    figures = json.loads(done.stdout.splitlines()[-1])
+    return {"wall_s": round(time.monotonic() - began, 1), **figures}
 
 
-def _add(part: str, name: str, found: dict[str, Any]) -> None:
+def _add(part: str, name: str, figures: dict[str, Any]) -> None:
     """Print one result and add it to the file."""
-    Console().print_json(data={name: found})
-    every = json.loads(_OUT.read_text()) if _OUT.exists() else {}
-    every["machine"] = {
+    Console().print_json(data={name: figures})
+    report = json.loads(_OUT.read_text()) if _OUT.exists() else {}
+    report["machine"] = {
         "cpu": platform.machine(),
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
@@ -223,9 +223,9 @@ def _add(part: str, name: str, found: dict[str, Any]) -> None:
         "torch": torch.__version__,
         "onnxruntime": onnxruntime.__version__,
     }
-    every["latent"] = list(LATENT)
-    every.setdefault(part, {})[name] = found
-    write(_OUT, every)
+    report["latent"] = list(LATENT)
+    report.setdefault(part, {})[name] = figures
+    write(_OUT, report)
 
 
 def _peak_gb() -> float:

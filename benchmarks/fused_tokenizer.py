@@ -67,7 +67,7 @@ def main() -> None:
     unfused, fused = counted()
     sizes = _sizes()
     difference, _ = graphs(_SIGNALS.slots, _SIGNALS.voxels, sizes.counts["fmri"], sizes.fmri.width)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "unfused_gflop": round(unfused, 3),
         "fused_gflop": round(fused, 4),
         "times_fewer": round(unfused / fused, 1),
@@ -75,8 +75,8 @@ def main() -> None:
         "condition": conditions(),
         "bars": {"times_fewer": FEWER, "largest_difference": MOST},
     }
-    text = json.dumps(found, indent=1)
-    write(_OUT, found)
+    text = json.dumps(figures, indent=1)
+    write(_OUT, figures)
     print(text)  # noqa: T201
 
 
@@ -98,12 +98,12 @@ def graphs(slots: int, voxels: int, tokens: int, width: int) -> tuple[float, flo
     tokenizer = VoxelTokenizer(slots, voxels, tokens, width)
     mean, scale = _released(voxels)
     volumes = mean + scale * torch.randn(1, slots, voxels)
-    found = []
+    outputs = []
     for module in (Published(tokenizer, mean, scale), FusedVoxelTokenizer(tokenizer, mean, scale)):
         model = graph(Traced("encode", module, {"fmri": volumes}, ["tokens"]), FUSED)
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        found.append(np.asarray(session.run(None, {"fmri": volumes.numpy()})[0]))
-    return float(np.abs(found[0] - found[1]).max()), float(found[0].std())
+        outputs.append(np.asarray(session.run(None, {"fmri": volumes.numpy()})[0]))
+    return float(np.abs(outputs[0] - outputs[1]).max()), float(outputs[0].std())
 
 
 @torch.no_grad()
@@ -116,7 +116,7 @@ def conditions() -> dict[str, Any]:
     assert isinstance(tokenizer, VoxelTokenizer)
     voxels = _SIGNALS.voxels
     scanner = (_LEVEL * (0.5 + torch.rand(voxels)), _SPREAD * (0.5 + torch.rand(voxels)))
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name, (mean, scale) in {"released": _released(voxels), "scanner": scanner}.items():
         signals = {
             "fmri": mean + scale * torch.randn(1, _SIGNALS.slots, voxels),
@@ -124,15 +124,15 @@ def conditions() -> dict[str, Any]:
             "eeg": torch.randn(1, _SIGNALS.channels, _SIGNALS.samples),
             "eeg_mask": torch.ones(1, _SIGNALS.samples),
         }
-        made = []
-        for one in (Published(tokenizer, mean, scale), FusedVoxelTokenizer(tokenizer, mean, scale)):
-            encoder.tokenizers["fmri"] = one
-            made.append(encoder(signals).tokens)
-        found[name] = {
-            "largest_difference": float((made[0] - made[1]).abs().max()),
-            "spread": float(made[0].std()),
+        outputs = []
+        for variant in (Published(tokenizer, mean, scale), FusedVoxelTokenizer(tokenizer, mean, scale)):
+            encoder.tokenizers["fmri"] = variant
+            outputs.append(encoder(signals).tokens)
+        figures[name] = {
+            "largest_difference": float((outputs[0] - outputs[1]).abs().max()),
+            "spread": float(outputs[0].std()),
         }
-    return found
+    return figures
 
 
 def _released(voxels: int) -> tuple[Tensor, Tensor]:

@@ -75,43 +75,43 @@ def main() -> None:
     parser.add_argument("--attention", choices=kernels, help="prefer this kernel; by default the fastest one")
     parser.add_argument("--out", type=Path, help="where figures are kept; on a CPU nowhere by default")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if unknown := {*asked.parts} - {*PARTS}:
+    args = parser.parse_args()
+    if unknown := {*args.parts} - {*PARTS}:
         raise UsageError(
             "benchmark-part-unknown",
             "there is no part {part}; choose from {available}.",
             part=sorted(unknown)[0],
             available=list(PARTS),
         )
-    if asked.device == "cuda" and not torch.cuda.is_available():
+    if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit(
             f"torch {torch.__version__} finds no GPU here, and nothing was measured or written. Run this "
             "where `torch.cuda.is_available()` is true, or give `--scale tiny --device cpu` for the same "
             "code paths."
         )
-    out = asked.out or (_OUT if asked.device == "cuda" else None)
-    machine = machine_of(asked.device)
-    found = there(out, machine)
-    for part in asked.parts or PARTS:
-        if not asked.again and found["parts"].get(part, {}).get("finished"):
+    out = args.out or (_OUT if args.device == "cuda" else None)
+    machine = machine_of(args.device)
+    report = there(out, machine)
+    for part in args.parts or PARTS:
+        if not args.again and report["parts"].get(part, {}).get("finished"):
             Console().print(f"{part}: measured before; --again measures it again")
-        elif asked.device == "cpu" or asked.child:
-            began = psutil.Process().create_time() if asked.child else time.time()
-            case = case_of(part.partition(".")[0], asked.scale, asked.device)
-            measure(part, case, asked.attention, asked.seconds, began, found, out)
+        elif args.device == "cpu" or args.child:
+            began = psutil.Process().create_time() if args.child else time.time()
+            case = case_of(part.partition(".")[0], args.scale, args.device)
+            measure(part, case, args.attention, args.seconds, began, report, out)
         else:
-            died = _apart(part, asked, out)
-            found = there(out, machine)
+            died = _apart(part, args, out)
+            report = there(out, machine)
             if died is not None and out is not None:
                 Console().print(f"{part}: {died}; what it had found is kept")
-                found["parts"][part] = {
+                report["parts"][part] = {
                     "finished": False,
-                    **found["parts"].get(part, {}),
+                    **report["parts"].get(part, {}),
                     "failed": {"error": died},
                 }
-                write(out, found)
-    if not asked.child:
-        show(found)
+                write(out, report)
+    if not args.child:
+        show(report)
 
 
 def measure(
@@ -120,10 +120,10 @@ def measure(
     attention: str | None,
     most_s: float,
     began: float,
-    found: dict[str, Any],
+    report: dict[str, Any],
     out: Path | None,
 ) -> None:
-    """Measure one part in this process, and put its figures into `found` and the file one by one.
+    """Measure one part in this process, and put its figures into `report` and the file one by one.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def measure(
         Time that it may take, s.
     began : float
         From when on a cold start counts, s since the epoch.
-    found : dict
+    report : dict
         The figures of all parts.
     out : Path, optional
     """
@@ -144,9 +144,9 @@ def measure(
 
     def keep(figures: dict[str, Any]) -> None:
         console.print(f"{part}: {list(figures)[-1]}")
-        found["parts"][part] = {"finished": False, **figures}
+        report["parts"][part] = {"finished": False, **figures}
         if out is not None:
-            write(out, found)
+            write(out, report)
 
     clock = Clock(most_s - (time.time() - began))
     record = Record(case, clock, keep, began, attention)
@@ -161,65 +161,71 @@ def measure(
         # What was found before is kept, and the other parts are measured.
         record.found["failed"] = {"error": f"{type(error).__name__}: {str(error)[:600]}"}
     took_s = round(time.time() - began, 1)
-    found["parts"][part] = {"finished": record.finished, "took_s": took_s, **record.found}
+    report["parts"][part] = {"finished": record.finished, "took_s": took_s, **record.found}
     if out is not None:
-        write(out, found)
+        write(out, report)
 
 
-def rows(found: dict[str, Any]) -> list[Row]:
+def rows(report: dict[str, Any]) -> list[Row]:
     """List what has a bar, and what stands beside it, of all parts."""
-    made: list[Row] = []
-    for part, figures in found["parts"].items():
+    table_rows: list[Row] = []
+    for part, figures in report["parts"].items():
         model, _, engine = part.partition(".")
         if engine == "causal":
-            made += _causal_rows(part, figures)
+            table_rows += _causal_rows(part, figures)
             continue
         if engine == "stock":
             for name in ("clip_4", "guided_50"):
-                made += _row(part, f"{name}, own decoder, p50 s", figures, (name, "whole", "p50_s"))
+                table_rows += _row(part, f"{name}, own decoder, p50 s", figures, (name, "whole", "p50_s"))
             continue
-        most = ("at most", WHOLE_S[model])
-        made += _row(part, "4 steps, brain to pixels, p95 s", figures, ("clip_4", "whole", "p95_s"), *most)
+        clip_bar = ("at most", WHOLE_S[model])
+        table_rows += _row(
+            part, "4 steps, brain to pixels, p95 s", figures, ("clip_4", "whole", "p95_s"), *clip_bar
+        )
         first = ("at most", FIRST_S[model])
-        made += _row(part, "4 steps, first frame, p95 s", figures, ("clip_4", "first_frame", "p95_s"), *first)
+        table_rows += _row(
+            part, "4 steps, first frame, p95 s", figures, ("clip_4", "first_frame", "p95_s"), *first
+        )
         for steps in ("2", "1"):
-            made += _row(
+            table_rows += _row(
                 part, f"{steps} step(s), brain to pixels, p95 s", figures, (f"clip_{steps}", "whole", "p95_s")
             )
-        whole = ("full_decoder", "clip_4", "whole", "p95_s")
-        made += _row(part, "4 steps, own decoder, p95 s", figures, whole)
-        made += _row(part, "50 steps, guided, p50 s", figures, ("guided_50", "whole", "p50_s"))
+        full_path = ("full_decoder", "clip_4", "whole", "p95_s")
+        table_rows += _row(part, "4 steps, own decoder, p95 s", figures, full_path)
+        table_rows += _row(part, "50 steps, guided, p50 s", figures, ("guided_50", "whole", "p50_s"))
         times = ("ratios", "guided_50_over_clip_4")
-        made += _row(part, "50 guided steps over 4", figures, times, "at least", FASTER)
-        made += _row(part, "denoiser, TFLOP/s", figures, ("denoiser", "tflops"), "at least", TFLOPS)
-        made += _row(part, "denoiser over a large product", figures, ("denoiser", "share_of_product"))
-        made += _row(part, "state of a session, MB", figures, ("memory", "state_mb"), "at most", STATE_MB)
-        made += _row(part, "cold start, s", figures, ("cold_start", "process_to_first_clip_s"))
-        made += _row(part, "memory of the device, GB", figures, ("memory", "device_gb"))
-    return made
+        table_rows += _row(part, "50 guided steps over 4", figures, times, "at least", FASTER)
+        table_rows += _row(part, "denoiser, TFLOP/s", figures, ("denoiser", "tflops"), "at least", TFLOPS)
+        table_rows += _row(part, "denoiser over a large product", figures, ("denoiser", "share_of_product"))
+        table_rows += _row(
+            part, "state of a session, MB", figures, ("memory", "state_mb"), "at most", STATE_MB
+        )
+        table_rows += _row(part, "cold start, s", figures, ("cold_start", "process_to_first_clip_s"))
+        table_rows += _row(part, "memory of the device, GB", figures, ("memory", "device_gb"))
+    return table_rows
 
 
-def verdict(found: float, kind: str, bar: float | None) -> str:
+def verdict(figure: float, kind: str, bar: float | None) -> str:
     """Say whether a figure reaches its bar."""
     if bar is None:
         return ""
-    reached = found <= bar if kind == "at most" else found >= bar
+    reached = figure <= bar if kind == "at most" else figure >= bar
     return "pass" if reached else "FAIL"
 
 
-def show(found: dict[str, Any]) -> None:
+def show(report: dict[str, Any]) -> None:
     """Print every figure that has a bar, its verdict, and what was left out or failed."""
     console = Console()
-    table = Table(title=found["machine"]["device"], title_justify="left")
+    table = Table(title=report["machine"]["device"], title_justify="left")
     for column in ("part", "what", "found", "bar", "verdict"):
         table.add_column(column)
-    for part, what, value, kind, bar in rows(found):
-        scale = found["parts"][part]["case"]["scale"]
-        counts = scale == "full" and found["machine"]["gpu"] is not None
+    for part, what, value, kind, bar in rows(report):
+        scale = report["parts"][part]["case"]["scale"]
+        counts = scale == "full" and report["machine"]["gpu"] is not None
         judged = verdict(value, kind, bar) if counts else "not judged at this scale" if bar else ""
         table.add_row(part, what, f"{value:.4g}", "" if bar is None else f"{kind} {bar:g}", judged)
     console.print(table)
-    for part, figures in found["parts"].items():
+    for part, figures in report["parts"].items():
         for name, group in figures.items():
             if isinstance(group, dict):
                 for key in {"error", "left_out"} & {*group}:
@@ -231,9 +237,9 @@ def show(found: dict[str, Any]) -> None:
 def there(out: Path | None, machine: dict[str, Any]) -> dict[str, Any]:
     """Read the figures that were kept on this machine with these versions; begin anew on another."""
     if out is not None and out.exists():
-        found = json.loads(out.read_text())
-        if found["machine"] == machine:
-            return found
+        saved = json.loads(out.read_text())
+        if saved["machine"] == machine:
+            return saved
     return {"machine": machine, "parts": {}}
 
 
@@ -253,13 +259,13 @@ def machine_of(device: str) -> dict[str, Any]:
 
 
 def _causal_rows(part: str, figures: dict[str, Any]) -> list[Row]:
-    made: list[Row] = []
+    table_rows: list[Row] = []
     for name in figures:
         for decoder in ("tiny_decoder", "full_decoder"):
             for kind in ("first_frame", "whole"):
                 words = f"{name}, {decoder.replace('_', ' ')}, {kind.replace('_', ' ')}, p50 s"
-                made += _row(part, words, figures, (name, decoder, kind, "p50_s"))
-    return made
+                table_rows += _row(part, words, figures, (name, decoder, kind, "p50_s"))
+    return table_rows
 
 
 def _row(
@@ -277,19 +283,19 @@ def _row(
     return [] if value is None else [(part, what, float(value), kind, bar)]
 
 
-def _apart(part: str, asked: argparse.Namespace, out: Path | None) -> str | None:
+def _apart(part: str, args: argparse.Namespace, out: Path | None) -> str | None:
     """Measure a part in a process of its own, so that cold start and memory are its own.
 
     Returns what ended it, or None if it ended by itself.
     """
     words = [sys.executable, "-X", "faulthandler", "-m", "benchmarks.gpu", part, "--child", "--again"]
-    words += ["--out", str(out), "--scale", asked.scale, "--device", asked.device]
-    words += ["--seconds", str(asked.seconds)]
-    words += ["--attention", asked.attention] if asked.attention else []
+    words += ["--out", str(out), "--scale", args.scale, "--device", args.device]
+    words += ["--seconds", str(args.seconds)]
+    words += ["--attention", args.attention] if args.attention else []
     try:
-        done = subprocess.run(words, check=False, timeout=asked.seconds + _GRACE_S)
+        done = subprocess.run(words, check=False, timeout=args.seconds + _GRACE_S)
     except subprocess.TimeoutExpired:
-        return f"stopped after {asked.seconds + _GRACE_S:.0f} s"
+        return f"stopped after {args.seconds + _GRACE_S:.0f} s"
     return f"its process ended with {done.returncode}" if done.returncode else None
 
 

@@ -75,8 +75,8 @@ class Causal(nn.Module):
             looking = LookingBack(case.sizes.heads, case.tokens, case.sizes.head, **kind)
             block.get_submodule("attn1").processor = looking  # type: ignore[assignment]
             self._looking.append(looking)
-        whole = torch.empty(1, *case.latent, device=case.device)
-        self._rotary = self.transformer.rope(whole)
+        example = torch.empty(1, *case.latent, device=case.device)
+        self._rotary = self.transformer.rope(example)
 
     def forward(self, latent: Tensor, condition: Tensor, t: Tensor, r: Tensor, *, frame: int) -> Tensor:
         """Take a chunk (1, channel, latent frame, row, column) that begins at `frame` from `t` to `r`."""
@@ -103,10 +103,10 @@ class Causal(nn.Module):
         net = self.transformer
         shift, scale = (net.scale_shift_table + level.unsqueeze(1)).chunk(2, dim=1)
         normal = (net.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens)
-        drawn = net.proj_out(normal)
+        patches = net.proj_out(normal)
         frames, rows, columns = latent.shape[2:]
         patch = net.config.patch_size[1]
-        cut = drawn.view(1, frames, rows // patch, columns // patch, patch, patch, -1)
+        cut = patches.view(1, frames, rows // patch, columns // patch, patch, patch, -1)
         return cut.permute(0, 6, 1, 2, 4, 3, 5).reshape(latent.shape)
 
 

@@ -34,13 +34,13 @@ class OnnxStep:
         If ONNX Runtime has no provider for the device.
     """
 
-    def __init__(self, made: Denoiser, case: Case, folder: Path) -> None:
+    def __init__(self, denoiser: Denoiser, case: Case, folder: Path) -> None:
         provider = provider_of(case.device)
         import numpy as np
         import onnxruntime
 
-        step = made.step.cpu()
-        inputs = {name: example.cpu() for name, example in made.inputs.items()}
+        step = denoiser.step.cpu()
+        inputs = {name: example.cpu() for name, example in denoiser.inputs.items()}
         path = exported(step, inputs, _FUSED, folder)
         self._session = onnxruntime.InferenceSession(path, providers=[provider])
         self.provider = self._session.get_providers()[0]
@@ -59,8 +59,8 @@ class OnnxStep:
     def __call__(self, *tensors: Tensor) -> tuple[Tensor]:
         """Take a step; the result lies in a tensor of its own, which the next call overwrites."""
         binding = self._session.io_binding()
-        held = [x.contiguous() for x in tensors]
-        for name, tensor in zip(self._names, held, strict=True):
+        inputs = [x.contiguous() for x in tensors]
+        for name, tensor in zip(self._names, inputs, strict=True):
             binding.bind_input(name, **self._place(tensor))
         binding.bind_output("next", **self._place(self._made))
         # ONNX Runtime computes in a stream of its own.
@@ -94,12 +94,12 @@ def provider_of(device: str) -> str:
             "ONNX Runtime is not installed ({error}). Install onnxruntime-gpu.",
             error=error,
         ) from error
-    there = onnxruntime.get_available_providers()
-    if _PROVIDERS[device] not in there:
+    available = onnxruntime.get_available_providers()
+    if _PROVIDERS[device] not in available:
         raise UsageError(
             "benchmark-provider-unavailable",
             "this ONNX Runtime has only {available}. Install onnxruntime-gpu in its place for {provider}.",
-            available=list(there),
+            available=list(available),
             provider=_PROVIDERS[device],
         )
     return _PROVIDERS[device]

@@ -26,7 +26,7 @@ _FEW_GUIDED = 5
 _EACH_S = 15.0
 _LEAST_S = 20.0
 # An allowance for what a guided clip takes beside its steps.
-_BESIDE = 1.2
+_ALLOWANCE = 1.2
 
 
 @dataclass
@@ -80,24 +80,25 @@ def student(record: Record, engine: str) -> None:
         provider_of(case.device)
     with _prepared(record), tempfile.TemporaryDirectory() as folder:
         began = time.time()
-        made = gpu_stages.denoiser(case)
-        instead = OnnxStep(made, case, Path(folder)) if engine == "onnx" else None
+        denoiser = gpu_stages.denoiser(case)
+        instead = OnnxStep(denoiser, case, Path(folder)) if engine == "onnx" else None
         built = time.time()
         # Beside ONNX Runtime, which captures no graph here, the other stages are captured.
         plain = "captured" if engine == "onnx" else engine
-        line = gpu_stages.pipeline(case, plain, made.step, instead)
+        line = gpu_stages.pipeline(case, plain, denoiser.step, instead)
         record.found["engine"] = _engines(case, engine, instead)
         prepared = time.time()
-        _, whole = line.clip(STEPS[0])
+        _, clip_s = line.clip(STEPS[0])
         record.found["cold_start"] = {
             "process_to_first_clip_s": round(time.time() - record.started, 2),
             "weights_s": round(built - began, 2),
             "compile_and_capture_s": round(prepared - built, 2),
-            "first_clip_s": round(whole, 3),
+            "first_clip_s": round(clip_s, 3),
         }
         if instead is None:
             record.add(
-                "attention_ran", lambda: gpu_rates.kernels_of(lambda: made.step(*made.inputs.values()))
+                "attention_ran",
+                lambda: gpu_rates.kernels_of(lambda: denoiser.step(*denoiser.inputs.values())),
             )
         stages = record.add("stages", lambda: stage_times(line))
         record.add("denoiser", lambda: rate(record, stages["step"]["p50_s"]))
@@ -115,10 +116,10 @@ def stock(record: Record) -> None:
     with _prepared(record, chosen=False):
         pipe = gpu_stock.Stock(record.case)
         pipe.clip(1, is_guided=True)
-        few = _EACH_S
+        budget_s = _EACH_S
 
         def plain() -> dict[str, Any]:
-            return {"whole": spread(repeated(lambda: pipe.clip(4, is_guided=False), few))}
+            return {"whole": spread(repeated(lambda: pipe.clip(4, is_guided=False), budget_s))}
 
         record.add("clip_4", plain)
         record.add("memory", memory)
@@ -157,16 +158,16 @@ def stage_times(line: Pipeline) -> dict[str, Any]:
     condition = line.condition().clone()
     noise = line.noise()
     clock = gpu_stages.clocks_of(case, STEPS[0])[0]
-    drawn = line.drawing
-    latent = noise[:, :, : drawn.counts[0]].contiguous()
-    following = noise[:, :, : drawn.counts[1]].contiguous()
-    kept = drawn.empty()
+    drawing = line.drawing
+    latent = noise[:, :, : drawing.counts[0]].contiguous()
+    following = noise[:, :, : drawing.counts[1]].contiguous()
+    state = drawing.empty()
     calls: dict[str, Callable[[], Any]] = {
         "encode": line.condition,
         "step": lambda: line.step(noise, condition, *clock),
-        "decode_first": lambda: drawn.stages[0](latent),
-        "decode_next": lambda: drawn.stages[1](following, *kept),
-        "decode_clip": lambda: gpu_stages.received(drawn.turns([noise]), line.host, case.device),
+        "decode_first": lambda: drawing.stages[0](latent),
+        "decode_next": lambda: drawing.stages[1](following, *state),
+        "decode_clip": lambda: gpu_stages.received(drawing.turns([noise]), line.host, case.device),
     }
     return {
         name: spread(repeated(lambda call=call: seconds(call, case.device), _EACH_S / 3))
@@ -179,9 +180,9 @@ def rate(record: Record, step_s: float) -> dict[str, Any]:
     case = record.case
     counted = gpu_rates.operations(case.model, case.sizes, case.latent)
     reached = counted / step_s
-    found = {"tflop_a_step": round(counted, 6), "tflops": round(reached, 4)}
+    figures = {"tflop_a_step": round(counted, 6), "tflops": round(reached, 4)}
     product = record.found["rates"]["product_tflops"]
-    return found | {"share_of_product": round(reached / product, 4)}
+    return figures | {"share_of_product": round(reached / product, 4)}
 
 
 def clip_times(line: Pipeline, steps: int, clock: Clock) -> dict[str, Any]:
@@ -192,23 +193,23 @@ def clip_times(line: Pipeline, steps: int, clock: Clock) -> dict[str, Any]:
 def guided_times(line: Pipeline, clock: Clock, step_s: float) -> dict[str, Any]:
     """Time the guided pipeline; where there is no time for all its steps, what they take is extrapolated."""
     strength = STRENGTH[line.case.model]
-    whole_s = _BESIDE * 2 * GUIDED * step_s
+    whole_s = _ALLOWANCE * 2 * GUIDED * step_s
     if whole_s < clock.left() - _LEAST_S:
-        times = repeated(lambda: line.clip(GUIDED, strength)[1], 2 * _EACH_S, least=1, most=10)
+        times = repeated(lambda: line.clip(GUIDED, strength)[1], 2 * _EACH_S, least=1, max_count=10)
         return {"whole": spread(times), "steps_taken": GUIDED, "extrapolated": False}
-    few = [line.clip(GUIDED, strength, _FEW_GUIDED)[1] for _ in range(2)]
-    one = line.clip(GUIDED, strength, 1)[1]
-    return _extrapolated(min(few), one)
+    few_steps_s = [line.clip(GUIDED, strength, _FEW_GUIDED)[1] for _ in range(2)]
+    one_step_s = line.clip(GUIDED, strength, 1)[1]
+    return _extrapolated(min(few_steps_s), one_step_s)
 
 
 def guided_stock(pipe: gpu_stock.Stock, clock: Clock) -> dict[str, Any]:
     """Time diffusers' guided pipeline; see `guided_times`."""
-    one = pipe.clip(1, is_guided=True)
-    few = pipe.clip(_FEW_GUIDED, is_guided=True)
-    found = _extrapolated(few, one)
-    if _BESIDE * found["whole"]["p50_s"] > clock.left() - _LEAST_S:
-        return found
-    times = repeated(lambda: pipe.clip(GUIDED, is_guided=True), _EACH_S, least=1, most=5)
+    one_step_s = pipe.clip(1, is_guided=True)
+    few_steps_s = pipe.clip(_FEW_GUIDED, is_guided=True)
+    extrapolated = _extrapolated(few_steps_s, one_step_s)
+    if _ALLOWANCE * extrapolated["whole"]["p50_s"] > clock.left() - _LEAST_S:
+        return extrapolated
+    times = repeated(lambda: pipe.clip(GUIDED, is_guided=True), _EACH_S, least=1, max_count=5)
     return {"whole": spread(times), "steps_taken": GUIDED, "extrapolated": False}
 
 
@@ -226,13 +227,13 @@ def full_decoder(line: Pipeline, engine: str, clock: Clock) -> dict[str, Any]:
 
 def memory(drawing: Drawing | None = None) -> dict[str, float]:
     """Tell the peak of the memory so far, GB, and what a session keeps between turns, MB."""
-    found = {"process_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+    figures = {"process_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
     if torch.cuda.is_available():
-        found["device_gb"] = torch.cuda.max_memory_allocated() / 1e9
-        found["device_reserved_gb"] = torch.cuda.max_memory_reserved() / 1e9
+        figures["device_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        figures["device_reserved_gb"] = torch.cuda.max_memory_reserved() / 1e9
     if drawing is not None:
-        found["state_mb"] = drawing.state_mb
-    return {name: round(value, 2) for name, value in found.items()}
+        figures["state_mb"] = drawing.state_mb
+    return {name: round(value, 2) for name, value in figures.items()}
 
 
 @contextmanager
@@ -290,12 +291,12 @@ def _both(clip: Callable[[], tuple[float, float]], clock: Clock) -> dict[str, An
 def _extrapolated(few_s: float, one_s: float) -> dict[str, Any]:
     """Tell what all guided steps would take from the times of a few and of one."""
     step_s = (few_s - one_s) / (_FEW_GUIDED - 1)
-    whole = spread([one_s + (GUIDED - 1) * step_s])
-    return {"whole": whole, "steps_taken": _FEW_GUIDED, "extrapolated": True}
+    total = spread([one_s + (GUIDED - 1) * step_s])
+    return {"whole": total, "steps_taken": _FEW_GUIDED, "extrapolated": True}
 
 
-def _ratio(found: dict[str, Any]) -> float:
-    return round(found["guided_50"]["whole"]["p50_s"] / found["clip_4"]["whole"]["p50_s"], 2)
+def _ratio(figures: dict[str, Any]) -> float:
+    return round(figures["guided_50"]["whole"]["p50_s"] / figures["clip_4"]["whole"]["p50_s"], 2)
 
 
 def _no_step(*_: Any) -> Any:

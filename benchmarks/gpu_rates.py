@@ -63,13 +63,13 @@ def seconds(call: Callable[[], Any], device: str) -> float:
     return time.perf_counter() - began
 
 
-def repeated(call: Callable[[], T], most_s: float, *, least: int = 3, most: int = 50) -> list[T]:
-    """Collect what `call` returns until `most_s` seconds or `most` calls are over."""
+def repeated(call: Callable[[], T], most_s: float, *, least: int = 3, max_count: int = 50) -> list[T]:
+    """Collect what `call` returns until `most_s` seconds or `max_count` calls are over."""
     until = time.monotonic() + most_s
-    found: list[T] = []
-    while len(found) < least or (len(found) < most and time.monotonic() < until):
-        found.append(call())
-    return found
+    returned: list[T] = []
+    while len(returned) < least or (len(returned) < max_count and time.monotonic() < until):
+        returned.append(call())
+    return returned
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -84,18 +84,18 @@ def operations(model: str, sizes: Any, latent: tuple[int, int, int, int]) -> flo
     Torch counts matrix products, convolutions and attention, two operations for each multiplication.
     """
     with torch.device("meta"):
-        made = STEPS[model](torch.float32, sizes, latent)
+        denoiser = STEPS[model](torch.float32, sizes, latent)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            made.step(*made.inputs.values())
+            denoiser.step(*denoiser.inputs.values())
     return counter.get_total_flops() / 1e12
 
 
 def product_rate(device: str, dtype: torch.dtype) -> float:
     """Measure a large matrix product of random values, TFLOP/s."""
     side = _SIDE[device]
-    one = torch.randn(side, side, device=device, dtype=dtype)
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
     other = torch.randn(side, side, device=device, dtype=dtype)
-    return 2 * side**3 / _steady(lambda: one @ other, device) / 1e12
+    return 2 * side**3 / _steady(lambda: matrix @ other, device) / 1e12
 
 
 def copy_rate(device: str) -> float:
@@ -114,14 +114,14 @@ def attention_rates(shape: tuple[int, int, int], dtype: torch.dtype) -> dict[str
     query, key, value = (torch.randn(1, *shape, device="cuda", dtype=dtype) for _ in range(3))
     # Two products of (token, token, value) in each head.
     total = 4 * heads * tokens**2 * width / 1e12
-    found: dict[str, Any] = {}
+    rates: dict[str, Any] = {}
     for name, kernel in KERNELS.items():
         try:
             with sdpa_kernel(kernel):
-                found[name] = round(total / _steady(_attended(query, key, value), "cuda"), 1)
+                rates[name] = round(total / _steady(_attended(query, key, value), "cuda"), 1)
         except RuntimeError as error:
-            found[name] = f"refused: {error}"[:200]
-    return found
+            rates[name] = f"refused: {error}"[:200]
+    return rates
 
 
 @contextmanager

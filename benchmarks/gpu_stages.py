@@ -101,9 +101,9 @@ def case_of(model: str, scale: str, device: str) -> Case:
     if scale == "full":
         return Case(model, scale, device, dtype, SIZES[model], LATENT, _SIGNALS, encoder)
     if scale == "narrow":
-        few = {name: replace(trunk, depth=_FEW_LAYERS) for name, trunk in encoder.trunks.items()}
+        shallow = {name: replace(trunk, depth=_FEW_LAYERS) for name, trunk in encoder.trunks.items()}
         sizes = full_size.layered(model, _FEW_LAYERS)
-        return Case(model, scale, device, dtype, sizes, _FEW_LATENT, _SIGNALS, replace(encoder, **few))
+        return Case(model, scale, device, dtype, sizes, _FEW_LATENT, _SIGNALS, replace(encoder, **shallow))
     small = replace(encoder, fmri=_FEW_TRUNK, eeg=_FEW_TRUNK)
     return Case(model, scale, device, dtype, TINY[model], _FEW_LATENT, _FEW_SIGNALS, small)
 
@@ -114,13 +114,13 @@ class Encode(nn.Module):
     def __init__(self, case: Case) -> None:
         super().__init__()
         counts = case.encoder.counts
-        made = BrainEncoder(case.encoder, case.signals, _EMBEDDING, CONDITIONS, case.sizes.text)
-        tokenizer = made.tokenizers["fmri"]
+        encoder = BrainEncoder(case.encoder, case.signals, _EMBEDDING, CONDITIONS, case.sizes.text)
+        tokenizer = encoder.tokenizers["fmri"]
         assert isinstance(tokenizer, VoxelTokenizer)
         assert counts["fmri"] == CONDITIONS
         still = torch.zeros(case.signals.voxels)
-        made.tokenizers["fmri"] = FusedVoxelTokenizer(tokenizer, still, torch.ones_like(still))
-        self.encoder = made.to(case.dtype)
+        encoder.tokenizers["fmri"] = FusedVoxelTokenizer(tokenizer, still, torch.ones_like(still))
+        self.encoder = encoder.to(case.dtype)
         self.device = case.device
         self.dtype = case.dtype
 
@@ -141,9 +141,9 @@ class _Pixels(nn.Module):
         self.turn = turn
         self.dtype = dtype
 
-    def forward(self, latent: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
-        frames, *found = self.turn(latent.to(self.dtype), *kept)
-        return (255 * frames.float()).round().to(torch.uint8), *found
+    def forward(self, latent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        frames, *next_state = self.turn(latent.to(self.dtype), *state)
+        return (255 * frames.float()).round().to(torch.uint8), *next_state
 
 
 class Captured:
@@ -160,20 +160,20 @@ class Captured:
 
     def __init__(self, stage: Stage, examples: Sequence[Tensor]) -> None:
         self._given = [example.clone() for example in examples]
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
+        side_stream = torch.cuda.Stream()
+        side_stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side_stream):
             for _ in range(_WARM):
                 stage(*self._given)
-        torch.cuda.current_stream().wait_stream(beside)
+        torch.cuda.current_stream().wait_stream(side_stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._made = stage(*self._given)
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Copy the tensors in and run the graph."""
-        for mine, given in zip(self._given, tensors, strict=True):
-            mine.copy_(given)
+        for mine, tensor in zip(self._given, tensors, strict=True):
+            mine.copy_(tensor)
         self._graph.replay()
         return self._made
 
@@ -213,8 +213,8 @@ class Drawing:
                 turn = torch.compile(turn, dynamic=False, **_DECODERS[case.device])
             if captured:
                 latent = torch.zeros(1, channels, count, *size, device=case.device)
-                kept = self._empty.values() if self.stages else ()
-                turn = Captured(turn, [latent, *kept])
+                state = self._empty.values() if self.stages else ()
+                turn = Captured(turn, [latent, *state])
             self.stages.append(turn)
 
     def empty(self) -> list[Tensor]:
@@ -232,18 +232,18 @@ class Drawing:
         Yields the frames of each turn, (1, frame, row, column, colour).
         """
         waiting: list[Tensor] = []
-        kept: dict[str, Tensor] | None = None
+        state: dict[str, Tensor] | None = None
         for chunk in chunks:
             waiting += chunk.split(1, dim=2)
-            while len(waiting) >= (count := self.counts[0 if kept is None else 1]):
+            while len(waiting) >= (count := self.counts[0 if state is None else 1]):
                 latent = torch.cat(waiting[:count], dim=2)
                 waiting = waiting[count:]
-                if kept is None:
-                    frames, *found = self.stages[0](latent)
-                    kept = self._empty | dict(zip(self._begun, found, strict=True))
+                if state is None:
+                    frames, *next_state = self.stages[0](latent)
+                    state = self._empty | dict(zip(self._begun, next_state, strict=True))
                 else:
-                    frames, *found = self.stages[1](latent, *kept.values())
-                    kept = dict(zip(kept, found, strict=True))
+                    frames, *next_state = self.stages[1](latent, *state.values())
+                    state = dict(zip(state, next_state, strict=True))
                 yield frames
 
 
@@ -274,14 +274,14 @@ class Pipeline:
 
     def condition(self) -> Tensor:
         """Bring the signals to the device and encode them."""
-        given = [x.to(self.case.device, non_blocking=True) for x in self.brain]
-        return self.encode(*given)[0]
+        signals = [x.to(self.case.device, non_blocking=True) for x in self.brain]
+        return self.encode(*signals)[0]
 
     def noise(self) -> Tensor:
         """Draw the noise of a clip."""
         return torch.randn(1, *self.case.latent, device=self.case.device)
 
-    def clip(self, steps: int, strength: float = 1.0, taken: int | None = None) -> tuple[float, float]:
+    def clip(self, steps: int, strength: float = 1.0, max_steps: int | None = None) -> tuple[float, float]:
         """Make a clip from a window; return when its first and its last frame are in the host's memory, s.
 
         Parameters
@@ -289,10 +289,10 @@ class Pipeline:
         steps : int
         strength : float
             Guidance; 1 for none.
-        taken : int, optional
+        max_steps : int, optional
             So many of the steps are taken, and no more.
         """
-        clocks = clocks_of(self.case, steps)[:taken]
+        clocks = clocks_of(self.case, steps)[:max_steps]
         synchronise(self.case.device)
         began = time.perf_counter()
         condition = self.condition()
@@ -309,18 +309,18 @@ class Pipeline:
 
 def received(turns: Iterator[Tensor], host: Tensor, device: str) -> tuple[float, float]:
     """Bring frames to the host's memory; return when the first turn and when the last was there."""
-    at = 0
+    copied = 0
     first_at = None
     for frames in turns:
-        shown = frames[0]
-        host[at : at + len(shown)].copy_(shown, non_blocking=True)
-        at += len(shown)
+        pixels = frames[0]
+        host[copied : copied + len(pixels)].copy_(pixels, non_blocking=True)
+        copied += len(pixels)
         if first_at is None:
             synchronise(device)
             first_at = time.perf_counter()
     synchronise(device)
     assert first_at is not None
-    assert at == len(host)
+    assert copied == len(host)
     return first_at, time.perf_counter()
 
 
@@ -330,8 +330,8 @@ def guided(
     """Take a step with guidance by two steps without: both samplers are linear in the velocity."""
     # A captured step overwrites what it returned before.
     away = step(latent, null, *clock)[0].clone()
-    there = step(latent, condition, *clock)[0]
-    return away + power * (there - away)
+    conditioned = step(latent, condition, *clock)[0]
+    return away + power * (conditioned - away)
 
 
 def strength_at(model: str, strength: float, progress: float) -> float:
@@ -355,8 +355,8 @@ def clocks_of(case: Case, steps: int) -> list[tuple[Tensor, ...]]:
 def denoiser(case: Case) -> Denoiser:
     """Make the step without guidance, and what it takes, on the device."""
     with torch.device(case.device):
-        made = STEPS[case.model](case.dtype, case.sizes, case.latent)
-    return replace(made, step=made.step.to(case.device))
+        built = STEPS[case.model](case.dtype, case.sizes, case.latent)
+    return replace(built, step=built.step.to(case.device))
 
 
 def blocks_of(step: nn.Module) -> list[nn.Module]:
@@ -427,13 +427,13 @@ def autoencoder(case: Case) -> Any:
         if case.model == "wan":
             if case.scale != "full":
                 small = {"base_dim": 8, "num_res_blocks": 1}
-            made: Any = AutoencoderKLWan(**small)
+            vae: Any = AutoencoderKLWan(**small)
         else:
             if case.scale != "full":
                 small = {"block_out_channels": (8, 8, 8, 8), "layers_per_block": 1, "norm_num_groups": 2}
             scaled = {"sample_height": case.pixels[0], "sample_width": case.pixels[1]}
             # The scale of CogVideoX-5B's latents.
-            made = AutoencoderKLCogVideoX(
+            vae = AutoencoderKLCogVideoX(
                 down_block_types=("CogVideoXDownBlock3D",) * 4,  # type: ignore[arg-type]
                 up_block_types=("CogVideoXUpBlock3D",) * 4,  # type: ignore[arg-type]
                 scaling_factor=0.7,
@@ -442,8 +442,8 @@ def autoencoder(case: Case) -> Any:
             )
     # Not by diffusers' own `to`, which warns about weights that are to stay in single precision, of which
     # there are none.
-    nn.Module.to(made, device=case.device, dtype=case.dtype)
-    return made.eval().requires_grad_(False)
+    nn.Module.to(vae, device=case.device, dtype=case.dtype)
+    return vae.eval().requires_grad_(False)
 
 
 def host_frames(case: Case) -> Tensor:
@@ -455,10 +455,10 @@ def host_frames(case: Case) -> Tensor:
 def _window(case: Case) -> list[Tensor]:
     """Make the signals of a window, in the host's memory."""
     signals = case.signals
-    made = [
+    tensors = [
         torch.randn(1, signals.slots, signals.voxels),
         torch.ones(1, signals.slots),
         torch.randn(1, signals.channels, signals.samples),
         torch.ones(1, signals.samples),
     ]
-    return [x.pin_memory() for x in made] if case.device == "cuda" else made
+    return [x.pin_memory() for x in tensors] if case.device == "cuda" else tensors

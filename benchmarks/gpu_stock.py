@@ -38,7 +38,7 @@ class Stock:
         synchronise(case.device)
         began = time.perf_counter()
         rows, columns = case.pixels
-        found = self._pipe(
+        output = self._pipe(
             prompt_embeds=self._condition,
             negative_prompt_embeds=self._null,
             height=rows,
@@ -50,8 +50,8 @@ class Stock:
             return_dict=False,
         )
         # (clip, frame, colour, row, column), in [0, 1].
-        shown: Tensor = found[0][0].permute(0, 2, 3, 1)
-        self._host.copy_((255 * shown.float()).round().to(torch.uint8))
+        frames: Tensor = output[0][0].permute(0, 2, 3, 1)
+        self._host.copy_((255 * frames.float()).round().to(torch.uint8))
         synchronise(case.device)
         return time.perf_counter() - began
 
@@ -87,9 +87,9 @@ def _pipeline(case: Case) -> Any:
 def _transformer(case: Case) -> Any:
     """Make the transformer as the other parts make it, with the attention that diffusers gives it."""
     with torch.device(case.device):
-        made = STEPS[case.model](case.dtype, case.sizes, case.latent).step
+        step = STEPS[case.model](case.dtype, case.sizes, case.latent).step
     path = "flow.transformer" if case.model == "wan" else "video.transformer"
-    transformer: Any = made.get_submodule(path).to(case.device)
+    transformer: Any = step.get_submodule(path).to(case.device)
     with torch.device("meta"):
         fresh: Any = (
             wan.transformer_of(case.sizes, case.latent[0])

@@ -80,46 +80,46 @@ def compare(channels: int = 32, **case: Any) -> dict[str, float]:
     """One recording through all of them."""
     recording = recorded(SECONDS, channels, **case)
     part = slice(round(FROM_S * SFREQ), round((SECONDS - 2) * SFREQ))
-    ours, _, remover = corrected(recording)
+    clean, _, remover = corrected(recording)
     epochs = Gradient().epochs
     mne, places, length = with_mne(recording, epochs)
-    ours_detrended, detrended = (without_lines(x, places, length)[:, part] for x in (ours, recording.eeg))
+    ours_detrended, detrended = (without_lines(x, places, length)[:, part] for x in (clean, recording.eeg))
     counted = counting_samples(recording, epochs)
     sections = signal.butter(4, 30, fs=SFREQ, output="sos")
     low, low_eeg = (np.asarray(signal.sosfilt(sections, x)) for x in (recording.data, recording.eeg))
     eeg = recording.eeg[:, part]
     harmonics = SHOTS / recording.tr_s / (1 + 1e-6 * case["drift_ppm"])
-    found = {
+    figures = {
         "before_uv": error_uv(recording.data[:, part], eeg),
         "low_pass_alone_uv": error_uv(low[:, part], low_eeg[:, part]),
-        "ours_uv": error_uv(ours[:, part], eeg),
+        "ours_uv": error_uv(clean[:, part], eeg),
         "mne_uv": error_uv(mne[:, part], eeg),
         "mne_detrended_uv": error_uv(mne[:, part], detrended),
         "ours_detrended_uv": error_uv(ours_detrended, detrended),
         "counted_uv": error_uv(counted[:, part], eeg),
-        "slices_down_db": down_db(recording.data[:, part] - eeg, ours[:, part] - eeg, harmonics, SFREQ),
+        "slices_down_db": down_db(recording.data[:, part] - eeg, clean[:, part] - eeg, harmonics, SFREQ),
         "timing_us": remover.report()["timing_us"],
     }
     if case.get("eeg_uv", 12.0):
         late = slice(round((FROM_S - 10) * SFREQ), part.stop)
-        for name, data in (("ours", ours), ("mne", mne), ("uncorrected", recording.data)):
-            found[f"{name}_correlation"] = likeness(data[:, late], recording.eeg[:, late], SFREQ, 10)
-    return found
+        for name, data in (("ours", clean), ("mne", mne), ("uncorrected", recording.data)):
+            figures[f"{name}_correlation"] = likeness(data[:, late], recording.eeg[:, late], SFREQ, 10)
+    return figures
 
 
 def cost(channels: int = 64, seconds: float = 90.0) -> dict[str, float]:
     """Processor time with everything on, in chunks of 20 ms, after the template is full."""
     recording = recorded(seconds, channels, motion=0.01)
     remover = GradientRemover(SFREQ, channels, recording.tr_s)
-    for at in recording.triggers:
-        remover.trigger(float(at))
-    spent = []
+    for trigger_s in recording.triggers:
+        remover.trigger(float(trigger_s))
+    chunk_s = []
     for start in range(0, len(recording.times), 100):
         part = slice(start, start + 100)
         before = time.process_time()
         remover.push(recording.data[:, part], recording.times[part])
-        spent.append(time.process_time() - before)
-    late = np.array(spent[50 * 45 :])
+        chunk_s.append(time.process_time() - before)
+    late = np.array(chunk_s[50 * 45 :])
     return {
         "percent_of_a_core": float(100 * late.sum() / (0.02 * len(late))),
         "chunk_p50_ms": float(1e3 * np.percentile(late, 50)),
@@ -129,8 +129,8 @@ def cost(channels: int = 64, seconds: float = 90.0) -> dict[str, float]:
 
 def main(as_json: bool) -> None:
     """Run everything, print it, write it."""
-    found = {name: compare(**case) for name, case in CASES.items()}
-    result = {"machine": bench._machine(), "gradient": found, "cost_64_channels": cost()}
+    by_case = {name: compare(**case) for name, case in CASES.items()}
+    result = {"machine": bench._machine(), "gradient": by_case, "cost_64_channels": cost()}
     write(_OUT, result)
     console = Console(width=150)
     if as_json:
@@ -140,7 +140,7 @@ def main(as_json: bool) -> None:
     sizes = ("before", "low_pass_alone", "ours", "mne", "ours_detrended", "mne_detrended", "counted")
     for column in (*sizes, "slices dB", "r", "r MNE", "r before"):
         table.add_column(column.replace("_", " "), justify="right")
-    for name, row in found.items():
+    for name, row in by_case.items():
         cells = [f"{row[f'{key}_uv']:.2f}" for key in sizes] + [f"{row['slices_down_db']:.0f}"]
         cells += [f"{row.get(f'{key}_correlation', np.nan):.3f}" for key in ("ours", "mne", "uncorrected")]
         table.add_row(name, *cells)

@@ -89,11 +89,11 @@ def recorded(
 
 def background(channels: int, count: int, sfreq: float, rms_uv: float, seed: int) -> Float:
     """EEG-like noise: 1/f power from 0.3 to 100 Hz, (channel, n)."""
-    few = count // _COARSE + 40
+    coarse_count = count // _COARSE + 40
     rng = np.random.default_rng((seed, 5))
-    hz = np.fft.rfftfreq(few, _COARSE / sfreq)
+    hz = np.fft.rfftfreq(coarse_count, _COARSE / sfreq)
     shape = np.where(hz < 100, 1 / np.sqrt(np.maximum(hz, 0.3)), 0)
-    slow = np.fft.irfft(np.fft.rfft(rng.standard_normal((channels, few))) * shape, few)
+    slow = np.fft.irfft(np.fft.rfft(rng.standard_normal((channels, coarse_count))) * shape, coarse_count)
     fine = signal.resample_poly(slow, _COARSE, 1, axis=1)[:, 20 * _COARSE :][:, :count]
     return (fine * (rms_uv / fine.std())).astype(np.float32)
 
@@ -104,8 +104,8 @@ def corrected(
     """Run a recording through the correction, its triggers told in time."""
     rate = round(1 / float(recording.times[1] - recording.times[0]))
     remover = GradientRemover(rate, len(recording.data), recording.tr_s, settings)
-    for at in recording.triggers:
-        remover.trigger(float(at))
+    for trigger_s in recording.triggers:
+        remover.trigger(float(trigger_s))
     parts = [
         remover.push(recording.data[:, i : i + chunk], recording.times[i : i + chunk])
         for i in range(0, len(recording.times), chunk)
@@ -125,8 +125,8 @@ def down_db(
     """By how much the power at the harmonics of a frequency, up to 250 Hz, went down."""
     length = before.shape[1]
     window = np.hanning(length)
-    at = np.arange(spacing_hz, 250, spacing_hz) * length / sfreq
-    rows = (np.round(at)[:, None] + np.arange(-2, 3)).astype(int).ravel()
+    bins = np.arange(spacing_hz, 250, spacing_hz) * length / sfreq
+    rows = (np.round(bins)[:, None] + np.arange(-2, 3)).astype(int).ravel()
     spectra = [np.asarray(np.fft.rfft(x * window)) for x in (before, after)]
     powers = [float(np.sum(np.abs(x[:, rows]) ** 2)) for x in spectra]
     return float(10 * np.log10(powers[0] / max(powers[1], 1e-12)))

@@ -58,9 +58,9 @@ def judged(
 ) -> dict[str, float]:
     """What is left of the artefact, what of the EEG, and what it cost."""
     began = time.process_time()
-    _, clean, told = cleaned(recording, ecg, references, quality)
+    _, clean, sample_quality = cleaned(recording, ecg, references, quality)
     cost = (time.process_time() - began) / (clean.shape[1] / recording.sfreq)
-    return judged_signals(recording, clean, told, from_s) | {"core": cost}
+    return judged_signals(recording, clean, sample_quality, from_s) | {"core": cost}
 
 
 def judged_signals(
@@ -72,12 +72,12 @@ def judged_signals(
     before = _narrow(recording.data[:count], recording.sfreq)[:, section]
     after = _narrow(clean[:count], recording.sfreq)[:, section]
     truth = _narrow(recording.eeg, recording.sfreq)[:, section]
-    left = float(((after - truth) ** 2).mean())
+    residual = float(((after - truth) ** 2).mean())
     added = float(((before - truth) ** 2).mean())
     return {
         "uncorrected_uv": float(np.sqrt(added)),
-        "left_uv": float(np.sqrt(left)),
-        "down_db": float(10 * np.log10(max(added, 1e-12) / max(left, 1e-12))),
+        "left_uv": float(np.sqrt(residual)),
+        "down_db": float(10 * np.log10(max(added, 1e-12) / max(residual, 1e-12))),
         "uncorrected_correlation": _correlation(truth, before),
         "correlation": _correlation(truth, after),
         "uncorrected_alpha": _alpha(before, recording.sfreq) / _alpha(truth, recording.sfreq),
@@ -92,8 +92,8 @@ def _narrow(values: NDArray[Any], sfreq: float) -> NDArray[np.float64]:
     return np.asarray(signal.sosfiltfilt(band, values.astype(np.float64), axis=1))
 
 
-def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(one, other, strict=True)]))
+def _correlation(reference: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(reference, other, strict=True)]))
 
 
 def _alpha(values: NDArray[np.float64], sfreq: float) -> float:

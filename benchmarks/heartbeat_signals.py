@@ -72,9 +72,9 @@ def record(settings: HeartbeatSettings) -> HeartbeatSignals:
         intervals[beat + 1] *= 1.4
     beats = np.cumsum(intervals) - 2
     eeg = _eeg(rng, settings, times)
-    artefact, seen = _ballistic(rng, settings, times, beats)
+    artefact, references = _ballistic(rng, settings, times, beats)
     ecg = _ecg(rng, settings, times, beats)
-    data = np.concatenate([eeg + artefact if settings.artefact else eeg, seen, ecg[None]])
+    data = np.concatenate([eeg + artefact if settings.artefact else eeg, references, ecg[None]])
     return HeartbeatSignals(settings.sfreq, data, eeg, beats[(beats > 0) & (beats < times[-1])])
 
 
@@ -120,8 +120,8 @@ def _ballistic(
             out[:, start:stop] += sizes[beat] * spread[beat, mode] * field_[:, [mode]] * wave
     usual = np.abs(out[: settings.channels]).max() / sizes.max()
     out *= PEAK_UV / usual
-    seen = out[settings.channels :] + 0.5 * rng.standard_normal((settings.references, len(times)))
-    return out[: settings.channels], seen
+    references = out[settings.channels :] + 0.5 * rng.standard_normal((settings.references, len(times)))
+    return out[: settings.channels], references
 
 
 def _ecg(rng: np.random.Generator, settings: HeartbeatSettings, times: Values, beats: Values) -> Values:

@@ -25,8 +25,8 @@ def measure() -> dict[str, Any]:
         wheels = Path(name) / "wheels"
         home = Path(name) / "env"
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-        wanted = ["-c", str(_ROOT / "constraints.txt"), f"{_ROOT}[cpu]"]
-        subprocess.run([*pip, "wheel", "--wheel-dir", str(wheels), *wanted], check=True)
+        requirements = ["-c", str(_ROOT / "constraints.txt"), f"{_ROOT}[cpu]"]
+        subprocess.run([*pip, "wheel", "--wheel-dir", str(wheels), *requirements], check=True)
         sizes = {file.name: file.stat().st_size / 1e6 for file in wheels.iterdir()}
         start = time.monotonic()
         venv.create(home, with_pip=True)

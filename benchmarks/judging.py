@@ -69,14 +69,14 @@ def measure(frames: int = _FRAMES) -> dict[str, Any]:
         were ``pictured``, their ``frames`` and the ``size`` of a frame.
     """
     words = [sys.executable, "-m", "benchmarks.judging", "--here", "--frames", str(frames)]
-    told = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(told.stdout)
+    process = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(process.stdout)
 
 
-def rows(found: dict[str, Any]) -> list[tuple[str, float, float, str]]:
+def rows(figures: dict[str, Any]) -> list[tuple[str, float, float, str]]:
     """What was found beside its bar, for the table of ``make bench``."""
-    height, width = found["size"]
-    return [(f"judging {found['clips']} clips of {height} x {width}", found["peak_mb"], MEMORY_MB, "MB")]
+    height, width = figures["size"]
+    return [(f"judging {figures['clips']} clips of {height} x {width}", figures["peak_mb"], MEMORY_MB, "MB")]
 
 
 class _Memory(threading.Thread):
@@ -103,40 +103,42 @@ class _Memory(threading.Thread):
 def _judged(frames: int) -> dict[str, Any]:
     """Draw clips, judge them in this process."""
     seconds: dict[str, float] = {}
-    most: dict[str, float] = {}
+    part_pss_mb: dict[str, float] = {}
 
     def timed(name: str, part: Callable[[], Any]) -> Any:
         memory = _Memory()
         memory.start()
         began = time.monotonic()
-        made = part()
+        returned = part()
         seconds[name] = round(time.monotonic() - began, 1)
-        most[name] = memory.stop()
-        return made
+        part_pss_mb[name] = memory.stop()
+        return returned
 
     where = [(0, _WINDOW_S * k, _WINDOW_S * (k + 1)) for k in range(_CLIPS)]
-    known = {0: [_shot(k) for k in range(_CLIPS)]}
+    shots = {0: [_shot(k) for k in range(_CLIPS)]}
     film = _film(frames)
-    shown = timed("draw_and_describe_truths", lambda: describe(film, where))
-    truths = shown.clips
+    described = timed("draw_and_describe_truths", lambda: describe(film, where))
+    truths = described.clips
     # A clip ends with the first instant of the next window.
     ends = [(k * frames, (k + 1) * frames + 1) for k in range(_CLIPS)]
     clips = timed("draw_clips", lambda: keep(_faint(film.frames[a:b], a) for a, b in ends))
     mean = np.full((frames, _HEIGHT, _WIDTH, 3), 128, np.uint8)
-    found = timed("identification", lambda: identification(correlations(clips, truths, mean), where, known))
-    told = timed("draw_backgrounds", lambda: background_clips(truths, where, known))
-    timed("identification_background", lambda: correlations(told, truths, mean))
+    identified = timed(
+        "identification", lambda: identification(correlations(clips, truths, mean), where, shots)
+    )
+    backgrounds = timed("draw_backgrounds", lambda: background_clips(truths, where, shots))
+    timed("identification_background", lambda: correlations(backgrounds, truths, mean))
     timed("psnr", lambda: psnr(clips, truths))
-    timed("psnr_background", lambda: psnr(told, truths))
+    timed("psnr_background", lambda: psnr(backgrounds, truths))
     timed("sharpness", lambda: gradient_energy(clips))
     close = timed("nearest", lambda: NearestClips(truths, mean).to([clip[:-1] for clip in clips]))
     timed("seams", lambda: seam_ratio(clips, truths, where, {}))
-    scores: Scores = timed("film_scores", lambda: score(clips, shown, mean, _TEMPERATURE))
-    few = {"": [clip[:-1] for clip in clips[:_PICTURED]]}
-    timed("published_pictures", lambda: likenesses(few, truths[:_PICTURED], ("_constant", mean)))
+    scores: Scores = timed("film_scores", lambda: score(clips, described, mean, _TEMPERATURE))
+    pictured_clips = {"": [clip[:-1] for clip in clips[:_PICTURED]]}
+    timed("published_pictures", lambda: likenesses(pictured_clips, truths[:_PICTURED], ("_constant", mean)))
     sheet = {"film": truths[:10], "clips": clips[:10], "nearest": close[:10]}
     timed("sheet", lambda: contact_sheet(sheet, [0, frames // 2, frames - 1], "judging"))
-    two_way = found["identification_2way"]
+    two_way = identified["identification_2way"]
     assert two_way is not None
     centred, _ = scores["identification_2way_centred"]
     return {
@@ -145,8 +147,8 @@ def _judged(frames: int) -> dict[str, Any]:
         "frames": frames,
         "size": [_HEIGHT, _WIDTH],
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1),
-        "pss_mb": max(most.values()),
-        "pss_mb_by_part": most,
+        "pss_mb": max(part_pss_mb.values()),
+        "pss_mb_by_part": part_pss_mb,
         "seconds": seconds,
         "identification_2way": two_way["value"],
         "identification_2way_centred": float(np.nanmean(centred)),
@@ -168,9 +170,9 @@ def _film(frames: int) -> Pictures:
         return np.roll(_picture(shot)[rows], 3 * number, 1)
 
     # Nothing is asked of its frames but to be cut into clips.
-    drawn = cast(NDArray[np.uint8], ComputedClip((count, _HEIGHT, _WIDTH, 3), draw))
+    film_frames = cast(NDArray[np.uint8], ComputedClip((count, _HEIGHT, _WIDTH, 3), draw))
     cuts = np.arange(length, count, length)
-    return Pictures(drawn, cuts, window=frames, fps=frames / _WINDOW_S)
+    return Pictures(film_frames, cuts, window=frames, fps=frames / _WINDOW_S)
 
 
 @lru_cache(maxsize=2)
@@ -193,15 +195,15 @@ def main() -> None:
     )
     parser.add_argument("--frames", type=int, default=_FRAMES)
     parser.add_argument("--here", action="store_true", help="judge in this process and write no file")
-    given = parser.parse_args()
-    if given.here:
-        sys.stdout.write(json.dumps(_judged(given.frames)))
+    args = parser.parse_args()
+    if args.here:
+        sys.stdout.write(json.dumps(_judged(args.frames)))
         return
     began = time.monotonic()
-    found = {"machine": bench._machine()} | measure(given.frames)
-    found["wall_s"] = round(time.monotonic() - began, 1)
-    Console().print_json(json.dumps(found))
-    write(_OUT, found)
+    figures = {"machine": bench._machine()} | measure(args.frames)
+    figures["wall_s"] = round(time.monotonic() - began, 1)
+    Console().print_json(json.dumps(figures))
+    write(_OUT, figures)
 
 
 if __name__ == "__main__":

@@ -74,11 +74,11 @@ def paced(sends: int) -> dict[str, Any]:
                 held_up.append(time.monotonic() - sent_at[-1])
             came = {"lsl": _came(lsl), "osc": _came(osc)}
         outputs.close()
-    found: dict[str, Any] = {"sends": sends, "every_ms": 1e3 * _EVERY_S, "send": _percentiles(held_up)}
+    figures: dict[str, Any] = {"sends": sends, "every_ms": 1e3 * _EVERY_S, "send": _percentiles(held_up)}
     for way, times in came.items():
-        passed = [at - sent_at[clip] for clip, at in times]
-        found[way] = _percentiles(passed) | {"lost": sends - len(times)}
-    return found
+        passed = [came_s - sent_at[clip] for clip, came_s in times]
+        figures[way] = _percentiles(passed) | {"lost": sends - len(times)}
+    return figures
 
 
 def live(seconds: float) -> dict[str, Any]:
@@ -109,20 +109,20 @@ def read_osc(port: int, sends: int) -> None:
         print("ready", flush=True)  # noqa: T201
         # The first clip comes once the bundle has been loaded and the other reader is there.
         receiver.settimeout(3 * _SILENT_S)
-        found: list[tuple[int, float]] = []
-        while len(found) < sends:
+        arrivals: list[tuple[int, float]] = []
+        while len(arrivals) < sends:
             try:
                 message = OscMessage(receiver.recv(_DATAGRAM))
             except TimeoutError:
                 break
-            found.append((int(message.params[0]), time.monotonic()))
+            arrivals.append((int(message.params[0]), time.monotonic()))
             receiver.settimeout(_SILENT_S)
-    print(json.dumps(found))  # noqa: T201
+    print(json.dumps(arrivals))  # noqa: T201
 
 
 def _clip(bundle: Bundle, out: Path) -> tuple[dict[str, Any], Decoded]:
     """Decode the golden window; return its record and its clip as an emitter hands them on."""
-    found: list[tuple[dict[str, Any], Decoded]] = []
+    emitted: list[tuple[dict[str, Any], Decoded]] = []
     prepare(out, overwrite=False)
     now = time.monotonic
     emitter = open_emitter(
@@ -133,13 +133,13 @@ def _clip(bundle: Bundle, out: Path) -> tuple[dict[str, Any], Decoded]:
         Truth(None, bundle),
         now,
         simulated=True,
-        on_emitted=lambda record, decoded: found.append((record, decoded)),
+        on_emitted=lambda record, decoded: emitted.append((record, decoded)),
     )
-    at = now()
-    stamps = dict.fromkeys(("acquired", "arrived", "windowed", "stop"), at)
-    emitter.emit(Job(replace(golden.window(bundle), floor_at=at, stamps=stamps), 0))
+    now_s = now()
+    stamps = dict.fromkeys(("acquired", "arrived", "windowed", "stop"), now_s)
+    emitter.emit(Job(replace(golden.window(bundle), floor_at=now_s, stamps=stamps), 0))
     emitter.close()
-    return found[0]
+    return emitted[0]
 
 
 @contextmanager
@@ -154,19 +154,19 @@ def _reader(*words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def _came(process: subprocess.Popen[str]) -> list[tuple[int, float]]:
-    said, _ = process.communicate()
-    return [(clip, at) for clip, at in json.loads(said)]
+    output, _ = process.communicate()
+    return [(clip, came_s) for clip, came_s in json.loads(output)]
 
 
 def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    found = meter.percentiles(deque(1e3 * value for value in seconds))
-    return {name: round(value, 3) for name, value in found.items()}
+    percentiles_ms = meter.percentiles(deque(1e3 * value for value in seconds))
+    return {name: round(value, 3) for name, value in percentiles_ms.items()}
 
 
 def main(words: list[str]) -> None:
@@ -180,13 +180,13 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sends", type=int, default=3000)
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the simulated session")
-    given = parser.parse_args(words)
-    found = {"bar_p99_ms": BAR_MS, "paced": paced(given.sends), "live": live(given.seconds)}
-    write(_OUT, found)
+    args = parser.parse_args(words)
+    figures = {"bar_p99_ms": BAR_MS, "paced": paced(args.sends), "live": live(args.seconds)}
+    write(_OUT, figures)
     console = Console()
-    console.print_json(data=found)
+    console.print_json(data=figures)
     for way in ("lsl", "osc"):
-        value = found["paced"][way]["p99"]
+        value = figures["paced"][way]["p99"]
         console.print(f"{way}: {value:g} ms at p99, bar {BAR_MS:g}, {'pass' if value <= BAR_MS else 'FAIL'}")
 
 

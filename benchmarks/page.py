@@ -56,20 +56,20 @@ def measure(minutes: float, viewers: int) -> dict[str, Any]:
         leaves = threading.Timer(_LEAVES_S, absent.stop_reading)
         leaves.start()
         before = psutil.cpu_times()
-        seen = _followed(demo, port, out / "clips.jsonl")
+        samples = _followed(demo, port, out / "clips.jsonl")
         leaves.cancel()
         stolen = _stolen(before, psutil.cpu_times())
         report = json.loads((out / "report.json").read_text())
     return {
         # A session that was stopped was shorter than it was to be.
-        "minutes": round(len(seen["page"]["cpu"]) * _EVERY_S / 60, 1),
+        "minutes": round(len(samples["page"]["cpu"]) * _EVERY_S / 60, 1),
         "viewers": viewers,
         "windows": report["windows"],
         "stolen": stolen,
         "beyond_floor_ms": report["latency_ms"]["beyond_floor"],
-        "cpu": {part: round(float(np.mean(one["cpu"])), 4) for part, one in seen.items()},
-        "memory_mb_by_minute": {part: _by_minute(one["memory_mb"]) for part, one in seen.items()},
-        "growth": {part: round(_growth(one["memory_mb"]), 4) for part, one in seen.items()},
+        "cpu": {part: round(float(np.mean(series["cpu"])), 4) for part, series in samples.items()},
+        "memory_mb_by_minute": {part: _by_minute(series["memory_mb"]) for part, series in samples.items()},
+        "growth": {part: round(_growth(series["memory_mb"]), 4) for part, series in samples.items()},
     }
 
 
@@ -82,39 +82,39 @@ def _stolen(before: Any, after: Any) -> float | None:
 
 def _followed(demo: subprocess.Popen[bytes], port: int, clips: Path) -> dict[str, dict[str, list[float]]]:
     """Sample all parts while there are new clips; what is judged at the end is not the page's affair."""
-    seen: dict[str, dict[str, list[float]]] = {}
+    samples: dict[str, dict[str, list[float]]] = {}
     before = _spent(demo, port)
-    at = time.monotonic()
+    sampled_s = time.monotonic()
     while demo.poll() is None:
         time.sleep(_EVERY_S)
         now = _spent(demo, port)
-        passed_s = time.monotonic() - at
-        at += passed_s
+        passed_s = time.monotonic() - sampled_s
+        sampled_s += passed_s
         fresh = clips.is_file() and time.time() - clips.stat().st_mtime < 2 * _EVERY_S
         for part, (cpu_s, memory_mb) in now.items():
             if part in before and fresh:
-                one = seen.setdefault(part, {"cpu": [], "memory_mb": []})
-                one["cpu"].append((cpu_s - before[part][0]) / passed_s)
-                one["memory_mb"].append(memory_mb)
+                series = samples.setdefault(part, {"cpu": [], "memory_mb": []})
+                series["cpu"].append((cpu_s - before[part][0]) / passed_s)
+                series["memory_mb"].append(memory_mb)
         before = now
-    return seen
+    return samples
 
 
 def _spent(demo: subprocess.Popen[bytes], port: int) -> dict[str, tuple[float, float]]:
     """Return the CPU time in s and the memory in MB of each part of the session, and of the browser."""
-    found: dict[str, tuple[float, float]] = {}
+    usage: dict[str, tuple[float, float]] = {}
     for process in psutil.Process().children(recursive=True):
         try:
             part = _part(process, demo, port)
             if part is None:
                 continue
             times = process.cpu_times()
-            cpu_s, memory_mb = found.get(part, (0.0, 0.0))
+            cpu_s, memory_mb = usage.get(part, (0.0, 0.0))
             memory_mb += process.memory_full_info().pss / 1e6
-            found[part] = (cpu_s + times.user + times.system, memory_mb)
+            usage[part] = (cpu_s + times.user + times.system, memory_mb)
         except psutil.NoSuchProcess:
             continue
-    return found
+    return usage
 
 
 def _part(process: psutil.Process, demo: subprocess.Popen[bytes], port: int) -> str | None:
@@ -129,7 +129,11 @@ def _part(process: psutil.Process, demo: subprocess.Popen[bytes], port: int) -> 
     if "rtdecode.cli stream" in words:
         return "session"
     if "multiprocessing" in words:
-        served = [one.laddr.port for one in process.net_connections("tcp") if one.status == "LISTEN"]
+        served = [
+            connection.laddr.port
+            for connection in process.net_connections("tcp")
+            if connection.status == "LISTEN"
+        ]
         return "page" if port in served else "acquisition"
     return "browser"
 
@@ -145,7 +149,7 @@ def _growth(memory_mb: Sequence[float]) -> float:
 def _by_minute(values: Sequence[float]) -> list[int]:
     """Return the median of each minute."""
     count = round(60 / _EVERY_S)
-    return [round(float(np.median(values[at : at + count]))) for at in range(0, len(values), count)]
+    return [round(float(np.median(values[start : start + count]))) for start in range(0, len(values), count)]
 
 
 def _wait_for(way: Path) -> None:
@@ -159,20 +163,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--viewers", type=int, default=2)
-    given = parser.parse_args()
-    found = measure(given.minutes, given.viewers)
+    args = parser.parse_args()
+    figures = measure(args.minutes, args.viewers)
     console = Console()
-    skipped = found["windows"]["skipped"]
-    session = max(found["growth"][part] for part in ("session", "acquisition", "page"))
+    skipped = figures["windows"]["skipped"]
+    session = max(figures["growth"][part] for part in ("session", "acquisition", "page"))
     rows = [
         ("windows skipped", skipped, 0),
-        ("CPU of the page, of a core", found["cpu"]["page"], CPU * given.viewers),
+        ("CPU of the page, of a core", figures["cpu"]["page"], CPU * args.viewers),
         ("growth of the session's memory", session, SESSION_GROWTH),
-        ("growth of the browser's memory", found["growth"]["browser"], BROWSER_GROWTH),
+        ("growth of the browser's memory", figures["growth"]["browser"], BROWSER_GROWTH),
     ]
     for name, value, bar in rows:
         console.print(f"{name}: {value:g}, bar {bar:g}, {'pass' if value <= bar else 'FAIL'}")
-    write(_OUT, found)
+    write(_OUT, figures)
 
 
 if __name__ == "__main__":

@@ -105,17 +105,21 @@ def played(recording: Path, bundle: Bundle, out: Path) -> Played:
     with _silent():
         # With twins a bundle that does not denoise has a null brain as well.
         replay.run(recording, str(bundle.path), "max", out=out, report=report, twin=True)
-    told = json.loads(report.read_text())
+    session_report = json.loads(report.read_text())
     finals, last = revisions(out)
     in_time, in_time_wins = _identified(recording, bundle, out, finals)
     refined, refined_wins = _identified(recording, bundle, out, last)
-    twins = (told["baselines"] or {}).get("null_brain") or {}
-    null_wins = {_span(line): line["null_wins"] for line in told["identified"] or [] if "null_wins" in line}
+    twins = (session_report["baselines"] or {}).get("null_brain") or {}
+    null_wins = {
+        _span(line): line["null_wins"] for line in session_report["identified"] or [] if "null_wins" in line
+    }
     return Played(
         finals=in_time,
         last=refined,
         null=twins.get("identification_2way"),
-        windows={name: told["windows"][name] for name in ("final", "refined", "skipped", "degraded")},
+        windows={
+            name: session_report["windows"][name] for name in ("final", "refined", "skipped", "degraded")
+        },
         wins={"finals": in_time_wins, "last": refined_wins, "null": null_wins},
     )
 
@@ -181,18 +185,18 @@ def _told_apart(
     manifest = bundle.manifest
     film = unpack_mp4(recording / "truth" / "film.mp4")
     frames = manifest.grid.hop_frames
-    kept = [spans[number] for number in apart(spans)]
-    truths = {span: film_clip(film, span[1], manifest.clip.fps, frames) for span in kept}
+    disjoint = [spans[number] for number in apart(spans)]
+    truths = {span: film_clip(film, span[1], manifest.clip.fps, frames) for span in disjoint}
     # The film may end inside the last window.
-    whole = [span for span in kept if len(truths[span]) == frames]
-    if len(whole) < 2:
+    complete = [span for span in disjoint if len(truths[span]) == frames]
+    if len(complete) < 2:
         return None, {}
-    clips = [clip_of(span) for span in whole]
-    corr = correlations(clips, [np.asarray(truths[span]) for span in whole], bundle.stats["mean_clip"])
+    clips = [clip_of(span) for span in complete]
+    corr = correlations(clips, [np.asarray(truths[span]) for span in complete], bundle.stats["mean_clip"])
     events = {0: read_events(recording / "truth" / "events.tsv")}
-    wins = identification_nway(corr, distractors(whole, events), 2)
-    won = {span: float(one) for span, one in zip(whole, wins, strict=True) if np.isfinite(one)}
-    return identification(corr, whole, events)["identification_2way"], won
+    wins = identification_nway(corr, distractors(complete, events), 2)
+    won = {span: float(win) for span, win in zip(complete, wins, strict=True) if np.isfinite(win)}
+    return identification(corr, complete, events)["identification_2way"], won
 
 
 def told(figure: Figure | None) -> str:

@@ -87,9 +87,9 @@ def _show(rows: list[tuple[str, float, float, str]], late: float) -> None:
     for column in ("what", "found", "bar", "", "verdict"):
         table.add_column(column)
     busy = "" if late < _QUIET else " (not counted: the machine is busy)"
-    for name, found, bar, unit in rows:
-        verdict = "pass" if found <= bar else "FAIL"
-        table.add_row(name, f"{found:.2f}", f"{bar:g}", unit, verdict + busy)
+    for name, figure, bar, unit in rows:
+        verdict = "pass" if figure <= bar else "FAIL"
+        table.add_row(name, f"{figure:.2f}", f"{bar:g}", unit, verdict + busy)
     Console().print(table)
 
 

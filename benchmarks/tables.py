@@ -133,39 +133,39 @@ def differences(root: Path, *, write: bool) -> Iterator[str]:
         name = path.relative_to(root)
         text = path.read_text()
         try:
-            wanted = written(text)
+            expected = written(text)
         except LookupError as error:
             yield f"{name}: {error.args[0]}. Correct the page, or what is in benchmarks/templates."
             continue
         if write:
-            path.write_text(wanted)
-        elif text != wanted:
-            yield _edited(name, text.splitlines(), wanted.splitlines())
-        for number, words in _outside(wanted):
+            path.write_text(expected)
+        elif text != expected:
+            yield _edited(name, text.splitlines(), expected.splitlines())
+        for number, words in _outside(expected):
             yield f"{name}:{number}: {words}) stands in no table. Put it into a result file and a template."
     for template in sorted(TEMPLATES.glob("*.toml")):
         picture = root / "docs" / "images" / f"{template.stem}.svg"
         try:
-            drawn = charts.svg(template.read_text(), figure)
+            svg = charts.svg(template.read_text(), figure)
         except LookupError as error:
             yield f"{template.name}: {error.args[0]}. Correct this chart, or the result file."
             continue
         if write:
-            picture.write_text(drawn)
-        elif not picture.is_file() or picture.read_text() != drawn:
+            picture.write_text(svg)
+        elif not picture.is_file() or picture.read_text() != svg:
             sentence = f"docs/images/{picture.name} is not what {template.name} draws. "
             yield sentence + "Run python -m benchmarks.tables."
     for file in sorted(RESULTS.iterdir()):
         yield from faults(file)
 
 
-def _edited(name: Path, lines: list[str], wanted: list[str]) -> str:
+def _edited(name: Path, lines: list[str], expected: list[str]) -> str:
     number = next(
-        (index for index, pair in enumerate(zip(lines, wanted, strict=False)) if pair[0] != pair[1]),
-        min(len(lines), len(wanted)),
+        (index for index, pair in enumerate(zip(lines, expected, strict=False)) if pair[0] != pair[1]),
+        min(len(lines), len(expected)),
     )
     stands = lines[number] if number < len(lines) else ""
-    right = wanted[number] if number < len(wanted) else ""
+    right = expected[number] if number < len(expected) else ""
     return (
         f"{name}:{number + 1}: a table was edited by hand. There stands `{stands}`, and the result files say "
         f"`{right}`. Run python -m benchmarks.tables, or change the result file or the template."

@@ -51,44 +51,46 @@ _OUT = RESULTS / "volumes.json"
 
 def points(values: Iterable[float]) -> dict[str, float]:
     """Percentiles of times in ms."""
-    found = np.array(list(values))
-    return {f"p{q}": round(float(np.percentile(found, q)), 3) for q in (50, 95, 99)} | {"n": len(found)}
+    times_ms = np.array(list(values))
+    return {f"p{q}": round(float(np.percentile(times_ms, q)), 3) for q in (50, 95, 99)} | {"n": len(times_ms)}
 
 
-def stages(made: Case, samples: int) -> dict[str, Any]:
+def stages(case: Case, samples: int) -> dict[str, Any]:
     """Every form of file: by the clock, of the processor, and parsing alone."""
-    forms = bench_volumes.timed(made, Pace(samples).repeat, samples)
+    forms = bench_volumes.timed(case, Pace(samples).repeat, samples)
     rows = {
-        name: {"wall_ms": points(spent.wall), "cpu_ms": points(spent.cpu), "parse_ms": points(spent.parse)}
-        for name, spent in forms.items()
+        name: {"wall_ms": points(timing.wall), "cpu_ms": points(timing.cpu), "parse_ms": points(timing.parse)}
+        for name, timing in forms.items()
     }
     return rows | {"parse_mosaic": {"wall_ms": rows["volume_to_vector"]["parse_ms"]}}
 
 
-def oracles(made: Case, count: int) -> dict[str, Any]:
+def oracles(case: Case, count: int) -> dict[str, Any]:
     """What python-rtspm, and dcm2niix with nibabel, take for a volume."""
-    spm = Spm(made.calibration.reference, made.affine)
-    realign = [_timed(lambda n=n: spm.push(made.volumes[n % len(made.volumes)])) for n in range(count)]
+    spm = Spm(case.calibration.reference, case.affine)
+    realign = [_timed(lambda n=n: spm.push(case.volumes[n % len(case.volumes)])) for n in range(count)]
     with tempfile.TemporaryDirectory() as name:
-        convert = [_timed(lambda n=n: _converted(made, n, Path(name))) for n in range(count)]
+        convert = [_timed(lambda n=n: _converted(case, n, Path(name))) for n in range(count)]
     rows = {"rtspm": realign, "dcm2niix_nibabel": convert}
     return {
-        name: {"wall_ms": points(row[0] for row in found), "cpu_ms": points(row[1] for row in found)}
-        for name, found in rows.items()
+        name: {"wall_ms": points(row[0] for row in timings), "cpu_ms": points(row[1] for row in timings)}
+        for name, timings in rows.items()
     }
 
 
-def _converted(made: Case, n: int, work: Path) -> None:
+def _converted(case: Case, n: int, work: Path) -> None:
     into = work / f"{n}"
     out = work / f"{n}-out"
     into.mkdir()
     out.mkdir()
-    (into / "volume.dcm").write_bytes(made.files("mosaic")(n)[0])
+    (into / "volume.dcm").write_bytes(case.files("mosaic")(n)[0])
     program = Path(sys.executable).parent / "dcm2niix"
     words = [str(program), "-z", "n", "-b", "n", "-f", "v", "-o", str(out), str(into)]
     subprocess.run(words, check=True, capture_output=True)
-    (found,) = out.glob("*.nii")
-    assert np.asanyarray(nib.Nifti1Image.from_filename(found).dataobj).shape[:3] == made.volumes.shape[1:]
+    (image_path,) = out.glob("*.nii")
+    assert (
+        np.asanyarray(nib.Nifti1Image.from_filename(image_path).dataobj).shape[:3] == case.volumes.shape[1:]
+    )
 
 
 def _timed(call: Callable[[], object]) -> tuple[float, float]:
@@ -100,16 +102,16 @@ def _timed(call: Callable[[], object]) -> tuple[float, float]:
 
 
 def _work() -> float:
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in spent)
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def long_run(made: Case, volumes: int, others: int) -> dict[str, Any]:
+def long_run(case: Case, volumes: int, other_files: int) -> dict[str, Any]:
     """Early and late cost of a run of whole volumes (mosaics), and the memory that it grows by."""
     rows = []
     memory = 0
     process = psutil.Process()
-    for n, row in enumerate(bench_volumes.measure(made, "mosaic", range(volumes), others)):
+    for n, row in enumerate(bench_volumes.measure(case, "mosaic", range(volumes), other_files)):
         rows.append(row)
         if n == volumes // 10:
             gc.collect()
@@ -118,66 +120,66 @@ def long_run(made: Case, volumes: int, others: int) -> dict[str, Any]:
     grown = (process.memory_info().rss - memory) / 1e6
     tenth = max(1, volumes // 10)
     parts = {"early": rows[1:tenth], "late": rows[-tenth:]}
-    found: dict[str, Any] = {"volumes": volumes, "others": others, "memory_mb": round(grown, 2)}
+    figures: dict[str, Any] = {"volumes": volumes, "others": other_files, "memory_mb": round(grown, 2)}
     for name, part in parts.items():
-        found[f"{name}_wall_ms"] = points(row[0] for row in part)
-        found[f"{name}_cpu_ms"] = points(row[1] for row in part)
-    return found
+        figures[f"{name}_wall_ms"] = points(row[0] for row in part)
+        figures[f"{name}_cpu_ms"] = points(row[1] for row in part)
+    return figures
 
 
 def measure(
     samples: int = 1000, volumes: int = 3000, others: int = 10_000, oracle: int = 20
 ) -> dict[str, Any]:
     """Run everything in one process, one part after another."""
-    made = bench_volumes.case(bundles.load("phantom"))
-    found: dict[str, Any] = {"machine": bench._machine(), "probe_ms": points(bench._probe(Pace(samples)))}
-    found["stages"] = stages(made, samples)
-    found["oracles"] = oracles(made, oracle)
-    found["times_faster"] = {
+    case = bench_volumes.case(bundles.load("phantom"))
+    figures: dict[str, Any] = {"machine": bench._machine(), "probe_ms": points(bench._probe(Pace(samples)))}
+    figures["stages"] = stages(case, samples)
+    figures["oracles"] = oracles(case, oracle)
+    figures["times_faster"] = {
         kind: round(
-            sum(one[kind]["p50"] for one in found["oracles"].values())
-            / found["stages"]["volume_to_vector"][kind]["p50"],
+            sum(timings[kind]["p50"] for timings in figures["oracles"].values())
+            / figures["stages"]["volume_to_vector"][kind]["p50"],
             1,
         )
         for kind in ("wall_ms", "cpu_ms")
     }
-    found["long_runs"] = [long_run(made, volumes, n) for n in (0, others)]
-    found["folder"] = [folder.long_run(volumes, n) for n in (0, others)]
-    return found
+    figures["long_runs"] = [long_run(case, volumes, n) for n in (0, others)]
+    figures["folder"] = [folder.long_run(volumes, n) for n in (0, others)]
+    return figures
 
 
-def rows(found: dict[str, Any]) -> list[tuple[str, float, float, str]]:
+def rows(figures: dict[str, Any]) -> list[tuple[str, float, float, str]]:
     """What was found beside its bar, for the table of ``make bench``: of the processor's time, at p50."""
-    alone, beside = found["long_runs"]
+    alone, crowded = figures["long_runs"]
     late = alone["late_cpu_ms"]["p50"]
     early = alone["early_cpu_ms"]["p50"]
     return [
         (
             "volume to vector beside the oracles",
-            1 / found["times_faster"]["cpu_ms"],
+            1 / figures["times_faster"]["cpu_ms"],
             1 / FASTER,
             "of their time",
         ),
         ("last tenth of 3,000 volumes", late / early, FLAT, "times the first"),
-        ("beside 10,000 files", beside["late_cpu_ms"]["p50"] / late, FLAT, "times alone"),
-        ("memory of a long run", max(alone["memory_mb"], beside["memory_mb"]), GROWN_MB, "MB grown"),
+        ("beside 10,000 files", crowded["late_cpu_ms"]["p50"] / late, FLAT, "times alone"),
+        ("memory of a long run", max(alone["memory_mb"], crowded["memory_mb"]), GROWN_MB, "MB grown"),
     ]
 
 
-def show(found: dict[str, Any]) -> None:
+def show(figures: dict[str, Any]) -> None:
     """Print what `measure` gave."""
     table = Table(title="file complete -> vector, ms", title_justify="left")
     for column in ("what", "p50", "p95", "p99", "cpu p50", "cpu p99", "bar", "n"):
         table.add_column(column, justify="left" if column == "what" else "right")
-    for name, row in {**found["stages"], **found["oracles"]}.items():
+    for name, row in {**figures["stages"], **figures["oracles"]}.items():
         wall = row["wall_ms"]
         cpu = row.get("cpu_ms", {})
         cells = [wall["p50"], wall["p95"], wall["p99"], cpu.get("p50", ""), cpu.get("p99", "")]
         table.add_row(name, *map(str, cells), str(BARS.get(name, "")), str(wall["n"]))
     console = Console(width=120)
     console.print(table)
-    console.print(f"times faster than the oracles' sum: {found['times_faster']} (bar {FASTER:g})")
-    for run in (*found["long_runs"], *found["folder"]):
+    console.print(f"times faster than the oracles' sum: {figures['times_faster']} (bar {FASTER:g})")
+    for run in (*figures["long_runs"], *figures["folder"]):
         console.print(json.dumps(run))
 
 
@@ -188,9 +190,9 @@ def main() -> None:
     )
     for name, usual in {"samples": 1000, "volumes": 3000, "others": 10_000, "oracle": 20}.items():
         parser.add_argument(f"--{name}", type=int, default=usual)
-    found = measure(**vars(parser.parse_args()))
-    show(found)
-    write(_OUT, found)
+    figures = measure(**vars(parser.parse_args()))
+    show(figures)
+    write(_OUT, figures)
 
 
 if __name__ == "__main__":

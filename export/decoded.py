@@ -30,7 +30,7 @@ from train.work import read_arrays
 
 _JOB = "job.json"
 _GOLDEN = "golden.npz"
-_FOUND = "found.npz"
+_OUTPUTS = "found.npz"
 # On a CPU, ONNX Runtime computes in neither of these.
 _ON_A_GPU = ("fp16", "bf16")
 
@@ -97,7 +97,7 @@ def apart(
             "the graphs do not decode the golden windows: {stderr}",
             stderr=done.stderr.strip()[-2000:],
         )
-    return read_arrays(folder / _FOUND)
+    return read_arrays(folder / _OUTPUTS)
 
 
 def providers_for(precision: str) -> list[Provider]:
@@ -117,7 +117,7 @@ def run(folder: Path) -> None:
     manifest = bundle.from_json(job["manifest"], str(folder / _JOB))
     golden = read_arrays(folder / _GOLDEN)
     models = {name: (folder / stage.file).read_bytes() for name, stage in manifest.built.items()}
-    beside = {
+    weight_files = {
         name: {weights: _mapped(folder / weights) for weights in stage.data}
         for name, stage in manifest.built.items()
     }
@@ -126,30 +126,32 @@ def run(folder: Path) -> None:
         for name, (path, dtype) in job["memories"].items()
     }
     chosen = providers_for(manifest.precision)
-    engine = Engine(manifest, models, "the export", chosen, beside, memories)
-    given: dict[str, list[Array]] = {}
+    engine = Engine(manifest, models, "the export", chosen, weight_files, memories)
+    graph_inputs: dict[str, list[Array]] = {}
     if job["calls"]:
         for stage, graph in engine.graphs.items():
-            engine.graphs[stage] = cast("Graph", _noted(stage, graph, given))
-    found: list[dict[str, Any]] = []
+            engine.graphs[stage] = cast("Graph", _noted(stage, graph, graph_inputs))
+    decoded_windows: list[dict[str, Any]] = []
     steps = steps_of(golden, manifest.steps)
     # Frames may be there for fewer windows, latents are there for all.
     for n in range(len(golden["latent"])):
         window = {name: values[n : n + 1] for name, values in golden.items()}
-        found.append(decode(engine, window, steps, "the run's golden.npz"))
-    made = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
-    rows = {name: np.concatenate(values) for name, values in given.items()}
-    np.savez(folder / _FOUND, allow_pickle=False, **(rows if job["calls"] else made))
+        decoded_windows.append(decode(engine, window, steps, "the run's golden.npz"))
+    arrays = {
+        name: np.concatenate([outputs[name] for outputs in decoded_windows]) for name in decoded_windows[0]
+    }
+    rows = {name: np.concatenate(values) for name, values in graph_inputs.items()}
+    np.savez(folder / _OUTPUTS, allow_pickle=False, **(rows if job["calls"] else arrays))
 
 
 def _noted(
-    stage: str, graph: Callable[..., dict[str, Value]], given: dict[str, list[Array]]
+    stage: str, graph: Callable[..., dict[str, Value]], graph_inputs: dict[str, list[Array]]
 ) -> Callable[..., dict[str, Value]]:
-    """Return a graph that notes in `given` what it is called with."""
+    """Return a graph that notes in `graph_inputs` what it is called with."""
 
     def call(arrays: Mapping[str, Value], stay: Collection[str] = ()) -> dict[str, Value]:
         for name, value in arrays.items():
-            given.setdefault(f"{stage}.{name}", []).append(np.array(host(value)))
+            graph_inputs.setdefault(f"{stage}.{name}", []).append(np.array(host(value)))
         return graph(arrays, stay)
 
     return call

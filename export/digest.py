@@ -29,10 +29,10 @@ def digest(model: ModelProto) -> str:
     """
     graph = model.graph
     # Ports keep their names. Every other value is called by the order in which it first appears.
-    known: dict[str, str] = {}
+    aliases: dict[str, str] = {}
     total = hashlib.sha256()
     for port in (*graph.input, *graph.output):
-        known[port.name] = port.name
+        aliases[port.name] = port.name
         shape = [d.dim_value or d.dim_param for d in port.type.tensor_type.shape.dim]
         _put(total, port.name, port.type.tensor_type.elem_type, shape)
     for opset in sorted((o.domain, o.version) for o in model.opset_import):
@@ -41,15 +41,15 @@ def digest(model: ModelProto) -> str:
     for node in graph.node:
         for name in node.input:
             # Hash a weight where it is first used: the order of the initialisers does not matter.
-            if name in weights and name not in known:
+            if name in weights and name not in aliases:
                 array = values(weights[name])
                 _put(total, array.dtype.str, array.shape)
                 total.update(array.tobytes())
-            known.setdefault(name, f"#{len(known)}")
+            aliases.setdefault(name, f"#{len(aliases)}")
         for name in node.output:
-            known.setdefault(name, f"#{len(known)}")
-        inputs = [known[n] for n in node.input]
-        outputs = [known[n] for n in node.output]
+            aliases.setdefault(name, f"#{len(aliases)}")
+        inputs = [aliases[n] for n in node.input]
+        outputs = [aliases[n] for n in node.output]
         _put(total, node.domain, node.op_type, inputs, outputs, _attributes(node))
     return total.hexdigest()
 

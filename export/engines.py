@@ -46,7 +46,7 @@ _DTYPES = {
     "BOOL": "bool",
 }
 # So much of a builder's log is told, characters.
-_TOLD = 600
+_MAX_LOG_CHARS = 600
 
 
 class NotBuiltError(RtDecodeError):
@@ -103,7 +103,7 @@ def version(builder: str) -> str:
 
 
 def add(
-    made: Bundle,
+    bundle: Bundle,
     out: Path | None = None,
     capabilities: Sequence[str] = (CAPABILITY,),
     say: Callable[[str], None] | None = None,
@@ -115,7 +115,7 @@ def add(
 
     Parameters
     ----------
-    made : Bundle
+    bundle : Bundle
     out : Path, optional
         Folder to write; by default the bundle's own.
     capabilities : sequence of str
@@ -132,16 +132,16 @@ def add(
     """
     tell = say or _print
     require()
-    manifest = made.manifest
+    manifest = bundle.manifest
     earlier = {engine.file for engine in manifest.engines}
-    files = {name: made.path / name for name in manifest.files if name not in earlier}
+    files = {name: bundle.path / name for name in manifest.files if name not in earlier}
     engines: list[BuiltEngine] = []
     refused: list[str] = []
     with tempfile.TemporaryDirectory() as place:
         for builder, capability, stage in _wanted(manifest, capabilities):
             try:
                 check_target(builder, capability)
-                one = of_stage(made, stage, builder, capability)
+                built = of_stage(bundle, stage, builder, capability)
             except NotBuiltError as error:
                 refused.append(str(error))
                 tell(f"No engine of {builder} for {stage} and compute capability {capability}: {error}")
@@ -149,18 +149,18 @@ def add(
             file = f"engines/{builder}-sm{capability.replace('.', '')}/{stage}.engine"
             graph = manifest.files[manifest.built[stage].file]
             engines.append(
-                BuiltEngine(builder, version(builder), capability, stage, file, graph, one.flavour)
+                BuiltEngine(builder, version(builder), capability, stage, file, graph, built.flavour)
             )
             files[file] = Path(place) / str(len(engines))
-            files[file].write_bytes(one.engine)
-            tell(f"{file}: {len(one.engine) / 1e6:.1f} MB in {one.seconds:.1f} s, {one.flavour}")
+            files[file].write_bytes(built.engine)
+            tell(f"{file}: {len(built.engine) / 1e6:.1f} MB in {built.seconds:.1f} s, {built.flavour}")
         if not engines:
             raise RtDecodeError(
                 "engine-builds-all-failed",
                 "no engine could be built: {errors}",
                 errors=" ".join(dict.fromkeys(refused)),
             )
-        return bundles.write(out or made.path, replace(manifest, engines=engines), files)
+        return bundles.write(out or bundle.path, replace(manifest, engines=engines), files)
 
 
 def _wanted(manifest: Manifest, capabilities: Sequence[str]) -> Iterator[tuple[str, str, str]]:
@@ -171,7 +171,7 @@ def _wanted(manifest: Manifest, capabilities: Sequence[str]) -> Iterator[tuple[s
                 yield builder, capability, stage
 
 
-def of_stage(made: Bundle, name: str, builder: str, capability: str) -> Made:
+def of_stage(bundle: Bundle, name: str, builder: str, capability: str) -> Made:
     """Build the engine of one stage, and check its ports against the manifest.
 
     Raises
@@ -181,14 +181,14 @@ def of_stage(made: Bundle, name: str, builder: str, capability: str) -> Made:
     BundleError
         If the ports differ.
     """
-    stage = made.manifest.built[name]
-    model = made.read(stage.file)
+    stage = bundle.manifest.built[name]
+    model = bundle.read(stage.file)
     # The builder finds weights that lie beside the graph by its path. Their hashes are checked first.
-    for beside in stage.data:
-        made.mapped(beside).close()
-    found = build(builder, model, capability, made.path / stage.file)
-    _check_ports(stage, found, f"bundle {made.path}: stages.{name}")
-    return found
+    for weight_file in stage.data:
+        bundle.mapped(weight_file).close()
+    built = build(builder, model, capability, bundle.path / stage.file)
+    _check_ports(stage, built, f"bundle {bundle.path}: stages.{name}")
+    return built
 
 
 def check_target(builder: str, capability: str) -> None:
@@ -204,14 +204,14 @@ def check_target(builder: str, capability: str) -> None:
         _check_own(capability)
         return
     module = import_module(builder)
-    known = [name for name in module.ComputeCapability.__members__ if name.startswith("SM")]
-    if _sm(capability) not in known:
+    supported = [name for name in module.ComputeCapability.__members__ if name.startswith("SM")]
+    if _sm(capability) not in supported:
         raise NotBuiltError(
             "engine-target-unsupported",
             "{builder} {version} builds for {available}, and {requested} was asked for.",
             builder=builder,
             version=version(builder),
-            available=list(known),
+            available=list(supported),
             requested=_sm(capability),
         )
 
@@ -282,17 +282,17 @@ def _kinds(model: ModelProto) -> dict[bytes, ModelProto]:
     if not nodes:
         return {}
     graph = shape_inference.infer_shapes(model).graph
-    known = {value.name: value for value in (*graph.input, *graph.output, *graph.value_info)}
+    value_infos = {value.name: value for value in (*graph.input, *graph.output, *graph.value_info)}
     for tensor in graph.initializer:
-        known[tensor.name] = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-    found: dict[bytes, ModelProto] = {}
+        value_infos[tensor.name] = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+    graphs: dict[bytes, ModelProto] = {}
     for node in nodes:
-        block = _alone(node, known, model)
-        found[block.SerializeToString(deterministic=True)] = block
-    return found
+        block = _alone(node, value_infos, model)
+        graphs[block.SerializeToString(deterministic=True)] = block
+    return graphs
 
 
-def _alone(node: NodeProto, known: Mapping[str, ValueInfoProto], model: ModelProto) -> ModelProto:
+def _alone(node: NodeProto, value_infos: Mapping[str, ValueInfoProto], model: ModelProto) -> ModelProto:
     """Return a graph of one node, with names that do not tell where it was."""
     copy = NodeProto()
     copy.CopyFrom(node)
@@ -305,7 +305,7 @@ def _alone(node: NodeProto, known: Mapping[str, ValueInfoProto], model: ModelPro
             if not name:
                 continue
             value = ValueInfoProto()
-            value.CopyFrom(known[name])
+            value.CopyFrom(value_infos[name])
             value.name = side[n] = f"{letter}{n}"
             values.append(value)
     graph = helper.make_graph([copy], "probe", inputs, outputs)
@@ -326,11 +326,11 @@ class _Network:
 def _parsed(builder: str, model: bytes, path: Path) -> _Network:
     module = import_module(builder)
     logged: list[str] = []
-    made = module.Builder(logger(module, logged))
+    trt_builder = module.Builder(logger(module, logged))
     # Types are those of the graph: nothing is computed in another precision than was checked.
     strict = 1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = made.create_network(strict)
-    parser = module.OnnxParser(network, made.logger)
+    network = trt_builder.create_network(strict)
+    parser = module.OnnxParser(network, trt_builder.logger)
     if not parser.parse(model, str(path)):
         faults = [parser.get_error(n) for n in range(parser.num_errors)]
         words = [f"{fault.node_operator()} {fault.node_name()}: {fault.desc()}" for fault in faults]
@@ -340,9 +340,9 @@ def _parsed(builder: str, model: bytes, path: Path) -> _Network:
             builder=builder,
             version=version(builder),
             path=path,
-            parser_errors=" ".join(words)[:_TOLD],
+            parser_errors=" ".join(words)[:_MAX_LOG_CHARS],
         )
-    return _Network(made, network, module, parser, logged)
+    return _Network(trt_builder, network, module, parser, logged)
 
 
 def _built(parsed: _Network, capability: str) -> bytes:
@@ -354,33 +354,33 @@ def _built(parsed: _Network, capability: str) -> bytes:
     if module.__name__ != "tensorrt":
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(module.ComputeCapability, _sm(capability)), 0)
-    found = parsed.builder.build_serialized_network(parsed.network, config)
-    if found is None:
+    serialized = parsed.builder.build_serialized_network(parsed.network, config)
+    if serialized is None:
         raise NotBuiltError(
             "engine-build-failed",
             "{builder} {version} built nothing: {log}",
             builder=module.__name__,
             version=module.__version__,
-            log=" ".join(parsed.logged)[:_TOLD],
+            log=" ".join(parsed.logged)[:_MAX_LOG_CHARS],
         )
-    return bytes(found)
+    return bytes(serialized)
 
 
 def _check_own(capability: str) -> None:
     try:
-        own = gpu.find()
+        device = gpu.find()
     except gpu.NoGpuError as error:
         raise NotBuiltError(
             "engine-target-gpu-missing",
             "tensorrt builds for the machine's own GPU, and {error}.",
             error=error,
         ) from error
-    if own.capability != capability:
+    if device.capability != capability:
         raise NotBuiltError(
             "engine-target-wrong-gpu",
             "tensorrt builds for the machine's own GPU, {gpu}, of compute capability {gpu_capability}.",
-            gpu=own.name,
-            gpu_capability=own.capability,
+            gpu=device.name,
+            gpu_capability=device.capability,
         )
 
 
@@ -392,21 +392,21 @@ def _ports(tensors: Sequence[Any]) -> dict[str, tuple[list[int], str]]:
     return {tensor.name: (list(tensor.shape), _DTYPES[tensor.dtype.name]) for tensor in tensors}
 
 
-def _check_ports(stage: Stage, made: Made, where: str) -> None:
+def _check_ports(stage: Stage, built: Made, where: str) -> None:
     sides: tuple[tuple[str, Mapping[str, Input] | Mapping[str, Output], Mapping[str, Any]], ...] = (
-        ("inputs", stage.inputs, made.inputs),
-        ("outputs", stage.outputs, made.outputs),
+        ("inputs", stage.inputs, built.inputs),
+        ("outputs", stage.outputs, built.outputs),
     )
-    for side, stated, found in sides:
-        wanted = {name: (port.shape, port.dtype) for name, port in stated.items()}
-        if found != wanted:
+    for side, ports, actual in sides:
+        expected = {name: (port.shape, port.dtype) for name, port in ports.items()}
+        if actual != expected:
             raise BundleError(
                 "engine-build-ports-mismatch",
                 "{stage}: its engine has the {side} {actual}, manifest.json says {expected}.",
                 stage=where,
                 side=side,
-                actual=found,
-                expected=wanted,
+                actual=actual,
+                expected=expected,
             )
 
 
@@ -417,16 +417,16 @@ def capabilities_of(text: str) -> list[str]:
     ------
     UsageError
     """
-    found = [word.strip() for word in text.split(",")]
-    wrong = [word for word in found if not word.replace(".", "", 1).isdecimal() or "." not in word]
-    if wrong:
+    capabilities = [word.strip() for word in text.split(",")]
+    invalid = [word for word in capabilities if not word.replace(".", "", 1).isdecimal() or "." not in word]
+    if invalid:
         raise UsageError(
             "engine-sm-malformed",
             "--sm {sm}: compute capabilities such as 8.0,8.9 were expected, found {invalid}.",
             sm=text,
-            invalid=wrong,
+            invalid=invalid,
         )
-    return found
+    return capabilities
 
 
 def _print(sentence: str) -> None:
@@ -439,8 +439,8 @@ def command(
     sm: Annotated[str, typer.Option(help="Compute capabilities to build for, such as 8.0,8.9.")] = CAPABILITY,
 ) -> None:
     """Write a bundle again, with engines built ahead."""
-    made = add(bundles.load(bundle), out, capabilities_of(sm))
-    terminal.line(f"{made.path}  {made.digest}  {len(made.manifest.engines)} engines")
+    written = add(bundles.load(bundle), out, capabilities_of(sm))
+    terminal.line(f"{written.path}  {written.digest}  {len(written.manifest.engines)} engines")
 
 
 def main() -> None:

@@ -51,17 +51,17 @@ def write(model: ModelProto, name: str, folder: Path) -> list[Path]:
         return [graph]
     (weights,) = beside(model, name)
     # onnx moves the weights out of the model it is given: work on a copy.
-    apart = ModelProto()
-    apart.CopyFrom(model)
+    model_copy = ModelProto()
+    model_copy.CopyFrom(model)
     file = on_disk(model)
     if file is None:
-        convert_model_to_external_data(apart, location=weights, size_threshold=_SMALL)
-        write_external_data_tensors(apart, str(folder))
+        convert_model_to_external_data(model_copy, location=weights, size_threshold=_SMALL)
+        write_external_data_tensors(model_copy, str(folder))
     else:
-        _place(apart, weights)
+        _place(model_copy, weights)
         # The checker of ONNX refuses a link.
         shutil.copyfile(file, folder / weights)
-    graph.write_bytes(apart.SerializeToString(deterministic=True))
+    graph.write_bytes(model_copy.SerializeToString(deterministic=True))
     # Given a path, the checker finds the weights beside the graph.
     onnx.checker.check_model(str(graph))
     return [graph, folder / weights]

@@ -101,39 +101,39 @@ def run(
     opened = [Recording(path) for path in recordings]
     for note in [note for recording in opened for note in recording.notes()]:
         console.print(note, markup=False)
-    shown = _shown(opened, film, events, base.manifest)
-    lengths = [len(frames) / base.manifest.clip.fps for frames in shown.films]
-    recorded = read_recordings(opened, lengths, shown.names, base.manifest)
+    stimuli = _shown(opened, film, events, base.manifest)
+    lengths = [len(frames) / base.manifest.clip.fps for frames in stimuli.films]
+    recorded = read_recordings(opened, lengths, stimuli.names, base.manifest)
     _check_length(recorded, fitter.least_windows, base.manifest)
     # Fit the windows to the film, and print how well that went.
-    story = fitter.story(recorded, shown)
+    story = fitter.story(recorded, stimuli)
     fitted = fitter.fit(recorded, story)
-    told = [f"{name} of the film: {source}" for name, source in story.told.items()]
-    console.print("; ".join([f"{len(recorded)} windows", *told]))
-    share = fitter.drawable(shown)
+    sources = [f"{name} of the film: {source}" for name, source in story.told.items()]
+    console.print("; ".join([f"{len(recorded)} windows", *sources]))
+    share = fitter.drawable(stimuli)
     _say_kind(console, fitter.kind, share)
-    found = _report(console, recorded, story, fitter, fitted)
+    figures = _report(console, recorded, story, fitter, fitted)
     # Where both modalities together did worse than one, the fit reads that one alone.
     if fitted.alone is not None and fitted.fused is not None:
-        found["both"] |= {"alone": fitted.alone, "fused": _figure(fitted.fused, recorded, story)["value"]}
-    _say_routes(console, found, recorded, base.manifest)
+        figures["both"] |= {"alone": fitted.alone, "fused": _figure(fitted.fused, recorded, story)["value"]}
+    _say_routes(console, figures, recorded, base.manifest)
     # Printed before a fit is refused: the curve tells whether the film began at another time.
     curve = lags.sweep(console, recorded, story, base.manifest)
-    _check_beyond_chance(found)
+    _check_beyond_chance(figures)
     # The fit is proven: describe it in a manifest, and write the bundle.
-    about = _about(base, opened, recorded, shown) | story.told | {"held_out": found, "lag": curve}
+    about = _about(base, opened, recorded, stimuli) | story.told | {"held_out": figures, "lag": curve}
     if share is not None:
         about["drawable"] = round(share, 4)
     changes = _changes(base, opened, recorded, about)
-    made = write(base, fitter, fitted, recorded, changes, out, name)
+    written = write(base, fitter, fitted, recorded, changes, out, name)
     if name is not None:
-        console.print(f"The bundle has its default participant, and {', '.join(made.manifest.subjects)}.")
+        console.print(f"The bundle has its default participant, and {', '.join(written.manifest.subjects)}.")
     if curve is not None:
         lags.draw(console, curve, base.manifest, out)
-    spent = time.process_time() - started[0]
+    computing_s = time.process_time() - started[0]
     passed = time.monotonic() - started[1]
-    console.print(f"{spent:.0f} s of computing, {passed:.0f} s by the clock")
-    return made
+    console.print(f"{computing_s:.0f} s of computing, {passed:.0f} s by the clock")
+    return written
 
 
 def fitter_of(base: Bundle) -> Fitter:
@@ -232,15 +232,17 @@ def _shown(
             path=events,
         )
     # Recordings often share a film: read each file once.
-    known = {path: read_film(path, manifest.clip) for path in dict.fromkeys(paths)}
+    films = {path: read_film(path, manifest.clip) for path in dict.fromkeys(paths)}
     # A recording's own events belong to its own film, so a film given by hand goes without them.
-    told = [events or (r.truth and r.truth / "events.tsv" if film is None else None) for r in recordings]
-    digests = {path: file_hash(path)[:16] for path in known}
+    event_files = [
+        events or (r.truth and r.truth / "events.tsv" if film is None else None) for r in recordings
+    ]
+    digests = {path: file_hash(path)[:16] for path in films}
     return Shown(
-        films=[known[path] for path in paths],
+        films=[films[path] for path in paths],
         names=[path.name for path in paths],
         digests=[digests[path] for path in paths],
-        events=told,
+        events=event_files,
     )
 
 
@@ -266,13 +268,13 @@ def _check_length(recorded: Recorded, least: int, manifest: Manifest) -> None:
 
 
 def _say_kind(console: Console, kind: str, share: float | None) -> None:
-    said = f"The generator of the bundle learned from {kind}."
+    sentence = f"The generator of the bundle learned from {kind}."
     if share is not None:
-        said += (
+        sentence += (
             f" Of the film given it can be told {share:.0%} of what differs from its mean picture; the rest "
             "is made up, however well the brain is read."
         )
-    console.print(said)
+    console.print(sentence)
 
 
 def _report(
@@ -291,23 +293,23 @@ def _report(
         for route, values in nulls.items():
             values.append(float(identified(control.held_out[route], recorded, other).mean()))
     table = Table("2-way, held out, from", "value", "95 %", "of shifted films", "at most (99 %)")
-    found: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     for route, points in fitted.held_out.items():
         figure: dict[str, Any] = _figure(points, recorded, story) | _by_luck(nulls[route])
         name = " + ".join(_read_by(route))
         cells = [figure["value"], figure["shifted"], figure["shifted_99"]]
-        value, null, most = (f"{cell:.3f}" for cell in cells)
-        table.add_row(name, value, intervals.words(figure), null, most)
-        found[route] = figure
+        value, null, upper = (f"{cell:.3f}" for cell in cells)
+        table.add_row(name, value, intervals.words(figure), null, upper)
+        figures[route] = figure
     console.print(table)
-    return found
+    return figures
 
 
 def _by_luck(values: Sequence[float]) -> dict[str, float]:
     """Return the mean of figures for films that nobody saw, and what one more of them stays below."""
     mean = float(np.mean(values))
-    most = mean + _DEVIATIONS * float(np.std(values, ddof=1))
-    return {"shifted": round(mean, 4), "shifted_99": round(most, 4)}
+    upper = mean + _DEVIATIONS * float(np.std(values, ddof=1))
+    return {"shifted": round(mean, 4), "shifted_99": round(upper, 4)}
 
 
 def _read_by(route: str) -> tuple[str, ...]:
@@ -342,12 +344,12 @@ def _beyond_chance(figure: dict[str, Any]) -> bool:
 
 
 def _say_routes(
-    console: Console, found: dict[str, dict[str, Any]], recorded: Recorded, manifest: Manifest
+    console: Console, figures: dict[str, dict[str, Any]], recorded: Recorded, manifest: Manifest
 ) -> None:
     """Print which modalities the new bundle ignores, and warn of those that are at chance."""
-    alone = found.get("both", {}).get("alone")
+    alone = figures.get("both", {}).get("alone")
     if alone is not None:
-        both = found["both"]
+        both = figures["both"]
         console.print(
             f"Where both are present, only {_NAMES[alone]} is read: held-out windows are identified at "
             f"{both['value']:.3f} from {_NAMES[alone]} and at {both['fused']:.3f} from both. The other is "
@@ -358,7 +360,7 @@ def _say_routes(
             console.print(
                 f"no {_NAMES[name]} was recorded: the new bundle draws nothing from {_NAMES[name]}."
             )
-        elif not _beyond_chance(found[name]):
+        elif not _beyond_chance(figures[name]):
             console.print(
                 f"warning: {_NAMES[name]} alone does not differ from chance: a clip that rests on it alone "
                 "shows nothing that was seen.",
@@ -366,11 +368,11 @@ def _say_routes(
             )
 
 
-def _check_beyond_chance(found: dict[str, dict[str, Any]]) -> None:
+def _check_beyond_chance(figures: dict[str, dict[str, Any]]) -> None:
     """Refuse a fit that tells nothing, judged by the route that reads all modalities there are."""
     # The first route is ``both`` where both modalities were recorded (see `Fitted.held_out`).
-    route = next(iter(found))
-    figure = found[route]
+    route = next(iter(figures))
+    figure = figures[route]
     if not _beyond_chance(figure):
         low, high = figure["ci95"] or (0.0, 1.0)
         raise RtDecodeError(
@@ -390,7 +392,9 @@ def _check_beyond_chance(found: dict[str, dict[str, Any]]) -> None:
         )
 
 
-def _about(base: Bundle, recordings: Sequence[Recording], recorded: Recorded, shown: Shown) -> dict[str, Any]:
+def _about(
+    base: Bundle, recordings: Sequence[Recording], recorded: Recorded, stimuli: Shown
+) -> dict[str, Any]:
     """Describe the fit for the manifest.
 
     A bundle is handed on, and recordings are often called after the person: give digests, never names.
@@ -398,7 +402,7 @@ def _about(base: Bundle, recordings: Sequence[Recording], recorded: Recorded, sh
     return {
         "from": base.digest,
         "recordings": [recording.digest() for recording in recordings],
-        "films": sorted({*shown.digests}),
+        "films": sorted({*stimuli.digests}),
         "modalities": [name for name in ("eeg", "fmri") if getattr(recorded, name) is not None],
         "windows": len(recorded),
         "minutes": round(len(recorded) * float(base.manifest.grid.hop) / 60, 2),

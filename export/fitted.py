@@ -34,7 +34,7 @@ _GOLDEN = 3
 # Largest difference allowed, as a share of the spread of what is compared.
 _TOLERANCE = 1e-3
 # Outputs that golden.npz keeps.
-_KEPT = ("latent", "confidence", "brain", "brain_by", "scores", "frames")
+_GOLDEN_OUTPUTS = ("latent", "confidence", "brain", "brain_by", "scores", "frames")
 
 
 def write(
@@ -86,19 +86,19 @@ def write(
     if name is not None:
         return _joined(base, manifest, models, arrays, parity, changes, out, name)
     # Leave out weight files of the stages that are replaced: the new graphs hold their own weights.
-    apart = {name for stage in graphs for name in base.manifest.built[stage].data}
+    dropped = {name for stage in graphs for name in base.manifest.built[stage].data}
     # Engines of these stages were built from the graphs that are replaced.
-    apart |= {engine.file for engine in base.manifest.engines if engine.stage in graphs}
-    files = {name: base.path / name for name in base.manifest.files if name not in apart}
+    dropped |= {engine.file for engine in base.manifest.engines if engine.stage in graphs}
+    files = {name: base.path / name for name in base.manifest.files if name not in dropped}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for stage, model in models.items():
             name = manifest.built[stage].file
             files[name] = folder / f"{stage}.onnx"
             files[name].write_bytes(model)
-        for name, held in arrays.items():
+        for name, contents in arrays.items():
             files[f"{name}.npz"] = folder / f"{name}.npz"
-            np.savez_compressed(files[f"{name}.npz"], allow_pickle=False, **held)
+            np.savez_compressed(files[f"{name}.npz"], allow_pickle=False, **contents)
         return bundles.write(out, replace(manifest, parity=parity, **changes), files)
 
 
@@ -148,9 +148,9 @@ def _with_own(manifest: Manifest, graphs: Mapping[str, ModelProto]) -> Manifest:
 
     The new graphs have no engines, and were not run on a GPU.
     """
-    own = {name: replace(manifest.built[name], data=[]) for name in graphs}
+    own_stages = {name: replace(manifest.built[name], data=[]) for name in graphs}
     engines = [engine for engine in manifest.engines if engine.stage not in graphs]
-    return replace(manifest, stages=manifest.stages | own, engines=engines, gpu=None)
+    return replace(manifest, stages=manifest.stages | own_stages, engines=engines, gpu=None)
 
 
 def golden_inputs(base: Bundle, recorded: Recorded, fitted: Fitted) -> Arrays:
@@ -160,15 +160,15 @@ def golden_inputs(base: Bundle, recorded: Recorded, fitted: Fitted) -> Arrays:
     """
     ports = signal_ports(base.manifest)
     # A modality that was not recorded stays zero, and so does its mask.
-    found: Arrays = {port.name: np.zeros((_GOLDEN, *port.shape), np.float32) for port in ports}
+    inputs: Arrays = {port.name: np.zeros((_GOLDEN, *port.shape), np.float32) for port in ports}
     if recorded.eeg is not None:
-        mask = found["eeg_mask"] = recorded.eeg.mask[:_GOLDEN]
-        found["eeg"] = normalised_eeg(recorded.eeg.data[:_GOLDEN], mask, fitted.statistics)
+        mask = inputs["eeg_mask"] = recorded.eeg.mask[:_GOLDEN]
+        inputs["eeg"] = normalised_eeg(recorded.eeg.data[:_GOLDEN], mask, fitted.statistics)
     if recorded.fmri is not None and fitted.voxels is not None:
         rows = recorded.fmri.rows[:_GOLDEN]
         volumes = recorded.fmri.volumes[:, fitted.voxels] / fitted.statistics["fmri_scale"]
-        found["fmri"], found["fmri_mask"] = volumes[rows] * (rows >= 0)[:, :, None], rows >= 0
-    return golden(found)
+        inputs["fmri"], inputs["fmri_mask"] = volumes[rows] * (rows >= 0)[:, :, None], rows >= 0
+    return golden(inputs)
 
 
 def verified(
@@ -204,18 +204,18 @@ def verified(
     """
     loaded = engine.load(base, instead=models)
     manifest = base.manifest
-    given = dict(windows)
+    inputs = dict(windows)
     if "denoise" in manifest.built:
-        given["noise"] = golden_noise(_GOLDEN, loaded.program.latent[1:])
-    given |= _nothing_carried(manifest)
-    found: list[Arrays] = []
+        inputs["noise"] = golden_noise(_GOLDEN, loaded.program.latent[1:])
+    inputs |= _nothing_carried(manifest)
+    decoded_windows: list[Arrays] = []
     # One window after the other, since the last one needs the latent of the first.
     for n in range(_GOLDEN):
         if n == _GOLDEN - 1:
-            _carry(manifest, given, found[0]["latent"])
-        one = {name: value[n : n + 1] for name, value in given.items()}
-        found.append(decode(loaded, one, manifest.steps, "a golden window"))
-    made = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+            _carry(manifest, inputs, decoded_windows[0]["latent"])
+        window = {name: value[n : n + 1] for name, value in inputs.items()}
+        decoded_windows.append(decode(loaded, window, manifest.steps, "a golden window"))
+    outputs = {name: np.concatenate([part[name] for part in decoded_windows]) for name in decoded_windows[0]}
     parity = {
         "status": "passed",
         # The golden clips are the new graphs' own, so that nothing tells how far off they are.
@@ -223,39 +223,39 @@ def verified(
         "windows": _GOLDEN,
         "runtime": onnxruntime.__version__,
         "compared": "the graphs with what the fit computes without them; golden clips are the graphs' own",
-        "largest_difference": compare(expected(given), made),
+        "largest_difference": compare(expected(inputs), outputs),
     }
-    kept = {name: made[name] for name in _KEPT if name in made}
+    golden_outputs = {name: outputs[name] for name in _GOLDEN_OUTPUTS if name in outputs}
     # As in an export: frames in 8 bits, and of the first window only, keep the file small.
-    kept["frames"] = to_uint8(kept["frames"][:1])
-    return given | kept, manifest.parity | parity
+    golden_outputs["frames"] = to_uint8(golden_outputs["frames"][:1])
+    return inputs | golden_outputs, manifest.parity | parity
 
 
 def _nothing_carried(manifest: Manifest) -> Arrays:
     """Make empty states, as for windows that follow no other."""
-    found: Arrays = {}
+    empty_states: Arrays = {}
     for name, state in manifest.states.items():
         if state.scope == "session":
-            found[name] = np.zeros((_GOLDEN, *state.shape[1:]), np.float32)
-            found[f"{name}_mask"] = np.zeros((_GOLDEN, 1), np.float32)
-    return found
+            empty_states[name] = np.zeros((_GOLDEN, *state.shape[1:]), np.float32)
+            empty_states[f"{name}_mask"] = np.zeros((_GOLDEN, 1), np.float32)
+    return empty_states
 
 
-def _carry(manifest: Manifest, given: Arrays, latent: NDArray[Any]) -> None:
+def _carry(manifest: Manifest, inputs: Arrays, latent: NDArray[Any]) -> None:
     """Let the last window carry on from the end of another window's clean latent."""
     for name, state in manifest.states.items():
         if state.source == "latent":
             # Few bits, as in all golden inputs: the file stays small and its values exact.
-            given[name][-1] = latent[0, :, -state.shape[2] :].astype(np.float16)
-            given[f"{name}_mask"][-1] = 1
+            inputs[name][-1] = latent[0, :, -state.shape[2] :].astype(np.float16)
+            inputs[f"{name}_mask"][-1] = 1
 
 
-def compare(expected: Arrays, made: Arrays) -> dict[str, float]:
+def compare(expected: Arrays, actual: Arrays) -> dict[str, float]:
     """Measure how far graphs are from what a fit computes, as a share of each output's spread.
 
     Parameters
     ----------
-    expected, made : dict
+    expected, actual : dict
         Output -> (window, channel, ...). `expected` may hold the first channels only.
 
     Raises
@@ -264,19 +264,19 @@ def compare(expected: Arrays, made: Arrays) -> dict[str, float]:
         If nothing is expected, the graphs lack an expected output, or an output is off by more than a
         thousandth of its spread.
     """
-    if not expected or not set(expected) <= set(made):
-        wanted = f"the outputs {', '.join(expected)}" if expected else "no outputs"
+    if not expected or not set(expected) <= set(actual):
+        expected_text = f"the outputs {', '.join(expected)}" if expected else "no outputs"
         raise BundleError(
             "fit-outputs-mismatch",
             "the fit expects {expected}, but the graphs give {actual}: nothing was written. Report "
             "it to whoever made the bundle's fitter.",
-            expected=wanted,
-            actual=list(made),
+            expected=expected_text,
+            actual=list(actual),
         )
-    found: dict[str, float] = {}
+    differences: dict[str, float] = {}
     for name, values in expected.items():
-        given = made[name][:, : values.shape[1]]
-        error = float(np.abs(given - values).max() / max(float(values.std()), 1e-9))
+        computed = actual[name][:, : values.shape[1]]
+        error = float(np.abs(computed - values).max() / max(float(values.std()), 1e-9))
         # Not `error > _TOLERANCE`, which NaN would pass.
         if not error <= _TOLERANCE:
             raise BundleError(
@@ -288,5 +288,5 @@ def compare(expected: Arrays, made: Arrays) -> dict[str, float]:
                 difference=error,
                 tolerance=_TOLERANCE,
             )
-        found[name] = float(f"{error:.2g}")
-    return found
+        differences[name] = float(f"{error:.2g}")
+    return differences

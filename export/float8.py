@@ -44,7 +44,7 @@ def require() -> None:
 
 def quantised(
     graphs: Mapping[str, ModelProto],
-    given: Mapping[str, Arrays],
+    calibration: Mapping[str, Arrays],
     clocks: Mapping[str, Collection[str]],
 ) -> dict[str, ModelProto]:
     """Return copies of graphs in fp8.
@@ -53,15 +53,15 @@ def quantised(
     ----------
     graphs : mapping
         Stage -> graph in single precision.
-    given : mapping
+    calibration : mapping
         Stage -> what it was given, each port with a row for every call, see `export.decoded.calls`.
     clocks : mapping
         Stage -> inputs that say where the sampler is. What is computed from them alone stays as it is.
     """
-    return {name: _quantised(name, graph, given[name], clocks[name]) for name, graph in graphs.items()}
+    return {name: _quantised(name, graph, calibration[name], clocks[name]) for name, graph in graphs.items()}
 
 
-def _quantised(name: str, graph: ModelProto, given: Arrays, clock: Collection[str]) -> ModelProto:
+def _quantised(name: str, graph: ModelProto, calibration: Arrays, clock: Collection[str]) -> ModelProto:
     model = ModelProto()
     model.CopyFrom(graph)
     if opset_of(model) < _FIRST_OPSET:
@@ -79,7 +79,7 @@ def _quantised(name: str, graph: ModelProto, given: Arrays, clock: Collection[st
         import_module("modelopt.onnx.quantization").quantize(
             onnx_path=str(source),
             quantize_mode="fp8",
-            calibration_data=given,
+            calibration_data=calibration,
             # The package turns scales of 8-bit integers into those of fp8, which holds for this method alone.
             calibration_method="max",
             calibration_eps=["cpu"],
@@ -90,5 +90,5 @@ def _quantised(name: str, graph: ModelProto, given: Arrays, clock: Collection[st
             # What is not in fp8 stays in single precision, and so do the ports.
             high_precision_dtype="fp32",
         )
-        made = onnx.load(out)
-    return tidied(made)
+        loaded = onnx.load(out)
+    return tidied(loaded)

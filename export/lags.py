@@ -66,11 +66,11 @@ def sweep(console: Console, recorded: Recorded, story: Story, manifest: Manifest
     doubt = implausible(lags, curve)
     if doubt is not None:
         console.print(f"warning: {doubt}", style="bold")
-    known = np.isfinite(curve)
+    finite = np.isfinite(curve)
     return {
-        "best_s": round(float(lags[np.nanargmax(curve)]), 3) if known.any() else None,
+        "best_s": round(float(lags[np.nanargmax(curve)]), 3) if finite.any() else None,
         "lags_s": [round(float(lag), 3) for lag in lags],
-        "r2": [round(float(v), 4) if there else None for v, there in zip(curve, known, strict=True)],
+        "r2": [round(float(v), 4) if is_finite else None for v, is_finite in zip(curve, finite, strict=True)],
         "doubt": doubt,
     }
 
@@ -97,14 +97,14 @@ def lag_curve(recorded: Recorded, story: Story, lags: Matrix) -> Matrix:
     """
     fmri = recorded.fmri
     assert fmri is not None
-    found = np.full(len(lags), np.nan)
+    curve = np.full(len(lags), np.nan)
     for n, lag in enumerate(lags):
         rows = _moved(fmri, recorded, float(lag), story.window_s)
-        there = (rows >= 0).all(1)
-        if there.sum() >= _LEAST_WINDOWS:
-            mean = sum(fmri.volumes[slot] for slot in rows[there].T) / np.float32(rows.shape[1])
-            found[n] = _explained(np.asarray(mean), story.targets[there], story.scale[:_LEADING])
-    return found
+        complete = (rows >= 0).all(1)
+        if complete.sum() >= _LEAST_WINDOWS:
+            mean = sum(fmri.volumes[slot] for slot in rows[complete].T) / np.float32(rows.shape[1])
+            curve[n] = _explained(np.asarray(mean), story.targets[complete], story.scale[:_LEADING])
+    return curve
 
 
 def _moved(fmri: Fmri, recorded: Recorded, lag: float, window_s: float) -> NDArray[np.int64]:
@@ -115,8 +115,8 @@ def _moved(fmri: Fmri, recorded: Recorded, lag: float, window_s: float) -> NDArr
     rows = np.full((len(recorded), slots), -1)
     for n, (film, start) in enumerate(zip(recorded.film, recorded.start_s, strict=True)):
         after = np.where(fmri.film == film, fmri.times - start - lag, np.nan)
-        inside = np.flatnonzero((after >= -1e-6) & (after < window_s - 1e-6))[:slots]
-        rows[n, : len(inside)] = inside
+        in_window = np.flatnonzero((after >= -1e-6) & (after < window_s - 1e-6))[:slots]
+        rows[n, : len(in_window)] = in_window
     return rows
 
 
@@ -131,18 +131,18 @@ def _explained(volumes: Reals, targets: Matrix, scale: Matrix) -> float:
     for n in range(FOLDS):
         outside = fold == n
         # Neighbouring windows are alike, so those next to the block are left out of its fit.
-        inside = ~widened(outside, 1)
+        training = ~widened(outside, 1)
         # Voxels are chosen by models that have not seen the block: chosen by others, they would tell a film
         # that nobody saw.
-        thirds = fold[inside] * _THIRDS // FOLDS
-        errors, totals = fold_errors(targets[inside], volumes[inside], thirds, 1, _PICKING)
+        thirds = fold[training] * _THIRDS // FOLDS
+        errors, totals = fold_errors(targets[training], volumes[training], thirds, 1, _PICKING)
         picked = best_explained(errors.sum(0), totals.sum(0), _SWEPT)
         z = volumes[:, picked].astype(np.float64)
         # Ridge in its dual form: there are far fewer windows than voxels.
         gram = z @ z.T
         gram /= np.trace(gram) / len(gram)
-        lifted = gram[np.ix_(inside, inside)] + _SWEEPING * np.eye(int(inside.sum()))
-        held_out[outside] = gram[np.ix_(outside, inside)] @ np.linalg.solve(lifted, y[inside])
+        lifted = gram[np.ix_(training, training)] + _SWEEPING * np.eye(int(training.sum()))
+        held_out[outside] = gram[np.ix_(outside, training)] @ np.linalg.solve(lifted, y[training])
     return float(1 - (np.square(y - held_out) @ scale**2).sum() / (np.square(y) @ scale**2).sum())
 
 
@@ -154,15 +154,15 @@ def implausible(lags: Matrix, curve: Matrix) -> str | None:
     lags, curve : (lag,)
         Seconds, and held-out R^2 with NaN where it is not known.
     """
-    known = np.isfinite(curve)
-    if not known.any() or np.nanmax(curve) < _SIGNAL:
+    finite = np.isfinite(curve)
+    if not finite.any() or np.nanmax(curve) < _SIGNAL:
         return (
             "the volumes hardly follow the film at any lag. Was it this film, and did it begin "
             "with the first volume? `rtdecode play` marks when it begins."
         )
     best = float(lags[np.nanargmax(curve)])
     # At an end of the curve the true peak may lie outside it.
-    ends = lags[known][[0, -1]]
+    ends = lags[finite][[0, -1]]
     if best in ends or not _PLAUSIBLE[0] <= best <= _PLAUSIBLE[1]:
         return (
             f"the volumes follow the film best at a lag of {best:.1f} s, but a haemodynamic response peaks "
@@ -172,14 +172,14 @@ def implausible(lags: Matrix, curve: Matrix) -> str | None:
     return None
 
 
-def draw(console: Console, found: dict[str, Any], manifest: Manifest, out: Path) -> None:
+def draw(console: Console, lag_record: dict[str, Any], manifest: Manifest, out: Path) -> None:
     """Draw what `sweep` found to ``OUT.lag.png``, if matplotlib is installed."""
     if find_spec("matplotlib") is None:
         console.print("no plot, as matplotlib is not installed: pip install matplotlib")
         return
     path = out.with_name(out.name + ".lag.png")
     # Where the curve is not known, the record has None, as JSON has no NaN; it becomes NaN here.
-    lags, curve = (np.array(found[name], np.float64) for name in ("lags_s", "r2"))
+    lags, curve = (np.array(lag_record[name], np.float64) for name in ("lags_s", "r2"))
     plot(lags, curve, float(manifest.grid.lag), path)
     console.print(f"drawn to {path}")
 

@@ -71,20 +71,20 @@ def expected(system: System, windows: Arrays, steps: int = 0) -> Arrays:
     """
     count = len(next(iter(windows.values())))
     noise = golden_noise(count, system.latent_shape)
-    given = windows | _nothing_carried(system, count)
-    condition = system.condition(given)
+    inputs = windows | _nothing_carried(system, count)
+    condition = system.condition(inputs)
     latents = system.sample(condition, noise, steps)
     if system.carried:
         # What is carried on is itself decoded from the first window, so everything is decoded
         # twice. Half precision keeps the golden file small and its values exact.
-        given["carry"][-1] = latents[0, :, -system.carried :].astype(np.float16)
-        given["carry_mask"][-1] = 1
-        condition = system.condition(given)
+        inputs["carry"][-1] = latents[0, :, -system.carried :].astype(np.float16)
+        inputs["carry_mask"][-1] = 1
+        condition = system.condition(inputs)
         latents = system.sample(condition, noise, steps)
-    found = {"latent": latents, "scores": condition.scores, "confidence": condition.confidence}
-    found |= {"brain": condition.brain, "brain_by": condition.brain_by, "frames": system.frames(latents)}
-    said = {name: np.asarray(value, np.float32) for name, value in found.items() if value is not None}
-    return given | ({"noise": noise} if system.denoises else {}) | said
+    outputs = {"latent": latents, "scores": condition.scores, "confidence": condition.confidence}
+    outputs |= {"brain": condition.brain, "brain_by": condition.brain_by, "frames": system.frames(latents)}
+    arrays = {name: np.asarray(value, np.float32) for name, value in outputs.items() if value is not None}
+    return inputs | ({"noise": noise} if system.denoises else {}) | arrays
 
 
 def _nothing_carried(system: System, count: int) -> Arrays:
@@ -117,13 +117,13 @@ def condition(stages: list[Stage], windows: Mapping[str, Array]) -> Arrays:
 
     rows: list[list[NDArray[Any]]] = []
     for n in range(len(windows["latent"])):
-        given = [
+        inputs = [
             torch.from_numpy(np.asarray(windows[name][n : n + 1])).to(example.dtype)
             for name, example in encode.inputs.items()
         ]
         with torch.no_grad():
-            found = encode.module(*given)
-        rows.append([value.numpy() for value in (found if isinstance(found, tuple) else (found,))])
+            outputs = encode.module(*inputs)
+        rows.append([value.numpy() for value in (outputs if isinstance(outputs, tuple) else (outputs,))])
     ports = dict(zip(encode.outputs, zip(*rows, strict=True), strict=True))
     return {name: np.concatenate(values) for name, values in ports.items() if name not in _PROBABILITIES}
 
@@ -140,14 +140,14 @@ def checked(
     graphs: dict[str, ModelProto],
     golden: Arrays,
     memories: Mapping[str, Table] | None = None,
-    told: Mapping[str, Array] | None = None,
+    conditions: Mapping[str, Array] | None = None,
     stand_ins: Callable[[], Mapping[str, StandIn]] | None = None,
 ) -> dict[str, Any]:
     """Hold graphs against the run's own decoder, or look at them where this machine cannot run them.
 
     Parameters
     ----------
-    manifest, graphs, golden, memories, told
+    manifest, graphs, golden, memories, conditions
         See `compare`.
     stand_ins : callable, optional
         Makes what is run where the graphs themselves cannot be: ``fp32``, the graphs in single precision, and
@@ -170,10 +170,10 @@ def checked(
         reason = structural.cannot_run(files, manifest.precision)
         checks = {name: structural.held(Path(place) / f"{name}.onnx") for name in graphs} if reason else {}
     if reason is None:
-        return {"status": PASSED} | compare(manifest, graphs, golden, memories, told)
-    found: dict[str, Any] = {}
+        return {"status": PASSED} | compare(manifest, graphs, golden, memories, conditions)
+    stand_in_reports: dict[str, Any] = {}
     for name, other in ({} if stand_ins is None else stand_ins()).items():
-        found[name] = _stand_in(name, other, golden, memories, told)
+        stand_in_reports[name] = _stand_in(name, other, golden, memories, conditions)
     return {
         "status": STRUCTURAL,
         "reason": reason,
@@ -182,7 +182,7 @@ def checked(
         "largest_difference": None,
         "clip_psnr_db": None,
         "checks": checks,
-    } | found
+    } | stand_in_reports
 
 
 def _stand_in(
@@ -190,12 +190,12 @@ def _stand_in(
     other: StandIn,
     golden: Arrays,
     memories: Mapping[str, Table] | None,
-    told: Mapping[str, Array] | None,
+    conditions: Mapping[str, Array] | None,
 ) -> dict[str, Any]:
     """Run graphs that compute in single precision, and hold them to what their manifest allows."""
     if name == "fp32":
-        return checked(other.manifest, other.graphs, golden, memories, told)
-    return {"status": PASSED} | compare(other.manifest, other.graphs, golden, memories, told)
+        return checked(other.manifest, other.graphs, golden, memories, conditions)
+    return {"status": PASSED} | compare(other.manifest, other.graphs, golden, memories, conditions)
 
 
 def compare(
@@ -203,7 +203,7 @@ def compare(
     graphs: dict[str, ModelProto],
     golden: Arrays,
     memories: Mapping[str, Table] | None = None,
-    told: Mapping[str, Array] | None = None,
+    conditions: Mapping[str, Array] | None = None,
 ) -> dict[str, Any]:
     """Decode the golden windows with the graphs in a process of its own, and measure how far they are off.
 
@@ -218,7 +218,7 @@ def compare(
         first window only.
     memories : mapping, optional
         Name -> table, as in `System.memories`.
-    told : mapping, optional
+    conditions : mapping, optional
         What ``encode`` tells the denoiser, as `condition` returns it.
 
     Raises
@@ -226,14 +226,14 @@ def compare(
     BundleError
         If an output is too far off, see `held_to`.
     """
-    with _laid_out(graphs, memories or {}) as (folder, kept):
-        made = decoded.apart(manifest, folder, golden, kept)
-    found: dict[str, Any] = {"windows": len(golden["latent"]), "runtime": onnxruntime.__version__}
-    found["largest_difference"] = held_to(golden, made, told or {}, manifest.precision)
+    with _laid_out(graphs, memories or {}) as (folder, memory_files):
+        outputs = decoded.apart(manifest, folder, golden, memory_files)
+    report: dict[str, Any] = {"windows": len(golden["latent"]), "runtime": onnxruntime.__version__}
+    report["largest_difference"] = held_to(golden, outputs, conditions or {}, manifest.precision)
     # Frames of 8 bits are off by their rounding, so that they do not tell how far off a clip is.
     if golden["frames"].dtype != np.uint8:
-        found["clip_psnr_db"] = _clips_held_to(golden["frames"], made["frames"], manifest.precision)
-    return found
+        report["clip_psnr_db"] = _clips_held_to(golden["frames"], outputs["frames"], manifest.precision)
+    return report
 
 
 def calls(
@@ -246,13 +246,13 @@ def calls(
     dict
         Stage -> port -> one row for each call.
     """
-    with _laid_out(graphs, memories) as (folder, kept):
-        made = decoded.apart(manifest, folder, golden, kept, calls=True)
-    found: dict[str, Arrays] = {name: {} for name in graphs}
-    for name, rows in made.items():
+    with _laid_out(graphs, memories) as (folder, memory_files):
+        recorded = decoded.apart(manifest, folder, golden, memory_files, calls=True)
+    inputs_of: dict[str, Arrays] = {name: {} for name in graphs}
+    for name, rows in recorded.items():
         stage, _, port = name.partition(".")
-        found[stage][port] = rows
-    return found
+        inputs_of[stage][port] = rows
+    return inputs_of
 
 
 @contextmanager
@@ -287,8 +287,8 @@ def _file(name: str, table: Table, folder: Path) -> Path:
 
 def held_to(
     golden: Mapping[str, Array],
-    found: Mapping[str, Array],
-    told: Mapping[str, Array] | None = None,
+    actual: Mapping[str, Array],
+    conditions: Mapping[str, Array] | None = None,
     precision: str = "fp32",
 ) -> dict[str, float]:
     """Measure how far decoded windows are from the expected ones.
@@ -297,9 +297,9 @@ def held_to(
     ----------
     golden : mapping
         What is expected, one row per window.
-    found : mapping
+    actual : mapping
         What was decoded, one row per window.
-    told : mapping, optional
+    conditions : mapping, optional
         What is expected of the condition.
     precision : str
         The precision that the graphs compute in.
@@ -317,25 +317,25 @@ def held_to(
         the condition by more than 1e-5), in a lower precision a probability by more than it allows; or if an
         output is not a number. Frames kept in 8 bits may be off by their rounding as well.
     """
-    conditions = told or {}
+    condition_arrays = conditions or {}
     worst: dict[str, float] = {}
     limits: dict[str, float] = {}
-    for name, value in found.items():
-        wanted = conditions.get(name, golden.get(name))
-        if wanted is None:
+    for name, value in actual.items():
+        reference = condition_arrays.get(name, golden.get(name))
+        if reference is None:
             continue
         # Frames may be there for fewer windows than latents.
-        given = value[: len(wanted)].astype(np.float64)
+        computed = value[: len(reference)].astype(np.float64)
         limits[name] = allowed(name, precision)
         scale = 1.0
-        if name in conditions:
-            scale = max(1.0, float(np.abs(wanted.astype(np.float64)).max()))
+        if name in condition_arrays:
+            scale = max(1.0, float(np.abs(reference.astype(np.float64)).max()))
             limits[name] = _CONDITION if precision == "fp32" else float("inf")
         # Half a grey level is what rounding to 8 bits costs.
-        eight_bits = wanted.dtype == np.uint8
+        eight_bits = reference.dtype == np.uint8
         unit = 255 if eight_bits else 1
         slack = 0.5 / unit if eight_bits else 0.0
-        error = float(np.abs(given - wanted.astype(np.float64) / unit).max()) / scale - slack
+        error = float(np.abs(computed - reference.astype(np.float64) / unit).max()) / scale - slack
         # NaN is neither smaller nor larger than a limit: count it as infinitely far off.
         worst[name] = max(0.0, error) if np.isfinite(error) else np.inf
     beyond = {name: error for name, error in worst.items() if error > limits[name] or not np.isfinite(error)}
@@ -351,9 +351,9 @@ def held_to(
     return {name: float(f"{error:.2g}") for name, error in worst.items()}
 
 
-def _clips_held_to(wanted: Array, found: Array, precision: str) -> float:
+def _clips_held_to(reference: Array, actual: Array, precision: str) -> float:
     """Return the lowest PSNR of a clip in dB, before its values become 8 bits; refuse one that is too low."""
-    lowest = min(psnr_db(one, other) for one, other in zip(wanted, found, strict=True))
+    lowest = min(psnr_db(clip, other) for clip, other in zip(reference, actual, strict=True))
     # Written so that a NaN fails too.
     if not lowest >= CLIP_DB[precision]:
         raise BundleError(

@@ -31,7 +31,7 @@ ROUNDED = tuple(_TYPES)
 MATRICES = ("MatMul", "Gemm")
 # Precision -> the nodes beside matrix products that compute in it. TensorRT-RTX 1.7 cannot build a transposed
 # convolution in bfloat16.
-_OTHERS = {"fp16": ("Conv", "ConvTranspose", "Attention"), "bf16": ("Conv", "Attention")}
+_LOWERED_OPS = {"fp16": ("Conv", "ConvTranspose", "Attention"), "bf16": ("Conv", "Attention")}
 # ONNX allows bfloat16 for convolutions from this opset on.
 _BF16_CONVOLUTIONS = 22
 # Nodes that only move values: between two nodes of a lower precision they move the lower ones.
@@ -42,7 +42,7 @@ CLOCK = ("t", "r", "step", "steps", "chunk", "detail")
 
 
 def converted(
-    model: ModelProto, precision: str, clock: Collection[str] = (), kept: Collection[str] = ()
+    model: ModelProto, precision: str, clock: Collection[str] = (), state_ports: Collection[str] = ()
 ) -> ModelProto:
     """Return a copy of a graph in a lower precision; the graph itself in ``fp32``.
 
@@ -53,7 +53,7 @@ def converted(
         ``fp32``, ``fp16``, ``bf16`` or ``int8``.
     clock : collection of str
         Inputs that say where the sampler is. What is computed from them alone stays in single precision.
-    kept : collection of str
+    state_ports : collection of str
         Ports that read and write states, which ``fp16`` and ``bf16`` keep in half precision.
 
     Raises
@@ -65,16 +65,16 @@ def converted(
         return model
     copy = ModelProto()
     copy.CopyFrom(model)
-    made = _quantised(copy, clock) if precision == "int8" else _lowered(copy, precision, clock)
+    lowered = _quantised(copy, clock) if precision == "int8" else _lowered(copy, precision, clock)
     if precision in ROUNDED:
-        _narrow(made, precision, kept)
-    if made.ByteSize() < 2**31:
-        onnx.checker.check_model(made)
-    return made
+        _narrow(lowered, precision, state_ports)
+    if lowered.ByteSize() < 2**31:
+        onnx.checker.check_model(lowered)
+    return lowered
 
 
 def emulated(
-    model: ModelProto, precision: str, clock: Collection[str] = (), kept: Collection[str] = ()
+    model: ModelProto, precision: str, clock: Collection[str] = (), state_ports: Collection[str] = ()
 ) -> ModelProto:
     """Return a copy of a graph in single precision that rounds where `converted` computes in a lower one.
 
@@ -85,15 +85,15 @@ def emulated(
 
     Parameters
     ----------
-    model, clock, kept
+    model, clock, state_ports
         See `converted`.
     precision : str
         ``fp16`` or ``bf16``.
     """
-    made = ModelProto()
-    made.CopyFrom(model)
-    graph = made.graph
-    lower = _to_lower(made, precision, clock)
+    model_copy = ModelProto()
+    model_copy.CopyFrom(model)
+    graph = model_copy.graph
+    lower = _to_lower(model_copy, precision, clock)
     flat = numpy_helper.from_array(np.array([-1]), "rounded.flat")
     graph.initializer.append(flat)
     kind, _ = _TYPES[precision]
@@ -127,22 +127,22 @@ def emulated(
         nodes += rounding(f"{out}.exact", out)
     del graph.node[:]
     graph.node.extend(nodes)
-    _narrow(made, precision, kept)
-    return made
+    _narrow(model_copy, precision, state_ports)
+    return model_copy
 
 
-def _narrow(model: ModelProto, precision: str, kept: Collection[str]) -> None:
+def _narrow(model: ModelProto, precision: str, state_ports: Collection[str]) -> None:
     """Keep states in half precision, beside bfloat16 too.
 
     Sessions hold them in numpy, which has no bfloat16. Half precision takes as many bytes and rounds less,
     but bfloat16 reaches further: beside it, a value must not become infinite by being kept.
     """
-    states.narrowed(model, kept, limited=precision == "bf16")
+    states.narrowed(model, state_ports, limited=precision == "bf16")
 
 
 def _to_lower(model: ModelProto, precision: str, clock: Collection[str]) -> set[int]:
     """Return the numbers of the nodes that compute in a lower precision."""
-    kinds = (*MATRICES, *_OTHERS[precision])
+    kinds = (*MATRICES, *_LOWERED_OPS[precision])
     if precision == "bf16" and opset_of(model) < _BF16_CONVOLUTIONS:
         kinds = (*MATRICES, "Attention")
     early = set(of_clock_alone(model.graph, clock))
@@ -261,8 +261,8 @@ class _Lowering:
 
     def _rounded(self, name: str, weight: NDArray[np.floating]) -> NDArray[np.generic]:
         with np.errstate(over="ignore"):
-            found = weight.astype(self._dtype)
-        if not np.isfinite(found.astype(np.float32)).all():
+            rounded = weight.astype(self._dtype)
+        if not np.isfinite(rounded.astype(np.float32)).all():
             raise BundleError(
                 "export-weight-overflow",
                 "the weight {weight} reaches {max_abs:.3g}, more than {precision} holds. Export it "
@@ -271,7 +271,7 @@ class _Lowering:
                 max_abs=np.abs(weight).max(),
                 precision=self._precision,
             )
-        return found
+        return rounded
 
 
 def _quantised(model: ModelProto, clock: Collection[str]) -> ModelProto:
@@ -308,8 +308,8 @@ def _quantised(model: ModelProto, clock: Collection[str]) -> ModelProto:
             reduce_range=True,
             use_external_data_format=model.ByteSize() >= 2**31,
         )
-        made = onnx.load(path)
-    return tidied(made)
+        loaded = onnx.load(path)
+    return tidied(loaded)
 
 
 def tidied(model: ModelProto) -> ModelProto:
@@ -339,14 +339,14 @@ def of_clock_alone(graph: GraphProto, clock: Collection[str]) -> Iterator[str]:
 def _prune(graph: GraphProto) -> None:
     """Remove nodes and weights that nothing uses any more."""
     used = {port.name for port in graph.output}
-    kept: list[NodeProto] = []
+    nodes: list[NodeProto] = []
     for node in reversed(graph.node):
         if used & set(node.output):
-            kept.append(node)
+            nodes.append(node)
             used |= set(_read(node))
-    kept.reverse()
+    nodes.reverse()
     del graph.node[:]
-    graph.node.extend(kept)
+    graph.node.extend(nodes)
     weights = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(weights)

@@ -107,8 +107,8 @@ def run(
     plan: Plan = build(arguments["system"])
     form = target or defaults.target
     _check(form, precision or defaults.precision)
-    asked = _Asked(form, precision or defaults.precision, steps)
-    if asked.precision == FLOAT8:
+    request = _Asked(form, precision or defaults.precision, steps)
+    if request.precision == FLOAT8:
         float8.require()
     if form == ENGINES:
         engines.require()
@@ -122,23 +122,25 @@ def run(
     # Writing would refuse this folder too, but only after all the work.
     bundle.check_target(out)
     names = _together(run_dir, tree, subject)
-    outlook.check_room(plan, run_dir, out, asked.precision)
+    outlook.check_room(plan, run_dir, out, request.precision)
     system = restored(run_dir, plan)
     _check_scopes(system)
-    _check_refused(system, asked.precision)
+    _check_refused(system, request.precision)
     memories = system.memories()
-    system.settle(asked.precision)
+    system.settle(request.precision)
     # Beside the bundle, where there is room for it: weights that are too large for one file lie here.
     with tempfile.TemporaryDirectory(dir=existing(out.absolute().parent)) as place:
         # What several participants share is not let go.
-        asked = replace(asked, place=None if names else Path(place))
+        request = replace(request, place=None if names else Path(place))
         # The default participant comes first: the others share its stages.
         base = system if subject is None else system.of_subject(subject)
-        made = _made(base, run_dir, subject, asked, None, memories)
-        others: dict[str, _Made] = {}
+        default_export = _made(base, run_dir, subject, request, None, memories)
+        participants: dict[str, _Made] = {}
         for name in names:
-            others[name] = _made(system.of_subject(name), run_dir, name, asked, made, memories)
-        written = _joined_and_written(run_dir, out, tree, subject, made, others)
+            participants[name] = _made(
+                system.of_subject(name), run_dir, name, request, default_export, memories
+            )
+        written = _joined_and_written(run_dir, out, tree, subject, default_export, participants)
     if form != ENGINES:
         return written
     return engines.add(written, capabilities=capabilities or (engines.CAPABILITY,))
@@ -150,7 +152,7 @@ def _joined_and_written(
     tree: dict[str, Any],
     subject: str | None,
     first: "_Made",
-    others: dict[str, "_Made"],
+    participants: dict[str, "_Made"],
 ) -> Bundle:
     """Write the bundle of the default participant, who comes first, and of the others."""
     # After the check: frames of single precision tell more exactly how far off a clip is.
@@ -158,8 +160,8 @@ def _joined_and_written(
     manifest = default.manifest
     graphs = default.graphs
     parity: dict[str, Any] = default.parity
-    if others:
-        parity["subjects"] = {name: other.parity for name, other in others.items()}
+    if participants:
+        parity["subjects"] = {name: other.parity for name, other in participants.items()}
     opset = max(opset_of(graph) for graph in graphs.values())
     provenance = manifest.provenance | {
         "trained": tree["date"],
@@ -167,9 +169,9 @@ def _joined_and_written(
         "scale": tree["scale"],
         "versions": tree["versions"] | {"onnx": onnx.__version__, "opset": opset},
     }
-    subjects = {name: _subject(name, other) for name, other in others.items()}
+    subjects = {name: _subject(name, other) for name, other in participants.items()}
     manifest = replace(manifest, parity=parity, provenance=provenance, subjects=subjects)
-    return _write(run_dir, out, manifest, subject, {None: default, **others})
+    return _write(run_dir, out, manifest, subject, {None: default, **participants})
 
 
 def with_other_windows(run_dir: Path) -> list[str]:
@@ -266,7 +268,7 @@ def _made(
     system: System,
     run_dir: Path,
     subject: str | None,
-    asked: _Asked,
+    request: _Asked,
     shared: _Made | None,
     memories: dict[str, Table],
 ) -> _Made:
@@ -276,8 +278,8 @@ def _made(
     its graphs from `shared`, except for the stages through which its own signals enter (`OWN_STAGES`).
     """
     manifest, place = subject_of(run_dir, subject)
-    if asked.steps is not None:
-        manifest = _with_steps(system, manifest, asked.steps)
+    if request.steps is not None:
+        manifest = _with_steps(system, manifest, request.steps)
     windows = arrays(place, "golden")
     steps = manifest.steps
     if steps > _MOST_STEPS:
@@ -291,7 +293,7 @@ def _made(
         system.latent_shape[1],
         len(next(iter(windows.values()))),
         steps,
-        on_gpu=providers_for(asked.precision) != [CPU],
+        on_gpu=providers_for(request.precision) != [CPU],
     )
     # After the stages are listed, for which a system goes to the precision of the export, and before anything
     # is traced, which adds adapters to weights for a while.
@@ -299,19 +301,23 @@ def _made(
         golden = expected(system, windows, steps)
     if steps != manifest.steps:
         golden[STEPS] = np.full(len(golden["latent"]), steps)
-    told = condition(stages, golden)
+    conditions = condition(stages, golden)
     ahead.after(outlook.GOLDEN)
-    own = [stage for stage in stages if shared is None or stage.name in OWN_STAGES]
+    own_stages = [stage for stage in stages if shared is None or stage.name in OWN_STAGES]
     traced = any(isinstance(stage, Traced) for stage in stages)
-    kept = {name: _memory(name, table) for name, table in memories.items()}
-    manifest = replace(manifest, memories=kept, flavour=asked.flavour if traced else None)
+    memory_of = {name: _memory(name, table) for name, table in memories.items()}
+    manifest = replace(manifest, memories=memory_of, flavour=request.flavour if traced else None)
     # Shared stages are traced once, and every participant is checked with the same graphs.
     graphs = graphs_of(
-        own, asked.flavour, cuda=asked.target == CUDA, place=asked.place, precision=asked.precision
+        own_stages,
+        request.flavour,
+        cuda=request.target == CUDA,
+        place=request.place,
+        precision=request.precision,
     )
-    others = {} if shared is None else _of_others(shared.graphs)
+    shared_graphs = {} if shared is None else _of_others(shared.graphs)
     # The ports of a graph have the same names in every precision, and so they are joined alike.
-    single = _joined(manifest, others | graphs, system, stages)
+    single = _joined(manifest, shared_graphs | graphs, system, stages)
     clocks = _clocks(single)
     kept_in = states.ports(single)
     # What is in the precision of the export from the start has no stand-in, which takes single precision.
@@ -320,10 +326,10 @@ def _made(
 
     @cache
     def stand_ins() -> dict[str, dict[str, ModelProto]]:
-        if asked.precision not in ROUNDED or not exact:
+        if request.precision not in ROUNDED or not exact:
             return {}
         rounded = {
-            name: emulated(graph, asked.precision, clocks[name], kept_in[name])
+            name: emulated(graph, request.precision, clocks[name], kept_in[name])
             for name, graph in exact.items()
         }
         by_name = {"fp32": exact, "emulated": rounded}
@@ -336,32 +342,34 @@ def _made(
     def instead() -> dict[str, StandIn]:
         by_name: dict[str, StandIn] = {}
         for name, single_graphs in stand_ins().items():
-            held_to = "fp32" if name == "fp32" else asked.precision
+            held_to = "fp32" if name == "fp32" else request.precision
             joined = _joined(manifest, single_graphs, system, stages)
             by_name[name] = StandIn(replace(joined, precision=held_to), single_graphs)
         return by_name
 
-    if asked.precision == FLOAT8:
-        given = calls(single, others | graphs, golden, memories)
-        graphs = float8.quantised(graphs, given, clocks)
+    if request.precision == FLOAT8:
+        calibration = calls(single, shared_graphs | graphs, golden, memories)
+        graphs = float8.quantised(graphs, calibration, clocks)
     else:
         graphs = {
-            name: graph if name in lowered else converted(graph, asked.precision, clocks[name], kept_in[name])
+            name: graph
+            if name in lowered
+            else converted(graph, request.precision, clocks[name], kept_in[name])
             for name, graph in graphs.items()
         }
-    if asked.target == CUDA:
+    if request.target == CUDA:
         _check_kernels(graphs)
-    graphs |= others
-    manifest = replace(_joined(manifest, graphs, system, stages), precision=asked.precision)
-    digests = {stage.name: digest(graphs[stage.name]) for stage in own}
+    graphs |= shared_graphs
+    manifest = replace(_joined(manifest, graphs, system, stages), precision=request.precision)
+    digests = {stage.name: digest(graphs[stage.name]) for stage in own_stages}
     ahead.after(outlook.GRAPHS)
-    parity = checked(manifest, graphs, golden, memories, told, instead) | {"digests": digests}
+    parity = checked(manifest, graphs, golden, memories, conditions, instead) | {"digests": digests}
     # Keep frames as a session emits them, in 8 bits: a quarter of the size. Keep those of the first
     # window only: frames would otherwise be most of the file. Latents are kept for every window.
     golden["frames"] = np.rint(255 * golden["frames"][:1]).astype(np.uint8)
-    if parity["status"] == PASSED and providers_for(asked.precision) != [CPU]:
+    if parity["status"] == PASSED and providers_for(request.precision) != [CPU]:
         manifest = replace(manifest, gpu=gpu.find().name)
-    return _Made(manifest, graphs, [stage.name for stage in own], golden, parity, stand_ins)
+    return _Made(manifest, graphs, [stage.name for stage in own_stages], golden, parity, stand_ins)
 
 
 def _in_eight_bits(default: _Made) -> _Made:
@@ -392,8 +400,8 @@ def _joined(
     The system states the shape of the whole latent. `wired` only sees what one call of a graph gives, which
     for a denoiser that works in chunks has fewer latent frames.
     """
-    said = {stage.name: stage.said for stage in stages}
-    joined = wired(manifest, graphs, said, system.scopes)
+    bindings = {stage.name: stage.said for stage in stages}
+    joined = wired(manifest, graphs, bindings, system.scopes)
     return replace(
         joined, latent=[1, *system.latent_shape], detail=system.detail, recorded=list(system.recorded)
     )
@@ -412,11 +420,11 @@ def _clocks(manifest: Manifest) -> dict[str, list[str]]:
     }
 
 
-def _subject(name: str, made: _Made) -> Subject:
+def _subject(name: str, exported: _Made) -> Subject:
     """Describe, for the manifest, what belongs to a participant other than the default one."""
-    manifest = made.manifest
+    manifest = exported.manifest
     stages: dict[str, bundle.Stage] = {}
-    for stage in made.own:
+    for stage in exported.own:
         built = manifest.built[stage]
         place = f"subjects/{name}"
         data = [f"{place}/{file}" for file in built.data]
@@ -495,14 +503,14 @@ def _traced(stage: Traced, flavour: str, place: Path | None, *, cuda: bool) -> M
 
 
 def _check(target: str | None, precision: str | None) -> None:
-    for name, value, there in (("target", target, TARGETS), ("precision", precision, PRECISIONS)):
-        if value is not None and value not in there:
+    for name, value, choices in (("target", target, TARGETS), ("precision", precision, PRECISIONS)):
+        if value is not None and value not in choices:
             raise UsageError(
                 "export-option-unsupported",
                 "--{option} {value} is not supported; choose from {available}.",
                 option=name,
                 value=value,
-                available=list(there),
+                available=list(choices),
             )
     if target in (CUDA, ENGINES) and precision == "int8":
         raise UsageError(
@@ -567,7 +575,7 @@ def _with_steps(system: System, manifest: Manifest, steps: int) -> Manifest:
 def wired(
     manifest: Manifest,
     graphs: dict[str, ModelProto],
-    said: Mapping[str, Said] | None = None,
+    bindings: Mapping[str, Said] | None = None,
     scopes: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Return a copy of a manifest with the stages of these graphs.
@@ -579,7 +587,7 @@ def wired(
     manifest : Manifest
     graphs : dict
         Stage -> graph.
-    said : mapping, optional
+    bindings : mapping, optional
         Stage -> what its system says about its ports.
     scopes : mapping, optional
         State -> how long it lives, as in `System.scopes`.
@@ -590,12 +598,12 @@ def wired(
         If a port has a name that matches no source, see `rtdecode.bundle.wiring.by_name`.
     """
     ports = {name: (_ports(model.graph.input), _ports(model.graph.output)) for name, model in graphs.items()}
-    found = wiring.by_name(ports, said, scopes)
+    parts = wiring.by_name(ports, bindings, scopes)
     # Unlike other missing stages, `denoise` is listed as null for a system that does without it.
     built: dict[str, bundle.Stage | None] = {"denoise": None}
-    for name, stage in found["stages"].items():
+    for name, stage in parts["stages"].items():
         built[name] = replace(stage, data=beside(graphs[name], name))
-    return replace(manifest, stages=built, states=found["states"], latent=found["latent"])
+    return replace(manifest, stages=built, states=parts["states"], latent=parts["latent"])
 
 
 def _memory(name: str, table: Table) -> Memory:
@@ -616,7 +624,7 @@ def _ports(side: Iterable[ValueInfoProto]) -> dict[str, tuple[list[int], str]]:
 
 
 def _write(
-    run_dir: Path, out: Path, manifest: Manifest, default: str | None, made: dict[str | None, _Made]
+    run_dir: Path, out: Path, manifest: Manifest, default: str | None, exports: dict[str | None, _Made]
 ) -> Bundle:
     """Write the bundle of all participants; the key None is its default one, whom the run calls `default`.
 
@@ -626,13 +634,13 @@ def _write(
     files: dict[str, Path] = {}
     with tempfile.TemporaryDirectory(dir=existing(out.absolute().parent)) as place:
         folder = Path(place)
-        for subject, one in made.items():
+        for subject, exported in exports.items():
             within = Path() if subject is None else Path("subjects") / subject
             (folder / within).mkdir(parents=True, exist_ok=True)
             # The default participant's files, and stages that all share, lie beside the manifest.
-            for name in one.own:
-                write(one.graphs[name], name, folder / within)
-            write_arrays(folder / within / "golden.npz", one.golden)
+            for name in exported.own:
+                write(exported.graphs[name], name, folder / within)
+            write_arrays(folder / within / "golden.npz", exported.golden)
             for path in sorted((folder / within).glob("*.*")):
                 files[(within / path.name).as_posix()] = path
             _, arrays_of = subject_of(run_dir, default if subject is None else subject)

@@ -22,7 +22,7 @@ from rtdecode.bundle import Manifest
 
 _LIMIT = float(np.finfo(np.float16).max)
 _LEAST = "states.least"
-_MOST = "states.most"
+_GREATEST = "states.most"
 
 
 def ports(manifest: Manifest) -> dict[str, list[str]]:
@@ -33,48 +33,48 @@ def ports(manifest: Manifest) -> dict[str, list[str]]:
     every later clip.
     """
     states = {name for name, state in manifest.states.items() if state.source is None}
-    found: dict[str, list[str]] = {}
+    ports_of: dict[str, list[str]] = {}
     for name, stage in manifest.built.items():
         reads = [port for port, read in stage.inputs.items() if read.state in states and not read.there]
         writes = [port for port, written in stage.outputs.items() if written.state in states]
-        found[name] = reads + writes
-    return found
+        ports_of[name] = reads + writes
+    return ports_of
 
 
-def narrowed(model: ModelProto, kept: Collection[str], *, limited: bool) -> None:
+def narrowed(model: ModelProto, state_ports: Collection[str], *, limited: bool) -> None:
     """Turn ports of single precision into ports of half precision, in place.
 
     Parameters
     ----------
     model : ModelProto
-    kept : collection of str
+    state_ports : collection of str
         The ports. Those of another type, whole numbers for one, are left alone.
     limited : bool
         Whether values beyond the largest of half precision are cut off there. Otherwise they become
         infinite, as they do in nodes that compute in half precision.
     """
     graph = model.graph
-    reads = [port for port in graph.input if port.name in kept and _is_single(port)]
-    writes = [port for port in graph.output if port.name in kept and _is_single(port)]
+    reads = [port for port in graph.input if port.name in state_ports and _is_single(port)]
+    writes = [port for port in graph.output if port.name in state_ports and _is_single(port)]
     # Inside the graph the values have other names, because a port keeps its own.
-    inside = {port.name: f"{port.name}.single" for port in (*reads, *writes)}
-    rename(graph, inside)
+    inner_names = {port.name: f"{port.name}.single" for port in (*reads, *writes)}
+    rename(graph, inner_names)
     nodes: list[NodeProto] = []
     for port in reads:
         port.type.tensor_type.elem_type = TensorProto.FLOAT16
-        nodes.append(helper.make_node("Cast", [port.name], [inside[port.name]], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Cast", [port.name], [inner_names[port.name]], to=TensorProto.FLOAT))
     nodes += graph.node
     for port in writes:
         port.type.tensor_type.elem_type = TensorProto.FLOAT16
-        value = inside[port.name]
+        value = inner_names[port.name]
         if limited:
-            nodes.append(helper.make_node("Clip", [value, _LEAST, _MOST], [f"{port.name}.limited"]))
+            nodes.append(helper.make_node("Clip", [value, _LEAST, _GREATEST], [f"{port.name}.limited"]))
             value = f"{port.name}.limited"
         nodes.append(helper.make_node("Cast", [value], [port.name], to=TensorProto.FLOAT16))
     if limited and writes:
         least = np.array(-_LIMIT, np.float32)
-        most = np.array(_LIMIT, np.float32)
-        limits = [numpy_helper.from_array(least, _LEAST), numpy_helper.from_array(most, _MOST)]
+        greatest = np.array(_LIMIT, np.float32)
+        limits = [numpy_helper.from_array(least, _LEAST), numpy_helper.from_array(greatest, _GREATEST)]
         graph.initializer.extend(limits)
     del graph.node[:]
     graph.node.extend(nodes)

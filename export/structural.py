@@ -71,8 +71,8 @@ def held(graph: Path) -> dict[str, str]:
     BundleError
         If the checker or the inference of shapes refuses it, or ONNX Runtime does so for any other reason.
     """
-    found = looked_at(graph)
-    faults = {check: said for check, said in found.items() if said != OK}
+    checks = looked_at(graph)
+    faults = {check: message for check, message in checks.items() if message != OK}
     if _NO_KERNEL in faults.get("load", ""):
         del faults["load"]
     if faults:
@@ -82,7 +82,7 @@ def held(graph: Path) -> dict[str, str]:
             graph=graph.name,
             faults=faults,
         )
-    return found
+    return checks
 
 
 def _infer(graph: Path) -> None:

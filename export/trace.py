@@ -184,8 +184,8 @@ def _rename(values: Sequence[Value], names: Iterable[str]) -> None:
 def _check_attentions(program: ONNXProgram, stage: str, flavour: str) -> None:
     calls = _attentions(program)
     expected = calls if flavour == FUSED else 0
-    found = sum(node.op_type == "Attention" for node in program.model.graph)
-    if found != expected:
+    actual = sum(node.op_type == "Attention" for node in program.model.graph)
+    if actual != expected:
         raise RtDecodeError(
             "export-attention-count-mismatch",
             "stage '{stage}' attends {n_calls} times, and its {flavour} graph has {actual} Attention "
@@ -194,7 +194,7 @@ def _check_attentions(program: ONNXProgram, stage: str, flavour: str) -> None:
             stage=stage,
             n_calls=calls,
             flavour=flavour,
-            actual=found,
+            actual=actual,
             expected=expected,
         )
 
@@ -229,20 +229,20 @@ def _keep_types(model: ModelProto) -> None:
     onnx 1.23 infers nothing for the output of a GroupNormalization, nor then for what is computed from it.
     """
     untold = {node.output[0] for node in model.graph.node if node.op_type == "GroupNormalization"}
-    kept = [value for value in model.graph.value_info if value.name in untold]
+    value_infos = [value for value in model.graph.value_info if value.name in untold]
     del model.graph.value_info[:]
-    for value in kept:
+    for value in value_infos:
         model.graph.value_info.append(helper.make_value_info(value.name, value.type))
 
 
 def _whole_mask(model: ModelProto, node: NodeProto, queries: int) -> NodeProto:
     """Repeat an attention's mask for each of its queries; the CPU kernel of ONNX Runtime does not."""
     mask = node.input[3]
-    whole = f"{node.output[0]}.mask"
-    shape = numpy_helper.from_array(np.array([queries, 1]), f"{whole}.shape")
+    expanded = f"{node.output[0]}.mask"
+    shape = numpy_helper.from_array(np.array([queries, 1]), f"{expanded}.shape")
     model.graph.initializer.append(shape)
-    node.input[3] = whole
-    return helper.make_node("Expand", [mask, shape.name], [whole])
+    node.input[3] = expanded
+    return helper.make_node("Expand", [mask, shape.name], [expanded])
 
 
 def _in_blocks(node: NodeProto, queries: list[int], keys: list[int]) -> list[NodeProto]:

@@ -49,16 +49,16 @@ class _Commands(TyperGroup):
     """A command group that answers an unknown command with the list of commands."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        found = super().get_command(ctx, cmd_name)
-        if found is None:
-            there = ", ".join(sorted(self.commands))
+        command = super().get_command(ctx, cmd_name)
+        if command is None:
+            names = ", ".join(sorted(self.commands))
             raise UsageError(
                 "command-unknown",
                 "there is no command '{command}'. The commands are {available}.",
                 command=cmd_name,
-                available=there,
+                available=names,
             )
-        return found
+        return command
 
 
 app = typer.Typer(
@@ -503,14 +503,14 @@ def export(
     from rtdecode.disk.derived import note_export
 
     capabilities = None if sm is None else engines.capabilities_of(sm)
-    made = command.run(run, out, target, precision, steps, capabilities, subject)
+    written = command.run(run, out, target, precision, steps, capabilities, subject)
     note_export(run, out)
-    parity = made.manifest.parity
-    told = f"largest difference from the run: {parity['largest_difference']}"
+    parity = written.manifest.parity
+    parity_text = f"largest difference from the run: {parity['largest_difference']}"
     if parity["status"] != "passed":
-        told = f"the graphs were not run: {parity['reason']}"
-    terminal.line(f"{made.path}  {made.digest}  {told}")
-    if sentence := prepared.notice(made.manifest):
+        parity_text = f"the graphs were not run: {parity['reason']}"
+    terminal.line(f"{written.path}  {written.digest}  {parity_text}")
+    if sentence := prepared.notice(written.manifest):
         terminal.say(sentence)
     for name in command.with_other_windows(run) if subject is None else ():
         again = f"rtdecode export {run} --subject {name} --out DIR"
@@ -547,10 +547,10 @@ def fit(
     from export import fit as command
     from rtdecode.disk.derived import BUNDLE, note_derived
 
-    made = command.run(recordings, film, events, bundle, out, name)
+    written = command.run(recordings, film, events, bundle, out, name)
     for recording in recordings:
         note_derived(recording, BUNDLE, out)
-    terminal.line(f"{made.path}  {made.digest}")
+    terminal.line(f"{written.path}  {written.digest}")
 
 
 @app.command()
@@ -561,8 +561,8 @@ def inspect(bundle: Annotated[str, typer.Argument(help="A bundle.")], as_json: J
 
     read = bundles.load(bundle)
     if as_json:
-        more = {"digest": read.digest, "prepared_files": prepared.notice(read.manifest)}
-        terminal.line(strict_json.dumps(bundles.to_json(read.manifest) | more))
+        extra = {"digest": read.digest, "prepared_files": prepared.notice(read.manifest)}
+        terminal.line(strict_json.dumps(bundles.to_json(read.manifest) | extra))
     else:
         describe.show(read)
 
@@ -790,8 +790,8 @@ def preflight(
     from streaming.tools import preflight as command
     from streaming.tools.doctor import Asked
 
-    asked = Asked(lsl, fmri_dir, bundle, calibration, out, record, minutes)
-    raise typer.Exit(command.run(asked, as_json, seconds=seconds, eyes_closed=eyes_closed))
+    options = Asked(lsl, fmri_dir, bundle, calibration, out, record, minutes)
+    raise typer.Exit(command.run(options, as_json, seconds=seconds, eyes_closed=eyes_closed))
 
 
 @app.command()

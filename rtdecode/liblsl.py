@@ -21,8 +21,8 @@ def _bundled() -> str | None:
     """Find the liblsl inside mne-lsl, if that is installed."""
     spec = find_spec("mne_lsl")
     roots = spec.submodule_search_locations if spec is not None else None
-    found = [p for root in roots or () for p in sorted(Path(root).glob("lsl/lib/*lsl*.*"))]
-    return str(found[0]) if found else None
+    libraries = [p for root in roots or () for p in sorted(Path(root).glob("lsl/lib/*lsl*.*"))]
+    return str(libraries[0]) if libraries else None
 
 
 try:
@@ -50,7 +50,7 @@ LslTimeoutError = pylsl.util.TimeoutError
 # the eight probes of a sender's clock take 0.13 s instead of 0.5 s, so that a stream that comes
 # back is read again within a second.
 _CONFIGURED = [Path("lsl_api.cfg"), Path.home() / "lsl_api/lsl_api.cfg", Path("/etc/lsl_api/lsl_api.cfg")]
-_OURS = "[log]\nlevel = -3\n[tuning]\nTimeProbeInterval = 0.016\nContinuousResolveInterval = 0.25\n"
+_DEFAULTS = "[log]\nlevel = -3\n[tuning]\nTimeProbeInterval = 0.016\nContinuousResolveInterval = 0.25\n"
 
 
 class _Settings(configparser.ConfigParser):
@@ -61,8 +61,8 @@ class _Settings(configparser.ConfigParser):
 
 def _site() -> Path | None:
     """Find the LSL configuration file of this site, if there is one."""
-    named = os.environ.get("LSLAPICFG")
-    return next((f for f in ([Path(named)] if named else _CONFIGURED) if f.is_file()), None)
+    path = os.environ.get("LSLAPICFG")
+    return next((f for f in ([Path(path)] if path else _CONFIGURED) if f.is_file()), None)
 
 
 def reach(peers: Sequence[str]) -> None:
@@ -83,27 +83,27 @@ def reach(peers: Sequence[str]) -> None:
         If there is no host, or one is not a host name or address (it has a port, for example), or if
         LSLAPICFG names a file that is missing.
     """
-    wrong = [peer for peer in peers if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:]*::?[0-9A-Fa-f:.%\w]+", peer)]
-    if wrong or not peers:
+    invalid = [peer for peer in peers if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:]*::?[0-9A-Fa-f:.%\w]+", peer)]
+    if invalid or not peers:
         raise UsageError(
             "lsl-peer-invalid",
             "peers are host names or addresses, found {invalid_peers}.",
-            invalid_peers=", ".join(map(repr, wrong)) or "none",
+            invalid_peers=", ".join(map(repr, invalid)) or "none",
         )
     site = _site()
-    named = os.environ.get("LSLAPICFG")
-    if named and site is None:
+    path = os.environ.get("LSLAPICFG")
+    if path and site is None:
         raise UsageError(
             "lsl-config-missing",
             "LSLAPICFG names {path}, which is not a file. Correct it, or unset it.",
-            path=named,
+            path=path,
         )
     # liblsl takes its settings as one text, so the site's file is read, extended and
     # handed over whole.
     settings = _Settings(strict=False, interpolation=None, inline_comment_prefixes=(";",))
-    settings.read_string(site.read_text() if site else _OURS)
-    known = settings.get("lab", "KnownPeers", fallback="").strip("{} ")
-    hosts = [host.strip() for host in known.split(",") if host.strip()]
+    settings.read_string(site.read_text() if site else _DEFAULTS)
+    listed_peers = settings.get("lab", "KnownPeers", fallback="").strip("{} ")
+    hosts = [host.strip() for host in listed_peers.split(",") if host.strip()]
     if not settings.has_section("lab"):
         settings.add_section("lab")
     settings.set("lab", "KnownPeers", "{" + ", ".join(dict.fromkeys([*hosts, *peers])) + "}")
@@ -114,4 +114,4 @@ def reach(peers: Sequence[str]) -> None:
 
 # Only what the process sets before its first use of LSL counts, hence at import.
 if _site() is None and not os.environ.get("LSLAPICFG"):
-    pylsl.set_config_content(_OURS)
+    pylsl.set_config_content(_DEFAULTS)

@@ -73,16 +73,16 @@ def voxel_holes(data: NDArray[Any]) -> Mask | None:
 def volume_constant(data: NDArray[Any]) -> str | None:
     """Describe a volume whose finite values are all the same, or that has none; None otherwise."""
     # Two voxels that differ are enough, and some 64 of them nearly always hold such a pair.
-    few = data.ravel(order="K")[:: max(1, data.size // 64)]
-    if few.size and few.min() < few.max():
+    sample = data.ravel(order="K")[:: max(1, data.size // 64)]
+    if sample.size and sample.min() < sample.max():
         return None
-    known = data
+    finite = data
     if data.size and not (np.isfinite(data.min()) and np.isfinite(data.max())):
-        known = data[np.isfinite(data)]
-    if not known.size:
+        finite = data[np.isfinite(data)]
+    if not finite.size:
         return "no voxel is a number: check the scanner's reconstruction and export"
-    least = known.min()
-    if least < known.max():
+    least = finite.min()
+    if least < finite.max():
         return None
     return f"every voxel is {least:g}: check the scanner's reconstruction and export"
 

@@ -48,8 +48,8 @@ def plain(text: object) -> str:
     return _ACTING_OR_NEW_LINE.sub(_written, str(text))
 
 
-def _written(found: re.Match[str]) -> str:
-    character = found[0]
+def _written(match: re.Match[str]) -> str:
+    character = match[0]
     if character == "\n":
         return "\\n"
     return f"\\x{ord(character):02x}" if ord(character) < 0x100 else f"\\u{ord(character):04x}"

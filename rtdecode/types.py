@@ -249,17 +249,17 @@ class Window:
         """Fraction of each modality's grid that was not received or was not a valid measurement."""
         # The masks tell of whole samples and volumes; `lacking` adds single channels and voxels.
         expected = int(self.fmri_expected.sum())
-        seen = int((self.fmri_mask & self.fmri_expected).sum())
+        received = int((self.fmri_mask & self.fmri_expected).sum())
         return {
             "eeg": 1.0 - float(self.eeg_mask.mean()) + self.eeg_lacking if self.eeg_mask.size else 1.0,
-            "fmri": 1.0 - seen / expected + self.fmri_lacking if expected else 1.0,
+            "fmri": 1.0 - received / expected + self.fmri_lacking if expected else 1.0,
         }
 
     @property
     def modalities(self) -> list[str]:
         """Names of the modalities for which the window holds data."""
         present = {"eeg": self.eeg is not None, "fmri": self.fmri is not None}
-        return [name for name, there in present.items() if there]
+        return [name for name, has_data in present.items() if has_data]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from rtdecode.errors import UsageError
 
-_MOST = 65535
+_MAX_PORT = 65535
 # Bytes of a token: nobody guesses 128 bits.
 _TOKEN_BYTES = 16
 _ROOT_BYTES = 8
@@ -132,7 +132,7 @@ def split(text: str) -> tuple[str, int] | None:
     """Return host and port of ``HOST:PORT``; None if the text is no such thing."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not (colon and host and port.isdecimal() and int(port) <= _MOST):
+    if not (colon and host and port.isdecimal() and int(port) <= _MAX_PORT):
         return None
     return host, int(port)
 
@@ -155,8 +155,8 @@ def free(address: Address) -> Address:
     UsageError
         As `listening` does.
     """
-    with listening(address) as there:
-        return replace(address, port=there.getsockname()[1])
+    with listening(address) as listener:
+        return replace(address, port=listener.getsockname()[1])
 
 
 def listening(address: Address) -> socket.socket:

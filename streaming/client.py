@@ -107,7 +107,7 @@ class SentClip:
 
 
 # What a message must hold, and what it may hold.
-REQUIRED = tuple(one.name for one in fields(SentClip) if one.default is MISSING)
+REQUIRED = tuple(attribute.name for attribute in fields(SentClip) if attribute.default is MISSING)
 OPTIONAL = ("scores", "bundle_simulated", "eeg_source", "brain_by", "detail", "recorded")
 
 
@@ -183,7 +183,7 @@ class Clips:
                 break
             if sample is not None and stamp is not None:
                 return parse(str(sample[0]), stamp, self.stream)
-            if self._uid not in {one.uid() for one in self._resolver.results()}:
+            if self._uid not in {stream.uid() for stream in self._resolver.results()}:
                 break
             if self._timeout is not None and time.monotonic() - silent_from >= self._timeout:
                 raise RtDecodeError(
@@ -212,14 +212,14 @@ class Clips:
         """Wait for the stream; where several have its name, take the one that was opened last."""
         last = time.monotonic() + wait
         while True:
-            there = resolver.results()
-            found = [one for one in there if one.name() == self.stream]
-            if found:
-                return max(found, key=lambda one: one.created_at())
+            streams = resolver.results()
+            matches = [stream for stream in streams if stream.name() == self.stream]
+            if matches:
+                return max(matches, key=lambda stream: stream.created_at())
             if time.monotonic() >= last:
                 break
             time.sleep(_LOOK_EVERY)
-        seen = ", ".join(sorted({one.name() for one in there})[:_MOST_SEEN]) or "none"
+        available = ", ".join(sorted({stream.name() for stream in streams})[:_MOST_SEEN]) or "none"
         raise RtDecodeError(
             "clip-stream-missing",
             "there is no LSL stream {stream} after {wait_s:g} s; seen on this network: {available}. "
@@ -228,7 +228,7 @@ class Clips:
             "rtdecode.liblsl.reach its host.",
             stream=self.stream,
             wait_s=wait,
-            available=seen,
+            available=available,
             outlet=self._name,
         )
 

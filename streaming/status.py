@@ -117,7 +117,7 @@ class Status:
 
     def to_json(self) -> dict[str, Any]:
         """Return the values by name, as a message has them."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        return {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> "Status":

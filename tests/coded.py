@@ -32,8 +32,8 @@ def _kin(trees: Iterable[ast.AST]) -> set[str]:
     classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     bases = {node.name: {_name(base) for base in node.bases} for node in classes}
     kin = {ROOT}
-    while more := {name for name, parents in bases.items() if parents & kin} - kin:
-        kin |= more
+    while subclasses := {name for name, parents in bases.items() if parents & kin} - kin:
+        kin |= subclasses
     return kin
 
 

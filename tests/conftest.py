@@ -130,7 +130,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def _close_below(folder: Path) -> None:
     # By their type: asking an object for its class runs code in some lazy modules.
-    files = [kept for kept in gc.get_objects() if issubclass(type(kept), io.IOBase)]
+    files = [instance for instance in gc.get_objects() if issubclass(type(instance), io.IOBase)]
     for file in files:
         if file.closed:
             continue

@@ -135,8 +135,8 @@ def fitted(folder: Path) -> Case:
     simulate.run(preset="easy", subject=_PARTICIPANT, seed=5, seconds=256, record=recording, sfreq=250)
     # The last bits of a fit depend on how many threads share a sum.
     with threadpool_limits(1):
-        made = fit.run([recording], None, None, "phantom", folder / "bundle")
-    return Case(recording, made)
+        bundle = fit.run([recording], None, None, "phantom", folder / "bundle")
+    return Case(recording, bundle)
 
 
 def replayed(case: Case, out: Path) -> tuple[str, str]:

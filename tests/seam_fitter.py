@@ -66,14 +66,14 @@ class SeamFitter:
     least_windows: ClassVar[int] = 40
     kind: ClassVar[str] = "colours over which a shadow moves"
 
-    def drawable(self, shown: Shown) -> None:
+    def drawable(self, screenings: Shown) -> None:
         """Every colour can be drawn, and nothing is known of other films."""
 
-    def story(self, recorded: Recorded, shown: Shown) -> Colours:
+    def story(self, recorded: Recorded, screenings: Shown) -> Colours:
         manifest = self.base.manifest
         frames = int(manifest.grid.window * manifest.grid.fps)
         colours = np.zeros((len(recorded), LATENT[0]))
-        for number, film in enumerate(shown.films):
+        for number, film in enumerate(screenings.films):
             mine = recorded.film == number
             clips = torch.from_numpy(clips_at(film, recorded.start_s[mine], manifest.clip, frames))
             colours[mine] = Codec(0.0).encode(clips.float() / 255).mean((2, 3, 4)).numpy()
@@ -89,22 +89,22 @@ class SeamFitter:
         loud = loudness(z, recorded.eeg.mask)
         volumes = recorded.fmri.slots(recorded.fmri.volumes)
         scale = recorded.fmri.volumes.std(0)
-        wanted = self._before_tanh(story.targets * story.scale + story.mean)
+        targets = self._before_tanh(story.targets * story.scale + story.mean)
         held_out = {route: np.zeros_like(story.targets) for route in ("both", "fmri", "eeg")}
         fold = blocks(len(recorded))
         for n in range(FOLDS):
-            own = fold == n
-            others = ~widened(own, 1)
-            picked = self._picked(volumes[others], story.targets[others])
-            seen = (volumes[:, :, picked] / scale[picked]).reshape(len(volumes), -1)
-            predict, _, _ = _fit(loud[others], seen[others], wanted[others])
+            test_rows = fold == n
+            train_rows = ~widened(test_rows, 1)
+            picked = self._picked(volumes[train_rows], story.targets[train_rows])
+            fmri_features = (volumes[:, :, picked] / scale[picked]).reshape(len(volumes), -1)
+            predict, _, _ = _fit(loud[train_rows], fmri_features[train_rows], targets[train_rows])
             for route, points in held_out.items():
-                heard = loud[own] * (route != "fmri")
-                found = self._colours(predict(heard, seen[own] * (route != "eeg")))
-                points[own] = (found - story.mean) / story.scale
+                eeg_features = loud[test_rows] * (route != "fmri")
+                decoded = self._colours(predict(eeg_features, fmri_features[test_rows] * (route != "eeg")))
+                points[test_rows] = (decoded - story.mean) / story.scale
         picked = self._picked(volumes, story.targets)
-        seen = (volumes[:, :, picked] / scale[picked]).reshape(len(volumes), -1)
-        _, (from_eeg, from_fmri), offset = _fit(loud, seen, wanted)
+        fmri_features = (volumes[:, :, picked] / scale[picked]).reshape(len(volumes), -1)
+        _, (from_eeg, from_fmri), offset = _fit(loud, fmri_features, targets)
         return StemFit(
             held_out=held_out,
             statistics=stats | {"fmri_mean": recorded.fmri.level[picked], "fmri_scale": scale[picked]},
@@ -129,10 +129,10 @@ class SeamFitter:
     def expected(self, fitted: StemFit, windows: Arrays) -> Arrays:
         """The colours that sampling starts from, and a tenth of the clip before."""
         weights = fitted.weights
-        heard = loudness(windows["eeg"], windows["eeg_mask"]) @ weights["stem.eeg.weight"].T
+        eeg_term = loudness(windows["eeg"], windows["eeg_mask"]) @ weights["stem.eeg.weight"].T
         volumes = windows["fmri"] * windows["fmri_mask"][:, :, None]
-        seen = volumes.reshape(len(volumes), -1) @ weights["stem.fmri.weight"].T
-        colours = self._colours(heard + weights["stem.eeg.bias"] + _VOLUMES * seen)
+        fmri_term = volumes.reshape(len(volumes), -1) @ weights["stem.fmri.weight"].T
+        colours = self._colours(eeg_term + weights["stem.eeg.bias"] + _VOLUMES * fmri_term)
         before = windows["carry"] * windows["carry_mask"][:, :, None, None, None]
         return {"start": colours[:, :, None, None, None] + 0.1 * before + np.zeros(LATENT)}
 
@@ -142,9 +142,9 @@ class SeamFitter:
 
     def _head(self) -> tuple[np.ndarray, np.ndarray]:
         """What leads from the stem's features to a colour: (colour, feature), and the offset (colour,)."""
-        held = {tensor.name: tensor for tensor in self._encoder.graph.initializer}
+        tensors = {tensor.name: tensor for tensor in self._encoder.graph.initializer}
         names = ("head.who.weight", "head.start.weight", "head.start.bias")
-        who, start, bias = (numpy_helper.to_array(held[name]).astype(np.float64) for name in names)
+        who, start, bias = (numpy_helper.to_array(tensors[name]).astype(np.float64) for name in names)
         return start, bias + start @ who[self.base.manifest.subject]
 
     def _colours(self, before_tanh: np.ndarray) -> np.ndarray:
@@ -171,17 +171,17 @@ def loudness(eeg: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _fit(
-    loud: np.ndarray, seen: np.ndarray, wanted: np.ndarray
+    loud: np.ndarray, fmri_features: np.ndarray, targets: np.ndarray
 ) -> tuple[Callable[..., np.ndarray], list[np.ndarray], np.ndarray]:
     """Ridge from both groups: what predicts, the map of each group, and the offset."""
-    found = fit_ridge([loud, seen], wanted, _SHARES)
-    from_eeg, from_fmri = found.maps
-    offset = wanted.mean(0) - found.means[0] @ from_eeg - found.means[1] @ from_fmri
+    ridge = fit_ridge([loud, fmri_features], targets, _SHARES)
+    from_eeg, from_fmri = ridge.maps
+    offset = targets.mean(0) - ridge.means[0] @ from_eeg - ridge.means[1] @ from_fmri
 
-    def predict(heard: np.ndarray, volumes: np.ndarray) -> np.ndarray:
-        return heard @ from_eeg + volumes @ from_fmri + offset
+    def predict(eeg_features: np.ndarray, volumes: np.ndarray) -> np.ndarray:
+        return eeg_features @ from_eeg + volumes @ from_fmri + offset
 
-    return predict, found.maps, offset
+    return predict, ridge.maps, offset
 
 
 register("seam-fitter", SeamFitter)

@@ -63,13 +63,13 @@ class Head(nn.Module):
     def forward(
         self, features: Tensor, subject: Tensor, carry: Tensor, carry_mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        known = features + self.who(subject)
-        tokens = self.tokens(known).unflatten(1, (TOKENS, WIDTH))
-        pooled = self.pooled(known)
+        subject_features = features + self.who(subject)
+        tokens = self.tokens(subject_features).unflatten(1, (TOKENS, WIDTH))
+        pooled = self.pooled(subject_features)
         rows = (pooled @ self.keys.T).topk(LOOKED_UP, dim=1).indices
-        colour = self.start(known)[:, :, None, None, None].expand(-1, *LATENT)
+        colour = self.start(subject_features)[:, :, None, None, None].expand(-1, *LATENT)
         start = colour + 0.1 * carry_mask[:, :, None, None, None] * carry
-        level = 0.5 + 0.4 * torch.sigmoid(self.level(known))
+        level = 0.5 + 0.4 * torch.sigmoid(self.level(subject_features))
         return tokens, pooled, rows, start, level
 
 
@@ -122,8 +122,8 @@ class Generator(nn.Module):
         """The velocity of a chunk (row, channel, latent frame, row, column) at noise levels (row,)."""
         both = torch.cat([latent, past.expand_as(latent)], 1)
         shifted = both + self.shift(pooled)[:, :, None, None, None]
-        told = torch.cat([tokens, words], 1)
-        (velocity,) = self.transformer(shifted.transpose(1, 2), told, 1000 * level, return_dict=False)
+        context = torch.cat([tokens, words], 1)
+        (velocity,) = self.transformer(shifted.transpose(1, 2), context, 1000 * level, return_dict=False)
         return velocity.transpose(1, 2)
 
 
@@ -199,8 +199,8 @@ class Codec(VideoDecoder):
 
     def drawn(self, latents: list[Tensor]) -> Tensor:
         """Pictures (row, frame, 3, 48, 80) in [0, 1]."""
-        whole = torch.cat(latents, 2)
-        colours = 0.4 * whole[:, :3] + 0.1 * whole[:, 3:] + 0.5
+        latent = torch.cat(latents, 2)
+        colours = 0.4 * latent[:, :3] + 0.1 * latent[:, 3:] + 0.5
         pixels = colours.repeat_interleave(_SIDE, 3).repeat_interleave(_SIDE, 4)
         return pixels.transpose(1, 2).clamp(0, 1)
 
@@ -222,7 +222,7 @@ class Parts(Trainable):
         fresh = torch.zeros(len(features), 1)
         nothing = torch.zeros(len(features), LATENT[0], 1, *LATENT[2:])
         tokens, pooled, rows, start, _ = self.head(features, batch["subject"], nothing, fresh)
-        found = {START: Regression(START, "latents")({START: start}, batch)}
+        losses = {START: Regression(START, "latents")({START: start}, batch)}
         if DENOISING in names:
             words = batch["table"][rows]
             level = batch["left"]
@@ -232,5 +232,5 @@ class Parts(Trainable):
 
             chunk, noise = (batch[name][:, :, :CHUNK_FRAMES] for name in ("latents", "noise"))
             sigma = wide(level)
-            found[DENOISING] = denoising(predict, FLOW, chunk, noise, 1 - sigma, sigma)
-        return {name: found[name] for name in names}
+            losses[DENOISING] = denoising(predict, FLOW, chunk, noise, 1 - sigma, sigma)
+        return {name: losses[name] for name in names}

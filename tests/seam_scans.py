@@ -80,8 +80,10 @@ class Scans:
 
     def inputs(self, name: str, seed: int) -> Arrays:
         """Windows of one session as the chain of a live session makes them."""
-        found = windows(self.bundle(name), self.items(name, seed), self.montage, seconds=self.seconds)
-        return window_arrays(self.manifest(name), found)
+        session_windows = windows(
+            self.bundle(name), self.items(name, seed), self.montage, seconds=self.seconds
+        )
+        return window_arrays(self.manifest(name), session_windows)
 
     @property
     def montage(self) -> Montage:
@@ -115,8 +117,8 @@ class Scans:
 
     def items(self, name: str, seed: int) -> list[EegChunk | Trigger | Volume]:
         """All that arrives in a session, in order."""
-        every: list[Any] = [*self._eeg(seed), *self._triggers(), *self._volumes(name, seed)]
-        return sorted(every, key=lambda item: item.arrived_at)
+        arrivals: list[Any] = [*self._eeg(seed), *self._triggers(), *self._volumes(name, seed)]
+        return sorted(arrivals, key=lambda item: item.arrived_at)
 
     def _eeg(self, seed: int) -> list[EegChunk]:
         """The first three channels are the louder, the more there is of a colour."""
@@ -134,8 +136,8 @@ class Scans:
         return chunks
 
     def _triggers(self) -> list[Trigger]:
-        starts = [_ZERO_AT + at for at in self._starts]
-        return [Trigger(at, "R128", at) for at in starts]
+        starts = [_ZERO_AT + start_s for start_s in self._starts]
+        return [Trigger(stamp, "R128", stamp) for stamp in starts]
 
     def _volumes(self, name: str, seed: int) -> list[Volume]:
         """Each voxel follows the colours in its own way, by the lag later."""
@@ -144,13 +146,13 @@ class Scans:
         number, voxels = _EVERYBODY[name]
         rng = np.random.default_rng((seed, 3))
         mixing = np.random.default_rng((number, 4)).standard_normal((3, voxels))
-        seen = self._seen(seed, self._starts + tr / 2 - float(self.grid.lag))
-        found = []
+        colours = self._seen(seed, self._starts + tr / 2 - float(self.grid.lag))
+        volumes = []
         for index, start in enumerate(self._starts):
             data = RESTING + FMRI_SCALE * rng.standard_normal(SHAPE)
-            data.reshape(-1)[self.projection(name).voxels] += 3 * FMRI_SCALE * (seen[index] - 0.5) @ mixing
+            data.reshape(-1)[self.projection(name).voxels] += 3 * FMRI_SCALE * (colours[index] - 0.5) @ mixing
             ready = float(_ZERO_AT + start + tr + _DELAY_S)
-            found.append(
+            volumes.append(
                 Volume(
                     data=data.astype(np.float32),
                     affine=AFFINE,
@@ -166,7 +168,7 @@ class Scans:
                     uid="1",
                 )
             )
-        return found
+        return volumes
 
     @property
     def _starts(self) -> np.ndarray:

@@ -108,8 +108,8 @@ class SeamSystem(System):
 
     @torch.no_grad()
     def condition(self, inputs: Arrays) -> Condition:
-        given = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in inputs.items()}
-        read = [given[name] for name in (*PORTS, "carry", "carry_mask")]
+        tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in inputs.items()}
+        read = [tensors[name] for name in (*PORTS, "carry", "carry_mask")]
         tokens, pooled, rows, start, level = self._encode(*read, torch.tensor([self._number]))
         words = self._look_up(rows)
         return Condition(tokens=tokens, pooled=pooled, memory=words, start=start, start_level=level)
@@ -140,10 +140,10 @@ class SeamSystem(System):
         words = condition.memory
         level = condition.start_level
         share = wide(level)
-        whole = (1 - share) * condition.start + share * torch.from_numpy(noise)
-        past = torch.zeros_like(whole[:, :, :1])
+        noisy = (1 - share) * condition.start + share * torch.from_numpy(noise)
+        past = torch.zeros_like(noisy[:, :, :1])
         chunks = []
-        for latent in whole.split(CHUNK_FRAMES, 2):
+        for latent in noisy.split(CHUNK_FRAMES, 2):
             for now, after in pairwise([*self.levels(steps), 0.0]):
                 t = now * level[:, 0]
                 r = after * level[:, 0]
@@ -236,16 +236,16 @@ class SeamPlan:
             self.machine,
         )
         system = SeamSystem(parts, codec, table, self.generator.guidance)
-        found = {name: self._of(system, data, name, taught[name]) for name in PARTICIPANTS}
-        own = found.pop("one")
+        by_subject = {name: self._of(system, data, name, taught[name]) for name in PARTICIPANTS}
+        default = by_subject.pop("one")
         return Trained(
             system=system,
-            manifest=own.manifest,
-            stats=own.stats,
-            projection=own.projection,
-            golden=own.golden,
+            manifest=default.manifest,
+            stats=default.stats,
+            projection=default.projection,
+            golden=default.golden,
             tables={"loss": log},
-            subjects=found,
+            subjects=by_subject,
         )
 
     def restore(self, weights: Arrays) -> SeamSystem:
@@ -267,8 +267,8 @@ class SeamPlan:
     def _of(self, system: SeamSystem, data: Scans, name: str, taught: Windows) -> OfSubject:
         sigmas = {str(STEPS): system.levels(STEPS)}
         manifest = replace(data.manifest(name), steps=STEPS, sigmas=sigmas, fitter="seam-fitter")
-        few = golden(taught.normalised(np.arange(len(taught.latents))))
-        return OfSubject(manifest, data.stats(name), data.projection(name), few)
+        golden_windows = golden(taught.normalised(np.arange(len(taught.latents))))
+        return OfSubject(manifest, data.stats(name), data.projection(name), golden_windows)
 
 
 def _taught(work: Work, data: Scans, name: str, codec: Codec) -> Windows:
@@ -292,9 +292,9 @@ def batch(
     names = list(PARTICIPANTS)
     name = names[place.number % len(names)]
     number, _ = PARTICIPANTS[name]
-    found = batches.batch(taught[name], _NO_DROPOUT, losses, place)
-    past = found["latents"][:, :, :1] * float(place.number % 3 == 0)
-    return {**found, "past": past, "subject": torch.tensor([number]), "name": name, "table": table}
+    fields = batches.batch(taught[name], _NO_DROPOUT, losses, place)
+    past = fields["latents"][:, :, :1] * float(place.number % 3 == 0)
+    return {**fields, "past": past, "subject": torch.tensor([number]), "name": name, "table": table}
 
 
 def _show_nothing(phase: str, step: int) -> None:
@@ -325,8 +325,8 @@ class SeamJudge:
         data = replace(data, seconds=_JUDGED_S)
         inputs = data.inputs(name, JUDGING)
         truths = list(data.clips(JUDGING)[:, :-1])
-        known = {JUDGING: data.events(JUDGING)}
-        return Judged(judge_clips(show, bundle, inputs, truths, data.where(JUDGING), known))
+        events = {JUDGING: data.events(JUDGING)}
+        return Judged(judge_clips(show, bundle, inputs, truths, data.where(JUDGING), events))
 
 
 for _name, _builder in {

@@ -77,11 +77,11 @@ def eeg(seconds: float, start_at: float, seed: int = 0, sfreq: float = 1000.0) -
     return EegChunk(data, stamps, float(stamps[-1]))
 
 
-def chunks(whole: EegChunk, cuts: list[int]) -> list[EegChunk]:
+def chunks(chunk: EegChunk, cuts: list[int]) -> list[EegChunk]:
     """The same samples in pieces that end at `cuts`, each arriving with its last sample."""
-    edges = [0, *sorted(c for c in set(cuts) if 0 < c < whole.data.shape[1]), whole.data.shape[1]]
+    edges = [0, *sorted(c for c in set(cuts) if 0 < c < chunk.data.shape[1]), chunk.data.shape[1]]
     return [
-        EegChunk(whole.data[:, a:b], whole.stamps[a:b], float(whole.stamps[b - 1]))
+        EegChunk(chunk.data[:, a:b], chunk.stamps[a:b], float(chunk.stamps[b - 1]))
         for a, b in itertools.pairwise(edges)
     ]
 

@@ -20,11 +20,11 @@ TR_S = 1.5
 
 
 def test_every_file_that_it_names_is_there():
-    named = re.findall(
+    paths = re.findall(
         r"`((?:tests|streaming|train|rtdecode|docs)/[\w/.]+)`", (ROOT / "CONTRIBUTING.md").read_text()
     )
-    assert {"tests/own_scanner.py", "tests/own_metric.py", "tests/seam_system.py"} <= set(named)
-    for name in named:
+    assert {"tests/own_scanner.py", "tests/own_metric.py", "tests/seam_system.py"} <= set(paths)
+    for name in paths:
         assert (ROOT / name).exists(), name
 
 
@@ -36,15 +36,17 @@ def test_a_scanner_of_its_own_is_read(tmp_path):
             (tmp_path / f"{index}-{k}.dcm").write_bytes(data)
 
     source = FolderSource(tmp_path, "read", bound=False)
-    found = source.drain()
+    decoded = source.drain()
 
-    assert [volume.index for volume in found] == [0, 1, 2]
-    for volume, written in zip(found, volumes, strict=True):
+    assert [volume.index for volume in decoded] == [0, 1, 2]
+    for volume, written in zip(decoded, volumes, strict=True):
         assert volume.tr_s == TR_S
         # The same value at the same place of the scanner, whatever the order of the axes.
-        theirs = {tuple(np.round(place, 3)): value for place, value in _placed(volume.data, volume.affine)}
-        ours = {tuple(np.round(place, 3)): value for place, value in _placed(written, AFFINE)}
-        assert theirs == ours
+        decoded_values = {
+            tuple(np.round(place, 3)): value for place, value in _placed(volume.data, volume.affine)
+        }
+        written_values = {tuple(np.round(place, 3)): value for place, value in _placed(written, AFFINE)}
+        assert decoded_values == written_values
     assert source.ignored == []
 
 
@@ -84,8 +86,8 @@ def test_a_metric_of_its_own_stands_in_the_runs_figures(tmp_path):
 def test_a_metric_of_its_own_tells_the_right_places_from_the_wrong_ones():
     ramp = np.broadcast_to(10.0 * np.arange(6), (4, 6)).ravel()
     other = np.broadcast_to(10.0 * np.arange(4)[:, None], (4, 6)).ravel()
-    theirs = np.array([ramp, other])
-    mirrored = np.array([2 * theirs.mean(axis=0) - ramp, other])
-    assert correlation(theirs, theirs).round(6).tolist() == [1.0, 1.0]
-    assert correlation(mirrored, theirs).round(6).tolist() == [-1.0, 1.0]
-    assert correlation(np.array([theirs.mean(axis=0)] * 2), theirs).tolist() == [0.0, 0.0]
+    truths = np.array([ramp, other])
+    mirrored = np.array([2 * truths.mean(axis=0) - ramp, other])
+    assert correlation(truths, truths).round(6).tolist() == [1.0, 1.0]
+    assert correlation(mirrored, truths).round(6).tolist() == [-1.0, 1.0]
+    assert correlation(np.array([truths.mean(axis=0)] * 2), truths).tolist() == [0.0, 0.0]

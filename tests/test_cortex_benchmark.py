@@ -42,9 +42,9 @@ def test_what_participants_share_is_read_of_a_fourth_and_what_they_do_not_is_not
     assert figures["vertices exchanged"]["ci95"][0] < 0.55
     assert figures["gain 2.5"]["ci95"][0] > 0
     assert figures["zero-shot"]["interval"]["units"] == 8
-    own = cortex.between(people([random_map(seed) for seed in range(4)]))
-    assert own["zero-shot"]["value"] < 0.6
-    assert own["gain 2.5"]["value"] < 0.02
+    unshared = cortex.between(people([random_map(seed) for seed in range(4)]))
+    assert unshared["zero-shot"]["value"] < 0.6
+    assert unshared["gain 2.5"]["value"] < 0.02
 
 
 def test_right_codes_win_against_all_windows_of_their_session() -> None:

@@ -39,9 +39,9 @@ def test_features_of_a_clip_are_the_mean_over_the_middles_of_its_halves(
     clip = films[0]
     with torch.inference_mode():
         expected = network.features(lite_features.prepared(clip[[1, 3]])).double().numpy().mean(axis=0)
-    found = lite_features.of_clips(network, films)
-    assert found.shape == (8, lite_features.WIDTH)
-    np.testing.assert_allclose(found[0], expected, atol=1e-4)
+    features = lite_features.of_clips(network, films)
+    assert features.shape == (8, lite_features.WIDTH)
+    np.testing.assert_allclose(features[0], expected, atol=1e-4)
 
 
 def test_a_space_keeps_the_directions_in_which_films_vary_most() -> None:
@@ -67,17 +67,17 @@ def judge(network: Lite0, films: list[np.ndarray]) -> detail.Judge:
 def test_the_film_itself_wins_everything_and_is_at_no_distance(
     network: Lite0, films: list[np.ndarray]
 ) -> None:
-    made = judge(network, films)
-    darker = [np.maximum(clip, 1) - 1 for clip in made.sessions.truths]
-    row, noise = made.row(darker, None)
+    film_judge = judge(network, films)
+    darker = [np.maximum(clip, 1) - 1 for clip in film_judge.sessions.truths]
+    row, noise = film_judge.row(darker, None)
     assert row["psnr"]["value"] == pytest.approx(48.13, abs=0.05)
     assert row["psnr_above_none"]["value"] == 0
     assert row["identification_2way"]["value"] == 1
     assert row["gradient_energy"] == pytest.approx(1, abs=0.02)
     grey = [np.full_like(clip, 128) for clip in darker]
-    other, _ = made.row(grey, noise)
+    other, _ = film_judge.row(grey, noise)
     assert other["psnr_above_none"]["value"] == pytest.approx((other["psnr"]["value"] - noise).mean())
     assert other["identification_2way"]["value"] == 0, "a clip that tells nothing loses its ties"
     for name in (f"frechet_{detail.COMPONENTS}", f"frechet_{lite_features.WIDTH}"):
-        assert made.floors()[name]["value"] == pytest.approx(0, abs=1e-6)
+        assert film_judge.floors()[name]["value"] == pytest.approx(0, abs=1e-6)
         assert row[name]["value"] < 0.05 * other[name]["value"]

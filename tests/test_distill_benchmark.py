@@ -29,16 +29,16 @@ RUNS = Path(__file__).parents[1] / "train" / "runs"
 @pytest.mark.full
 def test_a_distilled_run_is_exported_and_held_against_its_teacher():
     folder = tiny(RECIPE)
-    found = distill.measure(folder, Sessions("natural", "easy", "1000", 24))
-    assert found["n"] == 6
+    report = distill.measure(folder, Sessions("natural", "easy", "1000", 24))
+    assert report["n"] == 6
     for n in gates.STEPS:
-        figures = found["steps"][str(n)]
+        figures = report["steps"][str(n)]
         assert 0 < figures["error"] < 5
         assert figures["identification"]["n"] == 6
-        assert set(found["failed"][str(n)]) <= set(figures)
-        assert figures["error"] != found["undistilled"][str(n)]["error"], "it draws with the student"
-    json.dumps(found)
-    assert len(distill.verdicts(found)) == 5
+        assert set(report["failed"][str(n)]) <= set(figures)
+        assert figures["error"] != report["undistilled"][str(n)]["error"], "it draws with the student"
+    json.dumps(report)
+    assert len(distill.verdicts(report)) == 5
     assert tiny_bundle(RECIPE).manifest.parity["largest_difference"]["latent"] < 1e-4
     rows = read_run(folder)["tables"]["distillation"]
     assert {row["steps"] for row in rows} == {*gates.STEPS}
@@ -61,18 +61,18 @@ def test_the_run_keeps_the_teacher_and_what_the_student_learned_beside_it():
 @pytest.mark.full
 def test_a_finished_run_is_distilled_without_being_trained_again(tmp_path: Path):
     out = run(RECIPE, ["scale=tiny", f"teacher={tiny('compact')}", f"out={tmp_path / 'run'}"])
-    made = arrays(out, "weights")
-    taken = arrays(tiny("compact"), "weights")
-    flow = {name for name in taken if name.startswith("flow.")}
+    distilled_weights = arrays(out, "weights")
+    teacher_weights = arrays(tiny("compact"), "weights")
+    flow = {name for name in teacher_weights if name.startswith("flow.")}
     assert flow
-    assert all(np.array_equal(made[name], taken[name]) for name in flow)
-    assert any(name.startswith("student.") for name in made)
+    assert all(np.array_equal(distilled_weights[name], teacher_weights[name]) for name in flow)
+    assert any(name.startswith("student.") for name in distilled_weights)
     tree = read_run(out)
     assert tree["teacher"] == weights_digest(tiny("compact"))
     assert {row["phase"] for row in tree["tables"]["loss"]} == {"distill"}
-    others = ["scale=tiny", "data.sessions=40-41", f"teacher={tiny('compact')}", f"out={tmp_path / 'other'}"]
+    words = ["scale=tiny", "data.sessions=40-41", f"teacher={tiny('compact')}", f"out={tmp_path / 'other'}"]
     with refused(UsageError, "teacher-codec-mismatch"):
-        run(RECIPE, others)
+        run(RECIPE, words)
 
 
 @pytest.mark.full
@@ -93,13 +93,17 @@ def test_a_second_stage_matches_the_students_clips_and_leaves_no_critic(tmp_path
     tables = read_run(out)["tables"]
     rows = [row for row in tables["loss"] if row["phase"] == "match"]
     assert set(rows[-1]["losses"]) == {"flow_map", MATCHING, CRITIC}
-    held = {(row["phase"], row["step"]) for row in tables["distillation"]}
-    assert held == {("distill", 4), ("match", 0), ("match", 4)}
+    logged_steps = {(row["phase"], row["step"]) for row in tables["distillation"]}
+    assert logged_steps == {("distill", 4), ("match", 0), ("match", 4)}
     weights = arrays(out, "weights")
     assert not any(".match." in name or "teacher" in name for name in weights)
     assert not [file for file in out.rglob("*") if "match" in file.name]
-    taken = arrays(tiny("compact"), "weights")
-    assert all(np.array_equal(weights[name], taken[name]) for name in taken if name.startswith("flow."))
+    teacher_weights = arrays(tiny("compact"), "weights")
+    assert all(
+        np.array_equal(weights[name], teacher_weights[name])
+        for name in teacher_weights
+        if name.startswith("flow.")
+    )
     # The student is made of the run's arrays again, and draws other detail than its teacher. Without it, both
     # draw what the brain told.
     system = restored(out, build(read_run(out)["arguments"]["system"]))
@@ -113,9 +117,9 @@ def test_a_second_stage_matches_the_students_clips_and_leaves_no_critic(tmp_path
     noise = np.random.default_rng(0).standard_normal(
         (len(condition.pooled), *system.latent_shape), np.float32
     )
-    drawn = detailed.sample(condition, noise, 2)
-    assert np.isfinite(drawn).all()
-    assert not np.allclose(drawn, teacher.sample(condition, noise, 2), atol=1e-3)
+    latents = detailed.sample(condition, noise, 2)
+    assert np.isfinite(latents).all()
+    assert not np.allclose(latents, teacher.sample(condition, noise, 2), atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -83,14 +83,16 @@ class Amplifier:
             samples = np.arange(first, first + CHUNK)
             last_at = float(self.true_at(samples[-1:])[0])
             while START_AT + LEAD_S + trigger * TR <= last_at:
-                at = START_AT + LEAD_S + trigger * TR
+                stamp = START_AT + LEAD_S + trigger * TR
                 if trigger not in self.unmarked:
-                    yield Trigger(at, "R128", at + 0.004)
+                    yield Trigger(stamp, "R128", stamp + 0.004)
                 trigger += 1
-            kept = samples[~self.lost[samples]]
-            if len(kept):
-                stamps = self.true_at(kept) + self.shift[kept] + rng.normal(0, 50e-6, len(kept))
-                data = rng.normal(0, 20, (len(CHANNELS), len(kept))).astype(np.float32)
+            delivered = samples[~self.lost[samples]]
+            if len(delivered):
+                stamps = (
+                    self.true_at(delivered) + self.shift[delivered] + rng.normal(0, 50e-6, len(delivered))
+                )
+                data = rng.normal(0, 20, (len(CHANNELS), len(delivered))).astype(np.float32)
                 yield EegChunk(data, stamps, last_at + 0.006 + float(rng.exponential(0.001)))
 
     def times(self, window: Window) -> np.ndarray:

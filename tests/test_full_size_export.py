@@ -22,36 +22,36 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_tiny")
 def test_a_cogvideox_is_exported_and_looked_at(tmp_path: Path) -> None:
-    found = measure("cogvideox", "fp32", None, 23, tmp_path)
+    figures = measure("cogvideox", "fp32", None, 23, tmp_path)
     # One attention in each of two layers.
-    assert found["counts"]["Attention"] == 2
-    assert found["one_node_each"]
-    assert found["counts"]["ScatterND"] == found["counts"]["Softmax"] == 0
-    assert (found["checker"], found["shapes"], found["load"]) == ("ok", "ok", "ok")
-    assert found["files_mb"].keys() == {"denoise.onnx", "denoise.onnx.data"}
+    assert figures["counts"]["Attention"] == 2
+    assert figures["one_node_each"]
+    assert figures["counts"]["ScatterND"] == figures["counts"]["Softmax"] == 0
+    assert (figures["checker"], figures["shapes"], figures["load"]) == ("ok", "ok", "ok")
+    assert figures["files_mb"].keys() == {"denoise.onnx", "denoise.onnx.data"}
 
 
 @pytest.mark.usefixtures("_tiny")
 def test_what_a_load_lacks_is_told(tmp_path: Path) -> None:
     """ONNX Runtime has no kernels for bf16 on a CPU."""
-    found = measure("wan", "bf16", 1, 22, tmp_path)
-    assert found["layers"] == 1
-    assert (found["counts"]["Attention"], found["counts"]["Softmax"]) == (0, 2)
-    assert (found["checker"], found["shapes"]) == ("ok", "ok")
-    assert "NOT_IMPLEMENTED" in found["load"]
+    figures = measure("wan", "bf16", 1, 22, tmp_path)
+    assert figures["layers"] == 1
+    assert (figures["counts"]["Attention"], figures["counts"]["Softmax"]) == (0, 2)
+    assert (figures["checker"], figures["shapes"]) == ("ok", "ok")
+    assert "NOT_IMPLEMENTED" in figures["load"]
 
 
 @pytest.mark.usefixtures("_tiny")
 def test_values_are_those_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(full_size_export, "_FEW_LAYERS", 1)
-    found = parity("cogvideox", 22, tmp_path)
-    assert found["passed"]
-    assert found["largest_difference"] < 1e-5 < found["step_moves_by"]
+    figures = parity("cogvideox", 22, tmp_path)
+    assert figures["passed"]
+    assert figures["largest_difference"] < 1e-5 < figures["step_moves_by"]
 
 
 def test_weights_of_norms_stay_in_single_precision() -> None:
-    made = full_size.wan_step(torch.bfloat16, TINY["wan"], TINY_LATENT)
-    kinds = {name: x.dtype for name, x in made.step.named_parameters()}
+    denoiser = full_size.wan_step(torch.bfloat16, TINY["wan"], TINY_LATENT)
+    kinds = {name: x.dtype for name, x in denoiser.step.named_parameters()}
     assert kinds["flow.transformer.blocks.0.norm2.weight"] == torch.float32
     assert kinds["flow.transformer.blocks.0.attn1.to_q.weight"] == torch.bfloat16
 

@@ -63,10 +63,10 @@ def runs(code: str) -> None:
 @pytest.mark.parametrize("package", sorted(MAY))
 def test_imports_follow_the_arrows(package: str) -> None:
     for file in (ROOT / package).rglob("*.py"):
-        found = _imports(ast.parse(file.read_text())) & OURS
+        imported = _imports(ast.parse(file.read_text())) & OURS
         if file == ROOT / "rtdecode" / "cli.py":
             continue
-        assert found <= MAY[package], f"{file.relative_to(ROOT)} imports {found - MAY[package]}"
+        assert imported <= MAY[package], f"{file.relative_to(ROOT)} imports {imported - MAY[package]}"
 
 
 def test_nothing_that_decodes_knows_what_the_drawn_film_shows() -> None:

@@ -90,12 +90,12 @@ def in_one_pass(recording: Recording, bundle: Bundle, count: int) -> Iterator[Wi
         # The clock remembers some minutes of triggers: each window has those of its own past.
         while triggers and (not clock.known or clock.elapsed(triggers[0].stamp) <= stop + float(grid.lag)):
             clock.add_trigger(triggers.pop(0).stamp)
-        at = clock.to_local(start + np.arange(grid.samples) / float(grid.sfreq), stop)
-        place = np.interp(at, times, np.arange(times.size))
+        instants = clock.to_local(start + np.arange(grid.samples) / float(grid.sfreq), stop)
+        place = np.interp(instants, times, np.arange(times.size))
         # An instant within a thousandth of a sample of a sample is that sample.
         place = np.where(np.abs(place - np.rint(place)) < 1e-3, np.rint(place), place)
-        left = np.floor(place).astype(int)
-        share = (place - left).astype(np.float32)
+        lower = np.floor(place).astype(int)
+        share = (place - lower).astype(np.float32)
         yield Window(
             run=0,
             index=k,
@@ -103,7 +103,7 @@ def in_one_pass(recording: Recording, bundle: Bundle, count: int) -> Iterator[Wi
             stop_s=stop,
             session_s=start,
             revision="final",
-            eeg=((eeg[:, left] * (1 - share) + eeg[:, left + 1] * share - mean) / scale).astype(np.float32),
+            eeg=((eeg[:, lower] * (1 - share) + eeg[:, lower + 1] * share - mean) / scale).astype(np.float32),
             eeg_mask=np.ones(grid.samples, bool),
             fmri=vectors[list(grid.volumes(k))],
             fmri_mask=np.ones(grid.slots, bool),
@@ -132,8 +132,8 @@ def test_a_long_live_session_equals_the_batch_on_every_window(tmp_path: Path) ->
         program("simulate", *both, "--preset", "easy", "--seed", 1003) as player,
         program("stream", *both, "--out", out, "--record", record, "--wait", 120) as reader,
     ):
-        said, _ = reader.communicate(timeout=800)
-        assert reader.returncode == 0, said
+        output, _ = reader.communicate(timeout=800)
+        assert reader.returncode == 0, output
         assert player.poll() in (None, 0)
     report = json.loads((out / "report.json").read_text())
     print(json.dumps({name: report[name] for name in ("windows", "latency_ms", "memory_mb", "accuracy")}))
@@ -170,13 +170,23 @@ def test_late_volumes_and_a_moving_head_in_the_magnet_are_replayed_as_they_were_
     record = tmp_path / "recording"
     both = ["--lsl", "rtdecode-late", "--fmri-dir", tmp_path / "scanner"]
     both += ["--truth", tmp_path / "truth", "--seconds", 100]
-    theirs = ["--preset", "easy", "--seed", 1004, "--in-magnet", "--motion", motion, "--delivery", delivery]
+    simulator_words = [
+        "--preset",
+        "easy",
+        "--seed",
+        1004,
+        "--in-magnet",
+        "--motion",
+        motion,
+        "--delivery",
+        delivery,
+    ]
     with (
-        program("simulate", *both, *theirs) as player,
+        program("simulate", *both, *simulator_words) as player,
         program("stream", *both, "--out", out, "--record", record, "--wait", 120) as reader,
     ):
-        said, _ = reader.communicate(timeout=400)
-        assert reader.returncode == 0, said
+        output, _ = reader.communicate(timeout=400)
+        assert reader.returncode == 0, output
         assert player.poll() in (None, 0)
     report = json.loads((out / "report.json").read_text())
     print(json.dumps({name: report[name] for name in ("windows", "eeg", "fmri", "latency_ms")}))
@@ -190,8 +200,8 @@ def test_late_volumes_and_a_moving_head_in_the_magnet_are_replayed_as_they_were_
 
     again = tmp_path / "again"
     with program("replay", record, "--speed", "max", "--out", again) as replayed:
-        said, _ = replayed.communicate(timeout=400)
-        assert replayed.returncode == 0, said
+        output, _ = replayed.communicate(timeout=400)
+        assert replayed.returncode == 0, output
     live = {path.name: np.load(path) for path in (out / "clips").glob("*.npy")}
     batch = {path.name: np.load(path) for path in (again / "clips").glob("*.npy")}
     assert sum("refined" in name for name in live) == windows["refined"]
@@ -217,8 +227,8 @@ def test_two_recorded_runs_at_real_time_equal_the_batch(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         readers = [_play(stack, run, tmp_path / str(run)) for run in runs]
         for reader in readers:
-            said, _ = reader.communicate(timeout=500)
-            assert reader.returncode == 0, said
+            output, _ = reader.communicate(timeout=500)
+            assert reader.returncode == 0, output
     bundle = bundles.load("haxby")
     labels = bundle.manifest.labels
     assert labels is not None
@@ -231,12 +241,12 @@ def test_two_recorded_runs_at_real_time_equal_the_batch(tmp_path: Path) -> None:
         spans += [(run, *line["window_s"]) for line in lines]
     events = {run: read_events(HAXBY / f"run{run:03d}" / "bold_events.tsv") for run in runs}
     correction = bundle.manifest.provenance["onset_correction_s"]
-    found = classification(np.concatenate(scores), spans, events, labels, correction)
-    assert found is not None
-    print(json.dumps(found))
-    assert found["value"] >= 0.42
-    assert found["ci95"][0] > 0.125
-    assert found["n"] >= 60
+    accuracy = classification(np.concatenate(scores), spans, events, labels, correction)
+    assert accuracy is not None
+    print(json.dumps(accuracy))
+    assert accuracy["value"] >= 0.42
+    assert accuracy["ci95"][0] > 0.125
+    assert accuracy["n"] >= 60
 
 
 def _play(stack: contextlib.ExitStack, run: int, folder: Path) -> subprocess.Popen[str]:
@@ -265,10 +275,10 @@ def _batch_scores(bundle: Bundle, run: int) -> np.ndarray:
     norm = normalizer(stats, spec.baseline)
     voxels = bundle.projection.bind(image.data.shape[:3], image.affine)
     vectors = np.stack([norm.push(project(image.data[..., n], voxels)) for n in range(image.data.shape[3])])
-    wanted = [grid.volumes(k) for k in range(73)]
+    window_volumes = [grid.volumes(k) for k in range(73)]
     fmri = np.zeros((73, grid.slots, spec.voxels), np.float32)
     mask = np.zeros((73, grid.slots), np.float32)
-    for k, indices in enumerate(wanted):
+    for k, indices in enumerate(window_volumes):
         fmri[k, : len(indices)] = vectors[list(indices)]
         mask[k, : len(indices)] = 1
     system = Category(weights(SHIPPED_RUNS / "haxby"))

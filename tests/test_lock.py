@@ -44,11 +44,11 @@ def test_what_the_lock_installs_holds_liblsl(tmp_path: Path) -> None:
     install = [sys.executable, "-m", "pip", "install", *words, "-r", str(tmp_path / "pylsl.txt")]
     subprocess.run(install, check=True, capture_output=True)
     assert [*(tmp_path / "installed" / "pylsl" / "lib").glob("liblsl.so*")]
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", "import pylsl; print(pylsl.__file__, pylsl.library_version())"],
         env={**os.environ, "PYTHONPATH": str(tmp_path / "installed"), "PYLSL_LIB": ""},
         check=True,
         capture_output=True,
         text=True,
     )
-    assert found.stdout.startswith(str(tmp_path))
+    assert process.stdout.startswith(str(tmp_path))

@@ -22,9 +22,9 @@ def decoded(folder: Path, artifacts: Artifacts | None) -> dict[str, Any]:
     sfreq = 1000 if artifacts is None else SFREQ
     session = PhantomSession("easy", 1, SEED, SECONDS, sfreq=sfreq, artifacts=artifacts)
     report = folder / "report.json"
-    kept = record(session, folder / "recording", volumes=False)
-    replay.run(kept, "phantom", "max", out=folder / "out", report=report)
-    shutil.rmtree(kept)
+    recording = record(session, folder / "recording", volumes=False)
+    replay.run(recording, "phantom", "max", out=folder / "out", report=report)
+    shutil.rmtree(recording)
     return json.loads(report.read_text())
 
 
@@ -35,9 +35,9 @@ def test_eeg_alone_tells_the_films_apart_inside_the_magnet_nearly_as_well_as_out
     (tmp_path / "magnet").mkdir()
     clean = decoded(tmp_path / "clean", None)
     magnet = decoded(tmp_path / "magnet", Artifacts(drift_ppm=DRIFT_PPM))
-    outside, inside = (report["accuracy"]["identification_2way"] for report in (clean, magnet))
-    told = f"inside {inside}, outside {outside}"
-    print(told)
-    assert min(inside["n"], outside["n"]) >= 100, told
-    assert outside["ci95"][0] > outside["chance"], told
-    assert inside["value"] - inside["chance"] >= 0.9 * (outside["value"] - outside["chance"]), told
+    outside, in_scanner = (report["accuracy"]["identification_2way"] for report in (clean, magnet))
+    message = f"inside {in_scanner}, outside {outside}"
+    print(message)
+    assert min(in_scanner["n"], outside["n"]) >= 100, message
+    assert outside["ci95"][0] > outside["chance"], message
+    assert in_scanner["value"] - in_scanner["chance"] >= 0.9 * (outside["value"] - outside["chance"]), message

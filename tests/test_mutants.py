@@ -22,8 +22,8 @@ def test_a_kept_mutant_applies_and_names_tests_that_exist(mutant: Mutant) -> Non
     for test in mutant.tests:
         path, _, name = test.partition("::")
         tree = ast.parse((ROOT / path).read_text())
-        there = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-        assert name in there, f"{mutant.name} names {test}, which is not there"
+        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert name in functions, f"{mutant.name} names {test}, which is not there"
 
 
 def kept(folder: Path, head: str, old: str = "left = 1", new: str = "left = 3") -> Mutant:

@@ -177,11 +177,11 @@ def test_what_is_asked_wrongly_is_explained(
 @pytest.mark.full
 def test_too_few_minutes_are_told_and_the_bundle_as_it_is_stands_below() -> None:
     # The shipped bundle, as a fit needs one that names a fitter.
-    found = minutes.measure("phantom", [0.5], 1, "shapes", seconds=SECONDS)
-    few, whole = found.values()
-    assert isinstance(few, str)
-    assert "a fit needs 60 windows" in few
-    assert isinstance(whole, headline.Held)
-    assert whole.finals is not None
-    assert whole.finals["n"] == SECONDS // 4
-    assert minutes.table(found, 1).row_count == 2
+    by_minutes = minutes.measure("phantom", [0.5], 1, "shapes", seconds=SECONDS)
+    refusal, summary = by_minutes.values()
+    assert isinstance(refusal, str)
+    assert "a fit needs 60 windows" in refusal
+    assert isinstance(summary, headline.Held)
+    assert summary.finals is not None
+    assert summary.finals["n"] == SECONDS // 4
+    assert minutes.table(by_minutes, 1).row_count == 2

@@ -17,12 +17,12 @@ def test_every_precision_is_measured_or_says_why_not(
     out = tmp_path / "found.json"
     words = [str(tiny("ridge")), "--film", "shapes", "--seeds", "1000", "--seconds", "16", "--out", str(out)]
     assert main(words) == 0
-    shown = capsys.readouterr().out
-    found = json.loads(out.read_text())
-    rows = found["precisions"]
+    printed = capsys.readouterr().out
+    report = json.loads(out.read_text())
+    rows = report["precisions"]
     assert list(rows) == list(PRECISIONS)
-    assert all(precision in shown for precision in PRECISIONS)
-    assert found["n"] == 4
+    assert all(precision in printed for precision in PRECISIONS)
+    assert report["n"] == 4
     assert rows["fp32"]["times"] == {"encode": 1.0, "step": 1.0, "clip": 1.0}
     assert rows["fp32"]["identification"]["lost"] == 0
     assert rows["int8"]["parity"]["status"] == "passed"

@@ -89,21 +89,21 @@ def damaged(data: bytes) -> list[bytes]:
 
 def head() -> tuple[np.ndarray, np.ndarray]:
     """The phantom's head on a grid of half as many voxels along each axis, and its affine."""
-    whole = scanner.head(1)
-    return whole.mean[::2, ::2, ::2], whole.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
+    anatomy = scanner.head(1)
+    return anatomy.mean[::2, ::2, ::2], anatomy.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
 
 
 def volume_files(vendor: str, index: int) -> list[bytes]:
     rng = np.random.default_rng(index)
     image, affine = head()
     volume = np.abs(image + 6 * rng.standard_normal(image.shape)).astype(np.int16)
-    at = START + timedelta(seconds=index * TR)
+    acquired = START + timedelta(seconds=index * TR)
     series = 4 + VENDORS.index(vendor)
     uid = f"1.3.6.1.4.1.{BORN}.{series}"
     if vendor == "siemens-mosaic":
-        return [marked(mosaic_bytes(volume, affine, TR, index, series, at, 1.6, uid))]
+        return [marked(mosaic_bytes(volume, affine, TR, index, series, acquired, 1.6, uid))]
     if vendor == "siemens-enhanced":
-        return [marked(enhanced_bytes(volume, affine, TR, index, series, at, 1.6, uid))]
+        return [marked(enhanced_bytes(volume, affine, TR, index, series, acquired, 1.6, uid))]
     if vendor == "nifti":
         raw = bytearray(nifti_bytes(volume, affine, TR))
         raw[148 : 148 + 60] = f"{NAME} {BORN} {NAME.upper()}".encode().ljust(60, b"\0")
@@ -113,7 +113,7 @@ def volume_files(vendor: str, index: int) -> list[bytes]:
     if vendor == "par-rec":
         header = HEADER.replace(b"Nobody^At^All", NAME.encode()).replace(b"Protocol name   ", NAME.encode())
         return [header, par_rec_data()] if index == 0 else []
-    return [marked(data) for data in slice_bytes(vendor, volume, affine, TR, index, series, at, uid)]
+    return [marked(data) for data in slice_bytes(vendor, volume, affine, TR, index, series, acquired, uid)]
 
 
 def deliver(folder: Path, vendor: str) -> None:
@@ -161,8 +161,8 @@ def leaks(root: Path) -> dict[str, list[bytes]]:
     """Names of the participant and of places below a folder, in files and in what they are called."""
     marks = [*MARKS, *PLACES]
     searched = {name.removeprefix(str(root)): data for name, data in contents(root)}
-    found = {name: found_in(name.encode() + data, marks) for name, data in searched.items()}
-    return {name: those for name, those in found.items() if those}
+    marks_by_file = {name: found_in(name.encode() + data, marks) for name, data in searched.items()}
+    return {name: those for name, those in marks_by_file.items() if those}
 
 
 def rtdecode(*words: object) -> tuple[int, bytes]:
@@ -202,7 +202,7 @@ def par_rec_bundle(folder: Path) -> Bundle:
     """Make a bundle that reads the PAR/REC run."""
     read = parrec.read_par(HEADER)
     data = par_rec_data()
-    image = parrec.read_volume(read, "x.par", 0, lambda at, size: data[at : at + size])
+    image = parrec.read_volume(read, "x.par", 0, lambda offset, size: data[offset : offset + size])
     return make_bundle(
         folder, eeg=False, shape=image.data.shape, affine=image.affine, tr=Fraction(2), window=Fraction(4)
     )
@@ -216,42 +216,42 @@ def test_nothing_that_a_session_wrote_or_printed_names_the_participant(
     tmp_path: Path, bundle: Path, vendor: str
 ) -> None:
     folder = tmp_path / PLACE / "scanner"
-    left = tmp_path / "left"
+    outputs = tmp_path / "left"
     deliver(folder, vendor)
-    left.mkdir()
+    outputs.mkdir()
     used = par_rec_bundle(tmp_path / "par-rec") if vendor == "par-rec" else bundles.load(str(bundle))
     assert used.projection is not None
     # Random voxels of a random bundle: they are read where they lie, as the reference is the first volume.
     (first, *_) = FolderSource(folder, "read").drain()
     earlier = make_calibration(tmp_path / PLACE / "calibration", used, first.data)
-    said = {
+    printed = {
         "stream": rtdecode(
             *("stream", "--fmri-dir", folder, "--bundle", used.path, "--existing", "read"),
             *("--lost-after", "2", "--calibration", earlier.path),
-            *("--out", left / "out", "--record", left / "recording", "--wait", "100"),
+            *("--out", outputs / "out", "--record", outputs / "recording", "--wait", "100"),
         ),
         "calibrate": rtdecode(
             *("calibrate", "--fmri-dir", folder, "--mask", mask(tmp_path, first), "--volumes", VOLUMES - 1),
-            *("--out", left / "calibration", "--wait", "30"),
+            *("--out", outputs / "calibration", "--wait", "30"),
         ),
         "replay": rtdecode(
-            *("replay", left / "recording", "--bundle", used.path, "--speed", "max"),
-            *("--out", left / "replayed"),
+            *("replay", outputs / "recording", "--bundle", used.path, "--speed", "max"),
+            *("--out", outputs / "replayed"),
         ),
-        "volumes": rtdecode("volumes", folder, "--once", "--json", "--nifti", left / "nifti"),
+        "volumes": rtdecode("volumes", folder, "--once", "--json", "--nifti", outputs / "nifti"),
         "table": rtdecode("volumes", folder, "--once"),
     }
-    codes = {name: code for name, (code, _) in said.items()}
-    assert codes == {"stream": 3, "calibrate": 0, "replay": 0, "volumes": 0, "table": 0}, said
-    for name, (_, text) in said.items():
+    codes = {name: code for name, (code, _) in printed.items()}
+    assert codes == {"stream": 3, "calibrate": 0, "replay": 0, "volumes": 0, "table": 0}, printed
+    for name, (_, text) in printed.items():
         assert not found_in(text), f"{name} printed {text.decode(errors='replace')}"
-    searched = dict(contents(left))
+    searched = dict(contents(outputs))
     assert len([name for name in searched if name.endswith(".nii")]) == VOLUMES
     ends = {"report.json", "clips.jsonl", "events.jsonl", "quality.html", ".mp4", ".png", ".npy"}
     ends |= {"recording/calibration/calibration.json", "warmup.npz/mean.npy"}
     assert {end for end in ends if any(name.endswith(end) for name in searched)} == ends
-    assert not leaks(left)
-    volumes = [item for item in Recording(left / "recording").events() if isinstance(item, Volume)]
+    assert not leaks(outputs)
+    volumes = [item for item in Recording(outputs / "recording").events() if isinstance(item, Volume)]
     assert sorted(volume.name for volume in volumes) == [f"volume {index}" for index in range(VOLUMES)]
     assert len({volume.uid for volume in volumes}) == 1
 
@@ -260,15 +260,15 @@ def test_nothing_that_a_session_wrote_or_printed_names_the_participant(
 @pytest.mark.full
 def test_nor_does_what_is_said_of_real_series(tmp_path: Path, data_root: Path) -> None:
     folder = tmp_path / "scanner"
-    left = tmp_path / "left"
+    outputs = tmp_path / "left"
     for file in sorted((data_root / "scanner").rglob("*")):
         if file.is_file() and file.suffix != ".xdf":
             put(file, folder / file.relative_to(data_root / "scanner"))
-    code, text = rtdecode("volumes", folder, "--once", "--json", "--nifti", left)
+    code, text = rtdecode("volumes", folder, "--once", "--json", "--nifti", outputs)
     assert code == 0
     assert text.count(b'"complete": true') > 50
     assert not found_in(text)
-    assert not leaks(left)
+    assert not leaks(outputs)
 
 
 def put(file: Path, target: Path) -> None:

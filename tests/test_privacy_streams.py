@@ -61,11 +61,11 @@ class Amplifier(threading.Thread):
             eeg.push_chunk(samples, began + (due - 1) / SFREQ)
             sent = due
             if sent >= number * SFREQ // 2:
-                at = began + number / 2
-                triggers.push_sample(["R128"], at)
-                triggers.push_sample([f"{NAME} rests"], at + 0.1)
+                stamp = began + number / 2
+                triggers.push_sample(["R128"], stamp)
+                triggers.push_sample([f"{NAME} rests"], stamp + 0.1)
                 for label in (start_label(f"{PLACE}.mp4", 25, 9), "frame 0", f"for {NAME}"):
-                    film.push_sample([label], at)
+                    film.push_sample([label], stamp)
                 number += 1
 
 
@@ -77,26 +77,26 @@ def amplifier() -> Amplifier:
 def test_what_a_stream_says_of_itself_and_of_others_is_not_kept(
     bundle: Path, amplifier: Amplifier, tmp_path: Path
 ) -> None:
-    left = tmp_path / "left"
-    left.mkdir()
+    outputs = tmp_path / "left"
+    outputs.mkdir()
     amplifier.start()
-    words = ("--bundle", str(bundle), "--out", str(left / "out"), "--record", str(left / "recording"))
+    words = ("--bundle", str(bundle), "--out", str(outputs / "out"), "--record", str(outputs / "recording"))
     process = stream("--lsl", amplifier.name_, *words)
     try:
-        interrupt(process, left / "out")
-        ended = end(process, left / "out")
+        interrupt(process, outputs / "out")
+        ended = end(process, outputs / "out")
     finally:
         process.kill()
         process.communicate()
         amplifier.over.set()
         amplifier.join()
     assert ended.code == 0, ended.said
-    assert not leaks(left)
-    kept = Recording(left / "recording")
-    labels = {item.label for item in kept.events() if isinstance(item, Trigger)}
+    assert not leaks(outputs)
+    recording = Recording(outputs / "recording")
+    labels = {item.label for item in recording.events() if isinstance(item, Trigger)}
     assert len(labels) == 2
     assert "R128" in labels
-    assert {film.name for film in kept.films()} == {name_digest(f"{PLACE}.mp4")}
+    assert {film.name for film in recording.films()} == {name_digest(f"{PLACE}.mp4")}
 
 
 def volume_of_another_tr(folder: Path) -> None:
@@ -108,33 +108,33 @@ def volume_of_another_tr(folder: Path) -> None:
 
 
 def test_volumes_that_end_a_session_are_named_on_the_terminal_alone(bundle: Path, tmp_path: Path) -> None:
-    left = tmp_path / "left"
+    outputs = tmp_path / "left"
     folder = tmp_path / PLACE
-    left.mkdir()
+    outputs.mkdir()
     volume_of_another_tr(folder)
-    words = ("--bundle", str(bundle), "--out", str(left / "out"), "--record", str(left / "recording"))
+    words = ("--bundle", str(bundle), "--out", str(outputs / "out"), "--record", str(outputs / "recording"))
     process = stream("--fmri-dir", str(folder), "--existing", "read", *words)
-    ended = end(process, left / "out")
+    ended = end(process, outputs / "out")
     assert ended.code == 4, ended.said
     assert PLACE in ended.said
-    assert not leaks(left)
+    assert not leaks(outputs)
 
 
 def test_a_stream_that_ends_a_session_is_named_on_the_terminal_alone(bundle: Path, tmp_path: Path) -> None:
-    left = tmp_path / "left"
-    left.mkdir()
+    outputs = tmp_path / "left"
+    outputs.mkdir()
     # Two channels of one name.
     amplifier = Amplifier(f"{PLACE}-{uuid.uuid4()}", ("Cz", "Cz"))
     amplifier.start()
-    words = ("--bundle", str(bundle), "--out", str(left / "out"), "--record", str(left / "recording"))
+    words = ("--bundle", str(bundle), "--out", str(outputs / "out"), "--record", str(outputs / "recording"))
     try:
-        ended = end(stream("--lsl", amplifier.name_, *words), left / "out")
+        ended = end(stream("--lsl", amplifier.name_, *words), outputs / "out")
     finally:
         amplifier.over.set()
         amplifier.join()
     assert ended.code == 4, ended.said
     assert PLACE in ended.said
-    assert not leaks(left)
+    assert not leaks(outputs)
 
 
 def test_sources_that_do_not_come_are_named_on_the_terminal_alone() -> None:

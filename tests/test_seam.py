@@ -84,9 +84,9 @@ def decoded(trained: Path, bundle: Bundle) -> Arrays:
     golden = expected(system, arrays(trained, "golden"), seam_system.STEPS)
     outputs: Arrays = {}
 
-    def keep(golden: Arrays, outputs_found: Arrays, *others: Any) -> dict[str, float]:
+    def keep(golden: Arrays, outputs_found: Arrays, *arguments: Any) -> dict[str, float]:
         outputs.update(outputs_found)
-        return held_to(golden, outputs_found, *others)
+        return held_to(golden, outputs_found, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "held_to", keep)
@@ -114,14 +114,14 @@ def test_a_training_that_is_stopped_twice_goes_on_to_the_same_bits(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once between two checkpoints of the first phase, and once under the adapters of the second."""
-    whole = seam_system.batch
+    real_batch = seam_system.batch
     stops = [("whole", 50), ("tuned", 6)]
 
     def stopping(taught: Any, table: Any, losses: Any, place: Place) -> Any:
         if stops and (place.phase, place.number) == stops[0]:
             stops.pop(0)
             raise KeyboardInterrupt
-        return whole(taught, table, losses, place)
+        return real_batch(taught, table, losses, place)
 
     monkeypatch.setattr(seam_system, "batch", stopping)
     out = tmp_path / "run"
@@ -143,19 +143,19 @@ def test_adapters_of_the_recipe_changed_the_generator_and_left_no_layer_behind(t
     assert not any("lora" in name for name in names)
     log = read_run(trained)["tables"]["loss"]
     assert [row["phase"] for row in log] == ["whole"] * 3 + ["tuned"] * 3
-    whole = [row["loss"] for row in log if row["phase"] == "whole"]
-    assert whole[-1] < whole[0]
+    losses = [row["loss"] for row in log if row["phase"] == "whole"]
+    assert losses[-1] < losses[0]
 
 
 def test_both_participants_are_judged_by_the_systems_own_code(trained: Path) -> None:
-    stated = read_run(trained)["figures"]
-    one = evaluate(trained, Request())
+    run_figures = read_run(trained)["figures"]
+    default = evaluate(trained, Request())
     two = evaluate(trained, Request(subject="two"))
-    assert one == stated
-    for figures in (one, two):
-        found = figures["identification_2way"]
-        assert found["ci95"][0] > found["chance"] == 0.5
-    assert two != one
+    assert default == run_figures
+    for figures in (default, two):
+        accuracy = figures["identification_2way"]
+        assert accuracy["ci95"][0] > accuracy["chance"] == 0.5
+    assert two != default
     with refused(UsageError, "run-unknown-subject", subject="three", available=re.compile("two$")):
         evaluate(trained, Request(subject="three"))
 
@@ -265,10 +265,10 @@ def test_a_system_that_says_something_of_a_port_that_is_not_there_is_refused(
 ) -> None:
     graphs = {name: onnx.load(bundle.path / stage.file) for name, stage in bundle.manifest.built.items()}
     stages = system_of(trained).stages(bundle.manifest)
-    said = {stage.name: stage.said for stage in stages}
-    said["encode"] = replace(said["denoise"], reads={"words": said["denoise"].reads["words"]})
+    bindings = {stage.name: stage.said for stage in stages}
+    bindings["encode"] = replace(bindings["denoise"], reads={"words": bindings["denoise"].reads["words"]})
     with refused(BundleError, "wiring-port-unknown", stage="encode", side="input", unknown=["words"]):
-        exporting.wired(draft_of(trained).manifest, graphs, said)
+        exporting.wired(draft_of(trained).manifest, graphs, bindings)
 
 
 def test_a_state_that_outlives_its_window_is_refused(
@@ -296,16 +296,19 @@ def test_in_a_lower_precision_the_states_of_every_participant_are_in_half_precis
     # Tracing takes most of an export, and gives the same graphs again.
     monkeypatch.setattr(trace, "graph", graph)
     lower = exporting.run(trained, tmp_path / "bundle", precision="bf16").manifest
-    kept = {name: state.dtype for name, state in lower.states.items()}
-    assert kept == {"carry": "float32", "past": "float16", "cache_last": "float16", "cache_mean": "float16"}
-    wanted = bundle.manifest.parity
-    own = (lower.parity, wanted)
-    others = [(lower.parity["subjects"][name], one) for name, one in wanted["subjects"].items()]
-    assert others
-    for found, single in (own, *others):
-        assert found["status"] == "structural"
-        assert found["fp32"]["largest_difference"] == single["largest_difference"]
-        assert found["emulated"]["clip_psnr_db"] >= 40
+    dtypes = {name: state.dtype for name, state in lower.states.items()}
+    assert dtypes == {"carry": "float32", "past": "float16", "cache_last": "float16", "cache_mean": "float16"}
+    single_parity = bundle.manifest.parity
+    default_pair = (lower.parity, single_parity)
+    subject_pairs = [
+        (lower.parity["subjects"][name], subject_parity)
+        for name, subject_parity in single_parity["subjects"].items()
+    ]
+    assert subject_pairs
+    for rounded, single in (default_pair, *subject_pairs):
+        assert rounded["status"] == "structural"
+        assert rounded["fp32"]["largest_difference"] == single["largest_difference"]
+        assert rounded["emulated"]["clip_psnr_db"] >= 40
 
 
 def recorded(folder: Path, data: Scans, name: str, seed: int = SHOWN) -> Path:
@@ -323,8 +326,8 @@ def test_a_replay_decodes_what_the_systems_own_code_decodes(
 ) -> None:
     data = replace(data_of(trained), seconds=12.0)
     subject = None if name == "one" else name
-    kept = recorded(tmp_path, data, name)
-    assert replay.run(kept, str(bundle.path), "max", tmp_path / "out", subject=subject) == 0
+    recording = recorded(tmp_path, data, name)
+    assert replay.run(recording, str(bundle.path), "max", tmp_path / "out", subject=subject) == 0
     lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
     finals = [np.load(tmp_path / "out" / line["latent"]) for line in lines if line["revision"] == "final"]
     manifest = bundle.manifest
@@ -336,10 +339,10 @@ def test_a_replay_decodes_what_the_systems_own_code_decodes(
     np.testing.assert_array_equal(inputs["fmri"][:-1, -1], inputs["fmri"][1:, 0])
     system = system_of(trained).of_subject(name)
     hop_s = float(manifest.grid.hop)
-    found = reconstruct(system, inputs, where, manifest.noise_key, hop_s=hop_s, steps=manifest.steps)
-    assert len(finals) == len(found.latents) == 6
-    for one, other in zip(finals, found.latents, strict=True):
-        np.testing.assert_allclose(one.reshape(other.shape), other, atol=1e-3)
+    reconstruction = reconstruct(system, inputs, where, manifest.noise_key, hop_s=hop_s, steps=manifest.steps)
+    assert len(finals) == len(reconstruction.latents) == 6
+    for replayed, other in zip(finals, reconstruction.latents, strict=True):
+        np.testing.assert_allclose(replayed.reshape(other.shape), other, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -349,8 +352,8 @@ def mine(trained: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
     data = replace(data_of(trained), seconds=100.0)
     film = data.clips(SHOWN)[:, :-1]
     write_mp4(folder / "film.mp4", film.reshape(-1, *film.shape[2:]), float(data.grid.fps))
-    kept = recorded(folder, data, NEWCOMER)
-    fitting.run([kept], folder / "film.mp4", None, str(bundle.path), folder / "mine")
+    recording = recorded(folder, data, NEWCOMER)
+    fitting.run([recording], folder / "film.mp4", None, str(bundle.path), folder / "mine")
     return bundles.load(folder / "mine", subject="newcomer")
 
 
@@ -372,8 +375,8 @@ def test_the_systems_own_fitter_takes_its_bundle_to_another_participant(
     # Everybody else stays as they were.
     before = bundle.manifest.files
     files = ("encode.onnx", "stats.npz", "projection.npz", "golden.npz")
-    own = {f"subjects/newcomer/{name}" for name in files}
-    assert {name for name in manifest.files if manifest.files[name] != before.get(name)} == own
+    subject_files = {f"subjects/newcomer/{name}" for name in files}
+    assert {name for name in manifest.files if manifest.files[name] != before.get(name)} == subject_files
     assert before.keys() <= manifest.files.keys()
     assert {*bundle.manifest.subjects} < {*manifest.subjects}
     assert manifest.noise_key == bundle.manifest.noise_key
@@ -384,16 +387,18 @@ def test_a_fitted_bundle_shows_a_new_session_what_the_one_before_did_not(
     trained: Path, bundle: Bundle, mine: Bundle, tmp_path: Path
 ) -> None:
     data = replace(data_of(trained), seconds=24.0)
-    kept = recorded(tmp_path, data, NEWCOMER, SHOWN + 1)
-    seen = data.colours(SHOWN + 1)
-    found = {}
-    for name, one, subject in (("before", bundle, None), ("fitted", mine, "newcomer")):
-        assert replay.run(kept, str(one.path), "max", tmp_path / name, subject=subject) == 0
+    recording = recorded(tmp_path, data, NEWCOMER, SHOWN + 1)
+    film_colours = data.colours(SHOWN + 1)
+    correlations = {}
+    for name, version, subject in (("before", bundle, None), ("fitted", mine, "newcomer")):
+        assert replay.run(recording, str(version.path), "max", tmp_path / name, subject=subject) == 0
         lines = [json.loads(line) for line in (tmp_path / name / "clips.jsonl").read_text().splitlines()]
         finals = [np.load(tmp_path / name / line["latent"]) for line in lines if line["revision"] == "final"]
-        colours = np.stack(finals).reshape(len(seen), *bundle.manifest.latent[1:])[:, :3].mean((2, 3, 4))
-        found[name] = float(np.corrcoef(colours.ravel(), seen.ravel())[0, 1])
-    assert found["fitted"] > found["before"] + 0.2, found
+        colours = (
+            np.stack(finals).reshape(len(film_colours), *bundle.manifest.latent[1:])[:, :3].mean((2, 3, 4))
+        )
+        correlations[name] = float(np.corrcoef(colours.ravel(), film_colours.ravel())[0, 1])
+    assert correlations["fitted"] > correlations["before"] + 0.2, correlations
 
 
 @pytest.mark.full
@@ -404,8 +409,8 @@ def test_a_live_session_shows_clips_of_its_size_and_a_replay_makes_them_again(
     counted = live.report["windows"]
     assert counted["final"] + counted["skipped"] == counted["expected"] == 4
     assert {clip["steps"] for clip in live.clips} == {seam_system.STEPS}
-    shown = read_mp4(live.out / live.clips[0]["file"])
-    assert shown.shape == (seam_scans.FRAMES, seam_scans.ROWS, seam_scans.COLUMNS, 3)
+    frames = read_mp4(live.out / live.clips[0]["file"])
+    assert frames.shape == (seam_scans.FRAMES, seam_scans.ROWS, seam_scans.COLUMNS, 3)
     recording = live.out.parents[1] / "recording"
     assert replay.run(recording, str(bundle.path), "max", tmp_path / "out") == 0
     lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]

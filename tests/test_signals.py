@@ -46,10 +46,10 @@ def script(
 def stopped(shell: subprocess.Popen[str], number: signal.Signals) -> str:
     """What a program said that ended well after a signal."""
     program_of(shell).send_signal(number)
-    said, _ = shell.communicate(timeout=LIMIT)
-    assert shell.returncode == 0, said
-    assert "Traceback" not in said
-    return said
+    output, _ = shell.communicate(timeout=LIMIT)
+    assert shell.returncode == 0, output
+    assert "Traceback" not in output
+    return output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
@@ -75,8 +75,8 @@ def test_a_session_ends_with_everything_written(tmp_path: Path, number: signal.S
 def test_a_simulated_session_ends_between_two_files(tmp_path: Path) -> None:
     with script("simulate", "--fmri-dir", tmp_path / "scanner", "--seconds", 60) as shell:
         until(lambda: len(list((tmp_path / "scanner").glob("*.dcm"))) >= 2)
-        said = stopped(shell, signal.SIGINT)
-    assert said.rstrip().endswith("stopped")
+        output = stopped(shell, signal.SIGINT)
+    assert output.rstrip().endswith("stopped")
     for path in (tmp_path / "scanner").iterdir():
         assert pydicom.dcmread(path).pixel_array.size
 
@@ -86,8 +86,8 @@ def test_a_folder_that_is_followed_is_summed_up(tmp_path: Path) -> None:
     with script("volumes", tmp_path, "--json") as shell:
         assert shell.stdout is not None
         assert json.loads(shell.stdout.readline())["index"] == 0
-        said = stopped(shell, signal.SIGINT)
-    assert json.loads(said.splitlines()[-1]) == {"ignored": [], "volumes": 1}
+        output = stopped(shell, signal.SIGINT)
+    assert json.loads(output.splitlines()[-1]) == {"ignored": [], "volumes": 1}
 
 
 def test_a_run_that_is_played_ends_between_two_volumes(tmp_path: Path) -> None:
@@ -95,10 +95,10 @@ def test_a_run_that_is_played_ends_between_two_volumes(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     with script("play-volumes", tmp_path / "bold.nii", "--fmri-dir", folder, "--speed", 10) as shell:
         until(lambda: (folder / "vol_00001.nii").exists())
-        said = stopped(shell, signal.SIGTERM)
+        output = stopped(shell, signal.SIGTERM)
     written = sorted(path.name for path in folder.iterdir())
     assert written == [f"vol_{n:05d}.nii" for n in range(len(written))]
-    assert f"stopped after {len(written)} of 100 volumes" in said
+    assert f"stopped after {len(written)} of 100 volumes" in output
 
 
 def write_run(path: Path, volumes: int) -> None:
@@ -120,6 +120,6 @@ def test_a_calibration_goes_on_with_what_is_there(tmp_path: Path) -> None:
         assert shell.stdout is not None
         assert "waiting for volumes" in shell.stdout.readline()
         program_of(shell).send_signal(signal.SIGINT)
-        said, _ = shell.communicate(timeout=LIMIT)
-    assert "stopped: continuing with the volumes so far" in said
+        output, _ = shell.communicate(timeout=LIMIT)
+    assert "stopped: continuing with the volumes so far" in output
     assert shell.returncode == 1

@@ -87,8 +87,8 @@ class Installation:
         return subprocess.Popen(command, text=True, cwd=self.folder, env=environment(), **pipes)
 
     def add(self, wheel: Path, *extras: str) -> None:
-        wanted = f"{wheel}[{','.join(extras)}]"
-        pip(self.python, "install", "--constraint", str(ROOT / "constraints.txt"), wanted)
+        requirement = f"{wheel}[{','.join(extras)}]"
+        pip(self.python, "install", "--constraint", str(ROOT / "constraints.txt"), requirement)
 
 
 def install(wheel: Path, folder: Path, python: str = sys.executable) -> Installation:

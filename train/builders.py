@@ -168,7 +168,7 @@ def find(name: str) -> Callable[..., Any]:
         )
     (point, *_) = points
     try:
-        found = point.load()
+        builder = point.load()
     except (ImportError, AttributeError) as error:
         raise UsageError(
             "builder-import-failed",
@@ -177,14 +177,14 @@ def find(name: str) -> Callable[..., Any]:
             entry_point=point.value,
             error=error,
         ) from error
-    if not _builds(found):
+    if not _builds(builder):
         raise UsageError(
             "builder-wrong-type",
             "builder '{builder}': {entry_point} is no function or dataclass",
             builder=name,
             entry_point=point.value,
         )
-    return found
+    return builder
 
 
 def came_later(argument: inspect.Parameter) -> bool:
@@ -192,5 +192,5 @@ def came_later(argument: inspect.Parameter) -> bool:
     return _LATER in getattr(argument.annotation, "__metadata__", ())
 
 
-def _builds(found: Any) -> bool:
-    return inspect.isfunction(found) or (inspect.isclass(found) and is_dataclass(found))
+def _builds(builder: Any) -> bool:
+    return inspect.isfunction(builder) or (inspect.isclass(builder) and is_dataclass(builder))

@@ -56,8 +56,8 @@ def move(run: Path, bundle: str) -> tuple[int, int]:
             folder=run,
             file=_WEIGHTS,
         )
-    kept = read_arrays(run / _WEIGHTS)
-    weights = kept | read(run)
+    run_weights = read_arrays(run / _WEIGHTS)
+    weights = run_weights | read(run)
     places: dict[tuple[str, tuple[int, ...], bytes], list[str]] = {}
     for stage, initialisers in _graphs(bundle).items():
         for name, values in initialisers.items():
@@ -69,14 +69,14 @@ def move(run: Path, bundle: str) -> tuple[int, int]:
         for name, x in weights.items()
         if name not in as_is and _content(x.T) in places
     }
-    found = as_is | turned
-    kept = {name: values for name, values in weights.items() if name not in found}
-    digest = _digest({name: weights[name] for name in found})
+    in_bundle = as_is | turned
+    run_weights = {name: values for name, values in weights.items() if name not in in_bundle}
+    digest = _digest({name: weights[name] for name in in_bundle})
     tree = {"bundle": bundle, "digest": digest, "weights": as_is, "transposed": turned}
     # The list first: weights that both hold do no harm, weights that neither holds are lost.
     (run / FILE).write_text(strict_json.dumps(tree, indent=1) + "\n")
-    np.savez_compressed(run / _WEIGHTS, allow_pickle=False, **kept)
-    return len(found), len(kept)
+    np.savez_compressed(run / _WEIGHTS, allow_pickle=False, **run_weights)
+    return len(in_bundle), len(run_weights)
 
 
 def read(run: Path) -> Arrays:
@@ -96,13 +96,13 @@ def read(run: Path) -> Arrays:
     graphs = _graphs(tree["bundle"])
     as_is: dict[str, list[str]] = tree["weights"]
     turned: dict[str, list[str]] = tree.get("transposed", {})
-    found: Arrays = {}
+    weights: Arrays = {}
     for name, (stage, initialiser) in (as_is | turned).items():
         if initialiser in graphs.get(stage, {}):
             values = graphs[stage][initialiser]
             # A copy can be written to, as torch wants it; what ONNX reads from bytes cannot.
-            found[name] = (values.T if name in turned else values).copy(order="C")
-    if len(found) < len(as_is | turned) or _digest(found) != tree["digest"]:
+            weights[name] = (values.T if name in turned else values).copy(order="C")
+    if len(weights) < len(as_is | turned) or _digest(weights) != tree["digest"]:
         raise UsageError(
             "bundled-weights-mismatch",
             "{path} says that this run's weights lie in the bundle '{bundle}', but its graphs hold "
@@ -110,7 +110,7 @@ def read(run: Path) -> Arrays:
             path=path,
             bundle=tree["bundle"],
         )
-    return found
+    return weights
 
 
 def _graphs(bundle: str) -> dict[str, Arrays]:
@@ -119,7 +119,7 @@ def _graphs(bundle: str) -> dict[str, Arrays]:
     graphs: dict[str, Arrays] = {}
     for name, stage in loaded.manifest.built.items():
         graph = onnx.load(str(loaded.path / stage.file)).graph
-        graphs[name] = {held.name: numpy_helper.to_array(held) for held in graph.initializer}
+        graphs[name] = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     return graphs
 
 
@@ -130,12 +130,12 @@ def _content(values: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes]:
 
 def _digest(weights: Arrays) -> str:
     """Hash names, types, shapes and values, in the order of the names."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for name in sorted(weights):
         dtype, shape, data = _content(weights[name])
-        found.update(f"{name} {dtype} {shape}\n".encode())
-        found.update(data)
-    return found.hexdigest()
+        hasher.update(f"{name} {dtype} {shape}\n".encode())
+        hasher.update(data)
+    return hasher.hexdigest()
 
 
 def main(arguments: list[str]) -> int:
@@ -145,10 +145,12 @@ def main(arguments: list[str]) -> int:
         return 2
     run, bundle = arguments
     try:
-        held, kept = move(Path(run), bundle)
+        bundle_count, run_count = move(Path(run), bundle)
     except RtDecodeError as error:
         return explain(error)
-    terminal.line(f"{held} weights of {run} are read from the bundle {bundle}; {kept} stay in {_WEIGHTS}.")
+    terminal.line(
+        f"{bundle_count} weights of {run} are read from the bundle {bundle}; {run_count} stay in {_WEIGHTS}."
+    )
     return 0
 
 

@@ -46,7 +46,7 @@ def request(
     """Return everything that fixes the bits of a training, as flat values that can be compared and shown."""
     shapes = [(name, list(p.shape)) for name, p in system.named_parameters()]
     digest = hashlib.sha256(strict_json.dumps(shapes).encode()).hexdigest()[:16]
-    told: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "seed": seed,
         "processes": processes,
         "phases": list(phases),
@@ -54,18 +54,18 @@ def request(
     }
     # Trainings of before there were participants go on. A list, because their order counts as well.
     if participants:
-        told["participants' weights"] = [[name, weight] for name, weight in participants.items()]
+        settings["participants' weights"] = [[name, weight] for name, weight in participants.items()]
     for name, phase in phases.items():
-        told |= {f"{name}.{key}": value for key, value in asdict(phase).items() if _counts(key, value)}
+        settings |= {f"{name}.{key}": value for key, value in asdict(phase).items() if _counts(key, value)}
     # As JSON gives it back, so that it compares equal to what `note` has written.
-    return json.loads(strict_json.dumps(told))
+    return json.loads(strict_json.dumps(settings))
 
 
 def _counts(key: str, value: Any) -> bool:
     return key not in _LATER or value != getattr(Phase, key)
 
 
-def refuse_others(folder: Path, wanted: dict[str, Any]) -> None:
+def refuse_others(folder: Path, request: dict[str, Any]) -> None:
     """Refuse to resume from what another training left in a folder.
 
     Raises
@@ -76,10 +76,10 @@ def refuse_others(folder: Path, wanted: dict[str, Any]) -> None:
     path = folder / _NOTE
     if not path.is_file():
         return
-    found = json.loads(path.read_text())
-    names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    earlier = json.loads(path.read_text())
+    names = [name for name in {**earlier, **request} if earlier.get(name) != request.get(name)]
     if names:
-        changes = [f"{n} was {found.get(n)}, now {wanted.get(n)}" for n in names]
+        changes = [f"{n} was {earlier.get(n)}, now {request.get(n)}" for n in names]
         raise UsageError(
             "checkpoints-training-mismatch",
             "{folder} holds checkpoints of another training: {changes}. Train as before, or in "
@@ -89,20 +89,20 @@ def refuse_others(folder: Path, wanted: dict[str, Any]) -> None:
         )
 
 
-def note(folder: Path, wanted: dict[str, Any]) -> None:
+def note(folder: Path, request: dict[str, Any]) -> None:
     """Write into a folder what is trained there."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _NOTE).write_text(strict_json.dumps(wanted, indent=1) + "\n")
+    (folder / _NOTE).write_text(strict_json.dumps(request, indent=1) + "\n")
 
 
 def leave_out_still(system: nn.Module, learned: list[str]) -> Callable[..., None]:
     """Make a hook for accelerate that keeps parameters which stand still out of its checkpoints."""
-    kept = _kept(system, learned)
+    saved_names = _kept(system, learned)
 
     def leave_out(models: list[nn.Module], weights: list[dict[str, Tensor]], folder: str) -> None:
         for state in weights:
             # With several processes the module is wrapped, and its names get this prefix.
-            still = [name for name in state if name.removeprefix("module.") not in kept]
+            still = [name for name in state if name.removeprefix("module.") not in saved_names]
             for name in still:
                 del state[name]
 
@@ -150,14 +150,14 @@ def newest(folder: Path) -> Path | None:
 
 def keep(accelerator: Accelerator, folder: Path, step: int) -> None:
     """Write a checkpoint, completely or not at all, and remove the one before."""
-    whole = folder / f"step-{step:08d}"
-    part = whole.with_suffix(".part")
+    checkpoint = folder / f"step-{step:08d}"
+    part = checkpoint.with_suffix(".part")
     # Every process writes files of its own into the folder. It is complete when all have done so.
     accelerator.save_state(str(part))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         before = newest(folder)
-        part.rename(whole)
+        part.rename(checkpoint)
         if before is not None:
             shutil.rmtree(before)
     accelerator.wait_for_everyone()
@@ -178,7 +178,7 @@ def writing(folder: Path, step: int) -> Iterator[None]:
         for part in folder.glob("*.part"):
             shutil.rmtree(part) if part.is_dir() else part.unlink()
         before = newest(folder)
-        kept = "there is none before it" if before is None else f"{before.name} is kept"
+        fallback = "there is none before it" if before is None else f"{before.name} is kept"
         raise RtDecodeError(
             "checkpoint-write-failed",
             "what was trained up to step {step} could not be written into {folder} ({error}); "
@@ -186,14 +186,14 @@ def writing(folder: Path, step: int) -> Iterator[None]:
             step=step,
             folder=folder,
             error=error,
-            previous_checkpoint=kept,
+            previous_checkpoint=fallback,
         ) from error
 
 
 def finish(folder: Path, system: nn.Module, learned: list[str], rows: list[dict[str, Any]]) -> None:
     """Write what a phase leaves behind, and remove its checkpoints."""
-    kept = _kept(system, learned)
-    weights = {name: value for name, value in system.state_dict().items() if name in kept}
+    saved_names = _kept(system, learned)
+    weights = {name: value for name, value in system.state_dict().items() if name in saved_names}
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / "done.part"
     torch.save({"weights": weights, "rows": rows}, part)
@@ -225,6 +225,6 @@ def finished(folder: Path) -> bool:
 
 def take_up(folder: Path, system: nn.Module) -> list[dict[str, Any]]:
     """Load what a finished phase left behind into the system; return the rows of its log."""
-    found = torch.load(folder / "done.pt", map_location="cpu", weights_only=True)
-    system.load_state_dict(found["weights"], strict=False)
-    return found["rows"]
+    saved = torch.load(folder / "done.pt", map_location="cpu", weights_only=True)
+    system.load_state_dict(saved["weights"], strict=False)
+    return saved["rows"]

@@ -138,8 +138,8 @@ def with_noise(inputs: Arrays, share: float, seed: int) -> Arrays:
     volumes = inputs["fmri"]
     is_there = inputs["fmri_mask"][..., None] > 0
     strength = np.sqrt(np.mean(np.square(volumes), where=is_there, dtype=np.float64))
-    drawn = np.random.default_rng((seed, _NOISE)).standard_normal(volumes.shape, np.float32)
-    noisy = volumes + np.float32(share * strength) * drawn * is_there
+    white_noise = np.random.default_rng((seed, _NOISE)).standard_normal(volumes.shape, np.float32)
+    noisy = volumes + np.float32(share * strength) * white_noise * is_there
     return {**inputs, "fmri": noisy.astype(volumes.dtype)}
 
 

@@ -118,8 +118,8 @@ def _judged(run: Path, request: Request) -> Judged:
     if isinstance(data, DataSetWindows):
         # Its targets, which said how large its clips are, need not be there any more.
         data = data.of_size(trained.manifest.clip)
-    kept = KeptDecodes(request.keep, waits=not request.ahead) if isinstance(request.keep, Path) else None
-    show = shown(trained.system, trained.manifest, tree["noise_key"], kept)
+    archive = KeptDecodes(request.keep, waits=not request.ahead) if isinstance(request.keep, Path) else None
+    show = shown(trained.system, trained.manifest, tree["noise_key"], archive)
     # A recording brings its own truth and is judged the same way whatever the run was trained on, but for a
     # run of a data set, which reads windows and no session. Any other folder is data for the run's own judge.
     if request.data is not None and (request.data / "recording.json").is_file() and not is_of_windows:
@@ -218,12 +218,12 @@ def claim(folder: Path) -> None:
     private.folder(folder)
 
 
-def write(folder: Path, found: Judged) -> None:
+def write(folder: Path, evaluation: Judged) -> None:
     """Write figures.json {figures, tables, floors}, the page and the pictures."""
-    told = {"figures": found.figures, "tables": found.tables, "floors": floors(found.figures)}
-    private.file(folder / "figures.json").write_text(strict_json.dumps(told, indent=1) + "\n")
-    private.file(folder / "index.html").write_text(page(found), encoding="utf-8")
-    for name, picture in found.pictures.items():
+    tree = {"figures": evaluation.figures, "tables": evaluation.tables, "floors": floors(evaluation.figures)}
+    private.file(folder / "figures.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
+    private.file(folder / "index.html").write_text(page(evaluation), encoding="utf-8")
+    for name, picture in evaluation.pictures.items():
         picture.save(private.file(folder / name))
 
 
@@ -248,11 +248,11 @@ def _kept(request: Request) -> str:
 def main(arguments: list[str]) -> int:
     """Run the program; return its exit status."""
     as_json = "--json" in arguments
-    others = [text for text in arguments if text != "--json"]
-    if not others or others[0] in ("-h", "--help"):
+    positional = [text for text in arguments if text != "--json"]
+    if not positional or positional[0] in ("-h", "--help"):
         terminal.say(*_USAGE.replace("{sections}", ", ".join(SHIPPED)).splitlines())
-        return 0 if others else 2
-    run, *changes = others
+        return 0 if positional else 2
+    run, *changes = positional
     # A terminated evaluation stops the processes that help it.
     signal.signal(signal.SIGTERM, stop)
     request = Request()
@@ -262,11 +262,11 @@ def main(arguments: list[str]) -> int:
         if request.out is not None:
             claim(request.out)
         with helped(Path(run), changes, request) as shared:
-            found = judged(Path(run), shared)
+            evaluation = judged(Path(run), shared)
         if request.ahead:
             return 0
         if request.out is not None:
-            write(request.out, found)
+            write(request.out, evaluation)
     except RtDecodeError as error:
         return explain(error, as_json=as_json)
     except KeyboardInterrupt:
@@ -275,10 +275,13 @@ def main(arguments: list[str]) -> int:
             terminal.say(f"stopped; {_kept(request)}")
         return STOPPED
     if as_json:
-        terminal.line(strict_json.dumps(found.figures))
+        terminal.line(strict_json.dumps(evaluation.figures))
     else:
-        show(found.figures, f"{request.out}/index.html" if request.out else "--json, or a page with out=DIR")
-        show_tables(found.tables)
+        show(
+            evaluation.figures,
+            f"{request.out}/index.html" if request.out else "--json, or a page with out=DIR",
+        )
+        show_tables(evaluation.tables)
     return 0
 
 

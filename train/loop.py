@@ -166,10 +166,10 @@ def train(
     checkpoints.check_room(folder, check(phases, system))
     # torchrun and accelerate tell each process that they start how many there are.
     world = max(machine.processes, int(os.environ.get("WORLD_SIZE", "1")))
-    wanted = checkpoints.request(system, phases, seed, world, participants)
-    checkpoints.refuse_others(folder, wanted)
+    request = checkpoints.request(system, phases, seed, world, participants)
+    checkpoints.refuse_others(folder, request)
     weights = dict(participants) if participants else NOBODY
-    arguments = (system, phases, draw, folder, show, seed, machine, weights, wanted)
+    arguments = (system, phases, draw, folder, show, seed, machine, weights, request)
     if machine.processes > 1:
         together(machine.processes, folder, _train, *arguments)
     # After other processes have trained, every phase is finished: this only loads what they left.
@@ -185,7 +185,7 @@ def _train(
     seed: int,
     machine: Machine,
     participants: dict[str, float],
-    wanted: dict[str, Any],
+    request: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Train through all phases as one of the processes."""
     home = next(system.parameters()).device
@@ -196,13 +196,13 @@ def _train(
             # `train` has looked for a note. No process may write one while another still looks.
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
-                checkpoints.note(folder, wanted)
+                checkpoints.note(folder, request)
         # `begin` draws the first weights of adapters. They must be the same in every process and every
         # time, whatever torch has drawn before.
         torch.manual_seed(seed)
         learned = begin(system, name, phase)
-        own = folder / name
-        if not checkpoints.finished(own):
+        phase_folder = folder / name
+        if not checkpoints.finished(phase_folder):
             first = Place(
                 phase=name,
                 size=phase.batch,
@@ -212,21 +212,21 @@ def _train(
                 process=accelerator.process_index,
                 processes=accelerator.num_processes,
             )
-            running = _start(accelerator, system, phase, learned, own, participants)
+            running = _start(accelerator, system, phase, learned, phase_folder, participants)
             _go_on(running, Batches(draw, first, list(participants)), machine, log, show)
             running.ema.copy_to(running.learned)
             if running.position.best is not None:
-                checkpoints.take_best(own, system)
+                checkpoints.take_best(phase_folder, system)
             if accelerator.is_main_process:
-                with checkpoints.writing(own, running.position.step):
-                    checkpoints.finish(own, system, learned, running.position.rows)
+                with checkpoints.writing(phase_folder, running.position.step):
+                    checkpoints.finish(phase_folder, system, learned, running.position.rows)
             # The other processes read below what the first one writes here.
             accelerator.wait_for_everyone()
             accelerator.free_memory()
         system.to(home)
         # Weights always come from the file, even those of a phase that has just run: all processes then
         # have the same ones, and so has a later call, which finds the phase finished.
-        log += checkpoints.take_up(own, system)
+        log += checkpoints.take_up(phase_folder, system)
         end(system, phase)
     return log
 
@@ -298,9 +298,9 @@ class _Weighted(nn.Module):
     def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of the losses, and each of them by its name."""
         with torch.autocast(self.device, torch.bfloat16, enabled=self.lower):
-            found = self.system(batch, list(self.weights))
-            weighted = [weight * found[name] for name, weight in self.weights.items()]
-            return torch.stack(weighted).sum(), found
+            losses = self.system(batch, list(self.weights))
+            weighted = [weight * losses[name] for name, weight in self.weights.items()]
+            return torch.stack(weighted).sum(), losses
 
 
 @dataclass(frozen=True)
@@ -349,8 +349,8 @@ def _start(
     ema = EMAModel(learned, decay=phase.ema, use_ema_warmup=True, power=0.75)
     position = _Position()
     accelerator.register_for_checkpointing(ema, position)
-    kept = [f"system.{name}" for name in names]
-    accelerator.register_save_state_pre_hook(checkpoints.leave_out_still(weighted, kept))
+    learned_names = [f"system.{name}" for name in names]
+    accelerator.register_save_state_pre_hook(checkpoints.leave_out_still(weighted, learned_names))
     newest = checkpoints.newest(folder)
     if newest is not None:
         # Not strict, because the checkpoint lacks the parameters that stand still.
@@ -416,7 +416,7 @@ def _go_on(
     first = position.step * running.batches
     last = phase.steps * running.batches
     pinned = accelerator.device.type == "cuda"
-    drawn = iter(loader(batches, first, last, machine.workers, machine.prefetch, pinned=pinned))
+    batch_stream = iter(loader(batches, first, last, machine.workers, machine.prefetch, pinned=pinned))
     meter = _Meter(list(phase.losses), running.factors)
     started = time.monotonic() - position.seconds
     if phase.patience and batches.first.order > 0 and position.step == 0:
@@ -427,11 +427,11 @@ def _go_on(
         lines = Lines(phase.steps)
         at_end = False
         while position.step < phase.steps and not at_end:
-            _step(running, batches, drawn, meter)
-            told = f"{name}, loss {meter.loss:.4f}"
-            bar.update(task, advance=1, description=told)
+            _step(running, batches, batch_stream, meter)
+            description = f"{name}, loss {meter.loss:.4f}"
+            bar.update(task, advance=1, description=description)
             if bar.disable and accelerator.is_main_process:
-                lines.tell(told, position.step)
+                lines.tell(description, position.step)
             at_end = position.step == phase.steps
             # Pictures come before the checkpoint: a run that is stopped in between draws them again.
             # The other way round, they would be missing for good.
@@ -474,31 +474,31 @@ def _enough(running: _Running) -> bool:
     from accelerate.utils import broadcast_object_list
 
     position = running.position
-    seen = [position.best, position.waited]
-    broadcast_object_list(seen)
-    position.best, position.waited = seen
+    patience_state = [position.best, position.waited]
+    broadcast_object_list(patience_state)
+    position.best, position.waited = patience_state
     return bool(running.phase.patience) and position.waited >= running.phase.patience
 
 
-def _step(running: _Running, batches: Batches, drawn: Iterator[Any], meter: "_Meter") -> None:
+def _step(running: _Running, batches: Batches, batch_stream: Iterator[Any], meter: "_Meter") -> None:
     """Take one step of the optimizer, on as many batches of each participant as the phase accumulates."""
     accelerator = running.accelerator
     phase = running.phase
     first = running.position.step * running.batches
     for number in range(first, first + running.batches):
-        batch = send_to_device(next(drawn), accelerator.device)
+        batch = send_to_device(next(batch_stream), accelerator.device)
         place = batches.at(number)
         # What the system draws itself, such as dropout, depends on the place of the batch alone, too.
         torch.manual_seed(place.torch_seed)
         with accelerator.accumulate(running.model):
-            loss, found = running.model(batch)
+            loss, losses = running.model(batch)
             accelerator.backward(running.factors[place.participant] * loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(running.learned, phase.clip)
             # accelerate lets both do nothing until the last of the accumulated batches.
             running.optimizer.step()
             running.optimizer.zero_grad()
-        meter.add(place.participant, loss, found)
+        meter.add(place.participant, loss, losses)
     running.rates.step()
     running.ema.step(running.learned)
     running.position.step += 1
@@ -522,9 +522,9 @@ class _Meter:
         self.totals = [0.0] * (1 + len(self.names))
         self.by_participant = dict.fromkeys(self.participants, 0.0)
 
-    def add(self, participant: str, loss: Tensor, found: Mapping[str, Tensor]) -> None:
+    def add(self, participant: str, loss: Tensor, losses: Mapping[str, Tensor]) -> None:
         # Stacked, so that all losses come from the accelerator in one transfer.
-        values = torch.stack([loss, *(found[name] for name in self.names)]).tolist()
+        values = torch.stack([loss, *(losses[name] for name in self.names)]).tolist()
         factor = self.factors[participant]
         self.totals = [total + factor * value for total, value in zip(self.totals, values, strict=True)]
         self.count += 1
@@ -576,7 +576,7 @@ def _write_log(running: _Running, name: str, meter: _Meter, log: list[dict[str, 
     accelerator.log({"loss": means["loss"], "rate": rate, **by_name}, position.step)
     if accelerator.is_main_process:
         # The whole file is written anew: a stopped run may have logged rows after its last checkpoint.
-        lines = [strict_json.dumps(each) + "\n" for each in [*log, *position.rows]]
+        lines = [strict_json.dumps(entry) + "\n" for entry in [*log, *position.rows]]
         (running.folder.parent / "log.jsonl").write_text("".join(lines))
 
 

@@ -62,22 +62,25 @@ def make_fittable(run: Path, out: Path, stages: Path) -> None:
     plan = parts["system"]
     taught = data.showings(work)
     draft = draft_of(run)
-    first = list({one.source: one for one in reversed(taught)}.values())
+    first = list({showing.source: showing for showing in reversed(taught)}.values())
     codec = work.stage("codec", lambda: fit_codec(all_clips(first), plan.films.channels, plan.films.contrast))
-    few = some_of_each_kind(taught)
-    work.make_all({session_stage(one): lambda one=one: one.arrays(draft) for one in few}, "watching films")
-    eeg = [work.read(session_stage(one))["eeg"] for one in few]
+    examples = some_of_each_kind(taught)
+    work.make_all(
+        {session_stage(showing): lambda showing=showing: showing.arrays(draft) for showing in examples},
+        "watching films",
+    )
+    eeg = [work.read(session_stage(showing))["eeg"] for showing in examples]
     system = restored(run, plan)
     assert isinstance(system, BrainConditioned)
     reads = tokenizing(system.encoder)
     assert reads is not None
-    found = fit_tokens(codec, few, eeg, reads, draft)
+    token_stats = fit_tokens(codec, examples, eeg, reads, draft)
     private.folder(out)
     for source in sorted(path for path in run.rglob("*") if path.is_file()):
         target = out / source.relative_to(run)
         private.folder(target.parent)
         shutil.copyfile(source, private.file(target))
-    np.savez_compressed(private.file(out / "stats.npz"), allow_pickle=False, **draft.stats, **found)
+    np.savez_compressed(private.file(out / "stats.npz"), allow_pickle=False, **draft.stats, **token_stats)
     tree["manifest"]["fitter"] = FITTER
     private.file(out / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
 

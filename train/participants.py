@@ -13,14 +13,14 @@ from rtdecode.errors import UsageError
 NOBODY = {"": 1.0}
 
 
-def weights_of(names: Sequence[str], stated: Mapping[str, float]) -> dict[str, float]:
+def weights_of(names: Sequence[str], weights: Mapping[str, float]) -> dict[str, float]:
     """Return the weight of every participant, 1 where none is stated.
 
     Parameters
     ----------
     names : sequence of str
         Everybody who takes part.
-    stated : mapping
+    weights : mapping
         Name -> weight, as a recipe states them.
 
     Raises
@@ -28,7 +28,7 @@ def weights_of(names: Sequence[str], stated: Mapping[str, float]) -> dict[str, f
     UsageError
         If a weight is stated of somebody who takes no part, or is no number above 0.
     """
-    unknown = [name for name in stated if name not in names]
+    unknown = [name for name in weights if name not in names]
     if unknown:
         raise UsageError(
             "participant-weight-unknown",
@@ -36,8 +36,8 @@ def weights_of(names: Sequence[str], stated: Mapping[str, float]) -> dict[str, f
             unknown=unknown,
             available=list(names),
         )
-    check_weights(stated)
-    return {name: float(stated.get(name, 1.0)) for name in names}
+    check_weights(weights)
+    return {name: float(weights.get(name, 1.0)) for name in names}
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
@@ -47,13 +47,13 @@ def check_weights(weights: Mapping[str, float]) -> None:
     ------
     UsageError
     """
-    wrong = {name: weight for name, weight in weights.items() if not _counts(weight)}
-    if wrong:
+    invalid = {name: weight for name, weight in weights.items() if not _counts(weight)}
+    if invalid:
         raise UsageError(
             "participant-weight-invalid",
             "weights of participants must be finite numbers above 0, found {weights}. Whoever is not to "
             "count is left out.",
-            weights=wrong,
+            weights=invalid,
         )
 
 

@@ -247,7 +247,7 @@ def check(phases: Mapping[str, Phase], system: nn.Module) -> dict[str, int]:
     counts: dict[str, int] = {}
     for name, phase in phases.items():
         learned = begin(rehearsed, name, phase)
-        counts[name] = sum(rehearsed.get_parameter(one).numel() for one in learned)
+        counts[name] = sum(rehearsed.get_parameter(parameter_name).numel() for parameter_name in learned)
         end(rehearsed, phase)
     return counts
 
@@ -269,8 +269,8 @@ def begin(system: nn.Module, name: str, phase: Phase) -> list[str]:
     parameters = dict(system.named_parameters())
     learned = {n for n, p in parameters.items() if id(p) not in before}
     for pattern in phase.trained:
-        found = fnmatch.filter(parameters, pattern)
-        if not found:
+        matched = fnmatch.filter(parameters, pattern)
+        if not matched:
             heads = sorted({n.partition(".")[0] for n in parameters})
             raise UsageError(
                 "phase-pattern-unmatched",
@@ -280,7 +280,7 @@ def begin(system: nn.Module, name: str, phase: Phase) -> list[str]:
                 pattern=pattern,
                 available=_listed(heads),
             )
-        learned.update(found)
+        learned.update(matched)
     if not learned:
         raise UsageError(
             "phase-trains-nothing",

@@ -18,7 +18,7 @@ from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError
 
 
-def together(count: int, folder: Path, function: Callable[..., Any], *given: Any) -> None:
+def together(count: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> None:
     """Call a function in several processes at once, and wait until all of them have returned.
 
     Parameters
@@ -29,7 +29,7 @@ def together(count: int, folder: Path, function: Callable[..., Any], *given: Any
         memory twice, as an object and as its bytes.
     function : callable
         It finds the other processes in the way of a program that torchrun has started; accelerate sees them.
-    *given
+    *arguments
         Its arguments. Each process gets copies of its own, so all of them must be picklable.
 
     Raises
@@ -43,7 +43,7 @@ def together(count: int, folder: Path, function: Callable[..., Any], *given: Any
     with tempfile.NamedTemporaryFile(dir=folder, prefix="arguments-") as file:
         try:
             # Pickled here: torch's own pickling shares tensors, so that all would train the same memory.
-            pickle.dump((function, given), file)
+            pickle.dump((function, arguments), file)
             file.flush()
         except OSError as error:
             raise RtDecodeError(
@@ -71,7 +71,7 @@ def together(count: int, folder: Path, function: Callable[..., Any], *given: Any
 
 def _one(process: int, count: int, port: int, arguments: str) -> None:
     """Run the function as one of the processes."""
-    told = {
+    environment = {
         "RANK": process,
         "LOCAL_RANK": process,
         "WORLD_SIZE": count,
@@ -79,8 +79,8 @@ def _one(process: int, count: int, port: int, arguments: str) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
     }
-    os.environ.update({name: str(value) for name, value in told.items()})
+    os.environ.update({name: str(value) for name, value in environment.items()})
     with Path(arguments).open("rb") as file:
-        function, given = pickle.load(file)  # noqa: S301 - what this program has just pickled
-    function(*given)
+        function, function_arguments = pickle.load(file)  # noqa: S301 - what this program has just pickled
+    function(*function_arguments)
     distributed.destroy_process_group()

@@ -117,21 +117,21 @@ class Recipe:
         machine that trains, so that none of them keeps a run from being resumed.
         """
         order = list(self.tree.get("phases", {}))
-        found = {"seed": self.common.seed, "arguments": _resolved(self.tree), "order of phases": order}
+        values = {"seed": self.common.seed, "arguments": _resolved(self.tree), "order of phases": order}
         # Without films of their own, recipes keep the digests they had before they could be given any.
         if self.common.films:
-            found["films"] = [film.value for film in self.common.films]
+            values["films"] = [film.value for film in self.common.films]
         if self.common.film:
-            found["recordings"] = [Recording(path).digest() for path in self.common.recordings]
-            found["film"] = [file_hash(path) for path in self.common.film]
+            values["recordings"] = [Recording(path).digest() for path in self.common.recordings]
+            values["film"] = [file_hash(path) for path in self.common.film]
         for key in ("teacher", "base"):
             run = getattr(self.common, key)
             if run is not None:
                 # Imported here, because `train.run_folder` imports this module.
                 from train.run_folder import weights_digest
 
-                found[key] = weights_digest(run)
-        return found
+                values[key] = weights_digest(run)
+        return values
 
     @cached_property
     def digest(self) -> str:
@@ -156,8 +156,8 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
     path = _path(recipe, Path())
     tree = _inherited(path, [])
     tiny = tree.pop("tiny", {})
-    asked = [_change(text) for text in overrides]
-    changes = [change for change in asked if change != _NOT_JUDGED]
+    parsed = [_change(text) for text in overrides]
+    changes = [change for change in parsed if change != _NOT_JUDGED]
     common = _common({key: value for key, value in changes if key in Common.__slots__})
     # The changes of `tiny` come first, so that those of the command line still have the last word.
     if common.scale == "tiny":
@@ -187,7 +187,7 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
             _put(tree, key.split("."), value)
     if isinstance(tree.get(_PHASES), dict):
         tree[_PHASES] = _without_nulls(tree[_PHASES])
-    return Recipe(path.stem, tree, common, judged=_NOT_JUDGED not in asked)
+    return Recipe(path.stem, tree, common, judged=_NOT_JUDGED not in parsed)
 
 
 def _path(recipe: str, folder: Path) -> Path:
@@ -379,8 +379,8 @@ def _change(text: str) -> tuple[str, Any]:
     return key, parsed(value, f"'{text}'")
 
 
-def _common(given: dict[str, Any]) -> Common:
-    values: dict[str, Any] = dict(given)
+def _common(overrides: dict[str, Any]) -> Common:
+    values: dict[str, Any] = dict(overrides)
     for key in ("out", "data", "resume", "teacher", "base"):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
@@ -409,9 +409,9 @@ def _common(given: dict[str, Any]) -> Common:
     return common
 
 
-def _listed(told: Any) -> list[Path]:
+def _listed(text: Any) -> list[Path]:
     """Read paths with commas between them."""
-    return [Path(word) for word in words(str(told or ""))]
+    return [Path(word) for word in words(str(text or ""))]
 
 
 # Lists are replaced as a whole, and so is a node whose builder changes: arguments of the one builder
@@ -519,16 +519,16 @@ def _faults(tree: Any, where: str) -> Iterator[str]:
         return
     builder = tree["builder"]
     try:
-        known = inspect.signature(builders.find(builder)).parameters
+        parameters = inspect.signature(builders.find(builder)).parameters
     except UsageError as error:
         yield f"{where}: {error}"
         return
     # Names that the builder does not have, and arguments without a default that are not given.
-    asked = {*tree} - {"builder"}
-    for name in sorted(asked - {*known}):
-        yield f"{where}: {builder} has no argument '{name}'; it has {', '.join(sorted(known))}"
-    for name, parameter in known.items():
-        if parameter.default is parameter.empty and name not in asked:
+    arguments = {*tree} - {"builder"}
+    for name in sorted(arguments - {*parameters}):
+        yield f"{where}: {builder} has no argument '{name}'; it has {', '.join(sorted(parameters))}"
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in arguments:
             yield f"{where}: {builder} needs '{name}'"
 
 
@@ -558,7 +558,7 @@ def numbers(text: str | int | list[int]) -> list[int]:
     """
     if isinstance(text, list):
         return [int(n) for n in text]
-    found: list[int] = []
+    integers: list[int] = []
     for part in str(text).split(","):
         first, dash, last = part.partition("-")
         try:
@@ -576,5 +576,5 @@ def numbers(text: str | int | list[int]) -> list[int]:
                 number_range=part,
                 number_list=text,
             )
-        found += some
-    return found
+        integers += some
+    return integers

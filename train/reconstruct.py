@@ -63,7 +63,7 @@ def reconstruct(
     steps: int = 0,
     carry: bool = True,
     null: bool = False,
-    kept: KeptWindows | None = None,
+    archive: KeptWindows | None = None,
 ) -> Reconstruction:
     """Reconstruct windows as a session would.
 
@@ -85,43 +85,43 @@ def reconstruct(
         Whether clips get the end of the one before. With False, every clip begins afresh.
     null : bool
         Whether to make the null-brain twin, which has no signal and the same noise.
-    kept : KeptWindows, optional
+    archive : KeptWindows, optional
         Where they are kept: what is there is not decoded again.
     """
     if null:
         inputs = {name: np.zeros_like(value) for name, value in inputs.items()}
     joins = carry and not null and system.carried > 0
     latents = np.zeros((len(where), *system.latent_shape), np.float32)
-    said: dict[str, NDArray[np.float64]] = {}
+    readouts: dict[str, NDArray[np.float64]] = {}
     # A clip needs the end of the one before: `_order` puts that into an earlier round.
     for number, rows in enumerate(_order(where, carry=joins)):
         before = [n - 1 if joins and _joined(where, n) else -1 for n in rows]
-        given = {name: value[rows] for name, value in inputs.items()} | _carried(system, latents, before)
+        batch = {name: value[rows] for name, value in inputs.items()} | _carried(system, latents, before)
         spans = [where[n] for n in rows]
-        make = partial(_decoded, system, given, spans, noise_key, hop_s, steps)
-        found = make() if kept is None else kept.round(number, make)
-        latents[rows] = found.pop(_LATENT)
-        for name, value in found.items():
-            said.setdefault(name, np.zeros((len(where), value.shape[1])))[rows] = value
+        make = partial(_decoded, system, batch, spans, noise_key, hop_s, steps)
+        decoded = make() if archive is None else archive.round(number, make)
+        latents[rows] = decoded.pop(_LATENT)
+        for name, value in decoded.items():
+            readouts.setdefault(name, np.zeros((len(where), value.shape[1])))[rows] = value
     # A clip without a signal has no confidence, whatever the system says.
-    confidence = said["confidence"][:, 0] if "confidence" in said and not null else None
-    brain = said.get("brain")
+    confidence = readouts["confidence"][:, 0] if "confidence" in readouts and not null else None
+    brain = readouts.get("brain")
     if confidence is not None and brain is not None:
         # As a session does: a clip without a readable brain has none either.
         confidence = np.where(brain[:, 0] >= LEAST, confidence, np.nan)
-    clips = clips_of(system, latents, kept)
-    return Reconstruction(clips, latents, confidence, said.get("scores"), brain)
+    clips = clips_of(system, latents, archive)
+    return Reconstruction(clips, latents, confidence, readouts.get("scores"), brain)
 
 
 def _decoded(
-    system: System, given: Arrays, spans: Sequence[Span], noise_key: str, hop_s: float, steps: int
+    system: System, batch: Arrays, spans: Sequence[Span], noise_key: str, hop_s: float, steps: int
 ) -> Arrays:
     """Decode some windows to latents, with what the system says of them."""
     starts = np.stack([_noise(noise_key, span, hop_s, system.latent_shape) for span in spans])
-    condition = system.condition(given)
-    found = {_LATENT: np.asarray(system.sample(condition, starts, steps))}
-    said = {name: getattr(condition, name) for name in ("confidence", "scores", "brain")}
-    return found | {name: np.asarray(value) for name, value in said.items() if value is not None}
+    condition = system.condition(batch)
+    arrays = {_LATENT: np.asarray(system.sample(condition, starts, steps))}
+    readouts = {name: getattr(condition, name) for name in ("confidence", "scores", "brain")}
+    return arrays | {name: np.asarray(value) for name, value in readouts.items() if value is not None}
 
 
 def brain_of(system: System, inputs: Arrays) -> NDArray[np.float64] | None:
@@ -140,12 +140,12 @@ def brain_of(system: System, inputs: Arrays) -> NDArray[np.float64] | None:
     (window, 3) float64 or None
         See `Condition.brain`; None for a system that does not say it.
     """
-    found = []
+    brains = []
     for condition in conditions_alone(system, inputs):
         if condition.brain is None:
             return None
-        found.append(np.asarray(condition.brain, np.float64))
-    return np.concatenate(found)
+        brains.append(np.asarray(condition.brain, np.float64))
+    return np.concatenate(brains)
 
 
 def conditions_alone(system: System, inputs: Arrays) -> Iterator[Condition]:
@@ -156,18 +156,18 @@ def conditions_alone(system: System, inputs: Arrays) -> Iterator[Condition]:
     count = len(next(iter(inputs.values())))
     latents = np.zeros((1, *system.latent_shape), np.float32)
     for first in range(0, count, _AT_ONCE):
-        given = {name: value[first : first + _AT_ONCE] for name, value in inputs.items()}
-        rows = len(next(iter(given.values())))
-        yield system.condition(given | _carried(system, latents, [-1] * rows))
+        batch = {name: value[first : first + _AT_ONCE] for name, value in inputs.items()}
+        rows = len(next(iter(batch.values())))
+        yield system.condition(batch | _carried(system, latents, [-1] * rows))
 
 
-def clips_of(system: System, latents: NDArray[Any], kept: KeptWindows | None = None) -> list[Pixels]:
+def clips_of(system: System, latents: NDArray[Any], archive: KeptWindows | None = None) -> list[Pixels]:
     """Draw latents as the clips that a session emits, each uint8 (frame, row, column, 3)."""
     # A few clips at a time, and fewer if they are large.
     at_once = max(1, min(_AT_ONCE, _LATENTS // latents[0].size))
-    if kept is None:
+    if archive is None:
         return keep(_drawn(system, latents, at_once, 0))
-    return kept.clips(len(latents), at_once, partial(_drawn, system, latents, at_once))
+    return archive.clips(len(latents), at_once, partial(_drawn, system, latents, at_once))
 
 
 def _drawn(system: System, latents: NDArray[Any], at_once: int, first: int) -> Iterator[NDArray[np.uint8]]:
@@ -180,9 +180,9 @@ def _carried(system: System, latents: NDArray[np.float32], before: list[int]) ->
     """Return the end of the clip before each window, and 1 where there is one; nothing for other systems."""
     if not system.carried:
         return {}
-    known = np.array([[float(n >= 0)] for n in before], np.float32)
-    last = latents[before, :, -system.carried :] * known[:, :, None, None, None]
-    return {"carry": last, "carry_mask": known}
+    has_carry = np.array([[float(n >= 0)] for n in before], np.float32)
+    last = latents[before, :, -system.carried :] * has_carry[:, :, None, None, None]
+    return {"carry": last, "carry_mask": has_carry}
 
 
 def _noise(noise_key: str, span: Span, hop_s: float, shape: tuple[int, ...]) -> NDArray[np.float32]:

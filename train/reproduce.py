@@ -50,18 +50,20 @@ def compare(again: Path) -> list[Row]:
     list of (metric, value, shipped value, low, high, whether they agree)
         The interval is that of the shipped run.
     """
-    found = read_run(again)
+    retrained = read_run(again)
     rows = []
-    stated = read_run(_folder(str(found["recipe"])))["figures"]
-    for name, figure in stated.items():
+    shipped_figures = read_run(_folder(str(retrained["recipe"])))["figures"]
+    for name, figure in shipped_figures.items():
         if figure["value"] is None:
             continue
         low, high = _interval(figure)
         # A figure that the retrained run lacks, or cannot compute, is NaN, which agrees with nothing.
-        value = found["figures"].get(name, {}).get("value")
-        made = {"value": float("nan")} if value is None else found["figures"][name]
-        bottom, top = _interval(made)
-        rows.append((name, made["value"], figure["value"], low, high, low <= top and bottom <= high))
+        value = retrained["figures"].get(name, {}).get("value")
+        retrained_figure = {"value": float("nan")} if value is None else retrained["figures"][name]
+        bottom, top = _interval(retrained_figure)
+        rows.append(
+            (name, retrained_figure["value"], figure["value"], low, high, low <= top and bottom <= high)
+        )
     return rows
 
 
@@ -73,15 +75,15 @@ def _interval(figure: dict[str, Any]) -> tuple[float, float]:
 
 def _folder(name: str) -> Path:
     """Find a shipped run by its recipe, or by the name of its folder."""
-    ours = shipped()
-    for recipe, folder in ours.items():
+    folders = shipped()
+    for recipe, folder in folders.items():
         if name in (recipe, folder.name):
             return folder
     raise UsageError(
         "shipped-run-unknown",
         "no shipped run has the recipe '{recipe}'; there are {available}.",
         recipe=name,
-        available=list(ours),
+        available=list(folders),
     )
 
 
@@ -101,18 +103,18 @@ def main(arguments: list[str]) -> int:
             rows[again] = compare(again)
     except RtDecodeError as error:
         return explain(error)
-    for again, found in rows.items():
-        terminal.console(width=None if sys.stdout.isatty() else 120).print(_table(again, found))
+    for again, run_rows in rows.items():
+        terminal.console(width=None if sys.stdout.isatty() else 120).print(_table(again, run_rows))
     for again in rows:
         terminal.line(again)
-    return 0 if all(row[-1] for found in rows.values() for row in found) else 1
+    return 0 if all(row[-1] for run_rows in rows.values() for row in run_rows) else 1
 
 
 def _table(again: Path, rows: list[Row]) -> Table:
     table = Table("metric", "retrained", "shipped", "95 %", "", title=str(again))
-    for name, value, stated, low, high, inside in rows:
-        verdict = "agrees" if inside else "DIFFERS"
-        table.add_row(name, f"{value:.3f}", f"{stated:.3f}", f"{low:.3f} .. {high:.3f}", verdict)
+    for name, value, shipped_value, low, high, agrees in rows:
+        verdict = "agrees" if agrees else "DIFFERS"
+        table.add_row(name, f"{value:.3f}", f"{shipped_value:.3f}", f"{low:.3f} .. {high:.3f}", verdict)
     return table
 
 

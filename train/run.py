@@ -113,53 +113,53 @@ def run(recipe: str, overrides: list[str]) -> Path:
     KeyboardInterrupt
         If the run is interrupted. A note on the exception says how to resume it.
     """
-    wanted = read(recipe, overrides)
-    check(wanted)
-    out, part = _folders(wanted)
-    common = wanted.common
+    parsed_recipe = read(recipe, overrides)
+    check(parsed_recipe)
+    out, part = _folders(parsed_recipe)
+    common = parsed_recipe.common
     # Recordings are handed to the data themselves.
     data = None if common.film else common.data
     work = Work(
         data,
         common.seed,
         part / "stages",
-        noise_key=wanted.digest,
+        noise_key=parsed_recipe.digest,
         teacher=common.teacher,
         base=common.base,
     )
-    parts = parts_of(wanted.tree)
+    parts = parts_of(parsed_recipe.tree)
     # Before recordings are read for long.
     if isinstance(parts.system, DrawsSomeClips) and isinstance(parts.data, OnGrid):
         parts.system.check_clip(clip_of(parts.data.grid))
-    data = _data(parts, wanted)
+    data = _data(parts, parsed_recipe)
     # A run that is there was trained, and is not judged yet.
     is_trained = (out / "run.json").is_file()
     if isinstance(parts.system, SizesClips) and isinstance(data, DataSetWindows):
         # What a system was trained on need not be there any more.
         data = data.of_size(subject_of(out, None)[0].clip) if is_trained else parts.system.sized(data)
     if isinstance(data, SimulatedSessions):
-        _check_participants(data, parts.system, wanted.name)
+        _check_participants(data, parts.system, parsed_recipe.name)
     # All that can be refused is refused before the folder is claimed and the long work begins.
     if common.teacher is not None:
-        _check_teacher(common.teacher, wanted.name, parts.system, parts.phases)
+        _check_teacher(common.teacher, parsed_recipe.name, parts.system, parts.phases)
         _check_grid(common.teacher, data.grid if isinstance(data, OnGrid) else None)
     data.check(work)
     if common.base is not None:
-        _check_base(work, wanted, parts, data)
-    if wanted.judged:
+        _check_base(work, parsed_recipe, parts, data)
+    if parsed_recipe.judged:
         parts.judge.check(data)
     if not is_trained:
-        _claim(part, out, wanted)
+        _claim(part, out, parsed_recipe)
     if isinstance(data, SaysFirst):
         data.say()
     try:
         if not is_trained:
-            write_whole(part, out, wanted, _trained(work, parts, data))
+            write_whole(part, out, parsed_recipe, _trained(work, parts, data))
             note_training(common.folders, out)
-        if wanted.judged:
+        if parsed_recipe.judged:
             # What is decoded is kept too, until the run has its figures.
-            kept = KeptDecodes(part / "decoded")
-            add_figures(out, _judged(work, parts, data, out, kept))
+            archive = KeptDecodes(part / "decoded")
+            add_figures(out, _judged(work, parts, data, out, archive))
     except KeyboardInterrupt as interrupt:
         interrupt.add_note(f"finished stages are kept; to go on: {_again(recipe, overrides, out)}")
         raise
@@ -169,20 +169,20 @@ def run(recipe: str, overrides: list[str]) -> Path:
 
 def _again(recipe: str, overrides: list[str], out: Path) -> str:
     """Write the command to go on: it repeats every change but the folder, which `resume` names instead."""
-    kept = [text for text in overrides if text.partition("=")[0] not in ("out", "resume")]
-    return shlex.join(["python", "-m", "train.run", recipe, *kept, f"resume={out}"])
+    changes = [text for text in overrides if text.partition("=")[0] not in ("out", "resume")]
+    return shlex.join(["python", "-m", "train.run", recipe, *changes, f"resume={out}"])
 
 
-def _data(parts: Parts, wanted: Recipe) -> Data:
+def _data(parts: Parts, recipe: Recipe) -> Data:
     """Hand the recordings or the films of a recipe to its data."""
     data = parts.data
-    common = wanted.common
+    common = recipe.common
     if common.film:
         if not isinstance(data, ReadsRecordings):
             raise UsageError(
                 "recipe-data-without-recordings",
                 "film= cannot be used: the data of '{recipe}' are no recordings. Leave it out.",
-                recipe=wanted.name,
+                recipe=recipe.name,
             )
         return data.with_recordings(common.recordings, common.film)
     # A plan that learns any film says so; others would be trained on something else.
@@ -192,7 +192,7 @@ def _data(parts: Parts, wanted: Recipe) -> Data:
         raise UsageError(
             "recipe-films-unsupported",
             "films= cannot be used: '{recipe}' does not learn any film. Leave it out.",
-            recipe=wanted.name,
+            recipe=recipe.name,
         )
     if not isinstance(data, WatchesFilms):
         return data
@@ -205,19 +205,19 @@ def _trained(work: Work, parts: Parts, data: Data) -> Trained | Fitted:
     return plan.fit(work, data) if isinstance(plan, FeaturePlan) else plan.train(work, data, parts.phases)
 
 
-def write_whole(part: Path, out: Path, wanted: Recipe, trained: Trained | Fitted) -> None:
+def write_whole(part: Path, out: Path, recipe: Recipe, trained: Trained | Fitted) -> None:
     """Write a run beside its stages and rename it, so that an incomplete one never bears the name."""
-    whole = part / "run"
-    clear(whole)
-    private.folder(whole)
+    folder = part / "run"
+    clear(folder)
+    private.folder(folder)
     if isinstance(trained, Fitted):
-        write_fitted(whole, wanted, trained)
+        write_fitted(folder, recipe, trained)
     else:
-        write(whole, wanted, trained)
+        write(folder, recipe, trained)
     # `check_new` accepts an empty folder. It makes room for the run.
     if out.exists():
         vacate(out)
-    whole.rename(out)
+    folder.rename(out)
 
 
 def _check_participants(data: SimulatedSessions, system: Plan | FeaturePlan, recipe: str) -> None:
@@ -282,7 +282,7 @@ def _check_grid(teacher: Path, grid: TimingGrid | None) -> None:
     )
 
 
-def _judged(work: Work, parts: Parts, data: Data, run: Path, kept: KeptDecodes) -> Judged:
+def _judged(work: Work, parts: Parts, data: Data, run: Path, archive: KeptDecodes) -> Judged:
     """Judge a run that was written; of simulated sessions, each participant on sessions of its own."""
     plan = parts.system
     judge = parts.judge
@@ -290,7 +290,7 @@ def _judged(work: Work, parts: Parts, data: Data, run: Path, kept: KeptDecodes) 
         return judge.judge_fitted(work, data, fitted_of(run))
     assert isinstance(plan, Plan)
     trained = trained_of(run, plan)
-    show = shown(trained.system, trained.manifest, work.noise_key, kept)
+    show = shown(trained.system, trained.manifest, work.noise_key, archive)
     if not isinstance(data, SimulatedSessions):
         return judge.judge(work, plan, data, trained, show)
     judgement = judge.judge(work, plan, data.of_subject(None), trained, show)
@@ -390,46 +390,50 @@ _COLUMNS = (NULL, DECODED_COLOURS[0], ORACLE)
 def table(figures: Figures) -> Table:
     """Lay out the main figures as a table, each beside its floors."""
     names = main_figures(figures)
-    beside = [suffix for suffix in _COLUMNS if any(f"{name}{suffix}" in figures for name in names)]
-    found = Table(
+    reference_suffixes = [
+        suffix for suffix in _COLUMNS if any(f"{name}{suffix}" in figures for name in names)
+    ]
+    figure_table = Table(
         Column("metric", no_wrap=True),
         "value",
         Column("95 %", no_wrap=True),
         "chance",
         "shuffled",
         "constant",
-        *(BESIDE[suffix] for suffix in beside),
+        *(BESIDE[suffix] for suffix in reference_suffixes),
         "n",
     )
     for name in names:
         figure = figures[name]
-        others = [figure.get(key) for key in ("chance", "shuffled", "constant")]
-        others += [figures.get(f"{name}{suffix}", {}).get("value") for suffix in beside]
+        floors = [figure.get(key) for key in ("chance", "shuffled", "constant")]
+        floors += [figures.get(f"{name}{suffix}", {}).get("value") for suffix in reference_suffixes]
         within = intervals.words(figure, joint=" .. ")
-        found.add_row(name, _told(figure["value"], "-"), within, *map(_told, others), str(figure["n"]))
-    return found
+        figure_table.add_row(name, _told(figure["value"], "-"), within, *map(_told, floors), str(figure["n"]))
+    return figure_table
 
 
 def _told(value: float | None, absent: str = "") -> str:
     return absent if value is None else f"{value:.3f}"
 
 
-def show(figures: Figures, whole: str) -> None:
+def show(figures: Figures, location: str) -> None:
     """Print what to read, and the main figures, wide enough not to be cut off where there is no terminal.
 
     Parameters
     ----------
     figures : dict
         Metric with suffix -> {value, chance, shuffled, constant, ci95, n}.
-    whole : str
+    location : str
         Where all of them are.
     """
     console = terminal.console(width=None if sys.stdout.isatty() else 180)
     for sentence in reading(figures):
         console.print(sentence, markup=False, highlight=False)
     console.print(table(figures))
-    if more := len(figures) - len(main_figures(figures)):
-        console.print(f"{more} more figures, of floors and controls: {whole}", markup=False, highlight=False)
+    if hidden_count := len(figures) - len(main_figures(figures)):
+        console.print(
+            f"{hidden_count} more figures, of floors and controls: {location}", markup=False, highlight=False
+        )
 
 
 def main(arguments: list[str]) -> int:
@@ -446,13 +450,13 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         terminal.say("; ".join(["stopped", *getattr(interrupt, "__notes__", [])]))
         return STOPPED
-    made = read_run(out)
-    if made["figures"]:
-        show(made["figures"], str(out / "run.json"))
+    tree = read_run(out)
+    if tree["figures"]:
+        show(tree["figures"], str(out / "run.json"))
     else:
         changes = [text for text in arguments[1:] if text != "judge=none"]
         terminal.say(f"not judged yet; to judge it: {_again(arguments[0], changes, out)}")
-    for row in made["tables"].get("notes", []):
+    for row in tree["tables"].get("notes", []):
         terminal.line(row["note"])
     terminal.line(out)
     return 0

@@ -43,12 +43,12 @@ def write(folder: Path, recipe: Recipe, trained: Trained) -> None:
     """Write the files of a run into an empty folder, before it is judged."""
     # The noise key is written once and never derived again, so that no later change of a recipe's
     # digest changes a clip.
-    stated = {
+    recipe_fields = {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
         "noise_key": recipe.digest,
     }
-    manifest = replace(trained.manifest, **stated)
+    manifest = replace(trained.manifest, **recipe_fields)
     _write_arrays(folder, "weights", trained.system.weights())
     _write_subject(folder, trained)
     subjects: dict[str, Any] = {}
@@ -56,7 +56,7 @@ def write(folder: Path, recipe: Recipe, trained: Trained) -> None:
         place = folder / "subjects" / name
         private.folder(place)
         _write_subject(place, other)
-        subjects[name] = bundle.to_json(replace(other.manifest, **stated))
+        subjects[name] = bundle.to_json(replace(other.manifest, **recipe_fields))
     for name, table in trained.system.memories().items():
         place = folder / "memory" / f"{name}.npy"
         private.folder(place.parent)
@@ -82,25 +82,27 @@ def write_fitted(folder: Path, recipe: Recipe, fitted: Fitted) -> None:
     _write_tree(folder, tree)
 
 
-def add_figures(folder: Path, found: Judged) -> None:
+def add_figures(folder: Path, judged: Judged) -> None:
     """Put what a judge has found into a run: figures, tables and pictures.
 
     The headline figures of each participant also go into the provenance of its manifest.
     """
-    _write_pictures(folder, found.pictures)
+    _write_pictures(folder, judged.pictures)
     tree = read_run(folder)
     del tree[_UNJUDGED]
-    tree |= {"figures": found.figures, "tables": tree["tables"] | found.tables}
+    tree |= {"figures": judged.figures, "tables": tree["tables"] | judged.tables}
     # Names of figures of participants other than the default one begin with the participant's.
-    manifests = {"": tree["manifest"]} | {f"{name}/": one for name, one in tree.get("subjects", {}).items()}
+    manifests = {"": tree["manifest"]} | {
+        f"{name}/": manifest for name, manifest in tree.get("subjects", {}).items()
+    }
     for before, manifest in manifests.items():
         if manifest is not None:
-            manifest["provenance"]["figures"] = _headline(found, before)
+            manifest["provenance"]["figures"] = _headline(judged, before)
     _write_tree(folder, tree)
 
 
-def _headline(found: Judged, before: str) -> dict[str, Any]:
-    figures = {name: found.figures.get(before + name) for name in _HEADLINE}
+def _headline(judged: Judged, before: str) -> dict[str, Any]:
+    figures = {name: judged.figures.get(before + name) for name in _HEADLINE}
     return {name: figure for name, figure in figures.items() if figure and figure["value"] is not None}
 
 
@@ -149,16 +151,16 @@ def _write_pictures(folder: Path, pictures: Mapping[str, Image.Image]) -> None:
         picture.convert("RGB").quantize(64).save(private.file(folder / name), optimize=True)
 
 
-def _write_subject(folder: Path, found: OfSubject) -> None:
+def _write_subject(folder: Path, subject: OfSubject) -> None:
     """Write what belongs to one participant."""
-    _write_arrays(folder, "stats", found.stats)
-    _write_arrays(folder, "projection", {} if found.projection is None else found.projection.to_arrays())
-    _write_arrays(folder, "golden", found.golden)
+    _write_arrays(folder, "stats", subject.stats)
+    _write_arrays(folder, "projection", {} if subject.projection is None else subject.projection.to_arrays())
+    _write_arrays(folder, "golden", subject.golden)
 
 
-def _write_arrays(folder: Path, name: str, found: Arrays) -> None:
-    if found:
-        np.savez_compressed(private.file(folder / f"{name}.npz"), allow_pickle=False, **found)
+def _write_arrays(folder: Path, name: str, arrays: Arrays) -> None:
+    if arrays:
+        np.savez_compressed(private.file(folder / f"{name}.npz"), allow_pickle=False, **arrays)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -211,13 +213,13 @@ def subject_of(folder: Path, name: str | None) -> tuple[Manifest, Path]:
         return bundle.from_json(tree["manifest"], f"{folder / 'run.json'}: manifest"), folder
     subjects = tree.get("subjects", {})
     if name not in subjects:
-        there = f"; its subjects are {', '.join(subjects)}" if subjects else ", only the default one"
+        available = f"; its subjects are {', '.join(subjects)}" if subjects else ", only the default one"
         raise UsageError(
             "run-unknown-subject",
             "{folder} has no subject '{subject}'{available}. Leave subject= out for the default.",
             folder=folder,
             subject=name,
-            available=there,
+            available=available,
         )
     manifest = bundle.from_json(subjects[name], f"{folder / 'run.json'}: subjects.{name}")
     return manifest, folder / "subjects" / name
@@ -276,8 +278,8 @@ def draft_of(folder: Path, subject: str | None = None) -> Bundle:
         One of the run's other participants.
     """
     manifest, place = subject_of(folder, subject)
-    found = arrays(place, "projection")
-    projection = Projection.from_arrays(found) if found else None
+    projection_arrays = arrays(place, "projection")
+    projection = Projection.from_arrays(projection_arrays) if projection_arrays else None
     return draft_bundle(manifest, arrays(place, "stats"), projection)
 
 
@@ -315,8 +317,8 @@ def weights_digest(folder: Path) -> str:
     from train.shared import digest
 
     read_run(folder)
-    found = weights(folder)
-    return digest(found[name] for name in sorted(found))
+    run_weights = weights(folder)
+    return digest(run_weights[name] for name in sorted(run_weights))
 
 
 def arrays(folder: Path, name: str) -> Arrays:

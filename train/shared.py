@@ -48,33 +48,33 @@ def train(
     list of {phase, step, loss, losses, rate, seconds}
         The log, as it was when the training ran.
     """
-    told = {"version": _VERSION, "data": digest(data)} | checkpoints.request(system, phases, seed, 1)
-    key = hashlib.sha256(strict_json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
-    kept = place() / "trained" / key
-    if kept.is_dir() and not folder.exists():
-        shutil.copytree(kept, folder)
+    identity = {"version": _VERSION, "data": digest(data)} | checkpoints.request(system, phases, seed, 1)
+    key = hashlib.sha256(strict_json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+    cached = place() / "trained" / key
+    if cached.is_dir() and not folder.exists():
+        shutil.copytree(cached, folder)
     log = loop.train(system, phases, draw, folder, show, seed, machine)
-    if not kept.exists():
-        _keep(folder, kept)
+    if not cached.exists():
+        _keep(folder, cached)
     return log
 
 
 def digest(data: Iterable[NDArray[Any]]) -> str:
     """Hash the types, shapes and values of arrays."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for values in data:
-        found.update(f"{values.dtype} {values.shape}\n".encode())
-        found.update(np.ascontiguousarray(values).tobytes())
-    return found.hexdigest()
+        hasher.update(f"{values.dtype} {values.shape}\n".encode())
+        hasher.update(np.ascontiguousarray(values).tobytes())
+    return hasher.hexdigest()
 
 
-def _keep(folder: Path, kept: Path) -> None:
+def _keep(folder: Path, cached: Path) -> None:
     """Copy a finished training, so that its name appears only once the copy is whole."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=kept.name, dir=kept.parent))
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=cached.name, dir=cached.parent))
     shutil.copytree(folder, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tensorboard"))
     try:
-        part.rename(kept)
+        part.rename(cached)
     except OSError:
         # Another run has kept the same in the meantime.
         shutil.rmtree(part)

@@ -157,13 +157,13 @@ def parts_of(tree: dict[str, Any]) -> Parts:
         If what a builder returns is not what its slot takes, or the judge is not one for the system.
     """
     built = build(tree)
-    wanted: dict[str, type | tuple[type, ...]] = {
+    slot_types: dict[str, type | tuple[type, ...]] = {
         "data": Data,
         "system": (Plan, FeaturePlan),
         "judge": (Judge, FeatureJudge),
         "export": ExportDefaults,
     }
-    for slot, kind in wanted.items():
+    for slot, kind in slot_types.items():
         if not isinstance(built[slot], kind):
             raise UsageError(
                 "recipe-slot-wrong-type",

@@ -523,15 +523,15 @@ class FeaturePlan(Protocol):
 def signal_ports(manifest: Manifest) -> tuple[Port, ...]:
     """Return ports for the signals that a manifest reads, and for their masks."""
     grid = manifest.grid
-    found: list[Port] = []
+    ports: list[Port] = []
     if manifest.eeg is not None:
         channels = len(manifest.eeg.channels)
-        found.append(Port("eeg", "eeg", (channels, grid.samples)))
-        found.append(Port("eeg_mask", "eeg_mask", (grid.samples,)))
+        ports.append(Port("eeg", "eeg", (channels, grid.samples)))
+        ports.append(Port("eeg_mask", "eeg_mask", (grid.samples,)))
     if manifest.fmri is not None:
-        found.append(Port("fmri", "fmri", (grid.slots, manifest.fmri.voxels)))
-        found.append(Port("fmri_mask", "fmri_mask", (grid.slots,)))
-    return tuple(found)
+        ports.append(Port("fmri", "fmri", (grid.slots, manifest.fmri.voxels)))
+        ports.append(Port("fmri_mask", "fmri_mask", (grid.slots,)))
+    return tuple(ports)
 
 
 def batched(ports: Sequence[Port]) -> dict[str, list[int]]:

@@ -132,21 +132,21 @@ def run(vae: Path, settings: Settings) -> Path:
     decoded_films.check_room(counts, cut, part / _CLIPS)
     _claim(part, _request(settings, films, origin))
     device = _device(settings.device)
-    taught, held = decoded_films.prepare(films, counts, cut, autoencoder.to(device), part / _CLIPS)
+    taught, test_clips = decoded_films.prepare(films, counts, cut, autoencoder.to(device), part / _CLIPS)
     # The autoencoder is not needed any more, and takes memory.
     del autoencoder
     torch.manual_seed(settings.seed)
     system = Distilled(TinyVideoDecoder(taught.latents.shape[1]))
-    before = _psnr(system.decoder, held, device)
+    before = _psnr(system.decoder, test_clips, device)
     draws = partial(draw, taught, settings.crop)
     loop.train(system, phases, draws, part / _TRAINING, _show_nothing, settings.seed, machine)
     figures = {
         "psnr": {
-            "tiny": _psnr(system.decoder, held, device),
+            "tiny": _psnr(system.decoder, test_clips, device),
             "untrained": before,
-            "constant": decibels(repeat(mean_clip(taught), len(held)), truths(held)),
+            "constant": decibels(repeat(mean_clip(taught), len(test_clips)), truths(test_clips)),
         },
-        "clips": {"taught": len(taught), "held_out": len(held)},
+        "clips": {"taught": len(taught), "held_out": len(test_clips)},
         "state_bytes": _state_bytes(system.decoder, taught),
         "vae": origin.stated(),
         "films": [film.value | {"name": film.name} for film in films],
@@ -197,8 +197,8 @@ def _opened(vae: Path, licence: str) -> tuple[Any, Source]:
     return autoencoder, origin
 
 
-def _device(asked: str) -> str:
-    return "cuda" if asked == "auto" and torch.cuda.is_available() else "cpu"
+def _device(device: str) -> str:
+    return "cuda" if device == "auto" and torch.cuda.is_available() else "cpu"
 
 
 def _request(settings: Settings, films: Sequence[TrainingFilm], origin: Source) -> dict[str, Any]:
@@ -209,15 +209,19 @@ def _request(settings: Settings, films: Sequence[TrainingFilm], origin: Source) 
 
 def _values(settings: Settings) -> dict[str, Any]:
     """Return the settings that make a difference wherever they are used, as JSON values."""
-    apart = ("out", "films", "licence", "device", "workers")
-    return {one.name: getattr(settings, one.name) for one in fields(settings) if one.name not in apart}
+    excluded = ("out", "films", "licence", "device", "workers")
+    return {
+        option.name: getattr(settings, option.name)
+        for option in fields(settings)
+        if option.name not in excluded
+    }
 
 
-def _claim(part: Path, wanted: dict[str, Any]) -> None:
+def _claim(part: Path, request: dict[str, Any]) -> None:
     """Claim the working folder, or go on in it if it was begun with the same values."""
     note = part / _REQUEST
     if note.is_file():
-        changed = "; ".join(differences(json.loads(note.read_text()), wanted))
+        changed = "; ".join(differences(json.loads(note.read_text()), request))
         if changed:
             raise UsageError(
                 "tiny-decoder-arguments-mismatch",
@@ -228,14 +232,14 @@ def _claim(part: Path, wanted: dict[str, Any]) -> None:
             )
         return
     part.mkdir(parents=True, exist_ok=True)
-    note.write_text(strict_json.dumps(wanted) + "\n")
+    note.write_text(strict_json.dumps(request) + "\n")
 
 
-def _psnr(decoder: TinyVideoDecoder, held: DecodedClips, device: str) -> float:
+def _psnr(decoder: TinyVideoDecoder, test_clips: DecodedClips, device: str) -> float:
     """Compare what the tiny decoder draws of held-out clips with what the full one drew, dB."""
-    found = decibels(redrawn(decoder.to(device), held), truths(held))
+    psnr_db = decibels(redrawn(decoder.to(device), test_clips), truths(test_clips))
     decoder.to("cpu")
-    return found
+    return psnr_db
 
 
 def _state_bytes(decoder: TinyVideoDecoder, clips: DecodedClips) -> dict[str, int]:
@@ -252,17 +256,17 @@ def _state_bytes(decoder: TinyVideoDecoder, clips: DecodedClips) -> dict[str, in
 
 def _write(out: Path, part: Path, decoder: TinyVideoDecoder, figures: dict[str, Any]) -> None:
     """Write the folder of what was made, completely or not at all, and remove the working folder."""
-    whole = part / "whole"
-    clear(whole)
-    whole.mkdir()
+    folder = part / "whole"
+    clear(folder)
+    folder.mkdir()
     state = {name: value.contiguous() for name, value in decoder.state_dict().items()}
-    save_file(state, whole / WEIGHTS, metadata={"distilled_from": strict_json.dumps(figures["vae"])})
-    (whole / FIGURES).write_text(strict_json.dumps(figures, indent=1) + "\n")
-    (part / _TRAINING / "log.jsonl").rename(whole / "log.jsonl")
+    save_file(state, folder / WEIGHTS, metadata={"distilled_from": strict_json.dumps(figures["vae"])})
+    (folder / FIGURES).write_text(strict_json.dumps(figures, indent=1) + "\n")
+    (part / _TRAINING / "log.jsonl").rename(folder / "log.jsonl")
     # `check_new` accepts an empty folder. It makes room.
     if out.exists():
         vacate(out)
-    whole.rename(out)
+    folder.rename(out)
     clear(part)
 
 
@@ -274,20 +278,20 @@ def show(figures: dict[str, Any]) -> None:
     """Print the figures as a table."""
     psnr = figures["psnr"]
     clips = figures["clips"]
-    told = Table(
+    table = Table(
         title=f"{clips['held_out']} clips held out of {sum(clips.values())}, PSNR to the full decoder"
     )
-    told.add_column("what draws them", no_wrap=True)
-    told.add_column("dB", justify="right")
+    table.add_column("what draws them", no_wrap=True)
+    table.add_column("dB", justify="right")
     names = {
         "tiny": "tiny decoder",
         "untrained": "the same, untrained",
         "constant": "mean of the other clips",
     }
     for key, name in names.items():
-        told.add_row(name, f"{psnr[key]:.2f}" if psnr[key] is not None else "equal")
+        table.add_row(name, f"{psnr[key]:.2f}" if psnr[key] is not None else "equal")
     console = terminal.console(width=None if sys.stdout.isatty() else 100)
-    console.print(told)
+    console.print(table)
     state = ", ".join(f"{count / 1e6:.1f} MB in {name}" for name, count in figures["state_bytes"].items())
     console.print(f"a session keeps {state}")
 
@@ -300,8 +304,8 @@ def read_arguments(changes: Sequence[str]) -> Settings:
     UsageError
         If one cannot be taken, or one that is needed is missing.
     """
-    kinds = {one.name: one.type for one in fields(Settings)}
-    found: dict[str, Any] = {}
+    kinds = {option.name: option.type for option in fields(Settings)}
+    values: dict[str, Any] = {}
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or key not in kinds:
@@ -311,17 +315,17 @@ def read_arguments(changes: Sequence[str]) -> Settings:
                 argument=change,
                 available=list(kinds),
             )
-        found[key] = _value(key, text, kinds[key])
+        values[key] = _value(key, text, kinds[key])
     needed = {"out": "out=DIR", "films": "films=FILE,FOLDER", "licence": "licence=Apache-2.0"}
     for key, example in needed.items():
-        if key not in found:
+        if key not in values:
             raise UsageError(
                 "tiny-decoder-missing-key",
                 "{key}= is missing. Give it, such as {example}.",
                 key=key,
                 example=example,
             )
-    return Settings(**found)
+    return Settings(**values)
 
 
 def _value(key: str, text: str, kind: Any) -> Any:

@@ -121,39 +121,39 @@ class Chosen:
     table: list[dict[str, float]]
 
 
-def choose(held: HeldOut) -> Chosen:
+def choose(held_out: HeldOut) -> Chosen:
     """Choose the settings one after the other.
 
     A setting that is not chosen yet has its middle value. Among the values of a setting whose 2-way
     identification lies within 0.002 of the best, the one with the best preferred figure is chosen.
     """
-    chosen = {name: values[len(values) // 2] for name, values in held.settings.items()}
+    chosen = {name: values[len(values) // 2] for name, values in held_out.settings.items()}
     table: list[dict[str, float]] = []
-    for name, values in held.settings.items():
+    for name, values in held_out.settings.items():
         # The values chosen so far were tried together already, and are not drawn again.
         rows = [row for row in table if all(row[other] == value for other, value in chosen.items())]
-        known = {row[name] for row in rows}
-        found = [_tried(held, chosen | {name: value}) for value in values if value not in known]
-        chosen[name] = _best(rows + found, held.preferred)[name]
-        table += found
+        tried_values = {row[name] for row in rows}
+        new_rows = [_tried(held_out, chosen | {name: value}) for value in values if value not in tried_values]
+        chosen[name] = _best(rows + new_rows, held_out.preferred)[name]
+        table += new_rows
     return Chosen(chosen, table)
 
 
-def fit_confidence(held: HeldOut, settings: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
+def fit_confidence(held_out: HeldOut, settings: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
     """Fit how sure a system is of its clips: weights of the features of doubt and an offset, by route.
 
     They are a logistic regression of the share of 2-way comparisons that a clip wins.
     """
-    found: dict[str, NDArray[np.float64]] = {}
-    for route in held.routes:
-        drawn = held.draw(route, settings)
-        found[route] = fit_logistic(drawn.doubt, _wins(drawn.clips, held))
-    return found
+    weights: dict[str, NDArray[np.float64]] = {}
+    for route in held_out.routes:
+        decoded = held_out.draw(route, settings)
+        weights[route] = fit_logistic(decoded.doubt, _wins(decoded.clips, held_out))
+    return weights
 
 
-def _tried(held: HeldOut, settings: dict[str, float]) -> dict[str, float]:
-    clips = held.draw(held.routes[0], settings).clips
-    return settings | {_IDENTIFICATION: float(_wins(clips, held).mean())} | held.figures(clips)
+def _tried(held_out: HeldOut, settings: dict[str, float]) -> dict[str, float]:
+    clips = held_out.draw(held_out.routes[0], settings).clips
+    return settings | {_IDENTIFICATION: float(_wins(clips, held_out).mean())} | held_out.figures(clips)
 
 
 def _best(table: list[dict[str, float]], preferred: str) -> dict[str, float]:
@@ -162,5 +162,5 @@ def _best(table: list[dict[str, float]], preferred: str) -> dict[str, float]:
     return max(fair, key=lambda row: row[preferred])
 
 
-def _wins(clips: NDArray[np.uint8], held: HeldOut) -> NDArray[np.float64]:
-    return wins_in_session(list(clips), list(held.truths), held.sessions, held.mean_clip)
+def _wins(clips: NDArray[np.uint8], held_out: HeldOut) -> NDArray[np.float64]:
+    return wins_in_session(list(clips), list(held_out.truths), held_out.sessions, held_out.mean_clip)

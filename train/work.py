@@ -105,14 +105,14 @@ class Work:
                 self.stage(name, missing[name])
             return
         with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-            made = [pool.submit(_make, self, name, make) for name, make in missing.items()]
+            futures = [pool.submit(_make, self, name, make) for name, make in missing.items()]
             try:
-                for one in self.track(as_completed(made), label, len(made)):
-                    one.result()
+                for future in self.track(as_completed(futures), label, len(futures)):
+                    future.result()
             finally:
                 # After a fault, jobs that have not begun are dropped and not waited for.
-                for one in made:
-                    one.cancel()
+                for future in futures:
+                    future.cancel()
 
     def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Yield the items, and show how far they are, see `tracked`."""

@@ -77,19 +77,19 @@ class _Judge:
             session = watch(self.who, seed, self.seconds)
             inputs = session_arrays(self.decoder.bundle, session)
             where = spans(seed, session.film.windows, self.decoder.bundle.manifest.grid)
-            made = self.decoder.show(inputs, where)
-            if made.confidence is None:
+            decoded = self.decoder.show(inputs, where)
+            if decoded.confidence is None:
                 raise UsageError(
                     "benchmark-confidence-missing",
                     "This run gives its clips no confidence that could be held against wins.",
                 )
             mean_clip = self.decoder.bundle.stats["mean_clip"][:-1]
-            scores = told_apart(made.clips, describe(session.film, where), mean_clip, _TEMPERATURE)
+            scores = told_apart(decoded.clips, describe(session.film, where), mean_clip, _TEMPERATURE)
             wins, _ = scores["identification_2way_centred"]
             kind = presence.NEITHER[number % len(presence.NEITHER)]
             other = self._brain(self._of_kind(kind, inputs, seed))
             other[::2] = self._brain(presence.together(inputs, before))[::2]
-            yield _Promised(made.confidence, wins, self._brain(inputs), other)
+            yield _Promised(decoded.confidence, wins, self._brain(inputs), other)
             before = inputs
 
     def _of_kind(self, kind: str, inputs: Arrays, seed: int) -> Arrays:
@@ -106,13 +106,13 @@ class _Judge:
         return session_arrays(self.decoder.bundle, watch(who, seed, self.seconds))
 
     def _brain(self, inputs: Arrays) -> Matrix:
-        said = brain_of(self.decoder.system, inputs)
-        if said is None:
+        probabilities = brain_of(self.decoder.system, inputs)
+        if probabilities is None:
             raise UsageError(
                 "benchmark-brain-missing",
                 "This run says nothing of brains that could be held against what is true.",
             )
-        return said[:, presence.BRAIN]
+        return probabilities[:, presence.BRAIN]
 
 
 def measure(run: Path, films: Sequence[str], preset: str, count: int, seconds: float) -> Figures:
@@ -142,29 +142,29 @@ def measure(run: Path, films: Sequence[str], preset: str, count: int, seconds: f
         If the run was not trained on the simulated participant, or promises nothing.
     """
     decoder = opened(run)
-    found: list[_Promised] = []
+    promised: list[_Promised] = []
     for film in films:
         who = replace(decoder.who, film=film, preset=preset_named(preset).name)
-        found += _Judge(decoder, who, seconds).sessions(count)
-    session = np.repeat(np.arange(len(found)), [len(one.wins) for one in found])
-    confidence = np.concatenate([one.confidence for one in found])
-    wins = np.concatenate([one.wins for one in found])
+        promised += _Judge(decoder, who, seconds).sessions(count)
+    session = np.repeat(np.arange(len(promised)), [len(promise.wins) for promise in promised])
+    confidence = np.concatenate([promise.confidence for promise in promised])
+    wins = np.concatenate([promise.wins for promise in promised])
     # A window that has no other to be told from wins nothing and loses nothing; one in which no brain is read
     # has no confidence.
     comparable = np.isfinite(wins) & np.isfinite(confidence)
     figures = presence.promises("confidence", confidence[comparable], wins[comparable], session[comparable])
-    brain = np.concatenate([one.brain for one in found] + [one.other for one in found])
+    brain = np.concatenate([promise.brain for promise in promised] + [promise.other for promise in promised])
     right = np.repeat([1.0, 0.0], len(session))
     return figures | presence.promises("brain", brain, right, np.tile(session, 2))
 
 
-def table(found: dict[str, Figures]) -> Table:
+def table(by_preset: dict[str, Figures]) -> Table:
     """Lay out the figures of every preset."""
-    names = list(dict.fromkeys(name for figures in found.values() for name in figures))
-    laid = Table("", *found, title="95 % intervals over sessions", title_justify="left")
+    names = list(dict.fromkeys(name for figures in by_preset.values() for name in figures))
+    laid = Table("", *by_preset, title="95 % intervals over sessions", title_justify="left")
     for name in names:
-        cells = (figures.get(name) for figures in found.values())
-        laid.add_row(name, *(f"{told(one)}, n {one['n']}" if one else "-" for one in cells))
+        cells = (figures.get(name) for figures in by_preset.values())
+        laid.add_row(name, *(f"{told(figure)}, n {figure['n']}" if figure else "-" for figure in cells))
     return laid
 
 
@@ -180,17 +180,17 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=67, help="of each kind of film")
     parser.add_argument("--seconds", type=float, default=60.0, help="of film in each session")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
-    given = parser.parse_args()
-    found: dict[str, Figures] = {}
+    args = parser.parse_args()
+    by_preset: dict[str, Figures] = {}
     try:
-        for preset in given.presets.split(","):
-            films = given.films.split(",")
-            found[preset] = rounded(measure(given.run, films, preset, given.sessions, given.seconds))
-            if given.out is not None:
-                write(given.out, found)
+        for preset in args.presets.split(","):
+            films = args.films.split(",")
+            by_preset[preset] = rounded(measure(args.run, films, preset, args.sessions, args.seconds))
+            if args.out is not None:
+                write(args.out, by_preset)
     except RtDecodeError as error:
         return explain(error)
-    Console(width=None if Console().is_terminal else 140).print(table(found))
+    Console(width=None if Console().is_terminal else 140).print(table(by_preset))
     return 0
 
 

@@ -198,10 +198,10 @@ def ridge_of_both(taught: Windows, judged: Windows) -> Float:
     """Learn codes from volumes and EEG, and read those of other windows, (window, component)."""
     assert taught.eeg is not None
     assert judged.eeg is not None
-    seen = oracle.Windows(taught.volumes, taught.eeg)
+    training = oracle.Windows(taught.volumes, taught.eeg)
     fresh = oracle.Windows(judged.volumes, judged.eeg)
     mean = taught.codes.mean(axis=0)
-    problem = oracle.Problem(oracle.kernels_of(seen, fresh), taught.codes - mean)
+    problem = oracle.Problem(oracle.kernels_of(training, fresh), taught.codes - mean)
     return oracle.predict(problem, oracle.FMRI_WEIGHTS["both"])[0].astype(np.float32) + mean
 
 

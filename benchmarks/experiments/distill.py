@@ -70,17 +70,17 @@ class Decoding:
 
     def __call__(self, brain: str, rows: NDArray[np.int64], noise: Latents, steps: int) -> Latents:
         """Draw windows; see `train.distillation.gates.Sampler`."""
-        shown = gates.shown(brain, rows, len(next(iter(self.inputs.values()))))
-        given = {name: values[shown] for name, values in self.inputs.items()}
+        source_rows = gates.shown(brain, rows, len(next(iter(self.inputs.values()))))
+        inputs = {name: values[source_rows] for name, values in self.inputs.items()}
         if brain == gates.NONE:
-            given = {name: np.zeros_like(values) for name, values in given.items()}
-        found: list[Latents] = []
-        drawn = 0
-        for condition in conditions_alone(self.system, given):
-            few = len(condition.pooled if condition.pooled is not None else condition.tokens)
-            found.append(self.system.sample(condition, noise[drawn : drawn + few], steps))
-            drawn += few
-        return np.concatenate(found)
+            inputs = {name: np.zeros_like(values) for name, values in inputs.items()}
+        latents: list[Latents] = []
+        start = 0
+        for condition in conditions_alone(self.system, inputs):
+            count = len(condition.pooled if condition.pooled is not None else condition.tokens)
+            latents.append(self.system.sample(condition, noise[start : start + count], steps))
+            start += count
+        return np.concatenate(latents)
 
 
 def in_full(system: System) -> System:
@@ -90,7 +90,7 @@ def in_full(system: System) -> System:
     return Compact(with_share(system.weights(), 1.0))
 
 
-def measure(run: Path, asked: Sessions) -> dict[str, Any]:
+def measure(run: Path, test_sessions: Sessions) -> dict[str, Any]:
     """Hold a run against its teacher, on sessions.
 
     Returns
@@ -121,89 +121,90 @@ def measure(run: Path, asked: Sessions) -> dict[str, Any]:
     arrays: list[Arrays] = []
     films = []
     truths: list[NDArray[np.uint8]] = []
-    for session, film in asked.watched(data.who, bundle.manifest):
+    for session, film in test_sessions.watched(data.who, bundle.manifest):
         arrays.append(session_arrays(bundle, session))
         films.append(film)
         truths.append(film_clips(session.film, bundle.manifest))
-    inputs = {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
-    kept, words = groups(films, by_session=True)
+    inputs = {name: np.concatenate([session_inputs[name] for session_inputs in arrays]) for name in arrays[0]}
+    window_groups, words = groups(films, by_session=True)
     windows = Windows(
         truths=list(np.concatenate(truths)),
-        sessions=np.repeat(np.arange(len(truths)), [len(one) for one in truths]),
-        groups=kept,
+        sessions=np.repeat(np.arange(len(truths)), [len(clips) for clips in truths]),
+        groups=window_groups,
         mean_clip=bundle.stats["mean_clip"][: shown_frames(bundle.manifest)],
         frames=lambda latents: np.stack(clips_of(system, latents)),
         latent=system.latent_shape,
     )
-    theirs = Decoding(teacher, inputs)
-    ours = Decoding(system, inputs)
-    reference = gates.reference(theirs, windows, FEW, SEEDS)
-    found = {str(n): gates.measure(ours, windows, reference, n) for n in gates.STEPS}
-    before = {str(n): gates.measure(theirs, windows, reference, n) for n in gates.STEPS}
-    clip_s = _times(ours, theirs, windows)
+    teacher_decoding = Decoding(teacher, inputs)
+    student_decoding = Decoding(system, inputs)
+    reference = gates.reference(teacher_decoding, windows, FEW, SEEDS)
+    by_steps = {str(n): gates.measure(student_decoding, windows, reference, n) for n in gates.STEPS}
+    before = {str(n): gates.measure(teacher_decoding, windows, reference, n) for n in gates.STEPS}
+    clip_s = _times(student_decoding, teacher_decoding, windows)
     four = str(_JUDGED_STEPS)
     return {
         "run": run.name,
-        "film": asked.film,
-        "preset": asked.preset,
+        "film": test_sessions.film,
+        "preset": test_sessions.preset,
         "n": len(windows.truths),
         "intervals": words,
         "teacher": {"steps": gates.TEACHER_STEPS, "identification": float(reference.wins.mean())},
-        "steps": found,
+        "steps": by_steps,
         "undistilled": before,
-        "failed": {n: gates.failed(figures) for n, figures in found.items()},
-        "nearer": 1 - found[four]["error"] / before[four]["error"],
+        "failed": {n: gates.failed(figures) for n, figures in by_steps.items()},
+        "nearer": 1 - by_steps[four]["error"] / before[four]["error"],
         "clip_s": clip_s,
         "faster": clip_s["teacher"] / clip_s[four],
     }
 
 
-def _times(ours: Decoding, theirs: Decoding, windows: Windows) -> dict[str, float]:
+def _times(student: Decoding, teacher: Decoding, windows: Windows) -> dict[str, float]:
     """Time single clips in turn, median seconds: of the student by number of steps, and of the teacher."""
-    ways = {str(n): (ours, n) for n in gates.STEPS} | {"teacher": (theirs, gates.TEACHER_STEPS)}
+    ways = {str(n): (student, n) for n in gates.STEPS} | {"teacher": (teacher, gates.TEACHER_STEPS)}
     noise = windows.noise(0)
-    spent: dict[str, list[float]] = {name: [] for name in ways}
+    times_s: dict[str, list[float]] = {name: [] for name in ways}
     for row in range(min(_TIMED, len(noise))):
         for name, (decoding, steps) in ways.items():
             began = time.perf_counter()
             decoding(gates.OWN, np.array([row]), noise[row : row + 1], steps)
-            spent[name].append(time.perf_counter() - began)
-    return {name: round(float(np.median(values)), 4) for name, values in spent.items()}
+            times_s[name].append(time.perf_counter() - began)
+    return {name: round(float(np.median(values)), 4) for name, values in times_s.items()}
 
 
-def table(found: dict[str, Any]) -> Table:
+def table(figures: dict[str, Any]) -> Table:
     """Lay out the figures as they are printed."""
-    first = f"{found['run']}, {found['film']}, preset {found['preset']}, {found['n']} windows"
+    first = f"{figures['run']}, {figures['film']}, preset {figures['preset']}, {figures['n']} windows"
     laid = Table(first, *[f"{n} step{'s' if n > 1 else ''}" for n in gates.STEPS], title_justify="left")
     for name in ("error", "motion", "saturation", "diversity", "brain_sensitivity"):
-        for words, rows in (("", found["steps"]), (", undistilled", found["undistilled"])):
+        for words, rows in (("", figures["steps"]), (", undistilled", figures["undistilled"])):
             laid.add_row(name + words, *[f"{rows[str(n)][name]:.3f}" for n in gates.STEPS])
-    for words, rows in (("", found["steps"]), (", undistilled", found["undistilled"])):
+    for words, rows in (("", figures["steps"]), (", undistilled", figures["undistilled"])):
         lost = [rows[str(n)]["identification"] for n in gates.STEPS]
-        cells = [f"{one['value']:.3f} ({intervals.words(one)})" for one in lost]
+        cells = [f"{entry['value']:.3f} ({intervals.words(entry)})" for entry in lost]
         laid.add_row(f"identification lost{words}", *cells)
-    laid.add_row("gates not passed", *[", ".join(found["failed"][str(n)]) or "-" for n in gates.STEPS])
+    laid.add_row("gates not passed", *[", ".join(figures["failed"][str(n)]) or "-" for n in gates.STEPS])
     laid.add_row(
-        "s a clip (teacher's in 50 steps: {:.3f})".format(found["clip_s"]["teacher"]),
-        *[f"{found['clip_s'][str(n)]:.3f}" for n in gates.STEPS],
+        "s a clip (teacher's in 50 steps: {:.3f})".format(figures["clip_s"]["teacher"]),
+        *[f"{figures['clip_s'][str(n)]:.3f}" for n in gates.STEPS],
     )
     return laid
 
 
-def verdicts(found: dict[str, Any]) -> list[str]:
+def verdicts(figures: dict[str, Any]) -> list[str]:
     """Say of each bar whether it is met."""
-    four = found["steps"][str(_JUDGED_STEPS)]
-    errors = [found["steps"][str(n)]["error"] for n in gates.STEPS]
+    four = figures["steps"][str(_JUDGED_STEPS)]
+    errors = [figures["steps"][str(n)]["error"] for n in gates.STEPS]
     # Without an interval it is not known how much is lost, and the bar is not met.
     _, upper = four["identification"]["ci95"] or (None, float("inf"))
     bars = {
-        f"nearer to the teacher by {found['nearer']:.0%} (at least {LEAST_NEARER:.0%})": found["nearer"]
+        f"nearer to the teacher by {figures['nearer']:.0%} (at least {LEAST_NEARER:.0%})": figures["nearer"]
         >= LEAST_NEARER,
         f"identification lost at most {upper:.3f} at its upper limit ({gates.MOST_LOST})": upper
         <= gates.MOST_LOST,
-        f"{found['faster']:.1f} times faster (at least {LEAST_FASTER:g})": found["faster"] >= LEAST_FASTER,
+        f"{figures['faster']:.1f} times faster (at least {LEAST_FASTER:g})": figures["faster"]
+        >= LEAST_FASTER,
         "more steps come nearer": errors == sorted(errors, reverse=True),
-        f"every gate at {_JUDGED_STEPS} steps": not found["failed"][str(_JUDGED_STEPS)],
+        f"every gate at {_JUDGED_STEPS} steps": not figures["failed"][str(_JUDGED_STEPS)],
     }
     return [f"{'pass' if met else 'FAIL'}: {words}" for words, met in bars.items()]
 
@@ -217,20 +218,20 @@ def main(words: Sequence[str] | None = None) -> int:
     sessions.add_options(parser, "natural", "1000-1003", 400.0)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
-    asked = parser.parse_args(words)
+    args = parser.parse_args(words)
     try:
-        found = measure(asked.run, sessions.of(asked))
+        figures = measure(args.run, sessions.of(args))
     except RtDecodeError as error:
-        return explain(error, as_json=asked.json)
-    if asked.json:
-        print(json.dumps(found))  # noqa: T201
+        return explain(error, as_json=args.json)
+    if args.json:
+        print(json.dumps(figures))  # noqa: T201
     else:
         console = Console(width=None if Console().is_terminal else 140)
-        console.print(table(found))
-        for line in verdicts(found):
+        console.print(table(figures))
+        for line in verdicts(figures):
             console.print(line, markup=False)
-    if asked.out is not None:
-        write(asked.out, found)
+    if args.out is not None:
+        write(args.out, figures)
     return 0
 
 

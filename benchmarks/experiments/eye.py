@@ -37,9 +37,9 @@ def main() -> None:
     films = {path.stem: watched(str(path), None, 0, "grid") for path in sorted(folder.glob("*.mp4"))}
     seconds = sum(film.count for film in films.values()) / FPS
     films[NATURAL] = watched(NATURAL, seconds, _SEED, "free")
-    found = features.standardise(list(films.values()))
-    kept = {name: [_rounded(x) for x in scale] for name, scale in asdict(found).items()}
-    features.STANDARD.write_text(json.dumps(kept, indent=1) + "\n")
+    scales = features.standardise(list(films.values()))
+    rounded = {name: [_rounded(x) for x in scale] for name, scale in asdict(scales).items()}
+    features.STANDARD.write_text(json.dumps(rounded, indent=1) + "\n")
     films[SHAPES] = watched(SHAPES, _SHAPES_S, _SEED, "grid")
     Console().print(_table(films))
 
@@ -53,11 +53,11 @@ def _table(films: dict[str, Watched]) -> Table:
     table = Table("film", "s", "spread", *features.BLOCKS, *noises)
     blocks = features.feature_blocks()
     for name, film in films.items():
-        found = features.film_features(film)
-        whole = features.spread(found)
-        each = [features.spread(found[:, blocks == block]) for block in np.unique(blocks)]
-        noise = [preset.feature_noise / whole for preset in PRESETS.values()]
-        numbers = [film.count / FPS, whole, *each, *noise]
+        feature_values = features.film_features(film)
+        spread = features.spread(feature_values)
+        block_spreads = [features.spread(feature_values[:, blocks == block]) for block in np.unique(blocks)]
+        noise = [preset.feature_noise / spread for preset in PRESETS.values()]
+        numbers = [film.count / FPS, spread, *block_spreads, *noise]
         table.add_row(name, *(f"{number:.2f}" for number in numbers))
     return table
 

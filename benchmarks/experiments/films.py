@@ -108,17 +108,17 @@ def main() -> None:
     root = os.environ.get("RTDECODE_DATA")
     if root is None:
         raise SystemExit("Name the folder of recorded data by RTDECODE_DATA; its films/train is measured.")
-    found = {
+    by_film = {
         NATURAL: measure(watched(NATURAL, _SECONDS, _SEED, "free").frames),
         SHAPES: measure(watched(SHAPES, _SECONDS, _SEED, "free").frames),
     }
     for path in sorted((Path(root) / "films" / "train").glob("*.mp4")):
-        found[path.stem] = measure(watched(str(path), None, 0, "free").frames)
-    table = Table("", *found)
-    for name in found[NATURAL]:
-        table.add_row(name, *(f"{film[name]:.4g}" for film in found.values()))
+        by_film[path.stem] = measure(watched(str(path), None, 0, "free").frames)
+    table = Table("", *by_film)
+    for name in by_film[NATURAL]:
+        table.add_row(name, *(f"{film[name]:.4g}" for film in by_film.values()))
     Console().print(table)
-    write(_OUT, found)
+    write(_OUT, by_film)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def measure(
     ridge_run : Path, optional
         The run from whose sessions a ridge learns.
     """
-    found = {}
+    by_case = {}
     ridge = None
     if ridge_run is not None:
         decoder = compare.opened(ridge_run)
@@ -166,8 +166,8 @@ def measure(
                     more_wins = ridge_wins(recording, loaded, ridge)
                     session_played = replace(session_played, wins=session_played.wins | more_wins)
                 sessions.append(session_played)
-            found[title] = held(sessions, fixed=film not in KINDS)
-    return found
+            by_case[title] = held(sessions, fixed=film not in KINDS)
+    return by_case
 
 
 def held(sessions: Sequence[Played], *, fixed: bool) -> Held:
@@ -179,17 +179,19 @@ def held(sessions: Sequence[Played], *, fixed: bool) -> Held:
     fixed : bool
         Whether all of them showed the same film.
     """
-    every = {name: _means([one.wins[name] for one in sessions], fixed=fixed) for name in sessions[0].wins}
+    mean_wins = {
+        name: _means([session.wins[name] for session in sessions], fixed=fixed) for name in sessions[0].wins
+    }
     comparisons: dict[str, Figure | None] = {}
     for name in ("ridge", "colour"):
-        if name in every:
-            comparisons |= {name: _figure(every[name], 1 / 2), f"above {name}": _gained(every, name)}
-    counts = {name: sum(one.windows[name] for one in sessions) for name in sessions[0].windows}
+        if name in mean_wins:
+            comparisons |= {name: _figure(mean_wins[name], 1 / 2), f"above {name}": _gained(mean_wins, name)}
+    counts = {name: sum(session.windows[name] for session in sessions) for name in sessions[0].windows}
     return Held(
-        finals=_figure(every["finals"], 1 / 2),
-        last=_figure(every["last"], 1 / 2),
-        null=_figure(every["null"], 1 / 2),
-        gained=_gained(every, "null"),
+        finals=_figure(mean_wins["finals"], 1 / 2),
+        last=_figure(mean_wins["last"], 1 / 2),
+        null=_figure(mean_wins["null"], 1 / 2),
+        gained=_gained(mean_wins, "null"),
         windows=counts,
         comparisons=comparisons,
     )
@@ -205,18 +207,18 @@ def _means(sessions: Sequence[dict[Span, float]], *, fixed: bool) -> dict[_Place
     """Return what was won at each place of each film, the mean where sessions showed the same one."""
     won: dict[_Place, list[float]] = {}
     for number, session in enumerate(sessions):
-        for span, one in session.items():
-            won.setdefault((0 if fixed else number, span), []).append(one)
+        for span, score in session.items():
+            won.setdefault((0 if fixed else number, span), []).append(score)
     return {place: float(np.mean(ones)) for place, ones in won.items()}
 
 
 def _figure(scores: dict[_Place, float], chance: float) -> Figure | None:
-    kept, _ = in_blocks([(film, start_s) for film, (_, start_s, _) in scores])
+    blocks, _ = in_blocks([(film, start_s) for film, (_, start_s, _) in scores])
     # A gain has the chance 0 and may be below it.
-    return entry(np.array(list(scores.values())), chance, groups=kept, bounded=chance > 0)
+    return entry(np.array(list(scores.values())), chance, groups=blocks, bounded=chance > 0)
 
 
-def table(found: dict[str, Held]) -> Table:
+def table(by_case: dict[str, Held]) -> Table:
     """Lay out what was found."""
     laid = Table(
         "session",
@@ -233,10 +235,10 @@ def table(found: dict[str, Held]) -> Table:
         title="2-way identification (95 % intervals), chance 0.5",
         title_justify="left",
     )
-    for title, one in found.items():
-        counts = [str(one.windows[name]) for name in ("final", "refined", "skipped")]
-        of_session = [told(figure) for figure in (one.finals, one.last, one.null, one.gained)]
-        of_ridge = [told(one.comparisons.get(name)) for name in ("ridge", "above ridge", "colour")]
+    for title, summary in by_case.items():
+        counts = [str(summary.windows[name]) for name in ("final", "refined", "skipped")]
+        of_session = [told(figure) for figure in (summary.finals, summary.last, summary.null, summary.gained)]
+        of_ridge = [told(summary.comparisons.get(name)) for name in ("ridge", "above ridge", "colour")]
         laid.add_row(title, *of_session, *of_ridge, *counts)
     return laid
 
@@ -267,18 +269,18 @@ def main() -> int:
     parser.add_argument("--delivery", default=STEADY, help="a table of delays for the late volumes")
     parser.add_argument("--ridge", type=Path, help="the bundle's run, from whose sessions a ridge learns")
     parser.add_argument("--write", action="store_true", help="keep the figures in results/everything.json")
-    given = parser.parse_args()
-    seconds = given.seconds
-    if seconds is None and given.film in KINDS:
+    args = parser.parse_args()
+    seconds = args.seconds
+    if seconds is None and args.film in KINDS:
         seconds = _SECONDS
     try:
-        seeds = judging_seeds(given.seeds)
-        found = measure(given.bundle, given.subject, seeds, seconds, given.film, given.delivery, given.ridge)
+        seeds = judging_seeds(args.seeds)
+        by_case = measure(args.bundle, args.subject, seeds, seconds, args.film, args.delivery, args.ridge)
     except RtDecodeError as error:
         return explain(error)
-    Console(width=220).print(table(found))
-    if given.write:
-        write(_OUT, {title: rounded_figures(one) for title, one in found.items()})
+    Console(width=220).print(table(by_case))
+    if args.write:
+        write(_OUT, {title: rounded_figures(summary) for title, summary in by_case.items()})
     return 0
 
 

@@ -93,16 +93,16 @@ def judge(show: Show, bundle: Bundle, data: Fresh) -> list[Row]:
     moved = [identification_nway(corr[order], allowed, 2) for order in orders]
     sessions = sessions_of(data.where)
     rows = []
-    for stratum, held in strata.items():
+    for stratum, in_stratum in strata.items():
 
-        def within(scores: NDArray[np.float64], held: Mask = held) -> NDArray[np.float64]:
-            return np.where(held, scores, np.nan)
+        def within(scores: NDArray[np.float64], in_stratum: Mask = in_stratum) -> NDArray[np.float64]:
+            return np.where(in_stratum, scores, np.nan)
 
-        found = entry(within(wins), 0.5, [within(one) for one in moved], sessions)
+        accuracy = entry(within(wins), 0.5, [within(shifted) for shifted in moved], sessions)
         blank = {"value": None, "chance": 0.5, "shuffled": None, "ci95": None, "interval": None, "n": 0}
-        of_null = float(np.nanmean(within(null))) if found else None
+        of_null = float(np.nanmean(within(null))) if accuracy else None
         row = {"metric": "identification_2way", "stratum": stratum}
-        rows.append(row | (found or blank) | {"null": of_null})
+        rows.append(row | (accuracy or blank) | {"null": of_null})
     return rows
 
 
@@ -110,18 +110,22 @@ def _strata(data: Fresh) -> dict[str, Mask]:
     """Say which windows are of each stratum, by the shot that fills most of each."""
     values = {name: attribute(data.where, data.known, name) for name in ATTRIBUTES}
     shots = [{name: str(values[name][row]) for name in ATTRIBUTES} for row in range(len(data.where))]
-    found = np.array([novelty(shot) for shot in shots])
-    return {stratum: found == stratum for stratum in STRATA}
+    novelties = np.array([novelty(shot) for shot in shots])
+    return {stratum: novelties == stratum for stratum in STRATA}
 
 
 def table(rows: Sequence[Row], title: str) -> Table:
     """Lay out rows as they are printed."""
-    found = Table("", "windows", "n", "value", "95 %", "chance", "shuffled", "null brain", title=title)
+    stratum_table = Table(
+        "", "windows", "n", "value", "95 %", "chance", "shuffled", "null brain", title=title
+    )
     for row in rows:
         span = intervals.words(row)
         numbers = [_told(row[name]) for name in ("chance", "shuffled", "null")]
-        found.add_row(row["metric"], row["stratum"], str(row["n"]), _told(row["value"]), span, *numbers)
-    return found
+        stratum_table.add_row(
+            row["metric"], row["stratum"], str(row["n"]), _told(row["value"]), span, *numbers
+        )
+    return stratum_table
 
 
 def _told(value: float | None) -> str:
@@ -144,16 +148,16 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=400.0, help="of film in each session")
     parser.add_argument("--preset", default="easy", help="easy, default or hard")
     parser.add_argument("--out", type=Path, help="a JSON file for the rows")
-    given = parser.parse_args()
+    args = parser.parse_args()
     console = Console(width=None if Console().is_terminal else 140)
     try:
-        films = trained_on(given.run)
-        rows = measure(given.run, given.seeds, given.seconds, given.preset)
+        films = trained_on(args.run)
+        rows = measure(args.run, args.seeds, args.seconds, args.preset)
     except RtDecodeError as error:
         return explain(error)
-    console.print(table(rows, f"trained on {films}, judged on shapes, preset {given.preset}"))
-    if given.out is not None:
-        write(given.out, {"trained on": films, "rows": rows})
+    console.print(table(rows, f"trained on {films}, judged on shapes, preset {args.preset}"))
+    if args.out is not None:
+        write(args.out, {"trained on": films, "rows": rows})
     return 0
 
 

@@ -59,8 +59,8 @@ def measure(gigabytes: float, batch: int, workers: int, folder: Path | None = No
         write_s = time.monotonic() - began
         words = [sys.executable, "-m", "benchmarks.experiments.latents", "--here", name]
         words += ["--batch", str(batch), "--workers", str(workers)]
-        told = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
-    return {"gigabytes": round(size / 1e9, 2), "write_s": round(write_s, 1)} | json.loads(told.stdout)
+        process = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+    return {"gigabytes": round(size / 1e9, 2), "write_s": round(write_s, 1)} | json.loads(process.stdout)
 
 
 def _write(folder: Path, gigabytes: float) -> int:
@@ -87,13 +87,13 @@ def _stream(folder: Path, batch: int, workers: int) -> dict[str, Any]:
     count = len(shards) // batch
     batches = Batches(ShardRows({"latents": shards}), Place("latents", batch, 0, 0, 0))
     before = _peak_mb()
-    seen: set[tuple[int, int]] = set()
+    row_ids: set[tuple[int, int]] = set()
     began = time.monotonic()
-    for drawn in loader(batches, 0, count, workers, _PREFETCH):
-        rows = drawn["latents"].numpy()
-        seen |= {(int(row[0, 0, 0, 0]), int(row[0, 0, 0, 1])) for row in rows}
+    for tensors in loader(batches, 0, count, workers, _PREFETCH):
+        rows = tensors["latents"].numpy()
+        row_ids |= {(int(row[0, 0, 0, 0]), int(row[0, 0, 0, 1])) for row in rows}
     took = time.monotonic() - began
-    assert len(seen) == count * batch, "a row came twice"
+    assert len(row_ids) == count * batch, "a row came twice"
     return {
         "batch": batch,
         "workers": workers,
@@ -125,12 +125,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     parser.add_argument("--here", type=Path, help="stream a set that is there, in this process")
-    given = parser.parse_args()
-    if given.here:
-        found = _stream(given.here, given.batch, given.workers)
+    args = parser.parse_args()
+    if args.here:
+        figures = _stream(args.here, args.batch, args.workers)
     else:
-        found = measure(given.gigabytes, given.batch, given.workers, given.folder)
-    sys.stdout.write(json.dumps(found) + "\n")
+        figures = measure(args.gigabytes, args.batch, args.workers, args.folder)
+    sys.stdout.write(json.dumps(figures) + "\n")
 
 
 if __name__ == "__main__":

@@ -103,8 +103,8 @@ class _Same(nn.Conv2d):
         pads: list[int] = []
         sides = zip(input.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True)
         for size, kernel, stride in sides:
-            whole = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            pads += [whole // 2, whole - whole // 2]
+            padding = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            pads += [padding // 2, padding - padding // 2]
         return super().forward(functional.pad(input, pads))
 
 

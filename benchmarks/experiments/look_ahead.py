@@ -57,12 +57,12 @@ def figures_of(rows: list[compare.Row], runs: list[Path]) -> dict[str, dict[str,
     after = {run.name: n for run, n in zip(runs, _AFTER, strict=True)}
     figures: dict[str, dict[str, Any]] = {}
     for row in rows:
-        ours = after[row["decoder"]]
+        look_ahead = after[row["decoder"]]
         value = {name: row[name] for name in ("value", "ci95", "interval", "n")}
-        figures.setdefault(f"{ours}", {})[row["metric"]] = value
+        figures.setdefault(f"{look_ahead}", {})[row["metric"]] = value
         if row["less"] is not None:
             less = {"value": row["less"], "ci95": row["less_ci95"], "interval": row["less_interval"]}
-            figures.setdefault(f"{ours} less {after[row['less_than']]}", {})[row["metric"]] = less
+            figures.setdefault(f"{look_ahead} less {after[row['less_than']]}", {})[row["metric"]] = less
     return figures
 
 

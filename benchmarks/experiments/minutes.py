@@ -86,7 +86,7 @@ def measure(
     dict
         Minutes in words -> what came of the judged session, or why there is no fit.
     """
-    found: dict[str, Held | str] = {}
+    by_minutes: dict[str, Held | str] = {}
     system = None if ridge_run is None else compare.opened(ridge_run).system
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -99,25 +99,25 @@ def measure(
         recorded = 0.0
         for length in tracked(sorted(minutes), "fits"):
             while recorded < length:
-                more = min(session_min, length - recorded)
+                next_min = min(session_min, length - recorded)
                 number = len(recordings)
-                session = partial(session_of, seed=_FITTED + number, seconds=60 * more)
+                session = partial(session_of, seed=_FITTED + number, seconds=60 * next_min)
                 sessions.append((str(number), session))
                 recordings.append(record(session(), scratch / f"session-{number}"))
-                recorded += more
-            made = _fitted(recordings, str(base.path), scratch / f"fitted-{length:g}")
+                recorded += next_min
+            fitted = _fitted(recordings, str(base.path), scratch / f"fitted-{length:g}")
             title = f"{length:g}"
-            if isinstance(made, str):
-                found[title] = made
+            if isinstance(fitted, str):
+                by_minutes[title] = fitted
                 continue
-            loaded = bundles.load(str(made))
+            loaded = bundles.load(str(fitted))
             session_played = played(judged, loaded, scratch / f"out-{length:g}")
             if system is not None:
                 more_wins = ridge_wins(judged, loaded, ridge_of(loaded, system, sessions))
                 session_played = replace(session_played, wins=session_played.wins | more_wins)
-            found[title] = held([session_played], fixed=False)
-        found[_AS_GIVEN] = held([played(judged, base, scratch / "out")], fixed=False)
-    return found
+            by_minutes[title] = held([session_played], fixed=False)
+        by_minutes[_AS_GIVEN] = held([played(judged, base, scratch / "out")], fixed=False)
+    return by_minutes
 
 
 def _fitted(recordings: list[Path], bundle: str, out: Path) -> Path | str:
@@ -130,7 +130,7 @@ def _fitted(recordings: list[Path], bundle: str, out: Path) -> Path | str:
     return out
 
 
-def table(found: dict[str, Held | str], subject: int) -> Table:
+def table(by_minutes: dict[str, Held | str], subject: int) -> Table:
     """Lay out what was found of a participant."""
     laid = Table(
         "minutes",
@@ -143,12 +143,14 @@ def table(found: dict[str, Held | str], subject: int) -> Table:
         title=f"participant {subject}: 2-way identification (95 % intervals), chance 0.5",
         title_justify="left",
     )
-    for title, one in found.items():
-        if isinstance(one, str):
-            laid.add_row(title, one)
+    for title, summary in by_minutes.items():
+        if isinstance(summary, str):
+            laid.add_row(title, summary)
         else:
-            of_ridge = [told(one.comparisons.get(name)) for name in ("ridge", "above ridge", "colour")]
-            laid.add_row(title, told(one.finals), told(one.null), *of_ridge, str(one.windows["final"]))
+            of_ridge = [told(summary.comparisons.get(name)) for name in ("ridge", "above ridge", "colour")]
+            laid.add_row(
+                title, told(summary.finals), told(summary.null), *of_ridge, str(summary.windows["final"])
+            )
     return laid
 
 
@@ -166,22 +168,22 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=_JUDGED, help="of the judged session, 1000 and up")
     parser.add_argument("--ridge", type=Path, help="the bundle's run, by whose system a ridge is fitted")
     parser.add_argument("--write", action="store_true", help="keep the figures in results/minutes.json")
-    given = parser.parse_args()
-    minutes = [float(word) for word in given.minutes.split(",")]
-    kept: dict[str, dict[str, Any]] = {}
+    args = parser.parse_args()
+    minutes = [float(word) for word in args.minutes.split(",")]
+    by_title: dict[str, dict[str, Any]] = {}
     try:
-        (seed,) = judging_seeds([given.seed])
-        for subject in numbers(given.subjects):
-            how = (given.film, given.preset, given.seconds)
-            found = measure(given.bundle, minutes, subject, *how, seed=seed, ridge_run=given.ridge)
-            Console(width=180).print(table(found, subject))
-            for title, one in found.items():
-                figures = one if isinstance(one, str) else rounded_figures(one)
-                kept.setdefault(title, {})[f"participant {subject}"] = figures
+        (seed,) = judging_seeds([args.seed])
+        for subject in numbers(args.subjects):
+            how = (args.film, args.preset, args.seconds)
+            by_minutes = measure(args.bundle, minutes, subject, *how, seed=seed, ridge_run=args.ridge)
+            Console(width=180).print(table(by_minutes, subject))
+            for title, summary in by_minutes.items():
+                figures = summary if isinstance(summary, str) else rounded_figures(summary)
+                by_title.setdefault(title, {})[f"participant {subject}"] = figures
     except RtDecodeError as error:
         return explain(error)
-    if given.write:
-        write(_OUT, kept)
+    if args.write:
+        write(_OUT, by_title)
     return 0
 
 

@@ -44,16 +44,16 @@ _OUT = RESULTS / "motion.json"
 def read_series(folder: Path) -> list[Image]:
     """The volumes of a folder of DICOM files, in order."""
     stacks = Stacks()
-    found = []
+    images = []
     for index, file in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
         read = read_dicom(gunzip(file.read_bytes()))
         if isinstance(read, Plane):
-            at = float(index)
-            found += [done.image for done in stacks.push(read, file.name, Moments(at, at, at))]
+            time_s = float(index)
+            images += [done.image for done in stacks.push(read, file.name, Moments(time_s, time_s, time_s))]
         else:
-            found += read
-    found += [done.image for done in stacks.drain() if not done.missing_slices]
-    return sorted(found, key=lambda image: image.number or 0)
+            images += read
+    images += [done.image for done in stacks.drain() if not done.missing_slices]
+    return sorted(images, key=lambda image: image.number or 0)
 
 
 def brain_points(data: Array, affine: Matrix) -> Matrix:
@@ -67,10 +67,10 @@ def _timed(call: Callable[[Array], Any], data: Array, name: str) -> tuple[Any, d
     """What a call returns, and its time by the wall and by the processor, ms."""
     wall = time.perf_counter()
     work = time.thread_time()
-    found = call(data)
+    returned = call(data)
     work = time.thread_time() - work
     wall = time.perf_counter() - wall
-    return found, {f"{name}ms": 1e3 * wall, f"{name}cpu_ms": 1e3 * work}
+    return returned, {f"{name}ms": 1e3 * wall, f"{name}cpu_ms": 1e3 * work}
 
 
 def _path(count: int, rng: np.random.Generator, jumps: bool) -> NDArray[np.float64]:
@@ -87,17 +87,20 @@ def synthetic(head: MovingHead, count: int, jumps: bool, spm: bool, seed: int = 
     """Errors and times of both on a head of which the place is known."""
     rng = np.random.default_rng(seed)
     reference = head.volume(np.eye(4), rng)
-    ours = Aligner(reference, head.affine)
-    theirs = Spm(reference, head.affine) if spm else None
+    aligner = Aligner(reference, head.affine)
+    spm_aligner = Spm(reference, head.affine) if spm else None
     rows = []
     for parameters in _path(count, rng, jumps):
-        truth = rigid(parameters, ours.centre)
+        truth = rigid(parameters, aligner.centre)
         data = head.volume(truth, rng)
-        motion, times = _timed(ours.push, data, "")
+        motion, times = _timed(aligner.push, data, "")
         row = {"converged": motion.converged, "error": head.error(motion.matrix, truth), **times}
-        if theirs is not None:
-            found, times = _timed(theirs.push, data, "spm_")
-            row |= times | {"spm_error": head.error(found, truth), "gap": head.error(found, motion.matrix)}
+        if spm_aligner is not None:
+            spm_matrix, times = _timed(spm_aligner.push, data, "spm_")
+            row |= times | {
+                "spm_error": head.error(spm_matrix, truth),
+                "gap": head.error(spm_matrix, motion.matrix),
+            }
         rows.append(row)
     return _summary(rows)
 
@@ -107,14 +110,14 @@ def real(folder: Path, start: int) -> dict[str, Any]:
     images = read_series(folder)[start:]
     first = images[0]
     points = brain_points(first.data, first.affine)
-    ours = Aligner(first.data, first.affine)
-    theirs = Spm(first.data, first.affine)
+    aligner = Aligner(first.data, first.affine)
+    spm_aligner = Spm(first.data, first.affine)
     rows = []
     for image in images[1:]:
-        motion, times = _timed(ours.push, image.data, "")
-        found, theirs_times = _timed(theirs.push, image.data, "spm_")
-        gap = distance(motion.matrix, found, points)
-        rows.append({"converged": motion.converged, "gap": gap, **times, **theirs_times})
+        motion, times = _timed(aligner.push, image.data, "")
+        spm_matrix, spm_times = _timed(spm_aligner.push, image.data, "spm_")
+        gap = distance(motion.matrix, spm_matrix, points)
+        rows.append({"converged": motion.converged, "gap": gap, **times, **spm_times})
     return _summary(rows)
 
 
@@ -135,21 +138,21 @@ def _summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
 
 def main(folder: str | None) -> None:
     """Run everything, print it, write it."""
-    found: dict[str, Any] = {}
+    by_series: dict[str, Any] = {}
     for name, shape in SHAPES.items():
         head = moving_head(1, shape)
         shaded = moving_head(1, shape, coil=0.5)
-        found[f"{name}, walk"] = synthetic(head, 25, jumps=False, spm=True)
-        found[f"{name}, jumps"] = synthetic(head, 25, jumps=True, spm=True)
-        found[f"{name}, jumps under a coil"] = synthetic(shaded, 25, jumps=True, spm=True)
-        found[f"{name}, walk, ours alone"] = synthetic(head, 120, jumps=False, spm=False)
+        by_series[f"{name}, walk"] = synthetic(head, 25, jumps=False, spm=True)
+        by_series[f"{name}, jumps"] = synthetic(head, 25, jumps=True, spm=True)
+        by_series[f"{name}, jumps under a coil"] = synthetic(shaded, 25, jumps=True, spm=True)
+        by_series[f"{name}, walk, ours alone"] = synthetic(head, 120, jumps=False, spm=False)
     for name, start in SERIES.items() if folder else ():
-        found[name] = real(Path(str(folder)) / name, start)
-    _show(found)
-    write(_OUT, {"motion": found})
+        by_series[name] = real(Path(str(folder)) / name, start)
+    _show(by_series)
+    write(_OUT, {"motion": by_series})
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(by_series: dict[str, Any]) -> None:
     table = Table(title="mean distance in the brain, mm; time per volume, ms", title_justify="left")
     columns = (
         "series",
@@ -166,7 +169,7 @@ def _show(found: dict[str, Any]) -> None:
     )
     for column in columns:
         table.add_column(column)
-    for name, row in found.items():
+    for name, row in by_series.items():
         gaps = [row.get(f"{key}_mm", {}).get("mean") for key in ("error", "spm_error", "gap")]
         times = [row["ms"]["p50"], row["ms"]["p99"], row["cpu_ms"]["p99"], row.get("spm_ms", {}).get("p50")]
         cells = ["" if gap is None else f"{gap:.3f}" for gap in gaps]

@@ -13,9 +13,9 @@ Matrix = NDArray[np.float64]
 OVER = 2  # the truth's grid is finer by this
 
 
-def distance(one: Matrix, other: Matrix, points: Matrix) -> float:
+def distance(matrix: Matrix, other: Matrix, points: Matrix) -> float:
     """Mean distance between where two matrices put points (3, point), mm."""
-    gap = (one - other)[:3]
+    gap = (matrix - other)[:3]
     return float(np.linalg.norm(gap[:, :3] @ points + gap[:, 3:], axis=0).mean())
 
 
@@ -62,9 +62,9 @@ class MovingHead:
             out += scanner.THERMAL * rng.standard_normal(self.shape, dtype=np.float32)
         return np.clip(np.rint(np.abs(out)), 0, 4095).astype(np.int16)
 
-    def error(self, found: Matrix, truth: Matrix) -> float:
+    def error(self, estimate: Matrix, truth: Matrix) -> float:
         """Mean distance between where two matrices put the brain, mm."""
-        return distance(found, truth, self.brain)
+        return distance(estimate, truth, self.brain)
 
 
 def moving_head(
@@ -79,24 +79,24 @@ def moving_head(
     coil : float
         How much a receive coil that stays in place shades the image, from 0 (not) to 1.
     """
-    rest = scanner.head(number, shape)
-    fine = rest.affine.copy()
+    coarse = scanner.head(number, shape)
+    fine = coarse.affine.copy()
     fine[:3, :3] /= OVER
     fine[:3, 3] -= fine[:3, :3] @ np.full(3, (OVER - 1) / 2)
     image, _, _ = scanner._anatomy(number, (OVER * shape[0], OVER * shape[1], OVER * shape[2]), fine)
     image = ndimage.gaussian_filter(image, 0.45 * OVER)  # the width of a voxel's own blur
-    index = np.stack(np.unravel_index(rest.brain, shape))[:, ::7]
-    grid = scanner._places(shape, rest.affine)
+    index = np.stack(np.unravel_index(coarse.brain, shape))[:, ::7]
+    grid = scanner._places(shape, coarse.affine)
     maps = scanner._common_maps(np.random.default_rng((number, 22)), grid).reshape(-1, *shape)
-    inside = np.zeros(shape, np.float32)
-    inside.reshape(-1)[rest.brain] = 1 / 70
+    brain_weight = np.zeros(shape, np.float32)
+    brain_weight.reshape(-1)[coarse.brain] = 1 / 70
     shading = np.exp(-coil * (1 - np.square(grid / 90).sum(0).clip(0, 2)))
     return MovingHead(
         shape,
-        rest.affine,
+        coarse.affine,
         np.asarray(ndimage.spline_filter(image, 3)).astype(np.float32),
         fine,
-        rest.affine[:3, :3] @ index + rest.affine[:3, 3:],
-        (maps * np.sqrt(0.6 / len(maps)) * inside).astype(np.float32),
+        coarse.affine[:3, :3] @ index + coarse.affine[:3, 3:],
+        (maps * np.sqrt(0.6 / len(maps)) * brain_weight).astype(np.float32),
         shading.astype(np.float32),
     )

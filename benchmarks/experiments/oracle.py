@@ -135,11 +135,11 @@ def standardise(train: Float, test: Float, group: int) -> tuple[Float, Float]:
     return (train - mean) * scale, (test - mean) * scale
 
 
-def kernels_of(seen: Windows, fresh: Windows) -> dict[str, tuple[Float, Float]]:
+def kernels_of(training: Windows, fresh: Windows) -> dict[str, tuple[Float, Float]]:
     """Return of each modality the kernels of training and of test windows with training windows."""
     kernels = {}
     for name, group in (("fmri", 1), ("eeg", GRID.samples)):
-        x, z = standardise(getattr(seen, name), getattr(fresh, name), group)
+        x, z = standardise(getattr(training, name), getattr(fresh, name), group)
         kernels[name] = (x @ x.T, z @ x.T)
     return kernels
 
@@ -157,11 +157,11 @@ def predict(problem: Problem, weights: Sequence[float]) -> tuple[Float, list[dic
     y = problem.targets.astype(np.float64)
     best: list[tuple[float, NDArray[Any], dict[str, float]]] = [(np.inf, y, {})] * (len(GROUPS) - 1)
     for weight in weights:
-        own, cross = (
+        training_kernel, cross = (
             weight * a + (1 - weight) * b
             for a, b in zip(problem.kernels["fmri"], problem.kernels["eeg"], strict=True)
         )
-        values, vectors = np.linalg.eigh(own.astype(np.float64))
+        values, vectors = np.linalg.eigh(training_kernel.astype(np.float64))
         inner = vectors.T @ y
         for penalty in PENALTIES * values.mean():
             shrink = values / (values + penalty)
@@ -189,17 +189,17 @@ def score(
 ) -> dict[str, NDArray[np.float64]]:
     """Identification of each clip among all others and among those of the same background."""
     corr = correlations(clips, truths, mean)
-    others = ~np.eye(len(clips), dtype=bool)
+    distractors = ~np.eye(len(clips), dtype=bool)
     return {
-        "identification_2way": identification_nway(corr, others, 2),
-        "identification_2way_same_background": identification_nway(corr, others & alike, 2),
-        "identification_50way": identification_nway(corr, others, 50),
+        "identification_2way": identification_nway(corr, distractors, 2),
+        "identification_2way_same_background": identification_nway(corr, distractors & alike, 2),
+        "identification_50way": identification_nway(corr, distractors, 50),
     }
 
 
 def figures(scores: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
     """Mean, interval and count of each kind of score."""
-    return {name: _figure(each[np.isfinite(each)]) for name, each in scores.items()}
+    return {name: _figure(values[np.isfinite(values)]) for name, values in scores.items()}
 
 
 def fusion(scores: dict[str, dict[str, NDArray[np.float64]]]) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def fusion(scores: dict[str, dict[str, NDArray[np.float64]]]) -> dict[str, Any]:
     gains = {}
     for way in ("2way", "50way"):
         both, *alone = (scores[route][f"identification_{way}"] for route in ("both", "fmri", "eeg"))
-        gains[f"fusion_gain_{way}"] = above(both, max(alone, key=lambda each: float(each.mean())))
+        gains[f"fusion_gain_{way}"] = above(both, max(alone, key=lambda wins: float(wins.mean())))
     return gains
 
 
@@ -238,26 +238,28 @@ def see(training: Sequence[Film], testing: Sequence[Film]) -> Pictures:
         for k in range(film.windows):
             clip = film.clip(k)[:32].astype(np.float32)
             total += clip
-            held = by_color.setdefault(film.shots[k].background, [np.zeros_like(clip), 0])
-            held[0] += clip
-            held[1] += 1
+            tally = by_color.setdefault(film.shots[k].background, [np.zeros_like(clip), 0])
+            tally[0] += clip
+            tally[1] += 1
     mean = (total / len(latents)).astype(np.float32)
     truths = [film.clip(k)[:32] for film in testing for k in range(film.windows)]
-    shown = [film.shots[k].background for film in testing for k in range(film.windows)]
-    means = {name: held[0] / held[1] for name, held in by_color.items()}
-    return Pictures(codec, latents, truths, mean, same_background(testing), [means[name] for name in shown])
+    backgrounds = [film.shots[k].background for film in testing for k in range(film.windows)]
+    means = {name: tally[0] / tally[1] for name, tally in by_color.items()}
+    return Pictures(
+        codec, latents, truths, mean, same_background(testing), [means[name] for name in backgrounds]
+    )
 
 
 def oracle(
-    preset: Preset, pictures: Pictures, training: Sequence[int], testing: Sequence[int], **more: Any
+    preset: Preset, pictures: Pictures, training: Sequence[int], testing: Sequence[int], **options: Any
 ) -> dict[str, Any]:
-    """Figures of one preset; `more` goes to `PhantomSession`."""
-    train = [PhantomSession(preset, seed=seed, seconds=SECONDS, **more) for seed in training]
-    test = [PhantomSession(preset, seed=seed, seconds=SECONDS, **more) for seed in testing]
+    """Figures of one preset; `options` goes to `PhantomSession`."""
+    train = [PhantomSession(preset, seed=seed, seconds=SECONDS, **options) for seed in training]
+    test = [PhantomSession(preset, seed=seed, seconds=SECONDS, **options) for seed in testing]
     level = voxel_levels(train)
-    seen = read_sessions(train, level)
+    train_windows = read_sessions(train, level)
     fresh = read_sessions(test, level)
-    kernels = kernels_of(seen, fresh)
+    kernels = kernels_of(train_windows, fresh)
     center = pictures.latents.mean(axis=0)
     axes = leading(pictures.latents - center)
     problem = Problem(kernels, (pictures.latents - center) @ axes.T)
@@ -286,15 +288,15 @@ def main() -> None:
     names = reader.parse_args().presets
     pictures = see([Film(SECONDS, s) for s in TRAINING], [Film(SECONDS, s) for s in TESTING])
     path = Path(__file__).parents[1] / "bars.json"
-    held = json.loads(path.read_text()).get("oracle", {}) if path.is_file() else {}
-    held["seeds"] = {"training": list(TRAINING), "testing": list(TESTING), "seconds": SECONDS}
+    section = json.loads(path.read_text()).get("oracle", {}) if path.is_file() else {}
+    section["seeds"] = {"training": list(TRAINING), "testing": list(TESTING), "seconds": SECONDS}
     alone = score(pictures.backgrounds, pictures.truths, pictures.mean, pictures.alike)
-    held["background_only"] = figures(alone)
+    section["background_only"] = figures(alone)
     for name in names:
-        held[name] = oracle(PRESETS[name], pictures, TRAINING, TESTING)
-        print(name, json.dumps(held[name]))  # noqa: T201
-        others = json.loads(path.read_text()) if path.is_file() else {}
-        path.write_text(json.dumps(others | {"oracle": held}, indent=1) + "\n")
+        section[name] = oracle(PRESETS[name], pictures, TRAINING, TESTING)
+        print(name, json.dumps(section[name]))  # noqa: T201
+        bars = json.loads(path.read_text()) if path.is_file() else {}
+        path.write_text(json.dumps(bars | {"oracle": section}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

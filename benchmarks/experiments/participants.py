@@ -94,8 +94,8 @@ def permuted_ridges(everybody: Mapping[str, Taught], plan: PatchRidgePlan) -> di
 
 def by_participant(trained: Trained, names: Sequence[str]) -> dict[str, Trained]:
     """Return what was trained for each participant, of whom the first one is the default."""
-    first, *others = names
-    return {first: trained} | {name: trained.of_subject(name) for name in others}
+    first, *other_names = names
+    return {first: trained} | {name: trained.of_subject(name) for name in other_names}
 
 
 def told_apart(
@@ -141,12 +141,12 @@ def figure(scores: Sequence[Scores]) -> Figure:
     """
     together = np.concatenate(scores)
     films = np.repeat(np.arange(len(scores)), [len(part) for part in scores])
-    found = entry(together, 0.5, groups=films)
+    accuracy = entry(together, 0.5, groups=films)
     ends = intervals.of_mean(together, films, tail=_TAIL).ci95
-    assert found is not None
+    assert accuracy is not None
     assert ends is not None
     low, high = ends
-    return found | {"ci90": ends, "at_chance": abs(low - 0.5) < MARGIN and abs(high - 0.5) < MARGIN}
+    return accuracy | {"ci90": ends, "at_chance": abs(low - 0.5) < MARGIN and abs(high - 0.5) < MARGIN}
 
 
 def judged(
@@ -218,23 +218,25 @@ def measure_run(run: Path, seeds: Sequence[int]) -> dict[str, dict[str, Figure]]
     assert isinstance(parts.system, Plan)
     data = film_sessions.simulated(run, parts.data)
     trained = by_participant(trained_of(run, parts.system), [*data.participants()])
-    shows = {name: shown(one.system, one.manifest, tree["noise_key"]) for name, one in trained.items()}
+    shows = {name: shown(model.system, model.manifest, tree["noise_key"]) for name, model in trained.items()}
     by_name: dict[str, dict[str, list[Scores]]] = {}
     for name, watching in data.participants().items():
         bundle = trained[name].bundle
         mean_clip = bundle.stats["mean_clip"][: shown_frames(bundle.manifest)]
-        asked = film_sessions.Sessions(NATURAL, watching.who.preset, ",".join(map(str, seeds)), JUDGED_S)
+        test_sessions = film_sessions.Sessions(
+            NATURAL, watching.who.preset, ",".join(map(str, seeds)), JUDGED_S
+        )
         scores: dict[str, list[Scores]] = {another: [] for another in shows}
-        for session, film in asked.watched(watching.who, bundle.manifest):
+        for session, film in test_sessions.watched(watching.who, bundle.manifest):
             inputs = session_arrays(bundle, session)
             for another, show in shows.items():
-                found = film_scores.told_apart(show(inputs, film.where).clips, film, mean_clip, 1.0)
-                scores[another].append(found["identification_2way_centred"][0])
-        others = [scores[another] for another in shows if another != name]
-        by_name[name] = {OWN: scores[name], EXCHANGED: _mean(others)}
+                by_metric = film_scores.told_apart(show(inputs, film.where).clips, film, mean_clip, 1.0)
+                scores[another].append(by_metric["identification_2way_centred"][0])
+        exchanged = [scores[another] for another in shows if another != name]
+        by_name[name] = {OWN: scores[name], EXCHANGED: _mean(exchanged)}
     kinds = (OWN, EXCHANGED)
-    by_name[EVERYBODY] = {kind: _by_film([found[kind] for found in by_name.values()]) for kind in kinds}
-    return {name: {kind: figure(found[kind]) for kind in kinds} for name, found in by_name.items()}
+    by_name[EVERYBODY] = {kind: _by_film([by_kind[kind] for by_kind in by_name.values()]) for kind in kinds}
+    return {name: {kind: figure(by_kind[kind]) for kind in kinds} for name, by_kind in by_name.items()}
 
 
 def laid_out(title: str, figures: Mapping[str, Mapping[str, Figure]]) -> Table:
@@ -245,8 +247,8 @@ def laid_out(title: str, figures: Mapping[str, Mapping[str, Figure]]) -> Table:
         table.add_column(f"{kind} (90 %)")
         table.add_column("at chance")
     for name, kinds in figures.items():
-        own = kinds[OWN]
-        row = [name, f"{own['value']:.3f} ({intervals.words(own)})"]
+        own_figure = kinds[OWN]
+        row = [name, f"{own_figure['value']:.3f} ({intervals.words(own_figure)})"]
         for kind in controls:
             low, high = kinds[kind]["ci90"]
             row.append(f"{kinds[kind]['value']:.3f} ({low:.3f} to {high:.3f})")

@@ -52,7 +52,7 @@ _SINGLE = PRECISIONS[0]
 _PARTS = ("encode", "step", "clip")
 
 
-def measure(run: Path, steps: int | None, asked: Sessions) -> dict[str, Any]:
+def measure(run: Path, steps: int | None, test_sessions: Sessions) -> dict[str, Any]:
     """Export a run in every precision, and measure each.
 
     Returns
@@ -65,11 +65,11 @@ def measure(run: Path, steps: int | None, asked: Sessions) -> dict[str, Any]:
         were identified, and how ``intervals`` were made.
     """
     with tempfile.TemporaryDirectory() as place:
-        made: dict[str, Bundle] = {}
-        found: dict[str, dict[str, Any]] = {}
+        exports: dict[str, Bundle] = {}
+        by_precision: dict[str, dict[str, Any]] = {}
         for precision in PRECISIONS:
             row: dict[str, Any] = dict.fromkeys(("mb", "parity", "ms", "times", "identification", "refused"))
-            found[precision] = row
+            by_precision[precision] = row
             try:
                 exported = exporting.run(run, Path(place) / precision, None, precision, steps)
             except UsageError as error:
@@ -78,23 +78,23 @@ def measure(run: Path, steps: int | None, asked: Sessions) -> dict[str, Any]:
             row["mb"] = _megabytes(exported)
             row["parity"] = _parity(exported)
             if row["parity"]["status"] == PASSED:
-                made[precision] = exported
-        engines = {precision: load(one) for precision, one in made.items()}
-        for precision, spent in _times(made, engines).items():
-            found[precision] |= spent
-        n, words = _identify(run, made, engines, found, asked)
-    told = {"run": run.name, "precisions": found, "n": n, "intervals": words}
-    return told | {"film": asked.film, "preset": asked.preset}
+                exports[precision] = exported
+        engines = {precision: load(bundle) for precision, bundle in exports.items()}
+        for precision, times in _times(exports, engines).items():
+            by_precision[precision] |= times
+        n, words = _identify(run, exports, engines, by_precision, test_sessions)
+    report = {"run": run.name, "precisions": by_precision, "n": n, "intervals": words}
+    return report | {"film": test_sessions.film, "preset": test_sessions.preset}
 
 
-def _megabytes(made: Bundle) -> float:
-    stages = made.manifest.built.values()
+def _megabytes(bundle: Bundle) -> float:
+    stages = bundle.manifest.built.values()
     files = [name for stage in stages for name in (stage.file, *stage.data)]
-    return round(sum((made.path / name).stat().st_size for name in files) / 1e6, 2)
+    return round(sum((bundle.path / name).stat().st_size for name in files) / 1e6, 2)
 
 
-def _parity(made: Bundle) -> dict[str, Any]:
-    parity = made.manifest.parity
+def _parity(bundle: Bundle) -> dict[str, Any]:
+    parity = bundle.manifest.parity
     emulated = parity.get("emulated", {})
     return {
         "status": parity["status"],
@@ -104,14 +104,14 @@ def _parity(made: Bundle) -> dict[str, Any]:
     }
 
 
-def _times(made: Mapping[str, Bundle], engines: Mapping[str, Engine]) -> dict[str, dict[str, Any]]:
+def _times(exports: Mapping[str, Bundle], engines: Mapping[str, Engine]) -> dict[str, dict[str, Any]]:
     """Decode the golden window in each precision in turn; see `measure` for what is told of it."""
-    spent = {precision: [] for precision in made}
+    durations = {precision: [] for precision in exports}
     for _ in range(1 + _TIMED):
-        for precision, one in made.items():
-            spent[precision].append(_timed(one, engines[precision]))
+        for precision, bundle in exports.items():
+            durations[precision].append(_timed(bundle, engines[precision]))
     # The first round warms up.
-    seconds = {precision: np.array(rows[1:]) for precision, rows in spent.items()}
+    seconds = {precision: np.array(rows[1:]) for precision, rows in durations.items()}
     ratios = {precision: np.median(rows / seconds[_SINGLE], axis=0) for precision, rows in seconds.items()}
     return {
         precision: {
@@ -122,10 +122,10 @@ def _times(made: Mapping[str, Bundle], engines: Mapping[str, Engine]) -> dict[st
     }
 
 
-def _timed(made: Bundle, engine: Engine) -> tuple[float, float, float]:
+def _timed(bundle: Bundle, engine: Engine) -> tuple[float, float, float]:
     """Return the seconds that encoding, a denoising step, and the whole clip take."""
-    steps = made.manifest.steps
-    opened = golden.open_pass(engine, golden.first(made), steps, str(made.path))
+    steps = bundle.manifest.steps
+    opened = golden.open_pass(engine, golden.first(bundle), steps, str(bundle.path))
     began = time.perf_counter()
     opened.encode()
     encoded = time.perf_counter()
@@ -134,8 +134,8 @@ def _timed(made: Bundle, engine: Engine) -> tuple[float, float, float]:
     for latent in latents:
         for _ in opened.draw(latent):
             pass
-    drawn = time.perf_counter()
-    return encoded - began, (denoised - encoded) / max(1, steps), drawn - began
+    decoded = time.perf_counter()
+    return encoded - began, (denoised - encoded) / max(1, steps), decoded - began
 
 
 def _by_part(values: NDArray[np.floating]) -> dict[str, float]:
@@ -144,20 +144,20 @@ def _by_part(values: NDArray[np.floating]) -> dict[str, float]:
 
 def _identify(
     run: Path,
-    made: Mapping[str, Bundle],
+    exports: Mapping[str, Bundle],
     engines: Mapping[str, Engine],
-    found: dict[str, dict[str, Any]],
-    asked: Sessions,
+    by_precision: dict[str, dict[str, Any]],
+    test_sessions: Sessions,
 ) -> tuple[int, str | None]:
     """Fill in what each precision identifies of fresh sessions, and what it loses against fp32."""
     data = build(read_run(run)["arguments"]["data"])
     if not isinstance(data, SimulatedSessions):
         return 0, None
-    bundle = made[_SINGLE]
+    bundle = exports[_SINGLE]
     mean_clip = bundle.stats["mean_clip"][: shown_frames(bundle.manifest)]
-    wins: dict[str, list[NDArray[np.float64]]] = {precision: [] for precision in made}
+    wins: dict[str, list[NDArray[np.float64]]] = {precision: [] for precision in exports}
     films = []
-    for session, film in asked.watched(data.who, bundle.manifest):
+    for session, film in test_sessions.watched(data.who, bundle.manifest):
         films.append(film)
         inputs = session_arrays(bundle, session)
         truths = film_clips(session.film, bundle.manifest)
@@ -167,40 +167,40 @@ def _identify(
         seed, _, _ = film.where[0]
         noise = np.random.default_rng(seed).standard_normal(shape, np.float32)
         for precision, engine in engines.items():
-            clips = [_clip(engine, made[precision], inputs, noise, row) for row in range(len(truths))]
+            clips = [_clip(engine, exports[precision], inputs, noise, row) for row in range(len(truths))]
             wins[precision].append(wins_in_session(clips, list(truths), alike, mean_clip))
-    kept, words = groups(films, by_session=True)
+    window_groups, words = groups(films, by_session=True)
     won = {precision: np.concatenate(rows) for precision, rows in wins.items()}
     for precision, scores in won.items():
         lost = won[_SINGLE] - scores
-        found[precision]["identification"] = {
+        by_precision[precision]["identification"] = {
             "value": float(scores.mean()),
             "lost": float(lost.mean()),
-            **intervals.of_mean(lost, kept, bounded=False).entries(),
+            **intervals.of_mean(lost, window_groups, bounded=False).entries(),
         }
     return len(won[_SINGLE]), words
 
 
-def _clip(engine: Engine, made: Bundle, inputs: Arrays, noise: Array, row: int) -> Array:
+def _clip(engine: Engine, bundle: Bundle, inputs: Arrays, noise: Array, row: int) -> Array:
     """Decode a window without the clip before, and return its frames, uint8."""
     window = {name: values[row : row + 1] for name, values in inputs.items()} | {
         "noise": noise[row : row + 1]
     }
-    for name, state in made.manifest.states.items():
+    for name, state in bundle.manifest.states.items():
         if state.scope == "session":
             window |= {name: np.zeros(state.shape, np.float32), f"{name}_mask": np.zeros((1, 1), np.float32)}
-    frames = golden.decode(engine, window, made.manifest.steps, "a fresh session")["frames"][0]
+    frames = golden.decode(engine, window, bundle.manifest.steps, "a fresh session")["frames"][0]
     return to_uint8(frames)
 
 
-def table(found: dict[str, Any]) -> Table:
+def table(figures: dict[str, Any]) -> Table:
     """Lay out the figures as they are printed."""
     laid = Table(
-        f"{found['run']}, {found['n']} windows of {found['film']}, preset {found['preset']}",
-        *found["precisions"],
+        f"{figures['run']}, {figures['n']} windows of {figures['film']}, preset {figures['preset']}",
+        *figures["precisions"],
         title_justify="left",
     )
-    rows = found["precisions"].values()
+    rows = figures["precisions"].values()
     laid.add_row("graphs, MB", *[_shown(row["mb"], "{:g}") for row in rows])
     laid.add_row("parity", *[(row["parity"] or {"status": "refused"})["status"] for row in rows])
     for name in ("clip_psnr_db", "emulated_clip_psnr_db"):
@@ -234,18 +234,18 @@ def main(words: Sequence[str] | None = None) -> int:
     sessions.add_options(parser, "natural", "1000-1003", 400.0)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
-    asked = parser.parse_args(words)
+    args = parser.parse_args(words)
     try:
-        found = measure(asked.run, asked.steps, sessions.of(asked))
+        figures = measure(args.run, args.steps, sessions.of(args))
     except RtDecodeError as error:
-        return explain(error, as_json=asked.json)
-    if asked.json:
-        print(json.dumps(found))  # noqa: T201
+        return explain(error, as_json=args.json)
+    if args.json:
+        print(json.dumps(figures))  # noqa: T201
     else:
         console = Console(width=None if Console().is_terminal else 140)
-        console.print(table(found))
-    if asked.out is not None:
-        write(asked.out, found)
+        console.print(table(figures))
+    if args.out is not None:
+        write(args.out, figures)
     return 0
 
 

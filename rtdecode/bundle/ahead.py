@@ -54,7 +54,7 @@ def fitting(
 
     Returns
     -------
-    found : dict
+    engines : dict
         Stage -> its engine, ready to run.
     notes : list of str
         Why engines that the bundle has are not used; a sentence each.
@@ -66,19 +66,19 @@ def fitting(
     BundleError
         If the file of an engine was changed, or its ports are not those of the manifest.
     """
-    found: dict[str, AheadGraph] = {}
+    engines: dict[str, AheadGraph] = {}
     notes: list[str] = []
     for stage in stages:
-        there = [engine for engine in bundle.manifest.engines if engine.stage == stage]
-        there = [engine for builder in builders for engine in there if engine.builder == builder]
+        candidates = [engine for engine in bundle.manifest.engines if engine.stage == stage]
+        candidates = [engine for builder in builders for engine in candidates if engine.builder == builder]
         faults: list[str] = []
-        for engine in there:
+        for engine in candidates:
             try:
-                found[stage] = _loaded(bundle, engine)
+                engines[stage] = _loaded(bundle, engine)
                 break
             except UnfitError as error:
                 faults.append(str(error))
-        if stage in found:
+        if stage in engines:
             continue
         notes += faults
         if must:
@@ -90,7 +90,7 @@ def fitting(
                 stage=stage,
                 faults=reason,
             )
-    return found, [*dict.fromkeys(notes)]
+    return engines, [*dict.fromkeys(notes)]
 
 
 def check_fit(engine: BuiltEngine) -> None:
@@ -105,7 +105,7 @@ def check_fit(engine: BuiltEngine) -> None:
     name = f"Engines of {engine.builder} {engine.version} for compute capability {engine.compute_capability}"
     instead = _INSTEAD
     try:
-        found = gpu.find()
+        device = gpu.find()
     except gpu.NoGpuError as error:
         raise UnfitError(
             "engine-gpu-missing",
@@ -114,14 +114,14 @@ def check_fit(engine: BuiltEngine) -> None:
             error=error,
             fallback=instead,
         ) from error
-    if found.capability != engine.compute_capability:
+    if device.capability != engine.compute_capability:
         raise UnfitError(
             "engine-wrong-gpu",
             "{engines} are not used: {gpu} has {gpu_capability}. {fallback} Build them for this GPU: "
             "`python -m export.engines BUNDLE --out DIR --sm {gpu_capability}`.",
             engines=name,
-            gpu=found.name,
-            gpu_capability=found.capability,
+            gpu=device.name,
+            gpu_capability=device.capability,
             fallback=instead,
         )
     package = engine.builder.replace("_", "-")
@@ -136,7 +136,7 @@ def check_fit(engine: BuiltEngine) -> None:
                 fallback=instead,
                 command=extra,
             )
-    if too_old := driver.fault(found, [engine.builder, _CUDA]):
+    if too_old := driver.fault(device, [engine.builder, _CUDA]):
         raise UnfitError(
             "engine-driver-outdated",
             "{engines} are not used: {driver_fault} {fallback}",
@@ -208,9 +208,9 @@ class DeviceArray:
 
     def numpy(self) -> NDArray[Any]:
         """Copy the values to the host."""
-        found = np.empty(self.shape, self.dtype)
-        _cuda("cudaMemcpy", found.ctypes.data, self.address, self.nbytes, _kind("DeviceToHost"))
-        return found
+        array = np.empty(self.shape, self.dtype)
+        _cuda("cudaMemcpy", array.ctypes.data, self.address, self.nbytes, _kind("DeviceToHost"))
+        return array
 
 
 @dataclass(frozen=True)
@@ -303,22 +303,22 @@ class AheadGraph:
 
     def _give(self, name: str, value: Value) -> None:
         """Copy a value to where the engine reads it."""
-        there = self._values[name]
-        if isinstance(value, DeviceArray) and value.dtype == there.dtype and value.shape == there.shape:
-            _cuda("cudaMemcpy", there.address, value.address, there.nbytes, _kind("DeviceToDevice"))
+        buffer = self._values[name]
+        if isinstance(value, DeviceArray) and value.dtype == buffer.dtype and value.shape == buffer.shape:
+            _cuda("cudaMemcpy", buffer.address, value.address, buffer.nbytes, _kind("DeviceToDevice"))
             return
-        given = np.ascontiguousarray(host(value), there.dtype)
-        if given.shape != there.shape:
+        array = np.ascontiguousarray(host(value), buffer.dtype)
+        if array.shape != buffer.shape:
             raise BundleError(
                 "engine-input-shape-mismatch",
                 "{engine} cannot be run: its port '{port}' has the shape {expected}, and {actual} "
                 "was given. Export the bundle again.",
                 engine=self._name,
                 port=name,
-                expected=there.shape,
-                actual=given.shape,
+                expected=buffer.shape,
+                actual=array.shape,
             )
-        _cuda("cudaMemcpy", there.address, given.ctypes.data, there.nbytes, _kind("HostToDevice"))
+        _cuda("cudaMemcpy", buffer.address, array.ctypes.data, buffer.nbytes, _kind("HostToDevice"))
 
     def _take(self, name: str, *, stays: bool) -> Value:
         """Copy an output away, because the next call overwrites it."""
@@ -360,15 +360,15 @@ class AheadGraph:
 
     def _check_ports(self) -> None:
         names = [self._engine.get_tensor_name(n) for n in range(self._engine.num_io_tensors)]
-        found = {name: list(self._engine.get_tensor_shape(name)) for name in names}
-        stated = {name: shape for name, (shape, _) in (self.inputs | self.outputs).items()}
-        if found != stated:
+        actual = {name: list(self._engine.get_tensor_shape(name)) for name in names}
+        expected = {name: shape for name, (shape, _) in (self.inputs | self.outputs).items()}
+        if actual != expected:
             raise BundleError(
                 "engine-ports-mismatch",
                 "{engine} has the ports {actual}, manifest.json says {expected}. Build the engines again.",
                 engine=self._name,
-                actual=found,
-                expected=stated,
+                actual=actual,
+                expected=expected,
             )
 
 
@@ -397,14 +397,14 @@ def deserialised(builder: str, data: bytes, log: list[str], name: str) -> tuple[
     return runtime, engine
 
 
-def logger(module: Any, kept: list[str]) -> Any:
+def logger(module: Any, errors: list[str]) -> Any:
     """Return a logger for a builder or its runtime, which keeps errors and nothing else.
 
     Parameters
     ----------
     module
         ``tensorrt`` or ``tensorrt_rtx``.
-    kept : list of str
+    errors : list of str
         Grows by each error.
     """
 
@@ -414,7 +414,7 @@ def logger(module: Any, kept: list[str]) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR):
-                kept.append(message)
+                errors.append(message)
 
     return Log()
 
@@ -443,7 +443,7 @@ def _free_with(owner: object, function: str, what: Any) -> None:
 
 def _cuda(function: str, *arguments: Any) -> tuple[Any, ...]:
     """Call a function of the CUDA runtime, and return what it gives besides its error."""
-    error, *found = getattr(_runtime(), function)(*arguments)
+    error, *outputs = getattr(_runtime(), function)(*arguments)
     if int(error) != 0:
         raise CudaError(
             "cuda-call-failed",
@@ -451,4 +451,4 @@ def _cuda(function: str, *arguments: Any) -> tuple[Any, ...]:
             function=function,
             cuda_error=error.name,
         )
-    return tuple(found)
+    return tuple(outputs)

@@ -19,7 +19,7 @@ def show(bundle: Bundle) -> None:
     """Print what a bundle reads, what it decodes and what it was trained on."""
     manifest = bundle.manifest
     grid = manifest.grid
-    more = grid.before + grid.after > 0
+    looks_further = grid.before + grid.after > 0
     table = Table(title=f"{manifest.name} {bundle.digest}", show_header=False, title_justify="left")
     clip = manifest.clip
     rows = {
@@ -31,7 +31,9 @@ def show(bundle: Bundle) -> None:
         "EEG": manifest.eeg and f"{len(manifest.eeg.channels)} channels at {grid.sfreq} Hz",
         "fMRI": manifest.fmri and f"{manifest.fmri.voxels} of {manifest.fmri.shape} voxels, TR {grid.tr} s",
         "windows": f"{grid.window} s every {grid.hop} s, haemodynamic lag {grid.lag} s",
-        "look-ahead": f"{grid.before} volumes before a window and {grid.after} after it" if more else None,
+        "look-ahead": f"{grid.before} volumes before a window and {grid.after} after it"
+        if looks_further
+        else None,
         "clip": f"{clip.frames} frames of {clip.height} x {clip.width} at {clip.fps:g} fps",
         "steps": manifest.steps,
         "share of detail": manifest.detail,
@@ -64,8 +66,8 @@ def _parity(parity: dict[str, Any]) -> str | None:
     if "reason" in parity:
         return f"{status}: {parity['reason']}"
     clips = parity.get("clip_psnr_db")
-    shown = "" if clips is None else f", clips at {clips:g} dB"
-    return f"{status}: {parity.get('largest_difference')}{shown}"
+    psnr_text = "" if clips is None else f", clips at {clips:g} dB"
+    return f"{status}: {parity.get('largest_difference')}{psnr_text}"
 
 
 def _prior(brain: Brain) -> str:
@@ -73,5 +75,7 @@ def _prior(brain: Brain) -> str:
 
 
 def _engines(engines: list[BuiltEngine]) -> str | None:
-    kinds = {f"{one.builder} {one.version} for {one.compute_capability}": one for one in engines}
+    kinds = {
+        f"{engine.builder} {engine.version} for {engine.compute_capability}": engine for engine in engines
+    }
     return ", ".join(kinds) or None

@@ -17,12 +17,12 @@ _ONNX_RUNTIME = "onnxruntime"
 _BINDINGS = "cuda.bindings"
 
 
-def fault(found: Gpu, modules: Iterable[str]) -> str | None:
+def fault(device: Gpu, modules: Iterable[str]) -> str | None:
     """Say what to do if the driver is too old for one of some installed modules; else return None.
 
     Parameters
     ----------
-    found : Gpu
+    device : Gpu
         What the driver says of itself.
     modules : iterable of str
         Names under which they are imported: ``onnxruntime``, ``cuda.bindings``, or a module of NVIDIA's.
@@ -34,12 +34,12 @@ def fault(found: Gpu, modules: Iterable[str]) -> str | None:
     """
     for module in modules:
         built_for = cuda_of(module)
-        if built_for is None or built_for <= int(found.cuda.partition(".")[0]):
+        if built_for is None or built_for <= int(device.cuda.partition(".")[0]):
             continue
         newer = f"driver {_DRIVERS[built_for]} or newer" if built_for in _DRIVERS else "a newer driver"
         return (
-            f"{module} is built for CUDA {built_for}, and the driver of {found.name} supports CUDA "
-            f"{found.cuda} at most. Install {newer} (`nvidia-smi` tells which is there), or a package that "
+            f"{module} is built for CUDA {built_for}, and the driver of {device.name} supports CUDA "
+            f"{device.cuda} at most. Install {newer} (`nvidia-smi` tells which is there), or a package that "
             "is built for an older CUDA."
         )
     return None
@@ -56,10 +56,10 @@ def cuda_of(module: str) -> int | None:
         return _major(getattr(import_module(module), "cuda_version", ""))
     if module == _BINDINGS:
         return _major(_version("cuda-bindings"))
-    wanted = re.compile(rf"{module.replace('_', '-')}-cu([0-9]+)(-.*)?")
+    pattern = re.compile(rf"{module.replace('_', '-')}-cu([0-9]+)(-.*)?")
     for package in metadata.distributions():
         name = str(package.metadata["Name"]).lower().replace("_", "-")
-        if match := wanted.fullmatch(name):
+        if match := pattern.fullmatch(name):
             return int(match[1])
     return None
 

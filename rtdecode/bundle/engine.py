@@ -35,7 +35,7 @@ class Engine:
         Where the graphs are from, for messages.
     chosen : sequence of str or (str, dict), optional
         Execution providers, with their options if any; by default all that are available, the fastest first.
-    beside : dict, optional
+    weight_files : dict, optional
         Stage -> the files that hold its external weights, by the names under which the graph knows them.
     memories : dict, optional
         Name of each memory -> its rows.
@@ -69,7 +69,7 @@ class Engine:
         models: Mapping[str, bytes],
         name: str,
         chosen: Sequence[Provider] | None = None,
-        beside: Mapping[str, Mapping[str, Any]] | None = None,
+        weight_files: Mapping[str, Mapping[str, Any]] | None = None,
         memories: Mapping[str, Rows] | None = None,
         built: Mapping[str, AheadGraph] | None = None,
         notes: Sequence[str] = (),
@@ -86,15 +86,15 @@ class Engine:
             providers.check(chosen)
         self.manifest = manifest
         self._name = name
-        weights = beside or {}
+        weights = weight_files or {}
         self.graphs: dict[str, Graph | AheadGraph] = {}
         for stage in manifest.built:
             ready = (built or {}).get(stage)
             graph = self._graph(stage, models[stage], chosen, weights.get(stage)) if ready is None else ready
             self.graphs[stage] = graph
         # Every stage has the same to tell of a provider that failed.
-        told = [note for graph in self.graphs.values() for note in graph.notes]
-        self.notes = [*dict.fromkeys([*notes, *told])]
+        graph_notes = [note for graph in self.graphs.values() for note in graph.notes]
+        self.notes = [*dict.fromkeys([*notes, *graph_notes])]
         self.program = Program(manifest, self.graphs, memories)
 
     @property
@@ -112,37 +112,37 @@ class Engine:
         """
         return Session(self.program, carry=carry)
 
-    def steps(self, asked: int | None = None) -> int:
-        """Return the number of denoising steps to take when `asked` for so many; see `check_steps`."""
-        return check_steps(self.manifest, self._name, asked)
+    def steps(self, n_steps: int | None = None) -> int:
+        """Return the number of denoising steps to take when asked for `n_steps`; see `check_steps`."""
+        return check_steps(self.manifest, self._name, n_steps)
 
-    def detail(self, asked: float | None = None) -> float | None:
-        """Return the share of detail to keep when `asked` for so much; see `check_detail`."""
-        return check_detail(self.manifest, self._name, asked)
+    def detail(self, share: float | None = None) -> float | None:
+        """Return the share of detail to keep when asked for `share`; see `check_detail`."""
+        return check_detail(self.manifest, self._name, share)
 
     def _graph(
         self,
         stage: str,
         model: bytes,
         chosen: Sequence[Provider] | None,
-        beside: Mapping[str, Any] | None,
+        weight_files: Mapping[str, Any] | None,
     ) -> Graph:
         """Load a graph, and check its ports against the manifest."""
-        stated = self.manifest.built[stage]
-        where = f"{self._name}/{stated.file}"
-        graph = Graph(model, where, chosen, beside=beside)
-        for kind, ports, found in (
-            ("inputs", stated.inputs, graph.inputs),
-            ("outputs", stated.outputs, graph.outputs),
+        declared = self.manifest.built[stage]
+        where = f"{self._name}/{declared.file}"
+        graph = Graph(model, where, chosen, weight_files=weight_files)
+        for kind, ports, actual in (
+            ("inputs", declared.inputs, graph.inputs),
+            ("outputs", declared.outputs, graph.outputs),
         ):
-            if found != _shapes(ports):
+            if actual != _shapes(ports):
                 raise BundleError(
                     "graph-ports-mismatch",
                     "{graph} has the {side} {actual}, stages.{stage} of manifest.json says "
                     "{expected}. Export the bundle again.",
                     graph=where,
                     side=kind,
-                    actual=found,
+                    actual=actual,
                     stage=stage,
                     expected=_shapes(ports),
                 )
@@ -174,25 +174,25 @@ def load(
     """
     manifest = bundle.manifest
     models = dict(instead or {})
-    wanted = [stage for stage in manifest.built if stage not in models]
-    room.check(bundle, wanted)
+    stages = [stage for stage in manifest.built if stage not in models]
+    room.check(bundle, stages)
     builders = [name for name in providers.names(chosen or []) if name in BUILDERS]
     if chosen is None or builders:
-        built, notes = ahead.fitting(bundle, wanted, builders or BUILDERS, must=bool(builders))
+        built, notes = ahead.fitting(bundle, stages, builders or BUILDERS, must=bool(builders))
     else:
         built = {}
         notes = []
     if builders:
         chosen = None
-    kept = {name: manifest.built[name] for name in wanted if name not in built}
-    models |= {name: bundle.read(stage.file) for name, stage in kept.items()}
-    beside = {name: _beside(bundle, stage) for name, stage in kept.items()}
+    graph_stages = {name: manifest.built[name] for name in stages if name not in built}
+    models |= {name: bundle.read(stage.file) for name, stage in graph_stages.items()}
+    weight_files = {name: _beside(bundle, stage) for name, stage in graph_stages.items()}
     memories = {
         name: rows(bundle.mapped(memory.file), memory, str(bundle.path / memory.file))
         for name, memory in manifest.memories.items()
     }
     where = f"bundle {bundle.path}"
-    return Engine(manifest, models, where, chosen, beside, memories, built, notes)
+    return Engine(manifest, models, where, chosen, weight_files, memories, built, notes)
 
 
 def places(runs_on: Mapping[str, str]) -> str:

@@ -149,7 +149,7 @@ def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -
     """
     path = resolve(name)
     file = path / _HEAD
-    tree, found = read_tree(file, _AGAIN, verify=verify)
+    tree, digest = read_tree(file, _AGAIN, verify=verify)
     # Another schema has other keys, so it is named before the strict reading can
     # complain about these.
     if tree.get("schema") != SCHEMA:
@@ -162,19 +162,19 @@ def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -
             expected=SCHEMA,
         )
     manifest = from_json(tree, str(file))
-    held = Sealed(file, manifest.files, _AGAIN)
-    held.check_whole()
+    files = Sealed(file, manifest.files, _AGAIN)
+    files.check_whole()
     if verify:
-        held.check()
+        files.check()
     _check_listed(file, manifest)
     _check_wiring(manifest, file)
     if subject is not None:
         subject = subject_named(manifest, subject)
     if subject is not None:
         manifest = of_subject(manifest, subject)
-    projection = _projection(held, manifest, _of_subject(subject, "projection.npz"))
+    projection = _projection(files, manifest, _of_subject(subject, "projection.npz"))
     stats_file = _of_subject(subject, "stats.npz")
-    stats = held.arrays(stats_file)
+    stats = files.arrays(stats_file)
     _check_stats(path / stats_file, stats, manifest)
     try:
         drift_of(stats, manifest.fmri.baseline if manifest.fmri else Baseline())
@@ -185,7 +185,7 @@ def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -
             path=path / stats_file,
             error=error,
         ) from error
-    return Bundle(path, manifest, found, stats, projection, subject)
+    return Bundle(path, manifest, digest, stats, projection, subject)
 
 
 def check_target(target: Path) -> None:
@@ -271,8 +271,8 @@ def _check_listed(file: Path, manifest: Manifest) -> None:
 def _named(manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Yield every file that the manifest names, each after the place that names it."""
     stages = {f"stages.{name}": stage for name, stage in manifest.built.items()}
-    for subject, found in manifest.subjects.items():
-        stages |= {f"subjects.{subject}.stages.{name}": stage for name, stage in found.stages.items()}
+    for subject, entry in manifest.subjects.items():
+        stages |= {f"subjects.{subject}.stages.{name}": stage for name, stage in entry.stages.items()}
     for place, stage in stages.items():
         yield place, stage.file
         for name in stage.data:
@@ -295,14 +295,14 @@ def _check_stats(file: Path, stats: dict[str, NDArray[Any]], manifest: Manifest)
     }
     for modality in manifest.modalities:
         for name in (f"{modality}_mean", f"{modality}_scale"):
-            found = stats[name].shape if name in stats else None
-            if found != (sizes[modality],):
+            shape = stats[name].shape if name in stats else None
+            if shape != (sizes[modality],):
                 raise BundleError(
                     "stats-shape-mismatch",
                     "{path}: {array} has shape {actual}, manifest.json asks for ({expected_size},). {remedy}",
                     path=file,
                     array=name,
-                    actual=found,
+                    actual=shape,
                     expected_size=sizes[modality],
                     remedy=_AGAIN,
                 )
@@ -318,20 +318,20 @@ def _projection(files: Sealed, manifest: Manifest, name: str) -> Projection | No
         raise BundleError(
             "projection-invalid", "{path}: {error}. Export the bundle again.", path=file, error=error
         ) from error
-    held = {"voxels": projection.features, "shape": projection.shape, "affine": projection.affine}
-    for name, found in held.items():
-        _check_fit(file, name, found, getattr(manifest.fmri, name))
+    geometry = {"voxels": projection.features, "shape": projection.shape, "affine": projection.affine}
+    for name, actual in geometry.items():
+        _check_fit(file, name, actual, getattr(manifest.fmri, name))
     return projection
 
 
-def _check_fit(file: Path, name: str, found: Any, stated: Any) -> None:
-    if np.shape(found) != np.shape(stated) or not np.allclose(found, stated, rtol=1e-9, atol=1e-9):
+def _check_fit(file: Path, name: str, actual: Any, expected: Any) -> None:
+    if np.shape(actual) != np.shape(expected) or not np.allclose(actual, expected, rtol=1e-9, atol=1e-9):
         raise BundleError(
             "projection-manifest-mismatch",
             "{path}: {field} is {actual}, manifest.json fmri.{field} says {expected}. Export the "
             "bundle again.",
             path=file,
             field=name,
-            actual=np.asarray(found).tolist(),
-            expected=stated,
+            actual=np.asarray(actual).tolist(),
+            expected=expected,
         )

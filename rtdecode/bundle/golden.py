@@ -44,9 +44,9 @@ def first(bundle: Bundle) -> dict[str, Array]:
     return {name: array[:1] for name, array in bundle.golden().items()}
 
 
-def steps_of(kept: Mapping[str, Array], usual: int) -> int:
+def steps_of(golden: Mapping[str, Array], usual: int) -> int:
     """Return how many denoising steps golden windows were decoded with: those that they say, or the usual."""
-    return int(kept[STEPS][0]) if STEPS in kept else usual
+    return int(golden[STEPS][0]) if STEPS in golden else usual
 
 
 def window(bundle: Bundle) -> Window:
@@ -81,7 +81,7 @@ def read(manifest: Manifest) -> list[str]:
     return signals + states + masks + noise_too
 
 
-def open_pass(engine: Engine, kept: Mapping[str, Array], steps: int, where: str) -> Pass:
+def open_pass(engine: Engine, golden: Mapping[str, Array], steps: int, where: str) -> Pass:
     """Begin the pass of a golden window, whose arrays have a leading axis of 1.
 
     Raises
@@ -90,16 +90,16 @@ def open_pass(engine: Engine, kept: Mapping[str, Array], steps: int, where: str)
         If an array is missing; `where` names the file.
     """
     manifest = engine.manifest
-    given = take(where, kept, read(manifest))
+    arrays = take(where, golden, read(manifest))
     states = [name for name, state in manifest.states.items() if state.scope == "session"]
     # A mask of 0 says that the window carries nothing on, which differs from carrying on zeros.
-    before = {name: given[name] for name in states if given.get(f"{name}_mask", np.ones(1)).any()}
-    more = partial(noise, manifest.noise_key, 0, 0)
-    signals = {name: given[name] for name in SIGNALS if name in given}
-    return Pass(engine.program, signals, Noise(given.get("noise"), more), steps, before)
+    before = {name: arrays[name] for name in states if arrays.get(f"{name}_mask", np.ones(1)).any()}
+    later = partial(noise, manifest.noise_key, 0, 0)
+    signals = {name: arrays[name] for name in SIGNALS if name in arrays}
+    return Pass(engine.program, signals, Noise(arrays.get("noise"), later), steps, before)
 
 
-def decode(engine: Engine, kept: Mapping[str, Array], steps: int, where: str) -> dict[str, NDArray[Any]]:
+def decode(engine: Engine, golden: Mapping[str, Array], steps: int, where: str) -> dict[str, NDArray[Any]]:
     """Decode a golden window.
 
     Returns
@@ -112,20 +112,20 @@ def decode(engine: Engine, kept: Mapping[str, Array], steps: int, where: str) ->
     BundleError
         See `open_pass`.
     """
-    opened = open_pass(engine, kept, steps, where)
-    found = opened.encode()
-    frames = [drawn for latent in opened.latents() for drawn in opened.draw(latent)]
-    return found | {"latent": opened.latent, "frames": np.concatenate(frames, axis=1)}
+    opened = open_pass(engine, golden, steps, where)
+    outputs = opened.encode()
+    frames = [frame for latent in opened.latents() for frame in opened.draw(latent)]
+    return outputs | {"latent": opened.latent, "frames": np.concatenate(frames, axis=1)}
 
 
-def psnr_db(expected: Array, found: Array) -> float:
+def psnr_db(expected: Array, actual: Array) -> float:
     """Return the peak signal-to-noise ratio of values whose peak is 1, in dB; at most 200."""
-    error = float(np.mean((found.astype(np.float64) - expected.astype(np.float64)) ** 2))
+    error = float(np.mean((actual.astype(np.float64) - expected.astype(np.float64)) ** 2))
     # Written so that a NaN stays one.
     return _SAME_DB if error < 10 ** (-_SAME_DB / 10) else float(-10 * np.log10(error))
 
 
-def take(where: str, kept: Mapping[str, Array], names: Iterable[str]) -> dict[str, Float]:
+def take(where: str, golden: Mapping[str, Array], names: Iterable[str]) -> dict[str, Float]:
     """Pick arrays of a golden window by name, as float32.
 
     Raises
@@ -133,18 +133,20 @@ def take(where: str, kept: Mapping[str, Array], names: Iterable[str]) -> dict[st
     BundleError
         If one of them is missing.
     """
-    if missing := sorted(set(names) - set(kept)):
+    if missing := sorted(set(names) - set(golden)):
         raise BundleError(
             "golden-array-missing",
             "{path} lacks {missing}: found {available}. Export it again.",
             path=where,
             missing=list(missing),
-            available=list(kept),
+            available=list(golden),
         )
-    return {name: kept[name].astype(np.float32) for name in names}
+    return {name: golden[name].astype(np.float32) for name in names}
 
 
-def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+def compare(
+    bundle: Bundle, golden: Mapping[str, Array], actual: Mapping[str, NDArray[Any]]
+) -> dict[str, float]:
     """Compare what was decoded from a golden window with what is expected.
 
     A closed-form latent may be off by 1e-4. A denoised latent, which went through many more operations, may
@@ -164,16 +166,16 @@ def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArr
     """
     differences: dict[str, float] = {}
     expected: dict[str, Array] = {}
-    for name in (name for name in _COMPARED if name in kept and name in found):
-        eight_bits = found[name].dtype == np.uint8
-        expected[name] = to_uint8(kept[name]) if eight_bits else kept[name]
+    for name in (name for name in _COMPARED if name in golden and name in actual):
+        eight_bits = actual[name].dtype == np.uint8
+        expected[name] = to_uint8(golden[name]) if eight_bits else golden[name]
     for name, values in expected.items():
-        scale = _unit(values) / _unit(found[name])
-        differences[name] = float(np.abs(found[name] * scale - values.astype(np.float64)).max())
+        scale = _unit(values) / _unit(actual[name])
+        differences[name] = float(np.abs(actual[name] * scale - values.astype(np.float64)).max())
     if bundle.manifest.precision == PRECISIONS[0]:
-        _check_differences(bundle, expected, found, differences)
+        _check_differences(bundle, expected, actual, differences)
     else:
-        _check_psnr(bundle, expected, found)
+        _check_psnr(bundle, expected, actual)
     return differences
 
 
@@ -184,17 +186,17 @@ def _unit(values: Array) -> float:
 
 def _check_differences(
     bundle: Bundle,
-    kept: Mapping[str, Array],
+    expected: Mapping[str, Array],
     outputs: Mapping[str, NDArray[Any]],
     differences: Mapping[str, float],
 ) -> None:
     denoised = "denoise" in bundle.manifest.built
     for name, error in differences.items():
         tolerance = _DENOISED if denoised else _CLOSED
-        if kept[name].dtype == np.uint8:
+        if expected[name].dtype == np.uint8:
             tolerance = _LEVEL if outputs[name].dtype == np.uint8 else _ROUNDING
         if name == "latent" and denoised:
-            tolerance *= float(kept[name].astype(np.float64).std())
+            tolerance *= float(expected[name].astype(np.float64).std())
         # Written so that a NaN fails too.
         if not error <= tolerance:
             raise BundleError(
@@ -209,13 +211,13 @@ def _check_differences(
             )
 
 
-def _check_psnr(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArray[Any]]) -> None:
+def _check_psnr(bundle: Bundle, golden: Mapping[str, Array], actual: Mapping[str, NDArray[Any]]) -> None:
     precision = bundle.manifest.precision
     # A latent has no largest value of its own. One that is the same everywhere is compared as it is.
-    peaks = {"latent": float(np.ptp(kept["latent"])) or 1.0, "frames": 1.0}
+    peaks = {"latent": float(np.ptp(golden["latent"])) or 1.0, "frames": 1.0}
     for name, peak in peaks.items():
-        expected = kept[name].astype(np.float64) / _unit(kept[name])
-        reached = psnr_db(expected / peak, found[name] / _unit(found[name]) / peak)
+        expected = golden[name].astype(np.float64) / _unit(golden[name])
+        reached = psnr_db(expected / peak, actual[name] / _unit(actual[name]) / peak)
         # Written so that a NaN fails too.
         if not reached >= CLIP_DB[precision]:
             raise BundleError(

@@ -70,16 +70,16 @@ def find() -> Gpu:
 
 
 def _ask(driver: ctypes.CDLL, function: str, *arguments: object) -> None:
-    found = getattr(driver, function)(*arguments)
-    if found == _SUCCESS:
+    status = getattr(driver, function)(*arguments)
+    if status == _SUCCESS:
         return
     words = ctypes.c_char_p()
-    told = driver.cuGetErrorString(found, ctypes.byref(words)) == _SUCCESS and words.value is not None
-    reason = words.value.decode() if told and words.value is not None else "no further words"
+    has_message = driver.cuGetErrorString(status, ctypes.byref(words)) == _SUCCESS and words.value is not None
+    reason = words.value.decode() if has_message and words.value is not None else "no further words"
     raise NoGpuError(
         "gpu-driver-failed",
         "the NVIDIA driver offers no GPU ({function}: error {status}, {description})",
         function=function,
-        status=found,
+        status=status,
         description=reason,
     )

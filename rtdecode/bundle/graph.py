@@ -38,7 +38,7 @@ class Graph:
     chosen : sequence of str or (str, dict), optional
         Execution providers, with their options if any. By default those that are installed are tried, the
         fastest first, and `notes` tells of those that failed.
-    beside : dict, optional
+    weight_files : dict, optional
         The files that hold its external weights, by the names under which the graph knows them.
 
     Attributes
@@ -63,11 +63,11 @@ class Graph:
         model: bytes,
         name: str,
         chosen: Sequence[Provider] | None = None,
-        beside: Mapping[str, Any] | None = None,
+        weight_files: Mapping[str, Any] | None = None,
     ) -> None:
         self._name = name
         self.notes: list[str] = []
-        self._session, self._fixed, used = self._loaded(model, chosen, beside)
+        self._session, self._fixed, used = self._loaded(model, chosen, weight_files)
         self._device = providers.device_of(used)
         self.inputs = _kinds(self._session.get_inputs())
         self.outputs = _kinds(self._session.get_outputs())
@@ -88,16 +88,16 @@ class Graph:
         BundleError
             If the arrays do not fit its ports.
         """
-        given = {name: self._fitting(name, value) for name, value in arrays.items()}
+        inputs = {name: self._fitting(name, value) for name, value in arrays.items()}
         try:
             if self._fixed is not None:
-                return self._fixed.run(given, stay)
+                return self._fixed.run(inputs, stay)
             if self._device is None:
-                found = self._session.run(list(self.outputs), given)
-                return dict(zip(self.outputs, found, strict=True))
-            return self._bound(given, stay, self._device)
+                outputs = self._session.run(list(self.outputs), inputs)
+                return dict(zip(self.outputs, outputs, strict=True))
+            return self._bound(inputs, stay, self._device)
         except (*providers.faults(), ValueError) as error:
-            shapes = {name: tuple(np.shape(host(value))) for name, value in given.items()}
+            shapes = {name: tuple(np.shape(host(value))) for name, value in inputs.items()}
             raise BundleError(
                 "graph-run-failed",
                 "{graph} cannot be run on {shapes} ({error}). Export the bundle again.",
@@ -107,7 +107,7 @@ class Graph:
             ) from error
 
     def _loaded(
-        self, model: bytes, chosen: Sequence[Provider] | None, beside: Mapping[str, Any] | None
+        self, model: bytes, chosen: Sequence[Provider] | None, weight_files: Mapping[str, Any] | None
     ) -> tuple[Any, "_Fixed | None", list[Provider]]:
         """Load the graph with the first providers that can run it; return it, its fixed ports, and these."""
         if chosen is None:
@@ -121,7 +121,7 @@ class Graph:
         for used in tried:
             first = providers.names(used)[0]
             try:
-                session = _session(model, used, beside)
+                session = _session(model, used, weight_files)
                 loaded = first in session.get_providers()
                 fixed = _fixed(session) if loaded and _is_captured(used) else None
             except (*providers.faults(), RtDecodeError, RuntimeError, ValueError) as error:
@@ -157,10 +157,10 @@ class Graph:
         dtype = self.inputs[name][1] if name in self.inputs else value.dtype
         return np.ascontiguousarray(value, dtype)
 
-    def _bound(self, given: Mapping[str, Value], stay: Collection[str], device: str) -> dict[str, Value]:
+    def _bound(self, inputs: Mapping[str, Value], stay: Collection[str], device: str) -> dict[str, Value]:
         """Run the graph with the outputs in `stay` bound to the device and the others to the host."""
         binding = self._session.io_binding()
-        for name, value in given.items():
+        for name, value in inputs.items():
             if isinstance(value, np.ndarray):
                 binding.bind_cpu_input(name, value)
             else:
@@ -168,8 +168,8 @@ class Graph:
         for name in self.outputs:
             binding.bind_output(name, device if name in stay else "cpu")
         self._session.run_with_iobinding(binding)
-        found = dict(zip(self.outputs, binding.get_outputs(), strict=True))
-        return {name: value if name in stay else value.numpy() for name, value in found.items()}
+        outputs = dict(zip(self.outputs, binding.get_outputs(), strict=True))
+        return {name: value if name in stay else value.numpy() for name, value in outputs.items()}
 
 
 def host(value: Value) -> NDArray[Any]:
@@ -209,11 +209,11 @@ class _Fixed:
         for name, value in self._outputs.items():
             self._binding.bind_ortvalue_output(name, value)
 
-    def run(self, given: Mapping[str, Value], stay: Collection[str]) -> dict[str, Value]:
+    def run(self, inputs: Mapping[str, Value], stay: Collection[str]) -> dict[str, Value]:
         """Copy the inputs to where the graph reads them, run it, and copy its outputs away."""
         # Sessions share the graph, and each call overwrites the values of the one before.
         with self._lock:
-            for name, value in given.items():
+            for name, value in inputs.items():
                 self._inputs[name].update_inplace(value)
             self._session.run_with_iobinding(self._binding)
             return {name: self._taken(name, stays=name in stay) for name in self._outputs}
@@ -231,11 +231,13 @@ class _Fixed:
         return value.ortvalue_from_shape_and_type(list(shape), np.dtype(dtype).type, self._device, 0)
 
 
-def _session(model: bytes, used: Sequence[Provider], beside: Mapping[str, Any] | None) -> Any:
+def _session(model: bytes, used: Sequence[Provider], weight_files: Mapping[str, Any] | None) -> Any:
     options = _options()
-    if beside:
-        sizes = [len(data) for data in beside.values()]
-        options.add_external_initializers_from_files_in_memory(list(beside), list(beside.values()), sizes)
+    if weight_files:
+        sizes = [len(data) for data in weight_files.values()]
+        options.add_external_initializers_from_files_in_memory(
+            list(weight_files), list(weight_files.values()), sizes
+        )
     if providers.device_of(used) is not None:
         # For `runs_on`: which provider got which nodes.
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -290,13 +292,13 @@ def _runs_on(session: Any, used: Sequence[Provider]) -> str:
     for part in session.get_provider_graph_assignment_info():
         places[part.ep_name] += len(part.get_nodes())
     on_the_cpu = places[CPU]
-    more = f", {on_the_cpu} of {places.total()} nodes on the CPU" if on_the_cpu else ""
-    return f"{version}, {_words(used)}{more}"
+    fallback_text = f", {on_the_cpu} of {places.total()} nodes on the CPU" if on_the_cpu else ""
+    return f"{version}, {_words(used)}{fallback_text}"
 
 
-def _dtype(said: str) -> str:
+def _dtype(onnx_type: str) -> str:
     """Convert ONNX Runtime's name of a type to numpy's: ``tensor(float)`` to ``float32``."""
-    inner = said.removeprefix("tensor(").removesuffix(")")
+    inner = onnx_type.removeprefix("tensor(").removesuffix(")")
     return _DTYPES.get(inner, inner)
 
 

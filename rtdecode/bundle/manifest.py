@@ -499,8 +499,8 @@ class Manifest:
     @property
     def built(self) -> dict[str, Stage]:
         """The stages that the bundle has, in the order in which they run."""
-        found = {name: self.stages.get(name) for name in STAGES}
-        return {name: stage for name, stage in found.items() if stage is not None}
+        stages = {name: self.stages.get(name) for name in STAGES}
+        return {name: stage for name, stage in stages.items() if stage is not None}
 
     @property
     def onset_correction_s(self) -> float:
@@ -545,20 +545,20 @@ def of_subject(manifest: Manifest, name: str) -> Manifest:
     BundleError
         If it does not fit the rest of the manifest.
     """
-    found = manifest.subjects[name]
+    subject = manifest.subjects[name]
     # A subject without a front must not run the default subject's.
     # Engines of the stages that the subject has of its own were built from the default subject's graphs.
-    own = {
+    changes = {
         "engines": [engine for engine in manifest.engines if engine.stage not in OWN_STAGES],
-        "eeg": found.eeg,
-        "fmri": found.fmri,
-        "stages": {**manifest.stages, "front": None, **found.stages},
-        "subject": found.number,
-        "confidence": found.confidence,
-        "brain": found.brain,
+        "eeg": subject.eeg,
+        "fmri": subject.fmri,
+        "stages": {**manifest.stages, "front": None, **subject.stages},
+        "subject": subject.number,
+        "confidence": subject.confidence,
+        "brain": subject.brain,
     }
     try:
-        return replace(manifest, **own)
+        return replace(manifest, **changes)
     except ValueError as error:
         raise BundleError.wrap(
             error,
@@ -591,9 +591,9 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
             del subject["brain"]
     grid = tree["grid"].items()
     tree["grid"] = {name: str(value) if isinstance(value, Fraction) else value for name, value in grid}
-    own = [stage for stage in tree["stages"].values() if stage is not None]
-    others = [stage for subject in tree["subjects"].values() for stage in subject["stages"].values()]
-    for stage in own + others:
+    stages = [stage for stage in tree["stages"].values() if stage is not None]
+    subject_stages = [stage for subject in tree["subjects"].values() for stage in subject["stages"].values()]
+    for stage in stages + subject_stages:
         for side in ("inputs", "outputs"):
             stage[side] = {name: _stated(port) for name, port in stage[side].items()}
     return tree
@@ -632,7 +632,7 @@ def _check_key(key: str) -> None:
 
 
 def _check_engines(engines: list[BuiltEngine], built: dict[str, Stage]) -> None:
-    known = set[tuple[str, str, str]]()
+    kinds = set[tuple[str, str, str]]()
     for engine in engines:
         kind = (engine.builder, engine.compute_capability, engine.stage)
         if engine.stage not in built:
@@ -642,13 +642,13 @@ def _check_engines(engines: list[BuiltEngine], built: dict[str, Stage]) -> None:
                 engine=engine.file,
                 stage=engine.stage,
             )
-        if kind in known:
+        if kind in kinds:
             raise ManifestError(
                 "engine-duplicate",
                 "engines: there are two of {engine}, and one was expected",
                 engine=" ".join(kind),
             )
-        known.add(kind)
+        kinds.add(kind)
 
 
 def _check_sigmas(sigmas: dict[str, list[float]]) -> None:

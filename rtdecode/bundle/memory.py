@@ -45,22 +45,22 @@ class Rows:
             If one of the rows does not exist.
         """
         # Checked here because numpy would read negative numbers from the end.
-        asked = numbers.reshape(-1)
+        indices = numbers.reshape(-1)
         count = len(self._values)
-        if asked.min() < 0 or asked.max() >= count:
+        if indices.min() < 0 or indices.max() >= count:
             raise BundleError(
                 "memory-row-out-of-range",
                 "{path} has the rows 0 to {last_row}, and a graph asked for {rows}. {remedy}",
                 path=self._name,
                 last_row=count - 1,
-                rows=asked.tolist()[:8],
+                rows=indices.tolist()[:8],
                 remedy=_AGAIN,
             )
-        found = self._values[asked]
+        gathered = self._values[indices]
         if self._dtype != "bfloat16":
-            return found
+            return gathered
         # numpy has no bfloat16, which is the upper half of a float32.
-        return (found.astype(np.uint32) << 16).view(np.float32)
+        return (gathered.astype(np.uint32) << 16).view(np.float32)
 
 
 def rows(data: mmap.mmap, memory: Memory, name: str) -> Rows:
@@ -80,7 +80,7 @@ def rows(data: mmap.mmap, memory: Memory, name: str) -> Rows:
     BundleError
         If the file is no array, is cut short, or differs from what the manifest says.
     """
-    kept = np.dtype("uint16" if memory.dtype == "bfloat16" else memory.dtype)
+    file_dtype = np.dtype("uint16" if memory.dtype == "bfloat16" else memory.dtype)
     header = BytesIO(data[:_HEADER_BYTES])
     try:
         version = np.lib.format.read_magic(header)
@@ -96,7 +96,7 @@ def rows(data: mmap.mmap, memory: Memory, name: str) -> Rows:
             error=error,
             remedy=_AGAIN,
         ) from error
-    if (shape, dtype, by_column) != ((memory.rows, memory.width), kept, False):
+    if (shape, dtype, by_column) != ((memory.rows, memory.width), file_dtype, False):
         raise BundleError(
             "memory-array-mismatch",
             "{path} holds {dtype} {shape}, memories of manifest.json says {expected_dtype} "
@@ -104,13 +104,13 @@ def rows(data: mmap.mmap, memory: Memory, name: str) -> Rows:
             path=name,
             dtype=dtype,
             shape=shape,
-            expected_dtype=kept,
+            expected_dtype=file_dtype,
             expected_rows=memory.rows,
             expected_width=memory.width,
             remedy=_AGAIN,
         )
     start = header.tell()
-    if len(data) != start + memory.rows * memory.width * kept.itemsize:
+    if len(data) != start + memory.rows * memory.width * file_dtype.itemsize:
         raise BundleError(
             "memory-size-mismatch",
             "{path} has {size_bytes} bytes, but its header states a different size. {remedy}",
@@ -118,5 +118,5 @@ def rows(data: mmap.mmap, memory: Memory, name: str) -> Rows:
             size_bytes=len(data),
             remedy=_AGAIN,
         )
-    values = np.frombuffer(data, kept, offset=start).reshape(memory.rows, memory.width)
+    values = np.frombuffer(data, file_dtype, offset=start).reshape(memory.rows, memory.width)
     return Rows(values, memory.dtype, name)

@@ -46,13 +46,13 @@ def runtime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        more = "" if clash() is None else f" {clash()}"
+        clash_note = "" if clash() is None else f" {clash()}"
         raise RtDecodeError(
             "onnxruntime-missing",
             "decoding needs ONNX Runtime, which cannot be imported ({error}).{package_clash} Install "
             "it with `{command}`, or the extra gpu for CUDA and TensorRT.",
             error=error,
-            package_clash=more,
+            package_clash=clash_note,
             command=installing.command("cpu"),
         ) from error
     # What is left of the module when one of two packages was uninstalled is an empty folder.
@@ -68,22 +68,24 @@ def runtime() -> Any:
 
 def clash() -> str | None:
     """Say what to do if more than one package installs the module onnxruntime; else return None."""
-    found = _installed()
-    if len(found) < 2:
+    packages = _installed()
+    if len(packages) < 2:
         return None
     return (
-        f"The packages {' and '.join(found)} are both installed and install the same module, so that the one "
-        f"installed last has overwritten files of the other. {_again(found)}"
+        f"The packages {' and '.join(packages)} are both installed and install the same module, so that the "
+        f"one installed last has overwritten files of the other. {_again(packages)}"
     )
 
 
 def _installed() -> list[str]:
-    named = {str(found.metadata["Name"]).lower().replace("_", "-") for found in metadata.distributions()}
-    return [name for name in _PACKAGES if name in named]
+    packages = {
+        str(package.metadata["Name"]).lower().replace("_", "-") for package in metadata.distributions()
+    }
+    return [name for name in _PACKAGES if name in packages]
 
 
-def _again(found: Sequence[str]) -> str:
-    names = " ".join(found or _PACKAGES[:2])
+def _again(packages: Sequence[str]) -> str:
+    names = " ".join(packages or _PACKAGES[:2])
     return (
         f"Take all of them away (`pip uninstall {names}`) and install one: `{installing.command('cpu')}`, or "
         f"`{installing.command('gpu')}`."
@@ -100,10 +102,10 @@ def available() -> list[str]:
     RtDecodeError
         See `runtime`.
     """
-    there = {*runtime().get_available_providers()}
+    providers = {*runtime().get_available_providers()}
     if find_spec(_PLUGIN) is not None:
-        there.add(RTX)
-    return [name for name in _ORDER if name in there]
+        providers.add(RTX)
+    return [name for name in _ORDER if name in providers]
 
 
 def check(chosen: Sequence[Provider]) -> None:
@@ -115,34 +117,34 @@ def check(chosen: Sequence[Provider]) -> None:
     ------
     RtDecodeError
     """
-    there = {*runtime().get_available_providers(), *available()}
-    if missing := [name for name in names(chosen) if name not in there]:
+    usable = {*runtime().get_available_providers(), *available()}
+    if missing := [name for name in names(chosen) if name not in usable]:
         raise RtDecodeError(
             "provider-unavailable",
             "{missing} was asked for, but this ONNX Runtime has only {available}. Ask for one of "
             "these, or install another ONNX Runtime.",
             missing=list(missing),
-            available=sorted(there),
+            available=sorted(usable),
         )
     on_a_gpu = [name for name in names(chosen) if name in _ON_A_GPU]
     if not on_a_gpu:
         return
-    asked = " and ".join(on_a_gpu)
+    named_gpu_providers = " and ".join(on_a_gpu)
     try:
-        found = gpu.find()
+        device = gpu.find()
     except gpu.NoGpuError as error:
         raise RtDecodeError(
             "provider-gpu-missing",
             "{providers} was asked for, and {error}. Leave it out to decode on the CPU, or decode on "
             "a machine with an NVIDIA GPU.",
-            providers=asked,
+            providers=named_gpu_providers,
             error=error,
         ) from error
-    if too_old := driver.fault(found, [_module_of(name) for name in on_a_gpu]):
+    if too_old := driver.fault(device, [_module_of(name) for name in on_a_gpu]):
         raise RtDecodeError(
             "provider-driver-outdated",
             "{providers} was asked for: {driver_fault}",
-            providers=asked,
+            providers=named_gpu_providers,
             driver_fault=too_old,
         )
 
@@ -165,12 +167,12 @@ def attempts() -> tuple[list[list[Provider]], str | None]:
 
     Returns
     -------
-    found : list of list
+    provider_lists : list of list
     fallback : str or None
         Why providers on a GPU that are installed are not tried.
     """
-    there = available()
-    on_a_gpu = [name for name in _ON_A_GPU if name in there]
+    usable = available()
+    on_a_gpu = [name for name in _ON_A_GPU if name in usable]
     if not on_a_gpu:
         return [[CPU]], None
     try:
@@ -178,18 +180,20 @@ def attempts() -> tuple[list[list[Provider]], str | None]:
     except gpu.NoGpuError as error:
         words = f"{' and '.join(on_a_gpu)} cannot be used: {error}. The graphs run on the CPU instead."
         return [[CPU]], words
-    found: list[list[Provider]] = []
+    provider_lists: list[list[Provider]] = []
     too_old: dict[str, list[str]] = {}
     for name in on_a_gpu:
         if fault := driver.fault(here, [_module_of(name)]):
             too_old.setdefault(fault, []).append(name)
             continue
-        rest: list[Provider] = [CUDA] if name == TENSORRT and CUDA in there else []
-        found += [[(name, options(name, captured=captured)), *rest, CPU] for captured in (True, False)]
-    told = [f"{' and '.join(same)} cannot be used: {fault}" for fault, same in too_old.items()]
-    if not found:
-        told.append("The graphs run on the CPU instead.")
-    return [*found, [CPU]], " ".join(told) or None
+        fallbacks: list[Provider] = [CUDA] if name == TENSORRT and CUDA in usable else []
+        provider_lists += [
+            [(name, options(name, captured=captured)), *fallbacks, CPU] for captured in (True, False)
+        ]
+    notes = [f"{' and '.join(same)} cannot be used: {fault}" for fault, same in too_old.items()]
+    if not provider_lists:
+        notes.append("The graphs run on the CPU instead.")
+    return [*provider_lists, [CPU]], " ".join(notes) or None
 
 
 def options(name: str, *, captured: bool) -> dict[str, str]:
@@ -222,8 +226,8 @@ def options(name: str, *, captured: bool) -> dict[str, str]:
 def cached(name: str) -> Path:
     """Return the folder for what a provider builds on this machine: of its GPU, driver and version alone."""
     try:
-        found = gpu.find()
-        machine = f"{found.name}-sm{found.capability}-cuda{found.cuda}".replace(" ", "-").replace("/", "-")
+        device = gpu.find()
+        machine = f"{device.name}-sm{device.capability}-cuda{device.cuda}".replace(" ", "-").replace("/", "-")
     except gpu.NoGpuError:
         machine = "no-gpu"
     versions = [f"onnxruntime-{runtime().__version__}"]
@@ -238,8 +242,8 @@ def _module_of(name: str) -> str:
 
 def _beside(name: str) -> list[str]:
     """Name the modules whose version decides whether an engine of a provider can be used again."""
-    wanted = {TENSORRT: ("tensorrt",), RTX: (_PLUGIN,)}.get(name, ())
-    return [module for module in wanted if find_spec(module) is not None]
+    modules = {TENSORRT: ("tensorrt",), RTX: (_PLUGIN,)}.get(name, ())
+    return [module for module in modules if find_spec(module) is not None]
 
 
 def faults() -> tuple[type[Exception], ...]:
@@ -254,12 +258,12 @@ def faults() -> tuple[type[Exception], ...]:
 @cache
 def preload() -> None:
     """Load the libraries of CUDA that the extra gpu has installed, which lie where no program looks."""
-    there = runtime()
+    onnxruntime = runtime()
     # An ONNX Runtime for the CPU has no use for them.
-    if CUDA in there.get_available_providers():
+    if CUDA in onnxruntime.get_available_providers():
         # It prints what it does not find, and stdout may be for JSON alone.
         with redirect_stdout(sys.stderr):
-            there.preload_dlls()
+            onnxruntime.preload_dlls()
 
 
 @cache
@@ -272,9 +276,9 @@ def plugin() -> tuple[Any, ...]:
         If it cannot be loaded; the message has ONNX Runtime's words.
     """
     module = import_module(_PLUGIN)
-    there = runtime()
+    onnxruntime = runtime()
     try:
-        there.register_execution_provider_library(RTX, module.get_library_path())
+        onnxruntime.register_execution_provider_library(RTX, module.get_library_path())
     except faults() as error:
         raise RtDecodeError("provider-plugin-load-failed", "{error}", error=error) from error
-    return tuple(device for device in there.get_ep_devices() if device.ep_name == RTX)
+    return tuple(device for device in onnxruntime.get_ep_devices() if device.ep_name == RTX)

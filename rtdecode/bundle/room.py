@@ -10,7 +10,7 @@ from rtdecode.errors import RtDecodeError
 
 # What a container may take, and takes, bytes (cgroup version 2); ``max`` is no limit.
 _LIMIT = Path("/sys/fs/cgroup/memory.max")
-_TAKEN = Path("/sys/fs/cgroup/memory.current")
+_USAGE = Path("/sys/fs/cgroup/memory.current")
 
 
 def check(bundle: Bundle, stages: Iterable[str]) -> None:
@@ -51,7 +51,7 @@ def available() -> int:
     free = psutil.virtual_memory().available
     try:
         limit = _LIMIT.read_text().strip()
-        taken = int(_TAKEN.read_text())
+        used = int(_USAGE.read_text())
     except OSError:
         return free
-    return free if limit == "max" else min(free, max(0, int(limit) - taken))
+    return free if limit == "max" else min(free, max(0, int(limit) - used))

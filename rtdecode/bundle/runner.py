@@ -26,8 +26,8 @@ from rtdecode.types import Float
 
 # Outputs of `encode` that are reported with a clip, or from which its start is made.
 # The host reads them.
-_TOLD = ("latent", "scores", "confidence", "brain", "brain_by", "start", "start_level")
-_DRAWN = (FRAMES, MEAN)
+_HOST_OUTPUTS = ("latent", "scores", "confidence", "brain", "brain_by", "start", "start_level")
+_FRAME_OUTPUTS = (FRAMES, MEAN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +95,19 @@ class Program:
 
     def _stay(self, stage: str) -> set[str]:
         """Name the outputs of a stage that only other graphs read, so that they may stay on the device."""
-        told = {"encode": _TOLD, "decode_first": _DRAWN, "decode_next": _DRAWN}.get(stage, ())
+        host_outputs = {
+            "encode": _HOST_OUTPUTS,
+            "decode_first": _FRAME_OUTPUTS,
+            "decode_next": _FRAME_OUTPUTS,
+        }.get(stage, ())
         recorded = {place.removeprefix(f"{stage}.") for place in self.manifest.recorded}
-        return set(self.stages[stage].outputs) - {*told, *self._rows(stage), *recorded}
+        return set(self.stages[stage].outputs) - {*host_outputs, *self._rows(stage), *recorded}
 
     def _rows(self, stage: str) -> set[str]:
         """Name the outputs of a stage that tell rows of a memory, which the host looks up."""
         ports = [port for other in self.stages.values() for port in other.inputs.values()]
         rows = [port.rows.partition(".") for port in ports if port.rows is not None]
-        return {name for known, _, name in rows if known == stage}
+        return {name for source, _, name in rows if source == stage}
 
 
 class Pass:
@@ -113,7 +117,7 @@ class Pass:
     ----------
     program : Program
         The loaded graphs and their order.
-    given : dict
+    signals : dict
         ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask``, each with a leading axis of 1. Absent signals are left
         out.
     noise : Noise
@@ -137,7 +141,7 @@ class Pass:
     def __init__(
         self,
         program: Program,
-        given: Mapping[str, NDArray[Any]],
+        signals: Mapping[str, NDArray[Any]],
         noise: Noise,
         steps: int,
         before: Mapping[str, Value] | None = None,
@@ -145,7 +149,7 @@ class Pass:
     ) -> None:
         self._program = program
         self._detail = program.manifest.detail if detail is None else detail
-        self._given = given
+        self._given = signals
         self._noise = noise
         self._steps = steps
         # What this window has made so far: states by name, outputs as
@@ -194,11 +198,11 @@ class Pass:
                 break
             # The decode stage reads its frames under the name of the clean latent.
             self._made[self._program.clean] = waiting[:, :, :count]
-            found = self._run(stage, {})
+            outputs = self._run(stage, {})
             self._drawn += 1
             waiting = waiting[:, :, count:]
-            self.frames_mean = found.get(MEAN)
-            yield found[FRAMES]
+            self.frames_mean = outputs.get(MEAN)
+            yield outputs[FRAMES]
         self._waiting = waiting if waiting.shape[2] else None
 
     def condition(self) -> Float:
@@ -273,19 +277,19 @@ class Pass:
         ports = self._program.stages[stage]
         arrays = {name: self._value(port, now) for name, port in ports.inputs.items()}
         began = perf_counter()
-        found = self._program.graphs[stage](arrays, self._program.stay[stage])
+        outputs = self._program.graphs[stage](arrays, self._program.stay[stage])
         self.calls.append((stage, perf_counter() - began))
         for name, port in ports.outputs.items():
-            self._made[f"{stage}.{name}"] = found[name]
+            self._made[f"{stage}.{name}"] = outputs[name]
             if port.state is not None:
-                self._states.write(port.state, found[name])
-        return found
+                self._states.write(port.state, outputs[name])
+        return outputs
 
     def _value(self, port: Input, now: Mapping[str, Any]) -> Value:
         # The sources are those of `rtdecode.bundle.wiring`.
         if port.source in SIGNALS:
-            given = self._given.get(port.source)
-            return np.zeros(port.shape, port.dtype) if given is None else given
+            signal = self._given.get(port.source)
+            return np.zeros(port.shape, port.dtype) if signal is None else signal
         if port.source == "state":
             assert port.state is not None
             if port.there:

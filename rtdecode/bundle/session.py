@@ -39,7 +39,7 @@ from rtdecode.types import Window
 CHAINS = {"preview": ("final", "preview"), "final": ("final",), "refined": ("refined", "final")}
 # So many windows' states are kept of each revision. A window is refined when volumes come that may be half a
 # minute late, and by then later finals have been decoded.
-_KEPT = 32
+_MAX_WINDOWS = 32
 # Begins the states of a window as bytes: the mark, the version of the form, and the length of the list.
 _MARK = b"RTDS"
 _VERSION = 1
@@ -89,7 +89,7 @@ class Carry:
     """
 
     def __init__(self) -> None:
-        self._last: dict[str, deque[Carried]] = {name: deque(maxlen=_KEPT) for name in CHAINS}
+        self._last: dict[str, deque[Carried]] = {name: deque(maxlen=_MAX_WINDOWS) for name in CHAINS}
 
     def put(self, window: Window, states: Mapping[str, Value]) -> Carried | None:
         """Store what a window leaves to those that follow it; nothing if there are no states."""
@@ -124,7 +124,7 @@ class Carry:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to what the session held at a snapshot; an empty one lets it hold nothing."""
-        self._last = {name: deque(snapshot.get(name, ()), maxlen=_KEPT) for name in CHAINS}
+        self._last = {name: deque(snapshot.get(name, ()), maxlen=_MAX_WINDOWS) for name in CHAINS}
 
 
 class Session:
@@ -320,32 +320,32 @@ def most_bytes(manifest: Manifest) -> int:
     kept besides, of the last windows of each revision.
     """
     sizes = {name: _bytes(state) for name, state in manifest.states.items()}
-    return sum(sizes.values()) + len(CHAINS) * _KEPT * carried_bytes(manifest)
+    return sum(sizes.values()) + len(CHAINS) * _MAX_WINDOWS * carried_bytes(manifest)
 
 
 def signals(window: Window) -> dict[str, NDArray[Any]]:
     """Return the signals of a window by source, with a leading axis of 1; absent ones are left out."""
-    found: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for source in SIGNALS:
         if getattr(window, source.removesuffix("_mask")) is not None:
-            found[source] = getattr(window, source)[np.newaxis]
-    return found
+            arrays[source] = getattr(window, source)[np.newaxis]
+    return arrays
 
 
 def _noise(program: Program, window: Window) -> Noise:
     key = program.manifest.noise_key
-    more = partial(noise, key, window.run, window.index)
+    later = partial(noise, key, window.run, window.index)
     if not program.denoises:
-        return Noise(None, more)
-    return Noise(noise(key, window.run, window.index, program.latent), more)
+        return Noise(None, later)
+    return Noise(noise(key, window.run, window.index, program.latent), later)
 
 
-def _refusal(found: str) -> StatesError:
+def _refusal(content: str) -> StatesError:
     return StatesError(
         "states-invalid",
         "the states that a window was to carry on from are refused: found {found}. The window can be sent "
         "without them, and starts afresh.",
-        found=found,
+        found=content,
     )
 
 

@@ -53,10 +53,10 @@ class States:
         latent : (1, channel, latent frame, row, column)
             Clean latent of this window.
         """
-        found: dict[str, Value] = {}
+        values: dict[str, Value] = {}
         for name, state in self._declared.items():
             if state.source == "latent":
-                found[name] = latent[:, :, -state.shape[2] :].astype(state.dtype)
+                values[name] = latent[:, :, -state.shape[2] :].astype(state.dtype)
             elif state.scope == "session" and name in self._values:
-                found[name] = self._values[name]
-        return found
+                values[name] = self._values[name]
+        return values

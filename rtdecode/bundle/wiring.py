@@ -246,34 +246,34 @@ class _Check:
     def _memory(self, place: str, stage: str, port: Input) -> None:
         memory = self.manifest.memories.get(port.memory or "")
         if memory is None:
-            there = ", ".join(self.manifest.memories) or "none"
+            names = ", ".join(self.manifest.memories) or "none"
             raise ManifestError(
                 "wiring-memory-unknown",
                 "{port} reads the memory {memory!r}, memories has {available}",
                 port=place,
                 memory=port.memory,
-                available=there,
+                available=names,
             )
-        told = self._output(place, stage, port.rows or "")
-        if "int" not in told.dtype:
+        rows_output = self._output(place, stage, port.rows or "")
+        if "int" not in rows_output.dtype:
             raise ManifestError(
                 "wiring-memory-rows-not-integer",
                 "{port} takes its rows from {rows}, {dtype}: whole numbers were expected",
                 port=place,
                 rows=port.rows,
-                dtype=told.dtype,
+                dtype=rows_output.dtype,
             )
-        wanted = math.prod(told.shape) * memory.width
-        if math.prod(port.shape) != wanted:
+        n_values = math.prod(rows_output.shape) * memory.width
+        if math.prod(port.shape) != n_values:
             raise ManifestError(
                 "wiring-memory-size-mismatch",
                 "{port} has the shape {shape}, and {rows_shape} rows of {width} values are "
                 "{expected_size} values",
                 port=place,
                 shape=port.shape,
-                rows_shape=told.shape,
+                rows_shape=rows_output.shape,
                 width=memory.width,
-                expected_size=wanted,
+                expected_size=n_values,
             )
 
     def _joined(self, place: str, stage: str, port: Input) -> None:
@@ -281,33 +281,35 @@ class _Check:
 
         The shapes must be equal, except that a decode stage may take part of the clean latent's frames.
         """
-        found = self._output(place, stage, port.source)
+        output = self._output(place, stage, port.source)
         in_turn = stage in DECODING and port.source == clean_latent(self.manifest.built)
-        if port.shape != found.shape and not (in_turn and _is_part(port.shape, self._whole)):
+        if port.shape != output.shape and not (in_turn and _is_part(port.shape, self._whole)):
             raise ManifestError(
                 "wiring-port-shape-mismatch",
                 "{port} has the shape {actual}, {source} has {expected}",
                 port=place,
                 actual=port.shape,
                 source=port.source,
-                expected=found.shape,
+                expected=output.shape,
             )
 
     def _output(self, place: str, stage: str, source: str) -> Output:
         other, _, name = source.partition(".")
         stages = self.manifest.built
-        earlier = [known for known in stages if STAGES.index(known) < STAGES.index(stage)]
+        earlier = [stage_name for stage_name in stages if STAGES.index(stage_name) < STAGES.index(stage)]
         if not name or other not in STAGES:
-            known = ", ".join((*SOURCES, "STAGE.PORT"))
+            sources = ", ".join((*SOURCES, "STAGE.PORT"))
             raise ManifestError(
                 "wiring-source-unknown",
                 "{port} has the unknown source {source!r}: there are {available}",
                 port=place,
                 source=source,
-                available=known,
+                available=sources,
             )
         if other not in earlier or name not in stages[other].outputs:
-            outputs = [f"{known}.{port}" for known in earlier for port in stages[known].outputs]
+            outputs = [
+                f"{stage_name}.{port}" for stage_name in earlier for port in stages[stage_name].outputs
+            ]
             raise ManifestError(
                 "wiring-source-unavailable",
                 "{port} has the source {source!r}, which no earlier stage gives: there are {available}",
@@ -318,21 +320,21 @@ class _Check:
         return stages[other].outputs[name]
 
     def _written(self, stage: str) -> None:
-        seen: set[str] = set()
+        state_names: set[str] = set()
         for name, port in self.manifest.built[stage].outputs.items():
             if port.state is None:
                 continue
             place = f"stages.{stage}.outputs.{name}"
             state = self._state(place, port, "writes")
             _check_same(place, port, state)
-            if port.state in seen:
+            if port.state in state_names:
                 raise ManifestError(
                     "wiring-state-written-twice",
                     "{port} writes the state {state!r}, as another port of the stage does",
                     port=place,
                     state=port.state,
                 )
-            seen.add(port.state)
+            state_names.add(port.state)
 
     def _states(self) -> None:
         # Every state has one origin: ports that write it, or a source.
@@ -373,13 +375,13 @@ class _Check:
                 "it has no stage 'denoise', and encode no output 'latent': found {outputs}",
                 outputs=list(stages[stage].outputs),
             )
-        found = stages[stage].outputs[name].shape
+        shape = stages[stage].outputs[name].shape
         if stage == "encode":
-            if found != self._whole:
+            if shape != self._whole:
                 raise ManifestError(
                     "wiring-latent-shape-mismatch",
                     "encode.latent has the shape {actual}, the latent has {expected}",
-                    actual=found,
+                    actual=shape,
                     expected=self._whole,
                 )
             return
@@ -390,33 +392,33 @@ class _Check:
                 "denoise has {n_ports} ports with the source 'start', one was expected",
                 n_ports=len(ports),
             )
-        begun = ports[0].shape
-        if begun != found:
+        input_shape = ports[0].shape
+        if input_shape != shape:
             raise ManifestError(
                 "wiring-denoise-shape-mismatch",
                 "denoise takes a latent of {input_shape} and gives one of {output_shape}",
-                input_shape=begun,
-                output_shape=found,
+                input_shape=input_shape,
+                output_shape=shape,
             )
-        if not _is_part(begun, self._whole) or self._whole[2] % begun[2]:
+        if not _is_part(input_shape, self._whole) or self._whole[2] % input_shape[2]:
             raise ManifestError(
                 "wiring-denoise-chunk-mismatch",
                 "denoise takes a latent of {chunk_shape}, whole parts of {latent_shape} were expected",
-                chunk_shape=begun,
+                chunk_shape=input_shape,
                 latent_shape=self._whole,
             )
 
     def _start(self) -> None:
         """Check that ``encode`` gives a start and the level of noise in it, or neither of the two."""
         outputs = self.manifest.built["encode"].outputs
-        given = [name for name in ("start", "start_level") if name in outputs]
-        if not given:
+        starts = [name for name in ("start", "start_level") if name in outputs]
+        if not starts:
             return
-        if len(given) == 1:
+        if len(starts) == 1:
             raise ManifestError(
                 "wiring-start-level-unpaired",
                 "encode has the output {output!r}: start and start_level go together",
-                output=given[0],
+                output=starts[0],
             )
         if outputs["start"].shape != self._whole:
             raise ManifestError(
@@ -482,18 +484,18 @@ class _Check:
         manifest = self.manifest
         stages = manifest.built
         first = self._drawn("decode_first")
-        rest = self._whole[2] - latent_frames(manifest, "decode_first")
+        n_latent_frames = self._whole[2] - latent_frames(manifest, "decode_first")
         total = first[1]
-        if rest and "decode_next" not in stages:
+        if n_latent_frames and "decode_next" not in stages:
             raise ManifestError(
                 "wiring-decode-next-missing",
                 "there is no stage 'decode_next' for the other {n_latent_frames} latent frames",
-                n_latent_frames=rest,
+                n_latent_frames=n_latent_frames,
             )
-        if rest:
+        if n_latent_frames:
             following = self._drawn("decode_next")
             at_once = latent_frames(manifest, "decode_next")
-            if rest < 0 or rest % at_once or following[2:] != first[2:]:
+            if n_latent_frames < 0 or n_latent_frames % at_once or following[2:] != first[2:]:
                 raise ManifestError(
                     "wiring-decode-frames-uneven",
                     "decode_first and decode_next, which draw {first_shape} and {next_shape}, do not "
@@ -502,16 +504,16 @@ class _Check:
                     next_shape=following,
                     n_latent_frames=self._whole[2],
                 )
-            total += rest // at_once * following[1]
+            total += n_latent_frames // at_once * following[1]
         clip = manifest.clip
-        stated = (1, clip.frames, clip.height, clip.width, 3)
-        found = (1, total, *first[2:])
-        if found != stated:
+        expected = (1, clip.frames, clip.height, clip.width, 3)
+        actual = (1, total, *first[2:])
+        if actual != expected:
             raise ManifestError(
                 "wiring-clip-shape-mismatch",
                 "its graphs draw clips of {actual}, the clip of manifest.json is {expected}",
-                actual=found,
-                expected=stated,
+                actual=actual,
+                expected=expected,
             )
 
     def _drawn(self, name: str) -> list[int]:
@@ -591,17 +593,17 @@ class _Check:
                     "the manifest describes the output 'brain', and encode has no such output",
                 )
             return
-        for name, told in ((brain.OUTPUT, PRESENCES), (brain.BY_OUTPUT, brain.MODALITIES)):
-            wanted = [1, len(told)]
-            if name in outputs and outputs[name].shape != wanted:
+        for name, labels in ((brain.OUTPUT, PRESENCES), (brain.BY_OUTPUT, brain.MODALITIES)):
+            expected = [1, len(labels)]
+            if name in outputs and outputs[name].shape != expected:
                 raise ManifestError(
                     "wiring-brain-shape-mismatch",
                     "encode.{output} has the shape {actual}, {expected} was expected: the probabilities of "
                     "{presences}",
                     output=name,
                     actual=outputs[name].shape,
-                    expected=wanted,
-                    presences=list(told),
+                    expected=expected,
+                    presences=list(labels),
                 )
 
 
@@ -621,10 +623,10 @@ def numbers_of_steps(manifest: Manifest) -> set[int] | None:
 
 def by_name(
     graphs: Mapping[str, tuple[Ports, Ports]],
-    said: Mapping[str, Said] | None = None,
+    bindings: Mapping[str, Said] | None = None,
     scopes: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Wire graphs: some ports as `said`, and all others by their names.
+    """Wire graphs: some ports as `bindings`, and all others by their names.
 
     A port with the name of a source gets that source. ``carry`` is the part of the clean latent that is
     kept from the window before, and ``carry_mask`` whether there is any. ``latent`` is the latent being
@@ -636,7 +638,7 @@ def by_name(
     ----------
     graphs : dict
         Stage -> its inputs and its outputs, each as shape and dtype by name.
-    said : dict, optional
+    bindings : dict, optional
         Stage -> what is said about its ports.
     scopes : dict, optional
         State -> how long it lives. A state that is not named here lives for a window.
@@ -651,36 +653,36 @@ def by_name(
     BundleError
         If nothing has the name of a port, or something is said about a port that does not exist.
     """
-    told = said or {}
+    bindings_of = bindings or {}
     lives = scopes or {}
     stages: dict[str, Stage] = {}
     states: dict[str, State] = {}
     # In the order in which the stages run, so that each finds the outputs of those before it.
-    for name in (known for known in STAGES if known in graphs):
+    for name in (stage_name for stage_name in STAGES if stage_name in graphs):
         inputs, outputs = graphs[name]
-        own = told.get(name, Said())
-        _check_said(name, own, graphs[name])
-        kept = {**_caches(graphs, name), **own.writes}
-        for port, state in kept.items():
+        binding = bindings_of.get(name, Said())
+        _check_said(name, binding, graphs[name])
+        state_of = {**_caches(graphs, name), **binding.writes}
+        for port, state in state_of.items():
             states[state] = State(lives.get(state, "window"), *outputs[port])
         wired: dict[str, Input] = {}
         for port in inputs:
-            if port in own.reads:
-                wired[port] = Input(*inputs[port], **asdict(own.reads[port]))
+            if port in binding.reads:
+                wired[port] = Input(*inputs[port], **asdict(binding.reads[port]))
             else:
                 wired[port] = _wired(name, port, inputs[port], stages, states)
-        written = {port: Output(*outputs[port], state=kept.get(port)) for port in outputs}
+        written = {port: Output(*outputs[port], state=state_of.get(port)) for port in outputs}
         stages[name] = Stage(f"{name}.onnx", wired, written)
     stage, _, port = clean_latent(stages).partition(".")
-    found = stages[stage].outputs.get(port)
-    return {"stages": stages, "states": states, "latent": None if found is None else found.shape}
+    latent = stages[stage].outputs.get(port)
+    return {"stages": stages, "states": states, "latent": None if latent is None else latent.shape}
 
 
-def _check_said(stage: str, said: Said, graph: tuple[Ports, Ports]) -> None:
+def _check_said(stage: str, binding: Said, graph: tuple[Ports, Ports]) -> None:
     """Refuse what is said about ports that the graph does not have."""
     inputs, outputs = graph
-    for kind, named, ports in (("input", said.reads, inputs), ("output", said.writes, outputs)):
-        unknown = sorted(set(named) - set(ports))
+    for kind, names, ports in (("input", binding.reads, inputs), ("output", binding.writes, outputs)):
+        unknown = sorted(set(names) - set(ports))
         if unknown:
             raise BundleError(
                 "wiring-port-unknown",
@@ -725,8 +727,8 @@ def _wired(
         return Input(*port, source="state", state=name)
     if name == "latent":
         return Input(*port, source="start" if stage == "denoise" else clean_latent(earlier))
-    given = [f"{known}.{name}" for known in earlier if name in earlier[known].outputs]
-    if not given:
+    sources = [f"{stage_name}.{name}" for stage_name in earlier if name in earlier[stage_name].outputs]
+    if not sources:
         raise BundleError(
             "wiring-port-unconnected",
             "the stage '{stage}' has a port '{port}', and no source and no earlier stage's output "
@@ -735,7 +737,7 @@ def _wired(
             port=name,
             sources=list(SOURCES),
         )
-    return Input(*port, source=given[-1])
+    return Input(*port, source=sources[-1])
 
 
 def _check_same(place: str, port: Input | Output, state: State) -> None:
@@ -764,8 +766,8 @@ def _refuse_elsewhere(place: str, stage: str, source: str, only: tuple[str, ...]
         )
 
 
-def _is_part(shape: list[int], whole: list[int]) -> bool:
+def _is_part(shape: list[int], latent: list[int]) -> bool:
     """Return whether a shape is that of a whole latent, or of fewer of its frames."""
-    if len(shape) != 5 or len(whole) != 5:
+    if len(shape) != 5 or len(latent) != 5:
         return False
-    return [*shape[:2], *shape[3:]] == [*whole[:2], *whole[3:]] and shape[2] <= whole[2]
+    return [*shape[:2], *shape[3:]] == [*latent[:2], *latent[3:]] and shape[2] <= latent[2]

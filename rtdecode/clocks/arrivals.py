@@ -19,7 +19,7 @@ from rtdecode.types import Volume
 # to 1.3 s seen in scanner headers.
 USUAL_DELAY = 0.65
 _DAY = 86400.0
-_KEPT = 600
+_MAX_VOLUMES = 600
 # The envelope is the earliest of each block of this many volumes.
 _BLOCK = 32
 # Least number of blocks that show a drift.
@@ -60,7 +60,7 @@ class Arrivals:
 
     def __init__(self, tr: float) -> None:
         self._tr = tr
-        self._seen: deque[Seen] = deque(maxlen=_KEPT)
+        self._seen: deque[Seen] = deque(maxlen=_MAX_VOLUMES)
         self._header_zero: float | None = None
         self.exact = False
         self.ratio = 1.0
@@ -71,7 +71,7 @@ class Arrivals:
     @property
     def source(self) -> str:
         """``header`` if volumes are placed by their header times, ``arrival`` if by their files alone."""
-        timed = self.exact or any(not math.isnan(seen.header_s) for seen in self._seen)
+        timed = self.exact or any(not math.isnan(arrival.header_s) for arrival in self._seen)
         return "header" if timed else "arrival"
 
     def add(self, volume: Volume) -> float:
@@ -80,16 +80,16 @@ class Arrivals:
             self.ratio = volume.tr_s / self._tr
         # No image is finished before half of its own acquisition: a header that says so has copied
         # one of its times into the other.
-        told = volume.recon_s is not None and volume.recon_s >= self._tr / 2
-        if told and not self.exact:
+        exact = volume.recon_s is not None and volume.recon_s >= self._tr / 2
+        if exact and not self.exact:
             self.exact = True
             self._seen.clear()  # guesses about earlier volumes are worth less
-        delay = volume.recon_s if told and volume.recon_s is not None else self._tr + USUAL_DELAY
+        delay = volume.recon_s if exact and volume.recon_s is not None else self._tr + USUAL_DELAY
         bound_at = volume.readable_at - delay
-        seen = Seen(volume.index, self._header_s(volume), bound_at, volume.arrived_at)
-        if told or not self.exact:
-            self._seen.append(seen)
-        return float(self._zeros([seen])[0])
+        arrival = Seen(volume.index, self._header_s(volume), bound_at, volume.arrived_at)
+        if exact or not self.exact:
+            self._seen.append(arrival)
+        return float(self._zeros([arrival])[0])
 
     def _header_s(self, volume: Volume) -> float:
         """Return the header time after the run's zero, s; NaN if it cannot be this volume's."""
@@ -117,40 +117,40 @@ class Arrivals:
         upto_at : float
             Only volumes that had arrived by this time are used, s on the local clock.
         """
-        seen = [one for one in self._seen if one.arrived_at <= upto_at]
-        if len(seen) < 2:
+        arrivals = [arrival for arrival in self._seen if arrival.arrived_at <= upto_at]
+        if len(arrivals) < 2:
             return self.ratio, None
         # Volumes may come out of order, and the fits need ascending times.
-        seen.sort(key=lambda one: one.index)
-        x = np.array([one.index for one in seen]) * self._tr
-        header = np.array([one.header_s for one in seen])
+        arrivals.sort(key=lambda arrival: arrival.index)
+        x = np.array([arrival.index for arrival in arrivals]) * self._tr
+        header = np.array([arrival.header_s for arrival in arrivals])
         timed = ~np.isnan(header)
         # The slope has two parts: header seconds per nominal second, and what the local clock gains
         # on the header's, which only the files can tell.
         slope = self.ratio
         if timed.sum() >= 2:
             slope = robust_line(x[timed], header[timed], slope, noise_floor=_HEADER_NOISE).slope
-        zeros = self._zeros(seen)
+        zeros = self._zeros(arrivals)
         drift = self._drift(x, zeros)
-        rest = zeros - drift * x
-        rest -= np.median(rest)
-        near = np.abs(rest) <= 4 * max(1.4826 * float(np.median(np.abs(rest))), 1e-4)
-        return slope + drift, float(np.sqrt(np.mean(rest[near] ** 2)))
+        residuals = zeros - drift * x
+        residuals -= np.median(residuals)
+        near = np.abs(residuals) <= 4 * max(1.4826 * float(np.median(np.abs(residuals))), 1e-4)
+        return slope + drift, float(np.sqrt(np.mean(residuals[near] ** 2)))
 
-    def _zeros(self, seen: list[Seen]) -> NDArray[np.float64]:
+    def _zeros(self, arrivals: list[Seen]) -> NDArray[np.float64]:
         """Return the latest start of the run that each volume allows, (volume,)."""
-        place = [s.index * self._tr * self.ratio if math.isnan(s.header_s) else s.header_s for s in seen]
-        return np.array([s.bound_at for s in seen]) - np.array(place)
+        place = [s.index * self._tr * self.ratio if math.isnan(s.header_s) else s.header_s for s in arrivals]
+        return np.array([s.bound_at for s in arrivals]) - np.array(place)
 
     def _drift(self, x: NDArray[np.float64], zeros: NDArray[np.float64]) -> float:
         """Return the seconds per second that the local clock gains on the header's, by the envelope."""
-        whole = len(x) // _BLOCK * _BLOCK
-        if whole < _BLOCKS * _BLOCK:
+        n_used = len(x) // _BLOCK * _BLOCK
+        if n_used < _BLOCKS * _BLOCK:
             return 0.0
         # A slow file can only make a zero later, so the earliest of each block is
         # the least disturbed.
-        blocks = zeros[:whole].reshape(-1, _BLOCK)
-        middle = x[:whole].reshape(-1, _BLOCK)[np.arange(len(blocks)), blocks.argmin(1)]
+        blocks = zeros[:n_used].reshape(-1, _BLOCK)
+        middle = x[:n_used].reshape(-1, _BLOCK)[np.arange(len(blocks)), blocks.argmin(1)]
         options = {"noise_floor": _BLOCK_NOISE, "slope_spread": _DRIFT_SPREAD}
         return robust_line(middle, blocks.min(1), 0.0, **options).slope
 

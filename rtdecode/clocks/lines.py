@@ -62,8 +62,8 @@ def robust_line(
         keep = _near(y - slope * x, noise_floor)
         if np.array_equal(before, keep):
             break
-    rest = (y - offset - slope * x)[keep]
-    return Line(offset, slope, float(np.sqrt(np.mean(rest**2))))
+    residuals = (y - offset - slope * x)[keep]
+    return Line(offset, slope, float(np.sqrt(np.mean(residuals**2))))
 
 
 def mad(values: NDArray[Any]) -> float:
@@ -78,8 +78,8 @@ def _start(x: NDArray[np.float64], y: NDArray[np.float64], expected: float) -> f
     return float(np.median((y[half:] - y[: len(y) - half]) / (x[half:] - x[: len(x) - half])))
 
 
-def _near(rest: NDArray[np.float64], floor: float) -> NDArray[np.bool_]:
-    off = np.abs(rest - np.median(rest))
+def _near(residuals: NDArray[np.float64], floor: float) -> NDArray[np.bool_]:
+    off = np.abs(residuals - np.median(residuals))
     return off <= _CLIP * max(1.4826 * float(np.median(off)), floor)
 
 

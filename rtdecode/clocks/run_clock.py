@@ -192,8 +192,8 @@ class RunClock:
         # Triggers of scans that left no files, before the first volume, must not
         # outvote the run's own.
         since = self._zero_of_volumes() - self._tr if self._arrivals else -math.inf
-        found = [best for train in self._trains.values() if (best := train.best(since)) is not None]
-        chain, slices = max(found, key=lambda one: one[0].count, default=(None, 0))
+        candidates = [best for train in self._trains.values() if (best := train.best(since)) is not None]
+        chain, slices = max(candidates, key=lambda candidate: candidate[0].count, default=(None, 0))
         if chain is None and self._total == 1:
             chain = self._lone()
             slices = 1

@@ -30,7 +30,7 @@ _NOISE_FLOOR = 1e-6
 _JITTER = 0.010
 # A smaller step counts only if the clock is steady and the step is a whole number of samples, to
 # within this fraction of one.
-_WHOLE = 0.25
+_SAMPLE_TOLERANCE = 0.25
 # Best precision with which arrivals tell how much time has passed, s.
 _ARRIVAL_FLOOR = 0.02
 # If the stamps jumped, data that come later than this were lost, s.
@@ -150,8 +150,8 @@ class SampleClock:
 
     def report(self) -> dict[str, Any]:
         """Return ``rate_hz``, ``drift_ppm``, ``jitter_ms``, ``lost_samples``, ``gaps`` and ``epochs``."""
-        known = len(self._blocks) >= 2
-        rate = self.sfreq / (1 + self._slope) if known else None
+        has_rate = len(self._blocks) >= 2
+        rate = self.sfreq / (1 + self._slope) if has_rate else None
         return {
             "rate_hz": rate,
             "drift_ppm": rate and (rate / self.sfreq - 1) * 1e6,
@@ -161,38 +161,40 @@ class SampleClock:
             "epochs": self.epochs,
         }
 
-    def _follow(self, stamps: Times, start: int, left: int, arrived_at: float, pieces: list[Piece]) -> int:
+    def _follow(
+        self, stamps: Times, start: int, n_remaining: int, arrived_at: float, pieces: list[Piece]
+    ) -> int:
         """Place the samples before the next step of the stamps, or all; return how many were placed."""
         assert self._base is not None
         index = self._count + np.arange(len(stamps))
-        rest = stamps - self._shift - self._base - index / self.sfreq
+        residuals = stamps - self._shift - self._base - index / self.sfreq
         line = self._line(index)
-        steps = self._steps(rest - line)
+        steps = self._steps(residuals - line)
         stop = steps if steps is not None else len(stamps)
         if stop == 0:
-            self._step(float(rest[0] - line[0]), left, arrived_at)
+            self._step(float(residuals[0] - line[0]), n_remaining, arrived_at)
             if self._drop:
                 return 0
             # The step has moved the count or the shift, so its first sample is
             # placed anew, on its own.
             stop = 1
             index = index[:1] - index[0] + self._count
-            rest = stamps[:1] - self._shift - self._base - index / self.sfreq
+            residuals = stamps[:1] - self._shift - self._base - index / self.sfreq
             line = self._line(index)
         times = self._base + index[:stop] / self.sfreq + line[:stop]
         pieces.append(Piece(start, start + stop, times, self._pending))
         self._pending = 0
-        self._rest.append((index[:stop], rest[:stop]))
+        self._rest.append((index[:stop], residuals[:stop]))
         self._count = int(index[stop - 1]) + 1
         self._held += stop
         if self._held == self._size:
-            self._close_block(left - stop, arrived_at)
+            self._close_block(n_remaining - stop, arrived_at)
         return stop
 
     def _line(self, index: NDArray[Any]) -> Times:
         """Return by how much the line differs from the nominal rate at these samples, (index,) s."""
-        left = np.maximum(0.0, 1.0 - (index - self._began) / self._size)
-        return self._offset + self._slope * (index / self.sfreq) + self._carry * left
+        fade = np.maximum(0.0, 1.0 - (index - self._began) / self._size)
+        return self._offset + self._slope * (index / self.sfreq) + self._carry * fade
 
     def _steps(self, off: Times) -> int | None:
         """Find the first sample whose stamp is off by more than jitter."""
@@ -201,16 +203,20 @@ class SampleClock:
         wide = np.abs(off) > max(_JITTER, 6 * wobble)
         if settled and max(wobble, self._residual) * self.sfreq < 0.05:
             samples = off * self.sfreq
-            whole = np.abs(samples - np.rint(samples)) < _WHOLE
-            wide |= (np.abs(samples) > 0.6) & whole
-        found = np.flatnonzero(wide)
-        return int(found[0]) if len(found) else None
+            is_integer = np.abs(samples - np.rint(samples)) < _SAMPLE_TOLERANCE
+            wide |= (np.abs(samples) > 0.6) & is_integer
+        jumps = np.flatnonzero(wide)
+        return int(jumps[0]) if len(jumps) else None
 
-    def _step(self, step_s: float, left: int, arrived_at: float) -> None:
+    def _step(self, step_s: float, n_remaining: int, arrived_at: float) -> None:
         """Decide what a step of the stamps means: lost samples, a jump, or the end of a late stamp."""
-        at, before, lost = self._last_gap
+        gap_at_s, before, lost = self._last_gap
         now_s = self._count / self.sfreq
-        if lost and now_s - at < _UNDONE + before and abs(step_s + before) < max(_JITTER, 0.25 * before):
+        if (
+            lost
+            and now_s - gap_at_s < _UNDONE + before
+            and abs(step_s + before) < max(_JITTER, 0.25 * before)
+        ):
             # The step before was a late stamp, and no sample was lost there. The samples since then
             # stand where the next ones belong, so that many of these are dropped.
             self._drop = lost
@@ -219,7 +225,7 @@ class SampleClock:
         # After lost samples, the next ones arrive later than the count says they are due, by as
         # much as their stamps step forward. Otherwise the stamps have jumped, and only a silence
         # tells of lost samples.
-        late_s, spread = self._lateness(left, arrived_at)
+        late_s, spread = self._lateness(n_remaining, arrived_at)
         period = (1 + self._slope) / self.sfreq
         if 0 < step_s <= late_s + max(_ARRIVAL_FLOOR, 5 * spread):
             lost = round(step_s / period)
@@ -238,24 +244,24 @@ class SampleClock:
         self.lost += lost
         self.gaps += lost > 0
 
-    def _lateness(self, left: int, arrived_at: float) -> tuple[float, float]:
+    def _lateness(self, n_remaining: int, arrived_at: float) -> tuple[float, float]:
         """Return how late samples arrive beyond the shortest recent delay, s, and the delays' spread."""
         assert self._base is not None
         if not self._delays:
             return math.inf, 0.0
         # The time of arrival is that of the last sample of the chunk.
-        last = self._count + left - 1
+        last = self._count + n_remaining - 1
         due = self._base + last / self.sfreq + float(self._line(np.array([last]))[0])
         delays = np.array(self._delays)
         return arrived_at - due - float(delays.min()), mad(delays)
 
-    def _close_block(self, left: int, arrived_at: float) -> None:
-        index, rest = (np.concatenate(parts) for parts in zip(*self._rest, strict=True))
+    def _close_block(self, n_remaining: int, arrived_at: float) -> None:
+        index, residuals = (np.concatenate(parts) for parts in zip(*self._rest, strict=True))
         self._rest = []
         self._held = 0
-        middle = float(np.median(rest))
+        middle = float(np.median(residuals))
         place = float(np.median(index)) / self.sfreq
-        self._wobbles.append(mad(rest))
+        self._wobbles.append(mad(residuals))
         self._wobble = float(np.median(self._wobbles))
         off = middle - self._offset - self._slope * place
         if self._jumped:
@@ -268,24 +274,24 @@ class SampleClock:
             off = 0.0
         self._blocks.append((place, middle))
         if self._astray(off):
-            self._come_back(off, left, arrived_at)
+            self._come_back(off, n_remaining, arrived_at)
         self._fit()
 
     def _astray(self, off: float) -> bool:
         """Return whether two blocks agree on a step that is too small to see in a single stamp's jitter."""
         before = self._stray
         self._stray = 0.0
-        known = len(self._blocks) - 1
+        n_before = len(self._blocks) - 1
         # A line through few blocks is still uncertain, so that only a larger step counts.
-        least = 20e-6 if known >= 20 else max(3e-3, 3 / self.sfreq)
-        if known < _SETTLED or abs(off) <= max(least, 6 * self._residual):
+        least = 20e-6 if n_before >= 20 else max(3e-3, 3 / self.sfreq)
+        if n_before < _SETTLED or abs(off) <= max(least, 6 * self._residual):
             return False
         if before != 0.0 and abs(off - before) <= 0.5 * abs(off):
             return True
         self._stray = off
         return False
 
-    def _come_back(self, off: float, left: int, arrived_at: float) -> None:
+    def _come_back(self, off: float, n_remaining: int, arrived_at: float) -> None:
         """Follow a step that two blocks agree on: either samples were lost, or the line moves."""
         # Less than a sample, or a small step back, cannot be lost samples: the source's
         # clock was shifted. The earlier blocks move along, so that the line through all of
@@ -298,10 +304,10 @@ class SampleClock:
         # The newest two blocks lie behind the step, and were placed before it was known.
         shift = self._shift
         count = self._count
-        self._step(off, left, arrived_at)
-        taken = self._shift - shift + (self._count - count) / self.sfreq
+        self._step(off, n_remaining, arrived_at)
+        corrected_s = self._shift - shift + (self._count - count) / self.sfreq
         late = [self._blocks.pop() for _ in range(2)]
-        self._blocks.extend((x, y - taken) for x, y in reversed(late))
+        self._blocks.extend((x, y - corrected_s) for x, y in reversed(late))
 
     def _fit(self) -> None:
         before = float(self._line(np.array([self._count]))[0])

@@ -26,7 +26,7 @@ _CLOSE = 3e-3
 # A chain's place is the median of this many of its newest triggers.
 _RECENT = 5
 # Number of triggers that a chain keeps for the fit of the line.
-_KEPT = 600
+_MAX_TRIGGERS = 600
 # Raw times kept of each label, from which the chains are built again when the tolerance changes.
 _RAW = 512
 # A chain with fewer triggers than this is forgotten after this many TRs without another one.
@@ -56,7 +56,7 @@ class Chain:
         self.count = 1
         self._singles = 0
         self._period = period
-        self._held: deque[tuple[int, float]] = deque([(0, stamp)], maxlen=_KEPT)
+        self._held: deque[tuple[int, float]] = deque([(0, stamp)], maxlen=_MAX_TRIGGERS)
         self._base = stamp
 
     @property
@@ -191,7 +191,7 @@ class Train:
             self.chains = [c for c in self.chains if c.count >= _SHORT or c.newest_at > stale_at]
             self.chains.append(Chain(stamp, self._period))
             return
-        _, index, chain = min(near, key=lambda one: one[0])
+        _, index, chain = min(near, key=lambda candidate: candidate[0])
         chain.add(index, stamp)
 
     def best(self, since: float) -> tuple[Chain, int] | None:
@@ -208,18 +208,20 @@ class Train:
             None if no chain marks volumes.
         """
         counts = [chain.since(since) for chain in self.chains]
-        most = max(counts, default=0)
-        if most < 2:
+        largest = max(counts, default=0)
+        if largest < 2:
             return None
-        held = [c for c, n in zip(self.chains, counts, strict=True) if n >= max(2, most / 2) and c.regular]
+        regular = [
+            c for c, n in zip(self.chains, counts, strict=True) if n >= max(2, largest / 2) and c.regular
+        ]
         # Slice triggers make chains of about the same length, volume triggers a single long one.
-        group = held if self.dense else sorted(held, key=lambda c: -counts[self.chains.index(c)])[:1]
+        group = regular if self.dense else sorted(regular, key=lambda c: -counts[self.chains.index(c)])[:1]
         # Triggers of another TR and markers of a task scatter over chains that hold
         # few of them each.
-        begun = min((chain.first_at for chain in group), default=0.0)
-        start = max(begun, since)
-        there = sum(1 for _ in itertools.takewhile(lambda stamp: stamp >= start, reversed(self._raw)))
-        if sum(chain.since(since) for chain in group) < _COVERED * there:
+        first_at = min((chain.first_at for chain in group), default=0.0)
+        start = max(first_at, since)
+        n_triggers = sum(1 for _ in itertools.takewhile(lambda stamp: stamp >= start, reversed(self._raw)))
+        if sum(chain.since(since) for chain in group) < _COVERED * n_triggers:
             return None
         return (self._start_of(group), len(group)) if group else None
 
@@ -237,9 +239,9 @@ class Train:
 
     def take_back(self, stamp: float) -> list[float]:
         """Forget the triggers from a time on, and return their times."""
-        taken = [s for s in self._raw if s >= stamp]
+        stamps = [s for s in self._raw if s >= stamp]
         for chain in self.chains:
             chain.cut(stamp)
         self.chains = [chain for chain in self.chains if chain.first_at < stamp]
         self._raw = deque((s for s in self._raw if s < stamp), maxlen=_RAW)
-        return taken
+        return stamps

@@ -9,7 +9,7 @@ VARIABLE = "RTDECODE_CACHE"
 
 def place() -> Path:
     """Return the folder: the one that `VARIABLE` names, or ``rtdecode`` in the user's cache."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        return Path(named)
+    folder = os.environ.get(VARIABLE)
+    if folder:
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rtdecode"

@@ -189,20 +189,20 @@ class Calibration:
         """Find the bundle's features in this calibration's vector, (feature,); None if one is missing."""
         mine = self.projection
         try:
-            theirs = trained.bind(mine.shape, mine.affine)
+            bundle_voxels = trained.bind(mine.shape, mine.affine)
         except GeometryError:
             return None
         # Weighted features can be matched only as a whole, and plain voxels one by one.
         if mine.weights is not None:
             return np.arange(mine.features) if mine.digest == trained.digest else None
-        if trained.weights is not None or not np.array_equal(np.sort(theirs), np.sort(mine.voxels)):
+        if trained.weights is not None or not np.array_equal(np.sort(bundle_voxels), np.sort(mine.voxels)):
             return None
         by_voxel = np.argsort(mine.voxels)
-        return by_voxel[np.searchsorted(mine.voxels, theirs, sorter=by_voxel)]
+        return by_voxel[np.searchsorted(mine.voxels, bundle_voxels, sorter=by_voxel)]
 
     def _misfit(self, trained: Projection, why: str) -> GeometryError:
         mine = _say(self.projection)
-        theirs = _say(trained)
+        bundle_features = _say(trained)
         return GeometryError(
             "calibration-bundle-mismatch",
             "the calibration in {path} reads {calibration_features}; the bundle reads "
@@ -210,7 +210,7 @@ class Calibration:
             "trained on this calibration.",
             path=self.path,
             calibration_features=mine,
-            bundle_features=theirs,
+            bundle_features=bundle_features,
             mismatch=why,
         )
 
@@ -275,7 +275,7 @@ def load(path: Path) -> Calibration:
             "no calibration at {path}: a folder made by `rtdecode calibrate --out` was expected.",
             path=path,
         )
-    tree, found = read_tree(file, _AGAIN)
+    tree, digest = read_tree(file, _AGAIN)
     # Another schema has other keys, so it is named before the strict reading can
     # complain about these.
     if tree.get("schema") != SCHEMA:
@@ -290,7 +290,7 @@ def load(path: Path) -> Calibration:
     record = typed.read(Record, tree, str(file))
     files = Sealed(file, record.files, _AGAIN)
     files.check()
-    return _fitted(path, record, files, found)
+    return _fitted(path, record, files, digest)
 
 
 def _fitted(path: Path, record: Record, files: Sealed, digest: str) -> Calibration:
@@ -319,7 +319,7 @@ def _fitted(path: Path, record: Record, files: Sealed, digest: str) -> Calibrati
                 dtype=values.dtype,
                 advice=_AGAIN,
             )
-    for what, is_, stated in (
+    for what, is_, expected in (
         ("the reference's number of axes", reference["volume"].ndim, 3),
         ("the shape of the reference's affine", reference["affine"].shape, (4, 4)),
         ("the reference's shape", reference["volume"].shape, tuple(record.shape)),
@@ -329,14 +329,14 @@ def _fitted(path: Path, record: Record, files: Sealed, digest: str) -> Calibrati
         ("the warm-up mean's shape", warmup["mean"].shape, size),
         ("the warm-up scale's shape", warmup["scale"].shape, size),
     ):
-        if is_ != stated:
+        if is_ != expected:
             raise BundleError(
                 "calibration-record-mismatch",
                 "{path}: {quantity} is {actual}, calibration.json says {expected}. {advice}",
                 path=path,
                 quantity=what,
                 actual=is_,
-                expected=stated,
+                expected=expected,
                 advice=_AGAIN,
             )
     affine = reference["affine"].astype(np.float64)
@@ -345,10 +345,10 @@ def _fitted(path: Path, record: Record, files: Sealed, digest: str) -> Calibrati
     return Calibration(path, record, digest, volume, affine, projection, mean, scale)
 
 
-def _same_size(one: Projection, other: Projection) -> bool:
+def _same_size(first: Projection, other: Projection) -> bool:
     """Return whether two grids have equal shapes, and steps of equal lengths and angles."""
-    a, b = (steps.T @ steps for steps in (one.affine[:3, :3], other.affine[:3, :3]))
-    return one.shape == other.shape and bool(np.abs(a - b).max() < 0.01 * np.abs(b).max())
+    a, b = (steps.T @ steps for steps in (first.affine[:3, :3], other.affine[:3, :3]))
+    return first.shape == other.shape and bool(np.abs(a - b).max() < 0.01 * np.abs(b).max())
 
 
 def _say(projection: Projection) -> str:

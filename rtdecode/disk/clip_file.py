@@ -40,7 +40,7 @@ class Pixels(Protocol):
         """Take some frames as a shorter clip, one frame as an array, or some rows of one frame."""
         ...
 
-    def __array__(self, *how: Any, **more: Any) -> NDArray[Any]:
+    def __array__(self, *how: Any, **options: Any) -> NDArray[Any]:
         """Read all frames."""
         ...
 
@@ -108,9 +108,9 @@ class ClipFile:
 
     def _write(self, frame: NDArray[Any]) -> None:
         # An unbuffered write may take only part of the bytes.
-        left = np.ascontiguousarray(frame).reshape(-1).view(np.uint8)
-        while len(left):
-            left = left[self._file.write(left) :]
+        remaining = np.ascontiguousarray(frame).reshape(-1).view(np.uint8)
+        while len(remaining):
+            remaining = remaining[self._file.write(remaining) :]
 
     def read(self, start: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
         """Read an array that begins at byte `start` of the file.
@@ -120,16 +120,16 @@ class ClipFile:
         OSError
             If the file ends before the array does.
         """
-        found = np.empty(shape, kind)
-        left = found.reshape(-1).view(np.uint8)
+        array = np.empty(shape, kind)
+        remaining = array.reshape(-1).view(np.uint8)
         with self._one_at_a_time:
             self._file.seek(start)
-            while len(left):
-                count = self._file.readinto(left)
+            while len(remaining):
+                count = self._file.readinto(remaining)
                 if not count:
-                    raise OSError(f"a file of clips was cut short: it ends {len(left)} bytes too early")
-                left = left[count:]
-        return found
+                    raise OSError(f"a file of clips was cut short: it ends {len(remaining)} bytes too early")
+                remaining = remaining[count:]
+        return array
 
 
 def _nameless() -> IO[bytes]:
@@ -213,8 +213,8 @@ class StoredClip(_Frames):
         # copy=False forbids a copy, and a file can give nothing else.
         if copy is False:
             raise ValueError("a clip in a file cannot be returned without a copy")
-        found = self._file.read(self._start, self.shape, self._kind)
-        return found if dtype is None else found.astype(dtype, copy=False)
+        frames = self._file.read(self._start, self.shape, self._kind)
+        return frames if dtype is None else frames.astype(dtype, copy=False)
 
 
 class ComputedClip(_Frames):
@@ -257,8 +257,8 @@ class ComputedClip(_Frames):
         """Compute all frames."""
         if copy is False:
             raise ValueError("a clip that is computed cannot be returned without a copy")
-        found = np.stack(list(self))
-        return found if dtype is None else found.astype(dtype, copy=False)
+        frames = np.stack(list(self))
+        return frames if dtype is None else frames.astype(dtype, copy=False)
 
 
 def _frame_and_rows(index: Any, frames: int) -> tuple[int, slice]:
@@ -279,7 +279,7 @@ def keep(clips: Iterable[NDArray[Any]]) -> list[Pixels]:
     clips : iterable of (frame, row, column, 3)
         Clips are taken one by one, so a generator may make them.
     """
-    kept: list[Pixels] = []
+    pixels: list[Pixels] = []
     file: ClipFile | None = None
     size = 0
     for clip in clips:
@@ -287,9 +287,9 @@ def keep(clips: Iterable[NDArray[Any]]) -> list[Pixels]:
         # Once the clips are too large together, those kept so far move into the file as well.
         if file is None and size > IN_MEMORY:
             file = ClipFile()
-            kept = [file.add(np.asarray(one)) for one in kept]
-        kept.append(clip if file is None else file.add(clip))
-    return kept
+            pixels = [file.add(np.asarray(earlier)) for earlier in pixels]
+        pixels.append(clip if file is None else file.add(clip))
+    return pixels
 
 
 def joined(frames: Iterable[NDArray[Any]]) -> Pixels:
@@ -300,15 +300,15 @@ def joined(frames: Iterable[NDArray[Any]]) -> Pixels:
     frames : iterable of (row, column, 3)
         They are taken one by one, so a generator may make them.
     """
-    rest = iter(frames)
-    held: list[NDArray[Any]] = []
+    iterator = iter(frames)
+    buffer: list[NDArray[Any]] = []
     size = 0
-    for frame in rest:
-        held.append(frame)
+    for frame in iterator:
+        buffer.append(frame)
         size += frame.nbytes
         if size > IN_MEMORY:
-            return ClipFile().add(chain(held, rest))
-    return np.stack(held)
+            return ClipFile().add(chain(buffer, iterator))
+    return np.stack(buffer)
 
 
 def pieces(shape: tuple[int, ...]) -> list[slice]:

@@ -83,8 +83,8 @@ class Decision:
         _check(self.steps is None or _is_count(self.steps), "steps", self.steps)
         _check(self.carried_from in (None, *REVISIONS), "carried_from", self.carried_from)
         _check(self.why is None or isinstance(self.why, str), "why", self.why)
-        kept = self.detail
-        _check(kept is None or (_is_time(kept) and 0 <= kept <= 1), "detail", kept)
+        share = self.detail
+        _check(share is None or (_is_time(share) and 0 <= share <= 1), "detail", share)
         if self.outcome == "emitted":
             _check(self.steps is not None, "steps", self.steps)
             _check(isinstance(self.latent, str), "latent", self.latent)

@@ -80,7 +80,7 @@ def derived(recording: Path) -> list[dict[str, str]]:
     entries: list[dict[str, str]] = []
     for entry in _listed(recording):
         of_run = _listed(Path(entry["path"])) if entry["kind"] == TRAINING_RUN else []
-        entries += [one for one in (entry, *of_run) if one not in entries]
+        entries += [candidate for candidate in (entry, *of_run) if candidate not in entries]
     return entries
 
 

@@ -166,15 +166,15 @@ def _showing(
     name: str,
     fps: float | None,
     frames: int | None,
-    shown: NDArray[np.int64],
+    frame_numbers: NDArray[np.int64],
     shown_at: NDArray[np.float64],
     *,
     ended: bool,
 ) -> ShownFilm | None:
     # Without the start, the rate is fitted to the frames' numbers, which dropped frames do not bias.
     if fps is None:
-        frame_s = float(np.polyfit(shown - shown[0], shown_at - shown_at[0], 1)[0])
+        frame_s = float(np.polyfit(frame_numbers - frame_numbers[0], shown_at - shown_at[0], 1)[0])
         if not frame_s > 0:
             return None
         fps = 1 / frame_s
-    return ShownFilm(name, fps, frames, shown, shown_at, ended)
+    return ShownFilm(name, fps, frames, frame_numbers, shown_at, ended)

@@ -43,14 +43,14 @@ def what_is_there(path: Path) -> str:
     return f"a folder that holds {', '.join(names[:5])}" if names else "a folder that is empty"
 
 
-def taken(folder: Path, beside: str = "") -> bool:
+def taken(folder: Path, allowed: str = "") -> bool:
     """Return whether a file, or a folder that is not empty, is in the way of a new folder.
 
     Parameters
     ----------
     folder : Path
         Path of the folder that is to be made.
-    beside : str
+    allowed : str
         Name of an entry that is not in the way.
 
     Raises
@@ -61,7 +61,7 @@ def taken(folder: Path, beside: str = "") -> bool:
     try:
         if not folder.exists():
             return False
-        return not folder.is_dir() or any(entry.name not in (_LOCK, beside) for entry in folder.iterdir())
+        return not folder.is_dir() or any(entry.name not in (_LOCK, allowed) for entry in folder.iterdir())
     except OSError as error:
         raise UsageError(
             "output-folder-unreadable",

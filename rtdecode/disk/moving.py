@@ -21,16 +21,16 @@ def moving(frames: NDArray[np.uint8], fps: float) -> bytes:
     fps : float
         Frames a second.
     """
-    first, *others = [Image.fromarray(frame) for frame in frames]
-    held = io.BytesIO()
+    first, *later_frames = [Image.fromarray(frame) for frame in frames]
+    buffer = io.BytesIO()
     first.save(
-        held,
+        buffer,
         "WEBP",
         save_all=True,
-        append_images=others,
+        append_images=later_frames,
         duration=round(1000 / fps),
         loop=0,
         quality=_QUALITY,
         method=_EFFORT,
     )
-    return held.getvalue()
+    return buffer.getvalue()

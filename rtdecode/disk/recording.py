@@ -96,10 +96,10 @@ class RecordingWriter:
         self._before: Montage | None = None
         self._changed: Montage | None = None
         if resume:
-            kept = Recording(path)
-            self._meta = kept.meta
-            self._montage = kept.montage
-            self._before = _cut_torn(kept)
+            recording = Recording(path)
+            self._meta = recording.meta
+            self._montage = recording.montage
+            self._before = _cut_torn(recording)
         else:
             check_unused(path)
             private.folder(path, exclusive=True)
@@ -198,13 +198,13 @@ class RecordingWriter:
         self._film.write(strict_json.dumps(line) + "\n")
 
     def _volume(self, volume: Volume) -> dict[str, Any]:
-        at = self._volumes.tell()
+        offset = self._volumes.tell()
         self._volumes.write(np.ascontiguousarray(volume.data).tobytes())
         names = ("index", "series", "tr_s", "acquired_s", "recon_s", "readable_at", "arrived_at", "parsed_at")
         line = {name: getattr(volume, name) for name in (*names, "simulated", "clock_at")}
         line["name"] = f"volume {volume.index}"
         line["uid"] = self._pseudonyms.series(volume.uid)
-        line |= {"shape": list(volume.data.shape), "dtype": volume.data.dtype.str, "at": at}
+        line |= {"shape": list(volume.data.shape), "dtype": volume.data.dtype.str, "at": offset}
         line["affine"] = volume.affine.tolist()
         return line
 
@@ -269,7 +269,7 @@ class Recording:
     @property
     def restarted_at(self) -> list[float]:
         """Local times at which the acquisition was started again after it had died."""
-        return [one["resumed_at"] for one in self.meta.get("restarts", [])]
+        return [restart["resumed_at"] for restart in self.meta.get("restarts", [])]
 
     @cached_property
     def survey(self) -> Survey:

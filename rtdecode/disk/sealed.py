@@ -59,17 +59,17 @@ def held_in(folder: Path) -> set[str]:
     OSError
         If one of them cannot be read.
     """
-    found: set[str] = set()
+    paths: set[str] = set()
     waiting = [""]
     while waiting:
-        inside = waiting.pop()
-        with os.scandir(folder / inside) as entries:
-            names = {f"{inside}{entry.name}": entry.is_dir(follow_symlinks=False) for entry in entries}
-        found |= {name for name, is_folder in names.items() if not is_folder}
+        subfolder = waiting.pop()
+        with os.scandir(folder / subfolder) as entries:
+            names = {f"{subfolder}{entry.name}": entry.is_dir(follow_symlinks=False) for entry in entries}
+        paths |= {name for name, is_folder in names.items() if not is_folder}
         waiting += [f"{name}/" for name, is_folder in names.items() if is_folder]
-        if not names and inside:
-            found.add(inside.removesuffix("/"))
-    return found
+        if not names and subfolder:
+            paths.add(subfolder.removesuffix("/"))
+    return paths
 
 
 def check_target(target: Path, head: str, kind: str) -> None:
@@ -90,8 +90,8 @@ def check_target(target: Path, head: str, kind: str) -> None:
     """
     if not target.exists():
         return
-    held = held_in(target) if target.is_dir() else {target.name}
-    if other := held - _listed(target / head):
+    existing = held_in(target) if target.is_dir() else {target.name}
+    if other := existing - _listed(target / head):
         raise UsageError(
             "output-folder-foreign-files",
             "{folder} exists and holds something other than a {folder_kind}: found {foreign_files}. "
@@ -188,18 +188,18 @@ def read_tree(file: Path, advice: str, *, verify: bool = True) -> tuple[dict[str
             json_type=type(tree).__name__,
             advice=advice,
         )
-    stated = tree.pop("digest", None)
-    found = digest_of(tree)
-    if verify and stated != found:
+    expected = tree.pop("digest", None)
+    digest = digest_of(tree)
+    if verify and expected != digest:
         raise BundleError(
             "manifest-digest-mismatch",
             "{path} was changed: its digest says {expected_digest}, found {actual_digest}. {advice}",
             path=file,
-            expected_digest=stated or "nothing",
-            actual_digest=found,
+            expected_digest=expected or "nothing",
+            actual_digest=digest,
             advice=advice,
         )
-    return tree, found
+    return tree, digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,10 +278,10 @@ class Sealed:
         """
         path = self._place(name)
         try:
-            found = file_hash(path)
+            digest = file_hash(path)
         except OSError as error:
             raise self._unreadable(path, error) from error
-        self._hold(path, name, found)
+        self._hold(path, name, digest)
 
     def mapped(self, name: str) -> mmap.mmap:
         """Map a file that the head lists into memory, read-only, and check the mapped bytes' hash.
@@ -335,8 +335,8 @@ class Sealed:
         path = folder / name
         # Unlike `Path.resolve`, this does not raise for a link that leads to itself.
         leads_to = os.path.realpath(path)
-        inside = os.path.realpath(folder) + os.sep
-        if not leads_to.startswith(inside) or not path.is_file():
+        root = os.path.realpath(folder) + os.sep
+        if not leads_to.startswith(root) or not path.is_file():
             raise BundleError(
                 "bundle-file-not-regular",
                 "{path} is not a file of this folder: it is a folder, or a link to {link_target}. {advice}",
@@ -355,10 +355,10 @@ class Sealed:
             advice=self.advice,
         )
 
-    def _hold(self, path: Path, name: str, found: str) -> None:
+    def _hold(self, path: Path, name: str, digest: str) -> None:
         """Refuse a file whose hash differs from the one that the head states."""
         expected = self.hashes[name]
-        if found != expected:
+        if digest != expected:
             raise BundleError(
                 "bundle-file-digest-mismatch",
                 "{path} was changed: the {manifest} says SHA-256 {expected_sha256}..., found "
@@ -366,12 +366,12 @@ class Sealed:
                 path=path,
                 manifest=self.head.stem,
                 expected_sha256=expected[:12],
-                actual_sha256=found[:12],
+                actual_sha256=digest[:12],
                 advice=self.advice,
             )
 
-    def arrays(self, name: str, *wanted: str) -> dict[str, NDArray[Any]]:
-        """Read the arrays of an ``.npz`` that the head lists, which must include those `wanted`.
+    def arrays(self, name: str, *required: str) -> dict[str, NDArray[Any]]:
+        """Read the arrays of an ``.npz`` that the head lists, which must include those `required`.
 
         Raises
         ------
@@ -390,7 +390,7 @@ class Sealed:
                 error=error,
                 advice=self.advice,
             ) from error
-        if missing := set(wanted) - set(arrays):
+        if missing := set(required) - set(arrays):
             raise BundleError(
                 "npz-array-missing",
                 "{path} lacks {missing_arrays}. {advice}",

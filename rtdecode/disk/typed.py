@@ -44,16 +44,16 @@ def read(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(kind):
         return _object(kind, value, where)
     if get_origin(kind) is UnionType:
-        (known,) = (part for part in get_args(kind) if part is not NoneType)
-        return None if value is None else read(known, value, where)
+        (inner,) = (part for part in get_args(kind) if part is not NoneType)
+        return None if value is None else read(inner, value, where)
     if get_origin(kind) is list:
         (item,) = get_args(kind)
-        found = _expected(list, "a list", value, where)
-        return [read(item, entry, f"{where}[{n}]") for n, entry in enumerate(found)]
+        entries = _expected(list, "a list", value, where)
+        return [read(item, entry, f"{where}[{n}]") for n, entry in enumerate(entries)]
     if get_origin(kind) is dict:
         item = get_args(kind)[1]
-        found = _expected(dict, "an object", value, where)
-        return {name: read(item, entry, f"{where}.{name}") for name, entry in found.items()}
+        entries = _expected(dict, "an object", value, where)
+        return {name: read(item, entry, f"{where}.{name}") for name, entry in entries.items()}
     if kind is Fraction:
         return _fraction(value, where)
     if kind in (int, float):
@@ -63,11 +63,11 @@ def read(kind: Any, value: Any, where: str) -> Any:
 
 def _object(kind: Any, tree: Any, where: str) -> Any:
     """Build a dataclass from a JSON object with its keys; keys with a default may be absent."""
-    found = _expected(dict, "an object", tree, where)
+    entries = _expected(dict, "an object", tree, where)
     names = {f.name for f in fields(kind)}
     needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
-    unknown = sorted(set(found) - names)
-    missing = sorted(needed - set(found))
+    unknown = sorted(set(entries) - names)
+    missing = sorted(needed - set(entries))
     if unknown or missing:
         raise BundleError(
             "json-keys-mismatch",
@@ -77,20 +77,20 @@ def _object(kind: Any, tree: Any, where: str) -> Any:
             missing_keys=missing,
         )
     hints = get_type_hints(kind)
-    values = {name: read(hints[name], value, f"{where}: {name}") for name, value in found.items()}
+    values = {name: read(hints[name], value, f"{where}: {name}") for name, value in entries.items()}
     try:
         return kind(**values)
     except ValueError as error:
         raise BundleError.wrap(error, "json-object-invalid", "{location}: {error}", location=where) from error
 
 
-def _expected(kind: Any, said: str, value: Any, where: str) -> Any:
+def _expected(kind: Any, type_name: str, value: Any, where: str) -> Any:
     if not isinstance(value, kind):
         raise BundleError(
             "json-wrong-type",
             "{location} must be {expected_type}, found {value}.",
             location=where,
-            expected_type=said,
+            expected_type=type_name,
             value=reprlib.repr(value),
         )
     return value
@@ -101,12 +101,12 @@ def _number(kind: type, value: Any, where: str) -> Any:
     # In Python, true and false are integers too.
     fits = isinstance(value, kinds) and not isinstance(value, bool)
     if not fits or not abs(value) <= _LARGEST or not math.isfinite(value):
-        said = "a whole number" if kind is int else "a number"
+        type_name = "a whole number" if kind is int else "a number"
         raise BundleError(
             "json-number-invalid",
             "{location} must be {expected_type} of at most 2^53, found {value}.",
             location=where,
-            expected_type=said,
+            expected_type=type_name,
             value=reprlib.repr(value),
         )
     return value

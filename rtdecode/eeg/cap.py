@@ -30,7 +30,7 @@ class Cap:
 
     Parameters
     ----------
-    wanted : EegInput
+    eeg_input : EegInput
         The channels and the band that the bundle reads.
     picks : (channel,) int
         Column of each of the bundle's channels in the stream, from `rtdecode.eeg.channels.match`.
@@ -40,20 +40,22 @@ class Cap:
         Label of the recording reference.
     """
 
-    def __init__(self, wanted: EegInput, picks: NDArray[np.int64], sfreq: float, reference: str = "") -> None:
-        self._names = wanted.channels
+    def __init__(
+        self, eeg_input: EegInput, picks: NDArray[np.int64], sfreq: float, reference: str = ""
+    ) -> None:
+        self._names = eeg_input.channels
         self._picks = picks
         self._absent = picks == channels.ABSENT
-        self._average = wanted.band.reference == "average"
-        self._filter = EegFilter(wanted.band, sfreq)
-        self.delay_s = wanted.band.delay_s(sfreq)
-        names = [channels.canonical(name) for name in wanted.channels]
+        self._average = eeg_input.band.reference == "average"
+        self._filter = EegFilter(eeg_input.band, sfreq)
+        self.delay_s = eeg_input.band.delay_s(sfreq)
+        names = [channels.canonical(name) for name in eeg_input.channels]
         placed = all(name in electrodes.places() for name in names)
         self._judge: BadChannels | None = None
         if self._absent.any() or (placed and len(picks) >= _LEAST):
             # A channel that is the recording reference is zero by definition, not by a fault.
-            own = channels.canonical(reference)
-            flat = names.index(own) if own in names else None
+            reference_name = channels.canonical(reference)
+            flat = names.index(reference_name) if reference_name in names else None
             self._judge = BadChannels(channels.places(names), sfreq, self._absent, flat)
 
     @property

@@ -36,7 +36,7 @@ _WORDS = {
     "aux": r"AUX|BIP|GSR|EDA|SCR?\b|RESP|PLETH?|PPG|PULS|TEMP|ERGO?|EXG|ACC|GYR|[XYZ]_?DIR|COUNTER|PACKET|"
     r"SAMPLE|BATT|LIGHT|PHOTO|AUDIO|SPO2|MISC|CMS|DRL|GND|GROUND|REF(?:ERENCE)?$",
 }
-_STATED = {
+_TYPE_KINDS = {
     "eeg": {"eeg", "ref"},
     "ecg": {"ecg", "ekg"},
     "eog": {"eog", "heog", "veog"},
@@ -59,8 +59,8 @@ def canonical(label: str) -> str:
     if parts is not None and parts[2] in _REFERENCES:
         bare = parts[1]
     # "T7/T3" and "T3 (T7)" give both names of one electrode. Two that differ are not one place.
-    found = {_spelled(part.strip()) for part in bare.split("/")}
-    return found.pop() or trimmed if len(found) == 1 else trimmed
+    spellings = {_spelled(part.strip()) for part in bare.split("/")}
+    return spellings.pop() or trimmed if len(spellings) == 1 else trimmed
 
 
 def names(labels: Sequence[str]) -> tuple[str, ...]:
@@ -89,13 +89,15 @@ def kind_of(label: str, stated_type: str = "") -> str:
         One of `KINDS`. A specific type is believed. Where the type is EEG (some programs call every
         channel EEG), empty, or MISC and the like, words at the label's beginning count: ECG, EOG, AUX, ...
     """
-    stated = stated_type.strip().lower()
+    type_word = stated_type.strip().lower()
     # An unknown type says as little as MISC: unless the label says more, the channel is auxiliary.
-    known = next((kind for kind, words in _STATED.items() if stated in words), "aux" if stated else "eeg")
-    if known not in ("eeg", "aux") or canonical(label) in electrodes.places():
-        return known
+    declared_kind = next(
+        (kind for kind, words in _TYPE_KINDS.items() if type_word in words), "aux" if type_word else "eeg"
+    )
+    if declared_kind not in ("eeg", "aux") or canonical(label) in electrodes.places():
+        return declared_kind
     bare = re.sub(r"^EEG[ _:-]*", "", label.strip().upper())
-    return next((kind for kind, words in _WORDS.items() if re.match(words, bare)), known)
+    return next((kind for kind, words in _WORDS.items() if re.match(words, bare)), declared_kind)
 
 
 def microvolts(unit: str) -> float | None:
@@ -121,9 +123,9 @@ def places(labels: Sequence[str]) -> NDArray[np.float64]:
     GeometryError
         If a label names no electrode of the 10-5 system.
     """
-    known = electrodes.places()
-    found = names(labels)
-    unplaced = [label for label, name in zip(labels, found, strict=True) if name not in known]
+    positions = electrodes.places()
+    electrode_names = names(labels)
+    unplaced = [label for label, name in zip(labels, electrode_names, strict=True) if name not in positions]
     if unplaced:
         raise GeometryError(
             "channel-position-unknown",
@@ -131,15 +133,15 @@ def places(labels: Sequence[str]) -> NDArray[np.float64]:
             channels=_listed(unplaced),
             hint=_hint(unplaced),
         )
-    return np.array([known[name] for name in found]).reshape(-1, 3)
+    return np.array([positions[name] for name in electrode_names]).reshape(-1, 3)
 
 
-def match(wanted: Sequence[str], montage: Montage) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def match(labels: Sequence[str], montage: Montage) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Find a bundle's channels in a stream by their names, in whatever order.
 
     Parameters
     ----------
-    wanted : sequence of str
+    labels : sequence of str
         Channels of the bundle.
     montage : Montage
         Montage of the stream.
@@ -158,9 +160,9 @@ def match(wanted: Sequence[str], montage: Montage) -> tuple[NDArray[np.int64], t
     """
     # Both sides in one spelling: bundle and stream may come from different programs.
     eeg = {canonical(c): i for i, c in enumerate(montage.channels) if montage.kinds[i] == "eeg"}
-    picks = np.array([eeg.get(canonical(name), ABSENT) for name in wanted], np.int64)
-    absent = tuple(name for name, pick in zip(wanted, picks, strict=True) if pick == ABSENT)
-    allowed = min(MAX_ABSENT, len(wanted) // 8)
+    picks = np.array([eeg.get(canonical(name), ABSENT) for name in labels], np.int64)
+    absent = tuple(name for name, pick in zip(labels, picks, strict=True) if pick == ABSENT)
+    allowed = min(MAX_ABSENT, len(labels) // 8)
     unplaced = [name for name in absent if canonical(name) not in electrodes.places()]
     if len(absent) > allowed or unplaced:
         limit = f"up to {allowed} would be interpolated" if not unplaced else "their positions are unknown"
@@ -170,7 +172,7 @@ def match(wanted: Sequence[str], montage: Montage) -> tuple[NDArray[np.int64], t
             "{missing_channels} ({missing_count} of them; {interpolation_limit}). It has "
             "{stream_channel_count}: {stream_channels}{hint}. Use the trained cap, or another "
             "--bundle.",
-            bundle_channel_count=len(wanted),
+            bundle_channel_count=len(labels),
             missing_channels=_listed(absent),
             missing_count=len(absent),
             interpolation_limit=limit,
@@ -222,9 +224,9 @@ def _biosemi(pins: Sequence[str]) -> dict[str, str]:
     return {pin: cap32 for pin, _, cap32 in table[:32]} if lettered == first else {}
 
 
-def _listed(labels: Sequence[str], most: int = 12) -> str:
-    more = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return (", ".join(labels[:most]) or "none") + more
+def _listed(labels: Sequence[str], limit: int = 12) -> str:
+    suffix = f" and {len(labels) - limit} more" if len(labels) > limit else ""
+    return (", ".join(labels[:limit]) or "none") + suffix
 
 
 def _hint(labels: Sequence[str]) -> str:

@@ -116,12 +116,12 @@ class Cleaner:
         """Whether the stream is fast and wide enough for gradients to be removed from it."""
         return self._power is not None
 
-    def trigger(self, at: float, moved: bool = False) -> None:
+    def trigger(self, triggered_at: float, moved: bool = False) -> None:
         """Take a volume trigger, s on the local clock; `moved` may be told later, by a second call."""
         # Kept for a remover that does not exist yet: triggers may come before the gradients are seen.
-        self._triggers.append((at, moved))
+        self._triggers.append((triggered_at, moved))
         if self._gradient is not None:
-            self._gradient.trigger(at, moved)
+            self._gradient.trigger(triggered_at, moved)
 
     def push(self, data: Data, times: Times, lost: int) -> list[Part]:
         """Take the next samples.
@@ -166,8 +166,8 @@ class Cleaner:
         # must not depend on the chunks.
         first = int(np.argmax(steep))
         self._gradient = GradientRemover(self._montage.sfreq, len(data), self._tr_s)
-        for at, moved in self._triggers:
-            self._gradient.trigger(at, moved)
+        for triggered_at, moved in self._triggers:
+            self._gradient.trigger(triggered_at, moved)
         before = [(data[:, :first], quality[:first], times[:first])] if first else []
         return [*before, *self._without_gradient(data[:, first:], times[first:])]
 
@@ -193,8 +193,8 @@ class Cleaner:
             first = int(np.argmax(quality == LEARNING))
             self._heart = self._new_heart()
             if self._heart is not None and first:
-                begun = self._part(data[:, :first], times[:first], quality[:first])
-                return [begun, *self._beatless(data[:, first:], quality[first:], times[first:])]
+                first_part = self._part(data[:, :first], times[:first], quality[:first])
+                return [first_part, *self._beatless(data[:, first:], quality[first:], times[first:])]
         return self._beatless(data, quality, times)
 
     def _beatless(self, data: Data, quality: Quality, times: Times) -> list[Part]:
@@ -226,7 +226,7 @@ class Cleaner:
     def _new_heart(self) -> HeartbeatRemover | None:
         # The labels count as well, for streams that call every channel EEG.
         pairs = zip(self._montage.channels, self._montage.kinds, strict=True)
-        kinds = [kind_of(label, stated) for label, stated in pairs]
+        kinds = [kind_of(label, stated_type) for label, stated_type in pairs]
         references = tuple(i for i, kind in enumerate(kinds) if kind == "reference")
         ecg = kinds.index("ecg") if "ecg" in kinds else None
         if kinds.count("eeg") < _LEAST_CHANNELS:

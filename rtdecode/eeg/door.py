@@ -97,28 +97,28 @@ class Door:
         if not self._log or len(times) < 2:
             return 0.0
         step = float(times[-1] - times[0]) / (len(times) - 1)
-        at = np.concatenate([one for one, _ in self._log])
-        share = np.concatenate([one for _, one in self._log])
+        invalid_times = np.concatenate([stamps for stamps, _ in self._log])
+        share = np.concatenate([shares for _, shares in self._log])
         # By rounding, a raw sample may lie just before the window's first instant.
-        place = np.floor((at - times[0]) / step + 1e-6).astype(np.int64)
-        inside = (place >= 0) & (place < len(times))
-        counted = share[inside] * mask[place[inside]]
+        place = np.floor((invalid_times - times[0]) / step + 1e-6).astype(np.int64)
+        in_window = (place >= 0) & (place < len(times))
+        counted = share[in_window] * mask[place[in_window]]
         return min(1.0, float(counted.sum()) / (len(times) * step * sfreq))
 
     def notes(self) -> list[str]:
         """Return one sentence for each fault that began since the last call."""
-        told = self._notes
+        notes = self._notes
         self._notes = []
-        return told
+        return notes
 
     def _filled(self, data: Data, holes: Mask) -> Data:
         """Fill each hole with the last good value of its channel."""
         # Column 0 is the last good value of the chunks before; the running maximum is, for every
         # sample, the column of the newest good one.
-        known = np.concatenate([self._good[:, None].astype(data.dtype), data], axis=1)
+        extended = np.concatenate([self._good[:, None].astype(data.dtype), data], axis=1)
         place = np.where(holes, 0, np.arange(1, data.shape[1] + 1))
         newest = np.maximum.accumulate(place, axis=1)
-        return np.take_along_axis(known, newest, axis=1)
+        return np.take_along_axis(extended, newest, axis=1)
 
     def _count(self, holes: Mask, times: Times) -> None:
         some = holes.any(axis=0)
@@ -141,9 +141,9 @@ class Door:
         if not fresh.any():
             return
         names = [name for name, new in zip(self._names, fresh, strict=True) if new]
-        more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+        suffix = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
         self._notes.append(
-            f"{', '.join(names[:_NAMES_TOLD])}{more}: invalid values (not a number, or beyond "
+            f"{', '.join(names[:_NAMES_TOLD])}{suffix}: invalid values (not a number, or beyond "
             f"{plausible.EEG_LIMIT_UV:g} uV). They count as missing, and a channel that stays invalid is "
             "interpolated if its neighbours allow it. Check the electrode, the cable and the amplifier"
         )

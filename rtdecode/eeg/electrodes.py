@@ -34,15 +34,15 @@ def places() -> dict[str, Place]:
 
     The older names T3 to T6 are there too. Mastoids (M1, M2) and earlobes (A1, A2) are approximate.
     """
-    found = _pair("M", "1", _point(105.0, 128.0)) | _pair("A", "1", _point(93.0, 130.0))
+    positions = _pair("M", "1", _point(105.0, 128.0)) | _pair("A", "1", _point(93.0, 130.0))
     for row, (inner, outer) in enumerate(_ROWS):
-        found |= _row(inner, outer, row)
+        positions |= _row(inner, outer, row)
     for name, polar in _ENDS:
-        found[f"{name}z"] = _point(0.0, -polar)
+        positions[f"{name}z"] = _point(0.0, -polar)
         for steps, suffix in ((1, "1h"), (2, "1")):
             azimuth = steps * _RING_STEP
-            found |= _pair(name, suffix, _point(azimuth if polar < 0 else 180 - azimuth, abs(polar)))
-    return found | {old: found[new] for old, new in OLD.items()}
+            positions |= _pair(name, suffix, _point(azimuth if polar < 0 else 180 - azimuth, abs(polar)))
+    return positions | {old: positions[new] for old, new in OLD.items()}
 
 
 def _row(inner: str, outer: str, row: int) -> dict[str, Place]:
@@ -50,20 +50,20 @@ def _row(inner: str, outer: str, row: int) -> dict[str, Place]:
     middle = _point(0.0, _RING - (row + 1) * _ROW_STEP)
     azimuth = (row + 3) * _RING_STEP
     ring = _point(azimuth, _RING)
-    found = {f"{inner}z": middle}
+    positions = {f"{inner}z": middle}
     for eighth in range(1, 11):
         suffix = f"{eighth - 1}" if eighth % 2 == 0 else f"{eighth}h"
         below = _point(azimuth, _RING + (eighth - 8) * _ROW_STEP)
         place = _between(middle, ring, eighth / 8) if eighth <= 8 else below
-        found |= _pair(outer if eighth >= 7 else inner, suffix, place)
-    return found
+        positions |= _pair(outer if eighth >= 7 else inner, suffix, place)
+    return positions
 
 
-def _pair(name: str, suffix: str, left: Place) -> dict[str, Place]:
+def _pair(name: str, suffix: str, place: Place) -> dict[str, Place]:
     """Place an electrode of the left hemisphere and its mirror image, whose number is one higher."""
     number = suffix.rstrip("h")
     half = suffix[len(suffix.rstrip("h")) :]
-    return {f"{name}{suffix}": left, f"{name}{int(number) + 1}{half}": left * (-1, 1, 1)}
+    return {f"{name}{suffix}": place, f"{name}{int(number) + 1}{half}": place * (-1, 1, 1)}
 
 
 def _point(azimuth: float, polar: float) -> Place:

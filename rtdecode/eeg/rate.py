@@ -49,10 +49,10 @@ class RateCheck:
         by_arrival = arrived_at - self._from[1]
         if by_arrival < _LEAST_S:
             return None
-        wrong = self._too_fast(by_stamps, by_arrival) or self._too_slow(by_stamps, by_arrival)
+        fault = self._too_fast(by_stamps, by_arrival) or self._too_slow(by_stamps, by_arrival)
         if by_arrival > _ANEW_S:
             self._restart(newest, arrived_at)
-        return wrong
+        return fault
 
     def _restart(self, newest: float, arrived_at: float) -> None:
         self._from = (newest, arrived_at)

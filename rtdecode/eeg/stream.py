@@ -64,7 +64,7 @@ class EegStream:
 
     Parameters
     ----------
-    wanted : EegInput
+    eeg_input : EegInput
         The channels and the band that the bundle reads.
     stats : dict
         ``eeg_mean`` and ``eeg_scale`` of the training, (channel,).
@@ -93,14 +93,14 @@ class EegStream:
 
     def __init__(
         self,
-        wanted: EegInput,
+        eeg_input: EegInput,
         stats: dict[str, NDArray[Any]],
         montage: Montage,
         keep_s: float,
         *,
         tr_s: float | None = None,
     ) -> None:
-        self._wanted = wanted
+        self._wanted = eeg_input
         self._tr_s = tr_s
         self._keep_s = keep_s
         self._mean = stats["eeg_mean"][:, None]
@@ -123,7 +123,7 @@ class EegStream:
         self._lost = 0
         self._begin(montage)
         # The stream may come back at a higher rate: there is room for the highest.
-        self._ring = EegRing(len(wanted.channels), int(keep_s * MOST_HZ))
+        self._ring = EegRing(len(eeg_input.channels), int(keep_s * MOST_HZ))
 
     @property
     def newest(self) -> float:
@@ -167,12 +167,12 @@ class EegStream:
             stamps = stamps[dated]
         if data.shape[1] == 0 or not chunk.live:
             return
-        wrong = self._rate.push(stamps, chunk.arrived_at)
-        if wrong is not None:
+        fault = self._rate.push(stamps, chunk.arrived_at)
+        if fault is not None:
             raise GeometryError(
                 "eeg-sfreq-mismatch",
                 "{explanation}",
-                explanation=wrong,
+                explanation=fault,
                 declared_sfreq=self._rate.declared_hz,
             )
         pieces = self._clock.push(stamps, chunk.arrived_at)
@@ -196,8 +196,8 @@ class EegStream:
         arrived_at : float, optional
             Time at which the trigger was read. None takes the stamp as it is, without regard to jumps.
         """
-        at = stamp if arrived_at is None else self.local(stamp, arrived_at)
-        self._cleaner.trigger(at, moved)
+        triggered_at = stamp if arrived_at is None else self.local(stamp, arrived_at)
+        self._cleaner.trigger(triggered_at, moved)
 
     def local(self, stamp: float, arrived_at: float) -> float:
         """Return the time of a trigger on the local clock, s, where the stream's stamps may have jumped.
@@ -256,9 +256,9 @@ class EegStream:
 
     def notes(self) -> list[str]:
         """Return what went wrong with the values since the last call, one sentence for each fault."""
-        told = self._notes
+        notes = self._notes
         self._notes = []
-        return told + self._door.notes()
+        return notes + self._door.notes()
 
     def _far_off(self, values: Float, mask: NDArray[np.bool_]) -> bool:
         """Return whether the level of a window is far from that of training; note it when it begins."""
@@ -267,11 +267,11 @@ class EegStream:
         spread_uv = values[:, mask].std(axis=1)
         trained_uv = self._scale[:, 0]
         self._values = plausible.eeg_described(spread_uv, trained_uv)
-        wrong = plausible.eeg_level(spread_uv, trained_uv)
+        fault = plausible.eeg_level(spread_uv, trained_uv)
         # Reported when it begins, not with every window.
-        if wrong is not None and not self._off_level:
-            self._notes.append(f"{wrong}. The EEG of such windows counts as missing")
-        self._off_level = wrong is not None
+        if fault is not None and not self._off_level:
+            self._notes.append(f"{fault}. The EEG of such windows counts as missing")
+        self._off_level = fault is not None
         return self._off_level
 
     def delivery(self, time: float) -> tuple[float, float] | None:
@@ -383,12 +383,12 @@ class EegStream:
             lost = 0
             start = part.stop
 
-    def _lost_between(self, at: float) -> int:
+    def _lost_between(self, returned_at: float) -> int:
         """Count the samples missing between a stream's end and its return, at the new stream's rate."""
         self._anew = False
         if self._last is None:
             return 0
-        lost = max(0, round((at - self._last) * self.montage.sfreq) - 1)
+        lost = max(0, round((returned_at - self._last) * self.montage.sfreq) - 1)
         self._past["lost_samples"] += lost
         self._past["gaps"] += 1
         return lost
@@ -447,17 +447,17 @@ class EegStream:
         self._cap.reset()
         self._learning = self._settling
 
-    def _leave_hole(self, found: float) -> None:
+    def _leave_hole(self, resumed_at: float) -> None:
         """Mark lost samples as a gap, and start the filters afresh after it."""
         self._restart()
         rate = self._cleaner.rate
         before = self.newest + self._cap.delay_s
-        lost = round((found - before) * rate) - 1 if np.isfinite(before) else 0
+        lost = round((resumed_at - before) * rate) - 1 if np.isfinite(before) else 0
         if lost < 0:
             # Times have stepped back, and a ring holds ascending times only.
             self._ring = EegRing(len(self._wanted.channels), self._ring.capacity)
         if lost > 0:
-            kept = min(lost, self._ring.capacity)
-            times = found - np.arange(kept, 0, -1) / rate
-            empty = np.zeros((len(self._wanted.channels), kept), np.float32)
-            self._append(empty, times, np.full(kept, GAP, np.uint8))
+            n_gap = min(lost, self._ring.capacity)
+            times = resumed_at - np.arange(n_gap, 0, -1) / rate
+            empty = np.zeros((len(self._wanted.channels), n_gap), np.float32)
+            self._append(empty, times, np.full(n_gap, GAP, np.uint8))

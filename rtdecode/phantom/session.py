@@ -352,10 +352,10 @@ class PhantomSession:
             done += block.shape[1]
 
     def _sent(self, artifacts: Artifacts | None) -> Iterator[Float]:
-        left = self.samples
+        n_remaining = self.samples
         for block in self.amplifier(artifacts).blocks(-(-self.samples // self.sfreq)):
-            yield block[:, :left]
-            left -= block.shape[1]
+            yield block[:, :n_remaining]
+            n_remaining -= block.shape[1]
 
     def eeg(self) -> Float:
         """Return the EEG of the whole session, (channel, sample)."""
@@ -382,12 +382,12 @@ class PhantomSession:
             Whether it belongs to a recording, which its owner alone reads.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        made = private.file if closed else Path
-        write_mp4(made(folder / "film.mp4"), self.film.frames, FPS)
-        self.film.write_events(made(folder / "events.tsv"))
-        made(folder / "faults.jsonl").write_text("")
+        path_of = private.file if closed else Path
+        write_mp4(path_of(folder / "film.mp4"), self.film.frames, FPS)
+        self.film.write_events(path_of(folder / "events.tsv"))
+        path_of(folder / "faults.jsonl").write_text("")
         if self.path is not None:
-            write_path(made(folder / "motion.tsv"), self.path)
+            write_path(path_of(folder / "motion.tsv"), self.path)
 
     def file_name(self, index: int) -> str:
         """Return the name of a volume's file."""
@@ -400,11 +400,11 @@ class PhantomSession:
     def sample_span(self, start_s: float, stop_s: float) -> tuple[int, int]:
         """Return the number of the first EEG sample within a span of run time, and how many there are."""
         edges = []
-        for at in (start_s, stop_s):
+        for edge_s in (start_s, stop_s):
             # Rounding may put this one sample off, so compare the times of the samples around it.
-            near = math.floor(min(max((at + LEAD_IN_S) * self.rate, 0), self.samples))
+            near = math.floor(min(max((edge_s + LEAD_IN_S) * self.rate, 0), self.samples))
             first = max(near - 2, 0)
-            edges.append(min(first + int((self.sample_times(first, 5) < at).sum()), self.samples))
+            edges.append(min(first + int((self.sample_times(first, 5) < edge_s).sum()), self.samples))
         return edges[0], edges[1] - edges[0]
 
     def stamps(self, first: int, times: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -419,7 +419,7 @@ class PhantomSession:
         sent = damage.triggers(self.faults, self.tr_s, self.volumes)[0]
         if self.artifacts is None:
             return sent
-        return [float(self.sample_times(self.sample_span(at, math.inf)[0], 1)[0]) for at in sent]
+        return [float(self.sample_times(self.sample_span(time_s, math.inf)[0], 1)[0]) for time_s in sent]
 
     def signal_lines(self) -> list[tuple[str, float, dict[str, Any]]]:
         """Return what is logged of samples and triggers, in order: kind, run time, detail."""
@@ -441,24 +441,24 @@ class PhantomSession:
     def _chunks(self, chunk_s: float) -> Iterator[EegChunk]:
         size = max(1, round(chunk_s * self.sfreq))
         done = 0
-        rest = np.zeros((len(self.montage.channels), 0), np.float32)
+        pending = np.zeros((len(self.montage.channels), 0), np.float32)
         for block in self.eeg_blocks():
-            rest = np.concatenate([rest, block], axis=1)
-            last = done + rest.shape[1] == self.samples
+            pending = np.concatenate([pending, block], axis=1)
+            last = done + pending.shape[1] == self.samples
             # Chunks run on over the borders of blocks; only the last one of all may be shorter.
-            while rest.shape[1] >= size or (last and rest.shape[1]):
-                part = rest[:, :size]
-                rest = rest[:, size:]
+            while pending.shape[1] >= size or (last and pending.shape[1]):
+                part = pending[:, :size]
+                pending = pending[:, size:]
                 times = self.sample_times(done, part.shape[1])
                 stamps = START_AT + self.stamps(done, times)
                 done += part.shape[1]
-                kept = damage.received(self.faults, times)
-                if kept.any():
-                    yield EegChunk(part[:, kept], stamps[kept], START_AT + times[-1] + _EEG_DELAY_S)
+                arrives = damage.received(self.faults, times)
+                if arrives.any():
+                    yield EegChunk(part[:, arrives], stamps[arrives], START_AT + times[-1] + _EEG_DELAY_S)
 
     def _triggers(self) -> Iterator[Trigger]:
-        for at in self.trigger_times():
-            yield Trigger(START_AT + at, MARKER, START_AT + at + _EEG_DELAY_S)
+        for time_s in self.trigger_times():
+            yield Trigger(START_AT + time_s, MARKER, START_AT + time_s + _EEG_DELAY_S)
 
     def arrivals(self) -> list[tuple[float, int, bool]]:
         """Return when volumes can be read, with all that goes wrong.
@@ -468,15 +468,15 @@ class PhantomSession:
         list of (float, int, bool)
             In order: the instant on the clock of `events`, s; the volume; whether it comes a second time.
         """
-        found = []
+        arrivals = []
         for i in range(self.volumes):
             fate = self.fates.get(i, damage.Fate())
             readable = START_AT + (i + 1) * self.tr_s + self.delays[i] + (fate.late_s + fate.slow_s)
             if fate.whole:
-                found.append((self._when_back(readable), i, False))
+                arrivals.append((self._when_back(readable), i, False))
             if fate.whole and fate.again:
-                found.append((self._when_back(readable + AGAIN_S), i, True))
-        return sorted(found)
+                arrivals.append((self._when_back(readable + AGAIN_S), i, True))
+        return sorted(arrivals)
 
     def due_s(self, index: int) -> float:
         """Return the run time from which a volume can be read in full if nothing goes wrong, s."""

@@ -135,8 +135,8 @@ def compared(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count how many distractors each clip's own truth beats, and how many there are, (clip,) each."""
     # A tie is lost, and so is a comparison that involves NaN.
-    own = np.diagonal(corr)[:, None]
-    return (beats(own, corr) & allowed).sum(1), allowed.sum(1)
+    own_corr = np.diagonal(corr)[:, None]
+    return (beats(own_corr, corr) & allowed).sum(1), allowed.sum(1)
 
 
 def shift_orders(windows: Sequence[Span]) -> list[NDArray[np.int64]]:
@@ -261,25 +261,25 @@ def entry(
     bounded : bool, optional
         Whether the value can only be within [0, 1]; by default, if all scores are.
     """
-    there = np.isfinite(scores)
-    if not there.any():
+    scored = np.isfinite(scores)
+    if not scored.any():
         return None
-    known = None if groups is None else groups[there]
+    scored_groups = None if groups is None else groups[scored]
     return {
-        "value": float(scores[there].mean()),
+        "value": float(scores[scored].mean()),
         "chance": chance,
         "shuffled": float(np.mean([np.nanmean(s) for s in shuffled])) if len(shuffled) else None,
-        **intervals.of_mean(scores[there], known, bounded=bounded).entries(),
-        "n": int(there.sum()),
+        **intervals.of_mean(scores[scored], scored_groups, bounded=bounded).entries(),
+        "n": int(scored.sum()),
     }
 
 
-def above(scores: Score, others: Score, groups: NDArray[np.int64] | None = None) -> dict[str, Any]:
+def above(scores: Score, reference_scores: Score, groups: NDArray[np.int64] | None = None) -> dict[str, Any]:
     """Compare two decoders on the same windows: a figure of the mean difference, with chance 0.
 
     Parameters
     ----------
-    scores, others : (window,)
+    scores, reference_scores : (window,)
         NaN where a window cannot be scored. Windows with both scores are compared.
     groups : (window,) int, optional
         Unit of each window, for the interval.
@@ -294,11 +294,13 @@ def above(scores: Score, others: Score, groups: NDArray[np.int64] | None = None)
     ValueError
         If the two differ in length, or there is no window to compare.
     """
-    if scores.shape != others.shape or not np.isfinite(scores - others).any():
-        raise ValueError(f"two scores per window were expected, found {scores.shape} and {others.shape}")
-    found = entry(scores - others, 0.0, groups=groups, bounded=False)
-    assert found is not None
-    return found
+    if scores.shape != reference_scores.shape or not np.isfinite(scores - reference_scores).any():
+        raise ValueError(
+            f"two scores per window were expected, found {scores.shape} and {reference_scores.shape}"
+        )
+    figure = entry(scores - reference_scores, 0.0, groups=groups, bounded=False)
+    assert figure is not None
+    return figure
 
 
 def psnr(clips: Iterable[Pixels], truths: Iterable[Pixels]) -> Score:
@@ -324,9 +326,9 @@ def psnr(clips: Iterable[Pixels], truths: Iterable[Pixels]) -> Score:
 def _squared_error(clip: Pixels, truth: Pixels) -> float:
     total = 0.0
     for frames in pieces(truth.shape):
-        shown = np.asarray(clip[frames], np.float32)
+        decoded = np.asarray(clip[frames], np.float32)
         true = np.asarray(truth[frames], np.float32)
-        total += float(np.square(shown - true).sum(dtype=np.float64))
+        total += float(np.square(decoded - true).sum(dtype=np.float64))
     return total / math.prod(truth.shape)
 
 
@@ -382,13 +384,13 @@ def report_accuracy(
         Time by which the onsets of `events` lag the pictures, s, from the bundle's provenance.
     """
     report: dict[str, dict[str, Any] | None] = dict.fromkeys(METRICS)
-    kept = apart(windows)
-    spans = [windows[i] for i in kept]
-    if clips is not None and truths is not None and mean_clip is not None and len(kept) > 1:
-        corr = correlations([clips[i] for i in kept], [truths[i] for i in kept], mean_clip)
+    chosen = apart(windows)
+    spans = [windows[i] for i in chosen]
+    if clips is not None and truths is not None and mean_clip is not None and len(chosen) > 1:
+        corr = correlations([clips[i] for i in chosen], [truths[i] for i in chosen], mean_clip)
         report |= identification(corr, spans, events)
-    if scores is not None and labels and kept:
+    if scores is not None and labels and chosen:
         report["classification_top1"] = classification(
-            np.asarray(scores)[kept], spans, events, labels, onset_correction_s
+            np.asarray(scores)[chosen], spans, events, labels, onset_correction_s
         )
     return report

@@ -58,8 +58,8 @@ def drawn_layout(colours: NDArray[np.floating], shape: Sequence[int]) -> list[Pi
         Pictures are drawn where they are looked at: as arrays they would fill the memory where clips are
         large and many.
     """
-    shown = np.clip(colours, 0, 255).astype(np.float32)
-    return [_drawn(layout, shape) for layout in shown]
+    layouts = np.clip(colours, 0, 255).astype(np.float32)
+    return [_drawn(layout, shape) for layout in layouts]
 
 
 def _drawn(layout: NDArray[np.float32], shape: Sequence[int]) -> ComputedClip:

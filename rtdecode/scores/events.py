@@ -117,12 +117,12 @@ def told_of(windows: Sequence[Span], events: Mapping[int, Sequence[Event]]) -> l
     list of str
         A text for each window; empty where no event has an attribute.
     """
-    found = []
+    texts = []
     for run, start, stop in windows:
-        there = [events[run][i] for i in _overlaps(start, stop, events.get(run, ()))]
-        words = " ".join(value for event in there for value in event.attributes.values()).split()
-        found.append(" ".join(dict.fromkeys(words)))
-    return found
+        window_events = [events[run][i] for i in _overlaps(start, stop, events.get(run, ()))]
+        words = " ".join(value for event in window_events for value in event.attributes.values()).split()
+        texts.append(" ".join(dict.fromkeys(words)))
+    return texts
 
 
 def _overlaps(start: float, stop: float, events: Sequence[Event]) -> dict[int, float]:
@@ -134,13 +134,13 @@ def _overlaps(start: float, stop: float, events: Sequence[Event]) -> dict[int, f
 
 def attribute(windows: Sequence[Span], events: Mapping[int, Sequence[Event]], name: str) -> list[str | None]:
     """Return an attribute of the shot that fills most of each window; None without a shot."""
-    found: list[str | None] = []
+    values: list[str | None] = []
     for run, start, stop in windows:
         shots = events.get(run, ())
         shared = _overlaps(start, stop, shots)
         longest = max(shared, key=lambda i: shared[i], default=None)
-        found.append(None if longest is None else shots[longest].attributes.get(name))
-    return found
+        values.append(None if longest is None else shots[longest].attributes.get(name))
+    return values
 
 
 def same(values: Sequence[str | None]) -> NDArray[np.bool_]:
@@ -179,19 +179,19 @@ def categories(
         for i, event in enumerate(events.get(run, ())):
             onset = event.onset_s - onset_correction_s
             # A nanosecond of slack, as times are floats.
-            inside = onset <= start + 1e-9 and stop <= onset + event.duration_s + 1e-9
-            if inside and event.trial_type in labels:
+            within = onset <= start + 1e-9 and stop <= onset + event.duration_s + 1e-9
+            if within and event.trial_type in labels:
                 truth[w], block[w] = labels.index(event.trial_type), bases[run] + i
     return truth, block
 
 
 def apart(windows: Sequence[Span]) -> list[int]:
     """Choose windows that do not overlap; return their indices, in time order within each run."""
-    kept: list[int] = []
+    chosen: list[int] = []
     ends: dict[int, float] = {}
     for i in sorted(range(len(windows)), key=lambda i: windows[i][:2]):
         run, start, stop = windows[i]
         if start >= ends.get(run, -np.inf) - 1e-9:
-            kept.append(i)
+            chosen.append(i)
             ends[run] = stop
-    return kept
+    return chosen

@@ -255,9 +255,9 @@ def in_blocks(parts: NDArray[np.integer]) -> NDArray[np.int64] | None:
     count = 0
     for part in dict.fromkeys(parts.tolist()):
         members = np.flatnonzero(parts == part)
-        whole = max(1, len(members) // BLOCK)
-        blocks[members] = count + np.minimum(np.arange(len(members)) // BLOCK, whole - 1)
-        count += whole
+        n_blocks = max(1, len(members) // BLOCK)
+        blocks[members] = count + np.minimum(np.arange(len(members)) // BLOCK, n_blocks - 1)
+        count += n_blocks
     return blocks if count >= FEWEST and np.bincount(blocks).min() >= BLOCK else None
 
 

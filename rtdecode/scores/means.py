@@ -51,8 +51,8 @@ def less(clip: Pixels, mean: Pixels) -> ComputedClip:
     still = len(mean) == 1
 
     def compute(frame: int, rows: slice) -> NDArray[np.float32]:
-        shown = np.asarray(clip[frame, rows], np.float32)
+        pixels = np.asarray(clip[frame, rows], np.float32)
         # In the precision of the mean, so that nothing is left of a clip that equals it.
-        return np.asarray(shown - mean[0 if still else frame, rows], np.float32)
+        return np.asarray(pixels - mean[0 if still else frame, rows], np.float32)
 
     return ComputedClip(clip.shape, compute)

@@ -56,7 +56,7 @@ def reliability(confidence: Score, wins: Score) -> dict[str, Any]:
         }
         for b in np.unique(which)
     ]
-    off = sum(one["n"] * abs(one["confidence"] - one["win_rate"]) for one in bins)
+    off = sum(entry["n"] * abs(entry["confidence"] - entry["win_rate"]) for entry in bins)
     return {"bins": bins, "ece": off / len(wins), "n": len(wins)}
 
 
@@ -151,10 +151,10 @@ def risk_coverage(confidence: Score, wins: Score) -> dict[str, Any]:
     levels, which = np.unique(-confidence, return_inverse=True)
     losses = np.bincount(which, 1 - wins) / np.bincount(which, minlength=len(levels))
     risks = np.cumsum(losses[np.sort(which)]) / np.arange(1, len(wins) + 1)
-    shown = np.unique(np.ceil(np.linspace(1, len(wins), min(POINTS, len(wins)))).astype(int))
+    counts = np.unique(np.ceil(np.linspace(1, len(wins), min(POINTS, len(wins)))).astype(int))
     return {
-        "coverage": (shown / len(wins)).tolist(),
-        "risk": risks[shown - 1].tolist(),
+        "coverage": (counts / len(wins)).tolist(),
+        "risk": risks[counts - 1].tolist(),
         "area": float(risks.mean()),
     }
 

@@ -70,21 +70,31 @@ def seam_ratio(
     last = len(truths[0]) - 1
     sides = {"reconstruction": (clips, last + 1), "shown": (clips, last), "truth": (truths, last)}
     across = {
-        name: np.array([_difference(shown[i][frame], shown[j][0]) for i, j in pairs])
-        for name, (shown, frame) in sides.items()
+        name: np.array([_difference(side_clips[i][frame], side_clips[j][0]) for i, j in pairs])
+        for name, (side_clips, frame) in sides.items()
     }
-    for name, shown in {"steepest": clips, "steepest_truth": truths}.items():
-        across[name] = np.array([_steepest(shown[i][last], shown[j][: last // 4 + 1]) for i, j in pairs])
-    ours, film = (np.array([_step(shown[j]) for _, j in pairs]) for shown in (clips, truths))
-    inside = {"reconstruction": ours, "shown": ours, "truth": film, "steepest": ours, "steepest_truth": film}
-    whole = np.array([not _is_cut(windows[j], cuts) for _, j in pairs])
-    same = whole & [not _is_cut(_second_half(windows[i]), cuts) for i, _ in pairs]
-    found: dict[str, Any] = {}
-    for suffix, rows in {"": whole, "_same_shot": same, "_all": np.full(len(pairs), True)}.items():
-        found |= {f"{name}{suffix}": _ratio(across[name][rows], inside[name][rows]) for name in inside}
-        found[f"n{suffix}"] = int(rows.sum())
+    for name, side_clips in {"steepest": clips, "steepest_truth": truths}.items():
+        across[name] = np.array(
+            [_steepest(side_clips[i][last], side_clips[j][: last // 4 + 1]) for i, j in pairs]
+        )
+    clip_steps, film = (np.array([_step(side_clips[j]) for _, j in pairs]) for side_clips in (clips, truths))
+    inner_steps = {
+        "reconstruction": clip_steps,
+        "shown": clip_steps,
+        "truth": film,
+        "steepest": clip_steps,
+        "steepest_truth": film,
+    }
+    uncut = np.array([not _is_cut(windows[j], cuts) for _, j in pairs])
+    same = uncut & [not _is_cut(_second_half(windows[i]), cuts) for i, _ in pairs]
+    figures: dict[str, Any] = {}
+    for suffix, rows in {"": uncut, "_same_shot": same, "_all": np.full(len(pairs), True)}.items():
+        figures |= {
+            f"{name}{suffix}": _ratio(across[name][rows], inner_steps[name][rows]) for name in inner_steps
+        }
+        figures[f"n{suffix}"] = int(rows.sum())
     runs = np.unique([windows[j][0] for _, j in pairs], return_inverse=True)[1]
-    return found | _interval(across["reconstruction"][whole], ours[whole], runs[whole])
+    return figures | _interval(across["reconstruction"][uncut], clip_steps[uncut], runs[uncut])
 
 
 def _second_half(window: Span) -> Span:
@@ -98,20 +108,20 @@ def _is_cut(window: Span, cuts: Mapping[int, Sequence[float]]) -> bool:
     return any(start - 1e-6 <= cut < stop - 1e-6 for cut in cuts.get(run, ()))
 
 
-def _ratio(across: NDArray[np.float64], inside: NDArray[np.float64]) -> float | None:
-    return float(across.mean() / inside.mean()) if len(inside) and inside.mean() > 0 else None
+def _ratio(across: NDArray[np.float64], inner_steps: NDArray[np.float64]) -> float | None:
+    return float(across.mean() / inner_steps.mean()) if len(inner_steps) and inner_steps.mean() > 0 else None
 
 
 def _interval(
-    across: NDArray[np.float64], inside: NDArray[np.float64], runs: NDArray[np.int64]
+    across: NDArray[np.float64], inner_steps: NDArray[np.float64], runs: NDArray[np.int64]
 ) -> dict[str, Any]:
     # With a still clip among the pairs, a draw of nothing but still clips would divide by zero.
-    if len(inside) and inside.min() <= 0:
-        still = intervals.Interval(None, len(inside), reason="a clip among the pairs stands still")
+    if len(inner_steps) and inner_steps.min() <= 0:
+        still = intervals.Interval(None, len(inner_steps), reason="a clip among the pairs stands still")
         return still.entries()
     blocks = intervals.in_blocks(runs)
     # Each ratio weighs as much as the clip moves: the mean is the ratio of the sums.
-    return intervals.of_mean(across / inside, blocks, inside, bounded=False).entries()
+    return intervals.of_mean(across / inner_steps, blocks, inner_steps, bounded=False).entries()
 
 
 def _steepest(before: Array, frames: Array) -> float:
@@ -128,5 +138,5 @@ def _step(clip: Pixels) -> float:
     return float(np.average(steps, weights=[part.stop - part.start for part in parts]))
 
 
-def _difference(one: Array, other: Array) -> float:
-    return float(np.abs(one.astype(np.float32) - other.astype(np.float32)).mean())
+def _difference(first: Array, other: Array) -> float:
+    return float(np.abs(first.astype(np.float32) - other.astype(np.float32)).mean())

@@ -295,11 +295,11 @@ class Assembler:
         session calls this after it has sent them. Every method that takes an item or returns windows calls
         it first, so that the next item finds the same state whether or not the session did.
         """
-        wanted = self._reported or (self._eeg is not None and self._eeg.looks_for_gradients)
+        is_needed = self._reported or (self._eeg is not None and self._eeg.looks_for_gradients)
         for run in self._session.runs:
             if run.head is None:
                 continue
-            if not wanted:
+            if not is_needed:
                 run.head.pass_over()
                 continue
             for index, motion in run.head.follow():
@@ -359,17 +359,17 @@ class Assembler:
 
     def expected(self, now_at: float) -> int:
         """Count the windows of this session over its runs: those of its limit, or else `reached`."""
-        known = self._session.known
+        runs = self._session.known
         if math.isfinite(self._limit):
             # A run that another one followed has only what it reached; the limit is for the last run.
-            ended = [self._reached(run, run.ended_s) for run in known[:-1]]
+            ended = [self._reached(run, run.ended_s) for run in runs[:-1]]
             return sum(ended) + int(self._limit)
         return self.reached(now_at)
 
     def reached(self, now_at: float) -> int:
         """Count the windows of this session whose volumes were all acquired, over its runs."""
-        known = self._session.known
-        return sum(self._reached(run, min(run.ended_s, run.clock.elapsed(now_at))) for run in known)
+        runs = self._session.known
+        return sum(self._reached(run, min(run.ended_s, run.clock.elapsed(now_at))) for run in runs)
 
     def _reached(self, run: Run, until_s: float) -> int:
         """Count the windows of a run whose data were acquired by a run time, s, or that have gone out.
@@ -392,8 +392,8 @@ class Assembler:
 
     def elapsed(self, now_at: float) -> float | None:
         """Return the run time of the newest run, s; None before the first run."""
-        known = self._session.known
-        return min(known[-1].ended_s, known[-1].clock.elapsed(now_at)) if known else None
+        runs = self._session.known
+        return min(runs[-1].ended_s, runs[-1].clock.elapsed(now_at)) if runs else None
 
     @property
     def rests(self) -> bool:
@@ -421,12 +421,12 @@ class Assembler:
 
     def notes(self) -> list[str]:
         """Return what went wrong with the data since the last call, one sentence for each fault."""
-        told = self._notes
+        notes = self._notes
         self._notes = []
-        told += [f"EEG: {sentence}" for sentence in (self._eeg.notes() if self._eeg else [])]
+        notes += [f"EEG: {sentence}" for sentence in (self._eeg.notes() if self._eeg else [])]
         for run in self._session.runs:
-            told += [f"fMRI: {sentence}" for sentence in run.notes()]
-        return told
+            notes += [f"fMRI: {sentence}" for sentence in run.notes()]
+        return notes
 
     def counters(self) -> Counters:
         """Return the counts of all that came, for the status and the report."""
@@ -454,10 +454,10 @@ class Assembler:
 
     def _zero_at(self) -> float | None:
         """Return the local time of the session's zero, which is the first run's; None until it is known."""
-        known = self._session.known
+        runs = self._session.known
         # Until a window is cut the zero may still move with the run's clock, so it is not kept.
-        if self._origin is None and known:
-            return float(known[0].clock.to_local(0.0, math.inf))
+        if self._origin is None and runs:
+            return float(runs[0].clock.to_local(0.0, math.inf))
         return self._origin
 
     def _push_eeg(self, chunk: EegChunk) -> None:
@@ -481,15 +481,17 @@ class Assembler:
             self._eeg_refused = True
             self._notes.append(f"EEG is no longer decoded: {error}")
         # Where neither volumes nor triggers are expected, the first sample begins the run.
-        begun = self._eeg.samples and not self._session.runs
-        if begun and not (self._fmri_on or self.triggers_expected):
+        starts_run = self._eeg.samples and not self._session.runs
+        if starts_run and not (self._fmri_on or self.triggers_expected):
             self.begin(self._eeg.first)
 
     def _hear(self, arrived_at: float, stamp: float) -> None:
         """Note the stamp of the first item that arrives after a restart."""
         # Several restarts may pass before anything arrives: one stamp stands for all of them.
         if self._restarted_at and arrived_at >= self._restarted_at[0]:
-            self._restarted_at = [at for at in self._restarted_at if at > arrived_at]
+            self._restarted_at = [
+                restarted_at for restarted_at in self._restarted_at if restarted_at > arrived_at
+            ]
             self._session.heard_since.append(stamp)
 
     def _push_trigger(self, trigger: Trigger) -> None:
@@ -534,15 +536,15 @@ class Assembler:
     def _refined(self, run: Run, final: Window, now_at: float) -> Window:
         """Cut a window once more, with the volumes that came after its final."""
         k = final.index
-        held = run.held(k)
-        stamps, floor_at = self._ledger(run, run.last_sample_at(k), held, now_at)
+        received = run.held(k)
+        stamps, floor_at = self._ledger(run, run.last_sample_at(k), received, now_at)
         return replace(
             final,
             revision="refined",
             # As in a final, one that still lacks a volume waited for it up to this moment.
             floor_at=floor_at if run.whole(k) else now_at,
             stamps=stamps | {"stop": final.stamps["stop"]},
-            **self._cut_fmri(self.grid.empty_slots(k), run.volumes(k), held),
+            **self._cut_fmri(self.grid.empty_slots(k), run.volumes(k), received),
         )
 
     def _cut(self, run: Run, k: int, revision: str, now_at: float) -> Window:
@@ -550,8 +552,8 @@ class Assembler:
         run.clock.freeze()
         start, stop = (float(t) for t in self.grid.span(k))
         times = run.sample_times(k)
-        wanted = run.volumes(k) if revision == "final" else range(0)
-        held = run.held(k) if revision == "final" else {}
+        volume_range = run.volumes(k) if revision == "final" else range(0)
+        received = run.held(k) if revision == "final" else {}
         if run.session_offset_s is None:
             zero_at = float(run.clock.to_local(0.0, stop))
             if run is not self._session.known[0]:
@@ -559,7 +561,7 @@ class Assembler:
                 self._origin = self._zero_at()
             self._origin = zero_at if self._origin is None else self._origin
             run.session_offset_s = zero_at - self._origin
-        stamps, floor_at = self._ledger(run, run.last_sample_at(k), held, now_at)
+        stamps, floor_at = self._ledger(run, run.last_sample_at(k), received, now_at)
         stamps["stop"] = float(run.clock.to_local(stop, stop))
         if revision == "final" and not self._complete(run, k):
             # Up to this moment the window waited for data that did not come.
@@ -574,44 +576,44 @@ class Assembler:
             floor_at=floor_at,
             stamps=stamps,
             **self._cut_eeg(times),
-            **self._cut_fmri(self.grid.empty_slots(k), wanted, held),
+            **self._cut_fmri(self.grid.empty_slots(k), volume_range, received),
         )
 
     def _cut_eeg(self, times: NDArray[np.float64]) -> dict[str, Any]:
         if self._eeg is None:
             count = self.grid.samples if self._manifest.eeg else 0
             return {"eeg": None, "eeg_mask": np.zeros(count, bool)}
-        found = self._eeg.read(times)
-        share = fractions(found.quality)
+        segment = self._eeg.read(times)
+        share = fractions(segment.quality)
         return {
-            "eeg": found.values,
-            "eeg_mask": found.mask,
+            "eeg": segment.values,
+            "eeg_mask": segment.mask,
             "eeg_quality": share,
-            "eeg_bad": found.bad,
-            "eeg_lacking": self._eeg.lacking(times, found.mask),
-            "eeg_source": self._eeg.source_of(times[found.mask]),
+            "eeg_bad": segment.bad,
+            "eeg_lacking": self._eeg.lacking(times, segment.mask),
+            "eeg_source": self._eeg.source_of(times[segment.mask]),
         }
 
-    def _cut_fmri(self, empty: int, wanted: range, held: dict[int, Any]) -> dict[str, Any]:
+    def _cut_fmri(self, empty: int, volume_range: range, received: dict[int, Any]) -> dict[str, Any]:
         """Put volumes into their slots; the first `empty` slots lie before the start of the run."""
         slots = self.grid.slots if self._manifest.fmri else 0
         mask = np.zeros(slots, bool)
         expected = np.zeros(slots, bool)
         # A preview wants no volumes, and yet lacks all of them: every slot counts as expected.
-        expected[empty : empty + (len(wanted) or slots)] = True
+        expected[empty : empty + (len(volume_range) or slots)] = True
         data = None
         lacking = 0.0
-        if held and self._manifest.fmri is not None:
+        if received and self._manifest.fmri is not None:
             data = np.zeros((slots, self._manifest.fmri.voxels), np.float32)
-            for index, (vector, _, share) in held.items():
-                slot = empty + index - wanted.start
+            for index, (vector, _, share) in received.items():
+                slot = empty + index - volume_range.start
                 data[slot] = vector
                 mask[slot] = True
                 lacking += share / int(expected.sum())
         return {"fmri": data, "fmri_mask": mask, "fmri_expected": expected, "fmri_lacking": lacking}
 
     def _ledger(
-        self, run: Run, last_sample: float, held: dict[int, Any], now_at: float
+        self, run: Run, last_sample: float, received: dict[int, Any], now_at: float
     ) -> tuple[dict[str, float], float]:
         """Return the instants of the input that came last, and when that could first be read in full."""
         # EEG could be read when the last sample of its chunk left the amplifier, a volume once its
@@ -619,9 +621,9 @@ class Assembler:
         sent = self._eeg.delivery(last_sample) if self._eeg else None
         floor_at, arrived = sent or (-math.inf, -math.inf)
         stamps = {"acquired": last_sample, "arrived": arrived, "parsed": arrived, "corrected": arrived}
-        newest = max(held, key=lambda i: held[i][1]["readable"], default=None)
-        if newest is not None and held[newest][1]["readable"] > floor_at:
-            stamps |= held[newest][1] | {"acquired": run.end_at(newest)}
+        newest = max(received, key=lambda i: received[i][1]["readable"], default=None)
+        if newest is not None and received[newest][1]["readable"] > floor_at:
+            stamps |= received[newest][1] | {"acquired": run.end_at(newest)}
             floor_at = stamps.pop("readable")
         if not math.isfinite(floor_at):
             # Nothing of the window was received.
@@ -635,5 +637,5 @@ def _spread(delays: NDArray[np.float64]) -> dict[str, float] | None:
     """Return median, 95th percentile and maximum of delays, s; None where there is none."""
     if not len(delays):
         return None
-    p50, p95, most = np.percentile(delays, [50, 95, 100]).round(4).tolist()
-    return {"p50": p50, "p95": p95, "max": most}
+    p50, p95, largest = np.percentile(delays, [50, 95, 100]).round(4).tolist()
+    return {"p50": p50, "p95": p95, "max": largest}

@@ -135,16 +135,18 @@ class Head:
     def _open(self, volume: Volume) -> VoxelReader:
         shape = volume.data.shape
         affine = volume.affine
-        known = self._calibration
-        reader = VoxelReader(self._projection, shape, affine, volume.name, placed=known is not None)
-        reference = (volume.data, affine) if known is None else (known.reference, known.affine)
+        calibration = self._calibration
+        reader = VoxelReader(self._projection, shape, affine, volume.name, placed=calibration is not None)
+        reference = (
+            (volume.data, affine) if calibration is None else (calibration.reference, calibration.affine)
+        )
         try:
             self._aligner = Aligner(*reference)
             self._is_aligned = True
         except GeometryError:
             # A slab of a few slices cannot be aligned; its features are read all the same. A thick
             # calibration that cannot be aligned to is an error.
-            if known is not None and min(known.reference.shape) >= THIN:
+            if calibration is not None and min(calibration.reference.shape) >= THIN:
                 raise
         return reader
 

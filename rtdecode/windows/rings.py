@@ -61,9 +61,9 @@ class EegRing:
         start = max(0, data.shape[1] - self._capacity)
         count = data.shape[1]
         while start < count:
-            at = (self._end + start) % self._capacity
-            stop = min(count, start + self._capacity - at)
-            here = slice(at, at + stop - start)
+            position = (self._end + start) % self._capacity
+            stop = min(count, start + self._capacity - position)
+            here = slice(position, position + stop - start)
             now = slice(start, stop)
             self._data[:, here], self._times[here] = data[:, now], times[now]
             self._quality[here] = quality[now]
@@ -91,14 +91,14 @@ class EegRing:
         bad : (channel,) bool
             Channels that were interpolated at any of the times.
         """
-        left, right, share, quality = self._around(times)
-        if not len(left):
+        before, after, share, quality = self._around(times)
+        if not len(before):
             empty = np.zeros((len(self._data), len(times)), np.float32)
             return empty, quality, np.zeros(len(self._data), bool)
         # Times that the ring does not reach stand at its oldest sample, whose marks are not theirs.
-        held = quality > GAP
-        bad = np.asarray(self._bad[:, left[held]].any(axis=1) | self._bad[:, right[held]].any(axis=1))
-        values = self._data[:, left] * (1 - share) + self._data[:, right] * share
+        present = quality > GAP
+        bad = np.asarray(self._bad[:, before[present]].any(axis=1) | self._bad[:, after[present]].any(axis=1))
+        values = self._data[:, before] * (1 - share) + self._data[:, after] * share
         return np.where(usable(quality), values, np.float32(0)), quality, bad
 
     def _around(
@@ -114,11 +114,11 @@ class EegRing:
         # with its neighbour, the quality of the neighbour would count too.
         near = np.rint(place)
         place = np.where(np.abs(place - near) < 1e-3, near, place)
-        left = order[np.clip(np.floor(place), 0, size - 1).astype(int)]
-        right = order[np.clip(np.ceil(place), 0, size - 1).astype(int)]
+        before = order[np.clip(np.floor(place), 0, size - 1).astype(int)]
+        after = order[np.clip(np.ceil(place), 0, size - 1).astype(int)]
         share = (place - np.clip(np.floor(place), 0, size - 1)).astype(np.float32)
-        quality = worse(self._quality[left], self._quality[right])
-        return left, right, share, np.where(place >= 0, quality, np.uint8(GAP))
+        quality = worse(self._quality[before], self._quality[after])
+        return before, after, share, np.where(place >= 0, quality, np.uint8(GAP))
 
 
 class VolumeRing:

@@ -166,9 +166,14 @@ class Run:
         vector, holes = read
         stamps = {"readable": volume.readable_at, "arrived": volume.arrived_at, "parsed": volume.parsed_at}
         stamps["corrected"] = corrected_at
-        for held in self._onset.push(Held(volume.index, vector, stamps, holes)):
-            lacking = 0.0 if held.holes is None else float(held.holes.mean())
-            self._ring.put(held.index, self._normalizer.push(held.vector, held.holes), held.stamps, lacking)
+        for usable_volume in self._onset.push(Held(volume.index, vector, stamps, holes)):
+            lacking = 0.0 if usable_volume.holes is None else float(usable_volume.holes.mean())
+            self._ring.put(
+                usable_volume.index,
+                self._normalizer.push(usable_volume.vector, usable_volume.holes),
+                usable_volume.stamps,
+                lacking,
+            )
 
     def join(self, listening_since: float) -> None:
         """Begin with the first window after somebody began to listen, unless the run's first volume came.
@@ -286,12 +291,12 @@ class Run:
     def _place_of(self, k: int) -> _Place:
         """Compute a window's place, in exact fractions, which is too slow for every chunk."""
         start, stop = self.grid.span(k)
-        wanted = self.grid.volumes(k) if self.fmri else range(0)
+        volumes = self.grid.volumes(k) if self.fmri else range(0)
         return _Place(
             start_s=float(start),
             last_sample_s=float(stop - 1 / self.grid.sfreq),
             stop_s=float(stop),
-            volumes=range(wanted.start + self._dummies, wanted.stop + self._dummies),
+            volumes=range(volumes.start + self._dummies, volumes.stop + self._dummies),
         )
 
     def deadline(self, k: int) -> float:
@@ -328,7 +333,7 @@ class Run:
         """
         files = self._files[-_USUAL:]
         ends = self.end_at(0) + self._tr * np.array([index for index, _ in files])
-        delays = np.array([at for _, at in files]) - ends
+        delays = np.array([readable_at for _, readable_at in files]) - ends
         first = np.array([self._first is not None and index == self._first[0] for index, _ in files])
         if len(delays) and not first.all():
             return float(np.median(delays[~first]))
@@ -350,7 +355,7 @@ class Run:
         """Return the most volumes that became readable within one TR; 0 if it is not known."""
         if not self.told_by_files:
             return 0
-        return most_within(np.array([at for _, at in self._files]), self._tr)
+        return most_within(np.array([readable_at for _, readable_at in self._files]), self._tr)
 
     def windows_by(self, elapsed_s: float) -> int:
         """Count the windows whose data have all been acquired at a run time, s."""
@@ -390,10 +395,10 @@ class Run:
             due = self.due(now_at)
             stop_s = (due - self._dummies) * self._tr if due else self.ended_s
             ended_s = began_s + stop_s if math.isfinite(self.ended_s) else None
-        known = {"run": self.number, "series": self.series} | self.counts(now_at)
-        known |= {"began_s": began_s, "ended_s": ended_s, "clock": self.clock.fit(), "check": self.check}
-        known["motion"] = self.head and self.head.report()
-        return known
+        entry = {"run": self.number, "series": self.series} | self.counts(now_at)
+        entry |= {"began_s": began_s, "ended_s": ended_s, "clock": self.clock.fit(), "check": self.check}
+        entry["motion"] = self.head and self.head.report()
+        return entry
 
     def whole(self, k: int) -> bool:
         """Return whether window k need not wait for any volume."""
@@ -409,21 +414,21 @@ class Run:
 
         A volume that is still missing when the next one to come lies after its window is not waited for.
         """
-        found: list[Window] = []
+        windows: list[Window] = []
         # Chunks of EEG, which come far more often, complete no window.
         if self._looked == len(self._files):
-            return found
+            return windows
         self._looked = len(self._files)
         for k, window in list(self._lacking.items()):
-            wanted = self.volumes(k)
-            held = self._ring.read(wanted)
-            more = len(held) > np.count_nonzero(window.fmri_mask)
-            if more and (self.whole(k) or self._files[-1][0] >= wanted.stop):
-                found.append(self._lacking.pop(k))
-            elif self.newest >= wanted.start + self._ring.keep:
+            volume_range = self.volumes(k)
+            received = self._ring.read(volume_range)
+            is_fuller = len(received) > np.count_nonzero(window.fmri_mask)
+            if is_fuller and (self.whole(k) or self._files[-1][0] >= volume_range.stop):
+                windows.append(self._lacking.pop(k))
+            elif self.newest >= volume_range.start + self._ring.keep:
                 # The first of its volumes are no longer held.
                 del self._lacking[k]
-        return found
+        return windows
 
     def awaited(self, now_at: float) -> int:
         """Count the finals that went out without volumes which may still come.
@@ -436,7 +441,7 @@ class Run:
     def _passed_at(self, k: int) -> float:
         """Return when the last volume of window k, or one after it, could first be read; inf for not yet."""
         last = self.volumes(k).stop - 1
-        return min((at for index, at in self._files if index >= last), default=math.inf)
+        return min((readable_at for index, readable_at in self._files if index >= last), default=math.inf)
 
     def needs_s(self, k: int) -> float:
         """Return the run time by which window k's data are all acquired, s."""
@@ -467,14 +472,14 @@ def most_within(times: NDArray[np.float64], span_s: float) -> int:
 
 
 def _apart(
-    one: tuple[tuple[int, ...], NDArray[np.float64]], other: tuple[tuple[int, ...], NDArray[np.float64]]
+    first: tuple[tuple[int, ...], NDArray[np.float64]], other: tuple[tuple[int, ...], NDArray[np.float64]]
 ) -> dict[str, float | None]:
     """Return the distance of two grids' middles (mm) and the angle between their axes (degrees).
 
     The angle is None where the axes cannot be matched: about one axis, beyond 30 degrees.
     """
-    middles = [(affine @ [*(np.array(shape) - 1) / 2, 1.0])[:3] for shape, affine in (one, other)]
-    axes = [affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0) for _, affine in (one, other)]
+    middles = [(affine @ [*(np.array(shape) - 1) / 2, 1.0])[:3] for shape, affine in (first, other)]
+    axes = [affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0) for _, affine in (first, other)]
     # Two grids may store the same space with other axis orders and directions: match the axes first.
     order = np.rint(axes[0].T @ axes[1])
     turned = None

@@ -107,13 +107,16 @@ class SessionRuns:
             return
         # Where no volumes are expected, one trigger begins the run by itself.
         recent = trigger.stamp - (_PAIR_TRS * self._tr if self._fmri else 0.0)
-        self._loose = [*(one for one in self._loose if one.stamp >= recent), trigger]
+        self._loose = [
+            *(loose_trigger for loose_trigger in self._loose if loose_trigger.stamp >= recent),
+            trigger,
+        ]
         if len(self._loose) > 1 or not self._fmri:
             loose = self._loose
             self._loose = []
-            begun = self._begin(loose[0].stamp)
-            for one in loose:
-                begun.clock.add_trigger(one.stamp, one.label)
+            new_run = self._begin(loose[0].stamp)
+            for loose_trigger in loose:
+                new_run.clock.add_trigger(loose_trigger.stamp, loose_trigger.label)
 
     def volume(self, volume: Volume, now: Callable[[], float] | None) -> None:
         """Give a volume to its run, or hold it until it is clear whether it begins one.
@@ -143,10 +146,10 @@ class SessionRuns:
         if last is None or bound:
             last = self._begin_by_volume(volume)
         last.uid = volume.uid
-        held = self._strangers
+        strangers = self._strangers
         self._strangers = []
-        for one in held:
-            self._add(last, one, now)
+        for stranger in strangers:
+            self._add(last, stranger, now)
 
     def end_newest_run(self) -> None:
         """End the newest run with its last volume, until another one comes: the files are old."""
@@ -183,24 +186,28 @@ class SessionRuns:
         last = self.runs[-1] if self.runs else None
         # Loose triggers that lie more than a pause before the run are strays.
         early_at = volume.readable_at - (volume.index + 1) * self._tr - RUN_PAUSE
-        loose = [(one.stamp, one.label) for one in self._loose if one.stamp >= early_at]
+        loose = [
+            (loose_trigger.stamp, loose_trigger.label)
+            for loose_trigger in self._loose
+            if loose_trigger.stamp >= early_at
+        ]
         self._loose = []
         if last is not None and last.newest >= 0:
             # Until this volume told of the new run, its first triggers went to the last one.
             loose = last.clock.take_back(last.end_at(last.newest) + self._tr / 2) + loose
-        begun = self._begin(loose[0][0] if loose else volume.readable_at)
+        new_run = self._begin(loose[0][0] if loose else volume.readable_at)
         for stamp, label in loose:
-            begun.clock.add_trigger(stamp, label)
-        return begun
+            new_run.clock.add_trigger(stamp, label)
+        return new_run
 
-    def _begin(self, at: float) -> Run:
+    def _begin(self, began_at: float) -> Run:
         """Begin a run at a local time; end the last one, or drop it if it was never placed."""
         if self.runs and self.runs[-1].uid is None and not self.runs[-1].clock.known:
             self.runs.pop()
         # The last run keeps the windows whose data were acquired before this one began.
         for run in self.known[-1:]:
             run.rests = False
-            run.ended_s = min(run.ended_s, run.clock.elapsed(at))
+            run.ended_s = min(run.ended_s, run.clock.elapsed(began_at))
         last = self.runs[-1] if self.runs else None
         first = last.first_clip + self._clips(last) if last else 0
         how = {"fmri": self._fmri, "calibration": self._calibration}

@@ -16,7 +16,7 @@ _FALL = 0.03
 # and by more than this many of the training runs' standard deviations (median over the features).
 _FALL_SD = 3.0
 # Most volumes that are dropped; a run that begins at this index or later is in its steady state.
-_MOST = 6
+_MAX_DROPPED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +61,17 @@ class Onset:
         if self._steady:
             return [volume]
         if self._held is None:
-            self._steady = volume.index >= _MOST
+            self._steady = volume.index >= _MAX_DROPPED
             self._held = None if self._steady else volume
             return [volume] if self._steady else []
         # Files may come out of order.
-        first, second = sorted((self._held, volume), key=lambda one: one.index)
+        first, second = sorted((self._held, volume), key=lambda entry: entry.index)
         if not self._falls(first.vector, second.vector):
             self._steady = True
             self._held = None
             return [first, second]
         self.dropped.add(first.index)
-        self._steady = len(self.dropped) == _MOST
+        self._steady = len(self.dropped) == _MAX_DROPPED
         self._held = None if self._steady else second
         return [second] if self._steady else []
 

@@ -22,8 +22,8 @@ Mask = NDArray[np.bool_]
 def dated(volume: Volume) -> Volume:
     """Drop the header times of a volume that are not finite numbers."""
     times = {"tr_s": volume.tr_s, "acquired_s": volume.acquired_s, "recon_s": volume.recon_s}
-    wrong = [name for name, seconds in times.items() if seconds is not None and not math.isfinite(seconds)]
-    return replace(volume, **dict.fromkeys(wrong, None)) if wrong else volume
+    invalid = [name for name, seconds in times.items() if seconds is not None and not math.isfinite(seconds)]
+    return replace(volume, **dict.fromkeys(invalid, None)) if invalid else volume
 
 
 class VolumeDoor:
@@ -75,17 +75,17 @@ class VolumeDoor:
             Where the volume as a whole is a hole.
         """
         holes = plausible.voxel_holes(data)
-        known = data if holes is None else data[~holes]
+        valid = data if holes is None else data[~holes]
         if holes is not None:
             self.voxels += int(holes.sum())
-        constant = plausible.volume_constant(known)
+        constant = plausible.volume_constant(valid)
         if constant is not None:
             self.newest = f"{constant.partition(':')[0]}; {self._trained.expected}"
         if self._refused(index, constant):
             return None
         # A refused volume does not get here: the next holes are not filled from it.
         if holes is not None:
-            data = np.where(holes, self._likely(known, data.shape), data)
+            data = np.where(holes, self._likely(valid, data.shape), data)
         self._good = data
         return data, holes
 
@@ -135,15 +135,15 @@ class VolumeDoor:
 
     def notes(self) -> list[str]:
         """Return one sentence for each fault that began since the last call."""
-        told = self._notes
+        notes = self._notes
         self._notes = []
-        return told
+        return notes
 
-    def _likely(self, known: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    def _likely(self, valid: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """Return likely values for invalid voxels: the last volume, or else the median of this one."""
         if self._good is not None and self._good.shape == shape:
             return self._good
-        return np.full(shape, np.median(known), known.dtype)
+        return np.full(shape, np.median(valid), valid.dtype)
 
     def _fault(self, vector: Float, replaced: Mask, holes: Mask) -> str | None:
         # Where most features are far off, the others do not tell what the values are.

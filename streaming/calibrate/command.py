@@ -35,7 +35,7 @@ from streaming.sinks.session_folder import check_free
 from streaming.sources.folder.source import FolderSource
 
 LABELS = ("voxels", "mean")
-_MOST = 600
+_MAX_VOLUMES = 600
 # The mean volumes of one head in two sessions correlate above this; those of two simulated heads
 # were seen to correlate at 0.885.
 _SAME_HEAD = 0.9
@@ -139,7 +139,7 @@ def run(
     # Not bound to one kind of series: `gather` chooses among all runs in the folder.
     source = FolderSource(fmri_dir, existing, series, include=include, bound=False)
     scans = gather(source, volumes, wait, console)
-    aligned = align(scans, lambda each, word: _track(each, word, console))
+    aligned = align(scans, lambda to_align, word: _track(to_align, word, console))
     chosen = _choose(aligned, sources)
     _say(_write(out, aligned, chosen, measure(aligned, chosen.projection)), console)
     return 0
@@ -179,11 +179,11 @@ def _check(
             available=list(LABELS),
             labels=labels,
         )
-    if not 2 <= volumes <= _MOST:
+    if not 2 <= volumes <= _MAX_VOLUMES:
         raise UsageError(
             "calibrate-volumes-out-of-range",
             "--volumes lies between 2 and {max_volumes}, found {volumes}",
-            max_volumes=_MOST,
+            max_volumes=_MAX_VOLUMES,
             volumes=volumes,
         )
     if wait < 0:
@@ -241,10 +241,10 @@ def _of_bundle(aligned: Aligned, trained: Bundle) -> _Chosen:
         )
     # A bundle holds no reference volume: the resting level of its voxels takes that place.
     level = trained.stats["fmri_mean"].astype(np.float64)
-    found = register_points(projection.points_mm, level, aligned.reference, aligned.affine)
-    if found.moved_mm < _POINTS_MM and found.turned_deg < _POINTS_DEG:
-        found = replace(found, matrix=np.eye(4), moved_mm=0.0, turned_deg=0.0)
-    placed, placement = _placed(projection, found, aligned, f"the bundle {trained.manifest.name}")
+    registration = register_points(projection.points_mm, level, aligned.reference, aligned.affine)
+    if registration.moved_mm < _POINTS_MM and registration.turned_deg < _POINTS_DEG:
+        registration = replace(registration, matrix=np.eye(4), moved_mm=0.0, turned_deg=0.0)
+    placed, placement = _placed(projection, registration, aligned, f"the bundle {trained.manifest.name}")
     return _Chosen(placed, "bundle", trained.digest, None, placement)
 
 
@@ -256,17 +256,17 @@ def _of_earlier(aligned: Aligned, earlier: Calibration, sources: _Sources) -> _C
     if sources.mask is not None:
         # The mask belongs to the earlier session: choose its voxels there, then move them here.
         path, region = sources.mask
-        theirs = brain_of(earlier.reference)
-        projection, labels = choose(region, path, theirs, earlier.affine, mean=sources.mean)
+        earlier_brain = brain_of(earlier.reference)
+        projection, labels = choose(region, path, earlier_brain, earlier.affine, mean=sources.mean)
         origin = "mask"
         digest = region.digest
-    found = register(earlier.reference, earlier.affine, aligned.reference, aligned.affine)
-    placed, placement = _placed(projection, found, aligned, f"the calibration in {earlier.path}")
+    registration = register(earlier.reference, earlier.affine, aligned.reference, aligned.affine)
+    placed, placement = _placed(projection, registration, aligned, f"the calibration in {earlier.path}")
     return _Chosen(placed, origin, digest, labels, placement)
 
 
 def _placed(
-    projection: Projection, found: Registration, aligned: Aligned, whose: str
+    projection: Projection, registration: Registration, aligned: Aligned, whose: str
 ) -> tuple[Projection, Placement]:
     """Place a grid on this session's head.
 
@@ -275,10 +275,10 @@ def _placed(
     """
     # The features stay as they are; only the affine that places their grid changes.
     placed = Projection(
-        projection.voxels, projection.shape, found.matrix @ projection.affine, projection.weights
+        projection.voxels, projection.shape, registration.matrix @ projection.affine, projection.weights
     )
     out = outside(aligned.reference.shape, aligned.affine, placed.points_mm)
-    if found.correlation < _SAME_HEAD or out.mean() > _MOST_OUTSIDE:
+    if registration.correlation < _SAME_HEAD or out.mean() > _MOST_OUTSIDE:
         raise GeometryError(
             "head-registration-failed",
             "the head of {origin} is not found in these volumes: the best placement has a "
@@ -287,7 +287,7 @@ def _placed(
             "has {origin_shape} voxels with the affine {origin_affine}, the volumes {volume_shape} "
             "with {volume_affine}. Check the participant and the slices' position.",
             origin=whose,
-            correlation=found.correlation,
+            correlation=registration.correlation,
             min_correlation=_SAME_HEAD,
             outside_percent=100 * out.mean(),
             max_outside_percent=100 * _MOST_OUTSIDE,
@@ -296,7 +296,9 @@ def _placed(
             volume_shape=aligned.reference.shape,
             volume_affine=np.round(aligned.affine, 2).tolist(),
         )
-    placement = Placement(found.matrix.tolist(), found.correlation, found.moved_mm, found.turned_deg)
+    placement = Placement(
+        registration.matrix.tolist(), registration.correlation, registration.moved_mm, registration.turned_deg
+    )
     return placed, placement
 
 
@@ -335,17 +337,17 @@ def _write(out: Path, aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> Cali
 def _figures(aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> Figures:
     # The first volume's displacement is 0 by definition.
     moved = [m.fd_mm for m in aligned.motions or []][1:]
-    inside = _in_brain(aligned.brain, aligned.affine, chosen.projection)
+    in_brain = _in_brain(aligned.brain, aligned.affine, chosen.projection)
     # Two volumes leave nothing about the line that is fitted through them.
-    known = len(aligned.volumes) > 2
+    has_residuals = len(aligned.volumes) > 2
     return Figures(
         max_fd_mm=float(np.max(moved)) if moved else None,
         mean_fd_mm=float(np.mean(moved)) if moved else None,
         unaligned=aligned.unaligned,
-        tsnr_region=float(np.median(warmup.tsnr)) if known else None,
-        tsnr_brain=float(np.median(aligned.tsnr[aligned.brain])) if known else None,
+        tsnr_region=float(np.median(warmup.tsnr)) if has_residuals else None,
+        tsnr_brain=float(np.median(aligned.tsnr[aligned.brain])) if has_residuals else None,
         drift_percent=float(np.median(np.abs(warmup.drift))) if aligned.volumes[0].tr_s else None,
-        region_in_brain=inside,
+        region_in_brain=in_brain,
         outside=warmup.outside,
     )
 
@@ -353,13 +355,13 @@ def _figures(aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> Figures:
 def _in_brain(brain: np.ndarray, affine: Reals, projection: Projection) -> float:
     index, _ = nearest(np.linalg.inv(affine), projection.points_mm, brain.shape)
     # A voxel outside the volume is read at the nearest place inside, so it is judged there too.
-    most = np.array(brain.shape)[:, None] - 1
-    return float(brain[tuple(np.clip(index, 0, most))].mean())
+    last_index = np.array(brain.shape)[:, None] - 1
+    return float(brain[tuple(np.clip(index, 0, last_index))].mean())
 
 
-def _say(made: Calibration, console: Console) -> None:
+def _say(calibration: Calibration, console: Console) -> None:
     # The verdict goes to stderr, like the progress. Stdout carries the two paths alone.
-    for line in page.verdict(made.record):
+    for line in page.verdict(calibration.record):
         console.print(line, highlight=False, soft_wrap=True)
     for name in ("calibration.json", "quality.html"):
-        terminal.line(made.path / name)
+        terminal.line(calibration.path / name)

@@ -80,14 +80,14 @@ def _fill(
     try:
         while max(map(len, runs.values()), default=0) < count:
             now = time.monotonic()
-            found = source.poll(now)
-            for volume in found:
+            volumes = source.poll(now)
+            for volume in volumes:
                 runs.setdefault(volume.uid, {})[volume.index] = volume
                 readable_at = volume.readable_at
                 silent_s = max(_SILENT_S, _SILENT_TRS * (volume.tr_s or 0.0))
             show(max(map(len, runs.values()), default=0))
             # While files are waiting to be read, silence says nothing about the scanner.
-            if found or source.unread:
+            if volumes or source.unread:
                 continue
             if runs and now - readable_at > silent_s:
                 return

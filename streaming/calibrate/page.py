@@ -41,7 +41,7 @@ _HOT = np.array([(0, 0, 0), (120, 20, 60), (230, 90, 30), (255, 190, 60), (255, 
 # volumes, and correlation with the earlier head.
 _MUCH_MOTION = 0.5
 _LOW_TSNR = 30.0
-_FEW = 20
+_RELIABLE_VOLUMES = 20
 _WEAK = 0.97
 
 
@@ -49,9 +49,10 @@ def verdict(record: Record) -> list[str]:
     """Return what an operator should know, one sentence per line; the first says whether all is well."""
     figures = record.figures
     remarks = []
-    if record.volumes < _FEW:
+    if record.volumes < _RELIABLE_VOLUMES:
         remarks.append(
-            f"rests on {record.volumes} volumes: scale and drift are unreliable below {_FEW} volumes"
+            f"rests on {record.volumes} volumes: scale and drift are unreliable below {_RELIABLE_VOLUMES} "
+            "volumes"
         )
     if figures.unaligned:
         remarks.append(f"{figures.unaligned} volumes could not be aligned and were left out")
@@ -98,11 +99,11 @@ def picture(record: Record, aligned: Aligned, projection: Projection, warmup: Wa
     return _png(_stacked(panels))
 
 
-def page(record: Record, drawn: bytes) -> bytes:
+def page(record: Record, picture: bytes) -> bytes:
     """Return one HTML page with the picture inside it, and the figures as a table."""
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in _rows(record))
-    remarks = "".join(f"<p>{escape(one.strip())}</p>" for one in verdict(record))
-    source = base64.b64encode(drawn).decode()
+    remarks = "".join(f"<p>{escape(sentence.strip())}</p>" for sentence in verdict(record))
+    source = base64.b64encode(picture).decode()
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>calibration</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><style>'
@@ -154,8 +155,8 @@ def _or(value: float | None, digits: int = 2) -> str:
 def _region(aligned: Aligned, projection: Projection) -> NDArray[np.bool_]:
     """Mark the region's voxels on the reference's grid."""
     out = np.zeros(aligned.reference.shape, bool)
-    index, inside = nearest(np.linalg.inv(aligned.affine), projection.points_mm, out.shape)
-    out[tuple(index[:, inside])] = True
+    index, in_volume = nearest(np.linalg.inv(aligned.affine), projection.points_mm, out.shape)
+    out[tuple(index[:, in_volume])] = True
     return out
 
 
@@ -171,12 +172,12 @@ def _upright(data: Array, affine: Reals) -> tuple[NDArray[Any], NDArray[np.float
 
 def _slices(head: NDArray[Any], region: NDArray[Any], axis: int) -> list[int]:
     """Choose slices that are spread evenly over head and region."""
-    others = tuple(a for a in range(3) if a != axis)
-    shown = np.flatnonzero((head > 0.5).any(axis=others) | (region > 0.5).any(axis=others))
-    if not shown.size:
-        shown = np.arange(head.shape[axis])
-    count = min(_SLICES, shown[-1] - shown[0] + 1)
-    return [int(n) for n in np.linspace(shown[0], shown[-1], count).round()]
+    other_axes = tuple(a for a in range(3) if a != axis)
+    occupied = np.flatnonzero((head > 0.5).any(axis=other_axes) | (region > 0.5).any(axis=other_axes))
+    if not occupied.size:
+        occupied = np.arange(head.shape[axis])
+    count = min(_SLICES, occupied[-1] - occupied[0] + 1)
+    return [int(n) for n in np.linspace(occupied[0], occupied[-1], count).round()]
 
 
 def _mosaic(
@@ -209,23 +210,23 @@ def _mosaic(
 
 
 def _cell(
-    plane: NDArray[Any], inside: NDArray[np.bool_], size: tuple[int, int], colours: NDArray[np.float64]
+    plane: NDArray[Any], in_region: NDArray[np.bool_], size: tuple[int, int], colours: NDArray[np.float64]
 ) -> Image.Image:
     # Grey levels are interpolated; the mask is not, and its outline is one pixel of the page wide.
     shade = np.nan_to_num(np.clip(plane, 0, 1) * 255).round().astype(np.uint8)
     image = Image.fromarray(colours[shade].round().astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
-    mask = np.asarray(Image.fromarray(inside.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
+    mask = np.asarray(Image.fromarray(in_region.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
     edge = mask.copy()
     edge[1:-1, 1:-1] &= ~(mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:])
-    drawn = np.array(image)
+    pixels = np.array(image)
     # This colour stands out against grey and against warm colours alike.
-    drawn[edge] = _REGION
-    return Image.fromarray(drawn)
+    pixels[edge] = _REGION
+    return Image.fromarray(pixels)
 
 
 def _ramp(stops: NDArray[np.float64]) -> NDArray[np.float64]:
-    at = np.linspace(0, len(stops) - 1, 256)
-    return np.stack([np.interp(at, np.arange(len(stops)), column) for column in stops.T], axis=1)
+    positions = np.linspace(0, len(stops) - 1, 256)
+    return np.stack([np.interp(positions, np.arange(len(stops)), column) for column in stops.T], axis=1)
 
 
 def _title(record: Record) -> Image.Image:
@@ -242,55 +243,59 @@ def _title(record: Record) -> Image.Image:
 def _motion(aligned: Aligned) -> list[Image.Image]:
     if aligned.motions is None:
         return []
-    at = [v.index for v in aligned.volumes]
+    indices = [v.index for v in aligned.volumes]
     parameters = np.array([m.parameters for m in aligned.motions])
     shifts = parameters[:, :3]
     turns = np.degrees(parameters[:, 3:])
     moved = np.array([[m.fd_mm] for m in aligned.motions])
     return [
-        _curves("head position, mm", at, shifts, ("right", "front", "top"), 0.1),
-        _curves("head rotation, degrees", at, turns, ("about x", "about y", "about z"), 0.1),
-        _curves("framewise displacement, mm", at, moved, ("",), 0.1),
+        _curves("head position, mm", indices, shifts, ("right", "front", "top"), 0.1),
+        _curves("head rotation, degrees", indices, turns, ("about x", "about y", "about z"), 0.1),
+        _curves("framewise displacement, mm", indices, moved, ("",), 0.1),
     ]
 
 
 def _drift(aligned: Aligned, warmup: Warmup, level: NDArray[np.float64]) -> Image.Image:
-    at = [v.index for v in aligned.volumes]
+    indices = [v.index for v in aligned.volumes]
     region = warmup.features.mean(axis=1, dtype=np.float64)
     both = np.stack(
-        [100 * (one / max(abs(one.mean()), 1e-9) - np.sign(one.mean())) for one in (region, level)], 1
+        [
+            100 * (signal / max(abs(signal.mean()), 1e-9) - np.sign(signal.mean()))
+            for signal in (region, level)
+        ],
+        1,
     )
-    return _curves("signal, percent from its mean", at, both, ("region", "brain"), 0.2)
+    return _curves("signal, percent from its mean", indices, both, ("region", "brain"), 0.2)
 
 
 def _curves(
-    title: str, at: Sequence[int], values: NDArray[np.float64], names: Sequence[str], least: float
+    title: str, indices: Sequence[int], values: NDArray[np.float64], names: Sequence[str], least: float
 ) -> Image.Image:
     """Draw curves, (volume, curve), against the volumes' indices; the value axis spans at least `least`."""
     panel = Image.new("RGB", (_WIDTH, _HEAD + _CURVE_HEIGHT + 30), PAPER)
     draw = ImageDraw.Draw(panel)
     draw.text((_PAD, _HEAD // 2), title, fill=INK, font=font(15), anchor="lm")
     ticks = _ticks(float(values.min()), float(values.max()), least)
-    left = _PAD + 60
+    axis_x = _PAD + 60
     right = _WIDTH - _PAD
     top = _HEAD + 4
-    span = max(1, at[-1] - at[0])
+    span = max(1, indices[-1] - indices[0])
 
     def place(n: int, value: float) -> tuple[float, float]:
         down = (ticks[-1] - value) / (ticks[-1] - ticks[0])
-        return left + (right - left) * (n - at[0]) / span, top + _CURVE_HEIGHT * down
+        return axis_x + (right - axis_x) * (n - indices[0]) / span, top + _CURVE_HEIGHT * down
 
     for value in ticks:
-        y = place(at[0], value)[1]
-        draw.line((left, y, right, y), fill=_RULE)
-        draw.text((left - 8, y), f"{value:.6g}", fill=FAINT, font=font(12), anchor="rm")
-    for n in range(at[0], at[-1] + 1, max(1, round(_step(span / 8)))):
+        y = place(indices[0], value)[1]
+        draw.line((axis_x, y, right, y), fill=_RULE)
+        draw.text((axis_x - 8, y), f"{value:.6g}", fill=FAINT, font=font(12), anchor="rm")
+    for n in range(indices[0], indices[-1] + 1, max(1, round(_step(span / 8)))):
         x = place(n, ticks[0])[0]
         draw.text((x, top + _CURVE_HEIGHT + 8), str(n), fill=FAINT, font=font(12), anchor="mt")
     for column, (name, colour) in enumerate(zip(names, _LINES, strict=False)):
-        points = [place(n, float(v)) for n, v in zip(at, values[:, column], strict=True)]
+        points = [place(n, float(v)) for n, v in zip(indices, values[:, column], strict=True)]
         draw.line(points, fill=colour, width=2, joint="curve")
-        draw.text((left + 260 + 110 * column, _HEAD // 2), name, fill=colour, font=font(14), anchor="lm")
+        draw.text((axis_x + 260 + 110 * column, _HEAD // 2), name, fill=colour, font=font(14), anchor="lm")
     return panel
 
 
@@ -320,6 +325,6 @@ def _stacked(panels: list[Image.Image]) -> Image.Image:
 
 
 def _png(image: Image.Image) -> bytes:
-    held = io.BytesIO()
-    image.save(held, "PNG", compress_level=3)
-    return held.getvalue()
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()

@@ -96,10 +96,10 @@ def read_region(path: Path) -> Region:
 
 
 def _labels(values: Reals) -> Labels:
-    whole = np.rint(values)
+    rounded = np.rint(values)
     # Labels may be stored as scaled floating-point numbers, and then miss whole numbers slightly.
-    if np.allclose(values, whole, atol=1e-3):
-        return np.maximum(whole, 0).astype(np.int32)
+    if np.allclose(values, rounded, atol=1e-3):
+        return np.maximum(rounded, 0).astype(np.int32)
     return (values >= _PROBABLE if values.max() <= 1 else values > 0).astype(np.int32)
 
 
@@ -130,9 +130,9 @@ def nearest(
 def on_grid(region: Region, shape: tuple[int, ...], affine: Reals) -> Labels:
     """Look up a region's labels at the voxels of another grid in the same space, by nearest neighbour."""
     into = np.linalg.inv(region.affine) @ affine
-    theirs, inside = nearest(into, np.indices(shape).reshape(3, -1), region.labels.shape)
-    out = np.zeros(inside.size, np.int32)
-    out[inside] = region.labels[tuple(theirs[:, inside])]
+    region_index, in_grid = nearest(into, np.indices(shape).reshape(3, -1), region.labels.shape)
+    out = np.zeros(in_grid.size, np.int32)
+    out[in_grid] = region.labels[tuple(region_index[:, in_grid])]
     return out.reshape(shape)
 
 
@@ -186,9 +186,9 @@ def _check_place(region: Region, path: Path, brain: NDArray[np.bool_], affine: R
     """Refuse a region that does not lie in the brain; the message says how much of it lies where."""
     # Count the mask's own voxels: those that lie outside the volumes are missing from `on_grid`.
     index = np.argwhere(region.labels).T
-    ours, inside = nearest(np.linalg.inv(affine) @ region.affine, index, brain.shape)
-    held = int(brain[tuple(ours[:, inside])].sum())
-    if held >= _IN_BRAIN * index.shape[1]:
+    volume_index, in_volume = nearest(np.linalg.inv(affine) @ region.affine, index, brain.shape)
+    brain_voxels = int(brain[tuple(volume_index[:, in_volume])].sum())
+    if brain_voxels >= _IN_BRAIN * index.shape[1]:
         return
     raise UsageError(
         "mask-outside-brain",
@@ -198,8 +198,8 @@ def _check_place(region: Region, path: Path, brain: NDArray[np.bool_], affine: R
         "volume of this session, or give the session it was drawn in with --reference.",
         path=path,
         mask_voxels=index.shape[1],
-        voxels_in_volume=int(inside.sum()),
-        voxels_in_brain=held,
+        voxels_in_volume=int(in_volume.sum()),
+        voxels_in_brain=brain_voxels,
         mask_shape=region.labels.shape,
         mask_affine=np.round(region.affine, 2).tolist(),
         volume_shape=brain.shape,

@@ -115,16 +115,16 @@ def align(volumes: Sequence[Volume], track: Track) -> Aligned:
         If fewer than two volumes can be aligned.
     """
     dropped = unsteady(volumes)
-    kept = list(volumes[dropped:])
-    affine = np.asarray(kept[0].affine, np.float64)
-    if min(kept[0].data.shape) < THIN:
-        mean, tsnr = _summed(kept, [None] * len(kept), affine)
-        return Aligned(kept, None, dropped, 0, mean, affine, tsnr, brain_of(mean))
-    first, motions = _aligned(kept, _back(kept[0], None, affine), affine, track, "aligning")
+    steady = list(volumes[dropped:])
+    affine = np.asarray(steady[0].affine, np.float64)
+    if min(steady[0].data.shape) < THIN:
+        mean, tsnr = _summed(steady, [None] * len(steady), affine)
+        return Aligned(steady, None, dropped, 0, mean, affine, tsnr, brain_of(mean))
+    first, motions = _aligned(steady, _back(steady[0], None, affine), affine, track, "aligning")
     mean, _ = _summed(first, [m.matrix for m in motions], affine)
-    last, motions = _aligned(kept, mean, affine, track, "aligning to the mean")
+    last, motions = _aligned(steady, mean, affine, track, "aligning to the mean")
     mean, tsnr = _summed(last, [m.matrix for m in motions], affine)
-    return Aligned(last, motions, dropped, len(kept) - len(last), mean, affine, tsnr, brain_of(mean))
+    return Aligned(last, motions, dropped, len(steady) - len(last), mean, affine, tsnr, brain_of(mean))
 
 
 def unsteady(volumes: Sequence[Volume]) -> int:
@@ -136,12 +136,12 @@ def unsteady(volumes: Sequence[Volume]) -> int:
     # The later half stands for the steady state. Median and median deviation (times 1.4826, which
     # gives the standard deviation of normal noise) keep single odd volumes from shifting it.
     later = level[len(level) // 2 :]
-    rest = np.median(later)
-    spread = 1.4826 * np.median(np.abs(later - rest))
-    limit = rest + max(_UNSTEADY_SPREADS * spread, _UNSTEADY_SHARE * rest)
-    most = min(_UNSTEADY_MOST, len(level) // 2)
-    bright = level[:most] > limit
-    return int(most if bright.all() else np.argmin(bright))
+    steady_level = np.median(later)
+    spread = 1.4826 * np.median(np.abs(later - steady_level))
+    limit = steady_level + max(_UNSTEADY_SPREADS * spread, _UNSTEADY_SHARE * steady_level)
+    early = min(_UNSTEADY_MOST, len(level) // 2)
+    bright = level[:early] > limit
+    return int(early if bright.all() else np.argmin(bright))
 
 
 def mean_of(volume: Volume, where: NDArray[np.bool_]) -> float:
@@ -191,7 +191,7 @@ def measure(aligned: Aligned, projection: Projection) -> Warmup:
     return Warmup(features, mean, scale, tsnr, drift, outside)
 
 
-def line(values: NDArray[np.floating], at: NDArray[np.integer]) -> tuple[Reals, Reals]:
+def line(values: NDArray[np.floating], indices: NDArray[np.integer]) -> tuple[Reals, Reals]:
     """Fit a line through `values` (volume, ...) at the volumes' indices (volume,).
 
     Returns
@@ -199,20 +199,20 @@ def line(values: NDArray[np.floating], at: NDArray[np.integer]) -> tuple[Reals, 
     slope, spread
         Slope per volume, and standard deviation about the line.
     """
-    steps = at - at.mean()
+    steps = indices - indices.mean()
     weight = float(np.sum(steps**2))
     centred = values - values.mean(axis=0, dtype=np.float64)
     slope = np.tensordot(steps, centred, 1) / weight
-    left = np.sum(centred**2, axis=0) - weight * slope**2
-    return slope, np.sqrt(np.maximum(left, 0) / max(1, len(values) - _LINE))
+    residual = np.sum(centred**2, axis=0) - weight * slope**2
+    return slope, np.sqrt(np.maximum(residual, 0) / max(1, len(values) - _LINE))
 
 
 def _aligned(
     volumes: list[Volume], reference: Float, affine: Reals, track: Track, word: str
 ) -> tuple[list[Volume], list[Motion]]:
     aligner = Aligner(reference, affine)
-    found = [(volume, aligner.push(volume.data, volume.affine)) for volume in track(volumes, word)]
-    good = [(volume, motion) for volume, motion in found if motion.converged]
+    tracked = [(volume, aligner.push(volume.data, volume.affine)) for volume in track(volumes, word)]
+    good = [(volume, motion) for volume, motion in tracked if motion.converged]
     if len(good) < 2:
         raise RtDecodeError(
             "calibrate-alignment-failed",
@@ -229,8 +229,8 @@ def _summed(volumes: list[Volume], matrices: Sequence[Reals | None], affine: Rea
 
     Sums are accumulated, so that the moved volumes need not be held in memory together.
     """
-    at = np.array([v.index for v in volumes], np.float64)
-    steps = at - at.mean()
+    indices = np.array([v.index for v in volumes], np.float64)
+    steps = indices - indices.mean()
     first = _back(volumes[0], matrices[0], affine).astype(np.float64)
     total, sloped, squares = (np.zeros(first.shape) for _ in range(3))
     for volume, matrix, step in zip(volumes, matrices, steps, strict=True):
@@ -242,8 +242,8 @@ def _summed(volumes: list[Volume], matrices: Sequence[Reals | None], affine: Rea
     count = len(volumes)
     weight = float(np.sum(steps**2))
     mean = first + total / count
-    left = squares - total**2 / count - sloped**2 / weight
-    spread = np.sqrt(np.maximum(left, 0) / max(1, count - _LINE))
+    residual = squares - total**2 / count - sloped**2 / weight
+    spread = np.sqrt(np.maximum(residual, 0) / max(1, count - _LINE))
     # A voxel that does not vary has no noise to compare with: its ratio is set to 0.
     quiet = spread < 1e-4 * np.maximum(np.abs(mean), 1e-9)
     tsnr = np.where(quiet, 0, mean / np.where(quiet, 1, spread)) if count > _LINE else np.zeros_like(mean)

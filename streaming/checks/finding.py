@@ -142,5 +142,5 @@ def counted(number: int, thing: str) -> str:
 def listed(names: Iterable[str]) -> str:
     """Return the first few names, and how many more there are."""
     names = list(names)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    remainder = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + remainder

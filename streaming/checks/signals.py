@@ -17,8 +17,8 @@ def eeg(report: Mapping[str, Any]) -> list[Finding]:
         What the chain reports (`rtdecode.eeg.stream.EegStream.report`), as far as it is known.
     """
     findings = [jumps(report), bad_channels(report)]
-    found = judged((table.EEG_GAPS, table.GRADIENT_RESIDUAL), report)
-    return found + [finding for finding in findings if finding is not None]
+    threshold_findings = judged((table.EEG_GAPS, table.GRADIENT_RESIDUAL), report)
+    return threshold_findings + [finding for finding in findings if finding is not None]
 
 
 def jumps(report: Mapping[str, Any]) -> Finding | None:
@@ -36,9 +36,9 @@ def bad_channels(report: Mapping[str, Any]) -> Finding | None:
 
 def volumes(counts: Mapping[str, Any]) -> Finding:
     """Describe the volumes that came, by a session's counts."""
-    known = {name: counts.get(name) or 0 for name in ("volumes", "missing", "burst")}
-    finding = table.VOLUMES.find(**known)
-    burst = table.BURST.find(**known)
+    volume_counts = {name: counts.get(name) or 0 for name in ("volumes", "missing", "burst")}
+    finding = table.VOLUMES.find(**volume_counts)
+    burst = table.BURST.find(**volume_counts)
     # The largest burst of the session is no fault of the present: it adds its sentence alone.
     return finding if burst.state == OK else replace(finding, found=f"{finding.found}, {burst.found}")
 

@@ -104,12 +104,12 @@ def time_left(job: Job, now_at: float, patience: float, waiting: int = 1) -> flo
         return math.inf
     if job.window.revision == "refined":
         return patience / 2
-    left = patience - (now_at - job.window.stamps["windowed"])
-    share = left / max(1, waiting)
+    remaining_s = patience - (now_at - job.window.stamps["windowed"])
+    share = remaining_s / max(1, waiting)
     return min(share, patience / 2) if job.window.revision == "preview" else share
 
 
-def steps_within(left_s: float, cost: Cost, wanted: int, among: Collection[int] | None = None) -> int:
+def steps_within(left_s: float, cost: Cost, full_steps: int, among: Collection[int] | None = None) -> int:
     """Return how many denoising steps fit into the time that is left.
 
     Parameters
@@ -118,7 +118,7 @@ def steps_within(left_s: float, cost: Cost, wanted: int, among: Collection[int] 
         See `time_left`.
     cost : Cost
         As measured on the clips so far.
-    wanted : int
+    full_steps : int
         Steps to take when there is time; 0 if there is nothing to denoise.
     among : collection of int, optional
         The numbers of steps that the bundle can take; by default any.
@@ -126,13 +126,13 @@ def steps_within(left_s: float, cost: Cost, wanted: int, among: Collection[int] 
     Returns
     -------
     int
-        `wanted` if that fits, else the largest of 8, 4, 2 and 1 that fits and can be taken. If none fits, the
-        smallest that can be taken.
+        `full_steps` if that fits, else the largest of 8, 4, 2 and 1 that fits and can be taken. If none
+        fits, the smallest that can be taken.
     """
-    if wanted < 1:
-        return wanted
-    fewer = [steps for steps in _LADDER if steps < wanted and (among is None or steps in among)]
-    ladder = [wanted, *fewer]
+    if full_steps < 1:
+        return full_steps
+    fewer = [steps for steps in _LADDER if steps < full_steps and (among is None or steps in among)]
+    ladder = [full_steps, *fewer]
     return next((steps for steps in ladder if cost.of(steps) <= left_s), ladder[-1])
 
 
@@ -143,15 +143,15 @@ class StepChooser:
     ----------
     cost : Cost
         Of the first clip, as measured before the session.
-    wanted : int
+    full_steps : int
         Steps to take when there is time; 0 if there is nothing to denoise.
     among : collection of int, optional
         The numbers of steps that the bundle can take; by default any.
     """
 
-    def __init__(self, cost: Cost, wanted: int, among: Collection[int] | None = None) -> None:
+    def __init__(self, cost: Cost, full_steps: int, among: Collection[int] | None = None) -> None:
         self._cost = cost
-        self._wanted = wanted
+        self._wanted = full_steps
         self._among = among
 
     def steps(self, left_s: float) -> int:

@@ -187,12 +187,12 @@ class Decoding:
             clean_at = self._now()
             denoised_at = clean_at if denoised_at is None else denoised_at
             denoising_s += clean_at - began_at
-            for drawn in opened.draw(latent):
+            for segment in opened.draw(latent):
                 if opened.frames_mean is None:
-                    _check_finite("frames", drawn, window)
+                    _check_finite("frames", segment, window)
                 else:
                     _check_finite(MEAN, opened.frames_mean, window)
-                turn = to_uint8(drawn[0])
+                turn = to_uint8(segment[0])
                 frames.append(turn)
                 first_at = self._now() if first_at is None else first_at
                 yield turn
@@ -355,35 +355,35 @@ class SharedDecoder:
 
     def _check_golden(self) -> Cost:
         """Decode the golden window, refuse a bundle that does not decode as promised, and return the cost."""
-        kept = golden.first(self.bundle)
+        golden_arrays = golden.first(self.bundle)
         where = str(self.bundle.golden_file)
-        expected = golden.take(where, kept, ["latent"])["latent"]
+        expected = golden.take(where, golden_arrays, ["latent"])["latent"]
         # Not through the session: the golden window must leave nothing to carry on from.
-        steps = golden.steps_of(kept, self.steps)
-        opened = golden.open_pass(self.engine, kept, steps, where)
+        steps = golden.steps_of(golden_arrays, self.steps)
+        opened = golden.open_pass(self.engine, golden_arrays, steps, where)
         started_at = self._now()
-        found = opened.encode()
+        outputs = opened.encode()
         encoded_at = self._now()
         chunks = list(opened.latents())
         denoised_at = self._now()
-        found["latent"] = np.concatenate(chunks, axis=2)
+        outputs["latent"] = np.concatenate(chunks, axis=2)
         # Drawn from the expected latent: a fault of an earlier stage is not told of the frames too.
-        found["frames"] = np.concatenate(list(opened.draw(expected)), axis=1)
+        outputs["frames"] = np.concatenate(list(opened.draw(expected)), axis=1)
         drawn_at = self._now()
         clip = self.bundle.manifest.clip
-        stated = (1, clip.frames, clip.height, clip.width, 3)
-        if found["frames"].shape != stated:
+        clip_shape = (1, clip.frames, clip.height, clip.width, 3)
+        if outputs["frames"].shape != clip_shape:
             raise BundleError(
                 "golden-clip-shape-mismatch",
                 "bundle {path}: its graphs draw clips of {shape}, the clip of manifest.json is "
                 "{expected_shape}. Export it again.",
                 path=self.bundle.path,
-                shape=found["frames"].shape,
-                expected_shape=stated,
+                shape=outputs["frames"].shape,
+                expected_shape=clip_shape,
             )
-        self.differences = golden.compare(self.bundle, kept, found)
+        self.differences = golden.compare(self.bundle, golden_arrays, outputs)
         if self.bundle.manifest.brain is not None:
-            self._check_probabilities(found["brain"])
+            self._check_probabilities(outputs["brain"])
         encode_s = encoded_at - started_at
         step_s = (denoised_at - encoded_at) / max(1, steps)
         return Cost(encode_s, step_s, drawn_at - denoised_at)
@@ -622,8 +622,8 @@ def _check_finite(name: str, values: NDArray[Any], window: Window) -> None:
         total = values.sum()
     if np.isfinite(total):
         return
-    wrong = values.size - int(np.isfinite(values).sum())
-    if wrong:
+    nonfinite = values.size - int(np.isfinite(values).sum())
+    if nonfinite:
         raise NonFiniteError(
             "window-output-not-finite",
             "window {window} of run {run} has no clip: {nonfinite_count} of the {value_count} values "
@@ -631,7 +631,7 @@ def _check_finite(name: str, values: NDArray[Any], window: Window) -> None:
             "again.",
             window=window.index,
             run=window.run,
-            nonfinite_count=wrong,
+            nonfinite_count=nonfinite,
             value_count=values.size,
             output=name,
         )

@@ -294,11 +294,11 @@ class Scheduler:
     def drop(self, session: str, number: int) -> bool:
         """Give up a window that its session does not want any more; return whether it waited."""
         remote = self._sessions[session]
-        found = next((request for request in remote.waiting if request.number == number), None)
-        if found is None:
+        dropped = next((request for request in remote.waiting if request.number == number), None)
+        if dropped is None:
             return False
-        remote.waiting.remove(found)
-        remote.counts.skipped[found.kind] += 1
+        remote.waiting.remove(dropped)
+        remote.counts.skipped[dropped.kind] += 1
         return True
 
     def take(self, now_at: float) -> tuple[Turn | None, list[GivenUp]]:

@@ -34,12 +34,12 @@ def ledger(beyond_ms: Sequence[float], limit_ms: float) -> str:
     top = max([limit_ms, *beyond_ms]) * 1.1
     parts = [_opened(_WIDTH, height)]
     width = _WIDTH / max(len(beyond_ms), 1)
-    for place, spent in enumerate(beyond_ms):
-        tall = max(height * spent / top, 1)
-        colour = LATE if spent > limit_ms else LINE
+    for place, delay_ms in enumerate(beyond_ms):
+        tall = max(height * delay_ms / top, 1)
+        colour = LATE if delay_ms > limit_ms else LINE
         parts.append(
             f'<rect x="{place * width + width * 0.1:.1f}" y="{height - tall:.1f}" width="{width * 0.8:.1f}" '
-            f'height="{tall:.1f}" fill="{colour}"><title>{spent:.0f} ms</title></rect>'
+            f'height="{tall:.1f}" fill="{colour}"><title>{delay_ms:.0f} ms</title></rect>'
         )
     y = height - height * limit_ms / top
     parts.append(
@@ -76,8 +76,8 @@ def time_line(
             f'fill="{colour}"/>'
         )
     for times, top in ((volumes, 28), (triggers, 44)):
-        for at in times:
-            x = (at - begin) * scale
+        for time_s in times:
+            x = (time_s - begin) * scale
             parts.append(
                 f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{top + 12}" stroke="{TEXT}" '
                 'vector-effect="non-scaling-stroke"/>'
@@ -101,8 +101,8 @@ def motion(parameters: NDArray[np.float64]) -> str:
     step = _WIDTH / max(len(values) - 1, 1)
     for column in range(values.shape[1]):
         points = " ".join(
-            f"{place * step:.0f},{height / 2 - one / span * height / 2:.1f}"
-            for place, one in enumerate(values[:, column])
+            f"{place * step:.0f},{height / 2 - displacement / span * height / 2:.1f}"
+            for place, displacement in enumerate(values[:, column])
         )
         colour = LINE if column < 3 else BAD
         parts.append(

@@ -110,13 +110,13 @@ class Guard:
     async def _welcome(self, send: Send, cookie: str) -> None:
         """Put the token into a cookie, and lead to the page without it in the address."""
         root = self._address.root
-        kept = f"{cookie}={self._address.token}; HttpOnly; SameSite=Strict; Path={root}/"
+        cookie_header = f"{cookie}={self._address.token}; HttpOnly; SameSite=Strict; Path={root}/"
         await _answer(
             send,
             200,
             _WELCOME.format(root=root).encode(),
             (b"content-type", b"text/html; charset=utf-8"),
-            (b"set-cookie", kept.encode()),
+            (b"set-cookie", cookie_header.encode()),
             (b"cache-control", b"no-store"),
             (b"referrer-policy", b"no-referrer"),
         )

@@ -28,9 +28,9 @@ class Silence:
     trigger: float | None = None
 
 
-def eeg(status: Status, silence: Silence, *, asked: bool) -> Finding:
+def eeg(status: Status, silence: Silence, *, requested: bool) -> Finding:
     """Judge the EEG stream."""
-    if not asked:
+    if not requested:
         return Finding("EEG", OFF, "not asked for")
     if silence.eeg is None:
         return table.EEG_AWAITED.find()
@@ -41,9 +41,9 @@ def eeg(status: Status, silence: Silence, *, asked: bool) -> Finding:
     return joined("EEG", [table.EEG_RATE.find(rate_hz=report.get("rate_hz") or 0), *signals.eeg(report)])
 
 
-def fmri(status: Status, silence: Silence, tr_s: float, *, asked: bool) -> Finding:
+def fmri(status: Status, silence: Silence, tr_s: float, *, requested: bool) -> Finding:
     """Judge the scanner's export."""
-    if not asked:
+    if not requested:
         return Finding("fMRI", OFF, "not asked for")
     scanning = _comes(silence.trigger, tr_s)
     if silence.volume is None and not scanning:
@@ -58,9 +58,9 @@ def fmri(status: Status, silence: Silence, tr_s: float, *, asked: bool) -> Findi
     return stopped if stopped.state != OK else signals.volumes(status.counters["fmri"])
 
 
-def triggers(status: Status, silence: Silence, tr_s: float, *, asked: bool) -> Finding:
+def triggers(status: Status, silence: Silence, tr_s: float, *, requested: bool) -> Finding:
     """Judge the volume triggers in the EEG."""
-    if not asked or not status.triggers_expected:
+    if not requested or not status.triggers_expected:
         return Finding("triggers", OFF, "not expected")
     if silence.trigger is None:
         return table.TRIGGERS_AWAITED.find(triggers="no trigger")
@@ -105,9 +105,9 @@ def brain(finals: Sequence[Mapping[str, Any]]) -> Finding:
     return check.find(read=n_read, finals=len(newest))
 
 
-def recording(fault: str, *, asked: bool) -> Finding:
+def recording(fault: str, *, requested: bool) -> Finding:
     """Judge whether what arrives is kept."""
-    if not asked:
+    if not requested:
         return table.NOT_RECORDED.find()
     return table.RECORDING_BROKE.find(fault=fault) if fault else table.RECORDED.find()
 
@@ -132,15 +132,15 @@ class Steadied:
         return [self._steadied(lamp, now_at) for lamp in lamps]
 
     def _steadied(self, lamp: Finding, now_at: float) -> Finding:
-        shown = self._shown.get(lamp.subject, lamp)
-        if shown.state == lamp.state:
+        current = self._shown.get(lamp.subject, lamp)
+        if current.state == lamp.state:
             self._since.pop(lamp.subject, None)
             self._shown[lamp.subject] = lamp
             return lamp
-        worse = STATES.index(lamp.state) > STATES.index(shown.state)
+        worse = STATES.index(lamp.state) > STATES.index(current.state)
         lasted_s = now_at - self._since.setdefault(lamp.subject, now_at)
         if lasted_s < _HOLDS["worse" if worse else "better"]:
-            return shown
+            return current
         del self._since[lamp.subject]
         self._shown[lamp.subject] = lamp
         return lamp

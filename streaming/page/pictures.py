@@ -63,7 +63,7 @@ class Pictures:
             self._made.clear()
 
 
-def forget(kept: dict[Any, Any]) -> None:
+def forget(cache: dict[Any, Any]) -> None:
     """Forget the oldest of what is kept, beyond `KEPT`."""
-    while len(kept) > KEPT:
-        del kept[next(iter(kept))]
+    while len(cache) > KEPT:
+        del cache[next(iter(cache))]

@@ -78,8 +78,8 @@ class Preflight:
         with subprocess.Popen(
             self._command, stdout=subprocess.PIPE, stderr=nobody, stdin=nobody, text=True
         ) as self._program:
-            said, _ = self._program.communicate()
-        findings = _findings(said)
+            output, _ = self._program.communicate()
+        findings = _findings(output)
         self.findings = [_nameless(finding) for finding in findings]
         code = self._program.returncode
         self.fault = (

@@ -30,7 +30,7 @@ from streaming.session.orders import StreamOptions
 from streaming.session.page_link import Request
 
 # How often a new view is made, s.
-_EVERY = 0.5
+_VIEW_INTERVAL_S = 0.5
 _NICE = 5
 # After the session has ended the page tells so for a moment, s.
 _LINGERS = 1.5
@@ -90,7 +90,7 @@ def main(
             if message is not None:
                 state.take(message)
             now_at = time.monotonic()
-            if now_at - made_at > _EVERY:
+            if now_at - made_at > _VIEW_INTERVAL_S:
                 made_at = now_at
                 state.refresh(now_at)
                 refused = refusals.sentence(now_at)

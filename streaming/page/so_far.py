@@ -21,7 +21,7 @@ Coarse = NDArray[np.float16]
 # Frames, rows and columns that are averaged, at most.
 _BLOCK = (8, 8, 8)
 # The newest clips are compared with each other: memory and time do not grow with the session.
-_MOST = 300
+_MAX_CLIPS = 300
 # The figure is computed anew once this share of the clips is new: it takes longer the more there are.
 _NEW = 0.02
 
@@ -38,7 +38,7 @@ class SoFar:
     def __init__(self, mean_clip: Array) -> None:
         self._mean = np.asarray(mean_clip, np.float32)
         # Span, clip and truth of each. The pictures have half the precision, as many are kept.
-        self._finals: deque[tuple[Span, Coarse, Coarse]] = deque(maxlen=_MOST)
+        self._finals: deque[tuple[Span, Coarse, Coarse]] = deque(maxlen=_MAX_CLIPS)
         # Clips since the figure was computed.
         self._new = 0
         self._words = ""
@@ -64,20 +64,22 @@ class SoFar:
         clips = np.stack([clip for _, clip, _ in finals]).astype(np.float32)
         truths = np.stack([truth for _, _, truth in finals]).astype(np.float32)
         wins = identification_nway(clips @ truths.T, distractors(spans, events), 2)
-        found = entry(wins, 0.5, groups=sessions_of(spans))
-        if found is None:
+        accuracy = entry(wins, 0.5, groups=sessions_of(spans))
+        if accuracy is None:
             return ""
-        span = "" if found["ci95"] is None else f" ({words(found, '.2f')})"
-        count = f"{found['n']} clips so far"
-        if len(self._finals) == _MOST:
-            count = f"the newest {found['n']} clips"
-        return f"2-way {found['value']:.2f}{span}, chance {found['chance']:.1f}, {count}; not for stopping"
+        span = "" if accuracy["ci95"] is None else f" ({words(accuracy, '.2f')})"
+        count = f"{accuracy['n']} clips so far"
+        if len(self._finals) == _MAX_CLIPS:
+            count = f"the newest {accuracy['n']} clips"
+        return (
+            f"2-way {accuracy['value']:.2f}{span}, chance {accuracy['chance']:.1f}, {count}; not for stopping"
+        )
 
     def _coarse(self, frames: NDArray[np.uint8]) -> Coarse:
         """Return the averages over blocks, with mean 0 and norm 1: products of two are correlations."""
         values = frames.astype(np.float32) - self._mean[: len(frames)]
-        for axis, most in enumerate(_BLOCK):
-            starts = np.arange(0, values.shape[axis], most)
+        for axis, block_size in enumerate(_BLOCK):
+            starts = np.arange(0, values.shape[axis], block_size)
             counts = np.diff([*starts, values.shape[axis]])
             shape = [-1 if place == axis else 1 for place in range(values.ndim)]
             values = np.add.reduceat(values, starts, axis) / counts.reshape(shape)

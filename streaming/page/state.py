@@ -170,8 +170,8 @@ class PageState:
                 self._heard_at = now_at
             if not self._withdrawn:
                 self._read_clips(now_at)
-            seen = self._steadied.take(self._lamps(now_at), now_at)
-            red = {lamp.subject for lamp in seen if lamp.state == BAD}
+            indicators = self._steadied.take(self._lamps(now_at), now_at)
+            red = {lamp.subject for lamp in indicators if lamp.state == BAD}
             # A part that is well again and fails once more is a new alarm.
             self._acknowledged &= red
             self.view = View(
@@ -184,7 +184,7 @@ class PageState:
                     simulated=self._status.simulated,
                     bundle_simulated=self._bundle_simulated,
                 ),
-                lamps=seen,
+                lamps=indicators,
                 alarm=bool(red - self._acknowledged),
                 clip=self._clip(now_at),
                 ledger=self._ledger(),
@@ -218,7 +218,9 @@ class PageState:
         """Return the picture of a clip that the session has told of; None for any other."""
         with self._lock:
             files = [
-                one["file"] for one in self._records if (one["clip"], one["revision"]) == (number, revision)
+                record["file"]
+                for record in self._records
+                if (record["clip"], record["revision"]) == (number, revision)
             ]
         return self._pictures.of(number, revision, files[-1] if files else None)
 
@@ -270,18 +272,18 @@ class PageState:
     def pack_traces(self) -> str:
         """Pack the newest EEG for the canvas."""
         with self._lock:
-            values = [one for one, _ in self._traces]
-            held = [one for _, one in self._traces]
+            values = [samples for samples, _ in self._traces]
+            usable = [mask for _, mask in self._traces]
             bad = set(self._status.counters["eeg"].get("bad_channels") or [])
         if not values:
             return traces.packed(np.zeros((0, 0)), np.zeros(0, bool), [], set())
-        return traces.packed(np.concatenate(values, axis=1), np.concatenate(held), self._names, bad)
+        return traces.packed(np.concatenate(values, axis=1), np.concatenate(usable), self._names, bad)
 
     def draw_slices(self) -> bytes:
         """Draw the newest volume (PNG)."""
         with self._lock:
-            found = self._slices or (np.zeros((1, 1), np.uint8), np.zeros((1, 1), bool))
-        return slices.picture(*found)
+            planes = self._slices or (np.zeros((1, 1), np.uint8), np.zeros((1, 1), bool))
+        return slices.picture(*planes)
 
     def draw_carpet(self) -> bytes:
         """Draw the newest volumes: a column each, a row for every few voxels (PNG)."""
@@ -305,7 +307,7 @@ class PageState:
         self._take_motion(status)
         if "traces" in arrays:
             self._traces.append((arrays["traces"].astype(np.float32), arrays["traced"].astype(bool)))
-            while sum(len(held) for _, held in self._traces) - len(self._traces[0][1]) >= self._most:
+            while sum(len(mask) for _, mask in self._traces) - len(self._traces[0][1]) >= self._most:
                 self._traces.popleft()
 
     def _take_motion(self, status: Status) -> None:
@@ -346,9 +348,9 @@ class PageState:
                 fresh = file.read()
         except FileNotFoundError:
             return
-        whole = fresh[: fresh.rfind(b"\n") + 1]
-        self._read += len(whole)
-        for line in whole.splitlines():
+        complete_lines = fresh[: fresh.rfind(b"\n") + 1]
+        self._read += len(complete_lines)
+        for line in complete_lines.splitlines():
             record = json.loads(line) | {"seen_at": now_at}
             self._records.append(record)
             self._clips += 1
@@ -374,68 +376,70 @@ class PageState:
         # While the session decodes, statuses wait: sources are silent by what the newest one says of them,
         # until it is so old that nothing is known of them.
         untold_s = now_at - self._heard_at
-        at = self._told_at + (untold_s if untold_s >= _UNTOLD_S else 0.0)
+        reference_at = self._told_at + (untold_s if untold_s >= _UNTOLD_S else 0.0)
         sample_at = status.newest_sample_at
         silence = Silence(
-            eeg=None if sample_at is None else at - sample_at,
-            volume=at - self._volumes_at[-1] if self._volumes_at else None,
-            trigger=at - self._triggers_at[-1] if self._triggers_at else None,
+            eeg=None if sample_at is None else reference_at - sample_at,
+            volume=reference_at - self._volumes_at[-1] if self._volumes_at else None,
+            trigger=reference_at - self._triggers_at[-1] if self._triggers_at else None,
         )
         with_eeg = options.lsl is not None
         newest = self._newest()
         age_s = None if newest is None else now_at - newest["seen_at"]
-        finals = [one for one in self._records if one["revision"] == "final"]
+        finals = [record for record in self._records if record["revision"] == "final"]
         falls_back = options.fallback is not None
         elsewhere = [lamps.decoder(self._away_since, falls_back=falls_back)] if options.decoder else []
         return [
-            lamps.eeg(status, silence, asked=with_eeg),
-            lamps.fmri(status, silence, self._tr_s, asked=options.fmri_dir is not None),
-            lamps.triggers(status, silence, self._tr_s, asked=with_eeg),
+            lamps.eeg(status, silence, requested=with_eeg),
+            lamps.fmri(status, silence, self._tr_s, requested=options.fmri_dir is not None),
+            lamps.triggers(status, silence, self._tr_s, requested=with_eeg),
             lamps.clips(age_s, self._counts["late"], self._counts["final"], self._hop_s),
             lamps.brain(finals),
-            lamps.recording(status.record_fault, asked=options.record is not None),
+            lamps.recording(status.record_fault, requested=options.record is not None),
             *elsewhere,
         ]
 
     def _displaced(self) -> str:
         """Return in words how far the head moved in the newest run, and how steady its signal is."""
         run = self._status.newest_run
-        known = (run["motion"] if run is not None else None) or {}
-        findings = judged((table.MOTION["max_fd_mm"], table.MOTION["tsnr"]), known)
+        run_motion = (run["motion"] if run is not None else None) or {}
+        findings = judged((table.MOTION["max_fd_mm"], table.MOTION["tsnr"]), run_motion)
         return ", ".join(finding.found for finding in findings)
 
     def _ledger(self) -> str:
         """Draw how late after their floor the newest finals came."""
-        spent = [one["latency_ms"]["beyond_floor"] for one in self._records if one["revision"] == "final"]
-        known = [value for value in spent if value is not None][-LEDGER:]
-        return drawing.ledger(known, 1e3 * self._hop_s)
+        delays_ms = [
+            record["latency_ms"]["beyond_floor"] for record in self._records if record["revision"] == "final"
+        ]
+        newest_ms = [value for value in delays_ms if value is not None][-LEDGER:]
+        return drawing.ledger(newest_ms, 1e3 * self._hop_s)
 
     def _line(self) -> str:
         """Draw the last minutes of the newest run, up to a whole second: it is sent anew when it changes."""
         run_s = self._status.elapsed or 0.0
         # Local times become run time through the last status.
         zero_at = self._told_at - run_s
-        volumes = [at - zero_at for at in self._volumes_at]
-        triggers = [at - zero_at for at in self._triggers_at]
+        volumes = [arrived_at - zero_at for arrived_at in self._volumes_at]
+        triggers = [arrived_at - zero_at for arrived_at in self._triggers_at]
         newest = self._records[-1]["run"] if self._records else 0
         windows = [
-            (start_s, stop_s, drawing.LATE if one["late"] else _COLOURS[one["revision"]])
-            for one in self._records
-            if one["run"] == newest
-            for start_s, stop_s in [one["window_s"]]
+            (start_s, stop_s, drawing.LATE if record["late"] else _COLOURS[record["revision"]])
+            for record in self._records
+            if record["run"] == newest
+            for start_s, stop_s in [record["window_s"]]
         ]
         end = math.ceil(run_s)
         begin = end - LINE_S
         return drawing.time_line(
             (begin, end),
-            [one for one in windows if one[1] > begin],
-            [at for at in volumes if at > begin],
-            [at for at in triggers if at > begin],
+            [window for window in windows if window[1] > begin],
+            [volume_s for volume_s in volumes if volume_s > begin],
+            [trigger_s for trigger_s in triggers if trigger_s > begin],
         )
 
     def _newest(self) -> dict[str, Any] | None:
         """Return the newest clip; a refined one is of a window long gone."""
-        return next((one for one in reversed(self._records) if one["revision"] != "refined"), None)
+        return next((record for record in reversed(self._records) if record["revision"] != "refined"), None)
 
     def _clip(self, now_at: float) -> ShownClip | None:
         record = self._newest()
@@ -450,7 +454,7 @@ class PageState:
         marks += ["EEG SOURCE CHANGED"] if record.get("eeg_source") == "changed" else []
         scores = record.get("scores") or {}
         likeliest = sorted(scores.items(), key=itemgetter(1))[-1:]
-        named = [(label, _written(value)) for label, value in likeliest]
+        class_scores = [(label, _written(value)) for label, value in likeliest]
         recorded = [
             (name, " ".join(_written(value) for value in values))
             for name, values in (record.get("recorded") or {}).items()
@@ -461,7 +465,7 @@ class PageState:
             twin_url=f"twin/{next(reversed(self._twins))}" if self._twins else "",
             words=", ".join([f"{record['revision']} of {start_s:g} to {stop_s:g} s", *marks]),
             numbers=[(name, _written(record[name])) for name in ("confidence", "brain", "steps")]
-            + named
+            + class_scores
             + recorded,
             age_s=age_s,
             stale=is_stale(age_s, self._hop_s),

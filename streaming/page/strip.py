@@ -49,7 +49,7 @@ def strip(frames: NDArray[np.uint8]) -> bytes:
         The picture, as wide as a frame and as high as all of them.
     """
     column = frames.reshape(-1, *frames.shape[2:])
-    held = io.BytesIO()
+    buffer = io.BytesIO()
     # Full chroma: small shapes keep their colours.
-    Image.fromarray(column).save(held, "JPEG", quality=_QUALITY, subsampling=0)
-    return held.getvalue()
+    Image.fromarray(column).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    return buffer.getvalue()

@@ -20,7 +20,7 @@ _BIN = 4
 _SPREAD = 4.0
 # Points are bytes about this value.
 _MIDDLE = 128
-_MOST = 127
+_AMPLITUDE = 127
 
 # Asks for the newest traces and draws them. An answer that does not come is passed over, as the next one is
 # asked for half a second later. Only interpolated channels are named: sixty names in a third of a screen
@@ -60,7 +60,7 @@ window.rtTraces = async (tick) => {{
     pen.beginPath();
     for (const [start, stop] of traces.held) {{
       for (let at = start; at < stop; at++) {{
-        const y = middle - (points[row * count + at] - {_MIDDLE}) / {_MOST} * step;
+        const y = middle - (points[row * count + at] - {_MIDDLE}) / {_AMPLITUDE} * step;
         const x = (at + 0.5) / count * width;
         at === start ? pen.moveTo(x, y) : pen.lineTo(x, y);
       }}
@@ -75,14 +75,16 @@ window.rtTraces = async (tick) => {{
 """
 
 
-def packed(values: NDArray[np.floating], held: NDArray[np.bool_], names: Sequence[str], bad: set[str]) -> str:
+def packed(
+    values: NDArray[np.floating], usable: NDArray[np.bool_], names: Sequence[str], bad: set[str]
+) -> str:
     """Pack EEG for the canvas, one row a channel.
 
     Parameters
     ----------
     values : (channel, sample)
         z-scored.
-    held : (sample,) bool
+    usable : (sample,) bool
         Samples that are usable; where none is, a band says that there is a gap.
     names : sequence of str
         The channels' names.
@@ -97,32 +99,32 @@ def packed(values: NDArray[np.floating], held: NDArray[np.bool_], names: Sequenc
         not, as shares of the width; ``bad``, for each row its channel's name if it is interpolated, else
         empty.
     """
-    points, there = _extremes(np.clip(values / _SPREAD, -1, 1), held)
-    coded = np.rint(_MIDDLE + _MOST * points).astype(np.uint8)
+    points, usable_points = _extremes(np.clip(values / _SPREAD, -1, 1), usable)
+    coded = np.rint(_MIDDLE + _AMPLITUDE * points).astype(np.uint8)
     samples = max(values.shape[1], 1)
     return strict_json.dumps(
         {
             "points": base64.b64encode(coded.tobytes()).decode(),
-            "held": stretches(there),
-            "holes": [[start / samples, stop / samples] for start, stop in stretches(~held)],
+            "held": stretches(usable_points),
+            "holes": [[start / samples, stop / samples] for start, stop in stretches(~usable)],
             "bad": [name if name in bad else "" for name in names[: len(values)]],
         }
     )
 
 
 def _extremes(
-    values: NDArray[np.floating], held: NDArray[np.bool_]
+    values: NDArray[np.floating], usable: NDArray[np.bool_]
 ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
     """Reduce samples to the smallest and the largest of every few, so that no spike is lost.
 
     Returns
     -------
     extremes : (channel, point)
-    held : (point,) bool
+    usable : (point,) bool
         Whether all samples of a point are usable.
     """
     bins = values.shape[1] // _BIN
     cut = values[:, : bins * _BIN].reshape(len(values), bins, _BIN)
     pairs = np.stack([cut.min(2), cut.max(2)], 2).reshape(len(values), 2 * bins)
-    whole = np.repeat(held[: bins * _BIN].reshape(bins, _BIN).all(1), 2)
-    return pairs, whole
+    usable_points = np.repeat(usable[: bins * _BIN].reshape(bins, _BIN).all(1), 2)
+    return pairs, usable_points

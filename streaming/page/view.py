@@ -17,7 +17,7 @@ from streaming.page.twice import WITHIN_S, Twice
 from streaming.session.page_link import Request
 from streaming.sinks.operator_log import LABELS
 
-_EVERY = 0.5
+_UPDATE_INTERVAL_S = 0.5
 # Colours and signs that are told apart by everyone (Okabe and Ito 2008, Color Universal Design).
 _COLOURS = {OK: "#009E73", NOTE: "#E69F00", BAD: "#D55E00", OFF: "#6b7278"}
 _SIGNS = {OK: "●", NOTE: "▲", BAD: "■", OFF: "○"}
@@ -130,7 +130,7 @@ class _Page:
         with self._blank:
             self._blanked = ui.label("Blanked on every display. B shows again.")
         ui.keyboard(on_key=self._key)
-        ui.timer(_EVERY, self._update)
+        ui.timer(_UPDATE_INTERVAL_S, self._update)
         self._update()
 
     def _build_panels(self) -> None:
@@ -368,8 +368,8 @@ class _Clip:
             aspect = self._geometry.height / self._geometry.width
             ui.run_javascript(f"rtClip('{self._canvas.html_id}', '{url}', {aspect}, {self._geometry.fps})")
 
-    def mark(self, style: str, there: bool) -> None:
-        self._canvas.classes(add=style) if there else self._canvas.classes(remove=style)
+    def mark(self, style: str, active: bool) -> None:
+        self._canvas.classes(add=style) if active else self._canvas.classes(remove=style)
 
 
 class _Picture:

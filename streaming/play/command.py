@@ -123,8 +123,8 @@ def run(options: PlayOptions) -> int:
             outlet = _outlet(name)
             start = _start(film, name, options, outlet, screen, stop, console)
             if start is not None:
-                shown = _Show(film, screen, outlet, pictures, stop, log, console).run(start)
-                console.print(f"{'stopped: ' if stop.is_set() else ''}{shown.sentence()}")
+                showing = _Show(film, screen, outlet, pictures, stop, log, console).run(start)
+                console.print(f"{'stopped: ' if stop.is_set() else ''}{showing.sentence()}")
         finally:
             pictures.close()
             screen.close()
@@ -233,13 +233,13 @@ class _Show:
 
     def run(self, start: float) -> Showing:
         film = self.film
-        shown = Showing()
+        showing = Showing()
         label = film_marks.start_label(film.path.name, float(film.fps), film.frames)
         # Stamped with the film's start, which may be a trigger's stamp and lie before now.
         self.outlet.push_sample([label], start)
         try:
             with _bar(film, self.console) as tick:
-                frames = self._frames(start, shown, tick)
+                frames = self._frames(start, showing, tick)
             # The last frame stays for its whole time.
             self._until(start + float(frames / film.fps))
         finally:
@@ -247,38 +247,38 @@ class _Show:
             self.screen.draw(None, white=False)
             self.outlet.push_sample([film_marks.END], self.screen.flip())
             threading.Event().wait(_GRACE)
-        return shown
+        return showing
 
-    def _frames(self, start: float, shown: Showing, tick: Callable[[int], None]) -> int:
+    def _frames(self, start: float, showing: Showing, tick: Callable[[int], None]) -> int:
         """Show every frame whose time is not over; return how many passed, shown or not."""
         fps = float(self.film.fps)
         number = 0
         while (picture := self._next()) is not False:
             now = pylsl.local_clock()
             if picture is None or now >= start + (number + 1) / fps:
-                shown.dropped += 1
+                showing.dropped += 1
                 # All frames up to here are over: the decoder need not scale them, and catches up.
                 self.pictures.skip_to = math.floor((now - start) * fps)
             else:
                 due = start + number / fps
                 # The photodiode's patch changes with every frame shown, not with every frame of
                 # the film: its k-th edge is the k-th marker.
-                self.screen.draw(picture, white=len(shown.late_s) % 2 == 0)
+                self.screen.draw(picture, white=len(showing.late_s) % 2 == 0)
                 if due - now > _SLACK:
                     tick(number)
                 if not self._until(due):
                     break
-                self._mark(number, start, due, shown)
+                self._mark(number, start, due, showing)
             number += 1
         return number
 
-    def _mark(self, number: int, start: float, due: float, shown: Showing) -> None:
+    def _mark(self, number: int, start: float, due: float, showing: Showing) -> None:
         # The time at which the window system took the frame. What the screen adds, no program can
         # see: the photodiode measures it.
-        at = self.screen.flip()
-        self.outlet.push_sample([film_marks.frame_label(number)], at)
-        self.log(number, at, at - start)
-        shown.late_s.append(at - due)
+        shown_at = self.screen.flip()
+        self.outlet.push_sample([film_marks.frame_label(number)], shown_at)
+        self.log(number, shown_at, shown_at - start)
+        showing.late_s.append(shown_at - due)
 
     def _next(self) -> Picture | Literal[False] | None:
         """Return the next picture, None for a skipped one, or False at the end or if called off."""
@@ -290,10 +290,10 @@ class _Show:
                     return False
         return False
 
-    def _until(self, at: float) -> bool:
+    def _until(self, due: float) -> bool:
         """Wait until a time of the local clock; return False if the film is to end."""
-        while (left := at - pylsl.local_clock()) > 0 and not called_off(self.screen, self.stop):
-            self.stop.wait(min(left, _PUMP))
+        while (remaining_s := due - pylsl.local_clock()) > 0 and not called_off(self.screen, self.stop):
+            self.stop.wait(min(remaining_s, _PUMP))
         return not self.stop.is_set()
 
 
@@ -331,7 +331,7 @@ def _log(path: Path | None) -> Iterator[Callable[[int, float, float], None]]:
     left.
     """
     if path is None:
-        yield lambda _number, _at, _since: None
+        yield lambda _number, _shown_at, _since: None
         return
     failed: list[OSError] = []
     rows = 0
@@ -343,10 +343,10 @@ def _log(path: Path | None) -> Iterator[Callable[[int, float, float], None]]:
         except OSError as error:
             failed.append(error)
 
-    def write(number: int, at: float, since: float) -> None:
+    def write(number: int, shown_at: float, since: float) -> None:
         nonlocal rows
         rows += 1
-        keep(f"{number}\t{at:.6f}\t{since:.6f}\n")
+        keep(f"{number}\t{shown_at:.6f}\t{since:.6f}\n")
 
     file = _new(path)
     keep("frame\tshown_at\tsince_start_s\n")

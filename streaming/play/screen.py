@@ -38,9 +38,9 @@ class Patch:
     def place(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Return left, top, width and height of the square on a screen."""
         side = min(self.pixels, height, width)
-        left = 0 if self.corner.endswith("left") else width - side
-        top = 0 if self.corner.startswith("top") else height - side
-        return left, top, side, side
+        x = 0 if self.corner.endswith("left") else width - side
+        y = 0 if self.corner.startswith("top") else height - side
+        return x, y, side, side
 
 
 def read_patch(text: str) -> Patch:
@@ -133,7 +133,7 @@ class FilmWindow:
                 "or give --headless to send the markers alone.",
                 error=error,
             ) from error
-        self.note = "; ".join(str(one.message) for one in caught)
+        self.note = "; ".join(str(warning.message) for warning in caught)
         width, height = self._surface.get_size()
         scale = min(width / film.width, height / film.height)
         self.height = round(film.height * scale)
@@ -163,13 +163,13 @@ class FilmWindow:
         # Button boxes type a 5 or a t at each volume.
         starts = (pygame.K_SPACE, pygame.K_5, pygame.K_KP5, pygame.K_t)
         ends = (pygame.K_ESCAPE,)
-        said: list[Said] = []
+        commands: list[Said] = []
         for event in pygame.event.get():
             if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key in ends):
-                said.append("quit")
+                commands.append("quit")
             elif event.type == pygame.KEYDOWN and event.key in starts:
-                said.append("start")
-        return said
+                commands.append("start")
+        return commands
 
     def close(self) -> None:
         """Close the window."""
@@ -184,12 +184,12 @@ class FilmWindow:
         sizes = pygame.display.get_desktop_sizes()
         if screen is not None and not 0 <= screen < len(sizes):
             pygame.display.quit()
-            there = ", ".join(f"{n} ({w} x {h})" for n, (w, h) in enumerate(sizes))
+            available = ", ".join(f"{n} ({w} x {h})" for n, (w, h) in enumerate(sizes))
             raise UsageError(
                 "play-screen-unknown",
                 "there is no screen {screen}; there are {available}",
                 screen=screen,
-                available=there,
+                available=available,
             )
         pygame.display.set_caption(f"rtdecode play {film.path.name}")
         # pygame waits for the screen's refresh (vsync) only in SCALED and OPENGL modes.
@@ -198,8 +198,8 @@ class FilmWindow:
             surface = pygame.display.set_mode(sizes[screen], flags, display=screen, vsync=1)
             pygame.mouse.set_visible(False)
             return surface
-        (width, height), wanted = sizes[0], max(1, round(_WINDOW / film.width))
-        scale = min(wanted, 0.9 * width / film.width, 0.9 * height / film.height)
+        (width, height), zoom = sizes[0], max(1, round(_WINDOW / film.width))
+        scale = min(zoom, 0.9 * width / film.width, 0.9 * height / film.height)
         size = (max(1, int(film.width * scale)), max(1, int(film.height * scale)))
         return pygame.display.set_mode(size, pygame.SCALED, vsync=1)
 

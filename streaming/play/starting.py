@@ -129,26 +129,26 @@ def on_trigger(
 
 
 def _triggers(box: MarkerSource, amplifier: LslSource | None) -> list[Trigger]:
-    marks = [Trigger(stamp, label, at) for label, stamp, at in box.poll()]
+    marks = [Trigger(stamp, label, arrived_at) for label, stamp, arrived_at in box.poll()]
     return marks + [m for m in (amplifier.poll() if amplifier else []) if isinstance(m, Trigger)]
 
 
-def is_trigger(label: str, wanted: str | None) -> bool:
-    """Return whether a marker is the volume trigger: `wanted`, else ``R128`` or a decimal number."""
+def is_trigger(label: str, trigger_text: str | None) -> bool:
+    """Return whether a marker is the volume trigger: `trigger_text`, else ``R128`` or a decimal number."""
     # The markers of another showing are never triggers, even where their text was asked for.
     if film_marks.is_film_mark(label):
         return False
-    return label == wanted if wanted is not None else label == "R128" or label.isdecimal()
+    return label == trigger_text if trigger_text is not None else label == "R128" or label.isdecimal()
 
 
 def on_key(screen: Screen, stop: threading.Event, console: Console) -> float | None:
     """Wait for a key in the window; return the local time of the first frame, None if called off."""
     console.print("press space in the window to start (5 and t do it too); Esc ends")
     while not stop.wait(_KEY_POLL):
-        said = screen.said()
-        if "quit" in said:
+        commands = screen.said()
+        if "quit" in commands:
             stop.set()
-        elif "start" in said:
+        elif "start" in commands:
             return pylsl.local_clock() + _LEAD
     return None
 

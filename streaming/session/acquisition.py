@@ -131,8 +131,12 @@ class _Acquisition:
         since = resumed.since if resumed is not None else None
         folder = open_folder(options, bundle, assembler.unread, since)
         behind = options.existing == "read" and (resumed is None or resumed.behind)
-        known = {CALIBRATION: CALIBRATION, "calibration_digest": calibration.digest} if calibration else {}
-        recorder = open_recorder(options.record, sources.meta | known, sources.key, resumed, time.monotonic())
+        calibration_meta = (
+            {CALIBRATION: CALIBRATION, "calibration_digest": calibration.digest} if calibration else {}
+        )
+        recorder = open_recorder(
+            options.record, sources.meta | calibration_meta, sources.key, resumed, time.monotonic()
+        )
         newest_sample_at = None if resumed is None else resumed.newest_sample_at
         before = None if resumed is None else resumed.counted
         self._intake = Intake(
@@ -177,7 +181,7 @@ class _Acquisition:
 
     def close(self) -> None:
         self._stop.set()
-        self._outbox.post(most=0)
+        self._outbox.post(max_waiting=0)
         self._reader.join()
         self._intake.recorder.record(RecordingWriter.close)
 

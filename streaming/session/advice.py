@@ -52,7 +52,7 @@ class Advisor:
 
     Parameters
     ----------
-    known : Figures or None
+    calibration_figures : Figures or None
         Figures of the session's calibration, if it has one.
     volumes : bool
         Whether volumes are expected, and measured.
@@ -60,8 +60,10 @@ class Advisor:
         Run time after which a run is judged, s.
     """
 
-    def __init__(self, known: Figures | None, *, volumes: bool, after_s: float = FIRST_S) -> None:
-        self._known = known
+    def __init__(
+        self, calibration_figures: Figures | None, *, volumes: bool, after_s: float = FIRST_S
+    ) -> None:
+        self._known = calibration_figures
         self._volumes = volumes
         self._after_s = after_s
         self._told: set[int] = set()
@@ -69,17 +71,17 @@ class Advisor:
     def take(self, status: Status) -> list[str]:
         """Return a sentence for each run of which one can be said now, and has not been."""
         runs = status.counters["runs"]
-        told = []
-        for one in runs:
-            if one["run"] in self._told:
+        sentences = []
+        for run in runs:
+            if run["run"] in self._told:
                 continue
             # The status has the run time of the newest run alone; an earlier run is over.
-            elapsed_s = status.elapsed if one is runs[-1] else None
-            text = self._said(one, status.counters["eeg"], elapsed_s)
+            elapsed_s = status.elapsed if run is runs[-1] else None
+            text = self._said(run, status.counters["eeg"], elapsed_s)
             if text:
-                self._told.add(one["run"])
-                told.append(text)
-        return told
+                self._told.add(run["run"])
+                sentences.append(text)
+        return sentences
 
     def _said(self, run: Mapping[str, Any], eeg: Mapping[str, Any], elapsed_s: float | None) -> str:
         eeg = eeg if eeg.get("samples") else {}
@@ -94,15 +96,15 @@ class Advisor:
         if elapsed_s < _PATIENCE * self._after_s:
             return ""
         count = (run.get("motion") or {}).get("volumes", 0)
-        few = table.FEW_VOLUMES.find(volumes=count, elapsed_s=elapsed_s)
-        return f"consider stopping run {run['run']}: {few.found}; {few.advice}."
+        finding = table.FEW_VOLUMES.find(volumes=count, elapsed_s=elapsed_s)
+        return f"consider stopping run {run['run']}: {finding.found}; {finding.advice}."
 
 
 def sentence(minute: Minute, after_s: float = FIRST_S) -> str:
     """Say in one sentence whether a run looks usable, by the figures of its first `after_s` seconds."""
     findings = _judged(minute)
     figures = ", ".join(_figures(minute))
-    bad, poor = ([one.found for one in findings if one.state == state] for state in (BAD, NOTE))
+    bad, poor = ([finding.found for finding in findings if finding.state == state] for state in (BAD, NOTE))
     if bad:
         faults = ", ".join(bad + poor)
         return f"consider stopping run {minute.run} after {after_s:g} s: {faults}; measured: {figures}"
@@ -129,10 +131,10 @@ def _judged(minute: Minute) -> list[Finding]:
     if steady is None:
         return findings
     motion = judged(table.MOTION.values(), asdict(steady))
-    known = minute.known.tsnr_region if minute.known is not None else None
-    if known and steady.tsnr:
+    calibration_tsnr = minute.known.tsnr_region if minute.known is not None else None
+    if calibration_tsnr and steady.tsnr:
         highest = tsnr_interval(steady.tsnr, steady.volumes)[1]
-        shares = {"share": steady.tsnr / known, "highest_share": highest / known}
+        shares = {"share": steady.tsnr / calibration_tsnr, "highest_share": highest / calibration_tsnr}
         motion.append(table.TSNR_SHARE.find(**shares))
     return motion + findings
 
@@ -148,10 +150,12 @@ def _figures(minute: Minute) -> list[str]:
         texts.append(counted(steady.jumps, "DVARS jump"))
         if steady.tsnr is not None:
             low, high = tsnr_interval(steady.tsnr, steady.volumes)
-            known = minute.known.tsnr_region if minute.known is not None else None
-            beside = f"; {known:.0f} in the calibration" if known else ""
-            texts.append(f"tSNR {steady.tsnr:.0f} ({low:.0f} to {high:.0f}{beside})")
+            calibration_tsnr = minute.known.tsnr_region if minute.known is not None else None
+            comparison = f"; {calibration_tsnr:.0f} in the calibration" if calibration_tsnr else ""
+            texts.append(f"tSNR {steady.tsnr:.0f} ({low:.0f} to {high:.0f}{comparison})")
     if minute.eeg:
         # What is not good is said beside the figures.
-        texts.append(f"EEG: {', '.join(one.found for one in signals.eeg(minute.eeg) if one.state == OK)}")
+        texts.append(
+            f"EEG: {', '.join(finding.found for finding in signals.eeg(minute.eeg) if finding.state == OK)}"
+        )
     return texts

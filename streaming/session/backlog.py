@@ -52,9 +52,9 @@ class Lag:
 
     def notes(self) -> list[str]:
         """Return sentences on the jumps that ended since the last call."""
-        told = self._notes
+        sentences = self._notes
         self._notes = []
-        return told
+        return sentences
 
     def _tell(self, passed: float) -> None:
         self._notes.append(

@@ -169,8 +169,8 @@ def _lacks_parent(path: Path | None) -> bool:
     return path is not None and not path.resolve().parent.is_dir()
 
 
-def _same(one: Path | None, other: Path | None) -> bool:
-    return one is not None and other is not None and one.resolve() == other.resolve()
+def _same(path: Path | None, other: Path | None) -> bool:
+    return path is not None and other is not None and path.resolve() == other.resolve()
 
 
 def _checked_calibration(path: Path, bundle: Bundle) -> Calibration:

@@ -15,7 +15,7 @@ from streaming.address import Address
 
 NAME = "page.html"
 _FILE = 0o600
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_GROUP_AND_WORLD = stat.S_IRWXG | stat.S_IRWXO
 
 
 def write(folder: Path, address: Address) -> Path:
@@ -54,5 +54,5 @@ def _close_to_others(descriptor: int) -> None:
         If its file system does not keep that.
     """
     os.fchmod(descriptor, _FILE)
-    if os.fstat(descriptor).st_mode & _OTHERS:
+    if os.fstat(descriptor).st_mode & _GROUP_AND_WORLD:
         raise PermissionError(errno.EPERM, "others can read what is written there")

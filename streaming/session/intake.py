@@ -210,8 +210,8 @@ class Intake:
             item = self._lag.judge(item, self._now())
         item = self._clock.stamp(item, oldest_at)
         # Recorded before it is judged: a volume that the bundle cannot read is kept as it is.
-        taken = item
-        self.recorder.record(lambda writer: writer.write(taken))
+        received = item
+        self.recorder.record(lambda writer: writer.write(received))
         if isinstance(item, Volume):
             self._learn(item.simulated)
             item = self._judged(item)

@@ -449,9 +449,9 @@ class _Session:
             return
         # Of a start that failed, its one sentence says all there is to say. What is not left of a session is
         # not shown either, see `take_back`.
-        begun = self._receiver.begun
-        came_to_nothing = not (begun or self._ends.interrupted) or aside.is_aside(setup.out)
-        failed_to_begin = self._faults.ending is not None and not begun
+        started = self._receiver.begun
+        came_to_nothing = not (started or self._ends.interrupted) or aside.is_aside(setup.out)
+        failed_to_begin = self._faults.ending is not None and not started
         if (came_to_nothing and not self._receiver.windows_came) or failed_to_begin:
             return
         report.show(final)
@@ -551,8 +551,8 @@ def _open_decoder(setup: _Setup) -> AnyDecoder:
 
 def _advisor(options: StreamOptions, bundle: Bundle, calibration: Calibration | None) -> Advisor:
     """Make what says of each run whether it looks usable, by the calibration's figures if there is one."""
-    known = None if calibration is None else calibration.record.figures
-    return Advisor(known, volumes=options.fmri_dir is not None and bundle.projection is not None)
+    figures = None if calibration is None else calibration.record.figures
+    return Advisor(figures, volumes=options.fmri_dir is not None and bundle.projection is not None)
 
 
 def _error(head: Mapping[str, Any]) -> RtDecodeError:

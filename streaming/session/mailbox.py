@@ -127,12 +127,12 @@ def encode(message: Message) -> bytes:
 
 def _decode(raw: memoryview) -> Message:
     (length,) = LENGTH.unpack_from(raw)
-    at = LENGTH.size + length
-    tree = json.loads(bytes(raw[LENGTH.size : at]))
+    offset = LENGTH.size + length
+    tree = json.loads(bytes(raw[LENGTH.size : offset]))
     arrays: dict[str, Array] = {}
     for name, dtype, shape in tree["arrays"]:
         count = int(np.prod(shape))
         # Copied, because the slot is written again as soon as it is free.
-        arrays[name] = np.frombuffer(raw, dtype, count, at).reshape(shape).copy()
-        at += arrays[name].nbytes
+        arrays[name] = np.frombuffer(raw, dtype, count, offset).reshape(shape).copy()
+        offset += arrays[name].nbytes
     return Message(tree["head"], arrays)

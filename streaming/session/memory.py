@@ -3,7 +3,7 @@
 import psutil
 
 # Shortest time between two samples, s.
-_EVERY = 3.0
+_INTERVAL_S = 3.0
 
 
 class MemoryMeter:
@@ -14,11 +14,11 @@ class MemoryMeter:
         self._this = psutil.Process()
         self.peak_mb: float | None = None
 
-    def sample(self, at: float, *, now: bool = False) -> None:
-        """Take a sample if one is due at local time `at`, s, or at once with `now`."""
-        if not now and at - self._sampled_at < _EVERY:
+    def sample(self, now_at: float, *, now: bool = False) -> None:
+        """Take a sample if one is due at local time `now_at`, s, or at once with `now`."""
+        if not now and now_at - self._sampled_at < _INTERVAL_S:
             return
-        self._sampled_at = at
+        self._sampled_at = now_at
         total = sum(_pss(process) for process in [self._this, *self._this.children(recursive=True)])
         self.peak_mb = max(self.peak_mb or 0.0, total / 2**20)
 

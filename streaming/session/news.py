@@ -69,9 +69,9 @@ class News:
 
     def _due(self, event: Happening, now_at: float, ends: bool) -> bool:
         # A count that has fallen takes back what was told of it, so that its next rise is news.
-        told = min(self._told.get(event.kind, 0), event.count)
-        self._told[event.kind] = told
-        if event.count == told:
+        reported = min(self._told.get(event.kind, 0), event.count)
+        self._told[event.kind] = reported
+        if event.count == reported:
             self._risen_at.pop(event.kind, None)
             return False
         stood_s = now_at - self._risen_at.setdefault(event.kind, now_at)
@@ -79,17 +79,17 @@ class News:
         return ends or (stood_s >= event.stands_s and quiet_s >= self._hop_s)
 
     def _tell(self, event: Happening, now_at: float) -> str:
-        more = event.count - self._told[event.kind]
+        increase = event.count - self._told[event.kind]
         self._told[event.kind] = event.count
         self._told_at[event.kind] = now_at
         del self._risen_at[event.kind]
-        return f"{event.kind}{_counted(more, event.count)}: {event.detail}"
+        return f"{event.kind}{_counted(increase, event.count)}: {event.detail}"
 
 
-def _counted(more: int, count: int) -> str:
+def _counted(increase: int, count: int) -> str:
     if count == 1:
         return ""
-    return f" ({count} in all)" if more == count else f" ({more} more, {count} in all)"
+    return f" ({count} in all)" if increase == count else f" ({increase} more, {count} in all)"
 
 
 def happened(status: Status, tally: ClipTally, now_at: float) -> list[Happening]:

@@ -25,14 +25,14 @@ def _fits(bundle: Bundle) -> Callable[[Montage], str | None]:
     """
 
     def accept(montage: Montage) -> str | None:
-        wanted = bundle.manifest.eeg
-        if wanted is None:
+        eeg_input = bundle.manifest.eeg
+        if eeg_input is None:
             return None
         try:
-            match(wanted.channels, montage)
+            match(eeg_input.channels, montage)
         except GeometryError as error:
             return str(error)
-        return plausible.bundle_rate(montage.sfreq, float(bundle.manifest.grid.sfreq), wanted.band)
+        return plausible.bundle_rate(montage.sfreq, float(bundle.manifest.grid.sfreq), eeg_input.band)
 
     return accept
 
@@ -71,12 +71,14 @@ def open_folder(
         reason = unread(shape, affine)
         # A run on a grid that the bundle cannot read is worth recording, as `rtdecode fit` reads
         # any grid. A localizer is not: it has another TR, or none, or too few slices.
-        kept = reason is not None and options.record is not None and tr_s is not None and min(shape) >= THIN
-        if reason is not None and not kept:
+        record_only = (
+            reason is not None and options.record is not None and tr_s is not None and min(shape) >= THIN
+        )
+        if reason is not None and not record_only:
             return reason
         try:
             # A calibration reads any grid: then only the TR tells another series from the run's own.
-            if kept or (options.calibration is not None and bundle.projection is not None):
+            if record_only or (options.calibration is not None and bundle.projection is not None):
                 check_tr(tr_s, float(bundle.manifest.grid.tr or 0))
         except GeometryError as error:
             return str(error)

@@ -65,7 +65,7 @@ class Operator:
                 self.ended = "withdrawn"
                 self.withdrawn = True
             case "twin":
-                self._output.want_twins(wanted=request.word == "on")
+                self._output.want_twins(enabled=request.word == "on")
             case "say":
                 # On the terminal alone, as it names an address.
                 self._progress.say(request.word)

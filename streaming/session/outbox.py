@@ -7,7 +7,7 @@ from streaming.session.mailbox import Message
 
 # Messages that may wait. Beyond that, reading waits for the session: there
 # are so many only where a backlog is read, or where the session hangs.
-_MOST = 32
+_MAX_WAITING = 32
 
 
 class Outbox:
@@ -51,10 +51,10 @@ class Outbox:
             self.send(message)
         self._refined.clear()
 
-    def post(self, most: int = _MOST) -> None:
-        """Put what waits into the mailbox; wait for room only while more than `most` messages are left."""
+    def post(self, max_waiting: int = _MAX_WAITING) -> None:
+        """Put what waits into the mailbox; wait for room only while more than `max_waiting` are left."""
         while self._waiting:
-            waits = len(self._waiting) > most
+            waits = len(self._waiting) > max_waiting
             if self._put(self._waiting[0], 0.5 if waits else 0.0):
                 self._waiting.popleft()
             elif not waits:

@@ -70,7 +70,9 @@ class Resumed:
     def __init__(self, past: Past) -> None:
         self._items = past.items
         self._status = past.status
-        self._known = {(one["uid"], one["index"], one["name"]) for one in past.items if "uid" in one}
+        self._known = {
+            (record["uid"], record["index"], record["name"]) for record in past.items if "uid" in record
+        }
         self._hole: dict[str, int] = {}
 
     @property
@@ -136,11 +138,11 @@ class Resumed:
         # The pixels are gone; one voxel stands in for them, and is not decoded.
         nothing = np.zeros((1, 1, 1), np.float32)
         nowhere = np.eye(4)
-        for one in self._items:
-            if "uid" in one:
-                yield Volume(nothing, nowhere, live=False, **one)
+        for record in self._items:
+            if "uid" in record:
+                yield Volume(nothing, nowhere, live=False, **record)
             else:
-                yield Trigger(**one)
+                yield Trigger(**record)
 
     def knows(self, volume: Volume) -> bool:
         """Whether the volume was taken before, so that its file is being read a second time."""
@@ -161,8 +163,8 @@ class Resumed:
         for name in ("samples", "lost_samples", "gaps"):
             eeg[name] = eeg.get(name, 0) + before["eeg"].get(name, 0) + self._hole.get(name, 0)
         # Each process begins with a clock epoch of its own, and that is no jump of the stamps.
-        known = [count for count in (before["eeg"].get("epochs"), eeg.get("epochs")) if count]
-        eeg["epochs"] = sum(known) - max(0, len(known) - 1)
+        epochs = [count for count in (before["eeg"].get("epochs"), eeg.get("epochs")) if count]
+        eeg["epochs"] = sum(epochs) - max(0, len(epochs) - 1)
         # The assembler has counted the volumes of the past once more. These counts are about files,
         # of which some are read again: the larger count is taken, so that none counts twice.
         for name in ("duplicate", "rejected_files", "out_of_order", "late", "saturated"):

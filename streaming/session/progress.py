@@ -20,7 +20,7 @@ from streaming.status import Status
 # Time between two standing lines where there is no terminal to keep a bar on, s.
 _LINE_EVERY = 10.0
 # Sentences that go into the report: all of an hour in which something happens all the time.
-_TOLD = 1000
+_MAX_SENTENCES = 1000
 
 
 class Progress:
@@ -33,7 +33,7 @@ class Progress:
         Run time to be decoded, s; None if the session goes on until it is stopped.
     hop_s : float
         Time from one window to the next, s. Each kind of event gets at most one line in that time.
-    heard : callable, optional
+    on_sentence : callable, optional
         Gets every sentence of `tell`, too.
     advisor : Advisor, optional
         Says of each run whether its first minute looks usable.
@@ -49,14 +49,14 @@ class Progress:
         console: Console,
         seconds: float | None,
         hop_s: float,
-        heard: Callable[[str], None] | None = None,
+        on_sentence: Callable[[str], None] | None = None,
         advisor: Advisor | None = None,
     ) -> None:
         self._console = console
-        self._heard = heard
+        self._heard = on_sentence
         self._advisor = advisor
         self._elapsed: float | None = None
-        self.told: deque[dict[str, Any]] = deque(maxlen=_TOLD)
+        self.told: deque[dict[str, Any]] = deque(maxlen=_MAX_SENTENCES)
         self._line_at = time.monotonic()
         self._news = News(hop_s)
         self._bar = RichProgress(
@@ -136,10 +136,10 @@ def standing(status: Status, tally: ClipTally, now_at: float, away_since: float 
         stale = ["stale"] if is_stale(age_s, tally.hop_s) else []
         marks = "".join(f", {mark.upper()}" for mark in [*newest.marks, *stale])
         clip = f"last clip {age_s:.1f} s ago: {newest.name}{marks}"
-    shown = {name: counts[name] for name in ("final", "preview", "late", "degraded", "skipped")}
-    shown |= {"EEG gaps": eeg.get("gaps") or 0}
-    shown |= {"volumes missing": fmri.get("missing") or 0, "volumes late": fmri.get("late") or 0}
-    counted = "   ".join(f"{name} {count}" for name, count in shown.items())
+    totals = {name: counts[name] for name in ("final", "preview", "late", "degraded", "skipped")}
+    totals |= {"EEG gaps": eeg.get("gaps") or 0}
+    totals |= {"volumes missing": fmri.get("missing") or 0, "volumes late": fmri.get("late") or 0}
+    counted = "   ".join(f"{name} {count}" for name, count in totals.items())
     away = ""
     if away_since is not None:
         away = f"   DECODER AWAY since {time.strftime('%H:%M:%S', time.localtime(away_since))}"

@@ -122,16 +122,16 @@ class Receiver:
         return Past(self._items.all(), self.status)
 
 
-def with_runs(known: dict[int, dict[str, Any]], status: Status) -> Status:
+def with_runs(runs_by_number: dict[int, dict[str, Any]], status: Status) -> Status:
     """Return a status with every run of the session: a message has room for the newest runs only.
 
     Parameters
     ----------
-    known : dict
+    runs_by_number : dict
         What earlier statuses said of each run, by its number; updated here.
     status : Status
         As it came from the acquisition.
     """
-    known |= {run["run"]: run for run in status.counters["runs"]}
-    counters: Counters = {**status.counters, "runs": list(known.values())}
+    runs_by_number |= {run["run"]: run for run in status.counters["runs"]}
+    counters: Counters = {**status.counters, "runs": list(runs_by_number.values())}
     return replace(status, counters=counters)

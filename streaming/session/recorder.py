@@ -74,10 +74,10 @@ def open_recorder(
     if folder is None:
         return Recorder(None)
     # A process may die before it has begun to record: then there is nothing to go on with.
-    begun = resumed is not None and (folder / "recording.json").is_file()
+    resuming = resumed is not None and (folder / "recording.json").is_file()
     try:
-        writer = RecordingWriter(folder, None, meta, key, resume=begun)
-        if resumed is not None and begun:
+        writer = RecordingWriter(folder, None, meta, key, resume=resuming)
+        if resumed is not None and resuming:
             restart = {"told_at": resumed.told_at, "resumed_at": now_at}
             writer.note(restarts=[*Recording(folder).meta.get("restarts", []), restart])
     except OSError as error:

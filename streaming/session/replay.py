@@ -44,7 +44,7 @@ from streaming.sinks.session_folder import prepare, writing
 from streaming.sinks.truth import Truth
 
 Item = EegChunk | Trigger | Volume
-_WHOLE = "end of the recording"
+_COMPLETE = "end of the recording"
 # Longest sleep, s: a signal does not end `time.sleep` (PEP 475), so it is looked for in between.
 _LOOK_UP = 0.1
 
@@ -103,9 +103,9 @@ def run(
         If the bundle decodes prepared files, and the recording holds what a scanner or an amplifier sent.
     """
     pace = _pace(speed)
-    kept = Recording(recording, partial=True)
+    recorded = Recording(recording, partial=True)
     loaded = bundles.load(bundle, subject=subject)
-    if not _is_prepared(kept, loaded):
+    if not _is_prepared(recorded, loaded):
         check_live(loaded.manifest)
     check_steps(loaded, steps)
     check_detail(loaded, detail)
@@ -125,24 +125,24 @@ def run(
         carry=carry,
         calibrated=calibration is not None,
     )
-    placed = kept.calibration() if calibration is None else calibrations.load(calibration)
+    placed = recorded.calibration() if calibration is None else calibrations.load(calibration)
     again = None if choice.decisions is None else AsLive(choice.decisions)
     # Both may refuse the recording or the bundle; only then is a folder made.
-    make = partial(assembler, kept, loaded, placed)
-    windows = Windows(make, kept.montage, choice.decisions)
+    make = partial(assembler, recorded, loaded, placed)
+    windows = Windows(make, recorded.montage, choice.decisions)
     decoder = Decoder(loaded, carry=carry)
     console = terminal.console(stderr=True)
     console.print(choice.sentence, highlight=False, markup=False, soft_wrap=True)
-    for note in [*kept.notes(), *decoder.notes]:
+    for note in [*recorded.notes(), *decoder.notes]:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     with held(folder, "--out", f"replay {name}"), ExitStack() as running:
-        page = open_page(_options(kept, subject, dashboard), loaded, folder, running, console)
+        page = open_page(_options(recorded, subject, dashboard), loaded, folder, running, console)
         prepare(folder, overwrite=False)
         note_derived(recording, CLIPS, folder)
         write_entrance(page, console)
-        of_stream = kept.montage is not None and kept.montage.simulated
-        simulated = bool(kept.meta.get("simulated")) or of_stream
-        truth = Truth(kept.truth, loaded)
+        of_stream = recorded.montage is not None and recorded.montage.simulated
+        simulated = bool(recorded.meta.get("simulated")) or of_stream
+        truth = Truth(recorded.truth, loaded)
         output = open_emitter(
             folder,
             name,
@@ -155,7 +155,7 @@ def run(
             steps=steps,
             detail=detail,
             twin=twin,
-            modalities=kept.meta.get("asked") or _modalities(kept, loaded),
+            modalities=recorded.meta.get("asked") or _modalities(recorded, loaded),
             on_decided=None if again is None else again.compare,
         )
         path = report or folder / "report.json"
@@ -170,41 +170,41 @@ def run(
             windows.on_new = watched.follow
         with interrupts.told(stopped.append):
             try:
-                ended = _play(kept, loaded, windows, again, output, pace, stopped, memory, watched)
+                ended = _play(recorded, loaded, windows, again, output, pace, stopped, memory, watched)
             except RtDecodeError as error:
                 ended = error.reason
                 raise
             finally:
                 if watched is not None:
                     watched.over(ended)
-                _close(recording, name, loaded, output, windows, again, kept, path, ended, memory)
+                _close(recording, name, loaded, output, windows, again, recorded, path, ended, memory)
                 terminal.line(folder)
                 terminal.line(path)
     if truth.fault:
         console.print(truth.fault, highlight=False, soft_wrap=True)
     if again is not None:
-        sentence = again.sentence(to_end=ended == _WHOLE)
+        sentence = again.sentence(to_end=ended == _COMPLETE)
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
-def _is_prepared(kept: Recording, bundle: Bundle) -> bool:
+def _is_prepared(recording: Recording, bundle: Bundle) -> bool:
     """Whether a recording has the channels and the rows of voxels that a bundle of prepared files reads."""
     manifest = bundle.manifest
     if not unplaced(manifest):
         return False
-    if manifest.eeg is not None and kept.montage is not None:
-        return {*manifest.eeg.channels} <= {*kept.montage.channels}
-    first = next((item for item in kept.events() if isinstance(item, Volume)), None)
+    if manifest.eeg is not None and recording.montage is not None:
+        return {*manifest.eeg.channels} <= {*recording.montage.channels}
+    first = next((item for item in recording.events() if isinstance(item, Volume)), None)
     return first is None or manifest.fmri is None or list(first.data.shape) == manifest.fmri.shape
 
 
-def _options(kept: Recording, subject: str | None, dashboard: str | None) -> StreamOptions:
+def _options(recording: Recording, subject: str | None, dashboard: str | None) -> StreamOptions:
     """Say to the page what a session with these sources would."""
     return StreamOptions(
-        lsl=None if kept.montage is None else "the recording",
-        fmri_dir=kept.path if kept.has_volumes() else None,
-        truth=kept.truth,
+        lsl=None if recording.montage is None else "the recording",
+        fmri_dir=recording.path if recording.has_volumes() else None,
+        truth=recording.truth,
         subject=subject,
         dashboard=dashboard,
         group_readable=private.shared_with_group(),
@@ -212,30 +212,30 @@ def _options(kept: Recording, subject: str | None, dashboard: str | None) -> Str
 
 
 def assembler(
-    kept: Recording, bundle: Bundle, placed: Calibration | None, montage: Montage | None, **changed: Any
+    recording: Recording, bundle: Bundle, placed: Calibration | None, montage: Montage | None, **changed: Any
 ) -> Assembler:
     """Make the assembler that cuts the windows of a recording; `changed` replaces its settings."""
     settings: dict[str, Any] = {
-        "dummies": kept.meta.get("dummies", 0),
+        "dummies": recording.meta.get("dummies", 0),
         # A session writes this down when it ends: a recording that was cut off does not have it.
-        "triggers_expected": kept.meta.get("triggers_expected", kept.has_triggers()),
+        "triggers_expected": recording.meta.get("triggers_expected", recording.has_triggers()),
         "calibration": placed,
-        "restarted_at": kept.restarted_at,
-        "listening_since": kept.meta.get("listening_since"),
+        "restarted_at": recording.restarted_at,
+        "listening_since": recording.meta.get("listening_since"),
     }
     return Assembler(
-        bundle, montage, _modalities(kept, bundle), kept.meta.get("seconds"), **settings | changed
+        bundle, montage, _modalities(recording, bundle), recording.meta.get("seconds"), **settings | changed
     )
 
 
-def _items(kept: Recording, bundle: Bundle, assembler: Assembler) -> Iterator[Item]:
+def _items(recording: Recording, bundle: Bundle, assembler: Assembler) -> Iterator[Item]:
     """Yield the items as the session took them.
 
     A session also records volumes that its bundle cannot read. They place their run in time and are not
     decoded. Another bundle may be able to read them.
     """
-    unread = kept.meta.get("unread", False) and kept.meta.get("bundle") == bundle.digest
-    for item in kept.events():
+    unread = recording.meta.get("unread", False) and recording.meta.get("bundle") == bundle.digest
+    for item in recording.events():
         if unread and isinstance(item, Volume) and item.live:
             yield replace(item, live=assembler.unread(item.data.shape, item.affine) is None)
         else:
@@ -243,7 +243,7 @@ def _items(kept: Recording, bundle: Bundle, assembler: Assembler) -> Iterator[It
 
 
 def _play(
-    kept: Recording,
+    recording: Recording,
     bundle: Bundle,
     windows: Windows,
     again: AsLive | None,
@@ -257,13 +257,15 @@ def _play(
     began = time.monotonic()
     first = None
     console = terminal.console(stderr=True)
-    items = _items(kept, bundle, windows.assembler)
+    items = _items(recording, bundle, windows.assembler)
     items = items if watched is None else watched.seen(items)
-    rested_at = kept.meta.get("rested_at")
-    jobs = windows.jobs(items, kept.meta.get("ended_at", -math.inf), rested_at)
-    ended = _WHOLE
-    shown = terminal.track(jobs, "replay", console=console, transient=True, disable=not console.is_terminal)
-    for job in shown:
+    rested_at = recording.meta.get("rested_at")
+    jobs = windows.jobs(items, recording.meta.get("ended_at", -math.inf), rested_at)
+    ended = _COMPLETE
+    progress = terminal.track(
+        jobs, "replay", console=console, transient=True, disable=not console.is_terminal
+    )
+    for job in progress:
         # A window is due when the session cut it, counted from the first one.
         first = job.window.stamps["windowed"] if first is None else first
         if pace is not None:
@@ -292,11 +294,11 @@ def _play(
 
 def _tell(windows: Windows, output: Emitter, watched: ReplayPage | None, console: Console) -> None:
     """Tell what there is to say since the last call."""
-    told = output.notes()
-    for sentence in [*windows.notes(), *told, *output.tally.categories()]:
+    notes = output.notes()
+    for sentence in [*windows.notes(), *notes, *output.tally.categories()]:
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     if watched is not None:
-        watched.say(told)
+        watched.say(notes)
 
 
 def _ask(watched: ReplayPage | None, stopped: list[str]) -> None:
@@ -312,13 +314,13 @@ def _close(
     output: Emitter,
     windows: Windows,
     again: AsLive | None,
-    kept: Recording,
+    recorded: Recording,
     path: Path,
     ended: str,
     memory: MemoryMeter,
 ) -> None:
     memory.sample(time.monotonic(), now=True)
-    to_end = ended == _WHOLE
+    to_end = ended == _COMPLETE
     judged = None
     try:
         judged = output.judge()
@@ -331,11 +333,11 @@ def _close(
             # At the end of the recording the flush has ended every run, so any later time gives the same
             # number. A replay that was stopped expects no more windows than it decoded or skipped.
             expected = windows.assembler.expected(math.inf) if to_end else counts["final"] + counts["skipped"]
-            made = reports.build(
+            report = reports.build(
                 name,
                 bundle,
                 output,
-                _counted(windows.counters(), bundle, kept.loss),
+                _counted(windows.counters(), bundle, recorded.loss),
                 expected,
                 simulated=output.simulated,
                 ended=ended,
@@ -343,12 +345,12 @@ def _close(
                 judged=judged,
                 dropped_previews=0 if again is None else again.dropped_previews,
                 replayed="best" if again is None else "as-live",
-                recording_chain="offline" if kept.offline else "causal",
+                recording_chain="offline" if recorded.offline else "causal",
                 as_live=None if again is None else again.counts(to_end=to_end),
             )
             with writing():
-                reports.write(path, made)
-    if ended == _WHOLE and not expected:
+                reports.write(path, report)
+    if ended == _COMPLETE and not expected:
         raise UsageError(
             "recording-too-short",
             "no run of {recording} is as long as a window of the bundle {bundle} and its volumes, which "
@@ -356,10 +358,10 @@ def _close(
             recording=recording,
             bundle=bundle.manifest.name,
             needed_s=float(bundle.manifest.grid.window + bundle.manifest.grid.wait),
-            volumes=made["fmri"]["volumes"] or 0,
-            samples=made["eeg"]["samples"] or 0,
+            volumes=report["fmri"]["volumes"] or 0,
+            samples=report["eeg"]["samples"] or 0,
         )
-    reports.show(made)
+    reports.show(report)
 
 
 def _counted(counters: Counters, bundle: Bundle, loss: Loss) -> Counters:
@@ -391,22 +393,24 @@ def _pace(speed: str) -> float | None:
     return value
 
 
-def _modalities(kept: Recording, bundle: Bundle) -> list[str]:
-    there = [n for n, has in (("eeg", kept.montage is not None), ("fmri", kept.has_volumes())) if has]
-    if not there:
+def _modalities(recording: Recording, bundle: Bundle) -> list[str]:
+    modalities = [
+        n for n, has in (("eeg", recording.montage is not None), ("fmri", recording.has_volumes())) if has
+    ]
+    if not modalities:
         raise UsageError(
             "recording-empty",
             "{recording} holds no EEG and no volume: nothing came while it was made. Give another recording.",
-            recording=kept.path,
+            recording=recording.path,
         )
-    if not set(there) & set(bundle.manifest.modalities):
+    if not set(modalities) & set(bundle.manifest.modalities):
         raise GeometryError(
             "recording-modality-mismatch",
             "bundle {bundle} decodes {bundle_modalities}, the recording {recording} holds "
             "{recording_modalities}. Give another --bundle.",
             bundle=bundle.manifest.name,
             bundle_modalities=" and ".join(bundle.manifest.modalities),
-            recording=kept.path,
-            recording_modalities=" and ".join(there) or "nothing",
+            recording=recording.path,
+            recording_modalities=" and ".join(modalities) or "nothing",
         )
-    return there
+    return modalities

@@ -93,7 +93,7 @@ class ReplayPage:
             if request.what == "stop":
                 stopped = True
             elif request.what == "twin":
-                self._output.want_twins(wanted=request.word == "on")
+                self._output.want_twins(enabled=request.word == "on")
             elif request.what == "say":
                 self._say(request.word)
             else:

@@ -93,7 +93,7 @@ class Reporter:
             If it cannot be written.
         """
         status = receiver.status
-        made = self._build(
+        session_report = self._build(
             emitter,
             status.counters,
             status.expected,
@@ -104,12 +104,12 @@ class Reporter:
             dropped_previews=facts.dropped_previews,
             recording=facts.recording,
             restarts=receiver.restarts.report,
-            told=facts.told,
+            sentences=facts.told,
             eeg_stream=status.eeg_stream,
         )
         with writing():
-            report.write(self._path, made)
-        return made
+            report.write(self._path, session_report)
+        return session_report
 
 
 def complete_recording(record: Path, out: Path, truth: Truth, receiver: Receiver) -> str:

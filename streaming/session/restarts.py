@@ -7,7 +7,7 @@ from typing import Any
 from rtdecode.types import Window
 
 # After so many deaths within so long, s, the acquisition is not started again.
-_MOST = 3
+_MAX_DEATHS = 3
 _WITHIN = 60.0
 
 
@@ -25,9 +25,9 @@ class Restarts:
 
     def __init__(self) -> None:
         self.report: list[dict[str, Any]] = []
-        # The last deaths alone decide. As `_MOST` within `_WITHIN` end the session, `report` has two a minute
-        # at most: 0.2 MB in 8 hours.
-        self._died_at: deque[float] = deque(maxlen=_MOST)
+        # The last deaths alone decide. As `_MAX_DEATHS` within `_WITHIN` end the session, `report` has two a
+        # minute at most: 0.2 MB in 8 hours.
+        self._died_at: deque[float] = deque(maxlen=_MAX_DEATHS)
         # The windows of each run and revision that were handed on, a bit each: 4 kB in 8 hours at one a
         # second.
         self._handed_on: dict[tuple[int, str], int] = {}
@@ -35,28 +35,28 @@ class Restarts:
         self._shift = 0
         self._newest_clip = -1
 
-    def died(self, at: float, exit_code: int | None, elapsed: float | None) -> bool:
+    def died(self, died_at: float, exit_code: int | None, elapsed: float | None) -> bool:
         """Note a death; return whether to start again.
 
         Parameters
         ----------
-        at : float
+        died_at : float
             Local time, s.
         exit_code : int or None
             Exit code of the process; negative for the signal that killed it.
         elapsed : float or None
             Run time that the process told last, s.
         """
-        self._died_at.append(at)
+        self._died_at.append(died_at)
         run_s = None if elapsed is None else round(elapsed, 3)
         self.report.append({"exit_code": exit_code, "run_s": run_s, "hole_s": None})
-        return sum(at - other < _WITHIN for other in self._died_at) < _MOST
+        return sum(died_at - other < _WITHIN for other in self._died_at) < _MAX_DEATHS
 
-    def back(self, at: float) -> float | None:
+    def back(self, back_at: float) -> float | None:
         """Note that data come in again; return how long none did, s, or None if that is known already."""
         if not self.report or self.report[-1]["hole_s"] is not None:
             return None
-        self.report[-1]["hole_s"] = round(at - self._died_at[-1], 3)
+        self.report[-1]["hole_s"] = round(back_at - self._died_at[-1], 3)
         return self.report[-1]["hole_s"]
 
     def is_new(self, window: Window) -> bool:
@@ -78,11 +78,11 @@ class Restarts:
         """
         # A run gets its first number with its first window and keeps it. `_shift` is how much higher
         # the session's numbers are than those of this acquisition.
-        theirs = counted - window.index
+        local_first = counted - window.index
         if window.run not in self._first_clips:
-            self._first_clips[window.run] = max(theirs + self._shift, self._newest_clip + 1)
+            self._first_clips[window.run] = max(local_first + self._shift, self._newest_clip + 1)
         first = self._first_clips[window.run]
-        self._shift = first - theirs
+        self._shift = first - local_first
         self._newest_clip = max(self._newest_clip, first + window.index)
         return first + window.index
 

@@ -41,7 +41,7 @@ def cut(data: Plane, affine: NDArray[np.float64], region: NDArray[np.int64]) -> 
     slices : uint8, (row, column)
         Sagittal, coronal and axial beside each other: right (sagittal: front) to the right, top (axial:
         front) at the top.
-    inside : bool, (row, column)
+    in_region : bool, (row, column)
         Pixels of the region.
     """
     within = ((region >= 0) & (region < np.array(data.shape)[:, None])).all(0)
@@ -55,28 +55,28 @@ def cut(data: Plane, affine: NDArray[np.float64], region: NDArray[np.int64]) -> 
     rising = [affine[world, axis] > 0 for world, axis in enumerate(order)]
     planes: list[tuple[Plane, Mask]] = []
     for across in range(PLANES):
-        one, inside = (
+        plane, in_region = (
             _plane(np.take(side, int(middle[order[across]]), order[across]), across, order, rising)
             for side in (data, mask)
         )
-        if min(one.shape) >= _THIN:
-            planes.append((_thinned(_grey(one)), _thinned(inside)))
+        if min(plane.shape) >= _THIN:
+            planes.append((_thinned(_grey(plane)), _thinned(in_region)))
     if not planes:
         return np.zeros((1, 1), np.uint8), np.zeros((1, 1), bool)
-    return _beside([one for one, _ in planes]), _beside([inside for _, inside in planes])
+    return _beside([plane for plane, _ in planes]), _beside([in_region for _, in_region in planes])
 
 
-def picture(slices: Plane, inside: Mask) -> bytes:
+def picture(slices: Plane, in_region: Mask) -> bytes:
     """Encode slices with their region in colour (PNG)."""
     # Imported here, as the acquisition draws nothing.
     from PIL import Image
 
     colours = np.repeat(slices[..., None], 3, 2).astype(np.float32)
     # Half of the colour, so that what lies there can still be seen.
-    colours[inside] = 0.5 * colours[inside] + 0.5 * np.array(_REGION)
-    held = io.BytesIO()
-    Image.fromarray(colours.astype(np.uint8)).save(held, "PNG")
-    return held.getvalue()
+    colours[in_region] = 0.5 * colours[in_region] + 0.5 * np.array(_REGION)
+    buffer = io.BytesIO()
+    Image.fromarray(colours.astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _plane(plane: Plane, across: int, order: NDArray[np.int64], rising: Sequence[bool]) -> Plane:

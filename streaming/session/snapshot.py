@@ -35,10 +35,10 @@ class Shown:
         # A window of EEG has room in a message.
         since = max(self._traced_at, newest - float(grid.window))
         times = since + (1 + np.arange(int((newest - since) * rate))) / rate
-        shown = self._assembler.eeg_shown(times)
-        if shown is None or not len(times):
+        newest_eeg = self._assembler.eeg_shown(times)
+        if newest_eeg is None or not len(times):
             return {}
-        values, mask = shown
+        values, mask = newest_eeg
         self._traced_at = float(times[-1])
         return {"traces": values.astype(np.float16), "traced": mask}
 

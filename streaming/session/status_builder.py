@@ -326,10 +326,10 @@ class StatusBuilder:
         passed += [("another series", sentence) for sentence in run.refused]
         fresh = {reason: sentence for reason, sentence in passed if reason not in self._noted}
         self._noted |= fresh.keys()
-        named = [*fresh.values()][:_NOTES_TOLD]
+        examples = [*fresh.values()][:_NOTES_TOLD]
         unnamed = len(fresh) - _NOTES_TOLD
-        more = [f"other files, for {unnamed} more reasons"] if unnamed > 0 else []
-        sentences = [f"not used: {sentence}" for sentence in [*named, *more, *moment.lag_notes]]
+        remainder = [f"other files, for {unnamed} more reasons"] if unnamed > 0 else []
+        sentences = [f"not used: {sentence}" for sentence in [*examples, *remainder, *moment.lag_notes]]
         unread = {reason for reason in moment.unread if reason} - self._noted
         self._noted |= unread
         sentences += [f"recorded, but not decoded: {reason}" for reason in unread]

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 # Most things that wait: a thread that brings more has to wait itself. Volumes are large.
-_MOST = 256
+_MAX_WAITING = 256
 _MOST_VOLUMES = 64
 
 
@@ -60,16 +60,18 @@ class Turns(Generic[T]):
         """When the first of all that waits arrived, s on the local clock; inf if nothing waits."""
         with self._changed:
             # Files that are read together are left in order of their volumes, not of their arrival.
-            volumes = min((one.arrived_at for one in self._volumes), default=math.inf)
-            rest = next((one.arrived_at for one in self._rest if one.arrived_at < math.inf), math.inf)
-        return min(volumes, rest)
+            volumes = min((entry.arrived_at for entry in self._volumes), default=math.inf)
+            other_at = next(
+                (entry.arrived_at for entry in self._rest if entry.arrived_at < math.inf), math.inf
+            )
+        return min(volumes, other_at)
 
-    def leave(self, left: T, arrived_at: float, *, volume: bool, timeout: float) -> bool:
+    def leave(self, content: T, arrived_at: float, *, volume: bool, timeout: float) -> bool:
         """Append something to its line; return False if there was no room for `timeout` seconds.
 
         Parameters
         ----------
-        left : object
+        content : object
         arrived_at : float
             When what it brings arrived, s on the local clock; inf if it brings nothing.
         volume : bool
@@ -78,11 +80,11 @@ class Turns(Generic[T]):
             s.
         """
         line = self._volumes if volume else self._rest
-        most = _MOST_VOLUMES if volume else _MOST
+        capacity = _MOST_VOLUMES if volume else _MAX_WAITING
         with self._changed:
-            if not self._changed.wait_for(lambda: len(line) < most, timeout):
+            if not self._changed.wait_for(lambda: len(line) < capacity, timeout):
                 return False
-            line.append(_Waiting(arrived_at, left))
+            line.append(_Waiting(arrived_at, content))
             self._changed.notify_all()
         return True
 
@@ -94,8 +96,8 @@ class Turns(Generic[T]):
             if self._after_volume:
                 self._before = len(self._rest)
             volume = bool(self._volumes) and (self._before == 0 or not self._rest)
-            taken = (self._volumes if volume else self._rest).popleft()
+            entry = (self._volumes if volume else self._rest).popleft()
             self._before = max(0, self._before - (not volume))
             self._after_volume = volume
             self._changed.notify_all()
-        return taken.left
+        return entry.left

@@ -281,9 +281,9 @@ class Emitter:
         """Number of the final whose twin was written last, and the twin's file in the session's folder."""
         return self._archiver.newest_twin
 
-    def want_twins(self, *, wanted: bool) -> None:
+    def want_twins(self, *, enabled: bool) -> None:
         """Write the null-brain twin of each final beside it from here on, or no longer."""
-        self._archiver.twins_wanted = wanted
+        self._archiver.twins_wanted = enabled
 
     def skip(self, job: Job, why: str = "this machine cannot keep up") -> None:
         """Count a window that has no clip, say why, and show in the film that there is none."""
@@ -391,8 +391,8 @@ def open_emitter(
     film = FilmSink(out / "film.mp4", manifest.clip, grid.hop_frames, note, title, twin_title)
     sheet = ContactSheet(note, title, twin_title)
     pairs = Archive(out / ARCHIVE)
-    asked = [name for name in manifest.modalities if modalities is None or name in modalities]
-    tally = ClipTally(asked, PresenceLog(manifest.brain), float(grid.hop), float(grid.tr or 0))
+    required = [name for name in manifest.modalities if modalities is None or name in modalities]
+    tally = ClipTally(required, PresenceLog(manifest.brain), float(grid.hop), float(grid.tr or 0))
     origin = ClipOrigin.of(session, bundle, live=live)
     writer = ClipWriter(clips, origin, now, ThreadPoolExecutor(1, "clips"), on_emitted)
     archiver = FinalArchiver(

@@ -78,7 +78,7 @@ def clip_record(
     decoded: Decoded,
     origin: ClipOrigin,
     emitted_at: float,
-    spent: meter.Durations,
+    durations_ms: meter.Durations,
     *,
     simulated: bool,
     source: str | None,
@@ -92,7 +92,7 @@ def clip_record(
     origin : ClipOrigin
     emitted_at : float
         When its file was whole, on the clock of the ledger, s.
-    spent : dict
+    durations_ms : dict
         How long its stages took, ms; see `durations`.
     simulated : bool
         Whether a source says that the participant is simulated.
@@ -121,7 +121,7 @@ def clip_record(
         "brain_by": _rounded(clip.brain_by),
         "steps": clip.steps,
         "detail": clip.detail,
-        "latency_ms": spent,
+        "latency_ms": durations_ms,
         "t_ms": meter.instants(window, stamps, live=origin.live),
         "simulated": simulated,
         "bundle_simulated": origin.bundle_simulated,

@@ -36,7 +36,7 @@ class ClipTally:
 
     Parameters
     ----------
-    asked : sequence of str
+    required : sequence of str
         The modalities that the session was asked for: a final is degraded that lacks one of these, or any of
         its data.
     presence : PresenceLog
@@ -59,8 +59,8 @@ class ClipTally:
     meter : Meter
     """
 
-    def __init__(self, asked: Sequence[str], presence: PresenceLog, hop_s: float, tr_s: float) -> None:
-        self._asked = asked
+    def __init__(self, required: Sequence[str], presence: PresenceLog, hop_s: float, tr_s: float) -> None:
+        self._asked = required
         self._notes: list[str] = []
         self._categories: list[str] = []
         self.presence = presence
@@ -79,9 +79,9 @@ class ClipTally:
         decoded = emitted.decoded
         # The session has counted the costs of each volume and chunk once already, from the
         # statuses. The time since the stimulus is summed up for finals alone.
-        apart = {*job.costs, *(["since_stimulus"] if window.revision != "final" else [])}
+        excluded = {*job.costs, *(["since_stimulus"] if window.revision != "final" else [])}
         durations = emitted.durations
-        self.meter.add({name: durations[name] for name in durations.keys() - apart})
+        self.meter.add({name: durations[name] for name in durations.keys() - excluded})
         self.counts[window.revision] += 1
         if decoded.bundle is not None and window.revision == "final":
             self.counts["fallback"] += 1

@@ -140,11 +140,11 @@ class ClipWriter:
         latent = self._clips.save_latent(job.clip, window.revision, clip.latent)
         emitted_at = self._now()
         source = eeg_source(window, self.confirmed_source)
-        spent = durations(job, decoded, self._origin, emitted_at)
+        durations_ms = durations(job, decoded, self._origin, emitted_at)
         record = clip_record(
-            job, decoded, self._origin, emitted_at, spent, simulated=self.simulated, source=source
+            job, decoded, self._origin, emitted_at, durations_ms, simulated=self.simulated, source=source
         )
         record |= {"file": file, "latent": latent}
         self._clips.append(record)
         late_s = self._origin.late_s(job, emitted_at)
-        return record, EmittedClip(job, decoded, emitted_at, late_s, spent)
+        return record, EmittedClip(job, decoded, emitted_at, late_s, durations_ms)

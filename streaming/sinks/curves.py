@@ -11,7 +11,7 @@ from streaming.sinks.text import ALERT, FAINT, INK, PAPER, font
 
 # Pixels: the side of a plot, and what lies around it.
 _SIDE = 300
-_LEFT = 64
+_MARGIN = 64
 _TOP = 56
 _FOOT = 52
 _GAP = 56
@@ -32,67 +32,72 @@ def save(path: Path, confidence: dict[str, Any], note: str = "") -> None:
     note : str
         Sentence under the picture.
     """
-    size = (2 * (_LEFT + _SIDE + _GAP), _TOP + _SIDE + _FOOT + 30)
+    size = (2 * (_MARGIN + _SIDE + _GAP), _TOP + _SIDE + _FOOT + 30)
     picture = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(picture)
     curve = confidence["reliability"]
     risks = confidence["risk_coverage"]
-    _reliability(draw, _LEFT, curve)
-    _risk_coverage(draw, 2 * _LEFT + _SIDE + _GAP, risks)
-    draw.text((_LEFT, size[1] - 16), note, fill=ALERT, font=font(14), anchor="lm")
+    _reliability(draw, _MARGIN, curve)
+    _risk_coverage(draw, 2 * _MARGIN + _SIDE + _GAP, risks)
+    draw.text((_MARGIN, size[1] - 16), note, fill=ALERT, font=font(14), anchor="lm")
     part = path.with_suffix(".part.png")
     picture.save(private.file(part))
     part.replace(path)
 
 
-def _reliability(draw: ImageDraw.ImageDraw, left: int, curve: dict[str, Any]) -> None:
+def _reliability(draw: ImageDraw.ImageDraw, panel_x: int, curve: dict[str, Any]) -> None:
     title = f"reliability   calibration error {curve['ece']:.3f}, n {curve['n']}"
-    _axes(draw, left, title, "confidence", "2-way wins", 1.0)
-    _line(draw, left, [(0, 0), (1, 1)], 1.0, FAINT, 1)
-    points = [(one["confidence"], one["win_rate"]) for one in curve["bins"]]
-    _line(draw, left, points, 1.0, _CURVE, 2)
-    most = max((one["n"] for one in curve["bins"]), default=1)
-    for point, one in zip(points, curve["bins"], strict=True):
-        x, y = _at(left, point, 1.0)
-        radius = 3 + 7 * (one["n"] / most) ** 0.5
+    _axes(draw, panel_x, title, "confidence", "2-way wins", 1.0)
+    _line(draw, panel_x, [(0, 0), (1, 1)], 1.0, FAINT, 1)
+    points = [(group["confidence"], group["win_rate"]) for group in curve["bins"]]
+    _line(draw, panel_x, points, 1.0, _CURVE, 2)
+    largest = max((group["n"] for group in curve["bins"]), default=1)
+    for point, group in zip(points, curve["bins"], strict=True):
+        x, y = _at(panel_x, point, 1.0)
+        radius = 3 + 7 * (group["n"] / largest) ** 0.5
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_CURVE)
-        draw.text((x + radius + 3, y + radius), str(one["n"]), fill=FAINT, font=font(11), anchor="lt")
+        draw.text((x + radius + 3, y + radius), str(group["n"]), fill=FAINT, font=font(11), anchor="lt")
 
 
-def _risk_coverage(draw: ImageDraw.ImageDraw, left: int, risks: dict[str, Any]) -> None:
+def _risk_coverage(draw: ImageDraw.ImageDraw, panel_x: int, risks: dict[str, Any]) -> None:
     # The axis ends at the lowest of these values that no point exceeds.
     highest = next((top for top in (0.1, 0.2, 0.5) if max(risks["risk"], default=1.0) <= top), 1.0)
     _axes(
-        draw, left, f"risk and coverage   area {risks['area']:.3f}", "share of clips kept", "losses", highest
+        draw,
+        panel_x,
+        f"risk and coverage   area {risks['area']:.3f}",
+        "share of clips kept",
+        "losses",
+        highest,
     )
-    _line(draw, left, list(zip(risks["coverage"], risks["risk"], strict=True)), highest, _CURVE, 2)
+    _line(draw, panel_x, list(zip(risks["coverage"], risks["risk"], strict=True)), highest, _CURVE, 2)
 
 
-def _axes(draw: ImageDraw.ImageDraw, left: int, title: str, across: str, up: str, highest: float) -> None:
-    draw.text((left, 20), title, fill=INK, font=font(15), anchor="lm")
-    draw.text((left, _TOP - 12), up, fill=FAINT, font=font(12), anchor="lm")
-    draw.text((left + _SIDE, _TOP + _SIDE + 36), across, fill=FAINT, font=font(12), anchor="rm")
+def _axes(draw: ImageDraw.ImageDraw, panel_x: int, title: str, across: str, up: str, highest: float) -> None:
+    draw.text((panel_x, 20), title, fill=INK, font=font(15), anchor="lm")
+    draw.text((panel_x, _TOP - 12), up, fill=FAINT, font=font(12), anchor="lm")
+    draw.text((panel_x + _SIDE, _TOP + _SIDE + 36), across, fill=FAINT, font=font(12), anchor="rm")
     for n in range(_TICKS + 1):
         share = n / _TICKS
-        x, y = _at(left, (share, share), 1.0)
-        draw.line((left, y, left + _SIDE, y), fill=(52, 55, 62))
+        x, y = _at(panel_x, (share, share), 1.0)
+        draw.line((panel_x, y, panel_x + _SIDE, y), fill=(52, 55, 62))
         draw.line((x, _TOP, x, _TOP + _SIDE), fill=(52, 55, 62))
-        draw.text((left - 8, y), f"{share * highest:.2g}", fill=FAINT, font=font(12), anchor="rm")
+        draw.text((panel_x - 8, y), f"{share * highest:.2g}", fill=FAINT, font=font(12), anchor="rm")
         draw.text((x, _TOP + _SIDE + 8), f"{share:.1f}", fill=FAINT, font=font(12), anchor="mt")
-    draw.rectangle((left, _TOP, left + _SIDE, _TOP + _SIDE), outline=FAINT)
+    draw.rectangle((panel_x, _TOP, panel_x + _SIDE, _TOP + _SIDE), outline=FAINT)
 
 
 def _line(
     draw: ImageDraw.ImageDraw,
-    left: int,
+    panel_x: int,
     points: Sequence[Point],
     highest: float,
     colour: tuple[int, int, int],
     width: int,
 ) -> None:
-    draw.line([_at(left, point, highest) for point in points], fill=colour, width=width, joint="curve")
+    draw.line([_at(panel_x, point, highest) for point in points], fill=colour, width=width, joint="curve")
 
 
-def _at(left: int, point: Point, highest: float) -> Point:
+def _at(panel_x: int, point: Point, highest: float) -> Point:
     """Return the pixel of a point, with x from 0 to 1 and y from 0 to `highest`."""
-    return left + _SIDE * point[0], _TOP + _SIDE * (1 - min(1.0, point[1] / highest))
+    return panel_x + _SIDE * point[0], _TOP + _SIDE * (1 - min(1.0, point[1] / highest))

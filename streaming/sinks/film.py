@@ -93,7 +93,7 @@ class FilmSink:
         word: str | None = None,
         twin: Frames | None = None,
         *,
-        named: str = "",
+        category: str = "",
         late: str = "",
     ) -> None:
         """Show a window's clip beside its truth and its twin, each (frame, row, column, 3).
@@ -102,19 +102,21 @@ class FilmSink:
         ----------
         word : str or None
             Stands in for a truth that is not known.
-        named : str
+        category : str
             The decoded category and its probability.
         late : str
             Mark of a clip that came late; empty for one in time.
         """
         place = self._layout
-        made = self._enlarged(clip)
-        known = self._enlarged(() if truth is None else truth)
+        clip_frames = self._enlarged(clip)
+        truth_frames = self._enlarged(() if truth is None else truth)
         unknown = card(place.width, place.height, word or "truth unknown")
         # A truth shorter than the clip stands still on its last frame.
-        known += [known[-1] if known else unknown] * (len(made) - len(known))
-        panels = [known, made, *([] if twin is None else [self._enlarged(twin)])]
-        self._append(panels, describe(window), named, late)
+        truth_frames += [truth_frames[-1] if truth_frames else unknown] * (
+            len(clip_frames) - len(truth_frames)
+        )
+        panels = [truth_frames, clip_frames, *([] if twin is None else [self._enlarged(twin)])]
+        self._append(panels, describe(window), category, late)
 
     def skip(self, window: Window) -> None:
         """Show a grey card for a window that has no clip."""
@@ -130,15 +132,15 @@ class FilmSink:
     def _enlarged(self, frames: Sequence[Frames] | Frames) -> list[Frames]:
         return [enlarge(frame, self._layout.scale) for frame in frames[: self._hop]]
 
-    def _append(self, panels: list[list[Frames]], caption: str, named: str = "", late: str = "") -> None:
+    def _append(self, panels: list[list[Frames]], caption: str, category: str = "", late: str = "") -> None:
         place = self._layout
         width = place.size[1]
         # Text stands still over the window. The colour of an empty bar shows in the gaps.
         frame = bar(width, place.size[0], []).copy()
         for n, title in enumerate(self._titles):
             frame[:_TITLE, place.columns(n)] = bar(place.width, _TITLE, [(title, FAINT)])
-        if named or late:
-            frame[:_TITLE, place.columns(_DECODED)] = self._marked(named, late)
+        if category or late:
+            frame[:_TITLE, place.columns(_DECODED)] = self._marked(category, late)
         frame[-_CAPTION:] = bar(width, _CAPTION, [(caption, INK), (self.note, ALERT)])
         self._writer.write(self._filled(frame, panels))
 
@@ -149,9 +151,9 @@ class FilmSink:
                 frame[_TITLE:-_CAPTION, self._layout.columns(n)] = picture
             yield frame
 
-    def _marked(self, named: str, late: str) -> Frames:
+    def _marked(self, category: str, late: str) -> Frames:
         """Draw the title of the decoded panel with its category and the mark of a clip that came late."""
-        title = ": ".join(part for part in (self._titles[_DECODED], named) if part)
+        title = ": ".join(part for part in (self._titles[_DECODED], category) if part)
         text = "   ".join(part for part in (title, late) if part)
         return bar(self._layout.width, _TITLE, [(text, ALERT if late else INK)])
 

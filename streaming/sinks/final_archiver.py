@@ -121,9 +121,9 @@ class FinalArchiver:
         with writing():
             self._sinks.film.skip(waiting.job.window)
 
-    def archive_down_to(self, most: int) -> None:
+    def archive_down_to(self, max_waiting: int) -> None:
         """Archive until at most so many windows wait."""
-        while len(self._waiting) > most:
+        while len(self._waiting) > max_waiting:
             self.archive_next()
 
     def clear(self) -> None:
@@ -161,16 +161,16 @@ class FinalArchiver:
         twin = self._make_twin(window, decoded.clip) if twin_needed and is_own else None
         # Clips and twins are compared in pairs: without its twin, a clip is not compared.
         compared = truth if is_own and (twin is not None or not twin_needed) else None
-        shown = twin if self._twin_shown else None
+        twin_panel = twin if self._twin_shown else None
         if self._twin_shown and twin is None:
-            shown = np.full_like(frames, _NO_TWIN)
-        shown_hop = None if shown is None else shown[: self._hop]
+            twin_panel = np.full_like(frames, _NO_TWIN)
+        shown_hop = None if twin_panel is None else twin_panel[: self._hop]
         category = likeliest(decoded.clip.scores)
         late = f"LATE {late_s:.1f} s" if late_s else ""
         by = "" if is_own else "FALLBACK"
         label = "   ".join(part for part in (f"window {window.index}", category, by, late) if part)
         with writing():
-            self._sinks.film.write(window, frames, truth, word, shown, named=category, late=late)
+            self._sinks.film.write(window, frames, truth, word, twin_panel, category=category, late=late)
             self._sinks.sheet.add(label, frames[: self._hop], truth, word, shown_hop)
             self._sinks.pairs.add(window, decoded.clip, compared, twin)
             if twin is not None and self.twins_wanted:

@@ -118,49 +118,49 @@ class Scorer:
             curves.save(path, self.sections["confidence"], note)
 
 
-def sections(truth: Truth, shown: Archive, bundle: Bundle) -> Sections:
+def sections(truth: Truth, archive: Archive, bundle: Bundle) -> Sections:
     """Compare what was emitted with the truth.
 
     Parameters
     ----------
     truth : Truth
-    shown : Archive
+    archive : Archive
         The finals.
     bundle : Bundle
     """
-    found = nothing()
+    accuracy_sections = nothing()
     if not truth.known:
-        return found
+        return accuracy_sections
     events = {0: truth.events()}
     mean_clip = bundle.stats.get("mean_clip")
     # One clip alone cannot be told from another.
-    if len(apart(shown.paired)) > 1 and mean_clip is not None:
-        found = _clips(shown, events, mean_clip)
+    if len(apart(archive.paired)) > 1 and mean_clip is not None:
+        accuracy_sections = _clips(archive, events, mean_clip)
     labels = bundle.manifest.labels
-    if shown.scored and labels:
-        scores = np.array([[one[name] for name in labels] for one in shown.scores])
+    if archive.scored and labels:
+        scores = np.array([[clip_scores[name] for name in labels] for clip_scores in archive.scores])
         correction = bundle.manifest.onset_correction_s
-        named = report_accuracy(
-            shown.scored, events, scores=scores, labels=labels, onset_correction_s=correction
+        classification = report_accuracy(
+            archive.scored, events, scores=scores, labels=labels, onset_correction_s=correction
         )
-        found["accuracy"]["classification_top1"] = named["classification_top1"]
-    return found
+        accuracy_sections["accuracy"]["classification_top1"] = classification["classification_top1"]
+    return accuracy_sections
 
 
-def _clips(shown: Archive, events: Events, mean_clip: Array) -> Sections:
+def _clips(archive: Archive, events: Events, mean_clip: Array) -> Sections:
     """Compare the clips of windows that do not overlap with their truths."""
-    kept = apart(shown.paired)
-    spans = [shown.paired[i] for i in kept]
-    parts = {name: [frames[i] for i in kept] for name, frames in shown.pairs().items()}
+    indices = apart(archive.paired)
+    spans = [archive.paired[i] for i in indices]
+    parts = {name: [frames[i] for i in indices] for name, frames in archive.pairs().items()}
     corr = correlations(parts["clip"], parts["truth"], mean_clip)
-    found = nothing()
-    found["accuracy"] |= identification(corr, spans, events)
+    accuracy_sections = nothing()
+    accuracy_sections["accuracy"] |= identification(corr, spans, events)
     allowed = distractors(spans, events)
     wins = identification_nway(corr, allowed, 2)
-    found["confidence"] = _confidence([shown.confidences[i] for i in kept], wins)
-    onsets = {run: [event.onset_s for event in known] for run, known in events.items()}
-    found["seam"] = seam_ratio(parts["clip"], parts["truth"], spans, onsets)
-    found["identified"] = [
+    accuracy_sections["confidence"] = _confidence([archive.confidences[i] for i in indices], wins)
+    onsets = {run: [event.onset_s for event in run_events] for run, run_events in events.items()}
+    accuracy_sections["seam"] = seam_ratio(parts["clip"], parts["truth"], spans, onsets)
+    accuracy_sections["identified"] = [
         {"run": run, "window_s": [start_s, stop_s], "wins": float(won)}
         for (run, start_s, stop_s), won in zip(spans, wins, strict=True)
         if np.isfinite(won)
@@ -169,15 +169,16 @@ def _clips(shown: Archive, events: Events, mean_clip: Array) -> Sections:
         name: correlations(clips, parts["truth"], mean_clip)
         for name, clips in _baseline_clips(parts, mean_clip)
     }
-    found["baselines"] = {
-        name: None if one is None else identification(one, spans, events) for name, one in baselines.items()
+    accuracy_sections["baselines"] = {
+        name: None if baseline is None else identification(baseline, spans, events)
+        for name, baseline in baselines.items()
     }
     if baselines["null_brain"] is not None:
         null_wins = identification_nway(baselines["null_brain"], allowed, 2)
         # A twin has the same distractors as its clip, so that it can be scored where the clip can.
-        for line, won in zip(found["identified"], null_wins[np.isfinite(wins)], strict=True):
+        for line, won in zip(accuracy_sections["identified"], null_wins[np.isfinite(wins)], strict=True):
             line["null_wins"] = float(won)
-    return found
+    return accuracy_sections
 
 
 def _baseline_clips(
@@ -199,12 +200,14 @@ def _baseline_clips(
             yield f"{whose}_{name}", drawn_layout(np.array(of_clips), shape)
 
 
-def _confidence(told: Sequence[float | None], wins: NDArray[np.float64]) -> dict[str, Any] | None:
-    known = [i for i, one in enumerate(told) if one is not None and np.isfinite(wins[i])]
-    if len(known) < _FEWEST:
+def _confidence(confidences: Sequence[float | None], wins: NDArray[np.float64]) -> dict[str, Any] | None:
+    indices = [
+        i for i, confidence in enumerate(confidences) if confidence is not None and np.isfinite(wins[i])
+    ]
+    if len(indices) < _FEWEST:
         return None
-    sure = np.array([told[i] for i in known], np.float64)
+    sure = np.array([confidences[i] for i in indices], np.float64)
     return {
-        "reliability": reliability(sure, wins[known]),
-        "risk_coverage": risk_coverage(sure, wins[known]),
+        "reliability": reliability(sure, wins[indices]),
+        "risk_coverage": risk_coverage(sure, wins[indices]),
     }

@@ -32,7 +32,7 @@ INSTANTS = (
     "emitted",
 )
 # Only so many of the newest values are kept, 1.6 MB of each duration: a day has 4 million EEG chunks.
-_KEPT = 200_000
+_MAX_VALUES = 200_000
 
 Durations = dict[str, float | None]
 
@@ -62,22 +62,22 @@ def durations(
     wire_s : float, optional
         Time on the way to a decoder elsewhere and back, s.
     """
-    found: Durations = dict.fromkeys(DURATIONS)
-    found["wire"] = None if wire_s is None else _ms(wire_s)
-    found["encode"] = _ms(stamps["encoded"] - started_at)
+    durations_ms: Durations = dict.fromkeys(DURATIONS)
+    durations_ms["wire"] = None if wire_s is None else _ms(wire_s)
+    durations_ms["encode"] = _ms(stamps["encoded"] - started_at)
     if "denoised" in stamps:
-        found["denoise"] = _ms(stamps["denoised"] - stamps["encoded"])
+        durations_ms["denoise"] = _ms(stamps["denoised"] - stamps["encoded"])
     # On a virtual clock the window was cut at a time of the recording, so frames are timed from the
     # start of decoding.
     for name in ("first_frame", "last_frame"):
-        found[name] = _ms(stamps[name] - (stamps["windowed"] if live else started_at))
+        durations_ms[name] = _ms(stamps[name] - (stamps["windowed"] if live else started_at))
     if live:
         beyond = {"final": "beyond_floor", "preview": "beyond_floor_preview"}.get(window.revision)
         if beyond is not None:
-            found[beyond] = _ms(stamps["emitted"] - window.floor_at)
-        found["since_stimulus"] = _ms(stamps["emitted"] - stamps["stop"])
-        found |= costs
-    return found
+            durations_ms[beyond] = _ms(stamps["emitted"] - window.floor_at)
+        durations_ms["since_stimulus"] = _ms(stamps["emitted"] - stamps["stop"])
+        durations_ms |= costs
+    return durations_ms
 
 
 def instants(window: Window, stamps: dict[str, float], *, live: bool) -> Durations:
@@ -93,9 +93,9 @@ class Meter:
     def __init__(self) -> None:
         self._seen: dict[str, _Newest] = defaultdict(_Newest)
 
-    def add(self, found: Durations) -> None:
+    def add(self, durations_ms: Durations) -> None:
         """Add durations in ms; unknown ones (None) are left out."""
-        for name, value in found.items():
+        for name, value in durations_ms.items():
             if value is not None:
                 self._seen[name].add(value)
 
@@ -113,11 +113,11 @@ class _Newest:
         self._next = 0
 
     def add(self, value: float) -> None:
-        if len(self.values) < _KEPT:
+        if len(self.values) < _MAX_VALUES:
             self.values.append(value)
             return
         self.values[self._next] = value
-        self._next = (self._next + 1) % _KEPT
+        self._next = (self._next + 1) % _MAX_VALUES
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:

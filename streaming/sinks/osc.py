@@ -60,8 +60,10 @@ class OscSender:
             If the network refuses it.
         """
         start, stop = message["window_s"]
-        known = [UNKNOWN if message[name] is None else message[name] for name in ("confidence", "brain")]
-        numbers = [float(value) for value in (start, stop, *known)]
+        probabilities = [
+            UNKNOWN if message[name] is None else message[name] for name in ("confidence", "brain")
+        ]
+        numbers = [float(value) for value in (start, stop, *probabilities)]
         self._client.send_message(CLIP, [message["clip"], message["revision"], *numbers, text])
         if "scores" in message:
             pairs = [part for label, value in message["scores"].items() for part in (label, float(value))]
@@ -88,21 +90,21 @@ def check_installed() -> None:
 
 
 def _address(text: str) -> tuple[str, int]:
-    found = address.split(text)
-    if found is None or found[1] == 0:
+    host_port = address.split(text)
+    if host_port is None or host_port[1] == 0:
         raise UsageError(
             "osc-address-malformed",
             "--osc {address} is no HOST:PORT. Give the address that the receiver listens on, for "
             "example 127.0.0.1:9000.",
             address=text,
         )
-    return found
+    return host_port
 
 
 def _number(text: str, host: str, port: int) -> str:
     """Look up a host; IPv4 goes first, as most receivers listen on nothing else."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except OSError as error:
         raise UsageError(
             "osc-host-unknown",
@@ -112,5 +114,5 @@ def _number(text: str, host: str, port: int) -> str:
             host=host,
             error=error.strerror or error,
         ) from error
-    found.sort(key=lambda one: one[0] != socket.AF_INET)
-    return str(found[0][4][0])
+    addresses.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return str(addresses[0][4][0])

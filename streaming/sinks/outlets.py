@@ -71,8 +71,8 @@ class ClipOutlets:
 
     def close(self) -> None:
         """Close the streams; where somebody reads them, once the last clip has had time to arrive."""
-        there = [one for one in (self._clips, self._condition, self._scores) if one is not None]
-        if any(one.have_consumers() for one in there):
+        outlets = [outlet for outlet in (self._clips, self._condition, self._scores) if outlet is not None]
+        if any(outlet.have_consumers() for outlet in outlets):
             time.sleep(_GRACE)
         # A stream ends with its object.
         self._clips = self._condition = self._scores = None

@@ -117,8 +117,8 @@ def message_of(record: dict[str, Any]) -> dict[str, Any]:
         The fields of `streaming.client.SentClip` but for ``sent_at``. ``beyond_floor_ms`` is the line's
         ``t_ms.emitted``.
     """
-    known = record | {"beyond_floor_ms": record["t_ms"]["emitted"]}
-    return {name: known[name] for name in (*REQUIRED, *OPTIONAL) if name in known}
+    fields = record | {"beyond_floor_ms": record["t_ms"]["emitted"]}
+    return {name: fields[name] for name in (*REQUIRED, *OPTIONAL) if name in fields}
 
 
 def open_outputs(outlet: str | None, osc: str | None, manifest: Manifest) -> Outputs:
@@ -139,14 +139,14 @@ def open_outputs(outlet: str | None, osc: str | None, manifest: Manifest) -> Out
     RtDecodeError
         If liblsl cannot be loaded.
     """
-    found: list[Output] = []
+    outputs: list[Output] = []
     # Imported here, so that a session needs their packages only if it was asked for them.
     if osc is not None:
         from streaming.sinks.osc import OscSender
 
-        found.append(OscSender(osc))
+        outputs.append(OscSender(osc))
     if outlet is not None:
         from streaming.sinks.outlets import ClipOutlets
 
-        found.append(ClipOutlets(outlet, manifest))
-    return Outputs(found)
+        outputs.append(ClipOutlets(outlet, manifest))
+    return Outputs(outputs)

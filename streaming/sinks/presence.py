@@ -74,15 +74,15 @@ class _Followed:
         """Whether it is there; a session begins as if it were."""
         return not self.spells or self.spells[-1].to_s is not None
 
-    def add(self, start_s: float, *, there: bool) -> float | None:
+    def add(self, start_s: float, *, is_readable: bool) -> float | None:
         """Take the next final; return since when it has changed, s, if it does now."""
-        if there != self._said:
+        if is_readable != self._said:
             self._since.clear()
-        self._said = there
+        self._said = is_readable
         self._since.append(start_s)
-        if there == self.there or len(self._since) < IN_A_ROW:
+        if is_readable == self.there or len(self._since) < IN_A_ROW:
             return None
-        if there:
+        if is_readable:
             self.spells[-1].to_s = self._since[0]
         else:
             self.spells.append(_Spell(self._since[0]))
@@ -131,8 +131,8 @@ class PresenceLog:
         self._last.append((start_s, presence))
         sentences = [_UNTOLD] if by is None and self._finals == 1 else []
         read = {name: value >= LEAST for name, value in (by or {}).items() if value is not None}
-        for name, there in read.items():
-            since_s = self._modalities[name].add(start_s, there=there)
+        for name, is_readable in read.items():
+            since_s = self._modalities[name].add(start_s, is_readable=is_readable)
             if since_s is not None:
                 sentences.append(self._changed(name, since_s, read))
         alone = by is not None and None in by.values()
@@ -143,20 +143,20 @@ class PresenceLog:
         if self._modalities[name].there:
             return f"{NAMES[name]}: readable again since {since_s:.1f} s of the session."
         gone = f"{NAMES[name]}: nothing readable since {since_s:.1f} s of the session"
-        others = [READ[other] for other, is_read in read.items() if is_read and other != name]
-        return f"{'; '.join([gone, *others])}. {_LOOK[name]}"
+        other_sentences = [READ[other] for other, is_read in read.items() if is_read and other != name]
+        return f"{'; '.join([gone, *other_sentences])}. {_LOOK[name]}"
 
     def _both(self, what: str) -> list[str]:
         newest = list(self._last)[-IN_A_ROW:]
         if len(newest) < IN_A_ROW:
             return []
-        is_read = mean_odds([one.brain for _, one in newest]) >= 0
+        is_read = mean_odds([presence.brain for _, presence in newest]) >= 0
         # The first of the five that says so itself.
-        since_s = next(at for at, one in newest if (one.brain >= LEAST) == is_read)
-        since = self._joint.add(since_s, there=is_read)
+        since_s = next(start_s for start_s, presence in newest if (presence.brain >= LEAST) == is_read)
+        since = self._joint.add(since_s, is_readable=is_read)
         if not self._joint.there:
             if since is not None:
-                self._without.append([one for _, one in self._last])
+                self._without.append([presence for _, presence in self._last])
             else:
                 self._without[-1].append(newest[-1][1])
         if since is None:
@@ -182,7 +182,9 @@ class PresenceLog:
             asdict(spell) | {"kind": _kind(finals)}
             for spell, finals in zip(self._joint.spells, self._without, strict=True)
         ]
-        by = {name: [asdict(spell) for spell in one.spells] for name, one in self._modalities.items()}
+        by = {
+            name: [asdict(spell) for spell in followed.spells] for name, followed in self._modalities.items()
+        }
         return {
             "share": self._with_brain / self._finals if self._finals else None,
             "finals": self._finals,
@@ -194,7 +196,7 @@ class PresenceLog:
 
 def mean_odds(probabilities: Sequence[float]) -> float:
     """Return the mean log odds of probabilities, none further from 0 than 4."""
-    return sum(_odds(one) for one in probabilities) / len(probabilities)
+    return sum(_odds(probability) for probability in probabilities) / len(probabilities)
 
 
 def _odds(probability: float) -> float:
@@ -206,6 +208,8 @@ def _odds(probability: float) -> float:
 
 def _kind(finals: Sequence[Presence]) -> str:
     """Return what finals without a readable brain say on the whole."""
-    inconsistent = sum(one.inconsistent for one in finals)
-    others = max(sum(one.brain for one in finals), sum(one.neither for one in finals))
-    return "inconsistent" if inconsistent > others else "neither"
+    inconsistent = sum(presence.inconsistent for presence in finals)
+    alternative = max(
+        sum(presence.brain for presence in finals), sum(presence.neither for presence in finals)
+    )
+    return "inconsistent" if inconsistent > alternative else "neither"

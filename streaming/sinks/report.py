@@ -83,7 +83,7 @@ def build(
     dropped_previews: int = 0,
     recording: dict[str, Any] | None = None,
     restarts: list[dict[str, Any]] | None = None,
-    told: list[dict[str, Any]] | None = None,
+    sentences: list[dict[str, Any]] | None = None,
     eeg_stream: dict[str, Any] | None = None,
     recording_chain: str | None = None,
     replayed: str | None = None,
@@ -114,7 +114,7 @@ def build(
     restarts : list of dict or None
         One entry for each death of the acquisition process: `exit_code`, `run_s` (run time told last, s) and
         `hole_s` (how long nothing was received, s; None if nothing came any more).
-    told : list of dict or None
+    sentences : list of dict or None
         What the operator was told last, in order: `run_s` (time of the newest run, s; None before the
         first) and `text`. None where nobody was (a replay).
     eeg_stream : dict or None
@@ -154,7 +154,7 @@ def build(
         "recording_chain": recording_chain,
         "as_live": as_live,
         "restarts": restarts or [],
-        "told": told,
+        "told": sentences,
         "steps": {str(n): steps[n] for n in sorted(steps, reverse=True) if n} or None,
         "detail": output.detail,
         "runs_on": output.runs_on,
@@ -257,9 +257,9 @@ def _judged(report: Report) -> list[tuple[str, str]]:
     baselines = report["baselines"] or {}
     rows = [(title, _figure(accuracy[key])) for key, title in _FIGURES.items() if accuracy[key]]
     for name, title in BASELINES.items():
-        beside = (baselines.get(name) or {}).get("identification_2way")
-        if beside:
-            rows.append((f"  {title}, 2-way", _figure(beside)))
+        baseline = (baselines.get(name) or {}).get("identification_2way")
+        if baseline:
+            rows.append((f"  {title}, 2-way", _figure(baseline)))
     if report["confidence"] is not None:
         curve = report["confidence"]["reliability"]
         risks = report["confidence"]["risk_coverage"]
@@ -271,8 +271,8 @@ def _judged(report: Report) -> list[tuple[str, str]]:
 
 
 def _seam(seam: dict[str, Any], title: str, suffix: str) -> tuple[str, str]:
-    ours, truth = (_or_dash(seam[name + suffix], "{:.2f}") for name in ("reconstruction", "truth"))
-    return title, f"{ours}   truth {truth}   n {seam['n' + suffix]}"
+    reconstruction, truth = (_or_dash(seam[name + suffix], "{:.2f}") for name in ("reconstruction", "truth"))
+    return title, f"{reconstruction}   truth {truth}   n {seam['n' + suffix]}"
 
 
 def _figure(entry: dict[str, Any]) -> str:

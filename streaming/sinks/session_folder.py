@@ -15,7 +15,7 @@ from streaming.sinks import aside, operator_log
 # Holds the finals until they are compared with the truth; a session that ends deletes it.
 ARCHIVE = ".finals"
 # What a session, or its page, writes beside its clips; --overwrite replaces these files and no others.
-_OURS = (
+_SESSION_FILES = (
     "clips.jsonl",
     "film.mp4",
     "contact_sheet.png",
@@ -96,7 +96,7 @@ def prepare(out: Path, *, overwrite: bool) -> None:
         # Folders that are empty now.
         clear(out)
         # What others put there, if anything, was not theirs alone before.
-        private.folder(out, exclusive=not taken(out, beside=aside.EARLIER))
+        private.folder(out, exclusive=not taken(out, allowed=aside.EARLIER))
         private.folder(out / "clips")
     except OSError as error:
         raise UsageError(
@@ -145,7 +145,7 @@ def clear(out: Path) -> None:
 
 def _files(out: Path) -> list[Path]:
     """List the files that a session has written into its folder."""
-    files = [out / name for name in _OURS if os.path.lexists(out / name)]
+    files = [out / name for name in _SESSION_FILES if os.path.lexists(out / name)]
     return [*files, *(file for folder, names in _FOLDERS.items() for file in (out / folder).glob(names))]
 
 

@@ -13,7 +13,7 @@ Frames = NDArray[np.uint8]
 Cells = list[Image.Image]
 
 # Clips on the sheet at most, and beside each other; the other sizes are in pixels.
-_MOST = 24
+_MAX_CLIPS = 24
 _ACROSS = 3
 _PAD = 10
 _LABEL = 18
@@ -22,7 +22,7 @@ _CELL_WIDTH = 96
 
 
 class ContactSheet:
-    """Collect clips evenly over a session, at most `_MOST`, and draw them at the end.
+    """Collect clips evenly over a session, at most `_MAX_CLIPS`, and draw them at the end.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class ContactSheet:
             self._kept.append((label, rows if twin is None else [*rows, _four(twin)]))
         self._seen += 1
         # A session's length is not known ahead: when the sheet is full, every other clip goes.
-        if len(self._kept) > _MOST:
+        if len(self._kept) > _MAX_CLIPS:
             self._kept = self._kept[::2]
             self._stride = 2 * self._stride
 
@@ -74,7 +74,7 @@ class ContactSheet:
         part.replace(path)
 
     def _draw(self) -> Image.Image:
-        blocks = [_block(*kept) for kept in self._kept]
+        blocks = [_block(*entry) for entry in self._kept]
         height = blocks[0].size[1] + _PAD
         width = blocks[0].size[0] + _PAD
         rows = -(-len(blocks) // _ACROSS)

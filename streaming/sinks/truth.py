@@ -73,8 +73,8 @@ class Truth:
             return
         private.folder(folder)
         shutil.copyfile(self._events_path, private.file(folder / "events.tsv"))
-        beside = [self._film_path, self._film_path.with_name("faults.jsonl")] if self._film_path else []
-        for file in (file for file in beside if file.is_file()):
+        extra_files = [self._film_path, self._film_path.with_name("faults.jsonl")] if self._film_path else []
+        for file in (file for file in extra_files if file.is_file()):
             shutil.copyfile(file, private.file(folder / file.name))
 
     def clip(self, window: Window) -> Frames | None:
@@ -84,12 +84,12 @@ class Truth:
         geometry = self._bundle.manifest.clip
         grid = self._bundle.manifest.grid
         first = round(window.start_s * geometry.fps)
-        wanted = range(first, first + grid.hop_frames)
+        frame_range = range(first, first + grid.hop_frames)
         frames: list[Frames] = []
         with self._reading():
-            frames = self._read(wanted)
+            frames = self._read(frame_range)
         # A film that has ended cannot be compared.
-        if len(frames) < len(wanted):
+        if len(frames) < len(frame_range):
             return None
         return at_size(np.stack(frames), (geometry.height, geometry.width))
 
@@ -123,22 +123,22 @@ class Truth:
                 "without it; repair or replace the file for the next session."
             )
 
-    def _read(self, wanted: range) -> list[Frames]:
+    def _read(self, frame_range: range) -> list[Frames]:
         # The film is read forwards and one hop of it is kept; for an earlier window it starts anew.
-        if self._film is None or wanted.start < self._next - len(self._recent):
+        if self._film is None or frame_range.start < self._next - len(self._recent):
             assert self._film_path is not None
             # A film of another rate is read at the rate of the clips.
             self._film = iter_mp4(self._film_path, self._bundle.manifest.clip.fps)
             self._next = 0
             self._recent = {}
-        while self._next < wanted.stop:
+        while self._next < frame_range.stop:
             frame = next(self._film, None)
             if frame is None:
                 break
             self._recent[self._next] = frame
             self._next += 1
-            self._recent.pop(self._next - len(wanted) - 1, None)
-        return [self._recent[i] for i in wanted if i in self._recent]
+            self._recent.pop(self._next - len(frame_range) - 1, None)
+        return [self._recent[i] for i in frame_range if i in self._recent]
 
 
 class Archive:
@@ -173,8 +173,8 @@ class Archive:
         """Keep a final, and its null-brain twin if there is one."""
         span = (window.run, window.start_s, window.stop_s)
         if truth is not None:
-            kept = {"clip": clip.frames, "truth": truth} | ({} if twin is None else {"twin": twin})
-            stored = {name: self._clips.add(frames) for name, frames in kept.items()}
+            videos = {"clip": clip.frames, "truth": truth} | ({} if twin is None else {"twin": twin})
+            stored = {name: self._clips.add(frames) for name, frames in videos.items()}
             for name, frames in stored.items():
                 self._pairs.setdefault(name, []).append(frames)
             self.paired.append(span)

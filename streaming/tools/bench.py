@@ -76,7 +76,7 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
     read = bundles.load(bundle)
     decoder = Decoder(read)
     with pace.console.status("making volumes"):
-        made = bench_volumes.case(read)
+        case = bench_volumes.case(read)
     if quick:
         own_s = _clip_s(decoder, decoder.steps)
         # The clip is decoded once, and twice in a cold start.
@@ -84,14 +84,14 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
         limit = f"about {minutes} minutes" if own_s > _QUICK_CLIP_S else "at most a minute"
         pace.console.print(f"This takes {limit}.")
     else:
-        minutes = math.ceil(_expected_s(made, decoder, samples) / 60)
+        minutes = math.ceil(_expected_s(case, decoder, samples) / 60)
         pace.console.print(f"This takes about {minutes} minutes here; --quick takes at most one.")
     probe = {"p99_ms": _percentiles(_probe(pace))["p99_ms"]}
     stages: dict[str, Any] = dict.fromkeys(_UNKNOWN)
-    volumes = bench_volumes.timed(made, pace.repeat, pace.samples)
+    volumes = bench_volumes.timed(case, pace.repeat, pace.samples)
     clips, calls = _clips(read, decoder, pace, _all_steps(decoder, quick=quick))
     timings = {
-        **{name: spent.wall for name, spent in volumes.items()},
+        **{name: times.wall for name, times in volumes.items()},
         "parse_mosaic": volumes["volume_to_vector"].parse,
         "eeg_push": _eeg_push(pace, quick=quick),
         **clips,
@@ -99,8 +99,8 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
     }
     stages |= {name: _percentiles(values) for name, values in timings.items()}
     # Volumes also have the processor's time, in which the wait for the poll does not count.
-    for name, spent in volumes.items():
-        stages[name] |= {f"cpu_{key}": ms for key, ms in _percentiles(spent.cpu).items() if key != "n"}
+    for name, times in volumes.items():
+        stages[name] |= {f"cpu_{key}": ms for key, ms in _percentiles(times.cpu).items() if key != "n"}
     # Where the system tells it (PSS), pages shared with other processes count by this one's share.
     memory = psutil.Process().memory_full_info()
     report = {
@@ -182,11 +182,11 @@ def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(str(n) for n in numbers)
 
 
-def _expected_s(made: Case, decoder: Decoder, samples: int) -> float:
+def _expected_s(case: Case, decoder: Decoder, samples: int) -> float:
     """Estimate how long the benchmark takes here, from the golden window and a few volumes of each form."""
     began = time.perf_counter()
     for form in bench_volumes.STAGES.values():
-        list(bench_volumes.measure(made, form, range(_TRIED)))
+        list(bench_volumes.measure(case, form, range(_TRIED)))
     volume_s = (time.perf_counter() - began) / _TRIED
     clips_s = 0.0
     for steps in _all_steps(decoder, quick=False):
@@ -237,29 +237,29 @@ def _clips(bundle: Bundle, decoder: Decoder, pace: Pace, numbers: Iterable[int])
 
     Returns
     -------
-    spent : dict
+    times_ms : dict
         Stage of the runtime -> its times, ms. ``host_overhead`` is what a whole clip takes outside of the
         calls of the engines.
     calls : dict
         Stage of the bundle -> the times of its calls, ms.
     """
     window = golden.window(bundle)
-    spent: Timings = {"encode": [], "first_frame": [], "host_overhead": []}
+    times_ms: Timings = {"encode": [], "first_frame": [], "host_overhead": []}
     calls: Timings = {stage: [] for stage in decoder.runs_on}
     for steps in numbers:
         name = f"clip_{steps}_step{'s' if steps != 1 else ''}"
-        spent[name] = []
+        times_ms[name] = []
         for _ in pace.repeat(_repetitions(steps, pace.samples), name):
             done = decoder.decode(window, steps or None)
             whole_ms = 1e3 * (done.last_frame_at - done.started_at)
-            spent[name].append(whole_ms)
+            times_ms[name].append(whole_ms)
             if steps == decoder.steps:
-                spent["encode"].append(1e3 * (done.encoded_at - done.started_at))
-                spent["first_frame"].append(1e3 * (done.first_frame_at - done.started_at))
-                spent["host_overhead"].append(whole_ms - 1e3 * sum(took_s for _, took_s in done.calls))
+                times_ms["encode"].append(1e3 * (done.encoded_at - done.started_at))
+                times_ms["first_frame"].append(1e3 * (done.first_frame_at - done.started_at))
+                times_ms["host_overhead"].append(whole_ms - 1e3 * sum(took_s for _, took_s in done.calls))
                 for stage, took_s in done.calls:
                     calls[stage].append(1e3 * took_s)
-    return spent, calls
+    return times_ms, calls
 
 
 def _cold_start(path: Path, pace: Pace) -> list[float]:
@@ -269,12 +269,12 @@ def _cold_start(path: Path, pace: Pace) -> list[float]:
         "from streaming.decode.decoder import Decoder; "
         "read = bundle.load(sys.argv[1]); Decoder(read).decode(golden.window(read))"
     )
-    spent = []
+    times_ms = []
     for _ in pace.repeat(_COLD_STARTS, "cold_start"):
         start = time.perf_counter()
         subprocess.run(child.python("-c", code, str(path.resolve())), check=True)
-        spent.append(1e3 * (time.perf_counter() - start))
-    return spent
+        times_ms.append(1e3 * (time.perf_counter() - start))
+    return times_ms
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:
@@ -306,7 +306,7 @@ def _show(report: dict[str, Any]) -> None:
     console.print(_table(f"{machine['processor']}, {machine['cores']} cores", report["stages"]))
     engines = report["engines"]
     console.print(_table("one call of each stage of the bundle", engines))
-    places = engine.places({stage: found["runs_on"] for stage, found in engines.items()})
+    places = engine.places({stage: entry["runs_on"] for stage, entry in engines.items()})
     for sentence in [f"{places}.", *report["fallbacks"], report["fits"]["sentence"]]:
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     console.print(

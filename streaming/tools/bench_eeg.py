@@ -124,13 +124,13 @@ def eeg_push(samples: int, *, quick: bool = False) -> list[float]:
     """
     settled_s = _QUICK_SETTLED_S if quick else SETTLED_S
     source, stream = begun(_QUICK_REPEATED_S if quick else REPEATED_S)
-    spent: list[float] = []
+    times_ms: list[float] = []
     for item in source.stream(settled_s + (samples + 1) * CHUNK_S):
         start = time.perf_counter()
         take(stream, item)
         if isinstance(item, EegChunk):
-            spent.append(1e3 * (time.perf_counter() - start))
-    return spent[-samples:]
+            times_ms.append(1e3 * (time.perf_counter() - start))
+    return times_ms[-samples:]
 
 
 def take(stream: EegStream, item: EegChunk | Trigger) -> None:

@@ -85,38 +85,38 @@ class Case:
         a = self.affine
         uid = "1.2.826.0.1.3680043.8.498.1"
         of: Callable[[int], np.ndarray] = lambda n: self.volumes[n % len(self.volumes)]  # noqa: E731
-        at: Callable[[int], datetime] = lambda n: _START + timedelta(seconds=n * TR)  # noqa: E731
+        acquired_at: Callable[[int], datetime] = lambda n: _START + timedelta(seconds=n * TR)  # noqa: E731
         forms: dict[str, Write] = {
-            "mosaic": lambda n: [mosaic_bytes(of(n), a, TR, n, 3, at(n), 1.6, uid)],
-            "enhanced": lambda n: [enhanced_bytes(of(n), a, TR, n, 3, at(n), 1.6, uid)],
+            "mosaic": lambda n: [mosaic_bytes(of(n), a, TR, n, 3, acquired_at(n), 1.6, uid)],
+            "enhanced": lambda n: [enhanced_bytes(of(n), a, TR, n, 3, acquired_at(n), 1.6, uid)],
             "nifti": lambda n: [nifti_bytes(of(n), a, TR)],
-            "slices": lambda n: slice_bytes("ge", of(n), a, TR, n, 3, at(n), uid),
+            "slices": lambda n: slice_bytes("ge", of(n), a, TR, n, 3, acquired_at(n), uid),
         }
         return forms[form]
 
 
 def case(bundle: Bundle, shape: tuple[int, int, int] = SHAPE, features: int = FEATURES) -> Case:
     """Make the phantom's head with noise, in a few poses, and a calibration that lies elsewhere on it."""
-    rest = scanner.head(1, shape)
+    head = scanner.head(1, shape)
     rng = np.random.default_rng(0)
     walk = np.cumsum(rng.standard_normal((_POSES, 6)), axis=0) * ([_STEP_MM] * 3 + [_STEP_RAD] * 3)
-    volumes = np.stack([_posed(rest.mean, rest.affine, pose, rng) for pose in walk])
-    voxels = np.sort(rng.choice(rest.brain, min(features, len(rest.brain)), replace=False))
-    trained = Projection(voxels, shape, rest.affine)
-    placed = replace(trained, affine=rigid(_LIES, np.zeros(3)) @ rest.affine)
+    volumes = np.stack([_posed(head.mean, head.affine, pose, rng) for pose in walk])
+    voxels = np.sort(rng.choice(head.brain, min(features, len(head.brain)), replace=False))
+    trained = Projection(voxels, shape, head.affine)
+    placed = replace(trained, affine=rigid(_LIES, np.zeros(3)) @ head.affine)
     # Any level and scale will do: they change the values, not the time.
     size = len(voxels)
     calibration = Calibration(
         Path(),
         _record(placed),
         "0" * 16,
-        rest.mean.astype(np.float32),
-        rest.affine,
+        head.mean.astype(np.float32),
+        head.affine,
         placed,
         np.full(size, 1000.0, np.float32),
         np.full(size, 50.0, np.float32),
     )
-    return Case(volumes, rest.affine, replace(bundle, projection=trained), calibration)
+    return Case(volumes, head.affine, replace(bundle, projection=trained), calibration)
 
 
 def _posed(image: Float, affine: np.ndarray, pose: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -159,17 +159,19 @@ def normaliser(calibration: Calibration) -> VolumeNormalizer:
     return VolumeNormalizer(calibration.warmup_mean, calibration.warmup_scale, baseline, drift)
 
 
-def measure(made: Case, form: str, rounds: Iterable[int], others: int = 0) -> Iterator[tuple[float, ...]]:
+def measure(
+    case: Case, form: str, rounds: Iterable[int], other_files: int = 0
+) -> Iterator[tuple[float, ...]]:
     """Time volume after volume.
 
     Parameters
     ----------
-    made : Case
+    case : Case
     form : str
         ``mosaic``, ``enhanced``, ``nifti`` or ``slices``.
     rounds : iterable of int
         Numbers of the volumes, from 0.
-    others : int
+    other_files : int
         Number of useless files that lie in the folder beforehand.
 
     Yields
@@ -178,13 +180,13 @@ def measure(made: Case, form: str, rounds: Iterable[int], others: int = 0) -> It
         Time from the rename of a volume's last file, ms. The first includes the wait for the poll, which
         is drawn evenly from its period.
     """
-    write = made.files(form)
+    write = case.files(form)
     rng = np.random.default_rng(2)
-    head = Head(made.bundle, made.calibration)
-    norm = normaliser(made.calibration)
+    head = Head(case.bundle, case.calibration)
+    norm = normaliser(case.calibration)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for n in range(others):
+        for n in range(other_files):
             (folder / f"other_{n:06d}.log").touch()
         source = FolderSource(folder)
         for n in rounds:
@@ -219,22 +221,22 @@ def _timed(
     began = time.perf_counter()
     time.sleep(waits)
     work = time.thread_time()
-    found: list[Volume] = []
-    while not found:
-        found = source.poll(time.monotonic())
-    vector = norm.push(head.read(found[0]))
+    volumes: list[Volume] = []
+    while not volumes:
+        volumes = source.poll(time.monotonic())
+    vector = norm.push(head.read(volumes[0]))
     work = time.thread_time() - work
     wall = time.perf_counter() - began
     assert np.isfinite(vector).all()
-    return 1e3 * wall, 1e3 * work, 1e3 * (found[0].parsed_at - found[0].arrived_at)
+    return 1e3 * wall, 1e3 * work, 1e3 * (volumes[0].parsed_at - volumes[0].arrived_at)
 
 
-def timed(made: Case, track: Callable[[int, str, int], Iterable[int]], samples: int) -> dict[str, Spent]:
+def timed(case: Case, track: Callable[[int, str, int], Iterable[int]], samples: int) -> dict[str, Spent]:
     """Time every form of file; the keys are stages of ``rtdecode bench``."""
-    found = {}
+    times = {}
     for name, form in STAGES.items():
         # Leave out the first volume, which opens readers and grids.
-        rows = list(measure(made, form, track(samples + 1, name, 2)))[1:]
+        rows = list(measure(case, form, track(samples + 1, name, 2)))[1:]
         wall, cpu, parse = (list(column) for column in zip(*rows, strict=True))
-        found[name] = Spent(wall, cpu, parse)
-    return found
+        times[name] = Spent(wall, cpu, parse)
+    return times

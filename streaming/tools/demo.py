@@ -114,16 +114,16 @@ def run(
     if osc is not None:
         # Refused here, before any program starts; the session opens its own.
         OscSender(osc).close()
-    shown = str(FILM) if film is None else film
+    film_name = str(FILM) if film is None else film
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     if taken(folder):
         raise UsageError(
             "output-folder-not-empty", "--out {folder} is in use. Give a new or empty folder.", folder=folder
         )
     length = _SECONDS if seconds is None else seconds
-    if not recorded and shown not in KINDS:
+    if not recorded and film_name not in KINDS:
         # Read before any program starts, so that a film that cannot be shown is refused at once.
-        length = min(length, watched(shown, length, 0, "grid", at_most=seconds is None).count / FPS)
+        length = min(length, watched(film_name, length, 0, "grid", at_most=seconds is None).count / FPS)
     console = terminal.console(stderr=True)
     stopped = list[str]()
     flags = [] if page is None else ["--dashboard", page.place]
@@ -138,7 +138,7 @@ def run(
         if recorded:
             code = _recorded(folder, length, flags, token, console, stopped)
         else:
-            code = _simulated(folder, length, shown, flags, token, console, stopped)
+            code = _simulated(folder, length, film_name, flags, token, console, stopped)
     films = sorted(folder.glob("**/film.mp4"))
     if open_film and code == 0 and films:
         webbrowser.open(films[0].resolve().as_uri())

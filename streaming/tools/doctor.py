@@ -84,7 +84,7 @@ class Checked:
     volume: Volume | None
 
 
-def run(asked: Asked, *, as_json: bool) -> int:
+def run(options: Asked, *, as_json: bool) -> int:
     """Check everything, and say what to do about each thing that is missing.
 
     Returns
@@ -94,11 +94,11 @@ def run(asked: Asked, *, as_json: bool) -> int:
     """
     # On stderr, so that stdout holds nothing but the report.
     with terminal.console(stderr=True).status("looking and listening, up to 25 s"):
-        checked = check(asked)
+        checked = check(options)
     return tell(checked.findings, as_json=as_json)
 
 
-def check(asked: Asked, listen_s: float = 0.0) -> Checked:
+def check(options: Asked, listen_s: float = 0.0) -> Checked:
     """Check everything.
 
     Parameters
@@ -108,19 +108,19 @@ def check(asked: Asked, listen_s: float = 0.0) -> Checked:
     """
     # Bundle and calibration are loaded first, since everything else is judged against them.
     of_runtime = _runtime()
-    loaded, of_bundle = _bundle(asked.bundle)
-    placed, of_calibration = _calibration(asked.calibration, loaded)
-    of_eeg, heard = _eeg(asked.lsl, loaded, listen_s)
-    of_fmri, volume = _fmri(asked.fmri_dir, loaded, placed)
+    loaded, of_bundle = _bundle(options.bundle)
+    placed, of_calibration = _calibration(options.calibration, loaded)
+    of_eeg, capture = _eeg(options.lsl, loaded, listen_s)
+    of_fmri, volume = _fmri(options.fmri_dir, loaded, placed)
     findings = [_machine(), *of_eeg, *of_fmri, of_runtime, *of_bundle, *of_calibration]
     if loaded is not None:
-        findings += _sources(asked, loaded)
-        places = [DiskFolder("disk", asked.out or Path("runs"), doctor_disk.clips_a_minute(loaded))]
-        if asked.record is not None:
-            rate = doctor_disk.recording_a_minute(loaded, heard and heard.montage, volume)
-            places.append(DiskFolder("recording", asked.record, rate))
-        findings += doctor_disk.judge(places, asked.minutes)
-    return Checked(findings, loaded, placed, heard, volume)
+        findings += _sources(options, loaded)
+        places = [DiskFolder("disk", options.out or Path("runs"), doctor_disk.clips_a_minute(loaded))]
+        if options.record is not None:
+            rate = doctor_disk.recording_a_minute(loaded, capture and capture.montage, volume)
+            places.append(DiskFolder("recording", options.record, rate))
+        findings += doctor_disk.judge(places, options.minutes)
+    return Checked(findings, loaded, placed, capture, volume)
 
 
 def tell(findings: list[Finding], *, as_json: bool) -> int:
@@ -132,10 +132,10 @@ def tell(findings: list[Finding], *, as_json: bool) -> int:
     return int(any(f.state == BAD for f in findings))
 
 
-def _sources(asked: Asked, bundle: Bundle) -> list[Finding]:
+def _sources(options: Asked, bundle: Bundle) -> list[Finding]:
     """Judge whether a source that the bundle reads was given, if any was."""
-    given = {"eeg": asked.lsl, "fmri": asked.fmri_dir}
-    if not any(given.values()) or any(given[name] for name in bundle.manifest.modalities):
+    sources = {"eeg": options.lsl, "fmri": options.fmri_dir}
+    if not any(sources.values()) or any(sources[name] for name in bundle.manifest.modalities):
         return []
     reads = " and ".join(bundle.manifest.modalities)
     return [table.SOURCES_UNREAD.find(bundle=bundle.manifest.name, reads=reads)]
@@ -154,8 +154,8 @@ def _eeg(name: str | None, bundle: Bundle | None, listen_s: float) -> tuple[list
     # Imported only here, so that without liblsl everything else is still checked.
     from streaming.tools import doctor_eeg
 
-    judged, heard = doctor_eeg.judge(name, bundle, listen_s)
-    return [streams, *judged], heard
+    judged, capture = doctor_eeg.judge(name, bundle, listen_s)
+    return [streams, *judged], capture
 
 
 def _streams(name: str | None) -> Finding:
@@ -218,8 +218,8 @@ def _calibration(folder: Path | None, bundle: Bundle | None) -> tuple[Calibratio
             read.matched(bundle.projection)
     except RtDecodeError as error:
         return None, [Finding("calibration", BAD, str(error), "calibrate with --bundle")]
-    found = f"{read.record.features} features of {read.record.volumes} volumes, {read.record.made_at}"
-    return read, [Finding("calibration", OK, found)]
+    sentence = f"{read.record.features} features of {read.record.volumes} volumes, {read.record.made_at}"
+    return read, [Finding("calibration", OK, sentence)]
 
 
 def _runtime() -> Finding:
@@ -231,10 +231,10 @@ def _runtime() -> Finding:
     clash = providers.clash()
     if clash is not None:
         return Finding("graphs", BAD, clash, "decode with one of the packages alone")
-    found = f"ONNX Runtime {providers.runtime().__version__}"
+    sentence = f"ONNX Runtime {providers.runtime().__version__}"
     if names == [providers.CPU]:
-        return Finding("graphs", OK, f"{found} on the CPU", f"on a GPU: {installing.command('gpu')}")
-    return Finding("graphs", OK, f"{found} with {', '.join(names)}")
+        return Finding("graphs", OK, f"{sentence} on the CPU", f"on a GPU: {installing.command('gpu')}")
+    return Finding("graphs", OK, f"{sentence} with {', '.join(names)}")
 
 
 def _decoded(bundle: Bundle, decoder: Decoder) -> list[Finding]:
@@ -248,20 +248,22 @@ def _decoded(bundle: Bundle, decoder: Decoder) -> list[Finding]:
     manifest = bundle.manifest
     reads = " + ".join(manifest.modalities)
     far = ", ".join(f"{name} {error:.2g}" for name, error in decoder.differences.items())
-    found = f"{manifest.name} {bundle.digest} reads {reads}; its golden window agrees (off by {far})"
+    sentence = f"{manifest.name} {bundle.digest} reads {reads}; its golden window agrees (off by {far})"
     status = manifest.parity.get("status")
     if status is not None:
-        found += f"; parity of its export: {status}"
+        sentence += f"; parity of its export: {status}"
     state = NOTE if decoder.notes else OK
     engines = Finding("engines", state, " ".join([f"{engine.places(decoder.runs_on)}.", *decoder.notes]))
-    return [Finding("bundle", OK, found), engines, _of_gpu(bundle)]
+    return [Finding("bundle", OK, sentence), engines, _of_gpu(bundle)]
 
 
 def _of_gpu(bundle: Bundle) -> Finding:
     gpu = bundle.manifest.gpu
     if gpu is None:
-        found = f"{bundle.manifest.name}: not run on a GPU. Its graphs and engines were checked on CPUs alone"
-        return Finding("GPU", NOTE, found)
+        sentence = (
+            f"{bundle.manifest.name}: not run on a GPU. Its graphs and engines were checked on CPUs alone"
+        )
+        return Finding("GPU", NOTE, sentence)
     return Finding("GPU", OK, f"{bundle.manifest.name} was run on {gpu}")
 
 

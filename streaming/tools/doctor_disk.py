@@ -44,14 +44,14 @@ def clips_a_minute(bundle: Bundle) -> float:
     The golden window's clip is written as a session writes it, and counts for all clips.
     """
     manifest = bundle.manifest
-    made = Decoder(bundle).decode(golden.window(bundle)).clip
+    decoded = Decoder(bundle).decode(golden.window(bundle)).clip
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "clip.mp4"
-        write_mp4(file, made.frames, manifest.clip.fps)
+        write_mp4(file, decoded.frames, manifest.clip.fps)
         clip = file.stat().st_size
     # With two modalities a window has two clips: a preview and the final one.
     revisions = len(manifest.modalities)
-    a_window = revisions * (clip + made.latent.nbytes + _LINE) + _FILM * clip
+    a_window = revisions * (clip + decoded.latent.nbytes + _LINE) + _FILM * clip
     return 60 / float(manifest.grid.hop) * a_window
 
 

@@ -49,15 +49,15 @@ def judge(lsl: str, bundle: Bundle, listen_s: float = 0.0) -> tuple[list[Finding
     Heard or None
         What came; None if the bundle reads no EEG, or the stream carries no usable EEG.
     """
-    wanted = bundle.manifest.eeg
-    if wanted is None:
+    eeg_input = bundle.manifest.eeg
+    if eeg_input is None:
         name = bundle.manifest.name
         return [table.SOURCE_UNREAD.find(subject="cap", bundle=name, modality="EEG", option="--lsl")], None
     try:
-        heard = listen(lsl, wanted.band, listen_s)
+        capture = listen(lsl, eeg_input.band, listen_s)
     except GeometryError as error:
         return [Finding("cap", BAD, str(error), "set the stream right in the amplifier's program")], None
-    return findings(heard, bundle, wanted), heard
+    return findings(capture, bundle, eeg_input), capture
 
 
 def listen(lsl: str, band: EegBand, listen_s: float = 0.0) -> Heard:
@@ -78,12 +78,12 @@ def listen(lsl: str, band: EegBand, listen_s: float = 0.0) -> Heard:
     source = LslSource(lsl)
     items: list[EegChunk | Trigger] = []
     until = time.monotonic() + _FIRST_WITHIN_S
-    heard = False
+    has_samples = False
     try:
         while time.monotonic() < until:
             items += source.poll()
-            if not heard and any(isinstance(item, EegChunk) for item in items):
-                heard = True
+            if not has_samples and any(isinstance(item, EegChunk) for item in items):
+                has_samples = True
                 # A chain thins every stream to this rate at most, so the filters settle at it.
                 until = time.monotonic() + max(band.settling_s(MOST_HZ) + _JUDGED_S, listen_s)
             time.sleep(_POLL_S)
@@ -101,37 +101,37 @@ def listen(lsl: str, band: EegBand, listen_s: float = 0.0) -> Heard:
         source.close()
 
 
-def findings(heard: Heard, bundle: Bundle, wanted: EegInput) -> list[Finding]:
+def findings(capture: Heard, bundle: Bundle, eeg_input: EegInput) -> list[Finding]:
     """Judge what was heard against what the bundle reads."""
-    if heard.montage is None or not heard.chunks:
-        return [table.NO_SAMPLE.find(source=heard.state)]
-    cap_fits = cap(wanted, heard.montage)
-    rate = _rate(heard, heard.montage, float(bundle.manifest.grid.sfreq), wanted.band)
-    triggers = (table.TRIGGER_LINE if heard.has_triggers else table.NO_TRIGGER_LINE).find()
-    judgements = [cap_fits, rate, _unit(heard), _samples(heard, wanted, heard.montage), triggers]
-    if heard.stamps:
-        observation, _, advice = heard.stamps.rpartition(". ")
+    if capture.montage is None or not capture.chunks:
+        return [table.NO_SAMPLE.find(source=capture.state)]
+    cap_fits = cap(eeg_input, capture.montage)
+    rate = _rate(capture, capture.montage, float(bundle.manifest.grid.sfreq), eeg_input.band)
+    triggers = (table.TRIGGER_LINE if capture.has_triggers else table.NO_TRIGGER_LINE).find()
+    judgements = [cap_fits, rate, _unit(capture), _samples(capture, eeg_input, capture.montage), triggers]
+    if capture.stamps:
+        observation, _, advice = capture.stamps.rpartition(". ")
         judgements.append(Finding("stamps", NOTE, observation, advice))
     # With a cap or a rate that does not fit, a session's chain gives no level to judge.
     if cap_fits.state != BAD and rate.state != BAD:
-        judgements.append(_level(heard, bundle, wanted, heard.montage))
+        judgements.append(_level(capture, bundle, eeg_input, capture.montage))
     return judgements
 
 
-def cap(wanted: EegInput, montage: Montage) -> Finding:
+def cap(eeg_input: EegInput, montage: Montage) -> Finding:
     """Judge whether a cap has the channels that a bundle reads."""
     try:
-        picks, absent = channels.match(wanted.channels, montage)
+        picks, absent = channels.match(eeg_input.channels, montage)
     except GeometryError as error:
         return table.OTHER_CAP.find(error=error)
     values = {"present": len(picks) - len(absent), "channels": len(picks), "absent": absent}
     return (table.CAP_LACKS if absent else table.CAP).find(**values)
 
 
-def _rate(heard: Heard, montage: Montage, grid_hz: float, band: EegBand) -> Finding:
-    span_s = heard.chunks[-1].arrived_at - heard.chunks[0].arrived_at
+def _rate(capture: Heard, montage: Montage, grid_hz: float, band: EegBand) -> Finding:
+    span_s = capture.chunks[-1].arrived_at - capture.chunks[0].arrived_at
     # Leave out the first chunk: some of it was gathered before anybody listened.
-    samples = sum(chunk.data.shape[1] for chunk in heard.chunks[1:])
+    samples = sum(chunk.data.shape[1] for chunk in capture.chunks[1:])
     if span_s < _LEAST_S:
         sentence = f"{counted(samples, 'sample')} came in {span_s:.1f} s, and no more after that"
         return Finding("rate", BAD, sentence, "see rtdecode eeg, and the amplifier's connection")
@@ -144,17 +144,17 @@ def _rate(heard: Heard, montage: Montage, grid_hz: float, band: EegBand) -> Find
     return Finding("rate", OK, sentence)
 
 
-def _unit(heard: Heard) -> Finding:
-    if heard.notes:
-        return Finding("unit", NOTE, "; ".join(heard.notes), "set it in the amplifier's LSL program")
+def _unit(capture: Heard) -> Finding:
+    if capture.notes:
+        return Finding("unit", NOTE, "; ".join(capture.notes), "set it in the amplifier's LSL program")
     return Finding("unit", OK, "stated by the stream, read as microvolts")
 
 
-def _samples(heard: Heard, wanted: EegInput, montage: Montage) -> Finding:
+def _samples(capture: Heard, eeg_input: EegInput, montage: Montage) -> Finding:
     """Judge whether the channels that the bundle reads hold measurements."""
-    read = {channels.canonical(name) for name in wanted.channels}
+    read = {channels.canonical(name) for name in eeg_input.channels}
     rows = [i for i, name in enumerate(montage.channels) if channels.canonical(name) in read]
-    data = np.concatenate([chunk.data[rows] for chunk in heard.chunks], axis=1)
+    data = np.concatenate([chunk.data[rows] for chunk in capture.chunks], axis=1)
     holes = plausible.eeg_holes(data)
     if holes is None:
         return Finding("samples", OK, f"{counted(data.shape[1], 'sample')}, all of them finite")
@@ -167,9 +167,9 @@ def _samples(heard: Heard, wanted: EegInput, montage: Montage) -> Finding:
     return Finding("samples", BAD, sentence, "check the electrodes, the amplifier and its LSL program")
 
 
-def _level(heard: Heard, bundle: Bundle, wanted: EegInput, montage: Montage) -> Finding:
+def _level(capture: Heard, bundle: Bundle, eeg_input: EegInput, montage: Montage) -> Finding:
     """Judge the level by a session's own chain, which interpolates bad channels."""
-    chain = played(heard, bundle, wanted, montage)
+    chain = played(capture, bundle, eeg_input, montage)
     bad_channels = signals.bad_channels(chain.report())
     if bad_channels is not None and bad_channels.state == BAD:
         return replace(bad_channels, subject="level")
@@ -187,7 +187,7 @@ def _level(heard: Heard, bundle: Bundle, wanted: EegInput, montage: Montage) -> 
     return level if bad_channels is None else joined("level", [level, bad_channels], "; ")
 
 
-def played(heard: Heard, bundle: Bundle, wanted: EegInput, montage: Montage) -> EegStream:
+def played(capture: Heard, bundle: Bundle, eeg_input: EegInput, montage: Montage) -> EegStream:
     """Send all that was heard through a session's own chain, and return it.
 
     Raises
@@ -196,8 +196,8 @@ def played(heard: Heard, bundle: Bundle, wanted: EegInput, montage: Montage) -> 
         If the stream lacks the bundle's channels, or does not send at its rate.
     """
     tr_s = None if bundle.manifest.grid.tr is None else float(bundle.manifest.grid.tr)
-    chain = EegStream(wanted, bundle.stats, montage, keep_s=_KEEP_S, tr_s=tr_s)
-    for item in heard.items:
+    chain = EegStream(eeg_input, bundle.stats, montage, keep_s=_KEEP_S, tr_s=tr_s)
+    for item in capture.items:
         if isinstance(item, Trigger):
             chain.trigger(item.stamp, arrived_at=item.arrived_at)
         else:

@@ -88,19 +88,19 @@ def read(source: FolderSource, seconds: float = _READ_S) -> Looked:
 
 
 def _count(series: dict[str, Series], volume: Volume) -> None:
-    one = series.setdefault(volume.uid, Series(volume))
-    one.last = volume
-    one.readable.append((volume.index, volume.readable_at))
+    entry = series.setdefault(volume.uid, Series(volume))
+    entry.last = volume
+    entry.readable.append((volume.index, volume.readable_at))
     holes = plausible.voxel_holes(volume.data)
     if holes is not None:
         lost = f"{holes.mean():.1%} of the voxels of {volume.name}"
-        one.faults.append(f"{lost} are not finite or beyond {plausible.VOXEL_LIMIT:g}")
+        entry.faults.append(f"{lost} are not finite or beyond {plausible.VOXEL_LIMIT:g}")
     elif (constant := plausible.volume_constant(volume.data)) is not None:
-        one.faults.append(f"{volume.name}: {constant}")
+        entry.faults.append(f"{volume.name}: {constant}")
 
 
 def judge(
-    looked: Looked, bundle: Bundle | None, calibration: Calibration | None
+    folder: Looked, bundle: Bundle | None, calibration: Calibration | None
 ) -> tuple[list[Finding], Volume | None]:
     """Judge what lies in a folder.
 
@@ -118,12 +118,12 @@ def judge(
         The newest volume of the series that a session would read, or of the first series if it would read
         none.
     """
-    if not looked.series:
-        nothing = f"{looked.directory}: {table.VOLUMES_AWAITED.sentence}{_passed_over(looked)}"
+    if not folder.series:
+        nothing = f"{folder.directory}: {table.VOLUMES_AWAITED.sentence}{_passed_over(folder)}"
         return [Finding("folder", NOTE, nothing, SEE)], None
-    first = looked.series[0]
+    first = folder.series[0]
     if bundle is None:
-        return [_folder(looked, first)], first.last
+        return [_folder(folder, first)], first.last
     if bundle.projection is None:
         names = {
             "subject": "grid",
@@ -131,13 +131,13 @@ def judge(
             "modality": "fMRI",
             "option": "--fmri-dir",
         }
-        return [_folder(looked, first), table.SOURCE_UNREAD.find(**names)], first.last
+        return [_folder(folder, first), table.SOURCE_UNREAD.find(**names)], first.last
     # Ask a session's own assembler, so that both always agree on what can be read.
     fits = Assembler(bundle, None, ["fmri"], calibration=calibration).unread
-    reasons = [fits(series.last.data.shape, series.last.affine) for series in looked.series]
-    readable = [series for series, reason in zip(looked.series, reasons, strict=True) if reason is None]
+    reasons = [fits(series.last.data.shape, series.last.affine) for series in folder.series]
+    readable = [series for series, reason in zip(folder.series, reasons, strict=True) if reason is None]
     series = readable[0] if readable else first
-    findings = [_folder(looked, series)]
+    findings = [_folder(folder, series)]
     if not readable:
         findings.append(table.OTHER_GRID.find(error=reasons[0]))
         return [*findings, tr(series.last, bundle), _values(series)], series.last
@@ -148,21 +148,21 @@ def judge(
     return findings, series.last
 
 
-def _folder(looked: Looked, series: Series) -> Finding:
+def _folder(folder: Looked, series: Series) -> Finding:
     size = " x ".join(str(n) for n in series.last.data.shape)
-    least = "" if looked.whole else "at least "
-    others = len(looked.series) - 1
-    also = f", and {others} other series" if others else ""
+    least = "" if folder.whole else "at least "
+    other_count = len(folder.series) - 1
+    also = f", and {other_count} other series" if other_count else ""
     count = f"{least}{counted(len(series.readable), 'volume')} of {size} at TR {series.last.tr_s} s so far"
-    sentence = f"{looked.directory}: {count}{also}{_passed_over(looked)}"
-    return Finding("folder", NOTE, sentence, SEE) if looked.ignored else Finding("folder", OK, sentence)
+    sentence = f"{folder.directory}: {count}{also}{_passed_over(folder)}"
+    return Finding("folder", NOTE, sentence, SEE) if folder.ignored else Finding("folder", OK, sentence)
 
 
-def _passed_over(looked: Looked) -> str:
-    if not looked.ignored:
+def _passed_over(folder: Looked) -> str:
+    if not folder.ignored:
         return ""
-    name, reason = looked.ignored[-1]
-    return f", {counted(len(looked.ignored), 'unusable file')}, the last {name}: {reason}"
+    name, reason = folder.ignored[-1]
+    return f", {counted(len(folder.ignored), 'unusable file')}, the last {name}: {reason}"
 
 
 def tr(volume: Volume, bundle: Bundle) -> Finding:

@@ -73,8 +73,8 @@ def run(lsl: str | None, seconds: float | None, as_json: bool, *, peers: Sequenc
 class _Network:
     """The streams on the network, and the watches of those that are followed."""
 
-    def __init__(self, wanted: str | None) -> None:
-        self._wanted = wanted
+    def __init__(self, name: str | None) -> None:
+        self._wanted = name
         self._resolver = pylsl.ContinuousResolver(forget_after=5.0)
         self._seen: list[pylsl.StreamInfo] = []
         self.watches: dict[str, Watch] = {}
@@ -84,8 +84,8 @@ class _Network:
         self._seen = self._resolver.results()
         # Streams of text or without a rate hold markers.
         signals = [s for s in self._seen if s.channel_format() != pylsl.cf_string and s.nominal_srate() > 0]
-        found = signals if self._wanted is None else select(signals, self._wanted)
-        for name in sorted({s.name() for s in found} - self.watches.keys()):
+        selected = signals if self._wanted is None else select(signals, self._wanted)
+        for name in sorted({s.name() for s in selected} - self.watches.keys()):
             self.watches[name] = Watch(name)
 
     def poll(self) -> None:
@@ -96,15 +96,15 @@ class _Network:
         """Say what is waited for; None while there is EEG."""
         if any(watch.montage is not None for watch in self.watches.values()):
             return None
-        wanted = "an EEG stream" if self._wanted is None else f"LSL stream '{self._wanted}'"
-        return f"waiting for {wanted}; seen on this network: {seen(self._seen)}"
+        target = "an EEG stream" if self._wanted is None else f"LSL stream '{self._wanted}'"
+        return f"waiting for {target}; seen on this network: {seen(self._seen)}"
 
     def others(self) -> str | None:
         """Name the streams that are not followed; None if there are none."""
         # A watch also reads the markers that belong to its stream.
-        known = {*self.watches, *(f"{name}-markers" for name in self.watches)}
-        left = [s for s in self._seen if s.name() not in known]
-        return f"also on this network: {seen(left)}" if left else None
+        followed = {*self.watches, *(f"{name}-markers" for name in self.watches)}
+        ignored = [s for s in self._seen if s.name() not in followed]
+        return f"also on this network: {seen(ignored)}" if ignored else None
 
     def close(self) -> None:
         for watch in self.watches.values():
@@ -133,7 +133,7 @@ def _follow(network: _Network, show: Show, over: Callable[[], bool]) -> None:
 
 @contextmanager
 def _json() -> Iterator[Show]:
-    said = {"at": time.monotonic() - _SAY_EVERY}
+    last = {"at": time.monotonic() - _SAY_EVERY}
     refused: set[str] = set()
 
     def show(network: _Network) -> None:
@@ -147,8 +147,8 @@ def _json() -> Iterator[Show]:
                 terminal.say(watch.state)
         text = network.waiting()
         now = time.monotonic()
-        if text and now - said["at"] >= _SAY_EVERY:
-            said["at"] = now
+        if text and now - last["at"] >= _SAY_EVERY:
+            last["at"] = now
             terminal.say(text)
 
     yield show
@@ -163,11 +163,11 @@ def _page(network: _Network) -> Iterator[Show]:
             yield lambda network: live.update(page(network), refresh=True)
         return
     console = terminal.console(width=_WIDTH)
-    shown = {"at": time.monotonic() - _SAY_EVERY}
+    last = {"at": time.monotonic() - _SAY_EVERY}
 
     def show(network: _Network) -> None:
-        if time.monotonic() - shown["at"] >= _SAY_EVERY:
-            shown["at"] = time.monotonic()
+        if time.monotonic() - last["at"] >= _SAY_EVERY:
+            last["at"] = time.monotonic()
             console.print(page(network))
 
     yield show
@@ -244,12 +244,12 @@ def _channels(watch: Watch) -> str:
     assert watch.montage is not None
     montage = watch.montage
     count = montage.kinds.count("eeg")
-    others = [
+    other_channels = [
         f"{label} ({kind})"
         for label, kind in zip(montage.channels, montage.kinds, strict=True)
         if kind != "eeg"
     ]
-    also = f" and {', '.join(others)}" if others else ""
+    also = f" and {', '.join(other_channels)}" if other_channels else ""
     return f"{count} EEG{also}, against {montage.reference}, nominally {montage.sfreq:g} Hz"
 
 
@@ -264,9 +264,9 @@ def _lost(line: dict[str, Any], details: dict[str, Any]) -> Text:
 def _triggers(watch: Watch, count: int | None) -> str:
     if count is None:
         return table.NO_TRIGGER_LINE.find().found
-    every = watch.trigger_every_s()
+    interval_s = watch.trigger_every_s()
     last = watch.last_trigger
-    rate = f", one every {every:.3f} s" if every else ""
+    rate = f", one every {interval_s:.3f} s" if interval_s else ""
     newest = f", the last {last.label} {pylsl.local_clock() - last.stamp:.1f} s ago" if last else ""
     return f"{count}{rate}{newest}"
 
@@ -288,11 +288,11 @@ def _gradient(details: dict[str, Any]) -> str | Text:
     return _coloured(residual, f"{text}; slice harmonics {gradient['slice_down_db']:.0f} dB down, ")
 
 
-def _heartbeat(found: dict[str, Any] | None) -> str:
-    if found is None or found["per_minute"] is None:
+def _heartbeat(heartbeat: dict[str, Any] | None) -> str:
+    if heartbeat is None or heartbeat["per_minute"] is None:
         return "-"
-    beats = f"{found['per_minute']:.0f} a minute, removed by {found['method']}"
-    return beats if found["peak_uv"] is None else f"{beats}, {found['peak_uv']:.0f} uV at its peak"
+    beats = f"{heartbeat['per_minute']:.0f} a minute, removed by {heartbeat['method']}"
+    return beats if heartbeat["peak_uv"] is None else f"{beats}, {heartbeat['peak_uv']:.0f} uV at its peak"
 
 
 def _number(value: float | None, form: str) -> str:

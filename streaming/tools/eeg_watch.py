@@ -106,25 +106,25 @@ class Watch:
         """Stop reading."""
         self._source.close()
 
-    def line(self, known: dict[str, Any] | None = None) -> dict[str, Any]:
+    def line(self, details: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return a value for each of `KEYS`, None where it is not known.
 
         Parameters
         ----------
-        known : dict, optional
+        details : dict, optional
             What `details` returned, if the caller has asked for it already.
         """
-        found: dict[str, Any] = dict.fromkeys(KEYS)
-        known = self.details() if known is None else known
-        found |= {key: known[key] for key in KEYS if key in known}
+        values: dict[str, Any] = dict.fromkeys(KEYS)
+        details = self.details() if details is None else details
+        values |= {key: details[key] for key in KEYS if key in details}
         # By samples that are placed by their arrival no age can be told.
         age_ms = None if self._source.placed_by_arrival else self.age_ms()
-        found.update(stream=self.name, age_ms=age_ms)
-        found["triggers"] = self._count if self._source.has_triggers or self._count else None
+        values.update(stream=self.name, age_ms=age_ms)
+        values["triggers"] = self._count if self._source.has_triggers or self._count else None
         for key, digits in _DIGITS.items():
-            if found[key] is not None:
-                found[key] = round(float(found[key]), digits)
-        return found
+            if values[key] is not None:
+                values[key] = round(float(values[key]), digits)
+        return values
 
     def details(self) -> dict[str, Any]:
         """Return everything that the chain reports about itself."""
@@ -189,9 +189,9 @@ class Watch:
         rows = [i for i, kind in enumerate(stream.montage.kinds) if kind == "eeg"]
         self._raw.append(chunk.data[rows])
         # Drop the oldest chunks as long as those left still hold the span of the level.
-        held = sum(part.shape[1] for part in self._raw)
-        while held - self._raw[0].shape[1] >= _LEVEL_S * stream.montage.sfreq:
-            held -= self._raw.popleft().shape[1]
+        sample_count = sum(part.shape[1] for part in self._raw)
+        while sample_count - self._raw[0].shape[1] >= _LEVEL_S * stream.montage.sfreq:
+            sample_count -= self._raw.popleft().shape[1]
 
 
 def whole_stream(montage: Montage, keep_s: float, tr_s: float | None = None) -> EegStream:

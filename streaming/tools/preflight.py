@@ -28,7 +28,7 @@ from streaming.tools.doctor_fmri import Looked
 _CLOSER = "triggers"
 
 
-def run(asked: Asked, as_json: bool, *, seconds: float = 20.0, eyes_closed: bool = False) -> int:
+def run(options: Asked, as_json: bool, *, seconds: float = 20.0, eyes_closed: bool = False) -> int:
     """Check everything, and say whether a run may start.
 
     Parameters
@@ -50,12 +50,12 @@ def run(asked: Asked, as_json: bool, *, seconds: float = 20.0, eyes_closed: bool
     UsageError
         If there is nothing to listen to.
     """
-    if asked.lsl is None and asked.fmri_dir is None:
+    if options.lsl is None and options.fmri_dir is None:
         raise UsageError(
             "preflight-source-missing",
             "nothing to listen to: give --lsl NAME, --fmri-dir DIR, or both.",
         )
-    if eyes_closed and asked.lsl is None:
+    if eyes_closed and options.lsl is None:
         raise UsageError(
             "preflight-eyes-closed-without-eeg",
             "--eyes-closed reads the EEG: give --lsl NAME.",
@@ -64,37 +64,37 @@ def run(asked: Asked, as_json: bool, *, seconds: float = 20.0, eyes_closed: bool
     began_at = time.monotonic()
     # Files that are there already are passed over, as by a session: what comes from now on is armed.
     source = None
-    if asked.fmri_dir is not None and asked.fmri_dir.is_dir():
-        source = FolderSource(asked.fmri_dir, "ignore", bound=False)
+    if options.fmri_dir is not None and options.fmri_dir.is_dir():
+        source = FolderSource(options.fmri_dir, "ignore", bound=False)
     with console.status(f"looking and listening, about {seconds + 10:.0f} s"):
-        checked = doctor.check(asked, seconds)
+        checked = doctor.check(options, seconds)
         time.sleep(max(0.0, began_at + seconds - time.monotonic()))
         heard_s = time.monotonic() - began_at
         came = None if source is None else doctor_fmri.read(source)
-        findings = _findings(checked, asked, came, heard_s)
+        findings = _findings(checked, options, came, heard_s)
     if eyes_closed:
-        findings.append(_eyes(checked, asked, seconds, console))
+        findings.append(_eyes(checked, options, seconds, console))
     return doctor.tell(findings, as_json=as_json)
 
 
-def _findings(checked: Checked, asked: Asked, came: Looked | None, heard_s: float) -> list[Finding]:
-    found = list[Finding]()
+def _findings(checked: Checked, options: Asked, came: Looked | None, heard_s: float) -> list[Finding]:
+    findings = list[Finding]()
     if came is not None:
-        found.append(preflight_fmri.export(came.directory, came, heard_s))
-    volumes = None if came is None else sum(len(one.readable) for one in came.series)
-    found += _eeg(checked, volumes)
-    if checked.calibration is not None and asked.fmri_dir is not None:
-        found.append(preflight_fmri.head(_newest(checked, came), checked.calibration))
-    found += battery(asked.minutes)
-    closer = {one.subject for one in found} & {_CLOSER}
-    return [one for one in checked.findings if one.subject not in closer] + found
+        findings.append(preflight_fmri.export(came.directory, came, heard_s))
+    volumes = None if came is None else sum(len(series.readable) for series in came.series)
+    findings += _eeg(checked, volumes)
+    if checked.calibration is not None and options.fmri_dir is not None:
+        findings.append(preflight_fmri.head(_newest(checked, came), checked.calibration))
+    findings += battery(options.minutes)
+    closer = {finding.subject for finding in findings} & {_CLOSER}
+    return [finding for finding in checked.findings if finding.subject not in closer] + findings
 
 
 def _eeg(checked: Checked, volumes: int | None) -> list[Finding]:
     """Judge what was heard of the EEG; nothing if nothing came, which the doctor says already."""
-    heard = checked.heard
+    capture = checked.heard
     bundle = checked.bundle
-    if heard is None or bundle is None or heard.montage is None or not heard.chunks:
+    if capture is None or bundle is None or capture.montage is None or not capture.chunks:
         return []
     # Imported only here, so that without liblsl everything else is still checked.
     from streaming.sources.lsl import impedance
@@ -103,11 +103,11 @@ def _eeg(checked: Checked, volumes: int | None) -> list[Finding]:
 
     tr = bundle.manifest.grid.tr
     tr_s = None if tr is None else float(tr)
-    cleaned = clean(heard, heard.montage, tr_s)
-    sent = heard.impedances | impedance.sent(heard.montage.channels, heard.host)
+    cleaned = clean(capture, capture.montage, tr_s)
+    sent = capture.impedances | impedance.sent(capture.montage.channels, capture.host)
     return [
-        preflight_sync.triggers(heard, tr_s, volumes),
-        preflight_sync.sync(heard, cleaned, tr_s),
+        preflight_sync.triggers(capture, tr_s, volumes),
+        preflight_sync.sync(capture, cleaned, tr_s),
         preflight_eeg.impedances(sent),
         preflight_eeg.ecg(cleaned),
     ]
@@ -115,10 +115,10 @@ def _eeg(checked: Checked, volumes: int | None) -> list[Finding]:
 
 def _newest(checked: Checked, came: Looked | None) -> Volume | None:
     """Return the newest volume of the series that a session would read, or of any that came."""
-    wanted = checked.volume
-    fresh = [] if came is None else [one.last for one in came.series]
-    alike = [one for one in fresh if wanted is None or one.data.shape == wanted.data.shape]
-    return alike[-1] if alike else wanted
+    reference = checked.volume
+    fresh = [] if came is None else [series.last for series in came.series]
+    alike = [volume for volume in fresh if reference is None or volume.data.shape == reference.data.shape]
+    return alike[-1] if alike else reference
 
 
 def battery(minutes: float) -> list[Finding]:
@@ -135,14 +135,14 @@ def battery(minutes: float) -> list[Finding]:
     return [Finding("battery", NOTE, f"{charged}, not on mains", table.BATTERY.advice)]
 
 
-def _eyes(checked: Checked, asked: Asked, seconds: float, console: Console) -> Finding:
+def _eyes(checked: Checked, options: Asked, seconds: float, console: Console) -> Finding:
     """Have the eyes closed, listen once more, and compare."""
     from streaming.tools import preflight_eeg
 
-    wanted = checked.bundle.manifest.eeg if checked.bundle is not None else None
-    if checked.bundle is None or checked.heard is None or wanted is None or not checked.heard.chunks:
-        found = "unknown: no EEG came with the eyes open"
-        return Finding("alpha", NOTE, found, "see the lines above")
+    eeg_input = checked.bundle.manifest.eeg if checked.bundle is not None else None
+    if checked.bundle is None or checked.heard is None or eeg_input is None or not checked.heard.chunks:
+        sentence = "unknown: no EEG came with the eyes open"
+        return Finding("alpha", NOTE, sentence, "see the lines above")
     console.print(
         f"Ask the participant to close the eyes for {seconds:g} s, and press Enter.",
         highlight=False,
@@ -151,18 +151,18 @@ def _eyes(checked: Checked, asked: Asked, seconds: float, console: Console) -> F
     # Without a keyboard this returns at once: the eyes are then taken to be closed.
     sys.stdin.readline()
     with console.status(f"listening with the eyes closed, about {seconds:.0f} s"):
-        closed = _closed(asked, wanted, seconds)
+        closed = _closed(options, eeg_input, seconds)
     console.print("The eyes may be opened.", highlight=False)
     if closed is None:
         return Finding("alpha", NOTE, "unknown: no EEG came with the eyes closed", "see rtdecode eeg")
-    return preflight_eeg.alpha(checked.heard, closed, checked.bundle, wanted)
+    return preflight_eeg.alpha(checked.heard, closed, checked.bundle, eeg_input)
 
 
-def _closed(asked: Asked, wanted: EegInput, seconds: float) -> Heard | None:
+def _closed(options: Asked, eeg_input: EegInput, seconds: float) -> Heard | None:
     from streaming.tools import doctor_eeg
 
-    assert asked.lsl is not None
+    assert options.lsl is not None
     try:
-        return doctor_eeg.listen(asked.lsl, wanted.band, seconds)
+        return doctor_eeg.listen(options.lsl, eeg_input.band, seconds)
     except GeometryError:
         return None

@@ -46,7 +46,7 @@ class Cleaned:
     references: bool
 
 
-def clean(heard: Heard, montage: Montage, tr_s: float | None) -> Cleaned:
+def clean(capture: Heard, montage: Montage, tr_s: float | None) -> Cleaned:
     """Remove the artefacts from what was heard.
 
     Parameters
@@ -57,14 +57,14 @@ def clean(heard: Heard, montage: Montage, tr_s: float | None) -> Cleaned:
     cleaner = Cleaner(montage, tr_s)
     clock = SampleClock(montage.sfreq)
     pairs = zip(montage.channels, montage.kinds, strict=True)
-    kinds = [kind_of(label, stated) for label, stated in pairs]
+    kinds = [kind_of(label, kind) for label, kind in pairs]
     lead = kinds.index("ecg") if "ecg" in kinds else None
     times: list[Values] = []
     pieces: list[Values] = []
     lost = 0
     # Whether the next part continues the last piece.
     goes_on = False
-    for item in heard.items:
+    for item in capture.items:
         if isinstance(item, Trigger):
             cleaner.trigger(clock.local(item.stamp, item.arrived_at))
             continue

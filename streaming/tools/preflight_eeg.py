@@ -84,9 +84,9 @@ class Beats:
         return steady and low <= self.per_minute <= high
 
 
-def impedances(known: dict[str, float]) -> Finding:
+def impedances(kilohms: dict[str, float]) -> Finding:
     """Judge impedances, kilohms, by channel; empty if the amplifier sends none."""
-    measured = {name: value for name, value in known.items() if np.isfinite(value) and value > 0}
+    measured = {name: value for name, value in kilohms.items() if np.isfinite(value) and value > 0}
     if not measured:
         return Finding("impedances", OK, "unknown: the amplifier sends none with a unit over LSL")
     highest = max(measured.values())
@@ -103,25 +103,26 @@ def ecg(cleaned: Cleaned) -> Finding:
     if cleaned.references:
         return Finding("ECG", OK, "not needed: the stream has channels that record artefacts only")
     if cleaned.ecg is None:
-        found = "no ECG channel: the heartbeat's artefact would be found in the EEG alone"
-        return Finding("ECG", NOTE, found, "connect the ECG, and call its channel ECG in the LSL program")
+        sentence = "no ECG channel: the heartbeat's artefact would be found in the EEG alone"
+        return Finding("ECG", NOTE, sentence, "connect the ECG, and call its channel ECG in the LSL program")
     pieces = [piece for piece in cleaned.ecg if len(piece) >= _PIECE_S * cleaned.rate]
     whole_s = sum(map(len, pieces)) / cleaned.rate
     if cleaned.rate < _LEAST_HZ or whole_s < _LEAST_S:
-        found = f"unknown: only {whole_s:.0f} s at {cleaned.rate:g} Hz are free of gradients and gaps"
-        return Finding("ECG", NOTE, found, "look again while the scanner rests, or listen longer")
-    found = beats(pieces, cleaned.rate)
-    if found.plausible:
-        said = f"{found.count} heartbeats in {found.seconds:.0f} s, {found.per_minute:.0f} a minute"
-        return Finding("ECG", OK, said)
+        sentence = f"unknown: only {whole_s:.0f} s at {cleaned.rate:g} Hz are free of gradients and gaps"
+        return Finding("ECG", NOTE, sentence, "look again while the scanner rests, or listen longer")
+    heartbeats = beats(pieces, cleaned.rate)
+    if heartbeats.plausible:
+        rate = f"{heartbeats.per_minute:.0f} a minute"
+        sentence = f"{heartbeats.count} heartbeats in {heartbeats.seconds:.0f} s, {rate}"
+        return Finding("ECG", OK, sentence)
     low, high = _BEATS_A_MINUTE
-    rate = "no rhythm" if found.per_minute is None else f"{found.per_minute:.0f} a minute"
-    said = (
-        f"no heartbeat can be seen: {found.count} peaks in {found.seconds:.0f} s ({rate}, {low:g} to "
-        f"{high:g} expected), {found.regular:.0%} of the intervals regular, alike to "
-        f"{max(found.alike, 0.0):.2f} ({_ALIKE:g} needed)"
+    rate = "no rhythm" if heartbeats.per_minute is None else f"{heartbeats.per_minute:.0f} a minute"
+    sentence = (
+        f"no heartbeat can be seen: {heartbeats.count} peaks in {heartbeats.seconds:.0f} s ({rate}, {low:g} "
+        f"to {high:g} expected), {heartbeats.regular:.0%} of the intervals regular, alike to "
+        f"{max(heartbeats.alike, 0.0):.2f} ({_ALIKE:g} needed)"
     )
-    return Finding("ECG", BAD, said, "check the ECG electrode: the heartbeat's artefact is removed by it")
+    return Finding("ECG", BAD, sentence, "check the ECG electrode: the heartbeat's artefact is removed by it")
 
 
 def beats(pieces: Sequence[Values], sfreq: float) -> Beats:
@@ -134,9 +135,9 @@ def beats(pieces: Sequence[Values], sfreq: float) -> Beats:
     sfreq : float
         Hz; 200 or more.
     """
-    found = [np.array(RPeaks(sfreq).push(piece)) for piece in pieces]
-    intervals = np.concatenate([np.diff(at) for at in found])
-    count = sum(map(len, found))
+    peaks = [np.array(RPeaks(sfreq).push(piece)) for piece in pieces]
+    intervals = np.concatenate([np.diff(piece_peaks) for piece_peaks in peaks])
+    count = sum(map(len, peaks))
     seconds = sum(map(len, pieces)) / sfreq
     if not len(intervals):
         return Beats(count, None, 0.0, 0.0, seconds)
@@ -144,13 +145,17 @@ def beats(pieces: Sequence[Values], sfreq: float) -> Beats:
     low, high = REGULAR
     regular = float(np.mean((intervals > low * usual) & (intervals < high * usual)))
     around = round(_AROUND_S * sfreq)
-    shapes = [shape for piece, at in zip(pieces, found, strict=True) for shape in _shapes(piece, at, around)]
+    shapes = [
+        shape
+        for piece, piece_peaks in zip(pieces, peaks, strict=True)
+        for shape in _shapes(piece, piece_peaks, around)
+    ]
     return Beats(count, 60 * sfreq / usual, regular, _alike(shapes), seconds)
 
 
-def _shapes(piece: Values, at: Values, around: int) -> list[Values]:
+def _shapes(piece: Values, peaks: Values, around: int) -> list[Values]:
     """Cut the beats out of a piece, (2 * around + 1,) each."""
-    places = [round(one) for one in at if around <= round(one) < len(piece) - around]
+    places = [round(peak) for peak in peaks if around <= round(peak) < len(piece) - around]
     return [piece[place - around : place + around + 1] for place in places]
 
 
@@ -161,31 +166,31 @@ def _alike(beats: list[Values]) -> float:
     shapes = np.stack(beats)
     shapes = shapes - shapes.mean(axis=1, keepdims=True)
     shapes /= np.maximum(np.linalg.norm(shapes, axis=1, keepdims=True), 1e-12)
-    others = shapes.sum(axis=0) - shapes
-    others /= np.maximum(np.linalg.norm(others, axis=1, keepdims=True), 1e-12)
-    return float(np.median(np.einsum("bn,bn->b", shapes, others)))
+    mean_shape = shapes.sum(axis=0) - shapes
+    mean_shape /= np.maximum(np.linalg.norm(mean_shape, axis=1, keepdims=True), 1e-12)
+    return float(np.median(np.einsum("bn,bn->b", shapes, mean_shape)))
 
 
-def alpha(opened: Heard, closed: Heard, bundle: Bundle, wanted: EegInput) -> Finding:
+def alpha(opened: Heard, closed: Heard, bundle: Bundle, eeg_input: EegInput) -> Finding:
     """Judge by how much the occipital alpha of a stream rises when the eyes are closed."""
-    levels = [alpha_db(heard, bundle, wanted) for heard in (opened, closed)]
+    levels = [alpha_db(capture, bundle, eeg_input) for capture in (opened, closed)]
     if None in levels:
-        found = "unknown: too little usable EEG of occipital channels came"
-        return Finding("alpha", NOTE, found, "see the lines on cap, rate and level, or listen longer")
+        sentence = "unknown: too little usable EEG of occipital channels came"
+        return Finding("alpha", NOTE, sentence, "see the lines on cap, rate and level, or listen longer")
     open_db, closed_db = (float(level or 0.0) for level in levels)
     return table.ALPHA.find(rise_db=closed_db - open_db, open_db=open_db, closed_db=closed_db)
 
 
-def alpha_db(heard: Heard, bundle: Bundle, wanted: EegInput) -> float | None:
+def alpha_db(capture: Heard, bundle: Bundle, eeg_input: EegInput) -> float | None:
     """Return the power of the occipital alpha over that of the bands beside it, dB.
 
     Median over channels of what a session's own chain gives. None if too little of it is usable.
     """
-    names = [i for i, name in enumerate(wanted.channels) if canonical(name) in _OCCIPITAL]
-    if heard.montage is None or not heard.chunks or not names:
+    names = [i for i, name in enumerate(eeg_input.channels) if canonical(name) in _OCCIPITAL]
+    if capture.montage is None or not capture.chunks or not names:
         return None
     try:
-        chain = played(heard, bundle, wanted, heard.montage)
+        chain = played(capture, bundle, eeg_input, capture.montage)
     except GeometryError:
         return None
     rate_hz = float(bundle.manifest.grid.sfreq)
@@ -193,24 +198,24 @@ def alpha_db(heard: Heard, bundle: Bundle, wanted: EegInput) -> float | None:
     span = chain.read(chain.newest - np.arange(count)[::-1] / rate_hz)
     if span.values is None:
         return None
-    whole = _longest(span.mask)
-    if whole.stop - whole.start < _SPECTRUM_S * rate_hz:
+    longest = _longest(span.mask)
+    if longest.stop - longest.start < _SPECTRUM_S * rate_hz:
         return None
     # Imported where it is used: it takes as long to load as all else.
     from scipy.signal import welch
 
     hz, power = welch(
-        span.values[names, whole].astype(np.float64), rate_hz, nperseg=int(_SEGMENT_S * rate_hz)
+        span.values[names, longest].astype(np.float64), rate_hz, nperseg=int(_SEGMENT_S * rate_hz)
     )
-    beside = np.mean([_band_db(hz, power, band) for band in _BESIDE_HZ], axis=0)
-    return float(np.median(_band_db(hz, power, _ALPHA_HZ) - beside))
+    neighbours_db = np.mean([_band_db(hz, power, band) for band in _BESIDE_HZ], axis=0)
+    return float(np.median(_band_db(hz, power, _ALPHA_HZ) - neighbours_db))
 
 
 def _band_db(hz: Values, power: Values, band: tuple[float, float]) -> Values:
-    inside = (hz >= band[0]) & (hz <= band[1])
-    return 10 * np.log10(np.maximum(power[:, inside].mean(axis=1), 1e-30))
+    in_band = (hz >= band[0]) & (hz <= band[1])
+    return 10 * np.log10(np.maximum(power[:, in_band].mean(axis=1), 1e-30))
 
 
 def _longest(mask: NDArray[np.bool_]) -> slice:
     """Return the longest stretch that is True throughout."""
-    return slice(*max(stretches(mask), key=lambda one: one[1] - one[0], default=(0, 0)))
+    return slice(*max(stretches(mask), key=lambda span: span[1] - span[0], default=(0, 0)))

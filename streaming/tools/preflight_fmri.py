@@ -17,26 +17,26 @@ from streaming.checks.finding import BAD, NOTE, OK, Finding, counted, joined, ju
 from streaming.tools.doctor_fmri import SEE, Looked
 
 
-def export(directory: Path, looked: Looked, heard_s: float) -> Finding:
+def export(directory: Path, folder: Looked, heard_s: float) -> Finding:
     """Judge whether the export into a folder works.
 
     Parameters
     ----------
     directory : Path
         It is there.
-    looked : Looked
+    folder : Looked
         What came into the folder since somebody began to listen.
     heard_s : float
         How long somebody listened, s.
     """
     if not os.access(directory, os.R_OK | os.X_OK):
         return Finding("export", BAD, f"{directory} cannot be listed", "let this account read the folder")
-    count = sum(len(series.readable) for series in looked.series)
+    count = sum(len(series.readable) for series in folder.series)
     if count:
         return Finding("export", OK, f"{counted(count, 'volume')} came in {heard_s:.0f} s, and could be read")
-    if looked.ignored:
-        name, reason = looked.ignored[-1]
-        files = f"{counted(len(looked.ignored), 'file')} came in {heard_s:.0f} s"
+    if folder.ignored:
+        name, reason = folder.ignored[-1]
+        files = f"{counted(len(folder.ignored), 'file')} came in {heard_s:.0f} s"
         return Finding("export", BAD, f"{files}, and none is a volume; {name}: {reason}", SEE)
     newest_at = _newest_at(directory)
     if newest_at is None:

@@ -51,39 +51,41 @@ class Drift:
     by: str
 
 
-def volume_triggers(heard: Heard, tr_s: float) -> tuple[Chain, str] | None:
+def volume_triggers(capture: Heard, tr_s: float) -> tuple[Chain, str] | None:
     """Return the triggers that mark the volumes of a TR, and their label; None if there are none."""
     trains: dict[str, Train] = {}
-    for trigger in sorted(heard.triggers, key=lambda one: one.stamp):
+    for trigger in sorted(capture.triggers, key=lambda event: event.stamp):
         trains.setdefault(trigger.label, Train(tr_s)).push(trigger.stamp)
-    found = [(train.best(-np.inf), label) for label, train in trains.items()]
-    chains = [(best[0], label) for best, label in found if best is not None]
-    return max(chains, key=lambda one: one[0].count, default=None)
+    candidates = [(train.best(-np.inf), label) for label, train in trains.items()]
+    chains = [(best[0], label) for best, label in candidates if best is not None]
+    return max(chains, key=lambda candidate: candidate[0].count, default=None)
 
 
-def triggers(heard: Heard, tr_s: float | None, volumes: int | None) -> Finding:
+def triggers(capture: Heard, tr_s: float | None, volumes: int | None) -> Finding:
     """Judge the triggers that came, by how many volumes came meanwhile; None without a folder."""
-    count = len(heard.triggers)
-    found = volume_triggers(heard, tr_s) if tr_s else None
-    if found is not None:
-        chain, label = found
+    count = len(capture.triggers)
+    volume_chain = volume_triggers(capture, tr_s) if tr_s else None
+    if volume_chain is not None:
+        chain, label = volume_chain
         return table.VOLUME_TRIGGERS.find(triggers=count, marking=chain.count, label=label, tr_s=tr_s)
     none = (
         f"{counted(count, 'trigger')}, none of them at the TR of {tr_s or 0:g} s," if count else "no trigger"
     )
     if volumes:
-        span_s = heard.chunks[-1].arrived_at - heard.chunks[0].arrived_at
+        span_s = capture.chunks[-1].arrived_at - capture.chunks[0].arrived_at
         came = counted(volumes, "volume")
         return table.TRIGGERS_MISSING.find(triggers=none, silent_s=span_s, volumes=came)
-    return table.TRIGGERS_AWAITED.find(triggers=none) if heard.has_triggers else table.NO_TRIGGER_LINE.find()
+    return (
+        table.TRIGGERS_AWAITED.find(triggers=none) if capture.has_triggers else table.NO_TRIGGER_LINE.find()
+    )
 
 
-def sync(heard: Heard, cleaned: Cleaned, tr_s: float | None) -> Finding:
+def sync(capture: Heard, cleaned: Cleaned, tr_s: float | None) -> Finding:
     """Judge whether the amplifier's clock is locked to the scanner's, which runs at a TR in s."""
     drift = None
-    if tr_s and heard.montage is not None:
-        drift = by_gradient(cleaned.gradient, heard.montage.sfreq, tr_s)
-        drift = drift or by_triggers(heard, cleaned, tr_s)
+    if tr_s and capture.montage is not None:
+        drift = by_gradient(cleaned.gradient, capture.montage.sfreq, tr_s)
+        drift = drift or by_triggers(capture, cleaned, tr_s)
     if drift is None:
         return table.CLOCKS_UNKNOWN.find()
     coarse = table.CLOCKS_COARSE.find(**asdict(drift))
@@ -111,23 +113,23 @@ def by_gradient(report: dict[str, Any] | None, sfreq: float, tr_s: float) -> Dri
     return Drift(report["period_ppm"], error_ppm, scatter, "epochs of the gradient artefact")
 
 
-def by_triggers(heard: Heard, cleaned: Cleaned, tr_s: float) -> Drift | None:
+def by_triggers(capture: Heard, cleaned: Cleaned, tr_s: float) -> Drift | None:
     """Measure the drift by the samples at which volume triggers came; None for too few, or after a gap."""
-    found = volume_triggers(heard, tr_s)
-    if found is None or found[0].count < _LEAST or cleaned.lost or heard.montage is None:
+    volume_chain = volume_triggers(capture, tr_s)
+    if volume_chain is None or volume_chain[0].count < _LEAST or cleaned.lost or capture.montage is None:
         return None
-    volumes, times = found[0].arrays()
-    stamps = np.concatenate([chunk.stamps for chunk in heard.chunks])
+    volumes, times = volume_chain[0].arrays()
+    stamps = np.concatenate([chunk.stamps for chunk in capture.chunks])
     # A trigger of a stim channel bears the stamp of its sample.
     exact = np.isin(times, stamps)
     # Stamps that were placed by their arrival tell nothing of two clocks.
-    if heard.stamps and not exact.all():
+    if capture.stamps and not exact.all():
         return None
     if exact.all():
-        places = np.array([np.flatnonzero(stamps == at)[0] for at in times], np.float64)
+        places = np.array([np.flatnonzero(stamps == time_s)[0] for time_s in times], np.float64)
     else:
         places = np.interp(times, cleaned.times, np.arange(len(cleaned.times)))
-    period = tr_s * heard.montage.sfreq
+    period = tr_s * capture.montage.sfreq
     line = TriggerLine(places[0], period, len(volumes))
     for volume, place in zip(volumes, places, strict=True):
         line.add(round(volume - volumes[0]), place)
@@ -136,6 +138,6 @@ def by_triggers(heard: Heard, cleaned: Cleaned, tr_s: float) -> Drift | None:
     return Drift(1e6 * (line.period / period - 1), _WIDE * 1e6 * error, line.scatter, "triggers")
 
 
-def _slope_error(scatter: float, at: NDArray[Any]) -> float:
+def _slope_error(scatter: float, volumes: NDArray[Any]) -> float:
     """Return the standard error of the slope of a line through points (n,) with this scatter."""
-    return scatter / float(np.sqrt(np.sum((at - at.mean()) ** 2)))
+    return scatter / float(np.sqrt(np.sum((volumes - volumes.mean()) ** 2)))

@@ -34,10 +34,10 @@ from streaming.sinks.text import banner
 Frames = NDArray[np.uint8]
 
 # Clips of each kind that are shown.
-_SHOWN = 3
+_CLIPS_PER_KIND = 3
 _BINS = 24
 # Of a clip's frames every second one is shown.
-_EVERY = 2
+_FRAME_STEP = 2
 # Frames a second of a film that does not say it.
 _FPS = 8.0
 _FIGURES = {
@@ -234,31 +234,33 @@ def _pictures(session: Session) -> str:
     chosen = _chosen(session)
     if not chosen:
         return ""
-    found = dict(_hops(session, {number for _, number in chosen}))
+    hops = dict(_hops(session, {number for _, number in chosen}))
     fps = _fps(session.film)
-    shown = []
+    figures = []
     for words, number in chosen:
-        if number in found:
-            data = base64.b64encode(moving(found[number][::_EVERY], fps / _EVERY)).decode()
+        if number in hops:
+            data = base64.b64encode(moving(hops[number][::_FRAME_STEP], fps / _FRAME_STEP)).decode()
             picture = f'<img alt="{_text(words)}" src="data:image/webp;base64,{data}">'
-            shown.append(f"<figure>{picture}<figcaption>{_text(words)}</figcaption></figure>")
-    return "".join(shown)
+            figures.append(f"<figure>{picture}<figcaption>{_text(words)}</figcaption></figure>")
+    return "".join(figures)
 
 
 def _chosen(session: Session) -> list[tuple[str, int]]:
     """Choose clips: what is said of each, and its number."""
-    numbers = {(one["run"], *one["window_s"]): one["clip"] for one in session.finals}
+    numbers = {(record["run"], *record["window_s"]): record["clip"] for record in session.finals}
     judged = session.report.get("identified") or []
-    known = [(one["wins"], numbers.get((one["run"], *one["window_s"]))) for one in judged]
-    ranked = sorted((wins, number) for wins, number in known if number is not None)
-    if len(ranked) < 3 * _SHOWN:
-        few = np.linspace(0, len(session.finals) - 1, min(2 * _SHOWN, len(session.finals))).astype(int)
-        return [(f"clip {session.finals[n]['clip']}", session.finals[n]["clip"]) for n in few]
-    middle = len(ranked) // 2 - _SHOWN // 2
+    rated = [(entry["wins"], numbers.get((entry["run"], *entry["window_s"]))) for entry in judged]
+    ranked = sorted((wins, number) for wins, number in rated if number is not None)
+    if len(ranked) < 3 * _CLIPS_PER_KIND:
+        indices = np.linspace(
+            0, len(session.finals) - 1, min(2 * _CLIPS_PER_KIND, len(session.finals))
+        ).astype(int)
+        return [(f"clip {session.finals[n]['clip']}", session.finals[n]["clip"]) for n in indices]
+    middle = len(ranked) // 2 - _CLIPS_PER_KIND // 2
     places = {
-        "best": ranked[::-1][:_SHOWN],
-        "median": ranked[middle : middle + _SHOWN],
-        "worst": ranked[:_SHOWN],
+        "best": ranked[::-1][:_CLIPS_PER_KIND],
+        "median": ranked[middle : middle + _CLIPS_PER_KIND],
+        "worst": ranked[:_CLIPS_PER_KIND],
     }
     return [
         (f"{word}: clip {number} wins {wins:.0%} of its comparisons", number)
@@ -267,16 +269,16 @@ def _chosen(session: Session) -> list[tuple[str, int]]:
     ]
 
 
-def _hops(session: Session, wanted: set[int]) -> Iterator[tuple[int, Frames]]:
+def _hops(session: Session, numbers: set[int]) -> Iterator[tuple[int, Frames]]:
     """Yield the wanted windows' frames of the film, which has a hop of frames for each window in order."""
-    last = max(wanted)
+    last = max(numbers)
     frames = iter_mp4(session.film)
     length = _hop_frames(session)
     for number in range(last + 1):
         hop = list(islice(frames, length))
         if len(hop) < length:
             return
-        if number in wanted:
+        if number in numbers:
             yield number, np.stack(hop)
 
 
@@ -296,21 +298,21 @@ def _accuracy(report: Mapping[str, Any]) -> str:
     """Show each figure with its chance, its controls and its interval."""
     baselines = report["baselines"] or {}
     # Older reports have fewer of them.
-    shown = [name for name in BASELINES if name == "null_brain" or name in baselines]
+    controls = [name for name in BASELINES if name == "null_brain" or name in baselines]
     rows = []
     for key, title in _FIGURES.items():
         figure = report["accuracy"][key]
         if figure is None:
             continue
         shifted = _MISSING if figure["shuffled"] is None else f"{figure['shuffled']:.3f}"
-        beside = [_baseline(baselines.get(name), key) for name in shown]
+        control_values = [_baseline(baselines.get(name), key) for name in controls]
         values = (f"{figure['value']:.3f}", intervals.ends(figure), f"{figure['chance']:.3f}")
-        rows.append((title, *values, shifted, *beside, str(figure["n"]), _units(figure)))
+        rows.append((title, *values, shifted, *control_values, str(figure["n"]), _units(figure)))
     if not rows:
         return "<p>The truth is not known.</p>"
-    floors = [BASELINES[name] for name in shown]
+    floors = [BASELINES[name] for name in controls]
     headings = ("", "value", "95 % interval", "chance", "shifted brain", *floors, "n", "units")
-    sentences = [_MANY, _FLOORS] if len(shown) > 1 else [_MANY]
+    sentences = [_MANY, _FLOORS] if len(controls) > 1 else [_MANY]
     if any(_MISSING in row for row in rows):
         sentences.insert(0, _WHY_MISSING)
     return _table(headings, rows) + f"<p>{_text(' '.join(sentences))}</p>"
@@ -333,14 +335,14 @@ def _units(figure: Mapping[str, Any]) -> str:
 
 
 def _latencies(session: Session) -> str:
-    shown = []
+    histograms = []
     for name, title in _LATENCIES.items():
         revision = "preview" if name == "beyond_floor_preview" else "final"
-        found = [one["latency_ms"][name] for one in session.clips if one["revision"] == revision]
-        known = [value for value in found if value is not None]
-        if known:
-            shown.append(histogram(f"{title}, ms (n {len(known)})", known))
-    return "".join(shown) or "<p>Not known: this is a replay on a virtual clock.</p>"
+        values = [record["latency_ms"][name] for record in session.clips if record["revision"] == revision]
+        measured = [value for value in values if value is not None]
+        if measured:
+            histograms.append(histogram(f"{title}, ms (n {len(measured)})", measured))
+    return "".join(histograms) or "<p>Not known: this is a replay on a virtual clock.</p>"
 
 
 def histogram(title: str, values: Sequence[float]) -> str:
@@ -381,20 +383,23 @@ def _runs(runs: Sequence[Mapping[str, Any]]) -> str:
         return "<p>No run began.</p>"
     names = ("run", "volumes", "missing", "began", "ended", "framewise displacement", "tSNR", "verdict")
     rows = []
-    for one in runs:
-        motion = one["motion"] or {}
-        values = (one["run"], one["volumes"], one["missing"], one["began_s"], one["ended_s"])
+    for run in runs:
+        motion = run["motion"] or {}
+        values = (run["run"], run["volumes"], run["missing"], run["began_s"], run["ended_s"])
         moved = (motion.get("mean_fd_mm"), motion.get("tsnr"), motion.get("verdict"))
         rows.append(tuple(_value(value) for value in (*values, *moved)))
     return _table(names, rows)
 
 
-def _told(told: Sequence[Mapping[str, Any]] | None) -> str:
-    if told is None:
+def _told(sentences: Sequence[Mapping[str, Any]] | None) -> str:
+    if sentences is None:
         return "<p>Nobody was told anything: this is a replay.</p>"
-    if not told:
+    if not sentences:
         return "<p>Nothing happened that had to be told.</p>"
-    rows = [("" if one["run_s"] is None else f"{one['run_s']:.0f} s", one["text"]) for one in told]
+    rows = [
+        ("" if sentence["run_s"] is None else f"{sentence['run_s']:.0f} s", sentence["text"])
+        for sentence in sentences
+    ]
     return _table(("run time", ""), rows)
 
 
@@ -404,7 +409,7 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_value(one)}" for name, one in value.items())
+        return ", ".join(f"{name} {_value(part)}" for name, part in value.items())
     return ", ".join(map(_value, value)) if isinstance(value, list) else str(value)
 
 

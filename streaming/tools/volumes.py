@@ -119,14 +119,14 @@ def write_nifti(volume: Volume, path: Path) -> None:
 def _once(source: FolderSource, nifti: Path | None, stop: threading.Event) -> Iterator[Line]:
     # Files are read in no particular order: read them all first, then yield the volumes by run and
     # index, with the lost ones in their places.
-    found: dict[str, dict[int, Line]] = {}
+    lines_by_run: dict[str, dict[int, Line]] = {}
     while not stop.is_set() and (volumes := source.drain()):
         for volume in volumes:
-            found.setdefault(volume.uid, {})[volume.index] = _take(source, volume, nifti)
-    for each in sorted(source.runs, key=lambda r: (r.series, r.order)):
-        lines = found.get(each.uid, {})
+            lines_by_run.setdefault(volume.uid, {})[volume.index] = _take(source, volume, nifti)
+    for run in sorted(source.runs, key=lambda r: (r.series, r.order)):
+        lines = lines_by_run.get(run.uid, {})
         _start_at_first(lines)
-        lost = {index: _lost(each, index, hole.missing_slices) for index, hole in each.holes.items()}
+        lost = {index: _lost(run, index, hole.missing_slices) for index, hole in run.holes.items()}
         for _, line in sorted((lines | lost).items()):
             yield line
 
@@ -139,8 +139,8 @@ def _follow(source: FolderSource, nifti: Path | None, stop: threading.Event) -> 
         now = time.monotonic()
         for volume in source.poll(now):
             yield _take(source, volume, nifti)
-        for each, index, slices in source.lost(now):
-            yield _lost(each, index, slices)
+        for run, index, slices in source.lost(now):
+            yield _lost(run, index, slices)
         if source.missing != missing:
             missing = source.missing
             gone = "is not there any more" if missing else "is there again"
@@ -189,8 +189,8 @@ def _start_at_first(lines: dict[int, Line]) -> None:
     # instead. If that is not 0, earlier volumes are missing, and its time follows from the TR.
     first = min(times)
     lead = first * (lines[first]["tr_s"] or 0.0) - times[first]
-    for index, at in times.items():
-        lines[index]["acquired_s"] = round(at + lead, 6)
+    for index, acquired_s in times.items():
+        lines[index]["acquired_s"] = round(acquired_s + lead, 6)
 
 
 def _print_json(lines: Iterator[Line], stop: threading.Event) -> int:

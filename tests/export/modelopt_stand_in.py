@@ -38,17 +38,17 @@ def quantize(
     assert calibration_eps == ["cpu"]
     assert not use_external_data_format
     model = onnx.load(onnx_path)
-    wanted = [
+    quantized_nodes = [
         node
         for node in model.graph.node
         if node.op_type in op_types_to_quantize and node.name not in nodes_to_exclude
     ]
-    names = sorted({name for node in wanted for name in node.input[:2]})
+    names = sorted({name for node in quantized_nodes for name in node.input[:2]})
     scales = _scales(model, names, calibration_data)
     pairs: dict[str, list[NodeProto]] = {name: _pair(model, name, scales[name]) for name in names}
     nodes: list[NodeProto] = []
     for node in model.graph.node:
-        if node in wanted:
+        if node in quantized_nodes:
             for place, name in enumerate(node.input[:2]):
                 nodes += pairs.pop(name, [])
                 node.input[place] = f"{name}.fp8.back"
@@ -64,17 +64,17 @@ def _scales(
 ) -> dict[str, np.float32]:
     """Return the scale of each value, from its largest one in all rows of the data."""
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    seen = ModelProto()
-    seen.CopyFrom(model)
-    del seen.graph.output[:]
-    found = [name for name in names if name not in weights]
-    seen.graph.output.extend(onnx.ValueInfoProto(name=name) for name in found)
-    session = onnxruntime.InferenceSession(seen.SerializeToString(), providers=["CPUExecutionProvider"])
+    probe = ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    activations = [name for name in names if name not in weights]
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in activations)
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
     largest = {name: float(np.abs(weights[name]).max()) for name in names if name in weights}
     (count,) = {len(values) for values in data.values()}
     for n in range(count):
-        values = session.run(found, {name: rows[n : n + 1] for name, rows in data.items()})
-        for name, value in zip(found, values, strict=True):
+        values = session.run(activations, {name: rows[n : n + 1] for name, rows in data.items()})
+        for name, value in zip(activations, values, strict=True):
             largest[name] = max(largest.get(name, 0.0), float(np.abs(np.asarray(value)).max()))
     return {name: np.float32(value / _LARGEST or 1.0) for name, value in largest.items()}
 
@@ -83,10 +83,10 @@ def _pair(model: ModelProto, name: str, scale: np.float32) -> list[NodeProto]:
     """Return the nodes that round a value to fp8, and take it back."""
     zero = helper.make_tensor(f"{name}.fp8.zero", TensorProto.FLOAT8E4M3FN, [], [0.0])
     model.graph.initializer.extend([numpy_helper.from_array(np.array(scale), f"{name}.fp8.scale"), zero])
-    more = [f"{name}.fp8.scale", f"{name}.fp8.zero"]
+    scale_inputs = [f"{name}.fp8.scale", f"{name}.fp8.zero"]
     return [
-        helper.make_node("QuantizeLinear", [name, *more], [f"{name}.fp8"]),
-        helper.make_node("DequantizeLinear", [f"{name}.fp8", *more], [f"{name}.fp8.back"]),
+        helper.make_node("QuantizeLinear", [name, *scale_inputs], [f"{name}.fp8"]),
+        helper.make_node("DequantizeLinear", [f"{name}.fp8", *scale_inputs], [f"{name}.fp8.back"]),
     ]
 
 

@@ -39,41 +39,41 @@ def attention(kind: int) -> ModelProto:
     return model
 
 
-def with_engine(made: Bundle, **changes: str) -> Bundle:
+def with_engine(bundle: Bundle, **changes: str) -> Bundle:
     """Write a bundle again with an engine that nothing built, described as its manifest would."""
-    stage = made.manifest.built["encode"]
+    stage = bundle.manifest.built["encode"]
     about = {
         "builder": "tensorrt_rtx",
         "version": "1.7.1.116",
         "compute_capability": "8.0",
         "stage": "encode",
         "file": "engines/tensorrt_rtx-sm80/encode.engine",
-        "graph": made.manifest.files[stage.file],
+        "graph": bundle.manifest.files[stage.file],
         "flavour": "decomposed",
     }
     engine = BuiltEngine(**about | changes)
-    source = made.path.with_name("encode.engine")
+    source = bundle.path.with_name("encode.engine")
     source.write_bytes(b"not read before it is run" * 100)
-    files = {name: made.path / name for name in made.manifest.files}
-    manifest = replace(made.manifest, engines=[engine])
-    return bundles.write(made.path, manifest, files | {about["file"]: source})
+    files = {name: bundle.path / name for name in bundle.manifest.files}
+    manifest = replace(bundle.manifest, engines=[engine])
+    return bundles.write(bundle.path, manifest, files | {about["file"]: source})
 
 
 def test_engines_are_listed_and_hashed_and_left_out_where_there_are_none(tmp_path: Path) -> None:
     plain = make_bundle(tmp_path / "bundle")
     assert "engines" not in bundles.to_json(plain.manifest)
     assert "gpu" not in bundles.to_json(plain.manifest)
-    made = with_engine(plain)
-    (engine,) = made.manifest.engines
-    assert engine.file in made.manifest.files
-    assert made.digest != plain.digest
-    assert bundles.load(made.path).manifest == made.manifest
+    bundle = with_engine(plain)
+    (engine,) = bundle.manifest.engines
+    assert engine.file in bundle.manifest.files
+    assert bundle.digest != plain.digest
+    assert bundles.load(bundle.path).manifest == bundle.manifest
 
 
 @pytest.mark.parametrize("harm", ["truncated", "altered", "missing"])
 def test_a_damaged_engine_is_refused_by_name(harm: str, tmp_path: Path) -> None:
-    made = with_engine(make_bundle(tmp_path / "bundle"))
-    file = made.path / made.manifest.engines[0].file
+    bundle = with_engine(make_bundle(tmp_path / "bundle"))
+    file = bundle.path / bundle.manifest.engines[0].file
     data = file.read_bytes()
     if harm == "truncated":
         file.write_bytes(data[:100])
@@ -86,13 +86,13 @@ def test_a_damaged_engine_is_refused_by_name(harm: str, tmp_path: Path) -> None:
         expected = refused(
             BundleError,
             "bundle-unlisted-files",
-            folder=made.path,
+            folder=bundle.path,
             unlisted_files=["'engines/tensorrt_rtx-sm80/other.engine'"],
         )
     else:
         expected = refused(BundleError, "bundle-file-digest-mismatch", path=file)
     with expected:
-        bundles.load(made.path)
+        bundles.load(bundle.path)
 
 
 @pytest.mark.parametrize(
@@ -126,29 +126,29 @@ def test_a_damaged_engine_is_refused_by_name(harm: str, tmp_path: Path) -> None:
 def test_a_wrong_description_of_an_engine_is_refused(
     key: str, value: object, code: str, values: dict[str, object], tmp_path: Path
 ) -> None:
-    made = with_engine(make_bundle(tmp_path / "bundle"))
-    head = made.path / "manifest.json"
+    bundle = with_engine(make_bundle(tmp_path / "bundle"))
+    head = bundle.path / "manifest.json"
     tree = json.loads(head.read_text())
     tree["engines"][0][key] = value
     del tree["digest"]
     tree["digest"] = digest_of(tree)
     head.write_text(json.dumps(tree))
     with refused(BundleError, code, **values):
-        bundles.load(made.path)
+        bundles.load(bundle.path)
 
 
 def test_two_engines_of_one_kind_are_refused(tmp_path: Path) -> None:
-    made = with_engine(make_bundle(tmp_path / "bundle"))
+    bundle = with_engine(make_bundle(tmp_path / "bundle"))
     with refused(ManifestError, "engine-duplicate", engine="tensorrt_rtx 8.0 encode"):
-        replace(made.manifest, engines=made.manifest.engines * 2)
+        replace(bundle.manifest, engines=bundle.manifest.engines * 2)
 
 
 def test_a_fit_leaves_out_the_engines_of_the_graphs_that_it_replaces(tmp_path: Path) -> None:
-    made = with_engine(make_bundle(tmp_path / "bundle"))
-    manifest = replace(made.manifest, gpu="some GPU")
+    bundle = with_engine(make_bundle(tmp_path / "bundle"))
+    manifest = replace(bundle.manifest, gpu="some GPU")
     assert _with_own(manifest, {"encode": ModelProto()}).engines == []
     assert _with_own(manifest, {"encode": ModelProto()}).gpu is None
-    assert _with_own(manifest, {}).engines == made.manifest.engines
+    assert _with_own(manifest, {}).engines == bundle.manifest.engines
 
 
 @pytest.mark.parametrize("text", ["80", "8.x", "8.0,", ""])
@@ -172,9 +172,9 @@ def test_a_decomposed_attention_computes_the_same() -> None:
     plain = engines.decomposed(fused)
     assert "Attention" not in {node.op_type for node in plain.graph.node}
     rng = np.random.default_rng(0)
-    given = {name: rng.normal(0, 1, _SHAPE).astype(np.float32) for name in ("q", "k", "v")}
+    inputs = {name: rng.normal(0, 1, _SHAPE).astype(np.float32) for name in ("q", "k", "v")}
     sessions = [onnxruntime.InferenceSession(model.SerializeToString()) for model in (fused, plain)]
-    first, second = (np.asarray(session.run(None, given)[0]) for session in sessions)
+    first, second = (np.asarray(session.run(None, inputs)[0]) for session in sessions)
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 
@@ -182,35 +182,35 @@ def test_a_decomposed_attention_computes_the_same() -> None:
 def test_tensorrt_rtx_builds_engines_of_the_shipped_video_model(tmp_path: Path) -> None:
     shipped = bundles.load("phantom")
     words: list[str] = []
-    made = engines.add(shipped, tmp_path / "bundle", ["8.0"], words.append)
-    assert {engine.stage for engine in made.manifest.engines} == set(shipped.manifest.built)
-    assert {engine.compute_capability for engine in made.manifest.engines} == {"8.0"}
+    bundle = engines.add(shipped, tmp_path / "bundle", ["8.0"], words.append)
+    assert {engine.stage for engine in bundle.manifest.engines} == set(shipped.manifest.built)
+    assert {engine.compute_capability for engine in bundle.manifest.engines} == {"8.0"}
     # Whatever else is there, the graphs and golden windows are the same files.
-    kept = {name: made.manifest.files[name] for name in shipped.manifest.files}
-    assert kept == shipped.manifest.files
-    for engine in made.manifest.engines:
-        assert file_hash(made.path / engine.file) == made.manifest.files[engine.file]
-        assert (made.path / engine.file).stat().st_size > 100_000
+    digests = {name: bundle.manifest.files[name] for name in shipped.manifest.files}
+    assert digests == shipped.manifest.files
+    for engine in bundle.manifest.engines:
+        assert file_hash(bundle.path / engine.file) == bundle.manifest.files[engine.file]
+        assert (bundle.path / engine.file).stat().st_size > 100_000
     # The ports of the denoising step are those that the manifest states.
-    one = engines.of_stage(shipped, "denoise", "tensorrt_rtx", "8.0")
-    stated = shipped.manifest.built["denoise"]
-    assert one.inputs == {name: (port.shape, port.dtype) for name, port in stated.inputs.items()}
-    assert one.outputs == {name: (port.shape, port.dtype) for name, port in stated.outputs.items()}
+    denoise_engine = engines.of_stage(shipped, "denoise", "tensorrt_rtx", "8.0")
+    stage = shipped.manifest.built["denoise"]
+    assert denoise_engine.inputs == {name: (port.shape, port.dtype) for name, port in stage.inputs.items()}
+    assert denoise_engine.outputs == {name: (port.shape, port.dtype) for name, port in stage.outputs.items()}
     # Built again, the engines take the place of those that are there.
-    again = engines.add(made, None, ["8.6"], words.append)
+    again = engines.add(bundle, None, ["8.6"], words.append)
     assert {engine.compute_capability for engine in again.manifest.engines} == {"8.6"}
-    assert not (made.path / "engines" / "tensorrt_rtx-sm80").exists()
+    assert not (bundle.path / "engines" / "tensorrt_rtx-sm80").exists()
 
 
 @pytest.mark.full
 def test_a_run_exported_for_tensorrt_has_decomposed_graphs_and_engines_of_them(tmp_path: Path) -> None:
-    made = run(tiny("compact"), tmp_path / "bundle", target="tensorrt", precision="bf16")
-    manifest = made.manifest
+    bundle = run(tiny("compact"), tmp_path / "bundle", target="tensorrt", precision="bf16")
+    manifest = bundle.manifest
     assert (manifest.flavour, manifest.precision) == ("decomposed", "bf16")
     assert {(engine.stage, engine.flavour) for engine in manifest.engines} == {
         (stage, "decomposed") for stage in manifest.built
     }
-    graphs = [onnx.load(made.path / stage.file) for stage in manifest.built.values()]
+    graphs = [onnx.load(bundle.path / stage.file) for stage in manifest.built.values()]
     assert {opset.version for graph in graphs for opset in graph.opset_import} == {OPSETS["decomposed"]}
     assert not [node for graph in graphs for node in graph.graph.node if node.op_type == "Attention"]
 
@@ -245,12 +245,12 @@ def test_what_the_builder_refuses_is_told_in_its_words(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_ports_that_differ_from_the_manifest_are_refused(tmp_path: Path) -> None:
-    made = make_bundle(tmp_path / "bundle")
-    stage = made.manifest.built["decode_next"]
+    bundle = make_bundle(tmp_path / "bundle")
+    stage = bundle.manifest.built["decode_next"]
     other = SimpleNamespace(
-        path=made.path,
-        read=made.read,
-        mapped=made.mapped,
+        path=bundle.path,
+        read=bundle.read,
+        mapped=bundle.mapped,
         manifest=SimpleNamespace(built={"decode_first": replace(stage, file="decode_first.onnx")}),
     )
     with refused(
@@ -266,6 +266,6 @@ def test_ports_that_differ_from_the_manifest_are_refused(tmp_path: Path) -> None
 def test_a_bundle_gets_engines_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(make_bundle(tmp_path / "bundle").path, tmp_path / "copy")
     engines.command(str(tmp_path / "copy"), tmp_path / "made", "8.9")
-    told = capsys.readouterr()
-    assert "engines/tensorrt_rtx-sm89/encode.engine: " in told.err
-    assert "3 engines" in told.out
+    printed = capsys.readouterr()
+    assert "engines/tensorrt_rtx-sm89/encode.engine: " in printed.err
+    assert "3 engines" in printed.out

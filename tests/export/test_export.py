@@ -59,8 +59,8 @@ def system_of(folder: Path) -> System:
     ("recipe", "steps"), [("ridge", 0), ("haxby", 0), pytest.param("compact", 4, marks=pytest.mark.full)]
 )
 def test_a_run_becomes_a_bundle(recipe: str, steps: int) -> None:
-    made = tiny_bundle(recipe)
-    manifest = made.manifest
+    exported = tiny_bundle(recipe)
+    manifest = exported.manifest
     assert (manifest.stages["denoise"] is not None) == (steps > 0)
     assert manifest.steps == steps
     # Of these recipes none tells its denoiser levels from a list.
@@ -120,49 +120,49 @@ def test_a_precision_that_a_system_refuses_is_refused_with_its_reason(
 def test_a_bundle_of_int8_has_passed_and_says_its_precision(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = run(tiny("ridge"), tmp_path / "bundle", precision="int8")
-    assert made.manifest.precision == bundle.to_json(made.manifest)["precision"] == "int8"
-    parity = made.manifest.parity
+    exported = run(tiny("ridge"), tmp_path / "bundle", precision="int8")
+    assert exported.manifest.precision == bundle.to_json(exported.manifest)["precision"] == "int8"
+    parity = exported.manifest.parity
     assert parity["status"] == "passed"
     assert 30 <= parity["clip_psnr_db"] < 80
-    whole = tiny_bundle("ridge")
-    assert "precision" not in bundle.to_json(whole.manifest)
-    size, whole_size = ((one.path / "encode.onnx").stat().st_size for one in (made, whole))
+    single = tiny_bundle("ridge")
+    assert "precision" not in bundle.to_json(single.manifest)
+    size, whole_size = ((candidate.path / "encode.onnx").stat().st_size for candidate in (exported, single))
     assert size < 0.7 * whole_size
-    describe.show(made)
-    shown = capsys.readouterr().out
-    assert "int8" in shown
-    assert "passed" in shown
+    describe.show(exported)
+    printed = capsys.readouterr().out
+    assert "int8" in printed
+    assert "passed" in printed
     # A session holds the graphs to what their precision allows.
-    kept = first(made)
-    found = decode_golden(load(made), kept, 0, "golden.npz")
-    compare_golden(made, kept, found)
-    found["frames"] = 1 - found["frames"]
+    golden = first(exported)
+    outputs = decode_golden(load(exported), golden, 0, "golden.npz")
+    compare_golden(exported, golden, outputs)
+    outputs["frames"] = 1 - outputs["frames"]
     with refused(BundleError, "golden-psnr-too-low", output="frames", precision="int8", min_psnr_db=30.0):
-        compare_golden(made, kept, found)
-    found["latent"] = -found["latent"]
+        compare_golden(exported, golden, outputs)
+    outputs["latent"] = -outputs["latent"]
     with refused(BundleError, "golden-psnr-too-low", output="latent"):
-        compare_golden(made, kept, found)
+        compare_golden(exported, golden, outputs)
     with refused(
         BundleError,
         "manifest-precision-unknown",
         available=["fp32", "bf16", "fp16", "int8", "fp8"],
         precision="fp4",
     ):
-        bundle.from_json(bundle.to_json(made.manifest) | {"precision": "fp4"})
+        bundle.from_json(bundle.to_json(exported.manifest) | {"precision": "fp4"})
 
 
 @pytest.mark.parametrize("precision", [pytest.param("bf16", marks=pytest.mark.full), "fp16"])
 def test_a_precision_that_does_not_run_here_is_rounded_to_and_has_not_passed(
     precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = run(tiny("haxby"), tmp_path / "bundle", precision=precision)
-    parity = made.manifest.parity
+    exported = run(tiny("haxby"), tmp_path / "bundle", precision=precision)
+    parity = exported.manifest.parity
     assert (parity["status"], parity["largest_difference"]) == ("structural", None)
     assert parity["fp32"]["largest_difference"] == tiny_bundle("haxby").manifest.parity["largest_difference"]
     assert parity["emulated"]["status"] == "passed"
     assert parity["emulated"]["largest_difference"]["scores"] > 1e-5
-    describe.show(made)
+    describe.show(exported)
     assert f"{precision}" in capsys.readouterr().out
 
 
@@ -176,10 +176,10 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_graphs_that_differ_from_the_run_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(tiny("haxby"), folder)
-    held = arrays(folder, "weights")
-    golden = expected(Category(held), arrays(folder, "golden"))
+    weights = arrays(folder, "weights")
+    golden = expected(Category(weights), arrays(folder, "golden"))
     manifest = draft_of(folder).manifest
-    moved = Category(held | {"offset": held["offset"] + np.arange(8) * 0.01})
+    moved = Category(weights | {"offset": weights["offset"] + np.arange(8) * 0.01})
     graphs = graphs_of(moved.stages(manifest))
     with refused(BundleError, "export-difference-too-large", differences=re.compile("scores")):
         compare(wired(manifest, graphs), graphs, golden)
@@ -228,10 +228,12 @@ def test_probabilities_of_a_brain_may_be_off_as_the_confidence_may() -> None:
 
 
 def test_what_a_system_tells_of_a_brain_is_expected_of_its_graphs() -> None:
-    told = np.array([[0.9, 0.06, 0.04], [0.1, 0.1, 0.8]])
-    found = expected(Telling({}), {"brightness": np.array([[0.2], [0.7]], np.float32), "told": told})
-    np.testing.assert_allclose(found["brain"], told, rtol=1e-6)
-    assert found["brain"].dtype == np.float32
+    probabilities = np.array([[0.9, 0.06, 0.04], [0.1, 0.1, 0.8]])
+    outputs = expected(
+        Telling({}), {"brightness": np.array([[0.2], [0.7]], np.float32), "told": probabilities}
+    )
+    np.testing.assert_allclose(outputs["brain"], probabilities, rtol=1e-6)
+    assert outputs["brain"].dtype == np.float32
 
 
 class Telling(ClosedForm):
@@ -251,43 +253,47 @@ class Telling(ClosedForm):
 
 
 def test_windows_with_holes_take_the_same_way_in_both_decoders() -> None:
-    made = tiny_bundle("ridge")
-    engine = load(made)
+    exported = tiny_bundle("ridge")
+    engine = load(exported)
     rng = np.random.default_rng(0)
-    golden = {n: made.golden()[n] for n in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
+    golden = {n: exported.golden()[n] for n in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
     for _ in range(6):
         window = {name: value[:1].copy() for name, value in golden.items()}
         window["fmri_mask"] = (rng.random((1, 5)) < 0.5).astype(np.float32)
         window["fmri"] *= window["fmri_mask"][:, :, None]
         window["eeg_mask"][:, : rng.integers(0, 501)] = 0
         window["eeg"] *= window["eeg_mask"][:, None]
-        found = decode_golden(engine, window, 0, "the window")
+        outputs = decode_golden(engine, window, 0, "the window")
         expected = PatchRidge(arrays(tiny("ridge"), "weights")).condition(window).start
-        assert np.abs(found["latent"] - expected).max() < 1e-4
+        assert np.abs(outputs["latent"] - expected).max() < 1e-4
 
 
 def test_weights_that_do_not_fit_into_one_file_lie_beside_their_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = tiny_bundle("ridge")
+    single_file = tiny_bundle("ridge")
     monkeypatch.setattr("export.files.LARGEST", 2**14)
-    made = run(tiny("ridge"), tmp_path / "bundle")
-    stages = made.manifest.built
+    exported = run(tiny("ridge"), tmp_path / "bundle")
+    stages = exported.manifest.built
     assert stages["encode"].data == ["encode.weights"]
-    assert (made.path / "encode.weights").stat().st_size > 10 * (made.path / "encode.onnx").stat().st_size
-    golden = {name: values[:1] for name, values in made.golden().items()}
-    apart, together = (decode_golden(load(bundle), golden, 0, "golden.npz") for bundle in (made, whole))
-    assert np.array_equal(apart["frames"], together["frames"])
-    (made.path / "encode.weights").write_bytes(b"")
-    with refused(BundleError, "bundle-file-digest-mismatch", path=made.path / "encode.weights"):
-        bundle.load(made.path)
+    assert (exported.path / "encode.weights").stat().st_size > 10 * (
+        exported.path / "encode.onnx"
+    ).stat().st_size
+    golden = {name: values[:1] for name, values in exported.golden().items()}
+    separate, together = (
+        decode_golden(load(bundle), golden, 0, "golden.npz") for bundle in (exported, single_file)
+    )
+    assert np.array_equal(separate["frames"], together["frames"])
+    (exported.path / "encode.weights").write_bytes(b"")
+    with refused(BundleError, "bundle-file-digest-mismatch", path=exported.path / "encode.weights"):
+        bundle.load(exported.path)
 
 
 @pytest.mark.full
 def test_steps_asked_for_become_the_bundles_default(tmp_path: Path) -> None:
-    made = run(tiny("compact"), tmp_path / "bundle", steps=2)
-    assert made.manifest.steps == 2
-    assert STEPS not in made.golden()
+    exported = run(tiny("compact"), tmp_path / "bundle", steps=2)
+    assert exported.manifest.steps == 2
+    assert STEPS not in exported.golden()
     with refused(UsageError, "export-steps-not-positive", steps=0):
         run(tiny("compact"), tmp_path / "other", steps=0)
 
@@ -307,15 +313,15 @@ def test_of_many_steps_golden_windows_take_few(tmp_path: Path) -> None:
 
 
 def test_live_windows_and_their_holes_take_the_same_way_as_in_training() -> None:
-    made = bundle.load("phantom")
-    decoder = Decoder(made)
+    shipped = bundle.load("phantom")
+    decoder = Decoder(shipped)
     system = system_of(ROOT / "train" / "runs" / "phantom")
-    golden = {n: made.golden()[n] for n in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
+    golden = {n: shipped.golden()[n] for n in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
     golden["fmri_mask"][1, 2] = golden["fmri"][1, 2] = 0
     golden["eeg"][2] = 0
     golden["eeg_mask"][2] = 0
     where = [(0, 4.0 * k, 4.0 * k + 4) for k in range(3)]
-    offline = reconstruct(system, golden, where, made.manifest.noise_key, hop_s=4.0, steps=4)
+    offline = reconstruct(system, golden, where, shipped.manifest.noise_key, hop_s=4.0, steps=4)
     for k, (_, start, stop) in enumerate(where):
         masks = {m: golden[f"{m}_mask"][k] > 0 for m in ("eeg", "fmri")}
         data = {m: golden[m][k] if masks[m].any() else None for m in masks}
@@ -346,12 +352,12 @@ def test_the_shipped_run_gives_the_shipped_graphs_and_clips(name: str) -> None:
     manifest = draft_of(folder).manifest
     system = system_of(folder)
     graphs = graphs_of(system.stages(manifest))
-    for stage, made in graphs.items():
+    for stage, model in graphs.items():
         on_disk = onnx.load(shipped.path / f"{stage}.onnx")
-        assert digest(made) == digest(on_disk) == shipped.manifest.parity["digests"][stage]
+        assert digest(model) == digest(on_disk) == shipped.manifest.parity["digests"][stage]
     exported = replace(wired(manifest, graphs), detail=system.detail)
-    found = compare(exported, graphs, shipped.golden())
-    assert all(error <= allowed(name) for name, error in found["largest_difference"].items())
+    parity = compare(exported, graphs, shipped.golden())
+    assert all(error <= allowed(name) for name, error in parity["largest_difference"].items())
 
 
 @pytest.mark.full

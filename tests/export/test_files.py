@@ -12,11 +12,11 @@ def test_golden_windows_are_read_as_they_were_and_take_fewer_bytes(tmp_path: Pat
     arrays = bundles.load("phantom").golden()
     write_arrays(tmp_path / "small.npz", arrays)
     np.savez_compressed(tmp_path / "numpy.npz", allow_pickle=False, **arrays)
-    with np.load(tmp_path / "small.npz", allow_pickle=False) as held:
-        assert held.files == list(arrays)
+    with np.load(tmp_path / "small.npz", allow_pickle=False) as archive:
+        assert archive.files == list(arrays)
         for name, values in arrays.items():
-            assert held[name].dtype == values.dtype
-            assert np.array_equal(held[name], values)
+            assert archive[name].dtype == values.dtype
+            assert np.array_equal(archive[name], values)
     assert (tmp_path / "small.npz").stat().st_size < (tmp_path / "numpy.npz").stat().st_size
 
 

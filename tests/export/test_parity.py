@@ -34,8 +34,8 @@ def golden() -> Arrays:
     return expected(Category(arrays(tiny("haxby"), "weights")), arrays(tiny("haxby"), "golden"))
 
 
-def graphs(made: Bundle) -> dict[str, ModelProto]:
-    return {name: onnx.load(made.path / stage.file) for name, stage in made.manifest.built.items()}
+def graphs(bundle: Bundle) -> dict[str, ModelProto]:
+    return {name: onnx.load(bundle.path / stage.file) for name, stage in bundle.manifest.built.items()}
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_graphs_that_were_run_have_passed(single: Bundle) -> None:
     assert single.manifest.parity["status"] == "passed"
     assert single.manifest.parity["clip_psnr_db"] >= 80
-    found = checked(single.manifest, graphs(single), golden())
-    assert found["largest_difference"] == single.manifest.parity["largest_difference"]
+    parity = checked(single.manifest, graphs(single), golden())
+    assert parity["largest_difference"] == single.manifest.parity["largest_difference"]
 
 
 def test_the_process_that_decodes_knows_nothing_of_torch() -> None:
@@ -64,13 +64,13 @@ def test_the_process_that_decodes_knows_nothing_of_torch() -> None:
 
 
 def test_graphs_that_cannot_be_run_are_refused_in_the_process_that_decodes(tmp_path: Path) -> None:
-    made = tiny_bundle("haxby")
-    for name in made.manifest.built:
+    bundle = tiny_bundle("haxby")
+    for name in bundle.manifest.built:
         (tmp_path / f"{name}.onnx").write_bytes(b"no graph")
     with refused(
         BundleError, "golden-decoding-failed", stderr=re.compile(r"^the export/encode\.onnx cannot")
     ):
-        decoded.apart(made.manifest, tmp_path, golden(), {})
+        decoded.apart(bundle.manifest, tmp_path, golden(), {})
 
 
 def test_a_process_that_is_ended_from_outside_is_told(
@@ -87,14 +87,14 @@ def test_a_process_that_is_ended_from_outside_is_told(
 def test_what_does_not_fit_into_memory_is_looked_at_and_has_not_passed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = tiny_bundle("haxby")
+    bundle = tiny_bundle("haxby")
     little_memory(monkeypatch)
-    found = checked(made.manifest, graphs(made), golden())
-    assert found["status"] == "structural"
-    assert found["reason"].startswith("decoding takes about 0.0 GB of memory, and 0.0 GB were free")
-    assert found["largest_difference"] is found["clip_psnr_db"] is None
-    assert found["checks"] == {
-        name: {"checker": "ok", "shapes": "ok", "load": "ok"} for name in made.manifest.built
+    parity = checked(bundle.manifest, graphs(bundle), golden())
+    assert parity["status"] == "structural"
+    assert parity["reason"].startswith("decoding takes about 0.0 GB of memory, and 0.0 GB were free")
+    assert parity["largest_difference"] is parity["clip_psnr_db"] is None
+    assert parity["checks"] == {
+        name: {"checker": "ok", "shapes": "ok", "load": "ok"} for name in bundle.manifest.built
     }
 
 
@@ -102,12 +102,12 @@ def test_a_precision_without_kernels_is_looked_at_and_the_same_graphs_are_run_in
     models = graphs(single)
     lower = replace(single.manifest, precision="bf16")
     stand_ins = {"fp32": StandIn(single.manifest, models), "emulated": StandIn(lower, models)}
-    found = checked(lower, models, golden(), stand_ins=lambda: stand_ins)
-    assert (found["status"], found["largest_difference"]) == ("structural", None)
-    assert "no kernels for bf16 on the CPU" in found["reason"]
-    assert found["fp32"]["status"] == "passed"
-    assert found["fp32"]["largest_difference"] == single.manifest.parity["largest_difference"]
-    assert found["emulated"]["clip_psnr_db"] == single.manifest.parity["clip_psnr_db"]
+    parity = checked(lower, models, golden(), stand_ins=lambda: stand_ins)
+    assert (parity["status"], parity["largest_difference"]) == ("structural", None)
+    assert "no kernels for bf16 on the CPU" in parity["reason"]
+    assert parity["fp32"]["status"] == "passed"
+    assert parity["fp32"]["largest_difference"] == single.manifest.parity["largest_difference"]
+    assert parity["emulated"]["clip_psnr_db"] == single.manifest.parity["clip_psnr_db"]
 
 
 def test_a_precision_of_gpus_is_decoded_on_a_gpu_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,13 +122,13 @@ def test_a_precision_of_gpus_is_decoded_on_a_gpu_or_not_at_all(monkeypatch: pyte
 
 def test_clips_of_a_lower_precision_are_held_to_its_psnr(single: Bundle) -> None:
     models = graphs(single)
-    wanted = golden()
+    brighter = golden()
     # A PSNR of 38 dB: enough for int8, and not for bf16.
-    wanted["frames"] = wanted["frames"] + np.float32(10 ** (-38 / 20))
+    brighter["frames"] = brighter["frames"] + np.float32(10 ** (-38 / 20))
     for precision, enough in (("int8", True), ("bf16", False)):
         lower = replace(single.manifest, precision=precision)
         if enough:
-            assert checked(lower, models, wanted)["clip_psnr_db"] == pytest.approx(38, abs=0.01)
+            assert checked(lower, models, brighter)["clip_psnr_db"] == pytest.approx(38, abs=0.01)
             continue
         with refused(
             BundleError,
@@ -137,20 +137,20 @@ def test_clips_of_a_lower_precision_are_held_to_its_psnr(single: Bundle) -> None
             precision="bf16",
             min_psnr_db=40.0,
         ):
-            checked(lower, models, wanted, stand_ins=partial(dict, emulated=StandIn(lower, models)))
+            checked(lower, models, brighter, stand_ins=partial(dict, emulated=StandIn(lower, models)))
 
 
 def one_node(kind: str, dtype: int, *weights: np.ndarray, says: list[int], opset: int = 22) -> ModelProto:
     """Write a graph of one node, which says that its output has a shape."""
-    held = [numpy_helper.from_array(value, f"w{n}") for n, value in enumerate(weights)]
-    for tensor in held:
+    tensors = [numpy_helper.from_array(value, f"w{n}") for n, value in enumerate(weights)]
+    for tensor in tensors:
         tensor.data_type = dtype
     graph = helper.make_graph(
-        [helper.make_node(kind, ["x", *(tensor.name for tensor in held)], ["y"])],
+        [helper.make_node(kind, ["x", *(tensor.name for tensor in tensors)], ["y"])],
         "one",
         [helper.make_tensor_value_info("x", dtype, [1, 2, 3])],
         [helper.make_tensor_value_info("y", dtype, says)],
-        held,
+        tensors,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
@@ -171,9 +171,9 @@ def test_a_missing_kernel_is_recorded_in_words(tmp_path: Path) -> None:
     weights = np.zeros((4, 2, 1), np.uint16)
     model = one_node("Conv", TensorProto.BFLOAT16, weights, says=[1, 4, 3])
     (path,) = write(model, "encode", tmp_path)
-    found = structural.held(path)
-    assert (found["checker"], found["shapes"]) == ("ok", "ok")
-    assert "NOT_IMPLEMENTED" in found["load"]
+    checks = structural.held(path)
+    assert (checks["checker"], checks["shapes"]) == ("ok", "ok")
+    assert "NOT_IMPLEMENTED" in checks["load"]
 
 
 class Told(nn.Module):
@@ -190,15 +190,18 @@ def test_what_the_denoiser_is_told_is_held_more_tightly() -> None:
     windows: Arrays = {name: np.repeat(x.numpy(), 2, axis=0) for name, x in inputs.items()}
     windows["latent"] = np.zeros((2, 1), np.float32)
     stage = Traced("encode", Told(0.0), inputs, ["condition", "confidence"])
-    told = condition([stage], windows)
+    conditions = condition([stage], windows)
     # The confidence is compared with what the system itself says.
-    assert told.keys() == {"condition"}
-    assert told["condition"].shape == (2, 3)
-    near = {"condition": told["condition"] + np.float32(5e-6)}
-    assert held_to(windows, near, told)["condition"] <= 1e-5
-    off = {"condition": told["condition"] + np.float32(5e-5) * max(1, np.abs(told["condition"]).max())}
+    assert conditions.keys() == {"condition"}
+    assert conditions["condition"].shape == (2, 3)
+    near = {"condition": conditions["condition"] + np.float32(5e-6)}
+    assert held_to(windows, near, conditions)["condition"] <= 1e-5
+    off = {
+        "condition": conditions["condition"]
+        + np.float32(5e-5) * max(1, np.abs(conditions["condition"]).max())
+    }
     with refused(BundleError, "export-difference-too-large", tolerances={"condition": 1e-5}):
-        held_to(windows, off, told)
+        held_to(windows, off, conditions)
     # A stage that reads what the golden windows lack cannot be asked.
     assert condition([replace(stage, inputs=inputs | {"features": inputs["fmri"]})], windows) == {}
 

@@ -50,8 +50,11 @@ class Bundled:
     said: Mapping[str, Said]
 
     def lower(self, precision: str, made_by: Callable[..., ModelProto]) -> "Bundled":
-        kept = states.ports(self.manifest)
-        graphs = {name: made_by(graph, precision, kept=kept[name]) for name, graph in self.graphs.items()}
+        state_ports = states.ports(self.manifest)
+        graphs = {
+            name: made_by(graph, precision, state_ports=state_ports[name])
+            for name, graph in self.graphs.items()
+        }
         manifest = replace(wired(self.manifest, graphs, self.said), precision=precision)
         return Bundled(graphs, manifest, self.said)
 
@@ -70,11 +73,11 @@ def single() -> Bundled:
         patch.setattr("train.parts.codecs.tiny_video_decoder.WIDTHS", _WIDTHS)
         decoder = TinyVideoDecoder(_LATENT[0]).eval()
     draft = replace(small.manifest(modalities=("fmri",)), clip=ClipGeometry(9, *_SIZE, 8.0))
-    given = torch.zeros(1, draft.grid.slots, 5)
-    listed = [Traced("encode", Encode(), {"fmri": given}, ["latent"]), *stages(decoder, _LATENT, _SIZE)]
+    volumes = torch.zeros(1, draft.grid.slots, 5)
+    listed = [Traced("encode", Encode(), {"fmri": volumes}, ["latent"]), *stages(decoder, _LATENT, _SIZE)]
     graphs = graphs_of(listed)
-    said = {stage.name: stage.said for stage in listed}
-    return Bundled(graphs, wired(draft, graphs, said), said)
+    bindings = {stage.name: stage.said for stage in listed}
+    return Bundled(graphs, wired(draft, graphs, bindings), bindings)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -86,8 +89,8 @@ def test_a_session_holds_half_the_bytes(single: Bundled, precision: str) -> None
     assert most_bytes(lower.manifest) == most_bytes(single.manifest) / 2 > 0
     for name, stage in lower.manifest.built.items():
         ports = stage.inputs | stage.outputs
-        others = {port for port in ports if port not in states.ports(single.manifest)[name]}
-        assert {ports[port].dtype for port in others} == {"float32"}
+        stateless = {port for port in ports if port not in states.ports(single.manifest)[name]}
+        assert {ports[port].dtype for port in stateless} == {"float32"}
     rounded = single.lower(precision, emulated)
     assert rounded.manifest.states == lower.manifest.states
     # Half precision does not reach as far as bfloat16, in which a state may be larger.
@@ -96,20 +99,20 @@ def test_a_session_holds_half_the_bytes(single: Bundled, precision: str) -> None
 
 
 def test_clips_are_those_of_single_precision_but_for_the_rounding(single: Bundled) -> None:
-    wanted = single.clip()
-    assert wanted.std() > 0.01
-    rounded = {name: psnr_db(wanted, single.lower(name, emulated).clip()) for name in ("fp16", "bf16")}
+    frames = single.clip()
+    assert frames.std() > 0.01
+    rounded = {name: psnr_db(frames, single.lower(name, emulated).clip()) for name in ("fp16", "bf16")}
     # On a CPU, ONNX Runtime computes these graphs in single precision: what is rounded are the states.
-    kept = psnr_db(wanted, single.lower("fp16", converted).clip())
+    states_psnr_db = psnr_db(frames, single.lower("fp16", converted).clip())
     assert rounded["fp16"] >= CLIP_DB["fp16"]
     assert rounded["bf16"] >= CLIP_DB["bf16"]
-    assert 60 <= kept < 200
+    assert 60 <= states_psnr_db < 200
 
 
 def test_in_other_precisions_states_stay_as_they_are(single: Bundled) -> None:
-    kept = states.ports(single.manifest)
+    state_ports = states.ports(single.manifest)
     graph = single.graphs["decode_next"]
-    assert converted(graph, "fp32", kept=kept["decode_next"]) is graph
+    assert converted(graph, "fp32", state_ports=state_ports["decode_next"]) is graph
     assert single.lower("int8", converted).manifest.states == single.manifest.states
 
 
@@ -119,7 +122,7 @@ def test_the_latent_that_is_carried_on_and_what_is_asked_of_a_state_stay_as_they
     manifest = single.manifest
     first = manifest.built["decode_first"]
     read = manifest.built["decode_next"].inputs["features_3"]
-    more = {
+    extra_inputs = {
         "carry": replace(read, state="carry"),
         "there": replace(read, there=True),
         "past": read,
@@ -128,10 +131,10 @@ def test_the_latent_that_is_carried_on_and_what_is_asked_of_a_state_stay_as_they
     changed = replace(
         manifest,
         states=manifest.states | {"carry": carry},
-        stages=manifest.stages | {"decode_first": replace(first, inputs=first.inputs | more)},
+        stages=manifest.stages | {"decode_first": replace(first, inputs=first.inputs | extra_inputs)},
     )
-    found = states.ports(changed)["decode_first"]
-    assert found == ["past", *(name for name, port in first.outputs.items() if port.state)]
+    ports = states.ports(changed)["decode_first"]
+    assert ports == ["past", *(name for name, port in first.outputs.items() if port.state)]
 
 
 def one_node(kind: int, *, in_a_branch: bool = False) -> ModelProto:
@@ -142,8 +145,8 @@ def one_node(kind: int, *, in_a_branch: bool = False) -> ModelProto:
     node = helper.make_node("Add", ["x", "zero"], ["y"])
     if in_a_branch:
         inner = helper.make_node("Add", ["x", "zero"], ["z"])
-        given = helper.make_tensor_value_info("z", kind, [2])
-        branch = helper.make_graph([inner], "branch", [], [given])
+        output = helper.make_tensor_value_info("z", kind, [2])
+        branch = helper.make_graph([inner], "branch", [], [output])
         node = helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)
     graph = helper.make_graph([node], "one", ports[:1], ports[1:], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
@@ -154,18 +157,18 @@ def one_node(kind: int, *, in_a_branch: bool = False) -> ModelProto:
 def test_a_value_beyond_half_precision_is_cut_off_or_infinite(
     limited: bool, largest: float, in_a_branch: bool
 ) -> None:
-    given = np.array([-1e5, 0.1], np.float32)
+    values = np.array([-1e5, 0.1], np.float32)
     model = one_node(TensorProto.FLOAT, in_a_branch=in_a_branch)
     states.narrowed(model, ["y"], limited=limited)
     onnx.checker.check_model(model, full_check=True)
-    found = Graph(model.SerializeToString(), "the test")({"x": given})["y"]
-    assert found.dtype == np.float16
-    assert found.tolist() == [-largest, np.float16(0.1)]
+    narrowed = Graph(model.SerializeToString(), "the test")({"x": values})["y"]
+    assert narrowed.dtype == np.float16
+    assert narrowed.tolist() == [-largest, np.float16(0.1)]
     states.narrowed(model, ["x"], limited=limited)
     onnx.checker.check_model(model, full_check=True)
     graph = Graph(model.SerializeToString(), "the test")
     assert graph.inputs == {"x": ([2], "float16")}
-    np.testing.assert_array_equal(graph({"x": found})["y"], found)
+    np.testing.assert_array_equal(graph({"x": narrowed})["y"], narrowed)
 
 
 def test_states_of_whole_numbers_stay_as_they_are() -> None:

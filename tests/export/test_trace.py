@@ -32,10 +32,10 @@ class Attending(nn.Module):
     """Tokens attend to each other, with a mask that leaves the last one out, and are attended to again."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        there = torch.ones(1, 1, 1, tokens.shape[2], dtype=torch.bool)
-        there[..., -1] = False
-        found = functional.scaled_dot_product_attention(tokens, tokens, tokens, attn_mask=there)
-        return functional.scaled_dot_product_attention(tokens, found, found)
+        mask = torch.ones(1, 1, 1, tokens.shape[2], dtype=torch.bool)
+        mask[..., -1] = False
+        attended = functional.scaled_dot_product_attention(tokens, tokens, tokens, attn_mask=mask)
+        return functional.scaled_dot_product_attention(tokens, attended, attended)
 
 
 def attending() -> Traced:
@@ -52,9 +52,9 @@ def test_each_attention_is_one_node_or_none(flavour: str, nodes: int, softmaxes:
     model = graphs_of([stage], flavour)["denoise"]
     assert [opset.version for opset in model.opset_import] == [OPSETS[flavour]]
     assert (kinds(model)["Attention"], kinds(model)["Softmax"]) == (nodes, softmaxes)
-    found = Graph(model.SerializeToString(), "the test")({"tokens": stage.inputs["tokens"].numpy()})
+    outputs = Graph(model.SerializeToString(), "the test")({"tokens": stage.inputs["tokens"].numpy()})
     expected = stage.module(*stage.inputs.values()).numpy()
-    np.testing.assert_allclose(found["next"], expected, atol=1e-6)
+    np.testing.assert_allclose(outputs["next"], expected, atol=1e-6)
 
 
 def test_an_attention_that_is_computed_twice_is_one_node() -> None:
@@ -134,8 +134,8 @@ def test_norms_of_groups_are_those_of_torch(flavour: str, cuda: bool, kind: str,
     model = graph(Traced("decode_first", module, {"latent": values}, ["frames"]), flavour, cuda=cuda)
     assert kinds(model)[kind] == count
     assert bool(missing(model)) != cuda
-    found = Graph(model.SerializeToString(), "the test")({"latent": values.numpy()})["frames"]
-    np.testing.assert_allclose(found, module(values).detach().numpy(), rtol=1e-5, atol=1e-5)
+    frames = Graph(model.SerializeToString(), "the test")({"latent": values.numpy()})["frames"]
+    np.testing.assert_allclose(frames, module(values).detach().numpy(), rtol=1e-5, atol=1e-5)
     # What follows a norm has a type, which an export in a lower precision insists on.
     shape_inference.infer_shapes(model, strict_mode=True)
 
@@ -148,9 +148,9 @@ def test_norms_of_large_groups_lose_no_digits() -> None:
         expected = module.double()(values.double()).numpy()
         module.float()
         model = graph(Traced("decode_first", module, {"latent": values}, ["frames"]), FUSED)
-    found = Graph(model.SerializeToString(), "the test")({"latent": values.numpy()})["frames"]
+    frames = Graph(model.SerializeToString(), "the test")({"latent": values.numpy()})["frames"]
     # One InstanceNormalization is 4.1e-4 off here.
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(frames, expected, atol=1e-5)
 
 
 def test_adapters_are_added_to_the_weights() -> None:
@@ -165,8 +165,8 @@ def test_adapters_are_added_to_the_weights() -> None:
     model = graph(Traced("encode", module, {"fmri": values}, ["latent"]), FUSED)
     # One product, and not three.
     assert kinds(model)["Gemm"] + kinds(model)["MatMul"] == 1
-    found = Graph(model.SerializeToString(), "the test")({"fmri": values.numpy()})["latent"]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    latent = Graph(model.SerializeToString(), "the test")({"fmri": values.numpy()})["latent"]
+    np.testing.assert_allclose(latent, expected, atol=1e-6)
     # The run's own decoder keeps them apart.
     assert not layer.merged
     with torch.no_grad():

@@ -106,8 +106,8 @@ def passing(tree: Path, tests: tuple[str, ...]) -> bool:
     """
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     # Ahead of an installed checkout, or the tests would be given that instead of the copy.
-    given = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    run = subprocess.run(command, cwd=tree, env=given, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    run = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
     if run.returncode not in (0, _FAILED):
         raise RuntimeError(
             f"{' '.join(command)} in {tree} could not run these tests:\n{run.stdout}{run.stderr}"
@@ -117,10 +117,10 @@ def passing(tree: Path, tests: tuple[str, ...]) -> bool:
 
 def _apply(tree: Path, patch: Path, *how: str) -> bool:
     # Within a repository around the copy git would pass over every file, and say that all went well.
-    given = os.environ | {"GIT_CEILING_DIRECTORIES": str(tree.resolve().parent)}
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(tree.resolve().parent)}
     return (
         subprocess.run(
-            ["git", "apply", *how, str(patch)], cwd=tree, env=given, capture_output=True
+            ["git", "apply", *how, str(patch)], cwd=tree, env=environment, capture_output=True
         ).returncode
         == 0
     )

@@ -14,22 +14,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print counts and names as JSON alone")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these; default: all")
-    given = parser.parse_args()
-    quiet = given.json
-    every = mutants()
-    unknown = set(given.names) - {mutant.name for mutant in every}
+    args = parser.parse_args()
+    quiet = args.json
+    all_mutants = mutants()
+    unknown = set(args.names) - {mutant.name for mutant in all_mutants}
     if unknown:
         parser.error(f"no mutant is called {', '.join(sorted(unknown))}; tests/mutants holds the patches")
-    chosen = [mutant for mutant in every if mutant.name in given.names or not given.names]
+    chosen = [mutant for mutant in all_mutants if mutant.name in args.names or not args.names]
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
-        found = _judged(copied(ROOT, Path(scratch).resolve()), chosen, quiet=quiet)
-    named = {kind: [name for name, became in found.items() if became == kind] for kind in found.values()}
-    survivors = named.get("survived", [])
-    stale = named.get("stale", [])
+        outcomes = _judged(copied(ROOT, Path(scratch).resolve()), chosen, quiet=quiet)
+    by_outcome = {
+        kind: [name for name, became in outcomes.items() if became == kind] for kind in outcomes.values()
+    }
+    survivors = by_outcome.get("survived", [])
+    stale = by_outcome.get("stale", [])
     counts = {
-        "killed": len(named.get("killed", [])),
-        "equivalent": len(named.get("equivalent", [])),
-        "of": len(found),
+        "killed": len(by_outcome.get("killed", [])),
+        "equivalent": len(by_outcome.get("equivalent", [])),
+        "of": len(outcomes),
     }
     if quiet:
         print(json.dumps(counts | {"survivors": survivors, "stale": stale}))
@@ -40,24 +42,24 @@ def main() -> int:
 
 def _judged(tree: Path, chosen: list[Mutant], *, quiet: bool) -> dict[str, str]:
     """What became of each mutant by name: killed, survived, equivalent or stale."""
-    named = {test for mutant in chosen for test in mutant.tests}
+    tests = {test for mutant in chosen for test in mutant.tests}
     if not quiet:
-        print(f"without any change: {len(named)} tests ...", flush=True)
-    if named and not passing(tree, tuple(sorted(named))):
+        print(f"without any change: {len(tests)} tests ...", flush=True)
+    if tests and not passing(tree, tuple(sorted(tests))):
         raise SystemExit("the tests that must notice mutants fail without any. Mend those first.")
-    found: dict[str, str] = {}
+    outcomes: dict[str, str] = {}
     for mutant in chosen:
         if not quiet:
             print(f"{mutant.name:<32}", end="", flush=True)
         if not applies(tree, mutant.patch):
-            found[mutant.name] = "stale"
+            outcomes[mutant.name] = "stale"
         elif mutant.equivalent:
-            found[mutant.name] = "equivalent"
+            outcomes[mutant.name] = "equivalent"
         else:
-            found[mutant.name] = "killed" if notices(tree, mutant) else "survived"
+            outcomes[mutant.name] = "killed" if notices(tree, mutant) else "survived"
         if not quiet:
-            print(_ADVICE.get(found[mutant.name], found[mutant.name]), flush=True)
-    return found
+            print(_ADVICE.get(outcomes[mutant.name], outcomes[mutant.name]), flush=True)
+    return outcomes
 
 
 _ADVICE = {

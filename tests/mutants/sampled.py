@@ -148,20 +148,20 @@ def changes(module: str) -> Iterator[Change]:
         if any(word in name for word in _LEFT_OUT) or get_operator(name).arguments():
             continue
         operator = get_operator(name)()
-        places = (at for node in ast_nodes(tree) for at in operator.mutation_positions(node))
+        places = (position for node in ast_nodes(tree) for position in operator.mutation_positions(node))
         for occurrence, ((line, _), _) in enumerate(places):
             yield Change(module, name, occurrence, line)
 
 
 def sample(seed: int) -> list[Change]:
     """Draw from each module or folder its count, in an order of which any beginning holds a share of each."""
-    drawn: list[tuple[float, Change]] = []
+    ranked: list[tuple[float, Change]] = []
     for place, count in COUNTS.items():
         modules = [module for module in TESTS if module.startswith(place)]
         pool = [change for module in modules for change in changes(module)]
         chosen = random.Random(f"{Path(place).stem} {seed}").sample(pool, count)
-        drawn += [(rank / count, change) for rank, change in enumerate(chosen)]
-    return [change for _, change in sorted(drawn, key=lambda pair: pair[0])]
+        ranked += [(rank / count, change) for rank, change in enumerate(chosen)]
+    return [change for _, change in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def survives(tree: Path, change: Change) -> tuple[bool, str]:
@@ -178,12 +178,16 @@ def survives(tree: Path, change: Change) -> tuple[bool, str]:
 
 
 def _passing(tree: Path, tests: list[str]) -> bool:
-    named = [f"tests/{test}" for test in tests]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not full", *named]
-    given = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    paths = [f"tests/{test}" for test in tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not full", *paths]
+    environment = os.environ | {
+        "PYTHONPATH": str(tree),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     # A group of its own: what a test started ends with it.
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    run = subprocess.Popen(command, cwd=tree, env=given, start_new_session=True, **quiet)
+    run = subprocess.Popen(command, cwd=tree, env=environment, start_new_session=True, **quiet)
     try:
         return run.wait(_LIMIT_S) == 0
     except subprocess.TimeoutExpired:
@@ -197,17 +201,17 @@ def _told(tree: Path, change: Change) -> dict[str, Any]:
     return asdict(change) | {"new": line, "survived": survived}
 
 
-def _judged(drawn: list[Change], out: Path, workers: int, until: float) -> None:
+def _judged(pending: list[Change], out: Path, workers: int, until: float) -> None:
     """Judge changes, each worker in a tree of its own, and add a line for each to a file."""
     write = Lock()
 
     def work(number: int, tree: Path) -> None:
-        for change in drawn[number::workers]:
+        for change in pending[number::workers]:
             if time.monotonic() > until:
                 return
-            told = _told(tree, change)
+            entry = _told(tree, change)
             with write, out.open("a") as file:
-                file.write(json.dumps(told) + "\n")
+                file.write(json.dumps(entry) + "\n")
 
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(workers) as pool:
         trees = [copied(ROOT, Path(scratch).resolve() / str(number)) for number in range(workers)]
@@ -224,27 +228,27 @@ def main() -> int:
     parser.add_argument(
         "--only", type=lambda text: tuple(text.split(",")), default=("",), metavar="PREFIX[,PREFIX]"
     )
-    given = parser.parse_args()
-    if strange := [prefix for prefix in given.only if not any(module.startswith(prefix) for module in TESTS)]:
+    args = parser.parse_args()
+    if strange := [prefix for prefix in args.only if not any(module.startswith(prefix) for module in TESTS)]:
         parser.error(f"no module begins with {', '.join(strange)}")
-    given.out.touch()
-    before = [json.loads(line) for line in given.out.read_text().splitlines()]
-    known = {(told["module"], told["operator"], told["occurrence"]) for told in before}
-    drawn = [
+    args.out.touch()
+    before = [json.loads(line) for line in args.out.read_text().splitlines()]
+    finished = {(entry["module"], entry["operator"], entry["occurrence"]) for entry in before}
+    pending = [
         change
-        for change in sample(given.seed)
-        if change.module.startswith(given.only)
-        and (change.module, change.operator, change.occurrence) not in known
+        for change in sample(args.seed)
+        if change.module.startswith(args.only)
+        and (change.module, change.operator, change.occurrence) not in finished
     ]
-    _judged(drawn, given.out, given.workers, time.monotonic() + 60 * given.minutes)
-    every = [json.loads(line) for line in given.out.read_text().splitlines()]
-    survivors = [told for told in every if told["survived"]]
+    _judged(pending, args.out, args.workers, time.monotonic() + 60 * args.minutes)
+    entries = [json.loads(line) for line in args.out.read_text().splitlines()]
+    survivors = [entry for entry in entries if entry["survived"]]
     # A survivor proves that the tests of its module pass; elsewhere they are run without any change.
-    unproven = {told["module"] for told in every} - {told["module"] for told in survivors}
+    unproven = {entry["module"] for entry in entries} - {entry["module"] for entry in survivors}
     failing = [module for module in sorted(unproven) if not _passing(ROOT, TESTS[module])]
     if failing:
         raise SystemExit(f"the tests of {', '.join(failing)} fail without any change. Mend those first.")
-    print(f"{len(every) - len(survivors)} of {len(every)} noticed; each has a line in {given.out}")
+    print(f"{len(entries) - len(survivors)} of {len(entries)} noticed; each has a line in {args.out}")
     return 0
 
 

@@ -49,9 +49,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         errors.clear()
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        said = capsys.readouterr()
+        output = capsys.readouterr()
         # A command that returns nothing ends with None, which a shell sees as 0.
-        return Done(int(ended.value.code or 0), said.out, said.err, *errors)
+        return Done(int(ended.value.code or 0), output.out, output.err, *errors)
 
     return call
 
@@ -100,13 +100,13 @@ def test_every_wait_says_what_zero_means(command: str, zero: str) -> None:
 
 def floats() -> list[tuple[str, str]]:
     """Every option of every command that takes a number that need not be whole."""
-    found = []
-    for one in app.registered_commands:
-        assert one.callback is not None
-        name = one.name or one.callback.__name__
-        hints = get_type_hints(one.callback)
-        found += [(name, option) for option, kind in hints.items() if kind in (float, float | None)]
-    return found
+    options = []
+    for command in app.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__
+        hints = get_type_hints(command.callback)
+        options += [(name, option) for option, kind in hints.items() if kind in (float, float | None)]
+    return options
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1"])
@@ -255,9 +255,9 @@ def test_what_cannot_be_is_refused_with_its_code(
     tmp_path: Path,
     run: Callable[..., Done],
 ) -> None:
-    own = words[0] in ("stream", "replay", "demo") and "--out" not in words
-    more = ["--out", str(tmp_path / "out")] if own else []
-    done = run(*words, *more)
+    needs_out = words[0] in ("stream", "replay", "demo") and "--out" not in words
+    out_option = ["--out", str(tmp_path / "out")] if needs_out else []
+    done = run(*words, *out_option)
     assert done.code == exit_code, done.err
     assert done.error is not None, done.err
     check_error(done.error, code, **values)

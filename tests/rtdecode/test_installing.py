@@ -8,15 +8,15 @@ from rtdecode import installing
 
 
 @pytest.mark.parametrize(
-    ("source", "wanted"),
+    ("source", "requirement"),
     [
         (None, "'rtdecode[train]'"),
         ({"url": "file:///home/a/rtdecode", "dir_info": {"editable": True}}, "-e '/home/a/rtdecode[train]'"),
         ({"url": "file:///tmp/r.whl", "archive_info": {}}, "'rtdecode[train] @ file:///tmp/r.whl'"),
     ],
 )
-def test_a_clone_a_wheel_and_an_index_are_told_apart(source: dict | None, wanted: str) -> None:
-    assert installing._wanted("train", source) == wanted
+def test_a_clone_a_wheel_and_an_index_are_told_apart(source: dict | None, requirement: str) -> None:
+    assert installing._wanted("train", source) == requirement
 
 
 def test_it_is_this_interpreter_that_is_named() -> None:

@@ -34,10 +34,10 @@ def load(first: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_library_of_mne_lsl_is_taken(bare: Path) -> None:
-    own = next(PACKAGE.rglob("*lsl*.so*"))
+    library = next(PACKAGE.rglob("*lsl*.so*"))
     (bare / "mne_lsl" / "lsl" / "lib").mkdir(parents=True)
     (bare / "mne_lsl" / "__init__.py").touch()
-    shutil.copy(own, bare / "mne_lsl" / "lsl" / "lib" / "liblsl.so.1.17.7")
+    shutil.copy(library, bare / "mne_lsl" / "lsl" / "lib" / "liblsl.so.1.17.7")
     done = load(bare)
     assert done.returncode == 0, done.stderr
     assert str(bare) in done.stdout

@@ -65,13 +65,13 @@ def test_a_volume_belongs_by_the_middle_of_its_acquisition(tr: str, lag: str, k:
     g = grid(tr, lag=lag)
     start, stop = g.span(k)
     assert g.tr is not None
-    inside = [
+    expected = [
         i
         for i in range(int(stop + g.lag) + 5 if g.tr >= 1 else 2 * int(stop + g.lag) + 5)
         if start + g.lag <= (i + Fraction(1, 2)) * g.tr < stop + g.lag
     ]
-    assert list(g.volumes(k)) == inside
-    assert len(inside) <= g.slots
+    assert list(g.volumes(k)) == expected
+    assert len(expected) <= g.slots
 
 
 @given(k=st.integers(0, 2000))

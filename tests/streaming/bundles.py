@@ -94,8 +94,8 @@ def make_bundle(
     np.savez(work / "projection.npz", voxels=voxels, shape=np.array(shape), affine=affine)
     np.savez(work / "golden.npz", **_golden(work, ports, rng, steps, detail))
     manifest = _manifest(grid, channels if eeg else None, fmri, labels, shape, affine, simulated)
-    told = {"steps": steps, "confidence": confidence, "brain": brain, "detail": detail}
-    manifest = replace(manifest, **told, **_wired(work))
+    manifest_fields = {"steps": steps, "confidence": confidence, "brain": brain, "detail": detail}
+    manifest = replace(manifest, **manifest_fields, **_wired(work))
     return write(folder, manifest, {name: work / name for name in (*names, "projection.npz")})
 
 
@@ -212,9 +212,9 @@ def _encode(
         terms.append(f"t_{name}")
     nodes.append(helper.make_node("Sum", terms, ["sum"]))
     weights.append(numpy_helper.from_array(np.array([1, *LATENT]), "shape"))
-    made = "condition" if denoised else "latent"
-    nodes.append(helper.make_node("Reshape", ["sum", "shape"], [made]))
-    outputs = [helper.make_tensor_value_info(made, TensorProto.FLOAT, [1, *LATENT])]
+    output = "condition" if denoised else "latent"
+    nodes.append(helper.make_node("Reshape", ["sum", "shape"], [output]))
+    outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, *LATENT])]
     if denoised:
         outputs += [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in _AROUND.items()]
         weights.append(numpy_helper.from_array(np.array([1]), "axis_all"))
@@ -229,18 +229,18 @@ def _encode(
         nodes.append(helper.make_node("Softmax", ["logits"], ["scores"]))
         outputs.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, len(labels)]))
     if tells:
-        seen = [name for name in _PRESENCE if name in ports]
-        each = np.array([_PRESENCE[name] for name in seen], np.float32)
-        weights.append(numpy_helper.from_array(each, "W_brain"))
+        mask_ports = [name for name in _PRESENCE if name in ports]
+        mask_weights = np.array([_PRESENCE[name] for name in mask_ports], np.float32)
+        weights.append(numpy_helper.from_array(mask_weights, "W_brain"))
         weights.append(numpy_helper.from_array(np.array([_ABSENCE], np.float32), "b_brain"))
         nodes += [
-            helper.make_node("Concat", [f"f_{name}" for name in seen], ["masks"], axis=1),
+            helper.make_node("Concat", [f"f_{name}" for name in mask_ports], ["masks"], axis=1),
             helper.make_node("MatMul", ["masks", "W_brain"], ["said"]),
             helper.make_node("Add", ["said", "b_brain"], ["presence"]),
             helper.make_node("Softmax", ["presence"], ["brain"]),
         ]
         outputs.append(helper.make_tensor_value_info("brain", TensorProto.FLOAT, [1, 3]))
-        if len(seen) == len(_PRESENCE):
+        if len(mask_ports) == len(_PRESENCE):
             weights.append(numpy_helper.from_array(np.array([6], np.float32), "W_by"))
             weights.append(numpy_helper.from_array(np.array([-3], np.float32), "b_by"))
             nodes += [
@@ -347,23 +347,25 @@ def _golden(
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in ports.items()}
     if steps:
         arrays["carry_mask"] = np.ones((1, 1), np.float32)
-    found = _run(work / "encode.onnx", arrays)
+    encoded = _run(work / "encode.onnx", arrays)
     if not steps:
-        return arrays | found
-    arrays["noise"] = found["latent"] = rng.normal(size=(1, *LATENT)).astype(np.float32)
-    given = {name: found[name] for name in ("condition", "embedding")}
-    given["steps"] = np.array([steps], np.float32)
-    given |= {} if detail is None else {"detail": np.array([detail], np.float32)}
+        return arrays | encoded
+    arrays["noise"] = encoded["latent"] = rng.normal(size=(1, *LATENT)).astype(np.float32)
+    conditioning = {name: encoded[name] for name in ("condition", "embedding")}
+    conditioning["steps"] = np.array([steps], np.float32)
+    conditioning |= {} if detail is None else {"detail": np.array([detail], np.float32)}
     for step in range(steps):
-        at = {"latent": found["latent"], "step": np.array([step], np.float32)}
-        found["latent"] = _run(work / "denoise.onnx", given | at)["next"]
+        step_inputs = {"latent": encoded["latent"], "step": np.array([step], np.float32)}
+        encoded["latent"] = _run(work / "denoise.onnx", conditioning | step_inputs)["next"]
     parts = [
-        _run(work / f"decode_{'next' if t else 'first'}.onnx", {"latent": found["latent"][:, :, t : t + 1]})
+        _run(work / f"decode_{'next' if t else 'first'}.onnx", {"latent": encoded["latent"][:, :, t : t + 1]})
         for t in range(LATENT[1])
     ]
     frames = np.concatenate([part["frames"] for part in parts], axis=1)
-    told = {name: found[name] for name in ("latent", "confidence", "brain", "brain_by") if name in found}
-    return arrays | told | {"frames": frames}
+    outputs = {
+        name: encoded[name] for name in ("latent", "confidence", "brain", "brain_by") if name in encoded
+    }
+    return arrays | outputs | {"frames": frames}
 
 
 def _run(graph: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -94,7 +94,7 @@ def make(folder: Path, *, weights_beside: bool = False) -> Bundle:
     files: dict[str, Path] = {}
     stages: dict[str, Stage | None] = {}
     for name, graph in graphs.items():
-        stages[name] = _kept(work, f"engines/{name}.onnx", name, graph, files, beside=weights_beside)
+        stages[name] = _kept(work, f"engines/{name}.onnx", name, graph, files, weights_beside=weights_beside)
     other: dict[str, Stage] = {}
     for name, graph in {"front": _front(2), "encode": _encode(2.0, 2)}.items():
         other[name] = _kept(work, f"subjects/two/{name}.onnx", name, graph, files)
@@ -102,18 +102,18 @@ def make(folder: Path, *, weights_beside: bool = False) -> Bundle:
     for where, channels in (("", CHANNELS), ("subjects/two/", OTHER_CHANNELS)):
         count = len(channels)
         _save(work, f"{where}stats.npz", files, eeg_mean=np.zeros(count), eeg_scale=np.ones(count))
-        given = np.random.default_rng(count).normal(size=(1, count, SAMPLES)).astype(np.float32)
+        eeg = np.random.default_rng(count).normal(size=(1, count, SAMPLES)).astype(np.float32)
         gain = 1.0 if not where else 2.0
         who = 7.0 if not where else 8.0
         start = noise(KEY, 3, 3, LATENT)
-        latent, _, drawn = expected(given, start, 2, gain=gain, who=who, mood=None, key=(0, 0))
-        golden = {"eeg": given, "noise": start, "mood": np.zeros((1, 1)), "mood_mask": np.zeros((1, 1))}
-        _save(work, f"{where}golden.npz", files, **golden, latent=latent, frames=drawn)
+        latent, _, frames = expected(eeg, start, 2, gain=gain, who=who, mood=None, key=(0, 0))
+        golden = {"eeg": eeg, "noise": start, "mood": np.zeros((1, 1)), "mood_mask": np.zeros((1, 1))}
+        _save(work, f"{where}golden.npz", files, **golden, latent=latent, frames=frames)
     manifest = replace(_manifest(), stages=stages, subjects={"two": _second(other)})
     return write(folder, manifest, files)
 
 
-def window(index: int = 0, *, channels: int = 3, at: float = 100.0) -> Window:
+def window(index: int = 0, *, channels: int = 3, windowed_at: float = 100.0) -> Window:
     """A window of EEG alone."""
     eeg = np.random.default_rng(index).normal(size=(channels, SAMPLES)).astype(np.float32)
     return Window(
@@ -128,8 +128,8 @@ def window(index: int = 0, *, channels: int = 3, at: float = 100.0) -> Window:
         fmri=None,
         fmri_mask=np.zeros(0, bool),
         fmri_expected=np.zeros(0, bool),
-        floor_at=at,
-        stamps={"windowed": at + 2 * index},
+        floor_at=windowed_at,
+        stamps={"windowed": windowed_at + 2 * index},
     )
 
 
@@ -155,13 +155,13 @@ def expected(
         latent = (1 - LEVEL) * condition + LEVEL * start[:, :, 2 * chunk : 2 * chunk + 2]
         for step in range(steps):
             fresh = noise(KEY, *key, CHUNK, chunk * steps + step)
-            told = condition + words + levels[step] - levels[step + 1] + chunk + kv + 0.01 * step
-            latent = 0.5 * latent + told + 0.1 * fresh
+            drift = condition + words + levels[step] - levels[step + 1] + chunk + kv + 0.01 * step
+            latent = 0.5 * latent + drift + 0.1 * fresh
         kv += latent.mean() + chunk
         mood = float(latent.mean())
         chunks.append(latent)
-    whole = np.concatenate(chunks, axis=2)
-    return whole, mood or 0.0, _frames(whole)
+    clean = np.concatenate(chunks, axis=2)
+    return clean, mood or 0.0, _frames(clean)
 
 
 def _frames(latent: np.ndarray) -> np.ndarray:
@@ -173,8 +173,8 @@ def _frames(latent: np.ndarray) -> np.ndarray:
         levels += [mean + 0.1 * a + 0.01 * b] * 2
         a += mean
         b += 1
-    shown = 1 / (1 + np.exp(-np.array(levels)))
-    return np.broadcast_to(shown[None, :, None, None, None], (1, 7, 16, 24, 3))
+    shades = 1 / (1 + np.exp(-np.array(levels)))
+    return np.broadcast_to(shades[None, :, None, None, None], (1, 7, 16, 24, 3))
 
 
 def _manifest() -> Manifest:
@@ -213,22 +213,28 @@ def _second(stages: dict[str, Stage]) -> Subject:
 
 
 def _kept(
-    work: Path, file: str, name: str, graph: onnx.ModelProto, files: dict[str, Path], *, beside: bool = False
+    work: Path,
+    file: str,
+    name: str,
+    graph: onnx.ModelProto,
+    files: dict[str, Path],
+    *,
+    weights_beside: bool = False,
 ) -> Stage:
     """Save a graph, and say how its ports are joined."""
     place = work / file
     place.parent.mkdir(parents=True, exist_ok=True)
-    found = Graph(graph.SerializeToString(), name)
-    if beside:
+    signature = Graph(graph.SerializeToString(), name)
+    if weights_beside:
         _put_beside(graph, f"{name}.data")
     onnx.save(graph, place)
     files[file] = place
     data = place.with_name(f"{name}.data")
-    held = [f"{Path(file).parent}/{data.name}"] if data.is_file() else []
-    files |= {other: work / other for other in held}
-    inputs = {port: _input(name, port, shape) for port, shape in found.inputs.items()}
-    outputs = {port: Output(*shape, state=_WRITTEN.get(port)) for port, shape in found.outputs.items()}
-    return Stage(file, inputs, outputs, held)
+    data_files = [f"{Path(file).parent}/{data.name}"] if data.is_file() else []
+    files |= {other: work / other for other in data_files}
+    inputs = {port: _input(name, port, shape) for port, shape in signature.inputs.items()}
+    outputs = {port: Output(*shape, state=_WRITTEN.get(port)) for port, shape in signature.outputs.items()}
+    return Stage(file, inputs, outputs, data_files)
 
 
 def _put_beside(graph: onnx.ModelProto, location: str) -> None:
@@ -242,16 +248,16 @@ def _input(stage: str, port: str, shape: tuple[list[int], str]) -> Input:
     if port == "words":
         return Input(*shape, source="memory", memory="words", rows="encode.rows")
     if port in _READ:
-        state, there = _READ[port]
-        return Input(*shape, source="state", state=state, there=there)
+        state, mask_port = _READ[port]
+        return Input(*shape, source="state", state=state, there=mask_port)
     return Input(*shape, source=_SOURCES[stage][port])
 
 
-def _save(work: Path, name: str, files: dict[str, Path], *one: np.ndarray, **arrays: Any) -> None:
+def _save(work: Path, name: str, files: dict[str, Path], *rows: np.ndarray, **arrays: Any) -> None:
     place = work / name
     place.parent.mkdir(parents=True, exist_ok=True)
-    if one:
-        np.save(place, one[0])
+    if rows:
+        np.save(place, rows[0])
     else:
         np.savez(place, **{key: np.asarray(value, np.float32) for key, value in arrays.items()})
     files[name] = place
@@ -274,8 +280,8 @@ def _graph(
         kinds = {port: TensorProto.INT64 if port == "rows" else TensorProto.FLOAT for port in side}
         return [helper.make_tensor_value_info(port, kinds[port], side[port]) for port in side]
 
-    held = [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()]
-    graph = helper.make_graph(nodes, name, ports(inputs), ports(outputs), held)
+    initializers = [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()]
+    graph = helper.make_graph(nodes, name, ports(inputs), ports(outputs), initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
     return model
@@ -363,7 +369,7 @@ def _decode(*, first: bool) -> onnx.ModelProto:
             ("Identity", "level", "a_first"),
             ("Identity", "unit", "b_first"),
         ]
-        made = {"a_first": (1, 1), "b_first": (1, 1)}
+        states = {"a_first": (1, 1), "b_first": (1, 1)}
         read: dict[str, tuple[int, ...]] = {}
     else:
         lines += [
@@ -374,7 +380,7 @@ def _decode(*, first: bool) -> onnx.ModelProto:
             ("Add", "a level", "a_next"),
             ("Add", "b unit", "b_next"),
         ]
-        made = {"a_next": (1, 1), "b_next": (1, 1)}
+        states = {"a_next": (1, 1), "b_next": (1, 1)}
         read = {"a": (1, 1), "b": (1, 1)}
     lines.append(("Expand", "shade clip", "frames"))
     constants = {
@@ -386,5 +392,5 @@ def _decode(*, first: bool) -> onnx.ModelProto:
         "hundredth": _number(0.01),
     }
     inputs = {"latent": CHUNK if first else FRAME} | read
-    outputs = {"frames": (1, frames, 16, 24, 3)} | made
+    outputs = {"frames": (1, frames, 16, 24, 3)} | states
     return _graph("decode_first" if first else "decode_next", inputs, outputs, lines, constants)

@@ -48,10 +48,10 @@ def stream(*flags: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
 
 def end(process: subprocess.Popen[str], out: Path) -> Ended:
     try:
-        said, _ = process.communicate(timeout=LIMIT)
+        output, _ = process.communicate(timeout=LIMIT)
     finally:
         gone(process)
-    ended = Ended(process.returncode, said, out)
+    ended = Ended(process.returncode, output, out)
     if (out / "report.json").is_file():
         ended.report = json.loads((out / "report.json").read_text())
     if (out / "clips.jsonl").is_file():
@@ -84,12 +84,12 @@ def play(
     out = folder / "out"
     volumes.mkdir()
     name = f"session-{os.getpid()}-{next(_NUMBER)}"
-    given = ["--bundle", str(bundle), "--out", str(out), *flags]
-    given += ["--lsl", name] if eeg else []
-    given += ["--fmri-dir", str(volumes)] if fmri else []
+    options = ["--bundle", str(bundle), "--out", str(out), *flags]
+    options += ["--lsl", name] if eeg else []
+    options += ["--fmri-dir", str(volumes)] if fmri else []
     player = Player(name if eeg else None, volumes if fmri else None, tr=float(TR), **how)
     player.start()
-    process = stream(*given, before=before)
+    process = stream(*options, before=before)
     try:
         if during is not None:
             during(process, out)

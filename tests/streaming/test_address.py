@@ -81,8 +81,8 @@ def test_only_this_machines_own_addresses_are_loopback() -> None:
 
 
 def test_a_port_in_use_and_a_foreign_address_are_refused() -> None:
-    with listening(parse("127.0.0.1:0")) as taken:
-        port = taken.getsockname()[1]
+    with listening(parse("127.0.0.1:0")) as listener:
+        port = listener.getsockname()[1]
         with refused(UsageError, "dashboard-address-unavailable", host="127.0.0.1", port=port):
             listening(parse(f"127.0.0.1:{port}"))
     with refused(UsageError, "dashboard-address-unavailable", host="203.0.113.1", port=80):

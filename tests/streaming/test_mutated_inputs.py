@@ -44,10 +44,10 @@ def clean(rng: Rng) -> list[Item]:
         data = rng.normal(0, 10, (len(CHANNELS), 25)).astype(np.float32)
         items.append(EegChunk(data, stamps, float(stamps[-1]) + 0.005))
     for index in range(int(SECONDS / TR)):
-        at = ZERO + TR * index
-        ready = at + TR + 0.5
+        acquired_at = ZERO + TR * index
+        ready = acquired_at + TR + 0.5
         data = scan(rng)
-        items.append(Trigger(at, "R128", at))
+        items.append(Trigger(acquired_at, "R128", acquired_at))
         items.append(Volume(data, AFFINE, index, 1, TR, TR * index, TR + 0.5, ready, ready, ready, "v", "1"))
     return sorted(items, key=lambda item: item.arrived_at)
 
@@ -104,9 +104,9 @@ def another_rate(items: list[Item], factor: float) -> Iterator[Item]:
 
 def run(bundle: Bundle, items: list[Item], decoder: Decoder) -> int:
     """Decode a session; how many clips it gave."""
-    made = Assembler(bundle, Montage(CHANNELS, SFREQ), ("eeg", "fmri"), SECONDS)
+    assembler = Assembler(bundle, Montage(CHANNELS, SFREQ), ("eeg", "fmri"), SECONDS)
     clips = 0
-    for window in made.play(items, ZERO + SECONDS + 20):
+    for window in assembler.play(items, ZERO + SECONDS + 20):
         for values in (window.eeg, window.fmri):
             assert values is None or np.isfinite(values).all()
         assert all(0 <= share <= 1 + 1e-9 for share in window.missing.values())
@@ -117,7 +117,7 @@ def run(bundle: Bundle, items: list[Item], decoder: Decoder) -> int:
             assert clip.presence is not None
             assert np.isfinite(astuple(clip.presence)).all()
             clips += 1
-    made.notes()
+    assembler.notes()
     return clips
 
 
@@ -152,13 +152,13 @@ def test_a_stream_of_another_rate_is_refused_before_its_windows_run_ahead(
 ) -> None:
     items = clean(np.random.default_rng(0))
     rated = sorted(another_rate(items, factor), key=lambda item: item.arrived_at)
-    made = Assembler(bundle, Montage(CHANNELS, SFREQ), ("eeg",), triggers_expected=False)
+    assembler = Assembler(bundle, Montage(CHANNELS, SFREQ), ("eeg",), triggers_expected=False)
     ends: list[float] = []
 
     def play() -> None:
         for item in rated:
             if isinstance(item, EegChunk):
-                windows = made.push(item, item.arrived_at)
+                windows = assembler.push(item, item.arrived_at)
                 ends.extend(item.arrived_at - (ZERO - 4 + window.stop_s) for window in windows)
 
     with refused(GeometryError, "eeg-sfreq-mismatch", explanation=re.compile("declares 250 Hz")):

@@ -14,10 +14,10 @@ def window(
     fmri: bool = True,
     slots: int = 5,
     samples: int = 500,
-    at: float = 100.0,
+    windowed_at: float = 100.0,
     seed: int = 0,
 ) -> Window:
-    """A window cut at `at` on the local clock."""
+    """A window cut at `windowed_at` on the local clock."""
     rng = np.random.default_rng(seed)
     mask = np.ones(slots, bool)
     return Window(
@@ -32,6 +32,11 @@ def window(
         fmri=rng.normal(size=(slots, VOXELS)).astype(np.float32) if fmri else None,
         fmri_mask=mask & fmri,
         fmri_expected=mask,
-        floor_at=at - 0.01,
-        stamps={"acquired": at - 0.1, "arrived": at - 0.01, "windowed": at, "stop": at - 5},
+        floor_at=windowed_at - 0.01,
+        stamps={
+            "acquired": windowed_at - 0.1,
+            "arrived": windowed_at - 0.01,
+            "windowed": windowed_at,
+            "stop": windowed_at - 5,
+        },
     )

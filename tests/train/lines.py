@@ -47,24 +47,24 @@ class Line(Trainable):
         self.register_buffer("still", torch.ones(4, dtype=torch.float16))
 
     def losses(self, batch: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-        given = batch["x"]
-        found = self.second(self.drop(self.norm(self.first(given)).relu()))
-        every = {"far": (found - given).square().mean(), "small": found.square().mean()}
-        return {name: every[name] for name in names}
+        inputs = batch["x"]
+        outputs = self.second(self.drop(self.norm(self.first(inputs)).relu()))
+        all_losses = {"far": (outputs - inputs).square().mean(), "small": outputs.square().mean()}
+        return {name: all_losses[name] for name in names}
 
 
 def points(place: Place) -> dict[str, Tensor]:
     """Rows of a small data set, in turn."""
-    every = torch.from_numpy(np.random.default_rng(2).standard_normal((COUNT, 4)).astype(np.float32))
-    return {"x": every[place.rows(COUNT)]}
+    rows = torch.from_numpy(np.random.default_rng(2).standard_normal((COUNT, 4)).astype(np.float32))
+    return {"x": rows[place.rows(COUNT)]}
 
 
 def nothing(phase: str, step: int) -> None:
     """Show no picture."""
 
 
-def equal(one: nn.Module, other: nn.Module) -> bool:
-    pairs = zip(one.state_dict().items(), other.state_dict().items(), strict=True)
+def equal(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().items(), second.state_dict().items(), strict=True)
     return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
 
 

@@ -55,13 +55,13 @@ TUNED = replace(
 
 def test_a_generator_is_tuned_by_an_adapter_that_is_merged_on_request(tmp_path: Path) -> None:
     plain = Film()
-    beside = Film()
-    log = loop.train(beside, {"tuned": TUNED}, latents, tmp_path / "beside", nothing, machine=CPU)
+    adapted = Film()
+    log = loop.train(adapted, {"tuned": TUNED}, latents, tmp_path / "beside", nothing, machine=CPU)
     assert log[-1]["loss"] < log[0]["loss"]
     for name, value in plain.generator.state_dict().items():
-        still = {n.replace(".base_layer", ""): p for n, p in beside.generator.state_dict().items()}
+        still = {n.replace(".base_layer", ""): p for n, p in adapted.generator.state_dict().items()}
         assert torch.equal(value, still[name]), name
-    learned = [n for n, p in beside.named_parameters() if p.requires_grad]
+    learned = [n for n, p in adapted.named_parameters() if p.requires_grad]
     assert learned
     assert all("lora_" in name for name in learned)
 
@@ -69,13 +69,13 @@ def test_a_generator_is_tuned_by_an_adapter_that_is_merged_on_request(tmp_path: 
     phase = replace(TUNED, adapters={"generator": replace(LORA, merge=True)})
     loop.train(merged, {"tuned": phase}, latents, tmp_path / "merged", nothing, machine=CPU)
     assert merged.state_dict().keys() == plain.state_dict().keys()
-    given = latents(Place("any", 2, 9, 0, 0))
+    batch = latents(Place("any", 2, 9, 0, 0))
     with torch.no_grad():
-        expected = beside.drawn(given)
-        assert (expected - plain.drawn(given)).abs().max() > 0.01
-        torch.testing.assert_close(merged.drawn(given), expected, rtol=1e-4, atol=1e-5)
-        merge(beside.generator)
-        torch.testing.assert_close(beside.drawn(given), expected, rtol=1e-4, atol=1e-5)
+        expected = adapted.drawn(batch)
+        assert (expected - plain.drawn(batch)).abs().max() > 0.01
+        torch.testing.assert_close(merged.drawn(batch), expected, rtol=1e-4, atol=1e-5)
+        merge(adapted.generator)
+        torch.testing.assert_close(adapted.drawn(batch), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_checkpoints_hold_what_learns_alone(tmp_path: Path) -> None:
@@ -91,9 +91,9 @@ def test_checkpoints_hold_what_learns_alone(tmp_path: Path) -> None:
     torch.manual_seed(99)
     again = Film()
     loop.train(again, {"tuned": TUNED}, latents, tmp_path, nothing, machine=CPU)
-    whole = Film()
-    loop.train(whole, {"tuned": TUNED}, latents, tmp_path / "whole", nothing, machine=CPU)
-    assert equal(whole, again)
+    uninterrupted = Film()
+    loop.train(uninterrupted, {"tuned": TUNED}, latents, tmp_path / "whole", nothing, machine=CPU)
+    assert equal(uninterrupted, again)
 
 
 def test_adapters_of_two_phases_stand_side_by_side_or_are_merged_in_turn(tmp_path: Path) -> None:
@@ -113,11 +113,11 @@ def test_adapters_of_two_phases_stand_side_by_side_or_are_merged_in_turn(tmp_pat
             loop.train(system, phases, stopped, folder, nothing, machine=CPU)
         again = Film()
         loop.train(again, phases, latents, folder, nothing, machine=CPU)
-        whole = Film()
-        loop.train(whole, phases, latents, folder / "whole", nothing, machine=CPU)
-        assert equal(again, whole)
-        assert any("lora_A.one" in name for name in whole.state_dict()) == keep
-        assert any("lora_A.two" in name for name in whole.state_dict()) == keep
+        uninterrupted = Film()
+        loop.train(uninterrupted, phases, latents, folder / "whole", nothing, machine=CPU)
+        assert equal(again, uninterrupted)
+        assert any("lora_A.one" in name for name in uninterrupted.state_dict()) == keep
+        assert any("lora_A.two" in name for name in uninterrupted.state_dict()) == keep
 
 
 def test_what_learns_is_kept_in_single_precision_and_the_rest_as_it_was(tmp_path: Path) -> None:
@@ -133,26 +133,26 @@ def test_what_learns_is_kept_in_single_precision_and_the_rest_as_it_was(tmp_path
 def test_some_adapters_are_bypassed_for_a_while() -> None:
     torch.manual_seed(0)
     film = Film()
-    one = torch.randn(1, 2, 4, 4, 4)
-    found = {"neither": film.drawn(one)}
+    batch = torch.randn(1, 2, 4, 4, 4)
+    outputs = {"neither": film.drawn(batch)}
     for name in ("first", "second"):
         inject(film, "generator", name, LORA)
         for parameter_name, parameter in film.named_parameters():
             if f".lora_B.{name}." in parameter_name:
                 parameter.normal_(std=0.5)
-        found[name] = film.drawn(one)
+        outputs[name] = film.drawn(batch)
     learns = {name: n % 2 == 0 for n, (name, _) in enumerate(film.named_parameters())}
     for name, parameter in film.named_parameters():
         parameter.requires_grad_(learns[name])
     with bypassed(film, ["second"]):
-        assert torch.equal(film.drawn(one), found["first"])
+        assert torch.equal(film.drawn(batch), outputs["first"])
     with bypassed(film, ["first", "second"]):
-        assert torch.equal(film.drawn(one), found["neither"])
-    assert torch.equal(film.drawn(one), found["second"])
-    assert not torch.allclose(found["second"], found["first"], atol=1e-3)
+        assert torch.equal(film.drawn(batch), outputs["neither"])
+    assert torch.equal(film.drawn(batch), outputs["second"])
+    assert not torch.allclose(outputs["second"], outputs["first"], atol=1e-3)
     assert {name: p.requires_grad for name, p in film.named_parameters()} == learns
     remove(film)
-    assert torch.equal(film.drawn(one), found["neither"])
+    assert torch.equal(film.drawn(batch), outputs["neither"])
 
 
 def test_an_adapter_on_weights_of_half_precision_keeps_what_it_was_trained_to() -> None:

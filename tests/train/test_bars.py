@@ -26,12 +26,12 @@ def oracle() -> dict[str, dict[str, dict[str, float]]]:
 
 
 def test_bars_follow_the_oracle_above_chance_for_every_film() -> None:
-    made = {(bar.figure, bar.rule): bar.bar for bar in bars.bars(oracle()[NATURAL], NATURAL)}
+    thresholds = {(bar.figure, bar.rule): bar.bar for bar in bars.bars(oracle()[NATURAL], NATURAL)}
     reached = oracle()[NATURAL]["identification_2way_centred_oracle"]["value"]
-    assert made["identification_2way_centred", ">="] == pytest.approx(0.5 + 0.85 * (reached - 0.5))
-    assert ("identification_10way_centred", ">=") not in made
+    assert thresholds["identification_2way_centred", ">="] == pytest.approx(0.5 + 0.85 * (reached - 0.5))
+    assert ("identification_10way_centred", ">=") not in thresholds
     reached = oracle()[NATURAL]["layout_colour_oracle"]["value"]
-    assert made["layout_colour", ">="] == pytest.approx(0.9 * reached)
+    assert thresholds["layout_colour", ">="] == pytest.approx(0.9 * reached)
     shapes = {bar.figure for bar in bars.bars(oracle()["phantom-1-shapes-easy"], "phantom-1-shapes-easy")}
     assert "identification_10way_centred" in shapes
     real = {bar.figure for bar in bars.bars(oracle()["phantom-1-judged-easy"], "phantom-1-judged-easy")}
@@ -51,8 +51,8 @@ def test_bars_follow_the_oracle_above_chance_for_every_film() -> None:
     ],
 )
 def test_a_bar_is_held_against_its_part_of_the_figure(bar: Bar, passed: bool) -> None:
-    found = verdicts({"a": figure(0.9, 0.8, 0.95)}, [bar])[0]
-    assert found.passed == passed
+    verdict = verdicts({"a": figure(0.9, 0.8, 0.95)}, [bar])[0]
+    assert verdict.passed == passed
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def test_a_bar_is_held_against_its_part_of_the_figure(bar: Bar, passed: bool) ->
 )
 def test_one_of_the_figures_of_drawing_has_to_be_better_than_the_oracles(name, interval, passed) -> None:
     (bar,) = (bar for bar in bars.bars(oracle()[NATURAL], NATURAL) if " or " in bar.figure)
-    found = {f"{name}_above_oracle": figure(0.0, *interval), "cut_f1_above_oracle": figure(0.0, -0.1, 0.0)}
-    assert verdicts(found, [bar])[0].passed == passed
+    figures = {f"{name}_above_oracle": figure(0.0, *interval), "cut_f1_above_oracle": figure(0.0, -0.1, 0.0)}
+    assert verdicts(figures, [bar])[0].passed == passed
 
 
 def test_a_new_miss_fails_and_a_known_one_does_not(tmp_path, monkeypatch, capsys) -> None:
-    known = bars.lapses(FIGURES)
+    lapses = bars.lapses(FIGURES)
     run = json.loads(FIGURES.read_text())
     assert main([]) == 0
     run["figures"]["layout_luminance"]["value"] = 0.0
@@ -80,8 +80,8 @@ def test_a_new_miss_fails_and_a_known_one_does_not(tmp_path, monkeypatch, capsys
     capsys.readouterr()
     assert main([str(worse)]) == 1
     assert "FAIL" in capsys.readouterr().out
-    named = known | {NATURAL: [*known.get(NATURAL, []), "layout_luminance >="]}
-    monkeypatch.setattr(bars, "lapses", lambda _: named)
+    with_new_lapse = lapses | {NATURAL: [*lapses.get(NATURAL, []), "layout_luminance >="]}
+    monkeypatch.setattr(bars, "lapses", lambda _: with_new_lapse)
     assert main([str(worse)]) == 0
     # What is named and met fails as well.
     capsys.readouterr()
@@ -91,11 +91,11 @@ def test_a_new_miss_fails_and_a_known_one_does_not(tmp_path, monkeypatch, capsys
 
 @pytest.mark.parametrize("path", [FIGURES, RESULTS / "any_film.json"], ids=lambda path: path.stem)
 def test_the_lapses_that_are_stated_are_those_there_are(path: Path) -> None:
-    found = bars.judged(bars.read(path))
-    assert bars.strays(found, bars.lapses(path)) == []
+    judged_films = bars.judged(bars.read(path))
+    assert bars.strays(judged_films, bars.lapses(path)) == []
     # Without the list there would be something to say, and every cell that is listed was judged.
-    assert bars.strays(found, {})
-    assert bars.lapses(path).keys() <= found.keys()
+    assert bars.strays(judged_films, {})
+    assert bars.lapses(path).keys() <= judged_films.keys()
 
 
 @cache
@@ -108,10 +108,10 @@ def shipped() -> Judged:
 @pytest.mark.full
 @pytest.mark.timeout(1800)
 def test_the_shipped_decoder_does_on_fresh_windows_what_is_stated() -> None:
-    stated = bars.read(FIGURES)[NATURAL]
+    reported = bars.read(FIGURES)[NATURAL]
     figures = shipped().figures
     for name in ("identification_2way_centred", "layout_luminance", "psnr"):
-        low, high = stated[name]["ci95"]
+        low, high = reported[name]["ci95"]
         fresh_low, fresh_high = figures[name]["ci95"]
         assert fresh_low <= high, name
         assert low <= fresh_high, name

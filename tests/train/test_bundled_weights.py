@@ -18,46 +18,46 @@ def run(tmp_path):
     """A copy of the shipped run that holds all of its weights itself."""
     copy = tmp_path / "run"
     shutil.copytree(SHIPPED / "phantom", copy)
-    held = weights(copy)
+    run_weights = weights(copy)
     (copy / FILE).unlink()
-    np.savez_compressed(copy / "weights.npz", allow_pickle=False, **held)
+    np.savez_compressed(copy / "weights.npz", allow_pickle=False, **run_weights)
     return copy
 
 
 def test_weights_that_the_graphs_hold_are_kept_once_and_come_back_to_the_bit(run):
-    whole = arrays(run, "weights")
+    original = arrays(run, "weights")
     size = (run / "weights.npz").stat().st_size
 
-    held, kept = move(run, "phantom")
+    in_graphs, in_run = move(run, "phantom")
 
-    assert held + kept == len(whole)
+    assert in_graphs + in_run == len(original)
     # The teacher's flow is in no graph: the bundle holds the student's.
     assert (run / "weights.npz").stat().st_size < 0.3 * size
-    found = weights(run)
-    assert found.keys() == whole.keys()
-    for name, values in whole.items():
-        assert found[name].dtype == values.dtype
-        np.testing.assert_array_equal(found[name], values)
-        assert found[name].flags.writeable
+    restored = weights(run)
+    assert restored.keys() == original.keys()
+    for name, values in original.items():
+        assert restored[name].dtype == values.dtype
+        np.testing.assert_array_equal(restored[name], values)
+        assert restored[name].flags.writeable
 
 
 def test_what_a_graph_holds_transposed_is_turned_back(run):
-    whole = arrays(run, "weights")
-    turned = np.ascontiguousarray(whole["encoder.pictures"].T)
-    np.savez_compressed(run / "weights.npz", allow_pickle=False, **whole | {"encoder.pictures": turned})
+    original = arrays(run, "weights")
+    turned = np.ascontiguousarray(original["encoder.pictures"].T)
+    np.savez_compressed(run / "weights.npz", allow_pickle=False, **original | {"encoder.pictures": turned})
     move(run, "phantom")
     assert "encoder.pictures" in json.loads((run / FILE).read_text())["transposed"]
     assert "encoder.pictures" not in arrays(run, "weights")
-    found = weights(run)["encoder.pictures"]
-    np.testing.assert_array_equal(found, turned)
-    assert found.flags.c_contiguous
+    restored = weights(run)["encoder.pictures"]
+    np.testing.assert_array_equal(restored, turned)
+    assert restored.flags.c_contiguous
 
 
 def test_a_run_that_is_moved_twice_stays_as_it_is(run):
     move(run, "phantom")
     before = (run / FILE).read_bytes()
-    told = json.loads(before)
-    assert move(run, "phantom")[0] == len(told["weights"]) + len(told["transposed"])
+    index = json.loads(before)
+    assert move(run, "phantom")[0] == len(index["weights"]) + len(index["transposed"])
     assert (run / FILE).read_bytes() == before
 
 

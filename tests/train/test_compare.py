@@ -41,16 +41,19 @@ def test_a_run_lies_level_with_a_copy_of_itself_and_above_one_modality(tmp_path:
     noisy = {row["decoder"]: row["less_than"] for row in measure([copy], judged, noise=[0.25])}
     assert noisy["copy_noise_25"] == "copy"
     rows = measure([tiny("ridge"), copy], judged)
-    found = {(row["decoder"], row["metric"]): row for row in rows}
+    by_decoder = {(row["decoder"], row["metric"]): row for row in rows}
     # A closed form has no condition that aims at anything.
-    assert {metric for _, metric in found} == {"identification_2way_centred", "identification_2way_matched"}
-    assert {name for name, _ in found} == {"ridge", "ridge_eeg", "ridge_fmri", "copy"}
-    first = found["ridge", "identification_2way_centred"]
-    same = found["copy", "identification_2way_centred"]
+    assert {metric for _, metric in by_decoder} == {
+        "identification_2way_centred",
+        "identification_2way_matched",
+    }
+    assert {name for name, _ in by_decoder} == {"ridge", "ridge_eeg", "ridge_fmri", "copy"}
+    first = by_decoder["ridge", "identification_2way_centred"]
+    same = by_decoder["copy", "identification_2way_centred"]
     assert first["less"] is None
     assert (same["less"], same["less_ci95"]) == (0.0, [0.0, 0.0])
     assert same["value"] == first["value"]
-    alone = found["ridge_eeg", "identification_2way_centred"]
+    alone = by_decoder["ridge_eeg", "identification_2way_centred"]
     assert alone["less"] == pytest.approx(alone["value"] - first["value"])
     assert alone["less"] < 0
     assert (same["less_than"], alone["less_than"]) == ("ridge", "ridge")

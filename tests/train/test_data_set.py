@@ -48,8 +48,8 @@ def release(folder: Path, places: Sequence[int] = PLACES) -> Path:
     volumes = []
     for place in places:
         # The 4 x 4 colours of the clip.
-        told = cinebrain_folder.film(place)[0, ::12, ::16][:4, :4].reshape(-1) / 60
-        evoked = told @ weights
+        colours = cinebrain_folder.film(place)[0, ::12, ::16][:4, :4].reshape(-1) / 60
+        evoked = colours @ weights
         volumes.append(evoked + rng.normal(0, evoked.std(), (5, VOXELS)))
     cinebrain_folder.write(
         folder, [SUBJECT], places, voxels=VOXELS, volumes={SUBJECT: np.concatenate(volumes)}
@@ -214,8 +214,8 @@ def test_volumes_alone_are_trained_on_exported_and_decoded(
     assert figures["psnr"]["n"] == 16
     assert not [name for name in figures if name.endswith(("_eeg", "_fmri"))]
     # The other showings of the two films teach nothing.
-    (told,) = [row["note"] for row in read_run(run)["tables"]["notes"] if "teach" in row["note"]]
-    assert "64 that show the same as those are left out" in told
+    (note,) = [row["note"] for row in read_run(run)["tables"]["notes"] if "teach" in row["note"]]
+    assert "64 that show the same as those are left out" in note
     out = tmp_path / "averaged"
     assert evaluate.main([str(run), data, "repeats=averaged", f"out={out}"]) == 0
     judged = json.loads((out / "figures.json").read_text())

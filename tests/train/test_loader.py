@@ -24,11 +24,11 @@ def rows(tmp_path: Path) -> ShardRows:
 def test_an_epoch_visits_every_row_once_over_all_processes_and_each_has_its_own_order(
     rows: ShardRows,
 ) -> None:
-    def taken(number: int) -> list[int]:
+    def rows_of_step(number: int) -> list[int]:
         places = [replace(FIRST, number=number, process=process) for process in (0, 1)]
         return [int(x) for place in places for x in rows(place)["x"]]
 
-    epochs = [taken(0) + taken(1), taken(2) + taken(3)]
+    epochs = [rows_of_step(0) + rows_of_step(1), rows_of_step(2) + rows_of_step(3)]
     for epoch in epochs:
         assert sorted(epoch) == list(range(12))
     assert epochs[0] != epochs[1]
@@ -36,10 +36,10 @@ def test_an_epoch_visits_every_row_once_over_all_processes_and_each_has_its_own_
 
 
 def test_the_order_depends_on_the_seed_and_columns_stay_together(rows: ShardRows) -> None:
-    one = rows(FIRST)
-    assert torch.equal(one["x"] * 2.0, one["y"])
-    assert torch.equal(one["x"], rows(FIRST)["x"])
-    assert not torch.equal(one["x"], rows(replace(FIRST, seed=6))["x"])
+    batch = rows(FIRST)
+    assert torch.equal(batch["x"] * 2.0, batch["y"])
+    assert torch.equal(batch["x"], rows(FIRST)["x"])
+    assert not torch.equal(batch["x"], rows(replace(FIRST, seed=6))["x"])
 
 
 def test_columns_of_other_lengths_are_refused(rows: ShardRows) -> None:
@@ -50,10 +50,10 @@ def test_columns_of_other_lengths_are_refused(rows: ShardRows) -> None:
 
 @pytest.mark.parametrize("change", [{"seed": 6}, {"order": 1}, {"number": 1}, {"process": 1}])
 def test_random_numbers_differ_by_place_and_row_but_not_by_the_batch_size(change: dict[str, int]) -> None:
-    one = FIRST.draws(2).standard_normal(4)
-    assert np.array_equal(one, replace(FIRST, size=30).draws(2).standard_normal(4))
-    assert not np.array_equal(one, FIRST.draws(1).standard_normal(4))
-    assert not np.array_equal(one, replace(FIRST, **change).draws(2).standard_normal(4))
+    noise = FIRST.draws(2).standard_normal(4)
+    assert np.array_equal(noise, replace(FIRST, size=30).draws(2).standard_normal(4))
+    assert not np.array_equal(noise, FIRST.draws(1).standard_normal(4))
+    assert not np.array_equal(noise, replace(FIRST, **change).draws(2).standard_normal(4))
     assert FIRST.torch_seed != replace(FIRST, **change).torch_seed
 
 
@@ -63,7 +63,7 @@ def test_batches_come_in_order_from_where_a_run_goes_on_and_leave_torch_as_it_is
 ) -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    found = list(loader(Batches(rows, FIRST), 4, 7, workers, 2))
+    batches = list(loader(Batches(rows, FIRST), 4, 7, workers, 2))
     assert torch.equal(torch.get_rng_state(), state)
-    for number, batch in zip((4, 5, 6), found, strict=True):
+    for number, batch in zip((4, 5, 6), batches, strict=True):
         assert torch.equal(batch["x"], rows(replace(FIRST, number=number))["x"])

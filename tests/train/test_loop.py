@@ -27,8 +27,8 @@ from train.loop import Machine
 from train.phases import ONE_CYCLE, SCHEDULES, Phase
 
 
-def stopping(at: tuple[str, int], place: Place) -> dict[str, Tensor]:
-    if (place.phase, place.number) == at:
+def stopping(stop_at: tuple[str, int], place: Place) -> dict[str, Tensor]:
+    if (place.phase, place.number) == stop_at:
         raise KeyboardInterrupt
     return points(place)
 
@@ -45,38 +45,38 @@ ONE_CYCLE_PHASE = replace(PHASE, schedule=ONE_CYCLE, warmup=0)
 @pytest.fixture(scope="module")
 def unstopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Line, list[dict[str, Any]]]:
     """A training that nothing stops, and its log."""
-    whole = Line()
+    uninterrupted = Line()
     folder = tmp_path_factory.mktemp("whole")
-    return whole, loop.train(whole, TWO, points, folder, nothing, machine=CPU)
+    return uninterrupted, loop.train(uninterrupted, TWO, points, folder, nothing, machine=CPU)
 
 
-@pytest.mark.parametrize("at", [("rough", 1), ("rough", 4), ("rough", 5), ("fine", 0), ("fine", 7)])
+@pytest.mark.parametrize("stop_at", [("rough", 1), ("rough", 4), ("rough", 5), ("fine", 0), ("fine", 7)])
 def test_a_stopped_training_goes_on_to_the_same_bits(
-    unstopped: tuple[Line, list[dict[str, Any]]], tmp_path: Path, at: tuple[str, int]
+    unstopped: tuple[Line, list[dict[str, Any]]], tmp_path: Path, stop_at: tuple[str, int]
 ) -> None:
-    whole, log = unstopped
+    uninterrupted, log = unstopped
     with pytest.raises(KeyboardInterrupt):
-        loop.train(Line(), TWO, partial(stopping, at), tmp_path / "again", nothing, machine=CPU)
-    drawn: list[tuple[str, int]] = []
+        loop.train(Line(), TWO, partial(stopping, stop_at), tmp_path / "again", nothing, machine=CPU)
+    batches: list[tuple[str, int]] = []
 
     def noted(place: Place) -> dict[str, Tensor]:
-        drawn.append((place.phase, place.number))
+        batches.append((place.phase, place.number))
         return points(place)
 
     again = Line()
     log_again = loop.train(again, TWO, noted, tmp_path / "again", nothing, machine=CPU)
-    assert equal(whole, again)
-    kept = ["phase", "step", "loss", "losses", "rate"]
-    assert [[row[k] for k in kept] for row in log] == [[row[k] for k in kept] for row in log_again]
+    assert equal(uninterrupted, again)
+    columns = ["phase", "step", "loss", "losses", "rate"]
+    assert [[row[k] for k in columns] for row in log] == [[row[k] for k in columns] for row in log_again]
     # A checkpoint is kept every two steps of two batches.
-    assert drawn[0] == (at[0], at[1] // 4 * 4)
+    assert batches[0] == (stop_at[0], stop_at[1] // 4 * 4)
     lines = (tmp_path / "again" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == log_again
 
 
 def test_a_checkpoint_that_was_not_written_to_its_end_is_not_taken_up(tmp_path: Path) -> None:
-    whole = Line()
-    loop.train(whole, TWO, points, tmp_path / "whole", nothing, machine=CPU)
+    uninterrupted = Line()
+    loop.train(uninterrupted, TWO, points, tmp_path / "whole", nothing, machine=CPU)
     draw = partial(stopping, ("rough", 5))
     with pytest.raises(KeyboardInterrupt):
         loop.train(Line(), TWO, draw, tmp_path / "again", nothing, machine=CPU)
@@ -85,7 +85,7 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_not_taken_up(tmp_path: 
     (part / "model.safetensors").write_bytes(b"half")
     again = Line()
     loop.train(again, TWO, points, tmp_path / "again", nothing, machine=CPU)
-    assert equal(whole, again)
+    assert equal(uninterrupted, again)
     assert [path.name for path in part.parent.iterdir()] == ["done.pt"]
 
 
@@ -124,14 +124,14 @@ def test_accumulated_batches_count_as_one(tmp_path: Path) -> None:
 def test_the_average_is_shown_and_left_behind(tmp_path: Path) -> None:
     system = Plain()
     raw: list[Tensor] = []
-    shown: list[Tensor] = []
+    averaged: list[Tensor] = []
 
     def noted(place: Place) -> dict[str, Tensor]:
         raw.append(system.first.weight.detach().clone())
         return points(place)
 
     def show(phase: str, step: int) -> None:
-        shown.append(system.first.weight.detach().clone())
+        averaged.append(system.first.weight.detach().clone())
 
     phase = replace(EXACT, accumulate=1, show_every=3)
     loop.train(system, {"only": phase}, noted, tmp_path, show, machine=CPU)
@@ -140,9 +140,9 @@ def test_the_average_is_shown_and_left_behind(tmp_path: Path) -> None:
     for step, weight in ((1, raw[2]), (2, raw[3])):
         share = min(0.9, 1 - (1 + step) ** -0.75)
         average = share * average + (1 - share) * weight
-    torch.testing.assert_close(shown[0], average)
-    assert torch.equal(shown[1], system.first.weight)
-    assert not torch.equal(raw[3], shown[0]), "what goes on being trained is not the average"
+    torch.testing.assert_close(averaged[0], average)
+    assert torch.equal(averaged[1], system.first.weight)
+    assert not torch.equal(raw[3], averaged[0]), "what goes on being trained is not the average"
 
 
 def test_rows_that_workers_read_from_disk_give_the_same_bits(tmp_path: Path) -> None:
@@ -195,8 +195,8 @@ def test_phases_that_do_not_fit_are_refused_before_anything_is_trained(
 
 def test_schedules_are_those_of_diffusers() -> None:
     # This one needs a list of steps and rates that a phase does not have.
-    theirs = {schedule.value for schedule in SchedulerType} - {"piecewise_constant"}
-    assert set(SCHEDULES) - {ONE_CYCLE} == theirs
+    diffusers_names = {schedule.value for schedule in SchedulerType} - {"piecewise_constant"}
+    assert set(SCHEDULES) - {ONE_CYCLE} == diffusers_names
 
 
 def test_one_cycle_is_that_of_torch(tmp_path: Path) -> None:
@@ -340,13 +340,13 @@ def test_checkpoints_of_another_system_are_refused(tmp_path: Path) -> None:
 
 def test_losses_are_logged_for_tensorboard_where_it_is_installed(tmp_path: Path) -> None:
     log = loop.train(Line(), {"rough": PHASE}, points, tmp_path, nothing, machine=CPU)
-    found = list((tmp_path / "tensorboard" / "rough").glob("events.*"))
+    event_files = list((tmp_path / "tensorboard" / "rough").glob("events.*"))
     if find_spec("tensorboard") is None:
-        assert not found
+        assert not event_files
         return
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(found[0].parent))
+    events = EventAccumulator(str(event_files[0].parent))
     events.Reload()
     for name, key in (("loss", None), ("losses/far", "far"), ("losses/small", "small")):
         logged = [(event.step, event.value) for event in events.Scalars(name)]
@@ -356,8 +356,8 @@ def test_losses_are_logged_for_tensorboard_where_it_is_installed(tmp_path: Path)
 
 def watched(folder: Path, system: nn.Module, stop: int, place: Place) -> dict[str, Tensor]:
     """Draw a batch; write down its rows, and what the system of this process had learned before."""
-    told = {"rows": place.rows(COUNT).tolist(), "weights": system.state_dict()}
-    torch.save(told, folder / f"{place.phase}-{place.number}-{place.process}.pt")
+    record = {"rows": place.rows(COUNT).tolist(), "weights": system.state_dict()}
+    torch.save(record, folder / f"{place.phase}-{place.number}-{place.process}.pt")
     if (place.phase, place.number) == ("more", stop):
         raise RuntimeError("stopped here")
     return points(place)
@@ -384,29 +384,29 @@ def test_two_processes_see_different_batches_end_with_equal_weights_and_go_on(tm
         trained(tmp_path / "first", 5)
     log = trained(tmp_path / "again", -1)
 
-    drawn = [("only", n) for n in range(8)] + [("more", n) for n in range(5)]
-    taken = []
-    for phase, number in drawn:
-        one, other = (
+    batches = [("only", n) for n in range(8)] + [("more", n) for n in range(5)]
+    rows = []
+    for phase, number in batches:
+        first, second = (
             torch.load(tmp_path / "first" / f"{phase}-{number}-{process}.pt", weights_only=True)
             for process in (0, 1)
         )
-        assert not {*one["rows"]} & {*other["rows"]}
-        taken += one["rows"] + other["rows"]
-        for name, value in one["weights"].items():
-            assert torch.equal(value, other["weights"][name]), (phase, number, name)
+        assert not {*first["rows"]} & {*second["rows"]}
+        rows += first["rows"] + second["rows"]
+        for name, value in first["weights"].items():
+            assert torch.equal(value, second["weights"][name]), (phase, number, name)
     # Eight batches of two rows for each of two processes: in the first phase every row comes twice.
-    assert sorted(taken[: 2 * COUNT]) == sorted([*range(COUNT)] * 2)
+    assert sorted(rows[: 2 * COUNT]) == sorted([*range(COUNT)] * 2)
 
-    drawn_again = sorted(path.name for path in (tmp_path / "again").glob("*.pt"))
-    assert drawn_again == [f"more-{number}-{process}.pt" for number in range(4, 8) for process in (0, 1)]
+    batch_files = sorted(path.name for path in (tmp_path / "again").glob("*.pt"))
+    assert batch_files == [f"more-{number}-{process}.pt" for number in range(4, 8) for process in (0, 1)]
     before, after = (
         torch.load(tmp_path / folder / "more-4-1.pt", weights_only=True)["weights"]
         for folder in ("first", "again")
     )
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    shown = [path.name for folder in ("first", "again") for path in (tmp_path / folder).glob("shown-*")]
-    assert shown == ["shown-only-4-0", "shown-more-4-0"], "the first process alone shows"
+    shown_files = [path.name for folder in ("first", "again") for path in (tmp_path / folder).glob("shown-*")]
+    assert shown_files == ["shown-only-4-0", "shown-more-4-0"], "the first process alone shows"
 
     # Two processes that halve a batch do what one does with the whole of it.
     alone = Plain()
@@ -427,8 +427,8 @@ def test_checkpoints_of_another_number_of_processes_are_refused(tmp_path: Path) 
 
 def test_a_checkpoint_that_cannot_be_written_is_said_and_the_one_before_goes_on(tmp_path: Path) -> None:
     phases = {"only": replace(EXACT, steps=6)}
-    whole = Line()
-    loop.train(whole, phases, points, tmp_path / "whole", nothing, machine=CPU)
+    uninterrupted = Line()
+    loop.train(uninterrupted, phases, points, tmp_path / "whole", nothing, machine=CPU)
 
     def filling(place: Place) -> dict[str, Tensor]:
         # After the checkpoint of step 2, the name of the next one is taken by something else.
@@ -447,7 +447,7 @@ def test_a_checkpoint_that_cannot_be_written_is_said_and_the_one_before_goes_on(
     assert not list((tmp_path / "again").rglob("*.part"))
     again = Line()
     loop.train(again, phases, points, tmp_path / "again", nothing, machine=CPU)
-    assert equal(whole, again)
+    assert equal(uninterrupted, again)
 
 
 def test_checkpoints_without_room_are_refused_before_the_first_step(tmp_path: Path) -> None:
@@ -468,37 +468,37 @@ def test_checkpoints_without_room_are_refused_before_the_first_step(tmp_path: Pa
 
 def test_a_phase_with_patience_ends_and_leaves_its_best_weights(tmp_path):
     figures = iter([3.0, 1.0, 2.0, 1.0, 0.0])
-    seen: list[tuple[int, dict[str, Tensor]]] = []
+    evaluations: list[tuple[int, dict[str, Tensor]]] = []
     system = Line()
 
     def show(phase: str, step: int) -> float:
         weights = {name: p.detach().clone() for name, p in system.named_parameters()}
-        seen.append((step, weights))
+        evaluations.append((step, weights))
         return next(figures)
 
     phase = replace(EXACT, steps=20, accumulate=1, keep_every=2, show_every=2, patience=2)
     log = loop.train(system, {"line": phase}, points, tmp_path, show, machine=CPU)
     # The second picture was the best, and the two after it were no better.
-    assert [step for step, _ in seen] == [2, 4, 6, 8]
+    assert [step for step, _ in evaluations] == [2, 4, 6, 8]
     assert log[-1]["step"] == 8
-    for name, value in seen[1][1].items():
+    for name, value in evaluations[1][1].items():
         assert torch.equal(system.get_parameter(name), value), name
     assert not list((tmp_path / "line").glob("best*"))
 
 
 def test_a_later_phase_with_patience_that_makes_nothing_better_leaves_what_it_found(tmp_path):
     figures = {("line", 2): 5.0, ("more", 0): 1.0, ("more", 2): 2.0, ("more", 4): 1.5}
-    seen: list[tuple[str, int]] = []
+    evaluations: list[tuple[str, int]] = []
     system = Line()
 
     def show(phase: str, step: int) -> float:
-        seen.append((phase, step))
+        evaluations.append((phase, step))
         return figures[phase, step]
 
     phase = replace(EXACT, steps=2, accumulate=1, keep_every=2, show_every=2, patience=2)
     phases = {"line": phase, "more": replace(phase, steps=20)}
     log = loop.train(system, phases, points, tmp_path, show, machine=CPU)
-    assert seen == list(figures)
+    assert evaluations == list(figures)
     assert [row["step"] for row in log if row["phase"] == "more"] == [2, 4]
     first = torch.load(tmp_path / "line" / "done.pt", weights_only=True)["weights"]
     for name, value in system.named_parameters():

@@ -41,12 +41,12 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_a_decoder_is_trained_on_recordings_and_judged_on_the_last(recordings, tmp_path, capsys):
     out = tmp_path / "mine"
     films = ",".join(str(folder / "truth" / "film.mp4") for folder in recordings)
-    given = [f"data={recordings[0]},{recordings[1]}", f"film={films}"]
-    assert main(["compact", "scale=tiny", f"out={out}", *given]) == 0
-    told = capsys.readouterr()
-    assert "2.8 minutes of recording teach" in told.err
-    assert "the last run is held for choices and judged (1.3 minutes)" in told.out
-    assert "a film that teaches nothing" in told.out
+    arguments = [f"data={recordings[0]},{recordings[1]}", f"film={films}"]
+    assert main(["compact", "scale=tiny", f"out={out}", *arguments]) == 0
+    output = capsys.readouterr()
+    assert "2.8 minutes of recording teach" in output.err
+    assert "the last run is held for choices and judged (1.3 minutes)" in output.out
+    assert "a film that teaches nothing" in output.out
     run = read_run(out)
     figure = run["figures"]["identification_2way_centred"]
     assert figure["n"] == 19
@@ -93,8 +93,8 @@ def test_a_ridge_is_trained_on_recordings_and_decodes_the_same_participant(recor
 def test_cinesync_is_trained_on_recordings_and_decodes_the_same_participant(recordings, tmp_path):
     out = tmp_path / "mine"
     films = ",".join(str(folder / "truth" / "film.mp4") for folder in recordings)
-    given = [f"data={recordings[0]},{recordings[1]}", f"film={films}"]
-    assert main(["cinesync", "scale=tiny", "judge=none", f"out={out}", *SHORT, *given]) == 0
+    arguments = [f"data={recordings[0]},{recordings[1]}", f"film={films}"]
+    assert main(["cinesync", "scale=tiny", "judge=none", f"out={out}", *SHORT, *arguments]) == 0
     bundle = exporting.run(out, tmp_path / "bundle")
     manifest = bundle.manifest
     recording = Recording(recordings[0])

@@ -39,8 +39,8 @@ def test_patches_hold_every_pixel_where_it_belongs() -> None:
 
 def test_a_codec_with_all_components_loses_nothing() -> None:
     clips = film(6)
-    whole = patch_codec.fit_codec(clips, patch_codec.SIZE)
-    again = patch_codec.decode(whole, patch_codec.encode(whole, clips))
+    full_codec = patch_codec.fit_codec(clips, patch_codec.SIZE)
+    again = patch_codec.decode(full_codec, patch_codec.encode(full_codec, clips))
     assert np.abs(again - clips / 255.0).max() < 1e-4
 
 
@@ -60,23 +60,23 @@ def primal_loo(x: np.ndarray, y: np.ndarray, penalty: float, folds: np.ndarray |
     """Leave each row or fold out, fit, predict it: the slow way, with an intercept that is not penalised."""
     scale = np.square(x - x.mean(0)).sum() / len(x)
     out = np.zeros_like(y)
-    own = np.arange(len(x)) if folds is None else folds
-    for fold in np.unique(own):
-        rest = own != fold
-        mean = x[rest].mean(0)
-        level = y[rest].mean(0)
-        a = x[rest] - mean
-        w = np.linalg.solve(a.T @ a + penalty * scale * np.eye(x.shape[1]), a.T @ (y[rest] - level))
-        out[~rest] = level + (x[~rest] - mean) @ w
+    groups = np.arange(len(x)) if folds is None else folds
+    for fold in np.unique(groups):
+        training = groups != fold
+        mean = x[training].mean(0)
+        level = y[training].mean(0)
+        a = x[training] - mean
+        w = np.linalg.solve(a.T @ a + penalty * scale * np.eye(x.shape[1]), a.T @ (y[training] - level))
+        out[~training] = level + (x[~training] - mean) @ w
     return out
 
 
 def test_the_held_out_error_is_the_one_of_leaving_out() -> None:
     x = noise(25, 6)
     y = x @ noise(6, 3, seed=1) + noise(25, 3, seed=2)
-    found = fit_ridge([x], y, [])
+    ridge = fit_ridge([x], y, [])
     errors = np.array([np.square(y - primal_loo(x, y, p)).mean(0) for p in PENALTIES])
-    assert np.allclose(found.explained, 1 - errors.min(0) / y.var(0), atol=1e-6)
+    assert np.allclose(ridge.explained, 1 - errors.min(0) / y.var(0), atol=1e-6)
 
 
 @pytest.mark.parametrize("features", [6, 40])
@@ -84,9 +84,9 @@ def test_windows_that_are_left_out_together_are_predicted_from_the_others(featur
     folds = np.array([0] * 3 + [1] * 9 + [2] * 13)[np.random.default_rng(4).permutation(25)]
     x = noise(25, features)
     y = x @ noise(features, 3, seed=1) + noise(25, 3, seed=2)
-    found = fit_ridge([x], y, [], folds)
+    ridge = fit_ridge([x], y, [], folds)
     errors = np.array([np.square(y - primal_loo(x, y, p, folds)).mean(0) for p in PENALTIES])
-    assert np.allclose(found.explained, 1 - errors.min(0) / y.var(0), atol=1e-6)
+    assert np.allclose(ridge.explained, 1 - errors.min(0) / y.var(0), atol=1e-6)
     alone = fit_ridge([x], y, [], np.arange(25))
     assert np.allclose(alone.held_out, fit_ridge([x], y, []).held_out, atol=1e-6)
 
@@ -105,13 +105,13 @@ def test_many_windows_and_many_features_are_fitted_to_the_same() -> None:
     b = 20 * noise(60, 8, seed=1)
     a[:, 4] = a[:, 0] - a[:, 1]
     y = a @ noise(5, 2, seed=2) + noise(60, 2, seed=3)
-    few = fit_ridge([a, b], y, [0.3, 0.6])
+    narrow = fit_ridge([a, b], y, [0.3, 0.6])
     # Features of zeros: the same regression from the other Gram matrix.
     wide = fit_ridge([np.pad(a, ((0, 0), (0, 60))), b], y, [0.3, 0.6])
-    assert np.allclose(few.held_out, wide.held_out, atol=1e-6)
-    assert np.allclose(few.explained, wide.explained, atol=1e-6)
-    assert np.allclose(few.maps[0], wide.maps[0][:5], atol=1e-6)
-    assert np.allclose(few.maps[1], wide.maps[1], atol=1e-6)
+    assert np.allclose(narrow.held_out, wide.held_out, atol=1e-6)
+    assert np.allclose(narrow.explained, wide.explained, atol=1e-6)
+    assert np.allclose(narrow.maps[0], wide.maps[0][:5], atol=1e-6)
+    assert np.allclose(narrow.maps[1], wide.maps[1], atol=1e-6)
 
 
 def test_two_groups_are_one_group_of_weighted_features() -> None:
@@ -121,9 +121,9 @@ def test_two_groups_are_one_group_of_weighted_features() -> None:
     both = fit_ridge([a, b], y, [0.3])
     scales = [np.sqrt(w / (np.square(x - x.mean(0)).sum() / 30)) for w, x in ((0.3, a), (0.7, b))]
     joined = np.concatenate([a * scales[0], b * scales[1]], axis=1)
-    one = fit_ridge([joined], y, [])
-    found = (a - both.means[0]) @ both.maps[0] + (b - both.means[1]) @ both.maps[1]
-    assert np.allclose(found, (joined - one.means[0]) @ one.maps[0], atol=1e-6)
+    single = fit_ridge([joined], y, [])
+    predicted = (a - both.means[0]) @ both.maps[0] + (b - both.means[1]) @ both.maps[1]
+    assert np.allclose(predicted, (joined - single.means[0]) @ single.maps[0], atol=1e-6)
 
 
 def test_a_useless_group_gets_the_small_weight() -> None:
@@ -200,8 +200,8 @@ def simulated_runs(shift_s: float) -> tuple[Trials, Blocks]:
     for run in range(6):
         events[run] = [Event(12 + 24.0 * b, 12.0, labels[c]) for b, c in enumerate(rng.permutation(4))]
         for k in range(30):
-            shown = [e for e in events[run] if e.onset_s - shift_s < 4 * k + 2 < e.stop_s - shift_s]
-            signal = patterns[labels.index(shown[0].trial_type)] if shown else 0
+            current_events = [e for e in events[run] if e.onset_s - shift_s < 4 * k + 2 < e.stop_s - shift_s]
+            signal = patterns[labels.index(current_events[0].trial_type)] if current_events else 0
             rows.append(signal + 1.5 * rng.standard_normal(30))
             spans.append((run, 4.0 * k, 4.0 * k + 4))
     return Trials(np.stack(rows), spans), Blocks(events, labels)
@@ -210,19 +210,21 @@ def simulated_runs(shift_s: float) -> tuple[Trials, Blocks]:
 @pytest.mark.parametrize("shift_s", [0.0, 4.0])
 def test_the_onset_correction_is_found(shift_s: float) -> None:
     trials, blocks = simulated_runs(shift_s)
-    given_ = Candidates([-4.0, 0.0, 4.0, 8.0], [0.0], [0.3])
-    assert choose({0.0: lambda runs: trials}, blocks, list(range(6)), given_).correction_s == shift_s
+    candidates = Candidates([-4.0, 0.0, 4.0, 8.0], [0.0], [0.3])
+    assert choose({0.0: lambda runs: trials}, blocks, list(range(6)), candidates).correction_s == shift_s
 
 
 def test_what_is_chosen_rests_on_the_training_runs_alone() -> None:
     trials, blocks = simulated_runs(4.0)
-    given_ = Candidates([0.0, 4.0, 8.0], [0.0], [0.1, 0.5])
+    candidates = Candidates([0.0, 4.0, 8.0], [0.0], [0.1, 0.5])
     other = trials.x.copy()
     other[trials.run == 5] += 100
     changed = Trials(other, trials.spans)
-    before, after = ({0.0: lambda runs, found=found: found} for found in (trials, changed))
-    rest = list(range(5))
-    assert choose(before, blocks, rest, given_) == choose(after, blocks, rest, given_)
+    before, after = ({0.0: lambda runs, variant=variant: variant} for variant in (trials, changed))
+    training_runs = list(range(5))
+    assert choose(before, blocks, training_runs, candidates) == choose(
+        after, blocks, training_runs, candidates
+    )
 
 
 def test_exchanged_labels_keep_each_runs_categories() -> None:
@@ -247,10 +249,10 @@ def test_components_of_many_voxels_are_found_without_their_covariance(monkeypatc
     rng = np.random.default_rng(3)
     driven = rng.standard_normal((8, 5, 6)) @ rng.standard_normal((6, 300))
     volumes = (driven + 0.05 * rng.standard_normal((8, 5, 300))).astype(np.float32)
-    whole = fit_voxel_stem(volumes, 6)
+    by_covariance = fit_voxel_stem(volumes, 6)
     monkeypatch.setattr(stem, "_MANY_VOXELS", 100)
-    found = fit_voxel_stem(volumes, 6)
-    np.testing.assert_allclose(found, whole, atol=1e-5)
-    np.testing.assert_array_equal(found, fit_voxel_stem(volumes, 6))
+    components = fit_voxel_stem(volumes, 6)
+    np.testing.assert_allclose(components, by_covariance, atol=1e-5)
+    np.testing.assert_array_equal(components, fit_voxel_stem(volumes, 6))
     # Forty volumes have no more components than that.
     assert fit_voxel_stem(volumes, 64).shape == (300, 39)

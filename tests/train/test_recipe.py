@@ -47,11 +47,11 @@ def test_a_recipe_builds_what_its_builders_return(recipe_file: Path) -> None:
 
 def test_all_faults_are_told_together_with_their_places() -> None:
     changes = ["system.widht=3", "data.grid.tempo=1", "data.who.builder=os.system", "data.band.order=2"]
-    wrong = read("ridge", changes)
-    del wrong.tree["system"]["codec"]["channels"]
-    del wrong.tree["judge"]
+    recipe = read("ridge", changes)
+    del recipe.tree["system"]["codec"]["channels"]
+    del recipe.tree["judge"]
     with refused(UsageError, "recipe-invalid") as caught:
-        check(wrong)
+        check(recipe)
     faults = caught.value.values["faults"]
     beginnings = [
         "ridge: it has no judge",
@@ -102,9 +102,9 @@ def test_the_judge_that_went_names_its_successor() -> None:
 def test_a_recipe_inherits_from_another(recipe_file: Path) -> None:
     heir = recipe_file.with_name("heir.yaml")
     heir.write_text("base: mine.yaml\ndata: {hop: 2}\njudge: {builder: film, seeds: 1000, seconds: 4}\n")
-    found = read(str(heir), [])
-    assert (found.tree["data"]["hop"], found.tree["data"]["window"]) == (2, 4)
-    assert found.tree["judge"] == {"builder": "film", "seeds": 1000, "seconds": 4}
+    recipe = read(str(heir), [])
+    assert (recipe.tree["data"]["hop"], recipe.tree["data"]["window"]) == (2, 4)
+    assert recipe.tree["judge"] == {"builder": "film", "seeds": 1000, "seconds": 4}
     assert read(str(heir), ["scale=tiny"]).tree["data"]["window"] == 4, "what is tiny is not inherited"
     # Another builder takes the place of the whole node.
     heir.write_text("base: mine.yaml\ndata: {builder: patch-codec, channels: 3, components: 2}\n")
@@ -127,8 +127,8 @@ def test_a_builder_that_is_not_there_is_refused(recipe_file: Path, builder: str)
 
 @pytest.mark.parametrize("name", builders.SHIPPED)
 def test_every_shipped_builder_is_there(name: str) -> None:
-    found = builders.find(name)
-    assert inspect.isfunction(found) or is_dataclass(found)
+    builder = builders.find(name)
+    assert inspect.isfunction(builder) or is_dataclass(builder)
 
 
 def test_another_package_registers_a_builder(recipe_file: Path) -> None:
@@ -210,10 +210,11 @@ def test_what_a_builder_defaults_to_is_a_value_of_the_recipe(recipe_file: Path) 
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("3", [3]), (4, [4]), ("1-4", [1, 2, 3, 4]), ("1-2,7", [1, 2, 7]), ([5, 6], [5, 6])]
+    ("text", "expected"),
+    [("3", [3]), (4, [4]), ("1-4", [1, 2, 3, 4]), ("1-2,7", [1, 2, 7]), ([5, 6], [5, 6])],
 )
-def test_lists_of_numbers(text: str, found: list[int]) -> None:
-    assert numbers(text) == found
+def test_lists_of_numbers(text: str, expected: list[int]) -> None:
+    assert numbers(text) == expected
 
 
 def test_a_list_that_is_none() -> None:

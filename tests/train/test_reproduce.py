@@ -54,11 +54,11 @@ def test_a_recipe_that_does_not_ship_is_refused() -> None:
 def test_a_shipped_run_is_trained_again_at_its_own_scale(
     name: str, recipe: str, scale: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr("train.reproduce.run", lambda *given: asked.extend(given) or Path("made"))
+    arguments: list[Any] = []
+    monkeypatch.setattr("train.reproduce.run", lambda *passed: arguments.extend(passed) or Path("made"))
     assert retrain(name) == Path("made")
-    found, changes = asked
-    assert found == recipe
+    recipe_name, changes = arguments
+    assert recipe_name == recipe
     assert f"scale={scale}" in changes
 
 

@@ -49,8 +49,8 @@ def test_an_interrupted_run_leaves_nothing_and_resumes(
 
     monkeypatch.setattr(simulated, "session_arrays", interrupted)
     assert main(["ridge", *SMALL, f"out={out}"]) == 130
-    said = capsys.readouterr().err
-    assert said.endswith(f"python -m train.run ridge {' '.join(SMALL)} resume={out}\n")
+    message = capsys.readouterr().err
+    assert message.endswith(f"python -m train.run ridge {' '.join(SMALL)} resume={out}\n")
     assert not out.exists()
     with refused(UsageError, "run-stages-unfinished", work_folder=f"{out}.part", out=out) as caught:
         run("ridge", [*SMALL, f"out={out}"])
@@ -90,8 +90,8 @@ def test_a_run_is_written_before_it_is_judged(
         run("ridge", [*SMALL, f"resume={out}"])
     later = tmp_path / "later"
     assert main(["ridge", *SMALL, "judge=none", f"out={later}"]) == 0
-    said = capsys.readouterr().err
-    assert said.endswith(f"to judge it: python -m train.run ridge {' '.join(SMALL)} resume={later}\n")
+    message = capsys.readouterr().err
+    assert message.endswith(f"to judge it: python -m train.run ridge {' '.join(SMALL)} resume={later}\n")
     assert read_run(later)["figures"] == {}
     assert read_run(later)["digest"] == read_run(out)["digest"]
     run("ridge", [*SMALL, f"resume={later}"])
@@ -166,11 +166,11 @@ def test_stages_that_do_not_need_each_other_are_made_once_each(
     work.stage("s1", jobs["s1"])
     for _ in range(2):
         work.make_all(jobs, "counting")
-    made = [(tmp_path / name).read_text().split() for name in jobs]
-    assert [len(pids) for pids in made] == [1] * count
+    stage_pids = [(tmp_path / name).read_text().split() for name in jobs]
+    assert [len(pids) for pids in stage_pids] == [1] * count
     assert all(np.array_equal(work.read(name)["x"], np.arange(3)) for name in jobs)
     many = count > 10 and (os.cpu_count() or 1) > 1
-    assert ({pid for (pid,) in made[2:]} == {str(os.getpid())}) != many
+    assert ({pid for (pid,) in stage_pids[2:]} == {str(os.getpid())}) != many
     if many:
         # Stage 1 was made before, by this process.
         threads = [work.read(f"s{n}")["threads"] for n in range(2, count)]
@@ -199,8 +199,8 @@ def test_a_stage_that_fails_in_another_process_ends_the_run(
     jobs |= {f"s{n}": partial(waiting, f"s{n}", tmp_path) for n in range(1, count)}
     with pytest.raises(FileNotFoundError):
         work.make_all(jobs, "counting")
-    made = list(tmp_path.glob("s*[0-9]"))
-    assert len(made) < count / 2, "what had not begun is not made"
+    stage_files = list(tmp_path.glob("s*[0-9]"))
+    assert len(stage_files) < count / 2, "what had not begun is not made"
 
 
 def test_a_stage_that_must_be_there_is_not_made_empty(tmp_path: Path) -> None:
@@ -212,15 +212,15 @@ def test_a_stage_that_must_be_there_is_not_made_empty(tmp_path: Path) -> None:
 
 def test_a_stage_is_made_once(tmp_path: Path) -> None:
     work = Work(None, 0, tmp_path / "stages")
-    made = []
+    calls = []
 
     def make() -> dict[str, np.ndarray]:
-        made.append(1)
+        calls.append(1)
         return {"x": np.arange(3)}
 
     for _ in range(2):
         assert np.array_equal(work.stage("numbers", make)["x"], np.arange(3))
-    assert made == [1]
+    assert calls == [1]
 
 
 def test_judging_seeds_are_not_trained_on(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ def test_the_same_training_takes_no_step_in_another_run(tmp_path: Path) -> None:
     first = Line()
     log = shared.train(first, PHASES, points, tmp_path / "one", nothing, 0, CPU, DATA)
     again = Line()
-    found = shared.train(again, PHASES, refused, tmp_path / "two", nothing, 0, CPU, DATA)
+    log_again = shared.train(again, PHASES, refused, tmp_path / "two", nothing, 0, CPU, DATA)
     assert equal(first, again)
-    assert found == log
+    assert log_again == log
 
 
 @pytest.mark.parametrize("change", ["data", "seed", "phase"])

@@ -24,10 +24,10 @@ def system_of(folder: Path) -> System:
 
 def inputs_of(folder: Path, system: System) -> Arrays:
     """The golden windows of a run, with whatever else the system's ports ask for as zeros."""
-    given = arrays(folder, "golden")
-    count = len(next(iter(given.values())))
+    golden = arrays(folder, "golden")
+    count = len(next(iter(golden.values())))
     ports = system.ports(draft_of(folder).manifest)
-    return {port.name: given.get(port.name, np.zeros((count, *port.shape), np.float32)) for port in ports}
+    return {port.name: golden.get(port.name, np.zeros((count, *port.shape), np.float32)) for port in ports}
 
 
 @pytest.mark.parametrize("recipe", ["ridge", "haxby"])
@@ -75,14 +75,14 @@ def test_a_denoiser_lists_its_stages_with_ports_in_order() -> None:
 
 def test_what_is_carried_reaches_the_next_window_alone() -> None:
     system = system_of(COMPACT)
-    given = {name: value for name, value in inputs_of(COMPACT, system).items() if "carry" not in name}
+    inputs = {name: value for name, value in inputs_of(COMPACT, system).items() if "carry" not in name}
     joined = [(0, 0.0, 4.0), (0, 4.0, 8.0), (0, 8.0, 12.0)]
-    apart = [(0, 0.0, 4.0), (0, 8.0, 12.0), (0, 16.0, 20.0)]
-    carried = reconstruct(system, given, joined, "a", hop_s=4.0, steps=2)
-    alone = reconstruct(system, given, joined, "a", hop_s=4.0, steps=2, carry=False)
+    separate = [(0, 0.0, 4.0), (0, 8.0, 12.0), (0, 16.0, 20.0)]
+    carried = reconstruct(system, inputs, joined, "a", hop_s=4.0, steps=2)
+    alone = reconstruct(system, inputs, joined, "a", hop_s=4.0, steps=2, carry=False)
     # Windows that are decoded together differ in the last bits from one that is decoded alone.
     np.testing.assert_allclose(carried.latents[0], alone.latents[0], atol=1e-4)
     assert np.abs(carried.latents[1] - alone.latents[1]).max() > 0.01
-    holes = reconstruct(system, given, apart, "a", hop_s=4.0, steps=2)
-    again = reconstruct(system, given, apart, "a", hop_s=4.0, steps=2, carry=False)
+    holes = reconstruct(system, inputs, separate, "a", hop_s=4.0, steps=2)
+    again = reconstruct(system, inputs, separate, "a", hop_s=4.0, steps=2, carry=False)
     np.testing.assert_allclose(holes.latents, again.latents, atol=1e-4)

@@ -56,7 +56,7 @@ def cogvideox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(wan: Path, film: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def distilled(wan: Path, film: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a training leaves that nothing stops."""
     out = tmp_path_factory.mktemp("made") / "tiny"
     assert main([str(wan), *_SMALL, f"films={film}", f"out={out}"]) == 0
@@ -74,8 +74,8 @@ def _check_learned(out: Path) -> None:
     assert figures["clips"] == {"taught": 3, "held_out": 1}
 
 
-def test_it_learns_to_draw_what_wan_draws(made: Path) -> None:
-    _check_learned(made)
+def test_it_learns_to_draw_what_wan_draws(distilled: Path) -> None:
+    _check_learned(distilled)
 
 
 def test_it_learns_to_draw_what_cogvideox_draws(
@@ -84,23 +84,23 @@ def test_it_learns_to_draw_what_cogvideox_draws(
     out = tmp_path / "tiny"
     assert main([str(cogvideox), *_SMALL, f"films={film}", f"out={out}"]) == 0
     _check_learned(out)
-    told = capsys.readouterr().out
-    assert "tiny decoder" in told
-    assert "the same, untrained" in told
-    assert "mean of the other clips" in told
-    assert told.splitlines()[-1] == str(out)
+    output = capsys.readouterr().out
+    assert "tiny decoder" in output
+    assert "the same, untrained" in output
+    assert "mean of the other clips" in output
+    assert output.splitlines()[-1] == str(out)
 
 
-def test_what_is_written_has_the_published_layout(made: Path) -> None:
-    assert {path.name for path in made.iterdir()} == {WEIGHTS, FIGURES, "log.jsonl"}
-    assert not made.with_name("tiny.part").exists()
-    state = load_file(made / WEIGHTS)
+def test_what_is_written_has_the_published_layout(distilled: Path) -> None:
+    assert {path.name for path in distilled.iterdir()} == {WEIGHTS, FIGURES, "log.jsonl"}
+    assert not distilled.with_name("tiny.part").exists()
+    state = load_file(distilled / WEIGHTS)
     published = {name: x.shape for name, x in tiny_state(4).items() if name.startswith("decoder.")}
     assert {name: x.shape for name, x in state.items()} == published
-    decoder, source = from_published(made / WEIGHTS, "Apache-2.0")
+    decoder, source = from_published(distilled / WEIGHTS, "Apache-2.0")
     assert decoder.channels == 4
     assert source.licence == "Apache-2.0"
-    figures = json.loads((made / FIGURES).read_text())
+    figures = json.loads((distilled / FIGURES).read_text())
     # Nine tensors of 16 x 24 pixels.
     count = 3 * 2 * 3 * (256 + 4 * 128 + 16 * 64)
     assert figures["state_bytes"] == {"float32": 4 * count, "bfloat16": 2 * count}
@@ -108,7 +108,7 @@ def test_what_is_written_has_the_published_layout(made: Path) -> None:
 
 
 def test_a_distillation_that_is_stopped_twice_goes_on_to_the_same_weights(
-    made: Path,
+    distilled: Path,
     wan: Path,
     film: Path,
     tmp_path: Path,
@@ -143,9 +143,9 @@ def test_a_distillation_that_is_stopped_twice_goes_on_to_the_same_weights(
     assert main(command) == 0
     # No clip was encoded twice.
     assert len(encoded) == 4
-    found = load_file(out / WEIGHTS)
-    assert all(torch.equal(x, found[name]) for name, x in load_file(made / WEIGHTS).items())
-    assert json.loads((out / FIGURES).read_text()) == json.loads((made / FIGURES).read_text())
+    resumed = load_file(out / WEIGHTS)
+    assert all(torch.equal(x, resumed[name]) for name, x in load_file(distilled / WEIGHTS).items())
+    assert json.loads((out / FIGURES).read_text()) == json.loads((distilled / FIGURES).read_text())
 
 
 def test_it_goes_on_with_the_same_values_alone(wan: Path, film: Path, tmp_path: Path) -> None:
@@ -253,9 +253,9 @@ def test_a_refusal_ends_the_command_in_a_sentence_and_a_status(
 
 @pytest.mark.parametrize("key", ["out", "films", "licence"])
 def test_what_is_missing_is_said(key: str) -> None:
-    given = [text for text in ("out=x", "films=y", "licence=MIT") if not text.startswith(key)]
+    arguments = [text for text in ("out=x", "films=y", "licence=MIT") if not text.startswith(key)]
     with refused(UsageError, "tiny-decoder-missing-key", key=key):
-        read_arguments(given)
+        read_arguments(arguments)
 
 
 def test_the_defaults_are_of_published_size() -> None:

@@ -35,8 +35,8 @@ class Noisy:
     def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
         self.asked.append((route, dict(settings)))
         amount = 600 * self.doubt**2 * settings["blur"] * (1 if route == "both" else 4)
-        shown = self.truths - self.mean_clip + amount[:, None, None, None, None] * self.noise
-        clips = np.clip(self.mean_clip + settings["gain"] * shown, 0, 255)
+        deviation = self.truths - self.mean_clip + amount[:, None, None, None, None] * self.noise
+        clips = np.clip(self.mean_clip + settings["gain"] * deviation, 0, 255)
         return Drawn(np.rint(clips).astype(np.uint8), self.doubt[:, None])
 
     def figures(self, clips: NDArray[np.uint8]) -> dict[str, float]:
@@ -44,35 +44,35 @@ class Noisy:
 
 
 @pytest.fixture(scope="module")
-def held() -> Noisy:
+def noisy() -> Noisy:
     return Noisy(0)
 
 
 @pytest.fixture(scope="module")
-def found(held) -> Chosen:
-    return choose(held)
+def chosen(noisy) -> Chosen:
+    return choose(noisy)
 
 
-def test_the_setting_that_identifies_best_is_chosen_and_a_figure_decides_among_equals(found):
-    rows = {(row["blur"], row["gain"]): row for row in found.table}
+def test_the_setting_that_identifies_best_is_chosen_and_a_figure_decides_among_equals(chosen):
+    rows = {(row["blur"], row["gain"]): row for row in chosen.table}
     identified = {blur: rows[blur, 0.2]["identification_2way"] for blur in BLUR}
     assert identified[0.3] > max(identified[1.0], identified[3.0]) + 0.01
     assert abs(rows[0.3, 0.3]["identification_2way"] - rows[0.3, 0.2]["identification_2way"]) < 0.01
-    assert found.settings == {"blur": 0.3, "gain": 0.3}
+    assert chosen.settings == {"blur": 0.3, "gain": 0.3}
 
 
-def test_settings_are_tried_in_turn_from_the_middle_each_once_on_the_first_route(found, held):
-    tried = [(row["blur"], row["gain"]) for row in found.table]
+def test_settings_are_tried_in_turn_from_the_middle_each_once_on_the_first_route(chosen, noisy):
+    tried = [(row["blur"], row["gain"]) for row in chosen.table]
     assert tried == [(1.0, 0.2), (0.3, 0.2), (3.0, 0.2), (0.3, 0.1), (0.3, 0.3)]
-    assert [route for route, _ in held.asked] == ["both"] * len(tried)
+    assert [route for route, _ in noisy.asked] == ["both"] * len(tried)
 
 
-def test_confidence_tells_the_share_of_comparisons_won_by_route(found):
+def test_confidence_tells_the_share_of_comparisons_won_by_route(chosen):
     """On windows of another seed: the mean confidence is what they win, and doubt lowers it."""
-    weights = fit_confidence(Noisy(0), found.settings)
+    weights = fit_confidence(Noisy(0), chosen.settings)
     fresh = Noisy(1)
     for route in fresh.routes:
-        clips = fresh.draw(route, found.settings).clips[:, :-1].reshape(WINDOWS, -1) - 127.5
+        clips = fresh.draw(route, chosen.settings).clips[:, :-1].reshape(WINDOWS, -1) - 127.5
         truths = fresh.truths[:, :-1].reshape(WINDOWS, -1) - 127.5
         corr = np.corrcoef(clips, truths)[:WINDOWS, WINDOWS:]
         won = (np.diag(corr)[:, None] > corr).sum(1) / (WINDOWS - 1)
@@ -84,17 +84,17 @@ def test_confidence_tells_the_share_of_comparisons_won_by_route(found):
 
 def test_windows_are_identified_among_those_of_their_session_alone() -> None:
     """A clip that shows the mean of its session tells it from other sessions' windows, and from no other."""
-    held = Noisy(0)
+    noisy = Noisy(0)
     number = np.arange(WINDOWS) % 2
-    means = np.stack([held.truths[number == n].mean(0) for n in range(2)]).astype(np.uint8)
+    means = np.stack([noisy.truths[number == n].mean(0) for n in range(2)]).astype(np.uint8)
 
-    def shown(route: str, settings: Mapping[str, float]) -> Drawn:
-        return Drawn(means[number], held.doubt[:, None])
+    def session_means(route: str, settings: Mapping[str, float]) -> Drawn:
+        return Drawn(means[number], noisy.doubt[:, None])
 
-    held.draw = shown  # type: ignore[method-assign]
-    assert choose(held).table[0]["identification_2way"] > 0.6
-    held.sessions = number
-    assert choose(held).table[0]["identification_2way"] == pytest.approx(0.5, abs=0.03)
+    noisy.draw = session_means  # type: ignore[method-assign]
+    assert choose(noisy).table[0]["identification_2way"] > 0.6
+    noisy.sessions = number
+    assert choose(noisy).table[0]["identification_2way"] == pytest.approx(0.5, abs=0.03)
 
 
 def test_participants_share_settings_and_are_identified_among_their_own_windows() -> None:
@@ -111,5 +111,5 @@ def test_participants_share_settings_and_are_identified_among_their_own_windows(
     np.testing.assert_allclose(np.mean(rows[:2], axis=0)[:3], rows[2][:3])
 
 
-def test_one_participant_together_is_that_one(found: Chosen) -> None:
-    assert choose(HeldOutTogether([Noisy(0)])) == found
+def test_one_participant_together_is_that_one(chosen: Chosen) -> None:
+    assert choose(HeldOutTogether([Noisy(0)])) == chosen

@@ -31,9 +31,9 @@ def tiny_bundle(recipe: str) -> Bundle:
     from export import run as exporting  # onnx, which training does without
 
     folder = SHARED / f"{recipe}-bundle"
-    made = tiny(recipe)
+    run_folder = tiny(recipe)
     with _alone(folder.name):
-        return load(folder) if folder.exists() else exporting.run(made, folder)
+        return load(folder) if folder.exists() else exporting.run(run_folder, folder)
 
 
 def _alone(name: str) -> FileLock:

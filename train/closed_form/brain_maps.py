@@ -35,8 +35,8 @@ def fit_stems(eeg: NDArray[np.float32], fmri: NDArray[np.float32], sizes: StemSi
 def features(stems: Arrays, eeg: NDArray[Any], fmri: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
     """Reduce whole windows, (window, feature) a modality."""
     slow = stems["mixing"] @ (eeg.astype(np.float32) @ stems["cosines"])
-    seen = fmri.astype(np.float32) @ stems["voxels"].astype(np.float32)
-    return {"eeg": slow.reshape(len(eeg), -1), "fmri": seen.reshape(len(fmri), -1)}
+    components = fmri.astype(np.float32) @ stems["voxels"].astype(np.float32)
+    return {"eeg": slow.reshape(len(eeg), -1), "fmri": components.reshape(len(fmri), -1)}
 
 
 def fit_maps(
@@ -66,11 +66,11 @@ def fit_maps(
     maps: Arrays = {}
     held_out: Arrays = {}
     for route, groups in GROUPS.items():
-        found = fit_ridge([x[group] for group in groups], y, sizes.shares, folds)
-        for group, mean, linear in zip(groups, found.means, found.maps, strict=True):
+        ridge = fit_ridge([x[group] for group in groups], y, sizes.shares, folds)
+        for group, mean, linear in zip(groups, ridge.means, ridge.maps, strict=True):
             maps[f"{group}_feature_mean"] = mean.astype(np.float32)
             maps[f"{route}_{group}"] = linear.astype(np.float16)
-        held_out[route] = found.held_out
+        held_out[route] = ridge.held_out
     return maps, held_out
 
 
@@ -96,11 +96,11 @@ def fit_logistic(
     mean = x.mean(0)
     scale = np.maximum(x.std(0), 1e-9)
     z = np.concatenate([(x - mean) / scale, np.ones((len(x), 1))], axis=1)
-    held = penalty * np.diag([1.0] * x.shape[1] + [1e-3])
+    penalties = penalty * np.diag([1.0] * x.shape[1] + [1e-3])
     w = np.zeros(z.shape[1])
     for _ in range(rounds):
         p = 1 / (1 + np.exp(-z @ w))
-        hessian = (z * (counts * p * (1 - p))[:, None]).T @ z + held
-        w = w + np.linalg.solve(hessian, z.T @ (counts * (y - p)) - held @ w)
+        hessian = (z * (counts * p * (1 - p))[:, None]).T @ z + penalties
+        w = w + np.linalg.solve(hessian, z.T @ (counts * (y - p)) - penalties @ w)
     slope = w[:-1] / scale
     return np.append(slope, w[-1] - slope @ mean)

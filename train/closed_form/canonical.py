@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float64]
 
 # Correlations are not believed beyond this, so that no ratio of likelihoods becomes infinite.
-_MOST = 0.95
+_MAX_CORRELATION = 0.95
 _LEAST = 1e-6
 
 
@@ -41,11 +41,13 @@ def canonical(first: Matrix, second: Matrix, count: int, shrinkage: float) -> Ca
         that everything correlates (Vinod 1976, Journal of Econometrics 4, 147-166).
     """
     whiten = [_whitening(signal, shrinkage) for signal in (first, second)]
-    left, right = (
+    first_white, second_white = (
         (signal - signal.mean(0)) @ white for signal, white in zip((first, second), whiten, strict=True)
     )
-    u, values, v = np.linalg.svd(left.T @ right / len(left), full_matrices=False)
-    return Canonical(whiten[0] @ u[:, :count], whiten[1] @ v[:count].T, np.clip(values[:count], 0, _MOST))
+    u, values, v = np.linalg.svd(first_white.T @ second_white / len(first_white), full_matrices=False)
+    return Canonical(
+        whiten[0] @ u[:, :count], whiten[1] @ v[:count].T, np.clip(values[:count], 0, _MAX_CORRELATION)
+    )
 
 
 def _whitening(signal: Matrix, shrinkage: float) -> Matrix:

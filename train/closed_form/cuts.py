@@ -45,8 +45,8 @@ class CutFit:
 def bins(samples: int, frames: int) -> Reals:
     """Return the matrix that averages the samples of a window in bins of time, (sample, bin)."""
     edges = np.linspace(0, samples, BINS * frames + 1)
-    at = np.arange(samples)[:, None]
-    overlap = np.minimum(at + 1, edges[1:]) - np.maximum(at, edges[:-1])
+    sample = np.arange(samples)[:, None]
+    overlap = np.minimum(sample + 1, edges[1:]) - np.maximum(sample, edges[:-1])
     shares = np.maximum(overlap, 0)
     return (shares / shares.sum(0)).astype(np.float32)
 
@@ -92,9 +92,9 @@ def fit_cuts(mixed: Reals, cuts: NDArray[np.bool_], folds: NDArray[np.int64]) ->
     parts = [_sums(mixed[folds == fold], cuts[folds == fold]) for fold in range(int(folds.max()) + 1)]
     scores = np.zeros(cuts.shape)
     for fold in range(len(parts)):
-        own = folds == fold
-        others = [part for n, part in enumerate(parts) if n != fold]
-        scores[own] = _scores(mixed[own], _kernel(others))
+        test = folds == fold
+        train_parts = [part for n, part in enumerate(parts) if n != fold]
+        scores[test] = _scores(mixed[test], _kernel(train_parts))
     slope, offset = fit_logistic(scores.reshape(-1, 1), cuts.reshape(-1).astype(np.float64))
     kernel = slope * _kernel(parts).reshape(1, mixed.shape[1], TAPS)
     weights = {"cut_kernel": kernel.astype(np.float32), "cut_offset": np.array([offset], np.float32)}
@@ -117,8 +117,8 @@ def _sums(mixed: Reals, cuts: NDArray[np.bool_]) -> _Sums:
     gram = np.zeros((size, size))
     inner = np.zeros(size)
     values = np.zeros(size)
-    for at in range(0, len(mixed), _AT_ONCE):
-        part = slice(at, at + _AT_ONCE)
+    for start in range(0, len(mixed), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
         x = shifted(mixed[part])
         gram += x.T @ x
         inner += x.T @ cuts[part].reshape(-1)

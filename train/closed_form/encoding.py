@@ -32,16 +32,16 @@ class Kernel(Protocol):
         ...
 
 
-def ridge_hat(inside: Matrix, outside: Matrix, penalty: float) -> Matrix:
-    """Ridge prediction of rows `outside` as weights of rows `inside`, (outside, inside).
+def ridge_hat(train_rows: Matrix, test_rows: Matrix, penalty: float) -> Matrix:
+    """Ridge prediction of `test_rows` as weights of `train_rows`, (test row, train row).
 
     Both (row, feature), centred; `penalty` counts in units of the features' mean square.
     """
-    return outside @ np.linalg.solve(_lifted(inside, penalty), inside.T)
+    return test_rows @ np.linalg.solve(_lifted(train_rows, penalty), train_rows.T)
 
 
-def _lifted(inside: Matrix, penalty: float) -> Matrix:
-    gram = inside.T @ inside
+def _lifted(rows: Matrix, penalty: float) -> Matrix:
+    gram = rows.T @ rows
     return gram + penalty * np.trace(gram) / len(gram) * np.eye(len(gram))
 
 
@@ -72,15 +72,15 @@ def fold_errors(
     single = x.astype(np.float32)
     # There are far more volumes than features. So volumes are never weighed by volumes, as `ridge_hat` does:
     # two hours would take 144 times as long as ten minutes. A fold is taken off what all volumes tell.
-    told = single.T @ volumes
+    products = single.T @ volumes
     errors = []
     sizes = []
     for n in range(int(fold.max()) + 1):
         outside = fold == n
         near = widened(outside, gap)
-        inside_told = told - single[near].T @ volumes[near]
-        from_told = np.linalg.solve(_lifted(x[~near], penalty), x[outside].T).T.astype(np.float32)
-        residual = volumes[outside] - from_told @ inside_told
+        train_products = products - single[near].T @ volumes[near]
+        test_weights = np.linalg.solve(_lifted(x[~near], penalty), x[outside].T).T.astype(np.float32)
+        residual = volumes[outside] - test_weights @ train_products
         errors.append(np.einsum("tv,tv->v", residual, residual, dtype=np.float64))
         sizes.append(np.einsum("tv,tv->v", volumes[outside], volumes[outside], dtype=np.float64))
     return np.stack(errors), np.stack(sizes)
@@ -160,10 +160,10 @@ def invert(
     evoked: list[Matrix] = []
     for earlier in range(_EARLIER + 1):
         kernel = features.kernel(timing.slot_s, steps, -earlier * timing.window_s)
-        told = np.einsum("sb,tbf,fc->tsc", kernel, spelled, weights, optimize=True)
-        evoked.append(told.reshape(len(told), -1))
+        slot_responses = np.einsum("sb,tbf,fc->tsc", kernel, spelled, weights, optimize=True)
+        evoked.append(slot_responses.reshape(len(slot_responses), -1))
     prior = drawn_to_diagonal(prior, _SHRUNK_PRIOR)
-    spread = _noise(residual, len(timing.slot_s)) + sum(each.T @ prior @ each for each in evoked)
+    spread = _noise(residual, len(timing.slot_s)) + sum(response.T @ prior @ response for response in evoked)
     back = np.asarray(np.linalg.solve(spread, evoked[0].T @ prior), np.float64)
     return mean, back
 

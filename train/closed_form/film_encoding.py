@@ -40,24 +40,26 @@ class FilmFeatures:
     varied_axes: Matrix
     step_s: float
 
-    def series(self, seen: Seen) -> Matrix:
+    def series(self, tiles: Seen) -> Matrix:
         """Features of consecutive tiles of a film, each as long as a window, (step, feature).
 
         Latent frame 0 is left out.
         """
-        frames = frames_of(seen.latents[:, :, 1:])
-        varied = frames_of(seen.structure)
-        drawn = (frames.reshape(-1, frames.shape[-1]) - self.mean) @ self.axes
-        told = (varied.reshape(-1, varied.shape[-1]) - self.varied_mean) @ self.varied_axes
-        return np.concatenate([drawn, told], axis=1)
+        frames = frames_of(tiles.latents[:, :, 1:])
+        varied = frames_of(tiles.structure)
+        picture_features = (frames.reshape(-1, frames.shape[-1]) - self.mean) @ self.axes
+        varied_features = (varied.reshape(-1, varied.shape[-1]) - self.varied_mean) @ self.varied_axes
+        return np.concatenate([picture_features, varied_features], axis=1)
 
     def spelled(self, space: Space) -> Matrix:
         """Features of a window's steps, linear in its targets in the space, (target, step, feature)."""
         glimpses = space.led(np.eye(space.components))[:, 1:]
         count = len(space.pictures)
-        drawn = glimpses[:, :, :count] @ (space.pictures @ self.axes)
-        told = glimpses[:, :, count:] @ (space.variations * space.structure_scale @ self.varied_axes)
-        return np.concatenate([drawn, told], axis=2)
+        picture_features = glimpses[:, :, :count] @ (space.pictures @ self.axes)
+        varied_features = glimpses[:, :, count:] @ (
+            space.variations * space.structure_scale @ self.varied_axes
+        )
+        return np.concatenate([picture_features, varied_features], axis=2)
 
     def kernel(self, times: Matrix, steps: int, first_s: float = 0.0) -> Matrix:
         """Weight of each of `steps` steps from film time `first_s` on in volumes at `times`, (time, step)."""
@@ -65,11 +67,11 @@ class FilmFeatures:
         return haemodynamic_response(times[:, None] - middles) * self.step_s
 
 
-def fit_features(seen: Seen, window_s: float) -> FilmFeatures:
+def fit_features(tiles: Seen, window_s: float) -> FilmFeatures:
     """Find the features of films, from consecutive tiles of `window_s`."""
-    frames = frames_of(seen.latents[:, :, 1:])
+    frames = frames_of(tiles.latents[:, :, 1:])
     mean, axes = _axes(frames, _COMPONENTS)
-    varied_mean, varied_axes = _axes(frames_of(seen.structure), _VARIED)
+    varied_mean, varied_axes = _axes(frames_of(tiles.structure), _VARIED)
     return FilmFeatures(mean, axes, varied_mean, varied_axes, window_s / frames.shape[1])
 
 

@@ -92,14 +92,16 @@ class Space:
         """Spread of each component among the training clips, (component,)."""
         return np.linalg.norm(self.basis, axis=1)
 
-    def glimpses(self, seen: Seen) -> Matrix:
+    def glimpses(self, clips: Seen) -> Matrix:
         """Reduce every frame of clips, (clip, latent frame, value) float64."""
-        latents = frames_of(seen.latents)
-        varied = (frames_of(seen.structure) - self.structure_mean) / self.structure_scale
-        drawn = (latents - self.latent_mean) @ _inverse(self.pictures)
-        told = varied @ _inverse(self.variations)
+        latents = frames_of(clips.latents)
+        varied = (frames_of(clips.structure) - self.structure_mean) / self.structure_scale
+        picture_scores = (latents - self.latent_mean) @ _inverse(self.pictures)
+        varied_scores = varied @ _inverse(self.variations)
         # Latent frame 0 is a single picture; what varies in it is taken to be that of the next frame.
-        return np.concatenate([drawn, np.concatenate([told[:, :1], told], axis=1)], axis=2)
+        return np.concatenate(
+            [picture_scores, np.concatenate([varied_scores[:, :1], varied_scores], axis=1)], axis=2
+        )
 
     def points(self, glimpses: NDArray[np.floating]) -> Matrix:
         """Place the glimpses of clips in the space, (clip, component)."""
@@ -114,21 +116,21 @@ class Space:
         flat = self.latent_mean + glimpses[:, :, : len(self.pictures)] @ self.pictures
         return np.moveaxis(flat.reshape(*flat.shape[:2], -1, *sides), 2, 1)
 
-    def targets(self, seen: Seen) -> Matrix:
+    def targets(self, clips: Seen) -> Matrix:
         """Place clips in the space, (clip, component)."""
-        return self.points(self.glimpses(seen))
+        return self.points(self.glimpses(clips))
 
 
-def fit_space(seen: Seen, sizes: SpaceSizes, components: int) -> Space:
+def fit_space(clips: Seen, sizes: SpaceSizes, components: int) -> Space:
     """Find the space of training clips, with so many principal components of a clip's glimpses."""
-    latent_mean, drawn = _reduced(frames_of(seen.latents), sizes.pictures, 1.0)
-    tensor = np.asarray(seen.structure, np.float32)
+    latent_mean, pictures = _reduced(frames_of(clips.latents), sizes.pictures, 1.0)
+    tensor = np.asarray(clips.structure, np.float32)
     # One scale a channel: a place where nothing ever moves stays small.
     spread = np.sqrt(np.var(tensor, axis=(0, 2, 3, 4), dtype=np.float64))
     scale = np.repeat(np.maximum(spread, 1e-6), tensor[0, 0, 0].size)
     mean, varied = _reduced(frames_of(tensor) / scale, sizes.variations, _VARIED)
-    blank = Space(latent_mean, drawn, mean * scale, scale, varied, np.zeros((0, 0)))
-    flat = blank.glimpses(seen).reshape(len(seen), -1).astype(np.float32)
+    blank = Space(latent_mean, pictures, mean * scale, scale, varied, np.zeros((0, 0)))
+    flat = blank.glimpses(clips).reshape(len(clips), -1).astype(np.float32)
     _, basis, scores = principal_components(flat, components)
     return replace(blank, basis=basis * np.maximum(scores.std(0), 1e-6)[:, None])
 
@@ -136,8 +138,8 @@ def fit_space(seen: Seen, sizes: SpaceSizes, components: int) -> Space:
 def _reduced(frames: NDArray[np.floating], count: int, variance: float) -> tuple[Matrix, Matrix]:
     """Find components of (clip, frame, value): the mean, and what draws the rest, with a given variance."""
     rows = frames.reshape(-1, frames.shape[2])
-    few = rows[:: -(-len(rows) // _FRAMES)].astype(np.float32)
-    mean, basis, scores = principal_components(few, count)
+    sample = rows[:: -(-len(rows) // _FRAMES)].astype(np.float32)
+    mean, basis, scores = principal_components(sample, count)
     return mean, basis * np.sqrt(scores.var(0).sum() / variance)
 
 

@@ -33,16 +33,16 @@ def fit_lda(
     means = np.stack([x[y == c].mean(0) for c in range(classes)])
     residual = (x - means[y]) / np.sqrt(len(x) - classes)
     _, lengths, right = np.linalg.svd(residual, full_matrices=False)
-    there = lengths**2 > 1e-10 * lengths[0] ** 2
-    values = lengths[there] ** 2
-    axes = right[there].T
+    nonzero = lengths**2 > 1e-10 * lengths[0] ** 2
+    values = lengths[nonzero] ** 2
+    axes = right[nonzero].T
     level = values.sum() / x.shape[1]
-    inside = axes.T @ means.T
+    projected_means = axes.T @ means.T
     fits = []
     for s in shrinkages:
         flat = s * level
         gain = 1 / ((1 - s) * values + flat) - 1 / flat
-        weights = means.T / flat + axes @ (gain[:, None] * inside)
+        weights = means.T / flat + axes @ (gain[:, None] * projected_means)
         fits.append((weights, -0.5 * np.einsum("cv,vc->c", means, weights)))
     return fits
 

@@ -53,18 +53,20 @@ def fit_onsets(
     window, frame = np.nonzero(cuts)
     # A shot is shown by the first latent frame that it has the larger part of, if the window has one.
     latent = np.searchsorted(decisive(glimpses.shape[1]), frame)
-    there = latent < glimpses.shape[1]
-    window = window[there]
-    frame = frame[there]
-    latent = latent[there]
-    heard = np.concatenate([shifted(one[None])[frame[window == n]] for n, one in enumerate(mixed)])
-    seen = glimpses[window, latent].astype(np.float64)
-    found = np.zeros((*cuts.shape, glimpses.shape[2]), np.float32)
+    in_window = latent < glimpses.shape[1]
+    window = window[in_window]
+    frame = frame[in_window]
+    latent = latent[in_window]
+    eeg_taps = np.concatenate(
+        [shifted(eeg_window[None])[frame[window == n]] for n, eeg_window in enumerate(mixed)]
+    )
+    onset_glimpses = glimpses[window, latent].astype(np.float64)
+    predicted = np.zeros((*cuts.shape, glimpses.shape[2]), np.float32)
     for fold in range(int(folds.max()) + 1):
-        others = folds[window] != fold
-        held = _weights(heard[others], seen[others], mixed.shape[1])
-        found[folds == fold] = told(held, mixed[folds == fold])
-    return OnsetFit(_weights(heard, seen, mixed.shape[1]), found)
+        train = folds[window] != fold
+        fold_weights = _weights(eeg_taps[train], onset_glimpses[train], mixed.shape[1])
+        predicted[folds == fold] = told(fold_weights, mixed[folds == fold])
+    return OnsetFit(_weights(eeg_taps, onset_glimpses, mixed.shape[1]), predicted)
 
 
 def told(weights: Arrays, mixed: Reals) -> Reals:
@@ -72,13 +74,13 @@ def told(weights: Arrays, mixed: Reals) -> Reals:
     kernel = weights["onset_kernel"].astype(np.float32)
     flat = kernel.reshape(len(kernel), -1).T
     # A window at a time, because what the filter takes of all of them may not fit into memory.
-    rows = [shifted(one[None]) @ flat + weights["onset_offset"] for one in mixed]
+    rows = [shifted(eeg_window[None]) @ flat + weights["onset_offset"] for eeg_window in mixed]
     return np.stack(rows).astype(np.float32)
 
 
-def _weights(heard: Reals, seen: NDArray[np.float64], components: int) -> Arrays:
-    fitted = fit_ridge([heard], seen, [1.0])
-    kernel = fitted.maps[0].T.reshape(seen.shape[1], components, TAPS)
+def _weights(eeg_taps: Reals, onset_glimpses: NDArray[np.float64], components: int) -> Arrays:
+    fitted = fit_ridge([eeg_taps], onset_glimpses, [1.0])
+    kernel = fitted.maps[0].T.reshape(onset_glimpses.shape[1], components, TAPS)
     return {
         "onset_kernel": kernel.astype(np.float16),
         "onset_offset": (-fitted.means[0] @ fitted.maps[0]).astype(np.float32),

@@ -93,9 +93,9 @@ def patches(clips: NDArray[np.uint8], turn: int = FRAMES) -> NDArray[np.float32]
     (clip, n + 1, row / 8, column / 8, patch) float32
     """
     n, frames, height, width, _ = clips.shape
-    whole = np.concatenate([np.repeat(clips[:, :1], turn - 1, axis=1), clips], axis=1)
+    padded = np.concatenate([np.repeat(clips[:, :1], turn - 1, axis=1), clips], axis=1)
     shape = (n, (frames + turn - 1) // turn, turn, height // SIDE, SIDE, width // SIDE, SIDE, COLOURS)
-    blocks = whole.reshape(shape).transpose(0, 1, 3, 5, 2, 4, 6, 7)
+    blocks = padded.reshape(shape).transpose(0, 1, 3, 5, 2, 4, 6, 7)
     return (blocks.reshape(*blocks.shape[:4], turn * _PICTURE) / np.float32(255)).astype(np.float32)
 
 
@@ -109,8 +109,8 @@ def fit_codec(clips: Sequence[Pixels] | NDArray[np.uint8], channels: int, turn: 
     total = np.zeros(size)
     gram = np.zeros((size, size))
     count = 0
-    for few in _stacked(clips):
-        x = patches(few, turn).reshape(-1, size)
+    for batch in _stacked(clips):
+        x = patches(batch, turn).reshape(-1, size)
         total += x.sum(0, dtype=np.float64)
         gram += x.T @ x
         count += len(x)
@@ -122,18 +122,18 @@ def fit_codec(clips: Sequence[Pixels] | NDArray[np.uint8], channels: int, turn: 
 def encode(codec: Codec, clips: Iterable[Pixels]) -> NDArray[np.float32]:
     """Encode clips to latents, (clip, channel, latent frame, row / 8, column / 8)."""
     parts = []
-    for few in _stacked(clips):
-        x = patches(few, codec.turn) - codec.mean
+    for batch in _stacked(clips):
+        x = patches(batch, codec.turn) - codec.mean
         parts.append(np.moveaxis(x @ codec.basis, -1, 1))
     return np.concatenate(parts).astype(np.float32)
 
 
 def _stacked(clips: Iterable[Pixels]) -> Iterator[NDArray[np.uint8]]:
     """Stack some clips at a time, and fewer if they are large."""
-    rest = iter(clips)
-    for first in rest:
-        more = max(1, min(_AT_ONCE, _VALUES // math.prod(first.shape))) - 1
-        yield np.stack([np.asarray(clip) for clip in chain([first], islice(rest, more))])
+    remaining = iter(clips)
+    for first in remaining:
+        extra_count = max(1, min(_AT_ONCE, _VALUES // math.prod(first.shape))) - 1
+        yield np.stack([np.asarray(clip) for clip in chain([first], islice(remaining, extra_count))])
 
 
 def decode(codec: Codec, latent: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -151,14 +151,14 @@ def decode(codec: Codec, latent: NDArray[np.floating]) -> NDArray[np.float64]:
     # Some latent frames at a time, where they are large: a few copies of what is drawn are held.
     at_once = max(1, _VALUES // (n * turn * math.prod(size)))
     for start in range(0, times, at_once):
-        drawn = _drawn(codec, latent[:, :, start : start + at_once])
+        decoded = _drawn(codec, latent[:, :, start : start + at_once])
         if start == 0:
             # The first latent frame holds the first frame alone.
-            frames[:, 0] = drawn[:, 0].mean(1)
-            drawn = drawn[:, 1:]
+            frames[:, 0] = decoded[:, 0].mean(1)
+            decoded = decoded[:, 1:]
         first = 1 + max(0, start - 1) * turn
-        count = drawn.shape[1] * turn
-        frames[:, first : first + count] = drawn.reshape(n, count, *size)
+        count = decoded.shape[1] * turn
+        frames[:, first : first + count] = decoded.reshape(n, count, *size)
     return np.clip(frames, 0, 1, out=frames)
 
 

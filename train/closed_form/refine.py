@@ -60,7 +60,7 @@ def perceptron(weights: Arrays) -> Arrays:
     return {n.removeprefix(PREFIX): value for n, value in weights.items() if n.startswith(PREFIX)}
 
 
-def refine(net: Arrays, led: Mapping[str, NDArray[Any]], seen: Shots, route: str) -> Matrix:
+def refine(net: Arrays, led: Mapping[str, NDArray[Any]], shot_cues: Shots, route: str) -> Matrix:
     """Refine what linear maps say of windows, as `train.models.compact.refiner.Refiner` does.
 
     Parameters
@@ -69,7 +69,7 @@ def refine(net: Arrays, led: Mapping[str, NDArray[Any]], seen: Shots, route: str
         Its state: ``scale`` (value,), ``body.N.weight`` and ``body.N.bias`` for N in `LAYERS`.
     led : dict
         Route -> (window, latent frame, value); only the routes that this one knows are needed.
-    seen : Shots
+    shot_cues : Shots
         Ignored by a route without EEG.
     route : str
 
@@ -78,24 +78,24 @@ def refine(net: Arrays, led: Mapping[str, NDArray[Any]], seen: Shots, route: str
     (window, latent frame, value)
     """
     way = ROUTES.index(route)
-    own = led[route].astype(np.float64)
-    count, frames, _ = own.shape
-    told = np.stack(
-        [led[other] if KNOWN[way, n] else np.zeros_like(own) for n, other in enumerate(ROUTES)], 2
+    linear = led[route].astype(np.float64)
+    count, frames, _ = linear.shape
+    known_routes = np.stack(
+        [led[other] if KNOWN[way, n] else np.zeros_like(linear) for n, other in enumerate(ROUTES)], 2
     )
-    there = float(HAVE_EEG[way])
-    sure = seen.cuts * there
-    begun = shots.begun(sure, frames)
+    has_eeg = float(HAVE_EEG[way])
+    sure = shot_cues.cuts * has_eeg
+    onset_probs = shots.begun(sure, frames)
     same = shots.same_shot(sure, frames)
     size = same.sum(2, keepdims=True)
     within = same / size
-    flat = (told / net["scale"]).reshape(count, frames, -1)
+    flat = (known_routes / net["scale"]).reshape(count, frames, -1)
     parts = [
         flat,
         within @ flat,
         np.broadcast_to(flat.mean(1, keepdims=True), flat.shape),
-        begun @ seen.onsets / net["scale"],
-        begun.sum(2)[:, :, None],
+        onset_probs @ shot_cues.onsets / net["scale"],
+        onset_probs.sum(2)[:, :, None],
         np.broadcast_to(np.eye(len(ROUTES))[way], (count, frames, len(ROUTES))),
         np.broadcast_to(np.eye(frames), same.shape),
         same,
@@ -105,4 +105,4 @@ def refine(net: Arrays, led: Mapping[str, NDArray[Any]], seen: Shots, route: str
     for n in LAYERS:
         x = x @ net[f"body.{n}.weight"].T.astype(np.float64) + net[f"body.{n}.bias"]
         x = x if n == LAYERS[-1] else x / (1 + np.exp(-x))
-    return within @ own + x * net["scale"]
+    return within @ linear + x * net["scale"]

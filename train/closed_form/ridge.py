@@ -68,12 +68,12 @@ def fit_ridge(
     spectra = _Spectra(centred, scales)
     for share in shares if len(groups) > 1 else [1.0]:
         weights = [share, 1 - share][: len(groups)]
-        found, dual, predicted = _leave_out(*spectra(weights), about, folds)
-        better = found < error
-        error = np.where(better, found, error)
+        share_error, dual, predicted = _leave_out(*spectra(weights), about, folds)
+        better = share_error < error
+        error = np.where(better, share_error, error)
         held_out[:, better] = predicted[:, better]
-        for own, weight, scale in zip(duals, weights, scales, strict=True):
-            own[:, better] = dual[:, better] * (weight / scale)
+        for group_dual, weight, scale in zip(duals, weights, scales, strict=True):
+            group_dual[:, better] = dual[:, better] * (weight / scale)
     maps = [group.T.astype(np.float64) @ dual for group, dual in zip(centred, duals, strict=True)]
     return RidgeFit(means, maps, 1 - error / y.var(0), held_out)
 
@@ -100,12 +100,12 @@ class _Spectra:
             # The kernel is centred: the constant direction, lifted above all others, is left out.
             values, vectors = np.linalg.eigh(kernel + np.trace(kernel) / len(kernel))
             return np.maximum(values[:-1], 0), vectors[:, :-1]
-        each = [np.sqrt(w / scale) for w, scale in zip(weights, self.scales, strict=True)]
-        gain = np.repeat(each, self.sizes)
+        root_weights = [np.sqrt(w / scale) for w, scale in zip(weights, self.scales, strict=True)]
+        gain = np.repeat(root_weights, self.sizes)
         values, axes = np.linalg.eigh(gain[:, None] * self.gram * gain)
-        there = values > 1e-9 * values[-1]
-        back = (gain[:, None] * axes[:, there] / np.sqrt(values[there])).astype(self.features.dtype)
-        return values[there], (self.features @ back).astype(np.float64)
+        nonzero = values > 1e-9 * values[-1]
+        back = (gain[:, None] * axes[:, nonzero] / np.sqrt(values[nonzero])).astype(self.features.dtype)
+        return values[nonzero], (self.features @ back).astype(np.float64)
 
 
 def _leave_out(
@@ -115,21 +115,21 @@ def _leave_out(
     inner = vectors.T @ y
     squares = vectors**2
     # What no feature reaches, but for the constant, has the penalty alone.
-    rest = y - vectors @ inner
-    others = np.maximum(1 - 1 / len(y) - squares.sum(1), 0)
+    unreached = y - vectors @ inner
+    unreached_share = np.maximum(1 - 1 / len(y) - squares.sum(1), 0)
     error = np.full(y.shape[1], np.inf)
     dual = np.zeros_like(y)
     predicted = np.zeros_like(y)
     for penalty in PENALTIES:
         gain = 1 / (values + penalty)
-        alpha = vectors @ (gain[:, None] * inner) + rest / penalty
+        alpha = vectors @ (gain[:, None] * inner) + unreached / penalty
         if folds is None:
-            residual = alpha / (squares @ gain + others / penalty)[:, None]
+            residual = alpha / (squares @ gain + unreached_share / penalty)[:, None]
         else:
             residual = _folds_out(vectors, gain, penalty, alpha, folds)
-        found = np.mean(residual**2, axis=0)
-        better = found < error
-        error = np.where(better, found, error)
+        penalty_error = np.mean(residual**2, axis=0)
+        better = penalty_error < error
+        error = np.where(better, penalty_error, error)
         dual[:, better], predicted[:, better] = alpha[:, better], (y - residual)[:, better]
     return error, dual, predicted
 
@@ -140,10 +140,10 @@ def _folds_out(
     """Return the error of each window by the fit to the windows of the other folds, (window, target)."""
     residual = np.empty_like(alpha)
     for fold in np.unique(folds):
-        own = folds == fold
-        mine = vectors[own]
+        in_fold = folds == fold
+        mine = vectors[in_fold]
         # On what no feature reaches, but for the constant, the inverse is that of the penalty alone.
         unreached = np.eye(len(mine)) - 1 / len(alpha) - mine @ mine.T
         block = (mine * gain) @ mine.T + unreached / penalty
-        residual[own] = np.linalg.solve(block, alpha[own])
+        residual[in_fold] = np.linalg.solve(block, alpha[in_fold])
     return residual

@@ -25,21 +25,21 @@ def decisive(frames: int) -> NDArray[np.int64]:
     return np.maximum(FRAMES * np.arange(frames) - FRAMES // 2, 0)
 
 
-def same_shot(told: NDArray[np.floating], frames: int) -> Matrix:
+def same_shot(cut_probs: NDArray[np.floating], frames: int) -> Matrix:
     """Return the probability that two latent frames lie in one shot, (window, latent frame, latent frame).
 
     Parameters
     ----------
-    told : (window, frame)
+    cut_probs : (window, frame)
         Probability of a cut at each video frame.
     frames : int
         Number of latent frames.
     """
-    until = _hazard(told)[:, decisive(frames)]
+    until = _hazard(cut_probs)[:, decisive(frames)]
     return np.exp(-np.abs(until[:, :, None] - until[:, None]))
 
 
-def begun(told: NDArray[np.floating], frames: int) -> Matrix:
+def begun(cut_probs: NDArray[np.floating], frames: int) -> Matrix:
     """Return the probability that a latent frame's shot began with each video frame.
 
     Arguments are those of `same_shot`.
@@ -49,13 +49,13 @@ def begun(told: NDArray[np.floating], frames: int) -> Matrix:
     (window, latent frame, frame)
         What is left to 1 is the probability that the shot began before the window.
     """
-    hazard = _hazard(told)
+    hazard = _hazard(cut_probs)
     last = decisive(frames)
     since = hazard[:, last][:, :, None] - hazard[:, None]
-    before = np.arange(told.shape[1]) <= last[:, None]
-    return told[:, None] * np.exp(-np.maximum(since, 0)) * before
+    before = np.arange(cut_probs.shape[1]) <= last[:, None]
+    return cut_probs[:, None] * np.exp(-np.maximum(since, 0)) * before
 
 
-def _hazard(told: NDArray[np.floating]) -> Matrix:
+def _hazard(cut_probs: NDArray[np.floating]) -> Matrix:
     """Add up, from the window's start on, minus the logarithm of the probability that there is no cut."""
-    return np.cumsum(-np.log1p(-np.minimum(told.astype(np.float64), SUREST)), axis=1)
+    return np.cumsum(-np.log1p(-np.minimum(cut_probs.astype(np.float64), SUREST)), axis=1)

@@ -84,8 +84,8 @@ def fit_voxel_stem(fmri: NDArray[np.float32], components: int) -> Matrix:
         _, vectors = np.linalg.eigh(x.T @ x / len(x))
         return fixed_signs(vectors[:, ::-1][:, :components])
     # From a fixed start, so that the same volumes give the same components.
-    found: Any = svds(x, k=min(components, len(x) - 1), v0=np.ones(min(x.shape), x.dtype))
-    _, sizes, rows = found
+    decomposition: Any = svds(x, k=min(components, len(x) - 1), v0=np.ones(min(x.shape), x.dtype))
+    _, sizes, rows = decomposition
     return fixed_signs(rows[np.argsort(-sizes)].T.astype(np.float64))
 
 

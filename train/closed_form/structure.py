@@ -54,8 +54,8 @@ def _structure(clips: NDArray[np.uint8], turn: int) -> NDArray[np.float32]:
     xy, xt, yt = (_averaged(product, turn) for product in products)
     sizes = [np.sqrt(xx), np.sqrt(yy), np.sqrt(tt)]
     edge = np.sqrt(xx + yy) + _FLOOR
-    found = [sizes[0], sizes[1], xy / edge, sizes[2], xt / edge, yt / edge]
-    return np.stack(found, 1).astype(np.float32)
+    channels = [sizes[0], sizes[1], xy / edge, sizes[2], xt / edge, yt / edge]
+    return np.stack(channels, 1).astype(np.float32)
 
 
 def _averaged(values: NDArray[np.floating], turn: int) -> NDArray[np.floating]:

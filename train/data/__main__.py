@@ -52,13 +52,13 @@ _KEYS = ("layout", "subjects", "test", "validation", "statistics", "near", "sign
 _PRINTED = 8
 
 
-def described(folder: Path, told: dict[str, str]) -> dict[str, Any]:
+def described(folder: Path, options: dict[str, str]) -> dict[str, Any]:
     """Say all about a folder of data, as plain values.
 
     Parameters
     ----------
     folder : Path
-    told : dict
+    options : dict
         The ``key=value`` arguments of the command.
 
     Raises
@@ -66,14 +66,14 @@ def described(folder: Path, told: dict[str, str]) -> dict[str, Any]:
     UsageError
         If the folder or an argument cannot be used.
     """
-    names = told.get("subjects")
-    data = opened(folder, told.get("layout"), names.split(",") if names else None)
-    split = _split(data, told)
-    near = _near(data, split, told)
-    statistics = _statistics(data, split, told)
-    signals = told.get("signals", "no") != "no"
-    moved = _shifts(data, split) if told.get("shift", "no") != "no" else None
-    captions = caption_shift(data, Path(told["targets"])) if "targets" in told else None
+    names = options.get("subjects")
+    data = opened(folder, options.get("layout"), names.split(",") if names else None)
+    split = _split(data, options)
+    near = _near(data, split, options)
+    statistics = _statistics(data, split, options)
+    signals = options.get("signals", "no") != "no"
+    moved = _shifts(data, split) if options.get("shift", "no") != "no" else None
+    captions = caption_shift(data, Path(options["targets"])) if "targets" in options else None
     examination = examined(
         data, split, statistics, near, signals=signals, shifts=moved, caption_shift=captions
     )
@@ -90,7 +90,7 @@ def described(folder: Path, told: dict[str, str]) -> dict[str, Any]:
         "missing": list(data.missing),
         "notes": list(data.notes),
         "split": None if split is None else _sizes(data, split, near),
-        "scaling": {subject: dict(one.scaling) for subject, one in statistics.items()},
+        "scaling": {subject: dict(stats.scaling) for subject, stats in statistics.items()},
         "shifts": examination.shifts,
         "looked_for": examination.looked_for,
         "not_looked_for": examination.not_looked_for,
@@ -103,20 +103,20 @@ def _plain(leak: Leak) -> dict[str, Any]:
     return {"kind": leak.kind, "names": list(leak.names), "says": leak.says}
 
 
-def _split(data: DataSet, told: dict[str, str]) -> splits.Split | None:
+def _split(data: DataSet, options: dict[str, str]) -> splits.Split | None:
     """Make the split that was asked for; None if neither the release nor the user names a test."""
-    said = told.get("validation", "0")
-    validation = int(said) if said.isdigit() else said.split(",")
-    if "test" in told:
-        return splits.by_runs(data.windows, told["test"].split(","), validation)
+    validation_text = options.get("validation", "0")
+    validation = int(validation_text) if validation_text.isdigit() else validation_text.split(",")
+    if "test" in options:
+        return splits.by_runs(data.windows, options["test"].split(","), validation)
     return splits.released(data.windows, validation) if data.windows.held_out.any() else None
 
 
 def _near(
-    data: DataSet, split: splits.Split | None, told: dict[str, str]
+    data: DataSet, split: splits.Split | None, options: dict[str, str]
 ) -> list[near_duplicates.Pair] | None:
     """Look for near-duplicates; None where that was not asked for."""
-    if told.get("near", "no") == "no" or split is None:
+    if options.get("near", "no") == "no" or split is None:
         return None
     test = near_duplicates.hashes(data, split.test)
     return near_duplicates.pairs(test, near_duplicates.hashes(data, split.train))
@@ -130,11 +130,11 @@ def _shifts(data: DataSet, split: splits.Split | None) -> list[Shift] | None:
 
 
 def _statistics(
-    data: DataSet, split: splits.Split | None, told: dict[str, str]
+    data: DataSet, split: splits.Split | None, options: dict[str, str]
 ) -> dict[str, standard.Statistics]:
-    if "statistics" not in told or split is None:
+    if "statistics" not in options or split is None:
         return {}
-    path = Path(told["statistics"])
+    path = Path(options["statistics"])
     if path.is_file():
         return standard.read(path)
     # Before the reading, which takes long, and whose result could not be written otherwise.
@@ -144,20 +144,20 @@ def _statistics(
             "statistics={path} cannot be written. Give a file ending in .npz in a folder that is there.",
             path=path,
         )
-    found = standard.statistics(data, split.train)
-    standard.write(path, found)
-    return found
+    by_subject = standard.statistics(data, split.train)
+    standard.write(path, by_subject)
+    return by_subject
 
 
 def _subject(data: DataSet, subject: str) -> dict[str, Any]:
-    own = data.windows.subject == subject
-    count = int(own.sum())
+    of_subject = data.windows.subject == subject
+    count = int(of_subject.sum())
     return {
         "subject": subject,
-        "runs": len(set(data.windows.run[own].tolist())),
+        "runs": len(set(data.windows.run[of_subject].tolist())),
         "windows": count,
         "minutes": round(count * data.window_s / 60, 1),
-        "held_out": int(data.windows.held_out[own].sum()),
+        "held_out": int(data.windows.held_out[of_subject].sum()),
         "regions": regions.sizes(data.regions(subject)),
     }
 
@@ -176,46 +176,53 @@ def _sizes(
     }
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(report: dict[str, Any]) -> None:
     console = terminal.console(width=None if sys.stdout.isatty() else 140)
-    rates = [f"window {found['window_s']:g} s", f"first volume {found['lag_s']:g} s after its start"]
-    rates += [f"TR {found['tr_s']:g} s"] if found["tr_s"] else []
-    rates += [f"EEG {found['sfreq']:g} Hz"] if found["sfreq"] else []
-    rates += [f"clips {found['fps']:g} frames a second"] if found["fps"] else []
-    console.print(f"{found['layout']}: {', '.join(found['columns'])}; {found['chain']}", highlight=False)
+    rates = [f"window {report['window_s']:g} s", f"first volume {report['lag_s']:g} s after its start"]
+    rates += [f"TR {report['tr_s']:g} s"] if report["tr_s"] else []
+    rates += [f"EEG {report['sfreq']:g} Hz"] if report["sfreq"] else []
+    rates += [f"clips {report['fps']:g} frames a second"] if report["fps"] else []
+    console.print(f"{report['layout']}: {', '.join(report['columns'])}; {report['chain']}", highlight=False)
     console.print(", ".join(rates), highlight=False)
     table = Table("subject", "runs", "windows", "minutes", "held out", "regions")
-    for one in found["subjects"]:
-        held = ", ".join(f"{name} {size}" for name, size in one["regions"].items()) or "no atlas"
-        values = (one["subject"], one["runs"], one["windows"], one["minutes"], one["held_out"], held)
+    for subject in report["subjects"]:
+        region_sizes = ", ".join(f"{name} {size}" for name, size in subject["regions"].items()) or "no atlas"
+        values = (
+            subject["subject"],
+            subject["runs"],
+            subject["windows"],
+            subject["minutes"],
+            subject["held_out"],
+            region_sizes,
+        )
         table.add_row(*map(str, values))
     console.print(table)
-    if found["split"]:
-        sizes = {name.replace("_", " "): size for name, size in found["split"].items() if size is not None}
+    if report["split"]:
+        sizes = {name.replace("_", " "): size for name, size in report["split"].items() if size is not None}
         parts = [f"{size} {name}" for name, size in sizes.items()]
         console.print(f"windows: {', '.join(parts)}", highlight=False)
-    _listed(console, "missing", found["missing"])
-    _listed(console, "to know", found["notes"], len(found["notes"]))
-    said = [f"{leak['kind']}: {leak['says']}" for leak in found["leaks"]]
-    _listed(console, "leaks", said, len(said))
-    faults = [f"{fault['kind']}: {fault['says']}" for fault in found["faults"]]
+    _listed(console, "missing", report["missing"])
+    _listed(console, "to know", report["notes"], len(report["notes"]))
+    leak_lines = [f"{leak['kind']}: {leak['says']}" for leak in report["leaks"]]
+    _listed(console, "leaks", leak_lines, len(leak_lines))
+    faults = [f"{fault['kind']}: {fault['says']}" for fault in report["faults"]]
     _listed(console, "faults", faults, len(faults))
-    for sentence in found["shifts"]:
+    for sentence in report["shifts"]:
         console.print(f"  {sentence}", highlight=False, markup=False)
-    console.print(f"looked for: {'; '.join(found['looked_for']) or 'nothing'}", highlight=False)
-    for one in found["not_looked_for"]:
-        console.print(f"not looked for: {one}", highlight=False)
+    console.print(f"looked for: {'; '.join(report['looked_for']) or 'nothing'}", highlight=False)
+    for topic in report["not_looked_for"]:
+        console.print(f"not looked for: {topic}", highlight=False)
 
 
-def _listed(console: Console, title: str, lines: list[str], most: int = _PRINTED) -> None:
+def _listed(console: Console, title: str, lines: list[str], limit: int = _PRINTED) -> None:
     console.print(f"{title}: {'none found' if not lines else len(lines)}", highlight=False)
-    for line in lines[:most]:
+    for line in lines[:limit]:
         console.print(f"  {line}", highlight=False, markup=False)
-    if len(lines) > most:
-        console.print(f"  and {len(lines) - most} more, all of them with --json", highlight=False)
+    if len(lines) > limit:
+        console.print(f"  and {len(lines) - limit} more, all of them with --json", highlight=False)
 
 
-def read_arguments(given: list[str]) -> dict[str, str]:
+def read_arguments(arguments: list[str]) -> dict[str, str]:
     """Read ``key=value`` arguments.
 
     Raises
@@ -223,9 +230,9 @@ def read_arguments(given: list[str]) -> dict[str, str]:
     UsageError
         If keys are not known, all of which it names.
     """
-    parts = [text.partition("=") for text in given]
-    known = [bool(equals) and key in _KEYS for key, equals, _ in parts]
-    unknown = [text for text, is_known in zip(given, known, strict=True) if not is_known]
+    parts = [text.partition("=") for text in arguments]
+    are_known = [bool(equals) and key in _KEYS for key, equals, _ in parts]
+    unknown = [text for text, is_known in zip(arguments, are_known, strict=True) if not is_known]
     if unknown:
         raise UsageError(
             "data-argument-unknown",
@@ -239,18 +246,18 @@ def read_arguments(given: list[str]) -> dict[str, str]:
 def main(arguments: list[str]) -> int:
     """Run the program; return its exit status."""
     as_json = "--json" in arguments
-    others = [text for text in arguments if text != "--json"]
-    if not others or others[0] in ("-h", "--help"):
+    positional = [text for text in arguments if text != "--json"]
+    if not positional or positional[0] in ("-h", "--help"):
         terminal.say(*_USAGE.splitlines())
-        return 0 if others else 2
+        return 0 if positional else 2
     try:
-        found = described(Path(others[0]), read_arguments(others[1:]))
+        report = described(Path(positional[0]), read_arguments(positional[1:]))
     except RtDecodeError as error:
         return explain(error, as_json=as_json)
     if as_json:
-        terminal.line(strict_json.dumps(found))
+        terminal.line(strict_json.dumps(report))
     else:
-        _print(found)
+        _print(report)
     return 0
 
 

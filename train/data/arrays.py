@@ -76,16 +76,16 @@ def averaged_signals(repeats: Sequence[Arrays]) -> Arrays:
     """
     if len(repeats) == 1:
         return repeats[0]
-    found: Arrays = {}
+    averages: Arrays = {}
     for name, axis in (("eeg", 1), ("fmri", 2)):
         if name not in repeats[0]:
             continue
-        masks = [np.expand_dims(one[f"{name}_mask"], axis) for one in repeats]
-        there = np.sum(masks, axis=0)
-        total = np.sum([one[name] * mask for one, mask in zip(repeats, masks, strict=True)], axis=0)
-        found[name] = (total / np.maximum(there, 1)).astype(np.float32)
-        found[f"{name}_mask"] = (there > 0).squeeze(axis).astype(np.float32)
-    return found
+        masks = [np.expand_dims(repeat[f"{name}_mask"], axis) for repeat in repeats]
+        counts = np.sum(masks, axis=0)
+        total = np.sum([repeat[name] * mask for repeat, mask in zip(repeats, masks, strict=True)], axis=0)
+        averages[name] = (total / np.maximum(counts, 1)).astype(np.float32)
+        averages[f"{name}_mask"] = (counts > 0).squeeze(axis).astype(np.float32)
+    return averages
 
 
 def in_head(mean: NDArray[Any]) -> NDArray[np.int64]:
@@ -111,12 +111,12 @@ def golden(inputs: Mapping[str, WindowArray]) -> Arrays:
     inputs : mapping
         Signals and their masks, of one modality or both, for at least three windows.
     """
-    found = {name: values[:_GOLDEN].astype(np.float32) for name, values in inputs.items()}
+    arrays = {name: values[:_GOLDEN].astype(np.float32) for name, values in inputs.items()}
     # Window 0 stays whole, window 1 has EEG alone, window 2 fMRI alone and without its second volume.
     for window, name in ((2, "eeg"), (1, "fmri")):
-        if name in found:
-            found[name] = few_bits(found[name])
-            found[name][window] = found[f"{name}_mask"][window] = 0
-    if "fmri" in found and found["fmri"].shape[1] > 1:
-        found["fmri"][2, 1] = found["fmri_mask"][2, 1] = 0
-    return found
+        if name in arrays:
+            arrays[name] = few_bits(arrays[name])
+            arrays[name][window] = arrays[f"{name}_mask"][window] = 0
+    if "fmri" in arrays and arrays["fmri"].shape[1] > 1:
+        arrays["fmri"][2, 1] = arrays["fmri_mask"][2, 1] = 0
+    return arrays

@@ -24,7 +24,12 @@ LICENCE = "Apache-2.0"
 
 
 def draft_manifest(
-    name: str, grid: TimingGrid, clip: ClipGeometry, eeg: EegInput | None, fmri: FmriInput | None, **more: Any
+    name: str,
+    grid: TimingGrid,
+    clip: ClipGeometry,
+    eeg: EegInput | None,
+    fmri: FmriInput | None,
+    **overrides: Any,
 ) -> Manifest:
     """Write the part of a manifest that is known before training; export adds the rest.
 
@@ -57,7 +62,7 @@ def draft_manifest(
         "licence": LICENCE,
     }
     timing = timing_of(grid)
-    return Manifest(name=name, grid=timing, eeg=eeg, fmri=fmri, clip=clip, **(blank | more))
+    return Manifest(name=name, grid=timing, eeg=eeg, fmri=fmri, clip=clip, **(blank | overrides))
 
 
 def unit_statistics(manifest: Manifest, fmri_mean: NDArray[Any] | None = None) -> dict[str, NDArray[Any]]:

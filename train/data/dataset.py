@@ -50,7 +50,7 @@ class WindowTable:
     held_out: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
-        lengths = {one.name: len(getattr(self, one.name)) for one in fields(self)}
+        lengths = {column.name: len(getattr(self, column.name)) for column in fields(self)}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"fields of one length were expected, found {lengths}")
 

@@ -26,7 +26,7 @@ from train.targets.latents import check_clip, encode, factors
 from train.work import tracked, write_arrays
 
 # One clip of so many of a film, the last ones, is held out.
-_HELD = 10
+_CLIPS_PER_HELD_OUT = 10
 # A clip to learn from, and one that is held out.
 _LEAST = 2
 # Rows and columns of the pictures by which a film's length is found.
@@ -124,8 +124,8 @@ def check_room(counts: Sequence[int], cut: Cut, folder: Path) -> None:
     UsageError
     """
     rows, columns = cut.size
-    kept = sum(path.stat().st_size for path in folder.glob("*.npz"))
-    needed = sum(counts) * cut.frames * rows * columns * _COLOURS - kept
+    saved_bytes = sum(path.stat().st_size for path in folder.glob("*.npz"))
+    needed = sum(counts) * cut.frames * rows * columns * _COLOURS - saved_bytes
     if lack := room.lacking(folder, needed):
         raise UsageError(
             "decoded-clips-insufficient-disk",
@@ -166,17 +166,17 @@ def prepare(
     decoder = full_decoder(autoencoder)
     folder.mkdir(parents=True, exist_ok=True)
     taught: list[Path] = []
-    held: list[Path] = []
+    held_out: list[Path] = []
     for film, count in zip(films, counts, strict=True):
         files = [folder / f"{film.key}-{number:05d}.npz" for number in range(count)]
         clips = zip(files, _clips(film, cut), strict=False)
         for file, clip in tracked(clips, film.name, count):
             if not file.is_file():
                 write_arrays(file, _decoded(clip, autoencoder, decoder))
-        kept = max(1, count // _HELD)
-        taught += files[:-kept]
-        held += files[-kept:]
-    return _opened(taught), _opened(held)
+        held_out_count = max(1, count // _CLIPS_PER_HELD_OUT)
+        taught += files[:-held_out_count]
+        held_out += files[-held_out_count:]
+    return _opened(taught), _opened(held_out)
 
 
 def _count(film: TrainingFilm, cut: Cut) -> int:
@@ -226,8 +226,8 @@ def _decoded(clip: NDArray[np.uint8], autoencoder: Any, decoder: VideoDecoder) -
     place = next(decoder.parameters())
     pictures = torch.from_numpy(clip).to(place.device).permute(0, 3, 1, 2).float() / _HALF - 1
     latents = encode(pictures.to(place.dtype), autoencoder)
-    drawn = [turn.float() for turn in decoder.in_turns(latents.to(place.dtype))]
-    grey = (_WHITE * torch.cat(drawn, dim=1)).round().byte()
+    turns = [turn.float() for turn in decoder.in_turns(latents.to(place.dtype))]
+    grey = (_WHITE * torch.cat(turns, dim=1)).round().byte()
     return {"latents": latents.cpu().numpy(), "pictures": grey.cpu().numpy()}
 
 

@@ -17,38 +17,38 @@ _CHOOSING = 3
 
 def some_of_each_kind(taught: Sequence[AnyShowing]) -> list[AnyShowing]:
     """Choose the sessions that voxels are chosen on: some of each kind of film."""
-    kinds = {one.kind for one in taught}
-    few = [[one for one in taught if one.kind == kind][:_CHOOSING] for kind in sorted(kinds)]
-    return [one for some in few for one in some]
+    kinds = {showing.kind for showing in taught}
+    by_kind = [[showing for showing in taught if showing.kind == kind][:_CHOOSING] for kind in sorted(kinds)]
+    return [showing for some in by_kind for showing in some]
 
 
-def golden_windows(work: Work, one: AnyShowing, stats: Arrays) -> Arrays:
+def golden_windows(work: Work, showing: AnyShowing, stats: Arrays) -> Arrays:
     """Make golden windows from the first windows of a watched session."""
-    first = {name: x[:3].copy() for name, x in work.read(session_stage(one)).items()}
+    first = {name: x[:3].copy() for name, x in work.read(session_stage(showing)).items()}
     return golden(first | normalised_signals(first, stats))
 
 
-def session_stage(one: AnyShowing) -> str:
+def session_stage(showing: AnyShowing) -> str:
     """Name the stage of a session's windows."""
-    return f"session-{one.name}"
+    return f"session-{showing.name}"
 
 
-def film_stage(one: AnyShowing) -> str:
+def film_stage(showing: AnyShowing) -> str:
     """Name the stage of a session's film."""
-    return f"film-{one.pictures}"
+    return f"film-{showing.pictures}"
 
 
-def encode_film(codec: Arrays, shown: ShownClips) -> Arrays:
+def encode_film(codec: Arrays, film: ShownClips) -> Arrays:
     """Encode clips: latents, structure tensors, and which frames begin a shot."""
-    clips = [clip[None] for clip in shown.clips]
+    clips = [clip[None] for clip in film.clips]
     turn = turn_of(codec["codec_mean"])
     return {
         "latents": np.concatenate([encode_scaled(codec, clip) for clip in clips]).astype(np.float16),
         "structure": np.concatenate([structure(clip, turn) for clip in clips]).astype(np.float16),
-        "cuts": shown.cuts,
+        "cuts": film.cuts,
     }
 
 
 def all_clips(showings: Sequence[AnyShowing]) -> NDArray[np.uint8]:
     """Return the clips of some sessions, one session's after the other's."""
-    return np.concatenate([one.film().clips for one in showings])
+    return np.concatenate([showing.film().clips for showing in showings])

@@ -74,7 +74,7 @@ def on_grid(film: Watched, windows: HasClips) -> Watched:
     return Pictures(
         frames,
         cuts[cuts > 0],
-        shown=len(film.cut_frames) > 0,
+        on_screen=len(film.cut_frames) > 0,
         window=shown_frames(windows),
         fps=fps,
     )

@@ -19,12 +19,12 @@ Frames = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
 
 
-def read_film(path: Path, clip: ClipGeometry, given: str = "--film ") -> Frames:
+def read_film(path: Path, clip: ClipGeometry, argument: str = "--film ") -> Frames:
     """Read a film at a clip's size and frame rate, (frame, row, column, 3).
 
     The pictures are those that the simulated participant sees (`frames_from_file`): each is the one of the
     file that is on at its instant, scaled until it fills the size, with what then lies outside cut off.
-    Messages name the path after `given`, as it was given.
+    Messages name the path after `argument`, as it was given.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def read_film(path: Path, clip: ClipGeometry, given: str = "--film ") -> Frames:
         raise UsageError(
             "film-unreadable",
             "{argument}{path} cannot be read as a film ({error}). Give the film shown.",
-            argument=given,
+            argument=argument,
             path=path,
             error=error,
         ) from error
@@ -47,7 +47,7 @@ def read_film(path: Path, clip: ClipGeometry, given: str = "--film ") -> Frames:
         raise UsageError(
             "film-no-frames",
             "{argument}{path} has no frame that can be decoded. Give the film shown.",
-            argument=given,
+            argument=argument,
             path=path,
         )
     return np.stack(frames)

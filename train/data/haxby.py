@@ -53,7 +53,7 @@ class BoldRun:
             )
 
 
-def folder(given: Path | None) -> Path:
+def folder(data_folder: Path | None) -> Path:
     """Find the data: the given folder, or else ``RTDECODE_DATA/haxby``, or else the project's own copy.
 
     Raises
@@ -61,8 +61,8 @@ def folder(given: Path | None) -> Path:
     UsageError
         If none of them holds a run.
     """
-    known = os.environ.get("RTDECODE_DATA")
-    places = [given] if given else [*([Path(known) / "haxby"] if known else []), _SHIPPED]
+    data_root = os.environ.get("RTDECODE_DATA")
+    places = [data_folder] if data_folder else [*([Path(data_root) / "haxby"] if data_root else []), _SHIPPED]
     for place in places:
         if place and (place / "run001" / "bold_events.tsv").is_file():
             return place

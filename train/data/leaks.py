@@ -48,7 +48,7 @@ _LEAST_NUMBERS = 25
 # What stands for no caption.
 _NOTHING_SAID = {"", "n/a", "na", "nan", "none", "null", "unknown"}
 # No more names than these are written out in a sentence.
-_NAMED = 3
+_MAX_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +94,13 @@ def found(
     near : sequence of Pair
         Near-duplicates that were found (`near_duplicates.pairs`).
     """
-    known = list(statistics.values()) if statistics else []
+    subject_statistics = list(statistics.values()) if statistics else []
     return [
         *copies(data, split),
         *wrong_seasons(data),
         *on_both_sides(data.windows, split),
         *beside_training(data, split),
-        *in_statistics(data.windows, split, known),
+        *in_statistics(data.windows, split, subject_statistics),
         *near_duplicates(near),
     ]
 
@@ -109,23 +109,23 @@ def in_statistics(windows: WindowTable, split: Split, statistics: Iterable[Stati
     """Find windows of the test that statistics rest on, and statistics that cannot undo the release's own."""
     leaks = []
     tested = set(windows.names(split.test))
-    for one in statistics:
-        inside = sorted(tested & set(one.windows))
-        if inside:
+    for stats in statistics:
+        overlap = sorted(tested & set(stats.windows))
+        if overlap:
             says = (
-                f"The statistics of {one.subject} rest on {len(inside)} windows of the test "
-                f"({some(inside)}). Compute them from the training windows."
+                f"The statistics of {stats.subject} rest on {len(overlap)} windows of the test "
+                f"({some(overlap)}). Compute them from the training windows."
             )
-            leaks.append(Leak("test window in the statistics", tuple(inside), says))
-        leaks += [Leak("scaled run by run", (one.subject,), says) for says in one.told()]
+            leaks.append(Leak("test window in the statistics", tuple(overlap), says))
+        leaks += [Leak("scaled run by run", (stats.subject,), says) for says in stats.told()]
     return leaks
 
 
 def on_both_sides(windows: WindowTable, split: Split) -> list[Leak]:
     """Find what is shown both in the test and in training or validation, to whichever subject."""
     tested = set(windows.shown[split.test].tolist())
-    known = set(windows.shown[split.train].tolist()) | set(windows.shown[split.validation].tolist())
-    both = sorted(tested & known)
+    trained = set(windows.shown[split.train].tolist()) | set(windows.shown[split.validation].tolist())
+    both = sorted(tested & trained)
     if not both:
         return []
     says = (
@@ -145,7 +145,7 @@ def same_subjects(data: Signals) -> list[Leak]:
     columns: list[Column] = [column for column in SIGNALS if column in data.columns]
     first = _first_of_runs(data.windows)
     for column in columns if len(data.windows.subjects) > 1 else ():
-        seen: dict[str, tuple[str, str]] = {}
+        first_with: dict[str, tuple[str, str]] = {}
         twins: dict[tuple[str, str], list[str]] = {}
         for row in first:
             subject = str(data.windows.subject[row])
@@ -154,16 +154,17 @@ def same_subjects(data: Signals) -> list[Leak]:
             if values.min() == values.max():
                 continue
             digest = hashlib.sha256(values.tobytes()).hexdigest()
-            other, other_run = seen.setdefault(digest, (subject, run))
+            other, other_run = first_with.setdefault(digest, (subject, run))
             if other != subject:
                 where = run if run == other_run else f"{other_run} and {run}"
                 twins.setdefault((other, subject), []).append(where)
-        for (one, other), runs in twins.items():
+        for (first_subject, other), runs in twins.items():
             says = (
-                f"{one} and {other} have the same {column} in {len(runs)} runs ({some(runs)}), so one of "
-                f"them is a copy of the other. Leave one out, for example with subjects={one}."
+                f"{first_subject} and {other} have the same {column} in {len(runs)} runs ({some(runs)}), so "
+                f"one of them is a copy of the other. Leave one out, for example with "
+                f"subjects={first_subject}."
             )
-            leaks.append(Leak("same subject twice", (one, other), says))
+            leaks.append(Leak("same subject twice", (first_subject, other), says))
     return leaks
 
 
@@ -335,17 +336,17 @@ def wrong_seasons(data: DataSet) -> list[Leak]:
     leaks = [Leak("wrong season", (says.split()[0],), says) for says in _wrong_lists(data.folder)]
     table = data.windows
     for subject in table.subjects:
-        own = np.flatnonzero(table.subject == subject)
-        clips = table.shown[own].astype(np.int64)
+        rows = np.flatnonzero(table.subject == subject)
+        clips = table.shown[rows].astype(np.int64)
         unseen = [clip for clip in clips.tolist() if cinebrain_clips.place_of(subject, clip) is None]
         twice = len(clips) - len(set(clips.tolist()))
         if unseen or twice:
-            named = some([f"{clip:06d}" for clip in unseen]) or "none"
+            examples = some([f"{clip:06d}" for clip in unseen]) or "none"
             second = cinebrain_clips.SECOND[subject]
             says = (
-                f"Of the {len(clips)} windows of {subject}, {len(unseen)} show clips of a season that it did "
-                f"not see ({named}), and {twice} show a clip that another shows. Pair its second half with "
-                f"clips from {second} on."
+                f"Of the {len(clips)} windows of {subject}, {len(unseen)} show clips of a season that it "
+                f"did not see ({examples}), and {twice} show a clip that another shows. Pair its second half "
+                f"with clips from {second} on."
             )
             leaks.append(Leak("wrong season", (subject,), says))
     return leaks
@@ -377,4 +378,4 @@ def _first_of_runs(windows: WindowTable) -> list[int]:
 
 def some(names: Sequence[str]) -> str:
     """Write a few names out, and say if there are more."""
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    return ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")

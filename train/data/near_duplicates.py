@@ -22,7 +22,7 @@ from train.work import tracked
 _SIDE = 32
 _LOW = 8
 # Where in a clip frames are looked at, as shares of its length.
-_AT = (1 / 6, 1 / 2, 5 / 6)
+_FRACTIONS = (1 / 6, 1 / 2, 5 / 6)
 # A frame whose grey levels, of 255, deviate less than this from their mean shows nothing. All such frames are
 # alike.
 _FLAT = 1.0
@@ -57,7 +57,7 @@ def picture_hash(frame: NDArray[np.uint8]) -> int:
 
 def clip_hashes(clip: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Hash three frames of a clip (frame, row, column, 3), (3,)."""
-    return np.array([picture_hash(clip[int(at * len(clip))]) for at in _AT], np.uint64)
+    return np.array([picture_hash(clip[int(fraction * len(clip))]) for fraction in _FRACTIONS], np.uint64)
 
 
 def hashes(data: DataSet, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, NDArray[np.uint64]]:
@@ -70,10 +70,10 @@ def hashes(data: DataSet, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, 
             folder=data.folder,
         )
     first = {str(data.windows.shown[row]): int(row) for row in reversed(np.asarray(rows).tolist())}
-    found = {}
-    for shown, row in tracked(sorted(first.items()), "looking at clips", len(first)):
-        found[shown] = clip_hashes(data.read("clips", [row])[0])
-    return found
+    by_title = {}
+    for title, row in tracked(sorted(first.items()), "looking at clips", len(first)):
+        by_title[title] = clip_hashes(data.read("clips", [row])[0])
+    return by_title
 
 
 def pairs(
@@ -84,17 +84,17 @@ def pairs(
     They do if each looked-at frame of the first differs from some looked-at frame of the second by at most
     `bits` bits. Of each clip of the test the closest one of training is named.
     """
-    found: list[Pair] = []
+    duplicates: list[Pair] = []
     if not train:
-        return found
+        return duplicates
     names = list(train)
-    known = np.stack([train[name] for name in names])
-    for name, own in test.items():
-        distance = _distances(own, known)
+    train_hashes = np.stack([train[name] for name in names])
+    for name, frame_hashes in test.items():
+        distance = _distances(frame_hashes, train_hashes)
         nearest = int(distance.argmin())
         if distance[nearest] <= bits:
-            found.append(Pair(name, names[nearest], int(distance[nearest])))
-    return found
+            duplicates.append(Pair(name, names[nearest], int(distance[nearest])))
+    return duplicates
 
 
 def alike(clips: NDArray[np.uint64], references: NDArray[np.uint64], bits: int = BITS) -> NDArray[np.bool_]:
@@ -117,10 +117,10 @@ def _distances(clip: NDArray[np.uint64], references: NDArray[np.uint64]) -> NDAr
     return differing.min(axis=2).max(axis=0)
 
 
-def without(data: DataSet, rows: NDArray[np.int64], found: Sequence[Pair]) -> NDArray[np.bool_]:
+def without(data: DataSet, rows: NDArray[np.int64], duplicates: Sequence[Pair]) -> NDArray[np.bool_]:
     """Return which windows of the test have no near-duplicate in training, (row,).
 
     Figures over `rows` and over ``rows[without(...)]`` are the two results.
     """
-    near: list[Any] = [pair.test for pair in found]
+    near: list[Any] = [pair.test for pair in duplicates]
     return ~np.isin(data.windows.shown[rows], near)

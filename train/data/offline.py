@@ -26,17 +26,17 @@ _LEAST = 1e-6
 def detrended(series: NDArray[np.floating]) -> NDArray[np.floating]:
     """Take a quadratic trend off series (sample, series), and bring them to deviation 1."""
     powers = np.vander(np.linspace(-1, 1, len(series)), 3)
-    rest = series - powers @ np.linalg.lstsq(powers, series, rcond=None)[0]
-    return rest / np.maximum(rest.std(0), _LEAST)
+    residual = series - powers @ np.linalg.lstsq(powers, series, rcond=None)[0]
+    return residual / np.maximum(residual.std(0), _LEAST)
 
 
 def zero_phase(eeg: NDArray[np.floating], band: EegBand, sfreq: float) -> NDArray[np.floating]:
     """Reference and filter EEG (channel, sample) forwards and backwards; bring channels to deviation 1."""
     if band.reference == "average":
         eeg = eeg - mean_over(eeg)
-    found = signal.sosfiltfilt(band.sections(sfreq), eeg, axis=1)
-    found -= found.mean(axis=1, keepdims=True)
-    return found / np.maximum(found.std(axis=1, keepdims=True), _LEAST)
+    filtered = signal.sosfiltfilt(band.sections(sfreq), eeg, axis=1)
+    filtered -= filtered.mean(axis=1, keepdims=True)
+    return filtered / np.maximum(filtered.std(axis=1, keepdims=True), _LEAST)
 
 
 def offline_arrays(bundle: Bundle, session: PhantomSession, count: int | None = None) -> Arrays:
@@ -55,9 +55,9 @@ def offline_arrays(bundle: Bundle, session: PhantomSession, count: int | None = 
         series = zero_phase(np.concatenate([*session.eeg_blocks()], axis=1), manifest.eeg.band, session.sfreq)
         # The low-pass of the band lies far below half of the grid's rate.
         step = round(session.sfreq / float(grid.sfreq))
-        inside = series[:, LEAD_IN_S * session.sfreq :: step]
+        session_eeg = series[:, LEAD_IN_S * session.sfreq :: step]
         starts = [round(float(grid.span(k)[0] * grid.sfreq)) for k in windows]
-        eeg = np.stack([inside[:, start : start + grid.samples] for start in starts])
+        eeg = np.stack([session_eeg[:, start : start + grid.samples] for start in starts])
         arrays["eeg_mask"] = np.ones((len(windows), grid.samples), np.float32)
         arrays["eeg"] = normalised_eeg(eeg, arrays["eeg_mask"], bundle.stats).astype(np.float32)
     if manifest.fmri is not None:
@@ -75,11 +75,11 @@ def _slotted(
 ) -> tuple[NDArray[np.floating], NDArray[np.float32]]:
     """Put volumes (volume, voxel) into the slots of their windows; return also which slots have one."""
     rows = [*windows]
-    found = np.zeros((len(rows), grid.slots, series.shape[1]))
+    slotted = np.zeros((len(rows), grid.slots, series.shape[1]))
     mask = np.zeros((len(rows), grid.slots), np.float32)
     for row, k in enumerate(rows):
         first = grid.empty_slots(k)
-        there = [n for n in grid.volumes(k) if n < len(series)]
-        found[row, first : first + len(there)] = series[there]
-        mask[row, first : first + len(there)] = 1
-    return found, mask
+        volumes = [n for n in grid.volumes(k) if n < len(series)]
+        slotted[row, first : first + len(volumes)] = series[volumes]
+        mask[row, first : first + len(volumes)] = 1
+    return slotted, mask

@@ -167,26 +167,26 @@ def recognised(folder: Path) -> str:
     UsageError
         If it has none of `LAYOUTS`, or several.
     """
-    found = [name for name, layout in LAYOUTS.items() if layout.recognises(folder)]
-    if len(found) > 1 and _GENERAL in found:
-        found.remove(_GENERAL)
-    if len(found) == 1:
-        return found[0]
-    if found:
+    layouts = [name for name, layout in LAYOUTS.items() if layout.recognises(folder)]
+    if len(layouts) > 1 and _GENERAL in layouts:
+        layouts.remove(_GENERAL)
+    if len(layouts) == 1:
+        return layouts[0]
+    if layouts:
         raise UsageError(
             "layout-ambiguous",
             "{folder} may have the layout {layouts}. Choose one with layout=NAME.",
             folder=folder,
-            layouts=" or ".join(found),
+            layouts=" or ".join(layouts),
         )
-    there = sorted(path.name for path in folder.iterdir())[:8]
+    entries = sorted(path.name for path in folder.iterdir())[:8]
     raise UsageError(
         "layout-unrecognised",
         "{folder} has none of the layouts that are known ({available}). It holds {entries}. "
         "docs/layouts.md shows how the folder of each layout looks.",
         folder=folder,
         available=list(LAYOUTS),
-        entries=", ".join(there) or "nothing",
+        entries=", ".join(entries) or "nothing",
     )
 
 

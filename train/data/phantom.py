@@ -250,11 +250,11 @@ def resting_level(
 
     The stage is named by the session; by its seed, where no name is given.
     """
-    made = work.stage(
+    arrays = work.stage(
         f"level-{name or seed}",
         lambda: {"level": who.session(seed, seconds).vectors()[:, who.read].mean(0)},
     )
-    return made["level"].astype(np.float32)
+    return arrays["level"].astype(np.float32)
 
 
 def session_arrays(bundle: Bundle, session: PhantomSession) -> Arrays:
@@ -268,8 +268,8 @@ def session_arrays(bundle: Bundle, session: PhantomSession) -> Arrays:
     count = windows_of(bundle.manifest, session)
     if bundle.manifest.chain == OFFLINE:
         return offline_arrays(bundle, session, count)
-    found = windows(bundle, session.events(chunk_s=1.0), session.montage, seconds=session.seconds)
-    return window_arrays(bundle.manifest, found[:count])
+    session_windows = windows(bundle, session.events(chunk_s=1.0), session.montage, seconds=session.seconds)
+    return window_arrays(bundle.manifest, session_windows[:count])
 
 
 def windows_of(manifest: Manifest, session: PhantomSession) -> int:
@@ -299,7 +299,7 @@ def whole_windows(grid: TimingGrid, frames: int, volumes: int | None) -> int:
     return count
 
 
-def window_arrays(manifest: Manifest, found: Sequence[Window]) -> Arrays:
+def window_arrays(manifest: Manifest, windows: Sequence[Window]) -> Arrays:
     """Stack windows into the arrays that the ports of the encode graph take.
 
     Returns
@@ -311,12 +311,12 @@ def window_arrays(manifest: Manifest, found: Sequence[Window]) -> Arrays:
     arrays: Arrays = {}
     if manifest.eeg is not None:
         blank = np.zeros((len(manifest.eeg.channels), manifest.grid.samples), np.float32)
-        arrays["eeg"] = np.stack([blank if w.eeg is None else w.eeg for w in found])
-        arrays["eeg_mask"] = np.stack([w.eeg_mask for w in found]).astype(np.float32)
+        arrays["eeg"] = np.stack([blank if w.eeg is None else w.eeg for w in windows])
+        arrays["eeg_mask"] = np.stack([w.eeg_mask for w in windows]).astype(np.float32)
     if manifest.fmri is not None:
         blank = np.zeros((manifest.grid.slots, manifest.fmri.voxels), np.float32)
-        arrays["fmri"] = np.stack([blank if w.fmri is None else w.fmri for w in found])
-        arrays["fmri_mask"] = np.stack([w.fmri_mask for w in found]).astype(np.float32)
+        arrays["fmri"] = np.stack([blank if w.fmri is None else w.fmri for w in windows])
+        arrays["fmri_mask"] = np.stack([w.fmri_mask for w in windows]).astype(np.float32)
     return arrays
 
 
@@ -339,8 +339,8 @@ def clips_of_training(bundle: Bundle) -> Iterator[Iterator[NDArray[np.uint8]]]:
 
     Films from files are left out: a bundle does not say where they lie.
     """
-    told = bundle.manifest.provenance
-    drawn = [film["film"] for film in told.get("films", [{"film": SHAPES}]) if "sha256" not in film]
-    for seed in told["sessions"]:
-        for kind in drawn:
-            yield each_clip(watched(kind, told["seconds"], seed, "grid"), bundle.manifest)
+    provenance = bundle.manifest.provenance
+    kinds = [film["film"] for film in provenance.get("films", [{"film": SHAPES}]) if "sha256" not in film]
+    for seed in provenance["sessions"]:
+        for kind in kinds:
+            yield each_clip(watched(kind, provenance["seconds"], seed, "grid"), bundle.manifest)

@@ -72,10 +72,10 @@ class Fmri:
 
     def slots(self, parts: NDArray[np.floating]) -> NDArray[np.floating]:
         """Arrange rows of (volume, component) by window, with the mean of the others in place of a hole."""
-        there = (self.rows >= 0)[:, :, None]
-        held = np.where(there, parts[self.rows], 0)
-        mean = held.sum(1, keepdims=True) / np.maximum(there.sum(1, keepdims=True), 1)
-        return np.where(there, held, mean)
+        has_volume = (self.rows >= 0)[:, :, None]
+        filled = np.where(has_volume, parts[self.rows], 0)
+        mean = filled.sum(1, keepdims=True) / np.maximum(has_volume.sum(1, keepdims=True), 1)
+        return np.where(has_volume, filled, mean)
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,16 @@ def modalities(recordings: Sequence[Recording], manifest: Manifest) -> list[str]
     """
     eeg = all(recording.montage is not None for recording in recordings)
     fmri = all(next(_volumes(recording), None) is not None for recording in recordings)
-    found = [name for name, there in (("eeg", eeg), ("fmri", fmri)) if there and name in manifest.modalities]
-    if not found:
+    sources = [
+        name for name, present in (("eeg", eeg), ("fmri", fmri)) if present and name in manifest.modalities
+    ]
+    if not sources:
         raise UsageError(
             "recordings-no-modality",
             "no modality can be fitted: the bundle must read EEG that every recording holds, or "
             "volumes that every recording holds. Look into recording.json and events.jsonl of each.",
         )
-    return found
+    return sources
 
 
 def read_recordings(
@@ -142,26 +144,26 @@ def read_recordings(
     sources = modalities(recordings, manifest)
     head, level = find_head(recordings) if "fmri" in sources else (None, None)
     raw = raw_bundle(manifest, head, level)
-    found: list[tuple[Window, int, float]] = []
+    film_windows: list[tuple[Window, int, float]] = []
     for number, recording in enumerate(recordings):
         cut = cut_windows(raw, recording, sources)
         starts = film_starts(recording, cut, lengths[number], names[number])
         placed = zip(cut, starts, strict=True)
-        found += [(w, number, t) for w, t in placed if np.isfinite(t) and is_whole(w, sources)]
-    if not found:
+        film_windows += [(w, number, t) for w, t in placed if np.isfinite(t) and is_whole(w, sources)]
+    if not film_windows:
         where = ", ".join(str(recording.path) for recording in recordings)
         raise UsageError(
             "recordings-outside-film",
             "no window of {recordings} lies inside the film. Give the film shown, and its recording.",
             recordings=where,
         )
-    kept = [window for window, _, _ in found]
-    film = np.array([n for _, n, _ in found])
-    start_s = np.array([t for _, _, t in found])
-    eeg = _eeg(kept) if "eeg" in sources else None
+    windows = [window for window, _, _ in film_windows]
+    film = np.array([n for _, n, _ in film_windows])
+    start_s = np.array([t for _, _, t in film_windows])
+    eeg = _eeg(windows) if "eeg" in sources else None
     fmri = None
     if head is not None and level is not None:
-        fmri = _fmri(kept, film, start_s, raw, level)
+        fmri = _fmri(windows, film, start_s, raw, level)
     return Recorded(eeg, fmri, film, start_s)
 
 
@@ -192,8 +194,8 @@ def film_starts(
         If the markers of `rtdecode play` belong to other films, or if there are several runs and no markers
         to tell which one showed the film.
     """
-    shown = _showings(recording, name)
-    if not shown and len({window.run for window in cut}) > 1:
+    showings = _showings(recording, name)
+    if not showings and len({window.run for window in cut}) > 1:
         raise UsageError(
             "recording-run-ambiguous",
             "{recording} has {runs} runs and no markers of `rtdecode play` to tell which one showed "
@@ -202,7 +204,7 @@ def film_starts(
             runs=len({window.run for window in cut}),
         )
     # Without markers the film's zero is the run's.
-    starts = [_start(window, shown, seconds) if shown else window.start_s for window in cut]
+    starts = [_start(window, showings, seconds) if showings else window.start_s for window in cut]
     length = float(cut[0].stop_s - cut[0].start_s) if cut else 0.0
     # Times are sums of floats, so a window that touches an end of the film counts as inside.
     return np.array([t if -1e-6 <= t <= seconds - length + 1e-6 else np.nan for t in starts])
@@ -213,32 +215,32 @@ def _showings(recording: Recording, name: str) -> list[ShownFilm]:
 
     The marker of a film's start names it. Where none was received, all showings are taken.
     """
-    every = recording.films()
-    known = {film.name for film in every} - {""}
+    films = recording.films()
+    marked_names = {film.name for film in films} - {""}
     # A recording may hold the name itself in place of its digest, with single spaces.
-    wanted = (name_digest(name), " ".join(name.split()))
-    shown = [film for film in every if film.name in wanted]
-    if known and not shown:
+    accepted = (name_digest(name), " ".join(name.split()))
+    matches = [film for film in films if film.name in accepted]
+    if marked_names and not matches:
         raise UsageError(
             "recording-film-mismatch",
             "{recording} has the markers of {marked_films} films of other names, and the film given "
             "is {film}. Give the film that was shown, under the name it was shown by.",
             recording=recording.path,
-            marked_films=len(known),
+            marked_films=len(marked_names),
             film=name,
         )
-    return shown or every
+    return matches or films
 
 
-def _start(window: Window, shown: Sequence[ShownFilm], seconds: float) -> float:
+def _start(window: Window, films: Sequence[ShownFilm], seconds: float) -> float:
     """Find the film time of a window's start, in the last film that had begun.
 
     The film's zero is a median over frames, some of which were shown late. So a window may start up to a
     frame before it.
     """
     start_at = window.stamps["stop"] - (window.stop_s - window.start_s)
-    begun = [start_at - film.onset_at for film in shown if start_at >= film.onset_at - 1 / film.fps]
-    return max(0.0, begun[-1]) if begun and begun[-1] <= seconds else np.nan
+    elapsed_s = [start_at - film.onset_at for film in films if start_at >= film.onset_at - 1 / film.fps]
+    return max(0.0, elapsed_s[-1]) if elapsed_s and elapsed_s[-1] <= seconds else np.nan
 
 
 def is_whole(window: Window, sources: Sequence[str]) -> bool:
@@ -267,8 +269,8 @@ def find_head(recordings: Sequence[Recording]) -> tuple[Projection, Reals]:
             total += volume.data.reshape(-1)[order].astype(np.float64)
             count += 1
     mean = total / count
-    inside = in_head(mean)
-    return replace(grid, voxels=inside), mean[inside].astype(np.float32)
+    head_voxels = in_head(mean)
+    return replace(grid, voxels=head_voxels), mean[head_voxels].astype(np.float32)
 
 
 def raw_bundle(manifest: Manifest, head: Projection | None, level: Reals | None) -> Bundle:
@@ -280,13 +282,13 @@ def raw_bundle(manifest: Manifest, head: Projection | None, level: Reals | None)
     return draft_bundle(manifest, unit_statistics(manifest, level), head)
 
 
-def _eeg(kept: Sequence[Window]) -> Eeg:
-    data = [window.eeg for window in kept if window.eeg is not None]
-    return Eeg(np.stack(data), np.stack([window.eeg_mask for window in kept]))
+def _eeg(windows: Sequence[Window]) -> Eeg:
+    data = [window.eeg for window in windows if window.eeg is not None]
+    return Eeg(np.stack(data), np.stack([window.eeg_mask for window in windows]))
 
 
 def _fmri(
-    kept: Sequence[Window], film: NDArray[np.int64], start_s: Matrix, raw: Bundle, level: Reals
+    windows: Sequence[Window], film: NDArray[np.int64], start_s: Matrix, raw: Bundle, level: Reals
 ) -> Fmri:
     """Line up the volumes of all windows, each once even where several windows read it."""
     grid = raw.manifest.grid
@@ -294,12 +296,12 @@ def _fmri(
     assert head is not None
     assert grid.tr is not None
     tr = float(grid.tr)
-    rows = np.full((len(kept), grid.slots), -1)
+    rows = np.full((len(windows), grid.slots), -1)
     row_of: dict[tuple[int, int, int], int] = {}
     data: list[Reals] = []
     where: list[tuple[int, float]] = []
     total, count = np.zeros((2, grid.slots))
-    for n, window in enumerate(kept):
+    for n, window in enumerate(windows):
         # Index of the volume in slot 0; negative where the window begins before the run's first volume.
         first = grid.volumes(window.index).start - grid.empty_slots(window.index)
         for slot in np.flatnonzero(window.fmri_mask):

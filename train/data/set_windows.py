@@ -220,8 +220,8 @@ class SetWindows:
         mean_clip = _mean_clip(self.taught_clips)
         stored = None if folder is None else store(self.data, self._columns, folder)
         data = stored or self.data
-        found = statistics(data, rows, self._columns)[self.subject]
-        stats = self._stats(found) | {"mean_clip": mean_clip}
+        subject_stats = statistics(data, rows, self._columns)[self.subject]
+        stats = self._stats(subject_stats) | {"mean_clip": mean_clip}
         signals: dict[str, WindowArray] = {}
         if stored is None:
             signals |= self.signals(splits.trials(self.data.windows, rows), stats, self.voxels)
@@ -237,7 +237,7 @@ class SetWindows:
             signals=signals,
             clips=self.taught_clips,
             folds=folds,
-            manifest=self._manifest(found, len(chosen), data),
+            manifest=self._manifest(subject_stats, len(chosen), data),
             stats=stats,
             projection=self._projection(self.voxels[chosen]),
         )
@@ -290,27 +290,27 @@ class SetWindows:
         Responses have no run of several windows: the first showings of all that is held out count as one,
         then the second showings, and so on.
         """
-        found = splits.trials(self.data.windows, self.split.test, repeats)
+        trials = splits.trials(self.data.windows, self.split.test, repeats)
         windows = self.data.windows
         run_of = windows.run if self.data.tr_s is not None else windows.repeat.astype(str)
-        runs = run_of[[trial[0] for trial in found]]
+        runs = run_of[[trial[0] for trial in trials]]
         return [
-            SetRun(self, [trial for trial, own in zip(found, runs, strict=True) if own == run])
+            SetRun(self, [trial for trial, trial_run in zip(trials, runs, strict=True) if trial_run == run])
             for run in dict.fromkeys(runs.tolist())
         ]
 
     def clear(self, rows: Rows) -> NDArray[np.bool_]:
         """Say which windows look like nothing that teaches, (row,); see `train.data.near_duplicates`."""
-        found = near_duplicates.pairs(self.shown_hashes(rows), self.shown_hashes(self.split.train))
-        return near_duplicates.without(self.data, rows, found)
+        duplicates = near_duplicates.pairs(self.shown_hashes(rows), self.shown_hashes(self.split.train))
+        return near_duplicates.without(self.data, rows, duplicates)
 
     def clips(self, rows: Rows) -> NDArray[np.uint8]:
         """Read what windows showed, in the size and rate of the bundle, (window, frame, row, column, 3)."""
         clip = self.draft.clip
-        found = np.empty((len(rows), clip.frames, clip.height, clip.width, 3), np.uint8)
-        for n, shown in enumerate(self.each_clip(rows)):
-            found[n] = shown
-        return found
+        clips = np.empty((len(rows), clip.frames, clip.height, clip.width, 3), np.uint8)
+        for n, window_clip in enumerate(self.each_clip(rows)):
+            clips[n] = window_clip
+        return clips
 
     def signals(
         self, trials: Sequence[Rows], stats: Mapping[str, NDArray[Any]], voxels: Rows | None
@@ -328,23 +328,23 @@ class SetWindows:
         grid = self.draft.grid
         count = len(trials)
         # A window is in the table only if its signals are whole.
-        found: Arrays = {}
+        arrays: Arrays = {}
         if voxels is not None:
-            found["fmri"] = np.empty((count, grid.slots, len(voxels)), np.float32)
-            found["fmri_mask"] = np.ones((count, grid.slots), np.float32)
+            arrays["fmri"] = np.empty((count, grid.slots, len(voxels)), np.float32)
+            arrays["fmri_mask"] = np.ones((count, grid.slots), np.float32)
         if self.draft.eeg is not None and "eeg_mean" in stats:
-            found["eeg"] = np.empty((count, len(self.draft.eeg.channels), grid.samples), np.float32)
-            found["eeg_mask"] = np.ones((count, grid.samples), np.float32)
+            arrays["eeg"] = np.empty((count, len(self.draft.eeg.channels), grid.samples), np.float32)
+            arrays["eeg_mask"] = np.ones((count, grid.samples), np.float32)
         for first in tracked(range(0, count, _AT_A_TIME), "reading signals"):
-            few = trials[first : first + _AT_A_TIME]
-            part = slice(first, first + len(few))
-            if "fmri" in found:
-                volumes = splits.read_trials(self.data, "fmri", few)[..., voxels]
-                found["fmri"][part] = (volumes - self._level(stats)) / stats["fmri_scale"]
-            if "eeg" in found:
-                eeg = resampled(splits.read_trials(self.data, "eeg", few), grid.samples)
-                found["eeg"][part] = (eeg - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None]
-        return found
+            batch = trials[first : first + _AT_A_TIME]
+            part = slice(first, first + len(batch))
+            if "fmri" in arrays:
+                volumes = splits.read_trials(self.data, "fmri", batch)[..., voxels]
+                arrays["fmri"][part] = (volumes - self._level(stats)) / stats["fmri_scale"]
+            if "eeg" in arrays:
+                eeg = resampled(splits.read_trials(self.data, "eeg", batch), grid.samples)
+                arrays["eeg"][part] = (eeg - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None]
+        return arrays
 
     def folds(self) -> NDArray[np.int64]:
         """Say which windows that teach are left out together when choices are made, (window,).
@@ -355,15 +355,15 @@ class SetWindows:
         table = self.data.windows
         rows = self.split.train
         runs = _numbered(table.run[rows])
-        shown = _numbered(table.shown[rows])
+        titles = _numbered(table.shown[rows])
         if self.data.tr_s is None:
             # As many parts as there are showings would take long, and say no more.
-            return shown * _PARTS // (shown.max() + 1)
+            return titles * _PARTS // (titles.max() + 1)
         count = runs.max() + 1
-        films = shown.max() + 1
-        links = coo_array((np.ones(len(rows)), (runs, count + shown)), shape=(count + films, count + films))
+        films = titles.max() + 1
+        links = coo_array((np.ones(len(rows)), (runs, count + titles)), shape=(count + films, count + films))
         folds = connected_components(links, directed=False)[1][runs]
-        return folds if folds.max() > 0 else shown * _PARTS // films
+        return folds if folds.max() > 0 else titles * _PARTS // films
 
     @property
     def digest(self) -> str:
@@ -374,12 +374,14 @@ class SetWindows:
     def division(self) -> str:
         """Which runs teach and which are held out, in a sentence."""
         windows = self.data.windows
-        taught, held = (len({*windows.run[rows].tolist()}) for rows in (self.split.train, self.split.test))
-        left = len(self.split.left_out)
-        twins = f"; {left} that show the same as those are left out" if left else ""
+        taught, held_out = (
+            len({*windows.run[rows].tolist()}) for rows in (self.split.train, self.split.test)
+        )
+        skipped = len(self.split.left_out)
+        twins = f"; {skipped} that show the same as those are left out" if skipped else ""
         return (
             f"{self.participant}: {len(self.split.train)} windows of {taught} runs teach, "
-            f"and {len(self.split.test)} of {held} are held out and judged{twins}."
+            f"and {len(self.split.test)} of {held_out} are held out and judged{twins}."
         )
 
     def each_clip(self, rows: Rows) -> Iterator[NDArray[np.uint8]]:
@@ -389,9 +391,9 @@ class SetWindows:
 
     def _read_clips(self, rows: Rows) -> Iterator[NDArray[np.uint8]]:
         for row, released in zip(rows, self.data.read("clips", rows), strict=True):
-            shown = _fitted(released, float(self.data.fps or FPS), self.draft.clip)
-            self.hashes[str(self.data.windows.shown[row])] = near_duplicates.clip_hashes(shown)
-            yield shown
+            clip = _fitted(released, float(self.data.fps or FPS), self.draft.clip)
+            self.hashes[str(self.data.windows.shown[row])] = near_duplicates.clip_hashes(clip)
+            yield clip
 
     def shown_hashes(self, rows: Rows) -> dict[str, NDArray[np.uint64]]:
         """Return the hashes of what windows showed; only clips that were not read yet are read."""
@@ -411,16 +413,16 @@ class SetWindows:
         """The signals that are read."""
         return ["fmri"] if self.draft.eeg is None else ["eeg", "fmri"]
 
-    def _stats(self, found: Statistics) -> Arrays:
+    def _stats(self, subject_stats: Statistics) -> Arrays:
         stats: Arrays = {
-            "fmri_mean": found.mean["fmri"][self.voxels].astype(np.float32),
-            "fmri_scale": found.deviation["fmri"][self.voxels].astype(np.float32),
+            "fmri_mean": subject_stats.mean["fmri"][self.voxels].astype(np.float32),
+            "fmri_scale": subject_stats.deviation["fmri"][self.voxels].astype(np.float32),
         }
         if self.acquired is not None and self.acquired.level is not None:
             stats["fmri_mean"] = self.acquired.level[self.voxels]
         if self.draft.eeg is not None:
-            stats["eeg_mean"] = found.mean["eeg"].astype(np.float32)
-            stats["eeg_scale"] = found.deviation["eeg"].astype(np.float32)
+            stats["eeg_mean"] = subject_stats.mean["eeg"].astype(np.float32)
+            stats["eeg_scale"] = subject_stats.deviation["eeg"].astype(np.float32)
         return stats if self.standardise else _as_released(stats)
 
     def _projection(self, voxels: NDArray[np.int64]) -> Projection:
@@ -432,29 +434,29 @@ class SetWindows:
         count, *_ = self.draft.fmri.shape
         return Projection(voxels, (count, 1, 1), np.asarray(self.draft.fmri.affine))
 
-    def _manifest(self, found: Statistics, voxels: int, data: DataSet) -> Manifest:
+    def _manifest(self, subject_stats: Statistics, voxels: int, data: DataSet) -> Manifest:
         # Every window that teaches is read for a training, so those of the test are read as well.
-        examination = examined(data, self.split, {self.subject: found}, None, signals=True)
-        runs, held = (
+        examination = examined(data, self.split, {self.subject: subject_stats}, None, signals=True)
+        runs, test_runs = (
             list(dict.fromkeys(self.data.windows.run[rows].tolist()))
             for rows in (self.split.train, self.split.test)
         )
-        told = {
+        provenance = {
             "participant": self.participant,
             "runs": runs,
-            "held_out": held,
+            "held_out": test_runs,
             "windows": len(self.split.train),
             "minutes": round(len(self.split.train) * self.data.window_s / 60, 2),
-            "taught": found.digest,
+            "taught": subject_stats.digest,
             "told": [*self._notes, *self.study_notes, *examination.told()],
         }
         if self.choose != DRIVEN:
-            told["voxels_chosen"] = self.choose
+            provenance["voxels_chosen"] = self.choose
         # Bundles of one region alone have their digests from before regions were joined.
         if len(self.regions) > 1:
-            told["regions"] = list(self.regions)
+            provenance["regions"] = list(self.regions)
         assert self.draft.fmri is not None
-        return replace(self.draft, provenance=told, fmri=replace(self.draft.fmri, voxels=voxels))
+        return replace(self.draft, provenance=provenance, fmri=replace(self.draft.fmri, voxels=voxels))
 
 
 def _mean_clip(clips: Sequence[Pixels]) -> NDArray[np.uint8]:
@@ -479,11 +481,11 @@ def _numbered(names: NDArray[np.str_]) -> NDArray[np.int64]:
     return np.array([numbers[name] for name in names.tolist()])
 
 
-def _fitted(clip: NDArray[np.uint8], fps: float, wanted: ClipGeometry) -> NDArray[np.uint8]:
+def _fitted(clip: NDArray[np.uint8], fps: float, geometry: ClipGeometry) -> NDArray[np.uint8]:
     """Bring a clip to a size and a rate: at each instant the frame that is on. The last one stays on."""
-    instants = np.arange(wanted.frames) * (fps / wanted.fps)
+    instants = np.arange(geometry.frames) * (fps / geometry.fps)
     numbers = np.minimum((instants + _SLACK).astype(int), len(clip) - 1)
-    size = (wanted.height, wanted.width)
+    size = (geometry.height, geometry.width)
     if clip.shape[1:3] == size:
         return clip[numbers]
     fitted = {n: filling(Image.fromarray(clip[n]), size) for n in dict.fromkeys(numbers.tolist())}

@@ -70,44 +70,44 @@ class Shards:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read rows. The first index picks them (number, slice, numbers or mask), others index each row."""
-        wanted, *inside = key if isinstance(key, tuple) else (key,)
-        if wanted is Ellipsis:
+        row_key, *inner_keys = key if isinstance(key, tuple) else (key,)
+        if row_key is Ellipsis:
             # The dots stand for the rows and for all axes that the other indices leave out.
-            wanted = slice(None)
-            inside = [Ellipsis, *inside]
-        if isinstance(wanted, int | np.integer):
-            return self._rows(np.array([wanted]), inside)[0]
-        if isinstance(wanted, slice):
-            return self._rows(np.arange(len(self))[wanted], inside)
-        numbers = np.asarray(wanted)
+            row_key = slice(None)
+            inner_keys = [Ellipsis, *inner_keys]
+        if isinstance(row_key, int | np.integer):
+            return self._rows(np.array([row_key]), inner_keys)[0]
+        if isinstance(row_key, slice):
+            return self._rows(np.arange(len(self))[row_key], inner_keys)
+        numbers = np.asarray(row_key)
         if numbers.dtype == bool:
             numbers = np.flatnonzero(numbers)
-        return self._rows(numbers, inside)
+        return self._rows(numbers, inner_keys)
 
-    def _rows(self, wanted: NDArray[np.integer], inside: list[Any]) -> NDArray[Any]:
-        rows = np.where(wanted < 0, wanted + len(self), wanted)
+    def _rows(self, numbers: NDArray[np.integer], inner_keys: list[Any]) -> NDArray[Any]:
+        rows = np.where(numbers < 0, numbers + len(self), numbers)
         if ((rows < 0) | (rows >= len(self))).any():
-            raise IndexError(f"rows {wanted} were asked for; '{self._name}' has {len(self)}.")
+            raise IndexError(f"rows {numbers} were asked for; '{self._name}' has {len(self)}.")
         which = np.searchsorted(self._ends, rows, side="right")
-        found = None
+        values = None
         for n in np.unique(which):
             here = which == n
             before = self._ends[n] - len(self._parts[n])
-            picked = _picked(self._parts[n], rows[here] - before, inside)
-            if found is None:
-                found = np.empty((len(rows), *picked.shape[1:]), self.dtype)
-            found[here] = picked
-        if found is None:
-            return self._parts[0][:0][(slice(None), *inside)]
-        return found
+            picked = _picked(self._parts[n], rows[here] - before, inner_keys)
+            if values is None:
+                values = np.empty((len(rows), *picked.shape[1:]), self.dtype)
+            values[here] = picked
+        if values is None:
+            return self._parts[0][:0][(slice(None), *inner_keys)]
+        return values
 
 
-def _picked(part: Any, rows: NDArray[np.integer], inside: list[Any]) -> NDArray[Any]:
+def _picked(part: Any, rows: NDArray[np.integer], inner_keys: list[Any]) -> NDArray[Any]:
     """Read rows of one file, so that no page of it stays in this process's memory."""
-    if not inside and part.flags.c_contiguous:
+    if not inner_keys and part.flags.c_contiguous:
         return _whole_rows(part, rows)
     # Row by row, so that only the part of a row that is indexed is read from disk.
-    picked = np.stack([part[row][tuple(inside)] for row in rows])
+    picked = np.stack([part[row][tuple(inner_keys)] for row in rows])
     # Pages of a mapped file count as this process's memory until they are given back.
     part._mmap.madvise(mmap.MADV_DONTNEED)
     return picked
@@ -115,14 +115,14 @@ def _picked(part: Any, rows: NDArray[np.integer], inside: list[Any]) -> NDArray[
 
 def _whole_rows(part: Any, rows: NDArray[np.integer]) -> NDArray[Any]:
     """Read whole rows without the mapping, which reads a page at a time and takes longer."""
-    found = np.empty((len(rows), *part.shape[1:]), part.dtype)
-    content = found.reshape(len(rows), -1).view(np.uint8)
+    values = np.empty((len(rows), *part.shape[1:]), part.dtype)
+    content = values.reshape(len(rows), -1).view(np.uint8)
     size = content.shape[1]
     with Path(part.filename).open("rb", buffering=0) as file:
         for row, to in zip(rows.tolist(), content, strict=True):
             if os.preadv(file.fileno(), [to.data], part.offset + row * size) != size:
                 raise ValueError(f"{part.filename} ends before row {row}. Write the file again.")
-    return found
+    return values
 
 
 def mapped(path: Path, name: str) -> NDArray[Any]:

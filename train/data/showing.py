@@ -143,4 +143,4 @@ def by_title(showings: Sequence[AnyShowing]) -> NDArray[np.int64]:
     titles = list(dict.fromkeys(showing.title for showing in showings))
     if len(titles) == 1:
         return np.concatenate([showing.parts for showing in showings])
-    return np.concatenate([np.full(one.windows, titles.index(one.title)) for one in showings])
+    return np.concatenate([np.full(showing.windows, titles.index(showing.title)) for showing in showings])

@@ -147,8 +147,8 @@ class Showing:
     def volumes(self, voxels: NDArray[np.int64] | None = None) -> HeadVolumes:
         """Return all volumes, at some voxels or at those that are bright on average."""
         session = self.session()
-        every = [session.scanner.volume(n).reshape(-1) for n in range(session.volumes)]
-        values = np.stack(every).astype(np.float32)
+        volumes = [session.scanner.volume(n).reshape(-1) for n in range(session.volumes)]
+        values = np.stack(volumes).astype(np.float32)
         mean = values.mean(0)
         if voxels is None:
             voxels = in_head(mean)
@@ -264,16 +264,16 @@ class SimulatedSessions:
         UsageError
             If a seed is used twice or is one for judging.
         """
-        found = {kind: self._kind(kind, work.seed) for kind in KINDS if hasattr(self, kind)}
-        every = [seed for seeds in found.values() for seed in seeds]
-        if not {*every} <= {*TRAINING_SEEDS} or len({*every}) < len(every):
+        by_kind = {kind: self._kind(kind, work.seed) for kind in KINDS if hasattr(self, kind)}
+        all_seeds = [seed for seeds in by_kind.values() for seed in seeds]
+        if not {*all_seeds} <= {*TRAINING_SEEDS} or len({*all_seeds}) < len(all_seeds):
             raise UsageError(
                 "training-seeds-invalid",
                 "training seeds must be distinct and below 1000 (seeds from 1000 on are for "
                 "judging), found {seeds}.",
-                seeds=found,
+                seeds=by_kind,
             )
-        return found
+        return by_kind
 
     def with_films(self, films: Sequence[TrainingFilm]) -> "FilmSessions":
         """Let the participant watch other films.
@@ -286,11 +286,13 @@ class SimulatedSessions:
         UsageError
             If a film cannot be read, or is shorter than one window.
         """
-        drawn = next((film.name for film in films if film.drawn), NATURAL)
+        fresh_film = next((film.name for film in films if film.drawn), NATURAL)
         window_s = float(self.grid.window)
         lengths = [self.seconds if film.drawn else film.length(self.seconds, window_s) for film in films]
-        shown = tuple(zip(films, lengths, strict=True))
-        return FilmSessions(**(vars(self) | {"who": replace(self.who, film=drawn), "films": shown}))
+        timed_films = tuple(zip(films, lengths, strict=True))
+        return FilmSessions(
+            **(vars(self) | {"who": replace(self.who, film=fresh_film), "films": timed_films})
+        )
 
     def showings(self, work: Work) -> list[Showing]:
         """List the sessions for training, which are those of `sessions`."""
@@ -414,13 +416,13 @@ class FilmSessions(SimulatedSessions):
         chosen = kind in ("held", "presence")
         presets = self.presets if chosen and self.presets else (self.who.preset,)
         suffered = ("", *DISTURBANCES) if kind == "presence" else ("",)
-        found = []
+        showings = []
         for film, seconds in self.films:
             if (kind != "sessions" and not film.drawn) or (kind == "free" and film.name not in _OF_SHAPES):
                 continue
             for what, preset, seed in product(suffered, presets, self.seeds(work)[kind]):
                 title = f"{film.key}-{seed}" if film.drawn else film.key
-                found.append(
+                showings.append(
                     Showing(
                         name=f"{self.who.prefix}{film.key}-{seed}{self._at(preset)}{_mark(what)}",
                         title=title,
@@ -432,7 +434,7 @@ class FilmSessions(SimulatedSessions):
                         grid=self.grid,
                     )
                 )
-        return found
+        return showings
 
     def _resting(self, work: Work) -> list[Showing]:
         """List sessions in which the participant rests before a grey screen."""
@@ -481,13 +483,13 @@ def _mark(disturbance: str) -> str:
 def _watched(work: Work, raw: Bundle, showings: Sequence[Showing]) -> Arrays:
     """Make windows and clips of all sessions. Each session is a stage."""
 
-    def make(one: Showing) -> Arrays:
-        session = one.who.session(one.seed, one.seconds)
+    def make(showing: Showing) -> Arrays:
+        session = showing.who.session(showing.seed, showing.seconds)
         return session_arrays(raw, session) | {"clips": session_clips(raw.manifest, session)}
 
     parts = [
-        work.stage(f"session-{one.name}", lambda one=one: make(one))
-        for one in work.track(showings, "sessions")
+        work.stage(f"session-{showing.name}", lambda showing=showing: make(showing))
+        for showing in work.track(showings, "sessions")
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

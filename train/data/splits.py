@@ -107,7 +107,7 @@ def read_trials(data: DataSet, column: Column, groups: Sequence[Rows]) -> NDArra
 
 def _split(windows: WindowTable, test: NDArray[np.bool_], validation: int | Sequence[str]) -> Split:
     _refuse_divided(windows, test)
-    rest = ~test & ~np.isin(windows.shown, windows.shown[test])
+    untested = ~test & ~np.isin(windows.shown, windows.shown[test])
     if isinstance(validation, int):
         validated = _last_runs(windows, ~test, validation)
     else:
@@ -118,21 +118,21 @@ def _split(windows: WindowTable, test: NDArray[np.bool_], validation: int | Sequ
                 "the runs {runs} cannot be validated on: some of them are tested on. Name training runs.",
                 runs=list(validation),
             )
-    chosen = rest & validated
-    train = rest & ~validated & ~np.isin(windows.shown, windows.shown[chosen])
+    chosen = untested & validated
+    train = untested & ~validated & ~np.isin(windows.shown, windows.shown[chosen])
     if not train.any():
         raise UsageError(
             "split-no-training",
             "no window is left to train on. Test and validate on fewer runs.",
         )
-    left = ~(train | chosen | test)
-    return Split(*(np.flatnonzero(part) for part in (train, chosen, test, left)))
+    left_out = ~(train | chosen | test)
+    return Split(*(np.flatnonzero(part) for part in (train, chosen, test, left_out)))
 
 
 def _refuse_divided(windows: WindowTable, test: NDArray[np.bool_]) -> None:
     for run in dict.fromkeys(_runs(windows).tolist()):
-        own = test[_runs(windows) == run]
-        if own.any() and not own.all():
+        in_test = test[_runs(windows) == run]
+        if in_test.any() and not in_test.all():
             raise UsageError(
                 "split-run-divided",
                 "{run} would be divided between training and test, and its windows are alike. Test "
@@ -143,27 +143,27 @@ def _refuse_divided(windows: WindowTable, test: NDArray[np.bool_]) -> None:
 
 def in_runs(windows: WindowTable, names: Sequence[str]) -> NDArray[np.bool_]:
     full = _runs(windows)
-    known = set(full.tolist()) | set(windows.run.tolist())
-    unknown = [name for name in names if name not in known]
+    known_runs = set(full.tolist()) | set(windows.run.tolist())
+    unknown = [name for name in names if name not in known_runs]
     if unknown or not names:
-        there = ", ".join(dict.fromkeys(windows.run.tolist()))
+        available = ", ".join(dict.fromkeys(windows.run.tolist()))
         raise UsageError(
             "split-unknown-run",
             "there is no run {runs}. There are {available}.",
             runs=", ".join(unknown) or "named",
-            available=there,
+            available=available,
         )
     return np.isin(full, names) | np.isin(windows.run, names)
 
 
 def _last_runs(windows: WindowTable, among: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
     """Find the last runs of each subject, in the order of the table."""
-    found = np.zeros(len(windows), bool)
+    in_last = np.zeros(len(windows), bool)
     for subject in windows.subjects if count else ():
-        own = among & (windows.subject == subject)
-        runs = list(dict.fromkeys(windows.run[own].tolist()))
-        found |= own & np.isin(windows.run, runs[-count:])
-    return found
+        of_subject = among & (windows.subject == subject)
+        runs = list(dict.fromkeys(windows.run[of_subject].tolist()))
+        in_last |= of_subject & np.isin(windows.run, runs[-count:])
+    return in_last
 
 
 def _runs(windows: WindowTable) -> NDArray[np.str_]:

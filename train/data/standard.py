@@ -53,9 +53,9 @@ class Moments:
         The formula is that of Chan, Golub & LeVeque (1983), The American Statistician 37:242, equation 2.1.
         """
         count = self.count + other.count
-        apart = other.mean - self.mean
-        mean = self.mean + apart * (other.count / count)
-        squares = self.squares + other.squares + np.square(apart) * (self.count * other.count / count)
+        difference = other.mean - self.mean
+        mean = self.mean + difference * (other.count / count)
+        squares = self.squares + other.squares + np.square(difference) * (self.count * other.count / count)
         return Moments(count, mean, squares)
 
 
@@ -112,32 +112,34 @@ def statistics(data: DataSet, rows: Rows, columns: Sequence[Column] = SIGNALS) -
         Subject -> statistics.
     """
     rows = np.asarray(rows, np.int64)
-    found = {}
+    by_subject = {}
     for subject in dict.fromkeys(data.windows.subject[rows].tolist()):
-        own = rows[data.windows.subject[rows] == subject]
+        subject_rows = rows[data.windows.subject[rows] == subject]
         # The same whatever order the rows came in.
-        own = np.unique(own)
-        runs = {column: run_moments(data, column, own) for column in columns if column in data.columns}
-        whole = {column: all_of(each.values()) for column, each in runs.items()}
-        found[subject] = Statistics(
+        subject_rows = np.unique(subject_rows)
+        runs = {
+            column: run_moments(data, column, subject_rows) for column in columns if column in data.columns
+        }
+        pooled = {column: all_of(by_run.values()) for column, by_run in runs.items()}
+        by_subject[subject] = Statistics(
             subject=subject,
-            windows=tuple(sorted(data.windows.names(own))),
-            mean={column: one.mean for column, one in whole.items()},
-            deviation={column: _divisor(one.deviation) for column, one in whole.items()},
+            windows=tuple(sorted(data.windows.names(subject_rows))),
+            mean={column: total.mean for column, total in pooled.items()},
+            deviation={column: _divisor(total.deviation) for column, total in pooled.items()},
             # A high-pass filter leaves no mean of the EEG, and it may be causal.
-            scaling={column: scaling(each, by_mean=column == "fmri") for column, each in runs.items()},
+            scaling={column: scaling(by_run, by_mean=column == "fmri") for column, by_run in runs.items()},
         )
-    return found
+    return by_subject
 
 
 def run_moments(data: DataSet, column: Column, rows: NDArray[np.int64]) -> dict[str, Moments]:
     """Compute the moments of one subject's windows run by run, run -> moments."""
-    found: dict[str, Moments] = {}
+    by_run: dict[str, Moments] = {}
     for run in dict.fromkeys(data.windows.run[rows].tolist()):
-        own = rows[data.windows.run[rows] == run]
-        parts = (own[first : first + _AT_A_TIME] for first in range(0, len(own), _AT_A_TIME))
-        found[run] = all_of(moments(column, data.read(column, part)) for part in parts)
-    return found
+        run_rows = rows[data.windows.run[rows] == run]
+        parts = (run_rows[first : first + _AT_A_TIME] for first in range(0, len(run_rows), _AT_A_TIME))
+        by_run[run] = all_of(moments(column, data.read(column, part)) for part in parts)
+    return by_run
 
 
 def scaling(runs: Mapping[str, Moments], *, by_mean: bool = True) -> Scaling:
@@ -149,13 +151,13 @@ def scaling(runs: Mapping[str, Moments], *, by_mean: bool = True) -> Scaling:
     """
     if len(runs) < 2:
         return "unknown"
-    whole = all_of(runs.values())
-    living = whole.deviation > 0
+    pooled = all_of(runs.values())
+    living = pooled.deviation > 0
     if not living.any():
         return "unknown"
-    scale = whole.deviation[living]
-    centred = [_rms(one.mean[living] / scale) < _NOTHING for one in runs.values()]
-    scaled = [_rms(one.deviation[living] - 1) < _NOTHING for one in runs.values()]
+    scale = pooled.deviation[living]
+    centred = [_rms(run.mean[living] / scale) < _NOTHING for run in runs.values()]
+    scaled = [_rms(run.deviation[living] - 1) < _NOTHING for run in runs.values()]
     return "each run" if (by_mean and all(centred)) or all(scaled) else "one map"
 
 
@@ -164,15 +166,15 @@ def names_digest(names: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
-def write(path: Path, found: Mapping[str, Statistics]) -> None:
+def write(path: Path, by_subject: Mapping[str, Statistics]) -> None:
     """Write the statistics of some subjects as one ``.npz`` file."""
     arrays: dict[str, NDArray[Any]] = {}
-    for subject, one in found.items():
-        arrays[f"{subject}/windows"] = np.array(one.windows)
-        for column in one.mean:
-            arrays[f"{subject}/{column}/mean"] = one.mean[column]
-            arrays[f"{subject}/{column}/deviation"] = one.deviation[column]
-            arrays[f"{subject}/{column}/scaling"] = np.array(one.scaling[column])
+    for subject, stats in by_subject.items():
+        arrays[f"{subject}/windows"] = np.array(stats.windows)
+        for column in stats.mean:
+            arrays[f"{subject}/{column}/mean"] = stats.mean[column]
+            arrays[f"{subject}/{column}/deviation"] = stats.deviation[column]
+            arrays[f"{subject}/{column}/scaling"] = np.array(stats.scaling[column])
     np.savez(path, allow_pickle=False, **arrays)
 
 
@@ -201,11 +203,11 @@ def _read(path: Path) -> dict[str, Statistics]:
     names: dict[str, tuple[str, ...]] = {}
     with np.load(path, allow_pickle=False) as archive:
         for key in archive.files:
-            subject, *inside = key.split("/")
-            if inside == ["windows"]:
+            subject, *parts = key.split("/")
+            if parts == ["windows"]:
                 names[subject] = tuple(archive[key].tolist())
             else:
-                column, kind = inside
+                column, kind = parts
                 value = str(archive[key]) if kind == "scaling" else archive[key]
                 tree.setdefault(subject, {}).setdefault(kind, {})[column] = value
     return {subject: Statistics(subject, names[subject], **tree[subject]) for subject in names}
@@ -225,8 +227,8 @@ def moments(column: str, values: NDArray[Any]) -> Moments:
 
 def all_of(parts: Iterable[Moments]) -> Moments:
     """Return the moments of all parts together."""
-    first, *others = parts
-    for other in others:
+    first, *remaining = parts
+    for other in remaining:
         first = first.joined(other)
     return first
 

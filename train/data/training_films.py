@@ -73,12 +73,12 @@ class TrainingFilm:
         """What a run's result depends on."""
         return {"film": self.digest or self.name, "seconds": self.seconds}
 
-    def length(self, most: float, window_s: float) -> float:
+    def length(self, limit_s: float, window_s: float) -> float:
         """Return how many seconds of a film from a file are shown, of at most so many.
 
         Parameters
         ----------
-        most : float
+        limit_s : float
         window_s : float
             Length of a window, s.
 
@@ -87,8 +87,8 @@ class TrainingFilm:
         UsageError
             If it cannot be read, or is shorter than one window.
         """
-        most = most if self.seconds is None else min(most, self.seconds)
-        frames, fault = film_from_file(Path(self.shown), _SMALL, FPS, int(most * FPS))
+        limit_s = limit_s if self.seconds is None else min(limit_s, self.seconds)
+        frames, fault = film_from_file(Path(self.shown), _SMALL, FPS, int(limit_s * FPS))
         if len(frames) < window_s * FPS:
             broken = f" Its end cannot be decoded ({fault})." if fault else ""
             raise UsageError(
@@ -103,7 +103,7 @@ class TrainingFilm:
         return len(frames) / FPS
 
 
-def training_films(told: str | list[str]) -> tuple[TrainingFilm, ...]:
+def training_films(option: str | list[str]) -> tuple[TrainingFilm, ...]:
     """Find the films of ``films=``.
 
     A folder stands for all its films but those on which choices are made; of a film that is kept for choices
@@ -112,7 +112,7 @@ def training_films(told: str | list[str]) -> tuple[TrainingFilm, ...]:
 
     Parameters
     ----------
-    told : str or list of str
+    option : str or list of str
         Words and paths; a string separates them by commas.
 
     Raises
@@ -120,22 +120,22 @@ def training_films(told: str | list[str]) -> tuple[TrainingFilm, ...]:
     UsageError
         If there is no such film, a folder holds none, or a film is named twice.
     """
-    names = told if isinstance(told, list) else str(told).split(",")
-    found: list[TrainingFilm] = []
+    names = option if isinstance(option, list) else str(option).split(",")
+    films: list[TrainingFilm] = []
     for name in (str(name).strip() for name in names):
         if name in DRAWN:
-            found.append(TrainingFilm(name, name))
+            films.append(TrainingFilm(name, name))
         elif name == NONE:
-            found += [TrainingFilm(word, word) for word in (SHAPES, NATURAL)]
+            films += [TrainingFilm(word, word) for word in (SHAPES, NATURAL)]
         elif name == REAL:
-            found += _in_folder(_recorded())
+            films += _in_folder(_recorded())
         elif name and Path(name).is_dir():
-            found += _in_folder(Path(name))
+            films += _in_folder(Path(name))
         elif name and Path(name).is_file():
             film = _of_file(Path(name))
             # Who names a film that is kept as a whole means it.
-            whole = film.seconds == 0
-            found.append(TrainingFilm(film.name, film.shown, film.digest) if whole else film)
+            fully_reserved = film.seconds == 0
+            films.append(TrainingFilm(film.name, film.shown, film.digest) if fully_reserved else film)
         else:
             raise UsageError(
                 "films-unknown",
@@ -144,8 +144,8 @@ def training_films(told: str | list[str]) -> tuple[TrainingFilm, ...]:
                 film=name,
                 available=list(WORDS),
             )
-    _refuse_twins(found)
-    return tuple(found)
+    _refuse_twins(films)
+    return tuple(films)
 
 
 def _recorded() -> Path:
@@ -197,13 +197,13 @@ def _of_file(path: Path) -> TrainingFilm:
 
 
 def _refuse_twins(films: Iterable[TrainingFilm]) -> None:
-    seen: dict[str, str] = {}
+    by_key: dict[str, str] = {}
     for film in films:
-        if film.key in seen:
+        if film.key in by_key:
             raise UsageError(
                 "films-duplicate-film",
                 "films= names the same film twice: {first_film} and {second_film}.",
-                first_film=seen[film.key],
+                first_film=by_key[film.key],
                 second_film=film.shown,
             )
-        seen[film.key] = film.shown
+        by_key[film.key] = film.shown

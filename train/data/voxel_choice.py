@@ -40,20 +40,20 @@ def find_voxels(codec: Arrays, showings: Sequence[AnyShowing], count: int, windo
         ``voxels`` (voxel,), ascending flat indices into a volume, ``level`` (voxel,), their resting
         level, and ``explained`` (voxel,), the share of their variance that is predicted.
     """
-    seen = [_seen(codec, one) for one in showings]
-    every = [np.concatenate([getattr(one, name) for one in seen]) for name in Seen.__slots__]
-    features = fit_features(Seen(*every), window_s)
+    encoded = [_seen(codec, showing) for showing in showings]
+    arrays = [np.concatenate([getattr(clips, name) for clips in encoded]) for name in Seen.__slots__]
+    features = fit_features(Seen(*arrays), window_s)
     first = showings[0].volumes()
-    told = []
+    responses = []
     volumes = []
     fold = []
-    for number, one in enumerate(showings):
-        found = first if number == 0 else one.volumes(first.voxels)
-        series = features.series(seen[number])
-        x = features.kernel(found.times, len(series)) @ series
-        told.append(x - x.mean(0))
-        volumes.append(found.values - found.values.mean(0))
-        fold.append(np.full(len(found.times), number))
+    for number, showing in enumerate(showings):
+        head_volumes = first if number == 0 else showing.volumes(first.voxels)
+        series = features.series(encoded[number])
+        x = features.kernel(head_volumes.times, len(series)) @ series
+        responses.append(x - x.mean(0))
+        volumes.append(head_volumes.values - head_volumes.values.mean(0))
+        fold.append(np.full(len(head_volumes.times), number))
     together = np.concatenate(volumes)
     folds = np.concatenate(fold)
     # Sessions do not overlap, so that no volumes between them have to be left out.
@@ -61,12 +61,12 @@ def find_voxels(codec: Arrays, showings: Sequence[AnyShowing], count: int, windo
     if len(showings) == 1:
         folds = np.arange(len(together)) * PARTS // len(together)
         gap = int(np.ceil(_GAP_S / np.median(np.diff(first.times))))
-    errors, sizes = fold_errors(np.concatenate(told), together, folds, gap, PICKING)
+    errors, sizes = fold_errors(np.concatenate(responses), together, folds, gap, PICKING)
     best = np.sort(best_explained(errors.sum(0), sizes.sum(0), count))
     explained = 1 - errors.sum(0)[best] / sizes.sum(0)[best]
     return {"voxels": first.voxels[best], "level": first.level[best], "explained": explained}
 
 
-def _seen(codec: Arrays, one: AnyShowing) -> Seen:
-    found = encode_film(codec, one.tiles())
-    return Seen(found["latents"], found["structure"])
+def _seen(codec: Arrays, showing: AnyShowing) -> Seen:
+    encoded = encode_film(codec, showing.tiles())
+    return Seen(encoded["latents"], encoded["structure"])

@@ -61,18 +61,18 @@ class Schedule(nn.Module):
         self.register_buffer("clock", clock.float(), persistent=False)
         self.last = float(clock[-1])
 
-    def at(self, left: Tensor) -> Tensor:
+    def at(self, remaining: Tensor) -> Tensor:
         """Return the clock where a share of a sampler's evenly spaced steps is left, from 1 to 0, (row,).
 
         Step n of N begins where ``1 - n / N`` of them is left. Sampling begins at the last trained level
         ("trailing", Lin et al. 2023, arXiv:2305.08891, table 2).
         """
         if self.predicts == FLOW:
-            return self.shift * left / (1 + (self.shift - 1) * left)
-        place = left * len(self.clock)
+            return self.shift * remaining / (1 + (self.shift - 1) * remaining)
+        place = remaining * len(self.clock)
         below = place.long().clamp(max=len(self.clock) - 1)
         # No noise at all comes before the first level.
-        ends = torch.cat([torch.zeros_like(self.clock[:1]), self.clock]).to(left.device)
+        ends = torch.cat([torch.zeros_like(self.clock[:1]), self.clock]).to(remaining.device)
         return torch.lerp(ends[below], ends[below + 1], place - below)
 
     def remaining(self, now: float) -> float:
@@ -84,9 +84,9 @@ class Schedule(nn.Module):
 
     def levels(self, steps: int) -> list[float]:
         """Return the clock before each of some steps."""
-        left = torch.tensor([1 - n / steps for n in range(steps)])
-        found: list[float] = self.at(left).tolist()
-        return found
+        remaining = torch.tensor([1 - n / steps for n in range(steps)])
+        levels: list[float] = self.at(remaining).tolist()
+        return levels
 
     def norm(self, now: Tensor) -> Tensor:
         """Return what the model's own latents are multiplied by to lie on the path at clock `now`, (row,)."""
@@ -101,12 +101,12 @@ class Schedule(nn.Module):
         """
         if self.predicts == FLOW:
             return now
-        inside = now.clamp(self.clock[0], self.clock[-1])
+        clamped = now.clamp(self.clock[0], self.clock[-1])
         # Not `searchsorted`, which has no operator in ONNX.
-        below = (self.clock[None, :] < inside[:, None]).sum(1).sub(1).clamp(0, len(self.clock) - 2)
+        below = (self.clock[None, :] < clamped[:, None]).sum(1).sub(1).clamp(0, len(self.clock) - 2)
         low = self.clock[below]
         high = self.clock[below + 1]
-        return below + (inside - low) / (high - low)
+        return below + (clamped - low) / (high - low)
 
     def velocity(self, network: Network, latents: Tensor, now: Tensor) -> Tensor:
         """Return the velocity on the clock.
@@ -125,7 +125,7 @@ class Schedule(nn.Module):
         alpha = (1 - t) / norm
         sigma = t / norm
         native = latents / norm
-        found = network(native, self.level(now))
+        predicted = network(native, self.level(now))
         if self.predicts == VELOCITY:
-            return (sigma - alpha) * native + (alpha + sigma) * found
-        return (found - latents) * (alpha + sigma) / alpha
+            return (sigma - alpha) * native + (alpha + sigma) * predicted
+        return (predicted - latents) * (alpha + sigma) / alpha

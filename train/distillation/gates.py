@@ -101,7 +101,7 @@ def shown(brain: str, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def reference(
-    teacher: Sampler, windows: Windows, few: int, seeds: int, steps: int = TEACHER_STEPS
+    teacher: Sampler, windows: Windows, window_count: int, seeds: int, steps: int = TEACHER_STEPS
 ) -> Reference:
     """Let the teacher draw.
 
@@ -109,19 +109,19 @@ def reference(
     ----------
     teacher : callable
     windows : Windows
-    few : int
+    window_count : int
         So many windows, evenly spaced, are drawn from other brains and from other noise.
     seeds : int
         Number of other noises.
     steps : int
     """
-    picked = np.linspace(0, len(windows.truths) - 1, min(few, len(windows.truths))).astype(np.int64)
+    picked = np.linspace(0, len(windows.truths) - 1, min(window_count, len(windows.truths))).astype(np.int64)
     latents = _of_brains(teacher, windows, picked, steps)
-    others = _of_seeds(teacher, windows, picked, seeds, steps)
-    return Reference(picked, latents, others, _wins(windows, latents[OWN]))
+    other_seeds = _of_seeds(teacher, windows, picked, seeds, steps)
+    return Reference(picked, latents, other_seeds, _wins(windows, latents[OWN]))
 
 
-def measure(student: Sampler, windows: Windows, held: Reference, steps: int) -> dict[str, Any]:
+def measure(student: Sampler, windows: Windows, reference: Reference, steps: int) -> dict[str, Any]:
     """Hold a student of so many steps against its teacher.
 
     Returns
@@ -132,16 +132,17 @@ def measure(student: Sampler, windows: Windows, held: Reference, steps: int) -> 
         ``motion``, ``saturation`` and ``diversity``, ratios to the teacher's; ``brain_sensitivity``, the
         smaller one of such ratios of what changes with another window's brain, and with none.
     """
-    latents = _of_brains(student, windows, held.few, steps)
-    true = held.latents[OWN]
+    latents = _of_brains(student, windows, reference.few, steps)
+    true = reference.latents[OWN]
     clips = windows.frames(latents[OWN])
-    theirs = windows.frames(true)
-    lost = held.wins - _wins(windows, latents[OWN])
+    teacher_clips = windows.frames(true)
+    lost = reference.wins - _wins(windows, latents[OWN])
     changed = {
-        brain: _change(latents[OWN][held.few], latents[brain]) / _change(true[held.few], held.latents[brain])
+        brain: _change(latents[OWN][reference.few], latents[brain])
+        / _change(true[reference.few], reference.latents[brain])
         for brain in (OTHER, NONE)
     }
-    seeds = _of_seeds(student, windows, held.few, len(held.seeds), steps)
+    seeds = _of_seeds(student, windows, reference.few, len(reference.seeds), steps)
     return {
         "error": float(np.square(latents[OWN] - true).mean() / true.var()),
         "identification": {
@@ -149,9 +150,10 @@ def measure(student: Sampler, windows: Windows, held: Reference, steps: int) -> 
             **of_mean(lost, windows.groups, bounded=False).entries(),
             "n": len(lost),
         },
-        "motion": float(_motion(clips) / _motion(theirs)),
-        "saturation": float(_saturation(clips) / _saturation(theirs)),
-        "diversity": _spread(latents[OWN][held.few], seeds) / _spread(true[held.few], held.seeds),
+        "motion": float(_motion(clips) / _motion(teacher_clips)),
+        "saturation": float(_saturation(clips) / _saturation(teacher_clips)),
+        "diversity": _spread(latents[OWN][reference.few], seeds)
+        / _spread(true[reference.few], reference.seeds),
         "brain_sensitivity": min(changed.values()),
         "brain_sensitivity_other": changed[OTHER],
         "brain_sensitivity_none": changed[NONE],
@@ -172,16 +174,18 @@ def failed(figures: Mapping[str, Any]) -> list[str]:
     return [name for name, passed in within.items() if not passed]
 
 
-def _of_brains(sampler: Sampler, windows: Windows, few: NDArray[np.int64], steps: int) -> dict[str, Latents]:
+def _of_brains(
+    sampler: Sampler, windows: Windows, picked: NDArray[np.int64], steps: int
+) -> dict[str, Latents]:
     noise = windows.noise(0)
-    rows = {OWN: np.arange(len(noise)), OTHER: few, NONE: few}
+    rows = {OWN: np.arange(len(noise)), OTHER: picked, NONE: picked}
     return {brain: sampler(brain, rows[brain], noise[rows[brain]], steps) for brain in BRAINS}
 
 
 def _of_seeds(
-    sampler: Sampler, windows: Windows, few: NDArray[np.int64], seeds: int, steps: int
+    sampler: Sampler, windows: Windows, picked: NDArray[np.int64], seeds: int, steps: int
 ) -> list[Latents]:
-    return [sampler(OWN, few, windows.noise(1 + seed)[few], steps) for seed in range(seeds)]
+    return [sampler(OWN, picked, windows.noise(1 + seed)[picked], steps) for seed in range(seeds)]
 
 
 def _wins(windows: Windows, latents: Latents) -> NDArray[np.float64]:
@@ -189,15 +193,15 @@ def _wins(windows: Windows, latents: Latents) -> NDArray[np.float64]:
     return wins_in_session(clips, windows.truths, windows.sessions, windows.mean_clip)
 
 
-def _change(one: Latents, other: Latents) -> float:
+def _change(latents: Latents, other: Latents) -> float:
     """Return the root mean square of what differs between latents."""
-    return float(np.sqrt(np.square(one - other).mean()))
+    return float(np.sqrt(np.square(latents - other).mean()))
 
 
-def _spread(first: Latents, others: Sequence[Latents]) -> float:
+def _spread(first: Latents, other_seeds: Sequence[Latents]) -> float:
     """Return the root mean square of the latents about their mean over noises."""
-    drawn = np.stack([first, *others])
-    return float(np.sqrt(drawn.var(0).mean()))
+    samples = np.stack([first, *other_seeds])
+    return float(np.sqrt(samples.var(0).mean()))
 
 
 def _motion(clips: NDArray[np.uint8]) -> float:

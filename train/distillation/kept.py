@@ -30,8 +30,8 @@ def packed(learned: Mapping[str, Tensor], attached: Mapping[str, Adapter]) -> Ar
         Name -> an adapter that stays beside the weights, as it was put on.
     """
     arrays: Arrays = {f"{STUDENT}{name}": value.cpu().half().numpy() for name, value in learned.items()}
-    stated = {name: asdict(adapter) for name, adapter in attached.items()}
-    return arrays | {f"{STUDENT}{_ADAPTERS}": np.array(strict_json.dumps(stated))}
+    adapter_settings = {name: asdict(adapter) for name, adapter in attached.items()}
+    return arrays | {f"{STUDENT}{_ADAPTERS}": np.array(strict_json.dumps(adapter_settings))}
 
 
 def of_student(weights: Arrays) -> Arrays:
@@ -41,8 +41,8 @@ def of_student(weights: Arrays) -> Arrays:
 
 def of_teacher(weights: Arrays) -> Arrays | None:
     """Return a run's weights without its student; None if it has none."""
-    own = {name: value for name, value in weights.items() if not name.startswith(STUDENT)}
-    return own if len(own) < len(weights) else None
+    teacher_weights = {name: value for name, value in weights.items() if not name.startswith(STUDENT)}
+    return teacher_weights if len(teacher_weights) < len(weights) else None
 
 
 def put_on(module: nn.Module, arrays: Arrays) -> None:
@@ -62,8 +62,8 @@ def put_on(module: nn.Module, arrays: Arrays) -> None:
     UsageError
         If the student has weights that the module does not.
     """
-    stated = json.loads(str(arrays[_ADAPTERS]))
-    for name, adapter in stated.items():
+    adapter_settings = json.loads(str(arrays[_ADAPTERS]))
+    for name, adapter in adapter_settings.items():
         adapters.inject(module, "", name, Adapter(**adapter))
     learned = {name: torch.from_numpy(np.array(x)) for name, x in arrays.items() if name != _ADAPTERS}
     # Strict but for the teacher's own weights, which are there already.

@@ -25,8 +25,8 @@ MATCHING = "distribution_matching"
 CRITIC = "critic"
 
 # Clips are noised again to levels of this range, in shares of a sampler's steps.
-_LEAST = 0.02
-_MOST = 0.98
+_MIN_SHARE = 0.02
+_MAX_SHARE = 0.98
 # Least mean difference by which the gradient is divided, for clips that the teacher would not change.
 _SMALL = 1e-6
 
@@ -70,11 +70,11 @@ def losses(
         Shares of a sampler's steps that are left -> levels.
     """
     steps = STEPS[int(torch.randint(len(STEPS), ()))]
-    drawn = noised(draw(student, start, steps, shift), shift)
+    noisy = noised(draw(student, start, steps, shift), shift)
     with torch.no_grad():
-        real = teacher(drawn.latents, drawn.now)
-    fake = critic(drawn.latents, drawn.now)
-    return {MATCHING: matching(drawn, real, fake.detach()), CRITIC: flow(drawn, fake)}
+        real = teacher(noisy.latents, noisy.now)
+    fake = critic(noisy.latents, noisy.now)
+    return {MATCHING: matching(noisy, real, fake.detach()), CRITIC: flow(noisy, fake)}
 
 
 def draw(student: MeanVelocity, start: Tensor, steps: int, shift: Callable[[Tensor], Tensor]) -> Tensor:
@@ -94,15 +94,15 @@ def draw(student: MeanVelocity, start: Tensor, steps: int, shift: Callable[[Tens
 
 def noised(clean: Tensor, shift: Callable[[Tensor], Tensor]) -> Noised:
     """Noise clips again, each to a random level."""
-    left = _LEAST + (_MOST - _LEAST) * torch.rand(len(clean), device=clean.device)
-    now = shift(left)
+    remaining = _MIN_SHARE + (_MAX_SHARE - _MIN_SHARE) * torch.rand(len(clean), device=clean.device)
+    now = shift(remaining)
     wide = now.view(-1, 1, 1, 1, 1)
     noise = torch.randn_like(clean)
     latents = (1 - wide) * clean.detach() + wide * noise
     return Noised(clean, noise, latents, now)
 
 
-def matching(drawn: Noised, teacher: Tensor, critic: Tensor) -> Tensor:
+def matching(noisy: Noised, teacher: Tensor, critic: Tensor) -> Tensor:
     """Return a number whose gradient for each clip is that of distribution matching.
 
     That gradient is the clean clip that the critic expects, less the one that the teacher expects, over the
@@ -112,22 +112,22 @@ def matching(drawn: Noised, teacher: Tensor, critic: Tensor) -> Tensor:
 
     Parameters
     ----------
-    drawn : Noised
+    noisy : Noised
     teacher, critic : (row, channel, latent frame, row, column)
         The velocities of both for the noisy latents.
     """
-    now = drawn.now.view(-1, 1, 1, 1, 1)
-    clean = drawn.clean.float()
-    expected = drawn.latents - now * teacher.float()
+    now = noisy.now.view(-1, 1, 1, 1, 1)
+    clean = noisy.clean.float()
+    expected = noisy.latents - now * teacher.float()
     distance = (clean.detach() - expected).abs().mean((1, 2, 3, 4), keepdim=True)
     gradient = now * (teacher.float() - critic.float()) / distance.clamp(min=_SMALL)
     return 0.5 * (clean - (clean - gradient).detach()).square().mean()
 
 
-def flow(drawn: Noised, critic: Tensor) -> Tensor:
+def flow(noisy: Noised, critic: Tensor) -> Tensor:
     """Compute the mean squared error of the critic's velocity on the student's clips.
 
     This is the loss of a rectified flow (Liu, Gong and Liu 2023, Flow straight and fast, equation 1).
     """
-    wanted = drawn.noise - drawn.clean.detach()
-    return (critic.float() - wanted.float()).square().mean()
+    target = noisy.noise - noisy.clean.detach()
+    return (critic.float() - target.float()).square().mean()

@@ -22,17 +22,17 @@ class Spanned(nn.Module):
         The model's own time embedding.
     """
 
-    def __init__(self, own: nn.Module) -> None:
+    def __init__(self, embedding: nn.Module) -> None:
         super().__init__()
-        first = own.get_submodule("linear_1")
-        last = own.get_submodule("linear_2")
+        first = embedding.get_submodule("linear_1")
+        last = embedding.get_submodule("linear_2")
         assert isinstance(first, nn.Linear)
         assert isinstance(last, nn.Linear)
         width = last.out_features
         silent = nn.Linear(width, width)
         nn.init.zeros_(silent.weight)
         nn.init.zeros_(silent.bias)
-        self.own = own
+        self.own = embedding
         self.span = nn.Sequential(nn.Linear(first.in_features, width), nn.SiLU(), silent)
         self.span.to(first.weight.device, first.weight.dtype)
 
@@ -53,12 +53,12 @@ class Spanned(nn.Module):
         """
         if waves.ndim == 3:
             waves, span = waves.split(1, dim=1)
-        found = self.own(waves)
+        embedded = self.own(waves)
         if span is None:
-            return found
+            return embedded
         # What learns is in single precision, whatever the precision of the rest.
         kind = next(self.span.parameters()).dtype
-        return found + self.span(span.to(kind)).to(found.dtype)
+        return embedded + self.span(span.to(kind)).to(embedded.dtype)
 
 
 def add_spans(model: nn.Module) -> None:
@@ -72,8 +72,10 @@ def add_spans(model: nn.Module) -> None:
     # Imported where it is used: it takes seconds.
     from diffusers.models.embeddings import TimestepEmbedding
 
-    found = [name for name, one in model.named_modules() if isinstance(one, TimestepEmbedding)]
-    if not found:
+    embedding_names = [
+        name for name, module in model.named_modules() if isinstance(module, TimestepEmbedding)
+    ]
+    if not embedding_names:
         raise UsageError(
             "distillation-missing-timestep-embedding",
             "a {model_class} has no TimestepEmbedding of diffusers, and cannot be told how far a "
@@ -81,5 +83,5 @@ def add_spans(model: nn.Module) -> None:
             model_class=type(model).__name__,
         )
     # The first one is that of the noise level; models that continue a picture have another one.
-    name = found[0]
+    name = embedding_names[0]
     model.set_submodule(name, Spanned(model.get_submodule(name)))

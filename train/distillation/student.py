@@ -52,8 +52,8 @@ class FlowMap(nn.Module):
         now = t.expand(rows)
         until = r.expand(rows)
         here = latent * _wide(self.schedule.norm(now))
-        there = here + _wide(until - now) * self.velocity(condition, here, now, until)
-        return there / _wide(self.schedule.norm(until))
+        next_latent = here + _wide(until - now) * self.velocity(condition, here, now, until)
+        return next_latent / _wide(self.schedule.norm(until))
 
     def velocity(self, tokens: Tensor, latents: Tensor, now: Tensor, until: Tensor) -> Tensor:
         """Return the mean velocity from clock `now` to `until`, (row,), for latents on the path."""
@@ -122,7 +122,7 @@ class Student(Trainable):
         noise = batch["noise"]
         with torch.no_grad():
             tokens = self.encoder(batch).tokens
-            wanted = targets.asked(
+            target = targets.asked(
                 self.how,
                 partial(self.teacher, tokens),
                 partial(self.student.velocity, tokens),
@@ -134,9 +134,9 @@ class Student(Trainable):
                 ),
                 self._level,
             )
-        found = self.student.velocity(tokens[wanted.rows], wanted.latents, wanted.now, wanted.until)
+        predicted = self.student.velocity(tokens[target.rows], target.latents, target.now, target.until)
         # The forward pass may run in bf16; the loss is computed in single precision.
-        return (found.float() - wanted.velocity.float()).square().mean()
+        return (predicted.float() - target.velocity.float()).square().mean()
 
     def teacher(self, tokens: Tensor, latents: Tensor, now: Tensor) -> Tensor:
         """Return the teacher's velocity at clock `now`, (row,), for latents on the path."""
@@ -148,9 +148,9 @@ class Student(Trainable):
         with adapters.bypassed(video, self.names):
             return self.student.schedule.velocity(network, latents, now)
 
-    def _level(self, left: float) -> float:
+    def _level(self, remaining: float) -> float:
         # Not a tensor of the accelerator: levels are drawn where torch's numbers are.
-        return float(self.student.schedule.at(torch.tensor(left)))
+        return float(self.student.schedule.at(torch.tensor(remaining)))
 
 
 def attached(phases: Mapping[str, Phase]) -> dict[str, Adapter]:
@@ -161,7 +161,7 @@ def attached(phases: Mapping[str, Phase]) -> dict[str, Adapter]:
     UsageError
         If a phase changes what the teacher has as well.
     """
-    found: dict[str, Adapter] = {}
+    by_phase: dict[str, Adapter] = {}
     for name, phase in phases.items():
         shared = [pattern for pattern in phase.trained if SPAN not in pattern]
         if shared:
@@ -184,15 +184,15 @@ def attached(phases: Mapping[str, Phase]) -> dict[str, Adapter]:
                     merge=adapter.merge,
                     expected_part=PART,
                 )
-            found[name] = adapter
-    return found
+            by_phase[name] = adapter
+    return by_phase
 
 
 def learned(model: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
     """Return what a student learned beside its teacher: spans, and the adapters of some names."""
-    ours = (SPAN, *(f".{name}." for name in names))
+    markers = (SPAN, *(f".{name}." for name in names))
     state: dict[str, Any] = model.state_dict()
-    return {name: value for name, value in state.items() if any(part in name for part in ours)}
+    return {name: value for name, value in state.items() if any(part in name for part in markers)}
 
 
 def _wide(values: Tensor) -> Tensor:

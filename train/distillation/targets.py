@@ -166,14 +166,14 @@ def followed(
         velocities.append(velocity)
         points.append(start + (then - now) * middle)
     device = noise.device
-    at = torch.tensor(levels, device=device)
+    level_tensor = torch.tensor(levels, device=device)
     picked = _picked(len(noise) * pairs, len(levels), shares)
     first, last, standing = (values.to(device) for values in picked)
     rows = torch.arange(len(noise), device=device).repeat_interleave(pairs)
     path = torch.stack(points)
     begin = path[first, rows]
-    now = at[first]
-    until = at[last]
+    now = level_tensor[first]
+    until = level_tensor[last]
     moved = (path[last, rows] - begin) / (until - now).view(-1, 1, 1, 1, 1)
     still = torch.stack(velocities)[first, rows]
     velocity = torch.where(standing.view(-1, 1, 1, 1, 1), still, moved)

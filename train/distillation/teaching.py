@@ -28,7 +28,7 @@ FLOW_MAP = "flow_map"
 # Held-out windows that the teacher draws.
 WINDOWS = 64
 # Those of them that it draws from other brains and other noise, and how many noises these are.
-_FEW = 16
+_OTHER_BRAIN_WINDOWS = 16
 _SEEDS = 1
 # What a gate that is not passed adds to the figure by which the best weights are chosen: more than any error.
 _FAILED = 10.0
@@ -84,7 +84,7 @@ def teach(
     phases: Mapping[str, Phase],
     draw: Callable[[Place], Any],
     machine: Machine,
-    held: Held,
+    monitor: Held,
 ) -> Lessons:
     """Train a system with a student.
 
@@ -95,38 +95,43 @@ def teach(
         It offers the loss `FLOW_MAP`.
     phases, draw, machine
         See `train.loop.train`.
-    held : Held
+    monitor : Held
     """
-    reference = _reference(work, held)
-    watch = partial(_hold, work, system, held, reference)
+    reference = _reference(work, monitor)
+    watch = partial(_hold, work, system, monitor, reference)
     log = loop.train(system, phases, draw, _folder(work), watch, work.seed, machine)
     return Lessons(log, _rows(work))
 
 
-def _reference(work: Work, held: Held) -> Reference:
+def _reference(work: Work, monitor: Held) -> Reference:
     """Let the teacher draw, once: what it drew is kept with the stages."""
 
     def drawn() -> Arrays:
-        found = gates.reference(held.teacher, held.windows, _FEW, _SEEDS)
-        return {"few": found.few, "wins": found.wins, "seeds": np.stack(found.seeds), **found.latents}
+        reference = gates.reference(monitor.teacher, monitor.windows, _OTHER_BRAIN_WINDOWS, _SEEDS)
+        return {
+            "few": reference.few,
+            "wins": reference.wins,
+            "seeds": np.stack(reference.seeds),
+            **reference.latents,
+        }
 
-    kept = work.stage("teacher", drawn)
-    latents = {brain: kept[brain] for brain in gates.BRAINS}
-    return Reference(kept["few"], latents, list(kept["seeds"]), kept["wins"])
+    arrays = work.stage("teacher", drawn)
+    latents = {brain: arrays[brain] for brain in gates.BRAINS}
+    return Reference(arrays["few"], latents, list(arrays["seeds"]), arrays["wins"])
 
 
-def _hold(work: Work, system: Trainable, held: Held, reference: Reference, phase: str, step: int) -> float:
+def _hold(work: Work, system: Trainable, monitor: Held, reference: Reference, phase: str, step: int) -> float:
     """Hold the student against its teacher, and write what was found; return how far it is from it."""
     # A resumed phase comes by the steps after its checkpoint again.
     rows = [row for row in _rows(work) if (row["phase"], row["step"]) != (phase, step)]
-    student = held.student(system)
+    student = monitor.student(system)
     distance = 0.0
     for steps in gates.STEPS:
-        found = gates.measure(student, held.windows, reference, steps)
-        rows.append({"phase": phase, "step": step, "steps": steps, **found})
+        measures = gates.measure(student, monitor.windows, reference, steps)
+        rows.append({"phase": phase, "step": step, "steps": steps, **measures})
         # With so few windows the interval of identification is wide, and says little.
-        missed = [name for name in gates.failed(found) if name != "identification"]
-        distance += found["error"] + _FAILED * len(missed)
+        missed = [name for name in gates.failed(measures) if name != "identification"]
+        distance += measures["error"] + _FAILED * len(missed)
     _folder(work).mkdir(parents=True, exist_ok=True)
     _path(work).write_text("".join(strict_json.dumps(row) + "\n" for row in rows))
     return distance

@@ -75,7 +75,7 @@ class CompactFitter:
         voxels, components = self.weights["voxels"].shape
         return Sizes(voxels, components, self.weights["mixing"].shape[0], self.weights["cosines"].shape[1])
 
-    def drawable(self, shown: Shown) -> float:
+    def drawable(self, screenings: Shown) -> float:
         """Compute the share of the films' variance about the mean picture that points of the space can draw.
 
         The flow cannot be told what the space does not hold, however well a brain is read.
@@ -85,37 +85,39 @@ class CompactFitter:
         window_s = float(self.manifest.grid.window)
         frames = int(self.manifest.grid.window * self.manifest.grid.fps)
         missed = 0.0
-        whole = 0.0
+        total = 0.0
         # Recordings of the same film share its array, and it counts once.
-        for film in {id(film): film for film in shown.films}.values():
+        for film in {id(film): film for film in screenings.films}.values():
             starts = np.linspace(0, max(0.0, len(film) / clip.fps - window_s), _LOOKED_AT)
             clips = clips_at(film, starts, clip, frames)
             latents = patch.encode(self.codec, clips)
-            seen = Seen(latents, structure(clips))
-            told = space.drawn(space.led(space.targets(seen)), latents.shape[3:])
-            drawn = patch.decode(self.pictures, told)
+            encoded = Seen(latents, structure(clips))
+            drawn_latents = space.drawn(space.led(space.targets(encoded)), latents.shape[3:])
+            decoded = patch.decode(self.pictures, drawn_latents)
             nothing = np.zeros((1, latents.shape[2], space.values))
             mean = patch.decode(self.pictures, space.drawn(nothing, latents.shape[3:]))
-            missed += float(np.square(clips / 255 - drawn).sum())
-            whole += float(np.square(clips / 255 - mean).sum())
-        return 1 - missed / whole
+            missed += float(np.square(clips / 255 - decoded).sum())
+            total += float(np.square(clips / 255 - mean).sum())
+        return 1 - missed / total
 
-    def story(self, recorded: Recorded, shown: Shown) -> FilmStory:
+    def story(self, recorded: Recorded, screenings: Shown) -> FilmStory:
         """Put the film into the space: the target of each window, and features of the whole film."""
         assert self.manifest.latent is not None
         window_s = float(self.manifest.grid.window)
         glimpses: list[Matrix] = []
-        begun: list[NDArray[np.bool_]] = []
+        shot_starts: list[NDArray[np.bool_]] = []
         tiles: list[Seen] = []
-        for number, film in enumerate(shown.films):
+        for number, film in enumerate(screenings.films):
             cuts = find_cuts(film)
             mine = recorded.start_s[recorded.film == number]
-            whole = np.arange(0, len(film) / self.manifest.clip.fps - window_s + 1e-6, window_s)
+            tile_starts = np.arange(0, len(film) / self.manifest.clip.fps - window_s + 1e-6, window_s)
             glimpses.append(self.space.glimpses(self._watch(film, mine)))
-            begun.append(cuts_at(cuts, mine, self.manifest.clip, shown_frames(self.manifest)))
-            tiles.append(self._watch(film, whole))
-        every = Seen(*(np.concatenate([getattr(tile, name) for tile in tiles]) for name in Seen.__slots__))
-        features = fit_features(every, window_s)
+            shot_starts.append(cuts_at(cuts, mine, self.manifest.clip, shown_frames(self.manifest)))
+            tiles.append(self._watch(film, tile_starts))
+        all_tiles = Seen(
+            *(np.concatenate([getattr(tile, name) for tile in tiles]) for name in Seen.__slots__)
+        )
+        features = fit_features(all_tiles, window_s)
         shown_of = np.concatenate(glimpses)
         return FilmStory(
             targets=self.space.points(shown_of),
@@ -125,7 +127,7 @@ class CompactFitter:
             features=features,
             spelled=features.spelled(self.space),
             series=[features.series(tile) for tile in tiles],
-            cuts=np.concatenate(begun),
+            cuts=np.concatenate(shot_starts),
             glimpses=shown_of,
         )
 
@@ -135,10 +137,10 @@ class CompactFitter:
         fitted = participant.completed(fitted, {name: value.shape for name, value in self.weights.items()})
         return participant.never_worse(fitted, recorded, story)
 
-    def refined(self, points: Arrays, seen: Shots, route: str) -> Matrix:
+    def refined(self, points: Arrays, shot_cues: Shots, route: str) -> Matrix:
         """Refine the points of all routes (route -> (window, component)) for windows of one route."""
         led = {name: self.space.led(value) for name, value in points.items()}
-        return self.space.points(refine(perceptron(self.weights), led, seen, route))
+        return self.space.points(refine(perceptron(self.weights), led, shot_cues, route))
 
     def graphs(self, fitted: EncoderFit) -> dict[str, ModelProto]:
         """Copy the encoder, with the weights of the participant."""
@@ -150,9 +152,9 @@ class CompactFitter:
         grid = self.manifest.grid
         frames = int(grid.window * grid.fps)
         weights = self.weights | fitted.weights
-        there, glimpses = encoder_graph.glimpsed(weights, self.space, windows, frames)
-        drawn = self.space.drawn(glimpses, self.manifest.latent[3:])
-        return {"condition": drawn * there[:, None, None, None, None]}
+        present, glimpses = encoder_graph.glimpsed(weights, self.space, windows, frames)
+        latents = self.space.drawn(glimpses, self.manifest.latent[3:])
+        return {"condition": latents * present[:, None, None, None, None]}
 
     def _watch(self, film: Frames, starts: Matrix) -> Seen:
         """Return what the clips at film times show."""
@@ -184,14 +186,16 @@ def compact_fitter(base: Bundle) -> CompactFitter:
     codec = patch.Codec(mean.astype(np.float32), (basis / scale**2).astype(np.float32))
     pictures = patch.Codec(base.stats["codec_mean"], base.stats["codec_basis"])
     structure_mean, structure_scale = (base.stats[name].astype(np.float64) for name in _SPACE)
-    held = {name: weights[name].astype(np.float64) for name in ("latent_mean", "pictures", "varied", "basis")}
+    arrays = {
+        name: weights[name].astype(np.float64) for name in ("latent_mean", "pictures", "varied", "basis")
+    }
     space = Space(
-        latent_mean=held["latent_mean"],
-        pictures=held["pictures"],
+        latent_mean=arrays["latent_mean"],
+        pictures=arrays["pictures"],
         structure_mean=structure_mean,
         structure_scale=structure_scale,
         # The encoder draws the tensor in its own units.
-        variations=held["varied"] / structure_scale,
-        basis=held["basis"],
+        variations=arrays["varied"] / structure_scale,
+        basis=arrays["basis"],
     )
     return CompactFitter(base.manifest, encoder, weights, space, codec, pictures, learned_from(base.manifest))

@@ -28,8 +28,8 @@ _WEIGHTS = (
 )
 
 
-def weights_of(model: ModelProto, where: Path, others: tuple[str, ...]) -> Arrays:
-    """Read the weights of an encoder that belong to a participant, and `others` that a fit goes by.
+def weights_of(model: ModelProto, where: Path, extra_names: tuple[str, ...]) -> Arrays:
+    """Read the weights of an encoder that belong to a participant, and `extra_names` that a fit goes by.
 
     Raises
     ------
@@ -37,16 +37,16 @@ def weights_of(model: ModelProto, where: Path, others: tuple[str, ...]) -> Array
         If the graph has no weight of one of the names.
     """
     # An export that stores a weight in half precision adds the suffix to its name.
-    held = {tensor.name.removesuffix(".half"): tensor for tensor in model.graph.initializer}
-    names = (*_WEIGHTS, *others)
-    if missing := [name for name in names if name not in held]:
+    initializers = {tensor.name.removesuffix(".half"): tensor for tensor in model.graph.initializer}
+    names = (*_WEIGHTS, *extra_names)
+    if missing := [name for name in names if name not in initializers]:
         raise BundleError(
             "encoder-graph-missing-weights",
             "{path} has no weights called {missing_weights}. Export the bundle again.",
             path=where / "encode.onnx",
             missing_weights=list(missing),
         )
-    return {name: numpy_helper.to_array(held[name]) for name in names}
+    return {name: numpy_helper.to_array(initializers[name]) for name in names}
 
 
 def replaced(model: ModelProto, weights: Arrays) -> ModelProto:
@@ -73,10 +73,10 @@ def replaced(model: ModelProto, weights: Arrays) -> ModelProto:
                 expected_shape=list(tensor.dims),
                 actual_shape=list(value.shape),
             )
-        kept = np.ascontiguousarray(value.astype(numpy_helper.to_array(tensor).dtype))
-        tensor.CopyFrom(numpy_helper.from_array(kept, tensor.name))
-    held = {tensor.name for tensor in copy.graph.initializer}
-    if weights.get("yields", np.zeros(2)).any() and "yields" not in held:
+        converted = np.ascontiguousarray(value.astype(numpy_helper.to_array(tensor).dtype))
+        tensor.CopyFrom(numpy_helper.from_array(converted, tensor.name))
+    tensor_names = {tensor.name for tensor in copy.graph.initializer}
+    if weights.get("yields", np.zeros(2)).any() and "yields" not in tensor_names:
         _let_yield(copy, weights["yields"])
     onnx.checker.check_model(copy)
     return copy
@@ -95,13 +95,13 @@ def _let_yield(model: ModelProto, yields: NDArray[np.floating[Any]]) -> None:
     # The node that multiplies by `reads` gives its result under a new name. The gate takes that and
     # writes the old name, so that all later nodes read what the gate lets through.
     nodes = list(model.graph.node)
-    at = next(index for index, node in enumerate(nodes) if "reads" in node.input)
-    reading = nodes[at]
-    there = next(name for name in reading.input if name != "reads")
+    node_index = next(index for index, node in enumerate(nodes) if "reads" in node.input)
+    reading = nodes[node_index]
+    presence = next(name for name in reading.input if name != "reads")
     read = reading.output[0]
     reading.output[0] = "read_of_all"
     gate = [
-        helper.make_node("Gather", [there, "other_modality"], ["other_there"], axis=1),
+        helper.make_node("Gather", [presence, "other_modality"], ["other_there"], axis=1),
         helper.make_node("Mul", ["other_there", "yields"], ["gives_way"]),
         helper.make_node("Sub", ["one_of_each", "gives_way"], ["stays"]),
         helper.make_node("Mul", ["read_of_all", "stays"], [read]),
@@ -113,7 +113,7 @@ def _let_yield(model: ModelProto, yields: NDArray[np.floating[Any]]) -> None:
     }
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     del model.graph.node[:]
-    model.graph.node.extend([*nodes[: at + 1], *gate, *nodes[at + 1 :]])
+    model.graph.node.extend([*nodes[: node_index + 1], *gate, *nodes[node_index + 1 :]])
 
 
 def glimpsed(
@@ -134,19 +134,19 @@ def glimpsed(
 
     Returns
     -------
-    there : (window,)
+    present : (window,)
         1 where any signal is read.
     glimpses : (window, latent frame, value)
     """
     fmri = fill_slots(windows["fmri"], windows["fmri_mask"])
     places = place(weights, features(weights, windows["eeg"], fmri))
     led = {route: space.led(points) for route, points in places.items()}
-    seen = Shots.of(weights, binned(weights["mixing"], windows["eeg"], frames))
+    shot_cues = Shots.of(weights, binned(weights["mixing"], windows["eeg"], frames))
     net = perceptron(weights)
-    there = np.hstack([windows[f"{name}_mask"].max(1, keepdims=True) for name in ("fmri", "eeg")])
+    present = np.hstack([windows[f"{name}_mask"].max(1, keepdims=True) for name in ("fmri", "eeg")])
     # The same gate as `_let_yield` writes.
-    read = there * weights["reads"] * (1 - weights["yields"] * there[:, ::-1])
+    read = present * weights["reads"] * (1 - weights["yields"] * present[:, ::-1])
     fmri_in, eeg_in = read.T
     chosen = {"both": fmri_in * eeg_in, "fmri": fmri_in * (1 - eeg_in), "eeg": eeg_in * (1 - fmri_in)}
-    told = [chosen[route][:, None, None] * refine(net, led, seen, route) for route in ROUTES]
-    return np.maximum(fmri_in, eeg_in), np.sum(told, axis=0)
+    by_route = [chosen[route][:, None, None] * refine(net, led, shot_cues, route) for route in ROUTES]
+    return np.maximum(fmri_in, eeg_in), np.sum(by_route, axis=0)

@@ -118,32 +118,32 @@ class FilmTokens:
 
     def arrays(self) -> Arrays:
         """Return all of it as arrays of ``stats.npz``."""
-        found: dict[str, NDArray[np.floating]] = {
+        arrays: dict[str, NDArray[np.floating]] = {
             "codec_mean": self.codec.mean,
             "codec_basis": self.codec.basis,
         }
-        found |= {f"features_{name}": getattr(self.features, name) for name in _FEATURES}
-        found["features_step_s"] = np.array(self.features.step_s)
+        arrays |= {f"features_{name}": getattr(self.features, name) for name in _FEATURES}
+        arrays["features_step_s"] = np.array(self.features.step_s)
         if self.sums is not None:
-            found["sums"] = self.sums
+            arrays["sums"] = self.sums
         if self.steps is not None:
-            found |= {f"steps_{name}": values for name, values in vars(self.steps).items()}
-        return {f"{PREFIX}{name}": np.asarray(value, np.float32) for name, value in found.items()}
+            arrays |= {f"steps_{name}": values for name, values in vars(self.steps).items()}
+        return {f"{PREFIX}{name}": np.asarray(value, np.float32) for name, value in arrays.items()}
 
     @classmethod
     def of(cls, stats: Arrays) -> Self | None:
         """Read what `arrays` made from among other arrays; None where they do not hold it."""
-        own = {name: values for name, values in stats.items() if name.startswith(PREFIX)}
-        held = {name.removeprefix(PREFIX): values.astype(np.float64) for name, values in own.items()}
-        if not held:
+        prefixed = {name: values for name, values in stats.items() if name.startswith(PREFIX)}
+        arrays = {name.removeprefix(PREFIX): values.astype(np.float64) for name, values in prefixed.items()}
+        if not arrays:
             return None
-        features = {name: held[f"features_{name}"] for name in _FEATURES}
+        features = {name: arrays[f"features_{name}"] for name in _FEATURES}
         steps = None
-        if "steps_map" in held:
-            steps = FilmSteps(*(held[f"steps_{name}"] for name in ("mean", "map", "axes")))
-        codec = patch.Codec(*(held[f"codec_{name}"].astype(np.float32) for name in ("mean", "basis")))
-        step_s = float(held["features_step_s"])
-        return cls(codec, FilmFeatures(**features, step_s=step_s), held.get("sums"), steps)
+        if "steps_map" in arrays:
+            steps = FilmSteps(*(arrays[f"steps_{name}"] for name in ("mean", "map", "axes")))
+        codec = patch.Codec(*(arrays[f"codec_{name}"].astype(np.float32) for name in ("mean", "basis")))
+        step_s = float(arrays["features_step_s"])
+        return cls(codec, FilmFeatures(**features, step_s=step_s), arrays.get("sums"), steps)
 
 
 def fit_film_tokens(
@@ -166,16 +166,18 @@ def fit_film_tokens(
     draft : Bundle
         With the statistics and the voxels that they read.
     """
-    tiles = [_seen(codec, one.tiles().clips) for one in showings]
-    every = [np.concatenate([getattr(seen, name) for seen in tiles]) for name in Seen.__slots__]
-    features = fit_features(Seen(*every), float(draft.manifest.grid.window))
+    tiles = [_seen(codec, showing.tiles().clips) for showing in showings]
+    arrays = [np.concatenate([getattr(tile, name) for tile in tiles]) for name in Seen.__slots__]
+    features = fit_features(Seen(*arrays), float(draft.manifest.grid.window))
     sums = None
     if reads.shares is not None:
-        series = [features.series(seen) for seen in tiles]
+        series = [features.series(tile) for tile in tiles]
         sums = _fit_sums(features, series, showings, reads.shares, draft)
     steps = None
     if reads.channels is not None:
-        steps = _fit_steps([features.series(_seen(codec, one.film().clips)) for one in showings], eeg, reads)
+        steps = _fit_steps(
+            [features.series(_seen(codec, showing.film().clips)) for showing in showings], eeg, reads
+        )
     return FilmTokens(codec, features, sums, steps)
 
 
@@ -189,10 +191,10 @@ def _fit_sums(
     assert draft.projection is not None
     evoked = []
     summed = []
-    for one, own in zip(showings, series, strict=True):
-        found = one.volumes(draft.projection.voxels)
-        x = features.kernel(found.times, len(own)) @ own
-        sums = (found.values - found.values.mean(0)) / draft.stats["fmri_scale"] @ shares.T
+    for showing, step_features in zip(showings, series, strict=True):
+        volumes = showing.volumes(draft.projection.voxels)
+        x = features.kernel(volumes.times, len(step_features)) @ step_features
+        sums = (volumes.values - volumes.values.mean(0)) / draft.stats["fmri_scale"] @ shares.T
         evoked.append(x - x.mean(0))
         summed.append(sums)
     x = np.concatenate(evoked)
@@ -202,7 +204,9 @@ def _fit_sums(
 
 def _fit_steps(series: Sequence[Matrix], eeg: Sequence[NDArray[np.floating]], reads: Tokenizing) -> FilmSteps:
     assert reads.channels is not None
-    steps = [own.reshape(len(windows), -1) for own, windows in zip(series, eeg, strict=True)]
+    steps = [
+        step_features.reshape(len(windows), -1) for step_features, windows in zip(series, eeg, strict=True)
+    ]
     tokens = [(reads.beside(windows) @ reads.channels).reshape(len(windows), -1) for windows in eeg]
     x = np.concatenate(steps)
     y = np.concatenate(tokens)

@@ -123,14 +123,14 @@ class Fitter(Protocol):
     least_windows: int
     kind: str
 
-    def drawable(self, shown: Shown) -> float | None:
+    def drawable(self, screenings: Shown) -> float | None:
         """Find the share of the films' pixels, about the mean picture, that the bundle can draw.
 
         None where that is not known.
         """
         ...
 
-    def story(self, recorded: Recorded, shown: Shown) -> Story:
+    def story(self, recorded: Recorded, screenings: Shown) -> Story:
         """Turn the film into targets, one row for each window."""
         ...
 
@@ -174,11 +174,11 @@ def identified(points: Matrix, recorded: Recorded, story: Story) -> Matrix:
     story : Story
     """
     size = len(story.scale)
-    seen, true = (p[:, :size] * story.scale for p in (points, story.targets))
-    apart = np.abs(recorded.start_s[:, None] - recorded.start_s) >= story.window_s - 1e-6
-    allowed = apart | (recorded.film[:, None] != recorded.film)
+    predicted, true = (p[:, :size] * story.scale for p in (points, story.targets))
+    disjoint = np.abs(recorded.start_s[:, None] - recorded.start_s) >= story.window_s - 1e-6
+    allowed = disjoint | (recorded.film[:, None] != recorded.film)
     # The quarter of the matrix that holds predictions (rows) against true points (columns).
-    corr = np.corrcoef(seen, true)[: len(seen), len(seen) :]
+    corr = np.corrcoef(predicted, true)[: len(predicted), len(predicted) :]
     beaten, distractors = compared(corr, allowed)
     return beaten / np.maximum(distractors, 1)
 

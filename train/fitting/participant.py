@@ -98,10 +98,10 @@ class FilmStory(Story):
 
     def responses(self, film: NDArray[np.int64], times: Matrix) -> Matrix:
         """Convolve the film's features with the haemodynamic response, (volume, feature)."""
-        found = np.zeros((len(times), self.series[0].shape[1]))
+        responses = np.zeros((len(times), self.series[0].shape[1]))
         for number, series in enumerate(self.series):
-            found[film == number] = self.features.kernel(times[film == number], len(series)) @ series
-        return found
+            responses[film == number] = self.features.kernel(times[film == number], len(series)) @ series
+        return responses
 
 
 @dataclass(frozen=True)
@@ -172,11 +172,11 @@ def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, refined: Refined) ->
                 weights[f"{route}_{group}"] = (sides[group].weights["map"] * share).astype(np.float16)
             places[route] = _joined(held_out, story.targets)
     # From there on as the decoder does.
-    seen = sides["eeg"].shots if "eeg" in sides else None
-    if seen is None:
+    shot_cues = sides["eeg"].shots if "eeg" in sides else None
+    if shot_cues is None:
         shape = (*story.cuts.shape, story.glimpses.shape[2])
-        seen = Shots(np.zeros(story.cuts.shape, np.float32), np.zeros(shape, np.float32))
-    points = {route: refined(places, seen, route) for route in places}
+        shot_cues = Shots(np.zeros(story.cuts.shape, np.float32), np.zeros(shape, np.float32))
+    points = {route: refined(places, shot_cues, route) for route in places}
     weights["reads"] = np.array([float(name in sides) for name in ("fmri", "eeg")])
     weights["yields"] = np.zeros(2)
     statistics = {name: value for side in sides.values() for name, value in side.statistics.items()}
@@ -204,18 +204,18 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes
     timing = Timing(fmri.slot_s, story.window_s)
     held_out = np.zeros_like(story.targets)
     for n in range(FOLDS):
-        inside = ~widened(fold == n, gap)
-        told = ~widened(windows == n, 1)
+        train_volumes = ~widened(fold == n, gap)
+        train_windows = ~widened(windows == n, 1)
         # The voxels are chosen within the other blocks, in three folds of their own. A choice made by
         # models that had seen this block would favour it.
-        thirds = fold[inside] * _THIRDS // FOLDS
-        errors, totals = fold_errors(x[inside], volumes[inside], thirds, gap, PICKING)
+        thirds = fold[train_volumes] * _THIRDS // FOLDS
+        errors, totals = fold_errors(x[train_volumes], volumes[train_volumes], thirds, gap, PICKING)
         picked = best_explained(errors.sum(0), totals.sum(0), sizes.voxels)
         parts = _components(volumes[:, picked], sizes.voxel_components)[0]
-        prior = np.cov(story.targets[told], rowvar=False)
-        mean, back = _inverted(story, x[inside], parts[inside], timing, prior)
-        held = (fmri.slots(parts)[windows == n] - mean).reshape(int((windows == n).sum()), -1)
-        held_out[windows == n] = held @ back
+        prior = np.cov(story.targets[train_windows], rowvar=False)
+        mean, back = _inverted(story, x[train_volumes], parts[train_volumes], timing, prior)
+        test_features = (fmri.slots(parts)[windows == n] - mean).reshape(int((windows == n).sum()), -1)
+        held_out[windows == n] = test_features @ back
     # The fit that is kept, from all windows.
     errors, totals = fold_errors(x, volumes, fold, gap, PICKING)
     picked = np.sort(best_explained(errors.sum(0), totals.sum(0), sizes.voxels))
@@ -224,10 +224,10 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes
     mean, back = _inverted(story, x, parts, timing, prior)
     # The volumes are centred here, but not where the encoder reads them, so their mean goes into the
     # features' mean.
-    rest = (fmri.volumes[:, picked].mean(0) / scale) @ axes
+    voxel_mean = (fmri.volumes[:, picked].mean(0) / scale) @ axes
     weights = {
         "voxels": axes,
-        "fmri_feature_mean": np.tile(mean + rest, len(fmri.slot_s)).astype(np.float32),
+        "fmri_feature_mean": np.tile(mean + voxel_mean, len(fmri.slot_s)).astype(np.float32),
         "map": back,
     }
     return Side(weights, {"fmri_mean": fmri.level[picked], "fmri_scale": scale}, held_out, picked)
@@ -261,21 +261,21 @@ def fit_eeg(eeg: Eeg, story: FilmStory, sizes: Sizes) -> Side:
     windows = blocks(len(x))
     held_out = np.zeros_like(story.targets)
     for n in range(FOLDS):
-        own = windows == n
-        others = ~widened(own, 1)
-        part = fit_ridge([x[others]], story.targets[others], [1.0])
-        held_out[own] = (x[own] - part.means[0]) @ part.maps[0]
-    found = fit_ridge([x], story.targets, [1.0])
+        test = windows == n
+        train = ~widened(test, 1)
+        part = fit_ridge([x[train]], story.targets[train], [1.0])
+        held_out[test] = (x[test] - part.means[0]) @ part.maps[0]
+    ridge = fit_ridge([x], story.targets, [1.0])
     weights = {
         **stem.arrays(),
-        "eeg_feature_mean": found.means[0].astype(np.float32),
-        "map": found.maps[0],
+        "eeg_feature_mean": ridge.means[0].astype(np.float32),
+        "map": ridge.maps[0],
     }
     mixed = binned(weights["mixing"], z, story.cuts.shape[1])
     cut = fit_cuts(mixed, story.cuts, windows)
     onset = fit_onsets(mixed, story.cuts, story.glimpses, windows)
-    seen = Shots(cut.told, onset.told)
-    return Side(weights | cut.weights | onset.weights, stats, held_out, shots=seen)
+    shot_cues = Shots(cut.told, onset.told)
+    return Side(weights | cut.weights | onset.weights, stats, held_out, shots=shot_cues)
 
 
 def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:
@@ -305,20 +305,20 @@ def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:
         common = inner.sum(0) / np.diag(gram.sum(0)) * (common > 0)
     common = np.maximum(common, _LEAST_WEIGHT)
     pull = np.diag(np.diag(gram.mean(0))) * _COMMON / len(y)
-    own = np.linalg.solve(gram + pull, (inner + pull @ common)[:, :, None])[:, :, 0]
-    return list(np.maximum(own, _LEAST_WEIGHT).T)
+    target_weights = np.linalg.solve(gram + pull, (inner + pull @ common)[:, :, None])[:, :, 0]
+    return list(np.maximum(target_weights, _LEAST_WEIGHT).T)
 
 
 def _joined(held_out: list[Matrix], targets: Matrix) -> Matrix:
     """Weigh predictions, each block of windows with weights from the other blocks."""
     fold = blocks(len(targets))
-    found = np.zeros_like(targets)
+    joined_points = np.zeros_like(targets)
     for n in range(FOLDS):
-        own = fold == n
-        others = fold != n
-        shares = join([p[others] for p in held_out], targets[others])
-        found[own] = sum(p[own] * share for p, share in zip(held_out, shares, strict=True))
-    return found
+        test = fold == n
+        train = fold != n
+        shares = join([p[train] for p in held_out], targets[train])
+        joined_points[test] = sum(p[test] * share for p, share in zip(held_out, shares, strict=True))
+    return joined_points
 
 
 def never_worse(fitted: EncoderFit, recorded: Recorded, story: Story) -> EncoderFit:

@@ -85,16 +85,16 @@ class SharedSpaceFitter:
 
     least_windows: ClassVar[int] = 60
 
-    def drawable(self, shown: Shown) -> None:
+    def drawable(self, screenings: Shown) -> None:
         """Find nothing: what a generator can draw is not known without training clips."""
 
-    def story(self, recorded: Recorded, shown: Shown) -> Story:
+    def story(self, recorded: Recorded, screenings: Shown) -> Story:
         """Put the clip of each window into the shared space."""
         manifest = self.base.manifest
         grid = manifest.grid
         frames = int(grid.window * grid.fps)
         points: list[Matrix] = []
-        for number, film in enumerate(shown.films):
+        for number, film in enumerate(screenings.films):
             starts = recorded.start_s[recorded.film == number]
             clips = clips_at(film, starts, manifest.clip, frames)
             values: dict[str, NDArray[Any]] = {START: patch.encode(self.codec, clips)}

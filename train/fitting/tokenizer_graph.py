@@ -39,10 +39,12 @@ def tokenizing_of(model: ModelProto, where: Path) -> Tokenizing:
     """
     ports = {port.name for port in model.graph.input}
     names = _names(model, where)
-    held = _held(model)
-    found = {key: numpy_helper.to_array(held[name]).astype(np.float64) for key, name in names.items()}
-    wanted = [("shares", "fmri"), ("channels", "eeg"), ("pooled", "eeg")]
-    return Tokenizing(**{key: found[key] if port in ports else None for key, port in wanted})
+    initializers = _held(model)
+    weights = {
+        key: numpy_helper.to_array(initializers[name]).astype(np.float64) for key, name in names.items()
+    }
+    key_ports = [("shares", "fmri"), ("channels", "eeg"), ("pooled", "eeg")]
+    return Tokenizing(**{key: weights[key] if port in ports else None for key, port in key_ports})
 
 
 def replaced(
@@ -65,11 +67,11 @@ def replaced(
     """
     copy = _ungated(model)
     names = _names(copy, where)
-    held = _held(copy)
+    initializers = _held(copy)
     for key, value in weights.items():
-        tensor = held[names[key]]
-        kept = np.ascontiguousarray(value.astype(numpy_helper.to_array(tensor).dtype))
-        tensor.CopyFrom(numpy_helper.from_array(kept, tensor.name))
+        tensor = initializers[names[key]]
+        converted = np.ascontiguousarray(value.astype(numpy_helper.to_array(tensor).dtype))
+        tensor.CopyFrom(numpy_helper.from_array(converted, tensor.name))
     if unread is not None:
         _gate(copy, unread, [helper.make_node("Mul", [f"{unread}_mask", "nothing"], [f"{unread}_read"])])
     if yields is not None:
@@ -85,13 +87,13 @@ def rounded(model: ModelProto, weights: Mapping[str, Matrix], where: Path) -> To
 
 def gated(windows: Arrays, *, unread: str | None, yields: str | None) -> Arrays:
     """Compute the masks of windows as the gates of `replaced` do."""
-    found = dict(windows)
+    masked = dict(windows)
     if unread is not None:
-        found[f"{unread}_mask"] = np.zeros_like(windows[f"{unread}_mask"])
+        masked[f"{unread}_mask"] = np.zeros_like(windows[f"{unread}_mask"])
     if yields is not None:
-        there = windows[f"{_other(yields)}_mask"].max(1, keepdims=True)
-        found[f"{yields}_mask"] = windows[f"{yields}_mask"] * (1 - there)
-    return found
+        present = windows[f"{_other(yields)}_mask"].max(1, keepdims=True)
+        masked[f"{yields}_mask"] = windows[f"{yields}_mask"] * (1 - present)
+    return masked
 
 
 def as_signals(reads: Tokenizing, tokens: Mapping[str, Matrix], electrodes: int) -> Arrays:
@@ -110,30 +112,30 @@ def as_signals(reads: Tokenizing, tokens: Mapping[str, Matrix], electrodes: int)
     dict
         ``fmri`` (window, volume, voxel) and ``eeg`` (window, channel, sample): the smallest signals that do.
     """
-    found: Arrays = {}
+    signals: Arrays = {}
     if "fmri" in tokens:
         assert reads.shares is not None
-        found["fmri"] = (tokens["fmri"] @ np.linalg.pinv(reads.shares).T).astype(np.float32)
+        signals["fmri"] = (tokens["fmri"] @ np.linalg.pinv(reads.shares).T).astype(np.float32)
     if "eeg" in tokens:
         assert reads.channels is not None
         assert reads.pooled is not None
-        beside = tokens["eeg"] @ np.linalg.pinv(reads.channels)
-        means = beside.reshape(*beside.shape[:2], -1, electrodes).transpose(0, 3, 2, 1)
+        channel_parts = tokens["eeg"] @ np.linalg.pinv(reads.channels)
+        means = channel_parts.reshape(*channel_parts.shape[:2], -1, electrodes).transpose(0, 3, 2, 1)
         parts = means @ np.linalg.pinv(reads.pooled)
-        found["eeg"] = parts.reshape(len(parts), electrodes, -1).astype(np.float32)
-    return found
+        signals["eeg"] = parts.reshape(len(parts), electrodes, -1).astype(np.float32)
+    return signals
 
 
 def _names(model: ModelProto, where: Path) -> dict[str, str]:
     """Find the names of the tokenizers' weights in a graph, see `Tokenizing`."""
     ports = {port.name for port in model.graph.input}
-    held = {name: tensor for name, tensor in _held(model).items() if not tensor.external_data}
-    found: dict[str, str] = {}
+    initializers = {name: tensor for name, tensor in _held(model).items() if not tensor.external_data}
+    weight_names: dict[str, str] = {}
     if "fmri" in ports:
-        found["shares"] = _SHARES
+        weight_names["shares"] = _SHARES
     if "eeg" in ports:
-        found |= {"channels": _multiplied_before(model, _OFFSET), "pooled": _POOLED}
-    if missing := [key for key, name in found.items() if name not in held]:
+        weight_names |= {"channels": _multiplied_before(model, _OFFSET), "pooled": _POOLED}
+    if missing := [key for key, name in weight_names.items() if name not in initializers]:
         raise BundleError(
             "encoder-graph-missing-tokenizers",
             "{path} has no weights of tokenizers that can be exchanged ({missing_weights}). A fit needs "
@@ -141,7 +143,7 @@ def _names(model: ModelProto, where: Path) -> dict[str, str]:
             path=where / "encode.onnx",
             missing_weights=missing,
         )
-    return found
+    return weight_names
 
 
 def _multiplied_before(model: ModelProto, offset: str) -> str:
@@ -149,9 +151,9 @@ def _multiplied_before(model: ModelProto, offset: str) -> str:
     adding = next((node for node in model.graph.node if node.op_type == "Add" and offset in node.input), None)
     makes = {output: node for node in model.graph.node for output in node.output}
     for name in [] if adding is None else adding.input:
-        made = makes.get(name)
-        if made is not None and made.op_type == "MatMul":
-            return made.input[1]
+        producer = makes.get(name)
+        if producer is not None and producer.op_type == "MatMul":
+            return producer.input[1]
     return ""
 
 
@@ -165,10 +167,10 @@ def _other(modality: str) -> str:
 
 def _giving_way(modality: str) -> list[NodeProto]:
     """Make the nodes that take a modality for absent where the other is there."""
-    there = f"{_other(modality)}_there"
+    other_present = f"{_other(modality)}_there"
     return [
-        helper.make_node("ReduceMax", [f"{_other(modality)}_mask", "over_time"], [there], keepdims=1),
-        helper.make_node("Sub", ["whole", there], [f"{modality}_stays"]),
+        helper.make_node("ReduceMax", [f"{_other(modality)}_mask", "over_time"], [other_present], keepdims=1),
+        helper.make_node("Sub", ["whole", other_present], [f"{modality}_stays"]),
         helper.make_node("Mul", [f"{modality}_mask", f"{modality}_stays"], [f"{modality}_read"]),
     ]
 
@@ -200,11 +202,11 @@ def _gate(model: ModelProto, modality: str, gate: list[NodeProto]) -> None:
         read = [f"{modality}_read" if name == f"{modality}_mask" else name for name in node.input]
         node.input[:] = read
     constants = {"nothing": np.float32(0), "whole": np.float32(1), "over_time": np.array([1])}
-    held = {tensor.name for tensor in model.graph.initializer}
+    tensor_names = {tensor.name for tensor in model.graph.initializer}
     model.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(value), name)
         for name, value in constants.items()
-        if name not in held
+        if name not in tensor_names
     )
     del model.graph.node[:]
     model.graph.node.extend([*gate, *nodes])

@@ -139,18 +139,18 @@ class TokenizerFitter:
 
     least_windows: ClassVar[int] = 30
 
-    def drawable(self, shown: Shown) -> None:
+    def drawable(self, screenings: Shown) -> None:
         """Find nothing: what a generator can draw is not known without training clips."""
 
-    def story(self, recorded: Recorded, shown: Shown) -> TokenStory:
+    def story(self, recorded: Recorded, screenings: Shown) -> TokenStory:
         """Say what tokens the film leads to, and what the rest of the encoder makes of these."""
         tokens: dict[str, Matrix] = {}
         if recorded.fmri is not None:
-            tokens["fmri"] = self._sums(recorded.fmri, shown)
+            tokens["fmri"] = self._sums(recorded.fmri, screenings)
         if recorded.eeg is not None:
-            tokens["eeg"] = self._tokens(recorded, shown)
-        told = self._vectors(self._by_window(recorded, tokens))
-        _, basis, scores = principal_components(told, min(_COMPONENTS, len(told) - 1))
+            tokens["eeg"] = self._tokens(recorded, screenings)
+        vectors = self._vectors(self._by_window(recorded, tokens))
+        _, basis, scores = principal_components(vectors, min(_COMPONENTS, len(vectors) - 1))
         scale = np.maximum(scores.std(0), 1e-9)
         window_s = float(self.base.manifest.grid.window)
         return TokenStory(scores / scale, scale, window_s, {}, tokens, basis.T)
@@ -166,8 +166,8 @@ class TokenizerFitter:
         points: dict[str, Matrix] = {}
         if len(tokens) > 1:
             points["both"] = self._points(tokens, story)
-        for name, own in tokens.items():
-            points[name] = self._points({name: own}, story)
+        for name, modality_tokens in tokens.items():
+            points[name] = self._points({name: modality_tokens}, story)
         keys = {"fmri": "shares", "eeg": "channels"}
         weights = {keys[name]: side.weights for name, side in sides.items()}
         if "shares" in weights:
@@ -190,17 +190,17 @@ class TokenizerFitter:
 
     def expected(self, fitted: TokenizerFit, windows: Arrays) -> Arrays:
         """Let the encoder as it is read signals that have for it the tokens that the newcomer's have."""
-        own = tokenizer_graph.rounded(self.encoder, fitted.weights, self.base.path)
+        newcomer = tokenizer_graph.rounded(self.encoder, fitted.weights, self.base.path)
         tokens: dict[str, Matrix] = {}
         if "shares" in fitted.weights:
-            assert own.shares is not None
-            tokens["fmri"] = windows["fmri"] @ own.shares.T
+            assert newcomer.shares is not None
+            tokens["fmri"] = windows["fmri"] @ newcomer.shares.T
         if "channels" in fitted.weights:
-            assert own.channels is not None
-            tokens["eeg"] = own.beside(windows["eeg"]) @ own.channels
-        there = tokenizer_graph.gated(windows, unread=fitted.unread, yields=fitted.yields)
+            assert newcomer.channels is not None
+            tokens["eeg"] = newcomer.beside(windows["eeg"]) @ newcomer.channels
+        masks = tokenizer_graph.gated(windows, unread=fitted.unread, yields=fitted.yields)
         signals = tokenizer_graph.as_signals(self.reads, tokens, self._electrodes)
-        ports = {name: there[name] for name in self.graph.inputs}
+        ports = {name: masks[name] for name in self.graph.inputs}
         return self._encoded(ports | signals)
 
     @property
@@ -208,25 +208,25 @@ class TokenizerFitter:
         eeg = self.base.manifest.eeg
         return 0 if eeg is None else len(eeg.channels)
 
-    def _sums(self, fmri: Fmri, shown: Shown) -> Matrix:
+    def _sums(self, fmri: Fmri, screenings: Shown) -> Matrix:
         """Say what sums of voxels the films lead to, (volume, token), about their mean."""
         manifest = self.base.manifest
         window_s = float(manifest.grid.window)
-        found = np.zeros((len(fmri.times), self._shares.shape[0]))
-        for number, film in enumerate(shown.films):
+        film_sums = np.zeros((len(fmri.times), self._shares.shape[0]))
+        for number, film in enumerate(screenings.films):
             mine = fmri.film == number
             starts = np.arange(0, len(film) / manifest.clip.fps - window_s + 1e-6, window_s)
             series = self.film.series(clips_at(film, starts, manifest.clip, self._frames))
             sums = self.film.sums_at(fmri.times[mine], series)
-            found[mine] = sums - sums.mean(0)
-        return found
+            film_sums[mine] = sums - sums.mean(0)
+        return film_sums
 
-    def _tokens(self, recorded: Recorded, shown: Shown) -> Matrix:
+    def _tokens(self, recorded: Recorded, screenings: Shown) -> Matrix:
         """Say what tokens of EEG the films lead to, (window, token, width)."""
         assert self.reads.channels is not None
         clip = self.base.manifest.clip
         parts: list[Matrix] = []
-        for number, film in enumerate(shown.films):
+        for number, film in enumerate(screenings.films):
             starts = recorded.start_s[recorded.film == number]
             parts.append(self.film.tokens_of(clips_at(film, starts, clip, self._frames)))
         # Windows of a recording follow those of the one before it.
@@ -245,11 +245,11 @@ class TokenizerFitter:
 
     def _by_window(self, recorded: Recorded, tokens: Mapping[str, Matrix]) -> dict[str, Matrix]:
         """Arrange sums of volumes by window, (window, volume, token)."""
-        found = dict(tokens)
-        if "fmri" in found:
+        by_window = dict(tokens)
+        if "fmri" in by_window:
             assert recorded.fmri is not None
-            found["fmri"] = recorded.fmri.slots(found["fmri"]).astype(np.float64)
-        return found
+            by_window["fmri"] = recorded.fmri.slots(by_window["fmri"]).astype(np.float64)
+        return by_window
 
     def _vectors(self, tokens: Mapping[str, Matrix]) -> Matrix:
         """Find the vectors that the encoder makes of tokens of windows, (window, value)."""
@@ -265,8 +265,8 @@ class TokenizerFitter:
     def _encoded(self, ports: Arrays) -> Arrays:
         """Run the encoder as it is on windows, one after the other, as a session does."""
         count = len(next(iter(ports.values())))
-        found = [self.graph({name: x[n : n + 1] for name, x in ports.items()}) for n in range(count)]
-        return {name: np.concatenate([one[name] for one in found]) for name in self.graph.outputs}
+        outputs = [self.graph({name: x[n : n + 1] for name, x in ports.items()}) for n in range(count)]
+        return {name: np.concatenate([output[name] for output in outputs]) for name in self.graph.outputs}
 
     def _points(self, tokens: Mapping[str, Matrix], story: TokenStory) -> Matrix:
         """Place held-out windows among the story's targets, each set about its own mean."""
@@ -288,29 +288,29 @@ class TokenizerFitter:
         gap = int(np.ceil(_GAP_S / np.median(np.diff(fmri.times))))
         held_out = np.zeros_like(sums)
         for n in range(FOLDS):
-            inside = ~widened(fold == n, gap)
-            thirds = fold[inside] * _THIRDS // FOLDS
-            picked = _picked(sums[inside], volumes[inside], thirds, gap, count)
+            train = ~widened(fold == n, gap)
+            thirds = fold[train] * _THIRDS // FOLDS
+            picked = _picked(sums[train], volumes[train], thirds, gap, count)
             read = volumes[:, picked] / scale[picked]
-            part = fit_ridge([read[inside]], sums[inside], [1.0], thirds)
+            part = fit_ridge([read[train]], sums[train], [1.0], thirds)
             held_out[fold == n] = read[fold == n] @ part.maps[0]
         picked = np.sort(_picked(sums, volumes, fold, gap, count))
         read = volumes[:, picked] / scale[picked]
-        found = fit_ridge([read], sums, [1.0], fold)
-        weights = _with_totals(found.maps[0], read, self._shares.sum(1))
+        ridge = fit_ridge([read], sums, [1.0], fold)
+        weights = _with_totals(ridge.maps[0], read, self._shares.sum(1))
         statistics = {"fmri_mean": fmri.level[picked], "fmri_scale": scale[picked]}
         return Side(weights, held_out, statistics, picked)
 
     def _fit_eeg(self, eeg: Eeg, tokens: Matrix) -> Side:
         """Lead the channels of all parts of a window to its tokens; ten blocks are held out in turn."""
         stats = eeg_statistics(eeg.data)
-        beside = self.reads.beside(normalised_eeg(eeg.data, eeg.mask, stats))
-        fold = blocks(len(beside))
+        channel_parts = self.reads.beside(normalised_eeg(eeg.data, eeg.mask, stats))
+        fold = blocks(len(channel_parts))
         held_out = np.zeros_like(tokens)
         for n in range(FOLDS):
-            others = ~widened(fold == n, 1)
-            held_out[fold == n] = beside[fold == n] @ _led(beside[others], tokens[others])
-        return Side(_led(beside, tokens), held_out, stats)
+            train = ~widened(fold == n, 1)
+            held_out[fold == n] = channel_parts[fold == n] @ _led(channel_parts[train], tokens[train])
+        return Side(_led(channel_parts, tokens), held_out, stats)
 
 
 def tokenizer_fitter(base: Bundle) -> TokenizerFitter:
@@ -343,9 +343,9 @@ def _picked(
     return best_explained(errors.sum(0), totals.sum(0), count)
 
 
-def _led(beside: Matrix, tokens: Matrix) -> Matrix:
+def _led(channel_parts: Matrix, tokens: Matrix) -> Matrix:
     """Lead the channels of all parts to tokens, (part and channel, width)."""
-    rows = beside.reshape(-1, beside.shape[2])
+    rows = channel_parts.reshape(-1, channel_parts.shape[2])
     about = rows - rows.mean(0)
     return ridge_hat(about, np.eye(rows.shape[1]), _EEG_PENALTY) @ tokens.reshape(len(rows), -1)
 

@@ -66,7 +66,7 @@ from train.work import Arrays, Work
 _ELSEWHERE = 5000
 # Where the film differs by session, each is held against what so many of the other brains lead to. One alone
 # may happen to watch a film that is alike.
-_OTHERS = 3
+_OTHER_BRAINS = 3
 
 
 def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Request) -> Judged:
@@ -97,7 +97,7 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
         _check(film)
     _check_repeats(films, request)
     networks = published.load(request)
-    found = Judged({}, {"networks": networks.told()} if networks.networks() else {}, simulated=True)
+    combined = Judged({}, {"networks": networks.told()} if networks.networks() else {}, simulated=True)
     # Films from files share them, as all of them are held against what is learned from one kind of film.
     ridge = _ridge(bundle, system, data.who, request)
 
@@ -126,16 +126,16 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
 
         judged = by_preset(who, request, judge)
         before = "" if film == films[0] else f"{title(film)}/"
-        made = {before + name: one for name, one in judged.figures.items()}
+        figures = {before + name: figure for name, figure in judged.figures.items()}
         tables = {before + name: table for name, table in judged.tables.items()}
-        found = replace(
-            found,
-            figures=found.figures | made,
-            tables=found.tables | tables,
-            pictures=found.pictures | judged.pictures,
-            examples=found.examples + judged.examples,
+        combined = replace(
+            combined,
+            figures=combined.figures | figures,
+            tables=combined.tables | tables,
+            pictures=combined.pictures | judged.pictures,
+            examples=combined.examples + judged.examples,
         )
-    return found
+    return combined
 
 
 @dataclass(frozen=True)
@@ -196,9 +196,9 @@ class AnyFilm:
 
     def evaluate(self, data: SimulatedSessions, trained: Trained, show: Show, request: Request) -> Judged:
         """Judge a finished run as requested, on its own films where none is named."""
-        own = {key: getattr(request, key) or getattr(self, key) for key in ("sections", "windows")}
-        asked = replace(request, film=request.film or self.films, **own)
-        return on_film(data, trained.bundle, trained.system, show, asked)
+        options = {key: getattr(request, key) or getattr(self, key) for key in ("sections", "windows")}
+        full_request = replace(request, film=request.film or self.films, **options)
+        return on_film(data, trained.bundle, trained.system, show, full_request)
 
 
 def title(film: str) -> str:
@@ -218,8 +218,8 @@ def _check(film: str) -> None:
 
 def _check_repeats(films: Sequence[str], request: Request) -> None:
     """Refuse to average where nothing is repeated."""
-    drawn = [film for film in films if film in KINDS]
-    if request.repeats == "averaged" and (drawn or len(judging_seeds(request.seeds)) < 2):
+    generated = [film for film in films if film in KINDS]
+    if request.repeats == "averaged" and (generated or len(judging_seeds(request.seeds)) < 2):
         raise UsageError(
             "judge-averaging-unsupported",
             "repeats=averaged averages the signals of sessions that show one film; found "
@@ -267,7 +267,7 @@ def judge_film(run: EvaluatedRun, who: Participant, request: Request, sections: 
     fixed = who.film not in KINDS
     # Where the film differs by session, and there are enough of them, they stand for each other's brains that
     # watch another film.
-    is_apart = not fixed and len(seeds) > _OTHERS
+    is_apart = not fixed and len(seeds) > _OTHER_BRAINS
     # No session can average repeats: figures of a mean say how many there were.
     trials = [seeds] if request.repeats == "averaged" else [[seed] for seed in seeds]
     sessions = _Watched(run, who, request.seconds, trials, is_apart=is_apart).sessions(request.windows)
@@ -318,12 +318,12 @@ class _Watched:
     trials: Sequence[Sequence[int]]
     is_apart: bool
 
-    def sessions(self, wanted: int | None) -> HeldOutSessions:
+    def sessions(self, window_count: int | None) -> HeldOutSessions:
         """Draw so many windows of all trials; None takes all."""
         first = self._watch(self.who, self.trials[0][0])
         # Sessions of one length have as many windows.
         counts = [windows_of(self.run.bundle.manifest, first)] * len(self.trials)
-        rows = drawn(counts, wanted, same=True)
+        rows = drawn(counts, window_count, same=True)
 
         @cache
         def same_film() -> Shown:
@@ -369,29 +369,29 @@ class _Watched:
             OTHER_SUBJECT: self._inputs((watch(stranger, seed, seconds) for seed in trial), rows),
         }
         if not self.is_apart:
-            others = (watch(elsewhere, seed + _ELSEWHERE, seconds) for seed in trial)
-            controls[OTHER_FILM] = self._inputs(others, rows)
+            other_films = (watch(elsewhere, seed + _ELSEWHERE, seconds) for seed in trial)
+            controls[OTHER_FILM] = self._inputs(other_films, rows)
         return controls
 
 
 def next_sessions(number: int, counts: Sequence[int]) -> list[tuple[int, int]]:
     """Choose the clips of the next sessions, which show other films, to stand for a brain elsewhere."""
-    return [((number + step) % len(counts), 0) for step in range(1, _OTHERS + 1)]
+    return [((number + step) % len(counts), 0) for step in range(1, _OTHER_BRAINS + 1)]
 
 
-def _told(who: Participant, shown: Sequence[Shown], beside: References, *, fixed: bool) -> dict[str, Any]:
+def _told(who: Participant, truths: Sequence[Shown], baselines: References, *, fixed: bool) -> dict[str, Any]:
     """Say what was judged, and what its figures rest on."""
-    films = shown[:1] if fixed else shown
+    films = truths[:1] if fixed else truths
     _, resampled = groups(films, by_session=not fixed)
     return {
         "film": title(who.film),
         "preset": who.preset,
-        "sessions": len(shown),
+        "sessions": len(truths),
         "windows": sum(len(film.where) for film in films),
         "cuts": sum(len(film.cuts) for film in films),
         "near-duplicates": sum(film.near for film in films),
         "intervals over": resampled,
-        "learned and other film": beside.kind,
-        "temperature": beside.temperature,
-        "left out": "" if beside.clips else "_nearest (all training films are from files)",
+        "learned and other film": baselines.kind,
+        "temperature": baselines.temperature,
+        "left out": "" if baselines.clips else "_nearest (all training films are from files)",
     }

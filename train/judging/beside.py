@@ -47,7 +47,7 @@ def routes_of(manifest: Manifest) -> dict[str, tuple[str, ...]]:
     return {suffix: group for suffix, group in ROUTES.items() if suffix == OWN or modalities > {*group}}
 
 
-def only(inputs: Arrays, kept: Sequence[str]) -> Arrays:
+def only(inputs: Arrays, modalities: Sequence[str]) -> Arrays:
     """Keep the given modalities, and set the others and their masks to zero."""
-    names = {name for modality in kept for name in (modality, f"{modality}_mask")}
+    names = {name for modality in modalities for name in (modality, f"{modality}_mask")}
     return {name: x if name in names else np.zeros_like(x) for name, x in inputs.items()}

@@ -48,7 +48,7 @@ Matrix = NDArray[np.float64]
 # Responses in which those of all voxels are expressed.
 _BASIS = 4
 # Directions in time of the noise of the state are kept down to this share of the strongest one's variance.
-_KEPT = 1e-3
+_LEAST_VARIANCE = 1e-3
 # The covariance of the EEG's noise is estimated over this many neighbouring frequencies on either side, and
 # over more until there are this many samples for each channel.
 _AROUND = 8
@@ -81,13 +81,13 @@ def fit_forward(bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Forw
 
 
 def _inverse_cross(bundle: Bundle, session: PhantomSession, inputs: Arrays) -> NDArray[np.complex128]:
-    rest = np.fft.rfft(inputs["eeg"] - predicted_eeg(bundle, session), axis=2)
+    residual = np.fft.rfft(inputs["eeg"] - predicted_eeg(bundle, session), axis=2)
     # (frequency, channel, window)
-    noise = rest.transpose(2, 1, 0)
-    every = np.einsum("fcw,fdw->fcd", noise, noise.conj()) / noise.shape[2]
+    noise = residual.transpose(2, 1, 0)
+    spectra = np.einsum("fcw,fdw->fcd", noise, noise.conj()) / noise.shape[2]
     frequencies, channels, windows = noise.shape
     around = max(_AROUND, -(-_SAMPLES * channels // (2 * windows)))
-    bands = [every[max(0, f - around) : f + around + 1] for f in range(frequencies)]
+    bands = [spectra[max(0, f - around) : f + around + 1] for f in range(frequencies)]
     cross = np.array([band.mean(axis=0) for band in bands])
     # The filter leaves nothing at some frequencies, and the average reference nothing along one direction.
     least = 1e-3 * np.trace(cross, axis1=1, axis2=2).real.max() / channels
@@ -139,11 +139,11 @@ def _volumes(
         # Slots before the run's first volume are empty.
         first = grid.empty_slots(windows[0])
         slots = slice(first, first + len(offsets))
-        seen = inputs["fmri"][places, slots][:, :, driven.columns]
-        seen = seen.reshape(len(places), -1).astype(np.float64)
+        measured = inputs["fmri"][places, slots][:, :, driven.columns]
+        measured = measured.reshape(len(places), -1).astype(np.float64)
         model = predicted_volumes(bundle, session, offsets).reshape(count, -1)[rows]
         weighed = forward.volumes[len(offsets)].precision(model)
-        likely[places] = seen @ weighed.T - np.einsum("ij,ij->i", model, weighed) / 2
+        likely[places] = measured @ weighed.T - np.einsum("ij,ij->i", model, weighed) / 2
     return likely
 
 
@@ -154,13 +154,13 @@ def _eeg(
     inputs: Arrays,
     rows: NDArray[np.int64],
 ) -> Matrix:
-    seen = np.fft.rfft(inputs["eeg"], axis=2).transpose(2, 0, 1)
+    measured = np.fft.rfft(inputs["eeg"], axis=2).transpose(2, 0, 1)
     model = np.fft.rfft(predicted_eeg(bundle, session)[rows], axis=2).transpose(2, 0, 1)
     weighed = np.einsum("fcd,fwd->fwc", cross, model)
     # Each frequency but the first and the last stands for two.
-    twice = np.full(len(seen), 2.0)
+    twice = np.full(len(measured), 2.0)
     twice[[0, -1]] = 1
-    fits = np.einsum("f,fic,fjc->ij", twice, seen, weighed.conj(), optimize=True).real
+    fits = np.einsum("f,fic,fjc->ij", twice, measured, weighed.conj(), optimize=True).real
     energy = np.einsum("f,fjc,fjc->j", twice, model, weighed.conj(), optimize=True).real
     return fits - energy / 2
 
@@ -219,13 +219,13 @@ def predicted_volumes(bundle: Bundle, session: PhantomSession, offsets: Offsets 
     places = [instant / grid.tr - Fraction(1, 2) for instant in instants]
     volumes = np.array([min(max(floor(place), 0), session.volumes - 1) for place in places])
     between = np.array([place != volume for place, volume in zip(places, volumes.tolist(), strict=True)])
-    found = series[volumes]
+    normalized = series[volumes]
     if between.any():
         # The resting level that the chain takes off is that of the last volume.
-        level = clean[volumes] - found * stats["fmri_scale"]
+        level = clean[volumes] - normalized * stats["fmri_scale"]
         values = _clean(session, driven, np.array([float(instant) for instant in instants]))
-        found = np.where(between[:, None], (values - level) / stats["fmri_scale"], found)
-    return found.reshape(len(starts), len(reading), -1)
+        normalized = np.where(between[:, None], (values - level) / stats["fmri_scale"], normalized)
+    return normalized.reshape(len(starts), len(reading), -1)
 
 
 def _clean(session: PhantomSession, driven: "_Driven", times: Matrix) -> NDArray[np.float32]:
@@ -234,8 +234,8 @@ def _clean(session: PhantomSession, driven: "_Driven", times: Matrix) -> NDArray
     person = session.person
     shift = scanner.read_shift(session.head, session.tr_s)
     response = bold(person, state, shift, times) / bold_scale(person, session.preset.feature_noise, shift)
-    gain, rest = (values[driven.at] for values in _levels(session))
-    return (rest + gain * response[:, driven.at]).astype(np.float32)
+    gain, rest_level = (values[driven.at] for values in _levels(session))
+    return (rest_level + gain * response[:, driven.at]).astype(np.float32)
 
 
 def predicted_eeg(bundle: Bundle, session: PhantomSession) -> Matrix:
@@ -290,8 +290,8 @@ class SharedNoise:
     ``P - P U (1 + U^T P U)^-1 U^T P`` with ``P = N^-1`` (Woodbury 1950).
     """
 
-    def __init__(self, own: Matrix, columns: Matrix) -> None:
-        self._own = np.linalg.inv(own)
+    def __init__(self, private_cov: Matrix, columns: Matrix) -> None:
+        self._own = np.linalg.inv(private_cov)
         self._weighed = self._without_shared(columns.T).T
         self._inner = cho_factor(np.eye(columns.shape[1]) + columns.T @ self._weighed)
 
@@ -316,8 +316,8 @@ def _volume_noise(bundle: Bundle, session: PhantomSession, slots: int) -> Shared
     deviation, thermal = _private(session)
     deviation = deviation[driven.at]
     blocks = deviation[:, None, None] ** 2 * toeplitz(_over(scanner.PRIVATE_RHO, session) ** np.arange(slots))
-    own = (blocks + thermal**2 * np.eye(slots)) / scale[:, None, None] ** 2
-    return SharedNoise(own, np.concatenate([state, shared], axis=1))
+    private_cov = (blocks + thermal**2 * np.eye(slots)) / scale[:, None, None] ** 2
+    return SharedNoise(private_cov, np.concatenate([state, shared], axis=1))
 
 
 @dataclass(frozen=True)
@@ -339,29 +339,29 @@ class _Driven:
 def _driven(bundle: Bundle, session: PhantomSession) -> _Driven:
     """Find them. Voxels that are read and not driven tell nothing but shared noise, and are left out."""
     assert bundle.projection is not None
-    _, columns, at = np.intersect1d(bundle.projection.voxels, session.head.voxels, return_indices=True)
-    return _Driven(at, columns)
+    _, columns, indices = np.intersect1d(bundle.projection.voxels, session.head.voxels, return_indices=True)
+    return _Driven(indices, columns)
 
 
 def _levels(session: PhantomSession) -> tuple[Matrix, Matrix]:
     """Return what one unit of the standardised response adds to each voxel, and its level at rest."""
-    rest, spread, share = _voxels(session)
-    return rest * spread * np.sqrt(share), rest
+    rest_level, spread, share = _voxels(session)
+    return rest_level * spread * np.sqrt(share), rest_level
 
 
 def _voxels(session: PhantomSession) -> tuple[Matrix, Matrix, Matrix]:
     """Return level at rest, relative standard deviation and explained share of each voxel, see `Scanner`."""
     person = session.person
-    rest = session.head.mean.reshape(-1)[session.head.voxels].astype(np.float64)
+    rest_level = session.head.mean.reshape(-1)[session.head.voxels].astype(np.float64)
     spread = 1 / (session.preset.tsnr * person.tsnr)
-    return rest, spread, scanner.explained_share(person, session.preset)
+    return rest_level, spread, scanner.explained_share(person, session.preset)
 
 
 def _private(session: PhantomSession) -> tuple[Matrix, float]:
     """Return the standard deviation of each voxel's own noise, and of the thermal noise."""
-    rest, spread, share = _voxels(session)
-    _, room = scanner.own_noise(session.person, share, rest * spread)
-    return rest * spread * np.sqrt(room), scanner.THERMAL
+    rest_level, spread, share = _voxels(session)
+    _, room = scanner.own_noise(session.person, share, rest_level * spread)
+    return rest_level * spread * np.sqrt(room), scanner.THERMAL
 
 
 def _over(rho: float, session: PhantomSession) -> float:
@@ -369,10 +369,10 @@ def _over(rho: float, session: PhantomSession) -> float:
     return float(rho ** (session.tr_s / TR))
 
 
-def _shared_columns(session: PhantomSession, scale: Matrix, slots: int, at: NDArray[np.int64]) -> Matrix:
+def _shared_columns(session: PhantomSession, scale: Matrix, slots: int, indices: NDArray[np.int64]) -> Matrix:
     """Return the columns of the noise that voxels share, (slot * voxel, column)."""
     place = session.head
-    maps = session.scanner._maps[:, np.searchsorted(place.brain, place.voxels[at])] / scale
+    maps = session.scanner._maps[:, np.searchsorted(place.brain, place.voxels[indices])] / scale
     waves, drifts, cycles = np.split(maps, np.cumsum([scanner.SHARED, scanner.DRIFTS]))
     lags = np.arange(slots)
     lasting = np.linalg.cholesky(toeplitz(_over(scanner.SHARED_RHO, session) ** lags))
@@ -380,26 +380,26 @@ def _shared_columns(session: PhantomSession, scale: Matrix, slots: int, at: NDAr
     # Within a window a drift is constant, and heartbeat and breathing are waves of any phase.
     still = np.full((slots, 1), np.sqrt(scanner.DRIFT / scanner.DRIFTS))
     columns = [np.einsum("cv,se->svce", waves, together), np.einsum("cv,se->svce", drifts, still)]
-    for one, rate in zip(cycles, scanner.CYCLES_HZ, strict=True):
+    for cycle_map, rate in zip(cycles, scanner.CYCLES_HZ, strict=True):
         angles = 2 * np.pi * rate * lags * session.tr_s
         phases = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.sqrt(scanner.CYCLES / 4)
-        columns.append(np.einsum("cv,se->svce", one[None], phases))
+        columns.append(np.einsum("cv,se->svce", cycle_map[None], phases))
     if session.person.near:
         near = np.linalg.cholesky(toeplitz(_over(scanner.PRIVATE_RHO, session) ** lags))
-        columns.append(np.einsum("cv,se->svce", _near_maps(session, scale, at), near))
+        columns.append(np.einsum("cv,se->svce", _near_maps(session, scale, indices), near))
     size = slots * maps.shape[1]
     return np.concatenate([part.reshape(size, -1) for part in columns], axis=1)
 
 
-def _near_maps(session: PhantomSession, scale: Matrix, at: NDArray[np.int64]) -> Matrix:
+def _near_maps(session: PhantomSession, scale: Matrix, indices: NDArray[np.int64]) -> Matrix:
     """Return where the noise that neighbours share acts, (component, voxel)."""
-    rest, spread, share = _voxels(session)
-    near, _ = scanner.own_noise(session.person, share, rest * spread)
+    rest_level, spread, share = _voxels(session)
+    near, _ = scanner.own_noise(session.person, share, rest_level * spread)
     maps = scanner.near_maps(session.head, session.subject)
-    return (maps * rest * spread * np.sqrt(near))[:, at] / scale
+    return (maps * rest_level * spread * np.sqrt(near))[:, indices] / scale
 
 
-def _state_columns(session: PhantomSession, gain: Matrix, slots: int, at: NDArray[np.int64]) -> Matrix:
+def _state_columns(session: PhantomSession, gain: Matrix, slots: int, indices: NDArray[np.int64]) -> Matrix:
     """Return the columns of the noise of the state, as voxels show it, (slot * voxel, column).
 
     The state's noise is the same for all features but independent (`neural_state`). Its covariance over
@@ -408,10 +408,10 @@ def _state_columns(session: PhantomSession, gain: Matrix, slots: int, at: NDArra
     person = session.person
     shift = scanner.read_shift(session.head, session.tr_s)
     seconds = np.arange(0, RESPONSE_S, 1 / FPS)
-    delay = (person.delay[at] - shift[at])[:, None]
-    each = haemodynamic_response(seconds, delay, person.stretch[at][:, None]) / FPS
-    basis = np.linalg.svd(each, full_matrices=False)[2][:_BASIS]
-    mixture = each @ basis.T
+    delay = (person.delay[indices] - shift[indices])[:, None]
+    responses = haemodynamic_response(seconds, delay, person.stretch[indices][:, None]) / FPS
+    basis = np.linalg.svd(responses, full_matrices=False)[2][:_BASIS]
+    mixture = responses @ basis.T
     strength = np.sqrt(np.square(mixture).mean(axis=0))
     # Each response, read at each slot, as weights of the frames of the state before it.
     frames = np.rint(np.arange(slots) * session.tr_s * FPS).astype(int)
@@ -422,12 +422,12 @@ def _state_columns(session: PhantomSession, gain: Matrix, slots: int, at: NDArra
     flat = reads.reshape(_BASIS * slots, -1)
     covariance = flat @ toeplitz(rho ** np.arange(flat.shape[1])) @ flat.T
     values, vectors = np.linalg.eigh(covariance * session.preset.feature_noise**2)
-    there = values > _KEPT * values[-1]
-    time = (vectors[:, there] * np.sqrt(values[there])).reshape(_BASIS, slots, -1)
-    shown = np.einsum("vb,bse->sve", mixture / strength, time)
-    scale = bold_scale(person, session.preset.feature_noise, shift)[at]
-    weights = person.weights[at] * (gain / scale)[:, None]
-    return np.einsum("vk,sve->svke", weights, shown).reshape(slots * len(gain), -1)
+    significant = values > _LEAST_VARIANCE * values[-1]
+    time = (vectors[:, significant] * np.sqrt(values[significant])).reshape(_BASIS, slots, -1)
+    voxel_patterns = np.einsum("vb,bse->sve", mixture / strength, time)
+    scale = bold_scale(person, session.preset.feature_noise, shift)[indices]
+    weights = person.weights[indices] * (gain / scale)[:, None]
+    return np.einsum("vk,sve->svke", weights, voxel_patterns).reshape(slots * len(gain), -1)
 
 
 def _baseline(bundle: Bundle) -> Baseline:

@@ -31,7 +31,7 @@ from train.system import System
 from train.work import Arrays
 
 # What the system does not decode itself.
-_BESIDE = (NEAREST, REVERSED, ORACLE, CONSTANT, *FLOORS)
+_REFERENCES = (NEAREST, REVERSED, ORACLE, CONSTANT, *FLOORS)
 
 
 def decoders_of(
@@ -52,7 +52,7 @@ def decoders_of(
 
 def by_system(decoders: Mapping[str, Callable[[], Decoded]]) -> dict[str, Callable[[], Decoded]]:
     """Return those that are the system itself, whatever signals it is given. They are what takes long."""
-    return {suffix: make for suffix, make in decoders.items() if suffix not in _BESIDE}
+    return {suffix: make for suffix, make in decoders.items() if suffix not in _REFERENCES}
 
 
 def _decoders(run: EvaluatedRun, windows: HeldOutWindows) -> dict[str, Callable[[], Decoded]]:

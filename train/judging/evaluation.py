@@ -139,9 +139,9 @@ def evaluate(
             pictured = {HEADINGS[suffix]: decoded.clips for suffix, decoded in decoded_clips.items()}
             first = {"film": windows.truth.clips, **pictured}
         if choosers:
-            own = decoded_clips[OWN]
+            own_decode = decoded_clips[OWN]
             again = partial(_again, run, sessions, number)
-            reconstructions.append(again if run.decodes_twice else lambda own=own: own)
+            reconstructions.append(again if run.decodes_twice else lambda own_decode=own_decode: own_decode)
         # The signals are done with.
         evaluated.append(replace(windows, inputs={}, controls={}, session=None))
     for suffix, choose in choosers.items():

@@ -9,7 +9,7 @@ from rtdecode.disk.clip_file import Pixels
 from train.judging.judged import Example
 
 # Windows of each kind.
-_EACH = 2
+_PER_GROUP = 2
 
 
 def examples(
@@ -35,23 +35,23 @@ def examples(
     scored = np.flatnonzero(np.isfinite(wins))
     ranked = [int(n) for n in scored[np.argsort(wins[scored], kind="stable")]]
     frames = len(next(iter(versions.values()))[0])
-    found = []
+    chosen = []
     for word, row in _picked(ranked):
         clips = {name: version[row][:frames] for name, version in versions.items()}
         words = f"{what}: {word}, window {row + 1} wins {wins[row]:.0%} of its comparisons"
-        found.append(Example(words, clips, fps))
-    return found
+        chosen.append(Example(words, clips, fps))
+    return chosen
 
 
 def _picked(ranked: list[int]) -> list[tuple[str, int]]:
     """Name windows, of which the last is the best."""
-    each = min(_EACH, len(ranked) // 3)
-    if each == 0:
+    per_group = min(_PER_GROUP, len(ranked) // 3)
+    if per_group == 0:
         return [("one of few", row) for row in reversed(ranked)]
-    middle = (len(ranked) - each) // 2
+    middle = (len(ranked) - per_group) // 2
     parts = {
-        "best": ranked[-each:][::-1],
-        "median": ranked[middle : middle + each],
-        "worst": ranked[:each],
+        "best": ranked[-per_group:][::-1],
+        "median": ranked[middle : middle + per_group],
+        "worst": ranked[:per_group],
     }
     return [(word, row) for word, rows in parts.items() for row in rows]

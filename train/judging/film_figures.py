@@ -34,7 +34,7 @@ Matrix = NDArray[np.float64]
 
 def figures(
     scores: Mapping[str, Sequence[Scores]],
-    shown: Sequence[Shown],
+    truths: Sequence[Shown],
     chance: Mapping[str, float | None],
     *,
     fixed: bool,
@@ -45,7 +45,7 @@ def figures(
     ----------
     scores : mapping
         Suffix of a decoder, control or reference -> its scores in each session; `CONSTANT` is among them.
-    shown : sequence of Shown
+    truths : sequence of Shown
         What each session showed.
     chance : mapping
         Metric -> what a guess scores on average; None where that is not known.
@@ -59,28 +59,28 @@ def figures(
         and ``METRIC_above_nearest`` are paired differences, decoder less reference. A figure for which there
         are too few windows is that of `unknown`.
     """
-    kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
-    distractors = np.concatenate([one.allowed.sum(axis=1) for one in shown])
+    units, _ = groups(truths[:1] if fixed else truths, by_session=not fixed)
+    distractors = np.concatenate([truth.allowed.sum(axis=1) for truth in truths])
     levels = {**chance, _TOP1: float(np.mean(1 / (distractors + 1)))}
     constant = scores.get(CONSTANT, [{}])
-    found: Figures = {}
+    by_name: Figures = {}
     for suffix, sessions in scores.items():
         for metric in sessions[0]:
             if suffix == CONSTANT:
                 continue
-            made = figure(*gathered(sessions, metric, fixed=fixed), levels[metric], kept)
+            entry = figure(*gathered(sessions, metric, fixed=fixed), levels[metric], units)
             of_most = metric in _OF_MOST or metric.startswith(_POOLS)
-            least = len(kept) / 2 if of_most else _LEAST
-            count = 0 if made is None else made["n"]
-            if made is None or count < least:
-                reason = f"{count} of {len(kept)} windows can be scored, and {math.ceil(least)} are needed"
-                found[metric + suffix] = unknown(levels[metric], count, reason)
+            least = len(units) / 2 if of_most else _LEAST
+            count = 0 if entry is None else entry["n"]
+            if entry is None or count < least:
+                reason = f"{count} of {len(units)} windows can be scored, and {math.ceil(least)} are needed"
+                by_name[metric + suffix] = unknown(levels[metric], count, reason)
                 continue
             same = None
             if metric in constant[0]:
-                same = figure(*gathered(constant, metric, fixed=fixed), None, kept)
-            found[metric + suffix] = made | {"constant": same["value"] if same else None}
-    return found | _differences(scores, found, kept, fixed=fixed)
+                same = figure(*gathered(constant, metric, fixed=fixed), None, units)
+            by_name[metric + suffix] = entry | {"constant": same["value"] if same else None}
+    return by_name | _differences(scores, by_name, units, fixed=fixed)
 
 
 def words_of(figures_of_film: Figures) -> dict[str, bool | None]:
@@ -121,41 +121,41 @@ def _above(figure: dict[str, Any] | None, least: float) -> bool | None:
 
 
 def _differences(
-    scores: Mapping[str, Sequence[Scores]], found: Figures, kept: NDArray[np.int64], *, fixed: bool
+    scores: Mapping[str, Sequence[Scores]], by_name: Figures, units: NDArray[np.int64], *, fixed: bool
 ) -> Figures:
     """Compare the decoder with each reference by every metric of which both have a figure."""
-    made: Figures = {}
+    differences: Figures = {}
     for reference in (suffix for suffix in _COMPARED if suffix in scores):
         for metric in scores.get(OWN, [{}])[0]:
             # Decoders do not differ in this metric, whose name is not that of a score of such clips.
-            both = metric in scores[reference][0] and {metric, metric + reference} <= found.keys()
+            both = metric in scores[reference][0] and {metric, metric + reference} <= by_name.keys()
             if metric == TOLD_COLOUR or not both:
                 continue
-            ours = gathered(scores[OWN], metric, fixed=fixed)
-            others = gathered(scores[reference], metric, fixed=fixed)
-            compared = difference(ours, others, kept, pooled=metric == _POOLED)
-            pair = (found[metric], found[metric + reference])
+            own_scores = gathered(scores[OWN], metric, fixed=fixed)
+            reference_scores = gathered(scores[reference], metric, fixed=fixed)
+            compared = difference(own_scores, reference_scores, units, pooled=metric == _POOLED)
+            pair = (by_name[metric], by_name[metric + reference])
             if compared is None or any(figure["value"] is None for figure in pair):
                 compared = unknown(0.0, 0, "one of the two figures cannot be computed")
-            made[f"{metric}_above{reference}"] = compared | {"constant": None}
-    return made
+            differences[f"{metric}_above{reference}"] = compared | {"constant": None}
+    return differences
 
 
 def gathered(sessions: Sequence[Scores], metric: str, *, fixed: bool = False) -> tuple[Matrix, Matrix]:
     """Put the scores of all windows side by side; of a fixed film, their means over sessions."""
     if fixed:
         return averaged(sessions, metric)
-    values = [found[metric][0] for found in sessions]
-    weights = [np.where(np.isfinite(found[metric][0]), found[metric][1], 0) for found in sessions]
+    values = [session[metric][0] for session in sessions]
+    weights = [np.where(np.isfinite(session[metric][0]), session[metric][1], 0) for session in sessions]
     return np.concatenate(values), np.concatenate(weights)
 
 
-def groups(shown: Sequence[Shown], *, by_session: bool) -> tuple[NDArray[np.int64], str]:
+def groups(truths: Sequence[Shown], *, by_session: bool) -> tuple[NDArray[np.int64], str]:
     """Tell which windows an interval keeps together.
 
     Parameters
     ----------
-    shown : sequence of Shown
+    truths : sequence of Shown
         The films, each with its windows.
     by_session : bool
         Whether the films differ by session, so that sessions are units if there are four.
@@ -167,8 +167,8 @@ def groups(shown: Sequence[Shown], *, by_session: bool) -> tuple[NDArray[np.int6
     words : str
         What the units are.
     """
-    starts = [(n, start) for n, one in enumerate(shown) for _, start, _ in one.where]
-    if by_session and len(shown) >= intervals.FEWEST:
+    starts = [(n, start) for n, truth in enumerate(truths) for _, start, _ in truth.where]
+    if by_session and len(truths) >= intervals.FEWEST:
         return np.array([n for n, _ in starts]), "sessions"
     return in_blocks(starts)
 
@@ -197,7 +197,7 @@ def in_blocks(starts: Sequence[tuple[int, float]]) -> tuple[NDArray[np.int64], s
 
 
 def figure(
-    scores: Matrix, weights: Matrix, chance: float | None, kept: NDArray[np.int64]
+    scores: Matrix, weights: Matrix, chance: float | None, units: NDArray[np.int64]
 ) -> dict[str, Any] | None:
     """Make a figure of the scores of windows: {value, chance, shuffled, ci95, interval, n}.
 
@@ -206,7 +206,7 @@ def figure(
     scores, weights : (window,)
         NaN, or a weight of 0, where a window cannot be scored.
     chance : float or None
-    kept : (window,) int
+    units : (window,) int
         Windows with the same number are one unit.
 
     Returns
@@ -215,22 +215,22 @@ def figure(
         None if no window can be scored. `shuffled` is None: the brain of another film is the control here,
         because a shifted brain scores a little below chance by arithmetic.
     """
-    there = np.isfinite(scores) & (weights > 0)
-    if not there.any():
+    valid = np.isfinite(scores) & (weights > 0)
+    if not valid.any():
         return None
     return {
-        "value": float(np.average(scores[there], weights=weights[there])),
+        "value": float(np.average(scores[valid], weights=weights[valid])),
         "chance": chance,
         "shuffled": None,
-        **intervals.of_mean(scores[there], kept[there], weights[there]).entries(),
-        "n": int(there.sum()),
+        **intervals.of_mean(scores[valid], units[valid], weights[valid]).entries(),
+        "n": int(valid.sum()),
     }
 
 
 def difference(
-    ours: tuple[Matrix, Matrix],
-    others: tuple[Matrix, Matrix],
-    kept: NDArray[np.int64],
+    decoder: tuple[Matrix, Matrix],
+    reference: tuple[Matrix, Matrix],
+    units: NDArray[np.int64],
     *,
     pooled: bool = False,
 ) -> dict[str, Any] | None:
@@ -238,9 +238,9 @@ def difference(
 
     Parameters
     ----------
-    ours, others : (scores, weights)
+    decoder, reference : (scores, weights)
         (window,) each, as for `figure`.
-    kept : (window,) int
+    units : (window,) int
         Windows with the same number are one unit, on both sides alike.
     pooled : bool
         Whether windows that only one of the two can be scored on count as well. They count for a ratio of
@@ -252,15 +252,15 @@ def difference(
         {value, chance, shuffled, ci95, interval, n}, in the metric's own units; chance is 0. None without a
         window to compare.
     """
-    known = np.array([np.isfinite(scores) & (weights > 0) for scores, weights in (ours, others)])
-    there = known.any(axis=0) if pooled else known.all(axis=0)
-    if not known[:, there].any(axis=1).all():
+    valid = np.array([np.isfinite(scores) & (weights > 0) for scores, weights in (decoder, reference)])
+    compared = valid.any(axis=0) if pooled else valid.all(axis=0)
+    if not valid[:, compared].any(axis=1).all():
         return None
-    ids, count, single = intervals.numbered(kept[there], kept[there])
+    ids, count, single = intervals.numbered(units[compared], units[compared])
     sums = []
-    for (scores, weights), scored in zip((ours, others), known[:, there], strict=True):
-        weight = np.where(scored, weights[there], 0)
-        total = np.bincount(ids, np.where(scored, scores[there], 0) * weight, count)
+    for (scores, weights), scored in zip((decoder, reference), valid[:, compared], strict=True):
+        weight = np.where(scored, weights[compared], 0)
+        total = np.bincount(ids, np.where(scored, scores[compared], 0) * weight, count)
         sums.append((total, np.bincount(ids, weight, count)))
 
     def gain(counts: Matrix) -> Matrix:
@@ -276,5 +276,5 @@ def difference(
         "chance": 0.0,
         "shuffled": None,
         **intervals.of_statistic(gain, count, single=single, values=by_unit).entries(),
-        "n": int(there.sum()),
+        "n": int(compared.sum()),
     }

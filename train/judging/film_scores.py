@@ -162,13 +162,13 @@ def describe(
     # The last frame of a clip lies after the window, and may lie behind a cut.
     clips = keep(film.clip(k)[:-1] for k in numbers)
     measured = look(clips)
-    apart = distractors(where, events({where[0][0]: film}))
-    near = apart & near_duplicates(clips, measured.colours)
-    allowed = apart & ~near
+    comparable = distractors(where, events({where[0][0]: film}))
+    near = comparable & near_duplicates(clips, measured.colours)
+    allowed = comparable & ~near
     frames = len(clips[0])
     cuts = _cuts(film, numbers, frames)
     # A cut at a window's very start is not inside.
-    inside = [sum(k * frames < cut < (k + 1) * frames for cut in cuts) for k in range(len(where))]
+    cuts_inside = [sum(k * frames < cut < (k + 1) * frames for cut in cuts) for k in range(len(where))]
     return Shown(
         clips=clips,
         where=where,
@@ -176,7 +176,7 @@ def describe(
         allowed=allowed,
         near=int(near.sum()) // 2,
         pairs=matched(measured.colours, allowed),
-        within=np.array(inside, np.int64),
+        within=np.array(cuts_inside, np.int64),
         looks=measured,
         through_codec=None if recoded is None else gradient_energy(recoded),
     )
@@ -248,70 +248,70 @@ def matched(colours: Matrix, allowed: NDArray[np.bool_]) -> list[tuple[int, int]
 
 def score(
     clips: Sequence[Pixels],
-    shown: Shown,
+    truth: Shown,
     mean_clip: Pixels,
     temperature: float,
     looks: Looks | None = None,
 ) -> Scores:
     """Hold the clips of one session against its film: `told_apart` and `pictured`."""
-    return told_apart(clips, shown, mean_clip, temperature) | pictured(clips, shown, looks)
+    return told_apart(clips, truth, mean_clip, temperature) | pictured(clips, truth, looks)
 
 
-def pictured(clips: Sequence[Pixels], shown: Shown, looks: Looks | None = None) -> Scores:
+def pictured(clips: Sequence[Pixels], truth: Shown, looks: Looks | None = None) -> Scores:
     """Compare the clips of one session with its film as pictures and as moving ones.
 
     Parameters
     ----------
     clips : sequence of uint8 (frame, row, column, 3)
         A clip for each window; frames beyond those of the truth are left out.
-    shown : Shown
+    truth : Shown
     looks : Looks, optional
         What was measured of the clips already.
     """
-    truths = shown.clips
+    truths = truth.clips
     frames = len(truths[0])
     cut: list[Pixels] = [clip[:frames] for clip in clips]
     looks = look(cut) if looks is None else looks
-    film = shown.looks
-    one = np.ones(len(truths))
+    film = truth.looks
+    ones = np.ones(len(truths))
     error, moving = direction_error(looks.energies, film.energies)
     motion = agreement(opponent(looks.energies), opponent(film.energies), _LEAST_MOTION)
-    found = {
-        "layout_colour": (agreement(hue(looks.colours), hue(film.colours)), one),
-        "layout_luminance": (agreement(luminance(looks.colours), luminance(film.colours)), one),
-        "motion_energy": (motion, one),
+    scores = {
+        "layout_colour": (agreement(hue(looks.colours), hue(film.colours)), ones),
+        "layout_luminance": (agreement(luminance(looks.colours), luminance(film.colours)), ones),
+        "motion_energy": (motion, ones),
         "direction_error_deg": (error, moving),
-        "order": (order(cut, truths, shown.within > 0), one),
-        "ssim": (ssim(cut, truths), one),
-        "psnr": (psnr(cut, truths), one),
-        "psnr_own_colour": (psnr(one_colour(cut), truths), one),
-        TOLD_COLOUR: (psnr(one_colour(truths), truths), one),
+        "order": (order(cut, truths, truth.within > 0), ones),
+        "ssim": (ssim(cut, truths), ones),
+        "psnr": (psnr(cut, truths), ones),
+        "psnr_own_colour": (psnr(one_colour(cut), truths), ones),
+        TOLD_COLOUR: (psnr(one_colour(truths), truths), ones),
         "sharpness": _over(looks.sharpness, film.sharpness),
-        "cut_f1": cut_counts(cut, shown.cuts),
+        "cut_f1": cut_counts(cut, truth.cuts),
     }
-    if shown.through_codec is not None:
-        found["sharpness_codec"] = _over(looks.sharpness, shown.through_codec)
-    return found
+    if truth.through_codec is not None:
+        scores["sharpness_codec"] = _over(looks.sharpness, truth.through_codec)
+    return scores
 
 
-def told_apart(clips: Sequence[Pixels], shown: Shown, mean_clip: Pixels, temperature: float) -> Scores:
+def told_apart(clips: Sequence[Pixels], truth: Shown, mean_clip: Pixels, temperature: float) -> Scores:
     """Identify windows by the clips of one session.
 
     Parameters
     ----------
     clips : sequence of uint8 (frame, row, column, 3)
         A clip for each window; frames beyond those of the truth are left out.
-    shown : Shown
+    truth : Shown
     mean_clip : (frame, row, column, 3)
         Training mean.
     temperature : float
         See `train.metrics.bits.bits`.
     """
-    cut: list[Pixels] = [clip[: len(shown.clips[0])] for clip in clips]
-    plain = correlations(cut, shown.clips, mean_clip)
-    moving = similarity(changes(cut), changes(shown.clips))
-    identified = identify(similarity(cut, shown.clips), plain, shown, temperature)
-    return identified | {TEMPORAL: (identification_nway(moving, shown.allowed, 2), np.ones(len(cut)))}
+    cut: list[Pixels] = [clip[: len(truth.clips[0])] for clip in clips]
+    plain = correlations(cut, truth.clips, mean_clip)
+    moving = similarity(changes(cut), changes(truth.clips))
+    identified = identify(similarity(cut, truth.clips), plain, truth, temperature)
+    return identified | {TEMPORAL: (identification_nway(moving, truth.allowed, 2), np.ones(len(cut)))}
 
 
 def changes(clips: Sequence[Pixels]) -> list[Pixels]:
@@ -341,7 +341,7 @@ def _centred(clips: Sequence[Pixels]) -> list[Pixels]:
     return [less(clip, mean) for clip in clips]
 
 
-def identify(alike: Matrix, plain: Matrix, shown: Shown, temperature: float) -> Scores:
+def identify(alike: Matrix, plain: Matrix, truth: Shown, temperature: float) -> Scores:
     """Identify windows among those of their session.
 
     A name that ends in ``_centred`` says that the session's own mean was removed from its clips and from its
@@ -354,23 +354,23 @@ def identify(alike: Matrix, plain: Matrix, shown: Shown, temperature: float) -> 
     plain : (clip, truth)
         The same without that, for windows in pairs: a clip that is always the same has something to be
         compared with, and wins half.
-    shown : Shown
+    truth : Shown
     temperature : float
         See `train.metrics.bits.bits`.
     """
-    allowed = shown.allowed
+    allowed = truth.allowed
     two = identification_nway(alike, allowed, 2)
     values = {
         "identification_2way_centred": two,
         "identification_10way_centred": identification_nway(alike, allowed, 10),
         "identification_50way_centred": identification_nway(alike, allowed, 50),
         "identification_top1_centred": identification_top1(alike, allowed),
-        "identification_2way_matched": in_pairs(plain, shown.pairs),
+        "identification_2way_matched": in_pairs(plain, truth.pairs),
         "bits_per_window": bits(alike, allowed, temperature),
     }
     for number in STRATA:
-        held = shown.within >= number if number == STRATA[-1] else shown.within == number
-        values[f"identification_2way_centred_cuts_{number}"] = np.where(held, two, np.nan)
+        in_stratum = truth.within >= number if number == STRATA[-1] else truth.within == number
+        values[f"identification_2way_centred_cuts_{number}"] = np.where(in_stratum, two, np.nan)
     return {name: (value, np.ones(len(value))) for name, value in values.items()}
 
 
@@ -380,25 +380,27 @@ def in_pairs(corr: Matrix, pairs: list[tuple[int, int]]) -> Matrix:
     A tie is half a win, and so is a correlation that does not exist: any clip that is always the same, the
     mean clip included, scores 0.5.
     """
-    known = np.nan_to_num(corr)
-    found = np.full(len(corr), np.nan)
+    finite_corr = np.nan_to_num(corr)
+    shares = np.full(len(corr), np.nan)
     for a, b in pairs:
-        found[[a, b]] = duels([known[a, a], known[b, b]], [known[a, b], known[b, a]]).mean()
-    return found
+        shares[[a, b]] = duels(
+            [finite_corr[a, a], finite_corr[b, b]], [finite_corr[a, b], finite_corr[b, a]]
+        ).mean()
+    return shares
 
 
 def averaged(scores: Sequence[Scores], metric: str) -> tuple[Matrix, Matrix]:
     """Average several scores of the same windows under their weights, and add up the weights."""
-    values = [np.nan_to_num(one[metric][0]) for one in scores]
-    weights = [np.where(np.isfinite(one[metric][0]), one[metric][1], 0) for one in scores]
+    values = [np.nan_to_num(member[metric][0]) for member in scores]
+    weights = [np.where(np.isfinite(member[metric][0]), member[metric][1], 0) for member in scores]
     total = np.sum(weights, axis=0)
     summed = np.sum([value * weight for value, weight in zip(values, weights, strict=True)], axis=0)
     return np.divide(summed, total, out=np.full(len(total), np.nan), where=total > 0), total
 
 
-def _over(ours: Matrix, film: Matrix) -> tuple[Matrix, Matrix]:
+def _over(decoded: Matrix, film: Matrix) -> tuple[Matrix, Matrix]:
     """Return a ratio and its weight, so that the mean under the weights is the ratio of the sums."""
-    return np.divide(ours, film, out=np.full(len(film), np.nan), where=film > 0), film
+    return np.divide(decoded, film, out=np.full(len(film), np.nan), where=film > 0), film
 
 
 def look_once(clip: Pixels, count: int) -> Looks:

@@ -109,22 +109,22 @@ class HeldOutRuns:
                 data=request.data,
                 available=list(everybody),
             )
-        there = everybody[request.subject or next(iter(everybody))]
-        _check_windows(trained.bundle, there, request)
-        told = trained.manifest.provenance
-        if told["taught"] != there.digest:
+        windows = everybody[request.subject or next(iter(everybody))]
+        _check_windows(trained.bundle, windows, request)
+        provenance = trained.manifest.provenance
+        if provenance["taught"] != windows.digest:
             raise UsageError(
                 "evaluate-data-mismatch",
                 "data={data} is not what this run was trained on ({participant}, {window_count} "
                 "windows of {run_count} runs). Windows that taught it might be judged. Give the same "
                 "folder.",
                 data=request.data,
-                participant=told["participant"],
-                window_count=told["windows"],
-                run_count=len(told["runs"]),
+                participant=provenance["participant"],
+                window_count=provenance["windows"],
+                run_count=len(provenance["runs"]),
             )
-        own = {"sections": request.sections or self.sections, "windows": request.windows or self.windows}
-        return judged(there, trained, show, replace(request, **own))
+        options = {"sections": request.sections or self.sections, "windows": request.windows or self.windows}
+        return judged(windows, trained, show, replace(request, **options))
 
 
 def _together(default: Judged, name: str, other: Judged) -> Judged:
@@ -171,7 +171,7 @@ def judged(data: SetWindows, trained: Trained, show: Show, request: Request) -> 
     bundle = trained.bundle
     sections = sections_for(request, section.OF_RECORDED)
     networks = load(request)
-    held = data.held(request.repeats)
+    test_runs = data.held(request.repeats)
     baselines = References(clips=data.taught_clips)
     run = EvaluatedRun(
         show,
@@ -182,17 +182,17 @@ def judged(data: SetWindows, trained: Trained, show: Show, request: Request) -> 
         decodes_twice=request.decodes_twice,
         regions=_regions(bundle, data),
     )
-    is_same = _same_shown(data, held)
-    sessions = sessions_of(run, held, request.windows, same=is_same)
-    count = _count(data, held, request.repeats)
+    is_same = _same_shown(data, test_runs)
+    sessions = sessions_of(run, test_runs, request.windows, same=is_same)
+    count = _count(data, test_runs, request.repeats)
     if request.ahead:
         decode_ahead(run, sessions, sections)
         return Judged({})
     evaluation = evaluate(run, sessions, sections, {_SHIFTED: partial(_shifts, data.data.window_s)})
-    own_scores = evaluation.scores.get(OWN, [{}] * len(held))
+    own_scores = evaluation.scores.get(OWN, [{}] * len(test_runs))
     evaluation.scores[CLEAR] = [
-        _only(_identification(scores), data.clear(one.rows[rows]))
-        for scores, one, rows in zip(own_scores, held, sessions.rows, strict=True)
+        _only(_identification(scores), data.clear(test_run.rows[rows]))
+        for scores, test_run, rows in zip(own_scores, test_runs, sessions.rows, strict=True)
     ]
     # Where every run showed the same, a window's score is its mean over them.
     figures = evaluation.figures(fixed=is_same)
@@ -223,9 +223,9 @@ def _regions(bundle: Bundle, data: SetWindows) -> dict[str, NDArray[np.bool_]]:
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
-def _count(data: SetWindows, held: Sequence[SetRun], repeats: Repeats) -> int:
+def _count(data: SetWindows, test_runs: Sequence[SetRun], repeats: Repeats) -> int:
     """Return how many showings a trial averages at most."""
-    count = max(len(trial) for one in held for trial in one.trials)
+    count = max(len(trial) for run in test_runs for trial in run.trials)
     if repeats == "averaged" and count == 1:
         raise UsageError(
             "judge-no-repeated-windows",
@@ -235,18 +235,18 @@ def _count(data: SetWindows, held: Sequence[SetRun], repeats: Repeats) -> int:
     return count
 
 
-def _same_shown(data: SetWindows, held: Sequence[SetRun]) -> bool:
+def _same_shown(data: SetWindows, test_runs: Sequence[SetRun]) -> bool:
     """Whether what is judged are showings of the same, as those of responses are."""
-    names = [data.data.windows.shown[run.rows].tolist() for run in held]
-    return data.data.tr_s is None and len(held) > 1 and all(videos == names[0] for videos in names)
+    names = [data.data.windows.shown[run.rows].tolist() for run in test_runs]
+    return data.data.tr_s is None and len(test_runs) > 1 and all(videos == names[0] for videos in names)
 
 
 def _identification(scores: Scores) -> Scores:
     return {name: value for name, value in scores.items() if name.startswith("identification")}
 
 
-def _only(scores: Scores, kept: NDArray[np.bool_]) -> Scores:
-    return {name: (value, weight * kept) for name, (value, weight) in scores.items()}
+def _only(scores: Scores, mask: NDArray[np.bool_]) -> Scores:
+    return {name: (value, weight * mask) for name, (value, weight) in scores.items()}
 
 
 def _shifts(window_s: float, number: int, counts: Sequence[int]) -> list[tuple[int, int]]:
@@ -255,17 +255,17 @@ def _shifts(window_s: float, number: int, counts: Sequence[int]) -> list[tuple[i
     least = int(np.ceil(_LEAST_S / window_s))
     steps = {round(count * part / _PARTS) for part in range(1, _PARTS)}
     # A short run is shifted by half of it, whatever that is.
-    wanted = sorted(step for step in steps if least <= step <= count - least) or [max(1, count // 2)]
-    return [(number, step) for step in wanted]
+    shifts = sorted(step for step in steps if least <= step <= count - least) or [max(1, count // 2)]
+    return [(number, step) for step in shifts]
 
 
-def _with_shifted(made: Figures) -> Figures:
+def _with_shifted(figures: Figures) -> Figures:
     """Put the figures of the shifted brain where figures name it."""
     shifted = {
-        name.removesuffix(_SHIFTED): figure for name, figure in made.items() if name.endswith(_SHIFTED)
+        name.removesuffix(_SHIFTED): figure for name, figure in figures.items() if name.endswith(_SHIFTED)
     }
     return {
         name: figure | {"shuffled": shifted[name]["value"] if name in shifted else None}
-        for name, figure in made.items()
+        for name, figure in figures.items()
         if not name.endswith(_SHIFTED)
     }

@@ -44,7 +44,7 @@ class HeldOutSessions:
         return [len(rows) for rows in self.rows]
 
 
-def drawn(counts: Sequence[int], wanted: int | None, *, same: bool = False) -> list[Rows]:
+def drawn(counts: Sequence[int], window_count: int | None, *, same: bool = False) -> list[Rows]:
     """Draw the windows that are evaluated, by a fixed seed.
 
     They are stretches of neighbouring windows (`rtdecode.scores.intervals.BLOCK`), as clips carry on from
@@ -55,11 +55,11 @@ def drawn(counts: Sequence[int], wanted: int | None, *, same: bool = False) -> l
     ----------
     counts : sequence of int
         Windows of each session.
-    wanted : int or None
+    window_count : int or None
         Number of windows in all; None for every one.
     same : bool
         Whether sessions, all of one length, give the same windows, because they show the same, or their
-        clips stand in for each other's. If their number does not divide `wanted`, fewer are drawn.
+        clips stand in for each other's. If their number does not divide `window_count`, fewer are drawn.
 
     Returns
     -------
@@ -71,14 +71,14 @@ def drawn(counts: Sequence[int], wanted: int | None, *, same: bool = False) -> l
     UsageError
         If there are not so many windows, or they are too few to be told apart.
     """
-    if wanted is None:
+    if window_count is None:
         return [np.arange(count) for count in counts]
-    check_windows(wanted, counts)
-    shares = [wanted // len(counts)] * len(counts) if same else _shares(counts, wanted)
+    check_windows(window_count, counts)
+    shares = [window_count // len(counts)] * len(counts) if same else _shares(counts, window_count)
     return [_stretches(count, share) for count, share in zip(counts, shares, strict=True)]
 
 
-def check_windows(wanted: int | None, counts: Sequence[int]) -> None:
+def check_windows(window_count: int | None, counts: Sequence[int]) -> None:
     """Refuse a number of windows that `drawn` cannot draw; the arguments are its own.
 
     Raises
@@ -86,25 +86,25 @@ def check_windows(wanted: int | None, counts: Sequence[int]) -> None:
     UsageError
     """
     least = _LEAST * len(counts)
-    if wanted is None or (type(wanted) is int and least <= wanted <= sum(counts)):
+    if window_count is None or (type(window_count) is int and least <= window_count <= sum(counts)):
         return
     raise UsageError(
         "evaluation-windows-unavailable",
         "windows={windows}: there are {available} held-out windows, of {sessions} sessions. Give a number "
         "from {least} to {available}, or leave it out to evaluate all.",
-        windows=wanted,
+        windows=window_count,
         available=sum(counts),
         sessions=len(counts),
         least=least,
     )
 
 
-def _shares(counts: Sequence[int], wanted: int) -> list[int]:
+def _shares(counts: Sequence[int], total: int) -> list[int]:
     """Divide a number among sessions. What a short one lacks, the longer ones give."""
     shares = [0] * len(counts)
     for place, number in enumerate(np.argsort(counts, kind="stable").tolist()):
-        left = wanted - sum(shares)
-        shares[number] = min(counts[number], left // (len(counts) - place))
+        remaining = total - sum(shares)
+        shares[number] = min(counts[number], remaining // (len(counts) - place))
     return shares
 
 

@@ -49,9 +49,9 @@ class HeldRun(Protocol):
 
 
 def sessions_of(
-    run: EvaluatedRun, runs: Sequence[HeldRun], wanted: int | None = None, *, same: bool = False
+    run: EvaluatedRun, runs: Sequence[HeldRun], window_count: int | None = None, *, same: bool = False
 ) -> HeldOutSessions:
-    """Make the held-out sessions of an evaluation from runs; `wanted` and `same` are those of `drawn`."""
+    """Make the sessions of an evaluation from runs; `window_count` and `same` are those of `drawn`."""
     counts = [held_run.windows for held_run in runs]
     if not sum(counts):
         raise UsageError(
@@ -59,7 +59,7 @@ def sessions_of(
             "no window was held out, so that there is nothing to evaluate. Hold out a run or a session when "
             "the system is trained (docs/data.md).",
         )
-    rows = drawn(counts, wanted, same=same)
+    rows = drawn(counts, window_count, same=same)
 
     def windows(number: int) -> HeldOutWindows:
         return _windows(run, runs[number], number, rows[number])

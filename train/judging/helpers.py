@@ -18,7 +18,7 @@ from train.judging.judged import Request
 
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 # The keys that a process which decodes ahead gets from the one that evaluates, or does without.
-_OWN = ("processes", "keep", "out")
+_PARENT_KEYS = ("processes", "keep", "out")
 # How long a helper may take to stop, s.
 _STOP_S = 10.0
 
@@ -65,8 +65,8 @@ def helped(run: Path, changes: Sequence[str], request: Request) -> Iterator[Requ
     with ExitStack() as stack:
         # Without a folder of the user's, one that is gone at the end.
         folder = request.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        given = [text for text in changes if text.partition("=")[0] not in _OWN]
-        words = [str(run), *given, f"keep={folder}", "ahead=true"]
+        passed_on = [text for text in changes if text.partition("=")[0] not in _PARENT_KEYS]
+        words = [str(run), *passed_on, f"keep={folder}", "ahead=true"]
         for number in range(1, count):
             stack.enter_context(_helper(words, number))
         yield replace(request, keep=folder)

@@ -134,19 +134,19 @@ def by_preset(who: Participant, request: Request, judge: Callable[[Participant],
     """
     # All names are read before the first preset is judged, which takes long.
     presets = [preset_named(name.strip()).name for name in str(request.presets).split(",")]
-    found = replace(judge(replace(who, preset=presets[0])), simulated=True)
+    combined = replace(judge(replace(who, preset=presets[0])), simulated=True)
     for preset in presets[1:]:
         other = judge(replace(who, preset=preset))
         figures = {f"{preset}/{name}": figure for name, figure in other.figures.items()}
         tables = {f"{preset}/{name}": table for name, table in other.tables.items()}
         pictures = {f"{preset}-{name}": picture for name, picture in other.pictures.items()}
-        found = replace(
-            found,
-            figures=found.figures | figures,
-            tables=found.tables | tables,
-            pictures=found.pictures | pictures,
+        combined = replace(
+            combined,
+            figures=combined.figures | figures,
+            tables=combined.tables | tables,
+            pictures=combined.pictures | pictures,
         )
-    return found
+    return combined
 
 
 def _sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
@@ -216,14 +216,14 @@ def judging_seeds(seeds: str | int | list[int]) -> list[int]:
     UsageError
         If a seed is one of those for training.
     """
-    found = numbers(seeds)
-    if min(found, default=0) < 1000:
+    parsed = numbers(seeds)
+    if min(parsed, default=0) < 1000:
         raise UsageError(
             "judging-seeds-reserved",
             "seeds below 1000 are for training; judge with 1000 and up, not {seeds}.",
-            seeds=found,
+            seeds=parsed,
         )
-    return found
+    return parsed
 
 
 def fresh(
@@ -254,7 +254,7 @@ def judge_clips(
     inputs: Arrays,
     truths: Sequence[Pixels],
     where: list[Span],
-    known: Mapping[int, Sequence[Event]],
+    events_by_run: Mapping[int, Sequence[Event]],
 ) -> Figures:
     """Judge a decoder on given windows, by every route through it and against baselines.
 
@@ -268,25 +268,25 @@ def judge_clips(
     truths : sequence of uint8 (frame, row, column, 3)
         The true clip of each window.
     where : list of (run, start_s, stop_s)
-    known : mapping
+    events_by_run : mapping
         Run -> shots.
     """
     mean = bundle.stats["mean_clip"]
     figures: Figures = {}
-    for suffix, kept in routes_of(bundle.manifest).items():
-        clips = show(only(inputs, kept), where).clips
-        found = identification(correlations(clips, truths, mean), where, known)
-        figures |= named(found, suffix)
-    wins = background_wins(truths, where, known, mean)
+    for suffix, modalities in routes_of(bundle.manifest).items():
+        clips = show(only(inputs, modalities), where).clips
+        entries = identification(correlations(clips, truths, mean), where, events_by_run)
+        figures |= named(entries, suffix)
+    wins = background_wins(truths, where, events_by_run, mean)
     return figures | background_baseline(wins, where)
 
 
-def named(found: Mapping[str, dict[str, Any] | None], suffix: str) -> Figures:
+def named(entries: Mapping[str, dict[str, Any] | None], suffix: str) -> Figures:
     """Name the figures of a route; one that no window gives is null, with its reason.
 
     Parameters
     ----------
-    found : mapping
+    entries : mapping
         From `identification`.
     suffix : str
         Of `train.judging.beside.ROUTES`, or of another decoder.
@@ -295,7 +295,7 @@ def named(found: Mapping[str, dict[str, Any] | None], suffix: str) -> Figures:
         f"{name}{suffix}": unknown(_NO_WINDOW[name][0], 0, _NO_WINDOW[name][1])
         if figure is None
         else with_constant(figure)
-        for name, figure in found.items()
+        for name, figure in entries.items()
     }
 
 
@@ -310,12 +310,12 @@ def background_baseline(wins: NDArray[np.float64], where: list[Span]) -> Figures
     `wins` come from `background_wins`. The decoder shows the clips of `background_clips`.
     """
     figure = entry(wins, 0.5, groups=sessions_of(where))
-    made = unknown(1 / 2, 0, _ALONE) if figure is None else with_constant(figure)
-    return {"identification_2way_background": made}
+    baseline = unknown(1 / 2, 0, _ALONE) if figure is None else with_constant(figure)
+    return {"identification_2way_background": baseline}
 
 
 def background_clips(
-    truths: Sequence[Pixels], where: list[Span], known: Mapping[int, Sequence[Event]]
+    truths: Sequence[Pixels], where: list[Span], events_by_run: Mapping[int, Sequence[Event]]
 ) -> list[Pixels]:
     """Draw what a decoder would show that is told the true background, a float64 clip for each window.
 
@@ -323,7 +323,7 @@ def background_clips(
     better than any mean from training could be.
     """
     alike: dict[str | None, list[Pixels]] = {}
-    names = attribute(where, known, "background")
+    names = attribute(where, events_by_run, "background")
     for name, truth in zip(names, truths, strict=True):
         alike.setdefault(name, []).append(truth)
     # On disk, because clips may be large.
@@ -344,12 +344,12 @@ def _mean_frames(clips: Sequence[Pixels]) -> Iterator[NDArray[np.float64]]:
 def background_wins(
     truths: Sequence[Pixels],
     where: list[Span],
-    known: Mapping[int, Sequence[Event]],
+    events_by_run: Mapping[int, Sequence[Event]],
     mean: Pixels,
 ) -> NDArray[np.float64]:
     """Compute the share of 2-way comparisons that the clips of `background_clips` win, (window,)."""
-    corr = correlations(background_clips(truths, where, known), truths, mean)
-    return identification_nway(corr, distractors(where, known), 2)
+    corr = correlations(background_clips(truths, where, events_by_run), truths, mean)
+    return identification_nway(corr, distractors(where, events_by_run), 2)
 
 
 def _true_film(path: Path, fps: float | None = None) -> StoredClip:
@@ -399,16 +399,16 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
         )
     inputs = window_arrays(bundle.manifest, cut)
     manifest = bundle.manifest
-    known = {0: read_events(recording.truth / "events.tsv")}
+    events_by_run = {0: read_events(recording.truth / "events.tsv")}
     where = [(w.run, w.start_s, w.stop_s) for w in cut]
     if manifest.labels:
-        return classified(show(inputs, where), where, known, bundle)
+        return classified(show(inputs, where), where, events_by_run, bundle)
     film = _true_film(recording.truth / "film.mp4", manifest.clip.fps)
     frames = manifest.grid.hop_frames
     truths = [film_clip(film, start, manifest.clip.fps, frames) for _, start, _ in where]
     # Overlapping windows show the same film twice, and the film may end inside the last window.
-    kept = [i for i in apart(where) if len(truths[i]) == frames]
-    if not kept:
+    rows = [i for i in apart(where) if len(truths[i]) == frames]
+    if not rows:
         raise UsageError(
             "recording-windows-outside-film",
             "no window of {path} lies inside {film_path}, {frame_count} frames long. Give a "
@@ -417,23 +417,28 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
             film_path=recording.truth / "film.mp4",
             frame_count=len(film),
         )
-    inputs = {name: x[kept] for name, x in inputs.items()}
-    chosen: Sequence[Pixels] = [truths[i] for i in kept]
+    inputs = {name: x[rows] for name, x in inputs.items()}
+    chosen: Sequence[Pixels] = [truths[i] for i in rows]
     size = (manifest.clip.height, manifest.clip.width)
     if chosen[0].shape[1:3] != size:
         # On disk if they are many.
         chosen = keep(at_size(np.asarray(truth), size) for truth in chosen)
-    return judge_clips(show, bundle, inputs, chosen, [where[i] for i in kept], known)
+    return judge_clips(show, bundle, inputs, chosen, [where[i] for i in rows], events_by_run)
 
 
 def classified(
-    made: Reconstruction, where: list[Span], known: Mapping[int, Sequence[Event]], bundle: Bundle
+    reconstruction: Reconstruction,
+    where: list[Span],
+    events_by_run: Mapping[int, Sequence[Event]],
+    bundle: Bundle,
 ) -> Figures:
     """Judge the scores of named categories against what was shown."""
     labels = bundle.manifest.labels or []
     correction = bundle.manifest.onset_correction_s
-    told = report_accuracy(where, known, scores=made.scores, labels=labels, onset_correction_s=correction)
-    figure = told["classification_top1"]
+    accuracy = report_accuracy(
+        where, events_by_run, scores=reconstruction.scores, labels=labels, onset_correction_s=correction
+    )
+    figure = accuracy["classification_top1"]
     # Blocks are balanced in the design, so one label for all windows is right at chance level.
     chance = 1 / len(labels)
     if figure is None:

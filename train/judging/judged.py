@@ -132,9 +132,9 @@ class _Decoder:
         if self.kept is None:
             return decode()
         how = {"noise": self.noise_key, "hop": hop_s, "steps": count, "carry": carry, "null": null}
-        kept = self.kept.of(self.key, inputs, where, how)
-        with kept.alone(waits=self.kept.waits):
-            return decode(kept=kept)
+        archive = self.kept.of(self.key, inputs, where, how)
+        with archive.alone(waits=self.kept.waits):
+            return decode(archive=archive)
 
     def of(self, system: System, manifest: Manifest) -> Show:
         return shown(system, manifest, self.noise_key, self.kept)
@@ -162,7 +162,7 @@ def unknown(chance: float | None, n: int, reason: str) -> dict[str, Any]:
     return figure | interval.entries() | {"n": n, "reason": reason}
 
 
-def shown(system: System, manifest: Manifest, noise_key: str, kept: KeptDecodes | None = None) -> Show:
+def shown(system: System, manifest: Manifest, noise_key: str, archive: KeptDecodes | None = None) -> Show:
     """Return a trained system's decoder, with the noise, the hop and the steps of its sessions.
 
     Parameters
@@ -170,17 +170,17 @@ def shown(system: System, manifest: Manifest, noise_key: str, kept: KeptDecodes 
     system : System
     manifest : Manifest
     noise_key : str
-    kept : KeptDecodes, optional
+    archive : KeptDecodes, optional
         Where what it decodes is kept, so that it is not decoded again.
     """
     key = ""
-    if kept is not None:
+    if archive is not None:
         memories = {f"memory {name}": table.values for name, table in system.memories().items()}
         key = digest(system.weights() | memories)
         # Clips of before there was a choice go on.
         if system.sampler != System.sampler:
             key = f"{key} {system.sampler}"
-    return _Decoder(system, manifest, noise_key, kept, key)
+    return _Decoder(system, manifest, noise_key, archive, key)
 
 
 @dataclass(frozen=True)

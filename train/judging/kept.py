@@ -61,13 +61,13 @@ class KeptDecodes:
         how : dict
             JSON values: everything else that the clips depend on.
         """
-        told = {
+        identity = {
             "system": system,
             "inputs": digest(inputs),
             "where": [[int(run), float(start_s), float(stop_s)] for run, start_s, stop_s in where],
             **how,
         }
-        key = hashlib.sha256(strict_json.dumps(told, sort_keys=True).encode()).hexdigest()[:24]
+        key = hashlib.sha256(strict_json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
         return KeptWindows(self.folder / key)
 
 
@@ -148,14 +148,14 @@ class KeptWindows:
         UsageError
             If one was altered or cut.
         """
-        kept, digests = self._there()
-        first = len(kept) if len(kept) == count else len(kept) // at_once * at_once
-        kept = kept[:first]
+        stored, digests = self._there()
+        first = len(stored) if len(stored) == count else len(stored) // at_once * at_once
+        stored = stored[:first]
         if first < count:
-            drawn = draw(first)
-            clip = next(drawn)
-            kept += self._drawn(clip.shape, digests[:first], chain([clip], drawn))
-        return keep(np.asarray(clip) for clip in kept) if _nbytes(kept) <= IN_MEMORY else list(kept)
+            new_clips = draw(first)
+            clip = next(new_clips)
+            stored += self._drawn(clip.shape, digests[:first], chain([clip], new_clips))
+        return keep(np.asarray(clip) for clip in stored) if _nbytes(stored) <= IN_MEMORY else list(stored)
 
     def _there(self) -> tuple[list[StoredClip], list[str]]:
         """Read the clips that are there, and the digest of each."""
@@ -168,12 +168,12 @@ class KeptWindows:
         step = math.prod(shape)
         file = self._file(step * len(digests))
         clips = [StoredClip(file, step * n, shape, np.dtype(np.uint8)) for n in range(len(digests))]
-        for number, (clip, known) in enumerate(zip(clips, digests, strict=True), 1):
+        for number, (clip, expected) in enumerate(zip(clips, digests, strict=True), 1):
             try:
-                found = _hash(np.asarray(clip))
+                actual = _hash(np.asarray(clip))
             except OSError as error:
                 self._altered(self.folder / _CLIPS, str(error))
-            if found != known:
+            if actual != expected:
                 self._altered(self.folder / _CLIPS, f"clip {number} has other bytes")
         return clips, digests
 

@@ -82,22 +82,22 @@ def novelty(data: RecordedSessions) -> str:
     """Say in a sentence whether the held windows show what was taught."""
     # Windows whose starts lie closer together than this on the time of one film show some of the same, s.
     window_s = float(data.grid.window)
-    new = [one for one in data.held if one.source not in {other.source for other in data.taught}]
+    new = [session for session in data.held if session.source not in {other.source for other in data.taught}]
     if len(new) == len(data.held):
         return "The held run shows a film that teaches nothing: the figures tell what to expect of new films."
-    known = 0
-    for one in data.held:
-        taught = [other.start_s for other in data.taught if other.source == one.source]
+    repeated = 0
+    for session in data.held:
+        taught = [other.start_s for other in data.taught if other.source == session.source]
         if taught:
-            apart = np.abs(one.start_s[:, None] - np.concatenate(taught)).min(axis=1)
-            known += int((apart < window_s).sum())
-    total = sum(one.windows for one in data.held)
-    if not known:
+            gaps_s = np.abs(session.start_s[:, None] - np.concatenate(taught)).min(axis=1)
+            repeated += int((gaps_s < window_s).sum())
+    total = sum(session.windows for session in data.held)
+    if not repeated:
         return (
             "No held session is of a fresh film: the held windows are other parts of films that teach. New "
             "films may be read less well."
         )
     return (
-        f"No held session is of a fresh film: {known} of {total} held windows show what also taught. The "
+        f"No held session is of a fresh film: {repeated} of {total} held windows show what also taught. The "
         "figures tell how well a known film is recognised, and not what to expect of new ones."
     )

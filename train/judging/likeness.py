@@ -49,7 +49,7 @@ def likenesses(
     def window(number: int) -> dict[str, Window]:
         film = films[number]
         small = resized(film)
-        decoded = {suffix: every[number] for suffix, every in clips.items()}
+        decoded = {suffix: decoder_clips[number] for suffix, decoder_clips in clips.items()}
         likeness = {
             suffix: _likeness(decoded_clip, small) for suffix, decoded_clip in {**decoded, same: clip}.items()
         }
@@ -64,12 +64,12 @@ def likenesses(
     # OpenCV and SciPy leave Python's lock while they compute.
     with ThreadPoolExecutor(min(_MOST_AT_ONCE, os.cpu_count() or 1)) as pool:
         windows = list(tracked(pool.map(window, range(len(films))), "pictures", len(films)))
-    return {suffix: [one[suffix] for one in windows] for suffix in windows[0]}
+    return {suffix: [scores[suffix] for scores in windows] for suffix in windows[0]}
 
 
 def _likeness(clip: Pixels, film: Pixels) -> Window:
     """Compare a clip with the film, which is small already."""
     pair = [resized(clip)], [film]
-    found = {f"ssim_{name}": float(published_ssim(*pair, name)[0]) for name in VARIANTS}
-    found["psnr_frames"] = float(published_psnr(*pair)[0])
-    return found
+    scores = {f"ssim_{name}": float(published_ssim(*pair, name)[0]) for name in VARIANTS}
+    scores["psnr_frames"] = float(published_psnr(*pair)[0])
+    return scores

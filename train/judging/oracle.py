@@ -184,7 +184,7 @@ def fit_oracle(
     lengths = [len(session["clips"]) for session in sessions]
     all_clips: list[Pixels] = [clip for session in sessions for clip in session["clips"]]
     signals_by_port = [name for name in sessions[0] if name != "clips"]
-    whole = {name: np.concatenate([session[name] for session in sessions]) for name in signals_by_port}
+    all_signals = {name: np.concatenate([session[name] for session in sessions]) for name in signals_by_port}
     codec = patch_codec.fit_codec(all_clips, _CHANNELS)
     latents = patch_codec.encode(codec, all_clips)
     flat = latents.reshape(len(latents), -1)
@@ -192,10 +192,10 @@ def fit_oracle(
     count = min(_COMPONENTS, len(np.unique(flat, axis=0)) - 1)
     mean, basis, targets = principal_components(flat, count)
     stems = Stems(
-        fit_voxel_stem(_volumes(whole), _VOXELS) if "fmri" in whole else None,
-        fit_eeg_stem(whole["eeg"], _EEG, _FREQUENCIES, _WHITEN) if "eeg" in whole else None,
+        fit_voxel_stem(_volumes(all_signals), _VOXELS) if "fmri" in all_signals else None,
+        fit_eeg_stem(all_signals["eeg"], _EEG, _FREQUENCIES, _WHITEN) if "eeg" in all_signals else None,
     )
-    reduced = stems(whole)
+    reduced = stems(all_signals)
     shown_clips = [clip[:frames] for clip in all_clips]
     parts = layouts(shown_clips, STILL).reshape(len(shown_clips), -1, _COLOURS)
     looks = np.concatenate([parts.mean(axis=1), parts.reshape(len(shown_clips), -1)], axis=1)

@@ -67,11 +67,13 @@ class Outlook:
         # Clips of a session that are small lie in memory.
         of_session = max(sessions.counts) * clip_bytes
         on_disk = windows * clip_bytes if windows * clip_bytes > IN_MEMORY else 0
-        held = on_disk if stand_ins and not run.decodes_twice and run.show.kept is None else 0
-        self.temporary_bytes = on_disk + held + (_AT_ONCE * of_session if of_session > IN_MEMORY else 0)
-        kept = run.show.kept
-        self.kept_bytes = 0 if kept is None else self.clips * (clip_bytes + latent_bytes)
-        self._check_room(None if kept is None else kept.folder)
+        stand_in_bytes = on_disk if stand_ins and not run.decodes_twice and run.show.kept is None else 0
+        self.temporary_bytes = (
+            on_disk + stand_in_bytes + (_AT_ONCE * of_session if of_session > IN_MEMORY else 0)
+        )
+        archive = run.show.kept
+        self.kept_bytes = 0 if archive is None else self.clips * (clip_bytes + latent_bytes)
+        self._check_room(None if archive is None else archive.folder)
         self.seconds = (self.clips + again) * clip_s
         self._sessions = len(sessions.counts)
         self._begun = time.monotonic()
@@ -99,16 +101,16 @@ class Outlook:
             )
             self._told_s = in_all_s
 
-    def _check_room(self, kept: Path | None) -> None:
+    def _check_room(self, archive_folder: Path | None) -> None:
         # Two folders may lie on one disk.
         needed: dict[int, int] = defaultdict(int)
         folders: dict[int, Path] = {}
         temporary = Path(tempfile.gettempdir())
-        wanted = {temporary: self.temporary_bytes}
-        if kept is not None:
-            there = sum(file.stat().st_size for file in kept.rglob("*") if file.is_file())
-            wanted[existing(kept)] = max(0, self.kept_bytes - there)
-        for folder, size in wanted.items():
+        sizes = {temporary: self.temporary_bytes}
+        if archive_folder is not None:
+            stored_bytes = sum(file.stat().st_size for file in archive_folder.rglob("*") if file.is_file())
+            sizes[existing(archive_folder)] = max(0, self.kept_bytes - stored_bytes)
+        for folder, size in sizes.items():
             disk = os.stat(folder).st_dev
             needed[disk] += size
             folders[disk] = folder
@@ -130,7 +132,7 @@ def _tried(run: EvaluatedRun, first: HeldOutWindows) -> tuple[float, int, int]:
     inputs = {name: values[:_TRIED] for name, values in first.inputs.items()}
     # The first call may compile and load.
     show(inputs, first.spans[:_TRIED])
-    begun = time.perf_counter()
+    start_s = time.perf_counter()
     decoded = show(inputs, first.spans[:_TRIED])
-    seconds = (time.perf_counter() - begun) / len(decoded.clips)
+    seconds = (time.perf_counter() - start_s) / len(decoded.clips)
     return seconds, math.prod(decoded.clips[0].shape), np.asarray(decoded.latents[0]).nbytes

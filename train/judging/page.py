@@ -22,7 +22,7 @@ from train.judging.reading import BESIDE, CONTROLS, at_chance_words, main_figure
 
 # A clip is shown so wide, px, and every second frame of it.
 _WIDE = 192
-_EVERY = 2
+_FRAME_STEP = 2
 # So many figures are drawn as bars at once; the rest is folded away.
 _OPEN = 4
 # Colours of a sheet that is embedded: a palette keeps it small.
@@ -98,23 +98,23 @@ def _row(name: str, figures: Figures) -> dict[str, Any]:
     return row | {"constant": figure.get("constant"), "n": figure["n"], **_units(figure)}
 
 
-def page(found: Judged) -> str:
+def page(judged: Judged) -> str:
     """Make the page."""
-    told = {name: rows for name, rows in found.tables.items() if isinstance(rows, list) and rows}
-    sentences = " ".join(reading(found.figures))
+    tables = {name: rows for name, rows in judged.tables.items() if isinstance(rows, list) and rows}
+    sentences = " ".join(reading(judged.figures))
     parts = [
         "<h1>Figures of a run</h1>",
-        f'<p class="note">{_SIMULATED}</p>' if found.simulated else "",
+        f'<p class="note">{_SIMULATED}</p>' if judged.simulated else "",
         f'<p class="read">{html.escape(sentences)}</p>',
-        _section("What was shown, and what was decoded", _sheets(found.pictures)),
-        _section("Clips: the best, the median and the worst by identification", _clips(found.examples)),
-        _section("Figures beside their floors", _charts(found.figures)),
-        _section("Controls, which must be at chance", _table(_controls(found.figures))),
-        _section("What is missing, and why", _table(missing(found.figures))),
-        f'<p class="small">{html.escape(f"{_READING} {_trials(found.tables)}")}</p>',
-        _folded("All figures with their floors", _table(floors(found.figures))),
-        _folded("Every figure", _table(_flat(found.figures))),
-        *(_folded(name, _table(rows)) for name, rows in told.items()),
+        _section("What was shown, and what was decoded", _sheets(judged.pictures)),
+        _section("Clips: the best, the median and the worst by identification", _clips(judged.examples)),
+        _section("Figures beside their floors", _charts(judged.figures)),
+        _section("Controls, which must be at chance", _table(_controls(judged.figures))),
+        _section("What is missing, and why", _table(missing(judged.figures))),
+        f'<p class="small">{html.escape(f"{_READING} {_trials(judged.tables)}")}</p>',
+        _folded("All figures with their floors", _table(floors(judged.figures))),
+        _folded("Every figure", _table(_flat(judged.figures))),
+        *(_folded(name, _table(rows)) for name, rows in tables.items()),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -136,9 +136,9 @@ def _sheet(name: str, picture: Image.Image) -> str:
 
 def _charts(figures: Figures) -> str:
     """Draw the main figures that lie between 0 and 1 as bars, each above its floors."""
-    drawn = [_chart(name, figures) for name in main_figures(figures) if _is_share(figures[name])]
-    folded = _folded("More figures as bars", "".join(drawn[_OPEN:]))
-    return "".join(drawn[:_OPEN]) + folded
+    charts = [_chart(name, figures) for name in main_figures(figures) if _is_share(figures[name])]
+    folded = _folded("More figures as bars", "".join(charts[_OPEN:]))
+    return "".join(charts[:_OPEN]) + folded
 
 
 def _is_share(figure: dict[str, Any]) -> bool:
@@ -150,14 +150,16 @@ def _is_share(figure: dict[str, Any]) -> bool:
 def _chart(name: str, figures: Figures) -> str:
     figure = figures[name]
     chance = figure["chance"]
-    beside = {heading: figures.get(f"{name}{suffix}", {}).get("value") for suffix, heading in BESIDE.items()}
+    references = {
+        heading: figures.get(f"{name}{suffix}", {}).get("value") for suffix, heading in BESIDE.items()
+    }
     other = figures.get(f"{name}{OTHER_FILM}", {}).get("value", figure["shuffled"])
-    rows = {"other or shifted brain": other, **beside, "constant": figure.get("constant")}
+    rows = {"other or shifted brain": other, **references, "constant": figure.get("constant")}
     bars = [_bar("decoded", figure["value"], chance, figure["ci95"])]
     bars += [_bar(heading, value, chance, None) for heading, value in rows.items() if value is not None]
     within = f", 95 % {ends(figure)}" if figure["ci95"] else ""
-    told = f"{name}: {figure['value']:.3f}{within}, chance {chance:.3f}, {figure['n']} windows"
-    return f'<div class="bars"><h3>{html.escape(told)}</h3>{"".join(bars)}</div>'
+    caption = f"{name}: {figure['value']:.3f}{within}, chance {chance:.3f}, {figure['n']} windows"
+    return f'<div class="bars"><h3>{html.escape(caption)}</h3>{"".join(bars)}</div>'
 
 
 def _bar(heading: str, value: float, chance: float, within: Sequence[float] | None) -> str:
@@ -223,14 +225,14 @@ def _units(figure: dict[str, Any]) -> dict[str, Any]:
     return {"units": interval["units"], "each unit": listed, "no interval, because": interval["reason"]}
 
 
-def _clips(shown: Sequence[Example]) -> str:
-    return "".join(_window(example) for example in shown)
+def _clips(examples: Sequence[Example]) -> str:
+    return "".join(_window(example) for example in examples)
 
 
 def _window(example: Example) -> str:
     figures = []
     for heading, clip in example.clips.items():
-        data = base64.b64encode(moving(shrunk(clip), example.fps / _EVERY)).decode()
+        data = base64.b64encode(moving(shrunk(clip), example.fps / _FRAME_STEP)).decode()
         words = html.escape(f"{heading} of {example.words}")
         picture = f'<img alt="{words}" width="{_WIDE}" src="data:image/webp;base64,{data}">'
         figures.append(f"<figure>{picture}<figcaption>{html.escape(heading)}</figcaption></figure>")
@@ -239,7 +241,7 @@ def _window(example: Example) -> str:
 
 def shrunk(clip: Pixels) -> NDArray[np.uint8]:
     """Take every second frame of a clip (frame, row, column, 3), 192 pixels wide."""
-    frames = np.asarray(clip, np.uint8)[::_EVERY]
+    frames = np.asarray(clip, np.uint8)[::_FRAME_STEP]
     tall = round(_WIDE * frames.shape[1] / frames.shape[2])
     pictures = [Image.fromarray(frame).resize((_WIDE, tall), Image.Resampling.LANCZOS) for frame in frames]
     return np.stack([np.asarray(picture) for picture in pictures])
@@ -252,11 +254,11 @@ def _section(title: str, content: str) -> str:
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     """Lay rows out, without the columns that are empty in all of them."""
     names = dict.fromkeys(key for row in rows for key in row)
-    kept = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
-    if not kept:
+    columns = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
+    if not columns:
         return ""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in kept)
-    lines = [f"<tr>{''.join(f'<td>{_text(row.get(name))}</td>' for name in kept)}</tr>" for row in rows]
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    lines = [f"<tr>{''.join(f'<td>{_text(row.get(name))}</td>' for name in columns)}</tr>" for row in rows]
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 

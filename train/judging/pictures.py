@@ -126,12 +126,12 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     draw.text((4, 3), title, fill="black", font=ImageFont.load_default(15))
     for column, (name, version) in enumerate(clips.items()):
-        left = column * (wide + gap)
-        draw.text((left + 4, 23), name, fill="black", font=ImageFont.load_default(15))
+        left_px = column * (wide + gap)
+        draw.text((left_px + 4, 23), name, fill="black", font=ImageFont.load_default(15))
         for row, clip in enumerate(version):
             strip = np.concatenate([clip[frame] for frame in frames], axis=1)
             picture = Image.fromarray(strip).resize((wide, tall), Image.Resampling.LANCZOS)
-            sheet.paste(picture, (left, top + row * (tall + gap)))
+            sheet.paste(picture, (left_px, top + row * (tall + gap)))
     return sheet
 
 

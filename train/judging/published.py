@@ -116,8 +116,8 @@ class Published:
 
     def networks(self) -> dict[str, Network]:
         """Name those that are there."""
-        named = {"image": self.image, "video": self.video, "clip": self.clip, "dino": self.dino}
-        return {name: network for name, network in named.items() if network is not None}
+        by_name = {"image": self.image, "video": self.video, "clip": self.clip, "dino": self.dino}
+        return {name: network for name, network in by_name.items() if network is not None}
 
     def look(self, clips: Sequence[Pixels]) -> Seen:
         """Let all networks look at clips."""
@@ -128,28 +128,30 @@ class Published:
         motion = None if self.detector is None else self.detector(clips)
         return Seen(clips, motion=motion, **read)
 
-    def score(self, seen: Seen, truth: Truth) -> Scores:
+    def score(self, features: Seen, truth: Truth) -> Scores:
         """Score every window: metric -> score and weight, as `train.judging.film_scores.score` gives them."""
         film = truth.seen
         count = len(film.clips)
-        found: dict[str, Matrix] = classified(seen, film)
-        if seen.clip is not None and film.clip is not None:
-            found |= retrieved(seen.clip, film.clip, truth.allowed)
-        ours = _steady(seen)
-        theirs = _steady(film)
-        found |= ours
-        found |= {f"{name}_difference": np.abs(value - theirs[name]) for name, value in ours.items()}
-        return weighted(found, count)
+        metrics: dict[str, Matrix] = classified(features, film)
+        if features.clip is not None and film.clip is not None:
+            metrics |= retrieved(features.clip, film.clip, truth.allowed)
+        steadiness = _steady(features)
+        film_steadiness = _steady(film)
+        metrics |= steadiness
+        metrics |= {
+            f"{name}_difference": np.abs(value - film_steadiness[name]) for name, value in steadiness.items()
+        }
+        return weighted(metrics, count)
 
     def of_film(self, truth: Truth) -> Scores:
         """Measure the film itself by what is measured without a truth."""
         return weighted(_steady(truth.seen), len(truth.seen.clips))
 
-    def shifted(self, seen: Seen, steps: int) -> Seen:
+    def shifted(self, features: Seen, steps: int) -> Seen:
         """Return what was made of the clip so many windows later, round about."""
-        arrays = {name: getattr(seen, name) for name in self.networks()}
+        arrays = {name: getattr(features, name) for name in self.networks()}
         moved = {name: np.roll(values, -steps, axis=0) for name, values in arrays.items()}
-        return Seen(seen.clips, **moved)
+        return Seen(features.clips, **moved)
 
     def told(self) -> list[dict[str, Any]]:
         """List the networks, for a table."""
@@ -165,55 +167,55 @@ class Published:
         ]
 
 
-def classified(seen: Seen, film: Seen) -> dict[str, Matrix]:
+def classified(features: Seen, film: Seen) -> dict[str, Matrix]:
     """Compute the exact n-way accuracies by both rules, metric -> (window,)."""
-    found: dict[str, Matrix] = {}
+    metrics: dict[str, Matrix] = {}
     for network in CLASSIFIERS:
-        ours = getattr(seen, network)
+        logits = getattr(features, network)
         true = getattr(film, network)
-        if ours is None or true is None:
+        if logits is None or true is None:
             continue
         for n in WAYS:
             for rule, accepted in RULES.items():
-                won = nway(ours, true, n, accepted=accepted)
+                won = nway(logits, true, n, accepted=accepted)
                 # A network for pictures gives every frame an accuracy; that of a clip is their mean.
-                found[f"classification_{n}way_{network}_{rule}"] = won.reshape(len(true), -1).mean(axis=1)
-    return found
+                metrics[f"classification_{n}way_{network}_{rule}"] = won.reshape(len(true), -1).mean(axis=1)
+    return metrics
 
 
-def retrieved(ours: Matrix, film: Matrix, allowed: NDArray[np.bool_]) -> dict[str, Matrix]:
+def retrieved(embeddings: Matrix, film: Matrix, allowed: NDArray[np.bool_]) -> dict[str, Matrix]:
     """Compute retrieval by the mean embedding of a clip's frames, in both directions, metric -> (window,)."""
-    queries = np.broadcast_to(_mean_unit(ours), (len(film), film.shape[-1]))
+    queries = np.broadcast_to(_mean_unit(embeddings), (len(film), film.shape[-1]))
     similarity = retrieval.cosines(queries, _mean_unit(film))
     # One threshold for all pairs is the same in both directions.
-    found: dict[str, Matrix] = {"retrieval_auc": retrieval.pairwise_auc(similarity, allowed)}
+    metrics: dict[str, Matrix] = {"retrieval_auc": retrieval.pairwise_auc(similarity, allowed)}
     for way, alike, may in (("", similarity, allowed), ("_by_film", similarity.T, allowed.T)):
         for pool in POOLS:
             for places in PLACES:
-                found[f"retrieval_top{places}_of_{pool}{way}"] = retrieval.top_k(alike, pool, places, may)
-        found[f"retrieval_rank{way}"] = retrieval.percentile_rank(alike, may)
-    return found
+                metrics[f"retrieval_top{places}_of_{pool}{way}"] = retrieval.top_k(alike, pool, places, may)
+        metrics[f"retrieval_rank{way}"] = retrieval.percentile_rank(alike, may)
+    return metrics
 
 
 def _mean_unit(features: Matrix) -> Matrix:
     return (features / np.linalg.norm(features, axis=2, keepdims=True)).mean(axis=1)
 
 
-def _steady(seen: Seen) -> dict[str, Matrix]:
+def _steady(features: Seen) -> dict[str, Matrix]:
     """Measure how steady clips are."""
-    found: dict[str, Matrix] = {}
-    if seen.clip is not None:
-        found["clip_consistency_pairs"] = consistency.all_pairs(seen.clip)
-        found["clip_consistency_steps"] = consistency.consecutive(seen.clip)
-    if seen.dino is not None:
-        found["dino_consistency"] = consistency.to_first_and_previous(seen.dino)
-    return found
+    metrics: dict[str, Matrix] = {}
+    if features.clip is not None:
+        metrics["clip_consistency_pairs"] = consistency.all_pairs(features.clip)
+        metrics["clip_consistency_steps"] = consistency.consecutive(features.clip)
+    if features.dino is not None:
+        metrics["dino_consistency"] = consistency.to_first_and_previous(features.dino)
+    return metrics
 
 
-def weighted(found: dict[str, Matrix], count: int) -> Scores:
+def weighted(metrics: dict[str, Matrix], count: int) -> Scores:
     """Give every window the same weight, and every window of a clip that is always the same its score."""
-    one = np.ones(count)
-    return {name: (np.broadcast_to(value, count).astype(np.float64), one) for name, value in found.items()}
+    ones = np.ones(count)
+    return {name: (np.broadcast_to(value, count).astype(np.float64), ones) for name, value in metrics.items()}
 
 
 def load(request: Request) -> Published:
@@ -244,15 +246,15 @@ def refuse(request: Request) -> None:
     UsageError
     """
     usual = Request()
-    asked = [key for key in OF_SECTIONS if getattr(request, key) != getattr(usual, key)]
+    keys = [key for key in OF_SECTIONS if getattr(request, key) != getattr(usual, key)]
     # Every judge keeps clips in a folder.
-    asked += ["keep"] if request.decodes_twice else []
-    if asked:
+    keys += ["keep"] if request.decodes_twice else []
+    if keys:
         raise UsageError(
             "published-figures-unsupported",
             "{keys}= is for runs that are evaluated on a film, or were trained on a data set. Give "
             "film=shapes, natural or a file beside it, or leave it out.",
-            keys="=, ".join(asked),
+            keys="=, ".join(keys),
         )
 
 

@@ -52,13 +52,13 @@ _HEADLINES = {
     "classification_top1": "The category of a window is right in {value}",
 }
 # Floors that the sentences name, in this order.
-_NAMED = (NULL, *DECODED_COLOURS, ORACLE)
+_NAMED_FLOORS = (NULL, *DECODED_COLOURS, ORACLE)
 
 
 def main_figures(figures: Figures) -> list[str]:
     """Name the figures that were computed of the null brain as well; all, if there is none of them."""
-    beside = [name for name in figures if f"{name}{NULL}" in figures]
-    return beside or list(figures)
+    with_null = [name for name in figures if f"{name}{NULL}" in figures]
+    return with_null or list(figures)
 
 
 def reading(figures: Figures) -> list[str]:
@@ -77,15 +77,20 @@ def reading(figures: Figures) -> list[str]:
         ]
     figure = figures[name]
     within = f" (95 %: {ends(figure)})" if figure["ci95"] else ""
-    drawn = f", on {figure['n']} windows drawn of {figure['drawn_of']}" if "drawn_of" in figure else ""
-    floors = {BESIDE[suffix]: figures.get(f"{name}{suffix}") for suffix in _NAMED}
-    there = {floor: one for floor, one in floors.items() if one is not None and one["value"] is not None}
-    told = [
+    sampling = f", on {figure['n']} windows drawn of {figure['drawn_of']}" if "drawn_of" in figure else ""
+    floors = {BESIDE[suffix]: figures.get(f"{name}{suffix}") for suffix in _NAMED_FLOORS}
+    computed = {
+        floor: entry for floor, entry in floors.items() if entry is not None and entry["value"] is not None
+    }
+    comparisons = [
         f"a guess {figure['chance']:.3f}",
-        *(f"{floor} {one['value']:.3f}" for floor, one in there.items()),
+        *(f"{floor} {entry['value']:.3f}" for floor, entry in computed.items()),
     ]
     first = _HEADLINES[name].format(value=f"{figure['value']:.3f}")
-    return [f"{first}{within}{drawn}; beside it: {', '.join(told)}.", _meaning(name, figure, figures)]
+    return [
+        f"{first}{within}{sampling}; beside it: {', '.join(comparisons)}.",
+        _meaning(name, figure, figures),
+    ]
 
 
 def _meaning(name: str, figure: dict[str, Any], figures: Figures) -> str:
@@ -97,7 +102,7 @@ def _meaning(name: str, figure: dict[str, Any], figures: Figures) -> str:
         return "Its interval does not lie above chance: these clips tell nothing of what was watched."
     above = ["chance"]
     below = []
-    for suffix in _NAMED:
+    for suffix in _NAMED_FLOORS:
         floor = figures.get(f"{name}{suffix}")
         if floor is None or floor["value"] is None:
             continue

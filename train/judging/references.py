@@ -199,9 +199,9 @@ def references(
     """
     session = watch(who, _UNJUDGED, seconds)
     inputs = session_arrays(bundle, session)
-    shown = describe(on_grid(session.film, bundle.manifest), session_spans(bundle.manifest, session))
-    temperature = _temperature(show(inputs, shown.where).clips, shown)
-    oracle_temperature = temperature if oracle is None else _temperature(oracle.clips(inputs), shown)
+    truth = describe(on_grid(session.film, bundle.manifest), session_spans(bundle.manifest, session))
+    temperature = _temperature(show(inputs, truth.where).clips, truth)
+    oracle_temperature = temperature if oracle is None else _temperature(oracle.clips(inputs), truth)
     causal = bundle.manifest.chain == CAUSAL
     forward = fit_forward(bundle, session, inputs) if causal else None
     # On disk if they are many.
@@ -209,10 +209,10 @@ def references(
     return References(clips, who.film, oracle, forward, temperature, oracle_temperature)
 
 
-def _temperature(clips: Sequence[Pixels], shown: Shown) -> float:
-    frames = len(shown.clips[0])
+def _temperature(clips: Sequence[Pixels], truth: Shown) -> float:
+    frames = len(truth.clips[0])
     cut = [clip[:frames] for clip in clips]
-    return fit_temperature(similarity(cut, shown.clips), shown.allowed)
+    return fit_temperature(similarity(cut, truth.clips), truth.allowed)
 
 
 def recoded(system: System, bundle: Bundle, clips: Iterable[Pixels]) -> list[Pixels] | None:
@@ -225,11 +225,11 @@ def recoded(system: System, bundle: Bundle, clips: Iterable[Pixels]) -> list[Pix
     clips : iterable of uint8 (frame, row, column, 3)
         As the bundle has them; a frame after the window is left out of what is drawn.
     """
-    held = {**bundle.stats, **system.weights()}
-    if "codec_basis" not in held:
+    arrays = {**bundle.stats, **system.weights()}
+    if "codec_basis" not in arrays:
         return None
-    basis = held["codec_basis"].astype(np.float64)
+    basis = arrays["codec_basis"].astype(np.float64)
     # The columns of the basis are orthogonal, but may be scaled.
     inverse = basis / np.square(basis).sum(axis=0)
-    latents = patch_codec.encode(Codec(held["codec_mean"], inverse.astype(np.float32)), clips)
+    latents = patch_codec.encode(Codec(arrays["codec_mean"], inverse.astype(np.float32)), clips)
     return [clip[: shown_frames(bundle.manifest)] for clip in clips_of(system, latents)]

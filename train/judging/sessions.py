@@ -44,9 +44,9 @@ class Sessions:
         ahead has fewer at the end of a session.
         """
         first = manifests[0]
-        asked = replace(who, film=self.film, preset=self.preset)
+        participant = replace(who, film=self.film, preset=self.preset)
         for seed in tracked(judging_seeds(self.seeds), f"{self.film}, {self.preset}"):
-            session = watch(asked, seed, self.seconds)
+            session = watch(participant, seed, self.seconds)
             count = min(windows_of(manifest, session) for manifest in manifests)
             where = spans(seed, count, first.grid)
             yield session, describe(on_grid(session.film, first), where)
@@ -72,6 +72,6 @@ def add_options(parser: argparse.ArgumentParser, film: str, seeds: str, seconds:
     parser.add_argument("--seconds", type=float, default=seconds, help="of film in each session")
 
 
-def of(asked: argparse.Namespace) -> Sessions:
+def of(arguments: argparse.Namespace) -> Sessions:
     """Return the sessions that a command line names."""
-    return Sessions(asked.film, asked.preset, asked.seeds, asked.seconds)
+    return Sessions(arguments.film, arguments.preset, arguments.seeds, arguments.seconds)

@@ -39,8 +39,8 @@ def bits(similarity: Matrix, allowed: NDArray[np.bool_], temperature: float) -> 
     independent draws, so it is a bound for telling these windows apart.
     """
     logits = np.nan_to_num(similarity) / temperature
-    own = np.eye(len(logits), dtype=bool)
-    among = np.where(allowed | own, logits, -np.inf)
+    is_truth = np.eye(len(logits), dtype=bool)
+    among = np.where(allowed | is_truth, logits, -np.inf)
     count = allowed.sum(axis=1) + 1
     nats = np.diagonal(logits) - np.asarray(logsumexp(among, axis=1))
     return np.where(count > 1, np.log2(count) + nats / np.log(2), np.nan)
@@ -48,9 +48,9 @@ def bits(similarity: Matrix, allowed: NDArray[np.bool_], temperature: float) -> 
 
 def fit_temperature(similarity: Matrix, allowed: NDArray[np.bool_]) -> float:
     """Choose the temperature that makes the bound of `bits` highest, on windows that are not judged."""
-    found = minimize_scalar(
+    fit = minimize_scalar(
         lambda power: -float(np.nanmean(bits(similarity, allowed, 10.0**power))),
         bounds=(np.log10(_COLDEST), np.log10(_HOTTEST)),
         method="bounded",
     )
-    return float(10.0**found.x)
+    return float(10.0**fit.x)

@@ -32,12 +32,14 @@ RULES = {"papers": PAPERS, "strict": STRICT}
 Matrix = NDArray[np.floating]
 
 
-def nway(found: Matrix, true: Matrix, n: int, places: int = 1, accepted: int = PAPERS) -> NDArray[np.float64]:
+def nway(
+    decoded: Matrix, true: Matrix, n: int, places: int = 1, accepted: int = PAPERS
+) -> NDArray[np.float64]:
     """Compute the exact n-way top-k accuracy of each clip or frame: the mean over all draws of classes.
 
     Parameters
     ----------
-    found : (..., class)
+    decoded : (..., class)
         Scores of the emitted clips or frames, logits or probabilities.
     true : (..., class)
         Scores of the true ones. The two are broadcast against each other.
@@ -59,9 +61,9 @@ def nway(found: Matrix, true: Matrix, n: int, places: int = 1, accepted: int = P
     that is no number. So scores that are all equal win nothing.
     """
     right = accepted_classes(true, accepted)
-    best = np.where(right, found, -np.inf).max(axis=-1, keepdims=True)
+    best = np.where(right, decoded, -np.inf).max(axis=-1, keepdims=True)
     # Written with "not beaten", so that what is no number counts as ahead.
-    ahead = (~beats(best, found, NO_SIZE) & ~right).sum(axis=-1)
+    ahead = (~beats(best, decoded, NO_SIZE) & ~right).sum(axis=-1)
     return few_ahead(ahead, true.shape[-1] - accepted, n - 1, places)
 
 

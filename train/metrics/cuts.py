@@ -27,7 +27,7 @@ def cut_counts(
     Returns
     -------
     score, weight : (window,) float64
-        F1 of each window, and the number it is a share of: ``2 hits / (2 hits + wrong + missed)``. The mean
+        F1 of each window, and the number it is a share of: ``2 hits / (2 hits + extra + missed)``. The mean
         of the scores under the weights is the F1 of the session. A cut belongs to the window that it lies
         in. NaN and 0 for a window without a cut of either kind.
 
@@ -39,31 +39,31 @@ def cut_counts(
     size = len(clips[0])
     count = len(clips) * size
     film = [int(cut) for cut in cuts if 0 < cut < count]
-    found = [int(cut) for cut in cuts_of(clips)]
-    pairs = _pairs(found, film)
+    clip_cuts = [int(cut) for cut in cuts_of(clips)]
+    pairs = _pairs(clip_cuts, film)
     hits = np.zeros(len(clips))
-    wrong = np.zeros(len(clips))
+    extra = np.zeros(len(clips))
     missed = np.zeros(len(clips))
     for _, cut in pairs:
         hits[cut // size] += 1
-    for cut in {*found} - {one for one, _ in pairs}:
-        wrong[cut // size] += 1
-    for cut in {*film} - {one for _, one in pairs}:
+    for cut in {*clip_cuts} - {hit for hit, _ in pairs}:
+        extra[cut // size] += 1
+    for cut in {*film} - {hit for _, hit in pairs}:
         missed[cut // size] += 1
-    weight = 2 * hits + wrong + missed
+    weight = 2 * hits + extra + missed
     return np.divide(2 * hits, weight, out=np.full(len(clips), np.nan), where=weight > 0), weight
 
 
-def _pairs(found: list[int], film: list[int]) -> list[tuple[int, int]]:
+def _pairs(clip_cuts: list[int], film: list[int]) -> list[tuple[int, int]]:
     """Match the most cuts, each with the first that is near enough; both lists ascend."""
     pairs = []
-    rest = list(found)
+    remaining = list(clip_cuts)
     for cut in film:
-        near = [one for one in rest if abs(one - cut) <= TOLERANCE]
+        near = [candidate for candidate in remaining if abs(candidate - cut) <= TOLERANCE]
         if near:
             pairs.append((near[0], cut))
             # Those before it are too early for the cuts that follow, or as good as it was.
-            rest = [one for one in rest if one > near[0]]
+            remaining = [candidate for candidate in remaining if candidate > near[0]]
     return pairs
 
 
@@ -90,12 +90,12 @@ def step_profile(
         Number of these seams.
     """
     size = len(clips[0])
-    found = []
+    profiles = []
     for number in range(1, len(clips)):
         start = number * size
         if any(start <= cut < start + frames for cut in cuts):
             continue
         before = np.asarray(clips[number - 1][size - 1], np.float32)[None]
-        shown = np.concatenate([before, np.asarray(clips[number][:frames], np.float32)])
-        found.append(np.abs(np.diff(shown, axis=0)).mean(axis=(1, 2, 3), dtype=np.float64))
-    return (np.mean(found, axis=0) if found else None), len(found)
+        seam_frames = np.concatenate([before, np.asarray(clips[number][:frames], np.float32)])
+        profiles.append(np.abs(np.diff(seam_frames, axis=0)).mean(axis=(1, 2, 3), dtype=np.float64))
+    return (np.mean(profiles, axis=0) if profiles else None), len(profiles)

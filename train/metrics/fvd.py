@@ -59,8 +59,8 @@ def frechet(a: Matrix, b: Matrix) -> float:
     mean_a, root_a = _normal(a)
     mean_b, root_b = _normal(b)
     between = np.linalg.norm(root_a @ root_b.T, "nuc")
-    apart = np.square(mean_a - mean_b).sum()
-    distance = apart + np.square(root_a).sum() + np.square(root_b).sum() - 2 * between
+    mean_term = np.square(mean_a - mean_b).sum()
+    distance = mean_term + np.square(root_a).sum() + np.square(root_b).sum() - 2 * between
     # Rounding may leave a little less than nothing.
     return float(max(distance, 0.0))
 
@@ -165,7 +165,7 @@ def detector(file: Path) -> Detector:
 
     @torch.no_grad()
     def features(clips: Sequence[Pixels]) -> NDArray[np.float64]:
-        found = []
+        batches = []
         at_once = max(1, min(_BATCH, _VALUES // math.prod(clips[0].shape)))
         for first in range(0, len(clips), at_once):
             some = np.stack([np.asarray(clip, np.uint8) for clip in clips[first : first + at_once]])
@@ -179,8 +179,8 @@ def detector(file: Path) -> Detector:
                 )
             # (clip, channel, frame, row, column) from 0 to 255. The detector scales and resizes by itself.
             videos = torch.from_numpy(some).permute(0, 4, 1, 2, 3).to(device, torch.float32)
-            made = network(videos, rescale=True, resize=True, return_features=True)
-            found.append(made.double().cpu().numpy())
-        return np.concatenate(found)
+            embedded = network(videos, rescale=True, resize=True, return_features=True)
+            batches.append(embedded.double().cpu().numpy())
+        return np.concatenate(batches)
 
     return features

@@ -24,7 +24,7 @@ def hue(colours: Matrix) -> Matrix:
     return (colours @ np.stack([_BLUE, _RED], axis=1)).reshape(len(colours), -1)
 
 
-def agreement(found: Matrix, true: Matrix, least: float = _LEAST) -> Matrix:
+def agreement(decoded: Matrix, true: Matrix, least: float = _LEAST) -> Matrix:
     """Correlate what tells the windows of a session apart, window by window.
 
     The mean over the session's windows is taken from the clips and from the film, each from its own. The
@@ -34,7 +34,7 @@ def agreement(found: Matrix, true: Matrix, least: float = _LEAST) -> Matrix:
 
     Parameters
     ----------
-    found, true : (window, value)
+    decoded, true : (window, value)
         Descriptions of the emitted clips and of the true ones of one session.
     least : float
         A window whose true values deviate less from the mean, rms over values, is not scored.
@@ -44,12 +44,12 @@ def agreement(found: Matrix, true: Matrix, least: float = _LEAST) -> Matrix:
     (window,) float64
         From -1 to 1; NaN for windows that are not scored.
     """
-    x = found - found.mean(axis=0)
+    x = decoded - decoded.mean(axis=0)
     y = true - true.mean(axis=0)
     dots = (x * y).sum(axis=1)
     # Rounding leaves a little even of a description that is always the same.
-    there = np.linalg.norm(x, axis=1) > 1e-6 * (1 + np.abs(found).max())
+    varies = np.linalg.norm(x, axis=1) > 1e-6 * (1 + np.abs(decoded).max())
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    scores = np.divide(dots, norms, out=np.zeros(len(x)), where=there & (norms > 0))
+    scores = np.divide(dots, norms, out=np.zeros(len(x)), where=varies & (norms > 0))
     enough = np.sqrt(np.square(y).mean(axis=1)) >= least
     return np.where(enough, scores, np.nan)

@@ -62,12 +62,12 @@ def opponent(energies: Matrix) -> Matrix:
     return (amplitudes[:, :half] - amplitudes[:, half:]).reshape(len(energies), -1)
 
 
-def direction_error(found: Matrix, true: Matrix) -> tuple[Matrix, Matrix]:
+def direction_error(decoded: Matrix, true: Matrix) -> tuple[Matrix, Matrix]:
     """Compare the direction of motion in the parts of the picture where the film moves.
 
     Parameters
     ----------
-    found, true : (window, direction, 4, 6)
+    decoded, true : (window, direction, 4, 6)
         Energies of the emitted clips and of the film.
 
     Returns
@@ -78,13 +78,13 @@ def direction_error(found: Matrix, true: Matrix) -> tuple[Matrix, Matrix]:
     moving : (window,) float64
         Number of moving parts.
     """
-    shown = _vectors(found)
-    wanted = _vectors(true)
+    decoded_vectors = _vectors(decoded)
+    true_vectors = _vectors(true)
     amplitude = np.sqrt(true.sum(axis=1))
-    moves = (amplitude >= _LEAST_AMPLITUDE) & (_share(true, wanted) >= _LEAST_SHARE)
+    moves = (amplitude >= _LEAST_AMPLITUDE) & (_share(true, true_vectors) >= _LEAST_SHARE)
     # No direction at all where hardly anything moves; the rounding of pixels would choose one.
-    still = np.sqrt(found.sum(axis=1)) < 0.1 * _LEAST_AMPLITUDE
-    turn = np.rad2deg(np.abs(np.angle(shown * np.conj(wanted))))
+    still = np.sqrt(decoded.sum(axis=1)) < 0.1 * _LEAST_AMPLITUDE
+    turn = np.rad2deg(np.abs(np.angle(decoded_vectors * np.conj(true_vectors))))
     turn = np.where(still, 90.0, turn)
     moving = moves.sum(axis=(1, 2)).astype(np.float64)
     total = np.where(moves, turn, 0).sum(axis=(1, 2))
@@ -113,8 +113,8 @@ def _halved(clip: NDArray[np.float32]) -> NDArray[np.float32]:
     count, height, width = frames.shape
     rows = height // _SIDE
     columns = width // _SIDE
-    whole = frames[:, : rows * _SIDE, : columns * _SIDE]
-    return whole.reshape(count, rows, _SIDE, columns, _SIDE).mean(axis=(2, 4))
+    cropped = frames[:, : rows * _SIDE, : columns * _SIDE]
+    return cropped.reshape(count, rows, _SIDE, columns, _SIDE).mean(axis=(2, 4))
 
 
 def _filters(shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -141,7 +141,7 @@ def _filters(shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 def _energy(frames: NDArray[np.float32], filters: NDArray[np.float32]) -> Matrix:
     spectrum = np.fft.fftn(frames - frames.mean(axis=0)).astype(np.complex64)
-    found = np.empty((len(filters), *CELLS))
+    energies = np.empty((len(filters), *CELLS))
     rows, columns = CELLS
     height = frames.shape[1] // rows
     width = frames.shape[2] // columns
@@ -149,5 +149,5 @@ def _energy(frames: NDArray[np.float32], filters: NDArray[np.float32]) -> Matrix
         # One half of the spectrum has half of the amplitude.
         moving = 2 * np.fft.ifftn(spectrum * weight)
         power = np.square(np.abs(moving)).mean(axis=0)[: rows * height, : columns * width]
-        found[direction] = power.reshape(rows, height, columns, width).mean(axis=(1, 3))
-    return found
+        energies[direction] = power.reshape(rows, height, columns, width).mean(axis=(1, 3))
+    return energies

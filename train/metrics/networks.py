@@ -91,16 +91,16 @@ def video_classifier(folder: Path) -> Network:
     from transformers import AutoModelForVideoClassification
 
     model, prepare = _loaded("video_classifier", folder, AutoModelForVideoClassification)
-    wanted = int(model.config.num_frames)
+    frame_count = int(model.config.num_frames)
 
     @torch.no_grad()
     def read(clip: Pixels) -> NDArray[np.float32]:
-        frames = np.asarray(clip, np.uint8)[taken(len(clip), wanted)]
+        frames = np.asarray(clip, np.uint8)[taken(len(clip), frame_count)]
         values = prepare(list(frames), return_tensors="pt", input_data_format="channels_last")
         logits = model(values["pixel_values"].to(model.device)).logits
         return logits[0].float().cpu().numpy()
 
-    return Network(type(model).__name__, _digest(folder), wanted, model.config.num_labels, read)
+    return Network(type(model).__name__, _digest(folder), frame_count, model.config.num_labels, read)
 
 
 def clip_images(folder: Path) -> Network:
@@ -131,13 +131,13 @@ def dino_images(folder: Path) -> Network:
     return _pictures(folder, model, prepare, lambda out: out.last_hidden_state[:, 0], None)
 
 
-def taken(count: int, wanted: int) -> NDArray[np.int64]:
+def taken(count: int, frame_count: int) -> NDArray[np.int64]:
     """Number the frames that a network takes of a clip: evenly spaced, the first and the last among them.
 
     Of 33 frames for 16: 0, 2, 4, 6, 9, 11, 13, 15, 17, 19, 21, 23, 26, 28, 30 and 32. Of fewer frames than
     wanted, some are taken twice.
     """
-    return np.rint(np.linspace(0, count - 1, wanted)).astype(np.int64)
+    return np.rint(np.linspace(0, count - 1, frame_count)).astype(np.int64)
 
 
 def _pictures(
@@ -148,13 +148,13 @@ def _pictures(
 
     @torch.no_grad()
     def read(clip: Pixels) -> NDArray[np.float32]:
-        found = []
+        batches = []
         for first in range(0, len(clip), _BATCH):
             frames = np.asarray(clip[first : first + _BATCH], np.uint8)
             values = prepare(list(frames), return_tensors="pt", input_data_format="channels_last")
-            made = output(model(values["pixel_values"].to(model.device)))
-            found.append(made.float().cpu().numpy())
-        return np.concatenate(found)
+            outputs = output(model(values["pixel_values"].to(model.device)))
+            batches.append(outputs.float().cpu().numpy())
+        return np.concatenate(batches)
 
     return Network(type(model).__name__, _digest(folder), None, classes, read)
 
@@ -166,7 +166,7 @@ def _loaded(key: str, folder: Path, kind: Any) -> tuple[Any, Any]:
 
     _check(key, folder)
     try:
-        model, told = kind.from_pretrained(
+        model, loading_info = kind.from_pretrained(
             folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
         )
         prepare = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
@@ -180,7 +180,7 @@ def _loaded(key: str, folder: Path, kind: Any) -> tuple[Any, Any]:
             error=error,
         ) from error
     # transformers draws at random what the file lacks, and only warns.
-    missing = sorted(name for name in told["missing_keys"] if not name.startswith(_UNREAD))
+    missing = sorted(name for name in loading_info["missing_keys"] if not name.startswith(_UNREAD))
     if missing:
         raise UsageError(
             "metric-network-missing-weights",

@@ -10,7 +10,7 @@ from rtdecode.scores.ties import best
 from rtdecode.types import Float
 
 # Every so many frames are compared, averaged over blocks with sides of so many pixels.
-_EVERY = 4
+_FRAME_STEP = 4
 _SIDE = 8
 
 
@@ -68,7 +68,7 @@ def _described(clips: Sequence[Pixels], mean_clip: Pixels) -> Float:
 
 def _blocks(clip: Pixels) -> Float:
     """Average every fourth frame over blocks; incomplete blocks at the edges are left out."""
-    frames = np.stack([clip[frame] for frame in range(0, len(clip), _EVERY)]).astype(np.float32)
+    frames = np.stack([clip[frame] for frame in range(0, len(clip), _FRAME_STEP)]).astype(np.float32)
     side = max(_SIDE, frames.shape[1] // _SIDE)
     rows = frames.shape[1] // side
     columns = frames.shape[2] // side

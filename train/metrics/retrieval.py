@@ -49,8 +49,8 @@ def top_k(similarity: Matrix, pool: int, places: int, allowed: Allowed | None = 
     (query,) float64
         NaN for a query with fewer than ``pool - 1`` others.
     """
-    ahead, others = _ahead(similarity, _others(similarity, allowed))
-    return few_ahead(ahead, others, pool - 1, places)
+    ahead, wrong_count = _ahead(similarity, _others(similarity, allowed))
+    return few_ahead(ahead, wrong_count, pool - 1, places)
 
 
 def percentile_rank(similarity: Matrix, allowed: Allowed | None = None) -> NDArray[np.float64]:
@@ -71,22 +71,22 @@ def pairwise_auc(similarity: Matrix, allowed: Allowed | None = None) -> NDArray[
         area under the ROC curve with ties lost. It is lower than the mean of `percentile_rank` where some
         queries are similar to everything.
     """
-    wrong = _others(similarity, allowed)
-    values = np.sort(similarity[wrong])
-    own = np.diagonal(similarity)
+    wrong_pairs = _others(similarity, allowed)
+    values = np.sort(similarity[wrong_pairs])
+    right_similarity = np.diagonal(similarity)
     # What is no number is sorted behind all numbers, so no right pair beats it.
-    below = np.searchsorted(values, bar(own), side="left")
+    below = np.searchsorted(values, bar(right_similarity), side="left")
     if not len(values):
-        return np.full(len(own), np.nan)
-    return np.where(np.isfinite(own), below / len(values), 0.0)
+        return np.full(len(right_similarity), np.nan)
+    return np.where(np.isfinite(right_similarity), below / len(values), 0.0)
 
 
 def _others(similarity: Matrix, allowed: Allowed | None) -> Allowed:
-    apart = ~np.eye(len(similarity), dtype=bool)
-    return apart if allowed is None else apart & allowed
+    off_diagonal = ~np.eye(len(similarity), dtype=bool)
+    return off_diagonal if allowed is None else off_diagonal & allowed
 
 
-def _ahead(similarity: Matrix, wrong: Allowed) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _ahead(similarity: Matrix, is_wrong: Allowed) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count, for each query, the wrong candidates that its own does not beat, and all wrong ones."""
-    beaten, others = compared(similarity, wrong)
-    return others - beaten, others
+    beaten, wrong_count = compared(similarity, is_wrong)
+    return wrong_count - beaten, wrong_count

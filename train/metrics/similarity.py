@@ -101,7 +101,7 @@ def _both(clip: Pixels, truth: Pixels, side: int) -> tuple[NDArray[np.uint8], ND
 def _psnr(clip: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
     # Differences of unsigned bytes would overflow.
     pairs = zip(clip, truth, strict=True)
-    error = np.array([np.square(shown.astype(np.float64) - true).mean() for shown, true in pairs])
+    error = np.array([np.square(decoded.astype(np.float64) - true).mean() for decoded, true in pairs])
     with np.errstate(divide="ignore"):
         ratios = 20 * np.log10(255 / np.sqrt(error))
     return float(np.minimum(ratios, MOST_DB).mean())

@@ -88,13 +88,13 @@ def run(data: Path, changes: list[str]) -> Path:
         If an argument cannot be taken, or a model or the data set cannot be used.
     """
     common, models = read_arguments(changes)
-    found = opened(data, common.get("layout"))
+    data_set = opened(data, common.get("layout"))
     device = common.get("device", "cuda" if torch.cuda.is_available() else "cpu")
     hardware = Hardware(device, common.get("precision", "float32"))
     out = Path(common.get("out", cache.default_folder(data)))
     how = {key: common[key] for key in ("lot", "stored") if key in common}
     targets = [_BUILDERS[name](hardware=hardware, **models[name]) for name in _BUILDERS if name in models]
-    cache.compute(found, targets, out, **how)
+    cache.compute(data_set, targets, out, **how)
     return out
 
 
@@ -129,13 +129,13 @@ def read_arguments(changes: list[str]) -> tuple[dict[str, Any], dict[str, dict[s
             models.setdefault(name, {})[option] = _read_option(key, option, value)
         else:
             unknown.append(change)
-    known = [*_BUILDERS, *(f"{name}.{option}" for name in _BUILDERS for option in _options(name)), *_KEYS]
+    available = [*_BUILDERS, *(f"{name}.{option}" for name in _BUILDERS for option in _options(name)), *_KEYS]
     if unknown:
         raise UsageError(
             "targets-unknown-key",
             "cannot take {arguments}. Known keys: {available}.",
             arguments=list(unknown),
-            available=list(known),
+            available=list(available),
         )
     if not models:
         raise UsageError(
@@ -143,9 +143,9 @@ def read_arguments(changes: list[str]) -> tuple[dict[str, Any], dict[str, dict[s
             "no model was given. Give one or more of {available}.",
             available=[f"{n}=DIR" for n in _BUILDERS],
         )
-    for name, given in models.items():
-        for needed, example in _needed(name, given).items():
-            if needed not in given:
+    for name, options in models.items():
+        for needed, example in _needed(name, options).items():
+            if needed not in options:
                 raise UsageError(
                     "targets-model-missing-option",
                     "the model {model} has no {option}. Give it with {example}.",

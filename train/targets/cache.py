@@ -108,7 +108,7 @@ class Cached:
     passages: Shards | None = None
     variants: Shards | None = None
 
-    def rows(self, shown: Sequence[str] | NDArray[np.str_]) -> NDArray[np.int64]:
+    def rows(self, titles: Sequence[str] | NDArray[np.str_]) -> NDArray[np.int64]:
         """Find the rows of some titles.
 
         Raises
@@ -117,7 +117,7 @@ class Cached:
             If a title has no targets.
         """
         places = {title: n for n, title in enumerate(self.shown)}
-        missing = [str(title) for title in shown if str(title) not in places]
+        missing = [str(title) for title in titles if str(title) not in places]
         if missing:
             raise UsageError(
                 "targets-missing-titles",
@@ -126,7 +126,7 @@ class Cached:
                 missing_count=len(missing),
                 missing_title=missing[0],
             )
-        return np.array([places[str(title)] for title in shown], np.int64)
+        return np.array([places[str(title)] for title in titles], np.int64)
 
     def read(self, rows: Any) -> NDArray[Any]:
         """Read values as float32, or as text."""
@@ -178,7 +178,7 @@ def compute(
         )
     inputs = _Inputs(data, lot)
     for target in targets:
-        inputs.check(target, [one.name for one in targets[: targets.index(target)]])
+        inputs.check(target, [other.name for other in targets[: targets.index(target)]])
     if len(targets) > 1:
         _try(targets, inputs, out, stored)
     for target in targets:
@@ -301,9 +301,9 @@ class _Inputs:
             return hashlib.sha256(strict_json.dumps(self.read(kind, number).tolist()).encode()).hexdigest()
         if (kind, number) not in self._digests:
             values = np.ascontiguousarray(self.read(kind, number))
-            found = hashlib.sha256(f"{values.dtype} {values.shape}\n".encode())
-            found.update(values.data)
-            self._digests[kind, number] = found.hexdigest()
+            digest = hashlib.sha256(f"{values.dtype} {values.shape}\n".encode())
+            digest.update(values.data)
+            self._digests[kind, number] = digest.hexdigest()
         return self._digests[kind, number]
 
     def read(self, kind: Kind, number: int) -> NDArray[Any]:
@@ -326,12 +326,12 @@ class _Inputs:
         """Read a column of the data set, subject by subject, as it is read."""
         rows = np.array([self._row_of[title] for title in self.lots[number]])
         subjects = self.data.windows.subject[rows]
-        found: list[Any] = [None] * len(rows)
+        column_values: list[Any] = [None] * len(rows)
         for subject in dict.fromkeys(subjects.tolist()):
             here = np.flatnonzero(subjects == subject)
             for place, value in zip(here, self.data.read(kind, rows[here]), strict=True):
-                found[place] = value
-        if len({np.shape(value) for value in found}) > 1:
+                column_values[place] = value
+        if len({np.shape(value) for value in column_values}) > 1:
             raise UsageError(
                 "targets-shape-mismatch",
                 "{input_kind} of different shapes were found among {first_title} to {last_title}. "
@@ -340,7 +340,7 @@ class _Inputs:
                 first_title=self.lots[number][0],
                 last_title=self.lots[number][-1],
             )
-        return np.array(found)
+        return np.array(column_values)
 
 
 def _captions_of(kind: Kind, values: NDArray[Any]) -> NDArray[Any]:
@@ -405,9 +405,9 @@ def _files(target: Target, inputs: _Inputs, folder: Path, stored: str) -> list[s
             continue
         # The model is opened for the first lot that needs it, and let go when the target is done.
         make = make or target.opened()
-        made = make(inputs.read(target.reads, number))
-        values = _storable(made["values"], stored, f"{target.name} of {inputs.lots[number][0]} and others")
-        write_arrays(folder / name, made | {"values": values})
+        arrays = make(inputs.read(target.reads, number))
+        values = _storable(arrays["values"], stored, f"{target.name} of {inputs.lots[number][0]} and others")
+        write_arrays(folder / name, arrays | {"values": values})
     return files
 
 

@@ -82,20 +82,20 @@ def _caption(
     frame: NDArray[np.uint8], prompt: str, tokens: int, processor: Any, model: Any, hardware: Hardware
 ) -> str:
     picture = Image.fromarray(frame)
-    asked = 0
+    prompt_length = 0
     if getattr(processor, "chat_template", None):
-        said = [{"type": "image", "image": picture}, {"type": "text", "text": prompt or QUESTION}]
+        content = [{"type": "image", "image": picture}, {"type": "text", "text": prompt or QUESTION}]
         inputs = processor.apply_chat_template(
-            [{"role": "user", "content": said}],
+            [{"role": "user", "content": content}],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
         )
         # The answer repeats what was asked.
-        asked = inputs["input_ids"].shape[1]
+        prompt_length = inputs["input_ids"].shape[1]
     else:
         inputs = processor(images=picture, text=prompt or None, return_tensors="pt")
     with torch.inference_mode():
         written = model.generate(**hardware.moved(inputs), max_new_tokens=tokens, do_sample=False)
-    return processor.batch_decode(written[:, asked:], skip_special_tokens=True)[0].strip()
+    return processor.batch_decode(written[:, prompt_length:], skip_special_tokens=True)[0].strip()

@@ -73,9 +73,9 @@ def image(
 
 
 def _with_crops(
-    clips: NDArray[Any], wanted: int | None, crops: int, processor: Any, model: Any, hardware: Hardware
+    clips: NDArray[Any], frame_count: int | None, crops: int, processor: Any, model: Any, hardware: Hardware
 ) -> Arrays:
-    chosen = evenly(clips.shape[1], wanted, "image")
+    chosen = evenly(clips.shape[1], frame_count, "image")
     pictures = [frame for clip in clips for frame in clip[chosen]]
     shape = (len(clips), len(chosen))
     if not crops:
@@ -89,13 +89,13 @@ def _frames(
     pictures: Sequence[NDArray[np.uint8]], processor: Any, model: Any, hardware: Hardware
 ) -> NDArray[Any]:
     """Embed pictures, (picture, feature)."""
-    found = []
+    vectors = []
     for start in range(0, len(pictures), _AT_ONCE):
         inputs = processor(images=pictures[start : start + _AT_ONCE], return_tensors="pt")
         with torch.inference_mode():
             features = getattr(model, "get_image_features", model)(**hardware.moved(inputs))
-        found.append(_pooled(features, "image_embeds", model))
-    return np.concatenate(found)
+        vectors.append(_pooled(features, "image_embeds", model))
+    return np.concatenate(vectors)
 
 
 def text(
@@ -228,7 +228,7 @@ def prompt(folder: Path, hardware: Hardware, *, licence: str, tokens: int | None
 
 
 def _text_files(folder: Path, licence: str) -> Source:
-    return files_of(folder, "transformers folder", licence, beside=_tokenizer_folder(folder))
+    return files_of(folder, "transformers folder", licence, processor_folder=_tokenizer_folder(folder))
 
 
 def _tokenizer_folder(folder: Path) -> Path:
@@ -380,13 +380,13 @@ def action(folder: Path, hardware: Hardware, *, licence: str) -> Target:
 def _motion(clips: NDArray[Any], processor: Any, model: Any, hardware: Hardware) -> NDArray[Any]:
     chosen = evenly(clips.shape[1], model.config.num_frames, "action")
     norm = getattr(model, "fc_norm", None)
-    found = []
+    vectors = []
     for clip in clips:
         inputs = processor([list(clip[chosen])], return_tensors="pt")
         with torch.inference_mode():
             hidden = getattr(model, "videomae", model)(**hardware.moved(inputs)).last_hidden_state.mean(1)
-            found.append(_numbers(hidden if norm is None else norm(hidden)))
-    return np.concatenate(found)
+            vectors.append(_numbers(hidden if norm is None else norm(hidden)))
+    return np.concatenate(vectors)
 
 
 def _model(folder: Path, hardware: Hardware, licence: str) -> Any:
@@ -398,16 +398,16 @@ def _pooled(features: Any, name: str, model: Any) -> NDArray[Any]:
     """Take one vector for each input out of what a tower gives, by its name or as what it pools."""
     if isinstance(features, Tensor):
         return _numbers(features)
-    found = getattr(features, name, None)
-    if found is None:
-        found = getattr(features, "pooler_output", None)
-    if found is None:
+    pooled = getattr(features, name, None)
+    if pooled is None:
+        pooled = getattr(features, "pooler_output", None)
+    if pooled is None:
         raise UsageError(
             "embedding-model-not-pooled",
             "a {model_class} gives no vector for a whole input. Give CLIP or SigLIP.",
             model_class=type(model).__name__,
         )
-    return _numbers(found)
+    return _numbers(pooled)
 
 
 def _numbers(values: Tensor) -> NDArray[Any]:

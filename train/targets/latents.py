@@ -57,7 +57,7 @@ def latents(
         (Wan: mean subtracted and divided by the spread that ``config.json`` states for each channel;
         the others: times ``scaling_factor``). With `sample` also ``deviations``, of the same shape and units.
     """
-    wanted = None if size is None else read_size(size, "vae.size")
+    pixel_size = None if size is None else read_size(size, "vae.size")
 
     def opened() -> Callable[[NDArray[Any]], Arrays]:
         model, _ = diffusers_model(folder, licence=licence, dtype=hardware.dtype)
@@ -70,7 +70,7 @@ def latents(
                 folder=folder,
                 actual_class=type(model).__name__,
             )
-        return lambda clips: _encoded(clips, frames, wanted, model, hardware, sample=sample)
+        return lambda clips: _encoded(clips, frames, pixel_size, model, hardware, sample=sample)
 
     options: dict[str, Any] = {"frames": frames, "size": size, "precision": hardware.precision}
     # Targets of before there was a choice keep the digest of their files.
@@ -150,14 +150,14 @@ def posterior(pictures: Tensor, model: Any) -> tuple[Tensor, Tensor]:
     return scaled(mode, model.config), scaled(deviation, model.config) - origin
 
 
-def check_clip(shape: Sequence[int], model: Any, given: str = "") -> None:
+def check_clip(shape: Sequence[int], model: Any, key_prefix: str = "") -> None:
     """Refuse a clip of which the autoencoder would leave something out.
 
     Parameters
     ----------
     shape : (frame, channel, row, column)
     model : AutoencoderKLWan, AutoencoderKLCogVideoX or AutoencoderKL
-    given : str
+    key_prefix : str
         What stands before ``frames=`` and ``size=`` where the user gives them.
 
     Raises
@@ -174,7 +174,7 @@ def check_clip(shape: Sequence[int], model: Any, given: str = "") -> None:
             "expected. Give {key_prefix}frames={suggested_frames}.",
             frame_count=count,
             time_factor=time,
-            key_prefix=given,
+            key_prefix=key_prefix,
             suggested_frames=fewer,
         )
     if rows % space or columns % space:
@@ -187,7 +187,7 @@ def check_clip(shape: Sequence[int], model: Any, given: str = "") -> None:
             rows=rows,
             columns=columns,
             space_factor=space,
-            key_prefix=given,
+            key_prefix=key_prefix,
             suggested_size=fits,
         )
 
@@ -197,15 +197,15 @@ def factors(model: Any) -> tuple[int, int]:
     return _FACTORS[type(model).__name__](model.config)
 
 
-def _wan(found: Tensor, config: Any) -> Tensor:
+def _wan(latent: Tensor, config: Any) -> Tensor:
     shape = (1, -1, 1, 1, 1)
-    mean = torch.tensor(config.latents_mean, device=found.device).view(shape)
-    spread = torch.tensor(config.latents_std, device=found.device).view(shape)
-    return (found - mean) / spread
+    mean = torch.tensor(config.latents_mean, device=latent.device).view(shape)
+    spread = torch.tensor(config.latents_std, device=latent.device).view(shape)
+    return (latent - mean) / spread
 
 
-def _times_factor(found: Tensor, config: Any) -> Tensor:
-    return found * config.scaling_factor
+def _times_factor(latent: Tensor, config: Any) -> Tensor:
+    return latent * config.scaling_factor
 
 
 def _shrinks(config: Any) -> int:

@@ -72,7 +72,7 @@ class Hardware:
         return value.to(self.device, self.dtype if value.is_floating_point() else None)
 
 
-def files_of(folder: Path, form: Form, licence: str, beside: Path | None = None) -> Source:
+def files_of(folder: Path, form: Form, licence: str, processor_folder: Path | None = None) -> Source:
     """Hash all files of a model's folder, with what says how inputs are prepared.
 
     Parameters
@@ -80,7 +80,7 @@ def files_of(folder: Path, form: Form, licence: str, beside: Path | None = None)
     folder : Path
     form : str
     licence : str
-    beside : Path, optional
+    processor_folder : Path, optional
         A second folder, with what prepares inputs where that lies elsewhere.
 
     Raises
@@ -95,8 +95,8 @@ def files_of(folder: Path, form: Form, licence: str, beside: Path | None = None)
             "no model at {folder}: a folder with config.json and weights was expected.",
             folder=folder,
         )
-    if beside is not None and beside != folder:
-        files += _files_in(beside)
+    if processor_folder is not None and processor_folder != folder:
+        files += _files_in(processor_folder)
     return source.of_files(files, form, licence)
 
 
@@ -127,7 +127,7 @@ def prepared(library_class: Any, folder: Path, **how: Any) -> Any:
         ) from error
 
 
-def evenly(count: int, wanted: int | None, what: str) -> list[int]:
+def evenly(count: int, chosen_count: int | None, what: str) -> list[int]:
     """Choose frames evenly over a clip, each in the middle of its part; all by default.
 
     Raises
@@ -135,10 +135,10 @@ def evenly(count: int, wanted: int | None, what: str) -> list[int]:
     UsageError
         If the clip has fewer.
     """
-    if wanted is None:
+    if chosen_count is None:
         return list(range(count))
-    check_frames(count, wanted, what)
-    return [(2 * n + 1) * count // (2 * wanted) for n in range(wanted)]
+    check_frames(count, chosen_count, what)
+    return [(2 * n + 1) * count // (2 * chosen_count) for n in range(chosen_count)]
 
 
 def check_frames(count: int, needed: int, what: str) -> None:

@@ -111,9 +111,9 @@ def transformers_model(
 
     settings = model_settings(folder)
     written = settings.get("architectures") or [None]
-    found = _class(transformers, kind or written[0], folder)
+    model_class = _class(transformers, kind or written[0], folder)
     files = _weights(folder, _TRANSFORMERS)
-    return _opened(found, folder, files, "transformers folder", licence, unused, dtype=dtype)
+    return _opened(model_class, folder, files, "transformers folder", licence, unused, dtype=dtype)
 
 
 def _opened(
@@ -128,7 +128,7 @@ def _opened(
     source.check_licence(licence, folder)
     names = set(_shapes(files))
     try:
-        module, told = kind.from_pretrained(
+        module, loading_info = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **how
         )
     except (RuntimeError, ValueError, OSError) as error:
@@ -140,14 +140,14 @@ def _opened(
             model_class=kind.__name__,
             error=error,
         ) from error
-    left = set(told["unexpected_keys"]) | _passed_over(module, names)
+    unexpected = set(loading_info["unexpected_keys"]) | _passed_over(module, names)
     strict.refuse(
         str(folder),
         {
-            "left over": [name for name in left if not strict.matched(name, unused)],
-            "missing": told["missing_keys"],
-            "of another shape": _of_other_shape(told["mismatched_keys"]),
-            "unreadable": told.get("error_msgs", []),
+            "left over": [name for name in unexpected if not strict.matched(name, unused)],
+            "missing": loading_info["missing_keys"],
+            "of another shape": _of_other_shape(loading_info["mismatched_keys"]),
+            "unreadable": loading_info.get("error_msgs", []),
         },
         f"They were to fill a {kind.__name__}. Give the weights of this very model, or name what is "
         "knowingly left out with unused=.",
@@ -155,10 +155,10 @@ def _opened(
     return module.eval(), source.of_files([*files, *_lists(folder)], form, licence)
 
 
-def _passed_over(module: nn.Module, held: set[str]) -> set[str]:
+def _passed_over(module: nn.Module, stored: set[str]) -> set[str]:
     """Find the names that the library left out because the class says that it may."""
     patterns = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
-    loose = held - module.state_dict().keys()
+    loose = stored - module.state_dict().keys()
     return {
         name
         for name in loose
@@ -167,7 +167,9 @@ def _passed_over(module: nn.Module, held: set[str]) -> set[str]:
 
 
 def _of_other_shape(mismatched: Iterable[Any]) -> list[str]:
-    return [f"{name} (asked {tuple(asked)}, found {tuple(found)})" for name, found, asked in mismatched]
+    return [
+        f"{name} (asked {tuple(expected)}, found {tuple(stored)})" for name, stored, expected in mismatched
+    ]
 
 
 def _library(folder: Path, part: str | None) -> str:
@@ -182,23 +184,25 @@ def _library(folder: Path, part: str | None) -> str:
             part=part,
         )
     listed = source.read_json(folder / _PIPELINE)
-    parts = {name: told for name, told in listed.items() if isinstance(told, list) and told[0] is not None}
+    parts = {
+        name: entry for name, entry in listed.items() if isinstance(entry, list) and entry[0] is not None
+    }
     if part not in parts:
-        asked = "none was chosen" if part is None else f"'{part}' was asked for"
+        requested_part = "none was chosen" if part is None else f"'{part}' was asked for"
         raise UsageError(
             "weights-pipeline-part-unknown",
             "{folder} is a pipeline of the parts {available}, and {requested_part}. Choose one with part=.",
             folder=folder,
             available=list(parts),
-            requested_part=asked,
+            requested_part=requested_part,
             part=part,
         )
     return parts[part][0]
 
 
 def _class(library: Any, name: str | None, folder: Path) -> Any:
-    found = getattr(library, name, None) if name else None
-    if found is None or not hasattr(found, "from_pretrained"):
+    model_class = getattr(library, name, None) if name else None
+    if model_class is None or not hasattr(model_class, "from_pretrained"):
         raise UsageError(
             "weights-class-unavailable",
             "{path} names the class {model_class!r}, which {library} {version} does not have. "
@@ -208,13 +212,13 @@ def _class(library: Any, name: str | None, folder: Path) -> Any:
             library=library.__name__,
             version=library.__version__,
         )
-    return found
+    return model_class
 
 
 def model_settings(folder: Path) -> dict[str, Any]:
     if not (folder / _CONFIG).is_file():
-        inside = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        found = ", ".join(inside[:10]) or "nothing"
+        entries = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        listed = ", ".join(entries[:10]) or "nothing"
         raise UsageError(
             "weights-folder-missing-config",
             "no model in {folder}: {config_file} and weights in {weights_suffix} were expected, "
@@ -222,17 +226,17 @@ def model_settings(folder: Path) -> dict[str, Any]:
             folder=folder,
             config_file=_CONFIG,
             weights_suffix=SAFETENSORS,
-            files=found,
+            files=listed,
         )
     return source.read_json(folder / _CONFIG)
 
 
 def _weights(folder: Path, stem: str) -> list[Path]:
     """List the files with the weights of a folder, all of which are there."""
-    whole = folder / f"{stem}{SAFETENSORS}"
+    weights_file = folder / f"{stem}{SAFETENSORS}"
     index = folder / f"{stem}{SAFETENSORS}{_INDEX}"
-    if whole.is_file():
-        return [whole]
+    if weights_file.is_file():
+        return [weights_file]
     if not index.is_file():
         other = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", SAFETENSORS))
         raise UsageError(
@@ -240,7 +244,7 @@ def _weights(folder: Path, stem: str) -> list[Path]:
             "no weights in {folder}: {weights_file}, or {index_file} with its parts, was expected, "
             "found {available}. Fetch them, or save the model as safetensors under that name.",
             folder=folder,
-            weights_file=whole.name,
+            weights_file=weights_file.name,
             index_file=index.name,
             available=", ".join(other[:10]) or "none",
         )

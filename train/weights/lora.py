@@ -127,8 +127,8 @@ def read(path: Path, module: nn.Module, *, licence: str, alpha: float | None = N
     source.check_licence(licence, path)
     file = path / _PEFT_FILE if path.is_dir() else path
     state = single_file.read(file)
-    beside = _settings_beside(file)
-    settings = _settings(file) if beside is None else source.read_json(beside)
+    settings_file = _settings_beside(file)
+    settings = _settings(file) if settings_file is None else source.read_json(settings_file)
     other = [name for name in _OTHER_MATHS if settings.get(name)]
     if other:
         raise UsageError(
@@ -141,15 +141,15 @@ def read(path: Path, module: nn.Module, *, licence: str, alpha: float | None = N
     groups = _grouped(state, module, str(file))
     layers = {}
     differences = {}
-    for (kind, name), held in groups.items():
+    for (kind, name), tensors in groups.items():
         if kind == "layer":
-            own = float(held["alpha"].item()) if "alpha" in held else alpha
-            rank = len(held["down"])
-            found = _alpha(settings, name, rank) if own is None else own
-            layers[name] = Factors(held["down"], held["up"], found, held.get("up_bias"))
+            stated_alpha = float(tensors["alpha"].item()) if "alpha" in tensors else alpha
+            rank = len(tensors["down"])
+            layer_alpha = _alpha(settings, name, rank) if stated_alpha is None else stated_alpha
+            layers[name] = Factors(tensors["down"], tensors["up"], layer_alpha, tensors.get("up_bias"))
         else:
-            differences[name] = held["difference"]
-    files = [file] if beside is None else [file, beside]
+            differences[name] = tensors["difference"]
+    files = [file] if settings_file is None else [file, settings_file]
     lora = Lora(layers, differences, source.of_files(files, "lora", licence))
     check(module, lora)
     return lora
@@ -163,10 +163,10 @@ def check(module: nn.Module, lora: Lora) -> None:
     UsageError
         If a name is not in the module, a shape differs, or a value is not finite.
     """
-    held = dict(module.named_parameters())
-    missing = [f"{name}.weight" for name in lora.layers if f"{name}.weight" not in held]
-    missing += [name for name in lora.differences if name not in held]
-    wrong = []
+    parameters = dict(module.named_parameters())
+    missing = [f"{name}.weight" for name in lora.layers if f"{name}.weight" not in parameters]
+    missing += [name for name in lora.differences if name not in parameters]
+    misfits = []
     values: dict[str, Tensor] = dict(lora.differences)
     for name, factors in lora.layers.items():
         values |= {
@@ -174,17 +174,17 @@ def check(module: nn.Module, lora: Lora) -> None:
             f"{name} (second factor)": factors.up,
             f"{name} (alpha)": torch.tensor(factors.alpha),
         }
-        weight = held.get(f"{name}.weight")
+        weight = parameters.get(f"{name}.weight")
         if weight is not None:
-            wrong += _misfits(name, factors, weight, held.get(f"{name}.bias"))
+            misfits += _misfits(name, factors, weight, parameters.get(f"{name}.bias"))
     for name, difference in lora.differences.items():
-        if name in held and difference.shape != held[name].shape:
-            wrong.append(f"{name} (asked {tuple(held[name].shape)}, found {tuple(difference.shape)})")
+        if name in parameters and difference.shape != parameters[name].shape:
+            misfits.append(f"{name} (asked {tuple(parameters[name].shape)}, found {tuple(difference.shape)})")
     strict.refuse(
         ", ".join(str(path) for path in lora.source.paths),
         {
             "not in the module": missing,
-            "of another shape": wrong,
+            "of another shape": misfits,
             "not finite": [name for name, value in values.items() if not torch.isfinite(value).all()],
         },
         f"They were to be added to a {type(module).__name__}. Give the adapter of this very model.",
@@ -192,21 +192,21 @@ def check(module: nn.Module, lora: Lora) -> None:
 
 
 def _misfits(name: str, factors: Factors, weight: Tensor, bias: Tensor | None) -> list[str]:
-    asked = tuple(weight.shape)
+    weight_shape = tuple(weight.shape)
     down = tuple(factors.down.shape)
     up = tuple(factors.up.shape)
     fits = (
         len(up) >= 2
-        and down[1:] == asked[1:]
-        and up[:2] == (asked[0], factors.rank)
+        and down[1:] == weight_shape[1:]
+        and up[:2] == (weight_shape[0], factors.rank)
         and math.prod(up[2:]) == 1
-        and len(up) == len(asked)
+        and len(up) == len(weight_shape)
     )
-    found = [] if fits else [f"{name} (asked a weight of {asked}, found factors {down} and {up})"]
+    misfits = [] if fits else [f"{name} (asked a weight of {weight_shape}, found factors {down} and {up})"]
     if factors.bias is not None and (bias is None or factors.bias.shape != bias.shape):
-        there = "none" if bias is None else str(tuple(bias.shape))
-        found.append(f"bias of {name} (asked {there}, found {tuple(factors.bias.shape)})")
-    return found
+        bias_shape = "none" if bias is None else str(tuple(bias.shape))
+        misfits.append(f"bias of {name} (asked {bias_shape}, found {tuple(factors.bias.shape)})")
+    return misfits
 
 
 def _grouped(
@@ -219,11 +219,11 @@ def _grouped(
     unknown = []
     twice = []
     for key, value in state.items():
-        found = _place(key, names)
-        if found is None:
+        place = _place(key, names)
+        if place is None:
             unknown.append(key)
             continue
-        kind, name, role = found
+        kind, name, role = place
         group = groups.setdefault((kind, name), {})
         keys[kind, name] = key
         if role in group:
@@ -231,8 +231,8 @@ def _grouped(
         group[role] = value
     alone = [
         keys[kind, name]
-        for (kind, name), held in groups.items()
-        if kind == "layer" and not {"down", "up"} <= held.keys()
+        for (kind, name), tensors in groups.items()
+        if kind == "layer" and not {"down", "up"} <= tensors.keys()
     ]
     strict.refuse(
         where,
@@ -247,10 +247,10 @@ def _grouped(
 def _place(key: str, names: Mapping[str, str]) -> tuple[str, str, str] | None:
     """Find where a key belongs: ("layer" or "parameter", name in the module, role), or None."""
     for role, ending in _ENDINGS.items():
-        found = ending.search(key)
-        if found is None:
+        match = ending.search(key)
+        if match is None:
             continue
-        stem = key[: found.start()]
+        stem = key[: match.start()]
         if role in ("weight", "bias", "modulation"):
             # A parameter that is no weight of a layer may be named in full.
             parameter = _resolved(f"{stem}.{role}", names) or _resolved(stem, names)
@@ -265,9 +265,9 @@ def _resolved(name: str, names: Mapping[str, str]) -> str | None:
         if name.startswith(prefix):
             bare = name.removeprefix(prefix)
             # After a prefix with underscores the layer's name has them too, but not the ending.
-            found = names.get(bare.replace(".", "_") if prefix.endswith("_") else bare)
-            if found is not None:
-                return found
+            parameter = names.get(bare.replace(".", "_") if prefix.endswith("_") else bare)
+            if parameter is not None:
+                return parameter
     return None
 
 
@@ -280,13 +280,13 @@ def _known_names(module: nn.Module) -> dict[str, str]:
     flat: dict[str, set[str]] = {}
     for name, target in dotted.items():
         flat.setdefault(name.replace(".", "_"), set()).add(target)
-    return {name: next(iter(found)) for name, found in flat.items() if len(found) == 1} | dotted
+    return {name: next(iter(targets)) for name, targets in flat.items() if len(targets) == 1} | dotted
 
 
 def _settings_beside(file: Path) -> Path | None:
     """Find the file with PEFT's settings of an adapter; other adapters may lie in the same folder."""
-    found = file.with_name(_CONFIG)
-    return found if file.name == _PEFT_FILE and found.is_file() else None
+    settings_file = file.with_name(_CONFIG)
+    return settings_file if file.name == _PEFT_FILE and settings_file.is_file() else None
 
 
 def _settings(file: Path) -> dict[str, Any]:
@@ -305,10 +305,10 @@ def _settings(file: Path) -> dict[str, Any]:
 
 def _alpha(settings: Mapping[str, Any], name: str, rank: int) -> float:
     """Find a layer's alpha in PEFT's settings, as PEFT does; the rank without settings."""
-    found = settings.get("lora_alpha", rank)
+    alpha = settings.get("lora_alpha", rank)
     for pattern, value in (settings.get("alpha_pattern") or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", name):
-            found = value
+            alpha = value
             break
     # With `use_rslora` PEFT divides by the root of the rank (Kalajdzievski 2023, arXiv:2312.03732).
-    return float(found) * (math.sqrt(rank) if settings.get("use_rslora") else 1.0)
+    return float(alpha) * (math.sqrt(rank) if settings.get("use_rslora") else 1.0)

@@ -128,14 +128,14 @@ def _pickled(path: Path) -> Any:
         ) from error
 
 
-def _network(held: Any, network: str | None, path: Path) -> dict[str, Tensor]:
+def _network(content: Any, network: str | None, path: Path) -> dict[str, Tensor]:
     """Find the state dict in what a file held."""
     networks = {}
-    if isinstance(held, dict):
-        if _is_state(held):
-            networks[""] = held
-        networks |= {str(name): value for name, value in held.items() if _is_state(value)}
-    there = ", ".join(name for name in networks if name) or "none by name"
+    if isinstance(content, dict):
+        if _is_state(content):
+            networks[""] = content
+        networks |= {str(name): value for name, value in content.items() if _is_state(value)}
+    available = ", ".join(name for name in networks if name) or "none by name"
     if network is not None:
         if network not in networks:
             raise UsageError(
@@ -143,7 +143,7 @@ def _network(held: Any, network: str | None, path: Path) -> dict[str, Tensor]:
                 "{path} has no network '{network}'. There is {available}. Choose one with network=.",
                 path=path,
                 network=network,
-                available=there,
+                available=available,
             )
         return networks[network]
     if len(networks) == 1:
@@ -153,23 +153,29 @@ def _network(held: Any, network: str | None, path: Path) -> dict[str, Tensor]:
             "weights-missing-state-dict",
             "{path} holds no state dict: names with tensors were expected, found {contents}.",
             path=path,
-            contents=_shown(held),
+            contents=_shown(content),
         )
     raise UsageError(
         "weights-network-ambiguous",
         "{path} holds several networks: {available}. Choose one with network=.",
         path=path,
-        available=there,
+        available=available,
     )
 
 
 def _is_state(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(isinstance(one, Tensor) for one in value.values())
-
-
-def _shown(held: Any) -> str:
     return (
-        f"the keys {', '.join(map(str, list(held)[:10]))}" if isinstance(held, dict) else type(held).__name__
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(tensor, Tensor) for tensor in value.values())
+    )
+
+
+def _shown(content: Any) -> str:
+    return (
+        f"the keys {', '.join(map(str, list(content)[:10]))}"
+        if isinstance(content, dict)
+        else type(content).__name__
     )
 
 
@@ -181,25 +187,25 @@ def bare(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     UsageError
         If two names become one.
     """
-    found: dict[str, Tensor] = {}
+    plain_state: dict[str, Tensor] = {}
     twice = []
     for name, value in state.items():
         plain = name
         for wrapper in _WRAPPERS:
             plain = plain.replace(wrapper, "")
-        if plain in found:
+        if plain in plain_state:
             twice.append(plain)
-        found[plain] = value
+        plain_state[plain] = value
     strict.refuse(where, {"named twice": twice}, "Save the state dict of one model.")
-    return found
+    return plain_state
 
 
 def _as_named_in(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Take away what all names begin with, and bring the rest to the module's names, if any is there."""
-    held = module.state_dict().keys()
+    module_names = module.state_dict().keys()
     for prefix in ("", *_PREFIXES):
         if all(name.startswith(prefix) for name in state):
-            found = wan.renamed(module, {name.removeprefix(prefix): value for name, value in state.items()})
-            if held & found.keys():
-                return found
+            renamed = wan.renamed(module, {name.removeprefix(prefix): value for name, value in state.items()})
+            if module_names & renamed.keys():
+                return renamed
     return state

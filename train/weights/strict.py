@@ -30,27 +30,27 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], where: str, unused: Seq
         If a name is left over or missing, a shape differs, or numbers of another kind would be converted. The
         module is then as it was.
     """
-    wanted = module.state_dict()
-    given = {name: value for name, value in state.items() if not matched(name, unused)}
-    wrong = []
-    for name in wanted.keys() & given.keys():
-        asked = wanted[name]
-        found = given[name]
-        if asked.shape != found.shape:
-            wrong.append(f"{name} (asked {tuple(asked.shape)}, found {tuple(found.shape)})")
-        elif asked.is_floating_point() != found.is_floating_point():
-            wrong.append(f"{name} (asked {asked.dtype}, found {found.dtype})")
+    module_state = module.state_dict()
+    new_state = {name: value for name, value in state.items() if not matched(name, unused)}
+    misfits = []
+    for name in module_state.keys() & new_state.keys():
+        expected = module_state[name]
+        actual = new_state[name]
+        if expected.shape != actual.shape:
+            misfits.append(f"{name} (asked {tuple(expected.shape)}, found {tuple(actual.shape)})")
+        elif expected.is_floating_point() != actual.is_floating_point():
+            misfits.append(f"{name} (asked {expected.dtype}, found {actual.dtype})")
     refuse(
         where,
         {
-            "left over": given.keys() - wanted.keys(),
-            "missing": wanted.keys() - given.keys(),
-            "of another shape or kind": wrong,
+            "left over": new_state.keys() - module_state.keys(),
+            "missing": module_state.keys() - new_state.keys(),
+            "of another shape or kind": misfits,
         },
         f"They were to fill a {type(module).__name__}. Give the weights of this very model, or name what is "
         "knowingly left out with unused=.",
     )
-    module.load_state_dict(given)
+    module.load_state_dict(new_state)
 
 
 def matched(name: str, patterns: Sequence[str]) -> bool:
@@ -92,5 +92,5 @@ def refuse(
 
 
 def _told(kind: str, names: list[str], listed: int | None) -> str:
-    more = "" if listed is None or len(names) <= listed else ", ..."
-    return f"{len(names)} {kind}: {', '.join(names[:listed])}{more}"
+    ellipsis = "" if listed is None or len(names) <= listed else ", ..."
+    return f"{len(names)} {kind}: {', '.join(names[:listed])}{ellipsis}"

@@ -75,7 +75,7 @@ def original_names(module: nn.Module) -> dict[str, str]:
     dict
         Original name -> name in the module; empty for a module that is no Wan transformer of diffusers.
     """
-    held = {name for name, _ in module.named_parameters()}
+    parameters = {name for name, _ in module.named_parameters()}
     if not type(module).__name__.startswith("Wan") or not hasattr(module, "blocks"):
         return {}
     layers = list(_OUTSIDE)
@@ -84,8 +84,8 @@ def original_names(module: nn.Module) -> dict[str, str]:
         layers += [f"blocks.{n}.{layer}" for layer in _BLOCK]
         names.append(f"blocks.{n}.modulation")
     names += [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
-    found = {name: _converted_name(name) for name in names}
-    return {name: target for name, target in found.items() if target in held}
+    converted = {name: _converted_name(name) for name in names}
+    return {name: target for name, target in converted.items() if target in parameters}
 
 
 def _converted_name(name: str) -> str:

@@ -133,11 +133,11 @@ def leads(number: int) -> Leads:
 def _eye_field() -> Float:
     """Return the potential of the eyes' dipoles for a degree right and up, (2, 64), against FCz."""
     places = _with_reference(electrode_places())
-    right, left = (
+    right_eye, left_eye = (
         np.exp(4 * (places @ np.array([side * _RIGHT_EYE[0], *_RIGHT_EYE[1:]]) - 1)) for side in (1, -1)
     )
     # The front of an eye is positive: the electrodes that both eyes turn to become more positive.
-    field = np.stack([right - left, right + left])
+    field = np.stack([right_eye - left_eye, right_eye + left_eye])
     field *= np.array(_EYE_UV)[:, None] / np.abs(field).max(axis=1, keepdims=True)
     return (field[:, :-1] - field[:, -1:]).astype(np.float32)
 
@@ -227,14 +227,14 @@ class Amplifier:
     def blocks(self, seconds: int) -> Iterator[Float]:
         """Yield the EEG second by second from `LEAD_IN_S` before the film, (64, sfreq) float32 microvolts."""
         noise = _background(self._leads, self._sfreq, seconds, self._seed, self._clock, self._closed)
-        for second, rest in zip(range(-LEAD_IN_S, seconds - LEAD_IN_S), noise, strict=False):
+        for second, background in zip(range(-LEAD_IN_S, seconds - LEAD_IN_S), noise, strict=False):
             times = second + np.arange(self._sfreq) / self._sfreq
             # With a fast clock, the samples lie closer together on the film's time line.
             times += (times + LEAD_IN_S) * (1 / self._clock - 1)
-            whole = evoked(self._leads, self._drive, times) + rest
+            eeg = evoked(self._leads, self._drive, times) + background
             if self._gaze is not None:
-                whole += self._gaze.at(times).astype(np.float32) @ self._leads.eyes
-            yield np.ascontiguousarray(whole.T)
+                eeg += self._gaze.at(times).astype(np.float32) @ self._leads.eyes
+            yield np.ascontiguousarray(eeg.T)
 
 
 def source_drive(
@@ -256,8 +256,8 @@ def _since(starts: NDArray[np.int64], count: int) -> NDArray[np.float64]:
     """Return how long ago the last start was in each frame of a state, s, (frame,)."""
     frames = np.arange(count)
     # Before the first start, the last one counts as infinitely long ago.
-    known = np.concatenate([[-(10**6)], starts + round(LEAD_S * FPS)])
-    return (frames - known[np.searchsorted(known, frames, side="right") - 1]) / FPS
+    onset_frames = np.concatenate([[-(10**6)], starts + round(LEAD_S * FPS)])
+    return (frames - onset_frames[np.searchsorted(onset_frames, frames, side="right") - 1]) / FPS
 
 
 def evoked(head: Leads, drive: Float, times: NDArray[np.float64]) -> Float:

@@ -84,8 +84,8 @@ def bore_montage(sfreq: float = SFREQ, references: int = 0) -> Montage:
 
 def clock_drift(seed: int, artifacts: Artifacts) -> float:
     """Return by how much the amplifier's clock is faster than the scanner's, in ppm."""
-    drawn = float(np.random.default_rng((seed, 79)).uniform(0, MOST_DRIFT_PPM))
-    return round(drawn, 1) if artifacts.drift_ppm is None else artifacts.drift_ppm
+    drift_ppm = float(np.random.default_rng((seed, 79)).uniform(0, MOST_DRIFT_PPM))
+    return round(drift_ppm, 1) if artifacts.drift_ppm is None else artifacts.drift_ppm
 
 
 def describe(drift_ppm: float) -> str:
@@ -174,8 +174,8 @@ class BoreAmplifier:
         passing = magnet.low_pass(self._sfreq)
         state = np.zeros((len(passing), len(self._cap) + self._artifacts.references + 1, 2))
         rng = np.random.default_rng((self._seed, 80))
-        whole = _faster(self._eeg.blocks(seconds), self._sfreq)
-        for second, eeg in enumerate(whole):
+        blocks = _faster(self._eeg.blocks(seconds), self._sfreq)
+        for second, eeg in enumerate(blocks):
             times = (second * self._sfreq + np.arange(self._sfreq)) / self._rate - LEAD_IN_S
             voltage = self._voltages(eeg, times, rng)
             # The gradient artefact comes after the filter because its model includes the low-pass.
@@ -184,14 +184,16 @@ class BoreAmplifier:
 
     def _voltages(self, eeg: Float, times: NDArray[np.float64], rng: np.random.Generator) -> Float:
         """Return everything in front of the low-pass except the gradients, (channel, n)."""
-        wanted = self._artifacts
-        noise = np.float32(0.5) * rng.standard_normal((wanted.references + 1, len(times)), dtype=np.float32)
+        artifacts = self._artifacts
+        noise = np.float32(0.5) * rng.standard_normal(
+            (artifacts.references + 1, len(times)), dtype=np.float32
+        )
         body = np.concatenate([eeg[self._cap], noise[:-1]])
-        if wanted.heartbeat:
+        if artifacts.heartbeat:
             body += self._heart.at(times)
-        if wanted.pump:
+        if artifacts.pump:
             body += self._pump.at(times)
-        if wanted.motion:
+        if artifacts.motion:
             body += self._turning @ self._gradient.turning(times)
         return np.concatenate([body, noise[-1:] + self._heart.ecg(times)])
 
@@ -205,8 +207,8 @@ class BoreAmplifier:
 
 def converted(microvolts: Float) -> Float:
     """Return voltages as the converter quantises them: 0.5 microvolts a bit, clipped to its range."""
-    whole = np.rint(microvolts * np.float32(1 / BIT_UV)) * np.float32(BIT_UV)
-    return np.minimum(np.maximum(whole, np.float32(RAIL_UV[0])), np.float32(RAIL_UV[1]))
+    quantised = np.rint(microvolts * np.float32(1 / BIT_UV)) * np.float32(BIT_UV)
+    return np.minimum(np.maximum(quantised, np.float32(RAIL_UV[0])), np.float32(RAIL_UV[1]))
 
 
 def _faster(blocks: Iterator[Float], sfreq: int) -> Iterator[Float]:

@@ -200,13 +200,13 @@ def bold(person: Traits, state: Float, shift: NDArray[np.float64], times: NDArra
     """
     basis, mixture = _response_basis(person.delay - shift, person.stretch)
     frames = (np.asarray(times) + LEAD_S) * FPS
-    left = np.clip(frames.astype(int), 0, len(state) - 2)
-    part = (frames - left)[:, None].astype(np.float32)
+    frame_before = np.clip(frames.astype(int), 0, len(state) - 2)
+    part = (frames - frame_before)[:, None].astype(np.float32)
     out = np.zeros((len(times), len(person.weights)), np.float32)
     # Convolve the features with each basis response, read them at the times, mix them into voxels.
     for response, weight in zip(basis, mixture.T, strict=True):
         slow = signal.fftconvolve(state, response[:, None], axes=0)[: len(state)].astype(np.float32)
-        read = slow[left] * (1 - part) + slow[left + 1] * part
+        read = slow[frame_before] * (1 - part) + slow[frame_before + 1] * part
         out += read @ (person.weights * weight[:, None].astype(np.float32)).T
     return out
 
@@ -237,11 +237,11 @@ def _response_basis(
     """Return a few responses, (basis, time), and the mixture of them for each voxel, (voxel, basis)."""
     # The basis spans a bank of responses that covers the delays and time scales of voxels.
     seconds = np.arange(0, RESPONSE_S, 1 / FPS)
-    each = haemodynamic_response(seconds, delay[:, None], stretch[:, None]) / FPS
+    voxel_responses = haemodynamic_response(seconds, delay[:, None], stretch[:, None]) / FPS
     bank = [
         haemodynamic_response(seconds, d, s) / FPS
         for d in np.linspace(-2.4, 2.4, 13)
         for s in (0.85, 0.95, 1.05, 1.15)
     ]
     basis = np.linalg.svd(np.array(bank), full_matrices=False)[2][:_BASIS]
-    return basis, each @ basis.T
+    return basis, voxel_responses @ basis.T

@@ -54,9 +54,9 @@ class Gaze:
         size = np.linalg.norm(self.places - before, axis=1)
         arrived = self.onsets + _SACCADE_S + _PER_DEGREE_S * size
         # Each saccade goes from one place to the next at one speed.
-        known = np.stack([self.onsets, arrived], axis=1).ravel()
+        knots = np.stack([self.onsets, arrived], axis=1).ravel()
         places = np.stack([before, self.places], axis=1).reshape(-1, 2)
-        return np.stack([np.interp(times, known, place) for place in places.T], axis=1)
+        return np.stack([np.interp(times, knots, place) for place in places.T], axis=1)
 
     def pixels(self, count: int) -> NDArray[np.int64]:
         """Return what is looked at in the middle of each frame, (frame, 2).

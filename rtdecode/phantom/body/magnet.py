@@ -166,15 +166,15 @@ class GradientArtifact:
         count = self._table.shape[1] - 3
         place = (turns % 1) * count
         # Rounding may carry the phase to the very end of the table.
-        whole = np.minimum(place.astype(np.int64), count - 1)
-        x = (place - whole).astype(np.float32)
+        index = np.minimum(place.astype(np.int64), count - 1)
+        x = (place - index).astype(np.float32)
         before = x + 1
         after = x - 1
         weights = (-x * after * (x - 2) / 6, before * after * (x - 2) / 2)
         weights += (-before * x * (x - 2) / 2, before * x * after / 6)
-        out = self._table[:, whole] * weights[0]
+        out = self._table[:, index] * weights[0]
         for shift in (1, 2, 3):
-            out += self._table[:, whole + shift] * weights[shift]
+            out += self._table[:, index + shift] * weights[shift]
         return out
 
 
@@ -218,15 +218,15 @@ class HeadSway:
 
     def at(self, times: NDArray[np.float64]) -> Float:
         """Return the relative changes, (signal, n)."""
-        found: list[NDArray[np.float64]] = []
+        changes: list[NDArray[np.float64]] = []
         if self._slow:
             # The waves are slow enough to be interpolated linearly between 50 points a second.
             knots = np.arange(np.floor(times[0] * 50), np.ceil(times[-1] * 50) + 2) / 50
             slow = self._slow * np.sin(self._turn * knots + self._phase).sum(axis=1)
-            found += [np.interp(times, knots, wave) for wave in slow]
+            changes += [np.interp(times, knots, wave) for wave in slow]
         if self._path is not None:
-            found += list(self.places(times))
-        return np.array(found, np.float32).reshape(len(found), len(times))
+            changes += list(self.places(times))
+        return np.array(changes, np.float32).reshape(len(changes), len(times))
 
     def places(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the changes by the path alone, (6, n), 0.01 per mm and per degree."""
@@ -280,18 +280,18 @@ def _corners(shot_s: float, shots: int, axis: int) -> tuple[NDArray[np.float64],
     # A short shot has fewer lines; one too short even for eight of them is compressed in time.
     squeeze = min(1.0, 1000 * shot_s / (_READOUT_MS + _SPOIL_MS + 8 * _ECHO_MS))
     lines = min(_LINES, int((1000 * shot_s / squeeze - _READOUT_MS - _SPOIL_MS) / _ECHO_MS + 1e-9))
-    found: list[tuple[float, float, float, float]] = [part[1:] for part in _BEFORE if part[0] == axis]
+    pulses: list[tuple[float, float, float, float]] = [part[1:] for part in _BEFORE if part[0] == axis]
     for line in range(lines):
         start = _READOUT_MS + line * _ECHO_MS
-        found += [[(start, 0.15, 0.44, (-1.0) ** line)], [(start, 0.1, 0.0, 0.3)], []][axis]
+        pulses += [[(start, 0.15, 0.44, (-1.0) ** line)], [(start, 0.1, 0.0, 0.3)], []][axis]
     end = _READOUT_MS + lines * _ECHO_MS
-    found += [(end + start, ramp, flat, height) for a, start, ramp, flat, height in _AFTER if a == axis]
+    pulses += [(end + start, ramp, flat, height) for a, start, ramp, flat, height in _AFTER if a == axis]
     times = []
     heights = []
     for shot in range(shots):
         # Spoilers differ between shots, so that the artefact repeats with the volumes alone.
         gain = 1 + 0.1 * np.sin(2.4 * shot * shot)
-        for start, ramp, flat, height in found:
+        for start, ramp, flat, height in pulses:
             edges = np.cumsum([start, ramp, flat, ramp]) * (squeeze / 1000) + shot * shot_s
             times += list(edges)
             high = height * (gain if start >= end or start < 6 else 1.0)
@@ -336,5 +336,5 @@ def _padded(waves: NDArray[np.float64]) -> Float:
 
 def _gate(times: NDArray[np.float64], start: float, stop: float) -> Float:
     """Return 1 between two times and 0 outside, with soft edges."""
-    inside = np.minimum(times - start, stop - times)
-    return (0.5 - 0.5 * np.cos(np.pi * np.clip(inside / _EDGE_S, 0, 1))).astype(np.float32)
+    margin_s = np.minimum(times - start, stop - times)
+    return (0.5 - 0.5 * np.cos(np.pi * np.clip(margin_s / _EDGE_S, 0, 1))).astype(np.float32)

@@ -34,7 +34,7 @@ _NODS_PER_MIN = 1.5
 _STAYS = 0.3
 _NOD_S = (0.8, 3.0)
 # Limit of every parameter, in mm and degrees.
-_MOST = 3.0
+_LIMIT = 3.0
 _COLUMNS = ("index", "tx", "ty", "tz", "rx", "ry", "rz")
 # `Resampler` shows tissue that moves by no more than this, mm, and the head's outside turns about its middle
 # at this distance, mm.
@@ -47,7 +47,7 @@ def describe() -> str:
     drift, nod = (f"{size[2]:g} mm and {size[3]:g} degrees" for size in (_DRIFT, _NOD))
     return (
         f"drift {drift} after a minute, {_NODS_PER_MIN:g} nods a minute of {nod} on average, "
-        f"breathing {_BREATH[2]:g} mm, limited to {_MOST:g} mm and {_MOST:g} degrees (chosen, not fitted)"
+        f"breathing {_BREATH[2]:g} mm, limited to {_LIMIT:g} mm and {_LIMIT:g} degrees (chosen, not fitted)"
     )
 
 
@@ -80,7 +80,7 @@ def head_path(count: int, tr_s: float, seed: int) -> NDArray[np.float64]:
         path += np.outer(np.where(since < 0, 0.0, during), size)
     path -= path[0]
     # The hyperbolic tangent leaves small motions as they are and bends large ones below the limit.
-    path = _MOST * np.tanh(path / _MOST)
+    path = _LIMIT * np.tanh(path / _LIMIT)
     path[:, 3:] = np.deg2rad(path[:, 3:])
     return path
 

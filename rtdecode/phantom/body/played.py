@@ -78,15 +78,15 @@ def played_delays(file: Path, count: int, tr_s: float) -> list[float]:
     theirs_s = float(np.median(steps))
     odd = np.flatnonzero(np.abs(steps - theirs_s) > _REGULAR * theirs_s)
     if theirs_s <= 0 or len(odd):
-        at = int(odd[0]) if len(odd) else 0
+        row = int(odd[0]) if len(odd) else 0
         raise UsageError(
             "delay-table-irregular",
             "{path}, line {line}: acquired_s goes from {acquired_s:g} to {next_acquired_s:g} s, and "
             "volumes start every {tr_s:g} s. Give a table with a row for every volume.",
             path=file,
-            line=at + 3,
-            acquired_s=acquired[at],
-            next_acquired_s=acquired[at + 1],
+            line=row + 3,
+            acquired_s=acquired[row],
+            next_acquired_s=acquired[row + 1],
             tr_s=theirs_s,
         )
     created_s = (rows[:, 1] - acquired[0]) * tr_s / theirs_s

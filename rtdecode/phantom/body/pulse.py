@@ -145,9 +145,9 @@ def _field(number: int, places: Float) -> Float:
     loops = rng.standard_normal((len(places), 3)) * np.where(places.any(axis=1), 0.25, 2.0)[:, None]
     field = (smooth + loops) * [1.0, 0.6, 0.5]
     moments = np.arange(0, _AFTER_S, 0.002)
-    one = np.stack([_train(moments, np.zeros(1), np.ones(1), shape) for shape in _BALLISTIC])
+    beat = np.stack([_train(moments, np.zeros(1), np.ones(1), shape) for shape in _BALLISTIC])
     on_cap = field[places.any(axis=1)]
-    return (field * (PULSE_UV / np.abs(on_cap @ one).max())).astype(np.float32)
+    return (field * (PULSE_UV / np.abs(on_cap @ beat).max())).astype(np.float32)
 
 
 def _train(

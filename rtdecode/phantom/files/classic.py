@@ -76,8 +76,10 @@ def slice_bytes(
     for k, place in enumerate(_places(key, slices)):
         instance = uid(f"{series_uid}/{index}/{k}")
         number = instance_number(vendor, index, k, slices, volumes)
-        own = _ge_slice(index, k, tr_s, times) if vendor == "ge" else _philips_slice(index, k, tr_s)
-        elements = [*fixed, *shared, *place, *own, *_image(planes[k], instance, number)]
+        vendor_elements = (
+            _ge_slice(index, k, tr_s, times) if vendor == "ge" else _philips_slice(index, k, tr_s)
+        )
+        elements = [*fixed, *shared, *place, *vendor_elements, *_image(planes[k], instance, number)]
         files.append(preamble(instance) + joined(elements))
     return files
 

@@ -66,7 +66,7 @@ def item(elements: Iterable[Encoded]) -> bytes:
 
 def joined(elements: Iterable[Encoded]) -> bytes:
     """Elements in the order of their tags, in which a data set has them."""
-    return b"".join(data for _, data in sorted(elements, key=lambda found: found[0]))
+    return b"".join(data for _, data in sorted(elements, key=lambda element: element[0]))
 
 
 def encoded(values: Mapping[str, Value]) -> list[Encoded]:
@@ -177,8 +177,8 @@ def series_tags(series: int, series_uid: str) -> dict[str, Value]:
 
 def moments(**instants: datetime) -> dict[str, Value]:
     """Pairs of date and time elements: ``Series=...`` becomes SeriesDate and SeriesTime."""
-    values: dict[str, Value] = {f"{name}Date": f"{at:%Y%m%d}" for name, at in instants.items()}
-    return values | {f"{name}Time": f"{at:%H%M%S.%f}" for name, at in instants.items()}
+    values: dict[str, Value] = {f"{name}Date": f"{instant:%Y%m%d}" for name, instant in instants.items()}
+    return values | {f"{name}Time": f"{instant:%H%M%S.%f}" for name, instant in instants.items()}
 
 
 def common_tags() -> dict[str, Value]:

@@ -81,16 +81,16 @@ def enhanced_bytes(
     check_magnitude(volume)
     slices = volume.shape[2]
     key = key_of(affine)
-    kept = [k for k in range(slices) if k != absent]
+    present = [k for k in range(slices) if k != absent]
     times = slice_times or interleaved(slices, tr_s)
     instance = uid(f"{series_uid}/{index}")
     values = _varying(index, acquired, acquired + timedelta(seconds=recon_s), tr_s, instance)
     values |= extremes(volume)
-    values |= {"NumberOfFrames": len(kept), "NumberOfTemporalPositions": str(volumes or index + 1)}
+    values |= {"NumberOfFrames": len(present), "NumberOfTemporalPositions": str(volumes or index + 1)}
     depth = 12 if volume.max() < 4096 else 16
     values |= {"BitsStored": depth, "HighBit": depth - 1}
-    moving = [*encoded(values), _frames(volume.shape, key, tr_s, times, index, acquired, kept)]
-    stack = np.ascontiguousarray(volume.transpose(2, 1, 0)[kept], "<i2")
+    moving = [*encoded(values), _frames(volume.shape, key, tr_s, times, index, acquired, present)]
+    stack = np.ascontiguousarray(volume.transpose(2, 1, 0)[present], "<i2")
     moving.append(pixel_data(stack))
     fixed = _fixed(volume.shape, key, tr_s, series, series_uid)
     return preamble(instance, ENHANCED_MR_IMAGE_STORAGE) + joined([*fixed, *moving])
@@ -111,16 +111,16 @@ def _frames(
     times: tuple[float, ...],
     index: int,
     acquired: datetime,
-    kept: list[int],
+    present: list[int],
 ) -> Encoded:
     """The functional groups of each frame: its time anew for each volume, the rest from a template."""
     before, after = _templates(shape, key, times)
     items = []
-    for k in kept:
-        at = _instant(acquired + timedelta(seconds=times[k]))
+    for k in present:
+        instant = _instant(acquired + timedelta(seconds=times[k]))
         content = {
-            "FrameAcquisitionDateTime": at,
-            "FrameReferenceDateTime": at,
+            "FrameAcquisitionDateTime": instant,
+            "FrameReferenceDateTime": instant,
             "FrameAcquisitionDuration": 1000 * tr_s,
             "StackID": "1",
             "InStackPositionNumber": k + 1,
@@ -153,7 +153,7 @@ def _place(affine: NDArray[np.float64], shape: tuple[int, int, int], k: int, tim
     grid = plane(affine)
     measures = {name: grid[name] for name in ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")}
     rescale: dict[str, Value] = {"RescaleIntercept": "0", "RescaleSlope": "1", "RescaleType": "US"}
-    own = [
+    private_elements = [
         private(0x00210011, "LO", _FRAME_OWN),
         private(0x00211104, "DS", decimals([time_s])),
         private(0x00211158, "SH", f"{shape[1]}p*{shape[0]}"),
@@ -166,7 +166,7 @@ def _place(affine: NDArray[np.float64], shape: tuple[int, int, int], k: int, tim
         sequence("PlanePositionSequence", [named("ImagePositionPatient", decimals(origin))]),
         sequence("PlaneOrientationSequence", [orientation]),
         private(0x00210011, "LO", _FRAME_OWN),
-        private(0x002111FE, "SQ", item(own)),
+        private(0x002111FE, "SQ", item(private_elements)),
         sequence("PixelMeasuresSequence", encoded(measures)),
         sequence("FrameVOILUTSequence", encoded({"WindowCenter": "600", "WindowWidth": "1200"})),
         sequence("PixelValueTransformationSequence", encoded(rescale)),
@@ -226,7 +226,7 @@ def _shared(shape: tuple[int, int, int], tr_s: float) -> list[Encoded]:
     view: dict[str, Value] = {"InPlanePhaseEncodingDirection": "COLUMN", "PercentSampling": "100"}
     view |= {"MRAcquisitionFrequencyEncodingSteps": shape[0]}
     view |= {"MRAcquisitionPhaseEncodingStepsInPlane": shape[1]}
-    own = [
+    private_elements = [
         private(0x00210010, "LO", _SHARED_OWN),
         private(0x0021100C, "SH", "+LPH"),
         private(0x00211033, "SH", "AS82"),
@@ -237,7 +237,7 @@ def _shared(shape: tuple[int, int, int], tr_s: float) -> list[Encoded]:
         sequence("MRTimingAndRelatedParametersSequence", encoded(timing)),
         sequence("MRFOVGeometrySequence", encoded(view)),
         private(0x00210010, "LO", _SHARED_OWN),
-        private(0x002110FE, "SQ", item(own)),
+        private(0x002110FE, "SQ", item(private_elements)),
     ]
 
 
@@ -245,5 +245,5 @@ def _tag(group: int, number: int) -> bytes:
     return group.to_bytes(2, "little") + number.to_bytes(2, "little")
 
 
-def _instant(at: datetime) -> str:
-    return f"{at:%Y%m%d%H%M%S.%f}"
+def _instant(instant: datetime) -> str:
+    return f"{instant:%Y%m%d%H%M%S.%f}"

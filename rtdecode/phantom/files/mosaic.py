@@ -136,7 +136,7 @@ def _fixed(
     protocol = _csa(_series_tags(slices, tr_s))
     values = common_tags() | _description() | geometry | epi_tags(tr_s, columns, rows)
     values |= series_tags(series, series_uid)
-    own: dict[int, tuple[str, Value]] = {
+    private_elements: dict[int, tuple[str, Value]] = {
         0x00190010: ("LO", "SIEMENS MR HEADER"),
         0x0019100A: ("US", slices),
         0x00191028: ("FD", bandwidth),
@@ -152,7 +152,7 @@ def _fixed(
         0x0051100B: ("LO", matrix),
         0x0051100F: ("LO", "HEA;HEP"),
     }
-    return encoded(values) + [private(tag, vr, value) for tag, (vr, value) in own.items()]
+    return encoded(values) + [private(tag, vr, value) for tag, (vr, value) in private_elements.items()]
 
 
 def _geometry(

@@ -81,8 +81,8 @@ def files(
     volume = session.scanner.volume(index)
     if vendor_named(scanner).by_slice:
         contents = _slices(session, scanner, run, index, volume)
-        kept = [k for k in range(len(called)) if k != absent]
-        return [ExportedFile(called[k], contents[k]) for k in kept]
+        present = [k for k in range(len(called)) if k != absent]
+        return [ExportedFile(called[k], contents[k]) for k in present]
     return [ExportedFile(called[0], _whole(session, scanner, run, index, volume, absent))]
 
 
@@ -126,8 +126,8 @@ def write_run(
 
 def next_series(folder: Path, scanner: str) -> int:
     """The SeriesNumber of the next run in a folder: one more than the last of this scanner's there."""
-    found = (re.fullmatch(_PATTERNS[scanner], path.name) for path in folder.iterdir())
-    used = [int(match[1]) for match in found if match]
+    matches = (re.fullmatch(_PATTERNS[scanner], path.name) for path in folder.iterdir())
+    used = [int(match[1]) for match in matches if match]
     return max([SERIES, *(number + 1 for number in used)])
 
 
@@ -145,9 +145,18 @@ def _slices(
 ) -> list[bytes]:
     place = session.head
     times = tuple(slice_times(session.head.shape[2], session.tr_s).tolist())
-    at = run.wall + timedelta(seconds=index * session.tr_s)
+    acquired = run.wall + timedelta(seconds=index * session.tr_s)
     return slice_bytes(
-        scanner, volume, place.affine, session.tr_s, index, run.series, at, run.uid, times, session.volumes
+        scanner,
+        volume,
+        place.affine,
+        session.tr_s,
+        index,
+        run.series,
+        acquired,
+        run.uid,
+        times,
+        session.volumes,
     )
 
 
@@ -161,7 +170,7 @@ def _whole(
 ) -> bytes:
     affine = session.head.affine
     times = tuple(slice_times(session.head.shape[2], session.tr_s).tolist())
-    at = run.wall + timedelta(seconds=index * session.tr_s)
+    acquired = run.wall + timedelta(seconds=index * session.tr_s)
     recon_s = session.recon_of(index)
     if scanner == "siemens-enhanced":
         return enhanced_bytes(
@@ -170,7 +179,7 @@ def _whole(
             session.tr_s,
             index,
             run.series,
-            at,
+            acquired,
             recon_s,
             run.uid,
             times,
@@ -182,4 +191,4 @@ def _whole(
         volume[:, :, absent] = 0
     if scanner == "nifti":
         return nifti_bytes(volume, affine, session.tr_s)
-    return mosaic_bytes(volume, affine, session.tr_s, index, run.series, at, recon_s, run.uid, times)
+    return mosaic_bytes(volume, affine, session.tr_s, index, run.series, acquired, recon_s, run.uid, times)

@@ -71,12 +71,12 @@ def _shots(change: NDArray[np.float64], black: NDArray[np.bool_]) -> NDArray[np.
     shots = []
     for frame in range(1, len(change)):
         around = change[max(1, frame - _NEAR) : frame + _NEAR + 1]
-        others = np.delete(around, min(_NEAR, frame - 1))
-        stands_out = change[frame] > max(_CHANGE, _TIMES * others.max(initial=0.0))
+        neighbours = np.delete(around, min(_NEAR, frame - 1))
+        stands_out = change[frame] > max(_CHANGE, _TIMES * neighbours.max(initial=0.0))
         # A film that begins black has no shot before it.
         light_again = black[frame - 1] and not black[frame] and not black[:frame].all()
         if stands_out or light_again:
             shots.append(frame)
     # A cut out of black is found twice, where the light comes and where the picture changes most.
-    apart = np.diff(shots, prepend=-FPS) > _NEAR
-    return np.array(shots, np.int64)[apart]
+    separate = np.diff(shots, prepend=-FPS) > _NEAR
+    return np.array(shots, np.int64)[separate]

@@ -102,8 +102,8 @@ def resting_features(count: int, rng: np.random.Generator) -> Float:
     like = _known()
     power = np.abs(np.fft.rfft(like - like.mean(axis=0), axis=0)) ** 2 / len(like)
     frequencies = np.fft.rfftfreq(count)
-    known = np.fft.rfftfreq(len(like))
-    density = np.stack([np.interp(frequencies, known, column) for column in power.T], axis=1)
+    film_frequencies = np.fft.rfftfreq(len(like))
+    density = np.stack([np.interp(frequencies, film_frequencies, column) for column in power.T], axis=1)
     real, imaginary = rng.standard_normal((2, *density.shape))
     series = np.fft.irfft(np.sqrt(density * count / 2) * (real + 1j * imaginary), n=count, axis=0)
     return series.astype(np.float32)
@@ -141,9 +141,9 @@ def standardise(films: Sequence[Watched]) -> Scales:
             squares += np.square(maps).mean(axis=(1, 2)).sum(axis=0)
     map_scale = np.sqrt(squares / count - np.square(total / count)).astype(np.float32)
     drives = [_drive(film, None, map_scale) for film in films]
-    every = np.concatenate(drives)
+    pooled = np.concatenate(drives)
     nothing = np.zeros(FEATURES, np.float32)
-    half = Scales(map_scale, every.mean(axis=0), every.std(axis=0), nothing, nothing)
+    half = Scales(map_scale, pooled.mean(axis=0), pooled.std(axis=0), nothing, nothing)
     answers = np.concatenate([_responses(drive, half) for drive in drives])
     return replace(half, mean=answers.mean(axis=0), scale=answers.std(axis=0))
 
@@ -155,8 +155,8 @@ def _known() -> Float:
 
 @lru_cache(maxsize=1)
 def _scales() -> Scales:
-    kept = json.loads(STANDARD.read_text())
-    return Scales(**{name: np.array(kept[name], np.float32) for name in Scales.__slots__})
+    stored = json.loads(STANDARD.read_text())
+    return Scales(**{name: np.array(stored[name], np.float32) for name in Scales.__slots__})
 
 
 def _standardised(film: Watched, gaze: NDArray[np.int64] | None) -> Float:

@@ -124,7 +124,7 @@ class Film:
     cuts : str
         With ``grid`` there is a cut every 4 s, on the window grid. With ``free`` shots last 1.5 to 10 s, 4 s
         on average.
-    known : bool
+    known_only : bool
         Draw no shot but those that `rtdecode.phantom.film.known.novelty` calls known.
 
     Raises
@@ -135,11 +135,11 @@ class Film:
 
     fps: ClassVar[float] = FPS
 
-    def __init__(self, seconds: float, seed: int, cuts: str = "grid", known: bool = False) -> None:
+    def __init__(self, seconds: float, seed: int, cuts: str = "grid", known_only: bool = False) -> None:
         if cuts not in ("grid", "free"):
             raise UsageError("film-cuts-unknown", "cuts must be 'grid' or 'free', found {cuts!r}", cuts=cuts)
         self.count = frame_count(seconds)
-        self.shots = _draw_shots(self.count, np.random.default_rng((seed, 1)), cuts, known)
+        self.shots = _draw_shots(self.count, np.random.default_rng((seed, 1)), cuts, known_only)
 
     @cached_property
     def frames(self) -> NDArray[np.uint8]:
@@ -164,9 +164,9 @@ class Film:
         stop = (k + 1) * SHOT_FRAMES
         if not 0 <= k < self.windows:
             raise IndexError(f"there is no window {k} in a film of {self.windows} windows")
-        shown = [shot for shot in self.shots if stop - SHOT_FRAMES < shot.first + shot.frames]
+        window_shots = [shot for shot in self.shots if stop - SHOT_FRAMES < shot.first + shot.frames]
         parts = []
-        for shot in (shot for shot in shown if shot.first < stop):
+        for shot in (shot for shot in window_shots if shot.first < stop):
             last = shot.first + shot.frames >= stop
             start = max(stop - SHOT_FRAMES - shot.first, 0)
             parts.append(render(shot, stop + 1 - shot.first if last else shot.frames)[start:])
@@ -214,8 +214,8 @@ def write_shots(shots: Iterable[Any], path: Path, fps: float = FPS) -> None:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
         table.writerow(["onset", "duration", "trial_type", *ATTRIBUTES])
         for shot in shots:
-            shown = [shot.attributes.get(name, "n/a") for name in ATTRIBUTES]
-            table.writerow([shot.first / fps, shot.frames / fps, "shot", *shown])
+            cells = [shot.attributes.get(name, "n/a") for name in ATTRIBUTES]
+            table.writerow([shot.first / fps, shot.frames / fps, "shot", *cells])
 
 
 def render(shot: Shot, frames: int) -> NDArray[np.uint8]:
@@ -274,7 +274,7 @@ def _distance(shape: str, x: Float, y: Float, radius: float) -> Float:
     return np.maximum(slope * np.abs(x) - y / 2, y) - np.float32(0.62 * radius)
 
 
-def _draw_shots(count: int, rng: np.random.Generator, cuts: str, known: bool) -> tuple[Shot, ...]:
+def _draw_shots(count: int, rng: np.random.Generator, cuts: str, known_only: bool) -> tuple[Shot, ...]:
     shots: list[Shot] = []
     first = 0
     while first < count:
@@ -282,7 +282,7 @@ def _draw_shots(count: int, rng: np.random.Generator, cuts: str, known: bool) ->
         length = SHOT_FRAMES if cuts == "grid" else free
         shot = _draw_shot(first, length, min(length, count - first), rng)
         # Drawn anew, known shots are as frequent among themselves as they are in any film of shapes.
-        while known and novelty(shot.attributes) != KNOWN:
+        while known_only and novelty(shot.attributes) != KNOWN:
             shot = _draw_shot(first, length, min(length, count - first), rng)
         shots.append(shot)
         first += length

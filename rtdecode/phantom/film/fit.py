@@ -30,9 +30,9 @@ def filling(picture: Image.Image, size: tuple[int, int], pixel: float = 1.0) -> 
     height, width = size
     # The largest part in the middle that has the shape that is wanted.
     part = min(picture.width * pixel / width, picture.height / height)
-    left = (picture.width - part * width / pixel) / 2
-    top = (picture.height - part * height) / 2
-    box = (left, top, picture.width - left, picture.height - top)
+    left_x = (picture.width - part * width / pixel) / 2
+    top_y = (picture.height - part * height) / 2
+    box = (left_x, top_y, picture.width - left_x, picture.height - top_y)
     return np.asarray(picture.resize((width, height), Image.Resampling.BOX, box=box), np.uint8)
 
 
@@ -51,7 +51,7 @@ def frames_at(frames: int, rate: float, fps: float) -> int:
 def resampled(frames: Frames, rate: float, size: tuple[int, int], fps: float) -> Iterator[Frames]:
     """Yield frames at another size and rate: at each instant the one that is on, scaled to fill the size."""
     instants = (int(n * Fraction(rate) / Fraction(fps)) for n in range(frames_at(len(frames), rate, fps)))
-    for at, same in groupby(instants):
+    for index, same in groupby(instants):
         # A frame that is on at several instants is scaled once.
-        picture = filling(Image.fromarray(frames[at]), size)
+        picture = filling(Image.fromarray(frames[index]), size)
         yield from (picture for _ in same)

@@ -19,7 +19,7 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.film.fit import Frames, filling
 
 
-def film_from_file(path: Path, size: tuple[int, int], fps: float, most: int) -> tuple[Frames, str]:
+def film_from_file(path: Path, size: tuple[int, int], fps: float, max_frames: int) -> tuple[Frames, str]:
     """Read the frames of a film that PyAV reads, at one size and rate.
 
     Each frame is the one of the file that is on at its instant. It is scaled until it fills the size, and
@@ -33,7 +33,7 @@ def film_from_file(path: Path, size: tuple[int, int], fps: float, most: int) -> 
         Height and width.
     fps : float
         Frames per second.
-    most : int
+    max_frames : int
         Read no more than so many frames.
 
     Returns
@@ -50,7 +50,7 @@ def film_from_file(path: Path, size: tuple[int, int], fps: float, most: int) -> 
     frames: list[Frames] = []
     fault = ""
     try:
-        for frame in islice(frames_from_file(path, size, fps), most):
+        for frame in islice(frames_from_file(path, size, fps), max_frames):
             frames.append(frame)
     except (OSError, av.error.FFmpegError, av.error.MemoryError) as error:
         if not frames:
@@ -68,11 +68,11 @@ def film_from_file(path: Path, size: tuple[int, int], fps: float, most: int) -> 
     return np.stack(frames), fault
 
 
-def decodable_frames(path: Path, size: tuple[int, int], fps: float, most: int) -> Iterator[Frames]:
+def decodable_frames(path: Path, size: tuple[int, int], fps: float, max_frames: int) -> Iterator[Frames]:
     """Yield the frames that `film_from_file` reads, one after the other, as far as they can be decoded."""
     # Who opened the film was told of a broken end.
     with suppress(OSError, av.error.FFmpegError, av.error.MemoryError):
-        yield from islice(frames_from_file(path, size, fps), most)
+        yield from islice(frames_from_file(path, size, fps), max_frames)
 
 
 def frames_from_file(path: Path, size: tuple[int, int], fps: float) -> Iterator[Frames]:

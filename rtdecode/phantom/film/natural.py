@@ -149,12 +149,12 @@ def _draw_shot(
 
 def _draw_surfaces(place: _Place, rng: np.random.Generator, seed: tuple[int, ...]) -> tuple[Surface, ...]:
     """Draw what stands at each depth, the farthest first."""
-    made: list[Surface] = []
+    surfaces: list[Surface] = []
 
     def add(color: str, outline: str, near: float, level: float, ragged: float, **other: float) -> None:
         values = {"contrast": 0.45, "slope": -2.3, "stretch": 1.0, "slant": 0.0, "leaves": 0.0} | other
-        made.append(
-            Surface(outline, near, level, ragged, place.colors[color], seed=(*seed, len(made)), **values)
+        surfaces.append(
+            Surface(outline, near, level, ragged, place.colors[color], seed=(*seed, len(surfaces)), **values)
         )
 
     horizon = float(rng.normal(0.1, 0.15))
@@ -181,7 +181,7 @@ def _draw_surfaces(place: _Place, rng: np.random.Generator, seed: tuple[int, ...
         add("wood", "trunks", 0.7, 0.0, rng.uniform(0.05, 0.25), stretch=0.3)
     if rng.random() < 0.35:
         add("close", "clumps", 1.4, rng.uniform(0.4, 0.65), 0.15, leaves=rng.uniform(0, 60))
-    return tuple(made)
+    return tuple(surfaces)
 
 
 def _draw_thing(

@@ -177,15 +177,15 @@ class Stage:
     def picture(self, second: float) -> Frames:
         """Return the picture at an instant, in seconds after the start of the shot, (row, column, 3)."""
         t = second - self._middle_s
-        shown = Image.new("RGBX", (self._size[1], self._size[0]))
+        image = Image.new("RGBX", (self._size[1], self._size[0]))
         for number in range(len(self._plates)):
-            self._add_things(shown, number, t)
-            seen = self._seen(number, t)
-            shown.paste(seen, mask=seen.getchannel(3))
-        self._add_things(shown, len(self._plates), t)
+            self._add_things(image, number, t)
+            layer = self._seen(number, t)
+            image.paste(layer, mask=layer.getchannel(3))
+        self._add_things(image, len(self._plates), t)
         if self._shot.colorless:
-            shown = shown.convert("RGB").convert("L").convert("RGB")
-        lit = np.asarray(shown)[..., :3] * self._gain(t)
+            image = image.convert("RGB").convert("L").convert("RGB")
+        lit = np.asarray(image)[..., :3] * self._gain(t)
         return np.clip(lit, 0, 255).astype(np.uint8)
 
     def _painted(self, surface: Surface) -> tuple[Image.Image, Box]:
@@ -235,40 +235,40 @@ class Stage:
         first_column, first_row, last_column, last_row = part or (0, 0, columns, rows)
         wide = last_column - first_column
         high = last_row - first_row
-        left, top, right, bottom = box
-        x_density = plate.width / (right - left)
-        y_density = plate.height / (bottom - top)
+        left_x, top_y, right_x, bottom_y = box
+        x_density = plate.width / (right_x - left_x)
+        y_density = plate.height / (bottom_y - top_y)
         step = 1 / (scale * self._unit)
         cosine = step * math.cos(angle)
         sine = step * math.sin(angle)
         # From the middle of the picture to the corner of the part.
         across = first_column - columns / 2
         down = first_row - rows / 2
-        x = (x + cosine * across - sine * down - left) * x_density
-        y = (y + sine * across + cosine * down - top) * y_density
+        x = (x + cosine * across - sine * down - left_x) * x_density
+        y = (y + sine * across + cosine * down - top_y) * y_density
         if angle == 0:
             # The same, in a fifth of the time.
-            seen = (x, y, x + wide * step * x_density, y + high * step * y_density)
-            return plate.resize((wide, high), Image.Resampling.BILINEAR, seen)
+            extent = (x, y, x + wide * step * x_density, y + high * step * y_density)
+            return plate.resize((wide, high), Image.Resampling.BILINEAR, extent)
         turn = (cosine * x_density, -sine * x_density, x, sine * y_density, cosine * y_density, y)
         return plate.transform((wide, high), Image.Transform.AFFINE, turn, Image.Resampling.BILINEAR)
 
     def _skin(self, thing: Thing) -> Image.Image:
         """Return the texture of a thing, which is lighter above and darker below."""
-        left, top, right, bottom = _SKIN
+        left_x, top_y, right_x, bottom_y = _SKIN
         density = max(thing.size * self._unit, 4)
-        size = (math.ceil((bottom - top) * density), math.ceil((right - left) * density))
+        size = (math.ceil((bottom_y - top_y) * density), math.ceil((right_x - left_x) * density))
         gain = 0.75 + 0.14 * noise(thing.seed, _SKIN, size, -2.4)
-        gain -= 0.15 * centers(top, bottom, size[0])[:, None]
+        gain -= 0.15 * centers(top_y, bottom_y, size[0])[:, None]
         return Image.fromarray((255 * np.clip(gain, 0, 1)).astype(np.uint8))
 
-    def _add_things(self, shown: Image.Image, number: int, t: float) -> None:
+    def _add_things(self, image: Image.Image, number: int, t: float) -> None:
         """Draw the things that are hidden by surface `number` and by none before it."""
         for thing, skin in zip(self._shot.things, self._skins, strict=True):
             if thing.behind == number:
-                self._add(shown, thing, skin, t)
+                self._add(image, thing, skin, t)
 
-    def _add(self, shown: Image.Image, thing: Thing, skin: Image.Image, t: float) -> None:
+    def _add(self, image: Image.Image, thing: Thing, skin: Image.Image, t: float) -> None:
         """Draw a thing over what is shown."""
         camera = self._shot.camera
         scale = camera.scale(t, thing.near)
@@ -313,14 +313,14 @@ class Stage:
         canvas = canvas.reduce(fine)
         shade = self._moved(skin, _SKIN, -across, -down, angle, thing.size * scale, part)
         shaded = ImageChops.multiply(canvas, Image.merge("RGBX", [shade] * 4))
-        shown.paste(shaded, part[:2], canvas.getchannel(3))
+        image.paste(shaded, part[:2], canvas.getchannel(3))
 
     def _shadows(self) -> Image.Image | None:
         """Return the noise that drifts over the picture as light and shadow; None in even light."""
         if not self._shot.light.shadow:
             return None
-        left, top, right, bottom = _SHADOWS
-        size = (round(_SHADOW_DENSITY * (bottom - top)), round(_SHADOW_DENSITY * (right - left)))
+        left_x, top_y, right_x, bottom_y = _SHADOWS
+        size = (round(_SHADOW_DENSITY * (bottom_y - top_y)), round(_SHADOW_DENSITY * (right_x - left_x)))
         return Image.fromarray(noise(self._shot.light.seed, _SHADOWS, size, -3.5))
 
     def _gain(self, t: float) -> NDArray[np.float32]:
@@ -344,10 +344,10 @@ class Stage:
 def _outlines(thing: Thing, t: float, step: float) -> Iterator[tuple[Color, float, NDArray[np.float64]]]:
     """Yield colour, width of the line (0: it is filled) and points (radii) of each part, rearmost first."""
     body, head, limb = thing.colors
-    for at, length, swing, phase in thing.limbs:
-        way = at + swing * math.sin(step + phase)
+    for angle, length, swing, phase in thing.limbs:
+        way = angle + swing * math.sin(step + phase)
         bent = way + 0.5 * swing * math.cos(step + phase)
-        hip = _toward(at)
+        hip = _toward(angle)
         knee = hip + length / 2 * _toward(way)
         yield limb, 0.32, np.stack([0.7 * hip, knee, knee + length / 2 * _toward(bent)])
     bumps = [

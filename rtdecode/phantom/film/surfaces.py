@@ -79,23 +79,23 @@ def noise(
     (row, column) float32
         With unit variance, if all octaves are there.
     """
-    left, top, right, bottom = box
+    left_x, top_y, right_x, bottom_y = box
     rows, columns = size
     total = np.zeros(size, np.float32)
     # Power in an octave of a plane is proportional to frequency to slope + 2.
     amplitudes = _amplitudes(slope)
     for octave, amplitude in enumerate(amplitudes):
         cell = 0.5**octave
-        if cell * rows < bottom - top:
+        if cell * rows < bottom_y - top_y:
             break
         wide = cell * stretch
-        x0 = math.floor(left / wide) - 2
-        y0 = math.floor(top / cell) - 2
-        across = math.ceil(right / wide) + 3 - x0
-        down = math.ceil(bottom / cell) + 3 - y0
+        x0 = math.floor(left_x / wide) - 2
+        y0 = math.floor(top_y / cell) - 2
+        across = math.ceil(right_x / wide) + 3 - x0
+        down = math.ceil(bottom_y / cell) + 3 - y0
         rng = np.random.default_rng((*seed, octave))
         lattice = Image.fromarray(rng.standard_normal((down, across), np.float32))
-        part = (left / wide - x0, top / cell - y0, right / wide - x0, bottom / cell - y0)
+        part = (left_x / wide - x0, top_y / cell - y0, right_x / wide - x0, bottom_y / cell - y0)
         fine = lattice.resize((columns, rows), Image.Resampling.BICUBIC, box=part)
         total += np.float32(amplitude) * np.asarray(fine)
     return total
@@ -125,11 +125,11 @@ def paint(surface: Surface, box: Box, density: float) -> Image.Image:
     Image
         RGBX, of which X is how much of each pixel is covered; the whole box.
     """
-    left, top, right, bottom = box
-    rows = math.ceil((bottom - top) * density)
-    columns = math.ceil((right - left) * density)
+    left_x, top_y, right_x, bottom_y = box
+    rows = math.ceil((bottom_y - top_y) * density)
+    columns = math.ceil((right_x - left_x) * density)
     texture = noise((*surface.seed, 1), box, (rows, columns), surface.slope, surface.stretch)
-    y = centers(top, bottom, rows)[:, None]
+    y = centers(top_y, bottom_y, rows)[:, None]
     tone = 0.5 + surface.contrast * texture + surface.slant * (y - surface.level)
     dark, light = (np.array(color, np.float32) for color in surface.colors)
     rgb = dark + np.clip(tone, 0, 1)[..., None] * (light - dark)
@@ -148,19 +148,19 @@ def centers(first: float, last: float, count: int) -> Reals:
 
 def _with_leaves(picture: Image.Image, surface: Surface, box: Box) -> Image.Image:
     """Draw ellipses over each other, with a power law of sizes: the dead leaves of Lee et al. (2001)."""
-    left, top, right, bottom = box
+    left_x, top_y, right_x, bottom_y = box
     rng = np.random.default_rng((*surface.seed, 2))
-    number = int(surface.leaves * (right - left) * (bottom - top))
+    number = int(surface.leaves * (right_x - left_x) * (bottom_y - top_y))
     # Drawn at twice the size, so that edges are smooth.
     picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
-    densities = np.array([picture.width / (right - left), picture.height / (bottom - top)] * 2)
+    densities = np.array([picture.width / (right_x - left_x), picture.height / (bottom_y - top_y)] * 2)
     # The density of radii falls with their third power between these two.
     smallest = 0.02
     largest = 0.3
     share = rng.random(number)
     radii = (smallest**-2 + share * (largest**-2 - smallest**-2)) ** -0.5
-    x = rng.uniform(left, right, number)
-    y = rng.uniform(top, bottom, number)
+    x = rng.uniform(left_x, right_x, number)
+    y = rng.uniform(top_y, bottom_y, number)
     ratio = np.exp(rng.normal(0, 0.35, number))
     dark, light = (np.array(color) for color in surface.colors)
     tone = rng.uniform(-0.2, 1.2, number)[:, None]
@@ -170,7 +170,9 @@ def _with_leaves(picture: Image.Image, surface: Surface, box: Box) -> Image.Imag
     for k in np.argsort(-radii):
         wide = radii[k] * ratio[k]
         high = radii[k] / ratio[k]
-        edges = np.array([x[k] - wide - left, y[k] - high - top, x[k] + wide - left, y[k] + high - top])
+        edges = np.array(
+            [x[k] - wide - left_x, y[k] - high - top_y, x[k] + wide - left_x, y[k] + high - top_y]
+        )
         first_x, first_y, last_x, last_y = (edges * densities).tolist()
         # The last pixel is drawn, too.
         if last_x - 1 >= first_x and last_y - 1 >= first_y:
@@ -180,26 +182,26 @@ def _with_leaves(picture: Image.Image, surface: Surface, box: Box) -> Image.Imag
 
 def _outline(surface: Surface, box: Box, rows: int, columns: int) -> Image.Image:
     """Return how much of each pixel the surface covers."""
-    left, top, right, bottom = box
-    density = rows / (bottom - top)
+    left_x, top_y, right_x, bottom_y = box
+    density = rows / (bottom_y - top_y)
     if surface.outline == "full":
         return Image.new("L", (columns, rows), 255)
     seed = (*surface.seed, 3)
-    y = centers(top, bottom, rows)[:, None] - np.float32(surface.level)
+    y = centers(top_y, bottom_y, rows)[:, None] - np.float32(surface.level)
     if surface.outline == "ground":
-        line = noise(seed, (left, 0, right, (right - left) / columns), (1, columns), -2.8)
-        inside = y - np.float32(surface.ragged) * line
+        line = noise(seed, (left_x, 0, right_x, (right_x - left_x) / columns), (1, columns), -2.8)
+        depth = y - np.float32(surface.ragged) * line
     elif surface.outline == "clumps":
         bumps = noise(seed, box, (rows, columns), -2.6)
-        inside = y + np.float32(surface.ragged) * (2 * bumps - 0.5)
+        depth = y + np.float32(surface.ragged) * (2 * bumps - 0.5)
     else:
         rng = np.random.default_rng((*surface.seed, 4))
-        x = centers(left, right, columns)[None]
-        bend = noise(seed, (0, top, (bottom - top) / rows, bottom), (rows, 1), -3.2)
-        inside = np.full((rows, columns), -1, np.float32)
+        x = centers(left_x, right_x, columns)[None]
+        bend = noise(seed, (0, top_y, (bottom_y - top_y) / rows, bottom_y), (rows, 1), -3.2)
+        depth = np.full((rows, columns), -1, np.float32)
         for _ in range(rng.integers(1, 4)):
-            middle = rng.uniform(left, right)
+            middle = rng.uniform(left_x, right_x)
             half = rng.uniform(0.3, 1) * surface.ragged
             lean = rng.normal(0, 0.15)
-            inside = np.maximum(inside, half * (1 + 0.3 * y) - np.abs(x - middle - lean * y - 0.04 * bend))
-    return Image.fromarray((255 * np.clip(0.5 + density * inside, 0, 1)).astype(np.uint8))
+            depth = np.maximum(depth, half * (1 + 0.3 * y) - np.abs(x - middle - lean * y - 0.04 * bend))
+    return Image.fromarray((255 * np.clip(0.5 + density * depth, 0, 1)).astype(np.uint8))

@@ -34,7 +34,7 @@ _SECONDS = 60.0
 # What is on the screen while there is no film.
 GREY = 128
 # Films are held in memory, at 0.5 GB an hour; with what is computed from them, this many frames fit.
-_MOST = 2 * 3600 * FPS
+_MAX_FRAMES = 2 * 3600 * FPS
 # No participant watches for longer, s.
 _LONGEST = 24 * 3600.0
 
@@ -57,7 +57,7 @@ class Pictures:
         On disk, if they are large and of another size.
     cuts : (cut,)
         First frame of each shot but the first.
-    shown : bool
+    on_screen : bool
         False for a grey screen, which has no shot.
     fault : str
         Why the end of its file could not be decoded; empty where all of it could.
@@ -74,7 +74,7 @@ class Pictures:
         frames: Any,
         cuts: NDArray[np.int64],
         *,
-        shown: bool = True,
+        on_screen: bool = True,
         fault: str = "",
         window: int = SHOT_FRAMES,
         source: Source | None = None,
@@ -86,13 +86,15 @@ class Pictures:
         self._source = source
         self.frames = frames
         self.count = len(frames)
-        self.cut_frames = np.append(0, cuts) if shown else np.zeros(0, np.int64)
+        self.cut_frames = np.append(0, cuts) if on_screen else np.zeros(0, np.int64)
 
     @cached_property
     def shots(self) -> tuple[FoundShot, ...]:
         """The shots in order."""
         lengths = np.diff(np.append(self.cut_frames, self.count))
-        return tuple(FoundShot(int(at), int(n)) for at, n in zip(self.cut_frames, lengths, strict=False))
+        return tuple(
+            FoundShot(int(first), int(n)) for first, n in zip(self.cut_frames, lengths, strict=False)
+        )
 
     @property
     def windows(self) -> int:
@@ -166,11 +168,11 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str, *, at_most: 
 
 def _made(name: str, seconds: float, seed: int, cuts: str) -> Watched:
     if name in (SHAPES, KNOWN_SHAPES):
-        return Film(seconds, seed, cuts, known=name == KNOWN_SHAPES)
+        return Film(seconds, seed, cuts, known_only=name == KNOWN_SHAPES)
     count = frame_count(seconds)
     if name == NONE:
         grey = np.full((count, HEIGHT, WIDTH, 3), GREY, np.uint8)
-        return Pictures(grey, np.zeros(0, np.int64), shown=False)
+        return Pictures(grey, np.zeros(0, np.int64), on_screen=False)
 
     def draw(size: tuple[int, int], fps: float, count: int) -> Iterator[NDArray[np.uint8]]:
         return natural_frames(seed, count, size, fps)
@@ -192,14 +194,16 @@ def _from_file(name: str, limit: int | None, least: int) -> Pictures:
         return decodable_frames(Path(name), size, fps, count)
 
     # One frame more tells a film that is too long from one that is just not.
-    frames, fault = film_from_file(Path(name), (HEIGHT, WIDTH), FPS, min(limit or _MOST + 1, _MOST + 1))
-    if len(frames) > _MOST:
+    frames, fault = film_from_file(
+        Path(name), (HEIGHT, WIDTH), FPS, min(limit or _MAX_FRAMES + 1, _MAX_FRAMES + 1)
+    )
+    if len(frames) > _MAX_FRAMES:
         raise UsageError(
             "film-too-long",
             "{film} is longer than the {limit_hours:g} hours that memory is meant for. Show less of "
             "it (seconds).",
             film=name,
-            limit_hours=_MOST / FPS / 3600,
+            limit_hours=_MAX_FRAMES / FPS / 3600,
         )
     if len(frames) < least:
         broken = f" Its end cannot be decoded ({fault})." if fault else ""

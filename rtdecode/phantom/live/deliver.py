@@ -81,8 +81,8 @@ class Delivery:
         try:
             # After a stop nothing waits any more; each step decides by itself whether it is still done.
             while self._steps:
-                at, _, act = heapq.heappop(self._steps)
-                sleep_until(self._trigger_at + at, self._stop)
+                due_s, _, act = heapq.heappop(self._steps)
+                sleep_until(self._trigger_at + due_s, self._stop)
                 act()
         finally:
             self._return()
@@ -98,23 +98,23 @@ class Delivery:
         """Make a volume's files and plan their writing."""
         if self._stop.is_set():
             return
-        made: list[ExportedFile] = []
+        exported: list[ExportedFile] = []
         slices = self._session.head.shape[2]
         if not fate.lost:
             absent = int(fate.pick * slices) if fate.hole else None
-            made = files(self._session, self._scanner, self._run, index, absent)
-        hit = int(fate.pick * len(made))
-        for place, file in enumerate(made):
-            kept = int(fate.cut * len(file.data)) if fate.cut is not None and place == hit else None
-            done = self._done(index, fate, place, len(made))
+            exported = files(self._session, self._scanner, self._run, index, absent)
+        hit = int(fate.pick * len(exported))
+        for place, file in enumerate(exported):
+            n_bytes = int(fate.cut * len(file.data)) if fate.cut is not None and place == hit else None
+            done = self._done(index, fate, place, len(exported))
             slow = fate.slow_s if place == hit else 0.0
-            self._plan_file(_Writing(file, kept, self._session.vendor.renamed), done, slow, len(made))
+            self._plan_file(_Writing(file, n_bytes, self._session.vendor.renamed), done, slow, len(exported))
             if fate.again:
                 again = ExportedFile(second_name(file.name, self._scanner), file.data)
-                repeat = _Writing(again, kept, self._session.vendor.renamed)
-                self._plan_file(repeat, done + slow + AGAIN_S, 0.0, len(made))
+                repeat = _Writing(again, n_bytes, self._session.vendor.renamed)
+                self._plan_file(repeat, done + slow + AGAIN_S, 0.0, len(exported))
         for fault in fate.faults:
-            detail = self._detail(index, fate, fault, made, hit)
+            detail = self._detail(index, fate, fault, exported, hit)
             self._at(
                 self._session.due_s(index),
                 partial(self._note, fault.kind, index * self._session.tr_s, detail),
@@ -143,7 +143,7 @@ class Delivery:
             writing.write(self._root, piece, pieces)
 
     def _detail(
-        self, index: int, fate: Fate, fault: Fault, made: list[ExportedFile], hit: int
+        self, index: int, fate: Fate, fault: Fault, exported: list[ExportedFile], hit: int
     ) -> dict[str, Any]:
         """Return what the log says of a fault, which is enough to check a session's report against."""
         called = names(self._session, self._scanner, self._run.series, index)
@@ -154,10 +154,10 @@ class Delivery:
             place = int(fate.pick * self._session.head.shape[2])
             detail |= {"slice": place, "file": called[place if len(called) > 1 else 0]}
         if fault.kind == "file-truncate" and fate.cut is not None:
-            size = len(made[hit].data)
-            detail |= {"file": made[hit].name, "bytes": size, "kept_bytes": int(fate.cut * size)}
+            size = len(exported[hit].data)
+            detail |= {"file": exported[hit].name, "bytes": size, "kept_bytes": int(fate.cut * size)}
         if fault.kind == "file-slow":
-            detail |= {"file": made[hit].name, "slow_s": fate.slow_s}
+            detail |= {"file": exported[hit].name, "slow_s": fate.slow_s}
         if fault.kind == "volume-late":
             detail["late_s"] = fault.duration_s
         if fault.kind == "volume-dup":
@@ -211,9 +211,9 @@ class _Writing:
                 (root() / hidden).rename(root() / name)
 
 
-def sleep_until(at: float, stop: threading.Event) -> bool:
+def sleep_until(until_at: float, stop: threading.Event) -> bool:
     """Wait for an instant of the local clock; return False if the session was stopped before."""
-    while (left := at - pylsl.local_clock()) > 0:
-        if stop.wait(left):
+    while (remaining_s := until_at - pylsl.local_clock()) > 0:
+        if stop.wait(remaining_s):
             return False
     return not stop.is_set()

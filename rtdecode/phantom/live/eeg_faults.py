@@ -16,8 +16,8 @@ Span = Callable[[float, float], tuple[int, int]]
 
 def jumps(faults: tuple[Fault, ...]) -> list[tuple[float, float]]:
     """Return from which run times on stamps jump, and by how much: forwards, then back, and so on."""
-    found = [fault for fault in faults if fault.kind == "eeg-jump"]
-    return [(fault.start_s, fault.duration_s * (-1) ** i) for i, fault in enumerate(found)]
+    eeg_jumps = [fault for fault in faults if fault.kind == "eeg-jump"]
+    return [(fault.start_s, fault.duration_s * (-1) ** i) for i, fault in enumerate(eeg_jumps)]
 
 
 def stamp_shift(faults: tuple[Fault, ...], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -41,12 +41,12 @@ def clips(
     faults: tuple[Fault, ...], channels: int, seed: int
 ) -> list[tuple[Fault, NDArray[np.int64], float]]:
     """Return each clip with the channels that it drives to the rail, and which rail, microvolts."""
-    found = []
+    clipped = []
     for i, fault in enumerate(fault for fault in faults if fault.kind == "eeg-clip"):
         rng = np.random.default_rng((seed, 43, i))
         hit = np.sort(rng.permutation(channels)[: rng.integers(1, _MOST_CLIPPED + 1)])
-        found.append((fault, hit, float(rng.choice(RAIL_UV))))
-    return found
+        clipped.append((fault, hit, float(rng.choice(RAIL_UV))))
+    return clipped
 
 
 def clip(

@@ -129,10 +129,10 @@ def plan(spec: str, seconds: float, seed: int) -> tuple[Fault, ...]:
         If a kind is not built, or a value is not a number.
     """
     rng = np.random.default_rng((seed, 41))
-    found: list[Fault] = []
+    planned: list[Fault] = []
     for part in filter(None, (text.strip() for text in spec.split(","))):
-        found += _read(part, seconds, rng)
-    return tuple(sorted(found, key=lambda fault: fault.start_s))
+        planned += _read(part, seconds, rng)
+    return tuple(sorted(planned, key=lambda fault: fault.start_s))
 
 
 def dropped_volumes(faults: tuple[Fault, ...], tr: float, count: int) -> dict[int, Fault]:
@@ -155,7 +155,7 @@ def fates(faults: tuple[Fault, ...], tr: float, count: int, seed: int) -> dict[i
         for index in _volumes(fault, tr, count):
             if fault.kind != "volume-reorder" or (index + 1 < count and index + 1 not in lost):
                 hits.setdefault(index, []).append(fault)
-    return {index: _fate(found, index, tr, seed) for index, found in sorted(hits.items())}
+    return {index: _fate(volume_faults, index, tr, seed) for index, volume_faults in sorted(hits.items())}
 
 
 def absences(faults: tuple[Fault, ...], kind: str = "folder-vanish") -> list[tuple[float, float, Fault]]:
@@ -173,10 +173,10 @@ def absences(faults: tuple[Fault, ...], kind: str = "folder-vanish") -> list[tup
 
 def received(faults: tuple[Fault, ...], seconds: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return whether the EEG sample at each run time (sample,) arrives."""
-    kept = np.ones(len(seconds), bool)
+    arrives = np.ones(len(seconds), bool)
     for fault in (fault for fault in faults if fault.kind in ("eeg-drop", "eeg-restart")):
-        kept &= (seconds < fault.start_s) | (seconds >= fault.start_s + fault.duration_s)
-    return kept
+        arrives &= (seconds < fault.start_s) | (seconds >= fault.start_s + fault.duration_s)
+    return arrives
 
 
 def triggers(
@@ -188,20 +188,20 @@ def triggers(
     -------
     sent : list of float
         In order; volume `i` has ``i * tr`` unless it is dropped.
-    wrong : list of (Fault, float)
+    trigger_faults : list of (Fault, float)
         Each trigger that was dropped or added, with its run time, in order.
     """
-    wrong: list[tuple[Fault, float]] = []
-    kept = {i: i * tr for i in range(count)}
+    trigger_faults: list[tuple[Fault, float]] = []
+    sent = {i: i * tr for i in range(count)}
     for fault in faults:
         if fault.kind == "trigger-drop":
-            wrong += [(fault, kept.pop(i)) for i in _volumes(fault, tr, count) if i in kept]
+            trigger_faults += [(fault, sent.pop(i)) for i in _volumes(fault, tr, count) if i in sent]
         elif fault.kind == "trigger-extra":
             # Half a step where no duration is given, so that there is one trigger at least.
             steps = np.arange(0, max(fault.duration_s, _EXTRA_S / 2), _EXTRA_S)
-            wrong += [(fault, round(fault.start_s + float(step), 6)) for step in steps]
-    extra = [at for fault, at in wrong if fault.kind == "trigger-extra"]
-    return sorted([*kept.values(), *extra]), sorted(wrong, key=lambda found: found[1])
+            trigger_faults += [(fault, round(fault.start_s + float(step), 6)) for step in steps]
+    extra = [time_s for fault, time_s in trigger_faults if fault.kind == "trigger-extra"]
+    return sorted([*sent.values(), *extra]), sorted(trigger_faults, key=lambda entry: entry[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +235,8 @@ def trigger_lines(
     A trigger's index is that of the volume that lacks its trigger, or into whose TR an added one falls.
     """
     return [
-        (fault.kind, at, {"index": int(at / tr + 1e-6), "planned_s": fault.start_s})
-        for fault, at in triggers(faults, tr, count)[1]
+        (fault.kind, time_s, {"index": int(time_s / tr + 1e-6), "planned_s": fault.start_s})
+        for fault, time_s in triggers(faults, tr, count)[1]
     ]
 
 

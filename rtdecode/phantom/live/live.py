@@ -145,12 +145,12 @@ def _ahead(blocks: Iterator[Float], stop: threading.Event) -> Callable[[], Float
     The returned function gives None at the end. Both sides wait with timeouts, so that neither hangs in
     the queue once `stop` is set.
     """
-    made: queue.Queue[Float | None] = queue.Queue(_AHEAD)
+    ready: queue.Queue[Float | None] = queue.Queue(_AHEAD)
 
     def offer(block: Float | None) -> None:
         while not stop.is_set():
             try:
-                made.put(block, timeout=0.2)
+                ready.put(block, timeout=0.2)
             except queue.Full:
                 continue
             return
@@ -169,7 +169,7 @@ def _ahead(blocks: Iterator[Float], stop: threading.Event) -> Callable[[], Float
     def draw() -> Float | None:
         while not stop.is_set():
             try:
-                return made.get(timeout=0.2)
+                return ready.get(timeout=0.2)
             except queue.Empty:
                 continue
         return None

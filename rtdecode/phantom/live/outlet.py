@@ -48,10 +48,10 @@ class EegOutlet:
         """
         times = self._session.sample_times(first, data.shape[1])
         self._restart(float(times[-1]))
-        kept = damage.received(self._session.faults, times)
-        if self._outlet is not None and kept.any():
-            stamps = trigger_at + self._session.stamps(first, times)[kept]
-            self._outlet.push_chunk(np.ascontiguousarray(data[:, kept].T), stamps.tolist())
+        arrives = damage.received(self._session.faults, times)
+        if self._outlet is not None and arrives.any():
+            stamps = trigger_at + self._session.stamps(first, times)[arrives]
+            self._outlet.push_chunk(np.ascontiguousarray(data[:, arrives].T), stamps.tolist())
 
     def _restart(self, now_s: float) -> None:
         if not self._away or now_s < self._away[0][0]:

@@ -249,8 +249,8 @@ def _kernel(cosine: Reals) -> Reals:
     return np.asarray(np.polynomial.legendre.legval(np.clip(cosine, -1, 1), [0.0, *factors]))
 
 
-def _weights(inverse: Reals, known: Reals, wanted: Reals) -> Reals:
-    return _kernel(wanted @ known.T) @ inverse[:-1, :-1] + inverse[-1, :-1]
+def _weights(inverse: Reals, sources: Reals, targets: Reals) -> Reals:
+    return _kernel(targets @ sources.T) @ inverse[:-1, :-1] + inverse[-1, :-1]
 
 
 def _inverse(places: Reals) -> Reals:
@@ -279,9 +279,9 @@ def _spread(x: Reals) -> Reals:
 
 
 def _robust_z(values: Reals, among: Mask) -> Reals:
-    held = values[among] if among.any() else values
+    reference = values[among] if among.any() else values
     # The floor keeps tiny differences between channels that are much alike from counting as outliers.
-    z: Any = (values - np.median(held)) / max(mad(held), 0.05)
+    z: Any = (values - np.median(reference)) / max(mad(reference), 0.05)
     return z
 
 

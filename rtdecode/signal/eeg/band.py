@@ -71,13 +71,13 @@ class EegBand:
         block = int(sfreq)
         state = np.zeros((len(sections), 2))
         last = 0
-        at = 0
-        while at == 0 or at - last < block * max(2.0, 2 / self.highpass_hz):
+        n_samples = 0
+        while n_samples == 0 or n_samples - last < block * max(2.0, 2 / self.highpass_hz):
             both: Any = signal.sosfilt(sections, np.ones(block), zi=state)
             answer, state = both
             late = np.flatnonzero(np.abs(answer) > _SETTLED)
-            last = at + int(late[-1]) + 1 if len(late) else last
-            at += block
+            last = n_samples + int(late[-1]) + 1 if len(late) else last
+            n_samples += block
         return last / sfreq
 
     def delay_s(self, sfreq: float) -> float:
@@ -89,12 +89,12 @@ class EegBand:
             return 0.0
         from scipy import signal
 
-        at = np.linspace(4.0, max(8.0, self.lowpass_hz / 2), 32)
+        freqs_hz = np.linspace(4.0, max(8.0, self.lowpass_hz / 2), 32)
         step = 0.01
-        both = np.concatenate([at - step, at + step])
+        both = np.concatenate([freqs_hz - step, freqs_hz + step])
         answer: Any = signal.sosfreqz(self._upper(sfreq), both, fs=sfreq)[1]
         # Group delay: the change of phase over a small difference in frequency.
-        turned = np.angle(answer[len(at) :] / answer[: len(at)])
+        turned = np.angle(answer[len(freqs_hz) :] / answer[: len(freqs_hz)])
         return float(np.mean(-turned / (2 * np.pi * 2 * step)))
 
     def _upper(self, sfreq: float) -> NDArray[np.float64]:
@@ -159,8 +159,8 @@ class EegFilter:
             x[:-1] -= x[-1]
         if self._state is None:
             # As if the first sample had been there for ever: an offset makes no transient.
-            rest = signal.sosfilt_zi(self._sections)
-            self._state = rest[:, None, :] * x[None, :, :1]
+            steady_state = signal.sosfilt_zi(self._sections)
+            self._state = steady_state[:, None, :] * x[None, :, :1]
         y, self._state = signal.sosfilt(self._sections, x, axis=1, zi=self._state)
         return y[:-1].astype(np.float32), y[-1]
 

@@ -47,11 +47,11 @@ class Decimator:
     """
 
     def __init__(self, sfreq: float, target: float) -> None:
-        whole = round(sfreq / target)
-        if abs(sfreq / target - whole) < _SAME * whole:
+        factor = round(sfreq / target)
+        if abs(sfreq / target - factor) < _SAME * factor:
             # A rate as amplifiers state it (1666.667 Hz) is no fraction of small numbers.
-            ratio = Fraction(1, whole)
-            target = sfreq / whole
+            ratio = Fraction(1, factor)
+            target = sfreq / factor
         else:
             ratio = Fraction(target).limit_denominator(1000) / Fraction(sfreq).limit_denominator(1000)
         if not 0 < ratio < 1 or ratio.numerator > 1000:
@@ -109,14 +109,14 @@ class Decimator:
         newest = self._first + x.shape[1] - 1
         # Output m depends on inputs up to floor(m * down / up); input 0 is the first after a start.
         stop = (newest * self._up + self._up - 1) // self._down + 1
-        wanted = np.arange(self._next, max(self._next, stop))
-        made = self._filtered(x, wanted)
-        place = wanted * self._down / self._up - self._first
+        output_index = np.arange(self._next, max(self._next, stop))
+        filtered = self._filtered(x, output_index)
+        place = output_index * self._down / self._up - self._first
         when = self._when(place) - self.delay_s
         good = self._worst(np.floor(place).astype(int))
         self._next = max(self._next, stop)
         self._forget(x)
-        return made, when, good
+        return filtered, when, good
 
     def _with_past(
         self, data: NDArray[np.float64], times: NDArray[np.float64], quality: Quality
@@ -133,26 +133,26 @@ class Decimator:
         self._quality = np.concatenate([self._quality, quality])
         return np.concatenate([self._past, data], axis=1)
 
-    def _filtered(self, x: NDArray[np.float64], wanted: NDArray[np.int64]) -> NDArray[np.float64]:
-        if not len(wanted):
+    def _filtered(self, x: NDArray[np.float64], output_index: NDArray[np.int64]) -> NDArray[np.float64]:
+        if not len(output_index):
             return np.zeros((len(x), 0))
-        fast = wanted * self._down
+        fast = output_index * self._down
         first = fast // self._up - self._first - self._span + 1
         windows = np.lib.stride_tricks.sliding_window_view(x, self._span, axis=1)
-        seen = windows[:, first[0] : first[-1] + 1 : self._down] if self._up == 1 else windows[:, first]
+        inputs = windows[:, first[0] : first[-1] + 1 : self._down] if self._up == 1 else windows[:, first]
         # Each output sums along the last axis, in an order that does not depend on their number.
-        return np.einsum("cmt,mt->cm", seen, self._phases[fast % self._up])
+        return np.einsum("cmt,mt->cm", inputs, self._phases[fast % self._up])
 
     def _when(self, place: NDArray[np.float64]) -> NDArray[np.float64]:
-        left = np.floor(place).astype(int)
-        share = place - left
-        return self._times[left] + share / self.sfreq
+        before = np.floor(place).astype(int)
+        share = place - before
+        return self._times[before] + share / self.sfreq
 
     def _worst(self, last: NDArray[np.int64]) -> Quality:
         if not len(last):
             return np.zeros(0, np.uint8)
-        seen = np.lib.stride_tricks.sliding_window_view(self._quality, self._span)
-        return seen[last - self._span + 1].min(axis=1)
+        windows = np.lib.stride_tricks.sliding_window_view(self._quality, self._span)
+        return windows[last - self._span + 1].min(axis=1)
 
     def _forget(self, x: NDArray[np.float64]) -> None:
         gone = max(0, self._next * self._down // self._up - self._first - self._span + 1)
@@ -163,6 +163,6 @@ class Decimator:
         self._quality = self._quality[gone:]
 
 
-def rate_within(sfreq: float, most: float) -> float:
-    """Return the highest rate up to `most`, Hz, that is a stream's rate over a whole number."""
-    return sfreq / max(1, math.ceil(sfreq / most - 1e-9))
+def rate_within(sfreq: float, limit_hz: float) -> float:
+    """Return the highest rate up to `limit_hz`, Hz, that is a stream's rate over a whole number."""
+    return sfreq / max(1, math.ceil(sfreq / limit_hz - 1e-9))

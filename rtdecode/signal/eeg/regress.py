@@ -16,7 +16,7 @@ Values = NDArray[np.float64]
 # Lags of the references that enter the regression, steps.
 _LAGS = (0, 2, 4, 6, 8, 10)
 # Most inputs of the regression: the more references, the fewer lags each of them has.
-_MOST = 48
+_MAX_INPUTS = 48
 # Steps between two fits.
 _BATCH = 12
 # High-pass of what the weights are fitted to: slow drifts do not count.
@@ -50,7 +50,7 @@ class ReferenceRegression:
     def __init__(self, channels: int, references: int, step: int, rate: float, memory_s: float) -> None:
         self._step = step
         self._rate = rate
-        self._lags = _LAGS[: max(1, _MOST // references)]
+        self._lags = _LAGS[: max(1, _MAX_INPUTS // references)]
         size = references * len(self._lags)
         self._own = np.zeros((size, size))
         self._cross = np.zeros((size, channels))

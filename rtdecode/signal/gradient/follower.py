@@ -20,9 +20,9 @@ from rtdecode.types import Float
 # The first two epochs must correlate by more than this to be of one sequence.
 _LIKE = 0.5
 # After a gap, a place in the template counts as found if the correlation there exceeds this.
-_FOUND = 0.9
+_MIN_LIKENESS = 0.9
 # Blocks of fewer samples are not judged.
-_FEW = 32
+_MIN_SAMPLES = 32
 # Artefacts flatter than what counts as steep are learned too, down to this share of that slope.
 _STEEP_SHARE = 0.1
 # Periods that differ from the expected TR by less than this share are that TR.
@@ -74,10 +74,10 @@ class Follower:
         self._channels = channels
         self._nominal = tr_s * sfreq
         self._size = round(settings.block_s * sfreq)
-        if self._size < 2 * _FEW or self._nominal < 4 * self._size:
+        if self._size < 2 * _MIN_SAMPLES or self._nominal < 4 * self._size:
             raise ValueError(
-                f"a block needs {2 * _FEW} samples and a TR four blocks; found blocks of {self._size} "
-                f"samples ({settings.block_s} s at {sfreq} Hz) and a TR of {tr_s} s"
+                f"a block needs {2 * _MIN_SAMPLES} samples and a TR four blocks; found blocks of "
+                f"{self._size} samples ({settings.block_s} s at {sfreq} Hz) and a TR of {tr_s} s"
             )
         self.triggers = PlacedTriggers(sfreq)
         self.counts = Counts()
@@ -103,8 +103,8 @@ class Follower:
     @property
     def learning(self) -> bool:
         """Whether an artefact is followed that is not known well enough yet."""
-        known = self._known
-        return known is not None and (self._unsure or known.template.epochs < self._settings.needed)
+        learned = self._known
+        return learned is not None and (self._unsure or learned.template.epochs < self._settings.needed)
 
     @property
     def state(self) -> str:
@@ -118,28 +118,28 @@ class Follower:
 
     def figures(self) -> dict[str, float | int | None]:
         """Return the template's epochs, the scatter about the line, the period and its distance to the TR."""
-        known = self._known
-        if known is None or not known.template.ready:
+        learned = self._known
+        if learned is None or not learned.template.ready:
             return {"epochs": 0, "timing_us": None, "period_s": None, "period_ppm": None}
-        off = known.line.period / self._nominal - 1
+        off = learned.line.period / self._nominal - 1
         return {
-            "epochs": known.template.epochs,
-            "timing_us": 1e6 * known.line.scatter / self._sfreq,
-            "period_s": known.line.period / self._sfreq,
+            "epochs": learned.template.epochs,
+            "timing_us": 1e6 * learned.line.scatter / self._sfreq,
+            "period_s": learned.line.period / self._sfreq,
             "period_ppm": 1e6 * off if abs(off) < _SAME_TR else None,
         }
 
     def take(self, data: Float) -> Float | None:
         """Take the next samples, (channel, n); return what to subtract from them, or None."""
-        at = self.index - self._from
+        start = self.index - self._from
         count = data.shape[1]
-        found = None if self._taken is None else self._taken[:, at : at + count]
+        artifact = None if self._taken is None else self._taken[:, start : start + count]
         self._parts.append(data)
         self.index += count
         if self.index == self._stop:
             self._close()
             self._open()
-        return found
+        return artifact
 
     def skip(self, lost: int | None) -> None:
         """Go on after `lost` missing samples; None if their number is not known."""
@@ -147,22 +147,22 @@ class Follower:
         self._parts.clear()
         self.index += lost or 0
         self._valid_from = self.index
-        known = self._known
-        if known is not None:
-            if not known.template.ready or (lost or 0) > _LONG_GAP * known.line.period:
+        learned = self._known
+        if learned is not None:
+            if not learned.template.ready or (lost or 0) > _LONG_GAP * learned.line.period:
                 self._end()
             else:
                 self._unsure = True
-                self._place(known)
+                self._place(learned)
         self._open()
 
-    def _place(self, known: Learned) -> None:
+    def _place(self, learned: Learned) -> None:
         """Move to the epoch that the next sample lies in."""
-        number = math.floor((self.index - known.line(0)) / known.line.period) - 1
-        while known.line(number + 1) <= self.index:
+        number = math.floor((self.index - learned.line(0)) / learned.line.period) - 1
+        while learned.line(number + 1) <= self.index:
             number += 1
-        start = math.ceil(known.line(number))
-        self._now = Epoch(number, start, start - known.line(number), whole=False)
+        start = math.ceil(learned.line(number))
+        self._now = Epoch(number, start, start - learned.line(number), whole=False)
         self._past = None
 
     def _end(self) -> None:
@@ -176,23 +176,23 @@ class Follower:
         self._base = self._taken = None
         if self._known is None:
             self._ahead = -1
-        known = self._known
+        learned = self._known
         now = self._now
-        if known is None or now is None:
+        if learned is None or now is None:
             # Short blocks while idle: an epoch can begin soon after its trigger.
             self._stop = self.index + self._size // 4
             return
-        self._next = math.ceil(known.line(now.number + 1))
+        self._next = math.ceil(learned.line(now.number + 1))
         block = (self.index - now.start) // self._size
         self._stop = min(now.start + (block + 1) * self._size, self._next)
-        if known.template.ready:
+        if learned.template.ready:
             # The mean is taken anew block by block, so that the work is spread over the epoch, and
             # one block ahead, since interpolation also reads samples beyond the block.
             for ahead in (block + 1,) if self._ahead == block else (block, block + 1):
-                known.template.refresh(ahead)
+                learned.template.refresh(ahead)
             self._ahead = block + 1
-            self._base = known.template.read(self.index - now.start, self._stop - self.index, now.phase)
-            self._taken = known.coupling.mix @ self._base
+            self._base = learned.template.read(self.index - now.start, self._stop - self.index, now.phase)
+            self._taken = learned.coupling.mix @ self._base
 
     def _close(self) -> None:
         """Learn from the block that is complete."""
@@ -200,28 +200,28 @@ class Follower:
         self._parts.clear()
         length = self._history.shape[1]
         self._history = np.concatenate([self._history, block], axis=1)[:, -length:]
-        found = self.triggers.take(self.index)
-        known = self._known
+        triggers = self.triggers.take(self.index)
+        learned = self._known
         now = self._now
-        if known is None or now is None:
-            self._begin(found)
+        if learned is None or now is None:
+            self._begin(triggers)
             return
-        self._count(known, found)
+        self._count(learned, triggers)
         now.samples += block.shape[1]
         now.total = now.total + block.sum(axis=1, dtype=np.float64)
-        if not self._fits(known, now, block) or self._silent(known):
-            self._lose(known)
+        if not self._fits(learned, now, block) or self._silent(learned):
+            self._lose(learned)
             return
         # By now the samples beyond the last epoch's end have come, which the template's margin needs.
         if self._past is not None and self.index - now.start >= self._size // 2:
-            self._finish(known, self._past, now)
-        if self._known is known:
-            self._store(known.template, now)
-            self._advance(known)
+            self._finish(learned, self._past, now)
+        if self._known is learned:
+            self._store(learned.template, now)
+            self._advance(learned)
 
-    def _begin(self, found: list[PlacedTrigger]) -> None:
+    def _begin(self, triggers: list[PlacedTrigger]) -> None:
         """Begin to learn at a trigger."""
-        if not found:
+        if not triggers:
             return
         settings = self._settings
         size = self._size
@@ -231,8 +231,8 @@ class Follower:
             Template(self._channels, period, settings.epochs, size),
             TriggerLine(self.index, period, settings.line),
             Coupling(self._channels, settings.shapes, memory),
-            found[-1].place - self.index,
-            found[-1].place,
+            triggers[-1].place - self.index,
+            triggers[-1].place,
             self.index,
         )
         self._noise = None
@@ -242,94 +242,94 @@ class Follower:
         self.counts.learned += 1
         self.counts.triggers += 1
 
-    def _count(self, known: Learned, found: list[PlacedTrigger]) -> None:
+    def _count(self, learned: Learned, triggers: list[PlacedTrigger]) -> None:
         """Count triggers that are in place, missing or spurious by the line; they move nothing."""
         counts = self.counts
-        most = self._settings.seed_s * self._sfreq
-        for trigger in found:
-            epoch = round((trigger.place - known.offset - known.line(0)) / known.line.period)
-            off = trigger.place - known.offset - known.line(epoch)
-            if abs(off) > 2 * most:
+        tolerance = self._settings.seed_s * self._sfreq
+        for trigger in triggers:
+            epoch = round((trigger.place - learned.offset - learned.line(0)) / learned.line.period)
+            off = trigger.place - learned.offset - learned.line(epoch)
+            if abs(off) > 2 * tolerance:
                 counts.spurious += 1
                 continue
             if trigger.moved:
-                known.moved.add(epoch)
-                counts.moved += known.template.moved(epoch)
+                learned.moved.add(epoch)
+                counts.moved += learned.template.moved(epoch)
             # A trigger that comes a second time, marked as moved, is counted once.
-            if epoch > known.last:
-                counts.missing += epoch - known.last - 1
+            if epoch > learned.last:
+                counts.missing += epoch - learned.last - 1
                 counts.triggers += 1
                 counts.jitter = [*counts.jitter[-99:], off]
-                known.last = epoch
-                known.triggered = trigger.place
+                learned.last = epoch
+                learned.triggered = trigger.place
 
-    def _fits(self, known: Learned, now: Epoch, block: Float) -> bool:
+    def _fits(self, learned: Learned, now: Epoch, block: Float) -> bool:
         """Learn mixture and timing from a block; return whether the artefact was where it was expected."""
-        if self._base is None or self._taken is None or block.shape[1] < _FEW:
+        if self._base is None or self._taken is None or block.shape[1] < _MIN_SAMPLES:
             return True
         clean = block - self._taken
         # Differences in time, where the EEG is faint: of the mean epoch, and of what it leaves.
         base = np.diff(self._base)
-        rest = np.diff(block - self._base)
+        excess = np.diff(block - self._base)
         power = np.einsum("cn,cn->c", base, base).astype(np.float64)
         # Only a block in which the artefact is strong can tell whether it is there.
         if np.median(power) > self._step_uv**2 * base.shape[1]:
             # The share of the mean that is in the block: the median over channels, so that no bad
             # channel speaks for the others.
-            share = 1 + np.median(np.einsum("cn,cn->c", rest, base) / np.maximum(power, _FAINT_UV2))
+            share = 1 + np.median(np.einsum("cn,cn->c", excess, base) / np.maximum(power, _FAINT_UV2))
             if not 0.5 < share < 1.5:
                 return False
-            known.matched = self.index
+            learned.matched = self.index
             self._unsure = False
-        known.coupling.update(rest, base)
+        learned.coupling.update(excess, base)
         # One Gauss-Newton step on the epoch's delay: what is left is regressed
         # on the template's slope, with the channels weighted by their noise.
         # `_finish` divides the sums over all blocks of the epoch.
-        left = np.diff(clean)
+        residual = np.diff(clean)
         slope = np.diff(np.gradient(self._base, axis=1))
-        noise = np.einsum("cn,cn->c", left, left).astype(np.float64) / left.shape[1]
+        noise = np.einsum("cn,cn->c", residual, residual).astype(np.float64) / residual.shape[1]
         if self._noise is not None:
             noise = _NOISE_MEMORY * self._noise + (1 - _NOISE_MEMORY) * noise
         self._noise = noise
         weights = 1 / (noise + _FAINT_UV2)
-        now.shift -= float(weights @ np.einsum("cn,cn->c", left, slope))
+        now.shift -= float(weights @ np.einsum("cn,cn->c", residual, slope))
         now.power += float(weights @ np.einsum("cn,cn->c", slope, slope))
         now.judged += block.shape[1]
         now.rest = now.rest + clean.sum(axis=1, dtype=np.float64)
         now.square = now.square + np.einsum("cn,cn->c", clean, clean, dtype=np.float64)
         return True
 
-    def _silent(self, known: Learned) -> bool:
-        return self.index - max(known.triggered, known.matched) > _SILENCE * known.line.period
+    def _silent(self, learned: Learned) -> bool:
+        return self.index - max(learned.triggered, learned.matched) > _SILENCE * learned.line.period
 
-    def _lose(self, known: Learned) -> None:
+    def _lose(self, learned: Learned) -> None:
         """Deal with an artefact that is not where it was expected: after a gap look for it, else stop."""
         count = min(self.index - self._valid_from, 2 * self._size)
         if self._unsure and count < 2 * self._size:
             # Too few samples since the gap to look for the place; go on for another block.
-            self._advance(known)
+            self._advance(learned)
             return
         if self._unsure:
-            cycle = known.template.cycle()
+            cycle = learned.template.cycle()
             loud = _loudest(cycle)
             place, likeness = find(cycle[loud], self._history[loud, -count:])
-            if likeness > _FOUND:
+            if likeness > _MIN_LIKENESS:
                 # The period stays, and the nearest epoch of the line moves to where the artefact is.
                 start = self.index - count - place
-                known.line.move(round((start - known.line(0)) / known.line.period), start)
-                self._place(known)
-                known.matched = self.index
+                learned.line.move(round((start - learned.line(0)) / learned.line.period), start)
+                self._place(learned)
+                learned.matched = self.index
                 self.counts.found_again += 1
                 return
         self.counts.stops += 1
         self._end()
 
-    def _advance(self, known: Learned) -> None:
+    def _advance(self, learned: Learned) -> None:
         """Move to the next epoch if this one is over."""
         now = self._now
         if now is not None and self.index == self._next:
             self._past = now
-            self._now = Epoch(now.number + 1, self._next, self._next - known.line(now.number + 1))
+            self._now = Epoch(now.number + 1, self._next, self._next - learned.line(now.number + 1))
 
     def _store(self, template: Template, epoch: Epoch) -> None:
         """Put the complete blocks of an epoch on the template's grid."""
@@ -349,45 +349,45 @@ class Follower:
             template.store(epoch.number, epoch.stored, between(data, 1 - epoch.phase))
             epoch.stored += 1
 
-    def _finish(self, known: Learned, past: Epoch, now: Epoch) -> None:
+    def _finish(self, learned: Learned, past: Epoch, now: Epoch) -> None:
         """Take the epoch that is over into timing, mixture and template."""
         self._past = None
-        self._store(known.template, past)
-        moved = past.number in known.moved
-        known.moved = {number for number in known.moved if number > past.number}
+        self._store(learned.template, past)
+        moved = past.number in learned.moved
+        learned.moved = {number for number in learned.moved if number > past.number}
         self.counts.moved += moved
         if past.number <= 1:
             # Nothing was subtracted from the first two epochs. They begin the template: are they
             # alike?
-            shift, fine = self._compare(known, past) if past.number else (0.0, past.whole)
+            shift, fine = self._compare(learned, past) if past.number else (0.0, past.whole)
             if not fine:
                 self._end()
                 return
-            known.template.keep(past.number, shift, past.level, None, moved)
+            learned.template.keep(past.number, shift, past.level, None, moved)
             if past.number == 0:
                 return
             # The epoch under way began where the expected period had put
             # it. Now that the period has been measured it is moved; an
             # epoch that was moved on its way stays out of the template.
             now.whole = False
-            now.start = math.ceil(known.line(now.number))
-            now.phase = now.start - known.line(now.number)
+            now.start = math.ceil(learned.line(now.number))
+            now.phase = now.start - learned.line(now.number)
         elif past.power > 0 and past.judged > self._size:
             shift = past.shift / past.power
             # An epoch with a hole can still be timed; only a whole one enters the template.
-            known.line.add(past.number, past.start - past.phase + shift)
+            learned.line.add(past.number, past.start - past.phase + shift)
             if past.whole:
-                known.template.keep(past.number, shift, past.level, past.left, moved)
-        known.template.weigh(now.number, _OUTLIER, self._settings.needed)
-        known.coupling.turn()
+                learned.template.keep(past.number, shift, past.level, past.left, moved)
+        learned.template.weigh(now.number, _OUTLIER, self._settings.needed)
+        learned.coupling.turn()
 
-    def _compare(self, known: Learned, past: Epoch) -> tuple[float, bool]:
+    def _compare(self, learned: Learned, past: Epoch) -> tuple[float, bool]:
         """Take the period from the first two epochs; return how far it was off and whether they are alike."""
-        first = known.template.epoch(0)
-        second = known.template.epoch(1)
+        first = learned.template.epoch(0)
+        second = learned.template.epoch(1)
         loud = _loudest(first)
         shift, likeness = lag(first[loud], second[loud], round(self._settings.seed_s * self._sfreq))
-        known.line.add(1, past.start - past.phase + shift)
+        learned.line.add(1, past.start - past.phase + shift)
         steep = float(np.diff(first[loud]).std()) > _STEEP_SHARE * self._step_uv
         return shift, past.whole and steep and likeness > _LIKE
 

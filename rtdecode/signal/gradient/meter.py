@@ -20,7 +20,7 @@ _TOP_HZ = 250.0
 # Keeps a ratio of powers finite where nothing is left.
 _FLOOR_UV2 = 1e-12
 # Share of what the best comb of harmonics holds that the slices' comb must hold.
-_HELD = 0.8
+_COMB_SHARE = 0.8
 
 
 class Steepness:
@@ -48,10 +48,10 @@ class Steepness:
         steps = np.abs(np.diff(data, axis=1, prepend=before)) > self.step_uv
         steep = np.count_nonzero(steps, axis=0) * 2 > len(data)
         self._last = data[:, -1:].copy()
-        at = np.arange(data.shape[1])
-        latest = np.maximum.accumulate(np.where(steep, at, -1 - self._since))
-        self._since = int(at[-1] - latest[-1])
-        return at - latest <= self._hold
+        index = np.arange(data.shape[1])
+        latest = np.maximum.accumulate(np.where(steep, index, -1 - self._since))
+        self._since = int(index[-1] - latest[-1])
+        return index - latest <= self._hold
 
     def reset(self) -> None:
         """Do not compare the next sample with the last one, as after a hole."""
@@ -88,11 +88,11 @@ class ResidualMeter:
         length = self._kept.shape[2]
         done = 0
         while done < before.shape[1]:
-            at = self._index % length
-            count = min(length - at, before.shape[1] - done)
+            offset = self._index % length
+            count = min(length - offset, before.shape[1] - done)
             part = slice(done, done + count)
-            self._kept[0, :, at : at + count] = before[self._rows, part]
-            self._kept[1, :, at : at + count] = after[self._rows, part]
+            self._kept[0, :, offset : offset + count] = before[self._rows, part]
+            self._kept[1, :, offset : offset + count] = after[self._rows, part]
             done += count
             self._index += count
 
@@ -140,9 +140,9 @@ class ResidualMeter:
         centred = data - data.mean(axis=2, keepdims=True)
         power = (np.abs(np.fft.rfft(centred * window)) ** 2).sum(axis=1)
         count = int(min(_TOP_HZ, 0.45 * self._sfreq) * self._period / self._sfreq)
-        at = EPOCHS * np.arange(1, max(count, 1) + 1)
+        bins = EPOCHS * np.arange(1, max(count, 1) + 1)
         half = EPOCHS // 2
-        return power[:, at], (power[:, at - half] + power[:, at + half]) / 2
+        return power[:, bins], (power[:, bins - half] + power[:, bins + half]) / 2
 
 
 def _comb(lines: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -152,8 +152,8 @@ def _comb(lines: NDArray[np.float64]) -> NDArray[np.intp]:
         return np.arange(len(lines))
     # A comb of every nth line holds 1/n of evenly spread noise by chance.
     total = lines.sum()
-    held = np.array([lines[comb].sum() - total / (n + 1) for n, comb in enumerate(combs)])
-    return combs[int(np.flatnonzero(held >= _HELD * held.max())[-1])]
+    excess = np.array([lines[comb].sum() - total / (n + 1) for n, comb in enumerate(combs)])
+    return combs[int(np.flatnonzero(excess >= _COMB_SHARE * excess.max())[-1])]
 
 
 def _decibels(power: float, other: float) -> float:

@@ -63,18 +63,18 @@ class GradientRemover:
         self._last: float | None = None
         self._anchor = (0.0, 0)
 
-    def trigger(self, at: float, moved: bool = False) -> None:
+    def trigger(self, triggered_at: float, moved: bool = False) -> None:
         """Take a volume trigger.
 
         Parameters
         ----------
-        at : float
+        triggered_at : float
             Time of the trigger, s on the local clock, in the future or in the past.
         moved : bool
             Whether the head moved in this volume; its epoch then stays out of the template. It may be told
             later, by a second call for the same trigger.
         """
-        self._follower.triggers.add(at, moved)
+        self._follower.triggers.add(triggered_at, moved)
 
     def push(self, data: NDArray[T], times: NDArray[np.float64]) -> tuple[NDArray[T], Quality]:
         """Correct the next samples.
@@ -122,9 +122,9 @@ class GradientRemover:
         counts = self._follower.counts
         jitter = 1e3 * float(np.std(counts.jitter)) / self._sfreq if counts.jitter else None
         names = ("triggers", "missing", "spurious", "learned", "found_again", "stops", "moved")
-        found = {name: getattr(counts, name) for name in names}
+        totals = {name: getattr(counts, name) for name in names}
         state = {"state": self._follower.state, "trigger_jitter_ms": jitter}
-        return self._meter.report() | state | self._follower.figures() | found
+        return self._meter.report() | state | self._follower.figures() | totals
 
     def _subtract(self, data: NDArray[Any], quality: Quality) -> None:
         """Correct samples without a gap between them, in place."""
@@ -155,11 +155,11 @@ class GradientRemover:
                 self._skip(float(steps[start]), float(times[start]))
             yield start, stop
 
-    def _skip(self, step: float, at: float) -> None:
-        """Go on after a step of the times, s, with the sample at a time `at`."""
+    def _skip(self, step: float, sample_at: float) -> None:
+        """Go on after a step of the times, s, with the sample at a time `sample_at`."""
         since, first = self._anchor
         rate = self._sfreq
-        last = at - step
+        last = sample_at - step
         # Over a long gap an error of 50 ppm would miscount samples: prefer the measured rate.
         if last - since > _RATE_S:
             rate = (self._follower.index - 1 - first) / (last - since)
@@ -168,4 +168,4 @@ class GradientRemover:
         self._follower.skip(lost if lost >= 0 else None)
         self._steepness.reset()
         if lost < 0:
-            self._anchor = (at, self._follower.index)
+            self._anchor = (sample_at, self._follower.index)

@@ -34,9 +34,9 @@ def kernel(part: float) -> Float:
 
     A sinc under a Kaiser window (Kaiser & Schafer 1980): at 5 kHz the error is below 1e-4 up to 1 kHz.
     """
-    at = np.arange(-REACH + 1, REACH + 1) - part
-    window = np.i0(_BETA * np.sqrt(np.maximum(0, 1 - (at / REACH) ** 2))) / np.i0(_BETA)
-    weights = np.sinc(at) * window
+    offsets = np.arange(-REACH + 1, REACH + 1) - part
+    window = np.i0(_BETA * np.sqrt(np.maximum(0, 1 - (offsets / REACH) ** 2))) / np.i0(_BETA)
+    weights = np.sinc(offsets) * window
     return (weights / weights.sum()).astype(np.float32)
 
 
@@ -131,8 +131,8 @@ class Template:
 
     def epoch(self, epoch: int) -> Float:
         """Return a stored epoch, (channel, sample)."""
-        whole = self._ring[:, :, epoch % self._slots].transpose(1, 0, 2)
-        return whole.reshape(len(whole), -1)[:, MARGIN : self.length - MARGIN]
+        stored = self._ring[:, :, epoch % self._slots].transpose(1, 0, 2)
+        return stored.reshape(len(stored), -1)[:, MARGIN : self.length - MARGIN]
 
     def cycle(self) -> Float:
         """Return the mean over one period, to the nearest sample, (channel, sample)."""
@@ -173,9 +173,9 @@ class Template:
     def moved(self, epoch: int) -> bool:
         """Mark an epoch in which the head moved; return whether it had counted as a still one."""
         slot = epoch % self._slots
-        found = bool(self._numbers[slot] == epoch and not self._moved[slot])
-        self._moved[slot] |= found
-        return found
+        was_still = bool(self._numbers[slot] == epoch and not self._moved[slot])
+        self._moved[slot] |= was_still
+        return was_still
 
     def weigh(self, writing: int, outlier: float, least: int) -> None:
         """Decide which epochs enter the mean, and with what weight, channel by channel.
@@ -215,8 +215,8 @@ class Template:
         # Level and slope belong to the electrodes, not to the artefact: they stay in the EEG.
         mean = np.matmul(self._weights[:, None], self._ring[block])[:, 0]
         level = np.sum(self._weights * self._levels, axis=1, keepdims=True)
-        at = block * self._block + np.arange(self._block) - MARGIN
-        mean -= (level + self._drift * (at / self._period - 0.5)).astype(np.float32)
+        index = block * self._block + np.arange(self._block) - MARGIN
+        mean -= (level + self._drift * (index / self._period - 0.5)).astype(np.float32)
         self._mean[:, block * self._block : (block + 1) * self._block] = mean
 
     def read(self, first: int, count: int, phase: float) -> Float:
@@ -262,10 +262,10 @@ class Coupling:
         self._basis = np.zeros((channels, shapes))
         self.mix = np.eye(channels, dtype=np.float32)
 
-    def update(self, rest: Float, template: Float) -> None:
+    def update(self, residual: Float, template: Float) -> None:
         """Take a block: what the mean left, and the mean, both as differences in time, (channel, n)."""
         power = (template @ template.T).astype(np.float64)
-        self._rest = self._memory * self._rest + rest @ template.T
+        self._rest = self._memory * self._rest + residual @ template.T
         self._power = self._memory * self._power + power
         self._long = 0.99 * self._long + power
         within = self._basis.T @ self._power @ self._basis

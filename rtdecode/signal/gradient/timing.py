@@ -46,9 +46,9 @@ class PlacedTriggers:
         self._placed: deque[PlacedTrigger] = deque()
         self._recent: deque[float] = deque(maxlen=3)
 
-    def add(self, at: float, moved: bool) -> None:
+    def add(self, triggered_at: float, moved: bool) -> None:
         """Take a trigger; its time may lie in the past or in the future."""
-        insort(self._waiting, (at, moved))
+        insort(self._waiting, (triggered_at, moved))
 
     def place(self, times: NDArray[np.float64], index: int) -> None:
         """Place the triggers that lie before the end of a chunk on its samples.
@@ -61,21 +61,21 @@ class PlacedTriggers:
             Index of its first sample.
         """
         while self._waiting and self._waiting[0][0] <= times[-1]:
-            at, moved = self._waiting.pop(0)
+            triggered_at, moved = self._waiting.pop(0)
             # Counted back from the first sample at or after the trigger, in fractions of a sample.
-            first = int(np.searchsorted(times, at))
-            place = index + first - (times[first] - at) * self._sfreq
-            self._placed.append(PlacedTrigger(at, float(place), moved))
+            first = int(np.searchsorted(times, triggered_at))
+            place = index + first - (times[first] - triggered_at) * self._sfreq
+            self._placed.append(PlacedTrigger(triggered_at, float(place), moved))
 
     def take(self, index: int) -> list[PlacedTrigger]:
         """Return the triggers at or before a sample, each of them once."""
-        found = []
+        triggers = []
         while self._placed and self._placed[0].place <= index:
-            found.append(self._placed.popleft())
+            triggers.append(self._placed.popleft())
             # A trigger that comes a second time, marked as moved, is not a new one.
-            if not self._recent or found[-1].place > self._recent[-1]:
-                self._recent.append(found[-1].place)
-        return found
+            if not self._recent or triggers[-1].place > self._recent[-1]:
+                self._recent.append(triggers[-1].place)
+        return triggers
 
     def period(self, expected: float) -> float:
         """Return the samples between triggers: as expected, unless the last three agree on another TR."""
@@ -83,8 +83,8 @@ class PlacedTriggers:
             return expected
         first, second = np.diff(np.array(self._recent))
         # Intervals of several whole TRs mean lost triggers, not another TR.
-        whole = round(first / expected) if first > expected else 1
-        if abs(first - second) > _SAME * second or abs(first / whole - expected) < _SAME * expected:
+        n_trs = round(first / expected) if first > expected else 1
+        if abs(first - second) > _SAME * second or abs(first / n_trs - expected) < _SAME * expected:
             return expected
         return float(first + second) / 2
 
@@ -147,13 +147,13 @@ class TriggerLine:
             slope = weights @ ((k - middle) * (y - height)) / (weights @ (k - middle) ** 2)
             self.period = float(slope)
             self._at = (int(epochs[-1]), float(starts[-1] + height - slope * middle))
-            rest = y - height - slope * (k - middle)
-            self.scatter = float(np.sqrt(np.mean(rest**2)))
-            scale = 1.4826 * np.median(np.abs(rest)) + 1e-6
-            weights = 1 / np.maximum(1, np.abs(rest) / (_HUBER * scale))
+            residuals = y - height - slope * (k - middle)
+            self.scatter = float(np.sqrt(np.mean(residuals**2)))
+            scale = 1.4826 * np.median(np.abs(residuals)) + 1e-6
+            weights = 1 / np.maximum(1, np.abs(residuals) / (_HUBER * scale))
 
 
-def lag(first: Float, second: Float, most: int) -> tuple[float, float]:
+def lag(first: Float, second: Float, max_lag: int) -> tuple[float, float]:
     """Measure how many samples the second recording of an artefact lies behind the first.
 
     Differences in time are correlated, so that slow signals count little, over all channels together. A
@@ -163,7 +163,7 @@ def lag(first: Float, second: Float, most: int) -> tuple[float, float]:
     ----------
     first, second : (channel, n)
         Two recordings of one artefact.
-    most : int
+    max_lag : int
         Largest lag that is looked for, to both sides, samples.
 
     Returns
@@ -176,12 +176,12 @@ def lag(first: Float, second: Float, most: int) -> tuple[float, float]:
     a = _level(np.diff(first))
     b = _level(np.diff(second))
     # Padded by the largest lag, so that the circular correlation does not wrap around.
-    count = int(fft.next_fast_len(a.shape[1] + most, real=True) or 0)
+    count = int(fft.next_fast_len(a.shape[1] + max_lag, real=True) or 0)
     product = np.sum(_spectrum(a, count).conj() * _spectrum(b, count), axis=0)
-    curve = np.asarray(fft.irfft(product, count))[np.arange(-most, most + 1)]
+    curve = np.asarray(fft.irfft(product, count))[np.arange(-max_lag, max_lag + 1)]
     # The parabola needs a value to either side of the top.
     top = int(np.argmax(curve[1:-1])) + 1
-    shift = top - most
+    shift = top - max_lag
     common = a.shape[1] - abs(shift)
     early = a[:, max(0, -shift) :][:, :common]
     late = b[:, max(0, shift) :][:, :common]

@@ -113,34 +113,34 @@ class BeatFinder:
         self._now += 1
         if not usable:
             self._barred = self._now
-        at = self._by_ecg(ecg, usable)
+        place = self._by_ecg(ecg, usable)
         source = "ecg"
         if self._peaks is None or self._now - self._trust.last > _LOST_S * self._rate:
             self.ecg_good = False
         # While the electrocardiogram is good, the EEG is asked only for a beat that it has missed.
         overdue = self._now - self.last > _DUE * self.interval + 0.2 * self._rate
-        if not self.ecg_good or (at is None and overdue):
-            at = self._by_eeg(recent, wave)
+        if not self.ecg_good or (place is None and overdue):
+            place = self._by_eeg(recent, wave)
             source = "eeg"
-        if at is None or not usable or at - self.last < _REFRACTORY_S * self._rate:
+        if place is None or not usable or place - self.last < _REFRACTORY_S * self._rate:
             return None
         self.found[source] += 1
-        return at
+        return place
 
     def accept(self, beats: Sequence[float]) -> None:
         """Take beats, in order, into the rhythm; the newest becomes `last`."""
-        for at in beats:
+        for place in beats:
             # A longer interval is a pause or a gap and says nothing about the rhythm.
-            if at - self.last < 2.2 * self.interval:
-                self._intervals.append(at - self.last)
+            if place - self.last < 2.2 * self.interval:
+                self._intervals.append(place - self.last)
                 self.interval = float(np.median(self._intervals))
-            self.last = at
+            self.last = place
 
-    def judge(self, there: bool) -> None:
+    def judge(self, has_wave: bool) -> None:
         """Note whether the EEG had the wave of a beat where one was reported."""
         # While the electrocardiogram is not believed, the beats come from the EEG and say nothing about it.
         if self.ecg_good:
-            self._trust.judge(there)
+            self._trust.judge(has_wave)
 
     def distrust(self) -> None:
         """Stop believing the electrocardiogram and forget the rhythm of its beats."""
@@ -159,24 +159,24 @@ class BeatFinder:
         if not places:
             return None
         # From samples to steps, which are numbered at their middles.
-        at = (places[-1] - (self._step - 1) / 2) / self._step
+        place = (places[-1] - (self._step - 1) / 2) / self._step
         trust = self._trust
-        trust.beat(at, self._peaks.interval_s * self._rate)
+        trust.beat(place, self._peaks.interval_s * self._rate)
         if self.ecg_good and trust.doubtful():
             self.ecg_good = False
             trust.lose()
         elif not self.ecg_good and self._now - self.last > _SILENT_S * self._rate:
             self.ecg_good = trust.regular >= _BACK
-        return at
+        return place
 
     def _by_eeg(self, recent: Values, wave: PulseWave | None) -> float | None:
         # The match reads `LAST_S` of EEG, none of which may be bad.
         if wave is None or self._now - self._barred <= LAST_S * self._rate:
             return None
-        at = self._matcher.push(recent, self._now, wave, self.last, self.interval)
-        if at is not None and not self.ecg_good:
-            self.ecg_good = self._trust.agrees(at, _NEAR_S * self._rate)
-        return at
+        place = self._matcher.push(recent, self._now, wave, self.last, self.interval)
+        if place is not None and not self.ecg_good:
+            self.ecg_good = self._trust.agrees(place, _NEAR_S * self._rate)
+        return place
 
 
 class _Trust:
@@ -188,15 +188,15 @@ class _Trust:
         self._verdicts: deque[bool] = deque(maxlen=_JUDGED)
         self._rhythm: deque[bool] = deque(maxlen=_JUDGED)
 
-    def beat(self, at: float, usual: float) -> None:
-        regular = REGULAR[0] < (at - self.last) / usual < REGULAR[1]
+    def beat(self, place: float, usual: float) -> None:
+        regular = REGULAR[0] < (place - self.last) / usual < REGULAR[1]
         self.regular = self.regular + 1 if regular else 0
         self._rhythm.append(regular)
-        self.last = at
+        self.last = place
 
-    def judge(self, there: bool) -> None:
+    def judge(self, has_wave: bool) -> None:
         """Note whether the EEG had the wave of a beat where one was reported."""
-        self._verdicts.append(there)
+        self._verdicts.append(has_wave)
 
     def doubtful(self) -> bool:
         return any(list(kind).count(False) >= _DOUBTFUL for kind in (self._verdicts, self._rhythm))
@@ -206,7 +206,7 @@ class _Trust:
         self._verdicts.clear()
         self._rhythm.clear()
 
-    def agrees(self, at: float, near: float) -> bool:
+    def agrees(self, place: float, near: float) -> bool:
         """Compare a beat of the EEG with the last R-peak; return whether enough of them have agreed."""
-        self._agreed = self._agreed + 1 if abs(at - self.last) < near else 0
+        self._agreed = self._agreed + 1 if abs(place - self.last) < near else 0
         return self._agreed >= _BACK and self.regular >= _BACK - 1

@@ -37,9 +37,9 @@ _BEFORE_S = (0.06, 0.45)
 # there on. By then the remover has faded the wave in.
 _JOINED_S = 0.09
 _AHEAD_S = 0.1
-# Of the intervals, at least the share `_MOST` lies within the share `_STEADY` of the usual one.
+# Of the intervals, at least the share `_REGULAR_SHARE` lies within the share `_STEADY` of the usual one.
 _STEADY = 0.25
-_MOST = 0.75
+_REGULAR_SHARE = 0.75
 # Largest size of the peaks between beats, as a share of those of the beats.
 _ALONE = 0.5
 
@@ -99,19 +99,19 @@ class Matcher:
             self._part = wave.matched(self._first, self._last)
             self._of = (id(wave), wave.beats)
             self._norm = max(float(np.linalg.norm(self._part)), 1e-12)
-        seen = wave.whiten(recent[-len(self._part) :])
-        size = float(np.vdot(self._part, seen)) / self._norm
-        like = size / max(float(np.linalg.norm(seen)), 1e-12)
+        whitened = wave.whiten(recent[-len(self._part) :])
+        size = float(np.vdot(self._part, whitened)) / self._norm
+        like = size / max(float(np.linalg.norm(whitened)), 1e-12)
         # Correlation alone does not tell a beat from something faint of its shape, size alone not
         # from a sudden movement.
         self._scores.append(like * float(np.clip(size / self._norm, 0.0, 1.0)) ** 0.5 if size > 0 else 0.0)
         middle = self._confirm
-        at = step - (self._last - 1) - self._confirm
+        place = step - (self._last - 1) - self._confirm
         score = self._scores[middle]
-        if np.isinf(score) or score < max(self._scores) or not self._is_beat(score, at - since, usual):
+        if np.isinf(score) or score < max(self._scores) or not self._is_beat(score, place - since, usual):
             return None
         self._likes.append(score)
-        return at + vertex(np.array(self._scores), middle)
+        return place + vertex(np.array(self._scores), middle)
 
     def _is_beat(self, score: float, since: float, usual: float) -> bool:
         if since < max(0.55 * usual, 0.3 * self._rate):
@@ -168,13 +168,13 @@ def _is_heart(course: Values, score: Values, centres: NDArray[np.int64], half: i
     epochs = np.stack([course[c - half : c + half + 1] for c in centres])
     gaps = np.diff(centres)
     usual = np.median(gaps)
-    others, _ = signal.find_peaks(score[half:-half])
-    far = np.abs(others[:, None] + half - centres[None, :]).min(axis=1) > 0.15 * usual
-    between = score[others[far] + half]
-    apart = float(np.quantile(between, 0.75)) if len(between) else 0.0
+    peaks, _ = signal.find_peaks(score[half:-half])
+    far = np.abs(peaks[:, None] + half - centres[None, :]).min(axis=1) > 0.15 * usual
+    between = score[peaks[far] + half]
+    between_size = float(np.quantile(between, 0.75)) if len(between) else 0.0
     steady = float((np.abs(gaps - usual) < _STEADY * usual).mean())
-    alone = apart < _ALONE * float(np.median(score[centres]))
-    return alone and steady >= _MOST and _agreement(epochs) >= _SURE
+    alone = between_size < _ALONE * float(np.median(score[centres]))
+    return alone and steady >= _REGULAR_SHARE and _agreement(epochs) >= _SURE
 
 
 def _first_component(rows: Values, rate: float) -> Values:
@@ -194,12 +194,12 @@ def _period(course: Values, rate: float) -> float | None:
     """Return the interval at which a time course is most like itself, in steps; None if at none."""
     count = len(course)
     spectrum = np.fft.rfft(course, 2 * count)
-    own = np.fft.irfft(np.abs(spectrum) ** 2)[:count] / np.arange(count, 0, -1)
+    autocorrelation = np.fft.irfft(np.abs(spectrum) ** 2)[:count] / np.arange(count, 0, -1)
     first, last = (round(bound * rate) for bound in _INTERVALS_S)
     # Twice the interval fits as well as the interval itself, so shorter ones are preferred.
     slope = 1 - 0.2 * np.arange(last - first) / (last - first)
-    best = int(np.argmax(own[first:last] * slope)) + first
-    return float(best) if own[best] > 0.1 * own[0] else None
+    best = int(np.argmax(autocorrelation[first:last] * slope)) + first
+    return float(best) if autocorrelation[best] > 0.1 * autocorrelation[0] else None
 
 
 def _spaced(score: Values, period: float, half: int) -> NDArray[np.int64]:
@@ -225,17 +225,17 @@ def _aligned_mean(course: Values, centres: NDArray[np.int64], half: int) -> Valu
 
 def _agreement(epochs: Values) -> float:
     """Return the correlation of each epoch with the average of the others, averaged over epochs."""
-    others = (epochs.sum(axis=0) - epochs) / (len(epochs) - 1)
-    products = (epochs * others).sum(axis=1)
-    norms = np.linalg.norm(epochs, axis=1) * np.linalg.norm(others, axis=1)
+    other_mean = (epochs.sum(axis=0) - epochs) / (len(epochs) - 1)
+    products = (epochs * other_mean).sum(axis=1)
+    norms = np.linalg.norm(epochs, axis=1) * np.linalg.norm(other_mean, axis=1)
     return float((products / np.maximum(norms, 1e-12)).mean())
 
 
 def _beginning(rows: Values, centres: NDArray[np.int64], rate: float) -> int:
     """Return where a beat begins, in steps from its centre: much energy follows, little precedes."""
     reach = round((_HALF_S + _BEFORE_S[1] + 0.15) * rate)
-    inside = centres[(centres >= reach) & (centres < len(rows) - reach)]
-    mean = np.mean([rows[c - reach : c + reach + 1] for c in inside], axis=0)
+    inner = centres[(centres >= reach) & (centres < len(rows) - reach)]
+    mean = np.mean([rows[c - reach : c + reach + 1] for c in inner], axis=0)
     mean -= mean.mean(axis=0)
     energy = ((mean / (rows.std(axis=0) + 1e-12)) ** 2).sum(axis=1)
     half, (near, far) = round(_HALF_S * rate), (round(before * rate) for before in _BEFORE_S)

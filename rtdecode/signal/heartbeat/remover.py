@@ -122,9 +122,9 @@ class HeartbeatRemover:
         settings: Heartbeat | None = None,
     ) -> None:
         self._set = settings or Heartbeat()
-        others = (*references, *(() if ecg is None else (ecg,)))
-        self._eeg = np.array([i for i in range(channels) if i not in others], np.intp)
-        _check(channels, len(self._eeg), others, bool(references))
+        non_eeg = (*references, *(() if ecg is None else (ecg,)))
+        self._eeg = np.array([i for i in range(channels) if i not in non_eeg], np.intp)
+        _check(channels, len(self._eeg), non_eeg, bool(references))
         self._sfreq = sfreq
         self._channels = channels
         self._lead = ecg
@@ -280,14 +280,14 @@ class HeartbeatRemover:
         clean = block.copy()
         clean[self._eeg] -= explained[:, :count]
         quality = marks if trusted else np.minimum(marks, LEARNING).astype(np.uint8)
-        given = self._given
+        n_sent = self._given
         self._given = count
         # The weights are updated with whole steps only, wherever the chunks end.
         if count == self._step:
             usable = bool(marks.min() > UNCORRECTED)
             regression.close(_known(block[self._eeg], usable), references, usable)
             self._given = 0
-        return [(clean[:, given:], quality[given:])]
+        return [(clean[:, n_sent:], quality[n_sent:])]
 
     # Template.
 
@@ -298,10 +298,10 @@ class HeartbeatRemover:
         self._blocks.append((block, marks))
         if marks.min() <= LEARNING:
             self._doubted = self._now
-        at = self._listen(block, usable)
+        place = self._listen(block, usable)
         # A beat that begins is fitted to everything since its R-peak, this step included.
-        if at is not None:
-            self._begin(at)
+        if place is not None:
+            self._begin(place)
         elif self._beat is not None:
             self._beat.see(self._recent(1))
         # Every step in which the previous beat still fades out has left.
@@ -332,7 +332,7 @@ class HeartbeatRemover:
         ecg = None if self._lead is None else block[self._lead]
         was_good = self._beats.ecg_good
         recent = self._recent(round(RECENT_S * self._rate))
-        at = self._beats.push(ecg, usable, recent, self._wave if present else None)
+        place = self._beats.push(ecg, usable, recent, self._wave if present else None)
         good = self._beats.ecg_good
         absent = ready and self._wave.presence < _ABSENT
         # The electrocardiogram was just lost, and its beats had not led to a trusted template.
@@ -342,7 +342,7 @@ class HeartbeatRemover:
         # electrocardiogram's beats leave no wave in the EEG.
         if (not good and not ready) or (absent and self._taught >= self._set.enough):
             self._search()
-        return at
+        return place
 
     def _forget(self) -> None:
         """Discard the template, because the instants it was learned from were not beats."""
@@ -357,18 +357,18 @@ class HeartbeatRemover:
             return
         self._next_search = self._now + round(_SEARCH_EVERY_S * self._rate)
         rows = self._recent(needed)
-        found = find_beats(rows - rows.mean(axis=0), self._rate)
-        self._clear = not len(found)
-        if len(found) and self._wave.beats:
+        places = find_beats(rows - rows.mean(axis=0), self._rate)
+        self._clear = not len(places)
+        if len(places) and self._wave.beats:
             self._forget()
             self._beats.distrust()
-        for at, after in pairwise(found.tolist()):
-            if at >= 0:
-                self._learn_from(rows, at, after - at)
-        self._beats.accept([at + self._now + 1 - len(rows) for at in found.tolist()])
+        for beat_place, after in pairwise(places.tolist()):
+            if beat_place >= 0:
+                self._learn_from(rows, beat_place, after - beat_place)
+        self._beats.accept([place + self._now + 1 - len(rows) for place in places.tolist()])
 
-    def _learn_from(self, rows: Values, at: float, interval: float) -> None:
-        beat = Beat(at, self._wave)
+    def _learn_from(self, rows: Values, place: float, interval: float) -> None:
+        beat = Beat(place, self._wave)
         epoch = rows[beat.first : beat.first + self._whole(interval)]
         beat.see(epoch)
         self._wave.vouch()
@@ -378,12 +378,12 @@ class HeartbeatRemover:
         """Return the number of steps from a beat to the beginning of the next one's wave."""
         return min(self._wave.length, int(interval + self._join[0]))
 
-    def _begin(self, at: float) -> None:
+    def _begin(self, place: float) -> None:
         """Begin a beat; the one before it is over and is learned from."""
         if self._beat is not None:
-            self._end_beat(self._beat, at - self._beat.at)
-        self._beats.accept([at])
-        self._previous, self._beat = self._beat, Beat(at, self._wave)
+            self._end_beat(self._beat, place - self._beat.at)
+        self._beats.accept([place])
+        self._previous, self._beat = self._beat, Beat(place, self._wave)
         self._beat.see(self._recent(self._now + 1 - self._beat.first))
         # There is no older fit to fade from.
         self._beat.before = self._beat.amounts
@@ -391,7 +391,7 @@ class HeartbeatRemover:
     def _end_beat(self, beat: Beat, interval: float) -> None:
         usual = self._beats.interval
         regular = REGULAR[0] < interval / usual < REGULAR[1] or self._wave.beats < self._set.first
-        whole = self._whole(interval)
+        length = self._whole(interval)
         start = self._end - (self._now + 1 - beat.first)
         weak = False
         if self._wave.beats >= self._set.first:
@@ -406,7 +406,7 @@ class HeartbeatRemover:
             return
         if not doubted and not self._taught:
             self._wave.doubt()
-        epoch = self._rows[start : min(start + whole, self._end)]
+        epoch = self._rows[start : min(start + length, self._end)]
         self._taught += self._wave.learn(epoch, beat.amounts, beat.basis, beat.offset) and not doubted
 
     def _release(self, step: int) -> tuple[Values, Quality]:
@@ -456,12 +456,12 @@ class HeartbeatRemover:
         return min(max(min(rise, end), 0.0), 1.0) * (1 - min(max(fall, 0.0), 1.0))
 
 
-def _check(channels: int, eeg: int, others: tuple[int, ...], helped: bool) -> None:
-    wrong = [index for index in others if not 0 <= index < channels]
-    if wrong or len(set(others)) != len(others):
+def _check(channels: int, eeg: int, non_eeg: tuple[int, ...], helped: bool) -> None:
+    invalid = [index for index in non_eeg if not 0 <= index < channels]
+    if invalid or len(set(non_eeg)) != len(non_eeg):
         raise ValueError(
             f"electrocardiogram and references must be different channels from 0 to {channels - 1}, "
-            f"found {others}"
+            f"found {non_eeg}"
         )
     least = 1 if helped else _LEAST_CHANNELS
     if eeg < least:

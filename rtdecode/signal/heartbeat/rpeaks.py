@@ -123,15 +123,15 @@ class RPeaks:
             fractions.
         """
         values = np.concatenate([self._rest, np.asarray(ecg, np.float64)])
-        whole = len(values) // self._bin
-        self._rest = values[whole * self._bin :]
-        found = []
-        for value in values[: whole * self._bin].reshape(whole, self._bin).mean(axis=1).tolist():
+        n_bins = len(values) // self._bin
+        self._rest = values[n_bins * self._bin :]
+        beats = []
+        for value in values[: n_bins * self._bin].reshape(n_bins, self._bin).mean(axis=1).tolist():
             place = self._step(value)
             # From the middle of a bin to samples.
             if place is not None:
-                found.append((place + 0.5) * self._bin - 0.5)
-        return found
+                beats.append((place + 0.5) * self._bin - 0.5)
+        return beats
 
     def _step(self, value: float) -> float | None:
         # Subtract the first value: to the filter, an electrode's offset would look like a step.
@@ -149,16 +149,16 @@ class RPeaks:
         """Return the place of a beat that has become certain, in samples of the lower rate."""
         track = self._track.last(2 * self._confirm + 1)
         value = float(track[self._confirm])
-        at = self._count - 1 - self._confirm - self._back  # the sample of the signal that `value` is for
+        place = self._count - 1 - self._confirm - self._back  # the sample of the signal that `value` is for
         if not self._warmed(float(track[-1])):
             return None
         # Of equal values the first is the peak: argmax returns it.
         if value > 0 and int(track.argmax()) == self._confirm:
-            if value >= self._threshold(at):
-                return self._accept(at, value)
+            if value >= self._threshold(place):
+                return self._accept(place, value)
             # A lower peak counts as noise, but may turn out to be a beat once one is overdue.
             self._noise += 0.1 * (value - self._noise)
-            self._pending = (at, value)
+            self._pending = (place, value)
         return self._search_back()
 
     def _warmed(self, value: float) -> bool:
@@ -182,9 +182,9 @@ class RPeaks:
         self._levels.append(value)
         self._usual_level = float(np.median(self._levels))
 
-    def _threshold(self, at: int) -> float:
+    def _threshold(self, place: int) -> float:
         level = self._usual_level
-        since = at - self._last
+        since = place - self._last
         usual = self._interval
         if since < self._set.refractory_s * self._rate:
             return np.inf
@@ -200,19 +200,24 @@ class RPeaks:
         """Accept a lower peak if a beat is overdue and the peak can still be reported in time."""
         if self._pending is None:
             return None
-        at, value = self._pending
-        if self._count - 1 - at > self._longest - 1:
+        place, value = self._pending
+        if self._count - 1 - place > self._longest - 1:
             self._pending = None
             return None
         since = (self._count - 1 - self._last) / self._interval
         overdue = self._set.late < since < 2
-        if overdue and len(self._gaps) > 2 and value >= 0.5 * self._threshold(at) and value > 2 * self._noise:
-            return self._accept(at, value)
+        if (
+            overdue
+            and len(self._gaps) > 2
+            and value >= 0.5 * self._threshold(place)
+            and value > 2 * self._noise
+        ):
+            return self._accept(place, value)
         return None
 
-    def _accept(self, at: int, value: float) -> float:
+    def _accept(self, place: int, value: float) -> float:
         self._pending = None
-        gap = at - self._last
+        gap = place - self._last
         # After a long silence, beats may have another size, so the old levels are dropped.
         if gap > 2.5 * self._rate:
             self._levels.clear()
@@ -220,14 +225,14 @@ class RPeaks:
         else:
             self._gaps.append(gap)
             self._interval = float(np.median(self._gaps)) if len(self._gaps) > 1 else self._interval
-        self._last = at
+        self._last = place
         # A single very large peak must not raise the threshold far.
         self._learn_level(min(value, 2 * self._usual_level))
-        return at + self._refined(at)
+        return place + self._refined(place)
 
-    def _refined(self, at: int) -> float:
-        """Return the offset of the QRS complex from `at`, by its usual shape."""
-        back = self._count - 1 - at - (len(self._taps) - 1) // 2
+    def _refined(self, place: int) -> float:
+        """Return the offset of the QRS complex from `place`, by its usual shape."""
+        back = self._count - 1 - place - (len(self._taps) - 1) // 2
         around = self._narrow.last(back + _REACH + _SLIP + 1)[: 2 * (_REACH + _SLIP) + 1]
         # The first beat defines the shape, centred on its largest deflection of either polarity.
         if self._shape is None:
@@ -266,6 +271,6 @@ def vertex(values: Values, best: int) -> float:
     """Return the offset of a maximum from its sample, by a parabola through its neighbours; 0 at the ends."""
     if not 0 < best < len(values) - 1:
         return 0.0
-    left, middle, right = values[best - 1 : best + 2]
-    bend = left - 2 * middle + right
-    return float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5)) if bend < 0 else 0.0
+    before, middle, after = values[best - 1 : best + 2]
+    bend = before - 2 * middle + after
+    return float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5)) if bend < 0 else 0.0

@@ -50,9 +50,9 @@ def shifted(values: Values, offset: float) -> Values:
     Beyond the edges, the first and the last row are repeated.
     """
     edge = SPAN // 2
-    whole = int(np.floor(offset + 0.5))
-    weights = lagrange(offset - whole)
-    index = np.clip(np.arange(-edge, len(values) + edge) + whole, 0, len(values) - 1)
+    n_steps = int(np.floor(offset + 0.5))
+    weights = lagrange(offset - n_steps)
+    index = np.clip(np.arange(-edge, len(values) + edge) + n_steps, 0, len(values) - 1)
     padded = values[index]
     count = len(values)
     out = weights[0] * padded[:count]
@@ -174,13 +174,13 @@ class PulseWave:
             False if the beat was too different from the template and was left out.
         """
         count = len(epoch)
-        rest = epoch - amounts @ basis.parts[:count]
-        level = rest.mean(axis=0)
-        rest -= level
-        if self._is_odd(rest):
+        residual = epoch - amounts @ basis.parts[:count]
+        level = residual.mean(axis=0)
+        residual -= level
+        if self._is_odd(residual):
             self.rejected += 1
             return False
-        self._judge(rest, amounts, basis)
+        self._judge(residual, amounts, basis)
         size = float(np.clip(amounts[0], 0.3, 3.0)) if self.beats >= 3 else 1.0
         # Slope and modes are deviations of this beat alone and are subtracted. Its size stays in,
         # and enters the average as a least-squares weight.
@@ -217,9 +217,9 @@ class PulseWave:
         course = (mean / scale) @ self._modes
         return [course[:, [mode]] * (self._modes[:, mode] * scale) for mode in range(MODES)]
 
-    def _is_odd(self, rest: Values) -> bool:
+    def _is_odd(self, residual: Values) -> bool:
         """Return whether a misfit is unusually large and has not yet become usual."""
-        misfit = float((rest * rest / self._variance).mean())
+        misfit = float((residual * residual / self._variance).mean())
         usual = float(np.median(self._misfits)) if len(self._misfits) > 4 else np.inf
         self._odd = self._odd + 1 if misfit > _ODD * usual else 0
         if 0 < self._odd < _PATIENCE:
@@ -230,18 +230,18 @@ class PulseWave:
         self._misfits.append(misfit)
         return False
 
-    def _judge(self, rest: Values, amounts: Values, basis: Basis) -> None:
+    def _judge(self, residual: Values, amounts: Values, basis: Basis) -> None:
         """Update the noise of the channels, the noise of the fit and the spread between beats."""
         share = max(_SLOWLY, 1 / (self.beats + 1))
-        found = rest.var(axis=0) + 1e-6
-        self._variance += share * (np.minimum(found, 1e4 * np.median(found)) - self._variance)
+        variance = residual.var(axis=0) + 1e-6
+        self._variance += share * (np.minimum(variance, 1e4 * np.median(variance)) - self._variance)
         if self.beats < 3:
             return
-        last = basis.gram[len(rest) - 1].diagonal() + 1e-9
+        last = basis.gram[len(residual) - 1].diagonal() + 1e-9
         # EEG is correlated over time and channels, so that amounts scatter more than under white
         # noise. Products of the template with shifted residuals show by how much.
         by_chance = [
-            np.vdot(basis.weighted[: len(rest), 0], np.roll(rest, int(roll * len(rest)), axis=0))
+            np.vdot(basis.weighted[: len(residual), 0], np.roll(residual, int(roll * len(residual)), axis=0))
             for roll in _ROLLS
         ]
         noise = float((np.square(by_chance) / last[0]).mean())
@@ -257,7 +257,7 @@ class Beat:
 
     Parameters
     ----------
-    at : float
+    place : float
         The R-peak, in steps.
     wave : PulseWave
         Template that the beat is fitted with.
@@ -270,10 +270,10 @@ class Beat:
         The fit after the last step and after the one before.
     """
 
-    def __init__(self, at: float, wave: PulseWave) -> None:
-        self.at = at
-        self.first = int(np.ceil(at))
-        self.offset = self.first - at
+    def __init__(self, place: float, wave: PulseWave) -> None:
+        self.at = place
+        self.first = int(np.ceil(place))
+        self.offset = self.first - place
         self.basis = wave.basis(self.offset)
         # The usual beat is the whole template once, without slope or modes.
         self.amounts = np.eye(PARTS)[0]

@@ -148,10 +148,10 @@ def _sample(image: Float, grid: Grid, points: Matrix) -> tuple[Float, NDArray[np
     """
     place = grid.index[:3, :3] @ points + grid.index[:3, 3:]
     edge = np.array(image.shape)[:, None] - 0.5
-    inside = np.all((place >= -0.5) & (place <= edge), axis=0)
+    in_image = np.all((place >= -0.5) & (place <= edge), axis=0)
     values = np.empty(place.shape[1], np.float32)
     ndimage.map_coordinates(image, place, values, order=2, mode="nearest", prefilter=False)
-    return values, inside
+    return values, in_image
 
 
 def level_of(
@@ -191,9 +191,9 @@ def level_of(
     # Motion, scale, shading (see `_SHADE`) and offset are solved for together. Rotation and shading
     # are per millimetre and per unit at `RADIUS_MM` from the centre.
     turning = np.cross(points - middle[:, None], slope, axis=0) / RADIUS_MM
-    rest = _sample(image, grid, points)[0]
-    shading = rest * (points - middle[:, None]) / RADIUS_MM
-    columns = np.concatenate([slope, turning, rest[None], shading, np.ones((1, rest.size))]).T
+    brightness = _sample(image, grid, points)[0]
+    shading = brightness * (points - middle[:, None]) / RADIUS_MM
+    columns = np.concatenate([slope, turning, brightness[None], shading, np.ones((1, brightness.size))]).T
     return Level(plan, points, np.ascontiguousarray(columns, np.float64)), middle
 
 
@@ -225,17 +225,17 @@ def gauss_newton(
     match = 0.0
     count = 0
     for count in range(1, _STEPS + 1):
-        values, inside = _sample(image, grid, matrix[:3, :3] @ level.points + matrix[:3, 3:])
-        theta = _solve(columns, values, weights * inside, _SHADE * distance(matrix, centre))
-        rest = values - columns @ theta
-        match = _match(values[inside], rest[inside]) if inside.mean() > _COVERED else 0.0
+        values, in_image = _sample(image, grid, matrix[:3, :3] @ level.points + matrix[:3, 3:])
+        theta = _solve(columns, values, weights * in_image, _SHADE * distance(matrix, centre))
+        residuals = values - columns @ theta
+        match = _match(values[in_image], residuals[in_image]) if in_image.mean() > _COVERED else 0.0
         # Give up early where the match is hopeless, or the image would have to be inverted to fit.
         near = 0.9 * MATCH if count > level.plan.patience else MATCH / 3
         if not theta[6] > 0 or match < near:
             break
         step = theta[:6] / theta[6]
         length = float(np.abs(step).sum())
-        weights = _tukey(rest, inside) if length < _NEAR_MM else np.ones_like(weights)
+        weights = _tukey(residuals, in_image) if length < _NEAR_MM else np.ones_like(weights)
         step *= min(1.0, _STRIDE_MM / max(length, 1e-9))
         matrix = matrix @ np.linalg.inv(rigid(step * _SCALE, centre))
         if length < level.plan.done_mm:
@@ -243,15 +243,15 @@ def gauss_newton(
     return Fit(matrix, weights, match, False, count)
 
 
-def _solve(columns: Matrix, values: Float, weights: Matrix, most: float) -> Matrix:
-    """Solve weighted least squares in which the shading may not exceed `most` of the image."""
+def _solve(columns: Matrix, values: Float, weights: Matrix, max_shading: float) -> Matrix:
+    """Solve weighted least squares in which the shading may not exceed `max_shading` of the image."""
     weighted = columns * weights[:, None]
     normal = weighted.T @ columns
     right = weighted.T @ values
     # A small ridge keeps the system solvable even when no point has any weight.
     normal[np.diag_indices(len(normal))] += 1e-12 * np.trace(normal) + 1e-30
     theta = np.linalg.solve(normal, right).astype(np.float64)
-    bound = np.clip(theta[_SHADING], -most * abs(theta[6]), most * abs(theta[6]))
+    bound = np.clip(theta[_SHADING], -max_shading * abs(theta[6]), max_shading * abs(theta[6]))
     if np.array_equal(bound, theta[_SHADING]):
         return theta
     # Fix the shading at its bounds and solve again for the rest.
@@ -261,13 +261,13 @@ def _solve(columns: Matrix, values: Float, weights: Matrix, most: float) -> Matr
     return theta
 
 
-def _match(values: Float, rest: Matrix) -> float:
-    """Return the correlation of the values with their fit, of which `rest` are the residuals."""
+def _match(values: Float, residuals: Matrix) -> float:
+    """Return the correlation of the values with their fit, of which `residuals` are the residuals."""
     spread = float(values.var())
-    return float(np.sqrt(max(0.0, 1 - rest.var() / spread))) if spread > 0 else 0.0
+    return float(np.sqrt(max(0.0, 1 - residuals.var() / spread))) if spread > 0 else 0.0
 
 
-def _tukey(rest: Matrix, inside: NDArray[np.bool_]) -> Matrix:
+def _tukey(residuals: Matrix, in_image: NDArray[np.bool_]) -> Matrix:
     """Return Tukey's biweights of residuals about zero, scaled by their median absolute value."""
-    scale = _TUKEY * float(np.median(np.abs(rest[inside])))
-    return np.square(np.maximum(0.0, 1 - np.square(rest / max(scale, 1e-12))))
+    scale = _TUKEY * float(np.median(np.abs(residuals[in_image])))
+    return np.square(np.maximum(0.0, 1 - np.square(residuals / max(scale, 1e-12))))

@@ -79,8 +79,8 @@ class Drift:
     def arrays(self) -> dict[str, Float]:
         """Return the arrays as they are stored in ``stats.npz``."""
         prior = np.append(self.prior, self.rest)
-        found = {"drift_read": self.read, "drift_write": self.write, "drift_prior": prior}
-        return {name: array.astype(np.float32) for name, array in found.items()}
+        arrays = {"drift_read": self.read, "drift_write": self.write, "drift_prior": prior}
+        return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
 def drift_of(stats: Mapping[str, NDArray[Any]], baseline: Baseline) -> Drift | None:
@@ -93,14 +93,14 @@ def drift_of(stats: Mapping[str, NDArray[Any]], baseline: Baseline) -> Drift | N
     """
     if not baseline.components:
         return None
-    wanted = ("drift_read", "drift_write", "drift_prior")
-    if missing := [name for name in wanted if name not in stats]:
+    names = ("drift_read", "drift_write", "drift_prior")
+    if missing := [name for name in names if name not in stats]:
         raise ValueError(f"drift components need {', '.join(missing)} among the statistics")
-    read, write, prior = (np.asarray(stats[name], np.float64) for name in wanted)
+    read, write, prior = (np.asarray(stats[name], np.float64) for name in names)
     shape = (baseline.components, len(stats["fmri_mean"]))
     if read.shape != shape or write.shape != shape or prior.shape != (shape[0] + 1,):
-        found = [read.shape, write.shape, prior.shape]
-        raise ValueError(f"drift components must be {shape}, {shape} and ({shape[0] + 1},), found {found}")
+        shapes = [read.shape, write.shape, prior.shape]
+        raise ValueError(f"drift components must be {shape}, {shape} and ({shape[0] + 1},), found {shapes}")
     return Drift(read, write, prior[:-1], float(prior[-1]))
 
 
@@ -176,8 +176,8 @@ class VolumeNormalizer:
     def _follow(self, x: Matrix, drift: Drift) -> Matrix:
         """Return the level of this volume above the training mean, (voxel,)."""
         amplitude = drift.read @ x
-        others = self._others.push(x - amplitude @ drift.write)
-        return self._own.push(amplitude) @ drift.write + others
+        remainder = self._others.push(x - amplitude @ drift.write)
+        return self._own.push(amplitude) @ drift.write + remainder
 
 
 class Levels:

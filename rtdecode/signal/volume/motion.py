@@ -151,8 +151,8 @@ class Aligner:
         # searched for on the coarse image first.
         self._lost = self._odd(fit) or not fit.converged
         if self._lost:
-            held = parameters_of(self._matrix, self.centre)
-            return Motion(self._matrix.copy(), held, float("nan"), False, fit.iterations)
+            parameters = parameters_of(self._matrix, self.centre)
+            return Motion(self._matrix.copy(), parameters, float("nan"), False, fit.iterations)
         self._matrix = fit.matrix
         self._weights = fit.weights
         values = parameters_of(fit.matrix, self.centre)
@@ -174,8 +174,8 @@ class Aligner:
 
     def _both(self, shape: tuple[int, ...], affine: Matrix) -> tuple[Grid, Grid]:
         # Grids depend on shape and affine alone, so they are kept until one of them changes.
-        known = self._grids
-        if known is None or known[1].shape != shape or not np.array_equal(known[0], affine):
+        grids = self._grids
+        if grids is None or grids[1].shape != shape or not np.array_equal(grids[0], affine):
             if len(shape) != 3 or min(shape) < THIN:
                 raise GeometryError(
                     "volume-too-thin",
@@ -184,15 +184,15 @@ class Aligner:
                     shape=shape,
                     min_voxels=THIN,
                 )
-            known = (affine.copy(), grid_of(shape, affine, FINE), grid_of(shape, affine, COARSE))
-            self._grids = known
-        return known[1], known[2]
+            grids = (affine.copy(), grid_of(shape, affine, FINE), grid_of(shape, affine, COARSE))
+            self._grids = grids
+        return grids[1], grids[2]
 
-    def _refine(self, volume: Array, grid: Grid, start: Matrix, weights: Matrix, spent: int) -> Fit:
+    def _refine(self, volume: Array, grid: Grid, start: Matrix, weights: Matrix, iterations: int) -> Fit:
         fit = gauss_newton(self._fine, shrink(volume, grid), grid, start, weights, self.centre)
-        return replace(fit, iterations=fit.iterations + spent)
+        return replace(fit, iterations=fit.iterations + iterations)
 
-    def _search(self, volume: Array, fine: Grid, coarse: Grid, spent: int) -> Fit:
+    def _search(self, volume: Array, fine: Grid, coarse: Grid, iterations: int) -> Fit:
         """Fit the coarse image from the last position and from the reference's, and refine the better fit.
 
         The iterations of all fits are added up.
@@ -200,9 +200,9 @@ class Aligner:
         image = shrink(volume, coarse)
         ones = np.ones(self._coarse.columns.shape[0])
         starts = [self._matrix] if np.array_equal(self._matrix, np.eye(4)) else [self._matrix, np.eye(4)]
-        found = [gauss_newton(self._coarse, image, coarse, start, ones, self.centre) for start in starts]
-        best = max(found, key=lambda fit: fit.match)
-        spent += sum(fit.iterations for fit in found)
+        fits = [gauss_newton(self._coarse, image, coarse, start, ones, self.centre) for start in starts]
+        best = max(fits, key=lambda fit: fit.match)
+        iterations += sum(fit.iterations for fit in fits)
         if best.match < MATCH / 2:
-            return replace(best, converged=False, iterations=spent)
-        return self._refine(volume, fine, best.matrix, np.ones_like(self._weights), spent)
+            return replace(best, converged=False, iterations=iterations)
+        return self._refine(volume, fine, best.matrix, np.ones_like(self._weights), iterations)

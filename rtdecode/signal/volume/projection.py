@@ -23,7 +23,7 @@ Reals = NDArray[np.float64]
 
 # An index this close to an integer is taken for one, because products of affines leave errors of
 # this size. So a head that does not move gives the very values of its voxels.
-_WHOLE = 1e-6
+_VOXEL_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +64,19 @@ class Projection:
         ValueError
             If the matrix does not fit the grid, or is empty.
         """
-        whole: Any = csr_array(matrix, dtype=np.float64)
-        if whole.shape[1] != np.prod(shape):
+        csr: Any = csr_array(matrix, dtype=np.float64)
+        if csr.shape[1] != np.prod(shape):
             raise ValueError(
-                f"the matrix has {whole.shape[1]} columns, but the grid {shape} has {np.prod(shape)} voxels"
+                f"the matrix has {csr.shape[1]} columns, but the grid {shape} has {np.prod(shape)} voxels"
             )
-        if whole.nnz == 0:
+        if csr.nnz == 0:
             raise ValueError("the projection has no voxels")
-        single = np.array_equal(whole.indptr, np.arange(whole.shape[0] + 1))
-        if single and np.all(whole.data == 1):
-            return cls(whole.indices.astype(np.int64), shape, affine)
-        voxels, columns = np.unique(whole.indices, return_inverse=True)
-        size = (whole.shape[0], len(voxels))
-        return cls(
-            voxels.astype(np.int64), shape, affine, csr_array((whole.data, columns, whole.indptr), size)
-        )
+        single = np.array_equal(csr.indptr, np.arange(csr.shape[0] + 1))
+        if single and np.all(csr.data == 1):
+            return cls(csr.indices.astype(np.int64), shape, affine)
+        voxels, columns = np.unique(csr.indices, return_inverse=True)
+        size = (csr.shape[0], len(voxels))
+        return cls(voxels.astype(np.int64), shape, affine, csr_array((csr.data, columns, csr.indptr), size))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Projection":
@@ -127,8 +125,8 @@ class Projection:
         grid = {"shape": np.array(self.shape), "affine": self.affine}
         if self.weights is None:
             return {"voxels": self.voxels, **grid}
-        whole = self.matrix
-        return {"data": whole.data, "indices": whole.indices, "indptr": whole.indptr, **grid}
+        csr = self.matrix
+        return {"data": csr.data, "indices": csr.indices, "indptr": csr.indptr, **grid}
 
     @property
     def matrix(self) -> Any:
@@ -148,13 +146,13 @@ class Projection:
     @property
     def digest(self) -> str:
         """Digest of matrix and grid shape, 16 hexadecimal digits; where the grid is placed does not count."""
-        whole = self.matrix
+        csr = self.matrix
         # One order of the entries and fixed types, so that equal matrices have equal digests.
-        whole.sort_indices()
-        known = hashlib.sha256(np.array(self.shape, np.int64).tobytes())
-        for part, kind in ((whole.indptr, np.int64), (whole.indices, np.int64), (whole.data, np.float64)):
-            known.update(part.astype(kind).tobytes())
-        return known.hexdigest()[:16]
+        csr.sort_indices()
+        checksum = hashlib.sha256(np.array(self.shape, np.int64).tobytes())
+        for part, kind in ((csr.indptr, np.int64), (csr.indices, np.int64), (csr.data, np.float64)):
+            checksum.update(part.astype(kind).tobytes())
+        return checksum.hexdigest()[:16]
 
     @property
     def points_mm(self) -> Reals:
@@ -179,8 +177,8 @@ class Projection:
         GeometryError
             If the array is not the same grid up to flipped or permuted axes.
         """
-        found = self._flips(shape, affine)
-        if found is None:
+        indices = self._flips(shape, affine)
+        if indices is None:
             raise GeometryError(
                 "volume-grid-mismatch",
                 "the bundle reads volumes of {bundle_shape} voxels with the affine {bundle_affine}, "
@@ -192,28 +190,28 @@ class Projection:
                 shape=tuple(shape),
                 affine=np.round(affine, 2).tolist(),
             )
-        return found
+        return indices
 
     def _flips(self, shape: tuple[int, ...], affine: Reals) -> NDArray[np.int64] | None:
         # From voxel indices of the reference grid to those of the array. Between grids that differ
         # by flipped or permuted axes only, all entries are integers.
         step = np.linalg.solve(affine, self.affine)
-        whole = np.rint(step)
-        if not (np.allclose(step, whole, atol=0.02) and self._is_permutation(whole, shape)):
+        mapping = np.rint(step)
+        if not (np.allclose(step, mapping, atol=0.02) and self._is_permutation(mapping, shape)):
             return None
         corner = np.stack(np.unravel_index(self.voxels, self.shape)).astype(np.float64)
-        target = np.rint(whole[:3, :3] @ corner + whole[:3, 3:]).astype(np.int64)
+        target = np.rint(mapping[:3, :3] @ corner + mapping[:3, 3:]).astype(np.int64)
         return np.asarray(np.ravel_multi_index(tuple(target), tuple(shape)), np.int64)
 
-    def _is_permutation(self, whole: Reals, shape: tuple[int, ...]) -> bool:
-        axes = np.abs(whole[:3, :3])
+    def _is_permutation(self, mapping: Reals, shape: tuple[int, ...]) -> bool:
+        axes = np.abs(mapping[:3, :3])
         if not (np.all(axes.sum(0) == 1) and np.all(axes.sum(1) == 1)):
             return False
         if tuple((axes @ np.array(self.shape)).astype(int)) != tuple(shape):
             return False
         # The first and the last voxel of the reference must be opposite corners of the array.
-        first = whole[:3, 3]
-        last = whole[:3, :3] @ (np.array(self.shape) - 1) + first
+        first = mapping[:3, 3]
+        last = mapping[:3, :3] @ (np.array(self.shape) - 1) + first
         return bool(np.all(np.minimum(first, last) == 0))
 
 
@@ -252,16 +250,16 @@ def outside(shape: tuple[int, ...], volume_affine: Reals, points_mm: Reals) -> N
 
 
 def _beyond(shape: tuple[int, ...], index: Reals) -> NDArray[np.bool_]:
-    most = np.array(shape)[:, None] - 0.5
-    return np.any((index < -0.5) | (index > most), axis=0)
+    edge = np.array(shape)[:, None] - 0.5
+    return np.any((index < -0.5) | (index > edge), axis=0)
 
 
 def voxel_indices(volume_affine: Reals, points_mm: Reals) -> Reals:
     """Return where world positions (3, point), in mm, lie in a volume, in voxels, (3, point)."""
     into = np.linalg.inv(volume_affine)
     index = into[:3, :3] @ points_mm + into[:3, 3:]
-    whole = np.rint(index)
-    return np.where(np.abs(index - whole) < _WHOLE, whole, index)
+    rounded = np.rint(index)
+    return np.where(np.abs(index - rounded) < _VOXEL_TOLERANCE, rounded, index)
 
 
 class VoxelReader:

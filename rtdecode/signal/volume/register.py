@@ -25,7 +25,7 @@ _FINE = ((3.0, 5.0, 20), (1.2, 4.0, 30))
 _TURNS = (-15.0, 0.0, 15.0)
 # Number of starts that are refined on the coarse image, and of those that are refined further.
 _TRIED = 12
-_KEPT = 2
+_REFINED = 2
 # Distance from the head's middle to its surface, which converts rotations to millimetres.
 _ARM_MM = 80.0
 # Longest step.
@@ -109,7 +109,7 @@ def register(reference: Array, affine: Reals, volume: Array, volume_affine: Real
     joined.
     """
     starts = _starts(_centre(reference, affine), _centre(volume, volume_affine))
-    levels = [_level(reference, affine, volume, volume_affine, *one[:2]) for one in (_COARSE, *_FINE)]
+    levels = [_level(reference, affine, volume, volume_affine, *stage[:2]) for stage in (_COARSE, *_FINE)]
     return _descend(levels, starts)
 
 
@@ -127,10 +127,10 @@ def register_points(points_mm: Reals, values: Reals, volume: Array, volume_affin
 def _descend(levels: list[_Level], starts: list[Reals]) -> Registration:
     likely = sorted(starts, key=lambda start: -_fit(levels[0], start).score)[:_TRIED]
     first = [_refine(levels[0], start, _COARSE[2]) for start in likely]
-    best = sorted(first, key=lambda one: -one[1])[:_KEPT]
+    best = sorted(first, key=lambda candidate: -candidate[1])[:_REFINED]
     for level, (_, _, rounds) in zip(levels[1:], _FINE, strict=True):
         best = [_refine(level, matrix, rounds) for matrix, _ in best]
-    matrix, correlation = max(best, key=lambda one: one[1])
+    matrix, correlation = max(best, key=lambda candidate: candidate[1])
     last = levels[-1]
     middle = last.points.mean(axis=1)
     moved = matrix[:3, :3] @ middle + matrix[:3, 3] - middle
@@ -146,17 +146,17 @@ def _refine(level: _Level, matrix: Reals, rounds: int) -> tuple[Reals, float]:
         # Far from the solution a full step may overshoot: halve it until the fit becomes better.
         step = _step(level, fit)
         share = 1.0
-        found = fit
-        while share > 0.1 and found is fit:
+        improved = fit
+        while share > 0.1 and improved is fit:
             tried = _fit(level, _moved(fit.matrix, share * step, fit.middle))
             if tried.score > fit.score:
-                found = tried
+                improved = tried
             else:
                 share /= 2
-        if found is fit:
+        if improved is fit:
             break
         gained = np.abs(share * step * [1, 1, 1, _ARM_MM, _ARM_MM, _ARM_MM]).max()
-        fit = found
+        fit = improved
         if gained < _SETTLED:
             break
     return fit.matrix, fit.score
@@ -166,24 +166,28 @@ def _fit(level: _Level, matrix: Reals) -> _Fit:
     """Fit the volume's values to those of the points, with a gain that may slope over the head."""
     points = _apply(matrix, level.points)
     middle = points.mean(axis=1)
-    inside = ~outside(level.volume.shape, level.affine, points)
-    if inside.mean() < 1 - _MOST_OUT:
+    in_volume = ~outside(level.volume.shape, level.affine, points)
+    if in_volume.mean() < 1 - _MOST_OUT:
         none = np.zeros(0)
         return _Fit(matrix, middle, points, np.zeros((5, 0)), none, none, none, -1.0)
-    points = points[:, inside]
-    theirs = level.values[inside]
-    ours = sample(level.volume, level.affine, points).astype(np.float64)
+    points = points[:, in_volume]
+    reference_values = level.values[in_volume]
+    volume_values = sample(level.volume, level.affine, points).astype(np.float64)
     slope = (points - middle[:, None]) / _ARM_MM
-    columns = np.stack([ours, *(ours * slope), np.ones_like(ours)])
-    solved = _solved(columns, theirs)
+    columns = np.stack([volume_values, *(volume_values * slope), np.ones_like(volume_values)])
+    solved = _solved(columns, reference_values)
     # Solve once more with the weights that the residuals call for.
-    weights = _tukey(theirs - solved @ columns)
-    solved = _solved(columns * weights, theirs * weights)
-    error = theirs - solved @ columns
-    spread = float(np.average((theirs - np.average(theirs, weights=weights**2)) ** 2, weights=weights**2))
-    left = float(np.average(error**2, weights=weights**2))
+    weights = _tukey(reference_values - solved @ columns)
+    solved = _solved(columns * weights, reference_values * weights)
+    error = reference_values - solved @ columns
+    spread = float(
+        np.average(
+            (reference_values - np.average(reference_values, weights=weights**2)) ** 2, weights=weights**2
+        )
+    )
+    residual_variance = float(np.average(error**2, weights=weights**2))
     # The correlation, negative if the image would have to be inverted to fit.
-    score = np.sqrt(max(0.0, 1 - left / spread)) * np.sign(solved[0]) if spread > 0 else -1.0
+    score = np.sqrt(max(0.0, 1 - residual_variance / spread)) * np.sign(solved[0]) if spread > 0 else -1.0
     gain = solved[0] + solved[1:4] @ slope
     return _Fit(matrix, middle, points, columns, gain, error, weights, float(score))
 
@@ -232,18 +236,18 @@ def rotation(vector: Reals) -> Reals:
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
-def _starts(theirs: Reals, ours: Reals) -> list[Reals]:
-    found = []
+def _starts(reference_centre: Reals, volume_centre: Reals) -> list[Reals]:
+    starts = []
     for degrees in itertools.product(_TURNS, repeat=3):
-        for target in (theirs, ours):
+        for target in (reference_centre, volume_centre):
             start = np.eye(4)
             start[:3, :3] = rotation(np.radians(degrees))
-            start[:3, 3] = target - start[:3, :3] @ theirs
-            found.append(start)
+            start[:3, 3] = target - start[:3, :3] @ reference_centre
+            starts.append(start)
         # With one centre both targets give the same start.
-        if np.allclose(theirs, ours):
-            found.pop()
-    return found
+        if np.allclose(reference_centre, volume_centre):
+            starts.pop()
+    return starts
 
 
 def _level(
@@ -262,7 +266,7 @@ def _smoothed(volume: Array, affine: Reals, smooth_mm: float) -> tuple[Float, li
     # Gradients along voxel axes, (3, voxel), then along world axes by the inverse transposed affine.
     per_index = np.stack([np.gradient(soft, axis=axis) for axis in range(3)]).reshape(3, -1)
     per_mm = (np.linalg.inv(affine[:3, :3]).T @ per_index).astype(np.float32)
-    return soft, [one.reshape(soft.shape) for one in per_mm], np.asarray(affine, np.float64)
+    return soft, [gradient.reshape(soft.shape) for gradient in per_mm], np.asarray(affine, np.float64)
 
 
 def _grid(volume: Array, affine: Reals, spacing_mm: float) -> Reals:
@@ -296,8 +300,8 @@ def head_of(volume: Array) -> NDArray[np.bool_]:
 
 
 def _centre(volume: Array, affine: Reals) -> Reals:
-    inside = np.argwhere(head_of(volume)).mean(axis=0)
-    return affine[:3, :3] @ inside + affine[:3, 3]
+    index = np.argwhere(head_of(volume)).mean(axis=0)
+    return affine[:3, :3] @ index + affine[:3, 3]
 
 
 def _apply(matrix: Reals, points: Reals) -> Reals:

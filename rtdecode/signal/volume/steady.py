@@ -19,7 +19,7 @@ GRADES = ("good", "acceptable", "bad")
 _MINUTE_S = 60.0
 # Number of volumes whose median DVARS is the usual one, and the fewest that have a usual one.
 _RECENT = 60
-_FEW = 5
+_MIN_VOLUMES = 5
 # A volume is a jump if its DVARS is more than this many times the usual one.
 _JUMP = 1.5
 
@@ -45,23 +45,23 @@ class Limits:
     source: str
 
 
-_OURS = "a choice of this project"
+_PROJECT_CHOICE = "a choice of this project"
 BARS = (
     Limits("mean_fd_mm", 0.25, 0.55, "Parkes et al. 2018, NeuroImage 171:415, stringent and lenient"),
-    Limits("max_fd_mm", 5.0, 10.0, f"5 mm: Parkes et al. 2018, stringent; 10 mm: {_OURS}"),
+    Limits("max_fd_mm", 5.0, 10.0, f"5 mm: Parkes et al. 2018, stringent; 10 mm: {_PROJECT_CHOICE}"),
     Limits(
         "moved_share",
         0.2,
         0.5,
-        f"0.2: Parkes et al. 2018, of FD above 0.5 mm, Power et al. 2012; 0.5: {_OURS}",
+        f"0.2: Parkes et al. 2018, of FD above 0.5 mm, Power et al. 2012; 0.5: {_PROJECT_CHOICE}",
     ),
-    Limits("jump_share", 0.1, 0.3, f"{_OURS}, DVARS above {_JUMP} times its running median"),
-    Limits("unaligned_share", 0.05, 0.2, _OURS),
+    Limits("jump_share", 0.1, 0.3, f"{_PROJECT_CHOICE}, DVARS above {_JUMP} times its running median"),
+    Limits("unaligned_share", 0.05, 0.2, _PROJECT_CHOICE),
     Limits(
         "tsnr",
         40.0,
         20.0,
-        f"{_OURS}; 3 T and 3 mm give 50 to 100, Triantafyllou et al. 2005, NeuroImage 26:243",
+        f"{_PROJECT_CHOICE}; 3 T and 3 mm give 50 to 100, Triantafyllou et al. 2005, NeuroImage 26:243",
     ),
 )
 
@@ -195,14 +195,14 @@ class Quality:
 
     def _figures(self) -> Steadiness:
         aligned = self._aligned or None
-        seen = self._aligned + self._unaligned
+        n_measured = self._aligned + self._unaligned
         tsnr = None if self._centred else self.tsnr_map()
         return Steadiness(
             volumes=self._count,
             mean_fd_mm=aligned and self._fd_sum / aligned,
             max_fd_mm=aligned and self._fd_max,
             moved_share=aligned and self._moved / aligned,
-            unaligned_share=self._unaligned / seen if seen else None,
+            unaligned_share=self._unaligned / n_measured if n_measured else None,
             dvars_percent=None if self._centred else self._dvars,
             jump_share=self._jumps / self._compared if self._compared else None,
             tsnr=None if tsnr is None or not tsnr.any() else float(np.median(tsnr[tsnr > 0])),
@@ -220,9 +220,9 @@ class Quality:
             return None
         # Sum of squares of 0 .. n-1 about their mean. The line costs two degrees of freedom.
         times = n * (n * n - 1) / 12
-        left = np.maximum(self._spread - self._slope**2 / times, 0.0) / (n - 2)
+        variance = np.maximum(self._spread - self._slope**2 / times, 0.0) / (n - 2)
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where((left > 0) & (self._mean > 0), self._mean / np.sqrt(left), 0.0)
+            ratio = np.where((variance > 0) & (self._mean > 0), self._mean / np.sqrt(variance), 0.0)
         return ratio.astype(np.float32)
 
     def _displaced(self, fd_mm: float) -> None:
@@ -239,7 +239,7 @@ class Quality:
         self._dvars = 100 * float(np.sqrt(np.mean(change**2))) / level if level > 0 else None
         if self._dvars is None:
             return
-        if len(self._recent) >= _FEW:
+        if len(self._recent) >= _MIN_VOLUMES:
             self._compared += 1
             self._jumps += int(self._dvars > _JUMP * float(np.median(self._recent)))
         self._recent.append(self._dvars)

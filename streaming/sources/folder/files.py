@@ -185,12 +185,12 @@ def gunzip(data: bytes, limit_bytes: int = MOST) -> bytes:
 def counterparts(name: str) -> list[str]:
     """Return the names that the other half of a pair may have, in the spelling of `name` first."""
     lower = name.lower()
-    for end, others in [*_PAIRS.items(), *((data, (header,)) for data, header in _WHOLES.items())]:
+    for end, endings in [*_PAIRS.items(), *((data, (header,)) for data, header in _WHOLES.items())]:
         if lower.endswith(end):
             stem = name[: -len(end)]
             upper = name[-len(end) :].isupper()
-            spelt = [other.upper() if upper else other for other in others]
-            return [stem + other for other in [*spelt, *others, *(o.upper() for o in others)]]
+            spelt = [other.upper() if upper else other for other in endings]
+            return [stem + other for other in [*spelt, *endings, *(o.upper() for o in endings)]]
     return []
 
 
@@ -201,8 +201,8 @@ def is_data_half(name: str) -> bool:
 
 def fingerprint(data: bytes, size: int) -> int:
     """Return a checksum over the first bytes and every 61st of the first `size`."""
-    every = np.frombuffer(data, np.uint8, min(size, len(data)))[::_PRIME]
-    return zlib.crc32(every.tobytes(), zlib.crc32(data[: min(HEAD, size)]))
+    sample = np.frombuffer(data, np.uint8, min(size, len(data)))[::_PRIME]
+    return zlib.crc32(sample.tobytes(), zlib.crc32(data[: min(HEAD, size)]))
 
 
 def shown(name: str) -> str:
@@ -247,7 +247,7 @@ class Tails:
             If it ends in far more zeros than others, or is all zeros, and has not changed recently.
         """
         zeros = _zeros(tail, size)
-        known = self._most.get(key)
+        usual_zeros = self._most.get(key)
         # Rescaling makes another value of a stored zero, the same one throughout a slice.
         if zeros >= size and (data == data[:1, :1]).all():
             if age < patience:
@@ -256,20 +256,20 @@ class Tails:
                 "volume-all-zeros",
                 "nothing but zeros",
             )
-        if known is None:
+        if usual_zeros is None:
             # A mosaic's last tiles may be empty, so the end of its last real slice is looked at too.
             end = data[(slice(-4, None), *(-1,) * (data.ndim - 1))]
             # The value that rescaling makes of a stored zero is the lowest.
             empty = not end.any() or (end == np.fmin.reduce(data[..., -1], axis=None)).all()
-            whole = zeros < _FEW_ZEROS or not empty
-            if age < _SETTLED and not whole:
+            is_complete = zeros < _FEW_ZEROS or not empty
+            if age < _SETTLED and not is_complete:
                 raise IncompleteError(
                     "file-tail-unsettled",
                     "ends in {zero_bytes} zero bytes, and changed just now",
                     zero_bytes=zeros,
                 )
-        elif zeros > known + _FEW_ZEROS:
-            much = zeros > known + min(8192, max(512, size // 50))
+        elif zeros > usual_zeros + _FEW_ZEROS:
+            much = zeros > usual_zeros + min(8192, max(512, size // 50))
             waiting = age < (patience if much else _SETTLED)
             if waiting or much:
                 error = IncompleteError if waiting else NotAVolumeError
@@ -277,9 +277,9 @@ class Tails:
                     "file-tail-zeros-excess",
                     "ends in {zero_bytes} zero bytes; others of its series end in {usual_zero_bytes} at most",
                     zero_bytes=zeros,
-                    usual_zero_bytes=known,
+                    usual_zero_bytes=usual_zeros,
                 )
-        self._most[key] = max(known or 0, zeros)
+        self._most[key] = max(usual_zeros or 0, zeros)
 
 
 def unpacked_head(head: bytes) -> bytes:
@@ -302,14 +302,14 @@ def _behind_zeros(data: memoryview, start: int) -> int:
     return start
 
 
-def _zeros(tail: ReadAt, most: int) -> int:
+def _zeros(tail: ReadAt, limit: int) -> int:
     """Count the zero bytes at the end, reading backwards only as far as they go."""
     count = 0
     step = 4096
-    while count < most:
+    while count < limit:
         part = bytes(tail(count, step))
-        kept = len(part.rstrip(b"\0"))
-        count += len(part) - kept
-        if kept or not part:
+        content_bytes = len(part.rstrip(b"\0"))
+        count += len(part) - content_bytes
+        if content_bytes or not part:
             break
     return count

@@ -51,27 +51,27 @@ class Events:
 
     def read(self) -> dict[str, set[str]]:
         """Return the names since the last call by their folder's key."""
-        found: dict[str, set[str]] = {}
+        names_by_folder: dict[str, set[str]] = {}
         while self._number >= 0:
             try:
                 data = os.read(self._number, _BUFFER)
             except BlockingIOError:
                 break
-            self._sort(data, found)
+            self._sort(data, names_by_folder)
             # A buffer that is not even half full has emptied the queue.
             if len(data) < _BUFFER // 2:
                 break
-        return found
+        return names_by_folder
 
-    def _sort(self, data: bytes, found: dict[str, set[str]]) -> None:
-        at = 0
-        while at < len(data):
-            watch, mask, _, length = _EVENT.unpack_from(data, at)
-            name = data[at + _EVENT.size : at + _EVENT.size + length].rstrip(b"\0")
-            at += _EVENT.size + length
+    def _sort(self, data: bytes, names_by_folder: dict[str, set[str]]) -> None:
+        offset = 0
+        while offset < len(data):
+            watch, mask, _, length = _EVENT.unpack_from(data, offset)
+            name = data[offset + _EVENT.size : offset + _EVENT.size + length].rstrip(b"\0")
+            offset += _EVENT.size + length
             key = self._folders.get(watch)
             # The kernel has dropped this watch, for instance because the folder was deleted.
             if mask & _GONE and key is not None:
                 del self._folders[watch], self._watches[key]
             elif key is not None and name:
-                found.setdefault(key, set()).add(os.fsdecode(name))
+                names_by_folder.setdefault(key, set()).add(os.fsdecode(name))

@@ -66,9 +66,9 @@ class Pending:
 
     def postpone(self, now_at: float, cost: float) -> None:
         """Schedule the next try after a pause that grows with the tries and with their cost (s)."""
-        rest = cost / _RETRY_SHARE
-        self.rests_until = now_at + rest
-        self.retry_at = now_at + max(rest, min(_RETRY_FIRST * 2**self.tries, _RETRY_MOST))
+        pause_s = cost / _RETRY_SHARE
+        self.rests_until = now_at + pause_s
+        self.retry_at = now_at + max(pause_s, min(_RETRY_FIRST * 2**self.tries, _RETRY_MOST))
         self.tries += 1
 
     def promises(self, name: str) -> bool:
@@ -119,14 +119,14 @@ class Queue:
         """Yield the names to be tried now: those waited for, then new ones, then those decoded before."""
         tried = [name for name, pending in self.files.items() if pending.tries]
         yield from [name for name in tried if self._is_due(self.files[name], now_at)]
-        known = 0
+        repeats = 0
         for _ in range(_BATCH):
             # The heap is ordered by `again` first, so no new file follows one that was decoded before.
-            if not self._fresh or (known >= _BATCH_KNOWN and self._fresh[0][0]):
+            if not self._fresh or (repeats >= _BATCH_KNOWN and self._fresh[0][0]):
                 return
             again, _, _, name = heapq.heappop(self._fresh)
             if name in self.files:
-                known += again
+                repeats += again
                 yield name
 
     def _is_due(self, pending: Pending, now_at: float) -> bool:

@@ -83,9 +83,13 @@ class Pile:
 
     def instances(self) -> Span | None:
         """Return the range of the instance numbers; None if a slice has none."""
-        found = [slot.plane.instance for slot in self.slots.values()]
-        known = [value for value in found if value is not None]
-        return Span(min(known), max(known), len(known)) if known and len(known) == len(found) else None
+        numbers = [slot.plane.instance for slot in self.slots.values()]
+        present = [value for value in numbers if value is not None]
+        return (
+            Span(min(present), max(present), len(present))
+            if present and len(present) == len(numbers)
+            else None
+        )
 
 
 def places(keys: Iterable[float]) -> list[int] | None:
@@ -102,33 +106,35 @@ def places(keys: Iterable[float]) -> list[int] | None:
         Place of each distinct position, in rising order, the lowest at 0; None if no even grid holds
         them.
     """
-    found = np.array(sorted(set(keys)))
-    if len(found) < 2:
-        return [0] * len(found) or None
+    positions = np.array(sorted(set(keys)))
+    if len(positions) < 2:
+        return [0] * len(positions) or None
     # The smallest gap counts as one step; larger ones are whole numbers of steps with empty places.
-    steps = np.diff(found)
-    whole = np.concatenate([[0], np.cumsum(np.rint(steps / steps.min()))])
-    if whole[-1] > _SPARSE * len(found):
+    steps = np.diff(positions)
+    grid_places = np.concatenate([[0], np.cumsum(np.rint(steps / steps.min()))])
+    if grid_places[-1] > _SPARSE * len(positions):
         return None
     # Judge by the mean spacing over the whole extent: a single gap carries the rounding of positions.
-    off = (found - found[0]) * whole[-1] / (found[-1] - found[0]) - whole
-    return [int(place) for place in whole] if np.abs(off).max() < _UNEVEN else None
+    off = (positions - positions[0]) * grid_places[-1] / (positions[-1] - positions[0]) - grid_places
+    return [int(place) for place in grid_places] if np.abs(off).max() < _UNEVEN else None
 
 
 def on_grid(keys: Sequence[float], grid: Sequence[float]) -> list[int] | None:
     """Return the place of each position on a known grid; None if one is not on it."""
-    known = {key: place for place, key in enumerate(sorted(grid))}
-    return [known[key] for key in keys] if all(key in known for key in keys) else None
+    place_of = {key: place for place, key in enumerate(sorted(grid))}
+    return [place_of[key] for key in keys] if all(key in place_of for key in keys) else None
 
 
-def joined(planes: Sequence[Plane], at: Sequence[int], count: int) -> tuple[Array, NDArray[np.float64]]:
+def joined(
+    planes: Sequence[Plane], grid_places: Sequence[int], count: int
+) -> tuple[Array, NDArray[np.float64]]:
     """Join slices into one volume.
 
     Parameters
     ----------
     planes : sequence of Plane
         In rising order along the normal.
-    at : sequence of int
+    grid_places : sequence of int
         Place of each in the volume.
     count : int
         Number of places in the volume; those without a slice are zeros.
@@ -150,22 +156,22 @@ def joined(planes: Sequence[Plane], at: Sequence[int], count: int) -> tuple[Arra
     if count * rows * columns * kind.itemsize > MOST:
         raise ValueError(f"{count} slices of {columns} x {rows} pixels in one volume: a damaged header")
     stack = np.zeros((count, rows, columns), kind)
-    for place, plane in zip(at, planes, strict=True):
+    for place, plane in zip(grid_places, planes, strict=True):
         stack[place] = plane.data.T
-    return stack.transpose(2, 1, 0), _affine(planes, at)
+    return stack.transpose(2, 1, 0), _affine(planes, grid_places)
 
 
-def _affine(planes: Sequence[Plane], at: Sequence[int]) -> NDArray[np.float64]:
+def _affine(planes: Sequence[Plane], grid_places: Sequence[int]) -> NDArray[np.float64]:
     corners = np.array([plane.affine[:3, 3] for plane in planes])
     affine = planes[0].affine.copy()
     if len(planes) > 1:
-        affine[:3, 2] = (corners[-1] - corners[0]) / (at[-1] - at[0])
+        affine[:3, 2] = (corners[-1] - corners[0]) / (grid_places[-1] - grid_places[0])
     step = affine[:3, 2]
-    line = corners[0] + np.outer(np.array(at) - at[0], step)
+    line = corners[0] + np.outer(np.array(grid_places) - grid_places[0], step)
     off = float(np.abs(corners - line).max())
     if off > _UNEVEN * float(np.linalg.norm(step)):
         raise ValueError(f"slices that do not lie evenly along one line (up to {off:.2f} mm off)")
-    affine[:3, 3] = corners[0] - at[0] * step
+    affine[:3, 3] = corners[0] - grid_places[0] * step
     return affine
 
 

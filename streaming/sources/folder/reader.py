@@ -175,9 +175,9 @@ class Reader:
             return self._parts(name, file, kind, head, before, age)
 
     def _is_taken(self, name: str, stamp: Stamp) -> bool:
-        taken = self._taken.get(name)
-        if taken is not None:
-            return taken.content == stamp.content
+        previous = self._taken.get(name)
+        if previous is not None:
+            return previous.content == stamp.content
         # Another name for the same inode and content is a rename, or a second link.
         other = self._recent.get(stamp.inode)
         if other is None or self._taken[other].content != stamp.content:
@@ -201,10 +201,12 @@ class Reader:
             raise IncompleteError(
                 "file-changed-while-read", "{size_bytes} bytes, and still being written", size_bytes=len(data)
             )
-        taken = self._taken.get(name)
-        known = taken and taken.size and files.fingerprint(data, taken.size) == taken.checksum
+        previous = self._taken.get(name)
+        same_content = (
+            previous and previous.size and files.fingerprint(data, previous.size) == previous.checksum
+        )
         reading = Reading([], stamp)
-        if not known:
+        if not same_content:
             if kind == "dicom":
                 plain = files.gunzip(data, self.limit_bytes)
                 reading = Reading(self._dicom(plain, plain is not data, age), stamp)
@@ -223,16 +225,16 @@ class Reader:
         return reading
 
     def _dicom(self, data: bytes, packed: bool, age: float) -> list[Image] | Plane:
-        found = read_dicom(data, moco=self._moco, include=self._include, limit_bytes=self.limit_bytes)
+        decoded = read_dicom(data, moco=self._moco, include=self._include, limit_bytes=self.limit_bytes)
         # A gzip stream carries its own checksum, so its zeros are real.
-        if packed or (isinstance(found, list) and not found):
-            return found
+        if packed or (isinstance(decoded, list) and not decoded):
+            return decoded
         # Slices at different positions may end in different numbers of zeros: each has its own record.
-        last = found if isinstance(found, Plane) else found[-1]
+        last = decoded if isinstance(decoded, Plane) else decoded[-1]
         place = round(100 * last.normal_mm) if isinstance(last, Plane) else 0
         size = last.data.size * last.value_bytes
         self._tails.check((last.uid, place), last.data, size, _tail_of(data), age, patience_s(last.tr_s))
-        return found
+        return decoded
 
     def _parts(self, name: str, file: BinaryIO, kind: str, head: bytes, before: Stamp, age: float) -> Reading:
         """Read what is there of a file, or of a pair of files, whose header gives the layout."""
@@ -330,7 +332,7 @@ class Reader:
         read_at: ReadAt,
         stamp: Stamp,
         age: float,
-        most: int = _MOST_VOLUMES,
+        max_volumes: int = _MOST_VOLUMES,
     ) -> Reading:
         _, volume_bytes = container.span(0)
         if volume_bytes > MOST:
@@ -339,63 +341,63 @@ class Reader:
                 "a volume of {volume_bytes} bytes: a damaged header",
                 volume_bytes=volume_bytes,
             )
-        there = container.there(stamp.size)
-        given, first = self._begun(name, container, read_at, there, stamp)
+        available = container.there(stamp.size)
+        delivered, first = self._begun(name, container, read_at, available, stamp)
         # A writer may set the number of volumes only at the end, so while a file grows it may hold more
         # than its header promises. In a file that has not grown, such a header is not trusted.
-        grew = stamp.size > given.size
-        if there > container.promised and not grew:
-            self._given[name] = given
+        grew = stamp.size > delivered.size
+        if available > container.promised and not grew:
+            self._given[name] = delivered
             raise IncompleteError(
                 "file-volumes-exceed-header",
                 "bytes for {available_volumes} volumes, but the header promises {expected_volumes}",
-                available_volumes=there,
+                available_volumes=available,
                 expected_volumes=container.promised,
             )
         images = []
         reason = ""
-        for t in range(given.count, min(there, given.count + most)):
+        for t in range(delivered.count, min(available, delivered.count + max_volumes)):
             try:
                 image = container.image(t, read_at) if t or first is None else first
-                images.append(self._checked(image, container, t, read_at, age, given))
+                images.append(self._checked(image, container, t, read_at, age, delivered))
             except (IncompleteError, NotAVolumeError) as error:
                 if not images:
-                    self._given[name] = given
+                    self._given[name] = delivered
                     raise
                 # The volumes before this one are good: give them, and name the reason for the rest.
                 reason = str(error)
                 break
-        count = given.count + len(images)
-        self._given[name] = replace(given, count=count)
-        if not reason and count < max(there, container.promised):
-            reason = f"{count} of {max(there, container.promised)} volumes so far"
+        count = delivered.count + len(images)
+        self._given[name] = replace(delivered, count=count)
+        if not reason and count < max(available, container.promised):
+            reason = f"{count} of {max(available, container.promised)} volumes so far"
         elif not reason and not count:
             reason = f"{stamp.size} bytes, no volume yet"
         # No checksum is needed here: `_begun` recognises the file by its first volume.
         if not reason:
             self._take(name, stamp, 0, 0)
-        return Reading(images, stamp, reason, given.by_name)
+        return Reading(images, stamp, reason, delivered.by_name)
 
     def _checked(
-        self, image: Image, container: Container, t: int, read_at: ReadAt, age: float, given: _Given
+        self, image: Image, container: Container, t: int, read_at: ReadAt, age: float, delivered: _Given
     ) -> Image:
         tail = _tail_in(container, t, read_at)
         _, size = container.span(t)
-        self._tails.check((given.uid, 0), image.data, size, tail, age, patience_s(image.tr_s))
+        self._tails.check((delivered.uid, 0), image.data, size, tail, age, patience_s(image.tr_s))
         number = t
-        if given.by_name:
-            number = None if given.number is None else given.number + t
-        return replace(image, uid=given.uid, number=number)
+        if delivered.by_name:
+            number = None if delivered.number is None else delivered.number + t
+        return replace(image, uid=delivered.uid, number=number)
 
     def _begun(
-        self, name: str, container: Container, read_at: ReadAt, there: int, stamp: Stamp
+        self, name: str, container: Container, read_at: ReadAt, available: int, stamp: Stamp
     ) -> tuple[_Given, Image | None]:
         """Return what the file has given; if its first volume is another one, begin again with that.
 
         The first volume is returned too where it had to be decoded.
         """
-        given = self._given.get(name)
-        if there == 0:
+        delivered = self._given.get(name)
+        if available == 0:
             # Keep this size: a file that has grown since may hold more than its header promises.
             self._given.setdefault(name, _Given(0, "", None, -1, stamp.size, False))
             raise IncompleteError(
@@ -404,8 +406,8 @@ class Reader:
                 size_bytes=stamp.size,
             )
         checksum = zlib.crc32(read_at(*container.span(0)))
-        if given is not None and given.first == checksum:
-            return replace(given, size=min(given.size, stamp.size)), None
+        if delivered is not None and delivered.first == checksum:
+            return replace(delivered, size=min(delivered.size, stamp.size)), None
         image = container.image(0, read_at)
         # A file of one volume takes its number from its name; in a longer one volumes count from 0.
         by_name = container.promised == 1
@@ -415,13 +417,13 @@ class Reader:
         # A second run may overwrite the files of the first one by one. Only the file with the lowest
         # number begins the new run; the others then belong to it.
         begins = number is not None and (not by_name or number == lowest)
-        if given is not None and given.count and begins:
+        if delivered is not None and delivered.count and begins:
             self._generation[uid] = self._generation.get(uid, 1) + 1
         if by_name and number is not None and lowest is not None:
             self._lowest[uid] = min(lowest, number)
         generation = self._generation.get(uid, 1)
         full = uid if generation == 1 else f"{uid} ({generation})"
-        size = stamp.size if given is None else min(given.size, stamp.size)
+        size = stamp.size if delivered is None else min(delivered.size, stamp.size)
         return _Given(0, full, number, checksum, size, by_name), image
 
 

@@ -16,7 +16,7 @@ from streaming.sources.formats.image import (
 Key = tuple[int | None, ...]
 
 # Number of counters kept from the start of a run, by which its beginning is recognised.
-_KEPT = 512
+_MAX_COUNTERS = 512
 # Header times further apart than `_LATER_S` belong to two acquisitions; without header times, files
 # that come after a pause of `_PAUSE_S` may too; both in s.
 _LATER_S = 5.0
@@ -62,13 +62,13 @@ class SeriesRestarts:
     def __init__(self) -> None:
         self._runs: dict[str, list[_Begun]] = {}
 
-    def name(self, image: Image | Plane, at: float) -> str:
+    def name(self, image: Image | Plane, arrived_at: float) -> str:
         """Return the identity of an image's run: its own and, from the second run on, the run's number.
 
         Parameters
         ----------
         image : Image or Plane
-        at : float
+        arrived_at : float
             When its file came; local clock, s.
         """
         key = _key(image)
@@ -76,13 +76,13 @@ class SeriesRestarts:
             return image.uid
         runs = self._runs.setdefault(image.uid, [])
         run = _owner(runs, image.acquired)
-        if run is None or (run is runs[-1] and _again(run, key, image, at)):
+        if run is None or (run is runs[-1] and _again(run, key, image, arrived_at)):
             name = image.uid if not runs else f"{image.uid} ({len(runs) + 1})"
-            run = _Begun(name, image.acquired, key, pixel_checksum(image.data), at)
+            run = _Begun(name, image.acquired, key, pixel_checksum(image.data), arrived_at)
             runs.append(run)
-        if len(run.firsts) < _KEPT:
+        if len(run.firsts) < _MAX_COUNTERS:
             run.firsts.setdefault(key, image.acquired)
-        run.at = max(run.at, at)
+        run.at = max(run.at, arrived_at)
         if image.acquired is not None and image.counters is not None:
             newest = run.newest
             if newest is None or seconds_between(newest.acquired, image.acquired) >= 0:
@@ -100,7 +100,7 @@ def _owner(runs: list[_Begun], acquired: datetime | None) -> _Begun | None:
     return runs[-1] if runs else None
 
 
-def _again(run: _Begun, key: Key, image: Image | Plane, at: float) -> bool:
+def _again(run: _Begun, key: Key, image: Image | Plane, arrived_at: float) -> bool:
     # A series that is copied into the folder twice repeats its header times, or else its pixels.
     if key not in run.firsts:
         return False
@@ -109,7 +109,10 @@ def _again(run: _Begun, key: Key, image: Image | Plane, at: float) -> bool:
         return seconds_between(before, image.acquired) > _LATER_S and not _continues(run, image)
     untimed = before is None and image.acquired is None
     return (
-        untimed and key == run.first and at - run.at > _PAUSE_S and pixel_checksum(image.data) != run.pixels
+        untimed
+        and key == run.first
+        and arrived_at - run.at > _PAUSE_S
+        and pixel_checksum(image.data) != run.pixels
     )
 
 

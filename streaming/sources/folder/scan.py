@@ -20,7 +20,7 @@ from streaming.sources.folder.inotify import Events
 # File systems keep times in ticks, s: a change within the tick of the one before it moves no time.
 _TICK = 0.1
 # After a listing, a folder rests for this many times what the listing took, even if it changes.
-_REST = 2.0
+_PAUSE_FACTOR = 2.0
 # All folders are listed at this interval, s, or more rarely if that would take more than this share
 # of the time.
 _RELIST = 0.25
@@ -130,19 +130,21 @@ class FolderScan:
 
     def files(self) -> list[str]:
         """Return every name seen so far, relative to the folder."""
-        return [_joined(at, name) for at, folder in self._folders.items() for name in folder.files]
+        return [
+            _joined(directory, name) for directory, folder in self._folders.items() for name in folder.files
+        ]
 
     def knows(self, name: str) -> bool:
         """Return whether a file of that relative name has been seen."""
-        at, _, base = name.rpartition("/")
-        folder = self._folders.get(at)
+        directory, _, base = name.rpartition("/")
+        folder = self._folders.get(directory)
         return folder is not None and base in folder.files
 
     def forget(self, name: str) -> None:
         """Forget a file, so that it is reported again when it is seen again."""
-        at, _, base = name.rpartition("/")
-        if at in self._folders:
-            self._folders[at].files.pop(base, None)
+        directory, _, base = name.rpartition("/")
+        if directory in self._folders:
+            self._folders[directory].files.pop(base, None)
 
     def poll(self, now_at: float) -> dict[str, Stamp]:
         """Return the files that are new or have changed since they were reported: relative name -> stamp.
@@ -154,26 +156,26 @@ class FolderScan:
         """
         if not self._enter(now_at):
             return {}
-        found: dict[str, Stamp] = {}
-        every = now_at >= self._relist_at
+        changed: dict[str, Stamp] = {}
+        relist_all = now_at >= self._relist_at
         # Events come first: they account for a folder's new modification time and so spare its listing.
-        for at, names in (self._events.read() if self._events else {}).items():
-            self._tell(at, names, now_at, found)
+        for directory, names in (self._events.read() if self._events else {}).items():
+            self._tell(directory, names, now_at, changed)
         began = time.perf_counter()
-        for at in list(self._folders if every else self._watched):
-            if self._moved(at, now_at) or every:
-                self._list(at, now_at, found)
+        for directory in list(self._folders if relist_all else self._watched):
+            if self._moved(directory, now_at) or relist_all:
+                self._list(directory, now_at, changed)
         # Subfolders of these may have subfolders themselves.
         while self._begun:
-            self._list(self._begun.popleft(), now_at, found)
-        if every:
+            self._list(self._begun.popleft(), now_at, changed)
+        if relist_all:
             cost = time.perf_counter() - began
             self.seen_at = now_at
             self._relist_at = now_at + max(_RELIST, cost / _RELIST_SHARE)
             self._choose()
         self.returning = self._unseen > 0
-        self._take_turns(found)
-        return found
+        self._take_turns(changed)
+        return changed
 
     def _enter(self, now_at: float) -> bool:
         """Return whether the folder is there; notice when another file system is mounted in its place."""
@@ -199,51 +201,53 @@ class FolderScan:
             self._unseen = sum(len(folder.files) for folder in self._folders.values())
         return True
 
-    def _moved(self, at: str, now_at: float) -> bool:
+    def _moved(self, directory: str, now_at: float) -> bool:
         """Return whether a folder has changed, or may have, and has rested long enough to be listed.
 
         It may have changed unnoticed if it was last listed within a tick of its last change.
         """
-        folder = self._folders[at]
+        folder = self._folders[directory]
         try:
-            mtime = os.stat(f"{self._root}/{at}").st_mtime_ns
+            mtime = os.stat(f"{self._root}/{directory}").st_mtime_ns
         except OSError:
             return False
         if mtime != folder.mtime:
             folder.mtime = mtime
             folder.changed_at = now_at
         fresh = mtime != folder.told_mtime and folder.listed_at <= folder.changed_at + _TICK
-        return fresh and now_at >= folder.listed_at + _REST * folder.cost
+        return fresh and now_at >= folder.listed_at + _PAUSE_FACTOR * folder.cost
 
-    def _tell(self, at: str, names: set[str], now_at: float, found: dict[str, Stamp]) -> None:
+    def _tell(self, directory: str, names: set[str], now_at: float, changed: dict[str, Stamp]) -> None:
         """Look at the names that came by events, which also explain the folder's new modification time."""
-        folder = self._folders[at]
+        folder = self._folders[directory]
         for name in names:
             if name in folder.files:
-                self._again(folder, at, name, found)
+                self._again(folder, directory, name, changed)
             elif name not in folder.folders and name[0] != ".":
-                self._look(at, folder, name, now_at, found)
-        self._moved(at, now_at)
+                self._look(directory, folder, name, now_at, changed)
+        self._moved(directory, now_at)
         folder.told_mtime = folder.mtime
 
-    def _list(self, at: str, now_at: float, found: dict[str, Stamp]) -> None:
-        folder = self._folders[at]
+    def _list(self, directory: str, now_at: float, changed: dict[str, Stamp]) -> None:
+        folder = self._folders[directory]
         began = time.perf_counter()
         try:
-            names = os.listdir(f"{self._root}/{at}")
+            names = os.listdir(f"{self._root}/{directory}")
         except OSError:
             # It vanished between two calls; the next poll finds out.
             return
-        known = folder.files
+        files = folder.files
         inner = folder.folders
-        new = [name for name in names if name not in known and name not in inner and name[0] != "."]
+        new = [name for name in names if name not in files and name not in inner and name[0] != "."]
         folder.listed_at = now_at
         folder.cost = time.perf_counter() - began
         for name in new:
-            self._look(at, folder, name, now_at, found)
+            self._look(directory, folder, name, now_at, changed)
 
-    def _look(self, at: str, folder: _Folder, name: str, now_at: float, found: dict[str, Stamp]) -> None:
-        path = _joined(at, name)
+    def _look(
+        self, directory: str, folder: _Folder, name: str, now_at: float, changed: dict[str, Stamp]
+    ) -> None:
+        path = _joined(directory, name)
         try:
             stat = os.lstat(f"{self._root}/{path}")
             if modes.S_ISDIR(stat.st_mode):
@@ -258,7 +262,7 @@ class FolderScan:
         if modes.S_ISREG(stat.st_mode):
             stamp = stamp_of(stat)
             folder.files[name] = stamp.content
-            found[path] = stamp
+            changed[path] = stamp
 
     def _begin(self, place: str, now_at: float) -> None:
         if place in self._folders or os.path.realpath(f"{self._root}/{place}") == self._exclude:
@@ -273,21 +277,21 @@ class FolderScan:
 
     def _choose(self) -> None:
         """Watch the folders that changed last, and all their parents, where new subfolders appear."""
-        last = heapq.nlargest(_WATCHED, self._folders, key=lambda at: self._folders[at].mtime)
+        last = heapq.nlargest(_WATCHED, self._folders, key=lambda directory: self._folders[directory].mtime)
         self._watched = {""}
-        for at in last:
-            while at:
-                self._watched.add(at)
-                at = at.rpartition("/")[0]
+        for directory in last:
+            while directory:
+                self._watched.add(directory)
+                directory = directory.rpartition("/")[0]
         if self._events:
             self._events.keep(self._watched)
-            for at in self._watched:
-                self._events.watch(at, f"{self._root}/{at}")
+            for directory in self._watched:
+                self._events.watch(directory, f"{self._root}/{directory}")
 
-    def _watch(self, at: str) -> None:
-        self._watched.add(at)
+    def _watch(self, directory: str) -> None:
+        self._watched.add(directory)
         if self._events:
-            self._events.watch(at, f"{self._root}/{at}")
+            self._events.watch(directory, f"{self._root}/{directory}")
 
     def _take_turns(self, stamps: dict[str, Stamp]) -> None:
         """Look at some known files again: overwriting one does not move its folder's modification time."""
@@ -308,16 +312,16 @@ class FolderScan:
             for name in list(self._folders[place].files):
                 yield place, name
 
-    def _again(self, folder: _Folder, at: str, name: str, found: dict[str, Stamp]) -> None:
-        path = _joined(at, name)
+    def _again(self, folder: _Folder, directory: str, name: str, changed: dict[str, Stamp]) -> None:
+        path = _joined(directory, name)
         try:
             stamp = stamp_of(os.stat(f"{self._root}/{path}"))
         except OSError:
             return
         if folder.files[name] != stamp.content:
             folder.files[name] = stamp.content
-            found[path] = stamp
+            changed[path] = stamp
 
 
-def _joined(at: str, name: str) -> str:
-    return f"{at}/{name}" if at else name
+def _joined(directory: str, name: str) -> str:
+    return f"{directory}/{name}" if directory else name

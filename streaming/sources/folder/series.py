@@ -19,7 +19,7 @@ Kind = tuple[tuple[int, ...], tuple[float, ...], float | None]
 Accept = Callable[[tuple[int, ...], NDArray[np.float64], float | None], str | None]
 
 # No run has this many volumes: a greater number comes from a damaged header.
-_MOST = 100_000
+_MAX_NUMBER = 100_000
 # A number that skips more than `_LEAP` volumes may be damage too. It is believed once another one
 # within `_NEAR` of it has come.
 _LEAP = 2000
@@ -97,10 +97,10 @@ class SeriesRun:
         self.leapt = index
         return True
 
-    def reach(self, index: int, at: float) -> None:
+    def reach(self, index: int, now_at: float) -> None:
         """Open a hole for every index that was passed over on the way to `index`."""
         for passed in range(self.stop, index):
-            self.holes[passed] = Hole(at, self.kind[0][2])
+            self.holes[passed] = Hole(now_at, self.kind[0][2])
         self.stop = max(self.stop, index + 1)
 
 
@@ -163,10 +163,10 @@ class Runs:
         since : float or None
             When the file was first seen, if it was not whole then; local clock, s.
         """
-        found = self._find(image, first)
-        if isinstance(found, str):
-            return found
-        run, index = found
+        placement = self._find(image, first)
+        if isinstance(placement, str):
+            return placement
+        run, index = placement
         if index in run.seen:
             self.duplicate += 1
             return f"a second file for volume {index} of series {run.label}"
@@ -175,7 +175,7 @@ class Runs:
         self.out_of_order += index < run.stop - 1 and bool(run.seen)
         # Late by either account: its file took too long to become whole, or its place stayed empty.
         hole = run.holes.pop(index, None)
-        opened = [at for at in (since, hole.since if hole else None) if at is not None]
+        opened = [opened_at for opened_at in (since, hole.since if hole else None) if opened_at is not None]
         self.late += bool(opened) and moments.parsed_at - min(opened) >= run.patience_s
         run.reach(index, moments.parsed_at)
         run.seen.add(index)
@@ -195,7 +195,7 @@ class Runs:
             simulated=image.simulated,
         )
 
-    def give_up(self, image: Image, missing_slices: int, at: float) -> str:
+    def give_up(self, image: Image, missing_slices: int, now_at: float) -> str:
         """Keep the place of a volume that lacks slices as a hole; return what its files are listed as.
 
         Parameters
@@ -203,21 +203,21 @@ class Runs:
         image : Image
             The slices that came.
         missing_slices : int
-        at : float
+        now_at : float
             Local clock, s.
         """
-        found = self._find(image, 0)
-        if isinstance(found, str):
-            return found
-        run, index = found
+        placement = self._find(image, 0)
+        if isinstance(placement, str):
+            return placement
+        run, index = placement
         if self._leaps(run, index):
             return _leap(run, index)
         slices = run.kind[0][2]
         words = f"a slice of volume {index} of series {run.label}, which lacks {missing_slices} of {slices}"
         if index not in run.seen:
-            run.reach(index, at)
+            run.reach(index, now_at)
             # Its slices have been waited for already, so the hole is due at once.
-            run.holes[index] = Hole(at - run.patience_s, missing_slices)
+            run.holes[index] = Hole(now_at - run.patience_s, missing_slices)
         return words
 
     def _leaps(self, run: SeriesRun, index: int) -> bool:
@@ -228,7 +228,7 @@ class Runs:
         number = 0 if image.number is None else image.number - first
         if number < 0:
             return f"number {image.number} lies before the first volume of its run"
-        if number >= _MOST:
+        if number >= _MAX_NUMBER:
             return f"number {image.number} is too large for any run: a damaged header"
         run = self._run_of(image)
         return run if isinstance(run, str) else (run, _index(image, run, first))
@@ -292,7 +292,7 @@ def _index(image: Image, run: SeriesRun, first: int) -> int:
         return image.number - first
     if image.acquired is not None and run.origin is not None and image.tr_s:
         index = round(seconds_between(run.origin, image.acquired) / image.tr_s)
-        return min(max(index, 0), _MOST)
+        return min(max(index, 0), _MAX_NUMBER)
     return run.stop
 
 

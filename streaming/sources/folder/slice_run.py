@@ -247,12 +247,12 @@ class SliceRun:
     def counted(self, index: int) -> int | None:
         """Return the slices of a volume if its instances run on without a gap into the next volume's."""
         # The new slice may lie in the earlier or the later volume of a pair. Instances count from 0,
-        # so volume `one` of `many` slices begins at instance one * many.
-        for one in (index - 1, index):
-            if one in self.piles and one + 1 in self.piles:
-                before = self.piles[one].instances()
-                after = self.piles[one + 1].instances()
-                if before and after and before.lowest == one * before.many and before.closed:
+        # so volume `earlier` of `many` slices begins at instance earlier * many.
+        for earlier in (index - 1, index):
+            if earlier in self.piles and earlier + 1 in self.piles:
+                before = self.piles[earlier].instances()
+                after = self.piles[earlier + 1].instances()
+                if before and after and before.lowest == earlier * before.many and before.closed:
                     return before.many if after.lowest == before.highest + 1 else None
         return None
 
@@ -264,12 +264,14 @@ class SliceRun:
         """
         keys = frozenset(self.piles[index].slots)
         if self.count is None:
-            found = places(key for pile in self.piles.values() for key in pile.slots)
-            self.count = found[-1] + 1 if found else max(len(pile.slots) for pile in self.piles.values())
+            grid_places = places(key for pile in self.piles.values() for key in pile.slots)
+            self.count = (
+                grid_places[-1] + 1 if grid_places else max(len(pile.slots) for pile in self.piles.values())
+            )
         elif not (self.proven or self.believed):
-            found = places(keys)
-            others = [frozenset(pile.slots) for other, pile in self.piles.items() if other != index]
-            if found and 1 < len(keys) == found[-1] + 1 and keys in [*others, self.short]:
+            grid_places = places(keys)
+            other_piles = [frozenset(pile.slots) for other, pile in self.piles.items() if other != index]
+            if grid_places and 1 < len(keys) == grid_places[-1] + 1 and keys in [*other_piles, self.short]:
                 self.count = len(keys)
         self.short = keys
 
@@ -292,8 +294,8 @@ class SliceRun:
             If they are not evenly spaced.
         """
         planes = [slot.plane for slot in slots]
-        at, count = self._places([slot.key for slot in slots])
-        data, affine = joined(planes, at, count)
+        grid_places, count = self._places([slot.key for slot in slots])
+        data, affine = joined(planes, grid_places, count)
         acquired, recon_s = timed(planes)
         if acquired is not None:
             self.clock = self.clock or (index, acquired)
@@ -315,11 +317,11 @@ class SliceRun:
         """Return the place of each slice, and the number of places in the whole volume."""
         # The grid of the last whole volume also places slices of a volume that lacks its outer ones.
         count = max(self.count or 0, len(keys))
-        at = on_grid(keys, self.grid) if len(self.grid) == count else None
-        at = at or places(keys)
-        if at is None:
+        grid_places = on_grid(keys, self.grid) if len(self.grid) == count else None
+        grid_places = grid_places or places(keys)
+        if grid_places is None:
             raise ValueError("slices that are not evenly spaced: no volume")
-        return at, max(count, at[-1] + 1)
+        return grid_places, max(count, grid_places[-1] + 1)
 
 
 def _last(slots: list[Slot]) -> Moments:

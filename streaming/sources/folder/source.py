@@ -205,15 +205,17 @@ class FolderSource:
         if min(began_at - self._looked_at, now_at - self._polled_at) > _STALL:
             self._resumed_at = began_at
         self._look(now_at)
-        found = self._take(now_at, waits=True)
+        volumes = self._take(now_at, waits=True)
         # A slice whose file is still queued is not lost: first try all files, then give volumes up.
         if not self._queue.unread() and began_at - self._resumed_at >= _CATCH_UP:
-            found += [volume for stacked in self._stacks.overdue(now_at) for volume in self._stacked(stacked)]
-            found += self._in_runs(self._numbering.overdue(now_at))
+            volumes += [
+                volume for stacked in self._stacks.overdue(now_at) for volume in self._stacked(stacked)
+            ]
+            volumes += self._in_runs(self._numbering.overdue(now_at))
             self._note_refused()
         self._looked_at = time.monotonic()
-        self._volumes += len(found)
-        return self._ordered(found)
+        self._volumes += len(volumes)
+        return self._ordered(volumes)
 
     def lost(self, now_at: float) -> list[tuple[SeriesRun, int, int]]:
         """Return the volumes that have been given up by now, each once: run, index, missing slices."""
@@ -265,17 +267,17 @@ class FolderSource:
             self._queue.put(name, stamp.content, now_at, seen_at, self._reader.knows(name))
 
     def _take(self, now_at: float, waits: bool) -> list[Volume]:
-        found: list[Volume] = []
+        volumes: list[Volume] = []
         until = time.thread_time() + _POLL_S
         most_at = time.monotonic() + _POLL_MOST_S
         for name in self._queue.due(now_at):
             # Reading a header takes its data file out of the queue, which may be on this list too.
             if name in self._pending:
-                found += self._try(name, now_at, waits)
+                volumes += self._try(name, now_at, waits)
             if time.thread_time() > until or time.monotonic() > most_at:
                 break
         self._note_refused()
-        return found
+        return volumes
 
     def _try(self, name: str, now_at: float, waits: bool) -> list[Volume]:
         pending = self._pending[name]
@@ -369,8 +371,8 @@ class FolderSource:
             ]
         numbered: list[Arrival] = []
         for image in images:
-            named = replace(image, uid=self._restarts.name(image, moments.arrived_at))
-            numbered += self._numbering.push(Arrival(named, name, moments, since))
+            run_image = replace(image, uid=self._restarts.name(image, moments.arrived_at))
+            numbered += self._numbering.push(Arrival(run_image, name, moments, since))
         return self._in_runs(numbered)
 
     def _in_runs(self, arrivals: list[Arrival]) -> list[Volume]:

@@ -68,10 +68,10 @@ class Stacks:
         if reason:
             self._refused.append((name, reason))
             return []
-        found = self._take(run, Slot(plane, name, moments))
+        stacked = self._take(run, Slot(plane, name, moments))
         while self._bytes > self._limit:
-            found += self._relieve()
-        return found
+            stacked += self._relieve()
+        return stacked
 
     def overdue(self, now_at: float) -> list[Stacked]:
         """Give up the volumes whose last slice came more than 1.5 TR ago.
@@ -79,34 +79,34 @@ class Stacks:
         Call this only when every file in the folder has been read: a slice that waits to be read is
         not lost.
         """
-        found: list[Stacked] = []
+        stacked: list[Stacked] = []
         for run in self._runs.values():
             if run.unplaced and _is_late(run, now_at):
-                found += self._settle(run)
+                stacked += self._settle(run)
             patience = patience_s(run.tr_s)
             for index in sorted(run.piles):
                 # Giving up one volume may settle the count of slices, and so complete others.
                 pile = run.piles.get(index)
                 if pile is not None and now_at - pile.last_at > patience:
-                    found += self._give_up(run, index)
-        return found
+                    stacked += self._give_up(run, index)
+        return stacked
 
     def refused(self) -> list[tuple[str, str]]:
         """Return the files since the last call that made no volume, each with the reason."""
-        found = self._refused
+        refusals = self._refused
         self._refused = []
-        return found
+        return refusals
 
     def drain(self) -> list[Stacked]:
         """Give all that is left, because no more files will come."""
-        found: list[Stacked] = []
+        stacked: list[Stacked] = []
         for run in self._runs.values():
             # What an instance number turns out not to tell waits once more.
             while run.unplaced:
-                found += self._settle(run)
+                stacked += self._settle(run)
             while run.piles:
-                found += self._give_up(run, min(run.piles))
-        return found
+                stacked += self._give_up(run, min(run.piles))
+        return stacked
 
     def _run_of(self, plane: Plane) -> SliceRun:
         run = self._runs.get(plane.uid)
@@ -122,8 +122,8 @@ class Stacks:
         A second orientation refuses the whole run, unless volumes of it are out already.
         """
         if plane.data.shape != run.first.data.shape:
-            size, others = (" x ".join(map(str, p.data.shape)) for p in (plane, run.first))
-            return f"a slice of {size} voxels in a series of {others}"
+            size, expected = (" x ".join(map(str, p.data.shape)) for p in (plane, run.first))
+            return f"a slice of {size} voxels in a series of {expected}"
         parallel = _normal(plane) @ _normal(run.first) > _PARALLEL
         if not parallel and not run.given:
             self._refuse(run, _ORIENTED)
@@ -180,8 +180,8 @@ class Stacks:
         if run.mixed:
             # Where slices of several images came, a second slice may follow until the deadline.
             return []
-        whole = [index for index in sorted(indices) if len(run.piles[index].slots) == run.count]
-        return [volume for index in whole if index in run.piles for volume in self._give(run, index)]
+        complete = [index for index in sorted(indices) if len(run.piles[index].slots) == run.count]
+        return [volume for index in complete if index in run.piles for volume in self._give(run, index)]
 
     def _again(self, run: SliceRun, slot: Slot, index: int) -> list[Stacked]:
         """Handle a slice of a volume that has been given already."""
@@ -280,12 +280,12 @@ class Stacks:
         return slots
 
     def _take_again(self, run: SliceRun, slots: list[Slot]) -> list[Stacked]:
-        found = []
+        stacked = []
         # `_take` counts the bytes of each slice again.
         for slot in slots:
             self._bytes -= slot.plane.data.nbytes
-            found += self._take(run, slot)
-        return found
+            stacked += self._take(run, slot)
+        return stacked
 
     def _wait(self, run: SliceRun, slot: Slot) -> list[Stacked]:
         """Keep a slice until the layout of the instance numbers is known."""
@@ -295,8 +295,8 @@ class Stacks:
             if other is not None:
                 return self._clash(run, slot, 0, other.identity)
         run.unplaced.append(slot)
-        known = instance is not None and run.layout.learn(slot.key, instance)
-        return self._place_all(run) if known else []
+        has_layout = instance is not None and run.layout.learn(slot.key, instance)
+        return self._place_all(run) if has_layout else []
 
     def _place_all(self, run: SliceRun) -> list[Stacked]:
         run.rest, run.count = "instance", len(run.layout.seen)
@@ -324,8 +324,8 @@ class Stacks:
         count = run.count
         run.reckon(index)
         # A new count may complete other volumes.
-        found = self._give(run, index)
-        return found if run.count == count else [*found, *self._ready(run, run.piles)]
+        stacked = self._give(run, index)
+        return stacked if run.count == count else [*stacked, *self._ready(run, run.piles)]
 
     def _give(self, run: SliceRun, index: int) -> list[Stacked]:
         """Turn a pile into a volume, whole or not; refuse the run if this shows that it has no volumes."""
@@ -358,8 +358,8 @@ def _begun(plane: Plane) -> SliceRun:
     elif plane.instance is None and counters.acquisition is not None:
         run = SliceRun(plane, plane.series, "acquisition", plane.slices, base=min(counters.acquisition, 1))
     elif plane.instance is None:
-        rest = "order" if plane.acquired is None else "first"
-        run = SliceRun(plane, plane.series, rest, plane.slices)
+        basis = "order" if plane.acquired is None else "first"
+        run = SliceRun(plane, plane.series, basis, plane.slices)
     elif plane.slices:
         run = SliceRun(plane, plane.series, "instance", plane.slices, layout=SliceLayout(plane.slices))
     else:

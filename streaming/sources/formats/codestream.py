@@ -47,9 +47,9 @@ def _of_jpeg_2000(frame: bytes) -> tuple[int, int, int] | None:
     """Return rows, columns and components; None if it does not say."""
     if not frame.startswith(_JPEG_2000) or len(frame) < 42:
         return None
-    right, bottom, left, top = _SIZES.unpack_from(frame, 8)
+    x_stop, y_stop, x_start, y_start = _SIZES.unpack_from(frame, 8)
     (components,) = _COMPONENTS.unpack_from(frame, 40)
-    return bottom - top, right - left, components
+    return y_stop - y_start, x_stop - x_start, components
 
 
 def _of_jpeg(frame: bytes) -> tuple[int, int, int] | None:

@@ -37,11 +37,11 @@ def read_csa(data: bytes) -> dict[str, list[str]]:
         (count,) = struct.unpack_from("<I", data, 8)
         _check(count)
         tags: dict[str, list[str]] = {}
-        at = 16
+        offset = 16
         for _ in range(count):
-            name, _, _, _, items, _ = _TAG.unpack_from(data, at)
+            name, _, _, _, items, _ = _TAG.unpack_from(data, offset)
             _check(items)
-            values, at = _items(data, at + _TAG.size, items)
+            values, offset = _items(data, offset + _TAG.size, items)
             tags[_text(name)] = values
     except struct.error as error:
         raise ValueError("the private header ends before its last tag") from error
@@ -69,28 +69,28 @@ def protocol_values(data: bytes, name: str) -> dict[str, float]:
     dict of str to float
         Numeric settings by the rest of their names.
     """
-    found = {}
+    settings = {}
     for line in re.finditer(re.escape(name).encode() + rb"([\w.\[\]]*)[ \t]*=[ \t]*([-+.\w]+)", data):
-        rest, value = (part.decode("latin-1") for part in line.groups())
+        suffix, value = (part.decode("latin-1") for part in line.groups())
         try:
-            found[rest] = float(int(value, 16) if value[:2] == "0x" else value)
+            settings[suffix] = float(int(value, 16) if value[:2] == "0x" else value)
         except ValueError:
             continue
-    return found
+    return settings
 
 
-def _items(data: bytes, at: int, count: int) -> tuple[list[str], int]:
+def _items(data: bytes, offset: int, count: int) -> tuple[list[str], int]:
     values = []
     for _ in range(count):
-        _, length, _, _ = _ITEM.unpack_from(data, at)
-        at += _ITEM.size
-        if length < 0 or at + length > len(data):
+        _, length, _, _ = _ITEM.unpack_from(data, offset)
+        offset += _ITEM.size
+        if length < 0 or offset + length > len(data):
             raise ValueError(f"an item of the private header claims {length} bytes that are not there")
         if length:
-            values.append(_text(data[at : at + length]).strip())
+            values.append(_text(data[offset : offset + length]).strip())
             # Items are padded to four bytes.
-            at += length + -length % 4
-    return [value for value in values if value], at
+            offset += length + -length % 4
+    return [value for value in values if value], offset
 
 
 def _text(raw: bytes) -> str:

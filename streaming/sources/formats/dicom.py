@@ -69,12 +69,12 @@ def read_dicom(
         warnings.simplefilter("ignore")
         try:
             header = read_header(data, limit_bytes)
-            found = _read(header, moco, include, limit_bytes)
+            decoded = _read(header, moco, include, limit_bytes)
             simulated = text(header.ds, "ImageComments") == SIMULATED
             value_bytes = int(header.ds.BitsAllocated) // 8
-            if isinstance(found, Plane):
-                return replace(found, simulated=simulated, value_bytes=value_bytes)
-            return [replace(image, simulated=simulated, value_bytes=value_bytes) for image in found]
+            if isinstance(decoded, Plane):
+                return replace(decoded, simulated=simulated, value_bytes=value_bytes)
+            return [replace(image, simulated=simulated, value_bytes=value_bytes) for image in decoded]
         except BrokenError as error:
             raise IncompleteError.wrap(error, "dicom-incomplete", "not whole: {error}") from None
         except _BROKEN as error:

@@ -90,7 +90,7 @@ def opened(data: bytes, limit_bytes: int = MOST) -> tuple[str, bytes, int, Encod
         Transfer syntax.
     body : bytes
         The bytes that hold the data set.
-    at : int
+    offset : int
         Where it begins in them.
     encoding : Encoding
 
@@ -107,25 +107,25 @@ def opened(data: bytes, limit_bytes: int = MOST) -> tuple[str, bytes, int, Encod
             "dicom-preamble-missing",
             "no DICOM preamble, and no data set without one",
         )
-    at, little = start
+    offset, little = start
     syntax = _EXPLICIT_LITTLE if little else _EXPLICIT_BIG
     meta = Encoding(implicit=False, little=True)
-    while data[at : at + 2] == b"\x02\x00":
-        element = element_at(data, at, len(data), meta)
+    while data[offset : offset + 2] == b"\x02\x00":
+        element = element_at(data, offset, len(data), meta)
         if element.tag == _TRANSFER_SYNTAX:
             syntax = data[element.start : element.stop].rstrip(b"\0 ").decode("latin-1")
-        at = element.stop
-    if at >= len(data):
+        offset = element.stop
+    if offset >= len(data):
         raise BrokenError(
             "dicom-dataset-missing",
             "nothing after the preamble",
         )
     if syntax == _DEFLATED:
-        return syntax, _inflated(memoryview(data)[at:], limit_bytes), 0, meta
+        return syntax, _inflated(memoryview(data)[offset:], limit_bytes), 0, meta
     # Some writers claim explicit representations and write implicit ones, or the reverse, so the first
     # element decides.
-    explicit = data[at + 4 : at + 6] in _SHORT | _LONG
-    return syntax, data, at, Encoding(not explicit, syntax != _EXPLICIT_BIG)
+    explicit = data[offset + 4 : offset + 6] in _SHORT | _LONG
+    return syntax, data, offset, Encoding(not explicit, syntax != _EXPLICIT_BIG)
 
 
 def is_data_set(data: bytes) -> bool:
@@ -141,14 +141,14 @@ def _begin(data: bytes) -> tuple[int, bool] | None:
     """
     if data[128:132] == _MAGIC:
         return 132, True
-    at = len(_MAGIC) if data.startswith(_MAGIC) else 0
-    group = data[at : at + 2]
+    offset = len(_MAGIC) if data.startswith(_MAGIC) else 0
+    group = data[offset : offset + 2]
     little = group != b"\x00\x08"
     if group not in _FIRST_GROUPS:
         return None
-    explicit = data[at + 4 : at + 6] in _SHORT | _LONG
+    explicit = data[offset + 4 : offset + 6] in _SHORT | _LONG
     encoding = Encoding(not explicit, little)
-    place = at
+    place = offset
     before = 0
     for _ in range(_FIRST_ELEMENTS):
         try:
@@ -159,7 +159,7 @@ def _begin(data: bytes) -> tuple[int, bool] | None:
             return None
         before = tag
         place = start + length
-    return at, little
+    return offset, little
 
 
 def _inflated(data: memoryview, limit_bytes: int) -> bytes:
@@ -185,13 +185,13 @@ def _inflated(data: memoryview, limit_bytes: int) -> bytes:
     return body.getvalue()
 
 
-def elements(data: bytes, at: int, stop: int, encoding: Encoding, depth: int = 0) -> Iterator[Element]:
+def elements(data: bytes, offset: int, stop: int, encoding: Encoding, depth: int = 0) -> Iterator[Element]:
     """Yield elements one after another, without descending into sequences.
 
     Parameters
     ----------
     data : bytes
-    at, stop : int
+    offset, stop : int
         Where the first one begins, and where the last one ends.
     encoding : Encoding
     depth : int
@@ -202,20 +202,20 @@ def elements(data: bytes, at: int, stop: int, encoding: Encoding, depth: int = 0
     BrokenError
         If an element reaches beyond `stop`.
     """
-    while at < stop:
-        element = element_at(data, at, stop, encoding, depth)
+    while offset < stop:
+        element = element_at(data, offset, stop, encoding, depth)
         yield element
-        at = element.stop + 8 * element.undefined
+        offset = element.stop + 8 * element.undefined
 
 
-def element_at(data: bytes, at: int, stop: int, encoding: Encoding, depth: int = 0) -> Element:
+def element_at(data: bytes, offset: int, stop: int, encoding: Encoding, depth: int = 0) -> Element:
     """Find the element that begins at a place; arguments and errors as for `elements`."""
-    tag, vr, start, length = _head(data, at, stop, encoding)
+    tag, vr, start, length = _head(data, offset, stop, encoding)
     if length == _UNDEFINED:
         end = encoding.ends.get(start)
         if end is None:
             end = _sequence_end(data, start, stop, _inside(vr, encoding), depth + 1)
-        return Element(tag, vr, at, start, end, True)
+        return Element(tag, vr, offset, start, end, True)
     if start + length > stop:
         what = "pixel data" if tag == PIXELS else "an element"
         raise BrokenError(
@@ -225,22 +225,22 @@ def element_at(data: bytes, at: int, stop: int, encoding: Encoding, depth: int =
             expected_bytes=length,
             element=what,
         )
-    return Element(tag, vr, at, start, start + length, False)
+    return Element(tag, vr, offset, start, start + length, False)
 
 
 def items(data: bytes, sequence: Element, encoding: Encoding) -> Iterator[tuple[int, int]]:
     """Yield start and end of each item of a sequence or of encapsulated pixel data."""
-    at = sequence.start
-    while at < sequence.stop:
-        item = element_at(data, at, sequence.stop, encoding, 1)
+    offset = sequence.start
+    while offset < sequence.stop:
+        item = element_at(data, offset, sequence.stop, encoding, 1)
         if item.tag != _ITEM:
             return
         yield item.start, item.stop
-        at = item.stop + 8 * item.undefined
+        offset = item.stop + 8 * item.undefined
 
 
 def values(
-    data: bytes, start: int, stop: int, encoding: Encoding, wanted: Mapping[int, frozenset[int]]
+    data: bytes, start: int, stop: int, encoding: Encoding, tags: Mapping[int, frozenset[int]]
 ) -> dict[int, bytes]:
     """Return raw values of an item: its own, and those of the first item of each of its sequences.
 
@@ -250,36 +250,36 @@ def values(
     start, stop : int
         Where the item begins and ends.
     encoding : Encoding
-    wanted : mapping
+    tags : mapping
         Maps the tag of a sequence to the tags wanted from it, and 0 to those of the item itself.
     """
-    found = {}
-    own = wanted.get(0, frozenset())
+    raw_values = {}
+    item_tags = tags.get(0, frozenset())
     for element in elements(data, start, stop, encoding, 2):
-        if element.tag in own:
-            found[element.tag] = data[element.start : element.stop]
-        inner = wanted.get(element.tag)
+        if element.tag in item_tags:
+            raw_values[element.tag] = data[element.start : element.stop]
+        inner = tags.get(element.tag)
         item = next(items(data, element, encoding), None) if inner else None
         if item is not None and inner:
-            found |= values(data, *item, encoding, {0: inner})
-    return found
+            raw_values |= values(data, *item, encoding, {0: inner})
+    return raw_values
 
 
-def _head(data: bytes, at: int, stop: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
+def _head(data: bytes, offset: int, stop: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
     """Return the tag, the value representation, the start of the value and its length."""
-    if at + 8 > stop:
+    if offset + 8 > stop:
         raise BrokenError(
             "dicom-element-header-truncated",
             "the bytes end inside an element's head",
         )
-    group, number, vr, length = _SHORT_HEAD[encoding.little].unpack_from(data, at)
-    start = at + 8
+    group, number, vr, length = _SHORT_HEAD[encoding.little].unpack_from(data, offset)
+    start = offset + 8
     if encoding.implicit or group == 0xFFFE or vr not in _SHORT:
         # Items and delimiters (group FFFE) have no value representation in any encoding (PS3.5, 7.5).
         if encoding.implicit or group == 0xFFFE:
             vr = b""
-        elif vr in _LONG and at + 12 <= stop:
-            start = at + 12
+        elif vr in _LONG and offset + 12 <= stop:
+            start = offset + 12
         else:
             raise BrokenError(
                 "dicom-element-invalid",
@@ -294,22 +294,22 @@ def _inside(vr: bytes, encoding: Encoding) -> Encoding:
     return Encoding(True, True, encoding.ends) if vr == b"UN" else encoding
 
 
-def _sequence_end(data: bytes, at: int, stop: int, encoding: Encoding, depth: int) -> int:
+def _sequence_end(data: bytes, offset: int, stop: int, encoding: Encoding, depth: int) -> int:
     """Find the delimiter that ends a sequence, or an item, of undefined length."""
     if depth > _DEEPEST:
         raise BrokenError(
             "dicom-sequence-too-deep",
             "sequences nested beyond reason",
         )
-    begin = at
+    begin = offset
     while True:
-        tag, vr, start, length = _head(data, at, stop, encoding)
+        tag, vr, start, length = _head(data, offset, stop, encoding)
         if tag in (_ITEM_END, _SEQUENCE_END):
             if len(encoding.ends) >= _ENDS_MOST:
                 raise BrokenError("dicom-sequences-excess", "more sequences than any file has")
-            encoding.ends[begin] = at
-            return at
+            encoding.ends[begin] = offset
+            return offset
         if length == _UNDEFINED:
-            at = _sequence_end(data, start, stop, _inside(vr, encoding), depth + 1) + 8
+            offset = _sequence_end(data, start, stop, _inside(vr, encoding), depth + 1) + 8
         else:
-            at = start + length
+            offset = start + length

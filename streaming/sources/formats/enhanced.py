@@ -60,7 +60,7 @@ _ACQUIRED = 0x00189074
 TIME_INDEX = 0x00209128
 _DIMENSIONS = 0x00209157
 # What is wanted from each functional group, by the tag of its sequence.
-_WANTED = {
+_GROUP_TAGS = {
     0x00189112: frozenset({_TR}),
     0x00189114: frozenset({_ECHO}),
     0x00189117: frozenset({B_VALUE, DIRECTION}),
@@ -103,12 +103,12 @@ class Frames:
     def decimals(self, tag: int, count: int) -> NDArray[np.float64] | None:
         """Return an attribute of every frame, (frames, count); None unless all have `count` numbers."""
         # Frames often share a value, so each distinct one is parsed once.
-        known: dict[bytes, list[float]] = {}
+        parsed: dict[bytes, list[float]] = {}
         for raw in {frame.get(tag, b"") for frame in self.each}:
             parts = raw.decode("latin-1").strip("\0 ").split("\\")
-            known[raw] = [float(part) for part in parts if part.strip()]
-        found = [known[frame.get(tag, b"")] for frame in self.each]
-        return np.array(found, float) if all(len(row) == count for row in found) else None
+            parsed[raw] = [float(part) for part in parts if part.strip()]
+        rows = [parsed[frame.get(tag, b"")] for frame in self.each]
+        return np.array(rows, float) if all(len(row) == count for row in rows) else None
 
     def packed(self, tag: int, kind: str) -> list[tuple[float, ...]]:
         """Return a binary attribute of every frame as numbers of one `struct` format."""
@@ -132,24 +132,24 @@ def read_frames(header: Header) -> Frames:
     shared: Frame = {}
     if SHARED in header.top:
         item = next(items(body, header.top[SHARED], encoding), None)
-        shared = values(body, *item, encoding, _WANTED) if item else {}
-    wanted = int(header.ds.get("NumberOfFrames") or 1)
-    each = []
+        shared = values(body, *item, encoding, _GROUP_TAGS) if item else {}
+    frame_count = int(header.ds.get("NumberOfFrames") or 1)
+    frames = []
     if PER_FRAME in header.top:
         # Damaged bytes may hold millions of empty items.
         for start, stop in islice(items(body, header.top[PER_FRAME], encoding), _FRAMES_MOST):
-            each.append(shared | values(body, start, stop, encoding, _WANTED))
-    elif wanted == 1:
-        each = [shared]
-    if len(each) != wanted or not 0 < wanted < _FRAMES_MOST:
+            frames.append(shared | values(body, start, stop, encoding, _GROUP_TAGS))
+    elif frame_count == 1:
+        frames = [shared]
+    if len(frames) != frame_count or not 0 < frame_count < _FRAMES_MOST:
         raise NotAVolumeError(
             "enhanced-frame-count-mismatch",
             "{expected_frames} frames, but attributes of {described_frames}: the header does not say "
             "where they lie",
-            expected_frames=wanted,
-            described_frames=len(each),
+            expected_frames=frame_count,
+            described_frames=len(frames),
         )
-    return Frames(each, encoding)
+    return Frames(frames, encoding)
 
 
 def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
@@ -171,18 +171,18 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
     NotAVolumeError
         If the frames are not evenly spaced slices of one stack.
     """
-    kept, echo_ms = _one_echo(frames, _magnitudes(header, frames))
+    indices, echo_ms = _one_echo(frames, _magnitudes(header, frames))
     # A scanner may write each echo to files of its own in one series: each echo is a run of its own.
     uid = named_by_echo(text(header.ds, "SeriesInstanceUID"), echo_ms)
-    axes, positions, place = _places(header, frames, kept)
-    groups = _volumes(header, frames, kept, place)
+    axes, positions, place = _places(header, frames, indices)
+    groups = _volumes(header, frames, indices, place)
     # A volume that lacks a frame is left out and its number stays free, so that it becomes a hole.
     complete = {number: group for number, group in enumerate(groups) if len(group) == len(positions)}
     if not complete:
         raise NotAVolumeError(
             "enhanced-volume-incomplete",
             "{frames} frames at {slice_positions} places make no whole volume",
-            frames=len(kept),
+            frames=len(indices),
             slice_positions=len(positions),
         )
     starts = _starts(header, frames, list(complete.values()))
@@ -247,44 +247,44 @@ def _magnitudes(header: Header, frames: Frames) -> list[int]:
     """Return the frames of the magnitude, where there may be others beside them."""
     whole_file = text(header.ds, "ComplexImageComponent").upper()
     parts = [part.upper() or whole_file for part in frames.texts(COMPONENT)]
-    kept = [index for index, part in enumerate(parts) if part in ("", "MAGNITUDE", "MIXED")]
-    if not kept:
+    indices = [index for index, part in enumerate(parts) if part in ("", "MAGNITUDE", "MIXED")]
+    if not indices:
         raise NotAVolumeError(
             "enhanced-not-magnitude",
             "phase, real or imaginary parts, not a volume of a run",
         )
-    if len(parts) % len(kept):
+    if len(parts) % len(indices):
         raise NotAVolumeError(
             "enhanced-magnitude-count-mismatch",
             "{magnitude_frames} of {total_frames} frames are of the magnitude: no whole volumes",
-            magnitude_frames=len(kept),
+            magnitude_frames=len(indices),
             total_frames=len(parts),
         )
-    return kept
+    return indices
 
 
-def _one_echo(frames: Frames, kept: list[int]) -> tuple[list[int], float]:
+def _one_echo(frames: Frames, indices: list[int]) -> tuple[list[int], float]:
     """Return the frames of one echo, of several the one nearest to 30 ms, and its time, ms; 0 if not said."""
     echoes = [echo[0] if echo else 0.0 for echo in frames.packed(_ECHO, "d")]
-    best = min((echoes[index] for index in kept), key=lambda echo: abs(echo - _BEST_ECHO))
-    chosen = [index for index in kept if abs(echoes[index] - best) < 0.1]
-    if len(kept) % len(chosen):
+    best = min((echoes[index] for index in indices), key=lambda echo: abs(echo - _BEST_ECHO))
+    chosen = [index for index in indices if abs(echoes[index] - best) < 0.1]
+    if len(indices) % len(chosen):
         raise NotAVolumeError(
             "enhanced-echo-count-mismatch",
             "{echo_frames} of {magnitude_frames} frames have one echo time: no whole volumes",
             echo_frames=len(chosen),
-            magnitude_frames=len(kept),
+            magnitude_frames=len(indices),
         )
     return chosen, best
 
 
 def _places(
-    header: Header, frames: Frames, kept: list[int]
+    header: Header, frames: Frames, indices: list[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
     """Return steps along the axes, the position of each slice, and the slice of each kept frame."""
-    orientation = _everywhere(header, frames, ORIENTATION, 6, "ImageOrientationPatient")[kept]
-    steps = _everywhere(header, frames, SPACING, 2, "PixelSpacing")[kept]
-    position = _everywhere(header, frames, POSITION, 3, "ImagePositionPatient")[kept]
+    orientation = _everywhere(header, frames, ORIENTATION, 6, "ImageOrientationPatient")[indices]
+    steps = _everywhere(header, frames, SPACING, 2, "PixelSpacing")[indices]
+    position = _everywhere(header, frames, POSITION, 3, "ImagePositionPatient")[indices]
     along = orientation[0].reshape(2, 3)
     lengths = np.linalg.norm(along, axis=1, keepdims=True)
     if not (
@@ -304,7 +304,7 @@ def _places(
     height = position @ normal
     order = np.argsort(height, kind="stable")
     gaps = np.concatenate([[0], np.diff(height[order]) > _same_place(height)])
-    place = np.empty(len(kept), np.intp)
+    place = np.empty(len(indices), np.intp)
     place[order] = np.cumsum(gaps)
     first = order[np.searchsorted(np.cumsum(gaps), np.arange(place.max() + 1))]
     return along / lengths * steps[0][::-1, None], position[first], place
@@ -317,9 +317,9 @@ def _same_place(height: NDArray[np.float64]) -> float:
 
 
 def _everywhere(header: Header, frames: Frames, tag: int, count: int, keyword: str) -> NDArray[np.float64]:
-    found = frames.decimals(tag, count)
-    if found is not None:
-        return found
+    per_frame = frames.decimals(tag, count)
+    if per_frame is not None:
+        return per_frame
     plain = numbers(header.ds, keyword)
     if len(plain) != count:
         raise NotAVolumeError(
@@ -490,8 +490,8 @@ def _starts(header: Header, frames: Frames, groups: list[list[int]]) -> list[dat
     starts = [min((t for t in (times[n] for n in group) if t), default=None) for group in groups]
     if len(groups) == 1:
         return [starts[0] or started(header.ds)]
-    known = [start for start in starts if start is not None]
-    rising = len(known) == len(starts) and all(a < b for a, b in pairwise(known))
+    dated = [start for start in starts if start is not None]
+    rising = len(dated) == len(starts) and all(a < b for a, b in pairwise(dated))
     return starts if rising else [None] * len(groups)
 
 
@@ -517,8 +517,8 @@ def _first_time_index(frames: Frames) -> int | None:
 
 
 def _repetition_s(header: Header, frames: Frames) -> float | None:
-    found = frames.decimals(_TR, 1)
-    return repetition_s(numbers(header.ds, "RepetitionTime") if found is None else found[0].tolist())
+    per_frame = frames.decimals(_TR, 1)
+    return repetition_s(numbers(header.ds, "RepetitionTime") if per_frame is None else per_frame[0].tolist())
 
 
 def _rescaled(
@@ -561,7 +561,9 @@ def _philips(
     if all(real):
         offset = [values[0] if values else 0.0 for values in frames.packed(_REAL_INTERCEPT, "d")]
         return np.array(real)[:, None], np.array(offset)[:, None]
-    scale = np.array([found[0] if found else 0.0 for found in frames.packed(_PHILIPS_SCALE, "f")])[:, None]
+    scale = np.array([factors[0] if factors else 0.0 for factors in frames.packed(_PHILIPS_SCALE, "f")])[
+        :, None
+    ]
     return (1 / scale, intercept / (slope * scale)) if scale.all() else (slope, intercept)
 
 
@@ -569,7 +571,7 @@ def _flat_affine(
     frames: Frames, axes: NDArray[np.float64], position: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the affine of one slice, whose spacing, else its thickness, is the step to the next."""
-    stated = (frames.decimals(tag, 1) for tag in (_GAP, _THICKNESS))
-    spacing = next((float(found[0, 0]) for found in stated if found is not None), 1.0)
+    candidates = (frames.decimals(tag, 1) for tag in (_GAP, _THICKNESS))
+    spacing = next((float(per_frame[0, 0]) for per_frame in candidates if per_frame is not None), 1.0)
     normal = np.cross(*axes)
     return stack_affine(axes, np.array([position, position + spacing * normal / np.linalg.norm(normal)]))

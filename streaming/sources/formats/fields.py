@@ -122,10 +122,10 @@ def numbers(ds: Dataset, keyword: str) -> list[float]:
     ValueError
         If one is not a finite number.
     """
-    found = [float(part) for part in text(ds, keyword).split("\\") if part.strip()]
-    if not all(map(math.isfinite, found)):
+    values = [float(part) for part in text(ds, keyword).split("\\") if part.strip()]
+    if not all(map(math.isfinite, values)):
         raise ValueError(f"{keyword} is not finite")
-    return found
+    return values
 
 
 def whole(ds: Dataset, keyword: str) -> int | None:

@@ -72,30 +72,30 @@ def read_header(data: bytes, limit_bytes: int = MOST) -> Header:
     NotAVolumeError
         If its data set inflates to more.
     """
-    syntax, body, at, encoding = opened(data, limit_bytes)
-    found: dict[int, Element] = {}
-    for place, element in enumerate(elements(body, at, len(body), encoding)):
+    syntax, body, offset, encoding = opened(data, limit_bytes)
+    top_elements: dict[int, Element] = {}
+    for place, element in enumerate(elements(body, offset, len(body), encoding)):
         if place >= _ELEMENTS_MOST:
             raise NotAVolumeError(
                 "dicom-elements-excess",
                 "more than {limit} elements before the pixels: a damaged header",
                 limit=_ELEMENTS_MOST,
             )
-        found.setdefault(element.tag, element)
+        top_elements.setdefault(element.tag, element)
         # Padding behind the pixels would not read as elements.
         if element.tag == PIXELS or element.tag in FLOATS:
             break
     # Functional groups can hold thousands of elements; `enhanced` picks what it needs from their bytes.
-    behind = [found[tag].head for tag in (SHARED, PER_FRAME, PIXELS, *FLOATS) if tag in found]
+    behind = [top_elements[tag].head for tag in (SHARED, PER_FRAME, PIXELS, *FLOATS) if tag in top_elements]
     end = min(behind, default=len(body))
-    ds = Dataset(_undecoded(body, [e for e in found.values() if e.head < end], encoding))
+    ds = Dataset(_undecoded(body, [e for e in top_elements.values() if e.head < end], encoding))
     ds.set_original_encoding(encoding.implicit, encoding.little, ds.get("SpecificCharacterSet", "iso8859"))
     if "SOPClassUID" not in ds:
         raise IncompleteError(
             "dicom-header-truncated",
             "the file ends inside its header",
         )
-    return Header(ds, body, encoding, UID(syntax), found)
+    return Header(ds, body, encoding, UID(syntax), top_elements)
 
 
 def words(ds: Dataset, keyword: str) -> list[str]:
@@ -159,11 +159,11 @@ def _offset(value: str) -> timedelta:
 
 
 def _undecoded(
-    body: bytes, found: list[Element], encoding: Encoding
+    body: bytes, top_elements: list[Element], encoding: Encoding
 ) -> dict[BaseTag, DataElement | RawDataElement]:
     """Wrap elements as pydicom keeps them until they are asked for; most never are."""
     raw: dict[BaseTag, DataElement | RawDataElement] = {}
-    for element in found:
+    for element in top_elements:
         tag = BaseTag(element.tag)
         value = body[element.start : element.stop]
         vr = element.vr.decode() or None

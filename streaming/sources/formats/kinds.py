@@ -71,11 +71,11 @@ def check_object(ds: Dataset, include: str = "") -> None:
     """
     kind = UID(text(ds, "SOPClassUID"))
     if kind != MR and kind not in _ENHANCED:
-        known = not kind.is_private and kind.name != kind
+        is_standard = not kind.is_private and kind.name != kind
         raise NotAVolumeError(
             "dicom-not-mr",
             "{sop_class}, not an MR image",
-            sop_class=kind.name if known else "a private object of the vendor",
+            sop_class=kind.name if is_standard else "a private object of the vendor",
         )
     types = words(ds, "ImageType")
     word = (
@@ -148,13 +148,13 @@ def check_frames(ds: Dataset, frames: Frames, moco: bool, include: str = "") -> 
     NotAVolumeError
         With the reason.
     """
-    own = [
+    frame_types = [
         word.strip()
         for tag in (enhanced.FRAME_TYPE, enhanced.IMAGE_TYPE_TEXT)
         for word in _words(frames.texts(tag)[0])
     ]
-    types = [*words(ds, "ImageType"), *own]
-    if "MOSAIC" in own and len(frames.each) == 1:
+    types = [*words(ds, "ImageType"), *frame_types]
+    if "MOSAIC" in frame_types and len(frames.each) == 1:
         raise NotAVolumeError(
             "enhanced-navigator-mosaic",
             "a navigator's mosaic within an Enhanced MR file, not a volume of a run",
@@ -201,12 +201,12 @@ def _refuse(reason: str | None, types: Iterable[str], word: str = "") -> None:
     """Refuse an image if there is a reason, where `word` is the one in its name that alone says so."""
     if reason:
         # A damaged length lets a value run on into others, so only plain words are repeated.
-        shown = "/".join(word for word in [*types][:8] if _PLAIN_WORD.fullmatch(word))
+        plain_types = "/".join(word for word in [*types][:8] if _PLAIN_WORD.fullmatch(word))
         raise NotAVolumeError(
             "dicom-not-functional",
             "{image_kind}, not a volume of a run (ImageType {image_type}){advice}",
             image_kind=reason,
-            image_type=shown,
+            image_type=plain_types,
             advice=_advice(word),
         )
 
@@ -239,8 +239,8 @@ def _diffusion(ds: Dataset, private: dict[str, list[str]]) -> bool:
     several = (private_number(ds, 0x2005, "Philips MR Imaging DD 005", n) or 0 for n in (0x14, 0x15))
     # Siemens gives unweighted images of a diffusion series a b-value of 0; other images have none.
     weighted = private_number(ds, 0x0019, "SIEMENS MR HEADER", 0x0C) is not None or max(several) > 1
-    named = text(ds, "AcquisitionContrast") == "DIFFUSION" or _is_sequence(ds, r"ep_b\d")
-    return weighted or named
+    declared = text(ds, "AcquisitionContrast") == "DIFFUSION" or _is_sequence(ds, r"ep_b\d")
+    return weighted or declared
 
 
 def _is_unweighted(ds: Dataset) -> bool:
@@ -289,8 +289,8 @@ def _anatomy(ds: Dataset) -> str | None:
 
 
 def _reference(ds: Dataset) -> str | None:
-    said = text(ds, "ImageComments").lower().startswith("single-band reference")
-    return "a single-band reference" if said else None
+    is_reference = text(ds, "ImageComments").lower().startswith("single-band reference")
+    return "a single-band reference" if is_reference else None
 
 
 def _is_functional(ds: Dataset, types: list[str]) -> bool:
@@ -299,13 +299,13 @@ def _is_functional(ds: Dataset, types: list[str]) -> bool:
 
 
 def _echo_planar(ds: Dataset) -> bool:
-    stated = "EP" in words(ds, "ScanningSequence") or text(ds, "EchoPlanarPulseSequence") == "YES"
-    return stated or _is_sequence(ds, "ep")
+    declared = "EP" in words(ds, "ScanningSequence") or text(ds, "EchoPlanarPulseSequence") == "YES"
+    return declared or _is_sequence(ds, "ep")
 
 
 def _spin_echo(ds: Dataset) -> bool:
-    stated = "SE" in words(ds, "ScanningSequence") or text(ds, "EchoPulseSequence") == "SPIN"
-    return stated or _is_sequence(ds, "epse")
+    declared = "SE" in words(ds, "ScanningSequence") or text(ds, "EchoPulseSequence") == "SPIN"
+    return declared or _is_sequence(ds, "epse")
 
 
 def _is_sequence(ds: Dataset, pattern: str) -> bool:

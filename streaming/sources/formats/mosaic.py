@@ -50,8 +50,8 @@ def mosaic_slices(header: Header, private: Private) -> int:
         If it is a mosaic that does not say how many slices it has.
     """
     ds = header.ds
-    stated = [float(value) for value in private.get("NumberOfImagesInMosaic", [])[:1]]
-    count = stated[0] if stated else private_number(ds, 0x0019, _MR_HEADER, 0x0A) or 0
+    counts = [float(value) for value in private.get("NumberOfImagesInMosaic", [])[:1]]
+    count = counts[0] if counts else private_number(ds, 0x0019, _MR_HEADER, 0x0A) or 0
     if count or "MOSAIC" not in words(ds, "ImageType") or not _is_tiled(ds):
         return int(count) if count < _TILES_MOST else 0
     # Without the private header, the measurement protocol may still tell.
@@ -229,8 +229,10 @@ def _mosaic_affine(header: Header, tile_shape: tuple[int, int], private: Private
     axes, position = _axes(ds)
     normal = np.cross(*axes)
     normal /= np.linalg.norm(normal)
-    stated = [float(value) for value in private.get("SliceNormalVector", [])] or _protocol_normal(header)
-    if len(stated) == 3 and np.dot(normal, stated) < 0:
+    slice_normal = [float(value) for value in private.get("SliceNormalVector", [])] or _protocol_normal(
+        header
+    )
+    if len(slice_normal) == 3 and np.dot(normal, slice_normal) < 0:
         normal = -normal
     spacing = (numbers(ds, "SpacingBetweenSlices") or numbers(ds, "SliceThickness"))[0]
     # The header places a plain image of the mosaic's size: move from its corner to that of one tile

@@ -130,10 +130,10 @@ def read_layout(head: bytes) -> NiftiLayout:
             "nifti-affine-singular",
             "a NIfTI whose affine is singular or not finite",
         )
-    i, j, k, *rest = volume
+    i, j, k, *time_axis = volume
     return NiftiLayout(
         (i, j, k),
-        rest[0] if rest else 1,
+        time_axis[0] if time_axis else 1,
         max(int(offset), 0),
         kind,
         1.0 if slope is None else float(slope),
@@ -230,10 +230,10 @@ def repetition_time(header: Any) -> float | None:
 def split_number(name: str) -> tuple[str, int | None]:
     """Split a file name into what a run's names have in common and the volume's own number."""
     base = _ENDING.sub("", name)
-    found = _NUMBER.search(base)
-    if found is None:
+    match = _NUMBER.search(base)
+    if match is None:
         return base, None
-    return base[: found.start()] + "#" + base[found.end() :], int(found.group())
+    return base[: match.start()] + "#" + base[match.end() :], int(match.group())
 
 
 def _is_mask(data: Array) -> bool:
@@ -243,9 +243,9 @@ def _is_mask(data: Array) -> bool:
     """
     low = data.min()
     high = data.max()
-    for each in (data[::5, ::5], data):
-        two = low < high and np.isin(each, (low, high)).all()
-        if not two and np.count_nonzero(each) >= _SPARSE * each.size:
+    for sample in (data[::5, ::5], data):
+        two = low < high and np.isin(sample, (low, high)).all()
+        if not two and np.count_nonzero(sample) >= _SPARSE * sample.size:
             return False
     return True
 

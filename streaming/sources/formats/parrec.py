@@ -192,13 +192,13 @@ def read_volume(par: Par, name: str, index: int, read_at: Callable[[int, int], b
 
 def _general(text: str) -> dict[str, list[float]]:
     """Return the numeric entries of the general information by their words, without the unit."""
-    found = {}
+    entries = {}
     for line in re.findall(r"^\.(.*)$", text, re.MULTILINE):
         words, _, value = line.partition(":")
         numbers = re.fullmatch(r"\s*([-+.\deE]+(?:\s+[-+.\deE]+)*)\s*", value)
         if numbers:
-            found[re.sub(r"\s*[(<\[].*", "", words).strip()] = _numbers(numbers[1])
-    return found
+            entries[re.sub(r"\s*[(<\[].*", "", words).strip()] = _numbers(numbers[1])
+    return entries
 
 
 def _numbers(text: str) -> list[float]:

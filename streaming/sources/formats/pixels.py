@@ -53,16 +53,20 @@ def check_pixels(header: Header, limit_bytes: int = MOST) -> None:
             "pixels-missing",
             "the file ends before its pixel data",
         )
-    frames, rows, columns, wanted = _claimed(ds)
-    there = pixels.stop - pixels.start
+    frames, rows, columns, expected_bytes = _claimed(ds)
+    actual_bytes = pixels.stop - pixels.start
     if header.syntax.is_encapsulated != pixels.undefined:
         raise NotAVolumeError(
             "pixels-encoding-mismatch",
             "the pixel data are not written as the transfer syntax says",
         )
-    least, greatest = (0, _RATIO_MOST * there) if pixels.undefined else (there - wanted // rows, there)
+    least, greatest = (
+        (0, _RATIO_MOST * actual_bytes)
+        if pixels.undefined
+        else (actual_bytes - expected_bytes // rows, actual_bytes)
+    )
     # A byte or two too many are padding; a whole row too many shows that the header is wrong.
-    if not least < wanted <= greatest or max(rows, columns) > _SIDE_MOST:
+    if not least < expected_bytes <= greatest or max(rows, columns) > _SIDE_MOST:
         raise NotAVolumeError(
             "pixels-size-mismatch",
             "the header claims {frames} x {rows} x {columns} pixels ({expected_bytes} bytes), the "
@@ -70,16 +74,16 @@ def check_pixels(header: Header, limit_bytes: int = MOST) -> None:
             frames=frames,
             rows=rows,
             columns=columns,
-            expected_bytes=wanted,
-            actual_bytes=there,
+            expected_bytes=expected_bytes,
+            actual_bytes=actual_bytes,
         )
     if pixels.undefined:
-        if wanted > limit_bytes:
+        if expected_bytes > limit_bytes:
             raise NotAVolumeError(
                 "pixels-oversized",
                 "compressed pixels of {claimed_bytes} bytes, and {limit_bytes} are read at most: deliver "
                 "them uncompressed",
-                claimed_bytes=wanted,
+                claimed_bytes=expected_bytes,
                 limit_bytes=limit_bytes,
             )
         _check_decoder(header.syntax)

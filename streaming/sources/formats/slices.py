@@ -130,15 +130,15 @@ def _scale(ds: Dataset, vendor: str) -> tuple[float, float]:
 
 def _slices(ds: Dataset, vendor: str) -> int | None:
     # GE: locations in acquisition, else slices per volume; Philips: number of slices.
-    stated = None
+    count = None
     if vendor.startswith("GE"):
-        stated = private_number(ds, 0x0021, _GE_RELATION, 0x4F)
-        stated = stated or private_number(ds, 0x0043, _GE_PARAMETERS, 0x79)
+        count = private_number(ds, 0x0021, _GE_RELATION, 0x4F)
+        count = count or private_number(ds, 0x0043, _GE_PARAMETERS, 0x79)
     elif vendor.startswith("PHILIPS"):
-        stated = private_number(ds, 0x2001, _PHILIPS, 0x18)
+        count = private_number(ds, 0x2001, _PHILIPS, 0x18)
     elif vendor.startswith("SIEMENS"):
-        stated = _protocol_slices(ds)
-    return int(stated) if stated and 0 < stated <= _MOST_SLICES else None
+        count = _protocol_slices(ds)
+    return int(count) if count and 0 < count <= _MOST_SLICES else None
 
 
 def _protocol_slices(ds: Dataset) -> int | None:
@@ -157,10 +157,10 @@ def _protocol_slices(ds: Dataset) -> int | None:
 
 
 def _setting(protocol: bytes, name: str) -> int | None:
-    at = protocol.find(name.encode())
-    if at < 0:
+    offset = protocol.find(name.encode())
+    if offset < 0:
         return None
-    line = protocol[at : at + 80].split(b"\n", 1)[0]
+    line = protocol[offset : offset + 80].split(b"\n", 1)[0]
     value = line.partition(b"=")[2].strip()
     try:
         return int(value, 0)
@@ -217,8 +217,8 @@ def _identity(ds: Dataset, vendor: str) -> str:
             "SeriesDescription",
             "ImageType",
         )
-        said = "\0".join([began, *(text(ds, keyword) for keyword in keywords)])
-        uid = "measurement-" + hashlib.blake2s(said.encode(), digest_size=16).hexdigest()
+        description = "\0".join([began, *(text(ds, keyword) for keyword in keywords)])
+        uid = "measurement-" + hashlib.blake2s(description.encode(), digest_size=16).hexdigest()
     if vendor.startswith("GE") and (private_number(ds, 0x0019, _GE_ACQUISITION, 0xA9) or 0) > 1:
         # Research sequences may give all echoes the first one's number; each is a raw data run of its own.
         raw_run = private_number(ds, 0x0019, _GE_ACQUISITION, 0xA2)

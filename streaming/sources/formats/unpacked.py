@@ -8,7 +8,7 @@ import zlib
 MOST = 1 << 30
 # Bytes that are unpacked at a time, and bytes that are given to zlib, which copies what it leaves of them.
 _STEP = 1 << 20
-_GIVEN = 1 << 16
+_PIECE = 1 << 16
 
 
 class OversizedError(Exception):
@@ -47,7 +47,7 @@ def inflate(sink: io.BytesIO, packed: memoryview, window_bits: int, limit_bytes:
     while not stream.eof:
         piece = stream.unconsumed_tail
         if not piece:
-            piece = packed[start : start + _GIVEN]
+            piece = packed[start : start + _PIECE]
             start += len(piece)
         part = stream.decompress(piece, _STEP)
         if sink.tell() + len(part) > limit_bytes:

@@ -30,13 +30,13 @@ def stated(info: pylsl.StreamInfo) -> dict[str, float]:
     A value bears its unit (``5.2 kOhm``), or the channel's ``impedance_unit`` says it.
     """
     values, units = (described(info, key) for key in ("impedance", "impedance_unit"))
-    found: dict[str, float] = {}
+    impedances: dict[str, float] = {}
     for label, value, unit in zip(names(described(info, "label")), values, units, strict=True):
         match = _NUMBER.fullmatch(value)
         kilohms = _kilohms(match[2] or unit) if match else None
         if match is not None and label and kilohms is not None:
-            found |= _held(label, match[1], kilohms)
-    return found
+            impedances |= _held(label, match[1], kilohms)
+    return impedances
 
 
 def sent(channels: Collection[str], host: str) -> dict[str, float]:
@@ -50,12 +50,12 @@ def sent(channels: Collection[str], host: str) -> dict[str, float]:
     host : str
         Computer that sends the EEG: streams of another one belong to another amplifier.
     """
-    found: dict[str, float] = {}
+    impedances: dict[str, float] = {}
     for info in pylsl.resolve_streams(wait_time=_LOOK_S):
         of_type = info.type().strip().lower() in _TYPES and info.channel_format() in DTYPES
         if of_type and info.hostname() == host:
-            found |= _newest(info)
-    return {name: value for name, value in found.items() if name in channels}
+            impedances |= _newest(info)
+    return {name: value for name, value in impedances.items() if name in channels}
 
 
 def _newest(info: pylsl.StreamInfo) -> dict[str, float]:

@@ -59,30 +59,30 @@ class ClockOffset:
         self._doubted: tuple[float, float] | None = None
         self._line = (0.0, 0.0, 0.0)
 
-    def push(self, at: float, offset: float) -> None:
+    def push(self, measured_at: float, offset: float) -> None:
         """Take an estimate.
 
         Parameters
         ----------
-        at : float
+        measured_at : float
             When the library was asked; local clock, s.
         offset : float
             What to add to the sender's stamps, s.
         """
         if self._seen and offset == self._seen[-1][1]:
             return  # not measured again since
-        if self._seen and abs(offset - self._at(at)) > _DOUBTFUL:
+        if self._seen and abs(offset - self._at(measured_at)) > _DOUBTFUL:
             before = self._doubted
-            self._doubted = (at, offset)
+            self._doubted = (measured_at, offset)
             if before is None or abs(offset - before[1]) > _DOUBTFUL:
                 return
             self._seen.clear()
             self._seen.append(before)
         self._doubted = None
-        self._seen.append((at, offset))
+        self._seen.append((measured_at, offset))
         ats, offsets = np.array(self._seen).T
-        line = robust_line(ats - at, offsets, 0.0, noise_floor=_NOISE_FLOOR, slope_spread=_DRIFT)
-        self._line = (at, line.offset, line.slope if len(ats) >= 4 else 0.0)
+        line = robust_line(ats - measured_at, offsets, 0.0, noise_floor=_NOISE_FLOOR, slope_spread=_DRIFT)
+        self._line = (measured_at, line.offset, line.slope if len(ats) >= 4 else 0.0)
 
     def of(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what to add to the sender's stamps, (sample,), s.
@@ -90,13 +90,13 @@ class ClockOffset:
         One line serves for all of them, so that no step falls between two samples. It is never extended to
         stamps that have jumped, or that lie on another clock: they get the newest offset.
         """
-        at, offset, slope = self._line
-        since = stamps + offset - at
+        measured_at, offset, slope = self._line
+        since = stamps + offset - measured_at
         return offset + slope * np.where(np.abs(since) <= _REACH_S, since, 0.0)
 
     def _at(self, local: float) -> float:
-        at, offset, slope = self._line
-        return offset + slope * (local - at)
+        measured_at, offset, slope = self._line
+        return offset + slope * (local - measured_at)
 
 
 class Inlet:
@@ -175,7 +175,7 @@ class Inlet:
             now = pylsl.local_clock()
             raw = np.asarray(stamps, np.float64)
             local = raw + self.offset.of(raw)
-            marks += [(str(s[0]), float(at), now) for s, at in zip(samples or [], local, strict=True)]
+            marks += [(str(s[0]), float(stamp), now) for s, stamp in zip(samples or [], local, strict=True)]
 
     def _correct(self) -> None:
         now = pylsl.local_clock()

@@ -11,7 +11,7 @@ from rtdecode.liblsl import pylsl
 from rtdecode.types import Array, Float, Montage
 from streaming.sources.lsl.inlet import checked_rate
 
-_KEPT = ("eeg", "ecg", "eog", "reference")
+_KINDS = ("eeg", "ecg", "eog", "reference")
 # The manufacturer that the simulated amplifier's stream states.
 _SIMULATED = "rtdecode phantom (simulated)"
 
@@ -53,14 +53,14 @@ class Layout:
         If all channels of `order` are here, any others are left out; if some are missing, the others
         follow at the end.
         """
-        own = self.montage
-        columns = [own.channels.index(name) for name in order if name in own.channels]
+        montage = self.montage
+        columns = [montage.channels.index(name) for name in order if name in montage.channels]
         if len(columns) < len(order):
-            columns += [i for i in range(len(own.channels)) if i not in columns]
+            columns += [i for i in range(len(montage.channels)) if i not in columns]
         channels = replace(
-            own,
-            channels=tuple(own.channels[i] for i in columns),
-            kinds=tuple(own.kinds[i] for i in columns),
+            montage,
+            channels=tuple(montage.channels[i] for i in columns),
+            kinds=tuple(montage.kinds[i] for i in columns),
         )
         return Layout(channels, self.columns[columns], self.scale[columns], self.stim)
 
@@ -124,7 +124,7 @@ def layout_of(stream: Description) -> Layout:
     kinds = [kind_of(label, kind) for label, kind in zip(labels, stream.types, strict=True)]
     _check(stream, kinds)
     spelled = names(labels)
-    columns = [i for i, kind in enumerate(kinds) if kind in _KEPT and labels[i]]
+    columns = [i for i, kind in enumerate(kinds) if kind in _KINDS and labels[i]]
     reference = names([stream.reference or "unknown"])[0]
     chosen = tuple(spelled[i] for i in columns)
     if twice := sorted({name for name in chosen if chosen.count(name) > 1}):

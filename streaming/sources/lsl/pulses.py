@@ -122,10 +122,10 @@ class Triggers:
         return [Trigger(t.stamp, name, t.arrived_at) for t, name in zip(fresh, names, strict=True)]
 
     def _told(self, origin: str, trigger: Trigger) -> bool:
-        for other, kept in self._kept:
-            if other != origin and abs(kept.stamp - trigger.stamp) <= _SAME and _alike(kept, trigger):
-                self._kept.remove((other, kept))
-                self._join((other, kept.label), (origin, trigger.label))
+        for other, earlier in self._kept:
+            if other != origin and abs(earlier.stamp - trigger.stamp) <= _SAME and _alike(earlier, trigger):
+                self._kept.remove((other, earlier))
+                self._join((other, earlier.label), (origin, trigger.label))
                 return True
         self._kept.append((origin, trigger))
         return False

@@ -66,11 +66,11 @@ class EegReader:
         """
         chunks: list[EegChunk] = []
         triggers: list[Trigger] = []
-        left = True
-        while left:
+        has_more = True
+        while has_more:
             raw, stamps = self.inlet.pull()
             # A full pull may have left samples behind.
-            left = len(stamps) == PULL
+            has_more = len(stamps) == PULL
             if len(stamps) > 0 or self._unplaced:
                 for part, local, arrived_at in self._placed(raw, stamps, pylsl.local_clock()):
                     triggers += self._edges.push(part, local, arrived_at)
@@ -99,9 +99,9 @@ class EegReader:
         self._hold(raw, stamps, now)
         if self._unclear:
             return []
-        held = self._held
+        waiting = self._held
         self._held = deque()
-        return [EegChunk(self.layout.convert(r), s, at) for r, s, at in held]
+        return [EegChunk(self.layout.convert(r), s, arrived_at) for r, s, arrived_at in waiting]
 
     def _hold(self, raw: Array, stamps: NDArray[np.float64], now: float) -> None:
         sfreq = self.layout.montage.sfreq

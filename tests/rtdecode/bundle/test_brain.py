@@ -105,10 +105,10 @@ def test_a_subject_has_its_own_or_none(two: Bundle) -> None:
     assert of_subject(manifest, name).brain is None
     telling = replace(two.manifest, subjects={name: replace(subject, brain=BRAIN)})
     assert of_subject(telling, name).brain == BRAIN
-    for one in (two.manifest, telling):
-        tree = bundles.to_json(one)
-        assert ("brain" in tree["subjects"][name]) is (one is telling)
-        assert bundles.from_json(tree) == one
+    for candidate in (two.manifest, telling):
+        tree = bundles.to_json(candidate)
+        assert ("brain" in tree["subjects"][name]) is (candidate is telling)
+        assert bundles.from_json(tree) == candidate
 
 
 def test_inspect_says_the_prior(two: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

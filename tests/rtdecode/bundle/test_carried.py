@@ -105,15 +105,15 @@ def test_a_bundle_that_carries_too_much_is_named_with_its_size(manifest: Manifes
 
 def test_what_a_window_carries_on_from_is_chosen_without_any_graph() -> None:
     carry = Carry()
-    carry.put(window(0, "preview", at=4.0), {"carry": np.zeros(1)})
-    carry.put(window(0, at=8.8), {"carry": np.ones(1)})
-    preview = carry.before(window(1, "preview", at=8.0))
-    final = carry.before(window(1, at=12.8))
+    carry.put(window(0, "preview", windowed_at=4.0), {"carry": np.zeros(1)})
+    carry.put(window(0, windowed_at=8.8), {"carry": np.ones(1)})
+    preview = carry.before(window(1, "preview", windowed_at=8.0))
+    final = carry.before(window(1, windowed_at=12.8))
     assert preview is not None
     assert preview.revision == "preview", "the final was cut later"
     assert final is not None
     assert final.revision == "final"
-    assert carry.before(window(1, at=12.8), []) is None
-    assert carry.before(window(2, at=16.8)) is None
-    carry.put(window(1, at=12.8), {})
-    assert carry.before(window(2, at=16.8)) is None, "it left no states"
+    assert carry.before(window(1, windowed_at=12.8), []) is None
+    assert carry.before(window(2, windowed_at=16.8)) is None
+    carry.put(window(1, windowed_at=12.8), {})
+    assert carry.before(window(2, windowed_at=16.8)) is None, "it left no states"

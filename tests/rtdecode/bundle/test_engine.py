@@ -29,13 +29,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_bundle(tmp_path_factory.mktemp("engine") / "bundle", steps=STEPS)
 
 
-def decode(session: Session, given: Window) -> np.ndarray:
+def decode(session: Session, window: Window) -> np.ndarray:
     """The clean latent of a window, which the next one carries on from."""
-    opened = session.open(given, STEPS)
+    opened = session.open(window, STEPS)
     opened.encode()
     for _ in opened.latents():
         pass
-    session.keep(given, opened)
+    session.keep(window, opened)
     return opened.latent
 
 
@@ -49,19 +49,24 @@ def test_two_sessions_on_one_engine_decode_what_each_would_alone(bundle: Bundle)
     shared = [engine.session(), engine.session()]
     alone = [load(bundle).session(), load(bundle).session()]
     for pair in zip(film(1), film(2), strict=True):
-        for one, other, given in zip(shared, alone, pair, strict=True):
-            np.testing.assert_array_equal(decode(one, given), decode(other, given))
+        for sharing, lone, film_window in zip(shared, alone, pair, strict=True):
+            np.testing.assert_array_equal(decode(sharing, film_window), decode(lone, film_window))
     first, second = (decode(session, window(4, seed=3)) for session in shared)
     assert not np.allclose(first, second), "what they carry on from differs, or this would show nothing"
 
 
 def test_sessions_may_run_at_the_same_time(bundle: Bundle) -> None:
     engine = load(bundle)
-    wanted = [[decode(session, given) for given in film(n)] for n, session in enumerate(sessions(engine))]
+    expected = [
+        [decode(session, film_window) for film_window in film(n)]
+        for n, session in enumerate(sessions(engine))
+    ]
     with ThreadPoolExecutor(4) as pool:
         streams = [(session, film(n)) for n, session in enumerate(sessions(engine))]
-        found = list(pool.map(lambda stream: [decode(stream[0], given) for given in stream[1]], streams))
-    np.testing.assert_array_equal(np.array(found), np.array(wanted))
+        latents = list(
+            pool.map(lambda stream: [decode(stream[0], film_window) for film_window in stream[1]], streams)
+        )
+    np.testing.assert_array_equal(np.array(latents), np.array(expected))
 
 
 def sessions(engine: Engine) -> list[Session]:
@@ -77,8 +82,8 @@ def test_the_graphs_are_loaded_once_and_sessions_hold_their_states_alone(bundle:
     assert all(engine.program.graphs[name] is graph for name, graph in engine.graphs.items())
     for decoder in decoders:
         decoder.decode(window(0))
-        held = decoder._session.snapshot()["final"][-1].states
-        assert {name: host(value).shape for name, value in held.items()} == {"carry": (1, 4, 1, 4, 6)}
+        states = decoder._session.snapshot()["final"][-1].states
+        assert {name: host(value).shape for name, value in states.items()} == {"carry": (1, 4, 1, 4, 6)}
 
 
 def test_a_session_holds_at_most_the_bytes_that_are_told(bundle: Bundle) -> None:
@@ -86,18 +91,18 @@ def test_a_session_holds_at_most_the_bytes_that_are_told(bundle: Bundle) -> None
     session = load(bundle).session()
     for index in range(40):
         for revision in ("preview", "final", "refined"):
-            given = replace(window(index), revision=revision)
-            opened = session.open(given, STEPS)
+            revised_window = replace(window(index), revision=revision)
+            opened = session.open(revised_window, STEPS)
             opened.encode()
             for latent in opened.latents():
                 for _ in opened.draw(latent):
                     pass
-            session.keep(given, opened)
-    kept = [last.states.values() for every in session.snapshot().values() for last in every]
-    held = sum(host(value).nbytes for values in kept for value in values)
+            session.keep(revised_window, opened)
+    states = [last.states.values() for decodes in session.snapshot().values() for last in decodes]
+    n_bytes = sum(host(value).nbytes for values in states for value in values)
     once = sum(np.zeros(state.shape, state.dtype).nbytes for state in bundle.manifest.states.values())
-    assert held > once > 0
-    assert most_bytes(bundle.manifest) == held + once
+    assert n_bytes > once > 0
+    assert most_bytes(bundle.manifest) == n_bytes + once
 
 
 def test_each_call_of_an_engine_is_timed(bundle: Bundle) -> None:
@@ -105,14 +110,14 @@ def test_each_call_of_an_engine_is_timed(bundle: Bundle) -> None:
     opened.encode()
     (latent,) = opened.latents()
     assert [stage for stage, _ in opened.calls] == ["encode", "denoise", "denoise"]
-    drawn = len(list(opened.draw(latent)))
-    assert [stage for stage, _ in opened.calls[3:]] == ["decode_first"] + ["decode_next"] * (drawn - 1)
+    n_pieces = len(list(opened.draw(latent)))
+    assert [stage for stage, _ in opened.calls[3:]] == ["decode_first"] + ["decode_next"] * (n_pieces - 1)
     assert all(seconds > 0 for _, seconds in opened.calls)
 
 
 def test_stages_that_run_on_the_same_are_told_together() -> None:
-    found = places({"encode": "the CPU", "denoise": "some GPU", "decode_first": "the CPU"})
-    assert found == "encode, decode_first on the CPU; denoise on some GPU"
+    message = places({"encode": "the CPU", "denoise": "some GPU", "decode_first": "the CPU"})
+    assert message == "encode, decode_first on the CPU; denoise on some GPU"
 
 
 def test_a_session_goes_back_to_what_it_was(bundle: Bundle) -> None:
@@ -120,32 +125,32 @@ def test_a_session_goes_back_to_what_it_was(bundle: Bundle) -> None:
     windows = film(1)
     decode(session, windows[0])
     before = session.snapshot()
-    found = [decode(session, given) for given in windows[1:]]
+    first_pass = [decode(session, film_window) for film_window in windows[1:]]
     session.restore(before)
-    again = [decode(session, given) for given in windows[1:]]
-    for one, other in zip(found, again, strict=True):
-        np.testing.assert_array_equal(one, other)
+    second_pass = [decode(session, film_window) for film_window in windows[1:]]
+    for first_latent, second_latent in zip(first_pass, second_pass, strict=True):
+        np.testing.assert_array_equal(first_latent, second_latent)
     session.restore({})
-    assert not np.allclose(decode(session, windows[1]), found[0]), "nothing is carried on"
+    assert not np.allclose(decode(session, windows[1]), first_pass[0]), "nothing is carried on"
 
 
 def test_outputs_that_stay_on_a_device_give_the_same_clips(bundle: Bundle) -> None:
     """The host's memory serves as the device: the values take the way of a GPU."""
-    here = load(bundle)
-    there = load(bundle)
-    for graph in there.graphs.values():
+    on_host = load(bundle)
+    on_device = load(bundle)
+    for graph in on_device.graphs.values():
         graph._device = "cpu"
-    one = here.session()
-    other = there.session()
-    for given in film(1):
-        np.testing.assert_array_equal(decode(one, given), decode(other, given))
-    opened = other.open(window(9), STEPS)
+    host_session = on_host.session()
+    device_session = on_device.session()
+    for film_window in film(1):
+        np.testing.assert_array_equal(decode(host_session, film_window), decode(device_session, film_window))
+    opened = device_session.open(window(9), STEPS)
     assert set(opened.encode()) == {"confidence"}, "what only graphs read stays"
     assert not isinstance(opened._made["encode.condition"], np.ndarray)
-    told = opened.condition()
-    opened = one.open(window(9), STEPS)
+    condition = opened.condition()
+    opened = host_session.open(window(9), STEPS)
     assert set(opened.encode()) == {"condition", "embedding", "confidence"}
-    np.testing.assert_array_equal(opened.condition(), told)
+    np.testing.assert_array_equal(opened.condition(), condition)
 
 
 def test_providers_are_those_that_were_asked_for_or_none(bundle: Bundle) -> None:
@@ -171,13 +176,13 @@ def halves(folder: Path) -> Graph:
 def test_an_output_keeps_its_type_and_an_input_takes_its_ports(tmp_path: Path) -> None:
     graph = halves(tmp_path)
     assert graph.inputs == {"given": ([2], "float16")}
-    found = graph({"given": np.array([0.1, 3], np.float32)})["twice"]
-    assert found.dtype == np.float16
-    np.testing.assert_array_equal(found, 2 * np.array([0.1, 3], np.float16))
+    doubled = graph({"given": np.array([0.1, 3], np.float32)})["twice"]
+    assert doubled.dtype == np.float16
+    np.testing.assert_array_equal(doubled, 2 * np.array([0.1, 3], np.float16))
 
 
 def test_an_engine_keeps_nothing_of_what_runs_through_it(bundle: Bundle) -> None:
     engine: Engine = load(bundle)
-    held = {name: dict(vars(graph)) for name, graph in engine.graphs.items()}
+    attributes = {name: dict(vars(graph)) for name, graph in engine.graphs.items()}
     decode(engine.session(), window(0))
-    assert {name: dict(vars(graph)) for name, graph in engine.graphs.items()} == held
+    assert {name: dict(vars(graph)) for name, graph in engine.graphs.items()} == attributes

@@ -66,9 +66,9 @@ def test_round_trip(written: Path) -> None:
 
 @pytest.mark.parametrize("name", ["phantom", "haxby", "cinesync-tiny"])
 def test_a_shipped_manifest_is_written_as_it_lies_there(name: str) -> None:
-    kept = json.loads((bundles.SHIPPED / name / "manifest.json").read_text())
-    del kept["digest"]
-    assert bundles.to_json(bundles.load(name).manifest) == kept
+    shipped = json.loads((bundles.SHIPPED / name / "manifest.json").read_text())
+    del shipped["digest"]
+    assert bundles.to_json(bundles.load(name).manifest) == shipped
 
 
 def test_how_the_signals_were_prepared_is_stated_where_they_knew_the_future() -> None:
@@ -179,11 +179,11 @@ def test_a_manifest_of_another_schema_is_refused(written: Path, schema: int) -> 
 
 
 def test_a_subject_that_reads_nothing_is_refused_by_file_and_name(tmp_path: Path) -> None:
-    made = rich.make(tmp_path / "bundle").path
-    subjects = json.loads((made / "manifest.json").read_text())["subjects"]
-    edit(made, subjects=subjects | {"two": subjects["two"] | {"eeg": None}})
-    with refused(BundleError, "manifest-modality-missing", manifest=made / "manifest.json", subject="two"):
-        bundles.load(made)
+    folder = rich.make(tmp_path / "bundle").path
+    subjects = json.loads((folder / "manifest.json").read_text())["subjects"]
+    edit(folder, subjects=subjects | {"two": subjects["two"] | {"eeg": None}})
+    with refused(BundleError, "manifest-modality-missing", manifest=folder / "manifest.json", subject="two"):
+        bundles.load(folder)
 
 
 def test_a_fraction_that_is_none_is_refused(written: Path) -> None:
@@ -308,17 +308,17 @@ def test_a_file_that_is_no_name_in_the_folder_is_refused(written: Path, name: st
 def test_a_listed_name_that_is_no_file_of_the_folder_is_refused(written: Path, kind: str) -> None:
     elsewhere = written.parent / "elsewhere.onnx"
     elsewhere.write_bytes(b"weights")
-    inside = written / "encode.onnx"
+    path = written / "encode.onnx"
     if kind == "link":
-        inside.symlink_to(elsewhere)
+        path.symlink_to(elsewhere)
     elif kind == "loop":
-        inside.symlink_to(inside)
+        path.symlink_to(path)
     elif kind == "folder":
-        inside.mkdir()
+        path.mkdir()
     else:
-        os.mkfifo(inside)
+        os.mkfifo(path)
     listed(written, "encode.onnx", elsewhere)
-    with refused(BundleError, "bundle-file-not-regular", path=inside):
+    with refused(BundleError, "bundle-file-not-regular", path=path):
         bundles.load(written)
 
 
@@ -328,8 +328,10 @@ def nested(written: Path, tmp_path: Path) -> Path:
     engine = tmp_path / "engine"
     engine.write_bytes(b"built for one GPU")
     files = {name: written / name for name in ("stats.npz", "projection.npz")}
-    made = bundles.write(tmp_path / "nested", small.manifest(), files | {"engines/h200/encode.plan": engine})
-    return made.path
+    bundle = bundles.write(
+        tmp_path / "nested", small.manifest(), files | {"engines/h200/encode.plan": engine}
+    )
+    return bundle.path
 
 
 def test_files_may_lie_in_folders_by_their_way_from_the_bundles_own(nested: Path) -> None:
@@ -410,11 +412,11 @@ def test_a_file_is_hashed_in_pieces(tmp_path: Path) -> None:
         file.truncate(2**26)
     head = tmp_path / "head.json"
     head.write_text("{}")
-    held = Sealed(head, {"large": hashlib.sha256(bytes(2**26)).hexdigest()}, "Copy it again.")
+    sealed = Sealed(head, {"large": hashlib.sha256(bytes(2**26)).hexdigest()}, "Copy it again.")
     tracemalloc.start()
     try:
-        held.check()
-        assert len(held.mapped("large")) == 2**26
+        sealed.check()
+        assert len(sealed.mapped("large")) == 2**26
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -425,9 +427,9 @@ def test_an_empty_file_cannot_be_mapped(nested: Path) -> None:
     empty = nested.with_name("empty")
     empty.touch()
     files = {name: nested / name for name in bundles.load(nested).manifest.files}
-    made = bundles.write(nested.with_name("other"), small.manifest(), files | {"engines/none": empty})
-    with refused(BundleError, "bundle-file-unreadable", path=made.path / "engines" / "none"):
-        made.mapped("engines/none")
+    bundle = bundles.write(nested.with_name("other"), small.manifest(), files | {"engines/none": empty})
+    with refused(BundleError, "bundle-file-unreadable", path=bundle.path / "engines" / "none"):
+        bundle.mapped("engines/none")
 
 
 def test_a_bundle_without_a_list_of_its_files_is_refused(written: Path) -> None:

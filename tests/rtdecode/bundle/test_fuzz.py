@@ -60,9 +60,9 @@ def mutated(tree: dict[str, Any], way: tuple[Any, ...], how: str, value: Any) ->
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Bundles whose manifests have every kind of value between them."""
     path = tmp_path_factory.mktemp("fuzz") / "bundle"
-    made = _made(request, path)
-    shutil.copytree(made, made.with_name("mutated"))
-    return made
+    original = _made(request, path)
+    shutil.copytree(original, original.with_name("mutated"))
+    return original
 
 
 def _made(request: pytest.FixtureRequest, path: Path) -> Path:

@@ -16,22 +16,22 @@ def test_same_window_same_noise() -> None:
 
 def test_bundle_run_and_window_each_change_it() -> None:
     draws = [noise(d, r, w, SHAPE) for d, r, w in (("0a", 0, 1), ("0b", 0, 1), ("0a", 1, 1), ("0a", 1, 0))]
-    for n, one in enumerate(draws):
+    for n, draw in enumerate(draws):
         for other in draws[n + 1 :]:
-            assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.05
+            assert abs(np.corrcoef(draw.ravel(), other.ravel())[0, 1]) < 0.05
 
 
 def test_it_is_standard_normal_float32() -> None:
-    drawn = noise("ffffffffffffffff", 0, 0, SHAPE)
-    assert drawn.dtype == np.float32
-    assert drawn.shape == SHAPE
-    assert abs(drawn.mean()) < 0.03
-    assert abs(drawn.std() - 1) < 0.03
+    sample = noise("ffffffffffffffff", 0, 0, SHAPE)
+    assert sample.dtype == np.float32
+    assert sample.shape == SHAPE
+    assert abs(sample.mean()) < 0.03
+    assert abs(sample.std() - 1) < 0.03
 
 
 def test_it_is_what_earlier_versions_drew() -> None:
-    drawn = np.round(noise("0123456789abcdef", 2, 30, (1, 2, 3)), 4)
-    assert hashlib.sha256(drawn.astype("<f4").tobytes()).hexdigest()[:16] == "0e53edd4c171635f"
+    sample = np.round(noise("0123456789abcdef", 2, 30, (1, 2, 3)), 4)
+    assert hashlib.sha256(sample.astype("<f4").tobytes()).hexdigest()[:16] == "0e53edd4c171635f"
 
 
 def test_a_negative_window_is_refused() -> None:

@@ -41,8 +41,8 @@ def test_a_release_cannot_go_live_and_says_what_is_not_known() -> None:
 @pytest.mark.parametrize(("modality", "words"), [("eeg", "electrodes"), ("fmri", "voxels")])
 def test_one_modality_without_places_is_enough(modality: str, words: str) -> None:
     other = {"eeg": "fmri", "fmri": "eeg"}[modality]
-    for beside in (None, getattr(PLACED, other)):
-        (unknown,) = prepared.unplaced(released(**{other: beside}))
+    for places in (None, getattr(PLACED, other)):
+        (unknown,) = prepared.unplaced(released(**{other: places}))
         assert words in unknown
 
 

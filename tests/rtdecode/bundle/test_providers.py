@@ -41,17 +41,17 @@ def test_each_stage_says_what_runs_it(tmp_path: Path) -> None:
 def test_a_provider_that_does_not_load_is_told_and_the_next_one_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    made = make_bundle(tmp_path / "bundle")
+    bundle = make_bundle(tmp_path / "bundle")
     # The ONNX Runtime of the tests has no CUDA, and leaves such a provider out without an error.
     tried = [[providers.CUDA, providers.CPU], [providers.CPU]]
     monkeypatch.setattr(providers, "attempts", lambda: (tried, None))
-    graph = Graph(made.read("encode.onnx"), "encode.onnx")
+    graph = Graph(bundle.read("encode.onnx"), "encode.onnx")
     assert graph.runs_on.endswith("on the CPU")
     assert len(graph.notes) == 1
     assert "CUDAExecutionProvider did not load" in graph.notes[0]
     faults = re.compile("CUDAExecutionProvider did not load")
     with refused(RtDecodeError, "graph-provider-failed", graph="encode.onnx", provider_faults=faults):
-        Graph(made.read("encode.onnx"), "encode.onnx", [providers.CUDA])
+        Graph(bundle.read("encode.onnx"), "encode.onnx", [providers.CUDA])
 
 
 def test_without_a_driver_no_provider_on_a_gpu_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,9 +74,9 @@ def test_on_a_gpu_the_fastest_is_tried_first_with_and_without_a_cuda_graph(
     present(monkeypatch)
     tried, note = providers.attempts()
     assert note is None
-    assert [providers.names(one)[0] for one in tried] == [providers.TENSORRT] * 2 + [providers.CUDA] * 2 + [
-        providers.CPU
-    ]
+    assert [providers.names(attempt)[0] for attempt in tried] == [providers.TENSORRT] * 2 + [
+        providers.CUDA
+    ] * 2 + [providers.CPU]
     first = tried[0][0]
     assert isinstance(first, tuple)
     assert first[1]["trt_cuda_graph_enable"] == "1"
@@ -115,10 +115,10 @@ def test_packages_say_which_cuda_they_are_built_for(tmp_path: Path, monkeypatch:
     assert driver.cuda_of("tensorrt") == 12
     assert driver.cuda_of("onnxruntime_ep_nv_tensorrt_rtx") == 14
     # Of a version that nobody knows yet.
-    told = driver.fault(A_GPU, ["cuda.bindings", "tensorrt", "onnxruntime_ep_nv_tensorrt_rtx"])
-    assert told is not None
-    assert "onnxruntime_ep_nv_tensorrt_rtx is built for CUDA 14" in told
-    assert "Install a newer driver" in told
+    message = driver.fault(A_GPU, ["cuda.bindings", "tensorrt", "onnxruntime_ep_nv_tensorrt_rtx"])
+    assert message is not None
+    assert "onnxruntime_ep_nv_tensorrt_rtx is built for CUDA 14" in message
+    assert "Install a newer driver" in message
 
 
 def test_providers_that_need_a_newer_driver_are_told_or_refused(
@@ -136,14 +136,14 @@ def test_providers_that_need_a_newer_driver_are_told_or_refused(
     both = "TensorrtExecutionProvider and CUDAExecutionProvider cannot be used: onnxruntime "
     assert re.match(both + TOO_OLD, note)
     assert note.endswith("The graphs run on the CPU instead.")
-    made = make_bundle(tmp_path / "bundle")
+    bundle = make_bundle(tmp_path / "bundle")
     with refused(
         RtDecodeError,
         "provider-driver-outdated",
         providers="CUDAExecutionProvider",
         driver_fault=re.compile("^onnxruntime " + TOO_OLD),
     ):
-        load(made, [providers.CUDA])
+        load(bundle, [providers.CUDA])
 
 
 def test_a_provider_that_was_asked_for_is_refused_without_a_gpu(
@@ -181,19 +181,21 @@ def test_cuda_keeps_single_precision_whole() -> None:
 
 def test_values_at_fixed_addresses_give_what_a_call_gives(tmp_path: Path) -> None:
     """The host's memory serves as the device of a captured graph."""
-    made = make_bundle(tmp_path / "bundle", steps=2)
-    graph = Graph(made.read("denoise.onnx"), "denoise.onnx", [providers.CPU])
+    bundle = make_bundle(tmp_path / "bundle", steps=2)
+    graph = Graph(bundle.read("denoise.onnx"), "denoise.onnx", [providers.CPU])
     fixed = _Fixed(graph._session, graph.inputs, graph.outputs, "cpu")
     rng = np.random.default_rng(0)
-    kept = []
+    pairs = []
     for _ in range(2):
-        given = {name: rng.normal(0, 1, shape).astype(dtype) for name, (shape, dtype) in graph.inputs.items()}
-        wanted = graph(given)
-        kept.append((wanted, fixed.run(given, stay=list(graph.outputs))))
+        inputs = {
+            name: rng.normal(0, 1, shape).astype(dtype) for name, (shape, dtype) in graph.inputs.items()
+        }
+        expected = graph(inputs)
+        pairs.append((expected, fixed.run(inputs, stay=list(graph.outputs))))
     # The second call has not overwritten what the first one gave.
-    for wanted, found in kept:
-        for name, value in wanted.items():
-            np.testing.assert_array_equal(found[name].numpy(), value)
+    for expected, outputs in pairs:
+        for name, value in expected.items():
+            np.testing.assert_array_equal(outputs[name].numpy(), value)
 
 
 @pytest.mark.parametrize(
@@ -236,13 +238,13 @@ def test_engines_that_are_not_used_are_told_unless_they_were_asked_for(
     present(monkeypatch)
     plain = make_bundle(tmp_path / "bundle")
     manifest = replace(plain.manifest, engines=[ENGINE])
-    made = replace(plain, manifest=manifest)
-    engine = load(made)
+    with_engine = replace(plain, manifest=manifest)
+    engine = load(with_engine)
     assert engine.runs_on["encode"].startswith("ONNX Runtime")
     assert "Some GPU has 8.6" in engine.notes[0]
     fault = re.compile(r"Some GPU has 8\.6")
     with refused(RtDecodeError, "engine-stage-unavailable", stage="encode", faults=fault):
-        load(made, ["tensorrt_rtx"])
+        load(with_engine, ["tensorrt_rtx"])
     fault = re.compile("has none of tensorrt")
     with refused(RtDecodeError, "engine-stage-unavailable", stage="encode", faults=fault):
         load(plain, ["tensorrt"])
@@ -343,28 +345,28 @@ def test_an_engine_that_the_builder_refuses_names_it_and_its_words() -> None:
 
 
 def test_a_bundle_that_memory_cannot_hold_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    made = make_bundle(tmp_path / "bundle")
+    bundle = make_bundle(tmp_path / "bundle")
     # A file of a terabyte that takes no room on the disk.
-    weights = made.path / "encode.weights"
+    weights = bundle.path / "encode.weights"
     weights.touch()
     os.truncate(weights, 2**40)
-    stage = made.manifest.built["encode"]
+    stage = bundle.manifest.built["encode"]
     large = Stage(stage.file, stage.inputs, stage.outputs, ["encode.weights"])
-    files = {**made.manifest.files, "encode.weights": "0" * 64}
-    manifest = replace(made.manifest, stages={**made.manifest.stages, "encode": large}, files=files)
+    files = {**bundle.manifest.files, "encode.weights": "0" * 64}
+    manifest = replace(bundle.manifest, stages={**bundle.manifest.stages, "encode": large}, files=files)
     needed = pytest.approx(2**40 / 1e9, abs=0.05)
     with refused(RtDecodeError, "bundle-memory-insufficient", needed_gb=needed) as caught:
-        load(replace(made, manifest=manifest))
+        load(replace(bundle, manifest=manifest))
     assert caught.value.values["free_gb"] > 0
 
 
 def test_two_packages_of_one_module_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("onnxruntime", "onnxruntime-gpu"):
         packaged(tmp_path, monkeypatch, name, "1.31.1")
-    told = providers.clash()
-    assert told is not None
-    assert "onnxruntime and onnxruntime-gpu are both installed" in told
-    assert "pip uninstall onnxruntime onnxruntime-gpu" in told
+    message = providers.clash()
+    assert message is not None
+    assert "onnxruntime and onnxruntime-gpu are both installed" in message
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in message
 
 
 def test_a_module_that_lost_its_files_is_told(tmp_path: Path) -> None:

@@ -26,19 +26,25 @@ def manifest() -> Manifest:
 def stage(manifest: Manifest, name: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> Manifest:
     """Copy a manifest with ports of one stage replaced (None takes one out)."""
     old = manifest.built[name]
-    kept = {port: found for port, found in (old.inputs | inputs).items() if found is not None}
-    given = {port: found for port, found in (old.outputs | outputs).items() if found is not None}
-    return replace(manifest, stages=manifest.stages | {name: replace(old, inputs=kept, outputs=given)})
+    new_inputs = {port: entry for port, entry in (old.inputs | inputs).items() if entry is not None}
+    new_outputs = {port: entry for port, entry in (old.outputs | outputs).items() if entry is not None}
+    return replace(
+        manifest, stages=manifest.stages | {name: replace(old, inputs=new_inputs, outputs=new_outputs)}
+    )
 
 
-def port(manifest: Manifest, name: str, at: str, **changes: Any) -> Manifest:
+def port(manifest: Manifest, name: str, input_name: str, **changes: Any) -> Manifest:
     """Copy a manifest with one input changed."""
-    return stage(manifest, name, {at: replace(manifest.built[name].inputs[at], **changes)}, {})
+    return stage(
+        manifest, name, {input_name: replace(manifest.built[name].inputs[input_name], **changes)}, {}
+    )
 
 
-def written(manifest: Manifest, name: str, at: str, **changes: Any) -> Manifest:
+def written(manifest: Manifest, name: str, output_name: str, **changes: Any) -> Manifest:
     """Copy a manifest with one output changed."""
-    return stage(manifest, name, {}, {at: replace(manifest.built[name].outputs[at], **changes)})
+    return stage(
+        manifest, name, {}, {output_name: replace(manifest.built[name].outputs[output_name], **changes)}
+    )
 
 
 def extra(manifest: Manifest, name: str, source: str, shape: list[int] | None = None) -> Manifest:
@@ -61,9 +67,9 @@ def choosing(manifest: Manifest, source_of: str = "denoise") -> Manifest:
     return replace(extra(fixed(manifest), source_of, "detail"), detail=0.5)
 
 
-def state(manifest: Manifest, name: str, found: State) -> Manifest:
+def state(manifest: Manifest, name: str, replacement: State) -> Manifest:
     """Copy a manifest with another state."""
-    return replace(manifest, states=manifest.states | {name: found})
+    return replace(manifest, states=manifest.states | {name: replacement})
 
 
 def test_what_ships_fits(manifest: Manifest) -> None:
@@ -373,29 +379,29 @@ def test_ports_are_wired_as_it_is_said_of_them() -> None:
     }
     looked_up = wiring.Source("memory", memory="words", rows="encode.which")
     count = wiring.Source("state", state="count")
-    said = {"denoise": wiring.Said({"words": looked_up, "count": count}, {"count_next": "count"})}
-    found = wiring.by_name(graphs, said, {"count": "chunk"})
-    assert found["states"] == {"count": State("chunk", *small)}
-    denoise = found["stages"]["denoise"]
+    bindings = {"denoise": wiring.Said({"words": looked_up, "count": count}, {"count_next": "count"})}
+    wired = wiring.by_name(graphs, bindings, {"count": "chunk"})
+    assert wired["states"] == {"count": State("chunk", *small)}
+    denoise = wired["stages"]["denoise"]
     assert denoise.inputs["words"] == Input(*small, source="memory", memory="words", rows="encode.which")
     assert denoise.inputs["count"] == Input(*small, source="state", state="count")
     assert denoise.inputs["latent"].source == "start"
     assert denoise.outputs["count_next"].state == "count"
-    said["encode"] = wiring.Said(writes={"mood": "mood"})
+    bindings["encode"] = wiring.Said(writes={"mood": "mood"})
     with refused(BundleError, "wiring-port-unknown", stage="encode", side="output", unknown=["mood"]):
-        wiring.by_name(graphs, said)
+        wiring.by_name(graphs, bindings)
 
 
 def test_ports_with_the_usual_names_are_wired(manifest: Manifest) -> None:
     graphs = {
         name: (
-            {port: (found.shape, found.dtype) for port, found in stage.inputs.items()},
-            {port: (found.shape, found.dtype) for port, found in stage.outputs.items()},
+            {port: (spec.shape, spec.dtype) for port, spec in stage.inputs.items()},
+            {port: (spec.shape, spec.dtype) for port, spec in stage.outputs.items()},
         )
         for name, stage in manifest.built.items()
     }
-    found = wiring.by_name(graphs)
-    assert found == {"stages": manifest.built, "states": manifest.states, "latent": manifest.latent}
+    wired = wiring.by_name(graphs)
+    assert wired == {"stages": manifest.built, "states": manifest.states, "latent": manifest.latent}
     graphs["decode_first"][1]["cache_more"] = ([1], FLOAT)
     with refused(BundleError, "wiring-cache-count-mismatch", stage="decode_first", n_written=2, n_read=1):
         wiring.by_name(graphs)

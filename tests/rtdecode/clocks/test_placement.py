@@ -145,9 +145,15 @@ def test_samples_without_a_stamp_decide_nothing() -> None:
 def test_markers_of_the_samples_clock_lie_where_the_samples_do() -> None:
     placement, true, local = placed(CLOCKS["unix in milliseconds"], 5.0)
     markers = MarkerPlacement()
-    for at in (START + 4.0, START + 6.0):
-        found = markers.place(float(np.floor(1e3 * (at + UNIX))), at + 0.2, at + 0.2, UNIX + at, placement)
-        assert found == pytest.approx(at + float(np.median(local - true)), abs=2e-3)
+    for marker_s in (START + 4.0, START + 6.0):
+        placed_s = markers.place(
+            float(np.floor(1e3 * (marker_s + UNIX))),
+            marker_s + 0.2,
+            marker_s + 0.2,
+            UNIX + marker_s,
+            placement,
+        )
+        assert placed_s == pytest.approx(marker_s + float(np.median(local - true)), abs=2e-3)
     assert "same clock" in markers.note
 
 
@@ -161,11 +167,13 @@ def test_markers_of_another_clock_are_placed_by_the_earliest_of_them(per_second:
     early = ((START - 9 + UNIX) * per_second, START - 9)
     assert markers.place(*early, START - 8, UNIX + START, samples) is None
     for index in range(40):
-        at = START + 2.0 * index
-        arrived_at = at + 0.005 + rng.exponential(0.02)
-        found = markers.place((at + UNIX) * per_second, arrived_at, at + 4.0, UNIX + at, samples)
-        assert found is not None
-        off.append(found - at)
+        marker_s = START + 2.0 * index
+        arrived_at = marker_s + 0.005 + rng.exponential(0.02)
+        placed_s = markers.place(
+            (marker_s + UNIX) * per_second, arrived_at, marker_s + 4.0, UNIX + marker_s, samples
+        )
+        assert placed_s is not None
+        off.append(placed_s - marker_s)
     assert word in markers.note
     assert off == sorted(off, reverse=True)
     assert 0.0 < off[-1] < 0.01
@@ -181,7 +189,12 @@ def test_a_marker_takes_no_more_than_half_a_minute(delay_s: float, stays: bool) 
 
 def test_markers_that_agree_with_their_arrival_stay_as_they_are() -> None:
     markers = MarkerPlacement()
-    for at, delay_s in itertools.product((START, START + 2), (-0.1, 0.0, 25.0)):
-        assert markers.place(at, at + delay_s, at + delay_s, UNIX + at, StampPlacement(SFREQ)) == at
+    for marker_s, delay_s in itertools.product((START, START + 2), (-0.1, 0.0, 25.0)):
+        assert (
+            markers.place(
+                marker_s, marker_s + delay_s, marker_s + delay_s, UNIX + marker_s, StampPlacement(SFREQ)
+            )
+            == marker_s
+        )
     assert math.isnan(markers.place(math.nan, START, START, UNIX, None) or 0.0)
     assert markers.note == ""

@@ -33,10 +33,10 @@ def stamped(rate: float, seconds: float, jitter_s: float = 0.0, chunk: int = 1, 
 def test_exact_stamps_stay_what_they_are_and_the_rate_is_found(sfreq: float, ppm: float) -> None:
     true, stamps = stamped(sfreq * (1 + ppm * 1e-6), 20)
     clock = SampleClock(sfreq)
-    found = times_of(placed(clock, stamps, int(sfreq / 25)))
-    assert np.abs(found - true).max() < 1e-3
+    times = times_of(placed(clock, stamps, int(sfreq / 25)))
+    assert np.abs(times - true).max() < 1e-3
     late = len(true) // 4
-    assert np.abs(found[late:] - true[late:]).max() < 1e-5
+    assert np.abs(times[late:] - true[late:]).max() < 1e-5
     report = clock.report()
     assert report["drift_ppm"] == pytest.approx(ppm, abs=0.5)
     assert report["rate_hz"] == pytest.approx(sfreq * (1 + ppm * 1e-6), rel=1e-6)
@@ -47,9 +47,9 @@ def test_exact_stamps_stay_what_they_are_and_the_rate_is_found(sfreq: float, ppm
 def test_jitter_and_chunks_stamped_at_their_end_do_not_move_the_samples(jitter_ms: float, chunk: int) -> None:
     true, stamps = stamped(1000 * (1 + 50e-6), 60, jitter_ms * 1e-3, chunk)
     clock = SampleClock(1000.0)
-    found = times_of(placed(clock, stamps, max(chunk, 20)))
-    assert np.all(np.diff(found) > 0)
-    assert np.abs(found - true)[20_000:].max() < 0.35e-3 * jitter_ms * np.sqrt(chunk / 20 + 0.05)
+    times = times_of(placed(clock, stamps, max(chunk, 20)))
+    assert np.all(np.diff(times) > 0)
+    assert np.abs(times - true)[20_000:].max() < 0.35e-3 * jitter_ms * np.sqrt(chunk / 20 + 0.05)
     assert clock.report()["drift_ppm"] == pytest.approx(50, abs=15)
     assert (clock.lost, clock.epochs) == (0, 1)
 
@@ -59,36 +59,36 @@ def test_jitter_and_chunks_stamped_at_their_end_do_not_move_the_samples(jitter_m
 def test_how_samples_were_cut_does_not_matter(seed: int, jitter_ms: float) -> None:
     rng = np.random.default_rng(seed)
     _, stamps = stamped(1000.3, 6, jitter_ms * 1e-3, 5, seed)
-    kept = np.ones(len(stamps), bool)
-    kept[3100:3260] = False
-    stamps = stamps[kept]
+    received = np.ones(len(stamps), bool)
+    received[3100:3260] = False
+    stamps = stamps[received]
     cuts = np.unique(np.cumsum(rng.integers(1, 400, 60)))
     parts = np.split(stamps, cuts[cuts < len(stamps)])
     clock = SampleClock(1000.0)
-    found = np.concatenate([piece.times for part in parts for piece in clock.push(part, part[-1] + 0.01)])
-    whole = SampleClock(1000.0)
-    assert np.array_equal(found, times_of(placed(whole, stamps)))
-    assert clock.lost == whole.lost == pytest.approx(160, abs=2)
+    times = np.concatenate([piece.times for part in parts for piece in clock.push(part, part[-1] + 0.01)])
+    uncut = SampleClock(1000.0)
+    assert np.array_equal(times, times_of(placed(uncut, stamps)))
+    assert clock.lost == uncut.lost == pytest.approx(160, abs=2)
 
 
 @pytest.mark.parametrize("lost", [1, 3, 17, 400, 30_000])
 def test_lost_samples_are_counted_to_the_sample(lost: int) -> None:
     true, _ = stamped(999.95, 50)
-    kept = np.r_[0:15_007, 15_007 + lost : len(true)]
+    received = np.r_[0:15_007, 15_007 + lost : len(true)]
     clock = SampleClock(1000.0)
-    pieces = placed(clock, true[kept])
+    pieces = placed(clock, true[received])
     assert [piece.lost for piece in pieces if piece.lost] == [lost]
-    assert np.abs(times_of(pieces) - true[kept])[8000:].max() < 1e-5
+    assert np.abs(times_of(pieces) - true[received])[8000:].max() < 1e-5
     assert (clock.lost, clock.gaps, clock.epochs) == (lost, 1, 1)
 
 
 def test_few_samples_lost_in_a_jittery_stream_are_found_from_the_blocks() -> None:
     true, stamps = stamped(1000.0, 60, 1e-3, 20)
-    kept = np.r_[0:30_000, 30_008 : len(true)]
+    received = np.r_[0:30_000, 30_008 : len(true)]
     clock = SampleClock(1000.0)
-    found = times_of(placed(clock, stamps[kept]))
+    times = times_of(placed(clock, stamps[received]))
     assert clock.lost == pytest.approx(8, abs=3)  # three times the jitter
-    assert np.abs(found - true[kept])[32_000:].max() < 1e-3
+    assert np.abs(times - true[received])[32_000:].max() < 1e-3
 
 
 @pytest.mark.parametrize("jump_s", [0.3, 47.0, -0.3, -2000.0])
@@ -103,17 +103,17 @@ def test_a_jump_of_the_stamps_moves_no_sample(jump_s: float) -> None:
     ]
     assert np.abs(times_of(pieces) - true)[8000:].max() < 1e-5
     assert (clock.lost, clock.gaps, clock.epochs) == (0, 0, 2)
-    at = true[30_000]
-    assert clock.local(at + jump_s, at + 0.01) == pytest.approx(at, abs=1e-5)
-    assert clock.local(at, at + 0.01) == at
+    sample_s = true[30_000]
+    assert clock.local(sample_s + jump_s, sample_s + 0.01) == pytest.approx(sample_s, abs=1e-5)
+    assert clock.local(sample_s, sample_s + 0.01) == sample_s
 
 
 def test_samples_lost_while_the_stamps_jumped_are_counted_by_their_arrival() -> None:
     true, stamps = stamped(1000.0, 40)
     stamps[20_000:] -= 300.0
-    kept = np.r_[0:20_000, 22_000 : len(true)]
+    received = np.r_[0:20_000, 22_000 : len(true)]
     clock = SampleClock(1000.0)
-    for part in np.split(kept, range(20, len(kept), 20)):
+    for part in np.split(received, range(20, len(received), 20)):
         clock.push(stamps[part], float(true[part[-1]]) + 0.01)
     assert clock.lost == pytest.approx(2000, abs=25)
     assert clock.epochs == 2
@@ -145,9 +145,9 @@ def test_a_small_shift_of_the_source_clock_is_followed() -> None:
     stamps = true.copy()
     stamps[40_000:] += 0.3e-3
     clock = SampleClock(1000.0)
-    found = times_of(placed(clock, stamps))
-    assert np.abs(found - stamps)[43_000:].max() < 2e-5
-    assert np.all(np.diff(found) > 0)
+    times = times_of(placed(clock, stamps))
+    assert np.abs(times - stamps)[43_000:].max() < 2e-5
+    assert np.all(np.diff(times) > 0)
     assert (clock.lost, clock.epochs) == (0, 1)
 
 
@@ -155,5 +155,5 @@ def test_the_future_cannot_change_the_past() -> None:
     _, stamps = stamped(1000.1, 10, 1e-3, 20)
     other = stamps.copy()
     other[6000:] += 3.0
-    a, b = (times_of(placed(SampleClock(1000.0), one)) for one in (stamps, other))
+    a, b = (times_of(placed(SampleClock(1000.0), sent_stamps)) for sent_stamps in (stamps, other))
     assert np.array_equal(a[:6000], b[:6000])

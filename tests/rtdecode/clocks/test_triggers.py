@@ -22,11 +22,15 @@ def volumes(
     """Volumes of another TR; each is rebuilt 0.8 s after its end and takes `transfer` to the folder."""
     out = []
     for i in range(first, count):
-        at = ZERO + (i + 1) * tr + 0.8 + transfer
+        readable_at = ZERO + (i + 1) * tr + 0.8 + transfer
         volume = dataclasses.replace(small.volumes(1, 0.0)[0], index=i, tr_s=tr, acquired_s=i * tr)
         out.append(
             dataclasses.replace(
-                volume, recon_s=tr + 0.8 if recon else None, readable_at=at, arrived_at=at, parsed_at=at
+                volume,
+                recon_s=tr + 0.8 if recon else None,
+                readable_at=readable_at,
+                arrived_at=readable_at,
+                parsed_at=readable_at,
             )
         )
     return out
@@ -129,8 +133,8 @@ def test_irregular_markers_place_nothing_and_do_not_hide_the_triggers() -> None:
     marks = (ZERO + np.cumsum(rng.uniform(0.4, 3, 30))).tolist()
     assert made(marks, volumes(40, 0.8), 0.8).source == "header"
     clock = RunClock(small.TR, volumes_come=True)
-    for at, label in sorted([(m, "S 1") for m in marks] + [(ZERO + i * 0.8, "R128") for i in range(60)]):
-        clock.add_trigger(at, label)
+    for stamp, label in sorted([(m, "S 1") for m in marks] + [(ZERO + i * 0.8, "R128") for i in range(60)]):
+        clock.add_trigger(stamp, label)
     assert (clock.triggers, zero_of(clock)) == (60, pytest.approx(ZERO, abs=1e-6))
 
 
@@ -150,13 +154,13 @@ def test_a_lone_trigger_counts_only_where_the_run_can_begin() -> None:
 
 
 @pytest.mark.parametrize("ppm", [0.0, 10.0, 30.0, 50.0, -50.0])
-@pytest.mark.parametrize("wrong", [False, True])
-def test_drift_is_recovered_within_2_ppm_after_100_volumes(ppm: float, wrong: bool) -> None:
+@pytest.mark.parametrize("outliers", [False, True])
+def test_drift_is_recovered_within_2_ppm_after_100_volumes(ppm: float, outliers: bool) -> None:
     # 1 ms of jitter, as of a marker channel sampled at 1 kHz. One standard error: 0.5 ppm.
     for seed in range(5):
         rng = np.random.default_rng(seed)
         stamps = ZERO + np.arange(100) * 2.0 * (1 + ppm * 1e-6) + rng.uniform(-5e-4, 5e-4, 100)
-        if wrong:
+        if outliers:
             stamps[rng.choice(100, 5, replace=False)] += rng.uniform(5e-3, 3e-2, 5)
         fit = made(stamps.tolist(), [], 2.0).fit()
         assert fit["slope_ppm"] == pytest.approx(ppm, abs=2)
@@ -179,14 +183,14 @@ def test_a_header_tr_that_is_not_quite_the_trained_one() -> None:
 def test_the_future_does_not_change_what_was_asked() -> None:
     rng = np.random.default_rng(0)
     stamps = [ZERO + i * 0.8 + rng.normal(0, 1e-3) for i in range(200)]
-    for given, files in ((stamps, volumes(190, 0.8)), ([], volumes(190, 0.8)), (stamps, [])):
+    for triggers, files in ((stamps, volumes(190, 0.8)), ([], volumes(190, 0.8)), (stamps, [])):
         cut = ZERO + 21.0
-        early = made([s for s in given if s < cut], [v for v in files if v.arrived_at < cut], 0.8)
-        late = made(given, files, 0.8)
+        early = made([s for s in triggers if s < cut], [v for v in files if v.arrived_at < cut], 0.8)
+        late = made(triggers, files, 0.8)
         for clock in (early, late):
             clock.freeze()
-        at = np.linspace(0, 20, 9)
-        assert np.array_equal(early.to_local(at, 20.0), late.to_local(at, 20.0))
+        run_s = np.linspace(0, 20, 9)
+        assert np.array_equal(early.to_local(run_s, 20.0), late.to_local(run_s, 20.0))
 
 
 def test_the_zero_stands_once_windows_were_cut() -> None:
@@ -265,21 +269,21 @@ def test_triggers_can_be_given_to_the_next_run() -> None:
 def test_triggers_that_were_given_away_say_nothing_of_their_chain() -> None:
     skipping = [ZERO + i * 0.8 for i in (0, 2, 4, 6)]
     drifted = [ZERO + i * 0.8 + 0.03 for i in range(7, 12)]
-    never = Train(0.8)
-    given = Train(0.8)
+    without_drift = Train(0.8)
+    reverted = Train(0.8)
     for stamp in skipping:
-        never.push(stamp)
-        given.push(stamp)
+        without_drift.push(stamp)
+        reverted.push(stamp)
     for stamp in drifted:
-        given.push(stamp)
-    assert given.chains[0].regular
-    assert given.take_back(drifted[0]) == drifted
-    (left,) = given.chains
-    (chain,) = never.chains
-    assert (left.count, left.newest_at) == (chain.count, chain.newest_at)
+        reverted.push(stamp)
+    assert reverted.chains[0].regular
+    assert reverted.take_back(drifted[0]) == drifted
+    (remaining,) = reverted.chains
+    (chain,) = without_drift.chains
+    assert (remaining.count, remaining.newest_at) == (chain.count, chain.newest_at)
     assert not chain.regular
-    assert left.regular == chain.regular
-    assert left.phase == chain.phase
+    assert remaining.regular == chain.regular
+    assert remaining.phase == chain.phase
 
 
 def test_a_line_through_few_points_is_not_wild() -> None:

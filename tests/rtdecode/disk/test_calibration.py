@@ -37,9 +37,9 @@ def made(path, projection=TRAINED, placement=None) -> Calibration:
 
 
 def test_what_was_written_is_read(tmp_path) -> None:
-    one = made(tmp_path / "c", placement=PLACEMENT)
+    written = made(tmp_path / "c", placement=PLACEMENT)
     again = calibration.load(tmp_path / "c")
-    assert again.record == one.record
+    assert again.record == written.record
     assert again.record.placement == PLACEMENT
     assert again.record.figures == FIGURES
     assert set(again.record.files) == {"reference.npz", "projection.npz", "warmup.npz", "quality.html"}
@@ -150,8 +150,8 @@ def test_what_was_changed_or_lost_is_named(tmp_path) -> None:
     with refused(UsageError, "calibration-missing", path=path):
         calibration.load(path)
     made(path)
-    held = (path / "warmup.npz").read_bytes()
-    (path / "warmup.npz").write_bytes(held[:-1])
+    content = (path / "warmup.npz").read_bytes()
+    (path / "warmup.npz").write_bytes(content[:-1])
     with refused(BundleError, "bundle-file-digest-mismatch", path=path / "warmup.npz"):
         calibration.load(path)
     (path / "warmup.npz").unlink()
@@ -186,24 +186,26 @@ def test_the_same_voxels_stored_otherwise_come_in_the_bundles_order(tmp_path) ->
     flipped = AFFINE.copy()
     flipped[:3, 3] += AFFINE[:3, 0] * 5
     flipped[:3, 0] *= -1
-    ours = np.sort(TRAINED.bind(SHAPE, flipped))
-    one = made(tmp_path / "c", Projection(ours, SHAPE, flipped)).matched(TRAINED)
+    voxels = np.sort(TRAINED.bind(SHAPE, flipped))
+    matched = made(tmp_path / "c", Projection(voxels, SHAPE, flipped)).matched(TRAINED)
     data = np.arange(120).reshape(SHAPE)
-    mine = np.flip(data, 0).reshape(-1)[one.projection.voxels]
+    mine = np.flip(data, 0).reshape(-1)[matched.projection.voxels]
     assert mine.tolist() == data.reshape(-1)[VOXELS].tolist()
-    assert one.warmup_mean.tolist() == [100 + np.searchsorted(ours, v) for v in one.projection.voxels]
-    assert one.warmup_scale == pytest.approx(one.warmup_mean / 50)
+    assert matched.warmup_mean.tolist() == [
+        100 + np.searchsorted(voxels, v) for v in matched.projection.voxels
+    ]
+    assert matched.warmup_scale == pytest.approx(matched.warmup_mean / 50)
 
 
 def test_a_registered_head_takes_the_bundles_features_wherever_it_lies(tmp_path) -> None:
     placed = replace(TRAINED, affine=rigid([9, -4, 12, 0.1, 0.2, -0.1]) @ AFFINE)
-    one = made(tmp_path / "c", placed, PLACEMENT)
-    assert one.matched(TRAINED) is one
+    registered = made(tmp_path / "c", placed, PLACEMENT)
+    assert registered.matched(TRAINED) is registered
     mismatch = re.compile("for other features")
     with refused(GeometryError, "calibration-bundle-mismatch", mismatch=mismatch):
-        one.matched(Projection(VOXELS[::-1], SHAPE, AFFINE))
+        registered.matched(Projection(VOXELS[::-1], SHAPE, AFFINE))
     with refused(GeometryError, "calibration-bundle-mismatch", mismatch=mismatch):
-        one.matched(replace(TRAINED, affine=AFFINE @ np.diag([1.2, 1, 1, 1])))
+        registered.matched(replace(TRAINED, affine=AFFINE @ np.diag([1.2, 1, 1, 1])))
 
 
 @pytest.mark.parametrize(
@@ -216,14 +218,14 @@ def test_a_registered_head_takes_the_bundles_features_wherever_it_lies(tmp_path)
     ],
 )
 def test_other_features_are_refused_with_both_geometries(tmp_path, other) -> None:
-    one = made(tmp_path / "c")
-    mine = f"^{one.projection.features} .*{re.escape(str(SHAPE))}"
-    theirs = f"^{other.features} .*{re.escape(str(other.shape))}"
+    written = made(tmp_path / "c")
+    calibration_geometry = f"^{written.projection.features} .*{re.escape(str(SHAPE))}"
+    bundle_geometry = f"^{other.features} .*{re.escape(str(other.shape))}"
     with refused(
         GeometryError,
         "calibration-bundle-mismatch",
-        calibration_features=re.compile(mine),
-        bundle_features=re.compile(theirs),
+        calibration_features=re.compile(calibration_geometry),
+        bundle_features=re.compile(bundle_geometry),
     ) as caught:
-        one.matched(other)
+        written.matched(other)
     assert "--bundle" in str(caught.value)

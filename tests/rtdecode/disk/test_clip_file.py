@@ -29,20 +29,21 @@ def clips(count: int, shape: tuple[int, ...], seed: int = 0) -> list[np.ndarray]
     return list(rng.integers(0, 256, (count, *shape), dtype=np.uint8))
 
 
-def stored(kept: list[np.ndarray]) -> list[StoredClip]:
+def stored(arrays: list[np.ndarray]) -> list[StoredClip]:
     file = ClipFile()
-    return [file.add(clip) for clip in kept]
+    return [file.add(clip) for clip in arrays]
 
 
-def as_before(shown: list[np.ndarray], true: list[np.ndarray], mean: np.ndarray) -> np.ndarray:
+def as_before(decoded: list[np.ndarray], true: list[np.ndarray], mean: np.ndarray) -> np.ndarray:
     """Correlate whole frames, in the order of the frames."""
-    dots = np.zeros((len(shown), len(true)))
-    sums = np.zeros((2, len(shown)))
-    squares = np.zeros((2, len(shown)))
+    dots = np.zeros((len(decoded), len(true)))
+    sums = np.zeros((2, len(decoded)))
+    squares = np.zeros((2, len(decoded)))
     for f in range(len(true[0])):
         offset = mean[f].astype(np.float64).ravel()
         sides = [
-            np.stack([clip[f].ravel() for clip in side]).astype(np.float64) - offset for side in (shown, true)
+            np.stack([clip[f].ravel() for clip in side]).astype(np.float64) - offset
+            for side in (decoded, true)
         ]
         dots += sides[0] @ sides[1].T
         for row, side in enumerate(sides):
@@ -56,20 +57,20 @@ def as_before(shown: list[np.ndarray], true: list[np.ndarray], mean: np.ndarray)
 def test_a_clip_in_a_file_is_read_as_an_array_is() -> None:
     file = ClipFile()
     first, second = clips(2, (6, 8, 10, 3))
-    kept = [file.add(first), file.add(second.astype(np.float64) / 7)]
-    for clip, whole in zip(kept, (first, second.astype(np.float64) / 7), strict=True):
-        assert clip.shape == whole.shape
-        assert clip.nbytes == whole.nbytes
+    saved = [file.add(first), file.add(second.astype(np.float64) / 7)]
+    for clip, array in zip(saved, (first, second.astype(np.float64) / 7), strict=True):
+        assert clip.shape == array.shape
+        assert clip.nbytes == array.nbytes
         assert len(clip) == 6
-        assert np.array_equal(np.asarray(clip), whole)
-        assert np.array_equal(clip[-1], whole[-1])
-        assert np.array_equal(clip[3, 2:5], whole[3, 2:5])
-        assert np.array_equal(clip[3, 6:99], whole[3, 6:99])
-        assert np.array_equal(np.stack(list(clip)), whole)
-        assert np.array_equal(np.asarray(clip[2:5][1:], np.float32), whole[3:5].astype(np.float32))
-        assert np.array_equal(np.asarray(clip[:-1]), whole[:-1])
+        assert np.array_equal(np.asarray(clip), array)
+        assert np.array_equal(clip[-1], array[-1])
+        assert np.array_equal(clip[3, 2:5], array[3, 2:5])
+        assert np.array_equal(clip[3, 6:99], array[3, 6:99])
+        assert np.array_equal(np.stack(list(clip)), array)
+        assert np.array_equal(np.asarray(clip[2:5][1:], np.float32), array[3:5].astype(np.float32))
+        assert np.array_equal(np.asarray(clip[:-1]), array[:-1])
         assert np.asarray(clip[4:2]).shape == (0, 8, 10, 3)
-        assert np.asarray(clip).dtype == whole.dtype
+        assert np.asarray(clip).dtype == array.dtype
 
 
 @pytest.mark.parametrize("how", ["in a file", "computed"])
@@ -125,18 +126,18 @@ def test_a_clip_has_frames_of_one_size() -> None:
 def test_a_file_that_was_cut_short_is_said(tmp_path: Path) -> None:
     path = tmp_path / "clips"
     with path.open("w+b", buffering=0) as raw:
-        kept = ClipFile(raw).add(clips(1, (2, 4, 5, 3))[0])
+        clip = ClipFile(raw).add(clips(1, (2, 4, 5, 3))[0])
         os.truncate(path, 70)
-        assert np.asarray(kept[:1]).shape == (1, 4, 5, 3)
+        assert np.asarray(clip[:1]).shape == (1, 4, 5, 3)
         with pytest.raises(OSError, match="50 bytes too early"):
-            np.asarray(kept)
+            np.asarray(clip)
 
 
 def test_a_file_is_closed_with_its_last_clip(tmp_path: Path) -> None:
     raw = (tmp_path / "clips").open("w+b", buffering=0)
-    kept = ClipFile(raw).add(clips(1, (2, 4, 5, 3))[0])
-    part = kept[:1]
-    del kept
+    clip = ClipFile(raw).add(clips(1, (2, 4, 5, 3))[0])
+    part = clip[:1]
+    del clip
     gc.collect()
     assert not raw.closed
     assert part[0].shape == (4, 5, 3)
@@ -146,13 +147,15 @@ def test_a_file_is_closed_with_its_last_clip(tmp_path: Path) -> None:
 
 
 def test_few_small_clips_stay_in_memory_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = clips(4, (2, 4, 5, 3))
-    monkeypatch.setattr(clip_file, "IN_MEMORY", 4 * given[0].nbytes)
-    few = keep(iter(given))
-    assert all(kept is clip for kept, clip in zip(few, given, strict=True))
-    many = keep(iter([*given, given[0]]))
-    assert {type(clip) for clip in many} == {StoredClip}
-    assert np.array_equal(np.stack([np.asarray(clip) for clip in many]), np.stack([*given, given[0]]))
+    originals = clips(4, (2, 4, 5, 3))
+    monkeypatch.setattr(clip_file, "IN_MEMORY", 4 * originals[0].nbytes)
+    in_memory = keep(iter(originals))
+    assert all(small is clip for small, clip in zip(in_memory, originals, strict=True))
+    on_disk = keep(iter([*originals, originals[0]]))
+    assert {type(clip) for clip in on_disk} == {StoredClip}
+    assert np.array_equal(
+        np.stack([np.asarray(clip) for clip in on_disk]), np.stack([*originals, originals[0]])
+    )
 
 
 def test_frames_are_joined_to_a_clip_in_memory_or_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,84 +176,84 @@ def test_a_clip_of_the_shipped_size_is_one_piece() -> None:
 
 @pytest.mark.parametrize("shape", [(33, 64, 96, 3), (5, 17, 9, 3)])
 def test_small_clips_are_correlated_to_the_bit_as_before(shape: tuple[int, ...]) -> None:
-    shown = clips(6, shape, 1)
+    decoded = clips(6, shape, 1)
     true = clips(6, shape, 2)
-    true = [np.clip(0.4 * a + 0.6 * b, 0, 255).astype(np.uint8) for a, b in zip(shown, true, strict=True)]
+    true = [np.clip(0.4 * a + 0.6 * b, 0, 255).astype(np.uint8) for a, b in zip(decoded, true, strict=True)]
     mean = np.rint(np.mean(true, 0)).astype(np.uint8)
-    found = correlations(stored(shown), stored(true), mean)
-    assert np.array_equal(found, correlations(shown, true, mean))
-    assert np.array_equal(found, as_before(shown, true, mean))
+    corr = correlations(stored(decoded), stored(true), mean)
+    assert np.array_equal(corr, correlations(decoded, true, mean))
+    assert np.array_equal(corr, as_before(decoded, true, mean))
     before = [
-        np.square(a.astype(np.float32) - b.astype(np.float32)) for a, b in zip(shown, true, strict=True)
+        np.square(a.astype(np.float32) - b.astype(np.float32)) for a, b in zip(decoded, true, strict=True)
     ]
     errors = np.array([square.mean(dtype=np.float64) for square in before])
-    assert np.array_equal(psnr(stored(shown), stored(true)), 10 * np.log10(255.0**2 / errors))
+    assert np.array_equal(psnr(stored(decoded), stored(true)), 10 * np.log10(255.0**2 / errors))
 
 
 @pytest.mark.parametrize("shape", [WIDE, LARGE])
 def test_large_clips_are_correlated_in_blocks(shape: tuple[int, ...]) -> None:
     assert len(list(accuracy.blocks(shape))) > 2 * shape[0]
-    shown = clips(4, shape, 1)
+    decoded = clips(4, shape, 1)
     true = clips(4, shape, 2)
     mean = np.rint(np.mean(true, 0)).astype(np.uint8)
-    found = correlations(stored(shown), stored(true), mean)
-    np.testing.assert_allclose(found, as_before(shown, true, mean), atol=1e-9, rtol=0)
-    errors = np.array([np.square(a.astype(float) - b).mean() for a, b in zip(shown, true, strict=True)])
-    np.testing.assert_allclose(psnr(stored(shown), true), 10 * np.log10(255.0**2 / errors), rtol=1e-9)
+    corr = correlations(stored(decoded), stored(true), mean)
+    np.testing.assert_allclose(corr, as_before(decoded, true, mean), atol=1e-9, rtol=0)
+    errors = np.array([np.square(a.astype(float) - b).mean() for a, b in zip(decoded, true, strict=True)])
+    np.testing.assert_allclose(psnr(stored(decoded), true), 10 * np.log10(255.0**2 / errors), rtol=1e-9)
 
 
 @pytest.mark.parametrize("shape", [(33, 64, 96, 3), WIDE, LARGE])
 def test_steps_in_time_are_the_same_by_pieces(shape: tuple[int, ...]) -> None:
-    shown = clips(3, shape, 1)
+    decoded = clips(3, shape, 1)
     true = [clip[:-1] for clip in clips(3, shape, 2)]
     windows = [(0, 4.0 * k, 4.0 * k + 4) for k in range(3)]
-    found = seam_ratio(stored(shown), stored(true), windows, {})
-    assert found is not None
-    values = [clip.astype(np.float64) for clip in shown]
-    inside = np.mean([np.abs(np.diff(clip, axis=0)).mean() for clip in values[1:]])
+    ratios = seam_ratio(stored(decoded), stored(true), windows, {})
+    assert ratios is not None
+    values = [clip.astype(np.float64) for clip in decoded]
+    steps = np.mean([np.abs(np.diff(clip, axis=0)).mean() for clip in values[1:]])
     seams = np.mean([np.abs(a[-1] - b[0]).mean() for a, b in pairwise(values)])
-    assert found["reconstruction"] == pytest.approx(seams / inside, rel=1e-6)
+    assert ratios["reconstruction"] == pytest.approx(seams / steps, rel=1e-6)
 
 
 def test_the_shipped_size_keeps_its_single_sums() -> None:
-    shown = clips(2, (33, 64, 96, 3), 1)
+    decoded = clips(2, (33, 64, 96, 3), 1)
     true = [clip[:-1] for clip in clips(2, (33, 64, 96, 3), 2)]
-    found = seam_ratio(stored(shown), stored(true), [(0, 0.0, 4.0), (0, 4.0, 8.0)], {})
-    assert found is not None
-    values = [clip.astype(np.float32) for clip in shown]
+    ratios = seam_ratio(stored(decoded), stored(true), [(0, 0.0, 4.0), (0, 4.0, 8.0)], {})
+    assert ratios is not None
+    values = [clip.astype(np.float32) for clip in decoded]
     seam = float(np.abs(values[0][-1] - values[1][0]).mean())
-    inside = float(np.abs(values[1][1:] - values[1][:-1]).mean())
-    assert found["reconstruction"] == seam / inside
+    step = float(np.abs(values[1][1:] - values[1][:-1]).mean())
+    assert ratios["reconstruction"] == seam / step
 
 
 def peak(call: Callable[[], object]) -> int:
     """Bytes that a call takes at its highest."""
     tracemalloc.start()
     call()
-    _, most = tracemalloc.get_traced_memory()
+    _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return most
+    return peak_bytes
 
 
 @pytest.mark.parametrize("shape", [(2, 300, 400, 3), (8, 300, 400, 3), (2, 900, 800, 3)])
 def test_correlations_hold_a_few_blocks_whatever_the_size(shape: tuple[int, ...]) -> None:
-    shown = stored(clips(8, shape, 1))
+    decoded = stored(clips(8, shape, 1))
     true = stored(clips(8, shape, 2))
     (mean,) = clips(1, shape, 3)
     block = 8 * accuracy.BLOCK * 8
-    assert peak(lambda: correlations(shown, true, mean)) < 6 * block
+    assert peak(lambda: correlations(decoded, true, mean)) < 6 * block
 
 
 @pytest.mark.parametrize("frames", [4, 16])
 def test_pixels_are_compared_by_a_few_frames_whatever_the_length(frames: int) -> None:
     shape = (frames, 600, 800, 3)
-    shown = stored(clips(3, shape, 1))
+    decoded = stored(clips(3, shape, 1))
     true = stored(clips(3, shape, 2))
     spans = [(0, 4.0 * k, 4.0 * k + 4) for k in range(3)]
     shorter = [clip[:-1] for clip in true]
     frame = 600 * 800 * 3 * 8
-    assert peak(lambda: psnr(shown, true)) < 4 * frame
-    assert peak(lambda: seam_ratio(shown, shorter, spans, {})) < 4 * frame
+    assert peak(lambda: psnr(decoded, true)) < 4 * frame
+    assert peak(lambda: seam_ratio(decoded, shorter, spans, {})) < 4 * frame
 
 
 class SlowFile(io.FileIO):

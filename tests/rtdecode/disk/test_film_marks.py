@@ -18,7 +18,7 @@ from tests import small
 
 
 def marks(labels: list[str], stamps: list[float]) -> list[FilmMark]:
-    return [FilmMark(at, label, at + 0.01) for label, at in zip(labels, stamps, strict=True)]
+    return [FilmMark(stamp, label, stamp + 0.01) for label, stamp in zip(labels, stamps, strict=True)]
 
 
 def shown(numbers: list[int], fps: float, onset_at: float, name: str = "my film.mp4") -> list[FilmMark]:
@@ -97,9 +97,9 @@ def test_a_recording_keeps_a_films_markers_apart_from_what_is_decoded(tmp_path: 
         assert (tmp_path / "r" / "film.jsonl").read_text().count("\n") == len(film)
     read = Recording(tmp_path / "r")
     assert list(read.events()) == small.triggers(5, 90.0)
-    (known,) = read.films()
-    assert (known.name, known.fps, known.frames) == (name_digest("Jane  Doe.mp4"), 25, 100)
-    assert known.onset_at == pytest.approx(91.005, abs=0.001)
+    (played_film,) = read.films()
+    assert (played_film.name, played_film.fps, played_film.frames) == (name_digest("Jane  Doe.mp4"), 25, 100)
+    assert played_film.onset_at == pytest.approx(91.005, abs=0.001)
     assert "Doe" not in (tmp_path / "r" / "film.jsonl").read_text()
     file = tmp_path / "r" / "film.jsonl"
     file.write_bytes(file.read_bytes()[:-9])

@@ -156,16 +156,16 @@ def test_a_recording_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 
 
 def test_the_clock_and_who_is_simulated_are_kept(tmp_path: Path) -> None:
-    given = [replace(item, clock_at=80.0 + n) for n, item in enumerate(items())]
-    volume = next(n for n, item in enumerate(given) if isinstance(item, Volume))
-    given[volume] = replace(given[volume], simulated=True)
+    sent = [replace(item, clock_at=80.0 + n) for n, item in enumerate(items())]
+    volume = next(n for n, item in enumerate(sent) if isinstance(item, Volume))
+    sent[volume] = replace(sent[volume], simulated=True)
     with RecordingWriter(tmp_path / "r", replace(small.montage(), simulated=True), {}) as writer:
-        for item in given:
+        for item in sent:
             writer.write(item)
     read = Recording(tmp_path / "r")
-    kept = list(read.events())
-    assert [item.clock_at for item in kept] == [item.clock_at for item in given]
-    assert [n for n, item in enumerate(kept) if isinstance(item, Volume) and item.simulated] == [volume]
+    events = list(read.events())
+    assert [item.clock_at for item in events] == [item.clock_at for item in sent]
+    assert [n for n, item in enumerate(events) if isinstance(item, Volume) and item.simulated] == [volume]
     assert read.montage is not None
     assert read.montage.simulated
 
@@ -175,12 +175,12 @@ def test_eeg_alone_or_a_volume_that_was_torn_off_is_no_volume(tmp_path: Path) ->
     file = tmp_path / "r" / "events.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     volume = next(line for line in lines if '"shape"' in line)
-    others = [line for line in lines if '"shape"' not in line]
-    file.write_text("".join(others))
+    eeg_lines = [line for line in lines if '"shape"' not in line]
+    file.write_text("".join(eeg_lines))
     assert not Recording(tmp_path / "r").has_volumes()
-    file.write_text("".join([*others, volume[:-30]]))
+    file.write_text("".join([*eeg_lines, volume[:-30]]))
     assert not Recording(tmp_path / "r").has_volumes()
-    file.write_text("".join([*others, volume]))
+    file.write_text("".join([*eeg_lines, volume]))
     assert Recording(tmp_path / "r").has_volumes()
 
 
@@ -209,11 +209,11 @@ def test_a_killed_writer_of_eeg_alone_loses_less_than_a_second(tmp_path: Path) -
     writer = RecordingWriter(tmp_path / "r", small.montage(), {})
     for written, chunk in enumerate(chunks, 1):
         writer.write(chunk)
-        kept = [item for item in Recording(tmp_path / "r").events() if isinstance(item, EegChunk)]
-        assert kept[0].stamps[0] == chunks[0].stamps[0]
-        assert chunk.arrived_at - kept[-1].arrived_at < 1
-        assert len(kept) <= written
-    assert len(kept) < written, "or nothing waited at all"
+        readable = [item for item in Recording(tmp_path / "r").events() if isinstance(item, EegChunk)]
+        assert readable[0].stamps[0] == chunks[0].stamps[0]
+        assert chunk.arrived_at - readable[-1].arrived_at < 1
+        assert len(readable) <= written
+    assert len(readable) < written, "or nothing waited at all"
     writer.close()
 
 
@@ -225,7 +225,7 @@ def test_a_recording_is_gone_on_with_where_it_is_whole(torn: dict[str, int], tmp
     for name, count in torn.items():
         file = tmp_path / "r" / name
         file.write_bytes(file.read_bytes()[:-count])
-    whole = len(list(Recording(tmp_path / "r").events()))
+    n_intact = len(list(Recording(tmp_path / "r").events()))
     later = [replace(item, arrived_at=item.arrived_at + 100) for item in items()]
     with RecordingWriter(tmp_path / "r", None, {"ignored": 1}, KEY, resume=True) as writer:
         writer.set_montage(small.montage())
@@ -233,12 +233,12 @@ def test_a_recording_is_gone_on_with_where_it_is_whole(torn: dict[str, int], tmp
             writer.write(item)
     read = Recording(tmp_path / "r")
     assert (read.montage, read.meta) == (small.montage(), {"simulated": True})
-    found = list(read.events())
-    for a, b in zip([*items()[:whole], *later], found, strict=True):
+    events = list(read.events())
+    for a, b in zip([*items()[:n_intact], *later], events, strict=True):
         for name in set(a.__slots__) - {"name", "uid"}:
             assert np.array_equal(getattr(a, name), getattr(b, name)), name
     # Of one session is one key: the series before the tear and behind it is the same.
-    assert len({item.uid for item in found if isinstance(item, Volume)}) == 1
+    assert len({item.uid for item in events if isinstance(item, Volume)}) == 1
 
 
 def test_channels_that_changed_while_nobody_recorded_are_written_down(tmp_path: Path) -> None:
@@ -263,8 +263,8 @@ def test_channels_that_changed_while_nobody_recorded_are_written_down(tmp_path: 
 
 def test_film_marks_go_on_after_a_torn_one(tmp_path: Path) -> None:
     write(tmp_path / "r")
-    whole = '{"stamp": 1.0, "label": "frame 1", "arrived_at": 1.0}'
-    (tmp_path / "r" / "film.jsonl").write_text(whole + '\n{"stamp": 2')
+    intact = '{"stamp": 1.0, "label": "frame 1", "arrived_at": 1.0}'
+    (tmp_path / "r" / "film.jsonl").write_text(intact + '\n{"stamp": 2')
     with RecordingWriter(tmp_path / "r", None, {}, resume=True) as writer:
         writer.write(FilmMark(3.0, "frame 2", 3.0))
     lines = (tmp_path / "r" / "film.jsonl").read_text().splitlines()

@@ -15,14 +15,14 @@ APART = {"rtdecode/disk/sealed.py", "rtdecode/disk/strict_json.py", "streaming/s
 
 def test_numbers_that_are_none_become_null() -> None:
     tree = {"a": math.nan, "b": [math.inf, 1.5, (-math.inf, "x")], "c": {"d": True, "e": None, "f": 3}}
-    found = json.loads(strict_json.dumps(tree))
-    assert found == {"a": None, "b": [None, 1.5, [None, "x"]], "c": {"d": True, "e": None, "f": 3}}
+    parsed = json.loads(strict_json.dumps(tree))
+    assert parsed == {"a": None, "b": [None, 1.5, [None, "x"]], "c": {"d": True, "e": None, "f": 3}}
 
 
 def test_every_json_of_the_product_is_written_by_it() -> None:
     files = [
         file for name in ("rtdecode", "streaming", "export", "train") for file in (ROOT / name).rglob("*.py")
     ]
-    found = [str(f.relative_to(ROOT)) for f in files if re.search(r"(?<!strict_)json\.dump", f.read_text())]
+    writers = [str(f.relative_to(ROOT)) for f in files if re.search(r"(?<!strict_)json\.dump", f.read_text())]
     assert len(files) > 100
-    assert set(found) == APART
+    assert set(writers) == APART

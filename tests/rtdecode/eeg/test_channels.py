@@ -43,7 +43,7 @@ def test_labels_are_spelled_as_the_10_5_system_does(label: str, name: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("label", "stated", "kind"),
+    ("label", "declared", "kind"),
     [
         ("Fp1", "EEG", "eeg"), ("Fp1", "", "eeg"), ("Fp1", "AUX", "aux"), ("E7", "EEG", "eeg"),
         ("ECG", "EEG", "ecg"), ("EKG2", "", "ecg"), ("BIP1", "bip", "ecg"), ("BIP2", "bip", "aux"),
@@ -55,9 +55,9 @@ def test_labels_are_spelled_as_the_10_5_system_does(label: str, name: str) -> No
     ],
 )  # fmt: skip
 def test_kinds_rest_on_the_type_or_where_it_says_nothing_on_the_label(
-    label: str, stated: str, kind: str
+    label: str, declared: str, kind: str
 ) -> None:
-    assert kind_of(label, stated) == kind
+    assert kind_of(label, declared) == kind
 
 
 def test_a_whole_cap_tells_what_one_label_does_not() -> None:
@@ -96,8 +96,8 @@ def test_a_missing_unit_is_concluded_only_where_it_is_clear() -> None:
 def test_places_are_those_of_the_shipped_cap() -> None:
     rows = [line.split("\t") for line in _CAP.read_text().splitlines()[1:]]
     table = np.array([row[1:] for row in rows], float)
-    found = places([row[0].lower() for row in rows])
-    assert np.abs(found - table).max() < 1e-5
+    positions = places([row[0].lower() for row in rows])
+    assert np.abs(positions - table).max() < 1e-5
     assert np.allclose(np.linalg.norm(np.array(list(electrodes.places().values())), axis=1), 1)
 
 
@@ -106,16 +106,16 @@ def test_directions_agree_with_a_measured_head_within_12_degrees() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         measured = mne.channels.make_standard_montage("standard_1005").get_positions()["ch_pos"]
-    known = electrodes.places()
-    assert set(measured) <= set(known)
+    positions = electrodes.places()
+    assert set(measured) <= set(positions)
     points = np.array(list(measured.values()))
     # Sphere through the points, then the turn between the two heads' axes.
-    left = np.c_[2 * points, np.ones(len(points))]
-    centre = np.linalg.lstsq(left, (points**2).sum(1), rcond=None)[0][:3]
-    seen = (points - centre) / np.linalg.norm(points - centre, axis=1, keepdims=True)
-    ours = np.array([known[name] for name in measured])
-    u, _, v = np.linalg.svd(ours.T @ seen)
-    angles = np.degrees(np.arccos(np.clip(((seen @ (u @ v).T) * ours).sum(1), -1, 1)))
+    design = np.c_[2 * points, np.ones(len(points))]
+    centre = np.linalg.lstsq(design, (points**2).sum(1), rcond=None)[0][:3]
+    directions = (points - centre) / np.linalg.norm(points - centre, axis=1, keepdims=True)
+    shipped = np.array([positions[name] for name in measured])
+    u, _, v = np.linalg.svd(shipped.T @ directions)
+    angles = np.degrees(np.arccos(np.clip(((directions @ (u @ v).T) * shipped).sum(1), -1, 1)))
     assert angles.max() < 12
     assert np.median(angles) < 5
 
@@ -127,31 +127,31 @@ def test_labels_without_a_place_are_named() -> None:
 
 
 def test_a_bundle_finds_its_channels_in_any_spelling_and_order() -> None:
-    wanted = cap()
-    stream = [name.upper() for name in wanted[::-1] if name != "TP10"]
+    channels = cap()
+    stream = [name.upper() for name in channels[::-1] if name != "TP10"]
     stream.insert(5, "ECG")
     montage = Montage(tuple(stream), 1000, kinds=tuple(kind_of(label) for label in stream))
-    picks, absent = match(wanted, montage)
+    picks, absent = match(channels, montage)
     assert absent == ("TP10",)
-    assert picks[wanted.index("TP10")] == ABSENT
-    there = [(name, stream[pick]) for name, pick in zip(wanted, picks, strict=True) if pick != ABSENT]
-    assert len(there) == 63
-    assert all(name.upper() == label for name, label in there)
+    assert picks[channels.index("TP10")] == ABSENT
+    matched = [(name, stream[pick]) for name, pick in zip(channels, picks, strict=True) if pick != ABSENT]
+    assert len(matched) == 63
+    assert all(name.upper() == label for name, label in matched)
 
 
 def test_too_few_or_foreign_channels_are_refused_by_name() -> None:
-    wanted = cap()
+    channels = cap()
     with refused(
         GeometryError,
         "montage-missing-channels",
-        missing_channels=", ".join(wanted[:9]),
+        missing_channels=", ".join(channels[:9]),
         missing_count=9,
         interpolation_limit=re.compile(r"\b8\b"),
     ):
-        match(wanted, Montage(tuple(wanted[9:]), 1000))
-    assert len(match(wanted, Montage(tuple(wanted[8:]), 1000))[1]) == 8
+        match(channels, Montage(tuple(channels[9:]), 1000))
+    assert len(match(channels, Montage(tuple(channels[8:]), 1000))[1]) == 8
     with refused(GeometryError, "montage-missing-channels", missing_count=64) as caught:
-        match(wanted, Montage(tuple(f"Ch{i}" for i in range(64)), 1000))
+        match(channels, Montage(tuple(f"Ch{i}" for i in range(64)), 1000))
     assert "numbers are not positions" in str(caught.value)
     with refused(GeometryError, "montage-missing-channels", missing_channels="Oz"):
         match(["Fz", "Cz", "Pz", "Oz"], Montage(("Fz", "Cz", "Pz"), 500))

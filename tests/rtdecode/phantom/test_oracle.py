@@ -20,27 +20,27 @@ def test_the_codec_keeps_the_picture() -> None:
 def test_ridge_finds_the_modality_that_tells() -> None:
     rng = np.random.default_rng(1)
     latent = rng.normal(size=(260, 4))
-    told = latent @ rng.normal(size=(4, 30)) + 0.1 * rng.normal(size=(260, 30))
+    informative = latent @ rng.normal(size=(4, 30)) + 0.1 * rng.normal(size=(260, 30))
     silent = rng.normal(size=(260, 30))
     kernels = {}
-    for name, x in (("fmri", told), ("eeg", silent)):
+    for name, x in (("fmri", informative), ("eeg", silent)):
         x = x / np.sqrt(x.shape[1])
         kernels[name] = (x[:200] @ x[:200].T, x[200:] @ x[:200].T)
     targets = latent @ rng.normal(size=(4, oracle.COMPONENTS))
     targets -= targets[:200].mean(axis=0)
-    found, notes = oracle.predict(oracle.Problem(kernels, targets[:200]), (0.1, 0.5, 0.9))
-    assert np.corrcoef(found.ravel(), targets[200:].ravel())[0, 1] > 0.95
+    predicted, notes = oracle.predict(oracle.Problem(kernels, targets[:200]), (0.1, 0.5, 0.9))
+    assert np.corrcoef(predicted.ravel(), targets[200:].ravel())[0, 1] > 0.95
     assert {note["fmri_weight"] for note in notes} == {0.9}
 
 
 def test_the_bars_are_those_of_the_presets_as_they_are() -> None:
-    held = json.loads(bars.PATH.read_text())["oracle"]
-    assert held["seeds"]["training"] == list(oracle.TRAINING)
-    assert max(held["seeds"]["testing"]) < 1000
+    oracle_bars = json.loads(bars.PATH.read_text())["oracle"]
+    assert oracle_bars["seeds"]["training"] == list(oracle.TRAINING)
+    assert max(oracle_bars["seeds"]["testing"]) < 1000
     for name, preset in PRESETS.items():
-        constants = held[name]["constants"]
+        constants = oracle_bars[name]["constants"]
         assert {key: getattr(preset, key) for key in constants} == constants
-    easy = {m: held["easy"][m]["identification_2way"] for m in ("both", "eeg")}
+    easy = {m: oracle_bars["easy"][m]["identification_2way"] for m in ("both", "eeg")}
     assert abs(easy["both"]["value"] - 0.97) <= 0.02
     assert abs(easy["eeg"]["value"] - 0.85) <= 0.02
     assert easy["both"]["n"] >= 200

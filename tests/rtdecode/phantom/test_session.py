@@ -80,10 +80,10 @@ def test_another_subject_is_another_brain(session: PhantomSession) -> None:
 
 
 def test_chunks_of_any_size_hold_the_same_samples(session: PhantomSession) -> None:
-    whole = session.eeg()
+    uncut = session.eeg()
     for chunk_s in (0.007, 0.02, 1.7):
         chunks = [item for item in session.events(chunk_s) if isinstance(item, EegChunk)]
-        assert np.array_equal(np.concatenate([c.data for c in chunks], axis=1), whole)
+        assert np.array_equal(np.concatenate([c.data for c in chunks], axis=1), uncut)
         stamps = np.concatenate([c.stamps for c in chunks])
         assert np.allclose(np.diff(stamps), 0.001, atol=1e-9)
 
@@ -174,8 +174,8 @@ def _noise_readings(seed: int) -> tuple[np.ndarray, np.ndarray]:
     sources = np.stack([np.convolve(n, np.ones(24) / 24)[: len(n)] for n in sources.T], axis=1)
     scan = Scanner(noisy.head, subject(1), noisy.preset, still, noisy.volumes, seed)
     volumes = range(noisy.volumes)
-    rest = np.stack([scan.volume(i).reshape(-1)[noisy.head.voxels] for i in volumes])
-    voxels = noisy.vectors().astype(float) - rest
+    noiseless = np.stack([scan.volume(i).reshape(-1)[noisy.head.voxels] for i in volumes])
+    voxels = noisy.vectors().astype(float) - noiseless
     now = (((np.arange(len(voxels)) + 0.5) * 0.8 + LEAD_S) * 8).astype(int)
     return _readout(sources[now], slow[now]), _readout(voxels, slow[now - 32])[5:]
 

@@ -47,22 +47,24 @@ def clips(count: int, seed: int = 0, frames: int = 3) -> list[np.ndarray]:
 
 
 def test_correlations_are_pearsons_over_the_whole_clip_without_the_mean_clip() -> None:
-    shown = clips(4, 1)
+    decoded = clips(4, 1)
     true = clips(4, 2)
-    mean = np.random.default_rng(3).uniform(0, 255, shown[0].shape)
-    found = correlations(shown, true, mean)
+    mean = np.random.default_rng(3).uniform(0, 255, decoded[0].shape)
+    corr = correlations(decoded, true, mean)
     for i in range(4):
         for j in range(4):
-            a = (shown[i] - mean).ravel()
+            a = (decoded[i] - mean).ravel()
             b = (true[j] - mean).ravel()
-            assert found[i, j] == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-12)
+            assert corr[i, j] == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-12)
 
 
 def test_the_instant_of_the_cut_is_left_out() -> None:
-    shown = clips(3, 1, frames=4)
+    decoded = clips(3, 1, frames=4)
     true = clips(3, 2, frames=3)
     mean = np.zeros((4, 4, 5, 3))
-    assert np.array_equal(correlations(shown, true, mean), correlations([c[:3] for c in shown], true, mean))
+    assert np.array_equal(
+        correlations(decoded, true, mean), correlations([c[:3] for c in decoded], true, mean)
+    )
 
 
 def test_the_mean_clip_correlates_with_nothing_and_loses() -> None:
@@ -98,14 +100,14 @@ def test_the_closed_form_is_the_mean_over_all_sets_of_distractors(count: int, n:
     corr = rng.integers(0, 4, (count, count)).astype(float)  # few values: ties occur
     allowed = rng.random((count, count)) < 0.8
     np.fill_diagonal(allowed, False)
-    found = identification_nway(corr, allowed, n)
+    scores = identification_nway(corr, allowed, n)
     for i in range(count):
         sets = list(combinations(np.flatnonzero(allowed[i]), n - 1))
         if not sets:
-            assert np.isnan(found[i])
+            assert np.isnan(scores[i])
             continue
         wins = [all(corr[i, i] > corr[i, j] for j in chosen) for chosen in sets]
-        assert found[i] == pytest.approx(np.mean(wins))
+        assert scores[i] == pytest.approx(np.mean(wins))
 
 
 def test_one_distractor_is_enough_to_be_first_of() -> None:
@@ -188,12 +190,14 @@ def test_a_perfect_decoder_and_its_control() -> None:
 def test_figures_are_null_below_what_they_need() -> None:
     true = clips(49, 6)
     mean = np.full((3, 4, 5, 3), 127.0)
-    few = report_accuracy(grid_windows(49), {0: shots(49)}, clips=true, truths=true, mean_clip=mean)
-    assert few["identification_50way"] is None
-    assert few["identification_2way"] is not None
-    assert few["identification_2way"]["shuffled"] is None
-    one = report_accuracy(grid_windows(1), {0: shots(1)}, clips=true[:1], truths=true[:1], mean_clip=mean)
-    assert set(one.values()) == {None}
+    report_of_49 = report_accuracy(grid_windows(49), {0: shots(49)}, clips=true, truths=true, mean_clip=mean)
+    assert report_of_49["identification_50way"] is None
+    assert report_of_49["identification_2way"] is not None
+    assert report_of_49["identification_2way"]["shuffled"] is None
+    report_of_1 = report_accuracy(
+        grid_windows(1), {0: shots(1)}, clips=true[:1], truths=true[:1], mean_clip=mean
+    )
+    assert set(report_of_1.values()) == {None}
     assert set(report_accuracy([], {}).values()) == {None}
 
 
@@ -212,7 +216,7 @@ def test_of_overlapping_windows_the_first_count() -> None:
 
 
 def test_the_order_of_the_windows_does_not_matter() -> None:
-    shown = clips(60, 7)
+    decoded = clips(60, 7)
     true = clips(60, 8)
     mean = np.full((3, 4, 5, 3), 127.0)
     windows = grid_windows(60)
@@ -221,11 +225,11 @@ def test_the_order_of_the_windows_does_not_matter() -> None:
     moved = report_accuracy(
         [windows[i] for i in order],
         events,
-        clips=[shown[i] for i in order],
+        clips=[decoded[i] for i in order],
         truths=[true[i] for i in order],
         mean_clip=mean,
     )
-    assert moved == report_accuracy(windows, events, clips=shown, truths=true, mean_clip=mean)
+    assert moved == report_accuracy(windows, events, clips=decoded, truths=true, mean_clip=mean)
 
 
 def test_reading_the_background_alone_gives_nine_of_ten() -> None:
@@ -233,10 +237,10 @@ def test_reading_the_background_alone_gives_nine_of_ten() -> None:
     patterns = {name: rng.uniform(0, 255, (3, 4, 5, 3)) for name in BACKGROUNDS}
     names = rng.choice(BACKGROUNDS, 300)
     true = [patterns[n] + rng.normal(0, 12, (3, 4, 5, 3)) for n in names]
-    shown = [patterns[n] + rng.normal(0, 1, (3, 4, 5, 3)) for n in names]
+    decoded = [patterns[n] + rng.normal(0, 1, (3, 4, 5, 3)) for n in names]
     events = [Event(4.0 * k, 4, "shot", {"background": n}) for k, n in enumerate(names)]
     report = report_accuracy(
-        grid_windows(300), {0: events}, clips=shown, truths=true, mean_clip=np.mean(true, axis=0)
+        grid_windows(300), {0: events}, clips=decoded, truths=true, mean_clip=np.mean(true, axis=0)
     )
     assert report["identification_2way"]["value"] == pytest.approx(0.9, abs=0.02)
     assert report["identification_2way_same_background"]["value"] == pytest.approx(0.5, abs=0.04)
@@ -246,9 +250,9 @@ def test_a_window_counts_when_it_lies_wholly_inside_a_corrected_block() -> None:
     events = {3: [Event(15.0, 22.5, "cat"), Event(52.5, 22.5, "shoe"), Event(90.0, 22.5, "plane")]}
     windows = grid_windows(28, run=3)
     truth, block = categories(windows, events, ["cat", "shoe"], onset_correction_s=4.0)
-    inside = {w: (int(t), int(b)) for w, t, b in zip(windows, truth, block, strict=True) if t >= 0}
-    assert list(inside) == [windows[k] for k in (3, 4, 5, 6, 7, 13, 14, 15, 16)]
-    assert set(inside.values()) == {(0, 0), (1, 1)}
+    in_block = {w: (int(t), int(b)) for w, t, b in zip(windows, truth, block, strict=True) if t >= 0}
+    assert list(in_block) == [windows[k] for k in (3, 4, 5, 6, 7, 13, 14, 15, 16)]
+    assert set(in_block.values()) == {(0, 0), (1, 1)}
 
 
 def test_classification_is_strict_and_over_blocks() -> None:
@@ -268,8 +272,8 @@ def test_classification_is_strict_and_over_blocks() -> None:
     moved = [(best[order] == truth)[truth >= 0].mean() for order in shift_orders(windows)]
     assert figure["shuffled"] == pytest.approx(np.mean(moved))
     assert figure["shuffled"] < 0.6
-    wrong = report_accuracy(windows, events, scores=np.roll(scores, 1, axis=1), labels=labels)
-    assert wrong["classification_top1"]["value"] == 0
+    misclassified = report_accuracy(windows, events, scores=np.roll(scores, 1, axis=1), labels=labels)
+    assert misclassified["classification_top1"]["value"] == 0
 
 
 def test_the_interval_of_a_classification_is_over_blocks() -> None:
@@ -316,15 +320,15 @@ def test_a_table_that_holds_no_events_is_named(tmp_path: Path, text: str, error:
 def test_two_decoders_are_compared_window_by_window() -> None:
     rng = np.random.default_rng(3)
     hard = rng.random(200)
-    ours = 0.9 - 0.3 * hard
-    theirs = 0.88 - 0.3 * hard + rng.normal(0, 0.01, 200)
-    found = above(ours, theirs)
-    assert found["value"] == pytest.approx((ours - theirs).mean())
+    better = 0.9 - 0.3 * hard
+    worse = 0.88 - 0.3 * hard + rng.normal(0, 0.01, 200)
+    difference = above(better, worse)
+    assert difference["value"] == pytest.approx((better - worse).mean())
     # What makes a window hard is in both and cancels: each interval alone would overlap the other's.
-    assert found["ci95"][0] > 0.015
-    assert of_mean(ours).ci95[0] < of_mean(theirs).ci95[1]
-    assert found["chance"] == 0
-    assert found["n"] == 200
+    assert difference["ci95"][0] > 0.015
+    assert of_mean(better).ci95[0] < of_mean(worse).ci95[1]
+    assert difference["chance"] == 0
+    assert difference["n"] == 200
 
 
 def test_an_interval_keeps_the_windows_of_a_session_together() -> None:
@@ -338,20 +342,20 @@ def test_an_interval_keeps_the_windows_of_a_session_together() -> None:
     assert in_blocks is not None
     assert np.bincount(in_blocks).tolist() == [10, 10, 10, 15]
     # Clips of the first three sessions find themselves, those of the others do not.
-    own = np.repeat([1.0, 1.0, 1.0, -1.0, -1.0], 10)
+    matches = np.repeat([1.0, 1.0, 1.0, -1.0, -1.0], 10)
     corr = np.zeros((50, 50))
-    np.fill_diagonal(corr, own)
-    found = identification(corr, windows, {})["identification_2way"]
-    assert found is not None
-    scores = (own > 0).astype(float)
-    assert found["ci95"] == of_mean(scores, sessions).ci95
-    assert found["interval"]["values"] == [1, 1, 1, 0, 0]
-    assert np.ptp(found["ci95"]) > 2 * np.ptp(of_mean(scores).ci95)
+    np.fill_diagonal(corr, matches)
+    figure = identification(corr, windows, {})["identification_2way"]
+    assert figure is not None
+    scores = (matches > 0).astype(float)
+    assert figure["ci95"] == of_mean(scores, sessions).ci95
+    assert figure["interval"]["values"] == [1, 1, 1, 0, 0]
+    assert np.ptp(figure["ci95"]) > 2 * np.ptp(of_mean(scores).ci95)
 
 
 def test_windows_that_only_one_decoder_is_scored_on_are_not_compared() -> None:
-    found = above(np.array([1.0, np.nan, 0.5]), np.array([0.5, 0.0, np.nan]))
-    assert (found["value"], found["n"]) == (0.5, 1)
+    difference = above(np.array([1.0, np.nan, 0.5]), np.array([0.5, 0.0, np.nan]))
+    assert (difference["value"], difference["n"]) == (0.5, 1)
     for other in (np.array([np.nan, 1.0, np.nan]), np.zeros(2)):
         with pytest.raises(ValueError, match="two scores per window"):
             above(np.array([1.0, np.nan, 0.5]), other)
@@ -361,7 +365,7 @@ def test_noise_is_told_in_decibel_over_all_frames() -> None:
     truth = np.full((2, 8, 8, 3), 100, np.uint8)
     clip = truth + np.array([0, 10], np.uint8)[:, None, None, None]
     longer = np.concatenate([clip, clip])
-    found = psnr([clip, longer, truth], [truth, truth, truth])
-    assert found[:2] == pytest.approx(10 * np.log10(255**2 / 50))
-    assert found[2] == np.inf
-    assert psnr([truth], [clip])[0] == found[0], "bytes do not wrap around"
+    decibels = psnr([clip, longer, truth], [truth, truth, truth])
+    assert decibels[:2] == pytest.approx(10 * np.log10(255**2 / 50))
+    assert decibels[2] == np.inf
+    assert psnr([truth], [clip])[0] == decibels[0], "bytes do not wrap around"

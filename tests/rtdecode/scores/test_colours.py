@@ -15,10 +15,10 @@ def test_a_layout_is_the_mean_colour_of_each_cell_over_all_frames() -> None:
     clip = flat((0, 0, 0))
     # The lower right cell of four rows and six columns, in half of the frames.
     clip[:2, 48:, 80:] = (100, 40, 20)
-    found = layouts([clip])
-    assert found.shape == (1, 4, 6, 3)
-    np.testing.assert_allclose(found[0, 3, 5], [50, 20, 10])
-    assert np.count_nonzero(found) == 3
+    layout = layouts([clip])
+    assert layout.shape == (1, 4, 6, 3)
+    np.testing.assert_allclose(layout[0, 3, 5], [50, 20, 10])
+    assert np.count_nonzero(layout) == 3
 
 
 def test_a_clip_of_its_mean_colour_has_the_error_of_its_variance() -> None:
@@ -32,7 +32,7 @@ def test_a_clip_of_its_mean_colour_has_the_error_of_its_variance() -> None:
 
 def test_a_drawn_layout_has_the_layout_that_it_was_drawn_from() -> None:
     colours = np.random.default_rng(1).uniform(0, 255, (2, *STILL, 3))
-    drawn = drawn_layout(colours, (4, 64, 96, 3))
-    np.testing.assert_allclose(layouts(drawn, STILL), colours, rtol=1e-5)
+    layout_clips = drawn_layout(colours, (4, 64, 96, 3))
+    np.testing.assert_allclose(layouts(layout_clips, STILL), colours, rtol=1e-5)
     # Nothing moves.
-    assert all((np.asarray(clip) == clip[0]).all() for clip in drawn)
+    assert all((np.asarray(clip) == clip[0]).all() for clip in layout_clips)

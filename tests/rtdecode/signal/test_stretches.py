@@ -5,7 +5,7 @@ from rtdecode.signal.stretches import stretches
 
 
 @pytest.mark.parametrize(
-    ("chosen", "found"),
+    ("chosen", "expected"),
     [
         ("", []),
         ("....", []),
@@ -14,5 +14,5 @@ from rtdecode.signal.stretches import stretches
         (".x.xxx", [(1, 2), (3, 6)]),
     ],
 )
-def test_every_stretch_has_its_beginning_and_its_end(chosen: str, found: list[tuple[int, int]]) -> None:
-    assert stretches(np.array([one == "x" for one in chosen], bool)) == found
+def test_every_stretch_has_its_beginning_and_its_end(chosen: str, expected: list[tuple[int, int]]) -> None:
+    assert stretches(np.array([mark == "x" for mark in chosen], bool)) == expected

@@ -24,20 +24,20 @@ ZERO = 500.0
 def run(items: list, seconds: float | None = None, *, end: float = 40.0, **kwargs) -> list[Window]:
     """Windows of items that arrive in order, with the deadlines between them kept."""
     kwargs.setdefault("modalities", ("eeg", "fmri"))
-    made = Assembler(kwargs.pop("bundle", small.bundle()), small.montage(), seconds=seconds, **kwargs)
+    assembler = Assembler(kwargs.pop("bundle", small.bundle()), small.montage(), seconds=seconds, **kwargs)
     out: list[Window] = []
     for item in items:
-        out += made.advance(item.arrived_at) + made.push(item, item.arrived_at)
-    return out + made.flush(ZERO + end)
+        out += assembler.advance(item.arrived_at) + assembler.push(item, item.arrived_at)
+    return out + assembler.flush(ZERO + end)
 
 
 def session(cuts: list[int] | None = None, seconds: float = 30.0, seed: int = 0) -> list:
-    whole = small.eeg(seconds + 10, ZERO - 10, seed)
+    eeg = small.eeg(seconds + 10, ZERO - 10, seed)
     # A chunk of 0.4 s: the tests that vary the chunks say so.
     cuts = list(range(400, int(1000 * (seconds + 10)), 400)) if cuts is None else cuts
     count = int(seconds / 0.8)
     return small.in_order(
-        small.chunks(whole, cuts), small.triggers(count, ZERO), small.volumes(count, ZERO, seed)
+        small.chunks(eeg, cuts), small.triggers(count, ZERO), small.volumes(count, ZERO, seed)
     )
 
 
@@ -84,13 +84,13 @@ def test_a_window_with_look_ahead_waits_for_its_last_volume() -> None:
     near = finals(undisturbed(16))
     far = finals(run(session(), seconds=16, bundle=looking(2, 1)))
     assert [w.index for w in far] == [0, 1, 2, 3]
-    for one, other in zip(near, far, strict=True):
-        assert other.fmri is not None
-        assert other.fmri.shape == (8, 5)
-        assert np.array_equal(other.fmri[2:7], one.fmri)
-        assert other.fmri_mask.all()
-        assert other.missing == {"eeg": 0.0, "fmri": 0.0}
-        assert other.floor_at == pytest.approx(one.floor_at + 0.8)
+    for plain, ahead in zip(near, far, strict=True):
+        assert ahead.fmri is not None
+        assert ahead.fmri.shape == (8, 5)
+        assert np.array_equal(ahead.fmri[2:7], plain.fmri)
+        assert ahead.fmri_mask.all()
+        assert ahead.missing == {"eeg": 0.0, "fmri": 0.0}
+        assert ahead.floor_at == pytest.approx(plain.floor_at + 0.8)
     for window, following in itertools.pairwise(far):
         assert np.array_equal(window.fmri[7], following.fmri[2]), "one volume, read by two windows"
 
@@ -116,11 +116,11 @@ def test_slots_before_a_run_are_empty_and_not_missed() -> None:
 def test_a_session_ends_with_the_windows_whose_look_ahead_was_acquired() -> None:
     """Window 1 ends at 8 s, its volumes with lag at 12 s, with look-ahead at 12.8 s."""
     for seconds, count in ((12.4, 1), (13.2, 2)):
-        made = Assembler(looking(0, 1), small.montage(), ("eeg", "fmri"))
+        assembler = Assembler(looking(0, 1), small.montage(), ("eeg", "fmri"))
         for item in session(seconds=40):
             if item.arrived_at < ZERO + seconds:
-                made.push(item, item.arrived_at)
-        assert made.reached(ZERO + seconds) == count
+                assembler.push(item, item.arrived_at)
+        assert assembler.reached(ZERO + seconds) == count
 
 
 def test_a_run_that_ends_with_the_data_of_a_window_has_that_window() -> None:
@@ -146,10 +146,10 @@ def test_a_window_holds_the_eeg_of_its_span_and_the_volumes_a_lag_later() -> Non
     assert window.fmri == pytest.approx(np.array(vectors[15:20]), abs=1e-5)
     from rtdecode.signal.eeg.band import EegFilter
 
-    whole = small.eeg(40, ZERO - 10)
+    eeg = small.eeg(40, ZERO - 10)
     spec = small.manifest().eeg
     assert spec is not None
-    filtered = EegFilter(spec.band, 1000.0).push(whole.data)
+    filtered = EegFilter(spec.band, 1000.0).push(eeg.data)
     assert window.eeg == pytest.approx(filtered[:, 18_000:22_000:8] / 2, abs=1e-4)
 
 
@@ -187,9 +187,9 @@ def test_triggers_that_come_after_a_window_do_not_move_its_eeg(cut_s: float) -> 
     moved = finals(run(late, seconds=20))
     before = [w.stop_s <= cut_s for w in plain]
     assert [np.array_equal(a.eeg, b.eeg) for a, b in zip(plain, moved, strict=True)] == before
-    for one, other, same_before in zip(plain, moved, before, strict=True):
+    for plain_window, moved_window, same_before in zip(plain, moved, before, strict=True):
         if same_before:
-            assert one.stamps["stop"] == other.stamps["stop"]
+            assert plain_window.stamps["stop"] == moved_window.stamps["stop"]
 
 
 @settings(max_examples=8)
@@ -225,24 +225,24 @@ def test_a_lost_volume_is_a_hole_and_the_final_goes_out_in_time(drop: int) -> No
     windows = finals(run(items, seconds=20))
     assert [w.index for w in windows] == [0, 1, 2, 3, 4]
     for window in windows:
-        wanted = small.grid().volumes(window.index)
-        assert window.fmri_mask.tolist() == [i != drop for i in wanted]
-        late = window.floor_at - ZERO - (wanted.stop * 0.8 + small.DELAY)
-        assert late == pytest.approx(1.2 if drop in wanted else 0.0, abs=1e-6)
+        volumes = small.grid().volumes(window.index)
+        assert window.fmri_mask.tolist() == [i != drop for i in volumes]
+        late = window.floor_at - ZERO - (volumes.stop * 0.8 + small.DELAY)
+        assert late == pytest.approx(1.2 if drop in volumes else 0.0, abs=1e-6)
 
 
 def test_lost_samples_are_masked_and_counted() -> None:
-    whole = small.eeg(40, ZERO - 10)
-    kept = np.r_[0:15_000, 15_500:40_000]
-    holed = EegChunk(whole.data[:, kept], whole.stamps[kept], whole.arrived_at)
+    complete = small.eeg(40, ZERO - 10)
+    received = np.r_[0:15_000, 15_500:40_000]
+    holed = EegChunk(complete.data[:, received], complete.stamps[received], complete.arrived_at)
     items = small.in_order(
         small.chunks(holed, list(range(100, 39_500, 100))),
         small.triggers(37, ZERO),
         small.volumes(37, ZERO),
     )
-    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 16)
-    windows = finals([w for item in items for w in made.push(item, item.arrived_at)])
-    eeg = made.counters()["eeg"]
+    assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 16)
+    windows = finals([w for item in items for w in assembler.push(item, item.arrived_at)])
+    eeg = assembler.counters()["eeg"]
     assert (eeg["lost_samples"], eeg["gaps"]) == (500, 1)
     assert windows[1].missing["eeg"] == pytest.approx(0.125, abs=0.005)
     assert windows[1].eeg_quality["gap"] == windows[1].missing["eeg"]
@@ -298,13 +298,13 @@ def test_a_second_run_has_its_own_time_line_and_clips() -> None:
     first = small.in_order(small.triggers(count, ZERO), small.volumes(count, ZERO))
     second = small.in_order(small.triggers(count, ZERO + gap), small.volumes(count, ZERO + gap, uid="2"))
     eeg = small.chunks(small.eeg(100, ZERO - 10), list(range(100, 100_000, 100)))
-    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"))
-    windows = [w for i in small.in_order(first, second, eeg) for w in made.push(i, i.arrived_at)]
+    assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"))
+    windows = [w for i in small.in_order(first, second, eeg) for w in assembler.push(i, i.arrived_at)]
     later = [w for w in finals(windows) if w.run == 1]
     assert [w.index for w in later[:2]] == [0, 1]
     assert later[0].start_s == 0
     assert later[0].session_s == pytest.approx(gap, abs=1e-6)
-    clips = [made.clip(w) for w in finals(windows)]
+    clips = [assembler.clip(w) for w in finals(windows)]
     assert len(set(clips)) == len(clips)
 
 
@@ -336,10 +336,10 @@ def test_a_run_that_is_over_frees_its_volumes_and_its_report_stays(monkeypatch: 
 
 
 def test_a_lost_first_trigger_shifts_no_window() -> None:
-    whole = finals(undisturbed(16))
+    complete = finals(undisturbed(16))
     items = session()
     items.remove(next(i for i in items if getattr(i, "label", "") == "R128"))
-    for a, b in zip(whole, finals(run(items, seconds=16)), strict=True):
+    for a, b in zip(complete, finals(run(items, seconds=16)), strict=True):
         assert np.array_equal(a.fmri, b.fmri)
         assert b.eeg == pytest.approx(a.eeg, abs=1e-3)
 
@@ -347,111 +347,116 @@ def test_a_lost_first_trigger_shifts_no_window() -> None:
 def test_duplicates_are_counted_and_change_nothing() -> None:
     items = session()
     again = [i for i in items if getattr(i, "index", None) == 7]
-    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 16)
-    windows = finals([w for i in [*items[:900], *again, *items[900:]] for w in made.push(i, i.arrived_at)])
-    assert made.counters()["fmri"]["duplicate"] == 1
+    assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 16)
+    windows = finals(
+        [w for i in [*items[:900], *again, *items[900:]] for w in assembler.push(i, i.arrived_at)]
+    )
+    assert assembler.counters()["fmri"]["duplicate"] == 1
     assert all(same(a, b) for a, b in zip(windows, finals(undisturbed(16)), strict=True))
 
 
 def test_another_tr_or_cap_is_refused_in_words() -> None:
-    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"))
+    assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"))
     volume = dataclasses.replace(small.volumes(1, ZERO)[0], tr_s=2.0)
     with refused(GeometryError, "tr-mismatch", bundle_tr_s=0.8, series="v0", tr_s=2.0):
-        made.push(volume, ZERO)
+        assembler.push(volume, ZERO)
     with refused(GeometryError, "montage-missing-channels", missing_channels="Oz"):
         Assembler(small.bundle(), Montage(("Fz", "Cz", "Pz"), 1000.0), ("eeg", "fmri"))
 
 
 @pytest.mark.parametrize(("at_s", "count"), [(27.9, 5), (28.1, 6)])
 def test_expected_counts_what_has_passed(at_s: float, count: int) -> None:
-    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"))
+    assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"))
     for item in session(seconds=30):
         if item.arrived_at <= ZERO + at_s:
-            made.push(item, item.arrived_at)
-    assert made.expected(ZERO + at_s) == count
+            assembler.push(item, item.arrived_at)
+    assert assembler.expected(ZERO + at_s) == count
 
 
 def test_a_window_that_went_out_is_expected_although_its_samples_are_ahead_of_the_clock() -> None:
     items = small.chunks(small.eeg(13, ZERO), list(range(100, 13_000, 100)))
-    made = Assembler(small.bundle(), small.montage(), ("eeg",), triggers_expected=False)
+    assembler = Assembler(small.bundle(), small.montage(), ("eeg",), triggers_expected=False)
     early = [dataclasses.replace(item, arrived_at=item.arrived_at - 0.1) for item in items]
-    out = [window for item in early for window in made.push(item, item.arrived_at)]
-    assert made.expected(ZERO + 11.95) == len(out) == 3
+    out = [window for item in early for window in assembler.push(item, item.arrived_at)]
+    assert assembler.expected(ZERO + 11.95) == len(out) == 3
 
 
 def test_a_silence_of_the_acquisition_is_no_pause_though_the_next_sample_has_no_stamp() -> None:
     """Triggers every 0.8 s; from 8 s to 28 s nobody listened."""
     restarted_at = ZERO + 28
     triggers = [t for t in small.triggers(60, ZERO) if not ZERO + 8 < t.stamp < restarted_at + 0.5]
-    whole = small.eeg(50, ZERO)
-    chunks = small.chunks(whole, list(range(100, 50_000, 100)))
+    eeg = small.eeg(50, ZERO)
+    chunks = small.chunks(eeg, list(range(100, 50_000, 100)))
     chunks = [chunk for chunk in chunks if not ZERO + 8 < chunk.arrived_at < restarted_at]
     first = next(i for i, chunk in enumerate(chunks) if chunk.arrived_at >= restarted_at)
     stamps = chunks[first].stamps.copy()
     stamps[0] = np.nan
     chunks[first] = dataclasses.replace(chunks[first], stamps=stamps)
     bundle = small.bundle(modalities=("eeg",))
-    made = Assembler(bundle, small.montage(), ("eeg",), restarted_at=[restarted_at])
-    list(made.play(small.in_order(chunks, triggers)))
-    assert len(made.counters()["runs"]) == 1
+    assembler = Assembler(bundle, small.montage(), ("eeg",), restarted_at=[restarted_at])
+    list(assembler.play(small.in_order(chunks, triggers)))
+    assert len(assembler.counters()["runs"]) == 1
 
 
 def test_a_limited_session_is_done_with_its_last_window() -> None:
-    made = Assembler(small.bundle(modalities=("fmri",)), None, ("fmri",), 8)
-    assert not made.done()
-    told = [(len(made.push(volume, volume.arrived_at)), made.done()) for volume in small.volumes(16, ZERO)]
+    assembler = Assembler(small.bundle(modalities=("fmri",)), None, ("fmri",), 8)
+    assert not assembler.done()
+    progress = [
+        (len(assembler.push(volume, volume.arrived_at)), assembler.done())
+        for volume in small.volumes(16, ZERO)
+    ]
     # Window 0 ends with volume 9, window 1 with volume 14.
-    assert told == [(0, False)] * 9 + [(1, False)] + [(0, False)] * 4 + [(1, True), (0, True)]
+    assert progress == [(0, False)] * 9 + [(1, False)] + [(0, False)] * 4 + [(1, True), (0, True)]
 
 
 def test_of_the_windows_that_were_asked_for_those_are_reached_that_have_passed() -> None:
-    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 400)
+    assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 400)
     for item in session(seconds=30):
         if item.arrived_at <= ZERO + 27.9:
-            made.push(item, item.arrived_at)
-    assert made.expected(ZERO + 27.9) == 100
-    assert made.reached(ZERO + 27.9) == 5
-    assert made.reached(ZERO + 28.1) == 6
-    assert made.reached(ZERO + 4000) == 100
+            assembler.push(item, item.arrived_at)
+    assert assembler.expected(ZERO + 27.9) == 100
+    assert assembler.reached(ZERO + 27.9) == 5
+    assert assembler.reached(ZERO + 28.1) == 6
+    assert assembler.reached(ZERO + 4000) == 100
 
 
 def stranger(at_s: float, uid: str = "other", index: int = 0) -> Volume:
     """A volume of another series of the same geometry."""
-    at = ZERO + at_s
+    arrived_at = ZERO + at_s
     return dataclasses.replace(
         small.volumes(1, ZERO)[0],
         uid=uid,
         series=99,
         index=index,
-        readable_at=at,
-        arrived_at=at,
-        parsed_at=at,
+        readable_at=arrived_at,
+        arrived_at=arrived_at,
+        parsed_at=arrived_at,
     )
 
 
 def test_a_stray_volume_of_another_series_harms_nothing() -> None:
     items = session()
-    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 20)
+    assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 20)
     strays = [stranger(5.3), stranger(9.1, "third"), stranger(9.2, "third", 1)]
-    windows = finals([w for i in small.in_order(items, strays) for w in made.push(i, i.arrived_at)])
+    windows = finals([w for i in small.in_order(items, strays) for w in assembler.push(i, i.arrived_at)])
     assert all(same(a, b) for a, b in zip(windows, finals(undisturbed(20)), strict=True))
-    assert len(made.refused) == 3
-    assert "series 99 arrived in the middle of another series" in made.refused[0]
-    assert made.counters()["fmri"]["rejected_files"] == 3
+    assert len(assembler.refused) == 3
+    assert "series 99 arrived in the middle of another series" in assembler.refused[0]
+    assert assembler.counters()["fmri"]["rejected_files"] == 3
 
 
 def test_a_second_series_without_a_trigger_begins_a_run_when_the_first_has_fallen_silent() -> None:
     count = 15
     gap = 30.0
     items = small.in_order(small.volumes(count, ZERO), small.volumes(count, ZERO + gap, uid="2"))
-    made = Assembler(small.bundle(), None, ("fmri",))
-    windows = [w for i in items for w in [*made.tick(i.arrived_at), *made.push(i, i.arrived_at)]]
-    windows += made.flush(ZERO + gap + 12.1)
+    assembler = Assembler(small.bundle(), None, ("fmri",))
+    windows = [w for i in items for w in [*assembler.tick(i.arrived_at), *assembler.push(i, i.arrived_at)]]
+    windows += assembler.flush(ZERO + gap + 12.1)
     late = [w for w in windows if w.run == 1]
     assert [w.missing["fmri"] for w in late] == [0.0, 0.0]
     assert late[0].session_s == pytest.approx(gap, abs=0.1)
     full = [w for w in windows if w.fmri is not None or w.eeg is not None]
-    assert made.expected(ZERO + gap + 12.1) == len(windows) >= len(full)
+    assert assembler.expected(ZERO + gap + 12.1) == len(windows) >= len(full)
 
 
 def test_two_series_that_arrive_at_once_are_two_runs() -> None:
@@ -459,36 +464,36 @@ def test_two_series_that_arrive_at_once_are_two_runs() -> None:
     items += [
         dataclasses.replace(v, readable_at=ZERO, arrived_at=ZERO, uid="2") for v in small.volumes(20, 0.0)
     ]
-    made = Assembler(small.bundle(), None, ("fmri",))
-    windows = [w for i in items for w in made.push(i, ZERO)]
+    assembler = Assembler(small.bundle(), None, ("fmri",))
+    windows = [w for i in items for w in assembler.push(i, ZERO)]
     assert {w.run for w in windows if w.fmri is not None} == {0, 1}
-    assert made.counters()["fmri"]["rejected_files"] == 0
+    assert assembler.counters()["fmri"]["rejected_files"] == 0
 
 
 def test_volumes_lost_at_the_end_are_counted_where_triggers_prove_them() -> None:
     items = small.in_order(small.triggers(20, ZERO), small.volumes(18, ZERO))
-    made = Assembler(small.bundle(), None, ("fmri",))
+    assembler = Assembler(small.bundle(), None, ("fmri",))
     for item in items:
-        made.push(item, item.arrived_at)
-    assert made.counters()["fmri"]["missing"] == 0
-    made.tick(ZERO + 30)
-    assert made.counters()["fmri"]["missing"] == 2
+        assembler.push(item, item.arrived_at)
+    assert assembler.counters()["fmri"]["missing"] == 0
+    assembler.tick(ZERO + 30)
+    assert assembler.counters()["fmri"]["missing"] == 2
 
 
 def test_volumes_that_the_bundle_cannot_read_keep_the_time_and_give_nothing() -> None:
     other = np.diag([2.0, 2.0, 2.0, 1.0])
-    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 8)
+    assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 8)
     items = [
         dataclasses.replace(item, affine=other, live=False) if isinstance(item, Volume) else item
         for item in session()
         if not hasattr(item, "label")
     ]
-    assert "the bundle reads volumes of" in (made.unread(small.SHAPE, other) or "")
-    assert made.unread(small.SHAPE, small.AFFINE) is None
-    windows = finals(list(made.play(items)))
+    assert "the bundle reads volumes of" in (assembler.unread(small.SHAPE, other) or "")
+    assert assembler.unread(small.SHAPE, small.AFFINE) is None
+    windows = finals(list(assembler.play(items)))
     assert [(w.modalities, w.missing) for w in windows] == [(["eeg"], {"eeg": 0.0, "fmri": 1.0})] * 2
-    assert made.counters()["clock"]["source"] == "header"
-    assert made.counters()["fmri"]["volumes"] == 37
+    assert assembler.counters()["clock"]["source"] == "header"
+    assert assembler.counters()["fmri"]["volumes"] == 37
 
 
 def test_what_was_taken_on_another_clock_than_its_arrival_is_played_on_it() -> None:
@@ -513,8 +518,8 @@ def test_a_volume_counts_as_corrected_once_its_features_are_read(monkeypatch: py
         return read(self, volume)
 
     monkeypatch.setattr(Head, "read", slowly)
-    made = Assembler(small.bundle(modalities=("fmri",)), None, ("fmri",), 4, now=lambda: clock[0])
-    (window,) = made.play(small.volumes(10, ZERO))
+    assembler = Assembler(small.bundle(modalities=("fmri",)), None, ("fmri",), 4, now=lambda: clock[0])
+    (window,) = assembler.play(small.volumes(10, ZERO))
     assert window.stamps["corrected"] == ZERO + 10
 
 

@@ -28,10 +28,10 @@ VOXELS = PLACE.voxels[:: len(PLACE.voxels) // 5][:5]
 
 def bundle() -> Bundle:
     """The small bundle, reading five voxels of a whole head."""
-    made = small.bundle()
+    plain = small.bundle()
     level = PLACE.mean.reshape(-1)[VOXELS].astype(np.float32)
-    stats = made.stats | {"fmri_mean": level, "fmri_scale": level / 50}
-    return replace(made, stats=stats, projection=Projection(VOXELS, PLACE.shape, PLACE.affine))
+    stats = plain.stats | {"fmri_mean": level, "fmri_scale": level / 50}
+    return replace(plain, stats=stats, projection=Projection(VOXELS, PLACE.shape, PLACE.affine))
 
 
 def calibrated(projection: Projection, reference: np.ndarray, level: np.ndarray) -> Calibration:
@@ -39,8 +39,8 @@ def calibrated(projection: Projection, reference: np.ndarray, level: np.ndarray)
         1, "0", "now", "mask", "0" * 16, None, projection.features, 4, 0.8, 20, 1, list(reference.shape),
         projection.affine.tolist(), projection.digest, None, Figures(None, None, 0, 1, 1, None, 1, 0), {},
     )  # fmt: skip
-    held = (reference.astype(np.float32), projection.affine, projection)
-    return Calibration(Path(), record, "0" * 16, *held, level, np.float32(0.02) * level)
+    head_parts = (reference.astype(np.float32), projection.affine, projection)
+    return Calibration(Path(), record, "0" * 16, *head_parts, level, np.float32(0.02) * level)
 
 
 def volumes() -> list[Volume]:
@@ -48,32 +48,34 @@ def volumes() -> list[Volume]:
     rng = np.random.default_rng(0)
     return [
         replace(
-            each,
-            data=np.float32(np.roll(PLACE.mean, int(each.index >= JUMP), 2) + rng.normal(0, 6, PLACE.shape)),
+            scan,
+            data=np.float32(np.roll(PLACE.mean, int(scan.index >= JUMP), 2) + rng.normal(0, 6, PLACE.shape)),
             affine=PLACE.affine,
         )
-        for each in small.volumes(COUNT, ZERO)
+        for scan in small.volumes(COUNT, ZERO)
     ]
 
 
 @pytest.fixture(scope="module")
 def items() -> list:
     """EEG, triggers and volumes of one run; an early volume comes again just after the head has moved."""
-    seen = volumes()
-    at = seen[JUMP].arrived_at
-    again = replace(seen[3], readable_at=at, arrived_at=at, parsed_at=at)
+    scans = volumes()
+    arrived_at = scans[JUMP].arrived_at
+    again = replace(scans[3], readable_at=arrived_at, arrived_at=arrived_at, parsed_at=arrived_at)
     eeg = small.chunks(small.eeg(COUNT * 0.8 + 8, ZERO - 5), list(range(100, 30_000, 100)))
-    return small.in_order(eeg, small.triggers(COUNT, ZERO), [*seen[: JUMP + 1], again, *seen[JUMP + 1 :]])
+    return small.in_order(eeg, small.triggers(COUNT, ZERO), [*scans[: JUMP + 1], again, *scans[JUMP + 1 :]])
 
 
 def assembler(calibration: Calibration | None = None) -> Assembler:
     return Assembler(bundle(), small.montage(), ("eeg", "fmri"), calibration=calibration)
 
 
-def told(made: Assembler) -> list[int]:
+def told(run_assembler: Assembler) -> list[int]:
     """Volumes that the EEG was told to keep out of the template."""
-    assert made._eeg is not None
-    return [round((at - ZERO) / 0.8) for at, moved in made._eeg._cleaner._triggers if moved]
+    assert run_assembler._eeg is not None
+    return [
+        round((trigger_s - ZERO) / 0.8) for trigger_s, moved in run_assembler._eeg._cleaner._triggers if moved
+    ]
 
 
 def with_calibration() -> Calibration:
@@ -83,12 +85,12 @@ def with_calibration() -> Calibration:
     return calibrated(projection, PLACE.mean, level)
 
 
-@pytest.mark.parametrize("known", [False, True])
-def test_only_the_volume_that_moved_is_told_whatever_comes_again(items: list, known: bool) -> None:
-    made = assembler(with_calibration() if known else None)
-    list(made.play(items))
-    assert made.counters()["fmri"]["duplicate"] == 1
-    assert told(made) == [JUMP]
+@pytest.mark.parametrize("is_calibrated", [False, True])
+def test_only_the_volume_that_moved_is_told_whatever_comes_again(items: list, is_calibrated: bool) -> None:
+    run_assembler = assembler(with_calibration() if is_calibrated else None)
+    list(run_assembler.play(items))
+    assert run_assembler.counters()["fmri"]["duplicate"] == 1
+    assert told(run_assembler) == [JUMP]
 
 
 def test_the_head_is_that_of_the_newest_run() -> None:
@@ -105,15 +107,15 @@ def test_the_head_is_that_of_the_newest_run() -> None:
 
 def test_a_volume_in_which_the_head_cannot_be_found_has_moved() -> None:
     """The head nods far and back in one volume: of its slices, the upper ones show it elsewhere."""
-    seen = volumes()[:JUMP]
-    nodded = seen[5].data.copy()
+    scans = volumes()[:JUMP]
+    nodded = scans[5].data.copy()
     nodded[:, :, PLACE.shape[2] // 2 :] = np.roll(nodded, 12, 1)[:, :, PLACE.shape[2] // 2 :]
-    seen[5] = replace(seen[5], data=nodded)
+    scans[5] = replace(scans[5], data=nodded)
     eeg = small.chunks(small.eeg(COUNT * 0.8 + 8, ZERO - 5), list(range(100, 30_000, 100)))
-    made = assembler()
-    list(made.play(small.in_order(eeg, small.triggers(JUMP, ZERO), seen)))
-    assert made.counters()["runs"][0]["motion"]["unaligned_share"] == 1 / JUMP
-    assert told(made) == [5]
+    run_assembler = assembler()
+    list(run_assembler.play(small.in_order(eeg, small.triggers(JUMP, ZERO), scans)))
+    assert run_assembler.counters()["runs"][0]["motion"]["unaligned_share"] == 1 / JUMP
+    assert told(run_assembler) == [5]
 
 
 def test_windows_are_those_of_a_session_that_measures_motion_before_it_cuts_them(items: list) -> None:
@@ -126,10 +128,10 @@ def test_windows_are_those_of_a_session_that_measures_motion_before_it_cuts_them
         first.follow()
 
     first._session.volume = measured_at_once  # type: ignore[method-assign]
-    ours = list(later.play(items))
-    theirs = list(first.play(items))
-    assert len([w for w in ours if w.fmri is not None]) >= 2
-    for a, b in zip(ours, theirs, strict=True):
+    later_windows = list(later.play(items))
+    first_windows = list(first.play(items))
+    assert len([w for w in later_windows if w.fmri is not None]) >= 2
+    for a, b in zip(later_windows, first_windows, strict=True):
         assert same(a, b)
         assert (a.index, a.revision, a.stamps, a.eeg_quality) == (
             b.index,
@@ -143,15 +145,15 @@ def test_windows_are_those_of_a_session_that_measures_motion_before_it_cuts_them
 
 def test_without_a_calibration_a_volume_is_read_before_it_is_aligned() -> None:
     head = Head(bundle())
-    seen = volumes()[JUMP - 1 : JUMP + 1]
-    read = [head.read(each) for each in seen]
+    scans = volumes()[JUMP - 1 : JUMP + 1]
+    read = [head.read(scan) for scan in scans]
     assert head.newest is None
     assert [index for index, _ in head.follow()] == [JUMP - 1, JUMP]
     assert head.newest is not None
     assert head.newest.fd_mm > 2.5
     assert head.follow() == []
     assert head.report()["volumes"] == 2
-    assert np.array_equal(read[1], seen[1].data.reshape(-1)[VOXELS])
+    assert np.array_equal(read[1], scans[1].data.reshape(-1)[VOXELS])
 
 
 def test_features_are_read_where_the_head_has_moved_to() -> None:
@@ -168,11 +170,15 @@ def test_a_calibration_of_few_slices_corrects_nothing_and_reads_all_the_same() -
     plain = small.bundle()
     assert plain.projection is not None
     thin = calibrated(plain.projection, np.full(small.SHAPE, 100.0), plain.stats["fmri_mean"])
-    made, alone = (Assembler(plain, None, ("fmri",), calibration=one) for one in (thin, None))
-    ours, theirs = (list(one.play(small.volumes(30, ZERO))) for one in (made, alone))
-    assert len(ours) >= 3
-    assert all(same(a, b) for a, b in zip(ours, theirs, strict=True))
-    motion = made.counters()["runs"][0]["motion"]
+    calibrated_run, plain_run = (
+        Assembler(plain, None, ("fmri",), calibration=calibration) for calibration in (thin, None)
+    )
+    calibrated_windows, plain_windows = (
+        list(run_assembler.play(small.volumes(30, ZERO))) for run_assembler in (calibrated_run, plain_run)
+    )
+    assert len(calibrated_windows) >= 3
+    assert all(same(a, b) for a, b in zip(calibrated_windows, plain_windows, strict=True))
+    motion = calibrated_run.counters()["runs"][0]["motion"]
     assert (motion["corrected"], motion["max_fd_mm"], motion["volumes"]) == (False, None, 30)
 
 

@@ -16,8 +16,8 @@ DUE_S = 16.0 + small.DELAY
 
 
 def play(items: list, seconds: float | None = 24.0) -> tuple[list[Window], Assembler]:
-    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), seconds)
-    return list(made.play(items)), made
+    assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), seconds)
+    return list(assembler.play(items)), assembler
 
 
 def late(at_s: float, *indices: int, lost: tuple[int, ...] = ()) -> list:
@@ -27,8 +27,8 @@ def late(at_s: float, *indices: int, lost: tuple[int, ...] = ()) -> list:
         if isinstance(item, Volume) and item.index in lost:
             continue
         if isinstance(item, Volume) and item.index in indices:
-            at = ZERO + at_s + 0.01 * (item.index - indices[0])
-            item = replace(item, readable_at=at, arrived_at=at, parsed_at=at)
+            readable_at = ZERO + at_s + 0.01 * (item.index - indices[0])
+            item = replace(item, readable_at=readable_at, arrived_at=readable_at, parsed_at=readable_at)
         items.append(item)
     return small.in_order(items)
 
@@ -38,7 +38,7 @@ def of(windows: list[Window], index: int) -> dict[str, Window]:
 
 
 def test_a_burst_of_late_volumes_refines_each_window_once() -> None:
-    windows, made = play(late(26.0, *range(10, 25)))
+    windows, assembler = play(late(26.0, *range(10, 25)))
     refined = [window for window in windows if window.revision == "refined"]
     assert [window.index for window in refined] == [1, 2, 3]
     assert [window.index for window in finals(windows)] == list(range(6))
@@ -53,7 +53,7 @@ def test_a_burst_of_late_volumes_refines_each_window_once() -> None:
         assert window.floor_at == pytest.approx(last)
         assert window.stamps["windowed"] >= window.floor_at
         assert window.stamps["stop"] == final.stamps["stop"]
-    counts = made.counters()["fmri"]
+    counts = assembler.counters()["fmri"]
     assert counts["late"] == 15
     assert counts["missing"] == 0
     assert counts["burst"] >= 15
@@ -61,27 +61,27 @@ def test_a_burst_of_late_volumes_refines_each_window_once() -> None:
 
 def test_a_refined_window_is_what_the_final_of_volumes_in_time_would_be() -> None:
     """The slow baseline sees the volumes in the same order, so every bit is the same."""
-    ours = of(play(late(26.0, *range(10, 50)))[0], 2)["refined"]
-    theirs = of(play(session(seconds=40))[0], 2)["final"]
-    assert same(ours, theirs)
+    refined = of(play(late(26.0, *range(10, 50)))[0], 2)["refined"]
+    in_time = of(play(session(seconds=40))[0], 2)["final"]
+    assert same(refined, in_time)
 
 
 def test_one_volume_that_is_late_refines_its_window() -> None:
-    windows, made = play(late(DUE_S + 3.0, 17))
+    windows, assembler = play(late(DUE_S + 3.0, 17))
     pair = of(windows, 2)
     assert pair["final"].fmri_mask.tolist() == [True, True, False, True, True]
     assert pair["refined"].fmri_mask.all()
     assert sum(window.revision == "refined" for window in windows) == 1
-    assert made.counters()["fmri"]["late"] == 1
+    assert assembler.counters()["fmri"]["late"] == 1
 
 
 def test_a_volume_that_is_lost_in_the_burst_is_not_waited_for() -> None:
-    windows, made = play(late(26.0, *range(10, 25), lost=(19,)))
+    windows, assembler = play(late(26.0, *range(10, 25), lost=(19,)))
     refined = of(windows, 2)["refined"]
     assert refined.fmri_mask.tolist() == [True, True, True, True, False]
     # It waited until the first volume after its own had come.
     assert refined.floor_at == pytest.approx(ZERO + 26.0 + 0.01 * 10)
-    assert made.counters()["fmri"]["missing"] == 1
+    assert assembler.counters()["fmri"]["missing"] == 1
 
 
 def test_a_volume_that_never_comes_refines_nothing() -> None:
@@ -91,24 +91,24 @@ def test_a_volume_that_never_comes_refines_nothing() -> None:
 
 def test_volumes_later_than_what_is_kept_refine_nothing_and_nothing_is_kept_for_them() -> None:
     items = late(80.0, 17)
-    more = [replace(item, index=item.index) for item in small.volumes(110, ZERO)[50:100]]
-    windows, made = play(small.in_order(items, more), None)
+    later_volumes = [replace(item, index=item.index) for item in small.volumes(110, ZERO)[50:100]]
+    windows, assembler = play(small.in_order(items, later_volumes), None)
     assert all(window.revision != "refined" for window in windows)
-    assert not made._session.runs[0]._lacking
+    assert not assembler._session.runs[0]._lacking
 
 
 def test_volumes_may_still_come_until_later_ones_have() -> None:
     """The session's last windows, 4 and 5, are read from volumes 25 to 34, which come at 50 s."""
-    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 24.0)
+    assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 24.0)
     awaited = {}
     for item in late(50.0, *range(25, 50), lost=(17, 31)):
-        made.advance(item.arrived_at)
-        made.push(item, item.arrived_at)
+        assembler.advance(item.arrived_at)
+        assembler.push(item, item.arrived_at)
         if isinstance(item, Volume):
             # Files may come out of order, within 1.5 TR.
-            later = [item.arrived_at + more for more in (0.0, 1.19, 1.21)]
-            awaited[item.index] = [made.awaited(at) for at in later]
-    assert made.done()
+            later = [item.arrived_at + delay_s for delay_s in (0.0, 1.19, 1.21)]
+            awaited[item.index] = [assembler.awaited(moment) for moment in later]
+    assert assembler.done()
     # The window of volume 17, which is lost, has been passed by later ones.
     assert awaited[24] == [0, 0, 0]
     assert awaited[25] == awaited[28] == [2, 2, 2]
@@ -132,13 +132,13 @@ def test_a_run_that_another_one_has_followed_waits_for_no_volume() -> None:
 
 def test_what_a_refined_window_holds_does_not_depend_on_the_chunks() -> None:
     items = late(26.0, *range(10, 25))
-    rest = [item for item in items if not hasattr(item, "stamps")]
-    whole = small.eeg(50, ZERO - 10)
+    other_items = [item for item in items if not hasattr(item, "stamps")]
+    eeg = small.eeg(50, ZERO - 10)
     again, _ = play(items)
-    theirs = [window for window in again if window.revision == "refined"]
+    expected = [window for window in again if window.revision == "refined"]
     for step in (37, 1000):
-        chunks = small.chunks(whole, list(range(step, 50_000, step)))
-        windows, _ = play(small.in_order(rest, chunks))
-        ours = [window for window in windows if window.revision == "refined"]
-        assert [window.index for window in ours] == [window.index for window in theirs]
-        assert all(same(a, b) for a, b in zip(ours, theirs, strict=True))
+        chunks = small.chunks(eeg, list(range(step, 50_000, step)))
+        windows, _ = play(small.in_order(other_items, chunks))
+        refined = [window for window in windows if window.revision == "refined"]
+        assert [window.index for window in refined] == [window.index for window in expected]
+        assert all(same(a, b) for a, b in zip(refined, expected, strict=True))

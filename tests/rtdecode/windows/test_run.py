@@ -29,12 +29,12 @@ def shifted(volumes: list[Volume], by_s: float = 0.0, **changes) -> list[Volume]
 def played(*streams: list, modalities: tuple[str, ...] = ("fmri",), end: float | None = None, scale=4.0):
     bundle = small.bundle()
     bundle = dataclasses.replace(bundle, stats=bundle.stats | {"fmri_scale": np.full(5, scale, np.float32)})
-    made = Assembler(bundle, small.montage() if "eeg" in modalities else None, modalities)
+    assembler = Assembler(bundle, small.montage() if "eeg" in modalities else None, modalities)
     items = small.in_order(*streams)
-    windows = list(made.play(items, items[-1].arrived_at if end is None else ZERO + end))
-    clips = [(made.clip(w), w.run, w.index) for w in windows if w.revision == "final"]
+    windows = list(assembler.play(items, items[-1].arrived_at if end is None else ZERO + end))
+    clips = [(assembler.clip(w), w.run, w.index) for w in windows if w.revision == "final"]
     assert len({clip for clip, _, _ in clips}) == len(clips)
-    return made, [w for w in windows if w.revision == "final"]
+    return assembler, [w for w in windows if w.revision == "final"]
 
 
 def full(windows: list, run: int) -> list[int]:
@@ -46,9 +46,11 @@ def full(windows: list, run: int) -> list[int]:
 def test_an_aborted_run_of_three_volumes_and_a_new_one(gap: float, triggered: bool) -> None:
     begin = ZERO + 3 * 0.8 + gap
     triggers = [small.triggers(3, ZERO), small.triggers(30, begin)] if triggered else []
-    made, windows = played(small.volumes(3, ZERO), small.volumes(30, begin, uid="2"), *triggers, end=gap + 30)
+    assembler, windows = played(
+        small.volumes(3, ZERO), small.volumes(30, begin, uid="2"), *triggers, end=gap + 30
+    )
     assert full(windows, 1) == [0, 1, 2, 3, 4]
-    first, second = made.counters()["runs"]
+    first, second = assembler.counters()["runs"]
     assert (first["volumes"], first["missing"], second["volumes"], second["missing"]) == (3, 0, 30, 0)
     assert second["began_s"] == pytest.approx(3 * 0.8 + gap, abs=0.06)
     assert second["clock"]["source"] == ("trigger" if triggered else "header")
@@ -63,9 +65,9 @@ def test_a_scanner_started_again_with_the_same_series(header: bool) -> None:
     again = small.volumes(20, ZERO + gap, seed=1)
     again = [dataclasses.replace(v, acquired_s=gap + v.index * 0.8 if header else None) for v in again]
     first = [v if header else dataclasses.replace(v, acquired_s=None) for v in small.volumes(20, ZERO)]
-    made, windows = played(first, again, end=gap + 20)
+    assembler, windows = played(first, again, end=gap + 20)
     assert full(windows, 1) == [0, 1, 2]
-    counts = made.counters()["fmri"]
+    counts = assembler.counters()["fmri"]
     assert (counts["volumes"], counts["duplicate"], counts["missing"]) == (40, 0, 0)
     assert windows[-1].session_s == pytest.approx(gap + windows[-1].start_s, abs=0.1)
 
@@ -73,19 +75,19 @@ def test_a_scanner_started_again_with_the_same_series(header: bool) -> None:
 @pytest.mark.parametrize("header", [True, False])
 def test_a_series_copied_into_the_folder_once_more_is_no_run(header: bool) -> None:
     first = [v if header else dataclasses.replace(v, acquired_s=None) for v in small.volumes(20, ZERO)]
-    made, _ = played(first, shifted(first, 40.0), end=70)
-    assert len(made.counters()["runs"]) == 1
-    assert made.counters()["fmri"]["duplicate"] == 20
+    assembler, _ = played(first, shifted(first, 40.0), end=70)
+    assert len(assembler.counters()["runs"]) == 1
+    assert assembler.counters()["fmri"]["duplicate"] == 20
 
 
 def test_a_stray_volume_enters_no_run_of_a_series_that_begins_again() -> None:
     gap = 40.0
     again = [dataclasses.replace(v, acquired_s=gap + v.index * 0.8) for v in small.volumes(20, ZERO + gap)]
     stray = small.volumes(1, ZERO + 16, uid="stray")
-    made, windows = played(small.volumes(20, ZERO), stray, again, end=gap + 20)
+    assembler, windows = played(small.volumes(20, ZERO), stray, again, end=gap + 20)
     assert full(windows, 1) == [0, 1, 2]
-    assert [run["volumes"] for run in made.counters()["runs"]] == [20, 20]
-    assert len(made.refused) == 1
+    assert [run["volumes"] for run in assembler.counters()["runs"]] == [20, 20]
+    assert len(assembler.refused) == 1
 
 
 def test_a_stray_volume_enters_no_run_that_triggers_begin() -> None:
@@ -93,17 +95,17 @@ def test_a_stray_volume_enters_no_run_that_triggers_begin() -> None:
     stray = small.volumes(1, ZERO + 16, uid="stray")
     triggers = [small.triggers(20, ZERO), small.triggers(20, ZERO + gap)]
     second = small.volumes(20, ZERO + gap, uid="2")
-    made, windows = played(small.volumes(20, ZERO), stray, second, *triggers, end=gap + 20)
+    assembler, windows = played(small.volumes(20, ZERO), stray, second, *triggers, end=gap + 20)
     assert full(windows, 1) == [0, 1, 2]
-    assert [run["volumes"] for run in made.counters()["runs"]] == [20, 20]
-    assert len(made.refused) == 1
+    assert [run["volumes"] for run in assembler.counters()["runs"]] == [20, 20]
+    assert len(assembler.refused) == 1
 
 
 def test_triggers_that_fail_for_a_while_do_not_end_a_run() -> None:
     triggers = [t for t in small.triggers(60, ZERO) if not 10 < t.stamp - ZERO < 25]
-    made, windows = played(small.volumes(60, ZERO), triggers)
+    assembler, windows = played(small.volumes(60, ZERO), triggers)
     assert {w.run for w in windows} == {0}
-    assert made.counters()["runs"][0]["missing"] == 0
+    assert assembler.counters()["runs"][0]["missing"] == 0
 
 
 @pytest.mark.parametrize(("pause", "runs"), [(8.2, 1), (8.6, 2)])
@@ -124,9 +126,13 @@ def test_a_stray_trigger_in_a_break_begins_no_run(modalities: tuple[str, ...]) -
         small.chunks(small.eeg(100, ZERO - 5), list(range(500, 100_000, 500))) if len(modalities) > 1 else []
     )
     runs = [(ZERO, "1"), (ZERO + 60, "2")]
-    items = [x for at, uid in runs for x in (small.volumes(20, at, uid=uid), small.triggers(20, at))]
-    made, windows = played([early, stray], eeg, *items, modalities=modalities, end=80)
-    first, second = made.counters()["runs"]
+    items = [
+        x
+        for began_at, uid in runs
+        for x in (small.volumes(20, began_at, uid=uid), small.triggers(20, began_at))
+    ]
+    assembler, windows = played([early, stray], eeg, *items, modalities=modalities, end=80)
+    first, second = assembler.counters()["runs"]
     assert (first["began_s"], second["began_s"]) == (0.0, pytest.approx(60, abs=1e-6))
     assert full(windows, 1)[:2] == [0, 1]
 
@@ -136,15 +142,15 @@ def test_someone_taken_out_and_brought_back_starts_from_the_training_level() -> 
         dataclasses.replace(v, data=np.add(v.data, np.float32(8)), affine=v.affine.copy())
         for v in small.volumes(20, ZERO + 600, uid="2", seed=5)
     ]
-    made, windows = played(small.volumes(20, ZERO), away, end=620)
+    assembler, windows = played(small.volumes(20, ZERO), away, end=620)
     alone, expected = played(shifted(away), end=620)
-    ours = [w for w in windows if w.run == 1]
-    for a, b in zip(ours, [w for w in expected if w.run == 0], strict=True):
+    second_run = [w for w in windows if w.run == 1]
+    for a, b in zip(second_run, [w for w in expected if w.run == 0], strict=True):
         assert a.fmri is not None
         assert b.fmri is not None
         assert np.array_equal(a.fmri, b.fmri)
     assert alone.counters()["fmri"]["volumes"] == 20
-    assert made.counters()["runs"][1]["check"] == {"moved_mm": 0.0, "turned_deg": 0.0}
+    assert assembler.counters()["runs"][1]["check"] == {"moved_mm": 0.0, "turned_deg": 0.0}
 
 
 def test_a_recording_rests_where_its_session_did() -> None:
@@ -208,21 +214,21 @@ def saturated(count: int, uid: str = "1", zero: float = ZERO, gain: float = 1.0)
 @pytest.mark.parametrize("gain", [1.0, 0.8, 1.3])
 def test_saturated_volumes_become_holes_and_move_nothing(gain: float) -> None:
     files = saturated(30, gain=gain)
-    made, windows = played(files, small.triggers(30, ZERO), scale=1.5)
-    run = made.counters()["runs"][0]
-    assert made.counters()["fmri"]["saturated"] == run["saturated"] in (2, 3)
+    assembler, windows = played(files, small.triggers(30, ZERO), scale=1.5)
+    run = assembler.counters()["runs"][0]
+    assert assembler.counters()["fmri"]["saturated"] == run["saturated"] in (2, 3)
     assert (run["volumes"], run["missing"], run["began_s"]) == (30, 0, 0.0)
     assert full(windows, 0)[0] == 0
     assert windows[0].floor_at == pytest.approx(files[9].readable_at, abs=1e-6)
-    held, _ = played(files[2:], small.triggers(30, ZERO))
-    assert held.counters()["fmri"]["saturated"] == 0
+    unsaturated, _ = played(files[2:], small.triggers(30, ZERO))
+    assert unsaturated.counters()["fmri"]["saturated"] == 0
 
 
 def test_dropped_volumes_hold_no_window_up() -> None:
     files = [dataclasses.replace(v, index=v.index + 4) for v in saturated(26)]
     files = shifted(files, 4 * 0.8)
-    made, windows = played(files, small.triggers(30, ZERO), scale=1.5)
-    assert made.counters()["fmri"]["saturated"] == 2
+    assembler, windows = played(files, small.triggers(30, ZERO), scale=1.5)
+    assert assembler.counters()["fmri"]["saturated"] == 2
     assert windows[0].fmri_mask.tolist() == [False, True, True, True, True]
     assert windows[0].floor_at == pytest.approx(files[5].readable_at, abs=1e-6)
 
@@ -245,30 +251,30 @@ def test_what_counts_as_saturated(levels: list[float], dropped: set[int]) -> Non
     for index, level in enumerate(levels):
         out += onset.push(Held(index, np.full(50, level, np.float32), {}))
     assert onset.dropped == dropped
-    assert [held.index for held in out] == [i for i in range(9) if i not in dropped]
+    assert [volume.index for volume in out] == [i for i in range(9) if i not in dropped]
 
 
 def test_saturation_is_decided_without_the_future() -> None:
-    made, _ = played(saturated(12), scale=1.5)
+    assembler, _ = played(saturated(12), scale=1.5)
     other = saturated(12)[:4] + small.volumes(12, ZERO, seed=9)[4:]
     again, _ = played(other, scale=1.5)
-    assert made.counters()["fmri"]["saturated"] == again.counters()["fmri"]["saturated"]
+    assert assembler.counters()["fmri"]["saturated"] == again.counters()["fmri"]["saturated"]
 
 
 def test_strangers_held_at_the_end_are_refused() -> None:
     strangers = [dataclasses.replace(v, series=99) for v in small.volumes(2, ZERO + 14.5, uid="x")]
-    made, _ = played(small.volumes(20, ZERO), strangers)
-    assert made.counters()["fmri"]["rejected_files"] == 2
-    assert made.counters()["fmri"]["volumes"] == 20
+    assembler, _ = played(small.volumes(20, ZERO), strangers)
+    assert assembler.counters()["fmri"]["rejected_files"] == 2
+    assert assembler.counters()["fmri"]["volumes"] == 20
 
 
 def test_a_first_volume_five_seconds_late_spoils_no_deadline() -> None:
     files = small.volumes(30, ZERO)
     files[0] = shifted(files[:1], 5.0)[0]
-    kept = [v for v in files if v.index != 8]
+    delivered = [v for v in files if v.index != 8]
     for header in (True, False):
-        ours = [v if header else dataclasses.replace(v, recon_s=None, acquired_s=None) for v in kept]
-        _, windows = played(ours, small.triggers(30, ZERO), end=24)
+        sent = [v if header else dataclasses.replace(v, recon_s=None, acquired_s=None) for v in delivered]
+        _, windows = played(sent, small.triggers(30, ZERO), end=24)
         assert windows[0].fmri_mask.tolist() == [True, True, True, False, True]
         assert windows[0].floor_at - ZERO == pytest.approx(10 * 0.8 + small.DELAY + 1.2, abs=0.01)
         assert windows[1].floor_at - ZERO == pytest.approx(15 * 0.8 + small.DELAY, abs=0.01)
@@ -276,6 +282,6 @@ def test_a_first_volume_five_seconds_late_spoils_no_deadline() -> None:
 
 def test_runs_that_follow_each_other_at_once_share_no_clip_number() -> None:
     lost = [v for v in small.volumes(20, ZERO) if v.index not in (13, 14, 15, 19)]
-    made, windows = played(lost, small.volumes(20, ZERO + 18, uid="2"), end=40)
+    assembler, windows = played(lost, small.volumes(20, ZERO + 18, uid="2"), end=40)
     assert {w.run for w in windows} == {0, 1}
-    assert made.counters()["runs"][0]["missing"] == 3
+    assert assembler.counters()["runs"][0]["missing"] == 3

@@ -30,8 +30,8 @@ def changed(items: list, make, indices: tuple[int, ...] = (HIT,)) -> list:
 
 
 def played(items: list, seconds: float = 16) -> tuple[list[Window], Assembler]:
-    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), seconds)
-    return finals(list(made.play(items))), made
+    assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), seconds)
+    return finals(list(assembler.play(items))), assembler
 
 
 @cache
@@ -50,7 +50,7 @@ def with_voxels(places: list[int], value: float):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, 1e6])
 def test_voxels_that_are_no_measurement_lie_at_their_resting_level(value: float) -> None:
     clean = undisturbed()
-    windows, made = played(changed(session(), with_voxels(READ[:2], value)))
+    windows, assembler = played(changed(session(), with_voxels(READ[:2], value)))
     assert windows[1].missing["fmri"] == pytest.approx(2 / 5 / 5)
     assert [w.missing["fmri"] for w in (windows[0], *windows[2:])] == [0, 0, 0]
     assert windows[1].fmri is not None
@@ -60,9 +60,9 @@ def test_voxels_that_are_no_measurement_lie_at_their_resting_level(value: float)
     assert np.array_equal(windows[1].fmri[HIT - 10, 2:], clean[1].fmri[HIT - 10, 2:])
     assert np.array_equal(windows[1].fmri[:2], clean[1].fmri[:2])
     assert windows[2].fmri == pytest.approx(clean[2].fmri, abs=0.1)
-    (note,) = made.notes()
+    (note,) = assembler.notes()
     assert "volume 12" in note
-    assert made.counters()["fmri"]["nonfinite_voxels"] == (0 if value == 1e6 else 2)
+    assert assembler.counters()["fmri"]["nonfinite_voxels"] == (0 if value == 1e6 else 2)
 
 
 WHOLE = {
@@ -78,16 +78,16 @@ WHOLE = {
 @pytest.mark.parametrize("kind", WHOLE)
 def test_a_volume_that_is_none_is_a_hole_that_no_window_waits_for(kind: str) -> None:
     clean = undisturbed()
-    windows, made = played(changed(session(), WHOLE[kind], (HIT, HIT + 1)))
+    windows, assembler = played(changed(session(), WHOLE[kind], (HIT, HIT + 1)))
     assert windows[1].missing["fmri"] == pytest.approx(2 / 5)
     assert windows[1].floor_at == clean[1].floor_at
     assert windows[1].fmri_mask.tolist() == [True, True, False, False, True]
     assert same(windows[0], clean[0])
     assert windows[2].missing["fmri"] == 0
     assert windows[2].fmri == pytest.approx(clean[2].fmri, abs=0.2)
-    (note,) = made.notes()
+    (note,) = assembler.notes()
     assert "volume 12 counts as missing" in note
-    assert made.counters()["fmri"]["implausible"] == 2
+    assert assembler.counters()["fmri"]["implausible"] == 2
 
 
 @pytest.mark.parametrize("level", [0.0024, -0.0024])
@@ -135,19 +135,19 @@ def played_centred(items: list, level: float) -> tuple[list[Window], Assembler]:
 
 def test_voxels_that_no_feature_reads_cost_nothing() -> None:
     clean = undisturbed()
-    windows, made = played(changed(session(), with_voxels([0, 2], np.nan), tuple(range(37))))
+    windows, assembler = played(changed(session(), with_voxels([0, 2], np.nan), tuple(range(37))))
     assert all(same(a, b) for a, b in zip(windows, clean, strict=True))
-    assert made.notes() == []
-    assert made.counters()["fmri"]["nonfinite_voxels"] == 74
+    assert assembler.notes() == []
+    assert assembler.counters()["fmri"]["nonfinite_voxels"] == 74
 
 
 def test_a_hole_in_the_first_volume_does_not_become_the_resting_level() -> None:
     run = Run(0, small.bundle(), 0, 0, fmri=True)
     for volume in changed(small.volumes(3, ZERO), with_voxels(READ[:1], np.nan), (0,)):
         run.add(volume, None)
-    held = run.held(0) | run._ring.read(range(3))
-    assert held[0][0][0] == 0
-    assert abs(held[1][0][0]) < 5
+    features = run.held(0) | run._ring.read(range(3))
+    assert features[0][0][0] == 0
+    assert abs(features[1][0][0]) < 5
 
 
 @pytest.mark.parametrize("name", ["tr_s", "acquired_s", "recon_s"])
@@ -163,10 +163,10 @@ def test_header_times_that_are_no_numbers_are_none(name: str) -> None:
 
 def test_a_trigger_without_a_time_is_ignored_and_said() -> None:
     items = session()
-    windows, made = played([Trigger(np.nan, "R128", items[0].arrived_at), *items])
+    windows, assembler = played([Trigger(np.nan, "R128", items[0].arrived_at), *items])
     clean, _ = played(items)
     assert all(same(a, b) for a, b in zip(windows, clean, strict=True))
-    assert any("trigger" in note for note in made.notes())
+    assert any("trigger" in note for note in assembler.notes())
 
 
 def test_a_stream_slower_than_the_bundle_is_refused_before_anything_is_decoded() -> None:
@@ -180,8 +180,8 @@ def test_a_run_goes_on_without_the_eeg_of_a_stream_that_begins_to_send_too_much(
         if isinstance(item, EegChunk) and item.stamps[-1] > ZERO + 10:
             item = replace(item, data=item.data.repeat(2, 1), stamps=item.stamps.repeat(2))
         items.append(item)
-    windows, made = played(items)
+    windows, assembler = played(items)
     assert [w.missing["fmri"] for w in windows] == [0, 0, 0, 0]
     assert windows[0].missing["eeg"] == 0
     assert windows[3].eeg is None
-    assert any("no longer decoded" in note for note in made.notes())
+    assert any("no longer decoded" in note for note in assembler.notes())

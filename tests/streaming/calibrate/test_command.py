@@ -110,20 +110,20 @@ def test_a_real_series_end_to_end(data_root, real_mask, tmp_path, capsys) -> Non
     out = tmp_path / "cal"
     assert command.run(data_root / "scanner" / VE11, real_mask, out) == 0
     assert capsys.readouterr().out.split() == [str(out / "calibration.json"), str(out / "quality.html")]
-    one = calibration.load(out)
-    assert one.record.volumes == 9
-    assert one.record.tr_s == 1.5
-    assert one.reference.shape == (64, 64, 27)
-    inside = np.zeros(one.reference.shape, bool)
-    inside[20:30, 20:30, 8:16] = inside[36:44, 20:30, 8:16] = True
-    assert one.projection.voxels.tolist() == np.flatnonzero(inside).tolist()
+    cal = calibration.load(out)
+    assert cal.record.volumes == 9
+    assert cal.record.tr_s == 1.5
+    assert cal.reference.shape == (64, 64, 27)
+    region = np.zeros(cal.reference.shape, bool)
+    region[20:30, 20:30, 8:16] = region[36:44, 20:30, 8:16] = True
+    assert cal.projection.voxels.tolist() == np.flatnonzero(region).tolist()
     volume = FolderSource(data_root / "scanner" / VE11, "read", bound=False).drain()[0]
-    plain = volume.data.reshape(-1)[one.projection.voxels]
-    assert np.corrcoef(plain, one.warmup_mean)[0, 1] > 0.98
-    assert np.all(one.warmup_scale > 0)
-    assert one.record.figures.max_fd_mm < 0.3
-    assert 60 < one.record.figures.tsnr_region < 200
-    assert one.record.figures.region_in_brain > 0.95
+    plain = volume.data.reshape(-1)[cal.projection.voxels]
+    assert np.corrcoef(plain, cal.warmup_mean)[0, 1] > 0.98
+    assert np.all(cal.warmup_scale > 0)
+    assert cal.record.figures.max_fd_mm < 0.3
+    assert 60 < cal.record.figures.tsnr_region < 200
+    assert cal.record.figures.region_in_brain > 0.95
     picture = np.asarray(Image.open(out / "quality.png"))
     assert np.count_nonzero(np.all(picture == (64, 224, 208), axis=2)) > 500, "the region's outline"
     page = (out / "quality.html").read_text()
@@ -134,11 +134,11 @@ def test_a_real_series_end_to_end(data_root, real_mask, tmp_path, capsys) -> Non
 def test_the_mean_of_each_label(data_root, real_mask, tmp_path) -> None:
     out = tmp_path / "cal"
     command.run(data_root / "scanner" / VE11, real_mask, out, labels="mean", volumes=2)
-    one = calibration.load(out)
-    assert one.record.labels == [3, 7]
-    assert one.record.volumes == 2
+    cal = calibration.load(out)
+    assert cal.record.labels == [3, 7]
+    assert cal.record.volumes == 2
     data = FolderSource(data_root / "scanner" / VE11, "read", bound=False).drain()[0].data
-    read = VoxelReader(one.projection, data.shape, one.affine, placed=True).read(data)
+    read = VoxelReader(cal.projection, data.shape, cal.affine, placed=True).read(data)
     assert read == pytest.approx([data[20:30, 20:30, 8:16].mean(), data[36:44, 20:30, 8:16].mean()], rel=1e-4)
 
 
@@ -165,10 +165,10 @@ def test_a_real_nifti_series_with_a_mask_of_its_own(data_root, tmp_path) -> None
     labels = nib.load(folder / "testSeries_mask.nii.gz")
     nib.Nifti1Image(np.asarray(labels.dataobj), np.eye(4)).to_filename(tmp_path / "m.nii")
     assert command.run(folder, tmp_path / "m.nii", tmp_path / "cal") == 0
-    one = calibration.load(tmp_path / "cal")
-    assert (one.record.volumes, one.record.features) == (3, 138)
-    assert one.record.tr_s is None
-    assert one.record.figures.drift_percent is None
+    cal = calibration.load(tmp_path / "cal")
+    assert (cal.record.volumes, cal.record.features) == (3, 138)
+    assert cal.record.tr_s is None
+    assert cal.record.figures.drift_percent is None
 
 
 def test_the_shipped_bundle_takes_the_calibration_of_its_own_head(place, first, tmp_path) -> None:
@@ -188,29 +188,29 @@ def test_the_shipped_bundle_takes_the_calibration_of_its_own_head(place, first, 
 
 
 def test_a_new_sessions_head_is_found_and_gives_the_same_features(place, first, tmp_path) -> None:
-    there = rigid([9, -7, 12, 0.12, -0.08, 0.15], CENTRE)
-    folder = written(tmp_path / "scan", [seen(place, there, 50 + n) for n in range(2)], place.affine)
+    motion = rigid([9, -7, 12, 0.12, -0.08, 0.15], CENTRE)
+    folder = written(tmp_path / "scan", [seen(place, motion, 50 + n) for n in range(2)], place.affine)
     assert command.run(folder, None, tmp_path / "cal", reference=first.path, volumes=2) == 0
-    one = calibration.load(tmp_path / "cal")
-    assert one.projection.digest == first.projection.digest
-    assert np.allclose(one.record.placement.matrix, there, atol=0.3)
-    unplaced = VoxelReader(first.projection, place.shape, place.affine).read(one.reference)
-    off = [np.median(np.abs(v / first.warmup_mean - 1)) for v in (one.warmup_mean, unplaced)]
+    cal = calibration.load(tmp_path / "cal")
+    assert cal.projection.digest == first.projection.digest
+    assert np.allclose(cal.record.placement.matrix, motion, atol=0.3)
+    unplaced = VoxelReader(first.projection, place.shape, place.affine).read(cal.reference)
+    off = [np.median(np.abs(v / first.warmup_mean - 1)) for v in (cal.warmup_mean, unplaced)]
     assert off[0] < 0.01
     assert off[1] > 3 * off[0]
     trained = bundles.load("phantom").projection
     assert trained is not None
-    assert one.matched(trained) is one
+    assert cal.matched(trained) is cal
 
 
 def test_the_old_sessions_mask_is_carried_to_the_new_head(place, first, mask, tmp_path) -> None:
-    there = rigid([2, 3, -4, 0, 0.05, 0], CENTRE)
-    folder = written(tmp_path / "scan", [seen(place, there, 60 + n) for n in range(2)], place.affine)
+    motion = rigid([2, 3, -4, 0, 0.05, 0], CENTRE)
+    folder = written(tmp_path / "scan", [seen(place, motion, 60 + n) for n in range(2)], place.affine)
     command.run(folder, mask, tmp_path / "cal", reference=first.path, volumes=2)
-    one = calibration.load(tmp_path / "cal")
-    assert one.record.origin == "mask"
-    assert one.projection.digest == first.projection.digest
-    assert np.allclose(one.projection.affine, there @ place.affine, atol=0.3)
+    cal = calibration.load(tmp_path / "cal")
+    assert cal.record.origin == "mask"
+    assert cal.projection.digest == first.projection.digest
+    assert np.allclose(cal.projection.affine, motion @ place.affine, atol=0.3)
 
 
 def test_another_head_is_refused_with_both_geometries(first, tmp_path) -> None:
@@ -229,16 +229,16 @@ def test_a_moving_heads_features_agree_with_the_resting_ones(place) -> None:
         Volume(seen(place, m, n), place.affine, n, 1, 0.8, None, None, 0, 0, 0)
         for n, m in enumerate(motions(8, 1.2))
     ]
-    aligned = warmup.align(volumes, lambda each, _: each)
+    aligned = warmup.align(volumes, lambda volume, _: volume)
     projection = Projection(place.voxels, place.shape, place.affine)
     truth = blurred(place.mean.tobytes(), place.shape).reshape(-1)[place.voxels]
     plain = VoxelReader(projection, place.shape, place.affine)
     corrected = warmup.measure(aligned, projection).features
     as_found = np.stack([plain.read(v.data) for v in aligned.volumes])
     assert aligned.unaligned == 0
-    wrong = [np.median(np.abs(f[1:] / truth - 1)) for f in (as_found, corrected)]
-    assert wrong[1] < 0.01
-    assert wrong[0] > 3 * wrong[1]
+    errors = [np.median(np.abs(f[1:] / truth - 1)) for f in (as_found, corrected)]
+    assert errors[1] < 0.01
+    assert errors[0] > 3 * errors[1]
     noise = [np.median(f.std(axis=0) / truth) for f in (as_found, corrected)]
     assert noise[1] < 0.4 * noise[0]
 
@@ -258,19 +258,19 @@ def test_volumes_before_the_steady_state_are_left_out(place) -> None:
 
 def test_voxels_without_a_value_do_not_hide_what_is_unsteady(place) -> None:
     small = place.mean[::4, ::4, ::4]
-    inside = np.argwhere(head_of(small))
+    head_voxels = np.argwhere(head_of(small))
     rng = np.random.default_rng(0)
     volumes = []
     for n, gain in enumerate([1.4, 1.1, 1.03, *[1.0] * 12]):
         data = gain * small + rng.normal(0, 6, small.shape)
-        data[tuple(inside[n])] = np.nan
+        data[tuple(head_voxels[n])] = np.nan
         volumes.append(Volume(data, np.eye(4), n, 1, 0.8, None, None, 0, 0, 0))
     assert warmup.unsteady(volumes) == 3
 
 
 def test_a_line_is_no_noise() -> None:
-    at = np.array([0, 1, 2, 4, 7])
-    slope, spread = warmup.line(np.outer(at, [2.0, -1.0]) + 50, at)
+    times = np.array([0, 1, 2, 4, 7])
+    slope, spread = warmup.line(np.outer(times, [2.0, -1.0]) + 50, times)
     assert slope == pytest.approx([2, -1])
     assert spread == pytest.approx([0, 0], abs=1e-6)
 
@@ -288,8 +288,8 @@ def test_a_thin_slab_is_taken_as_it_lies(place, tmp_path) -> None:
 def test_a_voxel_without_a_value_beside_the_region_does_not_stop_it(place, tmp_path) -> None:
     slab = [seen(place, np.eye(4), n)[:, :, 20:22].astype(np.float32) for n in range(4)]
     region = slab[0] > 800
-    inside = np.argwhere(region)
-    lost = tuple(inside[len(inside) // 2])
+    region_voxels = np.argwhere(region)
+    lost = tuple(region_voxels[len(region_voxels) // 2])
     region[lost] = False
     slab[2][lost] = np.nan
     folder = written(tmp_path / "scan", slab, place.affine)
@@ -399,7 +399,7 @@ def test_overwriting_replaces_a_calibration_and_nothing_else(still, mask, first,
 
 
 def test_nothing_of_the_files_names_is_kept(first, still, mask) -> None:
-    kept = b"".join(file.read_bytes() for file in first.path.iterdir())
-    assert mask.name.encode() not in kept
-    assert str(still).encode() not in kept
+    content = b"".join(file.read_bytes() for file in first.path.iterdir())
+    assert mask.name.encode() not in content
+    assert str(still).encode() not in content
     assert json.loads((first.path / "calibration.json").read_text())["origin"] == "mask"

@@ -77,7 +77,7 @@ REPORT: dict[str, Any] = {
 def test_the_page_and_the_verdict_on_a_minute_say_the_same_of_the_eeg(too_many: bool) -> None:
     report = REPORT | {"too_many_bad": too_many}
     status = Status(counters={"eeg": report, "fmri": {}, "clock": {}, "runs": []})
-    lamp = lamps.eeg(status, Silence(eeg=0.1), asked=True)
+    lamp = lamps.eeg(status, Silence(eeg=0.1), requested=True)
     assert lamp.state == (BAD if too_many else NOTE)
     verdict = sentence(Minute(0, None, report))
     assert verdict.startswith("consider stopping" if too_many else "run 0 looks usable")

@@ -8,23 +8,23 @@ from streaming.decode.deadline import Cost, Inbox, Job, steps_within, time_left
 from tests.streaming.windows import window
 
 
-def job(clip: int, revision: str = "final", at: float = 100.0) -> Job:
-    return Job(window(clip, revision, at=at), clip)
+def job(clip: int, revision: str = "final", windowed_at: float = 100.0) -> Job:
+    return Job(window(clip, revision, windowed_at=windowed_at), clip)
 
 
 def test_windows_leave_in_order() -> None:
     inbox = Inbox(patience=4.0)
     for clip in range(3):
-        inbox.put(job(clip, at=100.0 + clip))
-    taken = [inbox.take(now_at=102.0) for _ in range(4)]
-    assert [w.clip for w, _ in taken if w] == [0, 1, 2]
-    assert not any(skipped for _, skipped in taken)
+        inbox.put(job(clip, windowed_at=100.0 + clip))
+    jobs = [inbox.take(now_at=102.0) for _ in range(4)]
+    assert [w.clip for w, _ in jobs if w] == [0, 1, 2]
+    assert not any(skipped for _, skipped in jobs)
 
 
 def test_only_whole_windows_that_are_too_late_are_skipped_and_each_is_returned() -> None:
     inbox = Inbox(patience=4.0)
     for clip in range(4):
-        inbox.put(job(clip, at=100.0 + 4 * clip))
+        inbox.put(job(clip, windowed_at=100.0 + 4 * clip))
     next_, skipped = inbox.take(now_at=111.0)
     assert [w.clip for w in skipped] == [0, 1]
     assert next_ is not None
@@ -53,7 +53,7 @@ def test_a_preview_whose_final_waits_is_dropped_and_counted() -> None:
 def test_what_was_asked_for_from_before_is_not_late() -> None:
     inbox = Inbox(patience=4.0)
     for clip in range(3):
-        inbox.put(Job(window(clip, at=100.0), clip, backlog=True))
+        inbox.put(Job(window(clip, windowed_at=100.0), clip, backlog=True))
     order = [inbox.take(now_at=1e6) for _ in range(3)]
     assert [w.clip for w, _ in order if w] == [0, 1, 2]
 
@@ -82,7 +82,7 @@ def test_time_is_shared_by_the_windows_that_wait() -> None:
     assert time_left(job(0), 105.0, patience=4.0) == -1.0
     assert time_left(job(0, "preview"), 100.5, patience=4.0) == 2.0
     assert time_left(job(0, "preview"), 103.0, patience=4.0) == 1.0
-    backlog = Job(window(0, at=0.0), 0, backlog=True)
+    backlog = Job(window(0, windowed_at=0.0), 0, backlog=True)
     assert time_left(backlog, 1e6, patience=4.0, waiting=9) == math.inf
 
 
@@ -104,7 +104,7 @@ def run_session(slow: Callable[[float], float], *, windows: int = 60) -> tuple[C
     """
     hop = 4.0
     now = 0.0
-    at = 0
+    next_cut = 0
     cost = COST
     cuts = sorted(
         (4.0 * k + late, k, revision) for k in range(windows) for revision, late in _REVISIONS.items()
@@ -113,22 +113,22 @@ def run_session(slow: Callable[[float], float], *, windows: int = 60) -> tuple[C
     steps = Counter[int]()
     skipped = 0
     latest = 0.0
-    while at < len(cuts) or len(inbox):
-        while at < len(cuts) and cuts[at][0] <= now:
-            inbox.put(job(cuts[at][1], cuts[at][2], cuts[at][0]))
-            at += 1
-        taken, late = inbox.take(now)
+    while next_cut < len(cuts) or len(inbox):
+        while next_cut < len(cuts) and cuts[next_cut][0] <= now:
+            inbox.put(job(cuts[next_cut][1], cuts[next_cut][2], cuts[next_cut][0]))
+            next_cut += 1
+        next_job, late = inbox.take(now)
         skipped += len(late)
-        if taken is None:
-            now = max(now, cuts[at][0])
+        if next_job is None:
+            now = max(now, cuts[next_cut][0])
             continue
-        count = steps_within(time_left(taken, now, hop, len(inbox) + 1), cost, 4)
+        count = steps_within(time_left(next_job, now, hop, len(inbox) + 1), cost, 4)
         newest = Cost(*(slow(now) * part for part in (COST.encode_s, COST.step_s, COST.decode_s)))
         now += newest.of(count)
         cost = cost.followed_by(newest)
-        if taken.window.revision == "final":
+        if next_job.window.revision == "final":
             steps[count] += 1
-            latest = max(latest, now - taken.window.stamps["windowed"])
+            latest = max(latest, now - next_job.window.stamps["windowed"])
     return steps, skipped, latest
 
 
@@ -169,8 +169,8 @@ def test_refined_windows_wait_for_all_others_and_are_never_dropped() -> None:
     inbox = Inbox(patience=4.0)
     for clip in range(3):
         inbox.put(job(clip, "refined"))
-    inbox.put(job(9, "preview", at=150.0))
-    inbox.put(job(8, at=150.0))
+    inbox.put(job(9, "preview", windowed_at=150.0))
+    inbox.put(job(8, windowed_at=150.0))
     assert inbox.urgent == 2
     assert len(inbox) == 5
     order = [inbox.take(now_at=151.0) for _ in range(5)]

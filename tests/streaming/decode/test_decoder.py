@@ -20,7 +20,7 @@ def with_graph(bundle: Bundle, name: str, graph: bytes) -> Bundle:
     """Copy a bundle with another graph, so that every hash holds."""
     file = bundle.path.with_name(f"new-{name}")
     file.write_bytes(graph)
-    files = {held: bundle.path / held for held in bundle.manifest.files}
+    files = {entry: bundle.path / entry for entry in bundle.manifest.files}
     return write(bundle.path.with_name("copy"), bundle.manifest, files | {name: file})
 
 
@@ -32,8 +32,8 @@ def graph_beside(location: str, place: str) -> bytes:
     constant = helper.make_node("Constant", [], ["weights"], value=weights)
     add = helper.make_node("Add", ["latent", "weights"], ["frames"])
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("latent", "frames")]
-    nodes, held = ([add], [weights]) if place == "initializer" else ([constant, add], [])
-    graph = helper.make_graph(nodes, "beside", values[:1], values[1:], held)
+    nodes, initializers = ([add], [weights]) if place == "initializer" else ([constant, add], [])
+    graph = helper.make_graph(nodes, "beside", values[:1], values[1:], initializers)
     model: onnx.ModelProto = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9
     )
@@ -42,7 +42,7 @@ def graph_beside(location: str, place: str) -> bytes:
 
 def without(ports: dict[str, Input], name: str) -> dict[str, Input]:
     """Copy ports without one of them."""
-    return {known: port for known, port in ports.items() if known != name}
+    return {port_name: port for port_name, port in ports.items() if port_name != name}
 
 
 def test_a_clip_has_the_frames_of_its_latent(tmp_path: Path) -> None:
@@ -52,9 +52,9 @@ def test_a_clip_has_the_frames_of_its_latent(tmp_path: Path) -> None:
     assert decoded.clip.frames.dtype == np.uint8
     assert decoded.clip.scores is None
     low = 1 / (1 + np.exp(-decoded.clip.latent[0, 0, :, 0, 0]))
-    shown = decoded.clip.frames[:, 0, 0, 0] / 255
-    assert np.allclose(shown[0], low[0], atol=0.003)
-    assert np.allclose(shown[1:].reshape(8, 4), low[1:, None], atol=0.003)
+    brightness = decoded.clip.frames[:, 0, 0, 0] / 255
+    assert np.allclose(brightness[0], low[0], atol=0.003)
+    assert np.allclose(brightness[1:].reshape(8, 4), low[1:, None], atol=0.003)
     assert decoded.started_at <= decoded.encoded_at <= decoded.first_frame_at <= decoded.last_frame_at
 
 
@@ -102,18 +102,18 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["initializer", "constant"])
-@pytest.mark.parametrize("beside", ["working directory", "bundle", "absolute"])
+@pytest.mark.parametrize("weights_folder", ["working directory", "bundle", "absolute"])
 def test_weights_beside_a_graph_are_never_read(
-    place: str, beside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, weights_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights are there to be found, and the file that names them is what the manifest says."""
     bundle = make_bundle(tmp_path / "bundle")
     weights = np.zeros(4, np.float32).tobytes()
-    location = str(tmp_path / "weights.bin") if beside == "absolute" else "weights.bin"
+    location = str(tmp_path / "weights.bin") if weights_folder == "absolute" else "weights.bin"
     other = with_graph(bundle, "decode_next.onnx", graph_beside(location, place))
     for folder in (tmp_path, other.path):
         (folder / "weights.bin").write_bytes(weights)
-    if beside == "working directory":
+    if weights_folder == "working directory":
         monkeypatch.chdir(tmp_path)
     graph = f"bundle {other.path}/decode_next.onnx"
     with refused(BundleError, "graph-load-failed", graph=graph, error=re.compile("[Ee]xternal data")):
@@ -175,12 +175,12 @@ def test_a_window_of_numbers_that_are_none_gives_no_clip_and_leaves_no_trace(
     bad = window(1)
     assert bad.eeg is not None
     bad.eeg[0, 7] = value
-    for each in (decoder, other):
-        each.decode(window(0))
+    for candidate in (decoder, other):
+        candidate.decode(window(0))
     with refused(NonFiniteError, "window-output-not-finite", window=1, run=0):
         decoder.decode(bad)
-    found, expected = (each.decode(window(2)).clip.latent for each in (decoder, other))
-    assert np.array_equal(found, expected)
+    latent, expected = (candidate.decode(window(2)).clip.latent for candidate in (decoder, other))
+    assert np.array_equal(latent, expected)
 
 
 def test_graphs_that_round_give_the_frames_that_a_session_rounds(tmp_path: Path) -> None:

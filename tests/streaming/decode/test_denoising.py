@@ -27,15 +27,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def latent(decoder: Decoder, index: int = 0, revision: str = "final", **how: object) -> np.ndarray:
-    at = how.pop("at", 100.0 + 4 * index)
-    data = window(index, revision, fmri=revision != "preview", at=at)
+    windowed_at = how.pop("windowed_at", 100.0 + 4 * index)
+    data = window(index, revision, fmri=revision != "preview", windowed_at=windowed_at)
     return decoder.decode(data, **how).clip.latent
 
 
 def edited(bundle: Bundle, folder: Path, **changes: np.ndarray | None) -> Bundle:
     """Copy a bundle with arrays of its golden window changed, or (None) left out."""
-    kept = {k: v for k, v in (bundle.golden() | changes).items() if v is not None}
-    np.savez(folder / "golden.npz", **kept)
+    arrays = {k: v for k, v in (bundle.golden() | changes).items() if v is not None}
+    np.savez(folder / "golden.npz", **arrays)
     files = {name: bundle.path / name for name in bundle.manifest.files}
     return write(folder / "copy", bundle.manifest, files | {"golden.npz": folder / "golden.npz"})
 
@@ -67,16 +67,16 @@ def test_the_bundle_says_which_share_of_detail_is_usual(choosing: Bundle) -> Non
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_without_detail_a_clip_is_what_the_encoder_told(choosing: Bundle, steps: int) -> None:
-    none, some, every = (latent(Decoder(choosing), steps=steps, detail=share) for share in (0.0, 0.5, 1.0))
-    told = load(choosing).session().open(window(), steps).encode()
-    np.testing.assert_allclose(none, told["condition"], atol=1e-5)
-    assert not np.allclose(none, every)
-    np.testing.assert_allclose(some, (none + every) / 2, atol=1e-5)
+    none, some, full = (latent(Decoder(choosing), steps=steps, detail=share) for share in (0.0, 0.5, 1.0))
+    encoded = load(choosing).session().open(window(), steps).encode()
+    np.testing.assert_allclose(none, encoded["condition"], atol=1e-5)
+    assert not np.allclose(none, full)
+    np.testing.assert_allclose(some, (none + full) / 2, atol=1e-5)
 
 
 def test_a_null_brain_keeps_the_share_that_is_asked_for(choosing: Bundle) -> None:
-    none, every = (Decoder(choosing).decode(window(), detail=share, null=True) for share in (0.0, 1.0))
-    assert not np.allclose(none.clip.latent, every.clip.latent)
+    none, full = (Decoder(choosing).decode(window(), detail=share, null=True) for share in (0.0, 1.0))
+    assert not np.allclose(none.clip.latent, full.clip.latent)
 
 
 def test_a_share_of_detail_is_refused_where_none_can_be_chosen(
@@ -114,20 +114,20 @@ def test_a_final_carries_on_from_the_final_before_it(bundle: Bundle) -> None:
     assert not np.allclose(latent(with_carry, 1), latent(without, 1))
 
 
-def read_by_encode(engine: Engine, session: Session, given: Window) -> dict[str, np.ndarray]:
+def read_by_encode(engine: Engine, session: Session, cut: Window) -> dict[str, np.ndarray]:
     """What the encode graph is run on for a window."""
-    seen: list[dict[str, np.ndarray]] = []
+    inputs: list[dict[str, np.ndarray]] = []
     graph = engine.graphs["encode"]
 
     def watch(arrays: dict[str, np.ndarray], stay: set[str]) -> dict[str, np.ndarray]:
-        seen.append({name: np.asarray(values) for name, values in arrays.items()})
+        inputs.append({name: np.asarray(values) for name, values in arrays.items()})
         return graph(arrays, stay)
 
     plan = Program(engine.manifest, engine.graphs | {"encode": watch})
     watched = Session(plan)
     watched.restore(session.snapshot())
-    watched.open(given, 4).encode()
-    return seen[0]
+    watched.open(cut, 4).encode()
+    return inputs[0]
 
 
 def test_what_is_carried_is_the_last_latent_frame(bundle: Bundle) -> None:
@@ -138,9 +138,9 @@ def test_what_is_carried_is_the_last_latent_frame(bundle: Bundle) -> None:
     opened.encode()
     before = np.concatenate(list(opened.latents()), axis=2)
     session.keep(first, opened)
-    seen = read_by_encode(engine, session, window(1))
-    assert np.array_equal(seen["carry"], before[:, :, 8:9])
-    assert seen["carry_mask"] == 1
+    inputs = read_by_encode(engine, session, window(1))
+    assert np.array_equal(inputs["carry"], before[:, :, 8:9])
+    assert inputs["carry_mask"] == 1
     assert read_by_encode(engine, session, window(2))["carry_mask"] == 0
 
 
@@ -154,7 +154,10 @@ def test_after_a_hole_or_in_another_run_nothing_is_carried(bundle: Bundle) -> No
 
 
 def chain(decoder: Decoder, order: list[tuple[int, str, float]]) -> dict[tuple[int, str], np.ndarray]:
-    return {(k, revision): latent(decoder, k, revision, at=at) for k, revision, at in order}
+    return {
+        (k, revision): latent(decoder, k, revision, windowed_at=windowed_at)
+        for k, revision, windowed_at in order
+    }
 
 
 def test_previews_carry_on_by_the_order_of_the_cuts_not_of_the_decoding(bundle: Bundle) -> None:
@@ -180,18 +183,18 @@ def test_a_refined_window_carries_on_from_the_refined_one_and_else_from_the_fina
     # The signals are the same, so that a refined window 2 that carries on from final 1 is final 2.
     refined = chain(decoder, [(2, "refined", 40.0)])
     assert np.array_equal(refined[2, "refined"], live[2, "final"])
-    other = replace(window(3, "refined", at=40.1), eeg=None)
+    other = replace(window(3, "refined", windowed_at=40.1), eeg=None)
     changed = decoder.decode(other).clip.latent
     assert not np.allclose(changed, live[3, "final"])
     after = chain(decoder, [(4, "refined", 40.2)])
     assert not np.allclose(after[4, "refined"], live[4, "final"])
     # The finals that follow do not depend on it.
-    assert np.array_equal(latent(decoder, 6, at=41.0), latent_after(Decoder(bundle), finals, 6))
+    assert np.array_equal(latent(decoder, 6, windowed_at=41.0), latent_after(Decoder(bundle), finals, 6))
 
 
 def latent_after(decoder: Decoder, before: list[tuple[int, str, float]], k: int) -> np.ndarray:
     chain(decoder, before)
-    return latent(decoder, k, at=41.0)
+    return latent(decoder, k, windowed_at=41.0)
 
 
 def test_the_null_brain_has_the_same_noise_and_no_signal(bundle: Bundle) -> None:
@@ -263,6 +266,6 @@ def test_an_empty_modality_and_no_carry_share_the_zero_mask(bundle: Bundle) -> N
     assert set(ports) == {"eeg", "eeg_mask", "fmri", "fmri_mask", "carry", "carry_mask"}
     for name in ("fmri", "fmri_mask", "carry", "carry_mask"):
         assert not ports[name].any()
-    whole = window()
-    assert whole.eeg is not None
-    assert np.array_equal(ports["eeg"][0], whole.eeg)
+    complete = window()
+    assert complete.eeg is not None
+    assert np.array_equal(ports["eeg"][0], complete.eeg)

@@ -48,17 +48,17 @@ def test_windows_are_decoded_as_the_manifest_says(bundle: Bundle, steps: int) ->
     decoder = Decoder(bundle)
     mood: float | None = None
     for index in range(3):
-        found = decoder.decode(rich.window(index), steps).clip
+        clip = decoder.decode(rich.window(index), steps).clip
         latent, mood, frames = expected(index, steps, mood)
-        np.testing.assert_allclose(found.latent, latent, atol=1e-4)
-        np.testing.assert_allclose(found.frames / 255, frames[0], atol=0.003)
+        np.testing.assert_allclose(clip.latent, latent, atol=1e-4)
+        np.testing.assert_allclose(clip.frames / 255, frames[0], atol=0.003)
 
 
 def test_a_session_state_is_forgotten_after_a_hole(bundle: Bundle) -> None:
     decoder = Decoder(bundle)
     decoder.decode(rich.window(0))
-    found = decoder.decode(rich.window(2)).clip
-    np.testing.assert_allclose(found.latent, expected(2, 2, None)[0], atol=1e-4)
+    clip = decoder.decode(rich.window(2)).clip
+    np.testing.assert_allclose(clip.latent, expected(2, 2, None)[0], atol=1e-4)
 
 
 def test_the_first_frames_are_drawn_before_the_next_chunk_is_denoised(bundle: Bundle) -> None:
@@ -68,18 +68,18 @@ def test_the_first_frames_are_drawn_before_the_next_chunk_is_denoised(bundle: Bu
     latents = opened.latents()
     first = next(latents)
     assert first.shape == rich.CHUNK
-    assert [drawn.shape[1] for drawn in opened.draw(first)] == [3]
-    whole = np.concatenate([first, *latents], axis=2)
-    np.testing.assert_array_equal(whole, opened.latent)
+    assert [frames.shape[1] for frames in opened.draw(first)] == [3]
+    latent = np.concatenate([first, *latents], axis=2)
+    np.testing.assert_array_equal(latent, opened.latent)
 
 
 def test_what_denoising_took_is_told_of_all_chunks(bundle: Bundle) -> None:
     """The clock counts how often it is read: twice a chunk, and between the chunks once a first frame."""
     ticks = itertools.count()
-    found = Decoder(bundle, lambda: float(next(ticks))).decode(rich.window())
-    assert found.denoised_at - found.encoded_at == 1
-    assert found.denoising_s == 2
-    assert found.last_frame_at - found.encoded_at == 6
+    decoded = Decoder(bundle, lambda: float(next(ticks))).decode(rich.window())
+    assert decoded.denoised_at - decoded.encoded_at == 1
+    assert decoded.denoising_s == 2
+    assert decoded.last_frame_at - decoded.encoded_at == 6
 
 
 def test_only_steps_that_have_noise_levels_are_taken(bundle: Bundle) -> None:
@@ -89,8 +89,8 @@ def test_only_steps_that_have_noise_levels_are_taken(bundle: Bundle) -> None:
 
 def test_without_a_list_noise_levels_are_evenly_spaced_for_any_number_of_steps(bundle: Bundle) -> None:
     evenly = replace(bundle, manifest=replace(bundle.manifest, sigmas={}))
-    found = Decoder(evenly).decode(rich.window(), 3).clip
-    np.testing.assert_allclose(found.latent, expected(0, 3, None)[0], atol=1e-4)
+    clip = Decoder(evenly).decode(rich.window(), 3).clip
+    np.testing.assert_allclose(clip.latent, expected(0, 3, None)[0], atol=1e-4)
 
 
 def test_a_subject_has_its_own_signals_and_shares_the_rest(bundle: Bundle) -> None:
@@ -99,8 +99,8 @@ def test_a_subject_has_its_own_signals_and_shares_the_rest(bundle: Bundle) -> No
     assert second.manifest.eeg is not None
     assert second.manifest.eeg.channels == list(rich.OTHER_CHANNELS)
     assert second.stats["eeg_mean"].shape == (2,)
-    found = Decoder(second).decode(rich.window(0, channels=2)).clip
-    np.testing.assert_allclose(found.latent, expected(0, 2, None, channels=2)[0], atol=1e-4)
+    clip = Decoder(second).decode(rich.window(0, channels=2)).clip
+    np.testing.assert_allclose(clip.latent, expected(0, 2, None, channels=2)[0], atol=1e-4)
     assert second.manifest.stages["denoise"] == bundle.manifest.stages["denoise"]
 
 
@@ -119,11 +119,20 @@ def recorded(folder: Path) -> Path:
 def test_a_replay_decodes_as_the_subject_that_it_is_told(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = recorded(tmp_path / "kept")
+    record_folder = recorded(tmp_path / "kept")
 
     def latents(*words: str) -> list[np.ndarray]:
         out = tmp_path / f"out{len(words)}"
-        call = ["rtdecode", "replay", str(kept), "--bundle", str(bundle.path), "--speed", "max", *words]
+        call = [
+            "rtdecode",
+            "replay",
+            str(record_folder),
+            "--bundle",
+            str(bundle.path),
+            "--speed",
+            "max",
+            *words,
+        ]
         monkeypatch.setattr(sys, "argv", [*call, "--out", str(out)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
@@ -131,16 +140,16 @@ def test_a_replay_decodes_as_the_subject_that_it_is_told(
         return [np.load(file) for file in sorted((out / "clips").glob("*.npy"))]
 
     second = load(bundle.path, subject="two")
-    recording = Recording(kept)
+    recording = Recording(record_folder)
     assembler = Assembler(second, recording.montage, ["eeg"], 6.0, triggers_expected=False)
     decoder = Decoder(second)
-    wanted = [decoder.decode(given).clip.latent for given in assembler.play(recording.events())]
-    found = latents("--subject", "two")
-    assert len(found) == len(wanted) == 3
-    for one, other in zip(found, wanted, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert not np.allclose(latents()[0], wanted[0])
-    call = ["rtdecode", "replay", str(kept), "--bundle", str(bundle.path), "--subject", "three"]
+    expected_latents = [decoder.decode(cut).clip.latent for cut in assembler.play(recording.events())]
+    decoded_latents = latents("--subject", "two")
+    assert len(decoded_latents) == len(expected_latents) == 3
+    for decoded, other in zip(decoded_latents, expected_latents, strict=True):
+        np.testing.assert_array_equal(decoded, other)
+    assert not np.allclose(latents()[0], expected_latents[0])
+    call = ["rtdecode", "replay", str(record_folder), "--bundle", str(bundle.path), "--subject", "three"]
     monkeypatch.setattr(sys, "argv", call)
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -249,43 +258,43 @@ def test_rows_that_are_not_there_are_refused_and_bfloat16_is_read(bundle: Bundle
 def test_weights_beside_a_graph_are_read_where_the_manifest_lists_them(
     bundle: Bundle, tmp_path: Path
 ) -> None:
-    beside = rich.make(tmp_path / "beside", weights_beside=True)
-    stage = beside.manifest.stages["denoise"]
+    split_bundle = rich.make(tmp_path / "beside", weights_beside=True)
+    stage = split_bundle.manifest.stages["denoise"]
     assert stage is not None
     assert stage.data == ["engines/denoise.data"]
-    found = Decoder(beside).decode(rich.window()).clip
-    np.testing.assert_array_equal(found.latent, Decoder(bundle).decode(rich.window()).clip.latent)
+    clip = Decoder(split_bundle).decode(rich.window()).clip
+    np.testing.assert_array_equal(clip.latent, Decoder(bundle).decode(rich.window()).clip.latent)
 
 
 @pytest.mark.parametrize("how", ["cut short", "changed", "not told", "elsewhere"])
 def test_weights_that_are_not_what_was_listed_are_refused(how: str, tmp_path: Path) -> None:
-    beside = rich.make(tmp_path / "beside", weights_beside=True)
-    files = {name: beside.path / name for name in beside.manifest.files}
-    stage = beside.manifest.stages["denoise"]
+    split_bundle = rich.make(tmp_path / "beside", weights_beside=True)
+    files = {name: split_bundle.path / name for name in split_bundle.manifest.files}
+    stage = split_bundle.manifest.stages["denoise"]
     assert stage is not None
-    data = beside.path / "engines" / "denoise.data"
+    data = split_bundle.path / "engines" / "denoise.data"
     if how == "changed":
         raw = bytearray(data.read_bytes())
         raw[-1] ^= 1
         data.write_bytes(raw)
         with refused(BundleError, "bundle-file-digest-mismatch", path=data):
-            Decoder(beside)
+            Decoder(split_bundle)
     elif how == "cut short":
         short = tmp_path / "short"
         short.write_bytes(data.read_bytes()[:-4])
-        other = write(tmp_path / "copy", beside.manifest, files | {"engines/denoise.data": short})
+        other = write(tmp_path / "copy", split_bundle.manifest, files | {"engines/denoise.data": short})
         graph = f"bundle {other.path}/engines/denoise.onnx"
         with refused(BundleError, "graph-load-failed", graph=graph, error=re.compile("out of bounds")):
             Decoder(other)
     elif how == "not told":
-        stages = beside.manifest.stages | {"denoise": replace(stage, data=[])}
-        other = rewritten(beside, tmp_path / "copy", stages=stages)
+        stages = split_bundle.manifest.stages | {"denoise": replace(stage, data=[])}
+        other = rewritten(split_bundle, tmp_path / "copy", stages=stages)
         graph = f"bundle {other.path}/engines/denoise.onnx"
         with refused(BundleError, "graph-load-failed", graph=graph, error=re.compile("[Ee]xternal data")):
             Decoder(other)
     else:
-        stages = beside.manifest.stages | {"denoise": replace(stage, data=["../denoise.data"])}
+        stages = split_bundle.manifest.stages | {"denoise": replace(stage, data=["../denoise.data"])}
         with refused(
             BundleError, "bundle-file-unlisted", entry="a weight of stages.denoise", file="../denoise.data"
         ):
-            rewritten(beside, tmp_path / "copy", stages=stages)
+            rewritten(split_bundle, tmp_path / "copy", stages=stages)

@@ -17,7 +17,7 @@ STAMPS = 100 + np.arange(4000) / SFREQ
 JITTERED = STAMPS + RNG.exponential(0.002, len(STAMPS))
 
 
-def eeg(stamps: np.ndarray, own: str, dtype: str, form: str, length: int = 100) -> list[bytes]:
+def eeg(stamps: np.ndarray, stamped: str, dtype: str, form: str, length: int = 100) -> list[bytes]:
     """A stream whose samples have stamps of their own: all, the first of a chunk, some, or none."""
     header = xdf.stream_chunk(2, 1, xdf.eeg_header("amp", LABELS, SFREQ, form=form).encode())
     values = RNG.normal(0, 40, (len(stamps), len(LABELS))).astype(dtype)
@@ -25,7 +25,7 @@ def eeg(stamps: np.ndarray, own: str, dtype: str, form: str, length: int = 100) 
     for first in range(0, len(stamps), length):
         rows = []
         for n in range(first, min(first + length, len(stamps))):
-            has_one = {"all": True, "first": n == first, "some": n % 7 == 3, "none": False}[own]
+            has_one = {"all": True, "first": n == first, "some": n % 7 == 3, "none": False}[stamped]
             stamp = b"\x08" + np.float64(stamps[n]).tobytes() if has_one else b"\x00"
             rows.append(stamp + values[n].tobytes())
         parts.append(xdf.stream_chunk(3, 1, b"\x04" + len(rows).to_bytes(4, "little") + b"".join(rows)))
@@ -44,7 +44,7 @@ TOO_MANY = [*EVEN, (500.0, -80.0)]
 
 
 @pytest.mark.parametrize(
-    ("stamps", "own", "dtype", "form", "clock", "samples"),
+    ("stamps", "stamped", "dtype", "form", "clock", "samples"),
     [
         (STAMPS, "all", "<f4", "float32", [], None),
         (JITTERED, "all", "<f8", "double64", EVEN, None),
@@ -58,14 +58,14 @@ TOO_MANY = [*EVEN, (500.0, -80.0)]
 def test_numbers_come_as_pyxdf_reads_them(
     tmp_path: Path,
     stamps: np.ndarray,
-    own: str,
+    stamped: str,
     dtype: str,
     form: str,
     clock: list[tuple[float, float]],
     samples: int | None,
 ) -> None:
     path = tmp_path / "a.xdf"
-    parts = [*eeg(stamps, own, dtype, form), *offsets(clock), xdf.footer(1, samples or len(stamps))]
+    parts = [*eeg(stamps, stamped, dtype, form), *offsets(clock), xdf.footer(1, samples or len(stamps))]
     path.write_bytes(xdf.file_of(parts))
     (expected,), _ = pyxdf.load_xdf(path, dejitter_timestamps=False)
     blocks = list(read_xdf(path).blocks())

@@ -53,9 +53,9 @@ def test_the_operator_sees_what_comes_what_fails_and_what_comes_back(bundle: Pat
     volumes.mkdir()
     player = Player(NAME, volumes, 600, tr=float(TR), eeg_away=(AWAY_S, AWAY_S + 15))
     player.start()
-    given = ["--bundle", str(bundle), "--out", str(tmp_path / "out"), "--seconds", "6000"]
-    given += ["--lsl", NAME, "--fmri-dir", str(volumes)]
-    process = stream(*given, "--dashboard", "127.0.0.1:0")
+    options = ["--bundle", str(bundle), "--out", str(tmp_path / "out"), "--seconds", "6000"]
+    options += ["--lsl", NAME, "--fmri-dir", str(volumes)]
+    process = stream(*options, "--dashboard", "127.0.0.1:0")
     try:
         address(process)
         with browser() as chrome:

@@ -17,56 +17,56 @@ def status(**counters: dict[str, Any]) -> Status:
 
 
 def test_eeg_that_flows_is_ok_and_says_what_comes() -> None:
-    seen = lamps.eeg(status(eeg={"rate_hz": 1000.2, "gaps": 2}), Silence(eeg=0.1), asked=True)
-    assert (seen.state, seen.found, seen.advice) == (OK, "1000 Hz, 2 gaps", "")
+    lamp = lamps.eeg(status(eeg={"rate_hz": 1000.2, "gaps": 2}), Silence(eeg=0.1), requested=True)
+    assert (lamp.state, lamp.found, lamp.advice) == (OK, "1000 Hz, 2 gaps", "")
 
 
 @pytest.mark.parametrize(("silent", "state"), [(None, NOTE), (1.9, OK), (3.0, NOTE), (9.0, BAD)])
 def test_silent_eeg_is_told_and_gets_worse(silent: float | None, state: str) -> None:
-    assert lamps.eeg(status(), Silence(eeg=silent), asked=True).state == state
+    assert lamps.eeg(status(), Silence(eeg=silent), requested=True).state == state
 
 
 def test_bad_channels_are_named() -> None:
-    seen = lamps.eeg(status(eeg={"bad_channels": ["Cz", "Oz"]}), Silence(eeg=0.0), asked=True)
-    assert seen.state == NOTE
-    assert "Cz, Oz" in seen.found
+    lamp = lamps.eeg(status(eeg={"bad_channels": ["Cz", "Oz"]}), Silence(eeg=0.0), requested=True)
+    assert lamp.state == NOTE
+    assert "Cz, Oz" in lamp.found
 
 
 def test_triggers_without_files_mean_that_the_export_is_off() -> None:
-    early_lamp = lamps.fmri(status(eeg={"triggers": 2}), Silence(eeg=0.0, trigger=0.5), TR, asked=True)
+    early_lamp = lamps.fmri(status(eeg={"triggers": 2}), Silence(eeg=0.0, trigger=0.5), TR, requested=True)
     assert (early_lamp.state, early_lamp.advice) == (NOTE, ""), "the first volume may still come"
-    seen = lamps.fmri(status(eeg={"triggers": 20}), Silence(eeg=0.0, trigger=0.5), TR, asked=True)
-    assert seen.state == BAD
-    assert "export is off" in seen.advice
-    without = lamps.fmri(status(), Silence(eeg=0.0), TR, asked=True)
+    lamp = lamps.fmri(status(eeg={"triggers": 20}), Silence(eeg=0.0, trigger=0.5), TR, requested=True)
+    assert lamp.state == BAD
+    assert "export is off" in lamp.advice
+    without = lamps.fmri(status(), Silence(eeg=0.0), TR, requested=True)
     assert without.state == NOTE
     assert "export is off" not in without.advice
 
 
 @pytest.mark.parametrize(("trigger", "cause"), [(0.5, "stopped in the middle"), (15.0, "run is over")])
 def test_volumes_that_stop_have_another_cause_while_triggers_go_on(trigger: float, cause: str) -> None:
-    seen = lamps.fmri(status(), Silence(eeg=0.0, volume=15.0, trigger=trigger), TR, asked=True)
-    assert seen.state == NOTE
-    assert cause in seen.advice
-    assert lamps.fmri(status(), Silence(0.0, 60.0, trigger), TR, asked=True).state == BAD
+    lamp = lamps.fmri(status(), Silence(eeg=0.0, volume=15.0, trigger=trigger), TR, requested=True)
+    assert lamp.state == NOTE
+    assert cause in lamp.advice
+    assert lamps.fmri(status(), Silence(0.0, 60.0, trigger), TR, requested=True).state == BAD
 
 
 def test_a_long_tr_is_no_silence() -> None:
-    assert lamps.fmri(status(), Silence(volume=9.0), 3.0, asked=True).state == OK
+    assert lamps.fmri(status(), Silence(volume=9.0), 3.0, requested=True).state == OK
 
 
 def test_bursts_are_told_with_their_size() -> None:
-    seen = lamps.fmri(
-        status(fmri={"volumes": 90, "missing": 1, "burst": 31}), Silence(volume=1.0), TR, asked=True
+    lamp = lamps.fmri(
+        status(fmri={"volumes": 90, "missing": 1, "burst": 31}), Silence(volume=1.0), TR, requested=True
     )
-    assert seen.found == "90 volumes, 1 missing, up to 31 volumes within one TR"
+    assert lamp.found == "90 volumes, 1 missing, up to 31 volumes within one TR"
 
 
 def test_lost_triggers_are_told_only_while_volumes_come() -> None:
-    lost = lamps.triggers(status(), Silence(volume=0.5, trigger=9.0), TR, asked=True)
+    lost = lamps.triggers(status(), Silence(volume=0.5, trigger=9.0), TR, requested=True)
     assert (lost.state, "trigger cable" in lost.advice) == (NOTE, True)
-    assert lamps.triggers(status(), Silence(volume=60.0, trigger=60.0), TR, asked=True).state == OK
-    assert lamps.triggers(status(), Silence(), TR, asked=False).state == OFF
+    assert lamps.triggers(status(), Silence(volume=60.0, trigger=60.0), TR, requested=True).state == OK
+    assert lamps.triggers(status(), Silence(), TR, requested=False).state == OFF
 
 
 @pytest.mark.parametrize(("age", "state"), [(None, OFF), (4.0, OK), (9.0, NOTE), (20.0, BAD)])
@@ -99,16 +99,16 @@ def test_a_modality_that_is_not_read_is_named_by_the_lamp() -> None:
 
 
 def test_a_recording_that_broke_off_is_bad() -> None:
-    assert lamps.recording("", asked=False).state == OFF
-    assert lamps.recording("", asked=True).state == OK
-    assert lamps.recording("No space left on device", asked=True).state == BAD
+    assert lamps.recording("", requested=False).state == OFF
+    assert lamps.recording("", requested=True).state == OK
+    assert lamps.recording("No space left on device", requested=True).state == BAD
 
 
 def test_a_lamp_turns_only_once_a_change_has_lasted() -> None:
-    shown = Steadied()
+    steadied = Steadied()
 
     def at(now: float, state: str) -> str:
-        return shown.take([Finding("EEG", state, state)], now)[0].found
+        return steadied.take([Finding("EEG", state, state)], now)[0].found
 
     assert at(0.0, OK) == OK
     assert [at(0.5, BAD), at(1.0, OK), at(1.2, BAD)] == [OK] * 3, "it does not flutter"

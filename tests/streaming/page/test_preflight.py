@@ -28,14 +28,14 @@ def test_the_session_s_own_sources_are_checked_and_nothing_is_named(bundle: Path
     assert sheet.running
     until(lambda: not sheet.running)
     assert not sheet.fault
-    states = {one.subject: one.state for one in sheet.findings}
+    states = {finding.subject: finding.state for finding in sheet.findings}
     assert states["bundle"] == "ok"
     assert states["disk"] == "ok"
     assert states["export"] == "note"
-    said = " ".join(f"{one.found} {one.advice}" for one in sheet.findings)
-    assert "Jane" not in said
-    assert str(tmp_path) not in said
-    assert "rtdecode preflight says more on a terminal" in said
+    text = " ".join(f"{finding.found} {finding.advice}" for finding in sheet.findings)
+    assert "Jane" not in text
+    assert str(tmp_path) not in text
+    assert "rtdecode preflight says more on a terminal" in text
 
 
 def test_a_preflight_that_cannot_be_made_says_so(bundle: Path, tmp_path: Path) -> None:

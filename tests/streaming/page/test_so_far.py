@@ -15,11 +15,11 @@ def film(seed: int, frames: int = 32) -> np.ndarray:
 
 def words(clips: list[np.ndarray], truths: list[np.ndarray]) -> str:
     so_far = SoFar(MEAN)
-    said = ""
-    for at, (clip, truth) in enumerate(zip(clips, truths, strict=True)):
-        so_far.add((0, 4.0 * at, 4.0 * at + 4), clip, truth)
-        said = so_far.words({})
-    return said
+    text = ""
+    for index, (clip, truth) in enumerate(zip(clips, truths, strict=True)):
+        so_far.add((0, 4.0 * index, 4.0 * index + 4), clip, truth)
+        text = so_far.words({})
+    return text
 
 
 def test_one_clip_alone_is_not_identified() -> None:
@@ -43,24 +43,24 @@ def test_the_figure_is_near_that_of_the_report() -> None:
     # Half of them show something else.
     clips[::2] = [film(seed + 100).astype(np.float64) for seed in range(20)]
     clips = [clip.astype(np.uint8) for clip in clips]
-    spans = [(0, 4.0 * at, 4.0 * at + 4) for at in range(40)]
+    spans = [(0, 4.0 * index, 4.0 * index + 4) for index in range(40)]
     entry = identification(correlations(clips, truths, MEAN), spans, {})["identification_2way"]
     assert entry is not None
     assert 0.6 < entry["value"] < 0.9
-    said = float(words(clips, truths).split()[1])
-    assert abs(said - entry["value"]) < 0.06
+    score = float(words(clips, truths).split()[1])
+    assert abs(score - entry["value"]) < 0.06
 
 
 def test_in_a_long_session_only_the_newest_clips_count() -> None:
     so_far = SoFar(MEAN)
     mean = MEAN.astype(np.uint8)
-    for at in range(330):
-        truth = film(at)
+    for index in range(330):
+        truth = film(index)
         # The first thirty clips show nothing, and all others what was shown.
-        so_far.add((0, 4.0 * at, 4.0 * at + 4), mean if at < 30 else truth, truth)
-    said = so_far.words({})
-    assert said.startswith("2-way 1.00")
-    assert "the newest 300 clips" in said
+        so_far.add((0, 4.0 * index, 4.0 * index + 4), mean if index < 30 else truth, truth)
+    text = so_far.words({})
+    assert text.startswith("2-way 1.00")
+    assert "the newest 300 clips" in text
 
 
 def test_a_clip_may_be_longer_than_its_truth() -> None:

@@ -31,8 +31,8 @@ def state(bundle: Bundle, tmp_path: Path) -> PageState:
     return PageState(tmp_path, StreamOptions(lsl="x", fmri_dir=Path("y")), bundle)
 
 
-def status(at: float, **changes: Any) -> Status:
-    return replace(Status(sent_at=at, elapsed=10.0, newest_sample_at=at - 0.1), **changes)
+def status(sent_at: float, **changes: Any) -> Status:
+    return replace(Status(sent_at=sent_at, elapsed=10.0, newest_sample_at=sent_at - 0.1), **changes)
 
 
 def emit(folder: Path, clip: int, revision: str = "final", end: str = "\n", **changes: Any) -> None:
@@ -108,13 +108,13 @@ def test_only_clips_that_the_session_named_are_served(state: PageState, tmp_path
 
 def test_traces_are_kept_for_eight_seconds_with_their_holes(state: PageState) -> None:
     rng = np.random.default_rng(0)
-    for at in range(40):
+    for index in range(40):
         arrays = {
             "traces": rng.normal(size=(len(CHANNELS), 62)).astype(np.float16),
-            "traced": np.full(62, at != 39),
+            "traced": np.full(62, index != 39),
         }
-        state.take(pack_status(status(100.0 + at / 2), arrays))
-    assert 1000 <= sum(len(held) for _, held in state._traces) < 1000 + 62
+        state.take(pack_status(status(100.0 + index / 2), arrays))
+    assert 1000 <= sum(len(traced) for _, traced in state._traces) < 1000 + 62
     packed = json.loads(state.pack_traces())
     assert len(packed["bad"]) == len(CHANNELS)
     ((start, stop),) = packed["holes"]
@@ -151,8 +151,8 @@ def test_what_was_withdrawn_stays_blank(state: PageState, tmp_path: Path) -> Non
     state.refresh(100.0)
     state.withdraw()
     state.toggle_blank()
-    for at in (101.0, 102.0):
-        state.refresh(at)
+    for now in (101.0, 102.0):
+        state.refresh(now)
         assert state.view.blank
         assert state.view.withdrawn
         state.toggle_blank()
@@ -171,20 +171,20 @@ def test_clips_that_are_deleted_meanwhile_are_not_there(state: PageState, tmp_pa
 
 def test_the_newest_volume_and_the_head_are_drawn(state: PageState) -> None:
     arrays = {"slices": np.zeros((8, 24), np.uint8), "region": np.eye(8, 24, dtype=bool)}
-    told = status(100.0)
+    latest = status(100.0)
     for volume in range(3):
-        told = status(100.0 + volume)
+        latest = status(100.0 + volume)
         motion = {"parameters": [0.1 * volume] + [0.0] * 5, "max_fd_mm": 0.1234, "tsnr": 61.7}
-        told.counters["runs"] = [{"run": 0, "motion": motion}]
-        state.take(pack_status(told, arrays))
+        latest.counters["runs"] = [{"run": 0, "motion": motion}]
+        state.take(pack_status(latest, arrays))
     state.refresh(103.0)
     assert state.view.volumes == 3
     assert state.view.displaced == "largest displacement 0.1 mm, tSNR 62"
     assert state.view.motion.count("<polyline") == 6
     with Image.open(io.BytesIO(state.draw_slices())) as image:
         assert image.size == (24, 8)
-    told.counters["runs"].append({"run": 1, "motion": None})
-    state.take(pack_status(told))
+    latest.counters["runs"].append({"run": 1, "motion": None})
+    state.take(pack_status(latest))
     state.refresh(104.0)
     assert state.view.displaced == ""
     assert 'points=""' in state.view.motion, "a new run begins where it begins"
@@ -200,15 +200,15 @@ def test_volumes_fill_the_carpet(state: PageState) -> None:
 
 
 def test_triggers_without_files_raise_an_alarm_until_it_is_acknowledged(state: PageState) -> None:
-    def told(at: float) -> None:
-        trigger = {"stamp": at, "label": "R128", "arrived_at": at, "clock_at": None}
-        newest = status(at, items=[trigger])
+    def told(sent_at: float) -> None:
+        trigger = {"stamp": sent_at, "label": "R128", "arrived_at": sent_at, "clock_at": None}
+        newest = status(sent_at, items=[trigger])
         newest.counters["eeg"]["triggers"] = 20
         state.take(pack_status(newest))
-        state.refresh(at)
+        state.refresh(sent_at)
 
-    for at in np.arange(100.0, 103.0, 0.5):
-        told(at)
+    for sent_at in np.arange(100.0, 103.0, 0.5):
+        told(sent_at)
     assert next(lamp for lamp in state.view.lamps if lamp.subject == "fMRI").state == BAD
     assert state.view.alarm
     state.acknowledge()

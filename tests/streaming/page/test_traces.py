@@ -7,8 +7,10 @@ import numpy as np
 from streaming.page import traces
 
 
-def unpacked(values: np.ndarray, held: np.ndarray, names: list[str], bad: set[str]) -> tuple[Any, np.ndarray]:
-    packed = json.loads(traces.packed(values, held, names, bad))
+def unpacked(
+    values: np.ndarray, has_signal: np.ndarray, names: list[str], bad: set[str]
+) -> tuple[Any, np.ndarray]:
+    packed = json.loads(traces.packed(values, has_signal, names, bad))
     points = np.frombuffer(base64.b64decode(packed["points"]), np.uint8)
     return packed, points.reshape(len(names), -1)
 
@@ -31,8 +33,8 @@ def test_no_spike_is_lost_however_short() -> None:
 
 
 def test_a_hole_is_a_band_and_no_line() -> None:
-    held = np.ones(400, bool)
-    held[100:200] = False
-    packed, _ = unpacked(np.ones((2, 400)), held, ["Fz", "Cz"], set())
+    has_signal = np.ones(400, bool)
+    has_signal[100:200] = False
+    packed, _ = unpacked(np.ones((2, 400)), has_signal, ["Fz", "Cz"], set())
     assert packed["holes"] == [[0.25, 0.5]]
     assert packed["held"] == [[0, 50], [100, 200]]

@@ -20,4 +20,4 @@ from streaming.page.twice import Twice
 )
 def test_the_second_press_counts_for_ten_seconds(presses: list[float], counts: list[bool]) -> None:
     button = Twice()
-    assert [button.press(at) for at in presses] == counts
+    assert [button.press(pressed_at) for pressed_at in presses] == counts

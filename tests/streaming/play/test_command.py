@@ -101,15 +101,15 @@ def test_every_frame_is_marked_when_it_was_shown(tmp_path: Path, name: str) -> N
     log = tmp_path / "log.tsv"
     with program("play", film, "--lsl", name, "--start-on", "now", "--headless", "--log", log) as process:
         got = heard(name, ended)
-        _, said = process.communicate(timeout=LIMIT)
-    assert process.returncode == 0, said
+        _, stderr = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, stderr
     rows = table(log)
     assert got[0][0] == "film start a film.mp4 25 25"
     assert [label for label, _ in got[1:-1]] == [f"frame {n}" for n, _, _ in rows]
-    assert f"{len(rows)} frames shown, {25 - len(rows)} dropped" in said
+    assert f"{len(rows)} frames shown, {25 - len(rows)} dropped" in stderr
     stamps = np.array([stamp for _, stamp in got[1:-1]])
     # The stamps are the table's, but for what liblsl takes for the offset of the two clocks.
-    assert np.abs(stamps - [at for _, at, _ in rows]).max() < 0.05
+    assert np.abs(stamps - [shown_at for _, shown_at, _ in rows]).max() < 0.05
     late = np.array([since - n / 25 for n, _, since in rows])
     assert late.min() >= -1e-5
     assert got[-1][1] >= got[0][1] + 25 / 25 - 0.05
@@ -125,11 +125,11 @@ def test_what_is_late_is_dropped_and_the_rest_stays_in_time(tmp_path: Path, name
         process.send_signal(signal.SIGSTOP)
         time.sleep(0.6)
         process.send_signal(signal.SIGCONT)
-        _, said = process.communicate(timeout=LIMIT)
+        _, stderr = process.communicate(timeout=LIMIT)
     rows = table(log)
     numbers = [n for n, _, _ in rows]
     assert count - len(numbers) >= 12
-    assert f"{count - len(numbers)} dropped" in said
+    assert f"{count - len(numbers)} dropped" in stderr
     assert numbers == sorted(numbers)
     gap = int(np.argmax(np.diff(numbers))) + 1
     assert numbers[gap] - numbers[gap - 1] >= 12
@@ -143,10 +143,10 @@ def test_ctrl_c_ends_it_in_order(tmp_path: Path, name: str) -> None:
     with program("play", film, "--lsl", name, "--start-on", "now", "--headless", "--log", log) as process:
         threading.Timer(0.0, lambda: _interrupt_after(process, log)).start()
         got = heard(name, ended)
-        _, said = process.communicate(timeout=LIMIT)
+        _, stderr = process.communicate(timeout=LIMIT)
     assert process.returncode == 0
-    assert "stopped: " in said
-    assert "Traceback" not in said
+    assert "stopped: " in stderr
+    assert "Traceback" not in stderr
     assert 5 < len(got) < 400
     assert len(table(log)) == len(got) - 2
 
@@ -164,19 +164,19 @@ def test_a_films_markers_are_never_taken_for_triggers(name: str, monkeypatch: py
     until(lambda: (source.poll(), source.montage is not None)[1])
     until(lambda: bool(eeg.have_consumers()))
     items: list[EegChunk | Trigger] = []
-    until(lambda: f"{name}-film" in [one.name() for one in source._resolver.results()])
-    begun = time.monotonic()
+    until(lambda: f"{name}-film" in [stream.name() for stream in source._resolver.results()])
+    began_at = time.monotonic()
     # By then other marker streams of the host are taken if there is no NAME-markers.
-    while time.monotonic() < begun + 1.3:
+    while time.monotonic() < began_at + 1.3:
         film.push_sample(["frame 1"])
         items += source.poll()
         time.sleep(0.05)
     assert not source.has_triggers
     assert not [i for i in items if isinstance(i, Trigger)]
-    own = markers(name)
-    until(lambda: (source.poll(), source.has_triggers and own.have_consumers())[1])
+    marker_outlet = markers(name)
+    until(lambda: (source.poll(), source.has_triggers and marker_outlet.have_consumers())[1])
     for label in ("film start x 25 3", "frame 0", "R128", "film end"):
-        own.push_sample([label])
+        marker_outlet.push_sample([label])
     until(lambda: (items.extend(source.poll()), any(isinstance(i, Trigger) for i in items))[1])
     time.sleep(0.2)
     items += source.poll()
@@ -197,23 +197,23 @@ def test_a_recording_carries_the_film_that_the_first_trigger_started(tmp_path: P
     ):
         until(lambda: on_network(f"{name}-film"))
         player.start()
-        _, said = playing.communicate(timeout=60)
-        assert playing.returncode == 0, said
+        _, stderr = playing.communicate(timeout=60)
+        assert playing.returncode == 0, stderr
         player.join(20)
         session.send_signal(signal.SIGINT)
-        _, said = session.communicate(timeout=30)
-        assert session.returncode == 0, said
-    kept = Recording(tmp_path / "r")
+        _, stderr = session.communicate(timeout=30)
+        assert session.returncode == 0, stderr
+    recording = Recording(tmp_path / "r")
     rows = table(log)
-    (shown,) = kept.films()
-    triggers = [i for i in kept.events() if isinstance(i, Trigger)]
+    (presentation,) = recording.films()
+    triggers = [i for i in recording.events() if isinstance(i, Trigger)]
     assert {t.label for t in triggers} == {"R128"}
-    assert shown.name == film_marks.name_digest("film.mp4")
-    assert (shown.fps, shown.frames, shown.ended) == (25, 50, True)
-    assert shown.shown.tolist() == [n for n, _, _ in rows]
-    assert np.abs(shown.shown_at - [at for _, at, _ in rows]).max() < 0.003
+    assert presentation.name == film_marks.name_digest("film.mp4")
+    assert (presentation.fps, presentation.frames, presentation.ended) == (25, 50, True)
+    assert presentation.shown.tolist() == [n for n, _, _ in rows]
+    assert np.abs(presentation.shown_at - [shown_at for _, shown_at, _ in rows]).max() < 0.003
     first = min(t.stamp for t in triggers)
-    assert shown.onset_at == pytest.approx(first, abs=0.04)
+    assert presentation.onset_at == pytest.approx(first, abs=0.04)
 
 
 _AMPLIFIERS = """
@@ -300,7 +300,7 @@ def test_a_stim_channel_starts_a_film_at_its_edge(
 
 
 @pytest.mark.parametrize(
-    ("label", "wanted", "is_one"),
+    ("label", "start_label", "is_one"),
     [
         ("R128", None, True),
         ("8", None, True),
@@ -312,8 +312,8 @@ def test_a_stim_channel_starts_a_film_at_its_edge(
         ("frame 8", "frame 8", False),
     ],
 )
-def test_which_markers_start_a_film(label: str, wanted: str | None, is_one: bool) -> None:
-    assert is_trigger(label, wanted) is is_one
+def test_which_markers_start_a_film(label: str, start_label: str | None, is_one: bool) -> None:
+    assert is_trigger(label, start_label) is is_one
 
 
 def test_what_cannot_be_is_refused_in_words(tmp_path: Path) -> None:
@@ -360,9 +360,9 @@ def test_a_film_that_is_damaged_on_its_way_ends_there_and_says_so(tmp_path: Path
     path = tmp_path / "film.mp4"
     noise = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), dtype=np.uint8)
     write_mp4(path, noise, 25)
-    whole = path.read_bytes()
-    middle = len(whole) // 2
-    path.write_bytes(whole[:middle] + b"\xff" * 20000 + whole[middle + 20000 :])
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + b"\xff" * 20000 + content[middle + 20000 :])
     log = tmp_path / "log.tsv"
     options = command.PlayOptions(path, name, "now", headless=True, wait=0.0, log=log)
     with refused(RtDecodeError, "film-decoding-failed", path=path):
@@ -370,27 +370,27 @@ def test_a_film_that_is_damaged_on_its_way_ends_there_and_says_so(tmp_path: Path
     assert 0 < len(table(log)) < 30
 
 
-@pytest.mark.parametrize("most", [0, 60])
-def test_a_full_disk_under_the_table_is_said_after_the_film(tmp_path: Path, most: int) -> None:
+@pytest.mark.parametrize("limit_bytes", [0, 60])
+def test_a_full_disk_under_the_table_is_said_after_the_film(tmp_path: Path, limit_bytes: int) -> None:
     path = tmp_path / "log.tsv"
-    whole = "frame\tshown_at\tsince_start_s\n" + "".join(f"{n}\t1.000000\t2.000000\n" for n in range(9))
-    shown = []
+    table_text = "frame\tshown_at\tsince_start_s\n" + "".join(f"{n}\t1.000000\t2.000000\n" for n in range(9))
+    frames = []
 
     def show() -> None:
         with command._log(path) as log:
             for n in range(9):
                 log(n, 1.0, 2.0)
-                shown.append(n)
+                frames.append(n)
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
     try:
         with refused(RtDecodeError, "play-log-incomplete", path=path, error="File too large"):
             show()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert shown == list(range(9))
-    assert path.read_text() == whole[:most]
+    assert frames == list(range(9))
+    assert path.read_text() == table_text[:limit_bytes]
 
 
 def uneven(path: Path) -> None:
@@ -413,9 +413,9 @@ def test_a_film_is_decoded_in_its_own_size_and_rate(tmp_path: Path) -> None:
     film = read_film(make_film(tmp_path / "film.mp4", 7, 30000 / 1001))
     assert (film.fps, film.frames, film.height, film.width) == (Fraction(30000, 1001), 7, 48, 64)
     pictures = FilmPictures(film, 96, 120)
-    found = [pictures.next(5.0) for _ in range(7)]
-    assert all(p is not None and p.shape == (96, 120, 3) for p in found)
-    assert np.abs(np.stack([p for p in found if p is not None]).mean((0, 1, 2)) - GREEN).max() < 6
+    resized = [pictures.next(5.0) for _ in range(7)]
+    assert all(p is not None and p.shape == (96, 120, 3) for p in resized)
+    assert np.abs(np.stack([p for p in resized if p is not None]).mean((0, 1, 2)) - GREEN).max() < 6
     with pytest.raises(EOFError):
         pictures.next(5.0)
     pictures.close()
@@ -447,8 +447,8 @@ def test_a_window_shows_picture_and_patch_and_says_what_was_pressed(tmp_path: Pa
     picture = np.full((window.height, window.width, 3), GREEN, np.uint8)
     for white in (True, False):
         window.draw(picture, white=white)
-        at = window.flip()
-        assert at <= pylsl.local_clock()
+        flipped_at = window.flip()
+        assert flipped_at <= pylsl.local_clock()
         assert surface.get_at((29, 29))[:3] == ((255, 255, 255) if white else (0, 0, 0))
         assert surface.get_at((31, 31))[:3] == GREEN
         assert surface.get_at((width - 1, height - 1))[:3] == GREEN

@@ -52,16 +52,16 @@ def triggers_alone(tmp_path: Path) -> Acquired:
 
 def test_a_day_of_short_runs_fits_every_status_and_is_all_reported(triggers_alone: Acquired) -> None:
     mailbox = Mailbox(CONTEXT, 1, slot_bytes(triggers_alone.bundle))
-    known = {}
+    runs = {}
     status = Status()
     for number in range(300):
-        at = 1000.0 + 20 * number
-        triggers_alone.assembler.push(Trigger(at, "R128", at), at)
+        trigger_at = 1000.0 + 20 * number
+        triggers_alone.assembler.push(Trigger(trigger_at, "R128", trigger_at), trigger_at)
         if number % 10 == 0 or number == 299:
-            assert mailbox.put(pack_status(triggers_alone.status(at)), timeout=0)
+            assert mailbox.put(pack_status(triggers_alone.status(trigger_at)), timeout=0)
             message = mailbox.get(timeout=0)
             assert message is not None
-            status = with_runs(known, unpack_status(message))
+            status = with_runs(runs, unpack_status(message))
     assert len(status.counters["runs"]) == 300
     assert status.counters["runs"] == triggers_alone.assembler.counters()["runs"]
 
@@ -96,14 +96,14 @@ def test_a_localizer_before_the_run_is_refused_and_named(tmp_path: Path, calibra
     assert [volume.index for volume in volumes] == [0, 1, 2]
     ((name, reason),) = source.ignored
     assert name == "0_localizer.dcm"
-    said = "trained at TR 0.5 s, this series says 2.3 s" if calibrated else "the bundle reads volumes of"
-    assert said in reason
+    expected = "trained at TR 0.5 s, this series says 2.3 s" if calibrated else "the bundle reads volumes of"
+    assert expected in reason
 
 
 def other_grid(tr: float = 2.3, index: int = 0, slices: int = 4) -> bytes:
     volume = np.random.default_rng(index).normal(500, 20, (8, 8, slices)).astype(np.int16)
-    at = START + timedelta(seconds=tr * index)
-    return mosaic_bytes(volume, AFFINE, tr, index, 4, at, 0.6, "1.9")
+    acquired_at = START + timedelta(seconds=tr * index)
+    return mosaic_bytes(volume, AFFINE, tr, index, 4, acquired_at, 0.6, "1.9")
 
 
 @pytest.mark.parametrize(
@@ -151,21 +151,37 @@ class Session(Acquired):
     def again(self) -> list[Window]:
         """The windows that a replay cuts."""
         self.close()
-        kept = Recording(self.record)
-        windows = Windows(partial(replay.assembler, kept, self.bundle, kept.calibration()), kept.montage)
-        items = replay._items(kept, self.bundle, windows.assembler)
+        recording = Recording(self.record)
+        windows = Windows(
+            partial(replay.assembler, recording, self.bundle, recording.calibration()), recording.montage
+        )
+        items = replay._items(recording, self.bundle, windows.assembler)
         return [job.window for job in windows.jobs(items, -math.inf, None)]
 
 
-def volumes(count: int, *, shape: tuple[int, int, int] = SHAPE, lay_for: float = 0.0, **more: Any) -> list:
+def volumes(count: int, *, shape: tuple[int, int, int] = SHAPE, lay_for: float = 0.0, **fields: Any) -> list:
     rng = np.random.default_rng(0)
     out = []
     for index in range(count):
         data = scan(rng)[: shape[0], : shape[1], : shape[2]]
         ready = 1000.0 + 0.5 * (index + 1) + 0.1
-        at = ready if not lay_for else 1000.0 + lay_for + index / 100
+        arrived_at = ready if not lay_for else 1000.0 + lay_for + index / 100
         out.append(
-            Volume(data, AFFINE, index, 4, 0.5, 0.5 * index, 0.6, ready, at, at, f"v{index}", "1", **more)
+            Volume(
+                data,
+                AFFINE,
+                index,
+                4,
+                0.5,
+                0.5 * index,
+                0.6,
+                ready,
+                arrived_at,
+                arrived_at,
+                f"v{index}",
+                "1",
+                **fields,
+            )
         )
     return out
 
@@ -194,9 +210,9 @@ def test_a_grid_that_cannot_be_read_is_recorded_and_said_once(tmp_path: Path) ->
     assert session.status(1007.0).notes == []
     played = session.again()
     assert missing(played)[:3] == [1.0] * 3
-    kept = [item for item in Recording(session.record).events() if isinstance(item, Volume)]
-    assert [volume.data.shape for volume in kept] == [(8, 8, 4)] * 10
-    assert all(volume.live for volume in kept)
+    recorded = [item for item in Recording(session.record).events() if isinstance(item, Volume)]
+    assert [volume.data.shape for volume in recorded] == [(8, 8, 4)] * 10
+    assert all(volume.live for volume in recorded)
 
 
 @pytest.mark.parametrize("simulated", [True, False])
@@ -261,8 +277,8 @@ def test_what_came_after_a_full_disk_is_decoded(tmp_path: Path) -> None:
         session.take(arrived[4])
     session.take(*arrived[5:])
     assert missing(session.windows) == [0.0] * 4
-    kept = [item.index for item in Recording(session.record).events() if isinstance(item, Volume)]
-    assert kept == [0, 1, 2, 3]
+    recorded = [item.index for item in Recording(session.record).events() if isinstance(item, Volume)]
+    assert recorded == [0, 1, 2, 3]
     session.close()
 
 
@@ -313,16 +329,18 @@ def test_the_calibrations_digest_goes_with_a_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = make_bundle(tmp_path / "bundle", fmri=False)
-    found = SimpleNamespace(digest="0123", matched=lambda _: None)
-    monkeypatch.setattr(calibrations, "load", lambda _: found)
-    kept: list[Any] = []
-    monkeypatch.setattr(RecordingWriter, "keep_calibration", lambda _, calibration: kept.append(calibration))
+    stub = SimpleNamespace(digest="0123", matched=lambda _: None)
+    monkeypatch.setattr(calibrations, "load", lambda _: stub)
+    copies: list[Any] = []
+    monkeypatch.setattr(
+        RecordingWriter, "keep_calibration", lambda _, calibration: copies.append(calibration)
+    )
     options = StreamOptions(record=tmp_path / "record", calibration=tmp_path / "calibration")
     (last,) = run_until_stopped(options, bundle, {"calibration": str(tmp_path / "calibration")})
     assert last.head["kind"] == "end"
     recording = Recording(tmp_path / "record")
     assert recording.meta["calibration_digest"] == "0123"
-    assert kept == [found]
+    assert copies == [stub]
     # A replay cuts the same windows by these.
     assert recording.meta["listening_since"] < recording.meta["ended_at"]
     assert recording.meta["triggers_expected"] is True
@@ -332,16 +350,16 @@ def triggers(count: int) -> list[Trigger]:
     return [Trigger(1000.0 + 0.5 * n, "R128", 1000.01 + 0.5 * n) for n in range(count)]
 
 
-def burst(*indices: int, at: float) -> dict[int, float]:
+def burst(*indices: int, first_at: float) -> dict[int, float]:
     """When volumes of a burst arrive, by their index."""
-    return {index: at + 0.01 * n for n, index in enumerate(indices)}
+    return {index: first_at + 0.01 * n for n, index in enumerate(indices)}
 
 
-def late(count: int, at: dict[int, float]) -> list[Volume]:
+def late(count: int, arrivals: dict[int, float]) -> list[Volume]:
     """Volumes of which some come late."""
     out = []
     for volume in volumes(count):
-        ready = at.get(volume.index, volume.arrived_at)
+        ready = arrivals.get(volume.index, volume.arrived_at)
         out.append(replace(volume, readable_at=ready, arrived_at=ready, parsed_at=ready))
     return sorted(out, key=lambda volume: volume.arrived_at)
 
@@ -388,9 +406,9 @@ def test_a_session_that_is_busy_holds_up_nothing_and_misses_no_message(tmp_path:
     assert session.sent_windows() == [(index, "final") for index in range(19)]
     # A status tells of a few volumes at a time, and together they tell of each once.
     statuses = [head["status"] for head in heads if head["kind"] == "status"]
-    told = [[item["index"] for item in status["items"]] for status in statuses]
-    assert [index for some in told for index in some] == list(range(40))
-    assert max(map(len, told)) <= 32
+    indices = [[item["index"] for item in status["items"]] for status in statuses]
+    assert [index for some in indices for index in some] == list(range(40))
+    assert max(map(len, indices)) <= 32
     session.close()
 
 
@@ -399,7 +417,7 @@ def test_refined_windows_are_sent_when_no_volume_waits(tmp_path: Path) -> None:
     session = Session(tmp_path)
     before = [item for item in by_arrival(*triggers(13), *late(4, {})) if item.arrived_at < 1006.02]
     session.feed(before)
-    session.feed([*late(12, burst(*range(4, 12), at=1006.02))[4:]])
+    session.feed([*late(12, burst(*range(4, 12), first_at=1006.02))[4:]])
     assert session.sent_windows() == [
         *((k, "final") for k in range(5)),
         *((k, "refined") for k in (1, 2, 3)),
@@ -415,7 +433,7 @@ def test_the_refined_window_that_ends_a_burst_does_not_overtake_those_before_it(
     session = Session(tmp_path)
     before = [item for item in by_arrival(*triggers(13), *late(4, {})) if item.arrived_at < 1006.02]
     session.feed(before)
-    session.feed([*late(10, burst(*range(4, 10), at=1006.02))[4:]])
+    session.feed([*late(10, burst(*range(4, 10), first_at=1006.02))[4:]])
     assert [index for index, revision in session.sent_windows() if revision == "refined"] == [1, 2, 3]
     again = session.again()
     assert [window.index for window in again if window.revision == "refined"] == [1, 2, 3]
@@ -426,10 +444,10 @@ def test_whose_turn_it_was_changes_no_final_and_no_refined_window(tmp_path: Path
     session = Session(tmp_path, eeg=True, lsl="an amplifier")
     session.take(Montage(CHANNELS, 500.0))
     # The burst ends a hundredth of a second before the deadline of window 4, which reads volumes 10 and 11.
-    items = by_arrival(*chunks(16), *triggers(29), *late(26, burst(*range(4, 13), at=1006.76)))
+    items = by_arrival(*chunks(16), *triggers(29), *late(26, burst(*range(4, 13), first_at=1006.76)))
     session.feed(items)
-    taken = list(Recording(session.record).events())
-    order = [type(item).__name__ for item in taken]
+    recorded = list(Recording(session.record).events())
+    order = [type(item).__name__ for item in recorded]
     assert order != [type(item).__name__ for item in items]
     assembler = Assembler(session.bundle, Montage(CHANNELS, 500.0), ["eeg", "fmri"])
     plain = {(w.index, w.revision): w for w in assembler.play(items) if w.revision != "preview"}
@@ -454,8 +472,8 @@ def test_a_deadline_that_was_kept_while_nothing_waited_is_kept_in_a_replay(tmp_p
     session.idle()
     assert missing(session.windows) == [0.5]
     session.take(replace(arrived[3], arrived_at=1002.8), *arrived[4:])
-    shown = [(window.index, window.revision) for window in session.windows]
-    assert shown == [(0, "final"), (0, "refined"), (1, "final"), (2, "final")]
+    revisions = [(window.index, window.revision) for window in session.windows]
+    assert revisions == [(0, "final"), (0, "refined"), (1, "final"), (2, "final")]
     played = session.again()
-    assert [(window.index, window.revision) for window in played] == shown
+    assert [(window.index, window.revision) for window in played] == revisions
     assert missing(played) == missing(session.windows)

@@ -295,7 +295,7 @@ def test_what_folder_and_assembler_count_adds_up_or_counts_once() -> None:
     status = built(StatusBuilder(None), 100.0, folder=folder, run=run(counters=counters(*range(20))))
     assert status.counters["fmri"] == {"duplicate": 3, "rejected_files": 4, "out_of_order": 4, "late": 1}
     assert status.existing == 7
-    assert [one["run"] for one in status.counters["runs"]] == list(range(4, 20))
+    assert [entry["run"] for entry in status.counters["runs"]] == list(range(4, 20))
     before = StatusBuilder(None, before=lambda counted: {**counted, "clock": {"source": "header"}})
     assert built(before, 100.0).counters["clock"] == {"source": "header"}
 

@@ -6,14 +6,17 @@ from rtdecode.types import EegChunk
 from streaming.session.backlog import Lag
 
 
-def chunk(at: float) -> EegChunk:
-    return EegChunk(np.zeros((2, 50), np.float32), at - np.arange(50, 0, -1) / 500, at)
+def chunk(arrived_at: float) -> EegChunk:
+    return EegChunk(np.zeros((2, 50), np.float32), arrived_at - np.arange(50, 0, -1) / 500, arrived_at)
 
 
 def judged(lag: Lag, waits: list[float], began: float = 10.0) -> list[bool]:
     """Whether chunks that arrive every 0.1 s and wait so long are live."""
     arrivals = [began + k / 10 for k in range(len(waits))]
-    return [lag.judge(chunk(at), at + wait).live for at, wait in zip(arrivals, waits, strict=True)]
+    return [
+        lag.judge(chunk(arrived_at), arrived_at + wait).live
+        for arrived_at, wait in zip(arrivals, waits, strict=True)
+    ]
 
 
 def test_a_stall_that_is_made_good_loses_nothing() -> None:
@@ -25,12 +28,12 @@ def test_a_stall_that_is_made_good_loses_nothing() -> None:
 
 def test_a_reader_that_is_always_busy_jumps_until_the_newest_samples_and_tells_it_once() -> None:
     lag = Lag(0.0)
-    one = chunk(10.0)
-    assert lag.judge(one, 10.1) is one
+    first_chunk = chunk(10.0)
+    assert lag.judge(first_chunk, 10.1) is first_chunk
     live = judged(lag, [1.5, 2.5, 1.8, 1.2, 0.9, 1.9])
     assert live == [True, False, False, False, True, True]
-    (told,) = lag.notes()
-    assert told.startswith("0.3 s of EEG that had waited for 2.5 s")
+    (note,) = lag.notes()
+    assert note.startswith("0.3 s of EEG that had waited for 2.5 s")
     assert lag.notes() == []
 
 

@@ -75,9 +75,9 @@ def replays(tmp_path_factory: pytest.TempPathFactory) -> Replays:
     record(PhantomSession("default", seconds=4.0 * WINDOWS), folder / "whole")
     # Without the truth no twins are decoded.
     (folder / "whole" / "truth").rename(folder / "truth")
-    whole = Recording(folder / "whole")
-    with RecordingWriter(folder / "damaged", whole.montage, whole.meta) as writer:
-        for item in damaged(whole):
+    recording = Recording(folder / "whole")
+    with RecordingWriter(folder / "damaged", recording.montage, recording.meta) as writer:
+        for item in damaged(recording):
             writer.write(item)
     with pytest.MonkeyPatch.context() as patch:
         # Nobody looks at the films here.
@@ -101,8 +101,8 @@ def test_no_value_that_is_no_number_leaves_a_replay(replays: Replays) -> None:
 def test_the_windows_concerned_are_marked_and_no_others(replays: Replays) -> None:
     for line in finals(replays.damaged):
         hit = CONCERNED.get(line["clip"])
-        found = {name for name, share in line["missing"].items() if share > 0}
-        assert found == ({hit} if hit else set()), line["clip"]
+        incomplete = {name for name, share in line["missing"].items() if share > 0}
+        assert incomplete == ({hit} if hit else set()), line["clip"]
     assert all(max(line["missing"].values()) == 0 for line in finals(replays.whole))
 
 
@@ -115,26 +115,26 @@ def test_a_report_counts_what_was_no_number(replays: Replays) -> None:
 
 
 def test_what_came_before_a_hole_has_the_same_bits(replays: Replays) -> None:
-    whole = finals(replays.whole)
+    intact = finals(replays.whole)
     holed = finals(replays.damaged)
-    for one, other in zip(whole[:2], holed[:2], strict=True):
-        before = np.load(replays.whole / one["latent"])
+    for line, other in zip(intact[:2], holed[:2], strict=True):
+        before = np.load(replays.whole / line["latent"])
         assert np.array_equal(before, np.load(replays.damaged / other["latent"]))
 
 
 def test_the_other_windows_are_recognised_as_well_as_without_holes(replays: Replays) -> None:
-    found = [identified(replays.film, out) for out in (replays.whole, replays.damaged)]
-    assert found[1] == pytest.approx(found[0], abs=0.02)
+    scores = [identified(replays.film, out) for out in (replays.whole, replays.damaged)]
+    assert scores[1] == pytest.approx(scores[0], abs=0.02)
 
 
 def identified(film: Path, out: Path) -> float:
     """2-way identification of the windows without a hole, among each other."""
     bundle = bundles.load("phantom")
     hop = bundle.manifest.grid.hop_frames
-    shown = read_mp4(film)
-    kept = [line for line in finals(out) if line["clip"] not in CONCERNED]
-    clips = [read_mp4(out / line["file"])[:hop] for line in kept]
-    truths = [shown[hop * line["clip"] :][:hop] for line in kept]
+    film_frames = read_mp4(film)
+    lines = [line for line in finals(out) if line["clip"] not in CONCERNED]
+    clips = [read_mp4(out / line["file"])[:hop] for line in lines]
+    truths = [film_frames[hop * line["clip"] :][:hop] for line in lines]
     scores = correlations(clips, truths, bundle.stats["mean_clip"])
-    others = ~np.eye(len(kept), dtype=bool)
-    return float(identification_nway(scores, others, 2).mean())
+    off_diagonal = ~np.eye(len(lines), dtype=bool)
+    return float(identification_nway(scores, off_diagonal, 2).mean())

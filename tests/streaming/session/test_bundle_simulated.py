@@ -35,8 +35,23 @@ def recorded(folder: Path, meta: dict[str, Any], montage: Montage | None) -> Pat
     rng = np.random.default_rng(0)
     with RecordingWriter(folder, montage, meta) as writer:
         for index in range(6):
-            at = 100.6 + 0.5 * index
-            writer.write(Volume(scan(rng), AFFINE, index, 1, 0.5, 0.5 * index, 0.6, at, at, at, "v", "1"))
+            arrived_at = 100.6 + 0.5 * index
+            writer.write(
+                Volume(
+                    scan(rng),
+                    AFFINE,
+                    index,
+                    1,
+                    0.5,
+                    0.5 * index,
+                    0.6,
+                    arrived_at,
+                    arrived_at,
+                    arrived_at,
+                    "v",
+                    "1",
+                )
+            )
     return folder
 
 
@@ -79,10 +94,10 @@ def test_a_live_session_begins_with_a_participant_who_is_not_simulated(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the session gives its emitter, before any source has spoken."""
-    given: list[bool] = []
+    simulated: list[bool] = []
 
     def opened(*arguments: Any, **how: Any) -> Emitter:
-        given.append(how["simulated"])
+        simulated.append(how["simulated"])
         return open_emitter(*arguments, **how)
 
     # An acquisition that ends with its first message, in which every window has gone out.
@@ -97,7 +112,7 @@ def test_a_live_session_begins_with_a_participant_who_is_not_simulated(
     out = tmp_path / "out"
     options = StreamOptions(fmri_dir=tmp_path / "volumes", bundle=str(bundle.path), out=out)
     assert live.run(options) == 0
-    assert given == [False]
+    assert simulated == [False]
     assert json.loads((out / "report.json").read_text())["simulated"] is False
 
 
@@ -117,5 +132,5 @@ def test_programs_of_ones_own_are_told_too(bundle: Bundle, tmp_path: Path) -> No
         "session_s": [0, 1],
     }
     assert parse(json.dumps(values), 0.0, "x-clips").bundle_simulated is None
-    told = parse(json.dumps(values | {"bundle_simulated": True, "eeg_source": "changed"}), 0.0, "x-clips")
-    assert (told.bundle_simulated, told.eeg_source) == (True, "changed")
+    clip = parse(json.dumps(values | {"bundle_simulated": True, "eeg_source": "changed"}), 0.0, "x-clips")
+    assert (clip.bundle_simulated, clip.eeg_source) == (True, "changed")

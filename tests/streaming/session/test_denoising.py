@@ -15,12 +15,12 @@ from tests.streaming.sessions import TR, WINDOW, play, text
 def _toil(seconds: float) -> int:
     """How many of a heavy bundle's products of matrices take so long here, by numpy."""
     x = np.ones((512, 512), np.float32)
-    spent = []
+    durations_s = []
     for _ in range(30):
         started = monotonic()
         x = x @ x / 512
-        spent.append(monotonic() - started)
-    return max(round(seconds / min(spent)), 1)
+        durations_s.append(monotonic() - started)
+    return max(round(seconds / min(durations_s)), 1)
 
 
 # `tests/streaming/sinks/test_clip_emitter.py` tries on a clock of its own that less time gives fewer steps.
@@ -33,13 +33,13 @@ def test_a_step_too_dear_is_left_out_before_a_window_is(tmp_path: Path) -> None:
     flags = ("--seconds", "8", "--steps", "8", "--record", str(record))
     ended = play(tmp_path / "pressed", heavy, *flags, seconds=120)
     assert ended.code == 0, ended.said
-    taken = [clip["steps"] for clip in ended.finals()]
+    steps = [clip["steps"] for clip in ended.finals()]
     windows = ended.report["windows"]
     assert windows["final"] + windows["skipped"] == windows["expected"] == 8
-    assert windows["final"] == len(taken) >= 1, ended.said
+    assert windows["final"] == len(steps) >= 1, ended.said
     # How many get fewer, and how many are skipped all the same, the machine's speed decides.
-    assert set(taken[1:]) <= {8, 4, 2, 1}
-    assert min(taken) < 8 or windows["skipped"] > 0
+    assert set(steps[1:]) <= {8, 4, 2, 1}
+    assert min(steps) < 8 or windows["skipped"] > 0
     assert set(ended.report["steps"]) <= {"8", "4", "2", "1"}
     assert replay.run(record, str(heavy), "max", tmp_path / "again") == 0
     again = json.loads(text(tmp_path / "again" / "report.json"))

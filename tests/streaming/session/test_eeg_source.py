@@ -63,9 +63,9 @@ def chunk(second: int, source: int) -> EegChunk:
 
 
 def test_a_span_that_holds_samples_of_another_source_says_so(bundle: Bundle) -> None:
-    wanted = bundle.manifest.eeg
-    assert wanted is not None
-    stream = EegStream(wanted, bundle.stats, Montage(CHANNELS, SFREQ), 60.0)
+    eeg_input = bundle.manifest.eeg
+    assert eeg_input is not None
+    stream = EegStream(eeg_input, bundle.stats, Montage(CHANNELS, SFREQ), 60.0)
     for second in range(12):
         # Second 6 is lost, then another source, then the first one again.
         if second != 6:
@@ -87,7 +87,7 @@ def test_a_recording_keeps_the_source_and_an_earlier_one_has_none(tmp_path: Path
     lines = (tmp_path / "r" / "events.jsonl").read_text().splitlines()
     assert ["source" in line for line in lines] == [False, True, False]
     chunks = [item for item in Recording(tmp_path / "r").events() if isinstance(item, EegChunk)]
-    assert [one.source for one in chunks] == [0, 1, 0]
+    assert [eeg_chunk.source for eeg_chunk in chunks] == [0, 1, 0]
 
 
 class Output:

@@ -45,12 +45,12 @@ def test_silence_ends_it_unless_it_may_last(limit: float) -> None:
         check_error(fault, "session-sources-silent", silent_s=100.0, limit_s=limit)
 
 
-@pytest.mark.parametrize("begun", [True, False])
-def test_several_streams_that_fit_end_the_wait_with_1(begun: bool) -> None:
+@pytest.mark.parametrize("is_running", [True, False])
+def test_several_streams_that_fit_end_the_wait_with_1(is_running: bool) -> None:
     ends = EndConditions(1.0, 30.0)
     ends.seek(100.0)
     waiting = ["EEG: 2 LSL streams match 'EEG': 'a' of here, 'b' of there; none is read"]
-    ambiguous = Status(eeg_ambiguous=True, waiting=waiting, elapsed=0.5 if begun else None)
+    ambiguous = Status(eeg_ambiguous=True, waiting=waiting, elapsed=0.5 if is_running else None)
     assert ends.fault(ambiguous, 100.5) is None
     error = ends.fault(ambiguous, 102.0)
     assert error is not None

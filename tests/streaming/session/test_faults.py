@@ -54,25 +54,25 @@ def in_time(ended: Ended) -> bool:
 def test_an_acquisition_that_is_killed_is_started_again_on_the_same_time_line(
     sources: tuple[str, ...], bundle: Path, tmp_path: Path
 ) -> None:
-    said: list[str] = []
+    messages: list[str] = []
 
     def kill(process: subprocess.Popen[str], out: Path) -> None:
         until(lambda: '"final"' in text(out / "clips.jsonl"))
         acquisition(process).kill()
         # Windows that were cut before may still become clips, on a busy machine some seconds later.
-        said.append(printed(process, "is receiving again, after"))
+        messages.append(printed(process, "is receiving again, after"))
         reached = max(clip["clip"] for clip in finals(out))
         until(lambda: any(clip["clip"] > reached + 3 for clip in whole(out, sources)))
         process.send_signal(signal.SIGINT)
 
-    def whole(out: Path, wanted: tuple[str, ...]) -> list[dict[str, Any]]:
-        return [clip for clip in finals(out) if all(clip["missing"][name] == 0 for name in wanted)]
+    def whole(out: Path, modalities: tuple[str, ...]) -> list[dict[str, Any]]:
+        return [clip for clip in finals(out) if all(clip["missing"][name] == 0 for name in modalities)]
 
     record = tmp_path / "record"
     how = {"eeg": "eeg" in sources, "fmri": "fmri" in sources, "seconds": 150, "lead": LEAD}
     ended = play(tmp_path / "s", bundle, "--record", str(record), **how, during=kill)
     assert ended.code == 0, ended.said
-    assert "ended unexpectedly (killed by SIGKILL) and is started again" in said[0]
+    assert "ended unexpectedly (killed by SIGKILL) and is started again" in messages[0]
     (restart,) = ended.report["restarts"]
     assert restart["exit_code"] == -signal.SIGKILL
     assert restart["hole_s"] > 0
@@ -123,8 +123,8 @@ def test_an_acquisition_that_dies_again_and_again_ends_with_1(bundle: Path, tmp_
 
 def acquisition(process: subprocess.Popen[str]) -> psutil.Process:
     """The process of a session that reads its sources."""
-    (found,) = acquisitions(process)
-    return found
+    (reader,) = acquisitions(process)
+    return reader
 
 
 def acquisitions(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -143,14 +143,14 @@ def test_a_full_out_does_not_end_the_recording(bundle: Path, tmp_path: Path) -> 
     """That a session without a recording ends then is tested in `test_loop.py`."""
     record = tmp_path / "record"
     recorded: list[int] = []
-    said: list[str] = []
+    messages: list[str] = []
 
     def fill(process: subprocess.Popen[str], out: Path) -> None:
         """Let no file of the program grow longer than its film, as a full disk would."""
         until(lambda: '"final"' in text(out / "clips.jsonl"))
-        most = (out / "film.mp4").stat().st_size
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
-        said.append(printed(process, f"The recording in {record} goes on"))
+        size_limit = (out / "film.mp4").stat().st_size
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size_limit, size_limit))
+        messages.append(printed(process, f"The recording in {record} goes on"))
         recorded.append(text(record / "events.jsonl").count("\n"))
         until(lambda: text(record / "events.jsonl").count("\n") > recorded[0] + 2)
         process.send_signal(signal.SIGINT)
@@ -158,15 +158,15 @@ def test_a_full_out_does_not_end_the_recording(bundle: Path, tmp_path: Path) -> 
     flags = ("--record", str(record), "--existing", "read")
     ended = play(tmp_path / "s", bundle, *flags, eeg=False, seconds=60, lead=0, during=fill)
     assert ended.code == 1, ended.said
-    assert "cannot be written any more" in said[0]
+    assert "cannot be written any more" in messages[0]
     assert len(ended.clips) >= 1
     for clip in ended.clips:
         assert len(read_mp4(ended.out / clip["file"])) == 33
         assert clip["modalities"] == ["fmri"]
     assert not list(ended.out.glob("**/*.part"))
-    kept = [item.index for item in Recording(record).events() if isinstance(item, Volume)]
-    assert kept == list(range(len(kept)))
-    assert len(kept) > recorded[0] + 2
+    indices = [item.index for item in Recording(record).events() if isinstance(item, Volume)]
+    assert indices == list(range(len(indices)))
+    assert len(indices) > recorded[0] + 2
     assert "ended_at" in Recording(record).meta
 
 
@@ -178,8 +178,8 @@ def test_a_full_recording_does_not_end_decoding(bundle: Path, tmp_path: Path) ->
 
     def fill(process: subprocess.Popen[str], out: Path) -> None:
         until(lambda: '"final"' in text(out / "clips.jsonl"))
-        most = (record / "volumes.bin").stat().st_size
-        resource.prlimit(acquisition(process).pid, resource.RLIMIT_FSIZE, (most, most))
+        size_limit = (record / "volumes.bin").stat().st_size
+        resource.prlimit(acquisition(process).pid, resource.RLIMIT_FSIZE, (size_limit, size_limit))
         seen_before.append(text(out / "clips.jsonl").count("\n"))
 
     flags = ("--record", str(record), "--existing", "read", "--seconds", "6")
@@ -193,8 +193,8 @@ def test_a_full_recording_does_not_end_decoding(bundle: Path, tmp_path: Path) ->
     if in_time(ended):
         assert all(clip["missing"]["fmri"] == 0 for clip in ended.finals())
     assert ended.report["recording"] == {"fault": "File too large"}
-    kept = [item.index for item in Recording(record).events() if isinstance(item, Volume)]
-    assert kept == list(range(len(kept)))
+    indices = [item.index for item in Recording(record).events() if isinstance(item, Volume)]
+    assert indices == list(range(len(indices)))
     assert replay.run(record, str(bundle), "max", tmp_path / "again") == 0
     lines = (tmp_path / "again" / "clips.jsonl").read_text().splitlines()
     played = {clip["clip"]: clip for clip in map(json.loads, lines)}
@@ -205,19 +205,19 @@ def test_a_full_recording_does_not_end_decoding(bundle: Path, tmp_path: Path) ->
 
 
 def test_no_process_outlives_a_session_that_is_killed(bundle: Path, tmp_path: Path) -> None:
-    seen: list[psutil.Process] = []
+    processes: list[psutil.Process] = []
 
     def kill(process: subprocess.Popen[str], out: Path) -> None:
         until(lambda: (out / "film.mp4").is_file() and (out / "film.mp4").stat().st_size > 2_000)
-        seen.extend(psutil.Process(process.pid).children(recursive=True))
+        processes.extend(psutil.Process(process.pid).children(recursive=True))
         process.kill()
 
     record = tmp_path / "record"
     flags = ("--existing", "read", "--record", str(record))
     ended = play(tmp_path / "s", bundle, *flags, eeg=False, seconds=120, lead=0, during=kill)
     assert ended.code == -signal.SIGKILL
-    assert seen
-    _, alive = psutil.wait_procs(seen, timeout=LIMIT)
+    assert processes
+    _, alive = psutil.wait_procs(processes, timeout=LIMIT)
     assert not alive
     assert len(read_mp4(ended.out / "film.mp4")) >= 1
     assert ended.finals()

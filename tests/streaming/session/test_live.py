@@ -51,10 +51,10 @@ def _at_once(jobs: dict[str, Callable[[], Ended]]) -> dict[str, Ended]:
         return {name: job.result() for name, job in running.items()}
 
 
-def check_windows(ended: Ended, expected: int, asked: tuple[str, ...] = ("eeg", "fmri")) -> None:
+def check_windows(ended: Ended, expected: int, modalities: tuple[str, ...] = ("eeg", "fmri")) -> None:
     """Every window is one final or one that was skipped: how many of either, the machine's speed decides.
 
-    A modality that was not `asked` for is missing from every clip, and degrades none.
+    A modality that is not in `modalities` is missing from every clip, and degrades none.
     """
     windows = ended.report["windows"]
     finals = ended.finals()
@@ -68,8 +68,8 @@ def check_windows(ended: Ended, expected: int, asked: tuple[str, ...] = ("eeg", 
     assert numbers == sorted(set(numbers))
     for clip in ended.clips:
         assert clip["window_s"] == [clip["clip"], clip["clip"] + 1]
-    whole = [clip for clip in finals if all(clip["missing"][name] == 0 for name in asked)]
-    assert windows["degraded"] == len(finals) - len(whole)
+    complete = [clip for clip in finals if all(clip["missing"][name] == 0 for name in modalities)]
+    assert windows["degraded"] == len(finals) - len(complete)
 
 
 def in_time(ended: Ended) -> bool:
@@ -134,10 +134,10 @@ def test_a_line_holds_what_the_contract_names(whole_session: Ended) -> None:
     assert clip["chain"] == "causal"
     times = [clip["t_ms"][name] for name in INSTANTS]
     assert times == sorted(times)
-    spent = clip["latency_ms"]
-    assert spent["beyond_floor"] == pytest.approx(clip["t_ms"]["emitted"])
+    latency_ms = clip["latency_ms"]
+    assert latency_ms["beyond_floor"] == pytest.approx(clip["t_ms"]["emitted"])
     # A lag of 1 s, and the player's 0.1 s from a volume's end to its file, or more on a busy machine.
-    assert spent["since_stimulus"] >= 1080 + spent["beyond_floor"]
+    assert latency_ms["since_stimulus"] >= 1080 + latency_ms["beyond_floor"]
 
 
 def test_the_report_holds_what_the_contract_names(whole_session: Ended) -> None:
@@ -206,7 +206,9 @@ def test_a_recording_replays_to_the_same_clips(
     for clip in live.clips:
         twin = replayed[clip["clip"], clip["revision"]]
         assert (live.out / clip["file"]).read_bytes() == (tmp_path / "a" / twin["file"]).read_bytes()
-        before, after = (np.load(at / c["latent"]) for at, c in ((live.out, clip), (tmp_path / "a", twin)))
+        before, after = (
+            np.load(folder / c["latent"]) for folder, c in ((live.out, clip), (tmp_path / "a", twin))
+        )
         assert np.abs(before - after).max() < 1e-5
         assert twin["missing"] == clip["missing"]
         assert twin["latency_ms"]["beyond_floor"] is None
@@ -257,8 +259,8 @@ def test_a_lost_amplifier_degrades_and_does_not_end_it(one_source: dict[str, End
 @pytest.mark.full
 def test_a_bundle_for_another_montage_ends_with_4(tmp_path: Path) -> None:
     channels = (*CHANNELS, "T99")
-    made = make_bundle(tmp_path / "bundle", tr=TR, window=WINDOW, channels=channels).path
-    ended = play(tmp_path / "s", made, seconds=120, lead=0.2)
+    wide_bundle = make_bundle(tmp_path / "bundle", tr=TR, window=WINDOW, channels=channels).path
+    ended = play(tmp_path / "s", wide_bundle, seconds=120, lead=0.2)
     assert ended.code == 4, ended.said
     assert "T99" in ended.said
     # A start that fails leaves no folder.

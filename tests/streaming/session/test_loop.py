@@ -70,7 +70,7 @@ def test_a_backlog_is_decoded_to_its_end_however_long_that_takes() -> None:
     emitted.takes_s = 10.0
     loop = loop_over(emitted)
     for clip in range(4):
-        loop.put(Job(window(clip, at=0.0), clip, backlog=True))
+        loop.put(Job(window(clip, windowed_at=0.0), clip, backlog=True))
     while loop.is_unfinished:
         loop.step()
     assert [clip for revision, clip in emitted.done if revision == "final"] == [0, 1, 2, 3]
@@ -93,8 +93,8 @@ def test_film_and_twins_wait_for_windows_with_a_deadline_and_refined_ones_for_th
 def test_late_windows_are_skipped_and_those_that_wait_share_the_time() -> None:
     emitted = Emitted()
     loop = loop_over(emitted)
-    for clip, at in enumerate((94.0, 99.0, 100.0)):
-        loop.put(Job(window(clip, at=at), clip))
+    for clip, windowed_at in enumerate((94.0, 99.0, 100.0)):
+        loop.put(Job(window(clip, windowed_at=windowed_at), clip))
     loop.step()
     assert emitted.skipped == [0]
     assert emitted.done == [("final", 1)]
@@ -105,7 +105,7 @@ def test_a_decoder_elsewhere_gets_several_windows_and_each_the_whole_time() -> N
     emitted = Emitted()
     loop = loop_over(emitted, at_once=2)
     for clip in range(3):
-        loop.put(Job(window(clip, at=100.0), clip))
+        loop.put(Job(window(clip, windowed_at=100.0), clip))
     loop.step()
     assert emitted.lefts == [4.0]
     emitted.pending = 2
@@ -125,15 +125,21 @@ def test_windows_that_nobody_can_write_are_counted_as_skipped() -> None:
 
 
 def test_a_thing_is_due_once_every_few_seconds() -> None:
-    every = Every(5.0, 100.0)
-    assert [every.due(at) for at in (104.0, 105.0, 105.1, 106.0, 110.2)] == [False, False, True, False, True]
+    timer = Every(5.0, 100.0)
+    assert [timer.due(now) for now in (104.0, 105.0, 105.1, 106.0, 110.2)] == [
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_previews_that_give_way_are_in_the_report(tmp_path: Path) -> None:
     emitted = Emitted()
     loop = loop_over(emitted)
     for revision in ("preview", "final"):
-        loop.put(Job(window(0, revision, at=100.0), 0))
+        loop.put(Job(window(0, revision, windowed_at=100.0), 0))
     loop.step()
     built: list[dict[str, Any]] = []
 

@@ -99,9 +99,9 @@ def test_what_changes_in_a_status_is_told_with_what_to_do(
         status = replace(QUIET, counters=cast("Counters", counters | {section: changed}))
     news = News(HOP_S)
     assert news.take(happened(QUIET, tally(), 100.0), 100.0) == []
-    (told,) = news.take(happened(status, tally(), 101.0), 101.0, ends=True)
-    assert told.startswith(begins)
-    assert advice in told
+    (sentence,) = news.take(happened(status, tally(), 101.0), 101.0, ends=True)
+    assert sentence.startswith(begins)
+    assert advice in sentence
     assert news.take(happened(status, tally(), 200.0), 200.0) == []
 
 
@@ -112,7 +112,7 @@ def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped() -> N
     def told(now_at: float) -> list[str]:
         return news.take(happened(QUIET, clips, now_at), now_at)
 
-    clips.add(emitted(window(0, at=100.0)))
+    clips.add(emitted(window(0, windowed_at=100.0)))
     assert told(100.5) == []
     clips.add(emitted(window(1), 10.0))
     (late,) = told(101.0)
@@ -138,7 +138,7 @@ def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped() -> N
 def test_the_standing_line_tells_a_clip_that_is_late_degraded_or_stale() -> None:
     clips = tally()
     assert "no clip yet" in standing(QUIET, clips, 100.0)[0]
-    clips.add(emitted(window(0, at=100.0)))
+    clips.add(emitted(window(0, windowed_at=100.0)))
     first, counts = standing(QUIET, clips, 102.1)
     assert first.startswith("run time 1 s   last clip 2.")
     assert first.endswith(" s ago: final of window 0")
@@ -169,17 +169,17 @@ def test_each_fault_is_told_when_it_happens(tmp_path: Path) -> None:
         program("stream", *both, "--out", tmp_path / "out") as reader,
         program("simulate", *both, "--faults", faults),
     ):
-        said, _ = reader.communicate(timeout=150)
-    assert reader.returncode == 0, said
-    lines = said.splitlines()
+        output, _ = reader.communicate(timeout=150)
+    assert reader.returncode == 0, output
+    lines = output.splitlines()
     expected = [
         *("fMRI volume missing", "clip degraded", "EEG gap", "fMRI folder gone", "fMRI folder back"),
         *("EEG: LSL stream", "run time"),
     ]
     for begins in expected:
-        assert any(line.startswith(begins) for line in lines), (begins, said)
-    at = [next(n for n, line in enumerate(lines) if begins in line) for begins in expected[3:5]]
-    assert at == sorted(at)
-    assert any("was closed" in line and "Start it again" in line for line in lines), said
-    assert any("is back" in line for line in lines), said
-    assert any("last clip" in line and " s ago: " in line for line in lines), said
+        assert any(line.startswith(begins) for line in lines), (begins, output)
+    positions = [next(n for n, line in enumerate(lines) if begins in line) for begins in expected[3:5]]
+    assert positions == sorted(positions)
+    assert any("was closed" in line and "Start it again" in line for line in lines), output
+    assert any("is back" in line for line in lines), output
+    assert any("last clip" in line and " s ago: " in line for line in lines), output

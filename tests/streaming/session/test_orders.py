@@ -131,8 +131,8 @@ def test_what_cannot_be_is_refused_at_once(
         for flag, value in zip(flags[::2], flags[1::2], strict=True)
     }
     paths = {name: Path(options.pop(name)) for name in _PATHS if name in options}
-    named = {name: place(value) for name, value in values.items()}
-    with refused(RtDecodeError, code, **named) as caught:
+    expected = {name: place(value) for name, value in values.items()}
+    with refused(RtDecodeError, code, **expected) as caught:
         run(StreamOptions(**({"bundle": str(bundle), "out": tmp_path / "out"} | options | paths)))
     assert caught.value.exit_code == exit_code
     assert (tmp_path / "used" / "film.mp4").read_bytes() == b"precious"
@@ -185,21 +185,21 @@ def test_a_session_that_never_began_to_record_leaves_no_truth_in_anothers_record
 def test_a_bad_calibration_is_told_before_any_folder_is_made(
     fault: str, exit_code: int, code: str, file: str, values: dict[str, Any], bundle: Path, tmp_path: Path
 ) -> None:
-    given = tmp_path / "cal"
+    calibration = tmp_path / "cal"
     if fault != "missing":
         affine = AFFINE + np.diag([1.0, 0, 0, 0]) if fault == "another's" else AFFINE
         whose = make_bundle(tmp_path / "whose", affine=affine)
-        make_calibration(given, whose, np.ones(SHAPE))
+        make_calibration(calibration, whose, np.ones(SHAPE))
     if fault == "damaged":
-        (given / "quality.html").write_text("another page")
+        (calibration / "quality.html").write_text("another page")
     options = StreamOptions(
         fmri_dir=tmp_path / "volumes",
         bundle=str(bundle),
         out=tmp_path / "out",
-        calibration=given,
+        calibration=calibration,
         record=tmp_path / "record",
     )
-    with refused(RtDecodeError, code, path=given / file, **values) as caught:
+    with refused(RtDecodeError, code, path=calibration / file, **values) as caught:
         run(options)
     assert caught.value.exit_code == exit_code
     assert not (tmp_path / "out").exists()

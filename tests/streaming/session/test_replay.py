@@ -45,8 +45,23 @@ def recorded(folder: Path, meta: dict[str, Any] | None = None) -> Path:
     with RecordingWriter(folder, None, meta or {"seconds": 4}) as writer:
         for index in range(12):
             data = scan(rng)
-            at = 100.6 + 0.5 * index
-            writer.write(Volume(data, AFFINE, index, 1, 0.5, 0.5 * index, 0.6, at, at, at, "v", "1"))
+            arrived_at = 100.6 + 0.5 * index
+            writer.write(
+                Volume(
+                    data,
+                    AFFINE,
+                    index,
+                    1,
+                    0.5,
+                    0.5 * index,
+                    0.6,
+                    arrived_at,
+                    arrived_at,
+                    arrived_at,
+                    "v",
+                    "1",
+                )
+            )
     return folder
 
 
@@ -149,8 +164,23 @@ def test_a_recording_without_a_window_is_told_in_one_sentence(
         with RecordingWriter(folder, None, {}) as writer:
             for index in range(count):
                 data = scan(np.random.default_rng(index))
-                at = 100.6 + 0.5 * index
-                writer.write(Volume(data, AFFINE, index, 1, 0.5, 0.5 * index, 0.6, at, at, at, "v", "1"))
+                arrived_at = 100.6 + 0.5 * index
+                writer.write(
+                    Volume(
+                        data,
+                        AFFINE,
+                        index,
+                        1,
+                        0.5,
+                        0.5 * index,
+                        0.6,
+                        arrived_at,
+                        arrived_at,
+                        arrived_at,
+                        "v",
+                        "1",
+                    )
+                )
         return folder
 
     with refused(UsageError, "recording-empty", recording=tmp_path / "empty"):
@@ -175,7 +205,7 @@ def test_the_peak_of_memory_is_that_of_the_whole_replay(
         if work.window.index:
             held_mb.pop(0)
 
-    monkeypatch.setattr(memory, "_EVERY", 0.0)
+    monkeypatch.setattr(memory, "_INTERVAL_S", 0.0)
     monkeypatch.setattr(memory, "_pss", measured)
     monkeypatch.setattr(Emitter, "emit", emitted)
     assert replay.run(recorded(tmp_path / "r"), str(bundle.path), "max", tmp_path / "out") == 0
@@ -204,8 +234,10 @@ def of_an_earlier_version(folder: Path, calibration: Path) -> Path:
     tree["meta"]["calibration"] = str(calibration)
     head.write_text(json.dumps(tree))
     lines = [json.loads(line) for line in events.read_text().splitlines()]
-    named = [line | {"name": f"DOE_JANE/{line['index']:05d}.dcm", "uid": "1.2.3"} for line in lines]
-    events.write_text("".join(json.dumps(line) + "\n" for line in named))
+    lines_with_names = [
+        line | {"name": f"DOE_JANE/{line['index']:05d}.dcm", "uid": "1.2.3"} for line in lines
+    ]
+    events.write_text("".join(json.dumps(line) + "\n" for line in lines_with_names))
     return folder
 
 
@@ -231,10 +263,10 @@ def latents(out: Path) -> list[bytes]:
 def test_a_calibrated_session_is_replayed_by_the_copy_in_its_recording(
     bundle: Bundle, calibration: Calibration, tmp_path: Path
 ) -> None:
-    kept = calibrated(tmp_path / "r", calibration)
+    recording = calibrated(tmp_path / "r", calibration)
     shutil.rmtree(calibration.path)
-    kept = kept.rename(tmp_path / "elsewhere")
-    assert replay.run(kept, str(bundle.path), "max", tmp_path / "out") == 0
+    recording = recording.rename(tmp_path / "elsewhere")
+    assert replay.run(recording, str(bundle.path), "max", tmp_path / "out") == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["runs"][0]["motion"]["corrected"], "without a calibration nothing is corrected"
 
@@ -244,8 +276,8 @@ def test_a_recording_of_an_earlier_version_gives_the_same_clips(
 ) -> None:
     new = calibrated(tmp_path / "new", calibration)
     old = of_an_earlier_version(calibrated(tmp_path / "old", calibration), calibration.path)
-    for kept in (new, old):
-        assert replay.run(kept, str(bundle.path), "max", tmp_path / f"{kept.name}-out") == 0
+    for recording in (new, old):
+        assert replay.run(recording, str(bundle.path), "max", tmp_path / f"{recording.name}-out") == 0
     assert len(latents(tmp_path / "new-out")) == 4
     assert latents(tmp_path / "old-out") == latents(tmp_path / "new-out")
 
@@ -269,14 +301,14 @@ def test_a_recording_is_replayed_with_a_calibration_that_was_made_later(
 def test_a_calibration_that_is_gone_or_another_one_is_refused(
     bundle: Bundle, calibration: Calibration, tmp_path: Path
 ) -> None:
-    kept = of_an_earlier_version(calibrated(tmp_path / "r", calibration), tmp_path / "gone")
-    missing = {"recording": kept, "calibration": kept / CALIBRATION}
+    recording = of_an_earlier_version(calibrated(tmp_path / "r", calibration), tmp_path / "gone")
+    missing = {"recording": recording, "calibration": recording / CALIBRATION}
     with refused(UsageError, "recording-calibration-missing", **missing) as caught:
-        replay.run(kept, str(bundle.path), "max", tmp_path / "out")
+        replay.run(recording, str(bundle.path), "max", tmp_path / "out")
     assert "Copy the folder" in str(caught.value), "what to do"
     other = make_calibration(tmp_path / "other", bundle, np.ones(SHAPE))
-    calibrations.copy(other, kept / CALIBRATION)
+    calibrations.copy(other, recording / CALIBRATION)
     digests = {"expected_digest": calibration.digest, "actual_digest": other.digest}
     with refused(UsageError, "recording-calibration-mismatch", **digests):
-        replay.run(kept, str(bundle.path), "max", tmp_path / "out")
+        replay.run(recording, str(bundle.path), "max", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -88,16 +88,16 @@ def session(start_s: float, stop_s: float, *, fmri: bool = True, begins_at: floa
         data = rng.normal(0, 20, (len(CHANNELS), 50)).astype(np.float32)
         items.append(EegChunk(data, stamps, float(stamps[-1]) + 0.01))
     for index in range(round(start_s / TR), round(stop_s / TR)):
-        at = begins_at + index * TR
-        items.append(Trigger(at, "R128", at + 0.005))
-        ready = at + TR + 0.1
+        triggered_at = begins_at + index * TR
+        items.append(Trigger(triggered_at, "R128", triggered_at + 0.005))
+        ready = triggered_at + TR + 0.1
         if fmri and ready < begins_at + stop_s:
             items.append(Volume(STILL, AFFINE, index, 4, TR, index * TR, 0.1, *[ready] * 3, f"v{index}", "1"))
     return sorted(items, key=lambda item: item.arrived_at)
 
 
 def finals(windows: Sequence[Window]) -> dict[tuple[int, int], Window]:
-    return {(one.run, one.index): one for one in windows if one.revision == "final"}
+    return {(window_.run, window_.index): window_ for window_ in windows if window_.revision == "final"}
 
 
 @pytest.mark.parametrize("fmri", [True, False])
@@ -109,10 +109,14 @@ def test_runs_go_on_where_they_were(fmri: bool, bundle: Bundle, tmp_path: Path) 
     ended = finals(before.windows)
     went_on = finals(after.windows)
     assert [key for key in went_on if key not in ended] == [(0, n) for n in range(len(ended), len(went_on))]
-    wanted = ["eeg", "fmri"] if fmri else ["eeg"]
-    hole = [n for (_, n), one in went_on.items() if n >= len(ended) and max(one.missing[m] for m in wanted)]
+    modalities = ["eeg", "fmri"] if fmri else ["eeg"]
+    hole = [
+        n
+        for (_, n), window_ in went_on.items()
+        if n >= len(ended) and max(window_.missing[m] for m in modalities)
+    ]
     assert set(hole) >= {10, 11, 12, 13}
-    assert all(one.missing[m] == 0 for (_, n), one in went_on.items() if n >= 20 for m in wanted)
+    assert all(window_.missing[m] == 0 for (_, n), window_ in went_on.items() if n >= 20 for m in modalities)
     for window_ in went_on.values():
         assert window_.start_s == window_.index
         assert window_.session_s == pytest.approx(window_.index, abs=0.01)
@@ -142,15 +146,15 @@ def test_what_nobody_could_hear_is_no_pause_between_runs(fmri: bool, bundle: Bun
     assert {window_.run for window_ in third.windows} == {0}
     assert third.windows[-1].index >= 48
     assert len(third.assembler.heard_since) == 2
-    for one in (first, second, third):
-        one.close()
-    kept = Recording(tmp_path / "record")
-    assert len(kept.restarted_at) == 2
+    for acquisition in (first, second, third):
+        acquisition.close()
+    recording = Recording(tmp_path / "record")
+    assert len(recording.restarted_at) == 2
     sources = ["eeg", "fmri"] if fmri else ["eeg"]
-    again = Assembler(bundle, kept.montage, sources, restarted_at=kept.restarted_at)
-    assert {window_.run for window_ in again.play(kept.events())} == {0}
-    pauses = Assembler(bundle, kept.montage, ["eeg"])
-    assert {window_.run for window_ in pauses.play(kept.events())} == {0, 1, 2}
+    again = Assembler(bundle, recording.montage, sources, restarted_at=recording.restarted_at)
+    assert {window_.run for window_ in again.play(recording.events())} == {0}
+    pauses = Assembler(bundle, recording.montage, ["eeg"])
+    assert {window_.run for window_ in pauses.play(recording.events())} == {0, 1, 2}
 
 
 def test_a_run_that_began_with_a_sample_goes_on(bundle: Bundle, tmp_path: Path) -> None:
@@ -182,8 +186,8 @@ def test_a_second_death_hands_on_what_the_first_did(bundle: Bundle, tmp_path: Pa
     assert list(finals(third.windows)) == [(0, n) for n in range(len(finals(third.windows)))]
     assert finals(third.windows)[0, 36].missing == {"eeg": 0, "fmri": 0}
     assert len(Recording(tmp_path / "record").meta["restarts"]) == 2
-    for one in (first, second, third):
-        one.close()
+    for acquisition in (first, second, third):
+        acquisition.close()
 
 
 def test_a_run_that_began_with_a_sample_goes_on_after_a_second_death(bundle: Bundle, tmp_path: Path) -> None:
@@ -195,12 +199,12 @@ def test_a_run_that_began_with_a_sample_goes_on_after_a_second_death(bundle: Bun
     second.receive(samples[200:300])
     third = second.killed()
     third.receive(samples[350:])
-    assert [made.told.first_sample_at for made in (first, second, third)] == [1000.0] * 3
+    assert [acquisition.told.first_sample_at for acquisition in (first, second, third)] == [1000.0] * 3
     assert third.windows[-1].index >= 58
     for window_ in third.windows:
         assert window_.stamps["stop"] == pytest.approx(1000.0 + window_.stop_s)
-    for one in (first, second, third):
-        one.close()
+    for acquisition in (first, second, third):
+        acquisition.close()
 
 
 def test_an_acquisition_that_hears_nothing_hides_no_hole(bundle: Bundle, tmp_path: Path) -> None:
@@ -216,8 +220,8 @@ def test_an_acquisition_that_hears_nothing_hides_no_hole(bundle: Bundle, tmp_pat
     counted = third.told.counters["eeg"]
     assert counted["lost_samples"] == 10 * SFREQ
     assert counted["gaps"] == 1
-    for one in (first, second, third):
-        one.close()
+    for acquisition in (first, second, third):
+        acquisition.close()
 
 
 @pytest.mark.parametrize(
@@ -229,8 +233,8 @@ def test_a_restart_is_no_jump_of_the_stamps(before: int, since: int, together: i
         fmri = dict.fromkeys(("duplicate", "rejected_files", "out_of_order", "late", "saturated"), 0)
         return {"eeg": eeg, "fmri": fmri, "clock": {}, "runs": []}
 
-    told = Status(counters=counters(before))
-    resumed = Resumed(Past([], told))
+    last_status = Status(counters=counters(before))
+    resumed = Resumed(Past([], last_status))
     assert resumed.counted(counters(since))["eeg"]["epochs"] == together
 
 
@@ -242,22 +246,22 @@ def test_a_volume_that_was_told_is_not_taken_again(bundle: Bundle, tmp_path: Pat
     after.receive([item for item in items if isinstance(item, Volume)][-4:])
     counted = after.told.counters
     assert counted["fmri"]["duplicate"] == 0
-    kept = [item.index for item in Recording(tmp_path / "record").events() if isinstance(item, Volume)]
-    assert len(kept) == len(set(kept)) == counted["fmri"]["volumes"]
+    indices = [item.index for item in Recording(tmp_path / "record").events() if isinstance(item, Volume)]
+    assert len(indices) == len(set(indices)) == counted["fmri"]["volumes"]
     before.close()
     after.close()
 
 
-@pytest.mark.parametrize(("age_s", "taken"), [(60.0, ["0.nii", "1.nii"]), (-60.0, [])])
+@pytest.mark.parametrize(("age_s", "expected"), [(60.0, ["0.nii", "1.nii"]), (-60.0, [])])
 def test_files_that_changed_after_the_last_status_are_read(
-    age_s: float, taken: list[str], tmp_path: Path
+    age_s: float, expected: list[str], tmp_path: Path
 ) -> None:
     for name in ("0.nii", "1.nii"):
         (tmp_path / name).write_bytes(b"no volume")
     source = FolderSource(tmp_path, since=time.time() - age_s)
-    assert source.existing == 2 - len(taken)
+    assert source.existing == 2 - len(expected)
     source.poll(time.monotonic())
-    assert sorted(name for name, _ in source.waiting + source.ignored) == taken
+    assert sorted(name for name, _ in source.waiting + source.ignored) == expected
 
 
 def test_the_items_of_a_long_session_take_little_and_come_back_as_they_were() -> None:
@@ -281,7 +285,12 @@ def test_the_items_of_a_long_session_take_little_and_come_back_as_they_were() ->
 
 def test_three_deaths_within_a_minute_are_too_many() -> None:
     restarts = Restarts()
-    assert [restarts.died(at, -9, None) for at in (0.0, 50.0, 61.0, 70.0)] == [True, True, True, False]
+    assert [restarts.died(died_at, -9, None) for died_at in (0.0, 50.0, 61.0, 70.0)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
     assert len(restarts.report) == 4
 
 
@@ -306,7 +315,11 @@ def test_windows_come_once_and_their_clips_keep_their_numbers() -> None:
 def numbers(restarts: Restarts, cut: list[tuple[int, int]], firsts: list[int]) -> list[int]:
     """Clips of the windows that are new, where an acquisition numbers each run from its first."""
     windows = [replace(window(index), run=run, index=index) for run, index in cut]
-    return [restarts.clip(one, firsts[one.run] + one.index) for one in windows if restarts.is_new(one)]
+    return [
+        restarts.clip(window_, firsts[window_.run] + window_.index)
+        for window_ in windows
+        if restarts.is_new(window_)
+    ]
 
 
 def test_the_cause_of_a_death_is_named() -> None:

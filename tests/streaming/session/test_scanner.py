@@ -58,9 +58,9 @@ def ended(
     process: subprocess.Popen[str], out: Path, seconds: float = 100
 ) -> tuple[dict[str, Any], list[int]]:
     """Report, and the clips that became final, of a session that ended well."""
-    said, _ = process.communicate(timeout=seconds)
-    assert process.returncode == 0, said
-    assert "Traceback" not in said
+    output, _ = process.communicate(timeout=seconds)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
     lines = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
     finals = [line["clip"] for line in lines if line["revision"] == "final"]
     return json.loads((out / "report.json").read_text()), finals
@@ -68,7 +68,7 @@ def ended(
 
 # What is thrown into the folder: bytes, and whether it is, or calls itself, an image.
 def zoo() -> list[tuple[str, bytes]]:
-    whole = mosaic(3)
+    intact = mosaic(3)
     noise = np.random.default_rng(0).bytes(40_000)
     return [
         ("notes.txt", b"patient is comfortable\n"),
@@ -76,16 +76,16 @@ def zoo() -> list[tuple[str, bytes]]:
         ("noise.dcm", noise),
         ("text.dcm", b"not an image at all"),
         ("empty.dcm", b""),
-        ("half.dcm", whole[: len(whole) // 2]),
-        ("head.dcm", whole[:900]),
-        ("noisy_pixels.dcm", whole[:-2000] + noise[:500]),
-        ("noisy_header.dcm", whole[:132] + noise[:5000] + whole[5132:]),
-        ("rows.dcm", changed(whole, Rows=65535, Columns=65535)),
-        ("frames.dcm", changed(whole, NumberOfFrames=10**9)),
-        ("far.dcm", changed(whole, InstanceNumber=90_000, AcquisitionNumber=90_000)),
-        ("before.dcm", changed(whole, InstanceNumber=-3, AcquisitionNumber=-3)),
-        ("other.dcm", changed(whole, SeriesInstanceUID="1.9", RepetitionTime=2300)),
-        ("vol.nii", whole[:352]),
+        ("half.dcm", intact[: len(intact) // 2]),
+        ("head.dcm", intact[:900]),
+        ("noisy_pixels.dcm", intact[:-2000] + noise[:500]),
+        ("noisy_header.dcm", intact[:132] + noise[:5000] + intact[5132:]),
+        ("rows.dcm", changed(intact, Rows=65535, Columns=65535)),
+        ("frames.dcm", changed(intact, NumberOfFrames=10**9)),
+        ("far.dcm", changed(intact, InstanceNumber=90_000, AcquisitionNumber=90_000)),
+        ("before.dcm", changed(intact, InstanceNumber=-3, AcquisitionNumber=-3)),
+        ("other.dcm", changed(intact, SeriesInstanceUID="1.9", RepetitionTime=2300)),
+        ("vol.nii", intact[:352]),
         ("vol.nii.gz", b"\x1f\x8b" + noise[:600]),
         ("scan.par", b"# === DATA DESCRIPTION FILE ===\n" + noise[:900]),
     ]
@@ -115,13 +115,13 @@ def test_a_live_session_goes_on_among_files_of_no_use(tmp_path: Path, bundle: Bu
 
 def _scan(folder: Path, thrown: list[tuple[str, bytes]], stop: threading.Event) -> None:
     began = time.monotonic()
-    left = list(thrown)
+    remaining = list(thrown)
     for index in range(60):
         if stop.wait(max(0.0, began + (index + 1) * TR + 0.1 - time.monotonic())):
             return
         (folder / ".part").write_bytes(mosaic(index))
         (folder / ".part").rename(folder / f"{index:04d}.dcm")
-        for name, data in [left.pop() for _ in range(min(3, len(left)))]:
+        for name, data in [remaining.pop() for _ in range(min(3, len(remaining)))]:
             (folder / name).write_bytes(data)
 
 
@@ -156,7 +156,7 @@ def test_no_file_stops_the_windows(
     assembler = Assembler(bundle, None, ["fmri"])
     for index in range(14):
         (folder / f"{index:04d}.dcm").write_bytes(mosaic(index))
-        for k, data in [(k, data) for k, (at, data) in enumerate(thrown) if at == index]:
+        for k, data in [(k, data) for k, (volume_index, data) in enumerate(thrown) if volume_index == index]:
             (folder / f"bad_{k}.dcm").write_bytes(data)
         windows += _poll(source, assembler)
     windows += assembler.flush(time.monotonic())

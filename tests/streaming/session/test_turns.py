@@ -31,12 +31,15 @@ class Taker:
         turns = Turns()
         stop = self.now + seconds
         chunks = [self.now + n * EVERY_S for n in range(round(seconds / EVERY_S))]
-        brought = sorted([(at, "eeg") for at in chunks] + [(at, "volume") for at in self.volumes])
+        brought = sorted(
+            [(arrived_at, "eeg") for arrived_at in chunks]
+            + [(arrived_at, "volume") for arrived_at in self.volumes]
+        )
         while brought or len(turns):
             while brought and brought[0][0] <= self.now:
-                at, kind = brought.pop(0)
-                action = self._action(kind, at)
-                assert turns.leave(action, at, volume=kind == "volume", timeout=0)
+                arrived_at, kind = brought.pop(0)
+                action = self._action(kind, arrived_at)
+                assert turns.leave(action, arrived_at, volume=kind == "volume", timeout=0)
             action = turns.take(timeout=0)
             if action is None:
                 self.now = brought[0][0]
@@ -45,17 +48,17 @@ class Taker:
             assert self.now < stop + 100
         return self
 
-    def _action(self, kind: str, at: float) -> Callable[[], None]:
+    def _action(self, kind: str, arrived_at: float) -> Callable[[], None]:
         def act() -> None:
-            self.took.append((kind, at))
+            self.took.append((kind, arrived_at))
             if kind == "eeg":
-                self.waited.append(self.now - at)
+                self.waited.append(self.now - arrived_at)
             self.now += self.chunk_s if kind == "eeg" else VOLUME_S
 
         return act
 
     def places(self, kind: str) -> list[int]:
-        return [place for place, (one, _) in enumerate(self.took) if one == kind]
+        return [place for place, (source, _) in enumerate(self.took) if source == kind]
 
 
 def test_a_burst_takes_turns_with_eeg_and_nothing_is_lost() -> None:
@@ -79,7 +82,7 @@ def test_in_order_of_arrival_eeg_would_wait_for_the_whole_burst() -> None:
 def test_volumes_get_on_however_much_eeg_comes() -> None:
     """A machine that does not even keep up with EEG alone still takes every volume."""
     taker = Taker([100.1] * 35, chunk_s=1.2 * EVERY_S).run(2.0)
-    last = taker.took.index(("eeg", max(at for kind, at in taker.took if kind == "eeg")))
+    last = taker.took.index(("eeg", max(arrived_at for kind, arrived_at in taker.took if kind == "eeg")))
     assert taker.places("volume")[3] < last
     assert len(taker.places("volume")) == 35
 
@@ -87,15 +90,15 @@ def test_volumes_get_on_however_much_eeg_comes() -> None:
 def test_each_line_keeps_its_order() -> None:
     taker = Taker([100.5 + n / 1000 for n in range(35)]).run(2.0)
     for kind in ("eeg", "volume"):
-        came = [at for one, at in taker.took if one == kind]
+        came = [arrived_at for source, arrived_at in taker.took if source == kind]
         assert came == sorted(came)
 
 
 def test_the_oldest_of_all_that_waits_is_known() -> None:
     turns = Turns()
     assert turns.oldest == math.inf
-    for at, volume in ((9.0, False), (10.0, False), (8.5, True), (8.0, True), (math.inf, False)):
-        turns.leave(list, at, volume=volume, timeout=0)
+    for arrived_at, volume in ((9.0, False), (10.0, False), (8.5, True), (8.0, True), (math.inf, False)):
+        turns.leave(list, arrived_at, volume=volume, timeout=0)
     oldest = []
     while turns.take(timeout=0) is not None:
         oldest.append(turns.oldest)
@@ -107,14 +110,14 @@ def test_without_anything_waiting_there_is_no_next_action() -> None:
     assert Turns().take(timeout=0) is None
 
 
-@pytest.mark.parametrize(("volume", "most"), [(True, 64), (False, 256)])
-def test_a_full_line_takes_no_more_and_the_other_does(volume: bool, most: int) -> None:
+@pytest.mark.parametrize(("volume", "capacity"), [(True, 64), (False, 256)])
+def test_a_full_line_takes_no_more_and_the_other_does(volume: bool, capacity: int) -> None:
     turns = Turns()
-    for _ in range(most):
+    for _ in range(capacity):
         assert turns.leave(list, 0.0, volume=volume, timeout=0)
     assert not turns.leave(list, 0.0, volume=volume, timeout=0)
     assert turns.leave(list, 0.0, volume=not volume, timeout=0)
-    assert len(turns) == most + 1
+    assert len(turns) == capacity + 1
 
 
 @given(st.lists(st.booleans(), max_size=40))

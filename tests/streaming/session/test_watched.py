@@ -225,13 +225,13 @@ def test_a_session_whose_sources_do_not_come_ends_with_1_in_the_folder_of_one_th
     printed = capsys.readouterr()
     # No table of what did not come: the error says it, in one sentence.
     assert printed.out == ""
-    said = " ".join(printed.err.split())
-    assert "waiting for EEG" in said
-    assert "nobody-is-called-so" in said
-    assert "1 were there before" in said
+    output = " ".join(printed.err.split())
+    assert "waiting for EEG" in output
+    assert "nobody-is-called-so" in output
+    assert "1 were there before" in output
     # A typo in --lsl costs nothing of the session that was there, and shows no table of zeros.
     assert contents(out) == before
-    assert "holds the files of the earlier session again" in said
+    assert "holds the files of the earlier session again" in output
     # With a new folder, none is left.
     parent = tmp_path / "parent"
     options = replace(options, out=parent / "out", record=parent / "record", overwrite=False)

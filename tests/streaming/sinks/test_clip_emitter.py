@@ -84,8 +84,8 @@ def opened(bundle: Bundle, folder: Path, **how: Any) -> Emitter:
     out = folder / "out"
     prepare(out, overwrite=False)
     decoder = Decoder(bundle, clock, carry=how.pop("carry", True))
-    given = {"simulated": True} | how
-    return open_emitter(out, "s", bundle, decoder, Truth(folder / "truth", bundle), clock, **given)
+    options = {"simulated": True} | how
+    return open_emitter(out, "s", bundle, decoder, Truth(folder / "truth", bundle), clock, **options)
 
 
 def test_a_twin_is_shown_and_judged_but_is_no_clip(bundle: Bundle, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_twin_is_shown_and_judged_but_is_no_clip(bundle: Bundle, tmp_path: Pat
     assert film.shape == (3 * 32, 24 + 256 + 48, 3 * 384 + 2 * 8, 3)
     decoder = Decoder(bundle, carry=False)
     twin = decoder.decode(window(2), null=True).clip.frames
-    middle, right = (film[2 * 32 + 10, 24:-48, at : at + 384] for at in (392, 784))
+    middle, right = (film[2 * 32 + 10, 24:-48, column : column + 384] for column in (392, 784))
     assert off(right, twin[10]) < 6
     assert off(middle, twin[10]) > 12
 
@@ -124,7 +124,7 @@ def test_a_known_truth_gives_curves_and_seams(
     _, sections, lines = session(bundle, tmp_path, 22)
     curve = sections["confidence"]["reliability"]
     assert curve["n"] == 22
-    mean = sum(one["n"] * one["confidence"] for one in curve["bins"]) / 22
+    mean = sum(confidence_bin["n"] * confidence_bin["confidence"] for confidence_bin in curve["bins"]) / 22
     assert mean == pytest.approx(np.mean([line["confidence"] for line in lines]), abs=1e-5)
     risks = sections["confidence"]["risk_coverage"]
     won = sections["accuracy"]["identification_2way"]["value"]
@@ -334,9 +334,9 @@ def test_every_clip_of_a_bundle_that_was_trained_offline_says_so(
     captions: list[str] = []
     write = FilmSink.write
 
-    def writing(film: FilmSink, *given: Any, **how: Any) -> None:
+    def writing(film: FilmSink, *args: Any, **how: Any) -> None:
         captions.append(film.note)
-        write(film, *given, **how)
+        write(film, *args, **how)
 
     monkeypatch.setattr(FilmSink, "write", writing)
     output = opened(offline, tmp_path, simulated=False)
@@ -359,9 +359,9 @@ def orange(frame: np.ndarray) -> int:
 def test_a_clip_is_late_more_than_a_hop_after_its_floor(bundle: Bundle, tmp_path: Path) -> None:
     output = opened(bundle, tmp_path)
     # The clock stands at 100 s, a floor lies 0.01 s before the cut, and the hop is 4 s.
-    output.emit(Job(window(0, at=97.0), 0))
-    output.emit(Job(window(1, at=95.0), 1))
-    output.emit(Job(window(2, "preview", at=95.0), 2))
+    output.emit(Job(window(0, windowed_at=97.0), 0))
+    output.emit(Job(window(1, windowed_at=95.0), 1))
+    output.emit(Job(window(2, "preview", windowed_at=95.0), 2))
     output.close()
     lines = lines_of(tmp_path)
     assert [line["late"] for line in lines] == [False, True, True]
@@ -374,7 +374,7 @@ def test_a_clip_is_late_more_than_a_hop_after_its_floor(bundle: Bundle, tmp_path
 
 def test_nothing_is_late_on_a_virtual_clock(bundle: Bundle, tmp_path: Path) -> None:
     output = opened(bundle, tmp_path, live=False)
-    output.emit(Job(window(0, at=10.0), 0))
+    output.emit(Job(window(0, windowed_at=10.0), 0))
     output.close()
     assert [line["late"] for line in lines_of(tmp_path)] == [False]
 
@@ -399,22 +399,22 @@ def test_the_likeliest_category_is_named_in_film_and_sheet(
 ) -> None:
     labelled = make_bundle(tmp_path / "bundle", labels=["face", "house", "chair"])
     output = opened(labelled, tmp_path)
-    shown: list[str] = []
+    captions: list[str] = []
     labels: list[str] = []
     write = FilmSink.write
     add = ContactSheet.add
     monkeypatch.setattr(
-        FilmSink, "write", lambda *given, **how: (shown.append(how["named"]), write(*given, **how))
+        FilmSink, "write", lambda *args, **how: (captions.append(how["named"]), write(*args, **how))
     )
     monkeypatch.setattr(
-        ContactSheet, "add", lambda sheet, label, *given: (labels.append(label), add(sheet, label, *given))
+        ContactSheet, "add", lambda sheet, label, *args: (labels.append(label), add(sheet, label, *args))
     )
     output.emit(Job(window(0), 0))
     output.close()
     (line,) = lines_of(tmp_path)
     label = max(line["scores"], key=line["scores"].get)
-    named = f"{label} {line['scores'][label]:.2f}"
-    assert shown == [named]
-    assert labels == [f"window 0   {named}"]
-    assert output.tally.categories() == [f"final of window 0: {named}"]
+    category = f"{label} {line['scores'][label]:.2f}"
+    assert captions == [category]
+    assert labels == [f"window 0   {category}"]
+    assert output.tally.categories() == [f"final of window 0: {category}"]
     assert output.tally.categories() == []

@@ -47,9 +47,9 @@ def test_clips_are_taken_as_they_come_and_finals_in_order() -> None:
     assert pending.take() is None
     for index in (2, 3):
         futures[index].set_result(decoded(window(index)))
-    taken = pending.take()
-    assert taken is not None
-    assert taken.job.clip == 3, "the final of window 0 is missing, and that of window 2 waits for it"
+    first_ready = pending.take()
+    assert first_ready is not None
+    assert first_ready.job.clip == 3, "the final of window 0 is missing, and that of window 2 waits for it"
     assert pending.take() is None
     futures[0].set_exception(GivenUpError("window-given-up", "nobody answers"))
     assert [ready.job.clip for ready in iter(pending.take, None)] == [0, 2]
@@ -77,8 +77,8 @@ def test_a_record_has_what_the_clip_rests_on_and_what_it_cost() -> None:
     cut = replace(window(3, fmri=False), run=1, session_s=40.0)
     clip = decoded(cut, 2, confidence=0.123456789, scores={"face": 0.75, "house": 0.25})
     job = Job(cut, 7, {"eeg_push": 1.5})
-    spent = durations(job, clip, ORIGIN, 100.2)
-    record = clip_record(job, clip, ORIGIN, 100.2, spent, simulated=True, source="opened")
+    latency_ms = durations(job, clip, ORIGIN, 100.2)
+    record = clip_record(job, clip, ORIGIN, 100.2, latency_ms, simulated=True, source="opened")
     expected = {
         "clip": 7,
         "run": 1,
@@ -93,10 +93,10 @@ def test_a_record_has_what_the_clip_rests_on_and_what_it_cost() -> None:
         "late": False,
     }
     assert {name: record[name] for name in expected} == expected
-    assert (spent["beyond_floor"], spent["eeg_push"], spent["denoise"]) == (210.0, 1.5, 25.0)
+    assert (latency_ms["beyond_floor"], latency_ms["eeg_push"], latency_ms["denoise"]) == (210.0, 1.5, 25.0)
     assert record["t_ms"]["emitted"] == 210.0
     by_fallback = replace(clip, bundle="other")
-    record = clip_record(job, by_fallback, ORIGIN, 105.0, spent, simulated=True, source=None)
+    record = clip_record(job, by_fallback, ORIGIN, 105.0, latency_ms, simulated=True, source=None)
     assert (record["bundle"], record["late"]) == ("other", True)
 
 
@@ -115,7 +115,7 @@ def test_what_is_counted_of_clips_and_skips() -> None:
     counted.add(emitted(window(0)))
     counted.add(emitted(window(1, fmri=False), 5.25, steps=1))
     counted.add(emitted(window(2, "preview"), bundle="fallback"))
-    counted.add(emitted(window(0, "refined"), at=200.0))
+    counted.add(emitted(window(0, "refined"), emitted_at=200.0))
     counted.skip(Job(window(3), 3), "nothing was received for it")
     counted.skip(Job(window(3, "preview"), 3), "a preview does not count")
     assert counted.counts == {
@@ -177,8 +177,8 @@ class Shelf:
             self._save_twin,
         )
 
-    def write(self, cut: Window, _frames: Any, truth: Any, _word: Any, shown: Any, **words: str) -> None:
-        self.film.append(("clip", cut.index, truth is not None, shown is not None))
+    def write(self, cut: Window, _frames: Any, truth: Any, _word: Any, twin: Any, **words: str) -> None:
+        self.film.append(("clip", cut.index, truth is not None, twin is not None))
         assert words["named"] == ""
 
     def skip(self, cut: Window) -> None:

@@ -42,16 +42,16 @@ def test_twins_are_scored_by_their_own_clips(bundle: Bundle, tmp_path: Path) -> 
     blind = films(9)[8]
     for k in range(8):
         archive.add(window(k), Clip(true[k], LATENT, None, 0), true[k], blind)
-    found = sections(truth, archive, bundle)
+    report = sections(truth, archive, bundle)
     archive.close()
-    assert found["accuracy"]["identification_2way"]["value"] == 1
-    identified = found["identified"]
+    assert report["accuracy"]["identification_2way"]["value"] == 1
+    identified = report["identified"]
     assert [line["window_s"] for line in identified] == [[4.0 * k, 4.0 * k + 4] for k in range(8)]
     assert all(line["run"] == 0 and line["wins"] == 1.0 for line in identified)
     # One clip for every window wins against half of the others: against all of them for one window, against
     # none for another.
     assert sorted(line["null_wins"] for line in identified) == pytest.approx([k / 7 for k in range(8)])
-    assert found["baselines"]["null_brain"]["identification_2way"]["value"] == pytest.approx(0.5)
+    assert report["baselines"]["null_brain"]["identification_2way"]["value"] == pytest.approx(0.5)
 
 
 def test_clips_stand_beside_what_their_colours_alone_say(bundle: Bundle, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_clips_stand_beside_what_their_colours_alone_say(bundle: Bundle, tmp_pat
     baselines = sections(truth, archive, bundle)["baselines"]
     archive.close()
     assert baselines["null_brain"] is None
-    won = {name: one["identification_2way"]["value"] for name, one in baselines.items() if one}
+    won = {name: baseline["identification_2way"]["value"] for name, baseline in baselines.items() if baseline}
     # Less a mean clip of one colour nothing is left of one colour. The layout tells left from right: four of
     # seven others, and not the three whose contrast alone differs.
     assert won["own_colour"] == won["own_layout"] == won["told_colour"] == 0
@@ -83,18 +83,18 @@ def test_each_confidence_is_held_against_the_clip_it_was_said_of(bundle: Bundle,
     true = films(24)
     for k in range(24):
         good = k < 16
-        shown = true[k] if good else 255 - true[k]
-        archive.add(window(k), Clip(shown, LATENT, None, 0, 0.9 if good else 0.2), true[k])
-    found = sections(truth, archive, bundle)["confidence"]
+        frames = true[k] if good else 255 - true[k]
+        archive.add(window(k), Clip(frames, LATENT, None, 0, 0.9 if good else 0.2), true[k])
+    confidence = sections(truth, archive, bundle)["confidence"]
     archive.close()
-    assert found["reliability"]["bins"] == [
+    assert confidence["reliability"]["bins"] == [
         {"confidence": pytest.approx(0.2), "win_rate": 0.0, "n": 8},
         {"confidence": pytest.approx(0.9), "win_rate": 1.0, "n": 16},
     ]
-    assert found["reliability"]["ece"] == pytest.approx((16 * 0.1 + 8 * 0.2) / 24)
+    assert confidence["reliability"]["ece"] == pytest.approx((16 * 0.1 + 8 * 0.2) / 24)
     # The surest two thirds win: nothing is lost until the others are kept too.
-    assert found["risk_coverage"]["risk"][15] == 0
-    assert found["risk_coverage"]["risk"][-1] == pytest.approx(8 / 24)
+    assert confidence["risk_coverage"]["risk"][15] == 0
+    assert confidence["risk_coverage"]["risk"][-1] == pytest.approx(8 / 24)
 
 
 def test_a_confidence_is_held_against_the_share_of_2_way_comparisons(bundle: Bundle, tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def test_a_confidence_is_held_against_the_share_of_2_way_comparisons(bundle: Bun
     for k in range(24):
         # Every clip is that of the next window: it loses against one of the 23 others alone.
         archive.add(window(k), Clip(true[(k + 1) % 24], LATENT, None, 0, 0.9), true[k])
-    found = sections(truth, archive, bundle)["confidence"]
+    confidence = sections(truth, archive, bundle)["confidence"]
     archive.close()
-    (only,) = found["reliability"]["bins"]
+    (only,) = confidence["reliability"]["bins"]
     assert only["win_rate"] == pytest.approx(np.mean(_wins_of(true)))
 
 
@@ -114,10 +114,10 @@ def _wins_of(true: np.ndarray) -> list[float]:
     """Share of the other truths that a window's own truth beats, by correlation with the clip of the next."""
     flat = true.reshape(len(true), -1).astype(np.float64) - 128
     near = np.corrcoef(flat)
-    shown = np.roll(near, -1, axis=0)
+    similarity = np.roll(near, -1, axis=0)
     return [
         float(np.mean([row[k] > other for n, other in enumerate(row) if n != k]))
-        for k, row in enumerate(shown)
+        for k, row in enumerate(similarity)
     ]
 
 
@@ -129,9 +129,9 @@ def test_curves_are_of_twenty_clips_or_more_that_have_a_confidence(
     archive = Archive(tmp_path / "kept")
     for k, true in enumerate(films(sure + 3)):
         archive.add(window(k), Clip(true, LATENT, None, 0, 0.9 if k >= 3 else None), true)
-    found = sections(truth, archive, bundle)["confidence"]
+    confidence = sections(truth, archive, bundle)["confidence"]
     archive.close()
-    assert (found and found["reliability"]["n"]) == (20 if sure == 20 else None)
+    assert (confidence and confidence["reliability"]["n"]) == (20 if sure == 20 else None)
 
 
 def test_two_clips_can_be_told_apart_and_one_cannot(bundle: Bundle, tmp_path: Path) -> None:
@@ -140,27 +140,27 @@ def test_two_clips_can_be_told_apart_and_one_cannot(bundle: Bundle, tmp_path: Pa
     for k, true in enumerate(films(2)):
         assert sections(truth, archive, bundle)["accuracy"]["identification_2way"] is None
         archive.add(window(k), Clip(true, LATENT, None, 0), true)
-    found = sections(truth, archive, bundle)["accuracy"]["identification_2way"]
+    identification = sections(truth, archive, bundle)["accuracy"]["identification_2way"]
     archive.close()
-    assert (found["value"], found["n"]) == (1, 2)
+    assert (identification["value"], identification["n"]) == (1, 2)
 
 
 def test_categories_are_judged_where_the_pictures_were(tmp_path: Path) -> None:
     """The table's onsets lag the pictures by 4 s, as the bundle's provenance says."""
-    named = make_bundle(tmp_path / "bundle", eeg=False, labels=LABELS)
-    lagging = replace(named, manifest=replace(named.manifest, provenance={"onset_correction_s": 4.0}))
-    shown = ["face", "face", "house", "house", "chair", "chair"]
+    labelled = make_bundle(tmp_path / "bundle", eeg=False, labels=LABELS)
+    lagging = replace(labelled, manifest=replace(labelled.manifest, provenance={"onset_correction_s": 4.0}))
+    categories = ["face", "face", "house", "house", "chair", "chair"]
     rows = ["4\t8\tface", "12\t8\thouse", "20\t8\tchair"]
     archive = Archive(tmp_path / "kept")
-    for k, name in enumerate(shown):
+    for k, name in enumerate(categories):
         scores = dict.fromkeys(LABELS, 0.2) | {name: 0.6}
         archive.add(window(k), Clip(films(1)[0], LATENT, scores, 0), None)
     corrected, plain = (
-        sections(told(tmp_path, rows, one), archive, one)["accuracy"]["classification_top1"]
-        for one in (lagging, named)
+        sections(told(tmp_path, rows, variant), archive, variant)["accuracy"]["classification_top1"]
+        for variant in (lagging, labelled)
     )
     archive.close()
-    said = told(tmp_path, rows, lagging)
-    assert [said.category(window(k)) for k in range(6)] == shown
+    truth = told(tmp_path, rows, lagging)
+    assert [truth.category(window(k)) for k in range(6)] == categories
     assert (corrected["value"], corrected["n"]) == (1, 6)
     assert (plain["value"], plain["n"]) == (pytest.approx(3 / 5), 5)

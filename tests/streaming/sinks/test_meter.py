@@ -9,8 +9,8 @@ STAMPS |= {"last_frame": 100.06, "emitted": 100.09, "stop": 95.0}
 
 def test_durations_of_a_final() -> None:
     costs = {"volume_to_vector": 9.5, "eeg_push": None}
-    spent = meter.durations(window(at=100.0), 100.02, STAMPS, costs, live=True)
-    assert spent == pytest.approx(
+    latency_ms = meter.durations(window(windowed_at=100.0), 100.02, STAMPS, costs, live=True)
+    assert latency_ms == pytest.approx(
         {
             "volume_to_vector": 9.5,
             "eeg_push": None,
@@ -27,32 +27,32 @@ def test_durations_of_a_final() -> None:
 
 
 def test_a_preview_has_its_own_name_beyond_the_floor() -> None:
-    spent = meter.durations(window(revision="preview", at=100.0), 100.02, STAMPS, {}, live=True)
-    assert spent["beyond_floor"] is None
-    assert spent["beyond_floor_preview"] == pytest.approx(100)
+    latency_ms = meter.durations(window(revision="preview", windowed_at=100.0), 100.02, STAMPS, {}, live=True)
+    assert latency_ms["beyond_floor"] is None
+    assert latency_ms["beyond_floor_preview"] == pytest.approx(100)
 
 
 def test_on_a_virtual_clock_only_decoding_is_known() -> None:
-    spent = meter.durations(window(at=5.0), 100.02, STAMPS, {}, live=False)
-    assert {name for name, value in spent.items() if value is not None} == {
+    latency_ms = meter.durations(window(windowed_at=5.0), 100.02, STAMPS, {}, live=False)
+    assert {name for name, value in latency_ms.items() if value is not None} == {
         "encode",
         "first_frame",
         "last_frame",
     }
-    assert spent["last_frame"] == pytest.approx(40)
+    assert latency_ms["last_frame"] == pytest.approx(40)
     assert set(meter.instants(window(), STAMPS, live=False).values()) == {None}
 
 
 def test_the_time_on_the_way_to_a_decoder_elsewhere_is_told() -> None:
-    spent = meter.durations(window(), 100.02, STAMPS, {}, live=True, wire_s=0.0125)
-    assert spent["wire"] == 12.5
+    latency_ms = meter.durations(window(), 100.02, STAMPS, {}, live=True, wire_s=0.0125)
+    assert latency_ms["wire"] == 12.5
 
 
 def test_instants_are_relative_to_the_floor() -> None:
-    found = meter.instants(window(at=100.0), STAMPS, live=True)
-    assert list(found) == list(meter.INSTANTS)
-    assert found["emitted"] == pytest.approx(100)
-    assert found["parsed"] is None
+    instants = meter.instants(window(windowed_at=100.0), STAMPS, live=True)
+    assert list(instants) == list(meter.INSTANTS)
+    assert instants["emitted"] == pytest.approx(100)
+    assert instants["parsed"] is None
 
 
 def test_percentiles() -> None:
@@ -71,7 +71,7 @@ def test_denoising_is_told_where_there_was_a_step() -> None:
 
 
 def test_of_a_long_session_the_newest_values_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meter, "_KEPT", 5)
+    monkeypatch.setattr(meter, "_MAX_VALUES", 5)
     counted = meter.Meter()
     for value in range(13):
         counted.add({"encode": float(value)})

@@ -79,15 +79,15 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture
 def receiver() -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
-        found.bind(("127.0.0.1", 0))
-        found.settimeout(_LIMIT_S)
-        yield found
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp_socket:
+        udp_socket.bind(("127.0.0.1", 0))
+        udp_socket.settimeout(_LIMIT_S)
+        yield udp_socket
 
 
-def until(there: Callable[[], bool]) -> None:
+def until(is_done: Callable[[], bool]) -> None:
     last = time.monotonic() + _LIMIT_S
-    while not there():
+    while not is_done():
         assert time.monotonic() < last, "did not happen in time"
         time.sleep(0.02)
 
@@ -97,15 +97,15 @@ def emitter(bundle: Bundle, out: Path, outputs: Outputs, **how: Any) -> Emitter:
     prepare(out, overwrite=False)
     decoder = Decoder(bundle, time.monotonic, tell_condition=True)
     truth = Truth(None, bundle)
-    given = {"simulated": False} | how
-    return open_emitter(out, "s", bundle, decoder, truth, time.monotonic, on_emitted=outputs.send, **given)
+    options = {"simulated": False} | how
+    return open_emitter(out, "s", bundle, decoder, truth, time.monotonic, on_emitted=outputs.send, **options)
 
 
 def emit(output: Emitter, *revisions: str) -> None:
     """Decode a window of each revision."""
     for k, revision in enumerate(revisions):
         fmri = revision != "preview"
-        output.emit(Job(window(k, revision, fmri=fmri, at=time.monotonic(), seed=k), k))
+        output.emit(Job(window(k, revision, fmri=fmri, windowed_at=time.monotonic(), seed=k), k))
     output.settle()
 
 
@@ -115,14 +115,14 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 def inlet(stream: str) -> pylsl.StreamInlet:
     """Read a stream of this machine from now on."""
-    found: list[pylsl.StreamInfo] = []
+    streams: list[pylsl.StreamInfo] = []
 
     def there() -> bool:
-        found.extend(one for one in pylsl.resolve_streams(0.2) if one.name() == stream)
-        return bool(found)
+        streams.extend(candidate for candidate in pylsl.resolve_streams(0.2) if candidate.name() == stream)
+        return bool(streams)
 
     until(there)
-    opened = pylsl.StreamInlet(found[0])
+    opened = pylsl.StreamInlet(streams[0])
     opened.open_stream(timeout=_LIMIT_S)
     return opened
 
@@ -130,11 +130,11 @@ def inlet(stream: str) -> pylsl.StreamInlet:
 def channels(opened: pylsl.StreamInlet) -> list[str]:
     """The labels of a stream's channels."""
     child = opened.info(timeout=_LIMIT_S).desc().child("channels").child("channel")
-    found = []
+    labels = []
     while not child.empty():
-        found.append(child.child_value("label"))
+        labels.append(child.child_value("label"))
         child = child.next_sibling("channel")
-    return found
+    return labels
 
 
 def pull(opened: pylsl.StreamInlet) -> tuple[Any, float]:
@@ -158,21 +158,21 @@ def test_every_revision_reaches_a_client_with_the_values_of_its_line(
     output = emitter(plain, tmp_path / "out", outputs)
     with Clips(name, timeout=_LIMIT_S) as clips:
         emit(output, "preview", "final", "refined")
-        found = [next(clips) for _ in range(3)]
+        received = [next(clips) for _ in range(3)]
     output.close()
     outputs.close()
     written = lines(tmp_path / "out")
-    assert [clip.revision for clip in found] == ["preview", "final", "refined"]
-    for clip, line in zip(found, written, strict=True):
+    assert [clip.revision for clip in received] == ["preview", "final", "refined"]
+    for clip, line in zip(received, written, strict=True):
         sent = {key: getattr(clip, key) for key in _SAME}
         spans = {key: tuple(line[key]) for key in ("window_s", "session_s")}
         assert sent == {key: line[key] for key in _SAME} | spans
         assert clip.scores is None
         assert clip.beyond_floor_ms == line["t_ms"]["emitted"]
-    assert found[1].beyond_floor_ms == written[1]["latency_ms"]["beyond_floor"]
-    assert found[1].brain is not None
-    assert found[1].confidence is not None
-    assert found[0].sent_at < found[1].sent_at < found[2].sent_at <= pylsl.local_clock()
+    assert received[1].beyond_floor_ms == written[1]["latency_ms"]["beyond_floor"]
+    assert received[1].brain is not None
+    assert received[1].confidence is not None
+    assert received[0].sent_at < received[1].sent_at < received[2].sent_at <= pylsl.local_clock()
 
 
 def test_condition_and_scores_come_beside_the_clip_and_name_their_channels(
@@ -183,11 +183,11 @@ def test_condition_and_scores_come_beside_the_clip_and_name_their_channels(
     _, vector, scores = streams
     assert channels(vector) == [f"latent-{k}" for k in range(4)]
     assert channels(scores) == LABELS
-    assert [one.info(timeout=_LIMIT_S).type() for one in streams] == ["Markers", "Condition", "Scores"]
+    assert [stream.info(timeout=_LIMIT_S).type() for stream in streams] == ["Markers", "Condition", "Scores"]
     output = emitter(labelled, tmp_path / "out", outputs)
     emit(output, "final", "final")
     for k, line in enumerate(lines(tmp_path / "out")):
-        samples = [pull(one) for one in streams]
+        samples = [pull(stream) for stream in streams]
         assert len({stamp for _, stamp in samples}) == 1, "one clip has one time stamp"
         message, condition_, probabilities = (sample for sample, _ in samples)
         assert json.loads(message[0])["clip"] == k
@@ -266,8 +266,8 @@ def test_an_output_that_fails_is_named_once_and_the_others_go_on(
 ) -> None:
     # To the address of all machines, the kernel lets no datagram out unasked.
     gone = open_outputs(None, "255.255.255.255:9", plain.manifest)
-    there = open_outputs(None, f"127.0.0.1:{receiver.getsockname()[1]}", plain.manifest)
-    outputs = Outputs([*gone._outputs, *there._outputs])
+    reachable = open_outputs(None, f"127.0.0.1:{receiver.getsockname()[1]}", plain.manifest)
+    outputs = Outputs([*gone._outputs, *reachable._outputs])
     output = emitter(plain, tmp_path / "out", outputs)
     emit(output, "final", "final", "final")
     (note,) = outputs.notes()
@@ -401,10 +401,10 @@ def test_what_is_no_clip_is_refused(text: str) -> None:
 
 
 def test_a_later_version_may_send_more() -> None:
-    known = dict.fromkeys(_SAME) | {"window_s": [0, 4], "session_s": [0, 4], "beyond_floor_ms": 1.5}
-    found = parse(json.dumps(known | {"mood": "blue"}), 1.0, "lab-clips")
-    assert isinstance(found, SentClip)
-    assert found.window_s == (0, 4)
+    values = dict.fromkeys(_SAME) | {"window_s": [0, 4], "session_s": [0, 4], "beyond_floor_ms": 1.5}
+    clip = parse(json.dumps(values | {"mood": "blue"}), 1.0, "lab-clips")
+    assert isinstance(clip, SentClip)
+    assert clip.window_s == (0, 4)
 
 
 def test_the_client_needs_no_large_package_but_pylsl() -> None:

@@ -60,9 +60,9 @@ def followed(*finals: Presence) -> tuple[PresenceLog, dict[float, str]]:
 
 
 def section(log: PresenceLog) -> dict[str, Any]:
-    found = log.section()
-    assert found is not None
-    return found
+    brain_section = log.section()
+    assert brain_section is not None
+    return brain_section
 
 
 def test_five_means_in_a_row_say_that_it_is_gone_and_back() -> None:
@@ -149,11 +149,11 @@ def test_before_the_first_final_no_share_is_known() -> None:
 
 
 def test_the_decoder_says_what_the_graph_says(bundle: Bundle, tmp_path: Path) -> None:
-    found = Decoder(bundle).decode(window()).clip.presence
-    assert found is not None
+    presence = Decoder(bundle).decode(window()).clip.presence
+    assert presence is not None
     # exp(3), 1 and 1 over their sum, see `tests.streaming.bundles`.
-    assert found.brain == pytest.approx(np.exp(3) / (np.exp(3) + 2))
-    assert found.inconsistent == pytest.approx(found.neither)
+    assert presence.brain == pytest.approx(np.exp(3) / (np.exp(3) + 2))
+    assert presence.inconsistent == pytest.approx(presence.neither)
     alone = Decoder(bundle).decode(window(fmri=False)).clip.presence
     assert alone is not None
     assert alone.inconsistent > 0.9
@@ -183,8 +183,8 @@ def test_values_that_are_no_probabilities_are_refused(bundle: Bundle, tmp_path: 
     (softmax,) = (node for node in graph.graph.node if "brain" in node.output)
     softmax.op_type = "Identity"
     onnx.save(graph, tmp_path / "encode.onnx")
-    given = {port.name: bundle.golden()[port.name] for port in graph.graph.input}
-    logits = Graph(graph.SerializeToString(), "encode.onnx")(given)["brain"]
+    inputs = {port.name: bundle.golden()[port.name] for port in graph.graph.input}
+    logits = Graph(graph.SerializeToString(), "encode.onnx")(inputs)["brain"]
     np.savez(tmp_path / "golden.npz", **(bundle.golden() | {"brain": logits}))
     files = {name: bundle.path / name for name in bundle.manifest.files}
     files |= {name: tmp_path / name for name in ("encode.onnx", "golden.npz")}
@@ -219,8 +219,8 @@ def session(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Session
 
 
 def test_a_session_records_and_tells_what_its_finals_hold(session: Session) -> None:
-    output, said, lines = session
-    gone, back = said
+    output, sentences, lines = session
+    gone, back = sentences
     assert gone.startswith("No readable brain has been seen since 8.0 s of the session.")
     assert back == "A readable brain has been seen again since 28.0 s of the session."
     finals = [line for line in lines if line["revision"] == "final"]
@@ -229,10 +229,10 @@ def test_a_session_records_and_tells_what_its_finals_hold(session: Session) -> N
     assert min(finals[0]["brain_by"].values()) > 0.9
     previews = [line for line in lines if line["revision"] == "preview"]
     assert all(line["inconsistent"] > 0.9 > line["brain"] for line in previews)
-    found = output.tally.presence.section()
-    assert found is not None
-    assert found["share"] == pytest.approx(9 / 14)
-    assert found["gone"] == [{"from_s": 8.0, "to_s": 28.0, "kind": "neither"}]
+    brain_section = output.tally.presence.section()
+    assert brain_section is not None
+    assert brain_section["share"] == pytest.approx(9 / 14)
+    assert brain_section["gone"] == [{"from_s": 8.0, "to_s": 28.0, "kind": "neither"}]
 
 
 def reported(bundle: Bundle, output: Emitter) -> report.Report:
@@ -253,19 +253,19 @@ def test_the_report_has_it_and_shows_it(
     bundle: Bundle, session: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output, _, _ = session
-    made = reported(bundle, output)
-    assert made["brain"] == output.tally.presence.section()
-    assert made["runs_on"] == Decoder(bundle).runs_on
-    report.show(made)
+    session_report = reported(bundle, output)
+    assert session_report["brain"] == output.tally.presence.section()
+    assert session_report["runs_on"] == Decoder(bundle).runs_on
+    report.show(session_report)
     assert "64% of 14   lost 1 time" in capsys.readouterr().out
 
 
 def test_a_bundle_that_does_not_tell_has_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     silent = make_bundle(tmp_path / "bundle")
-    output, said, lines = emitted(silent, tmp_path)
-    assert said == []
+    output, sentences, lines = emitted(silent, tmp_path)
+    assert sentences == []
     assert {(line["brain"], line["inconsistent"]) for line in lines} == {(None, None)}
-    made = reported(silent, output)
-    assert made["brain"] is None
-    report.show(made)
+    session_report = reported(silent, output)
+    assert session_report["brain"] is None
+    report.show(session_report)
     assert "lost" not in capsys.readouterr().out

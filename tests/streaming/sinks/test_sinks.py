@@ -34,15 +34,15 @@ def test_a_clip_appears_whole_with_its_line(tmp_path: Path) -> None:
 def test_a_line_that_could_not_be_written_is_taken_back(tmp_path: Path) -> None:
     sink = ClipSink(tmp_path, simulated=False)
     sink.append({"clip": 0})
-    whole = (tmp_path / "clips.jsonl").read_bytes()
+    first_line = (tmp_path / "clips.jsonl").read_bytes()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(first_line) + 10, before[1]))
     try:
         with pytest.raises(OSError, match="space"):
             sink.append({"clip": 1, "and": "more than fits"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert (tmp_path / "clips.jsonl").read_bytes() == whole
+    assert (tmp_path / "clips.jsonl").read_bytes() == first_line
     sink.append({"clip": 2})
     sink.close()
     assert (tmp_path / "clips.jsonl").read_text() == '{"clip": 0}\n{"clip": 2}\n'
@@ -54,17 +54,17 @@ def test_the_film_shows_truth_beside_reconstruction_a_hop_a_window(tmp_path: Pat
     film.skip(window(1, eeg=False, fmri=False))
     film.write(window(2), plain(250), None)
     film.close()
-    shown = read_mp4(tmp_path / "film.mp4").astype(int)
-    assert len(shown) == 96
-    middle = shown.shape[1] // 2
-    left = shown[:, middle - 40, 40]
-    right = shown[:, middle - 40, -40]
-    assert (left[:32] < 20).all()
-    assert (right[:32] > 235).all()
-    assert (np.ptp(right[32:64], axis=1) < 12).all()
-    assert (np.abs(right[32:64] - 90) < 15).all()
-    assert (np.abs(left[64:] - 90) < 15).all()
-    orange = (shown[10, -40:] - np.array([255, 176, 64]))[..., :]
+    film_frames = read_mp4(tmp_path / "film.mp4").astype(int)
+    assert len(film_frames) == 96
+    middle = film_frames.shape[1] // 2
+    left_half = film_frames[:, middle - 40, 40]
+    right_half = film_frames[:, middle - 40, -40]
+    assert (left_half[:32] < 20).all()
+    assert (right_half[:32] > 235).all()
+    assert (np.ptp(right_half[32:64], axis=1) < 12).all()
+    assert (np.abs(right_half[32:64] - 90) < 15).all()
+    assert (np.abs(left_half[64:] - 90) < 15).all()
+    orange = (film_frames[10, -40:] - np.array([255, 176, 64]))[..., :]
     assert np.abs(orange).sum(-1).min() < 60
 
 
@@ -76,7 +76,7 @@ def test_a_clip_that_came_late_is_marked_and_a_category_is_named(tmp_path: Path)
         return read_mp4(path)[16, :24, -384:].astype(int)
 
     bare = title(tmp_path / "bare.mp4")
-    named = title(tmp_path / "named.mp4", named="house 0.43")
+    labelled = title(tmp_path / "named.mp4", named="house 0.43")
     late = title(tmp_path / "late.mp4", named="house 0.43", late="LATE 6.1 s")
 
     def written(picture: np.ndarray) -> int:
@@ -86,8 +86,8 @@ def test_a_clip_that_came_late_is_marked_and_a_category_is_named(tmp_path: Path)
     def orange(picture: np.ndarray) -> int:
         return int((picture[..., 0] - picture[..., 2] > 60).sum())
 
-    assert written(bare) < written(named) < written(late)
-    assert orange(bare) == orange(named) == 0
+    assert written(bare) < written(labelled) < written(late)
+    assert orange(bare) == orange(labelled) == 0
     assert orange(late) > 200
 
 
@@ -115,13 +115,13 @@ def test_the_contact_sheet_holds_small_pictures_of_large_clips(tmp_path: Path) -
     clip[:, 240:] = 200
     sheet = ContactSheet("note")
     sheet.add("window 0", clip, None, word="unknown")
-    _, (_, kept) = sheet._kept[0]
-    assert [picture.size for picture in kept] == [(96, 64)] * 4
+    _, (_, thumbnails) = sheet._kept[0]
+    assert [picture.size for picture in thumbnails] == [(96, 64)] * 4
     sheet.save(tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as picture:
-        shown = np.asarray(picture)
+        pixels = np.asarray(picture)
     # Below the head, the label and the row of the unknown truth.
-    row = shown[30 + 18 + 64 :, 10 : 10 + 4 * 96]
+    row = pixels[30 + 18 + 64 :, 10 : 10 + 4 * 96]
     assert (row[:30] == 0).all()
     assert (row[34:64] == 200).all()
 

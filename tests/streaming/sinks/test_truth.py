@@ -117,16 +117,16 @@ def test_a_perfect_decoder_is_perfect_and_leaves_no_file(tmp_path: Path) -> None
 
 def test_what_is_kept_for_the_report_is_read_from_the_disk(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    kept = rng.integers(0, 256, (4, 3, 4, 9, 5, 3)).astype(np.uint8)
+    clip_arrays = rng.integers(0, 256, (4, 3, 4, 9, 5, 3)).astype(np.uint8)
     archive = Archive(tmp_path / "kept")
     assert archive.pairs() == {}
-    for k, (frames, truth, twin) in enumerate(kept):
+    for k, (frames, truth, twin) in enumerate(clip_arrays):
         archive.add(window(k), Clip(frames, np.zeros(1, np.float32), None, 0), truth[:3], twin)
     parts = archive.pairs()
     assert {type(clip) for clips in parts.values() for clip in clips} == {StoredClip}
     for n, name in enumerate(("clip", "truth", "twin")):
-        shown = np.stack([np.asarray(clip) for clip in parts[name]])
-        assert np.array_equal(shown, kept[:, n, : 3 if name == "truth" else 4])
+        stored = np.stack([np.asarray(clip) for clip in parts[name]])
+        assert np.array_equal(stored, clip_arrays[:, n, : 3 if name == "truth" else 4])
     archive.close()
 
 
@@ -135,8 +135,8 @@ def test_categories_from_events_alone(tmp_path: Path) -> None:
     events.write_text(f"{HEAD}\n0\t10\tface\n12\t12\thouse\n")
     bundle = make_bundle(tmp_path / "bundle", eeg=False, labels=LABELS)
     truth = Truth(events, bundle)
-    named = [truth.category(window(k)) for k in range(6)]
-    assert named == ["face", "face", "between blocks", "house", "house", "house"]
+    categories = [truth.category(window(k)) for k in range(6)]
+    assert categories == ["face", "face", "between blocks", "house", "house", "house"]
     archive = Archive(tmp_path / "kept")
     for k in range(6):
         scores = dict.fromkeys(LABELS, 0.2) | {"face" if k < 4 else "house": 0.6}
@@ -153,7 +153,7 @@ def test_without_a_truth_everything_is_unknown(tmp_path: Path) -> None:
     truth = Truth(None, bundle)
     archive = Archive(tmp_path / "kept")
     assert truth.clip(window(0)) is None
-    found = sections(truth, archive, bundle)
-    assert set(found.pop("accuracy").values()) == {None}
-    assert found == {"baselines": None, "confidence": None, "seam": None, "identified": None}
+    report = sections(truth, archive, bundle)
+    assert set(report.pop("accuracy").values()) == {None}
+    assert report == {"baselines": None, "confidence": None, "seam": None, "identified": None}
     archive.close()

@@ -28,26 +28,26 @@ def polled(source: FolderSource, seconds: float, *, live: bool = False) -> list[
     live : bool
         Let the time pass. Otherwise the polls follow each other at once, each a little later by its clock.
     """
-    found: list[Volume] = []
+    volumes: list[Volume] = []
     until = now_of(source) + seconds
-    left = round(seconds / _PACE) + 1
-    while left > 0 or now_of(source) < until:
-        found += _poll(source, live)
-        left -= 1
+    polls_left = round(seconds / _PACE) + 1
+    while polls_left > 0 or now_of(source) < until:
+        volumes += _poll(source, live)
+        polls_left -= 1
     time.sleep(_TICK)
-    return found
+    return volumes
 
 
 def polled_until(
     source: FolderSource, condition: Callable[[list[Volume]], bool], *, live: bool = False
 ) -> list[Volume]:
     """Every volume of polls until they are what is waited for."""
-    found: list[Volume] = []
+    volumes: list[Volume] = []
     until = time.monotonic() + _LIMIT
-    while not condition(found):
-        assert time.monotonic() < until, f"{len(found)} volumes so far; {source.state}"
-        found += _poll(source, live)
-    return found
+    while not condition(volumes):
+        assert time.monotonic() < until, f"{len(volumes)} volumes so far; {source.state}"
+        volumes += _poll(source, live)
+    return volumes
 
 
 def _poll(source: FolderSource, live: bool) -> list[Volume]:

@@ -20,8 +20,8 @@ def test_the_simulated_scanners_volumes_say_so_and_state_their_tr(scanner: str, 
     write_run(tmp_path, PhantomSession("easy", seed=61, seconds=4, tr_s=1.2), scanner, range(2))
     source = FolderSource(tmp_path, "read")
     volumes = []
-    while found := source.drain():
-        volumes += found
+    while batch := source.drain():
+        volumes += batch
     assert [volume.simulated for volume in volumes] == [True, True]
     assert [volume.tr_s for volume in volumes] == [1.2, 1.2]
 
@@ -35,10 +35,10 @@ def test_a_real_scanners_volumes_do_not(folder: str, data_root: Path) -> None:
 
 def test_the_simulated_amplifiers_stream_says_so() -> None:
     session = PhantomSession("easy", seconds=1, sfreq=1000)
-    made = EegOutlet(session, f"simulated-{os.getpid()}")
-    assert made._outlet is not None
-    found = layout(made._outlet.get_info())
-    assert found.montage.simulated
-    turned = Montage(found.montage.channels[::-1], 1000)
-    assert found.ordered_as(turned.channels).montage.simulated
+    amplifier = EegOutlet(session, f"simulated-{os.getpid()}")
+    assert amplifier._outlet is not None
+    eeg_layout = layout(amplifier._outlet.get_info())
+    assert eeg_layout.montage.simulated
+    turned = Montage(eeg_layout.montage.channels[::-1], 1000)
+    assert eeg_layout.ordered_as(turned.channels).montage.simulated
     assert not layout(outlet(f"real-{os.getpid()}").get_info()).montage.simulated

@@ -26,13 +26,13 @@ def clips(bundle: Bundle, samples: int) -> tuple[dict[str, list[float]], dict[st
 
 
 def test_every_number_of_steps_is_timed(tmp_path: Path) -> None:
-    spent, calls = clips(make_bundle(tmp_path / "bundle", steps=3), 10)
+    durations_s, calls = clips(make_bundle(tmp_path / "bundle", steps=3), 10)
     steps = {"clip_1_step": 10, "clip_2_steps": 10, "clip_3_steps": 10, "clip_4_steps": 10}
     steps |= {"clip_8_steps": 3, "clip_50_steps": 3}
-    assert {name: len(times) for name, times in spent.items() if name.startswith("clip")} == steps
-    assert len(spent["encode"]) == len(spent["first_frame"]) == 10
-    assert max(spent["first_frame"]) <= max(spent["clip_3_steps"])
-    assert min(spent["clip_50_steps"]) > min(spent["clip_1_step"])
+    assert {name: len(times) for name, times in durations_s.items() if name.startswith("clip")} == steps
+    assert len(durations_s["encode"]) == len(durations_s["first_frame"]) == 10
+    assert max(durations_s["first_frame"]) <= max(durations_s["clip_3_steps"])
+    assert min(durations_s["clip_50_steps"]) > min(durations_s["clip_1_step"])
     # At the bundle's own three steps. A clip has nine latent frames.
     assert {stage: len(times) for stage, times in calls.items()} == {
         "encode": 10,
@@ -40,19 +40,19 @@ def test_every_number_of_steps_is_timed(tmp_path: Path) -> None:
         "decode_first": 10,
         "decode_next": 80,
     }
-    inside = sum(sum(times) for times in calls.values())
-    assert inside + sum(spent["host_overhead"]) == pytest.approx(sum(spent["clip_3_steps"]))
+    engines_s = sum(sum(times) for times in calls.values())
+    assert engines_s + sum(durations_s["host_overhead"]) == pytest.approx(sum(durations_s["clip_3_steps"]))
     assert all(
-        0 < outside < whole
-        for outside, whole in zip(spent["host_overhead"], spent["clip_3_steps"], strict=True)
+        0 < outside < clip_s
+        for outside, clip_s in zip(durations_s["host_overhead"], durations_s["clip_3_steps"], strict=True)
     )
 
 
 def test_a_closed_form_bundle_takes_no_step(tmp_path: Path) -> None:
-    spent, calls = clips(make_bundle(tmp_path / "bundle"), 5)
-    assert set(spent) == {"encode", "first_frame", "host_overhead", "clip_0_steps"}
+    durations_s, calls = clips(make_bundle(tmp_path / "bundle"), 5)
+    assert set(durations_s) == {"encode", "first_frame", "host_overhead", "clip_0_steps"}
     assert "denoise" not in calls
-    assert len(spent["encode"]) == 5
+    assert len(durations_s["encode"]) == 5
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_a_stage_ends_when_its_time_is_up_but_not_before_its_least() -> None:
 
 def test_the_forecast_grows_with_the_samples(tmp_path: Path) -> None:
     read = make_bundle(tmp_path / "bundle")
-    made = bench_volumes.case(read, (64, 64, 36), 200)
-    few, many = (bench._expected_s(made, Decoder(read), samples) for samples in (10, 100_000))
-    assert 40 < few < many / 10
+    volume_case = bench_volumes.case(read, (64, 64, 36), 200)
+    short_s, long_s = (bench._expected_s(volume_case, Decoder(read), samples) for samples in (10, 100_000))
+    assert 40 < short_s < long_s / 10
 
 
 def test_a_quick_benchmark_leaves_out_steps_that_take_long(tmp_path: Path) -> None:
@@ -104,8 +104,8 @@ def test_a_quick_benchmark_has_the_stages_of_a_whole_one(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     bench.run(str(make_bundle(tmp_path / "bundle", steps=4).path), as_json=True, quick=True)
-    said = capsys.readouterr()
-    report = json.loads(said.out)
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
     assert report["quick"] is True
     assert report["stages"].keys() == STAGES
     assert report["stages"].pop("clip_0_steps") is None
@@ -113,17 +113,17 @@ def test_a_quick_benchmark_has_the_stages_of_a_whole_one(
     assert counts.pop("eeg_push") == 100
     assert all(1 <= n <= 40 for n in counts.values())
     assert report["engines"].keys() == {"encode", "denoise", "decode_first", "decode_next"}
-    assert all(found["runs_on"].endswith("on the CPU") for found in report["engines"].values())
+    assert all(engine["runs_on"].endswith("on the CPU") for engine in report["engines"].values())
     assert report["fallbacks"] == []
     assert report["state_mb"] > 0
     assert report["fits"]["clip_ms"].keys() == {"1", "2", "4", "8", "50"}
-    assert "at most a minute" in said.err
+    assert "at most a minute" in printed.err
 
 
 @pytest.mark.parametrize("form", ["mosaic", "enhanced", "nifti", "slices"])
 def test_every_form_of_file_is_timed_from_the_folder_to_the_vector(tmp_path: Path, form: str) -> None:
-    made = bench_volumes.case(make_bundle(tmp_path / "bundle"), (64, 64, 36), 200)
-    rows = list(bench_volumes.measure(made, form, range(3), others=5))
+    volume_case = bench_volumes.case(make_bundle(tmp_path / "bundle"), (64, 64, 36), 200)
+    rows = list(bench_volumes.measure(volume_case, form, range(3), other_files=5))
     assert len(rows) == 3
     for wall, cpu, parse in rows:
         assert 0 < parse < wall

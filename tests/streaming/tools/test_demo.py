@@ -73,9 +73,9 @@ def test_a_demo_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_the_demo_opens_its_page_by_a_file_and_hands_the_token_on_unseen(tmp_path: Path) -> None:
-    seen = tmp_path / "seen"
+    opened_page = tmp_path / "seen"
     browser = tmp_path / "browser"
-    browser.write_text(f'#!/bin/sh\necho "$@" >> {seen}\ncat "${{1#file://}}" >> {seen}\n')
+    browser.write_text(f'#!/bin/sh\necho "$@" >> {opened_page}\ncat "${{1#file://}}" >> {opened_page}\n')
     browser.chmod(0o700)
     out = tmp_path / "out"
     words = [*DEMO, str(out), "--recorded", "--seconds", "8", "--dashboard", "localhost:0"]
@@ -107,7 +107,7 @@ def test_the_demo_opens_its_page_by_a_file_and_hands_the_token_on_unseen(tmp_pat
     assert len(token) > 20
     assert "--dashboard-token-fd" in public
     assert not [word for word in public if token in word]
-    command, page = seen.read_text().split("\n", 1)
+    command, page = opened_page.read_text().split("\n", 1)
     assert command == (out / "run009" / "page.html").as_uri()
     assert urls[0] in page
 
@@ -126,8 +126,8 @@ def test_the_real_film_is_a_small_silent_minute_of_many_shots() -> None:
     # Nothing of the shot before is left at its beginning.
     assert film.cut_frames[1] > 2
     credit = (path.parent / "README.md").read_text()
-    for told in ("Caminandes 3: Llamigos", "(c) Blender Foundation", "CC-BY 4.0", "cut", "sound"):
-        assert told in credit
+    for phrase in ("Caminandes 3: Llamigos", "(c) Blender Foundation", "CC-BY 4.0", "cut", "sound"):
+        assert phrase in credit
 
 
 def test_the_demo_tells_a_film_that_cannot_be_shown_before_anything_starts(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ Make = Callable[[int], np.ndarray]
 
 
 def findings(
-    capsys: pytest.CaptureFixture[str], *args: object, **more: object
+    capsys: pytest.CaptureFixture[str], *args: object, **options: object
 ) -> tuple[int, dict[str, dict]]:
-    code = doctor.run(doctor.Asked(*args, **more), as_json=True)  # type: ignore[arg-type]
+    code = doctor.run(doctor.Asked(*args, **options), as_json=True)  # type: ignore[arg-type]
     return code, {f["subject"]: f for f in json.loads(capsys.readouterr().out)}
 
 
@@ -74,58 +74,60 @@ def write_run(folder: Path, shape: tuple[int, ...], affine: np.ndarray, tr_s: fl
 
 
 def test_a_machine_that_can_run_a_session(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, found = findings(capsys, None, tmp_path, "haxby", out=tmp_path / "out", record=tmp_path / "rec")
+    code, by_subject = findings(
+        capsys, None, tmp_path, "haxby", out=tmp_path / "out", record=tmp_path / "rec"
+    )
     assert code == 0
-    assert found["bundle"]["state"] == "ok"
-    assert "ONNX Runtime" in found["graphs"]["found"]
-    assert "liblsl" in found["LSL"]["found"]
-    assert found["folder"]["state"] == "note"
-    assert "no volume yet" in found["folder"]["found"]
-    assert "minutes" in found["disk"]["found"]
-    assert "minutes" in found["recording"]["found"]
+    assert by_subject["bundle"]["state"] == "ok"
+    assert "ONNX Runtime" in by_subject["graphs"]["found"]
+    assert "liblsl" in by_subject["LSL"]["found"]
+    assert by_subject["folder"]["state"] == "note"
+    assert "no volume yet" in by_subject["folder"]["found"]
+    assert "minutes" in by_subject["disk"]["found"]
+    assert "minutes" in by_subject["recording"]["found"]
 
 
 def test_each_thing_that_is_missing_is_named_with_what_to_do(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    code, found = findings(capsys, "no-such-amplifier", tmp_path / "unmounted", "no-such-bundle")
+    code, by_subject = findings(capsys, "no-such-amplifier", tmp_path / "unmounted", "no-such-bundle")
     assert code == 1
     for subject in ("LSL", "folder", "bundle"):
-        assert found[subject]["state"] == "bad"
-    assert "no stream 'no-such-amplifier'" in found["LSL"]["found"]
-    assert "start the amplifier" in found["LSL"]["advice"]
-    assert "unmounted is not there" in found["folder"]["found"]
-    assert "haxby" in found["bundle"]["found"]
+        assert by_subject[subject]["state"] == "bad"
+    assert "no stream 'no-such-amplifier'" in by_subject["LSL"]["found"]
+    assert "start the amplifier" in by_subject["LSL"]["advice"]
+    assert "unmounted is not there" in by_subject["folder"]["found"]
+    assert "haxby" in by_subject["bundle"]["found"]
 
 
 def test_a_trained_cap_and_grid_pass(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = bundles.load("phantom")
-    wanted = read.manifest.eeg
+    eeg_input = read.manifest.eeg
     volumes = read.manifest.fmri
-    assert wanted is not None
+    assert eeg_input is not None
     assert volumes is not None
     rng = np.random.default_rng(1)
-    noise: Make = lambda count: rng.normal(0, 40, (count, len(wanted.channels)))  # noqa: E731
+    noise: Make = lambda count: rng.normal(0, 40, (count, len(eeg_input.channels)))  # noqa: E731
     write_run(tmp_path / "scans", tuple(volumes.shape), np.array(volumes.affine), 0.8, 1200)
-    with amplifier(tuple(wanted.channels), 500.0, noise, monkeypatch) as name:
-        code, found = findings(capsys, name, tmp_path / "scans", "phantom", out=tmp_path / "out")
-    states = {subject: finding["state"] for subject, finding in found.items()}
+    with amplifier(tuple(eeg_input.channels), 500.0, noise, monkeypatch) as name:
+        code, by_subject = findings(capsys, name, tmp_path / "scans", "phantom", out=tmp_path / "out")
+    states = {subject: finding["state"] for subject, finding in by_subject.items()}
     # A stream without triggers is no fault; every subject that is judged is there.
     assert states.pop("triggers") == "note"
     # All volumes were written at once, which a session does not mind.
     assert states.pop("delivery") == "note"
     # No shipped bundle was ever run on a GPU, which is said of each.
     assert states.pop("GPU") == "note"
-    assert "not run on a GPU" in found["GPU"]["found"]
-    assert "off by latent" in found["bundle"]["found"]
-    assert "denoise" in found["engines"]["found"]
+    assert "not run on a GPU" in by_subject["GPU"]["found"]
+    assert "off by latent" in by_subject["bundle"]["found"]
+    assert "denoise" in by_subject["engines"]["found"]
     # Where a provider is installed whose GPU is missing, that is told.
     assert states.pop("engines") in ("ok", "note")
     judged = {"LSL", "cap", "rate", "unit", "samples", "level", "folder", "grid", "TR", "voxels", "disk"}
     assert states.keys() == judged | {"machine", "graphs", "bundle"}
-    assert set(states.values()) == {"ok"}, found
+    assert set(states.values()) == {"ok"}, by_subject
     assert code == 0
 
 
@@ -135,21 +137,21 @@ def test_another_cap_without_a_number_beside_another_grid_is_refused(
     channels = tuple(bundles.load("phantom").manifest.eeg.channels[:20])  # type: ignore[union-attr]
     write_run(tmp_path / "scans", (40, 20, 1), np.diag([3.5, 3.75, 3.75, 1.0]), 2.5, 400)
     with amplifier(channels, 500.0, lambda count: np.full((count, 20), np.nan), monkeypatch) as name:
-        code, found = findings(capsys, name, tmp_path / "scans", "phantom", out=tmp_path / "out")
+        code, by_subject = findings(capsys, name, tmp_path / "scans", "phantom", out=tmp_path / "out")
     assert code == 1
     for subject in ("cap", "samples", "grid", "TR"):
-        assert found[subject]["state"] == "bad", found[subject]
-        assert found[subject]["advice"]
-    assert "lacks" in found["cap"]["found"]
-    assert "100% of the samples" in found["samples"]["found"]
-    assert "(40, 20, 1)" in found["grid"]["found"]
+        assert by_subject[subject]["state"] == "bad", by_subject[subject]
+        assert by_subject[subject]["advice"]
+    assert "lacks" in by_subject["cap"]["found"]
+    assert "100% of the samples" in by_subject["samples"]["found"]
+    assert "(40, 20, 1)" in by_subject["grid"]["found"]
 
 
 def test_a_source_that_the_bundle_does_not_read_is_said(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with amplifier(("Cz", "Oz"), 500.0, lambda count: np.zeros((count, 2)), monkeypatch) as name:
-        code, found = findings(capsys, name, None, "haxby", out=tmp_path / "out")
+        code, by_subject = findings(capsys, name, None, "haxby", out=tmp_path / "out")
     assert code == 1
-    assert "reads no EEG" in found["cap"]["found"]
-    assert "reads fmri" in found["sources"]["found"]
+    assert "reads no EEG" in by_subject["cap"]["found"]
+    assert "reads fmri" in by_subject["sources"]["found"]

@@ -40,7 +40,7 @@ def heard(montage: Montage, true_hz: float, spread_uv: float = 40.0, notes: tupl
 
 def judged(bundle: Bundle, what: Heard) -> dict[str, Finding]:
     assert bundle.manifest.eeg is not None
-    return {one.subject: one for one in findings(what, bundle, bundle.manifest.eeg)}
+    return {finding.subject: finding for finding in findings(what, bundle, bundle.manifest.eeg)}
 
 
 def spoiled(what: Heard, spoil: Callable[[np.ndarray], None]) -> Heard:
@@ -50,21 +50,21 @@ def spoiled(what: Heard, spoil: Callable[[np.ndarray], None]) -> Heard:
 
 
 def test_what_fits_passes(phantom: Bundle) -> None:
-    found = judged(phantom, heard(cap(phantom), 500.0))
-    assert {one.state for one in found.values()} == {"ok"}, found
+    by_subject = judged(phantom, heard(cap(phantom), 500.0))
+    assert {finding.state for finding in by_subject.values()} == {"ok"}, by_subject
 
 
 def test_channels_that_are_not_there_are_interpolated_or_refused(phantom: Bundle) -> None:
-    few = judged(phantom, heard(cap(phantom, without=3), 500.0))["cap"]
-    assert few.state == "note"
-    assert "61 of the bundle's 64 channels; Fp1, Fpz, Fp2 would be interpolated" in few.found
+    three_missing = judged(phantom, heard(cap(phantom, without=3), 500.0))["cap"]
+    assert three_missing.state == "note"
+    assert "61 of the bundle's 64 channels; Fp1, Fpz, Fp2 would be interpolated" in three_missing.found
     many = judged(phantom, heard(cap(phantom, without=20), 500.0))["cap"]
     assert many.state == "bad"
     assert "20 of them" in many.found
 
 
 @pytest.mark.parametrize(
-    ("declared", "true", "found"),
+    ("declared", "true", "message"),
     [
         (500.0, 1000.0, "declares 500 Hz and sends 1000"),
         (1000.0, 500.0, "declares 1000 Hz and sends 500"),
@@ -72,18 +72,18 @@ def test_channels_that_are_not_there_are_interpolated_or_refused(phantom: Bundle
     ],
 )
 def test_a_rate_that_is_not_the_declared_one_or_too_low(
-    phantom: Bundle, declared: float, true: float, found: str
+    phantom: Bundle, declared: float, true: float, message: str
 ) -> None:
     rate = judged(phantom, heard(cap(phantom, declared), true))["rate"]
     assert rate.state == "bad"
-    assert found in rate.found
+    assert message in rate.found
     assert rate.advice.startswith("set the")
 
 
 @pytest.mark.parametrize("spread_uv", [40e-6, 40e3])
 def test_volts_that_are_called_microvolts_are_told_by_their_level(phantom: Bundle, spread_uv: float) -> None:
-    found = judged(phantom, heard(cap(phantom), 500.0, spread_uv))
-    assert found["level"].state == "bad"
+    by_subject = judged(phantom, heard(cap(phantom), 500.0, spread_uv))
+    assert by_subject["level"].state == "bad"
 
 
 def test_the_advice_on_a_level_holds_nothing_but_what_to_do(phantom: Bundle) -> None:
@@ -97,10 +97,10 @@ def test_values_that_are_no_numbers_are_counted_and_the_channel_named(phantom: B
     def spoil(data: np.ndarray) -> None:
         data[2, ::2] = np.nan
 
-    found = judged(phantom, spoiled(heard(cap(phantom), 500.0), spoil))
-    assert found["samples"].state == "bad"
-    assert found["samples"].found.startswith("50% of the samples")
-    assert found["samples"].found.endswith("1 channel: Fp2")
+    by_subject = judged(phantom, spoiled(heard(cap(phantom), 500.0), spoil))
+    assert by_subject["samples"].state == "bad"
+    assert by_subject["samples"].found.startswith("50% of the samples")
+    assert by_subject["samples"].found.endswith("1 channel: Fp2")
 
 
 def test_a_dead_channel_is_named(phantom: Bundle) -> None:
@@ -119,9 +119,9 @@ def test_a_unit_that_was_concluded_is_said(phantom: Bundle) -> None:
 
 def test_a_stream_that_sends_nothing_is_bad(phantom: Bundle) -> None:
     silent = Heard(cap(phantom), [], False, "LSL stream 'EEG': 64 EEG channels", [])
-    (found,) = judged(phantom, silent).values()
-    assert found.state == "bad"
-    assert "no sample came" in found.found
+    (finding,) = judged(phantom, silent).values()
+    assert finding.state == "bad"
+    assert "no sample came" in finding.found
     stopped = heard(cap(phantom), 500.0)
-    few = Heard(stopped.montage, stopped.items[:5], True, stopped.state, [])
-    assert judged(phantom, few)["rate"].state == "bad"
+    short = Heard(stopped.montage, stopped.items[:5], True, stopped.state, [])
+    assert judged(phantom, short)["rate"].state == "bad"

@@ -14,7 +14,7 @@ def stream(name: str, source_id: str, host: str = "lab") -> pylsl.StreamInfo:
 
 
 @pytest.mark.parametrize(
-    ("streams", "asked", "state", "words"),
+    ("streams", "query", "state", "words"),
     [
         ([stream("amp", "a")], "amp", "ok", ["amp (EEG, 4 ch)"]),
         ([stream("amp", "a")], "EEG", "ok", ["'EEG' is no stream's name but a type", "'amp' of lab"]),
@@ -30,10 +30,10 @@ def stream(name: str, source_id: str, host: str = "lab") -> pylsl.StreamInfo:
     ],
 )
 def test_streams_that_fit(
-    streams: list[pylsl.StreamInfo], asked: str, state: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+    streams: list[pylsl.StreamInfo], query: str, state: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pylsl, "resolve_streams", lambda **_: streams)
-    found = doctor._streams(asked)
-    assert found.state == state, found
-    assert all(word in found.found for word in words), found
-    assert bool(found.advice) is (state == "bad")
+    finding = doctor._streams(query)
+    assert finding.state == state, finding
+    assert all(word in finding.found for word in words), finding
+    assert bool(finding.advice) is (state == "bad")

@@ -92,10 +92,10 @@ def interrupted(process: subprocess.Popen) -> tuple[str, str]:
 
 def is_complete(lines: list[dict], name: str) -> bool:
     """Whether the last line of a stream says all there is to say."""
-    own = [line for line in lines if line["stream"] == name]
-    if not own or not own[-1]["gaps"] or not own[-1]["triggers"]:
+    stream_lines = [line for line in lines if line["stream"] == name]
+    if not stream_lines or not stream_lines[-1]["gaps"] or not stream_lines[-1]["triggers"]:
         return False
-    return own[-1]["rate_hz"] == pytest.approx(500, rel=1e-3)
+    return stream_lines[-1]["rate_hz"] == pytest.approx(500, rel=1e-3)
 
 
 @contextmanager
@@ -126,9 +126,9 @@ def test_every_stream_has_a_line_a_second_with_what_was_lost(network: dict[str, 
     assert process.returncode == 0, err
     assert all(tuple(line) == KEYS for line in lines), err
     for name in ("one", "two"):
-        own = [line for line in lines if line["stream"] == name]
-        last = own[-1]
-        assert 1 <= len(own) <= seconds + 1
+        stream_lines = [line for line in lines if line["stream"] == name]
+        last = stream_lines[-1]
+        assert 1 <= len(stream_lines) <= seconds + 1
         assert last["rate_hz"] == pytest.approx(500, rel=1e-3)
         assert last["lost_samples"] == 100 * last["gaps"] > 0
         assert last["triggers"] >= 1
@@ -144,9 +144,9 @@ def test_a_stream_that_is_not_there_is_waited_for_and_ctrl_c_ends_it(network: di
         out, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0
     assert out == ""
-    said = [line for line in err.splitlines() if "'absent'" in line]
-    assert 1 <= len(said) <= 3
-    assert "other (EEG, 5 ch)" in said[-1]
+    waiting_lines = [line for line in err.splitlines() if "'absent'" in line]
+    assert 1 <= len(waiting_lines) <= 3
+    assert "other (EEG, 5 ch)" in waiting_lines[-1]
 
 
 @pytest.mark.full

@@ -36,9 +36,9 @@ def test_plays_a_run_as_a_scanner_writes_it(tmp_path, name, kind):
     with ThreadPoolExecutor() as reader:
         reading = reader.submit(polled_until, source, lambda volumes: len(volumes) == 5, live=True)
         assert play_volumes.run(tmp_path / name, folder, None, 100.0) == 0
-        found = reading.result()
-    assert [volume.index for volume in found] == list(range(5))
-    for n, volume in enumerate(found):
+        played = reading.result()
+    assert [volume.index for volume in played] == list(range(5))
+    for n, volume in enumerate(played):
         np.testing.assert_array_equal(volume.data, data[..., n])
         np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-5)
         assert volume.tr_s == 2.5
@@ -82,8 +82,8 @@ def test_refuses_with_a_reason(tmp_path):
     (tmp_path / "text.nii").write_text("no image")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "vol_00000.nii").touch()
-    whole = (tmp_path / "bold.nii").read_bytes()
-    (tmp_path / "cut.nii").write_bytes(whole[:-10])
+    content = (tmp_path / "bold.nii").read_bytes()
+    (tmp_path / "cut.nii").write_bytes(content[:-10])
     cases = [
         ("missing.nii", "out", 1.0, 1.0, "bold-missing", {"path": tmp_path / "missing.nii"}),
         ("text.nii", "out", 1.0, 1.0, "bold-unreadable", {"path": tmp_path / "text.nii"}),

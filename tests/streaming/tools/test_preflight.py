@@ -60,26 +60,28 @@ def chunked(data: np.ndarray, sfreq: float, began_at: float = 100.0) -> list[Eeg
 
 
 def triggered(starts_s: np.ndarray, began_at: float = 100.0) -> list[Trigger]:
-    return [Trigger(began_at + at, "R128", began_at + at + 0.001) for at in starts_s]
+    return [Trigger(began_at + start_s, "R128", began_at + start_s + 0.001) for start_s in starts_s]
 
 
-def heard(montage: Montage, data: np.ndarray, triggers: list[Trigger] | None = None, **more: object) -> Heard:
-    items = sorted([*chunked(data, montage.sfreq), *(triggers or [])], key=lambda one: one.arrived_at)
-    return Heard(montage, items, True, "", [], **more)  # type: ignore[arg-type]
+def heard(
+    montage: Montage, data: np.ndarray, triggers: list[Trigger] | None = None, **fields: object
+) -> Heard:
+    items = sorted([*chunked(data, montage.sfreq), *(triggers or [])], key=lambda item: item.arrived_at)
+    return Heard(montage, items, True, "", [], **fields)  # type: ignore[arg-type]
 
 
 # The whole command.
 
 
 def findings(
-    capsys: pytest.CaptureFixture[str], asked: Asked, **more: object
+    capsys: pytest.CaptureFixture[str], options: Asked, **extra: object
 ) -> tuple[int, dict[str, dict[str, str]]]:
     capsys.readouterr()
-    code = preflight.run(asked, True, **more)  # type: ignore[arg-type]
-    told = json.loads(capsys.readouterr().out)
-    subjects = [one["subject"] for one in told]
+    code = preflight.run(options, True, **extra)  # type: ignore[arg-type]
+    all_findings = json.loads(capsys.readouterr().out)
+    subjects = [finding["subject"] for finding in all_findings]
     assert len(subjects) == len(set(subjects)), "every subject is judged once"
-    return code, {one["subject"]: one for one in told}
+    return code, {finding["subject"]: finding for finding in all_findings}
 
 
 @pytest.fixture
@@ -107,19 +109,19 @@ def test_a_scanner_and_an_amplifier_that_run_may_start(
     name = f"preflight-{os.getpid()}-runs"
     look_only_for(name, monkeypatch)
     with playing(name, scans):
-        asked = Asked(name, scans, str(small), out=tmp_path / "out", minutes=1.0)
-        code, found = findings(capsys, asked, seconds=4.7)
-    assert code == 0, found
-    assert found["export"]["state"] == "ok"
-    assert "came in" in found["export"]["found"]
-    assert found["triggers"]["state"] == "ok"
-    assert "mark volumes, one every 0.8 s" in found["triggers"]["found"]
-    assert found["sync"]["state"] in ("ok", "note")
-    assert found["impedances"]["found"].startswith("unknown")
-    assert found["ECG"]["state"] == "note"
-    assert "head" not in found
+        options = Asked(name, scans, str(small), out=tmp_path / "out", minutes=1.0)
+        code, by_subject = findings(capsys, options, seconds=4.7)
+    assert code == 0, by_subject
+    assert by_subject["export"]["state"] == "ok"
+    assert "came in" in by_subject["export"]["found"]
+    assert by_subject["triggers"]["state"] == "ok"
+    assert "mark volumes, one every 0.8 s" in by_subject["triggers"]["found"]
+    assert by_subject["sync"]["state"] in ("ok", "note")
+    assert by_subject["impedances"]["found"].startswith("unknown")
+    assert by_subject["ECG"]["state"] == "note"
+    assert "head" not in by_subject
     # The doctor's own checks are there, too.
-    assert {"machine", "LSL", "cap", "rate", "unit", "samples", "grid", "TR", "disk"} <= found.keys()
+    assert {"machine", "LSL", "cap", "rate", "unit", "samples", "grid", "TR", "disk"} <= by_subject.keys()
 
 
 def test_volumes_without_triggers_stop_a_run(
@@ -134,12 +136,12 @@ def test_volumes_without_triggers_stop_a_run(
     name = f"preflight-{os.getpid()}-unmarked"
     look_only_for(name, monkeypatch)
     with playing(name, scans, marked=False):
-        asked = Asked(name, scans, str(small), out=tmp_path / "out", minutes=1.0)
-        code, found = findings(capsys, asked, seconds=3.0)
+        options = Asked(name, scans, str(small), out=tmp_path / "out", minutes=1.0)
+        code, by_subject = findings(capsys, options, seconds=3.0)
     assert code == 1
-    assert found["triggers"]["state"] == "bad"
-    assert re.fullmatch(r"no trigger for \d+ s, while \d+ volumes? came", found["triggers"]["found"])
-    assert found["sync"]["found"].startswith("unknown")
+    assert by_subject["triggers"]["state"] == "bad"
+    assert re.fullmatch(r"no trigger for \d+ s, while \d+ volumes? came", by_subject["triggers"]["found"])
+    assert by_subject["sync"]["found"].startswith("unknown")
 
 
 def test_the_eyes_are_asked_for_and_the_alpha_is_compared(
@@ -154,13 +156,13 @@ def test_the_eyes_are_asked_for_and_the_alpha_is_compared(
     monkeypatch.setattr("sys.stdin", pressed)
     name = f"preflight-{os.getpid()}-eyes"
     look_only_for(name, monkeypatch)
-    asked = Asked(name, None, str(small), out=tmp_path / "out", minutes=1.0)
+    options = Asked(name, None, str(small), out=tmp_path / "out", minutes=1.0)
     with playing(name, None):
-        code = preflight.run(asked, True, seconds=3.0, eyes_closed=True)
-    told = capsys.readouterr()
-    assert "Ask the participant to close the eyes for 3 s, and press Enter." in told.err
+        code = preflight.run(options, True, seconds=3.0, eyes_closed=True)
+    printed = capsys.readouterr()
+    assert "Ask the participant to close the eyes for 3 s, and press Enter." in printed.err
     assert pressed.tell() == 1
-    (alpha,) = [one for one in json.loads(told.out) if one["subject"] == "alpha"]
+    (alpha,) = [finding for finding in json.loads(printed.out) if finding["subject"] == "alpha"]
     assert (code, alpha["state"]) == (0, "note")
 
 
@@ -176,23 +178,23 @@ def test_nothing_to_listen_to_is_refused() -> None:
 
 def export(folder: Path, before: list[str], during: list[str]) -> Finding:
     rng = np.random.default_rng(0)
-    whole = written(folder.parent / "whole", [scan(rng).astype(np.float32)], AFFINE) / "v_000.nii"
+    volume_file = written(folder.parent / "whole", [scan(rng).astype(np.float32)], AFFINE) / "v_000.nii"
     folder.mkdir(exist_ok=True)
     for name in before:
-        (folder / name).write_bytes(whole.read_bytes())
+        (folder / name).write_bytes(volume_file.read_bytes())
     source = FolderSource(folder, "ignore", bound=False)
     for name in during:
-        (folder / name).write_bytes(whole.read_bytes() if name.endswith(".nii") else b"no image at all")
-    looked = doctor_fmri.read(source)
+        (folder / name).write_bytes(volume_file.read_bytes() if name.endswith(".nii") else b"no image at all")
+    observed = doctor_fmri.read(source)
     until = time.monotonic() + 60
-    while during and not (looked.series or looked.ignored):
+    while during and not (observed.series or observed.ignored):
         assert time.monotonic() < until
-        looked = doctor_fmri.read(source)
-    return preflight_fmri.export(folder, looked, 20.0)
+        observed = doctor_fmri.read(source)
+    return preflight_fmri.export(folder, observed, 20.0)
 
 
 @pytest.mark.parametrize(
-    ("before", "during", "state", "said"),
+    ("before", "during", "state", "message"),
     [
         ([], [], "ok", "the folder is empty"),
         (["v_000.nii"], [], "note", "old files only: the newest is 0 s old, and none came in 20 s"),
@@ -201,10 +203,10 @@ def export(folder: Path, before: list[str], during: list[str]) -> Finding:
     ],
 )
 def test_what_comes_into_the_folder_says_whether_the_export_works(
-    before: list[str], during: list[str], state: str, said: str, tmp_path: Path
+    before: list[str], during: list[str], state: str, message: str, tmp_path: Path
 ) -> None:
-    found = export(tmp_path / "scans", before, during)
-    assert (found.state, found.found.startswith(said)) == (state, True), found
+    finding = export(tmp_path / "scans", before, during)
+    assert (finding.state, finding.found.startswith(message)) == (state, True), finding
 
 
 # Triggers and clocks.
@@ -220,34 +222,34 @@ def silent(triggers: list[Trigger], seconds: float = 20.0, sfreq: float = 5000.0
 
 def on_samples(every_s: float, sfreq: float = 5000.0) -> list[Trigger]:
     stamps = 100.0 + np.arange(int(20 * sfreq)) / sfreq
-    at = np.ceil(np.arange(0.1, 19.9, every_s) * sfreq - 1e-6).astype(int)
-    return [Trigger(float(stamps[i]), "R128", float(stamps[i]) + 0.001) for i in at]
+    sample_indices = np.ceil(np.arange(0.1, 19.9, every_s) * sfreq - 1e-6).astype(int)
+    return [Trigger(float(stamps[i]), "R128", float(stamps[i]) + 0.001) for i in sample_indices]
 
 
 def test_triggers_that_were_heard_are_told_with_their_tr() -> None:
     what, _ = silent(triggered(np.arange(0.1, 19.9, 0.8)))
-    found = preflight_sync.triggers(what, 0.8, 24)
-    assert (found.state, found.found) == ("ok", "25 triggers; 25 of 'R128' mark volumes, one every 0.8 s")
+    finding = preflight_sync.triggers(what, 0.8, 24)
+    assert (finding.state, finding.found) == ("ok", "25 triggers; 25 of 'R128' mark volumes, one every 0.8 s")
 
 
 @pytest.mark.parametrize(("volumes", "state"), [(24, "bad"), (0, "note"), (None, "note")])
 def test_without_triggers_only_volumes_are_a_fault(volumes: int | None, state: str) -> None:
-    found = preflight_sync.triggers(silent([])[0], 0.8, volumes)
-    assert found.state == state
-    assert ("first volume" in found.found) == (state == "note")
+    finding = preflight_sync.triggers(silent([])[0], 0.8, volumes)
+    assert finding.state == state
+    assert ("first volume" in finding.found) == (state == "note")
 
 
 def test_triggers_of_another_tr_mark_no_volumes() -> None:
     what, _ = silent(triggered(np.arange(0.1, 19.9, 1.37)))
-    found = preflight_sync.triggers(what, 0.8, 24)
-    assert found.state == "bad"
-    assert "none of them at the TR of 0.8 s" in found.found
+    finding = preflight_sync.triggers(what, 0.8, 24)
+    assert finding.state == "bad"
+    assert "none of them at the TR of 0.8 s" in finding.found
 
 
 def test_a_locked_clock_takes_the_same_number_of_samples_in_every_tr() -> None:
-    found = preflight_sync.sync(*silent(on_samples(0.8)), 0.8)
-    assert found.state == "ok", found
-    assert found.found.startswith("locked")
+    finding = preflight_sync.sync(*silent(on_samples(0.8)), 0.8)
+    assert finding.state == "ok", finding
+    assert finding.found.startswith("locked")
 
 
 @pytest.mark.parametrize("ppm", [-30.0, 25.0])
@@ -256,15 +258,15 @@ def test_a_clock_of_its_own_is_told_with_its_drift(ppm: float) -> None:
     drift = preflight_sync.by_triggers(what, cleaned, 0.8)
     assert drift is not None
     assert abs(drift.ppm - ppm) < drift.error_ppm
-    found = preflight_sync.sync(what, cleaned, 0.8)
-    assert (found.state, found.found.startswith("not locked")) == ("note", True)
+    finding = preflight_sync.sync(what, cleaned, 0.8)
+    assert (finding.state, finding.found.startswith("not locked")) == ("note", True)
 
 
 def test_triggers_that_jitter_leave_it_unknown() -> None:
     jitter = np.random.default_rng(1).normal(0, 2e-3, 25)
-    found = preflight_sync.sync(*silent(triggered(np.arange(0.1, 19.9, 0.8) + jitter)), 0.8)
-    assert (found.state, found.found.startswith("unknown")) == ("note", True)
-    assert "too coarse" in found.found
+    finding = preflight_sync.sync(*silent(triggered(np.arange(0.1, 19.9, 0.8) + jitter)), 0.8)
+    assert (finding.state, finding.found.startswith("unknown")) == ("note", True)
+    assert "too coarse" in finding.found
 
 
 # A simulated participant in the magnet.
@@ -290,22 +292,22 @@ def test_the_drift_is_read_from_the_gradients_themselves(scanned: tuple[Heard, C
     drift = preflight_sync.by_gradient(cleaned.gradient, FS, 0.8)
     assert drift is not None
     assert drift.ppm == pytest.approx(20.0, abs=1.0)
-    found = preflight_sync.sync(what, cleaned, 0.8)
-    assert found.found.startswith("not locked: the TR is +")
+    finding = preflight_sync.sync(what, cleaned, 0.8)
+    assert finding.found.startswith("not locked: the TR is +")
 
 
 def test_a_heart_is_seen_before_the_gradients_run(scanned: tuple[Heard, Cleaned]) -> None:
-    found = preflight_eeg.ecg(scanned[1])
-    assert found.state == "ok", found
-    assert "a minute" in found.found
+    finding = preflight_eeg.ecg(scanned[1])
+    assert finding.state == "ok", finding
+    assert "a minute" in finding.found
 
 
 @pytest.mark.parametrize("spread_uv", [0.0, 5.0, 200.0])
 def test_noise_is_no_heart(spread_uv: float, scanned: tuple[Heard, Cleaned]) -> None:
     noise = np.random.default_rng(2).normal(0, spread_uv, 10_000)
-    found = preflight_eeg.ecg(replace(scanned[1], rate=500.0, ecg=[noise]))
-    assert found.state == "bad", found
-    assert "no heartbeat can be seen" in found.found
+    finding = preflight_eeg.ecg(replace(scanned[1], rate=500.0, ecg=[noise]))
+    assert finding.state == "bad", finding
+    assert "no heartbeat can be seen" in finding.found
 
 
 def test_without_an_ecg_channel_or_with_reference_channels(scanned: tuple[Heard, Cleaned]) -> None:
@@ -315,18 +317,18 @@ def test_without_an_ecg_channel_or_with_reference_channels(scanned: tuple[Heard,
 
 
 def test_the_closed_eyes_alpha_is_told_and_its_absence_noted(phantom: Bundle) -> None:
-    wanted = phantom.manifest.eeg
-    assert wanted is not None
-    one = PhantomSession("easy", seed=62, seconds=6)
+    eeg_input = phantom.manifest.eeg
+    assert eeg_input is not None
+    session = PhantomSession("easy", seed=62, seconds=6)
     opened, closed = (
-        Amplifier(1, one.preset, one.state, one.film.cut_frames, 1000, 62, 1.0, shut)
+        Amplifier(1, session.preset, session.state, session.film.cut_frames, 1000, 62, 1.0, shut)
         for shut in ((), ((-LEAD_IN_S, 10.0),))
     )
     clips = [np.concatenate(list(source.blocks(15)), axis=1) for source in (opened, closed)]
-    both = [heard(one.montage, clip) for clip in clips]
-    found = preflight_eeg.alpha(both[0], both[1], phantom, wanted)
-    assert found.state == "ok", found
-    again = preflight_eeg.alpha(both[0], both[0], phantom, wanted)
+    both = [heard(session.montage, clip) for clip in clips]
+    finding = preflight_eeg.alpha(both[0], both[1], phantom, eeg_input)
+    assert finding.state == "ok", finding
+    again = preflight_eeg.alpha(both[0], both[0], phantom, eeg_input)
     assert again.state == "note"
     assert "the cap and the reference" in again.advice
 
@@ -351,43 +353,43 @@ def test_impedances_of_the_description_count_only_with_a_unit() -> None:
         "impedance": ["5.2 kOhm", "8000", "7", "none", "31"],
         "impedance_unit": ["", "Ohm", "", "kOhm", "kΩ"],
     }
-    made = outlet("preflight-impedance", "EEG", described)
-    known = impedance.stated(made.get_info())
-    assert known == {"Fp1": 5.2, "O1": 8.0, "Cz": 31.0}
-    found = preflight_eeg.impedances(known)
-    assert (found.state, found.found.endswith("too high: Cz (at most 20 kOhm)")) == ("note", True)
+    impedance_stream = outlet("preflight-impedance", "EEG", described)
+    impedances_kohm = impedance.stated(impedance_stream.get_info())
+    assert impedances_kohm == {"Fp1": 5.2, "O1": 8.0, "Cz": 31.0}
+    finding = preflight_eeg.impedances(impedances_kohm)
+    assert (finding.state, finding.found.endswith("too high: Cz (at most 20 kOhm)")) == ("note", True)
 
 
 def test_impedances_of_a_stream_of_their_own_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     described = {"label": ["O1", "O2", "elsewhere"], "unit": ["kOhm", "", "kOhm"]}
     name = f"preflight-{os.getpid()}-z"
     look_only_for(name, monkeypatch)
-    made = outlet(name, "Impedance", described)
+    impedance_stream = outlet(name, "Impedance", described)
     over = threading.Event()
 
     def send() -> None:
         while not over.wait(0.05):
-            made.push_sample([12.0, 3.0, 4.0])
+            impedance_stream.push_sample([12.0, 3.0, 4.0])
 
     thread = threading.Thread(target=send)
     thread.start()
     try:
         # Discovery takes as long as it takes on a busy machine.
         until = time.monotonic() + 60
-        while not (known := impedance.sent(("O1", "O2"), made.get_info().hostname())):
+        while not (impedances_kohm := impedance.sent(("O1", "O2"), impedance_stream.get_info().hostname())):
             assert time.monotonic() < until
         # Those of another computer are not this amplifier's.
         assert impedance.sent(("O1", "O2"), "elsewhere") == {}
     finally:
         over.set()
         thread.join()
-    assert known == {"O1": 12.0}
+    assert impedances_kohm == {"O1": 12.0}
 
 
 def test_none_sent_is_unknown_and_no_fault() -> None:
-    for known in ({}, {"O1": float("nan"), "O2": -1.0}):
-        found = preflight_eeg.impedances(known)
-        assert (found.state, found.found.startswith("unknown")) == ("ok", True)
+    for impedances_kohm in ({}, {"O1": float("nan"), "O2": -1.0}):
+        finding = preflight_eeg.impedances(impedances_kohm)
+        assert (finding.state, finding.found.startswith("unknown")) == ("ok", True)
 
 
 # The head.
@@ -407,13 +409,13 @@ def volume(data: np.ndarray, affine: np.ndarray) -> Volume:
 
 
 def test_a_calibration_of_this_head_fits_and_anothers_does_not(calibrated: calibrations.Calibration) -> None:
-    own = simulated_head(1)
-    found = preflight_fmri.head(volume(seen(own, np.eye(4), 9), own.affine), calibrated)
-    assert found.state == "ok", found
+    same_head = simulated_head(1)
+    finding = preflight_fmri.head(volume(seen(same_head, np.eye(4), 9), same_head.affine), calibrated)
+    assert finding.state == "ok", finding
     other = simulated_head(3)
-    found = preflight_fmri.head(volume(seen(other, np.eye(4), 9), other.affine), calibrated)
-    assert found.state == "bad", found
-    assert "another participant" in found.advice
+    finding = preflight_fmri.head(volume(seen(other, np.eye(4), 9), other.affine), calibrated)
+    assert finding.state == "bad", finding
+    assert "another participant" in finding.advice
     assert preflight_fmri.head(None, calibrated).state == "note"
     thin = volume(np.ones((40, 20, 1)), np.eye(4))
     assert preflight_fmri.head(thin, calibrated).found.startswith("unknown")
@@ -421,10 +423,10 @@ def test_a_calibration_of_this_head_fits_and_anothers_does_not(calibrated: calib
 
 def recorded(folder: Path) -> list[Volume]:
     source = FolderSource(folder, "read", bound=False)
-    found: list[Volume] = []
+    collected: list[Volume] = []
     while volumes := source.drain():
-        found += volumes
-    return sorted(found, key=lambda one: one.index)
+        collected += volumes
+    return sorted(collected, key=lambda scan_volume: scan_volume.index)
 
 
 @pytest.mark.parametrize(
@@ -440,17 +442,17 @@ def recorded(folder: Path) -> list[Volume]:
 def test_recorded_heads_are_told_apart(
     first: str, second: str, same: bool, data_root: Path, calibrated: calibrations.Calibration
 ) -> None:
-    reference, theirs = (recorded(data_root / "scanner" / name) for name in (first, second))
-    mean = np.mean([one.data for one in reference[:-1]], axis=0).astype(np.float32)
-    known = replace(calibrated, reference=mean, affine=reference[0].affine)
-    found = preflight_fmri.head(theirs[-1], known)
-    assert (found.state == "bad") is not same, found
+    reference, second_run = (recorded(data_root / "scanner" / name) for name in (first, second))
+    mean = np.mean([scan_volume.data for scan_volume in reference[:-1]], axis=0).astype(np.float32)
+    run_calibration = replace(calibrated, reference=mean, affine=reference[0].affine)
+    finding = preflight_fmri.head(second_run[-1], run_calibration)
+    assert (finding.state == "bad") is not same, finding
 
 
 # This machine.
 
 
 def test_a_battery_is_told_where_there_is_one() -> None:
-    found = preflight.battery(60.0)
-    assert bool(found) == (psutil.sensors_battery() is not None)
-    assert all(one.subject == "battery" for one in found)
+    battery_findings = preflight.battery(60.0)
+    assert bool(battery_findings) == (psutil.sensors_battery() is not None)
+    assert all(finding.subject == "battery" for finding in battery_findings)

@@ -54,11 +54,11 @@ def folder(tmp_path: Path) -> Path:
     with (tmp_path / "clips.jsonl").open("w") as lines:
         for n in range(COUNT):
             for revision in ("preview", "final"):
-                spent = {"beyond_floor": 300.0 + n, "beyond_floor_preview": None, "since_stimulus": None}
+                latency_ms = {"beyond_floor": 300.0 + n, "beyond_floor_preview": None, "since_stimulus": None}
                 line = {"run": 0, "clip": n, "window_s": [4.0 * n, 4.0 * n + 4], "revision": revision}
                 # Window 5 was skipped.
                 if n != 5:
-                    lines.write(json.dumps(line | {"latency_ms": spent}) + "\n")
+                    lines.write(json.dumps(line | {"latency_ms": latency_ms}) + "\n")
     film = np.repeat(LEVELS, HOP)[:, None, None, None] * np.ones((1, 32, 48, 3), np.uint8)
     write_mp4(tmp_path / "film.mp4", film, 8)
     return tmp_path
@@ -98,14 +98,14 @@ def test_the_page_is_whole_and_asks_for_nothing_from_elsewhere(folder: Path) -> 
 
 def test_best_median_and_worst_are_the_windows_that_won_so(folder: Path) -> None:
     page = made(folder)
-    shown = re.findall(r"<figcaption>(\w+): clip (\d+) wins (\d+)%", page)
-    assert [(word, int(number)) for word, number, _ in shown] == [
+    captions = re.findall(r"<figcaption>(\w+): clip (\d+) wins (\d+)%", page)
+    assert [(word, int(number)) for word, number, _ in captions] == [
         *(("best", n) for n in (11, 10, 9)),
         *(("median", n) for n in (4, 6, 7)),
         *(("worst", n) for n in (0, 1, 2)),
     ]
     pictures = [base64.b64decode(data) for data in re.findall(r"data:image/webp;base64,([^\"]+)", page)]
-    for (_, number, _), picture in zip(shown, pictures, strict=True):
+    for (_, number, _), picture in zip(captions, pictures, strict=True):
         with Image.open(io.BytesIO(picture)) as image:
             level = float(np.asarray(image.convert("L")).mean())
         assert abs(level - LEVELS[int(number)]) < 6, f"clip {number}: the film's hop of another window"
@@ -162,10 +162,13 @@ def test_a_control_that_was_not_computed_is_a_dash_with_its_reason(folder: Path)
 
 
 def test_the_methods_say_what_was_done_and_how_it_ended(folder: Path) -> None:
-    said = session_page.methods(session_page.read(folder))
-    assert "11 of 12 windows have a final clip, 2 of them from incomplete data, and 1 were skipped." in said
-    assert "EEG arrived at 500.0 Hz (1000 samples, 3 gaps)." in said
-    assert "0.900 (95 % interval 0.800 to 1.000, chance 0.5, n = 12)" in said
+    methods_text = session_page.methods(session_page.read(folder))
+    assert (
+        "11 of 12 windows have a final clip, 2 of them from incomplete data, and 1 were skipped."
+        in methods_text
+    )
+    assert "EEG arrived at 500.0 Hz (1000 samples, 3 gaps)." in methods_text
+    assert "0.900 (95 % interval 0.800 to 1.000, chance 0.5, n = 12)" in methods_text
     # What a session says is text, and never markup.
     assert "stopped by &lt;SIGINT&gt;" in made(folder)
     assert "40 samples &lt;lost&gt;" in made(folder)

@@ -56,15 +56,15 @@ def test_real_mosaics_have_the_values_and_places_that_dcm2niix_finds(tmp_path, d
 
     theirs_dir = tmp_path / "theirs"
     theirs_dir.mkdir()
-    (theirs,) = dcm2niix(folder, theirs_dir)
-    assert theirs.shape[3] == len(complete)
+    (dcm2niix_image,) = dcm2niix(folder, theirs_dir)
+    assert dcm2niix_image.shape[3] == len(complete)
     for n, line in enumerate(complete):
-        ours = nib.load(tmp_path / "ours" / f"{number}_{line['index']:05d}.nii")
-        assert list(ours.shape) == line["shape"]
-        assert ours.get_data_dtype() == np.int16
-        np.testing.assert_allclose(ours.affine, line["affine"], atol=1e-3)
-        assert line["mean"] == pytest.approx(np.asanyarray(ours.dataobj).mean(dtype=float))
-        same_world(theirs.slicer[..., n], ours)
+        exported = nib.load(tmp_path / "ours" / f"{number}_{line['index']:05d}.nii")
+        assert list(exported.shape) == line["shape"]
+        assert exported.get_data_dtype() == np.int16
+        np.testing.assert_allclose(exported.affine, line["affine"], atol=1e-3)
+        assert line["mean"] == pytest.approx(np.asanyarray(exported.dataobj).mean(dtype=float))
+        same_world(dcm2niix_image.slicer[..., n], exported)
 
 
 def test_the_lost_volume_of_a_real_series_keeps_its_line(data_root, capsys):

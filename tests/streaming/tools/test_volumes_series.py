@@ -50,11 +50,11 @@ def test_every_real_series(tmp_path, data_root, name):
     series, shape, tr, indices, ignored, step = SERIES[name]
     lines, end = listed(data_root / "scanner" / name, nifti=tmp_path)
     assert len(end["ignored"]) == ignored
-    whole = [line for line in lines if line["complete"]]
-    assert [line["index"] for line in whole] == list(indices)
+    complete = [line for line in lines if line["complete"]]
+    assert [line["index"] for line in complete] == list(indices)
     assert [line["index"] for line in lines] == list(range(len(lines)))
     assert {line["run"] for line in lines} == ({str(series)} if lines else set())
-    for line in whole:
+    for line in complete:
         image = nib.load(tmp_path / f"{series}_{line['index']:05d}.nii")
         assert line["shape"] == list(image.shape) == list(shape)
         np.testing.assert_allclose(line["affine"], image.affine, atol=1e-3)
@@ -62,7 +62,7 @@ def test_every_real_series(tmp_path, data_root, name):
         assert line["tr_s"] == (None if tr is None else pytest.approx(tr, abs=1e-3))
         if step is not None:
             assert line["acquired_s"] == pytest.approx(step * line["index"], abs=0.02)
-    assert len(list(tmp_path.iterdir())) == len(whole)
+    assert len(list(tmp_path.iterdir())) == len(complete)
 
 
 def test_two_runs_in_a_folder_of_nifti_files(data_root):
@@ -77,7 +77,7 @@ def test_two_runs_in_a_folder_of_nifti_files(data_root):
 def test_all_series_in_one_folder_are_told_apart(tmp_path, data_root):
     mixed = tmp_path / "mixed"
     mixed.mkdir()
-    wanted: dict[str, int] = {}
+    volume_counts: dict[str, int] = {}
     for folder in sorted((data_root / "scanner").iterdir()):
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             same = path.suffix in (".par", ".rec", ".nii")
@@ -85,16 +85,16 @@ def test_all_series_in_one_folder_are_told_apart(tmp_path, data_root):
                 path, mixed / (path.name if same else f"{folder.name}_{path.parent.name}_{path.name}")
             )
         if folder.name in SERIES and SERIES[folder.name][0] is not None:
-            wanted[folder.name] = len(SERIES[folder.name][3])
+            volume_counts[folder.name] = len(SERIES[folder.name][3])
     lines, end = listed(mixed)
-    assert end["volumes"] == sum(wanted.values()) + 22
+    assert end["volumes"] == sum(volume_counts.values()) + 22
     runs = {}
     for line in lines:
         if line["complete"]:
             runs.setdefault(line["run"], []).append(line["index"])
-    found = sorted((run.rstrip("bcd"), list(indices)) for run, indices in runs.items())
+    run_indices = sorted((run.rstrip("bcd"), list(indices)) for run, indices in runs.items())
     expected = [(str(s[0]), list(s[3])) for s in SERIES.values() if s[0] is not None]
-    assert found == sorted([*expected, ("0", [0, 1]), ("0", list(range(20)))])
+    assert run_indices == sorted([*expected, ("0", [0, 1]), ("0", list(range(20)))])
 
 
 def test_a_series_can_be_asked_for(data_root):

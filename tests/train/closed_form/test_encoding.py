@@ -21,10 +21,10 @@ def film() -> tuple[Space, FilmFeatures, np.ndarray, np.ndarray]:
     sources = rng.normal(size=(WINDOWS, 6))
     latents = (sources @ rng.normal(size=(6, np.prod(SHAPE)))).reshape(WINDOWS, *SHAPE)
     tensor = (sources @ rng.normal(size=(6, 6 * 8 * 2 * 3))).reshape(WINDOWS, 6, 8, 2, 3)
-    seen = Seen(latents.astype(np.float32), tensor.astype(np.float32))
-    space = fit_space(seen, SpaceSizes(54, 48), 6)
-    features = fit_features(seen, WINDOW_S)
-    return space, features, features.series(seen), space.targets(seen)
+    clips = Seen(latents.astype(np.float32), tensor.astype(np.float32))
+    space = fit_space(clips, SpaceSizes(54, 48), 6)
+    features = fit_features(clips, WINDOW_S)
+    return space, features, features.series(clips), space.targets(clips)
 
 
 def responses(features: FilmFeatures, series: np.ndarray) -> np.ndarray:
@@ -52,9 +52,9 @@ def test_each_fold_is_predicted_by_a_ridge_from_the_volumes_that_are_not_near_it
     errors, sizes = fold_errors(x, volumes, fold, 3, 2.0)
     for n in range(3):
         outside = fold == n
-        inside = ~widened(outside, 3)
+        training = ~widened(outside, 3)
         centred = x - x.mean(0)
-        residual = volumes[outside] - ridge_hat(centred[inside], centred[outside], 2.0) @ volumes[inside]
+        residual = volumes[outside] - ridge_hat(centred[training], centred[outside], 2.0) @ volumes[training]
         np.testing.assert_allclose(errors[n], np.square(residual).sum(0), rtol=1e-5)
         np.testing.assert_allclose(sizes[n], np.square(volumes[outside]).sum(0), rtol=1e-5)
 
@@ -70,11 +70,11 @@ def test_the_model_turned_around_tells_the_film(film):
     spelled = features.spelled(space)
     mean, back = invert(features, spelled, x[:half], parts[:half], Timing(SLOT_S, WINDOW_S), prior, 0.6)
     windows = (parts.reshape(WINDOWS, 5, -1) - mean)[WINDOWS // 2 :].reshape(WINDOWS // 2, -1)
-    found = windows @ back
+    decoded = windows @ back
     true = targets[WINDOWS // 2 :]
-    corr = [np.corrcoef(found[:, n], true[:, n])[0, 1] for n in range(6)]
+    corr = [np.corrcoef(decoded[:, n], true[:, n])[0, 1] for n in range(6)]
     assert np.mean(corr) > 0.7
-    moved = [np.corrcoef(found[:, n], np.roll(true[:, n], 20))[0, 1] for n in range(6)]
+    moved = [np.corrcoef(decoded[:, n], np.roll(true[:, n], 20))[0, 1] for n in range(6)]
     assert abs(np.mean(moved)) < 0.2
 
 

@@ -19,13 +19,13 @@ def film() -> tuple[Space, FilmFeatures, np.ndarray, np.ndarray]:
     sources = rng.normal(size=(WINDOWS, 6))
     latents = sources @ rng.normal(size=(6, np.prod(SHAPE)))
     tensor = sources @ rng.normal(size=(6, np.prod(TENSOR)))
-    seen = Seen(
+    clips = Seen(
         latents.reshape(WINDOWS, *SHAPE).astype(np.float32),
         tensor.reshape(WINDOWS, *TENSOR).astype(np.float32),
     )
-    space = fit_space(seen, SpaceSizes(54, 48), 6)
-    features = fit_features(seen, WINDOW_S)
-    return space, features, features.series(seen), space.targets(seen)
+    space = fit_space(clips, SpaceSizes(54, 48), 6)
+    features = fit_features(clips, WINDOW_S)
+    return space, features, features.series(clips), space.targets(clips)
 
 
 def test_targets_spell_the_features_of_their_window(film):
@@ -33,8 +33,8 @@ def test_targets_spell_the_features_of_their_window(film):
     steps = series.reshape(WINDOWS, -1, series.shape[1])
     spelled = np.einsum("wt,tsf->wsf", targets, features.spelled(space))
     np.testing.assert_allclose(spelled - spelled.mean(0), steps - steps.mean(0), atol=2e-3)
-    told = features.axes.shape[1]
-    assert series.std(0)[[0, told]] == pytest.approx([1, 1], abs=0.05)
+    axis_count = features.axes.shape[1]
+    assert series.std(0)[[0, axis_count]] == pytest.approx([1, 1], abs=0.05)
 
 
 def test_a_clip_drawn_from_any_targets_has_the_features_that_they_spell(film):
@@ -47,9 +47,9 @@ def test_a_clip_drawn_from_any_targets_has_the_features_that_they_spell(film):
     varied = glimpses[:, 1:, len(space.pictures) :] @ space.variations * space.structure_scale
     tensor = np.moveaxis(varied.reshape(5, TENSOR[1], TENSOR[0], *TENSOR[2:]), 1, 2)
     nothing = space.drawn(np.zeros_like(glimpses), SHAPE[2:])
-    told = features.series(Seen(latents, tensor)) - features.series(Seen(nothing, 0 * tensor))
+    drawn_features = features.series(Seen(latents, tensor)) - features.series(Seen(nothing, 0 * tensor))
     spelled = np.einsum("wt,tsf->wsf", targets, features.spelled(space))
-    np.testing.assert_allclose(told.reshape(spelled.shape), spelled, atol=1e-4)
+    np.testing.assert_allclose(drawn_features.reshape(spelled.shape), spelled, atol=1e-4)
 
 
 def test_a_response_peaks_five_seconds_after_its_step(film):

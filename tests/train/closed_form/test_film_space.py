@@ -15,7 +15,7 @@ SIZES = SpaceSizes(PICTURES, VARIATIONS)
 
 
 @pytest.fixture(scope="module")
-def seen() -> Seen:
+def clips() -> Seen:
     """Clips that few numbers describe; the tensor's channels differ a thousandfold."""
     rng = np.random.default_rng(0)
     story = rng.normal(size=(CLIPS, COMPONENTS))
@@ -31,46 +31,46 @@ def seen() -> Seen:
 
 
 @pytest.fixture(scope="module")
-def space(seen: Seen) -> Space:
-    return fit_space(seen, SIZES, COMPONENTS)
+def space(clips: Seen) -> Space:
+    return fit_space(clips, SIZES, COMPONENTS)
 
 
-def test_a_clip_is_drawn_again_from_its_glimpses(seen: Seen, space: Space) -> None:
-    glimpses = space.glimpses(seen)
+def test_a_clip_is_drawn_again_from_its_glimpses(clips: Seen, space: Space) -> None:
+    glimpses = space.glimpses(clips)
     assert glimpses.shape == (CLIPS, FRAMES, PICTURES + VARIATIONS)
-    np.testing.assert_allclose(space.drawn(glimpses, (2, 3)), seen.latents, atol=1e-3)
-    told = glimpses[:, 1:, PICTURES:] @ space.variations * space.structure_scale + space.structure_mean
-    np.testing.assert_allclose(told, frames_of(seen.structure), atol=1e-3)
+    np.testing.assert_allclose(space.drawn(glimpses, (2, 3)), clips.latents, atol=1e-3)
+    structure = glimpses[:, 1:, PICTURES:] @ space.variations * space.structure_scale + space.structure_mean
+    np.testing.assert_allclose(structure, frames_of(clips.structure), atol=1e-3)
     np.testing.assert_array_equal(glimpses[:, 0, PICTURES:], glimpses[:, 1, PICTURES:])
 
 
-def test_glimpses_are_told_by_the_point_whose_components_are_standardised(seen: Seen, space: Space) -> None:
-    points = space.targets(seen)
+def test_glimpses_are_told_by_the_point_whose_components_are_standardised(clips: Seen, space: Space) -> None:
+    points = space.targets(clips)
     assert points.shape == (CLIPS, COMPONENTS)
     np.testing.assert_allclose(points.std(0), 1, rtol=1e-3)
     assert (np.diff(space.scale) < 0).all(), "the most telling component comes first"
     about = points - points.mean(0)
-    glimpses = space.glimpses(seen)
+    glimpses = space.glimpses(clips)
     np.testing.assert_allclose(space.led(about), glimpses - glimpses.mean(0), atol=2e-2)
     np.testing.assert_allclose(space.points(space.led(points)), points, atol=1e-6)
 
 
-def test_what_varies_has_half_the_variance_of_the_pictures(seen: Seen, space: Space) -> None:
-    glimpses = space.glimpses(seen)
+def test_what_varies_has_half_the_variance_of_the_pictures(clips: Seen, space: Space) -> None:
+    glimpses = space.glimpses(clips)
     power = glimpses.var((0, 1))
     assert power[:PICTURES].sum() == pytest.approx(1, rel=1e-3)
     assert glimpses[:, 1:, PICTURES:].var((0, 1)).sum() == pytest.approx(0.5, rel=1e-3)
 
 
-def test_no_channel_of_the_tensor_outweighs_the_others(seen: Seen, space: Space) -> None:
-    standard = (frames_of(seen.structure) - space.structure_mean) / space.structure_scale
+def test_no_channel_of_the_tensor_outweighs_the_others(clips: Seen, space: Space) -> None:
+    standard = (frames_of(clips.structure) - space.structure_mean) / space.structure_scale
     power = np.square(standard).reshape(CLIPS, 2, 6, -1).mean((0, 1, 3))
     assert power.max() < 2 * power.min()
 
 
-def test_clips_are_placed_one_by_one_as_together(seen: Seen, space: Space) -> None:
-    one = space.targets(seen.part(slice(7, 8)))
-    np.testing.assert_allclose(one, space.targets(seen)[7:8])
+def test_clips_are_placed_one_by_one_as_together(clips: Seen, space: Space) -> None:
+    single = space.targets(clips.part(slice(7, 8)))
+    np.testing.assert_allclose(single, space.targets(clips)[7:8])
 
 
 @pytest.mark.parametrize("shape", [(30, 50), (50, 30)])

@@ -16,8 +16,8 @@ def test_a_latent_frame_goes_with_the_shot_that_has_most_of_its_video_frames() -
     assert decisive(FRAMES).tolist() == [0, 2, 6, 10, 14, 18, 22, 26, 30]
     # Latent frame 2 is video frames 5 to 8. Cut at 6, three of the four belong to the new shot; at 7, two.
     for cut, first in ((5, 2), (6, 2), (7, 3), (0, 0), (1, 1)):
-        there = begun(sure(cut), FRAMES)[0, :, cut]
-        np.testing.assert_allclose(there, np.arange(FRAMES) >= first, atol=1e-5)
+        in_new_shot = begun(sure(cut), FRAMES)[0, :, cut]
+        np.testing.assert_allclose(in_new_shot, np.arange(FRAMES) >= first, atol=1e-5)
 
 
 def test_frames_on_both_sides_of_a_cut_belong_apart_and_all_others_together() -> None:
@@ -42,5 +42,5 @@ def test_uncertain_cuts_are_independent() -> None:
 
 
 def test_what_is_told_for_sure_stays_finite() -> None:
-    for found in (same_shot(np.ones((1, 32), np.float32), FRAMES), begun(np.ones((1, 32)), FRAMES)):
-        assert np.isfinite(found).all()
+    for probabilities in (same_shot(np.ones((1, 32), np.float32), FRAMES), begun(np.ones((1, 32)), FRAMES)):
+        assert np.isfinite(probabilities).all()

@@ -21,35 +21,35 @@ def grating(across: float, down: float, speed: float) -> np.ndarray:
 
 def means(clip: np.ndarray) -> np.ndarray:
     """Mean of each channel: across, down, their product, the change, and its products with both."""
-    found = structure(clip)
-    assert found.shape == (1, CHANNELS, (FRAMES - 1) // 4, ROWS // 8, COLUMNS // 8)
-    assert found.dtype == np.float32
-    return found.mean((0, 2, 3, 4))
+    tensor = structure(clip)
+    assert tensor.shape == (1, CHANNELS, (FRAMES - 1) // 4, ROWS // 8, COLUMNS // 8)
+    assert tensor.dtype == np.float32
+    return tensor.mean((0, 2, 3, 4))
 
 
 @pytest.mark.parametrize("speed", [-1.5, -0.5, 0.5, 1.5])
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_drifting_grating_tells_its_direction_and_its_speed(speed: float, turned: bool) -> None:
-    found = means(grating(0, 1, speed) if turned else grating(1, 0, speed))
-    contrast, still, product, change, along, beside = found[[1, 0, 2, 3, 5, 4]] if turned else found
+    channels = means(grating(0, 1, speed) if turned else grating(1, 0, speed))
+    contrast, still, product, change, along, across = channels[[1, 0, 2, 3, 5, 4]] if turned else channels
     assert contrast > 0.1
     # What drifts towards larger coordinates grows darker where it was brighter further on.
     assert along / contrast == pytest.approx(-speed, rel=0.15)
     assert change == pytest.approx(abs(speed) * contrast, rel=0.15)
-    assert [still, product, beside] == pytest.approx([0, 0, 0], abs=1e-6)
+    assert [still, product, across] == pytest.approx([0, 0, 0], abs=1e-6)
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_a_slanted_grating_tells_which_way_it_leans(sign: int) -> None:
-    found = means(grating(np.sqrt(0.5), sign * np.sqrt(0.5), 0.0))
-    assert found[0] == pytest.approx(found[1], rel=0.1)
-    assert sign * found[2] > 0.5 * found[0]
+    channels = means(grating(np.sqrt(0.5), sign * np.sqrt(0.5), 0.0))
+    assert channels[0] == pytest.approx(channels[1], rel=0.1)
+    assert sign * channels[2] > 0.5 * channels[0]
 
 
 def test_a_still_picture_does_not_change_in_time() -> None:
-    found = structure(grating(1, 0, 0.0))
-    assert found[:, 0].min() > 0.05
-    assert not found[:, 3:].any()
+    tensor = structure(grating(1, 0, 0.0))
+    assert tensor[:, 0].min() > 0.05
+    assert not tensor[:, 3:].any()
 
 
 def test_a_clip_of_one_colour_is_zero() -> None:

@@ -68,30 +68,32 @@ def write(
     films, eeg, sound : bool
         Whether there are any. The sound of clip n is a tone of 300 + n Hz.
     """
-    told = Written()
+    written = Written()
     places = list(places)
     clips = set()
     for subject in subjects:
         draws = np.random.default_rng(int(subject[-4:]))
-        given = None if volumes is None else volumes[subject]
-        own = draws.normal(0, 1, (5 * len(places), voxels)) if given is None else given
+        given_volumes = None if volumes is None else volumes[subject]
+        subject_volumes = (
+            draws.normal(0, 1, (5 * len(places), voxels)) if given_volumes is None else given_volumes
+        )
         fmri: dict[str, Any] = {}
         segments: dict[str, Any] = {}
         for n, place in enumerate(places):
             clips.add(clip_of(subject, place))
             for k in range(5):
                 number = 5 * place + k
-                told.fmri[subject, number] = own[5 * n + k]
-                fmri[f"visual_audio/{number}.npy"] = npy(own[5 * n + k])
+                written.fmri[subject, number] = subject_volumes[5 * n + k]
+                fmri[f"visual_audio/{number}.npy"] = npy(subject_volumes[5 * n + k])
                 if eeg:
-                    told.eeg[subject, number] = draws.normal(0, 20, (69, 800)).astype(np.float32)
-                    segments[f"eeg_02/{number}.npy"] = npy(told.eeg[subject, number])
+                    written.eeg[subject, number] = draws.normal(0, 20, (69, 800)).astype(np.float32)
+                    segments[f"eeg_02/{number}.npy"] = npy(written.eeg[subject, number])
         pack(folder / subject, "fMRI_preprocessed_data.tar", fmri, unpacked)
         if eeg:
             pack(folder / subject, "EEG_preprocessed_data.tar", segments, unpacked)
     if films:
-        _films(folder, sorted(clips), told, unpacked, sound=sound)
-    return told
+        _films(folder, sorted(clips), written, unpacked, sound=sound)
+    return written
 
 
 def npy(values: NDArray[Any]) -> bytes:
@@ -111,25 +113,25 @@ def pack(folder: Path, archive: str, files: Mapping[str, bytes], unpacked: bool)
         return
     with tarfile.open(folder / archive, "w") as tar:
         for name, content in files.items():
-            one = tarfile.TarInfo(name)
-            one.size = len(content)
-            tar.addfile(one, io.BytesIO(content))
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
 
 
-def _films(folder: Path, clips: list[int], told: Written, unpacked: bool, *, sound: bool) -> None:
+def _films(folder: Path, clips: list[int], written: Written, unpacked: bool, *, sound: bool) -> None:
     files = {}
     for clip in clips:
-        told.films[clip] = film(clip)
-        told.captions[clip] = f"Clip {clip} is shown. Nothing else is."
+        written.films[clip] = film(clip)
+        written.captions[clip] = f"Clip {clip} is shown. Nothing else is."
         path = folder / "one.mp4"
-        write_mp4(path, told.films[clip], 8)
+        write_mp4(path, written.films[clip], 8)
         if sound:
             add_sound(path, tone(300 + clip, 4)[None])
         files[f"videos/{clip:06d}.mp4"] = path.read_bytes()
         path.unlink()
     pack(folder, "videos.tar", files, unpacked)
     entries = [
-        {"video": f"/data/videos/{clip:06d}.mp4", "text": text} for clip, text in told.captions.items()
+        {"video": f"/data/videos/{clip:06d}.mp4", "text": text} for clip, text in written.captions.items()
     ]
     (folder / "captions-qwen-2.5-vl-7b.json").write_text(json.dumps(entries))
 

@@ -13,23 +13,23 @@ from train.data.dataset import Acquired, Chain, Column, WindowTable
 
 def table(*windows: tuple[str, str, str, bool]) -> WindowTable:
     """Make a table from (subject, run, shown, held out), a window every 4 s of a run."""
-    subject, run, shown, held = zip(*windows, strict=True)
-    seen: dict[tuple[str, str], int] = {}
+    subject, run, films, held_out = zip(*windows, strict=True)
+    showings: dict[tuple[str, str], int] = {}
     times: dict[tuple[str, str], int] = {}
     repeat = []
     start_s = []
-    for one, its_run, film in zip(subject, run, shown, strict=True):
-        repeat.append(seen.setdefault((one, film), 0))
-        start_s.append(4.0 * times.setdefault((one, its_run), 0))
-        seen[one, film] += 1
-        times[one, its_run] += 1
+    for its_subject, its_run, film in zip(subject, run, films, strict=True):
+        repeat.append(showings.setdefault((its_subject, film), 0))
+        start_s.append(4.0 * times.setdefault((its_subject, its_run), 0))
+        showings[its_subject, film] += 1
+        times[its_subject, its_run] += 1
     return WindowTable(
         subject=np.array(subject),
         run=np.array(run),
-        shown=np.array(shown),
+        shown=np.array(films),
         start_s=np.array(start_s),
         repeat=np.array(repeat),
-        held_out=np.array(held),
+        held_out=np.array(held_out),
     )
 
 

@@ -29,27 +29,27 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
 
 
 def test_it_says_what_there_is_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(capsys, folder)
-    assert found["layout"] == "cinebrain"
-    assert found["columns"] == ["eeg", "fmri", "clips", "captions"]
-    assert found["subjects"] == [
+    report = told(capsys, folder)
+    assert report["layout"] == "cinebrain"
+    assert report["columns"] == ["eeg", "fmri", "clips", "captions"]
+    assert report["subjects"] == [
         {"subject": "sub-0001", "runs": 5, "windows": 10, "minutes": 0.7, "held_out": 4, "regions": {}},
         {"subject": "sub-0003", "runs": 5, "windows": 9, "minutes": 0.6, "held_out": 4, "regions": {}},
     ]
-    assert found["missing"] == ["sub-0003/eeg_02/4.npy"]
-    assert found["split"] == {
+    assert report["missing"] == ["sub-0003/eeg_02/4.npy"]
+    assert report["split"] == {
         "train": 11,
         "validation": 0,
         "test": 8,
         "left_out": 0,
         "test_without_near_duplicates": None,
     }
-    assert found["leaks"] == []
-    assert found["not_looked_for"][:2] == [
+    assert report["leaks"] == []
+    assert report["not_looked_for"][:2] == [
         "windows of the test in the statistics (statistics=FILE)",
         "near-duplicate clips (near=yes)",
     ]
-    assert str(folder) not in json.dumps(found)
+    assert str(folder) not in json.dumps(report)
 
 
 def test_it_says_the_same_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,9 +68,9 @@ def test_it_says_the_same_in_words(folder: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_subjects_tests_and_validation_are_chosen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(capsys, folder, "subjects=1", "test=run-01", "validation=1")
-    assert [one["subject"] for one in found["subjects"]] == ["sub-0001"]
-    assert (found["split"]["train"], found["split"]["validation"], found["split"]["test"]) == (6, 2, 2)
+    report = told(capsys, folder, "subjects=1", "test=run-01", "validation=1")
+    assert [subject["subject"] for subject in report["subjects"]] == ["sub-0001"]
+    assert (report["split"]["train"], report["split"]["validation"], report["split"]["test"]) == (6, 2, 2)
     both = told(capsys, folder, "test=sub-0001/run-01", "validation=sub-0001/run-02")
     # The other subject saw the same clips of season 7.
     assert (both["split"]["validation"], both["split"]["left_out"]) == (2, 3)
@@ -80,10 +80,10 @@ def test_statistics_are_written_once_and_checked_for_the_test_ever_after(
     folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "statistics.npz"
-    found = told(capsys, folder, f"statistics={path}")
-    assert found["scaling"]["sub-0001"] == {"eeg": "one map", "fmri": "one map"}
-    assert found["leaks"] == []
-    assert found["not_looked_for"][0] == "near-duplicate clips (near=yes)"
+    report = told(capsys, folder, f"statistics={path}")
+    assert report["scaling"]["sub-0001"] == {"eeg": "one map", "fmri": "one map"}
+    assert report["leaks"] == []
+    assert report["not_looked_for"][0] == "near-duplicate clips (near=yes)"
     assert len(standard.read(path)["sub-0001"].windows) == 6
     data = opened(folder)
     standard.write(path, standard.statistics(data, np.arange(len(data.windows))))
@@ -108,19 +108,19 @@ def test_near_duplicates_are_looked_for_where_that_is_asked_for(
     release.write(tmp_path, ["sub-0001"], eeg=False, unpacked=True)
     videos = tmp_path / "videos"
     (videos / "004861.mp4").write_bytes((videos / "000271.mp4").read_bytes())
-    found = told(capsys, tmp_path, "near=yes")
-    [leak] = found["leaks"]
+    report = told(capsys, tmp_path, "near=yes")
+    [leak] = report["leaks"]
     assert leak["names"] == ["004861"]
     assert "004861 like 000271" in leak["says"]
-    assert found["split"]["test_without_near_duplicates"] == 3
+    assert report["split"]["test_without_near_duplicates"] == 3
 
 
 def test_data_without_a_test_have_no_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     release.write(tmp_path, ["sub-0001"], [0, 1], eeg=False, films=False)
-    found = told(capsys, tmp_path)
-    assert found["split"] is None
-    assert found["leaks"] == []
-    assert found["not_looked_for"][0] == "all that concerns a test, because there is none (test=RUNS)"
+    report = told(capsys, tmp_path)
+    assert report["split"] is None
+    assert report["leaks"] == []
+    assert report["not_looked_for"][0] == "all that concerns a test, because there is none (test=RUNS)"
 
 
 @pytest.mark.parametrize(

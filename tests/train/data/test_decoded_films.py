@@ -39,20 +39,20 @@ def test_what_is_learned_from_is_what_the_autoencoder_draws(
 ) -> None:
     wan = kind == "wan"
     vae: Any = wan_vae(tmp_path / "vae") if wan else cogvideox_vae(tmp_path / "vae")
-    taught, held = _prepared(film, vae, tmp_path / "clips")
+    taught, held_out = _prepared(film, vae, tmp_path / "clips")
     assert len(taught) == 3
-    assert len(held) == 1
-    assert held.latents.shape == (1, 4, 3, 2, 3)
-    assert held.pictures.shape == (1, 9, 3, 16, 24)
+    assert len(held_out) == 1
+    assert held_out.latents.shape == (1, 4, 3, 2, 3)
+    assert held_out.pictures.shape == (1, 9, 3, 16, 24)
     # The fourth clip, by diffusers alone.
     (clip,) = list(decoded_films._clips(film[0], _CUT))[3:]
     pictures = torch.from_numpy(clip).permute(0, 3, 1, 2) / 127.5 - 1
-    given = vae.encode(pictures.transpose(0, 1)[None]).latent_dist.mode()
-    drawn = vae.decode(given).sample
-    wanted = 255 * (drawn[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1)
-    assert np.abs(held.pictures[0] - wanted.numpy()).max() <= 0.51
-    assert held.pictures[0].std() > 1
-    assert np.abs(held.latents[0] - encode(pictures, vae)[0].numpy()).max() < 1e-6
+    latents = vae.encode(pictures.transpose(0, 1)[None]).latent_dist.mode()
+    decoded = vae.decode(latents).sample
+    expected = 255 * (decoded[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1)
+    assert np.abs(held_out.pictures[0] - expected.numpy()).max() <= 0.51
+    assert held_out.pictures[0].std() > 1
+    assert np.abs(held_out.latents[0] - encode(pictures, vae)[0].numpy()).max() < 1e-6
 
 
 def test_a_clip_that_is_there_is_not_computed_again(
@@ -63,15 +63,15 @@ def test_a_clip_that_is_there_is_not_computed_again(
     first, _ = _prepared(film, vae, folder)
     lost = sorted(folder.iterdir())[1]
     lost.unlink()
-    made: list[Any] = []
+    encoded_clips: list[Any] = []
 
     def noted(pictures: torch.Tensor, model: Any) -> torch.Tensor:
-        made.append(pictures)
+        encoded_clips.append(pictures)
         return encode(pictures, model)
 
     monkeypatch.setattr(decoded_films, "encode", noted)
     again, _ = _prepared(film, vae, folder)
-    assert len(made) == 1
+    assert len(encoded_clips) == 1
     assert np.array_equal(first.latents[:], again.latents[:])
     assert np.array_equal(first.pictures[:], again.pictures[:])
 
@@ -86,9 +86,13 @@ def test_the_last_tenth_of_each_film_is_held_out(tmp_path: Path) -> None:
         write_mp4(tmp_path / f"{number}.mp4", Film(seconds, number).frames, FPS)
     films = list(training_films(f"{tmp_path / '0.mp4'},{tmp_path / '1.mp4'}"))
     assert counted(films, _CUT) == [4, 20]
-    taught, held = _prepared(films, wan_vae(tmp_path / "vae"), tmp_path / "clips")
-    kept = [path.name for path in held.latents._paths]
-    assert kept == [f"{films[0].key}-00003.npz", f"{films[1].key}-00018.npz", f"{films[1].key}-00019.npz"]
+    taught, held_out = _prepared(films, wan_vae(tmp_path / "vae"), tmp_path / "clips")
+    held_out_files = [path.name for path in held_out.latents._paths]
+    assert held_out_files == [
+        f"{films[0].key}-00003.npz",
+        f"{films[1].key}-00018.npz",
+        f"{films[1].key}-00019.npz",
+    ]
     assert len(taught) == 21
 
 

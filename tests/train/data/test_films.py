@@ -19,21 +19,21 @@ CLIP = ClipGeometry(33, 64, 96, 8.0)
 def test_a_film_of_the_clips_size_is_read_as_it_is(tmp_path: Path) -> None:
     film = Film(3, 1)
     write_mp4(tmp_path / "film.mp4", film.frames, FPS)
-    found = read_film(tmp_path / "film.mp4", CLIP)
-    assert found.shape == film.frames.shape
-    assert np.abs(found.astype(int) - film.frames).mean() < 4
+    frames = read_film(tmp_path / "film.mp4", CLIP)
+    assert frames.shape == film.frames.shape
+    assert np.abs(frames.astype(int) - film.frames).mean() < 4
 
 
 @pytest.mark.parametrize(("fps", "repeat"), [(24.0, 3), (4.0, 0)])
 def test_a_film_of_another_size_and_rate_is_resampled(fps: float, repeat: int, tmp_path: Path) -> None:
     grey = np.arange(20, 220, 20, dtype=np.uint8)
-    shown = np.repeat(grey, repeat) if repeat else grey
-    frames = np.broadcast_to(shown[:, None, None, None], (len(shown), 128, 160, 3))
+    levels = np.repeat(grey, repeat) if repeat else grey
+    frames = np.broadcast_to(levels[:, None, None, None], (len(levels), 128, 160, 3))
     write_mp4(tmp_path / "film.mp4", np.ascontiguousarray(frames), fps)
-    found = read_film(tmp_path / "film.mp4", CLIP)
+    resampled = read_film(tmp_path / "film.mp4", CLIP)
     expected = grey if repeat else np.repeat(grey, 2)
-    assert found.shape == (len(expected), 64, 96, 3)
-    np.testing.assert_allclose(found.mean((1, 2, 3)), expected, atol=3)
+    assert resampled.shape == (len(expected), 64, 96, 3)
+    np.testing.assert_allclose(resampled.mean((1, 2, 3)), expected, atol=3)
 
 
 def test_what_is_no_film_is_said(tmp_path: Path) -> None:

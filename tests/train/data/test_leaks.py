@@ -47,8 +47,8 @@ def test_runs_that_were_scaled_by_themselves() -> None:
     volumes = (volumes - volumes.mean(1, keepdims=True)) / volumes.std(1, keepdims=True)
     data.values = {"fmri": volumes.reshape(12, 5, 3)}
     split = splits.released(data.windows)
-    found = leaks.found(data, split, standard.statistics(data, split.train))
-    assert [(leak.kind, leak.names) for leak in found] == [
+    warnings = leaks.found(data, split, standard.statistics(data, split.train))
+    assert [(leak.kind, leak.names) for leak in warnings] == [
         ("scaled run by run", ("A",)),
         ("scaled run by run", ("B",)),
     ]
@@ -57,8 +57,8 @@ def test_runs_that_were_scaled_by_themselves() -> None:
 def test_the_same_film_on_both_sides() -> None:
     data = two()
     split = splits.released(data.windows)
-    wrong = replace(split, train=np.append(split.train, split.test[-2:]), test=split.test[:2])
-    [leak] = leaks.on_both_sides(data.windows, wrong)
+    leaky = replace(split, train=np.append(split.train, split.test[-2:]), test=split.test[:2])
+    [leak] = leaks.on_both_sides(data.windows, leaky)
     assert leak.names == ("20", "21")
     assert leak.says.startswith("2 clips are shown both in the test and in training (20, 21).")
     validated = replace(split, validation=split.test[-2:], test=split.test[:2])
@@ -84,18 +84,18 @@ def test_clips_of_a_season_that_the_subject_did_not_see(tmp_path: Path) -> None:
     release.write(tmp_path, ["sub-0001", "sub-0003"], films=False, eeg=False)
     data = opened(tmp_path)
     assert leaks.wrong_seasons(data) == []
-    shown = data.windows.shown.copy()
+    clip_names = data.windows.shown.copy()
     # The first subject's second half is paired with season 11.
-    shown[4:10] = data.windows.shown[14:20]
-    wrong = replace(data, windows=replace(data.windows, shown=shown))
-    [leak] = leaks.wrong_seasons(wrong)
+    clip_names[4:10] = data.windows.shown[14:20]
+    mispaired = replace(data, windows=replace(data.windows, shown=clip_names))
+    [leak] = leaks.wrong_seasons(mispaired)
     assert (leak.kind, leak.names) == ("wrong season", ("sub-0001",))
     assert (
         "Of the 10 windows of sub-0001, 6 show clips of a season that it did not see (005400, " in leak.says
     )
     assert "Pair its second half with clips from 2700 on." in leak.says
-    shown[4:10] = np.tile(shown[:2], 3)
-    [leak] = leaks.wrong_seasons(wrong)
+    clip_names[4:10] = np.tile(clip_names[:2], 3)
+    [leak] = leaks.wrong_seasons(mispaired)
     assert "(none), and 6 show a clip that another shows" in leak.says
 
 
@@ -107,12 +107,12 @@ def test_lists_of_pairs_for_other_programs_are_checked(tmp_path: Path) -> None:
     # The published numbers of the test, for a subject who saw season 9.
     release.pairs(tmp_path, "sub-0001", "sub-0001_test_va.json", clip_shift=2700)
     release.pairs(tmp_path, "sub-0003", "sub-0003_train_va.json", shift=1)
-    found = leaks.wrong_seasons(opened(tmp_path))
-    concerned = [leak.names[0] for leak in found]
+    wrong_seasons = leaks.wrong_seasons(opened(tmp_path))
+    concerned = [leak.names[0] for leak in wrong_seasons]
     assert concerned == ["sub-0001_test_va.json", "sub-0003_train_va.json", "sub-0003_train_va.json"]
-    assert "has clips of a season that sub-0001 did not see (5400, 5401, 7560, ...)" in found[0].says
-    assert "pairs 10 clips with fmri of other clips of sub-0003 (0, 1, 270, ...)" in found[1].says
-    assert "pairs 10 clips with eeg of other clips of sub-0003" in found[2].says
+    assert "has clips of a season that sub-0001 did not see (5400, 5401, 7560, ...)" in wrong_seasons[0].says
+    assert "pairs 10 clips with fmri of other clips of sub-0003 (0, 1, 270, ...)" in wrong_seasons[1].says
+    assert "pairs 10 clips with eeg of other clips of sub-0003" in wrong_seasons[2].says
     (tmp_path / "sub-0002_train_va.json").write_text('[{"video": "clip.mp4", "fmri": []}]')
     with refused(UsageError, "cinebrain-clip-unnumbered", file="clip.mp4"):
         leaks.wrong_seasons(opened(tmp_path))

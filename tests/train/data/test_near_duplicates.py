@@ -20,29 +20,29 @@ def clip(seed: int, frames: int = 9) -> np.ndarray:
     return np.stack([np.roll(scene(seed), frame, 1) for frame in range(frames)])
 
 
-def bits(one: int, other: int) -> int:
-    return (one ^ other).bit_count()
+def bits(first: int, second: int) -> int:
+    return (first ^ second).bit_count()
 
 
 def test_a_picture_is_known_again_in_another_size_brightness_and_quality() -> None:
     for seed in range(10):
         picture = scene(seed)
-        known = near.picture_hash(picture)
+        picture_hash = near.picture_hash(picture)
         small = np.asarray(Image.fromarray(picture).resize((48, 36), Image.Resampling.BOX))
         dark = (picture * 0.7).astype(np.uint8)
         noisy = np.clip(picture + np.random.default_rng(1).normal(0, 4, picture.shape), 0, 255).astype(
             np.uint8
         )
         for other in (small, dark, noisy):
-            assert bits(known, near.picture_hash(other)) <= near.BITS
+            assert bits(picture_hash, near.picture_hash(other)) <= near.BITS
 
 
 def test_other_pictures_differ_in_about_half_of_the_bits() -> None:
-    known = [near.picture_hash(scene(seed)) for seed in range(40)]
-    apart = [bits(known[n], known[k]) for n in range(40) for k in range(n)]
-    assert 28 < np.mean(apart) < 35
-    assert min(apart) > near.BITS
-    assert all(one >> 63 == 0 for one in known), "63 bits"
+    hashes = [near.picture_hash(scene(seed)) for seed in range(40)]
+    distances = [bits(hashes[n], hashes[k]) for n in range(40) for k in range(n)]
+    assert 28 < np.mean(distances) < 35
+    assert min(distances) > near.BITS
+    assert all(picture_hash >> 63 == 0 for picture_hash in hashes), "63 bits"
 
 
 def test_pictures_that_show_nothing_are_all_alike() -> None:
@@ -62,10 +62,10 @@ def planted() -> Held:
 
 def test_a_near_duplicate_that_was_planted_is_found_and_results_without_it_are_possible() -> None:
     data = planted()
-    found = near.pairs(near.hashes(data, [0]), near.hashes(data, [1, 2, 3]))
-    assert [(pair.test, pair.train) for pair in found] == [("t", "2")]
-    assert found[0].bits <= near.BITS
-    assert near.without(data, np.array([0]), found).tolist() == [False]
+    pairs = near.pairs(near.hashes(data, [0]), near.hashes(data, [1, 2, 3]))
+    assert [(pair.test, pair.train) for pair in pairs] == [("t", "2")]
+    assert pairs[0].bits <= near.BITS
+    assert near.without(data, np.array([0]), pairs).tolist() == [False]
     assert near.without(data, np.array([0]), []).tolist() == [True]
     assert near.pairs(near.hashes(data, [0]), near.hashes(data, [1, 2])) == []
     assert near.pairs(near.hashes(data, [0]), {}) == []

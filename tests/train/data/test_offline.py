@@ -39,10 +39,10 @@ def offline(bundle: Bundle, session: PhantomSession) -> Arrays:
 def test_a_bundle_that_says_so_gets_its_windows_from_the_whole_session(
     bundle: Bundle, session: PhantomSession, offline: Arrays
 ) -> None:
-    told = replace(bundle, manifest=replace(bundle.manifest, chain=OFFLINE))
-    found = session_arrays(told, session)
-    assert found.keys() == offline.keys()
-    assert all(np.array_equal(found[name], offline[name]) for name in found)
+    offline_bundle = replace(bundle, manifest=replace(bundle.manifest, chain=OFFLINE))
+    arrays = session_arrays(offline_bundle, session)
+    assert arrays.keys() == offline.keys()
+    assert all(np.array_equal(arrays[name], offline[name]) for name in arrays)
 
 
 def test_windows_hold_the_same_signals_as_the_causal_ones(
@@ -54,9 +54,12 @@ def test_windows_hold_the_same_signals_as_the_causal_ones(
     assert np.array_equal(causal["fmri_mask"], offline["fmri_mask"])
 
     # The causal filter comes late, each frequency by its own delay. Moved by the mean, the two agree best.
-    ours = causal["eeg"].transpose(1, 0, 2).reshape(len(causal["eeg"][0]), -1)
-    theirs = offline["eeg"].transpose(1, 0, 2).reshape(ours.shape)
-    alike = [np.corrcoef(ours[:, n:].ravel(), theirs[:, : ours.shape[1] - n].ravel())[0, 1] for n in range(5)]
+    causal_eeg = causal["eeg"].transpose(1, 0, 2).reshape(len(causal["eeg"][0]), -1)
+    offline_eeg = offline["eeg"].transpose(1, 0, 2).reshape(causal_eeg.shape)
+    alike = [
+        np.corrcoef(causal_eeg[:, n:].ravel(), offline_eeg[:, : causal_eeg.shape[1] - n].ravel())[0, 1]
+        for n in range(5)
+    ]
     assert 1 <= int(np.argmax(alike)) <= 3
     assert max(alike) > 0.75
 
@@ -83,18 +86,18 @@ def test_a_filter_that_runs_both_ways_delays_nothing() -> None:
     times = np.arange(4000) / 1000
     wave = np.sin(2 * np.pi * 6 * times)
     eeg = np.stack([wave, -wave])
-    found = zero_phase(eeg, EegBand(), 1000)[0, 1000:3000]
-    assert np.corrcoef(found, wave[1000:3000])[0, 1] > 0.999
+    filtered = zero_phase(eeg, EegBand(), 1000)[0, 1000:3000]
+    assert np.corrcoef(filtered, wave[1000:3000])[0, 1] > 0.999
 
 
 def test_series_are_brought_to_deviation_one_and_a_dead_one_stays_zero() -> None:
     times = np.linspace(-1, 1, 80)
     noise = np.random.default_rng(1).standard_normal(80)
     series = np.stack([100 + 7 * times**2 + noise, np.full(80, 5.0)], axis=1)
-    found = detrended(series)
-    assert np.isclose(found[:, 0].std(), 1)
-    assert abs(np.polyfit(times, found[:, 0], 2)).max() < 1e-6
-    assert np.allclose(found[:, 1], 0, atol=1e-3)
+    scaled = detrended(series)
+    assert np.isclose(scaled[:, 0].std(), 1)
+    assert abs(np.polyfit(times, scaled[:, 0], 2)).max() < 1e-6
+    assert np.allclose(scaled[:, 1], 0, atol=1e-3)
 
 
 def test_a_recipe_says_by_which_chain_its_sessions_are_prepared() -> None:

@@ -49,8 +49,9 @@ def mark(folder: Path, onset_at: float, frames: int, name: str = "film.mp4") -> 
     lines += [(onset_at + n / 8, frame_label(n)) for n in range(frames)] + [(onset_at + frames / 8, END)]
     with (folder / "film.jsonl").open("w") as file:
         for stamp, label in lines:
-            known = FilmMark(stamp, label, stamp)
-            file.write(f'{{"stamp": {known.stamp}, "label": "{known.label}", "arrived_at": {known.stamp}}}\n')
+            film_mark = FilmMark(stamp, label, stamp)
+            entry = {"stamp": film_mark.stamp, "label": film_mark.label, "arrived_at": film_mark.stamp}
+            file.write(json.dumps(entry) + "\n")
 
 
 def eeg_recording(folder: Path, seconds: float, slope: float, pauses: tuple[float, ...] = ()) -> Recording:
@@ -62,9 +63,9 @@ def eeg_recording(folder: Path, seconds: float, slope: float, pauses: tuple[floa
         for length in (seconds, *pauses):
             triggers = begin + TR * (1 + slope) * np.arange(int(length / TR))
             for second in range(int(length) + 2):
-                at = begin - 1 + second
-                writer.write(EegChunk(data, at + np.arange(SFREQ) / SFREQ, at + 1))
-                for stamp in triggers[(triggers >= at) & (triggers < at + 1)]:
+                chunk_s = begin - 1 + second
+                writer.write(EegChunk(data, chunk_s + np.arange(SFREQ) / SFREQ, chunk_s + 1))
+                for stamp in triggers[(triggers >= chunk_s) & (triggers < chunk_s + 1)]:
                     writer.write(Trigger(float(stamp), "R128", float(stamp)))
             begin += length + 40
     return Recording(folder)
@@ -75,11 +76,11 @@ def cut(recording: Recording, draft: Manifest) -> list:
 
 
 def test_without_markers_the_film_begins_with_the_run(watched, draft):
-    found = read_recordings([watched], [16.0], ["film.mp4"], draft)
-    assert found.start_s.tolist() == [0, 4, 8, 12], "windows after the film are left out"
-    assert found.eeg is not None
-    assert found.eeg.data.shape == (4, 64, 500)
-    assert found.eeg.mask.all()
+    film_windows = read_recordings([watched], [16.0], ["film.mp4"], draft)
+    assert film_windows.start_s.tolist() == [0, 4, 8, 12], "windows after the film are left out"
+    assert film_windows.eeg is not None
+    assert film_windows.eeg.data.shape == (4, 64, 500)
+    assert film_windows.eeg.mask.all()
 
 
 def test_volumes_keep_their_places_and_a_lost_one_leaves_a_hole(watched, draft):
@@ -89,18 +90,20 @@ def test_volumes_keep_their_places_and_a_lost_one_leaves_a_hole(watched, draft):
     assert np.argwhere(fmri.rows < 0).tolist() == [[1, 0]]
     np.testing.assert_allclose(fmri.times[fmri.rows[2]], 8 + fmri.slot_s)
     assert np.isin(head(2).voxels, fmri.head.voxels).all()
-    held = fmri.slots(fmri.volumes[:, :3])
-    np.testing.assert_allclose(held[1, 0], held[1, 1:].mean(0), rtol=1e-5)
-    np.testing.assert_array_equal(held[2], fmri.volumes[fmri.rows[2], :3])
+    slots = fmri.slots(fmri.volumes[:, :3])
+    np.testing.assert_allclose(slots[1, 0], slots[1, 1:].mean(0), rtol=1e-5)
+    np.testing.assert_array_equal(slots[2], fmri.volumes[fmri.rows[2], :3])
 
 
 def test_markers_say_when_the_film_began(watched, draft):
     try:
         mark(watched.path, START_AT - 6, 22 * 8)
-        found = read_recordings([watched], [22.0], ["film.mp4"], draft)
-        np.testing.assert_allclose(found.start_s, [6, 10, 14, 18], atol=1e-6)
-        assert found.fmri is not None
-        np.testing.assert_allclose(found.fmri.times[found.fmri.rows[0]], 10.4 + TR * np.arange(5), atol=1e-6)
+        film_windows = read_recordings([watched], [22.0], ["film.mp4"], draft)
+        np.testing.assert_allclose(film_windows.start_s, [6, 10, 14, 18], atol=1e-6)
+        assert film_windows.fmri is not None
+        np.testing.assert_allclose(
+            film_windows.fmri.times[film_windows.fmri.rows[0]], 10.4 + TR * np.arange(5), atol=1e-6
+        )
         mark(watched.path, START_AT + 2, 8 * 8)
         short = read_recordings([watched], [8.0], ["film.mp4"], draft)
         np.testing.assert_allclose(short.start_s, [2], atol=1e-6)
@@ -112,15 +115,15 @@ def test_the_scanners_clock_does_not_bend_the_films(draft, tmp_path):
     slope = 2e-4
     recording = eeg_recording(tmp_path / "slow", 120, slope)
     mark(recording.path, ZERO_AT + 1.5, 118 * 8)
-    found = cut(recording, draft)
-    starts = film_starts(recording, found, 118.0, "film.mp4")
+    run_windows = cut(recording, draft)
+    starts = film_starts(recording, run_windows, 118.0, "film.mp4")
     assert np.isnan(starts[0]), "before the film"
-    run_s = np.array([window.start_s for window in found])
+    run_s = np.array([window.start_s for window in run_windows])
     # Run time 4 k is ZERO_AT + 4 k (1 + slope) on the local clock, which is the film's; the slope is
     # known once there are 20 triggers.
-    inside = np.isfinite(starts) & (run_s > 20)
-    assert inside.sum() > 20
-    np.testing.assert_allclose(starts[inside], run_s[inside] * (1 + slope) - 1.5, atol=2e-3)
+    in_film = np.isfinite(starts) & (run_s > 20)
+    assert in_film.sum() > 20
+    np.testing.assert_allclose(starts[in_film], run_s[in_film] * (1 + slope) - 1.5, atol=2e-3)
 
 
 def test_the_markers_of_the_named_film_count(draft, tmp_path):
@@ -137,14 +140,14 @@ def test_the_markers_of_the_named_film_count(draft, tmp_path):
 def test_markers_of_another_film_are_refused_and_markers_without_a_name_taken(draft, tmp_path):
     recording = eeg_recording(tmp_path / "other", 30, 0.0)
     mark(recording.path, ZERO_AT, 28 * 8, "trailer.mp4")
-    found = cut(recording, draft)
+    run_windows = cut(recording, draft)
     with refused(UsageError, "recording-film-mismatch", marked_films=1, film="film.mp4"):
-        film_starts(recording, found, 28.0, "film.mp4")
-    named = film_starts(recording, found, 28.0, "trailer.mp4")
-    assert np.isfinite(named).any()
+        film_starts(recording, run_windows, 28.0, "film.mp4")
+    starts = film_starts(recording, run_windows, 28.0, "trailer.mp4")
+    assert np.isfinite(starts).any()
     marks = recording.path / "film.jsonl"
     marks.write_text("".join(marks.read_text().splitlines(keepends=True)[1:]))
-    np.testing.assert_allclose(film_starts(recording, found, 28.0, "film.mp4"), named, atol=1e-6)
+    np.testing.assert_allclose(film_starts(recording, run_windows, 28.0, "film.mp4"), starts, atol=1e-6)
 
 
 def test_a_film_is_known_by_its_names_digest_in_a_recording(draft, tmp_path):
@@ -152,15 +155,15 @@ def test_a_film_is_known_by_its_names_digest_in_a_recording(draft, tmp_path):
     mark(recording.path, ZERO_AT, 28 * 8, "my  film.mp4")
     plain = recording.path / "film.jsonl"
     marks = [FilmMark(**json.loads(line)) for line in plain.read_text().splitlines()]
-    kept = eeg_recording(tmp_path / "kept", 30, 0.0)
+    anonymous = eeg_recording(tmp_path / "kept", 30, 0.0)
     with RecordingWriter(tmp_path / "marks", None, {}) as writer:
-        for one in marks:
-            writer.write(one)
-    (tmp_path / "marks" / "film.jsonl").rename(kept.path / "film.jsonl")
-    starts = film_starts(kept, cut(kept, draft), 28.0, "my film.mp4")
+        for film_mark in marks:
+            writer.write(film_mark)
+    (tmp_path / "marks" / "film.jsonl").rename(anonymous.path / "film.jsonl")
+    starts = film_starts(anonymous, cut(anonymous, draft), 28.0, "my film.mp4")
     assert np.isfinite(starts).any()
     with refused(UsageError, "recording-film-mismatch", film="another.mp4"):
-        film_starts(kept, cut(kept, draft), 28.0, "another.mp4")
+        film_starts(anonymous, cut(anonymous, draft), 28.0, "another.mp4")
 
 
 def test_a_name_with_wide_spaces_is_known_by_its_markers(draft, tmp_path):
@@ -181,14 +184,14 @@ def test_dummies_of_the_session_are_left_out(watched, draft):
     plain = read_recordings([watched], [16.0], ["film.mp4"], draft)
     watched.meta["dummies"] = 5
     try:
-        found = read_recordings([watched], [12.0], ["film.mp4"], draft)
+        film_windows = read_recordings([watched], [12.0], ["film.mp4"], draft)
     finally:
         del watched.meta["dummies"]
     # Five volumes of 0.8 s are one window.
-    assert found.start_s.tolist() == [0, 4, 8]
-    assert found.eeg is not None
+    assert film_windows.start_s.tolist() == [0, 4, 8]
+    assert film_windows.eeg is not None
     assert plain.eeg is not None
-    np.testing.assert_array_equal(found.eeg.data, plain.eeg.data[1:])
+    np.testing.assert_array_equal(film_windows.eeg.data, plain.eeg.data[1:])
 
 
 def test_several_runs_without_markers_are_refused(draft, tmp_path):
@@ -200,9 +203,9 @@ def test_several_runs_without_markers_are_refused(draft, tmp_path):
 def test_one_modality_is_enough_and_none_is_not(draft, tmp_path):
     alone = eeg_recording(tmp_path / "eeg", 30, 0.0)
     assert modalities([alone], draft) == ["eeg"]
-    found = read_recordings([alone], [30.0], ["film.mp4"], draft)
-    assert found.fmri is None
-    assert len(found) == 7
+    film_windows = read_recordings([alone], [30.0], ["film.mp4"], draft)
+    assert film_windows.fmri is None
+    assert len(film_windows) == 7
     session = PhantomSession("easy", 2, 3, 8, sfreq=SFREQ)
     with RecordingWriter(tmp_path / "fmri", None, {}) as writer:
         for item in session.events(chunk_s=1.0):
@@ -210,9 +213,9 @@ def test_one_modality_is_enough_and_none_is_not(draft, tmp_path):
                 writer.write(item)
     volumes = Recording(tmp_path / "fmri")
     assert modalities([volumes], draft) == ["fmri"]
-    found = read_recordings([volumes], [8.0], ["film.mp4"], draft)
-    assert found.eeg is None
-    assert len(found) == 2
+    film_windows = read_recordings([volumes], [8.0], ["film.mp4"], draft)
+    assert film_windows.eeg is None
+    assert len(film_windows) == 2
     with refused(UsageError, "recordings-no-modality"):
         modalities([alone, volumes], draft)
 

@@ -49,8 +49,8 @@ def watched(folder: Path) -> RecordedShowing:
     recording = Recording(folder)
     head, level = find_head([recording])
     draft = manifest(Participant(subject=2), GRID, EegBand(), Baseline(0, 0.005))
-    (one,) = stretches(recording, 1, film_of(folder), "film", head, level, draft)
-    return one
+    (stretch,) = stretches(recording, 1, film_of(folder), "film", head, level, draft)
+    return stretch
 
 
 def film_of(folder: Path) -> Path:
@@ -77,9 +77,9 @@ def showing(recording: str, run: int, count: int, first_s: float = 0.0, film: st
     )
 
 
-def of(taught: list[RecordedShowing], held: list[RecordedShowing], *, single: bool = False):
+def of(taught: list[RecordedShowing], held_out: list[RecordedShowing], *, single: bool = False):
     draft = taught[0].draft
-    return replace(BLANK, taught=tuple(taught), held=tuple(held), draft=draft, single=single)
+    return replace(BLANK, taught=tuple(taught), held=tuple(held_out), draft=draft, single=single)
 
 
 def window(run: int, index: int) -> Window:
@@ -89,28 +89,28 @@ def window(run: int, index: int) -> Window:
 
 
 def test_the_last_run_is_held():
-    taught, held, single = _divided([showing("a", 0, 50), showing("a", 1, 50), showing("b", 0, 20)], 4.0)
-    assert [(one.recording.name, one.run) for one in taught] == [("a", 0), ("a", 1)]
-    assert [(one.recording.name, one.run) for one in held] == [("b", 0)]
+    taught, held_out, single = _divided([showing("a", 0, 50), showing("a", 1, 50), showing("b", 0, 20)], 4.0)
+    assert [(stretch.recording.name, stretch.run) for stretch in taught] == [("a", 0), ("a", 1)]
+    assert [(stretch.recording.name, stretch.run) for stretch in held_out] == [("b", 0)]
     assert not single
-    assert of(taught, held).division == (
+    assert of(taught, held_out).division == (
         "Of the runs, the last run is held for choices and judged (1.3 minutes)."
     )
 
 
 def test_of_ten_runs_two_are_held():
-    taught, held, _ = _divided([showing("a", run, 20) for run in range(10)], 4.0)
-    assert [one.run for one in taught] == list(range(8))
-    assert [one.run for one in held] == [8, 9]
+    taught, held_out, _ = _divided([showing("a", run, 20) for run in range(10)], 4.0)
+    assert [stretch.run for stretch in taught] == list(range(8))
+    assert [stretch.run for stretch in held_out] == [8, 9]
 
 
 def test_of_a_single_run_the_last_fifth_is_held_after_a_gap():
-    (taught,), (held,), single = _divided([showing("a", 0, 100)], 4.0)
+    (taught,), (held_out,), single = _divided([showing("a", 0, 100)], 4.0)
     assert single
-    assert held.index.tolist() == list(range(80, 100))
+    assert held_out.index.tolist() == list(range(80, 100))
     assert taught.index.tolist() == list(range(75))
-    assert held.run_s[0] - (taught.run_s[-1] + 4) == 20
-    assert "one run alone" in of([taught], [held], single=True).division
+    assert held_out.run_s[0] - (taught.run_s[-1] + 4) == 20
+    assert "one run alone" in of([taught], [held_out], single=True).division
 
 
 def test_too_few_windows_are_refused():
@@ -128,22 +128,22 @@ def test_windows_that_show_the_same_are_left_out_together():
     folds = by_title(taught)
     assert len(np.unique(folds)) == 5
     assert np.bincount(folds).min() >= 10
-    starts = np.concatenate([one.start_s for one in taught])
+    starts = np.concatenate([stretch.start_s for stretch in taught])
     assert all(len(np.unique(folds[starts == start])) == 1 for start in starts)
 
 
 def test_few_films_are_left_out_by_their_parts_and_many_one_by_one():
-    few, _, _ = _divided([showing("a", run, 25, film=str(run)) for run in range(4)], 4.0)
-    assert np.bincount(by_title(few)).tolist() == [15] * 5
-    many, _, _ = _divided([showing("a", run, 10 + run, film=str(run)) for run in range(6)], 4.0)
-    assert np.bincount(by_title(many)).tolist() == [10, 11, 12, 13, 14]
+    four_films, _, _ = _divided([showing("a", run, 25, film=str(run)) for run in range(4)], 4.0)
+    assert np.bincount(by_title(four_films)).tolist() == [15] * 5
+    six_films, _, _ = _divided([showing("a", run, 10 + run, film=str(run)) for run in range(6)], 4.0)
+    assert np.bincount(by_title(six_films)).tolist() == [10, 11, 12, 13, 14]
 
 
 def test_it_is_said_whether_the_held_film_is_a_fresh_one():
-    one = showing("a", 0, 50)
-    assert "a film that teaches nothing" in novelty(of([one], [showing("b", 0, 20, film="other")]))
-    assert "are other parts of films" in novelty(of([one], [showing("b", 0, 20, 200.0)]))
-    assert "10 of 20 held windows" in novelty(of([one], [showing("b", 0, 20, 160.0)]))
+    training = showing("a", 0, 50)
+    assert "a film that teaches nothing" in novelty(of([training], [showing("b", 0, 20, film="other")]))
+    assert "are other parts of films" in novelty(of([training], [showing("b", 0, 20, 200.0)]))
+    assert "10 of 20 held windows" in novelty(of([training], [showing("b", 0, 20, 160.0)]))
 
 
 def test_a_film_that_was_wound_back_and_a_new_run_begin_further_stretches():
@@ -154,17 +154,17 @@ def test_a_film_that_was_wound_back_and_a_new_run_begin_further_stretches():
 
 
 def test_a_clip_goes_on_from_the_one_before_unless_there_is_a_gap():
-    one = showing("a", 0, 6)
-    assert one.joined.tolist() == [False, True, True, True, True, True]
-    assert one.some(np.arange(6) != 2, "less").joined.tolist() == [False, True, False, True, True]
+    stretch = showing("a", 0, 6)
+    assert stretch.joined.tolist() == [False, True, True, True, True, True]
+    assert stretch.some(np.arange(6) != 2, "less").joined.tolist() == [False, True, False, True, True]
 
 
 def test_a_recording_becomes_windows_on_the_time_of_its_film(watched: RecordedShowing):
     assert watched.start_s.tolist() == [0, 4, 8, 12, 16, 20]
-    shown = watched.film()
-    assert shown.clips.shape == (6, 33, HEIGHT, WIDTH, 3)
+    film_windows = watched.film()
+    assert film_windows.clips.shape == (6, 33, HEIGHT, WIDTH, 3)
     film = Film(24, 7, "free")
-    error = np.abs(shown.clips[2, :-1].astype(int) - film.clip(2)[:-1]).mean()
+    error = np.abs(film_windows.clips[2, :-1].astype(int) - film.clip(2)[:-1]).mean()
     assert error < 8, "the film on disk is compressed"
 
 
@@ -172,21 +172,21 @@ def test_windows_need_not_begin_at_multiples_of_their_length(watched: RecordedSh
     film = Film(24, 7, "free")
     first = film.cut_frames[1] / 8
     late = replace(watched, start_s=first + watched.run_s[:4], index=watched.index[:4])
-    shown = late.film()
-    assert shown.cuts[0, 0]
-    error = np.abs(shown.clips[0, :20].astype(int) - film.frames[int(first * 8) :][:20]).mean()
+    film_windows = late.film()
+    assert film_windows.cuts[0, 0]
+    error = np.abs(film_windows.clips[0, :20].astype(int) - film.frames[int(first * 8) :][:20]).mean()
     assert error < 8
 
 
 def test_volumes_lie_on_the_time_of_the_film(watched: RecordedShowing, folder: Path):
     voxels = watched.head.voxels[:50]
-    found = watched.volumes(voxels)
+    series = watched.volumes(voxels)
     # Windows take volumes from the lag on, which is 4 s: the first has its middle at 4.4 s.
-    np.testing.assert_allclose(found.times, 4.4 + 0.8 * np.arange(30), atol=1e-6)
+    np.testing.assert_allclose(series.times, 4.4 + 0.8 * np.arange(30), atol=1e-6)
     session = PhantomSession("easy", 2, 7, 24, "free", sfreq=250)
     volume = session.scanner.volume(5).reshape(-1)[voxels].astype(np.float64)
     # The resting level follows the signal slowly, and the first volume is told against the level itself.
-    np.testing.assert_allclose(found.values[0] + found.level, volume, atol=np.ptp(volume) * 0.1)
+    np.testing.assert_allclose(series.values[0] + series.level, volume, atol=np.ptp(volume) * 0.1)
     assert len(watched.tiles().cuts) == 6
 
 
@@ -289,8 +289,8 @@ def changed(folder: Path, copy: Path, **values: object) -> Path:
     (copy / "recording.json").write_text(json.dumps(head))
     lines = [json.loads(text) for text in (copy / "events.jsonl").read_text().splitlines()]
     changes = {name: value for name, value in values.items() if name not in head["montage"]}
-    told = [line | changes if "shape" in line else line for line in lines]
-    (copy / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
+    changed_lines = [line | changes if "shape" in line else line for line in lines]
+    (copy / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in changed_lines))
     return copy
 
 

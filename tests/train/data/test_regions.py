@@ -36,8 +36,8 @@ def npz(path: Path) -> Path:
 
 def dlabel(path: Path) -> Path:
     """Write an atlas as a CIFTI label file, with the labels' own order of numbers."""
-    found = labels()
-    cortex = len(found) - 3
+    area_names = labels()
+    cortex = len(area_names) - 3
     names = ["???", *sorted(SIZES, reverse=True)]
     table = {n: (name if n == 0 else f"{name}_ROI", (0.0, 0.0, 0.0, 1.0)) for n, name in enumerate(names)}
     axis = nibabel.cifti2.cifti2_axes.LabelAxis(["areas"], [table])
@@ -48,7 +48,7 @@ def dlabel(path: Path) -> Path:
         models += nibabel.cifti2.cifti2_axes.BrainModelAxis.from_mask(
             mask, affine=np.eye(4), name=f"hippocampus_{side}"
         )
-    values = [names.index(name) if name else 0 for name in found[:cortex]] + [0] * 3
+    values = [names.index(name) if name else 0 for name in area_names[:cortex]] + [0] * 3
     nibabel.save(nibabel.Cifti2Image(np.array([values], np.float32), (axis, models)), path)
     return path
 
@@ -68,35 +68,35 @@ def test_an_atlas_is_read_from_either_kind_of_file(tmp_path: Path, write) -> Non
 
 def test_the_voxels_of_the_release_are_one_mask_in_the_order_of_the_grayordinates(tmp_path: Path) -> None:
     atlas = regions.read_atlas(npz(tmp_path / "atlas.npz"))
-    held = [
+    area_names = [
         name
         for name in labels()
         if name[2:] in {*regions.VISUAL, *regions.ADDED}
         or (name[:1], name[2:]) in {("R", a) for a in regions.ADDED_RIGHT}
     ]
-    found = regions.cinebrain(atlas, len(held))
-    assert list(found) == ["visual", "released_va", "auditory_mmp", "mpfc", "random"]
+    masks = regions.cinebrain(atlas, len(area_names))
+    assert list(masks) == ["visual", "released_va", "auditory_mmp", "mpfc", "random"]
     for name, areas in (
         ("visual", regions.VISUAL),
         ("auditory_mmp", regions.AUDITORY),
         ("mpfc", regions.MEDIAL_PREFRONTAL),
     ):
-        assert found[name].tolist() == [area[2:] in areas for area in held]
-    assert found["released_va"].all()
-    assert found["random"].sum() == found["auditory_mmp"].sum()
-    assert not (found["random"] & (found["visual"] | found["auditory_mmp"])).any()
-    again = regions.cinebrain(atlas, len(held))
-    assert again["random"].tolist() == found["random"].tolist()
+        assert masks[name].tolist() == [area[2:] in areas for area in area_names]
+    assert masks["released_va"].all()
+    assert masks["random"].sum() == masks["auditory_mmp"].sum()
+    assert not (masks["random"] & (masks["visual"] | masks["auditory_mmp"])).any()
+    again = regions.cinebrain(atlas, len(area_names))
+    assert again["random"].tolist() == masks["random"].tolist()
     # The early auditory cortex but A1 is not among what the release calls auditory.
-    assert found["auditory_mmp"].sum() == count(("A1", "STGa", "STSda", "STSdp", "STSvp")) + count(
+    assert masks["auditory_mmp"].sum() == count(("A1", "STGa", "STSda", "STSdp", "STSvp")) + count(
         ("STSva",), "R"
     )
 
 
 def test_a_release_of_the_visual_areas_alone_has_the_visual_region_alone(tmp_path: Path) -> None:
     atlas = regions.read_atlas(npz(tmp_path / "atlas.npz"))
-    found = regions.cinebrain(atlas, count(regions.VISUAL))
-    assert regions.sizes(found) == {"visual": count(regions.VISUAL)}
+    masks = regions.cinebrain(atlas, count(regions.VISUAL))
+    assert regions.sizes(masks) == {"visual": count(regions.VISUAL)}
 
 
 def test_a_data_set_finds_the_atlas_in_its_folder(tmp_path: Path) -> None:

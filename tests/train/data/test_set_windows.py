@@ -46,22 +46,22 @@ def cinebrain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def held(*windows: tuple[str, str, str, bool], voxels: int = 3, seed: int = 0) -> Held:
     """Signals and clips that nothing drives; the clips of one name are the same."""
     rng = np.random.default_rng(seed)
-    names = sorted({shown for _, _, shown, _ in windows})
+    names = sorted({film for _, _, film, _ in windows})
     films = {name: rng.integers(0, 256, (6, 16, 24, 3)).astype(np.uint8) for name in names}
     values: Mapping[Any, Sequence[NDArray[Any]]] = {
         "fmri": [rng.normal(5, 2, (5, voxels)) for _ in windows],
         "eeg": [rng.normal(0, 20, (2, 400)) for _ in windows],
-        "clips": [films[shown] for _, _, shown, _ in windows],
+        "clips": [films[film] for _, _, film, _ in windows],
     }
     return Held(table(*windows), values, fps=1.5)
 
 
 def opened(data: Held, test: Sequence[str], **changes: Any) -> SetWindows:
     """Open a data set in memory as the recipe's node does with a folder."""
-    made = node(subject="", test=",".join(test), **changes)
+    recipe_node = node(subject="", test=",".join(test), **changes)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(set_node, "opened", lambda *_: data)
-        return made.opened(Path("held"))
+        return recipe_node.opened(Path("held"))
 
 
 def test_what_is_held_out_leaves_no_trace_in_what_teaches(tmp_path: Path) -> None:
@@ -70,20 +70,20 @@ def test_what_is_held_out_leaves_no_trace_in_what_teaches(tmp_path: Path) -> Non
     # The last four places are of the runs that the release keeps for testing.
     altered = volumes.copy()
     altered[-20:] += 100
-    found = []
+    variants = []
     for name, values in (("as it is", volumes), ("altered", altered)):
         folder = tmp_path / name
         cinebrain_folder.write(folder, ["sub-0001"], volumes={"sub-0001": values})
-        found.append(node().opened(folder))
-    one, other = (windows.taught() for windows in found)
-    for name, values in one.stats.items():
-        np.testing.assert_array_equal(values, other.stats[name], err_msg=name)
-    for name, values in one.signals.items():
-        np.testing.assert_array_equal(values, other.signals[name], err_msg=name)
-    np.testing.assert_array_equal(one.clips, other.clips)
-    assert len(one.clips) == 6
+        variants.append(node().opened(folder))
+    plain, changed = (windows.taught() for windows in variants)
+    for name, values in plain.stats.items():
+        np.testing.assert_array_equal(values, changed.stats[name], err_msg=name)
+    for name, values in plain.signals.items():
+        np.testing.assert_array_equal(values, changed.signals[name], err_msg=name)
+    np.testing.assert_array_equal(plain.clips, changed.clips)
+    assert len(plain.clips) == 6
     # What differs is there to be judged.
-    before, after = (windows.held()[0].arrays(taught_bundle(windows)) for windows in found)
+    before, after = (windows.held()[0].arrays(taught_bundle(windows)) for windows in variants)
     assert np.abs(before["fmri"] - after["fmri"]).min() > 10
 
 
@@ -129,7 +129,7 @@ def test_a_clip_of_another_rate_and_size_shows_the_same_at_every_instant() -> No
 
 def test_runs_that_show_the_same_are_left_out_together() -> None:
     runs = [
-        ("A", run, shown, False) for run, films in (("1", "ab"), ("2", "cd"), ("3", "bx")) for shown in films
+        ("A", run, film, False) for run, films in (("1", "ab"), ("2", "cd"), ("3", "bx")) for film in films
     ]
     windows = opened(held(*runs, ("A", "4", "z", False)), ["4"])
     folds = windows.folds()
@@ -138,8 +138,8 @@ def test_runs_that_show_the_same_are_left_out_together() -> None:
 
 
 def test_where_all_runs_show_the_same_its_time_is_divided() -> None:
-    shown = [f"{n:02d}" for n in range(10)]
-    taught = [("A", run, name, False) for run in ("1", "2") for name in shown]
+    film_names = [f"{n:02d}" for n in range(10)]
+    taught = [("A", run, name, False) for run in ("1", "2") for name in film_names]
     folds = opened(held(*taught, ("A", "3", "z", False)), ["3"]).folds()
     assert folds[:10].tolist() == folds[10:].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
@@ -157,8 +157,8 @@ def test_windows_that_look_like_what_teaches_are_named() -> None:
 
 
 def test_the_mean_of_repeats_is_one_window() -> None:
-    shown = [("A", "1", "a", False), ("A", "1", "b", False), ("A", "2", "c", True), ("A", "3", "c", True)]
-    data = held(*shown)
+    rows = [("A", "1", "a", False), ("A", "1", "b", False), ("A", "2", "c", True), ("A", "3", "c", True)]
+    data = held(*rows)
     windows = opened(data, ["2", "3"])
     assert [run.windows for run in windows.held()] == [1, 1]
     (averaged,) = windows.held("averaged")
@@ -174,13 +174,13 @@ def test_the_mean_of_repeats_is_one_window() -> None:
 
 
 def test_the_voxels_that_follow_what_is_shown_are_read() -> None:
-    shown = [("A", f"{run}", f"{run}-{n}", False) for run in range(5) for n in range(12)]
-    data = held(*shown, voxels=30)
+    rows = [("A", f"{run}", f"{run}-{n}", False) for run in range(5) for n in range(12)]
+    data = held(*rows, voxels=30)
     level = [clip[..., 0].mean() for clip in data.values["clips"]]
     driven = [4, 17, 25]
-    volumes = [np.array(one) for one in data.values["fmri"]]
-    for one, bright in zip(volumes, level, strict=True):
-        one[:, driven] += 40 * bright
+    volumes = [np.array(series) for series in data.values["fmri"]]
+    for series, bright in zip(volumes, level, strict=True):
+        series[:, driven] += 40 * bright
     data = replace(data, values={**data.values, "fmri": volumes})
     taught = opened(data, ["4"], voxels=3).taught()
     assert taught.projection.voxels.tolist() == driven
@@ -321,13 +321,13 @@ def test_what_cannot_be_trained_on_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("subject", "told"),
+    ("subject", "participant"),
     [("sub-01", "held, sub-01"), ("anna", "held, a participant"), ("100610", "held, 100610")],
 )
-def test_a_name_that_may_be_a_persons_is_not_kept(subject: str, told: str) -> None:
+def test_a_name_that_may_be_a_persons_is_not_kept(subject: str, participant: str) -> None:
     windows = opened(held((subject, "1", "a", False), (subject, "2", "b", False)), [])
-    assert windows.participant == told
-    assert windows.division.startswith(f"{told}: 1 windows")
+    assert windows.participant == participant
+    assert windows.division.startswith(f"{participant}: 1 windows")
 
 
 def test_one_run_cannot_be_judged_by_itself() -> None:
@@ -338,9 +338,9 @@ def test_one_run_cannot_be_judged_by_itself() -> None:
 @pytest.mark.parametrize(("tr_s", "slots", "after"), [(4 / 3, 3, 0), (0.8, 5, 0), (1.5, 3, 0), (0.8, 7, 2)])
 def test_windows_hold_the_volumes_that_were_released(tr_s: float, slots: int, after: int) -> None:
     data = held(("A", "1", "a", False), ("A", "2", "b", False))
-    volumes = [one[:1].repeat(slots, axis=0) for one in data.values["fmri"]]
-    made = replace(data, tr_s=tr_s, window_s=4.0, values={**data.values, "fmri": volumes})
-    grid = opened(made, []).draft.grid
+    volumes = [series[:1].repeat(slots, axis=0) for series in data.values["fmri"]]
+    with_tr = replace(data, tr_s=tr_s, window_s=4.0, values={**data.values, "fmri": volumes})
+    grid = opened(with_tr, []).draft.grid
     assert (grid.slots, grid.after) == (slots, after)
 
 
@@ -444,7 +444,7 @@ def test_a_set_without_clips_is_refused() -> None:
 def test_the_last_run_is_held_out_where_a_release_keeps_none() -> None:
     windows = opened(held(("A", "1", "a", False), ("A", "2", "b", False), ("A", "3", "c", False)), [])
     assert by_runs(windows.data.windows, ["3"]).test.tolist() == windows.split.test.tolist()
-    assert [len(one) for one in trials(windows.data.windows, windows.split.test)] == [1]
+    assert [len(repeats) for repeats in trials(windows.data.windows, windows.split.test)] == [1]
 
 
 def test_a_bundle_reads_voxels_where_a_session_acquires_them() -> None:

@@ -18,12 +18,12 @@ WHOLE = np.random.default_rng(0).standard_normal((sum(LENGTHS), 2, 5)).astype(np
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("shards")
-    found = []
+    shard_paths = []
     for n, part in enumerate(np.split(WHOLE, np.cumsum(LENGTHS)[:-1])):
-        found.append(folder / f"{n}.npz")
+        shard_paths.append(folder / f"{n}.npz")
         # Another array of odd length comes first, so that nothing lies where it would be easy.
-        np.savez(found[-1], other=np.arange(n + 1, dtype=np.uint8), x=part)
-    return found
+        np.savez(shard_paths[-1], other=np.arange(n + 1, dtype=np.uint8), x=part)
+    return shard_paths
 
 
 numbers = st.integers(-len(WHOLE), len(WHOLE) - 1)
@@ -37,16 +37,16 @@ rows = st.one_of(
 inside = st.sampled_from([(), (slice(None), slice(-2, None)), (..., 1), (0,), (..., [0, 1], [4, 0])])
 
 
-@given(first=rows, others=inside)
-def test_they_are_indexed_as_the_whole_array(paths: list[Path], first: object, others: tuple) -> None:
-    found = Shards(paths, "x")[(first, *others)]
-    if isinstance(first, np.ndarray) and any(isinstance(index, list) for index in others):
+@given(first=rows, rest_of_index=inside)
+def test_they_are_indexed_as_the_whole_array(paths: list[Path], first: object, rest_of_index: tuple) -> None:
+    loaded = Shards(paths, "x")[(first, *rest_of_index)]
+    if isinstance(first, np.ndarray) and any(isinstance(index, list) for index in rest_of_index):
         # Where two indices are lists numpy pairs them; here the first one picks rows.
-        expected = WHOLE[first][(slice(None), *others)]
+        expected = WHOLE[first][(slice(None), *rest_of_index)]
     else:
-        expected = WHOLE[(first, *others)]
-    np.testing.assert_array_equal(found, expected)
-    assert found.dtype == WHOLE.dtype
+        expected = WHOLE[(first, *rest_of_index)]
+    np.testing.assert_array_equal(loaded, expected)
+    assert loaded.dtype == WHOLE.dtype
 
 
 def test_dots_reach_over_the_rows_too(paths: list[Path]) -> None:

@@ -27,8 +27,8 @@ SMALL = [
 DRAWN = (TrainingFilm("natural", "natural"), TrainingFilm("shapes", "shapes"))
 
 
-def told(*more: str) -> FilmSessions:
-    return build(read("compact", [*SMALL, *more]).tree)["data"]
+def told(*settings: str) -> FilmSessions:
+    return build(read("compact", [*SMALL, *settings]).tree)["data"]
 
 
 def work(seed: int = 0) -> Work:
@@ -94,38 +94,38 @@ def test_participants_are_named_once_and_numbered_from_one() -> None:
 
 
 def test_every_film_teaches_under_every_seed_at_the_preset_of_the_participant(sessions: FilmSessions) -> None:
-    shown = sessions.showings(work())
-    assert [one.name for one in shown] == [
+    showings = sessions.showings(work())
+    assert [showing.name for showing in showings] == [
         *("natural-0", "natural-1", "shapes-0", "shapes-1"),
         *("0123456789abcdef-0", "0123456789abcdef-1"),
     ]
-    assert [one.kind for one in shown] == ["natural"] * 2 + ["shapes"] * 2 + ["real"] * 2
-    assert {one.who.preset for one in shown} == {"easy"}
-    assert [one.who.film for one in shown[::2]] == ["natural", "shapes", "/films/a.mp4"]
-    assert [one.seconds for one in shown] == [20] * 4 + [12] * 2
+    assert [showing.kind for showing in showings] == ["natural"] * 2 + ["shapes"] * 2 + ["real"] * 2
+    assert {showing.who.preset for showing in showings} == {"easy"}
+    assert [showing.who.film for showing in showings[::2]] == ["natural", "shapes", "/films/a.mp4"]
+    assert [showing.seconds for showing in showings] == [20] * 4 + [12] * 2
     # A film that is drawn is another one under each seed, and one from a file is not.
-    assert len({one.title for one in shown}) == 5
+    assert len({showing.title for showing in showings}) == 5
     assert sessions.left_out(work()).tolist() == [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5 + [4] * 6
 
 
 def test_choices_rest_on_films_that_are_drawn_at_every_preset(sessions: FilmSessions) -> None:
-    held = sessions.showings(work(), "held")
-    assert {one.kind for one in held} == {"natural", "shapes"}
+    held_out = sessions.showings(work(), "held")
+    assert {showing.kind for showing in held_out} == {"natural", "shapes"}
     # A brain is easily told from rest where every window begins with a cut, which no session promises.
-    assert {one.cuts for one in held} == {"free"}
-    assert {(one.who.preset, one.seed) for one in held} == {
+    assert {showing.cuts for showing in held_out} == {"free"}
+    assert {(showing.who.preset, showing.seed) for showing in held_out} == {
         (p, s) for p in ("easy", "hard") for s in (60, 61)
     }
-    assert len({one.name for one in held}) == len(held) == 8
-    twins = [one for one in held if one.seed == 60 and one.kind == "shapes"]
-    assert [one.name for one in twins] == ["shapes-60", "shapes-60-hard"]
+    assert len({showing.name for showing in held_out}) == len(held_out) == 8
+    twins = [showing for showing in held_out if showing.seed == 60 and showing.kind == "shapes"]
+    assert [showing.name for showing in twins] == ["shapes-60", "shapes-60-hard"]
     assert twins[0].title == twins[1].title, "the same pictures, with more noise"
 
 
 def test_films_of_shapes_alone_are_cut_freely(sessions: FilmSessions) -> None:
     (free,) = sessions.showings(work(), "free")
     assert (free.kind, free.seed, free.cuts) == ("shapes", 40, "free")
-    assert all(one.cuts == "grid" for one in sessions.showings(work()))
+    assert all(showing.cuts == "grid" for showing in sessions.showings(work()))
     cuts = free.session().film.cut_frames
     assert (np.asarray(cuts) % 32).any()
 
@@ -171,12 +171,12 @@ def test_no_seed_serves_twice_or_judges() -> None:
         told("data.controls=60").with_films(DRAWN).check(work())
     with refused(UsageError, "training-seeds-invalid"):
         told().with_films(DRAWN).check(work(950))
-    assert [one.seed for one in told().with_films(DRAWN).showings(work(100))] == [100, 101] * 2
+    assert [showing.seed for showing in told().with_films(DRAWN).showings(work(100))] == [100, 101] * 2
 
 
 def test_what_is_said_of_the_data_names_films_by_their_content(sessions: FilmSessions) -> None:
-    said = sessions.provenance(work())
-    assert said["controls"] == [62]
-    assert said["films"][0] == {"film": "natural", "seconds": 20}
-    assert said["films"][2] == {"film": "a.mp4", "seconds": 12.0, "sha256": "0123456789abcdef" * 4}
-    assert "/films" not in str(said)
+    provenance = sessions.provenance(work())
+    assert provenance["controls"] == [62]
+    assert provenance["films"][0] == {"film": "natural", "seconds": 20}
+    assert provenance["films"][2] == {"film": "a.mp4", "seconds": 12.0, "sha256": "0123456789abcdef" * 4}
+    assert "/films" not in str(provenance)

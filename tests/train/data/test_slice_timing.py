@@ -24,9 +24,9 @@ def test_moved_onsets_find_the_response_where_ours_do(start: float) -> None:
     sidecar = {"RepetitionTime": TR, "SliceTimingCorrected": True, "StartTime": start, "SliceTiming": TIMES}
     data = resampled(40.0, start)
     # In our convention volume n stands for the middle of its slices, n * TR + mean(SliceTiming).
-    ours = np.arange(60) * TR + np.mean(TIMES)
-    found = float(data @ ours / data.sum()) - 6
-    assert found == pytest.approx(40.0 - acquired_shift_s(sidecar), abs=1e-3)
+    middles_s = np.arange(60) * TR + np.mean(TIMES)
+    onset_s = float(data @ middles_s / data.sum()) - 6
+    assert onset_s == pytest.approx(40.0 - acquired_shift_s(sidecar), abs=1e-3)
 
 
 def test_the_default_reference_moves_nothing() -> None:

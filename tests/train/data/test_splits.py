@@ -14,11 +14,11 @@ from train.data import splits
 RUNS = [(f"run-{n}", [f"{n}a", f"{n}b"]) for n in range(1, 6)]
 
 
-def seasons(held: str = "run-5"):
+def seasons(test_run: str = "run-5"):
     """Two subjects who saw the same in five runs of two windows."""
     return table(
         *(
-            (subject, run, film, run == held)
+            (subject, run, film, run == test_run)
             for subject in ("A", "B")
             for run, films in RUNS
             for film in films
@@ -55,35 +55,38 @@ def test_what_another_subject_or_a_repeat_shows_of_the_test_is_left_out() -> Non
 
 
 @given(
-    shown=st.lists(st.integers(0, 9), min_size=24, max_size=24),
+    film_numbers=st.lists(st.integers(0, 9), min_size=24, max_size=24),
     test=st.sets(st.sampled_from(["run-0", "run-1", "A/run-2", "B/run-3"]), min_size=1, max_size=2),
     validation=st.integers(0, 1),
 )
-def test_no_run_and_no_film_is_on_both_sides(shown: list[int], test: set[str], validation: int) -> None:
+def test_no_run_and_no_film_is_on_both_sides(
+    film_numbers: list[int], test: set[str], validation: int
+) -> None:
     # Each subject has a film of its own in the run that is always trained on.
     extra = [("A", "run-9", "only A", False), ("B", "run-9", "only B", False)]
     windows = table(
-        *((("A", "B")[n % 2], f"run-{n // 6}", f"{film}", False) for n, film in enumerate(shown)), *extra
+        *((("A", "B")[n % 2], f"run-{n // 6}", f"{film}", False) for n, film in enumerate(film_numbers)),
+        *extra,
     )
     split = splits.by_runs(windows, sorted(test), ["run-0"] if validation and "run-0" not in test else 0)
     parts = [split.train, split.validation, split.test, split.left_out]
     assert sorted(np.concatenate(parts).tolist()) == list(range(26))
-    for one, other in (
+    for first, second in (
         (split.train, split.test),
         (split.train, split.validation),
         (split.validation, split.test),
     ):
-        assert not set(windows.shown[one]) & set(windows.shown[other])
-        runs = [set(zip(windows.subject[rows], windows.run[rows], strict=True)) for rows in (one, other)]
+        assert not set(windows.shown[first]) & set(windows.shown[second])
+        runs = [set(zip(windows.subject[rows], windows.run[rows], strict=True)) for rows in (first, second)]
         assert not runs[0] & runs[1]
 
 
 def test_runs_are_named_for_all_subjects_or_for_one() -> None:
     windows = seasons()
     assert len(splits.by_runs(windows, ["run-1"]).test) == 4
-    one = splits.by_runs(windows, ["A/run-1"])
-    assert windows.names(one.test) == ["A/run-1/1a@0s", "A/run-1/1b@4s"]
-    assert windows.names(one.left_out) == ["B/run-1/1a@0s", "B/run-1/1b@4s"]
+    split = splits.by_runs(windows, ["A/run-1"])
+    assert windows.names(split.test) == ["A/run-1/1a@0s", "A/run-1/1b@4s"]
+    assert windows.names(split.left_out) == ["B/run-1/1a@0s", "B/run-1/1b@4s"]
 
 
 def test_what_cannot_be_split_is_refused() -> None:

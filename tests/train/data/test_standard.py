@@ -53,11 +53,11 @@ def z_scored(volumes: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 )
 def test_moments_of_parts_are_those_of_the_whole(parts: list[list[float]], level: float) -> None:
     tables = [np.array(part)[:, None, None] + level for part in parts]
-    joined = standard.all_of(standard.moments("fmri", one) for one in tables)
-    whole = np.concatenate(tables).ravel()
-    assert joined.count == len(whole)
-    np.testing.assert_allclose(joined.mean[0], whole.mean(), rtol=1e-12, atol=1e-9)
-    np.testing.assert_allclose(joined.deviation[0], whole.std(), rtol=1e-6, atol=1e-6)
+    joined = standard.all_of(standard.moments("fmri", values) for values in tables)
+    pooled = np.concatenate(tables).ravel()
+    assert joined.count == len(pooled)
+    np.testing.assert_allclose(joined.mean[0], pooled.mean(), rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(joined.deviation[0], pooled.std(), rtol=1e-6, atol=1e-6)
 
 
 def standardised(statistics: standard.Statistics, volumes: np.ndarray) -> np.ndarray:
@@ -68,16 +68,16 @@ def test_they_are_those_of_the_training_windows_and_a_few_are_read_at_a_time() -
     volumes = recording()
     data = held(volumes)
     split = splits.released(data.windows)
-    found = standard.statistics(data, split.train)["A"]
+    statistics = standard.statistics(data, split.train)["A"]
     train = volumes[:-1].reshape(-1, 6)
-    np.testing.assert_allclose(found.mean["fmri"], train.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(found.deviation["fmri"], [*train.std(0)[:-1], 1], rtol=1e-5)
+    np.testing.assert_allclose(statistics.mean["fmri"], train.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(statistics.deviation["fmri"], [*train.std(0)[:-1], 1], rtol=1e-5)
     eeg = data.values["eeg"][split.train].astype(np.float64)
-    np.testing.assert_allclose(found.mean["eeg"], eeg.mean((0, 2)))
-    np.testing.assert_allclose(found.deviation["eeg"], eeg.std((0, 2)))
+    np.testing.assert_allclose(statistics.mean["eeg"], eeg.mean((0, 2)))
+    np.testing.assert_allclose(statistics.deviation["eeg"], eeg.std((0, 2)))
     assert max(data.reads) <= 16
-    assert found.windows == tuple(sorted(data.windows.names(split.train)))
-    values = standardised(found, data.read("fmri", split.train))
+    assert statistics.windows == tuple(sorted(data.windows.names(split.train)))
+    values = standardised(statistics, data.read("fmri", split.train))
     np.testing.assert_allclose(values[..., :-1].mean((0, 1)), 0, atol=1e-4)
     np.testing.assert_allclose(values[..., :-1].std((0, 1)), 1, atol=1e-4)
     assert not values[..., -1].any()
@@ -88,10 +88,10 @@ def test_training_statistics_take_back_a_z_score_over_all_runs() -> None:
     leaky = held(z_scored(volumes, (0, 1, 2)))
     split = splits.released(leaky.windows)
     taken_back = standard.statistics(leaky, split.train)["A"]
-    own = standard.statistics(held(volumes), split.train)["A"]
-    expected = standardised(own, held(volumes).read("fmri", split.test))
-    found = standardised(taken_back, leaky.read("fmri", split.test))
-    np.testing.assert_allclose(found[..., :-1], expected[..., :-1], atol=2e-3)
+    clean = standard.statistics(held(volumes), split.train)["A"]
+    expected = standardised(clean, held(volumes).read("fmri", split.test))
+    restored = standardised(taken_back, leaky.read("fmri", split.test))
+    np.testing.assert_allclose(restored[..., :-1], expected[..., :-1], atol=2e-3)
     assert taken_back.scaling["fmri"] == "one map"
     assert not taken_back.told()
 
@@ -99,13 +99,13 @@ def test_training_statistics_take_back_a_z_score_over_all_runs() -> None:
 @pytest.mark.parametrize("centred", [False, True])
 def test_it_is_said_where_each_run_was_scaled_or_centred_by_itself(centred: bool) -> None:
     volumes = recording()
-    each = volumes - volumes.mean((1, 2), keepdims=True) if centred else z_scored(volumes, (1, 2))
-    data = held(each)
-    found = standard.statistics(data, splits.released(data.windows).train)["A"]
-    assert found.scaling["fmri"] == "each run"
-    assert found.scaling["eeg"] == "one map"
-    [told] = found.told()
-    assert told == (
+    scaled_runs = volumes - volumes.mean((1, 2), keepdims=True) if centred else z_scored(volumes, (1, 2))
+    data = held(scaled_runs)
+    statistics = standard.statistics(data, splits.released(data.windows).train)["A"]
+    assert statistics.scaling["fmri"] == "each run"
+    assert statistics.scaling["eeg"] == "one map"
+    [warning] = statistics.told()
+    assert warning == (
         "The release scaled each run of A's fmri by itself. A held-out run was scaled with knowledge of its "
         "own future, and standardising by training runs does not take that back."
     )
@@ -129,16 +129,16 @@ def test_one_run_does_not_tell_how_it_was_scaled() -> None:
 
 def test_they_are_written_and_read_again(tmp_path: Path) -> None:
     data = held(recording())
-    made = standard.statistics(data, np.arange(40))
-    standard.write(tmp_path / "s.npz", made)
-    found = standard.read(tmp_path / "s.npz")["A"]
-    assert (found.windows, found.digest) == (made["A"].windows, made["A"].digest)
-    assert found.scaling == made["A"].scaling
+    written = standard.statistics(data, np.arange(40))
+    standard.write(tmp_path / "s.npz", written)
+    loaded = standard.read(tmp_path / "s.npz")["A"]
+    assert (loaded.windows, loaded.digest) == (written["A"].windows, written["A"].digest)
+    assert loaded.scaling == written["A"].scaling
     for column in ("eeg", "fmri"):
-        np.testing.assert_array_equal(found.mean[column], made["A"].mean[column])
-        np.testing.assert_array_equal(found.deviation[column], made["A"].deviation[column])
-    assert made["A"].digest == standard.statistics(data, np.arange(40)[::-1])["A"].digest
-    assert made["A"].digest != standard.statistics(data, np.arange(41))["A"].digest
+        np.testing.assert_array_equal(loaded.mean[column], written["A"].mean[column])
+        np.testing.assert_array_equal(loaded.deviation[column], written["A"].deviation[column])
+    assert written["A"].digest == standard.statistics(data, np.arange(40)[::-1])["A"].digest
+    assert written["A"].digest != standard.statistics(data, np.arange(41))["A"].digest
 
 
 @pytest.mark.parametrize("arrays", [None, {"x": np.ones(2)}, {"A/fmri/mean": np.ones(2), "A/windows": ["w"]}])
@@ -153,13 +153,13 @@ def test_a_file_that_holds_no_statistics_is_refused(tmp_path: Path, arrays: dict
 
 
 def test_released_files_of_two_subjects_have_statistics_each(tmp_path: Path) -> None:
-    told = release.write(tmp_path, films=False)
+    written = release.write(tmp_path, films=False)
     data = opened(tmp_path)
     split = splits.released(data.windows)
-    found = standard.statistics(data, split.train)
-    assert list(found) == ["sub-0001", "sub-0003"]
-    for subject, one in found.items():
+    statistics = standard.statistics(data, split.train)
+    assert list(statistics) == ["sub-0001", "sub-0003"]
+    for subject, moments in statistics.items():
         numbers = [5 * place + k for place in release.PLACES[:6] for k in range(5)]
-        volumes = np.stack([told.fmri[subject, n] for n in numbers])
-        np.testing.assert_allclose(one.mean["fmri"], volumes.mean(0), atol=1e-6)
-        np.testing.assert_allclose(one.deviation["fmri"], volumes.std(0), atol=1e-6)
+        volumes = np.stack([written.fmri[subject, n] for n in numbers])
+        np.testing.assert_allclose(moments.mean["fmri"], volumes.mean(0), atol=1e-6)
+        np.testing.assert_allclose(moments.deviation["fmri"], volumes.std(0), atol=1e-6)

@@ -24,7 +24,7 @@ from train.work import write_arrays
 
 # Bytes of a window of `held`, whose columns become single precision.
 WINDOW = 4 * (5 * 3 + 2 * 400)
-FILMS = [("A", run, run + shown, False) for run in "12" for shown in "abc"]
+FILMS = [("A", run, run + clip, False) for run in "12" for clip in "abc"]
 
 
 @pytest.fixture

@@ -116,14 +116,14 @@ def test_a_film_is_long_enough_for_the_windows_of_the_grid(tmp_path: Path) -> No
     short = tmp_path / "short.mp4"
     write_mp4(short, Film(2, 1).frames, FPS)
     (film,) = training_films(str(short))
-    assert film.length(most=16, window_s=2) == 2
+    assert film.length(limit_s=16, window_s=2) == 2
     with refused(UsageError, "film-shorter-than-window", film_s=2, window_s=3):
-        film.length(most=16, window_s=3)
+        film.length(limit_s=16, window_s=3)
 
 
-@pytest.mark.parametrize("told", [["ridge", "films=real"], ["compact"]])
+@pytest.mark.parametrize("arguments", [["ridge", "films=real"], ["compact"]])
 def test_without_the_recorded_data_real_films_are_refused_and_a_way_out_is_named(
-    told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     for folder, code in (
@@ -132,7 +132,7 @@ def test_without_the_recorded_data_real_films_are_refused_and_a_way_out_is_named
     ):
         monkeypatch.setenv("RTDECODE_DATA", folder)
         with refused(UsageError, code, variable="RTDECODE_DATA", alternative="none") as caught:
-            run(told[0], [*told[1:], f"out={out}"])
+            run(arguments[0], [*arguments[1:], f"out={out}"])
         assert "RTDECODE_DATA" in str(caught.value)
         assert "films=none" in str(caught.value)
         assert not out.with_name("out.part").exists()
@@ -149,13 +149,13 @@ def test_a_system_that_does_not_say_it_learns_any_film_takes_none(tmp_path: Path
 
 
 def test_films_for_choices_are_left_out_of_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two = (training_films([str(folder / name)])[0].digest for name in ("one.mp4", "two.mp4"))
-    monkeypatch.setattr(module, "_KEPT_FOR_CHOICES", {one: 0.0, two: 8.0})
+    first, second = (training_films([str(folder / name)])[0].digest for name in ("one.mp4", "two.mp4"))
+    monkeypatch.setattr(module, "_KEPT_FOR_CHOICES", {first: 0.0, second: 8.0})
     (film,) = training_films(str(folder))
     assert (film.name, film.seconds) == ("two.mp4", 8.0)
     assert sessions((film,)).films[0][1] == 8.0
-    (named,) = training_films(str(folder / "one.mp4"))
-    assert sessions((named,)).films[0][1] == 12.0, "who names it means it"
+    (chosen_film,) = training_films(str(folder / "one.mp4"))
+    assert sessions((chosen_film,)).films[0][1] == 12.0, "who names it means it"
 
 
 def test_the_films_of_the_recorded_data_for_choices_are_known(data_root: Path) -> None:
@@ -167,9 +167,12 @@ def test_the_films_of_the_recorded_data_for_choices_are_known(data_root: Path) -
 
 def test_every_film_is_shown_under_every_seed(folder: Path) -> None:
     data = sessions(training_films(f"natural,{folder}"))
-    shown = data.showings(Work(None, 0, Path()))
-    assert [(one.seed, one.seconds) for one in shown] == [(3, 16), (4, 16)] + [(3, 12), (4, 12)] * 2
-    assert len({one.name for one in shown}) == 6
+    showings = data.showings(Work(None, 0, Path()))
+    assert [(showing.seed, showing.seconds) for showing in showings] == [(3, 16), (4, 16)] + [
+        (3, 12),
+        (4, 12),
+    ] * 2
+    assert len({showing.name for showing in showings}) == 6
     # Who judges the decoder shows it a film that it has not seen.
     assert data.who.film == "natural"
     assert sessions(training_films(str(folder))).who.film == "natural"
@@ -189,9 +192,9 @@ def test_ridge_learns_films_and_its_run_says_which(folder: Path, tmp_path: Path)
     # A film's content is told, and where it lay is not.
     out = run("ridge", [*SMALL, f"films=natural,{folder / 'one.mp4'}", f"out={tmp_path / 'run'}"])
     tree = read_run(out)
-    made = tree["manifest"]["provenance"]["films"]
+    films = tree["manifest"]["provenance"]["films"]
     digest = training_films(str(folder / "one.mp4"))[0].digest
-    assert made == [
+    assert films == [
         {"film": "natural", "seconds": 16},
         {"film": "one.mp4", "seconds": 12.0, "sha256": digest},
     ]

@@ -20,26 +20,28 @@ def showings() -> list[Showing]:
 
 
 @pytest.fixture(scope="module")
-def found(showings: list[Showing]) -> Arrays:
+def chosen(showings: list[Showing]) -> Arrays:
     return find_voxels(fit_codec(all_clips(showings[:1]), 8, 0.5), showings, COUNT, 4.0)
 
 
-def test_nearly_all_chosen_voxels_are_driven_and_none_is_told(found: Arrays, showings: list[Showing]) -> None:
+def test_nearly_all_chosen_voxels_are_driven_and_none_is_told(
+    chosen: Arrays, showings: list[Showing]
+) -> None:
     head = showings[0].session().head
-    assert len(found["voxels"]) == COUNT
-    assert (np.diff(found["voxels"]) > 0).all()
+    assert len(chosen["voxels"]) == COUNT
+    assert (np.diff(chosen["voxels"]) > 0).all()
     # By chance few would be: of the whole head, a small part follows the film.
     assert len(head.voxels) < 0.2 * len(head.brain)
-    assert np.isin(found["voxels"], head.voxels).mean() > 0.9
-    assert found["explained"].min() > 0
+    assert np.isin(chosen["voxels"], head.voxels).mean() > 0.9
+    assert chosen["explained"].min() > 0
 
 
 def test_the_projection_reads_them_and_the_level_is_that_of_the_head(
-    found: Arrays, showings: list[Showing]
+    chosen: Arrays, showings: list[Showing]
 ) -> None:
     session = showings[0].session()
-    projection = showings[0].projection(found["voxels"])
+    projection = showings[0].projection(chosen["voxels"])
     assert projection.shape == WHO.shape
-    np.testing.assert_array_equal(projection.voxels, found["voxels"])
-    rest = session.head.mean.reshape(-1)[found["voxels"]]
-    np.testing.assert_allclose(found["level"], rest, rtol=0.05)
+    np.testing.assert_array_equal(projection.voxels, chosen["voxels"])
+    baseline = session.head.mean.reshape(-1)[chosen["voxels"]]
+    np.testing.assert_allclose(chosen["level"], baseline, rtol=0.05)

@@ -26,31 +26,33 @@ def test_a_network_that_is_right_gives_noise_less_the_clean_latents(shares, pred
     schedule = Schedule(predicts, shares)
     t = torch.linspace(0.1, schedule.last, 5)
     clean, noise, latents = path(t)
-    seen: dict[str, Tensor] = {}
+    inputs: dict[str, Tensor] = {}
 
     def network(native: Tensor, level: Tensor) -> Tensor:
-        seen["native"] = native
-        seen["level"] = level
+        inputs["native"] = native
+        inputs["level"] = level
         wide = t.view(-1, 1, 1)
         norm = ((1 - wide).square() + wide.square()).sqrt()
         if predicts == NOISE:
             return noise
         return (1 - wide) / norm * noise - wide / norm * clean
 
-    found = schedule.velocity(network, latents, t)
-    torch.testing.assert_close(found, noise - clean, atol=2e-5, rtol=1e-4)
+    predicted = schedule.velocity(network, latents, t)
+    torch.testing.assert_close(predicted, noise - clean, atol=2e-5, rtol=1e-4)
     # The network is given what it was trained on: as much signal as its noise level has.
-    whole = seen["level"].round().long()
-    signal = shares[whole].sqrt().view(-1, 1, 1)
+    trained_levels = inputs["level"].round().long()
+    signal = shares[trained_levels].sqrt().view(-1, 1, 1)
     torch.testing.assert_close(
-        seen["native"], signal * clean + (1 - signal.square()).sqrt() * noise, atol=2e-2, rtol=2e-2
+        inputs["native"], signal * clean + (1 - signal.square()).sqrt() * noise, atol=2e-2, rtol=2e-2
     )
 
 
 def test_trained_levels_lie_where_they_are_on_the_clock():
     schedule = Schedule(VELOCITY, COG)
-    whole = torch.tensor([3, 200, 700, 998])
-    torch.testing.assert_close(schedule.level(schedule.clock[whole]), whole.float(), atol=2e-2, rtol=0)
+    trained_levels = torch.tensor([3, 200, 700, 998])
+    torch.testing.assert_close(
+        schedule.level(schedule.clock[trained_levels]), trained_levels.float(), atol=2e-2, rtol=0
+    )
     assert schedule.last == 1.0
     assert float(schedule.level(torch.ones(1))) == LEVELS - 1
     between = schedule.level((schedule.clock[[400]] + schedule.clock[[401]]) / 2)
@@ -67,8 +69,8 @@ def test_a_flow_is_left_as_it_is():
     schedule = Schedule(FLOW, shift=5.0)
     t = torch.tensor([0.9, 0.4])
     _, _, latents = path(t)
-    found = schedule.velocity(lambda native, level: native + level.view(-1, 1, 1), latents, t)
-    torch.testing.assert_close(found, latents + t.view(-1, 1, 1))
+    velocity = schedule.velocity(lambda native, level: native + level.view(-1, 1, 1), latents, t)
+    torch.testing.assert_close(velocity, latents + t.view(-1, 1, 1))
     assert torch.equal(schedule.norm(t), torch.ones(2))
     # 5 * 0.5 / (1 + 4 * 0.5)
     assert schedule.levels(2) == pytest.approx([1.0, 5 / 6])

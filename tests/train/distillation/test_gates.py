@@ -27,17 +27,17 @@ def windows() -> Windows:
     return Windows(truths, SESSIONS, SESSIONS, mean, frames, LATENT)
 
 
-def sampler(heard: float = 1.0, noisy: float = 0.5, colour: float = 1.0, still: float = 0.0):
+def sampler(condition_weight: float = 1.0, noisy: float = 0.5, colour: float = 1.0, still: float = 0.0):
     """Draw what the brain tells, with some of the noise."""
 
     def draw(brain: str, rows: Any, noise: np.ndarray, steps: int) -> np.ndarray:
-        shown = (rows + 6) % COUNT if brain == gates.OTHER else rows
-        told = 0 * TOLD[shown] if brain == gates.NONE else TOLD[shown]
-        own = TOLD[rows]
-        made = heard * told + (1 - heard) * own + noisy * noise
-        made = made + still * (made.mean(2, keepdims=True) - made)
-        grey = made.mean(1, keepdims=True)
-        return (grey + colour * (made - grey)).astype(np.float32)
+        source_rows = (rows + 6) % COUNT if brain == gates.OTHER else rows
+        signal = 0 * TOLD[source_rows] if brain == gates.NONE else TOLD[source_rows]
+        true_signal = TOLD[rows]
+        latents = condition_weight * signal + (1 - condition_weight) * true_signal + noisy * noise
+        latents = latents + still * (latents.mean(2, keepdims=True) - latents)
+        grey = latents.mean(1, keepdims=True)
+        return (grey + colour * (latents - grey)).astype(np.float32)
 
     return draw
 
@@ -46,38 +46,38 @@ TEACHER = sampler()
 
 
 @pytest.fixture(scope="module")
-def held() -> gates.Reference:
-    return gates.reference(TEACHER, windows(), few=8, seeds=2, steps=3)
+def reference() -> gates.Reference:
+    return gates.reference(TEACHER, windows(), window_count=8, seeds=2, steps=3)
 
 
-def test_the_teacher_itself_passes_every_gate(held):
-    found = gates.measure(TEACHER, windows(), held, 4)
-    assert found["error"] == 0
-    lost = found["identification"]
+def test_the_teacher_itself_passes_every_gate(reference):
+    measured = gates.measure(TEACHER, windows(), reference, 4)
+    assert measured["error"] == 0
+    lost = measured["identification"]
     assert (lost["value"], lost["ci95"], lost["n"]) == (0.0, [0.0, 0.0], COUNT)
     assert lost["interval"]["units"] == len(np.unique(windows().groups))
     for name in ("motion", "saturation", "diversity", "brain_sensitivity"):
-        assert found[name] == pytest.approx(1)
-    assert gates.failed(found) == []
+        assert measured[name] == pytest.approx(1)
+    assert gates.failed(measured) == []
 
 
 @pytest.mark.parametrize(
     ("student", "missed"),
     [
-        (sampler(heard=0.5), "brain_sensitivity"),
+        (sampler(condition_weight=0.5), "brain_sensitivity"),
         (sampler(noisy=0.2), "diversity"),
         (sampler(colour=0.5), "saturation"),
         (sampler(still=0.6), "motion"),
         (sampler(noisy=4.0), "identification"),
     ],
 )
-def test_each_failure_shows_in_its_gate(held, student, missed):
-    found = gates.measure(student, windows(), held, 4)
-    assert missed in gates.failed(found)
+def test_each_failure_shows_in_its_gate(reference, student, missed):
+    measured = gates.measure(student, windows(), reference, 4)
+    assert missed in gates.failed(measured)
 
 
-def test_sensitivity_is_the_smaller_of_both_and_each_is_told(held):
-    found = gates.measure(sampler(heard=0.5), windows(), held, 4)
-    assert found["brain_sensitivity_other"] == pytest.approx(0.5, abs=0.05)
-    both = found["brain_sensitivity_other"], found["brain_sensitivity_none"]
-    assert found["brain_sensitivity"] == min(both)
+def test_sensitivity_is_the_smaller_of_both_and_each_is_told(reference):
+    measured = gates.measure(sampler(condition_weight=0.5), windows(), reference, 4)
+    assert measured["brain_sensitivity_other"] == pytest.approx(0.5, abs=0.05)
+    both = measured["brain_sensitivity_other"], measured["brain_sensitivity_none"]
+    assert measured["brain_sensitivity"] == min(both)

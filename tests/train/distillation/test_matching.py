@@ -72,14 +72,14 @@ class Taught(Trainable):
         self.student = Normal((-0.5, 0.5), (0.3, 1.0))
 
     def losses(self, batch: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-        found = matching.losses(
+        all_losses = matching.losses(
             self.student.mean_velocity, self.teacher.velocity, self.critic.velocity, batch["start"], shift
         )
-        return {name: found[name] for name in names}
+        return {name: all_losses[name] for name in names}
 
 
-def shift(left: Tensor) -> Tensor:
-    return 3 * left / (1 + 2 * left)
+def shift(level: Tensor) -> Tensor:
+    return 3 * level / (1 + 2 * level)
 
 
 def starts(place: Place) -> dict[str, Tensor]:
@@ -91,8 +91,8 @@ def starts(place: Place) -> dict[str, Tensor]:
 def moments(student: Normal, steps: int) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel of what a student draws."""
     start = torch.randn(2000, *SHAPE, generator=torch.Generator().manual_seed(5))
-    drawn = matching.draw(student.mean_velocity, start, steps, shift).transpose(0, 1).flatten(1)
-    return drawn.mean(1), drawn.std(1)
+    channels = matching.draw(student.mean_velocity, start, steps, shift).transpose(0, 1).flatten(1)
+    return channels.mean(1), channels.std(1)
 
 
 def test_a_student_of_another_mean_and_spread_comes_to_draw_as_its_teacher(tmp_path: Path) -> None:
@@ -117,7 +117,11 @@ def test_each_loss_has_a_gradient_for_its_own_side_alone(name: str) -> None:
     system = Taught()
     torch.manual_seed(0)
     system.losses(starts(Place("match", 8, 0, 0, 0)), [name])[name].backward()
-    learns = {one.partition(".")[0] for one, p in system.named_parameters() if p.grad is not None}
+    learns = {
+        parameter_name.partition(".")[0]
+        for parameter_name, p in system.named_parameters()
+        if p.grad is not None
+    }
     assert learns == {"student" if name == MATCHING else "critic"}
 
 
@@ -127,45 +131,45 @@ def test_clips_move_from_what_the_critic_expects_to_what_the_teacher_expects() -
     noise = torch.randn(3, *SHAPE)
     now = torch.tensor([0.2, 0.5, 0.9])
     t = now.view(-1, 1, 1, 1, 1)
-    drawn = Noised(clean, noise, (1 - t) * clean.detach() + t * noise, now)
+    noised = Noised(clean, noise, (1 - t) * clean.detach() + t * noise, now)
     teachers = torch.randn(3, *SHAPE)
     critics = torch.randn(3, *SHAPE)
     # Velocities that say which clean clips are expected.
-    found = matching.matching(drawn, (drawn.latents - teachers) / t, (drawn.latents - critics) / t)
-    found.backward()
+    loss = matching.matching(noised, (noised.latents - teachers) / t, (noised.latents - critics) / t)
+    loss.backward()
     distance = (clean.detach() - teachers).abs().mean((1, 2, 3, 4), keepdim=True)
     expected = (critics - teachers) / distance
     torch.testing.assert_close(clean.grad, expected / expected.numel(), atol=1e-6, rtol=1e-4)
-    torch.testing.assert_close(found.detach(), 0.5 * expected.square().mean(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(loss.detach(), 0.5 * expected.square().mean(), atol=1e-5, rtol=1e-4)
 
 
 def test_the_critic_has_no_loss_where_it_knows_clip_and_noise() -> None:
-    drawn = matching.noised(torch.randn(4, *SHAPE), shift)
-    right = drawn.noise - drawn.clean
-    assert matching.flow(drawn, right) == 0
-    assert matching.flow(drawn, right + 0.5) == pytest.approx(0.25)
-    t = drawn.now.view(-1, 1, 1, 1, 1)
-    torch.testing.assert_close(drawn.latents, drawn.clean + t * right)
+    noised = matching.noised(torch.randn(4, *SHAPE), shift)
+    right = noised.noise - noised.clean
+    assert matching.flow(noised, right) == 0
+    assert matching.flow(noised, right + 0.5) == pytest.approx(0.25)
+    t = noised.now.view(-1, 1, 1, 1, 1)
+    torch.testing.assert_close(noised.latents, noised.clean + t * right)
 
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_only_the_last_step_has_a_gradient(steps: int) -> None:
-    asked: list[tuple[float, float, bool]] = []
+    calls: list[tuple[float, float, bool]] = []
     weight = torch.ones((), requires_grad=True)
 
     def student(latents: Tensor, now: Tensor, until: Tensor) -> Tensor:
         velocity = weight * latents
-        asked.append((float(now[0]), float(until[0]), velocity.requires_grad))
+        calls.append((float(now[0]), float(until[0]), velocity.requires_grad))
         return velocity
 
     start = torch.ones(1, *SHAPE)
-    drawn = matching.draw(student, start, steps, shift)
+    clips = matching.draw(student, start, steps, shift)
     ends = shift(torch.linspace(1, 0, steps + 1)).tolist()
-    assert [one[:2] for one in asked] == list(pairwise(ends))
-    assert [one[2] for one in asked] == [False] * (steps - 1) + [True]
-    drawn.sum().backward()
+    assert [call[:2] for call in calls] == list(pairwise(ends))
+    assert [call[2] for call in calls] == [False] * (steps - 1) + [True]
+    clips.sum().backward()
     before = 1.0
     for now, until in pairwise(ends[:-1]):
         before += (until - now) * before
-    assert float(drawn.detach().mean()) == pytest.approx(before * (1 - ends[-2]))
+    assert float(clips.detach().mean()) == pytest.approx(before * (1 - ends[-2]))
     assert float(weight.grad or 0) == pytest.approx(-ends[-2] * before * start.numel())

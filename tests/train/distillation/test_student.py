@@ -46,13 +46,13 @@ class Noise(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        own = velocity_model()
-        self.own = [own]
-        self.transformer: Any = own.transformer
+        model = velocity_model()
+        self.own = [model]
+        self.transformer: Any = model.transformer
 
     def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
-        found: Tensor = self.own[0](noisy, level, tokens, span)
-        return found
+        prediction: Tensor = self.own[0](noisy, level, tokens, span)
+        return prediction
 
     def schedule(self) -> Schedule:
         return Schedule(NOISE, STABLE.alphas_cumprod)
@@ -77,9 +77,11 @@ class Unet(nn.Module):
         )
 
     def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
-        told = None if span is None else self.transformer.time_proj(LEVELS * span)
-        found: Tensor = self.transformer(noisy, level, tokens, timestep_cond=told, return_dict=False)[0]
-        return found
+        span_embedding = None if span is None else self.transformer.time_proj(LEVELS * span)
+        prediction: Tensor = self.transformer(
+            noisy, level, tokens, timestep_cond=span_embedding, return_dict=False
+        )[0]
+        return prediction
 
     def schedule(self) -> Schedule:
         return Schedule(NOISE, STABLE.alphas_cumprod)
@@ -129,8 +131,8 @@ class Given:
 
     @property
     def batch(self) -> dict[str, Tensor]:
-        left = torch.linspace(0.9, 0.3, len(self.noise))
-        return {"noise": self.noise, "latents": 0.5 * self.noise.flip(0), "left": left, "told": self.tokens}
+        levels = torch.linspace(0.9, 0.3, len(self.noise))
+        return {"noise": self.noise, "latents": 0.5 * self.noise.flip(0), "left": levels, "told": self.tokens}
 
 
 def given(rows: int = 2) -> Given:
@@ -152,21 +154,21 @@ def guided(
     return away + strength * (model(noisy, level, tokens) - away)
 
 
-def system(kind: str, told: Given, how: Distillation, model: nn.Module | None = None) -> Student:
+def system(kind: str, example: Given, how: Distillation, model: nn.Module | None = None) -> Student:
     """A student with its adapter, which may learn."""
     model = model or made(kind)
     add_spans(model.transformer)  # type: ignore[arg-type]
     step = FlowMap(model, model.schedule())
 
     def teacher(model: nn.Module, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
-        return guided(model, noisy, level, tokens, told.null)
+        return guided(model, noisy, level, tokens, example.null)
 
-    found = Student(Told(), step, teacher, ["distill"], how)
+    with_adapter = Student(Told(), step, teacher, ["distill"], how)
     torch.manual_seed(2)
-    adapters.inject(found, PART, "distill", ADAPTER)
-    for name, parameter in found.named_parameters():
+    adapters.inject(with_adapter, PART, "distill", ADAPTER)
+    for name, parameter in with_adapter.named_parameters():
         parameter.requires_grad_(".lora_" in name or SPAN in name)
-    return found
+    return with_adapter
 
 
 def drawn(
@@ -199,83 +201,83 @@ def stock(kind: str, noise: Tensor, tokens: Tensor, steps: int) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_a_student_that_has_not_learned_is_a_single_pass_of_its_teacher(kind: str, steps: int) -> None:
-    told = given()
-    untrained = system(kind, told, Distillation()).student
-    found = student.sample(untrained, told.noise, told.tokens, steps)
-    expected = stock(kind, told.noise, told.tokens, steps)
-    assert (expected - told.noise).abs().max() > 0.1
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    example = given()
+    untrained = system(kind, example, Distillation()).student
+    sampled = student.sample(untrained, example.noise, example.tokens, steps)
+    expected = stock(kind, example.noise, example.tokens, steps)
+    assert (expected - example.noise).abs().max() > 0.1
+    torch.testing.assert_close(sampled, expected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", LEARNING)
 def test_a_student_learns_its_guided_teacher_which_stays_as_it_is(kind: str) -> None:
-    told = given()
-    taught = system(kind, told, Distillation(ROLLOUT, steps=4, pairs=6, shares=(0.4, 0.4, 0.1)))
+    example = given()
+    taught = system(kind, example, Distillation(ROLLOUT, steps=4, pairs=6, shares=(0.4, 0.4, 0.1)))
     schedule = taught.student.schedule
 
     @torch.no_grad()
     def teacher(latents: Tensor, now: Tensor) -> Tensor:
-        return taught.teacher(told.tokens, latents, now)
+        return taught.teacher(example.tokens, latents, now)
 
     with torch.no_grad():
-        unguided = stock(kind, told.noise, told.tokens, 20)
-        before = drawn(teacher, schedule, told.noise, 20)
-    losses = trained(taught, told, 60, 1e-2)
+        unguided = stock(kind, example.noise, example.tokens, 20)
+        before = drawn(teacher, schedule, example.noise, 20)
+    losses = trained(taught, example, 60, 1e-2)
     assert losses[-1] < 0.2 * losses[0]
-    torch.testing.assert_close(drawn(teacher, schedule, told.noise, 20), before)
-    found = student.sample(taught.student, told.noise, told.tokens, 2)
-    undistilled = stock(kind, told.noise, told.tokens, 2)
-    error = (found - before).square().mean()
+    torch.testing.assert_close(drawn(teacher, schedule, example.noise, 20), before)
+    sampled = student.sample(taught.student, example.noise, example.tokens, 2)
+    undistilled = stock(kind, example.noise, example.tokens, 2)
+    error = (sampled - before).square().mean()
     assert error < 0.3 * (undistilled - before).square().mean()
-    assert error < 0.3 * (found - unguided).square().mean()
+    assert error < 0.3 * (sampled - unguided).square().mean()
 
 
 def test_a_student_learns_from_the_central_difference() -> None:
-    told = given()
-    taught = system("flow", told, Distillation(DIFFERENCE))
-    losses = trained(taught, told, 40, 1e-3)
+    example = given()
+    taught = system("flow", example, Distillation(DIFFERENCE))
+    losses = trained(taught, example, 40, 1e-3)
     assert losses[-1] < 0.8 * losses[0]
 
 
-def trained(taught: Student, told: Given, steps: int, rate: float) -> list[float]:
+def trained(taught: Student, example: Given, steps: int, rate: float) -> list[float]:
     """Train on the same pairs at every step, so that the loss says what was learned."""
     optimizer = torch.optim.Adam([p for p in taught.parameters() if p.requires_grad], lr=rate)
     learns = {name for name, p in taught.named_parameters() if p.requires_grad}
-    found = []
+    loss_history = []
     for _ in range(steps):
         torch.manual_seed(3)
-        loss = taught.losses(told.batch, ["flow_map"])["flow_map"]
+        loss = taught.losses(example.batch, ["flow_map"])["flow_map"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        found.append(float(loss.detach()))
+        loss_history.append(float(loss.detach()))
     assert {name for name, p in taught.named_parameters() if p.requires_grad} == learns
-    return found
+    return loss_history
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_what_a_run_keeps_makes_the_same_student_again(kind: str) -> None:
-    told = given()
-    taught = system(kind, told, Distillation())
+    example = given()
+    taught = system(kind, example, Distillation())
     torch.manual_seed(4)
     for parameter in taught.parameters():
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.05)
     model: Any = taught.student.video
-    kept = packed(learned(model.transformer, ["distill"]), {"distill": ADAPTER})
-    teachers = {"transformer.x": kept["student.adapters"]}
-    assert of_teacher(teachers | kept) == teachers
+    saved = packed(learned(model.transformer, ["distill"]), {"distill": ADAPTER})
+    teachers = {"transformer.x": saved["student.adapters"]}
+    assert of_teacher(teachers | saved) == teachers
     assert of_teacher(teachers) is None
     again: Any = made(kind)
     add_spans(again.transformer)
-    put_on(again.transformer, of_student(kept))
+    put_on(again.transformer, of_student(saved))
     assert not any(".lora_" in name for name, _ in again.named_parameters())
-    found = student.sample(FlowMap(again, again.schedule()), told.noise, told.tokens, 2)
-    expected = student.sample(taught.student, told.noise, told.tokens, 2)
-    assert not torch.allclose(expected, stock(kind, told.noise, told.tokens, 2), atol=0.1)
+    sampled = student.sample(FlowMap(again, again.schedule()), example.noise, example.tokens, 2)
+    expected = student.sample(taught.student, example.noise, example.tokens, 2)
+    assert not torch.allclose(expected, stock(kind, example.noise, example.tokens, 2), atol=0.1)
     # Weights are rounded to half precision.
-    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(sampled, expected, atol=0.05, rtol=0.05)
 
 
 def test_a_phase_that_would_change_the_teacher_is_refused() -> None:

@@ -23,24 +23,24 @@ def test_on_a_straight_path_every_pair_has_the_same_mean_velocity():
     torch.manual_seed(0)
     goal = torch.randn(SHAPE)
     noise = torch.randn(SHAPE)
-    wanted = targets.followed(straight(goal, noise), noise, [1.0, 0.7, 0.2, 0.0], 5, (0.3, 0.3, 0.2))
-    assert len(wanted.rows) == 15
-    torch.testing.assert_close(wanted.velocity, (noise - goal)[wanted.rows])
-    level = wanted.now.view(-1, 1, 1, 1, 1)
-    expected = goal[wanted.rows] + level * (noise - goal)[wanted.rows]
-    torch.testing.assert_close(wanted.latents, expected)
+    pairs = targets.followed(straight(goal, noise), noise, [1.0, 0.7, 0.2, 0.0], 5, (0.3, 0.3, 0.2))
+    assert len(pairs.rows) == 15
+    torch.testing.assert_close(pairs.velocity, (noise - goal)[pairs.rows])
+    level = pairs.now.view(-1, 1, 1, 1, 1)
+    expected = goal[pairs.rows] + level * (noise - goal)[pairs.rows]
+    torch.testing.assert_close(pairs.latents, expected)
 
 
 def test_on_a_bent_path_the_mean_velocity_leads_from_one_point_to_the_other():
     torch.manual_seed(0)
     noise = torch.randn(SHAPE, dtype=torch.float64)
     levels = torch.linspace(1, 0, 41).tolist()
-    wanted = targets.followed(bent, noise, levels, 20, (0.0, 0.0, 0.0))
-    now = wanted.now.view(-1, 1, 1, 1, 1).double()
-    until = wanted.until.view(-1, 1, 1, 1, 1).double()
+    pairs = targets.followed(bent, noise, levels, 20, (0.0, 0.0, 0.0))
+    now = pairs.now.view(-1, 1, 1, 1, 1).double()
+    until = pairs.until.view(-1, 1, 1, 1, 1).double()
     assert bool((until < now).all())
-    arrived = wanted.latents + (until - now) * wanted.velocity
-    torch.testing.assert_close(arrived, noise[wanted.rows] * torch.exp(until - 1), atol=1e-4, rtol=1e-4)
+    arrived = pairs.latents + (until - now) * pairs.velocity
+    torch.testing.assert_close(arrived, noise[pairs.rows] * torch.exp(until - 1), atol=1e-4, rtol=1e-4)
 
 
 def test_shares_say_where_pairs_begin_and_end():
@@ -66,19 +66,19 @@ def test_the_central_difference_leaves_a_student_that_is_right_as_it_is():
     latents = torch.randn(SHAPE, dtype=torch.float64)
     now = torch.tensor([1.0, 0.6, 0.3], dtype=torch.float64)
     until = torch.tensor([0.4, 0.0, 0.1], dtype=torch.float64)
-    wanted = targets.differentiated(bent, right, latents, now, until)
-    torch.testing.assert_close(wanted.velocity, right(latents, now, until), atol=1e-4, rtol=1e-4)
-    half = targets.differentiated(bent, lambda *given: 0.5 * right(*given), latents, now, until)
+    pairs = targets.differentiated(bent, right, latents, now, until)
+    torch.testing.assert_close(pairs.velocity, right(latents, now, until), atol=1e-4, rtol=1e-4)
+    half = targets.differentiated(bent, lambda *arguments: 0.5 * right(*arguments), latents, now, until)
     assert not torch.allclose(half.velocity, 0.5 * right(latents, now, until), atol=1e-2)
 
 
 def test_levels_fall_from_noise_to_none_and_each_lies_in_its_share():
     torch.manual_seed(0)
-    drawn = [targets.jittered(4, lambda t: t) for _ in range(20)]
-    for levels in drawn:
+    schedules = [targets.jittered(4, lambda t: t) for _ in range(20)]
+    for levels in schedules:
         assert levels[0] == 1.0
         assert levels[-1] == 0.0
         assert len(levels) == 5
         assert levels == sorted(levels, reverse=True)
-    assert min(levels[1] for levels in drawn) == pytest.approx(0.5, abs=0.1)
-    assert max(levels[1] for levels in drawn) == pytest.approx(0.75, abs=0.1)
+    assert min(levels[1] for levels in schedules) == pytest.approx(0.5, abs=0.1)
+    assert max(levels[1] for levels in schedules) == pytest.approx(0.75, abs=0.1)

@@ -32,10 +32,10 @@ def test_a_run_is_judged_on_films_beside_controls_and_references(tmp_path: Path)
     assert figures["identification_2way_centred"]["n"] == 6
     assert figures["shapes/identification_2way_centred"]["n"] == 12
     # Few windows have enough distractors or a cut, and no signal changes a clip of the true colour.
-    left = ("10way_centred", "50way_centred", "told_colour", "order")
-    every = {name for name in CHANCE if not name.endswith(left) and "_cuts_" not in name}
+    unscored_endings = ("10way_centred", "50way_centred", "told_colour", "order")
+    metrics = {name for name in CHANCE if not name.endswith(unscored_endings) and "_cuts_" not in name}
     for suffix in ("", "_oracle", *CONTROLS):
-        assert every <= {name.removesuffix(suffix) for name in figures if name.endswith(suffix)}
+        assert metrics <= {name.removesuffix(suffix) for name in figures if name.endswith(suffix)}
     for name, figure in figures.items():
         assert {"value", "chance", "shuffled", "constant", "ci95", "interval", "n"} == figure.keys() - {
             "reason"
@@ -51,7 +51,7 @@ def test_a_run_is_judged_on_films_beside_controls_and_references(tmp_path: Path)
         "0 of 6 windows can be scored, and 3 are needed"
     )
     # The decoder is compared with what stands beside it, window by window.
-    for metric in every - {"bits_per_window"}:
+    for metric in metrics - {"bits_per_window"}:
         for reference in ("oracle", "nearest"):
             above = figures[f"{metric}_above_{reference}"]
             pair = figures[metric]["value"] - figures[f"{metric}_{reference}"]["value"]
@@ -99,7 +99,7 @@ def test_the_mean_of_repeats_is_one_trial_by_name(tmp_path: Path) -> None:
     assert single.tables["films"][0]["signals"] == "single trials"
     assert averaged.tables["films"][0]["signals"] == "mean of 4 repeats"
     assert averaged.tables["films"][0]["sessions"] == 1
-    (n,) = {found.figures["psnr"]["n"] for found in (single, averaged)}
+    (n,) = {evaluation.figures["psnr"]["n"] for evaluation in (single, averaged)}
     assert n == 6
     # Noise of four sessions is halved by their mean, and brings the clips nearer to the film.
     assert averaged.figures["psnr"]["value"] > single.figures["psnr"]["value"]
@@ -113,11 +113,11 @@ def test_each_film_is_held_against_the_brains_of_the_next_sessions() -> None:
     films = [described(seed) for seed in range(5)]
     scores = []
     for number, film in enumerate(films):
-        for session, _ in next_sessions(number, [len(one.clips) for one in films]):
+        for session, _ in next_sessions(number, [len(session_film.clips) for session_film in films]):
             clips = films[session].clips
             scores.append(told_apart(clips, film, np.zeros_like(clips[0]), 0.05))
     # They see other films perfectly, which tells nothing of this one.
-    two = np.concatenate([one["identification_2way_centred"][0] for one in scores])
+    two = np.concatenate([session_scores["identification_2way_centred"][0] for session_scores in scores])
     assert 0.4 < np.nanmean(two) < 0.6
 
 

@@ -59,18 +59,18 @@ def inputs(session: PhantomSession, bundle: Bundle, columns: NDArray[np.int64]) 
 
 def test_voxels_that_no_film_drives_change_nothing(session: PhantomSession) -> None:
     driven = session.head.voxels[:: len(session.head.voxels) // DRIVEN][:DRIVEN]
-    others = np.setdiff1d(session.head.brain, session.head.voxels)
-    beside = others[:: len(others) // BESIDE][:BESIDE]
-    every = np.sort(np.concatenate([driven, beside]))
-    found = []
-    for voxels in (driven, every):
+    undriven = np.setdiff1d(session.head.brain, session.head.voxels)
+    chosen_undriven = undriven[:: len(undriven) // BESIDE][:BESIDE]
+    driven_and_undriven = np.sort(np.concatenate([driven, chosen_undriven]))
+    fits = []
+    for voxels in (driven, driven_and_undriven):
         bundle = reading(session, voxels)
-        given = inputs(session, bundle, voxels)
-        forward = fit_forward(bundle, session, given)
-        found.append((predicted_volumes(bundle, session), likelihood(forward, bundle, session, given)))
-    for true, chosen in zip(*found, strict=True):
+        signals = inputs(session, bundle, voxels)
+        forward = fit_forward(bundle, session, signals)
+        fits.append((predicted_volumes(bundle, session), likelihood(forward, bundle, session, signals)))
+    for true, chosen in zip(*fits, strict=True):
         np.testing.assert_allclose(chosen, true, rtol=1e-6, atol=1e-6)
-    assert found[0][0].shape == (4, 5, DRIVEN)
+    assert fits[0][0].shape == (4, 5, DRIVEN)
 
 
 def test_noise_that_neighbours_share_is_known_to_the_ceiling() -> None:
@@ -83,11 +83,11 @@ def test_noise_that_neighbours_share_is_known_to_the_ceiling() -> None:
 
 
 def test_a_part_of_the_driven_voxels_is_predicted_as_among_all(session: PhantomSession) -> None:
-    whole = predicted_volumes(reading(session, session.head.voxels), session)
-    few = np.arange(5, len(session.head.voxels), 97)
-    part = predicted_volumes(reading(session, session.head.voxels[few]), session)
+    all_driven = predicted_volumes(reading(session, session.head.voxels), session)
+    subset = np.arange(5, len(session.head.voxels), 97)
+    part = predicted_volumes(reading(session, session.head.voxels[subset]), session)
     assert part.std() > 0
-    np.testing.assert_allclose(part, whole[:, :, few], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(part, all_driven[:, :, subset], rtol=1e-6, atol=1e-6)
 
 
 def on_grid(tr: float, window: float, after: int) -> TimingGrid:

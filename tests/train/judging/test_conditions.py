@@ -33,8 +33,8 @@ def shown() -> Shown:
 
 def value(scores: Scores, name: str) -> float:
     values, weights = scores[name]
-    there = np.isfinite(values) & (weights > 0)
-    return float(np.average(values[there], weights=weights[there]))
+    scored = np.isfinite(values) & (weights > 0)
+    return float(np.average(values[scored], weights=weights[scored]))
 
 
 def test_a_condition_that_is_what_it_aims_at_tells_all_windows_apart() -> None:
@@ -43,8 +43,10 @@ def test_a_condition_that_is_what_it_aims_at_tells_all_windows_apart() -> None:
     assert value(told_apart(aims, aims, shown()), "condition_2way") == 1
     # Its length and what all windows share do not count.
     assert value(told_apart(7 + 3 * aims, aims, shown()), "condition_2way") == 1
-    others = rng.standard_normal((400, 30, 8))
-    guessed = [value(told_apart(one, aims, shown()), "condition_2way") for one in others]
+    random_conditions = rng.standard_normal((400, 30, 8))
+    guessed = [
+        value(told_apart(conditions, aims, shown()), "condition_2way") for conditions in random_conditions
+    ]
     assert np.mean(guessed) == pytest.approx(0.5, abs=0.01)
 
 
@@ -96,8 +98,8 @@ class Decoder:
         self.system = system
 
     def __call__(self, inputs: Arrays, where: Any, **how: Any) -> Reconstruction:
-        drawn = self.system.frames(inputs["eeg"]).astype(np.uint8)
-        return Reconstruction(list(drawn), np.zeros((len(drawn), 1, 1, 1, 1), np.float32), None)
+        clips = self.system.frames(inputs["eeg"]).astype(np.uint8)
+        return Reconstruction(list(clips), np.zeros((len(clips), 1, 1, 1, 1), np.float32), None)
 
     def of(self, system: System, manifest: Manifest) -> Show:
         return Decoder(system)
@@ -119,19 +121,19 @@ def evaluated(show: Decoder, sections: str = "gains") -> dict[str, Scores]:
     inputs = {"eeg": np.arange(30.0)[:, None]}
     bundle = tiny_bundle("ridge")
     run = EvaluatedRun(show, bundle, show.system, References(clips=()))
-    held = HeldOutWindows(0, inputs, shown().where, shown())
-    sessions = HeldOutSessions("one session", [np.arange(30)], 30, lambda _: held)
-    found = evaluate(run, sessions, sections_of(sections))
-    return {suffix: scores[0] for suffix, scores in found.scores.items()}
+    held_out = HeldOutWindows(0, inputs, shown().where, shown())
+    sessions = HeldOutSessions("one session", [np.arange(30)], 30, lambda _: held_out)
+    evaluation = evaluate(run, sessions, sections_of(sections))
+    return {suffix: scores[0] for suffix, scores in evaluation.scores.items()}
 
 
 @pytest.mark.full
 def test_gains_are_what_clips_lose_without_each_part() -> None:
     show = Decoder(Dimmed(0.9, bare=Dimmed(0.5)))
-    found = evaluated(show)
+    scores = evaluated(show)
     # What is decoded for them alone has no figures of its own.
-    assert {*found} == {OWN}
-    gains = found[OWN]
+    assert {*scores} == {OWN}
+    gains = scores[OWN]
     # Half as bright instead of nine tenths is five times the error: 14 dB.
     assert value(gains, "adapter_gain") == pytest.approx(20 * np.log10(0.5 / 0.1), abs=0.3)
     assert value(gains, "brain_gain") > 5
@@ -151,7 +153,7 @@ def test_windows_without_a_match_have_no_gain_of_the_brain_and_a_system_without_
 
 @pytest.mark.full
 def test_a_condition_is_scored_by_every_route_and_a_constant_tells_none() -> None:
-    found = evaluated(Decoder(Dimmed(0.9)), "condition")
+    scores = evaluated(Decoder(Dimmed(0.9)), "condition")
     for route in ("", "_eeg"):
-        assert value(found[route], "condition_2way") == 1
-    assert value(found["_fmri"], "condition_2way") == value(found[CONSTANT], "condition_2way") == 0
+        assert value(scores[route], "condition_2way") == 1
+    assert value(scores["_fmri"], "condition_2way") == value(scores[CONSTANT], "condition_2way") == 0

@@ -50,11 +50,11 @@ class OnFullDisk(Decoder):
 
 def test_an_evaluation_says_before_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
     evaluated(Decoder(Dimmed(0.9, bare=Dimmed(0.5))))
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     # The system itself, the null brain, without adapters, and with exchanged signals.
-    assert "one session: 30 held-out windows, each decoded in 4 ways: 120 clips" in told
-    assert "a clip" in told
-    assert "GB of disk" in told
+    assert "one session: 30 held-out windows, each decoded in 4 ways: 120 clips" in message
+    assert "a clip" in message
+    assert "GB of disk" in message
 
 
 def test_no_room_on_disk_is_told_before_anything_is_decoded(
@@ -87,9 +87,9 @@ def test_a_time_that_does_not_hold_is_corrected(
     for done in (1, 2, 3):
         outlook.after(done)
     # 120 s are near what was said, 600 s are not, and then it holds.
-    (told,) = capsys.readouterr().err.splitlines()
-    assert told.startswith("2 of 4 sessions took 5 minutes")
-    assert told.endswith("takes about 10 minutes, and not 100 s.")
+    (message,) = capsys.readouterr().err.splitlines()
+    assert message.startswith("2 of 4 sessions took 5 minutes")
+    assert message.endswith("takes about 10 minutes, and not 100 s.")
 
 
 def test_a_run_without_held_out_windows_is_refused() -> None:
@@ -123,25 +123,25 @@ def test_figures_are_the_same_from_two_processes_and_with_nothing_kept(
     assert figures(capsys, "keep=none") == alone
     assert figures(capsys, "processes=2") == alone
     # One that decodes ahead leaves clips and no figures, and nothing is left to be decoded.
-    kept = tmp_path / "kept"
-    assert evaluate.main([str(tiny("ridge")), *FILM, f"keep={kept}", "ahead=true"]) == 0
+    archive = tmp_path / "kept"
+    assert evaluate.main([str(tiny("ridge")), *FILM, f"keep={archive}", "ahead=true"]) == 0
     assert capsys.readouterr().out == ""
-    ahead = {path: path.stat().st_mtime_ns for path in kept.rglob("*.sha256")}
+    ahead = {path: path.stat().st_mtime_ns for path in archive.rglob("*.sha256")}
     assert ahead
-    assert figures(capsys, f"keep={kept}") == alone
-    assert {path: path.stat().st_mtime_ns for path in kept.rglob("*.sha256")}.items() >= ahead.items()
+    assert figures(capsys, f"keep={archive}") == alone
+    assert {path: path.stat().st_mtime_ns for path in archive.rglob("*.sha256")}.items() >= ahead.items()
 
 
 @pytest.mark.full
 def test_drawn_windows_are_told_in_every_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    whole = figures(capsys)
-    drawn = figures(capsys, "windows=10")
-    assert not any("drawn_of" in figure for figure in whole.values())
-    assert {figure["drawn_of"] for figure in drawn.values()} == {16}
+    of_all_windows = figures(capsys)
+    sampled = figures(capsys, "windows=10")
+    assert not any("drawn_of" in figure for figure in of_all_windows.values())
+    assert {figure["drawn_of"] for figure in sampled.values()} == {16}
     # One that is like no other is not scored.
-    assert 8 <= max(figure["n"] for figure in drawn.values()) <= 10
+    assert 8 <= max(figure["n"] for figure in sampled.values()) <= 10
     # All of them, drawn, are all of them.
-    assert figures(capsys, "windows=16", f"out={tmp_path / 'out'}") == whole
+    assert figures(capsys, "windows=16", f"out={tmp_path / 'out'}") == of_all_windows
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "figures.json",
         "index.html",

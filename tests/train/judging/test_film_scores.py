@@ -66,11 +66,11 @@ def true_scores() -> dict[str, float]:
 
 def scores(clips: list[np.ndarray]) -> dict[str, float]:
     """Mean of each metric over the windows, under its weights."""
-    found = {}
+    means = {}
     for name, (values, weights) in score(clips, shown(), mean(), temperature=0.05).items():
-        there = np.isfinite(values) & (weights > 0)
-        found[name] = float(np.average(values[there], weights=weights[there])) if there.any() else np.nan
-    return found
+        scored = np.isfinite(values) & (weights > 0)
+        means[name] = float(np.average(values[scored], weights=weights[scored])) if scored.any() else np.nan
+    return means
 
 
 def clips(count: int, seed: int = 0) -> list[np.ndarray]:
@@ -79,36 +79,40 @@ def clips(count: int, seed: int = 0) -> list[np.ndarray]:
 
 
 def test_the_truth_scores_all() -> None:
-    found = true_scores()
-    known = dict.fromkeys((*NWAY, "order", "layout_colour", "layout_luminance", "motion_energy", "ssim"), 1.0)
-    known |= {"sharpness": 1.0, "sharpness_codec": 1.0, "direction_error_deg": 0.0}
-    for name, value in known.items():
-        assert found[name] == pytest.approx(value, abs=1e-3), name
+    true_means = true_scores()
+    expected = dict.fromkeys(
+        (*NWAY, "order", "layout_colour", "layout_luminance", "motion_energy", "ssim"), 1.0
+    )
+    expected |= {"sharpness": 1.0, "sharpness_codec": 1.0, "direction_error_deg": 0.0}
+    for name, value in expected.items():
+        assert true_means[name] == pytest.approx(value, abs=1e-3), name
     # At most the logarithm of the number of candidates, and as many cuts as can be found in the film itself.
-    assert 2 < found["bits_per_window"] < np.log2(15)
-    assert found["cut_f1"] > 0.8
+    assert 2 < true_means["bits_per_window"] < np.log2(15)
+    assert true_means["cut_f1"] > 0.8
 
 
 def test_the_truth_through_a_codec_is_identified() -> None:
-    whole = film_clips(film())
-    codec = patch_codec.fit_codec(whole, 16)
-    drawn = np.rint(255 * patch_codec.decode(codec, patch_codec.encode(codec, whole))).astype(np.uint8)
-    found = scores(list(drawn))
+    true_clips = film_clips(film())
+    codec = patch_codec.fit_codec(true_clips, 16)
+    coded_clips = np.rint(255 * patch_codec.decode(codec, patch_codec.encode(codec, true_clips))).astype(
+        np.uint8
+    )
+    means = scores(list(coded_clips))
     for name in (*NWAY, "order"):
-        assert found[name] == pytest.approx(1, abs=0.01), name
+        assert means[name] == pytest.approx(1, abs=0.01), name
 
 
 @pytest.mark.parametrize("which", ["flat", "a window of the film", "another picture", "the mean"])
 def test_a_clip_that_is_always_the_same_wins_nothing(which: str) -> None:
-    one = {
+    clip = {
         "flat": np.full_like(shown().clips[0], 90),
         "a window of the film": np.asarray(shown().clips[4]),
         "another picture": np.repeat(clips(1, 7)[0], 8, axis=0),
         "the mean": mean(),
     }[which]
-    found = scores([one] * len(shown().clips))
-    assert found["identification_2way_matched"] == 0.5
-    assert found["order"] == 0.5
+    means = scores([clip] * len(shown().clips))
+    assert means["identification_2way_matched"] == 0.5
+    assert means["order"] == 0.5
     for name in (
         "identification_2way_centred",
         "identification_top1_centred",
@@ -116,14 +120,14 @@ def test_a_clip_that_is_always_the_same_wins_nothing(which: str) -> None:
         "layout_luminance",
         "motion_energy",
     ):
-        assert found[name] == 0, name
-    assert found["bits_per_window"] == pytest.approx(0, abs=1e-9)
+        assert means[name] == 0, name
+    assert means["bits_per_window"] == pytest.approx(0, abs=1e-9)
     # The judge measures such a clip once.
     if which == "flat":
         count = len(shown().clips)
-        again = score([one] * count, shown(), one, 0.05, look_once(one, count))
-        assert again.keys() == found.keys()
-        assert np.nanmean(again["ssim"][0]) == pytest.approx(found["ssim"])
+        again = score([clip] * count, shown(), clip, 0.05, look_once(clip, count))
+        assert again.keys() == means.keys()
+        assert np.nanmean(again["ssim"][0]) == pytest.approx(means["ssim"])
 
 
 def test_what_changes_within_a_clip_is_judged_without_its_colours() -> None:
@@ -140,8 +144,8 @@ def test_what_changes_within_a_clip_is_judged_without_its_colours() -> None:
 
 
 def test_colours_that_are_told_say_much_and_less_than_the_truth() -> None:
-    told = (COLOURS_ALONE[suffix](shown().clips).clips for suffix in TOLD_COLOURS)
-    flat, still = (scores([*clips])["identification_2way_centred"] for clips in told)
+    colour_clips = (COLOURS_ALONE[suffix](shown().clips).clips for suffix in TOLD_COLOURS)
+    flat, still = (scores([*clips])["identification_2way_centred"] for clips in colour_clips)
     assert 0.7 < flat < still < 1
 
 
@@ -169,20 +173,20 @@ def test_a_control_is_at_chance_where_its_interval_is_narrow() -> None:
 
 
 def test_clips_of_other_windows_score_as_by_chance() -> None:
-    others = [Film(60, seed=n, cuts="free") for n in (11, 12, 13)]
-    found = [scores(list(film_clips(other))) for other in others]
+    other_films = [Film(60, seed=n, cuts="free") for n in (11, 12, 13)]
+    film_means = [scores(list(film_clips(other))) for other in other_films]
     for name in ("identification_2way_centred", "identification_2way_matched", "order"):
-        assert np.mean([one[name] for one in found]) == pytest.approx(0.5, abs=0.15), name
-    assert np.mean([one["layout_luminance"] for one in found]) == pytest.approx(0, abs=0.15)
+        assert np.mean([means[name] for means in film_means]) == pytest.approx(0.5, abs=0.15), name
+    assert np.mean([means["layout_luminance"] for means in film_means]) == pytest.approx(0, abs=0.15)
 
 
 def test_strata_are_counted_by_cuts_inside_a_window() -> None:
     values = score(list(shown().clips), shown(), mean(), 0.05)
-    held = [np.isfinite(values[f"identification_2way_centred_cuts_{n}"][0]).sum() for n in (0, 1, 2)]
+    counts = [np.isfinite(values[f"identification_2way_centred_cuts_{n}"][0]).sum() for n in (0, 1, 2)]
     frames = [cut % 32 for cut in shown().cuts]
-    assert sum(held) == len(shown().clips)
+    assert sum(counts) == len(shown().clips)
     assert sum(shown().within) == sum(frame > 0 for frame in frames)
-    assert held[0] == (shown().within == 0).sum()
+    assert counts[0] == (shown().within == 0).sum()
 
 
 def test_windows_are_paired_with_those_of_the_most_similar_layout() -> None:
@@ -197,34 +201,34 @@ def test_windows_are_paired_with_those_of_the_most_similar_layout() -> None:
     assert (0, 4) not in pairs
     assert len(pairs) == 4
     # These pairs are near-duplicates, and no others are.
-    found = near_duplicates(base + near, colours)
-    assert np.argwhere(np.triu(found, 1)).tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    duplicates = near_duplicates(base + near, colours)
+    assert np.argwhere(np.triu(duplicates, 1)).tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
 
 
 def test_a_pair_is_won_by_both_one_or_none_of_its_members() -> None:
     corr = np.array([[3.0, 1, 0], [2, 1, 0], [0, 0, 0]])
-    found = in_pairs(corr, [(0, 1)])
-    assert found[:2].tolist() == [0.5, 0.5]
-    assert np.isnan(found[2])
+    wins = in_pairs(corr, [(0, 1)])
+    assert wins[:2].tolist() == [0.5, 0.5]
+    assert np.isnan(wins[2])
     assert in_pairs(np.array([[3.0, 1], [0, 1]]), [(0, 1)]).tolist() == [1, 1]
     assert in_pairs(np.array([[1.0, 3], [1, 0]]), [(0, 1)]).tolist() == [0, 0]
     assert in_pairs(np.full((2, 2), np.nan), [(0, 1)]).tolist() == [0.5, 0.5]
 
 
 def made(values: list[float], weights: list[float] | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    one = np.ones(len(values)) if weights is None else np.array(weights)
-    return {"sharpness": (np.array(values), one)}
+    window_weights = np.ones(len(values)) if weights is None else np.array(weights)
+    return {"sharpness": (np.array(values), window_weights)}
 
 
 def test_a_window_of_a_fixed_film_is_averaged_over_sessions() -> None:
     count = len(shown().clips)
     sessions = [made([0.0] * count), made([1.0] * (count - 1) + [np.nan])]
-    found = figures({"": sessions, CONSTANT: sessions}, [shown()] * 2, CHANCE, fixed=True)["sharpness"]
-    assert found["n"] == count
+    averaged = figures({"": sessions, CONSTANT: sessions}, [shown()] * 2, CHANCE, fixed=True)["sharpness"]
+    assert averaged["n"] == count
     # The last window was scored in one session alone.
-    assert found["value"] == pytest.approx(0.5 * (count - 1) / (count - 0.5))
-    apart = figures({"": sessions, CONSTANT: sessions}, [shown()] * 2, CHANCE, fixed=False)["sharpness"]
-    assert apart["n"] == 2 * count - 1
+    assert averaged["value"] == pytest.approx(0.5 * (count - 1) / (count - 0.5))
+    separate = figures({"": sessions, CONSTANT: sessions}, [shown()] * 2, CHANCE, fixed=False)["sharpness"]
+    assert separate["n"] == 2 * count - 1
 
 
 def test_intervals_resample_sessions_or_blocks() -> None:
@@ -256,41 +260,41 @@ def test_a_figure_that_too_few_windows_have_is_null_with_its_reason() -> None:
 
 
 def test_a_figure_is_the_mean_under_its_weights() -> None:
-    found = figure(np.array([1.0, 0, np.nan]), np.array([3.0, 1, 5]), 0.5, np.arange(3))
-    assert found is not None
-    assert found["value"] == 0.75
-    assert found["n"] == 2
-    assert found["ci95"] is None
-    assert found["interval"]["reason"] == "fewer than 4 units"
+    sharpness = figure(np.array([1.0, 0, np.nan]), np.array([3.0, 1, 5]), 0.5, np.arange(3))
+    assert sharpness is not None
+    assert sharpness["value"] == 0.75
+    assert sharpness["n"] == 2
+    assert sharpness["ci95"] is None
+    assert sharpness["interval"]["reason"] == "fewer than 4 units"
     assert figure(np.array([np.nan]), np.ones(1), 0.5, np.arange(1)) is None
 
 
 def test_decoders_are_compared_window_by_window() -> None:
     rng = np.random.default_rng(0)
     hard = rng.normal(0, 10, 60)
-    one = np.ones(60)
-    found = difference((hard + 1, one), (hard, one), np.arange(60))
+    weights = np.ones(60)
+    gain = difference((hard + 1, weights), (hard, weights), np.arange(60))
     # What windows differ by themselves is gone.
-    assert found is not None
-    assert found["value"] == pytest.approx(1)
-    assert found["ci95"] == pytest.approx([1, 1])
-    assert found["chance"] == 0
+    assert gain is not None
+    assert gain["value"] == pytest.approx(1)
+    assert gain["ci95"] == pytest.approx([1, 1])
+    assert gain["chance"] == 0
     # Windows that one of them lacks are left out on both sides.
-    ours = np.where(np.arange(60) < 30, np.nan, 2.0)
-    partly = difference((ours, one), (np.arange(60) / 59, one), np.arange(60))
+    half_missing = np.where(np.arange(60) < 30, np.nan, 2.0)
+    partly = difference((half_missing, weights), (np.arange(60) / 59, weights), np.arange(60))
     assert partly is not None
     assert partly["n"] == 30
     assert partly["value"] == pytest.approx(2 - np.arange(30, 60).mean() / 59)
-    assert difference((np.full(60, np.nan), one), (hard, one), np.arange(60)) is None
+    assert difference((np.full(60, np.nan), weights), (hard, weights), np.arange(60)) is None
 
 
 def test_a_ratio_of_sums_is_compared_over_all_windows() -> None:
-    ours = (np.array([1.0, np.nan, 0.0]), np.array([2.0, 0, 2]))
-    others = (np.array([1.0, 0.0, np.nan]), np.array([2.0, 1, 0]))
-    found = difference(ours, others, np.arange(3), pooled=True)
-    assert found is not None
-    assert found["value"] == pytest.approx(2 / 4 - 2 / 3)
-    assert found["n"] == 3
+    first = (np.array([1.0, np.nan, 0.0]), np.array([2.0, 0, 2]))
+    second = (np.array([1.0, 0.0, np.nan]), np.array([2.0, 1, 0]))
+    gain = difference(first, second, np.arange(3), pooled=True)
+    assert gain is not None
+    assert gain["value"] == pytest.approx(2 / 4 - 2 / 3)
+    assert gain["n"] == 3
 
 
 def test_every_metric_has_its_chance() -> None:

@@ -37,24 +37,24 @@ def test_a_decoder_that_draws_no_new_value_fails_where_there_is_one() -> None:
     film = Film(4.0 * WINDOWS, seed=1300)
     truths: list[Pixels] = [film.clip(k)[:-1] for k in range(WINDOWS)]
     strata = [novelty(shot.attributes) for shot in film.shots]
-    known = [truth for truth, stratum in zip(truths, strata, strict=True) if stratum == "known"]
+    known_clips = [truth for truth, stratum in zip(truths, strata, strict=True) if stratum == "known"]
 
     def show(_inputs: Any, where: Sequence[Span], *, null: bool = False, **_how: Any) -> Reconstruction:
-        drawn = [
-            truth if stratum != "value" and not null else known[0]
+        clips = [
+            truth if stratum != "value" and not null else known_clips[0]
             for truth, stratum in zip(truths, strata, strict=True)
         ]
-        return Reconstruction(drawn, np.zeros((len(where), 0), np.float32), None)
+        return Reconstruction(clips, np.zeros((len(where), 0), np.float32), None)
 
     where = [(1300, 4.0 * k, 4.0 * k + 4) for k in range(WINDOWS)]
     data = Fresh({}, truths, where, events({1300: film}))
-    found = {row["stratum"]: row for row in judge(show, draft_of(tiny("ridge")), data)}
+    rows = {row["stratum"]: row for row in judge(show, draft_of(tiny("ridge")), data)}
     for stratum in STRATA:
-        assert found[stratum]["n"] == strata.count(stratum) > 0
-    assert found["known"]["value"] == 1
-    assert found["value"]["value"] < 0.7
+        assert rows[stratum]["n"] == strata.count(stratum) > 0
+    assert rows["known"]["value"] == 1
+    assert rows["value"]["value"] < 0.7
     # Of the known windows the twin draws the first one alone.
-    assert found["known"]["null"] < 1
+    assert rows["known"]["null"] < 1
 
 
 def test_a_run_that_no_shapes_can_be_shown_to_is_refused(tmp_path: Path) -> None:

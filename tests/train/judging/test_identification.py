@@ -60,12 +60,12 @@ def test_a_recording_is_judged_after_its_dummies(tmp_path: Path, monkeypatch: py
             for item in session.events(0.2):
                 writer.write(item)
         session.truth(tmp_path / str(dummies) / "truth")
-    seen: list[np.ndarray] = []
-    monkeypatch.setattr(judge, "judge_clips", lambda *given: seen.append(given[2]["eeg"]) or {})
+    judged_eeg: list[np.ndarray] = []
+    monkeypatch.setattr(judge, "judge_clips", lambda *arguments: judged_eeg.append(arguments[2]["eeg"]) or {})
     for dummies in (0, 5):
         evaluate(tiny("ridge"), Request(data=tmp_path / str(dummies)))
     # Five volumes of 0.8 s are one window.
-    np.testing.assert_array_equal(seen[1][:3], seen[0][1:])
+    np.testing.assert_array_equal(judged_eeg[1][:3], judged_eeg[0][1:])
 
 
 def test_a_recording_is_judged_with_the_calibration_of_its_session(
@@ -109,20 +109,20 @@ def test_the_chain_does_not_care_how_the_eeg_was_cut() -> None:
     bundle = draft_of(tiny("ridge"))
     session = participant("easy", 1).session(1004, 8.0)
     coarse = session_arrays(bundle, session)
-    found = windows(bundle, session.events(chunk_s=0.02), session.montage, seconds=8.0)
-    fine = window_arrays(bundle.manifest, found)
-    assert len(found) == 2
+    fine_windows = windows(bundle, session.events(chunk_s=0.02), session.montage, seconds=8.0)
+    fine = window_arrays(bundle.manifest, fine_windows)
+    assert len(fine_windows) == 2
     for name, value in coarse.items():
         assert np.array_equal(value, fine[name])
 
 
 def test_blanking_a_modality_blanks_its_mask() -> None:
     inputs = {name: np.ones((2, 3)) for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
-    left = only(inputs, ("eeg",))
-    assert left["eeg"].all()
-    assert left["eeg_mask"].all()
-    assert not left["fmri"].any()
-    assert not left["fmri_mask"].any()
+    eeg_only = only(inputs, ("eeg",))
+    assert eeg_only["eeg"].all()
+    assert eeg_only["eeg_mask"].all()
+    assert not eeg_only["fmri"].any()
+    assert not eeg_only["fmri_mask"].any()
 
 
 def test_without_any_signal_the_mean_clip_is_shown() -> None:
@@ -130,10 +130,10 @@ def test_without_any_signal_the_mean_clip_is_shown() -> None:
     golden = arrays(folder, "golden")
     weights = arrays(folder, "weights")
     system = PatchRidge(weights)
-    shown = clips_of(system, system.condition(only(golden, ())).start)
-    assert np.array_equal(shown[0], shown[1])
+    clips = clips_of(system, system.condition(only(golden, ())).start)
+    assert np.array_equal(clips[0], clips[1])
     mean = arrays(folder, "stats")["mean_clip"].astype(int)
-    assert np.abs(shown[0] - mean).mean() < 2
+    assert np.abs(clips[0] - mean).mean() < 2
 
 
 def test_a_figure_that_no_window_gives_is_null_and_says_why() -> None:
@@ -220,10 +220,10 @@ def test_categories_are_judged_without_an_onset_correction_if_it_is_null() -> No
     assert labels is not None
     scores = np.eye(len(labels))[:3]
     nothing = np.zeros((3, 1), np.float32)
-    shown = Reconstruction([], nothing, None, scores)
+    reconstruction = Reconstruction([], nothing, None, scores)
     spans = [(1, 4.0 * k, 4.0 * k + 4) for k in range(3)]
     events = {1: [Event(4.0 * k, 4.0, labels[k]) for k in range(3)]}
-    figure = classified(shown, spans, events, null)["classification_top1"]
+    figure = classified(reconstruction, spans, events, null)["classification_top1"]
     assert (figure["value"], figure["n"]) == (1, 3)
 
 
@@ -231,11 +231,11 @@ def test_unknown_keys_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     with refused(UsageError, "evaluate-unknown-key", arguments=["speed=3"]):
         read_request(["speed=3", "seconds=5"])
     assert main(["nowhere", "--json"]) == 2
-    told = capsys.readouterr()
-    error = json.loads(told.out)["error"]
+    output = capsys.readouterr()
+    error = json.loads(output.out)["error"]
     assert error["code"] == "run-unreadable"
     assert error["values"]["folder"] == "nowhere"
-    assert error["message"] in told.err
+    assert error["message"] in output.err
 
 
 def test_json_without_a_run_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,17 +30,17 @@ SECONDS = 16.0
 class Stopping:
     """A system that stops the process at one of its calls."""
 
-    def __init__(self, system: System, at: int = -1) -> None:
+    def __init__(self, system: System, stop_at: int = -1) -> None:
         self._system = system
-        self.at = at
+        self.at = stop_at
         self.calls = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._system, name)
 
-    def sample(self, *given: Any) -> NDArray[np.floating]:
+    def sample(self, *inputs: Any) -> NDArray[np.floating]:
         self._count()
-        return self._system.sample(*given)
+        return self._system.sample(*inputs)
 
     def frames(self, latents: NDArray[Any]) -> NDArray[Any]:
         self._count()
@@ -61,33 +61,33 @@ def windows() -> tuple[Trained, Arrays, list[Span]]:
     return trained, session_arrays(trained.bundle, session), session_spans(trained.manifest, session)
 
 
-def same(one: Reconstruction, other: Reconstruction) -> bool:
-    np.testing.assert_array_equal(one.confidence, other.confidence)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(one.latents, other.latents)
-    return all(np.array_equal(a, b) for a, b in zip(one.clips, other.clips, strict=True))
+def same(first: Reconstruction, second: Reconstruction) -> bool:
+    np.testing.assert_array_equal(first.confidence, second.confidence)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(first.latents, second.latents)
+    return all(np.array_equal(a, b) for a, b in zip(first.clips, second.clips, strict=True))
 
 
 def test_what_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     trained, inputs, where = windows()
-    whole = Stopping(trained.system)
-    plain = shown(whole, trained.manifest, "1")(inputs, where)  # type: ignore[arg-type]
-    assert whole.calls == max(STOPS)
-    for at in STOPS[:-1]:
-        kept = KeptDecodes(tmp_path / str(at))
-        stopping = Stopping(trained.system, at)
+    uninterrupted = Stopping(trained.system)
+    plain = shown(uninterrupted, trained.manifest, "1")(inputs, where)  # type: ignore[arg-type]
+    assert uninterrupted.calls == max(STOPS)
+    for stop_at in STOPS[:-1]:
+        archive = KeptDecodes(tmp_path / str(stop_at))
+        stopping = Stopping(trained.system, stop_at)
         with pytest.raises(KeyboardInterrupt):
-            shown(stopping, trained.manifest, "1", kept)(inputs, where)  # type: ignore[arg-type]
+            shown(stopping, trained.manifest, "1", archive)(inputs, where)  # type: ignore[arg-type]
         going_on = Stopping(trained.system)
-        found = shown(going_on, trained.manifest, "1", kept)(inputs, where)  # type: ignore[arg-type]
-        assert same(found, plain)
-        assert going_on.calls == whole.calls - at
+        resumed = shown(going_on, trained.manifest, "1", archive)(inputs, where)  # type: ignore[arg-type]
+        assert same(resumed, plain)
+        assert going_on.calls == uninterrupted.calls - stop_at
         # All of it is there now, and nothing is decoded.
         again = Stopping(trained.system, 0)
-        assert same(shown(again, trained.manifest, "1", kept)(inputs, where), plain)  # type: ignore[arg-type]
+        assert same(shown(again, trained.manifest, "1", archive)(inputs, where), plain)  # type: ignore[arg-type]
 
 
 def test_clips_go_on_within_those_that_are_drawn_together(tmp_path: Path) -> None:
-    kept = KeptDecodes(tmp_path).of("system", {}, [], {})
+    archive = KeptDecodes(tmp_path).of("system", {}, [], {})
     clips = [np.full((2, 3, 4, 3), n, np.uint8) for n in range(7)]
     starts = []
 
@@ -98,46 +98,46 @@ def test_clips_go_on_within_those_that_are_drawn_together(tmp_path: Path) -> Non
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        kept.clips(7, 2, lambda first: draw(first, 5))
+        archive.clips(7, 2, lambda first: draw(first, 5))
     # What a process leaves that was killed while it wrote: a clip without a digest.
-    with (kept.folder / "clips.u8").open("ab") as file:
+    with (archive.folder / "clips.u8").open("ab") as file:
         file.write(b"half a clip")
-    found = kept.clips(7, 2, draw)
+    archived = archive.clips(7, 2, draw)
     assert starts == [0, 4]
-    np.testing.assert_array_equal(np.stack(found), np.stack(clips))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(np.stack(archived), np.stack(clips))  # type: ignore[arg-type]
 
 
 def test_what_was_altered_or_cut_is_told(tmp_path: Path) -> None:
-    kept = KeptDecodes(tmp_path).of("system", {}, [], {})
+    archive = KeptDecodes(tmp_path).of("system", {}, [], {})
     clips = [np.full((2, 3, 4, 3), n, np.uint8) for n in range(3)]
-    kept.clips(3, 2, lambda first: iter(clips[first:]))
-    path = kept.folder / "clips.u8"
+    archive.clips(3, 2, lambda first: iter(clips[first:]))
+    path = archive.folder / "clips.u8"
     good = path.read_bytes()
     path.write_bytes(good[:100] + b"\xff" + good[101:])
-    with refused(UsageError, "evaluation-kept-altered", path=path, folder=kept.folder):
-        kept.clips(3, 2, lambda first: iter(clips[first:]))
+    with refused(UsageError, "evaluation-kept-altered", path=path, folder=archive.folder):
+        archive.clips(3, 2, lambda first: iter(clips[first:]))
     path.write_bytes(good[:-1])
     with refused(UsageError, "evaluation-kept-altered", path=path):
-        kept.clips(3, 2, lambda first: iter(clips[first:]))
-    first = kept.folder / "round-00000.npz"
-    kept.round(0, lambda: {"latents": np.zeros(400)})
+        archive.clips(3, 2, lambda first: iter(clips[first:]))
+    first = archive.folder / "round-00000.npz"
+    archive.round(0, lambda: {"latents": np.zeros(400)})
     first.write_bytes(first.read_bytes()[:-300])
     with refused(UsageError, "evaluation-kept-altered", path=first):
-        kept.round(0, dict)
+        archive.round(0, dict)
 
 
 def test_other_signals_noise_or_steps_are_decoded_anew(tmp_path: Path) -> None:
-    kept = KeptDecodes(tmp_path)
+    archive = KeptDecodes(tmp_path)
     inputs = {"eeg": np.zeros((2, 3))}
     where: list[Span] = [(0, 0.0, 4.0), (0, 4.0, 8.0)]
-    others = {
-        kept.of("a", inputs, where, {"steps": 4}).folder,
-        kept.of("b", inputs, where, {"steps": 4}).folder,
-        kept.of("a", {"eeg": np.ones((2, 3))}, where, {"steps": 4}).folder,
-        kept.of("a", inputs, where[::-1], {"steps": 4}).folder,
-        kept.of("a", inputs, where, {"steps": 1}).folder,
+    folders = {
+        archive.of("a", inputs, where, {"steps": 4}).folder,
+        archive.of("b", inputs, where, {"steps": 4}).folder,
+        archive.of("a", {"eeg": np.ones((2, 3))}, where, {"steps": 4}).folder,
+        archive.of("a", inputs, where[::-1], {"steps": 4}).folder,
+        archive.of("a", inputs, where, {"steps": 1}).folder,
     }
-    assert len(others) == 5
+    assert len(folders) == 5
 
 
 def test_windows_that_another_process_decodes_are_waited_for_or_passed_over(tmp_path: Path) -> None:

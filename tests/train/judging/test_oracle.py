@@ -16,14 +16,14 @@ def session(count: int, seed: int, noise: float) -> Arrays:
     grain = rng.integers(-3, 4, (count, 33, 16, 24, 3))
     clips = (colours[:, None, None, None] + grain).astype(np.uint8)
     mixing = np.random.default_rng(0).normal(size=(3, 4))
-    seen = (colours - 128) / 64 @ mixing
-    fmri = np.repeat(seen[:, None], 5, axis=1) + noise * rng.normal(size=(count, 5, 4))
+    voxels = (colours - 128) / 64 @ mixing
+    fmri = np.repeat(voxels[:, None], 5, axis=1) + noise * rng.normal(size=(count, 5, 4))
     eeg = rng.normal(size=(count, 3, 120))
     return {"eeg": eeg.astype(np.float32), "fmri": fmri.astype(np.float32), "clips": clips}
 
 
-def error(drawn: list[np.ndarray], clips: np.ndarray) -> float:
-    return float(np.sqrt(np.square(layouts(drawn) - layouts(list(clips))).mean()))
+def error(decoded: list[np.ndarray], clips: np.ndarray) -> float:
+    return float(np.sqrt(np.square(layouts(decoded) - layouts(list(clips))).mean()))
 
 
 @pytest.mark.parametrize("absent", ["eeg", "fmri"])
@@ -68,11 +68,11 @@ def test_a_slot_without_a_volume_has_the_windows_mean() -> None:
 def test_the_oracle_reads_what_is_there(carry: bool) -> None:
     oracle = fit_oracle([session(40, 1, 0.05), session(40, 2, 0.05)], frames=32, carry=carry)
     judged = session(20, 3, 0.05)
-    drawn = oracle.clips(judged)
-    assert drawn[0].shape == (33, 16, 24, 3)
-    assert error(drawn, judged["clips"]) < 8
+    decoded = oracle.clips(judged)
+    assert decoded[0].shape == (33, 16, 24, 3)
+    assert error(decoded, judged["clips"]) < 8
     # A grey that knows nothing is off by the spread of the colours.
-    assert error([np.full_like(clip, 128) for clip in drawn], judged["clips"]) > 40
+    assert error([np.full_like(clip, 128) for clip in decoded], judged["clips"]) > 40
 
 
 def test_floors_are_what_is_read_of_the_colours() -> None:
@@ -87,7 +87,7 @@ def test_floors_are_what_is_read_of_the_colours() -> None:
 
     oracle = fit_oracle([halved(1), halved(2)], frames=32, carry=False)
     judged = halved(3)
-    flat, still = (np.stack(drawn) for drawn in oracle.floors(judged))
+    flat, still = (np.stack(decoded) for decoded in oracle.floors(judged))
     clips = judged["clips"][:, :-1]
     assert flat.shape == still.shape == clips.shape
     assert np.ptp(flat, axis=(1, 2, 3)).max() == 0
@@ -112,12 +112,12 @@ def test_sessions_of_one_film_are_left_out_together() -> None:
 
 def test_the_carry_helps_where_a_window_continues_the_one_before() -> None:
     def continued(seed: int) -> Arrays:
-        made = session(60, seed, 2.0)
+        windows = session(60, seed, 2.0)
         # Every second window shows what the one before it does.
-        made["clips"] = np.repeat(made["clips"][::2], 2, axis=0)
-        made["fmri"] = np.repeat(made["fmri"][::2], 2, axis=0)
-        made["fmri"][1::2] = np.random.default_rng(seed + 50).normal(size=made["fmri"][1::2].shape)
-        return made
+        windows["clips"] = np.repeat(windows["clips"][::2], 2, axis=0)
+        windows["fmri"] = np.repeat(windows["fmri"][::2], 2, axis=0)
+        windows["fmri"][1::2] = np.random.default_rng(seed + 50).normal(size=windows["fmri"][1::2].shape)
+        return windows
 
     training = [continued(1), continued(2)]
     judged = continued(3)
@@ -130,13 +130,13 @@ def test_shared_noise_is_inverted_as_a_whole() -> None:
     slots = 3
     voxels = 4
     roots = rng.normal(size=(voxels, slots, slots))
-    own = roots @ roots.transpose(0, 2, 1) + np.eye(slots)
+    voxel_covariances = roots @ roots.transpose(0, 2, 1) + np.eye(slots)
     columns = rng.normal(size=(slots * voxels, 2))
     # Slots run slowest in a window, so a voxel's values lie `voxels` apart.
     dense = columns @ columns.T
     for voxel in range(voxels):
-        at = voxel + voxels * np.arange(slots)
-        dense[np.ix_(at, at)] += own[voxel]
+        voxel_slots = voxel + voxels * np.arange(slots)
+        dense[np.ix_(voxel_slots, voxel_slots)] += voxel_covariances[voxel]
     windows = rng.normal(size=(5, slots * voxels))
-    found = SharedNoise(own, columns).precision(windows)
-    np.testing.assert_allclose(found, windows @ np.linalg.inv(dense), atol=1e-10)
+    weighted = SharedNoise(voxel_covariances, columns).precision(windows)
+    np.testing.assert_allclose(weighted, windows @ np.linalg.inv(dense), atol=1e-10)

@@ -18,7 +18,7 @@ def clips(count: int, seed: int = 0, frames: int = 8) -> list[np.ndarray]:
     return list(np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8))
 
 
-def figure(value: float, **more: object) -> dict:
+def figure(value: float, **fields: object) -> dict:
     return {
         "value": value,
         "chance": 0.5,
@@ -26,7 +26,7 @@ def figure(value: float, **more: object) -> dict:
         "constant": 0.0,
         "ci95": [0.1, 0.9],
         "n": 9,
-    } | more
+    } | fields
 
 
 class Reader(HTMLParser):
@@ -61,21 +61,21 @@ def read(text: str) -> Reader:
 def test_best_median_and_worst_windows_are_chosen() -> None:
     wins = np.array([0.5, 0.9, np.nan, 0.1, 0.7, 0.3, 1.0])
     film = clips(7)
-    found = examples("shapes, easy", wins, {"film": film, "null brain": clips(7, 1, 9)}, 8.0)
-    rows = [int(re.findall(r"window (\d+)", one.words)[0]) - 1 for one in found]
+    chosen = examples("shapes, easy", wins, {"film": film, "null brain": clips(7, 1, 9)}, 8.0)
+    rows = [int(re.findall(r"window (\d+)", example.words)[0]) - 1 for example in chosen]
     assert rows == [6, 1, 0, 4, 3, 5]
-    words = [re.findall(r": (\w+),", one.words)[0] for one in found]
+    words = [re.findall(r": (\w+),", example.words)[0] for example in chosen]
     assert words == ["best", "best", "median", "median", "worst", "worst"]
-    assert np.array_equal(found[0].clips["film"], film[6])
+    assert np.array_equal(chosen[0].clips["film"], film[6])
     # Frames after the window are left out.
-    assert len(found[0].clips["null brain"]) == 8
-    few = examples("shapes", np.array([0.2, 0.8]), {"film": clips(2)}, 8.0)
-    assert [one.words.split(", ")[0] for one in few] == ["shapes: one of few"] * 2
+    assert len(chosen[0].clips["null brain"]) == 8
+    of_two_windows = examples("shapes", np.array([0.2, 0.8]), {"film": clips(2)}, 8.0)
+    assert [example.words.split(", ")[0] for example in of_two_windows] == ["shapes: one of few"] * 2
     assert examples("shapes", np.array([np.nan]), {"film": clips(1)}, 8.0) == []
 
 
 def test_the_page_holds_figures_floors_and_moving_pictures() -> None:
-    found = Judged(
+    judged = Judged(
         {
             "score": figure(0.8),
             "score_null": figure(0.4),
@@ -89,13 +89,13 @@ def test_the_page_holds_figures_floors_and_moving_pictures() -> None:
         examples=examples("shapes", np.linspace(0, 1, 6), {"film": clips(6), "null brain": clips(6, 1)}, 8.0),
         simulated=True,
     )
-    text = page(found)
-    seen = read(text)
+    text = page(judged)
+    parsed = read(text)
     assert "SIMULATED PARTICIPANT" in text
-    assert {"value", "chance", "other or shifted brain", "null brain"} <= {*seen.texts["th"]}
-    assert {"score", "0.800", "0.450", "0.400", "a <b> & c", "120.000"} <= {*seen.texts["td"]}
-    assert len(seen.pictures) == 6 * 2 + 1
-    kinds = [one["src"].split(";")[0] for one in seen.pictures]
+    assert {"value", "chance", "other or shifted brain", "null brain"} <= {*parsed.texts["th"]}
+    assert {"score", "0.800", "0.450", "0.400", "a <b> & c", "120.000"} <= {*parsed.texts["td"]}
+    assert len(parsed.pictures) == 6 * 2 + 1
+    kinds = [picture["src"].split(";")[0] for picture in parsed.pictures]
     assert kinds == ["data:image/png"] + ["data:image/webp"] * 12
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "SIMULATED" not in page(Judged({"score": figure(0.8)}))
@@ -131,8 +131,8 @@ def test_a_judge_without_a_null_brain_has_a_row_for_each_figure() -> None:
 
 
 def test_a_clip_moves_at_its_own_pace() -> None:
-    made = page(Judged({}, examples=[Example("best", {"film": clips(1)[0]}, 8.0)]))
-    (data,) = re.findall(r'src="data:image/webp;base64,([^"]+)"', made)
+    html = page(Judged({}, examples=[Example("best", {"film": clips(1)[0]}, 8.0)]))
+    (data,) = re.findall(r'src="data:image/webp;base64,([^"]+)"', html)
     picture = Image.open(io.BytesIO(base64.b64decode(data)))
     assert picture.is_animated  # type: ignore[attr-defined]
     assert picture.n_frames == 4  # type: ignore[attr-defined]

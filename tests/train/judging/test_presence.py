@@ -42,11 +42,11 @@ class Reader(PatchRidge):
     def condition(self, inputs: Arrays) -> Condition:
         eeg = inputs["eeg"][:, 0].mean(axis=1)
         fmri = inputs["fmri"][:, :, 0].mean(axis=1)
-        told = [np.abs(code) > 0.7 for code in (eeg, fmri)]
+        strong = [np.abs(code) > 0.7 for code in (eeg, fmri)]
         absent = [~inputs[name].any(axis=(1, 2)) for name in ("eeg", "fmri")]
         agree = (np.abs(eeg - fmri) < 0.1) | absent[0] | absent[1]
-        there = (told[0] | absent[0]) & (told[1] | absent[1]) & agree
-        sure = np.where(there, SURE, 1 - SURE)
+        has_brain = (strong[0] | absent[0]) & (strong[1] | absent[1]) & agree
+        sure = np.where(has_brain, SURE, 1 - SURE)
         return Condition(brain=np.stack([sure, (1 - sure) / 2, (1 - sure) / 2], axis=1))
 
 
@@ -57,8 +57,8 @@ class Looker(PatchRidge):
         power = np.square(inputs["fmri"], dtype=np.float64).mean(axis=(1, 2))
         sure = power / (1 + power)
         brain = np.stack([sure, (1 - sure) / 2, (1 - sure) / 2], axis=1)
-        said = np.full((len(sure), 1), 0.7)
-        return replace(super().condition(inputs), brain=brain, confidence=said)
+        confidence = np.full((len(sure), 1), 0.7)
+        return replace(super().condition(inputs), brain=brain, confidence=confidence)
 
 
 def signals(rng: np.random.Generator, *, code: bool = True, place: int = 0) -> Arrays:
@@ -77,7 +77,7 @@ def signals(rng: np.random.Generator, *, code: bool = True, place: int = 0) -> A
     }
 
 
-def judge(sessions: int = SESSIONS, kept: Any = KEPT, won: float = 1.0) -> Figures:
+def judge(sessions: int = SESSIONS, blocks: Any = KEPT, won: float = 1.0) -> Figures:
     rng = np.random.default_rng(0)
     judge = Presence(Reader({"latent_shape": np.ones(4)}), HOP_S)
     for _ in range(sessions):
@@ -85,7 +85,7 @@ def judge(sessions: int = SESSIONS, kept: Any = KEPT, won: float = 1.0) -> Figur
         controls = {"rest": signals(rng, code=False), "other_subject": signals(rng, place=1)}
         # A promise of 0.7 that is kept in 0.75 of the comparisons.
         judge.add(inputs, controls, np.full(WINDOWS, 0.7), np.tile([won, 0.5 * won], WINDOWS // 2))
-    return judge.figures(kept)
+    return judge.figures(blocks)
 
 
 @cache
@@ -95,23 +95,23 @@ def figures() -> Figures:
 
 @pytest.mark.parametrize("kind", [*NEITHER, INCONSISTENT])
 def test_one_who_reads_the_code_tells_every_kind_apart(kind: str) -> None:
-    found = figures()[f"brain_auroc_{kind}"]
-    assert found["value"] > 0.97
-    assert found["chance"] == found["constant"] == 0.5
-    assert found["n"] == SESSIONS * WINDOWS
-    low, high = found["ci95"]
-    assert low <= found["value"] <= high
+    auroc = figures()[f"brain_auroc_{kind}"]
+    assert auroc["value"] > 0.97
+    assert auroc["chance"] == auroc["constant"] == 0.5
+    assert auroc["n"] == SESSIONS * WINDOWS
+    low, high = auroc["ci95"]
+    assert low <= auroc["value"] <= high
 
 
 def test_energy_alone_tells_rest_and_nothing_of_noise_that_is_as_strong() -> None:
-    found = figures()
-    assert found["brain_auroc_rest_energy"]["value"] == 1
-    assert found["brain_auroc_rest_above_energy"]["value"] == pytest.approx(
-        found["brain_auroc_rest"]["value"] - 1
+    report = figures()
+    assert report["brain_auroc_rest_energy"]["value"] == 1
+    assert report["brain_auroc_rest_above_energy"]["value"] == pytest.approx(
+        report["brain_auroc_rest"]["value"] - 1
     )
     for kind in ("noise", "cap"):
-        assert found[f"brain_auroc_{kind}_energy"]["value"] == pytest.approx(0.5, abs=0.03)
-        assert found[f"brain_auroc_{kind}_above_energy"]["ci95"][0] > 0.4
+        assert report[f"brain_auroc_{kind}_energy"]["value"] == pytest.approx(0.5, abs=0.03)
+        assert report[f"brain_auroc_{kind}_above_energy"]["ci95"][0] > 0.4
 
 
 def test_routes_are_judged_by_the_kinds_that_concern_them() -> None:
@@ -122,13 +122,13 @@ def test_routes_are_judged_by_the_kinds_that_concern_them() -> None:
 
 
 def test_promises_are_held_against_a_mixture_of_one_half_true_windows() -> None:
-    found = figures()
+    report = figures()
     # A half is true, and nearly all are told with a certainty of 0.9.
-    assert found["brain_calibration_error"]["n"] == 2 * SESSIONS * WINDOWS
-    assert found["brain_calibration_error"]["value"] == pytest.approx(1 - SURE, abs=0.03)
-    assert found["brain_brier_skill"]["value"] == pytest.approx(1 - 0.01 / 0.25, abs=0.08)
-    assert found["confidence_calibration_error"]["value"] == pytest.approx(0.05, abs=0.03)
-    assert found["confidence_brier_skill"]["value"] == pytest.approx(1 - (0.3**2 + 0.2**2) / 2 / 0.25**2)
+    assert report["brain_calibration_error"]["n"] == 2 * SESSIONS * WINDOWS
+    assert report["brain_calibration_error"]["value"] == pytest.approx(1 - SURE, abs=0.03)
+    assert report["brain_brier_skill"]["value"] == pytest.approx(1 - 0.01 / 0.25, abs=0.08)
+    assert report["confidence_calibration_error"]["value"] == pytest.approx(0.05, abs=0.03)
+    assert report["confidence_brier_skill"]["value"] == pytest.approx(1 - (0.3**2 + 0.2**2) / 2 / 0.25**2)
 
 
 def test_the_mixture_takes_every_second_window_mixed_and_the_others_in_turn() -> None:
@@ -137,27 +137,29 @@ def test_the_mixture_takes_every_second_window_mixed_and_the_others_in_turn() ->
     quiet = signals(rng, code=False)
     for _ in range(2):
         judge.add(quiet, {"rest": signals(rng), "other_subject": quiet}, None, np.ones(WINDOWS))
-    found = judge.figures(np.repeat([0, 1], WINDOWS))
+    report = judge.figures(np.repeat([0, 1], WINDOWS))
     # No window holds a code but those said to be of rest: an eighth of those that stand beside the true ones.
-    wrong = WINDOWS * 2 / 8
-    whole = WINDOWS * 4
-    error = (0.9**2 * (WINDOWS * 2 + wrong) + 0.1**2 * (WINDOWS * 2 - wrong)) / whole
-    assert found["brain_brier_skill"]["value"] == pytest.approx(1 - error / 0.25)
+    mixed_with_code = WINDOWS * 2 / 8
+    window_count = WINDOWS * 4
+    error = (
+        0.9**2 * (WINDOWS * 2 + mixed_with_code) + 0.1**2 * (WINDOWS * 2 - mixed_with_code)
+    ) / window_count
+    assert report["brain_brier_skill"]["value"] == pytest.approx(1 - error / 0.25)
     # No confidence was given, so none is judged.
-    assert not any(name.startswith("confidence") for name in found)
+    assert not any(name.startswith("confidence") for name in report)
 
 
 def test_one_session_has_no_energy_and_mixes_with_its_other_half() -> None:
-    found = judge(1, np.arange(WINDOWS))
-    assert not any("energy" in name for name in found)
+    report = judge(1, np.arange(WINDOWS))
+    assert not any("energy" in name for name in report)
     # With so few windows, some codes agree by chance.
-    assert found["brain_auroc_inconsistent"]["value"] > 0.8
+    assert report["brain_auroc_inconsistent"]["value"] > 0.8
 
 
 def test_windows_that_cannot_be_identified_hold_no_promise_against_anything() -> None:
-    found = judge(won=np.nan)
-    assert not any(name.startswith("confidence") for name in found)
-    assert "brain_calibration_error" in found
+    report = judge(won=np.nan)
+    assert not any(name.startswith("confidence") for name in report)
+    assert "brain_calibration_error" in report
 
 
 def test_kinds_are_what_they_are_called() -> None:
@@ -180,20 +182,22 @@ def test_a_run_is_judged_by_what_it_says_of_brains_and_one_that_says_nothing_is_
     tree = read_run(run)
     recipe = build(tree["arguments"])
     plain = restored(run, recipe["system"])
-    held = draft_of(run, None)
+    draft = draft_of(run, None)
     request = Request(film="shapes", seeds="1000-1001", seconds=16, oracle=None)
     looker = Looker(plain.weights())
-    show = shown(looker, held.manifest, tree["noise_key"])
-    found = on_film(recipe["data"], held, looker, show, request).figures
-    told = {name for name in found if name.startswith(("brain", "confidence"))}
+    show = shown(looker, draft.manifest, tree["noise_key"])
+    report = on_film(recipe["data"], draft, looker, show, request).figures
+    presence_names = {name for name in report if name.startswith(("brain", "confidence"))}
     for kind in (*NEITHER, INCONSISTENT):
-        assert {f"brain_auroc_{kind}{more}" for more in ("", "_energy", "_above_energy")} <= told
+        assert {
+            f"brain_auroc_{kind}{ending}" for ending in ("", "_energy", "_above_energy")
+        } <= presence_names
     # Where every clip won, as may be with so few, a constant makes no error that skill could be measured by.
-    assert {"confidence_calibration_error", "brain_brier_skill", "brain_calibration_error"} <= told
+    assert {"confidence_calibration_error", "brain_brier_skill", "brain_calibration_error"} <= presence_names
     # The volumes are strong where a film drives them, and as strong in noise and under another cap.
-    assert found["brain_auroc_rest"]["value"] > 0.5
-    assert found["brain_auroc_cap"]["value"] == 0.5
+    assert report["brain_auroc_rest"]["value"] > 0.5
+    assert report["brain_auroc_cap"]["value"] == 0.5
     without = evaluate(run, request)
-    assert found.keys() - without.keys() == told
+    assert report.keys() - without.keys() == presence_names
     for name in without:
-        assert without[name] == found[name], name
+        assert without[name] == report[name], name

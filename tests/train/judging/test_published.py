@@ -57,7 +57,7 @@ def papers() -> Published:
 
 
 @pytest.fixture(scope="module")
-def shown() -> Shown:
+def film_windows() -> Shown:
     """A film of 60 windows: coloured parts that drift, each window by another hand."""
     return film(60, 8)
 
@@ -84,123 +84,131 @@ def film(windows: int, frames: int, first: int = 0) -> Shown:
     )
 
 
-def held(number: int, shown: Shown) -> HeldOutWindows:
-    return HeldOutWindows(number, {}, shown.where, shown)
+def held(number: int, film_windows: Shown) -> HeldOutWindows:
+    return HeldOutWindows(number, {}, film_windows.where, film_windows)
 
 
-def scores(papers: Published, shown: Shown, clips: Sequence[Pixels]) -> tuple[Tally, dict[str, list[Scores]]]:
-    mean = np.mean(shown.clips, axis=0).astype(np.uint8)
+def scores(
+    papers: Published, film_windows: Shown, clips: Sequence[Pixels]
+) -> tuple[Tally, dict[str, list[Scores]]]:
+    mean = np.mean(film_windows.clips, axis=0).astype(np.uint8)
     tally = Tally(papers, mean, film(15, 9).clips)
-    one = held(0, shown)
-    tally.film(one)
+    held_out = held(0, film_windows)
+    tally.film(held_out)
     same = Decoded([mean] * len(clips))
-    found = {
-        OWN: [tally.score(OWN, Decoded(clips), one)],
-        NULL: [tally.score(NULL, same, one)],
-        CONSTANT: [tally.score(CONSTANT, same, one)],
+    by_suffix = {
+        OWN: [tally.score(OWN, Decoded(clips), held_out)],
+        NULL: [tally.score(NULL, same, held_out)],
+        CONSTANT: [tally.score(CONSTANT, same, held_out)],
     }
-    return tally, found | tally.references()
+    return tally, by_suffix | tally.references()
 
 
-def test_the_truth_scores_all_and_the_floors_little(papers: Published, shown: Shown) -> None:
-    tally, found = scores(papers, shown, shown.clips)
+def test_the_truth_scores_all_and_the_floors_little(papers: Published, film_windows: Shown) -> None:
+    tally, by_suffix = scores(papers, film_windows, film_windows.clips)
     assert not tally.wants("_rest")
-    made = figures(found, [shown], CHANCE, fixed=False)
-    made |= tally.figures(np.arange(len(shown.clips)) // 8)
-    for name, figure in made.items():
+    report = figures(by_suffix, [film_windows], CHANCE, fixed=False)
+    report |= tally.figures(np.arange(len(film_windows.clips)) // 8)
+    for name, figure in report.items():
         assert {"value", "chance", "shuffled", "constant", "ci95", "interval", "n"} == figure.keys() - {
             "reason"
         }, name
     for rule in ("papers", "strict"):
         for kind in ("image", "video"):
-            assert made[f"classification_50way_{kind}_{rule}"]["value"] == pytest.approx(1)
-            assert made[f"classification_50way_{kind}_{rule}"]["constant"] < 0.6
-    assert made["classification_2way_video_papers"]["chance"] == pytest.approx(0.75)
-    assert made["retrieval_top1_of_50"]["value"] > 0.9
+            assert report[f"classification_50way_{kind}_{rule}"]["value"] == pytest.approx(1)
+            assert report[f"classification_50way_{kind}_{rule}"]["constant"] < 0.6
+    assert report["classification_2way_video_papers"]["chance"] == pytest.approx(0.75)
+    assert report["retrieval_top1_of_50"]["value"] > 0.9
     # A clip that is always the same is level with itself wherever a film looks for its clip.
-    assert made["retrieval_top1_of_50_by_film"]["constant"] == 0
+    assert report["retrieval_top1_of_50_by_film"]["constant"] == 0
     # There are fewer windows than that.
-    assert made["retrieval_top1_of_300"]["value"] is None
-    assert made["clip_consistency_pairs_difference"]["value"] == pytest.approx(0, abs=1e-9)
-    assert made["clip_consistency_pairs"]["value"] == pytest.approx(
-        made["clip_consistency_pairs_film"]["value"]
+    assert report["retrieval_top1_of_300"]["value"] is None
+    assert report["clip_consistency_pairs_difference"]["value"] == pytest.approx(0, abs=1e-9)
+    assert report["clip_consistency_pairs"]["value"] == pytest.approx(
+        report["clip_consistency_pairs_film"]["value"]
     )
     # Who stands still is too consistent, and the difference tells.
-    assert made["dino_consistency"]["constant"] > made["dino_consistency"]["value"]
-    assert made["dino_consistency_difference"]["constant"] > 0.01
-    assert made["fvd"]["value"] == pytest.approx(0, abs=1e-9)
-    assert made["fvd"]["n"] == len(shown.clips)
-    assert made["fvd_null"]["value"] == pytest.approx(made["fvd"]["constant"])
-    assert made["fvd"]["constant"] > made["fvd_film_halves"]["value"] > 0
-    assert made["fvd_training_clips"]["n"] == 15
+    assert report["dino_consistency"]["constant"] > report["dino_consistency"]["value"]
+    assert report["dino_consistency_difference"]["constant"] > 0.01
+    assert report["fvd"]["value"] == pytest.approx(0, abs=1e-9)
+    assert report["fvd"]["n"] == len(film_windows.clips)
+    assert report["fvd_null"]["value"] == pytest.approx(report["fvd"]["constant"])
+    assert report["fvd"]["constant"] > report["fvd_film_halves"]["value"] > 0
+    assert report["fvd_training_clips"]["n"] == 15
 
 
-def test_every_figure_stands_beside_its_floors(papers: Published, shown: Shown) -> None:
-    _, found = scores(papers, shown, shown.clips[::-1])
-    made = figures(found, [shown], CHANCE, fixed=False)
-    rows = {row["figure"]: row for row in floors(made)}
+def test_every_figure_stands_beside_its_floors(papers: Published, film_windows: Shown) -> None:
+    _, by_suffix = scores(papers, film_windows, film_windows.clips[::-1])
+    report = figures(by_suffix, [film_windows], CHANCE, fixed=False)
+    rows = {row["figure"]: row for row in floors(report)}
     row = rows["classification_50way_image_strict"]
     assert row["marginal"] > row["chance"]
     assert row["null brain"] == pytest.approx(row["constant"])
     assert rows["clip_consistency_pairs"]["the film itself"] is not None
     # One row for each metric; what stands beside it has none.
-    assert "classification_50way_image_strict_marginal" in made
+    assert "classification_50way_image_strict_marginal" in report
     assert not {"classification_50way_image_strict_marginal", "clip_consistency_pairs_film"} & rows.keys()
 
 
-def test_clips_of_other_windows_score_what_the_marginal_allows(papers: Published, shown: Shown) -> None:
-    order = np.random.default_rng(1).permutation(len(shown.clips))
-    _, found = scores(papers, shown, [shown.clips[n] for n in order])
-    made = figures(found, [shown], CHANCE, fixed=False)
-    low, high = made["retrieval_rank"]["ci95"]
+def test_clips_of_other_windows_score_what_the_marginal_allows(
+    papers: Published, film_windows: Shown
+) -> None:
+    order = np.random.default_rng(1).permutation(len(film_windows.clips))
+    _, by_suffix = scores(papers, film_windows, [film_windows.clips[n] for n in order])
+    report = figures(by_suffix, [film_windows], CHANCE, fixed=False)
+    low, high = report["retrieval_rank"]["ci95"]
     assert low <= 0.5 <= high
     for kind in ("image", "video"):
         for rule in ("papers", "strict"):
             name = f"classification_2way_{kind}_{rule}"
-            assert made[name]["ci95"][0] <= made[f"{name}_marginal"]["value"] + 1e-9
+            assert report[name]["ci95"][0] <= report[f"{name}_marginal"]["value"] + 1e-9
 
 
 def test_the_brain_of_another_film_is_held_against_this_one(papers: Published) -> None:
     tally = Tally(papers, film(1, 4).clips[0], [])
     sessions = [held(number, film(12, 4, 100 * number)) for number in range(5)]
-    own = [Decoded(one.truth.clips) for one in sessions]
-    for one, decoded in zip(sessions, own, strict=True):
-        tally.film(one)
-        assert tally.score(OWN, decoded, one)["retrieval_rank"][0].mean() > 0.95
-    found = [
-        tally.stand_in("_other_film", own[session].stands_in(session, steps), one)
-        for one in sessions
-        for session, steps in next_sessions(one.number, [12] * 5)
+    decodes = [Decoded(held_out.truth.clips) for held_out in sessions]
+    for held_out, decoded in zip(sessions, decodes, strict=True):
+        tally.film(held_out)
+        assert tally.score(OWN, decoded, held_out)["retrieval_rank"][0].mean() > 0.95
+    stand_ins = [
+        tally.stand_in("_other_film", decodes[session].stands_in(session, steps), held_out)
+        for held_out in sessions
+        for session, steps in next_sessions(held_out.number, [12] * 5)
     ]
-    ranks = np.concatenate([one["retrieval_rank"][0] for one in found])
+    ranks = np.concatenate([stand_in["retrieval_rank"][0] for stand_in in stand_ins])
     assert 0.4 < ranks.mean() < 0.6
 
 
-def test_clips_of_other_times_are_read_from_what_was_seen_of_them(papers: Published, shown: Shown) -> None:
-    tally, found = scores(papers, shown, shown.clips)
-    one = held(0, shown)
-    shifted = Decoded(shown.clips).stands_in(0, 7)
-    np.testing.assert_array_equal(shifted.clips[0], shown.clips[7])
-    moved = tally.stand_in("_shifted", shifted, one)
-    again, _ = scores(papers, shown, shifted.clips)
-    for metric, (values, _) in again.score(OWN, Decoded(shifted.clips), one).items():
+def test_clips_of_other_times_are_read_from_what_was_seen_of_them(
+    papers: Published, film_windows: Shown
+) -> None:
+    tally, by_suffix = scores(papers, film_windows, film_windows.clips)
+    held_out = held(0, film_windows)
+    shifted = Decoded(film_windows.clips).stands_in(0, 7)
+    np.testing.assert_array_equal(shifted.clips[0], film_windows.clips[7])
+    moved = tally.stand_in("_shifted", shifted, held_out)
+    again, _ = scores(papers, film_windows, shifted.clips)
+    for metric, (values, _) in again.score(OWN, Decoded(shifted.clips), held_out).items():
         np.testing.assert_allclose(moved[metric][0], values)
-    assert moved["retrieval_rank"][0].mean() < found[OWN][0]["retrieval_rank"][0].mean()
+    assert moved["retrieval_rank"][0].mean() < by_suffix[OWN][0]["retrieval_rank"][0].mean()
 
 
 def test_pictures_alone_need_no_network() -> None:
     short = film(2, 3)
     tally = Tally(Published(pictures=True), short.clips[0], [])
-    one = held(0, short)
-    tally.film(one)
-    assert tally.score(OWN, Decoded(short.clips), one) == {}
-    tally.score(NULL, Decoded(short.clips[::-1]), one)
-    found = tally.close(one, {})
-    assert {*found} == {"", "_null", "_frozen", CONSTANT}
+    held_out = held(0, short)
+    tally.film(held_out)
+    assert tally.score(OWN, Decoded(short.clips), held_out) == {}
+    tally.score(NULL, Decoded(short.clips[::-1]), held_out)
+    by_suffix = tally.close(held_out, {})
+    assert {*by_suffix} == {"", "_null", "_frozen", CONSTANT}
     for suffix in ("", "_null", CONSTANT):
-        assert {*found[suffix]} == {"ssim_mv", "ssim_nc", "ssim_ref", "psnr_frames", "end_point_error"}
-    assert {*found[""]} <= CHANCE.keys()
-    value = {suffix: {name: score for name, (score, _) in scores.items()} for suffix, scores in found.items()}
+        assert {*by_suffix[suffix]} == {"ssim_mv", "ssim_nc", "ssim_ref", "psnr_frames", "end_point_error"}
+    assert {*by_suffix[""]} <= CHANCE.keys()
+    value = {
+        suffix: {name: score for name, (score, _) in scores.items()} for suffix, scores in by_suffix.items()
+    }
     assert value[""]["psnr_frames"].tolist() == [100.0] * 2
     assert value[""]["end_point_error"].tolist() == [0.0] * 2
     # The constant is the first window.
@@ -249,7 +257,7 @@ def test_a_run_is_judged_by_networks_from_folders(tmp_path: Path) -> None:
         evaluate(tiny("ridge"), replace(request, fvd=tmp_path / "missing.pt"))
     with refused(UsageError, "published-figures-unsupported"):
         evaluate(tiny("ridge"), replace(request, film=None))
-    made = evaluate(tiny("ridge"), request)
+    report = evaluate(tiny("ridge"), request)
     for name in (
         "classification_2way_image_papers",
         "classification_50way_video_strict",
@@ -259,10 +267,10 @@ def test_a_run_is_judged_by_networks_from_folders(tmp_path: Path) -> None:
         "fvd",
     ):
         for suffix in ("", "_null", "_nearest", "_other_film"):
-            assert f"{name}{suffix}" in made, f"{name}{suffix}"
-        assert made[name]["n"] == 6
-    assert "classification_2way_image_papers_marginal" in made
-    assert "classification_2way_image_papers_rest" not in made
+            assert f"{name}{suffix}" in report, f"{name}{suffix}"
+        assert report[name]["n"] == 6
+    assert "classification_2way_image_papers_marginal" in report
+    assert "classification_2way_image_papers_rest" not in report
 
 
 def test_clips_in_files_are_the_same_pictures() -> None:

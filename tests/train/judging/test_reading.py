@@ -5,9 +5,16 @@ from typing import Any
 from train.judging.reading import at_chance_words, main_figures, missing, reading
 
 
-def figure(value: float | None, low: float = 0.0, high: float = 1.0, **more: Any) -> dict[str, Any]:
+def figure(value: float | None, low: float = 0.0, high: float = 1.0, **fields: Any) -> dict[str, Any]:
     within = None if value is None else [low, high]
-    return {"value": value, "chance": 0.5, "shuffled": None, "constant": 0.0, "ci95": within, "n": 400} | more
+    return {
+        "value": value,
+        "chance": 0.5,
+        "shuffled": None,
+        "constant": 0.0,
+        "ci95": within,
+        "n": 400,
+    } | fields
 
 
 NAME = "identification_2way_centred"

@@ -30,13 +30,13 @@ def test_the_bound_stays_below_the_information_and_comes_near_it() -> None:
     # of the density.
     rng = np.random.default_rng(0)
     truth = rng.standard_normal(800)
-    seen = truth + 0.5 * rng.standard_normal(800)
-    similarity = -np.square(seen[:, None] - truth[None]) / 2
+    noisy = truth + 0.5 * rng.standard_normal(800)
+    similarity = -np.square(noisy[:, None] - truth[None]) / 2
     temperature = fit_temperature(similarity[:400, :400], others(400))
     assert temperature == pytest.approx(0.25, rel=0.2)
-    found = bits(similarity[400:, 400:], others(400), temperature).mean()
-    known = np.log2(1 + 4) / 2
-    assert known - 0.15 < found < known + 0.1
+    bound = bits(similarity[400:, 400:], others(400), temperature).mean()
+    expected = np.log2(1 + 4) / 2
+    assert expected - 0.15 < bound < expected + 0.1
 
 
 def test_a_wrong_decoder_has_fewer_than_no_bits() -> None:

@@ -28,24 +28,24 @@ def near(scores: np.ndarray, expected: float) -> bool:
     return bool(abs(scores.mean() - expected) <= 4 * scores.std() / np.sqrt(len(scores)))
 
 
-def brute(found: np.ndarray, true: np.ndarray, n: int, places: int, accepted: int) -> float:
+def brute(decoded: np.ndarray, true: np.ndarray, n: int, places: int, accepted: int) -> float:
     """Win or lose against every set of other classes."""
     right = sorted(range(len(true)), key=lambda c: -true[c])[:accepted]
-    wrong = [c for c in range(len(true)) if c not in right]
-    best = max(found[c] for c in right)
-    sets = list(combinations(wrong, n - 1))
-    return float(np.mean([sum(found[c] >= best for c in chosen) < places for chosen in sets]))
+    other_classes = [c for c in range(len(true)) if c not in right]
+    best = max(decoded[c] for c in right)
+    sets = list(combinations(other_classes, n - 1))
+    return float(np.mean([sum(decoded[c] >= best for c in chosen) < places for chosen in sets]))
 
 
 @pytest.mark.parametrize("accepted", RULES.values())
 @pytest.mark.parametrize(("n", "places"), [(2, 1), (4, 1), (4, 2), (5, 3)])
 def test_the_closed_form_is_the_mean_over_all_sets(n: int, places: int, accepted: int) -> None:
-    found = np.round(logits(0, 20, 9))
+    decoded = np.round(logits(0, 20, 9))
     true = logits(1, 20, 9)
     # Rounded scores are level here and there.
-    assert (np.diff(np.sort(found, axis=1)) == 0).any()
-    known = [brute(f, t, n, places, accepted) for f, t in zip(found, true, strict=True)]
-    np.testing.assert_allclose(nway(found, true, n, places, accepted), known, atol=1e-12)
+    assert (np.diff(np.sort(decoded, axis=1)) == 0).any()
+    expected = [brute(f, t, n, places, accepted) for f, t in zip(decoded, true, strict=True)]
+    np.testing.assert_allclose(nway(decoded, true, n, places, accepted), expected, atol=1e-12)
 
 
 def test_chance_is_not_one_in_n_by_the_papers_rule() -> None:
@@ -63,9 +63,9 @@ def test_who_knows_nothing_scores_chance(n: int, places: int, accepted: int) -> 
     expected = chance(n, places, accepted)
     permuted = true[np.random.default_rng(6).permutation(CLIPS)]
     always_the_same = logits(7, 1)
-    others = logits(8)
-    for found in (permuted, always_the_same, others):
-        assert near(nway(found, true, n, places, accepted), expected)
+    unrelated = logits(8)
+    for decoded in (permuted, always_the_same, unrelated):
+        assert near(nway(decoded, true, n, places, accepted), expected)
 
 
 @pytest.mark.parametrize("accepted", RULES.values())
@@ -81,9 +81,9 @@ def zipf(seed: int, clips: int = CLIPS) -> tuple[np.ndarray, np.ndarray]:
     shares = 1 / np.arange(1, CLASSES + 1) ** 1.5
     shares /= shares.sum()
     rng = np.random.default_rng(seed)
-    shown = rng.choice(CLASSES, clips, p=shares)
+    classes = rng.choice(CLASSES, clips, p=shares)
     true = 0.1 * rng.normal(size=(clips, CLASSES))
-    true[np.arange(clips), shown] += 10
+    true[np.arange(clips), classes] += 10
     return true, shares
 
 
@@ -93,17 +93,17 @@ def test_who_knows_how_often_classes_are_shown_scores_far_above_chance(n: int) -
     # Class c has c more frequent ones before it.
     ahead = np.arange(CLASSES)
     wins = [brute_rank(int(r), CLASSES - 1, n) for r in ahead]
-    stated = float(np.dot(shares, wins))
-    found = nway(marginal(true, STRICT), true, n, accepted=STRICT)
-    assert near(found, stated)
-    assert found.mean() > chance(n, accepted=STRICT) + 0.3
+    expected = float(np.dot(shares, wins))
+    scores = nway(marginal(true, STRICT), true, n, accepted=STRICT)
+    assert near(scores, expected)
+    assert scores.mean() > chance(n, accepted=STRICT) + 0.3
     assert nway(marginal(true, PAPERS), true, n).mean() > chance(n) + 0.1
 
 
-def brute_rank(ahead: int, others: int, n: int) -> float:
+def brute_rank(ahead: int, other_count: int, n: int) -> float:
     """Probability that none of `ahead` is drawn, by multiplying one draw after the other."""
-    left = [max(others - ahead - k, 0) / (others - k) for k in range(n - 1)]
-    return float(np.prod(left))
+    chances = [max(other_count - ahead - k, 0) / (other_count - k) for k in range(n - 1)]
+    return float(np.prod(chances))
 
 
 def test_the_marginal_is_a_guess_for_permuted_truths_as_well() -> None:
@@ -111,13 +111,13 @@ def test_the_marginal_is_a_guess_for_permuted_truths_as_well() -> None:
     shuffled = true[np.random.default_rng(12).permutation(CLIPS)]
     guess = marginal(true, STRICT)
     assert np.array_equal(guess, marginal(shuffled, STRICT)) or np.allclose(guess, marginal(shuffled, STRICT))
-    both = [nway(guess, one, 50, accepted=STRICT).mean() for one in (true, shuffled)]
+    both = [nway(guess, truth, 50, accepted=STRICT).mean() for truth in (true, shuffled)]
     assert both[0] == pytest.approx(both[1])
 
 
 def test_of_classes_that_are_level_the_first_are_accepted() -> None:
-    found = accepted_classes(np.array([[1.0, 3, 3, 3, 0]]), 2)
-    assert found.tolist() == [[False, True, True, False, False]]
+    accepted = accepted_classes(np.array([[1.0, 3, 3, 3, 0]]), 2)
+    assert accepted.tolist() == [[False, True, True, False, False]]
 
 
 def test_frames_are_scored_one_by_one_and_few_classes_give_no_number() -> None:

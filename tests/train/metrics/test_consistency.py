@@ -24,13 +24,14 @@ def test_a_frozen_clip_has_all_of_it() -> None:
 
 def test_each_is_the_published_formula() -> None:
     clip = features(1).astype(np.float64)
-    for n, one in enumerate(clip):
-        pairs = [cosine(one[i], one[j]) for i in range(5) for j in range(5) if i != j]
+    for n, frames in enumerate(clip):
+        pairs = [cosine(frames[i], frames[j]) for i in range(5) for j in range(5) if i != j]
         assert all_pairs(clip)[n] == pytest.approx(np.mean(pairs))
-        steps = [cosine(one[i], one[i - 1]) for i in range(1, 5)]
+        steps = [cosine(frames[i], frames[i - 1]) for i in range(1, 5)]
         assert consecutive(clip)[n] == pytest.approx(np.mean(steps))
         both = [
-            (max(0, cosine(one[i], one[i - 1])) + max(0, cosine(one[i], one[0]))) / 2 for i in range(1, 5)
+            (max(0, cosine(frames[i], frames[i - 1])) + max(0, cosine(frames[i], frames[0]))) / 2
+            for i in range(1, 5)
         ]
         assert to_first_and_previous(clip)[n] == pytest.approx(np.mean(both))
 

@@ -19,8 +19,8 @@ def film(cuts: list[int], windows: int = 4) -> list[np.ndarray]:
     return list(frames.reshape(windows, FRAMES, 64, 96, 3))
 
 
-def f1(found: list[int], true: list[int]) -> float:
-    scores, weights = cut_counts(film(found), true)
+def f1(cuts: list[int], true: list[int]) -> float:
+    scores, weights = cut_counts(film(cuts), true)
     return float(np.nansum(scores * weights) / weights.sum())
 
 

@@ -13,10 +13,10 @@ def flat(colour: tuple[int, int, int]) -> np.ndarray:
 
 def test_luminance_and_hue_part_a_colour() -> None:
     # Grey has luminance alone. Blue has the largest blue difference there is, half of the range.
-    found = layouts([flat((80, 80, 80)), flat((0, 0, 255))])
-    np.testing.assert_allclose(luminance(found)[0], 80)
-    np.testing.assert_allclose(hue(found)[0], 0, atol=1e-9)
-    np.testing.assert_allclose(hue(found)[1].reshape(24, 2)[:, 0], 127.5)
+    colours = layouts([flat((80, 80, 80)), flat((0, 0, 255))])
+    np.testing.assert_allclose(luminance(colours)[0], 80)
+    np.testing.assert_allclose(hue(colours)[0], 0, atol=1e-9)
+    np.testing.assert_allclose(hue(colours)[1].reshape(24, 2)[:, 0], 127.5)
 
 
 def test_agreement_is_1_for_the_truth_and_0_for_what_is_always_the_same() -> None:

@@ -23,12 +23,12 @@ def moving(degrees: float, speed: float, frames: int = 32) -> np.ndarray:
 
 @pytest.mark.parametrize("speed", [0.5, 2.0, 4.0])
 def test_energy_moves_in_the_direction_of_the_texture(speed: float) -> None:
-    known = [0, 90, 225]
-    energies = motion_energy([moving(degrees, speed) for degrees in known])
+    angles_deg = [0, 90, 225]
+    energies = motion_energy([moving(degrees, speed) for degrees in angles_deg])
     assert energies.shape == (3, 8, 4, 6)
     total = energies.mean(axis=(2, 3))
     sums = total @ np.exp(1j * np.deg2rad(DIRECTIONS))
-    off = np.angle(sums / np.exp(1j * np.deg2rad(known)), deg=True)
+    off = np.angle(sums / np.exp(1j * np.deg2rad(angles_deg)), deg=True)
     assert np.abs(off).max() < 10
     # The opposite direction has less than a tenth of the energy.
     opposite = total[[0, 1, 2], [4, 6, 1]]

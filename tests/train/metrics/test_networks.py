@@ -24,37 +24,37 @@ def test_frames_are_classified_as_by_the_network_itself(tmp_path: Path) -> None:
     network = image_classifier(tiny_networks.image_classifier(tmp_path))
     # More frames than one batch holds, wider than high.
     clip = film(18, 24, 48)
-    found = network.read(clip)
-    assert found.shape == (18, CLASSES)
-    assert found.dtype == np.float32
+    logits = network.read(clip)
+    assert logits.shape == (18, CLASSES)
+    assert logits.dtype == np.float32
     assert (network.classes, network.frames, len(network.digest)) == (CLASSES, None, 12)
     model = ViTForImageClassification.from_pretrained(tmp_path)
-    small = [Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for one in clip]
+    small = [Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for frame in clip]
     # The usual settings of ViT bring 0 to 255 to -1 to 1.
-    values = torch.from_numpy(np.stack([np.asarray(one) for one in small])).float() / 127.5 - 1
+    values = torch.from_numpy(np.stack([np.asarray(picture) for picture in small])).float() / 127.5 - 1
     with torch.no_grad():
-        known = model(values.permute(0, 3, 1, 2)).logits.numpy()
-    np.testing.assert_allclose(found, known, atol=1e-4)
+        expected = model(values.permute(0, 3, 1, 2)).logits.numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
 def test_a_clip_is_classified_by_evenly_spaced_frames(tmp_path: Path) -> None:
     network = video_classifier(tiny_networks.video_classifier(tmp_path))
     clip = film(33)
-    found = network.read(clip)
-    assert found.shape == (CLASSES,)
+    logits = network.read(clip)
+    assert logits.shape == (CLASSES,)
     assert network.frames == FRAMES
     # Frames that are not taken do not count.
     other = clip.copy()
     other[[1, 2, 5, 30]] = 0
-    assert np.array_equal(network.read(other), found)
+    assert np.array_equal(network.read(other), logits)
     other[taken(33, FRAMES)[1]] = 0
-    assert not np.array_equal(network.read(other), found)
+    assert not np.array_equal(network.read(other), logits)
 
 
 def test_the_frames_that_are_taken_are_those_that_are_said() -> None:
-    said = [0, 2, 4, 6, 9, 11, 13, 15, 17, 19, 21, 23, 26, 28, 30, 32]
-    assert taken(33, 16).tolist() == said
-    assert " ".join(map(str, said[:-1])) in (taken.__doc__ or "").replace(",", "")
+    indices = [0, 2, 4, 6, 9, 11, 13, 15, 17, 19, 21, 23, 26, 28, 30, 32]
+    assert taken(33, 16).tolist() == indices
+    assert " ".join(map(str, indices[:-1])) in (taken.__doc__ or "").replace(",", "")
     assert taken(6, 16).min() == 0
     assert taken(6, 16).max() == 5
     assert taken(16, 16).tolist() == list(range(16))
@@ -64,15 +64,15 @@ def test_pictures_are_embedded_frame_by_frame(tmp_path: Path) -> None:
     clip = film(5)
     embedded = clip_images(tiny_networks.clip(tmp_path / "clip")).read(clip)
     assert embedded.shape == (5, 12)
-    found = dino_images(tiny_networks.dino(tmp_path / "dino")).read(clip)
+    dino_embeddings = dino_images(tiny_networks.dino(tmp_path / "dino")).read(clip)
     model = Dinov2Model.from_pretrained(tmp_path / "dino")
     settings = json.loads((tmp_path / "dino" / "preprocessor_config.json").read_text())
     mean = np.array(settings["image_mean"])
     spread = np.array(settings["image_std"])
     values = torch.from_numpy(((clip / 255 - mean) / spread).transpose(0, 3, 1, 2)).float()
     with torch.no_grad():
-        known = model(values).last_hidden_state[:, 0].numpy()
-    np.testing.assert_allclose(found, known, atol=1e-4)
+        expected = model(values).last_hidden_state[:, 0].numpy()
+    np.testing.assert_allclose(dino_embeddings, expected, atol=1e-4)
 
 
 def test_a_folder_that_lacks_something_is_refused(tmp_path: Path) -> None:

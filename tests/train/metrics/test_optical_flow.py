@@ -40,8 +40,8 @@ def zero_flow_error(film: Iterable[Flow]) -> float:
 def test_the_flow_is_opencvs_and_the_error_its_mean_distance() -> None:
     film = moving(STEP)
     clip = moving(1)
-    for ours, known in zip(flows(film), direct(film), strict=True):
-        assert np.array_equal(ours, known)
+    for flow, opencv_flow in zip(flows(film), direct(film), strict=True):
+        assert np.array_equal(flow, opencv_flow)
     pairs = zip(direct(clip), direct(film), strict=True)
     known_error = np.mean([np.sqrt(np.square(a - b).sum(axis=2)).mean() for a, b in pairs])
     assert end_point_error(flows(clip), flows(film)) == pytest.approx(known_error, rel=1e-5)

@@ -14,26 +14,26 @@ def shots(count: int, seed: int = 0) -> np.ndarray:
 def test_the_film_is_in_order_and_swapped_halves_are_not() -> None:
     film = list(shots(12))
     swapped = [np.concatenate([clip[8:], clip[:8]]) for clip in film]
-    every = np.ones(12, bool)
-    assert (order(film, film, every) == 1).all()
-    assert not order(swapped, film, every).any()
+    has_cut = np.ones(12, bool)
+    assert (order(film, film, has_cut) == 1).all()
+    assert not order(swapped, film, has_cut).any()
 
 
 def test_any_constant_clip_scores_half() -> None:
     film = list(shots(12))
-    every = np.ones(12, bool)
+    has_cut = np.ones(12, bool)
     # Still ones and ones that change, even into one of the film's own windows.
     still = np.full_like(film[0], 77)
     for constant in (still, film[3], shots(1, 9)[0], np.mean(film, axis=0)):
-        assert (order([constant] * 12, film, every) == 0.5).all()
+        assert (order([constant] * 12, film, has_cut) == 0.5).all()
 
 
 def test_clips_of_another_film_score_half_on_average() -> None:
-    found = order(list(shots(200, 1)), list(shots(200)), np.ones(200, bool))
-    assert abs(found.mean() - 0.5) < 0.1
+    scores = order(list(shots(200, 1)), list(shots(200)), np.ones(200, bool))
+    assert abs(scores.mean() - 0.5) < 0.1
 
 
 def test_a_window_without_a_cut_is_not_scored() -> None:
     film = list(shots(4))
-    found = order(film, film, np.array([True, False, True, False]))
-    assert np.isnan(found).tolist() == [False, True, False, True]
+    scores = order(film, film, np.array([True, False, True, False]))
+    assert np.isnan(scores).tolist() == [False, True, False, True]

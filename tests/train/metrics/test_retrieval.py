@@ -21,13 +21,13 @@ def similar(signal: float, seed: int = 0, clips: int = CLIPS) -> np.ndarray:
 @pytest.mark.parametrize(("pool", "places"), [(2, 1), (4, 1), (4, 2), (8, 5)])
 def test_top_k_is_the_share_of_all_pools(pool: int, places: int) -> None:
     alike = np.round(similar(0.3, clips=8), 1)
-    known = []
+    expected = []
     for query in range(8):
-        others = [c for c in range(8) if c != query]
-        sets = list(combinations(others, pool - 1))
-        won = [sum(alike[query, c] >= alike[query, query] for c in one) < places for one in sets]
-        known.append(np.mean(won))
-    np.testing.assert_allclose(top_k(alike, pool, places), known, atol=1e-12)
+        distractors = [c for c in range(8) if c != query]
+        sets = list(combinations(distractors, pool - 1))
+        won = [sum(alike[query, c] >= alike[query, query] for c in chosen) < places for chosen in sets]
+        expected.append(np.mean(won))
+    np.testing.assert_allclose(top_k(alike, pool, places), expected, atol=1e-12)
 
 
 def test_one_place_is_identification() -> None:
@@ -53,22 +53,22 @@ def test_who_knows_nothing_scores_chance(which: str) -> None:
     measures = {
         **{f"{k} of {pool}": (k / pool, pool, k) for pool in (50, 62, 300) for k in (1, 5)},
     }
-    found: dict[str, list[float]] = {}
+    scores: dict[str, list[float]] = {}
     for film in range(12):
         alike = guess(which, film)
         for name, (_, pool, places) in measures.items():
-            found.setdefault(name, []).append(float(np.mean(top_k(alike, pool, places))))
+            scores.setdefault(name, []).append(float(np.mean(top_k(alike, pool, places))))
         allowed = ~np.eye(CLIPS, dtype=bool)
-        found.setdefault("auc", []).append(float(np.mean(pairwise_auc(alike))))
-        found.setdefault("rank", []).append(float(np.mean(percentile_rank(alike))))
-        found.setdefault("10-way", []).append(float(np.mean(identification_nway(alike, allowed, 10))))
-        found.setdefault("top 1", []).append(float(np.mean(identification_top1(alike, allowed))))
-    expected = {name: one[0] for name, one in measures.items()}
+        scores.setdefault("auc", []).append(float(np.mean(pairwise_auc(alike))))
+        scores.setdefault("rank", []).append(float(np.mean(percentile_rank(alike))))
+        scores.setdefault("10-way", []).append(float(np.mean(identification_nway(alike, allowed, 10))))
+        scores.setdefault("top 1", []).append(float(np.mean(identification_top1(alike, allowed))))
+    expected = {name: measure[0] for name, measure in measures.items()}
     expected |= {"auc": 0.5, "rank": 0.5, "10-way": 0.1, "top 1": 1 / CLIPS}
     if which == "always the same":
         # Each film is equally like the clip of every query, and these ties are lost.
         expected["auc"] = 0.5 - 0.5 / CLIPS
-    for name, values in found.items():
+    for name, values in scores.items():
         error = max(np.std(values) / np.sqrt(len(values)), 1e-6)
         assert within(np.array(values), expected[name], error), name
 
@@ -86,10 +86,10 @@ def guess(which: str, film: int) -> np.ndarray:
 
 def test_ties_are_lost_in_both_directions() -> None:
     alike = np.zeros((80, 80))
-    for one in (alike, np.full((80, 80), np.nan)):
-        assert not top_k(one, 50, 5).any()
-        assert not percentile_rank(one).any()
-        assert not pairwise_auc(one).any()
+    for level_scores in (alike, np.full((80, 80), np.nan)):
+        assert not top_k(level_scores, 50, 5).any()
+        assert not percentile_rank(level_scores).any()
+        assert not pairwise_auc(level_scores).any()
     # A clip that is always the same is level with itself for every film that looks for its clip.
     same = guess("always the same", 0)
     assert not top_k(same.T, 50, 1).any()
@@ -112,6 +112,6 @@ def test_one_threshold_for_all_is_harder_than_a_rank_for_each() -> None:
 
 def test_auc_is_the_share_of_wrong_pairs_below_right_ones() -> None:
     alike = np.array([[0.9, 0.2, 0.95], [0.1, 0.5, 0.2], [0.3, 0.5, 0.4]])
-    wrong = [0.2, 0.95, 0.1, 0.2, 0.3, 0.5]
-    known = [np.mean([w < own for w in wrong]) for own in (0.9, 0.5, 0.4)]
-    np.testing.assert_allclose(pairwise_auc(alike), known)
+    wrong_pairs = [0.2, 0.95, 0.1, 0.2, 0.3, 0.5]
+    expected = [np.mean([w < right_pair for w in wrong_pairs]) for right_pair in (0.9, 0.5, 0.4)]
+    np.testing.assert_allclose(pairwise_auc(alike), expected)

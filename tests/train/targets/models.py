@@ -71,12 +71,12 @@ class Films:
         columns += ["sound"] if sound else []
         self.columns: Sequence[Column] = columns
         # Two subjects watched five titles, one of them twice.
-        shown = [*"abcde", "b", *"abcde"]
-        count = len(shown)
+        titles = [*"abcde", "b", *"abcde"]
+        count = len(titles)
         self.windows = WindowTable(
             subject=np.array(["01"] * 6 + ["02"] * 5),
             run=np.array(["1"] * count),
-            shown=np.array(shown),
+            shown=np.array(titles),
             start_s=np.arange(count) * 4.0,
             repeat=np.zeros(count, np.int64),
             held_out=np.zeros(count, bool),
@@ -113,7 +113,7 @@ def words(folder: Path, longest: int = 6, vocabulary: Sequence[str] = WORDS) -> 
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[BOS] $A [EOS]", special_tokens=[("[BOS]", 2), ("[EOS]", 3)]
     )
-    found = PreTrainedTokenizerFast(
+    fast_tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
         unk_token="[UNK]",
@@ -121,8 +121,8 @@ def words(folder: Path, longest: int = 6, vocabulary: Sequence[str] = WORDS) -> 
         eos_token="[EOS]",
         model_max_length=longest,
     )
-    found.save_pretrained(folder)
-    return found
+    fast_tokenizer.save_pretrained(folder)
+    return fast_tokenizer
 
 
 def clip_tower(folder: Path, seed: int = 0) -> CLIPModel:

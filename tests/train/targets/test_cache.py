@@ -49,18 +49,18 @@ def test_each_title_is_computed_once_and_found_by_its_name(tmp_path: Path) -> No
     means = Means()
     compute(films, [means.target()], tmp_path, lot=2)
     assert means.lots == [2, 2, 1]
-    found = read(tmp_path, "means")
-    assert found.shown == [*"abcde"]
-    assert found.values.shape == (5, 5, 3)
-    assert found.values.dtype == np.float16
-    assert found.counts is None
-    rows = found.rows(films.windows.shown)
+    cached = read(tmp_path, "means")
+    assert cached.shown == [*"abcde"]
+    assert cached.values.shape == (5, 5, 3)
+    assert cached.values.dtype == np.float16
+    assert cached.counts is None
+    rows = cached.rows(films.windows.shown)
     expected = np.stack([films.clips[title].mean((1, 2)) for title in films.windows.shown])
-    np.testing.assert_allclose(found.read(rows), expected, rtol=1e-3)
-    assert found.index["model"] == SOURCE.stated()
-    assert found.index["options"] == {"factor": 1.0}
+    np.testing.assert_allclose(cached.read(rows), expected, rtol=1e-3)
+    assert cached.index["model"] == SOURCE.stated()
+    assert cached.index["options"] == {"factor": 1.0}
     with refused(UsageError, "targets-missing-titles", missing_count=1, missing_title="z"):
-        found.rows(["a", "z"])
+        cached.rows(["a", "z"])
 
 
 def test_only_what_changed_is_computed_anew(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_only_what_changed_is_computed_anew(tmp_path: Path) -> None:
 def test_an_interruption_leaves_whole_files_and_is_gone_on_from(tmp_path: Path) -> None:
     films = Films()
     means = Means()
-    whole = means.target()
+    target = means.target()
 
     def stopping(clips: np.ndarray) -> dict[str, np.ndarray]:
         if len(means.lots) == 2:
@@ -98,12 +98,12 @@ def test_an_interruption_leaves_whole_files_and_is_gone_on_from(tmp_path: Path) 
         return means.means(clips)
 
     with pytest.raises(KeyboardInterrupt):
-        compute(films, [Target("means", "clips", SOURCE, whole.options, lambda: stopping)], tmp_path, lot=2)
+        compute(films, [Target("means", "clips", SOURCE, target.options, lambda: stopping)], tmp_path, lot=2)
     with refused(UsageError, "targets-missing-index", folder=tmp_path / "means", index_file="index.json"):
         read(tmp_path, "means")
     files = {path.name for path in (tmp_path / "means").iterdir()}
     assert len(files) == 2
-    compute(films, [whole], tmp_path, lot=2)
+    compute(films, [target], tmp_path, lot=2)
     assert means.lots == [2, 2, 1]
     assert files < {path.name for path in (tmp_path / "means").iterdir()}
     first = read(tmp_path, "means").index["files"][0]
@@ -116,22 +116,22 @@ def test_an_interruption_leaves_whole_files_and_is_gone_on_from(tmp_path: Path) 
 def test_values_are_rounded_to_what_is_stored(tmp_path: Path, stored: str, error: float) -> None:
     films = Films()
     compute(films, [Means(1 / 3).target()], tmp_path, stored=stored)
-    found = read(tmp_path, "means").read(slice(None))
+    rounded = read(tmp_path, "means").read(slice(None))
     exact = np.stack([films.clips[title].mean((1, 2)) for title in "abcde"]) / 3
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, exact, rtol=error)
+    assert rounded.dtype == np.float32
+    np.testing.assert_allclose(rounded, exact, rtol=error)
     kind = {"float16": torch.float16, "bfloat16": torch.bfloat16}[stored]
     # torch rounds in the same way.
-    assert torch.equal(torch.from_numpy(found), torch.from_numpy(exact).float().to(kind).float())
+    assert torch.equal(torch.from_numpy(rounded), torch.from_numpy(exact).float().to(kind).float())
 
 
 @pytest.mark.parametrize(
     ("factor", "code"), [(1e9, "targets-float16-overflow"), (np.nan, "targets-non-finite")]
 )
 def test_values_that_cannot_be_stored(tmp_path: Path, factor: float, code: str) -> None:
-    made = Target("means", "clips", SOURCE, {}, lambda: Means(factor).means)
+    target = Target("means", "clips", SOURCE, {}, lambda: Means(factor).means)
     with refused(UsageError, code, target_lot="means of a and others"):
-        compute(Films(), [made], tmp_path)
+        compute(Films(), [target], tmp_path)
     assert not list((tmp_path / "means").iterdir())
 
 
@@ -142,9 +142,9 @@ def test_captions_are_written_first_and_then_embedded(tmp_path: Path) -> None:
     written = captions(tmp_path / "blip", CPU, licence=LICENCE, tokens=4)
     embedded = text(tmp_path / "clip", CPU, licence=LICENCE)
     compute(films, [written, embedded], tmp_path, lot=2)
-    told = read(tmp_path, "captions").read(slice(None))
-    assert told.dtype.kind == "U"
-    expected = embedded.opened()(told)["values"]
+    sentences = read(tmp_path, "captions").read(slice(None))
+    assert sentences.dtype.kind == "U"
+    expected = embedded.opened()(sentences)["values"]
     np.testing.assert_allclose(read(tmp_path, "text").read(slice(None)), expected, rtol=1e-2, atol=1e-3)
 
 
@@ -185,11 +185,11 @@ def test_transcripts_are_kept_as_text_and_need_sound(tmp_path: Path) -> None:
     whisper(tmp_path / "whisper")
     written = transcripts(tmp_path / "whisper", CPU, licence=LICENCE, tokens=3)
     compute(Films(sound=True), [written], tmp_path, lot=2)
-    kept = read(tmp_path, "transcripts")
-    assert kept.index["stored"] == "text"
-    told = kept.read(kept.rows(["a", "c"])).tolist()
-    assert told[0] == ""
-    assert len(told[1].split()) == 3
+    cached = read(tmp_path, "transcripts")
+    assert cached.index["stored"] == "text"
+    sentences = cached.read(cached.rows(["a", "c"])).tolist()
+    assert sentences[0] == ""
+    assert len(sentences[1].split()) == 3
     with refused(
         UsageError, "targets-missing-input", target="transcripts", input_kind="sound", available="clips"
     ):
@@ -259,12 +259,12 @@ def test_a_language_that_the_model_does_not_take_is_refused_where_it_is_opened(t
 def test_another_model_is_another_key(tmp_path: Path) -> None:
     for seed in (0, 1):
         clip_tower(tmp_path / str(seed), seed)
-    one, same, other = (image(tmp_path / name, CPU, licence=LICENCE) for name in "001")
-    assert one.source.digest == same.source.digest != other.source.digest
+    first, same, other = (image(tmp_path / name, CPU, licence=LICENCE) for name in "001")
+    assert first.source.digest == same.source.digest != other.source.digest
     # What prepares the inputs counts too.
     settings = tmp_path / "0" / "preprocessor_config.json"
     settings.write_text(settings.read_text().replace('"do_center_crop": true', '"do_center_crop": false'))
-    assert image(tmp_path / "0", CPU, licence=LICENCE).source.digest != one.source.digest
+    assert image(tmp_path / "0", CPU, licence=LICENCE).source.digest != first.source.digest
 
 
 def test_clips_of_different_shapes_are_refused(tmp_path: Path) -> None:
@@ -313,24 +313,29 @@ def test_the_command_computes_what_it_is_asked_for(
     mindvideo(tmp_path / "data")
     clip_tower(tmp_path / "clip")
     wan_vae(tmp_path / "vae")
-    given = [f"image={tmp_path / 'clip'}", "image.licence=MIT", "image.frames=2", f"vae={tmp_path / 'vae'}"]
-    assert main([str(tmp_path / "data"), *given]) == 2
+    arguments = [
+        f"image={tmp_path / 'clip'}",
+        "image.licence=MIT",
+        "image.frames=2",
+        f"vae={tmp_path / 'vae'}",
+    ]
+    assert main([str(tmp_path / "data"), *arguments]) == 2
     assert "vae.licence=" in capsys.readouterr().err
     with refused(UsageError, "targets-model-missing-option", model="vae", option="licence"):
-        read_arguments(given)
-    given += ["vae.licence=Apache-2.0", "vae.frames=5", "vae.size=16x16", "device=cpu", "stored=bfloat16"]
-    given.append("vae.sample=true")
-    assert main([str(tmp_path / "data"), *given]) == 0
+        read_arguments(arguments)
+    arguments += ["vae.licence=Apache-2.0", "vae.frames=5", "vae.size=16x16", "device=cpu", "stored=bfloat16"]
+    arguments.append("vae.sample=true")
+    assert main([str(tmp_path / "data"), *arguments]) == 0
     out = tmp_path / "data-targets"
     assert capsys.readouterr().out.strip() == str(out)
     # 23 segments, which both subjects saw.
     titles = 23 * LENGTH
     assert read(out, "image").values.shape == (titles, 2, 6)
-    found = read(out, "vae")
-    assert found.values.shape == (titles, 4, 2, 2, 2)
-    assert found.deviations is not None
-    assert found.deviations.shape == found.values.shape
-    assert found.index["model"]["licence"] == "Apache-2.0"
+    cached = read(out, "vae")
+    assert cached.values.shape == (titles, 4, 2, 2, 2)
+    assert cached.deviations is not None
+    assert cached.deviations.shape == cached.values.shape
+    assert cached.index["model"]["licence"] == "Apache-2.0"
     assert str(tmp_path) not in (out / "vae" / "index.json").read_text()
 
 
@@ -360,7 +365,7 @@ def test_arguments_that_cannot_be_taken(changes: list[str], code: str, values: d
 
 def test_an_empty_data_set(tmp_path: Path) -> None:
     films = Films()
-    films.windows = WindowTable(*(getattr(films.windows, one.name)[:0] for one in fields(WindowTable)))
+    films.windows = WindowTable(*(getattr(films.windows, column.name)[:0] for column in fields(WindowTable)))
     with refused(UsageError, "targets-data-set-empty"):
         compute(films, [Means().target()], tmp_path)
     with refused(UsageError, "targets-lot-too-small", lot=0):

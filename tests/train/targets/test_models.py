@@ -52,15 +52,15 @@ def test_frames_by_clip(tmp_path: Path) -> None:
     # Frames of the model's own size are not resized, so that the preparation is arithmetic alone.
     films = Films(side=SIDE)
     clips = films.read("clips", [0, 1, 2])
-    found = image(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
-    assert found.shape == (3, 5, 6)
+    features = image(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
+    assert features.shape == (3, 5, 6)
     mean = [0.48145466, 0.4578275, 0.40821073]
     std = [0.26862954, 0.26130258, 0.27577711]
     with torch.no_grad():
         hidden = model.vision_model(normalised(clips[1], mean, std)).pooler_output
-        np.testing.assert_allclose(found[1], model.visual_projection(hidden), **CLOSE)
+        np.testing.assert_allclose(features[1], model.visual_projection(hidden), **CLOSE)
     some = image(tmp_path, CPU, licence=LICENCE, frames=2).opened()(clips)["values"]
-    np.testing.assert_allclose(some, found[:, [1, 3]], **CLOSE)
+    np.testing.assert_allclose(some, features[:, [1, 3]], **CLOSE)
     with refused(UsageError, "target-clip-too-short", target="image", model_frames=6, clip_frames=5):
         image(tmp_path, CPU, licence=LICENCE, frames=6).opened()(clips)
 
@@ -68,11 +68,11 @@ def test_frames_by_clip(tmp_path: Path) -> None:
 def test_frames_and_captions_by_siglip(tmp_path: Path) -> None:
     model = siglip(tmp_path)
     clips = Films(side=SIDE).read("clips", [0, 1])
-    found = image(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
+    features = image(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
     half = [0.5, 0.5, 0.5]
     with torch.no_grad():
         expected = model.vision_model(normalised(clips[0], half, half)).pooler_output
-        np.testing.assert_allclose(found[0], expected, **CLOSE)
+        np.testing.assert_allclose(features[0], expected, **CLOSE)
         vectors = text(tmp_path, CPU, licence=LICENCE).opened()(CAPTIONS)["values"]
         inputs = words(tmp_path)(
             CAPTIONS.tolist(), padding="max_length", truncation=True, return_tensors="pt"
@@ -133,12 +133,12 @@ def test_passages_of_captions_are_embedded_one_by_one(tmp_path: Path) -> None:
 
 def test_captions_by_t5(tmp_path: Path) -> None:
     model = t5(tmp_path)
-    found = text(tmp_path, CPU, licence=LICENCE, tokens=8).opened()(CAPTIONS)
-    assert found["values"].shape == (2, 8, 8)
-    assert found["counts"].tolist() == [5, 8]
+    encoded = text(tmp_path, CPU, licence=LICENCE, tokens=8).opened()(CAPTIONS)
+    assert encoded["values"].shape == (2, 8, 8)
+    assert encoded["counts"].tolist() == [5, 8]
     with torch.no_grad():
         alone = model(torch.tensor([[2, 8, 9, 5, 3]])).last_hidden_state[0]
-    np.testing.assert_allclose(found["values"][0, :5], alone, **CLOSE)
+    np.testing.assert_allclose(encoded["values"][0, :5], alone, **CLOSE)
     words(tmp_path, longest=10**30)
     with refused(UsageError, "tokenizer-missing-max-length"):
         text(tmp_path, CPU, licence=LICENCE).opened()
@@ -187,11 +187,11 @@ def test_a_prompt_is_no_single_vector(tmp_path: Path) -> None:
 def test_motion_by_videomae(tmp_path: Path) -> None:
     model = videomae(tmp_path)
     clips = Films(frames=8, side=SIDE).read("clips", [0, 1])
-    found = action(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
+    features = action(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
     half = [0.5, 0.5, 0.5]
     with torch.no_grad():
         scores = model(normalised(clips[1][[1, 3, 5, 7]], half, half)[None]).logits
-        np.testing.assert_allclose(model.classifier(torch.from_numpy(found[1:])), scores, **CLOSE)
+        np.testing.assert_allclose(model.classifier(torch.from_numpy(features[1:])), scores, **CLOSE)
     clip_tower(tmp_path / "other")
     with refused(UsageError, "action-model-wrong-class", folder=tmp_path / "other", actual_class="CLIPModel"):
         action(tmp_path / "other", CPU, licence=LICENCE).opened()
@@ -199,20 +199,20 @@ def test_motion_by_videomae(tmp_path: Path) -> None:
 
 def test_captions_by_blip(tmp_path: Path) -> None:
     blip(tmp_path)
-    known = {*words(tmp_path).get_vocab()}
+    vocabulary = {*words(tmp_path).get_vocab()}
     clips = Films(side=SIDE).read("clips", [0, 1, 2, 3, 4])
     plain = captions(tmp_path, CPU, licence=LICENCE, tokens=4).opened()(clips)["values"]
-    assert all(len(one.split()) == 4 and {*one.split()} <= known for one in plain.tolist())
+    assert all(len(caption.split()) == 4 and {*caption.split()} <= vocabulary for caption in plain.tolist())
     write = captions(tmp_path, CPU, licence=LICENCE, prompt="a dog", tokens=3).opened()
-    found = write(clips)["values"].tolist()
-    assert all(one.startswith("a dog ") for one in found)
+    prompted = write(clips)["values"].tolist()
+    assert all(caption.startswith("a dog ") for caption in prompted)
     # The middle frame alone is described.
     changed = clips.copy()
     changed[:, [0, 1, 3, 4]] = 0
-    assert write(changed)["values"].tolist() == found
+    assert write(changed)["values"].tolist() == prompted
     changed[:, 2] = np.roll(clips[:, 2], 1, axis=0)
-    assert write(changed)["values"].tolist() == [*found[-1:], *found[:-1]]
-    assert len({*found}) > 1
+    assert write(changed)["values"].tolist() == [*prompted[-1:], *prompted[:-1]]
+    assert len({*prompted}) > 1
 
 
 def test_every_frame_has_a_caption_of_its_own(tmp_path: Path) -> None:
@@ -258,48 +258,48 @@ def test_transcripts_by_whisper(tmp_path: Path) -> None:
     whisper(tmp_path)
     sounds = Films(sound=True).read("sound", [0, 1, 2, 3, 4])
     write = transcripts(tmp_path, CPU, licence=LICENCE, tokens=5).opened()
-    silent, *found = write(sounds)["values"].tolist()
+    silent, *spoken = write(sounds)["values"].tolist()
     assert silent == "", "nothing is heard of the first"
-    assert all(len(one.split()) == 5 and {*one.split()} <= {*WORDS} for one in found)
-    assert write(np.roll(sounds, 1, axis=0))["values"].tolist() == [found[-1], "", *found[:-1]]
-    assert len({*found}) > 1
+    assert all(len(transcript.split()) == 5 and {*transcript.split()} <= {*WORDS} for transcript in spoken)
+    assert write(np.roll(sounds, 1, axis=0))["values"].tolist() == [spoken[-1], "", *spoken[:-1]]
+    assert len({*spoken}) > 1
 
 
 def test_captions_by_a_model_that_talks(tmp_path: Path) -> None:
     llava(tmp_path)
-    known = {*words(tmp_path / "words").get_vocab()}
+    vocabulary = {*words(tmp_path / "words").get_vocab()}
     clips = Films(side=SIDE).read("clips", [0, 1, 2, 3, 4])
     write = captions(tmp_path, CPU, licence=LICENCE, prompt="the red house", tokens=5).opened()
-    found = write(clips)["values"].tolist()
+    answers = write(clips)["values"].tolist()
     # The question is no part of the answer.
-    assert all(len(one.split()) == 5 and {*one.split()} <= known for one in found)
+    assert all(len(answer.split()) == 5 and {*answer.split()} <= vocabulary for answer in answers)
     changed = np.roll(clips, 1, axis=0)
-    assert write(changed)["values"].tolist() == [*found[-1:], *found[:-1]]
-    assert len({*found}) > 1
+    assert write(changed)["values"].tolist() == [*answers[-1:], *answers[:-1]]
+    assert len({*answers}) > 1
     other = captions(tmp_path, CPU, licence=LICENCE, prompt="a dog", tokens=5).opened()(clips)["values"]
-    assert other.tolist() != found
+    assert other.tolist() != answers
 
 
 def test_latents_of_wan(tmp_path: Path) -> None:
     model = wan_vae(tmp_path)
     clips = Films().read("clips", [0, 1])
-    found = latents(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
-    assert found.shape == (2, 4, 2, 2, 2)
+    encoded = latents(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
+    assert encoded.shape == (2, 4, 2, 2, 2)
     video = torch.from_numpy(clips[1] / 127.5 - 1).float().permute(3, 0, 1, 2)[None]
     with torch.no_grad():
         raw = model.encode(video).latent_dist.mean[0].numpy()
     mean = np.array([0.1, 0.2, 0.3, 0.4])[:, None, None, None]
     std = np.array([0.5, 1.0, 2.0, 4.0])[:, None, None, None]
-    np.testing.assert_allclose(found[1], (raw - mean) / std, **CLOSE)
+    np.testing.assert_allclose(encoded[1], (raw - mean) / std, **CLOSE)
 
 
 def test_latents_of_cogvideox(tmp_path: Path) -> None:
     model = cogvideox_vae(tmp_path)
     clips = Films().read("clips", [0])
-    found = latents(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
+    encoded = latents(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
     video = torch.from_numpy(clips / 127.5 - 1).float().permute(0, 4, 1, 2, 3)
     with torch.no_grad():
-        np.testing.assert_allclose(found, 0.7 * model.encode(video).latent_dist.mean, **CLOSE)
+        np.testing.assert_allclose(encoded, 0.7 * model.encode(video).latent_dist.mean, **CLOSE)
 
 
 def test_latents_of_stable_diffusion_are_those_of_single_frames(tmp_path: Path) -> None:
@@ -359,8 +359,8 @@ def test_clips_that_an_autoencoder_would_cut(tmp_path: Path) -> None:
         suggested_size="16x16",
     ):
         latents(tmp_path, CPU, licence=LICENCE, frames=5).opened()(clips)
-    found = latents(tmp_path, CPU, licence=LICENCE, frames=5, size="16x24").opened()(clips)["values"]
-    assert found.shape == (1, 4, 2, 2, 3)
+    encoded = latents(tmp_path, CPU, licence=LICENCE, frames=5, size="16x24").opened()(clips)["values"]
+    assert encoded.shape == (1, 4, 2, 2, 3)
     with refused(UsageError, "vae-clip-too-short", requested_frames=9, clip_frames=8):
         latents(tmp_path, CPU, licence=LICENCE, frames=9).opened()(clips)
     with refused(UsageError, "frame-size-malformed", key="vae.size", size="big"):

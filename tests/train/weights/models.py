@@ -10,7 +10,7 @@ from torch import nn
 def wan(layers: int = 2, *, image: bool = False, width: int = 8) -> WanTransformer3DModel:
     """Make a transformer of Wan, of the kind that also reads an image where asked."""
     torch.manual_seed(0)
-    more: dict[str, Any] = {"image_dim": 10, "added_kv_proj_dim": 2 * width} if image else {}
+    image_options: dict[str, Any] = {"image_dim": 10, "added_kv_proj_dim": 2 * width} if image else {}
     return WanTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=width,
@@ -21,7 +21,7 @@ def wan(layers: int = 2, *, image: bool = False, width: int = 8) -> WanTransform
         ffn_dim=24,
         num_layers=layers,
         rope_max_seq_len=32,
-        **more,
+        **image_options,
     )
 
 
@@ -56,7 +56,7 @@ def shuffled(module: nn.Module) -> nn.Module:
     return module
 
 
-def same(one: nn.Module, other: nn.Module) -> bool:
-    a = one.state_dict()
-    b = other.state_dict()
+def same(first: nn.Module, second: nn.Module) -> bool:
+    a = first.state_dict()
+    b = second.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

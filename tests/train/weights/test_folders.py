@@ -131,8 +131,8 @@ def test_files_that_are_not_there(tmp_path: Path, folder: Path) -> None:
         files="nothing",
     ):
         diffusers_model(tmp_path / "none", licence=LICENCE)
-    whole = (folder / WEIGHTS).read_bytes()
-    (folder / WEIGHTS).write_bytes(whole[:-100])
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[:-100])
     with refused(UsageError, "safetensors-unreadable", path=folder / WEIGHTS):
         diffusers_model(folder, licence=LICENCE)
     (folder / WEIGHTS).rename(folder / "diffusion_pytorch_model.fp16.safetensors")
@@ -185,13 +185,13 @@ def test_a_model_of_transformers_and_one_tower_of_it(tmp_path: Path) -> None:
 
 def test_names_that_transformers_would_drop_in_silence_are_errors(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    whole = T5ForConditionalGeneration(T5)
-    whole.save_pretrained(tmp_path)
+    model = T5ForConditionalGeneration(T5)
+    model.save_pretrained(tmp_path)
     with refused(UsageError, "weights-module-mismatch", names=re.compile(r"left over.*decoder\.block\.0")):
         transformers_model(tmp_path, "T5EncoderModel", licence=LICENCE)
     unused = ["decoder.*", "lm_head.weight"]
     encoder, _ = transformers_model(tmp_path, "T5EncoderModel", licence=LICENCE, unused=unused)
-    assert same(encoder.encoder, whole.encoder)
+    assert same(encoder.encoder, model.encoder)
 
 
 def test_buffers_that_are_computed_anew_are_passed_over(tmp_path: Path) -> None:

@@ -40,21 +40,21 @@ COG = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
 Parts = dict[str, tuple[Tensor, Tensor, Tensor | None]]
 
 
-def adapted(module: nn.Module, layers: list[str], **more: Any) -> Any:
+def adapted(module: nn.Module, layers: list[str], **options: Any) -> Any:
     """Put a random adapter of PEFT on a copy of a module."""
     torch.manual_seed(7)
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=layers, init_lora_weights=False, **more)
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=layers, init_lora_weights=False, **options)
     return get_peft_model(copy.deepcopy(module), config)
 
 
 def parts(model: Any) -> Parts:
-    found: Parts = {}
+    factors: Parts = {}
     for name, layer in model.base_model.model.named_modules():
         if hasattr(layer, "lora_A"):
             up = layer.lora_B["default"]
             bias = None if up.bias is None else up.bias.data
-            found[name] = (layer.lora_A["default"].weight.data, up.weight.data, bias)
-    return found
+            factors[name] = (layer.lora_A["default"].weight.data, up.weight.data, bias)
+    return factors
 
 
 def written(path: Path, state: dict[str, Tensor]) -> Path:
@@ -63,10 +63,10 @@ def written(path: Path, state: dict[str, Tensor]) -> Path:
 
 
 def dialect(
-    found: Parts, name: Callable[[str], str], down: str, up: str, *, alpha: bool = True
+    adapter_parts: Parts, name: Callable[[str], str], down: str, up: str, *, alpha: bool = True
 ) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
-    for layer, (first, second, bias) in found.items():
+    for layer, (first, second, bias) in adapter_parts.items():
         state[f"{name(layer)}.{down}.weight"] = first
         state[f"{name(layer)}.{up}.weight"] = second
         if bias is not None:
@@ -122,7 +122,7 @@ def test_the_folder_of_peft_is_read_with_its_settings(tmp_path: Path, rooted: bo
     model = adapted(module, COG, alpha_pattern=pattern, use_rslora=rooted)
     model.save_pretrained(tmp_path)
     lora = read(tmp_path, module, licence=LICENCE)
-    assert [one.name for one in lora.source.paths] == ["adapter_config.json", "adapter_model.safetensors"]
+    assert [path.name for path in lora.source.paths] == ["adapter_config.json", "adapter_model.safetensors"]
     if not rooted:
         assert {factors.alpha for factors in lora.layers.values()} == {3.0, 5.0, float(ALPHA)}
         assert_merged_alike(module, model, tmp_path, 1.0)
@@ -165,9 +165,9 @@ def assert_merged_alike(module: nn.Module, model: Any, path: Path, scale: float)
 
 def differences(module: nn.Module) -> dict[str, Tensor]:
     """Differences under the names of LightX2V, each of another value."""
-    held = dict(module.named_parameters())
+    parameters = dict(module.named_parameters())
     names = original_names(module)
-    found: dict[str, Tensor] = {}
+    changes: dict[str, Tensor] = {}
     for key, parameter in {
         "blocks.0.self_attn.q.diff_b": "blocks.0.self_attn.q.bias",
         "blocks.0.cross_attn.norm_k_img.diff": "blocks.0.cross_attn.norm_k_img.weight",
@@ -179,21 +179,21 @@ def differences(module: nn.Module) -> dict[str, Tensor]:
         "patch_embedding.diff": "patch_embedding.weight",
         "img_emb.proj.0.diff": "img_emb.proj.0.weight",
     }.items():
-        value = held[names[parameter]]
-        found[key] = torch.full_like(value, len(found) + 1.0)
-    return found
+        value = parameters[names[parameter]]
+        changes[key] = torch.full_like(value, len(changes) + 1.0)
+    return changes
 
 
 def test_differences_are_added(tmp_path: Path) -> None:
     module = wan(image=True)
     before = dict(copy.deepcopy(module).named_parameters())
-    wanted = differences(module)
-    state = {f"diffusion_model.{key}": value for key, value in wanted.items()}
+    expected = differences(module)
+    state = {f"diffusion_model.{key}": value for key, value in expected.items()}
     model = adapted(module, ["to_q"])
     # An alpha belongs to the factors alone.
     state |= DIALECTS["diffusion_model"](parts(model), in_wan_names(module))
     lora = read(written(tmp_path / "a.safetensors", state), module, licence=LICENCE)
-    assert len(lora.differences) == len(wanted)
+    assert len(lora.differences) == len(expected)
     merge(module, lora, 0.5)
     added = {}
     for name, value in module.named_parameters():
@@ -213,7 +213,7 @@ def test_settings_of_a_neighbour_are_not_taken(tmp_path: Path) -> None:
     adapted(module, COG).save_pretrained(tmp_path)
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "other.safetensors")
     lora = read(tmp_path / "other.safetensors", module, licence=LICENCE)
-    assert {one.alpha for one in lora.layers.values()} == {RANK}
+    assert {factors.alpha for factors in lora.layers.values()} == {RANK}
 
 
 def test_settings_that_are_damaged(tmp_path: Path) -> None:
@@ -228,8 +228,8 @@ def test_without_alpha_it_is_the_rank_or_what_is_said(tmp_path: Path) -> None:
     module = cogvideox()
     state = dialect(parts(adapted(module, COG)), str, "lora_A", "lora_B", alpha=False)
     path = written(tmp_path / "a.safetensors", state)
-    assert {one.alpha for one in read(path, module, licence=LICENCE).layers.values()} == {RANK}
-    assert {one.alpha for one in read(path, module, licence=LICENCE, alpha=8).layers.values()} == {8}
+    assert {factors.alpha for factors in read(path, module, licence=LICENCE).layers.values()} == {RANK}
+    assert {factors.alpha for factors in read(path, module, licence=LICENCE, alpha=8).layers.values()} == {8}
 
 
 def test_a_merge_into_half_precision_is_rounded_once(tmp_path: Path) -> None:
@@ -275,8 +275,10 @@ def test_a_factor_without_its_partner_is_named(tmp_path: Path) -> None:
 
 def test_two_keys_for_the_same_factor_are_refused(tmp_path: Path) -> None:
     module = wan()
-    found = parts(adapted(module, ["to_q"]))
-    state = DIALECTS["bare"](found, in_wan_names(module)) | DIALECTS["transformer"](found, str)
+    adapter_parts = parts(adapted(module, ["to_q"]))
+    state = DIALECTS["bare"](adapter_parts, in_wan_names(module)) | DIALECTS["transformer"](
+        adapter_parts, str
+    )
     with refused(UsageError, "weights-module-mismatch", names=re.compile("^{'given twice': ")):
         read(written(tmp_path / "a.safetensors", state), module, licence=LICENCE)
 
@@ -333,14 +335,14 @@ def test_diffusers_agrees_on_the_names(tmp_path: Path) -> None:
     from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_wan_lora_to_diffusers
 
     module = wan()
-    found = parts(adapted(module, [*WAN[:6], "linear_1", "linear_2", "proj_out", "time_proj"]))
+    adapter_parts = parts(adapted(module, [*WAN[:6], "linear_1", "linear_2", "proj_out", "time_proj"]))
     state = dialect(
-        found, lambda x: f"diffusion_model.{in_wan_names(module)(x)}", "lora_A", "lora_B", alpha=False
+        adapter_parts, lambda x: f"diffusion_model.{in_wan_names(module)(x)}", "lora_A", "lora_B", alpha=False
     )
     path = written(tmp_path / "a.safetensors", state)
-    theirs = _convert_non_diffusers_wan_lora_to_diffusers(dict(state))
-    ours = read(path, module, licence=LICENCE).layers
-    assert {f"transformer.{name}.lora_A.weight" for name in ours} <= theirs.keys()
-    assert len(theirs) == 2 * len(ours)
-    for name, factors in ours.items():
-        assert torch.equal(theirs[f"transformer.{name}.lora_B.weight"], factors.up), name
+    by_diffusers = _convert_non_diffusers_wan_lora_to_diffusers(dict(state))
+    layers = read(path, module, licence=LICENCE).layers
+    assert {f"transformer.{name}.lora_A.weight" for name in layers} <= by_diffusers.keys()
+    assert len(by_diffusers) == 2 * len(layers)
+    for name, factors in layers.items():
+        assert torch.equal(by_diffusers[f"transformer.{name}.lora_B.weight"], factors.up), name

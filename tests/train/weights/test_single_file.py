@@ -53,12 +53,12 @@ def test_a_transformer_of_wan_is_filled_from_each_form(
 ) -> None:
     published = shuffled(wan())
     state = originally_named(published) if original else published.state_dict()
-    held = form(dict(state))
+    saved = form(dict(state))
     path = tmp_path / name
     if name.endswith(".pt"):
-        torch.save(held, path)
+        torch.save(saved, path)
     else:
-        save_file(held, path)
+        save_file(saved, path)
     module = wan()
     source = single_file.load(module, path, licence=LICENCE, network=network)
     assert same(module, published)
@@ -74,18 +74,18 @@ def test_a_decoder_of_wan_is_filled_from_the_original_file(tmp_path: Path) -> No
     state = published.state_dict()
     layers = [f"{part}.{n}" for part in ("encoder.downsamples", "decoder.upsamples") for n in range(15)]
     layers += [f"{part}.middle.{n}" for part in ("encoder", "decoder") for n in range(3)]
-    inside = [f"residual.{n}" for n in (0, 2, 3, 6)]
-    inside += ["shortcut", "resample.1", "time_conv", "norm", "to_qkv", "proj"]
-    layers = [f"{layer}.{one}" for layer in layers for one in inside]
+    sublayers = [f"residual.{n}" for n in (0, 2, 3, 6)]
+    sublayers += ["shortcut", "resample.1", "time_conv", "norm", "to_qkv", "proj"]
+    layers = [f"{layer}.{sublayer}" for layer in layers for sublayer in sublayers]
     layers += ["conv1", "conv2", "encoder.conv1", "decoder.conv1"]
     layers += [f"{part}.head.{n}" for part in ("encoder", "decoder") for n in (0, 2)]
-    held = {}
+    original_state = {}
     for name in [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias", "gamma")]:
         target = next(iter(convert_wan_vae_to_diffusers({name: torch.empty(0)})))
         if target in state:
-            held[name] = state[target]
-    assert len(held) == len(state)
-    save_file(held, tmp_path / "vae.safetensors")
+            original_state[name] = state[target]
+    assert len(original_state) == len(state)
+    save_file(original_state, tmp_path / "vae.safetensors")
     module = vae()
     single_file.load(module, tmp_path / "vae.safetensors", licence=LICENCE)
     assert same(module, published)

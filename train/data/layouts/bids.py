@@ -101,22 +101,22 @@ class Bids:
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
-        subject, wanted = asked(self.windows, rows, column, self.columns, self.folder)
+        subject, window_rows = asked(self.windows, rows, column, self.columns, self.folder)
         if column == "clips":
-            return self._of_films(wanted, self._clips_of)
+            return self._of_films(window_rows, self._clips_of)
         if column == "sound":
-            return self._of_films(wanted, self._sound_of)
+            return self._of_films(window_rows, self._sound_of)
         if column == "eeg":
-            return self._eeg(wanted)
+            return self._eeg(window_rows)
         head = self._head(subject)
-        values = np.empty((len(wanted), self.slots, len(head)), np.float32)
-        numbers, firsts = self.where[wanted].T
+        values = np.empty((len(window_rows), self.slots, len(head)), np.float32)
+        numbers, firsts = self.where[window_rows].T
         # One run after another, so that each is unpacked once.
         for number in np.unique(numbers):
-            own = np.flatnonzero(numbers == number)
-            slots = firsts[own][:, None] + np.arange(self.slots)
+            in_run = np.flatnonzero(numbers == number)
+            slots = firsts[in_run][:, None] + np.arange(self.slots)
             picked = self._volumes(int(number))[head][:, slots]
-            values[own] = finite(np.moveaxis(picked, 0, -1), self.runs[number].bold)
+            values[in_run] = finite(np.moveaxis(picked, 0, -1), self.runs[number].bold)
         return values
 
     def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
@@ -131,8 +131,8 @@ class Bids:
         UsageError
             If runs of the subject have volumes at another place, or another cap.
         """
-        own = np.unique(self.where[self.windows.subject == subject, 0])
-        runs = [self.runs[number] for number in own]
+        run_numbers = np.unique(self.where[self.windows.subject == subject, 0])
+        runs = [self.runs[number] for number in run_numbers]
         volumes = image(runs[0].bold)
         check_places([run.bold for run in runs])
         rows, columns, slices = volumes.shape[:3]
@@ -145,14 +145,14 @@ class Bids:
         return Acquired(head, Baseline(), None, eeg)
 
     def _of_films(
-        self, wanted: NDArray[np.int64], cut: Callable[[Path, NDArray[np.float64]], NDArray[Any]]
+        self, window_rows: NDArray[np.int64], cut: Callable[[Path, NDArray[np.float64]], NDArray[Any]]
     ) -> NDArray[Any]:
         """Cut what windows show or let hear, film by film."""
-        found: dict[int, NDArray[Any]] = {}
-        for film in dict.fromkeys(self.films[row] for row in wanted):
-            own = [n for n, row in enumerate(wanted) if self.films[row] == film]
-            found |= dict(zip(own, cut(film, self.film_s[wanted[own]]), strict=True))
-        return np.stack([found[n] for n in range(len(wanted))])
+        by_position: dict[int, NDArray[Any]] = {}
+        for film in dict.fromkeys(self.films[row] for row in window_rows):
+            positions = [n for n, row in enumerate(window_rows) if self.films[row] == film]
+            by_position |= dict(zip(positions, cut(film, self.film_s[window_rows[positions]]), strict=True))
+        return np.stack([by_position[n] for n in range(len(window_rows))])
 
     def _clips_of(self, film: Path, starts_s: NDArray[np.float64]) -> NDArray[np.uint8]:
         assert self.fps is not None
@@ -161,23 +161,25 @@ class Bids:
     def _sound_of(self, film: Path, starts_s: NDArray[np.float64]) -> NDArray[np.float32]:
         return film_sound(film, starts_s, self.window_s)
 
-    def _eeg(self, wanted: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _eeg(self, window_rows: NDArray[np.int64]) -> NDArray[np.float32]:
         assert self.sfreq is not None
-        values = np.empty((len(wanted), len(self.channels), round(self.window_s * self.sfreq)), np.float32)
-        for number in np.unique(self.where[wanted, 0]):
-            own = np.flatnonzero(self.where[:, 0] == number)
-            here = np.flatnonzero(np.isin(wanted, own))
-            places = np.searchsorted(own, wanted[here])
-            values[here] = self._eeg_of_run(int(number), own)[places]
+        values = np.empty(
+            (len(window_rows), len(self.channels), round(self.window_s * self.sfreq)), np.float32
+        )
+        for number in np.unique(self.where[window_rows, 0]):
+            run_rows = np.flatnonzero(self.where[:, 0] == number)
+            here = np.flatnonzero(np.isin(window_rows, run_rows))
+            places = np.searchsorted(run_rows, window_rows[here])
+            values[here] = self._eeg_of_run(int(number), run_rows)[places]
         return values
 
-    def _eeg_of_run(self, number: int, own: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _eeg_of_run(self, number: int, run_rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Run a run's EEG through the chain and cut its windows, or return them if they were cut last."""
         if self.held.get("eeg run") != number:
             path = self.runs[number].eeg
             assert path is not None
             assert self.tr_s is not None
-            starts = self.windows.start_s[own]
+            starts = self.windows.start_s[run_rows]
             order = np.argsort(starts, kind="stable")
             cut = eeg_windows(
                 path,
@@ -315,24 +317,24 @@ def opened_runs(
     shown_in: Callable[[BidsRun], list[Shown]],
     options: Options,
     layout: str = "bids",
-    more: Sequence[str] = (),
+    extra_notes: Sequence[str] = (),
 ) -> Bids:
-    """Open runs of which `shown_in` says which films they showed, with `more` notes; see `opened`."""
+    """Open runs of which `shown_in` says which films they showed, with `extra_notes`; see `opened`."""
     names = chosen(sorted({run.subject for run in runs}), subjects, folder)
-    kept = [run for run in runs if run.subject in names]
-    cut = cut_films(folder, kept, shown_in, options.lag_s, options.window_s)
-    prepared = "desc-preproc" in kept[0].bold.name
-    used = [kept[number] for number in np.unique(cut.where[:, 0])]
+    chosen_runs = [run for run in runs if run.subject in names]
+    cut = cut_films(folder, chosen_runs, shown_in, options.lag_s, options.window_s)
+    prepared = "desc-preproc" in chosen_runs[0].bold.name
+    used = [chosen_runs[number] for number in np.unique(cut.where[:, 0])]
     channels = _channels(used) if options.eeg else []
     paused = [note for note in [pauses(cut.times.values())] if note]
-    notes = (_PREPARED if prepared else _RAW, _EEG if channels else _NO_EEG, *paused, *more)
+    notes = (_PREPARED if prepared else _RAW, _EEG if channels else _NO_EEG, *paused, *extra_notes)
     columns: list[Column] = ["eeg", "fmri", "clips"] if channels else ["fmri", "clips"]
     if any(has_sound(film) for film in dict.fromkeys(cut.films)):
         columns.append("sound")
     return Bids(
         folder=folder,
         windows=cut.windows,
-        runs=kept,
+        runs=chosen_runs,
         where=cut.where,
         films=cut.films,
         film_s=cut.film_s,
@@ -354,15 +356,15 @@ def opened_runs(
 
 def _dummies(run: BidsRun) -> int:
     """Return how many volumes had a trigger and were then taken out of the file."""
-    told = run.sidecar.get("NumberOfVolumesDiscardedByUser", 0)
-    if isinstance(told, bool) or not isinstance(told, int) or told < 0:
+    discarded = run.sidecar.get("NumberOfVolumesDiscardedByUser", 0)
+    if isinstance(discarded, bool) or not isinstance(discarded, int) or discarded < 0:
         raise UsageError(
             "dummy-volumes-invalid",
             "{path} has NumberOfVolumesDiscardedByUser {discarded_volumes!r}; a count was expected.",
             path=run.bold,
-            discarded_volumes=told,
+            discarded_volumes=discarded,
         )
-    return told
+    return discarded
 
 
 def _channels(runs: Sequence[BidsRun]) -> list[str]:

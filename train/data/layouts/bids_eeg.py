@@ -34,7 +34,7 @@ _STILL_S = 0.05
 _LEAST_STILL = 5
 # By how much, as a share of the TR, the time between volume triggers may differ from it: the amplifier has a
 # clock of its own.
-_APART = 0.01
+_TR_TOLERANCE = 0.01
 
 
 def eeg_montage(path: Path) -> Montage:
@@ -46,26 +46,26 @@ def eeg_montage(path: Path) -> Montage:
         If the file cannot be read, has no EEG, or MNE-Python is not installed.
     """
     raw = open_file(path, "bids")
-    found = channels.names(raw.ch_names)
-    kinds = tuple(channels.kind_of(label) for label in found)
+    labels = channels.names(raw.ch_names)
+    kinds = tuple(channels.kind_of(label) for label in labels)
     if "eeg" not in kinds:
         raise UsageError(
             "eeg-no-channel",
             "{path} has no EEG channel; it has {channels}. Leave it out with eeg=False.",
             path=path,
-            channels=list(found),
+            channels=list(labels),
         )
     # The reference is the same for all channels, whatever it is: the chain subtracts their mean.
-    return Montage(found, float(raw.info["sfreq"]), kinds=kinds)
+    return Montage(labels, float(raw.info["sfreq"]), kinds=kinds)
 
 
-def check_caps(paths: Sequence[Path], wanted: Sequence[str]) -> None:
+def check_caps(paths: Sequence[Path], channel_names: Sequence[str]) -> None:
     """Refuse files of several caps: a session interpolates a few channels, and so does the chain here.
 
     Parameters
     ----------
     paths : sequence of Path
-    wanted : sequence of str
+    channel_names : sequence of str
         The channels that are read of all of them.
 
     Raises
@@ -75,7 +75,7 @@ def check_caps(paths: Sequence[Path], wanted: Sequence[str]) -> None:
     """
     for path in paths:
         try:
-            channels.match(wanted, eeg_montage(path))
+            channels.match(channel_names, eeg_montage(path))
         except GeometryError as error:
             raise UsageError(
                 "runs-montage-mismatch",
@@ -88,7 +88,7 @@ def check_caps(paths: Sequence[Path], wanted: Sequence[str]) -> None:
 
 def eeg_windows(
     path: Path,
-    wanted: Sequence[str],
+    channel_names: Sequence[str],
     starts_s: NDArray[np.float64],
     window_s: float,
     tr_s: float,
@@ -102,7 +102,7 @@ def eeg_windows(
     Parameters
     ----------
     path : Path
-    wanted : sequence of str
+    channel_names : sequence of str
         Names of the channels, in the order of the result.
     starts_s : (window,)
         Starts on the run's time line, ascending, s. Its zero is the first volume trigger after the dummies.
@@ -129,8 +129,8 @@ def eeg_windows(
         that are not known.
     """
     raw = open_file(path, "bids")
-    at = _triggers(raw, trigger)
-    if len(at) <= dummies:
+    trigger_s = _triggers(raw, trigger)
+    if len(trigger_s) <= dummies:
         texts = ", ".join(sorted({str(text) for text in raw.annotations.description})) or "none"
         raise UsageError(
             "volume-trigger-missing",
@@ -140,8 +140,8 @@ def eeg_windows(
             trigger=trigger,
             markers=texts,
         )
-    every_s = float(np.median(np.diff(at))) if len(at) > 1 else tr_s
-    if abs(every_s - tr_s) > _APART * tr_s:
+    every_s = float(np.median(np.diff(trigger_s))) if len(trigger_s) > 1 else tr_s
+    if abs(every_s - tr_s) > _TR_TOLERANCE * tr_s:
         raise UsageError(
             "volume-trigger-tr-mismatch",
             "{path} has the trigger {trigger} every {interval_s:g} s, and the TR is {tr_s:g} s. Give "
@@ -154,15 +154,15 @@ def eeg_windows(
     montage = eeg_montage(path)
     scale = microvolts_of(path, raw, montage.kinds)[:, None]
     still = Standstill([n for n, kind in enumerate(montage.kinds) if kind == "eeg"], montage.sfreq)
-    read = EegInput(list(wanted), montage.reference, "microvolts", band)
+    read = EegInput(list(channel_names), montage.reference, "microvolts", band)
     # The units stay as they are.
-    stats = {"eeg_mean": np.zeros(len(wanted)), "eeg_scale": np.ones(len(wanted))}
-    times = at[dummies] + starts_s[:, None] + np.arange(round(window_s * sfreq)) / sfreq
-    cut = np.zeros((len(times), len(wanted), times.shape[1]), np.float32)
+    stats = {"eeg_mean": np.zeros(len(channel_names)), "eeg_scale": np.ones(len(channel_names))}
+    times = trigger_s[dummies] + starts_s[:, None] + np.arange(round(window_s * sfreq)) / sfreq
+    cut = np.zeros((len(times), len(channel_names), times.shape[1]), np.float32)
     try:
         stream = EegStream(read, stats, montage, window_s + _KEEP_S, tr_s=tr_s)
         done = 0
-        for _ in _played(raw, scale, still, at, stream):
+        for _ in _played(raw, scale, still, trigger_s, stream):
             # A window is read as soon as all of it is clean, before its samples are forgotten.
             while done < len(times) and stream.newest >= times[done, -1]:
                 _read(stream, times[done], cut[done])
@@ -244,5 +244,5 @@ def _triggers(raw: Any, trigger: str) -> NDArray[np.float64]:
     """Return the times of the volume triggers, s after the first sample."""
     notes = raw.annotations
     # BrainVision puts the kind of marker before its text: "Response/R128".
-    named = [str(text).rpartition("/")[2].strip() == trigger for text in notes.description]
-    return np.sort(np.asarray(notes.onset, np.float64)[named])
+    is_trigger = [str(text).rpartition("/")[2].strip() == trigger for text in notes.description]
+    return np.sort(np.asarray(notes.onset, np.float64)[is_trigger])

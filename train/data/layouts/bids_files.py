@@ -86,27 +86,27 @@ def bids_runs(folder: Path, *, prepared: bool = False, space: str = "") -> list[
         If a run's volumes are there in several spaces, or a sidecar cannot be read.
     """
     root = folder / "derivatives" / "fmriprep" if prepared else folder
-    found: dict[tuple[str, str], BidsRun] = {}
+    runs: dict[tuple[str, str], BidsRun] = {}
     for path in volume_files(root, "_desc-preproc_bold" if prepared else "_bold"):
         entities = entities_of(path)
         if space and entities.get("space") != space:
             continue
-        own = {name: value for name, value in entities.items() if name not in _PREPARED}
-        name = "_".join(f"{key}-{value}" for key, value in own.items() if key != "sub")
-        key = (f"sub-{own['sub']}", name)
-        if key in found:
+        run_entities = {name: value for name, value in entities.items() if name not in _PREPARED}
+        name = "_".join(f"{key}-{value}" for key, value in run_entities.items() if key != "sub")
+        key = (f"sub-{run_entities['sub']}", name)
+        if key in runs:
             raise UsageError(
                 "bold-run-ambiguous",
                 "{path} and {duplicate} are volumes of one run. Give the space that is wanted, or "
                 "leave one echo, or one of the two files.",
                 path=path,
-                duplicate=found[key].bold.name,
+                duplicate=runs[key].bold.name,
             )
         place = folder / path.relative_to(root).parent
-        events = next(_holding(folder, place, own, "_events.tsv"), None)
-        eeg = _eeg(place.parent / "eeg", own)
-        found[key] = BidsRun(*key, own.get("task", ""), path, sidecar_of(root, path), events, eeg)
-    return list(found.values())
+        events = next(_holding(folder, place, run_entities, "_events.tsv"), None)
+        eeg = _eeg(place.parent / "eeg", run_entities)
+        runs[key] = BidsRun(*key, run_entities.get("task", ""), path, sidecar_of(root, path), events, eeg)
+    return list(runs.values())
 
 
 def volume_files(root: Path, suffix: str = "_bold") -> list[Path]:
@@ -130,7 +130,7 @@ def sidecar_of(root: Path, path: Path) -> dict[str, Any]:
         If one of them is no JSON object.
     """
     suffix = "_" + path.name.split(".")[0].rpartition("_")[2] + ".json"
-    told: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for sidecar in reversed(list(_holding(root, path.parent, entities_of(path), suffix))):
         try:
             read = json.loads(sidecar.read_text("utf-8-sig"))
@@ -145,8 +145,8 @@ def sidecar_of(root: Path, path: Path) -> dict[str, Any]:
             raise UsageError(
                 "sidecar-not-object", "{path} holds no JSON object. Write it again.", path=sidecar
             )
-        told |= read
-    return told
+        metadata |= read
+    return metadata
 
 
 def shown_by_events(folder: Path, run: BidsRun) -> list[Shown]:
@@ -159,7 +159,7 @@ def shown_by_events(folder: Path, run: BidsRun) -> list[Shown]:
     """
     if run.events is None:
         return []
-    found = []
+    showings = []
     for row in read_tsv(run.events):
         _check_columns(run.events, row)
         name = row.get("stim_file") or "n/a"
@@ -183,8 +183,8 @@ def shown_by_events(folder: Path, run: BidsRun) -> list[Shown]:
                 path=run.events,
                 film=name,
             )
-        found.append(Shown(onset, _seconds(run.events, row, "duration"), film))
-    return found
+        showings.append(Shown(onset, _seconds(run.events, row, "duration"), film))
+    return showings
 
 
 def _check_columns(path: Path, row: Mapping[str, str]) -> None:
@@ -228,11 +228,15 @@ def _seconds(path: Path, row: Mapping[str, Any], name: str) -> Fraction | None:
 
 def _holding(root: Path, place: Path, entities: Mapping[str, str], suffix: str) -> Iterator[Path]:
     """Yield the files that hold for a file with such entities, the nearest first."""
-    own = set(entities.items())
+    entity_pairs = set(entities.items())
     while True:
-        named = [path for path in sorted(place.glob(f"*{suffix}")) if set(entities_of(path).items()) <= own]
+        matches = [
+            path
+            for path in sorted(place.glob(f"*{suffix}"))
+            if set(entities_of(path).items()) <= entity_pairs
+        ]
         # Of several in one folder, the one with the most entities is the nearest.
-        yield from sorted(named, key=lambda path: -len(entities_of(path)))
+        yield from sorted(matches, key=lambda path: -len(entities_of(path)))
         # In the root a name may begin with the task, or be the suffix alone.
         yield from [path for path in [place / suffix.lstrip("_")] if path.is_file()]
         if place == root or root not in place.parents:
@@ -241,10 +245,10 @@ def _holding(root: Path, place: Path, entities: Mapping[str, str], suffix: str) 
 
 
 def _eeg(place: Path, entities: Mapping[str, str]) -> Path | None:
-    found = [path for ending in _EEG for path in sorted(place.glob(f"*_eeg{ending}"))]
-    own = dict(entities)
+    candidates = [path for ending in _EEG for path in sorted(place.glob(f"*_eeg{ending}"))]
+    run_entities = dict(entities)
     # The acquisition is that of the scanner, and the EEG has none of it.
-    for path in found:
-        if {**entities_of(path), "acq": ""} == {**own, "acq": ""}:
+    for path in candidates:
+        if {**entities_of(path), "acq": ""} == {**run_entities, "acq": ""}:
             return path
     return None

@@ -104,27 +104,29 @@ def cut_films(
     film_s: list[float] = []
     lengths: dict[Path, Fraction] = {}
     grids: dict[str, tuple[Any, Path]] = {}
-    seen: Counter[tuple[str, str]] = Counter()
+    times_shown: Counter[tuple[str, str]] = Counter()
     for number, run, shown_films in showing:
         volumes = _grid_of(run, grids)
-        for one in shown_films:
-            if one.film not in lengths:
-                lengths[one.film] = exact(round(film_length_s(one.film), 3))
-            length = lengths[one.film]
-            if one.duration_s is not None:
-                length = min(length, one.duration_s)
-            starts = [one.onset_s + k * window for k in range(int((length + _SLACK_S) / window))]
+        for shown_film in shown_films:
+            if shown_film.film not in lengths:
+                lengths[shown_film.film] = exact(round(film_length_s(shown_film.film), 3))
+            length = lengths[shown_film.film]
+            if shown_film.duration_s is not None:
+                length = min(length, shown_film.duration_s)
+            starts = [shown_film.onset_s + k * window for k in range(int((length + _SLACK_S) / window))]
             firsts = [times[run.bold].first_from(start + exact(lag_s)) for start in starts]
-            whole = [k for k, first in enumerate(firsts) if 0 <= first <= volumes - slots]
-            if not whole:
+            full_windows = [k for k, first in enumerate(firsts) if 0 <= first <= volumes - slots]
+            if not full_windows:
                 continue
-            shown = [f"{one.film.relative_to(folder).as_posix()}/{k:04d}" for k in whole]
-            repeat = np.array([seen[run.subject, name] for name in shown])
-            seen.update((run.subject, name) for name in shown)
-            tables.append(of_run(run.subject, run.name, shown, [float(starts[k]) for k in whole], repeat))
-            places.append(np.array([(number, firsts[k]) for k in whole]))
-            films += [one.film] * len(whole)
-            film_s += [float(k * window) for k in whole]
+            titles = [f"{shown_film.film.relative_to(folder).as_posix()}/{k:04d}" for k in full_windows]
+            repeat = np.array([times_shown[run.subject, name] for name in titles])
+            times_shown.update((run.subject, name) for name in titles)
+            tables.append(
+                of_run(run.subject, run.name, titles, [float(starts[k]) for k in full_windows], repeat)
+            )
+            places.append(np.array([(number, firsts[k]) for k in full_windows]))
+            films += [shown_film.film] * len(full_windows)
+            film_s += [float(k * window) for k in full_windows]
     if not tables:
         longest = max(_grid_of(run, {}) for _, run, _ in showing)
         raise UsageError(
@@ -173,17 +175,17 @@ def check_places(paths: Sequence[Path]) -> None:
 
 
 def _shared_tr(runs: Sequence[BidsRun], times: Mapping[Path, VolumeTimes]) -> Fraction:
-    told: dict[Fraction, Path] = {}
+    by_tr: dict[Fraction, Path] = {}
     for run in runs:
-        told.setdefault(times[run.bold].tr, run.bold)
-    if len(told) > 1:
-        listed = ", ".join(f"{path.name}: {float(tr):g} s" for tr, path in told.items())
+        by_tr.setdefault(times[run.bold].tr, run.bold)
+    if len(by_tr) > 1:
+        listed = ", ".join(f"{path.name}: {float(tr):g} s" for tr, path in by_tr.items())
         raise UsageError(
             "runs-tr-mismatch",
             "the runs differ in TR ({trs}). Open them apart: windows have one length.",
             trs=listed,
         )
-    (tr,) = told
+    (tr,) = by_tr
     return tr
 
 

@@ -29,7 +29,7 @@ from train.data.layouts.window_tables import Rows, asked, chosen, joined
 _ENDING = "_betas-GLMsingle_type-typed_z=1.pkl"
 _PLACES = ("", "prepared_allvoxel_pkl", "betas-prepared/prepared_allvoxel_pkl")
 # The files of all voxels, the first that is there: 41 regions of the cortex, or all voxels that responded.
-_WHOLE = ("Group41", "BMDgeneral")
+_ALL_VOXELS = ("Group41", "BMDgeneral")
 _INDICES = ("roi_indices_hcp", "roi_indices_fullvolume")
 _KEYS = ("train_data_allvoxel", "test_data_allvoxel")
 # Videos, and showings of each, for training and for testing. A pickle cannot be mapped, so that its shapes
@@ -90,34 +90,34 @@ class BoldMoments:
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
-        subject, wanted = asked(self.windows, rows, column, self.columns, self.folder)
+        subject, window_rows = asked(self.windows, rows, column, self.columns, self.folder)
         if column == "clips":
             assert self.fps is not None
             # Several showings of a video read it once.
-            names, places = np.unique(self.windows.shown[wanted], return_inverse=True)
+            names, places = np.unique(self.windows.shown[window_rows], return_inverse=True)
             paths = [self.films[name] for name in names]
             cut = [film_clips(path, [0.0], _WINDOW_S, self.fps, self.size) for path in paths]
             return np.concatenate(cut)[places]
-        found = self._responses(subject)
-        test = self.windows.held_out[wanted]
-        values = np.empty((len(wanted), 1, int(found.kept.sum())), np.float32)
-        for stored, where in zip(found.data, (~test, test), strict=True):
-            picked = stored[self.video[wanted][where], self.windows.repeat[wanted][where]]
-            values[where, 0] = finite(picked[:, found.kept], found.path)
+        responses = self._responses(subject)
+        test = self.windows.held_out[window_rows]
+        values = np.empty((len(window_rows), 1, int(responses.kept.sum())), np.float32)
+        for stored, where in zip(responses.data, (~test, test), strict=True):
+            picked = stored[self.video[window_rows][where], self.windows.repeat[window_rows][where]]
+            values[where, 0] = finite(picked[:, responses.kept], responses.path)
         return values
 
     def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
         """Return the regions that have a file of their own, as masks of the voxels."""
-        found = self._responses(subject)
-        if found.indices is None:
+        responses = self._responses(subject)
+        if responses.indices is None:
             return {}
         masks = {}
         for path in _pickles(self.folder / subject):
-            if path != found.path:
+            if path != responses.path:
                 other = _Responses.read(path)
                 if other.indices is not None:
                     name = path.name.removesuffix(_ENDING)
-                    masks[name] = np.isin(found.indices[found.kept], other.indices)
+                    masks[name] = np.isin(responses.indices[responses.kept], other.indices)
         return masks
 
     def acquired(self, subject: str) -> None:
@@ -141,15 +141,17 @@ class _Responses:
 
     @classmethod
     def read(cls, path: Path) -> "_Responses":
-        found = unpickled(path)
-        if not isinstance(found, dict) or not all(isinstance(found.get(key), np.ndarray) for key in _KEYS):
+        content = unpickled(path)
+        if not isinstance(content, dict) or not all(
+            isinstance(content.get(key), np.ndarray) for key in _KEYS
+        ):
             raise UsageError(
                 "bold-moments-arrays-missing",
                 "{path} is no dictionary with the arrays {keys}. Fetch the file again.",
                 path=path,
                 keys=" and ".join(_KEYS),
             )
-        training, test = (found[key] for key in _KEYS)
+        training, test = (content[key] for key in _KEYS)
         for key, stored, counts in zip(_KEYS, (training, test), _COUNTS, strict=True):
             fits = stored.ndim == 3 and stored.shape[:2] == counts and stored.dtype.kind == "f"
             if not fits or stored.shape[2] != training.shape[-1]:
@@ -165,7 +167,7 @@ class _Responses:
                     expected_videos=counts[0],
                     expected_repeats=counts[1],
                 )
-        indices = next((np.asarray(found[key]).ravel() for key in _INDICES if key in found), None)
+        indices = next((np.asarray(content[key]).ravel() for key in _INDICES if key in content), None)
         if indices is not None and len(indices) != training.shape[2]:
             raise UsageError(
                 "bold-moments-voxel-mismatch",
@@ -208,8 +210,8 @@ def opened(
     UsageError
         If a subject has no file of all voxels, or some of the videos are missing.
     """
-    found = sorted(place.name for place in folder.glob("sub-*") if _pickles(place))
-    names = chosen(found, subjects, folder)
+    available = sorted(place.name for place in folder.glob("sub-*") if _pickles(place))
+    names = chosen(available, subjects, folder)
     for subject in names:
         # Before hours are lost: the file is looked for now, and read when it is needed.
         _whole(folder / subject)
@@ -232,15 +234,15 @@ def _table(subject: str, *, held_out: bool) -> WindowTable:
     """Make the table of all training or all test showings: those of the first video, of the second, ..."""
     count, showings = _COUNTS[held_out]
     first = _COUNTS[0][0] + 1 if held_out else 1
-    shown = np.repeat([f"{first + n:04d}" for n in range(count)], showings)
+    titles = np.repeat([f"{first + n:04d}" for n in range(count)], showings)
     repeat = np.tile(np.arange(showings), count)
     return WindowTable(
-        subject=np.full(len(shown), subject),
-        run=np.array([f"{name}_{n}" for name, n in zip(shown, repeat, strict=True)]),
-        shown=shown,
-        start_s=np.zeros(len(shown)),
+        subject=np.full(len(titles), subject),
+        run=np.array([f"{name}_{n}" for name, n in zip(titles, repeat, strict=True)]),
+        shown=titles,
+        start_s=np.zeros(len(titles)),
         repeat=repeat,
-        held_out=np.full(len(shown), held_out),
+        held_out=np.full(len(titles), held_out),
     )
 
 
@@ -250,13 +252,13 @@ def _numbers(windows: WindowTable) -> NDArray[np.int64]:
 
 
 def _pickles(place: Path) -> list[Path]:
-    return sorted(path for inside in _PLACES for path in (place / inside).glob(f"*{_ENDING}"))
+    return sorted(path for subfolder in _PLACES for path in (place / subfolder).glob(f"*{_ENDING}"))
 
 
 def _whole(place: Path) -> Path:
     """Find the file that holds all voxels of a subject."""
     pickles = _pickles(place)
-    for name in _WHOLE:
+    for name in _ALL_VOXELS:
         for path in pickles:
             if path.name == name + _ENDING:
                 return path
@@ -267,15 +269,15 @@ def _whole(place: Path) -> Path:
         "{folder} has responses of {regions} regions and no file {stem}{suffix} of all voxels. Fetch it.",
         folder=place,
         regions=len(pickles),
-        stem=_WHOLE[0],
+        stem=_ALL_VOXELS[0],
         suffix=_ENDING,
     )
 
 
 def _films(folder: Path, windows: WindowTable) -> dict[str, Path]:
-    found = {path.stem: path for path in sorted((folder / "stimuli").glob("**/*.mp4"))}
-    absent = sorted(set(windows.shown.tolist()) - set(found))
-    if found and absent:
+    films = {path.stem: path for path in sorted((folder / "stimuli").glob("**/*.mp4"))}
+    absent = sorted(set(windows.shown.tolist()) - set(films))
+    if films and absent:
         raise UsageError(
             "bold-moments-videos-missing",
             "{folder} lacks {missing_count} of the videos, the first is {video}.mp4. Fetch them, or "
@@ -284,4 +286,4 @@ def _films(folder: Path, windows: WindowTable) -> dict[str, Path]:
             missing_count=len(absent),
             video=absent[0],
         )
-    return found
+    return films

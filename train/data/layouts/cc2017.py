@@ -78,9 +78,9 @@ def segment_tables(subject: str, length: int, repeats: int, *, held_out: bool) -
     starts = WINDOW_S * np.arange(length)
     tables = []
     for segment in range(1, count + 1):
-        shown = [f"{STUDY}/{kind}{segment}/{k:03d}" for k in range(length)]
+        titles = [f"{STUDY}/{kind}{segment}/{k:03d}" for k in range(length)]
         tables += [
-            of_run(subject, f"{kind}{segment}_{repeat + 1}", shown, starts, repeat, held_out=held_out)
+            of_run(subject, f"{kind}{segment}_{repeat + 1}", titles, starts, repeat, held_out=held_out)
             for repeat in range(repeats)
         ]
     return joined(tables)

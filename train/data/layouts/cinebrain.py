@@ -86,9 +86,9 @@ def opened(folder: Path, subjects: list[str] | None = None) -> CineBrain:
     signals: dict[tuple[str, Column], Mapping[int, Member]] = {}
     missing: list[str] = []
     for subject in chosen:
-        for column, (archive, inside) in _SIGNALS.items():
-            place = _there(folder / subject, archive, inside)
-            signals[subject, column] = numbered(place, ".npy", inside) if place else {}
+        for column, (archive, subfolder) in _SIGNALS.items():
+            place = _there(folder / subject, archive, subfolder)
+            signals[subject, column] = numbered(place, ".npy", subfolder) if place else {}
             if not signals[subject, column]:
                 missing.append(f"{subject}/{archive}")
     columns: list[Column] = [c for c in _SIGNALS if all(signals[subject, c] for subject in chosen)]
@@ -102,17 +102,17 @@ def opened(folder: Path, subjects: list[str] | None = None) -> CineBrain:
         )
     windows, places, holes = _table(chosen, columns, signals)
     missing += holes
-    shown = set(windows.shown.astype(np.int64).tolist())
+    shown_clips = set(windows.shown.astype(np.int64).tolist())
 
-    at = _there(folder, *_VIDEOS)
-    videos = numbered(at, ".mp4") if at else {}
+    video_place = _there(folder, *_VIDEOS)
+    videos = numbered(video_place, ".mp4") if video_place else {}
     captions = _captions(folder / CAPTIONS)
     if videos:
         columns.append("clips")
         first = videos[min(videos)]
         if has_sound(io.BytesIO(first.read()), first):
             columns.append("sound")
-        missing += [f"videos/{clip:06d}.mp4" for clip in sorted(shown - set(videos))]
+        missing += [f"videos/{clip:06d}.mp4" for clip in sorted(shown_clips - set(videos))]
     else:
         missing.append(_VIDEOS[0])
     if captions:
@@ -144,38 +144,38 @@ def opened(folder: Path, subjects: list[str] | None = None) -> CineBrain:
 
 def _subjects(folder: Path) -> list[str]:
     """List the subjects of whom there is an archive or an unpacked folder."""
-    found = []
+    subjects = []
     for path in sorted(folder.iterdir()):
         if _SUBJECT.fullmatch(path.name) and any(_there(path, *names) for names in _SIGNALS.values()):
-            found.append(path.name)
-    return found
+            subjects.append(path.name)
+    return subjects
 
 
 def _chosen(folder: Path, subjects: list[str] | None) -> list[str]:
-    there = _subjects(folder)
+    available = _subjects(folder)
     if subjects is None:
-        wanted = there
+        selected = available
     else:
-        wanted = [f"sub-{int(name):04d}" if name.isdigit() else name for name in subjects]
-    unknown = [name for name in wanted if name not in there or name not in clips.SECOND]
-    if unknown or not wanted:
+        selected = [f"sub-{int(name):04d}" if name.isdigit() else name for name in subjects]
+    unknown = [name for name in selected if name not in available or name not in clips.SECOND]
+    if unknown or not selected:
         raise UsageError(
             "cinebrain-unknown-subject",
             "{folder} has no data of {subjects} that can be used. It has {available}, and it is "
             "known what {supported} saw. Choose with subjects=.",
             folder=folder,
             subjects=", ".join(unknown) or "any subject",
-            available=", ".join(there) or "none",
+            available=", ".join(available) or "none",
             supported=list(clips.SECOND),
         )
-    return list(dict.fromkeys(wanted))
+    return list(dict.fromkeys(selected))
 
 
-def _there(folder: Path, archive: str, inside: str) -> Path | None:
+def _there(folder: Path, archive: str, subfolder: str) -> Path | None:
     """Find an archive, or else its unpacked folder."""
     if (folder / archive).is_file():
         return folder / archive
-    return folder / inside if (folder / inside).is_dir() else None
+    return folder / subfolder if (folder / subfolder).is_dir() else None
 
 
 def _table(
@@ -184,23 +184,23 @@ def _table(
     """List the windows whose signals are whole, their places, and the files that others lack."""
     whose: list[str] = []
     where: list[NDArray[np.int64]] = []
-    shown: list[NDArray[np.int64]] = []
+    clip_numbers: list[NDArray[np.int64]] = []
     holes: list[str] = []
     for subject in subjects:
-        there = np.zeros((len(columns), _VOLUMES), bool)
+        has_file = np.zeros((len(columns), _VOLUMES), bool)
         for n, column in enumerate(columns):
             numbers = np.array(list(signals[subject, column]), np.int64)
-            there[n, numbers[numbers < _VOLUMES]] = True
-        by_clip = there.reshape(len(columns), clips.CLIPS, clips.TRS)
+            has_file[n, numbers[numbers < _VOLUMES]] = True
+        by_clip = has_file.reshape(len(columns), clips.CLIPS, clips.TRS)
         # Of a clip that is not there at all nothing is missing: a user may hold some runs alone.
-        begun: NDArray[np.bool_] = np.any(by_clip, axis=(0, 2))
+        clip_exists: NDArray[np.bool_] = np.any(by_clip, axis=(0, 2))
         for n, column in enumerate(columns):
-            lacking = (begun[:, None] & ~by_clip[n]).ravel()
+            lacking = (clip_exists[:, None] & ~by_clip[n]).ravel()
             holes += [f"{subject}/{_SIGNALS[column][1]}/{k}.npy" for k in np.flatnonzero(lacking).tolist()]
         places = np.flatnonzero(by_clip.all(axis=(0, 2)))
         whose += [subject] * len(places)
         where.append(places)
-        shown.append(clips.clips_at(subject, places))
+        clip_numbers.append(clips.clips_at(subject, places))
     places = np.concatenate(where)
     if not len(places):
         raise UsageError(
@@ -215,7 +215,7 @@ def _table(
     table = WindowTable(
         subject=np.array(whose),
         run=np.array([f"run-{run + 1:02d}" for run in runs.tolist()]),
-        shown=np.array([f"{clip:06d}" for clip in np.concatenate(shown).tolist()]),
+        shown=np.array([f"{clip:06d}" for clip in np.concatenate(clip_numbers).tolist()]),
         start_s=(places % clips.RUN_CLIPS).astype(np.float64) * WINDOW_S,
         repeat=np.zeros(len(places), np.int64),
         held_out=runs >= clips.RUNS - clips.HELD_RUNS,

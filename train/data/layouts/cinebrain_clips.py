@@ -85,15 +85,15 @@ def wrong_pairs(path: Path) -> list[str]:
                 unseen.setdefault(subject, []).append(clip)
             elif [_number(path, file) for file in files] != list(range(TRS * place, TRS * (place + 1))):
                 shifted.setdefault((subject, signal), []).append(clip)
-    found = [
+    faults = [
         f"{path.name} has clips of a season that {subject} did not see ({_some(clips)})."
         for subject, clips in unseen.items()
     ]
-    found += [
+    faults += [
         f"{path.name} pairs {len(clips)} clips with {signal} of other clips of {subject} ({_some(clips)})."
         for (subject, signal), clips in shifted.items()
     ]
-    return found
+    return faults
 
 
 def read_list(path: Path) -> list[Mapping[str, Any]]:

@@ -120,15 +120,15 @@ class CineBrain:
     def _eeg(self, subject: str, place: int) -> NDArray[np.float32]:
         segments = []
         for member in self._files(subject, "eeg", place):
-            found = array(member)
+            segment = array(member)
             # The rows that are no EEG may be fewer or more.
-            rows = max(CHANNELS, found.shape[0] if found.ndim else 0)
-            segments.append(_whole(member, found, (rows, SAMPLES))[:CHANNELS])
+            rows = max(CHANNELS, segment.shape[0] if segment.ndim else 0)
+            segments.append(_whole(member, segment, (rows, SAMPLES))[:CHANNELS])
         return np.concatenate(segments, axis=1)
 
     def _files(self, subject: str, column: Column, place: int) -> list[Member]:
-        known = self.signals[subject, column]
-        return [known[number] for number in range(place * clips.TRS, (place + 1) * clips.TRS)]
+        members = self.signals[subject, column]
+        return [members[number] for number in range(place * clips.TRS, (place + 1) * clips.TRS)]
 
     def _video(self, clip: int) -> Member:
         if clip not in self.videos:
@@ -168,8 +168,8 @@ class CineBrain:
             )
         return np.stack(frames)
 
-    def _stacked(self, found: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        sizes = {one.shape[1:3] for one in found}
+    def _stacked(self, clip_arrays: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        sizes = {clip.shape[1:3] for clip in clip_arrays}
         if len(sizes) > 1:
             raise UsageError(
                 "cinebrain-clip-size-mismatch",
@@ -177,7 +177,7 @@ class CineBrain:
                 folder=self.folder,
                 sizes=sorted(sizes),
             )
-        return np.stack(found)
+        return np.stack(clip_arrays)
 
     def _caption(self, clip: int) -> str:
         if clip not in self.captions:
@@ -193,15 +193,15 @@ class CineBrain:
 def count_voxels(volumes: Mapping[int, Member]) -> int:
     """Return the number of voxels of a subject's first volume, which all others must have."""
     first = volumes[min(volumes)]
-    found = array(first)
-    if found.ndim != 1:
+    volume = array(first)
+    if volume.ndim != 1:
         raise UsageError(
             "cinebrain-volume-not-flat",
             "{member} has the shape {shape}, and (voxel,) was expected.",
             member=first,
-            shape=found.shape,
+            shape=volume.shape,
         )
-    return len(found)
+    return len(volume)
 
 
 def _shown(film: OpenFilm, member: Member) -> Iterator[av.VideoFrame]:
@@ -230,20 +230,20 @@ def _shown(film: OpenFilm, member: Member) -> Iterator[av.VideoFrame]:
     return film.on_at((n / FPS for n in range(FRAMES)), 1 / FPS)
 
 
-def _whole(member: Member, found: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _whole(member: Member, stored: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Return an array that has a shape and finite numbers alone."""
-    if found.shape != shape or found.dtype.kind not in "fiu":
+    if stored.shape != shape or stored.dtype.kind not in "fiu":
         raise UsageError(
             "cinebrain-shape-mismatch",
             "{member} has the shape {shape} of {dtype}, and {expected} was expected. Fetch it again.",
             member=member,
-            shape=found.shape,
-            dtype=found.dtype,
+            shape=stored.shape,
+            dtype=stored.dtype,
             expected=shape,
         )
     # A large number may have no place in single precision.
     with np.errstate(over="ignore"):
-        values = found.astype(np.float32)
+        values = stored.astype(np.float32)
     bad = int((~np.isfinite(values)).sum())
     if bad:
         raise UsageError(

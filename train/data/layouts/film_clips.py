@@ -105,16 +105,16 @@ def _fill(
     pictures: NDArray[np.uint8], rows: NDArray[np.int64], film: OpenFilm, instants: NDArray[np.float64]
 ) -> int:
     """Scale the frames that are on into rows of the pictures; return how many there were."""
-    held: av.VideoFrame | None = None
+    last_frame: av.VideoFrame | None = None
     done = 0
     for row, frame in zip(rows, film.on_at(instants.tolist(), _SHORT_S), strict=False):
         # Several instants may show one frame, which is scaled once.
-        if frame is held:
+        if frame is last_frame:
             pictures[row] = pictures[rows[done - 1]]
         else:
-            shown = Image.fromarray(film.picture(frame))
-            pictures[row] = filling(shown, pictures.shape[1:3], film.pixel)
-        held = frame
+            picture = Image.fromarray(film.picture(frame))
+            pictures[row] = filling(picture, pictures.shape[1:3], film.pixel)
+        last_frame = frame
         done += 1
     return done
 

@@ -71,17 +71,17 @@ def film_sound(
         If the file cannot be read as a film.
     """
     count = round(seconds * SOUND_HZ)
-    found = np.zeros((len(starts_s), count), np.float32)
+    sound = np.zeros((len(starts_s), count), np.float32)
     try:
         with _opened(film) as container:
             if not container.streams.audio:
-                return found
+                return sound
             zero_s = _picture_begins_s(container)
-            for clip, start_s in zip(found, starts_s, strict=True):
+            for clip, start_s in zip(sound, starts_s, strict=True):
                 _fill(clip, container, container.streams.audio[0], zero_s + float(start_s))
     except (OSError, av.error.FFmpegError) as error:
         raise unreadable(name or film, error) from error
-    return found
+    return sound
 
 
 def _picture_begins_s(container: InputContainer) -> float:

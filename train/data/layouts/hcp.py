@@ -75,8 +75,8 @@ class Hcp:
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
-        _, wanted = asked(self.windows, rows, column, self.columns, self.folder)
-        numbers, firsts = self.where[wanted].T
+        _, window_rows = asked(self.windows, rows, column, self.columns, self.folder)
+        numbers, firsts = self.where[window_rows].T
         read: list[NDArray[np.float32]] = []
         opened_runs = {int(number): image(self.runs[number], "CIFTI") for number in np.unique(numbers)}
         for number, first in zip(numbers.tolist(), firsts.tolist(), strict=True):
@@ -126,13 +126,15 @@ def opened(
     UsageError
         If a run has several files, a file is damaged, or runs differ in TR or in their voxels.
     """
-    found = sorted({path.parents[3].name for path in folder.glob(f"*/{_RESULTS}/*/*_Atlas*.dtseries.nii")})
+    available = sorted(
+        {path.parents[3].name for path in folder.glob(f"*/{_RESULTS}/*/*_Atlas*.dtseries.nii")}
+    )
     runs: list[Path] = []
     tables: list[WindowTable] = []
     places: list[NDArray[np.int64]] = []
     shared: tuple[float, int] | None = None
     slots = 0
-    for subject in chosen(found, subjects, folder):
+    for subject in chosen(available, subjects, folder):
         for place in sorted((folder / subject / _RESULTS).iterdir()):
             path = _file(place, kind)
             if path is None:
@@ -144,8 +146,8 @@ def opened(
             slots = _slots(tr_s, window_s)
             count = len(times) // slots
             starts = np.arange(count) * slots
-            shown = [f"{_stimulus(subject, place.name)}/{k:03d}" for k in range(count)]
-            tables.append(of_run(subject, place.name, shown, starts * tr_s))
+            titles = [f"{_stimulus(subject, place.name)}/{k:03d}" for k in range(count)]
+            tables.append(of_run(subject, place.name, titles, starts * tr_s))
             places.append(np.stack([np.full(count, len(runs)), starts], 1))
             runs.append(path)
     if shared is None:
@@ -168,18 +170,18 @@ def opened(
 
 def _file(place: Path, kind: str) -> Path | None:
     """Find the file of a run."""
-    found = sorted(place.glob(f"{place.name}_Atlas*.dtseries.nii"))
+    files = sorted(place.glob(f"{place.name}_Atlas*.dtseries.nii"))
     if kind:
-        found = [path for path in found if path.name == f"{place.name}{kind}.dtseries.nii"]
-    if len(found) > 1:
-        kinds = [path.name.removeprefix(place.name).removesuffix(".dtseries.nii") for path in found]
+        files = [path for path in files if path.name == f"{place.name}{kind}.dtseries.nii"]
+    if len(files) > 1:
+        kinds = [path.name.removeprefix(place.name).removesuffix(".dtseries.nii") for path in files]
         raise UsageError(
             "hcp-run-ambiguous",
             "{folder} has several files of one run: {kinds}. Give one as kind.",
             folder=place,
             kinds=list(kinds),
         )
-    return found[0] if found else None
+    return files[0] if files else None
 
 
 def _axes(path: Path) -> tuple[cifti2_axes.SeriesAxis, cifti2_axes.BrainModelAxis]:
@@ -208,15 +210,15 @@ def _tr_s(path: Path, times: cifti2_axes.SeriesAxis) -> float:
     return float(times.step)
 
 
-def _same(path: Path, own: tuple[float, int], first: Path, shared: tuple[float, int]) -> None:
-    if own != shared:
+def _same(path: Path, tr_and_voxels: tuple[float, int], first: Path, shared: tuple[float, int]) -> None:
+    if tr_and_voxels != shared:
         raise UsageError(
             "hcp-runs-mismatch",
             "{path} has {voxels} voxels every {tr_s:g} s, and {first_path} has {first_voxels} every "
             "{first_tr_s:g} s. Open runs of one kind, with kind, or subjects one by one.",
             path=path,
-            voxels=own[1],
-            tr_s=own[0],
+            voxels=tr_and_voxels[1],
+            tr_s=tr_and_voxels[0],
             first_path=first,
             first_voxels=shared[1],
             first_tr_s=shared[0],

@@ -55,7 +55,7 @@ class Member:
         path = Path(self.place) if self.offset else Path(self.place, self.name)
         try:
             with path.open("rb", buffering=0) as file:
-                found = os.pread(file.fileno(), self.size, self.offset)
+                content = os.pread(file.fileno(), self.size, self.offset)
         except OSError as error:
             raise UsageError(
                 "member-unreadable",
@@ -63,19 +63,19 @@ class Member:
                 member=self,
                 error=error.strerror,
             ) from error
-        if len(found) < self.size:
+        if len(content) < self.size:
             raise UsageError(
                 "member-truncated",
                 "{member} is cut short: {expected_bytes} bytes were expected, {actual_bytes} are "
                 "there. Fetch it again.",
                 member=self,
                 expected_bytes=self.size,
-                actual_bytes=len(found),
+                actual_bytes=len(content),
             )
-        return found
+        return content
 
 
-def numbered(place: Path, ending: str, inside: str | None = None) -> dict[int, Member]:
+def numbered(place: Path, ending: str, subfolder: str | None = None) -> dict[int, Member]:
     """List the files whose names are numbers, number -> file.
 
     Parameters
@@ -84,7 +84,7 @@ def numbered(place: Path, ending: str, inside: str | None = None) -> dict[int, M
         A folder or an uncompressed tar archive.
     ending : str
         How the names end, such as ``.npy``.
-    inside : str, optional
+    subfolder : str, optional
         Of an archive's members, take those whose folder has this name.
 
     Raises
@@ -94,7 +94,7 @@ def numbered(place: Path, ending: str, inside: str | None = None) -> dict[int, M
     """
     if place.is_dir():
         return _in_folder(place, ending)
-    return _in_archive(place, ending, inside)
+    return _in_archive(place, ending, subfolder)
 
 
 def array(member: Member) -> NDArray[Any]:
@@ -118,29 +118,29 @@ def array(member: Member) -> NDArray[Any]:
 
 
 def _in_folder(folder: Path, ending: str) -> dict[int, Member]:
-    found = {}
+    members = {}
     # One string for all, which is sent to other processes once.
     place = str(folder)
     with os.scandir(folder) as entries:
         for entry in entries:
             number = _number(entry.name, ending)
             if number is not None:
-                found[number] = Member(place, entry.name, 0, entry.stat().st_size)
-    return found
+                members[number] = Member(place, entry.name, 0, entry.stat().st_size)
+    return members
 
 
-def _in_archive(path: Path, ending: str, inside: str | None) -> dict[int, Member]:
-    found = {}
+def _in_archive(path: Path, ending: str, subfolder: str | None) -> dict[int, Member]:
+    members = {}
     place = str(path)
     end = 0
     try:
         with tarfile.open(path, "r:") as archive:
-            for one in archive:
-                end = one.offset_data + -(-one.size // _BLOCK) * _BLOCK
-                name = PurePosixPath(one.name)
+            for entry in archive:
+                end = entry.offset_data + -(-entry.size // _BLOCK) * _BLOCK
+                name = PurePosixPath(entry.name)
                 number = _number(name.name, ending)
-                if one.isfile() and number is not None and inside in (None, name.parent.name):
-                    found[number] = Member(place, one.name, one.offset_data, one.size)
+                if entry.isfile() and number is not None and subfolder in (None, name.parent.name):
+                    members[number] = Member(place, entry.name, entry.offset_data, entry.size)
     except (tarfile.TarError, OSError) as error:
         raise _cut(path, str(error)) from error
     # An archive that ends between two members is whole to the library. Its end has a mark.
@@ -148,7 +148,7 @@ def _in_archive(path: Path, ending: str, inside: str | None) -> dict[int, Member
         file.seek(end)
         if file.read(_BLOCK) != bytes(_BLOCK):
             raise _cut(path, "it has no end mark")
-    return found
+    return members
 
 
 def _cut(path: Path, fault: str) -> UsageError:

@@ -91,13 +91,13 @@ class MindVideo:
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
-        subject, wanted = asked(self.windows, rows, column, self.columns, self.folder)
-        test = self.windows.held_out[wanted]
+        subject, window_rows = asked(self.windows, rows, column, self.columns, self.folder)
+        test = self.windows.held_out[window_rows]
         parts = []
         for part, where in zip(_PARTS, (~test, test), strict=True):
             name = _name(column, part, subject)
             stored = self.arrays[name]
-            values = stored[np.unravel_index(self.index[wanted][where], stored.shape[:2])]
+            values = stored[np.unravel_index(self.index[window_rows][where], stored.shape[:2])]
             if column == "captions":
                 parts.append(values[:, 0])
             elif column == "frame_captions":
@@ -137,8 +137,10 @@ def opened(folder: Path, subjects: list[str] | None = None) -> MindVideo:
         If a file is missing, damaged, or does not fit the others.
     """
     place = _inside(folder)
-    found = sorted(path.stem.removeprefix("fmri_train_") for path in place.glob("fmri_train_subject*.npy"))
-    names = chosen(found, subjects, folder)
+    available = sorted(
+        path.stem.removeprefix("fmri_train_") for path in place.glob("fmri_train_subject*.npy")
+    )
+    names = chosen(available, subjects, folder)
     arrays = {}
     for part in _PARTS:
         film = _name("clips", part)

@@ -77,11 +77,13 @@ def opened(folder: Path, subjects: list[str] | None = None, options: Options | N
     def shown(run: BidsRun) -> list[Shown]:
         return [Shown(_ONSET_S, Fraction(_FILMS[run.task][1]), films[run.task])]
 
-    kept = [run for run in runs if run.task not in absent]
-    left = sorted({run.task for run in runs} & absent)
+    runs_with_film = [run for run in runs if run.task not in absent]
+    skipped = sorted({run.task for run in runs} & absent)
     without = (
-        (f"Runs of the tasks {', '.join(left)} are left out: their films are not in stimuli.",)
-        if left
+        (f"Runs of the tasks {', '.join(skipped)} are left out: their films are not in stimuli.",)
+        if skipped
         else ()
     )
-    return opened_runs(folder, subjects, kept, shown, options or Options(), "natview", (_ONSET, *without))
+    return opened_runs(
+        folder, subjects, runs_with_film, shown, options or Options(), "natview", (_ONSET, *without)
+    )

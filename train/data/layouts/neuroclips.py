@@ -79,16 +79,16 @@ class NeuroClips:
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
-        subject, wanted = asked(self.windows, rows, column, self.columns, self.folder)
-        test = self.windows.held_out[wanted]
-        index = self.index[wanted]
+        subject, window_rows = asked(self.windows, rows, column, self.columns, self.folder)
+        test = self.windows.held_out[window_rows]
+        index = self.index[window_rows]
         if column == "captions":
             assert self.texts is not None
             parts = [texts[index[where]] for texts, where in zip(self.texts, (~test, test), strict=True)]
         elif column == "clips":
             parts = [self._clips(n, index[where]) for n, where in enumerate((~test, test))]
         else:
-            repeat = self.windows.repeat[wanted]
+            repeat = self.windows.repeat[window_rows]
             parts = [
                 self._fmri(subject, n, index[where], repeat[where]) for n, where in enumerate((~test, test))
             ]
@@ -129,8 +129,10 @@ def opened(folder: Path, subjects: list[str] | None = None) -> NeuroClips:
     UsageError
         If a file is missing, damaged, or does not fit the others.
     """
-    found = sorted(path.name.removesuffix("_train_fmri.pt") for path in folder.glob("subj0*_train_fmri.pt"))
-    names = chosen(found, subjects, folder)
+    available = sorted(
+        path.name.removesuffix("_train_fmri.pt") for path in folder.glob("subj0*_train_fmri.pt")
+    )
+    names = chosen(available, subjects, folder)
     films = [present(folder / _film_name(part), _RELEASE) for part in ("train", "test")]
     training, test = (mapped_pt(path, _PICTURE_AXES, "fu") for path in films)
     length = cc2017.segment_windows(len(training), len(test), *films)

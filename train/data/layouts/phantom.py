@@ -14,8 +14,8 @@ _NOTES = (
 
 def recognises(folder: Path) -> bool:
     """Whether a folder holds recordings, all of them of the simulated participant."""
-    found = recordings_in(folder)
-    return bool(found) and all(is_simulated(path) for path in found)
+    recordings = recordings_in(folder)
+    return bool(recordings) and all(is_simulated(path) for path in recordings)
 
 
 def opened(folder: Path, subjects: list[str] | None = None, *, grid: TimingGrid = GRID) -> Recordings:

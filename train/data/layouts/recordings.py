@@ -89,15 +89,15 @@ class Recordings:
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
-        _, wanted = asked(self.windows, rows, column, self.columns, self.folder)
-        numbers, places = self.where[wanted].T
-        found: dict[int, NDArray[Any]] = {}
+        _, window_rows = asked(self.windows, rows, column, self.columns, self.folder)
+        numbers, places = self.where[window_rows].T
+        by_position: dict[int, NDArray[Any]] = {}
         # One showing after another, so that each is run through the chain once.
         for number in np.unique(numbers):
-            own = np.flatnonzero(numbers == number)
-            values = self._arrays(int(number), column)[column][places[own]]
-            found |= dict(zip(own.tolist(), values, strict=True))
-        stacked = np.stack([found[n] for n in range(len(wanted))])
+            positions = np.flatnonzero(numbers == number)
+            values = self._arrays(int(number), column)[column][places[positions]]
+            by_position |= dict(zip(positions.tolist(), values, strict=True))
+        stacked = np.stack([by_position[n] for n in range(len(window_rows))])
         return stacked if column == "clips" else finite(stacked, self.folder)
 
     def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
@@ -116,19 +116,21 @@ class Recordings:
         if (number, kind) not in self.held:
             for key in [key for key in self.held if key[1] == kind]:
                 del self.held[key]
-            one = self.showings[number]
+            showing = self.showings[number]
             if kind == "clips":
                 # Without the frame after each window.
-                self.held[number, kind] = {"clips": one.film().clips[:, : shown_frames(one.draft)]}
+                self.held[number, kind] = {"clips": showing.film().clips[:, : shown_frames(showing.draft)]}
             else:
-                self.held[number, kind] = one.arrays(raw_bundle(one.draft, one.head, one.level))
+                self.held[number, kind] = showing.arrays(
+                    raw_bundle(showing.draft, showing.head, showing.level)
+                )
         return self.held[number, kind]
 
 
 def recognises(folder: Path) -> bool:
     """Whether a folder holds recordings, not all of them of the simulated participant."""
-    found = recordings_in(folder)
-    return bool(found) and not all(is_simulated(path) for path in found)
+    recordings = recordings_in(folder)
+    return bool(recordings) and not all(is_simulated(path) for path in recordings)
 
 
 def opened(
@@ -174,13 +176,13 @@ def opened_as(
     tables = []
     places = []
     for subject in names:
-        own = [Recording(path) for path in paths if _subject(folder, path) == subject]
-        for one in _showings(folder, own, grid, band, baseline):
-            tables.append(_table(subject, one))
-            places.append(np.stack([np.full(one.windows, len(showings)), np.arange(one.windows)], 1))
-            showings.append(one)
+        subject_recordings = [Recording(path) for path in paths if _subject(folder, path) == subject]
+        for showing in _showings(folder, subject_recordings, grid, band, baseline):
+            tables.append(_table(subject, showing))
+            places.append(np.stack([np.full(showing.windows, len(showings)), np.arange(showing.windows)], 1))
+            showings.append(showing)
     windows = joined(tables)
-    grids = {one.draft.grid for one in showings}
+    grids = {showing.draft.grid for showing in showings}
     if len(grids) > 1:
         raise UsageError(
             "recordings-subject-tr-mismatch",
@@ -201,7 +203,7 @@ def opened_as(
         sfreq=float(shared.sfreq),
         fps=showings[0].draft.clip.fps,
         notes=notes,
-        chain="offline" if any(one.draft.chain == OFFLINE for one in showings) else "causal",
+        chain="offline" if any(showing.draft.chain == OFFLINE for showing in showings) else "causal",
     )
 
 
@@ -231,11 +233,11 @@ def _showings(
     grid = replace(grid, tr=shared_tr(recordings, grid))
     head, level = shared_head(recordings)
     draft = recorded_manifest(grid, band, baseline, montage, head, recordings)
-    found: list[RecordedShowing] = []
+    showings: list[RecordedShowing] = []
     for number, recording in enumerate(recordings, 1):
         for film in _films(folder, recording):
-            found += stretches(recording, number, film, file_hash(film)[:16], head, level, draft)
-    return found
+            showings += stretches(recording, number, film, file_hash(film)[:16], head, level, draft)
+    return showings
 
 
 def _films(folder: Path, recording: Recording) -> list[Path]:
@@ -244,13 +246,15 @@ def _films(folder: Path, recording: Recording) -> list[Path]:
     if truth.is_file():
         return [truth]
     films = sorted(path for path in (folder / "films").glob("*") if path.is_file())
-    told = {film.name for film in recording.films()} - {""}
-    named = [path for path in films if {name_digest(path.name), " ".join(path.name.split())} & told]
-    if told and len(named) == len(told):
-        return named
-    if not told and len(films) == 1:
+    marked_names = {film.name for film in recording.films()} - {""}
+    matches = [path for path in films if {name_digest(path.name), " ".join(path.name.split())} & marked_names]
+    if marked_names and len(matches) == len(marked_names):
+        return matches
+    if not marked_names and len(films) == 1:
         return films
-    what = f"markers of {len(told)} films" if told else "no markers to tell which film was shown"
+    what = (
+        f"markers of {len(marked_names)} films" if marked_names else "no markers to tell which film was shown"
+    )
     raise UsageError(
         "recordings-film-ambiguous",
         "{recording} has {markers}, and {folder} has {film_count} films, {match_count} of them by a "
@@ -260,25 +264,25 @@ def _films(folder: Path, recording: Recording) -> list[Path]:
         markers=what,
         folder=folder / "films",
         film_count=len(films),
-        match_count=len(named),
+        match_count=len(matches),
     )
 
 
-def _table(subject: str, one: RecordedShowing) -> WindowTable:
+def _table(subject: str, showing: RecordedShowing) -> WindowTable:
     # A session begins where it likes, so that two showings of a film are not cut at the same film times.
-    window_s = float(one.draft.grid.window)
-    shown = [f"{one.source}/{round(start / window_s)}" for start in one.start_s]
+    window_s = float(showing.draft.grid.window)
+    titles = [f"{showing.source}/{round(start / window_s)}" for start in showing.start_s]
     # The stretch has the numbers of its recording, its run and its first window for a name. The first two are
     # those of the run: the recording's folder may have a name that tells who was recorded.
-    run = one.name.rpartition("-")[0]
-    return of_run(subject, run, shown, one.run_s)
+    run = showing.name.rpartition("-")[0]
+    return of_run(subject, run, titles, showing.run_s)
 
 
 def _repeats(windows: WindowTable) -> NDArray[np.int64]:
     """Count how often a subject had seen before what each window showed, with recordings in their order."""
-    seen: Counter[tuple[str, str]] = Counter()
+    times_shown: Counter[tuple[str, str]] = Counter()
     repeats = np.zeros(len(windows), np.int64)
     for n, key in enumerate(zip(windows.subject.tolist(), windows.shown.tolist(), strict=True)):
-        repeats[n] = seen[key]
-        seen[key] += 1
+        repeats[n] = times_shown[key]
+        times_shown[key] += 1
     return repeats

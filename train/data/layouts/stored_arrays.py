@@ -99,16 +99,16 @@ def mapped_pt(path: Path, axes: Sequence[str], kinds: str = "f") -> NDArray[Any]
     """
     import torch
 
-    held = _loaded(path, mmap=True)
-    if not isinstance(held, torch.Tensor) or held.dtype == torch.bfloat16:
-        found = f"a tensor of {held.dtype}" if isinstance(held, torch.Tensor) else type(held).__name__
+    tensor = _loaded(path, mmap=True)
+    if not isinstance(tensor, torch.Tensor) or tensor.dtype == torch.bfloat16:
+        actual = f"a tensor of {tensor.dtype}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         raise UsageError(
             "tensor-not-numeric",
             "{path} holds {actual}; a tensor of numbers was expected. Fetch the file again.",
             path=path,
-            actual=found,
+            actual=actual,
         )
-    values = held.numpy()
+    values = tensor.numpy()
     _check(path, values.shape, values.dtype.kind, axes, kinds)
     return values
 
@@ -129,17 +129,19 @@ def strings_pt(path: Path) -> NDArray[np.str_]:
     rebuild: list[Any] = [(multiarray._reconstruct, name) for name in names]
     allowed = [*rebuild, np.ndarray, np.dtype, type(np.dtype(np.str_))]
     with torch.serialization.safe_globals(allowed):
-        held = _loaded(path, mmap=False)
-    whole = isinstance(held, np.ndarray) and held.dtype.kind == "U"
-    if not whole and not (isinstance(held, list) and all(isinstance(one, str) for one in held)):
+        content = _loaded(path, mmap=False)
+    is_string_array = isinstance(content, np.ndarray) and content.dtype.kind == "U"
+    if not is_string_array and not (
+        isinstance(content, list) and all(isinstance(text, str) for text in content)
+    ):
         raise UsageError(
             "captions-not-strings",
             "{path} holds {actual}, and strings were expected. Fetch the file again, or move it away "
             "to go on without captions.",
             path=path,
-            actual=type(held).__name__,
+            actual=type(content).__name__,
         )
-    return np.asarray(held, np.str_)
+    return np.asarray(content, np.str_)
 
 
 def image(path: Path, form: str = "NIfTI") -> Any:
@@ -172,10 +174,10 @@ def finite(values: NDArray[Any], path: Path) -> NDArray[np.float32]:
     """
     # A large number may have no place in single precision.
     with np.errstate(over="ignore"):
-        found = np.asarray(values, np.float32)
-    bad = ~np.isfinite(found)
+        numbers = np.asarray(values, np.float32)
+    bad = ~np.isfinite(numbers)
     if bad.any():
-        voxels = int(bad.reshape(-1, found.shape[-1]).any(0).sum())
+        voxels = int(bad.reshape(-1, numbers.shape[-1]).any(0).sum())
         raise UsageError(
             "data-nonfinite-values",
             "{path}: {nonfinite_values} values in the windows asked for, in {nonfinite_voxels} of "
@@ -183,9 +185,9 @@ def finite(values: NDArray[Any], path: Path) -> NDArray[np.float32]:
             path=path,
             nonfinite_values=int(bad.sum()),
             nonfinite_voxels=voxels,
-            voxels=found.shape[-1],
+            voxels=numbers.shape[-1],
         )
-    return found
+    return numbers
 
 
 def pixels(values: NDArray[Any], top: float, path: Path) -> NDArray[np.uint8]:
@@ -206,9 +208,9 @@ def pixels(values: NDArray[Any], top: float, path: Path) -> NDArray[np.uint8]:
     """
     if values.dtype == np.uint8:
         return np.asarray(values)
-    found = np.asarray(values, np.float32)
-    low = float(found.min(initial=0))
-    high = float(found.max(initial=0))
+    levels = np.asarray(values, np.float32)
+    low = float(levels.min(initial=0))
+    high = float(levels.max(initial=0))
     # A value that is not finite is not inside either.
     if not (low >= -_BEYOND * top and high <= (1 + _BEYOND) * top):
         raise UsageError(
@@ -220,7 +222,7 @@ def pixels(values: NDArray[Any], top: float, path: Path) -> NDArray[np.uint8]:
             highest=high,
             limit=top,
         )
-    return np.rint(np.clip(found / top, 0, 1) * 255).astype(np.uint8)
+    return np.rint(np.clip(levels / top, 0, 1) * 255).astype(np.uint8)
 
 
 def _loaded(path: Path, *, mmap: bool) -> Any:
@@ -251,7 +253,7 @@ def _loaded(path: Path, *, mmap: bool) -> Any:
 def _check(path: Path, shape: tuple[int, ...], kind: str, axes: Sequence[str], kinds: str) -> None:
     if len(shape) != len(axes) or kind not in kinds or 0 in shape:
         words = {"f": "floats", "u": "unsigned integers", "i": "integers", "U": "strings", "O": "objects"}
-        wanted = " or ".join(words.get(one, one) for one in kinds)
+        expected = " or ".join(words.get(code, code) for code in kinds)
         raise UsageError(
             "array-shape-mismatch",
             "{path} has {kind} of shape {shape}; {expected_kind} of shape ({expected_axes}) were "
@@ -259,6 +261,6 @@ def _check(path: Path, shape: tuple[int, ...], kind: str, axes: Sequence[str], k
             path=path,
             kind=words.get(kind, kind),
             shape=shape,
-            expected_kind=wanted,
+            expected_kind=expected,
             expected_axes=list(axes),
         )

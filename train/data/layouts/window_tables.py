@@ -17,7 +17,7 @@ Rows = Sequence[int] | NDArray[np.int64]
 def of_run(
     subject: str,
     run: str,
-    shown: Sequence[str],
+    titles: Sequence[str],
     start_s: Sequence[float] | NDArray[np.floating[Any]],
     repeat: int | NDArray[np.int64] = 0,
     *,
@@ -28,17 +28,17 @@ def of_run(
     Parameters
     ----------
     subject, run : str
-    shown : (window,)
+    titles : (window,)
     start_s : (window,)
     repeat : int or (window,)
     held_out : bool
         See `WindowTable`.
     """
-    count = len(shown)
+    count = len(titles)
     return WindowTable(
         subject=np.full(count, subject),
         run=np.full(count, run),
-        shown=np.asarray(shown, np.str_),
+        shown=np.asarray(titles, np.str_),
         start_s=np.asarray(start_s, np.float64),
         repeat=np.broadcast_to(np.asarray(repeat, np.int64), (count,)),
         held_out=np.full(count, held_out),
@@ -47,11 +47,11 @@ def of_run(
 
 def joined(tables: Sequence[WindowTable]) -> WindowTable:
     """Join tables, one's windows after another's."""
-    names = [one.name for one in fields(WindowTable)]
-    return WindowTable(**{name: np.concatenate([getattr(one, name) for one in tables]) for name in names})
+    names = [column.name for column in fields(WindowTable)]
+    return WindowTable(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in names})
 
 
-def chosen(found: Sequence[str], wanted: list[str] | None, folder: Path) -> list[str]:
+def chosen(available: Sequence[str], subjects: list[str] | None, folder: Path) -> list[str]:
     """Choose subjects of a folder: all of them, or those that are wanted, in their order.
 
     Raises
@@ -59,22 +59,22 @@ def chosen(found: Sequence[str], wanted: list[str] | None, folder: Path) -> list
     UsageError
         If there is none, or one that is wanted is not there.
     """
-    if not found:
+    if not available:
         raise UsageError(
             "data-no-subjects",
             "{folder} holds no subject in the layout that was expected. Give another folder.",
             folder=folder,
         )
-    absent = [name for name in wanted or () if name not in found]
+    absent = [name for name in subjects or () if name not in available]
     if absent:
         raise UsageError(
             "data-unknown-subject",
             "{folder} has no subject {subjects}; it has {available}. Give some of these.",
             folder=folder,
             subjects=list(absent),
-            available=list(found),
+            available=list(available),
         )
-    return list(dict.fromkeys(wanted or found))
+    return list(dict.fromkeys(subjects or available))
 
 
 def asked(
@@ -102,13 +102,13 @@ def asked(
             folder=folder,
             available=list(columns),
         )
-    wanted = np.asarray(rows, np.int64)
-    subjects = list(dict.fromkeys(windows.subject[wanted].tolist()))
+    window_rows = np.asarray(rows, np.int64)
+    subjects = list(dict.fromkeys(windows.subject[window_rows].tolist()))
     if len(subjects) != 1:
-        found = ", ".join(subjects) or "none"
+        names = ", ".join(subjects) or "none"
         raise UsageError(
             "windows-not-one-subject",
             "windows of one subject are read at a time, and those of {subjects} were asked for.",
-            subjects=found,
+            subjects=names,
         )
-    return subjects[0], wanted
+    return subjects[0], window_rows

@@ -173,30 +173,30 @@ class Presence:
     def _look(self, kind: str, windows: Arrays) -> _Seen:
         brain = {}
         for route in self._routes(kind):
-            said = brain_of(self.system, only(windows, ROUTES[route]))
-            assert said is not None, "asked of a system that says nothing of brains"
-            brain[route] = said[:, BRAIN]
+            readings = brain_of(self.system, only(windows, ROUTES[route]))
+            assert readings is not None, "asked of a system that says nothing of brains"
+            brain[route] = readings[:, BRAIN]
         return _Seen(brain, energies(windows))
 
     def _routes(self, kind: str) -> list[str]:
         return [route for route in _ROUTES.get(kind, self.routes) if route in self.routes]
 
-    def figures(self, kept: NDArray[np.int64]) -> Figures:
+    def figures(self, units: NDArray[np.int64]) -> Figures:
         """Make the figures of all sessions; none for a system that says nothing of brains.
 
         Parameters
         ----------
-        kept : (window,) int
+        units : (window,) int
             Of the windows of all sessions, one after the other. Those with the same number are one unit.
         """
         if not self._seen:
             return {}
         self._close()
-        found: Figures = {}
+        figures: Figures = {}
         for kind in (*NEITHER, INCONSISTENT):
             for route in self._routes(kind) if kind in self._seen else ():
-                found |= self._told_apart(kind, route, kept)
-        return found | self._promised(kept)
+                figures |= self._told_apart(kind, route, units)
+        return figures | self._promised(units)
 
     def _close(self) -> None:
         """Mix the first session, which had none before it, with the last one.
@@ -212,37 +212,37 @@ class Presence:
             mixed = together(self._first, self._before)
             self._seen.setdefault(INCONSISTENT, []).insert(0, self._look(INCONSISTENT, mixed))
 
-    def _told_apart(self, kind: str, route: str, kept: NDArray[np.int64]) -> Figures:
+    def _told_apart(self, kind: str, route: str, units: NDArray[np.int64]) -> Figures:
         name = f"brain_auroc_{kind}{route}"
-        ours = _Auroc.of(self._brain(_TRUE, route), self._brain(kind, route), kept)
-        found = {name: _figure(ours.value, ours.interval(), 0.5, len(kept))}
+        decoder_auroc = _Auroc.of(self._brain(_TRUE, route), self._brain(kind, route), units)
+        figures = {name: _figure(decoder_auroc.value, decoder_auroc.interval(), 0.5, len(units))}
         # Without another session, or without rest, there is nothing that the detector could learn from.
         if len(self._seen[_TRUE]) > 1 and _RESTING in self._seen:
-            energy = _Auroc.of(self._energetic(_TRUE, route), self._energetic(kind, route), kept)
-            above = _figure(ours.value - energy.value, ours.above(energy), 0.0, len(kept))
-            found[f"{name}_energy"] = _figure(energy.value, energy.interval(), 0.5, len(kept))
-            found[f"{name}_above_energy"] = above | {"constant": None}
-        return found
+            energy = _Auroc.of(self._energetic(_TRUE, route), self._energetic(kind, route), units)
+            above = _figure(decoder_auroc.value - energy.value, decoder_auroc.above(energy), 0.0, len(units))
+            figures[f"{name}_energy"] = _figure(energy.value, energy.interval(), 0.5, len(units))
+            figures[f"{name}_above_energy"] = above | {"constant": None}
+        return figures
 
     def _brain(self, kind: str, route: str) -> Matrix:
-        return np.concatenate([seen.brain[route] for seen in self._seen[kind]])
+        return np.concatenate([session.brain[route] for session in self._seen[kind]])
 
     def _energetic(self, kind: str, route: str) -> Matrix:
         """Tell windows of film from those of rest by energy alone, as the other sessions taught it."""
         columns = _ENERGIES.get(route, _ALL_COLUMNS)
-        found = []
-        for number, seen in enumerate(self._seen[kind]):
+        scores = []
+        for number, session in enumerate(self._seen[kind]):
             sides = [
-                np.concatenate([one.energies for n, one in enumerate(self._seen[side]) if n != number])
+                np.concatenate([other.energies for n, other in enumerate(self._seen[side]) if n != number])
                 for side in (_RESTING, _TRUE)
             ]
             taught = np.repeat([0.0, 1.0], [len(side) for side in sides])
             line = fit_logistic(np.concatenate(sides)[:, columns], taught)
-            found.append(seen.energies[:, columns] @ line[:-1] + line[-1])
-        return np.concatenate(found)
+            scores.append(session.energies[:, columns] @ line[:-1] + line[-1])
+        return np.concatenate(scores)
 
-    def _promised(self, kept: NDArray[np.int64]) -> Figures:
-        found: Figures = {}
+    def _promised(self, units: NDArray[np.int64]) -> Figures:
+        figures: Figures = {}
         wins = np.concatenate(self._wins)
         if len(self._confidence) == len(self._wins):
             sure = np.concatenate(self._confidence)
@@ -250,33 +250,33 @@ class Presence:
             # is promised.
             comparable = np.isfinite(wins) & np.isfinite(sure)
             if comparable.any():
-                found |= promises("confidence", sure[comparable], wins[comparable], kept[comparable])
+                figures |= promises("confidence", sure[comparable], wins[comparable], units[comparable])
         if INCONSISTENT in self._seen:
             true = self._brain(_TRUE, "")
-            told = np.concatenate([true, self._mixture()])
+            probabilities = np.concatenate([true, self._mixture()])
             right = np.repeat([1.0, 0.0], len(true))
-            found |= promises("brain", told, right, np.concatenate([kept, kept]))
-        return found
+            figures |= promises("brain", probabilities, right, np.concatenate([units, units]))
+        return figures
 
     def _mixture(self) -> Matrix:
         """Choose one other window for each true one: every second is inconsistent, the rest take turns."""
         neither = [kind for kind in NEITHER if kind in self._seen]
-        every = {kind: self._brain(kind, "") for kind in (*neither, INCONSISTENT)}
-        found = []
-        for number in range(len(every[INCONSISTENT])):
+        by_kind = {kind: self._brain(kind, "") for kind in (*neither, INCONSISTENT)}
+        mixture = []
+        for number in range(len(by_kind[INCONSISTENT])):
             turn = neither[number // 2 % len(neither)]
-            found.append(every[INCONSISTENT if number % 2 == 0 else turn][number])
-        return np.array(found)
+            mixture.append(by_kind[INCONSISTENT if number % 2 == 0 else turn][number])
+        return np.array(mixture)
 
 
 def noise(inputs: Arrays, rng: np.random.Generator) -> Arrays:
     """Put white noise in the place of the signals, as strong in each window and modality as they were."""
-    found = dict(inputs)
+    noisy = dict(inputs)
     for name in _present(inputs):
         values = inputs[name]
         power = np.square(values, dtype=np.float64).mean(axis=(1, 2), keepdims=True)
-        found[name] = (rng.standard_normal(values.shape) * np.sqrt(power)).astype(np.float32)
-    return found
+        noisy[name] = (rng.standard_normal(values.shape) * np.sqrt(power)).astype(np.float32)
+    return noisy
 
 
 def _present(inputs: Arrays) -> list[str]:
@@ -297,10 +297,10 @@ def in_other_places(signal: NDArray[np.float32], rng: np.random.Generator, axis:
     return np.take(signal, sources, axis)
 
 
-def together(inputs: Arrays, others: Arrays) -> Arrays:
+def together(inputs: Arrays, other_inputs: Arrays) -> Arrays:
     """Put the volumes of windows beside the EEG of others, which is taken half of their session later."""
-    half = len(others["eeg"]) // 2
-    return {**inputs, **{name: np.roll(others[name], half, axis=0) for name in ("eeg", "eeg_mask")}}
+    half = len(other_inputs["eeg"]) // 2
+    return {**inputs, **{name: np.roll(other_inputs[name], half, axis=0) for name in ("eeg", "eeg_mask")}}
 
 
 def energies(inputs: Arrays) -> Matrix:
@@ -328,12 +328,12 @@ class _Auroc:
     size: Matrix
 
     @staticmethod
-    def of(true: Matrix, other: Matrix, kept: NDArray[np.int64]) -> "_Auroc":
+    def of(true: Matrix, other: Matrix, units: NDArray[np.int64]) -> "_Auroc":
         """Compute the share of pairs in which the true window scores higher; a tie is half.
 
-        Windows of both sides with the same number in `kept` are one unit.
+        Windows of both sides with the same number in `units` are one unit.
         """
-        ids = np.unique(kept, return_inverse=True)[1]
+        ids = np.unique(units, return_inverse=True)[1]
         member = np.eye(int(ids.max()) + 1)[ids]
         higher = duels(true[:, None], other[None])
         won = member.T @ higher @ member
@@ -357,16 +357,16 @@ class _Auroc:
         )
 
 
-def promises(name: str, told: Matrix, right: Matrix, kept: NDArray[np.int64]) -> Figures:
+def promises(name: str, probabilities: Matrix, right: Matrix, units: NDArray[np.int64]) -> Figures:
     """Make the figures of probabilities against what came true.
 
     Parameters
     ----------
     name : str
         What the figures' names begin with.
-    told, right : (promise,)
+    probabilities, right : (promise,)
         Probabilities, and whether (or how often) each came true, from 0 to 1.
-    kept : (promise,) int
+    units : (promise,) int
         Promises with the same number are one unit of intervals.
 
     Returns
@@ -374,18 +374,18 @@ def promises(name: str, told: Matrix, right: Matrix, kept: NDArray[np.int64]) ->
     dict
         ``NAME_calibration_error`` and ``NAME_brier_skill`` (`rtdecode.scores.reliability`).
     """
-    found: Figures = {}
-    error = calibration_error(told, right)
+    figures: Figures = {}
+    error = calibration_error(probabilities, right)
     if np.isfinite(error):
         # Resampling adds its own variance to a square. On average it must not.
-        squares = _interval(squared_calibration_error, told, right, kept, centred=True)
-        figure = _figure(error, _rooted(squares), None, len(told))
-        found[f"{name}_calibration_error"] = figure | {"constant": 0.0}
-    skill = brier_skill(told, right)
+        squares = _interval(squared_calibration_error, probabilities, right, units, centred=True)
+        figure = _figure(error, _rooted(squares), None, len(probabilities))
+        figures[f"{name}_calibration_error"] = figure | {"constant": 0.0}
+    skill = brier_skill(probabilities, right)
     if np.isfinite(skill):
-        skills = _interval(brier_skill, told, right, kept)
-        found[f"{name}_brier_skill"] = _figure(skill, skills, 0.0, len(told))
-    return found
+        skills = _interval(brier_skill, probabilities, right, units)
+        figures[f"{name}_brier_skill"] = _figure(skill, skills, 0.0, len(probabilities))
+    return figures
 
 
 def _interval(

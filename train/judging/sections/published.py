@@ -75,41 +75,42 @@ class Tally(Scorer):
         clips = windows.truth.clips
         # Sessions that show the same film share what is measured of it.
         is_same = bool(self._truths) and self._truths[-1].seen.clips is clips
-        seen = self._truths[-1].seen if is_same else self._networks.look(clips)
-        self._truths.append(Truth(seen, windows.truth.allowed))
+        features = self._truths[-1].seen if is_same else self._networks.look(clips)
+        self._truths.append(Truth(features, windows.truth.allowed))
 
     def score(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
         """Score every window by what the networks see."""
         truth = self._truths[windows.number]
         if suffix == CONSTANT:
             return self._networks.score(self._constant(), truth)
-        seen = self._look(decoded, truth)
+        features = self._look(decoded, truth)
         # Of the floors, the features of the Fréchet distance alone are needed once they are scored.
-        kept = seen if suffix == OWN else Seen((), motion=seen.motion)
-        self._seen.setdefault(suffix, []).append(kept)
+        stored = features if suffix == OWN else Seen((), motion=features.motion)
+        self._seen.setdefault(suffix, []).append(stored)
         if self._networks.pictures:
-            self._drawn[suffix] = seen.clips
-        return self._networks.score(seen, truth)
+            self._drawn[suffix] = features.clips
+        return self._networks.score(features, truth)
 
     def stand_in(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
         """Score clips of other windows by what was seen of them."""
         assert decoded.origin is not None, "stand-ins are clips of a session"
         session, steps = decoded.origin
-        seen = self._networks.shifted(self._seen[OWN][session], steps)
-        return self._networks.score(seen, self._truths[windows.number])
+        features = self._networks.shifted(self._seen[OWN][session], steps)
+        return self._networks.score(features, self._truths[windows.number])
 
     def close(self, windows: HeldOutWindows, scores: Mapping[str, Scores]) -> dict[str, Scores]:
         """Score the clips of all decoders as pictures: the flow of the film is computed once for all."""
         if not self._networks.pictures:
             return {}
         films = self._truths[windows.number].seen.clips
-        found = likenesses(self._drawn, films, (CONSTANT, np.asarray(self._mean_clip)))
+        metrics = likenesses(self._drawn, films, (CONSTANT, np.asarray(self._mean_clip)))
         self._drawn = {}
         return {
             suffix: weighted(
-                {name: np.array([one[name] for one in values]) for name in values[0]}, len(films)
+                {name: np.array([window_metrics[name] for window_metrics in values]) for name in values[0]},
+                len(films),
             )
-            for suffix, values in found.items()
+            for suffix, values in metrics.items()
         }
 
     def _look(self, decoded: Decoded, truth: Truth) -> Seen:
@@ -130,18 +131,18 @@ class Tally(Scorer):
 
     def _marginal(self) -> list[Scores]:
         """Score a decoder that knows how often each class is shown, by each network and rule."""
-        found: list[Scores] = [{} for _ in self._truths]
+        session_scores: list[Scores] = [{} for _ in self._truths]
         for network in CLASSIFIERS:
             true = [getattr(truth.seen, network) for truth in self._truths]
             if not true or true[0] is None:
                 continue
             for rule, accepted in RULES.items():
                 guess = marginal(np.concatenate(true), accepted)
-                for scores, logits in zip(found, true, strict=True):
+                for scores, logits in zip(session_scores, true, strict=True):
                     for n in WAYS:
                         won = nway(guess, logits, n, accepted=accepted).reshape(len(logits), -1).mean(axis=1)
                         scores |= weighted({f"classification_{n}way_{network}_{rule}": won}, len(logits))
-        return found
+        return session_scores
 
     def figures(self, units: NDArray[np.int64]) -> Figures:
         """Make the figures of the Fréchet distance."""
@@ -150,25 +151,27 @@ class Tally(Scorer):
         film = _motion([truth.seen for truth in self._truths])
         constant = np.repeat(_motion([self._constant()]), len(film), axis=0)
         same = fvd.frechet(constant, film)
-        made: Figures = {}
+        figures: Figures = {}
         for suffix in JUDGED:
             if suffix in self._seen:
-                ours = _motion(self._seen[suffix])
-                made[f"fvd{suffix}"] = _distance(
-                    fvd.frechet(ours, film), len(ours), same, fvd.jackknife(ours, film, units)
+                motion = _motion(self._seen[suffix])
+                figures[f"fvd{suffix}"] = _distance(
+                    fvd.frechet(motion, film), len(motion), same, fvd.jackknife(motion, film, units)
                 )
         halves = fvd.between_halves(film, units)
         if halves is not None:
-            made[f"fvd{HALVES}"] = _distance(halves, len(film) // 2, same)
+            figures[f"fvd{HALVES}"] = _distance(halves, len(film) // 2, same)
         if len(self._training) > 1:
             frames = len(self._truths[0].seen.clips[0])
             learned = self._networks.detector([clip[:frames] for clip in self._training])
-            made[f"fvd{TRAINING}"] = _distance(fvd.frechet(learned, film), len(learned), same)
-        return made
+            figures[f"fvd{TRAINING}"] = _distance(fvd.frechet(learned, film), len(learned), same)
+        return figures
 
 
-def _motion(seen: Sequence[Seen]) -> NDArray[np.float64]:
-    return np.concatenate([one.motion for one in seen if one.motion is not None]).astype(np.float64)
+def _motion(sessions: Sequence[Seen]) -> NDArray[np.float64]:
+    return np.concatenate([features.motion for features in sessions if features.motion is not None]).astype(
+        np.float64
+    )
 
 
 def _distance(value: float, n: int, constant: float, interval: Interval = _NO_UNITS) -> dict[str, Any]:

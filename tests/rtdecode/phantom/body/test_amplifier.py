@@ -25,8 +25,8 @@ def test_the_cap_has_64_channels_against_fcz() -> None:
     assert places["Cz"] @ [0, 0, 1] > 0.999
     assert places["Oz"][1] < -0.9
     assert places["T8"][0] > 0.9
-    for left, right in (("F3", "F4"), ("PO7", "PO8"), ("TP9", "TP10"), ("C5", "C6")):
-        assert np.allclose(places[left] * [-1, 1, 1], places[right], atol=1e-5)
+    for left_name, right_name in (("F3", "F4"), ("PO7", "PO8"), ("TP9", "TP10"), ("C5", "C6")):
+        assert np.allclose(places[left_name] * [-1, 1, 1], places[right_name], atol=1e-5)
 
 
 def test_a_dipole_is_seen_by_the_electrode_above_it() -> None:
@@ -80,9 +80,9 @@ def test_the_evoked_response_follows_the_cut_and_never_leads_it() -> None:
 def test_pieces_equal_the_whole() -> None:
     drive = amplifier.source_drive(1, calibration_state(1.0), calibration_cuts())
     times = np.arange(12.0, 14.0, 0.001)
-    whole = amplifier.evoked(amplifier.leads(1), drive, times)
+    uncut = amplifier.evoked(amplifier.leads(1), drive, times)
     parts = [amplifier.evoked(amplifier.leads(1), drive, piece) for piece in np.array_split(times, 9)]
-    assert np.allclose(np.concatenate(parts), whole, atol=1e-4 * np.abs(whole).max())
+    assert np.allclose(np.concatenate(parts), uncut, atol=1e-4 * np.abs(uncut).max())
 
 
 @pytest.mark.parametrize("sfreq", [250, 512, 5000])

@@ -68,15 +68,15 @@ def test_what_the_magnet_adds_has_its_size(dirty: np.ndarray, clean: np.ndarray)
 
 
 def test_without_artefacts_it_is_the_eeg_outside_late_by_the_low_pass() -> None:
-    inside = session(artifacts=Artifacts(drift_ppm=0.0)).clean()[:63]
+    in_magnet = session(artifacts=Artifacts(drift_ppm=0.0)).clean()[:63]
     outside = np.delete(PhantomSession("easy", seed=61, seconds=2).eeg(), 5, axis=0)
-    inside, outside = inside[:, 5 * FS : 12 * FS], outside[:, 5000:12_000]
+    in_magnet, outside = in_magnet[:, 5 * FS : 12 * FS], outside[:, 5000:12_000]
     span = slice(2500, 6500)  # from 7.5 s on, when the eyes are open
-    late = [np.roll(inside, -shift, axis=1)[:, ::5] for shift in range(6, 16)]
+    late = [np.roll(in_magnet, -shift, axis=1)[:, ::5] for shift in range(6, 16)]
     band = signal.butter(4, [0.5, 100], "bandpass", fs=1000, output="sos")
-    wanted = signal.sosfilt(band, outside, axis=1)[:, span]
+    expected = signal.sosfilt(band, outside, axis=1)[:, span]
     alike = [
-        np.corrcoef(signal.sosfilt(band, x, axis=1)[:, span].ravel(), wanted.ravel())[0, 1] for x in late
+        np.corrcoef(signal.sosfilt(band, x, axis=1)[:, span].ravel(), expected.ravel())[0, 1] for x in late
     ]
     assert 9 <= int(np.argmax(alike)) + 6 <= 12  # 1.8 to 2.4 ms
     assert max(alike) > 0.999
@@ -96,10 +96,10 @@ def test_alpha_is_stronger_with_closed_eyes(clean: np.ndarray) -> None:
     occipital = clean[list(bore_montage().channels).index("Oz")]
     closed = occipital[int(2.5 * FS) : int(6.5 * FS)]
     opened = occipital[int(7.5 * FS) : int(12 * FS)]
-    hz, shut = signal.welch(closed, FS, nperseg=2 * FS)
-    seen = signal.welch(opened, FS, nperseg=2 * FS)[1]
+    hz, closed_power = signal.welch(closed, FS, nperseg=2 * FS)
+    open_power = signal.welch(opened, FS, nperseg=2 * FS)[1]
     alpha = (hz >= 9) & (hz <= 11)
-    assert shut[alpha].sum() > 2 * seen[alpha].sum()
+    assert closed_power[alpha].sum() > 2 * open_power[alpha].sum()
 
 
 def test_the_clock_drifts_against_the_scanner() -> None:
@@ -110,33 +110,33 @@ def test_the_clock_drifts_against_the_scanner() -> None:
     times = drifting.sample_times(0, drifting.samples)
     assert len(times) / (times[-1] - times[0] + np.diff(times)[0]) == pytest.approx(5000.1, abs=1e-3)
     only = dataclasses.replace(Artifacts().without(), gradient=True, drift_ppm=20.0)
-    made = session(artifacts=only)
-    x = made.eeg() - made.clean()
+    with_gradient = session(artifacts=only)
+    x = with_gradient.eeg() - with_gradient.clean()
     artefact = drifting.gradient(only).at(times)
     artefact[-1] *= 2
     assert np.abs(x - artefact).max() <= 2 * BIT_UV
 
 
 def test_triggers_are_seen_by_a_sample() -> None:
-    made = session()
-    stamps = np.array([item.stamp for item in made.events() if isinstance(item, Trigger)]) - 1000
-    late = stamps - 0.8 * np.arange(made.volumes)
-    assert len(stamps) == made.volumes
+    phantom = session()
+    stamps = np.array([item.stamp for item in phantom.events() if isinstance(item, Trigger)]) - 1000
+    late = stamps - 0.8 * np.arange(phantom.volumes)
+    assert len(stamps) == phantom.volumes
     assert (late >= -1e-9).all()
     assert late.max() < 1 / FS
     assert late.std() > 1e-6
 
 
 def test_loops_have_the_artefacts_and_no_eeg() -> None:
-    made = session(artifacts=Artifacts(references=3, gradient=False, pump=False))
-    dirty, clean = made.eeg(), made.clean()
+    phantom = session(artifacts=Artifacts(references=3, gradient=False, pump=False))
+    dirty, clean = phantom.eeg(), phantom.clean()
     loops = dirty[63:66]
     head = dirty[:63] - clean[:63]
     slow = signal.butter(2, 30, fs=FS, output="sos")
     loops = signal.sosfilt(slow, loops)
     head = signal.sosfilt(slow, head)
-    left = head.T - loops.T @ np.linalg.lstsq(loops.T, head.T, rcond=None)[0]
-    assert left.std() < 0.05 * head.std()
+    residual = head.T - loops.T @ np.linalg.lstsq(loops.T, head.T, rcond=None)[0]
+    assert residual.std() < 0.05 * head.std()
     assert clean[63:66].std() < 1
 
 
@@ -149,8 +149,8 @@ def test_a_rate_that_does_not_fit_is_refused() -> None:
 @pytest.mark.full
 @pytest.mark.timed
 def test_it_is_made_faster_than_three_times_real_time() -> None:
-    made = session(seconds=10)
-    blocks = made.eeg_blocks()
+    phantom = session(seconds=10)
+    blocks = phantom.eeg_blocks()
     next(blocks)
     start = time.process_time()
     for _ in range(10):

@@ -57,8 +57,8 @@ def test_the_response_basis_is_close_to_each_voxels_own() -> None:
     for v in range(0, brain.VOXELS, 211):
         h = brain.haemodynamic_response(seconds, person.delay[v], person.stretch[v]) / FPS
         slow = np.convolve(state @ person.weights[v], h)[: len(state)]
-        own = np.interp((times + brain.LEAD_S) * FPS, np.arange(len(state)), slow)
-        assert np.corrcoef(own, fast[:, v])[0, 1] > 0.999
+        exact = np.interp((times + brain.LEAD_S) * FPS, np.arange(len(state)), slow)
+        assert np.corrcoef(exact, fast[:, v])[0, 1] > 0.999
 
 
 def test_the_response_is_causal() -> None:

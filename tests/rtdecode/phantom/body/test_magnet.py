@@ -58,32 +58,32 @@ def test_channels_differ() -> None:
 
 
 def test_it_is_a_function_of_time_alone() -> None:
-    made = artifact(slow=0.01, preparation_s=3.0, path=head_path(40, 0.8, 3), volumes=40)
+    gradient = artifact(slow=0.01, preparation_s=3.0, path=head_path(40, 0.8, 3), volumes=40)
     times = np.arange(-30_000, 170_000) / FS
-    whole = made.at(times)
-    pieces = [made.at(part) for part in np.split(times, [1, 700, 31_234, 90_000])]
-    assert np.abs(np.concatenate(pieces, axis=1) - whole).max() < 0.01
+    uncut = gradient.at(times)
+    pieces = [gradient.at(part) for part in np.split(times, [1, 700, 31_234, 90_000])]
+    assert np.abs(np.concatenate(pieces, axis=1) - uncut).max() < 0.01
     again = artifact(slow=0.01, preparation_s=3.0, path=head_path(40, 0.8, 3), volumes=40).at(times)
-    assert np.array_equal(again, whole)
+    assert np.array_equal(again, uncut)
 
 
 def test_between_the_points_of_its_table_it_is_smooth() -> None:
-    made = artifact(tr=1.26, slices=36, bands=1)
+    gradient = artifact(tr=1.26, slices=36, bands=1)
     times = np.arange(int(2 * FS)) / FS + 3
     fine = 1.26 * (1 + np.arange(2**18) / 2**18)
-    spectrum = np.fft.rfft(made.at(fine)[:4].astype(float)) / len(fine)
+    spectrum = np.fft.rfft(gradient.at(fine)[:4].astype(float)) / len(fine)
     turns = np.exp(2j * np.pi * np.outer(np.arange(1, 3000), times[:200] / 1.26))
     exact = 2 * (spectrum[:, 1:3000] @ turns).real + spectrum[:, :1].real
-    assert np.abs(made.at(times[:200])[:4] - exact).max() < 0.05
+    assert np.abs(gradient.at(times[:200])[:4] - exact).max() < 0.05
 
 
 def test_a_clock_that_drifts_sees_it_move() -> None:
-    made = artifact()
+    gradient = artifact()
     times = np.arange(int(0.8 * FS)) / FS + 8
-    assert rms(made.at(times + 60 * 0.8) - made.at(times)) < 1e-3
+    assert rms(gradient.at(times + 60 * 0.8) - gradient.at(times)) < 1e-3
     late = 60 * 0.8 * 20e-6
-    assert rms(made.at(times + 60 * 0.8 + late) - made.at(times)) > 100
-    assert 0.3 < rms(made.at(times + 1e-6) - made.at(times)) < 5
+    assert rms(gradient.at(times + 60 * 0.8 + late) - gradient.at(times)) > 100
+    assert 0.3 < rms(gradient.at(times + 1e-6) - gradient.at(times)) < 5
 
 
 def test_motion_changes_its_size_slowly_and_at_once() -> None:
@@ -105,10 +105,10 @@ def test_motion_changes_its_size_slowly_and_at_once() -> None:
 
 
 def test_it_begins_before_the_first_volume_and_ends_with_the_last() -> None:
-    made = artifact(preparation_s=3.0, volumes=10)
+    gradient = artifact(preparation_s=3.0, volumes=10)
 
     def level(start: float, stop: float) -> float:
-        return rms(made.at(np.arange(start, stop, 1 / FS)))
+        return rms(gradient.at(np.arange(start, stop, 1 / FS)))
 
     assert level(-10, -4.9) == 0
     assert level(-4.6, -3.8) > 300  # the reference scan
@@ -127,9 +127,9 @@ def test_the_filter_is_the_one_in_the_artefact() -> None:
 @pytest.mark.full
 @pytest.mark.timed
 def test_it_costs_little() -> None:
-    made = artifact(slow=0.01, path=head_path(100, 0.8, 3))
+    gradient = artifact(slow=0.01, path=head_path(100, 0.8, 3))
     times = np.arange(25_000) / FS
-    made.at(times)
+    gradient.at(times)
     start = time.process_time()
-    made.at(times + 5)
+    gradient.at(times + 5)
     assert time.process_time() - start < 1.0

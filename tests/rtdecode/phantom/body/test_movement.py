@@ -63,8 +63,8 @@ def test_a_turn_takes_the_eyes_along(session: PhantomSession) -> None:
     parameters = np.array([1.0, -2.0, 0.5, np.deg2rad(2), np.deg2rad(-1), np.deg2rad(2.5)])
     before, after = (_eye(session, moving(session, p).volume(1)) for p in (np.zeros(6), parameters))
     assert np.linalg.norm(after - before) > 2
-    there = rigid(parameters, CENTRE) @ np.append(before, 1)
-    assert np.linalg.norm(there[:3] - after) < 0.4
+    expected = rigid(parameters, CENTRE) @ np.append(before, 1)
+    assert np.linalg.norm(expected[:3] - after) < 0.4
 
 
 def test_at_rest_the_moving_scanner_says_what_the_still_one_says(session: PhantomSession) -> None:

@@ -129,10 +129,10 @@ def test_every_recorded_head_can_be_played(data_root: Path) -> None:
     for file in files:
         session = PhantomSession("easy", seconds=400, motion=str(file))
         assert session.path is not None
-        theirs = np.loadtxt(file, skiprows=1)
+        motion = np.loadtxt(file, skiprows=1)
         assert session.motion == file.name
-        np.testing.assert_allclose(session.path[: len(theirs)], theirs - theirs[0])
-        assert np.abs(np.diff(session.path, axis=0)).max() <= np.abs(np.diff(theirs, axis=0)).max() + 1e-12
+        np.testing.assert_allclose(session.path[: len(motion)], motion - motion[0])
+        assert np.abs(np.diff(session.path, axis=0)).max() <= np.abs(np.diff(motion, axis=0)).max() + 1e-12
 
 
 def test_a_table_moves_the_head_and_delays_the_files(tmp_path: Path) -> None:
@@ -146,5 +146,5 @@ def test_a_table_moves_the_head_and_delays_the_files(tmp_path: Path) -> None:
     readable = [volume.readable_at - volumes[0].readable_at for volume in volumes[:4]]
     assert readable == pytest.approx([0, 0.001, 0.002, session.vendor.transfer_s], abs=1e-6)
     assert np.array_equal(volumes[0].data, session.scanner.volume(0))
-    apart = np.abs(session.scanner.volume(1).astype(int) - still.scanner.volume(1)).mean()
-    assert apart > 5 * np.abs(session.scanner.volume(0).astype(int) - still.scanner.volume(0)).mean()
+    difference = np.abs(session.scanner.volume(1).astype(int) - still.scanner.volume(1)).mean()
+    assert difference > 5 * np.abs(session.scanner.volume(0).astype(int) - still.scanner.volume(0)).mean()

@@ -24,8 +24,8 @@ def test_intervals_and_sizes_are_spread_as_stated(heart: Heart) -> None:
 
 def test_r_peaks_are_at_the_beats(heart: Heart) -> None:
     peaks = signal.find_peaks(heart.ecg(TIMES), height=700, distance=300)[0]
-    inside = heart.beats[(heart.beats > -9.9) & (heart.beats < 289.9)]
-    assert np.allclose(TIMES[peaks], inside, atol=0.003)
+    beats = heart.beats[(heart.beats > -9.9) & (heart.beats < 289.9)]
+    assert np.allclose(TIMES[peaks], beats, atol=0.003)
 
 
 def test_the_beat_in_the_eeg_comes_later_and_has_its_size(heart: Heart) -> None:
@@ -39,21 +39,21 @@ def test_the_beat_in_the_eeg_comes_later_and_has_its_size(heart: Heart) -> None:
     assert np.abs(mean[:64, 680:780]).max() < 0.2 * PULSE_UV
     fitted = np.einsum("bn,n->b", beats[:, strongest], mean[strongest]) / (mean[strongest] ** 2).sum()
     assert np.corrcoef(fitted, heart.sizes[3:300])[0, 1] > 0.95
-    left = electrode_places()[:, 0] < -0.5
-    right = electrode_places()[:, 0] > 0.5
-    assert np.corrcoef(mean[:64][left].mean(axis=0), mean[:64][right].mean(axis=0))[0, 1] < -0.5
+    on_left = electrode_places()[:, 0] < -0.5
+    on_right = electrode_places()[:, 0] > 0.5
+    assert np.corrcoef(mean[:64][on_left].mean(axis=0), mean[:64][on_right].mean(axis=0))[0, 1] < -0.5
 
 
 def test_loops_that_see_no_brain_see_the_movement(heart: Heart) -> None:
     x = heart.at(TIMES)
-    known = np.linalg.lstsq(x[64:].T, x[:64].T, rcond=None)[0]
-    assert np.abs(x[64:].T @ known - x[:64].T).max() < 0.1
+    weights = np.linalg.lstsq(x[64:].T, x[:64].T, rcond=None)[0]
+    assert np.abs(x[64:].T @ weights - x[:64].T).max() < 0.1
 
 
 def test_pieces_are_the_whole(heart: Heart) -> None:
     parts = np.split(TIMES[:20_000], [1, 977, 12_345])
-    whole = heart.at(TIMES[:20_000])
-    assert np.abs(np.concatenate([heart.at(part) for part in parts], axis=1) - whole).max() < 0.01
+    uncut = heart.at(TIMES[:20_000])
+    assert np.abs(np.concatenate([heart.at(part) for part in parts], axis=1) - uncut).max() < 0.01
 
 
 def test_the_pump_hums_between_20_and_60_hz() -> None:
@@ -61,6 +61,6 @@ def test_the_pump_hums_between_20_and_60_hz() -> None:
     x = pump.at(TIMES[:100_000])
     assert np.sqrt((x**2).mean()) == pytest.approx(PUMP_UV, rel=0.1)
     hz, power = signal.welch(x, FS, nperseg=8000)
-    inside = (hz > 19) & (hz < 61)
-    assert power[:, inside].sum() > 0.999 * power.sum()
+    hum_band = (hz > 19) & (hz < 61)
+    assert power[:, hum_band].sum() > 0.999 * power.sum()
     assert abs(hz[power.mean(axis=0).argmax()] - pump.hz[0]) < 1

@@ -60,11 +60,11 @@ def test_any_order_gives_the_same_volumes(session: PhantomSession) -> None:
 def test_temporal_noise_is_in_the_published_range(session: PhantomSession) -> None:
     x = np.stack([session.scanner.volume(i) for i in range(session.volumes)])
     x = x.reshape(len(x), -1).astype(float)
-    inside = x[:, session.head.voxels]
-    tsnr = np.median(inside.mean(axis=0) / inside.std(axis=0))
+    brain = x[:, session.head.voxels]
+    tsnr = np.median(brain.mean(axis=0) / brain.std(axis=0))
     assert 50 < tsnr < 100
     air = np.delete(x, session.head.brain, axis=1)[:, :2000]
-    assert air.std(axis=0).mean() < inside.std(axis=0).mean()
+    assert air.std(axis=0).mean() < brain.std(axis=0).mean()
 
 
 def test_driven_voxels_carry_the_film_and_others_do_not() -> None:
@@ -74,8 +74,8 @@ def test_driven_voxels_carry_the_film_and_others_do_not() -> None:
     count = session.volumes
     scans = [Scanner(place, subject(1), session.preset, session.state, count, seed) for seed in (1, 2)]
     driven = place.voxels
-    others = np.setdiff1d(place.brain, driven)[::20]
-    voxels = np.concatenate([driven, others])
+    undriven = np.setdiff1d(place.brain, driven)[::20]
+    voxels = np.concatenate([driven, undriven])
     a, b = (np.stack([scan.volume(i).reshape(-1)[voxels] for i in range(count)]) for scan in scans)
     a, b = (x.astype(float) - x.mean(axis=0) for x in (a, b))
     repeat = [x.mean() for x in np.split(_columns(a, b), [len(driven)])]

@@ -68,10 +68,12 @@ def test_other_readers_find_the_voxels_where_they_were(tmp_path, orientation, sh
     wrapper = wrapper_from_data(pydicom.dcmread(io.BytesIO(data)))
     assert wrapper.is_mosaic
     lps = np.diag([-1.0, -1.0, 1.0, 1.0])
-    ours = nib.Nifti1Image(volume, affine)
-    same_world(nib.Nifti1Image(wrapper.get_unscaled_data().astype(np.int16), lps @ wrapper.affine), ours)
+    written_image = nib.Nifti1Image(volume, affine)
+    same_world(
+        nib.Nifti1Image(wrapper.get_unscaled_data().astype(np.int16), lps @ wrapper.affine), written_image
+    )
     (converted,) = dcm2niix(tmp_path, tmp_path)
-    same_world(converted, ours)
+    same_world(converted, written_image)
 
 
 def test_header_says_what_was_asked():

@@ -41,8 +41,8 @@ def test_another_converter_finds_every_vendors_run_the_same(tmp_path, session, s
     assert run.shape == (64, 64, 36, 3)
     assert run.header.get_zooms()[3] == pytest.approx(0.8)
     for t in range(3):
-        theirs = nib.Nifti1Image(np.asanyarray(run.dataobj)[..., t], run.affine)
-        same_world(theirs, nib.Nifti1Image(session.scanner.volume(t), session.head.affine))
+        converted = nib.Nifti1Image(np.asanyarray(run.dataobj)[..., t], run.affine)
+        same_world(converted, nib.Nifti1Image(session.scanner.volume(t), session.head.affine))
 
 
 def test_nifti_files_are_read_the_same(tmp_path, session):
@@ -71,8 +71,8 @@ def test_enhanced_frames_have_their_places_and_times(session):
     for k, frame in enumerate(frames):
         content = frame.FrameContentSequence[0]
         assert (content.InStackPositionNumber, content.TemporalPositionIndex) == (k + 1, 3)
-        at = float(content.FrameAcquisitionDateTime[-9:])
-        assert at == pytest.approx(1.5 + slice_times(36)[k], abs=1e-5)
+        acquired_s = float(content.FrameAcquisitionDateTime[-9:])
+        assert acquired_s == pytest.approx(1.5 + slice_times(36)[k], abs=1e-5)
         place = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float)
         assert place == pytest.approx(_corner(session.head.affine, k), abs=1e-5)
     assert np.array_equal(ds.pixel_array.transpose(2, 1, 0), session.scanner.volume(2))
@@ -110,42 +110,42 @@ def test_philips_numbers_slice_by_slice(session):
 
 @pytest.mark.parametrize("scanner", DICOM)
 def test_no_two_files_are_the_same_object(session, scanner):
-    made = [_read(file.data) for index in (0, 1) for file in files(session, scanner, RUN, index)]
-    assert len({ds.SOPInstanceUID for ds in made}) == len(made)
-    assert {ds.SeriesInstanceUID for ds in made} == {"1.2.3.4"}
-    for ds in made:
+    datasets = [_read(file.data) for index in (0, 1) for file in files(session, scanner, RUN, index)]
+    assert len({ds.SOPInstanceUID for ds in datasets}) == len(datasets)
+    assert {ds.SeriesInstanceUID for ds in datasets} == {"1.2.3.4"}
+    for ds in datasets:
         assert list(ds.keys()) == sorted(ds.keys())
         assert ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID
 
 
 @pytest.mark.parametrize("scanner", VENDORS)
 def test_a_lost_slice_leaves_the_others(session, scanner):
-    whole = files(session, scanner, RUN, 1)
+    complete = files(session, scanner, RUN, 1)
     cut = files(session, scanner, RUN, 1, absent=7)
     if VENDORS[scanner].by_slice:
         assert len(cut) == 35
-        assert whole[7] not in cut
+        assert complete[7] not in cut
     elif scanner == "siemens-enhanced":
         ds = _read(cut[0].data)
         assert ds.NumberOfFrames == len(ds.PerFrameFunctionalGroupsSequence) == len(ds.pixel_array) == 35
         contents = [frame.FrameContentSequence[0] for frame in ds.PerFrameFunctionalGroupsSequence]
         assert [c.InStackPositionNumber for c in contents] == [k + 1 for k in range(36) if k != 7]
     else:
-        assert len(cut[0].data) == len(whole[0].data)
-        assert cut[0].data != whole[0].data
+        assert len(cut[0].data) == len(complete[0].data)
+        assert cut[0].data != complete[0].data
 
 
 @pytest.mark.parametrize("scanner", VENDORS)
 def test_names_of_a_run_differ_and_tell_the_next_series(tmp_path, session, scanner):
-    every = [name for index in range(session.volumes) for name in names(session, scanner, 6, index)]
-    assert len(set(every)) == len(every)
+    run_names = [name for index in range(session.volumes) for name in names(session, scanner, 6, index)]
+    assert len(set(run_names)) == len(run_names)
     assert next_series(tmp_path, scanner) == 4
     for index in (0, session.volumes - 1):
         for name in names(session, scanner, 6, index):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
     assert next_series(tmp_path, scanner) == 7
-    assert (second_name(every[0], scanner) in every) == (scanner == "nifti")
+    assert (second_name(run_names[0], scanner) in run_names) == (scanner == "nifti")
 
 
 def test_a_scanner_that_is_not_built_is_named():
@@ -161,13 +161,13 @@ def test_a_scanner_that_is_not_built_is_named():
 def test_writers_refuse_negative_values_and_sheared_axes():
     sheared = np.eye(4)
     sheared[0, 1] = 0.2
-    at = datetime(2026, 3, 1)
-    for affine, low, said in ((np.eye(4), -1, "negative"), (sheared, 1, "orthogonal")):
+    acquired_at = datetime(2026, 3, 1)
+    for affine, low, message in ((np.eye(4), -1, "negative"), (sheared, 1, "orthogonal")):
         volume = np.full((4, 4, 3), low, np.int16)
-        with pytest.raises(ValueError, match=said):
-            enhanced_bytes(volume, affine, 0.8, 0, 4, at, 1.6, "1.2")
-        with pytest.raises(ValueError, match=said):
-            slice_bytes("ge", volume, affine, 0.8, 0, 4, at, "1.2")
+        with pytest.raises(ValueError, match=message):
+            enhanced_bytes(volume, affine, 0.8, 0, 4, acquired_at, 1.6, "1.2")
+        with pytest.raises(ValueError, match=message):
+            slice_bytes("ge", volume, affine, 0.8, 0, 4, acquired_at, "1.2")
 
 
 @pytest.mark.full
@@ -176,11 +176,11 @@ def test_the_benchmark_size_is_written_in_a_fraction_of_a_tr():
     shape = (104, 104, 72)
     volume = volume_of(shape)
     affine = head(1, shape).affine
-    at = datetime(2026, 3, 1)
+    acquired_at = datetime(2026, 3, 1)
     writers = {
-        "enhanced": lambda i: enhanced_bytes(volume, affine, 0.8, i, 4, at, 1.6, "1.2"),
-        "ge": lambda i: slice_bytes("ge", volume, affine, 0.8, i, 4, at, "1.2"),
-        "philips": lambda i: slice_bytes("philips", volume, affine, 0.8, i, 4, at, "1.2"),
+        "enhanced": lambda i: enhanced_bytes(volume, affine, 0.8, i, 4, acquired_at, 1.6, "1.2"),
+        "ge": lambda i: slice_bytes("ge", volume, affine, 0.8, i, 4, acquired_at, "1.2"),
+        "philips": lambda i: slice_bytes("philips", volume, affine, 0.8, i, 4, acquired_at, "1.2"),
         "nifti": lambda i: nifti_bytes(volume, affine, 0.8),
     }
     for name, write in writers.items():

@@ -20,18 +20,18 @@ def test_features_do_not_know_the_future(film: Film) -> None:
     frame = film.shots[6].first
     mixed = Film(80, seed=11)
     mixed.shots = film.shots[:6] + other.shots[6:]
-    found, expected = film_features(mixed), film_features(film)
-    assert np.array_equal(found[:frame], expected[:frame])
-    assert not np.allclose(found[frame], expected[frame])
+    features, expected = film_features(mixed), film_features(film)
+    assert np.array_equal(features[:frame], expected[:frame])
+    assert not np.allclose(features[frame], expected[frame])
 
 
 def test_maps_depend_on_a_picture_and_the_one_before_it(film: Film) -> None:
     frames = film.frames[1:90]
     before = film.frames[:89]
-    whole = feature_maps(frames, before)
+    uncut = feature_maps(frames, before)
     parts = [feature_maps(frames[:37], before[:37]), feature_maps(frames[37:], before[37:])]
-    assert np.array_equal(np.concatenate(parts), whole)
-    assert whole.shape == (89, *GRID, len(MAPS))
+    assert np.array_equal(np.concatenate(parts), uncut)
+    assert uncut.shape == (89, *GRID, len(MAPS))
 
 
 @pytest.mark.full
@@ -39,19 +39,19 @@ def test_features_are_standardised_on_films_that_people_watch(data_root: Path) -
     """Half of the frames by which the eye is standardised: variances are as large there."""
     folder = data_root / "films" / "train"
     films = [watched(str(path), None, 0, "grid") for path in sorted(folder.glob("*.mp4"))]
-    known = np.concatenate([film_features(film) for film in films])
-    assert known.shape[1] == FEATURES
-    assert np.abs(known.mean(axis=0)).max() < 0.8
-    assert known.std(axis=0).min() > 0.5
-    assert known.std(axis=0).max() < 1.5
+    features = np.concatenate([film_features(film) for film in films])
+    assert features.shape[1] == FEATURES
+    assert np.abs(features.mean(axis=0)).max() < 0.8
+    assert features.std(axis=0).min() > 0.5
+    assert features.std(axis=0).max() < 1.5
 
 
 def test_the_eye_is_standardised_to_zero_mean_and_unit_variance(film: Film) -> None:
     short = Film(40, seed=15)
-    found = standardise([film, short])
-    assert found.maps.shape == (len(MAPS),)
-    assert found.scale.min() > 0
-    assert np.abs(found.mean).max() < 0.2
+    scales = standardise([film, short])
+    assert scales.maps.shape == (len(MAPS),)
+    assert scales.scale.min() > 0
+    assert np.abs(scales.mean).max() < 0.2
     # Doubled contrast of the maps is undone.
     assert np.allclose(standardise([short]).drive_mean, standardise([short, short]).drive_mean, atol=1e-4)
 
@@ -88,31 +88,31 @@ def test_the_eye_sees_what_is_looked_at(film: Film) -> None:
     gaze = np.tile([8, -12], (count, 1))
     moved = np.full((count, 64, 96, 3), 128, np.uint8)
     moved[:, : 64 - 8, 12:] = film.frames[:count, 8:, : 96 - 12]
-    shown = Pictures(film.frames[:count], np.zeros(0, np.int64))
-    there = Pictures(moved, np.zeros(0, np.int64))
-    assert np.array_equal(film_features(shown, gaze), film_features(there))
+    still_film = Pictures(film.frames[:count], np.zeros(0, np.int64))
+    moved_film = Pictures(moved, np.zeros(0, np.int64))
+    assert np.array_equal(film_features(still_film, gaze), film_features(moved_film))
     # Eyes that move over a picture that does not see no motion.
     still = Pictures(np.repeat(film.frames[:1], count, axis=0), np.zeros(0, np.int64))
     roving = np.random.default_rng(0).integers(-9, 9, (count, 2))
-    looked = film_features(still, roving)
-    rested = film_features(still)
+    roving_features = film_features(still, roving)
+    resting_features = film_features(still)
     motion = slice(46, 64)
-    assert np.allclose(looked[:, motion], rested[:, motion], atol=1e-4)
-    assert not np.allclose(looked[:, :46], rested[:, :46], atol=0.1)
+    assert np.allclose(roving_features[:, motion], resting_features[:, motion], atol=1e-4)
+    assert not np.allclose(roving_features[:, :46], resting_features[:, :46], atol=0.1)
 
 
 def test_a_resting_brain_is_as_active_as_one_that_watches_and_follows_nothing() -> None:
     first, second = (resting_features(1600, np.random.default_rng(seed)) for seed in (0, 1))
-    known = film_features(CALIBRATION)
-    assert first.std(axis=0) == pytest.approx(known.std(axis=0), rel=0.3)
+    watching = film_features(CALIBRATION)
+    assert first.std(axis=0) == pytest.approx(watching.std(axis=0), rel=0.3)
     # As slow, too: the correlation of neighbouring frames is that of the film's features.
     near = [
-        np.mean([np.corrcoef(x[:-1, k], x[1:, k])[0, 1] for k in range(FEATURES)]) for x in (first, known)
+        np.mean([np.corrcoef(x[:-1, k], x[1:, k])[0, 1] for k in range(FEATURES)]) for x in (first, watching)
     ]
     assert near[0] == pytest.approx(near[1], abs=0.03)
     across = [
         abs(np.corrcoef(a[:, k], b[:, k])[0, 1])
-        for a, b in ((first, second), (first, known))
+        for a, b in ((first, second), (first, watching))
         for k in range(FEATURES)
     ]
     assert np.mean(across) < 0.15

@@ -63,8 +63,8 @@ def test_attributes_can_be_read_off_the_pixels() -> None:
     for shot in film.shots:
         picture = render(shot, 33)[16].astype(float)
         row, col = (round(value) for value in shot.center)
-        inside = picture[row - 3 : row + 4, col - 3 : col + 4].mean(axis=(0, 1))
-        assert _closest(inside, COLORS) == shot.color
+        shape_color = picture[row - 3 : row + 4, col - 3 : col + 4].mean(axis=(0, 1))
+        assert _closest(shape_color, COLORS) == shot.color
         corners = picture[[0, 0, -1, -1], [0, -1, 0, -1]]
         assert _closest(np.median(corners, axis=0), BACKGROUNDS) == shot.background
 

@@ -22,17 +22,19 @@ SEEN = {
 
 @pytest.mark.parametrize("cuts", ["grid", "free"])
 def test_the_film_of_known_shapes_shows_everything_but_what_it_leaves_out(cuts: str) -> None:
-    shots = [shot.attributes for seed in range(4) for shot in Film(1600, seed, cuts, known=True).shots]
+    shots = [shot.attributes for seed in range(4) for shot in Film(1600, seed, cuts, known_only=True).shots]
     for name, values in ATTRIBUTES.items():
         assert {shot[name] for shot in shots} == {*values} - {UNSEEN[name]}
     # All pairs of values but those that are left out.
-    for one, other in product(ATTRIBUTES, repeat=2):
-        if one < other:
-            shown = {(shot[one], shot[other]) for shot in shots}
-            kept = [value for value in ATTRIBUTES[one] if value != UNSEEN[one]]
-            beside = [value for value in ATTRIBUTES[other] if value != UNSEEN[other]]
-            apart = {(pair[one], pair[other]) for pair in UNSEEN_TOGETHER if {one, other} == {*pair}}
-            assert shown == {*product(kept, beside)} - apart
+    for first, second in product(ATTRIBUTES, repeat=2):
+        if first < second:
+            pairs = {(shot[first], shot[second]) for shot in shots}
+            first_values = [value for value in ATTRIBUTES[first] if value != UNSEEN[first]]
+            second_values = [value for value in ATTRIBUTES[second] if value != UNSEEN[second]]
+            absent_pairs = {
+                (pair[first], pair[second]) for pair in UNSEEN_TOGETHER if {first, second} == {*pair}
+            }
+            assert pairs == {*product(first_values, second_values)} - absent_pairs
 
 
 def test_a_film_of_shapes_holds_as_much_of_each_kind_as_is_said() -> None:
@@ -55,5 +57,5 @@ def test_what_is_new_in_a_shot_is_told() -> None:
 
 def test_the_word_makes_it_and_it_is_another_film_than_shapes() -> None:
     film = watched("known-shapes", 20.0, 3, "free")
-    assert np.array_equal(film.frames, Film(20, 3, "free", known=True).frames)
+    assert np.array_equal(film.frames, Film(20, 3, "free", known_only=True).frames)
     assert not np.array_equal(film.frames, watched("shapes", 20.0, 3, "free").frames)

@@ -26,7 +26,7 @@ def firsts(seed: int, frames: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def shown() -> np.ndarray:
+def frames() -> np.ndarray:
     """Eighty seconds as the participant watches them."""
     return np.stack([*natural_frames(20, 640, SIZE, FPS)])
 
@@ -49,25 +49,25 @@ def test_any_instant_at_any_size_is_the_same_picture(size: tuple[int, int]) -> N
     film = twenty_seconds()
     other = np.stack([*film.at(size, 1)])
     assert other.shape == (20, *size, 3)
-    for one, two in zip(other, film.frames[::FPS], strict=True):
-        drawn = Image.fromarray(one)
-        seen = Image.fromarray(two)
+    for resized, watched_frame in zip(other, film.frames[::FPS], strict=True):
+        resized_image = Image.fromarray(resized)
+        watched_image = Image.fromarray(watched_frame)
         # What both show, at one size that is not finer than either.
         high, wide = size
         part = min(96 / wide, 64 / high)
         box = (48 - part * wide / 2, 32 - part * high / 2, 48 + part * wide / 2, 32 + part * high / 2)
         common = (wide * 16 // high, 16)
-        both = [np.asarray(drawn.resize(common, Image.Resampling.BOX), float)]
-        both.append(np.asarray(seen.resize(common, Image.Resampling.BOX, box=box), float))
+        both = [np.asarray(resized_image.resize(common, Image.Resampling.BOX), float)]
+        both.append(np.asarray(watched_image.resize(common, Image.Resampling.BOX, box=box), float))
         assert np.abs(both[0] - both[1]).mean() < 8
         assert np.corrcoef(both[0].ravel(), both[1].ravel())[0, 1] > 0.97
 
 
-def test_most_cuts_are_found_and_no_other(shown: np.ndarray) -> None:
-    made = set(firsts(20, len(shown))[1:])
-    found = set(find_cuts(shown).tolist())
-    assert len(made) > 15
-    assert len(made & found) > 0.9 * max(len(made), len(found))
+def test_most_cuts_are_found_and_no_other(frames: np.ndarray) -> None:
+    true_cuts = set(firsts(20, len(frames))[1:])
+    detected = set(find_cuts(frames).tolist())
+    assert len(true_cuts) > 15
+    assert len(true_cuts & detected) > 0.9 * max(len(true_cuts), len(detected))
 
 
 def test_shots_last_as_long_as_in_real_films() -> None:
@@ -79,9 +79,9 @@ def test_shots_last_as_long_as_in_real_films() -> None:
     assert 4.0 < high < 5.2
 
 
-def test_something_moves_in_most_shots_and_some_hold_still(shown: np.ndarray) -> None:
-    change = np.abs(np.diff(shown.astype(np.int16), axis=0)).mean((1, 2, 3))
-    change = np.delete(change, np.array(firsts(20, len(shown))[1:]) - 1)
+def test_something_moves_in_most_shots_and_some_hold_still(frames: np.ndarray) -> None:
+    change = np.abs(np.diff(frames.astype(np.int16), axis=0)).mean((1, 2, 3))
+    change = np.delete(change, np.array(firsts(20, len(frames))[1:]) - 1)
     assert 1 < change.mean() < 7
     assert 0.05 < (change < 1).mean() < 0.7
 
@@ -124,7 +124,7 @@ def test_other_films_give_any_instant_at_any_size_too() -> None:
     assert large.shape == (192, 128, 128, 3)
     # Scaled by two, and the sides cut off.
     assert np.array_equal(large[30, ::2, ::2], shapes.frames[10, :, 16:80])
-    rest = watched("none", 4.0, 0, "grid")
-    grey = np.stack([*rest.at((32, 32), 4)])
+    baseline = watched("none", 4.0, 0, "grid")
+    grey = np.stack([*baseline.at((32, 32), 4)])
     assert (grey == 128).all()
     assert len(grey) == 16

@@ -98,11 +98,11 @@ def test_about_as_many_cuts_are_found_as_were_counted_in_real_films(data_root: P
 
 def test_what_a_film_shows_is_not_known_and_its_shots_are(tmp_path: Path) -> None:
     film = Film(40, seed=3)
-    shown = Pictures(film.frames, find_cuts(film.frames))
-    assert [shot.frames for shot in shown.shots] == [32] * 10
-    assert shown.clip(3).shape == (33, 64, 96, 3)
-    assert np.array_equal(shown.clip(3)[:32], film.clip(3)[:32])
-    shown.write_events(tmp_path / "events.tsv")
+    pictures = Pictures(film.frames, find_cuts(film.frames))
+    assert [shot.frames for shot in pictures.shots] == [32] * 10
+    assert pictures.clip(3).shape == (33, 64, 96, 3)
+    assert np.array_equal(pictures.clip(3)[:32], film.clip(3)[:32])
+    pictures.write_events(tmp_path / "events.tsv")
     with (tmp_path / "events.tsv").open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert {row["trial_type"] for row in rows} == {"shot"}
@@ -113,17 +113,17 @@ def test_what_a_film_shows_is_not_known_and_its_shots_are(tmp_path: Path) -> Non
 
 def test_the_brain_answers_to_pixels_whoever_made_them() -> None:
     film = Film(80, seed=4)
-    shown = Pictures(film.frames, find_cuts(film.frames))
-    assert np.array_equal(film_features(film), film_features(shown))
+    pictures = Pictures(film.frames, find_cuts(film.frames))
+    assert np.array_equal(film_features(film), film_features(pictures))
 
 
 def test_the_future_of_a_film_does_not_change_what_is_seen_of_it() -> None:
     film = Film(40, seed=5).frames
     other = film.copy()
     other[200:] = 255 - other[200:]
-    one, two = (film_features(Pictures(frames, find_cuts(frames))) for frames in (film, other))
-    assert np.array_equal(one[:200], two[:200])
-    assert not np.allclose(one[200:], two[200:])
+    original, changed = (film_features(Pictures(frames, find_cuts(frames))) for frames in (film, other))
+    assert np.array_equal(original[:200], changed[:200])
+    assert not np.allclose(original[200:], changed[200:])
 
 
 def test_a_session_of_a_file_has_its_length_and_names_the_file_alone(tmp_path: Path) -> None:
@@ -135,10 +135,10 @@ def test_a_session_of_a_file_has_its_length_and_names_the_file_alone(tmp_path: P
     assert np.isfinite(session.state).all()
     session.truth(tmp_path / "truth")
     assert len(read_events(tmp_path / "truth" / "events.tsv")) == 3
-    rest = PhantomSession("easy", seconds=12.0, film="none")
-    rest.truth(tmp_path / "rest")
+    baseline = PhantomSession("easy", seconds=12.0, film="none")
+    baseline.truth(tmp_path / "rest")
     assert read_events(tmp_path / "rest" / "events.tsv") == []
-    assert rest.uid != session.uid != PhantomSession("easy", seconds=12.0).uid
+    assert baseline.uid != session.uid != PhantomSession("easy", seconds=12.0).uid
 
 
 def damaged(path: Path, share: float) -> Path:
@@ -150,19 +150,19 @@ def damaged(path: Path, share: float) -> Path:
 def test_a_film_with_a_broken_end_is_watched_up_to_there(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     frames = np.repeat(rng.integers(0, 255, (120, 64, 96, 1)).astype(np.uint8), 3, axis=3)
-    whole = write(tmp_path / "f.mkv", frames, 8)
-    film = watched(str(damaged(whole, 0.6)), None, 0, "grid")
+    path = write(tmp_path / "f.mkv", frames, 8)
+    film = watched(str(damaged(path, 0.6)), None, 0, "grid")
     assert 48 <= film.count < 90
     assert isinstance(film, Pictures)
     assert len(find_cuts(film.frames)) == len(film.cut_frames) - 1
     assert np.abs(film.frames[40].astype(int) - frames[40]).mean() < 20
-    with refused(UsageError, "film-too-short", film=whole, duration_s=film.count / 8, required_s=15.0):
-        watched(str(whole), 15.0, 0, "grid")
+    with refused(UsageError, "film-too-short", film=path, duration_s=film.count / 8, required_s=15.0):
+        watched(str(path), 15.0, 0, "grid")
 
 
 def test_what_cannot_be_watched_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = write(tmp_path / "short.mp4", plain([100] * 24), 8)
-    one = write(tmp_path / "one.mp4", plain([100]), 8)
+    one_frame = write(tmp_path / "one.mp4", plain([100]), 8)
     text = tmp_path / "text.mp4"
     text.write_text("no film")
     empty = tmp_path / "empty.mp4"
@@ -177,7 +177,7 @@ def test_what_cannot_be_watched_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     films = ["shapes", "known-shapes", "natural", "none"]
     expected: list[tuple[Path, str, dict[str, object]]] = [
         (short, "film-too-short", {"film": short, "duration_s": 3.0, "required_s": 4.0}),
-        (one, "film-too-short", {"film": one, "duration_s": 0.125}),
+        (one_frame, "film-too-short", {"film": one_frame, "duration_s": 0.125}),
         (text, "film-unreadable", {"path": text}),
         (empty, "film-unreadable", {"path": empty}),
         (sound, "film-without-video", {"path": sound}),
@@ -186,6 +186,6 @@ def test_what_cannot_be_watched_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     for path, code, values in expected:
         with refused(UsageError, code, **values):
             watched(str(path), None, 0, "grid")
-    monkeypatch.setattr(module, "_MOST", 20)
+    monkeypatch.setattr(module, "_MAX_FRAMES", 20)
     with refused(UsageError, "film-too-long", film=short, limit_hours=20 / 8 / 3600):
         watched(str(short), None, 0, "grid")

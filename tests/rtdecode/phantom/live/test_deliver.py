@@ -65,9 +65,11 @@ def test_every_fault_happens_as_the_log_says(tmp_path: Path, scanner: str) -> No
     expected -= set(names(session, scanner, 4, detail["volume-drop"]["index"]))
     if VENDORS[scanner].by_slice:
         expected -= {detail["slice-drop"]["file"]}
-    found = {str(path.relative_to(tmp_path / "d")) for path in (tmp_path / "d").rglob("*") if path.is_file()}
-    doubles = found - expected
-    assert expected <= found
+    delivered_files = {
+        str(path.relative_to(tmp_path / "d")) for path in (tmp_path / "d").rglob("*") if path.is_file()
+    }
+    doubles = delivered_files - expected
+    assert expected <= delivered_files
     assert len(doubles) == (0 if scanner == "nifti" else detail["volume-dup"]["files"])
     assert scanner == "nifti" or detail["volume-dup"]["again"] in doubles
     cut = detail["file-truncate"]
@@ -134,8 +136,8 @@ def test_every_scanner_by_the_clock(tmp_path: Path) -> None:
     session = session_of("ge", seed=65)
     for scanner, vendor in VENDORS.items():
         per_volume = 36 if vendor.by_slice else 1
-        found = [path for path in (tmp_path / scanner / "dicom").rglob("*") if path.is_file()]
-        assert len(found) == (session.volumes - 1) * per_volume, scanner
+        delivered_files = [path for path in (tmp_path / scanner / "dicom").rglob("*") if path.is_file()]
+        assert len(delivered_files) == (session.volumes - 1) * per_volume, scanner
         lines = (tmp_path / scanner / "truth" / "faults.jsonl").read_text().splitlines()
         kinds = sorted(json.loads(line)["kind"] for line in lines)
         assert kinds == ["folder-vanish", "volume-drop"], scanner
@@ -148,7 +150,7 @@ def test_a_slow_file_can_be_seen_growing(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "d" / names(session, "siemens-mosaic", 4, 0)[0]
     sizes: list[int] = []
 
-    def look(_at: float, _stop: threading.Event) -> None:
+    def look(_moment: float, _stop: threading.Event) -> None:
         sizes.append(path.stat().st_size if path.exists() else 0)
 
     monkeypatch.setattr(deliver, "sleep_until", look)

@@ -14,11 +14,11 @@ SPEC += ",eeg-jump@3:2,eeg-jump@5:0.75,trigger-drop@1.6"
 
 
 def chunks(session: PhantomSession) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    found = [item for item in session.events() if isinstance(item, EegChunk)]
-    arrivals = np.array([chunk.arrived_at for chunk in found])
+    eeg_chunks = [item for item in session.events() if isinstance(item, EegChunk)]
+    arrivals = np.array([chunk.arrived_at for chunk in eeg_chunks])
     return (
-        np.concatenate([c.data for c in found], axis=1),
-        np.concatenate([c.stamps for c in found]),
+        np.concatenate([c.data for c in eeg_chunks], axis=1),
+        np.concatenate([c.stamps for c in eeg_chunks]),
         arrivals,
     )
 
@@ -42,8 +42,8 @@ def test_every_lost_sample_is_in_the_log(artifacts: Artifacts | None) -> None:
     assert (np.diff(arrivals) > 0).all()
     sent = stamps - START_AT - times[~lost]
     for start, stop, jump in ((-10, 3, 0), (3, 5, 2), (5, 99, 1.25)):
-        inside = (times[~lost] >= start) & (times[~lost] < stop)
-        assert np.allclose(sent[inside], jump, atol=0.003)
+        in_interval = (times[~lost] >= start) & (times[~lost] < stop)
+        assert np.allclose(sent[in_interval], jump, atol=0.003)
 
 
 def test_jumps_go_forwards_and_back() -> None:
@@ -92,6 +92,6 @@ def test_spans_are_those_of_the_sample_times() -> None:
     times = session.sample_times(0, session.samples)
     for start, stop in ((-99, -10), (-10, -9.9998), (0, 0.8), (3.3, 3.3), (8.99, 20), (5, math.inf)):
         first, count = session.sample_span(start, stop)
-        inside = np.flatnonzero((times >= start) & (times < stop))
-        assert count == len(inside)
-        assert count == 0 or first == inside[0]
+        expected = np.flatnonzero((times >= start) & (times < stop))
+        assert count == len(expected)
+        assert count == 0 or first == expected[0]

@@ -38,8 +38,8 @@ def test_volumes_are_lost_by_their_time() -> None:
 
 
 def test_samples_are_lost_by_their_time() -> None:
-    kept = received(plan("eeg-drop@1:0.5", 60, 1), np.arange(0, 3, 0.1))
-    assert np.flatnonzero(~kept).tolist() == [10, 11, 12, 13, 14]
+    is_received = received(plan("eeg-drop@1:0.5", 60, 1), np.arange(0, 3, 0.1))
+    assert np.flatnonzero(~is_received).tolist() == [10, 11, 12, 13, 14]
 
 
 def test_nothing_asked_nothing_lost() -> None:
@@ -67,10 +67,10 @@ def test_a_fault_that_cannot_be_read_is_refused_with_how_to_write_one(fault: str
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_a_rate_and_a_usual_duration(kind: str) -> None:
-    found = plan(f"{kind}=6,{kind}@2", 600, 3)
-    assert 30 < len(found) < 95
-    assert {fault.kind for fault in found} == {kind}
-    assert {fault.duration_s for fault in found} == {KINDS[kind].usual_s}
+    faults = plan(f"{kind}=6,{kind}@2", 600, 3)
+    assert 30 < len(faults) < 95
+    assert {fault.kind for fault in faults} == {kind}
+    assert {fault.duration_s for fault in faults} == {KINDS[kind].usual_s}
 
 
 def test_what_becomes_of_a_volume() -> None:
@@ -78,17 +78,17 @@ def test_what_becomes_of_a_volume() -> None:
         "volume-dup@0.8,volume-late@1.6:3,volume-reorder@2.4,slice-drop@3.2,file-truncate@4,"
         "file-slow@4.8:2,volume-drop@5.6,volume-dup@5.6"
     )
-    found = fates(plan(spec, 60, 1), 0.8, 80, 1)
-    assert list(found) == [1, 2, 3, 4, 5, 6, 7]
-    assert found[1].again
-    assert found[2].late_s == 3
-    assert 0.8 < found[3].late_s < 1.2, "after its successor, before it is given up"
-    assert found[4].hole
-    assert found[5].cut is not None
-    assert 0.05 <= found[5].cut <= 0.95
-    assert found[6].slow_s == 2
-    assert found[7] == Fate((Fault("volume-drop", 5.6, 0.0),), lost=True), "a lost volume has no double"
-    assert [index for index, fate in found.items() if not fate.whole] == [4, 5, 7]
+    fate_of = fates(plan(spec, 60, 1), 0.8, 80, 1)
+    assert list(fate_of) == [1, 2, 3, 4, 5, 6, 7]
+    assert fate_of[1].again
+    assert fate_of[2].late_s == 3
+    assert 0.8 < fate_of[3].late_s < 1.2, "after its successor, before it is given up"
+    assert fate_of[4].hole
+    assert fate_of[5].cut is not None
+    assert 0.05 <= fate_of[5].cut <= 0.95
+    assert fate_of[6].slow_s == 2
+    assert fate_of[7] == Fate((Fault("volume-drop", 5.6, 0.0),), lost=True), "a lost volume has no double"
+    assert [index for index, fate in fate_of.items() if not fate.whole] == [4, 5, 7]
 
 
 def test_spans_hit_every_volume_within_and_lateness_only_one() -> None:
@@ -109,9 +109,9 @@ def test_absences_do_not_overlap() -> None:
 
 def test_triggers_go_missing_and_appear() -> None:
     faults = plan("trigger-drop@1.6,trigger-extra@2.9,trigger-extra@4.1:0.5", 60, 1)
-    sent, wrong = triggers(faults, 0.8, 8)
+    sent, altered = triggers(faults, 0.8, 8)
     assert sent == pytest.approx([0, 0.8, 2.4, 2.9, 3.2, 4.0, 4.1, 4.35, 4.8, 5.6])
-    assert [(fault.kind, at) for fault, at in wrong] == [
+    assert [(fault.kind, trigger_s) for fault, trigger_s in altered] == [
         ("trigger-drop", 1.6),
         ("trigger-extra", 2.9),
         ("trigger-extra", 4.1),

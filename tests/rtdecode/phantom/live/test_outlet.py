@@ -39,8 +39,8 @@ def test_it_dies_and_comes_back_as_itself_and_as_another() -> None:
     name = f"restart-{os.getpid()}"
     session = PhantomSession("easy", seconds=1, sfreq=1000, spec="eeg-restart@1:0.5,eeg-restart@2:0.5")
     outlet = EegOutlet(session, name)
-    seen = [found(name)]
-    inlet = pylsl.StreamInlet(seen[0], recover=False)
+    infos = [found(name)]
+    inlet = pylsl.StreamInlet(infos[0], recover=False)
     inlet.open_stream(10)
     zero = 10_000
     trigger_at = pylsl.local_clock()
@@ -53,9 +53,9 @@ def test_it_dies_and_comes_back_as_itself_and_as_another() -> None:
         outlet.push(block, zero + away, trigger_at)
         assert not outlet.have_consumers()
         outlet.push(block, zero + back, trigger_at)
-        seen.append(found(name))
-        assert seen[-1].uid() != seen[-2].uid()
+        infos.append(found(name))
+        assert infos[-1].uid() != infos[-2].uid()
     with pytest.raises(pylsl.util.LostError):
         inlet.pull_chunk(timeout=5)
-    sources = [info.source_id() for info in seen]
+    sources = [info.source_id() for info in infos]
     assert sources[0] == sources[1] != sources[2]

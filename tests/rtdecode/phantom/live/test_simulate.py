@@ -28,11 +28,11 @@ def test_a_recording_is_what_the_session_sends(tmp_path: Path) -> None:
     assert recording.meta["preset"] == "easy"
     assert recording.meta["seed"] == 51
     session = PhantomSession("easy", seed=51, seconds=8, spec="volume-drop@4")
-    for found, sent in zip(recording.events(), session.events(), strict=True):
-        assert type(found) is type(sent)
-        assert found.arrived_at == sent.arrived_at
-        if isinstance(found, EegChunk | Volume) and isinstance(sent, EegChunk | Volume):
-            assert np.array_equal(found.data, sent.data)
+    for recorded, sent in zip(recording.events(), session.events(), strict=True):
+        assert type(recorded) is type(sent)
+        assert recorded.arrived_at == sent.arrived_at
+        if isinstance(recorded, EegChunk | Volume) and isinstance(sent, EegChunk | Volume):
+            assert np.array_equal(recorded.data, sent.data)
     assert recording.truth is not None
     assert (recording.truth / "film.mp4").is_file()
     lines = (recording.truth / "faults.jsonl").read_text().splitlines()
@@ -208,21 +208,21 @@ def test_a_second_run_in_a_folder_is_another_series_and_sigterm_ends_it(
 def _listen(name: str, thread: threading.Thread) -> tuple[np.ndarray, np.ndarray, list[float]]:
     inlets = []
     for stream in (name, f"{name}-markers"):
-        found = pylsl.resolve_byprop("name", stream, 1, 60)
-        assert found, f"no stream {stream}"
-        inlets.append(pylsl.StreamInlet(found[0], recover=False))
+        streams = pylsl.resolve_byprop("name", stream, 1, 60)
+        assert streams, f"no stream {stream}"
+        inlets.append(pylsl.StreamInlet(streams[0], recover=False))
     inlets[1].open_stream(10)
     inlets[0].open_stream(10)
     stamps: list[float] = []
     triggers: list[float] = []
     late: list[float] = []
     while (thread.is_alive() and len(triggers) < 11) or len(stamps) < 18_500:
-        for inlet, held in zip(inlets, (stamps, triggers), strict=True):
+        for inlet, stamps_read in zip(inlets, (stamps, triggers), strict=True):
             try:
                 _, times = inlet.pull_chunk(timeout=0.01, max_samples=4096)
             except pylsl.util.LostError:
                 return np.array(stamps), np.array(triggers), late
-            held += times
+            stamps_read += times
             if times and inlet is inlets[0]:
                 late.append(pylsl.local_clock() - times[-1])
     thread.join(20)

@@ -19,26 +19,26 @@ def eeg() -> np.ndarray:
 
 def judged(eeg: np.ndarray, sizes: int = 37, **kwargs: np.ndarray) -> tuple[BadChannels, list[set[int]]]:
     """Push in small pieces; return the verdict after each second."""
-    made = BadChannels(PLACES, SFREQ, **kwargs)
+    detector = BadChannels(PLACES, SFREQ, **kwargs)
     verdicts = []
     done = 0
     while done < eeg.shape[1]:
-        take = min(sizes, made.room, eeg.shape[1] - done)
-        made.push(eeg[:, done : done + take], np.full(take, CORRECTED, np.uint8))
+        take = min(sizes, detector.room, eeg.shape[1] - done)
+        detector.push(eeg[:, done : done + take], np.full(take, CORRECTED, np.uint8))
         done += take
         if done % 1000 == 0:
-            made.rails(saturated(eeg[:, done - 1000 : done]))
-            verdicts.append(set(np.flatnonzero(made.bad).tolist()))
-    return made, verdicts
+            detector.rails(saturated(eeg[:, done - 1000 : done]))
+            verdicts.append(set(np.flatnonzero(detector.bad).tolist()))
+    return detector, verdicts
 
 
 def test_splines_are_those_of_mne(eeg: np.ndarray) -> None:
     bad = np.zeros(64, bool)
     bad[[3, 17, 40]] = True
-    ours = BadChannels(PLACES, SFREQ, bad).interpolate(eeg)[bad]
+    interpolated = BadChannels(PLACES, SFREQ, bad).interpolate(eeg)[bad]
     with mne.utils.use_log_level("error"):
-        theirs = _make_interpolation_matrix(PLACES[~bad], PLACES[bad])
-    assert ours == pytest.approx(theirs @ eeg[~bad], abs=1e-6 * np.abs(eeg).max())
+        mne_weights = _make_interpolation_matrix(PLACES[~bad], PLACES[bad])
+    assert interpolated == pytest.approx(mne_weights @ eeg[~bad], abs=1e-6 * np.abs(eeg).max())
     constant = BadChannels(PLACES, SFREQ, bad).interpolate(np.ones_like(eeg))
     assert constant[bad] == pytest.approx(1.0, abs=1e-3)
 
@@ -110,65 +110,65 @@ def test_more_than_eight_of_64_are_too_many(eeg: np.ndarray) -> None:
     broken[:8] = 0.0
     assert not judged(broken)[0].too_many
     broken[:9] = 0.0
-    made, verdicts = judged(broken)
-    assert made.too_many
+    detector, verdicts = judged(broken)
+    assert detector.too_many
     assert verdicts[-1] == set(range(9))
 
 
 def test_blocks_that_are_not_corrected_are_not_judged(eeg: np.ndarray) -> None:
     broken = eeg.copy()
     broken[5] = 0.0
-    made = BadChannels(PLACES, SFREQ)
+    detector = BadChannels(PLACES, SFREQ)
     for second in range(6):
         part = broken[:, 1000 * second : 1000 * (second + 1)]
         quality = np.full(1000, CORRECTED, np.uint8)
         quality[500] = UNCORRECTED
-        made.push(part, quality)
-    assert not made.bad.any()
+        detector.push(part, quality)
+    assert not detector.bad.any()
 
 
 def test_the_verdict_does_not_depend_on_the_chunks_and_the_filling_neither(eeg: np.ndarray) -> None:
     broken = eeg.copy()
     broken[9] = 0.0
-    one = judged(broken, 37)[0]
-    two = judged(broken, 1000)[0]
-    assert np.array_equal(one.bad, two.bad)
-    whole = one.interpolate(broken)
-    parts = [two.interpolate(part) for part in np.split(broken, [1, 2, 4, 7, 100, 3333], axis=1)]
-    assert np.array_equal(np.concatenate(parts, axis=1), whole)
+    small_chunked = judged(broken, 37)[0]
+    second_chunked = judged(broken, 1000)[0]
+    assert np.array_equal(small_chunked.bad, second_chunked.bad)
+    uncut = small_chunked.interpolate(broken)
+    parts = [second_chunked.interpolate(part) for part in np.split(broken, [1, 2, 4, 7, 100, 3333], axis=1)]
+    assert np.array_equal(np.concatenate(parts, axis=1), uncut)
 
 
 def test_the_recording_reference_may_be_flat(eeg: np.ndarray) -> None:
     broken = eeg.copy()
     broken[12] = 0.0
-    made = BadChannels(PLACES, SFREQ, reference=12)
-    while made.room and broken.shape[1]:
-        take = made.room
-        made.push(broken[:, :take], np.full(min(take, broken.shape[1]), CORRECTED, np.uint8))
+    detector = BadChannels(PLACES, SFREQ, reference=12)
+    while detector.room and broken.shape[1]:
+        take = detector.room
+        detector.push(broken[:, :take], np.full(min(take, broken.shape[1]), CORRECTED, np.uint8))
         broken = broken[:, take:]
-    assert not made.bad.any()
+    assert not detector.bad.any()
 
 
 def test_absent_channels_stay_bad(eeg: np.ndarray) -> None:
     absent = np.arange(64) == 7
-    made, verdicts = judged(eeg, absent=absent)
+    detector, verdicts = judged(eeg, absent=absent)
     assert verdicts[-1] == {7}
-    assert not made.too_many
+    assert not detector.too_many
 
 
-@pytest.mark.parametrize("left", [0, 1, 3, 4])
-def test_a_cap_of_which_hardly_a_channel_is_left_says_so(eeg: np.ndarray, left: int) -> None:
+@pytest.mark.parametrize("n_good", [0, 1, 3, 4])
+def test_a_cap_of_which_hardly_a_channel_is_left_says_so(eeg: np.ndarray, n_good: int) -> None:
     broken = eeg.copy()
-    broken[left:, 1000:] = 0.0
-    made, _ = judged(broken)
-    assert made.bad.sum() == 64 - left
-    assert made.too_many
-    assert np.array_equal(made.interpolate(broken)[left:], broken[left:]) == (left < 4)
+    broken[n_good:, 1000:] = 0.0
+    detector, _ = judged(broken)
+    assert detector.bad.sum() == 64 - n_good
+    assert detector.too_many
+    assert np.array_equal(detector.interpolate(broken)[n_good:], broken[n_good:]) == (n_good < 4)
 
 
 def test_of_a_few_channels_none_is_predicted_by_one() -> None:
     absent = np.array([False, True, True, True])
-    made = BadChannels(PLACES[:4], SFREQ, absent)
+    detector = BadChannels(PLACES[:4], SFREQ, absent)
     data = np.ones((4, 10))
-    assert made.too_many
-    assert np.array_equal(made.interpolate(data), data)
+    assert detector.too_many
+    assert np.array_equal(detector.interpolate(data), data)

@@ -26,15 +26,15 @@ def test_eeg_in_random_chunks_equals_one_pass(cuts: list[int], seed: int) -> Non
     assert np.array_equal(np.concatenate(parts, axis=1), EegFilter(BAND, 1000.0).push(data))
 
 
-@given(at=st.integers(1, 2999), seed=st.integers(0, 9))
-def test_future_eeg_does_not_change_the_past(at: int, seed: int) -> None:
+@given(cut=st.integers(1, 2999), seed=st.integers(0, 9))
+def test_future_eeg_does_not_change_the_past(cut: int, seed: int) -> None:
     data = noise(seed=seed)
     changed = data.copy()
-    changed[:, at:] = noise(seed=seed + 100)[:, at:]
+    changed[:, cut:] = noise(seed=seed + 100)[:, cut:]
     a = EegFilter(BAND, 1000.0).push(data)
     b = EegFilter(BAND, 1000.0).push(changed)
-    assert np.array_equal(a[:, :at], b[:, :at])
-    assert not np.array_equal(a[:, at:], b[:, at:])
+    assert np.array_equal(a[:, :cut], b[:, :cut])
+    assert not np.array_equal(a[:, cut:], b[:, cut:])
 
 
 @pytest.mark.parametrize(("hz", "low", "high"), [(0.05, 0, 0.02), (10, 0.97, 1.01), (100, 0, 0.03)])
@@ -65,19 +65,19 @@ def test_a_band_the_rate_cannot_carry_is_refused() -> None:
         EegFilter(EegBand(0.5, 60.0), 100.0)
 
 
-@given(warmup=st.integers(0, 8), rate=st.sampled_from([0.0, 0.003, 0.05]), at=st.integers(1, 39))
-def test_future_volumes_do_not_change_the_past(warmup: int, rate: float, at: int) -> None:
+@given(warmup=st.integers(0, 8), rate=st.sampled_from([0.0, 0.003, 0.05]), cut=st.integers(1, 39))
+def test_future_volumes_do_not_change_the_past(warmup: int, rate: float, cut: int) -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(100, 5, (40, 6)).astype(np.float32)
     b = a.copy()
-    b[at:] += 50
+    b[cut:] += 50
 
     def run(data: np.ndarray) -> np.ndarray:
         norm = VolumeNormalizer(np.full(6, 100.0), np.full(6, 5.0), Baseline(warmup, rate))
         return np.stack([norm.push(v) for v in data])
 
-    assert np.array_equal(run(a)[:at], run(b)[:at])
-    assert not np.array_equal(run(a)[at:], run(b)[at:])
+    assert np.array_equal(run(a)[:cut], run(b)[:cut])
+    assert not np.array_equal(run(a)[cut:], run(b)[cut:])
 
 
 def test_the_warm_up_mean_is_the_level_that_is_subtracted() -> None:
@@ -136,9 +136,9 @@ def test_the_papers_band_settles_in_8_s_and_its_upper_delay_is_taken_off_the_tim
     band = EegBand(0.1, 30.0, 2, "none", notch_hz=50.0, compensate=True)
     settled = band.settling_s(1000.0)
     assert settled == pytest.approx(8.2, abs=0.1)
-    made = EegFilter(band, 1000.0)
-    made.push(np.zeros((1, 1), np.float32))
-    step = made.push(np.ones((1, 20_000), np.float32))[0]
+    band_filter = EegFilter(band, 1000.0)
+    band_filter.push(np.zeros((1, 1), np.float32))
+    step = band_filter.push(np.ones((1, 20_000), np.float32))[0]
     late = round(1000 * settled)
     assert np.abs(step[late:]).max() <= 0.01 < abs(step[late - 1])
     times = np.arange(30_000) / 1000
@@ -154,6 +154,6 @@ def test_the_papers_band_settles_in_8_s_and_its_upper_delay_is_taken_off_the_tim
 
 def test_a_sample_on_its_own_gives_the_bits_it_gives_in_a_row() -> None:
     data = (50 * np.random.default_rng(0).standard_normal((64, 40))).astype(np.float32)
-    one = EegFilter(BAND, 1000.0)
-    parts = [one.push(data[:, i : i + 1]) for i in range(40)]
+    band_filter = EegFilter(BAND, 1000.0)
+    parts = [band_filter.push(data[:, i : i + 1]) for i in range(40)]
     assert np.array_equal(np.concatenate(parts, axis=1), EegFilter(BAND, 1000.0).push(data))

@@ -20,11 +20,11 @@ def whole(maker: Decimator, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 
 @pytest.mark.parametrize(("sfreq", "target"), RATES)
 def test_what_is_slow_is_kept_at_its_time(sfreq: float, target: float) -> None:
-    made = Decimator(sfreq, target)
+    decimator = Decimator(sfreq, target)
     times = np.arange(int(4 * sfreq)) / sfreq
     for hz in (0.0, 0.03 * target, 0.2 * target):
-        made.reset()
-        out, when, _ = whole(made, np.cos(2 * np.pi * hz * times)[None])
+        decimator.reset()
+        out, when, _ = whole(decimator, np.cos(2 * np.pi * hz * times)[None])
         late = len(when) // 2
         assert out[0, late:] == pytest.approx(np.cos(2 * np.pi * hz * (when[late:] - 100)), abs=3e-3)
     assert np.diff(when) == pytest.approx(1 / target, abs=1e-9)
@@ -33,11 +33,11 @@ def test_what_is_slow_is_kept_at_its_time(sfreq: float, target: float) -> None:
 
 @pytest.mark.parametrize(("sfreq", "target"), RATES)
 def test_what_would_be_folded_is_60_db_down(sfreq: float, target: float) -> None:
-    made = Decimator(sfreq, target)
+    decimator = Decimator(sfreq, target)
     times = np.arange(int(3 * sfreq)) / sfreq
     for hz in np.linspace(0.502 * target, sfreq / 2, 12):
-        made.reset()
-        out, _, _ = whole(made, np.sin(2 * np.pi * hz * times)[None])
+        decimator.reset()
+        out, _, _ = whole(decimator, np.sin(2 * np.pi * hz * times)[None])
         assert 20 * np.log10(np.abs(out[0, out.shape[1] // 2 :]).max()) < -60
 
 
@@ -50,11 +50,11 @@ def test_chunks_change_no_bit(cuts: list[int], rates: tuple[float, float], chann
     quality = good(3000)
     quality[1000:1010] = INTERPOLATED
     times = 100 + np.arange(3000) / rates[0]
-    made = Decimator(*rates)
+    decimator = Decimator(*rates)
     pieces = sorted(cuts)
     parts = [
-        made.push(*one)
-        for one in zip(
+        decimator.push(*piece)
+        for piece in zip(
             np.split(data, pieces, axis=1), np.split(times, pieces), np.split(quality, pieces), strict=True
         )
     ]
@@ -65,8 +65,8 @@ def test_chunks_change_no_bit(cuts: list[int], rates: tuple[float, float], chann
 
 def test_single_samples_change_no_bit() -> None:
     data = np.random.default_rng(2).standard_normal((64, 700))
-    made = Decimator(5000.0, 1000.0)
-    out = [whole(made, data[:, i : i + 1])[0] for i in range(700)]
+    decimator = Decimator(5000.0, 1000.0)
+    out = [whole(decimator, data[:, i : i + 1])[0] for i in range(700)]
     assert np.array_equal(np.concatenate(out, axis=1), whole(Decimator(5000.0, 1000.0), data)[0])
 
 
@@ -80,14 +80,14 @@ def test_the_future_cannot_change_the_past() -> None:
 
 
 def test_an_output_is_as_good_as_the_worst_it_rests_on() -> None:
-    made = Decimator(5000.0, 1000.0)
+    decimator = Decimator(5000.0, 1000.0)
     quality = good(2000)
     quality[1000] = GAP
-    _, when, found = made.push(np.zeros((1, 2000)), np.arange(2000) / 5000, quality)
-    near = np.abs(when - 0.2) <= made.delay_s + 1e-9
-    assert np.array_equal(found == GAP, near)
-    assert np.all(found[:17] == LEARNING)
-    assert np.all(found[18:150] == CORRECTED)
+    _, when, marks = decimator.push(np.zeros((1, 2000)), np.arange(2000) / 5000, quality)
+    near = np.abs(when - 0.2) <= decimator.delay_s + 1e-9
+    assert np.array_equal(marks == GAP, near)
+    assert np.all(marks[:17] == LEARNING)
+    assert np.all(marks[18:150] == CORRECTED)
 
 
 def test_a_start_at_rest_has_no_transient() -> None:
@@ -100,9 +100,9 @@ def test_a_start_at_rest_has_no_transient() -> None:
     ("sfreq", "ratio"), [(1666.667, 2), (2048.123, 3), (4999.98, 5), (5000.0 / 3, 2), (20000.01, 21)]
 )
 def test_rates_as_amplifiers_state_them_are_divided_by_a_whole_number(sfreq: float, ratio: int) -> None:
-    made = Decimator(sfreq, rate_within(sfreq, 1000))
-    assert made.target == sfreq / ratio
-    _, when, _ = whole(made, np.zeros((1, 60 * ratio)))
+    decimator = Decimator(sfreq, rate_within(sfreq, 1000))
+    assert decimator.target == sfreq / ratio
+    _, when, _ = whole(decimator, np.zeros((1, 60 * ratio)))
     assert len(when) == 60
     assert np.diff(when) == pytest.approx(ratio / sfreq, abs=1e-9)
 

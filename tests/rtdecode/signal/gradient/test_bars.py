@@ -58,20 +58,20 @@ def test_a_moving_head_leaves_the_eeg() -> None:
     recording = recorded(70, 5, motion=0.01)
     clean, _, _ = corrected(recording)
     eeg, clean, data = late(recording, 50, clean, recording.data)
-    ours = likeness(clean, eeg, SFREQ, 10)
-    uncorrected = likeness(data, eeg, SFREQ, 10)
-    print(f"correlation {ours:.3f}, uncorrected, as behind any low-pass at 30 Hz, {uncorrected:.3f}")
-    assert ours >= 0.95
-    assert uncorrected < 0.3
+    corrected_r = likeness(clean, eeg, SFREQ, 10)
+    uncorrected_r = likeness(data, eeg, SFREQ, 10)
+    print(f"correlation {corrected_r:.3f}, uncorrected, as behind any low-pass at 30 Hz, {uncorrected_r:.3f}")
+    assert corrected_r >= 0.95
+    assert uncorrected_r < 0.3
 
 
 def test_following_the_mixture_matters() -> None:
     recording = recorded(36, 5, motion=0.01, eeg_uv=0)
-    found = [
+    errors_uv = [
         error_uv(*late(recording, 28, corrected(recording, settings=s)[0]))
         for s in (Gradient(), Gradient(shapes=0))
     ]
-    assert found[0] < 0.5 * found[1]
+    assert errors_uv[0] < 0.5 * errors_uv[1]
 
 
 @pytest.mark.full
@@ -100,15 +100,15 @@ def test_beside_mne_and_counted_samples() -> None:
         still["ours_detrended_uv"] <= 1.05 * still["mne_detrended_uv"]
     )  # the price of following the mixture
     for case in ({"eeg_uv": 0.0}, {}, {"motion": 0.01}):
-        found = compare(16, drift_ppm=20.0, **case)
-        others = min(found["mne_uv"], found["mne_detrended_uv"], found["counted_uv"])
-        assert 10 * found["ours_uv"] <= others
-        assert found["low_pass_alone_uv"] > 10 * found["ours_uv"]
+        errors = compare(16, drift_ppm=20.0, **case)
+        reference_uv = min(errors["mne_uv"], errors["mne_detrended_uv"], errors["counted_uv"])
+        assert 10 * errors["ours_uv"] <= reference_uv
+        assert errors["low_pass_alone_uv"] > 10 * errors["ours_uv"]
 
 
 @pytest.mark.full
 @pytest.mark.timed
 def test_a_whole_cap_costs_little() -> None:
-    found = cost()
-    print(found)
-    assert found["percent_of_a_core"] <= 6
+    costs = cost()
+    print(costs)
+    assert costs["percent_of_a_core"] <= 6

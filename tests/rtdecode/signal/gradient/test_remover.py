@@ -30,9 +30,9 @@ def share(quality: np.ndarray, kind: int, start_s: float, stop_s: float) -> floa
 
 def without(recording: GradientSignals, start_s: float, samples: int) -> GradientSignals:
     """The same, samples lost on the way."""
-    at = round(start_s * SFREQ)
-    kept = np.r_[0:at, at + samples : len(recording.times)]
-    parts = {name: getattr(recording, name)[..., kept] for name in ("data", "eeg", "artifact", "times")}
+    first_lost = round(start_s * SFREQ)
+    received = np.r_[0:first_lost, first_lost + samples : len(recording.times)]
+    parts = {name: getattr(recording, name)[..., received] for name in ("data", "eeg", "artifact", "times")}
     return replace(recording, **parts)
 
 
@@ -52,37 +52,37 @@ def first_seconds(recording: GradientSignals, seconds: float) -> GradientSignals
 @given(cuts=st.lists(st.integers(0, 35_000), max_size=40), lost=st.sampled_from([0, 137]))
 def test_chunks_change_no_bit(short: GradientSignals, cuts: list[int], lost: int) -> None:
     recording = first_seconds(without(short, 5.1, lost), 7)
-    whole, quality, _ = corrected(recording, len(recording.times), QUICK)
+    uncut, quality, _ = corrected(recording, len(recording.times), QUICK)
     remover = GradientRemover(SFREQ, 5, recording.tr_s, QUICK)
     parts = []
     for data, times in zip(
         np.split(recording.data, sorted(cuts), axis=1), np.split(recording.times, sorted(cuts)), strict=True
     ):
-        for at in recording.triggers:
-            if len(times) and remover_needs(at, times, recording.times):
-                remover.trigger(float(at))
+        for trigger_s in recording.triggers:
+            if len(times) and remover_needs(trigger_s, times, recording.times):
+                remover.trigger(float(trigger_s))
         parts.append(remover.push(data, times))
     clean, marks = (np.concatenate(p, axis=-1) for p in zip(*parts, strict=True))
-    assert np.array_equal(clean, whole)
+    assert np.array_equal(clean, uncut)
     assert np.array_equal(marks, quality)
 
 
-def remover_needs(at: float, times: np.ndarray, whole: np.ndarray) -> bool:
+def remover_needs(trigger_s: float, times: np.ndarray, sample_times: np.ndarray) -> bool:
     """Whether a trigger belongs to the first chunk that ends at or after it."""
-    first = np.searchsorted(whole, at)
-    return bool(first < len(whole) and times[0] <= whole[first] <= times[-1])
+    first = np.searchsorted(sample_times, trigger_s)
+    return bool(first < len(sample_times) and times[0] <= sample_times[first] <= times[-1])
 
 
 @settings(max_examples=4)
-@given(at=st.integers(15_000, 34_000))
-def test_the_future_does_not_change_the_past(short: GradientSignals, at: int) -> None:
+@given(cut=st.integers(15_000, 34_000))
+def test_the_future_does_not_change_the_past(short: GradientSignals, cut: int) -> None:
     recording = first_seconds(short, 7)
     other = recording.data.copy()
-    other[:, at:] += background(5, other.shape[1] - at, SFREQ, 300, 7)
+    other[:, cut:] += background(5, other.shape[1] - cut, SFREQ, 300, 7)
     first, _, _ = corrected(recording, settings=QUICK)
     second, _, _ = corrected(replace(recording, data=other), settings=QUICK)
-    assert np.array_equal(first[:, :at], second[:, :at])
-    assert not np.array_equal(first[:, at:], second[:, at:])
+    assert np.array_equal(first[:, :cut], second[:, :cut])
+    assert not np.array_equal(first[:, cut:], second[:, cut:])
 
 
 def test_types_pass_through(short: GradientSignals) -> None:
@@ -125,8 +125,8 @@ def test_eeg_alone_is_no_gradient() -> None:
 def test_triggers_without_a_scanner_change_nothing() -> None:
     eeg = background(8, 40_000, SFREQ, 40, 3)
     remover = GradientRemover(SFREQ, 8, 0.5)
-    for at in np.arange(1, 8, 0.5):
-        remover.trigger(float(at))
+    for trigger_s in np.arange(1, 8, 0.5):
+        remover.trigger(float(trigger_s))
     clean, _ = remover.push(eeg, np.arange(40_000) / SFREQ)
     assert np.array_equal(clean, eeg)
 
@@ -185,10 +185,10 @@ def test_another_sequence_is_learned() -> None:
 
 
 def test_missing_and_spurious_triggers_are_counted(short: GradientSignals) -> None:
-    kept = np.delete(short.triggers, [3, 8, 9])
+    received = np.delete(short.triggers, [3, 8, 9])
     odd = np.array([4.13, 6.27, 9.02]) + short.times[0]
     rng = np.random.default_rng(0)
-    jittered = kept + rng.uniform(0, 0.003, len(kept))
+    jittered = received + rng.uniform(0, 0.003, len(received))
     recording = replace(short, triggers=np.sort(np.concatenate([jittered, odd])))
     clean, quality, remover = corrected(recording, settings=QUICK)
     plain, _, _ = corrected(short, settings=QUICK)
@@ -214,11 +214,11 @@ def test_triggers_may_stop_while_the_gradients_go_on(short: GradientSignals) -> 
 def test_lost_samples_cost_moments(short: GradientSignals, lost: int) -> None:
     recording = without(short, 8.05, lost)
     clean, quality, remover = corrected(recording, settings=QUICK)
-    at = round(8.05 * SFREQ)
-    assert np.all(quality[at + round(0.2 * SFREQ) :] == CORRECTED)
-    assert error_uv(clean[:, at:], recording.eeg[:, at:]) < 8
+    first_lost = round(8.05 * SFREQ)
+    assert np.all(quality[first_lost + round(0.2 * SFREQ) :] == CORRECTED)
+    assert error_uv(clean[:, first_lost:], recording.eeg[:, first_lost:]) < 8
     assert remover.report()["learned"] == 1
-    assert quality[at] < CORRECTED
+    assert quality[first_lost] < CORRECTED
 
 
 @pytest.mark.parametrize(("lost", "jump_s"), [(0, 3.2137), (333, -1.0)])
@@ -227,15 +227,15 @@ def test_after_a_jump_of_the_clock_the_place_is_found_again(
 ) -> None:
     cut = without(short, 8.05, lost)
     times = cut.times.copy()
-    at = round(8.05 * SFREQ)
-    times[at:] += jump_s
+    jump = round(8.05 * SFREQ)
+    times[jump:] += jump_s
     remover = GradientRemover(SFREQ, 5, cut.tr_s, QUICK)
-    for trigger in cut.triggers[cut.triggers < cut.times[at]]:
+    for trigger in cut.triggers[cut.triggers < cut.times[jump]]:
         remover.trigger(float(trigger))
-    remover.push(cut.data[:, :at], times[:at])
-    for trigger in cut.triggers[cut.triggers >= cut.times[at]]:
-        remover.trigger(float(trigger - cut.times[at] + times[at]))
-    clean, quality = remover.push(cut.data[:, at:], times[at:])
+    remover.push(cut.data[:, :jump], times[:jump])
+    for trigger in cut.triggers[cut.triggers >= cut.times[jump]]:
+        remover.trigger(float(trigger - cut.times[jump] + times[jump]))
+    clean, quality = remover.push(cut.data[:, jump:], times[jump:])
     report = remover.report()
     assert (report["learned"], report["found_again"]) == (1, 1)
     assert np.all(quality[-round(0.5 * SFREQ) :] == CORRECTED)
@@ -254,28 +254,28 @@ def test_epochs_with_motion_stay_out(short: GradientSignals) -> None:
             5, part.stop - part.start, SFREQ, 30, volume
         )  # below what counts as outlier
     recording = replace(short, data=moved)
-    found = []
-    for told, late_by in (([], 0), ([12, 13], 0), ([12, 13], 3)):
+    errors_uv = []
+    for moved_volumes, late_by in (([], 0), ([12, 13], 0), ([12, 13], 3)):
         remover = GradientRemover(SFREQ, 5, short.tr_s, QUICK)
         clean = []
         for volume, start in enumerate(starts):
             stop = starts[volume + 1] if volume + 1 < len(starts) else len(short.times)
-            remover.trigger(float(short.triggers[volume]), moved=volume in told and not late_by)
-            if late_by and volume - late_by in told:
+            remover.trigger(float(short.triggers[volume]), moved=volume in moved_volumes and not late_by)
+            if late_by and volume - late_by in moved_volumes:
                 remover.trigger(float(short.triggers[volume - late_by]), moved=True)
             part = slice(0 if volume == 0 else start, stop)
             clean.append(remover.push(recording.data[:, part], recording.times[part])[0])
-        assert remover.report()["moved"] == len(told)
-        whole = np.concatenate(clean, axis=1)
-        found.append(error_uv(whole[:, starts[17] : starts[20]], short.eeg[:, starts[17] : starts[20]]))
-    assert found[1] <= found[0] * 0.97
-    assert found[2] <= found[0] * 0.97
+        assert remover.report()["moved"] == len(moved_volumes)
+        uncut = np.concatenate(clean, axis=1)
+        errors_uv.append(error_uv(uncut[:, starts[17] : starts[20]], short.eeg[:, starts[17] : starts[20]]))
+    assert errors_uv[1] <= errors_uv[0] * 0.97
+    assert errors_uv[2] <= errors_uv[0] * 0.97
 
 
 def test_a_head_that_always_moves_is_still_corrected(short: GradientSignals) -> None:
     remover = GradientRemover(SFREQ, 5, short.tr_s, QUICK)
-    for at in short.triggers:
-        remover.trigger(float(at), moved=True)
+    for trigger_s in short.triggers:
+        remover.trigger(float(trigger_s), moved=True)
     clean, quality = remover.push(short.data, short.times)
     assert share(quality, CORRECTED, 6, 12) == 1
     assert error_uv(clean[:, 40_000:], short.eeg[:, 40_000:]) < 8
@@ -317,12 +317,12 @@ def test_a_direct_current_stays(short: GradientSignals) -> None:
 
 
 def test_values_between_samples() -> None:
-    at = np.arange(200)
+    positions = np.arange(200)
     for hz in (10, 250, 700):
-        wave = np.sin(2 * np.pi * hz * at / SFREQ)[None].astype(np.float32)
+        wave = np.sin(2 * np.pi * hz * positions / SFREQ)[None].astype(np.float32)
         for part in (0.0, 0.31, 0.5, 1.0):
-            wanted = np.sin(2 * np.pi * hz * (at[REACH - 1 : -REACH] + part) / SFREQ)
-            assert np.abs(between(wave, part)[0] - wanted).max() < 2e-4
+            expected = np.sin(2 * np.pi * hz * (positions[REACH - 1 : -REACH] + part) / SFREQ)
+            assert np.abs(between(wave, part)[0] - expected).max() < 2e-4
 
 
 def test_lags_between_samples() -> None:
@@ -350,8 +350,8 @@ def test_a_line_shrugs_off_outliers() -> None:
 
 def test_three_triggers_overrule_the_tr() -> None:
     book = PlacedTriggers(1000.0)
-    for at in (1.0, 3.0, 5.001):
-        book.add(at, moved=False)
+    for trigger_s in (1.0, 3.0, 5.001):
+        book.add(trigger_s, moved=False)
     book.place(np.arange(6000) / 1000, 0)
     assert len(book.take(6000)) == 3
     assert abs(book.period(1500.0) - 2000.5) < 1

@@ -33,18 +33,18 @@ def with_ecg(recording: HeartbeatSignals, ecg: np.ndarray) -> HeartbeatSignals:
 
 def peaks_of(ecg: np.ndarray, sfreq: float, chunk: int = 100) -> np.ndarray:
     finder = RPeaks(sfreq)
-    found = [p for i in range(0, len(ecg), chunk) for p in finder.push(ecg[i : i + chunk])]
-    return np.array(found) / sfreq
+    peaks = [p for i in range(0, len(ecg), chunk) for p in finder.push(ecg[i : i + chunk])]
+    return np.array(peaks) / sfreq
 
 
 @pytest.mark.parametrize("sfreq", [250.0, 500.0, 1000.0])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_r_peaks_of_a_raised_t_wave_under_gradients(sfreq, sign):
     recording = small(sfreq=sfreq, channels=4, t_wave_uv=2500.0, gradient_uv=120.0, seconds=40.0)
-    found = peaks_of(sign * recording.data[-1], sfreq)
+    peaks = peaks_of(sign * recording.data[-1], sfreq)
     true = recording.beats[(recording.beats > 3) & (recording.beats < 39.6)]
-    errors = np.abs(true[:, None] - found[None, :]).min(axis=1)
-    false = np.abs(found[:, None] - recording.beats[None, :]).min(axis=1)
+    errors = np.abs(true[:, None] - peaks[None, :]).min(axis=1)
+    false = np.abs(peaks[:, None] - recording.beats[None, :]).min(axis=1)
     assert errors.max() < 0.010
     assert false.max() < 0.010
 
@@ -77,9 +77,9 @@ def test_thresholds_follow_a_lead_that_loosens():
     recording = small()
     ecg = recording.data[-1].copy()
     ecg[30 * 250 :] *= 0.15
-    found = peaks_of(ecg, 250)
+    peaks = peaks_of(ecg, 250)
     true = recording.beats[(recording.beats > 36) & (recording.beats < 47)]
-    assert np.abs(true[:, None] - found[None, :]).min(axis=1).max() < 0.012
+    assert np.abs(true[:, None] - peaks[None, :]).min(axis=1).max() < 0.012
 
 
 def test_a_maximum_lies_between_its_neighbours_and_at_an_end_nowhere_else():
@@ -174,11 +174,11 @@ def test_beats_that_moved_nothing_teach_nothing():
     for beat in still:
         part = slice(int((beat + 0.06) * 250), int((beat + 0.85) * 250))
         data[:24, part] = recording.eeg[:, part]
-    usual = small_cleaned()[0].report()
-    found = cleaned(HeartbeatSignals(250.0, data, recording.eeg, recording.beats))[0].report()
-    assert found["beats_ecg"] == usual["beats_ecg"]
-    assert found["beats_learned"] <= usual["beats_learned"] - len(still)
-    assert found["peak_uv"] > 0.96 * usual["peak_uv"]
+    usual_report = small_cleaned()[0].report()
+    report = cleaned(HeartbeatSignals(250.0, data, recording.eeg, recording.beats))[0].report()
+    assert report["beats_ecg"] == usual_report["beats_ecg"]
+    assert report["beats_learned"] <= usual_report["beats_learned"] - len(still)
+    assert report["peak_uv"] > 0.96 * usual_report["peak_uv"]
 
 
 def test_beats_that_the_electrocardiogram_misses_are_seen_in_the_eeg():
@@ -244,12 +244,12 @@ def test_a_loose_electrode_does_not_spoil_the_others():
     data = recording.data.copy()
     data[5] += 5000 * np.random.default_rng(1).standard_normal(data.shape[1])
     _, clean, _ = cleaned(HeartbeatSignals(250.0, data, recording.eeg, recording.beats))
-    others = np.delete(np.arange(24), 5)
+    good = np.delete(np.arange(24), 5)
     late = slice(30 * 250, 47 * 250)
-    rest = (clean[others] - recording.eeg[others])[:, late]
-    rest -= rest.mean(axis=1, keepdims=True)
-    before = recording.artefact[others][:, late]
-    assert 10 * np.log10((before**2).mean() / (rest**2).mean()) >= 13
+    residual = (clean[good] - recording.eeg[good])[:, late]
+    residual -= residual.mean(axis=1, keepdims=True)
+    before = recording.artefact[good][:, late]
+    assert 10 * np.log10((before**2).mean() / (residual**2).mean()) >= 13
 
 
 def test_quality_learns_first():
@@ -268,9 +268,9 @@ def test_uncorrected_samples_stay_so_and_teach_nothing():
     quality[bad] = UNCORRECTED
     data[:, bad] += 3000 * np.random.default_rng(0).standard_normal((25, 5 * 250))
     hurt = HeartbeatSignals(250.0, data, recording.eeg, recording.beats)
-    _, clean, told = cleaned(hurt, quality=quality)
-    assert (told[bad] == UNCORRECTED).all()
-    assert judged_signals(hurt, clean, told, 36)["down_db"] >= 15
+    _, clean, marks = cleaned(hurt, quality=quality)
+    assert (marks[bad] == UNCORRECTED).all()
+    assert judged_signals(hurt, clean, marks, 36)["down_db"] >= 15
     np.testing.assert_array_equal(clean[-1], data[-1].astype(np.float32))
 
 
@@ -291,10 +291,10 @@ def test_values_that_are_no_numbers_are_a_gap_and_do_no_harm():
     data = recording.data.copy()
     data[3, 7000:7050] = np.nan
     data[24, 7020] = np.inf
-    _, clean, told = cleaned(HeartbeatSignals(250.0, data, recording.eeg, recording.beats))
-    assert (told[7000:7050] == GAP).all()
+    _, clean, marks = cleaned(HeartbeatSignals(250.0, data, recording.eeg, recording.beats))
+    assert (marks[7000:7050] == GAP).all()
     assert np.isfinite(clean[:, 7050:]).all()
-    assert (told[7500:-100] == CORRECTED).mean() > 0.95
+    assert (marks[7500:-100] == CORRECTED).mean() > 0.95
 
 
 def test_after_a_gap_the_template_is_still_known():
@@ -308,14 +308,14 @@ def test_after_a_gap_the_template_is_still_known():
     again = first + 700  # lost samples
     out = [remover.push(recording.data[:, again:], quality[again:]), remover.flush()]
     clean = np.concatenate([part[0] for part in out], axis=1)
-    told = np.concatenate([part[1] for part in out])
+    marks = np.concatenate([part[1] for part in out])
     assert clean.shape[1] == recording.data.shape[1] - again
-    assert (told[:100] == LEARNING).all()
-    assert (told[3 * 250 : -100] == CORRECTED).mean() > 0.95
-    rest = (clean[:24] - recording.eeg[:, again:])[:, 2 * 250 : -100]
-    rest -= rest.mean(axis=1, keepdims=True)
+    assert (marks[:100] == LEARNING).all()
+    assert (marks[3 * 250 : -100] == CORRECTED).mean() > 0.95
+    residual = (clean[:24] - recording.eeg[:, again:])[:, 2 * 250 : -100]
+    residual -= residual.mean(axis=1, keepdims=True)
     before = recording.artefact[:, again + 500 : -100]
-    assert 10 * np.log10((before**2).mean() / (rest**2).mean()) >= 13
+    assert 10 * np.log10((before**2).mean() / (residual**2).mean()) >= 13
 
 
 @pytest.mark.parametrize("kind", ["ecg", "eeg", "references"])
@@ -324,10 +324,10 @@ def test_after_a_gap_the_template_is_still_known():
 def test_chunks_change_no_bit(kind, data):
     recording = small(seconds=20.0, channels=8, references=2)
     chunks = data.draw(st.lists(st.integers(1, 700), min_size=4, max_size=40))
-    whole = _in_one_piece(kind)
+    uncut = _in_one_piece(kind)
     parts = _pushed(recording, kind, chunks)
-    np.testing.assert_array_equal(parts[0], whole[0])
-    np.testing.assert_array_equal(parts[1], whole[1])
+    np.testing.assert_array_equal(parts[0], uncut[0])
+    np.testing.assert_array_equal(parts[1], uncut[1])
 
 
 @pytest.mark.parametrize("kind", ["ecg", "eeg", "references"])
@@ -340,24 +340,24 @@ def test_the_future_cannot_change_the_past(kind, at_s):
     changed = HeartbeatSignals(250.0, other, recording.eeg, recording.beats)
     hold = 0 if kind == "references" else int(0.3 * 250)
     clean, quality = _held_back(kind)
-    again, told = _pushed(changed, kind, [5000], flush=False)
+    changed_clean, changed_quality = _pushed(changed, kind, [5000], flush=False)
     assert clean.shape[1] >= 5000 - hold
-    np.testing.assert_array_equal(clean[:, : cut - hold], again[:, : cut - hold])
-    np.testing.assert_array_equal(quality[: cut - hold], told[: cut - hold])
+    np.testing.assert_array_equal(clean[:, : cut - hold], changed_clean[:, : cut - hold])
+    np.testing.assert_array_equal(quality[: cut - hold], changed_quality[: cut - hold])
 
 
 def test_the_hold_is_kept_after_every_chunk():
     recording = small()
     remover = HeartbeatRemover(250, 25, 24)
-    given_ = 0
-    got = 0
+    n_pushed = 0
+    n_returned = 0
     for start in range(0, 4000, 37):
         chunk = recording.data[:, start : start + 37]
         out, quality = remover.push(chunk, np.full(chunk.shape[1], CORRECTED, np.uint8))
-        given_ = given_ + chunk.shape[1]
-        got = got + out.shape[1]
+        n_pushed = n_pushed + chunk.shape[1]
+        n_returned = n_returned + out.shape[1]
         assert out.shape[1] == len(quality)
-        assert given_ - got <= remover.hold_s * 250
+        assert n_pushed - n_returned <= remover.hold_s * 250
 
 
 def test_what_cannot_work_is_refused():
@@ -396,10 +396,10 @@ def test_a_faint_wave_is_a_beat_where_one_is_overdue(intervals, reported):
 def test_beats_are_found_in_eeg_alone_and_not_where_there_are_none():
     recording = small(seconds=20.0)
     rows = recording.data[:24].reshape(24, -1, 2).mean(axis=2).T
-    found = find_beats(rows - rows.mean(axis=0), 125.0) / 125
-    against = found[:, None] - recording.beats[None, :]
+    beats = find_beats(rows - rows.mean(axis=0), 125.0) / 125
+    against = beats[:, None] - recording.beats[None, :]
     after = np.where(against > 0, against, np.inf).min(axis=1)
-    assert len(found) >= len(recording.beats) - 3
+    assert len(beats) >= len(recording.beats) - 3
     assert np.ptp(after[1:-1]) < 0.03
     assert after[1:-1].max() < 0.1
     for seed in range(4):

@@ -29,24 +29,24 @@ def one(given_drift: Drift, **changes: float) -> VolumeNormalizer:
 
 @settings(deadline=None)
 @given(
-    at=st.integers(1, 39),
+    cut=st.integers(1, 39),
     walk=st.sampled_from([0.0, 0.003, 0.3]),
     colour=st.sampled_from([0.0, 0.5, 0.95]),
     memory=st.floats(0.3, 30),
     shift=st.sampled_from([-1e4, 1.0, 1e4]),
 )
 def test_future_volumes_do_not_change_the_past(
-    at: int, walk: float, colour: float, memory: float, shift: float
+    cut: int, walk: float, colour: float, memory: float, shift: float
 ) -> None:
-    a = np.random.default_rng(at).normal(100, 5, (40, VOXELS)).astype(np.float32)
+    a = np.random.default_rng(cut).normal(100, 5, (40, VOXELS)).astype(np.float32)
     b = a.copy()
-    b[at:] += shift
+    b[cut:] += shift
     first, second = (one(drift(), walk=walk, colour=colour, memory=memory) for _ in range(2))
-    left = [np.stack([norm.push(v) for v in data]) for norm, data in ((first, a), (second, b))]
-    assert np.array_equal(left[0][:at], left[1][:at])
-    assert not np.array_equal(left[0][at:], left[1][at:])
+    outputs = [np.stack([norm.push(v) for v in data]) for norm, data in ((first, a), (second, b))]
+    assert np.array_equal(outputs[0][:cut], outputs[1][:cut])
+    assert not np.array_equal(outputs[0][cut:], outputs[1][cut:])
     first.reset()
-    assert np.array_equal(np.stack([first.push(v) for v in a]), left[0])
+    assert np.array_equal(np.stack([first.push(v) for v in a]), outputs[0])
 
 
 @pytest.mark.parametrize(("walk", "colour"), [(0.0, 0.0), (0.02, 0.0), (0.02, 0.8)])
@@ -61,17 +61,20 @@ def test_a_level_is_its_mean_given_all_values_so_far(walk: float, colour: float)
     noise = colour * np.exp(-np.abs(time - time[:, None]) / memory) + (1 - colour) * np.eye(n)
     filters = Levels(np.array([prior]), Baseline(walk=walk, colour=colour, memory=memory))
     for t in range(n):
-        whole = (level + noise)[: t + 1, : t + 1]
-        expected = level[t, : t + 1] @ np.linalg.solve(whole, y[: t + 1])
+        covariance = (level + noise)[: t + 1, : t + 1]
+        expected = level[t, : t + 1] @ np.linalg.solve(covariance, y[: t + 1])
         assert filters.push(y[t : t + 1])[0] == pytest.approx(expected, abs=1e-10)
 
 
 def test_a_pattern_that_drifts_is_followed_and_another_is_kept() -> None:
     moving = np.array([1.0, 1, 1, 0, 0, 0])
     still = np.array([0, 0, 0, 1.0, -1, 1])
-    known = Drift(moving[None] / 3, moving[None], np.array([100.0]), 1e-4)
+    pattern = Drift(moving[None] / 3, moving[None], np.array([100.0]), 1e-4)
     norm = VolumeNormalizer(
-        np.zeros(6, np.float32), np.ones(6, np.float32), Baseline(components=1, walk=0.01, memory=3.0), known
+        np.zeros(6, np.float32),
+        np.ones(6, np.float32),
+        Baseline(components=1, walk=0.01, memory=3.0),
+        pattern,
     )
     out = np.stack([norm.push((5 * moving + 5 * still).astype(np.float32)) for _ in range(30)])
     assert np.abs(out[-1] @ moving / 3) < 0.05
@@ -79,11 +82,11 @@ def test_a_pattern_that_drifts_is_followed_and_another_is_kept() -> None:
 
 
 def test_the_arrays_of_a_bundle_give_the_same_normaliser() -> None:
-    made = drift()
+    bundle_drift = drift()
     stats = {"fmri_mean": np.full(VOXELS, 100.0, np.float32), "fmri_scale": np.full(VOXELS, 5.0, np.float32)}
-    norm = normalizer(stats | made.arrays(), baseline())
+    norm = normalizer(stats | bundle_drift.arrays(), baseline())
     data = np.random.default_rng(0).normal(100, 5, (10, VOXELS)).astype(np.float32)
-    direct = one(made)
+    direct = one(bundle_drift)
     for volume in data:
         assert norm.push(volume) == pytest.approx(direct.push(volume), abs=1e-4)
 

@@ -53,8 +53,8 @@ def test_a_positive_turn_is_right_handed() -> None:
 
 
 def test_framewise_displacement_is_powers() -> None:
-    found = framewise_displacement(np.array([0.1, -0.2, 0.3, 0.01, -0.02, 0.0]), np.zeros(6))
-    assert found == pytest.approx(0.6 + 50 * 0.03)
+    fd_mm = framewise_displacement(np.array([0.1, -0.2, 0.3, 0.01, -0.02, 0.0]), np.zeros(6))
+    assert fd_mm == pytest.approx(0.6 + 50 * 0.03)
 
 
 def test_synthetic_motion_within_a_twentieth_of_a_millimetre(
@@ -94,9 +94,9 @@ def test_synthetic_motion_at_full_size() -> None:
 def test_a_mask_looks_there_only(
     head: MovingHead, reference: np.ndarray, moved: list[tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    inside = np.zeros(reference.shape, bool)
-    inside[12:52, 8:56, 6:32] = reference[12:52, 8:56, 6:32] > 400
-    aligner = Aligner(reference, head.affine, inside)
+    mask = np.zeros(reference.shape, bool)
+    mask[12:52, 8:56, 6:32] = reference[12:52, 8:56, 6:32] > 400
+    aligner = Aligner(reference, head.affine, mask)
     data, place = moved[0]
     motion = aligner.push(data)
     assert motion.converged
@@ -154,14 +154,14 @@ def test_future_volumes_change_no_past_motion(
     head: MovingHead, reference: np.ndarray, moved: list[tuple[np.ndarray, np.ndarray]]
 ) -> None:
     volumes = [data for data, _ in moved]
-    whole = Aligner(reference, head.affine)
-    full = [whole.push(data) for data in volumes]
+    aligner = Aligner(reference, head.affine)
+    full = [aligner.push(data) for data in volumes]
     for changed in ([], volumes[::-1], [np.zeros_like(reference)]):
         again = Aligner(reference, head.affine)
         for data, expected in zip(volumes[:3], full, strict=False):
-            found = again.push(data)
-            assert np.array_equal(found.matrix, expected.matrix)
-            assert found.iterations == expected.iterations
+            motion = again.push(data)
+            assert np.array_equal(motion.matrix, expected.matrix)
+            assert motion.iterations == expected.iterations
         for data in changed:
             again.push(data)
     assert np.array_equal(full[0].matrix, Aligner(reference, head.affine).push(volumes[0]).matrix)
@@ -186,17 +186,17 @@ def test_what_cannot_be_aligned_is_flagged_and_the_next_volume_recovers(
     aligner = Aligner(reference, head.affine)
     rng = np.random.default_rng(8)
     for _ in range(3):
-        held = aligner.push(head.volume(np.eye(4), rng))
+        last_motion = aligner.push(head.volume(np.eye(4), rng))
     for index, data in enumerate(garbage(reference)):
         motion = aligner.push(data)
         assert not motion.converged, index
         assert np.isnan(motion.fd_mm)
-        assert np.array_equal(motion.matrix, held.matrix)
+        assert np.array_equal(motion.matrix, last_motion.matrix)
     data, place = moved[1]
     motion = aligner.push(data)
     assert motion.converged
     assert head.error(motion.matrix, place) < 0.05
-    assert motion.fd_mm == pytest.approx(framewise_displacement(motion.parameters, held.parameters))
+    assert motion.fd_mm == pytest.approx(framewise_displacement(motion.parameters, last_motion.parameters))
     stranger = moving_head(9)
     for _ in range(3):
         assert not aligner.push(stranger.volume(np.eye(4), rng)).converged
@@ -226,9 +226,9 @@ def test_what_no_head_can_be_aligned_to_is_refused(head: MovingHead, reference: 
 def test_spm_agrees_on_the_phantom(
     head: MovingHead, reference: np.ndarray, moved: list[tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    ours = Aligner(reference, head.affine)
-    theirs = Spm(reference, head.affine)
-    gaps = [head.error(ours.push(data).matrix, theirs.push(data)) for data, _ in moved]
+    aligner = Aligner(reference, head.affine)
+    spm = Spm(reference, head.affine)
+    gaps = [head.error(aligner.push(data).matrix, spm.push(data)) for data, _ in moved]
     assert np.mean(gaps) < 0.15
 
 
@@ -239,22 +239,22 @@ def test_spm_agrees_on_real_heads(data_root: Path, name: str) -> None:
     images = read_series(data_root / "scanner" / name)[SERIES[name] :]
     first = images[0]
     points = brain_points(first.data, first.affine)
-    ours = Aligner(first.data, first.affine)
-    theirs = Spm(first.data, first.affine)
+    aligner = Aligner(first.data, first.affine)
+    spm = Spm(first.data, first.affine)
     assert len(images) >= 3
     for image in images[1:]:
-        motion = ours.push(image.data)
+        motion = aligner.push(image.data)
         assert motion.converged
-        assert distance(motion.matrix, theirs.push(image.data), points) < 0.15
+        assert distance(motion.matrix, spm.push(image.data), points) < 0.15
 
 
 def test_a_head_that_turns_while_it_is_scanned_is_flagged(data_root: Path) -> None:
     """The participant turned by 25 degrees during volume 1, and stayed there."""
     images = read_series(data_root / "scanner" / "dcm_qa_mosaic_VD13_asc")
     aligner = Aligner(images[0].data, images[0].affine)
-    found = [aligner.push(image.data) for image in images]
-    assert [motion.converged for motion in found] == [True, False, True, True, True, True]
-    assert np.rad2deg(found[-1].parameters[5]) == pytest.approx(25, abs=2)
+    motions = [aligner.push(image.data) for image in images]
+    assert [motion.converged for motion in motions] == [True, False, True, True, True, True]
+    assert np.rad2deg(motions[-1].parameters[5]) == pytest.approx(25, abs=2)
 
 
 def test_a_head_that_stays_where_it_fits_badly_is_followed_again(data_root: Path) -> None:
@@ -267,8 +267,8 @@ def test_a_head_that_stays_where_it_fits_badly_is_followed_again(data_root: Path
         return data + rng.normal(0, 0.002 * data.max(), data.shape)
 
     assert all(aligner.push(noisy(images[0].data)).converged for _ in range(6))
-    found = [aligner.push(noisy(images[2].data)).converged for _ in range(12)]
-    assert found[:6] == [False] * 6
-    assert found[-4:] == [True] * 4
+    converged = [aligner.push(noisy(images[2].data)).converged for _ in range(12)]
+    assert converged[:6] == [False] * 6
+    assert converged[-4:] == [True] * 4
     # So is the way back.
     assert aligner.push(noisy(images[0].data)).converged

@@ -36,11 +36,11 @@ def places(shape=SHAPE, affine=AFFINE) -> np.ndarray:
 
 
 def test_indices_that_are_nearly_whole_are_whole_and_others_stay() -> None:
-    wanted = np.array([[0.0, 3.0, 2.25], [5.0, 0.5, 4.0], [1.0, 2.0, 3.0]])
+    exact = np.array([[0.0, 3.0, 2.25], [5.0, 0.5, 4.0], [1.0, 2.0, 3.0]])
     off = 1e-8 * np.array([[1, -1, 0], [-1, 0, 1], [1, 1, -1]])
-    points = AFFINE[:3, :3] @ (wanted + off) + AFFINE[:3, 3:]
-    np.testing.assert_array_equal(voxel_indices(AFFINE, points)[off != 0], wanted[off != 0])
-    np.testing.assert_allclose(voxel_indices(AFFINE, points)[off == 0], wanted[off == 0], atol=1e-9)
+    points = AFFINE[:3, :3] @ (exact + off) + AFFINE[:3, 3:]
+    np.testing.assert_array_equal(voxel_indices(AFFINE, points)[off != 0], exact[off != 0])
+    np.testing.assert_allclose(voxel_indices(AFFINE, points)[off == 0], exact[off == 0], atol=1e-9)
 
 
 def stored_otherwise(data: np.ndarray, affine: np.ndarray, order, flip) -> tuple[np.ndarray, np.ndarray]:
@@ -56,19 +56,21 @@ def stored_otherwise(data: np.ndarray, affine: np.ndarray, order, flip) -> tuple
     seed=st.integers(0, 99),
     order=st.permutations(range(3)),
     flip=st.sets(st.integers(0, 2)),
-    whole=st.booleans(),
+    is_selection=st.booleans(),
 )
-def test_a_head_that_does_not_move_gives_the_plain_values(seed: int, order, flip, whole: bool) -> None:
+def test_a_head_that_does_not_move_gives_the_plain_values(seed: int, order, flip, is_selection: bool) -> None:
     data, affine = stored_otherwise(volume(seed), AFFINE, order, flip)
-    one = Projection(some(seed=seed), SHAPE, AFFINE) if whole else weighted(seed)
-    reader = VoxelReader(one, data.shape, affine)
+    projection = Projection(some(seed=seed), SHAPE, AFFINE) if is_selection else weighted(seed)
+    reader = VoxelReader(projection, data.shape, affine)
     assert np.array_equal(reader.read(data, np.eye(4)), reader.read(data))
     assert reader.outside == 0
-    values = project(data, one.bind(data.shape, affine))
-    if whole:
+    values = project(data, projection.bind(data.shape, affine))
+    if is_selection:
         assert np.array_equal(reader.read(data), values)
     else:
-        assert reader.read(data) == pytest.approx(one.matrix @ volume(seed).reshape(-1), rel=1e-4, abs=0.05)
+        assert reader.read(data) == pytest.approx(
+            projection.matrix @ volume(seed).reshape(-1), rel=1e-4, abs=0.05
+        )
 
 
 @given(
@@ -80,53 +82,60 @@ def test_a_field_that_is_linear_in_space_is_read_exactly_wherever_the_head_is(sh
     data = (slope @ places() + 300).reshape(SHAPE).astype(np.float32)
     inner = np.ravel_multi_index(np.meshgrid([3], [2, 3], [2], indexing="ij"), SHAPE).reshape(-1)
     motion = rigid([*shift, *turn])
-    one = Projection(inner, SHAPE, AFFINE)
-    moved = motion[:3, :3] @ one.points_mm + motion[:3, 3:]
+    projection = Projection(inner, SHAPE, AFFINE)
+    moved = motion[:3, :3] @ projection.points_mm + motion[:3, 3:]
     assert not outside(SHAPE, AFFINE, moved).any()
-    assert VoxelReader(one, SHAPE, AFFINE).read(data, motion) == pytest.approx(slope @ moved + 300, abs=1e-2)
+    assert VoxelReader(projection, SHAPE, AFFINE).read(data, motion) == pytest.approx(
+        slope @ moved + 300, abs=1e-2
+    )
 
 
 def test_beyond_the_volume_the_nearest_value_counts_and_is_counted() -> None:
     data = volume()
-    one = Projection(np.array([0, 17, np.prod(SHAPE) - 1]), SHAPE, np.diag([2.0, 2, 2, 1]))
-    reader = VoxelReader(one, SHAPE, one.affine)
+    projection = Projection(np.array([0, 17, np.prod(SHAPE) - 1]), SHAPE, np.diag([2.0, 2, 2, 1]))
+    reader = VoxelReader(projection, SHAPE, projection.affine)
     far = np.eye(4)
     far[0, 3] = -500.0
-    expected = data[0].reshape(-1)[one.voxels % 30]
+    expected = data[0].reshape(-1)[projection.voxels % 30]
     assert reader.read(data, far).tolist() == expected.tolist()
     assert reader.outside == 3
     reader.read(data, rigid([0.9, 0, 0, 0, 0, 0]))
     assert reader.outside == 0, "half a voxel beyond a voxel's middle is still in it"
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_arrays_say_all_of_it(tmp_path, whole: bool) -> None:
-    one = Projection(some(), SHAPE, AFFINE) if whole else weighted()
-    np.savez(tmp_path / "p.npz", **one.to_arrays())
+@pytest.mark.parametrize("is_selection", [True, False])
+def test_arrays_say_all_of_it(tmp_path, is_selection: bool) -> None:
+    projection = Projection(some(), SHAPE, AFFINE) if is_selection else weighted()
+    np.savez(tmp_path / "p.npz", **projection.to_arrays())
     with np.load(tmp_path / "p.npz", allow_pickle=False) as arrays:
         again = Projection.from_arrays(dict(arrays))
-    assert again.digest == one.digest
-    assert (again.features, again.shape) == (one.features, one.shape)
-    assert np.array_equal(again.affine, one.affine)
-    assert abs(again.matrix - one.matrix).nnz == 0
+    assert again.digest == projection.digest
+    assert (again.features, again.shape) == (projection.features, projection.shape)
+    assert np.array_equal(again.affine, projection.affine)
+    assert abs(again.matrix - projection.matrix).nnz == 0
     reads = [
-        VoxelReader(p, SHAPE, AFFINE).read(volume(), rigid([1, 0, 0.4, 0, 0.02, 0])) for p in (one, again)
+        VoxelReader(p, SHAPE, AFFINE).read(volume(), rigid([1, 0, 0.4, 0, 0.02, 0]))
+        for p in (projection, again)
     ]
     assert np.array_equal(*reads)
 
 
 def test_a_selection_written_as_a_matrix_is_a_selection() -> None:
-    one = Projection(some(), SHAPE, AFFINE)
-    again = Projection.of_matrix(one.matrix, SHAPE, AFFINE)
+    projection = Projection(some(), SHAPE, AFFINE)
+    again = Projection.of_matrix(projection.matrix, SHAPE, AFFINE)
     assert again.weights is None
-    assert np.array_equal(again.voxels, one.voxels)
-    assert again.digest == one.digest
-    assert Projection(one.voxels[::-1], SHAPE, AFFINE).digest != one.digest, "the order of features counts"
-    assert Projection(one.voxels, SHAPE, 2 * AFFINE).digest == one.digest, "wherever the grid is placed"
+    assert np.array_equal(again.voxels, projection.voxels)
+    assert again.digest == projection.digest
+    assert Projection(projection.voxels[::-1], SHAPE, AFFINE).digest != projection.digest, (
+        "the order of features counts"
+    )
+    assert Projection(projection.voxels, SHAPE, 2 * AFFINE).digest == projection.digest, (
+        "wherever the grid is placed"
+    )
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"voxels": np.array([3, 210])}, "must lie in a grid of 7 x 6 x 5"),
         ({"voxels": np.array([-1])}, "must lie"),
@@ -140,14 +149,14 @@ def test_a_selection_written_as_a_matrix_is_a_selection() -> None:
         ),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(change, said) -> None:
+def test_arrays_that_do_not_fit_are_refused(change, message) -> None:
     arrays = Projection(some(), SHAPE, AFFINE).to_arrays() | change
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         Projection.from_arrays({k: v for k, v in arrays.items() if v is not None})
 
 
 def test_another_grid_is_refused_with_both_geometries_unless_the_grid_was_placed() -> None:
-    one = Projection(some(), SHAPE, AFFINE)
+    projection = Projection(some(), SHAPE, AFFINE)
     other = AFFINE.copy()
     other[:3, 3] += 1.0
     with refused(
@@ -159,21 +168,21 @@ def test_another_grid_is_refused_with_both_geometries_unless_the_grid_was_placed
         shape=(9, 6, 5),
         affine=other.tolist(),
     ):
-        VoxelReader(one, (9, 6, 5), other, "vol.dcm")
+        VoxelReader(projection, (9, 6, 5), other, "vol.dcm")
     data = volume(shape=(9, 6, 5))
-    values = VoxelReader(one, (9, 6, 5), other, placed=True).read(data)
-    assert np.array_equal(values, sample(data, other, one.points_mm))
+    values = VoxelReader(projection, (9, 6, 5), other, placed=True).read(data)
+    assert np.array_equal(values, sample(data, other, projection.points_mm))
 
 
 @pytest.mark.parametrize("name", ["phantom", "haxby"])
 def test_bundles_made_before_are_selections(name: str) -> None:
-    held = bundles.load(name)
-    assert held.projection is not None
-    assert held.manifest.fmri is not None
-    assert held.projection.weights is None
-    assert held.projection.features == held.manifest.fmri.voxels
-    again = Projection.from_arrays(held.projection.to_arrays())
-    assert np.array_equal(again.voxels, held.projection.voxels)
+    bundle = bundles.load(name)
+    assert bundle.projection is not None
+    assert bundle.manifest.fmri is not None
+    assert bundle.projection.weights is None
+    assert bundle.projection.features == bundle.manifest.fmri.voxels
+    again = Projection.from_arrays(bundle.projection.to_arrays())
+    assert np.array_equal(again.voxels, bundle.projection.voxels)
 
 
 @pytest.mark.full
@@ -183,8 +192,8 @@ def test_ten_thousand_features_of_a_large_volume_take_milliseconds() -> None:
     rng = np.random.default_rng(0)
     data = rng.integers(0, 4096, shape).astype(np.int16)
     affine = np.diag([2.0, 2, 2, 1])
-    one = Projection(np.sort(rng.choice(data.size, 10_000, replace=False)), shape, affine)
-    reader = VoxelReader(one, shape, affine)
+    projection = Projection(np.sort(rng.choice(data.size, 10_000, replace=False)), shape, affine)
+    reader = VoxelReader(projection, shape, affine)
     motion = rigid([0.3, -0.4, 0.7, 0.01, 0, 0.02])
     took = []
     for _ in range(30):

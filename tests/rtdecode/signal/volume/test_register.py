@@ -23,10 +23,10 @@ def moved(place: PhantomHead, motion, shape=None, affine=None, seed=1) -> np.nda
     return (1.6 * data * profile + 20 + noise).astype(np.float32)
 
 
-def error(place: PhantomHead, found, truth) -> float:
+def error(place: PhantomHead, estimate, truth) -> float:
     index = np.stack(np.unravel_index(place.brain, place.shape))
     points = place.affine[:3, :3] @ index + place.affine[:3, 3:]
-    off = found - truth
+    off = estimate - truth
     return float(np.linalg.norm(off[:3, :3] @ points + off[:3, 3:], axis=0).mean())
 
 
@@ -36,11 +36,11 @@ def error(place: PhantomHead, found, truth) -> float:
 )
 def test_a_head_is_found_again_from_far_away(place, shift, degrees) -> None:
     truth = rigid([*shift, *np.radians(degrees)], (0, -12, 6))
-    found = register(place.mean, place.affine, moved(place, truth), place.affine)
-    assert error(place, found.matrix, truth) < 0.15
-    assert found.correlation > 0.97
-    assert np.allclose(found.matrix[:3, :3] @ found.matrix[:3, :3].T, np.eye(3), atol=1e-9)
-    assert found.turned_deg == pytest.approx(np.linalg.norm(degrees), abs=3)
+    registration = register(place.mean, place.affine, moved(place, truth), place.affine)
+    assert error(place, registration.matrix, truth) < 0.15
+    assert registration.correlation > 0.97
+    assert np.allclose(registration.matrix[:3, :3] @ registration.matrix[:3, :3].T, np.eye(3), atol=1e-9)
+    assert registration.turned_deg == pytest.approx(np.linalg.norm(degrees), abs=3)
 
 
 def test_the_other_sessions_slices_may_lie_and_be_stored_otherwise(place) -> None:
@@ -49,8 +49,8 @@ def test_the_other_sessions_slices_may_lie_and_be_stored_otherwise(place) -> Non
     affine = affine[:, [2, 0, 1, 3]]
     affine[:3, 3] -= affine[:3, 0] * 6
     shape = (48, 66, 62)
-    found = register(place.mean, place.affine, moved(place, truth, shape, affine), affine)
-    assert error(place, found.matrix, truth) < 0.15
+    registration = register(place.mean, place.affine, moved(place, truth, shape, affine), affine)
+    assert error(place, registration.matrix, truth) < 0.15
 
 
 def test_a_few_thousand_values_find_a_head_that_is_near(place) -> None:
@@ -58,8 +58,8 @@ def test_a_few_thousand_values_find_a_head_that_is_near(place) -> None:
     points = place.affine[:3, :3] @ index + place.affine[:3, 3:]
     values = place.mean.reshape(-1)[place.voxels].astype(float)
     truth = rigid([3, -4, 2, 0.04, 0.03, -0.05], (0, -12, 6))
-    found = register_points(points, values, moved(place, truth), place.affine)
-    assert error(place, found.matrix, truth) < 2.5
+    registration = register_points(points, values, moved(place, truth), place.affine)
+    assert error(place, registration.matrix, truth) < 2.5
     assert error(place, np.eye(4), truth) > 5
 
 
@@ -69,6 +69,6 @@ def test_what_is_no_head_is_not_alike(place) -> None:
 
 
 def test_the_head_is_told_from_the_air(place) -> None:
-    found = head_of(place.mean + np.random.default_rng(0).normal(0, 6, place.shape))
-    assert found.reshape(-1)[place.brain].mean() > 0.99
-    assert found.mean() < 0.5
+    head_mask = head_of(place.mean + np.random.default_rng(0).normal(0, 6, place.shape))
+    assert head_mask.reshape(-1)[place.brain].mean() > 0.99
+    assert head_mask.mean() < 0.5

@@ -25,11 +25,11 @@ def test_running_tsnr_is_that_of_the_whole_run_about_a_line(seed: int, count: in
     x = data.astype(np.float64)
     times = np.arange(count) - (count - 1) / 2
     line = np.outer(times, times @ x / (times @ times))
-    left = np.sqrt(np.sum((x - x.mean(0) - line) ** 2, axis=0) / (count - 2))
-    found = quality.tsnr_map()
-    assert found is not None
-    assert np.allclose(found, x.mean(0) / left, rtol=1e-4)
-    assert quality.now().tsnr == pytest.approx(np.median(x.mean(0) / left), rel=1e-4)
+    residual_sd = np.sqrt(np.sum((x - x.mean(0) - line) ** 2, axis=0) / (count - 2))
+    tsnr_map = quality.tsnr_map()
+    assert tsnr_map is not None
+    assert np.allclose(tsnr_map, x.mean(0) / residual_sd, rtol=1e-4)
+    assert quality.now().tsnr == pytest.approx(np.median(x.mean(0) / residual_sd), rel=1e-4)
 
 
 def test_dvars_is_the_change_in_percent_of_the_mean() -> None:
@@ -56,19 +56,19 @@ def test_a_still_run_is_good_after_its_first_minute_and_not_before() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fd", "tsnr", "grade", "named"),
+    ("fd", "tsnr", "grade", "measure"),
     [
         (0.4, 60.0, "acceptable", "mean_fd_mm"), (0.8, 60.0, "bad", "mean_fd_mm"),
         (0.1, 30.0, "acceptable", "tsnr"), (0.1, 10.0, "bad", "tsnr"),
     ],
 )  # fmt: skip
-def test_verdicts_name_what_is_wrong(fd: float, tsnr: float, grade: str, named: str) -> None:
+def test_verdicts_name_what_is_wrong(fd: float, tsnr: float, grade: str, measure: str) -> None:
     quality = Quality(1.0)
     for volume in run(60, tsnr=tsnr):
         quality.push(volume, fd)
     assert quality.verdict is not None
     assert quality.verdict.grade == grade
-    assert any(reason.startswith(named) for reason in quality.verdict.reasons)
+    assert any(reason.startswith(measure) for reason in quality.verdict.reasons)
 
 
 @pytest.mark.parametrize(

@@ -43,18 +43,18 @@ def first_of(data_root, series: str) -> bytes:
 def volumes_of(data: bytes) -> list[Image]:
     """What a file gives; none if it is refused. Fails on any other error."""
     try:
-        found = read_dicom(data)
+        images = read_dicom(data)
     except REFUSED:
         return []
-    for image in [found] if isinstance(found, Plane) else found:
+    for image in [images] if isinstance(images, Plane) else images:
         assert np.isfinite(image.affine).all()
         assert image.data.dtype in (np.int16, np.float32)
-    return [] if isinstance(found, Plane) else found
+    return [] if isinstance(images, Plane) else images
 
 
 def pixels_at(data: bytes) -> tuple[int, int]:
-    _, body, at, encoding = opened(data)
-    pixels = next(e for e in elements(body, at, len(body), encoding) if e.tag == PIXEL_DATA)
+    _, body, start, encoding = opened(data)
+    pixels = next(e for e in elements(body, start, len(body), encoding) if e.tag == PIXEL_DATA)
     return pixels.start, pixels.stop + 8 * pixels.undefined
 
 
@@ -85,25 +85,25 @@ def test_noise_text_and_emptiness_are_no_volumes(series, data_root):
         with pytest.raises(IncompleteError):
             read_dicom(other)
     start, _ = pixels_at(data)
-    for at in rng.integers(132, start - 64, 12):
-        volumes_of(data[:at] + rng.bytes(64) + data[at + 64 :])
-        volumes_of(data[:at] + bytes(64) + data[at + 64 :])
-        volumes_of(data[:at] + rng.bytes(len(data) - at))
+    for offset in rng.integers(132, start - 64, 12):
+        volumes_of(data[:offset] + rng.bytes(64) + data[offset + 64 :])
+        volumes_of(data[:offset] + bytes(64) + data[offset + 64 :])
+        volumes_of(data[:offset] + rng.bytes(len(data) - offset))
 
 
 @pytest.mark.parametrize("series", [SERIES[0], SERIES[6], SERIES[8]])
 def test_absurd_dimensions_take_no_memory(series, data_root):
     data = first_of(data_root, series)
-    whole = volumes_of(data)
+    intact = volumes_of(data)
     for values in ABSURD:
         damaged = changed(data, **values)
         tracemalloc.start()
-        found = volumes_of(damaged)
+        volumes = volumes_of(damaged)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 12 * len(data) + 10_000_000, values
-        for image in found:
-            assert image.data.shape == whole[0].data.shape, values
+        for image in volumes:
+            assert image.data.shape == intact[0].data.shape, values
 
 
 @settings(max_examples=60)
@@ -112,17 +112,17 @@ def test_flipped_bytes_never_crash(flips):
     for name, data in FILES.items():
         start, _ = PIXELS[name]
         damaged = bytearray(data)
-        for at, value in flips:
-            damaged[132 + at % (start - 132)] = value
+        for offset, value in flips:
+            damaged[132 + offset % (start - 132)] = value
         for image in volumes_of(bytes(damaged)):
             assert image.data.size <= len(data) // 2
 
 
 @settings(max_examples=60)
 @given(st.integers(0, 10**7), st.integers(1, 400), st.binary(min_size=0, max_size=40))
-def test_missing_and_foreign_stretches_never_crash(at, lost, foreign):
+def test_missing_and_foreign_stretches_never_crash(offset, lost, foreign):
     for name, data in FILES.items():
-        place = 132 + at % (PIXELS[name][0] - 132)
+        place = 132 + offset % (PIXELS[name][0] - 132)
         volumes_of(data[:place] + foreign + data[place + lost :])
 
 
@@ -150,19 +150,19 @@ def test_no_identity_leaves_the_reader(data_root):
             PatientBirthDate="19010203",
         )  # fmt: skip
         start, stop = pixels_at(data)
-        said = [repr(image) for image in volumes_of(data)]
+        texts = [repr(image) for image in volumes_of(data)]
         cuts = [data[:cut] for cut in rng.integers(0, stop, 20)]
-        for at in (*rng.integers(132, start - 8, 40), *range(132, 1300, 9)):
+        for offset in (*rng.integers(132, start - 8, 40), *range(132, 1300, 9)):
             damaged = bytearray(data)
-            damaged[at : at + 4] = rng.bytes(4)
+            damaged[offset : offset + 4] = rng.bytes(4)
             cuts.append(bytes(damaged))
         for damaged in cuts:
             try:
-                found = read_dicom(damaged)
-                said += [repr(image) for image in ([found] if isinstance(found, Plane) else found)]
+                images = read_dicom(damaged)
+                texts += [repr(image) for image in ([images] if isinstance(images, Plane) else images)]
             except REFUSED as error:
-                said.append(repr([error, error.__cause__]))
-        assert not [line for line in said if marker in line or "19010203" in line]
+                texts.append(repr([error, error.__cause__]))
+        assert not [line for line in texts if marker in line or "19010203" in line]
 
 
 def _small() -> dict[str, bytes]:

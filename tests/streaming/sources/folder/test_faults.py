@@ -32,10 +32,10 @@ def dicom(index: int, uid="1.2.3") -> bytes:
 
 
 def drained(source: FolderSource) -> list:
-    found = []
+    drained_volumes = []
     while volumes := source.drain():
-        found += volumes
-    return found
+        drained_volumes += volumes
+    return drained_volumes
 
 
 @pytest.mark.parametrize("existing", [False, True])
@@ -50,7 +50,7 @@ def test_a_share_that_is_mounted_anew_gives_the_same_files_once(tmp_path, existi
     if existing:
         assert polled(source, 0.3) == []
     else:
-        assert len(polled_until(source, lambda found: len(found) >= 13)) == 13
+        assert len(polled_until(source, lambda volumes: len(volumes) >= 13)) == 13
     shutil.copytree(folder, copy, copy_function=shutil.copyfile)
     shutil.rmtree(folder)
     assert polled(source, 0.05) == []
@@ -70,7 +70,7 @@ def test_a_new_file_does_not_wait_behind_a_mounted_share(tmp_path):
     for n in range(150):
         (folder / f"{n}.dcm").write_bytes(dicom(n))
     source = FolderSource(folder, existing="read")
-    assert len(polled_until(source, lambda found: len(found) >= 150)) == 150
+    assert len(polled_until(source, lambda volumes: len(volumes) >= 150)) == 150
     shutil.copytree(folder, copy, copy_function=shutil.copyfile)
     folder.rename(tmp_path / "away")
     copy.rename(folder)
@@ -86,11 +86,11 @@ def test_a_file_that_is_given_its_size_first_is_taken_when_it_is_filled(tmp_path
     source = FolderSource(tmp_path)
     # By a clock of its own: a half file is judged by how long ago it changed.
     now = time.monotonic()
-    found = []
+    volumes = []
     for n in range(first):
         (tmp_path / f"{n}.dcm").write_bytes(dicom(n))
         now += 0.1
-        found += source.poll(now)
+        volumes += source.poll(now)
     data = dicom(first)
     with (tmp_path / "last.dcm").open("wb", buffering=0) as file:
         file.truncate(len(data))
@@ -100,9 +100,9 @@ def test_a_file_that_is_given_its_size_first_is_taken_when_it_is_filled(tmp_path
             file.write(part.tobytes())
         for _ in range(4):
             now += 0.1
-            found += source.poll(now)
-    assert [volume.index for volume in found] == list(range(first + 1))
-    np.testing.assert_array_equal(found[-1].data, volume_of(first))
+            volumes += source.poll(now)
+    assert [volume.index for volume in volumes] == list(range(first + 1))
+    np.testing.assert_array_equal(volumes[-1].data, volume_of(first))
 
 
 def rescaled(slope: float, intercept: float, ending: str) -> bytes:
@@ -132,8 +132,8 @@ def test_a_file_of_zeros_is_no_volume_when_its_values_are_rescaled(tmp_path, end
     # A first volume that ends in zeros is accepted after 0.25 s, unless it is nothing but zeros.
     assert source.poll(now + 0.5) == []
     path.write_bytes(data)
-    (found,) = source.poll(now + 1.0)
-    np.testing.assert_array_equal(found.data, 2.0 * volume_of(0) + intercept)
+    (volume,) = source.poll(now + 1.0)
+    np.testing.assert_array_equal(volume.data, 2.0 * volume_of(0) + intercept)
     assert source.counters()["duplicate"] == 0
 
 
@@ -158,9 +158,9 @@ def test_what_comes_after_its_deadline_is_late_and_counts(tmp_path):
     source = FolderSource(tmp_path)
     for n in (0, 2):
         (tmp_path / f"{n}.dcm").write_bytes(dicom(n))
-    found = polled(source, 0.1)
-    assert len(found) == 2
-    assert source.lost(found[-1].arrived_at) == []
+    volumes = polled(source, 0.1)
+    assert len(volumes) == 2
+    assert source.lost(volumes[-1].arrived_at) == []
     half = dicom(4)
     (tmp_path / "4.dcm").write_bytes(half[:-9])
     assert polled(source, 1.3, live=True) == []
@@ -213,9 +213,9 @@ def test_nothing_is_written_into_the_folder(tmp_path, monkeypatch):
     opened = []
     real = os.open
 
-    def watched(path, flags, *more, **rest):
+    def watched(path, flags, *args, **options):
         opened.append(flags)
-        return real(path, flags, *more, **rest)
+        return real(path, flags, *args, **options)
 
     monkeypatch.setattr(os, "open", watched)
     before = {p: p.lstat() for p in sorted(tmp_path.rglob("*"))}
@@ -242,7 +242,7 @@ def damaged(data: bytes) -> dict[str, bytes]:
 
 def try_damaged(paths: list[Path], truth: list, tmp_path: Path) -> None:
     """Mix damaged copies with one good run: it is all that comes, or what it came from is whole."""
-    known = {identity(volume) for volume in truth}
+    true_identities = {identity(volume) for volume in truth}
     written = 0
     for number, path in enumerate(paths):
         for kind, data in damaged(path.read_bytes()).items():
@@ -251,13 +251,13 @@ def try_damaged(paths: list[Path], truth: list, tmp_path: Path) -> None:
     for n in range(3):
         (tmp_path / f"good{n}").write_bytes(dicom(n, uid="1.9.9"))
     source = FolderSource(tmp_path, existing="read", bound=False)
-    found = drained(source)
-    good = [volume for volume in found if volume.uid == "1.9.9"]
+    volumes = drained(source)
+    good = [volume for volume in volumes if volume.uid == "1.9.9"]
     assert [volume.index for volume in good] == [0, 1, 2]
-    for volume in found:
+    for volume in volumes:
         if volume.uid != "1.9.9" and "_half_" not in volume.name:
-            assert identity(volume) in known, volume.name
-    names = {name for name, _ in source.ignored} | {volume.name for volume in found}
+            assert identity(volume) in true_identities, volume.name
+    names = {name for name, _ in source.ignored} | {volume.name for volume in volumes}
     assert len(names) >= written
     assert all(reason for _, reason in source.ignored)
     assert len({name for name, _ in source.ignored}) == len(source.ignored)

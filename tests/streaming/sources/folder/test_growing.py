@@ -29,9 +29,9 @@ def encoded(data: np.ndarray, promised: int | None = None, tr: float = 2.0) -> b
     return bytes(raw)
 
 
-def same(found: list, data: np.ndarray, first: int = 0) -> None:
-    assert [volume.index for volume in found] == list(range(first, first + len(found)))
-    for volume in found:
+def same(volumes: list, data: np.ndarray, first: int = 0) -> None:
+    assert [volume.index for volume in volumes] == list(range(first, first + len(volumes)))
+    for volume in volumes:
         np.testing.assert_array_equal(volume.data, data[..., volume.index])
         assert volume.tr_s == 2.0
 
@@ -44,7 +44,7 @@ def test_a_run_that_grows_in_one_file(tmp_path, promised, name):
     raw = encoded(data, promised)
     step = data[..., 0].nbytes
     source = FolderSource(tmp_path)
-    found = []
+    volumes = []
     with (tmp_path / name).open("wb", buffering=0) as file:
         file.write(raw[:200])
         assert polled(source, 0.1) == []
@@ -53,13 +53,13 @@ def test_a_run_that_grows_in_one_file(tmp_path, promised, name):
         for t in range(6):
             start = 352 + (t + 1) * step - 1
             file.write(raw[start : start + step])
-            found += polled(source, 0.2)
-            assert len(found) == t + 1
+            volumes += polled(source, 0.2)
+            assert len(volumes) == t + 1
         file.seek(48)
         file.write((6).to_bytes(2, "little"))
-    found += polled(source, 0.5)
-    same(found, data)
-    assert len({volume.uid for volume in found}) == 1
+    volumes += polled(source, 0.5)
+    same(volumes, data)
+    assert len({volume.uid for volume in volumes}) == 1
     assert source.counters()["duplicate"] == 0
     os.utime(tmp_path / name, (1e9, 1e9))
     assert polled(source, 0.5) == []
@@ -70,19 +70,19 @@ def test_a_run_that_grows_in_one_file(tmp_path, promised, name):
 def test_a_run_that_is_written_whole_again_for_every_volume(tmp_path, ending):
     data = run_of(5)
     source = FolderSource(tmp_path)
-    found = []
+    volumes = []
     for t in range(1, 6):
         raw = encoded(data[..., :t])
         (tmp_path / f"bold{ending}").write_bytes(gzip.compress(raw) if ending.endswith("gz") else raw)
-        found += polled(source, 0.3)
-        assert len(found) == t
-    same(found, data)
+        volumes += polled(source, 0.3)
+        assert len(volumes) == t
+    same(volumes, data)
     other = run_of(3, seed=1)
     raw = encoded(other)
     (tmp_path / f"bold{ending}").write_bytes(gzip.compress(raw) if ending.endswith("gz") else raw)
     again = polled(source, 0.5)
     same(again, other)
-    assert again[0].uid != found[0].uid
+    assert again[0].uid != volumes[0].uid
     assert [run.label for run in source.runs] == ["0", "0b"]
 
 
@@ -90,11 +90,11 @@ def test_a_second_run_under_the_same_names(tmp_path):
     source = FolderSource(tmp_path)
     runs = [run_of(4, seed) for seed in (0, 1)]
     for data in runs:
-        found = []
+        volumes = []
         for t in range(4):
             (tmp_path / f"vol_{t + 1:03d}.nii").write_bytes(encoded(data[..., t]))
-            found += polled(source, 0.3)
-        same(found, data)
+            volumes += polled(source, 0.3)
+        same(volumes, data)
     assert source.counters()["duplicate"] == 0
     (tmp_path / "vol_002.nii").write_bytes(encoded(runs[0][..., 0]))
     assert polled(source, 0.3) == []
@@ -104,12 +104,12 @@ def test_a_second_run_under_the_same_names(tmp_path):
 def test_one_file_that_is_overwritten_by_every_volume(tmp_path):
     data = run_of(4)
     source = FolderSource(tmp_path)
-    found = []
+    volumes = []
     for t in range(4):
         (tmp_path / "current.nii").write_bytes(encoded(data[..., t]))
-        found += polled(source, 0.2)
-    same(found, data)
-    assert len({volume.uid for volume in found}) == 1
+        volumes += polled(source, 0.2)
+    same(volumes, data)
+    assert len({volume.uid for volume in volumes}) == 1
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -119,9 +119,9 @@ def test_a_packed_file_in_place_of_a_plain_one_of_the_same_name(tmp_path, count)
         data = run_of(count, seed)
         raw = encoded(data if count > 1 else data[..., 0])
         (tmp_path / "current.nii").write_bytes(gzip.compress(raw) if seed else raw)
-        found = polled(source, 0.3)
-        assert len(found) == count
-        for t, volume in enumerate(found):
+        volumes = polled(source, 0.3)
+        assert len(volumes) == count
+        for t, volume in enumerate(volumes):
             np.testing.assert_array_equal(volume.data, data[..., t])
 
 
@@ -149,11 +149,11 @@ def test_a_cut_run_gives_its_whole_volumes_and_a_word(tmp_path):
     data = run_of(20)
     (tmp_path / "bold.nii").write_bytes(encoded(data)[:-1000])
     source = FolderSource(tmp_path, existing="read")
-    found = []
+    collected = []
     while volumes := source.drain():
-        found += volumes
-    same(found, data)
-    assert len(found) == 18
+        collected += volumes
+    same(collected, data)
+    assert len(collected) == 18
     assert source.ignored == [("bold.nii", "18 of 20 volumes so far")]
 
 
@@ -162,34 +162,37 @@ def test_a_file_that_is_given_its_size_first(tmp_path):
     raw = encoded(data)
     step = data[..., 0].nbytes
     source = FolderSource(tmp_path)
-    found = []
+    volumes = []
     with (tmp_path / "bold.nii").open("w+b", buffering=0) as file:
         file.truncate(len(raw))
         assert polled(source, 0.4) == []
         for start in range(0, len(raw), step // 2):
             file.seek(start)
             file.write(raw[start : start + step // 2])
-            found += polled(source, 0.03)
-    found += polled(source, 0.4)
-    same(found, data)
-    assert len(found) == 4
+            volumes += polled(source, 0.03)
+    volumes += polled(source, 0.4)
+    same(volumes, data)
+    assert len(volumes) == 4
 
 
 @pytest.mark.parametrize("order", [("par", "rec"), ("rec", "par")])
 def test_par_and_rec_in_either_order(tmp_path, order):
     source = FolderSource(tmp_path)
-    found = []
+    volumes = []
     for n in range(3):
-        whole = {"par": par(volumes=1, step=0.0), "rec": np.roll(np.frombuffer(rec(4), "<u2"), n).tobytes()}
+        contents = {
+            "par": par(volumes=1, step=0.0),
+            "rec": np.roll(np.frombuffer(rec(4), "<u2"), n).tobytes(),
+        }
         for end in order:
             path = tmp_path / f"Dump-{n:04d}.{end}"
-            path.write_bytes(whole[end][:-100])
-            found += polled(source, 0.05)
-            assert len(found) == n
-            path.write_bytes(whole[end])
-            found += polled(source, 0.05 if end == order[0] else 0.3)
-    assert [volume.index for volume in found] == [0, 1, 2]
-    assert len({volume.data.tobytes() for volume in found}) == 3
+            path.write_bytes(contents[end][:-100])
+            volumes += polled(source, 0.05)
+            assert len(volumes) == n
+            path.write_bytes(contents[end])
+            volumes += polled(source, 0.05 if end == order[0] else 0.3)
+    assert [volume.index for volume in volumes] == [0, 1, 2]
+    assert len({volume.data.tobytes() for volume in volumes}) == 3
     assert (source.ignored, source.waiting) == ([], [])
     os.utime(tmp_path / "Dump-0001.rec")
     assert polled(source, 0.4) == []
@@ -199,16 +202,16 @@ def test_par_and_rec_in_either_order(tmp_path, order):
 def test_a_rec_that_grows_beside_its_par_which_is_parsed_once(tmp_path, monkeypatch):
     (tmp_path / "scan.PAR").write_bytes(par())
     source = FolderSource(tmp_path, existing="read")
-    found = []
+    volumes = []
     parsed = []
     read = parrec.read_par
     monkeypatch.setattr(parrec, "read_par", lambda data: parsed.append(len(data)) or read(data))
     with (tmp_path / "scan.REC").open("wb", buffering=0) as file:
         for t in range(3):
             file.write(rec(12)[t * 240 : t * 240 + 240])
-            found += polled(source, 0.2)
-            assert len(found) == t + 1
-    assert [volume.acquired_s for volume in found] == [0.0, 2.0, 4.0]
+            volumes += polled(source, 0.2)
+            assert len(volumes) == t + 1
+    assert [volume.acquired_s for volume in volumes] == [0.0, 2.0, 4.0]
     assert len(parsed) == 1
     assert (source.ignored, source.waiting) == ([], [])
 

@@ -12,25 +12,25 @@ from tests.streaming.sources.polling import polled
 @pytest.mark.parametrize("first", [0, 1, 5])
 def test_nifti_volumes_count_from_the_first_name(tmp_path, first):
     source = FolderSource(tmp_path)
-    found = []
+    volumes = []
     for n in range(first, first + 4):
         if n == first + 2:
             continue
         image = nib.Nifti1Image(volume_of(n), AFFINE)
         image.to_filename(tmp_path / f"vol_{n:05d}.nii")
-        found += polled(source, 0.03)
-    assert indices(found) == [0, 1, 3]
-    assert found[0].uid == found[2].uid
-    assert (found[0].acquired_s, found[0].series) == (None, 0)
+        volumes += polled(source, 0.03)
+    assert indices(volumes) == [0, 1, 3]
+    assert volumes[0].uid == volumes[2].uid
+    assert (volumes[0].acquired_s, volumes[0].series) == (None, 0)
     assert source.counters()["missing"] == 1
 
 
 def test_a_run_in_one_nifti_file(tmp_path):
     data = np.stack([volume_of(n) for n in range(5)], -1)
     nib.Nifti1Image(data, AFFINE).to_filename(tmp_path / "bold.nii.gz")
-    found = FolderSource(tmp_path, existing="read").drain()
-    assert indices(found) == list(range(5))
-    np.testing.assert_array_equal(found[4].data, volume_of(4))
+    volumes = FolderSource(tmp_path, existing="read").drain()
+    assert indices(volumes) == list(range(5))
+    np.testing.assert_array_equal(volumes[4].data, volume_of(4))
 
 
 @pytest.mark.parametrize("early", [0, 1])

@@ -31,12 +31,12 @@ def volume_files(vendor: str, index: int, began: datetime = START) -> list[bytes
     """The files of one volume of series 5, one slice each or one in all."""
     seed = (index, began.minute)
     volume = np.random.default_rng(seed).integers(1, 3000, SHAPE).astype(np.int16)
-    at = began + timedelta(seconds=index)
+    acquired_at = began + timedelta(seconds=index)
     if vendor == "siemens-mosaic":
-        return [mosaic_bytes(volume, AFFINE, 1.0, index, 5, at, 1.6, "1.2.3.5")]
+        return [mosaic_bytes(volume, AFFINE, 1.0, index, 5, acquired_at, 1.6, "1.2.3.5")]
     if vendor == "siemens-enhanced":
-        return [enhanced_bytes(volume, AFFINE, 1.0, index, 5, at, 1.6, "1.2.3.5")]
-    return slice_bytes(vendor, volume, AFFINE, 1.0, index, 5, at, "1.2.3.5")
+        return [enhanced_bytes(volume, AFFINE, 1.0, index, 5, acquired_at, 1.6, "1.2.3.5")]
+    return slice_bytes(vendor, volume, AFFINE, 1.0, index, 5, acquired_at, "1.2.3.5")
 
 
 def deliver(
@@ -49,15 +49,15 @@ def deliver(
 
 def read_all(source: FolderSource) -> list[Volume]:
     """Poll until nothing waits to be read, however slow the machine is."""
-    found: list[Volume] = []
+    collected: list[Volume] = []
     quiet = step = 0
     while source.waiting or quiet < 4:
         step += 1
         volumes = source.poll(1000.0 + 0.001 * step)
-        found += volumes
+        collected += volumes
         quiet = 0 if volumes else quiet + 1
         time.sleep(0.01)
-    return found
+    return collected
 
 
 @pytest.mark.parametrize("mark", ["", "again_"], ids=["same names", "other names"])
@@ -117,9 +117,9 @@ def test_a_damaged_number_opens_no_holes() -> None:
     runs = Runs()
     moments = Moments(0.0, 0.0, 0.0)
     assert isinstance(runs.place(image(0), "x", moments), Volume)
-    told = runs.place(image(90_000), "x", moments)
-    assert isinstance(told, str)
-    assert "damaged header" in told
+    refusal = runs.place(image(90_000), "x", moments)
+    assert isinstance(refusal, str)
+    assert "damaged header" in refusal
     assert isinstance(runs.place(image(1), "x", moments), Volume)
     assert isinstance(runs.place(image(70_000), "x", moments), str)
     (run,) = runs
@@ -129,8 +129,8 @@ def test_a_damaged_number_opens_no_holes() -> None:
 def test_a_long_absence_is_believed_at_the_second_volume() -> None:
     runs = Runs()
     moments = Moments(0.0, 0.0, 0.0)
-    taken = [isinstance(runs.place(image(n), "x", moments), Volume) for n in (0, 1, 3000, 3001, 3002)]
-    assert taken == [True, True, False, True, True]
+    accepted = [isinstance(runs.place(image(n), "x", moments), Volume) for n in (0, 1, 3000, 3001, 3002)]
+    assert accepted == [True, True, False, True, True]
     (run,) = runs
     assert sorted(run.holes) == list(range(2, 3001))
 
@@ -174,6 +174,6 @@ def test_after_a_stall_of_this_machine_what_lies_there_is_read_before_anything_i
             source.poll(time.monotonic())
             time.sleep(0.8)
             assert source.poll(time.monotonic()) == []
-    found = source.poll(time.monotonic()) + source.poll(time.monotonic())
-    assert [one.index for one in found] == [0]
+    volumes = source.poll(time.monotonic()) + source.poll(time.monotonic())
+    assert [arrival.index for arrival in volumes] == [0]
     assert source.counters()["missing"] == 0

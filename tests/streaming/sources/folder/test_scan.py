@@ -30,10 +30,10 @@ def found(scan: FolderScan, seconds: float = 0.35) -> set[str]:
     """Names told in some time; a machine that stood still meanwhile makes the polls all the same."""
     names = set()
     until = now() + seconds
-    left = round(seconds / _PACE)
-    while left > 0 or now() < until:
+    polls_left = round(seconds / _PACE)
+    while polls_left > 0 or now() < until:
         names |= scan.poll(now()).keys()
-        left -= 1
+        polls_left -= 1
         now.ahead += _PACE
     time.sleep(_TICK)
     return names
@@ -80,10 +80,10 @@ def test_a_file_that_is_overwritten_is_told_again(tmp_path, events):
     assert len(found(scan)) == 300
     with (tmp_path / "7").open("r+") as file:
         file.write("bb")
-    told = set()
-    while not told:
-        told = found(scan, 0.1)
-    assert told == {"7"}
+    changed = set()
+    while not changed:
+        changed = found(scan, 0.1)
+    assert changed == {"7"}
 
 
 @EVENTS

@@ -14,9 +14,9 @@ NOW = Moments(1.0, 1.1, 1.2)
 
 
 def image(number, uid="a", series=5, shape=(4, 4, 3), tr=0.8, start=START, voxel=3.0) -> Image:
-    at = None if start is None else start + timedelta(seconds=0.8 * (number or 0))
+    acquired_at = None if start is None else start + timedelta(seconds=0.8 * (number or 0))
     affine = np.diag([voxel, voxel, voxel, 1.0])
-    return Image(np.zeros(shape, np.int16), affine, number, series, uid, tr, at, None)
+    return Image(np.zeros(shape, np.int16), affine, number, series, uid, tr, acquired_at, None)
 
 
 def placed(runs: Runs, *args, **kw) -> Volume:
@@ -29,21 +29,21 @@ def placed(runs: Runs, *args, **kw) -> Volume:
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=60))
 def test_any_order_keeps_indices_holes_and_times(numbers):
     runs = Runs()
-    taken: list[int] = []
+    placed_numbers: list[int] = []
     for number in numbers:
         result = runs.place(image(number), "x", NOW)
-        if number in taken:
+        if number in placed_numbers:
             assert isinstance(result, str)
         else:
             assert isinstance(result, Volume)
             assert result.index == number
             assert result.acquired_s == pytest.approx(0.8 * number)
-            taken.append(number)
+            placed_numbers.append(number)
     (run,) = runs
     assert run.seen == set(numbers)
     assert sorted(run.holes) == [n for n in range(max(numbers)) if n not in numbers]
     assert runs.duplicate == len(numbers) - len(set(numbers))
-    assert runs.out_of_order == sum(n < max(taken[:i]) for i, n in enumerate(taken) if i)
+    assert runs.out_of_order == sum(n < max(placed_numbers[:i]) for i, n in enumerate(placed_numbers) if i)
 
 
 def test_a_new_identity_of_the_same_kind_is_a_new_run():
@@ -89,7 +89,7 @@ def test_a_series_can_be_chosen_by_number_or_by_grid():
 def test_without_a_counter_time_gives_the_index_and_then_arrival():
     runs = Runs()
     for seconds in (0.0, 0.81, 3.19):
-        seen = Image(
+        uncounted = Image(
             np.zeros((4, 4, 3), np.int16),
             np.eye(4),
             None,
@@ -99,7 +99,7 @@ def test_without_a_counter_time_gives_the_index_and_then_arrival():
             START + timedelta(seconds=seconds),
             None,
         )
-        runs.place(seen, "x", NOW)
+        runs.place(uncounted, "x", NOW)
     assert next(iter(runs)).seen == {0, 1, 4}
     runs = Runs()
     assert [placed(runs, None, start=None).index for _ in range(3)] == [0, 1, 2]

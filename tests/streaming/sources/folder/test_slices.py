@@ -32,7 +32,7 @@ def slices_of(vendor: str, index: int, uid: str = "1.2.3", series: int = 5) -> l
 @pytest.mark.parametrize("vendor", ["ge", "philips"])
 def test_slices_in_any_order_and_a_lost_one(tmp_path, vendor):
     source = FolderSource(tmp_path)
-    found = []
+    volumes = []
     order = np.random.default_rng(3)
     lost = {(2, 7)}
     for n in range(5):
@@ -40,11 +40,11 @@ def test_slices_in_any_order_and_a_lost_one(tmp_path, vendor):
         for k in order.permutation(len(files)):
             if (n, k) not in lost:
                 (tmp_path / f"i{n}_{k}").write_bytes(files[k])
-        found += polled(source, 0.1)
+        volumes += polled(source, 0.1)
     (tmp_path / "twice").write_bytes(slices_of(vendor, 4)[3])
-    found += polled_until(source, lambda _: len(source.ignored) == 12)
-    assert [volume.index for volume in found] == [0, 1, 3, 4]
-    for volume in found:
+    volumes += polled_until(source, lambda _: len(source.ignored) == 12)
+    assert [volume.index for volume in volumes] == [0, 1, 3, 4]
+    for volume in volumes:
         np.testing.assert_array_equal(
             np.sort(volume.data, axis=None), np.sort(volume_of(volume.index), axis=None)
         )
@@ -58,19 +58,19 @@ def test_slices_in_any_order_and_a_lost_one(tmp_path, vendor):
 
 def test_a_new_series_and_the_same_number_again(tmp_path):
     source = FolderSource(tmp_path)
-    found = []
+    volumes = []
     for run, (uid, series) in enumerate([("1.1", 5), ("1.2", 6), ("1.3", 5)]):
         for n in range(2):
             for k, data in enumerate(slices_of("ge", n, uid, series)):
                 (tmp_path / f"{run}_{n}_{k}").write_bytes(data)
-        found += polled(source, 0.3)
+        volumes += polled(source, 0.3)
     assert [(run.label, run.order) for run in source.runs] == [("5", 0), ("6", 1), ("5b", 2)]
-    assert [volume.index for volume in found] == [0, 1] * 3
+    assert [volume.index for volume in volumes] == [0, 1] * 3
 
 
 def test_a_long_run_leaves_nothing_behind(tmp_path):
     source = FolderSource(tmp_path)
-    kept = []
+    references = []
     data = volume_of(0)
     tracemalloc.start()
     try:
@@ -80,23 +80,23 @@ def test_a_long_run_leaves_nothing_behind(tmp_path):
                 before = tracemalloc.get_traced_memory()[0]
             (tmp_path / f"vol_{n:05d}.nii").write_bytes(nifti_bytes(np.roll(data, n), AFFINE, TR))
             (volume,) = source.poll(time.monotonic())
-            kept.append(weakref.ref(volume.data))
+            references.append(weakref.ref(volume.data))
             del volume
         gc.collect()
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert not any(reference() is not None for reference in kept)
+    assert not any(reference() is not None for reference in references)
     assert grown / 240 < 2000
 
 
 @pytest.mark.full
 @pytest.mark.timed
 def test_the_cost_of_a_volume_is_flat_in_the_run_and_beside_others():
-    alone = long_run(volumes=150, others=0)
-    longer = long_run(volumes=600, others=0)
-    beside = long_run(volumes=150, others=3000)
+    alone = long_run(volumes=150, other_files=0)
+    longer = long_run(volumes=600, other_files=0)
+    crowded = long_run(volumes=150, other_files=3000)
     # Two ends of runs: the first volumes of any run cost less than all that follow.
     assert longer["late_ms"]["p50"] < 2 * alone["late_ms"]["p50"] + 0.5
-    assert beside["late_ms"]["p50"] < 2 * alone["late_ms"]["p50"] + 1.0
-    assert beside["memory_mb"] < 20
+    assert crowded["late_ms"]["p50"] < 2 * alone["late_ms"]["p50"] + 1.0
+    assert crowded["memory_mb"] < 20

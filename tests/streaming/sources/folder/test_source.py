@@ -168,12 +168,12 @@ def test_files_written_in_pieces_while_the_folder_is_polled_count_once(tmp_path)
 
     writer = threading.Thread(target=write)
     writer.start()
-    found = []
+    volumes = []
     while writer.is_alive():
-        found += source.poll(time.monotonic())
+        volumes += source.poll(time.monotonic())
     writer.join()
-    found += polled(source, 0.6)
-    assert sorted(indices(found)) == list(range(40))
+    volumes += polled(source, 0.6)
+    assert sorted(indices(volumes)) == list(range(40))
     assert (source.counters()["duplicate"], source.ignored) == (0, [])
 
 
@@ -227,11 +227,11 @@ def test_rejected_files_are_the_images_that_gave_no_volume(tmp_path):
 
 def test_order_holes_and_doubles(tmp_path):
     source = FolderSource(tmp_path)
-    found = []
+    volumes = []
     for n in (0, 1, 4, 3, 3, 6):
         (tmp_path / f"{time.monotonic_ns()}.dcm").write_bytes(dicom(n))
-        found += polled(source, 0.03)
-    assert indices(found) == [0, 1, 4, 3, 6]
+        volumes += polled(source, 0.03)
+    assert indices(volumes) == [0, 1, 4, 3, 6]
     counts = source.counters()
     assert (counts["missing"], counts["duplicate"], counts["out_of_order"]) == (2, 1, 1)
     assert "second file for volume 3" in source.ignored[0][1]
@@ -275,12 +275,14 @@ def test_what_is_seen_instead_of_volumes_is_told(tmp_path):
     assert source.state.startswith(f"0.dcm in {tmp_path} is not readable yet (")
 
 
-@pytest.mark.parametrize(("listed", "said"), [("waiting", "is not readable yet"), ("ignored", "not usable")])
-def test_what_is_seen_may_be_read_in_between(tmp_path, monkeypatch, listed, said):
+@pytest.mark.parametrize(
+    ("listed", "phrase"), [("waiting", "is not readable yet"), ("ignored", "not usable")]
+)
+def test_what_is_seen_may_be_read_in_between(tmp_path, monkeypatch, listed, phrase):
     """Another thread polls while the state is put into words."""
-    seen = iter([[("0.dcm", "too short")], []])
-    monkeypatch.setattr(FolderSource, listed, property(lambda _: next(seen)))
-    assert said in FolderSource(tmp_path).state
+    listings = iter([[("0.dcm", "too short")], []])
+    monkeypatch.setattr(FolderSource, listed, property(lambda _: next(listings)))
+    assert phrase in FolderSource(tmp_path).state
 
 
 def test_subfolders_and_a_second_run(tmp_path):
@@ -353,18 +355,18 @@ def test_a_volume_is_out_at_the_first_poll_after_its_file_is_whole(tmp_path):
 def test_every_real_mosaic_cut_in_pieces(tmp_path, data_root):
     folder = data_root / "scanner" / "rt-cloud_siemens_mosaic_VE11_TR1500"
     source = FolderSource(tmp_path)
-    found = []
+    volumes = []
     for path in sorted(folder.iterdir())[:4]:
         data = path.read_bytes()
         with (tmp_path / path.name).open("wb", buffering=0) as file:
             for piece in np.array_split(np.frombuffer(data, np.uint8), 7):
-                assert found == [] or indices(found)[-1] != 99
-                found += source.poll(time.monotonic())
+                assert volumes == [] or indices(volumes)[-1] != 99
+                volumes += source.poll(time.monotonic())
                 file.write(piece.tobytes())
         os.utime(tmp_path / path.name)
-        found += polled(source, 0.1)
-    assert indices(found) == [9, 0, 1, 2]
-    assert [v.acquired_s for v in found] == pytest.approx([13.5, 0.0, 1.5, 3.0], abs=0.01)
+        volumes += polled(source, 0.1)
+    assert indices(volumes) == [9, 0, 1, 2]
+    assert [v.acquired_s for v in volumes] == pytest.approx([13.5, 0.0, 1.5, 3.0], abs=0.01)
 
 
 def test_a_share_with_a_wrong_clock_gives_no_impossible_times(tmp_path):

@@ -168,16 +168,16 @@ def test_a_slice_after_its_deadline_is_late_and_opens_nothing() -> None:
 
 
 def test_two_runs_in_one_folder_do_not_mix() -> None:
-    one = Scan()
+    scan = Scan()
     other = Scan(uid="1.2.9", series=8, slices=7, promised=7, volumes=4)
-    planes = [*one.planes(), *other.planes()]
+    planes = [*scan.planes(), *other.planes()]
     random.Random(3).shuffle(planes)
     stacks = Stacks()
     volumes = [*pushed(stacks, planes), *stacks.drain()]
     for uid, slices, count in (("1.2.3", 6, 5), ("1.2.9", 7, 4)):
-        found = [volume for volume in volumes if volume.image.uid == uid]
-        assert sorted(volume.image.number or 0 for volume in found) == list(range(count))
-        for volume in found:
+        of_run = [volume for volume in volumes if volume.image.uid == uid]
+        assert sorted(volume.image.number or 0 for volume in of_run) == list(range(count))
+        for volume in of_run:
             check(volume, volume.image.number, slices)
 
 
@@ -294,10 +294,10 @@ def test_times_are_those_of_the_first_slice() -> None:
 
 
 def test_a_time_that_stands_still_is_no_time() -> None:
-    begun = Scan().plane(0, 0).acquired
-    planes = [(name, replace(plane, acquired=begun)) for name, plane in Scan().planes()]
+    started_at = Scan().plane(0, 0).acquired
+    planes = [(name, replace(plane, acquired=started_at)) for name, plane in Scan().planes()]
     volumes = pushed(Stacks(), planes)
-    assert [volume.image.acquired for volume in volumes] == [begun, None, None, None, None]
+    assert [volume.image.acquired for volume in volumes] == [started_at, None, None, None, None]
 
 
 def test_a_run_that_a_vendor_splits_has_the_lowest_series_number() -> None:
@@ -307,7 +307,7 @@ def test_a_run_that_a_vendor_splits_has_the_lowest_series_number() -> None:
 
 def test_slices_that_wait_take_bounded_memory() -> None:
     scan = Scan(volumes=200, order="slices")
-    planes = sorted(scan.planes(), key=lambda named: named[1].instance or 0)
+    planes = sorted(scan.planes(), key=lambda entry: entry[1].instance or 0)
     stacks = Stacks(limit_bytes=24 * 100)
     volumes = [*pushed(stacks, planes), *stacks.drain()]
     assert len({volume.image.number for volume in volumes}) == 200
@@ -322,16 +322,16 @@ def test_ten_thousand_slices_leave_nothing() -> None:
         planes = [
             ("", scan.plane(volume, place)) for volume in range(start, start + 100) for place in range(20)
         ]
-        given = pushed(stacks, planes, now_at=float(start))
+        stacked = pushed(stacks, planes, now_at=float(start))
         stacks.overdue(float(start))
-        assert len(given) == 100
-    del planes, given
+        assert len(stacked) == 100
+    del planes, stacked
     assert _planes_alive() - before < 5
     assert stacks.drain() == []
 
 
 def _planes_alive() -> int:
-    return sum(type(kept) is Plane for kept in gc.get_objects())
+    return sum(type(tracked) is Plane for tracked in gc.get_objects())
 
 
 def test_a_count_that_was_found_too_small_returns_to_the_promise() -> None:

@@ -36,9 +36,9 @@ def image_of(data: bytes) -> Image:
 
 
 def images_of(data: bytes, **options) -> list[Image]:
-    found = read_dicom(data, **options)
-    assert isinstance(found, list)
-    return found
+    images = read_dicom(data, **options)
+    assert isinstance(images, list)
+    return images
 
 
 @settings(max_examples=25, deadline=None)
@@ -70,8 +70,8 @@ def test_noise_is_not_a_volume():
     good = bytearray(file_of(volume_of()))
     for _ in range(60):
         data = good.copy()
-        at = int(rng.integers(132, len(data) - 3000))
-        data[at : at + 16] = rng.bytes(16)
+        offset = int(rng.integers(132, len(data) - 3000))
+        data[offset : offset + 16] = rng.bytes(16)
         try:
             read_dicom(bytes(data))
         except (IncompleteError, NotAVolumeError):

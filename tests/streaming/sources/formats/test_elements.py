@@ -35,17 +35,17 @@ def file_of(volumes=2) -> bytes:
 
 
 def top(data: bytes) -> list:
-    _, body, at, encoding = opened(data)
-    return list(elements(body, at, len(body), encoding))
+    _, body, start, encoding = opened(data)
+    return list(elements(body, start, len(body), encoding))
 
 
 @pytest.mark.parametrize("series", SERIES)
 def test_elements_lie_where_the_reference_reader_finds_them(data_root, series):
     data = gunzip(min((data_root / "scanner" / series).iterdir()).read_bytes())
     ds = pydicom.dcmread(io.BytesIO(data))
-    found = top(data)
-    assert [element.tag for element in found] == [int(tag) for tag in ds._dict]
-    pixels = next(element for element in found if element.tag == PIXELS)
+    top_elements = top(data)
+    assert [element.tag for element in top_elements] == [int(tag) for tag in ds._dict]
+    pixels = next(element for element in top_elements if element.tag == PIXELS)
     assert data[pixels.start : pixels.stop] == ds.PixelData[: pixels.stop - pixels.start]
 
 
@@ -56,14 +56,14 @@ def test_sequences_end_where_their_items_do(syntax, marked):
     for element in ds.iterall():
         element.is_undefined_length = marked and element.VR == "SQ"
     data = rewritten(written(ds), syntax)
-    _, body, at, encoding = opened(data)
+    _, body, start, encoding = opened(data)
     assert (encoding.implicit, encoding.little) == (
         syntax == ImplicitVRLittleEndian,
         syntax != ExplicitVRBigEndian,
     )
-    frames = next(e for e in elements(body, at, len(body), encoding) if e.tag == 0x52009230)
-    inside = [list(elements(body, *item, encoding)) for item in items(body, frames, encoding)]
-    assert [[e.tag for e in item] for item in inside] == [
+    frames = next(e for e in elements(body, start, len(body), encoding) if e.tag == 0x52009230)
+    nested = [list(elements(body, *item, encoding)) for item in items(body, frames, encoding)]
+    assert [[e.tag for e in item] for item in nested] == [
         [0x00189114, 0x00189226, 0x00209111, 0x00209113]
     ] * 10
 
@@ -71,9 +71,9 @@ def test_sequences_end_where_their_items_do(syntax, marked):
 def test_no_cut_is_taken_for_the_whole():
     data = file_of(1)
     assert top(data)[-1].stop == len(data)
-    whole = {element.head for element in top(data)} | {len(data)}
+    boundaries = {element.head for element in top(data)} | {len(data)}
     for cut in range(len(data)):
-        if cut not in whole:
+        if cut not in boundaries:
             with pytest.raises(BrokenError):
                 top(data[:cut])
 
@@ -96,6 +96,6 @@ def test_a_deflated_data_set_has_an_end():
 def test_sequences_within_sequences_end_somewhere():
     item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + b"\x08\x00\x11\x11SQ\0\0\xff\xff\xff\xff"
     data = file_of(1)
-    at = top(data)[0].head
+    offset = top(data)[0].head
     with refused(BrokenError, "dicom-sequence-too-deep"):
-        top(data[:at] + b"\x08\x00\x11\x11SQ\0\0\xff\xff\xff\xff" + item * 5000)
+        top(data[:offset] + b"\x08\x00\x11\x11SQ\0\0\xff\xff\xff\xff" + item * 5000)

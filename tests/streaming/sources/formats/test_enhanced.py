@@ -24,9 +24,9 @@ def volumes_of(count=3, shape=(6, 5, 4), seed=0) -> np.ndarray:
 
 
 def images_of(data: bytes, **options) -> list[Image]:
-    found = read_dicom(data, **options)
-    assert isinstance(found, list)
-    return found
+    images = read_dicom(data, **options)
+    assert isinstance(images, list)
+    return images
 
 
 def read(ds, **options) -> list[Image]:

@@ -122,9 +122,9 @@ def test_what_is_no_volume_of_a_run_says_why(values, refusal):
     ],
 )
 def test_a_volume_is_one_whatever_it_is_called(values):
-    found = read_dicom(changed(MOSAIC, **values))
-    assert isinstance(found, list)
-    assert found[0].data.shape == (8, 8, 5)
+    images = read_dicom(changed(MOSAIC, **values))
+    assert isinstance(images, list)
+    assert images[0].data.shape == (8, 8, 5)
 
 
 @pytest.mark.parametrize(
@@ -169,16 +169,16 @@ def test_frames_that_are_no_volume_of_a_run_say_why(data, refusal):
     ],
 )
 def test_frames_are_judged_by_their_own_type(data):
-    found = read_dicom(data)
-    assert isinstance(found, list)
-    assert len(found) == 1
+    images = read_dicom(data)
+    assert isinstance(images, list)
+    assert len(images) == 1
 
 
 def test_the_operator_may_choose_the_corrected_stream():
     corrected = changed(MOSAIC, ImageType=["DERIVED", "PRIMARY", "M", "ND", "MOCO", "MOSAIC"])
     for copy in (corrected, frames(ImageType=["DERIVED", "PRIMARY", "MOCO"], SeriesDescription="x_MoCo")):
-        found = read_dicom(copy, moco=True)
-        assert isinstance(found, list)
+        images = read_dicom(copy, moco=True)
+        assert isinstance(images, list)
         with refused(NotAVolumeError, "dicom-moco-unexpected"):
             read_dicom(copy)
     for original in (MOSAIC, frames()):

@@ -35,9 +35,9 @@ def file_of(affine=AXIAL, shape=(16, 12, 7), index=0, **options) -> bytes:
 
 
 def image_of(data: bytes) -> Image:
-    found = read_dicom(data)
-    assert isinstance(found, list)
-    (image,) = found
+    images = read_dicom(data)
+    assert isinstance(images, list)
+    (image,) = images
     return image
 
 
@@ -66,8 +66,8 @@ def test_every_orientation_and_order_is_where_dcm2niix_puts_it(name, reverse, sh
     (tmp_path / "in" / "a.dcm").write_bytes(file_of(affine, shape))
     image = image_of(file_of(affine, shape))
     assert_same(image, affine, shape)
-    (theirs,) = dcm2niix(tmp_path / "in", tmp_path / "out")
-    same_world(theirs, nib.Nifti1Image(image.data, image.affine))
+    (dcm2niix_image,) = dcm2niix(tmp_path / "in", tmp_path / "out")
+    same_world(dcm2niix_image, nib.Nifti1Image(image.data, image.affine))
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
@@ -85,9 +85,9 @@ def test_slice_times_that_are_no_numbers_change_nothing():
     assert_same(image_of(spoilt))
 
 
-@pytest.mark.parametrize("said", ["0", "-800"])
-def test_a_repetition_time_that_is_not_above_zero_is_none(said):
-    assert image_of(changed(file_of(), RepetitionTime=said)).tr_s is None
+@pytest.mark.parametrize("tr_ms", ["0", "-800"])
+def test_a_repetition_time_that_is_not_above_zero_is_none(tr_ms):
+    assert image_of(changed(file_of(), RepetitionTime=tr_ms)).tr_s is None
 
 
 def test_a_mosaic_without_its_count_is_refused_and_one_in_the_protocol_found():

@@ -31,7 +31,10 @@ def nifti(data, tr=2.5, unit="sec", cls=nib.Nifti1Image) -> bytes:
 
 def read_nifti(data: bytes, name: str) -> list:
     layout = read_layout(data[:540])
-    return [read_volume(layout, name, t, lambda at, n: data[at : at + n]) for t in range(layout.promised)]
+    return [
+        read_volume(layout, name, t, lambda offset, n: data[offset : offset + n])
+        for t in range(layout.promised)
+    ]
 
 
 def values(shape=(5, 6, 4), kind=np.int16) -> np.ndarray:
@@ -143,7 +146,7 @@ def test_pairs_have_a_header_of_their_own():
     assert is_nifti_header(header.getvalue())
     assert not is_nifti(header.getvalue())
     read = read_volume(
-        read_layout(header.getvalue()), "a_1.hdr", 0, lambda at, n: data.getvalue()[at : at + n]
+        read_layout(header.getvalue()), "a_1.hdr", 0, lambda offset, n: data.getvalue()[offset : offset + n]
     )
     np.testing.assert_array_equal(read.data, values())
     assert (read.uid, read.number) == ("nifti:a_#", 1)
@@ -174,13 +177,13 @@ def test_absurd_dimensions_take_no_memory(shape):
 @given(st.lists(st.tuples(st.integers(0, 347), st.integers(0, 255)), max_size=12))
 def test_damaged_headers_are_refused_or_read(changes):
     data = bytearray(nifti(values()))
-    for at, value in changes:
-        data[at] = value
+    for offset, value in changes:
+        data[offset] = value
     try:
         layout = read_layout(bytes(data))
         assert layout.volume_bytes > 0
         assert np.isfinite(layout.affine).all()
-        image = read_volume(layout, "x_1.nii", 0, lambda at, n: bytes(data[at : at + n]))
+        image = read_volume(layout, "x_1.nii", 0, lambda offset, n: bytes(data[offset : offset + n]))
         assert image.data.shape == layout.shape
     except (IncompleteError, NotAVolumeError):
         pass

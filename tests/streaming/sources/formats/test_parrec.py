@@ -59,8 +59,15 @@ LINE = (
 )
 
 
-def par(volumes=3, slices=4, kinds=(0,), slice_major=False, **said) -> bytes:
-    said = {"angles": "0 0 0", "centre": "0 0 0", "tr": "2000", "plane": 1, "echo": 30, "step": 2.0} | said
+def par(volumes=3, slices=4, kinds=(0,), slice_major=False, **fields) -> bytes:
+    fields = {
+        "angles": "0 0 0",
+        "centre": "0 0 0",
+        "tr": "2000",
+        "plane": 1,
+        "echo": 30,
+        "step": 2.0,
+    } | fields
     lines = []
     for t in range(volumes):
         for kind in kinds:
@@ -75,14 +82,14 @@ def par(volumes=3, slices=4, kinds=(0,), slice_major=False, **said) -> bytes:
                         place=place,
                         shift=shift,
                         scale=scale,
-                        plane=said["plane"],
-                        echo=said["echo"],
-                        began=t * said["step"],
+                        plane=fields["plane"],
+                        echo=fields["echo"],
+                        began=t * fields["step"],
                     )
                 )
     if slice_major:
         lines.sort(key=lambda line: int(line.split()[6]))
-    head = HEAD.format(slices=slices, volumes=volumes, **said)
+    head = HEAD.format(slices=slices, volumes=volumes, **fields)
     return (head + "\n" + "".join(lines) + END).replace("\n", "\r\n").encode()
 
 
@@ -93,7 +100,10 @@ def rec(images: int) -> bytes:
 def volumes_of(header: bytes, data: bytes) -> list:
     read = parrec.read_par(header)
     count = read.there(len(data))
-    return [parrec.read_volume(read, "scan_7.par", t, lambda at, n: data[at : at + n]) for t in range(count)]
+    return [
+        parrec.read_volume(read, "scan_7.par", t, lambda offset, n: data[offset : offset + n])
+        for t in range(count)
+    ]
 
 
 def nibabels(header: bytes, data: bytes) -> nib.parrec.PARRECImage:
@@ -111,14 +121,14 @@ def nibabels(header: bytes, data: bytes) -> nib.parrec.PARRECImage:
 def test_values_and_places_are_nibabels(plane, slice_major):
     header = par(plane=plane, slice_major=slice_major, angles="-11.5 4.25 20", centre="12.5 -30.25 4")
     data = rec(12)
-    ours = volumes_of(header, data)
-    theirs = nibabels(header, data)
-    assert [image.number for image in ours] == [0, 1, 2]
-    for t, image in enumerate(ours):
-        np.testing.assert_allclose(image.affine, theirs.affine, atol=1e-9)
-        np.testing.assert_allclose(image.data, np.asanyarray(theirs.dataobj)[..., t], rtol=1e-6)
+    images = volumes_of(header, data)
+    nibabel_image = nibabels(header, data)
+    assert [image.number for image in images] == [0, 1, 2]
+    for t, image in enumerate(images):
+        np.testing.assert_allclose(image.affine, nibabel_image.affine, atol=1e-9)
+        np.testing.assert_allclose(image.data, np.asanyarray(nibabel_image.dataobj)[..., t], rtol=1e-6)
         assert (image.series, image.tr_s) == (7, 2.0)
-    assert (ours[2].acquired - ours[0].acquired).total_seconds() == 4.0
+    assert (images[2].acquired - images[0].acquired).total_seconds() == 4.0
 
 
 def test_magnitudes_are_taken_of_what_there_is():
@@ -131,10 +141,10 @@ def test_magnitudes_are_taken_of_what_there_is():
 
 
 @pytest.mark.parametrize(
-    ("tr", "echo", "wanted"), [("2000", 30, 2.0), ("1", 0.03, 1.0), ("20", 30, None), ("0.8", 0.03, 0.8)]
+    ("tr", "echo", "tr_s"), [("2000", 30, 2.0), ("1", 0.03, 1.0), ("20", 30, None), ("0.8", 0.03, 0.8)]
 )
-def test_the_repetition_time_in_either_unit(tr, echo, wanted):
-    assert parrec.read_par(par(volumes=1, tr=tr, echo=echo, step=0.0)).tr_s == wanted
+def test_the_repetition_time_in_either_unit(tr, echo, tr_s):
+    assert parrec.read_par(par(volumes=1, tr=tr, echo=echo, step=0.0)).tr_s == tr_s
 
 
 def test_volumes_count_as_their_slices_come():
@@ -170,19 +180,19 @@ def test_the_real_dump_is_nibabels(data_root):
         header = path.read_bytes()
         data = path.with_suffix(".rec").read_bytes()
         read = parrec.read_par(header)
-        image = parrec.read_volume(read, path.name, 0, lambda at, n, data=data: data[at : at + n])
-        theirs = nibabels(header, data)
+        image = parrec.read_volume(read, path.name, 0, lambda offset, n, data=data: data[offset : offset + n])
+        nibabel_image = nibabels(header, data)
         assert (image.data.shape, image.tr_s, read.there(len(data))) == ((80, 80, 15), 1.0, 1)
-        np.testing.assert_allclose(image.affine, theirs.affine, atol=1e-6)
-        np.testing.assert_allclose(image.data, theirs.get_fdata()[..., 1], rtol=1e-5)
+        np.testing.assert_allclose(image.affine, nibabel_image.affine, atol=1e-6)
+        np.testing.assert_allclose(image.data, nibabel_image.get_fdata()[..., 1], rtol=1e-5)
 
 
 @settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(40, 5000), st.integers(9, 126)), max_size=12))
 def test_damaged_headers_are_refused_or_read(changes):
     header = bytearray(par())
-    for at, value in changes:
-        header[at % len(header)] = value
+    for offset, value in changes:
+        header[offset % len(header)] = value
     try:
         for image in volumes_of(bytes(header), rec(12)):
             assert np.isfinite(image.data).all()

@@ -22,15 +22,15 @@ ENHANCED = ("dcm_qa_xa30_enhanced_TR1000", "dcm_qa_enh_XA10_TR500", "dcm_qa_phil
 
 
 def images_of(data: bytes) -> list[Image]:
-    found = read_dicom(data)
-    assert isinstance(found, list)
-    return found
+    images = read_dicom(data)
+    assert isinstance(images, list)
+    return images
 
 
-def assert_agree(theirs, ours, values=1e-6) -> None:
+def assert_agree(reference, read_image, values=1e-6) -> None:
     """Same values at the same places, within 0.01 mm and a rounding error."""
-    a = nib.as_closest_canonical(theirs)
-    b = nib.as_closest_canonical(ours)
+    a = nib.as_closest_canonical(reference)
+    b = nib.as_closest_canonical(read_image)
     assert a.shape == b.shape
     corners = np.array(np.meshgrid(*[[0, n - 1] for n in a.shape])).reshape(3, -1)
     places = [image.affine[:3, :3] @ corners + image.affine[:3, 3:] for image in (a, b)]
@@ -42,15 +42,15 @@ def assert_agree(theirs, ours, values=1e-6) -> None:
 def test_every_volume_agrees_with_dcm2niix(series, data_root, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
-    ours: dict[int | None, Image] = {}
+    images: dict[int | None, Image] = {}
     for n, path in enumerate(sorted((data_root / "scanner" / series).iterdir())):
         data = gunzip(path.read_bytes())
         (tmp_path / "in" / f"{n}.dcm").write_bytes(data)
-        ours |= {image.number: image for image in images_of(data)}
-    (theirs,) = dcm2niix(tmp_path / "in", tmp_path / "out")
-    assert len(ours) == theirs.shape[3]
-    for volume, (_, image) in enumerate(sorted(ours.items())):
-        assert_agree(theirs.slicer[..., volume], nib.Nifti1Image(image.data, image.affine))
+        images |= {image.number: image for image in images_of(data)}
+    (dcm2niix_image,) = dcm2niix(tmp_path / "in", tmp_path / "out")
+    assert len(images) == dcm2niix_image.shape[3]
+    for volume, (_, image) in enumerate(sorted(images.items())):
+        assert_agree(dcm2niix_image.slicer[..., volume], nib.Nifti1Image(image.data, image.affine))
 
 
 @pytest.mark.parametrize("series", [name for name in (*MOSAICS, *ENHANCED) if "philips" not in name])
@@ -62,11 +62,11 @@ def test_a_volume_agrees_with_nibabel(series, data_root):
         from nibabel.nicom.dicomwrappers import wrapper_from_data
 
         wrapper = wrapper_from_data(pydicom.dcmread(io.BytesIO(data)))
-        theirs = wrapper.get_data()
+        nibabel_data = wrapper.get_data()
     # nibabel's affine leads to DICOM's coordinates.
     affine = np.diag([-1, -1, 1, 1]) @ wrapper.affine
     assert_agree(
-        nib.Nifti1Image(theirs.astype(np.float32), affine), nib.Nifti1Image(image.data, image.affine)
+        nib.Nifti1Image(nibabel_data.astype(np.float32), affine), nib.Nifti1Image(image.data, image.affine)
     )
 
 

@@ -108,16 +108,16 @@ def test_real_series_have_the_values_and_places_that_dcm2niix_finds(
     folder.mkdir()
     for place, (_, data) in enumerate(files_of(data_root / "scanner" / series)):
         (folder / f"{place:04d}.dcm").write_bytes(data)
-    (theirs,) = dcm2niix(folder, tmp_path)
-    world = nib.as_closest_canonical(theirs)
+    (dcm2niix_image,) = dcm2niix(folder, tmp_path)
+    world = nib.as_closest_canonical(dcm2niix_image)
     values = np.asarray(world.dataobj)
     for image in assembled(planes_of(data_root / "scanner" / series)):
-        ours = nib.as_closest_canonical(nib.Nifti1Image(np.asarray(image.data), image.affine))
+        assembled_image = nib.as_closest_canonical(nib.Nifti1Image(np.asarray(image.data), image.affine))
         expected = values[..., image.number]
-        np.testing.assert_allclose(ours.dataobj, expected, rtol=1e-6, atol=0)
+        np.testing.assert_allclose(assembled_image.dataobj, expected, rtol=1e-6, atol=0)
         corners = np.array(np.meshgrid(*[[0, n - 1] for n in expected.shape])).reshape(3, -1)
-        apart = (ours.affine - world.affine)[:3] @ np.vstack([corners, np.ones(8)])
-        assert np.abs(apart).max() < 0.01
+        offsets_mm = (assembled_image.affine - world.affine)[:3] @ np.vstack([corners, np.ones(8)])
+        assert np.abs(offsets_mm).max() < 0.01
 
 
 @pytest.mark.parametrize("series", [GE, SIEMENS])
@@ -127,10 +127,10 @@ def test_a_real_slice_is_what_nibabel_reads(data_root: Path, series: str) -> Non
         warnings.simplefilter("ignore", UserWarning)
         from nibabel.nicom.dicomwrappers import wrapper_from_data
     for _, data in files_of(data_root / "scanner" / series)[::17]:
-        theirs = wrapper_from_data(pydicom.dcmread(io.BytesIO(data)))
-        ours = plane_of(data)
-        np.testing.assert_array_equal(ours.data.T, np.asarray(theirs.get_data()))
-        np.testing.assert_allclose(ours.affine[:3, 3], theirs.image_position * [-1, -1, 1], atol=1e-6)
+        nibabel_slice = wrapper_from_data(pydicom.dcmread(io.BytesIO(data)))
+        plane = plane_of(data)
+        np.testing.assert_array_equal(plane.data.T, np.asarray(nibabel_slice.get_data()))
+        np.testing.assert_allclose(plane.affine[:3, 3], nibabel_slice.image_position * [-1, -1, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("series", TRUTH)
@@ -140,9 +140,9 @@ def test_real_series_in_any_order_and_twice(data_root: Path, series: str) -> Non
     mixed = [*planes, *planes[::7]]
     random.Random(1).shuffle(mixed)
     stacks = Stacks()
-    found = sorted(pushed(stacks, mixed), key=lambda volume: volume.image.number or 0)
+    volumes = sorted(pushed(stacks, mixed), key=lambda volume: volume.image.number or 0)
     assert sum("a second file" in reason for _, reason in stacks.refused()) == len(planes[::7])
-    for volume, image in zip(found, expected, strict=True):
+    for volume, image in zip(volumes, expected, strict=True):
         assert volume.missing_slices == 0
         np.testing.assert_array_equal(volume.image.data, image.data)
         np.testing.assert_array_equal(volume.image.affine, image.affine)
@@ -150,7 +150,7 @@ def test_real_series_in_any_order_and_twice(data_root: Path, series: str) -> Non
 
 
 def test_three_real_series_in_one_folder(data_root: Path) -> None:
-    planes = [named for series in TRUTH for named in planes_of(data_root / "scanner" / series)]
+    planes = [entry for series in TRUTH for entry in planes_of(data_root / "scanner" / series)]
     random.Random(2).shuffle(planes)
     images = assembled(planes)
     assert [image.series for image in images] == [6] * 3 + [2101] * 4 + [7001] * 2
@@ -159,14 +159,14 @@ def test_three_real_series_in_one_folder(data_root: Path) -> None:
 @pytest.mark.parametrize("series", TRUTH)
 def test_a_lost_real_slice_is_a_hole_and_the_rest_stays(data_root: Path, series: str) -> None:
     planes = planes_of(data_root / "scanner" / series)
-    whole = {image.number: image for image in assembled(planes)}
+    complete = {image.number: image for image in assembled(planes)}
     lost = len(planes) // 2
     stacks = Stacks()
     volumes = pushed(stacks, planes[:lost] + planes[lost + 1 :])
     assert all(volume.missing_slices == 0 for volume in volumes)
     (hole,) = stacks.overdue(len(planes) / 1000 + 2.0)
     assert (hole.missing_slices, hole.image.data.shape) == (1, TRUTH[series][0])
-    same = hole.image.data == whole[hole.image.number].data
+    same = hole.image.data == complete[hole.image.number].data
     assert np.count_nonzero(same.all(axis=(0, 1))) == TRUTH[series][0][2] - 1
     assert len(volumes) == TRUTH[series][1] - 1
 
@@ -187,20 +187,20 @@ def test_the_phantoms_slices(vendor: str) -> None:
     assert [image.number for image in images] == [0, 1, 2]
     for index, image in enumerate(images):
         volume = np.random.default_rng(index).integers(0, 3000, (8, 6, 5)).astype(np.int16)
-        ours = nib.as_closest_canonical(nib.Nifti1Image(np.asarray(image.data), image.affine))
-        theirs = nib.as_closest_canonical(nib.Nifti1Image(volume, AFFINE))
-        np.testing.assert_array_equal(ours.dataobj, theirs.dataobj)
-        np.testing.assert_allclose(ours.affine, theirs.affine, atol=1e-3)
+        assembled_image = nib.as_closest_canonical(nib.Nifti1Image(np.asarray(image.data), image.affine))
+        phantom_image = nib.as_closest_canonical(nib.Nifti1Image(volume, AFFINE))
+        np.testing.assert_array_equal(assembled_image.dataobj, phantom_image.dataobj)
+        np.testing.assert_allclose(assembled_image.affine, phantom_image.affine, atol=1e-3)
 
 
 def test_ge_copies_the_start_of_the_series_into_every_time() -> None:
-    begun = datetime(2026, 3, 1, 9, 59)
+    series_start = datetime(2026, 3, 1, 9, 59)
     planes = [
-        (f"{index}-{k}", replace(plane_of(data), acquired=begun))
+        (f"{index}-{k}", replace(plane_of(data), acquired=series_start))
         for index in range(3)
         for k, data in enumerate(phantom_files("ge", index))
     ]
-    assert [image.acquired for image in assembled(planes)] == [begun, None, None]
+    assert [image.acquired for image in assembled(planes)] == [series_start, None, None]
 
 
 def test_philips_values_are_on_its_own_scale() -> None:
@@ -216,7 +216,7 @@ def test_philips_values_are_on_its_own_scale() -> None:
 
 def test_philips_without_a_temporal_position_counts_by_its_dynamics() -> None:
     data = [changed(data, TemporalPositionIdentifier=None) for data in phantom_files("philips", 3)]
-    assert [plane_of(each).number for each in data] == [3] * 5
+    assert [plane_of(file).number for file in data] == [3] * 5
 
 
 def test_echoes_are_runs_of_their_own() -> None:
@@ -259,9 +259,9 @@ def test_what_lies_nowhere_is_left_out(vendor: str) -> None:
 
 @pytest.mark.parametrize("vendor", ["UIH", "CANON_MEC", "Somebody Else"])
 def test_an_unknown_vendor_is_read_by_the_standard(vendor: str) -> None:
-    own = dict.fromkeys((0x0021104F, 0x00431079, 0x0043102F), ("SS", None))
+    removed_tags = dict.fromkeys((0x0021104F, 0x00431079, 0x0043102F), ("SS", None))
     planes = [
-        (f"{index}-{k}", plane_of(changed(data, own, Manufacturer=vendor)))
+        (f"{index}-{k}", plane_of(changed(data, removed_tags, Manufacturer=vendor)))
         for index in range(3)
         for k, data in enumerate(phantom_files("ge", index))
     ]

@@ -35,15 +35,15 @@ def test_what_was_there_at_first_and_bits_of_state_are_no_triggers() -> None:
 def test_the_same_trigger_by_both_ways_counts_once_and_keeps_its_label() -> None:
     rng = np.random.default_rng(0)
     both = Triggers()
-    told: list[Trigger] = []
+    merged: list[Trigger] = []
     for k in range(40):
         ways = [("markers", Trigger(2.0 * k, "R128", 0)), ("stim", Trigger(2.0 * k + 0.002, "128", 0))]
         lost = {10: 0, 20: 1}.get(k)
         order = [int(i) for i in rng.permutation(2) if i != lost]
         for origin, trigger in (ways[i] for i in order):
-            told += both.once(origin, [trigger])
-    assert [round(t.stamp / 2) for t in told] == list(range(40))
-    assert len({t.label for t in told[2:]}) == 1
+            merged += both.once(origin, [trigger])
+    assert [round(t.stamp / 2) for t in merged] == list(range(40))
+    assert len({t.label for t in merged[2:]}) == 1
 
 
 def test_triggers_of_other_numbers_other_times_or_one_origin_stay() -> None:
@@ -56,20 +56,20 @@ def test_triggers_of_other_numbers_other_times_or_one_origin_stay() -> None:
 def test_the_offset_follows_a_drift_and_passes_over_a_stalled_network() -> None:
     offset = ClockOffset()
     rng = np.random.default_rng(1)
-    for at in np.arange(0.0, 60.0, 2.0):
-        wrong = 0.08 if at == 30.0 else 0.0
-        offset.push(at, 5.0 + 2e-5 * at + rng.normal(0, 5e-5) + wrong)
+    for now in np.arange(0.0, 60.0, 2.0):
+        stall_s = 0.08 if now == 30.0 else 0.0
+        offset.push(now, 5.0 + 2e-5 * now + rng.normal(0, 5e-5) + stall_s)
     stamps = np.arange(55.0, 56.0, 0.001) - 5.0
-    found = offset.of(stamps)
-    assert found == pytest.approx(5.0 + 2e-5 * (stamps + 5.0), abs=1e-4)
+    offsets = offset.of(stamps)
+    assert offsets == pytest.approx(5.0 + 2e-5 * (stamps + 5.0), abs=1e-4)
     # One line for a chunk: no step between two of its samples.
-    assert np.ptp(np.diff(stamps + found)) < 1e-9
+    assert np.ptp(np.diff(stamps + offsets)) < 1e-9
 
 
 def test_a_clock_that_was_set_anew_begins_a_new_line() -> None:
     offset = ClockOffset()
-    for at in range(0, 20, 2):
-        offset.push(float(at), 5.0 + 1e-6 * at)
+    for now in range(0, 20, 2):
+        offset.push(float(now), 5.0 + 1e-6 * now)
     offset.push(20.0, -300.0)
     assert offset.of(np.array([15.0]))[0] == pytest.approx(5.0, abs=1e-3)
     offset.push(22.0, -300.0 + 1e-6)

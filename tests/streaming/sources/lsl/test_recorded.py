@@ -85,8 +85,8 @@ def test_an_xdf_recording_with_a_clock_reset_arrives_bit_by_bit(data_root: Path)
     for first in range(500, len(sent), 500):
         eeg.push_chunk(sent[first : first + 500], raw[first : first + 500].tolist())
         items += source.poll()
-    for text, at in zip(labels, label_stamps, strict=True):
-        markers.push_sample([text], at)
+    for text, stamp in zip(labels, label_stamps, strict=True):
+        markers.push_sample([text], stamp)
     polled(source, items, lambda: count(items) == (len(raw), len(labels)))
     source.close()
     got = joined(items)
@@ -125,9 +125,9 @@ def place(first: np.ndarray, recording: np.ndarray) -> int:
     length = first.shape[1]
     twice = np.concatenate([recording, recording[:, :length]], axis=1)
     where = np.flatnonzero((recording == first[:, :1]).all(axis=0))
-    found = [i for i in where if np.array_equal(twice[:, i : i + length], first)]
-    assert len(found) == 1
-    return int(found[0])
+    starts = [i for i in where if np.array_equal(twice[:, i : i + length], first)]
+    assert len(starts) == 1
+    return int(starts[0])
 
 
 def xdf(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:

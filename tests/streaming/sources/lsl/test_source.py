@@ -44,14 +44,14 @@ def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
 
 
 def connect(source: LslSource) -> list[EegChunk | Trigger]:
-    found: list[EegChunk | Trigger] = []
+    items: list[EegChunk | Trigger] = []
 
     def there() -> bool:
-        found.extend(source.poll())
+        items.extend(source.poll())
         return source.montage is not None
 
     until(there)
-    return found
+    return items
 
 
 def collect(source: LslSource, samples: int, triggers: int = 0) -> tuple[EegChunk, list[Trigger]]:
@@ -126,9 +126,7 @@ def test_a_stream_is_found_by_name_else_type_else_source_id(name: str) -> None:
         pylsl.StreamInfo("EEG", "Gaze", 2, SFREQ, pylsl.cf_float32, "three"),
         pylsl.StreamInfo("one", "Markers", 1, 0, pylsl.cf_string, "four"),
     ]
-    chosen = {
-        wanted: [s.name() for s in select(infos, wanted)] for wanted in ("b", "EEG", "Gaze", "one", "x")
-    }
+    chosen = {query: [s.name() for s in select(infos, query)] for query in ("b", "EEG", "Gaze", "one", "x")}
     assert chosen == {"b": ["b"], "EEG": ["EEG"], "Gaze": ["EEG"], "one": ["a"], "x": []}
     assert [s.name() for s in select(infos[:2], "EEG")] == ["a", "b"]
 
@@ -155,14 +153,16 @@ def test_the_clips_of_a_session_are_never_triggers(name: str) -> None:
     )
     source = LslSource(name)
     connect(source)
-    wanted = [name, f"{name}-box", f"{name}-clips"]
+    stream_names = [name, f"{name}-box", f"{name}-clips"]
 
     def streams() -> list[pylsl.StreamInfo]:
-        return [one for one in source._resolver.results() if one.name() in wanted]
+        return [info for info in source._resolver.results() if info.name() in stream_names]
 
     until(lambda: len(streams()) == 3)
-    seen = streams()
-    assert [one.info.name() for one in candidates(seen, name, seen[0].hostname())] == [f"{name}-box"]
+    infos = streams()
+    assert [candidate.info.name() for candidate in candidates(infos, name, infos[0].hostname())] == [
+        f"{name}-box"
+    ]
     source.close()
     del eeg, other, clips
 
@@ -205,9 +205,9 @@ def test_another_rate_is_announced_and_lost_channels_are_refused_until_they_are_
     source = LslSource(name, accept=needs_oz)
     connect(source)
     del eeg
-    wrong = outlet(name, ("Fp1", "Fz", "Cz", "Pz"))
+    without_oz = outlet(name, ("Fp1", "Fz", "Cz", "Pz"))
     until(lambda: (source.poll(), "Oz is gone" in source.state)[1])
-    del wrong
+    del without_oz
     eeg = outlet(name, ("Fp1", "Fz", "Cz", "Oz", "Pz"), sfreq=1000)
     again(source, eeg)
     eeg.push_chunk(np.ones((10, 5), np.float32))
@@ -243,10 +243,10 @@ def test_a_stream_may_be_closed_while_its_note_is_asked_for(
 ) -> None:
     """Another thread polls: what is there at the first look may be gone at the second."""
     source = LslSource(name)
-    seen = iter([SimpleNamespace(note="no unit"), None] * 2)
-    monkeypatch.setattr(LslSource, "_eeg", property(lambda _: next(seen)), raising=False)
+    readers = iter([SimpleNamespace(note="no unit"), None] * 2)
+    monkeypatch.setattr(LslSource, "_eeg", property(lambda _: next(readers)), raising=False)
     assert source.state.endswith("; no unit")
-    assert next(seen) is None
+    assert next(readers) is None
     assert source.notes() == ["no unit"]
 
 

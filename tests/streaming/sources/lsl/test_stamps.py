@@ -67,11 +67,11 @@ class Sent:
         numbers = np.arange(self.number, due)
         data = np.repeat(numbers[:, None], len(CHANNELS), 1).astype(np.float32)
         stamps = self.stamp(self.began + numbers / SFREQ)
-        self.eeg.push_chunk(data, [float(at) for at in stamps])
+        self.eeg.push_chunk(data, [float(stamp) for stamp in stamps])
         for number in numbers[numbers % SFREQ == 0]:
             if self.marks is not None:
-                at = self.stamp(np.array([self.began + number / SFREQ]))
-                self.marks.push_sample([f"R{number // SFREQ}"], float(at[0]))
+                stamp = self.stamp(np.array([self.began + number / SFREQ]))
+                self.marks.push_sample([f"R{number // SFREQ}"], float(stamp[0]))
         self.number = due
 
     def take(self, item: EegChunk | Trigger) -> None:
@@ -98,8 +98,8 @@ def test_unix_time_in_milliseconds_is_placed_by_arrival_and_its_triggers_too(nam
     # Triggers lie among the samples that they were sent with.
     assert len(sent.triggers) >= 2
     for trigger in sent.triggers:
-        at = sent.times(np.array([int(trigger.label[1:]) * SFREQ]))[0]
-        assert trigger.stamp - at == pytest.approx(float(np.median(off)), abs=0.05)
+        expected = sent.times(np.array([int(trigger.label[1:]) * SFREQ]))[0]
+        assert trigger.stamp - expected == pytest.approx(float(np.median(off)), abs=0.05)
 
 
 def test_the_offset_of_a_clock_is_not_extended_over_a_jump() -> None:
@@ -107,21 +107,21 @@ def test_the_offset_of_a_clock_is_not_extended_over_a_jump() -> None:
     rng = np.random.default_rng(1)
     clock = SampleClock(SFREQ)
     true: list[np.ndarray] = []
-    found: list[np.ndarray] = []
+    placed: list[np.ndarray] = []
     for second in range(60):
-        at = 5000.0 + second
+        second_start = 5000.0 + second
         if second % 2 == 0:
-            offset.push(at, -700.0 + 3e-5 * second + rng.normal(0, 5e-5))
+            offset.push(second_start, -700.0 + 3e-5 * second + rng.normal(0, 5e-5))
         for part in range(0, SFREQ, 50):
-            local = at + np.arange(part, part + 50) / SFREQ
+            local = second_start + np.arange(part, part + 50) / SFREQ
             # The sender's stamps jump by what somebody's recordings show.
             stamps = local + 700.0 - 3e-5 * (local - 5000.0) + 200_000.0 * (second >= 30)
             for piece in clock.push(stamps + offset.of(stamps), float(local[-1]) + 0.01):
                 true.append(local[piece.start : piece.stop])
-                found.append(piece.times)
+                placed.append(piece.times)
     report = clock.report()
     assert (report["lost_samples"], report["gaps"], report["epochs"]) == (0, 0, 2)
-    off = np.concatenate(found) - np.concatenate(true)
+    off = np.concatenate(placed) - np.concatenate(true)
     assert np.abs(off).max() < 2e-3
 
 
@@ -162,8 +162,8 @@ def test_a_stream_that_comes_back_with_them_is_refused_and_the_session_goes_on(n
 
 def test_the_doctor_says_it_of_the_stamps_and_not_of_the_unit(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "b", fmri=False)
-    wanted = bundle.manifest.eeg
-    assert wanted is not None
+    eeg_input = bundle.manifest.eeg
+    assert eeg_input is not None
     montage = Montage(CHANNELS, float(SFREQ))
     data = np.random.default_rng(0).normal(0, 10, (len(CHANNELS), 4 * SFREQ)).astype(np.float32)
     stamps = 100 + np.arange(4 * SFREQ) / SFREQ
@@ -171,9 +171,9 @@ def test_the_doctor_says_it_of_the_stamps_and_not_of_the_unit(tmp_path: Path) ->
         EegChunk(data[:, i : i + 50], stamps[i : i + 50], float(stamps[i + 49])) for i in range(0, 2000, 50)
     ]
     note = "stamps lie 9 s from this machine's LSL clock. Let its program stamp with LSL's own clock"
-    found = doctor_eeg.findings(Heard(montage, items, True, "", [], stamps=note), bundle, wanted)
-    by_subject = {finding.subject: finding for finding in found}
+    findings = doctor_eeg.findings(Heard(montage, items, True, "", [], stamps=note), bundle, eeg_input)
+    by_subject = {finding.subject: finding for finding in findings}
     assert (by_subject["stamps"].state, by_subject["unit"].state) == ("note", "ok")
     assert by_subject["stamps"].advice.startswith("Let its program")
-    usual = doctor_eeg.findings(Heard(montage, items, True, "", []), bundle, wanted)
+    usual = doctor_eeg.findings(Heard(montage, items, True, "", []), bundle, eeg_input)
     assert "stamps" not in {finding.subject for finding in usual}

@@ -22,8 +22,10 @@ def found(values: np.ndarray, cut: int = 20) -> list[tuple[float, str]]:
     ]
 
 
-def line(rest: int, pulse: int, starts: list[float], length_s: float, seconds: float = 10.0) -> np.ndarray:
-    values = np.full(int(seconds * SFREQ), rest, np.int32)
+def line(
+    baseline: int, pulse: int, starts: list[float], length_s: float, seconds: float = 10.0
+) -> np.ndarray:
+    values = np.full(int(seconds * SFREQ), baseline, np.int32)
     for start in starts:
         values[max(0, round(start * SFREQ)) : round((start + length_s) * SFREQ)] = pulse
     return values
@@ -33,26 +35,28 @@ STARTS = [0.5 + 0.8 * k for k in range(11)]
 
 
 @pytest.mark.parametrize("cut", [1, 7, 5000])
-@pytest.mark.parametrize(("rest", "pulse", "label"), [(1, 0, "1"), (255, 0, "255"), (255, 127, "128")])
+@pytest.mark.parametrize(("baseline", "pulse", "label"), [(1, 0, "1"), (255, 0, "255"), (255, 127, "128")])
 def test_an_active_low_line_is_counted_at_its_falling_edge(
-    rest: int, pulse: int, label: str, cut: int
+    baseline: int, pulse: int, label: str, cut: int
 ) -> None:
-    assert found(line(rest, pulse, STARTS, 0.05), cut) == [(at, label) for at in np.round(STARTS, 3)]
+    assert found(line(baseline, pulse, STARTS, 0.05), cut) == [
+        (stamp, label) for stamp in np.round(STARTS, 3)
+    ]
 
 
 def test_an_active_high_line_is_counted_at_its_rising_edge_as_before() -> None:
-    assert found(line(0, 8, STARTS, 0.05)) == [(at, "8") for at in np.round(STARTS, 3)]
+    assert found(line(0, 8, STARTS, 0.05)) == [(stamp, "8") for stamp in np.round(STARTS, 3)]
 
 
 def test_a_session_that_begins_within_a_pulse_reads_the_others_by_their_rise() -> None:
     """The first edge is not the start of a volume; no chain of volumes rests on one trigger."""
     starts = [-0.002, *STARTS]
-    assert found(line(0, 1, starts, 0.005))[1:] == [(at, "1") for at in np.round(STARTS, 3)]
+    assert found(line(0, 1, starts, 0.005))[1:] == [(stamp, "1") for stamp in np.round(STARTS, 3)]
 
 
 def test_a_session_that_begins_just_before_a_pulse_of_an_active_low_line_follows_it_soon() -> None:
     starts = [0.01 + 0.8 * k for k in range(12)]
-    assert found(line(1, 0, starts, 0.05))[-10:] == [(at, "1") for at in np.round(starts[2:], 3)]
+    assert found(line(1, 0, starts, 0.05))[-10:] == [(stamp, "1") for stamp in np.round(starts[2:], 3)]
 
 
 def test_a_code_that_was_held_at_first_ends_and_is_a_code_like_others() -> None:

@@ -35,23 +35,23 @@ def stream(
     host: str = "lab",
     source_id: str = "",
     rate: float = 0.0,
-    at: float = 0.0,
+    created_at: float = 0.0,
 ) -> pylsl.StreamInfo:
     """A stream as discovery tells of it."""
     info = pylsl.StreamInfo(name, kind, 1, rate, pylsl.cf_string if not rate else pylsl.cf_float32, source_id)
     info.hostname = lambda: host  # type: ignore[method-assign]
-    info.created_at = lambda: at  # type: ignore[method-assign]
+    info.created_at = lambda: created_at  # type: ignore[method-assign]
     return info
 
 
-def names(streams: list[pylsl.StreamInfo], wanted: str | None = None) -> list[str]:
-    return [one.info.name() for one in candidates(streams, "Amp", "lab", wanted)]
+def names(streams: list[pylsl.StreamInfo], preferred: str | None = None) -> list[str]:
+    return [candidate.info.name() for candidate in candidates(streams, "Amp", "lab", preferred)]
 
 
 def test_an_amplifiers_own_streams_come_first_whatever_their_case() -> None:
     streams = [
         stream("Amp", "EEG", rate=500.0),
-        stream("pictures", at=9.0),
+        stream("pictures", created_at=9.0),
         stream("amp-devicetrigger"),
         stream("Amp-STETriggerIn"),
         stream("AMP-Markers"),
@@ -74,7 +74,7 @@ def test_what_belongs_to_others_is_no_candidate() -> None:
 
 
 def test_the_triggers_of_the_same_computer_come_before_those_of_another_one() -> None:
-    streams = [stream("Amp-markers", host="elsewhere", at=9.0), stream("Amp-DeviceTrigger")]
+    streams = [stream("Amp-markers", host="elsewhere", created_at=9.0), stream("Amp-DeviceTrigger")]
     assert names(streams) == ["Amp-DeviceTrigger", "Amp-markers"]
 
 

@@ -70,21 +70,21 @@ def add_sound(path: Path, sound: NDArray[np.float32], rate: int = 44_100) -> Pat
     silent = path.with_name(f"silent-{path.name}")
     path.rename(silent)
     layout = {1: "mono", 2: "stereo"}[len(sound)]
-    with av.open(str(silent)) as source, av.open(str(path), "w", format="mp4") as made:
+    with av.open(str(silent)) as source, av.open(str(path), "w", format="mp4") as target:
         pictures = source.streams.video[0]
-        copied = made.add_stream_from_template(pictures)
-        spoken = made.add_stream("aac", rate=rate, layout=layout)
+        copied = target.add_stream_from_template(pictures)
+        spoken = target.add_stream("aac", rate=rate, layout=layout)
         for packet in source.demux(pictures):
             if packet.dts is not None:
                 packet.stream = copied
-                made.mux(packet)
+                target.mux(packet)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound, np.float32), "fltp", layout)
         frame.sample_rate = rate
         # From here on the file counts: the codec's first samples lie before it.
         frame.pts = 0
         frame.time_base = Fraction(1, rate)
-        made.mux(spoken.encode(frame))
-        made.mux(spoken.encode(None))
+        target.mux(spoken.encode(frame))
+        target.mux(spoken.encode(None))
     silent.unlink()
     return path
 

@@ -19,38 +19,38 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def neuroclips(folder: Path, *, captions: bool = True) -> dict[str, NDArray[Any]]:
     """Write cc2017 as NeuroClips released it; return its arrays by file."""
-    made: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for part, segments, repeats in (("train", 18, 2), ("test", 5, 10)):
         count = segments * LENGTH
         for subject in ("subj01", "subj02"):
             voxels = VOXELS + int(subject[-1])
             values = rng(count + voxels).standard_normal((count, repeats, voxels)).astype(np.float32)
-            made[f"{subject}_{part}_fmri.pt"] = values
-        made[f"GT_{part}_3fps.pt"] = rng(count).random((count, 6, 3, SIDE, SIDE), np.float32)
+            arrays[f"{subject}_{part}_fmri.pt"] = values
+        arrays[f"GT_{part}_3fps.pt"] = rng(count).random((count, 6, 3, SIDE, SIDE), np.float32)
         if captions:
             # As numpy.hstack makes them of single strings.
-            made[f"GT_{part}_caption.pt"] = np.array([f"{part} {n}" for n in range(count)])
-    for name, values in made.items():
+            arrays[f"GT_{part}_caption.pt"] = np.array([f"{part} {n}" for n in range(count)])
+    for name, values in arrays.items():
         torch.save(values if values.dtype.kind == "U" else torch.from_numpy(values), folder / name)
-    return made
+    return arrays
 
 
 def mindvideo(folder: Path) -> dict[str, NDArray[Any]]:
     """Write cc2017 as MinD-Video released it; return its arrays by file."""
-    made: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for part, segments in (("train", 18), ("test", 5)):
         shape = (segments, LENGTH)
         for number in (1, 2):
             values = rng(segments + number).standard_normal((*shape, VOXELS + number))
-            made[f"fmri_{part}_subject{number}.npy"] = values
+            arrays[f"fmri_{part}_subject{number}.npy"] = values
         pixels = rng(segments).integers(0, 256, (*shape, 6, SIDE, SIDE, 3)).astype(np.uint8)
-        made[f"video_{part}_256_3hz.npy"] = pixels
+        arrays[f"video_{part}_256_3hz.npy"] = pixels
         frames = np.arange(segments * LENGTH * 6).reshape(*shape, 6)
-        made[f"text_{part}_256_3hz.npy"] = np.char.add(f"{part} ", frames.astype(str))
+        arrays[f"text_{part}_256_3hz.npy"] = np.char.add(f"{part} ", frames.astype(str))
     folder.mkdir(exist_ok=True)
-    for name, values in made.items():
+    for name, values in arrays.items():
         np.save(folder / name, values)
-    return made
+    return arrays
 
 
 def song(

@@ -53,22 +53,22 @@ def test_windows_are_stretches_of_films(folder):
 def test_a_window_has_the_volumes_whose_middles_lie_behind_the_lag(folder):
     """The middles are 0.4, 1.2, ...; window 0 of the film answers in [5.6, 9.6)."""
     data = opened(folder)
-    found = data.read("fmri", [3, 0])
-    assert found.shape == (2, 5, len(HEAD))
+    windows = data.read("fmri", [3, 0])
+    assert windows.shape == (2, 5, len(HEAD))
     middles = (np.arange(24) + 0.5) * 0.8
     for row, start, seed in ((0, 5.6, 1), (1, 1.6, 0)):
-        inside = (middles >= start + 4) & (middles < start + 8)
-        series = volumes(24, seed).reshape(-1, 24)[list(HEAD)][:, inside].T
-        np.testing.assert_array_equal(found[row], series)
+        in_window = (middles >= start + 4) & (middles < start + 8)
+        series = volumes(24, seed).reshape(-1, 24)[list(HEAD)][:, in_window].T
+        np.testing.assert_array_equal(windows[row], series)
 
 
 def test_the_volumes_are_those_of_the_runtimes_grid(folder):
     """A film that begins with the run is cut as a session cuts it."""
     write_events(folder / FUNC / f"{FIRST}_events.tsv", [("0", "10", "film", "own/film.mp4")])
     data = opened(folder, ["sub-01"])
-    wanted = grid(tr="4/5", window=4, hop=4, lag=4, sfreq=125, fps=8)
+    expected = grid(tr="4/5", window=4, hop=4, lag=4, sfreq=125, fps=8)
     assert [range(first, first + data.slots) for _, first in data.where[:2]] == [
-        wanted.volumes(k) for k in (0, 1)
+        expected.volumes(k) for k in (0, 1)
     ]
 
 
@@ -85,8 +85,8 @@ def test_the_lag_and_the_length_are_told(folder):
     data = opened(folder, lag_s=5.6, window_s=1.6)
     assert (data.lag_s, data.window_s) == (5.6, 1.6)
     assert (data.windows.run == "task-film").sum() == 6
-    found = data.read("fmri", [0])
-    np.testing.assert_array_equal(found[0], volumes(24, 0).reshape(-1, 24)[list(HEAD)][:, 9:11].T)
+    windows = data.read("fmri", [0])
+    np.testing.assert_array_equal(windows[0], volumes(24, 0).reshape(-1, 24)[list(HEAD)][:, 9:11].T)
     with refused(UsageError, "window-not-whole-trs", tr_s=0.8, window_s=2):
         opened(folder, window_s=2)
 
@@ -116,8 +116,8 @@ def test_prepared_volumes_have_their_mask_and_their_moment(folder):
     place = folder / "derivatives" / "fmriprep" / FUNC
     name = f"{FIRST}_space-MNI_desc-preproc_bold"
     # Slice timing moved the volumes to the beginning of the TR, 0.4 s before the middle.
-    told = {"RepetitionTime": 0.8, "SliceTimingCorrected": True, "StartTime": 0.0}
-    write_bold(place / f"{name}.nii.gz", volumes(24, 5), told)
+    sidecar = {"RepetitionTime": 0.8, "SliceTimingCorrected": True, "StartTime": 0.0}
+    write_bold(place / f"{name}.nii.gz", volumes(24, 5), sidecar)
     mask = np.zeros(SHAPE, np.uint8)
     mask[0, 1] = 1
     nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), place / f"{FIRST}_space-MNI_desc-brain_mask.nii.gz")
@@ -133,7 +133,7 @@ def test_prepared_volumes_have_their_mask_and_their_moment(folder):
     nibabel.save(nibabel.Nifti1Image(mask[:2], np.eye(4)), path)
     with refused(UsageError, "mask-grid-mismatch", path=path, mask_shape=(2, 4, 2)):
         opened(folder, prepared=True).read("fmri", [0])
-    write_bold(place / f"{FIRST}_space-T1w_desc-preproc_bold.nii.gz", volumes(24, 6), told)
+    write_bold(place / f"{FIRST}_space-T1w_desc-preproc_bold.nii.gz", volumes(24, 6), sidecar)
     with refused(UsageError, "bold-run-ambiguous"):
         opened(folder, prepared=True)
     assert len(opened(folder, prepared=True, space="T1w").windows) == 2
@@ -152,9 +152,9 @@ def test_opening_reads_no_volume(folder):
     """The volumes of a file that ends behind its header are missed when they are read."""
     path = folder / FUNC / f"{FIRST}_bold.nii.gz"
     path.unlink()
-    whole = write_bold(path.with_suffix(""), volumes(24, 0), None)
-    whole.write_bytes(whole.read_bytes()[:400])
-    whole.rename(path.with_suffix(""))
+    plain = write_bold(path.with_suffix(""), volumes(24, 0), None)
+    plain.write_bytes(plain.read_bytes()[:400])
+    plain.rename(path.with_suffix(""))
     import gzip
 
     path.write_bytes(gzip.compress(path.with_suffix("").read_bytes()))
@@ -281,6 +281,6 @@ def test_windows_have_the_sound_of_their_film(folder):
     add_sound(film, np.concatenate([tone(500, 4), tone(900, 6)])[None])
     data = opened(folder)
     assert list(data.columns) == ["fmri", "clips", "sound"]
-    found = data.read("sound", [3, 0])
-    assert found.shape == (2, round(data.window_s * SOUND_HZ))
-    assert [heard_hz(one) for one in found] == pytest.approx([900, 500], abs=3)
+    sounds = data.read("sound", [3, 0])
+    assert sounds.shape == (2, round(data.window_s * SOUND_HZ))
+    assert [heard_hz(sound) for sound in sounds] == pytest.approx([900, 500], abs=3)

@@ -52,7 +52,9 @@ def brainvision(path: Path, data: np.ndarray, names, sfreq: float, triggers, tex
     listed = "\n".join(f"Ch{n}={name},,1,µV" for n, name in enumerate(names, 1))
     interval = 1e6 / sfreq
     path.write_text(HEADER.format(stem=stem, count=len(names), interval=interval, channels=listed), "utf-8")
-    marks = [f"Mk{n}=Response,{text},{round(at * sfreq) + 1},1,0" for n, at in enumerate(triggers, 1)]
+    marks = [
+        f"Mk{n}=Response,{text},{round(onset_s * sfreq) + 1},1,0" for n, onset_s in enumerate(triggers, 1)
+    ]
     path.with_suffix(".vmrk").write_text(MARKERS.format(stem=stem, markers="\n".join(marks)))
     data.T.astype("<f4").tofile(path.with_suffix(".eeg"))
     return path
@@ -73,8 +75,8 @@ def through_a_session(session: PhantomSession) -> np.ndarray:
     draft = manifest(Participant(), times, EegBand(), baseline())
     bundle = draft_bundle(draft, unit_statistics(draft), None)
     items = [item for item in session.events(chunk_s=0.2) if isinstance(item, EegChunk | Trigger)]
-    found = windows(bundle, items, session.montage, ["eeg"], session.seconds)
-    return np.stack([window.eeg for window in found if window.eeg is not None])
+    session_windows = windows(bundle, items, session.montage, ["eeg"], session.seconds)
+    return np.stack([window.eeg for window in session_windows if window.eeg is not None])
 
 
 @pytest.fixture(scope="module")
@@ -89,19 +91,19 @@ def path(session: PhantomSession, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def found(path: Path) -> np.ndarray:
+def film_eeg(path: Path) -> np.ndarray:
     return eeg_windows(path, NAMES, np.array([0.0, 4.0]), 4.0, 0.8)
 
 
-def test_windows_are_those_of_a_session(session, path, found):
+def test_windows_are_those_of_a_session(session, path, film_eeg):
     assert eeg_montage(path).channels == NAMES
-    assert found.shape == (2, 64, 500)
-    wanted = through_a_session(session)
+    assert film_eeg.shape == (2, 64, 500)
+    expected = through_a_session(session)
     # A session places its samples by a fitted clock, which moves them by microseconds.
-    np.testing.assert_allclose(found, wanted, atol=0.02 * wanted.std())
+    np.testing.assert_allclose(film_eeg, expected, atol=0.02 * expected.std())
 
 
-def test_a_later_sample_changes_no_window_before_it(path, found, tmp_path):
+def test_a_later_sample_changes_no_window_before_it(path, film_eeg, tmp_path):
     raw = np.fromfile(path.with_suffix(".eeg"), "<f4").reshape(-1, 64)
     # The EEG begins 10 s before the scan; the second window begins at 4 s, and is changed from 5 s on.
     raw[round((LEAD_IN_S + 5) * 200) :] += 50
@@ -110,18 +112,18 @@ def test_a_later_sample_changes_no_window_before_it(path, found, tmp_path):
         shutil.copy(path.with_suffix(ending), later.with_suffix(ending))
     raw.tofile(later.with_suffix(".eeg"))
     changed = eeg_windows(later, NAMES, np.array([0.0, 4.0]), 4.0, 0.8)
-    np.testing.assert_array_equal(changed[0], found[0])
-    assert not np.array_equal(changed[1], found[1])
+    np.testing.assert_array_equal(changed[0], film_eeg[0])
+    assert not np.array_equal(changed[1], film_eeg[1])
 
 
 def eeglab(path: Path, data: np.ndarray, names, sfreq: float, triggers) -> Path:
     """Write what EEGLAB saves, in one file."""
     events = np.zeros(len(triggers), [("type", "O"), ("latency", "O"), ("duration", "O")])
     # EEGLAB counts samples from 1 on.
-    events[:] = [("R128", at * sfreq + 1, 1.0) for at in triggers]
+    events[:] = [("R128", onset_s * sfreq + 1, 1.0) for onset_s in triggers]
     places = np.zeros(len(names), [("labels", "O"), ("type", "O")])
     places[:] = [(name, "") for name in names]
-    made = {
+    eeg = {
         "setname": "film",
         "nbchan": len(names),
         "trials": 1,
@@ -134,16 +136,18 @@ def eeglab(path: Path, data: np.ndarray, names, sfreq: float, triggers) -> Path:
         "event": events,
         "epoch": [],
     }
-    savemat(path, {"EEG": made}, appendmat=False)
+    savemat(path, {"EEG": eeg}, appendmat=False)
     return path
 
 
-def test_eeglabs_files_are_read(session, path, found, tmp_path):
+def test_eeglabs_files_are_read(session, path, film_eeg, tmp_path):
     raw = np.fromfile(path.with_suffix(".eeg"), "<f4").reshape(-1, 64).T
     marks = [float(line.split(",")[2]) - 1 for line in path.with_suffix(".vmrk").read_text().splitlines()[4:]]
-    made = eeglab(tmp_path / "eeg.set", raw, NAMES, 200.0, np.array(marks) / 200)
-    assert eeg_montage(made).channels == NAMES
-    np.testing.assert_allclose(eeg_windows(made, NAMES, np.array([0.0, 4.0]), 4.0, 0.8), found, atol=1e-2)
+    eeg_file = eeglab(tmp_path / "eeg.set", raw, NAMES, 200.0, np.array(marks) / 200)
+    assert eeg_montage(eeg_file).channels == NAMES
+    np.testing.assert_allclose(
+        eeg_windows(eeg_file, NAMES, np.array([0.0, 4.0]), 4.0, 0.8), film_eeg, atol=1e-2
+    )
 
 
 def test_gradients_are_removed_by_the_volume_triggers(tmp_path):
@@ -155,8 +159,8 @@ def test_gradients_are_removed_by_the_volume_triggers(tmp_path):
     data[:, sfreq:] += gradients
     names = ["Fz", "Cz", "Pz", "Oz", "C3"]
     path = brainvision(tmp_path / "eeg.vhdr", data, names, sfreq, 1 + 0.8 * np.arange(30))
-    found = eeg_windows(path, names, np.array([16.0]), 4.0, 0.8)
-    assert 1 < found.std() < 20
+    cleaned = eeg_windows(path, names, np.array([16.0]), 4.0, 0.8)
+    assert 1 < cleaned.std() < 20
 
 
 def test_a_folder_with_eeg_has_it_in_its_windows(session, tmp_path):
@@ -170,10 +174,10 @@ def test_a_folder_with_eeg_has_it_in_its_windows(session, tmp_path):
     data = opened(folder, ["sub-01"])
     assert list(data.columns) == ["eeg", "fmri", "clips"]
     assert (data.sfreq, data.chain) == (125, "causal")
-    found = data.read("eeg", [1, 0])
+    eeg = data.read("eeg", [1, 0])
     path = data.runs[0].eeg
     assert path is not None
-    np.testing.assert_array_equal(found[::-1], eeg_windows(path, NAMES, data.windows.start_s[:2], 4.0, 0.8))
+    np.testing.assert_array_equal(eeg[::-1], eeg_windows(path, NAMES, data.windows.start_s[:2], 4.0, 0.8))
 
 
 def test_a_file_without_triggers_is_refused_by_path(tmp_path):
@@ -198,11 +202,11 @@ def test_triggers_that_do_not_mark_volumes_are_refused_by_path(tmp_path):
         eeg_windows(path, ["Fz", "Cz"], np.array([0.0]), 1.0, 0.8)
 
 
-def test_volumes_that_were_taken_out_move_the_runs_zero(path, found):
+def test_volumes_that_were_taken_out_move_the_runs_zero(path, film_eeg):
     later = eeg_windows(path, NAMES, np.array([4.0]), 4.0, 0.8, dummies=1)
     earlier = eeg_windows(path, NAMES, np.array([4.8]), 4.0, 0.8)
     np.testing.assert_allclose(later, earlier, atol=1e-3)
-    assert not np.allclose(later[0], found[1])
+    assert not np.allclose(later[0], film_eeg[1])
 
 
 def test_other_channels_are_refused_by_path(tmp_path):

@@ -29,9 +29,9 @@ def responses(voxels: int, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def write(path: Path, found: Any, protocol: int = 4) -> None:
+def write(path: Path, arrays: Any, protocol: int = 4) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(found, protocol))
+    path.write_bytes(pickle.dumps(arrays, protocol))
 
 
 @pytest.fixture
@@ -47,10 +47,10 @@ def test_every_showing_is_a_window(folder):
     data: DataSet = opened(folder)
     windows = data.windows
     assert windows.subjects == ["sub-01", "sub-02"]
-    own = windows.subject == "sub-01"
-    assert own.sum() == 3000 + 1020
-    assert windows.held_out[own].sum() == 1020
-    assert windows.shown[own][[0, 2, 3, 2999, 3000, -1]].tolist() == [
+    of_subject = windows.subject == "sub-01"
+    assert of_subject.sum() == 3000 + 1020
+    assert windows.held_out[of_subject].sum() == 1020
+    assert windows.shown[of_subject][[0, 2, 3, 2999, 3000, -1]].tolist() == [
         "0001",
         "0001",
         "0002",
@@ -58,9 +58,9 @@ def test_every_showing_is_a_window(folder):
         "1001",
         "1102",
     ]
-    assert windows.repeat[own][[0, 2, 3, -1]].tolist() == [0, 2, 0, 9]
+    assert windows.repeat[of_subject][[0, 2, 3, -1]].tolist() == [0, 2, 0, 9]
     # No two showings were recorded one after the other, as far as is known.
-    assert len(set(windows.run[own])) == own.sum()
+    assert len(set(windows.run[of_subject])) == of_subject.sum()
     assert data.chain == "offline"
     assert any("GLMsingle" in note and "later ones" in note for note in data.notes)
 
@@ -69,11 +69,11 @@ def test_each_window_gets_its_own_showing(folder):
     data = opened(folder)
     (train,) = np.flatnonzero((data.windows.subject == "sub-02") & (data.windows.run == "0500_2"))
     (test,) = np.flatnonzero((data.windows.subject == "sub-02") & (data.windows.run == "1102_9"))
-    found = data.read("fmri", np.array([test, train]))
+    fmri = data.read("fmri", np.array([test, train]))
     stored = responses(6, 2)
-    assert found.shape == (2, 1, 6)
-    np.testing.assert_array_equal(found[0, 0], stored["test_data_allvoxel"][101, 9].astype(np.float32))
-    np.testing.assert_array_equal(found[1, 0], stored["train_data_allvoxel"][499, 2].astype(np.float32))
+    assert fmri.shape == (2, 1, 6)
+    np.testing.assert_array_equal(fmri[0, 0], stored["test_data_allvoxel"][101, 9].astype(np.float32))
+    np.testing.assert_array_equal(fmri[1, 0], stored["train_data_allvoxel"][499, 2].astype(np.float32))
 
 
 def test_opening_reads_no_pickle(tmp_path):
@@ -86,18 +86,18 @@ def test_opening_reads_no_pickle(tmp_path):
 
 
 def test_voxels_without_any_value_are_left_out_and_others_refused(tmp_path):
-    found = responses(5)
+    arrays = responses(5)
     for key in ("train_data_allvoxel", "test_data_allvoxel"):
-        found[key][..., 3] = np.nan
+        arrays[key][..., 3] = np.nan
     path = tmp_path / "sub-01" / f"Group41{ENDING}"
-    write(path, found)
+    write(path, arrays)
     data = opened(tmp_path)
-    kept = [0, 1, 2, 4]
+    finite_voxels = [0, 1, 2, 4]
     np.testing.assert_array_equal(
-        data.read("fmri", [1])[0, 0], np.float32(found["train_data_allvoxel"][0, 1, kept])
+        data.read("fmri", [1])[0, 0], np.float32(arrays["train_data_allvoxel"][0, 1, finite_voxels])
     )
-    found["train_data_allvoxel"][0, 1, 0] = np.nan
-    write(path, found)
+    arrays["train_data_allvoxel"][0, 1, 0] = np.nan
+    write(path, arrays)
     with refused(
         UsageError, "data-nonfinite-values", path=path, nonfinite_values=1, nonfinite_voxels=1, voxels=4
     ):
@@ -177,9 +177,9 @@ def test_of_several_regions_one_has_to_hold_all_voxels(tmp_path):
     ],
 )
 def test_a_damaged_pickle_is_refused_by_path(tmp_path, key, value, code, values):
-    found = responses(5) | {key: value}
+    arrays = responses(5) | {key: value}
     path = tmp_path / "sub-01" / f"Group41{ENDING}"
-    write(path, found)
+    write(path, arrays)
     with refused(UsageError, code, path=path, **values):
         opened(tmp_path).read("fmri", [0])
 
@@ -211,7 +211,7 @@ def test_a_pickle_runs_no_code(tmp_path, harmful):
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_arrays_and_containers_of_every_protocol_are_read(tmp_path, protocol):
-    wanted = {
+    expected = {
         "floats": np.arange(6.0).reshape(2, 3),
         "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
         "text": np.array(["a", "bc"]),
@@ -221,10 +221,10 @@ def test_arrays_and_containers_of_every_protocol_are_read(tmp_path, protocol):
         "tuple": (1, None, True, 1.5, "é"),
     }
     path = tmp_path / "arrays.pkl"
-    write(path, wanted, protocol)
-    found = unpickled(path)
-    for key, value in wanted.items():
-        np.testing.assert_array_equal(found[key], value)
+    write(path, expected, protocol)
+    loaded = unpickled(path)
+    for key, value in expected.items():
+        np.testing.assert_array_equal(loaded[key], value)
 
 
 def test_arrays_that_numpy_1_wrote_are_read(tmp_path):

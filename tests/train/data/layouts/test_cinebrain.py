@@ -26,14 +26,14 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, release.Writ
 
 def small(folder: Path, **options: Any) -> release.Written:
     """Two windows of fMRI of one subject, unless told otherwise."""
-    wanted: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "subjects": ["sub-0001"],
         "places": [0, 1],
         "films": False,
         "eeg": False,
         "unpacked": True,
     }
-    return release.write(folder, **(wanted | options))
+    return release.write(folder, **(defaults | options))
 
 
 def test_the_table_says_who_saw_what_and_when(packed: tuple[Path, release.Written]) -> None:
@@ -70,17 +70,17 @@ def test_the_table_says_who_saw_what_and_when(packed: tuple[Path, release.Writte
 def test_a_clip_of_season_11_is_read_from_its_place_in_the_recording(
     packed: tuple[Path, release.Written],
 ) -> None:
-    folder, told = packed
+    folder, written = packed
     data = opened(folder)
     [row] = np.flatnonzero((data.windows.subject == "sub-0003") & (data.windows.shown == "007560"))
     # 5 (7560 - 2700) = 24300.
-    expected = np.stack([told.fmri["sub-0003", n] for n in range(24300, 24305)])
+    expected = np.stack([written.fmri["sub-0003", n] for n in range(24300, 24305)])
     np.testing.assert_array_equal(data.read("fmri", [row])[0], expected.astype(np.float32))
 
 
 @pytest.mark.parametrize("unpacked", [False, True])
 def test_what_is_read_is_what_was_written(tmp_path: Path, unpacked: bool) -> None:
-    told = release.write(tmp_path, ["sub-0002"], [3, 4860], unpacked=unpacked)
+    written = release.write(tmp_path, ["sub-0002"], [3, 4860], unpacked=unpacked)
     data = opened(tmp_path)
     rows = [1, 0]
     eeg = data.read("eeg", rows)
@@ -88,14 +88,14 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, unpacked: bool) -> Non
     assert eeg.dtype == np.float32
     for n, place in enumerate([4860, 3]):
         numbers = range(5 * place, 5 * place + 5)
-        segments = [told.eeg["sub-0002", k][:64] for k in numbers]
+        segments = [written.eeg["sub-0002", k][:64] for k in numbers]
         np.testing.assert_array_equal(eeg[n], np.concatenate(segments, axis=1))
-        volumes = np.stack([told.fmri["sub-0002", k] for k in numbers]).astype(np.float32)
+        volumes = np.stack([written.fmri["sub-0002", k] for k in numbers]).astype(np.float32)
         np.testing.assert_array_equal(data.read("fmri", rows)[n], volumes)
         clip = data.read("clips", rows)[n]
         assert clip.shape == (33, 48, 64, 3)
-        assert np.abs(clip.astype(int) - told.films[place]).mean() < 12
-        assert data.read("captions", rows)[n] == told.captions[place]
+        assert np.abs(clip.astype(int) - written.films[place]).mean() < 12
+        assert data.read("captions", rows)[n] == written.captions[place]
 
 
 def test_places_and_clips_are_the_inverse_of_each_other() -> None:
@@ -285,6 +285,6 @@ def test_the_sound_of_each_clip_is_read_where_the_videos_have_it(tmp_path: Path)
     small(tmp_path, films=True, sound=True)
     data = opened(tmp_path)
     assert "sound" in data.columns
-    found = data.read("sound", [1, 0])
-    assert found.shape == (2, 4 * 16_000)
-    assert [heard_hz(one) for one in found] == pytest.approx([301, 300], abs=0.3)
+    sounds = data.read("sound", [1, 0])
+    assert sounds.shape == (2, 4 * 16_000)
+    assert [heard_hz(sound) for sound in sounds] == pytest.approx([301, 300], abs=0.3)

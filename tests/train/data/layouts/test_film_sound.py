@@ -17,22 +17,27 @@ SECONDS = 6
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """In second n a tone of 400 (n + 1) Hz on the left; none before 0.25 s; the right is silent."""
-    left = np.concatenate([tone(400 * (n + 1), 1) for n in range(SECONDS)])
-    left[: 44_100 // 4] = 0
+    left_channel = np.concatenate([tone(400 * (n + 1), 1) for n in range(SECONDS)])
+    left_channel[: 44_100 // 4] = 0
     path = write_film(tmp_path_factory.mktemp("film") / "film.mp4", SECONDS)
-    return add_sound(path, np.stack([left, np.zeros_like(left)]))
+    return add_sound(path, np.stack([left_channel, np.zeros_like(left_channel)]))
 
 
 def test_each_clip_has_the_sound_of_its_time(film: Path) -> None:
-    found = film_sound(film, [3.5, 1.0, 0.0], 1.0)
-    assert found.shape == (3, SOUND_HZ)
-    assert found.dtype == np.float32
+    sounds = film_sound(film, [3.5, 1.0, 0.0], 1.0)
+    assert sounds.shape == (3, SOUND_HZ)
+    assert sounds.dtype == np.float32
     half = SOUND_HZ // 2
-    heard = [heard_hz(found[0][:half]), heard_hz(found[0][half:]), heard_hz(found[1]), heard_hz(found[2])]
-    np.testing.assert_allclose(heard, [1600, 2000, 800, 400], atol=3)
+    tones_hz = [
+        heard_hz(sounds[0][:half]),
+        heard_hz(sounds[0][half:]),
+        heard_hz(sounds[1]),
+        heard_hz(sounds[2]),
+    ]
+    np.testing.assert_allclose(tones_hz, [1600, 2000, 800, 400], atol=3)
     # The mean of both channels, of which one is silent.
-    assert 0.23 < np.abs(found[1][half:]).max() < 0.3
-    begins = np.flatnonzero(np.abs(found[2]) > 0.1)[0] / SOUND_HZ
+    assert 0.23 < np.abs(sounds[1][half:]).max() < 0.3
+    begins = np.flatnonzero(np.abs(sounds[2]) > 0.1)[0] / SOUND_HZ
     assert begins == pytest.approx(0.25, abs=0.004)
 
 
@@ -42,9 +47,9 @@ def test_content_is_read_as_its_file(film: Path) -> None:
 
 
 def test_behind_the_end_and_without_a_track_there_is_silence(film: Path, tmp_path: Path) -> None:
-    found = film_sound(film, [SECONDS - 1.0], 2.0)[0]
-    assert heard_hz(found[: SOUND_HZ // 2]) == pytest.approx(400 * SECONDS, abs=3)
-    assert not found[int(1.1 * SOUND_HZ) :].any()
+    sound = film_sound(film, [SECONDS - 1.0], 2.0)[0]
+    assert heard_hz(sound[: SOUND_HZ // 2]) == pytest.approx(400 * SECONDS, abs=3)
+    assert not sound[int(1.1 * SOUND_HZ) :].any()
     silent = write_film(tmp_path / "silent.mp4", 2)
     assert has_sound(film)
     assert not has_sound(silent)

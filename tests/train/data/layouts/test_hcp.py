@@ -21,21 +21,27 @@ CLEAN = "_Atlas_1.6mm_MSMAll_hp2000_clean"
 def axes(
     volumes: int, tr_s: float, voxels: int = 4, unit: str = "SECOND"
 ) -> tuple[SeriesAxis, BrainModelAxis]:
-    left = BrainModelAxis.from_mask(np.ones(voxels, bool), "CortexLeft")
+    cortex = BrainModelAxis.from_mask(np.ones(voxels, bool), "CortexLeft")
     # The hippocampus is a part of the volume.
     volume = np.zeros((2, 2, 2), bool)
     volume[0, 0] = True
     below = BrainModelAxis.from_mask(volume, "HippocampusLeft", np.eye(4))
-    return SeriesAxis(0, tr_s, volumes, unit), left + below
+    return SeriesAxis(0, tr_s, volumes, unit), cortex + below
 
 
 def write(
-    folder: Path, subject: str, run: str, values: np.ndarray, tr_s: float = 1.0, kind: str = CLEAN, **more
+    folder: Path,
+    subject: str,
+    run: str,
+    values: np.ndarray,
+    tr_s: float = 1.0,
+    kind: str = CLEAN,
+    **axis_options,
 ) -> Path:
     path = folder / subject / "MNINonLinear" / "Results" / run / f"{run}{kind}.dtseries.nii"
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nibabel.Cifti2Image(
-        values.astype(np.float32), axes(len(values), tr_s, values.shape[1] - 2, **more)
+        values.astype(np.float32), axes(len(values), tr_s, values.shape[1] - 2, **axis_options)
     )
     nibabel.save(image, path)
     return path
@@ -57,14 +63,14 @@ def test_runs_are_cut_into_whole_windows(folder):
     data: DataSet = opened(folder)
     windows = data.windows
     assert windows.subjects == ["100610", "102311"]
-    own = windows.subject == "102311"
-    assert windows.run[own].tolist() == ["rfMRI_REST1_7T_PA"] * 2 + ["tfMRI_MOVIE1_7T_AP"] * 2
-    assert windows.start_s[own].tolist() == [0, 4, 0, 4]
+    of_subject = windows.subject == "102311"
+    assert windows.run[of_subject].tolist() == ["rfMRI_REST1_7T_PA"] * 2 + ["tfMRI_MOVIE1_7T_AP"] * 2
+    assert windows.start_s[of_subject].tolist() == [0, 4, 0, 4]
     assert (data.window_s, data.tr_s, data.lag_s) == (4, 1, 0)
     assert list(data.columns) == ["fmri"]
     assert data.chain == "offline"
     # All subjects saw one film, and nothing in common at rest.
-    assert windows.shown[own].tolist() == [
+    assert windows.shown[of_subject].tolist() == [
         "102311/rfMRI_REST1_7T_PA/000",
         "102311/rfMRI_REST1_7T_PA/001",
         "tfMRI_MOVIE1_7T_AP/000",
@@ -74,10 +80,10 @@ def test_runs_are_cut_into_whole_windows(folder):
 
 def test_each_window_gets_its_own_volumes(folder):
     data = opened(folder, ["102311"], window_s=3)
-    found = data.read("fmri", [4, 0])
-    assert found.shape == (2, 3, 6)
-    np.testing.assert_array_equal(found[0], series(11)[3:6].astype(np.float32))
-    np.testing.assert_array_equal(found[1], series(9)[:3].astype(np.float32))
+    fmri = data.read("fmri", [4, 0])
+    assert fmri.shape == (2, 3, 6)
+    np.testing.assert_array_equal(fmri[0], series(11)[3:6].astype(np.float32))
+    np.testing.assert_array_equal(fmri[1], series(9)[:3].astype(np.float32))
 
 
 def test_structures_are_regions(folder):

@@ -25,25 +25,25 @@ def test_segments_are_runs(release):
     data: DataSet = opened(release[0])
     windows = data.windows
     assert windows.subjects == ["subject1", "subject2"]
-    own = windows.subject == "subject1"
-    assert own.sum() == (18 + 5) * LENGTH
-    assert windows.held_out[own].tolist() == [False] * 18 * LENGTH + [True] * 5 * LENGTH
-    assert windows.run[own][[0, LENGTH, -1]].tolist() == ["seg1_1", "seg2_1", "test5_1"]
-    assert windows.shown[own][LENGTH + 1] == "cc2017/seg2/001"
+    of_subject = windows.subject == "subject1"
+    assert of_subject.sum() == (18 + 5) * LENGTH
+    assert windows.held_out[of_subject].tolist() == [False] * 18 * LENGTH + [True] * 5 * LENGTH
+    assert windows.run[of_subject][[0, LENGTH, -1]].tolist() == ["seg1_1", "seg2_1", "test5_1"]
+    assert windows.shown[of_subject][LENGTH + 1] == "cc2017/seg2/001"
     assert not windows.repeat.any()
 
 
 def test_each_window_gets_its_own_values(release):
-    folder, made = release
+    folder, arrays = release
     data = opened(folder, ["subject2"])
     rows = [18 * LENGTH + 6, LENGTH * 3 + 2]
     fmri = data.read("fmri", rows)
     assert fmri.shape == (2, 1, VOXELS + 2)
-    np.testing.assert_array_equal(fmri[0, 0], made["fmri_test_subject2.npy"][1, 2].astype(np.float32))
-    np.testing.assert_array_equal(fmri[1, 0], made["fmri_train_subject2.npy"][3, 2].astype(np.float32))
+    np.testing.assert_array_equal(fmri[0, 0], arrays["fmri_test_subject2.npy"][1, 2].astype(np.float32))
+    np.testing.assert_array_equal(fmri[1, 0], arrays["fmri_train_subject2.npy"][3, 2].astype(np.float32))
     clips = data.read("clips", rows)
-    np.testing.assert_array_equal(clips[0], made["video_test_256_3hz.npy"][1, 2])
-    np.testing.assert_array_equal(clips[1], made["video_train_256_3hz.npy"][3, 2])
+    np.testing.assert_array_equal(clips[0], arrays["video_test_256_3hz.npy"][1, 2])
+    np.testing.assert_array_equal(clips[1], arrays["video_train_256_3hz.npy"][3, 2])
     assert data.read("captions", rows).tolist() == ["test 36", "train 84"]
     by_frame = data.read("frame_captions", rows)
     assert by_frame.shape == (2, 6)
@@ -83,8 +83,8 @@ def test_opening_reads_no_array(tmp_path):
 
 
 def test_captions_that_are_objects_are_left_out_and_never_unpickled(tmp_path):
-    made = mindvideo(tmp_path)
-    texts = made["text_train_256_3hz.npy"].astype(object)
+    arrays = mindvideo(tmp_path)
+    texts = arrays["text_train_256_3hz.npy"].astype(object)
     np.save(tmp_path / "text_train_256_3hz.npy", texts, allow_pickle=True)
     data = opened(tmp_path)
     assert list(data.columns) == ["fmri", "clips"]
@@ -159,11 +159,11 @@ def test_a_damaged_release_is_refused_by_path(tmp_path, name, content, code, val
 
 
 def test_other_numbers_of_segments_are_refused(tmp_path):
-    made = mindvideo(tmp_path)
+    arrays = mindvideo(tmp_path)
     for part in ("train", "test"):
         for stem in ("video_{}_256_3hz", "text_{}_256_3hz", "fmri_{}_subject1", "fmri_{}_subject2"):
             name = stem.format(part) + ".npy"
-            np.save(tmp_path / name, made[name][:4])
+            np.save(tmp_path / name, arrays[name][:4])
     with refused(UsageError, "cc2017-segment-mismatch", training_segments=18, test_segments=5):
         opened(tmp_path)
 
@@ -177,10 +177,10 @@ def test_an_array_that_is_cut_short_is_refused(tmp_path):
 
 
 def test_a_value_that_is_not_finite_is_refused_when_it_is_read(tmp_path):
-    made = mindvideo(tmp_path)
-    made["fmri_test_subject1.npy"][0, 0] = np.inf
+    arrays = mindvideo(tmp_path)
+    arrays["fmri_test_subject1.npy"][0, 0] = np.inf
     path = tmp_path / "fmri_test_subject1.npy"
-    np.save(path, made["fmri_test_subject1.npy"])
+    np.save(path, arrays["fmri_test_subject1.npy"])
     data = opened(tmp_path)
     with refused(
         UsageError, "data-nonfinite-values", path=path, nonfinite_values=8, nonfinite_voxels=8, voxels=8

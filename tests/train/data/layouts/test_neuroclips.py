@@ -29,15 +29,15 @@ def test_every_showing_is_a_run_of_its_own(release):
     data: DataSet = opened(folder)
     windows = data.windows
     assert windows.subjects == ["subj01", "subj02"]
-    own = windows.subject == "subj01"
-    assert own.sum() == (18 * 2 + 5 * 10) * LENGTH
-    assert windows.held_out[own].sum() == 5 * 10 * LENGTH
-    runs = list(dict.fromkeys(windows.run[own]))
+    of_subject = windows.subject == "subj01"
+    assert of_subject.sum() == (18 * 2 + 5 * 10) * LENGTH
+    assert windows.held_out[of_subject].sum() == 5 * 10 * LENGTH
+    runs = list(dict.fromkeys(windows.run[of_subject]))
     assert runs[:3] == ["seg1_1", "seg1_2", "seg2_1"]
     assert runs[36:38] == ["test1_1", "test1_2"]
     assert len(runs) == 18 * 2 + 5 * 10
     for run in runs:
-        here = own & (windows.run == run)
+        here = of_subject & (windows.run == run)
         assert windows.start_s[here].tolist() == [0, 2, 4, 6]
         assert set(windows.repeat[here]) == {int(run.split("_")[1]) - 1}
     # Both showings of a film have one name, and no other film has it.
@@ -46,7 +46,7 @@ def test_every_showing_is_a_run_of_its_own(release):
 
 
 def test_each_window_gets_its_own_showing_its_film_and_its_caption(release):
-    folder, made = release
+    folder, arrays = release
     data = opened(folder, ["subj02"])
     windows = data.windows
     assert windows.subjects == ["subj02"]
@@ -58,12 +58,12 @@ def test_each_window_gets_its_own_showing_its_film_and_its_caption(release):
     fmri = data.read("fmri", rows)
     assert fmri.shape == (3, 1, VOXELS + 2)
     assert fmri.dtype == np.float32
-    np.testing.assert_array_equal(fmri[0, 0], made["subj02_test_fmri.pt"][second, 9])
-    np.testing.assert_array_equal(fmri[1, 0], made["subj02_train_fmri.pt"][first, 1])
+    np.testing.assert_array_equal(fmri[0, 0], arrays["subj02_test_fmri.pt"][second, 9])
+    np.testing.assert_array_equal(fmri[1, 0], arrays["subj02_train_fmri.pt"][first, 1])
     np.testing.assert_array_equal(fmri[2], fmri[0])
     clips = data.read("clips", rows)
     assert clips.dtype == np.uint8
-    pictures = np.moveaxis(made["GT_train_3fps.pt"][first], 1, -1)
+    pictures = np.moveaxis(arrays["GT_train_3fps.pt"][first], 1, -1)
     np.testing.assert_array_equal(clips[1], np.rint(pictures * 255))
     assert data.read("captions", rows).tolist() == [f"test {second}", f"train {first}", f"test {second}"]
 
@@ -206,8 +206,8 @@ def test_a_damaged_release_is_refused_by_path(tmp_path, name, content, code, val
 
 
 def test_a_file_of_the_old_format_which_cannot_be_mapped_is_refused(tmp_path):
-    made = neuroclips(tmp_path)
-    values = torch.from_numpy(made["GT_train_3fps.pt"])
+    arrays = neuroclips(tmp_path)
+    values = torch.from_numpy(arrays["GT_train_3fps.pt"])
     torch.save(values, tmp_path / "GT_train_3fps.pt", _use_new_zipfile_serialization=False)
     with refused(UsageError, "tensor-unreadable", path=tmp_path / "GT_train_3fps.pt"):
         opened(tmp_path)
@@ -228,8 +228,8 @@ def test_code_in_a_file_does_not_run(tmp_path):
 
 
 def test_a_value_that_is_not_finite_is_refused_when_it_is_read(tmp_path):
-    made = neuroclips(tmp_path)
-    values = made["subj01_train_fmri.pt"]
+    arrays = neuroclips(tmp_path)
+    values = arrays["subj01_train_fmri.pt"]
     values[3, 0, 5] = np.nan
     torch.save(torch.from_numpy(values), tmp_path / "subj01_train_fmri.pt")
     data = opened(tmp_path)
@@ -246,8 +246,8 @@ def test_a_value_that_is_not_finite_is_refused_when_it_is_read(tmp_path):
 
 
 def test_pixels_of_another_range_are_refused_when_they_are_read(tmp_path):
-    made = neuroclips(tmp_path)
-    torch.save(torch.from_numpy(made["GT_train_3fps.pt"] * 2 - 1), tmp_path / "GT_train_3fps.pt")
+    arrays = neuroclips(tmp_path)
+    torch.save(torch.from_numpy(arrays["GT_train_3fps.pt"] * 2 - 1), tmp_path / "GT_train_3fps.pt")
     with refused(
         UsageError,
         "pixels-out-of-range",

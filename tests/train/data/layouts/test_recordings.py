@@ -29,17 +29,17 @@ SHAPE = (48, 48, 30)
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve seconds of a simulated participant."""
-    made = PhantomSession("easy", 2, 7, 12, sfreq=200, shape=SHAPE)
-    return record(made, tmp_path_factory.mktemp("made") / "session")
+    simulation = PhantomSession("easy", 2, 7, 12, sfreq=200, shape=SHAPE)
+    return record(simulation, tmp_path_factory.mktemp("made") / "session")
 
 
 @pytest.fixture(scope="module")
 def folder(session: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two participants who saw the film; they do not say that they were simulated."""
-    own = tmp_path_factory.mktemp("own")
+    study = tmp_path_factory.mktemp("own")
     for subject in ("sub-a", "sub-b"):
-        copy(session, own / subject / "monday")
-    return own
+        copy(session, study / subject / "monday")
+    return study
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +68,13 @@ def test_a_stretch_of_film_is_windows(data: DataSet):
 
 
 def test_the_windows_are_those_of_a_fit(data, session):
-    whole = read_recordings([Recording(session)], [12.0], ["film.mp4"], data.showings[1].draft)
-    assert whole.eeg is not None
-    assert whole.fmri is not None
-    np.testing.assert_array_equal(data.read("eeg", [5, 3]), whole.eeg.data[[2, 0]])
-    np.testing.assert_array_equal(data.read("fmri", [5, 3]), whole.fmri.volumes[whole.fmri.rows[[2, 0]]])
+    fit_windows = read_recordings([Recording(session)], [12.0], ["film.mp4"], data.showings[1].draft)
+    assert fit_windows.eeg is not None
+    assert fit_windows.fmri is not None
+    np.testing.assert_array_equal(data.read("eeg", [5, 3]), fit_windows.eeg.data[[2, 0]])
+    np.testing.assert_array_equal(
+        data.read("fmri", [5, 3]), fit_windows.fmri.volumes[fit_windows.fmri.rows[[2, 0]]]
+    )
 
 
 def test_each_window_gets_its_own_clip(data):
@@ -87,8 +89,8 @@ def test_a_recording_is_run_once_for_windows_that_are_read_together(data, monkey
     data.held.clear()
     runs = []
     arrays = RecordedShowing.arrays
-    seen = lambda one, bundle: runs.append(one.name) or arrays(one, bundle)  # noqa: E731
-    monkeypatch.setattr(RecordedShowing, "arrays", seen)
+    counted_arrays = lambda showing, bundle: runs.append(showing.name) or arrays(showing, bundle)  # noqa: E731
+    monkeypatch.setattr(RecordedShowing, "arrays", counted_arrays)
     eeg = data.read("eeg", [0, 2, 1])
     data.read("fmri", [2, 0])
     assert runs == ["1-0-0"]
@@ -97,8 +99,8 @@ def test_a_recording_is_run_once_for_windows_that_are_read_together(data, monkey
 
 
 def test_a_film_seen_again_is_a_repeat():
-    shown = ["film/0", "film/1"]
-    tables = [of_run(subject, run, shown, [0, 4]) for subject, run in (("a", "1"), ("a", "2"), ("b", "1"))]
+    clips = ["film/0", "film/1"]
+    tables = [of_run(subject, run, clips, [0, 4]) for subject, run in (("a", "1"), ("a", "2"), ("b", "1"))]
     assert recordings._repeats(joined(tables)).tolist() == [0, 0, 1, 1, 0, 0]
 
 
@@ -157,8 +159,8 @@ def test_a_simulated_participant_is_a_layout_of_its_own(session, folder):
 
 
 def test_a_recording_without_volumes_is_refused(tmp_path):
-    made = PhantomSession("easy", 2, 7, 4, sfreq=200, shape=SHAPE)
-    place = record(made, tmp_path / "own", volumes=False)
+    simulation = PhantomSession("easy", 2, 7, 4, sfreq=200, shape=SHAPE)
+    place = record(simulation, tmp_path / "own", volumes=False)
     with refused(UsageError, "recording-missing-modality", modality="volumes"):
         phantom.opened(place)
 

@@ -48,13 +48,15 @@ class Beside:
 def beside(run: Path, bundle: str, seconds: float, place: Path) -> Beside:
     """Record a session in `place`, and give it to a run and to its bundle."""
     recording = record(PhantomSession("easy", 1, 1000, seconds, "free"), place / "recording")
-    kept = Recording(recording)
+    session_recording = Recording(recording)
     loaded = bundles.load(bundle)
     decoder = Decoder(loaded, tell_condition=True)
-    played = windows(loaded, kept.events(), kept.montage, seconds=seconds)
+    played = windows(loaded, session_recording.events(), session_recording.montage, seconds=seconds)
     live = [decoder.decode(window).condition for window in played]
     draft = draft_of(run)
-    inputs = window_arrays(draft.manifest, windows(draft, kept.events(), kept.montage, seconds=seconds))
+    inputs = window_arrays(
+        draft.manifest, windows(draft, session_recording.events(), session_recording.montage, seconds=seconds)
+    )
     condition = restored(run, build(read_run(run)["arguments"])["system"]).condition(inputs)
     report = place / "report.json"
     replay.run(recording, bundle, "max", out=place / "out", report=report)

@@ -62,9 +62,9 @@ def test_every_phase_takes_its_steps_on_its_own_losses(run: Path) -> None:
     (note,) = tables["notes"]
     assert note["note"].startswith("film net: of 2 clips that it was not trained on")
     # An adapter begins as nothing; ten steps made something of it.
-    made = [x for name, x in weights(run).items() if ".lora_B." in name]
-    assert made
-    assert all(np.abs(x).max() > 0 for x in made)
+    adapter_weights = [x for name, x in weights(run).items() if ".lora_B." in name]
+    assert adapter_weights
+    assert all(np.abs(x).max() > 0 for x in adapter_weights)
 
 
 def test_windows_that_teach_nothing_are_told_apart_at_the_end_of_each_phase(run: Path) -> None:
@@ -136,8 +136,8 @@ def test_without_its_adapters_the_video_model_is_as_it_was_pretrained(run: Path)
     golden = arrays(run, "golden")
     inputs = {name: golden[name] for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
     noise = np.random.default_rng(0).standard_normal((3, *system.latent_shape), np.float32)
-    drawn = system.sample(system.condition(inputs), noise, 2)
-    assert not np.allclose(drawn, bare.sample(bare.condition(inputs), noise, 2))
+    latents = system.sample(system.condition(inputs), noise, 2)
+    assert not np.allclose(latents, bare.sample(bare.condition(inputs), noise, 2))
     # The brain's condition does not depend on the video model.
     assert np.array_equal(system.condition(inputs).pooled, bare.condition(inputs).pooled)
 
@@ -152,26 +152,26 @@ def test_the_bundle_gives_the_conditions_of_the_run(run: Path, bundle: Path) -> 
     encode = onnxruntime.InferenceSession(loaded.path / loaded.manifest.built["encode"].file)
     for n in range(3):
         window = {name: golden[name][n : n + 1] for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
-        ours = system.condition(window)
+        expected = system.condition(window)
         tokens, pooled = encode.run(["condition", "embedding"], window)
-        assert np.abs(tokens - ours.tokens.numpy()).max() < 1e-4
-        assert np.abs(pooled - ours.pooled.numpy()).max() < 1e-4
+        assert np.abs(tokens - expected.tokens.numpy()).max() < 1e-4
+        assert np.abs(pooled - expected.pooled.numpy()).max() < 1e-4
 
 
 def test_the_weights_of_the_run_lie_in_the_bundle_to_the_bit(run: Path, bundle: Path) -> None:
     graphs = bundles.load(bundle)
     assert graphs.path is not None
-    held = sum((graphs.path / stage.file).stat().st_size for stage in graphs.manifest.built.values())
+    graph_bytes = sum((graphs.path / stage.file).stat().st_size for stage in graphs.manifest.built.values())
     # Half precision throughout: as many bytes as twice the weights, and a little for the graphs.
     not_in_graphs = ("frames.", "pooling.", "texts.", "words.", "vocabulary")
     size = sum(x.size for name, x in weights(run).items() if not name.startswith(not_in_graphs))
-    assert held < 2.3 * size + 200_000
+    assert graph_bytes < 2.3 * size + 200_000
 
 
 @pytest.mark.full
 def test_a_replay_reads_and_tells_what_the_judge_does(run: Path, bundle: Path, tmp_path: Path) -> None:
-    found = beside(run, str(bundle), 40.0, tmp_path)
-    assert len(found.live) == len(found.ours) == 10
-    assert found.difference < 1e-4
-    assert found.told["n"] == found.judged["n"] == 10
-    assert found.told["value"] == pytest.approx(found.judged["value"], abs=0.02)
+    comparison = beside(run, str(bundle), 40.0, tmp_path)
+    assert len(comparison.live) == len(comparison.ours) == 10
+    assert comparison.difference < 1e-4
+    assert comparison.told["n"] == comparison.judged["n"] == 10
+    assert comparison.told["value"] == pytest.approx(comparison.judged["value"], abs=0.02)

@@ -15,8 +15,8 @@ from train.recipe import build
 from train.run import run as make_run
 from train.run_folder import draft_of, read_run, restored
 
-_KEPT = ("scale", "system.encoder", "system.video", "phases")
-STEPS = [change for change in SMALL if change.startswith(_KEPT)]
+_SHARED_CHANGES = ("scale", "system.encoder", "system.video", "phases")
+STEPS = [change for change in SMALL if change.startswith(_SHARED_CHANGES)]
 
 
 @pytest.fixture(scope="module")

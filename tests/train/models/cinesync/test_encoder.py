@@ -64,13 +64,13 @@ def test_at_full_size_it_has_the_published_number_of_parameters_and_tokens(
 ) -> None:
     with torch.device("meta"):
         encoder = BrainEncoder(sizes, signals, embedding=1152, conditions=226, width=4096)
-        found = encoder(_inputs(signals, 1))
+        encoded = encoder(_inputs(signals, 1))
     trunk = _count(encoder.encoding.get_submodule("trunks.fmri"))
     # Four maps of 2048 x 2048, two of 2048 x 8192, their offsets, and two norms, in each of 12 blocks.
     assert trunk == 12 * (12 * 2048**2 + 4 * 2048 + (8192 + 2048) + 4 * 2048)
     assert _count(encoder) / 1e6 == pytest.approx(millions, abs=0.1)
-    assert found.tokens.shape == (1, 226, 4096)
-    assert {name: x.shape for name, x in found.classes.items()} == {"fmri": (1, 1152), "eeg": (1, 1152)}
+    assert encoded.tokens.shape == (1, 226, 4096)
+    assert {name: x.shape for name, x in encoded.classes.items()} == {"fmri": (1, 1152), "eeg": (1, 1152)}
 
 
 def test_an_offset_is_added_to_each_token_of_the_condition() -> None:
@@ -91,8 +91,10 @@ def test_at_full_size_the_generator_is_cogvideox_5b() -> None:
     latent = (16, 9, 60, 90)
     with torch.device("meta"):
         video = VideoDiffusion(transformer_of(VideoSizes(), latent), latent)
-        drawn = video(torch.randn(1, *latent), torch.zeros(1, dtype=torch.long), torch.randn(1, 226, 4096))
-    assert drawn.shape == (1, *latent)
+        predicted = video(
+            torch.randn(1, *latent), torch.zeros(1, dtype=torch.long), torch.randn(1, 226, 4096)
+        )
+    assert predicted.shape == (1, *latent)
     assert _count(video.transformer) / 1e9 == pytest.approx(5.57, abs=0.005)
     # 9 latent frames of 30 x 45 patches, and 64 values a head.
     assert video.cosines.shape == (12150, 64)
@@ -128,9 +130,9 @@ def test_modalities_may_differ_in_width() -> None:
 def test_one_modality_alone_reads_nothing_of_the_other(modality: str) -> None:
     encoder = _made(replace(_SIZES, modalities=[modality]))
     inputs = {name: x for name, x in _inputs(_SIGNALS).items() if name.startswith(modality)}
-    found = encoder(inputs)
-    assert list(found.classes) == [modality]
-    assert found.tokens.shape == (2, 6, 10)
+    encoded = encoder(inputs)
+    assert list(encoded.classes) == [modality]
+    assert encoded.tokens.shape == (2, 6, 10)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -138,13 +140,13 @@ def test_null_tokens_stand_for_a_modality_that_is_missing(fusion: str) -> None:
     encoder = _made(replace(_SIZES, fusion=fusion))
     inputs = _inputs(_SIGNALS)
     without = inputs | {"eeg_mask": torch.zeros_like(inputs["eeg_mask"])}
-    found = encoder(without)
+    encoded = encoder(without)
     # Whatever the port holds is not read.
-    assert torch.equal(found.tokens, encoder(without | {"eeg": 9 * torch.ones_like(inputs["eeg"])}).tokens)
-    assert not torch.equal(found.tokens, encoder(inputs).tokens)
+    assert torch.equal(encoded.tokens, encoder(without | {"eeg": 9 * torch.ones_like(inputs["eeg"])}).tokens)
+    assert not torch.equal(encoded.tokens, encoder(inputs).tokens)
     with torch.no_grad():
         encoder.nulls["eeg"].add_(1.0)
-    assert not torch.equal(found.tokens, encoder(without).tokens)
+    assert not torch.equal(encoded.tokens, encoder(without).tokens)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -187,9 +189,9 @@ def test_the_mean_class_vector_rests_on_what_is_there() -> None:
     inputs = _inputs(_SIGNALS)
     inputs["eeg_mask"] = torch.tensor([[1.0] * 20, [0.0] * 20])
     inputs["fmri_mask"] = torch.ones(2, 2)
-    found = encoder(inputs)
-    pooled = encoder.pooled(found, inputs)
-    unit = {name: torch.nn.functional.normalize(x, dim=1) for name, x in found.classes.items()}
+    encoded = encoder(inputs)
+    pooled = encoder.pooled(encoded, inputs)
+    unit = {name: torch.nn.functional.normalize(x, dim=1) for name, x in encoded.classes.items()}
     both = torch.nn.functional.normalize(unit["fmri"][0] + unit["eeg"][0], dim=0)
     assert torch.allclose(pooled[0], both, atol=1e-6)
     assert torch.allclose(pooled[1], unit["fmri"][1], atol=1e-6)

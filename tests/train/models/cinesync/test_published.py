@@ -91,8 +91,12 @@ def changes_for(data: Path, pipeline: Path, computed: Path) -> list[str]:
     siglip(folder)
     out = computed / "targets"
     models = {"vae": pipeline / "vae", "image": folder, "text": folder}
-    given = [text for name, at in models.items() for text in (f"{name}={at}", f"{name}.licence=MIT")]
-    assert compute([str(data), *given, *_CLIPS, "image.frames=3", f"out={out}", "device=cpu"]) == 0
+    model_arguments = [
+        text
+        for name, model_folder in models.items()
+        for text in (f"{name}={model_folder}", f"{name}.licence=MIT")
+    ]
+    assert compute([str(data), *model_arguments, *_CLIPS, "image.frames=3", f"out={out}", "device=cpu"]) == 0
     return [
         f"data={data}",
         "data.sfreq=50",
@@ -125,12 +129,12 @@ def run(changes: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_keeps_the_encoder_and_the_adapters_alone(run: Path) -> None:
-    kept = weights(run)
-    others = [name for name in kept if name.startswith("transformer.") and ".lora_" not in name]
-    assert others == []
-    made = [x for name, x in kept.items() if ".lora_B." in name]
-    assert made
-    assert all(np.abs(x).max() > 0 for x in made)
+    saved = weights(run)
+    base_weights = [name for name in saved if name.startswith("transformer.") and ".lora_" not in name]
+    assert base_weights == []
+    adapter_weights = [x for name, x in saved.items() if ".lora_B." in name]
+    assert adapter_weights
+    assert all(np.abs(x).max() > 0 for x in adapter_weights)
     tables = read_run(run)["tables"]
     assert {row["phase"] for row in tables["loss"]} == {"align", "diffuse"}
     assert read_run(run)["figures"]["identification_2way_centred"]["n"] == 6
@@ -207,8 +211,8 @@ def test_without_adapters_it_is_the_published_model(run: Path) -> None:
     assert bare is not None
     inputs = _golden(run)
     noise = np.random.default_rng(0).standard_normal((3, *system.latent_shape), np.float32)
-    drawn = system.sample(system.condition(inputs), noise, 2)
-    assert not np.allclose(drawn, bare.sample(bare.condition(inputs), noise, 2))
+    latents = system.sample(system.condition(inputs), noise, 2)
+    assert not np.allclose(latents, bare.sample(bare.condition(inputs), noise, 2))
 
 
 @pytest.mark.full
@@ -221,7 +225,7 @@ def test_it_becomes_a_bundle_that_draws_in_turns(run: Path, tmp_path: Path) -> N
     assert manifest.licence == "MIT"
     assert manifest.chain == "offline"
     weights = manifest.provenance["weights"]
-    assert {name: one["licence"] for name, one in weights.items()} == {
+    assert {name: source["licence"] for name, source in weights.items()} == {
         "vae": "MIT",
         "image": "MIT",
         "text": "MIT",
@@ -265,12 +269,12 @@ def test_a_tiny_decoder_draws_in_its_place(changes: list[str], tmp_path: Path) -
     assert _drawn_from(manifest) == {"decode_first": 1, "decode_next": 1}
     assert manifest.provenance["weights"]["decoder"]["licence"] == "MIT-0"
     decoder, _ = from_published(file, "MIT-0")
-    kept = {name: tuple(state.shape) for name, state in manifest.states.items()}
-    assert kept == cache_shapes(decoder, (4, 9, 6, 10))
-    found = read_run(out)["arguments"]
+    state_shapes = {name: tuple(state.shape) for name, state in manifest.states.items()}
+    assert state_shapes == cache_shapes(decoder, (4, 9, 6, 10))
+    arguments = read_run(out)["arguments"]
     save_file(tiny_state(4, seed=1), file)
     with refused(UsageError, "run-weights-digest-mismatch", part="decoder"):
-        restored(out, build(found)["system"])
+        restored(out, build(arguments)["system"])
 
 
 @pytest.mark.parametrize(
@@ -330,13 +334,13 @@ def test_the_released_recipe_trains_and_its_figures_tell_of_the_leak(
 
 @pytest.mark.full
 def test_a_distilled_run_keeps_its_student_beside_the_adapters(changes: list[str], tmp_path: Path) -> None:
-    few = [f"phases.distill.{change}" for change in ("steps=2", "batch=2", "accumulate=2", "show_every=2")]
+    short = [f"phases.distill.{change}" for change in ("steps=2", "batch=2", "accumulate=2", "show_every=2")]
     learning = ["phases.distill.rate=0.1", "phases.distill.warmup=0", "phases.distill.keep_every=2"]
     out = tmp_path / "run"
-    assert train(["cinesync-distilled", *changes, *few, *learning, f"out={out}"]) == 0
-    kept = weights(out)
-    assert any(name.startswith("student.") and ".lora_B.distill." in name for name in kept)
-    assert not any(".distill." in name for name in kept if name.startswith("transformer."))
+    assert train(["cinesync-distilled", *changes, *short, *learning, f"out={out}"]) == 0
+    saved = weights(out)
+    assert any(name.startswith("student.") and ".lora_B.distill." in name for name in saved)
+    assert not any(".distill." in name for name in saved if name.startswith("transformer."))
     rows = read_run(out)["tables"]["distillation"]
     assert [row["steps"] for row in rows] == [1, 2, 4]
     system = restored(out, build(read_run(out)["arguments"])["system"])
@@ -344,9 +348,9 @@ def test_a_distilled_run_keeps_its_student_beside_the_adapters(changes: list[str
     assert teacher is not None
     inputs = _golden(out)
     noise = np.random.default_rng(0).standard_normal((3, *system.latent_shape), np.float32)
-    drawn = system.sample(system.condition(inputs), noise, 2)
-    assert np.isfinite(drawn).all()
-    assert not np.allclose(drawn, teacher.sample(teacher.condition(inputs), noise, 2), atol=1e-2)
+    latents = system.sample(system.condition(inputs), noise, 2)
+    assert np.isfinite(latents).all()
+    assert not np.allclose(latents, teacher.sample(teacher.condition(inputs), noise, 2), atol=1e-2)
     exporting.run(out, tmp_path / "bundle")
     ports = bundles.load(tmp_path / "bundle").manifest.built["denoise"].inputs
     assert {"t", "r"} <= ports.keys()
@@ -354,10 +358,10 @@ def test_a_distilled_run_keeps_its_student_beside_the_adapters(changes: list[str
 
 def test_other_weights_are_refused(run: Path, pipeline: Path, tmp_path: Path) -> None:
     other = save_pipeline(tmp_path / "other")
-    found = read_run(run)["arguments"]
-    found["system"]["video"]["folder"] = str(other)
+    arguments = read_run(run)["arguments"]
+    arguments["system"]["video"]["folder"] = str(other)
     with refused(UsageError, "run-weights-digest-mismatch", part="transformer"):
-        restored(run, build(found)["system"])
+        restored(run, build(arguments)["system"])
 
 
 @pytest.mark.parametrize(
@@ -401,9 +405,9 @@ def test_what_is_missing_is_said_before_anything_is_read(
 
 @pytest.mark.parametrize("recipe", ["cinesync", "cinesync-released"])
 def test_the_recipes_are_of_published_size(recipe: str) -> None:
-    wanted = read(recipe, [])
-    check(wanted)
-    built = build(wanted.tree)
+    settings = read(recipe, [])
+    check(settings)
+    built = build(settings.tree)
     encoder = built["system"].encoder
     assert encoder.counts == {"fmri": 226, "eeg": 226}
     assert built["system"].conditions == 226

@@ -147,9 +147,9 @@ def test_a_checkpoint_on_another_video_model_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "wan"
     save_config(folder, "WanTransformer3DModel", in_channels=16, out_channels=16, text_dim=4096)
     release(tmp_path / "cinebrain", FEW_PLACES)
-    given = [f"system.video.folder={folder}", "licence=MIT", f"data={tmp_path / 'cinebrain'}"]
+    arguments = [f"system.video.folder={folder}", "licence=MIT", f"data={tmp_path / 'cinebrain'}"]
     with refused(UsageError, "checkpoint-needs-cogvideox", actual_class="WanTransformer3DModel"):
-        convert("cinesync", [tmp_path / "checkpoint.pt"], [*given, f"out={tmp_path / 'run'}"])
+        convert("cinesync", [tmp_path / "checkpoint.pt"], [*arguments, f"out={tmp_path / 'run'}"])
 
 
 @pytest.fixture(scope="module")

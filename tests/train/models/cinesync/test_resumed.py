@@ -39,7 +39,7 @@ def test_a_run_that_is_interrupted_in_each_phase_goes_on_to_the_same_bits(
     changes = [*SHORT, f"data={release(tmp_path / 'cinebrain', FEW_PLACES)}"]
     # Neither run finds what the other one has pretrained.
     monkeypatch.setenv("RTDECODE_CACHE", str(tmp_path / "cache"))
-    whole = make_run("cinesync", [*changes, f"out={tmp_path / 'whole'}"])
+    uninterrupted = make_run("cinesync", [*changes, f"out={tmp_path / 'whole'}"])
     monkeypatch.setenv("RTDECODE_CACHE", str(tmp_path / "another"))
     out = tmp_path / "stopped"
     keep = checkpoints.keep
@@ -58,14 +58,14 @@ def test_a_run_that_is_interrupted_in_each_phase_goes_on_to_the_same_bits(
     assert stopped == list(PHASES)
     assert not out.exists()
     make_run("cinesync", [*changes, f"resume={out}"])
-    expected = weights(whole)
+    expected = weights(uninterrupted)
     resumed = weights(out)
     assert resumed.keys() == expected.keys()
     assert any(name.startswith("student.") for name in expected)
     for name, values in expected.items():
         assert np.array_equal(resumed[name], values), name
     # What was said at the end of a phase is not lost when a later one is interrupted.
-    tables = [read_run(folder)["tables"] for folder in (whole, out)]
+    tables = [read_run(folder)["tables"] for folder in (uninterrupted, out)]
     for table in ("alignment", "distillation"):
         assert tables[0][table] == tables[1][table]
-    assert (out / "alignment-align.png").read_bytes() == (whole / "alignment-align.png").read_bytes()
+    assert (out / "alignment-align.png").read_bytes() == (uninterrupted / "alignment-align.png").read_bytes()

@@ -17,8 +17,10 @@ _MEBIBYTE = 2**20
 
 def test_run_and_bundle_are_small_together() -> None:
     folders = (RUN, ROOT / "rtdecode" / "bundles" / NAME)
-    held = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
-    assert held < 7 * _MEBIBYTE
+    total_bytes = sum(
+        path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file()
+    )
+    assert total_bytes < 7 * _MEBIBYTE
 
 
 @cache
@@ -30,29 +32,29 @@ def figures() -> Figures:
 @pytest.mark.full
 @pytest.mark.timeout(900)
 def test_its_condition_tells_windows_apart_as_a_ridge_does() -> None:
-    found = figures()
-    ours, oracle = (found[name]["value"] for name in ("condition_2way", "condition_2way_oracle"))
-    assert ours - 0.5 >= 0.8 * (oracle - 0.5)
-    assert abs(found["condition_2way_other_film"]["value"] - 0.5) < 0.1
-    assert found["condition_2way"]["constant"] == 0
+    report = figures()
+    decoder, oracle = (report[name]["value"] for name in ("condition_2way", "condition_2way_oracle"))
+    assert decoder - 0.5 >= 0.8 * (oracle - 0.5)
+    assert abs(report["condition_2way_other_film"]["value"] - 0.5) < 0.1
+    assert report["condition_2way"]["constant"] == 0
 
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
 def test_its_clips_gain_by_the_brain() -> None:
-    found = figures()
-    ours, oracle = (found[f"identification_2way_matched{end}"]["value"] for end in ("", "_oracle"))
-    assert ours - 0.5 >= 0.3 * (oracle - 0.5)
+    report = figures()
+    decoder, oracle = (report[f"identification_2way_matched{end}"]["value"] for end in ("", "_oracle"))
+    assert decoder - 0.5 >= 0.3 * (oracle - 0.5)
     above = "identification_2way_matched_above_told_colour"
     for name in (above, "condition_gain", "brain_gain", "adapter_gain"):
-        assert found[name]["ci95"][0] > 0, name
+        assert report[name]["ci95"][0] > 0, name
 
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
 def test_a_replay_reads_and_draws_what_the_judge_does(tmp_path: Path) -> None:
-    found = beside(RUN, NAME, 60.0, tmp_path)
-    assert len(found.live) == len(found.ours) == 15
-    assert found.difference < 1e-4
-    assert found.told["n"] == found.judged["n"] == 15
-    assert found.told["value"] == pytest.approx(found.judged["value"], abs=1e-9)
+    comparison = beside(RUN, NAME, 60.0, tmp_path)
+    assert len(comparison.live) == len(comparison.ours) == 15
+    assert comparison.difference < 1e-4
+    assert comparison.told["n"] == comparison.judged["n"] == 15
+    assert comparison.told["value"] == pytest.approx(comparison.judged["value"], abs=1e-9)

@@ -32,16 +32,18 @@ def real_clips(path: Path) -> Clips:
     down = across * HEIGHT / WIDTH
     box = ((width - across) / 2, (height - down) / 2, (width + across) / 2, (height + down) / 2)
     # A film of 4 s lends its last picture to the instant at its end.
-    at = [min(round(k / FPS * rate), len(pictures) - 1) for k in range(round(len(pictures) / rate * FPS) + 1)]
+    frame_numbers = [
+        min(round(k / FPS * rate), len(pictures) - 1) for k in range(round(len(pictures) / rate * FPS) + 1)
+    ]
     size = (WIDTH, HEIGHT)
     how = Image.Resampling.BOX
-    frames = np.stack([np.asarray(pictures[i].resize(size, how, box=box)) for i in at])
+    frames = np.stack([np.asarray(pictures[i].resize(size, how, box=box)) for i in frame_numbers])
     return np.stack([frames[k : k + FRAMES] for k in range(0, len(frames) - FRAMES + 1, HOP)])
 
 
-def ssim(made: Latents, truth: Latents) -> float:
+def ssim(decoded: Latents, truth: Latents) -> float:
     """Structural similarity of two clips' luminance (Wang et al. 2004, IEEE TIP 13, 600), frame by frame."""
-    a, b = (clip @ np.array([0.299, 0.587, 0.114], np.float32) for clip in (made, truth))
+    a, b = (clip @ np.array([0.299, 0.587, 0.114], np.float32) for clip in (decoded, truth))
     ma, mb, aa, bb, ab = (_blur(x) for x in (a, b, a * a, b * b, a * b))
     c1 = 0.01**2
     c2 = 0.03**2
@@ -56,11 +58,11 @@ def _blur(x: Latents) -> Latents:
 def blockiness(clips: Latents) -> float:
     """Mean difference of neighbouring pixels across patches' borders over that inside patches; 1 is none."""
     across = []
-    inside = []
+    within = []
     for axis in (2, 3):
-        others = tuple(k for k in range(clips.ndim) if k != axis)
-        step = np.abs(np.diff(clips, axis=axis)).mean(others)
+        other_axes = tuple(k for k in range(clips.ndim) if k != axis)
+        step = np.abs(np.diff(clips, axis=axis)).mean(other_axes)
         border = np.arange(1, clips.shape[axis]) % patch.SIDE == 0
         across.append(step[border])
-        inside.append(step[~border])
-    return float(np.concatenate(across).mean() / np.concatenate(inside).mean())
+        within.append(step[~border])
+    return float(np.concatenate(across).mean() / np.concatenate(within).mean())

@@ -21,7 +21,7 @@ VARIATIONS = 3
 VALUES = PICTURES + VARIATIONS
 # Features of 5 volumes in 3 components, and of 4 mixed channels at 6 frequencies.
 FEATURES = {"fmri": 5 * 3, "eeg": 4 * 6}
-_TOLD = 4
+_AXES = 4
 
 
 def small_encoder() -> CompactEncoder:
@@ -64,20 +64,20 @@ def small_arrays() -> Arrays:
     }
     for route in ROUTES:
         # What a route does not know has no weight.
-        known = np.zeros(COUNT)
-        known[COLUMNS[route]] = 1
+        route_mask = np.zeros(COUNT)
+        route_mask[COLUMNS[route]] = 1
         arrays[f"seam_{route}"] = np.append(np.zeros(SEAM_FEATURES), -9.0)
-        arrays[f"confidence_{route}"] = draw(DOUBT + 1) * np.concatenate([[1, 1], known, [1]])
-        arrays[f"neither_{route}"] = draw(2 * COUNT + 1) * np.concatenate([known, known, [1]])
+        arrays[f"confidence_{route}"] = draw(DOUBT + 1) * np.concatenate([[1, 1], route_mask, [1]])
+        arrays[f"neither_{route}"] = draw(2 * COUNT + 1) * np.concatenate([route_mask, route_mask, [1]])
     torch.manual_seed(0)
     state = Refiner(SHAPE[1], VALUES, 6).state_dict()
     arrays |= {f"refiner.{name}": value.numpy() for name, value in state.items()}
     measured = {
         "fmri_spread": np.ones(FEATURES["fmri"]),
         "eeg_spread": np.ones(FEATURES["eeg"]),
-        "axes": draw(FEATURES["fmri"], _TOLD),
-        "told": draw(FEATURES["eeg"], _TOLD),
-        "trust": np.full(_TOLD, 1 / _TOLD),
+        "axes": draw(FEATURES["fmri"], _AXES),
+        "told": draw(FEATURES["eeg"], _AXES),
+        "trust": np.full(_AXES, 1 / _AXES),
         "weight": np.full(COMPONENTS, 1 / COMPONENTS),
         "film_fmri": draw(COMPONENTS, 2),
         "film_eeg": draw(COMPONENTS, 2),

@@ -25,38 +25,38 @@ MIXTURE = Mixture([0.4, 0.2, 0.2, 0.2], 1.0, 0.0, 0.25, {"natural": 3, "real": 5
 
 def test_a_batch_is_a_function_of_its_key_and_holds_what_the_mixture_says():
     places = [Place("flow", 40, 0, 0, n) for n in (3, 3, 4)]
-    one, again, other = (batch(few_clips(), MIXTURE, 5.0, place) for place in places)
-    for name, value in vars(one).items():
+    first, again, other = (batch(few_clips(), MIXTURE, 5.0, place) for place in places)
+    for name, value in vars(first).items():
         # A batch of a training of one participant says nothing of seams.
         assert value is getattr(again, name) is None or torch.equal(value, getattr(again, name)), name
-    assert not torch.equal(one.noise, other.noise)
-    assert int((one.level == 1).sum()) == 10
-    none = one.route.sum(1) == 0
+    assert not torch.equal(first.noise, other.noise)
+    assert int((first.level == 1).sum()) == 10
+    none = first.route.sum(1) == 0
     assert none.any()
-    assert not one.glimpses[none].any()
-    assert one.glimpses[~none].flatten(1).any(1).all()
+    assert not first.glimpses[none].any()
+    assert first.glimpses[~none].flatten(1).any(1).all()
     # Two of three clips have one before them, and it is always given here.
-    assert 15 < int(one.carry_mask.sum()) < 38
-    assert not one.carry[one.carry_mask[:, 0] == 0].any()
+    assert 15 < int(first.carry_mask.sum()) < 38
+    assert not first.carry[first.carry_mask[:, 0] == 0].any()
 
 
 def test_kinds_of_film_have_their_shares_and_a_clip_its_own_glimpses_and_the_end_before():
     clips = few_clips()
     # Of a kind that is not there no share is kept, and one that is not named counts once.
-    drawn = batch(clips, MIXTURE, 5.0, Place("flow", 400, 0, 0, 0))
-    shown = torch.from_numpy(clips.latents.astype(np.float32))
-    which = np.array([int((shown == one).flatten(1).all(1).nonzero()) for one in drawn.latents])
+    examples = batch(clips, MIXTURE, 5.0, Place("flow", 400, 0, 0, 0))
+    latents = torch.from_numpy(clips.latents.astype(np.float32))
+    which = np.array([int((latents == latent).flatten(1).all(1).nonzero()) for latent in examples.latents])
     assert np.mean(which < 3) == pytest.approx(0.75, abs=0.07)
     assert set(which) == set(range(6))
     for n, row in enumerate(which):
-        route = drawn.route[n]
+        route = examples.route[n]
         if route.any():
             name = ("both", "fmri", "eeg")[int(route.argmax())]
-            np.testing.assert_array_equal(drawn.glimpses[n], clips.glimpses[name][row])
-        np.testing.assert_array_equal(drawn.cuts[n], clips.cuts_told[row])
-        assert bool(drawn.carry_mask[n]) == bool(clips.joined[row])
+            np.testing.assert_array_equal(examples.glimpses[n], clips.glimpses[name][row])
+        np.testing.assert_array_equal(examples.cuts[n], clips.cuts_told[row])
+        assert bool(examples.carry_mask[n]) == bool(clips.joined[row])
         if clips.joined[row]:
-            assert torch.equal(drawn.carry[n], shown[row - 1, :, -2:])
+            assert torch.equal(examples.carry[n], latents[row - 1, :, -2:])
 
 
 @pytest.mark.full
@@ -64,8 +64,8 @@ def test_a_recipe_stopped_after_a_checkpoint_goes_on_to_the_same_bits(tmp_path, 
     out = tmp_path / "run"
     save = checkpoints.keep
 
-    def stopped(*given):
-        save(*given)
+    def stopped(*arguments):
+        save(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -75,20 +75,20 @@ def test_a_recipe_stopped_after_a_checkpoint_goes_on_to_the_same_bits(tmp_path, 
     assert (tmp_path / "run.part" / "stages" / "training" / "flow" / "step-00000010").is_dir()
     run("compact", ["scale=tiny", f"resume={out}"])
     for name in ("weights", "stats", "projection", "golden"):
-        whole, again = (arrays(folder, name) for folder in (tiny("compact"), out))
-        assert whole.keys() == again.keys()
-        for key, value in whole.items():
+        uninterrupted, again = (arrays(folder, name) for folder in (tiny("compact"), out))
+        assert uninterrupted.keys() == again.keys()
+        for key, value in uninterrupted.items():
             assert np.array_equal(value, again[key]), (name, key)
 
 
 @pytest.mark.full
 def test_the_encoder_of_a_bundle_tells_of_a_brain_and_how_sure_it_is() -> None:
-    made = tiny_bundle("compact")
-    manifest = made.manifest
+    bundle = tiny_bundle("compact")
+    manifest = bundle.manifest
     assert manifest.brain is not None
     assert manifest.brain.prior == Presence(brain=0.5, inconsistent=0.25, neither=0.25)
     assert manifest.confidence is not None
-    graph = onnx.load(made.path / "encode.onnx").graph
+    graph = onnx.load(bundle.path / "encode.onnx").graph
     assert [port.name for port in graph.output] == [
         *("condition", "embedding", "confidence", "brain", "brain_by")
     ]

@@ -37,18 +37,18 @@ def _without(window: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tens
 
 
 def test_a_window_takes_the_route_of_what_it_has():
-    there = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
-    assert routes(there).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    masks = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    assert routes(masks).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
 
 
 def test_what_an_absent_modality_would_have_said_changes_nothing(encoder):
     window = _window()
     for name in ("eeg", "fmri"):
-        one = encoder(**_without(window, name))
+        outputs = encoder(**_without(window, name))
         other = encoder(**_without(_window(1) | {k: v for k, v in window.items() if name not in k}, name))
-        for a, b in zip(one, other, strict=True):
+        for a, b in zip(outputs, other, strict=True):
             assert torch.equal(a, b)
-        assert not torch.allclose(one[0], encoder(**window)[0])
+        assert not torch.allclose(outputs[0], encoder(**window)[0])
 
 
 def test_without_a_brain_there_is_nothing_but_the_null_tokens(encoder):
@@ -154,24 +154,24 @@ def test_the_exported_graph_is_the_encoder_and_has_its_five_outputs(encoder, tmp
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(tmp_path / "encode.onnx", options)
     assert [port.name for port in session.get_outputs()] == outputs
-    for given in (window, _without(window, "eeg"), _without(_without(window, "eeg"), "fmri")):
-        found = session.run(outputs, {name: value.numpy() for name, value in given.items()})
-        for name, one, other in zip(outputs, found, encoder(**given), strict=True):
-            np.testing.assert_allclose(one, other.detach().numpy(), atol=1e-4, err_msg=name)
+    for inputs in (window, _without(window, "eeg"), _without(_without(window, "eeg"), "fmri")):
+        graph_outputs = session.run(outputs, {name: value.numpy() for name, value in inputs.items()})
+        for name, graph_output, other in zip(outputs, graph_outputs, encoder(**inputs), strict=True):
+            np.testing.assert_allclose(graph_output, other.detach().numpy(), atol=1e-4, err_msg=name)
 
 
 def test_pictures_draw_the_clip_and_variations_the_structure_tensor(encoder):
     glimpses = torch.randn(2, SHAPE[1], VALUES)
-    drawn = encoder.draw(glimpses)
-    assert drawn.shape == (2, *SHAPE)
+    clips = encoder.draw(glimpses)
+    assert clips.shape == (2, *SHAPE)
     expected = glimpses[1, 2, :PICTURES] @ encoder.pictures + encoder.latent_mean
-    torch.testing.assert_close(drawn[1, :, 2].flatten(), expected)
+    torch.testing.assert_close(clips[1, :, 2].flatten(), expected)
     varied = encoder.draw_structure(glimpses)
     assert varied.shape == (2, 6, *SHAPE[1:])
     torch.testing.assert_close(varied[1, :, 2].flatten(), glimpses[1, 2, PICTURES:] @ encoder.varied)
     moved = glimpses.clone()
     moved[:, :, PICTURES:] += 1
-    assert torch.equal(encoder.draw(moved), drawn)
+    assert torch.equal(encoder.draw(moved), clips)
     moved = glimpses.clone()
     moved[:, :, :PICTURES] += 1
     assert torch.equal(encoder.draw_structure(moved), varied)
@@ -182,9 +182,9 @@ def test_the_onset_of_a_shot_is_told_as_in_numpy(encoder):
     window = _window()
     mixed = encoder.mixing.numpy() @ (window["eeg"].numpy() @ encoder.cut_bins.numpy())
     weights = {name: encoder.get_buffer(name).numpy() for name in ("onset_kernel", "onset_offset")}
-    cuts, found = encoder.shots(window["eeg"])
+    cuts, onset_glimpses = encoder.shots(window["eeg"])
     assert cuts.shape == (1, 8)
-    np.testing.assert_allclose(found.numpy(), onsets.told(weights, mixed), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(onset_glimpses.numpy(), onsets.told(weights, mixed), rtol=1e-4, atol=1e-4)
 
 
 def test_signals_out_of_all_proportion_are_no_brain_whatever_the_regressions_say(encoder):
@@ -244,14 +244,14 @@ def test_maps_fitted_to_windows_predict_fresh_ones():
     x = {m: v.astype(np.float32) for m, v in x.items()}
     sizes = StemSizes(1, 1, 1, 0.0, [0.5])
     folds = np.arange(200) // 10
-    maps, held = fit_maps({m: v[:200] for m, v in x.items()}, y[:200], sizes, folds)
+    maps, held_out = fit_maps({m: v[:200] for m, v in x.items()}, y[:200], sizes, folds)
     fresh = place(maps, {m: v[200:] for m, v in x.items()})
     for route in ROUTES:
         r = np.corrcoef(fresh[route].ravel(), y[200:].ravel())[0, 1]
         assert r > 0.8
-        assert abs(np.corrcoef(held[route].ravel(), y[:200].ravel())[0, 1] - r) < 0.06
-    assert np.corrcoef(held["both"].ravel(), y[:200].ravel())[0, 1] > max(
-        np.corrcoef(held[r].ravel(), y[:200].ravel())[0, 1] for r in ("fmri", "eeg")
+        assert abs(np.corrcoef(held_out[route].ravel(), y[:200].ravel())[0, 1] - r) < 0.06
+    assert np.corrcoef(held_out["both"].ravel(), y[:200].ravel())[0, 1] > max(
+        np.corrcoef(held_out[r].ravel(), y[:200].ravel())[0, 1] for r in ("fmri", "eeg")
     )
 
 
@@ -262,11 +262,13 @@ SIZES = RefinerSizes(48, 0.0, 12, 32, 5e-3, 0.01, 3)
 def _products(count: int) -> tuple[dict[str, np.ndarray], np.ndarray, Shots]:
     """Glimpses of which the first two values' product tells the third; nothing tells the fourth."""
     rng = np.random.default_rng(1)
-    seen = rng.standard_normal((count, FRAMES, 2))
-    truth = np.concatenate([seen, seen[..., :1] * seen[..., 1:], rng.standard_normal((count, FRAMES, 1))], 2)
+    factors = rng.standard_normal((count, FRAMES, 2))
+    truth = np.concatenate(
+        [factors, factors[..., :1] * factors[..., 1:], rng.standard_normal((count, FRAMES, 1))], 2
+    )
     led = {route: np.zeros_like(truth) for route in ROUTES}
     for route, noise in (("both", 0.1), ("fmri", 0.2), ("eeg", 2.0)):
-        led[route][..., :2] = seen + noise * rng.standard_normal(seen.shape)
+        led[route][..., :2] = factors + noise * rng.standard_normal(factors.shape)
     # Every latent frame is a shot of its own.
     return led, truth, Shots(np.ones((count, 8), np.float32), np.zeros((count, 8, 4), np.float32))
 
@@ -275,23 +277,25 @@ def _part(led: dict[str, np.ndarray], rows: slice) -> dict[str, np.ndarray]:
     return {route: values[rows] for route, values in led.items()}
 
 
-def _alike(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+def _alike(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
 
 def test_the_perceptron_finds_what_linear_maps_cannot_tell():
-    led, truth, seen = _products(1200)
+    led, truth, decoded_shots = _products(1200)
     taught = slice(0, 1000)
     fresh = slice(1000, 1200)
     titles = np.arange(1000) // 10
-    net, held_out = fit_refiner(_part(led, taught), truth[taught], seen.part(taught), SIZES, titles, 0)
-    found = {r: refine(net, _part(led, fresh), seen.part(fresh), r) for r in ROUTES}
-    for refined, true in ((found["both"], truth[fresh]), (held_out["both"], truth[taught])):
+    net, held_out = fit_refiner(
+        _part(led, taught), truth[taught], decoded_shots.part(taught), SIZES, titles, 0
+    )
+    predicted = {r: refine(net, _part(led, fresh), decoded_shots.part(fresh), r) for r in ROUTES}
+    for refined, true in ((predicted["both"], truth[fresh]), (held_out["both"], truth[taught])):
         assert _alike(refined[..., 2], true[..., 2]) > 0.8
         assert abs(_alike(refined[..., 3], true[..., 3])) < 0.25, "what nothing tells is not told"
-    told = {r: _alike(found[r][..., 2], truth[fresh, :, 2]) for r in ROUTES}
-    assert told["fmri"] > 0.7
-    assert told["eeg"] < told["fmri"]
+    correlations = {r: _alike(predicted[r][..., 2], truth[fresh, :, 2]) for r in ROUTES}
+    assert correlations["fmri"] > 0.7
+    assert correlations["eeg"] < correlations["fmri"]
 
 
 def test_frames_of_one_shot_are_told_together_and_others_apart():
@@ -304,14 +308,16 @@ def test_frames_of_one_shot_are_told_together_and_others_apart():
     # A cut at the fifth video frame leaves the last of three latent frames to the next shot.
     truth[::2, 2:] = shots[1][::2]
     led = {route: truth + 1.5 * rng.standard_normal(truth.shape) for route in ROUTES}
-    seen = Shots(cuts, np.zeros((900, 8, 2), np.float32))
-    net, _ = fit_refiner(_part(led, slice(600)), truth[:600], seen.part(slice(600)), SIZES, np.arange(600), 0)
+    decoded_shots = Shots(cuts, np.zeros((900, 8, 2), np.float32))
+    net, _ = fit_refiner(
+        _part(led, slice(600)), truth[:600], decoded_shots.part(slice(600)), SIZES, np.arange(600), 0
+    )
     fresh = slice(600, 900)
     errors = {
-        name: np.square(refine(net, _part(led, fresh), shown, "both") - truth[fresh])
-        for name, shown in (
-            ("told", seen.part(fresh)),
-            ("not told", Shots(0 * cuts[fresh], seen.onsets[fresh])),
+        name: np.square(refine(net, _part(led, fresh), variant, "both") - truth[fresh])
+        for name, variant in (
+            ("told", decoded_shots.part(fresh)),
+            ("not told", Shots(0 * cuts[fresh], decoded_shots.onsets[fresh])),
         )
     }
     cut = {name: float(error[::2, 2].mean()) for name, error in errors.items()}
@@ -323,17 +329,17 @@ def test_an_onset_tells_of_the_frames_of_its_shot_alone():
     cuts = np.zeros((600, 8), np.float32)
     cuts[:, 4] = 1
     truth = rng.standard_normal((600, FRAMES, 2))
-    told = np.zeros((600, 8, 2), np.float32)
-    told[:, 4] = truth[:, 2]
+    onset_glimpses = np.zeros((600, 8, 2), np.float32)
+    onset_glimpses[:, 4] = truth[:, 2]
     # What would be shown if a shot began elsewhere is of no use.
-    told[:, :4] = 9 * rng.standard_normal((600, 4, 2))
+    onset_glimpses[:, :4] = 9 * rng.standard_normal((600, 4, 2))
     led = {route: np.zeros_like(truth) for route in ROUTES}
-    net, _ = fit_refiner(led, truth, Shots(cuts, told), SIZES, np.arange(600), 0)
-    found = {route: refine(net, led, Shots(cuts, told), route) for route in ROUTES}
+    net, _ = fit_refiner(led, truth, Shots(cuts, onset_glimpses), SIZES, np.arange(600), 0)
+    predicted = {route: refine(net, led, Shots(cuts, onset_glimpses), route) for route in ROUTES}
     for route in ("both", "eeg"):
-        assert _alike(found[route][:, 2], truth[:, 2]) > 0.9
-        assert abs(_alike(found[route][:, 0], truth[:, 0])) < 0.3
-    assert abs(_alike(found["fmri"][:, 2], truth[:, 2])) < 0.3, "volumes know no onset"
+        assert _alike(predicted[route][:, 2], truth[:, 2]) > 0.9
+        assert abs(_alike(predicted[route][:, 0], truth[:, 0])) < 0.3
+    assert abs(_alike(predicted["fmri"][:, 2], truth[:, 2])) < 0.3, "volumes know no onset"
 
 
 def test_a_title_is_refined_by_a_perceptron_that_never_saw_it():
@@ -343,28 +349,34 @@ def test_a_title_is_refined_by_a_perceptron_that_never_saw_it():
     truth = rng.standard_normal((30, FRAMES, 4))[titles]
     keys = rng.standard_normal((30, FRAMES, 4))[titles]
     led = {route: keys + 0.01 * rng.standard_normal(keys.shape) for route in ROUTES}
-    seen = Shots(np.ones((120, 8), np.float32), np.zeros((120, 8, 4), np.float32))
+    decoded_shots = Shots(np.ones((120, 8), np.float32), np.zeros((120, 8, 4), np.float32))
     sizes = RefinerSizes(64, 0.0, 60, 30, 2e-2, 0.0, 2)
-    net, held_out = fit_refiner(led, truth, seen, sizes, titles, 0)
-    assert _alike(refine(net, led, seen, "both"), truth) > 0.9
+    net, held_out = fit_refiner(led, truth, decoded_shots, sizes, titles, 0)
+    assert _alike(refine(net, led, decoded_shots, "both"), truth) > 0.9
     assert abs(_alike(held_out["both"], truth)) < 0.5
 
 
 def test_the_perceptron_in_numpy_is_the_one_in_torch_and_sees_its_own_route_alone():
     led, _, _ = _products(5)
     rng = np.random.default_rng(6)
-    seen = Shots(rng.random((5, 8), np.float32), rng.standard_normal((5, 8, 4)).astype(np.float32))
+    decoded_shots = Shots(rng.random((5, 8), np.float32), rng.standard_normal((5, 8, 4)).astype(np.float32))
     net = Refiner(FRAMES, 4, 8)
     net.scale.uniform_(0.5, 2)
     state = {name: value.numpy() for name, value in net.state_dict().items()}
-    given = [np.stack([led[r] for r in ROUTES], 1).astype(np.float32), seen.cuts, seen.onsets]
-    tensors = [torch.from_numpy(value) for value in given]
+    inputs = [
+        np.stack([led[r] for r in ROUTES], 1).astype(np.float32),
+        decoded_shots.cuts,
+        decoded_shots.onsets,
+    ]
+    tensors = [torch.from_numpy(value) for value in inputs]
     loaded = Refiner.load(state, FRAMES)
     for n, route in enumerate(ROUTES):
-        found = loaded(*tensors, torch.eye(3)[n].expand(5, -1)).numpy()
-        np.testing.assert_allclose(found, refine(state, led, seen, route), atol=1e-5)
+        by_torch = loaded(*tensors, torch.eye(3)[n].expand(5, -1)).numpy()
+        np.testing.assert_allclose(by_torch, refine(state, led, decoded_shots, route), atol=1e-5)
         alone = {q: p if q == route or route == "both" else np.full_like(p, 9.0) for q, p in led.items()}
-        np.testing.assert_array_equal(refine(state, led, seen, route), refine(state, alone, seen, route))
+        np.testing.assert_array_equal(
+            refine(state, led, decoded_shots, route), refine(state, alone, decoded_shots, route)
+        )
     assert not loaded(*tensors, torch.zeros(5, 3)).any()
 
 
@@ -372,8 +384,8 @@ def test_the_logistic_regression_finds_the_slope_that_made_the_data():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4000, 2)) * [1, 5] + [3, 0]
     p = 1 / (1 + np.exp(-(x @ [1.0, -0.2] - 2)))
-    found = fit_logistic(x, (rng.random(4000) < p).astype(float))
-    np.testing.assert_allclose(found, [1.0, -0.2, -2], atol=0.3)
+    coefficients = fit_logistic(x, (rng.random(4000) < p).astype(float))
+    np.testing.assert_allclose(coefficients, [1.0, -0.2, -2], atol=0.3)
 
 
 def test_a_row_of_weight_two_counts_as_two_rows():
@@ -381,7 +393,7 @@ def test_a_row_of_weight_two_counts_as_two_rows():
     x = rng.standard_normal((200, 2))
     y = (rng.random(200) < 0.5).astype(float)
     twice = rng.integers(1, 3, 200)
-    found = fit_logistic(x, y, 1e-9, weights=twice.astype(float))
+    weighted = fit_logistic(x, y, 1e-9, weights=twice.astype(float))
     repeated = fit_logistic(np.repeat(x, twice, axis=0), np.repeat(y, twice), 1e-9)
-    np.testing.assert_allclose(found, repeated, atol=1e-6)
-    assert np.abs(found - fit_logistic(x, y, 1e-9)).max() > 1e-3
+    np.testing.assert_allclose(weighted, repeated, atol=1e-6)
+    assert np.abs(weighted - fit_logistic(x, y, 1e-9)).max() > 1e-3

@@ -34,8 +34,8 @@ class World:
         points = brain_maps.place(self.maps, features)
         centred = {name: value - self.maps[f"{name}_feature_mean"] for name, value in features.items()}
         places = np.stack([points[route] for route in brain_maps.GROUPS], axis=1)
-        found = [eeg, fmri, centred["eeg"], centred["fmri"], places, self.stems["voxels"]]
-        return [torch.from_numpy(x.astype(np.float32)) for x in found]
+        inputs = [eeg, fmri, centred["eeg"], centred["fmri"], places, self.stems["voxels"]]
+        return [torch.from_numpy(x.astype(np.float32)) for x in inputs]
 
     def raw(self, eeg: np.ndarray, fmri: np.ndarray) -> np.ndarray:
         return Evidence(self.arrays, MIXED).raw(*self.given(eeg, fmri)).numpy()
@@ -50,8 +50,8 @@ def world() -> World:
     waves = np.cos(np.pi * np.outer(np.arange(1, 7), np.arange(30) + 0.5) / 30)
     noise = rng.standard_normal((WINDOWS, CHANNELS, 30)) * np.logspace(-0.5, -2, CHANNELS)[:, None]
     eeg = (np.einsum("ws,sc,st->wct", sources, leads, waves) + noise).astype(np.float32)
-    shown = np.einsum("ws,sv->wv", sources, rng.standard_normal((6, 12)))[:, None]
-    fmri = (shown + 0.3 * rng.standard_normal((WINDOWS, 5, 12))).astype(np.float32)
+    responses = np.einsum("ws,sv->wv", sources, rng.standard_normal((6, 12)))[:, None]
+    fmri = (responses + 0.3 * rng.standard_normal((WINDOWS, 5, 12))).astype(np.float32)
     stems = brain_maps.fit_stems(eeg, fmri, SIZES)
     features = brain_maps.features(stems, eeg, fmri)
     folds = np.arange(WINDOWS) // 20
@@ -66,30 +66,30 @@ def test_the_numbers_are_the_energies_and_agreements_of_their_definition(world: 
     )
     a = world.arrays
     slow = np.square(of_eeg / a["eeg_spread"]).reshape(WINDOWS, MIXED, -1)
-    seen = of_fmri / a["fmri_spread"]
-    inside = np.square(fmri @ voxels).sum(2)
-    beside = (np.square(fmri).sum(2) - inside) / fmri.shape[2]
-    sizes = [np.square(seen).mean(1), beside.mean(1), np.square(places[:, 1]) @ a["weight"]]
+    fmri_features = of_fmri / a["fmri_spread"]
+    projected_energy = np.square(fmri @ voxels).sum(2)
+    residual_energy = (np.square(fmri).sum(2) - projected_energy) / fmri.shape[2]
+    sizes = [np.square(fmri_features).mean(1), residual_energy.mean(1), np.square(places[:, 1]) @ a["weight"]]
     powers = [part.mean((1, 2)) for part in np.split(slow, 4, axis=1)]
     powers += [part.mean((1, 2)) for part in np.split(slow, 3, axis=2)]
     powers += [np.square(eeg).mean((1, 2)), np.square(places[:, 2]) @ a["weight"]]
 
-    def alike(one: np.ndarray, other: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        both = (one * other * weight).sum(1)
-        return both / np.sqrt((one**2 * weight).sum(1) * (other**2 * weight).sum(1))
+    def alike(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        both = (first * second * weight).sum(1)
+        return both / np.sqrt((first**2 * weight).sum(1) * (second**2 * weight).sum(1))
 
-    told = of_eeg @ a["told"].astype(np.float64)
-    shown = seen @ a["axes"].astype(np.float64)
+    eeg_variates = of_eeg @ a["told"].astype(np.float64)
+    fmri_variates = fmri_features @ a["axes"].astype(np.float64)
 
     def like_a_film(number: int, name: str) -> np.ndarray:
         return np.log(np.square(places[:, number] @ a[f"film_{name}"]) @ a[f"gain_{name}"])[:, 0]
 
-    one = places[:, 1] @ a["pair_fmri"]
-    other = places[:, 2] @ a["pair_eeg"]
+    fmri_pair = places[:, 1] @ a["pair_fmri"]
+    eeg_pair = places[:, 2] @ a["pair_eeg"]
     ratio = np.zeros(WINDOWS)
     for k, r in enumerate(a["pair"]):
         spread = np.array([[1, r], [r, 1]])
-        both = np.stack([one[:, k], other[:, k]], 1)
+        both = np.stack([fmri_pair[:, k], eeg_pair[:, k]], 1)
         ratio += multivariate_normal(cov=spread).logpdf(both) + np.log(1 - r**2) / 2
         ratio -= norm.logpdf(both).sum(1)
     expected = np.stack(
@@ -98,7 +98,7 @@ def test_the_numbers_are_the_energies_and_agreements_of_their_definition(world: 
             like_a_film(1, "fmri"),
             *np.log(powers),
             like_a_film(2, "eeg"),
-            alike(told, shown, a["trust"]),
+            alike(eeg_variates, fmri_variates, a["trust"]),
             alike(places[:, 1], places[:, 2], a["weight"]),
             ratio,
         ],
@@ -113,18 +113,18 @@ def test_they_are_measured_against_the_middle_and_no_further_than_told(world: Wo
     middle = raw.mean(0)
     arrays = world.arrays | {"middle": middle, "scale": raw.std(0)}
     arrays["scale"][0] = 1e-3
-    found, inside = (x.numpy() for x in Evidence(arrays, MIXED)(*world.given(world.eeg, world.fmri)))
-    assert inside.shape == (WINDOWS, 2)
-    np.testing.assert_allclose(found[:, 1:], ((raw - middle) / raw.std(0))[:, 1:].clip(-8, 8), atol=1e-2)
-    assert np.abs(found[:, 0]).max() == 8
+    evidence, in_range = (x.numpy() for x in Evidence(arrays, MIXED)(*world.given(world.eeg, world.fmri)))
+    assert in_range.shape == (WINDOWS, 2)
+    np.testing.assert_allclose(evidence[:, 1:], ((raw - middle) / raw.std(0))[:, 1:].clip(-8, 8), atol=1e-2)
+    assert np.abs(evidence[:, 0]).max() == 8
 
 
 def test_channels_that_are_plugged_in_wrongly_raise_the_energy_of_weak_directions(world: World) -> None:
     right = world.raw(world.eeg, world.fmri)
-    wrong = world.raw(world.eeg[:, ::-1], world.fmri)
+    swapped = world.raw(world.eeg[:, ::-1], world.fmri)
     weakest = FMRI + 3
-    assert (wrong[:, weakest] > right[:, weakest] + 1).mean() > 0.95
-    np.testing.assert_array_equal(wrong[:, :FMRI], right[:, :FMRI])
+    assert (swapped[:, weakest] > right[:, weakest] + 1).mean() > 0.95
+    np.testing.assert_array_equal(swapped[:, :FMRI], right[:, :FMRI])
 
 
 def test_eeg_of_another_window_agrees_less_with_the_volumes(world: World) -> None:
@@ -167,9 +167,9 @@ def test_sizes_that_do_not_divide_give_as_many_numbers(
     stems = brain_maps.fit_stems(world.eeg, world.fmri, sizes)
     features = brain_maps.features(stems, world.eeg, world.fmri)
     folds = np.arange(WINDOWS) // 20
-    shown = np.random.default_rng(1).random((WINDOWS, 3))
-    maps, held_out = brain_maps.fit_maps(features, shown, sizes, folds)
-    arrays = fit_evidence(features, [held_out["fmri"], held_out["eeg"]], shown, folds)
+    targets = np.random.default_rng(1).random((WINDOWS, 3))
+    maps, held_out = brain_maps.fit_maps(features, targets, sizes, folds)
+    arrays = fit_evidence(features, [held_out["fmri"], held_out["eeg"]], targets, folds)
     other = World(world.eeg, world.fmri, stems, maps, arrays)
-    found, _ = Evidence(arrays, components)(*other.given(other.eeg, other.fmri))
-    assert found.shape == (WINDOWS, COUNT)
+    evidence, _ = Evidence(arrays, components)(*other.given(other.eeg, other.fmri))
+    assert evidence.shape == (WINDOWS, COUNT)

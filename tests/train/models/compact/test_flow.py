@@ -44,29 +44,31 @@ def test_before_training_the_clip_is_the_encoders_and_what_the_noise_leaves_of_t
     noisy = torch.randn(2, *SHAPE)
     level = torch.tensor([1.0, 0.5])
     condition = torch.randn(2, SEEN, *SHAPE[1:])
-    known = condition[:, :16]
+    encoder_clip = condition[:, :16]
     keep, _, _ = preconditioning(level, flow.deviation)
     clean = flow.clean(noisy, level, condition, torch.zeros(2, 16))
-    torch.testing.assert_close(clean, known + keep * (noisy - (1 - level).view(-1, 1, 1, 1, 1) * known))
-    torch.testing.assert_close(clean[0], known[0])
+    torch.testing.assert_close(
+        clean, encoder_clip + keep * (noisy - (1 - level).view(-1, 1, 1, 1, 1) * encoder_clip)
+    )
+    torch.testing.assert_close(clean[0], encoder_clip[0])
 
 
 def test_the_loss_is_none_for_a_network_that_draws_what_the_encoder_left_open(monkeypatch):
     torch.manual_seed(1)
     encoder = _Encoder()
     flow = VideoFlow(**FLOW, spread=[0.5] * 16)
-    given = batch(few_clips(), MIXTURE, 5.0, Place("flow", 8, 0, 0, 0))
-    told = given.glimpses, given.cuts, given.route, given.carry, given.carry_mask
-    known = encoder.condition(*told)[0][:, :16]
+    examples = batch(few_clips(), MIXTURE, 5.0, Place("flow", 8, 0, 0, 0))
+    encoder_inputs = examples.glimpses, examples.cuts, examples.route, examples.carry, examples.carry_mask
+    encoder_clip = encoder.condition(*encoder_inputs)[0][:, :16]
 
     def network(scaled, level, condition, embedding):
         keep, gain, scale = preconditioning(level, flow.deviation)
-        return (given.latents - known - keep * scaled / scale) / gain
+        return (examples.latents - encoder_clip - keep * scaled / scale) / gain
 
-    assert known.any()
-    assert Trainables(encoder, flow).velocity(given) > 1  # type: ignore[arg-type]
+    assert encoder_clip.any()
+    assert Trainables(encoder, flow).velocity(examples) > 1  # type: ignore[arg-type]
     monkeypatch.setattr(flow, "network", network)
-    assert Trainables(encoder, flow).velocity(given) < 1e-8  # type: ignore[arg-type]
+    assert Trainables(encoder, flow).velocity(examples) < 1e-8  # type: ignore[arg-type]
 
 
 def test_velocity_and_clean_latents_say_the_same(flow):
@@ -75,21 +77,24 @@ def test_velocity_and_clean_latents_say_the_same(flow):
         torch.nn.init.normal_(p, std=0.05)
     noisy = torch.randn(2, *SHAPE)
     level = torch.tensor([0.9, 0.3])
-    given = torch.randn(2, SEEN, *SHAPE[1:]), torch.randn(2, 16)
-    velocity = flow(noisy, level, *given)
+    conditions = torch.randn(2, SEEN, *SHAPE[1:]), torch.randn(2, 16)
+    velocity = flow(noisy, level, *conditions)
     torch.testing.assert_close(
-        noisy - level.view(-1, 1, 1, 1, 1) * velocity, flow.clean(noisy, level, *given), rtol=1e-4, atol=1e-4
+        noisy - level.view(-1, 1, 1, 1, 1) * velocity,
+        flow.clean(noisy, level, *conditions),
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 
 def test_the_last_step_ends_at_the_clean_latents_and_levels_fall_from_noise(flow):
-    given = torch.randn(1, WIDE, *SHAPE[1:]), torch.randn(1, 16)
+    conditions = torch.randn(1, WIDE, *SHAPE[1:]), torch.randn(1, 16)
     latent = torch.randn(1, *SHAPE)
-    given[0][:, 32] = given[0][:, -1] = 0
+    conditions[0][:, 32] = conditions[0][:, -1] = 0
     denoiser = Denoiser(flow, 5.0, 1.0, 0.0, torch.zeros(16), NOTHING)
-    last = denoiser(latent, *given, torch.tensor([0.25]), torch.zeros(1))
-    at = torch.tensor([shifted(0.25, 5.0)])
-    torch.testing.assert_close(last, flow.clean(latent, at, *given))
+    last = denoiser(latent, *conditions, torch.tensor([0.25]), torch.zeros(1))
+    noise_level = torch.tensor([shifted(0.25, 5.0)])
+    torch.testing.assert_close(last, flow.clean(latent, noise_level, *conditions))
     assert clock(4) == [1.0, 0.75, 0.5, 0.25, 0.0]
     levels = [shifted(t, 5.0) for t in clock(4)]
     assert levels[0] == 1.0
@@ -104,10 +109,10 @@ def test_a_calm_start_leaves_slow_noise_out_before_the_first_step_alone(flow):
     latent = torch.randn(1, *SHAPE)
     blocks = latent.unflatten(4, (6, 2)).unflatten(3, (4, 2)).unflatten(2, (3, 3))
     slow = blocks.mean((3, 5, 7), keepdim=True).expand_as(blocks).reshape(latent.shape)
-    whole, calm = (Denoiser(flow, 5.0, 1.0, share, torch.zeros(16), NOTHING) for share in (0.0, 0.7))
-    for begin, given in ((1.0, latent - 0.7 * slow), (0.5, latent)):
+    plain, calm = (Denoiser(flow, 5.0, 1.0, share, torch.zeros(16), NOTHING) for share in (0.0, 0.7))
+    for begin, start_latent in ((1.0, latent - 0.7 * slow), (0.5, latent)):
         t = torch.tensor([begin])
-        expected = whole(given, condition, embedding, t, t - 0.25)
+        expected = plain(start_latent, condition, embedding, t, t - 0.25)
         torch.testing.assert_close(calm(latent, condition, embedding, t, t - 0.25), expected)
 
 
@@ -137,18 +142,20 @@ def test_a_share_of_the_detail_is_kept_and_the_path_to_it_stays_what_it_is(flow)
         torch.nn.init.normal_(p, std=0.1)
     condition = torch.randn(1, WIDE, *SHAPE[1:])
     condition[:, 32] = condition[:, -1] = 0
-    given = condition, torch.randn(1, 16)
+    conditions = condition, torch.randn(1, 16)
     latent = torch.randn(1, *SHAPE)
-    whole, share = (Denoiser(flow, 5.0, 1.0, 0.0, torch.zeros(16), NOTHING, part) for part in (1.0, 0.25))
+    full, share = (Denoiser(flow, 5.0, 1.0, 0.0, torch.zeros(16), NOTHING, part) for part in (1.0, 0.25))
     half = torch.tensor([0.5])
-    assert torch.equal(whole(latent, *given, half, half - 0.25), share(latent, *given, half, half - 0.25))
-    known = flow.encoder_clip(condition)
-    drawn = whole(latent, *given, half, torch.zeros(1)) - known
-    found = share(latent, *given, half, torch.zeros(1))
-    torch.testing.assert_close(found, known + 0.25 * drawn, rtol=1e-3, atol=1e-4)
+    assert torch.equal(
+        full(latent, *conditions, half, half - 0.25), share(latent, *conditions, half, half - 0.25)
+    )
+    encoder_clip = flow.encoder_clip(condition)
+    detail = full(latent, *conditions, half, torch.zeros(1)) - encoder_clip
+    reduced = share(latent, *conditions, half, torch.zeros(1))
+    torch.testing.assert_close(reduced, encoder_clip + 0.25 * detail, rtol=1e-3, atol=1e-4)
     # Told as an input, the share is the same to the bit, and without any the encoder's own clip is left.
-    assert torch.equal(whole(latent, *given, half, torch.zeros(1), torch.tensor([0.25])), found)
-    assert torch.equal(whole(latent, *given, half, torch.zeros(1), torch.zeros(1)), known)
+    assert torch.equal(full(latent, *conditions, half, torch.zeros(1), torch.tensor([0.25])), reduced)
+    assert torch.equal(full(latent, *conditions, half, torch.zeros(1), torch.zeros(1)), encoder_clip)
 
 
 def test_guidance_leads_away_from_the_null_brain_and_a_clip_that_carries_on_is_joined_instead(flow):
@@ -164,21 +171,23 @@ def test_guidance_leads_away_from_the_null_brain_and_a_clip_that_carries_on_is_j
     brain = flow.clean(latent, level, condition, embedding)
     nobody = flow.clean(latent, level, torch.zeros_like(condition), null[None])
     guided = Denoiser(flow, 5.0, 2.5, 0.0, null, NOTHING)
-    found = guided.clean(latent, level, condition, embedding)
+    guided_clip = guided.clean(latent, level, condition, embedding)
     strength = 1.5 * (1 - 0.8**8)
-    torch.testing.assert_close(found, brain + strength * (brain - nobody), rtol=1e-3, atol=1e-4)
-    one = torch.ones(1)
+    torch.testing.assert_close(guided_clip, brain + strength * (brain - nobody), rtol=1e-3, atol=1e-4)
+    full_level = torch.ones(1)
     torch.testing.assert_close(
-        guided.clean(latent, one, condition, embedding),
-        flow.clean(latent, one, condition, embedding),
+        guided.clean(latent, full_level, condition, embedding),
+        flow.clean(latent, full_level, condition, embedding),
         rtol=1e-3,
         atol=1e-4,
     )
     condition[:, 32] = 1
     brain = flow.clean(latent, level, condition, embedding)
-    found = guided.clean(latent, level, condition, embedding)
-    torch.testing.assert_close(found[:, :, :1], condition[:, SEEN : SEEN + 16, :1], rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(found[:, :, 6:], brain[:, :, 6:], rtol=1e-3, atol=1e-4)
+    guided_clip = guided.clean(latent, level, condition, embedding)
+    torch.testing.assert_close(
+        guided_clip[:, :, :1], condition[:, SEEN : SEEN + 16, :1], rtol=1e-3, atol=1e-3
+    )
+    torch.testing.assert_close(guided_clip[:, :, 6:], brain[:, :, 6:], rtol=1e-3, atol=1e-4)
 
 
 def test_a_clip_that_shows_something_else_dissolves_from_the_one_before_in_its_last_step(flow):
@@ -193,13 +202,15 @@ def test_a_clip_that_shows_something_else_dissolves_from_the_one_before_in_its_l
     alone[:, -1] = 0
     for begin in clock(4)[:-1]:
         t = torch.tensor([begin])
-        found, cut = (step(latent, each, embedding, t, t - 0.25) for each in (condition, alone))
+        dissolved, cut = (
+            step(latent, step_condition, embedding, t, t - 0.25) for step_condition in (condition, alone)
+        )
         if begin > 0.25:
-            assert torch.equal(found, cut)
+            assert torch.equal(dissolved, cut)
     before = condition[:, SEEN : SEEN + 16, :1]
-    torch.testing.assert_close(found[:, :, :1], before)
-    torch.testing.assert_close(found[:, :, 1:2], (before + cut[:, :, 1:2]) / 2)
-    torch.testing.assert_close(found[:, :, 2:], cut[:, :, 2:])
+    torch.testing.assert_close(dissolved[:, :, :1], before)
+    torch.testing.assert_close(dissolved[:, :, 1:2], (before + cut[:, :, 1:2]) / 2)
+    torch.testing.assert_close(dissolved[:, :, 2:], cut[:, :, 2:])
 
 
 def test_a_dissolve_is_decoded_as_one_picture_over_the_other():
@@ -207,22 +218,22 @@ def test_a_dissolve_is_decoded_as_one_picture_over_the_other():
     codec = fit_codec(clips, 16)
     latents = torch.from_numpy(encode(codec, clips))
     decoder = fit_decoder(latents.numpy(), clips)
-    one = latents[:10]
-    other = latents[10:20]
+    earlier = latents[:10]
+    later = latents[10:20]
     condition = torch.zeros(10, WIDE, 9, 8, 12)
-    condition[:, -17:-1] = one[:, :, :1]
-    pictures = [decoder(each).detach() for each in (one, other)]
-    apart = {}
-    for name, more in (("made up", making_up(decoder)), ("plain", NOTHING)):
-        step = Denoiser(VideoFlow(**FLOW), 5.0, 1.0, 0.0, torch.zeros(16), more)
-        mixed = decoder(step.dissolved(other, condition)).detach()
+    condition[:, -17:-1] = earlier[:, :, :1]
+    pictures = [decoder(latent).detach() for latent in (earlier, later)]
+    errors = {}
+    for name, correction in (("made up", making_up(decoder)), ("plain", NOTHING)):
+        step = Denoiser(VideoFlow(**FLOW), 5.0, 1.0, 0.0, torch.zeros(16), correction)
+        mixed = decoder(step.dissolved(later, condition)).detach()
         for frame, share in ((2, 0.5), (6, 0.0), (10, 0.0)):
             expected = share * pictures[0][:, 0] + (1 - share) * pictures[1][:, frame]
-            apart[name, frame] = float((mixed[:, frame] - expected).abs().mean())
+            errors[name, frame] = float((mixed[:, frame] - expected).abs().mean())
         torch.testing.assert_close(mixed[:, 0], pictures[0][:, 0], atol=1e-5, rtol=0)
         torch.testing.assert_close(mixed[:, 13:], pictures[1][:, 13:], atol=1e-5, rtol=0)
     for frame in (2, 6, 10):
-        assert apart["made up", frame] < 0.5 * apart["plain", min(frame, 6)]
+        assert errors["made up", frame] < 0.5 * errors["plain", min(frame, 6)]
 
 
 def test_a_lora_attaches_to_convolutions_and_attention(flow):
@@ -231,8 +242,8 @@ def test_a_lora_attaches_to_convolutions_and_attention(flow):
         torch.nn.init.normal_(p, std=0.1)
     config = LoraConfig(r=2, target_modules=["to_q", "to_v", "space1", "modulate"])
     tuned = get_peft_model(flow, config)
-    given = torch.randn(1, *SHAPE), torch.tensor([0.5]), torch.randn(1, SEEN, *SHAPE[1:]), torch.randn(1, 16)
-    tuned(*given).square().mean().backward()
+    inputs = torch.randn(1, *SHAPE), torch.tensor([0.5]), torch.randn(1, SEEN, *SHAPE[1:]), torch.randn(1, 16)
+    tuned(*inputs).square().mean().backward()
     trained = [n for n, p in tuned.named_parameters() if p.requires_grad]
     assert trained
     assert all("lora" in name for name in trained)
@@ -253,9 +264,9 @@ class _Encoder(torch.nn.Module):
         self.gain = torch.nn.Parameter(torch.ones(1))
 
     def condition(self, glimpses, cuts, route, carry, mask, seams=None):
-        few = glimpses[:, 0, :4]
-        wide = few[:, :1, None, None, None].expand(-1, SEEN, *SHAPE[1:])
-        return wide, self.gain * torch.nn.functional.pad(few, (0, 12))
+        features = glimpses[:, 0, :4]
+        wide = features[:, :1, None, None, None].expand(-1, SEEN, *SHAPE[1:])
+        return wide, self.gain * torch.nn.functional.pad(features, (0, 12))
 
 
 PHASE = replace(SHARED, losses={"velocity": 1.0}, trained=["encoder.gain", "flow.*"], accumulate=1)
@@ -264,36 +275,36 @@ PHASE = replace(SHARED, losses={"velocity": 1.0}, trained=["encoder.gain", "flow
 def _run(folder, stop: int | None = None, show=None):
     torch.manual_seed(7)
     system = Trainables(_Encoder(), VideoFlow(**FLOW))  # type: ignore[arg-type]
-    seen = []
+    steps = []
 
     def draw(place: Place):
         if place.number == stop:
             raise KeyboardInterrupt
         return batch(few_clips(), MIXTURE, 5.0, place)
 
-    def shown(phase: str, step: int) -> None:
-        seen.append(step)
+    def record_step(phase: str, step: int) -> None:
+        steps.append(step)
 
-    log = loop.train(system, {"flow": PHASE}, draw, folder, show or shown, machine=Machine("cpu"))
-    return system, log, seen
+    log = loop.train(system, {"flow": PHASE}, draw, folder, show or record_step, machine=Machine("cpu"))
+    return system, log, steps
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
-    whole, log, seen = _run(tmp_path / "whole")
+    uninterrupted, log, steps = _run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         _run(tmp_path / "again", stop=3)
     again, log_again, _ = _run(tmp_path / "again")
-    assert seen == [4]
+    assert steps == [4]
     assert [row["loss"] for row in log] == [row["loss"] for row in log_again]
-    for (name, a), b in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
+    for (name, a), b in zip(uninterrupted.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
 
 def test_training_stays_on_the_cpu_where_it_is_told_to_and_there_is_a_gpu(tmp_path, monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    system, _, seen = _run(tmp_path)
-    assert seen == [4]
+    system, _, steps = _run(tmp_path)
+    assert steps == [4]
     assert {p.device.type for p in system.parameters()} == {"cpu"}
 
 

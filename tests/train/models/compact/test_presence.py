@@ -26,24 +26,24 @@ AGREED = slice(FMRI + EEG, COUNT)
 
 def drawn(count: int, seed: int, **moved: float) -> np.ndarray:
     """Evidence of windows: independent normal numbers, of which some are moved, by name."""
-    found = np.random.default_rng(seed).standard_normal((count, COUNT))
+    evidence = np.random.default_rng(seed).standard_normal((count, COUNT))
     places = {"fmri": slice(0, FMRI), "eeg": slice(FMRI, FMRI + EEG), "agreed": AGREED}
     for name, step in moved.items():
-        found[:, places[name]] += step
-    return found
+        evidence[:, places[name]] += step
+    return evidence
 
 
-def told(shown: EvidenceByClass, evidence: np.ndarray, route: torch.Tensor = BOTH) -> np.ndarray:
+def told(evidence_by_class: EvidenceByClass, evidence: np.ndarray, route: torch.Tensor = BOTH) -> np.ndarray:
     """Mean probabilities of windows after a fit, one row for each class."""
     encoder = small_encoder()
-    for name, weights in fit_presence(shown).items():
+    for name, weights in fit_presence(evidence_by_class).items():
         encoder.get_buffer(name).copy_(torch.from_numpy(weights))
-    given = torch.from_numpy(evidence.astype(np.float32))
-    return encoder.presence(given, torch.ones(len(given), 2), route.expand(len(given), -1)).numpy()
+    inputs = torch.from_numpy(evidence.astype(np.float32))
+    return encoder.presence(inputs, torch.ones(len(inputs), 2), route.expand(len(inputs), -1)).numpy()
 
 
 @pytest.fixture(scope="module")
-def apart() -> EvidenceByClass:
+def separable() -> EvidenceByClass:
     """Classes that hardly overlap, in numbers that are far from the prior."""
     return EvidenceByClass(
         [("easy", drawn(400, 0))],
@@ -56,24 +56,28 @@ def apart() -> EvidenceByClass:
     )
 
 
-def test_each_class_is_told_from_the_others_on_fresh_windows(apart: EvidenceByClass) -> None:
+def test_each_class_is_told_from_the_others_on_fresh_windows(separable: EvidenceByClass) -> None:
     fresh = [drawn(200, 10), drawn(200, 11, agreed=-6), drawn(200, 12, fmri=-4, eeg=-4, agreed=-6)]
     for number, evidence in enumerate(fresh):
-        found = told(apart, evidence)
-        np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
-        assert found.min() >= 0
-        assert found[:, number].mean() > 0.9
+        probabilities = told(separable, evidence)
+        np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+        assert probabilities.min() >= 0
+        assert probabilities[:, number].mean() > 0.9
 
 
-def test_the_fit_repeats_the_prior_however_many_windows_there_are(apart: EvidenceByClass) -> None:
+def test_the_fit_repeats_the_prior_however_many_windows_there_are(separable: EvidenceByClass) -> None:
     """The mean probability of a class, over windows weighed by the prior, is its prior."""
-    sets = {"brain": [apart.brain], "inconsistent": [apart.inconsistent], "neither": apart.neither}
+    sets = {
+        "brain": [separable.brain],
+        "inconsistent": [separable.inconsistent],
+        "neither": separable.neither,
+    }
     counts = {"easy": 1.0, "easy motion": 0.3}
     mean = np.zeros(3)
     for name, parts in sets.items():
         for part in parts:
             weights = np.array([counts[kind] for kind, _ in part])
-            means = [told(apart, numbers).mean(0) for _, numbers in part]
+            means = [told(separable, numbers).mean(0) for _, numbers in part]
             mean += PRIOR[name] / len(parts) * np.average(means, axis=0, weights=weights)
     assert list(PRIOR) == ["brain", "inconsistent", "neither"]
     np.testing.assert_allclose(mean, list(PRIOR.values()), atol=0.03)
@@ -82,37 +86,37 @@ def test_the_fit_repeats_the_prior_however_many_windows_there_are(apart: Evidenc
 def test_evidence_that_tells_nothing_leaves_the_prior() -> None:
     sets = [[("easy", drawn(count, seed))] for count, seed in ((3000, 0), (1000, 1), (500, 2), (2000, 3))]
     same = EvidenceByClass(sets[0], [], sets[1], sets[2:])
-    found = told(same, np.zeros((1, COUNT)))[0]
-    np.testing.assert_allclose(found, [0.5, 0.25, 0.25], atol=0.1)
+    probabilities = told(same, np.zeros((1, COUNT)))[0]
+    np.testing.assert_allclose(probabilities, [0.5, 0.25, 0.25], atol=0.1)
     # Without a second modality there is nothing to be inconsistent with.
     alone = told(same, np.zeros((1, COUNT)), ALONE[:1])[0]
     np.testing.assert_allclose(alone, [2 / 3, 0, 1 / 3], atol=0.1)
 
 
 def test_one_modality_is_never_inconsistent_and_asks_for_its_own_numbers_alone(
-    apart: EvidenceByClass,
+    separable: EvidenceByClass,
 ) -> None:
     broken = {"fmri": drawn(200, 20, fmri=-4), "eeg": drawn(200, 21, eeg=-4)}
     for number, name in enumerate(("fmri", "eeg")):
         route = ALONE[number : number + 1]
-        found = {key: told(apart, evidence, route) for key, evidence in broken.items()}
+        probabilities = {key: told(separable, evidence, route) for key, evidence in broken.items()}
         other = "eeg" if name == "fmri" else "fmri"
-        assert not found[name][:, 1].any()
-        assert found[name][:, 2].mean() > 0.9
-        assert found[other][:, 2].mean() < 0.1
+        assert not probabilities[name][:, 1].any()
+        assert probabilities[name][:, 2].mean() > 0.9
+        assert probabilities[other][:, 2].mean() < 0.1
 
 
-def test_without_a_modality_there_is_neither(apart: EvidenceByClass) -> None:
-    found = told(apart, drawn(3, 30), torch.zeros(1, 3))
-    np.testing.assert_array_equal(found, [[0, 0, 1]] * 3)
+def test_without_a_modality_there_is_neither(separable: EvidenceByClass) -> None:
+    probabilities = told(separable, drawn(3, 30), torch.zeros(1, 3))
+    np.testing.assert_array_equal(probabilities, [[0, 0, 1]] * 3)
 
 
-def test_a_kind_in_which_a_brain_is_hard_to_read_counts_less(apart: EvidenceByClass) -> None:
+def test_a_kind_in_which_a_brain_is_hard_to_read_counts_less(separable: EvidenceByClass) -> None:
     """Windows at `hard` that look like rest: the less they count, the surer rest is told."""
     like_rest = drawn(400, 40, fmri=-4, eeg=-4, agreed=-6)
     fresh = drawn(200, 41, fmri=-4, eeg=-4, agreed=-6)
     lost = [
-        told(replace(apart, presence=[(kind, like_rest)]), fresh)[:, 0].mean()
+        told(replace(separable, presence=[(kind, like_rest)]), fresh)[:, 0].mean()
         for kind in ("default", "hard", "hard magnet")
     ]
     assert lost[0] > lost[1] > lost[2]
@@ -169,8 +173,8 @@ def test_what_the_encoder_measures_is_standardised_by_windows_that_are_held() ->
     np.testing.assert_allclose(numbers.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(numbers.std(0), 1, atol=1e-5)
     raw = torch.from_numpy(evidence_of(encoder, watched))
-    inside = ((raw - encoder.evidence.middle) / encoder.evidence.scale).numpy()
-    np.testing.assert_allclose(inside, numbers, atol=1e-3)
+    standardised = ((raw - encoder.evidence.middle) / encoder.evidence.scale).numpy()
+    np.testing.assert_allclose(standardised, numbers, atol=1e-3)
     assert np.abs(raw.numpy()).max() > 20, "what is measured is not clipped before it is standardised"
     unchanged = (np.zeros(COUNT), np.ones(COUNT))
     same = standardise(encoder, evidence, unchanged)

@@ -118,12 +118,12 @@ def test_two_participants_learn_one_flow_and_each_is_judged_and_exported(tmp_pat
     out = tmp_path / "run"
     make_run("compact", ["scale=tiny", "data.subject=1-2", "system.weights={sub-02: 3}", f"out={out}"])
     run = read_run(out)
-    stated = {"sub-01": 1.0, "sub-02": 3.0}
-    assert run["manifest"]["provenance"]["weights_of_participants"] == stated
+    expected = {"sub-01": 1.0, "sub-02": 3.0}
+    assert run["manifest"]["provenance"]["weights_of_participants"] == expected
     assert [*run["subjects"]] == ["sub-02"]
     for row in run["tables"]["loss"]:
-        assert {*row["participants"]} == {*stated}
-        by_weight = [row["participants"][name] * weight / 4 for name, weight in stated.items()]
+        assert {*row["participants"]} == {*expected}
+        by_weight = [row["participants"][name] * weight / 4 for name, weight in expected.items()]
         assert row["loss"] == pytest.approx(sum(by_weight))
     # Films are watched by both, and kept once.
     packed = weights(out)

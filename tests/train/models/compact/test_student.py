@@ -75,31 +75,31 @@ def taught(how: Distillation, guidance: float) -> Student:
 
 def test_a_student_that_has_not_learned_draws_as_its_teacher_without_guidance():
     torch.manual_seed(0)
-    given = told(2)
+    conditions = told(2)
     noise = torch.randn(2, *SHAPE)
-    expected = sample(teacher(1.0), noise, *given, 3)
-    torch.testing.assert_close(sample(student_of(teacher(2.5)), noise, *given, 3), expected)
+    expected = sample(teacher(1.0), noise, *conditions, 3)
+    torch.testing.assert_close(sample(student_of(teacher(2.5)), noise, *conditions, 3), expected)
 
 
 def test_only_adapters_and_spans_learn_and_the_teacher_stays():
     system = Student(_Encoder(), teacher(), Distillation())  # type: ignore[arg-type]
     assert not any(p.requires_grad for p in system.parameters())
-    own = {n for n, _ in system.student.flow.named_parameters()}
-    theirs = {n for n, _ in system.teacher.flow.named_parameters()}
-    assert {n.partition(".")[0] for n in own - theirs} == {"span"}
+    student_names = {n for n, _ in system.student.flow.named_parameters()}
+    teacher_names = {n for n, _ in system.teacher.flow.named_parameters()}
+    assert {n.partition(".")[0] for n in student_names - teacher_names} == {"span"}
 
 
 def test_levels_of_their_own_give_each_row_what_it_has_alone():
     torch.manual_seed(1)
     guided = teacher(2.0)
-    given = told(3)
+    conditions = told(3)
     latents = torch.randn(3, *SHAPE)
     level = torch.tensor([0.9, 0.5, 0.2])
-    together = guided.clean(latents, level, *given)
+    together = guided.clean(latents, level, *conditions)
     for row in range(3):
-        one = slice(row, row + 1)
-        alone = guided.clean(latents[one], level[one], *(part[one] for part in given))
-        torch.testing.assert_close(together[one], alone, atol=1e-5, rtol=1e-4)
+        single = slice(row, row + 1)
+        alone = guided.clean(latents[single], level[single], *(part[single] for part in conditions))
+        torch.testing.assert_close(together[single], alone, atol=1e-5, rtol=1e-4)
 
 
 def few(place: Place) -> Batch:
@@ -121,28 +121,40 @@ def criticised(guidance: float) -> Student:
 def test_each_loss_of_the_second_stage_teaches_its_own_side(name: str, part: str):
     system = criticised(2.0)
     # So that the other matrix of each adapter has a gradient, too.
-    for one, parameter in system.named_parameters():
-        if ".lora_B." in one:
+    for parameter_name, parameter in system.named_parameters():
+        if ".lora_B." in parameter_name:
             torch.nn.init.normal_(parameter, std=0.05)
     torch.manual_seed(0)
     system.losses(few(Place("match", 2, 0, 0, 0)), [name])[name].backward()
-    reached = {one for one, parameter in system.named_parameters() if parameter.grad is not None}
-    own = {one for one, p in system.named_parameters() if p.requires_grad and one.startswith(part)}
-    assert any(".lora_A." in one for one in own)
-    assert reached == own
-    assert all(system.get_parameter(one).grad.any() for one in own if ".lora_" in one)  # type: ignore[union-attr]
+    reached = {
+        parameter_name
+        for parameter_name, parameter in system.named_parameters()
+        if parameter.grad is not None
+    }
+    expected = {
+        parameter_name
+        for parameter_name, p in system.named_parameters()
+        if p.requires_grad and parameter_name.startswith(part)
+    }
+    assert any(".lora_A." in parameter_name for parameter_name in expected)
+    assert reached == expected
+    assert all(
+        system.get_parameter(parameter_name).grad.any()
+        for parameter_name in expected
+        if ".lora_" in parameter_name
+    )  # type: ignore[union-attr]
 
 
 def test_what_a_critic_learns_of_clips_that_are_too_bright_darkens_them():
     system = criticised(1.0)
-    drawn = few(Place("match", 4, 0, 0, 0))
+    examples = few(Place("match", 4, 0, 0, 0))
     # No clip before.
-    drawn = replace(drawn, glimpses=torch.zeros_like(drawn.glimpses))
+    examples = replace(examples, glimpses=torch.zeros_like(examples.glimpses))
 
     def losses() -> dict[str, torch.Tensor]:
         # The same draws each time, so that the losses say what was learned.
         torch.manual_seed(0)
-        return system.losses(drawn, [MATCHING, CRITIC])
+        return system.losses(examples, [MATCHING, CRITIC])
 
     before = losses()
     # Without guidance, a critic that has not learned is the teacher.
@@ -167,26 +179,29 @@ def test_critics_are_nothing_to_the_teacher_and_to_what_a_run_keeps(tmp_path: Pa
     before = {name: value.clone() for name, value in system.teacher.state_dict().items()}
     torch.manual_seed(1)
     path = torch.randn(2, *SHAPE), torch.tensor([0.9, 0.4])
-    given = told(2)
+    conditions = told(2)
     with torch.no_grad():
-        expected = mean_velocity(system.teacher, *given, *path, path[1])
+        expected = mean_velocity(system.teacher, *conditions, *path, path[1])
     phases = {"distill": DISTILLED, "match": MATCHED}
     loop.train(system, phases, few, tmp_path, nothing, machine=CPU)
     critics = {name: p for name, p in system.teacher.named_parameters() if ".match." in name}
     assert any(p.any() for name, p in critics.items() if ".lora_B." in name)
     with torch.no_grad():
-        torch.testing.assert_close(system._guided(*given, *path), expected, rtol=0, atol=0)
+        torch.testing.assert_close(system._guided(*conditions, *path), expected, rtol=0, atol=0)
     adapters.remove(system.teacher.flow)
     after = system.teacher.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    kept = student(system, {"distill": LORA})
-    assert any(".lora_B.distill." in name for name in kept)
-    assert not any("match" in name or "base_layer" in name for name in kept)
-    arrays = {name.removeprefix("student."): value for name, value in kept.items()}
-    made = distilled(system.teacher, arrays)
+    saved = student(system, {"distill": LORA})
+    assert any(".lora_B.distill." in name for name in saved)
+    assert not any("match" in name or "base_layer" in name for name in saved)
+    arrays = {name.removeprefix("student."): value for name, value in saved.items()}
+    restored = distilled(system.teacher, arrays)
     torch.testing.assert_close(
-        sample(made, path[0], *given, 2), sample(system.student, path[0], *given, 2), atol=0.02, rtol=0.02
+        sample(restored, path[0], *conditions, 2),
+        sample(system.student, path[0], *conditions, 2),
+        atol=0.02,
+        rtol=0.02,
     )
 
 
@@ -212,14 +227,14 @@ def test_phases_that_would_match_clips_wrongly_are_refused():
 @pytest.mark.parametrize("target", [ROLLOUT, DIFFERENCE])
 def test_training_lets_the_student_predict_its_teachers_mean_velocities(target):
     system = taught(Distillation(target=target, steps=2, pairs=3), 2.0)
-    drawn = batch(few_clips(), MIXTURE, 5.0, Place("distill", 2, 0, 0, 0))
+    examples = batch(few_clips(), MIXTURE, 5.0, Place("distill", 2, 0, 0, 0))
     learned = [p for p in system.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(learned, lr=1e-2)
     losses = []
     for _ in range(20):
         # The same pairs each time, so that the loss says what was learned.
         torch.manual_seed(0)
-        loss = system.losses(drawn, ["flow_map"])["flow_map"]
+        loss = system.losses(examples, ["flow_map"])["flow_map"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -233,15 +248,18 @@ def test_what_a_run_keeps_makes_the_same_student_again():
     for name, parameter in system.student.named_parameters():
         if learns(name):
             torch.nn.init.normal_(parameter, std=0.05)
-    kept = student(system, {"distill": Adapter(LAYERS, 4, 4)})
-    assert all(value.dtype == np.float16 for name, value in kept.items() if name != "student.adapters")
-    arrays = {name.removeprefix("student."): value for name, value in kept.items()}
-    made = distilled(system.teacher, arrays)
-    given = told(1)
+    saved = student(system, {"distill": Adapter(LAYERS, 4, 4)})
+    assert all(value.dtype == np.float16 for name, value in saved.items() if name != "student.adapters")
+    arrays = {name.removeprefix("student."): value for name, value in saved.items()}
+    restored = distilled(system.teacher, arrays)
+    conditions = told(1)
     noise = torch.randn(1, *SHAPE)
     # Weights are rounded to half precision.
     torch.testing.assert_close(
-        sample(made, noise, *given, 2), sample(system.student, noise, *given, 2), atol=0.02, rtol=0.02
+        sample(restored, noise, *conditions, 2),
+        sample(system.student, noise, *conditions, 2),
+        atol=0.02,
+        rtol=0.02,
     )
     with refused(UsageError, "student-unknown-weights", weights=["other.lora_A.distill.weight"]):
         distilled(system.teacher, arrays | {"other.lora_A.distill.weight": np.zeros((4, 4), np.float16)})

@@ -47,8 +47,8 @@ def place(phase: str, size: int = 8, number: int = 0) -> Place:
 def test_each_phase_gets_what_its_losses_need() -> None:
     signals = {"eeg", "eeg_mask", "fmri", "fmri_mask"}
     noised = {"latents", "noise", "level", "left"}
-    kept = {phase: {*batch(windows(), _ALL, _LOSSES, place(phase))} for phase in _LOSSES}
-    assert kept == {
+    batch_keys = {phase: {*batch(windows(), _ALL, _LOSSES, place(phase))} for phase in _LOSSES}
+    assert batch_keys == {
         "pretrain": noised | {"words"},
         "align": signals | {"frames", "text"},
         "diffuse": noised | signals,
@@ -83,11 +83,11 @@ def test_a_batch_has_no_two_windows_of_one_shot_where_there_are_others() -> None
 
 
 def test_a_student_learns_on_the_first_windows_alone() -> None:
-    made = windows()
-    drawn = batch(made, _ALL, _LOSSES, place("distill", size=40), count=20)
-    taught = {values.tobytes() for values in made.latents[:20]}
-    assert {values.numpy().tobytes() for values in drawn["latents"]} == taught
-    assert (drawn["left"] == (drawn["level"] + 1) / 1000).all()
+    all_windows = windows()
+    examples = batch(all_windows, _ALL, _LOSSES, place("distill", size=40), count=20)
+    taught = {values.tobytes() for values in all_windows.latents[:20]}
+    assert {values.numpy().tobytes() for values in examples["latents"]} == taught
+    assert (examples["left"] == (examples["level"] + 1) / 1000).all()
 
 
 def test_batches_are_drawn_from_the_windows_that_teach() -> None:
@@ -108,21 +108,21 @@ def test_the_same_place_has_the_same_batch(phase: str) -> None:
 
 
 def test_signals_are_normalised_by_what_teaches() -> None:
-    made = windows()
-    found = made.normalised(np.array([4]))
-    assert np.allclose(found["eeg"][0], (made.signals["eeg"][4] - 3) / 2)
+    all_windows = windows()
+    normalised = all_windows.normalised(np.array([4]))
+    assert np.allclose(normalised["eeg"][0], (all_windows.signals["eeg"][4] - 3) / 2)
     # Volumes are relative to their resting level already.
-    assert np.allclose(found["fmri"][0], made.signals["fmri"][4] / 4)
+    assert np.allclose(normalised["fmri"][0], all_windows.signals["fmri"][4] / 4)
 
 
 def test_modalities_are_left_out_in_their_shares_where_videos_are_drawn() -> None:
     dropout = Dropout(words=0.0, modalities=[0.4, 0.3, 0.2, 0.1])
-    drawn = batch(windows(), dropout, _LOSSES, place("diffuse", size=_COUNT))
-    fmri = drawn["fmri_mask"].amax(1).numpy() > 0
-    eeg = drawn["eeg_mask"].amax(1).numpy() > 0
+    examples = batch(windows(), dropout, _LOSSES, place("diffuse", size=_COUNT))
+    fmri = examples["fmri_mask"].amax(1).numpy() > 0
+    eeg = examples["eeg_mask"].amax(1).numpy() > 0
     shares = [(fmri & eeg).mean(), (fmri & ~eeg).mean(), (~fmri & eeg).mean(), (~fmri & ~eeg).mean()]
     assert shares == pytest.approx([0.4, 0.3, 0.2, 0.1], abs=0.06)
-    assert (drawn["eeg"][torch.from_numpy(~eeg)] == 0).all()
+    assert (examples["eeg"][torch.from_numpy(~eeg)] == 0).all()
     # The encoders are aligned on whole windows.
     aligned = batch(windows(), dropout, _LOSSES, place("align", size=_COUNT))
     assert aligned["eeg_mask"].min() == 1
@@ -130,9 +130,9 @@ def test_modalities_are_left_out_in_their_shares_where_videos_are_drawn() -> Non
 
 def test_voxels_and_channels_are_left_out_in_their_shares() -> None:
     dropout = Dropout(words=0.0, modalities=[1.0, 0.0, 0.0, 0.0], voxels=0.3, channels=0.5)
-    drawn = batch(windows(), dropout, _LOSSES, place("align", size=_COUNT))
+    examples = batch(windows(), dropout, _LOSSES, place("align", size=_COUNT))
     for name, axis, share in (("fmri", 1, 0.3), ("eeg", 2, 0.5)):
-        gone = (drawn[name] == 0).numpy()
+        gone = (examples[name] == 0).numpy()
         # A voxel or a channel is left out throughout its window.
         assert (gone.all(axis) == gone.any(axis)).all()
         assert gone.mean() == pytest.approx(share, abs=0.05)

@@ -17,10 +17,10 @@ from train.recipe import build
 from train.run import main as train
 from train.run_folder import arrays, read_run, restored, weights
 
-_FEW = ("steps", "show_every", "keep_every")
+_SHORTENED = ("steps", "show_every", "keep_every")
 CHANGES = [change for change in SMALL if not change.endswith(".steps=10")] + [
     *(f"phases.{phase}.steps=4" for phase in ("films", "pretrain", "align", "diffuse")),
-    *(f"phases.distill.{name}={n}" for name, n in zip(_FEW, (4, 2, 2), strict=True)),
+    *(f"phases.distill.{name}={n}" for name, n in zip(_SHORTENED, (4, 2, 2), strict=True)),
     "phases.distill.batch=2",
     # So that four steps are seen in half precision.
     "phases.distill.rate=0.05",
@@ -46,8 +46,8 @@ def test_the_student_is_held_against_its_teacher_while_it_learns(run: Path) -> N
 
 @pytest.mark.full
 def test_the_run_keeps_the_teacher_as_it_was(run: Path) -> None:
-    kept = weights(run)
-    student = {name for name in kept if name.startswith("student.")}
+    saved = weights(run)
+    student = {name for name in saved if name.startswith("student.")}
     assert any(".lora_B.distill." in name for name in student)
     assert any(".span." in name for name in student)
     assert all(name.startswith("student.transformer_blocks.") for name in student if ".lora_" in name)
@@ -55,7 +55,7 @@ def test_the_run_keeps_the_teacher_as_it_was(run: Path) -> None:
     teacher = system.teacher()
     assert teacher is not None
     assert teacher.teacher() is None
-    assert set(teacher.weights()) == set(kept) - student
+    assert set(teacher.weights()) == set(saved) - student
     golden = arrays(run, "golden")
     inputs = {name: golden[name] for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
     noise = np.random.default_rng(0).standard_normal((3, *system.latent_shape), np.float32)
@@ -63,8 +63,8 @@ def test_the_run_keeps_the_teacher_as_it_was(run: Path) -> None:
     arguments["system"]["sampling"]["sampler"] = "sde-dpm++"
     with refused(UsageError, "sampler-unsupported", sampler="sde-dpm++"):
         restored(run, build(arguments)["system"])
-    drawn = system.sample(system.condition(inputs), noise, 2)
-    assert not np.allclose(drawn, teacher.sample(teacher.condition(inputs), noise, 2), atol=1e-2)
+    latents = system.sample(system.condition(inputs), noise, 2)
+    assert not np.allclose(latents, teacher.sample(teacher.condition(inputs), noise, 2), atol=1e-2)
 
 
 @pytest.mark.full
@@ -96,7 +96,7 @@ def test_another_default_of_steps_leaves_the_few_steps_that_a_session_falls_back
 
 @pytest.mark.full
 def test_the_benchmark_holds_it_against_its_teacher(run: Path) -> None:
-    found = distill.measure(run, Sessions("shapes", "easy", "1000", 24.0))
-    assert found["n"] == 6
+    report = distill.measure(run, Sessions("shapes", "easy", "1000", 24.0))
+    assert report["n"] == 6
     for n in gates.STEPS:
-        assert found["steps"][str(n)]["error"] != found["undistilled"][str(n)]["error"]
+        assert report["steps"][str(n)]["error"] != report["undistilled"][str(n)]["error"]

@@ -161,8 +161,8 @@ def test_a_run_on_wan_is_trained_drawn_and_exported(folder: Path, tmp_path: Path
     with np.load(out / "golden.npz", allow_pickle=False) as archive:
         inputs = {name: archive[name] for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
     noise = np.random.default_rng(0).standard_normal((3, *LATENT), np.float32)
-    drawn = system.sample(system.condition(inputs), noise, 2)
-    assert not np.allclose(drawn, bare.sample(bare.condition(inputs), noise, 2))
+    latents = system.sample(system.condition(inputs), noise, 2)
+    assert not np.allclose(latents, bare.sample(bare.condition(inputs), noise, 2))
     # The export compares what the graphs draw of the golden windows with what torch draws.
     exporting.run(out, tmp_path / "bundle")
     stages = bundles.load(tmp_path / "bundle").manifest.built

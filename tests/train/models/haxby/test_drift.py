@@ -46,8 +46,8 @@ def test_responses_lie_where_the_blocks_are() -> None:
 
 def test_the_response_is_found_under_the_levels_of_the_runs() -> None:
     series, courses, _, response = simulated(8)
-    found = patterns(series, courses)
-    assert np.corrcoef(found.ravel(), response.ravel())[0, 1] > 0.95
+    estimated = patterns(series, courses)
+    assert np.corrcoef(estimated.ravel(), response.ravel())[0, 1] > 0.95
 
 
 def test_the_pattern_that_drifts_comes_out_first_and_whitened() -> None:
@@ -66,30 +66,30 @@ def test_a_new_run_is_cleaned_of_the_drift_that_others_taught() -> None:
     mean, drift = learn_drift(series[:8], courses[:8], 1e-5)
     baseline = Baseline(components=len(drift.prior), walk=0.01, colour=0.8, memory=3.0)
     norm = VolumeNormalizer(mean.astype(np.float32), np.ones(VOXELS, np.float32), baseline, drift)
-    left = np.stack([norm.push(x.astype(np.float32)) for x in series[8]])
-    wanted = courses[8] @ response
+    cleaned = np.stack([norm.push(x.astype(np.float32)) for x in series[8]])
+    expected = courses[8] @ response
     plain = series[8] - series[8][0]
     along = slow / np.linalg.norm(slow)
-    assert np.std((left - wanted)[10:] @ along) < 0.5 * np.std((plain - wanted)[10:] @ along)
-    assert np.corrcoef(left[10:].ravel(), wanted[10:].ravel())[0, 1] > 0.75
+    assert np.std((cleaned - expected)[10:] @ along) < 0.5 * np.std((plain - expected)[10:] @ along)
+    assert np.corrcoef(cleaned[10:].ravel(), expected[10:].ravel())[0, 1] > 0.75
 
 
 @pytest.mark.parametrize("volumes", [20, 60])
 def test_more_voxels_than_volumes_are_whitened_alike(volumes: int) -> None:
     rng = np.random.default_rng(0)
-    left = rng.normal(size=(volumes, VOXELS))
+    residuals = rng.normal(size=(volumes, VOXELS))
     rows = rng.normal(size=(3, VOXELS))
-    whole = left.T @ left
-    expected = rows @ np.linalg.inv(0.7 * whole + 0.3 * np.diag(np.diag(whole)))
-    assert np.allclose(whitened(rows, left, 0.3), expected)
+    scatter = residuals.T @ residuals
+    expected = rows @ np.linalg.inv(0.7 * scatter + 0.3 * np.diag(np.diag(scatter)))
+    assert np.allclose(whitened(rows, residuals, 0.3), expected)
 
 
 def test_a_voxel_that_tells_nothing_has_no_relevance() -> None:
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(4), 50)
     x = np.stack([y + rng.normal(size=200), rng.normal(size=200)], axis=1)
-    told = relevance(x, y, 4)
-    assert told[0] > 10 * told[1]
+    relevances = relevance(x, y, 4)
+    assert relevances[0] > 10 * relevances[1]
 
 
 def test_a_run_is_never_normalised_by_what_it_taught_itself() -> None:
@@ -101,12 +101,12 @@ def test_a_run_is_never_normalised_by_what_it_taught_itself() -> None:
 
     place = Path(__file__).parents[3] / "data" / "haxby"
     runs = {n: haxby.load(place, n) for n in (1, 2, 3, 4)}
-    told = Blocks({n: run.events for n, run in runs.items()}, haxby.LABELS)
+    trial_blocks = Blocks({n: run.events for n, run in runs.items()}, haxby.LABELS)
     bundle = draft_of(tiny("haxby"))
     assert bundle.projection is not None
     chain = CausalChain(bundle.manifest, runs, bundle.projection.voxels)
-    both = chain.trials([1, 2, 3], 0.02, told)
-    alone = chain.trials([2, 3], 0.02, told)
+    both = chain.trials([1, 2, 3], 0.02, trial_blocks)
+    alone = chain.trials([2, 3], 0.02, trial_blocks)
     assert np.array_equal(both.x[both.run == 1], alone.x[alone.run == 1])
     assert not np.array_equal(both.x[both.run == 4], alone.x[alone.run == 4])
 
@@ -122,16 +122,16 @@ def test_the_windows_are_those_of_a_session() -> None:
 
     place = Path(__file__).parents[3] / "data" / "haxby"
     runs = {n: haxby.load(place, n) for n in (1, 2, 3)}
-    told = Blocks({n: run.events for n, run in runs.items()}, haxby.LABELS)
+    trial_blocks = Blocks({n: run.events for n, run in runs.items()}, haxby.LABELS)
     bundle = draft_of(tiny("haxby"))
     assert bundle.projection is not None
     chain = CausalChain(bundle.manifest, runs, bundle.projection.voxels)
-    trials = chain.trials([2, 3], 0.02, told)
-    mean, drift = chain.drift([2, 3], 0.02, told)
+    trials = chain.trials([2, 3], 0.02, trial_blocks)
+    mean, drift = chain.drift([2, 3], 0.02, trial_blocks)
     manifest = chain.with_drift(drift)
     live = draft_bundle(manifest, unit_statistics(manifest, mean) | drift.arrays(), chain.projection)
-    found = [w for w in windows(live, runs[1].volumes(), None) if w.fmri is not None]
-    assert len(found) >= 72
-    assert [(1, w.start_s, w.stop_s) for w in found] == trials.spans[: len(found)]
-    x = np.stack([slot_mean(w.fmri[None], w.fmri_mask[None])[0] for w in found if w.fmri is not None])
-    assert np.allclose(x, trials.x[: len(found)], atol=1e-3)
+    live_windows = [w for w in windows(live, runs[1].volumes(), None) if w.fmri is not None]
+    assert len(live_windows) >= 72
+    assert [(1, w.start_s, w.stop_s) for w in live_windows] == trials.spans[: len(live_windows)]
+    x = np.stack([slot_mean(w.fmri[None], w.fmri_mask[None])[0] for w in live_windows if w.fmri is not None])
+    assert np.allclose(x, trials.x[: len(live_windows)], atol=1e-3)

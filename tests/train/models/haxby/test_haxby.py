@@ -52,15 +52,15 @@ def test_a_tiny_training_reads_categories_from_runs_it_has_not_seen() -> None:
 
 
 def test_where_every_judged_run_is_trained_on_nothing_is_held_out(tmp_path: Path) -> None:
-    few = [
+    short = [
         "data.runs=1-4",
         "data.others=",
         "system.corrections=[3]",
         "judge.lags=[4]",
         "judge.permutations=1",
     ]
-    made = run("haxby", ["scale=tiny", *few, f"data={DATA}", f"out={tmp_path / 'run'}"])
-    assert set(read_run(made)["figures"]) == {"classification_top1", "classification_top1_offline"}
+    run_folder = run("haxby", ["scale=tiny", *short, f"data={DATA}", f"out={tmp_path / 'run'}"])
+    assert set(read_run(run_folder)["figures"]) == {"classification_top1", "classification_top1_offline"}
 
 
 @pytest.mark.parametrize(
@@ -85,17 +85,17 @@ def test_the_offline_yardstick_removes_trend_and_level() -> None:
 
 
 def test_a_lag_at_which_windows_of_a_block_have_no_volume_is_refused(tmp_path: Path) -> None:
-    whole = {number: haxby.load(DATA, number) for number in range(1, 5)}
+    full_runs = {number: haxby.load(DATA, number) for number in range(1, 5)}
     # Runs that end with their last block: its last windows have no volume 14 s later.
     runs = {}
-    for number, one in whole.items():
-        volumes = int(one.events[-1].stop_s / one.tr_s)
-        runs[number] = replace(one, data=one.data[..., :volumes])
+    for number, haxby_run in full_runs.items():
+        volumes = int(haxby_run.events[-1].stop_s / haxby_run.tr_s)
+        runs[number] = replace(haxby_run, data=haxby_run.data[..., :volumes])
     bundle = bundles.load("haxby")
     assert bundle.projection is not None
     chain = CausalChain(bundle.manifest, runs, bundle.projection.voxels)
     late = {14.0: offline_trials(bundle.manifest.grid, runs, chain.voxels, 14.0)}
-    blocks = Blocks({number: one.events for number, one in runs.items()}, haxby.LABELS)
+    blocks = Blocks({number: haxby_run.events for number, haxby_run in runs.items()}, haxby.LABELS)
     candidates = Candidates([0.0], [0.5], [0.5])
     work = Work(None, 0, tmp_path / "stages")
     with refused(
@@ -114,18 +114,18 @@ def test_the_shipped_classifier_on_the_two_runs_it_has_not_seen() -> None:
     figure = evaluate(SHIPPED, Request(runs="9-10", data=DATA))["classification_top1"]
     assert figure["value"] >= 0.62
     assert figure["ci95"][0] > 0.42
-    stated = read_run(SHIPPED)["figures"]["classification_top1_held_out"]
-    assert figure["value"] == pytest.approx(stated["value"])
-    assert figure["ci95"] == pytest.approx(stated["ci95"])
-    assert figure["n"] == stated["n"]
+    saved = read_run(SHIPPED)["figures"]["classification_top1_held_out"]
+    assert figure["value"] == pytest.approx(saved["value"])
+    assert figure["ci95"] == pytest.approx(saved["ci95"])
+    assert figure["n"] == saved["n"]
 
 
 def test_the_shipped_figures_reach_the_bars_of_causal_normalisation() -> None:
     tree = read_run(SHIPPED)
     figure = tree["figures"]["classification_top1"]
-    kept = tree["tables"]["live_over_offline"]
+    live_over_offline = tree["tables"]["live_over_offline"]
     assert figure["value"] >= 0.62
-    assert kept["value"] >= 0.82
+    assert live_over_offline["value"] >= 0.82
     assert figure["shuffled"] < 0.16
     assert tree["manifest"]["fmri"]["baseline"]["components"] == 23
 
@@ -141,5 +141,5 @@ def test_the_scores_are_probabilities_that_mean_something() -> None:
 def test_training_again_gives_the_same_figures(tmp_path: Path) -> None:
     again = run("haxby", [f"out={tmp_path / 'again'}", f"data={DATA}"])
     for name, figure in read_run(SHIPPED)["figures"].items():
-        found = read_run(again)["figures"][name]
-        assert found["value"] == pytest.approx(figure["value"], abs=0.01)
+        repeated = read_run(again)["figures"][name]
+        assert repeated["value"] == pytest.approx(figure["value"], abs=0.01)

@@ -9,11 +9,11 @@ def tiny_state(channels: int = 16, seed: int = 0) -> dict[str, Tensor]:
     draws = torch.Generator().manual_seed(seed)
     state: dict[str, Tensor] = {}
 
-    def conv(name: str, made: int, read: int, side: int = 3, *, bias: bool = True) -> None:
-        spread = (1 / (read * side * side)) ** 0.5
-        state[f"{name}.weight"] = spread * torch.randn(made, read, side, side, generator=draws)
+    def conv(name: str, outputs: int, inputs: int, side: int = 3, *, bias: bool = True) -> None:
+        spread = (1 / (inputs * side * side)) ** 0.5
+        state[f"{name}.weight"] = spread * torch.randn(outputs, inputs, side, side, generator=draws)
         if bias:
-            state[f"{name}.bias"] = 0.1 * torch.randn(made, generator=draws)
+            state[f"{name}.bias"] = 0.1 * torch.randn(outputs, generator=draws)
 
     def memory(name: str, width: int) -> None:
         conv(f"{name}.conv.0", width, 2 * width)

@@ -36,8 +36,8 @@ def test_parts_of_latents_and_pictures_belong_together(clips: DecodedClips) -> N
         batch = draw(clips, 2, Place("distil", 3, 0, 0, number))
         assert batch["latents"].shape == (3, 1, 2, 2, 2)
         assert batch["pictures"].shape == (3, 5, 3, 16, 16)
-        shown = batch["latents"][:, 0, [0, 1, 1, 1, 1]].repeat_interleave(8, 2).repeat_interleave(8, 3)
-        assert torch.equal(batch["pictures"][:, :, 1].float(), shown)
+        expected = batch["latents"][:, 0, [0, 1, 1, 1, 1]].repeat_interleave(8, 2).repeat_interleave(8, 3)
+        assert torch.equal(batch["pictures"][:, :, 1].float(), expected)
         corners |= set(batch["latents"][:, 0, 0, 0, 0].tolist())
     # Other parts each time.
     assert len(corners) > 10
@@ -61,18 +61,18 @@ def test_losses_are_zero_for_what_the_decoder_draws_and_differ_for_other_faults(
     decoder = _decoder()
     system = Distilled(decoder)
     latents = torch.randn(1, 1, 2, 2, 2, generator=torch.Generator().manual_seed(0))
-    drawn = 255 * decoder.unlimited(latents)
+    pictures = 255 * decoder.unlimited(latents)
     names = ["pictures", "changes"]
-    same = system.losses({"latents": latents, "pictures": drawn}, names)
+    same = system.losses({"latents": latents, "pictures": pictures}, names)
     assert max(x.item() for x in same.values()) < 1e-6
     # A shift of all greys is no change from pixel to pixel; a flicker is one from frame to frame alone.
-    brighter = system.losses({"latents": latents, "pictures": drawn + 51}, names)
+    brighter = system.losses({"latents": latents, "pictures": pictures + 51}, names)
     assert brighter["pictures"].item() == pytest.approx(0.2, rel=1e-4)
     assert brighter["changes"].item() < 1e-6
     flicker = 51 * torch.tensor([0.0, 1, 0, 1, 0]).view(1, 5, 1, 1, 1)
-    found = system.losses({"latents": latents, "pictures": drawn + flicker}, names)
-    assert found["pictures"].item() == pytest.approx(0.4 * 0.2, rel=1e-4)
-    assert found["changes"].item() == pytest.approx(0.2 / 3, rel=1e-4)
+    flickering = system.losses({"latents": latents, "pictures": pictures + flicker}, names)
+    assert flickering["pictures"].item() == pytest.approx(0.4 * 0.2, rel=1e-4)
+    assert flickering["changes"].item() == pytest.approx(0.2 / 3, rel=1e-4)
 
 
 def test_it_learns_where_pictures_are_beyond_white() -> None:
@@ -89,11 +89,11 @@ def test_it_learns_where_pictures_are_beyond_white() -> None:
 
 def test_clips_are_drawn_as_the_decoder_draws_them(clips: DecodedClips) -> None:
     decoder = _decoder()
-    found = list(redrawn(decoder, clips))
-    assert [clip.shape for clip in found] == [(5, 32, 48, 3)] * 3
+    decoded = list(redrawn(decoder, clips))
+    assert [clip.shape for clip in decoded] == [(5, 32, 48, 3)] * 3
     with torch.no_grad():
-        wanted = 255 * decoder(torch.from_numpy(clips.latents[:1]))[0]
-    assert np.abs(np.moveaxis(found[0], -1, 1) - wanted.numpy()).max() <= 0.51
+        expected = 255 * decoder(torch.from_numpy(clips.latents[:1]))[0]
+    assert np.abs(np.moveaxis(decoded[0], -1, 1) - expected.numpy()).max() <= 0.51
     assert [clip.shape for clip in truths(clips)] == [(5, 32, 48, 3)] * 3
     assert np.array_equal(mean_clip(clips), clips.pictures[1].transpose(0, 2, 3, 1))
 

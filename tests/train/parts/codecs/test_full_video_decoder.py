@@ -50,27 +50,27 @@ def test_what_a_decoder_adds_lies_where_the_weights_are(case: Any) -> None:
 
 @torch.no_grad()
 def test_turns_give_what_the_autoencoder_gives_of_the_whole_clip(case: Any) -> None:
-    vae, units, wanted = case
+    vae, units, turn_lengths = case
     latent = _latent()
     decoder = full_decoder(vae)
-    whole = vae.decode(units(latent, vae)).sample
+    sample = vae.decode(units(latent, vae)).sample
     turns = list(decoder.in_turns(latent))
-    assert [turn.shape[1] for turn in turns] == wanted
-    found = torch.cat(turns, dim=1)
-    shown = (whole.transpose(1, 2) / 2 + 0.5).clamp(0, 1)
-    assert found.shape == (1, 33, 3, 16, 24)
-    assert found.std() > 1e-3
-    assert (found - shown).abs().max() < 1e-5
+    assert [turn.shape[1] for turn in turns] == turn_lengths
+    joined = torch.cat(turns, dim=1)
+    expected = (sample.transpose(1, 2) / 2 + 0.5).clamp(0, 1)
+    assert joined.shape == (1, 33, 3, 16, 24)
+    assert joined.std() > 1e-3
+    assert (joined - expected).abs().max() < 1e-5
 
 
 @torch.no_grad()
 def test_a_session_alone_keeps_its_features(case: Any) -> None:
     vae, _, _ = case
     decoder = full_decoder(vae)
-    one, other = _latent(), _latent(2)
-    both = list(zip(decoder.in_turns(one), decoder.in_turns(other), strict=True))
-    assert torch.equal(torch.cat([turn for turn, _ in both], dim=1), decoder(one))
-    assert torch.equal(torch.cat([turn for _, turn in both], dim=1), decoder(other))
+    first, second = _latent(), _latent(2)
+    both = list(zip(decoder.in_turns(first), decoder.in_turns(second), strict=True))
+    assert torch.equal(torch.cat([turn for turn, _ in both], dim=1), decoder(first))
+    assert torch.equal(torch.cat([turn for _, turn in both], dim=1), decoder(second))
 
 
 @torch.no_grad()
@@ -79,13 +79,13 @@ def test_what_is_kept_has_one_shape_from_turn_to_turn(case: Any) -> None:
     decoder = full_decoder(vae)
     latent = _latent()
     first, later = decoder.turns
-    _, kept = decoder.first(latent[:, :, :first])
-    begun = dict(kept)
+    _, cache = decoder.first(latent[:, :, :first])
+    first_cache = dict(cache)
     for start in range(first, 9, later):
-        _, kept = decoder.next(latent[:, :, start : start + later], kept)
-        assert {name: tuple(x.shape) for name, x in kept.items()} == cache_shapes(decoder, _LATENT)
+        _, cache = decoder.next(latent[:, :, start : start + later], cache)
+        assert {name: tuple(x.shape) for name, x in cache.items()} == cache_shapes(decoder, _LATENT)
     # Whatever the first turn keeps, the others read.
-    assert {name: tuple(x.shape) for name, x in begun.items()}.items() <= cache_shapes(
+    assert {name: tuple(x.shape) for name, x in first_cache.items()}.items() <= cache_shapes(
         decoder, _LATENT
     ).items()
 
@@ -96,10 +96,10 @@ def test_what_the_first_turn_does_not_keep_is_zeros(case: Any) -> None:
     decoder = full_decoder(vae)
     latent = _latent()
     first, later = decoder.turns
-    _, kept = decoder.first(latent[:, :, :first])
+    _, cache = decoder.first(latent[:, :, :first])
     zeros = {name: torch.zeros(shape) for name, shape in cache_shapes(decoder, _LATENT).items()}
-    plain, _ = decoder.next(latent[:, :, first : first + later], kept)
-    filled, _ = decoder.next(latent[:, :, first : first + later], zeros | kept)
+    plain, _ = decoder.next(latent[:, :, first : first + later], cache)
+    filled, _ = decoder.next(latent[:, :, first : first + later], zeros | cache)
     assert (plain - filled).abs().max() < 1e-6
 
 

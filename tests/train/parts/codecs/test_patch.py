@@ -33,8 +33,8 @@ def clips(seed: int, cuts: str = "grid") -> np.ndarray:
 @cache
 def fitted() -> tuple[patch.Codec, ClipDecoder]:
     film = np.concatenate([clips(1), clips(2, "free"), clips(3)])
-    found = patch.fit_codec(film, 16)
-    return found, fit_decoder(patch.encode(found, film), film)
+    codec = patch.fit_codec(film, 16)
+    return codec, fit_decoder(patch.encode(codec, film), film)
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -50,8 +50,8 @@ def decode(decoder: ClipDecoder, latent: np.ndarray | torch.Tensor) -> np.ndarra
         return decoder(torch.as_tensor(latent)).numpy()
 
 
-def psnr(made: np.ndarray, truth: np.ndarray) -> float:
-    return float(-10 * np.log10(np.square(made - truth / 255).mean((1, 2, 3, 4))).mean())
+def psnr(decoded: np.ndarray, truth: np.ndarray) -> float:
+    return float(-10 * np.log10(np.square(decoded - truth / 255).mean((1, 2, 3, 4))).mean())
 
 
 def test_large_clips_are_drawn_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,29 +59,29 @@ def test_large_clips_are_drawn_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) 
     latents = noise(5, 16, 9, 8, 12).numpy()
     batches: list[int] = []
 
-    def frames(few: np.ndarray) -> np.ndarray:
-        batches.append(len(few))
-        return decoder(torch.from_numpy(few)).detach().numpy()
+    def frames(part: np.ndarray) -> np.ndarray:
+        batches.append(len(part))
+        return decoder(torch.from_numpy(part)).detach().numpy()
 
     system: Any = SimpleNamespace(frames=frames)
     together = reconstruct.clips_of(system, latents)
     monkeypatch.setattr(reconstruct, "_LATENTS", 2 * latents[0].size)
-    apart = reconstruct.clips_of(system, latents)
+    separate = reconstruct.clips_of(system, latents)
     assert batches == [5, 2, 2, 1]
-    assert np.abs(np.stack(apart).astype(int) - np.stack(together)).max() <= 1
+    assert np.abs(np.stack(separate).astype(int) - np.stack(together)).max() <= 1
 
 
 def test_frame_by_frame_is_the_whole_clip() -> None:
     decoder = drawn()
     latent = noise(2, 16, 9, 8, 12, seed=1)
     with torch.inference_mode():
-        frames, kept = decoder.first(latent[:, :, :1])
-        made = [frames]
+        frames, memory = decoder.first(latent[:, :, :1])
+        parts = [frames]
         for t in range(1, 9):
-            frames, kept = decoder.next(latent[:, :, t : t + 1], kept)
-            made.append(frames)
-    assert [part.shape for part in made] == [(2, 1, 64, 96, 3)] + [(2, 4, 64, 96, 3)] * 8
-    assert np.abs(torch.cat(made, 1).numpy() - decode(decoder, latent)).max() < 1e-6
+            frames, memory = decoder.next(latent[:, :, t : t + 1], memory)
+            parts.append(frames)
+    assert [part.shape for part in parts] == [(2, 1, 64, 96, 3)] + [(2, 4, 64, 96, 3)] * 8
+    assert np.abs(torch.cat(parts, 1).numpy() - decode(decoder, latent)).max() < 1e-6
 
 
 def test_a_latent_frame_shows_in_its_own_frames_and_the_next_four() -> None:
@@ -93,22 +93,22 @@ def test_a_latent_frame_shows_in_its_own_frames_and_the_next_four() -> None:
 
 
 def test_neighbours_help_on_a_film_that_was_not_seen() -> None:
-    found, lapped = fitted()
+    codec, lapped = fitted()
     truth = np.concatenate([clips(1900), clips(1900, "free")])
-    latent = patch.encode(found, truth)
-    alone = patch.decode(found, latent)
+    latent = patch.encode(codec, truth)
+    alone = patch.decode(codec, latent)
     better = decode(lapped, latent)
     assert psnr(better, truth) > psnr(alone, truth) + 0.3
     assert abs(blockiness(better) - 1) < 0.3 * abs(blockiness(alone) - 1)
 
 
 def test_noise_on_the_latents_hurts_less() -> None:
-    found, lapped = fitted()
+    codec, lapped = fitted()
     truth = clips(1900)[:12]
-    latent = patch.encode(found, truth)
+    latent = patch.encode(codec, truth)
     spread = latent.std((0, 2, 3, 4), keepdims=True)
     latent += 0.2 * spread * noise(*latent.shape).numpy()
-    alone = patch.decode(found, latent)
+    alone = patch.decode(codec, latent)
     better = decode(lapped, latent)
     assert psnr(better, truth) > psnr(alone, truth) + 1.5
     assert blockiness(better) < 0.4 * blockiness(alone)
@@ -138,24 +138,26 @@ def test_the_penalty_stands_for_noise_on_the_latents() -> None:
     rng = np.random.default_rng(1)
     spread = latent.std((0, 2, 3, 4), keepdims=True)
     noisy = np.concatenate([latent + 0.5 * spread * rng.standard_normal(latent.shape) for _ in range(100)])
-    shown = fit_decoder(noisy[:600].astype(np.float32), np.tile(truth, (100, 1, 1, 1, 1)), 0.0, reach=0)
-    told, untold = (fit_decoder(latent, truth, level, reach=0) for level in (0.5, 0.0))
-    weights = [found.next_weight.detach().numpy() for found in (shown, told, untold)]
+    noise_fitted = fit_decoder(
+        noisy[:600].astype(np.float32), np.tile(truth, (100, 1, 1, 1, 1)), 0.0, reach=0
+    )
+    penalised, plain = (fit_decoder(latent, truth, level, reach=0) for level in (0.5, 0.0))
+    weights = [decoder.next_weight.detach().numpy() for decoder in (noise_fitted, penalised, plain)]
     assert np.abs(weights[0] - weights[1]).max() < 0.25 * np.abs(weights[0] - weights[2]).max()
 
 
 def test_the_scale_of_the_latents_does_not_matter() -> None:
     latent, truth = small(0)
     scale = np.array([0.1, 7, 300], np.float32)[:, None, None, None]
-    one = fit_decoder(latent, truth)
-    other = fit_decoder(latent * scale, truth)
-    assert np.abs(decode(one, latent) - decode(other, latent * scale)).max() < 1e-4
+    plain = fit_decoder(latent, truth)
+    scaled = fit_decoder(latent * scale, truth)
+    assert np.abs(decode(plain, latent) - decode(scaled, latent * scale)).max() < 1e-4
 
 
 def test_the_same_data_give_the_same_decoder_and_its_state_brings_it_back() -> None:
-    one, other = (fit_decoder(*small(0)) for _ in range(2))
-    again = load_decoder(one.state_dict())
-    for a, b, c in zip(one.parameters(), other.parameters(), again.parameters(), strict=True):
+    first, second = (fit_decoder(*small(0)) for _ in range(2))
+    again = load_decoder(first.state_dict())
+    for a, b, c in zip(first.parameters(), second.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
 
@@ -176,14 +178,17 @@ def test_latents_and_clips_must_be_as_many() -> None:
 def test_the_exported_graphs_are_the_decoder(tmp_path: Path) -> None:
     decoder = drawn().eval()
     latent = noise(1, 16, 9, 8, 12, seed=2)
-    one = latent[:, :, :1]
-    two = latent[:, :, 1:2]
+    first_latent = latent[:, :, :1]
+    second_latent = latent[:, :, 1:2]
     out = ["frames", "cache_next"]
-    for name, part, given in (("first", First(decoder), (one,)), ("next", Next(decoder), (two, one.clone()))):
-        ports = ["latent", "cache"][: len(given)]
+    for name, part, inputs in (
+        ("first", First(decoder), (first_latent,)),
+        ("next", Next(decoder), (second_latent, first_latent.clone())),
+    ):
+        ports = ["latent", "cache"][: len(inputs)]
         torch.onnx.export(
             part.eval(),
-            given,
+            inputs,
             tmp_path / name,
             input_names=ports,
             output_names=out,
@@ -194,21 +199,21 @@ def test_the_exported_graphs_are_the_decoder(tmp_path: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     first, following = (onnxruntime.InferenceSession(tmp_path / name, options) for name in ("first", "next"))
-    frames, kept = (np.asarray(x) for x in first.run(out, {"latent": one.numpy()}))
-    made = [frames]
+    frames, memory = (np.asarray(x) for x in first.run(out, {"latent": first_latent.numpy()}))
+    parts = [frames]
     for t in range(1, 9):
-        given = {"latent": latent[:, :, t : t + 1].numpy(), "cache": kept}
-        frames, kept = (np.asarray(x) for x in following.run(out, given))
-        made.append(frames)
-    assert np.abs(np.concatenate(made, 1) - decode(decoder, latent)).max() < 1e-5
+        inputs = {"latent": latent[:, :, t : t + 1].numpy(), "cache": memory}
+        frames, memory = (np.asarray(x) for x in following.run(out, inputs))
+        parts.append(frames)
+    assert np.abs(np.concatenate(parts, 1) - decode(decoder, latent)).max() < 1e-5
 
 
 def test_real_films_lose_their_blocks(data_root: Path) -> None:
-    found, lapped = fitted()
+    codec, lapped = fitted()
     for name in ("bigbuckbunny", "bikes", "carphone_pristine"):
         truth = real_clips(data_root / "video" / f"{name}.mp4")
-        latent = patch.encode(found, truth)
-        alone = patch.decode(found, latent)
+        latent = patch.encode(codec, truth)
+        alone = patch.decode(codec, latent)
         better = decode(lapped, latent)
         assert truth.shape[1:] == (33, 64, 96, 3)
         assert psnr(better, truth) > psnr(alone, truth) - 0.4

@@ -30,15 +30,15 @@ def state() -> dict[str, Tensor]:
 def decoder(state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> TinyVideoDecoder:
     path = tmp_path_factory.mktemp("weights") / "taew2_1.pth"
     torch.save(state, path)
-    found, source = from_published(path, _LICENCE)
+    published, source = from_published(path, _LICENCE)
     assert source.licence == _LICENCE
-    return found
+    return published
 
 
 def test_every_weight_is_where_it_was_published(decoder: TinyVideoDecoder, state: dict[str, Tensor]) -> None:
-    held = decoder.state_dict()
-    assert held.keys() == {name for name in state if name.startswith("decoder.")}
-    assert all(torch.equal(value, state[name]) for name, value in held.items())
+    loaded = decoder.state_dict()
+    assert loaded.keys() == {name for name in state if name.startswith("decoder.")}
+    assert all(torch.equal(value, state[name]) for name, value in loaded.items())
 
 
 @pytest.mark.parametrize(
@@ -74,34 +74,36 @@ def test_it_computes_what_the_published_layers_say(
     latent = _latents(1)
     # Far beyond the limit, so that the squashing is seen.
     latent[0, 0] *= 20
-    wanted = _published(state, latent)
-    found = decoder(latent)
-    assert found.shape == (1, 13, 3, 16, 24)
-    assert (found - wanted).abs().max() < 1e-5
+    expected = _published(state, latent)
+    decoded = decoder(latent)
+    assert decoded.shape == (1, 13, 3, 16, 24)
+    assert (decoded - expected).abs().max() < 1e-5
     # Something is drawn, and not all of it is cut off at black and white.
-    assert ((found > 0) & (found < 1)).float().mean() > 0.5
-    assert found.std() > 0.01
+    assert ((decoded > 0) & (decoded < 1)).float().mean() > 0.5
+    assert decoded.std() > 0.01
 
 
 @torch.no_grad()
 def test_turns_give_what_the_whole_clip_gives(decoder: TinyVideoDecoder) -> None:
     latent = _latents(2)
-    whole = decoder(latent)
+    at_once = decoder(latent)
     turns = list(decoder.in_turns(latent))
     assert [turn.shape[1] for turn in turns] == [1, 4, 4, 4]
-    assert (torch.cat(turns, dim=1) - whole).abs().max() < 1e-5
+    assert (torch.cat(turns, dim=1) - at_once).abs().max() < 1e-5
     # The memory has a part in it.
-    _, kept = decoder.first(latent[:, :, :1])
-    alone, _ = decoder.next(latent[:, :, 1:2], {name: torch.zeros_like(x) for name, x in kept.items()})
+    _, cache = decoder.first(latent[:, :, :1])
+    alone, _ = decoder.next(latent[:, :, 1:2], {name: torch.zeros_like(x) for name, x in cache.items()})
     assert (alone - turns[1]).abs().max() > 1e-3
 
 
 @torch.no_grad()
 def test_sessions_that_take_turns_do_not_disturb_each_other(decoder: TinyVideoDecoder) -> None:
-    one, other = _latents(2).split(1)
-    both = list(zip(decoder.in_turns(one), decoder.in_turns(other), strict=True))
-    assert torch.equal(torch.cat([turn for turn, _ in both], dim=1), torch.cat([*decoder.in_turns(one)], 1))
-    assert torch.equal(torch.cat([turn for _, turn in both], dim=1), torch.cat([*decoder.in_turns(other)], 1))
+    first, second = _latents(2).split(1)
+    both = list(zip(decoder.in_turns(first), decoder.in_turns(second), strict=True))
+    assert torch.equal(torch.cat([turn for turn, _ in both], dim=1), torch.cat([*decoder.in_turns(first)], 1))
+    assert torch.equal(
+        torch.cat([turn for _, turn in both], dim=1), torch.cat([*decoder.in_turns(second)], 1)
+    )
 
 
 def test_it_keeps_nine_frames_of_features(decoder: TinyVideoDecoder) -> None:
@@ -112,7 +114,7 @@ def test_it_keeps_nine_frames_of_features(decoder: TinyVideoDecoder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "dtype", "wanted"),
+    ("columns", "dtype", "expected"),
     [
         (90, torch.float32, 116_121_600),
         (90, torch.float16, 58_060_800),
@@ -122,30 +124,30 @@ def test_it_keeps_nine_frames_of_features(decoder: TinyVideoDecoder) -> None:
     ],
 )
 def test_a_session_keeps_so_many_bytes_at_published_sizes(
-    columns: int, dtype: torch.dtype, wanted: int
+    columns: int, dtype: torch.dtype, expected: int
 ) -> None:
     """33 frames of 480 x 720 and of 480 x 832; what is kept has the precision of the decoder."""
     with torch.device("meta"):
         decoder = TinyVideoDecoder().to(dtype)
-    assert cache_bytes(decoder, (16, 9, 60, columns)) == wanted
+    assert cache_bytes(decoder, (16, 9, 60, columns)) == expected
 
 
 @torch.no_grad()
 def test_the_first_frame_leaves_before_the_others_are_decoded(decoder: TinyVideoDecoder) -> None:
     latent = _latents(1)
-    whole = decoder(latent)
-    drawn: list[int] = []
+    at_once = decoder(latent)
+    frame_counts: list[int] = []
     last = decoder.decoder["22"]
-    hook = last.register_forward_hook(lambda layer, given, found: drawn.append(len(found)))
+    hook = last.register_forward_hook(lambda layer, inputs, outputs: frame_counts.append(len(outputs)))
     turns = decoder.in_turns(latent)
     first = next(turns)
-    assert drawn == [1]
+    assert frame_counts == [1]
     # What comes later has no part in it.
     latent[:, :, 1:] = torch.nan
     again = next(decoder.in_turns(latent))
     hook.remove()
     assert torch.equal(first, again)
-    assert (first - whole[:, :1]).abs().max() < 1e-5
+    assert (first - at_once[:, :1]).abs().max() < 1e-5
 
 
 @torch.no_grad()
@@ -181,5 +183,5 @@ def _published(state: dict[str, Tensor], latent: Tensor) -> Tensor:
         frames = [functional.interpolate(x, scale_factor=2) for x in frames]
         frames = [part for x in frames for part in conv(x, f"{start + 4}.conv").chunk(growth, 1)]
         frames = [conv(x, f"{start + 5}") for x in frames]
-    drawn = [conv(functional.relu(x), "22").clamp(0, 1) for x in frames]
-    return torch.stack(drawn[3:], 1)
+    pictures = [conv(functional.relu(x), "22").clamp(0, 1) for x in frames]
+    return torch.stack(pictures[3:], 1)

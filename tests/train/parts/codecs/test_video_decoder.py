@@ -55,9 +55,9 @@ class _Encode(nn.Module):
 def test_two_windows_of_a_bundle_are_drawn_as_the_decoder_draws_them(kind: str, tmp_path: Path) -> None:
     decoder = _MAKERS[kind](tmp_path)
     draft = replace(small.manifest(modalities=("fmri",)), clip=ClipGeometry(17, *_SIZE, 8.0))
-    given = torch.zeros(1, draft.grid.slots, 5)
+    example = torch.zeros(1, draft.grid.slots, 5)
     listed = [
-        Traced("encode", _Encode(), {"fmri": given}, ["latent"]),
+        Traced("encode", _Encode(), {"fmri": example}, ["latent"]),
         *stages(decoder, _LATENT, _SIZE),
     ]
     graphs = graphs_of(listed)
@@ -67,8 +67,8 @@ def test_two_windows_of_a_bundle_are_drawn_as_the_decoder_draws_them(kind: str, 
     engine = Engine(manifest, models, "the test")
     # What one window kept must not reach the next.
     for seed in (1, 2):
-        volumes = torch.full_like(given, float(seed))
-        found = decode(engine, {"fmri": volumes.numpy()}, 0, "the test")["frames"]
-        wanted = frames(decoder(_Encode()(volumes)), _SIZE).numpy()
-        assert found.shape == (1, 17, *_SIZE, 3)
-        assert np.abs(found - wanted).max() < 2e-5
+        volumes = torch.full_like(example, float(seed))
+        decoded = decode(engine, {"fmri": volumes.numpy()}, 0, "the test")["frames"]
+        expected = frames(decoder(_Encode()(volumes)), _SIZE).numpy()
+        assert decoded.shape == (1, 17, *_SIZE, 3)
+        assert np.abs(decoded - expected).max() < 2e-5

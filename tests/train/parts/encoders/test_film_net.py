@@ -30,10 +30,10 @@ def _clips(count: int, seed: int) -> NDArray[np.uint8]:
 
 def test_pictures_are_some_frames_at_a_smaller_size() -> None:
     clips = _clips(3, 0)
-    found = film_net.pictures(clips, 4)
-    assert found.shape == (3, 4, 3, *SIZE)
+    small = film_net.pictures(clips, 4)
+    assert small.shape == (3, 4, 3, *SIZE)
     expected = clips[1, 8].reshape(32, 2, 48, 2, 3).mean((1, 3)).transpose(2, 0, 1)
-    assert np.abs(found[1, 2] - expected).max() <= 0.5
+    assert np.abs(small[1, 2] - expected).max() <= 0.5
 
 
 def test_a_batch_depends_on_its_place_alone() -> None:
@@ -69,10 +69,10 @@ def test_a_text_tells_which_words_stand_together() -> None:
     bottom = 2
     red = 3
     blue = 4
-    one = net.texts(torch.tensor([[[top, red], [bottom, blue], [0, 0]]]))
-    assert torch.allclose(one, net.texts(torch.tensor([[[bottom, blue], [top, red]]])))
-    other = net.texts(torch.tensor([[[top, blue], [bottom, red]]]))
-    assert (one - other).abs().max() > 0.01
+    red_top = net.texts(torch.tensor([[[top, red], [bottom, blue], [0, 0]]]))
+    assert torch.allclose(red_top, net.texts(torch.tensor([[[bottom, blue], [top, red]]])))
+    blue_top = net.texts(torch.tensor([[[top, blue], [bottom, red]]]))
+    assert (red_top - blue_top).abs().max() > 0.01
 
 
 def _found(net: FrameNet, frames: NDArray[np.uint8]) -> float:

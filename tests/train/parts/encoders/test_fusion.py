@@ -14,16 +14,16 @@ _TOKENS = {"fmri": 5, "eeg": 7}
 
 
 def _tokens(seed: int) -> dict[str, Tensor]:
-    made = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(2, count, 16, generator=made) for name, count in _TOKENS.items()}
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(2, count, 16, generator=generator) for name, count in _TOKENS.items()}
 
 
 @pytest.mark.parametrize("way", [SeparateTrunks, JointTrunk, SeparateThenJoint, CrossAttentionTrunks])
 def test_a_class_token_comes_to_stand_before_the_tokens_of_each(way: type[nn.Module]) -> None:
     torch.manual_seed(0)
-    found = way(_SIZES, _TOKENS)(_tokens(1))
-    assert list(found) == ["fmri", "eeg"]
-    assert {name: x.shape for name, x in found.items()} == {"fmri": (2, 6, 16), "eeg": (2, 8, 16)}
+    encoded = way(_SIZES, _TOKENS)(_tokens(1))
+    assert list(encoded) == ["fmri", "eeg"]
+    assert {name: x.shape for name, x in encoded.items()} == {"fmri": (2, 6, 16), "eeg": (2, 8, 16)}
 
 
 @pytest.mark.parametrize(

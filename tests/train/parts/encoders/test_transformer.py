@@ -21,8 +21,8 @@ def _torchs(block: Block) -> nn.TransformerEncoderLayer:
     into = (attention.to_q, attention.to_k, attention.to_v)
     layer.load_state_dict(
         {
-            "self_attn.in_proj_weight": torch.cat([one.weight for one in into]),
-            "self_attn.in_proj_bias": torch.cat([one.bias for one in into]),
+            "self_attn.in_proj_weight": torch.cat([projection.weight for projection in into]),
+            "self_attn.in_proj_bias": torch.cat([projection.bias for projection in into]),
             "self_attn.out_proj.weight": attention.to_out.weight,
             "self_attn.out_proj.bias": attention.to_out.bias,
             "linear1.weight": block.ff[0].weight,
@@ -49,21 +49,21 @@ def test_a_block_with_cross_attention_reads_the_other_sequence() -> None:
     torch.manual_seed(0)
     block = Block(_SIZES, cross=True)
     tokens = torch.randn(1, 4, 24)
-    others = torch.randn(1, 6, 24)
-    assert block(tokens, others).shape == tokens.shape
-    assert not torch.allclose(block(tokens, others), block(tokens, others.flip(2)))
+    context = torch.randn(1, 6, 24)
+    assert block(tokens, context).shape == tokens.shape
+    assert not torch.allclose(block(tokens, context), block(tokens, context.flip(2)))
     # The order of the other sequence does not matter, as attention has no positions of its own.
-    assert torch.allclose(block(tokens, others), block(tokens, others.flip(1)), atol=1e-5)
+    assert torch.allclose(block(tokens, context), block(tokens, context.flip(1)), atol=1e-5)
 
 
 def test_the_class_token_stands_first_and_every_token_has_its_place() -> None:
     torch.manual_seed(0)
     entry = Entry(5, 24)
     tokens = torch.randn(2, 5, 24)
-    found = entry(tokens)
-    assert found.shape == (2, 6, 24)
-    assert torch.equal(found[0, 0], found[1, 0])
-    assert torch.equal(found[:, 1:], tokens + entry.positions[:, 1:])
+    entered = entry(tokens)
+    assert entered.shape == (2, 6, 24)
+    assert torch.equal(entered[0, 0], entered[1, 0])
+    assert torch.equal(entered[:, 1:], tokens + entry.positions[:, 1:])
     # Without positions, tokens in another order would be encoded to the same in another order.
     trunk = Trunk(_SIZES)
     assert not torch.allclose(trunk(entry(tokens))[:, 0], trunk(entry(tokens.flip(1)))[:, 0])

@@ -74,8 +74,8 @@ def test_the_sampler_takes_the_steps_of_diffusers(video: VideoDiffusion, strengt
             rise = (1 - torch.cos(torch.pi * torch.tensor((n / steps) ** 5))) / 2
             guided = velocity + (strength - 1) * rise * (velocity - away)
             latent = scheduler.step(guided, int(t), latent, return_dict=False)[0]
-    found = video.step(null, strength).sample(noise, tokens, steps)
-    assert torch.allclose(found, latent, atol=1e-5)
+    sampled = video.step(null, strength).sample(noise, tokens, steps)
+    assert torch.allclose(sampled, latent, atol=1e-5)
 
 
 def _by_level(t: int, steps: int) -> float:

@@ -11,8 +11,8 @@ _LATENT = (4, 3, 4, 6)
 
 def test_pairs_are_turned_by_their_angles() -> None:
     angle = torch.tensor([[0.0, 0.0, torch.pi / 2, torch.pi / 2]])
-    found = turned(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), angle.cos(), angle.sin())
-    assert torch.allclose(found, torch.tensor([[1.0, 2.0, -4.0, 3.0]]), atol=1e-6)
+    rotated = turned(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), angle.cos(), angle.sin())
+    assert torch.allclose(rotated, torch.tensor([[1.0, 2.0, -4.0, 3.0]]), atol=1e-6)
 
 
 def test_half_precision_stays() -> None:
@@ -21,15 +21,15 @@ def test_half_precision_stays() -> None:
 
 
 def test_cogvideox_draws_the_same() -> None:
-    def made() -> CogVideoXTransformer3DModel:
+    def make_transformer() -> CogVideoXTransformer3DModel:
         torch.manual_seed(0)
         return transformer_of(VideoSizes(heads=2, head=16, layers=2, text=8, time=16), _LATENT).eval()
 
-    plain = made()
+    plain = make_transformer()
     plain.set_attn_processor(CogVideoXAttention())
     torch.manual_seed(1)
-    given = (torch.randn(2, *_LATENT), torch.tensor([3, 700]), torch.randn(2, 5, 8))
+    inputs = (torch.randn(2, *_LATENT), torch.tensor([3, 700]), torch.randn(2, 5, 8))
     with torch.no_grad():
-        found = VideoDiffusion(plain, _LATENT)(*given)
-        stock = VideoDiffusion(made(), _LATENT)(*given)
-    assert torch.allclose(found, stock, atol=1e-5)
+        actual = VideoDiffusion(plain, _LATENT)(*inputs)
+        stock = VideoDiffusion(make_transformer(), _LATENT)(*inputs)
+    assert torch.allclose(actual, stock, atol=1e-5)

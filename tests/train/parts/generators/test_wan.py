@@ -57,9 +57,9 @@ def test_steps_are_those_of_diffusers(steps: int, strength: float) -> None:
             away = stock(latent, t.expand(2), _null().expand(2, -1, -1), return_dict=False)[0]
             guided = away + strength * (towards - away)
             latent = scheduler.step(guided, t, latent, return_dict=False)[0]
-    found = VideoFlow(_transformer(), _SHIFT).step(_null(), strength).sample(noise, tokens, steps)
-    assert (found - noise).abs().max() > 0.1
-    assert torch.allclose(found, latent, atol=1e-5)
+    sampled = VideoFlow(_transformer(), _SHIFT).step(_null(), strength).sample(noise, tokens, steps)
+    assert (sampled - noise).abs().max() > 0.1
+    assert torch.allclose(sampled, latent, atol=1e-5)
 
 
 def test_a_step_may_be_of_any_length() -> None:
@@ -67,10 +67,10 @@ def test_a_step_may_be_of_any_length() -> None:
     flow = VideoFlow(_transformer(), _SHIFT)
     noise, tokens = _inputs()
     with torch.no_grad():
-        found = FlowStep(flow, _null())(noise, tokens, torch.tensor([0.5]), torch.tensor([0.2]))
+        stepped = FlowStep(flow, _null())(noise, tokens, torch.tensor([0.5]), torch.tensor([0.2]))
         # 5 * 0.5 / (1 + 4 * 0.5), and the same of 0.2.
         velocity = flow(noise, torch.full((2,), 5 / 6), tokens)
-    assert torch.allclose(found, noise + (5 / 9 - 5 / 6) * velocity, atol=1e-6)
+    assert torch.allclose(stepped, noise + (5 / 9 - 5 / 6) * velocity, atol=1e-6)
 
 
 def test_the_loss_is_the_error_of_the_velocity() -> None:
@@ -83,8 +83,8 @@ def test_the_loss_is_the_error_of_the_velocity() -> None:
     share = sigma.view(-1, 1, 1, 1, 1)
     with torch.no_grad():
         velocity = flow((1 - share) * latents + share * noise, sigma, tokens)
-        found = flow.loss(latents, noise, torch.tensor([199, 999]), tokens)
-    assert torch.allclose(found, (velocity - (noise - latents)).square().mean(), rtol=1e-5)
+        loss = flow.loss(latents, noise, torch.tensor([199, 999]), tokens)
+    assert torch.allclose(loss, (velocity - (noise - latents)).square().mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("opset", "fused"), [(23, True), (22, False)])
@@ -106,8 +106,8 @@ def test_graphs_compute_the_same(opset: int, fused: bool, tmp_path: Path) -> Non
     with torch.no_grad():
         expected = step(*inputs.values())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {name: x.numpy() for name, x in inputs.items()})
-    assert np.abs(np.asarray(found) - expected.numpy()).max() < 1e-5
+    (graph_output,) = session.run(None, {name: x.numpy() for name, x in inputs.items()})
+    assert np.abs(np.asarray(graph_output) - expected.numpy()).max() < 1e-5
 
 
 def test_by_default_it_is_wan_1_3b() -> None:
@@ -149,11 +149,11 @@ def test_the_graph_of_a_students_step_computes_the_same(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     # A graph that did not read where the step ends would be right at one end alone.
     for end in (0.25, 0.5):
-        given = inputs | {"r": torch.tensor([end])}
+        step_inputs = inputs | {"r": torch.tensor([end])}
         with torch.no_grad():
-            expected = step(*given.values())
-        (found,) = session.run(None, {name: x.numpy() for name, x in given.items()})
-        assert np.allclose(found, expected.numpy(), atol=1e-5)
+            expected = step(*step_inputs.values())
+        (graph_output,) = session.run(None, {name: x.numpy() for name, x in step_inputs.items()})
+        assert np.allclose(graph_output, expected.numpy(), atol=1e-5)
     mean = step.velocity(tokens[:1], noise[:1], torch.tensor([0.75]), torch.tensor([0.25]))
     shorter = step.velocity(tokens[:1], noise[:1], torch.tensor([0.75]), torch.tensor([0.5]))
     assert not torch.allclose(mean, shorter, atol=1e-3)

@@ -46,9 +46,9 @@ def test_words_of_a_scale_begin_on_a_line_in_their_order() -> None:
 
 
 def test_a_caption_says_which_way_a_clip_moves() -> None:
-    right, left, still = captions([_stripes(2), _stripes(-2), _stripes(0)])
-    assert "moving-right" in right.split()
-    assert "moving-left" in left.split()
+    rightward, leftward, still = captions([_stripes(2), _stripes(-2), _stripes(0)])
+    assert "moving-right" in rightward.split()
+    assert "moving-left" in leftward.split()
     assert "still" in still.split()
 
 
@@ -58,14 +58,14 @@ def test_words_of_an_events_file_come_last_as_they_are() -> None:
 
 
 def test_words_have_numbers_and_unknown_ones_the_number_of_none() -> None:
-    known = Vocabulary.of(["a red/dot", "a blue/dot"])
-    assert known.words == ["a", "blue", "dot", "red"]
-    found = known.numbers(["red/dot", "a/green/dot a/a/a/a/a/red and more"], 2)
-    assert found.tolist() == [
+    vocabulary = Vocabulary.of(["a red/dot", "a blue/dot"])
+    assert vocabulary.words == ["a", "blue", "dot", "red"]
+    numbers = vocabulary.numbers(["red/dot", "a/green/dot a/a/a/a/a/red and more"], 2)
+    assert numbers.tolist() == [
         [[4, 3, 0, 0, 0], [0, 0, 0, 0, 0]],
         [[1, 0, 3, 0, 0], [1, 1, 1, 1, 1]],
     ]
-    assert Vocabulary(known.words).numbers(["blue"], 1).tolist() == [[[2, 0, 0, 0, 0]]]
+    assert Vocabulary(vocabulary.words).numbers(["blue"], 1).tolist() == [[[2, 0, 0, 0, 0]]]
 
 
 def test_a_token_is_the_sum_of_its_words_and_no_word_is_zero() -> None:
