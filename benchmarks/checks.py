@@ -14,10 +14,10 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.result_files import RESULTS, write
-from rtdecode.eeg.door import Door
+from rtdecode.eeg.invalid_samples import Door
 from rtdecode.eeg.rate import RateCheck
-from rtdecode.plausible import Resting
-from rtdecode.windows.volume_door import VolumeDoor
+from rtdecode.signal.plausible import Resting
+from rtdecode.windows.volume_validity import VolumeDoor
 from streaming.tools import bench
 from streaming.tools.bench_pace import Pace
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from benchmarks.result_files import RESULTS
 from benchmarks.variants import Ablation, Variant, main, ridge_beside
-from rtdecode.disk import strict_json
+from rtdecode import strict_json
 
 _OUT = RESULTS / "cineneuron.json"
 _WORK = Path("runs/cineneuron")

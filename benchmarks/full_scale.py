@@ -25,7 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import full_scale_memory
 from benchmarks.result_files import RESULTS, write
 from benchmarks.result_files import read as read_figures
-from rtdecode.disk import strict_json
+from rtdecode import strict_json
+from train.config.recipe import build, read
 from train.models.cineneuron.encoder import RememberingEncoder
 from train.models.conditioned.encoder import ConditionEncoder, Signals
 from train.models.conditioned.memory import MemoryEncoder
@@ -34,8 +35,7 @@ from train.models.conditioned.trainable import DENOISING, BrainVideo
 from train.parts.generators.base import LEVELS, VideoModel
 from train.parts.generators.cogvideox import VideoSizes
 from train.parts.generators.wan import WanSizes
-from train.phases import Phase, begin
-from train.recipe import build, read
+from train.trainer.phases import Phase, begin
 
 # CineBrain: windows of 4 s, all voxels that are released, clips of 33 frames of 480 x 720.
 _SIGNALS = Signals(slots=5, voxels=18946, channels=64, samples=4000)

@@ -31,12 +31,13 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from rtdecode.disk.video import write_mp4
-from train.data.layouts import cinebrain, cinebrain_clips
+from train.config.run_context import Arrays
+from train.data import cinebrain_clips
+from train.data.layouts import cinebrain
 from train.data.layouts.cinebrain_set import CAPTIONS, FPS, FRAMES, SAMPLES
-from train.targets.cache import Target, compute
+from train.data.target_cache import Target, compute
 from train.targets.models import files_of
 from train.weights import source
-from train.work import Arrays
 
 # Bytes that a training may hold beside model and optimizer, and for each process that draws batches.
 LARGEST_BASE = 2e9

@@ -39,10 +39,10 @@ from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
 from rtdecode.types import Array
+from train.interface.system import Traced
 from train.models.conditioned.encoder import ConditionEncoder
 from train.parts.codecs import video_decoder
 from train.parts.codecs.tiny_video_decoder import TinyVideoDecoder
-from train.system import Traced
 
 # CineBrain: TR 0.8 s, EEG at 1000 Hz, windows of 4 s of which clips of 33 frames are shown.
 _TR = Fraction(4, 5)

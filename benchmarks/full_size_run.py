@@ -32,7 +32,9 @@ from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
-from train import adapters, run_folder
+from train.artifacts import run_folder
+from train.artifacts.slots import parts_of
+from train.config.recipe import read
 from train.data.chain import draft_manifest
 from train.data.taught import Taught
 from train.models.conditioned import system as large_system
@@ -40,8 +42,7 @@ from train.models.conditioned.published_system import PublishedShape, packed
 from train.models.conditioned.small import signal_shapes, unmerged_adapters
 from train.models.conditioned.trainable import BrainVideo
 from train.parts.generators import cogvideox
-from train.recipe import read
-from train.slots import parts_of
+from train.trainer import adapters
 
 # Channel, latent frame, row, column: few tokens, as weights alone are measured.
 _LATENT = (16, 9, 4, 6)

@@ -21,11 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.result_files import RESULTS, write
 from export.trace import graph
 from rtdecode.bundle.manifest import FUSED
+from train.config.recipe import build, read
+from train.interface.system import Traced
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes
 from train.models.conditioned.encoder import Signals
 from train.parts.encoders.tokenizers import FusedVoxelTokenizer, VoxelTokenizer
-from train.recipe import build, read
-from train.system import Traced
 
 # All voxels of CineBrain, and the condition of CogVideoX.
 _SIGNALS = Signals(slots=5, voxels=18946, channels=64, samples=4000)

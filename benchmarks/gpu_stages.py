@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from benchmarks import full_size
 from benchmarks.full_size import CONDITIONS, LATENT, SIZES, STEPS, TINY, Denoiser
 from benchmarks.gpu_rates import synchronise
+from train.config.recipe import build, read
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes
 from train.models.conditioned.encoder import Signals
 from train.parts.codecs import video_decoder
@@ -25,7 +26,6 @@ from train.parts.codecs.tiny_video_decoder import TinyVideoDecoder
 from train.parts.codecs.video_decoder import VideoDecoder
 from train.parts.encoders.tokenizers import FusedVoxelTokenizer, VoxelTokenizer
 from train.parts.encoders.transformer import TrunkSizes
-from train.recipe import build, read
 
 # Tensors in, tensors out, each by its place.
 Stage = Callable[..., tuple[Tensor, ...]]

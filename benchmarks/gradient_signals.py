@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from rtdecode.phantom.body.bore import converted
+from rtdecode.phantom.body.in_scanner_eeg import converted
 from rtdecode.phantom.body.magnet import GradientArtifact
 from rtdecode.signal.eeg.quality import Quality
 from rtdecode.signal.gradient.remover import Gradient, GradientRemover

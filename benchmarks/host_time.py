@@ -30,10 +30,10 @@ from benchmarks.result_files import RESULTS, write
 from export import eight_bits
 from export.run import wired
 from rtdecode import bundle as bundles
+from rtdecode import strict_json
 from rtdecode.bundle import Bundle, ClipGeometry, engine, golden
 from rtdecode.bundle.graph import Graph, Value
 from rtdecode.bundle.wiring import DECODING
-from rtdecode.disk import strict_json
 from rtdecode.disk.video import write_mp4
 from rtdecode.types import Window
 from streaming.decode import decoder as decoding

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.result_files import RESULTS, write
-from rtdecode.disk import strict_json
+from rtdecode import strict_json
 from rtdecode.phantom.body.amplifier import LEAD_IN_S
-from rtdecode.phantom.files.names import write_run
+from rtdecode.phantom.live.names import write_run
 from rtdecode.phantom.session import PhantomSession
 from tests.streaming.importing import xdf_files
 from tests.train.data.layouts.test_bids_eeg import brainvision, eeglab

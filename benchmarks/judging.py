@@ -4,9 +4,9 @@ python -m benchmarks.judging    # writes results/judging.json
 
 Clips are drawn at random and kept as those of a decoder are (`rtdecode.disk.clip_file.keep`), in 15 GB of
 temporary files; pictures that are made of them take another 5 GB for a while. A process of its own draws and
-judges them by all that looks at pixels of any size: identification, all of `train.judging.film_scores`, and
-the published pictures, of which the optical flow alone takes seconds for each clip, so that these are made of
-the first 20 clips. It tells the most memory that it held.
+judges them by all that looks at pixels of any size: identification, all of `train.evaluation.film_scores`,
+and the published pictures, of which the optical flow alone takes seconds for each clip, so that these are
+made of the first 20 clips. It tells the most memory that it held.
 """
 
 import argparse
@@ -32,10 +32,10 @@ from rtdecode.scores.accuracy import correlations, identification, psnr
 from rtdecode.scores.events import Event
 from rtdecode.scores.seams import seam_ratio
 from streaming.tools import bench
-from train.judging.film_scores import Scores, describe, score
-from train.judging.identification import background_clips
-from train.judging.likeness import likenesses
-from train.judging.pictures import contact_sheet
+from train.evaluation.film_scores import Scores, describe, score
+from train.evaluation.identification import background_clips
+from train.evaluation.image_similarity import likenesses
+from train.evaluation.pictures import contact_sheet
 from train.metrics.pixels import NearestClips, gradient_energy
 
 MEMORY_MB = 2000.0

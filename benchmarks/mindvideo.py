@@ -54,19 +54,19 @@ from benchmarks.variants import (
 from rtdecode import terminal
 from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, explain
-from train import loop
+from train.artifacts.slots import parts_of
+from train.config.recipe import read
+from train.config.run_context import Work, tracked
+from train.config.training_films import training_films
 from train.data.simulated import FilmSessions
-from train.data.training_films import training_films
 from train.models.conditioned.batches import Windows
 from train.models.conditioned.material import Material, of_sessions
 from train.models.conditioned.small import signal_shapes
 from train.models.mindvideo.encoder import FMRI, SpaceTimeEncoder
 from train.models.mindvideo.plan import MindVideoPlan
 from train.models.mindvideo.pretraining import MASKED, ORDER, MaskedVolumes, VolumeBatches
-from train.phases import Phase
-from train.recipe import read
-from train.slots import parts_of
-from train.work import Work, tracked
+from train.trainer import loop
+from train.trainer.phases import Phase
 
 _OUT = RESULTS / "mindvideo.json"
 _WORK = Path("runs/mindvideo")

@@ -36,16 +36,16 @@ from rtdecode.phantom.film.watched import NATURAL, SHAPES
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import identification_nway
+from train.artifacts.run_folder import read_run, restored
+from train.config.recipe import build, numbers
+from train.config.run_context import tracked
 from train.data.phantom import session_clips, window_arrays
 from train.data.recorded import cut_windows
-from train.judging.identification import judging_seeds
+from train.evaluation.identification import judging_seeds
+from train.interface.system import System
 from train.make_fittable import make_fittable
 from train.models.conditioned.fittable import FITTER
-from train.recipe import build, numbers
 from train.run import run as train
-from train.run_folder import read_run, restored
-from train.system import System
-from train.work import tracked
 
 _OUT = RESULTS / "newcomer.json"
 # The session that is fitted, which no shipped recipe trains on, and the one that is judged.

@@ -35,7 +35,7 @@ from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoded, Decoder
 from streaming.sinks import meter
 from streaming.sinks.clip_emitter import open_emitter
-from streaming.sinks.outputs import open_outputs
+from streaming.sinks.publishers import open_outputs
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 

@@ -27,7 +27,7 @@ from rtdecode.scores.events import Span, apart, distractors, film_clip, read_eve
 from streaming.session import replay
 from train.data.phantom import window_arrays
 from train.data.recorded import cut_windows
-from train.judging.oracle import Oracle
+from train.evaluation.oracle import Oracle
 
 # An amplifier sends ten times as many chunks; the same windows come of them, in more time.
 _CHUNK_S = 0.2

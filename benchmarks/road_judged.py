@@ -18,8 +18,8 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk import calibration as calibrations
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.clip_file import Pixels
+from rtdecode.disk.hashed_folder import file_hash
 from rtdecode.disk.recording import Recording
-from rtdecode.disk.sealed import file_hash
 from rtdecode.disk.video import unpack_mp4
 from rtdecode.phantom.body.movement import pose_of
 from rtdecode.phantom.body.scanner import CENTRE
@@ -30,22 +30,22 @@ from rtdecode.types import Volume
 from streaming.calibrate.gather import gather
 from streaming.calibrate.warmup import align, measure
 from streaming.sources.folder.source import FolderSource
+from train.artifacts.run_folder import draft_of, read_run, restored
+from train.artifacts.slots import parts_of
+from train.config.run_context import Arrays
 from train.data.clip_grid import shown_frames
 from train.data.near_duplicates import clip_hashes, pairs
 from train.data.phantom import window_arrays
 from train.data.recorded import cut_windows, find_head
 from train.data.recorded_sessions import RecordedSessions
 from train.data.recorded_showing import SOURCES, RecordedShowing, stretches
-from train.judging.decoders import vectors
-from train.judging.film_figures import difference, figure, groups
-from train.judging.film_scores import TEMPORAL, Scores, Shown, describe, told_apart
-from train.judging.judged import Show, shown
-from train.judging.oracle import Oracle, fit_oracle
-from train.judging.sections import condition
-from train.run_folder import draft_of, read_run, restored
-from train.slots import parts_of
-from train.system import Plan, System
-from train.work import Arrays
+from train.evaluation.decoders import vectors
+from train.evaluation.film_figures import difference, figure, groups
+from train.evaluation.film_scores import TEMPORAL, Scores, Shown, describe, told_apart
+from train.evaluation.oracle import Oracle, fit_oracle
+from train.evaluation.result import Show, shown
+from train.evaluation.sections import condition
+from train.interface.system import Plan, System
 
 IDENTIFIED = "identification_2way_centred"
 PAIRS = "identification_2way_matched"

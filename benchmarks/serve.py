@@ -41,7 +41,7 @@ from benchmarks.result_files import RESULTS, read, write
 from benchmarks.serve_decoders import decoders
 from benchmarks.serve_windows import paced, random_windows
 from rtdecode import bundle as bundles
-from rtdecode.disk import strict_json
+from rtdecode import strict_json
 from streaming.decode.deadline import Cost
 from streaming.decode.decoder import SharedDecoder
 from streaming.decode.scheduler import Request, Scheduler

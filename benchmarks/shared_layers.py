@@ -46,21 +46,21 @@ from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.film.watched import NONE, SHAPES
 from train import compare
+from train.artifacts.run_folder import read_run
 from train.closed_form.encoding import blocks
 from train.closed_form.ridge import fit_ridge
 from train.closed_form.shared_space import VERTEX
 from train.closed_form.stem import fill_slots
+from train.config.recipe import build, numbers
+from train.config.run_context import Arrays, tracked
 from train.data.phantom import Participant, session_arrays, session_clips
+from train.evaluation.decoders import vectors
+from train.evaluation.film_figures import difference, figure
+from train.evaluation.sections import condition
+from train.evaluation.sessions import Sessions
 from train.fitting.shared_space import layer_of
-from train.judging.decoders import vectors
-from train.judging.film_figures import difference, figure
-from train.judging.sections import condition
-from train.judging.sessions import Sessions
+from train.interface.system import System
 from train.models.brainnetflix.plan import BrainNetflixPlan
-from train.recipe import build, numbers
-from train.run_folder import read_run
-from train.system import System
-from train.work import Arrays, tracked
 
 _OUT = RESULTS / "shared_layers.json"
 _NAME = "newcomer"

@@ -35,9 +35,9 @@ from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from streaming.decode.decoder import Decoder
 from train import compare
-from train.judging.sessions import Sessions
+from train.config.run_context import tracked
+from train.evaluation.sessions import Sessions
 from train.run import run as train
-from train.work import tracked
 
 _OUT = RESULTS / "systems.json"
 _WORK = Path("runs/systems")

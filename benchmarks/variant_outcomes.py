@@ -18,8 +18,8 @@ from scipy import stats
 from benchmarks import result_files
 from rtdecode.errors import UsageError
 from rtdecode.scores import intervals
-from train.judging.film_figures import gathered
-from train.judging.film_scores import Scores
+from train.evaluation.film_figures import gathered
+from train.evaluation.film_scores import Scores
 
 # Stand in a table for what is not there: the run, the run that it would be compared with, and scores that
 # this kind of run does not have.

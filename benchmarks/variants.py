@@ -24,15 +24,16 @@ from benchmarks.variant_outcomes import Outcome, Outcomes, outcome_of
 from rtdecode import terminal
 from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from train import compare, run_folder
+from train import compare
+from train.artifacts import run_folder
+from train.artifacts.slots import parts_of
+from train.config.recipe import read
+from train.config.run_context import Work, tracked
+from train.config.training_films import training_films
 from train.data.simulated import FilmSessions, SimulatedSessions
-from train.data.training_films import training_films
-from train.judging.film_scores import TEMPORAL
-from train.judging.sessions import Sessions
-from train.recipe import read
-from train.slots import parts_of
-from train.system import Plan
-from train.work import Work, tracked
+from train.evaluation.film_scores import TEMPORAL
+from train.evaluation.sessions import Sessions
+from train.interface.system import Plan
 
 # Stages that depend on the encoder; all others are shared.
 _OWN_STAGES = ("brains", "masked", "film-tokens.npz", "*.png", "alignment-*", "attention.*")

@@ -16,17 +16,16 @@ from typing import Any, cast
 
 import numpy as np
 
-from rtdecode import bundle, child
+from rtdecode import bundle, child, strict_json
 from rtdecode.bundle import Manifest, providers
 from rtdecode.bundle.engine import Engine
 from rtdecode.bundle.golden import decode, steps_of
 from rtdecode.bundle.graph import Graph, Value, host
 from rtdecode.bundle.memory import Rows
 from rtdecode.bundle.providers import CPU, Provider
-from rtdecode.disk import strict_json
 from rtdecode.errors import BundleError, RtDecodeError, explain
 from rtdecode.types import Array
-from train.work import read_arrays
+from train.config.run_context import read_arrays
 
 _JOB = "job.json"
 _GOLDEN = "golden.npz"

@@ -27,8 +27,8 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper, inliner, shape_i
 from rtdecode import bundle as bundles
 from rtdecode import installing, terminal
 from rtdecode.bundle import BuiltEngine, Bundle, Input, Manifest, Output, Stage, gpu
-from rtdecode.bundle.ahead import logger
 from rtdecode.bundle.manifest import BUILDERS, DECOMPOSED, FUSED
+from rtdecode.bundle.tensorrt import logger
 from rtdecode.errors import BundleError, RtDecodeError, UsageError, explain
 
 # The GPUs that engines are built for unless others are asked for.

@@ -25,15 +25,15 @@ from rtdecode import bundle as bundles
 from rtdecode import terminal
 from rtdecode.bundle import Bundle, Manifest
 from rtdecode.bundle.prepared import check_live
+from rtdecode.disk.hashed_folder import file_hash
 from rtdecode.disk.recording import Recording
-from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.scores import intervals
-from train import builders
+from train.config import builders
+from train.config.run_context import tracked
 from train.data.films import read_film
 from train.data.recorded import Recorded, read_recordings
 from train.fitting.fitter import Fitted, Fitter, Matrix, Shown, Story, identified
-from train.work import tracked
 
 # Chance of 2-way identification.
 _CHANCE = 0.5

@@ -23,11 +23,11 @@ from rtdecode.bundle import Bundle, Manifest, Subject, engine
 from rtdecode.bundle.frames import to_uint8
 from rtdecode.bundle.golden import decode
 from rtdecode.errors import BundleError
+from train.config.run_context import Arrays
 from train.data.arrays import golden, golden_noise, normalised_eeg
 from train.data.recorded import Recorded
 from train.fitting.fitter import Fitted, Fitter
-from train.system import signal_ports
-from train.work import Arrays
+from train.interface.system import signal_ports
 
 # Golden windows; `train.data.arrays.golden` gives each of them another way through the encoder.
 _GOLDEN = 3

@@ -19,7 +19,7 @@ from export.files import beside, write
 from export.halves import widened
 from export.precision import MATRICES, of_clock_alone, opset_of, tidied
 from rtdecode.errors import UsageError
-from train.work import Arrays
+from train.config.run_context import Arrays
 
 # ONNX has values of fp8 from this opset on. A graph that its system writes may be older.
 _FIRST_OPSET = 19

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from rtdecode import terminal
-from rtdecode.bundle import room
+from rtdecode.bundle import memory_check
 from rtdecode.disk.folders import existing
 from rtdecode.errors import UsageError
-from train.slots import HasLargeWeights
-from train.system import LargeWeights, Stage, Traced
+from train.artifacts.slots import HasLargeWeights
+from train.interface.system import LargeWeights, Stage, Traced
 
 # Python, torch, onnx and ONNX Runtime.
 _PROGRAM = 1.5e9
@@ -99,7 +99,7 @@ def check_room(plan: object, run: Path, out: Path, precision: str) -> None:
         f"The export takes about {need.memory / 1e9:.1f} GB of memory and {need.disk / 1e9:.1f} GB of disk "
         "until the bundle is whole."
     )
-    places = {"memory": (need.memory, room.available()), "disk": (need.disk, _free(out))}
+    places = {"memory": (need.memory, memory_check.available()), "disk": (need.disk, _free(out))}
     on_gpu = _free_on_gpu()
     if on_gpu is not None:
         places["GPU memory"] = (need.gpu, on_gpu)

@@ -24,9 +24,9 @@ from rtdecode.bundle import Manifest
 from rtdecode.bundle.golden import CLIP_DB, psnr_db
 from rtdecode.errors import BundleError
 from rtdecode.types import Array
+from train.config.run_context import Arrays
 from train.data.arrays import golden_noise
-from train.system import Stage, System, Table, Traced
-from train.work import Arrays
+from train.interface.system import Stage, System, Table, Traced
 
 PASSED = "passed"
 STRUCTURAL = "structural"

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 
 from export.decoded import providers_for
-from rtdecode.bundle import room
+from rtdecode.bundle import memory_check
 from rtdecode.bundle.providers import CPU
 from rtdecode.errors import BundleError
 
@@ -42,7 +42,7 @@ def cannot_run(files: Sequence[Path], precision: str) -> str | None:
     if precision in _NOT_ON_THE_CPU and providers_for(precision) == [CPU]:
         return f"{_NOT_ON_THE_CPU[precision]}, and this machine offers no other provider"
     need = _COPIES * sum(file.stat().st_size for file in files)
-    free = room.available()
+    free = memory_check.available()
     if need > free:
         return f"decoding takes about {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB were free"
     return None

@@ -27,8 +27,8 @@ from export.files import LARGEST, check, left_on_disk
 from export.halves import halved
 from rtdecode.bundle.manifest import DECOMPOSED, FUSED
 from rtdecode.errors import RtDecodeError
-from train import adapters
-from train.system import Traced
+from train.interface.system import Traced
+from train.trainer import adapters
 
 # The opset is stated, because the exporter's default one changes with its release. From 23 on ONNX has a node
 # for an attention, which ONNX Runtime computes at once. Many versions of TensorRT cannot build that node, or

@@ -13,10 +13,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rtdecode import __version__, installing, reasons, terminal
-from rtdecode.disk import strict_json
-from rtdecode.errors import RtDecodeError, UsageError, explain
-from rtdecode.options import (
+from rtdecode import __version__, installing, reasons, strict_json, terminal
+from rtdecode.commands.options import (
     BundleName,
     Carry,
     Dashboard,
@@ -39,6 +37,7 @@ from rtdecode.options import (
     from_zero,
     positive,
 )
+from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.live.command import simulate
 
 # typer does not name the class of its errors on command lines, of which this is one.
@@ -196,7 +195,7 @@ def stream(
         _needs("websockets", "serve")
     from streaming.address import take_over
     from streaming.session import live as command
-    from streaming.session.orders import StreamOptions
+    from streaming.session.options import StreamOptions
 
     options = StreamOptions(
         lsl=lsl,

@@ -23,8 +23,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, LiteralString, Self
 
-from rtdecode import reasons
-from rtdecode.disk import strict_json
+from rtdecode import reasons, strict_json
 
 
 class CodedError(Exception):

@@ -58,7 +58,7 @@ class Status:
     heard : bool
         Whether anything has come in since the acquisition process started.
     items : list of dict
-        Triggers and volumes since the last status, without pixels (`streaming.session.past`).
+        Triggers and volumes since the last status, without pixels (`streaming.session.resume`).
     newest_sample_at, first_sample_at : float or None
         Local times of EEG samples, s: of the newest one, and of the one with which the run began.
     heard_since : list of float

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
-from train.judging.film_scores import Scores
-from train.judging.section import Decoded, HeldOutWindows, Metric
+from train.evaluation.film_scores import Scores
+from train.evaluation.section import Decoded, HeldOutWindows, Metric
 
 
 @dataclass(frozen=True)

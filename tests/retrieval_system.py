@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from train.builders import register
+from train.config.builders import register
 from train.models.conditioned.encoder import Encoded, Signals, ordered
 from train.models.conditioned.memory import ROWS, MemoryEncoder
 from train.models.conditioned.small import SmallPlan

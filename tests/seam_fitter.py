@@ -15,14 +15,14 @@ from onnx import ModelProto, numpy_helper
 
 from rtdecode.bundle import Bundle
 from tests.seam_parts import LATENT, Codec
-from train.builders import register
 from train.closed_form.encoding import FOLDS, best_explained, blocks, fold_errors, widened
 from train.closed_form.ridge import fit_ridge
+from train.config.builders import register
+from train.config.run_context import Arrays
 from train.data.arrays import eeg_statistics, normalised_eeg
 from train.data.films import clips_at
 from train.data.recorded import Recorded
 from train.fitting.fitter import Fitted, Shown, Story
-from train.work import Arrays
 
 _SHARES = [0.2, 0.5, 0.8]
 _PICKING = 1.0

@@ -8,12 +8,12 @@ from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor, nn
 
 from train.distillation.clock import FLOW
-from train.loop import Trainable
 from train.models.conditioned.trainable import DENOISING
 from train.parts.codecs.video_decoder import Cache, VideoDecoder
 from train.parts.generators.base import wide
 from train.parts.losses.denoising import denoising
 from train.parts.losses.regression import Regression
+from train.trainer.loop import Trainable
 
 # (channel, latent frame, row, column) of a clip of 17 frames of 48 x 80.
 LATENT = (4, 4, 6, 10)

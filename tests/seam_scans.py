@@ -13,9 +13,9 @@ from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE
+from train.config.run_context import Arrays, Work
 from train.data.chain import draft_bundle, draft_manifest, windows
 from train.data.phantom import spans, window_arrays
-from train.work import Arrays, Work
 
 FRAMES = 17
 ROWS = 48

@@ -38,21 +38,31 @@ from tests.seam_parts import (
 )
 from tests.seam_scans import COLUMNS, PARTICIPANTS, ROWS, Scans
 from tests.streaming.bundles import CHANNELS
-from train import loop
-from train.builders import register
+from train.config.builders import register
+from train.config.run_context import Arrays, Work
 from train.data.arrays import golden
-from train.judging.identification import judge_clips
-from train.judging.judged import Judged, Request, Show
-from train.loader import Place
-from train.loop import Machine
+from train.evaluation.identification import judge_clips
+from train.evaluation.result import Judged, Request, Show
+from train.interface.system import (
+    Condition,
+    OfSubject,
+    Port,
+    Stage,
+    System,
+    Table,
+    Traced,
+    Trained,
+    signal_ports,
+)
 from train.models.conditioned import batches
 from train.models.conditioned.batches import PORTS, Dropout, Windows
 from train.models.conditioned.small import losses_of
 from train.parts.codecs import video_decoder
 from train.parts.generators.base import wide
-from train.phases import Phase
-from train.system import Condition, OfSubject, Port, Stage, System, Table, Traced, Trained, signal_ports
-from train.work import Arrays, Work
+from train.trainer import loop
+from train.trainer.loader import Place
+from train.trainer.loop import Machine
+from train.trainer.phases import Phase
 
 TEACHING = 7
 JUDGING = 1000

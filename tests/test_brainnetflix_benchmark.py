@@ -3,10 +3,10 @@
 import pytest
 
 from benchmarks import brainnetflix
+from train.artifacts.slots import parts_of
+from train.config.recipe import check, read
 from train.data.simulated import FilmSessions
 from train.models.brainnetflix.plan import BrainNetflixPlan
-from train.recipe import check, read
-from train.slots import parts_of
 
 TRAINED = [name for name, variant in brainnetflix.ABLATION.variants.items() if variant.recipe is None]
 PARTICIPANTS = {"one": 1, "one-10-minutes": 1, "two": 2, "eight": 8}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cineneuron
-from train.recipe import check, read
+from train.config.recipe import check, read
 
 # The control is another one's run, and the ridge a recipe of its own.
 TRAINED = [name for name in cineneuron.ABLATION.variants if name not in (cineneuron.RANDOM_AT_TEST, "ridge")]

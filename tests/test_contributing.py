@@ -10,9 +10,9 @@ import pytest
 from streaming.sources.folder.source import FolderSource
 from tests.own_metric import Layout, correlation
 from tests.own_scanner import slices_of
-from train.builders import register
+from train.artifacts.run_folder import read_run
+from train.config.builders import register
 from train.run import run
-from train.run_folder import read_run
 
 ROOT = Path(__file__).parents[1]
 AFFINE = np.array([[-3.0, 0, 0, 40], [0, 3, 0, -50], [0, 0, 4, -20], [0, 0, 0, 1]])

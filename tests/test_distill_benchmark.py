@@ -12,15 +12,15 @@ from benchmarks.experiments import distill
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.tiny import tiny, tiny_bundle
+from train.artifacts.run_folder import arrays, read_run, restored, weights, weights_digest
+from train.config.recipe import FOLDER, build
 from train.distillation import gates
-from train.distillation.matching import CRITIC, MATCHING
-from train.judging.sessions import Sessions
+from train.distillation.dmd import CRITIC, MATCHING
+from train.evaluation.reconstruct import conditions_alone
+from train.evaluation.sessions import Sessions
 from train.models.compact.redetail import with_share
 from train.models.compact.system import Compact
-from train.recipe import FOLDER, build
-from train.reconstruct import conditions_alone
 from train.run import run
-from train.run_folder import arrays, read_run, restored, weights, weights_digest
 
 RECIPE = "compact-distilled"
 RUNS = Path(__file__).parents[1] / "train" / "runs"

@@ -7,7 +7,7 @@ from tests import house
 FILES = {
     "rtdecode/errors.py": '"""Nothing."""\n\n\nclass Fault(Exception): ...\n',
     "rtdecode/page/a.py": (
-        "from rtdecode.page import b\nimport train.loop\n\nclass Shown:\n    told, kept = 1, 2\n"
+        "from rtdecode.page import b\nimport train.trainer.loop\n\nclass Shown:\n    told, kept = 1, 2\n"
     ),
     "rtdecode/page/b.py": "from rtdecode.page.a import Shown as First\n\nclass Shown(First): ...\n",
     "streaming/session/live.py": (
@@ -21,9 +21,9 @@ FILES = {
         "        # The same field again.\n"
         "        self._out = 2\n"
     ),
-    "train/loop.py": "def _step(): ...\n",
+    "train/trainer/loop.py": "def _step(): ...\n",
     "tests/test_live.py": (
-        "from train.loop import _step\n\n"
+        "from train.trainer.loop import _step\n\n"
         "def _own(): ...\n\n"
         "def test(monkeypatch):\n"
         "    self._out\n"
@@ -52,7 +52,7 @@ def test_each_count_is_of_what_its_line_says(tmp_path: Path) -> None:
     assert lines[lines.index("public classes of one name in a sub-package: 1") + 1] == (
         "  rtdecode/page: Shown, 2 times"
     )
-    assert lines[lines.index("arrows up: 1") + 1] == "  rtdecode/page/a.py -> train/loop.py"
+    assert lines[lines.index("arrows up: 1") + 1] == "  rtdecode/page/a.py -> train/trainer/loop.py"
     assert lines[lines.index("circles of modules: 1") + 1] == "  2: rtdecode/page/a.py, rtdecode/page/b.py"
     assert "circles of folders: 0" in lines
     assert "fields of _Session: _Session 3" in lines

@@ -23,9 +23,9 @@ from rtdecode.signal.volume.baseline import normalizer
 from rtdecode.signal.volume.projection import project
 from rtdecode.types import EegChunk, Trigger, Volume, Window
 from streaming.decode.decoder import Decoder
+from train.artifacts.run_folder import weights
 from train.data import haxby
 from train.models.haxby.system import Category
-from train.run_folder import weights
 
 SHIPPED_RUNS = Path(__file__).parents[1] / "train" / "runs"
 HAXBY = Path(__file__).parent / "data" / "haxby"

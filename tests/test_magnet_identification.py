@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rtdecode.phantom.body.bore import SFREQ, Artifacts
+from rtdecode.phantom.body.in_scanner_eeg import SFREQ, Artifacts
 from rtdecode.phantom.session import PhantomSession
 from streaming.session import replay
 from tests.recordings import record

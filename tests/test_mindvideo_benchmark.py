@@ -9,11 +9,11 @@ import pytest
 
 from benchmarks import mindvideo
 from tests.train.lines import EXACT
+from train.artifacts.slots import parts_of
+from train.config.recipe import build, check, read
 from train.data.simulated import SimulatedSessions
 from train.models.conditioned.material import Material
 from train.models.mindvideo.plan import MindVideoPlan
-from train.recipe import build, check, read
-from train.slots import parts_of
 
 COUNT = 60
 VOXELS = 32

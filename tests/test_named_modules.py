@@ -79,7 +79,7 @@ def test_what_pages_and_docstrings_name_is_there() -> None:
     [
         "run python -m benchmarks.headline BUNDLE",
         "see `benchmarks/headline.py`",
-        "see `train.system.Sytem`",
+        "see `train.interface.system.Sytem`",
         "`tests.gone`",
     ],
 )

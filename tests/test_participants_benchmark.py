@@ -6,10 +6,10 @@ import pytest
 from benchmarks.experiments import participants
 from train.closed_form.brain_maps import StemSizes
 from train.closed_form.patch_codec import CodecSizes
+from train.config.recipe import build, read
 from train.data.simulated import SimulatedSessions
 from train.data.taught import Taught
 from train.models.ridge.plan import PatchRidgePlan
-from train.recipe import build, read
 
 FILMS = 12
 

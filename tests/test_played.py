@@ -12,12 +12,12 @@ import pytest
 from benchmarks.experiments import headline, minutes
 from benchmarks.played import Played, opened, played, record, revisions, ridge_wins
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
-from rtdecode.phantom.body.bore import SFREQ
+from rtdecode.phantom.body.in_scanner_eeg import SFREQ
 from rtdecode.phantom.session import STEADY, PhantomSession
 from tests.refusals import check_error
 from tests.train.tiny import tiny, tiny_bundle
 from train import compare
-from train.judging.references import own_sessions, ridge_of
+from train.evaluation.references import own_sessions, ridge_of
 
 SECONDS = 24
 

@@ -32,16 +32,16 @@ from tests.seam_fitter import SeamFitter
 from tests.seam_scans import NEWCOMER, PARTICIPANTS, Scans
 from tests.seam_system import SeamSystem
 from tests.streaming.sessions import Ended, play
+from train.artifacts.run_folder import arrays, draft_of, read_run, restored
+from train.config.recipe import build
+from train.config.run_context import Arrays
 from train.data.phantom import spans
 from train.evaluate import evaluate
-from train.judging.judged import Request
-from train.loader import Place
-from train.recipe import build
-from train.reconstruct import reconstruct
+from train.evaluation.reconstruct import reconstruct
+from train.evaluation.result import Request
+from train.interface.system import Traced
 from train.run import run
-from train.run_folder import arrays, draft_of, read_run, restored
-from train.system import Traced
-from train.work import Arrays
+from train.trainer.loader import Place
 
 RECIPE = str(Path(__file__).with_name("seam.yaml"))
 SHOWN = 1001

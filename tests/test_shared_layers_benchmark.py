@@ -13,7 +13,7 @@ from benchmarks.shared_layers import FITTED, RIDGE, WITHOUT_TRUNK, ZERO_SHOT, Ne
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from train.data.phantom import session_arrays
-from train.judging.decoders import vectors
+from train.evaluation.decoders import vectors
 from train.run import run
 
 RECIPE = str(Path(__file__).parent / "train" / "models" / "brainnetflix" / "small.yaml")

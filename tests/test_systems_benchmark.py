@@ -13,11 +13,11 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.streaming.bundles import make_bundle
 from tests.train.tiny import tiny
+from train.artifacts.slots import parts_of
 from train.compare import Decoder, opened, sheet
+from train.config.recipe import check, read
 from train.data.simulated import SimulatedSessions
-from train.judging.sessions import Sessions
-from train.recipe import check, read
-from train.slots import parts_of
+from train.evaluation.sessions import Sessions
 
 
 def as_if(run: Decoder, name: str, *, eeg: bool = True, **grid: Any) -> Decoder:

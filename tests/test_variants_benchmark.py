@@ -17,10 +17,10 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.tiny import tiny
 from train import compare
-from train.judging.film_figures import difference, figure, gathered
-from train.judging.film_scores import Scores
-from train.judging.sessions import Sessions
-from train.recipe import check, read
+from train.config.recipe import check, read
+from train.evaluation.film_figures import difference, figure, gathered
+from train.evaluation.film_scores import Scores
+from train.evaluation.sessions import Sessions
 
 METRIC = "condition_2way"
 HOW = {"recipe": "f00d", "changes": ["phases.align.steps=375"], "seeds": "1000-1019"}

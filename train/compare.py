@@ -40,30 +40,30 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.table import Table
 
-from rtdecode import terminal
+from rtdecode import strict_json, terminal
 from rtdecode.bundle import Bundle
-from rtdecode.disk import private, strict_json
+from rtdecode.disk import private
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores import intervals
+from train.artifacts.run_folder import draft_of, read_run, restored
+from train.config.recipe import build
+from train.config.run_context import Arrays
 from train.data.clip_grid import shown_frames
 from train.data.phantom import Participant, session_arrays
 from train.data.simulated import SimulatedSessions
-from train.judging import sessions
-from train.judging.beside import only, routes_of
-from train.judging.decoders import vectors
-from train.judging.film_figures import difference, figure, gathered, groups
-from train.judging.film_scores import Scores, Shown, told_apart
-from train.judging.identification import judging_seeds
-from train.judging.judged import Show, shown
-from train.judging.pictures import session_sheet
-from train.judging.sections import condition
-from train.judging.sessions import Sessions
-from train.recipe import build
-from train.run_folder import draft_of, read_run, restored
-from train.system import System
-from train.work import Arrays
+from train.evaluation import sessions
+from train.evaluation.beside import only, routes_of
+from train.evaluation.decoders import vectors
+from train.evaluation.film_figures import difference, figure, gathered, groups
+from train.evaluation.film_scores import Scores, Shown, told_apart
+from train.evaluation.identification import judging_seeds
+from train.evaluation.pictures import session_sheet
+from train.evaluation.result import Show, shown
+from train.evaluation.sections import condition
+from train.evaluation.sessions import Sessions
+from train.interface.system import System
 
 METRICS = (condition.IDENTIFIED, "identification_2way_centred", "identification_2way_matched")
 # Bits are not compared, and all else does not depend on it.

@@ -8,27 +8,27 @@ from typing import Any, get_args
 
 from rich.table import Table
 
-from rtdecode import terminal
-from rtdecode.disk import private, strict_json
+from rtdecode import strict_json, terminal
+from rtdecode.disk import private
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from train.data.set_node import DataSetWindows
+from train.artifacts.run_folder import fitted_of, read_run, subject_of, trained_of
+from train.artifacts.slots import parts_of
+from train.config.recipe import parsed
+from train.config.run_context import check_new
+from train.data.sets.set_node import DataSetWindows
 from train.data.simulated import SimulatedSessions
 from train.data.splits import Repeats
-from train.judging.any_film import on_film
-from train.judging.helpers import helped
-from train.judging.identification import judge_recording
-from train.judging.judged import NETWORKS, FeatureJudge, Figures, Judged, Request, shown
-from train.judging.kept import KeptDecodes
-from train.judging.page import floors, page
-from train.judging.published import refuse
-from train.judging.section import SHIPPED
-from train.recipe import parsed
+from train.evaluation.any_film import on_film
+from train.evaluation.helpers import helped
+from train.evaluation.identification import judge_recording
+from train.evaluation.kept_decodes import KeptDecodes
+from train.evaluation.page import floors, page
+from train.evaluation.published import refuse
+from train.evaluation.result import NETWORKS, FeatureJudge, Figures, Judged, Request, shown
+from train.evaluation.section import SHIPPED
+from train.interface.system import Plan
 from train.run import STOPPED, show, stop
-from train.run_folder import fitted_of, read_run, subject_of, trained_of
-from train.slots import parts_of
-from train.system import Plan
-from train.work import check_new
 
 _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   presets=easy,default,hard  of the simulated participant; easy where not given

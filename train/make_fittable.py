@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from rtdecode import terminal
-from rtdecode.disk import private, strict_json
+from rtdecode import strict_json, terminal
+from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError, explain
+from train.artifacts.run_folder import draft_of, read_run, restored, weights
+from train.config.run_context import check_new
 from train.data.film_stages import all_clips, session_stage, some_of_each_kind
 from train.models.compact.refit import reopened
 from train.models.conditioned.fittable import FITTER, fit_tokens, tokenizing
 from train.models.conditioned.system import BrainConditioned
 from train.parts.codecs.fitted_patch import fit_codec
-from train.run_folder import draft_of, read_run, restored, weights
-from train.work import check_new
 
 # A weight that linear tokenizers have.
 _OF_TOKENIZERS = "encoder.tokenizers."

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from rtdecode import terminal
 from rtdecode.errors import RtDecodeError, UsageError, explain
+from train.artifacts.run_folder import read_run
 from train.run import run
-from train.run_folder import read_run
 
 SHIPPED = Path(__file__).parent / "runs"
 Row = tuple[str, float, float, float, float, bool]

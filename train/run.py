@@ -12,23 +12,14 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from rtdecode import terminal
-from rtdecode.disk import private, strict_json
+from rtdecode import strict_json, terminal
+from rtdecode.disk import private
 from rtdecode.disk.derived import note_training
 from rtdecode.disk.folders import vacate
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
 from rtdecode.timing import TimingGrid
-from train.data.clip_grid import clip_of
-from train.data.set_node import DataSetWindows
-from train.data.simulated import SimulatedSessions
-from train.data.training_films import training_films
-from train.judging.beside import DECODED_COLOURS, NULL, ORACLE
-from train.judging.judged import FeatureJudge, Figures, Judged, shown
-from train.judging.kept import KeptDecodes
-from train.judging.reading import BESIDE, main_figures, reading
-from train.recipe import Recipe, check, differences, names, read
-from train.run_folder import (
+from train.artifacts.run_folder import (
     add_figures,
     fitted_of,
     read_run,
@@ -38,7 +29,7 @@ from train.run_folder import (
     write,
     write_fitted,
 )
-from train.slots import (
+from train.artifacts.slots import (
     Data,
     Distils,
     DrawsSomeClips,
@@ -53,8 +44,17 @@ from train.slots import (
     WatchesFilms,
     parts_of,
 )
-from train.system import FeaturePlan, Fitted, Plan, Trained
-from train.work import Work, check_new, clear
+from train.config.recipe import Recipe, check, differences, names, read
+from train.config.run_context import Work, check_new, clear
+from train.config.training_films import training_films
+from train.data.clip_grid import clip_of
+from train.data.sets.set_node import DataSetWindows
+from train.data.simulated import SimulatedSessions
+from train.evaluation.beside import DECODED_COLOURS, NULL, ORACLE
+from train.evaluation.kept_decodes import KeptDecodes
+from train.evaluation.reading import BESIDE, main_figures, reading
+from train.evaluation.result import FeatureJudge, Figures, Judged, shown
+from train.interface.system import FeaturePlan, Fitted, Plan, Trained
 
 _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
   out=DIR                    where the run goes; runs/RECIPE-TIME where not given

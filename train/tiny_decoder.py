@@ -21,16 +21,15 @@ import torch
 from rich.table import Table
 from safetensors.torch import save_file
 
-from rtdecode import terminal
-from rtdecode.disk import strict_json
+from rtdecode import strict_json, terminal
 from rtdecode.disk.folders import vacate
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from train import loop
-from train.data import decoded_films
+from train.config.recipe import differences
+from train.config.run_context import check_new, clear
+from train.config.training_films import TrainingFilm, training_films
 from train.data.clip_grid import read_size
-from train.data.decoded_films import Cut, DecodedClips
-from train.data.training_films import TrainingFilm, training_films
-from train.loop import Machine
+from train.parts.codecs import decoded_films
+from train.parts.codecs.decoded_films import Cut, DecodedClips
 from train.parts.codecs.decoder_distillation import (
     CHANGES,
     PICTURES,
@@ -44,13 +43,13 @@ from train.parts.codecs.decoder_distillation import (
 from train.parts.codecs.full_video_decoder import full_decoder
 from train.parts.codecs.tiny_video_decoder import FRAMES, SCALE, TinyVideoDecoder
 from train.parts.codecs.video_decoder import cache_bytes
-from train.phases import Phase
-from train.recipe import differences
 from train.targets.latents import factors
+from train.trainer import loop
+from train.trainer.loop import Machine
+from train.trainer.phases import Phase
 from train.weights import source
 from train.weights.folders import diffusers_model
 from train.weights.source import Source
-from train.work import check_new, clear
 
 _USAGE = """python -m train.tiny_decoder VAE out=DIR films=FILE,FOLDER licence=TEXT [key=value ...]
   VAE                        folder of an autoencoder of Wan or CogVideoX (diffusers), or of their pipeline

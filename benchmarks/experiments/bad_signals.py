@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfiltfilt
 
-from train.judging.sections.presence import in_other_places
-from train.work import Arrays
+from train.config.run_context import Arrays
+from train.evaluation.sections.presence import in_other_places
 
 Signal = NDArray[np.float32]
 Kind = Callable[[Signal, np.random.Generator, float], Signal]

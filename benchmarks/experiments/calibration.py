@@ -28,13 +28,13 @@ from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.body.presets import preset_named
 from rtdecode.phantom.film.watched import KINDS, NONE
 from train.compare import Decoder, opened
+from train.config.run_context import Arrays, tracked
 from train.data.phantom import TRAINING_SEEDS, Participant, session_arrays, spans
-from train.judging.film_scores import describe, told_apart
-from train.judging.judged import Figures
-from train.judging.references import watch
-from train.judging.sections import presence
-from train.reconstruct import brain_of
-from train.work import Arrays, tracked
+from train.evaluation.film_scores import describe, told_apart
+from train.evaluation.reconstruct import brain_of
+from train.evaluation.references import watch
+from train.evaluation.result import Figures
+from train.evaluation.sections import presence
 
 _FIRST_SEED = TRAINING_SEEDS.stop
 # Bits are not looked at, and nothing else depends on it.
@@ -134,7 +134,7 @@ def measure(run: Path, films: Sequence[str], preset: str, count: int, seconds: f
     -------
     dict
         ``brain_calibration_error``, ``brain_brier_skill`` and the same of ``confidence``, as
-        `train.judging.sections.presence` makes them.
+        `train.evaluation.sections.presence` makes them.
 
     Raises
     ------

@@ -49,11 +49,11 @@ from streaming.decode.decoder import SharedDecoder
 from train.compare import opened
 from train.data.chain import windows
 from train.data.phantom import Participant, events, film_clips, spans
-from train.judging.pictures import contact_sheet
-from train.judging.references import recoded, watch
+from train.evaluation.pictures import contact_sheet
+from train.evaluation.references import recoded, watch
+from train.interface.system import System
 from train.metrics import fvd
 from train.metrics.pixels import gradient_energy
-from train.system import System
 
 SHARES = (0.0, 0.15, 0.3, 0.45, 0.6, 1.0)
 STEPS = (1, 4)

@@ -26,21 +26,21 @@ from rich.table import Table
 from benchmarks.result_files import write
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
+from train.artifacts.run_folder import draft_of, read_run, restored
+from train.config.recipe import build
+from train.config.run_context import Arrays
 from train.data.clip_grid import shown_frames
 from train.data.film_windows import film_clips
 from train.data.phantom import session_arrays
 from train.distillation import gates
 from train.distillation.gates import Latents, Windows
-from train.judging import sessions
-from train.judging.film_figures import groups
-from train.judging.sessions import Sessions
+from train.evaluation import sessions
+from train.evaluation.film_figures import groups
+from train.evaluation.reconstruct import clips_of, conditions_alone
+from train.evaluation.sessions import Sessions
+from train.interface.system import System
 from train.models.compact.redetail import with_share
 from train.models.compact.system import Compact
-from train.recipe import build
-from train.reconstruct import clips_of, conditions_alone
-from train.run_folder import draft_of, read_run, restored
-from train.system import System
-from train.work import Arrays
 
 # Windows that are drawn from other brains and from another noise.
 FEW = 48

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks.any_film import evaluated, rounded
 from benchmarks.result_files import RESULTS, write
-from train.judging.film_figures import at_chance
+from train.evaluation.film_figures import at_chance
 
 _RUN = Path("train/runs/phantom")
 _WORK = Path("runs/floors")

@@ -27,18 +27,18 @@ from rich.table import Table
 from benchmarks.played import Figure, Played, opened, played, record, ridge_wins, told
 from benchmarks.result_files import RESULTS, write
 from rtdecode.errors import RtDecodeError, explain
-from rtdecode.phantom.body.bore import SFREQ, Artifacts
 from rtdecode.phantom.body.gaze import FIXED, FREE
+from rtdecode.phantom.body.in_scanner_eeg import SFREQ, Artifacts
 from rtdecode.phantom.film.watched import KINDS, SHAPES
 from rtdecode.phantom.session import STEADY, PhantomSession
 from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import MIN_SHUFFLED, entry
 from rtdecode.scores.events import Span
 from train import compare
-from train.judging.film_figures import in_blocks
-from train.judging.identification import judging_seeds
-from train.judging.references import own_sessions, ridge_of
-from train.work import tracked
+from train.config.run_context import tracked
+from train.evaluation.film_figures import in_blocks
+from train.evaluation.identification import judging_seeds
+from train.evaluation.references import own_sessions, ridge_of
 
 # Where no table of delays is given: volumes that come 2 s late, so many a minute.
 _LATE = "volume-late=10"

@@ -40,10 +40,10 @@ from rtdecode.scores.accuracy import (
     shift_orders,
 )
 from rtdecode.scores.events import attribute, distractors
+from train.artifacts.run_folder import draft_of
 from train.compare import opened
-from train.judging.identification import Fresh, fresh, judging_seeds
-from train.judging.judged import Show
-from train.run_folder import draft_of
+from train.evaluation.identification import Fresh, fresh, judging_seeds
+from train.evaluation.result import Show
 
 Row = dict[str, Any]
 Mask = NDArray[np.bool_]

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from train.data.shards import Shards
-from train.loader import Batches, Place, ShardRows, loader
+from train.trainer.loader import Batches, Place, ShardRows, loader
 
 MEMORY_MB = 2000.0
 # Channels, latent frames, rows and columns of a clip: 1.6 MB in half precision.

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmarks.result_files import RESULTS, write
 from train import compare
-from train.judging.sessions import Sessions
+from train.evaluation.sessions import Sessions
 from train.run import run as train
 
 _OUT = RESULTS / "look_ahead.json"

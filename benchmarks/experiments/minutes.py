@@ -32,10 +32,10 @@ from rtdecode.errors import RtDecodeError, explain
 from rtdecode.phantom.film.watched import NATURAL, SHAPES
 from rtdecode.phantom.session import PhantomSession
 from train import compare
-from train.judging.identification import judging_seeds
-from train.judging.references import ridge_of
-from train.recipe import numbers
-from train.work import tracked
+from train.config.recipe import numbers
+from train.config.run_context import tracked
+from train.evaluation.identification import judging_seeds
+from train.evaluation.references import ridge_of
 
 _OUT = RESULTS / "minutes.json"
 _AS_GIVEN = "as it is"

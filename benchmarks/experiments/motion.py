@@ -23,7 +23,7 @@ from benchmarks.spm import Spm
 from rtdecode.signal.volume.motion import Aligner, rigid
 from rtdecode.types import Array
 from streaming.sources.folder.files import gunzip
-from streaming.sources.folder.stack import Stacks
+from streaming.sources.folder.volume_assembler import Stacks
 from streaming.sources.formats.dicom import read_dicom
 from streaming.sources.formats.image import Image, Moments, Plane
 

@@ -36,22 +36,22 @@ from rtdecode.phantom.film.watched import NATURAL
 from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import entry, identification_nway
 from rtdecode.scores.events import distractors
+from train.artifacts.run_folder import read_run, trained_of
+from train.artifacts.slots import parts_of
 from train.closed_form import patch_codec
+from train.config.recipe import build, read
+from train.config.run_context import Work, tracked
 from train.data.clip_grid import shown_frames
 from train.data.phantom import Participant, events, session_arrays, session_clips, session_spans
 from train.data.simulated import SimulatedSessions
 from train.data.taught import Taught
-from train.judging import film_scores
-from train.judging import sessions as film_sessions
-from train.judging.identification import judging_seeds
-from train.judging.judged import shown
+from train.evaluation import film_scores
+from train.evaluation import sessions as film_sessions
+from train.evaluation.identification import judging_seeds
+from train.evaluation.result import shown
+from train.interface.system import Plan, System, Trained
 from train.models.ridge.plan import PatchRidgePlan, fit_latents, fit_maps
 from train.models.ridge.system import PatchRidge
-from train.recipe import build, read
-from train.run_folder import read_run, trained_of
-from train.slots import parts_of
-from train.system import Plan, System, Trained
-from train.work import Work, tracked
 
 _OUT = RESULTS / "participants.json"
 RECIPE = ("data.subject=1-4", "data.sessions=0-1", "data.seconds=300", "data.modalities=[fmri]")

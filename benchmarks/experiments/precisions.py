@@ -34,17 +34,17 @@ from rtdecode.bundle.manifest import PRECISIONS
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
 from rtdecode.types import Array
+from train.artifacts.run_folder import read_run
+from train.config.recipe import build
+from train.config.run_context import Arrays
 from train.data.clip_grid import shown_frames
 from train.data.film_windows import film_clips
 from train.data.phantom import session_arrays
 from train.data.simulated import SimulatedSessions
-from train.judging import sessions
-from train.judging.film_figures import groups
-from train.judging.sessions import Sessions
+from train.evaluation import sessions
+from train.evaluation.film_figures import groups
+from train.evaluation.sessions import Sessions
 from train.metrics.wins import wins_in_session
-from train.recipe import build
-from train.run_folder import read_run
-from train.work import Arrays
 
 # Clips that are timed in every precision, after one that is not.
 _TIMED = 40

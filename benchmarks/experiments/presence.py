@@ -41,15 +41,15 @@ from rtdecode.timing import TimingGrid
 from rtdecode.types import Presence
 from streaming.sinks.presence import IN_A_ROW, PresenceLog, mean_odds
 from train.compare import Decoder, opened
+from train.config.run_context import Arrays, Work, tracked
 from train.data.phantom import ELECTRODE, Participant, session_arrays, spans
-from train.judging.beside import ROUTES, only
-from train.judging.film_scores import Shown, describe, told_apart
-from train.judging.identification import judging_seeds
-from train.judging.references import watch
-from train.judging.sections.presence import BRAIN, promises
-from train.reconstruct import conditions_alone
+from train.evaluation.beside import ROUTES, only
+from train.evaluation.film_scores import Shown, describe, told_apart
+from train.evaluation.identification import judging_seeds
+from train.evaluation.reconstruct import conditions_alone
+from train.evaluation.references import watch
+from train.evaluation.sections.presence import BRAIN, promises
 from train.reproduce import shipped
-from train.work import Arrays, Work, tracked
 
 _SECONDS = 600.0
 # Of sessions that only lend their windows.

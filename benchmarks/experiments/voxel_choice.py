@@ -30,12 +30,12 @@ from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores.accuracy import above, correlations, entry, identification_nway
 from rtdecode.scores.intervals import ends
 from rtdecode.timing import TimingGrid, exact
+from train.config.run_context import Arrays, tracked
 from train.data.dataset import WindowTable
 from train.data.driven_voxels import driven_voxels
 from train.data.phantom import film_clips
 from train.data.reproducible_voxels import Segment, reproducibility, reproducible_voxels, segments
-from train.judging.oracle import fit_oracle
-from train.work import Arrays, tracked
+from train.evaluation.oracle import fit_oracle
 
 # As many segments and showings as cc2017 has for training; each of its segments lasts six times as long.
 SEGMENTS = 18

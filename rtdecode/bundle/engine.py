@@ -10,8 +10,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rtdecode.bundle import ahead, providers, room, wiring
-from rtdecode.bundle.ahead import AheadGraph
+from rtdecode.bundle import memory_check, providers, tensorrt, wiring
 from rtdecode.bundle.folder import Bundle
 from rtdecode.bundle.graph import Graph
 from rtdecode.bundle.manifest import BUILDERS, Input, Manifest, Output, Stage
@@ -19,6 +18,7 @@ from rtdecode.bundle.memory import Rows, rows
 from rtdecode.bundle.providers import Provider
 from rtdecode.bundle.runner import Program
 from rtdecode.bundle.session import Session
+from rtdecode.bundle.tensorrt import AheadGraph
 from rtdecode.errors import BundleError, UsageError
 
 
@@ -175,10 +175,10 @@ def load(
     manifest = bundle.manifest
     models = dict(instead or {})
     stages = [stage for stage in manifest.built if stage not in models]
-    room.check(bundle, stages)
+    memory_check.check(bundle, stages)
     builders = [name for name in providers.names(chosen or []) if name in BUILDERS]
     if chosen is None or builders:
-        built, notes = ahead.fitting(bundle, stages, builders or BUILDERS, must=bool(builders))
+        built, notes = tensorrt.fitting(bundle, stages, builders or BUILDERS, must=bool(builders))
     else:
         built = {}
         notes = []

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle import wiring
 from rtdecode.bundle.manifest import SCHEMA, Manifest, from_json, of_subject, subject_named, to_json
-from rtdecode.disk import private, sealed, typed
+from rtdecode.disk import hashed_folder, private, typed
 from rtdecode.disk.folders import what_is_there
-from rtdecode.disk.sealed import Sealed, read_tree
+from rtdecode.disk.hashed_folder import Sealed, read_tree
 from rtdecode.errors import BundleError
 from rtdecode.signal.volume.baseline import Baseline, drift_of
 from rtdecode.signal.volume.projection import Projection
@@ -189,8 +189,8 @@ def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -
 
 
 def check_target(target: Path) -> None:
-    """Refuse a target that `write` would refuse; see `rtdecode.disk.sealed.check_target`."""
-    sealed.check_target(target, _HEAD, "bundle")
+    """Refuse a target that `write` would refuse; see `rtdecode.disk.hashed_folder.check_target`."""
+    hashed_folder.check_target(target, _HEAD, "bundle")
 
 
 def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
@@ -215,12 +215,12 @@ def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
     # All checks come first, and the bundle is read back at the end: what is written can be loaded.
     check_target(target)
     _check_wiring(manifest, target / _HEAD)
-    with sealed.replacing(target) as part:
+    with hashed_folder.replacing(target) as part:
         for name, source in files.items():
             place = part / name
             private.folder(place.parent)
             shutil.copyfile(source, private.file(place))
-        sealed.write_tree(part / _HEAD, to_json(manifest))
+        hashed_folder.write_tree(part / _HEAD, to_json(manifest))
     return load(target)
 
 

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import condition
-from rtdecode.bundle.ahead import AheadGraph
 from rtdecode.bundle.frames import FRAMES, MEAN
 from rtdecode.bundle.graph import Graph, Value, host
 from rtdecode.bundle.manifest import Input, Manifest, Stage
 from rtdecode.bundle.memory import Rows
 from rtdecode.bundle.states import States
+from rtdecode.bundle.tensorrt import AheadGraph
 from rtdecode.bundle.wiring import SIGNALS, clean_latent, latent_frames
 from rtdecode.types import Float
 

@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import strict_json
 from rtdecode.bundle.graph import Value, host
 from rtdecode.bundle.manifest import Manifest, State
 from rtdecode.bundle.noise import noise
 from rtdecode.bundle.runner import Noise, Pass, Program
 from rtdecode.bundle.wiring import SIGNALS
-from rtdecode.disk import strict_json
 from rtdecode.errors import BundleError, RtDecodeError
 from rtdecode.types import Window
 

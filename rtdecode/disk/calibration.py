@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk import private, sealed, typed
-from rtdecode.disk.sealed import Sealed, read_tree
+from rtdecode.disk import hashed_folder, private, typed
+from rtdecode.disk.hashed_folder import Sealed, read_tree
 from rtdecode.errors import BundleError, GeometryError, UsageError
 from rtdecode.signal.volume.projection import Projection, Reals
 from rtdecode.types import Float
@@ -216,8 +216,8 @@ class Calibration:
 
 
 def check_target(target: Path) -> None:
-    """Refuse a target that `write` would refuse; see `rtdecode.disk.sealed.check_target`."""
-    sealed.check_target(target, _HEAD, "calibration")
+    """Refuse a target that `write` would refuse; see `rtdecode.disk.hashed_folder.check_target`."""
+    hashed_folder.check_target(target, _HEAD, "calibration")
 
 
 def write(
@@ -242,12 +242,12 @@ def write(
         If `target` holds anything but a calibration.
     """
     check_target(target)
-    with sealed.replacing(target) as part:
+    with hashed_folder.replacing(target) as part:
         for name, arrays in parts.items():
             np.savez_compressed(private.file(part / f"{name}.npz"), **arrays)
         for name, data in extra.items():
             private.file(part / name).write_bytes(data)
-        sealed.write_tree(part / _HEAD, asdict(record))
+        hashed_folder.write_tree(part / _HEAD, asdict(record))
     return load(target)
 
 

@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from rtdecode import terminal
-from rtdecode.disk import private, recording_text, strict_json
+from rtdecode import strict_json, terminal
+from rtdecode.disk import private, recording_text
 from rtdecode.errors import RecordingError
 
 DERIVED = "derived.jsonl"

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rtdecode.disk import strict_json
+from rtdecode import strict_json
 from rtdecode.disk.private import open_file
 
 

@@ -34,15 +34,16 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import strict_json
 from rtdecode.disk import calibration as calibrations
-from rtdecode.disk import private, recording_index, recording_text, strict_json
+from rtdecode.disk import private, recording_index, recording_text
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.film_marks import FilmMark, ShownFilm, showings, without_name
 from rtdecode.disk.folders import taken, what_is_there
+from rtdecode.disk.hashed_folder import digest_of
 from rtdecode.disk.identity import Pseudonyms, new_key
 from rtdecode.disk.recording_index import FLUSH_S, Entry, Loss, Survey
 from rtdecode.disk.recording_text import HEAD, MARK, META, UnknownKeys, head_fault, line_fault
-from rtdecode.disk.sealed import digest_of
 from rtdecode.errors import RecordingError, UsageError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 

@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import plausible
+from rtdecode.signal import plausible
 
 # Shortest time that is judged, and time after which the measurement starts again, s.
 _LEAST_S = 0.5

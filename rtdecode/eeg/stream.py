@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import plausible
 from rtdecode.bundle import EegInput
 from rtdecode.clocks.sample_clock import Piece, SampleClock
 from rtdecode.eeg import channels
-from rtdecode.eeg.cap import Cap
+from rtdecode.eeg.channel_map import Cap
 from rtdecode.eeg.cleaner import MOST_HZ, Cleaner, Part
-from rtdecode.eeg.door import Door
+from rtdecode.eeg.invalid_samples import Door
 from rtdecode.eeg.rate import RateCheck
 from rtdecode.errors import GeometryError
+from rtdecode.signal import plausible
 from rtdecode.signal.eeg.quality import GAP, LEARNING, UNCORRECTED, Quality, usable, worse
+from rtdecode.signal.rings import EegRing
 from rtdecode.types import EegChunk, Float, Montage
-from rtdecode.windows.rings import EegRing
 
 Times = NDArray[np.float64]
 

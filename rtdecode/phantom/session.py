@@ -20,8 +20,13 @@ from numpy.typing import NDArray
 from rtdecode.disk import private
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
+from rtdecode.phantom.body import delivery_faults as damage
+from rtdecode.phantom.body import eeg_faults
 from rtdecode.phantom.body.amplifier import LEAD_IN_S, Amplifier, montage
-from rtdecode.phantom.body.bore import (
+from rtdecode.phantom.body.brain import TR, Traits, neural_state, subject
+from rtdecode.phantom.body.cortex import MIXED, check_cortex
+from rtdecode.phantom.body.gaze import FIXED, GAZES, gaze_path
+from rtdecode.phantom.body.in_scanner_eeg import (
     Artifacts,
     BoreAmplifier,
     base_rate,
@@ -29,9 +34,6 @@ from rtdecode.phantom.body.bore import (
     clock_drift,
     closed_eyes,
 )
-from rtdecode.phantom.body.brain import TR, Traits, neural_state, subject
-from rtdecode.phantom.body.cortex import MIXED, check_cortex
-from rtdecode.phantom.body.gaze import FIXED, GAZES, gaze_path
 from rtdecode.phantom.body.magnet import GradientArtifact
 from rtdecode.phantom.body.movement import MOTIONS, head_path, pose_of, write_path
 from rtdecode.phantom.body.played import played_delays, played_path
@@ -41,8 +43,6 @@ from rtdecode.phantom.files.vendors import vendor_named
 from rtdecode.phantom.film.features import film_features, resting_features
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import KINDS, NONE, SHAPES, watched
-from rtdecode.phantom.live import eeg_faults
-from rtdecode.phantom.live import faults as damage
 from rtdecode.types import EegChunk, Float, Trigger, Volume
 
 SCAN_ON_S = 8  # how much longer than the film the scan lasts
@@ -104,7 +104,7 @@ class PhantomSession:
     shape : (int, int, int)
         Voxels of a volume.
     spec : str
-        Faults, as `rtdecode.phantom.live.faults.plan` reads them.
+        Faults, as `rtdecode.phantom.body.delivery_faults.plan` reads them.
     vendor : str
         Whose delays and header times the volumes have, one of `rtdecode.phantom.files.vendors.VENDORS`.
     first_delay : float, optional

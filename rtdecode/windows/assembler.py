@@ -17,19 +17,19 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import plausible
 from rtdecode.bundle import Bundle
 from rtdecode.clocks.run_clock import RunClock
 from rtdecode.disk.calibration import Calibration
 from rtdecode.eeg.stream import EegStream
 from rtdecode.errors import GeometryError
+from rtdecode.signal import plausible
 from rtdecode.signal.eeg.quality import fractions
 from rtdecode.timing import exact
 from rtdecode.types import EegChunk, Float, Montage, Trigger, Volume, Window
 from rtdecode.windows.head import Head
 from rtdecode.windows.run import Run
 from rtdecode.windows.run_sorter import SessionRuns
-from rtdecode.windows.volume_door import dated
+from rtdecode.windows.volume_validity import dated
 
 # Framewise displacement, mm, beyond which a volume counts as moved
 # (Power et al. 2012). A head that moves sees another gradient artefact,

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import plausible
 from rtdecode.bundle import Bundle
 from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import GeometryError
+from rtdecode.signal import plausible
 from rtdecode.signal.volume.motion import THIN, Aligner, Motion
 from rtdecode.signal.volume.projection import VoxelReader, voxel_indices
-from rtdecode.signal.volume.steady import Quality
+from rtdecode.signal.volume.run_quality import Quality
 from rtdecode.types import Float, Volume
 
 

@@ -15,17 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import plausible
 from rtdecode.bundle import Bundle
 from rtdecode.clocks.run_clock import RunClock
 from rtdecode.disk.calibration import Calibration
+from rtdecode.signal import plausible
+from rtdecode.signal.rings import VolumeRing
 from rtdecode.signal.volume.baseline import normalizer
 from rtdecode.timing import TimingGrid
 from rtdecode.types import Float, Volume, Window
 from rtdecode.windows.head import Head
-from rtdecode.windows.rings import VolumeRing
 from rtdecode.windows.saturation import Held, Onset
-from rtdecode.windows.volume_door import VolumeDoor
+from rtdecode.windows.volume_validity import VolumeDoor
 
 # Delay from a volume's end to its file, s, that is assumed until one has been measured: the longest
 # that scanner headers show (see `rtdecode.clocks.arrivals.USUAL_DELAY`).

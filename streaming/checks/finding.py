@@ -122,7 +122,7 @@ def judged(checks: Iterable[Check], values: Mapping[str, Any]) -> list[Finding]:
 
 
 def implausible(subject: str, sentence: str) -> Finding:
-    """Return a finding of a sentence of `rtdecode.plausible`, which ends with what to do after a colon."""
+    """Return a finding of a sentence of `rtdecode.signal.plausible`, which ends with what to do."""
     fault, _, advice = sentence.rpartition(": ")
     return Finding(subject, BAD, fault, advice)
 

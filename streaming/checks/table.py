@@ -8,7 +8,7 @@ without a source are choices of this project.
 
 from dataclasses import replace
 
-from rtdecode.signal.volume.steady import BARS
+from rtdecode.signal.volume.run_quality import BARS
 from streaming.checks.finding import BAD, NOTE, OFF, Check
 
 # What the bundle reads.
@@ -103,7 +103,7 @@ OTHER_TR = Check("TR", "{tr_s:g} s, and the bundle was trained at TR {trained_s:
 OTHER_GRID = Check("grid", "{error}", "calibrate with --bundle, or give another", BAD)
 
 # The first minute of a run, by its motion and its signal: limits and sources are those of
-# `rtdecode.signal.volume.steady.BARS`.
+# `rtdecode.signal.volume.run_quality.BARS`.
 _MOTION = {
     "mean_fd_mm": ("mean displacement {mean_fd_mm:.2f} mm", "{:.2f} mm"),
     "max_fd_mm": ("largest displacement {max_fd_mm:.1f} mm", "{:.1f} mm"),

@@ -20,7 +20,7 @@ from rtdecode.eeg.mne_file import open_file
 from rtdecode.errors import UsageError
 from rtdecode.types import Montage
 from streaming.importing.eeg import CHUNK_S, Block, EegFile, Marker
-from streaming.sources.lsl.pulses import Edges
+from streaming.sources.lsl.stim_channel import Edges
 
 SUFFIXES = (".vhdr", ".edf", ".bdf", ".set", ".fif", ".fif.gz")
 # Files that belong to one of these, and what is given instead.

@@ -30,7 +30,7 @@ from rtdecode.signal.eeg.badchannels import detrended
 from streaming.importing.eeg import CHUNK_S, Block, EegFile, Marker
 from streaming.importing.xdf_chunks import Chunk, chunks, damaged, thinned
 from streaming.sources.lsl.layout import Description, Layout, layout_of
-from streaming.sources.lsl.pulses import Edges
+from streaming.sources.lsl.stim_channel import Edges
 
 # How a file ends that gzip has compressed.
 PACKED = ".xdfz"

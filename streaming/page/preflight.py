@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rtdecode import child
 from streaming.checks.finding import OK, Finding
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 
 # How long to listen, s.
 _SECONDS = 10

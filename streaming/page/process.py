@@ -26,7 +26,7 @@ from streaming.page.state import PageState
 from streaming.page.view import build
 from streaming.session.flag import Flag
 from streaming.session.mailbox import Mailbox
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 from streaming.session.page_link import Request
 
 # How often a new view is made, s.

@@ -25,15 +25,15 @@ from rtdecode.types import Array, Window
 from streaming.checks import table
 from streaming.checks.finding import BAD, Finding, judged
 from streaming.checks.signals import is_stale
-from streaming.page import drawing, lamps, traces
+from streaming.page import drawing, indicators, traces
 from streaming.page.contents import ShownClip, View
-from streaming.page.lamps import Silence, Steadied
+from streaming.page.indicators import Silence, Steadied
 from streaming.page.pictures import Pictures, forget
-from streaming.page.so_far import SoFar
+from streaming.page.running_score import SoFar
 from streaming.page.strip import strip
 from streaming.session import slices
 from streaming.session.mailbox import Message, unpack, unpack_status
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 from streaming.sinks.operator_log import SNAPSHOTS
 from streaming.sinks.sheet import ContactSheet
 from streaming.sinks.text import banner
@@ -388,14 +388,14 @@ class PageState:
         age_s = None if newest is None else now_at - newest["seen_at"]
         finals = [record for record in self._records if record["revision"] == "final"]
         falls_back = options.fallback is not None
-        elsewhere = [lamps.decoder(self._away_since, falls_back=falls_back)] if options.decoder else []
+        elsewhere = [indicators.decoder(self._away_since, falls_back=falls_back)] if options.decoder else []
         return [
-            lamps.eeg(status, silence, requested=with_eeg),
-            lamps.fmri(status, silence, self._tr_s, requested=options.fmri_dir is not None),
-            lamps.triggers(status, silence, self._tr_s, requested=with_eeg),
-            lamps.clips(age_s, self._counts["late"], self._counts["final"], self._hop_s),
-            lamps.brain(finals),
-            lamps.recording(status.record_fault, requested=options.record is not None),
+            indicators.eeg(status, silence, requested=with_eeg),
+            indicators.fmri(status, silence, self._tr_s, requested=options.fmri_dir is not None),
+            indicators.triggers(status, silence, self._tr_s, requested=with_eeg),
+            indicators.clips(age_s, self._counts["late"], self._counts["final"], self._hop_s),
+            indicators.brain(finals),
+            indicators.recording(status.record_fault, requested=options.record is not None),
             *elsewhere,
         ]
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk import strict_json
-from rtdecode.signal.stretches import stretches
+from rtdecode import strict_json
+from rtdecode.signal.intervals import stretches
 from streaming.page.drawing import BAD, HOLE, LINE, TEXT
 
 # Samples that become one pair of points.

@@ -23,10 +23,10 @@ from rtdecode import terminal
 from rtdecode.disk import film_marks, private
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.liblsl import pylsl
-from streaming.play import starting
+from streaming.play import start_trigger
 from streaming.play.frames import FilmFile, FilmPictures, Picture, read_film
 from streaming.play.screen import FilmWindow, Nowhere, Screen, read_patch
-from streaming.play.starting import called_off
+from streaming.play.start_trigger import called_off
 from streaming.session import interrupts
 
 # Period at which window and keyboard are asked while waiting for a frame, s.
@@ -116,7 +116,7 @@ def run(options: PlayOptions) -> int:
         try:
             name = options.lsl
             if name is None:
-                name = starting.session_name(options.start_on, lambda: called_off(screen, stop), console)
+                name = start_trigger.session_name(options.start_on, lambda: called_off(screen, stop), console)
             if name is None:
                 return 0
             _introduce(film, name, screen, options, console)
@@ -132,12 +132,12 @@ def run(options: PlayOptions) -> int:
 
 
 def _check(options: PlayOptions) -> None:
-    if options.start_on not in starting.STARTS:
+    if options.start_on not in start_trigger.STARTS:
         raise UsageError(
             "play-start-unknown",
             "--start-on {start_on}: choose from {available}",
             start_on=options.start_on,
-            available=list(starting.STARTS),
+            available=list(start_trigger.STARTS),
         )
     if options.headless and options.start_on == "key":
         raise UsageError(
@@ -206,11 +206,11 @@ def _start(
         return called_off(screen, stop)
 
     if options.start_on == "trigger":
-        start = starting.on_trigger(name, options.trigger, float(1 / film.fps), off, console)
+        start = start_trigger.on_trigger(name, options.trigger, float(1 / film.fps), off, console)
     elif options.start_on == "key":
-        start = starting.on_key(screen, stop, console)
+        start = start_trigger.on_key(screen, stop, console)
     else:
-        start = starting.on_reader(outlet, options.wait, off, console)
+        start = start_trigger.on_reader(outlet, options.wait, off, console)
     if start is not None and not outlet.have_consumers():
         console.print(
             f"nobody reads the markers: start `rtdecode stream --lsl {name} --record DIR` first to "

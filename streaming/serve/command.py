@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from rtdecode import bundle as bundles
-from rtdecode import terminal
+from rtdecode import strict_json, terminal
 from rtdecode.bundle import golden
 from rtdecode.bundle.engine import places
 from rtdecode.bundle.session import check_carried
-from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError
 from streaming.address import is_loopback, split
 from streaming.decode.decoder import SharedDecoder

@@ -39,8 +39,8 @@ from numpy.typing import NDArray
 
 from rtdecode import __version__
 from rtdecode.bundle import Manifest, condition
+from rtdecode.bundle.decisions import REVISIONS
 from rtdecode.bundle.session import carried_bytes
-from rtdecode.disk.decisions import REVISIONS
 from rtdecode.errors import RtDecodeError
 from rtdecode.types import Array, Window
 from streaming.session.mailbox import LENGTH, Message, encode

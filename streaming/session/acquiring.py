@@ -8,7 +8,7 @@ from rtdecode.bundle import Bundle
 from streaming.session import interrupts
 from streaming.session.flag import Flag
 from streaming.session.mailbox import Mailbox
-from streaming.session.orders import Past, Sources, StreamOptions
+from streaming.session.options import Past, Sources, StreamOptions
 from streaming.session.spawn import acquire
 
 # Messages that may wait in the mailbox. When it is full, the acquisition waits.

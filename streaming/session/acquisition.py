@@ -8,8 +8,8 @@ It runs apart from the session's process, so that neither a model nor a video en
     [thread] folder ---+--> turns (bounded, block) --> [main] record -> assemble --> outbox --> mailbox
     [thread] film -----+    (markers of `rtdecode play`, for the recording alone)
 
-The main thread takes one item after the other (`streaming.session.turns` says which is next): it records the
-item as it came, gives it to the assembler, and sends the windows that are complete, with a status twice a
+The main thread takes one item after the other (`streaming.session.work_queue` says which is next): it records
+the item as it came, gives it to the assembler, and sends the windows that are complete, with a status twice a
 second. It does not wait for the session's process, which may be decoding: what the mailbox has no room for
 stays in the outbox. A fault is a message too: the session's process decides what becomes of it.
 """
@@ -22,14 +22,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from rtdecode import bundle as bundles
+from rtdecode import strict_json
 from rtdecode.bundle import Bundle
 from rtdecode.disk import calibration as calibrations
-from rtdecode.disk import strict_json
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.recording import CALIBRATION, RecordingWriter
 from rtdecode.errors import RtDecodeError
 from rtdecode.windows.assembler import Assembler
-from streaming.session import past
+from streaming.session import resume
 from streaming.session.acquisition_loop import AcquisitionLoop, SourceStates
 from streaming.session.backlog import Lag
 from streaming.session.deadline_clock import DeadlineClock
@@ -37,7 +37,7 @@ from streaming.session.flag import Stop
 from streaming.session.intake import Intake
 from streaming.session.mailbox import Mailbox, Message
 from streaming.session.open_sources import open_eeg, open_folder
-from streaming.session.orders import Sources, StreamOptions
+from streaming.session.options import Sources, StreamOptions
 from streaming.session.outbox import Outbox
 from streaming.session.recorder import open_recorder
 from streaming.session.snapshot import Shown
@@ -122,7 +122,7 @@ class _Acquisition:
         options = sources.options
         # Not verified again: the session did so before it started this process.
         bundle = bundles.load(sources.bundle, verify=False, subject=options.subject)
-        resumed = past.Resumed(sources.past) if sources.past is not None else None
+        resumed = resume.Resumed(sources.past) if sources.past is not None else None
         calibration = calibrations.load(options.calibration) if options.calibration else None
         listening_since = _listening_since(options, resumed)
         assembler = _assembler(options, bundle, calibration, resumed, listening_since)
@@ -192,7 +192,7 @@ def _states(lsl: LslSource | None, folder: FolderSource | None) -> SourceStates:
     return SourceStates(eeg, None if folder is None else FolderState.of(folder))
 
 
-def _listening_since(options: StreamOptions, resumed: past.Resumed | None) -> float | None:
+def _listening_since(options: StreamOptions, resumed: resume.Resumed | None) -> float | None:
     """Return since when the session reads its sources, s on the local clock."""
     # In a backlog, what came before is read too.
     if options.existing == "read":
@@ -205,7 +205,7 @@ def _assembler(
     options: StreamOptions,
     bundle: Bundle,
     calibration: Calibration | None,
-    resumed: past.Resumed | None,
+    resumed: resume.Resumed | None,
     listening_since: float | None,
 ) -> Assembler:
     return Assembler(

@@ -14,18 +14,18 @@ from typing import Any, Protocol
 import numpy as np
 
 from rtdecode.bundle import Bundle
-from rtdecode.disk import decisions as files
-from rtdecode.disk.decisions import Decision, Decisions, Key, Restart
+from rtdecode.bundle import decisions as files
+from rtdecode.bundle.decisions import Decision, Decisions, Key, Restart
 from rtdecode.errors import UsageError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler, Counters
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoded
-from streaming.session import past
+from streaming.session import resume
 from streaming.session.decided import decision
-from streaming.session.orders import Past
-from streaming.session.past import Resumed
+from streaming.session.options import Past
 from streaming.session.restarts import Restarts
+from streaming.session.resume import Resumed
 from streaming.sinks.clip_emitter import Emitter
 from streaming.status import Status
 
@@ -239,7 +239,7 @@ class Windows:
         """Let the assembler have the montage when the stream was found; remember what a restart tells of."""
         if not isinstance(item, EegChunk):
             if self._restarts:
-                self._items.append(past.line(item))
+                self._items.append(resume.line(item))
             if isinstance(item, Trigger):
                 self._find_stream()
             return item

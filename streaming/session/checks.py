@@ -11,7 +11,7 @@ from rtdecode.errors import UsageError
 from streaming.decode.decoder import check_detail, check_steps
 from streaming.serve import address as decoders
 from streaming.serve import token
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 
 
 def check(options: StreamOptions, bundle: Bundle) -> Calibration | None:

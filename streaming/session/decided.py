@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk.decisions import Decision, DecisionWriter, Restart
+from rtdecode.bundle.decisions import Decision, DecisionWriter, Restart
 from rtdecode.types import Window
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoded

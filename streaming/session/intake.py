@@ -9,8 +9,8 @@ from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
 from streaming.session.backlog import Lag
 from streaming.session.deadline_clock import DeadlineClock
-from streaming.session.past import Resumed
 from streaming.session.recorder import Recorder
+from streaming.session.resume import Resumed
 from streaming.session.source_events import CaughtUp, Event, Failure, NoTriggers
 from streaming.session.status_builder import EegState, FolderState, Moment, RunState, StatusBuilder
 from streaming.status import Status

@@ -20,10 +20,10 @@ from rich.console import Console
 from rtdecode import bundle as bundles
 from rtdecode import terminal
 from rtdecode.bundle import Bundle
+from rtdecode.bundle.decisions import DecisionWriter
 from rtdecode.bundle.manifest import OFFLINE
 from rtdecode.disk import private
 from rtdecode.disk.calibration import Calibration
-from rtdecode.disk.decisions import DecisionWriter
 from rtdecode.disk.folders import empty, held
 from rtdecode.disk.recording import check_unused, holds_data, session_of
 from rtdecode.errors import OutputError, RtDecodeError
@@ -33,7 +33,6 @@ from streaming.serve import address as decoders
 from streaming.serve import token
 from streaming.session import interrupts
 from streaming.session.acquiring import AcquisitionProcess, sources
-from streaming.session.advice import Advisor
 from streaming.session.checks import check
 from streaming.session.decided import DecisionLog
 from streaming.session.decode_loop import DecodeLoop
@@ -42,18 +41,19 @@ from streaming.session.faults import SessionFaults
 from streaming.session.mailbox import Message, slot_bytes, unpack, unpack_status
 from streaming.session.memory import MemoryMeter
 from streaming.session.operator import Operator
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 from streaming.session.page_feed import PageFeed
 from streaming.session.page_link import PageLink, open_page, write_entrance
 from streaming.session.progress import Progress
 from streaming.session.receiver import Receiver
 from streaming.session.reporter import Every, Reporter, SoFar, complete_recording
 from streaming.session.restarts import cause
+from streaming.session.run_quality import Advisor
 from streaming.session.withdrawal import withdraw
 from streaming.sinks import aside, report
+from streaming.sinks.accuracy import Sections
 from streaming.sinks.clip_emitter import open_emitter
-from streaming.sinks.judged import Sections
-from streaming.sinks.outputs import Outputs, open_outputs
+from streaming.sinks.publishers import Outputs, open_outputs
 from streaming.sinks.report import Report
 from streaming.sinks.session_folder import RUNNING, clear, prepare, recover, writing
 from streaming.sinks.truth import Truth

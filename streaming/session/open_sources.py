@@ -5,15 +5,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import plausible
 from rtdecode.bundle import Bundle
 from rtdecode.eeg.channels import match
 from rtdecode.errors import GeometryError
+from rtdecode.signal import plausible
 from rtdecode.signal.volume.motion import THIN
 from rtdecode.timing import check_tr
 from rtdecode.types import Montage
-from streaming.session import past
-from streaming.session.orders import StreamOptions
+from streaming.session import resume
+from streaming.session.options import StreamOptions
 from streaming.sources.folder.source import FolderSource
 from streaming.sources.lsl.source import LslSource
 
@@ -37,7 +37,7 @@ def _fits(bundle: Bundle) -> Callable[[Montage], str | None]:
     return accept
 
 
-def open_eeg(options: StreamOptions, bundle: Bundle, resumed: past.Resumed | None) -> LslSource | None:
+def open_eeg(options: StreamOptions, bundle: Bundle, resumed: resume.Resumed | None) -> LslSource | None:
     """Return the source of the EEG stream; None without one."""
     if options.lsl is None:
         return None

@@ -18,7 +18,7 @@ from streaming.address import Address
 from streaming.session import entrance, interrupts
 from streaming.session.flag import Flag
 from streaming.session.mailbox import Mailbox, Message, slot_bytes
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 from streaming.session.restarts import cause
 
 # Messages that may wait. What comes beyond that is not shown.

@@ -12,8 +12,8 @@ from rich.progress import Progress as RichProgress
 
 from rtdecode.terminal import plain
 from streaming.checks.signals import is_stale
-from streaming.session.advice import Advisor
-from streaming.session.news import News, happened
+from streaming.session.events import News, happened
+from streaming.session.run_quality import Advisor
 from streaming.sinks.clip_tally import ClipTally
 from streaming.status import Status
 

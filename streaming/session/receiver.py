@@ -9,9 +9,9 @@ from rtdecode.errors import RtDecodeError
 from rtdecode.types import Window
 from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Job
-from streaming.session.orders import Past
-from streaming.session.past import Items
+from streaming.session.options import Past
 from streaming.session.restarts import Restarts, cause
+from streaming.session.resume import Items
 from streaming.status import Status
 
 

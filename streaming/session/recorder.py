@@ -7,7 +7,7 @@ from typing import Any
 
 from rtdecode.disk.recording import Recording, RecordingWriter
 from rtdecode.errors import RecordingError
-from streaming.session import past
+from streaming.session import resume
 
 
 class Recorder:
@@ -54,7 +54,7 @@ class Recorder:
 
 
 def open_recorder(
-    folder: Path | None, meta: dict[str, Any], key: bytes, resumed: past.Resumed | None, now_at: float
+    folder: Path | None, meta: dict[str, Any], key: bytes, resumed: resume.Resumed | None, now_at: float
 ) -> Recorder:
     """Begin a recording, or go on with the one of the acquisition before this one.
 

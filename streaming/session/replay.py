@@ -35,7 +35,7 @@ from streaming.session import interrupts
 from streaming.session.as_live import AsLive, Windows, choose
 from streaming.session.checks import check_report
 from streaming.session.memory import MemoryMeter
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 from streaming.session.page_link import open_page, write_entrance
 from streaming.session.replay_page import ReplayPage
 from streaming.sinks import report as reports

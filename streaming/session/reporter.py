@@ -8,8 +8,8 @@ from typing import Any
 from rtdecode.disk.derived import CLIPS, note_derived
 from streaming.session.receiver import Receiver
 from streaming.sinks import report
+from streaming.sinks.accuracy import Sections
 from streaming.sinks.clip_emitter import Emitter
-from streaming.sinks.judged import Sections
 from streaming.sinks.report import Report
 from streaming.sinks.session_folder import writing
 from streaming.sinks.truth import Truth

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rtdecode.types import EegChunk, Trigger, Volume
 from streaming.session.flag import Stop
 from streaming.session.source_events import CaughtUp, Event, Failure
-from streaming.session.turns import Turns
+from streaming.session.work_queue import Turns
 
 # How long the main thread waits for a thread to end, s.
 _END_WITHIN = 3.0

@@ -4,7 +4,7 @@ from rtdecode import terminal
 from rtdecode.disk import private
 from streaming.session.flag import Stop
 from streaming.session.mailbox import Mailbox
-from streaming.session.orders import Sources
+from streaming.session.options import Sources
 
 
 def acquire(sources: Sources, mailbox: Mailbox, stop: Stop) -> None:

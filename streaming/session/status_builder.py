@@ -6,7 +6,7 @@ from typing import Any
 
 from rtdecode.types import EegChunk, Trigger, Volume
 from rtdecode.windows.assembler import Assembler, Counters
-from streaming.session import past
+from streaming.session import resume
 from streaming.session.source_activity import SourceActivity
 from streaming.sources.folder.source import FolderSource
 from streaming.sources.lsl.source import LslSource
@@ -241,7 +241,7 @@ class StatusBuilder:
 
     def remember(self, item: Trigger | Volume) -> None:
         """Tell of an item, without its pixels."""
-        self._untold.append(past.line(item))
+        self._untold.append(resume.line(item))
 
     def note(self, sentence: str) -> None:
         """Tell a sentence."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rtdecode.bundle import Bundle
-from rtdecode.disk.decisions import Decision
+from rtdecode.bundle.decisions import Decision
 from rtdecode.types import Clip, Window
 from streaming.decode.deadline import Cost, Job, StepChooser
 from streaming.decode.decoder import (
@@ -32,13 +32,13 @@ from streaming.decode.decoder import (
     check_detail,
     check_steps,
 )
+from streaming.sinks.accuracy import Scorer, Sections
 from streaming.sinks.clip_record import ClipOrigin
 from streaming.sinks.clip_tally import ClipTally, window_name
 from streaming.sinks.clip_writer import ClipWriter, EmittedClip, OnEmitted
 from streaming.sinks.clips import ClipSink
 from streaming.sinks.film import FilmSink
 from streaming.sinks.final_archiver import TWIN_TITLE, FinalArchiver, FinalSinks, Frames
-from streaming.sinks.judged import Scorer, Sections
 from streaming.sinks.pending_clips import PendingClip, PendingClips
 from streaming.sinks.presence import PresenceLog
 from streaming.sinks.session_folder import ARCHIVE, writing

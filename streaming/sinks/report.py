@@ -7,14 +7,14 @@ from typing import Any
 
 from rich.table import Table
 
-from rtdecode import __version__, terminal
+from rtdecode import __version__, strict_json, terminal
 from rtdecode.bundle import Bundle
-from rtdecode.disk import private, strict_json
+from rtdecode.disk import private
 from rtdecode.scores.intervals import ends
 from rtdecode.windows.assembler import Counters
 from streaming.checks.finding import counted
+from streaming.sinks.accuracy import BASELINES, Sections, nothing
 from streaming.sinks.clip_emitter import Emitter
-from streaming.sinks.judged import BASELINES, Sections, nothing
 from streaming.sinks.text import banner
 
 _EEG = (

@@ -1,7 +1,7 @@
 """The truth of a session, where it is known: the film that was shown, and the events.
 
 `Truth` gives each window what was shown during it. `Archive` keeps the finals with their truths on disk until
-the session is over and `streaming.sinks.judged` compares them.
+the session is over and `streaming.sinks.accuracy` compares them.
 """
 
 import shutil

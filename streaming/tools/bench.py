@@ -18,9 +18,8 @@ import psutil
 from rich.table import Table
 
 from rtdecode import bundle as bundles
-from rtdecode import child, terminal
+from rtdecode import child, strict_json, terminal
 from rtdecode.bundle import Bundle, Manifest, engine, golden, session
-from rtdecode.disk import strict_json
 from streaming.decode.decoder import Decoder
 from streaming.tools import bench_volumes
 from streaming.tools.bench_eeg import CHUNK_S, eeg_push

@@ -12,8 +12,8 @@ import numpy as np
 
 from rtdecode.eeg.stream import EegStream
 from rtdecode.phantom.body.amplifier import LEAD_IN_S
-from rtdecode.phantom.body.bore import Artifacts
 from rtdecode.phantom.body.brain import TR
+from rtdecode.phantom.body.in_scanner_eeg import Artifacts
 from rtdecode.phantom.session import MARKER, PhantomSession
 from rtdecode.types import EegChunk, Float, Montage, Trigger
 from streaming.tools.eeg_watch import whole_stream

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rtdecode.disk import private, strict_json
+from rtdecode import strict_json
+from rtdecode.disk import private
 
 # The version of BIDS that is written.
 VERSION = "1.9.0"

@@ -12,12 +12,11 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from rtdecode import __version__, installing, terminal
+from rtdecode import __version__, installing, strict_json, terminal
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, engine, providers
 from rtdecode.bundle.prepared import check_live
 from rtdecode.disk import calibration as calibrations
-from rtdecode.disk import strict_json
 from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import RtDecodeError
 from rtdecode.types import Volume

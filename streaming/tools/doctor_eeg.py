@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from rtdecode import plausible
 from rtdecode.bundle import Bundle, EegInput
 from rtdecode.eeg import channels
 from rtdecode.eeg.cleaner import MOST_HZ
 from rtdecode.eeg.stream import EegStream
 from rtdecode.errors import GeometryError
+from rtdecode.signal import plausible
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.types import EegChunk, Montage, Trigger
 from streaming.checks import signals, table

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rtdecode import plausible
 from rtdecode.bundle import Bundle
 from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import GeometryError
+from rtdecode.signal import plausible
 from rtdecode.timing import check_tr
 from rtdecode.types import Volume
 from rtdecode.windows.assembler import Assembler

@@ -15,8 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from rtdecode import terminal
-from rtdecode.disk import strict_json
+from rtdecode import strict_json, terminal
 from rtdecode.liblsl import pylsl, reach
 from streaming.checks import signals, table
 from streaming.checks.finding import BAD, COLOURS, NOTE, OK, Finding, joined

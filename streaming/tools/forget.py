@@ -9,8 +9,8 @@ import os
 import shutil
 from pathlib import Path
 
-from rtdecode import terminal
-from rtdecode.disk import recording_index, strict_json
+from rtdecode import strict_json, terminal
+from rtdecode.disk import recording_index
 from rtdecode.disk.derived import DERIVED, derived
 from rtdecode.disk.folders import holder, what_is_there
 from rtdecode.errors import UsageError

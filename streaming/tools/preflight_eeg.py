@@ -15,7 +15,7 @@ from rtdecode.eeg.channels import canonical
 from rtdecode.errors import GeometryError
 from rtdecode.signal.heartbeat.beats import REGULAR
 from rtdecode.signal.heartbeat.rpeaks import RPeaks
-from rtdecode.signal.stretches import stretches
+from rtdecode.signal.intervals import stretches
 from streaming.checks import table
 from streaming.checks.eeg_capture import Heard
 from streaming.checks.finding import BAD, NOTE, OK, Finding

@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from rtdecode import terminal
 from rtdecode.bundle.manifest import CAUSAL
 from rtdecode.disk import private
+from rtdecode.disk.animation import moving
 from rtdecode.disk.film_file import open_film
 from rtdecode.disk.folders import held, holder, what_is_there
-from rtdecode.disk.moving import moving
 from rtdecode.disk.video import count_frames, iter_mp4
 from rtdecode.errors import UsageError
 from rtdecode.scores import intervals
 from streaming.checks.finding import counted
+from streaming.sinks.accuracy import BASELINES
 from streaming.sinks.aside import is_aside
-from streaming.sinks.judged import BASELINES
 from streaming.sinks.session_folder import killed, recover
 from streaming.sinks.text import banner
 

@@ -13,8 +13,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from rtdecode import terminal
-from rtdecode.disk import private, strict_json
+from rtdecode import strict_json, terminal
+from rtdecode.disk import private
 from rtdecode.disk.folders import what_is_there
 from rtdecode.errors import UsageError
 from rtdecode.types import Volume

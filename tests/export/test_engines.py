@@ -19,7 +19,7 @@ from export.run import run
 from export.trace import OPSETS
 from rtdecode import bundle as bundles
 from rtdecode.bundle import BuiltEngine, Bundle
-from rtdecode.disk.sealed import digest_of, file_hash
+from rtdecode.disk.hashed_folder import digest_of, file_hash
 from rtdecode.errors import BundleError, ManifestError, RtDecodeError, UsageError
 from tests.refusals import refused
 from tests.streaming.bundles import make_bundle

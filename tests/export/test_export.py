@@ -27,14 +27,14 @@ from rtdecode.types import Window
 from streaming.decode.decoder import Decoder
 from tests.refusals import refused
 from tests.train.tiny import tiny, tiny_bundle
+from train.artifacts.run_folder import arrays, draft_of, read_run, restored
+from train.config.recipe import build
+from train.config.run_context import Arrays
+from train.evaluation.reconstruct import reconstruct
+from train.interface.system import ClosedForm, Condition, System
 from train.models.haxby.system import Category
 from train.models.ridge.system import PatchRidge
 from train.parts.generators.cogvideox import VideoDiffusion
-from train.recipe import build
-from train.reconstruct import reconstruct
-from train.run_folder import arrays, draft_of, read_run, restored
-from train.system import ClosedForm, Condition, System
-from train.work import Arrays
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ("phantom", "haxby", "cinesync-tiny")

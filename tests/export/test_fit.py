@@ -21,8 +21,8 @@ from rtdecode import bundle as bundles
 from rtdecode import cli
 from rtdecode.bundle import Bundle
 from rtdecode.bundle.graph import Graph
+from rtdecode.disk.hashed_folder import file_hash
 from rtdecode.disk.recording import Recording
-from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.phantom.body.scanner import head
 from rtdecode.phantom.session import PhantomSession

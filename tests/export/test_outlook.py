@@ -11,7 +11,7 @@ from export import outlook
 from export.outlook import CHECK, GOLDEN, GRAPHS, Outlook, calls_of, check_room, need_of, work_of
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from train.system import LargeWeights, Traced
+from train.interface.system import LargeWeights, Traced
 
 # CogVideoX-5B with its autoencoder, and what a run of CineSync keeps in half precision.
 PUBLISHED = LargeWeights(denoiser=5_570_283_072, decoder=215_583_907, bfloat16=True)
@@ -44,7 +44,7 @@ def test_what_there_is_no_room_for_is_refused_before_weights_are_read(
 ) -> None:
     (tmp_path / "weights.npz").write_bytes(b"0" * 1000)
     free = {"memory": 10**12, "disk": 10**12, "GPU memory": 10**12} | {place: 10**9}
-    monkeypatch.setattr(outlook.room, "available", lambda: free["memory"])
+    monkeypatch.setattr(outlook.disk_space, "available", lambda: free["memory"])
     monkeypatch.setattr(outlook, "_free", lambda _: free["disk"])
     monkeypatch.setattr(outlook, "_free_on_gpu", lambda: free["GPU memory"])
     with refused(UsageError, "export-no-room", place=place, precision="bf16", free_gb=1.0):

@@ -24,10 +24,10 @@ from rtdecode.bundle import Bundle, providers
 from rtdecode.errors import BundleError, RtDecodeError
 from tests.refusals import refused
 from tests.train.tiny import tiny, tiny_bundle
+from train.artifacts.run_folder import arrays
+from train.config.run_context import Arrays
+from train.interface.system import Traced
 from train.models.haxby.system import Category
-from train.run_folder import arrays
-from train.system import Traced
-from train.work import Arrays
 
 
 def golden() -> Arrays:

@@ -18,7 +18,7 @@ from export.trace import OPSETS, graph
 from rtdecode.bundle.graph import Graph
 from rtdecode.errors import BundleError
 from tests.refusals import refused
-from train.system import Traced
+from train.interface.system import Traced
 
 _LOW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _COMPUTING = ("MatMul", "Gemm", "Conv", "Attention")

@@ -21,9 +21,9 @@ from rtdecode.bundle.session import most_bytes
 from rtdecode.bundle.wiring import Said
 from rtdecode.types import Array
 from tests import small
+from train.interface.system import Traced
 from train.parts.codecs.tiny_video_decoder import TinyVideoDecoder
 from train.parts.codecs.video_decoder import stages
-from train.system import Traced
 
 _LATENT = (4, 3, 2, 3)
 _SIZE = (16, 24)

@@ -22,10 +22,10 @@ from rtdecode.bundle.graph import Graph
 from rtdecode.bundle.manifest import DECOMPOSED, FUSED
 from rtdecode.errors import RtDecodeError
 from tests.refusals import refused
-from train import adapters
-from train.adapters import Adapter
 from train.closed_form.graph_writer import GraphWriter
-from train.system import Traced, Written
+from train.interface.system import Traced, Written
+from train.trainer import adapters
+from train.trainer.adapters import Adapter
 
 
 class Attending(nn.Module):

@@ -13,8 +13,8 @@ from typing import Protocol
 import nibabel as nib
 import numpy as np
 
-from rtdecode.phantom.files.names import ExportedFile, ExportedRun, files
 from rtdecode.phantom.files.vendors import VENDORS
+from rtdecode.phantom.live.names import ExportedFile, ExportedRun, files
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.types import Volume
 from streaming.sources.folder.source import GIVE_UP, FolderSource

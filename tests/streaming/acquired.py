@@ -14,13 +14,13 @@ from streaming.session.backlog import Lag
 from streaming.session.deadline_clock import DeadlineClock
 from streaming.session.intake import Intake
 from streaming.session.mailbox import Message
-from streaming.session.orders import Past
+from streaming.session.options import Past
 from streaming.session.outbox import Outbox
-from streaming.session.past import Resumed
 from streaming.session.recorder import open_recorder
+from streaming.session.resume import Resumed
 from streaming.session.source_events import Event
 from streaming.session.status_builder import StatusBuilder
-from streaming.session.turns import Turns
+from streaming.session.work_queue import Turns
 from streaming.status import Status
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.loader import Place
-from train.loop import Machine, Trainable
-from train.phases import Phase
+from train.trainer.loader import Place
+from train.trainer.loop import Machine, Trainable
+from train.trainer.phases import Phase
 
 COUNT = 16
 PHASE = Phase(

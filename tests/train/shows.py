@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from train.judging.beside import only
+from train.config.run_context import Arrays
+from train.evaluation.beside import only
+from train.evaluation.reconstruct import Reconstruction, clips_of
 from train.models.ridge.system import PatchRidge
-from train.reconstruct import Reconstruction, clips_of
-from train.work import Arrays
 
 
 def ridge(weights: Arrays) -> Any:

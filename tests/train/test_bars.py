@@ -10,7 +10,7 @@ from benchmarks import bars
 from benchmarks.bars import FIGURES, PATH, Bar, main, verdicts
 from benchmarks.result_files import RESULTS
 from train.evaluate import Request, judged
-from train.judging.judged import Judged
+from train.evaluation.result import Judged
 
 SHIPPED = Path(__file__).parents[2] / "train" / "runs" / "phantom"
 NATURAL = "phantom-1-natural-easy"

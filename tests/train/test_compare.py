@@ -16,7 +16,7 @@ from tests.refusals import refused
 from tests.train.test_grids import FMRI, TWO
 from tests.train.tiny import tiny
 from train.compare import Decoder, check_alike, main, measure, opened, table, with_noise
-from train.judging.sessions import Sessions
+from train.evaluation.sessions import Sessions
 from train.run import run as make_run
 
 

@@ -22,15 +22,16 @@ from rtdecode.disk.recording import Recording
 from rtdecode.errors import BundleError
 from tests.refusals import refused
 from tests.test_live import finals, program
-from tests.train import layouts, test_data_set, test_participants, test_responses
+from tests.train import layouts, test_data_set, test_responses
 from tests.train.test_grids import check_equal, exported
+from tests.train.trainer import test_participants
 from train import evaluate
+from train.artifacts.run_folder import read_run
+from train.config.recipe import build, read
 from train.data.chain import windows
 from train.data.layouts import bold_moments
 from train.data.set_windows import SetRun
-from train.recipe import build, read
 from train.run import run as make_run
-from train.run_folder import read_run
 
 TWO_WAY = "identification_2way_centred"
 # What stands beside each figure: the null brain, other times, what looks like nothing that taught.

@@ -16,11 +16,11 @@ from torch.optim import AdamW
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.lines import COUNT, CPU, EXACT, PHASE, Line, Plain, equal, nothing, points
-from train import loop
-from train.loader import Batches, Place
-from train.loop import Machine, Trainable
-from train.participants import weights_of
-from train.phases import Phase
+from train.trainer import loop
+from train.trainer.loader import Batches, Place
+from train.trainer.loop import Machine, Trainable
+from train.trainer.participants import weights_of
+from train.trainer.phases import Phase
 
 # Number of windows and of voxels of each.
 SUBJECTS = {"A": (7, 4), "B": (5, 6), "C": (6, 5)}

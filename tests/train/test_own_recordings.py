@@ -16,9 +16,9 @@ from rtdecode.types import Volume
 from tests.recordings import record
 from tests.refusals import refused
 from tests.train.test_grids import check_equal
+from train.artifacts.run_folder import draft_of, read_run
 from train.evaluate import Request, evaluate
 from train.run import main
-from train.run_folder import draft_of, read_run
 
 SECONDS = (168, 76)
 # Each phase of a small CineSync, as short as it can be.

@@ -13,12 +13,12 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.data.layouts.released import song
 from train import evaluate
-from train.data.feature_runs import FeatureRuns
+from train.artifacts.run_folder import draft_of, read_run, weights
+from train.config.recipe import build, check, read
+from train.data.sets.feature_runs import FeatureRuns
 from train.models.ridge.held_out_people import HeldOutPeople
-from train.recipe import build, check, read
 from train.run import main as train
 from train.run import run as make_run
-from train.run_folder import draft_of, read_run, weights
 
 TWO_WAY = "identification_2way_features"
 FILMS = {"alpha": 480, "beta": 400, "gamma": 320}

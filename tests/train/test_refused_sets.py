@@ -11,9 +11,10 @@ import pytest
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from tests.train import layouts, test_participants, test_responses
+from tests.train import layouts, test_responses
 from tests.train.data.layouts import released
 from tests.train.data.layouts.laboratory import write_events
+from tests.train.trainer import test_participants
 from train.data.layouts import bold_moments
 from train.data.set_windows import SetWindows
 from train.run import run as make_run

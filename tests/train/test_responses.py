@@ -13,9 +13,9 @@ from rtdecode import bundle as bundles
 from rtdecode.cli import app
 from rtdecode.disk.video import write_mp4
 from train import evaluate
+from train.artifacts.run_folder import read_run
 from train.data.layouts import bold_moments
 from train.run import main as train
-from train.run_folder import read_run
 
 # Videos, and showings of each, for training and for testing.
 COUNTS = ((36, 3), (12, 4))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from train.builders import SHIPPED
+from train.config.builders import SHIPPED
 
 ROOT = Path(__file__).parents[2]
 SHARED = ("train/models/conditioned", "train/parts")

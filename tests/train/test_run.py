@@ -17,12 +17,12 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.stages import counted, waiting
 from tests.train.tiny import tiny
+from train.artifacts.run_folder import arrays, read_run
+from train.config.recipe import read
+from train.config.run_context import Work
 from train.data import simulated
-from train.judging import identification
-from train.recipe import read
+from train.evaluation import identification
 from train.run import main, run, show
-from train.run_folder import arrays, read_run
-from train.work import Work
 
 SMALL = [
     "scale=tiny",
@@ -192,7 +192,7 @@ def test_a_stage_that_fails_in_another_process_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_Pool, "go", tmp_path / "go", raising=False)
-    monkeypatch.setattr("train.work.ProcessPoolExecutor", _Pool)
+    monkeypatch.setattr("train.config.run_context.ProcessPoolExecutor", _Pool)
     work = Work(None, 0, tmp_path / "stages")
     count = 20 * (os.cpu_count() or 1)
     jobs = {"s0": partial(counted, "s0", tmp_path / "nowhere")}

@@ -14,17 +14,17 @@ from rtdecode.phantom.session import PhantomSession
 from tests.recordings import record
 from tests.refusals import refused
 from tests.train.test_grids import check_equal
+from train.artifacts.run_folder import draft_of, read_run, restored
 from train.closed_form.brain_maps import StemSizes
 from train.closed_form.patch_codec import CodecSizes
+from train.config.recipe import build
 from train.data.phantom import Participant
 from train.evaluate import Request, evaluate
-from train.judging.identification import fresh, judge_clips
-from train.judging.judged import shown
+from train.evaluation.identification import fresh, judge_clips
+from train.evaluation.result import shown
 from train.models.ridge.plan import PatchRidgePlan, fit_latents
 from train.models.ridge.system import PatchRidge
-from train.recipe import build
 from train.run import run as make_run
-from train.run_folder import draft_of, read_run, restored
 
 # Name in the run -> number. The first one is the default participant.
 NUMBERS = {None: 1, "sub-02": 2}

@@ -21,11 +21,11 @@ from tests.refusals import refused
 from tests.train.parts.codecs.decoders import tiny_state
 from tests.train.targets.models import cogvideox_vae, wan_vae
 from train import tiny_decoder
-from train.data import decoded_films
-from train.loader import Place
+from train.parts.codecs import decoded_films
 from train.parts.codecs.decoder_distillation import draw
 from train.parts.codecs.tiny_video_decoder import from_published
 from train.tiny_decoder import FIGURES, WEIGHTS, Settings, main, read_arguments, run
+from train.trainer.loader import Place
 
 _SMALL = ["licence=MIT", "frames=9", "size=16x24", "steps=12", "rate=0.002", "crop=2", "device=cpu"]
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from train.closed_form.ridge import fit_ridge
 from train.closed_form.stem import fit_eeg_stem, fit_voxel_stem
-from train.work import Arrays
+from train.config.run_context import Arrays
 
 Matrix = NDArray[np.float64]
 GROUPS = {"both": ("fmri", "eeg"), "fmri": ("fmri",), "eeg": ("eeg",)}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.closed_form.brain_maps import fit_logistic
-from train.work import Arrays
+from train.config.run_context import Arrays
 
 Matrix = NDArray[np.float64]
 Reals = NDArray[np.float32]

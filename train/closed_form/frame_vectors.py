@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from train.work import Arrays
+from train.config.run_context import Arrays
 
 Reals = NDArray[np.float32]
 

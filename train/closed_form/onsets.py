@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from train.closed_form.cuts import TAPS, shifted
 from train.closed_form.ridge import fit_ridge
 from train.closed_form.shots import decisive
-from train.work import Arrays
+from train.config.run_context import Arrays
 
 Reals = NDArray[np.float32]
 

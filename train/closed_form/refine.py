@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from train.closed_form import cuts, onsets, shots
 from train.closed_form.brain_maps import GROUPS
-from train.work import Arrays
+from train.config.run_context import Arrays
 
 Matrix = NDArray[np.float64]
 ROUTES = tuple(GROUPS)

@@ -18,7 +18,7 @@ from rtdecode.errors import UsageError
 from train.closed_form.components import principal_components
 from train.closed_form.encoding import blocks
 from train.closed_form.ridge import fit_ridge
-from train.work import Arrays
+from train.config.run_context import Arrays
 
 Matrix = NDArray[np.float64]
 

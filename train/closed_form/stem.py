@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.fft import idct
 from scipy.sparse.linalg import svds
 
-from train.work import Arrays
+from train.config.run_context import Arrays
 
 Matrix = NDArray[np.float64]
 

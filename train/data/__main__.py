@@ -9,15 +9,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rtdecode import terminal
-from rtdecode.disk import strict_json
+from rtdecode import strict_json, terminal
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.data import near_duplicates, regions, splits, standard
 from train.data.caption_shifts import caption_shift
 from train.data.dataset import DataSet
 from train.data.examined import examined
 from train.data.leaks import Leak
-from train.data.opening import LAYOUTS, opened
+from train.data.sets.opening import LAYOUTS, opened
 from train.data.shifts import Shift, shifts
 
 _LAYOUTS = textwrap.fill(", ".join(LAYOUTS), 80, subsequent_indent=" " * 27)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from train.config.run_context import Arrays
 from train.data.window_arrays import WindowArray
-from train.work import Arrays
 
 _GOLDEN = 3
 # Least scale, in the data's own units, so that a dead channel is not divided by zero.

@@ -16,7 +16,7 @@ from scipy.stats import t as student
 from rtdecode.errors import UsageError
 from train.data.dataset import DataSet
 from train.data.shifts import stretches_of
-from train.targets.cache import Cached, pooled_text, read
+from train.data.target_cache import Cached, pooled_text, read
 
 Reals = NDArray[np.float64]
 

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from train.closed_form.patch_codec import encode_scaled, turn_of
 from train.closed_form.structure import structure
+from train.config.run_context import Arrays, Work
 from train.data.arrays import golden, normalised_signals
 from train.data.showing import AnyShowing, ShownClips
-from train.work import Arrays, Work
 
 # Sessions of each kind of film on which the voxels are chosen.
 _CHOOSING = 3

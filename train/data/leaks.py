@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from train.data import cinebrain_clips
 from train.data.dataset import Column, DataSet, WindowTable
-from train.data.layouts import cinebrain_clips
 from train.data.near_duplicates import Pair
 from train.data.splits import Split
 from train.data.standard import SIGNALS, Statistics

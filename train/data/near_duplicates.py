@@ -15,8 +15,8 @@ from PIL import Image
 from scipy.fft import dctn
 
 from rtdecode.errors import UsageError
+from train.config.run_context import tracked
 from train.data.dataset import DataSet
-from train.work import tracked
 
 # Rows and columns that a frame is reduced to, and of its lowest spatial frequencies that make the hash.
 _SIDE = 32

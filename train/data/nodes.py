@@ -6,7 +6,7 @@ from rtdecode.errors import UsageError
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import exact
-from train.builders import Later
+from train.config.builders import Later
 from train.data.clip_grid import SIZE, ClipGrid
 
 

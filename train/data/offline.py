@@ -16,8 +16,8 @@ from rtdecode.phantom.body.amplifier import LEAD_IN_S
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.signal.eeg.band import EegBand, mean_over
 from rtdecode.timing import TimingGrid
+from train.config.run_context import Arrays
 from train.data.arrays import normalised_eeg
-from train.work import Arrays
 
 # Least deviation that a series is divided by: a dead voxel or channel has none.
 _LEAST = 1e-6

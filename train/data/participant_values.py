@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdecode.errors import UsageError
-from train.recipe import parsed, words
+from train.config.recipe import parsed, words
 
 # Between a folder, a subject of it, and what is said of them.
 _OF = ":"

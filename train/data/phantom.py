@@ -17,9 +17,9 @@ from rtdecode.bundle import Bundle, EegInput, FmriInput, Manifest
 from rtdecode.bundle.manifest import OFFLINE
 from rtdecode.errors import UsageError
 from rtdecode.phantom.body.amplifier import montage
-from rtdecode.phantom.body.bore import Artifacts
 from rtdecode.phantom.body.brain import TR, VOXELS
 from rtdecode.phantom.body.cortex import MIXED, check_cortex, regions
+from rtdecode.phantom.body.in_scanner_eeg import Artifacts
 from rtdecode.phantom.body.scanner import SHAPE, head
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import SHAPES, Watched, watched
@@ -30,13 +30,13 @@ from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid, exact
 from rtdecode.types import Float, Window
-from train.builders import Later
+from train.config.builders import Later
+from train.config.run_context import Arrays, Work
 from train.data.chain import draft_manifest, windows
 from train.data.clip_grid import clip_of
 from train.data.film_windows import each_clip, film_clips
 from train.data.offline import offline_arrays
 from train.data.regions import joined, unknown
-from train.work import Arrays, Work
 
 # The signals of the simulated participant.
 MODALITIES = ("eeg", "fmri")

@@ -16,21 +16,21 @@ from rtdecode import bundle as bundles
 from rtdecode import terminal
 from rtdecode.bundle import EegInput, FmriInput, Manifest
 from rtdecode.bundle.manifest import CAUSAL, OFFLINE
+from rtdecode.disk.hashed_folder import file_hash
 from rtdecode.disk.recording import Recording
-from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import GeometryError, UsageError
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid, exact
 from rtdecode.types import Montage, Volume
-from train.builders import Later
+from train.config.builders import Later
+from train.config.run_context import Work
 from train.data.chain import draft_manifest
 from train.data.clip_grid import clip_of, with_size
 from train.data.recorded import find_head
 from train.data.recorded_showing import RecordedShowing, stretches
 from train.data.showing import PARTS
-from train.work import Work
 
 # Fewer windows than this are refused: in all, to teach, and to be judged.
 LEAST = 60

@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle, ClipGeometry, Manifest
+from rtdecode.disk.hashed_folder import file_hash
 from rtdecode.disk.recording import Recording
-from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.watched import Pictures
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.types import Window
+from train.config.run_context import Arrays
 from train.data.clip_grid import shown_frames
 from train.data.films import Frames, clips_at, cuts_at, read_film
 from train.data.phantom import window_arrays
 from train.data.recorded import cut_windows, film_starts, is_whole, raw_bundle
 from train.data.showing import HeadVolumes, ShownClips
-from train.work import Arrays
 
 SOURCES = ["eeg", "fmri"]
 # What messages put before the path of a film.

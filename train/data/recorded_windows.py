@@ -7,13 +7,13 @@ import numpy as np
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
+from train.config.run_context import Arrays, Work
 from train.data.arrays import normalised_signals, statistics
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.driven_voxels import driven_voxels
 from train.data.recorded_sessions import RecordedSessions
 from train.data.showing import by_title
 from train.data.taught import Taught
-from train.work import Arrays, Work
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Windows of one subject of a data set as a bundle's graphs read them: those that teach, and held-out runs.
 
-`train.data.set_node` opens a data set as `SetWindows`.
+`train.data.sets.set_node` opens a data set as `SetWindows`.
 """
 
 import math
@@ -25,6 +25,7 @@ from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.fit import filling
 from rtdecode.phantom.film.watched import Pictures
 from rtdecode.signal.volume.projection import Projection
+from train.config.run_context import Arrays, tracked
 from train.data import near_duplicates, splits
 from train.data.clip_grid import shown_frames
 from train.data.dataset import Acquired, Column, DataSet
@@ -36,7 +37,6 @@ from train.data.standard import Statistics, names_digest, statistics
 from train.data.stored_signals import StoredSignals, store
 from train.data.taught import Taught
 from train.data.window_arrays import Eeg, Ones, Volumes, WindowArray, resampled
-from train.work import Arrays, tracked
 
 # How voxels are chosen.
 DRIVEN = "driven"
@@ -62,7 +62,7 @@ _SLACK = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class SetRun:
-    """A run that is held out, as judges of held runs ask for it (`train.judging.held_runs.HeldRun`).
+    """A run that is held out, as judges of held runs ask for it (`train.evaluation.held_runs.HeldRun`).
 
     Attributes
     ----------

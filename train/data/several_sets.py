@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from rtdecode.errors import UsageError
 from train.data import near_duplicates
 from train.data.dataset import Column
-from train.data.layouts.window_tables import joined
 from train.data.leaks import COPY, changes, same_subjects, some
 from train.data.same_brain import SAME_BRAIN, same_brain
 from train.data.set_windows import SetWindows
 from train.data.splits import Rows
+from train.data.window_tables import joined
 
 # Name -> windows.
 Participants = dict[str, SetWindows]

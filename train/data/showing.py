@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
 from rtdecode.signal.volume.projection import Projection
-from train.work import Arrays
+from train.config.run_context import Arrays
 
 # Windows of one title alone are left out by this many parts of its time.
 PARTS = 5

@@ -24,7 +24,10 @@ from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
-from train.builders import Later
+from train.config.builders import Later
+from train.config.recipe import numbers
+from train.config.run_context import Arrays, Work
+from train.config.training_films import REAL, TrainingFilm
 from train.data.arrays import in_head, normalised_signals, statistics
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.clip_grid import ClipWindows, clip_of, with_size
@@ -46,9 +49,6 @@ from train.data.phantom import (
 )
 from train.data.showing import PARTS, HeadVolumes, ShownClips, by_title
 from train.data.taught import Taught
-from train.data.training_films import REAL, TrainingFilm
-from train.recipe import numbers
-from train.work import Arrays, Work
 
 KINDS = ("sessions", "free", "held", "presence", "controls")
 # Length of a session in which something is suffered, at most, s: few numbers of its windows are needed.
@@ -542,7 +542,7 @@ def read_subjects(who: Participant, subject: str | int | list[int] | None) -> li
     who : Participant
         The only one where no other is named.
     subject : str, int, list of int or None
-        As `train.recipe.numbers` reads it.
+        As `train.config.recipe.numbers` reads it.
 
     Raises
     ------

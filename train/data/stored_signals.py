@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.disk import private, strict_json
+from rtdecode import strict_json
+from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError
-from train import room
+from train.config import disk_space
+from train.config.run_context import Arrays, tracked, write_arrays
 from train.data.dataset import Acquired, Chain, Column, DataSet, WindowTable
 from train.data.shards import Shards, mapped
-from train.work import Arrays, tracked, write_arrays
 
 # Bytes of a file: 46 windows of CineBrain.
 FILE_BYTES = 2**26
@@ -109,7 +110,7 @@ def store(data: DataSet, columns: Sequence[Column], folder: Path) -> StoredSigna
         if not _is_whole(path, first, len(group))
     ]
     absent_bytes = window_bytes * sum(len(group) for _, group in absent)
-    if lack := room.lacking(folder, absent_bytes):
+    if lack := disk_space.lacking(folder, absent_bytes):
         raise UsageError(
             "signals-insufficient-disk",
             "the signals of {windows} windows take {needed_gb:.1f} GB more, and {folder} has {free_gb:.1f} "

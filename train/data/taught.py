@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Manifest
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.signal.volume.projection import Projection
+from train.config.run_context import Arrays
 from train.data.window_arrays import WindowArray
-from train.work import Arrays
 
 
 @dataclass(frozen=True, eq=False)

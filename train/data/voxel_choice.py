@@ -12,9 +12,9 @@ import numpy as np
 from train.closed_form.encoding import PICKING, best_explained, fold_errors
 from train.closed_form.film_encoding import fit_features
 from train.closed_form.film_space import Seen
+from train.config.run_context import Arrays
 from train.data.film_stages import encode_film
 from train.data.showing import PARTS, AnyShowing
-from train.work import Arrays
 
 # Responses overlap, so this much on either side of a fifth that is left out is left out of the fit, s.
 _GAP_S = 5.0

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
-from train import adapters
-from train.adapters import Adapter
 from train.distillation import targets
 from train.distillation.clock import Schedule
-from train.distillation.spans import SPAN
+from train.distillation.interval_embedding import SPAN
 from train.distillation.targets import Distillation, Path
 from train.distillation.teaching import FLOW_MAP
-from train.loop import Trainable
-from train.phases import Phase
+from train.trainer import adapters
+from train.trainer.adapters import Adapter
+from train.trainer.loop import Trainable
+from train.trainer.phases import Phase
 
 # The part that takes an adapter.
 PART = "student.video.transformer"

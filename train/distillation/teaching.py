@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from rtdecode.disk import strict_json
-from train import loop
+from rtdecode import strict_json
+from train.config.run_context import Arrays, Work
 from train.distillation import gates
 from train.distillation.gates import Reference, Sampler, Windows
-from train.loader import Place
-from train.loop import Machine, Trainable
-from train.phases import Phase
-from train.work import Arrays, Work
+from train.trainer import loop
+from train.trainer.loader import Place
+from train.trainer.loop import Machine, Trainable
+from train.trainer.phases import Phase
 
 # The loss of every student.
 FLOW_MAP = "flow_map"
@@ -58,7 +58,7 @@ class Lessons:
     Attributes
     ----------
     log : list of dict
-        As `train.loop.train` returns it.
+        As `train.trainer.loop.train` returns it.
     gates : list of dict
         What was measured at each picture: phase, step, number of the student's steps, and the figures.
     """
@@ -94,7 +94,7 @@ def teach(
     system : Trainable
         It offers the loss `FLOW_MAP`.
     phases, draw, machine
-        See `train.loop.train`.
+        See `train.trainer.loop.train`.
     monitor : Held
     """
     reference = _reference(work, monitor)

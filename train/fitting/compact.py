@@ -22,13 +22,13 @@ from train.closed_form.film_encoding import fit_features
 from train.closed_form.film_space import Seen, Space
 from train.closed_form.refine import Shots, perceptron, refine
 from train.closed_form.structure import structure
+from train.config.run_context import Arrays
 from train.data.clip_grid import shown_frames
 from train.data.films import Frames, clips_at, cuts_at
 from train.data.recorded import Recorded
 from train.fitting import encoder_graph, participant
 from train.fitting.fitter import Shown, learned_from
 from train.fitting.participant import EncoderFit, FilmStory, Sizes
-from train.work import Arrays
 
 Matrix = NDArray[np.float64]
 _CODEC = ("codec_mean", "codec_basis", "scale")

@@ -18,7 +18,7 @@ from train.closed_form.cuts import binned
 from train.closed_form.film_space import Space
 from train.closed_form.refine import LAYERS, PREFIX, ROUTES, Shots, perceptron, refine
 from train.closed_form.stem import fill_slots
-from train.work import Arrays
+from train.config.run_context import Arrays
 
 _WEIGHTS = (
     *("voxels", "mixing", "cosines", "fmri_feature_mean", "eeg_feature_mean"),

@@ -20,8 +20,8 @@ from train.closed_form.encoding import ridge_hat
 from train.closed_form.film_encoding import FilmFeatures, fit_features
 from train.closed_form.film_space import Seen
 from train.closed_form.structure import structure
+from train.config.run_context import Arrays
 from train.data.showing import AnyShowing
-from train.work import Arrays
 
 Matrix = NDArray[np.float64]
 

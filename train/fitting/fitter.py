@@ -1,7 +1,8 @@
 """The interface of fitters. `rtdecode fit` knows nothing else of the system whose bundle it adapts.
 
-A bundle's manifest names under ``fitter`` the builder (`train.builders`) of its fitter. The builder is called
-with the bundle as ``base`` and returns a `Fitter`. `rtdecode fit` then calls its methods in this order:
+A bundle's manifest names under ``fitter`` the builder (`train.config.builders`) of its fitter. The builder is
+called with the bundle as ``base`` and returns a `Fitter`. `rtdecode fit` then calls its methods in this
+order:
 
 1. `Fitter.story` turns the film into targets, one row for each window (`Story`).
 2. `Fitter.fit` fits recorded windows to these targets, and predicts each window held out (`Fitted`).
@@ -21,9 +22,9 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle import Manifest
 from rtdecode.scores.accuracy import compared
+from train.config.run_context import Arrays
 from train.data.films import Frames
 from train.data.recorded import Recorded
-from train.work import Arrays
 
 if TYPE_CHECKING:
     # Whoever only reads a fit's figures needs no onnx.

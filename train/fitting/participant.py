@@ -32,10 +32,10 @@ from train.closed_form.onsets import fit_onsets
 from train.closed_form.refine import Shots
 from train.closed_form.ridge import fit_ridge
 from train.closed_form.stem import fit_eeg_stem, fixed_signs
+from train.config.run_context import Arrays
 from train.data.arrays import eeg_statistics, normalised_eeg
 from train.data.recorded import Eeg, Fmri, Recorded
 from train.fitting.fitter import Fitted, Story, identified
-from train.work import Arrays
 
 _THIRDS = 3
 # Refines the points of all routes (route -> (window, target)) for a window of the named route.

@@ -23,10 +23,10 @@ from train.closed_form.encoding import FOLDS, PICKING, best_explained, blocks, f
 from train.closed_form.frame_vectors import clip_vectors, weights_of
 from train.closed_form.shared_space import Layer, SharedSpace, Viewing, fit_layers
 from train.closed_form.stem import fill_slots
+from train.config.run_context import Arrays
 from train.data.films import clips_at
 from train.data.recorded import Fmri, Recorded
 from train.fitting.fitter import Fitted, Shown, Story, learned_from
-from train.work import Arrays
 
 Matrix = NDArray[np.float64]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from rtdecode.errors import BundleError
+from train.config.run_context import Arrays
 from train.fitting.film_tokens import Tokenizing
-from train.work import Arrays
 
 Matrix = NDArray[np.float64]
 

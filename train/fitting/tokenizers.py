@@ -22,13 +22,13 @@ from rtdecode.errors import BundleError
 from train.closed_form.components import principal_components
 from train.closed_form.encoding import FOLDS, PICKING, best_explained, blocks, fold_errors, ridge_hat, widened
 from train.closed_form.ridge import fit_ridge
+from train.config.run_context import Arrays
 from train.data.arrays import eeg_statistics, normalised_eeg
 from train.data.films import clips_at
 from train.data.recorded import Eeg, Fmri, Recorded
 from train.fitting import tokenizer_graph
 from train.fitting.film_tokens import FilmTokens, Tokenizing
 from train.fitting.fitter import Fitted, Shown, Story, identified, learned_from
-from train.work import Arrays
 
 Matrix = NDArray[np.float64]
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from rtdecode.scores.ties import NO_SIZE, beats
-from train.metrics.drawn import few_ahead
+from train.metrics.hypergeometric import few_ahead
 
 # How many of the truth's best classes are accepted.
 PAPERS = 3

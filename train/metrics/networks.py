@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
-from rtdecode.disk.sealed import file_hash
+from rtdecode.disk.hashed_folder import file_hash
 from rtdecode.errors import UsageError
 
 # Frames that a network for pictures takes at once.

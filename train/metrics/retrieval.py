@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rtdecode.scores.accuracy import compared, identification_nway
 from rtdecode.scores.ties import bar
-from train.metrics.drawn import few_ahead
+from train.metrics.hypergeometric import few_ahead
 
 Matrix = NDArray[np.floating]
 Allowed = NDArray[np.bool_]

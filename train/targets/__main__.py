@@ -10,9 +10,10 @@ import torch
 
 from rtdecode import terminal
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from train.data.opening import opened
-from train.targets import cache, captions, categories, embeddings, latents, transcripts
-from train.targets.cache import Target
+from train.data import target_cache
+from train.data.sets.opening import opened
+from train.data.target_cache import Target
+from train.targets import captions, categories, embeddings, latents, transcripts
 from train.targets.models import Hardware
 
 _USAGE = """python -m train.targets DATA NAME=DIR NAME.licence=TEXT ... [key=value ...]
@@ -91,10 +92,10 @@ def run(data: Path, changes: list[str]) -> Path:
     data_set = opened(data, common.get("layout"))
     device = common.get("device", "cuda" if torch.cuda.is_available() else "cpu")
     hardware = Hardware(device, common.get("precision", "float32"))
-    out = Path(common.get("out", cache.default_folder(data)))
+    out = Path(common.get("out", target_cache.default_folder(data)))
     how = {key: common[key] for key in ("lot", "stored") if key in common}
     targets = [_BUILDERS[name](hardware=hardware, **models[name]) for name in _BUILDERS if name in models]
-    cache.compute(data_set, targets, out, **how)
+    target_cache.compute(data_set, targets, out, **how)
     return out
 
 

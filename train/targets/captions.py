@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from train.targets.cache import Target
+from train.config.run_context import Arrays
+from train.data.target_cache import Target
 from train.targets.models import Hardware, files_of, prepared
 from train.weights.folders import transformers_model
-from train.work import Arrays
 
 # What a model that talks is asked, where the user says nothing else.
 QUESTION = "Describe this picture in one sentence."

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
-from train.targets.cache import Target
+from train.config.run_context import Arrays
+from train.data.target_cache import Target
 from train.targets.models import Hardware, files_of, prepared
 from train.weights import source
 from train.weights.folders import transformers_model
-from train.work import Arrays
 
 TABLE = Path(__file__).with_name("categories.txt")
 # The word on the command line for the table that ships, and the licence of the names in it.

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdecode.errors import UsageError
+from train.config.run_context import Arrays
+from train.data.target_cache import Kind, Target
 from train.targets import variants
-from train.targets.cache import Kind, Target
 from train.targets.models import Hardware, evenly, files_of, prepared
 from train.targets.viclip import viclip
 from train.weights.folders import transformers_model
 from train.weights.source import Source
-from train.work import Arrays
 
 # Pictures that a model gets at once: about 5 GB for a large tower in single precision.
 _AT_ONCE = 64

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from rtdecode.errors import UsageError
+from train.config.run_context import Arrays
 from train.data.clip_grid import read_size
-from train.targets.cache import Target
+from train.data.target_cache import Target
 from train.targets.models import Hardware, files_of
 from train.weights.folders import diffusers_model
-from train.work import Arrays
 
 # Grey levels of 0 to 255 become -1 to 1.
 _HALF = 127.5

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
+from train.config.run_context import Arrays
 from train.data.layouts.film_sound import SOUND_HZ
-from train.targets.cache import Target
+from train.data.target_cache import Target
 from train.targets.models import Hardware, files_of, prepared
 from train.weights.folders import transformers_model
-from train.work import Arrays
 
 # Longest transcript, tokens. In four seconds, ten words are said.
 TOKENS = 64

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
-from train.targets.cache import Target
+from train.config.run_context import Arrays
+from train.data.target_cache import Target
 from train.targets.models import Hardware, check_frames
 from train.weights import single_file, source, strict
-from train.work import Arrays
 
 # Mean and deviation of the colours of ImageNet, red first.
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)

@@ -4,6 +4,6 @@
 reads low-rank adapters, and `merging` adds them to a module. Every key of a file is used or is an error. What
 was read, and the licence that the user stated, is kept as a `source.Source`.
 
-Runs of this project are something else: `train.run_folder`, `train.checkpoints` and `train.bundled_weights`
-keep those.
+Runs of this project are something else: `train.artifacts.run_folder`, `train.trainer.checkpoints` and
+`train.config.bundled_weights` keep those.
 """

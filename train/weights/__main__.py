@@ -8,12 +8,12 @@ from typing import Any
 from rtdecode import terminal
 from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError, explain
+from train.artifacts.slots import parts_of
+from train.config.recipe import check, read
+from train.config.run_context import Work, check_new, clear
+from train.interface.system import Trained
 from train.models.cinesync import converted
-from train.recipe import check, read
 from train.run import write_whole
-from train.slots import parts_of
-from train.system import Trained
-from train.work import Work, check_new, clear
 
 _USAGE = """python -m train.weights SYSTEM FILE... out=RUN licence=TEXT [key=value ...]   systems: {systems}
   FILE                       the checkpoint (mp_rank_00_model_states.pt), or all files of it

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rtdecode.disk.sealed import file_hash
+from rtdecode.disk.hashed_folder import file_hash
 from rtdecode.errors import UsageError
 
 Form = Literal["diffusers folder", "transformers folder", "safetensors", "torch", "lora", "table"]

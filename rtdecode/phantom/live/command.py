@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rtdecode.options import GroupReadable, PresetName, Wait, from_zero, positive
+from rtdecode.commands.options import GroupReadable, PresetName, Wait, from_zero, positive
 
 
 def simulate(

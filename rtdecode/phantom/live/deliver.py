@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from rtdecode.liblsl import pylsl
-from rtdecode.phantom.files.names import ExportedFile, ExportedRun, files, names, second_name
-from rtdecode.phantom.live import faults as damage
-from rtdecode.phantom.live.faults import Fate, Fault, FaultLog
+from rtdecode.phantom.body import delivery_faults as damage
+from rtdecode.phantom.body.delivery_faults import Fate, Fault, FaultLog
+from rtdecode.phantom.live.names import ExportedFile, ExportedRun, files, names, second_name
 from rtdecode.phantom.session import AGAIN_S, PhantomSession
 
 _PIECES = 4  # in which a file that grows in place is written

@@ -16,9 +16,9 @@ from rich.console import Console
 
 from rtdecode.liblsl import pylsl
 from rtdecode.phantom.body.amplifier import LEAD_IN_S
-from rtdecode.phantom.files.names import ExportedRun, next_series
+from rtdecode.phantom.body.delivery_faults import FaultLog
 from rtdecode.phantom.live.deliver import Delivery, sleep_until
-from rtdecode.phantom.live.faults import FaultLog
+from rtdecode.phantom.live.names import ExportedRun, next_series
 from rtdecode.phantom.live.outlet import EegOutlet, marker_outlet
 from rtdecode.phantom.session import CHUNK_S, MARKER, PhantomSession
 from rtdecode.types import Float

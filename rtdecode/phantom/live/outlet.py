@@ -3,8 +3,8 @@
 import numpy as np
 
 from rtdecode.liblsl import pylsl
-from rtdecode.phantom.live import eeg_faults
-from rtdecode.phantom.live import faults as damage
+from rtdecode.phantom.body import delivery_faults as damage
+from rtdecode.phantom.body import eeg_faults
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.types import Float
 

@@ -18,15 +18,15 @@ from rtdecode import terminal
 from rtdecode.disk import private
 from rtdecode.disk.recording import RecordingWriter
 from rtdecode.errors import RtDecodeError, UsageError
-from rtdecode.phantom.body import bore
+from rtdecode.phantom.body import in_scanner_eeg
 from rtdecode.phantom.body.brain import TR
 from rtdecode.phantom.body.cortex import MIXED
+from rtdecode.phantom.body.delivery_faults import FaultLog, absences, folder_fault, volume_fault
 from rtdecode.phantom.body.gaze import FIXED, FREE
 from rtdecode.phantom.body.movement import MOTIONS
 from rtdecode.phantom.body.movement import describe as describe_motion
 from rtdecode.phantom.film.features import spread
 from rtdecode.phantom.film.watched import NONE, SHAPES, Pictures
-from rtdecode.phantom.live.faults import FaultLog, absences, folder_fault, volume_fault
 from rtdecode.phantom.session import CHUNK_S, SCAN_ON_S, START_AT, STEADY, PhantomSession
 
 
@@ -66,7 +66,7 @@ def run(
     wait : float
         Longest wait for a reader of the stream, s; 0 starts at once.
     in_magnet : bool
-        Send 63 channels of EEG and an ECG, at 5000 Hz by default (`rtdecode.phantom.body.bore`).
+        Send 63 channels of EEG and an ECG, at 5000 Hz by default (`rtdecode.phantom.body.in_scanner_eeg`).
     truth : Path, optional
         Folder for ``film.mp4``, ``events.tsv``, ``faults.jsonl``.
     record : Path, optional
@@ -92,7 +92,7 @@ def run(
             seed,
             seconds,
             cuts,
-            (bore.SFREQ if in_magnet else 1000) if sfreq is None else sfreq,
+            (in_scanner_eeg.SFREQ if in_magnet else 1000) if sfreq is None else sfreq,
             spec=faults,
             vendor=scanner,
             first_delay=first_delay,
@@ -103,7 +103,7 @@ def run(
             tr_s=tr,
             cortex=cortex,
             settling=settling,
-            artifacts=bore.Artifacts() if in_magnet else None,
+            artifacts=in_scanner_eeg.Artifacts() if in_magnet else None,
             film_seed=film_seed,
             pose=pose,
         )
@@ -202,7 +202,11 @@ def _delivery(session: PhantomSession) -> str:
 
 
 def _surroundings(session: PhantomSession) -> str:
-    return "without the magnet's artefacts" if session.artifacts is None else bore.describe(session.drift_ppm)
+    return (
+        "without the magnet's artefacts"
+        if session.artifacts is None
+        else in_scanner_eeg.describe(session.drift_ppm)
+    )
 
 
 def _record(session: PhantomSession, folder: Path, console: Console, stop: threading.Event) -> float:

@@ -4,7 +4,7 @@ import itertools
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
-from streaming.sources.folder.pile import places
+from streaming.sources.folder.slice_stack import places
 
 
 @dataclass(slots=True)

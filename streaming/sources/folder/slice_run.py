@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from streaming.sources.folder.pile import Identity, Pile, Slot, joined, on_grid, places, timed
 from streaming.sources.folder.slice_layout import SliceLayout
+from streaming.sources.folder.slice_stack import Identity, Pile, Slot, joined, on_grid, places, timed
 from streaming.sources.formats.image import Image, Moments, Plane, seconds_between
 
 # The TR that is assumed if the header has none, or one of `_TR_MOST` or more; s.

@@ -20,7 +20,7 @@ from streaming.sources.folder.reader import Reader, Reading
 from streaming.sources.folder.restart import SeriesRestarts
 from streaming.sources.folder.scan import DEEPEST, FolderScan, Stamp
 from streaming.sources.folder.series import Accept, Runs, SeriesRun
-from streaming.sources.folder.stack import Stacked, Stacks
+from streaming.sources.folder.volume_assembler import Stacked, Stacks
 from streaming.sources.formats.image import Image, IncompleteError, Moments, NotAVolumeError, Plane
 from streaming.sources.formats.nifti import split_number
 

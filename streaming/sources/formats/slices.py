@@ -53,7 +53,7 @@ def read_plane(ds: Dataset) -> Plane:
     -------
     Plane
         Its numbers are those that the header gives, right or wrong;
-        `streaming.sources.folder.stack.Stacks` judges them.
+        `streaming.sources.folder.volume_assembler.Stacks` judges them.
 
     Raises
     ------

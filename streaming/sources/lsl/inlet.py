@@ -10,10 +10,10 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import plausible
 from rtdecode.clocks.lines import robust_line
 from rtdecode.errors import GeometryError
 from rtdecode.liblsl import LostError, LslTimeoutError, pylsl
+from rtdecode.signal import plausible
 from rtdecode.types import Array
 
 DTYPES = {

@@ -16,7 +16,7 @@ from rtdecode.signal.eeg.badchannels import detrended
 from rtdecode.types import Array, EegChunk, Trigger
 from streaming.sources.lsl.inlet import PULL, Inlet
 from streaming.sources.lsl.layout import Layout
-from streaming.sources.lsl.pulses import Edges
+from streaming.sources.lsl.stim_channel import Edges
 
 # Length of data by which a missing unit is judged, and the most that is held back until it is clear, s.
 _JUDGED_S = 1.0

@@ -23,8 +23,8 @@ from streaming.sources.lsl import impedance
 from streaming.sources.lsl.inlet import DTYPES, Inlet, Opening
 from streaming.sources.lsl.layout import layout
 from streaming.sources.lsl.opened import OpenedStream, describe
-from streaming.sources.lsl.pulses import Triggers
 from streaming.sources.lsl.reader import EegReader
+from streaming.sources.lsl.stim_channel import Triggers
 from streaming.sources.lsl.trigger_streams import TriggerStreams
 
 # Interval at which the network is searched while a stream is missing, and while none is, s.

@@ -13,7 +13,7 @@ import pytest
 
 from rtdecode import bundle as bundles
 from rtdecode import cli
-from rtdecode.disk.sealed import Sealed, digest_of
+from rtdecode.disk.hashed_folder import Sealed, digest_of
 from rtdecode.errors import BundleError, UsageError
 from tests import small
 from tests.refusals import refused

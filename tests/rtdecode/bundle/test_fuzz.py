@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtdecode import bundle as bundles
-from rtdecode.disk.sealed import digest_of
+from rtdecode.disk.hashed_folder import digest_of
 from rtdecode.errors import BundleError
 from streaming.decode.decoder import Decoder
 from tests.refusals import refused

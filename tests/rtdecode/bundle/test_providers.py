@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rtdecode import bundle as bundles
-from rtdecode.bundle import BuiltEngine, ahead, driver, gpu, providers
+from rtdecode.bundle import BuiltEngine, driver, gpu, providers, tensorrt
 from rtdecode.bundle.engine import load
 from rtdecode.bundle.graph import Graph, _Fixed
 from rtdecode.bundle.manifest import Stage
@@ -169,8 +169,10 @@ def test_an_engine_whose_builder_needs_a_newer_driver_is_refused(
     packaged(tmp_path, monkeypatch, "tensorrt-cu13-libs")
     monkeypatch.setattr(gpu, "find", lambda: OLD)
     engine = replace(ENGINE, builder="tensorrt", compute_capability="8.6")
-    with refused(ahead.UnfitError, "engine-driver-outdated", driver_fault=re.compile("^tensorrt " + TOO_OLD)):
-        ahead.check_fit(engine)
+    with refused(
+        tensorrt.UnfitError, "engine-driver-outdated", driver_fault=re.compile("^tensorrt " + TOO_OLD)
+    ):
+        tensorrt.check_fit(engine)
 
 
 def test_cuda_keeps_single_precision_whole() -> None:
@@ -227,8 +229,8 @@ def test_an_engine_that_does_not_fit_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     present(monkeypatch)
-    with refused(ahead.UnfitError, code, **values) as caught:
-        ahead.check_fit(replace(ENGINE, **change))
+    with refused(tensorrt.UnfitError, code, **values) as caught:
+        tensorrt.check_fit(replace(ENGINE, **change))
     assert advice in str(caught.value)
 
 
@@ -312,9 +314,9 @@ def test_an_engine_without_memory_or_a_capture_gives_way_to_the_graph(
     cuda = _Cuda(fails)
     built = _as_the_builder_gives_it(stage, None if runs is None else _Context(runs))
     # What needs a GPU: whether there is one, the builder's runtime, and CUDA's.
-    monkeypatch.setattr(ahead, "check_fit", lambda engine: None)
-    monkeypatch.setattr(ahead, "deserialised", lambda *arguments: (None, built))
-    monkeypatch.setattr(ahead, "_runtime", lambda: cuda)
+    monkeypatch.setattr(tensorrt, "check_fit", lambda engine: None)
+    monkeypatch.setattr(tensorrt, "deserialised", lambda *arguments: (None, built))
+    monkeypatch.setattr(tensorrt, "_runtime", lambda: cuda)
     manifest = replace(plain.manifest, engines=[replace(ENGINE, file=stage.file)])
     with_engine = replace(plain, manifest=manifest)
     engine = load(with_engine)
@@ -334,13 +336,13 @@ def test_an_engine_without_memory_or_a_capture_gives_way_to_the_graph(
 @pytest.mark.full
 def test_an_engine_that_the_builder_refuses_names_it_and_its_words() -> None:
     with refused(
-        ahead.UnfitError,
+        tensorrt.UnfitError,
         "engine-deserialisation-failed",
         engine="x.engine",
         builder="tensorrt_rtx",
         log=re.compile("."),
     ):
-        ahead.deserialised("tensorrt_rtx", b"no engine at all" * 100, [], "x.engine")
+        tensorrt.deserialised("tensorrt_rtx", b"no engine at all" * 100, [], "x.engine")
     assert driver.cuda_of("tensorrt_rtx") in (12, 13)
 
 

@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from rtdecode.disk import calibration, sealed
+from rtdecode.disk import calibration, hashed_folder
 from rtdecode.disk.calibration import Calibration, Figures, Placement, Record
-from rtdecode.disk.sealed import digest_of
+from rtdecode.disk.hashed_folder import digest_of
 from rtdecode.errors import BundleError, GeometryError, UsageError
 from rtdecode.signal.volume.motion import rigid
 from rtdecode.signal.volume.projection import Projection
@@ -122,7 +122,7 @@ def test_arrays_that_no_calibration_has_are_refused(tmp_path, file, values, code
     made(path)
     parts = TRAINED.to_arrays() if file == "projection.npz" else {}
     np.savez(path / file, **(parts | values))
-    rewritten(path, files={name: sealed.file_hash(path / name) for name in calibration_files(path)})
+    rewritten(path, files={name: hashed_folder.file_hash(path / name) for name in calibration_files(path)})
     with refused(BundleError, code):
         calibration.load(path)
 
@@ -136,7 +136,7 @@ def test_arrays_that_state_sizes_that_nothing_has_are_refused(tmp_path) -> None:
         for name in ("mean", "scale"):
             data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
             archive.writestr(f"{name}.npy", data)
-    rewritten(path, files={name: sealed.file_hash(path / name) for name in calibration_files(path)})
+    rewritten(path, files={name: hashed_folder.file_hash(path / name) for name in calibration_files(path)})
     with refused(BundleError, "npz-unreadable", path=path / "warmup.npz"):
         calibration.load(path)
 

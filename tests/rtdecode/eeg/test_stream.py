@@ -10,7 +10,7 @@ from rtdecode.bundle import EegInput
 from rtdecode.eeg.stream import EegStream
 from rtdecode.errors import GeometryError
 from rtdecode.phantom.body.amplifier import montage as cap
-from rtdecode.phantom.body.bore import Artifacts
+from rtdecode.phantom.body.in_scanner_eeg import Artifacts
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.signal.eeg.band import EegBand, EegFilter
 from rtdecode.signal.eeg.quality import CORRECTED, GAP, INTERPOLATED, LEARNING, UNCORRECTED

@@ -6,8 +6,8 @@ from threadpoolctl import threadpool_limits
 
 from rtdecode.scores.accuracy import correlations, identification_nway, identification_top1
 from rtdecode.scores.ties import NO_SIZE, TOLERANCE, bar, beats, best, duels, hits
-from train.judging.film_scores import in_pairs, similarity
-from train.judging.sections.condition import told_apart
+from train.evaluation.film_scores import in_pairs, similarity
+from train.evaluation.sections.condition import told_apart
 from train.metrics.classification import nway
 from train.metrics.order import order
 from train.metrics.retrieval import cosines, pairwise_auc, percentile_rank, top_k

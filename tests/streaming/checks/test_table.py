@@ -8,9 +8,9 @@ import pytest
 
 from streaming.checks import signals, table
 from streaming.checks.finding import BAD, NOTE, OK, Check, counted, listed
-from streaming.page import lamps
-from streaming.page.lamps import Silence
-from streaming.session.advice import Minute, sentence
+from streaming.page import indicators
+from streaming.page.indicators import Silence
+from streaming.session.run_quality import Minute, sentence
 from streaming.status import Status
 
 ROOT = Path(__file__).parents[3]
@@ -77,7 +77,7 @@ REPORT: dict[str, Any] = {
 def test_the_page_and_the_verdict_on_a_minute_say_the_same_of_the_eeg(too_many: bool) -> None:
     report = REPORT | {"too_many_bad": too_many}
     status = Status(counters={"eeg": report, "fmri": {}, "clock": {}, "runs": []})
-    lamp = lamps.eeg(status, Silence(eeg=0.1), requested=True)
+    lamp = indicators.eeg(status, Silence(eeg=0.1), requested=True)
     assert lamp.state == (BAD if too_many else NOTE)
     verdict = sentence(Minute(0, None, report))
     assert verdict.startswith("consider stopping" if too_many else "run 0 looks usable")

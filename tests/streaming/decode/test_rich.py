@@ -21,7 +21,7 @@ from rtdecode.types import EegChunk, Montage
 from rtdecode.windows.assembler import Assembler
 from streaming.decode.decoder import Decoder
 from streaming.session.acquiring import sources
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 from tests.refusals import refused
 from tests.streaming import rich
 

@@ -19,7 +19,7 @@ from rtdecode.disk.recording import Recording
 from rtdecode.disk.tsv import read_tsv
 from rtdecode.disk.video import iter_mp4
 from rtdecode.phantom.body.amplifier import LEAD_IN_S
-from rtdecode.phantom.files.names import write_run
+from rtdecode.phantom.live.names import write_run
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.types import EegChunk, Volume, Window
 from rtdecode.windows.assembler import Assembler

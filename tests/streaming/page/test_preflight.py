@@ -4,7 +4,7 @@ import pytest
 
 from streaming.page import preflight
 from streaming.page.preflight import Preflight
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 from tests.streaming.bundles import make_bundle
 from tests.streaming.sessions import until
 

@@ -14,7 +14,7 @@ from rtdecode.disk.video import write_mp4
 from streaming.checks.finding import BAD, NOTE, OK
 from streaming.page.state import LAMPS, PageState
 from streaming.session.mailbox import Message, pack, pack_status
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 from streaming.status import Status
 from tests.streaming.bundles import CHANNELS, make_bundle
 from tests.streaming.windows import window

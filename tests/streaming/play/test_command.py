@@ -25,10 +25,10 @@ from rtdecode.disk.recording import Recording
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.types import EegChunk, Trigger
-from streaming.play import command, starting
+from streaming.play import command
 from streaming.play.frames import FilmPictures, read_film
 from streaming.play.screen import FilmWindow, Patch, read_patch
-from streaming.play.starting import is_trigger
+from streaming.play.start_trigger import is_trigger
 from streaming.sources.lsl import trigger_streams
 from streaming.sources.lsl.markers import MarkerSource
 from streaming.sources.lsl.source import LslSource
@@ -269,7 +269,7 @@ def test_without_a_name_the_only_eeg_stream_is_the_sessions(
 def test_a_stim_channel_starts_a_film_at_its_edge(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starting, "_STIM_AFTER", 0.3)
+    monkeypatch.setattr(start_trigger, "_STIM_AFTER", 0.3)
     eeg = outlet(name, ("Cz", "TRIG"), types=("EEG", "stim"))
     got: list[tuple[str, float]] = []
     edges: list[float] = []

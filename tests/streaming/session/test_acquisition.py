@@ -31,7 +31,7 @@ from streaming.session.acquisition_loop import AcquisitionLoop, SourceStates
 from streaming.session.as_live import Windows
 from streaming.session.mailbox import Mailbox, Message, pack_status, slot_bytes, unpack, unpack_status
 from streaming.session.open_sources import open_folder
-from streaming.session.orders import Past, Sources, StreamOptions
+from streaming.session.options import Past, Sources, StreamOptions
 from streaming.session.outbox import Outbox
 from streaming.session.receiver import with_runs
 from streaming.session.source_reader import SourceReader

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from rtdecode.bundle import Bundle
-from rtdecode.disk import decisions as files
-from rtdecode.disk.decisions import Decision, DecisionWriter
+from rtdecode.bundle import decisions as files
+from rtdecode.bundle.decisions import Decision, DecisionWriter
 from rtdecode.disk.recording import Recording, RecordingWriter
 from rtdecode.errors import UsageError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window

@@ -16,7 +16,7 @@ from streaming.client import parse
 from streaming.decode.decoder import Decoder
 from streaming.session import live, replay
 from streaming.session.mailbox import pack_status
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 from streaming.sinks.clip_emitter import Emitter, open_emitter
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.text import banner

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rtdecode.errors import UsageError
 from streaming.session.checks import _check_decoder, check_report
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 from tests.refusals import refused
 
 

@@ -21,10 +21,10 @@ from rtdecode.eeg.stream import EegStream
 from rtdecode.types import EegChunk, Montage
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
-from streaming.session import keys, past
+from streaming.session import keys, resume
 from streaming.session.mailbox import pack, unpack
 from streaming.session.operator import Operator
-from streaming.session.orders import Past
+from streaming.session.options import Past
 from streaming.session.page_link import PageLink
 from streaming.session.progress import Progress
 from streaming.sinks import report
@@ -191,11 +191,11 @@ def test_keys_are_read_from_a_terminal_and_from_nothing_else() -> None:
 
 
 def test_the_next_acquisition_stays_with_the_stream() -> None:
-    resumed = past.Resumed(Past([], told(eeg_stream=STREAM)))
+    resumed = resume.Resumed(Past([], told(eeg_stream=STREAM)))
     opened = resumed.opened
     assert opened is not None
     assert (opened.name, opened.host, opened.keys) == ("amplifier", "lab", ["a", "b"])
-    assert past.Resumed(Past([], told())).opened is None
+    assert resume.Resumed(Past([], told())).opened is None
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 
 from rtdecode.disk.recording import Recording
 from rtdecode.types import Trigger, Volume
-from streaming.session import past, replay
+from streaming.session import replay, resume
 from streaming.session.as_live import Windows
-from streaming.session.orders import Past
+from streaming.session.options import Past
 from streaming.session.source_events import CaughtUp
 from streaming.sources.folder.source import FolderSource
 from tests.streaming.session.test_acquisition import Session, missing, mosaic, volumes
@@ -185,7 +185,7 @@ def test_an_acquisition_that_is_started_again_leaves_the_run_ended(session: OldF
     session.catch_up()
     status = session.status(time.monotonic())
     assert status.rests
-    items = [past.line(volume) for volume in session.read(volumes(10))]
+    items = [resume.line(volume) for volume in session.read(volumes(10))]
     (tmp_path / "again").mkdir()
     again = Session(tmp_path / "again", existing="read", past=Past(items, status))
     assert again.assembler.rests

@@ -14,7 +14,7 @@ from streaming.session import entrance
 from streaming.session import page_link as link
 from streaming.session.mailbox import Message
 from streaming.session.operator import Operator
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 from streaming.session.page_link import PageLink, Request
 from streaming.session.progress import Progress
 from streaming.session.replay_page import ReplayPage

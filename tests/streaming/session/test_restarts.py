@@ -15,9 +15,9 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk.recording import Recording, RecordingWriter
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler, Counters
-from streaming.session.orders import Past
-from streaming.session.past import Items, Resumed
+from streaming.session.options import Past
 from streaming.session.restarts import Restarts, cause
+from streaming.session.resume import Items, Resumed
 from streaming.sources.folder.source import FolderSource
 from streaming.status import Status
 from tests.streaming.acquired import Acquired

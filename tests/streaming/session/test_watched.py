@@ -26,7 +26,7 @@ from rtdecode.disk.video import read_mp4
 from rtdecode.errors import RtDecodeError, UsageError
 from streaming.client import Clips, SentClip
 from streaming.session import entrance, live, replay
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 from streaming.session.withdrawal import withdraw
 from streaming.sinks.operator_log import SNAPSHOTS, Moment, OperatorLog
 from tests.refusals import check_error, refused

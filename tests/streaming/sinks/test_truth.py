@@ -8,7 +8,7 @@ import pytest
 from rtdecode.disk.clip_file import StoredClip
 from rtdecode.disk.video import write_mp4
 from rtdecode.types import Clip
-from streaming.sinks.judged import sections
+from streaming.sinks.accuracy import sections
 from streaming.sinks.truth import Archive, Truth
 from tests.streaming.bundles import LABELS, make_bundle
 from tests.streaming.windows import window

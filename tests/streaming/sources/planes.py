@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from streaming.sources.folder.stack import Stacked, Stacks
+from streaming.sources.folder.volume_assembler import Stacked, Stacks
 from streaming.sources.formats.image import Moments, Plane
 
 STEP = 3.0

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rtdecode.phantom.files.names import write_run
 from rtdecode.phantom.files.vendors import VENDORS
+from rtdecode.phantom.live.names import write_run
 from rtdecode.phantom.live.outlet import EegOutlet
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.types import Montage

@@ -21,7 +21,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk import calibration as calibrations
 from rtdecode.errors import UsageError
 from rtdecode.phantom.body.amplifier import Amplifier
-from rtdecode.phantom.body.bore import Artifacts
+from rtdecode.phantom.body.in_scanner_eeg import Artifacts
 from rtdecode.phantom.body.scanner import head as simulated_head
 from rtdecode.phantom.session import LEAD_IN_S, PhantomSession
 from rtdecode.types import EegChunk, Montage, Trigger, Volume

@@ -17,8 +17,8 @@ from train.data import caption_shifts
 from train.data.__main__ import main
 from train.data.caption_shifts import CaptionShift, caption_shift
 from train.data.examined import examined
+from train.data.target_cache import Target, compute
 from train.targets.__main__ import main as compute_targets
-from train.targets.cache import Target, compute
 from train.weights.source import Source
 
 WIDTH = 24

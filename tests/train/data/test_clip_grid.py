@@ -10,11 +10,11 @@ from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
 from tests.refusals import refused
-from train import builders
+from train.config import builders
+from train.config.recipe import build, read
 from train.data import nodes
 from train.data.clip_grid import clip_of, shown_frames, timing_of, with_size
 from train.data.phantom import Participant, manifest
-from train.recipe import build, read
 
 USUAL: dict[str, Any] = {"tr": "4/5", "window": 4, "hop": 4, "lag": 4, "sfreq": 125, "fps": 8}
 

@@ -12,7 +12,7 @@ from tests.refusals import refused
 from tests.train.data import cinebrain_folder as release
 from train.data import standard
 from train.data.__main__ import main, read_arguments
-from train.data.opening import opened
+from train.data.sets.opening import opened
 
 
 @pytest.fixture(scope="module")

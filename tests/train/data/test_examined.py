@@ -13,7 +13,7 @@ from tests.train.data.test_set_windows import held, opened
 from train.data import leaks
 from train.data.__main__ import main
 from train.data.examined import examined
-from train.data.opening import opened as opened_folder
+from train.data.sets.opening import opened as opened_folder
 from train.data.shifts import Shift
 
 

@@ -12,7 +12,7 @@ from tests.train.data import cinebrain_folder as release
 from tests.train.data.held import Held, table
 from train.data import leaks, splits, standard
 from train.data.near_duplicates import Pair
-from train.data.opening import opened
+from train.data.sets.opening import opened
 
 DRAWS = np.random.default_rng(0)
 

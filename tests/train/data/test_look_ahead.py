@@ -15,14 +15,14 @@ from rtdecode.signal.volume.baseline import Baseline
 from tests.refusals import refused
 from tests.train.data.held import Held, table
 from train.closed_form.ridge import fit_ridge
-from train.data import set_node
 from train.data.look_ahead import look_ahead
-from train.data.set_node import DataSetWindows
 from train.data.set_windows import SetWindows
-from train.judging.held_out_runs import HeldOutRuns
-from train.judging.judged import Request, shown
+from train.data.sets import set_node
+from train.data.sets.set_node import DataSetWindows
+from train.evaluation.held_out_runs import HeldOutRuns
+from train.evaluation.result import Request, shown
+from train.interface.system import Trained
 from train.models.ridge.system import PatchRidge
-from train.system import Trained
 
 VOXELS = 12
 RUNS = 6

@@ -12,11 +12,11 @@ from rtdecode.phantom.session import PhantomSession
 from rtdecode.signal.eeg.band import EegBand
 from tests.refusals import refused
 from tests.train.tiny import tiny
+from train.artifacts.run_folder import draft_of
+from train.config.recipe import build, read
+from train.config.run_context import Arrays
 from train.data.offline import detrended, offline_arrays, zero_phase
 from train.data.phantom import session_arrays
-from train.recipe import build, read
-from train.run_folder import draft_of
-from train.work import Arrays
 
 _SECONDS = 32.0
 

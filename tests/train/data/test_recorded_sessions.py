@@ -29,7 +29,7 @@ from train.data.recorded import find_head
 from train.data.recorded_sessions import RecordedSessions, _divided, shipped_minutes
 from train.data.recorded_showing import RecordedShowing, _through, likeness, stretches
 from train.data.showing import by_title
-from train.judging.last_run import novelty
+from train.evaluation.last_run import novelty
 from train.run import main, run
 
 GRID = grid(tr="4/5", window=4, hop=4, lag=4, sfreq=125, fps=8)

@@ -10,7 +10,7 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.data import cinebrain_folder as release
 from train.data import regions
-from train.data.opening import opened
+from train.data.sets.opening import opened
 
 AREAS = sorted(
     {*regions.VISUAL, *regions.ADDED, *regions.ADDED_RIGHT, *regions.AUDITORY, *regions.MEDIAL_PREFRONTAL}

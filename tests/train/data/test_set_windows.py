@@ -20,11 +20,12 @@ from tests.refusals import refused
 from tests.train.data import cinebrain_folder
 from tests.train.data.held import Held, table
 from tests.train.data.layouts import released
-from train.data import set_node, set_windows
+from train.data import set_windows
 from train.data.chain import draft_bundle
 from train.data.dataset import Acquired
-from train.data.set_node import DataSetWindows
 from train.data.set_windows import SetWindows
+from train.data.sets import set_node
+from train.data.sets.set_node import DataSetWindows
 from train.data.splits import by_runs, trials
 from train.data.window_arrays import resampled
 from train.metrics.pixels import NearestClips

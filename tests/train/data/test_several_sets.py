@@ -11,12 +11,12 @@ import pytest
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.data.layouts import released
+from train.config.recipe import build, read
+from train.config.run_context import Work
 from train.data import several_sets
 from train.data.clip_grid import ClipGrid, ClipWindows, clip_of, shown_frames
-from train.data.opening import opened
-from train.data.set_node import DataSetWindows
-from train.recipe import build, read
-from train.work import Work
+from train.data.sets.opening import opened
+from train.data.sets.set_node import DataSetWindows
 
 
 def node(data: Path | str, *changes: str) -> DataSetWindows:

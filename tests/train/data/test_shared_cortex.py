@@ -8,10 +8,10 @@ import pytest
 from rtdecode.errors import UsageError
 from rtdecode.phantom.body.cortex import regions
 from tests.refusals import refused
+from train.config.recipe import build, check, read
+from train.config.run_context import Work
 from train.data.phantom import Participant, participant, resting_level
 from train.data.simulated import Showing
-from train.recipe import build, check, read
-from train.work import Work
 
 
 @pytest.mark.parametrize("recipe", ["ridge", "compact"])

@@ -10,11 +10,11 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.body.brain import LEAD_S
 from rtdecode.phantom.film.film import FPS
 from tests.refusals import refused
+from train.config.recipe import build, read
+from train.config.run_context import Work
+from train.config.training_films import TrainingFilm
 from train.data.phantom import DISTURBANCES, ELECTRODE, Participant
 from train.data.simulated import FilmSessions
-from train.data.training_films import TrainingFilm
-from train.recipe import build, read
-from train.work import Work
 
 SMALL = [
     "data.sessions=0-1",

@@ -13,7 +13,7 @@ from tests.refusals import refused
 from tests.train.data import cinebrain_folder as release
 from tests.train.data.held import Held, table
 from train.data import splits, standard
-from train.data.opening import opened
+from train.data.sets.opening import opened
 
 # Voxels that differ in level and spread from run to run, as a scanner's do; the last never changes.
 RUNS = 4

@@ -16,11 +16,11 @@ from rtdecode.errors import RtDecodeError, UsageError
 from tests.refusals import refused
 from tests.train.data import cinebrain_folder
 from tests.train.data.test_set_windows import held, node
+from train.config.run_context import write_arrays
 from train.data import stored_signals
 from train.data.layouts.cinebrain_set import CineBrain
 from train.data.stored_signals import StoredSignals, store
 from train.data.window_arrays import mean_volumes
-from train.work import write_arrays
 
 # Bytes of a window of `held`, whose columns become single precision.
 WINDOW = 4 * (5 * 3 + 2 * 400)

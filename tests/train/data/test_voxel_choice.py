@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from train.config.run_context import Arrays
 from train.data.film_stages import all_clips
 from train.data.phantom import Participant
 from train.data.simulated import Showing
 from train.data.voxel_choice import find_voxels
 from train.parts.codecs.fitted_patch import fit_codec
-from train.work import Arrays
 
 WHO = Participant(shape=(48, 48, 30))
 COUNT = 150

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.lines import EXACT
-from train import adapters
-from train.adapters import Adapter
 from train.distillation import student
 from train.distillation.clock import NOISE, Schedule
-from train.distillation.kept import of_student, of_teacher, packed, put_on
-from train.distillation.spans import SPAN, add_spans
+from train.distillation.interval_embedding import SPAN, add_spans
 from train.distillation.student import PART, FlowMap, Student, attached, learned
+from train.distillation.student_weights import of_student, of_teacher, packed, put_on
 from train.distillation.targets import DIFFERENCE, ROLLOUT, Distillation
 from train.parts.generators import cogvideox, wan
+from train.trainer import adapters
+from train.trainer.adapters import Adapter
 
 LATENT = (4, 3, 4, 6)
 TOKENS = (5, 8)

@@ -17,18 +17,20 @@ from export import fit as command
 from export import run as exporting
 from export.fitted import verified
 from rtdecode import bundle as bundles
+from rtdecode import strict_json
 from rtdecode.bundle import Bundle
 from rtdecode.bundle.graph import Graph
-from rtdecode.disk import strict_json
 from rtdecode.errors import BundleError, GeometryError, RtDecodeError, UsageError
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.signal.volume.projection import Projection
 from streaming.session import replay
 from tests.refusals import refused
+from train.artifacts.run_folder import read_run, restored
 from train.closed_form import patch_codec
 from train.closed_form.film_encoding import fit_features
 from train.closed_form.film_space import Seen
 from train.closed_form.structure import structure
+from train.config.recipe import build
 from train.data.films import clips_at
 from train.data.phantom import session_clips
 from train.data.recorded import Eeg, Fmri, Recorded
@@ -37,8 +39,6 @@ from train.fitting.film_tokens import FilmSteps, FilmTokens, Tokenizing
 from train.fitting.fitter import Shown, identified
 from train.fitting.tokenizers import TokenizerFit, TokenizerFitter, TokenStory, tokenizer_fitter
 from train.make_fittable import make_fittable
-from train.recipe import build
-from train.run_folder import read_run, restored
 
 RUN = Path(__file__).parents[3] / "train" / "runs" / "cinesync-tiny"
 WINDOWS = 40

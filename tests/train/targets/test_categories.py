@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.targets.models import LICENCE, WORDS, Films, clip_tower, llama
+from train.data.target_cache import compute, read
 from train.targets.__main__ import read_arguments
-from train.targets.cache import compute, read
 from train.targets.categories import TABLE, categories, labels_by_words, question, read_answer, read_table
 from train.targets.models import Hardware
 

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from rtdecode.disk import strict_json
+from rtdecode import strict_json
 from train.weights.source import of_files
 
 

@@ -35,7 +35,7 @@ from train.data.layouts.bids_windows import check_places, cut_films
 from train.data.layouts.film_clips import CLIP_FPS, CLIP_SIZE, film_clips
 from train.data.layouts.film_sound import film_sound, has_sound
 from train.data.layouts.stored_arrays import finite, image
-from train.data.layouts.window_tables import Rows, asked, chosen
+from train.data.window_tables import Rows, asked, chosen
 
 LAG_S = 4.0
 _RAW = (

@@ -17,7 +17,7 @@ from train.data.layouts.bids_files import BidsRun, Shown
 from train.data.layouts.bids_timing import VolumeTimes, volume_times
 from train.data.layouts.film_clips import film_length_s
 from train.data.layouts.stored_arrays import image
-from train.data.layouts.window_tables import joined, of_run
+from train.data.window_tables import joined, of_run
 
 # By default windows are the whole number of TRs that is nearest to this, s.
 _ABOUT_S = Fraction(4)

@@ -24,7 +24,7 @@ from train.data.dataset import Chain, Column, WindowTable
 from train.data.layouts.film_clips import CLIP_FPS, CLIP_SIZE, film_clips
 from train.data.layouts.pickled_arrays import unpickled
 from train.data.layouts.stored_arrays import finite
-from train.data.layouts.window_tables import Rows, asked, chosen, joined
+from train.data.window_tables import Rows, asked, chosen, joined
 
 _ENDING = "_betas-GLMsingle_type-typed_z=1.pkl"
 _PLACES = ("", "prepared_allvoxel_pkl", "betas-prepared/prepared_allvoxel_pkl")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
 from train.data.dataset import WindowTable
-from train.data.layouts.window_tables import joined, of_run
+from train.data.window_tables import joined, of_run
 
 # The study, whichever release of it a folder holds.
 STUDY = "cc2017"

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
+from train.data import cinebrain_clips as clips
 from train.data import leaks
 from train.data.dataset import Column, WindowTable
-from train.data.layouts import cinebrain_clips as clips
 from train.data.layouts.cinebrain_set import CAPTIONS, FPS, SFREQ_HZ, TR_S, WINDOW_S, CineBrain, count_voxels
 from train.data.layouts.film_sound import has_sound
 from train.data.layouts.members import Member, numbered

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from rtdecode.disk.film_file import OpenFilm, open_film
 from rtdecode.errors import UsageError
+from train.data import cinebrain_clips as clips
 from train.data import regions
 from train.data.dataset import Chain, Column, WindowTable
-from train.data.layouts import cinebrain_clips as clips
 from train.data.layouts.film_sound import film_sound
 from train.data.layouts.members import Member, array
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rtdecode.errors import UsageError
 from train.data.dataset import Chain, Column, WindowTable
 from train.data.layouts.stored_arrays import finite, image
-from train.data.layouts.window_tables import Rows, asked, chosen, joined, of_run
+from train.data.window_tables import Rows, asked, chosen, joined, of_run
 
 _RESULTS = Path("MNINonLinear", "Results")
 # Windows are a whole number of volumes, about so long, s.

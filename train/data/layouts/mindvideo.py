@@ -25,7 +25,7 @@ from rtdecode.errors import UsageError
 from train.data.dataset import Chain, Column, WindowTable
 from train.data.layouts import cc2017
 from train.data.layouts.stored_arrays import finite, mapped_npy, npy_header, pixels, present
-from train.data.layouts.window_tables import Rows, asked, chosen, joined
+from train.data.window_tables import Rows, asked, chosen, joined
 
 _RELEASE = "the MinD-Video release of cc2017"
 _PARTS = ("train", "test")

@@ -22,7 +22,7 @@ from rtdecode.errors import UsageError
 from train.data.dataset import Chain, Column, WindowTable
 from train.data.layouts import cc2017
 from train.data.layouts.stored_arrays import finite, mapped_pt, pixels, present, strings_pt
-from train.data.layouts.window_tables import Rows, asked, chosen, joined
+from train.data.window_tables import Rows, asked, chosen, joined
 
 _RELEASE = "the NeuroClips release of cc2017"
 _VOXEL_AXES = ("window", "repeat", "voxel")

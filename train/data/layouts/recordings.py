@@ -22,21 +22,21 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle.manifest import OFFLINE
 from rtdecode.disk.film_marks import name_digest
+from rtdecode.disk.hashed_folder import file_hash
 from rtdecode.disk.recording import Recording
-from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import UsageError
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
+from train.config.run_context import Arrays
 from train.data.clip_grid import shown_frames
 from train.data.dataset import Acquired, Chain, Column, WindowTable
 from train.data.layouts.stored_arrays import finite
-from train.data.layouts.window_tables import Rows, asked, chosen, joined, of_run
 from train.data.nodes import grid as grid_of
 from train.data.recorded import raw_bundle
 from train.data.recorded_sessions import recorded_manifest, shared_head, shared_montage, shared_tr
 from train.data.recorded_showing import RecordedShowing, stretches
-from train.work import Arrays
+from train.data.window_tables import Rows, asked, chosen, joined, of_run
 
 # The grid, the pass band and the baseline of the recipe `compact`.
 GRID = grid_of(tr="4/5", window=4, hop=4, lag=4, sfreq=125, fps=8)

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from rtdecode.errors import UsageError
 from train.data.dataset import Chain, Column, WindowTable
 from train.data.layouts.stored_arrays import finite
-from train.data.layouts.window_tables import Rows, asked, chosen, joined, of_run
 from train.data.shards import array_header
+from train.data.window_tables import Rows, asked, chosen, joined, of_run
 
 _PREFIX = "song_"
 # Signals (person, volume, parcel) and features (second, feature) of a film.

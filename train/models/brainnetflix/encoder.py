@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
-from train.builders import Later
 from train.closed_form.ridge import fit_ridge
 from train.closed_form.shared_space import LINEAR, STEMS, Layer, fit_space
+from train.config.builders import Later
 from train.models.conditioned.encoder import START, ConditionEncoder, Encoded, Signals
 from train.parts.encoders.frames import FrameMean
 

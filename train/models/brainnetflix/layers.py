@@ -17,7 +17,7 @@ from train.models.brainnetflix.encoder import FMRI, READING, SharedEncoder, Shar
 from train.models.conditioned.batches import Windows
 from train.models.conditioned.encoder import Signals
 from train.models.conditioned.trainable import FRAMES, TEXT, Contrasts
-from train.phases import Phase
+from train.trainer.phases import Phase
 
 Matrix = NDArray[np.float64]
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle.manifest import CAUSAL, OFFLINE
 from rtdecode.errors import UsageError
-from train.loader import Place
 from train.models.brainnetflix.encoder import CORRECTION, PARTICIPANT
 from train.models.conditioned import batches
 from train.models.conditioned.batches import Dropout, Windows
-from train.phases import Phase
+from train.trainer.loader import Place
+from train.trainer.phases import Phase
 
 
 @dataclass(frozen=True)

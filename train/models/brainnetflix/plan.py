@@ -19,13 +19,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from rtdecode.errors import UsageError
-from train import loop
 from train.closed_form.frame_vectors import packed
 from train.closed_form.shared_space import VERTEX, SharedSpace
-from train.data.set_node import DataSetWindows
+from train.config.run_context import Arrays, Work
+from train.data.sets.set_node import DataSetWindows
 from train.data.several_sets import check_near_duplicates
 from train.data.simulated import FilmSessions
 from train.fitting.shared_space import CLIP, CODEC
+from train.interface.system import OfSubject, Trained
 from train.models.brainnetflix.encoder import FMRI, VECTOR, SharedEncoder, SharedSizes
 from train.models.brainnetflix.layers import (
     CONTRASTS,
@@ -67,12 +68,11 @@ from train.parts.codecs.patch import ClipDecoder, FrameDecoder
 from train.parts.encoders.film_net import SIZE
 from train.parts.losses.perceptual import Perceptual
 from train.parts.losses.regression import Regression
-from train.phases import Phase
-from train.system import OfSubject, Trained
-from train.work import Arrays, Work
+from train.trainer import loop
+from train.trainer.phases import Phase
 
 PERCEPTUAL = "perceptual"
-# The builder of the fitter (`train.builders`), which a bundle's manifest names.
+# The builder of the fitter (`train.config.builders`), which a bundle's manifest names.
 FITTER = "shared-space-fitter"
 # Layers of the film net, the last before its map to a vector left out, whose features are compared.
 _LOOKED_AT = (1, 3, 5)

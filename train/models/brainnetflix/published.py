@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rtdecode.errors import UsageError
-from train import loop
 from train.closed_form.shared_space import VERTEX
+from train.config.run_context import Arrays, Work
+from train.data import target_cache
 from train.data.arrays import golden
 from train.data.participant_values import folders_of
-from train.data.set_node import DataSetWindows
 from train.data.set_windows import SetWindows
+from train.data.sets.set_node import DataSetWindows
+from train.data.target_cache import Cached
 from train.data.taught import Taught
 from train.fitting.shared_space import CLIP
+from train.interface.system import OfSubject, Trained
 from train.models.brainnetflix.encoder import START, VECTOR, SharedEncoder, SharedSizes
 from train.models.brainnetflix.layers import (
     CONTRASTS,
@@ -49,11 +52,8 @@ from train.models.conditioned.trainable import CAPTION, BrainVideo, Contrasts
 from train.parts.generators import folders
 from train.parts.generators.clip_unet import TEXT, TOKENS, check_clip_unet
 from train.parts.losses.regression import Regression
-from train.phases import Phase
-from train.system import OfSubject, Trained
-from train.targets import cache
-from train.targets.cache import Cached
-from train.work import Arrays, Work
+from train.trainer import loop
+from train.trainer.phases import Phase
 
 _TARGETS = ("vae", "image", "text", PROMPT)
 # The shared space and the heads begin at so many windows of each participant at most, whose latents and
@@ -234,7 +234,7 @@ class BrainNetflixPublishedPlan(PublishedPlan):
             )
         of_set = dict(zip(sets, places * (len(sets) if len(places) == 1 else 1), strict=True))
         return {
-            name: {target: cache.read(of_set[windows.data.folder], target) for target in _TARGETS}
+            name: {target: target_cache.read(of_set[windows.data.folder], target) for target in _TARGETS}
             for name, windows in everybody.items()
         }
 

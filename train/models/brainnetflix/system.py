@@ -5,12 +5,12 @@ from dataclasses import asdict
 
 import numpy as np
 
-from rtdecode.disk import strict_json
+from rtdecode import strict_json
+from train.config.run_context import Arrays
+from train.interface.system import belonging_to, of_another, of_default
 from train.models.brainnetflix.encoder import SharedEncoder
 from train.models.conditioned.published_system import PublishedShape, PublishedSystem
 from train.models.conditioned.small_system import Shape, SmallSystem
-from train.system import belonging_to, of_another, of_default
-from train.work import Arrays
 
 
 class SharedSystem(SmallSystem):

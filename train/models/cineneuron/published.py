@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from rtdecode.disk import private
 from rtdecode.errors import UsageError
-from train import room
-from train.data import near_duplicates
-from train.data.opening import opened
+from train.config import disk_space
+from train.config.run_context import Work, tracked
+from train.data import near_duplicates, target_cache
 from train.data.set_windows import SetWindows
+from train.data.sets.opening import opened
+from train.data.target_cache import Cached
 from train.data.window_arrays import WindowArray
 from train.models.cineneuron.encoder import CineNeuronSizes, RememberingEncoder
 from train.models.cineneuron.memories import EXCLUDE, NEAR_S
@@ -29,10 +31,7 @@ from train.models.conditioned.material import places_of_set
 from train.models.conditioned.published import PublishedPlan, check_prompt
 from train.models.conditioned.trainable import BrainVideo, Contrasts
 from train.parts.generators.base import Generator
-from train.phases import Phase
-from train.targets import cache
-from train.targets.cache import Cached
-from train.work import Work, tracked
+from train.trainer.phases import Phase
 
 # Keys of `train.targets`.
 IMAGE = "image"
@@ -165,7 +164,7 @@ def further_clips(folder: Path, run_targets: Mapping[str, Cached], windows: SetW
         out.
     """
     data = opened(folder)
-    if "captions" not in data.columns and not (cache.default_folder(folder) / "captions").is_dir():
+    if "captions" not in data.columns and not (target_cache.default_folder(folder) / "captions").is_dir():
         raise UsageError(
             "pool-without-captions",
             "the clips of {folder} are to be entries of the pool (system.pool), and have no captions. "
@@ -173,7 +172,7 @@ def further_clips(folder: Path, run_targets: Mapping[str, Cached], windows: SetW
             "out.",
             folder=folder,
         )
-    targets = {name: cache.read(cache.default_folder(folder), name) for name in _OF_ENTRIES}
+    targets = {name: target_cache.read(target_cache.default_folder(folder), name) for name in _OF_ENTRIES}
     for name, cached in targets.items():
         for key in ("sha256", "options"):
             run_value = _stated(run_targets[name], key)
@@ -226,7 +225,7 @@ def _texts(
     _, conditions, width = encoder.sizes
     shape = (len(entries), conditions * width)
     size = math.prod(shape) * np.dtype(np.float16).itemsize
-    if lack := room.lacking(work.stages, size):
+    if lack := disk_space.lacking(work.stages, size):
         raise UsageError(
             "pool-insufficient-disk",
             "the texts of {entries} entries of the pool take {needed_gb:.1f} GB, and {folder} has "

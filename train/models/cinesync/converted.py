@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from rtdecode.errors import UsageError
-from train import adapters
-from train.data.set_node import DataSetWindows
+from train.config.run_context import Arrays, Work
 from train.data.set_windows import SetWindows
+from train.data.sets.set_node import DataSetWindows
+from train.interface.system import Trained
 from train.models.cinesync import released
 from train.models.cinesync.plan import CineSyncPublishedPlan
 from train.models.cinesync.released import Checkpoint
@@ -18,10 +19,9 @@ from train.models.conditioned.encoder import Signals
 from train.models.conditioned.published_system import PublishedShape, stated_shape
 from train.models.conditioned.small import unmerged_adapters
 from train.parts.generators.folders import CONFIG
-from train.system import Trained
+from train.trainer import adapters
 from train.weights import source
 from train.weights.folders import diffusers_model
-from train.work import Arrays, Work
 
 # The recipe with the sizes and the values of the public code.
 RECIPE = "cinesync-released"

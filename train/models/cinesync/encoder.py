@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
-from train.builders import Later
+from train.config.builders import Later
 from train.models.conditioned.encoder import MODALITIES, ConditionEncoder, Encoded, Signals, ordered
 from train.parts.encoders.fusion import CrossAttentionTrunks, JointTrunk, SeparateThenJoint, SeparateTrunks
 from train.parts.encoders.tokenizers import EegTokenizer, VoxelTokenizer

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from train.closed_form.refine import ROUTES
 from train.data.shards import Shards
-from train.loader import Place
 from train.models.compact.encoder import CARRIED
 from train.models.compact.flow import shifted
+from train.trainer.loader import Place
 
 # Least level of noise in training; below it nothing is left to be learned.
 _LEAST_LEVEL = 0.01

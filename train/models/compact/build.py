@@ -16,6 +16,7 @@ from train.closed_form import brain_maps, cuts
 from train.closed_form import patch_codec as patch
 from train.closed_form.patch_codec import encode_scaled
 from train.closed_form.refine import PREFIX, ROUTES
+from train.config.run_context import Arrays
 from train.models.compact import evidence
 from train.models.compact.batches import Clips
 from train.models.compact.encoder import CARRIED, DOUBT, SEAM_FEATURES, CompactEncoder
@@ -24,7 +25,6 @@ from train.models.compact.flow import VideoFlow
 from train.models.compact.trainable import Trainables
 from train.parts.codecs.fitted_patch import decode, decoder_of
 from train.parts.codecs.patch import fit_still
-from train.work import Arrays
 
 # Number of clips that is enough to learn how a clip's end stands still, and what is not drawn.
 _STILLS = 500

@@ -2,7 +2,7 @@
 
 Sessions that trained neither encoder nor flow give the windows on which the student is held against its
 teacher. After the phase that teaches it large steps there may be another one, in which the clips that it
-draws are matched with its teacher's (`train.distillation.matching`).
+draws are matched with its teacher's (`train.distillation.dmd`).
 """
 
 import copy
@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdecode.errors import UsageError
-from train import adapters
 from train.closed_form.refine import ROUTES
+from train.config.run_context import Arrays, Work
 from train.distillation import gates
+from train.distillation.dmd import CRITIC, MATCHING
 from train.distillation.gates import Latents, Sampler, Windows
-from train.distillation.matching import CRITIC, MATCHING
 from train.distillation.targets import Distillation
 from train.distillation.teaching import WINDOWS, Held, Lessons, teach
-from train.loop import Machine
 from train.models.compact.batches import Clips, Mixture, batch
 from train.models.compact.encoder import CARRIED, CompactEncoder
 from train.models.compact.flow import Denoiser
 from train.models.compact.student import TEACHER, Student
 from train.models.compact.system import sample
 from train.parts.codecs.fitted_patch import decode, decoder_of
-from train.phases import Phase
-from train.work import Arrays, Work
+from train.trainer import adapters
+from train.trainer.loop import Machine
+from train.trainer.phases import Phase
 
 # Windows that are drawn at once, to bound the memory.
 _AT_ONCE = 16

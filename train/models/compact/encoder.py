@@ -16,10 +16,10 @@ from train.closed_form.cuts import BINS, TAPS
 from train.closed_form.patch_codec import FRAMES
 from train.closed_form.refine import PREFIX, ROUTES, perceptron
 from train.closed_form.structure import CHANNELS
+from train.config.run_context import Arrays
 from train.models.compact import evidence
 from train.models.compact.refiner import Refiner
 from train.parts.codecs.patch import to_patches
-from train.work import Arrays
 
 SEAM_FEATURES = 3
 # Numbers that the confidence is computed from: two sizes of the glimpses, and the evidence.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rtdecode.bundle.brain import MODALITIES
 from train.closed_form.canonical import canonical
 from train.closed_form.ridge import fit_ridge
-from train.work import Arrays
+from train.config.run_context import Arrays
 
 # Parts of the EEG's mixed channels and of its cosines whose energies are told one by one: what a cap that is
 # put on wrongly changes most are the weakest channels.

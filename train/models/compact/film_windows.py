@@ -22,6 +22,7 @@ from train.closed_form.cuts import binned, fit_cuts
 from train.closed_form.film_space import Seen, Space, SpaceSizes, fit_space
 from train.closed_form.onsets import fit_onsets
 from train.closed_form.refine import PREFIX, Shots, perceptron, refine
+from train.config.run_context import Arrays, Work
 from train.data.arrays import normalised, statistics
 from train.data.film_stages import encode_film, film_stage, session_stage
 from train.data.shards import Shards
@@ -30,7 +31,6 @@ from train.models.compact.batches import Clips
 from train.models.compact.evidence import PREFIX as EVIDENCE
 from train.models.compact.evidence import fit_evidence
 from train.models.compact.refiner import RefinerSizes, fit_refiner
-from train.work import Arrays, Work
 
 STATISTICS = ("eeg_mean", "eeg_scale", "fmri_mean", "fmri_scale")
 # Numbers of sessions and clips that are enough for statistics and stems, and for the principal components.

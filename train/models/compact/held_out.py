@@ -1,4 +1,4 @@
-"""Held-out windows that the video model draws, in the form that `train.tuning` takes."""
+"""Held-out windows that the video model draws, in the form that `train.closed_form.tuning` takes."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from rtdecode.scores.accuracy import psnr
 from train.closed_form.refine import ROUTES
+from train.closed_form.tuning import Drawn
+from train.config.run_context import Arrays
 from train.metrics.pixels import gradient_energy
 from train.models.compact.batches import Clips
 from train.models.compact.encoder import CARRIED, CompactEncoder
@@ -15,8 +17,6 @@ from train.models.compact.evidence import COLUMNS, COUNT
 from train.models.compact.flow import Denoiser
 from train.models.compact.system import sample
 from train.parts.codecs.fitted_patch import decode, decoder_of
-from train.tuning import Drawn
-from train.work import Arrays
 
 # Clips that are drawn at once, to bound the memory.
 _AT_ONCE = 20

@@ -25,11 +25,15 @@ from PIL import Image
 from rtdecode.bundle import Brain, ClipGeometry
 from rtdecode.errors import UsageError
 from rtdecode.types import Presence
-from train import loop, participants
-from train.builders import Later
+from train.artifacts.run_folder import read_run
+from train.artifacts.run_folder import weights as weights_of
 from train.closed_form.brain_maps import StemSizes
 from train.closed_form.film_space import Space, SpaceSizes
 from train.closed_form.patch_codec import SIDE, CodecSizes
+from train.closed_form.tuning import HeldOutTogether, choose, fit_confidence
+from train.config.builders import Later
+from train.config.recipe import differences
+from train.config.run_context import Arrays, Work
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.film_stages import all_clips, golden_windows, some_of_each_kind
 from train.data.phantom import MODALITIES
@@ -37,11 +41,10 @@ from train.data.recorded_sessions import RecordedSessions
 from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
 from train.data.voxel_choice import find_voxels
-from train.distillation.kept import of_teacher
+from train.distillation.student_weights import of_teacher
 from train.distillation.teaching import apart
-from train.judging import pictures
-from train.loader import Place
-from train.loop import Machine
+from train.evaluation import pictures
+from train.interface.system import OfSubject, Trained
 from train.models.compact import build as systems
 from train.models.compact import presence
 from train.models.compact.batches import Batch, Clips, Mixture, batch, batch_of
@@ -57,13 +60,10 @@ from train.models.compact.system import Compact, pack, pack_another, sample, stu
 from train.models.compact.trainable import Trainables
 from train.parts.codecs.fitted_patch import decode, decoder_of, fit_codec
 from train.parts.codecs.patch import check_decodable
-from train.phases import Phase, check_losses
-from train.recipe import differences
-from train.run_folder import read_run
-from train.run_folder import weights as weights_of
-from train.system import OfSubject, Trained
-from train.tuning import HeldOutTogether, choose, fit_confidence
-from train.work import Arrays, Work
+from train.trainer import loop, participants
+from train.trainer.loader import Place
+from train.trainer.loop import Machine
+from train.trainer.phases import Phase, check_losses
 
 # Clips on a sheet of samples.
 _SHEET_CLIPS = 6

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from rtdecode.bundle.brain import MODALITIES
 from train.closed_form.brain_maps import fit_logistic
 from train.closed_form.refine import ROUTES
+from train.config.run_context import Arrays
 from train.data.phantom import ELECTRODE
 from train.models.compact.encoder import CompactEncoder
 from train.models.compact.evidence import CLIP, COLUMNS, COUNT
-from train.work import Arrays
 
 Matrix = NDArray[np.float64]
 Standard = tuple[Matrix, Matrix]

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rtdecode import terminal
-from rtdecode.disk import private, strict_json
+from rtdecode import strict_json, terminal
+from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError, explain
+from train.artifacts.run_folder import read_run, weights
+from train.config.run_context import Arrays, read_arrays
 from train.models.compact.refit import judged_anew, of_films, reopened
-from train.run_folder import read_run, weights
-from train.work import Arrays, read_arrays
 
 _WEIGHTS = "weights.npz"
 # Of its pictures, as in a new run.

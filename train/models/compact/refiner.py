@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from train.closed_form.refine import HAVE_EEG, KNOWN, ROUTES, Shots, refine
 from train.closed_form.shots import SUREST, decisive
-from train.work import Arrays
+from train.config.run_context import Arrays
 
 # Share of the training windows that take each route: both, fmri, eeg.
 _ROUTE_SHARES = [0.6, 0.2, 0.2]

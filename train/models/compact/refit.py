@@ -18,19 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from rtdecode import terminal
+from rtdecode import strict_json, terminal
 from rtdecode.bundle import Bundle
-from rtdecode.disk import private, strict_json
+from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from train import bundled_weights
+from train.artifacts.run_folder import draft_of, read_run, trained_of, weights
+from train.config import bundled_weights
+from train.config.recipe import build
+from train.config.run_context import Arrays, Work
+from train.config.training_films import training_films
 from train.data.simulated import FilmSessions
-from train.data.training_films import training_films
-from train.judging.judged import Judged, shown
+from train.evaluation.result import Judged, shown
 from train.models.compact import evidence, presence
 from train.models.compact.system import unpack
-from train.recipe import build
-from train.run_folder import draft_of, read_run, trained_of, weights
-from train.work import Arrays, Work
 
 _ENCODER = "encoder."
 
@@ -95,7 +95,7 @@ def reopened(tree: dict[str, Any], stages: Path) -> tuple[dict[str, Any], FilmSe
     Returns
     -------
     parts : dict
-        What `train.recipe.build` makes of its arguments.
+        What `train.config.recipe.build` makes of its arguments.
     data : FilmSessions
         With the films that were watched.
     work : Work
@@ -133,7 +133,7 @@ def judged_anew(
     tree : dict
         Its ``run.json``.
     parts : dict
-        What `train.recipe.build` makes of its arguments.
+        What `train.config.recipe.build` makes of its arguments.
     data : FilmSessions
     work : Work
     arrays_of_run : dict

@@ -3,7 +3,7 @@
 The teacher is the trained sampler with its guidance. The student is the same flow under a low-rank adapter,
 told where each of its steps ends. A `train.models.compact.batches.Batch` comes in, scalar losses go out.
 
-In a second stage the student's own clips are matched with the teacher's (`train.distillation.matching`). The
+In a second stage the student's own clips are matched with the teacher's (`train.distillation.dmd`). The
 critic is the teacher's flow under a low-rank adapter of its own, which is thrown away afterwards.
 """
 
@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train import adapters
-from train.distillation import matching, targets
-from train.distillation.matching import CRITIC, MATCHING
+from train.distillation import dmd, targets
+from train.distillation.dmd import CRITIC, MATCHING
 from train.distillation.targets import Distillation, Path
 from train.distillation.teaching import FLOW_MAP
-from train.loop import Trainable
 from train.models.compact.batches import Batch
 from train.models.compact.encoder import CompactEncoder
 from train.models.compact.flow import Denoiser, VideoFlow, shifted, slow_part
+from train.trainer import adapters
+from train.trainer.loop import Trainable
 
 # The part that takes an adapter.
 FLOW = "student.flow"
@@ -86,7 +86,7 @@ class Student(Trainable):
 
     def _matching(self, batch: Batch, *conditioning: Tensor) -> dict[str, Tensor]:
         """Compute the losses of the student and of its critic on clips that the student draws."""
-        return matching.losses(
+        return dmd.losses(
             partial(mean_velocity, self.student, *conditioning),
             partial(self._guided, *conditioning),
             partial(self._critic, *conditioning),

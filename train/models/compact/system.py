@@ -1,4 +1,4 @@
-"""The trained video model as a `train.system.System`, in torch. Its exported graphs must equal it.
+"""The trained video model as a `train.interface.system.System`, in torch. Its exported graphs must equal it.
 
 Windows of signals become a condition (`CompactEncoder`), noise becomes latents under that condition in a few
 steps (`Denoiser`), and latents become frames (`ClipDecoder`). `pack` puts the weights of all three into the
@@ -17,18 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rtdecode import strict_json
 from rtdecode.bundle import Manifest
-from rtdecode.disk import strict_json
-from train.adapters import Adapter
 from train.closed_form.refine import PREFIX
-from train.distillation.kept import of_teacher, packed, put_on
-from train.models.compact.encoder import CARRIED, LEARNED, CompactEncoder
-from train.models.compact.flow import Denoiser, VideoFlow, clock
-from train.models.compact.student import Student, student_of
-from train.models.compact.trainable import Trainables
-from train.parts.codecs.fitted_patch import decoder_of, decoder_stages
-from train.parts.codecs.patch import ClipDecoder, making_up
-from train.system import (
+from train.config.run_context import Arrays
+from train.distillation.student_weights import of_teacher, packed, put_on
+from train.interface.system import (
     Condition,
     Port,
     Stage,
@@ -39,7 +33,13 @@ from train.system import (
     of_default,
     signal_ports,
 )
-from train.work import Arrays
+from train.models.compact.encoder import CARRIED, LEARNED, CompactEncoder
+from train.models.compact.flow import Denoiser, VideoFlow, clock
+from train.models.compact.student import Student, student_of
+from train.models.compact.trainable import Trainables
+from train.parts.codecs.fitted_patch import decoder_of, decoder_stages
+from train.parts.codecs.patch import ClipDecoder, making_up
+from train.trainer.adapters import Adapter
 
 
 class Compact(System):
@@ -195,7 +195,7 @@ _BUFFERS = ("place", "deviation", "frequencies")
 
 
 def student(system: Student, attached: Mapping[str, Adapter]) -> Arrays:
-    """Collect what a student learned beside its teacher, see `train.distillation.kept.packed`."""
+    """Collect what a student learned beside its teacher, see `train.distillation.student_weights.packed`."""
     before = system.teacher.flow.state_dict()
     learned: dict[str, Tensor] = {}
     for name, value in system.student.flow.state_dict().items():

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from train.loop import Trainable
 from train.models.compact.batches import Batch
 from train.models.compact.encoder import CompactEncoder
 from train.models.compact.flow import Denoiser, VideoFlow, preconditioning
 from train.parts.codecs.patch import ClipDecoder, making_up
+from train.trainer.loop import Trainable
 
 
 class Trainables(Trainable):

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from rtdecode import terminal
+from rtdecode import strict_json, terminal
 from rtdecode.bundle import Bundle
-from rtdecode.disk import private, strict_json
+from rtdecode.disk import private
 from rtdecode.scores.accuracy import identification_nway, identification_top1
+from train.config.run_context import Arrays, Work, read_arrays
+from train.config.training_films import training_films
 from train.data.arrays import normalised_signals
 from train.data.clip_grid import shown_frames
 from train.data.phantom import TRAINING_SEEDS
@@ -33,13 +35,11 @@ from train.data.shards import Shards
 from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
 from train.data.taught import Taught
-from train.data.training_films import training_films
 from train.data.window_arrays import WindowArray
-from train.judging.last_run import novelty
+from train.evaluation.last_run import novelty
 from train.models.conditioned.trainable import FRAMES, BrainVideo, Contrasts, evaluated
 from train.parts.encoders import film_net
-from train.phases import Phase
-from train.work import Arrays, Work, read_arrays
+from train.trainer.phases import Phase
 
 # Windows that are told apart, at most: as many as a pool of `train.metrics.retrieval` has.
 WINDOWS = 300

@@ -1,7 +1,7 @@
 """What an encoder of patches attends to after each phase of its training, kept with the weights of a run.
 
 It is measured on some of the windows that teach, so that all phases are seen on the same ones. What the
-finished encoder attends to in windows that taught nothing, an evaluation says (`train.judging.sections`).
+finished encoder attends to in windows that taught nothing, an evaluation says (`train.evaluation.sections`).
 """
 
 import json
@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rtdecode.disk import private, strict_json
+from rtdecode import strict_json
+from rtdecode.disk import private
+from train.config.run_context import Arrays, Work
 from train.data.window_arrays import WindowArray
 from train.models.conditioned.batches import Windows
 from train.models.conditioned.encoder import ConditionEncoder
 from train.models.conditioned.trainable import evaluated
-from train.work import Arrays, Work
 
 # What the names of these weights begin with.
 PREFIX = "attention."

@@ -12,27 +12,26 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from rtdecode import terminal
+from rtdecode import strict_json, terminal
 from rtdecode.bundle import ClipGeometry
-from rtdecode.disk import strict_json
 from rtdecode.errors import UsageError
 from rtdecode.timing import TimingGrid
-from train.adapters import Adapter
+from train.artifacts.run_folder import arrays, read_run, restored, subject_of, weights_digest
 from train.closed_form.patch_codec import unscaled_arrays
+from train.config.recipe import build, differences
+from train.config.run_context import Arrays, Work
 from train.data.clip_grid import clip_of
 from train.data.recorded_sessions import RecordedSessions
-from train.data.set_node import DataSetWindows
+from train.data.sets.set_node import DataSetWindows
 from train.data.simulated import FilmSessions
 from train.fitting.film_tokens import FilmTokens
+from train.interface.system import Plan
 from train.models.conditioned.encoder import ConditionEncoder
 from train.models.conditioned.memory import MemoryEncoder
 from train.models.conditioned.small_system import FilmModels, SmallSystem
 from train.models.conditioned.trainable import CAPTION, TEXT, Contrasts
-from train.phases import Phase
-from train.recipe import build, differences
-from train.run_folder import arrays, read_run, restored, subject_of, weights_digest
-from train.system import Plan
-from train.work import Arrays, Work
+from train.trainer.adapters import Adapter
+from train.trainer.phases import Phase
 
 AnyWindows = FilmSessions | RecordedSessions | DataSetWindows
 

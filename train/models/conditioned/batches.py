@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdecode.errors import UsageError
-from train.builders import Later
+from train.config.builders import Later
+from train.config.run_context import Arrays
 from train.data.arrays import normalised_eeg
 from train.data.window_arrays import WindowArray
 from train.distillation.teaching import FLOW_MAP
-from train.loader import Place
 from train.models.conditioned.memory import EXCLUDED
 from train.models.conditioned.trainable import CAPTION, DENOISING, FRAME, FRAMES, TEXT, VIDEO
 from train.parts.generators.base import LEVELS
 from train.parts.losses.contrastive import MIXTURE
-from train.work import Arrays
+from train.trainer.loader import Place
 
 # Losses of a video model under captions, which read no brain.
 _OF_CAPTIONS = (VIDEO, FRAME)

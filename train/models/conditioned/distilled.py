@@ -14,22 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from train.config.run_context import Arrays, Work
 from train.distillation import gates, student
 from train.distillation.gates import Latents, Sampler
-from train.distillation.kept import packed
-from train.distillation.spans import add_spans
+from train.distillation.interval_embedding import add_spans
 from train.distillation.student import FlowMap, Student, attached, learned
+from train.distillation.student_weights import packed
 from train.distillation.targets import Distillation
 from train.distillation.teaching import WINDOWS, Held, Lessons, teach
-from train.loop import Machine
 from train.models.conditioned import batches
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.encoder import ConditionEncoder, Signals
 from train.models.conditioned.system import Sampling
 from train.models.conditioned.trainable import evaluated
 from train.parts.generators.base import Generator
-from train.phases import Phase
-from train.work import Arrays, Work
+from train.trainer.loop import Machine
+from train.trainer.phases import Phase
 
 # Windows that are drawn at once, to bound the memory.
 _AT_ONCE = 16

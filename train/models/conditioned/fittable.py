@@ -12,20 +12,20 @@ from torch import nn
 
 from rtdecode.bundle import Bundle
 from train.closed_form.patch_codec import scaled_codec
+from train.config.run_context import Arrays, Work
 from train.data.arrays import normalised_signals
 from train.data.chain import draft_bundle
 from train.data.film_stages import session_stage, some_of_each_kind
 from train.data.recorded_sessions import RecordedSessions
-from train.data.set_node import DataSetWindows
+from train.data.sets.set_node import DataSetWindows
 from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
 from train.fitting.film_tokens import Tokenizing, fit_film_tokens
 from train.models.conditioned.encoder import ConditionEncoder
 from train.models.conditioned.material import Material
 from train.parts.encoders.tokenizers import EegTokenizer, VoxelTokenizer
-from train.work import Arrays, Work
 
-# The builder of the fitter (`train.builders`), which a bundle's manifest names.
+# The builder of the fitter (`train.config.builders`), which a bundle's manifest names.
 FITTER = "tokenizer-fitter"
 
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Manifest
 from rtdecode.errors import UsageError
 from rtdecode.signal.volume.projection import Projection
-from train.builders import Later
 from train.closed_form.patch_codec import FRAMES, encode_scaled
+from train.config.builders import Later
+from train.config.run_context import Arrays, Work
 from train.data.arrays import golden, statistics
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.clip_grid import shown_frames
@@ -28,8 +29,8 @@ from train.data.film_stages import (
     some_of_each_kind,
 )
 from train.data.recorded_sessions import RecordedSessions
-from train.data.set_node import SIGNALS, DataSetWindows
 from train.data.set_windows import SetWindows
+from train.data.sets.set_node import SIGNALS, DataSetWindows
 from train.data.shards import Shards
 from train.data.showing import AnyShowing, by_title
 from train.data.simulated import FilmSessions
@@ -42,7 +43,6 @@ from train.models.conditioned.batches import PORTS
 from train.parts.codecs.fitted_patch import fit_codec
 from train.parts.encoders import film_net
 from train.parts.text.words import captions
-from train.work import Arrays, Work
 
 # Longest caption on disk, letters.
 _LETTERS = 4096

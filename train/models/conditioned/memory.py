@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdecode.errors import UsageError
+from train.config.run_context import Arrays
 from train.models.conditioned.encoder import ConditionEncoder, Encoded
-from train.work import Arrays
 
 # The memory's name in a run and in a bundle, and the output that says which of its rows are looked up.
 CAPTIONS = "captions"

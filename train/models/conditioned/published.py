@@ -19,18 +19,19 @@ from PIL import Image
 from torch import nn
 
 from rtdecode.errors import UsageError
-from train import loop
-from train.builders import Later
+from train.config.builders import Later
+from train.config.run_context import Arrays, Work
+from train.data import target_cache
 from train.data.arrays import golden
-from train.data.set_node import DataSetWindows
 from train.data.set_windows import SetWindows
+from train.data.sets.set_node import DataSetWindows
 from train.data.shards import Shards
+from train.data.target_cache import Cached, pooled_text
 from train.data.taught import Taught
 from train.data.voxel_order import STORED
 from train.data.window_arrays import WindowArray
 from train.distillation.targets import Distillation
-from train.loader import Place
-from train.loop import Machine
+from train.interface.system import LargeWeights, Trained
 from train.models.conditioned import alignment, attention, batches
 from train.models.conditioned.alignment import HeldOutWindows
 from train.models.conditioned.base import base_provenance, check_phases, check_sizes, check_windows
@@ -60,13 +61,12 @@ from train.models.conditioned.system import Sampling, check_sampling
 from train.models.conditioned.trainable import DENOISING, TEXT, BrainVideo, Captioned, Contrasts
 from train.parts.generators import folders
 from train.parts.generators.base import Generator
-from train.phases import Phase, check_losses
-from train.system import LargeWeights, Trained
-from train.targets import cache
-from train.targets.cache import Cached, pooled_text
 from train.targets.models import PRECISIONS
+from train.trainer import loop
+from train.trainer.loader import Place
+from train.trainer.loop import Machine
+from train.trainer.phases import Phase, check_losses
 from train.weights.folders import count_weights
-from train.work import Arrays, Work
 
 # The targets that are read, and by which key of `train.targets` each is computed.
 _TARGETS = ("vae", "image", "text")
@@ -142,7 +142,7 @@ class PublishedPlan:
         windows = data.opened(work.data)
         self.check_windows(windows)
         names = (*_TARGETS, *self.further_targets({**captioned, **brains}))
-        targets = {name: cache.read(Path(self.targets), name) for name in names}
+        targets = {name: target_cache.read(Path(self.targets), name) for name in names}
         clip_rows = windows.data.windows.shown[windows.split.train]
         aimed = {name: CachedTargets(cached, cached.rows(clip_rows)) for name, cached in targets.items()}
         self._check_targets(targets["vae"], targets["text"], brains)
@@ -309,7 +309,7 @@ class PublishedPlan:
     def draws(
         self, read: Windows, targets: Mapping[str, Cached], losses: Mapping[str, Sequence[str]]
     ) -> Callable[[Place], Any]:
-        """Say how the batches of the phases on brains are drawn; see `train.loop.train`."""
+        """Say how the batches of the phases on brains are drawn; see `train.trainer.loop.train`."""
         return partial(batches.batch, read, self.dropout, losses)
 
     def further_targets(self, phases: Mapping[str, Phase]) -> tuple[str, ...]:
@@ -362,7 +362,7 @@ class PublishedPlan:
             What its manifest says of it besides the data: ``weights``, what is stated of each model that it
             rests on.
         tables, pictures : dict
-            See `train.system.Trained`.
+            See `train.interface.system.Trained`.
         """
         manifest = taught.manifest
         trained = self.restore(weights)
@@ -407,7 +407,7 @@ class PublishedPlan:
         UsageError
         """
         self.check_video()
-        *_, rows, columns = cache.read(Path(self.targets), "vae").values.shape
+        *_, rows, columns = target_cache.read(Path(self.targets), "vae").values.shape
         return data.of_size(self.video.clip_size((rows, columns), data.size if data.clip else None))
 
     def _check_targets(self, latents: Cached, text: Cached, phases: Mapping[str, Phase]) -> None:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from rtdecode.disk import strict_json
+from rtdecode import strict_json
 from rtdecode.errors import UsageError
-from train import adapters
-from train.adapters import Adapter
-from train.distillation.kept import of_student, of_teacher, put_on
-from train.distillation.spans import add_spans
+from train.artifacts.run_folder import weights
+from train.config.run_context import Arrays
+from train.distillation.interval_embedding import add_spans
+from train.distillation.student_weights import of_student, of_teacher, put_on
+from train.interface.system import Stage
 from train.models.conditioned.base import without_tokenizers
 from train.models.conditioned.encoder import Encoding, Signals
 from train.models.conditioned.memory import MEMORY, packed_memory, take_memory
@@ -29,13 +30,12 @@ from train.parts.codecs.tiny_video_decoder import SCALE, from_published
 from train.parts.codecs.video_decoder import VideoDecoder
 from train.parts.generators import folders
 from train.parts.generators.base import Generator
-from train.phases import Phase
-from train.run_folder import weights
-from train.system import Stage
 from train.targets.models import PRECISIONS, files_of
+from train.trainer import adapters
+from train.trainer.adapters import Adapter
+from train.trainer.phases import Phase
 from train.weights.folders import diffusers_model, model_settings
 from train.weights.source import Source
-from train.work import Arrays
 
 # What draws latents: the pipeline's own autoencoder, or a tiny decoder.
 FULL = "full"

@@ -26,20 +26,18 @@ from torch.nn import functional
 from rtdecode.bundle import ClipGeometry
 from rtdecode.errors import UsageError
 from rtdecode.scores.accuracy import identification_nway, identification_top1
-from train import loop, shared
-from train.adapters import Adapter
-from train.builders import Later
 from train.closed_form.patch_codec import SIDE
-from train.data.set_node import DataSetWindows
+from train.config.builders import Later
+from train.config.run_context import Arrays, Work
 from train.data.set_windows import SetWindows
+from train.data.sets.set_node import DataSetWindows
 from train.data.voxel_order import STORED
 from train.data.window_arrays import WindowArray
 from train.distillation.student import Student, attached
 from train.distillation.targets import Distillation
 from train.distillation.teaching import apart
-from train.judging import pictures as sheets
-from train.loader import Place
-from train.loop import Machine
+from train.evaluation import pictures as sheets
+from train.interface.system import Trained
 from train.models.conditioned import alignment, attention, batches
 from train.models.conditioned.alignment import HeldOutWindows
 from train.models.conditioned.base import (
@@ -67,9 +65,11 @@ from train.parts.encoders import film_net
 from train.parts.encoders.film_net import FilmNet
 from train.parts.generators.base import Generator, VideoModel
 from train.parts.text.words import Vocabulary, WordTable, line_up
-from train.phases import Phase, check_losses
-from train.system import Trained
-from train.work import Arrays, Work
+from train.trainer import loop, stage_cache
+from train.trainer.adapters import Adapter
+from train.trainer.loader import Place
+from train.trainer.loop import Machine
+from train.trainer.phases import Phase, check_losses
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -350,7 +350,7 @@ class SmallPlan:
     def draws(
         self, windows: Windows, material: Material, models: FilmModels, losses: Mapping[str, Sequence[str]]
     ) -> Callable[[Place], Any]:
-        """Say how the batches of the phases on brains are drawn; see `train.loop.train`."""
+        """Say how the batches of the phases on brains are drawn; see `train.trainer.loop.train`."""
         return partial(batches.batch, windows, self.dropout, losses)
 
     def check_base(self, work: Work, data: AnyWindows, phases: dict[str, Phase]) -> None:
@@ -434,7 +434,7 @@ class SmallPlan:
         settings = np.array([self.dropout.words, self.sampling.shift])
         # A chunk at a time: the latents of many films may not fit into memory.
         chunks = (windows.latents[n : n + _AT_ONCE] for n in range(0, len(windows.latents), _AT_ONCE))
-        log = shared.train(
+        log = stage_cache.train(
             system,
             phases,
             partial(batches.batch, windows, self.dropout, losses_of(phases)),

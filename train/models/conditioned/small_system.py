@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rtdecode.disk import strict_json
+from rtdecode import strict_json
 from rtdecode.disk.clip_file import Pixels
-from train import adapters
-from train.adapters import Adapter
-from train.distillation.kept import of_student, of_teacher, put_on
-from train.distillation.spans import add_spans
+from train.config.run_context import Arrays
+from train.distillation.interval_embedding import add_spans
+from train.distillation.student_weights import of_student, of_teacher, put_on
+from train.interface.system import Stage
 from train.models.conditioned.encoder import ConditionEncoder, Encoding, Signals
 from train.models.conditioned.memory import MEMORY, packed_memory, take_memory
 from train.models.conditioned.system import BrainConditioned, Sampling, read_shape
@@ -23,8 +23,8 @@ from train.parts.codecs.patch import ClipDecoder, FrameDecoder
 from train.parts.encoders.film_net import FilmNet, FrameNet, pictures, scaled
 from train.parts.generators.base import Generator, VideoModel
 from train.parts.text.words import Vocabulary, WordTable
-from train.system import Stage
-from train.work import Arrays
+from train.trainer import adapters
+from train.trainer.adapters import Adapter
 
 _PARTS = ("encoder", "transformer", "frames", "pooling")
 # What is known of captions, which only a training that begins at the run reads.

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from rtdecode.bundle import Manifest
 from rtdecode.bundle.wiring import Said, Source
 from rtdecode.errors import UsageError
-from train.adapters import Adapter
-from train.builders import Later
+from train.config.builders import Later
+from train.config.run_context import Arrays
 from train.distillation import student
 from train.distillation.student import FlowMap
+from train.interface.system import Attention, Condition, Port, Stage, System, Table, Traced, signal_ports
 from train.models.conditioned.attention import PREFIX, AttendingEncoder, attended
 from train.models.conditioned.encoder import ConditionEncoder, Signals
 from train.models.conditioned.memory import CAPTIONS, MemoryEncoder
 from train.parts.generators import dpm
 from train.parts.generators.base import PROGRESS, RISES, Generator, GuidedStep, example
 from train.parts.generators.cogvideox import Sampler
-from train.system import Attention, Condition, Port, Stage, System, Table, Traced, signal_ports
-from train.work import Arrays
+from train.trainer.adapters import Adapter
 
 T = TypeVar("T")
 
@@ -247,7 +247,7 @@ class BrainConditioned(System):
 
     @contextmanager
     def at_speed(self) -> Iterator[None]:
-        """Compute where the system was made, in whole single precision; see `train.system.System`."""
+        """Compute where the system was made, in single precision; see `train.interface.system.System`."""
         rounds = torch.backends.cudnn.allow_tf32
         torch.backends.cudnn.allow_tf32 = False
         self.move(self._made_on)

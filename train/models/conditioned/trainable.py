@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.loop import Trainable
 from train.models.conditioned.encoder import ConditionEncoder
 from train.parts.generators.base import Generator
 from train.parts.losses import Loss
 from train.parts.losses.contrastive import Contrastive
 from train.parts.losses.denoising import Denoising
 from train.parts.losses.regression import Regression
+from train.trainer.loop import Trainable
 
 VIDEO = "video"
 FRAME = "frame"

@@ -18,19 +18,19 @@ from rtdecode.scores.accuracy import Score, entry
 from rtdecode.scores.events import Span
 from rtdecode.scores.ties import hits
 from rtdecode.timing import TimingGrid, exact
+from train.config.recipe import numbers
+from train.config.run_context import Work
 from train.data import haxby
 from train.data.chain import windows
 from train.data.offline import detrended
 from train.data.phantom import window_arrays
-from train.judging.identification import classified
-from train.judging.judged import Figures, Judged, Request, Show
-from train.judging.pictures import curves
+from train.evaluation.identification import classified
+from train.evaluation.pictures import curves
+from train.evaluation.result import Figures, Judged, Request, Show
+from train.interface.system import Trained
 from train.models.haxby.causal import CausalChain, window_means
 from train.models.haxby.plan import CategoryPlan, HaxbyRuns, by_floor, choice_of, enough
 from train.models.haxby.trials import Blocks, Candidates, Choice, Learn, Trials, accuracies, choose, fit
-from train.recipe import numbers
-from train.system import Trained
-from train.work import Work
 
 # Fewest runs: one is left out, and the others must suffice for a training.
 _FEWEST = 4
@@ -103,7 +103,7 @@ def judge_runs(show: Show, bundle: Bundle, data: Path | None, runs: list[int]) -
     Parameters
     ----------
     show : callable
-        See `train.judging.judged.Show`.
+        See `train.evaluation.result.Show`.
     bundle : Bundle
     data : Path or None
         See `train.data.haxby.folder`.

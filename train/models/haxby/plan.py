@@ -15,16 +15,16 @@ from rtdecode.bundle import ClipGeometry, FmriInput, Manifest
 from rtdecode.errors import UsageError
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
+from train.config.recipe import numbers
+from train.config.run_context import Arrays, Work
 from train.data import haxby
 from train.data.chain import draft_bundle, draft_manifest, windows
 from train.data.phantom import window_arrays
+from train.interface.system import Trained
 from train.models.haxby.causal import CausalChain
 from train.models.haxby.pictograms import pictograms
 from train.models.haxby.system import Category
 from train.models.haxby.trials import Blocks, Candidates, Choice, Learn, choose, fit
-from train.recipe import numbers
-from train.system import Trained
-from train.work import Arrays, Work
 
 NOTE = "category decoding, recorded data, not a reconstruction"
 # Height and width of a picture, px.

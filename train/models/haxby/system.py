@@ -14,8 +14,8 @@ from rtdecode.bundle import Manifest
 from train.closed_form.graph_writer import GraphWriter
 from train.closed_form.lda import softmax
 from train.closed_form.stem import slot_mean
-from train.system import ClosedForm, Condition, batched, signal_ports
-from train.work import Arrays
+from train.config.run_context import Arrays
+from train.interface.system import ClosedForm, Condition, batched, signal_ports
 
 # Latent frames of a clip. The first one holds one video frame, each later one `_FRAMES`.
 _LATENT_FRAMES = 9

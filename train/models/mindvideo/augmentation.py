@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from rtdecode.errors import UsageError
-from train.loader import Place
 from train.models.conditioned import batches
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.trainable import FRAMES, TEXT
 from train.parts.encoders.film_net import FilmNet, scaled
+from train.trainer.loader import Place
 
 # Keeps these draws apart from all others of a batch.
 _STREAM = 7

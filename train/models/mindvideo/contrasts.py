@@ -6,7 +6,7 @@ from dataclasses import replace
 from rtdecode.errors import UsageError
 from train.models.conditioned.trainable import FRAMES, TEXT
 from train.models.mindvideo.encoder import FMRI
-from train.phases import Phase
+from train.trainer.phases import Phase
 
 CONTRASTS = {"text": (FMRI, TEXT), "image": (FMRI, FRAMES)}
 # What `contrast` of a plan may be -> the contrasts that stay in the phases.

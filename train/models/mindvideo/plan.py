@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from rtdecode.errors import UsageError
-from train.data.set_node import DataSetWindows
+from train.config.run_context import Work
 from train.data.set_windows import SetWindows
+from train.data.sets.set_node import DataSetWindows
 from train.data.voxel_order import HIERARCHY, check_order
-from train.loader import Place
 from train.models.conditioned.base import AnyWindows
 from train.models.conditioned.batches import Windows
 from train.models.conditioned.encoder import ConditionEncoder
@@ -21,8 +21,8 @@ from train.models.mindvideo.contrasts import BOTH, CONTRASTS, check_contrast, co
 from train.models.mindvideo.encoder import SpaceTimeSizes, check_voxels
 from train.models.mindvideo.pretraining import MASKED, MaskedSizes, MaskedVolumes, begin, check_pretraining
 from train.parts.encoders.patches import check_patch
-from train.phases import Phase
-from train.work import Work
+from train.trainer.loader import Place
+from train.trainer.phases import Phase
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdecode.errors import UsageError
-from train import loop
+from train.artifacts.run_folder import read_run, weights, weights_digest
+from train.config.recipe import build
+from train.config.run_context import Arrays, Work
 from train.data.set_windows import SetWindows
-from train.data.unlabelled import WRAP, check_fit, check_folder, read_unlabelled
-from train.loader import Place
-from train.loop import Machine, Trainable
+from train.data.sets.unlabelled import WRAP, check_fit, check_folder, read_unlabelled
 from train.models.conditioned import attention
 from train.models.conditioned.batches import Windows
 from train.models.conditioned.encoder import ConditionEncoder
@@ -28,10 +28,10 @@ from train.models.mindvideo.encoder import FMRI, SpaceTimeEncoder, SpaceTimeSize
 from train.parts.encoders.masked import MaskedAutoencoder
 from train.parts.encoders.transformer import TrunkSizes
 from train.parts.losses.masked import Masked
-from train.phases import Phase
-from train.recipe import build
-from train.run_folder import read_run, weights, weights_digest
-from train.work import Arrays, Work
+from train.trainer import loop
+from train.trainer.loader import Place
+from train.trainer.loop import Machine, Trainable
+from train.trainer.phases import Phase
 
 # The loss, and the name of the phase that has it.
 MASKED = "masked"
@@ -62,7 +62,7 @@ class MaskedSizes:
         Length of its windows, s, which are averaged, in layouts that leave it to the reader; 7.2 for ten
         volumes of the Human Connectome Project.
     fit : str
-        How volumes of another number of voxels are read, see `train.data.unlabelled.fitted`.
+        How volumes of another number of voxels are read, see `train.data.sets.unlabelled.fitted`.
     run : str
         A finished run of this system whose encoder of volumes this one begins at; none by default.
     """

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rtdecode.errors import UsageError
+from train.config.run_context import Work
 from train.data.set_windows import SetWindows
+from train.data.target_cache import Cached
 from train.data.voxel_order import HIERARCHY, check_order
 from train.data.window_arrays import WindowArray
-from train.loader import Place
 from train.models.conditioned.batches import Windows
 from train.models.conditioned.encoder import ConditionEncoder
 from train.models.conditioned.published import PROMPT, CachedTargets, PublishedPlan, check_prompt
@@ -21,9 +22,8 @@ from train.models.mindvideo.encoder import SpaceTimeSizes, check_voxels
 from train.models.mindvideo.pretraining import MASKED, MaskedSizes, MaskedVolumes, begin, check_pretraining
 from train.parts.generators import folders
 from train.parts.generators.stable_diffusion import TEXT, TOKENS, check_unet
-from train.phases import Phase
-from train.targets.cache import Cached
-from train.work import Work
+from train.trainer.loader import Place
+from train.trainer.phases import Phase
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The plan `feature-ridge`: a map for each participant, from volumes to features of what was watched.
 
-The map of a participant is taught by the runs that may teach it (`train.data.feature_runs`), so that a run
-holds all that its judge needs and nothing is fitted again.
+The map of a participant is taught by the runs that may teach it (`train.data.sets.feature_runs`), so that a
+run holds all that its judge needs and nothing is fitted again.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
 from train.closed_form.ridge_sums import Sums, SumsFit, fit_sums, sums_of, total
-from train.data.feature_runs import FeatureRuns, FeatureSet
-from train.system import Fitted
-from train.work import Arrays, Work
+from train.config.run_context import Arrays, Work
+from train.data.sets.feature_runs import FeatureRuns, FeatureSet
+from train.interface.system import Fitted
 
 # Arrays of a map in the weights, each with a row for each participant.
 _SCALES = ("x_mean", "x_scale", "y_mean", "y_scale")

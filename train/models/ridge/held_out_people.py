@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from rtdecode.errors import UsageError
 from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import Score, entry, identification_nway, shift_orders
-from train.data.feature_runs import FeatureRuns, FeatureSet, PersonRun
-from train.judging.identification import with_constant
-from train.judging.judged import Figures, Judged, Request, unknown
+from train.config.run_context import Arrays, Work, tracked
+from train.data.sets.feature_runs import FeatureRuns, FeatureSet, PersonRun
+from train.evaluation.identification import with_constant
+from train.evaluation.result import Figures, Judged, Request, unknown
+from train.interface.system import Fitted
 from train.metrics.retrieval import cosines
 from train.models.ridge.features import predicted
-from train.system import Fitted
-from train.work import Arrays, Work, tracked
 
 # Number of the true vector and its distractors -> name of the figure.
 _FIGURES = {2: "identification_2way_features", 50: "identification_50way_features"}

@@ -17,11 +17,11 @@ from train.closed_form.components import principal_components
 from train.closed_form.patch_codec import CodecSizes
 from train.closed_form.ridge import RidgeFit, fit_ridge
 from train.closed_form.stem import fit_eeg_stem, fit_voxel_stem
+from train.config.run_context import Arrays, Work
 from train.data.arrays import golden
 from train.data.taught import Taught
+from train.interface.system import OfSubject, Trained, of_another
 from train.models.ridge.system import PatchRidge
-from train.system import OfSubject, Trained, of_another
-from train.work import Arrays, Work
 
 
 class Teaching(Protocol):

@@ -15,8 +15,8 @@ from train.closed_form import patch_codec
 from train.closed_form.graph_writer import GraphWriter
 from train.closed_form.patch_codec import COLOURS, SIDE
 from train.closed_form.stem import fill_slots
-from train.system import ClosedForm, Condition, batched, belonging_to, of_default, signal_ports
-from train.work import Arrays
+from train.config.run_context import Arrays
+from train.interface.system import ClosedForm, Condition, batched, belonging_to, of_default, signal_ports
 
 # What all participants share.
 _SHARED = ("codec_mean", "codec_basis", "latent_mean", "latent_basis", "latent_shape")
@@ -30,7 +30,8 @@ class PatchRidge(ClosedForm):
     Parameters
     ----------
     weights : dict
-        As `train.models.ridge.plan` fits them, and those of other participants (`train.system.of_another`).
+        As `train.models.ridge.plan` fits them, and those of other participants
+        (`train.interface.system.of_another`).
     """
 
     def __init__(self, weights: Arrays) -> None:

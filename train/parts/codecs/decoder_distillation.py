@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdecode.scores.accuracy import psnr
-from train.data.decoded_films import DecodedClips
-from train.loader import Place
-from train.loop import Trainable
+from train.parts.codecs.decoded_films import DecodedClips
 from train.parts.codecs.tiny_video_decoder import SCALE, TinyVideoDecoder
+from train.trainer.loader import Place
+from train.trainer.loop import Trainable
 
 Clip = NDArray[np.uint8]
 

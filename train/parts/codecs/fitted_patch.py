@@ -9,6 +9,8 @@ from torch import Tensor
 
 from train.closed_form import patch_codec as patch
 from train.closed_form.patch_codec import encode_scaled
+from train.config.run_context import Arrays
+from train.interface.system import Stage, Traced
 from train.parts.codecs.patch import (
     ClipDecoder,
     First,
@@ -18,8 +20,6 @@ from train.parts.codecs.patch import (
     fit_frame_decoder,
     load_decoder,
 )
-from train.system import Stage, Traced
-from train.work import Arrays
 
 # Clips that are decoded at once, to bound the memory.
 _AT_ONCE = 20

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from rtdecode.bundle.wiring import Said, Source
 from rtdecode.errors import UsageError
-from train.system import Traced
+from train.interface.system import Traced
 
 # What the turns of a clip keep, by name.
 Cache = dict[str, Tensor]

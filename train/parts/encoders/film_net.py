@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.loader import Place
-from train.loop import Trainable
 from train.parts.losses.contrastive import Contrast
 from train.parts.text.words import WordTable
+from train.trainer.loader import Place
+from train.trainer.loop import Trainable
 
 # Rows and columns of the pictures that are looked at, and colours.
 SIZE = (32, 48)

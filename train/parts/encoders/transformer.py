@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from rtdecode.errors import UsageError
-from train.builders import Later
+from train.config.builders import Later
 
 # Spread of the first values of class tokens and positions. The blocks normalise what they read.
 _SPREAD = 0.02

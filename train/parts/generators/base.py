@@ -31,7 +31,7 @@ class Generator(nn.Module, ABC):
     predicts : str
         What it predicts, see `train.distillation.clock.Schedule`.
     refused : mapping
-        See `train.system.System`.
+        See `train.interface.system.System`.
     """
 
     transformer: Any
@@ -59,7 +59,7 @@ class Generator(nn.Module, ABC):
         tokens : (batch, token, width)
         span : (batch,), optional
             How far a step goes on the clock, from 0 to 1, for a transformer with spans
-            (`train.distillation.spans`).
+            (`train.distillation.interval_embedding`).
 
         Returns
         -------

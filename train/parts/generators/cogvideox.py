@@ -139,7 +139,7 @@ class VideoDiffusion(Generator):
         tokens : (batch, token, text)
         span : (batch,), optional
             How far a step goes on the clock, from 0 to 1, for a transformer with spans
-            (`train.distillation.spans`).
+            (`train.distillation.interval_embedding`).
 
         Returns
         -------

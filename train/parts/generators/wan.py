@@ -119,7 +119,7 @@ class VideoFlow(Generator):
             Standard deviation of the noise, from 0 to 1.
         tokens : (batch, token, text)
         span : (batch,), optional
-            How far a step goes, for a transformer with spans (`train.distillation.spans`).
+            How far a step goes, for a transformer with spans (`train.distillation.interval_embedding`).
 
         Returns
         -------

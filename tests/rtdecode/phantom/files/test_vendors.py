@@ -13,9 +13,9 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.body.scanner import head, slice_times
 from rtdecode.phantom.files.classic import slice_bytes
 from rtdecode.phantom.files.enhanced import enhanced_bytes
-from rtdecode.phantom.files.names import ExportedRun, files, names, next_series, second_name, write_run
 from rtdecode.phantom.files.nifti import nifti_bytes
 from rtdecode.phantom.files.vendors import VENDORS, vendor_named
+from rtdecode.phantom.live.names import ExportedRun, files, names, next_series, second_name, write_run
 from rtdecode.phantom.session import PhantomSession
 from tests.refusals import refused
 from tests.scans import dcm2niix, same_world

@@ -12,11 +12,11 @@ import pydicom
 import pytest
 
 from rtdecode.liblsl import pylsl
-from rtdecode.phantom.files.names import ExportedRun, files, names
+from rtdecode.phantom.body.delivery_faults import FaultLog
 from rtdecode.phantom.files.vendors import VENDORS
 from rtdecode.phantom.live import deliver, simulate
 from rtdecode.phantom.live.deliver import Delivery
-from rtdecode.phantom.live.faults import FaultLog
+from rtdecode.phantom.live.names import ExportedRun, files, names
 from rtdecode.phantom.session import START_AT, PhantomSession
 from rtdecode.types import Volume
 

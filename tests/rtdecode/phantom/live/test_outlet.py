@@ -4,7 +4,7 @@ import numpy as np
 import pylsl
 import pytest
 
-from rtdecode.phantom.body.bore import Artifacts
+from rtdecode.phantom.body.in_scanner_eeg import Artifacts
 from rtdecode.phantom.live.outlet import EegOutlet, marker_outlet
 from rtdecode.phantom.session import PhantomSession
 

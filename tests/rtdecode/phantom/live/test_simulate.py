@@ -13,8 +13,8 @@ from rich.console import Console
 
 from rtdecode.disk.recording import Recording, RecordingWriter
 from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.phantom.body.delivery_faults import FaultLog
 from rtdecode.phantom.live import live, simulate
-from rtdecode.phantom.live.faults import FaultLog
 from rtdecode.phantom.session import START_AT, PhantomSession
 from rtdecode.types import EegChunk, Trigger, Volume
 from tests.refusals import refused

@@ -17,8 +17,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from streaming.sources.folder import files, reader
-from streaming.sources.folder.pile import joined
 from streaming.sources.folder.scan import DEEPEST
+from streaming.sources.folder.slice_stack import joined
 from streaming.sources.folder.source import FolderSource
 from streaming.sources.formats.codestream import fits
 from streaming.sources.formats.dicom import read_dicom
@@ -202,7 +202,7 @@ def test_a_file_that_takes_all_the_memory_costs_that_file(
 
 
 def test_slices_of_which_a_header_promises_too_many_make_no_volume(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming.sources.folder.pile.MOST", 1000)
+    monkeypatch.setattr("streaming.sources.folder.slice_stack.MOST", 1000)
     planes = []
     for place in range(2):
         affine = np.eye(4)

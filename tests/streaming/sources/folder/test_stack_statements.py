@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
-from streaming.sources.folder.stack import Stacked, Stacks
+from streaming.sources.folder.volume_assembler import Stacked, Stacks
 from streaming.sources.formats.image import Counters, Plane
 from tests.streaming.sources.planes import at
 

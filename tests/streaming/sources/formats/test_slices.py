@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rtdecode.phantom.files.classic import slice_bytes
 from streaming.sources.folder.files import gunzip
-from streaming.sources.folder.stack import Stacks
+from streaming.sources.folder.volume_assembler import Stacks
 from streaming.sources.formats.dicom import read_dicom
 from streaming.sources.formats.image import Image, IncompleteError, NotAVolumeError, Plane
 from tests.refusals import refused

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from streaming.sources.lsl.pulses import Edges
+from streaming.sources.lsl.stim_channel import Edges
 
 SFREQ = 1000
 

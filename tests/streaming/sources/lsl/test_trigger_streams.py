@@ -14,7 +14,7 @@ from rtdecode.errors import UsageError
 from rtdecode.types import Trigger
 from streaming.client import SOURCE
 from streaming.session.checks import check
-from streaming.session.orders import StreamOptions
+from streaming.session.options import StreamOptions
 from streaming.sources.lsl.source import LslSource
 from streaming.sources.lsl.trigger_streams import candidates
 from tests.refusals import refused

@@ -13,9 +13,9 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.data import cinebrain_folder as release
 from tests.train.data.layouts.laboratory import heard_hz
+from train.data.cinebrain_clips import place_of
 from train.data.layouts import cinebrain
-from train.data.layouts.cinebrain_clips import place_of
-from train.data.opening import opened, recognised
+from train.data.sets.opening import opened, recognised
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.data import cinebrain_folder as release
-from train.data.opening import opened
+from train.data.sets.opening import opened
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from tests.train.data.test_recorded import mark
 from tests.train.data.test_recorded_sessions import changed
 from train.data.dataset import DataSet
 from train.data.layouts import phantom, recordings
-from train.data.layouts.window_tables import joined, of_run
 from train.data.recorded import read_recordings
 from train.data.recorded_showing import RecordedShowing
+from train.data.window_tables import joined, of_run
 
 # A small head: the chain follows its motion.
 SHAPE = (48, 48, 30)

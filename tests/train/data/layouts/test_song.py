@@ -13,7 +13,7 @@ from tests.train.data.layouts.released import song
 from train.data.dataset import DataSet
 from train.data.examined import examined
 from train.data.layouts.song import opened, recognises
-from train.data.opening import opened as opened_folder
+from train.data.sets.opening import opened as opened_folder
 
 FILMS = {"first": 41, "second": 32}
 BOTH = ["sub-001", "sub-002", "sub-003"]

@@ -18,17 +18,17 @@ from rtdecode.errors import UsageError
 from streaming.session import replay
 from tests.recordings import record
 from tests.refusals import refused
+from train.artifacts.run_folder import arrays, read_run, restored
+from train.artifacts.slots import parts_of
+from train.config.recipe import build, check, read
 from train.data.phantom import participant
-from train.loader import Place
 from train.models.brainnetflix.encoder import CORRECTION, PARTICIPANT
 from train.models.brainnetflix.participants import ParticipantBatches, chain_of, check_batches, check_vertices
 from train.models.brainnetflix.plan import BrainNetflixPlan
 from train.models.brainnetflix.system import SharedSystem
 from train.models.conditioned.batches import Dropout, Windows
-from train.recipe import build, check, read
 from train.run import run
-from train.run_folder import arrays, read_run, restored
-from train.slots import parts_of
+from train.trainer.loader import Place
 
 RECIPE = str(Path(__file__).with_name("small.yaml"))
 COUNT = 24

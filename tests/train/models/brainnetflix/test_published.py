@@ -15,13 +15,13 @@ from tests.refusals import refused
 from tests.train.data.layouts import released
 from tests.train.pipelines import save_stable_diffusion, save_zeroscope
 from tests.train.targets.models import clip_tower
+from train.artifacts.run_folder import arrays, read_run, restored
+from train.config.recipe import build, check, read
 from train.models.brainnetflix.encoder import FMRI, START
 from train.models.brainnetflix.published import BrainNetflixPublishedPlan
 from train.models.brainnetflix.system import SharedPublishedSystem
 from train.models.conditioned.encoder import Signals
-from train.recipe import build, check, read
 from train.run import run as make_run
-from train.run_folder import arrays, read_run, restored
 from train.targets.__main__ import main as compute
 
 TOKENS = 6

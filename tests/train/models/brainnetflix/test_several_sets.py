@@ -8,13 +8,13 @@ from export import run as exporting
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train import test_responses
-from tests.train.test_participants import study
+from tests.train.trainer.test_participants import study
+from train.artifacts.run_folder import read_run, restored
+from train.config.recipe import build
 from train.data.layouts import bold_moments
-from train.data.opening import opened
+from train.data.sets.opening import opened
 from train.models.brainnetflix.system import SharedSystem
-from train.recipe import build
 from train.run import run
-from train.run_folder import read_run, restored
 
 RECIPE = str(Path(__file__).with_name("small.yaml"))
 

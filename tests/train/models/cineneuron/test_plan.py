@@ -12,12 +12,12 @@ from rtdecode.errors import UsageError
 from streaming.session import replay
 from tests.recordings import record
 from tests.refusals import refused
+from train.artifacts.run_folder import arrays, read_run, restored
+from train.config.recipe import build
 from train.data.phantom import participant
 from train.models.cineneuron.plan import categories_of, category_names
 from train.models.conditioned.material import Places
-from train.recipe import build
 from train.run import main, run
-from train.run_folder import arrays, read_run, restored
 
 RECIPE = str(Path(__file__).with_name("small.yaml"))
 

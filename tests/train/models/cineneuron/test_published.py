@@ -20,19 +20,19 @@ from tests.train.pipelines import save_wan
 from tests.train.targets.models import clip_tower
 from tests.train.targets.test_viclip import tensors
 from tests.train.test_data_set import FEW_PLACES, release
-from train import loop
-from train.loader import Place
+from train.artifacts.run_folder import arrays, read_run, restored
+from train.config.recipe import build, check, read
+from train.data import target_cache
 from train.models.cineneuron import published
 from train.models.cineneuron.brain import BrainSizes
 from train.models.cineneuron.encoder import RememberingEncoder
 from train.models.cineneuron.published import CineNeuronPublishedPlan
 from train.models.conditioned.encoder import Signals
 from train.parts.generators.wan import WanSizes
-from train.recipe import build, check, read
 from train.run import run as make_run
-from train.run_folder import arrays, read_run, restored
-from train.targets import cache
 from train.targets.__main__ import main as compute
+from train.trainer import loop
+from train.trainer.loader import Place
 
 TOKENS = 6
 TEXT = 8
@@ -164,7 +164,7 @@ def further(folder: Path, places: list[int]) -> Path:
 @pytest.mark.full
 def test_further_clips_become_entries(changes: list[str], models: Path, tmp_path: Path) -> None:
     folder = further(tmp_path / "further", [540, 541, 542])
-    compute_targets(folder, models, cache.default_folder(folder))
+    compute_targets(folder, models, target_cache.default_folder(folder))
     all_entries = f"system.encoder.memory.entries={ENTRIES + 3}"
     out = make_run(
         "cineneuron",
@@ -172,7 +172,7 @@ def test_further_clips_become_entries(changes: list[str], models: Path, tmp_path
     )
     texts = np.load(out / "memory" / "captions.npy")
     assert len(texts) == ENTRIES + 3
-    prompts = cache.read(cache.default_folder(folder), "prompt")
+    prompts = target_cache.read(target_cache.default_folder(folder), "prompt")
     further_texts = prompts.read(np.arange(3)).reshape(3, -1).astype(np.float16)
     assert np.array_equal(texts[-3:], further_texts)
 
@@ -188,7 +188,7 @@ def test_pools_that_would_not_be_fair_or_cannot_be_read_are_refused(
 
     # A clip of the last run, which is held out.
     unfair = further(tmp_path / "held", [540, 270 * 19])
-    compute_targets(unfair, models, cache.default_folder(unfair))
+    compute_targets(unfair, models, target_cache.default_folder(unfair))
     refuse(unfair, "pool-holds-held-out", count=1)
     without = further(tmp_path / "without", [540, 541])
     refuse(without, "targets-missing-index")
@@ -196,7 +196,7 @@ def test_pools_that_would_not_be_fair_or_cannot_be_read_are_refused(
     refuse(without, "pool-without-captions")
     other = further(tmp_path / "other", [540, 541])
     clip_tower(models / "other", seed=1)
-    compute_targets(other, models, cache.default_folder(other), clip="other")
+    compute_targets(other, models, target_cache.default_folder(other), clip="other")
     refuse(other, "pool-model-mismatch", target="image", key="sha256")
 
 
@@ -231,7 +231,7 @@ def test_a_pool_without_room_on_the_disk_is_refused(
     lack = {"folder": tmp_path, "needed_gb": 18.1, "free_gb": 3.0}
     # The room that signals take is asked for as well, in a folder of theirs.
     monkeypatch.setattr(
-        published.room, "lacking", lambda folder, _: lack if folder.name == "stages" else None
+        published.disk_space, "lacking", lambda folder, _: lack if folder.name == "stages" else None
     )
     with refused(UsageError, "pool-insufficient-disk", needed_gb=18.1, free_gb=3.0):
         make_run("cineneuron", [*changes, f"out={tmp_path / 'run'}"])

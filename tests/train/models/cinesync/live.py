@@ -14,12 +14,12 @@ from rtdecode.disk.recording import Recording
 from rtdecode.phantom.session import PhantomSession
 from streaming.decode.decoder import Decoder
 from streaming.session import replay
+from train.artifacts.run_folder import draft_of, read_run, restored
+from train.config.recipe import build
 from train.data.chain import windows
 from train.data.phantom import window_arrays
 from train.evaluate import evaluate
-from train.judging.judged import Request
-from train.recipe import build
-from train.run_folder import draft_of, read_run, restored
+from train.evaluation.result import Request
 
 
 @dataclass(frozen=True)

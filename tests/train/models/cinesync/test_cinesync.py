@@ -13,13 +13,13 @@ from rtdecode.disk.clip_file import ClipFile
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.models.cinesync.live import beside
+from train.artifacts.run_folder import arrays, draft_of, read_run, restored, weights
+from train.config.recipe import build
 from train.data.phantom import Participant, session_arrays, session_clips
 from train.models.cinesync.plan import CONTRASTS
 from train.models.conditioned.alignment import identify_clips
-from train.recipe import build
 from train.run import main as train
 from train.run import run as make_run
-from train.run_folder import arrays, draft_of, read_run, restored, weights
 
 SMALL = [
     "scale=tiny",

@@ -11,9 +11,9 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.models.cinesync.test_cinesync import SMALL
 from tests.train.test_data_set import FEW_PLACES, release
-from train.recipe import build
+from train.artifacts.run_folder import draft_of, read_run, restored
+from train.config.recipe import build
 from train.run import run as make_run
-from train.run_folder import draft_of, read_run, restored
 
 _SHARED_CHANGES = ("scale", "system.encoder", "system.video", "phases")
 STEPS = [change for change in SMALL if change.startswith(_SHARED_CHANGES)]

@@ -11,15 +11,15 @@ from torch import Tensor
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.lines import CPU, EXACT, nothing
-from train import loop
-from train.adapters import Adapter
-from train.loader import Place
 from train.models.cinesync.encoder import FUSIONS, BrainEncoder, EncoderSizes
 from train.models.cinesync.plan import CONTRASTS
 from train.models.conditioned.encoder import Signals
 from train.models.conditioned.trainable import BrainVideo
 from train.parts.encoders.transformer import TrunkSizes
 from train.parts.generators.cogvideox import VideoDiffusion, VideoSizes, transformer_of
+from train.trainer import loop
+from train.trainer.adapters import Adapter
+from train.trainer.loader import Place
 
 _FULL = TrunkSizes(depth=12, width=2048, heads=32, inner=8192, dropout=0.1)
 _PAPER = EncoderSizes(fmri=_FULL, eeg=replace(_FULL, dropout=0.01), tokens=452, eeg_tokens=226)

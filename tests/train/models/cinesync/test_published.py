@@ -24,19 +24,19 @@ from tests.refusals import refused
 from tests.train.parts.codecs.decoders import tiny_state
 from tests.train.targets.models import cogvideox_vae, siglip
 from tests.train.test_data_set import FEW_PLACES, release
+from train.artifacts.run_folder import read_run, restored, subject_of, weights
+from train.config.recipe import build, check, read
+from train.config.run_context import Arrays
 from train.evaluate import evaluate
-from train.judging.judged import Request
+from train.evaluation.result import Request
 from train.metrics.similarity import VARIANTS
 from train.models.conditioned.published_system import PublishedVideo
 from train.models.conditioned.system import Sampling
 from train.parts.codecs.tiny_video_decoder import from_published
 from train.parts.codecs.video_decoder import cache_shapes
-from train.recipe import build, check, read
 from train.run import main as train
 from train.run import run as make_run
-from train.run_folder import read_run, restored, subject_of, weights
 from train.targets.__main__ import main as compute
-from train.work import Arrays
 
 _SMALL = "{builder: transformer, depth: 1, width: 16, heads: 2, inner: 24}"
 # Latents of 33 frames of 48 x 80 pixels: 9 latent frames of 6 x 10.

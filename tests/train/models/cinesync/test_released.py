@@ -21,8 +21,9 @@ from tests.train.models.cinesync.test_published import save_pipeline
 from tests.train.pipelines import save_config
 from tests.train.targets.models import cogvideox_vae
 from tests.train.test_data_set import FEW_PLACES, VOXELS, release
-from train import adapters, evaluate
-from train.adapters import Adapter
+from train import evaluate
+from train.artifacts.run_folder import read_run, restored
+from train.config.recipe import build
 from train.models.cinesync import released
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes
 from train.models.conditioned.encoder import Signals
@@ -30,8 +31,8 @@ from train.models.conditioned.published_system import PublishedVideo
 from train.parts.encoders.transformer import TrunkSizes
 from train.parts.generators.base import Generator
 from train.parts.generators.cogvideox import VideoDiffusion, VideoSizes, transformer_of
-from train.recipe import build
-from train.run_folder import read_run, restored
+from train.trainer import adapters
+from train.trainer.adapters import Adapter
 from train.weights.__main__ import main
 from train.weights.__main__ import run as convert
 

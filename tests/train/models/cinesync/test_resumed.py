@@ -8,9 +8,9 @@ import pytest
 
 from tests.train.models.cinesync.test_cinesync import SMALL
 from tests.train.test_data_set import FEW_PLACES, release
-from train import checkpoints
+from train.artifacts.run_folder import read_run, weights
 from train.run import run as make_run
-from train.run_folder import read_run, weights
+from train.trainer import checkpoints
 
 PHASES = ("films", "pretrain", "align", "diffuse", "distill")
 # The recipe of a student has no data set, so that a phase that teaches one is added to the other recipe.

@@ -7,7 +7,7 @@ import pytest
 
 from tests.train.models.cinesync.live import beside
 from train.evaluate import evaluate
-from train.judging.judged import Figures, Request
+from train.evaluation.result import Figures, Request
 
 NAME = "cinesync-tiny"
 ROOT = Path(__file__).parents[4]

@@ -7,11 +7,11 @@ from rtdecode.bundle.brain import MODALITIES
 from train.closed_form.brain_maps import GROUPS
 from train.closed_form.cuts import TAPS, bins
 from train.closed_form.refine import ROUTES
+from train.config.run_context import Arrays
 from train.models.compact.batches import Clips
 from train.models.compact.encoder import DOUBT, SEAM_FEATURES, CompactEncoder
 from train.models.compact.evidence import COLUMNS, COUNT
 from train.models.compact.refiner import Refiner
-from train.work import Arrays
 
 SHAPE = (2, 3, 2, 2)
 CLIP_SHAPE = (16, 9, 8, 12)

@@ -14,11 +14,11 @@ from streaming.session import replay
 from tests.recordings import record
 from tests.train.models.compact.small import few_clips
 from tests.train.tiny import tiny, tiny_bundle
-from train import checkpoints
-from train.loader import Place
+from train.artifacts.run_folder import arrays
 from train.models.compact.batches import Mixture, batch
 from train.run import run
-from train.run_folder import arrays
+from train.trainer import checkpoints
+from train.trainer.loader import Place
 
 MIXTURE = Mixture([0.4, 0.2, 0.2, 0.2], 1.0, 0.0, 0.25, {"natural": 3, "real": 5})
 

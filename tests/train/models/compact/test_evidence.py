@@ -9,8 +9,8 @@ from scipy.stats import multivariate_normal, norm
 
 from train.closed_form import brain_maps
 from train.closed_form.brain_maps import StemSizes
+from train.config.run_context import Arrays
 from train.models.compact.evidence import COUNT, EEG, FMRI, Evidence, fit_evidence
-from train.work import Arrays
 
 WINDOWS = 200
 CHANNELS = 10

@@ -14,16 +14,16 @@ from rtdecode.phantom.film.film import Film
 from tests.refusals import refused
 from tests.train.lines import PHASE as SHARED
 from tests.train.models.compact.small import CLIP_SHAPE, few_clips
-from train import loop
 from train.closed_form.patch_codec import encode, fit_codec
 from train.data.phantom import film_clips
-from train.loader import Place
-from train.loop import Machine
 from train.models.compact.batches import Mixture, batch
 from train.models.compact.flow import Denoiser, VideoFlow, clock, preconditioning, shifted, slow_part
 from train.models.compact.trainable import Trainables
 from train.parts.codecs.patch import fit_decoder, making_up
 from train.run import run
+from train.trainer import loop
+from train.trainer.loader import Place
+from train.trainer.loop import Machine
 
 SHAPE = CLIP_SHAPE
 NOTHING = torch.zeros(16, 16, 3, 3)

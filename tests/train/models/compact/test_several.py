@@ -15,14 +15,14 @@ from rtdecode.cli import app
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.models.compact.small import VALUES, few_clips, small_arrays
+from train.artifacts.run_folder import read_run, weights
+from train.config.recipe import read
 from train.evaluate import Request, evaluate
-from train.loader import Place
 from train.models.compact.batches import Mixture, batch, batch_of
 from train.models.compact.encoder import SEAM_FEATURES, CompactEncoder
 from train.models.compact.system import Compact, pack_another
-from train.recipe import read
 from train.run import run as make_run
-from train.run_folder import read_run, weights
+from train.trainer.loader import Place
 
 MIXTURE = Mixture([1.0, 0.0, 0.0, 0.0], 1.0, 0.0, 0.25, {})
 SHIPPED = Path(__file__).parents[4] / "train" / "runs" / "phantom"

@@ -12,18 +12,18 @@ from tests.refusals import refused
 from tests.train.lines import CPU, EXACT, nothing
 from tests.train.models.compact.small import few_clips
 from tests.train.models.compact.test_flow import FLOW, MIXTURE, NOTHING, SHAPE, WIDE, _Encoder
-from train import adapters, loop
-from train.adapters import Adapter
-from train.distillation.matching import CRITIC, MATCHING
+from train.distillation.dmd import CRITIC, MATCHING
 from train.distillation.targets import DIFFERENCE, ROLLOUT, Distillation
 from train.distillation.teaching import FLOW_MAP, teaches_student
-from train.loader import Place
 from train.models.compact.batches import Batch, batch
 from train.models.compact.distilled import check_critics
 from train.models.compact.flow import Denoiser, VideoFlow
 from train.models.compact.student import FLOW as STUDENT
 from train.models.compact.student import TEACHER, Student, mean_velocity, student_of
 from train.models.compact.system import distilled, sample, student
+from train.trainer import adapters, loop
+from train.trainer.adapters import Adapter
+from train.trainer.loader import Place
 
 LAYERS = ["space1", "space2", "modulate", "to_q", "to_k", "to_v", "to_out", "down"]
 LORA = Adapter(LAYERS, 4, 4, merge=False)

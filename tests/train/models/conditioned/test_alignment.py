@@ -12,11 +12,11 @@ from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from tests.train.data.test_recorded_sessions import BLANK, showing
 from tests.train.test_data_set import FEW_PLACES, SUBJECT, release
-from train.data.set_node import DataSetWindows
-from train.data.training_films import training_films
+from train.config.recipe import build, read
+from train.config.run_context import Work
+from train.config.training_films import training_films
+from train.data.sets.set_node import DataSetWindows
 from train.models.conditioned import alignment
-from train.recipe import build, read
-from train.work import Work
 
 
 def sessions(*changes: str):

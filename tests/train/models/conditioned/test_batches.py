@@ -9,8 +9,8 @@ import torch
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from train.loader import Place
 from train.models.conditioned.batches import Dropout, Windows, batch, draw_rows
+from train.trainer.loader import Place
 
 _COUNT = 300
 _ALL = Dropout(words=0.0, modalities=[1.0, 0.0, 0.0, 0.0])

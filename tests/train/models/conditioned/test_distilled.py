@@ -11,11 +11,11 @@ from rtdecode import bundle as bundles
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.models.cinesync.test_cinesync import SMALL
+from train.artifacts.run_folder import arrays, read_run, restored, weights
+from train.config.recipe import build
 from train.distillation import gates
-from train.judging.sessions import Sessions
-from train.recipe import build
+from train.evaluation.sessions import Sessions
 from train.run import main as train
-from train.run_folder import arrays, read_run, restored, weights
 
 _SHORTENED = ("steps", "show_every", "keep_every")
 CHANGES = [change for change in SMALL if not change.endswith(".steps=10")] + [

@@ -17,13 +17,13 @@ from tests.train.models.cinesync.test_published import changes_for
 from tests.train.pipelines import LATENT, save_config, save_wan
 from tests.train.targets.models import wan_vae
 from tests.train.test_data_set import FEW_PLACES, release
+from train.artifacts.run_folder import read_run, restored, weights
+from train.config.recipe import build
 from train.models.conditioned.published_system import PublishedVideo
 from train.models.conditioned.system import Sampling, check_sampling
 from train.parts.codecs.full_video_decoder import WanDecoder
 from train.parts.generators.wan import VideoFlow
-from train.recipe import build
 from train.run import run as make_run
-from train.run_folder import read_run, restored, weights
 from train.targets.models import files_of
 
 _WAN = "WanTransformer3DModel"

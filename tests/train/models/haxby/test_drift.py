@@ -94,10 +94,10 @@ def test_a_voxel_that_tells_nothing_has_no_relevance() -> None:
 
 def test_a_run_is_never_normalised_by_what_it_taught_itself() -> None:
     from tests.train.tiny import tiny
+    from train.artifacts.run_folder import draft_of
     from train.data import haxby
     from train.models.haxby.causal import CausalChain
     from train.models.haxby.trials import Blocks
-    from train.run_folder import draft_of
 
     place = Path(__file__).parents[3] / "data" / "haxby"
     runs = {n: haxby.load(place, n) for n in (1, 2, 3, 4)}
@@ -113,12 +113,12 @@ def test_a_run_is_never_normalised_by_what_it_taught_itself() -> None:
 
 def test_the_windows_are_those_of_a_session() -> None:
     from tests.train.tiny import tiny
+    from train.artifacts.run_folder import draft_of
     from train.closed_form.stem import slot_mean
     from train.data import haxby
     from train.data.chain import draft_bundle, unit_statistics, windows
     from train.models.haxby.causal import CausalChain
     from train.models.haxby.trials import Blocks
-    from train.run_folder import draft_of
 
     place = Path(__file__).parents[3] / "data" / "haxby"
     runs = {n: haxby.load(place, n) for n in (1, 2, 3)}

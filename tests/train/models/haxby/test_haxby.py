@@ -11,15 +11,15 @@ from rtdecode import bundle as bundles
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.tiny import tiny
+from train.artifacts.run_folder import draft_of, read_run
+from train.artifacts.run_folder import weights as stored
+from train.config.run_context import Work
 from train.data import haxby
 from train.evaluate import Request, evaluate
 from train.models.haxby.causal import CausalChain
 from train.models.haxby.leave_one_run_out import leave_one_out, offline_trials
 from train.models.haxby.trials import Blocks, Candidates
 from train.run import run
-from train.run_folder import draft_of, read_run
-from train.run_folder import weights as stored
-from train.work import Work
 
 DATA = Path(__file__).parents[3] / "data" / "haxby"
 SHIPPED = Path(__file__).parents[4] / "train" / "runs" / "haxby"

@@ -17,8 +17,10 @@ from streaming.session import replay
 from tests.recordings import record
 from tests.refusals import refused
 from train import evaluate
+from train.artifacts.run_folder import arrays, read_run, restored
+from train.artifacts.slots import parts_of
+from train.config.recipe import build, check, read
 from train.data.phantom import participant
-from train.loader import Place
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.encoder import Signals
 from train.models.conditioned.small import check_words
@@ -30,10 +32,8 @@ from train.models.mindvideo.pretraining import MaskedSizes, MaskedVolumes, Volum
 from train.parts.encoders.film_net import FilmNet
 from train.parts.encoders.transformer import TrunkSizes
 from train.parts.text.words import Vocabulary
-from train.recipe import build, check, read
 from train.run import run
-from train.run_folder import arrays, read_run, restored
-from train.slots import parts_of
+from train.trainer.loader import Place
 
 RECIPE = str(Path(__file__).with_name("small.yaml"))
 COUNT = 40

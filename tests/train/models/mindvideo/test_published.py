@@ -19,10 +19,11 @@ from tests.train.data.layouts.test_hcp import write as write_hcp
 from tests.train.lines import CPU, nothing
 from tests.train.pipelines import save_config, save_stable_diffusion
 from tests.train.targets.models import clip_tower
-from train import loop
+from train.artifacts.run_folder import arrays, read_run, restored
+from train.config.recipe import build, check, read
+from train.data import target_cache
 from train.evaluate import judged
-from train.judging.judged import Request
-from train.loader import Place
+from train.evaluation.result import Request
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.encoder import Signals
 from train.models.conditioned.trainable import Captioned
@@ -30,11 +31,10 @@ from train.models.mindvideo.augmentation import IMAGE_VARIANTS, TEXT_VARIANTS, V
 from train.models.mindvideo.pretraining import MaskedVolumes
 from train.models.mindvideo.published import MindVideoPublishedPlan
 from train.parts.generators.stable_diffusion import UNetSizes
-from train.recipe import build, check, read
 from train.run import run as make_run
-from train.run_folder import arrays, read_run, restored
-from train.targets import cache
 from train.targets.__main__ import main as compute
+from train.trainer import loop
+from train.trainer.loader import Place
 
 TOKENS = 6
 WIDTH = 8
@@ -191,19 +191,19 @@ def test_a_folder_of_another_video_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_targets_have_crops_and_captions_of_frames(targets: Path) -> None:
-    image = cache.read(targets, "image")
+    image = target_cache.read(targets, "image")
     assert image.variants is not None
     assert image.variants.shape[1:3] == (6, 3)
     np.testing.assert_allclose(image.variants[:, :, 0], image.read(slice(None)), atol=2e-3)
     assert np.abs(np.diff(image.variants[:].astype(float), axis=2)).max() > 1e-3
-    text = cache.read(targets, "text")
+    text = target_cache.read(targets, "text")
     assert text.variants is not None
     assert text.variants.shape[1:3] == (6, 2)
     # Six frames go through four captions, of which the first is that of the window.
     np.testing.assert_allclose(text.variants[:, 0, 0], text.read(slice(None)), atol=2e-3)
     assert np.abs(np.diff(text.variants[:, :, 0].astype(float), axis=1)).max() > 1e-3
-    assert cache.read(targets, "prompt").values.shape[1:] == (TOKENS, WIDTH)
-    assert cache.read(targets, "vae").values.shape[1:] == (4, 6, 8, 16)
+    assert target_cache.read(targets, "prompt").values.shape[1:] == (TOKENS, WIDTH)
+    assert target_cache.read(targets, "vae").values.shape[1:] == (4, 6, 8, 16)
 
 
 def variants_of(count: int = 20) -> Windows:

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.train.parts.codecs.decoders import tiny_state
-from train.data.decoded_films import DecodedClips
 from train.data.shards import Shards
-from train.loader import Place
+from train.parts.codecs.decoded_films import DecodedClips
 from train.parts.codecs.decoder_distillation import Distilled, decibels, draw, mean_clip, redrawn, truths
 from train.parts.codecs.tiny_video_decoder import TinyVideoDecoder
+from train.trainer.loader import Place
 
 # Three clips of 5 frames of 32 x 48 pixels.
 _LATENTS = (3, 1, 2, 4, 6)

@@ -12,9 +12,9 @@ import torch
 
 from rtdecode.phantom.film.film import Film
 from tests.train.models.compact.clip_quality import blockiness, real_clips, ssim
-from train import reconstruct
 from train.closed_form import patch_codec as patch
 from train.data.phantom import film_clips
+from train.evaluation import reconstruct
 from train.parts.codecs.patch import ClipDecoder, First, Next, fit_decoder, load_decoder
 
 SHAPES = {

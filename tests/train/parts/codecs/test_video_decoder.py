@@ -16,10 +16,10 @@ from rtdecode.bundle.golden import decode
 from tests import small
 from tests.train.parts.codecs.decoders import tiny_state
 from tests.train.targets.models import cogvideox_vae, wan_vae
+from train.interface.system import Traced
 from train.parts.codecs.full_video_decoder import full_decoder
 from train.parts.codecs.tiny_video_decoder import TinyVideoDecoder
 from train.parts.codecs.video_decoder import VideoDecoder, frames, stages
-from train.system import Traced
 
 _LATENT = (4, 5, 2, 3)
 # Pictures of 16 x 24 pixels are brought to this.

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from tests.train.lines import CPU, EXACT, nothing
-from train import loop
-from train.loader import Place
 from train.parts.encoders import film_net
 from train.parts.encoders.film_net import SIZE, FilmNet, FrameNet
+from train.trainer import loop
+from train.trainer.loader import Place
 
 
 def _clips(count: int, seed: int) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.full_size_export import exported
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from train.distillation.spans import add_spans
+from train.distillation.interval_embedding import add_spans
 from train.distillation.student import FlowMap
 from train.parts.generators import folders
 from train.parts.generators.frames_unet import over_frames

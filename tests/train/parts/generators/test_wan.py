@@ -17,7 +17,7 @@ from benchmarks.full_size_export import exported
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from train.distillation.clock import FLOW, Schedule
-from train.distillation.spans import add_spans
+from train.distillation.interval_embedding import add_spans
 from train.distillation.student import FlowMap
 from train.parts.generators.wan import FlowStep, VideoFlow, WanSizes, transformer_of
 

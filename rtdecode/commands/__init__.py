@@ -1,0 +1,1 @@
+"""What the commands of rtdecode share: their options."""

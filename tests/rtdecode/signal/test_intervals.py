@@ -1,0 +1,18 @@
+import numpy as np
+import pytest
+
+from rtdecode.signal.intervals import stretches
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ("", []),
+        ("....", []),
+        ("xxxx", [(0, 4)]),
+        ("xx..x.", [(0, 2), (4, 5)]),
+        (".x.xxx", [(1, 2), (3, 6)]),
+    ],
+)
+def test_every_stretch_has_its_beginning_and_its_end(chosen: str, expected: list[tuple[int, int]]) -> None:
+    assert stretches(np.array([mark == "x" for mark in chosen], bool)) == expected

@@ -1,0 +1,1 @@
+"""What a training leaves: run folders, and what a recipe's slots hold."""

@@ -1,0 +1,1 @@
+"""Data sets opened by their paths, and cut into windows."""

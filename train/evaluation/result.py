@@ -1,0 +1,278 @@
+"""The interface of judges: what one is asked (`Request`) and shown (`Show`), and what it finds (`Judged`).
+
+A recipe's `judge` node builds a `Judge`, or a `FeatureJudge` for what draws no clips.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from PIL import Image
+
+from rtdecode.bundle import Manifest
+from rtdecode.disk.clip_file import Pixels
+from rtdecode.scores import intervals
+from rtdecode.scores.events import Span
+from train.config.run_context import Arrays, Work
+from train.data.splits import Repeats
+from train.evaluation.kept_decodes import KeptDecodes, digest
+from train.evaluation.reconstruct import Reconstruction, reconstruct
+from train.interface.system import Fitted, Plan, System, Trained
+
+Figures = dict[str, dict[str, Any]]
+
+# The ridge beside a decoder learns from the sessions that the decoder was trained on.
+OWN_SESSIONS = "own"
+# The keys of a request that name networks, as files or folders, and those that evaluations by sections read.
+NETWORKS = ("image_classifier", "video_classifier", "clip", "dino", "fvd")
+OF_SECTIONS = ("published", *NETWORKS, "repeats", "sections", "windows", "processes", "ahead", "attention")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What `train.evaluate` is asked to judge a run on. The fields are the keys of its command line."""
+
+    presets: str = "easy"
+    seeds: str | int = "1000-1001"
+    seconds: float = 400.0
+    runs: str | int = "9-10"
+    data: Path | None = None
+    out: Path | None = None
+    keep: Path | Literal["none"] | None = None
+    subject: str | None = None
+    windows: int | None = None
+    processes: int = 1
+    ahead: bool = False
+    film: str | None = None
+    oracle: str | int | None = OWN_SESSIONS
+    repeats: Repeats = "single"
+    sections: str | None = None
+    published: bool = False
+    image_classifier: Path | None = None
+    video_classifier: Path | None = None
+    clip: Path | None = None
+    dino: Path | None = None
+    fvd: Path | None = None
+    sampler: str | None = None
+    attention: bool = False
+
+    @property
+    def decodes_twice(self) -> bool:
+        """Whether no clip is held for longer than its session (``keep=none``)."""
+        return self.keep == "none"
+
+
+class Show(Protocol):
+    """A decoder to be judged; `shown` makes it of a trained system."""
+
+    def __call__(
+        self,
+        inputs: Arrays,
+        where: Sequence[Span],
+        *,
+        steps: int | None = None,
+        carry: bool = True,
+        null: bool = False,
+    ) -> Reconstruction:
+        """Reconstruct windows. Without `steps` they are the bundle's own."""
+        ...
+
+    def of(self, system: System, manifest: Manifest) -> "Show":
+        """Return the decoder of another system, such as another participant's, with the same noise."""
+        ...
+
+    def without_adapters(self) -> "Show | None":
+        """Return the same decoder as it was before its adapters; None where it has none."""
+        ...
+
+    @property
+    def kept(self) -> KeptDecodes | None:
+        """Where what it decodes is kept."""
+        ...
+
+    def anew(self) -> "Show":
+        """Return the same decoder, which keeps nothing, and decodes what is kept as well."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """What `shown` returns. `kept` is where its clips are kept, and `key` what these depend on."""
+
+    system: System
+    manifest: Manifest
+    noise_key: str
+    kept: KeptDecodes | None
+    key: str
+
+    def __call__(
+        self,
+        inputs: Arrays,
+        where: Sequence[Span],
+        *,
+        steps: int | None = None,
+        carry: bool = True,
+        null: bool = False,
+    ) -> Reconstruction:
+        hop_s = float(self.manifest.grid.hop)
+        count = self.manifest.steps if steps is None else steps
+        decode = partial(
+            reconstruct,
+            self.system,
+            inputs,
+            where,
+            self.noise_key,
+            hop_s=hop_s,
+            steps=count,
+            carry=carry,
+            null=null,
+        )
+        if self.kept is None:
+            return decode()
+        how = {"noise": self.noise_key, "hop": hop_s, "steps": count, "carry": carry, "null": null}
+        archive = self.kept.of(self.key, inputs, where, how)
+        with archive.alone(waits=self.kept.waits):
+            return decode(archive=archive)
+
+    def of(self, system: System, manifest: Manifest) -> Show:
+        return shown(system, manifest, self.noise_key, self.kept)
+
+    def without_adapters(self) -> Show | None:
+        bare = self.system.without_adapters()
+        return None if bare is None else replace(self, system=bare, key=f"{self.key} without adapters")
+
+    def anew(self) -> Show:
+        return replace(self, kept=None)
+
+
+def unknown(chance: float | None, n: int, reason: str) -> dict[str, Any]:
+    """Make the figure of what cannot be computed: its value is None, and ``reason`` says why.
+
+    Parameters
+    ----------
+    chance : float or None
+    n : int
+        Number of windows that can be scored.
+    reason : str
+    """
+    interval = intervals.Interval(None, 0, reason=reason)
+    figure = {"value": None, "chance": chance, "shuffled": None, "constant": None}
+    return figure | interval.entries() | {"n": n, "reason": reason}
+
+
+def shown(system: System, manifest: Manifest, noise_key: str, archive: KeptDecodes | None = None) -> Show:
+    """Return a trained system's decoder, with the noise, the hop and the steps of its sessions.
+
+    Parameters
+    ----------
+    system : System
+    manifest : Manifest
+    noise_key : str
+    archive : KeptDecodes, optional
+        Where what it decodes is kept, so that it is not decoded again.
+    """
+    key = ""
+    if archive is not None:
+        memories = {f"memory {name}": table.values for name, table in system.memories().items()}
+        key = digest(system.weights() | memories)
+        # Clips of before there was a choice go on.
+        if system.sampler != System.sampler:
+            key = f"{key} {system.sampler}"
+    return _Decoder(system, manifest, noise_key, archive, key)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A window to be looked at.
+
+    Attributes
+    ----------
+    words : str
+        Which window it is.
+    clips : dict
+        Heading -> clip, uint8 (frame, row, column, 3).
+    fps : float
+    """
+
+    words: str
+    clips: dict[str, Pixels]
+    fps: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The findings of a judge.
+
+    Attributes
+    ----------
+    figures : dict
+        Metric -> {value, chance, shuffled, constant, ci95, n}.
+    tables : dict
+        Lists of rows, and ``curves``.
+    pictures : dict
+        File name -> picture.
+    examples : list of Example
+        Windows whose clips stand on the page.
+    simulated : bool
+        Whether the participant was simulated.
+    """
+
+    figures: Figures
+    tables: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
+    examples: list[Example] = field(default_factory=list)
+    simulated: bool = False
+
+    def with_participant(self, name: str, other: "Judged") -> "Judged":
+        """Put the findings of another participant beside these.
+
+        Its figures and tables have its name and a slash before their own, and its pictures a hyphen.
+        """
+        return replace(
+            self,
+            figures=self.figures | {f"{name}/{metric}": figure for metric, figure in other.figures.items()},
+            tables=self.tables | {f"{name}/{title}": table for title, table in other.tables.items()},
+            pictures=self.pictures | {f"{name}-{file}": picture for file, picture in other.pictures.items()},
+            simulated=self.simulated or other.simulated,
+        )
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """What computes the figures of a run that draws clips or names categories."""
+
+    @property
+    def makes_published(self) -> bool:
+        """Whether it reads the keys of a request that are for evaluations by sections (`OF_SECTIONS`)."""
+        ...
+
+    def check(self, data: Any) -> None:
+        """Refuse data that cannot be judged, before anything is trained."""
+        ...
+
+    def judge(self, work: Work, plan: Plan, data: Any, trained: Trained, show: Show) -> Judged:
+        """Judge what was just trained, as the recipe says."""
+        ...
+
+    def evaluate(self, data: Any, trained: Trained, show: Show, request: Request) -> Judged:
+        """Judge a finished run as requested."""
+        ...
+
+
+@runtime_checkable
+class FeatureJudge(Protocol):
+    """What computes the figures of a run that predicts numbers of what was watched."""
+
+    def check(self, data: Any) -> None:
+        """Refuse data that cannot be judged, before anything is fitted."""
+        ...
+
+    def judge_fitted(self, work: Work, data: Any, fitted: Fitted) -> Judged:
+        """Judge what was just fitted."""
+        ...
+
+    def evaluate_fitted(self, data: Any, fitted: Fitted, request: Request) -> Judged:
+        """Judge a finished run as requested."""
+        ...

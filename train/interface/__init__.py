@@ -1,0 +1,1 @@
+"""What every system offers to training, export and evaluation."""

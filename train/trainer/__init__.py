@@ -1,0 +1,1 @@
+"""Training with gradients: the loop, its phases, adapters and checkpoints."""
