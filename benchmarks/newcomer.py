@@ -36,9 +36,10 @@ from rtdecode.phantom.film.watched import NATURAL, SHAPES
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import identification_nway
-from train.artifacts.run_folder import read_run, restored
+from train.artifacts.run_folder import restored
 from train.config.recipe import build, numbers
 from train.config.run_context import tracked
+from train.config.run_files import read_run
 from train.data.phantom import session_clips, window_arrays
 from train.data.recorded import cut_windows
 from train.evaluation.identification import judging_seeds

@@ -30,9 +30,10 @@ from rtdecode.types import Volume
 from streaming.calibrate.gather import gather
 from streaming.calibrate.warmup import align, measure
 from streaming.sources.folder.source import FolderSource
-from train.artifacts.run_folder import draft_of, read_run, restored
+from train.artifacts.run_folder import draft_of, restored
 from train.artifacts.slots import parts_of
 from train.config.run_context import Arrays
+from train.config.run_files import read_run
 from train.data.clip_grid import shown_frames
 from train.data.near_duplicates import clip_hashes, pairs
 from train.data.phantom import window_arrays

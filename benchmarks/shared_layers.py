@@ -46,13 +46,13 @@ from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.film.watched import NONE, SHAPES
 from train import compare
-from train.artifacts.run_folder import read_run
 from train.closed_form.encoding import blocks
 from train.closed_form.ridge import fit_ridge
 from train.closed_form.shared_space import VERTEX
 from train.closed_form.stem import fill_slots
 from train.config.recipe import build, numbers
 from train.config.run_context import Arrays, tracked
+from train.config.run_files import read_run
 from train.data.phantom import Participant, session_arrays, session_clips
 from train.evaluation.decoders import vectors
 from train.evaluation.film_figures import difference, figure

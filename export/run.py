@@ -34,9 +34,10 @@ from rtdecode.bundle.providers import CPU
 from rtdecode.bundle.wiring import Said
 from rtdecode.disk.folders import existing
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
-from train.artifacts.run_folder import arrays, read_run, restored, subject_of
+from train.artifacts.run_folder import restored, subject_of
 from train.config.recipe import ExportDefaults, build
 from train.config.run_context import Arrays
+from train.config.run_files import arrays, read_run
 from train.interface.system import Plan, Stage, System, Table, Traced, Written
 
 # The target whose bundle holds engines beside its graphs.

@@ -10,8 +10,8 @@ import pytest
 from streaming.sources.folder.source import FolderSource
 from tests.own_metric import Layout, correlation
 from tests.own_scanner import slices_of
-from train.artifacts.run_folder import read_run
 from train.config.builders import register
+from train.config.run_files import read_run
 from train.run import run
 
 ROOT = Path(__file__).parents[1]

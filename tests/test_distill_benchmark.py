@@ -12,8 +12,9 @@ from benchmarks.experiments import distill
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.tiny import tiny, tiny_bundle
-from train.artifacts.run_folder import arrays, read_run, restored, weights, weights_digest
+from train.artifacts.run_folder import restored
 from train.config.recipe import FOLDER, build
+from train.config.run_files import arrays, read_run, weights, weights_digest
 from train.distillation import gates
 from train.distillation.dmd import CRITIC, MATCHING
 from train.evaluation.reconstruct import conditions_alone

@@ -23,7 +23,7 @@ from rtdecode.signal.volume.baseline import normalizer
 from rtdecode.signal.volume.projection import project
 from rtdecode.types import EegChunk, Trigger, Volume, Window
 from streaming.decode.decoder import Decoder
-from train.artifacts.run_folder import weights
+from train.config.run_files import weights
 from train.data import haxby
 from train.models.haxby.system import Category
 

@@ -32,9 +32,10 @@ from tests.seam_fitter import SeamFitter
 from tests.seam_scans import NEWCOMER, PARTICIPANTS, Scans
 from tests.seam_system import SeamSystem
 from tests.streaming.sessions import Ended, play
-from train.artifacts.run_folder import arrays, draft_of, read_run, restored
+from train.artifacts.run_folder import draft_of, restored
 from train.config.recipe import build
 from train.config.run_context import Arrays
+from train.config.run_files import arrays, read_run
 from train.data.phantom import spans
 from train.evaluate import evaluate
 from train.evaluation.reconstruct import reconstruct

@@ -14,7 +14,7 @@ from export import run as exporting
 from rtdecode import bundle as bundles
 from rtdecode.disk import calibration
 from streaming.session import replay
-from train.artifacts.run_folder import read_run
+from train.config.run_files import read_run
 
 ARCHIVE = Path(__file__).parent / "data" / "written_by_0.1.tar.xz"
 

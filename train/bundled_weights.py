@@ -1,4 +1,4 @@
-"""Keep a run's weights once: ``python -m train.bundled_weights RUN BUNDLE`` (`train.config.bundled_weights`)."""
+"""Keep a run's weights once: ``python -m train.bundled_weights RUN BUNDLE``."""
 
 import sys
 from pathlib import Path

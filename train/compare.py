@@ -47,9 +47,10 @@ from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores import intervals
-from train.artifacts.run_folder import draft_of, read_run, restored
+from train.artifacts.run_folder import draft_of, restored
 from train.config.recipe import build
 from train.config.run_context import Arrays
+from train.config.run_files import read_run
 from train.data.clip_grid import shown_frames
 from train.data.phantom import Participant, session_arrays
 from train.data.simulated import SimulatedSessions

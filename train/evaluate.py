@@ -12,10 +12,11 @@ from rtdecode import strict_json, terminal
 from rtdecode.disk import private
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from train.artifacts.run_folder import fitted_of, read_run, subject_of, trained_of
+from train.artifacts.run_folder import fitted_of, subject_of, trained_of
 from train.artifacts.slots import parts_of
 from train.config.recipe import parsed
 from train.config.run_context import check_new
+from train.config.run_files import read_run
 from train.data.sets.set_node import DataSetWindows
 from train.data.simulated import SimulatedSessions
 from train.data.splits import Repeats

@@ -16,8 +16,9 @@ import numpy as np
 from rtdecode import strict_json, terminal
 from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from train.artifacts.run_folder import draft_of, read_run, restored, weights
+from train.artifacts.run_folder import draft_of, restored
 from train.config.run_context import check_new
+from train.config.run_files import read_run, weights
 from train.data.film_stages import all_clips, session_stage, some_of_each_kind
 from train.models.compact.refit import reopened
 from train.models.conditioned.fittable import FITTER, fit_tokens, tokenizing

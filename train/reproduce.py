@@ -9,7 +9,7 @@ from rich.table import Table
 
 from rtdecode import terminal
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from train.artifacts.run_folder import read_run
+from train.config.run_files import read_run
 from train.run import run
 
 SHIPPED = Path(__file__).parent / "runs"

@@ -22,7 +22,6 @@ from rtdecode.timing import TimingGrid
 from train.artifacts.run_folder import (
     add_figures,
     fitted_of,
-    read_run,
     subject_of,
     trained_of,
     unjudged,
@@ -46,6 +45,7 @@ from train.artifacts.slots import (
 )
 from train.config.recipe import Recipe, check, differences, names, read
 from train.config.run_context import Work, check_new, clear
+from train.config.run_files import read_run
 from train.config.training_films import training_films
 from train.data.clip_grid import clip_of
 from train.data.sets.set_node import DataSetWindows

@@ -26,9 +26,10 @@ from rich.table import Table
 from benchmarks.result_files import write
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
-from train.artifacts.run_folder import draft_of, read_run, restored
+from train.artifacts.run_folder import draft_of, restored
 from train.config.recipe import build
 from train.config.run_context import Arrays
+from train.config.run_files import read_run
 from train.data.clip_grid import shown_frames
 from train.data.film_windows import film_clips
 from train.data.phantom import session_arrays

@@ -36,11 +36,12 @@ from rtdecode.phantom.film.watched import NATURAL
 from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import entry, identification_nway
 from rtdecode.scores.events import distractors
-from train.artifacts.run_folder import read_run, trained_of
+from train.artifacts.run_folder import trained_of
 from train.artifacts.slots import parts_of
 from train.closed_form import patch_codec
 from train.config.recipe import build, read
 from train.config.run_context import Work, tracked
+from train.config.run_files import read_run
 from train.data.clip_grid import shown_frames
 from train.data.phantom import Participant, events, session_arrays, session_clips, session_spans
 from train.data.simulated import SimulatedSessions

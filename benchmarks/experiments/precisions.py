@@ -34,9 +34,9 @@ from rtdecode.bundle.manifest import PRECISIONS
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
 from rtdecode.types import Array
-from train.artifacts.run_folder import read_run
 from train.config.recipe import build
 from train.config.run_context import Arrays
+from train.config.run_files import read_run
 from train.data.clip_grid import shown_frames
 from train.data.film_windows import film_clips
 from train.data.phantom import session_arrays

@@ -25,6 +25,7 @@ from rtdecode.types import Array, Window
 from streaming.checks import table
 from streaming.checks.finding import BAD, Finding, judged
 from streaming.checks.signals import is_stale
+from streaming.message import Message
 from streaming.page import drawing, indicators, traces
 from streaming.page.contents import ShownClip, View
 from streaming.page.indicators import Silence, Steadied
@@ -32,7 +33,7 @@ from streaming.page.pictures import Pictures, forget
 from streaming.page.running_score import SoFar
 from streaming.page.strip import strip
 from streaming.session import slices
-from streaming.session.mailbox import Message, unpack, unpack_status
+from streaming.session.mailbox import unpack, unpack_status
 from streaming.session.options import StreamOptions
 from streaming.sinks.operator_log import SNAPSHOTS
 from streaming.sinks.sheet import ContactSheet

@@ -34,6 +34,7 @@ from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.types import Clip, Presence, Window
 from streaming.decode.deadline import Cost
 from streaming.decode.decoder import Decoded, GivenUpError, NonFiniteError, check_detail, check_steps
+from streaming.message import Message
 from streaming.serve.address import DecoderAddress
 from streaming.serve.link import BROKEN, Link, Linker, closing
 from streaming.serve.protocol import (
@@ -46,7 +47,6 @@ from streaming.serve.protocol import (
     read,
     write,
 )
-from streaming.session.mailbox import Message
 
 # Between attempts to connect, s; each is twice the one before.
 _FIRST_PAUSE_S = 0.1

@@ -10,9 +10,9 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketExce
 from rtdecode import __version__
 from rtdecode.bundle import Bundle
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
+from streaming.message import Message
 from streaming.serve.address import DecoderAddress
 from streaming.serve.protocol import FROM_DECODER, MOST_BYTES, Shapes, VersionError, read, write
-from streaming.session.mailbox import Message
 
 _HTTP_UNAUTHORIZED = 401
 # What a connection that is closed waits for the other side's farewell, s.

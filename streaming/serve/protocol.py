@@ -43,7 +43,7 @@ from rtdecode.bundle.decisions import REVISIONS
 from rtdecode.bundle.session import carried_bytes
 from rtdecode.errors import RtDecodeError
 from rtdecode.types import Array, Window
-from streaming.session.mailbox import LENGTH, Message, encode
+from streaming.message import LENGTH, Message, encode
 
 VERSION = 1
 # A message takes at most so many bytes, and its head so many.

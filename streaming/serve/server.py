@@ -42,6 +42,7 @@ from streaming.decode.scheduler import (
     Scheduler,
     Turn,
 )
+from streaming.message import Message
 from streaming.serve.protocol import (
     FILM_BYTES,
     FROM_SESSION,
@@ -52,7 +53,6 @@ from streaming.serve.protocol import (
     unpack_window,
     write,
 )
-from streaming.session.mailbox import Message
 
 # States of so many windows of a session are held.
 _MOST_STATES = 16

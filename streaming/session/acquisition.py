@@ -29,13 +29,14 @@ from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.recording import CALIBRATION, RecordingWriter
 from rtdecode.errors import RtDecodeError
 from rtdecode.windows.assembler import Assembler
+from streaming.message import Message
 from streaming.session import resume
 from streaming.session.acquisition_loop import AcquisitionLoop, SourceStates
 from streaming.session.backlog import Lag
 from streaming.session.deadline_clock import DeadlineClock
 from streaming.session.flag import Stop
 from streaming.session.intake import Intake
-from streaming.session.mailbox import Mailbox, Message
+from streaming.session.mailbox import Mailbox
 from streaming.session.open_sources import open_eeg, open_folder
 from streaming.session.options import Sources, StreamOptions
 from streaming.session.outbox import Outbox

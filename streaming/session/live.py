@@ -29,6 +29,7 @@ from rtdecode.disk.recording import check_unused, holds_data, session_of
 from rtdecode.errors import OutputError, RtDecodeError
 from streaming.decode.decoder import AnyDecoder, Decoder
 from streaming.decode.fallback import FallbackDecoder, check_fallback
+from streaming.message import Message
 from streaming.serve import address as decoders
 from streaming.serve import token
 from streaming.session import interrupts
@@ -38,7 +39,7 @@ from streaming.session.decided import DecisionLog
 from streaming.session.decode_loop import DecodeLoop
 from streaming.session.end_conditions import EndConditions
 from streaming.session.faults import SessionFaults
-from streaming.session.mailbox import Message, slot_bytes, unpack, unpack_status
+from streaming.session.mailbox import slot_bytes, unpack, unpack_status
 from streaming.session.memory import MemoryMeter
 from streaming.session.operator import Operator
 from streaming.session.options import StreamOptions

@@ -5,9 +5,8 @@ dropped.
 """
 
 import json
-import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from multiprocessing.context import SpawnContext
 from typing import Any
 
@@ -15,22 +14,13 @@ import numpy as np
 
 from rtdecode.bundle import Bundle
 from rtdecode.types import Array, Window
+from streaming.message import LENGTH, Message, encode
 from streaming.session.slices import PLANES, SIDE
 from streaming.status import Status
 
-# The length of a message's head, with which it begins.
-LENGTH = struct.Struct("<I")
 # Room in each slot for the head of a message. A status, which is a head alone, has to fit too.
 _HEAD_BYTES = 65536
 _ARRAYS = ("eeg", "eeg_mask", "fmri", "fmri_mask", "fmri_expected")
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One item: plain JSON values and named arrays."""
-
-    head: Mapping[str, Any]
-    arrays: dict[str, Array]
 
 
 class Mailbox:
@@ -115,14 +105,6 @@ def pack_status(status: Status, arrays: Mapping[str, Array] | None = None, *, en
 def unpack_status(message: Message) -> Status:
     """Read the status of a message."""
     return Status.from_json(message.head["status"])
-
-
-def encode(message: Message) -> bytes:
-    """Write a message: the length of its head, the head in JSON, and the arrays, without gaps."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in message.arrays.items()}
-    specs = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
-    head = json.dumps({"head": message.head, "arrays": specs}).encode()
-    return b"".join([LENGTH.pack(len(head)), head, *(array.tobytes() for array in arrays.values())])
 
 
 def _decode(raw: memoryview) -> Message:

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
-from streaming.session.mailbox import Message
+from streaming.message import Message
 
 # Messages that may wait. Beyond that, reading waits for the session: there
 # are so many only where a backlog is read, or where the session hangs.

@@ -1,6 +1,6 @@
 """What a session hands to its page, where it has one."""
 
-from streaming.session.mailbox import Message
+from streaming.message import Message
 from streaming.session.page_link import PageLink
 
 

@@ -15,9 +15,10 @@ from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
 from streaming import address as addresses
 from streaming.address import Address
+from streaming.message import Message
 from streaming.session import entrance, interrupts
 from streaming.session.flag import Flag
-from streaming.session.mailbox import Mailbox, Message, slot_bytes
+from streaming.session.mailbox import Mailbox, slot_bytes
 from streaming.session.options import StreamOptions
 from streaming.session.restarts import cause
 

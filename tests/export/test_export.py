@@ -27,9 +27,10 @@ from rtdecode.types import Window
 from streaming.decode.decoder import Decoder
 from tests.refusals import refused
 from tests.train.tiny import tiny, tiny_bundle
-from train.artifacts.run_folder import arrays, draft_of, read_run, restored
+from train.artifacts.run_folder import draft_of, restored
 from train.config.recipe import build
 from train.config.run_context import Arrays
+from train.config.run_files import arrays, read_run
 from train.evaluation.reconstruct import reconstruct
 from train.interface.system import ClosedForm, Condition, System
 from train.models.haxby.system import Category

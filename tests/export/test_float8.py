@@ -19,7 +19,7 @@ from tests.export import modelopt_stand_in
 from tests.export.test_precision import Step, kinds_of
 from tests.refusals import refused
 from tests.train.tiny import tiny, tiny_bundle
-from train.artifacts.run_folder import arrays
+from train.config.run_files import arrays
 from train.interface.system import Traced
 from train.models.haxby.system import Category
 

@@ -24,8 +24,8 @@ from rtdecode.bundle import Bundle, providers
 from rtdecode.errors import BundleError, RtDecodeError
 from tests.refusals import refused
 from tests.train.tiny import tiny, tiny_bundle
-from train.artifacts.run_folder import arrays
 from train.config.run_context import Arrays
+from train.config.run_files import arrays
 from train.interface.system import Traced
 from train.models.haxby.system import Category
 

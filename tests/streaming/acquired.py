@@ -9,11 +9,11 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk.recording import RecordingWriter
 from rtdecode.types import EegChunk, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
+from streaming.message import Message
 from streaming.session.acquisition_loop import AcquisitionLoop, SourceStates
 from streaming.session.backlog import Lag
 from streaming.session.deadline_clock import DeadlineClock
 from streaming.session.intake import Intake
-from streaming.session.mailbox import Message
 from streaming.session.options import Past
 from streaming.session.outbox import Outbox
 from streaming.session.recorder import open_recorder

@@ -29,7 +29,7 @@ from tests.train.data import cinebrain_folder
 from tests.train.data.layouts import released
 from tests.train.metrics import tiny_networks
 from train import evaluate
-from train.artifacts.run_folder import read_run
+from train.config.run_files import read_run
 from train.run import main as train
 from train.run import run as make_run
 

@@ -29,7 +29,7 @@ from tests.refusals import refused
 from tests.test_live import SHIPPED_RUNS, finals, program
 from tests.train.models.cinesync.test_cinesync import SMALL as CINESYNC
 from train import evaluate
-from train.artifacts.run_folder import read_run
+from train.config.run_files import read_run
 from train.data.chain import windows
 from train.run import run as make_run
 

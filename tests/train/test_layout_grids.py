@@ -26,8 +26,8 @@ from tests.train import layouts, test_data_set, test_responses
 from tests.train.test_grids import check_equal, exported
 from tests.train.trainer import test_participants
 from train import evaluate
-from train.artifacts.run_folder import read_run
 from train.config.recipe import build, read
+from train.config.run_files import read_run
 from train.data.chain import windows
 from train.data.layouts import bold_moments
 from train.data.set_windows import SetRun

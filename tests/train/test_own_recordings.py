@@ -16,7 +16,8 @@ from rtdecode.types import Volume
 from tests.recordings import record
 from tests.refusals import refused
 from tests.train.test_grids import check_equal
-from train.artifacts.run_folder import draft_of, read_run
+from train.artifacts.run_folder import draft_of
+from train.config.run_files import read_run
 from train.evaluate import Request, evaluate
 from train.run import main
 

@@ -13,8 +13,9 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.data.layouts.released import song
 from train import evaluate
-from train.artifacts.run_folder import draft_of, read_run, weights
+from train.artifacts.run_folder import draft_of
 from train.config.recipe import build, check, read
+from train.config.run_files import read_run, weights
 from train.data.sets.feature_runs import FeatureRuns
 from train.models.ridge.held_out_people import HeldOutPeople
 from train.run import main as train

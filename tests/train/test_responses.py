@@ -13,7 +13,7 @@ from rtdecode import bundle as bundles
 from rtdecode.cli import app
 from rtdecode.disk.video import write_mp4
 from train import evaluate
-from train.artifacts.run_folder import read_run
+from train.config.run_files import read_run
 from train.data.layouts import bold_moments
 from train.run import main as train
 

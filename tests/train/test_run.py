@@ -17,9 +17,9 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.stages import counted, waiting
 from tests.train.tiny import tiny
-from train.artifacts.run_folder import arrays, read_run
 from train.config.recipe import read
 from train.config.run_context import Work
+from train.config.run_files import arrays, read_run
 from train.data import simulated
 from train.evaluation import identification
 from train.run import main, run, show

@@ -14,10 +14,11 @@ from rtdecode.phantom.session import PhantomSession
 from tests.recordings import record
 from tests.refusals import refused
 from tests.train.test_grids import check_equal
-from train.artifacts.run_folder import draft_of, read_run, restored
+from train.artifacts.run_folder import draft_of, restored
 from train.closed_form.brain_maps import StemSizes
 from train.closed_form.patch_codec import CodecSizes
 from train.config.recipe import build
+from train.config.run_files import read_run
 from train.data.phantom import Participant
 from train.evaluate import Request, evaluate
 from train.evaluation.identification import fresh, judge_clips

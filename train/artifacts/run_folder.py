@@ -6,7 +6,6 @@ written, `restored` the system alone, and `draft_of` what the causal chain needs
 ``docs/training.md`` lists the files.
 """
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,14 +22,13 @@ from rtdecode.disk import private
 from rtdecode.errors import UsageError
 from rtdecode.scores.accuracy import METRICS
 from rtdecode.signal.volume.projection import Projection
-from train.config import bundled_weights
 from train.config.recipe import Recipe
-from train.config.run_context import Arrays, read_arrays
+from train.config.run_context import Arrays
+from train.config.run_files import SCHEMA, arrays, read_run, weights
 from train.data.chain import draft_bundle
 from train.evaluation.result import Judged
 from train.interface.system import Fitted, OfSubject, Plan, System, Trained
 
-SCHEMA = 1
 # The key of run.json that holds the recipe's values until the run is judged: an evaluation that was stopped
 # goes on with the same ones alone.
 _UNJUDGED = "unjudged"
@@ -163,35 +161,6 @@ def _write_arrays(folder: Path, name: str, arrays: Arrays) -> None:
         np.savez_compressed(private.file(folder / f"{name}.npz"), allow_pickle=False, **arrays)
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """Read run.json of a run.
-
-    Raises
-    ------
-    UsageError
-        If the folder holds no run of this schema.
-    """
-    try:
-        tree = json.loads((folder / "run.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UsageError(
-            "run-unreadable",
-            "{folder} is no run: a folder with run.json was expected ({error}). Train one with "
-            "`python -m train.run RECIPE`.",
-            folder=folder,
-            error=error,
-        ) from error
-    if tree.get("schema") != SCHEMA:
-        raise UsageError(
-            "run-schema-mismatch",
-            "{folder} has run schema {actual_schema}, this version reads {expected_schema}.",
-            folder=folder,
-            actual_schema=tree.get("schema"),
-            expected_schema=SCHEMA,
-        )
-    return tree
-
-
 def subject_of(folder: Path, name: str | None) -> tuple[Manifest, Path]:
     """Read the draft manifest of one of a run's participants, and find the folder of its arrays.
 
@@ -304,24 +273,3 @@ def restored(folder: Path, plan: Plan) -> System:
                 error=error,
             ) from error
     return plan.restore(weights(folder) | mapped)
-
-
-def weights(folder: Path) -> Arrays:
-    """Read the weights of a run; a shipped run has most of them in the graphs of its bundle."""
-    return arrays(folder, "weights") | bundled_weights.read(folder)
-
-
-def weights_digest(folder: Path) -> str:
-    """Hash the weights of a run, so that another one of the same recipe is told from it."""
-    # Imported here, because it imports torch, without which systems in closed form work.
-    from train.trainer.stage_cache import digest
-
-    read_run(folder)
-    run_weights = weights(folder)
-    return digest(run_weights[name] for name in sorted(run_weights))
-
-
-def arrays(folder: Path, name: str) -> Arrays:
-    """Read ``NAME.npz`` of a run. Return no arrays if it has none."""
-    path = folder / f"{name}.npz"
-    return read_arrays(path) if path.is_file() else {}

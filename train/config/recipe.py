@@ -33,6 +33,7 @@ from rtdecode.disk.hashed_folder import file_hash
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import RtDecodeError, UsageError
 from train.config import builders
+from train.config.run_files import weights_digest
 
 if TYPE_CHECKING:
     from train.config.training_films import TrainingFilm
@@ -126,9 +127,6 @@ class Recipe:
         for key in ("teacher", "base"):
             run = getattr(self.common, key)
             if run is not None:
-                # Imported here, because `train.artifacts.run_folder` imports this module.
-                from train.artifacts.run_folder import weights_digest
-
                 values[key] = weights_digest(run)
         return values
 

@@ -51,6 +51,14 @@ CHANCE: dict[str, float | None] = {
     **dict.fromkeys([f"{name}_difference" for name in _CONSISTENCIES]),
 }
 
+# Suffixes of references that are made for these figures: a decoder that knows how often each class is shown,
+# and the film itself.
+MARGINAL = "_marginal"
+FILM = "_film"
+# The Fréchet distance between two halves of the film, and between training clips and the film.
+HALVES = "_film_halves"
+TRAINING = "_training_clips"
+
 Matrix = NDArray[np.floating]
 
 

@@ -19,8 +19,8 @@ from train.evaluation.beside import (
 )
 from train.evaluation.film_figures import ENOUGH, at_chance
 from train.evaluation.image_similarity import FROZEN
+from train.evaluation.published import FILM, HALVES, MARGINAL, TRAINING
 from train.evaluation.result import Figures
-from train.evaluation.sections.published import FILM, HALVES, MARGINAL, TRAINING
 
 # Suffixes of what stands beside a figure -> what it is called.
 BESIDE = {

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode import strict_json
 from rtdecode.disk.cache import place
+from train.config.run_files import digest
 from train.trainer import checkpoints, loop
 from train.trainer.loader import Place
 from train.trainer.loop import Machine, Trainable
@@ -57,15 +57,6 @@ def train(
     if not cached.exists():
         _keep(folder, cached)
     return log
-
-
-def digest(data: Iterable[NDArray[Any]]) -> str:
-    """Hash the types, shapes and values of arrays."""
-    hasher = hashlib.sha256()
-    for values in data:
-        hasher.update(f"{values.dtype} {values.shape}\n".encode())
-        hasher.update(np.ascontiguousarray(values).tobytes())
-    return hasher.hexdigest()
 
 
 def _keep(folder: Path, cached: Path) -> None:

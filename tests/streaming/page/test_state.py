@@ -12,8 +12,9 @@ from PIL import Image
 from rtdecode.bundle import Bundle
 from rtdecode.disk.video import write_mp4
 from streaming.checks.finding import BAD, NOTE, OK
+from streaming.message import Message
 from streaming.page.state import LAMPS, PageState
-from streaming.session.mailbox import Message, pack, pack_status
+from streaming.session.mailbox import pack, pack_status
 from streaming.session.options import StreamOptions
 from streaming.status import Status
 from tests.streaming.bundles import CHANNELS, make_bundle

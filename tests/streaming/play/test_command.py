@@ -25,7 +25,7 @@ from rtdecode.disk.recording import Recording
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.types import EegChunk, Trigger
-from streaming.play import command
+from streaming.play import command, start_trigger
 from streaming.play.frames import FilmPictures, read_film
 from streaming.play.screen import FilmWindow, Patch, read_patch
 from streaming.play.start_trigger import is_trigger

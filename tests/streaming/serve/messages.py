@@ -3,9 +3,9 @@
 import numpy as np
 
 from rtdecode.bundle.session import to_bytes
+from streaming.message import Message
 from streaming.serve import protocol
 from streaming.serve.protocol import Shapes
-from streaming.session.mailbox import Message
 from tests.streaming.bundles import LATENT
 from tests.streaming.windows import window
 

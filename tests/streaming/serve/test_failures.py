@@ -17,10 +17,10 @@ from rtdecode.bundle.session import to_bytes
 from rtdecode.errors import BundleError, OutputError
 from streaming.decode.decoder import GivenUpError, SharedDecoder
 from streaming.decode.scheduler import SILENT_HOPS
+from streaming.message import Message
 from streaming.serve import address, client, token
 from streaming.serve.client import RemoteDecoder
 from streaming.serve.protocol import write
-from streaming.session.mailbox import Message
 from tests.refusals import refused
 from tests.streaming.bundles import LATENT, make_bundle
 from tests.streaming.serve.messages import SESSION, a_window

@@ -10,9 +10,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from rtdecode.bundle import Bundle
 from streaming.decode.decoder import SharedDecoder
+from streaming.message import Message
 from streaming.serve import server
 from streaming.serve.protocol import write
-from streaming.session.mailbox import Message
 from tests.streaming.bundles import make_bundle
 from tests.streaming.serve.messages import SESSION, from_session
 from tests.streaming.serve.running import TOKEN, Running, remote, running

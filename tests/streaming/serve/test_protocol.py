@@ -11,6 +11,7 @@ import pytest
 
 from rtdecode import __version__
 from rtdecode.bundle import Bundle
+from streaming.message import Message, encode
 from streaming.serve.protocol import (
     FROM_DECODER,
     FROM_SESSION,
@@ -23,7 +24,6 @@ from streaming.serve.protocol import (
     unpack_window,
     write,
 )
-from streaming.session.mailbox import Message, encode
 from tests.refusals import refused
 from tests.streaming.bundles import make_bundle
 from tests.streaming.serve.messages import SESSION, SHAPES, a_window, from_decoder, from_session

@@ -15,11 +15,11 @@ from websockets.sync.client import ClientConnection, connect
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError
 from streaming.decode.decoder import SharedDecoder
+from streaming.message import Message
 from streaming.serve import command, server
 from streaming.serve.client import RemoteDecoder, tls_context
 from streaming.serve.command import ServeOptions
 from streaming.serve.protocol import FROM_DECODER, MOST_BYTES, read, write
-from streaming.session.mailbox import Message
 from tests.refusals import refused
 from tests.streaming.bundles import make_bundle
 from tests.streaming.serve.messages import SESSION, SHAPES, a_window

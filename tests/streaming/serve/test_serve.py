@@ -16,9 +16,9 @@ from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.types import Window
 from streaming.decode.decoder import Decoded, GivenUpError, NonFiniteError, SharedDecoder
 from streaming.decode.scheduler import MOST_UNDER_WAY
+from streaming.message import Message, encode
 from streaming.serve.client import RemoteDecoder
 from streaming.serve.protocol import FROM_DECODER, VersionError, read, write
-from streaming.session.mailbox import Message, encode
 from tests.refusals import refused
 from tests.streaming.bundles import changed, make_bundle
 from tests.streaming.serve.messages import SESSION, SHAPES, a_window

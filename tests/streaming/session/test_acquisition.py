@@ -26,10 +26,11 @@ from rtdecode.errors import GeometryError
 from rtdecode.phantom.files.mosaic import mosaic_bytes
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
+from streaming.message import Message
 from streaming.session import acquisition, replay
 from streaming.session.acquisition_loop import AcquisitionLoop, SourceStates
 from streaming.session.as_live import Windows
-from streaming.session.mailbox import Mailbox, Message, pack_status, slot_bytes, unpack, unpack_status
+from streaming.session.mailbox import Mailbox, pack_status, slot_bytes, unpack, unpack_status
 from streaming.session.open_sources import open_folder
 from streaming.session.options import Past, Sources, StreamOptions
 from streaming.session.outbox import Outbox

@@ -14,8 +14,9 @@ import pytest
 
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from rtdecode.windows.assembler import Counters
+from streaming.message import Message
 from streaming.session.deadline_clock import DeadlineClock
-from streaming.session.mailbox import Mailbox, Message, pack_status
+from streaming.session.mailbox import Mailbox, pack_status
 from streaming.session.outbox import Outbox
 from streaming.session.recorder import Recorder
 from streaming.session.source_activity import SourceActivity

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streaming.session.mailbox import Mailbox, Message, pack, slot_bytes, unpack
+from streaming.message import Message
+from streaming.session.mailbox import Mailbox, pack, slot_bytes, unpack
 from tests.streaming.bundles import make_bundle
 from tests.streaming.windows import window
 

@@ -10,9 +10,9 @@ import pytest
 
 from rtdecode.bundle import Bundle
 from streaming.address import parse
+from streaming.message import Message
 from streaming.session import entrance
 from streaming.session import page_link as link
-from streaming.session.mailbox import Message
 from streaming.session.operator import Operator
 from streaming.session.options import StreamOptions
 from streaming.session.page_link import PageLink, Request

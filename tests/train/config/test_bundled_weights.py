@@ -8,9 +8,9 @@ import pytest
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from train.artifacts.run_folder import arrays, weights
 from train.bundled_weights import main
 from train.config.bundled_weights import FILE, move, read
+from train.config.run_files import arrays, weights
 from train.reproduce import SHIPPED
 
 

@@ -12,10 +12,10 @@ from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS, Film
 from tests.refusals import refused
-from train.artifacts.run_folder import read_run
 from train.config import training_films as module
 from train.config.recipe import build, differences, read
 from train.config.run_context import Work
+from train.config.run_files import read_run
 from train.config.training_films import TrainingFilm, training_films
 from train.data.simulated import FilmSessions
 from train.models.ridge.plan import PatchRidgePlan

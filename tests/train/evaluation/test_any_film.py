@@ -11,8 +11,8 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import Film
 from tests.refusals import refused
 from tests.train.tiny import tiny
-from train.artifacts.run_folder import read_run
 from train.config.recipe import numbers
+from train.config.run_files import read_run
 from train.evaluate import Request, evaluate, judged
 from train.evaluation.any_film import next_sessions
 from train.evaluation.beside import FLOORS

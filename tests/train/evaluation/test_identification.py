@@ -20,7 +20,8 @@ from tests.recordings import record
 from tests.refusals import refused
 from tests.streaming.bundles import make_calibration
 from tests.train.tiny import tiny
-from train.artifacts.run_folder import arrays, draft_of
+from train.artifacts.run_folder import draft_of
+from train.config.run_files import arrays
 from train.data.chain import windows
 from train.data.phantom import participant, session_arrays, window_arrays
 from train.evaluate import Request, evaluate, main, read_request

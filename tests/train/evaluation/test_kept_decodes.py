@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from rtdecode.errors import UsageError
 from rtdecode.scores.events import Span
 from tests.refusals import refused
-from train.artifacts.run_folder import read_run, trained_of
+from train.artifacts.run_folder import trained_of
 from train.artifacts.slots import parts_of
 from train.config.run_context import Arrays
+from train.config.run_files import read_run
 from train.data.phantom import session_arrays, session_spans
 from train.evaluation.kept_decodes import BeingDecodedError, KeptDecodes
 from train.evaluation.reconstruct import Reconstruction

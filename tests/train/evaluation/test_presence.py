@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests.train.tiny import tiny
-from train.artifacts.run_folder import draft_of, read_run, restored
+from train.artifacts.run_folder import draft_of, restored
 from train.config.recipe import build
 from train.config.run_context import Arrays
+from train.config.run_files import read_run
 from train.evaluate import evaluate
 from train.evaluation.any_film import on_film
 from train.evaluation.result import Figures, Request, shown

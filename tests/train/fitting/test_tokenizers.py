@@ -25,12 +25,13 @@ from rtdecode.phantom.session import PhantomSession
 from rtdecode.signal.volume.projection import Projection
 from streaming.session import replay
 from tests.refusals import refused
-from train.artifacts.run_folder import read_run, restored
+from train.artifacts.run_folder import restored
 from train.closed_form import patch_codec
 from train.closed_form.film_encoding import fit_features
 from train.closed_form.film_space import Seen
 from train.closed_form.structure import structure
 from train.config.recipe import build
+from train.config.run_files import read_run
 from train.data.films import clips_at
 from train.data.phantom import session_clips
 from train.data.recorded import Eeg, Fmri, Recorded

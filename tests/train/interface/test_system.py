@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tests.train.tiny import tiny
-from train.artifacts.run_folder import arrays, draft_of, read_run, restored
+from train.artifacts.run_folder import draft_of, restored
 from train.config.recipe import build
 from train.config.run_context import Arrays
+from train.config.run_files import arrays, read_run
 from train.evaluation.reconstruct import reconstruct
 from train.interface.system import System, Traced, Written
 

@@ -15,7 +15,7 @@ from tests.refusals import check_error, refused
 from tests.train import test_responses
 from tests.train.data.layouts import released
 from train import evaluate
-from train.artifacts.run_folder import read_run
+from train.config.run_files import read_run
 from train.data.layouts import bold_moments
 from train.data.sets.opening import opened
 from train.interface.system import of_another

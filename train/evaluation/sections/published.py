@@ -15,20 +15,25 @@ from rtdecode.scores.intervals import Interval
 from train.evaluation.beside import CONSTANT, NEAREST, NULL, OTHER_FILM, OWN
 from train.evaluation.film_scores import Scores
 from train.evaluation.image_similarity import likenesses
-from train.evaluation.published import CHANCE, CLASSIFIERS, WAYS, Published, Seen, Truth, weighted
+from train.evaluation.published import (
+    CHANCE,
+    CLASSIFIERS,
+    FILM,
+    HALVES,
+    MARGINAL,
+    TRAINING,
+    WAYS,
+    Published,
+    Seen,
+    Truth,
+    weighted,
+)
 from train.evaluation.result import Figures
 from train.evaluation.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer, Section
 from train.metrics import fvd
 from train.metrics.classification import RULES, marginal, nway
 
 JUDGED = (OWN, NULL, NEAREST, OTHER_FILM)
-# Suffixes of references that are made here: a decoder that knows how often each class is shown, and the film
-# itself.
-MARGINAL = "_marginal"
-FILM = "_film"
-# The Fréchet distance between two halves of the film, and between training clips and the film.
-HALVES = "_film_halves"
-TRAINING = "_training_clips"
 # A floor is computed of one set of clips as a whole.
 _NO_UNITS = Interval(None, 0, reason="a distance of one set of clips")
 

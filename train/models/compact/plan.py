@@ -25,8 +25,6 @@ from PIL import Image
 from rtdecode.bundle import Brain, ClipGeometry
 from rtdecode.errors import UsageError
 from rtdecode.types import Presence
-from train.artifacts.run_folder import read_run
-from train.artifacts.run_folder import weights as weights_of
 from train.closed_form.brain_maps import StemSizes
 from train.closed_form.film_space import Space, SpaceSizes
 from train.closed_form.patch_codec import SIDE, CodecSizes
@@ -34,6 +32,8 @@ from train.closed_form.tuning import HeldOutTogether, choose, fit_confidence
 from train.config.builders import Later
 from train.config.recipe import differences
 from train.config.run_context import Arrays, Work
+from train.config.run_files import read_run
+from train.config.run_files import weights as weights_of
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.film_stages import all_clips, golden_windows, some_of_each_kind
 from train.data.phantom import MODALITIES

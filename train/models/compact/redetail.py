@@ -16,8 +16,8 @@ import numpy as np
 from rtdecode import strict_json, terminal
 from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from train.artifacts.run_folder import read_run, weights
 from train.config.run_context import Arrays, read_arrays
+from train.config.run_files import read_run, weights
 from train.models.compact.refit import judged_anew, of_films, reopened
 
 _WEIGHTS = "weights.npz"

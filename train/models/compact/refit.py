@@ -22,10 +22,11 @@ from rtdecode import strict_json, terminal
 from rtdecode.bundle import Bundle
 from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from train.artifacts.run_folder import draft_of, read_run, trained_of, weights
+from train.artifacts.run_folder import draft_of, trained_of
 from train.config import bundled_weights
 from train.config.recipe import build
 from train.config.run_context import Arrays, Work
+from train.config.run_files import read_run, weights
 from train.config.training_films import training_films
 from train.data.simulated import FilmSessions
 from train.evaluation.result import Judged, shown

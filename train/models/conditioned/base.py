@@ -16,10 +16,11 @@ from rtdecode import strict_json, terminal
 from rtdecode.bundle import ClipGeometry
 from rtdecode.errors import UsageError
 from rtdecode.timing import TimingGrid
-from train.artifacts.run_folder import arrays, read_run, restored, subject_of, weights_digest
+from train.artifacts.run_folder import restored, subject_of
 from train.closed_form.patch_codec import unscaled_arrays
 from train.config.recipe import build, differences
 from train.config.run_context import Arrays, Work
+from train.config.run_files import arrays, read_run, weights_digest
 from train.data.clip_grid import clip_of
 from train.data.recorded_sessions import RecordedSessions
 from train.data.sets.set_node import DataSetWindows

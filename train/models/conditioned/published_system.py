@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from rtdecode import strict_json
 from rtdecode.errors import UsageError
-from train.artifacts.run_folder import weights
 from train.config.run_context import Arrays
+from train.config.run_files import weights
 from train.distillation.interval_embedding import add_spans
 from train.distillation.student_weights import of_student, of_teacher, put_on
 from train.interface.system import Stage

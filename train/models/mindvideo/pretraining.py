@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdecode.errors import UsageError
-from train.artifacts.run_folder import read_run, weights, weights_digest
 from train.config.recipe import build
 from train.config.run_context import Arrays, Work
+from train.config.run_files import read_run, weights, weights_digest
 from train.data.set_windows import SetWindows
 from train.data.sets.unlabelled import WRAP, check_fit, check_folder, read_unlabelled
 from train.models.conditioned import attention

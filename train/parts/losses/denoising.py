@@ -1,15 +1,19 @@
 """The loss of a generator: the error of what it predicts of noisy latents."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor
 
 from train.distillation.clock import FLOW, NOISE, VELOCITY
 
-if TYPE_CHECKING:
-    # Which computes its loss by `denoising`.
-    from train.parts.generators.base import Generator
+
+class HasLoss(Protocol):
+    """A generator, as far as its loss is concerned; see `train.parts.generators.base.Generator.loss`."""
+
+    def loss(self, latents: Tensor, noise: Tensor, level: Tensor, tokens: Tensor, /) -> Tensor:
+        """Compute the error of what is predicted of noisy latents under tokens."""
+        ...
 
 
 def denoising(
@@ -49,10 +53,10 @@ class Denoising:
 
     Parameters
     ----------
-    generator : Generator
+    generator : HasLoss
     """
 
-    def __init__(self, generator: "Generator") -> None:
+    def __init__(self, generator: HasLoss) -> None:
         self.generator = generator
 
     def __call__(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:

@@ -18,9 +18,10 @@ from rtdecode.errors import UsageError
 from streaming.session import replay
 from tests.recordings import record
 from tests.refusals import refused
-from train.artifacts.run_folder import arrays, read_run, restored
+from train.artifacts.run_folder import restored
 from train.artifacts.slots import parts_of
 from train.config.recipe import build, check, read
+from train.config.run_files import arrays, read_run
 from train.data.phantom import participant
 from train.models.brainnetflix.encoder import CORRECTION, PARTICIPANT
 from train.models.brainnetflix.participants import ParticipantBatches, chain_of, check_batches, check_vertices

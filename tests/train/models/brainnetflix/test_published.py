@@ -15,8 +15,9 @@ from tests.refusals import refused
 from tests.train.data.layouts import released
 from tests.train.pipelines import save_stable_diffusion, save_zeroscope
 from tests.train.targets.models import clip_tower
-from train.artifacts.run_folder import arrays, read_run, restored
+from train.artifacts.run_folder import restored
 from train.config.recipe import build, check, read
+from train.config.run_files import arrays, read_run
 from train.models.brainnetflix.encoder import FMRI, START
 from train.models.brainnetflix.published import BrainNetflixPublishedPlan
 from train.models.brainnetflix.system import SharedPublishedSystem

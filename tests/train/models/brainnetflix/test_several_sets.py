@@ -9,8 +9,9 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train import test_responses
 from tests.train.trainer.test_participants import study
-from train.artifacts.run_folder import read_run, restored
+from train.artifacts.run_folder import restored
 from train.config.recipe import build
+from train.config.run_files import read_run
 from train.data.layouts import bold_moments
 from train.data.sets.opening import opened
 from train.models.brainnetflix.system import SharedSystem

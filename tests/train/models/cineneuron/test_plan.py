@@ -12,8 +12,9 @@ from rtdecode.errors import UsageError
 from streaming.session import replay
 from tests.recordings import record
 from tests.refusals import refused
-from train.artifacts.run_folder import arrays, read_run, restored
+from train.artifacts.run_folder import restored
 from train.config.recipe import build
+from train.config.run_files import arrays, read_run
 from train.data.phantom import participant
 from train.models.cineneuron.plan import categories_of, category_names
 from train.models.conditioned.material import Places

@@ -20,8 +20,9 @@ from tests.train.pipelines import save_wan
 from tests.train.targets.models import clip_tower
 from tests.train.targets.test_viclip import tensors
 from tests.train.test_data_set import FEW_PLACES, release
-from train.artifacts.run_folder import arrays, read_run, restored
+from train.artifacts.run_folder import restored
 from train.config.recipe import build, check, read
+from train.config.run_files import arrays, read_run
 from train.data import target_cache
 from train.models.cineneuron import published
 from train.models.cineneuron.brain import BrainSizes

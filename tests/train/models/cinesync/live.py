@@ -14,8 +14,9 @@ from rtdecode.disk.recording import Recording
 from rtdecode.phantom.session import PhantomSession
 from streaming.decode.decoder import Decoder
 from streaming.session import replay
-from train.artifacts.run_folder import draft_of, read_run, restored
+from train.artifacts.run_folder import draft_of, restored
 from train.config.recipe import build
+from train.config.run_files import read_run
 from train.data.chain import windows
 from train.data.phantom import window_arrays
 from train.evaluate import evaluate

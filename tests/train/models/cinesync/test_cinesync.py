@@ -13,8 +13,9 @@ from rtdecode.disk.clip_file import ClipFile
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.models.cinesync.live import beside
-from train.artifacts.run_folder import arrays, draft_of, read_run, restored, weights
+from train.artifacts.run_folder import draft_of, restored
 from train.config.recipe import build
+from train.config.run_files import arrays, read_run, weights
 from train.data.phantom import Participant, session_arrays, session_clips
 from train.models.cinesync.plan import CONTRASTS
 from train.models.conditioned.alignment import identify_clips

@@ -11,8 +11,9 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.models.cinesync.test_cinesync import SMALL
 from tests.train.test_data_set import FEW_PLACES, release
-from train.artifacts.run_folder import draft_of, read_run, restored
+from train.artifacts.run_folder import draft_of, restored
 from train.config.recipe import build
+from train.config.run_files import read_run
 from train.run import run as make_run
 
 _SHARED_CHANGES = ("scale", "system.encoder", "system.video", "phases")

@@ -24,9 +24,10 @@ from tests.refusals import refused
 from tests.train.parts.codecs.decoders import tiny_state
 from tests.train.targets.models import cogvideox_vae, siglip
 from tests.train.test_data_set import FEW_PLACES, release
-from train.artifacts.run_folder import read_run, restored, subject_of, weights
+from train.artifacts.run_folder import restored, subject_of
 from train.config.recipe import build, check, read
 from train.config.run_context import Arrays
+from train.config.run_files import read_run, weights
 from train.evaluate import evaluate
 from train.evaluation.result import Request
 from train.metrics.similarity import VARIANTS

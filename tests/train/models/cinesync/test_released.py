@@ -22,8 +22,9 @@ from tests.train.pipelines import save_config
 from tests.train.targets.models import cogvideox_vae
 from tests.train.test_data_set import FEW_PLACES, VOXELS, release
 from train import evaluate
-from train.artifacts.run_folder import read_run, restored
+from train.artifacts.run_folder import restored
 from train.config.recipe import build
+from train.config.run_files import read_run
 from train.models.cinesync import released
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes
 from train.models.conditioned.encoder import Signals

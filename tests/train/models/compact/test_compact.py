@@ -14,7 +14,7 @@ from streaming.session import replay
 from tests.recordings import record
 from tests.train.models.compact.small import few_clips
 from tests.train.tiny import tiny, tiny_bundle
-from train.artifacts.run_folder import arrays
+from train.config.run_files import arrays
 from train.models.compact.batches import Mixture, batch
 from train.run import run
 from train.trainer import checkpoints

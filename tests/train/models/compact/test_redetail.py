@@ -7,7 +7,7 @@ import pytest
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from train.artifacts.run_folder import weights
+from train.config.run_files import weights
 from train.models.compact.redetail import redetail, with_share
 from train.models.compact.refit import reopened
 from train.models.compact.system import Compact, unpack

@@ -15,8 +15,8 @@ from rtdecode.cli import app
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.models.compact.small import VALUES, few_clips, small_arrays
-from train.artifacts.run_folder import read_run, weights
 from train.config.recipe import read
+from train.config.run_files import read_run, weights
 from train.evaluate import Request, evaluate
 from train.models.compact.batches import Mixture, batch, batch_of
 from train.models.compact.encoder import SEAM_FEATURES, CompactEncoder

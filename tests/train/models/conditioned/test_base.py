@@ -18,10 +18,10 @@ from tests.recordings import record
 from tests.refusals import refused
 from tests.train.models.cinesync.test_cinesync import SMALL
 from tests.train.models.cinesync.test_resumed import DISTILL
-from train.artifacts.run_folder import arrays, read_run, weights, weights_digest
 from train.closed_form.film_encoding import FilmFeatures
 from train.closed_form.patch_codec import Codec, encode_scaled, fit_codec, scaled_codec, unscaled_arrays
 from train.config.recipe import build, read
+from train.config.run_files import arrays, read_run, weights, weights_digest
 from train.fitting.film_tokens import FilmTokens
 from train.models.conditioned.base import read_small
 from train.run import main

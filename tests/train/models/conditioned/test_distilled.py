@@ -11,8 +11,9 @@ from rtdecode import bundle as bundles
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.models.cinesync.test_cinesync import SMALL
-from train.artifacts.run_folder import arrays, read_run, restored, weights
+from train.artifacts.run_folder import restored
 from train.config.recipe import build
+from train.config.run_files import arrays, read_run, weights
 from train.distillation import gates
 from train.evaluation.sessions import Sessions
 from train.run import main as train

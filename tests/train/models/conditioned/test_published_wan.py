@@ -17,8 +17,9 @@ from tests.train.models.cinesync.test_published import changes_for
 from tests.train.pipelines import LATENT, save_config, save_wan
 from tests.train.targets.models import wan_vae
 from tests.train.test_data_set import FEW_PLACES, release
-from train.artifacts.run_folder import read_run, restored, weights
+from train.artifacts.run_folder import restored
 from train.config.recipe import build
+from train.config.run_files import read_run, weights
 from train.models.conditioned.published_system import PublishedVideo
 from train.models.conditioned.system import Sampling, check_sampling
 from train.parts.codecs.full_video_decoder import WanDecoder

@@ -11,9 +11,10 @@ from rtdecode import bundle as bundles
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.tiny import tiny
-from train.artifacts.run_folder import draft_of, read_run
-from train.artifacts.run_folder import weights as stored
+from train.artifacts.run_folder import draft_of
 from train.config.run_context import Work
+from train.config.run_files import read_run
+from train.config.run_files import weights as stored
 from train.data import haxby
 from train.evaluate import Request, evaluate
 from train.models.haxby.causal import CausalChain

@@ -17,9 +17,10 @@ from streaming.session import replay
 from tests.recordings import record
 from tests.refusals import refused
 from train import evaluate
-from train.artifacts.run_folder import arrays, read_run, restored
+from train.artifacts.run_folder import restored
 from train.artifacts.slots import parts_of
 from train.config.recipe import build, check, read
+from train.config.run_files import arrays, read_run
 from train.data.phantom import participant
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.encoder import Signals

@@ -19,8 +19,9 @@ from tests.train.data.layouts.test_hcp import write as write_hcp
 from tests.train.lines import CPU, nothing
 from tests.train.pipelines import save_config, save_stable_diffusion
 from tests.train.targets.models import clip_tower
-from train.artifacts.run_folder import arrays, read_run, restored
+from train.artifacts.run_folder import restored
 from train.config.recipe import build, check, read
+from train.config.run_files import arrays, read_run
 from train.data import target_cache
 from train.evaluate import judged
 from train.evaluation.result import Request
